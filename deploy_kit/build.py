@@ -1,0 +1,103 @@
+"""Typed ONNX → engine, in a worker process; its precision is proved from the engine itself before it is kept."""
+
+from pathlib import Path
+
+from deploy_kit import codec, engines
+from deploy_kit.devices import Connection
+from deploy_kit.environment import library_versions
+from deploy_kit.errors import BuildError
+from deploy_kit.recipe import BuildEntry
+from deploy_kit.records import Artifact, Proof
+from deploy_kit.store import Key, Store, sha256_of
+from deploy_kit.watch import Event, Watch, silent
+
+VERSION = "1"
+_HALF = ("fp16", "bf16")
+
+
+def run(
+    typed: Artifact, entry: BuildEntry, *, store: Store, link: Connection, watch: Watch = silent
+) -> tuple[Artifact, bool]:
+    """Build one engine from one graph.
+
+    Returns:
+        The engine, and whether the store had it.
+
+    Raises:
+        UnknownNameError: No engine has this name.
+        RecipeError: An option does not fit the engine.
+        BuildError: The engine's parser or builder refused, or the engine is not of the graph's precision.
+        EngineCrashError: Native code died.
+    """
+    engine = engines.CATALOGUE.get(entry.engine)
+    options = codec.from_json(engine.options, entry.options, f"engine '{entry.engine}'")
+    names = (engine.package, engine.package.replace("_", "-"))
+    versions = tuple(row for row in library_versions() if row[0] in names)
+    key = Key(
+        stage="build",
+        name=f"{typed.name}.{entry.engine}",
+        inputs=(typed.sha256,),
+        options=[entry.engine, options],
+        versions=(("stage", VERSION), *versions),
+    )
+
+    def make(folder: Path, home: str) -> Artifact:
+        source = store.path(typed)
+        watch(Event(stage="build", text=f"{typed.name} · {entry.engine}"))
+        with link.worker() as worker:
+            answer = worker.ask(
+                "build",
+                str(source),
+                engine=entry.engine,
+                onnx=str(source),
+                folder=str(folder),
+                options=codec.to_json(options),
+            )
+        proof = codec.from_json(Proof, answer["proof"])
+        verify_precision(typed, entry.engine, proof, strict=engine.typed)
+        file = folder / engine.file_name
+        return Artifact(
+            kind="engine",
+            name=typed.name,
+            path=f"{home}/{engine.file_name}",
+            sha256=sha256_of(file),
+            size_bytes=sum(part.stat().st_size for part in folder.iterdir()),
+            precision=typed.precision,
+            inputs=typed.inputs,
+            outputs=typed.outputs,
+            preprocess=typed.preprocess,
+            stage="build",
+            parent=typed.sha256,
+            engine=entry.engine,
+            made_by=versions,
+            options=codec.canonical(options),
+            proof=proof,
+        )
+
+    return store.produce(Artifact, key, make)
+
+
+def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool) -> None:
+    """Refuse an engine that fell back to another precision in silence.
+
+    Args:
+        typed: The graph, with the precision it carries.
+        engine: For the message.
+        proof: What the engine computes in.
+        strict: Also hold half precision; CPU runtimes may widen it, which the proof then shows.
+
+    Raises:
+        BuildError: int8 without one int8 operation, or half precision with less than half of it.
+    """
+    if not proof.counts:
+        return
+    said = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in proof.counts)
+    if typed.precision == "int8" and not any(dtype == "int8" for _, dtype, _ in proof.counts):
+        raise BuildError(
+            f"'{typed.name}' carries int8, and {engine} computes nothing in it ({said})",
+            hint="the engine fell back to float: quantize for this engine, or build the float graph",
+        )
+    share = proof.share(typed.precision, of="tensor" if any(row[0] == "tensor" for row in proof.counts) else None)
+    if strict and typed.precision in _HALF and share < 0.5:
+        raise BuildError(f"'{typed.name}' carries {typed.precision}, and {engine} holds {share:.0%} of it ({said})")
+

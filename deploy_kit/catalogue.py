@@ -1,0 +1,44 @@
+"""A folder is the registry and a file is the entry: ``engines/openvino.py`` holds ``ENGINE`` and is named 'openvino'.
+
+Third parties register through entry points of the group named after the package, e.g. ``deploy_kit.engines``.
+Files that start with an underscore are not entries.
+"""
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar, cast
+
+from deploy_kit.errors import UnknownNameError, nearest
+
+T = TypeVar("T")
+
+
+class Catalogue(Generic[T]):
+    """The entries of one kind, imported on first use."""
+
+    def __init__(self, package: str, constant: str, noun: str) -> None:
+        """Look into `package` for modules that hold `constant`; call an entry `noun` in messages."""
+        self.package = package
+        self.constant = constant
+        self.noun = noun
+
+    def names(self) -> tuple[str, ...]:
+        """List all entries by name, sorted; imports none of them."""
+        folder = importlib.import_module(self.package).__path__
+        own = {module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")}
+        foreign = {point.name for point in entry_points(group=self.package)}
+        return tuple(sorted(own | foreign))
+
+    def get(self, name: str) -> T:
+        """Import one entry.
+
+        Raises:
+            UnknownNameError: No entry has this name; the hint names the nearest.
+        """
+        if name not in self.names():
+            raise UnknownNameError(f"no {self.noun} is called '{name}'", hint=nearest(name, self.names()))
+        for point in entry_points(group=self.package, name=name):
+            return cast("T", point.load())
+        module = importlib.import_module(f"{self.package}.{name}")
+        return cast("T", getattr(module, self.constant))

@@ -1,0 +1,88 @@
+"""The command line: a thin shell that parses, calls and renders. Exit codes are given here and nowhere else.
+
+    0 yes · 1 the answer is no · 2 the request is wrong · 3 a package is missing · 4 the device · 5 a stage failed ·
+    6 the measurement is not valid · 70 a bug, with its trace · 130 interrupted
+
+A command is a file of this folder with ``COMMAND``; it imports what it needs when it is called.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from deploy_kit.catalogue import Catalogue
+from deploy_kit.errors import DeployKitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command.
+
+    Attributes:
+        call: Its function; parameters are the options, the docstring is the help.
+        order: Where it stands in the help.
+    """
+
+    call: Callable[..., Any]
+    order: int
+
+
+CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command")
+
+
+def build_app() -> typer.Typer:
+    """Put the commands together."""
+    app = typer.Typer(
+        name="deploykit",
+        help="Take a trained DenseNet from checkpoint to verified, measured engines.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def version(
+        version: bool = typer.Option(False, "--version", help="Print the version and end.", is_eager=True),
+    ) -> None:
+        if version:
+            from deploy_kit import __version__
+
+            typer.echo(f"deploykit {__version__}")
+            raise typer.Exit
+
+    commands = [(name, CATALOGUE.get(name)) for name in CATALOGUE.names()]
+    for name, command in sorted(commands, key=lambda pair: pair[1].order):
+        app.command(name)(command.call)
+    return app
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    try:
+        build_app()(standalone_mode=True)
+    except DeployKitError as error:
+        _say(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.write("error: this is a bug in deploykit; please report the trace above\n")
+        sys.exit(70)
+
+
+def _say(error: DeployKitError) -> None:
+    sys.stderr.write(f"error: {error}\n")
+    if error.hint:
+        sys.stderr.write(f"  fix: {error.hint}\n")

@@ -1,0 +1,116 @@
+"""What a person sees: results on standard output, talk and progress on standard error."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from deploy_kit import codec
+from deploy_kit.watch import Event
+
+_REPEAT_S = 5.0
+
+
+class Console:
+    """Draws progress and prints results. A context manager: it takes its moving line away at the end."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, no_color: bool = False) -> None:
+        """Choose how to draw: moving and in color only on a terminal that wants it."""
+        self._quiet = quiet
+        self._as_json = as_json
+        self._moving = sys.stderr.isatty() and not no_color and "NO_COLOR" not in os.environ
+        self._progress: Any = None
+        self._task: Any = None
+        self._last = ("", "")
+        self._said_at = 0.0
+
+    def __enter__(self) -> "Console":
+        if self._moving and not self._quiet:
+            from rich.console import Console as RichConsole
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=RichConsole(stderr=True), transient=True)
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def watch(self, event: Event) -> None:
+        """Draw one event: a moving line on a terminal, else a plain line a step and at most one each five seconds."""
+        if self._quiet:
+            return
+        if self._progress is not None:
+            self._draw(event)
+            return
+        now, this = time.monotonic(), (event.stage, event.text)
+        if this != self._last or now - self._said_at > _REPEAT_S:
+            count = f" {event.done}/{event.total}" if event.total and event.done else ""
+            sys.stderr.write(f"{event.stage}: {event.text}{count}\n")
+            sys.stderr.flush()
+            self._last, self._said_at = this, now
+
+    def say(self, text: str) -> None:
+        """Tell something beside the result, on standard error."""
+        if self._quiet:
+            return
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            sys.stderr.write(text + "\n")
+
+    def result(self, record: Any, text: str) -> None:
+        """Print the result: the record as JSON if that was asked for, else the text."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        written = json.dumps(codec.to_json(record), ensure_ascii=False, indent=1) if self._as_json else text
+        sys.stdout.write(written + "\n")
+        sys.stdout.flush()
+
+    def _draw(self, event: Event) -> None:
+        description = f"[bold]{event.stage}[/bold] {event.text.replace('[', '(')}"
+        total = event.total or None
+        if self._task is None:
+            self._task = self._progress.add_task(description, total=total)
+        self._progress.update(self._task, description=description, completed=event.done, total=total)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out text in columns; the last column wraps to the terminal's width.
+
+    Args:
+        headings: One a column.
+        rows: One text a column each.
+    """
+    lines = [tuple(headings), *(tuple(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings) - 1)]
+    room = max(24, shutil.get_terminal_size((160, 24)).columns - sum(widths) - 2 * len(widths))
+    drawn = []
+    for number, line in enumerate(lines):
+        start = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
+        pieces = _wrapped(line[-1], room)
+        drawn.append(f"{start}  {pieces[0]}".rstrip() if widths else pieces[0])
+        indent = " " * (sum(widths) + 2 * len(widths))
+        drawn += [indent + piece for piece in pieces[1:]]
+        if number == 0:
+            drawn.append("  ".join("─" * width for width in (*widths, min(room, max(len(r[-1]) for r in lines)))))
+    return "\n".join(drawn)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    import textwrap
+
+    return [piece for line in text.splitlines() for piece in textwrap.wrap(line, width) or [""]] or [""]
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> str:
+    """Lay out (what, value) lines."""
+    width = max((len(what) for what, _ in rows), default=0)
+    return "\n".join(f"{what.ljust(width)}  {value}" for what, value in rows)

@@ -1,0 +1,33 @@
+"""Options that several commands share, each worded once."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+StorePath = Annotated[Path, typer.Option("--store", help="Folder of results.", envvar="DEPLOYKIT_STORE")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON.")]
+NoColor = Annotated[bool, typer.Option("--no-color", help="Plain text, no moving progress.")]
+DeviceName = Annotated[str, typer.Option("--device", help="Where to work.")]
+RecipeName = Annotated[
+    Optional[str],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
+    typer.Option("--recipe", help="A recipe file, or the name of a bundled recipe."),
+]
+ModelPath = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Argument(help="A checkpoint or an ONNX file; by default the newest result in the store."),
+]
+CalibrationSet = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--calibration", help="Images to calibrate with: a folder, an npz file or bundled:NAME."),
+]
+CheckSet = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--images", help="Images to check with: a folder, an npz file or bundled:NAME."),
+]
+OutPath = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", help="Also copy the result to this path."),
+]
+STORE = Path(".deploykit")

@@ -1,0 +1,155 @@
+"""What single steps share: the recipe in force, the newest fitting result, a copy for the user."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy_kit import devices, pipeline, recipe
+from deploy_kit.cli._console import Console
+from deploy_kit.errors import InputError, RequestError
+from deploy_kit.pipeline import Run
+from deploy_kit.recipe import Recipe
+from deploy_kit.records import Artifact, Exported, Simplified
+from deploy_kit.store import Store, write_whole
+
+DEMO, DEFAULT = "demo", "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a user may say about any step."""
+
+    store: Path
+    device: str = "local"
+    recipe: str | None = None
+    model: Path | None = None
+    calibration: str | None = None
+    images: str | None = None
+
+
+@contextmanager
+def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Iterator[Run]:
+    """Open store and device under the recipe in force.
+
+    The recipe is, in this order: the one given, the one named, the bundled default for a model given, the one the
+    newest result in the store was made under.
+
+    Raises:
+        RequestError: There is none: nothing was exported here yet.
+    """
+    device = devices.find(asked.device)
+    store = Store(asked.store)
+    found = chosen or _in_force(asked, store, console)
+    found = changed(found, asked)
+    store.recipe = found.model_dump(mode="json")
+    with devices.connect(device) as link:
+        yield Run(recipe=found, store=store, link=link, watch=console.watch)
+
+
+def changed(base: Recipe, asked: Asked) -> Recipe:
+    """Apply what was said on the command line to a recipe."""
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    if asked.calibration is not None:
+        data["quantize"]["calibration"] = asked.calibration
+    if asked.images is not None:
+        data["check"]["images"] = asked.images
+    return recipe.parse(data)
+
+
+def for_model(model: Path) -> Recipe:
+    """Give the bundled default recipe for a user's own file."""
+    data = recipe.load(DEFAULT).model_dump(mode="json", exclude_none=True)
+    data["source"]["checkpoint"] = str(model)
+    return recipe.parse(data)
+
+
+def _in_force(asked: Asked, store: Store, console: Console) -> Recipe:
+    if asked.recipe is not None:
+        return recipe.load(asked.recipe)
+    if asked.model is not None:
+        console.say(f"recipe '{DEFAULT}' (limits and passes that ship with deploykit)")
+        return for_model(asked.model)
+    entry = next(store.entries(), None)
+    if entry is None:
+        raise RequestError(
+            f"{store.root}: nothing was exported here yet",
+            hint="deploykit export CHECKPOINT (without one it takes the bundled demo)",
+        )
+    return recipe.parse(dict(entry.recipe))
+
+
+def exported(run: Run, console: Console) -> Exported:
+    """Give the export of the recipe in force: from the store, or made now."""
+    result, _ = pipeline.exported_with_answers(run)
+    console.say(f"using {result.onnx.path} ({result.checkpoint.title} of {result.checkpoint.name})")
+    return result
+
+
+def lean(run: Run, console: Console) -> Simplified:
+    """Give the simplified graph of the recipe in force: from the store, or made now, which is said."""
+    source = exported(run, console)
+    result = pipeline.simplified(run, source)
+    if not run.times[-1].reused:
+        console.say(f"simplified it first: {result.onnx.path}")
+    return result
+
+
+def newest_engine(run: Run, console: Console) -> Artifact:
+    """Give the newest engine in the store.
+
+    Raises:
+        RequestError: There is none.
+    """
+    found = run.store.newest(Artifact, "build")
+    if found is None:
+        raise RequestError(
+            f"{run.store.root}: no engine was built here yet", hint="deploykit build --engine onnxruntime"
+        )
+    console.say(f"using {found[0].path} ({found[0].label})")
+    return found[0]
+
+
+def typed(run: Run, console: Console) -> Artifact:
+    """Give the newest graph that carries a precision: quantized, else simplified, else the exported one simplified."""
+    source = exported(run, console)
+    family = {source.onnx.sha256}
+    simple = run.store.newest(Simplified, "simplify", where=lambda s: s.onnx.parent in family)
+    if simple is not None:
+        quantized = run.store.newest(Artifact, "quantize", where=lambda a: a.parent == simple[0].onnx.sha256)
+        if quantized is not None:
+            console.say(f"building {quantized[0].path} ({quantized[0].precision})")
+            return quantized[0]
+    result = pipeline.simplified(run, source).onnx
+    console.say(f"nothing is quantized here yet: building {result.path} ({result.precision})")
+    return result
+
+
+def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -> None:
+    """Copy a result and its passport to where the user wants it: whole, or not at all.
+
+    Raises:
+        InputError: The folder of the target does not exist.
+        RequestError: The artifact is marked rejected.
+    """
+    if out is None:
+        return
+    if run.store.rejected(artifact):
+        raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
+    source = run.store.path(artifact)
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder", hint=f"mkdir -p {out.parent}")
+    partners = [file for file in source.parent.iterdir() if file.stem == source.stem]
+    for file in partners:
+        target = out.with_suffix(file.suffix) if len(partners) > 1 else out
+        aside = target.with_name(f".{target.name}.new")
+        try:
+            shutil.copyfile(file, aside)
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+    passport = (source.parent / "record.json").read_text(encoding="utf-8")
+    write_whole(out.with_suffix(out.suffix + ".passport.json"), passport)
+    console.say(f"copied to {out}, passport beside it")

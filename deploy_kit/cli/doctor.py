@@ -1,0 +1,38 @@
+"""``deploykit doctor``: what can work here."""
+
+from deploy_kit.cli import Command, _options
+
+
+def doctor(
+    device: _options.DeviceName = "local",
+    as_json: _options.Json = False,
+) -> None:
+    """Say what can work here, what the rest lack, and what installs it."""
+    from deploy_kit import devices
+    from deploy_kit import doctor as stage
+    from deploy_kit.cli._console import Console, pairs, table
+
+    with Console(as_json=as_json) as console, devices.connect(devices.find(device)) as link:
+        found = stage.run(link)
+        here = found.environment
+        machine = pairs(
+            [
+                ("machine", here.host + (" (virtual)" if here.virtual else "")),
+                ("processor", f"{here.cpu}, {here.cores} cores"),
+                ("instructions", ", ".join(here.isa) or "none known"),
+                ("memory", f"{here.memory_gib:g} GiB"),
+                ("clock", f"{here.clock_mhz:.0f} MHz, governor {here.governor or 'not readable'}"),
+                ("GPU", here.gpu or "none"),
+            ]
+        )
+        words = {True: "yes", False: "no", None: "–"}
+        rows = [
+            (f.kind, f.name, words[f.builds], words[f.runs], f.detail + (f"; fix: {f.fix}" if f.fix else ""))
+            for f in found.findings
+        ]
+        text = table(("", "name", "makes", "runs", "detail"), rows)
+        remarks = "".join(f"\nnote: {remark}" for remark in found.remarks)
+        console.result(found, f"{machine}\n\n{text}{remarks}")
+
+
+COMMAND = Command(call=doctor, order=90)

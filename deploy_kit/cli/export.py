@@ -1,0 +1,107 @@
+"""``deploykit export``: a checkpoint to ONNX."""
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from deploy_kit.cli import Command, _options
+
+_TEXT = Optional[str]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
+
+
+def export(
+    model: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help="A checkpoint or an ONNX file; by default the bundled demo."),
+    ] = None,
+    size: Annotated[_TEXT, typer.Option("--input", help="Input size, e.g. 224x224.")] = None,
+    mean: Annotated[_TEXT, typer.Option(help="Per channel, e.g. 0.485,0.456,0.406 (of 0..1).")] = None,
+    std: Annotated[_TEXT, typer.Option(help="Per channel, e.g. 0.229,0.224,0.225.")] = None,
+    color: Annotated[_TEXT, typer.Option(help="gray, rgb or bgr; by default as many channels as --mean has.")] = None,
+    resize: Annotated[Optional[int], typer.Option(help="Scale the shorter side first, in px.")] = None,  # noqa: UP045
+    exporter: Annotated[_TEXT, typer.Option(help="dynamo or torchscript.")] = None,
+    opset: Annotated[Optional[int], typer.Option(help="ONNX operator set.")] = None,  # noqa: UP045
+    batch: Annotated[Optional[int], typer.Option(help="Images per run of a static graph.")] = None,  # noqa: UP045
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave the batch open.")] = False,
+    images: _options.CheckSet = None,
+    calibration: _options.CalibrationSet = None,
+    recipe: _options.RecipeName = None,
+    store: _options.StorePath = _options.STORE,
+    out: _options.OutPath = None,
+    save_recipe: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--save-recipe", help="Write the recipe in force to this file."),
+    ] = None,
+    quiet: _options.Quiet = False,
+    as_json: _options.Json = False,
+    no_color: _options.NoColor = False,
+) -> None:
+    """Export a checkpoint to ONNX, re-run and compared before it is kept."""
+    from deploy_kit import recipe as recipes
+    from deploy_kit.cli import _steps
+    from deploy_kit.cli._console import Console, pairs
+    from deploy_kit.store import write_whole
+
+    asked = _steps.Asked(store=store, recipe=recipe, model=model, images=images, calibration=calibration)
+    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
+        if recipe is not None:
+            base = recipes.load(recipe)
+        elif model is not None:
+            base = _steps.for_model(model)
+        else:
+            console.say("no checkpoint given: taking the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
+            base = recipes.load(_steps.DEMO)
+        data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+        if model is not None:
+            data["source"]["checkpoint"] = str(model)
+        said = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
+        data["export"] |= {key: value for key, value in said.items() if value is not None}
+        if size is not None or mean is not None or std is not None:
+            data["source"]["preprocess"] = preprocess(size, mean, std, color, resize)
+        chosen = _steps.changed(recipes.parse(data), asked)
+        if save_recipe is not None:
+            write_whole(save_recipe, recipes.dump(chosen))
+        with _steps.started(asked, console, chosen) as run:
+            made = _steps.exported(run, console)
+            _steps.copy_out(run, made.onnx, out, console)
+            facts = made.checkpoint
+            lines = [
+                ("checkpoint", f"{facts.name} ({facts.container}, {facts.parameters:,} parameters)"),
+                ("architecture", facts.title),
+                *((f"{fact} from", source) for fact, source in (facts.spec.sources if facts.spec else ())),
+                *(("remark", remark) for remark in facts.remarks),
+                ("input", f"{made.onnx.inputs[0].name} {list(made.onnx.inputs[0].shape)}"),
+                ("difference", f"{made.difference:.2g} of the largest logit, on {made.verified_on}"),
+                ("onnx", str(run.store.root / made.onnx.path)),
+            ]
+            console.result(made, pairs(lines))
+
+
+def preprocess(
+    size: str | None, mean: str | None, std: str | None, color: str | None, resize: int | None
+) -> dict[str, Any]:
+    """Turn what was said about the input into a recipe's preprocess table.
+
+    Raises:
+        RequestError: A part is missing or not a number.
+    """
+    from deploy_kit.errors import RequestError
+
+    if size is None or mean is None or std is None:
+        raise RequestError(
+            "--input, --mean and --std belong together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
+        )
+    try:
+        height, width = (int(side) for side in size.lower().split("x"))
+        means, stds = ([float(part) for part in text.split(",")] for text in (mean, std))
+    except ValueError as error:
+        raise RequestError(
+            f"--input {size} --mean {mean} --std {std}: expected numbers", hint="e.g. --input 224x224 --mean 0.5 --std 0.5"
+        ) from error
+    chosen = color or ("gray" if len(means) == 1 else "rgb")
+    table: dict[str, Any] = {"height": height, "width": width, "color": chosen, "mean": means, "std": stds}
+    return table | ({"resize": resize} if resize is not None else {})
+
+
+COMMAND = Command(call=export, order=10)

@@ -1,0 +1,133 @@
+"""What can work here, what the rest lack, and the one line that installs it. Also: is this recipe possible at all?"""
+
+from dataclasses import dataclass
+
+from deploy_kit import codec, engines, environment, passes, schemes
+from deploy_kit.devices import Connection
+from deploy_kit.errors import EngineCrashError, MissingPackageError
+from deploy_kit.lazy import install_line, present
+from deploy_kit.recipe import Recipe
+from deploy_kit.records import Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        kind: ``engine`` or ``scheme``.
+        name: Of the entry.
+        builds: Whether it can be made here.
+        runs: Whether its result can be run here; None for schemes.
+        detail: Version, or what is wrong.
+        fix: One line that mends it; empty if nothing is to mend or nothing helps.
+    """
+
+    kind: str
+    name: str
+    builds: bool
+    runs: bool | None
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """The machine, and what was found on it."""
+
+    environment: Environment
+    findings: tuple[Finding, ...]
+    remarks: tuple[str, ...]
+
+
+def run(link: Connection) -> Diagnosis:
+    """Look at every engine and scheme of the catalogues."""
+    here = environment.describe()
+    engine_rows = tuple(_engine(name, link) for name in engines.CATALOGUE.names())
+    scheme_rows = tuple(_scheme(name) for name in schemes.CATALOGUE.names())
+    return Diagnosis(environment=here, findings=engine_rows + scheme_rows, remarks=_remarks(here))
+
+
+def require(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot work here, before any work: names, options, packages.
+
+    Raises:
+        UnknownNameError: A pass, scheme or engine does not exist.
+        RecipeError: An option does not fit.
+        MissingPackageError: A package is absent, and the entry is not marked optional.
+    """
+    for name in recipe.simplify.passes:
+        passes.CATALOGUE.get(name)
+    for variant in recipe.quantize.variants:
+        _require_package(f"scheme '{variant.scheme}'", scheme_package(variant.scheme), optional=variant.optional)
+        if present(scheme_package(variant.scheme)):
+            options = schemes.CATALOGUE.get(variant.scheme).options
+            codec.from_json(options, variant.options, f"recipe: variant '{variant.name}': options")
+    for entry in recipe.build.engines:
+        engine = engines.CATALOGUE.get(entry.engine)
+        codec.from_json(engine.options, entry.options, f"recipe: engine '{entry.engine}': options")
+        _require_package(f"engine '{entry.engine}'", engine.package, optional=entry.optional)
+
+
+def scheme_package(name: str) -> str:
+    """Give the package that a scheme needs.
+
+    Raises:
+        UnknownNameError: No scheme has this name.
+    """
+    return schemes.CATALOGUE.get(name).package
+
+
+def missing(package: str) -> str:
+    """Say that a package is missing and how to get it; empty if it is there."""
+    return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
+
+
+def _require_package(who: str, package: str, *, optional: bool) -> None:
+    if not optional and not present(package):
+        raise MissingPackageError(
+            f"{who} needs the package '{package}', which is not installed here", hint=install_line(package)
+        )
+
+
+def _engine(name: str, link: Connection) -> Finding:
+    engine = engines.CATALOGUE.get(name)
+    if not present(engine.package):
+        return Finding(
+            kind="engine", name=name, builds=False, runs=False,
+            detail=f"package '{engine.package}' is not installed", fix=install_line(engine.package),
+        )  # fmt: skip
+    detail = environment.library_version(engine.package) or environment.library_version(
+        engine.package.replace("_", "-")
+    )
+    try:
+        with link.worker() as worker:
+            why = str(worker.ask("hindrance", name, engine=name)["why"])
+    except EngineCrashError as error:
+        return Finding(kind="engine", name=name, builds=False, runs=False, detail=str(error), fix=error.hint)
+    if not why:
+        return Finding(kind="engine", name=name, builds=True, runs=True, detail=detail)
+    return Finding(kind="engine", name=name, builds=engine.cross_builds, runs=False, detail=f"{detail}; {why}")
+
+
+def _scheme(name: str) -> Finding:
+    package = scheme_package(name)
+    lack = missing(package)
+    detail = lack or environment.library_version(package) or environment.library_version(package.replace("_", "-"))
+    fix = install_line(package) if lack else ""
+    return Finding(kind="scheme", name=name, builds=not lack, runs=None, detail=detail, fix=fix)
+
+
+def _remarks(here: Environment) -> tuple[str, ...]:
+    remarks = []
+    if "avx2" in here.isa and not {"avx512_vnni", "avx_vnni"} & set(here.isa):
+        remarks.append(
+            "this processor has no VNNI: int8 sums can saturate; quantize with the scheme option reduce_range"
+        )
+    if here.governor and here.governor != "performance":
+        remarks.append(f"the clock governor is '{here.governor}': latencies will wander")
+    if here.load > here.cores / 2:
+        remarks.append(f"the machine is busy (load {here.load:g} on {here.cores} cores): benchmark when it is quiet")
+    if here.virtual:
+        remarks.append("this is a virtual machine: absolute latencies can move between runs, ratios within one hold")
+    return tuple(remarks)

@@ -1,0 +1,71 @@
+"""Engines: typed ONNX graph → something that runs. One file each; precision is in the graph, never in a flag here.
+
+Everything in this folder runs inside a worker process and needs the standard library, numpy and the engine's own
+package, nothing else: the same files run on a small device.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from deploy_kit.catalogue import Catalogue
+from deploy_kit.records import Proof
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Session(Protocol):
+    """A loaded engine: ``bind`` copies in, ``run`` computes, ``fetch`` copies out.
+
+    ``run`` returns only when the device has finished, so a stopwatch around it measures compute, and one around all
+    three measures the whole.
+
+    Attributes:
+        batch: Images per run; 0 where any number is taken.
+        settings: What the engine was really set to, e.g. ``{"threads": "2"}``.
+    """
+
+    batch: int
+    settings: Mapping[str, str]
+
+    def bind(self, image: np.ndarray) -> None:
+        """Copy the input in: (N, C, H, W) float32."""
+
+    def run(self) -> None:
+        """Compute; return when the device has finished."""
+
+    def fetch(self) -> np.ndarray:
+        """Copy the logits out: (N, classes) float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """One engine of the catalogue.
+
+    Attributes:
+        package: What must be importable.
+        file_name: Of the built engine, e.g. ``model.xml``.
+        options: Record class of its options, each with a default.
+        build: (onnx file, folder to write into, options) → None; writes `file_name`.
+        prove_precision: (built engine, options) → what it computes in.
+        open_session: (built engine, options) → a session.
+        hindrance: Why it cannot run on this machine; empty if it can.
+        cross_builds: Whether it builds for a device that is not here.
+        typed: Whether it computes in the graph's own types. Where False, the runtime may widen half precision.
+    """
+
+    package: str
+    file_name: str
+    options: type[Any]
+    build: Callable[[Path, Path, Any], None]
+    prove_precision: Callable[[Path, Any], Proof]
+    open_session: Callable[[Path, Any], Session]
+    hindrance: Callable[[], str]
+    cross_builds: bool = False
+    typed: bool = False
+
+
+CATALOGUE: Catalogue[Engine] = Catalogue(__name__, "ENGINE", "engine")

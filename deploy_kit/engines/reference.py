@@ -1,0 +1,95 @@
+"""ONNX's own reference evaluator: pure numpy, slow, and nobody's optimizer. An authority to hold others against."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deploy_kit.engines import Engine, Session
+from deploy_kit.errors import BuildError
+from deploy_kit.lazy import need
+from deploy_kit.records import Proof
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The reference evaluator has no options."""
+
+
+def build(onnx_file: Path, folder: Path, options: Options) -> None:
+    """Copy the ONNX file, once ONNX's checker accepts it."""
+    onnx = need("onnx", by="engine 'reference'")
+    try:
+        onnx.checker.check_model(str(onnx_file), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise BuildError(f"{onnx_file}: ONNX's checker refuses it: {error}") from error
+    shutil.copyfile(onnx_file, folder / ENGINE.file_name)
+
+
+def prove_precision(path: Path, options: Options) -> Proof:
+    """Count the graph's own convolutions: those fed by DequantizeLinear stand for int8, though computed in float."""
+    onnx = need("onnx", by="engine 'reference'")
+    graph = onnx.load(path).graph
+    maker = {name: node.op_type for node in graph.node for name in node.output}
+    weights = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    dtypes = {1: "fp32", 10: "fp16", 16: "bf16"}
+    counts: dict[str, int] = {}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            quantized = maker.get(node.input[0]) == maker.get(node.input[1]) == "DequantizeLinear"
+            dtype = "int8" if quantized else dtypes.get(weights.get(node.input[1], 1), "fp32")
+            counts[dtype] = counts.get(dtype, 0) + 1
+    return Proof(
+        source="the ONNX graph",
+        counts=tuple(("Conv", dtype, n) for dtype, n in sorted(counts.items())),
+        remark="quantized operations are emulated in float",
+    )
+
+
+class _ReferenceSession:
+    """The evaluator behind the `Session` seam."""
+
+    def __init__(self, path: Path) -> None:
+        onnx = need("onnx", by="engine 'reference'")
+        reference = need("onnx.reference", by="engine 'reference'")
+        model = onnx.load(path)
+        self._evaluator = reference.ReferenceEvaluator(model)
+        entry = model.graph.input[0]
+        self._input = entry.name
+        self.batch = entry.type.tensor_type.shape.dim[0].dim_value
+        self.settings: Mapping[str, str] = {"arithmetic": "numpy"}
+        self._feeds: dict[str, np.ndarray] = {}
+        self._logits = np.empty(0, np.float32)
+
+    def bind(self, image: np.ndarray) -> None:
+        self._feeds = {self._input: image}
+
+    def run(self) -> None:
+        self._logits = self._evaluator.run(None, self._feeds)[0]
+
+    def fetch(self) -> np.ndarray:
+        return np.array(self._logits, dtype=np.float32)
+
+
+def open_session(path: Path, options: Options) -> Session:
+    """Load the graph into the evaluator."""
+    return _ReferenceSession(path)
+
+
+def hindrance() -> str:
+    """Say that numpy is always there."""
+    return ""
+
+
+ENGINE = Engine(
+    package="onnx",
+    file_name="model.onnx",
+    options=Options,
+    build=build,
+    prove_precision=prove_precision,
+    open_session=open_session,
+    hindrance=hindrance,
+    typed=True,
+)

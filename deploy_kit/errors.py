@@ -1,0 +1,128 @@
+"""Every error raised on purpose, with its hint and its exit code.
+
+DeployKitError
+├── RequestError            2   the request is wrong
+│   ├── RecipeError             a recipe, or an option of one
+│   ├── UnknownNameError        an engine, scheme, pass, device or bundled file that does not exist
+│   ├── InputError              a file or folder given: missing, truncated, of the wrong kind or shape
+│   └── CheckpointError         a checkpoint that cannot be read as a DenseNet
+├── MissingPackageError     3   an optional package is not installed
+├── DeviceError             4   the device: unknown, unreachable, not ready
+├── StageError              5   a stage failed on a request that was right
+│   ├── ExportError, SimplifyError, QuantizeError, BuildError, CheckError
+│   ├── EngineCrashError        native code killed the worker process
+│   └── StoreError              the store: no space, no permission, a changed file
+└── MeasurementError        6   the measurement is not valid
+
+A check that fails (parity, accuracy, latency limit) is an answer and no error: the command ends with exit code 1.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DeployKitError(Exception):
+    """Root of all errors raised on purpose.
+
+    Attributes:
+        hint: What to do, a command if there is one; empty if nothing is known.
+        exit_code: What the command line ends with.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """Keep the message (where: expected, found) and the hint."""
+        super().__init__(message)
+        self.hint = hint
+
+
+class RequestError(DeployKitError):
+    """The request is wrong."""
+
+    exit_code = 2
+
+
+class RecipeError(RequestError):
+    """A recipe, or an option of one, is wrong."""
+
+
+class UnknownNameError(RequestError):
+    """A name is not in its catalogue."""
+
+
+class InputError(RequestError):
+    """A file or folder given is missing, truncated, or not what was expected."""
+
+
+class CheckpointError(RequestError):
+    """A checkpoint cannot be read as a DenseNet."""
+
+
+class MissingPackageError(DeployKitError):
+    """An optional package is not installed."""
+
+    exit_code = 3
+
+
+class DeviceError(DeployKitError):
+    """The device is unknown, unreachable or not ready."""
+
+    exit_code = 4
+
+
+class StageError(DeployKitError):
+    """A stage failed on a request that was right."""
+
+    exit_code = 5
+
+
+class ExportError(StageError):
+    """The checkpoint could not be exported, or the ONNX file disagrees with it."""
+
+
+class SimplifyError(StageError):
+    """A pass failed or broke its promise."""
+
+
+class QuantizeError(StageError):
+    """A scheme could not give the graph its precision."""
+
+
+class BuildError(StageError):
+    """An engine could not be built, or is not of the precision asked for."""
+
+
+class CheckError(StageError):
+    """The parity check could not be carried out."""
+
+
+class EngineCrashError(StageError):
+    """Native code killed the worker process."""
+
+
+class StoreError(StageError):
+    """The store cannot be read or written."""
+
+
+class MeasurementError(DeployKitError):
+    """The measurement is not valid."""
+
+    exit_code = 6
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, or list them all.
+
+    Args:
+        name: What was written, e.g. ``tensort``.
+        known: The names that exist.
+
+    Returns:
+        A hint, e.g. ``did you mean 'tensorrt'?`` or ``known: onnxruntime, openvino``.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "known: " + ", ".join(names) if names else ""

@@ -1,0 +1,150 @@
+"""What an ONNX graph holds: tensors, multiply-accumulates, precision, metadata. Reads and writes whole files.
+
+Does not change a graph; `passes` and `schemes` do.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import onnx_ir as ir
+
+from deploy_kit import codec
+from deploy_kit.errors import InputError
+from deploy_kit.lazy import need
+from deploy_kit.records import Precision, Preprocess, TensorSpec
+
+PREPROCESS_KEY = "deploykit.preprocess"
+_DTYPES: dict[ir.DataType, Precision] = {
+    ir.DataType.FLOAT: "fp32",
+    ir.DataType.FLOAT16: "fp16",
+    ir.DataType.BFLOAT16: "bf16",
+}
+_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
+
+
+def load(path: Path) -> ir.Model:
+    """Load an ONNX file.
+
+    Raises:
+        InputError: Missing, or not a whole ONNX file.
+    """
+    onnx = need("onnx", by="reading ONNX files")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", hint="check the path")
+    try:
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"{path}: not a valid ONNX model: {error}", hint="export it again") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as ONNX: {error}") from error
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":  # protobuf's own class sits at a different place in each release
+            raise
+        raise InputError(f"{path}: not a whole ONNX file: {error}", hint="it may be cut off: export it again") from error
+    return ir.serde.deserialize_model(proto)
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write one file, weights inside, and let ONNX's checker read it back."""
+    onnx = need("onnx", by="writing ONNX files")
+    ir.save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def opset(model: ir.Model) -> int:
+    """Give the version of the default operator set."""
+    return model.opset_imports[""]
+
+
+def nodes(model: ir.Model) -> int:
+    """Count the nodes of the main graph."""
+    return len(model.graph)
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    """Count the nodes by operator."""
+    return Counter(node.op_type for node in model.graph)
+
+
+def macs(model: ir.Model) -> int:
+    """Count the multiply-accumulates of one image: convolutions and matrix products.
+
+        convolution: out channels · out pixels · (in channels / groups) · kernel pixels;  matrix product: rows · columns
+
+    Shapes must be known; nodes whose shapes are not count nothing.
+    """
+    return sum(_node_macs(node) for node in model.graph)
+
+
+def _node_macs(node: ir.Node) -> int:
+    if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2 or node.inputs[1] is None:
+        return 0
+    weight, out = node.inputs[1].shape, node.outputs[0].shape
+    if weight is None or out is None:
+        return 0
+    dims = [int(d) for d in weight if isinstance(d, int)]
+    product = 1
+    for d in dims:
+        product *= d
+    if node.op_type == "Conv":
+        for d in out[2:]:
+            product *= d if isinstance(d, int) else 0
+    return product
+
+
+def parameters(model: ir.Model) -> int:
+    """Count the numbers in floating-point initializers."""
+    floats = (v for v in model.graph.initializers.values() if v.dtype in _DTYPES and v.const_value is not None)
+    return sum(int(value.const_value.size) for value in floats if value.const_value is not None)
+
+
+def precision(model: ir.Model) -> Precision:
+    """Name the precision that the graph carries: int8 where it quantizes, else the type of its first weight."""
+    if any(node.op_type in _QUANTIZERS for node in model.graph):
+        return "int8"
+    for node in model.graph:
+        if node.op_type in ("Conv", "Gemm", "MatMul") and node.inputs[1] is not None:
+            dtype = node.inputs[1].dtype
+            return _DTYPES.get(dtype, "fp32") if dtype is not None else "fp32"
+    return "fp32"
+
+
+def specs(values: "list[ir.Value] | tuple[ir.Value, ...]") -> tuple[TensorSpec, ...]:
+    """Describe inputs or outputs; dynamic axes by their names."""
+    return tuple(
+        TensorSpec(
+            name=value.name or "",
+            dtype=value.dtype.name.lower() if value.dtype is not None else "unknown",
+            shape=tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape or ()),
+        )
+        for value in values
+    )
+
+
+def preprocess(model: ir.Model) -> Preprocess | None:
+    """Read the preprocessing embedded in the file; None where there is none."""
+    text = model.metadata_props.get(PREPROCESS_KEY)
+    return codec.from_json(Preprocess, json.loads(text), PREPROCESS_KEY) if text else None
+
+
+def embed(model: ir.Model, what: Preprocess) -> None:
+    """Embed the preprocessing, so that the file can be used without its passport."""
+    model.metadata_props[PREPROCESS_KEY] = codec.canonical(what)
+
+
+def expect_input(model: ir.Model, what: Preprocess, where: Path) -> None:
+    """Refuse a graph whose input is not what the preprocessing gives.
+
+    Raises:
+        InputError: More than one input, or another shape.
+    """
+    found = specs(tuple(model.graph.inputs))
+    wanted = (what.channels, what.height, what.width)
+    if len(found) != 1 or found[0].shape[1:] != wanted:
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in found)
+        raise InputError(
+            f"{where}: expected one input N×{'×'.join(map(str, wanted))}, found {shapes or 'none'}",
+            hint="the preprocessing and the model do not belong together",
+        )

@@ -1,0 +1,99 @@
+"""Run native code in a child process: a segfault there becomes an error here that names the file and a hint."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from deploy_kit.errors import EngineCrashError
+from deploy_kit.wire import Job, job_line, read_reply
+
+_HINTS = {
+    "SIGSEGV": "this is a fault of the engine's native code, not of the file format: "
+    "quantize for this engine (see `deploykit inspect FILE`), or try another engine version",
+    "SIGABRT": "the engine's native code gave up; its last words are above",
+    "SIGKILL": "killed from outside, most often for memory: close other programs or use a smaller batch",
+    "SIGILL": "the engine's native code uses an instruction that this processor lacks",
+}
+
+
+class Child:
+    """A worker process. Jobs go in as lines, replies come out; closing it ends the process.
+
+    Use it as a context manager. The process talks on its own pipes, so what a native library prints to standard
+    output cannot be taken for a reply.
+    """
+
+    def __init__(self, command: tuple[str, ...] = ()) -> None:
+        """Start the worker; `command` replaces the default ``python -m deploy_kit.worker``."""
+        self._stderr = tempfile.TemporaryFile()
+        package_root = str(Path(__file__).parent.parent)
+        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
+        self._process = subprocess.Popen(
+            command or (sys.executable, "-m", "deploy_kit.worker"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C is the parent's: it ends the child in order
+        )
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def ask(self, op: str, about: str, **arguments: Any) -> dict[str, Any]:
+        """Send one job and wait for its result.
+
+        Args:
+            op: The worker's operation.
+            about: The file at work, named if the process dies.
+            **arguments: The operation's arguments, as JSON can hold them.
+
+        Raises:
+            EngineCrashError: The process died.
+            DeployKitError: The worker answered with an error.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(job_line(Job(op=op, arguments=arguments)))
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise self._crash(op, about)
+        return read_reply(line).unwrap()
+
+    def close(self) -> None:
+        """End the process: closed pipes first, then a signal."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None and not pipe.closed:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+    def _crash(self, op: str, about: str) -> EngineCrashError:
+        code = self._process.wait()
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self._stderr.seek(0)
+        words = self._stderr.read()[-600:].decode(errors="replace").strip()
+        message = f"{about}: the worker process died in '{op}' with {name}"
+        if words:
+            message += f"; its last words: {words}"
+        return EngineCrashError(message, hint=_HINTS.get(name, ""))

@@ -1,0 +1,126 @@
+"""Numbers that say how far one set of logits is from another, and one latency from another."""
+
+import math
+
+import numpy as np
+
+
+def _same_shape(reference: np.ndarray, candidate: np.ndarray) -> None:
+    if reference.shape != candidate.shape:
+        raise ValueError(f"shapes differ: {reference.shape} and {candidate.shape}")
+
+
+def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Measure how far quantization noise lies under the signal.
+
+        SQNR = 10 log10( Σ r² / Σ (r - c)² )
+
+    Args:
+        reference: (N, K) float32 logits of the checkpoint.
+        candidate: (N, K) float32 logits of the engine, same images, same order.
+
+    Returns:
+        Decibels; higher is better; ``inf`` when both are equal.
+
+    Raises:
+        ValueError: The shapes differ, or the reference is all zero.
+    """
+    _same_shape(reference, candidate)
+    signal = float(np.square(reference, dtype=np.float64).sum())
+    if signal == 0:
+        raise ValueError("the reference is all zero")
+    noise = float(np.square(reference.astype(np.float64) - candidate).sum())
+    return math.inf if noise == 0 else 10 * math.log10(signal / noise)
+
+
+def relative_difference(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Give the largest |difference| relative to the largest |reference|; NaN where the candidate holds one.
+
+    Args:
+        reference: (N, K).
+        candidate: (N, K).
+
+    Raises:
+        ValueError: The shapes differ, or the reference is all zero.
+    """
+    _same_shape(reference, candidate)
+    largest = float(np.abs(reference).max())
+    if largest == 0:
+        raise ValueError("the reference is all zero")
+    return float(np.abs(reference.astype(np.float64) - candidate).max()) / largest
+
+
+def cosine(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Measure the angle between all logits taken as one vector.
+
+        cos = Σ r c / √( Σ r² · Σ c² )
+
+    Args:
+        reference: (N, K).
+        candidate: (N, K).
+
+    Returns:
+        1 for the same direction, 0 where the candidate is all zero.
+    """
+    _same_shape(reference, candidate)
+    r, c = reference.astype(np.float64), candidate.astype(np.float64)
+    length = math.sqrt(float(np.square(r).sum()) * float(np.square(c).sum()))
+    return float((r * c).sum()) / length if length else 0.0
+
+
+def errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Give each image's largest |difference| of a logit: (N, K), (N, K) → (N,). NaN stays NaN."""
+    _same_shape(reference, candidate)
+    return np.asarray(np.abs(reference.astype(np.float64) - candidate).max(axis=1))
+
+
+def agreement(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Give the share of images on which both have their largest logit at the same class; NaN agrees with nothing."""
+    _same_shape(reference, candidate)
+    same = reference.argmax(axis=1) == candidate.argmax(axis=1)
+    return float((same & np.isfinite(candidate).all(axis=1)).mean())
+
+
+def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Say for each image whether the largest logit is at the label: (N, K), (N,) → (N,) bool; NaN never hits."""
+    return np.asarray((logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1))
+
+
+def paired_drop_pp(reference_hits: np.ndarray, candidate_hits: np.ndarray) -> tuple[float, float]:
+    """Measure the lost accuracy on the same images, with its uncertainty.
+
+        dᵢ = hit of the reference - hit of the candidate ∈ {-1, 0, 1};  drop = mean d ± 1.96 · std d / √N
+
+    The images are the same, so the interval is far narrower than that of two separate accuracies (Agresti,
+    Categorical Data Analysis, section 11.1: Wald interval of a difference of dependent proportions).
+
+    Args:
+        reference_hits: (N,) bool.
+        candidate_hits: (N,) bool.
+
+    Returns:
+        Percentage points lost (negative where the candidate is better), and half of the 95 % interval.
+    """
+    difference = reference_hits.astype(np.float64) - candidate_hits.astype(np.float64)
+    half = 1.96 * float(difference.std()) / math.sqrt(len(difference))
+    return 100 * float(difference.mean()), 100 * half
+
+
+def ratio_interval(
+    baseline: list[float], candidate: list[float], *, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float, float]:
+    """Compare two latencies measured in turns.
+
+    Args:
+        baseline: One median per round, in ms.
+        candidate: One median per round, same rounds, in ms.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap over rounds.
+
+    Returns:
+        Median over rounds of baseline / candidate, and its 95 % percentile bootstrap interval.
+    """
+    ratios = np.asarray(baseline, np.float64) / np.asarray(candidate, np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(ratios), (resamples, len(ratios)))
+    low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)

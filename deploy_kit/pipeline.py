@@ -1,0 +1,245 @@
+"""The straight line from a checkpoint to a report. One target that fails does not take the others with it."""
+
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from deploy_kit import bench, build, check, devices, doctor, engines, environment, export, quantize, simplify
+from deploy_kit.devices import Connection
+from deploy_kit.environment import library_version
+from deploy_kit.errors import StageError
+from deploy_kit.recipe import BuildEntry, Recipe
+from deploy_kit.records import (
+    Answers,
+    Artifact,
+    Bench,
+    Device,
+    Exported,
+    NotRun,
+    ParityReport,
+    Report,
+    Row,
+    Simplified,
+    StageTime,
+)
+from deploy_kit.store import Store
+from deploy_kit.watch import Watch, silent
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One deployment on its way: what all stages share, and what has been found so far."""
+
+    recipe: Recipe
+    store: Store
+    link: Connection
+    watch: Watch
+    times: list[StageTime] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
+        """Do the work of one stage and note how long it took."""
+        begun = time.perf_counter()
+        result, reused = work()
+        self.times.append(
+            StageTime(stage=stage, name=name, seconds=round(time.perf_counter() - begun, 3), reused=reused)
+        )
+        return result
+
+
+def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, *, fresh: bool = False) -> Report:
+    """Take one recipe from checkpoint to report on one device.
+
+    Args:
+        recipe: What to do.
+        device: Where to build, check and measure.
+        store: Keeps every result; what it has is not made again.
+        watch: Hears of progress.
+        fresh: Measure latency again, even if the store has it.
+
+    Returns:
+        The report; a target that failed has its reason in its row.
+
+    Raises:
+        DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
+    """
+    doctor.require(recipe)
+    with devices.connect(device) as link:
+        run = Run(recipe=recipe, store=store, link=link, watch=watch)
+        exported, answers = exported_with_answers(run)
+        lean = simplified(run, exported)
+        check.overlap(recipe.quantize.calibration, recipe.check, lean.onnx)
+        typed, failed = _typed(run, lean.onnx)
+        rows = [
+            _built_and_checked(run, entry, name, typed, failed, answers)
+            for entry in recipe.build.engines
+            for name in entry.variants
+        ]
+        rows = _measured(run, rows, fresh=fresh)
+        return assemble(run, exported, answers, lean, rows, tuple(typed.values()))
+
+
+def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
+    """Export the checkpoint, and compute its answers on the check set."""
+    recipe = run.recipe
+    exported = run.timed(
+        "export",
+        recipe.source.checkpoint,
+        lambda: export.run(
+            recipe.source, recipe.export, recipe.check.images, store=run.store, link=run.link, watch=run.watch
+        ),
+    )
+    answers = run.timed(
+        "export",
+        f"answers on {recipe.check.images}",
+        lambda: export.answers(
+            recipe.source,
+            exported.onnx.preprocess,
+            recipe.check.images,
+            store=run.store,
+            link=run.link,
+            watch=run.watch,
+        ),
+    )
+    return exported, answers
+
+
+def simplified(run: Run, exported: Exported) -> Simplified:
+    """Simplify the exported graph."""
+    return run.timed(
+        "simplify",
+        f"{len(run.recipe.simplify.passes)} passes",
+        lambda: simplify.run(exported.onnx, run.recipe.simplify, store=run.store, link=run.link, watch=run.watch),
+    )
+
+
+def distinct(engines: list[Artifact]) -> tuple[Artifact, ...]:
+    """Keep the newest engine of each label; newest first in, sorted by engine and name out."""
+    newest = {engine.label: engine for engine in reversed(engines)}
+    return tuple(sorted(newest.values(), key=lambda engine: (engine.engine or "", engine.name)))
+
+
+def collect(run: Run) -> Report:
+    """Put together what the store knows of the checkpoint of the recipe in force; measures nothing."""
+    exported, answers = exported_with_answers(run)
+    lean = simplified(run, exported)
+    typed = [lean.onnx, *run.store.all(Artifact, "quantize")]
+    family = {artifact.sha256: artifact for artifact in typed if artifact.parent in (exported.onnx.sha256, lean.onnx.sha256)}
+    built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
+    rows = []
+    for engine in distinct(built):
+        found = run.store.newest(
+            ParityReport, "check", where=lambda p, e=engine: (p.artifact, p.label) == (e.sha256, e.label)  # type: ignore[misc]
+        )
+        why = "" if found else check.hindrance(engine, run.link)
+        parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
+        row = Row(label=engine.label, artifact=engine, parity=parity)
+        measured = run.store.newest(
+            Bench, "bench", where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements)  # type: ignore[misc]
+        )
+        rows.append(join(row, measured[0], run.recipe.bench.baseline) if measured else row)
+    used = {engine.parent for engine in built}
+    return assemble(run, exported, answers, lean, rows, tuple(a for a in family.values() if a.sha256 in used))
+
+
+def assemble(
+    run: Run, exported: Exported, answers: Answers, lean: Simplified, rows: list[Row], typed: tuple[Artifact, ...]
+) -> Report:
+    """Put the report together."""
+    lineage = dict.fromkeys((exported.onnx, lean.onnx, *typed))
+    return Report(
+        recipe=run.recipe.name,
+        checkpoint=exported.checkpoint,
+        answers=answers,
+        difference=exported.difference,
+        lineage=tuple(lineage),
+        passes=lean.passes,
+        rows=tuple(rows),
+        environment=environment.describe(),
+        times=tuple(run.times),
+        when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        version=library_version("deploykit"),
+        remarks=tuple(run.remarks),
+    )
+
+
+def join(row: Row, measured: Bench, baseline: str | None) -> Row:
+    """Put a row's measurement, and its speed-up over the baseline, into it."""
+    by_label = {m.label: m for m in measured.measurements}
+    mine = by_label.get(row.label)
+    if mine is None:
+        absent = next((entry for entry in measured.not_run if entry.label == row.label), None)
+        return Row(**{**vars(row), "measurement": absent})
+    base = by_label.get(baseline or "")
+    faster = bench.speed_up(base, mine) if base is not None and base is not mine else None
+    return Row(**{**vars(row), "measurement": mine, "speed_up": faster})
+
+
+def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, str]]:
+    """Make every variant; those that fail are given with their reasons."""
+    typed, failed = {"fp32": lean}, dict[str, str]()
+    for variant in run.recipe.quantize.variants:
+        lack = doctor.missing(doctor.scheme_package(variant.scheme))
+        if lack:
+            failed[variant.name] = lack
+            continue
+        try:
+            typed[variant.name] = run.timed(
+                "quantize",
+                variant.name,
+                lambda variant=variant: quantize.run(  # type: ignore[misc]  # mypy loses the default's type
+                    lean, variant, run.recipe.quantize.calibration, store=run.store, link=run.link, watch=run.watch
+                ),
+            )
+        except StageError as error:
+            failed[variant.name] = _reason(error)
+    return typed, failed
+
+
+def _built_and_checked(
+    run: Run, entry: BuildEntry, name: str, typed: dict[str, Artifact], failed: dict[str, str], answers: Answers
+) -> Row:
+    label = f"{name} · {entry.engine}"
+    lack = failed.get(name) or doctor.missing(engines.CATALOGUE.get(entry.engine).package)
+    if lack:
+        return Row(label=label, artifact=None, failed=lack)
+    engine: Artifact | None = None
+    try:
+        engine = run.timed(
+            "build",
+            label,
+            lambda: build.run(typed[name], entry, store=run.store, link=run.link, watch=run.watch),
+        )
+        built = engine
+        parity: ParityReport | NotRun = run.timed(
+            "check",
+            label,
+            lambda: check.run(built, answers, run.recipe.check, store=run.store, link=run.link, watch=run.watch),
+        )
+    except StageError as error:
+        return Row(label=label, artifact=engine, failed=_reason(error))
+    return Row(label=label, artifact=engine, parity=parity)
+
+
+def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
+    """Measure every engine that is there, in turns."""
+    there = tuple(row.artifact for row in rows if row.artifact is not None and not row.failed)
+    if not there:
+        return rows
+    part = run.recipe.bench
+    measured = run.timed(
+        "bench",
+        f"{len(there)} engines",
+        lambda: bench.run(there, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh),
+    )
+    if part.baseline and part.baseline not in {m.label for m in measured.measurements}:
+        run.remarks.append(f"no speed-ups: the baseline '{part.baseline}' was not measured")
+    return [row if row.failed else join(row, measured, part.baseline) for row in rows]
+
+
+def _reason(error: StageError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)

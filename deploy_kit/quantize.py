@@ -1,0 +1,110 @@
+"""ONNX → ONNX that carries its precision: the recipe's schemes, each in a worker process of its own."""
+
+from pathlib import Path
+
+from deploy_kit import codec, graph, images, schemes
+from deploy_kit.devices import Connection
+from deploy_kit.environment import library_versions
+from deploy_kit.errors import InputError, QuantizeError
+from deploy_kit.recipe import Variant
+from deploy_kit.records import Artifact
+from deploy_kit.store import Key, Store, sha256_of
+from deploy_kit.watch import Event, Watch, silent
+
+VERSION = "1"
+
+
+def run(
+    lean: Artifact,
+    variant: Variant,
+    calibration: str | None,
+    *,
+    store: Store,
+    link: Connection,
+    watch: Watch = silent,
+) -> tuple[Artifact, bool]:
+    """Give a graph the precision of one variant.
+
+    Args:
+        lean: A float32 graph.
+        variant: Scheme and options.
+        calibration: Image set, for schemes that calibrate.
+        store: Keeps the result.
+        link: Runs the scheme.
+        watch: Hears of progress.
+
+    Returns:
+        The typed graph, and whether the store had it.
+
+    Raises:
+        RecipeError: An option does not fit the scheme.
+        InputError: The scheme calibrates and no real images are given.
+        QuantizeError: The scheme failed.
+    """
+    scheme = schemes.CATALOGUE.get(variant.scheme)
+    options = codec.from_json(scheme.options, variant.options, f"scheme '{variant.scheme}'")
+    if lean.precision != "fp32":
+        raise QuantizeError(f"{lean.path}: expected a float32 graph, found {lean.precision}")
+    digest = _calibration_digest(scheme, variant, calibration, lean) if scheme.calibrates else ""
+    versions = tuple(row for row in library_versions() if row[0] in scheme.libraries)
+    key = Key(
+        stage="quantize",
+        name=variant.name,
+        inputs=(lean.sha256, digest),
+        options=[variant.scheme, options],
+        versions=(("stage", VERSION), *versions),
+    )
+
+    def make(folder: Path, home: str) -> Artifact:
+        watch(Event(stage="quantize", text=f"{variant.name}: scheme {variant.scheme}"))
+        file = folder / "model.onnx"
+        with link.worker() as worker:
+            spent = worker.ask(
+                "quantize",
+                lean.path,
+                scheme=variant.scheme,
+                source=str(store.path(lean)),
+                target=str(file),
+                options=codec.to_json(options),
+                calibration=calibration if scheme.calibrates else None,
+                preprocess=codec.to_json(lean.preprocess),
+            )
+        model = graph.load(file)
+        if graph.precision(model) != scheme.precision:
+            raise QuantizeError(
+                f"scheme '{variant.scheme}' promised {scheme.precision}, its graph carries {graph.precision(model)}"
+            )
+        graph.embed(model, lean.preprocess)
+        graph.save(model, file)
+        images_used = (("calibration", str(calibration)), ("images", str(spent["n"]))) if scheme.calibrates else ()
+        return Artifact(
+            kind="onnx",
+            name=variant.name,
+            path=f"{home}/model.onnx",
+            sha256=sha256_of(file),
+            size_bytes=file.stat().st_size,
+            precision=scheme.precision,
+            inputs=graph.specs(tuple(model.graph.inputs)),
+            outputs=graph.specs(tuple(model.graph.outputs)),
+            preprocess=lean.preprocess,
+            stage="quantize",
+            parent=lean.sha256,
+            made_by=(
+                ("scheme", variant.scheme),
+                ("options", codec.canonical(options)),
+                *images_used,
+                ("peak_memory_mib", str(spent["peak_memory_mib"])),
+                *versions,
+            ),
+        )
+
+    return store.produce(Artifact, key, make)
+
+
+def _calibration_digest(scheme: schemes.Scheme, variant: Variant, calibration: str | None, lean: Artifact) -> str:
+    if calibration is None or calibration == images.SYNTHETIC:
+        raise InputError(
+            f"scheme '{variant.scheme}' needs images to calibrate with, and noise would give wrong ranges",
+            hint="give a few hundred real ones: --calibration FOLDER (or an npz file)",
+        )
+    return images.open_set(calibration, lean.preprocess).digest

@@ -1,0 +1,273 @@
+"""YAML → frozen recipe, strict: an unknown key names the nearest, nothing that judges has a default.
+
+A recipe mirrors the stages table for table. Names of engines, schemes and passes, and their options, are looked up
+by `doctor` before any work.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deploy_kit import bundled
+from deploy_kit.errors import InputError, RecipeError, nearest
+from deploy_kit.records import Limits, Precision, Preprocess
+
+
+class Table(BaseModel):
+    """A table of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PreprocessTable(Table):
+    """How an image becomes the input; the fields of `records.Preprocess`."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    color: Literal["gray", "rgb", "bgr"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def record(self) -> Preprocess:
+        """Give the record that travels with artifacts."""
+        return Preprocess(**self.model_dump())
+
+
+class SourceTable(Table):
+    """What to deploy.
+
+    Attributes:
+        checkpoint: A file, or ``bundled:NAME``.
+        preprocess: Needed where the checkpoint does not carry its own.
+    """
+
+    checkpoint: str
+    preprocess: PreprocessTable | None = None
+
+
+class ExportTable(Table):
+    """Checkpoint → ONNX.
+
+    Attributes:
+        tolerance: Largest |difference| between the checkpoint's and the ONNX file's logits, relative to the
+            largest |logit|, that is accepted.
+        exporter: torch's exporter; never switched in silence.
+        opset: ONNX operator set.
+        batch: Images per run of a static graph.
+        dynamic: Leave the batch open instead.
+    """
+
+    tolerance: float = Field(gt=0)
+    exporter: Literal["dynamo", "torchscript"] = "dynamo"
+    opset: int = Field(default=18, ge=13)
+    batch: int = Field(default=1, gt=0)
+    dynamic: bool = False
+
+
+class SimplifyTable(Table):
+    """ONNX → ONNX, the same function in fewer steps. Passes run in this order."""
+
+    passes: tuple[str, ...]
+
+
+class Variant(Table):
+    """One way to give the graph a precision.
+
+    Attributes:
+        name: For tables and build entries; ``fp32`` is taken by the graph as it is.
+        scheme: A scheme of the catalogue.
+        options: Of the scheme.
+        optional: Leave it out, and say so, where its package is not installed.
+    """
+
+    name: str
+    scheme: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    optional: bool = False
+
+
+class QuantizeTable(Table):
+    """ONNX → ONNX that carries its precision.
+
+    Attributes:
+        calibration: Image set for schemes that need one.
+        variants: What to make.
+    """
+
+    calibration: str | None = None
+    variants: tuple[Variant, ...] = ()
+
+
+class BuildEntry(Table):
+    """One engine and the variants to build for it.
+
+    Attributes:
+        engine: An engine of the catalogue.
+        variants: Names of variants; ``fp32`` is the simplified graph.
+        options: Of the engine.
+        optional: Leave it out, and say so, where its package is not installed.
+    """
+
+    engine: str
+    variants: tuple[str, ...]
+    options: dict[str, Any] = Field(default_factory=dict)
+    optional: bool = False
+
+
+class BuildTable(Table):
+    """Typed ONNX → engines."""
+
+    engines: tuple[BuildEntry, ...]
+
+
+class LimitsTable(Table):
+    """What an engine must keep; the fields of `records.Limits`. A limit left out judges nothing."""
+
+    min_sqnr_db: float | None = None
+    min_cosine: float | None = None
+    max_error: float | None = None
+    min_agreement: float | None = None
+    max_drop: float | None = None
+
+    def record(self) -> Limits:
+        """Give the record that judges."""
+        return Limits(**self.model_dump())
+
+
+class CheckTable(Table):
+    """Engine against the checkpoint's answers.
+
+    Attributes:
+        images: The check set; ``synthetic`` is seeded noise, for parity of tensors only.
+        limits: By precision.
+    """
+
+    images: str
+    limits: dict[Precision, LimitsTable]
+
+
+class BenchTable(Table):
+    """Latency.
+
+    Attributes:
+        baseline: Label that speed-ups are against, e.g. ``fp32 · onnxruntime``.
+        rounds: Turns of every engine, in an order drawn anew each round.
+        runs: Timed runs in one turn.
+        warmup_s: Limit of the warm-up, per engine.
+        span: ``compute``, or ``whole`` with copying in and out.
+        seed: Of the order.
+    """
+
+    baseline: str | None = None
+    rounds: int = Field(default=12, gt=2)
+    runs: int = Field(default=100, gt=0)
+    warmup_s: float = Field(default=3.0, gt=0)
+    span: Literal["compute", "whole"] = "compute"
+    seed: int = 0
+
+
+class Recipe(Table):
+    """One deployment, table by table in the order of the stages."""
+
+    name: str
+    source: SourceTable
+    export: ExportTable
+    simplify: SimplifyTable
+    quantize: QuantizeTable
+    build: BuildTable
+    check: CheckTable
+    bench: BenchTable
+
+
+def load(source: str) -> Recipe:
+    """Load a recipe by its path or by the name of a bundled one.
+
+    Raises:
+        InputError: No such file.
+        UnknownNameError: No such bundled recipe.
+        RecipeError: Not YAML, or not a recipe; the message names the key.
+    """
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = bundled.find("recipes", source.removeprefix(bundled.PREFIX))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such recipe", hint=nearest(path.stem, bundled.names("recipes"))) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from error
+    return parse(data)
+
+
+def parse(data: Any) -> Recipe:
+    """Check a recipe's data and freeze it; relative paths stay as they are.
+
+    Raises:
+        RecipeError: A key is unknown or missing, or a value does not fit.
+    """
+    if not isinstance(data, dict):
+        raise RecipeError(f"recipe: expected a table, found {data!r}")
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise _translated(error.errors()[0]) from error
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"recipe: a value is not plain YAML: {error}") from error
+    _verify_names(recipe)
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """Write a recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def _verify_names(recipe: Recipe) -> None:
+    names = ["fp32", *(variant.name for variant in recipe.quantize.variants)]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise RecipeError(f"recipe.quantize.variants: the name '{doubled}' is taken twice")
+    for index, entry in enumerate(recipe.build.engines):
+        for name in entry.variants:
+            if name not in names:
+                where = f"recipe.build.engines[{index}].variants"
+                raise RecipeError(f"{where}: no variant is called '{name}'", hint=nearest(name, names))
+
+
+def _translated(error: Any) -> RecipeError:
+    """Say in the words of this project what pydantic found first."""
+    location = tuple(error["loc"])
+    where = "recipe" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    if error["type"] == "extra_forbidden":
+        parent, key = where.rsplit(".", 1)
+        return RecipeError(f"{parent}: unknown key '{key}'", hint=nearest(key, _keys_at(location[:-1])))
+    if error["type"] == "missing":
+        parent, key = where.rsplit(".", 1)
+        return RecipeError(f"{parent}: '{key}' is missing")
+    return RecipeError(f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}")
+
+
+def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
+    """List the keys that the table at `location` may have."""
+    model: Any = Recipe
+    for part in location:
+        if isinstance(part, str) and isinstance(model, type) and part in model.model_fields:
+            model = _table_in(model.model_fields[part].annotation)
+    return tuple(model.model_fields)
+
+
+def _table_in(annotation: Any) -> Any:
+    """Find the table class inside ``tuple[Variant, ...]``, ``dict[str, LimitsTable]`` or ``X | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation
+    found = (_table_in(part) for part in get_args(annotation))
+    return next((table for table in found if table is not None), None)

@@ -1,0 +1,72 @@
+"""Quantization schemes: ONNX → ONNX that carries its precision in the graph. One file each."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_kit import graph
+from deploy_kit.catalogue import Catalogue
+from deploy_kit.errors import InputError
+from deploy_kit.images import ImageSet
+from deploy_kit.records import Precision, Preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Images for a scheme that observes ranges, streamed: a scheme may ask for them as often as it likes.
+
+    Attributes:
+        n_batches: How many batches `batches` gives.
+        input_name: The graph's input.
+        batches: Gives (N, C, H, W) float32 batches of the graph's size, each time from the start.
+    """
+
+    n_batches: int
+    input_name: str
+    batches: Callable[[], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """One scheme of the catalogue.
+
+    Attributes:
+        package: What must be importable.
+        precision: What the graph carries afterwards.
+        options: Record class of its options, each with a default.
+        calibrates: Whether `apply` needs images.
+        apply: (source file, target file, options, calibration) → None; writes the target.
+        libraries: Distributions whose versions decide the result.
+    """
+
+    package: str
+    precision: Precision
+    options: type[Any]
+    calibrates: bool
+    apply: Callable[[Path, Path, Any, Calibration | None], None]
+    libraries: tuple[str, ...]
+
+
+def stream(source: Path, image_set: ImageSet, preprocess: Preprocess) -> Calibration:
+    """Give the images of a set as the graph in `source` takes them: full batches of its own size.
+
+    Raises:
+        InputError: The graph's input is not what the preprocessing gives, or fewer images than one batch.
+    """
+    model = graph.load(source)
+    graph.expect_input(model, preprocess, source)
+    spec = graph.specs(tuple(model.graph.inputs))[0]
+    size = spec.shape[0] if isinstance(spec.shape[0], int) else 1
+    n_batches = image_set.n // size
+    if not n_batches:
+        raise InputError(f"{image_set.name}: {image_set.n} images, fewer than the graph's batch of {size}")
+    used = image_set.first(n_batches * size)
+    return Calibration(
+        n_batches=n_batches, input_name=spec.name, batches=lambda: used.batches(preprocess, size)
+    )
+
+
+CATALOGUE: Catalogue[Scheme] = Catalogue(__name__, "SCHEME", "quantization scheme")

@@ -1,0 +1,18 @@
+"""bfloat16: float32's range with 8 bits of fraction; the file needs operator set 22."""
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from deploy_kit.schemes import Calibration, Scheme
+from deploy_kit.schemes._half import Options, convert
+
+
+def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+    """Write the graph typed in bfloat16."""
+    convert(source, target, ir.DataType.BFLOAT16)
+
+
+SCHEME = Scheme(
+    package="onnx_ir", precision="bf16", options=Options, calibrates=False, apply=apply, libraries=("onnx-ir", "onnx")
+)

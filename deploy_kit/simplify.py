@@ -1,0 +1,108 @@
+"""ONNX → ONNX: the recipe's passes in order, each held to its promise by running the graph before and after."""
+
+from pathlib import Path
+
+import numpy as np
+
+from deploy_kit import graph, images, infer, metrics, passes
+from deploy_kit.devices import Connection
+from deploy_kit.environment import library_versions
+from deploy_kit.errors import SimplifyError
+from deploy_kit.images import SYNTHETIC
+from deploy_kit.recipe import SimplifyTable
+from deploy_kit.records import Artifact, PassRow, Preprocess, Simplified
+from deploy_kit.store import Key, Store, sha256_of
+from deploy_kit.watch import Event, Watch, silent
+
+VERSION = "1"
+_LIBRARIES = ("onnx", "onnx-ir", "onnxscript")
+_VERIFIED_IMAGES = 8
+
+
+def run(
+    exported: Artifact, part: SimplifyTable, *, store: Store, link: Connection, watch: Watch = silent
+) -> tuple[Simplified, bool]:
+    """Simplify a graph.
+
+    Returns:
+        The graph with a row for each pass, and whether the store had it.
+
+    Raises:
+        UnknownNameError: No pass has this name.
+        SimplifyError: A pass changed the outputs by more than it promises.
+    """
+    versions = tuple(row for row in library_versions() if row[0] in _LIBRARIES)
+    key = Key(
+        stage="simplify",
+        name="simplified",
+        inputs=(exported.sha256,),
+        options=part.model_dump(),
+        versions=(("stage", VERSION), *versions),
+    )
+
+    def make(folder: Path, home: str) -> Simplified:
+        file = folder / "model.onnx"
+        rows = _apply(store.path(exported), file, part.passes, exported.preprocess, link, watch)
+        model = graph.load(file)
+        onnx = Artifact(
+            kind="onnx",
+            name="fp32",
+            path=f"{home}/model.onnx",
+            sha256=sha256_of(file),
+            size_bytes=file.stat().st_size,
+            precision=graph.precision(model),
+            inputs=graph.specs(tuple(model.graph.inputs)),
+            outputs=graph.specs(tuple(model.graph.outputs)),
+            preprocess=exported.preprocess,
+            stage="simplify",
+            parent=exported.sha256,
+            made_by=(("passes", ", ".join(part.passes)), *versions),
+        )
+        return Simplified(onnx=onnx, passes=rows)
+
+    return store.produce(Simplified, key, make)
+
+
+def _apply(
+    source: Path, file: Path, names: tuple[str, ...], preprocess: Preprocess, link: Connection, watch: Watch
+) -> tuple[PassRow, ...]:
+    model = graph.load(source)
+    graph.expect_input(model, preprocess, source)
+    graph.save(model, file)
+    before, rows = _logits(file, preprocess, link), []
+    for index, name in enumerate(names):
+        watch(Event(stage="simplify", text=name, done=index, total=len(names)))
+        entry = passes.CATALOGUE.get(name)
+        nodes, macs = graph.nodes(model), graph.macs(model)
+        outcome = entry.apply(model)
+        graph.save(model, file)
+        after = _logits(file, preprocess, link)
+        difference = metrics.relative_difference(before, after)
+        if not difference <= entry.promise:
+            raise SimplifyError(
+                f"pass '{name}' changed the outputs by {difference:.2g} of the largest logit; "
+                f"it promises at most {entry.promise:g}",
+                hint=f"leave '{name}' out of recipe.simplify.passes, and report this graph",
+            )
+        rows.append(
+            PassRow(
+                name=name,
+                fired=outcome.fired,
+                nodes_before=nodes,
+                nodes_after=graph.nodes(model),
+                macs_before=macs,
+                macs_after=graph.macs(model),
+                max_difference=difference,
+                promise=entry.promise,
+                refused=outcome.refused,
+            )
+        )
+        before = after
+    return tuple(rows)
+
+
+def _logits(file: Path, preprocess: Preprocess, link: Connection) -> np.ndarray:
+    """Compute the graph node by node as it stands: ONNX Runtime's own rewrites would blur what a pass did."""
+    target = infer.Target(engine="onnxruntime", path=file, options={"optimize": False})
+    sample = images.open_set(SYNTHETIC, preprocess).first(_VERIFIED_IMAGES)
+    return infer.run(link, target, sample, preprocess).logits

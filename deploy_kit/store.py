@@ -1,0 +1,218 @@
+"""Content-addressed results: written aside, verified, then renamed into place. A failure is never kept.
+
+    .deploykit/
+    ├── journal.jsonl                       one line a result made or used again, newest last
+    └── quantize/int8-3f9a0c21b7de/         stage / name - first 12 hex digits of the key
+          record.json  model.onnx
+          rejected.json                     only after a check that failed
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deploy_kit import codec
+from deploy_kit.errors import InputError, RecipeError, StoreError
+from deploy_kit.records import Artifact
+
+R = TypeVar("R")
+FOLDER = ".deploykit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """Everything that decides a result.
+
+    Attributes:
+        stage: The stage's word.
+        name: For the folder's name only.
+        inputs: sha256 of each input.
+        options: The stage's part of the recipe.
+        versions: Of the stage and of the libraries it uses.
+    """
+
+    stage: str
+    name: str
+    inputs: tuple[str, ...]
+    options: Any
+    versions: tuple[tuple[str, str], ...]
+
+    @property
+    def digest(self) -> str:
+        """Hash what decides the result: the name does not."""
+        parts = {"stage": self.stage, "inputs": self.inputs, "options": self.options, "versions": self.versions}
+        return hashlib.sha256(codec.canonical(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the journal."""
+
+    stage: str
+    folder: str
+    recipe: Mapping[str, Any]
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file in pieces.
+
+    Raises:
+        InputError: The file is missing or cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file", hint="check the path") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise _full_or(error, path) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+class Store:
+    """The results in one folder."""
+
+    def __init__(self, root: Path, recipe: Mapping[str, Any] | None = None) -> None:
+        """Open or create the store at `root`; `recipe` is noted in the journal beside each result."""
+        self.root = root
+        self.recipe = dict(recipe or {})
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _full_or(error, root) from error
+        self._sweep()
+
+    def path(self, artifact: Artifact) -> Path:
+        """Give the artifact's file, once its content is known to be what the passport says."""
+        path = self.root / artifact.path
+        if not path.is_file() or sha256_of(path) != artifact.sha256:
+            raise StoreError(
+                f"{path}: missing, or changed since it was made", hint=f"delete '{path.parent}' and run again"
+            )
+        return path
+
+    def produce(self, cls: type[R], key: Key, make: Callable[[Path, str], R]) -> tuple[R, bool]:
+        """Give the result kept under `key`, or make and keep it.
+
+        Args:
+            cls: The result's record class.
+            key: What decides the result.
+            make: (folder to write files into, that folder's later path within the store) → record.
+
+        Returns:
+            The record, and whether it was there already.
+        """
+        home = self._home(key)
+        kept = self._load(cls, home)
+        if kept is not None:
+            self._log(key.stage, home)
+            return kept, True
+        aside = self.root / f".new-{os.getpid()}-{key.digest[:12]}"
+        try:
+            aside.mkdir()
+            record = make(aside, str(home.relative_to(self.root)))
+            write_whole(aside / "record.json", codec.canonical(record))
+            home.parent.mkdir(exist_ok=True)
+            shutil.rmtree(home, ignore_errors=True)
+            aside.rename(home)
+        except OSError as error:
+            raise _full_or(error, home) from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        self._log(key.stage, home)
+        return record, False
+
+    def entries(self) -> Iterator[Entry]:
+        """Read the journal, newest first; lines whose result is gone are passed over."""
+        journal = self.root / "journal.jsonl"
+        lines = journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []
+        for line in reversed(lines):
+            try:
+                data = json.loads(line)
+                entry = Entry(stage=data["stage"], folder=data["folder"], recipe=data["recipe"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line cut off by a full disk says nothing
+            if (self.root / entry.folder / "record.json").is_file():
+                yield entry
+
+    def newest(self, cls: type[R], *stages: str, where: Callable[[R], bool] = lambda _: True) -> tuple[R, Entry] | None:
+        """Find the newest result of these stages that fits, and its line of the journal."""
+        for entry in self.entries():
+            if entry.stage in stages:
+                record = self._load(cls, self.root / entry.folder)
+                if record is not None and where(record):
+                    return record, entry
+        return None
+
+    def all(self, cls: type[R], *stages: str) -> list[R]:
+        """List all results of these stages once each, newest first."""
+        folders = dict.fromkeys(entry.folder for entry in self.entries() if entry.stage in stages)
+        records = (self._load(cls, self.root / folder) for folder in folders)
+        return [record for record in records if record is not None]
+
+    def reject(self, artifact: Artifact, reasons: tuple[str, ...]) -> None:
+        """Mark an artifact as not deployable."""
+        write_whole((self.root / artifact.path).parent / "rejected.json", json.dumps({"reasons": reasons}))
+
+    def accept(self, artifact: Artifact) -> None:
+        """Take a mark away, after a check that passed."""
+        ((self.root / artifact.path).parent / "rejected.json").unlink(missing_ok=True)
+
+    def rejected(self, artifact: Artifact) -> bool:
+        """Say whether the last check marked the artifact."""
+        return ((self.root / artifact.path).parent / "rejected.json").is_file()
+
+    def _home(self, key: Key) -> Path:
+        return self.root / key.stage / f"{key.name}-{key.digest[:12]}"
+
+    def _load(self, cls: type[R], home: Path) -> R | None:
+        try:
+            return codec.from_json(cls, json.loads((home / "record.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecipeError):
+            return None  # absent, cut off, or written by another version: made again
+
+    def _log(self, stage: str, home: Path) -> None:
+        line = {"stage": stage, "folder": str(home.relative_to(self.root)), "when": time.time(), "recipe": self.recipe}
+        try:
+            with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise _full_or(error, self.root) from error
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for aside in self.root.glob(".new-*"):
+            owner = aside.name.split("-")[1]
+            if not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _full_or(error: OSError, path: Path) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(f"{path}: no space left on the disk", hint="free some space; nothing earlier was lost")
+    return StoreError(f"{path}: cannot be written: {error.strerror or error}", hint="choose a folder with --store")
