@@ -100,4 +100,3 @@ def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool
     share = proof.share(typed.precision, of="tensor" if any(row[0] == "tensor" for row in proof.counts) else None)
     if strict and typed.precision in _HALF and share < 0.5:
         raise BuildError(f"'{typed.name}' carries {typed.precision}, and {engine} holds {share:.0%} of it ({said})")
-

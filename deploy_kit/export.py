@@ -78,7 +78,7 @@ def run(
 
     def make(folder: Path, home: str) -> Exported:
         watch(Event(stage="export", text=f"reading {path.name}"))
-        if is_onnx(path):
+        if graph.is_onnx(path):
             return _adopt(path, digest, source.checkpoint, stated, folder, home)
         read = checkpoint.read(path)
         preprocess = _preprocess(read, stated, path)
@@ -100,13 +100,6 @@ def run(
     return store.produce(Exported, key, make)
 
 
-def is_onnx(path: Path) -> bool:
-    """Say whether a file starts as an ONNX model does: field 1 of its protobuf, the IR version."""
-    with path.open("rb") as file:
-        head = file.read(2)
-    return len(head) == 2 and head[0] == 0x08 and 3 <= head[1] < 0x20
-
-
 def answers(
     source: SourceTable,
     preprocess: Preprocess,
@@ -123,7 +116,7 @@ def answers(
     """
     path = bundled.resolve("models", source.checkpoint)
     image_set = images.open_set(check_images, preprocess)
-    authority = "onnxruntime" if is_onnx(path) else "torch"
+    authority = "onnxruntime" if graph.is_onnx(path) else "torch"
     versions = tuple(row for row in library_versions() if row[0] == authority)
     key = Key(
         stage="answers",
@@ -160,9 +153,7 @@ def answers(
     return store.produce(Answers, key, make)
 
 
-def _adopt(
-    path: Path, digest: str, name: str, stated: Preprocess | None, folder: Path, home: str
-) -> Exported:
+def _adopt(path: Path, digest: str, name: str, stated: Preprocess | None, folder: Path, home: str) -> Exported:
     """Take an ONNX file as it is, once it is whole and fits its preprocessing."""
     model = graph.load(path)
     preprocess = stated or graph.preprocess(model)
@@ -185,9 +176,7 @@ def _adopt(
     return Exported(checkpoint=facts, onnx=onnx, difference=0.0, verified_on="taken as it is")
 
 
-def _torch_logits(
-    read: Checkpoint, image_set: ImageSet, preprocess: Preprocess, watch: Watch
-) -> Iterator[np.ndarray]:
+def _torch_logits(read: Checkpoint, image_set: ImageSet, preprocess: Preprocess, watch: Watch) -> Iterator[np.ndarray]:
     import torch
 
     done = 0

@@ -23,6 +23,13 @@ _DTYPES: dict[ir.DataType, Precision] = {
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
 
 
+def is_onnx(path: Path) -> bool:
+    """Say whether a file starts as an ONNX model does: field 1 of its protobuf, the IR version."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return len(head) == 2 and head[0] == 0x08 and 3 <= head[1] < 0x20
+
+
 def load(path: Path) -> ir.Model:
     """Load an ONNX file.
 
@@ -42,7 +49,9 @@ def load(path: Path) -> ir.Model:
     except Exception as error:
         if type(error).__name__ != "DecodeError":  # protobuf's own class sits at a different place in each release
             raise
-        raise InputError(f"{path}: not a whole ONNX file: {error}", hint="it may be cut off: export it again") from error
+        raise InputError(
+            f"{path}: not a whole ONNX file: {error}", hint="it may be cut off: export it again"
+        ) from error
     return ir.serde.deserialize_model(proto)
 
 

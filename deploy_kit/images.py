@@ -153,7 +153,9 @@ def _synthetic(preprocess: Preprocess) -> ImageSet:
 
 def _from_pixels(name: str, pixels: np.ndarray, labels: np.ndarray | None) -> ImageSet:
     hashes = tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in pixels)
-    return ImageSet(name=name, n=len(pixels), labels=labels, hashes=hashes, load=lambda index: np.asarray(pixels[index]))
+    return ImageSet(
+        name=name, n=len(pixels), labels=labels, hashes=hashes, load=lambda index: np.asarray(pixels[index])
+    )
 
 
 def _open_npz(name: str, path: Path) -> ImageSet:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy_kit import checkpoint, codec, export, graph
+from deploy_kit import checkpoint, codec, graph
 from deploy_kit.errors import InputError, RecipeError
 from deploy_kit.records import Artifact, DenseNetSpec, Exported, Simplified, TensorSpec
 
@@ -52,7 +52,7 @@ def run(path: Path) -> Inspection:
     passport = read_passport(path)
     if path.suffix in _ENGINE_SUFFIXES:
         return _engine(path, passport)
-    return _onnx(path, passport) if export.is_onnx(path) else _checkpoint(path)
+    return _onnx(path, passport) if graph.is_onnx(path) else _checkpoint(path)
 
 
 def read_passport(path: Path) -> Artifact | None:
@@ -89,7 +89,9 @@ def _checkpoint(path: Path) -> Inspection:
         facts.append((f"dense block {index + 1}", f"[{inner}] × {block.layers}, k = {block.growth}: {width} → {end}"))
         width = end
         if index < len(spec.transitions):
-            facts.append((f"transition {index + 1}", f"1×1 conv, 2×2 average pool: {width} → {spec.transitions[index]}"))
+            facts.append(
+                (f"transition {index + 1}", f"1×1 conv, 2×2 average pool: {width} → {spec.transitions[index]}")
+            )
             width = spec.transitions[index]
     facts.append(("classifier", f"global average pool, linear: {width} → {spec.classes}"))
     facts += [(f"{fact} from", source) for fact, source in spec.sources]
@@ -97,7 +99,12 @@ def _checkpoint(path: Path) -> Inspection:
         facts.append(("preprocess", codec.canonical(read.preprocess)))
     facts += [("remark", remark) for remark in read.remarks]
     return Inspection(
-        kind="checkpoint", path=str(path), size_bytes=path.stat().st_size, title=spec.title, facts=tuple(facts), spec=spec
+        kind="checkpoint",
+        path=str(path),
+        size_bytes=path.stat().st_size,
+        title=spec.title,
+        facts=tuple(facts),
+        spec=spec,
     )
 
 

@@ -128,18 +128,24 @@ def collect(run: Run) -> Report:
     exported, answers = exported_with_answers(run)
     lean = simplified(run, exported)
     typed = [lean.onnx, *run.store.all(Artifact, "quantize")]
-    family = {artifact.sha256: artifact for artifact in typed if artifact.parent in (exported.onnx.sha256, lean.onnx.sha256)}
+    family = {
+        artifact.sha256: artifact for artifact in typed if artifact.parent in (exported.onnx.sha256, lean.onnx.sha256)
+    }
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
     rows = []
     for engine in distinct(built):
         found = run.store.newest(
-            ParityReport, "check", where=lambda p, e=engine: (p.artifact, p.label) == (e.sha256, e.label)  # type: ignore[misc]
+            ParityReport,
+            "check",
+            where=lambda p, e=engine: (p.artifact, p.label) == (e.sha256, e.label),  # type: ignore[misc]
         )
         why = "" if found else check.hindrance(engine, run.link)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
         row = Row(label=engine.label, artifact=engine, parity=parity)
         measured = run.store.newest(
-            Bench, "bench", where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements)  # type: ignore[misc]
+            Bench,
+            "bench",
+            where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements),  # type: ignore[misc]
         )
         rows.append(join(row, measured[0], run.recipe.bench.baseline) if measured else row)
     used = {engine.parent for engine in built}

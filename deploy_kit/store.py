@@ -1,10 +1,10 @@
 """Content-addressed results: written aside, verified, then renamed into place. A failure is never kept.
 
-    .deploykit/
-    ├── journal.jsonl                       one line a result made or used again, newest last
-    └── quantize/int8-3f9a0c21b7de/         stage / name - first 12 hex digits of the key
-          record.json  model.onnx
-          rejected.json                     only after a check that failed
+.deploykit/
+├── journal.jsonl                       one line a result made or used again, newest last
+└── quantize/int8-3f9a0c21b7de/         stage / name - first 12 hex digits of the key
+      record.json  model.onnx
+      rejected.json                     only after a check that failed
 """
 
 import errno

@@ -68,9 +68,7 @@ def augmented(batch: Tensor, generator: torch.Generator) -> Tensor:
 def top1(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Measure the share of images whose largest logit is at the label."""
     model.eval()
-    hits = sum(
-        int((model(x).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True)
-    )
+    hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True))
     return hits / len(labels)
 
 

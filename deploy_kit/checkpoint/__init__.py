@@ -1,8 +1,8 @@
 """The checkpoint: a DenseNet file → one torch module, its facts and where each fact came from.
 
-    container   bytes → named tensors, safely
-    structure   named tensors → DenseNetSpec and canonical names
-    model       DenseNetSpec → torch.nn.Module
+container   bytes → named tensors, safely
+structure   named tensors → DenseNetSpec and canonical names
+model       DenseNetSpec → torch.nn.Module
 """
 
 from dataclasses import dataclass

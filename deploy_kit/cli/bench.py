@@ -41,9 +41,7 @@ def bench(
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
         if reused:
             console.say("measured before, on this machine: --fresh measures again")
-        rows = [
-            pipeline.join(Row(label=engine.label, artifact=engine), made, part.baseline) for engine in engines
-        ]
+        rows = [pipeline.join(Row(label=engine.label, artifact=engine), made, part.baseline) for engine in engines]
         lines = []
         for row in rows:
             _, _, _, _, _, p50, p99, faster, _ = cells(row)

@@ -97,7 +97,8 @@ def preprocess(
         means, stds = ([float(part) for part in text.split(",")] for text in (mean, std))
     except ValueError as error:
         raise RequestError(
-            f"--input {size} --mean {mean} --std {std}: expected numbers", hint="e.g. --input 224x224 --mean 0.5 --std 0.5"
+            f"--input {size} --mean {mean} --std {std}: expected numbers",
+            hint="e.g. --input 224x224 --mean 0.5 --std 0.5",
         ) from error
     chosen = color or ("gray" if len(means) == 1 else "rgb")
     table: dict[str, Any] = {"height": height, "width": width, "color": chosen, "mean": means, "std": stds}

@@ -76,7 +76,9 @@ def choose(precisions: list[str], scheme: str | None, recipe: "Recipe", *, symme
         if variant.scheme == name and variant.options == options:
             return variant
     suffix = "-symmetric" if symmetric else ""
-    return Variant(name=f"{precisions[0] if precisions and scheme is None else name}{suffix}", scheme=name, options=options)
+    return Variant(
+        name=f"{precisions[0] if precisions and scheme is None else name}{suffix}", scheme=name, options=options
+    )
 
 
 COMMAND = Command(call=quantize, order=30)

@@ -38,9 +38,7 @@ def run(
             doctor.require(chosen)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return
-        made = pipeline.deploy(
-            chosen, target, Store(store, chosen.model_dump(mode="json")), console.watch, fresh=fresh
-        )
+        made = pipeline.deploy(chosen, target, Store(store, chosen.model_dump(mode="json")), console.watch, fresh=fresh)
         path = report.run(made, out / chosen.name)
         text = table(report.HEADINGS, [report.cells(row) for row in made.rows])
         console.result(made, f"{text}\n\nreport: {path}")

@@ -100,7 +100,9 @@ def prove_from_text(plan_file: Path, source: str) -> Proof:
     dtypes = Counter(_DTYPES.get(found, found.decode()) for found in _TENSOR.findall(plan))
     kernels = len(_KERNEL.findall(plan))
     if not dtypes:
-        return Proof(source=source, counts=(), remark="the plan holds no readable text: only the network's types are known")
+        return Proof(
+            source=source, counts=(), remark="the plan holds no readable text: only the network's types are known"
+        )
     counts = tuple(("tensor", dtype, n) for dtype, n in sorted(dtypes.items()))
     return Proof(
         source=source,

@@ -97,7 +97,8 @@ def prove_precision(path: Path, options: Options) -> Proof:
             dtype = "int8" if quantized else _DTYPES.get(weights.get(node.input[1], 1), "fp32")
             found[_COMPUTE[node.op_type], dtype] += 1
     return Proof(
-        source="ONNX Runtime's optimized graph", counts=tuple((op, dtype, n) for (op, dtype), n in sorted(found.items()))
+        source="ONNX Runtime's optimized graph",
+        counts=tuple((op, dtype, n) for (op, dtype), n in sorted(found.items())),
     )
 
 

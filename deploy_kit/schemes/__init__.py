@@ -64,9 +64,7 @@ def stream(source: Path, image_set: ImageSet, preprocess: Preprocess) -> Calibra
     if not n_batches:
         raise InputError(f"{image_set.name}: {image_set.n} images, fewer than the graph's batch of {size}")
     used = image_set.first(n_batches * size)
-    return Calibration(
-        n_batches=n_batches, input_name=spec.name, batches=lambda: used.batches(preprocess, size)
-    )
+    return Calibration(n_batches=n_batches, input_name=spec.name, batches=lambda: used.batches(preprocess, size))
 
 
 CATALOGUE: Catalogue[Scheme] = Catalogue(__name__, "SCHEME", "quantization scheme")
