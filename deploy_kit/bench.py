@@ -108,7 +108,7 @@ def _measure(engines: tuple[Artifact, ...], part: BenchTable, store: Store, link
                 continue
             watch(Event(stage="bench", text=f"warming up {engine.label}"))
             racers.append(_start(engine, worker, part, store, link))
-        order = random.Random(part.seed)
+        order = random.Random(part.seed)  # noqa: S311  # an order of turns, no secret
         for turn in range(part.rounds):
             watch(Event(stage="bench", text=f"{len(racers)} engines in turns", done=turn, total=part.rounds))
             order.shuffle(racers)

@@ -1,4 +1,4 @@
-"""Engine against the checkpoint's own answers: on tensors, and on labels where there are any. A failure is an answer."""
+"""Engine against the checkpoint's own answers, on tensors and on labels where there are any. A failure is an answer."""
 
 import json
 

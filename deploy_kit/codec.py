@@ -65,9 +65,8 @@ def _build(hint: Any, data: Any, where: str) -> Any:
         return _build_tuple(hint, data, where)
     if dataclasses.is_dataclass(hint):
         return _build_record(typing.cast("type[Any]", hint), data, where)
-    if hint is float and isinstance(data, (int, str)) and not isinstance(data, bool):
-        if isinstance(data, int) or data in ("inf", "-inf", "nan"):
-            return float(data)
+    if hint is float and (type(data) is int or data in ("inf", "-inf", "nan")):
+        return float(data)
     if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
         raise RecipeError(f"{where}: expected {hint.__name__}, found {data!r}")
     return data

@@ -218,22 +218,35 @@ def _to_onnx(read: Checkpoint, preprocess: Preprocess, part: ExportTable, file: 
     # A dummy batch of 1 would be taken for a constant by the tracer where the batch shall stay open.
     batch = 2 if part.dynamic else part.batch
     dummy = torch.zeros(batch, preprocess.channels, preprocess.height, preprocess.width)
-    names = {"input_names": [INPUT], "output_names": [OUTPUT]}
     try:
         with _quiet():
             if part.exporter == "dynamo":
                 shapes = ({0: torch.export.Dim("N")},) if part.dynamic else None
                 program = torch.onnx.export(
-                    read.model, (dummy,), dynamo=True, opset_version=part.opset, optimize=False, verbose=False,
-                    dynamic_shapes=shapes, **names,
-                )  # fmt: skip
+                    read.model,
+                    (dummy,),
+                    dynamo=True,
+                    input_names=[INPUT],
+                    output_names=[OUTPUT],
+                    opset_version=part.opset,
+                    optimize=False,  # `simplify` does that, pass by pass and verified
+                    verbose=False,
+                    dynamic_shapes=shapes,
+                )
                 assert program is not None
                 model = program.model
             else:
                 axes = {INPUT: {0: "N"}, OUTPUT: {0: "N"}} if part.dynamic else None
                 torch.onnx.export(
-                    read.model, (dummy,), str(file), dynamo=False, opset_version=part.opset, dynamic_axes=axes, **names
-                )  # fmt: skip
+                    read.model,
+                    (dummy,),
+                    str(file),
+                    dynamo=False,
+                    input_names=[INPUT],
+                    output_names=[OUTPUT],
+                    opset_version=part.opset,
+                    dynamic_axes=axes,
+                )
                 model = graph.load(file)
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportError(
@@ -266,7 +279,7 @@ def _verify_file(model: "ir.Model", part: ExportTable) -> None:
             hint=f"torch's {part.exporter} exporter cannot write it: use --opset {graph.opset(model)}",
         )
     for node in model.graph:
-        if node.op_type == "Dropout" or node.attributes.get_int("training_mode", 0):
+        if node.op_type == "Dropout" or node.attributes.get_int("training_mode"):
             raise ExportError(f"node '{node.name}' ({node.op_type}) is in training mode")
 
 

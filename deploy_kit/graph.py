@@ -98,8 +98,8 @@ def _node_macs(node: ir.Node) -> int:
     for d in dims:
         product *= d
     if node.op_type == "Conv":
-        for d in out[2:]:
-            product *= d if isinstance(d, int) else 0
+        for pixels in out[2:]:
+            product *= pixels if isinstance(pixels, int) else 0
     return product
 
 

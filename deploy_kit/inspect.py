@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deploy_kit import checkpoint, codec, graph
 from deploy_kit.errors import InputError, RecipeError
-from deploy_kit.records import Artifact, DenseNetSpec, Exported, Simplified, TensorSpec
+from deploy_kit.records import Artifact, DenseNetSpec, TensorSpec
 
 _ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
 
@@ -59,18 +59,9 @@ def read_passport(path: Path) -> Artifact | None:
     """Read the record beside a file of a store; None where there is none."""
     try:
         data = json.loads((path.parent / "record.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return codec.from_json(Artifact, data.get("onnx", data))
+    except (OSError, ValueError, AttributeError, RecipeError):
         return None
-    for read in (
-        lambda: codec.from_json(Artifact, data),
-        lambda: codec.from_json(Exported, data).onnx,
-        lambda: codec.from_json(Simplified, data).onnx,
-    ):
-        try:
-            return read()
-        except RecipeError:
-            continue
-    return None
 
 
 def _checkpoint(path: Path) -> Inspection:

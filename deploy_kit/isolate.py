@@ -30,7 +30,7 @@ class Child:
 
     def __init__(self, command: tuple[str, ...] = ()) -> None:
         """Start the worker; `command` replaces the default ``python -m deploy_kit.worker``."""
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
         package_root = str(Path(__file__).parent.parent)
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
         self._process = subprocess.Popen(

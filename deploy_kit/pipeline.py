@@ -244,7 +244,26 @@ def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
     )
     if part.baseline and part.baseline not in {m.label for m in measured.measurements}:
         run.remarks.append(f"no speed-ups: the baseline '{part.baseline}' was not measured")
+    run.remarks += not_worth_it(rows, measured)
     return [row if row.failed else join(row, measured, part.baseline) for row in rows]
+
+
+def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:
+    """Say in words which int8 engines are not faster than the same engine's fp32."""
+    timed = {measurement.label: measurement for measurement in measured.measurements}
+    remarks = []
+    for row in rows:
+        if row.artifact is None or row.artifact.precision != "int8" or row.label not in timed:
+            continue
+        baseline = timed.get(f"fp32 · {row.artifact.engine}")
+        if baseline is None:
+            continue
+        gain = bench.speed_up(baseline, timed[row.label])
+        if gain.low <= 1:
+            word = "is not shown to be faster" if gain.noise else "is slower"
+            interval = f"{gain.ratio:.2f}× [{gain.low:.2f}, {gain.high:.2f}]"
+            remarks.append(f"{row.label} {word} than {gain.baseline} on this machine: {interval}")
+    return remarks
 
 
 def _reason(error: StageError) -> str:

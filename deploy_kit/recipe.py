@@ -258,14 +258,14 @@ def _translated(error: Any) -> RecipeError:
 
 def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
     """List the keys that the table at `location` may have."""
-    model: Any = Recipe
+    model: type[Table] = Recipe
     for part in location:
-        if isinstance(part, str) and isinstance(model, type) and part in model.model_fields:
-            model = _table_in(model.model_fields[part].annotation)
+        if isinstance(part, str) and part in model.model_fields:
+            model = _table_in(model.model_fields[part].annotation) or model
     return tuple(model.model_fields)
 
 
-def _table_in(annotation: Any) -> Any:
+def _table_in(annotation: Any) -> type[Table] | None:
     """Find the table class inside ``tuple[Variant, ...]``, ``dict[str, LimitsTable]`` or ``X | None``."""
     if isinstance(annotation, type) and issubclass(annotation, Table):
         return annotation

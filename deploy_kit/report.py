@@ -1,6 +1,7 @@
 """The record of one deployment as ``report.json``, and ``report.md`` as a view of it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy_kit import codec
@@ -81,7 +82,7 @@ def _ms(measured: Measurement | None, percent: int) -> str:
     return _NONE if value is None else f"{value:.3f} ms"
 
 
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [headings, tuple("---" for _ in headings), *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
 

@@ -141,7 +141,7 @@ def serve(jobs: TextIO, replies: TextIO) -> None:
             reply = Reply(result=operation(job.arguments))
         except DeployKitError as error:
             reply = failure(error)
-        except Exception as error:  # the host must hear of a bug too, with where it happened
+        except Exception as error:  # noqa: BLE001  # the host must hear of a bug too, with where it happened
             at = traceback.extract_tb(error.__traceback__)[-1]
             text = f"worker: {type(error).__name__} in '{job.op}' at {Path(at.filename).name}:{at.lineno}: {error}"
             reply = failure(StageError(text))

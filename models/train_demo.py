@@ -4,11 +4,10 @@ Data: Debian's package ``dataset-fashion-mnist`` (60,000 training and 10,000 tes
 Recipe: SGD with Nesterov momentum, one cosine cycle, random shifts of ±1 px and horizontal flips. The
 weights of the last epoch are kept, whatever they score: the test images choose nothing.
 
-    python models/train_demo.py --epochs 14 --out models/densenet_bc40_fmnist.safetensors
+    python -m models.train_demo --epochs 14 --out models/densenet_bc40_fmnist.safetensors
 """
 
 import argparse
-import gzip
 import json
 import math
 import time
@@ -19,10 +18,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from calibration.make_fashion_mnist import DATA, read_idx
 from deploy_kit.checkpoint.model import DenseNet
 from deploy_kit.records import DenseBlock, DenseNetSpec
 
-DATA = Path("/usr/share/datasets/fashion-mnist")
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, range 0..1
 SPEC = DenseNetSpec(
     in_channels=1,
@@ -36,14 +35,6 @@ SPEC = DenseNetSpec(
     transitions=(48, 60),
     eps=1e-5,
 )
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Read one gzipped idx file of uint8: images (N, 28, 28) or labels (N,)."""
-    raw = gzip.decompress(path.read_bytes())
-    rank = raw[3]
-    shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def normalized(images: np.ndarray) -> Tensor:

@@ -32,7 +32,7 @@ TINY_PREPROCESS = Preprocess(height=16, width=16, color="gray", mean=(0.5,), std
 
 
 def tiny_model(spec: DenseNetSpec = TINY_SPEC, seed: int = 0) -> DenseNet:
-    """Build a DenseNet whose BatchNorms have statistics and affine weights of their own, so that folding can be wrong."""
+    """Build a DenseNet whose BatchNorms do something, so that folding one can be wrong."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model = DenseNet(spec)

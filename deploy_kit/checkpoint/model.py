@@ -99,4 +99,5 @@ class DenseNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = nn.functional.adaptive_avg_pool2d(torch.relu(self.features(x)), 1)
-        return self.classifier(torch.flatten(pooled, 1))
+        logits: Tensor = self.classifier(torch.flatten(pooled, 1))
+        return logits

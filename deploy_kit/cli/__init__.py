@@ -46,19 +46,25 @@ def build_app() -> typer.Typer:
     )
 
     @app.callback()
-    def version(
-        version: bool = typer.Option(False, "--version", help="Print the version and end.", is_eager=True),
+    def options(
+        version: bool = typer.Option(
+            False, "--version", help="Print the version and end.", is_eager=True, callback=_version
+        ),
     ) -> None:
-        if version:
-            from deploy_kit import __version__
-
-            typer.echo(f"deploykit {__version__}")
-            raise typer.Exit
+        """Hold the options that stand before a command."""
 
     commands = [(name, CATALOGUE.get(name)) for name in CATALOGUE.names()]
     for name, command in sorted(commands, key=lambda pair: pair[1].order):
         app.command(name)(command.call)
     return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from deploy_kit import __version__
+
+        typer.echo(f"deploykit {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -74,7 +80,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
-    except Exception:
+    except Exception:  # noqa: BLE001  # the one place that turns a bug into exit code 70
         import traceback
 
         traceback.print_exc()

@@ -41,7 +41,8 @@ def run(
         made = pipeline.deploy(chosen, target, Store(store, chosen.model_dump(mode="json")), console.watch, fresh=fresh)
         path = report.run(made, out / chosen.name)
         text = table(report.HEADINGS, [report.cells(row) for row in made.rows])
-        console.result(made, f"{text}\n\nreport: {path}")
+        remarks = "".join(f"\nnote: {remark}" for remark in made.remarks)
+        console.result(made, f"{text}\n{remarks}\nreport: {path}")
     if any(row.failed and row.artifact is None and "is not installed" not in row.failed for row in made.rows):
         raise typer.Exit(5)
     if not made.passed:

@@ -13,13 +13,11 @@ from deploy_kit.records import Device
 
 
 class Connection(Protocol):
-    """An open link to a machine.
+    """An open link to a machine."""
 
-    Attributes:
-        folder: A scratch folder that host and workers both see; gone when the connection closes.
-    """
-
-    folder: Path
+    @property
+    def folder(self) -> Path:
+        """A scratch folder that host and workers both see; gone when the connection closes."""
 
     def worker(self) -> Child:
         """Start a worker process on the machine."""

@@ -5,7 +5,7 @@ Memory and streams only; kernels are TensorRT's. Calls and types as in NVIDIA's 
 
 import ctypes
 import functools
-import glob
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def _call(name: str, *arguments: Any) -> None:
 
 def hindrance() -> str:
     """Say why no CUDA device can be used here; empty if one can."""
-    if not (glob.glob("/dev/nvidia[0-9]*") or glob.glob("/dev/nvhost-gpu")):
+    if not (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-gpu").exists()):
         return _NO_DRIVER
     try:
         _call("cuInit", 0)

@@ -39,7 +39,7 @@ def _refusal(norm: ir.Node) -> str:
     assert source is not None
     if len(source.uses()) != 1 or source.is_graph_output():
         return "the convolution feeds others too"
-    if norm.attributes.get_int("training_mode", 0):
+    if norm.attributes.get_int("training_mode"):
         return "it is in training mode"
     constants = [*norm.inputs[1:5], *conv.inputs[1:]]
     if any(value is None or value.const_value is None for value in constants):
@@ -76,7 +76,7 @@ def _array(value: ir.Value | None) -> np.ndarray:
 
 def _initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     tensor = ir.tensor(array.astype(np.float32), name=name)
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(ir.DataType.FLOAT), shape=tensor.shape)
+    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(array.shape))
     model.graph.register_initializer(value)
     return value
 

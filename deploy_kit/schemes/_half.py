@@ -56,7 +56,7 @@ def _raised(model: ir.Model, source: Path) -> ir.Model:
     return raised
 
 
-def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path) -> ir.Tensor:
+def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path) -> ir.TensorProtocol:
     assert value.const_value is not None
     wide = value.const_value.numpy()
     with np.errstate(over="ignore"):

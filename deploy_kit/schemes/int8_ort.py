@@ -7,6 +7,7 @@ Calibration streams. ONNX Runtime's own switch for that (CalibMaxIntermediateOut
 looking at it in 1.31.1, so its collector is fed in chunks here, merging after each, through the same public class.
 """
 
+import contextlib
 import itertools
 import logging
 import tempfile
@@ -19,6 +20,7 @@ import numpy as np
 import onnx
 from onnxruntime import quantization as ort
 from onnxruntime.quantization import calibrate
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from deploy_kit import graph
 from deploy_kit.errors import QuantizeError
@@ -30,7 +32,7 @@ _METHODS = {
     "entropy": ort.CalibrationMethod.Entropy,
 }
 _CHUNK = 16  # images observed before their ranges are merged and the tensors dropped
-_MAX_OPSET = 20
+_MIN_OPSET = 13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,46 +93,46 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     """
     assert calibration is not None
     version = graph.opset(graph.load(source))
-    if version > _MAX_OPSET:
+    if version < _MIN_OPSET:
         raise QuantizeError(
-            f"{source}: operator set {version}; ONNX Runtime's quantizer takes up to {_MAX_OPSET}",
-            hint=f"export with opset {_MAX_OPSET} or lower",
+            f"{source}: operator set {version}; Q/DQ per channel begins at {_MIN_OPSET}",
+            hint=f"export with --opset {_MIN_OPSET} or higher",
         )
     ranges = observe(source, options, calibration)
     activation = ort.QuantType.QInt8 if options.symmetric else ort.QuantType.QUInt8
     switches = {"ActivationSymmetric": options.symmetric, "WeightSymmetric": True}
     if options.symmetric:
         switches |= {"QuantizeBias": False, "DedicatedQDQPair": True}
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        cache = Path(folder) / "ranges.json"
-        calibrate.save_tensors_data(ranges, cache)
-        try:
-            ort.quantize_static(
-                source,
-                target,
-                op_types_to_quantize=list(options.operators),
+    try:
+        with _quiet():
+            quantizer = QDQQuantizer(
+                onnx.load(source),
                 per_channel=True,
                 reduce_range=options.reduce_range,
-                activation_type=activation,
-                weight_type=ort.QuantType.QInt8,
-                calibrate_method=_METHODS[options.method],
+                weight_qType=ort.QuantType.QInt8,
+                activation_qType=activation,
+                tensors_range=ranges,
+                nodes_to_quantize=[],
+                nodes_to_exclude=[],
+                op_types_to_quantize=list(options.operators),
                 extra_options=switches,
-                calibration_cache_path=cache,
             )
-        except (ValueError, RuntimeError, KeyError) as error:
-            raise QuantizeError(f"{source}: ONNX Runtime's quantizer failed: {error}") from error
+            quantizer.quantize_model()
+            quantizer.model.save_model_to_file(str(target))
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise QuantizeError(f"{source}: ONNX Runtime's quantizer failed: {error}") from error
     onnx.checker.check_model(str(target), full_check=True)
 
 
-class _quiet:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Hold back ONNX Runtime's advice to run a preprocessing that `simplify` has done."""
-
-    def __enter__(self) -> None:
-        self._level = logging.root.level
-        logging.root.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        logging.root.setLevel(self._level)
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)
 
 
 SCHEME = Scheme(

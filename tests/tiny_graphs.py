@@ -1,0 +1,94 @@
+"""The tiny DenseNet as ONNX, exported and simplified once a session, and graphs written in ONNX's own text form."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from conftest import tiny_recipe
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from deploy_kit import devices, export, simplify
+from deploy_kit.records import Artifact, Exported, Simplified
+from deploy_kit.store import Store
+
+_DOUBLE, _FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
+
+
+@functools.cache
+def exported() -> tuple[Exported, bytes]:
+    """Export the tiny DenseNet with the defaults: its record, and the bytes of its ONNX file."""
+    return _stages()[0]
+
+
+@functools.cache
+def simplified() -> tuple[Simplified, bytes]:
+    """Simplify the exported graph with all passes: its record, and the bytes of its ONNX file."""
+    return _stages()[1]
+
+
+def exported_model() -> ir.Model:
+    """Give the exported graph, a fresh one at each call."""
+    return ir.serde.deserialize_model(onnx.load_from_string(exported()[1]))
+
+
+def place(store: Store, artifact: Artifact, data: bytes) -> Artifact:
+    """Put the file of an artifact into a store, as if its stage had made it there."""
+    path = store.root / artifact.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return artifact
+
+
+def parse(text: str, opset: int = 18, **weights: np.ndarray) -> ir.Model:
+    """Read a graph in ONNX's text form, with `weights` as float32 initializers and all shapes inferred."""
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]>\n{text}')
+    for name, value in weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+
+
+def evaluate(model: ir.Model, *inputs: np.ndarray) -> list[np.ndarray]:
+    """Compute a float32 graph in float64 with ONNX's reference evaluator."""
+    proto = _in_double(ir.serde.serialize_model(model))
+    feeds = {value.name: array.astype(np.float64) for value, array in zip(proto.graph.input, inputs, strict=True)}
+    return ReferenceEvaluator(proto).run(None, feeds)
+
+
+def images(n: int = 1, seed: int = 0) -> np.ndarray:
+    """Give `n` inputs of the tiny DenseNet: seeded, normalized, (n, 1, 16, 16) float32."""
+    return np.random.default_rng(seed).standard_normal((n, 1, 16, 16), np.float32)
+
+
+@functools.cache
+def _stages() -> tuple[tuple[Exported, bytes], tuple[Simplified, bytes]]:
+    with tempfile.TemporaryDirectory() as folder, devices.connect(devices.LOCAL) as link:
+        recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
+        raw, _ = export.run(recipe.source, recipe.export, recipe.check.images, store=store, link=link)
+        lean, _ = simplify.run(raw.onnx, recipe.simplify, store=store, link=link)
+        return (raw, store.path(raw.onnx).read_bytes()), (lean, store.path(lean.onnx).read_bytes())
+
+
+def _in_double(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Widen every float32 of a graph to float64, exactly."""
+    del proto.graph.value_info[:]
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.tensor_type.elem_type == _FLOAT:
+            value.type.tensor_type.elem_type = _DOUBLE
+    for tensor in proto.graph.initializer:
+        _widen(tensor)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                _widen(attribute.t)
+            elif attribute.name == "to" and attribute.i == _FLOAT:
+                attribute.i = _DOUBLE
+    return proto
+
+
+def _widen(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type == _FLOAT:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
