@@ -97,6 +97,7 @@ def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool
             f"'{typed.name}' carries int8, and {engine} computes nothing in it ({said})",
             hint="the engine fell back to float: quantize for this engine, or build the float graph",
         )
-    share = proof.share(typed.precision, of="tensor" if any(row[0] == "tensor" for row in proof.counts) else None)
+    kinds = {kind for kind, _, _ in proof.counts}
+    share = proof.share(typed.precision, of=next((kind for kind in ("activation", "Conv") if kind in kinds), None))
     if strict and typed.precision in _HALF and share < 0.5:
         raise BuildError(f"'{typed.name}' carries {typed.precision}, and {engine} holds {share:.0%} of it ({said})")

@@ -73,6 +73,15 @@ def _memory_gib() -> float:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
+def peak_memory_mib() -> int:
+    """Give the most memory this process has held; 0 where the system does not say.
+
+    Not ``getrusage``: its maximum is inherited from the process that started this one.
+    """
+    lines = (line.split() for line in _read("/proc/self/status").splitlines())
+    return next((int(words[1]) // 1024 for words in lines if words[0] == "VmHWM:"), 0)
+
+
 def _gpu() -> str:
     driver = _read("/proc/driver/nvidia/version").partition("\n")[0]
     board = _read("/proc/device-tree/model") if Path("/dev/nvhost-gpu").exists() else ""

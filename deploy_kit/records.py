@@ -227,14 +227,6 @@ class Exported:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simplified:
-    """What `simplify` gives: the graph, and what each pass did."""
-
-    onnx: Artifact
-    passes: tuple["PassRow", ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Answers:
     """The checkpoint's own logits on a set of images: what every engine is held against.
 
@@ -282,6 +274,14 @@ class PassRow:
     max_difference: float
     promise: float
     refused: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simplified:
+    """What `simplify` gives: the graph, and what each pass did."""
+
+    onnx: Artifact
+    passes: tuple[PassRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ Needs the standard library, numpy and the engine's own package. Native code live
 """
 
 import os
-import resource
 import sys
 import traceback
 from collections.abc import Callable
@@ -56,8 +55,7 @@ class Worker:
             calibration = schemes.stream(source, image_set, preprocess)
             n_images = image_set.n
         scheme.apply(source, Path(arguments["target"]), options, calibration)
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        return {"n": n_images, "peak_memory_mib": peak_mib}
+        return {"n": n_images, "peak_memory_mib": environment.peak_memory_mib()}
 
     def build(self, arguments: Arguments) -> Arguments:
         """Build an engine from ``onnx`` into ``folder`` and prove its precision."""

@@ -21,13 +21,20 @@ _DOUBLE, _FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
 @functools.cache
 def exported() -> tuple[Exported, bytes]:
     """Export the tiny DenseNet with the defaults: its record, and the bytes of its ONNX file."""
-    return _stages()[0]
+    with tempfile.TemporaryDirectory() as folder, devices.connect(devices.LOCAL) as link:
+        recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
+        result, _ = export.run(recipe.source, recipe.export, recipe.check.images, store=store, link=link)
+        return result, store.path(result.onnx).read_bytes()
 
 
 @functools.cache
 def simplified() -> tuple[Simplified, bytes]:
     """Simplify the exported graph with all passes: its record, and the bytes of its ONNX file."""
-    return _stages()[1]
+    with tempfile.TemporaryDirectory() as folder, devices.connect(devices.LOCAL) as link:
+        recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
+        raw, data = exported()
+        result, _ = simplify.run(place(store, raw.onnx, data), recipe.simplify, store=store, link=link)
+        return result, store.path(result.onnx).read_bytes()
 
 
 def exported_model() -> ir.Model:
@@ -61,15 +68,6 @@ def evaluate(model: ir.Model, *inputs: np.ndarray) -> list[np.ndarray]:
 def images(n: int = 1, seed: int = 0) -> np.ndarray:
     """Give `n` inputs of the tiny DenseNet: seeded, normalized, (n, 1, 16, 16) float32."""
     return np.random.default_rng(seed).standard_normal((n, 1, 16, 16), np.float32)
-
-
-@functools.cache
-def _stages() -> tuple[tuple[Exported, bytes], tuple[Simplified, bytes]]:
-    with tempfile.TemporaryDirectory() as folder, devices.connect(devices.LOCAL) as link:
-        recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
-        raw, _ = export.run(recipe.source, recipe.export, recipe.check.images, store=store, link=link)
-        lean, _ = simplify.run(raw.onnx, recipe.simplify, store=store, link=link)
-        return (raw, store.path(raw.onnx).read_bytes()), (lean, store.path(lean.onnx).read_bytes())
 
 
 def _in_double(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,14 +5,19 @@ from deploy_kit.cli import Command, _options
 
 def doctor(
     device: _options.DeviceName = "local",
+    quiet: _options.Quiet = False,
     as_json: _options.Json = False,
+    no_color: _options.NoColor = False,
 ) -> None:
     """Say what can work here, what the rest lack, and what installs it."""
     from deploy_kit import devices
     from deploy_kit import doctor as stage
     from deploy_kit.cli._console import Console, pairs, table
 
-    with Console(as_json=as_json) as console, devices.connect(devices.find(device)) as link:
+    with (
+        Console(quiet=quiet, as_json=as_json, no_color=no_color) as console,
+        devices.connect(devices.find(device)) as link,
+    ):
         found = stage.run(link)
         here = found.environment
         machine = pairs(

@@ -10,7 +10,9 @@ from deploy_kit.cli import Command, _options
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX graph or a built engine.")],
+    quiet: _options.Quiet = False,
     as_json: _options.Json = False,
+    no_color: _options.NoColor = False,
 ) -> None:
     """Say what a file is: architecture, parameters, MACs, precision, passport."""
     from deploy_kit import inspect as stage
@@ -26,7 +28,7 @@ def inspect(
     if found.passport:
         lines.append(("made by", "; ".join(f"{k} {v}" for k, v in found.passport.made_by)))
         lines.append(("parent", found.passport.parent))
-    with Console(as_json=as_json) as console:
+    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         console.result(found, pairs(lines))
 
 

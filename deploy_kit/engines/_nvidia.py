@@ -18,10 +18,12 @@ from deploy_kit.errors import BuildError, DeviceError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
 
-# A plan of TensorRT-RTX holds text that types every tensor: ``type=int8 }``.
-_TENSOR = re.compile(rb"stride_order=\{[^}]*\} strides=\{[^}]*\} type=(\w+)")
+# A plan of TensorRT-RTX holds text that types every tensor, a line each: ``tensor={ … type=int8 }``. Constants name
+# the size of their payload; scratch space calls itself int8 whatever the network is, and is no tensor of it.
+_TENSOR = re.compile(rb"\btensor=\{([^\n]*) type=(\w+) \}")
+_SCRATCH, _CONSTANT = b"is_scratchspace=1", b"const_payload_size="
 _KERNEL = re.compile(rb"function=\{ ?name=")
-_DTYPES = {b"float": "fp32", b"half": "fp16", b"bfloat16": "bf16", b"bfloat": "bf16", b"int8": "int8"}
+_DTYPES = {b"float": "fp32", b"half": "fp16", b"bf16": "bf16", b"int8": "int8"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +63,11 @@ def _parser_words(parser: Any) -> str:
 
 def _hint(words: str) -> str:
     if "zero point" in words.lower() or "shiftIsAllZeros" in words:
-        return "it takes symmetric int8 only: quantize with `--scheme int8_ort --symmetric`"
+        return "it takes symmetric int8 only: deploykit quantize --scheme int8_ort --symmetric"
     if "Int32" in words and "DequantizeLinear" in words:
-        return "it takes no quantized biases: quantize with `--scheme int8_ort --symmetric`"
+        return "it takes no quantized biases: deploykit quantize --scheme int8_ort --symmetric"
     if "BatchNormalization" in words:
-        return "it takes no quantized BatchNormalization parameters: quantize with `--scheme int8_ort --symmetric`"
+        return "it takes no quantized BatchNormalization parameters: deploykit quantize --scheme int8_ort --symmetric"
     return ""
 
 
@@ -97,13 +99,16 @@ def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Any)
 def prove_from_text(plan_file: Path, source: str) -> Proof:
     """Count the tensors of a plan by dtype, and its generated kernels, from the text inside it."""
     plan = plan_file.read_bytes()
-    dtypes = Counter(_DTYPES.get(found, found.decode()) for found in _TENSOR.findall(plan))
+    found: Counter[tuple[str, str]] = Counter()
+    for body, dtype in _TENSOR.findall(plan):
+        if _SCRATCH not in body:
+            found["weight" if _CONSTANT in body else "activation", _DTYPES.get(dtype, dtype.decode())] += 1
     kernels = len(_KERNEL.findall(plan))
-    if not dtypes:
+    if not found:
         return Proof(
             source=source, counts=(), remark="the plan holds no readable text: only the network's types are known"
         )
-    counts = tuple(("tensor", dtype, n) for dtype, n in sorted(dtypes.items()))
+    counts = tuple((kind, dtype, n) for (kind, dtype), n in sorted(found.items()))
     return Proof(
         source=source,
         counts=(*counts, ("pointwise kernel", "any", kernels)),

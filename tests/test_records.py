@@ -1,0 +1,313 @@
+"""Tests of records.py: what records derive from their facts, against the paper's tables and worked examples."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from deploy_kit.records import (
+    Artifact,
+    CheckpointFacts,
+    DenseBlock,
+    DenseNetSpec,
+    Environment,
+    Limits,
+    Measurement,
+    NotRun,
+    ParityReport,
+    Preprocess,
+    Proof,
+    Report,
+    Row,
+    SpeedUp,
+)
+
+MACHINE = Environment(
+    host="Linux", cpu="a processor", isa=(), cores=2, memory_gib=4.0, governor="", clock_mhz=0.0, load=0.0, gpu="",
+    virtual=False, versions=(),
+)  # fmt: skip
+
+
+def spec(layers, growth, *, stem=None, bottleneck=True, compression=0.5, classes=10):
+    """Give a spec as the paper builds it: transitions keep `compression` of the channels."""
+    stem = stem or 2 * growth
+    channels, transitions = stem, []
+    for n in layers[:-1]:
+        channels = int((channels + n * growth) * compression)
+        transitions.append(channels)
+    return DenseNetSpec(
+        in_channels=3,
+        classes=classes,
+        stem_channels=stem,
+        stem_kernel=3,
+        stem_stride=1,
+        stem_norm=False,
+        stem_pool=False,
+        blocks=tuple(
+            DenseBlock(layers=n, growth=growth, bottleneck=4 * growth if bottleneck else None) for n in layers
+        ),
+        transitions=tuple(transitions),
+        eps=1e-5,
+    )
+
+
+def parity(**facts):
+    kept = {
+        "artifact": "ab", "label": "int8 · openvino", "n": 1000, "images": "check.npz", "sqnr_db": 20.0,
+        "cosine": 0.999, "max_error": 0.5, "agreement": 0.99, "top1_reference": 0.93, "top1": 0.929, "drop_pp": 0.1,
+        "drop_pp_interval": 0.2, "worst_images": (), "limits": Limits(),
+    }  # fmt: skip
+    return ParityReport(**(kept | facts))
+
+
+def measurement(samples, rounds=(0,)):
+    return Measurement(
+        artifact="ab", label="a", batch=1, span="compute", samples_ms=tuple(samples), rounds=tuple(rounds),
+        warmup_runs=0, steady=True, settings=(), environment=MACHINE, when="2025-01-01T00:00:00+00:00",
+    )  # fmt: skip
+
+
+def artifact(**facts):
+    kept = {
+        "kind": "engine", "name": "int8", "path": "p", "sha256": "ab", "size_bytes": 1, "precision": "int8",
+        "inputs": (), "outputs": (), "stage": "build", "parent": "cd",
+        "preprocess": Preprocess(height=1, width=1, color="gray", mean=(0.0,), std=(1.0,)),
+    }  # fmt: skip
+    return Artifact(**(kept | facts))
+
+
+@pytest.mark.parametrize(
+    ("layers", "growth", "stem", "depth", "width"),
+    [
+        ((6, 12, 24, 16), 32, 64, 121, 1024),
+        ((6, 12, 32, 32), 32, 64, 169, 1664),
+        ((6, 12, 48, 32), 32, 64, 201, 1920),
+        ((6, 12, 36, 24), 48, 96, 161, 2208),
+    ],
+)
+def test_depth_and_width_are_those_of_the_published_networks(layers, growth, stem, depth, width):
+    network = spec(layers, growth, stem=stem)
+
+    assert (network.depth, network.width) == (depth, width)
+
+
+def test_depth_counts_one_layer_for_each_without_a_bottleneck():
+    assert spec((12, 12, 12), 12, stem=16, bottleneck=False, compression=1).depth == 40
+
+
+def test_width_of_a_single_block_starts_from_the_stem():
+    assert spec((3,), 4, stem=8).width == 8 + 3 * 4
+
+
+def test_title_is_the_papers_name_with_bottleneck_and_compression():
+    assert spec((16, 16, 16), 12).title == "DenseNet-BC-100 (k = 12)"
+
+
+def test_title_is_the_papers_name_without_bottleneck():
+    assert spec((12, 12, 12), 12, stem=16, bottleneck=False, compression=1).title == "DenseNet-40 (k = 12)"
+
+
+def test_title_names_no_compression_where_there_is_none():
+    assert spec((16, 16, 16), 12, compression=1).title == "DenseNet-B-100 (k = 12)"
+
+
+def test_title_lists_each_growth_once():
+    blocks = tuple(DenseBlock(layers=2, growth=growth, bottleneck=16) for growth in (8, 16, 8))
+
+    assert dataclasses.replace(spec((2, 2, 2), 8), blocks=blocks).title.endswith("(k = 8, 16)")
+
+
+def test_a_record_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Limits().min_cosine = 0.5
+
+
+@pytest.mark.parametrize(("color", "channels"), [("gray", 1), ("rgb", 3), ("bgr", 3)])
+def test_channels_follow_from_the_color(color, channels):
+    assert Preprocess(height=1, width=1, color=color, mean=(0.0,), std=(1.0,)).channels == channels
+
+
+PROOF = Proof(source="engine", counts=(("Conv", "int8", 30), ("Conv", "fp32", 10), ("MatMul", "fp32", 10)))
+
+
+def test_share_counts_one_operation():
+    assert PROOF.share("int8", of="Conv") == 0.75
+
+
+def test_share_counts_all_operations():
+    assert PROOF.share("int8") == 0.6
+
+
+def test_share_of_an_operation_that_does_not_occur_is_none_of_it():
+    assert PROOF.share("int8", of="Gemm") == 0.0
+
+
+def test_an_engine_is_labelled_with_what_it_is_for():
+    assert artifact(engine="openvino").label == "int8 · openvino"
+
+
+def test_a_graph_is_labelled_with_its_name():
+    assert artifact(engine=None).label == "int8"
+
+
+def test_a_checkpoint_is_titled_by_its_architecture():
+    facts = CheckpointFacts(
+        name="a", sha256="b", size_bytes=1, container="safetensors", spec=spec((16, 16, 16), 12), parameters=1,
+        remarks=(),
+    )  # fmt: skip
+
+    assert facts.title == "DenseNet-BC-100 (k = 12)"
+
+
+def test_an_onnx_file_is_titled_as_one():
+    facts = CheckpointFacts(
+        name="a", sha256="b", size_bytes=1, container="onnx", spec=None, parameters=1, remarks=()
+    )  # fmt: skip
+
+    assert facts.title == "ONNX graph"
+
+
+@pytest.mark.parametrize("percent", [0, 1, 25, 50, 90, 95, 99])
+def test_a_percentile_is_numpys_linear_one(percent):
+    samples = np.random.default_rng(0).gamma(2.0, size=1003).tolist()
+
+    found = measurement(samples).percentile_ms(percent)
+
+    assert found == pytest.approx(float(np.percentile(samples, percent)), rel=1e-12)
+
+
+def test_a_percentile_of_equal_samples_is_that_sample():
+    assert measurement([0.25] * 1000).percentile_ms(99) == 0.25
+
+
+@pytest.mark.parametrize(("percent", "needed"), [(50, 20), (90, 100), (95, 200), (99, 1000), (99.9, 10000)])
+def test_a_percentile_is_given_from_enough_samples(percent, needed):
+    assert measurement([1.0] * needed).percentile_ms(percent) == 1.0
+
+
+@pytest.mark.parametrize(("percent", "needed"), [(50, 20), (90, 100), (95, 200), (99, 1000), (99.9, 10000)])
+def test_a_percentile_is_not_given_from_one_sample_less(percent, needed):
+    assert measurement([1.0] * (needed - 1)).percentile_ms(percent) is None
+
+
+def test_samples_are_parted_where_rounds_begin():
+    assert measurement([1, 2, 3, 4, 5], rounds=(0, 2, 4)).by_round == ((1, 2), (3, 4), (5,))
+
+
+@pytest.mark.parametrize(("low", "high", "noise"), [(0.9, 1.1, True), (1.0, 1.2, True), (1.01, 1.2, False)])
+def test_a_speed_up_is_noise_where_its_interval_holds_one(low, high, noise):
+    assert SpeedUp(ratio=1.05, low=low, high=high, baseline="a").noise is noise
+
+
+def test_a_slow_down_that_was_shown_is_no_noise():
+    assert not SpeedUp(ratio=0.8, low=0.7, high=0.9, baseline="a").noise
+
+
+def test_without_limits_everything_passes():
+    assert parity(sqnr_db=-10.0, agreement=0.0).passed
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(min_sqnr_db=21), "SQNR 20 dB, at least 21 asked for"),
+        (Limits(min_cosine=0.9999), "cosine 0.999, at least 0.9999 asked for"),
+        (Limits(max_error=0.4), "largest logit error 0.5, at most 0.4 asked for"),
+        (Limits(min_agreement=1.0), "top-1 agreement 0.99, at least 1 asked for"),
+        (Limits(max_drop=0.05), "top-1 drop 0.1 points, at most 0.05 asked for"),
+    ],
+)
+def test_each_limit_that_is_not_kept_is_told_in_words(limits, message):
+    assert parity(limits=limits).failures == (message,)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(min_sqnr_db=20),
+        Limits(min_cosine=0.999),
+        Limits(max_error=0.5),
+        Limits(min_agreement=0.99),
+        Limits(max_drop=0.1),
+    ],
+)
+def test_a_limit_met_exactly_is_kept(limits):
+    assert parity(limits=limits).passed
+
+
+@pytest.mark.parametrize(
+    ("fact", "limits"),
+    [
+        ("sqnr_db", Limits(min_sqnr_db=-100)),
+        ("cosine", Limits(min_cosine=-1)),
+        ("max_error", Limits(max_error=1e9)),
+        ("agreement", Limits(min_agreement=0)),
+        ("drop_pp", Limits(max_drop=100)),
+    ],
+)
+def test_nan_keeps_no_limit(fact, limits):
+    assert not parity(**{fact: math.nan}, limits=limits).passed
+
+
+def test_equal_logits_keep_any_sqnr():
+    assert parity(sqnr_db=math.inf, limits=Limits(min_sqnr_db=90)).passed
+
+
+def test_a_gain_of_accuracy_keeps_the_limit_of_the_drop():
+    assert parity(drop_pp=-0.5, limits=Limits(max_drop=0)).passed
+
+
+def test_a_drop_limit_without_labels_fails_and_says_why():
+    report = parity(drop_pp=None, limits=Limits(max_drop=1))
+
+    assert report.failures == ("top-1 drop cannot be measured: the check images have no labels",)
+
+
+def test_all_failures_are_told():
+    report = parity(limits=Limits(min_sqnr_db=21, min_agreement=1.0))
+
+    assert len(report.failures) == 2
+
+
+def test_a_limit_missed_by_a_hair_is_told_with_different_numbers():
+    report = parity(sqnr_db=14.9996, limits=Limits(min_sqnr_db=15))
+
+    assert report.failures != ("SQNR 15 dB, at least 15 asked for",)
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (Row(label="a", artifact=None), "not checked"),
+        (Row(label="a", artifact=None, parity=parity()), "accepted"),
+        (
+            Row(label="a", artifact=None, parity=parity(limits=Limits(min_sqnr_db=21, min_agreement=1.0))),
+            "rejected: SQNR 20 dB, at least 21 asked for; top-1 agreement 0.99, at least 1 asked for",
+        ),
+        (Row(label="a", artifact=None, parity=NotRun(artifact="ab", label="a", why="no GPU")), "not run: no GPU"),
+        (Row(label="a", artifact=None, failed="the builder gave up"), "failed: the builder gave up"),
+        (Row(label="a", artifact=None, parity=parity(), failed="it crashed"), "failed: it crashed"),
+    ],
+)
+def test_a_verdict_says_what_became_of_an_engine(row, verdict):
+    assert row.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("rows", "passed"),
+    [
+        ((parity(),), True),
+        ((parity(), parity(limits=Limits(min_sqnr_db=21))), False),
+        ((parity(), NotRun(artifact="ab", label="a", why="no GPU")), True),
+        ((), True),
+    ],
+)
+def test_a_report_passes_where_every_engine_that_ran_kept_its_limits(rows, passed):
+    report = Report(
+        recipe="demo", checkpoint=None, answers=None, difference=0.0, lineage=(), passes=(),
+        rows=tuple(Row(label="a", artifact=None, parity=row) for row in rows), environment=MACHINE, times=(),
+        when="", version="",
+    )  # fmt: skip
+
+    assert report.passed is passed

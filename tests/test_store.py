@@ -1,0 +1,588 @@
+"""Tests of store.py: results are kept whole or not at all, whatever interrupts; changed files and cut lines are seen."""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy_kit import store as store_module
+from deploy_kit.errors import BuildError, InputError, StoreError
+from deploy_kit.records import Artifact, Preprocess
+from deploy_kit.store import Entry, Key, Store, sha256_of, write_whole
+
+KEY = Key(stage="quantize", name="int8", inputs=("ab",), options={"symmetric": True}, versions=(("stage", "1"),))
+OTHER = dataclasses.replace(KEY, options={"symmetric": False})
+NO_PROCESS = 2**31 - 1  # beyond the largest process id of Linux
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A result of these tests."""
+
+    text: str
+
+
+def makes(text):
+    """Give a `make` that writes one file and notes `text`."""
+
+    def make(folder, home):
+        (folder / "model.onnx").write_text(text)
+        return Note(text=text)
+
+    return make
+
+
+def breaks(error):
+    """Give a `make` that writes half a file and raises `error`."""
+
+    def make(folder, home):
+        (folder / "model.onnx").write_text("half")
+        raise error
+
+    return make
+
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def files(root):
+    """Give every file under `root` with its content."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def home(store, key=KEY):
+    """Give the folder that a result is kept in."""
+    return store.root / key.stage / f"{key.name}-{key.digest[:12]}"
+
+
+def artifact(store, text="weights"):
+    """Keep one file and give its passport."""
+    store.produce(Note, KEY, makes(text))
+    path = home(store) / "model.onnx"
+    return Artifact(
+        kind="onnx", name="int8", path=str(path.relative_to(store.root)), sha256=sha256_of(path), size_bytes=7,
+        precision="int8", inputs=(), outputs=(), stage="quantize", parent="ab",
+        preprocess=Preprocess(height=1, width=1, color="gray", mean=(0.0,), std=(1.0,)),
+    )  # fmt: skip
+
+
+# Keys
+
+
+def test_the_digest_is_the_sha256_of_what_decides_as_json():
+    text = '{"inputs":["ab"],"options":{"symmetric":true},"stage":"quantize","versions":[["stage","1"]]}'
+
+    assert KEY.digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_name_does_not_decide():
+    assert dataclasses.replace(KEY, name="other").digest == KEY.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stage": "build"},
+        {"inputs": ("cd",)},
+        {"inputs": ("ab", "cd")},
+        {"options": {"symmetric": False}},
+        {"options": {}},
+        {"versions": (("stage", "2"),)},
+    ],
+)
+def test_all_else_decides(change):
+    assert dataclasses.replace(KEY, **change).digest != KEY.digest
+
+
+def test_the_order_of_options_does_not_decide():
+    one, two = ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+
+    assert dataclasses.replace(KEY, options=one).digest == dataclasses.replace(KEY, options=two).digest
+
+
+# Hashes
+
+
+def test_sha256_is_that_of_the_standards_example(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_sha256_reads_a_file_of_several_pieces(tmp_path):
+    content = bytes(range(256)) * 4096 * 2 + b"end"
+    (tmp_path / "large").write_bytes(content)
+
+    assert sha256_of(tmp_path / "large") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError) as caught:
+        sha256_of(tmp_path / "gone.onnx")
+
+    error = caught.value
+    assert (str(error), error.hint, error.exit_code) == (
+        f"{tmp_path / 'gone.onnx'}: no such file", "check the path", 2,
+    )  # fmt: skip
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(InputError) as caught:
+        sha256_of(tmp_path)
+
+    assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+# Results
+
+
+def test_a_result_is_made_once(store):
+    store.produce(Note, KEY, makes("first"))
+
+    found = store.produce(Note, KEY, makes("second"))
+
+    assert found == (Note(text="first"), True)
+
+
+def test_a_new_result_is_told_from_one_that_was_there(store):
+    assert store.produce(Note, KEY, makes("first")) == (Note(text="first"), False)
+
+
+def test_another_key_gives_another_result(store):
+    store.produce(Note, KEY, makes("first"))
+
+    assert store.produce(Note, OTHER, makes("second")) == (Note(text="second"), False)
+
+
+def test_a_result_outlives_its_store(store):
+    store.produce(Note, KEY, makes("first"))
+
+    assert Store(store.root).produce(Note, KEY, makes("second")) == (Note(text="first"), True)
+
+
+def test_files_lie_where_make_was_told_they_would(store):
+    told = []
+
+    def make(folder, home):
+        told.append(home)
+        return makes("weights")(folder, home)
+
+    store.produce(Note, KEY, make)
+
+    assert (store.root / told[0] / "model.onnx").read_text() == "weights"
+
+
+def test_the_folder_is_named_by_stage_name_and_digest(store):
+    store.produce(Note, KEY, makes("first"))
+
+    assert files(store.root).keys() == {
+        "journal.jsonl", f"quantize/int8-{KEY.digest[:12]}/model.onnx", f"quantize/int8-{KEY.digest[:12]}/record.json",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", '{"text": "fir', "[]", '{"other": 1}', '{"text": 3}', "null"])
+def test_a_record_that_cannot_be_read_is_made_again(store, text):
+    store.produce(Note, KEY, makes("first"))
+    (home(store) / "record.json").write_text(text)
+
+    assert store.produce(Note, KEY, makes("second")) == (Note(text="second"), False)
+
+
+def test_a_result_made_again_leaves_no_file_of_the_old_one(store):
+    store.produce(Note, KEY, makes("first"))
+    (home(store) / "record.json").unlink()
+    (home(store) / "rejected.json").write_text("{}")
+
+    store.produce(Note, KEY, makes("second"))
+
+    assert not (home(store) / "rejected.json").exists()
+
+
+# What goes wrong while a result is made
+
+INTERRUPTS = [
+    KeyboardInterrupt(),
+    SystemExit(1),
+    BuildError("the builder gave up"),
+    ZeroDivisionError(),
+    OSError(errno.ENOSPC, "No space left on device"),
+]
+
+
+@pytest.mark.parametrize("error", INTERRUPTS, ids=lambda error: type(error).__name__)
+def test_an_interrupt_leaves_everything_as_it_was(store, error):
+    store.produce(Note, OTHER, makes("earlier"))
+    before = files(store.root)
+
+    with pytest.raises((type(error), StoreError)):
+        store.produce(Note, KEY, breaks(error))
+
+    assert files(store.root) == before
+
+
+@pytest.mark.parametrize("error", INTERRUPTS, ids=lambda error: type(error).__name__)
+def test_an_interrupt_leaves_no_folder(store, error):
+    with pytest.raises((type(error), StoreError)):
+        store.produce(Note, KEY, breaks(error))
+
+    assert list(store.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", INTERRUPTS[:4], ids=lambda error: type(error).__name__)
+def test_an_interrupt_is_passed_on_as_it_is(store, error):
+    with pytest.raises(type(error)) as caught:
+        store.produce(Note, KEY, breaks(error))
+
+    assert caught.value is error
+
+
+def test_after_an_interrupt_the_result_is_made(store):
+    with pytest.raises(KeyboardInterrupt):
+        store.produce(Note, KEY, breaks(KeyboardInterrupt()))
+
+    assert store.produce(Note, KEY, makes("whole")) == (Note(text="whole"), False)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_as_one(store, code):
+    with pytest.raises(StoreError) as caught:
+        store.produce(Note, KEY, breaks(OSError(code, os.strerror(code))))
+
+    error = caught.value
+    assert (str(error), error.hint, error.exit_code) == (
+        f"{home(store)}: no space left on the disk", "free some space; nothing earlier was lost", 5,
+    )  # fmt: skip
+
+
+def test_any_other_failure_to_write_is_told_with_its_reason(store):
+    with pytest.raises(StoreError) as caught:
+        store.produce(Note, KEY, breaks(OSError(errno.EROFS, os.strerror(errno.EROFS))))
+
+    error = caught.value
+    assert (str(error), error.hint, error.exit_code) == (
+        f"{home(store)}: cannot be written: Read-only file system", "choose a folder with --store", 5,
+    )  # fmt: skip
+
+
+def test_a_disk_that_is_full_when_the_record_is_written_keeps_nothing(store, monkeypatch):
+    monkeypatch.setattr(store_module.os, "fsync", full)
+
+    with pytest.raises(StoreError, match="no space left on the disk"):
+        store.produce(Note, KEY, makes("first"))
+
+    assert files(store.root) == {}
+
+
+def test_a_disk_that_is_full_when_the_journal_is_written_keeps_the_result(store, monkeypatch):
+    written = Path.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda self, *a, **k: full() if self.suffix == ".jsonl" else written(self, *a, **k))
+        with pytest.raises(StoreError, match="no space left on the disk"):
+            store.produce(Note, KEY, makes("first"))
+
+    assert store.produce(Note, KEY, makes("second")) == (Note(text="first"), True)
+
+
+def test_a_killed_process_loses_only_what_it_was_making(store):
+    store.produce(Note, OTHER, makes("earlier"))
+    before = files(store.root)
+    script = f"""
+import os, signal
+from pathlib import Path
+from deploy_kit.store import Key, Store
+
+def make(folder, home):
+    (folder / "model.onnx").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Store(Path({str(store.root)!r})).produce(dict, Key(stage="build", name="a", inputs=(), options=0, versions=()), make)
+"""
+    killed = subprocess.run([sys.executable, "-c", script], check=False)
+
+    Store(store.root)
+
+    assert (killed.returncode, files(store.root)) == (-signal.SIGKILL, before)
+
+
+# Leftovers of killed processes
+
+
+def test_what_a_dead_process_left_is_swept(store):
+    stale = store.root / f".new-{NO_PROCESS}-abcdef"
+    stale.mkdir()
+    (stale / "model.onnx").write_text("half")
+
+    Store(store.root)
+
+    assert not stale.exists()
+
+
+def test_what_a_living_process_is_making_is_left_alone(store):
+    making = store.root / f".new-{os.getppid()}-abcdef"
+    making.mkdir()
+
+    Store(store.root)
+
+    assert making.exists()
+
+
+def test_a_leftover_of_an_earlier_process_with_our_id_does_not_stop_us(store):
+    stale = store.root / f".new-{os.getpid()}-{KEY.digest[:12]}"
+    stale.mkdir()
+    (stale / "old.onnx").write_text("half")
+
+    store.produce(Note, KEY, makes("whole"))
+
+    assert sorted(path.name for path in home(store).iterdir()) == ["model.onnx", "record.json"]
+
+
+def test_a_file_in_the_place_of_the_store_is_named(tmp_path):
+    (tmp_path / "store").write_text("")
+
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path / "store")
+
+    assert (str(caught.value), caught.value.hint) == (
+        f"{tmp_path / 'store'}: cannot be written: File exists", "choose a folder with --store",
+    )  # fmt: skip
+
+
+# Files and their passports
+
+
+def test_a_file_is_found_by_its_passport(store):
+    kept = artifact(store)
+
+    assert store.path(kept).read_text() == "weights"
+
+
+def test_a_file_that_changed_by_one_byte_is_noticed(store):
+    kept = artifact(store)
+    (store.root / kept.path).write_text("Weights")
+
+    with pytest.raises(StoreError) as caught:
+        store.path(kept)
+
+    assert str(caught.value) == f"{store.root / kept.path}: missing, or changed since it was made"
+
+
+def test_a_file_that_is_gone_is_noticed(store):
+    kept = artifact(store)
+    (store.root / kept.path).unlink()
+
+    with pytest.raises(StoreError) as caught:
+        store.path(kept)
+
+    assert str(caught.value) == f"{store.root / kept.path}: missing, or changed since it was made"
+
+
+def test_a_changed_file_hints_to_delete_its_folder(store):
+    kept = artifact(store)
+    (store.root / kept.path).write_text("Weights")
+
+    with pytest.raises(StoreError) as caught:
+        store.path(kept)
+
+    assert (caught.value.hint, caught.value.exit_code) == (f"delete '{home(store)}' and run again", 5)
+
+
+def test_nothing_is_rejected_before_a_check(store):
+    assert not store.rejected(artifact(store))
+
+
+def test_a_rejected_artifact_is_known_as_one(store):
+    kept = artifact(store)
+
+    store.reject(kept, ("SQNR 12 dB, at least 15 asked for",))
+
+    assert store.rejected(kept)
+
+
+def test_a_rejected_artifact_carries_the_reasons(store):
+    kept = artifact(store)
+
+    store.reject(kept, ("one", "two"))
+
+    assert json.loads((home(store) / "rejected.json").read_text()) == {"reasons": ["one", "two"]}
+
+
+def test_a_check_that_passes_takes_the_mark_away(store):
+    kept = artifact(store)
+    store.reject(kept, ("one",))
+
+    store.accept(kept)
+
+    assert not store.rejected(kept)
+
+
+def test_accepting_what_was_never_rejected_changes_nothing(store):
+    kept = artifact(store)
+    before = files(store.root)
+
+    store.accept(kept)
+
+    assert files(store.root) == before
+
+
+# The journal
+
+
+def entry(stage, key, recipe=None):
+    return Entry(stage=stage, folder=f"{key.stage}/{key.name}-{key.digest[:12]}", recipe=recipe or {})
+
+
+def test_a_new_store_has_no_entries(store):
+    assert list(store.entries()) == []
+
+
+def test_entries_are_newest_first(store):
+    store.produce(Note, KEY, makes("first"))
+    store.produce(Note, OTHER, makes("second"))
+
+    assert list(store.entries()) == [entry("quantize", OTHER), entry("quantize", KEY)]
+
+
+def test_a_result_used_again_is_the_newest(store):
+    store.produce(Note, KEY, makes("first"))
+    store.produce(Note, OTHER, makes("second"))
+    store.produce(Note, KEY, makes("third"))
+
+    assert next(store.entries()) == entry("quantize", KEY)
+
+
+def test_an_entry_notes_the_recipe(tmp_path):
+    store = Store(tmp_path / "store", {"name": "demo"})
+
+    store.produce(Note, KEY, makes("first"))
+
+    assert list(store.entries()) == [entry("quantize", KEY, {"name": "demo"})]
+
+
+@pytest.mark.parametrize("line", ['{"stage": "quant', "", "3", "null", "[]", '{"stage": "quantize"}', "\ufffd"])
+def test_a_line_cut_off_is_passed_over(store, line):
+    store.produce(Note, KEY, makes("first"))
+    with (store.root / "journal.jsonl").open("a") as journal:
+        journal.write(line + "\n")
+
+    assert list(store.entries()) == [entry("quantize", KEY)]
+
+
+def test_a_line_cut_off_does_not_swallow_the_next(store):
+    store.produce(Note, KEY, makes("first"))
+    with (store.root / "journal.jsonl").open("a") as journal:
+        journal.write('{"stage": "quantize", "fold')
+
+    store.produce(Note, OTHER, makes("second"))
+
+    assert next(store.entries()) == entry("quantize", OTHER)
+
+
+def test_a_result_whose_folder_is_gone_is_passed_over(store):
+    store.produce(Note, KEY, makes("first"))
+    store.produce(Note, OTHER, makes("second"))
+    (home(store, OTHER) / "record.json").unlink()
+
+    assert list(store.entries()) == [entry("quantize", KEY)]
+
+
+def test_newest_gives_the_newest_of_its_stages(store):
+    build = dataclasses.replace(KEY, stage="build")
+    store.produce(Note, KEY, makes("first"))
+    store.produce(Note, OTHER, makes("second"))
+    store.produce(Note, build, makes("third"))
+
+    assert store.newest(Note, "quantize", "export") == (Note(text="second"), entry("quantize", OTHER))
+
+
+def test_newest_gives_the_newest_that_fits(store):
+    store.produce(Note, KEY, makes("first"))
+    store.produce(Note, OTHER, makes("second"))
+
+    found = store.newest(Note, "quantize", where=lambda note: note.text == "first")
+
+    assert found == (Note(text="first"), entry("quantize", KEY))
+
+
+def test_newest_gives_nothing_where_nothing_fits(store):
+    store.produce(Note, KEY, makes("first"))
+
+    assert store.newest(Note, "build") is None
+
+
+def test_all_lists_each_result_once_newest_first(store):
+    store.produce(Note, KEY, makes("first"))
+    store.produce(Note, OTHER, makes("second"))
+    store.produce(Note, KEY, makes("third"))
+
+    assert store.all(Note, "quantize") == [Note(text="first"), Note(text="second")]
+
+
+def test_all_lists_only_its_stages(store):
+    store.produce(Note, KEY, makes("first"))
+    store.produce(Note, dataclasses.replace(KEY, stage="build"), makes("second"))
+
+    assert store.all(Note, "build") == [Note(text="second")]
+
+
+# Text files
+
+
+def test_a_text_file_is_written_with_its_folders(tmp_path):
+    write_whole(tmp_path / "a" / "b" / "report.md", "ä\n")
+
+    assert (tmp_path / "a" / "b" / "report.md").read_text(encoding="utf-8") == "ä\n"
+
+
+def test_a_text_file_leaves_nothing_beside_it(tmp_path):
+    write_whole(tmp_path / "report.md", "text")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_a_full_disk_leaves_the_old_text(tmp_path, monkeypatch):
+    write_whole(tmp_path / "report.md", "old")
+    monkeypatch.setattr(store_module.os, "fsync", full)
+
+    with pytest.raises(StoreError):
+        write_whole(tmp_path / "report.md", "new")
+
+    assert files(tmp_path) == {"report.md": b"old"}
+
+
+def test_a_full_disk_names_the_text_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module.os, "fsync", full)
+
+    with pytest.raises(StoreError) as caught:
+        write_whole(tmp_path / "report.md", "new")
+
+    assert str(caught.value) == f"{tmp_path / 'report.md'}: no space left on the disk"
+
+
+def test_an_interrupt_leaves_the_old_text(tmp_path, monkeypatch):
+    write_whole(tmp_path / "report.md", "old")
+
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_module.os, "fsync", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "report.md", "new")
+
+    assert files(tmp_path) == {"report.md": b"old"}
+
+
+def test_a_file_in_the_place_of_a_folder_is_a_store_error(tmp_path):
+    (tmp_path / "out").write_text("")
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_whole(tmp_path / "out" / "report.md", "text")
