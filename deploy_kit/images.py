@@ -3,6 +3,7 @@
 Does not hold a preprocessed set in memory, and never calls random numbers images: seeded noise has its own name.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -203,8 +204,14 @@ def _open_folder(name: str, path: Path) -> ImageSet:
     classes = sorted({file.parent.name for file in files if file.parent != path})
     labelled = bool(classes) and all(file.parent.parent == path for file in files)
     labels = np.array([classes.index(file.parent.name) for file in files], np.int64) if labelled else None
-    hashes = tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    hashes = tuple(_digest_of(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     return ImageSet(name=name, n=len(files), labels=labels, hashes=hashes, load=lambda index: _decode(files[index]))
+
+
+@functools.cache
+def _digest_of(file: Path, size: int, modified_ns: int) -> str:
+    """Hash a file; a folder that is opened again is not read again while sizes and times are the same."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _decode(file: Path) -> np.ndarray:

@@ -70,8 +70,8 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
     doctor.require(recipe)
     with devices.connect(device) as link:
         run = Run(recipe=recipe, store=store, link=link, watch=watch)
-        exported, answers = exported_with_answers(run)
-        lean = simplified(run, exported)
+        source, answers = exported_with_answers(run)
+        lean = simplified(run, source)
         check.overlap(recipe.quantize.calibration, recipe.check, lean.onnx)
         typed, failed = _typed(run, lean.onnx)
         rows = [
@@ -80,40 +80,45 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
             for name in entry.variants
         ]
         rows = _measured(run, rows, fresh=fresh)
-        return assemble(run, exported, answers, lean, rows, tuple(typed.values()))
+        return assemble(run, source, answers, lean, rows, tuple(typed.values()))
 
 
-def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
-    """Export the checkpoint, and compute its answers on the check set."""
+def exported(run: Run) -> Exported:
+    """Export the checkpoint."""
     recipe = run.recipe
-    exported = run.timed(
+    return run.timed(
         "export",
         recipe.source.checkpoint,
         lambda: export.run(
             recipe.source, recipe.export, recipe.check.images, store=run.store, link=run.link, watch=run.watch
         ),
     )
-    answers = run.timed(
+
+
+def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
+    """Export the checkpoint, and compute its own logits on the check set."""
+    recipe, source = run.recipe, exported(run)
+    truth = run.timed(
         "export",
         f"answers on {recipe.check.images}",
         lambda: export.answers(
             recipe.source,
-            exported.onnx.preprocess,
+            source.onnx.preprocess,
             recipe.check.images,
             store=run.store,
             link=run.link,
             watch=run.watch,
         ),
     )
-    return exported, answers
+    return source, truth
 
 
-def simplified(run: Run, exported: Exported) -> Simplified:
+def simplified(run: Run, source: Exported) -> Simplified:
     """Simplify the exported graph."""
     return run.timed(
         "simplify",
         f"{len(run.recipe.simplify.passes)} passes",
-        lambda: simplify.run(exported.onnx, run.recipe.simplify, store=run.store, link=run.link, watch=run.watch),
+        lambda: simplify.run(source.onnx, run.recipe.simplify, store=run.store, link=run.link, watch=run.watch),
     )
 
 
@@ -125,11 +130,11 @@ def distinct(engines: list[Artifact]) -> tuple[Artifact, ...]:
 
 def collect(run: Run) -> Report:
     """Put together what the store knows of the checkpoint of the recipe in force; measures nothing."""
-    exported, answers = exported_with_answers(run)
-    lean = simplified(run, exported)
+    source, answers = exported_with_answers(run)
+    lean = simplified(run, source)
     typed = [lean.onnx, *run.store.all(Artifact, "quantize")]
     family = {
-        artifact.sha256: artifact for artifact in typed if artifact.parent in (exported.onnx.sha256, lean.onnx.sha256)
+        artifact.sha256: artifact for artifact in typed if artifact.parent in (source.onnx.sha256, lean.onnx.sha256)
     }
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
     rows = []
@@ -137,7 +142,7 @@ def collect(run: Run) -> Report:
         found = run.store.newest(
             ParityReport,
             "check",
-            where=lambda p, e=engine: (p.artifact, p.label) == (e.sha256, e.label),  # type: ignore[misc]
+            where=lambda p, e=engine: (p.artifact, p.label, p.images) == (e.sha256, e.label, answers.images),  # type: ignore[misc]
         )
         why = "" if found else check.hindrance(engine, run.link)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
@@ -149,19 +154,19 @@ def collect(run: Run) -> Report:
         )
         rows.append(join(row, measured[0], run.recipe.bench.baseline) if measured else row)
     used = {engine.parent for engine in built}
-    return assemble(run, exported, answers, lean, rows, tuple(a for a in family.values() if a.sha256 in used))
+    return assemble(run, source, answers, lean, rows, tuple(a for a in family.values() if a.sha256 in used))
 
 
 def assemble(
-    run: Run, exported: Exported, answers: Answers, lean: Simplified, rows: list[Row], typed: tuple[Artifact, ...]
+    run: Run, source: Exported, answers: Answers, lean: Simplified, rows: list[Row], typed: tuple[Artifact, ...]
 ) -> Report:
     """Put the report together."""
-    lineage = dict.fromkeys((exported.onnx, lean.onnx, *typed))
+    lineage = dict.fromkeys((source.onnx, lean.onnx, *typed))
     return Report(
         recipe=run.recipe.name,
-        checkpoint=exported.checkpoint,
+        checkpoint=source.checkpoint,
         answers=answers,
-        difference=exported.difference,
+        difference=source.difference,
         lineage=tuple(lineage),
         passes=lean.passes,
         rows=tuple(rows),

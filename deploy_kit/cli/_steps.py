@@ -83,7 +83,7 @@ def _in_force(asked: Asked, store: Store, console: Console) -> Recipe:
 
 def exported(run: Run, console: Console) -> Exported:
     """Give the export of the recipe in force: from the store, or made now."""
-    result, _ = pipeline.exported_with_answers(run)
+    result = pipeline.exported(run)
     console.say(f"using {result.onnx.path} ({result.checkpoint.title} of {result.checkpoint.name})")
     return result
 
