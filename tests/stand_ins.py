@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationDataReader
 
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store, sha256_of
@@ -34,6 +35,17 @@ def scaled(model: onnx.ModelProto, initializer: str, factor: float) -> onnx.Mode
     values.flat[np.abs(values).argmax()] *= factor
     tensor.CopyFrom(numpy_helper.from_array(values, initializer))
     return changed
+
+
+class Calibration(CalibrationDataReader):
+    """Images (N, C, H, W) one by one, as ONNX Runtime's own quantizer wants them."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = iter(images[:, None])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self.images, None)
+        return None if image is None else {"input": image}
 
 
 class PretendWorker:

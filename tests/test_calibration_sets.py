@@ -1,4 +1,4 @@
-"""Tests of the bundled image sets: whole, balanced, disjoint, and made the same way each time; and that these can fail."""
+"""Tests of the bundled image sets: whole, balanced, disjoint, made the same way each time; and that this can fail."""
 
 import hashlib
 import importlib.util

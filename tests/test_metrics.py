@@ -96,7 +96,7 @@ def test_sqnr_of_an_overflow_to_infinity_is_no_good_number(logits):
 
 @pytest.mark.parametrize("metric", [metrics.sqnr_db, metrics.relative_difference])
 def test_a_reference_of_zeros_is_refused(metric):
-    with pytest.raises(ValueError, match="^the reference is all zero$"):
+    with pytest.raises(ValueError, match=r"^the reference is all zero$"):
         metric(np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32))
 
 

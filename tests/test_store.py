@@ -1,4 +1,4 @@
-"""Tests of store.py: results are kept whole or not at all, whatever interrupts; changed files and cut lines are seen."""
+"""Tests of store.py: results are kept whole or not at all; changed files and cut lines are noticed."""
 
 import dataclasses
 import errno

@@ -19,11 +19,12 @@ _DOUBLE, _FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
 
 
 @functools.cache
-def exported() -> tuple[Exported, bytes]:
-    """Export the tiny DenseNet with the defaults: its record, and the bytes of its ONNX file."""
+def exported(exporter: str = "dynamo", dynamic: bool = False) -> tuple[Exported, bytes]:
+    """Export the tiny DenseNet: its record, and the bytes of its ONNX file."""
     with tempfile.TemporaryDirectory() as folder, devices.connect(devices.LOCAL) as link:
         recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
-        result, _ = export.run(recipe.source, recipe.export, recipe.check.images, store=store, link=link)
+        part = recipe.export.model_copy(update={"exporter": exporter, "dynamic": dynamic})
+        result, _ = export.run(recipe.source, part, recipe.check.images, store=store, link=link)
         return result, store.path(result.onnx).read_bytes()
 
 
@@ -37,9 +38,21 @@ def simplified() -> tuple[Simplified, bytes]:
         return result, store.path(result.onnx).read_bytes()
 
 
-def exported_model() -> ir.Model:
+def exported_model(exporter: str = "dynamo", dynamic: bool = False) -> ir.Model:
     """Give the exported graph, a fresh one at each call."""
-    return ir.serde.deserialize_model(onnx.load_from_string(exported()[1]))
+    return ir.serde.deserialize_model(onnx.load_from_string(exported(exporter, dynamic)[1]))
+
+
+def reread(model: ir.Model) -> ir.Model:
+    """Write and read a graph as a file would be, once ONNX's checker accepts it."""
+    proto = ir.serde.serialize_model(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return ir.serde.deserialize_model(proto)
+
+
+def operators(model: ir.Model) -> list[str]:
+    """List the operators of the nodes in order."""
+    return [node.op_type for node in model.graph]
 
 
 def place(store: Store, artifact: Artifact, data: bytes) -> Artifact:

@@ -24,7 +24,7 @@ VARIANTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Line:
     """What the stages made of the tiny recipe, in one store that every test shares and none changes."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from deploy_kit import devices, pipeline, recipe
 from deploy_kit.cli._console import Console
-from deploy_kit.errors import InputError, RequestError
+from deploy_kit.errors import DeviceError, InputError, RequestError, UnknownNameError, nearest
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records import Artifact, Exported, Simplified
@@ -112,19 +112,31 @@ def newest_engine(run: Run, console: Console) -> Artifact:
     return found[0]
 
 
-def typed(run: Run, console: Console) -> Artifact:
-    """Give the newest graph that carries a precision: quantized, else simplified, else the exported one simplified."""
+def typed(run: Run, console: Console, variant: str | None = None) -> Artifact:
+    """Give the graph to build: the variant named, else the newest quantized one, else the float one, simplified.
+
+    Raises:
+        UnknownNameError: No variant of this name was made from the graph in force.
+    """
     source = exported(run, console)
-    family = {source.onnx.sha256}
-    simple = run.store.newest(Simplified, "simplify", where=lambda s: s.onnx.parent in family)
-    if simple is not None:
-        quantized = run.store.newest(Artifact, "quantize", where=lambda a: a.parent == simple[0].onnx.sha256)
-        if quantized is not None:
-            console.say(f"building {quantized[0].path} ({quantized[0].precision})")
-            return quantized[0]
-    result = pipeline.simplified(run, source).onnx
-    console.say(f"nothing is quantized here yet: building {result.path} ({result.precision})")
-    return result
+    simple = run.store.newest(Simplified, "simplify", where=lambda found: found.onnx.parent == source.onnx.sha256)
+    lean = simple[0].onnx if simple else pipeline.simplified(run, source).onnx
+    made = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == lean.sha256]
+    if variant is not None:
+        by_name = {lean.name: lean} | {graph.name: graph for graph in reversed(made)}
+        if variant not in by_name:
+            raise UnknownNameError(f"no variant is called '{variant}' here", hint=nearest(variant, by_name))
+        return by_name[variant]
+    if made:
+        console.say(f"building {made[0].path} ({made[0].precision})")
+        return made[0]
+    console.say(f"nothing is quantized here yet: building {lean.path} ({lean.precision})")
+    return lean
+
+
+def not_run(label: str, why: str) -> DeviceError:
+    """Give the error for an engine that cannot run here: no answer is not a yes."""
+    return DeviceError(f"{label}: not run: {why}", hint="run this step on a machine that has what the engine needs")
 
 
 def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -> None:

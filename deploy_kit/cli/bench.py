@@ -39,6 +39,8 @@ def bench(
         newest = _steps.newest_engine(run, console)
         engines = pipeline.distinct(run.store.all(Artifact, "build")) if all_engines else (newest,)
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
+        if not made.measurements:
+            raise _steps.not_run(made.not_run[0].label, made.not_run[0].why)
         if reused:
             console.say("measured before, on this machine: --fresh measures again")
         rows = [pipeline.join(Row(label=engine.label, artifact=engine), made, part.baseline) for engine in engines]

@@ -10,6 +10,10 @@ from deploy_kit.cli import Command, _options
 def build(
     model: _options.ModelPath = None,
     engine: Annotated[str, typer.Option("--engine", help="An engine of the catalogue.")] = "onnxruntime",
+    variant: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--variant", help="Which graph: fp32, or a quantized one by name; by default the newest."),
+    ] = None,
     compute_capability: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--compute-capability", help="GPU to build for, e.g. 8.9; may be given again (tensorrt_rtx)."),
@@ -35,7 +39,7 @@ def build(
     need(engines.CATALOGUE.get(engine).package, by=f"engine '{engine}'")
     asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        typed = _steps.typed(run, console)
+        typed = _steps.typed(run, console, variant)
         options: dict[str, Any] = next((dict(e.options) for e in run.recipe.build.engines if e.engine == engine), {})
         options |= {"compute_capabilities": compute_capability} if compute_capability else {}
         options |= {"threads": threads} if threads is not None else {}

@@ -28,8 +28,7 @@ def check(
         _, answers = pipeline.exported_with_answers(run)
         made, _ = stage.run(engine, answers, run.recipe.check, store=run.store, link=run.link, watch=run.watch)
         if isinstance(made, NotRun):
-            console.result(made, f"not run: {made.why}")
-            return
+            raise _steps.not_run(made.label, made.why)
         lines = [
             ("engine", made.label),
             ("images", f"{made.n} ({made.images})"),

@@ -12,13 +12,11 @@ import pytest
 from stand_ins import hand_made, scaled
 
 from deploy_kit import build, codec, infer, lazy, metrics
-from deploy_kit.devices import Connection
 from deploy_kit.engines import CATALOGUE
 from deploy_kit.errors import DeployKitError, MissingPackageError, RecipeError
 from deploy_kit.images import open_set
 from deploy_kit.lazy import install_line
 from deploy_kit.recipe import BuildEntry
-from deploy_kit.records import Proof
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["tiny_line"]
 
 RUN_HERE = ("onnxruntime", "openvino", "reference")
-INT8_HERE = ("onnxruntime", "openvino")
 
 every_engine = pytest.mark.parametrize("name", CATALOGUE.names())
 running_engine = pytest.mark.parametrize("name", RUN_HERE)
@@ -107,7 +104,7 @@ def test_float_logits_agree_with_torch(name: str, line: "Line") -> None:
     assert metrics.relative_difference(line.logits(), found) < 1e-5
 
 
-@pytest.mark.parametrize("name", RUN_HERE)
+@running_engine
 def test_int8_logits_are_near_those_of_torch(name: str, line: "Line") -> None:
     found = tensors(line, "int8", name)
 
@@ -117,7 +114,7 @@ def test_int8_logits_are_near_those_of_torch(name: str, line: "Line") -> None:
 @running_engine
 def test_another_weight_gives_other_logits(name: str, line: "Line", tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    model = scaled(onnx.load(line.store.path(line.lean)), "classifier.weight", 1.5)
+    model = scaled(onnx.load(line.store.path(line.lean)), "classifier.weight", 10)
     entry = BuildEntry(engine=name, variants=("fp32",))
 
     other, _ = build.run(hand_made(store, model, line.lean, "other"), entry, store=store, link=line.link)
@@ -224,14 +221,3 @@ def test_a_built_file_that_is_cut_off_is_named(name: str, line: "Line", tmp_path
         worker.ask("open", str(broken), engine=name, path=str(broken), options={})
 
     assert str(caught.value).startswith(f"{broken}: ")
-
-
-@running_engine
-def test_a_worker_builds_and_proves(name: str, line: "Line", tmp_path: Path, link: Connection) -> None:
-    arguments = {"onnx": str(line.store.path(line.lean)), "folder": str(tmp_path), "options": {}}
-
-    with link.worker() as worker:
-        answer = worker.ask("build", name, engine=name, **arguments)
-
-    assert codec.from_json(Proof, answer["proof"]).counts
-    assert (tmp_path / CATALOGUE.get(name).file_name).stat().st_size > 0

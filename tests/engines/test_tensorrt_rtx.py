@@ -1,0 +1,222 @@
+"""TensorRT-RTX as an engine, on a machine without a GPU: real plans, and real refusals that reach the user whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+from onnxruntime import quantization as ort
+from stand_ins import Calibration
+
+from deploy_kit import check
+from deploy_kit.engines import _cuda
+from deploy_kit.engines._nvidia import prove_from_text
+from deploy_kit.errors import BuildError, DeviceError
+from deploy_kit.lazy import install_line, present
+from deploy_kit.records import NotRun
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
+pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
+
+CAPABILITIES = ("8.6", "8.9")
+without_gpu = pytest.mark.skipif(not _cuda.hindrance(), reason="there is an NVIDIA GPU on this machine")
+every_capability = pytest.mark.parametrize("capability", CAPABILITIES)
+
+
+def plan(line: "Line", onnx_file: Path, folder: Path, **options: object) -> Path:
+    """Build a plan in a worker and give its path."""
+    with line.link.worker() as worker:
+        paths = {"onnx": str(onnx_file), "folder": str(folder)}
+        worker.ask("build", str(onnx_file), engine="tensorrt_rtx", options=options, **paths)
+    return folder / "model.rtx.plan"
+
+
+def parser_words(onnx_file: Path) -> list[str]:
+    """Ask the parser itself, in a process of its own, what it says of a file."""
+    script = (
+        "import sys, tensorrt_rtx as trt\n"
+        "logger = trt.Logger(trt.Logger.INTERNAL_ERROR)\n"
+        "builder = trt.Builder(logger)\n"
+        "network = builder.create_network(0)\n"
+        "parser = trt.OnnxParser(network, logger)\n"
+        "parser.parse_from_file(sys.argv[1])\n"
+        "print('\\x1e'.join(parser.get_error(i).desc().strip() for i in range(parser.num_errors)))\n"
+    )
+    asked = subprocess.run([sys.executable, "-c", script, str(onnx_file)], capture_output=True, text=True, check=True)
+    return asked.stdout.strip().split("\x1e")
+
+
+@pytest.fixture(scope="module")
+def with_zero_point(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Quantize activations with a zero point, and leave the biases in float."""
+    path = tmp_path_factory.mktemp("asymmetric") / "zero_point.onnx"
+    switches = {"QuantizeBias": False}
+    ort.quantize_static(
+        line.store.path(line.lean),
+        path,
+        Calibration(line.inputs()),
+        op_types_to_quantize=["Conv"],
+        extra_options=switches,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def with_int32_biases(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Quantize symmetrically, biases too: they become int32 with a DequantizeLinear."""
+    path = tmp_path_factory.mktemp("biases") / "biases.onnx"
+    ort.quantize_static(
+        line.store.path(line.lean),
+        path,
+        Calibration(line.inputs()),
+        op_types_to_quantize=["Conv"],
+        activation_type=ort.QuantType.QInt8,
+        extra_options={"ActivationSymmetric": True},
+    )
+    return path
+
+
+@every_capability
+@pytest.mark.parametrize("name", ["fp16", "int8-symmetric"])
+def test_a_plan_is_written_without_a_gpu(name: str, capability: str, line: "Line") -> None:
+    engine = line.built(name, "tensorrt_rtx", compute_capabilities=[capability])
+
+    assert line.store.path(engine).stat().st_size > 0
+
+
+def test_one_plan_serves_several_capabilities(line: "Line") -> None:
+    one = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
+
+    both = line.built("fp16", "tensorrt_rtx", compute_capabilities=list(CAPABILITIES))
+
+    assert both.size_bytes > one.size_bytes
+
+
+@every_capability
+def test_the_proof_of_a_half_precision_graph_is_mostly_fp16(capability: str, line: "Line") -> None:
+    proof = line.built("fp16", "tensorrt_rtx", compute_capabilities=[capability]).proof
+
+    assert proof is not None
+    assert proof.share("fp16", of="activation") > 0.5
+
+
+@every_capability
+def test_the_proof_of_an_int8_graph_shows_int8_activations(capability: str, line: "Line") -> None:
+    proof = line.built("int8-symmetric", "tensorrt_rtx", compute_capabilities=[capability]).proof
+
+    assert proof is not None
+    assert proof.share("int8", of="activation") > 0
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "bf16"])
+def test_the_proof_of_a_float_graph_shows_no_int8(name: str, line: "Line") -> None:
+    proof = line.built(name, "tensorrt_rtx", compute_capabilities=["8.9"]).proof
+
+    assert proof is not None
+    assert proof.share("int8") == 0
+
+
+def test_the_proof_of_a_bfloat16_graph_is_mostly_bf16(line: "Line") -> None:
+    proof = line.built("bf16", "tensorrt_rtx", compute_capabilities=["8.9"]).proof
+
+    assert proof is not None
+    assert proof.share("bf16", of="activation") > 0.5
+
+
+def test_a_plan_without_text_proves_nothing_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "model.rtx.plan"
+    path.write_bytes(bytes(range(256)) * 64)
+
+    proof = prove_from_text(path, "TensorRT-RTX plan text")
+
+    assert (proof.counts, "no readable text" in proof.remark) == ((), True)
+
+
+def test_a_zero_point_is_refused_with_the_way_out(line: "Line", with_zero_point: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="zero point") as caught:
+        plan(line, with_zero_point, tmp_path, compute_capabilities=["8.9"])
+
+    assert "symmetric int8 only" in caught.value.hint
+    assert "quantize --scheme int8_ort --symmetric" in caught.value.hint
+
+
+def test_an_int32_bias_is_refused_with_the_way_out(line: "Line", with_int32_biases: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="Int32") as caught:
+        plan(line, with_int32_biases, tmp_path, compute_capabilities=["8.9"])
+
+    assert "no quantized biases" in caught.value.hint
+    assert "quantize --scheme int8_ort --symmetric" in caught.value.hint
+
+
+def test_a_refusal_names_the_node(line: "Line", with_int32_biases: Path, tmp_path: Path) -> None:
+    nodes = onnx.load(with_int32_biases).graph.node
+    names = [node.name for node in nodes if node.op_type == "DequantizeLinear" and "bias" in node.input[0]]
+
+    with pytest.raises(BuildError) as caught:
+        plan(line, with_int32_biases, tmp_path, compute_capabilities=["8.9"])
+
+    assert any(f"node '{name}' (DequantizeLinear): " in str(caught.value) for name in names)
+
+
+def test_the_words_of_the_parser_reach_the_user_whole(line: "Line", with_zero_point: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError) as caught:
+        plan(line, with_zero_point, tmp_path, compute_capabilities=["8.9"])
+
+    for words in parser_words(with_zero_point):
+        assert words in str(caught.value)
+
+
+def test_the_demos_asymmetric_scheme_is_refused(line: "Line", tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="tensorrt_rtx's parser refuses it") as caught:
+        plan(line, line.store.path(line.graph("int8")), tmp_path, compute_capabilities=["8.9"])
+
+    assert "--symmetric" in caught.value.hint
+
+
+def test_a_refusal_writes_no_plan(line: "Line", with_zero_point: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError):
+        plan(line, with_zero_point, tmp_path, compute_capabilities=["8.9"])
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_capability_is_named_with_the_known_ones(line: "Line", tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"cannot build for compute capability '5\.0'") as caught:
+        plan(line, line.store.path(line.lean), tmp_path, compute_capabilities=["5.0"])
+
+    known = caught.value.hint.removeprefix("known: ").split(", ")
+    assert set(CAPABILITIES) <= set(known)
+
+
+@without_gpu
+def test_without_a_capability_and_a_gpu_nothing_is_built(line: "Line", tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="no compute capability named, and no NVIDIA GPU on this machine") as caught:
+        plan(line, line.store.path(line.lean), tmp_path)
+
+    assert caught.value.hint == "name the GPU to build for, e.g. --compute-capability 8.9"
+
+
+@without_gpu
+def test_running_a_plan_needs_the_gpu(line: "Line") -> None:
+    engine = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
+    path = str(line.store.path(engine))
+
+    with line.link.worker() as worker, pytest.raises(DeviceError, match="no NVIDIA GPU on this machine") as caught:
+        worker.ask("open", path, engine="tensorrt_rtx", path=path, options={})
+
+    assert caught.value.hint == "run it on a machine with an NVIDIA GPU"
+
+
+@without_gpu
+def test_checking_a_plan_says_why_it_is_not_run(line: "Line") -> None:
+    engine = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
+
+    found, _ = check.run(engine, line.answers, line.recipe.check, store=line.store, link=line.link)
+
+    wanted = NotRun(artifact=engine.sha256, label="fp16 · tensorrt_rtx", why="no NVIDIA GPU on this machine")
+    assert found == wanted
