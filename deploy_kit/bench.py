@@ -5,6 +5,7 @@ on a machine whose speed wanders.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import random
@@ -76,7 +77,7 @@ def run(
         versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *library_versions()),
     )
     if fresh:
-        key = Key(**{**vars(key), "inputs": (*key.inputs, _now())})
+        key = dataclasses.replace(key, inputs=(*key.inputs, _now()))
 
     def make(folder: Path, home: str) -> Bench:
         return _measure(engines, part, store, link, watch)

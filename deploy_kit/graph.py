@@ -31,7 +31,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def load(path: Path) -> ir.Model:
-    """Load an ONNX file.
+    """Load an ONNX file, with the shapes that follow from its inputs.
 
     Raises:
         InputError: Missing, or not a whole ONNX file.
@@ -52,7 +52,7 @@ def load(path: Path) -> ir.Model:
         raise InputError(
             f"{path}: not a whole ONNX file: {error}", hint="it may be cut off: export it again"
         ) from error
-    return ir.serde.deserialize_model(proto)
+    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto))
 
 
 def save(model: ir.Model, path: Path) -> None:

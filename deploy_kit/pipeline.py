@@ -1,5 +1,6 @@
 """The straight line from a checkpoint to a report. One target that fails does not take the others with it."""
 
+import dataclasses
 import datetime
 import time
 from collections.abc import Callable
@@ -73,9 +74,9 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
         source, answers = exported_with_answers(run)
         lean = simplified(run, source)
         check.overlap(recipe.quantize.calibration, recipe.check, lean.onnx)
-        typed, failed = _typed(run, lean.onnx)
+        typed, absent = _typed(run, lean.onnx)
         rows = [
-            _built_and_checked(run, entry, name, typed, failed, answers)
+            _built_and_checked(run, entry, name, typed, absent, answers)
             for entry in recipe.build.engines
             for name in entry.variants
         ]
@@ -184,19 +185,19 @@ def join(row: Row, measured: Bench, baseline: str | None) -> Row:
     mine = by_label.get(row.label)
     if mine is None:
         absent = next((entry for entry in measured.not_run if entry.label == row.label), None)
-        return Row(**{**vars(row), "measurement": absent})
+        return dataclasses.replace(row, measurement=absent)
     base = by_label.get(baseline or "")
     faster = bench.speed_up(base, mine) if base is not None and base is not mine else None
-    return Row(**{**vars(row), "measurement": mine, "speed_up": faster})
+    return dataclasses.replace(row, measurement=mine, speed_up=faster)
 
 
-def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, str]]:
-    """Make every variant; those that fail are given with their reasons."""
-    typed, failed = {"fp32": lean}, dict[str, str]()
+def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row]]:
+    """Make every variant; for those that are not there, give the row that says why."""
+    typed, absent = {"fp32": lean}, dict[str, Row]()
     for variant in run.recipe.quantize.variants:
         lack = doctor.missing(doctor.scheme_package(variant.scheme))
         if lack:
-            failed[variant.name] = lack
+            absent[variant.name] = Row(label=variant.name, artifact=None, left_out=lack)
             continue
         try:
             typed[variant.name] = run.timed(
@@ -207,17 +208,19 @@ def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, str
                 ),
             )
         except StageError as error:
-            failed[variant.name] = _reason(error)
-    return typed, failed
+            absent[variant.name] = Row(label=variant.name, artifact=None, failed=_reason(error))
+    return typed, absent
 
 
 def _built_and_checked(
-    run: Run, entry: BuildEntry, name: str, typed: dict[str, Artifact], failed: dict[str, str], answers: Answers
+    run: Run, entry: BuildEntry, name: str, typed: dict[str, Artifact], absent: dict[str, Row], answers: Answers
 ) -> Row:
     label = f"{name} · {entry.engine}"
-    lack = failed.get(name) or doctor.missing(engines.CATALOGUE.get(entry.engine).package)
+    if name in absent:
+        return dataclasses.replace(absent[name], label=label)
+    lack = doctor.missing(engines.CATALOGUE.get(entry.engine).package)
     if lack:
-        return Row(label=label, artifact=None, failed=lack)
+        return Row(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None
     try:
         engine = run.timed(

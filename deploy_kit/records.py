@@ -527,6 +527,7 @@ class Row:
         measurement: Its bench.
         speed_up: Against the baseline.
         failed: What went wrong; empty if nothing.
+        left_out: Why an optional entry was not tried, e.g. a package that is not installed; empty if it was.
     """
 
     label: str
@@ -535,10 +536,13 @@ class Row:
     measurement: Measurement | NotRun | None = None
     speed_up: SpeedUp | None = None
     failed: str = ""
+    left_out: str = ""
 
     @property
     def verdict(self) -> str:
-        """Say ``accepted``, ``rejected: why``, ``not run: why``, ``failed: why`` or ``not checked``."""
+        """Say ``accepted``, ``rejected: …``, ``not run: …``, ``failed: …``, ``left out: …`` or ``not checked``."""
+        if self.left_out:
+            return f"left out: {self.left_out}"
         if self.failed:
             return f"failed: {self.failed}"
         if self.parity is None:

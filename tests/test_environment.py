@@ -166,7 +166,7 @@ print(peak_memory_mib() - before)
 """
     grown = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
 
-    assert int(grown) == pytest.approx(64, abs=8)
+    assert int(grown) == pytest.approx(64, abs=16)
 
 
 def test_peak_memory_is_zero_where_the_system_does_not_say(monkeypatch):

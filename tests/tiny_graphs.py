@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 from conftest import tiny_recipe
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -76,6 +77,22 @@ def evaluate(model: ir.Model, *inputs: np.ndarray) -> list[np.ndarray]:
     proto = _in_double(ir.serde.serialize_model(model))
     feeds = {value.name: array.astype(np.float64) for value, array in zip(proto.graph.input, inputs, strict=True)}
     return ReferenceEvaluator(proto).run(None, feeds)
+
+
+def run_file(path: Path, x: np.ndarray) -> np.ndarray:
+    """Compute the logits of a file image by image as it stands: bfloat16 in ONNX's evaluator, all else in ONNX Runtime.
+
+    ONNX Runtime has no bfloat16 convolution on the CPU, ONNX's evaluator no DequantizeLinear before operator set 19.
+    """
+    proto = onnx.load(path)
+    feed = proto.graph.input[0].name
+    if any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in proto.graph.initializer):
+        evaluator = ReferenceEvaluator(proto)
+        return np.concatenate([evaluator.run(None, {feed: image[None]})[0] for image in x])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {feed: image[None]})[0] for image in x])
 
 
 def images(n: int = 1, seed: int = 0) -> np.ndarray:

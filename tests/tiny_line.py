@@ -61,14 +61,14 @@ class Line:
 
 @pytest.fixture(scope="session")
 def line(tiny: Recipe, link: Connection, tmp_path_factory: pytest.TempPathFactory) -> Line:
-    """Export, simplify and quantize the tiny DenseNet, and build its int8 graph."""
+    """Export, simplify and quantize the tiny DenseNet, and build it for onnxruntime."""
     folder = tmp_path_factory.mktemp("line")
     store = Store(folder / "store", tiny.model_dump(mode="json"))
     run = Run(recipe=tiny, store=store, link=link, watch=silent)
     exported, answers = pipeline.exported_with_answers(run)
     lean = pipeline.simplified(run, exported).onnx
     made = Line(tiny, store, link, exported, answers, lean, folder / "snapshot")
-    made.graph("int8")
+    made.built("fp32", "onnxruntime")
     made.built("int8", "onnxruntime")
     shutil.copytree(store.root, made.snapshot)
     return made

@@ -92,7 +92,9 @@ def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Any)
     flavour.configure(trt, config, options)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BuildError(f"{onnx_file}: {flavour.package} built nothing:\n" + "\n".join(words))
+        said = "\n".join(words)
+        hint = "it needs a fixed batch: export without --dynamic, with --batch N" if "profile" in said else ""
+        raise BuildError(f"{onnx_file}: {flavour.package} built nothing:\n{said}", hint=hint)
     plan_file.write_bytes(plan)
 
 

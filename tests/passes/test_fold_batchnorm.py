@@ -8,7 +8,7 @@ import tiny_graphs
 from onnx import numpy_helper
 
 from deploy_kit import metrics
-from deploy_kit.passes import fold_batchnorm
+from deploy_kit.passes import fold_batchnorm, fold_constants
 
 EPS = 2.0**-6  # the file holds a float32: exact
 X = np.random.default_rng(7).standard_normal((1, 2, 5, 5)).astype(np.float32)
@@ -175,7 +175,10 @@ def test_same_reasons_are_counted_together() -> None:
 
 
 def test_tiny_densenet_folds_the_stem_and_one_of_each_layer() -> None:
-    outcome = fold_batchnorm.apply(tiny_graphs.exported_model())
+    model = tiny_graphs.exported_model()
+    fold_constants.apply(model)
+
+    outcome = fold_batchnorm.apply(model)
 
     assert outcome.fired == 1 + 4
     assert sum(places for _, places in outcome.refused) == 4 + 1 + 1

@@ -14,7 +14,7 @@ X = np.arange(4, dtype=np.float32).reshape(1, 4)
 @pytest.mark.parametrize(
     "body",
     [
-        "{ a = Constant<value_floats = [1.0, 2.0, 3.0, 4.0]>() b = Neg(a) y = Add(x, b) }",
+        "{ a = Constant<value = float[4] {1.0, 2.0, 3.0, 4.0}>() b = Neg(a) y = Add(x, b) }",
         "{ s = Shape(x) f = Cast<to = 1>(s) m = ReduceSum<keepdims = 0>(f) y = Add(x, m) }",
         "{ z = CastLike(w, x) y = Add(x, z) }",
         "<int64[2] shape = {1, 4}> { e = Expand(w, shape) y = Add(x, e) }",
@@ -35,7 +35,7 @@ def test_constant_part_is_computed_once(body: str) -> None:
 
 def test_constants_become_initializers() -> None:
     model = tiny_graphs.parse(
-        "g (float[1,4] x) => (float[1,4] y) { a = Constant<value_floats = [1.0, 2.0, 3.0, 4.0]>() y = Add(x, a) }"
+        "g (float[1,4] x) => (float[1,4] y) { a = Constant<value = float[4] {1.0, 2.0, 3.0, 4.0}>() y = Add(x, a) }"
     )
 
     fold_constants.apply(model)

@@ -11,9 +11,13 @@ from deploy_kit.errors import UnknownNameError
 EXPORTS = {"static": {}, "open batch": {"dynamic": True}, "torchscript": {"exporter": "torchscript"}}
 
 
-@pytest.fixture(params=EXPORTS)
+@pytest.fixture(params=[*EXPORTS, "constants folded"])
 def model(request: pytest.FixtureRequest) -> ir.Model:
-    return tiny_graphs.exported_model(**EXPORTS[request.param])
+    """The tiny DenseNet from each exporter as it comes, and with the constants folded that hide a BN from its fold."""
+    model = tiny_graphs.exported_model(**EXPORTS.get(request.param, {}))
+    if request.param == "constants folded":
+        passes.CATALOGUE.get("fold_constants").apply(model)
+    return model
 
 
 @pytest.mark.parametrize("name", passes.CATALOGUE.names())

@@ -1,0 +1,329 @@
+"""Benchmarks: every sample is kept where it belongs, and no engine gets a number that it did not earn."""
+
+import itertools
+import random
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from stand_ins import PretendLink
+
+from deploy_kit import bench, codec, environment
+from deploy_kit.errors import DeployKitError, EngineCrashError, MeasurementError
+from deploy_kit.recipe import BenchTable
+from deploy_kit.records import Artifact, Bench, Measurement, NotRun
+from deploy_kit.store import Store
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
+
+PART = BenchTable(rounds=4, runs=5, warmup_s=0.05)
+HERE = environment.describe()
+NO_GPU = "no NVIDIA GPU on this machine"
+
+
+def as_json() -> dict[str, Any]:
+    return {"environment": codec.to_json(HERE)}
+
+
+def timing(folder: Path, samples_ms: Any = None, **answers: Any) -> PretendLink:
+    """Give a link whose engines count up 1 ms, 2 ms, … with every run, each for itself."""
+    clock = itertools.count(1)
+
+    def time(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"samples_ms": [float(next(clock)) for _ in range(arguments["n"])]}
+
+    table = {
+        "hindrance": {"why": ""},
+        "open": {"batch": 1, "settings": {"threads": "2"}},
+        "warm_up": {"runs": 60, "steady": True},
+        "time": time if samples_ms is None else {"samples_ms": samples_ms},
+        "environment": as_json(),
+    }
+    return PretendLink(folder, table | answers)
+
+
+def measurement(label: str, *rounds: list[float]) -> Measurement:
+    """Give a measurement whose rounds hold these samples."""
+    starts = itertools.accumulate((len(turn) for turn in rounds[:-1]), initial=0)
+    return Measurement(
+        artifact="0" * 64,
+        label=label,
+        batch=1,
+        span="compute",
+        samples_ms=tuple(itertools.chain(*rounds)),
+        rounds=tuple(starts),
+        warmup_runs=60,
+        steady=True,
+        settings=(),
+        environment=HERE,
+        when="2026-01-01T00:00:00+00:00",
+    )
+
+
+def pair(line: "Line") -> tuple[Artifact, Artifact]:
+    """Give two engines that are built."""
+    return line.built("fp32", "onnxruntime"), line.built("int8", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def measured(line: "Line") -> Bench:
+    """Two real engines measured in turns."""
+    return bench.run(pair(line), PART, store=line.store, link=line.link)[0]
+
+
+def test_each_engine_has_rounds_times_runs_samples(measured: Bench) -> None:
+    assert [len(found.samples_ms) for found in measured.measurements] == [4 * 5, 4 * 5]
+
+
+def test_each_round_begins_where_the_one_before_ended(measured: Bench) -> None:
+    assert {found.rounds for found in measured.measurements} == {(0, 5, 10, 15)}
+
+
+def test_by_round_gives_every_sample_once(measured: Bench) -> None:
+    for found in measured.measurements:
+        assert tuple(itertools.chain(*found.by_round)) == found.samples_ms
+
+
+def test_every_sample_is_a_time(measured: Bench) -> None:
+    assert all(sample > 0 for found in measured.measurements for sample in found.samples_ms)
+
+
+def test_engines_come_back_in_the_order_they_were_given(measured: Bench) -> None:
+    assert [found.label for found in measured.measurements] == ["fp32 · onnxruntime", "int8 · onnxruntime"]
+
+
+def test_a_number_comes_with_its_machine_and_settings(measured: Bench) -> None:
+    found = measured.measurements[0]
+
+    assert (found.environment.cpu, found.environment.versions) == (HERE.cpu, HERE.versions)
+    assert dict(found.settings)["provider"] == "CPUExecutionProvider"
+
+
+def test_samples_stay_with_the_engine_that_took_them(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = timing(tmp_path)
+
+    found, _ = bench.run(pair(line), PART, store=kept, link=link)
+
+    taken = Counter(itertools.chain(*(m.samples_ms for m in found.measurements)))
+    assert taken == Counter(float(n) for n in range(1, 2 * 4 * 5 + 1))
+
+
+def test_every_engine_takes_one_turn_in_each_round(line: "Line", kept: Store, tmp_path: Path) -> None:
+    # The clock counts on, so that a sample says when it was taken: round n holds 10n + 1 … 10n + 10.
+    found, _ = bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+
+    for m in found.measurements:
+        assert [int((turn[0] - 1) // 10) for turn in m.by_round] == [0, 1, 2, 3]
+
+
+def test_the_order_of_turns_is_drawn_anew_each_round(line: "Line", kept: Store, tmp_path: Path) -> None:
+    part = BenchTable(rounds=20, runs=1, warmup_s=0.05)
+
+    found, _ = bench.run(pair(line), part, store=kept, link=timing(tmp_path))
+
+    # Engine 0 has the odd sample of a round where it came first.
+    first = [turn[0] % 2 == 1 for turn in found.measurements[0].by_round]
+    assert 0 < sum(first) < 20
+
+
+def test_the_order_of_turns_is_that_of_the_seed(line: "Line", kept: Store, tmp_path: Path) -> None:
+    part = BenchTable(rounds=20, runs=1, warmup_s=0.05)
+
+    first, _ = bench.run(pair(line), part, store=kept, link=timing(tmp_path))
+    second, _ = bench.run(pair(line), part, store=kept, link=timing(tmp_path), fresh=True)
+
+    assert [m.samples_ms for m in first.measurements] == [m.samples_ms for m in second.measurements]
+
+
+def test_the_batch_of_a_static_engine_is_fed_whole(line: "Line", kept: Store, tmp_path: Path) -> None:
+    shapes = []
+
+    def warm_up(arguments: dict[str, Any]) -> dict[str, Any]:
+        shapes.append(np.load(arguments["inputs"]).shape)
+        return {"runs": 60, "steady": True}
+
+    link = timing(tmp_path, open={"batch": 5, "settings": {}}, warm_up=warm_up)
+    found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
+
+    assert (shapes, found.measurements[0].batch) == ([(5, 1, 16, 16)], 5)
+
+
+def test_a_warm_up_that_never_became_steady_is_recorded(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = timing(tmp_path, warm_up={"runs": 20, "steady": False})
+
+    found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
+
+    assert (found.measurements[0].warmup_runs, found.measurements[0].steady) == (20, False)
+
+
+@pytest.mark.parametrize("samples_ms", [[1.0, 0.0], [1.0, -0.5], []])
+def test_a_time_that_cannot_be_is_no_measurement(
+    line: "Line", kept: Store, tmp_path: Path, samples_ms: list[float]
+) -> None:
+    with pytest.raises(MeasurementError, match="fp32 · onnxruntime: a run took") as caught:
+        bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path, samples_ms))
+
+    assert caught.value.exit_code == 6
+
+
+def test_a_failed_measurement_is_not_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError):
+        bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path, []))
+
+    assert kept.all(Bench, "bench") == []
+
+
+def test_an_engine_that_cannot_run_here_gets_no_number(line: "Line", kept: Store, tmp_path: Path) -> None:
+    float_engine, other = pair(line)
+    gpu = Artifact(**vars(other) | {"engine": "tensorrt_rtx"})
+    link = timing(tmp_path, hindrance=lambda asked: {"why": NO_GPU if asked["engine"] == "tensorrt_rtx" else ""})
+
+    found, _ = bench.run((float_engine, gpu), PART, store=kept, link=link)
+
+    assert [m.label for m in found.measurements] == ["fp32 · onnxruntime"]
+    assert found.not_run == (NotRun(artifact=gpu.sha256, label="int8 · tensorrt_rtx", why=NO_GPU),)
+
+
+def test_where_nothing_can_run_nothing_is_measured(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = timing(tmp_path, hindrance={"why": NO_GPU})
+
+    found, _ = bench.run(pair(line), PART, store=kept, link=link)
+
+    assert (found.measurements, len(found.not_run)) == ((), 2)
+
+
+def test_every_worker_is_closed_at_the_end(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = timing(tmp_path)
+
+    bench.run(pair(line), PART, store=kept, link=link)
+
+    assert [worker.closed for worker in link.workers] == [True, True]
+
+
+def test_every_worker_is_closed_after_a_crash(line: "Line", kept: Store, tmp_path: Path) -> None:
+    def die(arguments: dict[str, Any]) -> None:
+        raise EngineCrashError("dead")
+
+    link = timing(tmp_path, time=die)
+
+    with pytest.raises(EngineCrashError):
+        bench.run(pair(line), PART, store=kept, link=link)
+
+    assert [worker.closed for worker in link.workers] == [True, True]
+
+
+def test_an_engine_file_that_changed_is_not_measured(line: "Line", kept: Store, tmp_path: Path) -> None:
+    engine = line.built("int8", "onnxruntime")
+    with (kept.root / engine.path).open("ab") as file:
+        file.write(b"more")
+
+    with pytest.raises(DeployKitError, match="changed since it was made"):
+        bench.run((engine,), PART, store=kept, link=timing(tmp_path))
+
+
+def test_a_second_run_is_taken_from_the_store(line: "Line", kept: Store, tmp_path: Path) -> None:
+    first, _ = bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+
+    second, reused = bench.run(pair(line), PART, store=kept, link=PretendLink(tmp_path, {}))
+
+    assert (second, reused) == (first, True)
+
+
+def test_fresh_measures_again(line: "Line", kept: Store, tmp_path: Path) -> None:
+    engines = pair(line)[:1]
+    bench.run(engines, PART, store=kept, link=timing(tmp_path, [1.0]))
+
+    found, reused = bench.run(engines, PART, store=kept, link=timing(tmp_path, [2.0]), fresh=True)
+
+    assert (set(found.measurements[0].samples_ms), reused) == ({2.0}, False)
+
+
+def test_fresh_measures_again_within_the_same_second(
+    line: "Line", kept: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "_now", lambda: "2026-01-01T00:00:00+00:00")
+    engines = pair(line)[:1]
+    bench.run(engines, PART, store=kept, link=timing(tmp_path, [1.0]), fresh=True)
+
+    found, reused = bench.run(engines, PART, store=kept, link=timing(tmp_path, [2.0]), fresh=True)
+
+    assert (set(found.measurements[0].samples_ms), reused) == ({2.0}, False)
+
+
+def test_what_was_measured_last_is_what_the_store_gives(line: "Line", kept: Store, tmp_path: Path) -> None:
+    engines = pair(line)[:1]
+    bench.run(engines, PART, store=kept, link=timing(tmp_path, [1.0]))
+    bench.run(engines, PART, store=kept, link=timing(tmp_path, [2.0]), fresh=True)
+
+    found, _ = bench.run(engines, PART, store=kept, link=timing(tmp_path, [3.0]))
+
+    assert set(found.measurements[0].samples_ms) == {2.0}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"rounds": 5}, {"runs": 6}, {"warmup_s": 1.0}, {"span": "whole"}, {"seed": 1}],
+    ids=lambda o: next(iter(o)),
+)
+def test_another_way_to_measure_is_another_measurement(
+    line: "Line", kept: Store, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+
+    part = BenchTable(**PART.model_dump() | other)
+    _, reused = bench.run(pair(line), part, store=kept, link=timing(tmp_path))
+
+    assert not reused
+
+
+def test_speed_up_is_as_worked_by_hand() -> None:
+    # Medians by round: 10, 20, 30 against 5, 10, 15.
+    slow = measurement("slow", [9, 10, 11], [20, 20, 50], [1, 30, 31])
+    fast = measurement("fast", [5, 5, 5], [9, 10, 99], [15, 15, 15])
+
+    found = bench.speed_up(slow, fast)
+
+    assert (found.ratio, found.low, found.high, found.baseline) == (2, 2, 2, "slow")
+
+
+def test_the_interval_holds_most_of_the_rounds_ratios() -> None:
+    slow = measurement("slow", *([10 + round_] for round_ in range(9)))
+    fast = measurement("fast", *([10.0] for _ in range(9)))
+
+    found = bench.speed_up(slow, fast)
+
+    assert (found.ratio, 1 < found.low < 1.4 < found.high < 1.8) == (1.4, True)
+
+
+def test_no_difference_is_called_noise() -> None:
+    generator = random.Random(0)
+    one, two = ([[generator.gauss(10, 0.1) for _ in range(9)] for _ in range(12)] for _ in range(2))
+
+    assert bench.speed_up(measurement("one", *one), measurement("two", *two)).noise
+
+
+def test_a_tenth_faster_is_not_called_noise() -> None:
+    generator = random.Random(0)
+    slow = [[generator.gauss(11, 0.1) for _ in range(9)] for _ in range(12)]
+    fast = [[generator.gauss(10, 0.1) for _ in range(9)] for _ in range(12)]
+
+    assert not bench.speed_up(measurement("slow", *slow), measurement("fast", *fast)).noise
+
+
+@pytest.mark.parametrize(("n", "given"), [(999, False), (1000, True)])
+def test_p99_is_given_from_a_thousand_samples_on(n: int, given: bool) -> None:
+    assert (measurement("one", [float(i) for i in range(n)]).percentile_ms(99) is not None) is given
+
+
+@pytest.mark.parametrize("percent", [50, 90, 99])
+def test_percentiles_are_those_of_numpy(percent: int) -> None:
+    samples = np.random.default_rng(0).gamma(2, 3, 1000)
+
+    found = measurement("one", samples.tolist()).percentile_ms(percent)
+
+    assert found == pytest.approx(np.percentile(samples, percent))

@@ -1,0 +1,169 @@
+"""Building: what is kept, what is refused, and that an engine which fell back to another precision is."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from stand_ins import PretendLink
+
+from deploy_kit import build
+from deploy_kit.errors import BuildError, RecipeError, StoreError, UnknownNameError
+from deploy_kit.recipe import BuildEntry
+from deploy_kit.records import Artifact, Precision, Proof
+from deploy_kit.store import Store, sha256_of
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
+
+
+def typed(line: "Line", precision: Precision, name: str = "int8") -> Artifact:
+    """Give a graph that says it carries `precision`."""
+    return Artifact(**vars(line.lean) | {"name": name, "precision": precision})
+
+
+def proof(*counts: tuple[str, str, int]) -> Proof:
+    return Proof(source="a test", counts=counts)
+
+
+def proving(folder: Path, *counts: tuple[str, str, int]) -> PretendLink:
+    """Give a link whose worker writes an engine file and proves these counts."""
+
+    def answer(arguments: dict[str, Any]) -> dict[str, Any]:
+        (Path(arguments["folder"]) / "model.onnx").write_bytes(b"an engine")
+        return {"proof": {"source": "a test", "counts": counts, "remark": ""}}
+
+    return PretendLink(folder, {"build": answer})
+
+
+def entry(engine: str = "onnxruntime", **options: Any) -> BuildEntry:
+    return BuildEntry(engine=engine, variants=("int8",), options=options)
+
+
+def test_int8_without_one_int8_operation_is_refused(line: "Line") -> None:
+    with pytest.raises(BuildError, match="carries int8, and openvino computes nothing in it") as caught:
+        build.verify_precision(typed(line, "int8"), "openvino", proof(("Conv", "fp32", 10)), strict=False)
+
+    assert "fell back to float" in caught.value.hint
+
+
+def test_a_refusal_says_what_was_found_instead(line: "Line") -> None:
+    with pytest.raises(BuildError, match=r"\(10 Conv fp32, 1 Gemm fp32\)"):
+        found = proof(("Conv", "fp32", 10), ("Gemm", "fp32", 1))
+        build.verify_precision(typed(line, "int8"), "openvino", found, strict=False)
+
+
+def test_int8_with_int8_operations_passes(line: "Line") -> None:
+    found = proof(("Conv", "int8", 9), ("Gemm", "fp32", 1))
+
+    build.verify_precision(typed(line, "int8"), "openvino", found, strict=False)
+
+
+def test_int8_weights_alone_are_no_int8_arithmetic(line: "Line") -> None:
+    found = proof(("activation", "fp32", 12), ("weight", "int8", 10))
+
+    with pytest.raises(BuildError, match="computes nothing in it"):
+        build.verify_precision(typed(line, "int8"), "tensorrt_rtx", found, strict=True)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_typed_engine_must_hold_half_of_a_half_precision(line: "Line", precision: Precision) -> None:
+    found = proof(("activation", precision, 4), ("activation", "fp32", 6))
+
+    with pytest.raises(BuildError, match=f"carries {precision}, and tensorrt_rtx holds 40% of it"):
+        build.verify_precision(typed(line, precision), "tensorrt_rtx", found, strict=True)
+
+
+def test_a_typed_engine_in_half_precision_passes(line: "Line") -> None:
+    found = proof(("activation", "fp16", 9), ("activation", "fp32", 1), ("weight", "fp32", 90))
+
+    build.verify_precision(typed(line, "fp16"), "tensorrt_rtx", found, strict=True)
+
+
+def test_a_runtime_that_may_widen_is_not_held_to_half_precision(line: "Line") -> None:
+    build.verify_precision(typed(line, "fp16"), "onnxruntime", proof(("Conv", "fp32", 10)), strict=False)
+
+
+def test_a_real_engine_that_falls_back_to_float_is_refused(line: "Line", kept: Store) -> None:
+    with pytest.raises(BuildError, match="carries int8, and onnxruntime computes nothing in it"):
+        build.run(line.graph("int8"), entry(optimize=False), store=kept, link=line.link)
+
+
+def test_a_refused_engine_is_not_kept(line: "Line", tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    (store.root / "lean.onnx").write_bytes(line.store.path(line.lean).read_bytes())
+    graph = Artifact(**vars(typed(line, "int8")) | {"path": "lean.onnx"})
+
+    with pytest.raises(BuildError):
+        build.run(graph, entry(), store=store, link=proving(tmp_path, ("Conv", "fp32", 10)))
+
+    assert {path.name for path in store.root.rglob("*")} == {"lean.onnx"}
+
+
+def test_an_engine_that_proves_its_precision_is_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = proving(tmp_path, ("Conv", "int8", 10))
+
+    made, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, link=link)
+
+    assert kept.path(made).read_bytes() == b"an engine"
+
+
+def test_a_second_build_asks_no_worker(line: "Line", kept: Store, tmp_path: Path) -> None:
+    first, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, link=proving(tmp_path, ("Conv", "int8", 1)))
+
+    second, reused = build.run(line.graph("int8"), entry(threads=7), store=kept, link=PretendLink(tmp_path, {}))
+
+    assert (second, reused) == (first, True)
+
+
+def test_other_options_are_another_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = proving(tmp_path, ("Conv", "int8", 10))
+    first, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, link=link)
+
+    second, reused = build.run(line.graph("int8"), entry(threads=8), store=kept, link=link)
+
+    assert (second.path != first.path, reused) == (True, False)
+
+
+def test_the_passport_names_its_parent_and_its_options(line: "Line") -> None:
+    made = line.built("int8", "onnxruntime")
+
+    assert made.parent == line.graph("int8").sha256
+    assert json.loads(made.options) == {"threads": 0, "optimize": True}
+
+
+def test_the_passport_is_of_the_file_that_is_there(line: "Line") -> None:
+    made = line.built("int8", "onnxruntime")
+
+    assert made.sha256 == sha256_of(line.store.root / made.path)
+
+
+def test_preprocessing_and_tensors_travel_with_the_engine(line: "Line") -> None:
+    made = line.built("int8", "onnxruntime")
+
+    assert (made.preprocess, made.inputs) == (line.lean.preprocess, line.lean.inputs)
+
+
+def test_an_unknown_option_names_the_nearest(line: "Line", kept: Store) -> None:
+    with pytest.raises(RecipeError, match="engine 'onnxruntime': unknown key 'thread'") as caught:
+        build.run(line.graph("int8"), entry(thread=2), store=kept, link=line.link)
+
+    assert caught.value.hint == "did you mean 'threads'?"
+
+
+def test_an_unknown_engine_names_the_nearest(line: "Line", kept: Store) -> None:
+    with pytest.raises(UnknownNameError, match="no engine is called 'onnxrutime'") as caught:
+        build.run(line.graph("int8"), entry("onnxrutime"), store=kept, link=line.link)
+
+    assert caught.value.hint == "did you mean 'onnxruntime'?"
+
+
+def test_a_graph_changed_since_it_was_made_is_not_built(line: "Line", kept: Store) -> None:
+    graph = line.graph("int8")
+    with (kept.root / graph.path).open("ab") as file:
+        file.write(b"more")
+
+    with pytest.raises(StoreError, match="changed since it was made"):
+        build.run(graph, entry(threads=7), store=kept, link=line.link)
