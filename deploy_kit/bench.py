@@ -5,7 +5,6 @@ on a machine whose speed wanders.
 """
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import random
@@ -18,7 +17,7 @@ import numpy as np
 from deploy_kit import codec, environment, images, metrics
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
-from deploy_kit.errors import MeasurementError
+from deploy_kit.errors import MeasurementError, StageError
 from deploy_kit.isolate import Child
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact, Bench, Environment, Measurement, NotRun, SpeedUp
@@ -42,6 +41,14 @@ class _Racer:
     rounds: list[int] = field(default_factory=list)
 
 
+class _NotKept(Exception):  # noqa: N818  # no error: it carries a result past the store
+    """A bench with a failure in it: given to the caller, not to the store."""
+
+    def __init__(self, made: Bench) -> None:
+        super().__init__()
+        self.made = made
+
+
 def run(
     engines: tuple[Artifact, ...],
     part: BenchTable,
@@ -62,11 +69,10 @@ def run(
         fresh: Measure again, even where the store has these engines measured on this machine.
 
     Returns:
-        Samples of each engine, or why it was not run; and whether the store had them.
+        Samples of each engine, or why there are none; and whether the store had them.
 
     Raises:
         MeasurementError: The clock gave times that cannot be.
-        EngineCrashError: Native code died.
     """
     here = environment.describe()
     key = Key(
@@ -76,13 +82,17 @@ def run(
         options=[part.model_dump(), [engine.options for engine in engines]],
         versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *library_versions()),
     )
-    if fresh:
-        key = dataclasses.replace(key, inputs=(*key.inputs, _now()))
 
     def make(folder: Path, home: str) -> Bench:
-        return _measure(engines, part, store, link, watch)
+        made = _measure(engines, part, store, link, watch)
+        if made.failed:
+            raise _NotKept(made)
+        return made
 
-    return store.produce(Bench, key, make)
+    try:
+        return store.produce(Bench, key, make, again=fresh)
+    except _NotKept as left:
+        return left.made, False
 
 
 def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp:
@@ -100,7 +110,7 @@ def _now() -> str:
 
 def _measure(engines: tuple[Artifact, ...], part: BenchTable, store: Store, link: Connection, watch: Watch) -> Bench:
     with contextlib.ExitStack() as stack:
-        racers, not_run = list[_Racer](), list[NotRun]()
+        racers, not_run, failed = list[_Racer](), list[NotRun](), list[NotRun]()
         for engine in engines:
             worker = stack.enter_context(link.worker())
             why = str(worker.ask("hindrance", engine.path, engine=engine.engine)["why"])
@@ -108,20 +118,22 @@ def _measure(engines: tuple[Artifact, ...], part: BenchTable, store: Store, link
                 not_run.append(NotRun(artifact=engine.sha256, label=engine.label, why=why))
                 continue
             watch(Event(stage="bench", text=f"warming up {engine.label}"))
-            racers.append(_start(engine, worker, part, store, link))
+            try:
+                racers.append(_start(engine, worker, part, store, link))
+            except StageError as error:
+                failed.append(NotRun(artifact=engine.sha256, label=engine.label, why=str(error)))
         order = random.Random(part.seed)  # noqa: S311  # an order of turns, no secret
         for turn in range(part.rounds):
             watch(Event(stage="bench", text=f"{len(racers)} engines in turns", done=turn, total=part.rounds))
-            order.shuffle(racers)
-            for racer in racers:
-                _take_turn(racer, part)
-        described = environment_of(racers[0].worker) if racers else None
-    if described is None:
-        return Bench(measurements=(), not_run=tuple(not_run))
-    position = {engine.label: index for index, engine in enumerate(engines)}
-    racers.sort(key=lambda racer: position[racer.artifact.label])
+            for racer in order.sample(racers, len(racers)):
+                try:
+                    _take_turn(racer, part)
+                except StageError as error:
+                    racers.remove(racer)
+                    failed.append(NotRun(artifact=racer.artifact.sha256, label=racer.artifact.label, why=str(error)))
+        described = environment_of(racers[0].worker) if racers else environment.describe()
     measurements = tuple(_measurement(racer, part, described) for racer in racers)
-    return Bench(measurements=measurements, not_run=tuple(not_run))
+    return Bench(measurements=measurements, not_run=tuple(not_run), failed=tuple(failed))
 
 
 def _start(engine: Artifact, worker: Child, part: BenchTable, store: Store, link: Connection) -> _Racer:

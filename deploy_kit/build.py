@@ -8,7 +8,7 @@ from deploy_kit.environment import library_versions
 from deploy_kit.errors import BuildError
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records import Artifact, Proof
-from deploy_kit.store import Key, Store, sha256_of
+from deploy_kit.store import Key, Store, digest_of, parts_of
 from deploy_kit.watch import Event, Watch, silent
 
 VERSION = "1"
@@ -60,8 +60,8 @@ def run(
             kind="engine",
             name=typed.name,
             path=f"{home}/{engine.file_name}",
-            sha256=sha256_of(file),
-            size_bytes=sum(part.stat().st_size for part in folder.iterdir()),
+            sha256=digest_of(file),
+            size_bytes=sum(part.stat().st_size for part in parts_of(file)),
             precision=typed.precision,
             inputs=typed.inputs,
             outputs=typed.outputs,
@@ -92,7 +92,9 @@ def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool
     if not proof.counts:
         return
     said = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in proof.counts)
-    if typed.precision == "int8" and not any(dtype == "int8" for _, dtype, _ in proof.counts):
+    if typed.precision == "int8" and not any(
+        dtype == "int8" for kind, dtype, _ in proof.counts if kind != "weight"
+    ):  # weights alone may be stored small and computed wide
         raise BuildError(
             f"'{typed.name}' carries int8, and {engine} computes nothing in it ({said})",
             hint="the engine fell back to float: quantize for this engine, or build the float graph",

@@ -78,8 +78,9 @@ def _build_union(hint: Any, data: Any, where: str) -> Any:
         return None
     rest = [choice for choice in choices if choice is not type(None)]
     if isinstance(data, Mapping):
-        tagged = [c for c in rest if isinstance(c, type) and (c.__name__ == "NotRun") == ("record" in data)]
-        return _build(tagged[0], data, where)
+        tables = [choice for choice in rest if dataclasses.is_dataclass(choice)]
+        tagged = [table for table in tables if (table is NotRun) == (data.get("record") == NotRun.__name__)]
+        return _build((tagged or tables or rest)[0], data, where)
     for choice in rest[:-1]:
         if isinstance(choice, type) and isinstance(data, choice) and not isinstance(data, bool):
             return data
@@ -102,7 +103,7 @@ def _build_record(cls: type[Any], data: Any, where: str) -> Any:
         raise RecipeError(f"{where}: expected a table, found {data!r}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    values = {key: value for key, value in data.items() if key != "record"}
+    values = {key: value for key, value in data.items() if not (cls is NotRun and key == "record")}
     for key in values:
         if key not in fields:
             raise RecipeError(f"{where}: unknown key '{key}'", hint=nearest(key, fields))

@@ -6,6 +6,8 @@ A file that is ONNX already is taken as it is: its own float answers stand for t
 import contextlib
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,13 +117,14 @@ def answers(
         The answers, and whether the store had them.
     """
     path = bundled.resolve("models", source.checkpoint)
+    digest = sha256_of(path)
     image_set = images.open_set(check_images, preprocess)
     authority = "onnxruntime" if graph.is_onnx(path) else "torch"
     versions = tuple(row for row in library_versions() if row[0] == authority)
     key = Key(
         stage="answers",
         name=image_set.name.removeprefix(bundled.PREFIX).replace("/", "_")[-40:],
-        inputs=(sha256_of(path), image_set.digest),
+        inputs=(digest, image_set.digest),
         options=preprocess,
         versions=(("stage", VERSION), *versions),
     )
@@ -250,7 +253,7 @@ def _to_onnx(read: Checkpoint, preprocess: Preprocess, part: ExportTable, file: 
                 model = graph.load(file)
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportError(
-            f"torch's {part.exporter} exporter failed: {error}", hint="try the other one: --exporter torchscript"
+            f"torch's {part.exporter} exporter failed: {error}", hint=f"try the other one: --exporter {_other(part)}"
         ) from error
     model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
     graph.embed(model, preprocess)
@@ -260,6 +263,10 @@ def _to_onnx(read: Checkpoint, preprocess: Preprocess, part: ExportTable, file: 
     _forget_paths(model)
     graph.save(model, file)
     _verify_file(graph.load(file), part)
+
+
+def _other(part: ExportTable) -> str:
+    return "torchscript" if part.exporter == "dynamo" else "dynamo"
 
 
 def _forget_paths(model: "ir.Model") -> None:
@@ -289,6 +296,10 @@ def _verify(
     """Re-run the file in ONNX Runtime and compare with torch, relative to the largest |logit|."""
     target = infer.Target(engine="onnxruntime", path=file, options={})
     wanted = np.concatenate(list(_torch_logits(read, sample, preprocess, silent)))
+    if not wanted.any():
+        raise ExportError(
+            f"the checkpoint's logits are all zero on {sample.name}", hint="its weights look untrained or wiped"
+        )
     batches = _DYNAMIC_BATCHES if part.dynamic else (part.batch,)
     worst = 0.0
     for batch in batches:
@@ -298,7 +309,7 @@ def _verify(
         raise ExportError(
             f"the ONNX file differs from the checkpoint by {worst:.2g} of the largest logit, "
             f"at most {part.tolerance:g} asked for",
-            hint="try the other exporter; the file was not kept",
+            hint=f"try the other exporter: --exporter {_other(part)}; the file was not kept",
         )
     return worst, f"{sample.n} images ({sample.name}), batch {' and '.join(map(str, batches))}"
 
@@ -314,7 +325,7 @@ def _artifact(
         sha256=sha256_of(file),
         size_bytes=file.stat().st_size,
         precision=graph.precision(model),
-        inputs=graph.specs(tuple(model.graph.inputs)),
+        inputs=graph.specs(graph.inputs(model)),
         outputs=graph.specs(tuple(model.graph.outputs)),
         preprocess=preprocess,
         stage="export",
@@ -337,15 +348,21 @@ def _facts(read: Checkpoint, name: str, path: Path, digest: str) -> CheckpointFa
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what torch's exporters print: deprecations of their own parts, and torchvision's absence."""
+    """Hold back what torch's exporters print, from Python and from C++: results alone go to standard output."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
+    sys.stdout.flush()
+    kept, sink = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
+        os.dup2(sink, 1)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(sink)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from deploy_kit import codec
-from deploy_kit.errors import InputError
+from deploy_kit.errors import InputError, StageError
 from deploy_kit.lazy import need
 from deploy_kit.records import Precision, Preprocess, TensorSpec
 
@@ -46,9 +46,7 @@ def load(path: Path) -> ir.Model:
         raise InputError(f"{path}: not a valid ONNX model: {error}", hint="export it again") from error
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as ONNX: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "DecodeError":  # protobuf's own class sits at a different place in each release
-            raise
+    except need("google.protobuf.message", by="reading ONNX files").DecodeError as error:
         raise InputError(
             f"{path}: not a whole ONNX file: {error}", hint="it may be cut off: export it again"
         ) from error
@@ -56,10 +54,17 @@ def load(path: Path) -> ir.Model:
 
 
 def save(model: ir.Model, path: Path) -> None:
-    """Write one file, weights inside, and let ONNX's checker read it back."""
+    """Write one file, weights inside, and let ONNX's checker read it back.
+
+    Raises:
+        StageError: The graph is not valid ONNX.
+    """
     onnx = need("onnx", by="writing ONNX files")
     ir.save(model, path)
-    onnx.checker.check_model(str(path), full_check=True)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StageError(f"{path.name}: not a valid ONNX graph: {error}") from error
 
 
 def opset(model: ir.Model) -> int:
@@ -120,6 +125,11 @@ def precision(model: ir.Model) -> Precision:
     return "fp32"
 
 
+def inputs(model: ir.Model) -> tuple[ir.Value, ...]:
+    """List the inputs that are fed: files of IR version 3 list their weights among the inputs too."""
+    return tuple(value for value in model.graph.inputs if value.name not in model.graph.initializers)
+
+
 def specs(values: "list[ir.Value] | tuple[ir.Value, ...]") -> tuple[TensorSpec, ...]:
     """Describe inputs or outputs; dynamic axes by their names."""
     return tuple(
@@ -133,9 +143,19 @@ def specs(values: "list[ir.Value] | tuple[ir.Value, ...]") -> tuple[TensorSpec, 
 
 
 def preprocess(model: ir.Model) -> Preprocess | None:
-    """Read the preprocessing embedded in the file; None where there is none."""
+    """Read the preprocessing embedded in the file; None where there is none.
+
+    Raises:
+        RequestError: It is there and cannot be read.
+    """
     text = model.metadata_props.get(PREPROCESS_KEY)
-    return codec.from_json(Preprocess, json.loads(text), PREPROCESS_KEY) if text else None
+    if not text:
+        return None
+    try:
+        stated = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"metadata '{PREPROCESS_KEY}' is not JSON: {error}") from error
+    return codec.from_json(Preprocess, stated, PREPROCESS_KEY)
 
 
 def embed(model: ir.Model, what: Preprocess) -> None:
@@ -149,7 +169,7 @@ def expect_input(model: ir.Model, what: Preprocess, where: Path) -> None:
     Raises:
         InputError: More than one input, or another shape.
     """
-    found = specs(tuple(model.graph.inputs))
+    found = specs(inputs(model))
     wanted = (what.channels, what.height, what.width)
     if len(found) != 1 or found[0].shape[1:] != wanted:
         shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in found)

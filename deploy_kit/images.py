@@ -6,6 +6,8 @@ Does not hold a preprocessed set in memory, and never calls random numbers image
 import functools
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +114,17 @@ def _resized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
     image = Image.fromarray(pixels)
     assert preprocess.resize is not None
-    scale = preprocess.resize / min(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # Lengths and offsets are rounded as torchvision's Resize and CenterCrop round them: one px decides parity.
+    short = min(image.size)
+    size = (preprocess.resize * image.width // short, preprocess.resize * image.height // short)
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    if size[0] < preprocess.width or size[1] < preprocess.height:
+        raise InputError(
+            f"resized to {size[1]}×{size[0]} px, less than the {preprocess.height}×{preprocess.width} px to cut out",
+            hint="raise 'resize' in the preprocess",
+        )
     image = image.resize(size, filters[preprocess.interpolation])
-    left, top = (image.width - preprocess.width) // 2, (image.height - preprocess.height) // 2
+    left, top = round((image.width - preprocess.width) / 2), round((image.height - preprocess.height) / 2)
     return np.asarray(image.crop((left, top, left + preprocess.width, top + preprocess.height)))
 
 
@@ -141,7 +149,8 @@ def open_set(source: str, preprocess: Preprocess) -> ImageSet:
     else:
         raise InputError(f"{path}: no such file or folder", hint="give an npz file or a folder of images")
     if found.n == 0:
-        raise InputError(f"{path}: expected at least one image, found none")
+        hint = f"images end in {', '.join(sorted(_SUFFIXES))}" if path.is_dir() else ""
+        raise InputError(f"{path}: expected at least one image, found none", hint=hint)
     return found
 
 
@@ -161,14 +170,15 @@ def _from_pixels(name: str, pixels: np.ndarray, labels: np.ndarray | None) -> Im
 
 def _open_npz(name: str, path: Path) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file:
+            data = np.load(file, allow_pickle=False)
+            if not isinstance(data, np.lib.npyio.NpzFile):
+                raise InputError(f"{path}: expected an npz file with an array 'images', found one bare array")
             arrays = {key: data[key] for key in data.files if key in ("images", "labels")}
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable npz file: {error}") from error
-    except Exception as error:
-        if type(error).__module__ not in ("zipfile", "zlib"):
-            raise
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(f"{path}: not a whole npz file: {error}", hint="it may be cut off: get it again") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable npz file: {error}") from error
     pixels, labels = arrays.get("images"), arrays.get("labels")
     if pixels is None:
         raise InputError(f"{path}: expected an array 'images', found none")
@@ -179,6 +189,8 @@ def _open_npz(name: str, path: Path) -> ImageSet:
         )
     if labels is not None and labels.shape != (len(pixels),):
         raise InputError(f"{path}: expected {len(pixels)} labels, found {labels.shape}")
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise InputError(f"{path}: expected labels as whole numbers, found {labels.dtype}")
     found = _from_pixels(name, pixels, None if labels is None else labels.astype(np.int64))
     _verify_manifest(path, found)
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from deploy_kit import checkpoint, codec, graph
 from deploy_kit.errors import InputError, RecipeError
 from deploy_kit.records import Artifact, DenseNetSpec, TensorSpec
+from deploy_kit.store import digest_of
 
 _ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
 
@@ -47,6 +48,8 @@ def run(path: Path) -> Inspection:
         InputError: Missing, or nothing this program knows.
         CheckpointError: A checkpoint that cannot be read as a DenseNet.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file, found a folder")
     if not path.is_file():
         raise InputError(f"{path}: no such file", hint="check the path")
     passport = read_passport(path)
@@ -56,12 +59,13 @@ def run(path: Path) -> Inspection:
 
 
 def read_passport(path: Path) -> Artifact | None:
-    """Read the record beside a file of a store; None where there is none."""
+    """Read the record beside a file of a store; None where there is none, or where it is of other content."""
     try:
         data = json.loads((path.parent / "record.json").read_text(encoding="utf-8"))
-        return codec.from_json(Artifact, data.get("onnx", data))
+        passport = codec.from_json(Artifact, data.get("onnx", data))
     except (OSError, ValueError, AttributeError, RecipeError):
         return None
+    return passport if passport.sha256 == digest_of(path) else None
 
 
 def _checkpoint(path: Path) -> Inspection:
@@ -125,7 +129,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         size_bytes=path.stat().st_size,
         title=f"ONNX graph, {precision}",
         facts=tuple(facts),
-        inputs=graph.specs(tuple(model.graph.inputs)),
+        inputs=graph.specs(graph.inputs(model)),
         outputs=graph.specs(tuple(model.graph.outputs)),
         operators=tuple(graph.operators(model).most_common()),
         passport=passport,

@@ -21,6 +21,13 @@ _HINTS = {
 }
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
+
+
 class Child:
     """A worker process. Jobs go in as lines, replies come out; closing it ends the process.
 
@@ -69,7 +76,7 @@ class Child:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        if not line:
+        if not line.endswith("\n"):  # nothing, or a reply that its writer did not live to finish
             raise self._crash(op, about)
         return read_reply(line).unwrap()
 
@@ -89,8 +96,12 @@ class Child:
         self._stderr.close()
 
     def _crash(self, op: str, about: str) -> EngineCrashError:
-        code = self._process.wait()
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # its pipe is closed and it lives on: nothing more will come
+            self._process.kill()
+            code = self._process.wait()
+        name = _signal_name(-code) if code < 0 else f"exit code {code}"
         self._stderr.seek(0)
         words = self._stderr.read()[-600:].decode(errors="replace").strip()
         message = f"{about}: the worker process died in '{op}' with {name}"

@@ -20,7 +20,7 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
         candidate: (N, K) float32 logits of the engine, same images, same order.
 
     Returns:
-        Decibels; higher is better; ``inf`` when both are equal.
+        Decibels; higher is better; ``inf`` when both are equal; ``-inf`` or NaN where the candidate is not finite.
 
     Raises:
         ValueError: The shapes differ, or the reference is all zero.
@@ -30,6 +30,8 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
     if signal == 0:
         raise ValueError("the reference is all zero")
     noise = float(np.square(reference.astype(np.float64) - candidate).sum())
+    if not math.isfinite(noise):
+        return -noise
     return math.inf if noise == 0 else 10 * math.log10(signal / noise)
 
 

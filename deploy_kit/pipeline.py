@@ -10,7 +10,7 @@ from typing import TypeVar
 from deploy_kit import bench, build, check, devices, doctor, engines, environment, export, quantize, simplify
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
-from deploy_kit.errors import StageError
+from deploy_kit.errors import DeployKitError, DeviceError, StageError
 from deploy_kit.recipe import BuildEntry, Recipe
 from deploy_kit.records import (
     Answers,
@@ -185,7 +185,8 @@ def join(row: Row, measured: Bench, baseline: str | None) -> Row:
     mine = by_label.get(row.label)
     if mine is None:
         absent = next((entry for entry in measured.not_run if entry.label == row.label), None)
-        return dataclasses.replace(row, measurement=absent)
+        died = next((entry.why for entry in measured.failed if entry.label == row.label), "")
+        return dataclasses.replace(row, measurement=absent, failed=died)
     base = by_label.get(baseline or "")
     faster = bench.speed_up(base, mine) if base is not None and base is not mine else None
     return dataclasses.replace(row, measurement=mine, speed_up=faster)
@@ -234,7 +235,7 @@ def _built_and_checked(
             label,
             lambda: check.run(built, answers, run.recipe.check, store=run.store, link=run.link, watch=run.watch),
         )
-    except StageError as error:
+    except (StageError, DeviceError) as error:
         return Row(label=label, artifact=engine, failed=_reason(error))
     return Row(label=label, artifact=engine, parity=parity)
 
@@ -274,5 +275,5 @@ def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:
     return remarks
 
 
-def _reason(error: StageError) -> str:
+def _reason(error: DeployKitError) -> str:
     return f"{error} ({error.hint})" if error.hint else str(error)

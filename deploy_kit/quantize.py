@@ -84,7 +84,7 @@ def run(
             sha256=sha256_of(file),
             size_bytes=file.stat().st_size,
             precision=scheme.precision,
-            inputs=graph.specs(tuple(model.graph.inputs)),
+            inputs=graph.specs(graph.inputs(model)),
             outputs=graph.specs(tuple(model.graph.outputs)),
             preprocess=lean.preprocess,
             stage="quantize",

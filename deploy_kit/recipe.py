@@ -5,6 +5,7 @@ by `doctor` before any work.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deploy_kit import bundled
 from deploy_kit.errors import InputError, RecipeError, nearest
 from deploy_kit.records import Limits, Precision, Preprocess
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-5 as a number (YAML 1.2; PyYAML wants 1.0e-5) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        doubled = next((key for key in keys if keys.count(key) > 1), None)
+        if doubled is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{doubled}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class Table(BaseModel):
@@ -62,7 +81,7 @@ class ExportTable(Table):
         dynamic: Leave the batch open instead.
     """
 
-    tolerance: float = Field(gt=0)
+    tolerance: float = Field(gt=0, allow_inf_nan=False)
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
     opset: int = Field(default=18, ge=13)
     batch: int = Field(default=1, gt=0)
@@ -85,7 +104,7 @@ class Variant(Table):
         optional: Leave it out, and say so, where its package is not installed.
     """
 
-    name: str
+    name: str = Field(pattern=_NAME)
     scheme: str
     options: dict[str, Any] = Field(default_factory=dict)
     optional: bool = False
@@ -128,11 +147,11 @@ class BuildTable(Table):
 class LimitsTable(Table):
     """What an engine must keep; the fields of `records.Limits`. A limit left out judges nothing."""
 
-    min_sqnr_db: float | None = None
-    min_cosine: float | None = None
-    max_error: float | None = None
-    min_agreement: float | None = None
-    max_drop: float | None = None
+    min_sqnr_db: float | None = Field(default=None, allow_inf_nan=False)
+    min_cosine: float | None = Field(default=None, allow_inf_nan=False)
+    max_error: float | None = Field(default=None, allow_inf_nan=False)
+    min_agreement: float | None = Field(default=None, allow_inf_nan=False)
+    max_drop: float | None = Field(default=None, allow_inf_nan=False)
 
     def record(self) -> Limits:
         """Give the record that judges."""
@@ -174,7 +193,7 @@ class BenchTable(Table):
 class Recipe(Table):
     """One deployment, table by table in the order of the stages."""
 
-    name: str
+    name: str = Field(pattern=_NAME)
     source: SourceTable
     export: ExportTable
     simplify: SimplifyTable
@@ -202,8 +221,10 @@ def load(source: str) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)  # noqa: S506  # a subclass of SafeLoader
     except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
+    except ValueError as error:  # a date that does not exist
         raise RecipeError(f"{path}: not YAML: {error}") from error
     return parse(data)
 
@@ -219,7 +240,9 @@ def parse(data: Any) -> Recipe:
     try:
         recipe = Recipe.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        raise _translated(error.errors()[0]) from error
+        # A misspelt key is found as missing first and as unknown second; the second says what to do.
+        found = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
+        raise _translated(found[0]) from error
     except (TypeError, ValueError) as error:
         raise RecipeError(f"recipe: a value is not plain YAML: {error}") from error
     _verify_names(recipe)
@@ -232,6 +255,8 @@ def dump(recipe: Recipe) -> str:
 
 
 def _verify_names(recipe: Recipe) -> None:
+    if recipe.source.preprocess is not None:
+        recipe.source.preprocess.record()
     names = ["fp32", *(variant.name for variant in recipe.quantize.variants)]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
@@ -246,14 +271,26 @@ def _verify_names(recipe: Recipe) -> None:
 def _translated(error: Any) -> RecipeError:
     """Say in the words of this project what pydantic found first."""
     location = tuple(error["loc"])
-    where = "recipe" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     if error["type"] == "extra_forbidden":
-        parent, key = where.rsplit(".", 1)
-        return RecipeError(f"{parent}: unknown key '{key}'", hint=nearest(key, _keys_at(location[:-1])))
+        return RecipeError(
+            f"{_path(location[:-1])}: unknown key '{location[-1]}'", hint=nearest(location[-1], _keys_at(location[:-1]))
+        )
     if error["type"] == "missing":
-        parent, key = where.rsplit(".", 1)
-        return RecipeError(f"{parent}: '{key}' is missing")
-    return RecipeError(f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}")
+        return RecipeError(f"{_path(location[:-1])}: '{location[-1]}' is missing")
+    if location and location[-1] == "[key]":
+        choices = [choice for choice in get_args(Precision) if isinstance(choice, str)]
+        return RecipeError(
+            f"{_path(location[:-2])}: no precision is called '{location[-2]}'", hint=nearest(str(location[-2]), choices)
+        )
+    expected = str(error.get("ctx", {}).get("expected", ""))
+    hint = nearest(str(error["input"]), re.findall(r"'([^']+)'", expected)) if expected else ""
+    return RecipeError(
+        f"{_path(location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}", hint=hint
+    )
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    return "recipe" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
 
 
 def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:

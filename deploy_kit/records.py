@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from deploy_kit.errors import RecipeError
+
 Kind = Literal["checkpoint", "onnx", "engine"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -71,9 +73,19 @@ class DenseNetSpec:
         return 1 + dense + len(self.transitions) + 1
 
     @property
+    def compressed(self) -> bool:
+        """Whether a transition gives fewer channels than it reads."""
+        width, fewer = self.stem_channels, False
+        for block, out in zip(self.blocks, self.transitions, strict=False):
+            fewer |= out < width + block.layers * block.growth
+            width = out
+        return fewer
+
+    @property
     def title(self) -> str:
         """Name it as the paper would, e.g. ``DenseNet-BC-40 (k = 12)``."""
-        family = "DenseNet" if self.blocks[0].bottleneck is None else "DenseNet-BC"
+        letters = "B" * any(block.bottleneck is not None for block in self.blocks) + "C" * self.compressed
+        family = f"DenseNet-{letters}" if letters else "DenseNet"
         growths = dict.fromkeys(str(block.growth) for block in self.blocks)
         return f"{family}-{self.depth} (k = {', '.join(growths)})"
 
@@ -115,6 +127,24 @@ class Preprocess:
         """Channels of the input."""
         return 1 if self.color == "gray" else 3
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be carried out.
+
+        Raises:
+            RecipeError: A size, a mean or a std that no image can be prepared with.
+        """
+        if min(self.height, self.width) < 1:
+            raise RecipeError(f"preprocess: expected a size of at least 1×1 px, found {self.height}×{self.width}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise RecipeError(
+                f"preprocess: '{self.color}' needs {self.channels} values of mean and of std, "
+                f"found {len(self.mean)} and {len(self.std)}"
+            )
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise RecipeError(f"preprocess: expected finite means and positive stds, found {self.mean}, {self.std}")
+        if self.resize is not None and self.resize < 1:
+            raise RecipeError(f"preprocess: expected a resize to at least 1 px, found {self.resize}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
@@ -145,7 +175,7 @@ class Artifact:
         kind: ``checkpoint``, ``onnx`` or ``engine``.
         name: Short name within a recipe, e.g. ``int8``.
         path: Of the main file, relative to the store.
-        sha256: Of the main file.
+        sha256: Of the file; of all its files where there are several (`store.digest_of`).
         size_bytes: Of all files a target needs.
         precision: What its graph is typed in.
         inputs: Input tensors.
@@ -465,7 +495,10 @@ class ParityReport:
             if value is None:
                 found.append(f"{what} cannot be measured: the check images have no labels")
             elif not (value >= limit if word == "at least" else value <= limit):
-                found.append(f"{what} {value:.4g}{unit and ' ' + unit}, {word} {limit:g} asked for")
+                digits = 4 if f"{value:.4g}" != f"{limit:.4g}" else 12
+                found.append(f"{what} {value:.{digits}g}{unit and ' ' + unit}, {word} {limit:g} asked for")
+        if not math.isfinite(self.max_error):
+            found.append("a logit is no finite number")
         return tuple(found)
 
     @property
@@ -485,10 +518,17 @@ class NotRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What `bench` gives: engines measured in turns, in one run, and those that could not be run."""
+    """What `bench` gives.
+
+    Attributes:
+        measurements: Of the engines measured in turns, in one run.
+        not_run: Engines that this machine cannot run.
+        failed: Engines that died or refused on the way; a bench with one is not kept.
+    """
 
     measurements: tuple[Measurement, ...]
     not_run: tuple[NotRun, ...] = ()
+    failed: tuple[NotRun, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ def _ms(measured: Measurement | None, percent: int) -> str:
 
 def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [headings, tuple("---" for _ in headings), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |" for line in lines]
 
 
 def _summary(report: Report) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from deploy_kit import graph, images, infer, metrics, passes
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
-from deploy_kit.errors import SimplifyError
+from deploy_kit.errors import SimplifyError, StageError
 from deploy_kit.images import SYNTHETIC
 from deploy_kit.recipe import SimplifyTable
 from deploy_kit.records import Artifact, PassRow, Preprocess, Simplified
@@ -17,6 +17,7 @@ from deploy_kit.watch import Event, Watch, silent
 VERSION = "1"
 _LIBRARIES = ("onnx", "onnx-ir", "onnxscript")
 _VERIFIED_IMAGES = 8
+_LEAVE_OUT = "leave '{}' out of recipe.simplify.passes, and report this graph"
 
 
 def run(
@@ -51,7 +52,7 @@ def run(
             sha256=sha256_of(file),
             size_bytes=file.stat().st_size,
             precision=graph.precision(model),
-            inputs=graph.specs(tuple(model.graph.inputs)),
+            inputs=graph.specs(graph.inputs(model)),
             outputs=graph.specs(tuple(model.graph.outputs)),
             preprocess=exported.preprocess,
             stage="simplify",
@@ -70,19 +71,24 @@ def _apply(
     graph.expect_input(model, preprocess, source)
     graph.save(model, file)
     before, rows = _logits(file, preprocess, link), []
+    if not before.any():
+        raise SimplifyError(f"{source}: its outputs are all zero: nothing can be compared")
     for index, name in enumerate(names):
         watch(Event(stage="simplify", text=name, done=index, total=len(names)))
         entry = passes.CATALOGUE.get(name)
         nodes, macs = graph.nodes(model), graph.macs(model)
-        outcome = entry.apply(model)
-        graph.save(model, file)
-        after = _logits(file, preprocess, link)
+        try:
+            outcome = entry.apply(model)
+            graph.save(model, file)
+            after = _logits(file, preprocess, link)
+        except StageError as error:
+            raise SimplifyError(f"pass '{name}' broke the graph: {error}", hint=_LEAVE_OUT.format(name)) from error
         difference = metrics.relative_difference(before, after)
         if not difference <= entry.promise:
             raise SimplifyError(
                 f"pass '{name}' changed the outputs by {difference:.2g} of the largest logit; "
                 f"it promises at most {entry.promise:g}",
-                hint=f"leave '{name}' out of recipe.simplify.passes, and report this graph",
+                hint=_LEAVE_OUT.format(name),
             )
         rows.append(
             PassRow(

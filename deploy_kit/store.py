@@ -7,6 +7,7 @@
       rejected.json                     only after a check that failed
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -78,20 +79,57 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def digest_of(path: Path) -> str:
+    """Hash an artifact: its file, or where it consists of several files of one stem (xml and bin), all of them.
+
+    Returns:
+        The file's own sha256 where there is one; else the sha256 of the lines ``name sha256``, sorted.
+    """
+    parts = parts_of(path)
+    if len(parts) == 1:
+        return sha256_of(path)
+    lines = "".join(f"{part.name} {sha256_of(part)}\n" for part in parts)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def parts_of(path: Path) -> list[Path]:
+    """List the files that belong to an artifact: those beside it with the same stem."""
+    stem = path.name.split(".")[0]
+    beside = (part for part in path.parent.iterdir() if part.name.split(".")[0] == stem and part.is_file())
+    return sorted({path, *beside})
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never half of it."""
+    with _put_in_place(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """Copy a file so that a reader sees the old one or the new one, never half of it."""
+    with _put_in_place(path) as aside:
+        shutil.copyfile(source, aside)
+
+
+@contextlib.contextmanager
+def _put_in_place(path: Path) -> Iterator[Path]:
+    """Give a path to write beside `path`; rename it to `path` once it is whole, or remove it.
+
+    Raises:
+        StoreError: No space, no permission, or a file where a folder should be.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield aside
         aside.replace(path)
     except OSError as error:
         raise _full_or(error, path) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            aside.unlink(missing_ok=True)
 
 
 class Store:
@@ -110,30 +148,32 @@ class Store:
     def path(self, artifact: Artifact) -> Path:
         """Give the artifact's file, once its content is known to be what the passport says."""
         path = self.root / artifact.path
-        if not path.is_file() or sha256_of(path) != artifact.sha256:
+        if not path.is_file() or digest_of(path) != artifact.sha256:
             raise StoreError(
                 f"{path}: missing, or changed since it was made", hint=f"delete '{path.parent}' and run again"
             )
         return path
 
-    def produce(self, cls: type[R], key: Key, make: Callable[[Path, str], R]) -> tuple[R, bool]:
+    def produce(self, cls: type[R], key: Key, make: Callable[[Path, str], R], *, again: bool = False) -> tuple[R, bool]:
         """Give the result kept under `key`, or make and keep it.
 
         Args:
             cls: The result's record class.
             key: What decides the result.
             make: (folder to write files into, that folder's later path within the store) → record.
+            again: Make it even if it is there; the new result takes the old one's place.
 
         Returns:
             The record, and whether it was there already.
         """
         home = self._home(key)
-        kept = self._load(cls, home)
+        kept = None if again else self._load(cls, home)
         if kept is not None:
             self._log(key.stage, home)
             return kept, True
         aside = self.root / f".new-{os.getpid()}-{key.digest[:12]}"
         try:
+            shutil.rmtree(aside, ignore_errors=True)  # of a dead process that had our number
             aside.mkdir()
             record = make(aside, str(home.relative_to(self.root)))
             write_whole(aside / "record.json", codec.canonical(record))
@@ -200,9 +240,18 @@ class Store:
         line = {"stage": stage, "folder": str(home.relative_to(self.root)), "when": time.time(), "recipe": self.recipe}
         try:
             with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write("\n" * self._cut_off() + json.dumps(line) + "\n")
         except OSError as error:
             raise _full_or(error, self.root) from error
+
+    def _cut_off(self) -> bool:
+        """Say whether a full disk has cut the journal's last line off."""
+        journal = self.root / "journal.jsonl"
+        with journal.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
 
     def _sweep(self) -> None:
         """Remove what a killed process left half-written."""

@@ -3,6 +3,7 @@
 Needs the standard library, numpy and the engine's own package. Native code lives and dies here.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -13,11 +14,12 @@ from typing import Any, TextIO
 import numpy as np
 
 from deploy_kit import codec, engines, environment, images, stopwatch
-from deploy_kit.errors import DeployKitError, StageError
+from deploy_kit.errors import DeployKitError, StageError, StoreError
 from deploy_kit.records import Preprocess
 from deploy_kit.wire import Reply, failure, read_job, reply_line
 
 Arguments = dict[str, Any]
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Worker:
@@ -53,7 +55,7 @@ class Worker:
             preprocess = codec.from_json(Preprocess, arguments["preprocess"])
             image_set = images.open_set(arguments["calibration"], preprocess)
             calibration = schemes.stream(source, image_set, preprocess)
-            n_images = image_set.n
+            n_images = calibration.n_images
         scheme.apply(source, Path(arguments["target"]), options, calibration)
         return {"n": n_images, "peak_memory_mib": environment.peak_memory_mib()}
 
@@ -139,6 +141,10 @@ def serve(jobs: TextIO, replies: TextIO) -> None:
             reply = Reply(result=operation(job.arguments))
         except DeployKitError as error:
             reply = failure(error)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            hint = "free some space, or choose another folder with --store" if error.errno in _FULL else ""
+            reply = failure(StoreError(f"{where}{error.strerror or error} (in '{job.op}')", hint=hint))
         except Exception as error:  # noqa: BLE001  # the host must hear of a bug too, with where it happened
             at = traceback.extract_tb(error.__traceback__)[-1]
             text = f"worker: {type(error).__name__} in '{job.op}' at {Path(at.filename).name}:{at.lineno}: {error}"

@@ -65,7 +65,7 @@ class PretendWorker:
     def ask(self, op: str, about: str, **arguments: Any) -> dict[str, Any]:
         self.asked.append((op, about))
         answer = self.answers[op]
-        return answer(arguments) if callable(answer) else answer
+        return answer(arguments | {"about": about}) if callable(answer) else answer
 
 
 class PretendLink:

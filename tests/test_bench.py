@@ -11,7 +11,7 @@ import pytest
 from stand_ins import PretendLink
 
 from deploy_kit import bench, codec, environment
-from deploy_kit.errors import DeployKitError, EngineCrashError, MeasurementError
+from deploy_kit.errors import EngineCrashError, MeasurementError
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact, Bench, Measurement, NotRun
 from deploy_kit.store import Store
@@ -205,14 +205,42 @@ def test_every_worker_is_closed_at_the_end(line: "Line", kept: Store, tmp_path: 
     assert [worker.closed for worker in link.workers] == [True, True]
 
 
+def dying(folder: Path, label: str) -> PretendLink:
+    """Give a link on which one engine dies in its second turn."""
+    turns = Counter[str]()
+
+    def time(arguments: dict[str, Any]) -> dict[str, Any]:
+        turns[arguments["about"]] += 1
+        if label in arguments["about"] and turns[arguments["about"]] == 2:
+            raise EngineCrashError(f"{label}: the worker process died in 'time' with SIGSEGV")
+        return {"samples_ms": [1.0] * arguments["n"]}
+
+    return timing(folder, time=time)
+
+
+def test_an_engine_that_dies_leaves_the_others_their_numbers(line: "Line", kept: Store, tmp_path: Path) -> None:
+    found, _ = bench.run(pair(line), PART, store=kept, link=dying(tmp_path, "int8"))
+
+    assert [(m.label, len(m.samples_ms)) for m in found.measurements] == [("fp32 · onnxruntime", 20)]
+
+
+def test_an_engine_that_dies_has_its_reason_and_no_number(line: "Line", kept: Store, tmp_path: Path) -> None:
+    found, _ = bench.run(pair(line), PART, store=kept, link=dying(tmp_path, "int8"))
+
+    assert [(entry.label, "SIGSEGV" in entry.why) for entry in found.failed] == [("int8 · onnxruntime", True)]
+
+
+def test_a_bench_in_which_an_engine_died_is_not_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
+    bench.run(pair(line), PART, store=kept, link=dying(tmp_path, "int8"))
+
+    assert kept.all(Bench, "bench") == []
+    assert list(kept.root.glob(".new-*")) == []
+
+
 def test_every_worker_is_closed_after_a_crash(line: "Line", kept: Store, tmp_path: Path) -> None:
-    def die(arguments: dict[str, Any]) -> None:
-        raise EngineCrashError("dead")
+    link = dying(tmp_path, "int8")
 
-    link = timing(tmp_path, time=die)
-
-    with pytest.raises(EngineCrashError):
-        bench.run(pair(line), PART, store=kept, link=link)
+    bench.run(pair(line), PART, store=kept, link=link)
 
     assert [worker.closed for worker in link.workers] == [True, True]
 
@@ -222,8 +250,10 @@ def test_an_engine_file_that_changed_is_not_measured(line: "Line", kept: Store, 
     with (kept.root / engine.path).open("ab") as file:
         file.write(b"more")
 
-    with pytest.raises(DeployKitError, match="changed since it was made"):
-        bench.run((engine,), PART, store=kept, link=timing(tmp_path))
+    found, _ = bench.run((engine,), PART, store=kept, link=timing(tmp_path))
+
+    assert found.measurements == ()
+    assert "changed since it was made" in found.failed[0].why
 
 
 def test_a_second_run_is_taken_from_the_store(line: "Line", kept: Store, tmp_path: Path) -> None:

@@ -207,6 +207,14 @@ def test_the_worker_finds_this_package_from_any_folder(tmp_path, monkeypatch):
         assert child.ask("open", "model.xml")["op"] == "open"
 
 
+def test_the_environment_of_the_user_reaches_the_worker(monkeypatch):
+    monkeypatch.setenv("VARIABLE_OF_THE_USER", "42")
+    script = ECHO.replace('"op": job.op', '"op": os.environ["VARIABLE_OF_THE_USER"]')
+
+    with Child(python(script)) as child:
+        assert child.ask("open", "model.xml")["op"] == "42"
+
+
 def test_a_python_path_of_the_user_is_kept(tmp_path, monkeypatch):
     (tmp_path / "module_of_the_user.py").write_text("")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -108,6 +108,10 @@ def test_the_demo_needs_no_file_that_does_not_ship():
     )
 
 
+def test_what_a_recipe_leaves_out_is_not_written():
+    assert "null" not in recipe.dump(recipe.parse(SMALL))
+
+
 # Loading
 
 
@@ -166,6 +170,15 @@ def test_a_file_that_is_no_yaml_is_refused_with_the_line(tmp_path):
     assert message.startswith(f"{tmp_path / 'own.yaml'}: not YAML: ") and "line 2" in message
 
 
+def test_a_file_that_is_no_yaml_hints_to_mend_the_line(tmp_path):
+    (tmp_path / "own.yaml").write_text("name: small\nbench: [1\n")
+
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(str(tmp_path / "own.yaml"))
+
+    assert caught.value.hint == "mend the line it names"
+
+
 def test_yaml_that_builds_objects_is_refused(tmp_path):
     (tmp_path / "own.yaml").write_text("name: !!python/object/apply:os.getcwd []\n")
 
@@ -176,7 +189,7 @@ def test_yaml_that_builds_objects_is_refused(tmp_path):
 def test_a_date_that_does_not_exist_is_refused(tmp_path):
     (tmp_path / "own.yaml").write_text("name: 2025-13-45\n")
 
-    with pytest.raises(RecipeError):
+    with pytest.raises(RecipeError, match=r"own\.yaml: not YAML: month must be in 1\.\.12"):
         recipe.load(str(tmp_path / "own.yaml"))
 
 
@@ -365,7 +378,7 @@ def test_a_word_that_is_no_choice_names_the_nearest():
 def test_limits_of_a_precision_that_does_not_exist_name_it():
     error = refused(changed(["check", "limits", "fp23"], {"min_agreement": 1}))
 
-    assert str(error).startswith("recipe.check.limits: ") and str(error).endswith("'fp23'")
+    assert str(error) == "recipe.check.limits: no precision is called 'fp23'"
 
 
 def test_limits_of_a_precision_that_does_not_exist_name_the_nearest():
@@ -374,8 +387,19 @@ def test_limits_of_a_precision_that_does_not_exist_name_the_nearest():
     assert error.hint == "did you mean 'fp32'?"
 
 
-def test_a_limit_that_is_no_number_is_refused():
-    refused(changed(["check", "limits", "int8", "min_cosine"], float("nan")))
+@pytest.mark.parametrize("limit", ["min_sqnr_db", "min_cosine", "max_error", "min_agreement", "max_drop"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_limit_that_could_never_judge_is_refused(limit, value):
+    error = refused(changed(["check", "limits", "int8", limit], value))
+
+    assert str(error) == f"recipe.check.limits.int8.{limit}: input should be a finite number, found {value}"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_tolerance_that_could_never_judge_is_refused(value):
+    error = refused(changed(["export", "tolerance"], value))
+
+    assert str(error).startswith("recipe.export.tolerance: ")
 
 
 def test_a_date_is_no_plain_value():

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from deploy_kit.errors import RecipeError
 from deploy_kit.records import (
     Artifact,
     CheckpointFacts,
@@ -112,6 +113,10 @@ def test_title_names_no_compression_where_there_is_none():
     assert spec((16, 16, 16), 12, compression=1).title == "DenseNet-B-100 (k = 12)"
 
 
+def test_title_names_compression_without_bottleneck():
+    assert spec((12, 12, 12), 12, stem=16, bottleneck=False).title == "DenseNet-C-40 (k = 12)"
+
+
 def test_title_lists_each_growth_once():
     blocks = tuple(DenseBlock(layers=2, growth=growth, bottleneck=16) for growth in (8, 16, 8))
 
@@ -125,7 +130,37 @@ def test_a_record_cannot_be_changed():
 
 @pytest.mark.parametrize(("color", "channels"), [("gray", 1), ("rgb", 3), ("bgr", 3)])
 def test_channels_follow_from_the_color(color, channels):
-    assert Preprocess(height=1, width=1, color=color, mean=(0.0,), std=(1.0,)).channels == channels
+    preprocess = Preprocess(height=1, width=1, color=color, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+    assert preprocess.channels == channels
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"height": 0}, "expected a size of at least 1×1 px, found 0×6"),
+        ({"width": -1}, "expected a size of at least 1×1 px, found 4×-1"),
+        ({"mean": (0.1, 0.2, 0.3)}, "'gray' needs 1 values of mean and of std, found 3 and 1"),
+        ({"std": ()}, "'gray' needs 1 values of mean and of std, found 1 and 0"),
+        ({"color": "rgb"}, "'rgb' needs 3 values of mean and of std, found 1 and 1"),
+        ({"mean": (math.nan,)}, "expected finite means and positive stds, found (nan,), (1.0,)"),
+        ({"std": (0.0,)}, "expected finite means and positive stds, found (0.0,), (0.0,)"),
+        ({"std": (-1.0,)}, "expected finite means and positive stds, found (0.0,), (-1.0,)"),
+        ({"std": (math.inf,)}, "expected finite means and positive stds, found (0.0,), (inf,)"),
+        ({"resize": 0}, "expected a resize to at least 1 px, found 0"),
+    ],
+)
+def test_preprocessing_that_cannot_be_carried_out_is_refused(change, message):
+    facts = {"height": 4, "width": 6, "color": "gray", "mean": (0.0,), "std": (1.0,)}
+
+    with pytest.raises(RecipeError) as caught:
+        Preprocess(**(facts | change))
+
+    assert str(caught.value) == f"preprocess: {message}"
+
+
+def test_a_resize_to_just_the_size_that_is_cut_out_is_taken():
+    assert Preprocess(height=4, width=6, color="gray", mean=(0.0,), std=(1.0,), resize=6).resize == 6
 
 
 PROOF = Proof(source="engine", counts=(("Conv", "int8", 30), ("Conv", "fp32", 10), ("MatMul", "fp32", 10)))
@@ -250,6 +285,11 @@ def test_nan_keeps_no_limit(fact, limits):
     assert not parity(**{fact: math.nan}, limits=limits).passed
 
 
+@pytest.mark.parametrize("error", [math.nan, math.inf])
+def test_a_logit_that_is_no_number_fails_even_without_limits(error):
+    assert parity(max_error=error).failures == ("a logit is no finite number",)
+
+
 def test_equal_logits_keep_any_sqnr():
     assert parity(sqnr_db=math.inf, limits=Limits(min_sqnr_db=90)).passed
 
@@ -288,6 +328,7 @@ def test_a_limit_missed_by_a_hair_is_told_with_different_numbers():
         (Row(label="a", artifact=None, parity=NotRun(artifact="ab", label="a", why="no GPU")), "not run: no GPU"),
         (Row(label="a", artifact=None, failed="the builder gave up"), "failed: the builder gave up"),
         (Row(label="a", artifact=None, parity=parity(), failed="it crashed"), "failed: it crashed"),
+        (Row(label="a", artifact=None, left_out="nncf is not installed"), "left out: nncf is not installed"),
     ],
 )
 def test_a_verdict_says_what_became_of_an_engine(row, verdict):

@@ -16,7 +16,7 @@ import pytest
 from deploy_kit import store as store_module
 from deploy_kit.errors import BuildError, InputError, StoreError
 from deploy_kit.records import Artifact, Preprocess
-from deploy_kit.store import Entry, Key, Store, sha256_of, write_whole
+from deploy_kit.store import Entry, Key, Store, digest_of, parts_of, sha256_of, write_whole
 
 KEY = Key(stage="quantize", name="int8", inputs=("ab",), options={"symmetric": True}, versions=(("stage", "1"),))
 OTHER = dataclasses.replace(KEY, options={"symmetric": False})
@@ -142,6 +142,28 @@ def test_a_folder_is_no_file(tmp_path):
     assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
 
 
+def test_an_artifact_of_one_file_is_hashed_as_that_file(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"abc")
+    (tmp_path / "record.json").write_bytes(b"{}")
+
+    assert digest_of(tmp_path / "model.onnx") == sha256_of(tmp_path / "model.onnx")
+
+
+def test_an_artifact_of_two_files_is_hashed_by_names_and_contents(tmp_path):
+    (tmp_path / "model.xml").write_bytes(b"graph")
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    lines = f"model.bin {sha256_of(tmp_path / 'model.bin')}\nmodel.xml {sha256_of(tmp_path / 'model.xml')}\n"
+
+    assert digest_of(tmp_path / "model.xml") == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_the_files_of_an_artifact_share_its_stem(tmp_path):
+    for name in ("model.xml", "model.bin", "model.onnx.data", "models.xml", "record.json"):
+        (tmp_path / name).write_bytes(b"")
+
+    assert [part.name for part in parts_of(tmp_path / "model.xml")] == ["model.bin", "model.onnx.data", "model.xml"]
+
+
 # Results
 
 
@@ -151,6 +173,19 @@ def test_a_result_is_made_once(store):
     found = store.produce(Note, KEY, makes("second"))
 
     assert found == (Note(text="first"), True)
+
+
+def test_a_result_is_made_again_where_that_is_asked_for(store):
+    store.produce(Note, KEY, makes("first"))
+
+    assert store.produce(Note, KEY, makes("second"), again=True) == (Note(text="second"), False)
+
+
+def test_a_result_made_again_takes_the_place_of_the_old_one(store):
+    store.produce(Note, KEY, makes("first"))
+    store.produce(Note, KEY, makes("second"), again=True)
+
+    assert store.produce(Note, KEY, makes("third")) == (Note(text="second"), True)
 
 
 def test_a_new_result_is_told_from_one_that_was_there(store):
@@ -243,6 +278,17 @@ def test_an_interrupt_is_passed_on_as_it_is(store, error):
         store.produce(Note, KEY, breaks(error))
 
     assert caught.value is error
+
+
+@pytest.mark.parametrize("error", INTERRUPTS, ids=lambda error: type(error).__name__)
+def test_an_interrupt_while_a_result_is_made_again_keeps_the_old_one(store, error):
+    store.produce(Note, KEY, makes("first"))
+    before = files(store.root)
+
+    with pytest.raises((type(error), StoreError)):
+        store.produce(Note, KEY, breaks(error), again=True)
+
+    assert files(store.root) == before
 
 
 def test_after_an_interrupt_the_result_is_made(store):
@@ -373,6 +419,17 @@ def test_a_file_that_changed_by_one_byte_is_noticed(store):
         store.path(kept)
 
     assert str(caught.value) == f"{store.root / kept.path}: missing, or changed since it was made"
+
+
+def test_a_file_beside_it_that_changed_is_noticed(store):
+    kept = artifact(store)
+    weights = (store.root / kept.path).with_suffix(".bin")
+    weights.write_bytes(b"weights")
+    kept = dataclasses.replace(kept, sha256=digest_of(store.root / kept.path))
+    weights.write_bytes(b"Weights")
+
+    with pytest.raises(StoreError, match="missing, or changed since it was made"):
+        store.path(kept)
 
 
 def test_a_file_that_is_gone_is_noticed(store):
@@ -546,6 +603,14 @@ def test_a_text_file_leaves_nothing_beside_it(tmp_path):
     write_whole(tmp_path / "report.md", "text")
 
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_who_reads_while_a_text_file_is_written_sees_the_old_one_whole(tmp_path):
+    write_whole(tmp_path / "report.md", "old")
+
+    with (tmp_path / "report.md").open() as reader:
+        write_whole(tmp_path / "report.md", "new")
+        assert reader.read() == "old"
 
 
 def test_a_full_disk_leaves_the_old_text(tmp_path, monkeypatch):

@@ -19,9 +19,13 @@ from deploy_kit.store import Store
 _DOUBLE, _FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
 
 
-@functools.cache
 def exported(exporter: str = "dynamo", dynamic: bool = False) -> tuple[Exported, bytes]:
-    """Export the tiny DenseNet: its record, and the bytes of its ONNX file."""
+    """Export the tiny DenseNet, once a session: its record, and the bytes of its ONNX file."""
+    return _exported(exporter, dynamic)
+
+
+@functools.cache
+def _exported(exporter: str, dynamic: bool) -> tuple[Exported, bytes]:
     with tempfile.TemporaryDirectory() as folder, devices.connect(devices.LOCAL) as link:
         recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
         part = recipe.export.model_copy(update={"exporter": exporter, "dynamic": dynamic})
@@ -31,7 +35,7 @@ def exported(exporter: str = "dynamo", dynamic: bool = False) -> tuple[Exported,
 
 @functools.cache
 def simplified() -> tuple[Simplified, bytes]:
-    """Simplify the exported graph with all passes: its record, and the bytes of its ONNX file."""
+    """Simplify the exported graph with all passes, once a session: its record, and the bytes of its ONNX file."""
     with tempfile.TemporaryDirectory() as folder, devices.connect(devices.LOCAL) as link:
         recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
         raw, data = exported()
@@ -42,6 +46,11 @@ def simplified() -> tuple[Simplified, bytes]:
 def exported_model(exporter: str = "dynamo", dynamic: bool = False) -> ir.Model:
     """Give the exported graph, a fresh one at each call."""
     return ir.serde.deserialize_model(onnx.load_from_string(exported(exporter, dynamic)[1]))
+
+
+def simplified_model() -> ir.Model:
+    """Give the simplified graph, a fresh one at each call."""
+    return ir.serde.deserialize_model(onnx.load_from_string(simplified()[1]))
 
 
 def reread(model: ir.Model) -> ir.Model:

@@ -2,9 +2,12 @@
 
 import json
 import pickle
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,32 @@ from deploy_kit.records import Preprocess
 FACTS_KEY = "deploykit.densenet"
 PREPROCESS_KEY = "deploykit.preprocess"
 _LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
+_GIVE = "give a file that torch.save or safetensors wrote, or an ONNX file"
+_AGAIN = "it may be cut off: get it again"
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")
-# First bytes → what a file is that holds no checkpoint this version reads.
+# First bytes, in lower case and without white space before them → what a file is that this version does not read.
 _FOREIGN = (
-    (b"", "an empty file"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to (run `git lfs pull`)"),
-    (b"\x89HDF\r\n", "an HDF5 file"),
-    (b"<!DOCTYPE", "an HTML page, not the download it was meant to be"),
+    (b"\x89hdf\r\n", "an HDF5 file"),
+    (b"<!doctype", "an HTML page, not the download it was meant to be"),
     (b"<html", "an HTML page, not the download it was meant to be"),
     (b"\x80", "a plain pickle"),
 )
+# What torch's reader raises on bytes that are not what they should be, seen by cutting and flipping files.
+_BROKEN = (
+    RuntimeError, EOFError, ValueError, OSError, LookupError, AssertionError, TypeError, AttributeError, ImportError,
+    OverflowError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_REFUSED = re.compile(r"\bGLOBAL:? ([\w.]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a file states of its architecture; None where it is silent."""
+
+    stem_stride: int | None = None
+    stem_pool: bool | None = None
+    eps: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +57,14 @@ class Contents:
     Attributes:
         kind: The container, e.g. ``safetensors``.
         tensors: By name.
-        facts: Facts of the architecture that the file states, e.g. ``{"stem_stride": 1}``.
+        facts: Facts of the architecture that the file states.
         preprocess: If the file states it.
         remarks: What was chosen while reading.
     """
 
     kind: str
     tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = Facts()
     preprocess: Preprocess | None = None
     remarks: tuple[str, ...] = ()
 
@@ -63,15 +82,14 @@ def read(path: Path) -> Contents:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", hint="check the path") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}", hint="give a file") from error
     if head[8:9] == b"{":
         return _read_safetensors(path)
     if head.startswith(b"PK\x03\x04") or head.startswith(_LEGACY_MAGIC):
         return _read_torch(path, zipped=head.startswith(b"PK"))
-    for magic, what in _FOREIGN:
-        if (magic and head.startswith(magic)) or not (magic or head):
-            raise CheckpointError(f"{path}: expected a torch or safetensors checkpoint, found {what}")
-    raise CheckpointError(f"{path}: expected a torch or safetensors checkpoint, found neither")
+    plain = head.lstrip().lower()
+    found = next((what for magic, what in _FOREIGN if plain.startswith(magic)), "neither" if head else "an empty file")
+    raise CheckpointError(f"{path}: expected a torch or safetensors checkpoint, found {found}", hint=_GIVE)
 
 
 def _read_safetensors(path: Path) -> Contents:
@@ -82,11 +100,16 @@ def _read_safetensors(path: Path) -> Contents:
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from error
     try:
-        facts = json.loads(metadata.get(FACTS_KEY, "{}"))
-        stated = json.loads(metadata[PREPROCESS_KEY]) if PREPROCESS_KEY in metadata else None
+        stated = {key: json.loads(metadata[key]) for key in (FACTS_KEY, PREPROCESS_KEY) if key in metadata}
     except ValueError as error:
         raise CheckpointError(f"{path}: its metadata is not JSON: {error}") from error
-    preprocess = codec.from_json(Preprocess, stated, f"{path}: {PREPROCESS_KEY}") if stated else None
+    facts = codec.from_json(Facts, stated.get(FACTS_KEY, {}), f"{path}: {FACTS_KEY}")
+    for name in ("stem_stride", "eps"):
+        value = getattr(facts, name)
+        if value is not None and not value > 0:
+            raise CheckpointError(f"{path}: {FACTS_KEY}.{name}: expected more than 0, found {value}")
+    where = f"{path}: {PREPROCESS_KEY}"
+    preprocess = codec.from_json(Preprocess, stated[PREPROCESS_KEY], where) if PREPROCESS_KEY in stated else None
     return Contents(kind="safetensors", tensors=tensors, facts=facts, preprocess=preprocess)
 
 
@@ -96,13 +119,15 @@ def _read_torch(path: Path, *, zipped: bool) -> Contents:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = str(error).strip().splitlines()[0]
+        name = _REFUSED.search(str(error))
         raise CheckpointError(
-            f"{path}: holds more than tensors, and reading it would run its code: {first}",
+            f"{path}: holds more than tensors, and reading it would run its code"
+            + (f": it asks for '{name[1]}'" if name else ""),
             hint="save the tensors alone where the model is at hand: torch.save(model.state_dict(), 'weights.pth')",
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole torch checkpoint: {error}") from error
+    except _BROKEN as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: not a whole torch checkpoint: {reason}", hint=_AGAIN) from error
     tensors, remark = _state_dict(data, path)
     remarks = (f"weights taken from '{remark}'",) if remark else ()
     return Contents(kind="torch zip" if zipped else "torch legacy", tensors=tensors, remarks=remarks)
@@ -113,8 +138,8 @@ def _verify_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole file: {error}", hint="it may be cut off: get it again") from error
+    except _BROKEN as error:
+        raise CheckpointError(f"{path}: not a whole file: {error}", hint=_AGAIN) from error
     if broken:
         raise CheckpointError(f"{path}: '{broken}' inside it is damaged", hint="get the file again")
 
@@ -130,4 +155,7 @@ def _state_dict(data: Any, path: Path) -> tuple[dict[str, Tensor], str]:
             if sum(tensor.dim() >= 3 for tensor in tensors.values()) >= 4:
                 return tensors, key
     found = ", ".join(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
-    raise CheckpointError(f"{path}: expected a state dict with convolutions, found {found or 'nothing'}")
+    raise CheckpointError(
+        f"{path}: expected a state dict with convolutions, found {found or 'nothing'}",
+        hint="save the weights where the model is at hand: torch.save(model.state_dict(), 'weights.pth')",
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deploy_kit.checkpoint.container import Contents
+from deploy_kit.checkpoint.container import Contents, Facts
 from deploy_kit.errors import CheckpointError
 from deploy_kit.records import DenseBlock, DenseNetSpec
 
@@ -39,8 +39,8 @@ def parse(contents: Contents, where: str) -> Parsed:
     """
     tensors, remarks = _canonical(contents.tensors, where)
     blocks = _blocks(tensors, where)
-    facts, sources = _facts(tensors, contents.facts)
-    stem, head = _tensor(tensors, "features.conv0.weight", where), _tensor(tensors, "classifier.weight", where)
+    stem, head = _weight(tensors, "features.conv0.weight", 4, where), _weight(tensors, "classifier.weight", 2, where)
+    facts, sources = _facts(stem.shape[2], contents.facts)
     spec = DenseNetSpec(
         in_channels=stem.shape[1],
         classes=head.shape[0],
@@ -49,7 +49,8 @@ def parse(contents: Contents, where: str) -> Parsed:
         stem_norm="features.norm0.weight" in tensors,
         blocks=blocks,
         transitions=tuple(
-            _tensor(tensors, f"features.transition{i + 1}.conv.weight", where).shape[0] for i in range(len(blocks) - 1)
+            _weight(tensors, f"features.transition{i + 1}.conv.weight", 4, where).shape[0]
+            for i in range(len(blocks) - 1)
         ),
         sources=sources,
         **facts,
@@ -75,6 +76,9 @@ def _canonical(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Ten
         if not name.startswith(prefix):
             outside.append(name)
             continue
+        if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+            what = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})".replace("torch.", "")
+            raise CheckpointError(f"{where}: {name}: expected a dense floating-point tensor, found {what}")
         short, count = _LEGACY.subn(r"\1\2.", name.removeprefix(prefix))
         renamed += count
         widened += tensor.dtype in (torch.float16, torch.bfloat16)
@@ -102,18 +106,15 @@ def _blocks(tensors: Mapping[str, Tensor], where: str) -> tuple[DenseBlock, ...]
         if missing:
             raise CheckpointError(f"{where}: block {block} lacks denselayer{min(missing)} of {max(found)}")
         first = f"features.denseblock{block}.denselayer1"
-        narrow = tensors[f"{first}.conv1.weight"]
-        bottleneck = narrow.shape[0] if f"{first}.conv2.weight" in tensors else None
-        growth = narrow.shape[0] if bottleneck is None else tensors[f"{first}.conv2.weight"].shape[0]
+        narrow, wide = f"{first}.conv1.weight", f"{first}.conv2.weight"
+        bottleneck = _weight(tensors, narrow, 4, where).shape[0] if wide in tensors else None
+        growth = _weight(tensors, narrow if bottleneck is None else wide, 4, where).shape[0]
         blocks.append(DenseBlock(layers=len(found), growth=growth, bottleneck=bottleneck))
     return tuple(blocks)
 
 
-def _facts(
-    tensors: Mapping[str, Tensor], stated: Mapping[str, Any]
-) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+def _facts(kernel: int, stated: Facts) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
     """Decide what shapes cannot say: the file's own word, else torchvision's convention."""
-    kernel = tensors["features.conv0.weight"].shape[2]
     conventions: dict[str, tuple[Any, str]] = {
         "stem_stride": (2 if kernel == 7 else 1, "convention: 2 for a 7×7 stem, 1 for a smaller one"),
         "stem_pool": (kernel == 7, "convention: a 7×7 stem is followed by a pool"),
@@ -121,8 +122,9 @@ def _facts(
     }
     values, sources = {}, []
     for name, (default, convention) in conventions.items():
-        values[name] = stated.get(name, default)
-        sources.append((name, "stated in the file" if name in stated else convention))
+        said = getattr(stated, name)
+        values[name] = default if said is None else said
+        sources.append((name, convention if said is None else "stated in the file"))
     return values, tuple(sources)
 
 
@@ -147,10 +149,13 @@ def _complete(tensors: dict[str, Tensor], spec: DenseNetSpec, where: str) -> dic
     return tensors | counters
 
 
-def _tensor(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
+def _weight(tensors: Mapping[str, Tensor], name: str, rank: int, where: str) -> Tensor:
     if name not in tensors:
         raise CheckpointError(f"{where}: '{name}' is missing")
-    return tensors[name]
+    tensor = tensors[name]
+    if tensor.dim() != rank:
+        raise CheckpointError(f"{where}: {name}: expected {rank} axes, found shape {list(tensor.shape)}")
+    return tensor
 
 
 def _listed(names: list[str]) -> str:

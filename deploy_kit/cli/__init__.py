@@ -6,6 +6,7 @@
 A command is a file of this folder with ``COMMAND``; it imports what it needs when it is called.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -55,8 +56,29 @@ def build_app() -> typer.Typer:
 
     commands = [(name, CATALOGUE.get(name)) for name in CATALOGUE.names()]
     for name, command in sorted(commands, key=lambda pair: pair[1].order):
-        app.command(name)(command.call)
+        app.command(name)(_guarded(command.call))
     return app
+
+
+def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let an interrupt and a closed pipe through to `main`: typer would end them with codes of its own."""
+
+    @functools.wraps(call)
+    def guarded(*arguments: Any, **options: Any) -> Any:
+        try:
+            return call(*arguments, **options)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise _Ended(error) from error
+
+    return guarded
+
+
+class _Ended(Exception):  # noqa: N818  # it carries another exception past typer
+    """The command was ended from outside."""
+
+    def __init__(self, by: BaseException) -> None:
+        super().__init__()
+        self.by = by
 
 
 def _version(asked: bool) -> None:
@@ -74,11 +96,11 @@ def main() -> None:
     except DeployKitError as error:
         _say(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except _Ended as ended:
+        if isinstance(ended.by, KeyboardInterrupt):
+            sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
+            sys.exit(130)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: what Python would still flush goes nowhere
         sys.exit(141)
     except Exception:  # noqa: BLE001  # the one place that turns a bug into exit code 70
         import traceback

@@ -1,6 +1,5 @@
 """What single steps share: the recipe in force, the newest fitting result, a copy for the user."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from deploy_kit.errors import DeviceError, InputError, RequestError, UnknownName
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records import Artifact, Exported, Simplified
-from deploy_kit.store import Store, write_whole
+from deploy_kit.store import Store, copy_whole, parts_of, write_whole
 
 DEMO, DEFAULT = "demo", "default"
 
@@ -56,6 +55,8 @@ def changed(base: Recipe, asked: Asked) -> Recipe:
         data["quantize"]["calibration"] = asked.calibration
     if asked.images is not None:
         data["check"]["images"] = asked.images
+    if asked.model is not None:
+        data["source"]["checkpoint"] = str(asked.model)
     return recipe.parse(data)
 
 
@@ -151,17 +152,13 @@ def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -
     if run.store.rejected(artifact):
         raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
     source = run.store.path(artifact)
+    if out.is_dir():
+        raise InputError(f"{out}: expected a file to write, found a folder", hint=f"--out {out / source.name}")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder", hint=f"mkdir -p {out.parent}")
-    partners = [file for file in source.parent.iterdir() if file.stem == source.stem]
-    for file in partners:
-        target = out.with_suffix(file.suffix) if len(partners) > 1 else out
-        aside = target.with_name(f".{target.name}.new")
-        try:
-            shutil.copyfile(file, aside)
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+    parts = parts_of(source)
+    for part in parts:
+        copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
     passport = (source.parent / "record.json").read_text(encoding="utf-8")
     write_whole(out.with_suffix(out.suffix + ".passport.json"), passport)
     console.say(f"copied to {out}, passport beside it")

@@ -27,6 +27,7 @@ def bench(
     from deploy_kit import recipe as recipes
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, table
+    from deploy_kit.errors import StageError
     from deploy_kit.records import Artifact, Row
     from deploy_kit.report import cells
 
@@ -39,6 +40,8 @@ def bench(
         newest = _steps.newest_engine(run, console)
         engines = pipeline.distinct(run.store.all(Artifact, "build")) if all_engines else (newest,)
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
+        if made.failed:
+            raise StageError(f"{made.failed[0].label}: {made.failed[0].why}")
         if not made.measurements:
             raise _steps.not_run(made.not_run[0].label, made.not_run[0].why)
         if reused:

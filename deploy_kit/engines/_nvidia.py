@@ -66,8 +66,6 @@ def _hint(words: str) -> str:
         return "it takes symmetric int8 only: deploykit quantize --scheme int8_ort --symmetric"
     if "Int32" in words and "DequantizeLinear" in words:
         return "it takes no quantized biases: deploykit quantize --scheme int8_ort --symmetric"
-    if "BatchNormalization" in words:
-        return "it takes no quantized BatchNormalization parameters: deploykit quantize --scheme int8_ort --symmetric"
     return ""
 
 

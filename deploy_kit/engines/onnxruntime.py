@@ -58,13 +58,16 @@ def _session_options(runtime: Any, options: Options) -> Any:
 
 def _load(path: Path, settings: Any) -> Any:
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
+    states = runtime.capi.onnxruntime_pybind11_state
+    own: tuple[type[Exception], ...] = (RuntimeError, ValueError)
+    own += tuple(found for found in vars(states).values() if isinstance(found, type) and issubclass(found, Exception))
     try:
         session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-    except runtime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
+    except states.InvalidProtobuf as error:
         raise InputError(
             f"{path}: not a whole ONNX file: {error}", hint="export it again; the file may be cut off"
         ) from error
-    except (RuntimeError, ValueError) as error:
+    except own as error:
         raise BuildError(f"{path}: ONNX Runtime cannot load it: {error}") from error
     used = session.get_providers()
     if used[0] != "CPUExecutionProvider":

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from deploy_kit.engines import Engine, Session
 from deploy_kit.errors import BuildError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
+
+_Q_DQ_OPSET = 19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,7 @@ def build(onnx_file: Path, folder: Path, options: Options) -> None:
 
 def prove_precision(path: Path, options: Options) -> Proof:
     """Count the graph's own convolutions: those fed by DequantizeLinear stand for int8, though computed in float."""
-    onnx = need("onnx", by="engine 'reference'")
-    graph = onnx.load(path).graph
+    graph = _load(path).graph
     maker = {name: node.op_type for node in graph.node for name in node.output}
     weights = {tensor.name: tensor.data_type for tensor in graph.initializer}
     dtypes = {1: "fp32", 10: "fp16", 16: "bf16"}
@@ -48,14 +50,30 @@ def prove_precision(path: Path, options: Options) -> Proof:
     )
 
 
+def _load(path: Path) -> Any:
+    onnx = need("onnx", by="engine 'reference'")
+    try:
+        return onnx.load(path)
+    except (need("google.protobuf.message", by="engine 'reference'").DecodeError, ValueError, OSError) as error:
+        raise BuildError(f"{path}: cannot be read as ONNX: {error}") from error
+
+
+def _with_q_dq(model: Any) -> Any:
+    """Raise a quantized graph to the first operator set whose DequantizeLinear the evaluator has."""
+    quantized = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+    default = next(entry.version for entry in model.opset_import if not entry.domain)
+    if not quantized or default >= _Q_DQ_OPSET:
+        return model
+    return need("onnx.version_converter", by="engine 'reference'").convert_version(model, _Q_DQ_OPSET)
+
+
 class _ReferenceSession:
     """The evaluator behind the `Session` seam."""
 
     def __init__(self, path: Path) -> None:
-        onnx = need("onnx", by="engine 'reference'")
         reference = need("onnx.reference", by="engine 'reference'")
-        model = onnx.load(path)
-        self._evaluator = reference.ReferenceEvaluator(model)
+        model = _load(path)
+        self._evaluator = reference.ReferenceEvaluator(_with_q_dq(model))
         entry = model.graph.input[0]
         self._input = entry.name
         self.batch = entry.type.tensor_type.shape.dim[0].dim_value

@@ -41,7 +41,7 @@ def _refusal(norm: ir.Node) -> str:
         return "the convolution feeds others too"
     if norm.attributes.get_int("training_mode"):
         return "it is in training mode"
-    constants = [*norm.inputs[1:5], *conv.inputs[1:]]
+    constants = [*norm.inputs[1:5], conv.inputs[1], *filter(None, conv.inputs[2:])]
     if any(value is None or value.const_value is None for value in constants):
         return "a parameter is not a constant"
     return ""
@@ -54,17 +54,22 @@ def _fold(model: ir.Model, norm: ir.Node) -> None:
     gamma, beta, mean, variance = (_array(value) for value in norm.inputs[1:5])
     scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
     weight = _array(conv.inputs[1])
-    bias = _array(conv.inputs[2]) if len(conv.inputs) > 2 else np.zeros_like(mean)
-    stem = conv.outputs[0].name
+    bias = _array(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else np.zeros_like(mean)
+    assert conv.inputs[1] is not None
+    dtype, stem = conv.inputs[1].dtype or ir.DataType.FLOAT, conv.outputs[0].name
     folded = (
-        _initializer(model, f"{stem}.weight", weight * scale.reshape(-1, *[1] * (weight.ndim - 1))),
-        _initializer(model, f"{stem}.bias", (bias - mean) * scale + beta),
+        _initializer(model, f"{stem}.weight", weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), dtype),
+        _initializer(model, f"{stem}.bias", (bias - mean) * scale + beta, dtype),
     )
     conv.resize_inputs(3)
     for index, value in enumerate(folded, start=1):
         conv.replace_input_with(index, value)
+    name = norm.outputs[0].name
+    is_output = norm.outputs[0].is_graph_output()
     norm.outputs[0].replace_all_uses_with(conv.outputs[0], replace_graph_outputs=True)
     model.graph.remove(norm, safe=True)
+    if is_output:
+        conv.outputs[0].name = name
 
 
 def _array(value: ir.Value | None) -> np.ndarray:
@@ -74,9 +79,13 @@ def _array(value: ir.Value | None) -> np.ndarray:
     return np.asarray(value.const_value.numpy(), np.float64)
 
 
-def _initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(array.astype(np.float32), name=name)
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(array.shape))
+def _initializer(model: ir.Model, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
+    """Register a constant under `name`, or under the next free name like it."""
+    taken, number = name, 1
+    while taken in model.graph.initializers:
+        taken, number = f"{name}.{number}", number + 1
+    tensor = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=taken)
+    value = ir.Value(name=taken, const_value=tensor, type=ir.TensorType(dtype), shape=ir.Shape(array.shape))
     model.graph.register_initializer(value)
     return value
 

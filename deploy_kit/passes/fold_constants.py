@@ -14,7 +14,7 @@ def apply(model: ir.Model) -> Outcome:
     """Fold to a fixed point; counts the nodes that are gone."""
     before = len(model.graph)
     optimizer.fold_constants(model)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.RemoveUnusedNodesPass()(model)
     return Outcome(fired=before - len(model.graph))
 

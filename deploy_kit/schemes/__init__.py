@@ -20,11 +20,13 @@ class Calibration:
 
     Attributes:
         n_batches: How many batches `batches` gives.
+        n_images: How many images these are.
         input_name: The graph's input.
         batches: Gives (N, C, H, W) float32 batches of the graph's size, each time from the start.
     """
 
     n_batches: int
+    n_images: int
     input_name: str
     batches: Callable[[], Iterator[np.ndarray]]
 
@@ -58,13 +60,15 @@ def stream(source: Path, image_set: ImageSet, preprocess: Preprocess) -> Calibra
     """
     model = graph.load(source)
     graph.expect_input(model, preprocess, source)
-    spec = graph.specs(tuple(model.graph.inputs))[0]
+    spec = graph.specs(graph.inputs(model))[0]
     size = spec.shape[0] if isinstance(spec.shape[0], int) else 1
     n_batches = image_set.n // size
     if not n_batches:
         raise InputError(f"{image_set.name}: {image_set.n} images, fewer than the graph's batch of {size}")
     used = image_set.first(n_batches * size)
-    return Calibration(n_batches=n_batches, input_name=spec.name, batches=lambda: used.batches(preprocess, size))
+    return Calibration(
+        n_batches=n_batches, n_images=used.n, input_name=spec.name, batches=lambda: used.batches(preprocess, size)
+    )
 
 
 CATALOGUE: Catalogue[Scheme] = Catalogue(__name__, "SCHEME", "quantization scheme")

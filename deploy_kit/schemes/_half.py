@@ -1,12 +1,13 @@
 """What FP16 and BF16 share: every float32 weight and activation becomes half, the input and output stay float32."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from deploy_kit import graph
 from deploy_kit.errors import QuantizeError
@@ -29,6 +30,7 @@ def convert(source: Path, target: Path, dtype: ir.DataType) -> None:
     model = graph.load(source)
     if dtype == ir.DataType.BFLOAT16 and graph.opset(model) < _BF16_OPSET:
         model = _raised(model, source)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     for name, value in tuple(model.graph.initializers.items()):
         if value.dtype == ir.DataType.FLOAT:
             value.const_value = _narrowed(name, value, dtype, source)
@@ -63,10 +65,10 @@ def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path) -> i
         narrow = wide.astype(dtype.numpy())
     if not np.isfinite(narrow.astype(np.float32)).all():
         largest = float(np.abs(wide).max())
-        limit = 65504 if dtype == ir.DataType.FLOAT16 else math.inf
+        limit = float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]  # no types
         raise QuantizeError(
             f"{source}: weight '{name}' reaches {largest:g}, and {dtype.name.lower()} ends at {limit:g}",
-            hint="use --bf16, which has float32's range",
+            hint="use --bf16, which has float32's range" if dtype == ir.DataType.FLOAT16 else "keep this graph in fp32",
         )
     value.dtype = dtype
     return ir.Tensor(narrow, dtype=dtype, name=name)

@@ -47,10 +47,19 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
             fast_bias_correction=True,
             advanced_parameters=_advanced(nncf, options),
         )
-    except (RuntimeError, ValueError, nncf.InternalError) as error:
-        raise QuantizeError(f"{source}: NNCF failed: {error}") from error
+    except _errors() as error:
+        raise QuantizeError(
+            f"{source}: NNCF failed: {error}", hint="simplify the graph first, or use the scheme int8_ort"
+        ) from error
     onnx.save(typed, target)
     onnx.checker.check_model(str(target), full_check=True)
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """List what NNCF raises: its own exceptions have no common root."""
+    module = vars(need("nncf.errors", by="scheme 'int8_nncf'"))
+    own = [found for found in module.values() if isinstance(found, type) and issubclass(found, Exception)]
+    return (RuntimeError, ValueError, *own)
 
 
 class _Stream:

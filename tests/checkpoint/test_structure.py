@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deploy_kit import checkpoint
 from deploy_kit.checkpoint import structure
-from deploy_kit.checkpoint.container import Contents
+from deploy_kit.checkpoint.container import Contents, Facts
 from deploy_kit.checkpoint.model import DenseNet
 from deploy_kit.errors import CheckpointError
 from deploy_kit.records import DenseBlock, DenseNetSpec
@@ -33,7 +33,7 @@ def weights(spec: DenseNetSpec = TINY_SPEC) -> dict[str, Tensor]:
 
 
 def parse(tensors: dict[str, Tensor], facts: dict[str, Any] | None = None) -> structure.Parsed:
-    contents = Contents(kind="test", tensors=tensors, facts=STATED if facts is None else facts)
+    contents = Contents(kind="test", tensors=tensors, facts=Facts(**(STATED if facts is None else facts)))
     return structure.parse(contents, "file")
 
 

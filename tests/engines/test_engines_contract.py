@@ -159,24 +159,15 @@ def test_proof_shows_every_convolution_in_int8(name: str, line: "Line") -> None:
 
 
 @running_engine
-def test_settings_are_recorded_in_words(name: str, line: "Line") -> None:
-    built = line.built("fp32", name)
-
-    with line.link.worker() as worker:
-        opened = worker.ask("open", name, engine=name, path=str(line.store.path(built)), options={})
-
-    assert opened["settings"]
-    assert all(isinstance(value, str) and value for value in opened["settings"].values())
-
-
-@running_engine
-def test_a_static_batch_is_told_on_opening(name: str, line: "Line") -> None:
+def test_opening_tells_the_static_batch_and_the_settings_in_words(name: str, line: "Line") -> None:
     built = line.built("fp32", name)
 
     with line.link.worker() as worker:
         opened = worker.ask("open", name, engine=name, path=str(line.store.path(built)), options={})
 
     assert opened["batch"] == line.lean.inputs[0].shape[0]
+    assert opened["settings"]
+    assert all(isinstance(value, str) and value for value in opened["settings"].values())
 
 
 @running_engine

@@ -137,38 +137,48 @@ def test_a_plan_without_text_proves_nothing_and_says_so(tmp_path: Path) -> None:
     assert (proof.counts, "no readable text" in proof.remark) == ((), True)
 
 
-def test_a_zero_point_is_refused_with_the_way_out(line: "Line", with_zero_point: Path, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="zero point") as caught:
-        plan(line, with_zero_point, tmp_path, compute_capabilities=["8.9"])
-
-    assert "symmetric int8 only" in caught.value.hint
-    assert "quantize --scheme int8_ort --symmetric" in caught.value.hint
-
-
-def test_an_int32_bias_is_refused_with_the_way_out(line: "Line", with_int32_biases: Path, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="Int32") as caught:
-        plan(line, with_int32_biases, tmp_path, compute_capabilities=["8.9"])
-
-    assert "no quantized biases" in caught.value.hint
-    assert "quantize --scheme int8_ort --symmetric" in caught.value.hint
+@pytest.fixture(scope="module")
+def refusal(line: "Line", with_zero_point: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[BuildError, Path]:
+    """What is said of a zero point, and the folder that the plan was for."""
+    folder = tmp_path_factory.mktemp("refused")
+    with pytest.raises(BuildError) as caught:
+        plan(line, with_zero_point, folder, compute_capabilities=["8.9"])
+    return caught.value, folder
 
 
-def test_a_refusal_names_the_node(line: "Line", with_int32_biases: Path, tmp_path: Path) -> None:
+def test_a_zero_point_is_refused_with_the_way_out(refusal: tuple[BuildError, Path]) -> None:
+    error, _ = refusal
+
+    assert "zero point" in str(error)
+    assert "symmetric int8 only" in error.hint
+    assert "quantize --scheme int8_ort --symmetric" in error.hint
+
+
+def test_the_words_of_the_parser_reach_the_user_whole(refusal: tuple[BuildError, Path], with_zero_point: Path) -> None:
+    error, _ = refusal
+
+    for words in parser_words(with_zero_point):
+        assert words in str(error)
+
+
+def test_a_refusal_writes_no_plan(refusal: tuple[BuildError, Path]) -> None:
+    _, folder = refusal
+
+    assert list(folder.iterdir()) == []
+
+
+def test_an_int32_bias_is_refused_by_its_node_and_with_the_way_out(
+    line: "Line", with_int32_biases: Path, tmp_path: Path
+) -> None:
     nodes = onnx.load(with_int32_biases).graph.node
     names = [node.name for node in nodes if node.op_type == "DequantizeLinear" and "bias" in node.input[0]]
 
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(BuildError, match="Int32") as caught:
         plan(line, with_int32_biases, tmp_path, compute_capabilities=["8.9"])
 
     assert any(f"node '{name}' (DequantizeLinear): " in str(caught.value) for name in names)
-
-
-def test_the_words_of_the_parser_reach_the_user_whole(line: "Line", with_zero_point: Path, tmp_path: Path) -> None:
-    with pytest.raises(BuildError) as caught:
-        plan(line, with_zero_point, tmp_path, compute_capabilities=["8.9"])
-
-    for words in parser_words(with_zero_point):
-        assert words in str(caught.value)
+    assert "no quantized biases" in caught.value.hint
+    assert "quantize --scheme int8_ort --symmetric" in caught.value.hint
 
 
 def test_the_demos_asymmetric_scheme_is_refused(line: "Line", tmp_path: Path) -> None:
@@ -176,13 +186,6 @@ def test_the_demos_asymmetric_scheme_is_refused(line: "Line", tmp_path: Path) ->
         plan(line, line.store.path(line.graph("int8")), tmp_path, compute_capabilities=["8.9"])
 
     assert "--symmetric" in caught.value.hint
-
-
-def test_a_refusal_writes_no_plan(line: "Line", with_zero_point: Path, tmp_path: Path) -> None:
-    with pytest.raises(BuildError):
-        plan(line, with_zero_point, tmp_path, compute_capabilities=["8.9"])
-
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_capability_is_named_with_the_known_ones(line: "Line", tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -25,7 +24,8 @@ from deploy_kit.schemes import Calibration, int8_ort
 from deploy_kit.schemes.int8_ort import Options
 
 N_IMAGES = 40  # three chunks: 16, 16 and 8
-CHUNKS = {"first chunk": 3, "middle chunk": 20, "last chunk": 39}
+# Where a chunk begins, where another does, and the very last image.
+CHUNKS = {"first chunk": 0, "middle chunk": 16, "last chunk": 39}
 CONV = "g (float[1,1,6,6] x) => (float[1,2,6,6] y) { c = Conv<pads=[1,1,1,1]>(x, w) y = Relu(c) }"
 KERNEL = np.random.default_rng(2).standard_normal((2, 1, 3, 3), np.float32)
 # Runs in a process of its own: peak memory never shrinks. Arguments: folder, images, method, images of a chunk.
@@ -52,7 +52,7 @@ def small_images(extreme_at: int) -> np.ndarray:
 
 
 def calibration_of(x: np.ndarray) -> Calibration:
-    return Calibration(n_batches=len(x), input_name="x", batches=lambda: iter(x))
+    return Calibration(n_batches=len(x), n_images=len(x), input_name="x", batches=lambda: iter(x))
 
 
 @pytest.fixture
@@ -120,11 +120,12 @@ def test_range_of_an_activation_is_the_true_one_over_all_images(extreme_at: int,
 @pytest.mark.parametrize("extreme_at", CHUNKS.values(), ids=CHUNKS)
 def test_percentiles_are_those_of_all_images(extreme_at: int, source: Path) -> None:
     x = small_images(extreme_at)
+    x[extreme_at, 0, 0] = np.linspace(-9, 7, 36).reshape(6, 6)
 
     ranges = int8_ort.observe(source, Options(method="percentile"), calibration_of(x))
 
-    bin_width = 2 * 9 / 2048
-    np.testing.assert_allclose(ends(ranges["x"]), [-9, 7], atol=bin_width)
+    # A merge of histograms may lose the outermost number itself, and then the next one stands for it.
+    np.testing.assert_allclose(ends(ranges["x"]), [-9, 7], atol=1.1 * 16 / 35)
 
 
 @pytest.mark.parametrize("extreme_at", CHUNKS.values(), ids=CHUNKS)
@@ -227,13 +228,16 @@ def test_symmetric_biases_stay_float(quantized: Callable[..., ir.Model]) -> None
     assert biases and all(constant(bias).dtype == np.float32 for bias in biases)
 
 
-def test_symmetric_gives_each_quantized_reader_a_pair_of_its_own(quantized: Callable[..., ir.Model]) -> None:
-    model = quantized(symmetric=True)
+@pytest.mark.parametrize(("symmetric", "n_pairs"), [(False, 1), (True, 2)])
+def test_symmetric_gives_each_reader_a_pair_of_its_own(symmetric: bool, n_pairs: int, tmp_path: Path) -> None:
+    text = "g (float[1,1,6,6] x) => (float[1,2,6,6] y) { a = Conv(x, w) b = Conv(x, w) y = Sub(a, b) }"
+    graph.save(tiny_graphs.parse(text, w=np.ones((2, 1, 1, 1))), tmp_path / "source.onnx")
 
-    pairs = [node.inputs[0].producer() for node in nodes(model, "Conv", "Gemm", "AveragePool")]
+    calibration = calibration_of(small_images(0))
+    int8_ort.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(symmetric=symmetric), calibration)
 
-    assert {pair.op_type for pair in pairs} == {"DequantizeLinear"}
-    assert {len(pair.outputs[0].uses()) for pair in pairs} == {1}
+    convolutions = nodes(graph.load(tmp_path / "target.onnx"), "Conv")
+    assert len({id(node.inputs[0].producer()) for node in convolutions}) == n_pairs
 
 
 def test_biases_are_int32_where_it_is_not_symmetric(quantized: Callable[..., ir.Model]) -> None:
@@ -270,7 +274,7 @@ def test_concat_and_batchnorm_are_not_quantized(symmetric: bool, quantized: Call
 def test_weights_are_int8_with_one_scale_for_each_output_channel(
     options: Mapping[str, Any], most: int, quantized: Callable[..., ir.Model]
 ) -> None:
-    floats = ir.serde.deserialize_model(onnx.load_from_string(tiny_graphs.simplified()[1])).graph.initializers
+    floats = tiny_graphs.simplified_model().graph.initializers
 
     for node in nodes(quantized(**options), "Conv"):
         weight, scale, zero_point = (constant(value) for value in node.inputs[1].producer().inputs)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,8 +13,9 @@ import torch
 from conftest import TINY_PREPROCESS, save_images, tiny_model
 
 from deploy_kit import codec, graph, images, lazy, metrics, schemes
-from deploy_kit.devices import Connection
 from deploy_kit.errors import InputError, UnknownNameError
+
+pytest_plugins = ["scheme_worker"]
 
 # The least signal to noise of the logits on normal images: 10 bits of fraction, 7 bits, and 8-bit integers.
 FLOOR_DB = {"fp16": 50.0, "bf16": 35.0, "int8": 30.0}
@@ -30,7 +32,7 @@ class Typed:
 
 
 @pytest.fixture(scope="session")
-def typed(tmp_path_factory: pytest.TempPathFactory, link: Connection) -> Callable[[str], Typed]:
+def typed(tmp_path_factory: pytest.TempPathFactory, apply_scheme: Callable[..., Any]) -> Callable[[str], Typed]:
     """Apply a scheme with its default options, twice, once a session."""
     folder, done = tmp_path_factory.mktemp("schemes"), dict[str, Typed]()
     calibration = save_images(folder / "calibration.npz", 20, seed=1)
@@ -42,18 +44,8 @@ def typed(tmp_path_factory: pytest.TempPathFactory, link: Connection) -> Callabl
         if name not in done:
             made = Typed(scheme, folder / f"{name}.source.onnx", folder / f"{name}.onnx", folder / f"{name}.again.onnx")
             made.source.write_bytes(tiny_graphs.simplified()[1])
-            with link.worker() as worker:
-                for target in (made.target, made.again):
-                    worker.ask(
-                        "quantize",
-                        str(made.source),
-                        scheme=name,
-                        source=str(made.source),
-                        target=str(target),
-                        options={},
-                        calibration=str(calibration) if scheme.calibrates else None,
-                        preprocess=codec.to_json(TINY_PREPROCESS),
-                    )
+            for target in (made.target, made.again):
+                apply_scheme(name, made.source, target, calibration if scheme.calibrates else None)
             done[name] = made
         return done[name]
 

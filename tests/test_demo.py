@@ -1,0 +1,47 @@
+"""The bundled demo end to end, on its real checkpoint and all its real images: what the README's table promises."""
+
+import pytest
+
+from deploy_kit import devices, pipeline, recipe
+from deploy_kit.records import Report
+from deploy_kit.store import Store
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    demo = recipe.load("demo")
+    short = {"rounds": 3, "runs": 20, "warmup_s": 0.5}  # latency is measured by `make bench`, not judged here
+    demo = demo.model_copy(update={"bench": demo.bench.model_copy(update=short)})
+    return pipeline.deploy(demo, devices.LOCAL, Store(tmp_path_factory.mktemp("demo") / "store"))
+
+
+@pytest.mark.slow
+def test_the_checkpoint_has_the_accuracy_of_its_card(report: Report) -> None:
+    assert report.answers.n == 10_000
+    assert report.answers.top1 == pytest.approx(0.9356, abs=2e-4)
+
+
+@pytest.mark.slow
+def test_every_engine_that_runs_here_keeps_the_limits(report: Report) -> None:
+    assert report.passed
+    assert not [row.label for row in report.rows if row.failed]
+
+
+@pytest.mark.slow
+def test_int8_loses_at_most_three_tenths_of_a_point(report: Report) -> None:
+    drops = {
+        row.label: row.parity.drop_pp
+        for row in report.rows
+        if row.artifact is not None and row.artifact.precision == "int8" and hasattr(row.parity, "drop_pp")
+    }
+
+    assert len(drops) >= 2
+    assert max(drops.values()) <= 0.3
+
+
+@pytest.mark.slow
+def test_batchnorms_fold_where_a_convolution_is_right_before_them(report: Report) -> None:
+    folded = next(row for row in report.passes if row.name == "fold_batchnorm")
+
+    # 1 after the stem and 1 in each of the 18 layers; 18 that open a layer or transition, 2 + 1 behind a pool stay.
+    assert (folded.fired, sum(n for _, n in folded.refused)) == (19, 21)

@@ -1,0 +1,264 @@
+"""Tests of `quantize`: what is made is described, and images that would give wrong ranges are refused."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_graphs
+from conftest import TINY_PREPROCESS, save_images
+from PIL import Image
+from stand_ins import PretendLink
+
+from deploy_kit import graph, quantize
+from deploy_kit.devices import Connection
+from deploy_kit.errors import InputError, QuantizeError, RecipeError, UnknownNameError
+from deploy_kit.recipe import Variant
+from deploy_kit.records import Artifact
+from deploy_kit.store import Store, sha256_of
+from deploy_kit.worker import Worker
+
+Run = Callable[..., tuple[Artifact, bool]]
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> PretendLink:
+    """Worker operations in this process: quicker than a process for each; `tiny_graphs` uses the real link."""
+    return PretendLink(tmp_path_factory.mktemp("link"), Worker().operations)
+
+
+@pytest.fixture
+def lean(store: Store) -> Artifact:
+    result, data = tiny_graphs.simplified()
+    return tiny_graphs.place(store, result.onnx, data)
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> str:
+    return str(save_images(tmp_path / "calibration.npz", 10, seed=1))
+
+
+@pytest.fixture
+def run(store: Store, link: Connection, lean: Artifact) -> Run:
+    def run(
+        scheme: str, images: str | None, options: dict[str, Any] | None = None, artifact: Artifact = lean
+    ) -> tuple[Artifact, bool]:
+        variant = Variant(name="small", scheme=scheme, options=options or {})
+        return quantize.run(artifact, variant, images, store=store, link=link)
+
+    return run
+
+
+def save_folder(folder: Path, sizes: list[int]) -> str:
+    folder.mkdir()
+    for index, size in enumerate(sizes):
+        Image.fromarray(np.full((size, size), index, np.uint8)).save(folder / f"{index}.png")
+    return str(folder)
+
+
+def test_passport_says_what_the_file_is(run: Run, calibration: str, lean: Artifact, store: Store) -> None:
+    made, _ = run("int8_ort", calibration)
+
+    file = store.path(made)
+    assert (made.name, made.stage, made.precision, made.kind) == ("small", "quantize", "int8", "onnx")
+    assert (made.sha256, made.size_bytes) == (sha256_of(file), file.stat().st_size)
+    assert (made.parent, made.inputs, made.outputs) == (lean.sha256, lean.inputs, lean.outputs)
+
+
+def test_passport_says_how_it_was_made(run: Run, calibration: str) -> None:
+    made, _ = run("int8_ort", calibration, {"symmetric": True})
+
+    facts = dict(made.made_by)
+    assert (facts["scheme"], facts["calibration"], facts["images"]) == ("int8_ort", calibration, "10")
+    assert '"symmetric":true' in facts["options"]
+    assert int(facts["peak_memory_mib"]) > 0
+    assert {"onnx", "onnxruntime"} <= facts.keys()
+
+
+def test_passport_counts_the_images_that_were_used(run: Run, calibration: str, store: Store) -> None:
+    """A graph of batch 3 uses nine of ten images."""
+    model = tiny_graphs.parse(
+        "g (float[3,1,16,16] x) => (float[3,2,16,16] y) { y = Conv<pads=[1,1,1,1]>(x, w) }", w=np.ones((2, 1, 3, 3))
+    )
+    graph.save(model, store.root / "model.onnx")
+    artifact = dataclasses.replace(
+        tiny_graphs.simplified()[0].onnx,
+        path="model.onnx",
+        sha256=sha256_of(store.root / "model.onnx"),
+        inputs=graph.specs(tuple(model.graph.inputs)),
+        outputs=graph.specs(tuple(model.graph.outputs)),
+    )
+
+    made, _ = run("int8_ort", calibration, artifact=artifact)
+
+    assert dict(made.made_by)["images"] == "9"
+
+
+def test_scheme_without_calibration_names_no_images(run: Run, calibration: str) -> None:
+    made, _ = run("fp16", calibration)
+
+    assert not {"calibration", "images"} & dict(made.made_by).keys()
+
+
+@pytest.mark.parametrize("scheme", ["fp16", "bf16", "int8_ort"])
+def test_preprocess_travels_in_the_file(scheme: str, run: Run, calibration: str, store: Store) -> None:
+    made, _ = run(scheme, calibration)
+
+    assert graph.preprocess(graph.load(store.path(made))) == TINY_PREPROCESS
+
+
+def test_preprocess_of_the_passport_is_embedded_where_the_graph_had_none(
+    run: Run, lean: Artifact, store: Store
+) -> None:
+    model = tiny_graphs.simplified_model()
+    model.metadata_props.clear()
+    graph.save(model, store.root / "bare.onnx")
+    bare = dataclasses.replace(lean, path="bare.onnx", sha256=sha256_of(store.root / "bare.onnx"))
+
+    made, _ = run("fp16", None, artifact=bare)
+
+    assert graph.preprocess(graph.load(store.path(made))) == TINY_PREPROCESS
+
+
+def test_architecture_travels_in_the_file(run: Run, calibration: str, store: Store) -> None:
+    made, _ = run("int8_ort", calibration)
+
+    assert "deploykit.densenet" in graph.load(store.path(made)).metadata_props
+
+
+@pytest.mark.parametrize("images", [None, "synthetic"])
+@pytest.mark.parametrize("scheme", ["int8_ort", "int8_nncf"])
+def test_calibration_without_real_images_is_refused(scheme: str, images: str | None, run: Run) -> None:
+    message = f"scheme '{scheme}' needs images to calibrate with, and noise would give wrong ranges"
+    with pytest.raises(InputError, match=message) as caught:
+        run(scheme, images)
+
+    assert "--calibration FOLDER" in caught.value.hint
+
+
+@pytest.mark.parametrize("images", [None, "synthetic"])
+def test_scheme_that_does_not_calibrate_needs_no_images(images: str | None, run: Run) -> None:
+    made, _ = run("fp16", images)
+
+    assert made.precision == "fp16"
+
+
+def test_images_of_another_size_are_refused_and_the_first_named(run: Run, tmp_path: Path) -> None:
+    large = str(save_images(tmp_path / "large.npz", 3, size=28))
+
+    with pytest.raises(InputError, match=r"large\.npz: image 0: expected 16×16 px, found 28×28") as caught:
+        run("int8_ort", large)
+
+    assert "'resize'" in caught.value.hint
+
+
+def test_one_image_of_another_size_is_named(run: Run, tmp_path: Path) -> None:
+    folder = save_folder(tmp_path / "mixed", [16, 16, 20, 16])
+
+    with pytest.raises(InputError, match="mixed: image 2: expected 16×16 px, found 20×20"):
+        run("int8_ort", folder)
+
+
+def test_empty_npz_is_refused(run: Run, tmp_path: Path) -> None:
+    empty = str(save_images(tmp_path / "empty.npz", 0))
+
+    with pytest.raises(InputError, match=r"empty\.npz: expected at least one image, found none"):
+        run("int8_ort", empty)
+
+
+def test_empty_folder_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing: expected at least one image, found none"):
+        run("int8_ort", save_folder(tmp_path / "nothing", []))
+
+
+def test_missing_images_are_named(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.npz: no such file or folder"):
+        run("int8_ort", str(tmp_path / "absent.npz"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ({"symetric": True}, "scheme 'int8_ort': unknown key 'symetric'", "did you mean 'symmetric'?"),
+        ({"method": "min_max"}, "scheme 'int8_ort'.method: expected one of", "did you mean 'minmax'?"),
+        ({"symmetric": 1}, "scheme 'int8_ort'.symmetric: expected bool, found 1", ""),
+        ({"operators": "Conv"}, "scheme 'int8_ort'.operators: expected a list, found 'Conv'", ""),
+    ],
+)
+def test_option_that_does_not_fit_is_refused(
+    options: dict[str, Any], message: str, hint: str, run: Run, calibration: str
+) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        run("int8_ort", calibration, options)
+
+    assert caught.value.hint == hint
+
+
+def test_option_where_there_are_none_is_refused(run: Run) -> None:
+    with pytest.raises(RecipeError, match="scheme 'fp16': unknown key 'symmetric'"):
+        run("fp16", None, {"symmetric": True})
+
+
+def test_unknown_scheme_names_the_nearest(run: Run, calibration: str) -> None:
+    with pytest.raises(UnknownNameError, match="no quantization scheme is called 'int8_nnfc'") as caught:
+        run("int8_nnfc", calibration)
+
+    assert caught.value.hint == "did you mean 'int8_nncf'?"
+
+
+def test_graph_that_is_not_float32_is_refused(run: Run, lean: Artifact) -> None:
+    with pytest.raises(QuantizeError, match=r"model\.onnx: expected a float32 graph, found fp16"):
+        run("fp16", None, artifact=dataclasses.replace(lean, precision="fp16"))
+
+
+def test_preprocess_that_does_not_fit_the_graph_is_refused(run: Run, lean: Artifact, tmp_path: Path) -> None:
+    wide = str(save_images(tmp_path / "wide.npz", 3, size=24))
+    other = dataclasses.replace(lean, preprocess=dataclasses.replace(lean.preprocess, width=24, height=24))
+
+    with pytest.raises(InputError, match="expected one input N×1×24×24, found input"):
+        run("int8_ort", wide, artifact=other)
+
+
+def test_failure_leaves_nothing_in_the_store(run: Run, store: Store, tmp_path: Path) -> None:
+    before = set(store.root.rglob("*"))
+
+    with pytest.raises(InputError):
+        run("int8_ort", save_folder(tmp_path / "mixed", [16, 20]))
+
+    assert set(store.root.rglob("*")) == before
+
+
+def test_second_run_takes_the_result_from_the_store(run: Run, calibration: str) -> None:
+    first, had = run("int8_ort", calibration)
+
+    second, has = run("int8_ort", calibration)
+
+    assert (had, has) == (False, True)
+    assert second == first
+
+
+def test_other_calibration_images_are_another_result(run: Run, calibration: str) -> None:
+    run("int8_ort", calibration)
+    save_images(Path(calibration), 10, seed=5)
+
+    _, had = run("int8_ort", calibration)
+
+    assert not had
+
+
+def test_other_options_are_another_result(run: Run, calibration: str) -> None:
+    run("int8_ort", calibration)
+
+    _, had = run("int8_ort", calibration, {"symmetric": True})
+
+    assert not had
+
+
+def test_calibration_images_do_not_matter_to_a_scheme_without_calibration(run: Run, calibration: str) -> None:
+    run("fp16", None)
+
+    _, had = run("fp16", calibration)
+
+    assert had
