@@ -44,13 +44,14 @@ class Options:
             what TensorRT takes. Otherwise uint8 with a zero point, which x64 processors run fastest.
         reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
         method: How ranges become scales.
-        operators: What is quantized.
+        operators: What is quantized. With Relu among them a ReLU becomes part of the quantizer behind it: on the demo
+            99.6 instead of 99.2 % of 2,000 predictions stay, at no measured cost in time.
     """
 
     symmetric: bool = False
     reduce_range: bool = False
     method: Literal["minmax", "percentile", "entropy"] = "minmax"
-    operators: tuple[str, ...] = ("Conv", "Gemm", "MaxPool", "AveragePool")
+    operators: tuple[str, ...] = ("Conv", "Gemm", "MaxPool", "AveragePool", "Relu")
 
 
 class _Chunk(ort.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
