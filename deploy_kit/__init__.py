@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from deploy_kit.pipeline import deploy
     from deploy_kit.recipe import Recipe
     from deploy_kit.recipe import load as load_recipe
-    from deploy_kit.records import Artifact, Measurement, ParityReport, Preprocess, Report
+    from deploy_kit.records import Artifact, Preprocess
+    from deploy_kit.results import Measurement, ParityReport, Report
     from deploy_kit.store import Store
 
 __version__ = "0.1.0"
@@ -24,11 +25,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Artifact": ("records", "Artifact"),
     "DeployKitError": ("errors", "DeployKitError"),
-    "Measurement": ("records", "Measurement"),
-    "ParityReport": ("records", "ParityReport"),
+    "Measurement": ("results", "Measurement"),
+    "ParityReport": ("results", "ParityReport"),
     "Preprocess": ("records", "Preprocess"),
     "Recipe": ("recipe", "Recipe"),
-    "Report": ("records", "Report"),
+    "Report": ("results", "Report"),
     "Store": ("store", "Store"),
     "deploy": ("pipeline", "deploy"),
     "find_device": ("devices", "find"),

@@ -20,7 +20,8 @@ from deploy_kit.environment import library_versions
 from deploy_kit.errors import MeasurementError, StageError
 from deploy_kit.isolate import Child
 from deploy_kit.recipe import BenchTable
-from deploy_kit.records import Artifact, Bench, Environment, Measurement, NotRun, SpeedUp
+from deploy_kit.records import Artifact
+from deploy_kit.results import Bench, Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 

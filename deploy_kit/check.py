@@ -9,7 +9,8 @@ from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import CheckError, InputError
 from deploy_kit.recipe import CheckTable
-from deploy_kit.records import Answers, Artifact, Limits, NotRun, ParityReport
+from deploy_kit.records import Answers, Artifact
+from deploy_kit.results import Limits, NotRun, ParityReport
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 

@@ -7,7 +7,7 @@ from deploy_kit.devices import Connection
 from deploy_kit.errors import EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import Environment
+from deploy_kit.results import Environment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,19 +12,8 @@ from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
 from deploy_kit.errors import DeployKitError, DeviceError, StageError
 from deploy_kit.recipe import BuildEntry, Recipe
-from deploy_kit.records import (
-    Answers,
-    Artifact,
-    Bench,
-    Device,
-    Exported,
-    NotRun,
-    ParityReport,
-    Report,
-    Row,
-    Simplified,
-    StageTime,
-)
+from deploy_kit.records import Answers, Artifact, Device, Exported
+from deploy_kit.results import Bench, NotRun, ParityReport, Report, Row, Simplified, StageTime
 from deploy_kit.store import Store
 from deploy_kit.watch import Watch, silent
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deploy_kit import bundled
 from deploy_kit.errors import InputError, RecipeError, nearest
-from deploy_kit.records import Limits, Precision, Preprocess
+from deploy_kit.records import Precision, Preprocess
+from deploy_kit.results import Limits
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
 
@@ -145,7 +146,7 @@ class BuildTable(Table):
 
 
 class LimitsTable(Table):
-    """What an engine must keep; the fields of `records.Limits`. A limit left out judges nothing."""
+    """What an engine must keep; the fields of `results.Limits`. A limit left out judges nothing."""
 
     min_sqnr_db: float | None = Field(default=None, allow_inf_nan=False)
     min_cosine: float | None = Field(default=None, allow_inf_nan=False)

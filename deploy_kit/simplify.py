@@ -10,7 +10,8 @@ from deploy_kit.environment import library_versions
 from deploy_kit.errors import SimplifyError, StageError
 from deploy_kit.images import SYNTHETIC
 from deploy_kit.recipe import SimplifyTable
-from deploy_kit.records import Artifact, PassRow, Preprocess, Simplified
+from deploy_kit.records import Artifact, Preprocess
+from deploy_kit.results import PassRow, Simplified
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 

@@ -14,7 +14,8 @@ from deploy_kit import build, check
 from deploy_kit.devices import Connection
 from deploy_kit.errors import CheckError, InputError
 from deploy_kit.recipe import BuildEntry, CheckTable, LimitsTable
-from deploy_kit.records import Answers, Artifact, Limits, NotRun, ParityReport
+from deploy_kit.records import Answers, Artifact
+from deploy_kit.results import Limits, NotRun, ParityReport
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

@@ -7,19 +7,8 @@ import pytest
 
 from deploy_kit import codec
 from deploy_kit.errors import RecipeError
-from deploy_kit.records import (
-    Artifact,
-    DenseBlock,
-    DenseNetSpec,
-    Limits,
-    NotRun,
-    ParityReport,
-    Preprocess,
-    Proof,
-    Row,
-    StageTime,
-    TensorSpec,
-)
+from deploy_kit.records import Artifact, DenseBlock, DenseNetSpec, Preprocess, Proof, TensorSpec
+from deploy_kit.results import Limits, NotRun, ParityReport, Row, StageTime
 
 BLOCK = {"layers": 6, "growth": 12, "bottleneck": 48}
 PREPROCESS = Preprocess(height=28, width=28, color="gray", mean=(0.286,), std=(0.353,))

@@ -3,7 +3,7 @@
 import pytest
 
 from deploy_kit import devices, pipeline, recipe
-from deploy_kit.records import Report
+from deploy_kit.results import Report
 from deploy_kit.store import Store
 
 

@@ -16,7 +16,8 @@ from deploy_kit.errors import DeployKitError, DeviceError, EngineCrashError, Inp
 from deploy_kit.images import open_set
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import Artifact, Measurement, NotRun, ParityReport, Report
+from deploy_kit.records import Artifact
+from deploy_kit.results import Measurement, NotRun, ParityReport, Report
 from deploy_kit.store import Store
 from deploy_kit.watch import Event, silent
 

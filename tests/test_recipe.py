@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from deploy_kit import bundled, engines, passes, recipe, schemes
 from deploy_kit.errors import InputError, RecipeError, UnknownNameError
-from deploy_kit.records import Limits, Preprocess
+from deploy_kit.records import Preprocess
+from deploy_kit.results import Limits
 
 GRAY = {"height": 28, "width": 28, "color": "gray", "mean": [0.286], "std": [0.353]}
 SMALL = {

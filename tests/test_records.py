@@ -7,22 +7,8 @@ import numpy as np
 import pytest
 
 from deploy_kit.errors import RecipeError
-from deploy_kit.records import (
-    Artifact,
-    CheckpointFacts,
-    DenseBlock,
-    DenseNetSpec,
-    Environment,
-    Limits,
-    Measurement,
-    NotRun,
-    ParityReport,
-    Preprocess,
-    Proof,
-    Report,
-    Row,
-    SpeedUp,
-)
+from deploy_kit.records import Artifact, CheckpointFacts, DenseBlock, DenseNetSpec, Preprocess, Proof
+from deploy_kit.results import Environment, Limits, Measurement, NotRun, ParityReport, Report, Row, SpeedUp
 
 MACHINE = Environment(
     host="Linux", cpu="a processor", isa=(), cores=2, memory_gib=4.0, governor="", clock_mhz=0.0, load=0.0, gpu="",

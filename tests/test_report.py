@@ -14,22 +14,18 @@ from conftest import TINY_PREPROCESS, TINY_SPEC
 
 from deploy_kit import report
 from deploy_kit.errors import InputError, RecipeError, StoreError
-from deploy_kit.records import (
-    Answers,
-    Artifact,
-    CheckpointFacts,
+from deploy_kit.records import Answers, Artifact, CheckpointFacts, Proof, TensorSpec
+from deploy_kit.results import (
     Environment,
     Limits,
     Measurement,
     NotRun,
     ParityReport,
     PassRow,
-    Proof,
     Report,
     Row,
     SpeedUp,
     StageTime,
-    TensorSpec,
 )
 
 HERE = Environment(

@@ -16,7 +16,8 @@ from deploy_kit.devices import Connection
 from deploy_kit.errors import InputError, SimplifyError, StoreError, UnknownNameError
 from deploy_kit.passes import Outcome, Pass, drop_identities
 from deploy_kit.recipe import SimplifyTable
-from deploy_kit.records import Artifact, Simplified
+from deploy_kit.records import Artifact
+from deploy_kit.results import Simplified
 from deploy_kit.store import Store, sha256_of
 from deploy_kit.watch import Event
 from deploy_kit.worker import Worker

@@ -13,7 +13,8 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from deploy_kit import devices, export, simplify
-from deploy_kit.records import Artifact, Exported, Simplified
+from deploy_kit.records import Artifact, Exported
+from deploy_kit.results import Simplified
 from deploy_kit.store import Store
 
 _DOUBLE, _FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT

@@ -11,7 +11,8 @@ from deploy_kit.cli._console import Console
 from deploy_kit.errors import DeviceError, InputError, RequestError, UnknownNameError, nearest
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import Artifact, Exported, Simplified
+from deploy_kit.records import Artifact, Exported
+from deploy_kit.results import Simplified
 from deploy_kit.store import Store, copy_whole, parts_of, write_whole
 
 DEMO, DEFAULT = "demo", "default"

@@ -28,8 +28,9 @@ def bench(
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, table
     from deploy_kit.errors import StageError
-    from deploy_kit.records import Artifact, Row
+    from deploy_kit.records import Artifact
     from deploy_kit.report import cells
+    from deploy_kit.results import Row
 
     asked = _steps.Asked(store=store, recipe=recipe, device=device)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:

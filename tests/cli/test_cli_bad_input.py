@@ -27,7 +27,8 @@ import yaml
 from conftest import save_images, save_tiny, tiny_model
 
 from deploy_kit import cli, codec, graph, lazy, recipe
-from deploy_kit.records import Artifact, ParityReport
+from deploy_kit.records import Artifact
+from deploy_kit.results import ParityReport
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

@@ -1,0 +1,347 @@
+"""The nouns that are found out: what passes did, parity, latency, the machine, and the report of it all. All frozen.
+
+A record holds facts and derives the rest: percentiles are properties of samples, `passed` is a property of numbers
+and limits.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from deploy_kit.records import Answers, Artifact, CheckpointFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassRow:
+    """What one graph pass did.
+
+    Attributes:
+        name: The pass.
+        fired: How many places it changed.
+        nodes_before: Nodes before it.
+        nodes_after: Nodes after it.
+        macs_before: Multiply-accumulates per image before it.
+        macs_after: Multiply-accumulates per image after it.
+        max_difference: Largest |difference| of the outputs before and after, relative to the largest |output|.
+        promise: The most that difference may be.
+        refused: (reason, how many places) where the pattern was there and the pass did not hold.
+    """
+
+    name: str
+    fired: int
+    nodes_before: int
+    nodes_after: int
+    macs_before: int
+    macs_after: int
+    max_difference: float
+    promise: float
+    refused: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simplified:
+    """What `simplify` gives: the graph, and what each pass did."""
+
+    onnx: Artifact
+    passes: tuple[PassRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The machine a number was measured on, and how it was set.
+
+    Attributes:
+        host: Operating system, kernel and architecture.
+        cpu: Model name.
+        isa: Instruction sets that matter for inference, e.g. ``avx512_vnni``.
+        cores: Logical cores this process may use.
+        memory_gib: Of the machine.
+        governor: Clock governor; empty where the machine does not say.
+        clock_mhz: Current clock of the first core; 0 where the machine does not say.
+        load: One-minute load average.
+        gpu: NVIDIA GPU and driver; empty if there is none.
+        virtual: Whether the processor says it runs under a hypervisor.
+        versions: (library, version).
+    """
+
+    host: str
+    cpu: str
+    isa: tuple[str, ...]
+    cores: int
+    memory_gib: float
+    governor: str
+    clock_mhz: float
+    load: float
+    gpu: str
+    virtual: bool
+    versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Latency of one engine.
+
+    Attributes:
+        artifact: sha256 of the engine.
+        label: Its name in tables.
+        batch: Images per run.
+        span: ``compute`` times `run` alone; ``whole`` copying in and out too.
+        samples_ms: Every timed run, in order.
+        rounds: Index of the first sample of each interleaved round.
+        warmup_runs: Runs before the first sample.
+        steady: Whether the warm-up became steady before its limit.
+        settings: (setting, value) the engine ran with, e.g. threads and inference precision.
+        environment: The machine.
+        when: UTC time, ISO 8601.
+    """
+
+    artifact: str
+    label: str
+    batch: int
+    span: Literal["compute", "whole"]
+    samples_ms: tuple[float, ...]
+    rounds: tuple[int, ...]
+    warmup_runs: int
+    steady: bool
+    settings: tuple[tuple[str, str], ...]
+    environment: Environment
+    when: str
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """Give a percentile of the samples, linearly interpolated.
+
+        Returns:
+            Milliseconds; None where the samples are too few for it: 100 / (100 - percent) · 10 are asked for, so
+            p99 needs 1,000.
+        """
+        needed = 10 * 100 / (100 - percent)
+        ordered = sorted(self.samples_ms)
+        if len(ordered) + 1e-6 < needed:
+            return None
+        position = (len(ordered) - 1) * percent / 100
+        low = math.floor(position)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+    @property
+    def by_round(self) -> tuple[tuple[float, ...], ...]:
+        """The samples of each round."""
+        ends = (*self.rounds[1:], len(self.samples_ms))
+        return tuple(self.samples_ms[a:b] for a, b in zip(self.rounds, ends, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedUp:
+    """How many times faster than the baseline, measured in turns in one run.
+
+    Attributes:
+        ratio: Median over rounds of baseline / candidate.
+        low: Lower end of the 95 % bootstrap interval.
+        high: Upper end.
+        baseline: Label of the baseline.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    baseline: str
+
+    @property
+    def noise(self) -> bool:
+        """Whether the interval holds 1: no difference was shown."""
+        return self.low <= 1 <= self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an engine must keep to be accepted; None judges nothing.
+
+    Attributes:
+        min_sqnr_db: Signal to quantization noise of the logits.
+        min_cosine: Cosine of all logits.
+        max_error: Largest |difference| of a logit.
+        min_agreement: Share of images with the checkpoint's top-1.
+        max_drop: Percentage points of top-1 accuracy that may be lost.
+    """
+
+    min_sqnr_db: float | None = None
+    min_cosine: float | None = None
+    max_error: float | None = None
+    min_agreement: float | None = None
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """An engine held against the checkpoint's answers.
+
+    Attributes:
+        artifact: sha256 of the engine.
+        label: Its name in tables.
+        n: Number of images.
+        images: The image set.
+        sqnr_db: Signal to quantization noise of the logits; ``inf`` when equal.
+        cosine: Cosine of all logits.
+        max_error: Largest |difference| of a logit.
+        agreement: Share of images with the checkpoint's top-1.
+        top1_reference: Accuracy of the checkpoint in 0..1; None without labels.
+        top1: Accuracy of the engine.
+        drop_pp: Lost top-1, in percentage points.
+        drop_pp_interval: Half of the 95 % interval of the paired drop.
+        worst_images: Indices of the images with the largest error, worst first.
+        limits: What it is judged by.
+        settings: (setting, value) the engine ran with.
+    """
+
+    artifact: str
+    label: str
+    n: int
+    images: str
+    sqnr_db: float
+    cosine: float
+    max_error: float
+    agreement: float
+    top1_reference: float | None
+    top1: float | None
+    drop_pp: float | None
+    drop_pp_interval: float | None
+    worst_images: tuple[int, ...]
+    limits: Limits
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Each limit that is not kept, in words; NaN keeps none."""
+        limits = self.limits
+        rules = (
+            ("SQNR", self.sqnr_db, limits.min_sqnr_db, "at least", "dB"),
+            ("cosine", self.cosine, limits.min_cosine, "at least", ""),
+            ("largest logit error", self.max_error, limits.max_error, "at most", ""),
+            ("top-1 agreement", self.agreement, limits.min_agreement, "at least", ""),
+            ("top-1 drop", self.drop_pp, limits.max_drop, "at most", "points"),
+        )
+        found = []
+        for what, value, limit, word, unit in rules:
+            if limit is None:
+                continue
+            if value is None:
+                found.append(f"{what} cannot be measured: the check images have no labels")
+            elif not (value >= limit if word == "at least" else value <= limit):
+                digits = 4 if f"{value:.4g}" != f"{limit:.4g}" else 12
+                found.append(f"{what} {value:.{digits}g}{unit and ' ' + unit}, {word} {limit:g} asked for")
+        if not math.isfinite(self.max_error):
+            found.append("a logit is no finite number")
+        return tuple(found)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit is kept."""
+        return not self.failures
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotRun:
+    """An engine that exists and could not be run here; never a number."""
+
+    artifact: str
+    label: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What `bench` gives.
+
+    Attributes:
+        measurements: Of the engines measured in turns, in one run.
+        not_run: Engines that this machine cannot run.
+        failed: Engines that died or refused on the way; a bench with one is not kept.
+    """
+
+    measurements: tuple[Measurement, ...]
+    not_run: tuple[NotRun, ...] = ()
+    failed: tuple[NotRun, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTime:
+    """How long a stage took, and whether the store already had its result."""
+
+    stage: str
+    name: str
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the report's table: an engine and all that is known of it.
+
+    Attributes:
+        label: e.g. ``int8 · openvino``.
+        artifact: The engine; None where it could not be built.
+        parity: Its check.
+        measurement: Its bench.
+        speed_up: Against the baseline.
+        failed: What went wrong; empty if nothing.
+        left_out: Why an optional entry was not tried, e.g. a package that is not installed; empty if it was.
+    """
+
+    label: str
+    artifact: Artifact | None
+    parity: ParityReport | NotRun | None = None
+    measurement: Measurement | NotRun | None = None
+    speed_up: SpeedUp | None = None
+    failed: str = ""
+    left_out: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Say ``accepted``, ``rejected: …``, ``not run: …``, ``failed: …``, ``left out: …`` or ``not checked``."""
+        if self.left_out:
+            return f"left out: {self.left_out}"
+        if self.failed:
+            return f"failed: {self.failed}"
+        if self.parity is None:
+            return "not checked"
+        if isinstance(self.parity, NotRun):
+            return f"not run: {self.parity.why}"
+        return "accepted" if self.parity.passed else "rejected: " + "; ".join(self.parity.failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All of one deployment.
+
+    Attributes:
+        recipe: The recipe's name.
+        checkpoint: Where everything comes from.
+        answers: What every engine was held against.
+        difference: Of the exported graph from the checkpoint, relative to the largest |logit|.
+        lineage: Every graph on the way from the checkpoint to the engines.
+        passes: What each graph pass did.
+        rows: The engines.
+        environment: The machine that measured.
+        times: How long each stage took.
+        when: UTC time, ISO 8601.
+        version: Of deploykit.
+        remarks: What a reader must know beside the numbers.
+    """
+
+    recipe: str
+    checkpoint: CheckpointFacts
+    answers: Answers
+    difference: float
+    lineage: tuple[Artifact, ...]
+    passes: tuple[PassRow, ...]
+    rows: tuple[Row, ...]
+    environment: Environment
+    times: tuple[StageTime, ...]
+    when: str
+    version: str
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every engine that ran kept its limits."""
+        return not any(isinstance(row.parity, ParityReport) and not row.parity.passed for row in self.rows)
