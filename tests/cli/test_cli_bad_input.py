@@ -470,7 +470,16 @@ def limited() -> None:
 def started(*arguments: str | Path, **options: object) -> "subprocess.Popen[str]":
     """Start the real command in a process of its own."""
     command = [sys.executable, "-m", "deploy_kit", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+    first = options.pop("preexec_fn", None)
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are started with it ignored
+        if callable(first):
+            first()
+
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare, **options
+    )  # type: ignore[call-overload]
 
 
 def finished(process: "subprocess.Popen[str]") -> Said:
