@@ -21,6 +21,7 @@ from deploy_kit.records import Preprocess
 
 SYNTHETIC = "synthetic"
 _SYNTHETIC_N = 32
+_EIGHT_BITS = "convert the images to 8 bits as they were in training"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"})
 
 
@@ -232,6 +233,8 @@ def _decode(file: Path) -> np.ndarray:
 
     try:
         with Image.open(file) as image:
+            if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255 without a word
+                raise InputError(f"{file}: expected 8 bits a channel, found mode '{image.mode}'", hint=_EIGHT_BITS)
             return np.asarray(image if image.mode == "L" else image.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"{file}: not a readable image: {error}") from error

@@ -640,3 +640,15 @@ def test_reading_image_files_without_pillow_names_what_to_install(tmp_path, gray
     assert (str(caught.value), caught.value.hint) == (
         "reading image files needs the package 'PIL', which is not installed here", "pip install 'pillow'",
     )  # fmt: skip
+
+
+def test_sixteen_bit_images_are_refused_rather_than_cut_off_at_255(tmp_path):
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    preprocess = Preprocess(height=4, width=4, color="gray", mean=(0.0,), std=(1.0,))
+    found = images.open_set(str(tmp_path), preprocess)
+
+    with pytest.raises(InputError) as caught:
+        found.load(0)
+
+    assert "expected 8 bits a channel, found mode 'I;16'" in str(caught.value)
+    assert caught.value.hint.startswith("convert the images to 8 bits")
