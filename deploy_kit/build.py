@@ -77,6 +77,16 @@ def run(
     return store.produce(Artifact, key, make)
 
 
+def widened(engine: Artifact) -> str:
+    """Say that an engine of a half-precision graph computes in something else; empty if it does not."""
+    if engine.proof is None or engine.precision not in _HALF or not engine.proof.counts:
+        return ""
+    if engine.proof.share(engine.precision) >= 0.5:
+        return ""
+    dtypes = ", ".join(sorted({dtype for _, dtype, _ in engine.proof.counts}))
+    return f"{engine.label} stores {engine.precision} and computes in {dtypes} on this machine"
+
+
 def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool) -> None:
     """Refuse an engine that fell back to another precision in silence.
 

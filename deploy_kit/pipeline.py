@@ -10,7 +10,7 @@ from typing import TypeVar
 from deploy_kit import bench, build, check, devices, doctor, engines, environment, export, quantize, simplify
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
-from deploy_kit.errors import DeployKitError, DeviceError, StageError
+from deploy_kit.errors import DeployKitError, DeviceError, StageError, nearest
 from deploy_kit.recipe import BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
 from deploy_kit.results import Bench, NotRun, ParityReport, Report, Row, Simplified, StageTime
@@ -152,6 +152,7 @@ def assemble(
 ) -> Report:
     """Put the report together."""
     lineage = dict.fromkeys((source.onnx, lean.onnx, *typed))
+    notes = [build.widened(row.artifact) for row in rows if row.artifact is not None]
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
@@ -164,7 +165,7 @@ def assemble(
         times=tuple(run.times),
         when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=library_version("deploykit"),
-        remarks=tuple(run.remarks),
+        remarks=(*run.remarks, *filter(None, notes)),
     )
 
 
@@ -240,8 +241,11 @@ def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
         f"{len(there)} engines",
         lambda: bench.run(there, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh),
     )
-    if part.baseline and part.baseline not in {m.label for m in measured.measurements}:
-        run.remarks.append(f"no speed-ups: the baseline '{part.baseline}' was not measured")
+    timed = {m.label for m in measured.measurements}
+    if part.baseline and part.baseline not in timed:
+        run.remarks.append(
+            f"no speed-ups: the baseline '{part.baseline}' was not measured; {nearest(part.baseline, timed)}"
+        )
     run.remarks += not_worth_it(rows, measured)
     return [row if row.failed else join(row, measured, part.baseline) for row in rows]
 

@@ -264,4 +264,6 @@ class Store:
 def _full_or(error: OSError, path: Path) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"{path}: no space left on the disk", hint="free some space; nothing earlier was lost")
-    return StoreError(f"{path}: cannot be written: {error.strerror or error}", hint="choose a folder with --store")
+    return StoreError(
+        f"{path}: cannot be written: {error.strerror or error}", hint="choose another folder (--store, --out)"
+    )

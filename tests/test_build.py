@@ -1,5 +1,6 @@
 """Building: what is kept, what is refused, and that an engine which fell back to another precision is."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,3 +168,23 @@ def test_a_graph_changed_since_it_was_made_is_not_built(line: "Line", kept: Stor
 
     with pytest.raises(StoreError, match="changed since it was made"):
         build.run(graph, entry(threads=7), store=kept, link=line.link)
+
+
+def test_a_half_precision_engine_that_computes_in_float_says_so(line):
+    counts = (("Conv", "fp32", 3), ("Gemm", "fp32", 1))
+    engine = dataclasses.replace(
+        line.built("fp32", "onnxruntime"), name="fp16", precision="fp16", proof=Proof(source="test", counts=counts)
+    )
+
+    note = build.widened(engine)
+
+    assert note == "fp16 · onnxruntime stores fp16 and computes in fp32 on this machine"
+
+
+def test_a_half_precision_engine_that_keeps_it_says_nothing(line):
+    counts = (("Conv", "fp16", 3), ("Gemm", "fp32", 1))
+    engine = dataclasses.replace(
+        line.built("fp32", "onnxruntime"), name="fp16", precision="fp16", proof=Proof(source="test", counts=counts)
+    )
+
+    assert build.widened(engine) == ""

@@ -254,7 +254,10 @@ def test_a_target_that_failed_gets_no_number(troubled: Report) -> None:
 
 
 def test_a_baseline_that_was_not_measured_is_remarked(troubled: Report) -> None:
-    assert "no speed-ups: the baseline 'fp32 · openvino' was not measured" in troubled.remarks
+    assert any(
+        remark.startswith("no speed-ups: the baseline 'fp32 · openvino' was not measured")
+        for remark in troubled.remarks
+    )
     assert {row.speed_up for row in troubled.rows} == {None}
 
 

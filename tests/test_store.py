@@ -315,7 +315,7 @@ def test_any_other_failure_to_write_is_told_with_its_reason(store):
 
     error = caught.value
     assert (str(error), error.hint, error.exit_code) == (
-        f"{home(store)}: cannot be written: Read-only file system", "choose a folder with --store", 5,
+        f"{home(store)}: cannot be written: Read-only file system", "choose another folder (--store, --out)", 5,
     )  # fmt: skip
 
 
@@ -398,7 +398,7 @@ def test_a_file_in_the_place_of_the_store_is_named(tmp_path):
         Store(tmp_path / "store")
 
     assert (str(caught.value), caught.value.hint) == (
-        f"{tmp_path / 'store'}: cannot be written: File exists", "choose a folder with --store",
+        f"{tmp_path / 'store'}: cannot be written: File exists", "choose another folder (--store, --out)",
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class Asked:
     model: Path | None = None
     calibration: str | None = None
     images: str | None = None
+    out: Path | None = None
 
 
 @contextmanager
@@ -41,6 +42,7 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
         RequestError: There is none: nothing was exported here yet.
     """
     device = devices.find(asked.device)
+    verify_out(asked.out)
     store = Store(asked.store)
     found = chosen or _in_force(asked, store, console)
     found = changed(found, asked)
@@ -141,6 +143,26 @@ def not_run(label: str, why: str) -> DeviceError:
     return DeviceError(f"{label}: not run: {why}", hint="run this step on a machine that has what the engine needs")
 
 
+def verify_out(out: Path | None) -> None:
+    """Refuse a target that cannot be written or is not ours to replace, before any work.
+
+    Raises:
+        InputError: A folder, a file in a folder that does not exist, or a file that no earlier copy made.
+    """
+    if out is None:
+        return
+    if out.is_dir():
+        raise InputError(f"{out}: expected a file to write, found a folder", hint=f"--out '{out / 'model.onnx'}'")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder", hint=f"mkdir -p '{out.parent}'")
+    if out.exists() and not _passport_of(out).is_file():
+        raise InputError(f"{out}: exists, and is no earlier copy of deploykit's", hint="choose another --out")
+
+
+def _passport_of(out: Path) -> Path:
+    return out.with_suffix(out.suffix + ".passport.json")
+
+
 def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -> None:
     """Copy a result and its passport to where the user wants it: whole, or not at all.
 
@@ -153,13 +175,9 @@ def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -
     if run.store.rejected(artifact):
         raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
     source = run.store.path(artifact)
-    if out.is_dir():
-        raise InputError(f"{out}: expected a file to write, found a folder", hint=f"--out {out / source.name}")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder", hint=f"mkdir -p {out.parent}")
     parts = parts_of(source)
     for part in parts:
         copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
     passport = (source.parent / "record.json").read_text(encoding="utf-8")
-    write_whole(out.with_suffix(out.suffix + ".passport.json"), passport)
+    write_whole(_passport_of(out), passport)
     console.say(f"copied to {out}, passport beside it")

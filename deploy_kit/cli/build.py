@@ -37,7 +37,7 @@ def build(
     from deploy_kit.report import size
 
     need(engines.CATALOGUE.get(engine).package, by=f"engine '{engine}'")
-    asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device)
+    asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         typed = _steps.typed(run, console, variant)
         options: dict[str, Any] = next((dict(e.options) for e in run.recipe.build.engines if e.engine == engine), {})
@@ -58,6 +58,7 @@ def build(
             ("computes in", ", ".join(f"{n} {op} {dtype}" for op, dtype, n in proof.counts) or "not readable"),
             ("proved by", proof.source + (f" ({proof.remark})" if proof.remark else "")),
             ("options", made.options),
+            *(("note", note) for note in filter(None, [stage.widened(made)])),
             ("file", str(run.store.root / made.path)),
         ]
         console.result(made, pairs(lines))

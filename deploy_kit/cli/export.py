@@ -43,7 +43,7 @@ def export(
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.store import write_whole
 
-    asked = _steps.Asked(store=store, recipe=recipe, model=model, images=images, calibration=calibration)
+    asked = _steps.Asked(store=store, recipe=recipe, model=model, images=images, calibration=calibration, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         if recipe is not None:
             base = recipes.load(recipe)

@@ -34,7 +34,7 @@ def quantize(
     from deploy_kit.report import size
 
     precisions = [name for name, said in (("int8", int8), ("fp16", fp16), ("bf16", bf16)) if said]
-    asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration)
+    asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         variant = choose(precisions, scheme, run.recipe, symmetric=symmetric)
         lean = _steps.lean(run, console).onnx

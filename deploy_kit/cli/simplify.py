@@ -17,7 +17,7 @@ def simplify(
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, table
 
-    asked = _steps.Asked(store=store, recipe=recipe, model=model)
+    asked = _steps.Asked(store=store, recipe=recipe, model=model, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         made = pipeline.simplified(run, _steps.exported(run, console))
         _steps.copy_out(run, made.onnx, out, console)

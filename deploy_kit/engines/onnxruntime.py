@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deploy_kit.engines import Engine, Session
-from deploy_kit.errors import BuildError, InputError
+from deploy_kit.errors import BuildError, InputError, RecipeError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
 
@@ -42,6 +42,15 @@ class Options:
 
     threads: int = 0
     optimize: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a number of threads that cannot be.
+
+        Raises:
+            RecipeError: It is negative.
+        """
+        if self.threads < 0:
+            raise RecipeError(f"engine 'onnxruntime'.threads: expected 0 or more, found {self.threads}")
 
 
 def _session_options(runtime: Any, options: Options) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deploy_kit.engines import Engine, Session
-from deploy_kit.errors import BuildError
+from deploy_kit.errors import BuildError, RecipeError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
 
@@ -30,6 +30,15 @@ class Options:
 
     threads: int = 0
     inference_precision: Literal["f32", "bf16", "f16"] = "f32"
+
+    def __post_init__(self) -> None:
+        """Refuse a number of threads that cannot be.
+
+        Raises:
+            RecipeError: It is negative.
+        """
+        if self.threads < 0:
+            raise RecipeError(f"engine 'openvino'.threads: expected 0 or more, found {self.threads}")
 
 
 def _read(path: Path) -> tuple[Any, Any]:
