@@ -24,7 +24,6 @@ from deploy_kit.errors import InputError, RecipeError, StoreError
 from deploy_kit.records import Artifact
 
 R = TypeVar("R")
-FOLDER = ".deploykit"
 
 
 @dataclass(frozen=True, kw_only=True)

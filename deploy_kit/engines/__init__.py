@@ -14,8 +14,6 @@ import numpy as np
 from deploy_kit.catalogue import Catalogue
 from deploy_kit.records import Proof
 
-Tensors = Mapping[str, np.ndarray]
-
 
 class Session(Protocol):
     """A loaded engine: ``bind`` copies in, ``run`` computes, ``fetch`` copies out.

@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy_kit.engines import Engine, Session, _cuda
 from deploy_kit.engines._nvidia import Flavour, NvidiaSession, build_plan, prove_from_text
-from deploy_kit.errors import BuildError, nearest
+from deploy_kit.errors import BuildError
 from deploy_kit.records import Proof
 
 
@@ -38,7 +38,7 @@ def _configure(trt: Any, config: Any, options: Options) -> None:
         if capability not in known:
             raise BuildError(
                 f"engine 'tensorrt_rtx': cannot build for compute capability '{capability}'",
-                hint="known: " + ", ".join(sorted(known, key=float)) if known else nearest(capability, known),
+                hint="known: " + ", ".join(sorted(known, key=float)),
             )
         config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), index)
 

@@ -1,7 +1,6 @@
 """Static Q/DQ by ONNX Runtime's own quantizer: signed weights per channel, activations unsigned or symmetric.
 
-Concat and BatchNormalization stay float: a quantized Concat before a BN makes OpenVINO 2026.4.1 segfault, and a BN's
-own parameters lose most where its statistics were folded into them.
+Concat and BatchNormalization stay float: a quantized Concat before a BN makes OpenVINO 2026.4.1 segfault.
 
 Calibration streams. ONNX Runtime's own switch for that (CalibMaxIntermediateOutputs) drops every full chunk without
 looking at it in 1.31.1, so its collector is fed in chunks here, merging after each, through the same public class.
