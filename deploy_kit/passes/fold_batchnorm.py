@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.passes import Outcome, Pass
+from deploy_kit.passes import Outcome, Pass, _edit
 
 
 def apply(model: ir.Model) -> Outcome:
@@ -51,15 +51,14 @@ def _fold(model: ir.Model, norm: ir.Node) -> None:
     assert norm.inputs[0] is not None
     conv = norm.inputs[0].producer()
     assert conv is not None
-    gamma, beta, mean, variance = (_array(value) for value in norm.inputs[1:5])
-    scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
-    weight = _array(conv.inputs[1])
-    bias = _array(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else np.zeros_like(mean)
+    scale, shift = _edit.affine(norm)
+    weight = _edit.array(conv.inputs[1])
+    bias = _edit.array(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else np.zeros_like(scale)
     assert conv.inputs[1] is not None
     dtype, stem = conv.inputs[1].dtype or ir.DataType.FLOAT, conv.outputs[0].name
     folded = (
-        _initializer(model, f"{stem}.weight", weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), dtype),
-        _initializer(model, f"{stem}.bias", (bias - mean) * scale + beta, dtype),
+        _edit.initializer(model, f"{stem}.weight", weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), dtype),
+        _edit.initializer(model, f"{stem}.bias", bias * scale + shift, dtype),
     )
     conv.resize_inputs(3)
     for index, value in enumerate(folded, start=1):
@@ -70,24 +69,6 @@ def _fold(model: ir.Model, norm: ir.Node) -> None:
     model.graph.remove(norm, safe=True)
     if is_output:
         conv.outputs[0].name = name
-
-
-def _array(value: ir.Value | None) -> np.ndarray:
-    """Give a constant as float64: the fold is exact but for one rounding to float32."""
-    assert value is not None
-    assert value.const_value is not None
-    return np.asarray(value.const_value.numpy(), np.float64)
-
-
-def _initializer(model: ir.Model, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
-    """Register a constant under `name`, or under the next free name like it."""
-    taken, number = name, 1
-    while taken in model.graph.initializers:
-        taken, number = f"{name}.{number}", number + 1
-    tensor = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=taken)
-    value = ir.Value(name=taken, const_value=tensor, type=ir.TensorType(dtype), shape=ir.Shape(array.shape))
-    model.graph.register_initializer(value)
-    return value
 
 
 PASS = Pass(apply=apply, promise=1e-5)

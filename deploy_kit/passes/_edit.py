@@ -1,0 +1,60 @@
+"""What passes share: constants in and out, and two neighbors that change places."""
+
+import numpy as np
+import onnx_ir as ir
+
+
+def array(value: ir.Value | None) -> np.ndarray:
+    """Give a constant as float64: what is computed from it is exact but for one rounding to the graph's type."""
+    assert value is not None
+    assert value.const_value is not None
+    return np.asarray(value.const_value.numpy(), np.float64)
+
+
+def constant(value: ir.Value | None) -> bool:
+    """Whether a value is there and known while the graph is rewritten."""
+    return value is not None and value.const_value is not None
+
+
+def initializer(model: ir.Model, name: str, values: np.ndarray, dtype: ir.DataType) -> ir.Value:
+    """Register a constant under `name`, or under the next free name like it."""
+    taken, number = name, 1
+    while taken in model.graph.initializers:
+        taken, number = f"{name}.{number}", number + 1
+    tensor = ir.Tensor(values.astype(dtype.numpy()), dtype=dtype, name=taken)
+    value = ir.Value(name=taken, const_value=tensor, type=ir.TensorType(dtype), shape=ir.Shape(values.shape))
+    model.graph.register_initializer(value)
+    return value
+
+
+def alone(value: ir.Value) -> bool:
+    """Whether one node reads the value, once, and nothing else."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def affine(norm: ir.Node) -> tuple[np.ndarray, np.ndarray]:
+    """Give a BatchNormalization as y = a·x + b, float64 per channel: a = γ/√(σ² + ε), b = β − a·μ."""
+    gamma, beta, mean, variance = (array(value) for value in norm.inputs[1:5])
+    scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    return scale, beta - scale * mean
+
+
+def swap(model: ir.Model, first: ir.Node, second: ir.Node, between: ir.Shape | None) -> None:
+    """Let `second`, the only reader of `first`, run before it: x → first → second becomes x → second → first.
+
+    Args:
+        model: Holds both.
+        first: Keeps its parameters.
+        second: Keeps its attributes; has one input.
+        between: Shape of what `second` now gives to `first`.
+    """
+    source, middle, result = first.inputs[0], first.outputs[0], second.outputs[0]
+    assert source is not None
+    name, shape = result.name, result.shape
+    result.replace_all_uses_with(middle, replace_graph_outputs=True)
+    second.replace_input_with(0, source)
+    first.replace_input_with(0, result)
+    model.graph.remove(first)
+    model.graph.insert_after(second, first)
+    result.name, middle.name = middle.name, name
+    result.shape, middle.shape = between, shape

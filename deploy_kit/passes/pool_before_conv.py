@@ -1,0 +1,66 @@
+"""Average before a 1×1 convolution instead of after it: both are linear and work on different axes.
+
+    pool(W·x + b) = W·pool(x) + b        as the weights of an average sum to one
+
+A DenseNet's transitions convolve at full resolution and throw three quarters of the pixels away: swapped, their
+convolutions cost a quarter, 8 % of all multiply-accumulates of DenseNet-121.
+"""
+
+from collections import Counter
+
+import onnx_ir as ir
+
+from deploy_kit.passes import Outcome, Pass, _edit
+
+_POOLS = ("AveragePool", "GlobalAveragePool")
+
+
+def apply(model: ir.Model) -> Outcome:
+    """Swap every average pool with the 1×1 convolution that alone feeds it."""
+    fired, refused = 0, Counter[str]()
+    for pool in tuple(model.graph):
+        source = pool.inputs[0] if pool.op_type in _POOLS else None
+        conv = source.producer() if source is not None else None
+        if conv is None or conv.op_type != "Conv":
+            continue
+        reason = _refusal(conv, pool)
+        if reason:
+            refused[reason] += 1
+            continue
+        _edit.swap(model, conv, pool, _pooled_shape(conv, pool))
+        fired += 1
+    return Outcome(fired=fired, refused=tuple(sorted(refused.items())))
+
+
+def _refusal(conv: ir.Node, pool: ir.Node) -> str:
+    """Say why the two cannot change places; empty if they can."""
+    weight, moves = conv.inputs[1], conv.attributes
+    kernel = weight.shape if weight is not None else None
+    if kernel is None or any(side != 1 for side in tuple(kernel)[2:]):
+        return "the convolution is not 1×1"
+    padded = any(moves.get_ints("pads", ())) or moves.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    if padded or any(step != 1 for step in moves.get_ints("strides", ())):
+        return "the convolution pads or strides"
+    if not _edit.alone(conv.outputs[0]):
+        return "the convolution feeds others too"
+    biased = len(conv.inputs) > 2 and conv.inputs[2] is not None
+    if biased and pool.attributes.get_int("count_include_pad") and _pads(pool):
+        return "the pool averages padding in, and the bias would be scaled with it"
+    return ""
+
+
+def _pads(pool: ir.Node) -> bool:
+    moves = pool.attributes
+    automatic = moves.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    return automatic or any(moves.get_ints("pads", ())) or bool(moves.get_int("ceil_mode", 0))
+
+
+def _pooled_shape(conv: ir.Node, pool: ir.Node) -> ir.Shape | None:
+    """Give the convolution's input channels on the pool's pixels."""
+    before, after = (conv.inputs[0].shape if conv.inputs[0] is not None else None), pool.outputs[0].shape
+    if before is None or after is None:
+        return None
+    return ir.Shape((*before.dims[:2], *after.dims[2:]))
+
+
+PASS = Pass(apply=apply, promise=1e-5)
