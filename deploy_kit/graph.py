@@ -67,6 +67,12 @@ def save(model: ir.Model, path: Path) -> None:
         raise StageError(f"{path.name}: not a valid ONNX graph: {error}") from error
 
 
+def reread(model: ir.Model) -> ir.Model:
+    """Give the graph as a file would hold it, every shape inferred anew."""
+    onnx = need("onnx", by="rewriting ONNX graphs")
+    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(ir.serde.serialize_model(model)))
+
+
 def opset(model: ir.Model) -> int:
     """Give the version of the default operator set."""
     return model.opset_imports[""]

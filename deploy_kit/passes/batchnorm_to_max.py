@@ -19,7 +19,7 @@ import onnx_ir as ir
 from deploy_kit.passes import Outcome, Pass, _edit
 
 _LARGEST = 1e30  # a threshold beyond it is never reached: the channel is constant
-_NEVER = 3e38  # bounds nothing; infinities upset some runtimes
+NEVER = 3e38  # bounds nothing; infinities upset some runtimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def _rewrite(model: ir.Model, match: _Match) -> None:
     rank = len(source.shape) if source.shape is not None else 4
     dtype = source.dtype or ir.DataType.FLOAT
     clipped = source
-    for operator, wanted, never in (("Max", slope > 0, -_NEVER), ("Min", slope < 0, _NEVER)):
+    for operator, wanted, never in (("Max", slope > 0, -NEVER), ("Min", slope < 0, NEVER)):
         if wanted.any():
             limits = np.where(wanted, threshold, never).reshape(1, -1, *[1] * (rank - 2))
             bound = _edit.initializer(model, f"{norm.outputs[0].name}.{operator.lower()}", limits, dtype)

@@ -1,0 +1,8 @@
+"""INT8 for graphs that concatenate: which activations share one scale, and how each node reads and writes it.
+
+groups      float graph → activations that must share a grid, and where each gets its values from
+equalize    scales every concatenated channel to [-1, 1], exactly in float
+grids       ranges → scales and zero points; weights and biases → integers
+portable    writes the graph that ONNX Runtime and OpenVINO run fastest: uint8 throughout
+symmetric   writes the graph that TensorRT takes: int8, zero point 0
+"""

@@ -1,0 +1,124 @@
+"""Ranges → scales and zero points; weights and biases → integers. Arithmetic only, no graph.
+
+    q = clip(round(x / scale) + zero),   x ≈ scale · (q − zero)
+
+Source: ONNX, QuantizeLinear and DequantizeLinear; rounding is half to even.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_TINY = 1e-12  # smallest scale: a tensor that is always zero needs some grid
+_BIAS_LIMIT = 2.0**30  # half of int32: the sum of products needs the rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The integers of one activation: uint8 with a zero point, or int8 around 0.
+
+    Attributes:
+        scale: Step between two integers.
+        zero: The integer that stands for 0.0.
+        signed: int8 instead of uint8.
+    """
+
+    scale: float
+    zero: int
+    signed: bool = False
+
+    @property
+    def low(self) -> int:
+        """Smallest integer."""
+        return -128 if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        """Largest integer."""
+        return 127 if self.signed else 255
+
+    def raw(self, x: np.ndarray) -> np.ndarray:
+        """Give the rounded integers before clipping, as float64."""
+        return np.asarray(np.rint(np.asarray(x, np.float64) / self.scale) + self.zero)
+
+    def quantize(self, x: np.ndarray) -> np.ndarray:
+        """Give the integers, as float64."""
+        return np.asarray(np.clip(self.raw(x), self.low, self.high))
+
+    def real(self, q: np.ndarray) -> np.ndarray:
+        """Give what integers stand for."""
+        return (np.asarray(q, np.float64) - self.zero) * self.scale
+
+
+def spanning(low: float, high: float) -> Grid:
+    """Give the uint8 grid from `low` to `high`, widened to hold 0.0 exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max((high - low) / 255, _TINY)))
+    return Grid(scale=scale, zero=int(np.clip(np.rint(-low / scale), 0, 255)))
+
+
+def around_zero(reach: float) -> Grid:
+    """Give the int8 grid from ``-reach`` to ``reach`` with zero point 0."""
+    return Grid(scale=float(np.float32(max(reach / 127, _TINY))), zero=0, signed=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weights and bias of one node as integers.
+
+    Attributes:
+        integers: int8, the shape of the weights.
+        scales: (outputs,) float32.
+        bias: (outputs,) int32 in steps of ``input scale · scales``.
+    """
+
+    integers: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """What the integers stand for, float64."""
+        rest = [1] * (self.integers.ndim - 1)
+        return self.integers.astype(np.float64) * self.scales.astype(np.float64).reshape(-1, *rest)
+
+
+def weights(array: np.ndarray, bias: np.ndarray, input_scale: float, *, bits: int = 8) -> Weights:
+    """Quantize weights symmetrically, a scale for each output, and the bias to int32.
+
+    A scale grows where the bias would not fit int32 otherwise: channels that are constant have weights near 0 and a
+    bias that is not.
+
+    Args:
+        array: (outputs, …) float64.
+        bias: (outputs,) float64.
+        input_scale: Of the activation that is read.
+        bits: 8, or 7 for processors whose 16-bit sums of two products saturate (x64 without VNNI).
+    """
+    limit = 2 ** (bits - 1) - 1
+    scales = channel_scales(array, bias, input_scale, limit)
+    rest = [1] * (array.ndim - 1)
+    integers = np.clip(np.rint(array / scales.reshape(-1, *rest)), -limit, limit)
+    return Weights(
+        integers=integers.astype(np.int8),
+        scales=scales.astype(np.float32),
+        bias=quantized_bias(bias, input_scale, scales),
+    )
+
+
+def channel_scales(array: np.ndarray, bias: np.ndarray, input_scale: float, limit: int) -> np.ndarray:
+    """Give the smallest scale per output that holds its weights and its bias; float32 values as float64."""
+    reach = np.abs(array.reshape(len(array), -1)).max(1)
+    scales = np.maximum(reach / limit, np.abs(bias) / (input_scale * _BIAS_LIMIT))
+    # Weights far below the rest of their tensor change nothing; a scale down there would be a denormal number.
+    floor = max(float(reach.max()) * 1e-6, _TINY)
+    return np.asarray(np.maximum(scales, floor).astype(np.float32).astype(np.float64))
+
+
+def quantized_bias(bias: np.ndarray, input_scale: float, scales: np.ndarray) -> np.ndarray:
+    """Give the bias in steps of ``input scale · scales`` as int32.
+
+    The product is taken in float32 first, as a runtime takes it.
+    """
+    steps = (np.float32(input_scale) * scales.astype(np.float32)).astype(np.float64)
+    return np.clip(np.rint(bias / steps), -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)

@@ -1,0 +1,138 @@
+"""Float graph → groups of activations that share one grid.
+
+Concatenation, pooling, clipping and reshaping move values and make none (an average pool makes none beyond the range).
+Where such nodes read and write one grid, they work on the integers as they are and nothing is quantized again: a whole
+dense block, its concatenations and its maxima, is one group.
+"""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+_MOVERS = frozenset({"MaxPool", "AveragePool", "Flatten", "Reshape", "Identity", "Squeeze", "Relu"})
+_READERS = frozenset({"Conv", "Gemm", "BatchNormalization", "GlobalAveragePool", "Add"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Activations on one grid.
+
+    Attributes:
+        values: All of them, in graph order.
+        sources: Those whose values come from a node that computes: what decides the range.
+        concats: Concatenations among its nodes.
+    """
+
+    values: tuple[ir.Value, ...]
+    sources: tuple[ir.Value, ...]
+    concats: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """All groups of a graph, and which group an activation is in."""
+
+    all: tuple[Group, ...]
+    of: dict[ir.Value, Group]
+
+
+def moved(node: ir.Node) -> bool:
+    """Whether a node works on quantized values as they are: its inputs and its output share a grid."""
+    if node.op_type == "Concat":
+        return node.attributes.get_int("axis", 1) == 1
+    if node.op_type in ("Max", "Min"):
+        return len(node.inputs) == 2 and bound(node) is not None
+    if node.op_type == "Relu":
+        return fused_into(node) is None
+    return node.op_type in _MOVERS
+
+
+def fused_into(relu: ir.Node) -> ir.Node | None:
+    """Give the computing node that a ReLU belongs to; None where it clips a value that others made."""
+    source = relu.inputs[0]
+    assert source is not None
+    producer = source.producer()
+    if producer is None or moved(producer) or len(source.uses()) != 1 or source.is_graph_output():
+        return None
+    return producer
+
+
+def fused_relu(node: ir.Node) -> ir.Node | None:
+    """Give the ReLU that belongs to a computing node."""
+    uses = node.outputs[0].uses()
+    reader = uses[0].node if len(uses) == 1 else None
+    return reader if reader is not None and reader.op_type == "Relu" and fused_into(reader) is node else None
+
+
+def bound(node: ir.Node) -> ir.Value | None:
+    """Give the constant of a Max or Min with one, one number or one for each channel; it is the second input."""
+    source, value = (node.inputs[0], node.inputs[1]) if len(node.inputs) == 2 else (None, None)
+    if source is None or value is None or value.const_value is None or source.shape is None:
+        return None
+    wide = [axis for axis, size in enumerate(value.const_value.shape) if size != 1]
+    aligned = len(value.const_value.shape) == len(source.shape) and wide == [1]
+    return value if aligned or not wide else None
+
+
+def activations(node: ir.Node) -> tuple[ir.Value, ...]:
+    """List the inputs of a node that depend on the image: for most nodes the first alone."""
+    return tuple(value for value in node.inputs if value is not None and value.const_value is None)
+
+
+def find(model: ir.Model) -> Groups:
+    """Group the activations that a quantized node will read."""
+    wanted = _wanted(model)
+    parent: dict[ir.Value, ir.Value] = {}
+
+    def root(value: ir.Value) -> ir.Value:
+        while parent.get(value, value) is not value:
+            value = parent[value]
+        return value
+
+    for node in model.graph:
+        result = node.outputs[0]
+        if result in wanted and moved(node):
+            for value in activations(node):
+                parent[root(value)] = root(result)
+    members: dict[ir.Value, list[ir.Value]] = {}
+    for value in (*model.graph.inputs, *(node.outputs[0] for node in model.graph)):
+        if value in wanted:
+            members.setdefault(root(value), []).append(value)
+    groups = tuple(_group(values) for values in members.values())
+    return Groups(all=groups, of={value: group for group in groups for value in group.values})
+
+
+def _group(values: list[ir.Value]) -> Group:
+    producers = [value.producer() for value in values]
+    sources = tuple(v for v, p in zip(values, producers, strict=True) if p is None or not moved(p))
+    concats = sum(producer is not None and producer.op_type == "Concat" for producer in producers)
+    return Group(values=tuple(values), sources=sources, concats=concats)
+
+
+def _wanted(model: ir.Model) -> set[ir.Value]:
+    """Find the activations that reach a node that computes on integers, not counting one that a ReLU is fused into."""
+    wanted: set[ir.Value] = set()
+    for node in reversed(tuple(model.graph)):
+        result = node.outputs[0]
+        if moved(node) and (result in wanted):
+            wanted.update(activations(node))
+        elif node.op_type in _READERS and quantizable(node):
+            wanted.update(activations(node))
+    return {value for value in wanted if value.dtype in (None, ir.DataType.FLOAT) and not _hidden(value)}
+
+
+def _hidden(value: ir.Value) -> bool:
+    """Whether the value lives only between a node and the ReLU fused into it."""
+    uses = value.uses()
+    return len(uses) == 1 and uses[0].node.op_type == "Relu" and fused_into(uses[0].node) is not None
+
+
+def quantizable(node: ir.Node) -> bool:
+    """Whether a reader's parameters are constants, so that it can compute on integers."""
+    if node.op_type == "Add":
+        return len(activations(node)) == 2
+    if node.op_type == "Gemm":
+        moves = node.attributes
+        plain = moves.get_float("alpha", 1.0) == 1.0 and moves.get_float("beta", 1.0) == 1.0
+        return plain and not moves.get_int("transA") and all(v.const_value is not None for v in node.inputs[1:] if v)
+    return all(value.const_value is not None for value in node.inputs[1:] if value is not None)

@@ -1,0 +1,310 @@
+"""Float graph → one standard-ONNX INT8 graph that ONNX Runtime and OpenVINO both run at their best.
+
+Within a group (`groups`) everything stays uint8: concatenations, poolings, and the maxima that BatchNormalization and
+ReLU have become. Convolutions are Q/DQ groups that both runtimes take as one integer kernel: uint8 activations, int8
+weights per output channel, int32 bias.
+
+An integer graph is off on average where a float graph is not, and the averages are known, so biases make up for them:
+
+    b' = b − Σ (W_q − W)·E[y] − Σ W_q·e        y: what is read, e = E[y_q] − E[y]: by how much its integers are off
+
+E[y] is observed. e comes from rounding a constant once instead of a signal many times: max(x, t) on integers gives t_q,
+the nearest integer of t:
+
+    e = (t_q − t)·(1 − p)                      p: share of the channel's pixels beyond t, from its mean and deviation
+    e = 0                                      where t_q falls below the grid: the maximum never clips
+    e = t_q − t                                where it falls above: it always does
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy_kit.int8 import groups as grouping
+from deploy_kit.int8.grids import Grid, Weights, weights
+from deploy_kit.int8.moments import Moments, clipped, together
+from deploy_kit.int8.plan import Plan
+from deploy_kit.passes import _edit
+
+_UINT8, _INT8 = ir.DataType.UINT8, ir.DataType.INT8
+
+
+@dataclass(kw_only=True)
+class _Writer:
+    """The new graph while it is written: nodes, constants, and what stands for each value of the old one."""
+
+    plan: Plan
+    nodes: list[ir.Node] = field(default_factory=list)
+    constants: dict[str, ir.Value] = field(default_factory=dict)
+    integers: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    floats: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    moments: dict[ir.Value, Moments] = field(default_factory=dict)
+
+    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+        """Add a constant; one of this name and content is used again."""
+        if name not in self.constants:
+            tensor = ir.Tensor(array, name=name)
+            self.constants[name] = ir.Value(
+                name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape)
+            )
+        return self.constants[name]
+
+    def node(self, operator: str, inputs: list[ir.Value], output: str, **attributes: object) -> ir.Value:
+        """Add a node; gives its output."""
+        made = ir.node(operator, inputs, attributes or None, name=output)  # type: ignore[arg-type]  # any attribute
+        made.outputs[0].name = output
+        self.nodes.append(made)
+        return made.outputs[0]
+
+    def grid_inputs(self, grid: Grid) -> list[ir.Value]:
+        """Give scale and zero point as constants, one pair for each grid."""
+        name = f"grid.{np.float32(grid.scale).view(np.uint32):08x}.{grid.zero}"
+        return [
+            self.constant(f"{name}.scale", np.array(grid.scale, np.float32)),
+            self.constant(f"{name}.zero", np.array(grid.zero, np.uint8)),
+        ]
+
+    def quantized(self, value: ir.Value) -> ir.Value:
+        """Give a value as integers of its grid, quantizing it once."""
+        if value not in self.integers:
+            inputs = [self.floats[value], *self.grid_inputs(self.plan.grids[value])]
+            self.integers[value] = self.node("QuantizeLinear", inputs, f"{value.name}.q")
+        return self.integers[value]
+
+    def real(self, value: ir.Value) -> ir.Value:
+        """Give a value as floats; a gridded one through its integers, so that all readers see the same numbers."""
+        if value in self.plan.grids:
+            name = f"{value.name}.dq"
+            existing = next((n.outputs[0] for n in reversed(self.nodes) if n.outputs[0].name == name), None)
+            inputs = [self.quantized(value), *self.grid_inputs(self.plan.grids[value])]
+            return existing or self.node("DequantizeLinear", inputs, name)
+        return self.floats[value]
+
+    def weight(self, name: str, quantized: Weights, input_scale: float) -> list[ir.Value]:
+        """Add DequantizeLinear nodes for weights and bias; gives both as floats."""
+        scales = self.constant(f"{name}.w.scale", quantized.scales)
+        zeros = self.constant(f"{name}.w.zero", np.zeros(quantized.scales.shape, np.int8))
+        integers = self.constant(f"{name}.w.q", quantized.integers)
+        steps = self.constant(f"{name}.b.scale", (np.float32(input_scale) * quantized.scales).astype(np.float32))
+        bias = self.constant(f"{name}.b.q", quantized.bias)
+        none = self.constant(f"{name}.b.zero", np.zeros(quantized.scales.shape, np.int32))
+        return [
+            self.node("DequantizeLinear", [integers, scales, zeros], f"{name}.w", axis=0),
+            self.node("DequantizeLinear", [bias, steps, none], f"{name}.b", axis=0),
+        ]
+
+
+def write(plan: Plan) -> ir.Model:
+    """Write the integer graph; the float model stays as it is."""
+    writer, old = _Writer(plan=plan), plan.model.graph
+    inputs = [ir.Value(name=v.name, type=v.type, shape=v.shape) for v in old.inputs if v.name not in old.initializers]
+    for value, new in zip((v for v in old.inputs if v.name not in old.initializers), inputs, strict=True):
+        writer.floats[value] = new
+    for name, value in old.initializers.items():
+        assert value.const_value is not None
+        writer.floats[value] = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
+    for node in old:
+        if node.op_type == "Relu" and grouping.fused_into(node) is not None:
+            continue  # written with the node it belongs to
+        write_node = _WRITERS.get(node.op_type, _copy) if _on_integers(writer, node) else _copy
+        write_node(writer, node)
+    outputs = [writer.floats[value] for value in old.outputs]
+    for value, new in zip(old.outputs, outputs, strict=True):
+        new.name, new.type, new.shape = value.name, value.type, value.shape
+    used = {
+        value for node in writer.nodes for value in node.inputs if value is not None and value.const_value is not None
+    }
+    graph = ir.Graph(
+        inputs, outputs, nodes=writer.nodes, initializers=sorted(used, key=lambda v: v.name or ""),
+        opset_imports=plan.model.opset_imports, name=old.name,
+    )  # fmt: skip
+    model = ir.Model(graph, ir_version=plan.model.ir_version, producer_name="deploykit")
+    model.metadata_props.update(plan.model.metadata_props)
+    return model
+
+
+def _on_integers(writer: _Writer, node: ir.Node) -> bool:
+    grids, values = writer.plan.grids, grouping.activations(node)
+    return bool(values) and all(value in grids for value in values)
+
+
+def _copy(writer: _Writer, node: ir.Node) -> None:
+    """Compute in float, between DequantizeLinear and QuantizeLinear."""
+    inputs = [
+        None if v is None else writer.floats[v] if v.const_value is not None else writer.real(v) for v in node.inputs
+    ]
+    made = ir.node(node.op_type, inputs, name=node.name, domain=node.domain, num_outputs=len(node.outputs))
+    made.attributes.update(node.attributes)
+    writer.nodes.append(made)
+    for old, new in zip(node.outputs, made.outputs, strict=True):
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+    _finish(writer, node, made.outputs[0])
+    for old, new in zip(node.outputs[1:], made.outputs[1:], strict=True):
+        writer.floats[old] = new
+
+
+def _finish(writer: _Writer, node: ir.Node, result: ir.Value) -> None:
+    """Take over a node's float result: with its ReLU, and as integers where its readers want them."""
+    relu = grouping.fused_relu(node)
+    value = relu.outputs[0] if relu is not None else node.outputs[0]
+    grid = writer.plan.grids.get(value)
+    clipped = grid is not None and grid.zero > 0  # then 0 lies inside the grid and saturation does not do it
+    if relu is not None and not clipped:
+        result = writer.node("Relu", [result], f"{relu.outputs[0].name}")
+    writer.floats[value] = result
+    if grid is None:
+        return
+    whole = writer.quantized(value)
+    if relu is not None and clipped:
+        writer.integers[value] = _limited(writer, "Max", whole, np.array([grid.zero]), value)
+
+
+def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray, like: ir.Value) -> ir.Value:
+    """Add Max or Min against integers, one or one for each channel, on `whole`."""
+    shape = like.shape
+    rank = len(shape) if shape is not None else 4
+    columns = shape[-1] if shape is not None and isinstance(shape[-1], int) and rank > 2 and limits.size > 1 else 1
+    # ONNX Runtime 1.31 broadcasts row by row: a constant that is a row long halves the time.
+    tile = np.broadcast_to(limits.reshape(1, -1, *[1] * (rank - 2)), (1, limits.size, *[1] * (rank - 3), columns))
+    bound = writer.constant(f"{like.name}.{operator.lower()}", np.ascontiguousarray(tile.astype(np.uint8)))
+    return writer.node(operator, [whole, bound], f"{like.name}.q")
+
+
+def _conv(writer: _Writer, node: ir.Node) -> None:
+    if not grouping.quantizable(node):
+        _copy(writer, node)
+        return
+    attributes = {key: value.value for key, value in node.attributes.items()}
+    bias = _bias(node, len(_edit.array(node.inputs[1])))
+    _weighted(writer, node, "Conv", _edit.array(node.inputs[1]), bias, attributes)
+
+
+def _weighted(
+    writer: _Writer, node: ir.Node, operator: str, weight: np.ndarray, bias: np.ndarray, attributes: dict[str, object]
+) -> None:
+    """Write a node with weights (outputs, inputs / groups, …): both as integers, the bias corrected."""
+    source, name = node.inputs[0], node.outputs[0].name
+    assert source is not None
+    scale, read = writer.plan.grids[source].scale, _moments(writer, source)
+    trial = weights(weight, bias, scale, bits=writer.plan.bits)
+    drift = _summed(trial.values - weight, read.mean) + _summed(trial.values, read.error)
+    whole = weights(weight, bias - drift, scale, bits=writer.plan.bits)
+    inputs = [writer.real(source), *writer.weight(f"{name}", whole, scale)]
+    _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
+
+
+def _summed(weight: np.ndarray, per_channel: np.ndarray) -> np.ndarray:
+    """Sum weights (outputs, inputs / groups, …) times a number for each input channel: (outputs,)."""
+    outputs, inputs = weight.shape[:2]
+    kernels = weight.reshape(outputs, inputs, -1).sum(2)
+    n_groups = len(per_channel) // inputs
+    read = per_channel.reshape(n_groups, inputs).repeat(outputs // n_groups, axis=0)
+    return np.asarray((kernels * read).sum(1))
+
+
+def _bias(node: ir.Node, n: int) -> np.ndarray:
+    """Give the bias (n,) of a Conv or Gemm, zeros where it has none."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    return np.zeros(n) if value is None else np.broadcast_to(_edit.array(value).reshape(-1), (n,))
+
+
+def _gemm(writer: _Writer, node: ir.Node) -> None:
+    if not grouping.quantizable(node):
+        _copy(writer, node)
+        return
+    matrix = _edit.array(node.inputs[1])
+    rows = np.ascontiguousarray(matrix if node.attributes.get_int("transB") else matrix.T)
+    _weighted(writer, node, "Gemm", rows, _bias(node, len(rows)), {"transB": 1})
+
+
+def _norm(writer: _Writer, node: ir.Node) -> None:
+    """Write a BN as a depthwise 1×1 convolution: weights ±127 are exact, the slope is their scale."""
+    if not grouping.quantizable(node):
+        _copy(writer, node)
+        return
+    slope, offset = _edit.affine(node)
+    rank = len(node.outputs[0].shape or (0, 0, 0, 0))
+    kernel = slope.reshape(-1, *[1] * (rank - 1))
+    _weighted(writer, node, "Conv", kernel, offset, {"group": len(kernel)})
+
+
+def _average(writer: _Writer, node: ir.Node) -> None:
+    """Write an average pool as a depthwise convolution on the same grid: ONNX Runtime's integer pool is 18× slower."""
+    source, moves = node.inputs[0], node.attributes
+    assert source is not None
+    plain = not any(moves.get_ints("pads", ())) and moves.get_string("auto_pad", "NOTSET") == "NOTSET"
+    kernel, channels = moves.get_ints("kernel_shape", ()), source.shape[1] if source.shape is not None else None
+    if not plain or moves.get_int("ceil_mode") or not isinstance(channels, int):
+        _copy(writer, node)
+        return
+    weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
+    strides = list(moves.get_ints("strides", [1] * len(kernel)))
+    attributes = {"group": channels, "kernel_shape": list(kernel), "strides": strides}
+    _weighted(writer, node, "Conv", weight, np.zeros(channels), attributes)
+
+
+def _move(writer: _Writer, node: ir.Node) -> None:
+    """Write a node that moves values on the integers as they are."""
+    if not grouping.moved(node) or node.outputs[0] not in writer.plan.grids:
+        _copy(writer, node)
+        return
+    moving = set(grouping.activations(node))
+    inputs = [writer.quantized(v) if v in moving else writer.floats[v] for v in node.inputs if v is not None]
+    attributes = {key: value.value for key, value in node.attributes.items()}
+    name = f"{node.outputs[0].name}.q"
+    writer.integers[node.outputs[0]] = writer.node(node.op_type, inputs, name, **attributes)
+
+
+def _relu(writer: _Writer, node: ir.Node) -> None:
+    source, value = node.inputs[0], node.outputs[0]
+    assert source is not None
+    if value not in writer.plan.grids:
+        _copy(writer, node)
+        return
+    zero = writer.plan.grids[value].zero
+    whole = writer.quantized(source)
+    writer.integers[value] = _limited(writer, "Max", whole, np.array([zero]), value) if zero else whole
+
+
+def _bounded(writer: _Writer, node: ir.Node) -> None:
+    """Write a maximum or minimum against a constant on integers, and note what the bias behind it must know."""
+    limit, value = grouping.bound(node), node.outputs[0]
+    if limit is None or value not in writer.plan.grids:
+        _copy(writer, node)
+        return
+    source = node.inputs[0]
+    assert source is not None
+    grid, read = writer.plan.grids[value], _moments(writer, source)
+    limits = np.broadcast_to(_edit.array(limit).reshape(-1), read.mean.shape)
+    writer.integers[value] = _limited(writer, node.op_type, writer.quantized(source), grid.quantize(limits), value)
+    after = clipped(read, limits, grid, upper=node.op_type == "Min")
+    writer.moments[value] = dataclasses.replace(after, mean=writer.plan.means.get(value, after.mean))
+
+
+def _moments(writer: _Writer, value: ir.Value) -> Moments:
+    """Give mean, deviation and error of a value: known, observed, or put together from what was moved into it."""
+    if value not in writer.moments:
+        seen = writer.plan.seen.get(value)
+        if seen is not None:
+            writer.moments[value] = Moments(mean=seen.mean, std=seen.std, error=np.zeros_like(seen.mean))
+        else:
+            producer = value.producer()
+            assert producer is not None
+            parts = [_moments(writer, part) for part in grouping.activations(producer)]
+            writer.moments[value] = together(parts)
+    return writer.moments[value]
+
+
+_WRITERS: dict[str, Callable[[_Writer, ir.Node], None]] = {
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "BatchNormalization": _norm,
+    "AveragePool": _average,
+    "Relu": _relu,
+    "Max": _bounded,
+    "Min": _bounded,
+} | dict.fromkeys(("Concat", "MaxPool", "Flatten", "Reshape", "Identity", "Squeeze"), _move)

@@ -1,0 +1,52 @@
+"""INT8 as one standard-ONNX file that ONNX Runtime and OpenVINO both run at their best, from a DenseNet's structure.
+
+Each dense block stays on one uint8 grid from end to end; nothing is quantized twice. See `deploy_kit.int8`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deploy_kit import graph
+from deploy_kit.int8 import plan, portable
+from deploy_kit.schemes import Calibration, Scheme
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a recipe's variant.
+
+    Attributes:
+        form: What BN + ReLU become: ``max``, one integer maximum, or ``depthwise``, an integer convolution: slower,
+            for ONNX Runtime before 1.24, which has no integer maximum.
+        reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
+        equalize: Give concatenated channels one range first; without it accuracy is lost.
+    """
+
+    form: Literal["max", "depthwise"] = "max"
+    reduce_range: bool = False
+    equalize: bool = True
+
+
+def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+    """Write the integer graph.
+
+    Raises:
+        QuantizeError: The operator set is too old, or an activation is not finite.
+    """
+    assert calibration is not None
+    choices = plan.Choices(
+        maxima=options.form == "max", bits=7 if options.reduce_range else 8, equalized=options.equalize
+    )
+    made = plan.make(source, choices, calibration.batches, calibration.n_images)
+    graph.save(portable.write(made), target)
+
+
+SCHEME = Scheme(
+    package="onnxruntime",
+    precision="int8",
+    options=Options,
+    calibrates=True,
+    apply=apply,
+    libraries=("onnxruntime", "onnx", "onnx-ir"),
+)
