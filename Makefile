@@ -19,9 +19,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Latency of every engine in the demo's store, measured anew and in turns; prints ratios.
+# deploykit's files against stock tools, as docs/benchmarks.md shows them: about an hour. A part of it:
+# .venv/bin/python -m benchmarks --modes latency --quick
 bench: $(READY)
-	$(BIN)/deploykit run demo --fresh
+	$(BIN)/python -m benchmarks --out docs
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
