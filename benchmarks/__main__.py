@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         sections = document.read(said.out)
         with workshop.opened(said.work) as shop:
             for mode in modes:
-                sections[mode] = _measured(mode, asked, shop, arguments)
+                sections[mode] = _measured(mode, asked, shop, said)
                 document.write(said.out, sections)  # after each mode: a later one may fail
                 print(document.markdown(sections[mode]), flush=True)
     except DeployKitError as error:
@@ -37,25 +37,25 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _measured(mode: str, asked: Asked, shop: workshop.Workshop, arguments: list[str]) -> Section:
+def _measured(mode: str, asked: Asked, shop: workshop.Workshop, said: argparse.Namespace) -> Section:
     here, begun = environment.describe(), time.perf_counter()
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     result = MODES[mode].measure(asked, shop)
     stamp = Stamp(
-        command=_command(mode, arguments), when=when, seconds=round(time.perf_counter() - begun, 1), environment=here
+        command=_command(mode, said), when=when, seconds=round(time.perf_counter() - begun, 1), environment=here
     )
     return Section(mode=mode, stamp=stamp, result=result)
 
 
-def _command(mode: str, arguments: list[str]) -> str:
+def _command(mode: str, said: argparse.Namespace) -> str:
     """Give the line that repeats one mode, without the folders of this machine."""
-    kept, skip = [], False
-    for word in arguments:
-        if skip or word in ("--out", "--work", "--modes"):
-            skip = not skip
-            continue
-        kept.append(Path(word).name if "/" in word else word)
-    return " ".join(["python -m benchmarks --modes", mode, *kept])
+    words = ["python -m benchmarks --modes", mode, *(["--quick"] if said.quick else [])]
+    for name in ("only", "rounds", "recompiles", "threads"):
+        if getattr(said, name):
+            words += [f"--{name}", str(getattr(said, name))]
+    if said.checkpoint is not None:
+        words += ["--checkpoint", said.checkpoint.name, "--size", str(said.size)]
+    return " ".join(words)
 
 
 def _asked(said: argparse.Namespace) -> Asked:
@@ -64,8 +64,13 @@ def _asked(said: argparse.Namespace) -> Asked:
         plan = replace(plan, recompiles=1, rounds=4, runs=2, calibration_images=16)
     stated = {"recompiles": said.recompiles, "rounds": said.rounds}
     plan = replace(plan, **{name: value for name, value in stated.items() if value is not None})
-    return Asked(only=_chosen(said.only, ALL, "candidate") if said.only else (), plan=plan,
-                 checkpoint=said.checkpoint, size=said.size)  # fmt: skip
+    return Asked(
+        only=_chosen(said.only, ALL, "candidate") if said.only else (),
+        plan=plan,
+        checkpoint=said.checkpoint,
+        size=said.size,
+        quick=said.quick,
+    )
 
 
 def _chosen(text: str, known: Mapping[str, object], noun: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,11 +63,16 @@ def call(function: str, **arguments: Any) -> Outcome:
         return Outcome(**json.loads(answer.read_text()))
 
 
+def plain(text: str) -> str:
+    """Take the folders of this machine out of a message; the names of files stay."""
+    return re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", "", text)
+
+
 def _death(code: int, stderr: bytes) -> str:
     if code < 0:
         return f"crashed: {signal.Signals(-code).name}"
     words = stderr.decode(errors="replace").strip().splitlines()
-    return f"failed: {words[-1] if words else f'exit code {code}'}"
+    return plain(f"failed: {words[-1] if words else f'exit code {code}'}")
 
 
 def _answer(function: str, arguments: dict[str, Any]) -> Outcome:
@@ -77,7 +83,7 @@ def _answer(function: str, arguments: dict[str, Any]) -> Outcome:
     except Unavailable as absent:
         why = str(absent)
     except DeployKitError as error:
-        why = f"failed: {error}"
+        why = plain(f"failed: {error}")
     seconds = time.perf_counter() - begun
     return Outcome(value=value, why=why, seconds=seconds, peak_mib=environment.peak_memory_mib())
 

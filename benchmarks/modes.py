@@ -5,11 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ours, races, stock, subjects
-from benchmarks.candidates import Candidate
+from benchmarks import accuracy, calibration, end_to_end, ours, races, rewrites, roofline, stock, subjects
+from benchmarks.accuracy import Accuracies
+from benchmarks.calibration import Costs
+from benchmarks.candidates import Candidate, Ours
+from benchmarks.end_to_end import EndToEnd
 from benchmarks.race import Plan
 from benchmarks.race import run as race
 from benchmarks.records import Races
+from benchmarks.rewrites import Rewrites
+from benchmarks.roofline import Roofline
 from benchmarks.subjects import Subject
 from benchmarks.workshop import Workshop
 
@@ -26,12 +31,14 @@ class Asked:
         plan: How races are run.
         checkpoint: A trained DenseNet in place of the seeded one; None for that.
         size: Side of the input in px that it was trained at, for accuracy.
+        quick: Measure as little as shows that it works.
     """
 
     only: tuple[str, ...]
     plan: Plan
     checkpoint: Path | None = None
     size: int = 224
+    quick: bool = False
 
     def candidates(self, keep: Callable[[Candidate], bool] = lambda _: True) -> tuple[Candidate, ...]:
         """Choose candidates: those named, their baselines, and of all these the ones to `keep`."""
@@ -40,6 +47,11 @@ class Asked:
         base = [ALL[name] for name in _BASELINES if ALL[name].engine in engines]
         chosen = {candidate.name for candidate in (*named, *base)}
         return tuple(candidate for name, candidate in ALL.items() if name in chosen and keep(candidate))
+
+    def files(self) -> dict[str, Ours]:
+        """Give each INT8 file of ours that a chosen candidate runs, by name."""
+        chosen = [candidate.file for candidate in self.candidates()]
+        return {name: file for name, file in ours.quantized().items() if file in chosen}
 
     def subject(self, workshop: Workshop) -> Subject:
         """Give the net that latency is measured on, at 224×224 px."""
@@ -95,6 +107,36 @@ def _demo(asked: Asked, workshop: Workshop) -> Races:
     return Races(races=(race("Demo", subjects.demo(), asked.candidates(), workshop, plan),))
 
 
+def _roofline(asked: Asked, workshop: Workshop) -> Roofline:
+    return roofline.measure(asked.subject(workshop), asked.candidates(lambda one: one.int8), workshop, asked.plan)
+
+
+def _accuracy(asked: Asked, workshop: Workshop) -> Accuracies:
+    nets = [subjects.demo()]
+    if asked.checkpoint is not None:
+        nets.append(subjects.trained(asked.checkpoint, asked.size))
+    sizes = (asked.plan.calibration_images,) if asked.quick else (16, 64, 512)
+    chosen = asked.candidates(_deployable)
+    return Accuracies(nets=tuple(accuracy.measure(net, chosen, sizes, workshop) for net in nets))
+
+
+def _rewrites(asked: Asked, workshop: Workshop) -> Rewrites:
+    names = ("densenet121",) if asked.quick else tuple(f"densenet{n}" for n in (121, 169, 201, 161))
+    nets = tuple(subjects.seeded(name, workshop.folder) for name in names)
+    return rewrites.measure(nets, ours.REWRITES, workshop, asked.plan)
+
+
+def _calibration(asked: Asked, workshop: Workshop) -> Costs:
+    sizes = (16, 32) if asked.quick else (16, 32, 64, 128, 512)
+    recipes = ("static-minmax", "static-percentile", "static-entropy", "nncf")
+    return calibration.measure(asked.subject(workshop), asked.files(), recipes, sizes, workshop)
+
+
+def _end_to_end(asked: Asked, workshop: Workshop) -> EndToEnd:
+    n = asked.plan.calibration_images if asked.quick else 128
+    return end_to_end.measure(asked.subject(workshop), asked.files(), n, workshop)
+
+
 def _deployable(candidate: Candidate) -> bool:
     return candidate.engine != "torch"
 
@@ -103,23 +145,49 @@ def _shown(found: Races) -> str:
     return "\n\n".join(races.render(one) for one in found.races)
 
 
+def _races(title: str, about: str, measure: Callable[[Asked, Workshop], Races]) -> Mode:
+    return Mode(title=title, about=about, record=Races, measure=measure, render=_shown)
+
+
 MODES = {
-    "latency": Mode(
-        title="Latency", about="DenseNet-121, one image a run", record=Races, measure=_latency, render=_shown
+    "latency": _races("Latency", "DenseNet-121, one image a run", _latency),
+    "batch8": _races("Throughput, batch 8", "DenseNet-121, eight images a run", _batch8),
+    "streams": _races("Throughput, two streams", "DenseNet-121, two images at a time", _streams),
+    "family": _races("DenseNet-169 and 201", "one image a run", _family),
+    "demo": _races("The demo", "the bundled DenseNet-BC-40, one image a run", _demo),
+    "roofline": Mode(
+        title="Distance to the machine's limit",
+        about="INT8 files of DenseNet-121 against the INT8 matrix peak",
+        record=Roofline,
+        measure=_roofline,
+        render=roofline.render,
     ),
-    "batch8": Mode(
-        title="Throughput, batch 8", about="DenseNet-121, eight images a run", record=Races, measure=_batch8,
-        render=_shown,
+    "accuracy": Mode(
+        title="Accuracy",
+        about="the demo on 10,000 test images, by calibration size; with --checkpoint that net too",
+        record=Accuracies,
+        measure=_accuracy,
+        render=accuracy.render,
     ),
-    "streams": Mode(
-        title="Throughput, two streams", about="DenseNet-121, two images at a time", record=Races, measure=_streams,
-        render=_shown,
+    "rewrites": Mode(
+        title="Exact rewrites in float",
+        about="DenseNet-121, 169, 201 and 161, stock export against simplified graph",
+        record=Rewrites,
+        measure=_rewrites,
+        render=rewrites.render,
     ),
-    "family": Mode(
-        title="DenseNet-169 and 201", about="one image a run", record=Races, measure=_family, render=_shown
+    "calibration": Mode(
+        title="Cost of calibration",
+        about="seconds and memory of quantizers by the number of images",
+        record=Costs,
+        measure=_calibration,
+        render=calibration.render,
     ),
-    "demo": Mode(
-        title="The demo", about="the bundled DenseNet-BC-40, one image a run", record=Races, measure=_demo,
-        render=_shown,
+    "end_to_end": Mode(
+        title="From checkpoint to parity",
+        about="whole commands, with the memory of all their processes",
+        record=EndToEnd,
+        measure=_end_to_end,
+        render=end_to_end.render,
     ),
-}  # fmt: skip
+}

@@ -15,3 +15,15 @@ CANDIDATES = (
         name="int8-nncf@ov", file=Ours(passes=LEAN, scheme="int8_nncf", options={"ranges": "minmax"}), engine="openvino"
     ),
 )
+
+REWRITES = {"lean": LEAN}
+"""Pass lists that are held against the stock export in float, by name."""
+
+
+def quantized() -> dict[str, Ours]:
+    """Give each INT8 file once, under the name of its first candidate without the engine."""
+    found: dict[str, Ours] = {}
+    for candidate in CANDIDATES:
+        if candidate.int8 and isinstance(candidate.file, Ours) and candidate.file not in found.values():
+            found[candidate.name.partition("@")[0]] = candidate.file
+    return found

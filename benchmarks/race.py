@@ -20,6 +20,7 @@ from benchmarks.runners import open_session
 from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Made, Workshop
 from deploy_kit import images, stopwatch
+from deploy_kit.errors import MeasurementError
 from deploy_kit.store import parts_of
 
 _WARM_RUNS = 3
@@ -47,9 +48,9 @@ def run(title: str, subject: Subject, candidates: tuple[Candidate, ...], worksho
 def of_files(title: str, subject: Subject, made: list[Made], folder: Path, plan: Plan) -> Race:
     """Measure files in turns; those that cannot be loaded and run get their reason."""
     image = _image(subject, folder)
-    common = {"image": str(image), "threads": plan.threads, "n_streams": plan.streams}
-    entries = {one.candidate.name: _probed(one, common) for one in made}
-    jobs = [_job(one) for one in made if not entries[one.candidate.name].why]
+    common = {"threads": plan.threads, "n_streams": plan.streams}
+    entries = {one.candidate.name: _probed(one, image, common) for one in made}
+    jobs = [_job(one, image) for one in made if not entries[one.candidate.name].why]
     samples: dict[str, list[Any]] = {job["name"]: [] for job in jobs}
     for index in range(plan.recompiles):
         sys.stderr.write(f"race: {title}: {len(jobs)} candidates, process {index + 1} of {plan.recompiles}\n")
@@ -57,7 +58,7 @@ def of_files(title: str, subject: Subject, made: list[Made], folder: Path, plan:
             "race:repetition", jobs=jobs, rounds=plan.rounds, runs=plan.runs, seed=plan.seed + index, **common
         )
         if ended.why:
-            raise RuntimeError(f"{title}: {ended.why}")
+            raise MeasurementError(f"{title}: {ended.why}")
         for name, turns in ended.value.items():
             samples[name].append(turns)
     return Race(
@@ -70,12 +71,11 @@ def of_files(title: str, subject: Subject, made: list[Made], folder: Path, plan:
 
 
 def repetition(
-    jobs: list[dict[str, Any]], image: str, rounds: int, runs: int, seed: int, threads: int, n_streams: int
+    jobs: list[dict[str, Any]], rounds: int, runs: int, seed: int, threads: int, n_streams: int
 ) -> dict[str, list[list[float]]]:
     """Load all candidates, and give each one's samples by round: what one child process does."""
     order = random.Random(seed)  # noqa: S311  # an order of turns, no secret
-    pixels = np.load(image)
-    racers = {job["name"]: _opened(job, pixels, threads, n_streams)[0] for job in order.sample(jobs, len(jobs))}
+    racers = {job["name"]: _opened(job, threads, n_streams)[0] for job in order.sample(jobs, len(jobs))}
     for racer in racers.values():
         stopwatch.sample_ms(racer, _WARM_RUNS)
     share = n_streams * streams.RUNS if n_streams > 1 else 1
@@ -88,16 +88,15 @@ def repetition(
     return samples
 
 
-def probe(job: dict[str, Any], image: str, threads: int, n_streams: int) -> dict[str, str]:
+def probe(job: dict[str, Any], threads: int, n_streams: int) -> dict[str, str]:
     """Load a file and run it once; give the settings it ran with."""
-    run, settings = _opened(job, np.load(image), threads, n_streams)
+    run, settings = _opened(job, threads, n_streams)
     run()
     return settings
 
 
-def _opened(
-    job: dict[str, Any], pixels: np.ndarray, threads: int, n_streams: int
-) -> tuple[Callable[[], None], dict[str, str]]:
+def _opened(job: dict[str, Any], threads: int, n_streams: int) -> tuple[Callable[[], None], dict[str, str]]:
+    pixels = np.load(job["image"])
     if n_streams > 1:
         return streams.open_streams(
             job["engine"], job["path"], job["options"], image=pixels, threads=threads, n_streams=n_streams
@@ -107,25 +106,26 @@ def _opened(
     return session.run, dict(session.settings)
 
 
-def _probed(one: Made, common: dict[str, Any]) -> Entry:
+def _probed(one: Made, image: Path, common: dict[str, Any]) -> Entry:
     """Find out in a child of its own whether a file loads and runs."""
     candidate = one.candidate
     entry = Entry(name=candidate.name, engine=candidate.engine, ours=candidate.ours, int8=candidate.int8, why=one.why)
     if one.path is None:
         return entry
-    ended = child.call("race:probe", job=_job(one), **common)
+    ended = child.call("race:probe", job=_job(one, image), **common)
     size = sum(part.stat().st_size for part in parts_of(one.path))
     settings = tuple(sorted((ended.value or {}).items()))
     return replace(entry, size_bytes=size, settings=settings, why=ended.why)
 
 
-def _job(one: Made) -> dict[str, Any]:
+def _job(one: Made, image: Path) -> dict[str, Any]:
     candidate = one.candidate
     return {
         "name": candidate.name,
         "engine": candidate.engine,
         "path": str(one.path),
         "options": dict(candidate.options),
+        "image": str(one.image or image),
     }
 
 

@@ -17,6 +17,7 @@ from deploy_kit import checkpoint, codec, images
 from deploy_kit.records import Preprocess
 
 RAW = "model.onnx"
+_HOARDED_PX = 16 * 224 * 224  # 3 GB of activations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +27,19 @@ class Recipe:
     Attributes:
         make: (raw file, folder, batches, options) → name of the file written into the folder.
         options: Of `make`.
-        n_images: Calibration images at most; None takes all that are given. Percentile keeps every activation of
-            every image: 187 MB an image for DenseNet-121 at 224 px.
+        hoards: Keeps every activation of every image while it calibrates: 187 MB an image for DenseNet-121 at 224 px.
         libraries: Distributions whose versions decide the file.
     """
 
     make: Callable[..., str]
     options: dict[str, Any] = field(default_factory=dict)
-    n_images: int | None = None
+    hoards: bool = False
     libraries: tuple[str, ...] = ()
+
+    def most_images(self, n: int, preprocess: Preprocess) -> int:
+        """Give the calibration images that this recipe can take on a common machine: at most `n`."""
+        fit = _HOARDED_PX // (preprocess.height * preprocess.width)
+        return min(n, fit) if self.hoards else n
 
 
 def export(checkpoint_file: str, preprocess: dict[str, Any], batch: int, folder: str) -> str:
@@ -138,14 +143,14 @@ RECIPES = {
     "static-minmax-preprocessed": Recipe(
         make=_static, options={"method": "MinMax", "preprocessed": True}, libraries=_ORT
     ),
-    "static-percentile": Recipe(make=_static, options={"method": "Percentile"}, n_images=16, libraries=_ORT),
-    "static-entropy": Recipe(make=_static, options={"method": "Entropy"}, n_images=16, libraries=_ORT),
+    "static-percentile": Recipe(make=_static, options={"method": "Percentile"}, hoards=True, libraries=_ORT),
+    "static-entropy": Recipe(make=_static, options={"method": "Entropy"}, hoards=True, libraries=_ORT),
     "nncf": Recipe(make=_nncf, libraries=_NNCF),
     "nncf-mixed": Recipe(make=_nncf, options={"preset": "mixed"}, libraries=_NNCF),
     "nncf-minmax": Recipe(make=_nncf, options={"minmax": True}, libraries=_NNCF),
     "nncf-mixed-minmax": Recipe(make=_nncf, options={"preset": "mixed", "minmax": True}, libraries=_NNCF),
 }
-"""``raw`` is the export itself and ``checkpoint`` the checkpoint, for torch; all others are made from ``raw``."""
+"""Beside these ``raw`` is the export itself, and ``checkpoint`` the checkpoint, for torch."""
 
 
 def _row(name: str, recipe: str, engine: str, **options: Any) -> Candidate:
@@ -160,6 +165,7 @@ CANDIDATES = (
     _row("static-minmax@ort", "static-minmax", "onnxruntime"),
     _row("static-minmax-preprocessed@ort", "static-minmax-preprocessed", "onnxruntime"),
     _row("static-percentile@ort", "static-percentile", "onnxruntime"),
+    _row("static-entropy@ort", "static-entropy", "onnxruntime"),
     _row("raw@ov", "raw", "openvino"),
     _row("slim@ov", "slim", "openvino"),
     _row("bf16@ov", "raw", "openvino", inference_precision="bf16"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy_kit import bundled, checkpoint, images
+from deploy_kit.errors import InputError
 from deploy_kit.recipe import PreprocessTable, SourceTable
 from deploy_kit.records import DenseBlock, DenseNetSpec, Preprocess
 
@@ -105,13 +106,17 @@ def spec(name: str) -> DenseNetSpec:
     )  # fmt: skip
 
 
-def calibration(n: int, folder: Path) -> Path:
-    """Write the first `n` bundled calibration images as npz into `folder`, once."""
-    path = folder / f"fashion-mnist-{n}.npz"
+def subset(name: str, n: int, folder: Path) -> Path:
+    """Write the first `n` images of a bundled set as npz into `folder`, once.
+
+    Raises:
+        InputError: The set has fewer.
+    """
+    path = folder / f"{name.removeprefix(bundled.PREFIX)}-first{n}.npz"
     if not path.is_file():
-        with np.load(bundled.resolve("calibration", CALIBRATION), allow_pickle=False) as data:
+        with np.load(bundled.resolve("calibration", name), allow_pickle=False) as data:
             if n > len(data["images"]):
-                raise ValueError(f"asked for {n} calibration images, {len(data['images'])} are bundled")
+                raise InputError(f"{name}: asked for {n} images, found {len(data['images'])}")
             aside = path.with_suffix(f".{os.getpid()}.npz")
             np.savez_compressed(aside, images=data["images"][:n], labels=data["labels"][:n])
             aside.rename(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import child, stock, subjects
-from benchmarks.candidates import Candidate, Ours
+from benchmarks.candidates import Candidate, Ours, Stock
 from benchmarks.subjects import Subject
 from deploy_kit import codec, devices, export, graph, quantize, simplify
 from deploy_kit.devices import Connection
@@ -35,11 +35,19 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A candidate's file, or why there is none."""
+    """A candidate's file, or why there is none.
+
+    Attributes:
+        candidate: Whose.
+        path: The file.
+        why: Why there is none; empty where there is one.
+        image: npy file that it runs on; None for the subject's images.
+    """
 
     candidate: Candidate
     path: Path | None
     why: str = ""
+    image: Path | None = None
 
 
 class Workshop:
@@ -57,15 +65,33 @@ class Workshop:
             sys.stderr.write(f"{event.stage}: {event.text}\n")
 
     def make(self, candidate: Candidate, subject: Subject, n_images: int) -> Made:
-        """Make a candidate's file, calibrated with `n_images` at most."""
+        """Make a candidate's file, calibrated with `n_images` at most, or say why there is none."""
         try:
-            if isinstance(candidate.file, Ours):
-                path = self.ours(candidate.file, subject, n_images)
-            else:
-                path = self.stock(candidate.file.recipe, subject, n_images)
+            path = self.file(candidate.file, subject, n_images)
         except (StageError, child.Unavailable) as error:
-            return Made(candidate=candidate, path=None, why=str(error))
+            return Made(candidate=candidate, path=None, why=child.plain(str(error)))
         return Made(candidate=candidate, path=path)
+
+    def file(self, file: Stock | Ours, subject: Subject, n_images: int) -> Path:
+        """Make a file, calibrated with `n_images` at most.
+
+        Raises:
+            StageError: A tool failed or crashed.
+            Unavailable: It is not installed.
+        """
+        if isinstance(file, Ours):
+            return self._ours(file, subject, n_images)
+        return self._stock(file.recipe, subject, n_images)
+
+    def macs(self, candidate: Candidate, subject: Subject) -> int:
+        """Count the multiply-accumulates of one image in the float graph that a candidate is made from."""
+        file = candidate.file
+        source = Ours(passes=file.passes) if isinstance(file, Ours) else Stock(recipe="raw")
+        return graph.macs(graph.load(self.file(source, subject, 0)))
+
+    def calibration(self, n: int) -> Path:
+        """Give the first `n` calibration images as npz."""
+        return subjects.subset(subjects.CALIBRATION, n, self.folder)
 
     def simplified(self, subject: Subject, passes: tuple[str, ...]) -> Simplified:
         """Export with deploykit and simplify."""
@@ -75,8 +101,7 @@ class Workshop:
         lean, _ = simplify.run(exported.onnx, table, store=self.store, link=self.link, watch=self.watch)
         return lean
 
-    def ours(self, file: Ours, subject: Subject, n_images: int) -> Path:
-        """Make one of deploykit's files."""
+    def _ours(self, file: Ours, subject: Subject, n_images: int) -> Path:
         lean = self.simplified(subject, file.passes).onnx
         if file.scheme is None:
             return self.store.path(lean)
@@ -86,75 +111,57 @@ class Workshop:
         )
         return self.store.path(typed)
 
-    def stock(self, recipe: str, subject: Subject, n_images: int) -> Path:
-        """Make a stock file.
-
-        Raises:
-            StageError: The tool failed or crashed.
-            Unavailable: It is not installed.
-        """
+    def _stock(self, recipe: str, subject: Subject, n_images: int) -> Path:
         if recipe == "checkpoint":
             return subject.path
         raw = self._raw(subject)
         if recipe == "raw":
             return self.store.root / raw.path
         chosen = stock.RECIPES[recipe]
-        n = min(n_images, chosen.n_images or n_images)
+        n = max(1, chosen.most_images(n_images, subject.preprocess))  # recipes that do not calibrate get a set too
+        images, preprocess = self.calibration(n), codec.to_json(subject.preprocess)
+        decides = [recipe, chosen.options, preprocess, subject.batch]
         made = self._produce(
-            recipe,
-            (raw.sha256, sha256_of(self.calibration(n))),
-            chosen.libraries,
             "stock:make",
+            _key(recipe, (raw.sha256, sha256_of(images)), decides, chosen.libraries),
             recipe=recipe,
             source=str(self.store.root / raw.path),
-            calibration=str(self.calibration(n)),
+            calibration=str(images),
             n=n,
-            preprocess=codec.to_json(subject.preprocess),
+            preprocess=preprocess,
             batch=subject.batch,
         )
         return self.store.root / made.path
 
-    def raw_macs(self, subject: Subject) -> int:
-        """Count the multiply-accumulates of the stock export, per image."""
-        return graph.macs(graph.load(self.stock("raw", subject, 0)))
-
-    def calibration(self, n: int) -> Path:
-        """Give the first `n` calibration images as npz."""
-        return subjects.calibration(n, self.folder)
-
     def _raw(self, subject: Subject) -> File:
+        preprocess = codec.to_json(subject.preprocess)
         return self._produce(
-            f"raw-batch{subject.batch}",
-            (sha256_of(subject.path),),
-            ("torch", "onnx", "onnxscript"),
             "stock:export",
+            _key("raw", (sha256_of(subject.path),), [preprocess, subject.batch], ("torch", "onnx", "onnxscript")),
             checkpoint_file=str(subject.path),
-            preprocess=codec.to_json(subject.preprocess),
+            preprocess=preprocess,
             batch=subject.batch,
         )
 
-    def _produce(
-        self, name: str, inputs: tuple[str, ...], libraries: tuple[str, ...], function: str, **arguments: object
-    ) -> File:
-        key = Key(
-            stage="stock",
-            name=name,
-            inputs=inputs,
-            options=[function, name, arguments.get("batch"), arguments["preprocess"]],
-            versions=(("stock", _VERSION), *((library, library_version(library)) for library in libraries)),
-        )
+    def _produce(self, function: str, key: Key, **arguments: object) -> File:
+        """Give the stock file kept under `key`, or let a child process make it."""
 
         def make(folder: Path, home: str) -> File:
-            self.watch(Event(stage="stock", text=name))
+            self.watch(Event(stage="stock", text=key.name))
             ended = child.call(function, folder=str(folder), **arguments)
             if ended.why.startswith(("failed", "crashed")):
-                raise StageError(f"{name} {ended.why}")
+                raise StageError(f"{key.name} {ended.why}")
             if ended.why:
                 raise child.Unavailable(ended.why)
             digest = digest_of(folder / ended.value)
             return File(path=f"{home}/{ended.value}", sha256=digest, seconds=ended.seconds, peak_mib=ended.peak_mib)
 
         return self.store.produce(File, key, make)[0]
+
+
+def _key(name: str, inputs: tuple[str, ...], options: list[object], libraries: tuple[str, ...]) -> Key:
+    versions = tuple((library, library_version(library)) for library in libraries)
+    return Key(stage="stock", name=name, inputs=inputs, options=options, versions=(("stock", _VERSION), *versions))
 
 
 @contextmanager
