@@ -20,7 +20,7 @@ from deploy_kit.recipe import Recipe
 from deploy_kit.results import ParityReport
 
 _ROOT = Path(__file__).parent.parent
-_POLL_S = 0.05
+_POLL_S = 0.1
 _CHECK_IMAGES = 128
 
 
@@ -33,7 +33,7 @@ class Command:
         line: As it was called, folders left out.
         exit_code: How it ended.
         seconds: Wall time.
-        peak_mib: The largest sum of the resident memory of its processes, looked at every 50 ms; pages that several
+        peak_mib: The largest sum of the resident memory of its processes, looked at every 100 ms; pages that several
             of them share count several times.
         stages: (stage, name, seconds) of its own report.
         verdicts: (engine, verdict, SQNR in dB) of its own report.
@@ -77,7 +77,7 @@ def render(found: EndToEnd) -> str:
     headings = ("command", "exit code", "seconds", "peak MiB", "seconds by stage", "verdicts", "note")
     text = (
         f"{found.subject}; calibrated with {found.calibration_images}, checked on {found.check_images} images. Peak is "
-        "the largest sum of the resident memory of all processes of a command, looked at every 50 ms."
+        "the largest sum of the resident memory of all processes of a command, looked at every 100 ms."
     )
     return f"{text}\n\n{page.table(headings, rows)}"
 

@@ -4,26 +4,21 @@ One process for all, so that a slow window of the machine meets every candidate 
 compiled instance can be slow as a whole. A file that kills its process is found out beforehand, in a child of its own.
 """
 
-import random
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import child, streams
+from benchmarks import child
 from benchmarks.candidates import Candidate
 from benchmarks.records import Entry, Race
-from benchmarks.runners import open_session
 from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Made, Workshop
-from deploy_kit import images, stopwatch
+from deploy_kit import images
 from deploy_kit.errors import MeasurementError
 from deploy_kit.store import parts_of
-
-_WARM_RUNS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +50,7 @@ def of_files(title: str, subject: Subject, made: list[Made], folder: Path, plan:
     for index in range(plan.recompiles):
         sys.stderr.write(f"race: {title}: {len(jobs)} candidates, process {index + 1} of {plan.recompiles}\n")
         ended = child.call(
-            "race:repetition", jobs=jobs, rounds=plan.rounds, runs=plan.runs, seed=plan.seed + index, **common
+            "turns:repetition", jobs=jobs, rounds=plan.rounds, runs=plan.runs, seed=plan.seed + index, **common
         )
         if ended.why:
             raise MeasurementError(f"{title}: {ended.why}")
@@ -70,49 +65,13 @@ def of_files(title: str, subject: Subject, made: list[Made], folder: Path, plan:
     )
 
 
-def repetition(
-    jobs: list[dict[str, Any]], rounds: int, runs: int, seed: int, threads: int, n_streams: int
-) -> dict[str, list[list[float]]]:
-    """Load all candidates, and give each one's samples by round: what one child process does."""
-    order = random.Random(seed)  # noqa: S311  # an order of turns, no secret
-    racers = {job["name"]: _opened(job, threads, n_streams)[0] for job in order.sample(jobs, len(jobs))}
-    for racer in racers.values():
-        stopwatch.sample_ms(racer, _WARM_RUNS)
-    share = n_streams * streams.RUNS if n_streams > 1 else 1
-    samples: dict[str, list[list[float]]] = {name: [] for name in racers}
-    for _ in range(rounds):
-        for name in order.sample(list(racers), len(racers)):
-            racers[name]()  # the first of a turn finds the caches full of another candidate
-            turn = stopwatch.sample_ms(racers[name], runs)
-            samples[name].append([round(sample / share, 5) for sample in turn])
-    return samples
-
-
-def probe(job: dict[str, Any], threads: int, n_streams: int) -> dict[str, str]:
-    """Load a file and run it once; give the settings it ran with."""
-    run, settings = _opened(job, threads, n_streams)
-    run()
-    return settings
-
-
-def _opened(job: dict[str, Any], threads: int, n_streams: int) -> tuple[Callable[[], None], dict[str, str]]:
-    pixels = np.load(job["image"])
-    if n_streams > 1:
-        return streams.open_streams(
-            job["engine"], job["path"], job["options"], image=pixels, threads=threads, n_streams=n_streams
-        )
-    session = open_session(job["engine"], job["path"], job["options"], threads)
-    session.bind(pixels)
-    return session.run, dict(session.settings)
-
-
 def _probed(one: Made, image: Path, common: dict[str, Any]) -> Entry:
     """Find out in a child of its own whether a file loads and runs."""
     candidate = one.candidate
     entry = Entry(name=candidate.name, engine=candidate.engine, ours=candidate.ours, int8=candidate.int8, why=one.why)
     if one.path is None:
         return entry
-    ended = child.call("race:probe", job=_job(one, image), **common)
+    ended = child.call("turns:probe", job=_job(one, image), **common)
     size = sum(part.stat().st_size for part in parts_of(one.path))
     settings = tuple(sorted((ended.value or {}).items()))
     return replace(entry, size_bytes=size, settings=settings, why=ended.why)
