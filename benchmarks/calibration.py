@@ -6,7 +6,7 @@ Plain float32 inference over the same images stands beside them: no calibration 
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def measure(
     rows = []
     for n in sizes:
         common["calibration"] = str(workshop.calibration(n))
-        rows.append(_cost(INFERENCE, False, n, "calibration:infer", source=str(raw), **common))
+        rows.append(_cost(Cost(name=INFERENCE, ours=False, n=n), "calibration:infer", source=str(raw), **common))
         for name, file in files.items():
             rows.append(_ours(name, file, n, subject, workshop, common))
         for recipe in recipes:
@@ -71,7 +71,7 @@ def measure(
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 asked = {"recipe": recipe, "source": str(raw), "folder": folder, "n": n, "batch": 1}
-                rows.append(_cost(recipe, False, n, "stock:make", **asked, **common))
+                rows.append(_cost(Cost(name=recipe, ours=False, n=n), "stock:make", **asked, **common))
     return Costs(subject=subject.name, rows=tuple(rows))
 
 
@@ -133,13 +133,13 @@ def _ours(name: str, file: Ours, n: int, subject: Subject, workshop: Workshop, c
     except StageError as error:
         return Cost(name=name, ours=True, n=n, why=child.plain(str(error)))
     asked = {"source": str(lean), "scheme": file.scheme, "options": dict(file.options)}
-    return _cost(name, True, n, "calibration:quantize", **asked, **common)
+    return _cost(Cost(name=name, ours=True, n=n), "calibration:quantize", **asked, **common)
 
 
-def _cost(name: str, ours: bool, n: int, function: str, **arguments: Any) -> Cost:
-    sys.stderr.write(f"calibration: {name}, {n} images\n")
+def _cost(row: Cost, function: str, **arguments: Any) -> Cost:
+    sys.stderr.write(f"calibration: {row.name}, {row.n} images\n")
     ended = child.call(function, **arguments)
-    return Cost(name=name, ours=ours, n=n, seconds=round(ended.seconds, 1), peak_mib=ended.peak_mib, why=ended.why)
+    return replace(row, seconds=round(ended.seconds, 1), peak_mib=ended.peak_mib, why=ended.why)
 
 
 def _cell(row: Cost | None) -> str:
