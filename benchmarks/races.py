@@ -22,10 +22,12 @@ def render(race: Race) -> str:
 
 
 def fastest(race: Race, *, ours: bool, engine: str | None = None) -> Entry | None:
-    """Give the fastest entry: by the median over rounds of its time relative to the first entry measured."""
-    timed = [entry for entry in race.entries if entry.samples_ms]
-    asked = [entry for entry in timed if entry.ours == ours and engine in (None, entry.engine)]
-    return max(asked, key=lambda entry: _against(timed[0], entry)[0], default=None)
+    """Give the fastest entry of one side, on one engine or on all; None where nothing of it ran."""
+    timed = {entry.name: entry for entry in race.entries if entry.samples_ms}
+    asked = tuple(name for name, entry in timed.items() if entry.ours == ours and engine in (None, entry.engine))
+    if not asked:
+        return None
+    return timed[ratios.fastest({name: entry.samples_ms for name, entry in timed.items()}, asked)]
 
 
 def baseline(race: Race, engine: str, index: int) -> Entry | None:

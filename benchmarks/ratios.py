@@ -21,6 +21,18 @@ def least_ms(samples: Samples) -> float:
     return float(turns_ms(samples).min())
 
 
+def fastest(samples: dict[str, Samples], among: tuple[str, ...]) -> str:
+    """Name the fastest of some candidates of a race: by its median place against the mean of all, round by round.
+
+    Args:
+        samples: Of every candidate of the race, by name; same rounds.
+        among: The names to choose from, at least one.
+    """
+    turns = {name: np.log(turns_ms(found)) for name, found in samples.items()}
+    mean = np.mean(list(turns.values()), axis=0)
+    return min(among, key=lambda name: float(np.median(turns[name] - mean)))
+
+
 def interval(baseline: Samples, candidate: Samples, *, scale: float = 1.0, seed: int = 0) -> tuple[float, float, float]:
     """Compare two latencies measured in turns, over several recompiles.
 

@@ -1,6 +1,5 @@
 """A whole race of two small files: every sample is there, and a file that cannot be loaded gets its reason."""
 
-
 import numpy as np
 import pytest
 

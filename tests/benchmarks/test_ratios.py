@@ -67,3 +67,15 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         _, low, high = ratios.interval(base, samples, seed=seed)
         covered += low <= 2 <= high
     assert covered >= 85
+
+
+def test_fastest_is_judged_round_by_round() -> None:
+    """B has the fastest single run, in a quiet round; A is ahead of it in two rounds of three."""
+    samples = {
+        "a": (((4.0,), (40.0,), (8.0,)),),
+        "b": (((3.0,), (50.0,), (9.0,)),),
+        "c": (((5.0,), (60.0,), (10.0,)),),
+    }
+
+    assert ratios.fastest(samples, ("a", "b", "c")) == "a"
+    assert ratios.fastest(samples, ("b", "c")) == "b"
