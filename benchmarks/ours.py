@@ -4,19 +4,27 @@ from benchmarks.candidates import Candidate, Ours
 from deploy_kit import recipe
 
 LEAN = recipe.load("default").simplify.passes
+_FIRST = ("fold_constants", "drop_identities", "drop_single_concats", "fold_batchnorm", "fold_batchnorm_into_next")
+_LAST = ("merge_duplicates", "remove_unused")
+SWAPPED = (*_FIRST, "pool_before_conv", *_LAST)
+CHAINED = (*_FIRST, "pool_before_conv", "chain_concats", "relu_after_pool", *_LAST)
+MAXED = (*_FIRST, "pool_before_conv", "chain_concats", "relu_after_pool", "batchnorm_to_max", *_LAST)
 
+_NNCF = Ours(passes=CHAINED, scheme="int8_nncf", options={"ranges": "minmax"})
 CANDIDATES = (
     Candidate(name="lean@ort", file=Ours(passes=LEAN), engine="onnxruntime"),
-    Candidate(name="int8-ort@ort", file=Ours(passes=LEAN, scheme="int8_ort"), engine="onnxruntime"),
+    Candidate(name="chained@ort", file=Ours(passes=CHAINED), engine="onnxruntime"),
+    Candidate(name="int8-ort@ort", file=Ours(passes=CHAINED, scheme="int8_ort"), engine="onnxruntime"),
     Candidate(name="lean@ov", file=Ours(passes=LEAN), engine="openvino"),
-    Candidate(name="lean-bf16@ov", file=Ours(passes=LEAN), engine="openvino", options={"inference_precision": "bf16"}),
-    Candidate(name="int8-ort@ov", file=Ours(passes=LEAN, scheme="int8_ort"), engine="openvino"),
+    Candidate(name="maxed@ov", file=Ours(passes=MAXED), engine="openvino"),
     Candidate(
-        name="int8-nncf@ov", file=Ours(passes=LEAN, scheme="int8_nncf", options={"ranges": "minmax"}), engine="openvino"
+        name="maxed-bf16@ov", file=Ours(passes=MAXED), engine="openvino", options={"inference_precision": "bf16"}
     ),
+    Candidate(name="int8-ort@ov", file=Ours(passes=CHAINED, scheme="int8_ort"), engine="openvino"),
+    Candidate(name="int8-nncf@ov", file=_NNCF, engine="openvino"),
 )
 
-REWRITES = {"lean": LEAN}
+REWRITES = {"lean": LEAN, "swapped": SWAPPED, "chained": CHAINED, "maxed": MAXED}
 """Pass lists that are held against the stock export in float, by name."""
 
 
