@@ -42,7 +42,11 @@ def _measured(mode: str, asked: Asked, shop: workshop.Workshop, said: argparse.N
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     result = MODES[mode].measure(asked, shop)
     stamp = Stamp(
-        command=_command(mode, said), when=when, seconds=round(time.perf_counter() - begun, 1), environment=here
+        command=_command(mode, said),
+        when=when,
+        seconds=round(time.perf_counter() - begun, 1),
+        environment=here,
+        load_after=round(os.getloadavg()[0], 2),
     )
     return Section(mode=mode, stamp=stamp, result=result)
 

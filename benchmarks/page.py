@@ -28,5 +28,5 @@ def stamp(found: Stamp) -> str:
     machine = f"{here.cores} cores of {here.cpu}{' (virtual machine)' if here.virtual else ''}"
     return (
         f"Measured {found.when} in {found.seconds:.0f} s by `{found.command}` on {machine}, {', '.join(here.isa)}, "
-        f"{here.memory_gib} GiB, load {here.load} at the start; {here.host}; {versions}."
+        f"{here.memory_gib} GiB, load {here.load} before and {found.load_after} after; {here.host}; {versions}."
     )

@@ -14,13 +14,15 @@ class Stamp:
         command: What repeats it.
         when: UTC time, ISO 8601.
         seconds: How long it took.
-        environment: The machine.
+        environment: The machine as it was at the start.
+        load_after: Its one-minute load average at the end: the bench's own, and what else ran beside it.
     """
 
     command: str
     when: str
     seconds: float
     environment: Environment
+    load_after: float
 
 
 @dataclass(frozen=True, kw_only=True)

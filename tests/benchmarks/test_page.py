@@ -14,7 +14,11 @@ from benchmarks.roofline import Roofline
 from deploy_kit import environment
 
 STAMP = Stamp(
-    command="python -m benchmarks", when="2026-01-01T00:00:00+00:00", seconds=1.0, environment=environment.describe()
+    command="python -m benchmarks",
+    when="2026-01-01T00:00:00+00:00",
+    seconds=1.0,
+    environment=environment.describe(),
+    load_after=1.25,
 )
 
 
@@ -167,4 +171,5 @@ def test_the_stamp_names_machine_versions_and_command() -> None:
 
     assert STAMP.environment.cpu in text
     assert "`python -m benchmarks`" in text
+    assert "before and 1.25 after" in text
     assert all(f"{name} {version}" in text for name, version in STAMP.environment.versions)
