@@ -1,7 +1,8 @@
 """Accuracy of stock and our files on labelled images, by how many images calibrated them."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,18 @@ from benchmarks.page import NONE
 from benchmarks.subjects import TEST, Subject
 from benchmarks.workshop import Workshop
 from deploy_kit import export, images, infer, metrics
+from deploy_kit.environment import library_version
 from deploy_kit.errors import EngineCrashError, StageError
+from deploy_kit.store import Key, digest_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """The checkpoint's logits (N, classes), the labels (N,), and the hash of both."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +87,14 @@ def measure(
         subject.source, subject.preprocess, TEST, store=workshop.store, link=workshop.link, watch=workshop.watch
     )
     with np.load(workshop.store.root / answers.path) as data:
-        logits, labels = data["logits"], data["labels"]
+        truth = Truth(logits=data["logits"], labels=data["labels"], sha256=answers.sha256)
     scores = []
     for candidate in candidates:
         for n in sizes if candidate.int8 else (0,):
             sys.stderr.write(f"accuracy: {candidate.name}, {n} calibration images\n")
-            scores.append(_scored(candidate, subject, n, workshop, (logits, labels)))
-    top1 = float(metrics.hits(logits, labels).mean())
-    return Accuracy(subject=subject.name, images=TEST, n=len(labels), top1=top1, scores=tuple(scores))
+            scores.append(_scored(candidate, subject, n, workshop, truth))
+    top1 = float(metrics.hits(truth.logits, truth.labels).mean())
+    return Accuracy(subject=subject.name, images=TEST, n=answers.n, top1=top1, scores=tuple(scores))
 
 
 def render(found: Accuracies) -> str:
@@ -90,37 +102,46 @@ def render(found: Accuracies) -> str:
     return "\n\n".join(_net(net) for net in found.nets)
 
 
-def score(name: str, ours: bool, n: int, found: np.ndarray, truth: tuple[np.ndarray, np.ndarray]) -> Score:
-    """Hold logits (N, classes) against the checkpoint's logits and the labels."""
-    logits, labels = truth
-    drop, interval = metrics.paired_drop_pp(metrics.hits(logits, labels), metrics.hits(found, labels))
-    return Score(
-        name=name,
-        ours=ours,
-        calibration_images=n,
-        top1=float(metrics.hits(found, labels).mean()),
+def score(unknown: Score, found: np.ndarray, truth: Truth) -> Score:
+    """Hold logits (N, classes) against the checkpoint's and the labels."""
+    hits = metrics.hits(found, truth.labels)
+    drop, interval = metrics.paired_drop_pp(metrics.hits(truth.logits, truth.labels), hits)
+    return replace(
+        unknown,
+        top1=float(hits.mean()),
         drop_pp=drop,
         interval_pp=interval,
-        flips=1 - metrics.agreement(logits, found),
-        sqnr_db=metrics.sqnr_db(logits, found),
+        flips=1 - metrics.agreement(truth.logits, found),
+        sqnr_db=metrics.sqnr_db(truth.logits, found),
     )
 
 
-def _scored(
-    candidate: Candidate, subject: Subject, n: int, workshop: Workshop, truth: tuple[np.ndarray, np.ndarray]
-) -> Score:
+def _scored(candidate: Candidate, subject: Subject, n: int, workshop: Workshop, truth: Truth) -> Score:
+    """Score one file; the store keeps it, so that a run that was cut short goes on where it was."""
+    unknown = Score(name=candidate.name, ours=candidate.ours, calibration_images=n)
     made = workshop.make(candidate, subject, n)
     if made.path is None:
-        return Score(name=candidate.name, ours=candidate.ours, calibration_images=n, why=made.why)
-    target = infer.Target(engine=candidate.engine, path=made.path, options=candidate.options)
-    try:
+        return replace(unknown, why=made.why)
+    path = made.path
+    key = Key(
+        stage="score",
+        name=candidate.name.replace("@", "-"),
+        inputs=(digest_of(path), truth.sha256),
+        options=[candidate.name, n, candidate.options],
+        versions=tuple((name, library_version(name)) for name in (candidate.engine, "deploykit")),
+    )
+
+    def make(folder: Path, home: str) -> Score:
+        target = infer.Target(engine=candidate.engine, path=path, options=candidate.options)
         used = images.open_set(TEST, subject.preprocess)
-        found = infer.run(workshop.link, target, used, subject.preprocess).logits
+        return score(unknown, infer.run(workshop.link, target, used, subject.preprocess).logits, truth)
+
+    try:
+        return workshop.store.produce(Score, key, make)[0]
     except EngineCrashError:
-        return Score(name=candidate.name, ours=candidate.ours, calibration_images=n, why="crashed")
+        return replace(unknown, why="crashed")
     except StageError as error:
-        return Score(name=candidate.name, ours=candidate.ours, calibration_images=n, why=child.plain(str(error)))
-    return score(candidate.name, candidate.ours, n, found, truth)
+        return replace(unknown, why=child.plain(str(error)))
 
 
 def _net(net: Accuracy) -> str:

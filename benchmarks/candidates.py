@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class Unavailable(Exception):  # noqa: N818  # no error: something this machine has not
+    """Something that a candidate needs is not on this machine; the text says what."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stock:
     """A file made by stock tools from the stock export; `recipe` is a name of `stock.RECIPES`."""

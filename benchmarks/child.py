@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.candidates import Unavailable
 from deploy_kit import environment
 from deploy_kit.errors import DeployKitError
 
 _ROOT = Path(__file__).parent.parent
-
-
-class Unavailable(Exception):  # noqa: N818  # no error: something this machine has not
-    """Something that a candidate needs is not on this machine; the text says what."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.child import Unavailable
+from benchmarks.candidates import Unavailable
 from deploy_kit import checkpoint, codec, engines
 from deploy_kit.engines import Session
 

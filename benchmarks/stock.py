@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.candidates import Candidate, Stock
-from benchmarks.child import Unavailable
+from benchmarks.candidates import Candidate, Stock, Unavailable
 from deploy_kit import checkpoint, codec, images
 from deploy_kit.records import Preprocess
 

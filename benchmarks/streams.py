@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.child import Unavailable
+from benchmarks.candidates import Unavailable
 from benchmarks.runners import open_session
 
 RUNS = 8  # of each stream in one sample: handing work to the threads costs some 50 µs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import child, stock, subjects
-from benchmarks.candidates import Candidate, Ours, Stock
+from benchmarks.candidates import Candidate, Ours, Stock, Unavailable
 from benchmarks.subjects import Subject
 from deploy_kit import codec, devices, export, graph, quantize, simplify
 from deploy_kit.devices import Connection
@@ -68,7 +68,7 @@ class Workshop:
         """Make a candidate's file, calibrated with `n_images` at most, or say why there is none."""
         try:
             path = self.file(candidate.file, subject, n_images)
-        except (StageError, child.Unavailable) as error:
+        except (StageError, Unavailable) as error:
             return Made(candidate=candidate, path=None, why=child.plain(str(error)))
         return Made(candidate=candidate, path=path)
 
@@ -152,7 +152,7 @@ class Workshop:
             if ended.why.startswith(("failed", "crashed")):
                 raise StageError(f"{key.name} {ended.why}")
             if ended.why:
-                raise child.Unavailable(ended.why)
+                raise Unavailable(ended.why)
             digest = digest_of(folder / ended.value)
             return File(path=f"{home}/{ended.value}", sha256=digest, seconds=ended.seconds, peak_mib=ended.peak_mib)
 

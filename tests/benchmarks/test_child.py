@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import child
+from deploy_kit import bundled
 
 
 def test_a_value_comes_back_with_its_cost() -> None:
@@ -19,6 +20,13 @@ def test_an_error_raised_on_purpose_is_its_reason() -> None:
 
     assert ended.value is None
     assert ended.why.startswith("failed: Preprocess: 'height' is missing")
+
+
+def test_what_a_machine_has_not_is_said_in_its_own_words() -> None:
+    image = str(bundled.find("calibration", "fashion-mnist-512"))
+    job = {"name": "eager@torch", "engine": "torch", "path": "", "options": {}, "image": image}
+
+    assert child.call("turns:probe", job=job, threads=2, n_streams=2).why == "not measured with streams"
 
 
 def test_a_bug_is_told_by_its_last_words() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy, calibration, document, page, races, roofline
+from benchmarks.accuracy import Score, Truth
 from benchmarks.calibration import Cost, Costs
 from benchmarks.document import Section
 from benchmarks.records import Entry, Race, Races, Stamp
@@ -113,9 +114,9 @@ def test_a_score_counts_lost_hits_and_flips() -> None:
     """Of four images the reference hits three; the candidate loses one of them and changes no other class."""
     reference = np.array([[9, 0], [9, 0], [0, 9], [0, 9]], np.float32)
     candidate = np.array([[9, 0], [0, 9], [0, 9], [0, 9]], np.float32)
-    labels = np.array([0, 0, 1, 0])
+    truth = Truth(logits=reference, labels=np.array([0, 0, 1, 0]), sha256="")
 
-    found = accuracy.score("mine@ort", True, 16, candidate, (reference, labels))
+    found = accuracy.score(Score(name="mine@ort", ours=True, calibration_images=16), candidate, truth)
 
     assert (found.top1, found.drop_pp, found.flips) == (0.5, 25.0, 0.25)
     # Signal 4 · 81, noise 2 · 81: 3.01 dB. Interval 1.96 · √(3/16) / 2 of a fourth.
