@@ -97,7 +97,7 @@ def _streams(asked: Asked, workshop: Workshop) -> Races:
 
 
 def _family(asked: Asked, workshop: Workshop) -> Races:
-    chosen = asked.candidates(lambda candidate: candidate.ours or candidate.name in _BASELINES[:4])
+    chosen = asked.candidates(lambda one: _deployable(one) and (one.ours or one.name in _BASELINES))
     nets = [subjects.seeded(name, workshop.folder) for name in ("densenet169", "densenet201")]
     return Races(races=tuple(race(net.name.split(",")[0], net, chosen, workshop, asked.plan) for net in nets))
 
