@@ -19,7 +19,8 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# deploykit's files against stock tools, as docs/benchmarks.md shows them: about an hour. A part of it:
+# deploykit's files against stock tools, written to docs/benchmarks.md: makes and measures everything, so it is long.
+# A part of it, after `make lint`:
 # .venv/bin/python -m benchmarks --modes latency --quick
 bench: $(READY)
 	$(BIN)/python -m benchmarks --out docs
