@@ -19,9 +19,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Latency of every engine in the demo's store, measured anew and in turns; prints ratios.
+# deploykit's files against stock tools, written to docs/benchmarks.md: makes and measures everything, so it is long.
+# A part of it, after `make lint`:
+# .venv/bin/python -m benchmarks --modes latency --quick
 bench: $(READY)
-	$(BIN)/deploykit run demo --fresh
+	$(BIN)/python -m benchmarks --out docs
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -1,0 +1,193 @@
+"""The sections of the page: what each measures, and how it is shown. In the order of the page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import accuracy, calibration, end_to_end, ours, races, rewrites, roofline, stock, subjects
+from benchmarks.accuracy import Accuracies
+from benchmarks.calibration import Costs
+from benchmarks.candidates import Candidate, Ours
+from benchmarks.end_to_end import EndToEnd
+from benchmarks.race import Plan
+from benchmarks.race import run as race
+from benchmarks.records import Races
+from benchmarks.rewrites import Rewrites
+from benchmarks.roofline import Roofline
+from benchmarks.subjects import Subject
+from benchmarks.workshop import Workshop
+
+ALL = {candidate.name: candidate for candidate in (*stock.CANDIDATES, *ours.CANDIDATES)}
+_BASELINES = tuple(filter(None, (name for pair in stock.BASELINES.values() for name in pair)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line says.
+
+    Attributes:
+        only: Names of candidates; empty takes all. The baselines of their engines always run.
+        plan: How races are run.
+        checkpoint: A trained DenseNet in place of the seeded one; None for that.
+        size: Side of the input in px that it was trained at, for accuracy.
+        quick: Measure as little as shows that it works.
+    """
+
+    only: tuple[str, ...]
+    plan: Plan
+    checkpoint: Path | None = None
+    size: int = 224
+    quick: bool = False
+
+    def candidates(self, keep: Callable[[Candidate], bool] = lambda _: True) -> tuple[Candidate, ...]:
+        """Choose candidates: those named, their baselines, and of all these the ones to `keep`."""
+        named = [ALL[name] for name in self.only or ALL]
+        engines = {candidate.engine for candidate in named}
+        base = [ALL[name] for name in _BASELINES if ALL[name].engine in engines]
+        chosen = {candidate.name for candidate in (*named, *base)}
+        return tuple(candidate for name, candidate in ALL.items() if name in chosen and keep(candidate))
+
+    def files(self) -> dict[str, Ours]:
+        """Give each INT8 file of ours that a chosen candidate runs, by name."""
+        chosen = [candidate.file for candidate in self.candidates()]
+        return {name: file for name, file in ours.quantized().items() if file in chosen}
+
+    def subject(self, workshop: Workshop) -> Subject:
+        """Give the net that latency is measured on, at 224×224 px."""
+        if self.checkpoint is not None:
+            return subjects.trained(self.checkpoint, 224)
+        return subjects.seeded("densenet121", workshop.folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """One section.
+
+    Attributes:
+        title: Of the section.
+        about: A sentence for ``--help`` and the page.
+        record: What `measure` gives.
+        measure: Does the work.
+        render: Shows it as Markdown.
+    """
+
+    title: str
+    about: str
+    record: type[Any]
+    measure: Callable[[Asked, Workshop], Any]
+    render: Callable[[Any], str]
+
+
+def _latency(asked: Asked, workshop: Workshop) -> Races:
+    one = race("Batch 1", asked.subject(workshop), asked.candidates(), workshop, asked.plan)
+    return Races(races=(one,))
+
+
+def _batch8(asked: Asked, workshop: Workshop) -> Races:
+    subject = asked.subject(workshop).batched(8)
+    plan = replace(asked.plan, rounds=max(3, asked.plan.rounds // 2), runs=max(2, asked.plan.runs // 2))
+    return Races(races=(race("Batch 8", subject, asked.candidates(_deployable), workshop, plan),))
+
+
+def _streams(asked: Asked, workshop: Workshop) -> Races:
+    plan = replace(asked.plan, streams=2, runs=max(2, asked.plan.runs // 2))
+    one = race("Two streams", asked.subject(workshop), asked.candidates(_deployable), workshop, plan)
+    return Races(races=(one,))
+
+
+def _family(asked: Asked, workshop: Workshop) -> Races:
+    chosen = asked.candidates(lambda one: _deployable(one) and (one.ours or one.name in _BASELINES))
+    nets = [subjects.seeded(name, workshop.folder) for name in ("densenet169", "densenet201")]
+    return Races(races=tuple(race(net.name.split(",")[0], net, chosen, workshop, asked.plan) for net in nets))
+
+
+def _demo(asked: Asked, workshop: Workshop) -> Races:
+    plan = replace(asked.plan, runs=5 * asked.plan.runs)  # a run takes a third of a millisecond
+    return Races(races=(race("Demo", subjects.demo(), asked.candidates(), workshop, plan),))
+
+
+def _roofline(asked: Asked, workshop: Workshop) -> Roofline:
+    return roofline.measure(asked.subject(workshop), asked.candidates(lambda one: one.int8), workshop, asked.plan)
+
+
+def _accuracy(asked: Asked, workshop: Workshop) -> Accuracies:
+    nets = [subjects.demo()]
+    if asked.checkpoint is not None:
+        nets.append(subjects.trained(asked.checkpoint, asked.size))
+    sizes = (asked.plan.calibration_images,) if asked.quick else (16, 64, 512)
+    chosen = asked.candidates(_deployable)
+    return Accuracies(nets=tuple(accuracy.measure(net, chosen, sizes, workshop) for net in nets))
+
+
+def _rewrites(asked: Asked, workshop: Workshop) -> Rewrites:
+    names = ("densenet121",) if asked.quick else tuple(f"densenet{n}" for n in (121, 169, 201, 161))
+    nets = tuple(subjects.seeded(name, workshop.folder) for name in names)
+    return rewrites.measure(nets, ours.REWRITES, workshop, asked.plan)
+
+
+def _calibration(asked: Asked, workshop: Workshop) -> Costs:
+    sizes = (16, 32) if asked.quick else (16, 32, 64, 128, 512)
+    recipes = ("static-minmax", "static-percentile", "static-entropy", "nncf")
+    return calibration.measure(asked.subject(workshop), asked.files(), recipes, sizes, workshop)
+
+
+def _end_to_end(asked: Asked, workshop: Workshop) -> EndToEnd:
+    n = asked.plan.calibration_images if asked.quick else 128
+    return end_to_end.measure(asked.subject(workshop), asked.files(), n, workshop)
+
+
+def _deployable(candidate: Candidate) -> bool:
+    return candidate.engine != "torch"
+
+
+def _shown(found: Races) -> str:
+    return "\n\n".join(races.render(one) for one in found.races)
+
+
+def _races(title: str, about: str, measure: Callable[[Asked, Workshop], Races]) -> Mode:
+    return Mode(title=title, about=about, record=Races, measure=measure, render=_shown)
+
+
+MODES = {
+    "latency": _races("Latency", "DenseNet-121, one image a run", _latency),
+    "batch8": _races("Throughput, batch 8", "DenseNet-121, eight images a run", _batch8),
+    "streams": _races("Throughput, two streams", "DenseNet-121, two images at a time", _streams),
+    "family": _races("DenseNet-169 and 201", "one image a run", _family),
+    "demo": _races("The demo", "the bundled DenseNet-BC-40, one image a run", _demo),
+    "roofline": Mode(
+        title="Distance to the machine's limit",
+        about="INT8 files of DenseNet-121 against the INT8 matrix peak",
+        record=Roofline,
+        measure=_roofline,
+        render=roofline.render,
+    ),
+    "accuracy": Mode(
+        title="Accuracy",
+        about="the demo on 10,000 test images, by calibration size; with --checkpoint that net too",
+        record=Accuracies,
+        measure=_accuracy,
+        render=accuracy.render,
+    ),
+    "rewrites": Mode(
+        title="Exact rewrites in float",
+        about="DenseNet-121, 169, 201 and 161, stock export against simplified graph",
+        record=Rewrites,
+        measure=_rewrites,
+        render=rewrites.render,
+    ),
+    "calibration": Mode(
+        title="Cost of calibration",
+        about="seconds and memory of quantizers by the number of images",
+        record=Costs,
+        measure=_calibration,
+        render=calibration.render,
+    ),
+    "end_to_end": Mode(
+        title="From checkpoint to parity",
+        about="whole commands, with the memory of all their processes",
+        record=EndToEnd,
+        measure=_end_to_end,
+        render=end_to_end.render,
+    ),
+}

@@ -1,0 +1,119 @@
+"""What exact graph rewrites buy in float: the stock export against the simplified graph, on the whole family."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks import page, race, ratios
+from benchmarks.candidates import Candidate, Ours, Stock
+from benchmarks.page import NONE
+from benchmarks.race import Plan
+from benchmarks.records import Entry, Race
+from benchmarks.subjects import CALIBRATION, Subject
+from benchmarks.workshop import Workshop
+from deploy_kit import graph, images, infer, metrics
+
+_IMAGES = 8
+# Column → engine and its options.
+_WAYS = {
+    "fp32@ort": ("onnxruntime", {}),
+    "fp32@ov": ("openvino", {}),
+    "bf16@ov": ("openvino", {"inference_precision": "bf16"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewrite:
+    """One pass list on one net.
+
+    Attributes:
+        name: Of the pass list; ``stock`` for the export itself.
+        passes: In order.
+        macs: Multiply-accumulates of one image.
+        nodes: Of the graph.
+        differences: (way, largest |difference| to the stock export's logits on the same way, relative to the largest).
+    """
+
+    name: str
+    passes: tuple[str, ...]
+    macs: int
+    nodes: int
+    differences: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net:
+    """One net: its graphs, and their race."""
+
+    graphs: tuple[Rewrite, ...]
+    race: Race
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewrites:
+    """The nets of the section."""
+
+    nets: tuple[Net, ...]
+
+
+def measure(nets: tuple[Subject, ...], lists: dict[str, tuple[str, ...]], workshop: Workshop, plan: Plan) -> Rewrites:
+    """Compare the pass lists with the stock export on each net."""
+    return Rewrites(nets=tuple(_net(subject, lists, workshop, plan) for subject in nets))
+
+
+def render(found: Rewrites) -> str:
+    """Show one row a net and pass list."""
+    headings = ("net", "graph", "nodes", "MMAC", *(f"{way}: speed, difference" for way in _WAYS))
+    rows = [_row(net, one) for net in found.nets for one in net.graphs]
+    lists = {one.name: one.passes for net in found.nets for one in net.graphs if one.passes}
+    text = (
+        "Speed is stock / rewritten on the same engine and precision; the difference is the largest of a logit on "
+        f"{_IMAGES} images, relative to the largest logit of the stock export on the same engine and precision. "
+        + " ".join(f"`{name}`: {', '.join(passes)}." for name, passes in lists.items())
+    )
+    return f"{page.table(headings, rows)}\n\n{text}"
+
+
+def _net(subject: Subject, lists: dict[str, tuple[str, ...]], workshop: Workshop, plan: Plan) -> Net:
+    files: dict[str, Stock | Ours] = {"stock": Stock(recipe="raw")}
+    files |= {name: Ours(passes=passes) for name, passes in lists.items()}
+    candidates = tuple(
+        Candidate(name=f"{name} {way}", file=file, engine=engine, options=options)
+        for name, file in files.items()
+        for way, (engine, options) in _WAYS.items()
+    )
+    logits = {candidate.name: _logits(candidate, subject, workshop) for candidate in candidates}
+    graphs = []
+    for name, file in files.items():
+        model = graph.load(workshop.file(file, subject, 0))
+        differences = tuple(
+            (way, metrics.relative_difference(logits[f"stock {way}"], logits[f"{name} {way}"])) for way in _WAYS
+        )
+        passes = file.passes if isinstance(file, Ours) else ()
+        graphs.append(
+            Rewrite(name=name, passes=passes, macs=graph.macs(model), nodes=graph.nodes(model), differences=differences)
+        )
+    return Net(graphs=tuple(graphs), race=race.run(subject.name, subject, candidates, workshop, plan))
+
+
+def _logits(candidate: Candidate, subject: Subject, workshop: Workshop) -> np.ndarray:
+    path = workshop.file(candidate.file, subject, 0)
+    target = infer.Target(engine=candidate.engine, path=path, options=candidate.options)
+    used = images.open_set(CALIBRATION, subject.preprocess).first(_IMAGES)
+    return infer.run(workshop.link, target, used, subject.preprocess).logits
+
+
+def _row(net: Net, one: Rewrite) -> tuple[str, ...]:
+    entries = {entry.name: entry for entry in net.race.entries}
+    cells = []
+    for way, difference in one.differences:
+        cells.append(_cell(entries[f"stock {way}"], entries[f"{one.name} {way}"], difference))
+    return (net.race.subject.split(",")[0], one.name, str(one.nodes), f"{one.macs / 1e6:.0f}", *cells)
+
+
+def _cell(base: Entry, entry: Entry, difference: float) -> str:
+    if entry is base:
+        return NONE
+    if not (base.samples_ms and entry.samples_ms):
+        return base.why or entry.why
+    return f"{page.ratio(ratios.interval(base.samples_ms, entry.samples_ms))}, {difference:.1e}"

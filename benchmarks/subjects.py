@@ -1,0 +1,149 @@
+"""What is measured: DenseNets with seeded weights at 224×224 px, the bundled demo, a trained checkpoint.
+
+Seeded weights have BatchNorm statistics of real images, so that activations, and with them the ranges that
+quantizers see, are those of a working net. Their latency is representative, their accuracy is not.
+"""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from deploy_kit import bundled, checkpoint, images
+from deploy_kit.errors import InputError
+from deploy_kit.recipe import PreprocessTable, SourceTable
+from deploy_kit.records import DenseBlock, DenseNetSpec, Preprocess
+
+CALIBRATION = "bundled:fashion-mnist-512"
+TEST = "bundled:fashion-mnist-10000"
+DEMO = "densenet_bc40_fmnist"
+_SEED, _BN_IMAGES = 0, 32
+_VERSION = "1"
+# Stem channels, growth, layers of the blocks: Huang et al., CVPR 2017, table 1; 161 from its authors' repository.
+_FAMILY = {
+    "densenet121": (64, 32, (6, 12, 24, 16)),
+    "densenet161": (96, 48, (6, 12, 36, 24)),
+    "densenet169": (64, 32, (6, 12, 32, 32)),
+    "densenet201": (64, 32, (6, 12, 48, 32)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A net with its input.
+
+    Attributes:
+        name: For tables.
+        source: Its checkpoint, with the preprocessing where the file does not carry it.
+        preprocess: How images become its input.
+        batch: Images per run.
+    """
+
+    name: str
+    source: SourceTable
+    preprocess: Preprocess
+    batch: int = 1
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's file."""
+        return bundled.resolve("models", self.source.checkpoint)
+
+    def batched(self, batch: int) -> "Subject":
+        """Give the same net with another batch."""
+        return replace(self, batch=batch)
+
+
+def imagenet(size: int) -> PreprocessTable:
+    """ImageNet's preprocessing for images that are scaled to size×size px first."""
+    return PreprocessTable(
+        height=size, width=size, resize=size, color="rgb", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
+
+
+def demo() -> Subject:
+    """Give the bundled demo."""
+    source = SourceTable(checkpoint=f"{bundled.PREFIX}{DEMO}")
+    read = checkpoint.read(bundled.find("models", DEMO))
+    assert read.preprocess is not None
+    return Subject(name=f"{read.spec.title}, trained on Fashion-MNIST", source=source, preprocess=read.preprocess)
+
+
+def trained(path: Path, size: int) -> Subject:
+    """Give a checkpoint of the user's, at size×size px."""
+    table = imagenet(size)
+    source = SourceTable(checkpoint=str(path), preprocess=table)
+    title = checkpoint.read(path).spec.title
+    return Subject(name=f"{title}, {path.name}, {size}×{size} px", source=source, preprocess=table.record())
+
+
+def seeded(name: str, folder: Path, size: int = 224) -> Subject:
+    """Give a DenseNet with seeded weights; its checkpoint is written into `folder` once."""
+    table = imagenet(size)
+    path = folder / f"{name}-seed{_SEED}-{size}px-v{_VERSION}.safetensors"
+    if not path.is_file():
+        _write(name, path, table)
+    return Subject(
+        name=f"{name}, seeded weights, {size}×{size} px",
+        source=SourceTable(checkpoint=str(path), preprocess=table),
+        preprocess=table.record(),
+    )
+
+
+def spec(name: str) -> DenseNetSpec:
+    """Give the architecture of a member of the family, with 1,000 classes."""
+    stem, growth, layers = _FAMILY[name]
+    width, transitions = stem, []
+    for n in layers[:-1]:
+        width = (width + n * growth) // 2
+        transitions.append(width)
+    return DenseNetSpec(
+        in_channels=3, classes=1000, stem_channels=stem, stem_kernel=7, stem_stride=2, stem_norm=True, stem_pool=True,
+        blocks=tuple(DenseBlock(layers=n, growth=growth, bottleneck=4 * growth) for n in layers),
+        transitions=tuple(transitions), eps=1e-5,
+    )  # fmt: skip
+
+
+def subset(name: str, n: int, folder: Path) -> Path:
+    """Write the first `n` images of a bundled set as npz into `folder`, once.
+
+    Raises:
+        InputError: The set has fewer.
+    """
+    path = folder / f"{name.removeprefix(bundled.PREFIX)}-first{n}.npz"
+    if not path.is_file():
+        with np.load(bundled.resolve("calibration", name), allow_pickle=False) as data:
+            if n > len(data["images"]):
+                raise InputError(f"{name}: asked for {n} images, found {len(data['images'])}")
+            aside = path.with_suffix(f".{os.getpid()}.npz")
+            np.savez_compressed(aside, images=data["images"][:n], labels=data["labels"][:n])
+            aside.rename(path)
+    return path
+
+
+def _write(name: str, path: Path, table: PreprocessTable) -> None:
+    """Draw weights, then let one forward pass over real images set the BatchNorm statistics."""
+    import torch
+    from safetensors.torch import save_file
+
+    from deploy_kit.checkpoint.model import DenseNet
+
+    torch.manual_seed(_SEED)
+    model = DenseNet(spec(name))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.3)
+            module.momentum = 1.0
+    sample = images.open_set(CALIBRATION, table.record()).first(_BN_IMAGES)
+    with torch.no_grad():
+        model.train()(torch.from_numpy(next(sample.batches(table.record(), _BN_IMAGES))))
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    facts = {"deploykit.densenet": json.dumps({"stem_stride": 2, "stem_pool": True, "eps": 1e-5})}
+    aside = path.with_suffix(f".{os.getpid()}")
+    save_file(tensors, aside, facts)
+    aside.rename(path)

@@ -1,0 +1,172 @@
+"""Makes the files of candidates, ours through deploykit's own stages and stock ones in child processes, once each."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import child, stock, subjects
+from benchmarks.candidates import Candidate, Ours, Stock, Unavailable
+from benchmarks.subjects import Subject
+from deploy_kit import codec, devices, export, graph, quantize, simplify
+from deploy_kit.devices import Connection
+from deploy_kit.environment import library_version
+from deploy_kit.errors import StageError
+from deploy_kit.images import SYNTHETIC
+from deploy_kit.recipe import ExportTable, SimplifyTable, Variant
+from deploy_kit.results import Simplified
+from deploy_kit.store import Key, Store, digest_of, sha256_of
+from deploy_kit.watch import Event
+
+_VERSION = "1"
+_TOLERANCE = 1e-4  # of the largest logit; export and every pass report what they measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A stock file: its path within the store, its hash, and what making it cost."""
+
+    path: str
+    sha256: str
+    seconds: float
+    peak_mib: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A candidate's file, or why there is none.
+
+    Attributes:
+        candidate: Whose.
+        path: The file.
+        why: Why there is none; empty where there is one.
+        image: npy file that it runs on; None for the subject's images.
+    """
+
+    candidate: Candidate
+    path: Path | None
+    why: str = ""
+    image: Path | None = None
+
+
+class Workshop:
+    """The store of all files, and the connection that makes them."""
+
+    def __init__(self, folder: Path, link: Connection) -> None:
+        """Keep everything below `folder`."""
+        self.folder = folder
+        self.store = Store(folder / "store")
+        self.link = link
+
+    def watch(self, event: Event) -> None:
+        """Say one line on standard error."""
+        if not event.done:
+            sys.stderr.write(f"{event.stage}: {event.text}\n")
+
+    def make(self, candidate: Candidate, subject: Subject, n_images: int) -> Made:
+        """Make a candidate's file, calibrated with `n_images` at most, or say why there is none."""
+        try:
+            path = self.file(candidate.file, subject, n_images)
+        except (StageError, Unavailable) as error:
+            return Made(candidate=candidate, path=None, why=child.plain(str(error)))
+        return Made(candidate=candidate, path=path)
+
+    def file(self, file: Stock | Ours, subject: Subject, n_images: int) -> Path:
+        """Make a file, calibrated with `n_images` at most.
+
+        Raises:
+            StageError: A tool failed or crashed.
+            Unavailable: It is not installed.
+        """
+        if isinstance(file, Ours):
+            return self._ours(file, subject, n_images)
+        return self._stock(file.recipe, subject, n_images)
+
+    def macs(self, candidate: Candidate, subject: Subject) -> int:
+        """Count the multiply-accumulates of one image in the float graph that a candidate is made from."""
+        file = candidate.file
+        source = Ours(passes=file.passes) if isinstance(file, Ours) else Stock(recipe="raw")
+        return graph.macs(graph.load(self.file(source, subject, 0)))
+
+    def calibration(self, n: int) -> Path:
+        """Give the first `n` calibration images as npz."""
+        return subjects.subset(subjects.CALIBRATION, n, self.folder)
+
+    def simplified(self, subject: Subject, passes: tuple[str, ...]) -> Simplified:
+        """Export with deploykit and simplify."""
+        part = ExportTable(tolerance=_TOLERANCE, batch=subject.batch)
+        exported, _ = export.run(subject.source, part, SYNTHETIC, store=self.store, link=self.link, watch=self.watch)
+        table = SimplifyTable(passes=passes)
+        lean, _ = simplify.run(exported.onnx, table, store=self.store, link=self.link, watch=self.watch)
+        return lean
+
+    def _ours(self, file: Ours, subject: Subject, n_images: int) -> Path:
+        lean = self.simplified(subject, file.passes).onnx
+        if file.scheme is None:
+            return self.store.path(lean)
+        variant = Variant(name=file.scheme, scheme=file.scheme, options=dict(file.options))
+        typed, _ = quantize.run(
+            lean, variant, str(self.calibration(n_images)), store=self.store, link=self.link, watch=self.watch
+        )
+        return self.store.path(typed)
+
+    def _stock(self, recipe: str, subject: Subject, n_images: int) -> Path:
+        if recipe == "checkpoint":
+            return subject.path
+        raw = self._raw(subject)
+        if recipe == "raw":
+            return self.store.root / raw.path
+        chosen = stock.RECIPES[recipe]
+        n = max(1, chosen.most_images(n_images, subject.preprocess))  # recipes that do not calibrate get a set too
+        images, preprocess = self.calibration(n), codec.to_json(subject.preprocess)
+        decides = [recipe, chosen.options, preprocess, subject.batch]
+        made = self._produce(
+            "stock:make",
+            _key(recipe, (raw.sha256, sha256_of(images)), decides, chosen.libraries),
+            recipe=recipe,
+            source=str(self.store.root / raw.path),
+            calibration=str(images),
+            n=n,
+            preprocess=preprocess,
+            batch=subject.batch,
+        )
+        return self.store.root / made.path
+
+    def _raw(self, subject: Subject) -> File:
+        preprocess = codec.to_json(subject.preprocess)
+        return self._produce(
+            "stock:export",
+            _key("raw", (sha256_of(subject.path),), [preprocess, subject.batch], ("torch", "onnx", "onnxscript")),
+            checkpoint_file=str(subject.path),
+            preprocess=preprocess,
+            batch=subject.batch,
+        )
+
+    def _produce(self, function: str, key: Key, **arguments: object) -> File:
+        """Give the stock file kept under `key`, or let a child process make it."""
+
+        def make(folder: Path, home: str) -> File:
+            self.watch(Event(stage="stock", text=key.name))
+            ended = child.call(function, folder=str(folder), **arguments)
+            if ended.why.startswith(("failed", "crashed")):
+                raise StageError(f"{key.name} {ended.why}")
+            if ended.why:
+                raise Unavailable(ended.why)
+            digest = digest_of(folder / ended.value)
+            return File(path=f"{home}/{ended.value}", sha256=digest, seconds=ended.seconds, peak_mib=ended.peak_mib)
+
+        return self.store.produce(File, key, make)[0]
+
+
+def _key(name: str, inputs: tuple[str, ...], options: list[object], libraries: tuple[str, ...]) -> Key:
+    versions = tuple((library, library_version(library)) for library in libraries)
+    return Key(stage="stock", name=name, inputs=inputs, options=options, versions=(("stock", _VERSION), *versions))
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Workshop]:
+    """Open the workshop below `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with devices.connect(devices.LOCAL) as link:
+        yield Workshop(folder, link)
