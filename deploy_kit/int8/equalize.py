@@ -15,6 +15,7 @@ here the ranges are observed, and the BN that cannot be folded takes the inverse
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -26,11 +27,7 @@ from deploy_kit.passes import _edit
 from deploy_kit.passes.batchnorm_to_max import NEVER
 from deploy_kit.statistics import Channels
 
-Span = tuple[np.ndarray, np.ndarray]
-_FLOOR = 1e-3  # of the median reach: channels that are (nearly) dead are not blown up to noise
-
-
-Span = tuple[np.ndarray, np.ndarray]
+Span: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 _FLOOR = 1e-3  # of the median reach: channels that are (nearly) dead are not blown up to noise
 
 
@@ -58,7 +55,7 @@ class _Affine:
 
     def inverse(self, x: np.ndarray) -> np.ndarray:
         """Give x' of x."""
-        return (x - self.m) / self.r
+        return np.asarray((x - self.m) / self.r)
 
 
 def apply(

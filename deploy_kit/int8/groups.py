@@ -52,16 +52,21 @@ def fused_into(relu: ir.Node) -> ir.Node | None:
     source = relu.inputs[0]
     assert source is not None
     producer = source.producer()
-    if producer is None or moved(producer) or len(source.uses()) != 1 or source.is_graph_output():
+    if producer is None or moved(producer) or only_reader(source) is not relu:
         return None
     return producer
 
 
 def fused_relu(node: ir.Node) -> ir.Node | None:
     """Give the ReLU that belongs to a computing node."""
-    uses = node.outputs[0].uses()
-    reader = uses[0].node if len(uses) == 1 else None
+    reader = only_reader(node.outputs[0])
     return reader if reader is not None and reader.op_type == "Relu" and fused_into(reader) is node else None
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """Give the one node that reads a value; None where there are others, or the value is an output."""
+    readers = [use.node for use in value.uses()]
+    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
 
 def bound(node: ir.Node) -> ir.Value | None:
@@ -114,17 +119,16 @@ def _wanted(model: ir.Model) -> set[ir.Value]:
     wanted: set[ir.Value] = set()
     for node in reversed(tuple(model.graph)):
         result = node.outputs[0]
-        if moved(node) and (result in wanted):
-            wanted.update(activations(node))
-        elif node.op_type in _READERS and quantizable(node):
+        computes = node.op_type in _READERS and quantizable(node)
+        if computes or (moved(node) and result in wanted):
             wanted.update(activations(node))
     return {value for value in wanted if value.dtype in (None, ir.DataType.FLOAT) and not _hidden(value)}
 
 
 def _hidden(value: ir.Value) -> bool:
     """Whether the value lives only between a node and the ReLU fused into it."""
-    uses = value.uses()
-    return len(uses) == 1 and uses[0].node.op_type == "Relu" and fused_into(uses[0].node) is not None
+    reader = only_reader(value)
+    return reader is not None and reader.op_type == "Relu" and fused_into(reader) is not None
 
 
 def quantizable(node: ir.Node) -> bool:

@@ -69,6 +69,15 @@ def clipped(x: Moments, limits: np.ndarray, grid: Grid, *, upper: bool) -> Momen
     )
 
 
+def summed(weight: np.ndarray, per_channel: np.ndarray) -> np.ndarray:
+    """Sum weights (outputs, inputs / groups, …) times a number for each input channel: (outputs,)."""
+    outputs, inputs = weight.shape[:2]
+    kernels = weight.reshape(outputs, inputs, -1).sum(2)
+    n_groups = len(per_channel) // inputs
+    read = per_channel.reshape(n_groups, inputs).repeat(outputs // n_groups, axis=0)
+    return np.asarray((kernels * read).sum(1))
+
+
 def _normal(z: np.ndarray) -> np.ndarray:
     """Give Φ(z)."""
     return np.array([0.5 * math.erfc(-float(value) / math.sqrt(2.0)) for value in z])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,14 @@ from deploy_kit.int8 import equalize, useful
 from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.grids import Grid, around_zero, spanning
 from deploy_kit.int8.groups import Group, Groups
+from deploy_kit.int8.moments import Moments, together
 from deploy_kit.statistics import Channels, observe
 
 _MIN_OPSET = 13
 # Each is exact and none hurts; a graph that is simplified already does not change.
 _ALWAYS = (
     "fold_constants", "drop_identities", "drop_single_concats", "fold_batchnorm", "mean_to_global_pool",
-    "pool_before_conv", "relu_after_pool", "fold_batchnorm_into_next", "chain_concats", "remove_unused",
+    "pool_before_conv", "fold_batchnorm_into_next", "chain_concats", "remove_unused",
 )  # fmt: skip
 
 
@@ -36,6 +37,7 @@ class Plan:
         means: Means (C,) of what maxima and minima give, in the scaled units.
         rows: What equalization did to each group with a concatenation.
         bits: Of the weights.
+        known: Moments found so far; a writer adds those of what it clips.
     """
 
     model: ir.Model
@@ -45,6 +47,18 @@ class Plan:
     means: dict[ir.Value, np.ndarray]
     rows: tuple[equalize.Equalized, ...]
     bits: int = 8
+    known: dict[ir.Value, Moments] = field(default_factory=dict)
+
+    def moments(self, value: ir.Value) -> Moments:
+        """Give mean, deviation and error of a value: known, observed, or put together from what was moved into it."""
+        if value not in self.known:
+            seen, producer = self.seen.get(value), value.producer()
+            if seen is not None:
+                self.known[value] = Moments(mean=seen.mean, std=seen.std, error=np.zeros_like(seen.mean))
+            else:
+                assert producer is not None
+                self.known[value] = together([self.moments(part) for part in grouping.activations(producer)])
+        return self.known[value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +66,13 @@ class Choices:
     """What a layout decides.
 
     Attributes:
-        maxima: BN + ReLU become one maximum where they can.
+        passes: Rewrites that this layout wants on top of those that always pay.
         signed: int8 around 0 instead of uint8 with a zero point.
         bits: Of the weights: 8, or 7 for processors whose sums of two products saturate.
         equalized: Give concatenated channels one range first.
     """
 
-    maxima: bool
+    passes: tuple[str, ...]
     signed: bool = False
     bits: int = 8
     equalized: bool = True
@@ -114,7 +128,7 @@ def _prepared(source: Path, choices: Choices) -> ir.Model:
             f"{source}: operator set {graph.opset(model)}; Q/DQ per channel begins at {_MIN_OPSET}",
             hint=f"export with --opset {_MIN_OPSET} or higher",
         )
-    for name in (*_ALWAYS, *(("batchnorm_to_max",) if choices.maxima else ())):
+    for name in (*_ALWAYS, *choices.passes):
         passes.CATALOGUE.get(name).apply(model)
     return graph.reread(model)
 

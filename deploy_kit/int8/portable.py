@@ -26,7 +26,7 @@ import onnx_ir as ir
 
 from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.grids import Grid, Weights, weights
-from deploy_kit.int8.moments import Moments, clipped, together
+from deploy_kit.int8.moments import clipped, summed
 from deploy_kit.int8.plan import Plan
 from deploy_kit.passes import _edit
 
@@ -42,7 +42,6 @@ class _Writer:
     constants: dict[str, ir.Value] = field(default_factory=dict)
     integers: dict[ir.Value, ir.Value] = field(default_factory=dict)
     floats: dict[ir.Value, ir.Value] = field(default_factory=dict)
-    moments: dict[ir.Value, Moments] = field(default_factory=dict)
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add a constant; one of this name and content is used again."""
@@ -55,7 +54,7 @@ class _Writer:
 
     def node(self, operator: str, inputs: list[ir.Value], output: str, **attributes: object) -> ir.Value:
         """Add a node; gives its output."""
-        made = ir.node(operator, inputs, attributes or None, name=output)  # type: ignore[arg-type]  # any attribute
+        made = ir.node(operator, inputs, attributes or None, name=output)
         made.outputs[0].name = output
         self.nodes.append(made)
         return made.outputs[0]
@@ -171,7 +170,7 @@ def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray
     # ONNX Runtime 1.31 broadcasts row by row: a constant that is a row long halves the time.
     tile = np.broadcast_to(limits.reshape(1, -1, *[1] * (rank - 2)), (1, limits.size, *[1] * (rank - 3), columns))
     bound = writer.constant(f"{like.name}.{operator.lower()}", np.ascontiguousarray(tile.astype(np.uint8)))
-    return writer.node(operator, [whole, bound], f"{like.name}.q")
+    return writer.node(operator, [whole, bound], f"{like.name}.{operator.lower()}.q")
 
 
 def _conv(writer: _Writer, node: ir.Node) -> None:
@@ -189,21 +188,12 @@ def _weighted(
     """Write a node with weights (outputs, inputs / groups, …): both as integers, the bias corrected."""
     source, name = node.inputs[0], node.outputs[0].name
     assert source is not None
-    scale, read = writer.plan.grids[source].scale, _moments(writer, source)
+    scale, read = writer.plan.grids[source].scale, writer.plan.moments(source)
     trial = weights(weight, bias, scale, bits=writer.plan.bits)
-    drift = _summed(trial.values - weight, read.mean) + _summed(trial.values, read.error)
+    drift = summed(trial.values - weight, read.mean) + summed(trial.values, read.error)
     whole = weights(weight, bias - drift, scale, bits=writer.plan.bits)
     inputs = [writer.real(source), *writer.weight(f"{name}", whole, scale)]
     _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
-
-
-def _summed(weight: np.ndarray, per_channel: np.ndarray) -> np.ndarray:
-    """Sum weights (outputs, inputs / groups, …) times a number for each input channel: (outputs,)."""
-    outputs, inputs = weight.shape[:2]
-    kernels = weight.reshape(outputs, inputs, -1).sum(2)
-    n_groups = len(per_channel) // inputs
-    read = per_channel.reshape(n_groups, inputs).repeat(outputs // n_groups, axis=0)
-    return np.asarray((kernels * read).sum(1))
 
 
 def _bias(node: ir.Node, n: int) -> np.ndarray:
@@ -278,25 +268,11 @@ def _bounded(writer: _Writer, node: ir.Node) -> None:
         return
     source = node.inputs[0]
     assert source is not None
-    grid, read = writer.plan.grids[value], _moments(writer, source)
+    grid, read = writer.plan.grids[value], writer.plan.moments(source)
     limits = np.broadcast_to(_edit.array(limit).reshape(-1), read.mean.shape)
     writer.integers[value] = _limited(writer, node.op_type, writer.quantized(source), grid.quantize(limits), value)
     after = clipped(read, limits, grid, upper=node.op_type == "Min")
-    writer.moments[value] = dataclasses.replace(after, mean=writer.plan.means.get(value, after.mean))
-
-
-def _moments(writer: _Writer, value: ir.Value) -> Moments:
-    """Give mean, deviation and error of a value: known, observed, or put together from what was moved into it."""
-    if value not in writer.moments:
-        seen = writer.plan.seen.get(value)
-        if seen is not None:
-            writer.moments[value] = Moments(mean=seen.mean, std=seen.std, error=np.zeros_like(seen.mean))
-        else:
-            producer = value.producer()
-            assert producer is not None
-            parts = [_moments(writer, part) for part in grouping.activations(producer)]
-            writer.moments[value] = together(parts)
-    return writer.moments[value]
+    writer.plan.known[value] = dataclasses.replace(after, mean=writer.plan.means.get(value, after.mean))
 
 
 _WRITERS: dict[str, Callable[[_Writer, ir.Node], None]] = {
@@ -307,4 +283,10 @@ _WRITERS: dict[str, Callable[[_Writer, ir.Node], None]] = {
     "Relu": _relu,
     "Max": _bounded,
     "Min": _bounded,
-} | dict.fromkeys(("Concat", "MaxPool", "Flatten", "Reshape", "Identity", "Squeeze"), _move)
+    "Concat": _move,
+    "MaxPool": _move,
+    "Flatten": _move,
+    "Reshape": _move,
+    "Identity": _move,
+    "Squeeze": _move,
+}

@@ -1,8 +1,8 @@
 """Which part of an activation's range its readers can tell apart: the rest need not be encoded.
 
-A dense layer opens with BN and ReLU: of relu(a·x + b), a > 0, all x below t = −b/a are one. A channel of a block is read
-by every later layer, each with its own t; below the least of them nothing is lost when the quantizer saturates. So the
-grid begins there and not at the smallest value seen, exactly, which nearly halves the step.
+A dense layer opens with BN and ReLU: of relu(a·x + b), a > 0, all x below t = −b/a are one. A channel of a block is
+read by every later layer, each with its own t; below the least of them nothing is lost when the quantizer saturates.
+So the grid begins there and not at the smallest value seen: exact, and the step is nearly halved.
 
     max(x, t): [t, ∞)      min(x, t): (−∞, t]      BN + ReLU: [t, ∞) for a > 0, (−∞, t] for a < 0, nothing for a = 0
     concatenation: each part its channels;  max pool, reshaping: as what they give;  all else: everything

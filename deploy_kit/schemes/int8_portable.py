@@ -11,6 +11,8 @@ from deploy_kit import graph
 from deploy_kit.int8 import plan, portable
 from deploy_kit.schemes import Calibration, Scheme
 
+_PASSES = {"max": ("relu_after_pool", "batchnorm_to_max"), "depthwise": ("relu_after_pool",)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -36,7 +38,7 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     """
     assert calibration is not None
     choices = plan.Choices(
-        maxima=options.form == "max", bits=7 if options.reduce_range else 8, equalized=options.equalize
+        passes=_PASSES[options.form], bits=7 if options.reduce_range else 8, equalized=options.equalize
     )
     made = plan.make(source, choices, calibration.batches, calibration.n_images)
     graph.save(portable.write(made), target)
