@@ -95,10 +95,11 @@ def macs(model: ir.Model) -> int:
 
     Shapes must be known; nodes whose shapes are not count nothing.
     """
-    return sum(_node_macs(node) for node in model.graph)
+    return sum(macs_of(node) for node in model.graph)
 
 
-def _node_macs(node: ir.Node) -> int:
+def macs_of(node: ir.Node) -> int:
+    """Count the multiply-accumulates of one node, as `macs` does."""
     if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2 or node.inputs[1] is None:
         return 0
     weight, out = node.inputs[1].shape, node.outputs[0].shape

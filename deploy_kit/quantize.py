@@ -1,17 +1,20 @@
 """ONNX → ONNX that carries its precision: the recipe's schemes, each in a worker process of its own."""
 
+import json
 from pathlib import Path
 
-from deploy_kit import codec, graph, images, schemes
+from deploy_kit import codec, graph, images, lint, schemes
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import InputError, QuantizeError
 from deploy_kit.recipe import Variant
 from deploy_kit.records import Artifact
+from deploy_kit.results import QuantizedBlock
+from deploy_kit.schemes import BLOCKS_KEY, KEPT_KEY
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "1"
+VERSION = "2"
 
 
 def run(
@@ -45,7 +48,8 @@ def run(
     options = codec.from_json(scheme.options, variant.options, f"scheme '{variant.scheme}'")
     if lean.precision != "fp32":
         raise QuantizeError(f"{lean.path}: expected a float32 graph, found {lean.precision}")
-    digest = _calibration_digest(scheme, variant, calibration, lean) if scheme.calibrates else ""
+    used = calibration if scheme.calibrates or (scheme.observes and calibration != images.SYNTHETIC) else None
+    digest = _calibration_digest(scheme, variant, used, lean) if scheme.calibrates or used else ""
     versions = tuple(row for row in library_versions() if row[0] in scheme.libraries)
     key = Key(
         stage="quantize",
@@ -66,7 +70,7 @@ def run(
                 source=str(store.path(lean)),
                 target=str(file),
                 options=codec.to_json(options),
-                calibration=calibration if scheme.calibrates else None,
+                calibration=used,
                 preprocess=codec.to_json(lean.preprocess),
             )
         model = graph.load(file)
@@ -76,7 +80,9 @@ def run(
             )
         graph.embed(model, lean.preprocess)
         graph.save(model, file)
-        images_used = (("calibration", str(calibration)), ("images", str(spent["n"]))) if scheme.calibrates else ()
+        images_used = (("calibration", used), ("images", str(spent["n"]))) if used else ()
+        needs = tuple(("needs", f"{what} ({why})") for what, why in lint.needs(model))
+        kept = json.loads(model.metadata_props.get(KEPT_KEY, "[]"))
         return Artifact(
             kind="onnx",
             name=variant.name,
@@ -93,12 +99,21 @@ def run(
                 ("scheme", variant.scheme),
                 ("options", codec.canonical(options)),
                 *images_used,
+                *((("kept in fp32", ", ".join(kept)),) if kept else ()),
+                *needs,
                 ("peak_memory_mib", str(spent["peak_memory_mib"])),
                 *versions,
             ),
         )
 
     return store.produce(Artifact, key, make)
+
+
+def explained(onnx_file: Path) -> tuple[QuantizedBlock, ...]:
+    """Read what INT8 made of each dense block from a file's metadata; empty where its scheme does not say."""
+    text = graph.load(onnx_file).metadata_props.get(BLOCKS_KEY)
+    rows = json.loads(text) if text else []
+    return tuple(codec.from_json(QuantizedBlock, row, BLOCKS_KEY) for row in rows)
 
 
 def _calibration_digest(scheme: schemes.Scheme, variant: Variant, calibration: str | None, lean: Artifact) -> str:

@@ -345,3 +345,38 @@ class Report:
     def passed(self) -> bool:
         """Whether every engine that ran kept its limits."""
         return not any(isinstance(row.parity, ParityReport) and not row.parity.passed for row in self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedBlock:
+    """What INT8 made of one dense block: of one group of activations that are concatenated on one grid.
+
+    Attributes:
+        name: In graph order, e.g. ``block 1``.
+        channels: Of all maps that are concatenated.
+        scale: Step between two integers.
+        zero_point: The integer that stands for 0.0.
+        spread: Smallest, median and largest half range of the channels before they were given one range.
+        not_equalized: Why they were left as they were; empty if they were not.
+        maxima: BN + ReLU that became one integer maximum (or minimum).
+        depthwise: BN + ReLU that became an integer depthwise convolution.
+        floating: BN that stay in float.
+        never: Share of the bounds that never clip: the BN's ReLU is idle there.
+        always: Share of the bounds that always do: the channel is constant to that layer.
+        macs: Multiply-accumulates of the block's convolutions, one image.
+        moved_bytes: Bytes that its concatenations and maxima write, one image.
+    """
+
+    name: str
+    channels: int
+    scale: float
+    zero_point: int
+    spread: tuple[float, float, float]
+    not_equalized: str
+    maxima: int
+    depthwise: int
+    floating: int
+    never: float
+    always: float
+    macs: int
+    moved_bytes: int

@@ -1,5 +1,7 @@
 """``deploykit quantize``: a graph that carries its precision."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -8,8 +10,10 @@ from deploy_kit.cli import Command, _options
 
 if TYPE_CHECKING:
     from deploy_kit.recipe import Recipe, Variant
+    from deploy_kit.records import Artifact
+    from deploy_kit.results import QuantizedBlock
 
-_DEFAULT_SCHEME = {"int8": "int8_ort", "fp16": "fp16", "bf16": "bf16"}
+_TEXT = Optional[str]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
 
 
 def quantize(
@@ -17,8 +21,12 @@ def quantize(
     int8: Annotated[bool, typer.Option("--int8", help="8-bit integers, Q/DQ in the graph.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="IEEE half precision.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16.")] = False,
-    scheme: Annotated[Optional[str], typer.Option(help="A scheme of the catalogue, by name.")] = None,  # noqa: UP045
-    symmetric: Annotated[bool, typer.Option("--symmetric", help="int8 as TensorRT takes it (int8_ort).")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="float32 in the form the target likes.")] = False,
+    target: Annotated[str, typer.Option(help="The engine it is for: decides layout and form.")] = "onnxruntime",
+    layout: Annotated[_TEXT, typer.Option(help="INT8 layout: portable, tensorrt, ort or nncf.")] = None,
+    form: Annotated[_TEXT, typer.Option(help="What BN + ReLU become (portable): max or depthwise.")] = None,
+    scheme: Annotated[_TEXT, typer.Option(help="A scheme of the catalogue, by name.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what INT8 made of each dense block.")] = False,
     calibration: _options.CalibrationSet = None,
     recipe: _options.RecipeName = None,
     store: _options.StorePath = _options.STORE,
@@ -27,16 +35,22 @@ def quantize(
     as_json: _options.Json = False,
     no_color: _options.NoColor = False,
 ) -> None:
-    """Give the graph a precision: --int8, --fp16 or --bf16."""
+    """Give the graph a precision: --int8, --fp16, --bf16 or --fp32."""
+    from deploy_kit import environment
     from deploy_kit import quantize as stage
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.report import size
 
-    precisions = [name for name, said in (("int8", int8), ("fp16", fp16), ("bf16", bf16)) if said]
+    said = (("int8", int8), ("fp16", fp16), ("bf16", bf16), ("fp32", fp32))
+    wish = Wish(
+        precisions=tuple(name for name, on in said if on), target=target, layout=layout, form=form, scheme=scheme
+    )
     asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        variant = choose(precisions, scheme, run.recipe, symmetric=symmetric)
+        variant, remarks = choose(wish, run.recipe, environment.describe().isa, environment.library_version)
+        for remark in remarks:
+            console.say(remark)
         lean = _steps.lean(run, console).onnx
         made = run.timed(
             "quantize",
@@ -52,32 +66,131 @@ def quantize(
             *made.made_by,
             ("onnx", str(run.store.root / made.path)),
         ]
-        console.result(made, pairs(lines))
+        if not explain:
+            console.result(made, pairs(lines))
+            return
+        found = stage.explained(run.store.path(made))
+        console.result(Explained(artifact=made, blocks=found), f"{pairs(lines)}\n\n{_explained(found)}")
 
 
-def choose(precisions: list[str], scheme: str | None, recipe: "Recipe", *, symmetric: bool) -> "Variant":
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """What ``--explain --json`` prints: the passport, and each dense block."""
+
+    artifact: "Artifact"
+    blocks: "tuple[QuantizedBlock, ...]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What was said about the precision: names of precisions, the engine it is for, layout, form, scheme."""
+
+    precisions: tuple[str, ...] = ()
+    target: str = "onnxruntime"
+    layout: str | None = None
+    form: str | None = None
+    scheme: str | None = None
+
+
+def choose(
+    wish: Wish, recipe: "Recipe", isa: tuple[str, ...], version_of: Callable[[str], str]
+) -> "tuple[Variant, tuple[str, ...]]":
     """Find the variant that was asked for: the recipe's own if it has one, else the scheme with its defaults.
+
+    Args:
+        wish: What was said.
+        recipe: In force.
+        isa: Instruction sets of the processor it will run on.
+        version_of: Gives the version of an installed distribution.
+
+    Returns:
+        The variant, and what was decided for the processor and the runtime at hand.
 
     Raises:
         RequestError: Nothing was asked for, or too much.
+        UnknownNameError: No such target or scheme.
     """
-    from deploy_kit import schemes
+    from deploy_kit import schemes, targets
     from deploy_kit.errors import RequestError
     from deploy_kit.recipe import Variant
 
-    if len(precisions) + (scheme is not None and not precisions) != 1:
-        raise RequestError("say one precision", hint="--int8, --fp16 or --bf16 (or --scheme NAME)")
-    name = scheme or _DEFAULT_SCHEME[precisions[0]]
+    named = wish.scheme is not None
+    if len(wish.precisions) + (named and not wish.precisions) != 1:
+        raise RequestError("say one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
+    precision = wish.precisions[0] if wish.precisions else ""
+    if (wish.layout or wish.form) and (named or precision != "int8"):
+        raise RequestError("--layout and --form belong to --int8", hint="deploykit quantize --int8 --layout portable")
+    liked = targets.find(wish.target)
+    layout = wish.layout or liked.int8
+    name = wish.scheme or (f"int8_{layout}" if precision == "int8" else precision)
     entry = schemes.CATALOGUE.get(name)
-    if precisions and entry.precision != precisions[0]:
-        raise RequestError(f"--{precisions[0]} and scheme '{name}', which gives {entry.precision}, contradict")
-    options: dict[str, Any] = {"symmetric": True} if symmetric else {}
+    if precision and entry.precision != precision:
+        raise RequestError(f"--{precision} and scheme '{name}', which gives {entry.precision}, contradict")
+    options: dict[str, Any] = {"form": wish.form} if wish.form else {}
+    remarks: tuple[str, ...] = ()
+    if name == "int8_portable":
+        fitted, remarks = _fitted(wish, isa, version_of("onnxruntime"))
+        options |= fitted
+    elif not named and precision != "int8":
+        options = {"passes": list(liked.passes.get(entry.precision, ()))} if liked.passes.get(entry.precision) else {}
     for variant in recipe.quantize.variants:
         if variant.scheme == name and variant.options == options:
-            return variant
-    suffix = "-symmetric" if symmetric else ""
-    return Variant(
-        name=f"{precisions[0] if precisions and scheme is None else name}{suffix}", scheme=name, options=options
+            return variant, remarks
+    return Variant(name=_name(wish, precision, layout, name), scheme=name, options=options), remarks
+
+
+def _fitted(wish: Wish, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Fit the portable layout to a processor and a runtime; say what was decided and why."""
+    from deploy_kit import targets
+
+    options: dict[str, Any] = {}
+    remarks = []
+    if targets.narrow_weights(isa):
+        options["reduce_range"] = True
+        remarks.append("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate")
+    if wish.form is None and wish.target == "onnxruntime" and targets.lacks_integer_maximum(runtime):
+        options["form"] = "depthwise"
+        remarks.append(f"onnxruntime {runtime} has no maximum of integers (1.24 has): the depthwise form instead")
+    return options, tuple(remarks)
+
+
+def _name(wish: Wish, precision: str, layout: str, scheme: str) -> str:
+    """Name a variant that no recipe names: by its precision, and by what differs from the usual."""
+    if wish.scheme is not None:
+        return scheme
+    if precision != "int8":
+        return precision if precision != "fp32" else f"fp32-{wish.target}"
+    parts = [precision, *([layout] if layout != "portable" else []), *([wish.form] if wish.form == "depthwise" else [])]
+    return "-".join(parts)
+
+
+def _explained(found: "tuple[QuantizedBlock, ...]") -> str:
+    """Lay out a line for each dense block."""
+    from deploy_kit.cli._console import table
+
+    if not found:
+        return "nothing to explain: this scheme does not plan by blocks, or the graph concatenates nothing"
+    headings = (
+        "block", "channels", "scale", "zero", "half ranges: least, median, most", "BN + ReLU became",
+        "never clip", "constant", "MMACs", "kB moved (estimate)",
+    )  # fmt: skip
+    return table(headings, [_row(block) for block in found])
+
+
+def _row(block: "QuantizedBlock") -> tuple[str, ...]:
+    became = ((block.maxima, "maximum"), (block.depthwise, "depthwise"), (block.floating, "float"))
+    after = f"left: {block.not_equalized}" if block.not_equalized else "→ 1 each"
+    return (
+        block.name,
+        str(block.channels),
+        f"{block.scale:.3g}",
+        str(block.zero_point),
+        f"{', '.join(f'{value:.3g}' for value in block.spread)} {after}",
+        ", ".join(f"{n} {what}" for n, what in became if n) or "none",
+        f"{block.never:.1%}",
+        f"{block.always:.1%}",
+        f"{block.macs / 1e6:,.1f}",
+        f"{block.moved_bytes / 1e3:,.0f}",
     )
 
 

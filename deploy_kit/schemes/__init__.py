@@ -13,6 +13,12 @@ from deploy_kit.errors import InputError
 from deploy_kit.images import ImageSet
 from deploy_kit.records import Precision, Preprocess
 
+KEPT_KEY = "deploykit.kept_fp32"
+"""Metadata of a half-precision file: JSON list of the nodes that stayed in float32."""
+
+BLOCKS_KEY = "deploykit.int8"
+"""Metadata of an INT8 file: JSON list of `results.QuantizedBlock`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
@@ -42,6 +48,7 @@ class Scheme:
         calibrates: Whether `apply` needs images.
         apply: (source file, target file, options, calibration) → None; writes the target.
         libraries: Distributions whose versions decide the result.
+        observes: Whether `apply` makes use of images where they are given.
     """
 
     package: str
@@ -50,6 +57,7 @@ class Scheme:
     calibrates: bool
     apply: Callable[[Path, Path, Any, Calibration | None], None]
     libraries: tuple[str, ...]
+    observes: bool = False
 
 
 def stream(source: Path, image_set: ImageSet, preprocess: Preprocess) -> Calibration:

@@ -1,5 +1,11 @@
-"""What FP16 and BF16 share: every float32 weight and activation becomes half, the input and output stay float32."""
+"""What FP16 and BF16 share: every float32 weight and activation becomes half, the input and output stay float32.
 
+Where images are given, ranges are recorded first: a node that reads or makes an activation beyond the range of the half
+type, or one so small that it would lose its digits, stays in float32 and is named in the file's metadata.
+"""
+
+import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,40 +15,114 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from deploy_kit import graph
+from deploy_kit import graph, passes
 from deploy_kit.errors import QuantizeError
+from deploy_kit.schemes import KEPT_KEY, Calibration
+from deploy_kit.statistics import observe
 
 # ONNX allows bfloat16 in Conv and the pools from this operator set on.
 _BF16_OPSET = 22
+_OBSERVED_IMAGES = 64  # extremes of a range of 30 powers of two need no more
+_HEADROOM = 2.0  # further images reach further; at the range's end a factor of two costs one of many bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Half precision has no options."""
+    """Options of a recipe's variant.
+
+    Attributes:
+        passes: Exact rewrites before the types change, for a target that likes them (`targets`).
+    """
+
+    passes: tuple[str, ...] = ()
 
 
-def convert(source: Path, target: Path, dtype: ir.DataType) -> None:
-    """Type a float32 graph as `dtype`, with a Cast at its input and one at each output.
+def convert(source: Path, target: Path, dtype: ir.DataType, options: Options, calibration: Calibration | None) -> None:
+    """Type a float32 graph as `dtype`, with a Cast wherever float32 and `dtype` meet.
 
     Raises:
         QuantizeError: A weight is too large for `dtype`, or a node needs a newer operator set and cannot have it.
+        UnknownNameError: A pass does not exist.
     """
     model = graph.load(source)
+    for name in options.passes:
+        passes.CATALOGUE.get(name).apply(model)
     if dtype == ir.DataType.BFLOAT16 and graph.opset(model) < _BF16_OPSET:
         model = _raised(model, source)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    for name, value in tuple(model.graph.initializers.items()):
-        if value.dtype == ir.DataType.FLOAT:
-            value.const_value = _narrowed(name, value, dtype, source)
+    wide = _out_of_range(model, dtype, calibration)
+    kept = {node for value in wide for node in (value.producer(), *value.consumers()) if node is not None}
+    if kept:
+        model.metadata_props[KEPT_KEY] = json.dumps(sorted(node.name or str(node.outputs[0].name) for node in kept))
+    _retype(model, dtype, kept)
+    _narrow_weights(model, dtype, kept, source)
+    _cast(model, dtype, kept)
+    _cast_outputs(model, dtype)
+    graph.save(model, target)
+
+
+def _out_of_range(model: ir.Model, dtype: ir.DataType, calibration: Calibration | None) -> tuple[ir.Value, ...]:
+    """Find the activations that `dtype` cannot hold on the calibration images; none where there are no images."""
+    if calibration is None:
+        return ()
+    numbers = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]  # no types
+    largest, smallest = float(numbers.max), float(numbers.smallest_normal)
+    values = [v for node in model.graph for v in node.outputs if v.dtype == ir.DataType.FLOAT and _rank(v) >= 2]
+    batches = itertools.islice(
+        calibration.batches(), -(-_OBSERVED_IMAGES * calibration.n_batches // calibration.n_images)
+    )
+    found, _ = observe(ir.serde.serialize_model(model), [str(value.name) for value in values], batches)
+    reach = {value: max(abs(found[str(value.name)].low).max(), found[str(value.name)].high.max()) for value in values}
+    return tuple(value for value, top in reach.items() if top * _HEADROOM > largest or 0 < top < smallest)
+
+
+def _rank(value: ir.Value) -> int:
+    return len(value.shape) if value.shape is not None else 0
+
+
+def _retype(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node]) -> None:
     for node in model.graph:
+        if node in kept:
+            continue
         for result in node.outputs:
             if result.dtype == ir.DataType.FLOAT:
                 result.dtype = dtype
         if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.FLOAT:
             node.attributes["to"] = ir.AttrInt64("to", int(dtype))
-    _cast_inputs(model, dtype)
-    _cast_outputs(model, dtype)
-    graph.save(model, target)
+
+
+def _narrow_weights(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node], source: Path) -> None:
+    """Narrow every float32 constant; one that a kept node reads, too, is there twice."""
+    for name, value in tuple(model.graph.initializers.items()):
+        if value.dtype != ir.DataType.FLOAT:
+            continue
+        users = [use for use in value.uses() if use.node not in kept]
+        if len(users) == len(value.uses()):
+            value.const_value = _narrowed(name, value, dtype, source)
+        elif users:
+            tensor = _narrowed(name, value, dtype, source, keep=True)
+            narrow = ir.Value(name=f"{name}.narrow", const_value=tensor, type=ir.TensorType(dtype), shape=value.shape)
+            model.graph.register_initializer(narrow)
+            for node, index in users:
+                node.replace_input_with(index, narrow)
+
+
+def _cast(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node]) -> None:
+    """Put a Cast before every node that reads an activation of the other type."""
+    made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+    for node in tuple(model.graph):
+        wanted, other = (ir.DataType.FLOAT, dtype) if node in kept else (dtype, ir.DataType.FLOAT)
+        for index, value in enumerate(node.inputs):
+            if value is None or value.const_value is not None or value.dtype != other or node.op_type == "Cast":
+                continue
+            if (value, wanted) not in made:
+                suffix = "narrow" if wanted == dtype else "wide"
+                cast = ir.node("Cast", [value], {"to": int(wanted)}, name=f"{value.name}.cast.{suffix}")
+                result = cast.outputs[0]
+                result.name, result.dtype, result.shape = f"{value.name}.{suffix}", wanted, value.shape
+                model.graph.insert_before(node, cast)
+                made[value, wanted] = result
+            node.replace_input_with(index, made[value, wanted])
 
 
 def _raised(model: ir.Model, source: Path) -> ir.Model:
@@ -58,7 +138,7 @@ def _raised(model: ir.Model, source: Path) -> ir.Model:
     return raised
 
 
-def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path) -> ir.TensorProtocol:
+def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path, *, keep: bool = False) -> ir.TensorProtocol:
     assert value.const_value is not None
     wide = value.const_value.numpy()
     with np.errstate(over="ignore"):
@@ -70,21 +150,9 @@ def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path) -> i
             f"{source}: weight '{name}' reaches {largest:g}, and {dtype.name.lower()} ends at {limit:g}",
             hint="use --bf16, which has float32's range" if dtype == ir.DataType.FLOAT16 else "keep this graph in fp32",
         )
-    value.dtype = dtype
+    if not keep:
+        value.dtype = dtype
     return ir.Tensor(narrow, dtype=dtype, name=name)
-
-
-def _cast_inputs(model: ir.Model, dtype: ir.DataType) -> None:
-    for value in model.graph.inputs:
-        if value.dtype != ir.DataType.FLOAT:
-            continue
-        users = tuple(value.uses())
-        cast = ir.node("Cast", [value], {"to": int(dtype)}, name=f"{value.name}.cast")
-        narrow = cast.outputs[0]
-        narrow.name, narrow.dtype, narrow.shape = f"{value.name}.narrow", dtype, value.shape
-        model.graph.insert_before(model.graph[0], cast)
-        for node, index in users:
-            node.replace_input_with(index, narrow)
 
 
 def _cast_outputs(model: ir.Model, dtype: ir.DataType) -> None:

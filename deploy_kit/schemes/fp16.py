@@ -10,9 +10,15 @@ from deploy_kit.schemes._half import Options, convert
 
 def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
     """Write the graph typed in float16."""
-    convert(source, target, ir.DataType.FLOAT16)
+    convert(source, target, ir.DataType.FLOAT16, options, calibration)
 
 
 SCHEME = Scheme(
-    package="onnx_ir", precision="fp16", options=Options, calibrates=False, apply=apply, libraries=("onnx-ir", "onnx")
+    package="onnx_ir",
+    precision="fp16",
+    options=Options,
+    calibrates=False,
+    observes=True,
+    apply=apply,
+    libraries=("onnx-ir", "onnx"),
 )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy_kit import graph
-from deploy_kit.int8 import plan, portable
-from deploy_kit.schemes import Calibration, Scheme
+from deploy_kit import codec, graph
+from deploy_kit.int8 import explain, plan, portable
+from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme
 
 _PASSES = {"max": ("relu_after_pool", "batchnorm_to_max"), "depthwise": ("relu_after_pool",)}
 
@@ -41,7 +41,10 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
         passes=_PASSES[options.form], bits=7 if options.reduce_range else 8, equalized=options.equalize
     )
     made = plan.make(source, choices, calibration.batches, calibration.n_images)
-    graph.save(portable.write(made), target)
+    found = explain.blocks(made)
+    model = portable.write(made)
+    model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
+    graph.save(model, target)
 
 
 SCHEME = Scheme(

@@ -6,9 +6,9 @@ See `deploy_kit.int8`.
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy_kit import graph, passes
-from deploy_kit.int8 import plan, symmetric
-from deploy_kit.schemes import Calibration, Scheme
+from deploy_kit import codec, graph, passes
+from deploy_kit.int8 import explain, plan, symmetric
+from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,10 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     assert calibration is not None
     choices = plan.Choices(passes=(), signed=True, equalized=options.equalize)
     made = plan.make(source, choices, calibration.batches, calibration.n_images)
+    found = explain.blocks(made)
     model = symmetric.write(made, concats=options.concats)
     passes.CATALOGUE.get("remove_unused").apply(model)
+    model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
     graph.save(model, target)
 
 

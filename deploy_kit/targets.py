@@ -1,0 +1,60 @@
+"""What each target likes: exact rewrites by precision and the INT8 layout, read from `targets.yaml`."""
+
+from dataclasses import dataclass, field
+from importlib import resources
+
+import yaml
+
+from deploy_kit import codec
+from deploy_kit.errors import UnknownNameError, nearest
+from deploy_kit.records import Precision
+
+_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_INTEGER_MAXIMUM = (1, 24)  # onnxruntime 1.23.2 refuses uint8 Max, 1.24.1 has it; both were tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One engine's likes.
+
+    Attributes:
+        int8: Layout of `quantize --int8`: scheme ``int8_<layout>``.
+        passes: Rewrites on top of the recipe's, by precision.
+    """
+
+    int8: str
+    passes: dict[Precision, tuple[str, ...]] = field(default_factory=dict)
+
+
+def find(name: str) -> Target:
+    """Give what an engine likes.
+
+    Raises:
+        UnknownNameError: Nothing is known of it.
+    """
+    table = names()
+    if name not in table:
+        raise UnknownNameError(f"no target is called '{name}'", hint=nearest(name, table))
+    return codec.from_json(Target, table[name], f"targets.yaml: {name}")
+
+
+def names() -> dict[str, object]:
+    """Read the table: rows by name."""
+    text = resources.files("deploy_kit").joinpath("targets.yaml").read_text(encoding="utf-8")
+    rows: dict[str, object] = yaml.safe_load(text)
+    return rows
+
+
+def narrow_weights(isa: tuple[str, ...]) -> bool:
+    """Whether int8 weights must stay within 7 bits there.
+
+    x64 without VNNI adds two products of uint8 and int8 in 16 bits: 2 · 255 · 127 does not fit, 2 · 255 · 63 does.
+    Processors with VNNI, and ARM with its dot product (``asimddp``, ``i8mm``), add in 32 bits.
+    """
+    return "avx2" in isa and not _VNNI & set(isa)
+
+
+def lacks_integer_maximum(version: str) -> bool:
+    """Whether an onnxruntime of this version cannot compute the maximum of integers; an unknown version can."""
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    return bool(numbers) and numbers < _INTEGER_MAXIMUM
