@@ -1,0 +1,44 @@
+"""What a file, a graph or a person states of an architecture beyond the shapes; each fact with its source.
+
+Shapes and names cannot say these. `container` fills in what the file itself states (metadata, pickled attributes,
+TorchScript or torch.export graphs, Keras configs), the command line what a person states; `structure` decides.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Concat = Literal["append", "prepend"]
+Pool = Literal["none", "max", "avg", "blur"]
+Activation = Literal["relu", "leaky_relu", "elu", "silu", "gelu", "none"]
+HeadActivation = Literal["none", "sigmoid", "softmax", "log_softmax"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Facts of an architecture; None where the one who states is silent.
+
+    Attributes:
+        stem_stride: Of the (first) stem convolution; one number for all axes.
+        stem_pool: What ends the stem.
+        eps: Of every BN.
+        concat: Whether a dense layer's new features come after the old ones (the paper) or before them.
+        transition_relu: A ReLU stands between a transition's BN and its convolution.
+        transition_pool: How a transition halves the map.
+        final_relu: A ReLU follows the last BN.
+        activation: Of the dense layers.
+        head_pool: How the last map becomes a vector.
+        head_activation: What follows the last linear layer in the file's own forward pass.
+        source: Who states it, e.g. ``pickled attributes``, ``TorchScript graph``, ``flag``.
+    """
+
+    stem_stride: int | None = None
+    stem_pool: Pool | None = None
+    eps: float | None = None
+    concat: Concat | None = None
+    transition_relu: bool | None = None
+    transition_pool: Literal["avg", "max"] | None = None
+    final_relu: bool | None = None
+    activation: Activation | None = None
+    head_pool: Literal["avg", "max", "max_avg", "flatten"] | None = None
+    head_activation: HeadActivation | None = None
+    source: str = "stated in the file"
