@@ -1,16 +1,18 @@
 """What a file, a graph or a person states of an architecture beyond the shapes; each fact with its source.
 
 Shapes and names cannot say these. `container` fills in what the file itself states (metadata, pickled attributes,
-TorchScript or torch.export graphs, Keras configs), the command line what a person states; `structure` decides.
+TorchScript or torch.export graphs, Keras configs), the command line what a person states; `decide` weighs them.
 """
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from deploy_kit.records import Activation, HeadActivation, HeadPool, StemPool
 
 Concat = Literal["append", "prepend"]
-Pool = Literal["none", "max", "avg", "blur"]
-Activation = Literal["relu", "leaky_relu", "elu", "silu", "gelu", "none"]
-HeadActivation = Literal["none", "sigmoid", "softmax", "log_softmax"]
+Pool = StemPool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class Facts:
     """Facts of an architecture; None where the one who states is silent.
 
     Attributes:
-        stem_stride: Of the (first) stem convolution; one number for all axes.
+        stem_stride: Of the (first) stem convolution; one number for all axes, or one for each.
         stem_pool: What ends the stem.
         eps: Of every BN.
         concat: Whether a dense layer's new features come after the old ones (the paper) or before them.
@@ -26,12 +28,15 @@ class Facts:
         transition_pool: How a transition halves the map.
         final_relu: A ReLU follows the last BN.
         activation: Of the dense layers.
+        outer_activation: Of stem, transitions and end.
+        hidden_activation: Between linear layers of the head.
+        slope: Of leaky activations below zero.
         head_pool: How the last map becomes a vector.
         head_activation: What follows the last linear layer in the file's own forward pass.
         source: Who states it, e.g. ``pickled attributes``, ``TorchScript graph``, ``flag``.
     """
 
-    stem_stride: int | None = None
+    stem_stride: int | tuple[int, ...] | None = None
     stem_pool: Pool | None = None
     eps: float | None = None
     concat: Concat | None = None
@@ -39,6 +44,16 @@ class Facts:
     transition_pool: Literal["avg", "max"] | None = None
     final_relu: bool | None = None
     activation: Activation | None = None
-    head_pool: Literal["avg", "max", "max_avg", "flatten"] | None = None
+    outer_activation: Activation | None = None
+    hidden_activation: Activation | None = None
+    slope: float | None = None
+    head_pool: HeadPool | None = None
     head_activation: HeadActivation | None = None
     source: str = "stated in the file"
+
+    def stated(self) -> Iterator[tuple[str, Any]]:
+        """Give (name, value) of each fact that is stated."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "source" and value is not None:
+                yield field.name, value
