@@ -119,7 +119,8 @@ def _refuse_gap(
     found = ", ".join(names)
     hint = f"{found}: {', '.join(missing)} missing?" if missing else f"its layers: {found}"
     raise ChainError(
-        f"{'.'.join(parent)}: expected {reached} input channels, found {unit.read} in '{'.'.join(unit.home)}' ({hint})"
+        f"{'.'.join(parent) or 'the dense layers'}: expected {reached} input channels, found {unit.read} "
+        f"in '{'.'.join(unit.home)}' ({hint})"
     )
 
 

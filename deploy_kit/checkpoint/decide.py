@@ -46,6 +46,8 @@ _PAPER: dict[str, Any] = {
 }
 # Left to the paper, these change nothing or are the framework's own default: no word about them.
 _QUIET = frozenset({"eps", "slope", "outer_activation"})
+# Where nothing may be guessed, a probe begins with these.
+_FIRST: dict[str, Any] = {"stem_stride": 2, "stem_pool": "max"}
 _DEEP = re.compile(r"densenet\d+d", re.IGNORECASE)
 
 
@@ -77,8 +79,10 @@ class Decided:
     remarks: tuple[str, ...]
 
 
-def decide(witnesses: Witnesses, body: Body, head: Found, where: str, *, strict: bool, keras: bool) -> Decided:
-    """Decide every fact that the network has a place for.
+def decide(
+    witnesses: Witnesses, body: Body, head: Found, where: str, *, strict: bool, keras: bool, probing: bool = False
+) -> Decided:
+    """Decide every fact that the network has a place for; what only a person knows is left to a probe, if there is one.
 
     Raises:
         CheckpointError: Witnesses contradict each other, a fact must be asked for, or `strict` and one is left open.
@@ -92,8 +96,10 @@ def decide(witnesses: Witnesses, body: Body, head: Found, where: str, *, strict:
         if found is None:
             value, source = _default(name, body, where, keras=keras)
             if value is None or name in (witnesses.family.ask if witnesses.family else ()):
-                asked.append(name)
-                continue
+                if not probing:
+                    asked.append(name)
+                    continue
+                value, source = _FIRST.get(name, value), "default: to be probed"
             if source.startswith("default") and name not in _QUIET:
                 unknown.append(name)
             found = value, source
@@ -104,12 +110,12 @@ def decide(witnesses: Witnesses, body: Body, head: Found, where: str, *, strict:
         unknown.append("final_relu")
         sources["final_relu"] = "default: the head stands outside the network's own module"
     told = [f"{name} = {_text(values[name])}" for name in unknown]
-    if told and strict:
+    if told and strict and not probing:
         raise CheckpointError(
             f"{where}: nothing in the file decides {', '.join(unknown)}",
             hint="say " + "; ".join(FLAGS[name] for name in unknown) + "; or give --probe io.npz",
         )
-    if told:
+    if told and not probing:
         remarks.append("nothing in the file decides these, taken as in the paper: " + ", ".join(told))
     return Decided(values=values, sources=sources, open=tuple(unknown), remarks=tuple(remarks))
 
@@ -217,6 +223,7 @@ def _stem_default(name: str, body: Body, where: str) -> tuple[Any, str]:
 def _ask(names: list[str], where: str, witnesses: Witnesses) -> CheckpointError:
     family = f" ('{witnesses.family.name}' has both)" if witnesses.family and set(names) & set(witnesses.family.ask) else ""
     flags = "; ".join(FLAGS[name] for name in names)
+    flags = flags.replace("--stem-stride 2", "--stem-stride 2 (or one number an axis: 1,2,2)")
     return CheckpointError(
         f"{where}: the file cannot say: {', '.join(name.replace('_', ' ') for name in names)}{family}",
         hint=f"say {flags}; or give one input and its logits: --probe io.npz",

@@ -6,7 +6,7 @@ TorchScript or torch.export graphs, Keras configs), the command line what a pers
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from deploy_kit.records import Activation, HeadActivation, HeadPool, StemPool
@@ -57,3 +57,24 @@ class Facts:
             value = getattr(self, field.name)
             if field.name != "source" and value is not None:
                 yield field.name, value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a person says of a checkpoint.
+
+    Attributes:
+        facts: Of the architecture.
+        head: Module of the head to take; ``none`` for the pooled features.
+        ignore: Modules or tensors to leave out.
+        strict: Refuse to guess a fact that changes the numbers.
+        state_key: Which state dict to take, where a file has several.
+        probe: An npz file with one ``input`` and its ``logits``: what is left open is tried on it.
+    """
+
+    facts: Facts = field(default_factory=Facts)
+    head: str | None = None
+    ignore: tuple[str, ...] = ()
+    strict: bool = False
+    state_key: str | None = None
+    probe: str | None = None

@@ -183,7 +183,8 @@ def _leaf(path: tuple[str, ...], parts: dict[str, str], tensors: Mapping[str, Te
     if "bias" in shapes and shapes["bias"] != (weight[0],):
         raise CheckpointError(
             f"{where}: {parts['bias']}: expected {weight[0]} values as '{parts['weight']}' gives, "
-            f"found shape {list(shapes['bias'])}"
+            f"found shape {list(shapes['bias'])}",
+            hint="the two are of different models: get the whole checkpoint",
         )
     return Leaf(path=path, kind="linear" if len(weight) == 2 else "conv", shape=weight, parts=own)
 

@@ -15,29 +15,12 @@ from deploy_kit.checkpoint.body import Body
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.decide import Decided, Witnesses
 from deploy_kit.checkpoint.evidence import Evidence
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import Facts, Said
 from deploy_kit.checkpoint.heads import Found, Step
 from deploy_kit.checkpoint.leaves import Leaf, Leaves, left_over
 from deploy_kit.checkpoint.units import DenseUnit
 from deploy_kit.errors import CheckpointError
 from deploy_kit.records import DenseBlock, DenseNetSpec, StemConv
-
-
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What a person says of a checkpoint.
-
-    Attributes:
-        facts: Of the architecture.
-        head: Module of the head to take; ``none`` for the pooled features.
-        ignore: Modules or tensors to leave out.
-        strict: Refuse to guess a fact that changes the numbers.
-    """
-
-    facts: Facts = Facts()  # noqa: RUF009  # frozen
-    head: str | None = None
-    ignore: tuple[str, ...] = ()
-    strict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +31,8 @@ class Parsed:
         spec: The architecture.
         tensors: By canonical name.
         names: Canonical name → name in the file.
+        originals: The file's own tensors as float32, by their names in it.
+        channels_last: The file's linear layers read flattened maps as (H, W, C).
         guessed: Facts that a probe may still change: those that no flag, file or statistic decides.
         evidence: What the BN statistics say.
         remarks: For a person.
@@ -56,6 +41,8 @@ class Parsed:
     spec: DenseNetSpec
     tensors: dict[str, Tensor]
     names: Mapping[str, str]
+    originals: Mapping[str, Tensor]
+    channels_last: bool
     guessed: tuple[str, ...]
     evidence: Evidence
     remarks: tuple[str, ...]
@@ -86,7 +73,7 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
         evidence=proved,
         family=conventions.of(tensors),
     )
-    decided = decide.decide(witnesses, net, head, where, strict=said.strict, keras=keras)
+    decided = decide.decide(witnesses, net, head, where, strict=said.strict, keras=keras, probing=said.probe is not None)
     spec = _spec(net, head, decided, said.facts, input_norm=bool(normalized), where=where)
     names = dict(_names(net, head, spec)) | {f"normalize.{part}": name for part, name in normalized.items()}
     stored = {canonical: found.tensors[name] for canonical, name in names.items()}
@@ -94,6 +81,8 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
         spec=spec,
         tensors=_complete(stored, spec, channels_last=keras),
         names=names,
+        originals=found.tensors,
+        channels_last=keras,
         guessed=tuple(name for name, source in decided.sources.items() if source.startswith(("family", "default", "conv"))),
         evidence=proved,
         remarks=(
