@@ -242,6 +242,11 @@ class Preprocess:
         """Channels of the input."""
         return 1 if self.color == "gray" else 3
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image's tensor: (channels, height, width)."""
+        return (self.channels, self.height, self.width)
+
     def __post_init__(self) -> None:
         """Refuse what cannot be carried out.
 
@@ -259,6 +264,17 @@ class Preprocess:
             raise RecipeError(f"preprocess: expected finite means and positive stds, found {self.mean}, {self.std}")
         if self.resize is not None and self.resize < 1:
             raise RecipeError(f"preprocess: expected a resize to at least 1 px, found {self.resize}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BareInput:
+    """An input of which only the shape is known, or that is no image: seeded noise can be fed to it, images cannot.
+
+    Attributes:
+        shape: Of one sample: (channels, …).
+    """
+
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +311,7 @@ class Artifact:
         precision: What its graph is typed in.
         inputs: Input tensors.
         outputs: Output tensors.
-        preprocess: How images become its input.
+        preprocess: How images become its input, as far as that is known.
         stage: The stage that made it.
         parent: sha256 of what it was made from; chains back to the checkpoint.
         engine: The engine it is for, if it is one.
@@ -312,7 +328,7 @@ class Artifact:
     precision: Precision
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocess: Preprocess
+    preprocess: Preprocess | BareInput
     stage: str
     parent: str
     engine: str | None = None
