@@ -34,5 +34,5 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[nncf,tensorrt-rtx]" --group dev
+		--editable ".[keras,nncf,tensorrt-rtx]" --group dev
 	touch $(READY)

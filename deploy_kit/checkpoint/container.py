@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from deploy_kit.checkpoint import archives, foreign, safetensors_file, torchfile
+from deploy_kit.checkpoint import archives, foreign, hdf5, keras, safetensors_file, torchfile
 from deploy_kit.checkpoint.archive import MAGIC, open_archive
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import Facts
@@ -52,6 +52,8 @@ def _read(path: Path, head: bytes, state_key: str | None) -> Contents:
         if head.startswith(MAGIC):
             with open_archive(file, budget) as archive:
                 return archives.read(archive, budget, state_key)
+        if head.startswith(hdf5.MAGIC):
+            return keras.read_hdf5(file, budget)
         if torchfile.is_legacy(head):
             return contents_of("torch legacy", torchfile.read_legacy(file, budget), budget, state_key)
         if _PICKLE.match(head):
