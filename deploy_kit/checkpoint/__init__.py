@@ -7,11 +7,13 @@ model       DenseNetSpec → torch.nn.Module
 equations   the same once more on the file's own tensors: the second opinion
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_kit.checkpoint.facts import Facts, Said
+from deploy_kit.recipe import SourceTable
 from deploy_kit.records import DenseNetSpec, Preprocess
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from deploy_kit.checkpoint.evidence import Evidence
     from deploy_kit.checkpoint.model import DenseNet
 
-__all__ = ["Checkpoint", "Facts", "Said", "read"]
+__all__ = ["Checkpoint", "Facts", "Said", "read", "said"]
+
+_FACTS = frozenset(entry.name for entry in dataclasses.fields(Facts)) - {"source"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +51,12 @@ class Checkpoint:
     remarks: tuple[str, ...]
 
 
-def read(path: Path, said: Said | None = None) -> Checkpoint:
+def read(path: Path, asked: Said | None = None) -> Checkpoint:
     """Read a checkpoint; never runs what a file brings with it.
 
     Args:
         path: Its place.
-        said: What a person says of it.
+        asked: What a person says of it.
 
     Raises:
         CheckpointError: Not a DenseNet checkpoint that this version can read, or one that leaves a question open.
@@ -62,11 +66,11 @@ def read(path: Path, said: Said | None = None) -> Checkpoint:
     from deploy_kit.checkpoint.equations import Equations
     from deploy_kit.checkpoint.model import DenseNet
 
-    said = said or Said()
-    contents = container.read(path, state_key=said.state_key)
-    parsed = structure.parse(contents, str(path), said)
-    if said.probe is not None:
-        parsed = probe.choose(parsed, Path(said.probe))
+    asked = asked or Said()
+    contents = container.read(path, state_key=asked.state_key)
+    parsed = structure.parse(contents, str(path), asked)
+    if asked.probe is not None:
+        parsed = probe.choose(parsed, Path(asked.probe))
     model = DenseNet(parsed.spec)
     model.load_state_dict(parsed.tensors, strict=True)
     model.eval().requires_grad_(False)
@@ -79,4 +83,17 @@ def read(path: Path, said: Said | None = None) -> Checkpoint:
         classes=contents.classes,
         container=contents.kind,
         remarks=(*contents.remarks, *parsed.remarks),
+    )
+
+
+def said(source: SourceTable) -> Said:
+    """Give what a recipe says of its checkpoint."""
+    stated = {name: getattr(source, name) for name in _FACTS if getattr(source, name) is not None}
+    return Said(
+        facts=Facts(**stated),
+        head=source.head,
+        ignore=source.ignore,
+        strict=source.strict,
+        state_key=source.state_key,
+        probe=source.probe,
     )

@@ -44,9 +44,7 @@ def facts(attributes: Attributes, body: Body, where: str) -> Facts:
     inner = {kind for unit in body.units for kind in _activations(attributes, unit.path or unit.home, where)}
     if len(inner) == 1:
         found["activation"] = inner.pop()
-    pools = {
-        kind for joint in body.chain.transitions if (kind := _pool(attributes, joint.conv.path[:-1]))
-    }
+    pools = {kind for joint in body.chain.transitions if (kind := _pool(attributes, joint.conv.path[:-1]))}
     if len(pools) == 1:
         found["transition_pool"] = pools.pop()
     stem_pool = _stem_pool(attributes, body)
@@ -119,4 +117,6 @@ def _verify_conv(entry: Mapping[str, Any], leaf: Leaf, where: str, *, strided: b
         if found != value:
             raise CheckpointError(f"{where}: '{leaf.name}' has {what} {found}, expected {value}: not supported")
     if entry.get("padding_mode", "zeros") != "zeros":
-        raise CheckpointError(f"{where}: '{leaf.name}' pads with {entry['padding_mode']}, expected zeros: not supported")
+        raise CheckpointError(
+            f"{where}: '{leaf.name}' pads with {entry['padding_mode']}, expected zeros: not supported"
+        )

@@ -23,7 +23,11 @@ _PAPER = Facts(
 
 def _like_the_paper(**other: object) -> Facts:
     known = dict(_PAPER.stated()) | other
-    return Facts(**known)  # type: ignore[arg-type]
+    return Facts(**known)
+
+
+_LARGE = Facts(stem_stride=2, stem_pool="max")
+_BARE = Facts(stem_stride=1, stem_pool="none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +49,11 @@ class Family:
     keys: tuple[str, ...]
     without: tuple[str, ...] = ()
     facts: Facts = _PAPER
-    wide_stem: Facts | None = Facts(stem_stride=2, stem_pool="max")
+    wide_stem: Facts | None = _LARGE
     narrow_stem: Facts | None = None
     ask: tuple[str, ...] = ()
     outside: bool = False
 
-
-_BARE = Facts(stem_stride=1, stem_pool="none")
 
 FAMILIES = (
     Family(

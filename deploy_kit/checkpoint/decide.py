@@ -157,7 +157,7 @@ def _heard(name: str, witnesses: Witnesses, body: Body, where: str, remarks: lis
             if proved is not None and proved != value:
                 why = witnesses.evidence.why[name]
                 remarks.append(
-                    f"{name}: {facts.source} says {_text(value)}, BN statistics {_text(proved)} ({why}); the first holds"
+                    f"{name}: {facts.source} says {_text(value)} and holds, BN statistics say {_text(proved)} ({why})"
                 )
             return value, facts.source
     custom = _of_family(name, witnesses.family, body)
@@ -221,7 +221,9 @@ def _stem_default(name: str, body: Body, where: str) -> tuple[Any, str]:
 
 
 def _ask(names: list[str], where: str, witnesses: Witnesses) -> CheckpointError:
-    family = f" ('{witnesses.family.name}' has both)" if witnesses.family and set(names) & set(witnesses.family.ask) else ""
+    family = (
+        f" ('{witnesses.family.name}' has both)" if witnesses.family and set(names) & set(witnesses.family.ask) else ""
+    )
     flags = "; ".join(FLAGS[name] for name in names)
     flags = flags.replace("--stem-stride 2", "--stem-stride 2 (or one number an axis: 1,2,2)")
     return CheckpointError(
@@ -232,4 +234,3 @@ def _ask(names: list[str], where: str, witnesses: Witnesses) -> CheckpointError:
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-

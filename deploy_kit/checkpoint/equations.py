@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from deploy_kit.records import DenseNetSpec, HeadLayer
 
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+_AVG = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
 class Equations:
@@ -54,6 +54,16 @@ class Equations:
         vector = self._steps(self._pooled(self._outer(x) if spec.final_relu else x), "trunk", spec.trunk)
         rows = [self._steps(vector, self._head(at), head.layers) for at, head in enumerate(spec.heads)]
         return tuple(rows) if rows else (vector,)
+
+    def answers(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute what the network gives: `logits` behind its last activation."""
+        last: dict[str, Callable[[Tensor], Tensor]] = {
+            "none": lambda row: row,
+            "sigmoid": lambda row: 1 / (1 + torch.exp(-row)),
+            "softmax": lambda row: torch.exp(row - row.logsumexp(1, keepdim=True)),
+            "log_softmax": lambda row: row - row.logsumexp(1, keepdim=True),
+        }
+        return tuple(last[self.spec.head_activation](row) for row in self.logits(x))
 
     def _stem(self, x: Tensor) -> Tensor:
         spec = self.spec

@@ -5,8 +5,9 @@ features were concatenated, whether a ReLU stood in a transition, and whether a 
 and no proof: frozen, recalibrated or random statistics leave a question open, and it is then said to be open.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -102,7 +103,7 @@ def _repeats(body: Body, tensors: Tensors) -> tuple[float, float]:
     ends += [body.final] * (len(ends) < len(body.chain.blocks))
     for block, last in zip(body.chain.blocks, ends, strict=True):
         row = [unit.norm1 for unit in block] + [last] * (last is not None)
-        for a, b in zip(row, row[1:], strict=False):
+        for a, b in itertools.pairwise(row):
             if a is None or b is None or b.out <= a.out:
                 continue
             width = a.out
@@ -127,7 +128,8 @@ def rectified_mean(mean: Tensor, deviation: Tensor) -> Tensor:
     """Give E[max(0, x)] of x ~ N(mean, deviation²) = mean Φ(z) + deviation φ(z), z = mean / deviation."""
     z = mean / deviation.clamp(min=1e-12)
     density = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    return mean * torch.special.ndtr(z) + deviation * density
+    result: Tensor = mean * torch.special.ndtr(z) + deviation * density
+    return result
 
 
 def _transition_errors(body: Body, tensors: Tensors) -> tuple[float, float] | None:
@@ -184,11 +186,3 @@ def _input_mean(body: Body, tensors: Tensors) -> tuple[float, ...]:
         return ()
     solved = torch.linalg.lstsq(weight, mean[:, None]).solution[:, 0]
     return tuple(float(value) for value in solved)
-
-
-def input_range(means: Sequence[float]) -> str:
-    """Name the range of pixel values that estimated input means speak for."""
-    middle = sum(means) / len(means)
-    if middle > 20:
-        return "about 0 to 255"
-    return "about 0 to 1" if middle > 0.3 else "centered on 0"

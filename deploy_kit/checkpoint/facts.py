@@ -53,10 +53,10 @@ class Facts:
 
     def stated(self) -> Iterator[tuple[str, Any]]:
         """Give (name, value) of each fact that is stated."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name != "source" and value is not None:
-                yield field.name, value
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if entry.name != "source" and value is not None:
+                yield entry.name, value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,11 +171,9 @@ def _nodes(linears: Sequence[Leaf], before: dict[Leaf, Leaf | None], norms: Sequ
     nodes: dict[Leaf, _Node] = {}
     for leaf in linears:
         feeder = before[leaf]
-        norm = max(
-            (norm for norm in free if norm.out == leaf.read),
-            key=lambda norm: paths.kinship(norm.path, leaf.path) + (paths.kinship(norm.path, feeder.path) if feeder else 0),
-            default=None,
-        )  # fmt: skip
+        near = [leaf.path] + ([feeder.path] if feeder else [])
+        fitting = [norm for norm in free if norm.out == leaf.read]
+        norm = max(fitting, key=lambda norm: sum(paths.kinship(norm.path, path) for path in near), default=None)
         if norm is not None:
             free.remove(norm)
         steps, guessed = _between(feeder, norm, leaf)
@@ -198,9 +196,7 @@ def _between(feeder: Leaf | None, norm: Leaf | None, leaf: Leaf) -> tuple[tuple[
     return (*middle, active, linear), True
 
 
-def _rows(
-    nodes: dict[Leaf, _Node], before: dict[Leaf, Leaf | None]
-) -> tuple[list[_Node], list[list[_Node]]]:
+def _rows(nodes: dict[Leaf, _Node], before: dict[Leaf, Leaf | None]) -> tuple[list[_Node], list[list[_Node]]]:
     """Follow each last layer back to the map; what all rows share is the trunk."""
     fed = set(before.values())
     rows = []
@@ -239,4 +235,3 @@ def _verify_one_home(rows: Sequence[Sequence[_Node]], where: str) -> None:
             hint=f"choose one: --head {names[-1]}; a head outside the network's own module may skip the last ReLU: say "
             "--final-relu or --no-final-relu too",
         )
-

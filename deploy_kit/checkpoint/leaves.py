@@ -104,8 +104,8 @@ def gather(tensors: Mapping[str, Tensor], where: str) -> Leaves:
         remarks.append(f"{widened} tensors widened from half precision to float32")
     modules: dict[tuple[str, ...], dict[str, str]] = {}
     for name in floats:
-        *path, part = name.split(".")
-        modules.setdefault(tuple(path), {})[part] = name
+        module, _, part = name.rpartition(".")
+        modules.setdefault(tuple(module.split(".")) if module else (), {})[part] = name
     found, others = [], []
     for path, parts in modules.items():
         leaf = _leaf(path, parts, floats, where)

@@ -7,6 +7,7 @@ Source: Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from torch.nn import functional
 
 from deploy_kit.records import DenseBlock, DenseNetSpec, HeadLayer
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
 _AVG_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
@@ -33,21 +33,11 @@ def activation(kind: str, slope: float) -> Callable[[Tensor], Tensor]:
     return named[kind]
 
 
-def conv(
-    read: int, out: int, kernel: Sequence[int], *, stride: Sequence[int] | int = 1, bias: bool, groups: int = 1
-) -> nn.Module:
+def conv(read: int, out: int, kernel: Sequence[int], *, stride: Any = 1, bias: bool, groups: int = 1) -> nn.Module:
     """Build a convolution over as many axes as its kernel has sides, padded to keep the size at stride 1."""
-    padding = [side // 2 for side in kernel]
-    made = _CONVS[len(kernel) - 1](
-        read,
-        out,
-        tuple(kernel),
-        stride=stride,
-        padding=tuple(padding),
-        bias=bias,
-        groups=groups,  # type: ignore[arg-type]
-    )
-    return made  # type: ignore[no-any-return]
+    build: Callable[..., nn.Module] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(kernel) - 1]
+    padding = tuple(side // 2 for side in kernel)
+    return build(read, out, tuple(kernel), stride=stride, padding=padding, bias=bias, groups=groups)
 
 
 class DenseLayer(nn.Module):
@@ -59,15 +49,15 @@ class DenseLayer(nn.Module):
         norm = _NORMS[spec.ndim - 1]
         self.activation = activation(spec.activation, spec.slope)
         self.norm1 = norm(width, eps=spec.eps)
-        wide = {"bias": block.biases[1], "groups": block.groups[1]}
+        wide: dict[str, Any] = {"bias": block.biases[1], "groups": block.groups[1]}
         if block.bottleneck is None:
-            self.conv1 = conv(width, block.growth, block.kernel, **wide)  # type: ignore[arg-type]
+            self.conv1 = conv(width, block.growth, block.kernel, **wide)
         else:
             ones = [1] * spec.ndim
             self.conv1 = conv(width, block.bottleneck, ones, bias=block.biases[0], groups=block.groups[0])
             if block.bottleneck_norm:
                 self.norm2 = norm(block.bottleneck, eps=spec.eps)
-            self.conv2 = conv(block.bottleneck, block.growth, block.kernel, **wide)  # type: ignore[arg-type]
+            self.conv2 = conv(block.bottleneck, block.growth, block.kernel, **wide)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(self.activation(self.norm1(x)))
@@ -247,7 +237,8 @@ class DenseNet(nn.Module):
         kind = self.spec.head_activation
         if kind == "none":
             return logits
-        return torch.sigmoid(logits) if kind == "sigmoid" else getattr(torch, kind)(logits, 1)  # type: ignore[no-any-return]
+        last: Callable[..., Tensor] = torch.softmax if kind == "softmax" else torch.log_softmax
+        return torch.sigmoid(logits) if kind == "sigmoid" else last(logits, 1)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         x = self.features(self.normalize(x) if self.spec.input_norm else x)

@@ -85,8 +85,8 @@ def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
         x = np.moveaxis(x, -1, 1)
     if x.ndim != spec.ndim + 2 or x.shape[1] != spec.in_channels or wanted.shape != (len(x), spec.classes):
         raise InputError(
-            f"{file}: found input {list(x.shape)} and logits {list(wanted.shape)}, expected {spec.in_channels} channels "
-            f"on {spec.ndim} axes and {spec.classes} classes"
+            f"{file}: found input {list(x.shape)} and logits {list(wanted.shape)}, expected {spec.in_channels} "
+            f"channels on {spec.ndim} axes and {spec.classes} classes"
         )
     if not wanted.any():
         raise InputError(f"{file}: its logits are all zero: nothing can be compared")
@@ -131,7 +131,7 @@ def _difference(spec: DenseNetSpec, parsed: Parsed, x: Tensor, wanted: np.ndarra
     except RuntimeError:  # a stride or a pool that leaves no pixel, or a flattened map of another size
         return float("inf")
     off = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-    return off if off == off else float("inf")  # noqa: PLR0124  # NaN
+    return off if off == off else float("inf")  # NaN
 
 
 def _told(change: dict[str, Any]) -> str:

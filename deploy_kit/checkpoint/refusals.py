@@ -7,12 +7,20 @@ import re
 from collections.abc import Iterable
 
 _REASONS = (
-    (r"fake_quant|activation_post_process|_observer\b|_amax$", "quantization-aware training (QAT): the float weights "
-     "alone are another model than the one that was trained"),
+    (
+        r"fake_quant|activation_post_process|_observer\b|_amax$",
+        "quantization-aware training (QAT): the float weights alone are another model than the one that was trained",
+    ),
     (r"(^|\.)(scale|zero_point|_packed_params)\b", "an already quantized model"),
     (r"_mask$|\._count$|\._stage$|\.index$", "CondenseNet's learned groups are not supported"),
-    (r"(^|\.)mask$", "X-DenseNet / masked convolutions are not supported: without its masks the answer is another"),
-    (r"(^|[._])se(layer|_layer|_module|_block)?_?\w?\d*\w?\.|excitation|(^|\.)(sse|cse)\.", "squeeze-and-excitation (SE-DenseNet) is not supported"),
+    (
+        r"(^|\.)mask$",
+        "X-DenseNet / masked convolutions are not supported: without its masks the answer is another",
+    ),
+    (
+        r"(^|[._])se(layer|_layer|_module|_block)?_?\w?\d*\w?\.|excitation|(^|\.)(sse|cse)\.",
+        "squeeze-and-excitation (SE-DenseNet) is not supported",
+    ),
     (r"dense_stages\.|(^|\.)gamma$", "RDNet is not supported: layer norms and GELU in place of BN and ReLU"),
     (r"downsample|shortcut", "not a DenseNet: downsample / no concatenation growth (looks like ResNet)"),
     (r"layer\d+\.\d+\.conv\d", "not a DenseNet: no concatenation growth (looks like ResNet)"),
@@ -22,7 +30,7 @@ _REASONS = (
     (r"fc\d*_?[qkv]\b|attn|attention|qkv", "attention is not supported"),
     (r"decoder|up_?conv|upsample|deconv", "a decoder: segmentation networks are not supported"),
     (r"prelu|relu\.weight|act\d*\.weight", "learned activations (PReLU) are not supported"),
-)  # fmt: skip
+)
 
 
 def reason(names: Iterable[str]) -> str:

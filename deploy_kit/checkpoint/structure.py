@@ -22,6 +22,8 @@ from deploy_kit.checkpoint.units import DenseUnit
 from deploy_kit.errors import CheckpointError
 from deploy_kit.records import DenseBlock, DenseNetSpec, StemConv
 
+_GUESSES = ("family", "default", "convention", "the file's name")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parsed:
@@ -73,7 +75,9 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
         evidence=proved,
         family=conventions.of(tensors),
     )
-    decided = decide.decide(witnesses, net, head, where, strict=said.strict, keras=keras, probing=said.probe is not None)
+    decided = decide.decide(
+        witnesses, net, head, where, strict=said.strict, keras=keras, probing=said.probe is not None
+    )
     spec = _spec(net, head, decided, said.facts, input_norm=bool(normalized), where=where)
     names = dict(_names(net, head, spec)) | {f"normalize.{part}": name for part, name in normalized.items()}
     stored = {canonical: found.tensors[name] for canonical, name in names.items()}
@@ -83,7 +87,7 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
         names=names,
         originals=found.tensors,
         channels_last=keras,
-        guessed=tuple(name for name, source in decided.sources.items() if source.startswith(("family", "default", "conv"))),
+        guessed=tuple(name for name, source in decided.sources.items() if source.startswith(_GUESSES)),
         evidence=proved,
         remarks=(
             *ignored,
@@ -148,9 +152,7 @@ def _verify_used(found: Leaves, net: Body, head: Found, others: Sequence[str], w
         raise left_over(names, where, "this DenseNet")
 
 
-def _spec(
-    net: Body, head: Found, decided: Decided, said: Facts, *, input_norm: bool, where: str
-) -> DenseNetSpec:
+def _spec(net: Body, head: Found, decided: Decided, said: Facts, *, input_norm: bool, where: str) -> DenseNetSpec:
     """Put shapes and decisions together."""
     values = dict(decided.values)
     stride, kernel = values.pop("stem_stride"), net.stem[0].conv.kernel
@@ -171,6 +173,8 @@ def _spec(
         )
         for at, joint in enumerate(net.stem)
     )
+    if head.pool is not None:
+        values["head_pool"] = head.pool
     first = net.chain.transitions[0] if net.chain.transitions else None
     if first is not None:
         values |= {
@@ -191,7 +195,6 @@ def _spec(
         input_norm=input_norm,
         head_activation=said.head_activation or "none",
         sources=tuple(decided.sources.items()),
-        **({"head_pool": head.pool} if head.pool else {}),
         **values,
     )
 
@@ -281,12 +284,12 @@ def _head_remarks(head: Found, witnesses: Witnesses, said: Facts) -> Iterator[st
     known = [*witnesses.stated, *([witnesses.family.facts] if witnesses.family else [])]
     stated = next((facts.head_activation for facts in known if facts.head_activation not in (None, "none")), None)
     if stated is not None:
-        yield f"its own forward pass ends with {stated}: left out, the output is the logits (--head-activation keeps it)"
+        yield f"its forward pass ends with {stated}: left out, the output is the logits (--head-activation keeps it)"
         return
     for _, steps in head.heads:
         last = steps[-1].leaf
         if last is not None and last.path[-1:] == ("0",) and len(steps) == 1:
             yield (
-                f"'{last.name}' is the first of a list and alone: a sigmoid or softmax may follow it; the output is the "
-                "logits (--head-activation adds it)"
+                f"'{last.name}' is the first of a list and alone: a sigmoid or softmax may follow it; the output is "
+                "the logits (--head-activation adds it)"
             )

@@ -14,6 +14,7 @@ from deploy_kit.checkpoint.leaves import Leaf
 from deploy_kit.checkpoint.paths import Path
 
 _SPATIAL = 1  # a kernel with a longer side sees neighbours
+_FAR = 99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,29 +123,22 @@ def joints(leaves: Iterable[Leaf], convs: Iterable[Leaf], *, before: bool) -> li
     """Give each convolution the unused BN next to it: of the width it reads (`before`), or of the width it gives."""
     norms = [leaf for leaf in leaves if leaf.kind == "norm"]
     convs = list(convs)
-    pairs = sorted(
-        (
-            (-paths.kinship(paths.words(norm.path), paths.words(conv.path)), _distance(norm, conv, before=before), paths.natural(conv.path), conv, norm)
-            for conv in convs
-            for norm in norms
-            if (reads(conv, norm.out) if before else norm.out == conv.out)
-        ),
-        key=lambda pair: pair[:3],
-    )  # fmt: skip
+    pairs = [
+        (conv, norm) for conv in convs for norm in norms if (reads(conv, norm.out) if before else norm.out == conv.out)
+    ]
     taken: dict[Leaf, Leaf] = {}
-    for *_, conv, norm in pairs:
+    for conv, norm in sorted(pairs, key=lambda pair: _nearness(*pair, before=before)):
         if conv not in taken and norm not in taken.values():
             taken[conv] = norm
     return [Joint(norm=taken.get(conv), conv=conv) for conv in convs]
 
 
-def _distance(norm: Leaf, conv: Leaf, *, before: bool) -> tuple[int, int]:
-    """Rank a BN by its number beside the convolution's: on the right side, then near."""
+def _nearness(conv: Leaf, norm: Leaf, *, before: bool) -> tuple[int, bool, int, object]:
+    """Rank a BN beside a convolution: of one module first, then on the right side, then near in number."""
     a, b = paths.numbers(norm.path), paths.numbers(conv.path)
     wrong_side = (paths.counting(norm.path) < paths.counting(conv.path)) != before
-    if len(a) != len(b):
-        return int(wrong_side), 99
-    return int(wrong_side), sum(abs(x - y) for x, y in zip(a, b, strict=True))
+    apart = sum(abs(x - y) for x, y in zip(a, b, strict=True)) if len(a) == len(b) else _FAR
+    return -paths.kinship(paths.words(norm.path), paths.words(conv.path)), wrong_side, apart, paths.natural(conv.path)
 
 
 def _options(leaf: Leaf, leaves: Sequence[Leaf], wide: Sequence[Leaf], *, bottleneck: bool) -> list[DenseUnit]:
