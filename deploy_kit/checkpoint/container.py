@@ -14,8 +14,9 @@ from deploy_kit.errors import InputError, RequestError
 __all__ = ["Contents", "Facts", "read"]
 
 _HEAD, _TAIL = 512, 64
-# A pickle of protocol 2 or later says so; before, it begins with what it holds.
-_PICKLE = re.compile(rb"\x80|\((?:[dl]p|i\w)|[}\]]q|c[\w.]+\n[\w.]+\n")
+_PICKLE = b"\x80"  # of protocol 2 or later
+# A pickle of protocol 0 or 1 begins with what it holds, and ends in a full stop.
+_OLD_PICKLE = re.compile(rb"\([dlitcVISF(X]|[}\]]q|c[\w.]+\n[\w.]+\n")
 
 
 def read(path: Path, *, state_key: str | None = None) -> Contents:
@@ -56,7 +57,9 @@ def _read(path: Path, head: bytes, state_key: str | None) -> Contents:
             return keras.read_hdf5(file, budget)
         if torchfile.is_legacy(head):
             return contents_of("torch legacy", torchfile.read_legacy(file, budget), budget, state_key)
-        if _PICKLE.match(head):
-            return contents_of("pickle", torchfile.read_pickle(file, budget), budget, state_key)
         file.seek(max(0, size - _TAIL))
-        raise foreign.refusal(head, file.read())
+        tail = file.read()
+        file.seek(0)
+        if head.startswith(_PICKLE) or (_OLD_PICKLE.match(head) and tail.endswith(b".")):
+            return contents_of("pickle", torchfile.read_pickle(file, budget), budget, state_key)
+        raise foreign.refusal(head, tail)

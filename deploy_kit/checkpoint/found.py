@@ -42,7 +42,7 @@ def contents_of(kind: str, data: Any, budget: Budget, state_key: str | None) -> 
 
 def _tables(data: Any) -> list[Mapping[Any, Any]]:
     """Give the file's own table and the usual ones in it."""
-    tables = []
+    tables: list[Mapping[Any, Any]] = []
     waiting = [_table(data)]
     while waiting and len(tables) < len(_BESIDE) ** 2:
         table = waiting.pop(0)

@@ -16,7 +16,7 @@ from deploy_kit.records import Preprocess
 FACTS_KEY = "deploykit.densenet"
 PREPROCESS_KEY = "deploykit.preprocess"
 # The names of DenseNet-121's 725 tensors take 80 KB; the format itself allows 100 MB.
-_MAX_HEADER = 16 << 20
+_MAX_HEADER = 8 << 20
 
 
 def is_safetensors(head: bytes) -> bool:

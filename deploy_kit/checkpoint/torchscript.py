@@ -25,7 +25,7 @@ from deploy_kit.errors import CheckpointError
 
 KIND = "TorchScript"
 _SOURCE = "TorchScript code"
-_MAX_CODE, _MAX_NODES, _MAX_LEVELS, _MAX_MODULES = 2 << 20, 100_000, 32, 50_000
+_MAX_CODE, _MAX_NODES, _MAX_LEVELS, _MAX_MODULES = 1 << 20, 100_000, 32, 50_000
 _UNREAD = (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError)
 
 

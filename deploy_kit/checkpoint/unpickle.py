@@ -152,6 +152,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.names: dict[tuple[str, str], Global] = {}
         self.result: Any = None
 
     def push(self, value: Any) -> None:
@@ -216,12 +217,17 @@ class _Machine:
     def find(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a name that is no text")
-        module = _RENAMED.get(module, module)
-        found = Global(module, name)
-        standard = module.partition(".")[0] in sys.stdlib_module_names
+        found = self.names.get((module, name))
+        if found is None:
+            found = self.names[module, name] = self.allowed(Global(_RENAMED.get(module, module), name))
+        self.push(found)
+
+    def allowed(self, found: Global) -> Global:
+        """Refuse what the standard library has and no checkpoint needs, even if it is only mentioned."""
+        standard = found.module.partition(".")[0] in sys.stdlib_module_names
         if standard and str(found) not in self.rules.inert and str(found) not in self.rules.calls:
             raise refuse(found)
-        self.push(found)
+        return found
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
