@@ -32,6 +32,8 @@ from deploy_kit.watch import Event, Watch, silent
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from deploy_kit.checkpoint.model import DenseNet
+
 VERSION = "2"
 INPUT = "input"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
@@ -241,7 +243,7 @@ def _to_onnx(read: Checkpoint, what: Preprocess | BareInput, part: ExportTable, 
     batch = 2 if part.dynamic else part.batch
     dummy, names = torch.zeros(batch, *what.shape), outputs_of(read)
     try:
-        with _quiet():
+        with _quiet(), _biased(read.model):
             if part.exporter == "dynamo":
                 shapes = ({0: torch.export.Dim("N")},) if part.dynamic else None
                 program = torch.onnx.export(
@@ -398,6 +400,24 @@ def _facts(read: Checkpoint, name: str, path: Path, digest: str, told: tuple[str
         parameters=sum(tensor.numel() for tensor in read.model.parameters()),
         remarks=(*read.remarks, *told),
     )
+
+
+@contextlib.contextmanager
+def _biased(model: "DenseNet") -> Iterator[None]:
+    """Give 3-D convolutions a bias of zeros while they are exported.
+
+    Without one, onnxscript (0.7.2, `aten_conv3d`) writes a bias with two axes, which no runtime accepts.
+    """
+    import torch
+
+    bare = [part for part in model.modules() if isinstance(part, torch.nn.Conv3d) and part.bias is None]
+    for part in bare:
+        part.bias = torch.nn.Parameter(torch.zeros(part.out_channels), requires_grad=False)
+    try:
+        yield
+    finally:
+        for part in bare:
+            part.bias = None
 
 
 @contextlib.contextmanager
