@@ -112,6 +112,13 @@ def _places(value: Any) -> Iterator[int]:
             yield from _places(item)
 
 
+def _forward(module: ast.ClassDef) -> ast.FunctionDef:
+    for entry in module.body:
+        if isinstance(entry, ast.FunctionDef) and entry.name == "forward":
+            return entry
+    raise ValueError("a module without a forward pass")
+
+
 def _assigned(target: ast.expr, value: Any) -> dict[str, Any]:
     """Give the names that an assignment binds; of several results the first is the one with numbers of the map."""
     names = target.elts if isinstance(target, ast.Tuple) else [target]
@@ -132,18 +139,17 @@ class _Tracer:
         """Follow a module's ``forward`` and give its result."""
         if level > _MAX_LEVELS or len(self.nodes) > _MAX_NODES:
             raise ValueError("an endless forward pass")
-        body = next(
-            entry
-            for entry in self.classes[module.kind].body
-            if isinstance(entry, ast.FunctionDef) and entry.name == "forward"
-        )
+        body = _forward(self.classes[module.kind])
         names = [argument.arg for argument in body.args.args]
         values = dict(zip(names, [module, *arguments], strict=False))
         for line in body.body:
             if isinstance(line, ast.Assign):
                 values |= _assigned(line.targets[0], self.value(line.value, values, level))
             elif isinstance(line, ast.Return) and line.value is not None:
-                return self.value(line.value, values, level)
+                result = self.value(line.value, values, level)
+                if not list(_places(result)):
+                    raise ValueError("a result that does not come from the input")
+                return result
             else:
                 raise ValueError("no straight line")
         raise ValueError("no result")

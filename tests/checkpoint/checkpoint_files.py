@@ -53,7 +53,7 @@ class TinyDenseNet(nn.Module):
         self.trans_conv = nn.Conv2d(16, 8, 1, bias=False)
         self.dense2 = nn.Sequential(TinyLayer(8, 4, **options), TinyLayer(12, 4, **options))
         self.bn = nn.BatchNorm2d(16, eps=1e-3)
-        self.fc = nn.Linear(16 * {"max_avg": 2, "flatten": 16}.get(head_pool, 1), 5)
+        self.fc = nn.Linear(16 * {"max_avg": 2, "flatten": 64}.get(head_pool, 1), 5)
         self.transition_relu, self.transition_pool, self.final_relu = transition_relu, transition_pool, final_relu
         self.stem_pool, self.head_pool, self.output = stem_pool, head_pool, output
 

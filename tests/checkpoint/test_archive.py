@@ -101,7 +101,7 @@ def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
     data[second + 42 : second + 46] = data[first + 42 : first + 46]
     path = write(tmp_path / "overlap", bytes(data))
 
-    with pytest.raises(CheckpointError, match="overlap|truncated or incomplete"):
+    with pytest.raises(CheckpointError, match=r"overlap|truncated or incomplete"):
         container.read(path)
 
 

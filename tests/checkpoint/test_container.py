@@ -121,7 +121,7 @@ def test_cut_off_file_is_called_truncated(kind: str, share: float, tmp_path: Pat
     data = bytes_of(SAVERS[kind], weights(), tmp_path)
     path = write(tmp_path / "cut", data[: int(len(data) * share)])
 
-    with pytest.raises(CheckpointError, match="cut: truncated or incomplete: .") as caught:
+    with pytest.raises(CheckpointError, match=r"cut: truncated or incomplete: .") as caught:
         container.read(path)
 
     assert caught.value.hint == "get the file again"

@@ -1,4 +1,4 @@
-"""Tests of `checkpoint.unpickle` and `checkpoint.rebuild`: what pickles hold comes back, what they ask to run does not."""
+"""Tests of `checkpoint.unpickle` and `rebuild`: what pickles hold comes back, what they ask to run does not."""
 
 import argparse
 import collections
@@ -374,7 +374,7 @@ def test_functools_partial_that_is_kept_and_not_called_is_inert() -> None:
     ],
 )
 def test_pickle_that_makes_no_sense_is_called_damaged(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="file: (truncated or incomplete|no state dict found)"):
+    with pytest.raises(CheckpointError, match=r"file: (truncated or incomplete|no state dict found)"):
         container.read(write(tmp_path / "file", data))
 
 
