@@ -36,7 +36,7 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 _ASIDE = frozenset(
     {"optimizer", "optimizer_weights", "seed_generator", "vars", "_metrics", "metrics", "compile_metrics"}
 )
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])")  # Conv2D stays one word
 _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
 
 
