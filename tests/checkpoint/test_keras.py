@@ -1,4 +1,4 @@
-"""Tests of `keras`, `keras_graph` and `hdf5`: one net in the three layouts of Keras; nothing outside the file is read."""
+"""Tests of `keras`, `keras_graph` and `hdf5`: one net in Keras's three layouts; nothing outside the file is read."""
 
 import io
 import json
@@ -203,7 +203,7 @@ def test_dataset_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None
 def test_attribute_larger_than_any_checkpoints_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("deploy_kit.checkpoint.hdf5._MAX_ATTRIBUTE", 64)
 
-    with pytest.raises(CheckpointError, match="refused: its attribute '.*' is larger than any checkpoint's"):
+    with pytest.raises(CheckpointError, match=r"refused: its attribute '.*' is larger than any checkpoint's"):
         container.read(write_keras_2(tmp_path / "net"))
 
 
