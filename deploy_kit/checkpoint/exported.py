@@ -15,10 +15,11 @@ from torch import Tensor
 
 from deploy_kit.checkpoint import aten, graphs, torchfile
 from deploy_kit.checkpoint.archive import Archive, open_archive
+from deploy_kit.checkpoint.arrays import Unreadable
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import Facts
 from deploy_kit.checkpoint.limits import Budget, damaged
-from deploy_kit.checkpoint.rebuild import Storage, Unreadable, view
+from deploy_kit.checkpoint.rebuild import Storage, view
 from deploy_kit.errors import CheckpointError
 
 KIND = "torch.export"

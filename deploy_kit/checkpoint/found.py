@@ -5,8 +5,8 @@ from typing import Any
 
 from deploy_kit.checkpoint import paddle, search
 from deploy_kit.checkpoint.contents import Contents
+from deploy_kit.checkpoint.inert import Record
 from deploy_kit.checkpoint.limits import Budget
-from deploy_kit.checkpoint.unpickle import Record
 from deploy_kit.errors import RecipeError
 from deploy_kit.records import Preprocess
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from deploy_kit.checkpoint.rebuild import Array, Unreadable
-from deploy_kit.checkpoint.unpickle import Record
+from deploy_kit.checkpoint.arrays import Array, Unreadable
+from deploy_kit.checkpoint.inert import Record
 from deploy_kit.errors import CheckpointError
 
 _MAX_MODULES, _MAX_DEPTH = 50_000, 64

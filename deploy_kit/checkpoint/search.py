@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from deploy_kit.checkpoint import modules
+from deploy_kit.checkpoint.arrays import Array, Unreadable
+from deploy_kit.checkpoint.inert import SAVE_TENSORS, Record
 from deploy_kit.checkpoint.limits import Budget
-from deploy_kit.checkpoint.rebuild import Array, Unreadable
-from deploy_kit.checkpoint.unpickle import SAVE_TENSORS, Record
 from deploy_kit.errors import CheckpointError, nearest
 
 _LEVELS = 3

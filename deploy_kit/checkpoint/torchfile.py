@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 import torch
 
 from deploy_kit.checkpoint.archive import MAGIC, Archive, open_archive
+from deploy_kit.checkpoint.calls import CALLS, INERT
+from deploy_kit.checkpoint.inert import Global, Rules, refuse
 from deploy_kit.checkpoint.limits import Budget, damaged
-from deploy_kit.checkpoint.rebuild import CALLS, INERT, QUANTIZED, STORAGES, Storage
-from deploy_kit.checkpoint.unpickle import Global, Rules, load, refuse
+from deploy_kit.checkpoint.rebuild import QUANTIZED, STORAGES, Storage
+from deploy_kit.checkpoint.unpickle import load
 from deploy_kit.errors import CheckpointError
 
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the number 0x1950a86a20f9469cfc6c, pickled

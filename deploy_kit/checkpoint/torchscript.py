@@ -16,11 +16,11 @@ from torch import Tensor
 
 from deploy_kit.checkpoint import aten, graphs, torchfile
 from deploy_kit.checkpoint.archive import Archive
+from deploy_kit.checkpoint.arrays import Unreadable
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.inert import Record
 from deploy_kit.checkpoint.limits import Budget
-from deploy_kit.checkpoint.rebuild import Unreadable
-from deploy_kit.checkpoint.unpickle import Record
 from deploy_kit.errors import CheckpointError
 
 KIND = "TorchScript"

@@ -18,10 +18,10 @@ import torch
 from checkpoint_files import PICKLE_SAVERS, TORCH_SAVERS, Payload, payloads, weights, write, zip_bytes
 
 from deploy_kit.checkpoint import container
+from deploy_kit.checkpoint.arrays import Array, Unreadable
+from deploy_kit.checkpoint.inert import Record
 from deploy_kit.checkpoint.limits import Budget
-from deploy_kit.checkpoint.rebuild import Array, Unreadable
 from deploy_kit.checkpoint.torchfile import read_pickle
-from deploy_kit.checkpoint.unpickle import Record
 from deploy_kit.errors import CheckpointError
 
 
