@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from deploy_kit.checkpoint import chain, paths, units
-from deploy_kit.checkpoint.chain import Chain, ChainError
+from deploy_kit.checkpoint.chain import Chain
 from deploy_kit.checkpoint.leaves import Leaf, Leaves, listed
 from deploy_kit.checkpoint.refusals import reason
-from deploy_kit.checkpoint.units import DenseUnit, Joint
+from deploy_kit.checkpoint.units import ChainError, DenseUnit, Joint
 from deploy_kit.errors import CheckpointError
 
 _MIN_UNITS = 2
@@ -43,11 +43,11 @@ def find(leaves: Leaves, where: str) -> Body:
     """
     failures: list[tuple[int, str]] = []
     for bottleneck in (True, False):
-        dense = units.dense_units(leaves.found, bottleneck=bottleneck)
-        if len(dense) < (1 if bottleneck else _MIN_UNITS):
-            continue
+        dense: Sequence[DenseUnit] = ()
         try:
-            return _assembled(leaves, dense)
+            dense = units.dense_units(leaves.found, bottleneck=bottleneck)
+            if len(dense) >= (1 if bottleneck else _MIN_UNITS):
+                return _assembled(leaves, dense)
         except ChainError as error:
             failures.append((len(dense), str(error)))
     raise _refusal(leaves, failures, where)
@@ -103,7 +103,12 @@ def _stems(convs: Sequence[Leaf], wanted: set[int]) -> Iterator[tuple[Leaf, ...]
     for conv in wide:
         grow((conv,))
     in_order = {conv: at for at, conv in enumerate(wide)}
-    yield from sorted(rows, key=lambda row: (-len(row), [in_order[conv] for conv in row]))
+    rows.sort(key=lambda row: (-len(row), [in_order[conv] for conv in row]))
+    longest = [row for row in rows if set(row) == set(rows[0])]
+    if len(longest) > 1 and len({paths.numbers(conv.path) for conv in wide}) < len(wide):
+        names = ", ".join(conv.name for conv in longest[0])
+        raise ChainError(f"the stem fits in several orders, and its names have no numbers that choose: {names}")
+    yield from rows
 
 
 def _transitions(

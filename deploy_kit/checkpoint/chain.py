@@ -9,14 +9,10 @@ from dataclasses import dataclass
 
 from deploy_kit.checkpoint import paths
 from deploy_kit.checkpoint.paths import Path
-from deploy_kit.checkpoint.units import DenseUnit, Joint
+from deploy_kit.checkpoint.units import ChainError, DenseUnit, Joint
 
 _MAX_STEPS = 20_000
 Run = tuple[DenseUnit, ...]
-
-
-class ChainError(Exception):
-    """The arithmetic breaks; the text says where."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,6 +109,8 @@ def decide(
     if head.outside and sources.get("final_relu", "").startswith("family") and not _own_head(witnesses.family):
         unknown.append("final_relu")
         sources["final_relu"] = "default: the head stands outside the network's own module"
+    if "leaky_relu" not in values.values():
+        sources.pop("slope", None)  # of no account
     told = [f"{name} = {_text(values[name])}" for name in unknown]
     if told and strict and not probing:
         raise CheckpointError(
@@ -222,7 +224,7 @@ def _stem_default(name: str, body: Body, where: str) -> tuple[Any, str]:
 
 def _ask(names: list[str], where: str, witnesses: Witnesses) -> CheckpointError:
     family = (
-        f" ('{witnesses.family.name}' has both)" if witnesses.family and set(names) & set(witnesses.family.ask) else ""
+        f" ('{witnesses.family.name}' has variants)" if witnesses.family and set(names) & set(witnesses.family.ask) else ""
     )
     flags = "; ".join(FLAGS[name] for name in names)
     flags = flags.replace("--stem-stride 2", "--stem-stride 2 (or one number an axis: 1,2,2)")

@@ -17,6 +17,10 @@ _SPATIAL = 1  # a kernel with a longer side sees neighbours
 _FAR = 99
 
 
+class ChainError(Exception):
+    """Widths or names do not give one network; the text says where."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DenseUnit:
     """One dense layer.
@@ -113,7 +117,7 @@ def dense_units(leaves: Sequence[Leaf], *, bottleneck: bool) -> list[DenseUnit]:
         for unit in units
         for role, leaf in _roles(unit)
     )
-    found = [max(units, key=lambda unit: _likelihood(unit, certain)) for units in options.values() if units]
+    found = [_likeliest(units, certain) for units in options.values() if units]
     grouped = [unit for unit in found if unit.grouped]
     # One image channel divides every width: a stem then looks like a grouped layer. Groups are the rule of a network.
     return found if 2 * len(grouped) > len(found) else [unit for unit in found if not unit.grouped]
@@ -126,19 +130,29 @@ def joints(leaves: Iterable[Leaf], convs: Iterable[Leaf], *, before: bool) -> li
     pairs = [
         (conv, norm) for conv in convs for norm in norms if (reads(conv, norm.out) if before else norm.out == conv.out)
     ]
+    nearness = {pair: _nearness(*pair, before=before) for pair in pairs}
     taken: dict[Leaf, Leaf] = {}
-    for conv, norm in sorted(pairs, key=lambda pair: _nearness(*pair, before=before)):
+    for conv, norm in sorted(pairs, key=lambda pair: (nearness[pair], paths.natural(pair[0].path))):
         if conv not in taken and norm not in taken.values():
             taken[conv] = norm
+    _verify_unique(taken, nearness)
     return [Joint(norm=taken.get(conv), conv=conv) for conv in convs]
 
 
-def _nearness(conv: Leaf, norm: Leaf, *, before: bool) -> tuple[int, bool, int, object]:
-    """Rank a BN beside a convolution: of one module first, then on the right side, then near in number."""
+def _nearness(conv: Leaf, norm: Leaf, *, before: bool) -> tuple[int, int, bool]:
+    """Rank a BN beside a convolution: of one module first, then near in number, then on the right side."""
     a, b = paths.numbers(norm.path), paths.numbers(conv.path)
-    wrong_side = (paths.counting(norm.path) < paths.counting(conv.path)) != before
     apart = sum(abs(x - y) for x, y in zip(a, b, strict=True)) if len(a) == len(b) else _FAR
-    return -paths.kinship(paths.words(norm.path), paths.words(conv.path)), wrong_side, apart, paths.natural(conv.path)
+    wrong_side = a > b if before else a < b
+    return -paths.kinship(paths.words(norm.path), paths.words(conv.path)), apart, wrong_side
+
+
+def _verify_unique(taken: dict[Leaf, Leaf], nearness: dict[tuple[Leaf, Leaf], tuple[int, int, bool]]) -> None:
+    """Refuse two BNs that could change places: neither widths nor names say which is which."""
+    for (conv, norm), (other, its) in itertools.combinations(taken.items(), 2):
+        swapped = (nearness.get((conv, its)), nearness.get((other, norm)))
+        if swapped == (nearness[conv, norm], nearness[other, its]):
+            raise ChainError(f"'{norm.name}' and '{its.name}' fit '{conv.name}' and '{other.name}' either way")
 
 
 def _options(leaf: Leaf, leaves: Sequence[Leaf], wide: Sequence[Leaf], *, bottleneck: bool) -> list[DenseUnit]:
@@ -190,9 +204,20 @@ def _relative(leaf: Leaf, unit: DenseUnit) -> Path:
     return leaf.path[len(unit.path) :]
 
 
-def _likelihood(unit: DenseUnit, certain: Counter[tuple[str, Path]]) -> tuple[int, int, int]:
-    """Rank the readings of one unit: the closest together, then as in units that leave no choice, then in order."""
-    known = sum(certain[role, _relative(leaf, unit)] for role, leaf in _roles(unit))
-    order = [paths.natural(leaf.path) for leaf in unit.leaves]
-    in_order = sum(a < b for a, b in itertools.combinations(order, 2))
-    return len(unit.path), known, in_order
+def _likeliest(units: Sequence[DenseUnit], certain: Counter[tuple[str, Path]]) -> DenseUnit:
+    """Choose a reading: the closest together, then as in units that leave no choice, then in the order of numbers.
+
+    Raises:
+        ChainError: Two readings are alike in all three.
+    """
+
+    def rank(unit: DenseUnit) -> tuple[int, int, int]:
+        known = sum(certain[role, _relative(leaf, unit)] for role, leaf in _roles(unit))
+        order = [paths.numbers(leaf.path) for leaf in unit.leaves]
+        return len(unit.path), known, sum(a < b for a, b in itertools.combinations(order, 2))
+
+    best, *others = sorted(units, key=rank, reverse=True)
+    if others and rank(others[0]) == rank(best):
+        names = ", ".join(leaf.name for leaf in best.leaves)
+        raise ChainError(f"a dense layer's BNs fit either way, and their names have no numbers that choose: {names}")
+    return best
