@@ -9,7 +9,7 @@ from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import Facts
 from deploy_kit.checkpoint.found import contents_of
 from deploy_kit.checkpoint.limits import Budget
-from deploy_kit.errors import InputError, RequestError
+from deploy_kit.errors import CheckpointError, InputError, RequestError
 
 __all__ = ["Contents", "Facts", "read"]
 
@@ -39,7 +39,13 @@ def read(path: Path, *, state_key: str | None = None) -> Contents:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}", hint="give a file") from error
     try:
-        return _read(path, head, state_key)
+        contents = _read(path, head, state_key)
+        if state_key is not None and not any(f"'{state_key}'" in remark for remark in contents.remarks):
+            raise CheckpointError(
+                f"{contents.kind} holds one set of weights, and none is called '{state_key}'",
+                hint="leave --state-key out",
+            )
+        return contents
     except RequestError as error:
         raise type(error)(f"{path}: {error}", hint=error.hint) from error
 

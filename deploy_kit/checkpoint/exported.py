@@ -59,7 +59,11 @@ def read(archive: Archive, budget: Budget) -> Contents:
         raise damaged(f"its program makes no sense ({type(error).__name__})") from error
     if not tensors:
         raise CheckpointError("a torch.export archive without weights")
-    return Contents(kind=KIND, tensors=tensors, facts=_facts(graph))
+    facts = _facts(graph)
+    remarks = (
+        () if facts != Facts() else ("its graph is written in a way this version does not read: it states no facts",)
+    )
+    return Contents(kind=KIND, tensors=tensors, facts=facts, remarks=remarks)
 
 
 def _json(archive: Archive, name: str) -> Any:

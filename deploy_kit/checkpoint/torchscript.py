@@ -49,7 +49,9 @@ def read(archive: Archive, budget: Budget) -> Contents:
             "a TorchScript module without weights: they were frozen into its code",
             hint="give the file as it was before torch.jit.freeze, or export that one to ONNX",
         )
-    return Contents(kind=KIND, tensors=tensors, facts=_facts(root, archive))
+    facts = _facts(root, archive)
+    remarks = () if facts != Facts() else ("its code is no straight line of known operators: it states no facts",)
+    return Contents(kind=KIND, tensors=tensors, facts=facts, remarks=remarks)
 
 
 def _tensors(module: Record, path: str, level: int, count: list[int]) -> Iterator[tuple[str, Tensor]]:

@@ -221,6 +221,17 @@ def test_safetensors_header_that_is_a_trap_is_refused(data: bytes, message: str,
         container.read(write(tmp_path / "file", data))
 
 
+def test_state_key_for_a_file_of_one_set_of_weights_is_refused(tmp_path: Path) -> None:
+    save_safetensors(weights(), tmp_path / "file")
+
+    with pytest.raises(
+        CheckpointError, match="safetensors holds one set of weights, and none is called 'ema'"
+    ) as caught:
+        container.read(tmp_path / "file", state_key="ema")
+
+    assert caught.value.hint == "leave --state-key out"
+
+
 def test_message_for_a_person_has_path_and_hint(tmp_path: Path) -> None:
     save_zip({"epoch": 1}, tmp_path / "weights.pth")
 

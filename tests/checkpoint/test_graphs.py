@@ -195,6 +195,7 @@ def test_scripted_module_gives_its_weights_and_states_nothing(tmp_path: Path) ->
 
     assert contents.tensors.keys() == net.state_dict().keys()
     assert contents.facts == Facts()
+    assert contents.remarks == ("its code is no straight line of known operators: it states no facts",)
 
 
 def test_frozen_module_says_why_it_has_no_weights(tmp_path: Path) -> None:
@@ -246,6 +247,16 @@ def test_exported_program_that_makes_no_sense_is_called_damaged(
 
     with pytest.raises(CheckpointError, match=r"truncated or incomplete|archive without weights"):
         container.read(path)
+
+
+def test_exported_graph_of_another_schema_gives_its_weights_and_states_nothing(exported: Path, tmp_path: Path) -> None:
+    path = rewritten(exported, tmp_path, lambda name, data: data.replace(b'"target"', b'"aim"'))
+
+    contents = container.read(path)
+
+    assert contents.tensors.keys() == tiny_net().state_dict().keys()
+    assert contents.facts == Facts()
+    assert contents.remarks == ("its graph is written in a way this version does not read: it states no facts",)
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,17 @@ def test_attribute_larger_than_any_checkpoints_is_refused(monkeypatch: pytest.Mo
         container.read(write_keras_2(tmp_path / "net"))
 
 
+def test_long_text_that_an_attribute_names_again_and_again_is_refused(tmp_path: Path) -> None:
+    """2,000 texts of variable length that might each be the same megabyte of the file's heap."""
+    with h5py.File(tmp_path / "file", "w") as root:
+        root.attrs.create("layer_names", ["x" * (1 << 20)] + ["y"] * 2_000, dtype=h5py.string_dtype())
+    data = (tmp_path / "file").read_bytes()
+    assert data.count(b"GCOL") >= 2
+
+    with pytest.raises(CheckpointError, match="refused: its attribute 'layer_names' is larger than any checkpoint's"):
+        container.read(tmp_path / "file")
+
+
 def test_groups_nested_without_end_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "file", "w") as root:
         root.create_group("layers/a/vars")
