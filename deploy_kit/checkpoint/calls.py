@@ -141,13 +141,14 @@ _TENSOR_CALLS: dict[str, _Call] = {
 }
 # Objects of these are kept as records: what they were made from is all that is asked of them.
 _INERT_CALLS = (
-    "builtins.complex", "builtins.getattr", "builtins.object", "builtins.range", "builtins.slice", "datetime.date",
-    "datetime.datetime", "datetime.time", "datetime.timedelta", "datetime.timezone", "decimal.Decimal",
-    "fractions.Fraction", "functools.partial", "logging.getLogger", "numpy.random._pickle.__bit_generator_ctor",
-    "numpy.random._pickle.__generator_ctor", "numpy.random._pickle.__randomstate_ctor", "operator.attrgetter",
-    "operator.itemgetter", "random.Random", "re._compile", "types.SimpleNamespace", "uuid.UUID", "uuid.SafeUUID",
-    "torchvision.transforms.functional.InterpolationMode", "PIL.Image.Resampling",
-    "torch.serialization._get_layout",
+    "PIL.Image.Resampling", "builtins.complex", "builtins.getattr", "builtins.object", "builtins.range",
+    "builtins.slice", "collections.ChainMap", "datetime.date", "datetime.datetime", "datetime.time",
+    "datetime.timedelta", "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "functools.partial",
+    "logging.getLogger", "numpy.random._pickle.__bit_generator_ctor", "numpy.random._pickle.__generator_ctor",
+    "numpy.random._pickle.__randomstate_ctor", "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+    "operator.attrgetter", "operator.itemgetter", "random.Random", "re._compile",
+    "torch.serialization._get_layout", "torchvision.transforms.functional.InterpolationMode",
+    "types.SimpleNamespace", "uuid.SafeUUID", "uuid.UUID",
 )  # fmt: skip
 _PATHS = (f"{module}.{kind}" for module in ("pathlib", "pathlib._local") for kind in (
     "Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"

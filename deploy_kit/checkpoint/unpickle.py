@@ -15,6 +15,10 @@ from deploy_kit.checkpoint.inert import Draft, Global, Record, Rules, key_of, re
 from deploy_kit.checkpoint.limits import damaged
 
 _MAX_LONG_BITS = 4096
+# What `pickletools` and the functions of `calls` raise on opcodes that do not fit together.
+_BROKEN = (
+    ValueError, LookupError, TypeError, OverflowError, RuntimeError, AttributeError, BufferError,
+)  # fmt: skip
 # What Python 2 called them.
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
@@ -44,7 +48,7 @@ def load(source: Source, rules: Rules) -> Any:
             for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", source)):
                 step()
                 operations[opcode.name](machine, argument)
-    except (ValueError, LookupError, TypeError, OverflowError, RuntimeError) as error:
+    except _BROKEN as error:
         raise damaged(f"its pickle breaks off or makes no sense ({type(error).__name__}: {error})") from error
     return machine.result
 
@@ -124,7 +128,8 @@ class _Machine:
             raise TypeError("a name that is no text")
         found = self.names.get((module, name))
         if found is None:
-            found = self.names[module, name] = self.allowed(Global(_RENAMED.get(module, module), name))
+            today = "range" if (module, name) == ("__builtin__", "xrange") else name
+            found = self.names[module, name] = self.allowed(Global(_RENAMED.get(module, module), today))
         self.push(found)
 
     def allowed(self, found: Global) -> Global:

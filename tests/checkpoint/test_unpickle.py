@@ -2,13 +2,16 @@
 
 import argparse
 import collections
+import enum
 import functools
 import importlib
 import io
 import pickle
 import pickletools
+import random
 import struct
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,10 @@ from deploy_kit.checkpoint.inert import Record
 from deploy_kit.checkpoint.limits import Budget
 from deploy_kit.checkpoint.torchfile import read_pickle
 from deploy_kit.errors import CheckpointError
+
+
+class Optimizer(enum.Enum):
+    SGD = "sgd"
 
 
 def inert(data: bytes) -> Any:
@@ -220,6 +227,30 @@ def test_recursive_list_is_read() -> None:
     back = inert(pickle.dumps(endless))
 
     assert back[0] is back
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.optim.Adam([torch.zeros(2)]), np.random.default_rng(0), random.Random(0), range(3),
+        datetime.now(timezone.utc),
+        collections.ChainMap({}), slice(1, 2), functools.partial(torch.nn.BatchNorm2d, eps=1e-3), torch.nn.ReLU,
+        torch.device("cpu"), torch.__version__,
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_trainers_keep_beside_the_weights_is_read_and_inert(value: Any, protocol: int, tmp_path: Path) -> None:
+    torch.save({"state_dict": weights(), "beside": value}, tmp_path / "file", pickle_protocol=protocol)
+
+    assert container.read(tmp_path / "file").tensors.keys() == weights().keys()
+
+
+def test_member_of_an_enum_cannot_be_told_from_a_call_and_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": weights(), "beside": Optimizer.SGD}, tmp_path / "file")
+
+    with pytest.raises(CheckpointError, match=r"asks for 'test_unpickle\.Optimizer'"):
+        container.read(tmp_path / "file")
 
 
 def test_sets_and_frozensets_are_read() -> None:
