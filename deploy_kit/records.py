@@ -180,11 +180,11 @@ class DenseNetSpec:
 
     @property
     def depth(self) -> int:
-        """Layers with weights, counted as the paper does: DenseNet-121 has 121."""
+        """Layers with weights, counted as the paper does: DenseNet-121 has 121; a deep stem counts as one."""
         dense = sum(block.layers * (1 if block.bottleneck is None else 2) for block in self.blocks)
         chains = [self.trunk, *(head.layers for head in self.heads[:1])]
         linear = sum(step.kind == "linear" for chain in chains for step in chain)
-        return len(self.stem) + dense + len(self.transitions) + linear
+        return 1 + dense + len(self.transitions) + linear
 
     @property
     def compressed(self) -> bool:
