@@ -20,7 +20,7 @@ def read(archive: Archive, budget: Budget, state_key: str | None) -> Contents:
     if torchscript.is_torchscript(names):
         return torchscript.read(archive, budget)
     if keras.is_keras(names):
-        return keras.read_archive(archive, budget)
+        return keras.read_archive(archive)
     if any(name.endswith("/data.pkl") for name in names):
         return contents_of("torch zip", torchfile.read_zip(archive, budget), budget, state_key)
     raise CheckpointError(_foreign(names), hint="give the checkpoint itself")

@@ -55,12 +55,12 @@ def _read(path: Path, head: bytes, state_key: str | None) -> Contents:
     budget = Budget(size)
     if safetensors_file.is_safetensors(head):
         return safetensors_file.read(path, head)
+    if head.startswith(hdf5.MAGIC):
+        return keras.read_hdf5(path)
     with path.open("rb") as file:
         if head.startswith(MAGIC):
             with open_archive(file, budget) as archive:
                 return archives.read(archive, budget, state_key)
-        if head.startswith(hdf5.MAGIC):
-            return keras.read_hdf5(file, budget)
         if torchfile.is_legacy(head):
             return contents_of("torch legacy", torchfile.read_legacy(file, budget), budget, state_key)
         file.seek(max(0, size - _TAIL))

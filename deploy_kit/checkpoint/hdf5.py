@@ -1,125 +1,100 @@
-"""HDF5 of untrusted origin: groups and datasets of this one file, bounded; no link or reference out of it is followed.
+"""HDF5 of untrusted origin: read by a child process that may not take long, seen here as a plain tree."""
 
-h5py can follow external links, external raw data and virtual datasets into other files of the machine.
-"""
-
-import io
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import deploy_kit
 from deploy_kit import lazy
-from deploy_kit.checkpoint.limits import Budget, damaged
+from deploy_kit.checkpoint.limits import damaged
 from deploy_kit.errors import CheckpointError
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-# The 707 names of DenseNet-201's layers beside its config of 0.6 MB might be 0.4 GiB if each were as long as that.
-_MAX_ATTRIBUTE = 1 << 30
-# Texts of variable length lie in heaps that begin so; size as eight bytes, eight bytes on.
-_HEAP, _CHUNK = b"GCOL", 1 << 22
-_BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError, LookupError, OverflowError, MemoryError, SystemError)
+_CHILD = "deploy_kit.checkpoint.hdf5_child"
+_TREE, _NUMBERS, _ERROR = "tree.json", "numbers.bin", "error.json"
+# Start and imports take 0.3 s, reading 0.5 s a GB; the rest is for machines that are busy.
+_SECONDS, _BYTES_A_SECOND = 8, 50 << 20
 
 
+@dataclass(frozen=True)
 class Group:
-    """A group of an HDF5 file: attributes, groups and datasets by name."""
+    """A group of an HDF5 file.
 
-    def __init__(self, group: Any, budget: Budget, heap: int) -> None:
-        """Take an h5py group of a file whose largest heap has `heap` bytes."""
-        self._group, self._budget, self._heap = group, budget, heap
+    Attributes:
+        tree: Its attributes, groups and datasets, as the child wrote them.
+        data: Numbers of all datasets.
+    """
+
+    tree: dict[str, Any]
+    data: bytes
 
     def attribute(self, name: str) -> Any:
-        """Give an attribute: text, a tuple of texts, or None where it is absent or anything else."""
-        if name not in self._group.attrs:
-            return None
-        found = self._group.attrs.get_id(name)
-        # Every text may be the same one of the heap, as large as that: how a small file would fill memory.
-        each = self._heap if found.dtype.kind == "O" else found.dtype.itemsize
-        if math.prod(found.shape or ()) * each > _MAX_ATTRIBUTE:
-            raise CheckpointError(f"refused: its attribute '{name}' is larger than any checkpoint's")
-        value = self._group.attrs[name]
-        if isinstance(value, (str, bytes)):
-            return _text(value)
-        if isinstance(value, np.ndarray) and value.ndim == 1:
-            return tuple(_text(item) for item in value.tolist() if isinstance(item, (str, bytes)))
-        return None
+        """Give an attribute: text, a list of texts, or None where it is absent or anything else."""
+        return self.tree["attributes"].get(name)
 
     def names(self) -> tuple[str, ...]:
-        """Give the names of what is in it, as the file sorts them."""
-        self._budget.step(len(self._group))
-        return tuple(self._group)
+        """Give the names of the groups and datasets in it, as the file sorts them."""
+        return (*self.tree["groups"], *self.tree["numbers"])
 
     def group(self, path: str) -> "Group | None":
         """Give a group by its path, None where there is none."""
-        h5py = lazy.need("h5py", by="reading a Keras file")
-        found = self._own(path)
-        return Group(found, self._budget, self._heap) if isinstance(found, h5py.Group) else None
+        tree: dict[str, Any] | None = self.tree
+        for part in filter(None, path.split("/")):
+            tree = None if tree is None else tree["groups"].get(part)
+        return None if tree is None else Group(tree, self.data)
 
     def numbers(self, path: str) -> np.ndarray | None:
-        """Read a dataset by its path, None where there is none.
-
-        Raises:
-            CheckpointError: Kept in another file, or larger than the budget.
-        """
-        h5py = lazy.need("h5py", by="reading a Keras file")
-        found = self._own(path)
-        if not isinstance(found, h5py.Dataset):
+        """Give a dataset by its path, read-only; None where there is none."""
+        home, _, name = path.rpartition("/")
+        group = self.group(home)
+        if group is None or name not in group.tree["numbers"]:
             return None
-        if found.is_virtual or found.external:
-            raise CheckpointError(f"refused: '{path}' inside it lies in another file")
-        if found.dtype.kind not in "fiub":
-            return None
-        self._budget.take(found.size * found.dtype.itemsize)
-        return np.asarray(found[()])
-
-    def _own(self, path: str) -> Any:
-        """Walk to an object through this file's own groups."""
-        h5py = lazy.need("h5py", by="reading a Keras file")
-        place = self._group
-        for part in path.split("/"):
-            if not isinstance(place, h5py.Group) or part not in ("", *place):
-                return None
-            if not part:
-                continue
-            if not isinstance(place.get(part, getlink=True), h5py.HardLink):
-                raise CheckpointError(f"refused: '{path}' inside it lies in another file")
-            place = place[part]
-        return place
+        dtype, shape, offset = group.tree["numbers"][name]
+        count = int(np.prod(shape, dtype=np.int64))
+        if not count:
+            return np.empty(shape, dtype)
+        return np.frombuffer(self.data, dtype, count, offset).reshape(shape)
 
 
-@contextmanager
-def open_hdf5(file: BinaryIO, budget: Budget) -> Iterator[Group]:
-    """Open an HDF5 file.
+def read(file: Path) -> Group:
+    """Read an HDF5 file.
 
     Raises:
-        CheckpointError: Damaged.
+        CheckpointError: Damaged, larger than the budget, or reaching into other files.
         MissingPackageError: h5py is not installed.
     """
-    h5py = lazy.need("h5py", by="reading a Keras file")
-    heap = _largest_heap(file)
+    lazy.need("h5py", by="reading a Keras file")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _run(file, folder)
+        if (folder / _ERROR).is_file():
+            message, hint = json.loads((folder / _ERROR).read_text())
+            raise CheckpointError(message, hint=hint)
+        if not (folder / _TREE).is_file():
+            raise damaged("not a whole HDF5 file: reading it ends the process that does")
+        return Group(json.loads((folder / _TREE).read_text()), (folder / _NUMBERS).read_bytes())
+
+
+def _run(file: Path, folder: Path) -> None:
+    """Let a child process read; what it prints and how it ends does not matter, only what it leaves."""
+    root = str(Path(deploy_kit.__file__).parent.parent)
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    seconds = _SECONDS + file.stat().st_size / _BYTES_A_SECOND
     try:
-        with h5py.File(file, "r") as opened:
-            yield Group(opened, budget, heap)
-    except _BROKEN as error:
-        raise damaged(f"not a whole HDF5 file ({type(error).__name__}: {error})") from error
-
-
-def _largest_heap(file: BinaryIO) -> int:
-    """Give the size of the largest heap that the file claims, at most that of the file."""
-    size, largest, at = file.seek(0, io.SEEK_END), 0, 0
-    while at < size:
-        file.seek(at)
-        data = file.read(_CHUNK + 16)
-        place = data.find(_HEAP)
-        while 0 <= place < _CHUNK:
-            largest = max(largest, int.from_bytes(data[place + 8 : place + 16], "little"))
-            place = data.find(_HEAP, place + 1)
-        at += _CHUNK
-    file.seek(0)
-    return min(largest, size)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        subprocess.run(
+            (sys.executable, "-m", _CHILD, str(file), str(folder)),
+            env=os.environ | {"PYTHONPATH": paths, "HDF5_USE_FILE_LOCKING": "FALSE", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise damaged(f"not a whole HDF5 file: reading it took more than {seconds:.0f} s") from error

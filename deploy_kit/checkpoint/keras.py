@@ -6,23 +6,23 @@ What the file's config states of the graph is read by `keras_graph`. Lambda laye
 Source of the layouts: keras/src/saving/saving_lib.py and keras/src/legacy/saving/legacy_h5_format.py, Keras 3.15.
 """
 
-import io
 import json
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from typing import BinaryIO
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deploy_kit.checkpoint import keras_graph
+from deploy_kit.checkpoint import hdf5, keras_graph
 from deploy_kit.checkpoint.archive import Archive
 from deploy_kit.checkpoint.contents import Contents
-from deploy_kit.checkpoint.hdf5 import Group, open_hdf5
+from deploy_kit.checkpoint.hdf5 import Group
 from deploy_kit.checkpoint.keras_graph import Config, Layer
-from deploy_kit.checkpoint.limits import Budget, damaged
+from deploy_kit.checkpoint.limits import damaged
 from deploy_kit.errors import CheckpointError
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
@@ -45,29 +45,31 @@ def is_keras(names: tuple[str, ...]) -> bool:
     return _CONFIG in names and _WEIGHTS in names
 
 
-def read_archive(archive: Archive, budget: Budget) -> Contents:
+def read_archive(archive: Archive) -> Contents:
     """Read a ``.keras`` file."""
     config = _config(bytes(archive.read(_CONFIG)))
-    with open_hdf5(io.BytesIO(archive.read(_WEIGHTS)), budget) as root:
-        return _contents("Keras 3 (.keras)", dict(_new(root, config)), config)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / _WEIGHTS
+        file.write_bytes(archive.read(_WEIGHTS))
+        return _contents("Keras 3 (.keras)", dict(_new(hdf5.read(file), config)), config)
 
 
-def read_hdf5(file: BinaryIO, budget: Budget) -> Contents:
+def read_hdf5(file: Path) -> Contents:
     """Read a ``.weights.h5`` of Keras 3, or an ``.h5`` of either format before.
 
     Raises:
         CheckpointError: HDF5, but of nothing that Keras wrote.
     """
-    with open_hdf5(file, budget) as root:
-        stated = root.attribute("model_config")
-        config = _config(stated.encode()) if isinstance(stated, str) else Config()
-        home = root.group("model_weights") or root
-        if home.attribute("layer_names") is not None:
-            return _contents("Keras 2 HDF5", dict(_old(home)), config)
-        if {"layers", "_layer_checkpoint_dependencies"} & set(root.names()) or _has_variables(root, 0):
-            return _contents("Keras 3 HDF5", dict(_new(root, config)), config)
-        shown = ", ".join(f"'{name[:40]}'" for name in root.names()[:4]) or "nothing"
-        raise CheckpointError(f"an HDF5 file that Keras did not write: it holds {shown}", hint="give a Keras file")
+    root = hdf5.read(file)
+    stated = root.attribute("model_config")
+    config = _config(stated.encode()) if isinstance(stated, str) else Config()
+    home = root.group("model_weights") or root
+    if home.attribute("layer_names") is not None:
+        return _contents("Keras 2 HDF5", dict(_old(home)), config)
+    if {"layers", "_layer_checkpoint_dependencies"} & set(root.names()) or _has_variables(root, 0):
+        return _contents("Keras 3 HDF5", dict(_new(root, config)), config)
+    shown = ", ".join(f"'{name[:40]}'" for name in root.names()[:4]) or "nothing"
+    raise CheckpointError(f"an HDF5 file that Keras did not write: it holds {shown}", hint="give a Keras file")
 
 
 def _contents(kind: str, tensors: dict[str, Tensor], config: Config) -> Contents:

@@ -200,13 +200,6 @@ def test_dataset_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None
         container.read(tmp_path / "file")
 
 
-def test_attribute_larger_than_any_checkpoints_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("deploy_kit.checkpoint.hdf5._MAX_ATTRIBUTE", 64)
-
-    with pytest.raises(CheckpointError, match=r"refused: its attribute '.*' is larger than any checkpoint's"):
-        container.read(write_keras_2(tmp_path / "net"))
-
-
 def test_long_text_that_an_attribute_names_again_and_again_is_refused(tmp_path: Path) -> None:
     """2,000 texts of variable length that might each be the same megabyte of the file's heap."""
     with h5py.File(tmp_path / "file", "w") as root:
@@ -216,6 +209,27 @@ def test_long_text_that_an_attribute_names_again_and_again_is_refused(tmp_path: 
 
     with pytest.raises(CheckpointError, match="refused: its attribute 'layer_names' is larger than any checkpoint's"):
         container.read(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("import time; time.sleep(60)", r"reading it took more than 1 s"),
+        ("import os; os.abort()", "reading it ends the process that does"),
+    ],
+    ids=["endless", "abort"],
+)
+def test_child_that_hangs_or_dies_is_an_error_here(
+    program: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A few flipped bytes send libhdf5 into an endless loop: seen with 2.0."""
+    (tmp_path / "stand_in_child.py").write_text(program)
+    monkeypatch.setattr("deploy_kit.checkpoint.hdf5._CHILD", "stand_in_child")
+    monkeypatch.setattr("deploy_kit.checkpoint.hdf5._SECONDS", 1)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with pytest.raises(CheckpointError, match=message):
+        container.read(write_keras_2(tmp_path / "net"))
 
 
 def test_groups_nested_without_end_are_refused(tmp_path: Path) -> None:
