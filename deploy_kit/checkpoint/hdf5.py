@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-import deploy_kit
 from deploy_kit import lazy
 from deploy_kit.checkpoint.limits import damaged
 from deploy_kit.errors import CheckpointError
@@ -84,7 +83,7 @@ def read(file: Path) -> Group:
 
 def _run(file: Path, folder: Path) -> None:
     """Let a child process read; what it prints and how it ends does not matter, only what it leaves."""
-    root = str(Path(deploy_kit.__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     seconds = _SECONDS + file.stat().st_size / _BYTES_A_SECOND
     try:
