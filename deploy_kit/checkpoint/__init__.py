@@ -62,6 +62,8 @@ def read(path: Path, asked: Said | None = None) -> Checkpoint:
         CheckpointError: Not a DenseNet checkpoint that this version can read, or one that leaves a question open.
         InputError: Missing; or the probe is.
     """
+    import torch
+
     from deploy_kit.checkpoint import container, probe, structure
     from deploy_kit.checkpoint.equations import Equations
     from deploy_kit.checkpoint.model import DenseNet
@@ -71,8 +73,9 @@ def read(path: Path, asked: Said | None = None) -> Checkpoint:
     parsed = structure.parse(contents, str(path), asked)
     if asked.probe is not None:
         parsed = probe.choose(parsed, Path(asked.probe))
-    model = DenseNet(parsed.spec)
-    model.load_state_dict(parsed.tensors, strict=True)
+    with torch.device("meta"):  # no initial weights are drawn: they cost more than all the rest
+        model = DenseNet(parsed.spec)
+    model.load_state_dict(parsed.tensors, strict=True, assign=True)
     model.eval().requires_grad_(False)
     return Checkpoint(
         model=model,

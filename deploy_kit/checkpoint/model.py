@@ -112,26 +112,29 @@ class StemPool(nn.Module):
     along each axis, the border reflected.
     """
 
-    def __init__(self, kind: str, channels: int, ndim: int) -> None:
-        """Take (N, channels, H, W), give (N, channels, ⌈H / 2⌉, ⌈W / 2⌉)."""
+    def __init__(self, kind: str, ndim: int) -> None:
+        """Take (N, C, H, W), give (N, C, ⌈H / 2⌉, ⌈W / 2⌉)."""
         super().__init__()
         self.kind, self.ndim = kind, ndim
-        if kind == "blur":
-            line = torch.tensor([0.25, 0.5, 0.25])
-            kernel = line
-            for _ in range(ndim - 1):
-                kernel = kernel[..., None] * line
-            self.register_buffer("weights", kernel.expand(channels, 1, *kernel.shape).contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled: Tensor
         if self.kind == "blur":
             x = functional.pad(_MAX_POOLS[self.ndim - 1](x, 3, 1, 1), [1] * 2 * self.ndim, mode="reflect")
             convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[self.ndim - 1]
-            pooled = convolve(x, self.weights, stride=2, groups=x.shape[1])  # type: ignore[arg-type]
+            weights = self._blur().to(x.dtype).expand(x.shape[1], 1, *[3] * self.ndim)
+            pooled = convolve(x, weights, stride=2, groups=x.shape[1])
         else:
             pooled = (_MAX_POOLS if self.kind == "max" else _AVG_POOLS)[self.ndim - 1](x, 3, 2, 1)
         return pooled
+
+    def _blur(self) -> Tensor:
+        """Give (1, 2, 1) / 4 along each axis, as one kernel."""
+        line = torch.tensor([0.25, 0.5, 0.25])
+        kernel = line
+        for _ in range(self.ndim - 1):
+            kernel = kernel[..., None] * line
+        return kernel
 
 
 class Activation(nn.Module):
@@ -196,7 +199,7 @@ class DenseNet(nn.Module):
                 self.features.add_module(f"relu{index}", Activation(spec.outer_activation, spec.slope))
             read = step.channels
         if spec.stem_pool != "none":
-            self.features.add_module("pool0", StemPool(spec.stem_pool, read, spec.ndim))
+            self.features.add_module("pool0", StemPool(spec.stem_pool, spec.ndim))
         for index, block in enumerate(spec.blocks, start=1):
             self.features.add_module(f"denseblock{index}", DenseBlockModule(read, block, spec))
             read += block.layers * block.growth
