@@ -74,6 +74,9 @@ def arrange(units: Sequence[DenseUnit], transitions: Sequence[Joint], start: int
     if len(found) > 1 and not (search.counted and search.joints_counted):
         names = ", ".join(home_of(run) for run in found[0].blocks)
         raise ChainError(f"the blocks fit in several orders, and their names have no numbers that choose: {names}")
+    numbers = [paths.counting(run[0].home) for run in found[0].blocks]
+    if search.counted and numbers != sorted(numbers):  # widths that fit against the numbers: something is missing
+        raise ChainError(_break(pieces, joints, start))
     return found[0]
 
 

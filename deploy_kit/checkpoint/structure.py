@@ -63,7 +63,7 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
     _verify_uniform(net, where)
     ndim, width = len(net.stem[0].conv.kernel), net.chain.width
     dense = paths.shared(unit.home for unit in net.units)
-    head = heads.find(net.rest, width, ndim, dense, said.head, where)
+    head = heads.find(_outside(net), width, ndim, dense, said.head, where)
     _verify_used(found, net, head, others, where)
     facts = attributes.facts(contents.attributes, net, where)
     proved = evidence.weigh(net, found.tensors)
@@ -112,6 +112,18 @@ def _without(
         for key in dropped:
             del kept[key]
     return kept, tuple(f"'{name}' left out, as asked" for name in ignore)
+
+
+def _outside(net: Body) -> list[Leaf]:
+    """Give the leaves that a head may have: of BNs those alone that stand nearer to a linear layer than to the body."""
+    inner = [leaf.path for unit in net.units for leaf in unit.leaves]
+    inner += [joint.conv.path for joint in net.chain.transitions]
+    linear = [leaf.path for leaf in net.rest if leaf.kind != "norm"]
+
+    def nearest(leaf: Leaf, others: list[paths.Path]) -> int:
+        return max((paths.kinship(leaf.path, path) for path in others), default=0)
+
+    return [leaf for leaf in net.rest if leaf.kind != "norm" or nearest(leaf, linear) >= nearest(leaf, inner)]
 
 
 def _verify_uniform(net: Body, where: str) -> None:
@@ -277,6 +289,8 @@ def _to_channels_first(weight: Tensor, channels: int) -> Tensor:
 
 def _head_remarks(head: Found, witnesses: Witnesses, said: Facts) -> Iterator[str]:
     """Say what may follow the last linear layer and was left out."""
+    for _, steps in head.heads:
+        yield from (f"'{step.leaf.name}' has no bias" for step in steps if step.leaf and not step.layer.bias)
     if head.dropped:
         yield "heads left out, as asked: " + leaves.listed(leaf.name for leaf in head.dropped)
     if said.head_activation is not None:
