@@ -17,7 +17,6 @@ from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, Prepro
 from deploy_kit.store import Store
 
 
-
 def linear_head(classes: int) -> tuple[Head, ...]:
     """Give the paper's head: one linear layer."""
     return (Head(name="logits", layers=(HeadLayer(kind="linear", channels=classes),)),)

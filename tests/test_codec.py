@@ -8,7 +8,15 @@ import pytest
 from deploy_kit import codec
 from deploy_kit.errors import RecipeError
 from deploy_kit.records import (
-    Artifact, BareInput, DenseBlock, DenseNetSpec, Head, HeadLayer, Preprocess, Proof, StemConv, TensorSpec,
+    Artifact,
+    DenseBlock,
+    DenseNetSpec,
+    Head,
+    HeadLayer,
+    Preprocess,
+    Proof,
+    StemConv,
+    TensorSpec,
 )  # fmt: skip
 from deploy_kit.results import Limits, NotRun, ParityReport, Row, StageTime
 

@@ -395,9 +395,7 @@ def test_images_are_refused_where_the_preprocessing_is_not_known(
 
 
 @pytest.mark.parametrize(("sides", "message"), [((16,), "expected 2 sides"), ((1, 1), "leaves no pixel behind")])
-def test_size_that_does_not_fit_is_refused(
-    bare: Callable[..., Exported], sides: tuple[int, ...], message: str
-) -> None:
+def test_size_that_does_not_fit_is_refused(bare: Callable[..., Exported], sides: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         bare(input=sides)
 
@@ -577,9 +575,7 @@ def test_onnx_file_gets_the_stated_preprocess_embedded(
     assert graph.preprocess(graph.load(store.path(exported.onnx))) == STATED.record()
 
 
-def test_onnx_file_without_preprocess_is_taken_with_a_remark(
-    store: Store, link: Connection, tmp_path: Path
-) -> None:
+def test_onnx_file_without_preprocess_is_taken_with_a_remark(store: Store, link: Connection, tmp_path: Path) -> None:
     source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(RELU))))
 
     exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, link=link)

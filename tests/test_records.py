@@ -8,7 +8,15 @@ import pytest
 
 from deploy_kit.errors import RecipeError
 from deploy_kit.records import (
-    Artifact, BareInput, CheckpointFacts, DenseBlock, DenseNetSpec, Head, HeadLayer, Preprocess, Proof, StemConv,
+    Artifact,
+    CheckpointFacts,
+    DenseBlock,
+    DenseNetSpec,
+    Head,
+    HeadLayer,
+    Preprocess,
+    Proof,
+    StemConv,
 )  # fmt: skip
 from deploy_kit.results import Environment, Limits, Measurement, NotRun, ParityReport, Report, Row, SpeedUp
 

@@ -43,6 +43,7 @@ class Family:
         narrow_stem: What it does after a smaller one.
         ask: Facts in which variants with these very names differ: never guessed.
         outside: Its own head stands outside the module of the dense layers.
+        bare: It has no BN in transitions and behind the last block.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Family:
     narrow_stem: Facts | None = None
     ask: tuple[str, ...] = ()
     outside: bool = False
+    bare: bool = False
 
 
 FAMILIES = (
@@ -153,6 +155,7 @@ FAMILIES = (
     Family(
         name="tf.keras DenseUnit tutorial",
         keys=(r"dense_unit(_\d+)?\.bn\.", r"transition_layer"),
+        bare=True,
         facts=Facts(concat="append", activation="relu", eps=1e-3, transition_pool="max", transition_relu=False,
                     final_relu=False, hidden_activation="relu"),
         narrow_stem=_BARE,

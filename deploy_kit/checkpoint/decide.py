@@ -223,9 +223,8 @@ def _stem_default(name: str, body: Body, where: str) -> tuple[Any, str]:
 
 
 def _ask(names: list[str], where: str, witnesses: Witnesses) -> CheckpointError:
-    family = (
-        f" ('{witnesses.family.name}' has variants)" if witnesses.family and set(names) & set(witnesses.family.ask) else ""
-    )
+    known = witnesses.family
+    family = f" ('{known.name}' has variants)" if known is not None and set(names) & set(known.ask) else ""
     flags = "; ".join(FLAGS[name] for name in names)
     flags = flags.replace("--stem-stride 2", "--stem-stride 2 (or one number an axis: 1,2,2)")
     return CheckpointError(

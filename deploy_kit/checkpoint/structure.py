@@ -13,6 +13,7 @@ from torch import Tensor
 from deploy_kit.checkpoint import attributes, body, conventions, decide, evidence, heads, inputs, leaves, paths
 from deploy_kit.checkpoint.body import Body
 from deploy_kit.checkpoint.contents import Contents
+from deploy_kit.checkpoint.conventions import Family
 from deploy_kit.checkpoint.decide import Decided, Witnesses
 from deploy_kit.checkpoint.evidence import Evidence
 from deploy_kit.checkpoint.facts import Facts, Said
@@ -22,6 +23,7 @@ from deploy_kit.checkpoint.units import DenseUnit
 from deploy_kit.errors import CheckpointError
 from deploy_kit.records import DenseBlock, DenseNetSpec, StemConv
 
+_WIDE_STEM = 7
 _GUESSES = ("family", "default", "convention", "the file's name")
 
 
@@ -75,6 +77,7 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
         evidence=proved,
         family=conventions.of(tensors),
     )
+    lacking = _lacking(net, witnesses.family, where)
     decided = decide.decide(
         witnesses, net, head, where, strict=said.strict, keras=keras, probing=said.probe is not None
     )
@@ -93,6 +96,7 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
             *ignored,
             *found.remarks,
             *inputs.remarks(normalized, found.tensors),
+            *lacking,
             *_head_remarks(head, witnesses, said.facts),
             *decided.remarks,
             *["its BN statistics are initial values: this network was never trained"] * proved.untrained,
@@ -142,6 +146,25 @@ def _verify_uniform(net: Body, where: str) -> None:
     }
     if len(joints) > 1:
         raise CheckpointError(f"{where}: the transitions differ in BN, kernel, bias or groups: {joints}")
+
+
+def _lacking(net: Body, family: Family | None, where: str) -> tuple[str, ...]:
+    """Refuse a family's network that lacks a whole BN; of others, remark it: they may be made so."""
+    bare = [joint.conv.name for joint in net.stem if joint.norm is None]
+    if 0 < len(bare) < len(net.stem):
+        raise CheckpointError(f"{where}: no BN behind '{bare[0]}', the stem's other convolutions have one")
+    missing = [f"in the transition '{joint.conv.name}'" for joint in net.chain.transitions if joint.norm is None][:1]
+    missing += ["behind the last block"] * (net.final is None)
+    missing += [
+        f"behind '{joint.conv.name}'"
+        for joint in net.stem
+        if joint.norm is None and not joint.conv.bias and max(joint.conv.kernel) >= _WIDE_STEM
+    ]
+    if missing and family is not None and not family.bare:
+        raise CheckpointError(
+            f"{where}: no BN {missing[0]}, and {family.name} has one there", hint="get the whole checkpoint"
+        )
+    return (f"no BN {' and none '.join(missing)}: taken as it is",) if missing and family is None else ()
 
 
 def _kind(unit: DenseUnit) -> tuple[object, ...]:

@@ -64,7 +64,10 @@ def main() -> int:
                     outcomes.append(judge(entry, json.loads((entry / "meta.json").read_text(encoding="utf-8"))))
                     print(row(outcomes[-1]), "" if outcomes[-1].ok else "   <-- not as asked", flush=True)
     failed = [outcome.name for outcome in outcomes if not outcome.ok]
-    print(f"\n{len(outcomes) - len(failed)} of {len(outcomes)} as asked" + (f"; not: {', '.join(failed)}" if failed else ""))
+    print(
+        f"\n{len(outcomes) - len(failed)} of {len(outcomes)} as asked"
+        + (f"; not: {', '.join(failed)}" if failed else "")
+    )
     if options.write and not options.only:
         write(options.write, outcomes)
     return 1 if failed else 0

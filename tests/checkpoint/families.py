@@ -54,8 +54,9 @@ def drawn(seed: int) -> DenseNetSpec:
     kernel = r.choice((3, 5, 7))
     normed = depth > 1 or r.random() < 0.5
     stem = tuple(
-        StemConv(channels=width, kernel=(kernel if at == 0 else 3,) * ndim, stride=(r.choice((1, 2)) if at == 0 else 1,) * ndim,
-                 bias=not normed and r.random() < 0.5, norm=normed, relu=normed)
+        StemConv(channels=width, kernel=(kernel if at == 0 else 3,) * ndim,
+                 stride=(r.choice((1, 2)) if at == 0 else 1,) * ndim, bias=not normed and r.random() < 0.5, norm=normed,
+                 relu=normed)
         for at, width in enumerate(widths)
     )  # fmt: skip
     width, blocks, transitions = widths[-1], [], []

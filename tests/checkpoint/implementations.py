@@ -2,8 +2,8 @@
 
     python -m tests.checkpoint.implementations FOLDER
 
-Runs in a process of its own: torchvision's compiled part does not load beside a CPU build of torch, so the two operators
-that its Python part registers kernels for are declared here instead; no DenseNet calls them.
+Runs in a process of its own: torchvision's compiled part does not load beside a CPU build of torch, so the two
+operators that its Python part registers kernels for are declared here instead; no DenseNet calls them.
 """
 
 import sys

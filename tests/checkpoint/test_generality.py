@@ -5,7 +5,18 @@ import dataclasses
 import pytest
 import torch
 from families import (
-    FAMILIES, KUANGLIU, NO_RELU, TORCHVISION, TUTORIAL, Names, Tensors, cifar, drawn, linear, named, random_names, small,
+    FAMILIES,
+    KUANGLIU,
+    NO_RELU,
+    TORCHVISION,
+    TUTORIAL,
+    Tensors,
+    cifar,
+    drawn,
+    linear,
+    named,
+    random_names,
+    small,
     trained,
 )  # fmt: skip
 
@@ -138,7 +149,9 @@ def test_adapted_stem_without_statistics_of_data_must_be_asked_for() -> None:
 def test_family_that_bn_statistics_contradict_stops() -> None:
     appended = named(trained(cifar(concat="append")), KUANGLIU)
 
-    with pytest.raises(CheckpointError, match=r"kuangliu pytorch-cifar \(prepend\), its BN statistics say append") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"kuangliu pytorch-cifar \(prepend\), its BN statistics say append"
+    ) as caught:
         read(appended)
 
     assert "--concat" in caught.value.hint
@@ -178,10 +191,13 @@ def test_unknown_names_without_statistics_are_guessed_aloud_and_refused_if_stric
     tensors = named(trained(cifar(), statistics=False), random_names(7, n_stem=1))
 
     guessed = read(tensors).remarks[-1]
-    with pytest.raises(CheckpointError, match="nothing in the file decides .*concat") as caught:
+    with pytest.raises(CheckpointError, match=r"nothing in the file decides .*concat") as caught:
         read(tensors, strict=True)
 
-    assert guessed.startswith("nothing in the file decides these, taken as in the paper: ") and "concat = append" in guessed
+    assert (
+        guessed.startswith("nothing in the file decides these, taken as in the paper: ")
+        and "concat = append" in guessed
+    )
     assert "--concat append or prepend" in caught.value.hint
 
 
@@ -208,7 +224,9 @@ def test_deep_stem_is_asked_for_because_a_blur_leaves_no_trace() -> None:
 
 def test_3d_network_of_no_known_family_is_asked_for_its_stride_along_time() -> None:
     block = DenseBlock(layers=2, growth=4, bottleneck=8, kernel=(3, 3, 3))
-    spec = small(stem=(StemConv(channels=8, kernel=(5, 7, 7), stride=(1, 2, 2)),), blocks=(block, block), transitions=(8,))
+    spec = small(
+        stem=(StemConv(channels=8, kernel=(5, 7, 7), stride=(1, 2, 2)),), blocks=(block, block), transitions=(8,)
+    )
     tensors = named(trained(spec), TORCHVISION)
 
     with pytest.raises(CheckpointError, match="the file cannot say: stem stride") as caught:
@@ -262,8 +280,9 @@ def test_linear_layers_without_a_gap_have_no_activation_between() -> None:
 
 def test_fastai_head_is_read_with_its_two_pools_and_bns() -> None:
     steps = (
-        HeadLayer(kind="norm", channels=36), HeadLayer(kind="linear", channels=8, bias=False), HeadLayer(kind="activation"),
-        HeadLayer(kind="norm", channels=8), HeadLayer(kind="linear", channels=5, bias=False),
+        HeadLayer(kind="norm", channels=36), HeadLayer(kind="linear", channels=8, bias=False),
+        HeadLayer(kind="activation"), HeadLayer(kind="norm", channels=8),
+        HeadLayer(kind="linear", channels=5, bias=False),
     )  # fmt: skip
     spec = small(heads=(Head(name="logits", layers=steps),), head_pool="max_avg", final_relu=False)
     model = trained(spec)
@@ -340,7 +359,9 @@ def test_normalization_in_the_file_stays_in_the_network(shape: tuple[int, ...], 
 
 
 def test_bns_folded_into_their_convolutions_are_read() -> None:
-    blocks = tuple(DenseBlock(layers=2, growth=4, bottleneck=12, biases=(True, False), bottleneck_norm=False) for _ in "ab")
+    blocks = tuple(
+        DenseBlock(layers=2, growth=4, bottleneck=12, biases=(True, False), bottleneck_norm=False) for _ in "ab"
+    )
     stem = (StemConv(channels=10, kernel=(7, 7), stride=(2, 2), bias=True, norm=False, relu=True),)
     spec = small(stem=stem, blocks=blocks, transitions=(9,))
     model = trained(spec)
@@ -382,7 +403,9 @@ def test_blocks_whose_names_have_no_numbers_and_whose_widths_do_not_tell_are_ref
         name.replace("denseblock" + key, word).replace("transition" + key, "after_" + word): tensor
         for key, word in words.items()
         for name, tensor in named(trained(cifar(blocks=same, transitions=(10, 10))), TORCHVISION).items()
-        if f"block{key}" in name or f"transition{key}" in name or (key == "1" and "denseb" not in name and "trans" not in name)
+        if f"block{key}" in name
+        or f"transition{key}" in name
+        or (key == "1" and "denseb" not in name and "trans" not in name)
     }
 
     with pytest.raises(CheckpointError, match="the blocks fit in several orders, and their names have no numbers"):
@@ -406,7 +429,5 @@ def test_stem_bns_that_could_change_places_are_refused() -> None:
     stem = (("features.apple", "features.pear"), ("features.plum", "features.fig"))
     names = dataclasses.replace(TORCHVISION, stem=stem)
 
-    with pytest.raises(CheckpointError, match="the stem fits in several orders|fit .* either way"):
+    with pytest.raises(CheckpointError, match=r"the stem fits in several orders|fit .* either way"):
         read(named(trained(small(stem=deep)), names), Facts(stem_pool="max"))
-
-

@@ -35,7 +35,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("implementations")
     script = [sys.executable, "-W", "ignore", str(ROOT / "tests/checkpoint/implementations.py"), str(folder)]
     ended = subprocess.run(script, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert ended.returncode == 0, f"`make test` installs them (tests/checkpoint/implementations.txt): {ended.stderr[-800:]}"
+    assert ended.returncode == 0, (
+        f"`make test` installs them (tests/checkpoint/implementations.txt): {ended.stderr[-800:]}"
+    )
     return folder
 
 

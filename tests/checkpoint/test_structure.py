@@ -144,7 +144,7 @@ def test_any_missing_tensor_is_refused(name: str) -> None:
     tensors = weights()
     del tensors[name]
 
-    with pytest.raises(CheckpointError, match="^file: "):
+    with pytest.raises(CheckpointError, match=r"^file: "):
         parse(tensors)
 
 
@@ -154,6 +154,18 @@ def test_half_a_bn_is_named_by_what_it_lacks() -> None:
 
     with pytest.raises(CheckpointError, match=r"'features\.denseblock2\.denselayer1\.norm2\.running_var' is missing"):
         parse(tensors)
+
+
+@pytest.mark.parametrize("module", ["features.norm5", "features.transition1.norm"])
+def test_whole_bn_that_a_known_family_has_is_missed(module: str) -> None:
+    with pytest.raises(CheckpointError, match=r"^file: no BN .*, and torchvision has one there$"):
+        parse(without(module + "."))
+
+
+def test_whole_bn_that_is_missing_under_unknown_names_is_remarked() -> None:
+    tensors = {name.replace("denselayer", "unit"): tensor for name, tensor in without("features.norm5").items()}
+
+    assert "no BN behind the last block: taken as it is" in parse(tensors).remarks
 
 
 def test_bias_without_its_weight_is_named() -> None:
@@ -190,7 +202,7 @@ def test_tensor_named_to_be_left_out_is() -> None:
 def test_name_to_be_left_out_that_does_not_exist_is_refused() -> None:
     contents = Contents(kind="test", tensors=weights())
 
-    with pytest.raises(CheckpointError, match="nothing is called 'features.gat', so it cannot be left out"):
+    with pytest.raises(CheckpointError, match=r"nothing is called 'features\.gat', so it cannot be left out"):
         structure.parse(contents, "file", Said(ignore=("features.gat",)))
 
 
@@ -216,7 +228,7 @@ def test_any_tensor_of_another_shape_is_refused(name: str, rank: int) -> None:
     if weights()[name].shape == shape:
         shape = (5,) * rank
 
-    with pytest.raises(CheckpointError, match="^file: "):
+    with pytest.raises(CheckpointError, match=r"^file: "):
         parse(weights() | {name: torch.zeros(shape)})
 
 
@@ -290,7 +302,9 @@ def test_missing_dense_block_is_noticed() -> None:
 def test_network_of_another_kind_is_refused_with_a_reason() -> None:
     tensors = {f"layer{i}.0.conv1.weight": torch.zeros(4, 4, 3, 3) for i in range(1, 5)}
 
-    with pytest.raises(CheckpointError, match=r"not a DenseNet: no concatenation growth \(looks like ResNet\)") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"not a DenseNet: no concatenation growth \(looks like ResNet\)"
+    ) as caught:
         parse(tensors)
 
     assert "give a DenseNet" in caught.value.hint
