@@ -3,20 +3,12 @@
 A file that is ONNX already is taken as it is: its own float answers stand for the checkpoint's.
 """
 
-import contextlib
-import ctypes
-import io
-import logging
-import os
-import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy_kit import bundled, checkpoint, codec, graph, images, infer, metrics
+from deploy_kit import bundled, checkpoint, graph, images, infer, metrics
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint import sizes as inputs
 from deploy_kit.devices import Connection
@@ -29,13 +21,7 @@ from deploy_kit.records import Answers, Artifact, BareInput, CheckpointFacts, Ex
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from deploy_kit.checkpoint.model import DenseNet
-
 VERSION = "2"
-INPUT = "input"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _VERIFIED_IMAGES, _BATCH = 32, 16
 # float32 against float64 through 264 layers; seen: 2e-6.
@@ -83,6 +69,8 @@ def run(
     )
 
     def make(folder: Path, home: str) -> Exported:
+        from deploy_kit.checkpoint import to_onnx
+
         watch(Event(stage="export", text=f"reading {path.name}"))
         if graph.is_onnx(path):
             return _adopt(path, digest, source, stated, folder, home)
@@ -91,7 +79,7 @@ def run(
         sample = images.open_set(check_images, what).first(_VERIFIED_IMAGES)
         watch(Event(stage="export", text=f"torch's {part.exporter} exporter, opset {part.opset}"))
         file = folder / "model.onnx"
-        _to_onnx(read, what, part, file)
+        to_onnx.write(read, what, part, file)
         watch(Event(stage="export", text="re-running the file in ONNX Runtime"))
         difference, verified = _verify(read, file, sample, what, part, link)
         rebuilt = _verify_rebuilt(read, sample, what)
@@ -231,93 +219,12 @@ def _verify_labels(image_set: ImageSet, classes: int) -> None:
         )
 
 
-def outputs_of(read: Checkpoint) -> list[str]:
-    """Name the outputs: ``logits``, or one for each of several heads, or ``features``."""
-    return [head.name for head in read.spec.heads] or ["features"]
-
-
-def _to_onnx(read: Checkpoint, what: Preprocess | BareInput, part: ExportTable, file: Path) -> None:
-    """Export in eval mode and embed the preprocessing; refuse a graph that still trains."""
-    import torch
-
-    # A dummy batch of 1 would be taken for a constant by the tracer where the batch shall stay open.
-    batch = 2 if part.dynamic else part.batch
-    dummy, names = torch.zeros(batch, *what.shape), outputs_of(read)
-    try:
-        with _quiet(), _biased(read.model):
-            if part.exporter == "dynamo":
-                shapes = ({0: torch.export.Dim("N")},) if part.dynamic else None
-                program = torch.onnx.export(
-                    read.model,
-                    (dummy,),
-                    dynamo=True,
-                    input_names=[INPUT],
-                    output_names=names,
-                    opset_version=part.opset,
-                    optimize=False,  # `simplify` does that, pass by pass and verified
-                    verbose=False,
-                    dynamic_shapes=shapes,
-                )
-                assert program is not None
-                model = program.model
-            else:
-                axes = {name: {0: "N"} for name in (INPUT, *names)} if part.dynamic else None
-                torch.onnx.export(
-                    read.model,
-                    (dummy,),
-                    str(file),
-                    dynamo=False,
-                    input_names=[INPUT],
-                    output_names=names,
-                    opset_version=part.opset,
-                    dynamic_axes=axes,
-                )
-                model = graph.load(file)
-    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        raise ExportError(
-            f"torch's {part.exporter} exporter failed: {error}", hint=f"try the other one: --exporter {_other(part)}"
-        ) from error
-    model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
-    graph.embed(model, what)
-    model.metadata_props["deploykit.exporter"] = part.exporter
-    model.metadata_props["deploykit.densenet"] = codec.canonical(read.spec)
-    if read.classes is not None:
-        model.metadata_props["deploykit.classes"] = codec.canonical(read.classes)
-    model.graph.name = "densenet"
-    _forget_paths(model)
-    graph.save(model, file)
-    _verify_file(graph.load(file), part)
-
-
-def _other(part: ExportTable) -> str:
-    return "torchscript" if part.exporter == "dynamo" else "dynamo"
-
-
-def _forget_paths(model: "ir.Model") -> None:
-    """Drop the exporter's notes on each node: stack traces with paths of the machine that exported."""
-    for node in model.graph:
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-    model.graph.metadata_props.clear()
-
-
-def _verify_file(model: "ir.Model", part: ExportTable) -> None:
-    if graph.opset(model) != part.opset:
-        raise ExportError(
-            f"asked for opset {part.opset}, the file has {graph.opset(model)}",
-            hint=f"torch's {part.exporter} exporter cannot write it: use --opset {graph.opset(model)}",
-        )
-    for node in model.graph:
-        if node.op_type == "Dropout" or node.attributes.get_int("training_mode"):
-            raise ExportError(f"node '{node.name}' ({node.op_type}) is in training mode")
-
-
 def _verify(
     read: Checkpoint, file: Path, sample: ImageSet, what: Preprocess | BareInput, part: ExportTable, link: Connection
 ) -> tuple[float, str]:
     """Re-run the file in ONNX Runtime and compare with torch, relative to the largest |logit|."""
+    from deploy_kit.checkpoint import to_onnx
+
     wanted = np.concatenate(list(_torch_logits(read, sample, what, silent)))
     if not wanted.any():
         raise ExportError(
@@ -331,7 +238,7 @@ def _verify(
         raise ExportError(
             f"the ONNX file differs from the checkpoint by {worst:.2g} of the largest logit, "
             f"at most {part.tolerance:g} asked for",
-            hint=f"try the other exporter: --exporter {_other(part)}; the file was not kept",
+            hint=f"try the other exporter: --exporter {to_onnx.other(part)}; the file was not kept",
         )
     noun = "noise tensors" if isinstance(what, BareInput) else "images"
     return worst, f"{sample.n} {noun} ({sample.name}), batch {' and '.join(map(str, batches))}"
@@ -362,11 +269,13 @@ def _onnx_logits(
     if len(read.spec.heads) < 2:
         target = infer.Target(engine="onnxruntime", path=file, options={})
         return infer.run(link, target, sample, what, batch=batch).logits
+    from deploy_kit.checkpoint import to_onnx
+
     session = need("onnxruntime", by="re-running the file").InferenceSession(str(file))
     rows = []
     for images_of_batch in sample.batches(what, batch):
         full = np.resize(images_of_batch, (batch, *images_of_batch.shape[1:]))
-        found = np.concatenate(session.run(None, {INPUT: full}), axis=1)
+        found = np.concatenate(session.run(None, {to_onnx.INPUT: full}), axis=1)
         rows.append(found[: len(images_of_batch)])
     return np.concatenate(rows)
 
@@ -401,44 +310,3 @@ def _facts(read: Checkpoint, name: str, path: Path, digest: str, told: tuple[str
         parameters=sum(tensor.numel() for tensor in read.model.parameters()),
         remarks=(*read.remarks, *told),
     )
-
-
-@contextlib.contextmanager
-def _biased(model: "DenseNet") -> Iterator[None]:
-    """Give 3-D convolutions a bias of zeros while they are exported.
-
-    Without one, onnxscript (0.7.2, `aten_conv3d`) writes a bias with two axes, which no runtime accepts.
-    """
-    import torch
-
-    bare = [part for part in model.modules() if isinstance(part, torch.nn.Conv3d) and part.bias is None]
-    for part in bare:
-        part.bias = torch.nn.Parameter(torch.zeros(part.out_channels), requires_grad=False)
-    try:
-        yield
-    finally:
-        for part in bare:
-            part.bias = None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what torch's exporters print, from Python and from C++: results alone go to standard output."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    sys.stdout.flush()
-    kept, sink = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 1)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        ctypes.CDLL(None).fflush(None)  # what C++ still holds back belongs into the sink too
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(sink)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -17,6 +17,7 @@ from conftest import TINY_PREPROCESS, TINY_SPEC, save_images, save_tiny, tiny_mo
 from stand_ins import PretendLink
 
 from deploy_kit import export, graph, images, metrics
+from deploy_kit.checkpoint import to_onnx
 from deploy_kit.checkpoint.equations import Equations
 from deploy_kit.devices import Connection
 from deploy_kit.errors import CheckpointError, ExportError, InputError, RequestError
@@ -273,7 +274,7 @@ def test_failed_export_leaves_nothing_in_the_store(
 def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = export._to_onnx
+    honest = to_onnx.write
 
     def careless(read: Any, preprocess: Any, part: Any, file: Path) -> None:
         honest(read, preprocess, part, file)
@@ -283,7 +284,7 @@ def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
         bias.const_value = ir.tensor(array, name="classifier.bias")
         graph.save(model, file)
 
-    monkeypatch.setattr(export, "_to_onnx", careless)
+    monkeypatch.setattr(to_onnx, "write", careless)
 
     with pytest.raises(ExportError, match="differs from the checkpoint"):
         run(checkpoint)
@@ -295,14 +296,14 @@ def test_graph_that_still_trains_is_refused(run: Callable[..., tuple[Exported, b
     model = tiny_graphs.parse(text)
 
     with pytest.raises(ExportError, match=r"\(BatchNormalization\) is in training mode"):
-        export._verify_file(model, ExportTable(tolerance=1e-5, opset=18))
+        to_onnx.verify_file(model, ExportTable(tolerance=1e-5, opset=18))
 
 
 def test_second_run_takes_the_result_from_the_store(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, had = run(checkpoint)
-    monkeypatch.setattr(export, "_to_onnx", None)
+    monkeypatch.setattr(to_onnx, "write", None)
 
     second, has = run(checkpoint)
 
