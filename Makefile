@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+IMPLEMENTATIONS := $(VENV)/implementations
 
 .PHONY: demo test lint bench wheel clean
 
 demo: $(READY)
 	$(BIN)/deploykit run demo
 
-test: lint
+test: lint $(IMPLEMENTATIONS)/.ready
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -36,5 +37,12 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[nncf,tensorrt-rtx]" --group dev
+		--editable ".[keras,nncf,tensorrt-rtx]" --group dev
 	touch $(READY)
+
+# Other people's DenseNets, for the tests alone: beside the environment and without dependencies, so that none of them
+# can bring another torch.
+$(IMPLEMENTATIONS)/.ready: tests/checkpoint/implementations.txt $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(IMPLEMENTATIONS) --requirement tests/checkpoint/implementations.txt
+	touch $@

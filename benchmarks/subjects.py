@@ -14,7 +14,7 @@ import numpy as np
 from deploy_kit import bundled, checkpoint, images
 from deploy_kit.errors import InputError
 from deploy_kit.recipe import PreprocessTable, SourceTable
-from deploy_kit.records import DenseBlock, DenseNetSpec, Preprocess
+from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, Preprocess, StemConv
 
 CALIBRATION = "bundled:fashion-mnist-512"
 TEST = "bundled:fashion-mnist-10000"
@@ -27,6 +27,7 @@ _FAMILY = {
     "densenet161": (96, 48, (6, 12, 36, 24)),
     "densenet169": (64, 32, (6, 12, 32, 32)),
     "densenet201": (64, 32, (6, 12, 48, 32)),
+    "densenet264": (64, 32, (6, 12, 64, 48)),
 }
 
 
@@ -100,9 +101,10 @@ def spec(name: str) -> DenseNetSpec:
         width = (width + n * growth) // 2
         transitions.append(width)
     return DenseNetSpec(
-        in_channels=3, classes=1000, stem_channels=stem, stem_kernel=7, stem_stride=2, stem_norm=True, stem_pool=True,
+        in_channels=3, stem=(StemConv(channels=stem, kernel=(7, 7), stride=(2, 2)),), stem_pool="max",
         blocks=tuple(DenseBlock(layers=n, growth=growth, bottleneck=4 * growth) for n in layers),
-        transitions=tuple(transitions), eps=1e-5,
+        transitions=tuple(transitions),
+        heads=(Head(name="logits", layers=(HeadLayer(kind="linear", channels=1000),)),),
     )  # fmt: skip
 
 
@@ -143,7 +145,7 @@ def _write(name: str, path: Path, table: PreprocessTable) -> None:
     with torch.no_grad():
         model.train()(torch.from_numpy(next(sample.batches(table.record(), _BN_IMAGES))))
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
-    facts = {"deploykit.densenet": json.dumps({"stem_stride": 2, "stem_pool": True, "eps": 1e-5})}
+    facts = {"deploykit.densenet": json.dumps({"stem_stride": 2, "stem_pool": "max", "eps": 1e-5})}
     aside = path.with_suffix(f".{os.getpid()}")
     save_file(tensors, aside, facts)
     aside.rename(path)

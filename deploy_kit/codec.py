@@ -80,7 +80,8 @@ def _build_union(hint: Any, data: Any, where: str) -> Any:
     if isinstance(data, Mapping):
         tables = [choice for choice in rest if dataclasses.is_dataclass(choice)]
         tagged = [table for table in tables if (table is NotRun) == (data.get("record") == NotRun.__name__)]
-        return _build((tagged or tables or rest)[0], data, where)
+        fitting = [table for table in tagged if data.keys() <= {field.name for field in dataclasses.fields(table)}]
+        return _build((fitting or tagged or tables or rest)[0], data, where)
     for choice in rest[:-1]:
         if isinstance(choice, type) and isinstance(data, choice) and not isinstance(data, bool):
             return data

@@ -3,40 +3,29 @@
 A file that is ONNX already is taken as it is: its own float answers stand for the checkpoint's.
 """
 
-import contextlib
-import ctypes
-import io
-import logging
-import os
-import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy_kit import bundled, checkpoint, codec, graph, images, infer, metrics
+from deploy_kit import bundled, checkpoint, graph, images, infer, metrics
 from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.checkpoint import sizes as inputs
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import ExportError, InputError
 from deploy_kit.images import ImageSet
+from deploy_kit.lazy import need
 from deploy_kit.recipe import ExportTable, SourceTable
-from deploy_kit.records import Answers, Artifact, CheckpointFacts, Exported, Preprocess
+from deploy_kit.records import Answers, Artifact, BareInput, CheckpointFacts, Exported, Preprocess
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-VERSION = "1"
-INPUT, OUTPUT = "input", "logits"
+VERSION = "2"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
-_VERIFIED_IMAGES = 32
-_NAME_IT = (
-    "name it: --input 224x224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, or 'source.preprocess' in a recipe"
-)
+_VERIFIED_IMAGES, _BATCH = 32, 16
+# float32 against float64 through 264 layers; seen: 2e-6.
+_REBUILT = 1e-4
 _DYNAMIC_BATCHES = (1, 3)
 
 
@@ -52,7 +41,7 @@ def run(
     """Export a checkpoint.
 
     Args:
-        source: The checkpoint, and its preprocessing where the file does not carry it.
+        source: The checkpoint, its preprocessing where the file does not carry it, and what shapes cannot say.
         part: How.
         check_images: Image set whose first images the ONNX file is verified on.
         store: Keeps the result.
@@ -63,8 +52,8 @@ def run(
         The graph with its facts, and whether the store had it.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read.
-        InputError: The preprocessing is missing or does not fit the checkpoint.
+        CheckpointError: The checkpoint cannot be read, or leaves a question open.
+        InputError: The input's size is not known, or the preprocessing does not fit the checkpoint.
         ExportError: torch cannot export it, or the ONNX file disagrees with the checkpoint.
     """
     path = bundled.resolve("models", source.checkpoint)
@@ -74,27 +63,30 @@ def run(
     key = Key(
         stage="export",
         name=path.name.split(".")[0],
-        inputs=(digest,),
-        options=[part.model_dump(), stated, check_images],
+        inputs=(digest, *_probe_digest(source)),
+        options=[part.model_dump(), stated, check_images, _said_of(source)],
         versions=(("stage", VERSION), *versions),
     )
 
     def make(folder: Path, home: str) -> Exported:
+        from deploy_kit.checkpoint import to_onnx
+
         watch(Event(stage="export", text=f"reading {path.name}"))
         if graph.is_onnx(path):
-            return _adopt(path, digest, source.checkpoint, stated, folder, home)
-        read = checkpoint.read(path)
-        preprocess = _preprocess(read, stated, path)
-        sample = images.open_set(check_images, preprocess).first(_VERIFIED_IMAGES)
+            return _adopt(path, digest, source, stated, folder, home)
+        read = checkpoint.read(path, checkpoint.said(source))
+        what, told = inputs.of(read, source.input, stated, path)
+        sample = images.open_set(check_images, what).first(_VERIFIED_IMAGES)
         watch(Event(stage="export", text=f"torch's {part.exporter} exporter, opset {part.opset}"))
         file = folder / "model.onnx"
-        _to_onnx(read, preprocess, part, file)
+        to_onnx.write(read, what, part, file)
         watch(Event(stage="export", text="re-running the file in ONNX Runtime"))
-        difference, verified = _verify(read, file, sample, preprocess, part, link)
+        difference, verified = _verify(read, file, sample, what, part, link)
+        rebuilt = _verify_rebuilt(read, sample, what)
         made_by = (("exporter", part.exporter), ("opset", str(part.opset)), *versions)
-        onnx = _artifact(file, f"{home}/model.onnx", digest, preprocess, made_by)
+        onnx = _artifact(file, f"{home}/model.onnx", digest, what, made_by)
         return Exported(
-            checkpoint=_facts(read, source.checkpoint, path, digest),
+            checkpoint=_facts(read, source.checkpoint, path, digest, (*told, rebuilt)),
             onnx=onnx,
             difference=difference,
             verified_on=verified,
@@ -105,7 +97,7 @@ def run(
 
 def answers(
     source: SourceTable,
-    preprocess: Preprocess,
+    preprocess: Preprocess | BareInput,
     check_images: str,
     *,
     store: Store,
@@ -125,14 +117,15 @@ def answers(
     key = Key(
         stage="answers",
         name=image_set.name.removeprefix(bundled.PREFIX).replace("/", "_")[-40:],
-        inputs=(digest, image_set.digest),
-        options=preprocess,
+        inputs=(digest, image_set.digest, *_probe_digest(source)),
+        options=[preprocess, _said_of(source)],
         versions=(("stage", VERSION), *versions),
     )
 
     def make(folder: Path, home: str) -> Answers:
         if authority == "torch":
-            read = checkpoint.read(path)
+            read = checkpoint.read(path, checkpoint.said(source))
+            _expect_one_head(read, path)
             logits = np.concatenate(list(_torch_logits(read, image_set, preprocess, watch)))
         else:
             target = infer.Target(engine="onnxruntime", path=path, options={"optimize": False})
@@ -157,37 +150,64 @@ def answers(
     return store.produce(Answers, key, make)
 
 
-def _adopt(path: Path, digest: str, name: str, stated: Preprocess | None, folder: Path, home: str) -> Exported:
+def _said_of(source: SourceTable) -> dict[str, object]:
+    """Give all that a recipe says of its checkpoint but where it lies, for the store's key."""
+    return source.model_dump(exclude={"checkpoint", "preprocess", "probe"}, exclude_defaults=True)
+
+
+def _probe_digest(source: SourceTable) -> tuple[str, ...]:
+    if source.probe is None:
+        return ()
+    if not Path(source.probe).is_file():
+        raise InputError(f"{source.probe}: no such file", hint="check the path given to --probe")
+    return (sha256_of(Path(source.probe)),)
+
+
+def _adopt(
+    path: Path, digest: str, source: SourceTable, stated: Preprocess | None, folder: Path, home: str
+) -> Exported:
     """Take an ONNX file as it is, once it is whole and fits its preprocessing."""
     model = graph.load(path)
-    preprocess = stated or graph.preprocess(model)
-    if preprocess is None:
-        raise InputError(f"{path}: the file does not say how images become its input", hint=_NAME_IT)
-    graph.expect_input(model, preprocess, path)
-    graph.embed(model, preprocess)
+    what = stated or graph.preprocess(model) or inputs.of_graph(model, path)
+    graph.expect_input(model, what, path)
+    graph.embed(model, what)
     file = folder / "model.onnx"
     graph.save(model, file)
+    unknown = (inputs.UNKNOWN,) if isinstance(what, BareInput) else ()
     facts = CheckpointFacts(
-        name=name,
+        name=source.checkpoint,
         sha256=digest,
         size_bytes=path.stat().st_size,
         container="ONNX",
         spec=None,
         parameters=graph.parameters(model),
-        remarks=("an ONNX file: its own float answers are the reference",),
+        remarks=("an ONNX file: its own float answers are the reference", *unknown),
     )
-    onnx = _artifact(file, f"{home}/model.onnx", digest, preprocess, (("exporter", model.producer_name or "unknown"),))
+    onnx = _artifact(file, f"{home}/model.onnx", digest, what, (("exporter", model.producer_name or "unknown"),))
     return Exported(checkpoint=facts, onnx=onnx, difference=0.0, verified_on="taken as it is")
 
 
-def _torch_logits(read: Checkpoint, image_set: ImageSet, preprocess: Preprocess, watch: Watch) -> Iterator[np.ndarray]:
+def _torch_logits(
+    read: Checkpoint, image_set: ImageSet, what: Preprocess | BareInput, watch: Watch
+) -> Iterator[np.ndarray]:
+    """Give the model's answers, a batch at a time; of several heads side by side."""
     import torch
 
     done = 0
-    for batch in image_set.batches(preprocess, 64):
-        yield read.model(torch.from_numpy(batch)).numpy()
+    for batch in image_set.batches(what, _BATCH):
+        found = read.model(torch.from_numpy(batch))
+        yield (torch.cat(found, 1) if isinstance(found, tuple) else found).numpy()
         done += len(batch)
         watch(Event(stage="export", text="the checkpoint's own answers", done=done, total=image_set.n))
+
+
+def _expect_one_head(read: Checkpoint, path: Path) -> None:
+    names = [head.name for head in read.spec.heads]
+    if len(names) > 1:
+        raise InputError(
+            f"{path}: {len(names)} heads ({', '.join(names)}): what comes after the export measures one",
+            hint="choose one: --head NAME, or 'source.head' in a recipe",
+        )
 
 
 def _verify_labels(image_set: ImageSet, classes: int) -> None:
@@ -199,104 +219,13 @@ def _verify_labels(image_set: ImageSet, classes: int) -> None:
         )
 
 
-def _preprocess(read: Checkpoint, stated: Preprocess | None, path: Path) -> Preprocess:
-    preprocess = stated or read.preprocess
-    if preprocess is None:
-        raise InputError(
-            f"{path}: the file does not say how images become its input",
-            hint=_NAME_IT,
-        )
-    if preprocess.channels != read.spec.in_channels:
-        raise InputError(
-            f"{path}: the checkpoint reads {read.spec.in_channels} channels, "
-            f"the preprocessing gives {preprocess.channels} ({preprocess.color})",
-            hint="set the color to gray, rgb or bgr as the model was trained",
-        )
-    return preprocess
-
-
-def _to_onnx(read: Checkpoint, preprocess: Preprocess, part: ExportTable, file: Path) -> None:
-    """Export in eval mode and embed the preprocessing; refuse a graph that still trains."""
-    import torch
-
-    # A dummy batch of 1 would be taken for a constant by the tracer where the batch shall stay open.
-    batch = 2 if part.dynamic else part.batch
-    dummy = torch.zeros(batch, preprocess.channels, preprocess.height, preprocess.width)
-    try:
-        with _quiet():
-            if part.exporter == "dynamo":
-                shapes = ({0: torch.export.Dim("N")},) if part.dynamic else None
-                program = torch.onnx.export(
-                    read.model,
-                    (dummy,),
-                    dynamo=True,
-                    input_names=[INPUT],
-                    output_names=[OUTPUT],
-                    opset_version=part.opset,
-                    optimize=False,  # `simplify` does that, pass by pass and verified
-                    verbose=False,
-                    dynamic_shapes=shapes,
-                )
-                assert program is not None
-                model = program.model
-            else:
-                axes = {INPUT: {0: "N"}, OUTPUT: {0: "N"}} if part.dynamic else None
-                torch.onnx.export(
-                    read.model,
-                    (dummy,),
-                    str(file),
-                    dynamo=False,
-                    input_names=[INPUT],
-                    output_names=[OUTPUT],
-                    opset_version=part.opset,
-                    dynamic_axes=axes,
-                )
-                model = graph.load(file)
-    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        raise ExportError(
-            f"torch's {part.exporter} exporter failed: {error}", hint=f"try the other one: --exporter {_other(part)}"
-        ) from error
-    model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
-    graph.embed(model, preprocess)
-    model.metadata_props["deploykit.exporter"] = part.exporter
-    model.metadata_props["deploykit.densenet"] = codec.canonical(read.spec)
-    model.graph.name = "densenet"
-    _forget_paths(model)
-    graph.save(model, file)
-    _verify_file(graph.load(file), part)
-
-
-def _other(part: ExportTable) -> str:
-    return "torchscript" if part.exporter == "dynamo" else "dynamo"
-
-
-def _forget_paths(model: "ir.Model") -> None:
-    """Drop the exporter's notes on each node: stack traces with paths of the machine that exported."""
-    for node in model.graph:
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-    model.graph.metadata_props.clear()
-
-
-def _verify_file(model: "ir.Model", part: ExportTable) -> None:
-    if graph.opset(model) != part.opset:
-        raise ExportError(
-            f"asked for opset {part.opset}, the file has {graph.opset(model)}",
-            hint=f"torch's {part.exporter} exporter cannot write it: use --opset {graph.opset(model)}",
-        )
-    for node in model.graph:
-        if node.op_type == "Dropout" or node.attributes.get_int("training_mode"):
-            raise ExportError(f"node '{node.name}' ({node.op_type}) is in training mode")
-
-
 def _verify(
-    read: Checkpoint, file: Path, sample: ImageSet, preprocess: Preprocess, part: ExportTable, link: Connection
+    read: Checkpoint, file: Path, sample: ImageSet, what: Preprocess | BareInput, part: ExportTable, link: Connection
 ) -> tuple[float, str]:
     """Re-run the file in ONNX Runtime and compare with torch, relative to the largest |logit|."""
-    target = infer.Target(engine="onnxruntime", path=file, options={})
-    wanted = np.concatenate(list(_torch_logits(read, sample, preprocess, silent)))
+    from deploy_kit.checkpoint import to_onnx
+
+    wanted = np.concatenate(list(_torch_logits(read, sample, what, silent)))
     if not wanted.any():
         raise ExportError(
             f"the checkpoint's logits are all zero on {sample.name}", hint="its weights look untrained or wiped"
@@ -304,19 +233,55 @@ def _verify(
     batches = _DYNAMIC_BATCHES if part.dynamic else (part.batch,)
     worst = 0.0
     for batch in batches:
-        found = infer.run(link, target, sample, preprocess, batch=batch)
-        worst = max(worst, metrics.relative_difference(wanted, found.logits))
+        worst = max(worst, metrics.relative_difference(wanted, _onnx_logits(read, file, sample, what, batch, link)))
     if not worst <= part.tolerance:
         raise ExportError(
             f"the ONNX file differs from the checkpoint by {worst:.2g} of the largest logit, "
             f"at most {part.tolerance:g} asked for",
-            hint=f"try the other exporter: --exporter {_other(part)}; the file was not kept",
+            hint=f"try the other exporter: --exporter {to_onnx.other(part)}; the file was not kept",
         )
-    return worst, f"{sample.n} images ({sample.name}), batch {' and '.join(map(str, batches))}"
+    noun = "noise tensors" if isinstance(what, BareInput) else "images"
+    return worst, f"{sample.n} {noun} ({sample.name}), batch {' and '.join(map(str, batches))}"
+
+
+def _verify_rebuilt(read: Checkpoint, sample: ImageSet, what: Preprocess | BareInput) -> str:
+    """Hold the rebuilt network against the same function written out on the file's own tensors, in float64."""
+    import torch
+
+    first = sample.first(1)
+    image = torch.from_numpy(next(first.batches(what, 1)).astype(np.float64))
+    wanted = torch.cat(read.equations.answers(image), 1).numpy()
+    found = np.concatenate(list(_torch_logits(read, first, what, silent)))
+    difference = metrics.relative_difference(wanted, found)
+    if not difference <= _REBUILT:
+        raise ExportError(
+            f"the rebuilt network differs from the equations on the file's own tensors by {difference:.2g} of the "
+            f"largest logit, at most {_REBUILT:g} is float32's own error",
+            hint="this is a fault of deploykit, and the file was not kept: report it with the names in the checkpoint",
+        )
+    return f"rebuilt network against the equations on the file's own tensors: {difference:.1g} of the largest logit off"
+
+
+def _onnx_logits(
+    read: Checkpoint, file: Path, sample: ImageSet, what: Preprocess | BareInput, batch: int, link: Connection
+) -> np.ndarray:
+    """Run the file: in a worker; with several heads here, where all outputs can be fetched."""
+    if len(read.spec.heads) < 2:
+        target = infer.Target(engine="onnxruntime", path=file, options={})
+        return infer.run(link, target, sample, what, batch=batch).logits
+    from deploy_kit.checkpoint import to_onnx
+
+    session = need("onnxruntime", by="re-running the file").InferenceSession(str(file))
+    rows = []
+    for images_of_batch in sample.batches(what, batch):
+        full = np.resize(images_of_batch, (batch, *images_of_batch.shape[1:]))
+        found = np.concatenate(session.run(None, {to_onnx.INPUT: full}), axis=1)
+        rows.append(found[: len(images_of_batch)])
+    return np.concatenate(rows)
 
 
 def _artifact(
-    file: Path, path: str, parent: str, preprocess: Preprocess, made_by: tuple[tuple[str, str], ...]
+    file: Path, path: str, parent: str, what: Preprocess | BareInput, made_by: tuple[tuple[str, str], ...]
 ) -> Artifact:
     model = graph.load(file)
     return Artifact(
@@ -328,14 +293,14 @@ def _artifact(
         precision=graph.precision(model),
         inputs=graph.specs(graph.inputs(model)),
         outputs=graph.specs(tuple(model.graph.outputs)),
-        preprocess=preprocess,
+        preprocess=what,
         stage="export",
         parent=parent,
         made_by=made_by,
     )
 
 
-def _facts(read: Checkpoint, name: str, path: Path, digest: str) -> CheckpointFacts:
+def _facts(read: Checkpoint, name: str, path: Path, digest: str, told: tuple[str, ...]) -> CheckpointFacts:
     return CheckpointFacts(
         name=name,
         sha256=digest,
@@ -343,28 +308,5 @@ def _facts(read: Checkpoint, name: str, path: Path, digest: str) -> CheckpointFa
         container=read.container,
         spec=read.spec,
         parameters=sum(tensor.numel() for tensor in read.model.parameters()),
-        remarks=read.remarks,
+        remarks=(*read.remarks, *told),
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what torch's exporters print, from Python and from C++: results alone go to standard output."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    sys.stdout.flush()
-    kept, sink = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 1)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        ctypes.CDLL(None).fflush(None)  # what C++ still holds back belongs into the sink too
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(sink)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from deploy_kit import codec
 from deploy_kit.errors import InputError, StageError
 from deploy_kit.lazy import need
-from deploy_kit.records import Precision, Preprocess, TensorSpec
+from deploy_kit.records import BareInput, Precision, Preprocess, TensorSpec
 
 PREPROCESS_KEY = "deploykit.preprocess"
 _DTYPES: dict[ir.DataType, Precision] = {
@@ -165,22 +165,38 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     return codec.from_json(Preprocess, stated, PREPROCESS_KEY)
 
 
-def embed(model: ir.Model, what: Preprocess) -> None:
-    """Embed the preprocessing, so that the file can be used without its passport."""
-    model.metadata_props[PREPROCESS_KEY] = codec.canonical(what)
+def embed(model: ir.Model, what: Preprocess | BareInput) -> None:
+    """Embed the preprocessing where it is known, so that the file can be used without its passport."""
+    if isinstance(what, Preprocess):
+        model.metadata_props[PREPROCESS_KEY] = codec.canonical(what)
 
 
-def expect_input(model: ir.Model, what: Preprocess, where: Path) -> None:
-    """Refuse a graph whose input is not what the preprocessing gives.
+def expect_input(model: ir.Model, what: Preprocess | BareInput, where: Path) -> None:
+    """Refuse a graph whose input is not what the preprocessing gives, or that has several outputs.
 
     Raises:
-        InputError: More than one input, or another shape.
+        InputError: More than one input or output, or another shape.
     """
     found = specs(inputs(model))
-    wanted = (what.channels, what.height, what.width)
+    wanted = what.shape
     if len(found) != 1 or found[0].shape[1:] != wanted:
         shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in found)
         raise InputError(
             f"{where}: expected one input N×{'×'.join(map(str, wanted))}, found {shapes or 'none'}",
             hint="the preprocessing and the model do not belong together",
+        )
+    expect_output(model, where)
+
+
+def expect_output(model: ir.Model, where: Path) -> None:
+    """Refuse a graph with several outputs: what comes after the export measures one.
+
+    Raises:
+        InputError: More than one output.
+    """
+    names = [value.name or "" for value in model.graph.outputs]
+    if len(names) > 1:
+        raise InputError(
+            f"{where}: expected one output, found {len(names)}: {', '.join(names)}",
+            hint="export one head: deploykit export CHECKPOINT --head NAME",
         )

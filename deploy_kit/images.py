@@ -17,10 +17,11 @@ import numpy as np
 from deploy_kit import bundled
 from deploy_kit.errors import InputError
 from deploy_kit.lazy import need
-from deploy_kit.records import Preprocess
+from deploy_kit.records import BareInput, Preprocess
 
 SYNTHETIC = "synthetic"
-_SYNTHETIC_N = 32
+_SYNTHETIC_N, _NOISE_N = 32, 8
+_UNKNOWN = "export the checkpoint again with --input, --mean and --std, or leave --images and --calibration out"
 _EIGHT_BITS = "convert the images to 8 bits as they were in training"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"})
 
@@ -34,7 +35,7 @@ class ImageSet:
         n: Number of images.
         labels: (n,) int64, or None.
         hashes: sha256 of each image: of its pixels in an npz, of its file in a folder.
-        load: Index → pixels, uint8 (H, W) or (H, W, 3) in RGB order.
+        load: Index → pixels, uint8 (H, W) or (H, W, 3) in RGB order; for a bare input its tensor.
     """
 
     name: str
@@ -55,7 +56,7 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[:n]
         return ImageSet(name=self.name, n=n, labels=labels, hashes=self.hashes[:n], load=self.load)
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[np.ndarray]:
+    def batches(self, preprocess: Preprocess | BareInput, size: int) -> Iterator[np.ndarray]:
         """Give the preprocessed images in order, `size` at a time; the last batch may be smaller."""
         for start in range(0, self.n, size):
             stop = min(start + size, self.n)
@@ -65,7 +66,9 @@ class ImageSet:
         """Count the images that are in both sets, by sha256."""
         return len(set(self.hashes) & set(other.hashes))
 
-    def _tensor(self, index: int, preprocess: Preprocess) -> np.ndarray:
+    def _tensor(self, index: int, preprocess: Preprocess | BareInput) -> np.ndarray:
+        if isinstance(preprocess, BareInput):
+            return self.load(index)
         try:
             return apply(self.load(index), preprocess)
         except InputError as error:
@@ -129,7 +132,7 @@ def _resized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + preprocess.width, top + preprocess.height)))
 
 
-def open_set(source: str, preprocess: Preprocess) -> ImageSet:
+def open_set(source: str, preprocess: Preprocess | BareInput) -> ImageSet:
     """Open an image set.
 
     Args:
@@ -138,8 +141,12 @@ def open_set(source: str, preprocess: Preprocess) -> ImageSet:
         preprocess: Gives the size of synthetic images; others are read as they are.
 
     Raises:
-        InputError: Missing, empty, of the wrong kind, or not what its manifest says.
+        InputError: Missing, empty, of the wrong kind, or not what its manifest says; or images for a bare input.
     """
+    if isinstance(preprocess, BareInput):
+        if source != SYNTHETIC:
+            raise InputError(f"{source}: how images become the input of this model is not known", hint=_UNKNOWN)
+        return _noise(preprocess)
     if source == SYNTHETIC:
         return _synthetic(preprocess)
     path = bundled.resolve("calibration", source)
@@ -160,6 +167,12 @@ def _synthetic(preprocess: Preprocess) -> ImageSet:
     shape = shape if preprocess.channels == 1 else (*shape, 3)  # type: ignore[assignment]
     pixels = np.random.default_rng(0).integers(0, 256, (_SYNTHETIC_N, *shape), np.uint8)
     return _from_pixels(SYNTHETIC, pixels, None)
+
+
+def _noise(bare: BareInput) -> ImageSet:
+    """Give tensors of normally distributed numbers, as normalized images have them."""
+    tensors = np.random.default_rng(0).standard_normal((_NOISE_N, *bare.shape)).astype(np.float32)
+    return _from_pixels(SYNTHETIC, tensors, None)
 
 
 def _from_pixels(name: str, pixels: np.ndarray, labels: np.ndarray | None) -> ImageSet:

@@ -9,7 +9,7 @@ import numpy as np
 
 from deploy_kit.devices import Connection
 from deploy_kit.images import ImageSet
-from deploy_kit.records import Preprocess
+from deploy_kit.records import BareInput, Preprocess
 
 _CHUNK = 256
 
@@ -35,7 +35,7 @@ def run(
     link: Connection,
     target: Target,
     image_set: ImageSet,
-    preprocess: Preprocess,
+    preprocess: Preprocess | BareInput,
     *,
     batch: int = 32,
     progress: Callable[[int], None] = lambda done: None,

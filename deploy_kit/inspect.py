@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy_kit import checkpoint, codec, graph
+from deploy_kit.checkpoint import Checkpoint, sizes, table
 from deploy_kit.errors import InputError, RecipeError
+from deploy_kit.recipe import SourceTable
 from deploy_kit.records import Artifact, DenseNetSpec, TensorSpec
 from deploy_kit.store import digest_of
 
+_MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
 
 
@@ -41,8 +44,13 @@ class Inspection:
     passport: Artifact | None = None
 
 
-def run(path: Path) -> Inspection:
+def run(path: Path, source: SourceTable | None = None, sides: tuple[int, ...] | None = None) -> Inspection:
     """Inspect one file.
+
+    Args:
+        path: Its place.
+        source: What a person says of a checkpoint.
+        sides: Of its input, to count maps and MACs with.
 
     Raises:
         InputError: Missing, or nothing this program knows.
@@ -55,7 +63,7 @@ def run(path: Path) -> Inspection:
     passport = read_passport(path)
     if path.suffix in _ENGINE_SUFFIXES:
         return _engine(path, passport)
-    return _onnx(path, passport) if graph.is_onnx(path) else _checkpoint(path)
+    return _onnx(path, passport) if graph.is_onnx(path) else _checkpoint(path, source, sides)
 
 
 def read_passport(path: Path) -> Artifact | None:
@@ -68,31 +76,25 @@ def read_passport(path: Path) -> Artifact | None:
     return passport if passport.sha256 == digest_of(path) else None
 
 
-def _checkpoint(path: Path) -> Inspection:
-    read = checkpoint.read(path)
+def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] | None) -> Inspection:
+    read = checkpoint.read(path, checkpoint.said(source) if source else None)
     spec = read.spec
+    asked, told = _sides(read, sides)
     facts = [
         ("container", read.container),
         ("parameters", f"{sum(p.numel() for p in read.model.parameters()):,}"),
-        ("input", f"N×{spec.in_channels}×H×W"),
-        ("stem", _stem(spec)),
+        *table.rows(spec, asked),
     ]
-    width = spec.stem_channels
-    for index, block in enumerate(spec.blocks):
-        inner = f"1×1 conv to {block.bottleneck}, 3×3 conv" if block.bottleneck else "3×3 conv"
-        end = width + block.layers * block.growth
-        facts.append((f"dense block {index + 1}", f"[{inner}] × {block.layers}, k = {block.growth}: {width} → {end}"))
-        width = end
-        if index < len(spec.transitions):
-            facts.append(
-                (f"transition {index + 1}", f"1×1 conv, 2×2 average pool: {width} → {spec.transitions[index]}")
-            )
-            width = spec.transitions[index]
-    facts.append(("classifier", f"global average pool, linear: {width} → {spec.classes}"))
     facts += [(f"{fact} from", source) for fact, source in spec.sources]
-    if read.preprocess:
-        facts.append(("preprocess", codec.canonical(read.preprocess)))
-    facts += [("remark", remark) for remark in read.remarks]
+    if read.evidence.input_mean:
+        middle = ", ".join(f"{mean:.2f}" for mean in read.evidence.input_mean)
+        facts.append(("input range", f"{sizes.input_range(read.evidence.input_mean)} (mean {middle} by its first BN)"))
+    if read.classes:
+        facts.append(
+            ("classes", f"{', '.join(read.classes[:_MAX_CLASSES])}{', …' * (len(read.classes) > _MAX_CLASSES)}")
+        )
+    facts.append(("preprocess", codec.canonical(read.preprocess) if read.preprocess else "not known"))
+    facts += [("remark", remark) for remark in (*read.remarks, *told)]
     return Inspection(
         kind="checkpoint",
         path=str(path),
@@ -103,10 +105,19 @@ def _checkpoint(path: Path) -> Inspection:
     )
 
 
-def _stem(spec: DenseNetSpec) -> str:
-    parts = [f"{spec.stem_kernel}×{spec.stem_kernel} conv, stride {spec.stem_stride}, to {spec.stem_channels}"]
-    parts += ["BN, ReLU"] * spec.stem_norm + ["3×3 max pool, stride 2"] * spec.stem_pool
-    return ", ".join(parts)
+def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """Give the input's sides: as asked, as the file says, or as such networks usually have; None where nothing says."""
+    if asked is not None:
+        if len(asked) != read.spec.ndim:
+            raise InputError(f"expected {read.spec.ndim} sides of the input, found {len(asked)}")
+        return asked, ()
+    if read.preprocess is not None:
+        return read.preprocess.shape[1:], ()
+    known = sizes.usual(read.spec)
+    if known is None:
+        example = "x".join(["64"] * read.spec.ndim)
+        return None, (f"the size of its input is not known: --input {example} shows the maps and counts MACs",)
+    return known[0], (f"input size {'×'.join(map(str, known[0]))}: {known[1]}",)
 
 
 def _onnx(path: Path, passport: Artifact | None) -> Inspection:

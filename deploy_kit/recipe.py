@@ -7,16 +7,17 @@ by `doctor` before any work.
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deploy_kit import bundled
 from deploy_kit.errors import InputError, RecipeError, nearest
-from deploy_kit.records import Precision, Preprocess
+from deploy_kit.records import Activation, HeadActivation, HeadPool, Precision, Preprocess, StemPool
 from deploy_kit.results import Limits
 
+Side = Annotated[int, Field(gt=0)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
 
 
@@ -61,13 +62,53 @@ class PreprocessTable(Table):
 class SourceTable(Table):
     """What to deploy.
 
+    What follows `input` is asked for only where a checkpoint cannot say it; `inspect` shows what a file says.
+
     Attributes:
         checkpoint: A file, or ``bundled:NAME``.
-        preprocess: Needed where the checkpoint does not carry its own.
+        preprocess: Needed for images where the checkpoint does not carry its own.
+        input: Sides of the input in px, where there is no preprocessing that gives them.
+        state_key: Which state dict to take, where the file holds several.
+        head: Module of the head to take, where there are several; ``none`` for the pooled features.
+        ignore: Modules or tensors of the file to leave out.
+        probe: npz file with one ``input`` and its ``logits``: what is left open is tried on it.
+        strict: Refuse to guess a fact that changes the numbers.
+        stem_stride: Of the first convolution: one number, or one for each axis.
+        stem_pool: What ends the stem.
+        concat: Whether new channels come after the old ones, or before them.
+        activation: Of the dense layers.
+        outer_activation: Of stem, transitions and end.
+        hidden_activation: Between linear layers.
+        slope: Of leaky activations below zero.
+        transition_relu: An activation stands before each transition's convolution.
+        transition_pool: How a transition halves the map.
+        final_relu: An activation follows the last BN.
+        eps: Of every BN.
+        head_pool: How the last map becomes a vector.
+        head_activation: To put behind the last linear layer.
     """
 
     checkpoint: str
     preprocess: PreprocessTable | None = None
+    input: tuple[Side, ...] | None = Field(default=None, min_length=1, max_length=3)
+    state_key: str | None = None
+    head: str | None = None
+    ignore: tuple[str, ...] = ()
+    probe: str | None = None
+    strict: bool = False
+    stem_stride: Side | tuple[Side, ...] | None = None
+    stem_pool: StemPool | None = None
+    concat: Literal["append", "prepend"] | None = None
+    activation: Activation | None = None
+    outer_activation: Activation | None = None
+    hidden_activation: Activation | None = None
+    slope: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    transition_relu: bool | None = None
+    transition_pool: Literal["avg", "max"] | None = None
+    final_relu: bool | None = None
+    eps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    head_pool: HeadPool | None = None
+    head_activation: HeadActivation | None = None
 
 
 class ExportTable(Table):

@@ -10,7 +10,7 @@ from deploy_kit.environment import library_versions
 from deploy_kit.errors import SimplifyError, StageError
 from deploy_kit.images import SYNTHETIC
 from deploy_kit.recipe import SimplifyTable
-from deploy_kit.records import Artifact, Preprocess
+from deploy_kit.records import Artifact, BareInput, Preprocess
 from deploy_kit.results import PassRow, Simplified
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
@@ -66,7 +66,12 @@ def run(
 
 
 def _apply(
-    source: Path, file: Path, names: tuple[str, ...], preprocess: Preprocess, link: Connection, watch: Watch
+    source: Path,
+    file: Path,
+    names: tuple[str, ...],
+    preprocess: Preprocess | BareInput,
+    link: Connection,
+    watch: Watch,
 ) -> tuple[PassRow, ...]:
     model = graph.load(source)
     graph.expect_input(model, preprocess, source)
@@ -108,7 +113,7 @@ def _apply(
     return tuple(rows)
 
 
-def _logits(file: Path, preprocess: Preprocess, link: Connection) -> np.ndarray:
+def _logits(file: Path, preprocess: Preprocess | BareInput, link: Connection) -> np.ndarray:
     """Compute the graph node by node as it stands: ONNX Runtime's own rewrites would blur what a pass did."""
     target = infer.Target(engine="onnxruntime", path=file, options={"optimize": False})
     sample = images.open_set(SYNTHETIC, preprocess).first(_VERIFIED_IMAGES)

@@ -20,20 +20,16 @@ from torch import Tensor, nn
 
 from calibration.make_fashion_mnist import DATA, read_idx
 from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.records import DenseBlock, DenseNetSpec
+from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, range 0..1
 SPEC = DenseNetSpec(
     in_channels=1,
-    classes=10,
-    stem_channels=24,
-    stem_kernel=3,
-    stem_stride=1,
-    stem_norm=True,
-    stem_pool=True,
+    stem=(StemConv(channels=24, kernel=(3, 3), stride=(1, 1)),),
+    stem_pool="max",
     blocks=(DenseBlock(layers=6, growth=12, bottleneck=48),) * 3,
     transitions=(48, 60),
-    eps=1e-5,
+    heads=(Head(name="logits", layers=(HeadLayer(kind="linear", channels=10),)),),
 )
 
 
@@ -105,7 +101,7 @@ def main() -> None:
         seconds = time.perf_counter() - begun
         print(f"epoch {epoch + 1}: loss {total / len(images):.4f}, test top-1 {score:.4f}, {seconds:.0f} s", flush=True)
 
-    facts = {"stem_stride": SPEC.stem_stride, "stem_pool": SPEC.stem_pool, "eps": SPEC.eps}
+    facts = {"stem_stride": SPEC.stem[0].stride[0], "stem_pool": SPEC.stem_pool, "eps": SPEC.eps}
     preprocess = {"height": 28, "width": 28, "color": "gray", "mean": [MEAN], "std": [STD]}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     metadata = {

@@ -13,20 +13,22 @@ from deploy_kit import devices, recipe
 from deploy_kit.checkpoint.model import DenseNet
 from deploy_kit.devices import Connection
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import DenseBlock, DenseNetSpec, Preprocess
+from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, Preprocess, StemConv
 from deploy_kit.store import Store
+
+
+def linear_head(classes: int) -> tuple[Head, ...]:
+    """Give the paper's head: one linear layer."""
+    return (Head(name="logits", layers=(HeadLayer(kind="linear", channels=classes),)),)
+
 
 TINY_SPEC = DenseNetSpec(
     in_channels=1,
-    classes=4,
-    stem_channels=8,
-    stem_kernel=3,
-    stem_stride=1,
-    stem_norm=True,
-    stem_pool=True,
+    stem=(StemConv(channels=8, kernel=(3, 3), stride=(1, 1)),),
+    stem_pool="max",
     blocks=(DenseBlock(layers=2, growth=4, bottleneck=16), DenseBlock(layers=2, growth=4, bottleneck=16)),
     transitions=(8,),
-    eps=1e-5,
+    heads=linear_head(4),
 )
 TINY_PREPROCESS = Preprocess(height=16, width=16, color="gray", mean=(0.5,), std=(0.25,))
 
@@ -46,7 +48,7 @@ def tiny_model(spec: DenseNetSpec = TINY_SPEC, seed: int = 0) -> DenseNet:
 
 def save_tiny(path: Path, model: DenseNet, preprocess: Preprocess | None = TINY_PREPROCESS) -> Path:
     """Save a tiny model as safetensors, with the facts that shapes cannot say."""
-    metadata = {"deploykit.densenet": json.dumps({"stem_stride": 1, "stem_pool": True, "eps": 1e-5})}
+    metadata = {"deploykit.densenet": json.dumps({"stem_stride": 1, "stem_pool": "max", "eps": 1e-5})}
     if preprocess is not None:
         metadata["deploykit.preprocess"] = json.dumps(vars(preprocess))
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path, metadata)

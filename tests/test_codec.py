@@ -7,22 +7,27 @@ import pytest
 
 from deploy_kit import codec
 from deploy_kit.errors import RecipeError
-from deploy_kit.records import Artifact, DenseBlock, DenseNetSpec, Preprocess, Proof, TensorSpec
+from deploy_kit.records import (
+    Artifact,
+    DenseBlock,
+    DenseNetSpec,
+    Head,
+    HeadLayer,
+    Preprocess,
+    Proof,
+    StemConv,
+    TensorSpec,
+)  # fmt: skip
 from deploy_kit.results import Limits, NotRun, ParityReport, Row, StageTime
 
 BLOCK = {"layers": 6, "growth": 12, "bottleneck": 48}
 PREPROCESS = Preprocess(height=28, width=28, color="gray", mean=(0.286,), std=(0.353,))
 SPEC = DenseNetSpec(
     in_channels=3,
-    classes=10,
-    stem_channels=24,
-    stem_kernel=3,
-    stem_stride=1,
-    stem_norm=False,
-    stem_pool=False,
+    stem=(StemConv(channels=24, kernel=(3, 3), stride=(1, 1), norm=False, relu=False),),
     blocks=(DenseBlock(layers=6, growth=12, bottleneck=48), DenseBlock(layers=6, growth=12, bottleneck=None)),
     transitions=(48,),
-    eps=1e-5,
+    heads=(Head(name="logits", layers=(HeadLayer(kind="linear", channels=10),)),),
     sources=(("stem_stride", "the file"),),
 )
 ARTIFACT = Artifact(
@@ -111,9 +116,7 @@ def test_canonical_text_is_sorted_json_without_spaces():
 
 
 def test_canonical_text_writes_a_record_by_its_fields():
-    assert codec.canonical(DenseBlock(layers=6, growth=12, bottleneck=None)) == (
-        '{"bottleneck":null,"growth":12,"layers":6}'
-    )
+    assert codec.canonical(HeadLayer(kind="linear", channels=10)) == '{"bias":true,"channels":10,"kind":"linear"}'
 
 
 def test_different_values_have_different_texts():

@@ -1,5 +1,6 @@
 """Tests of `export`: the ONNX file is what the checkpoint is, and what is not is refused and not kept."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,13 @@ from conftest import TINY_PREPROCESS, TINY_SPEC, save_images, save_tiny, tiny_mo
 from stand_ins import PretendLink
 
 from deploy_kit import export, graph, images, metrics
+from deploy_kit.checkpoint import to_onnx
+from deploy_kit.checkpoint.equations import Equations
 from deploy_kit.devices import Connection
 from deploy_kit.errors import CheckpointError, ExportError, InputError, RequestError
 from deploy_kit.images import ImageSet
 from deploy_kit.recipe import ExportTable, PreprocessTable, SourceTable
-from deploy_kit.records import Exported, TensorSpec
+from deploy_kit.records import BareInput, DenseBlock, DenseNetSpec, Exported, StemConv, TensorSpec
 from deploy_kit.store import Store, sha256_of
 from deploy_kit.watch import Event
 from deploy_kit.worker import Worker
@@ -271,7 +274,7 @@ def test_failed_export_leaves_nothing_in_the_store(
 def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = export._to_onnx
+    honest = to_onnx.write
 
     def careless(read: Any, preprocess: Any, part: Any, file: Path) -> None:
         honest(read, preprocess, part, file)
@@ -281,7 +284,7 @@ def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
         bias.const_value = ir.tensor(array, name="classifier.bias")
         graph.save(model, file)
 
-    monkeypatch.setattr(export, "_to_onnx", careless)
+    monkeypatch.setattr(to_onnx, "write", careless)
 
     with pytest.raises(ExportError, match="differs from the checkpoint"):
         run(checkpoint)
@@ -293,14 +296,14 @@ def test_graph_that_still_trains_is_refused(run: Callable[..., tuple[Exported, b
     model = tiny_graphs.parse(text)
 
     with pytest.raises(ExportError, match=r"\(BatchNormalization\) is in training mode"):
-        export._verify_file(model, ExportTable(tolerance=1e-5, opset=18))
+        to_onnx.verify_file(model, ExportTable(tolerance=1e-5, opset=18))
 
 
 def test_second_run_takes_the_result_from_the_store(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, had = run(checkpoint)
-    monkeypatch.setattr(export, "_to_onnx", None)
+    monkeypatch.setattr(to_onnx, "write", None)
 
     second, has = run(checkpoint)
 
@@ -344,15 +347,133 @@ def test_missing_checkpoint_is_named(run: Callable[..., tuple[Exported, bool]], 
         run(tmp_path / "absent.pth")
 
 
-def test_missing_preprocess_is_refused_with_how_to_name_it(
+def test_unknown_size_of_the_input_is_refused_with_how_to_name_it(
     run: Callable[..., tuple[Exported, bool]], tmp_path: Path, store: Store
 ) -> None:
     path = save_tiny(tmp_path / "bare.safetensors", tiny_model(), preprocess=None)
 
-    with pytest.raises(InputError, match=r"bare\.safetensors: the file does not say how images become") as caught:
+    with pytest.raises(InputError, match=r"bare\.safetensors: the file does not say how large its input is") as caught:
         run(path)
 
-    assert "--input 224x224 --mean" in caught.value.hint and "source.preprocess" in caught.value.hint
+    assert "--input 64x64" in caught.value.hint and "source.preprocess" in caught.value.hint
+    assert kept(store) == []
+
+
+@pytest.fixture
+def bare(store: Store, link: Connection, tmp_path: Path) -> Callable[..., Exported]:
+    """Export a file that says nothing of its preprocessing, on noise."""
+
+    def bare(spec: DenseNetSpec = TINY_SPEC, **source: Any) -> Exported:
+        path = save_tiny(tmp_path / "bare.safetensors", tiny_model(spec), preprocess=None)
+        named = SourceTable(checkpoint=str(path), **source)
+        return export.run(named, ExportTable(**QUICK), "synthetic", store=store, link=link)[0]
+
+    return bare
+
+
+def test_size_alone_exports_and_says_that_the_preprocessing_is_not_known(bare: Callable[..., Exported]) -> None:
+    exported = bare(input=(20, 24))
+
+    assert exported.onnx.preprocess == BareInput(shape=(1, 20, 24))
+    assert exported.verified_on == "8 noise tensors (synthetic), batch 1"
+    assert any(remark.startswith("how images become its input is not known") for remark in exported.checkpoint.remarks)
+
+
+def test_graph_without_preprocessing_embeds_none(bare: Callable[..., Exported], store: Store) -> None:
+    assert graph.preprocess(graph.load(store.path(bare(input=(16, 16)).onnx))) is None
+
+
+def test_images_are_refused_where_the_preprocessing_is_not_known(
+    run: Callable[..., tuple[Exported, bool]], tmp_path: Path, store: Store, link: Connection, check_images: str
+) -> None:
+    path = save_tiny(tmp_path / "bare.safetensors", tiny_model(), preprocess=None)
+    source = SourceTable(checkpoint=str(path), input=(16, 16))
+
+    with pytest.raises(InputError, match="how images become the input of this model is not known") as caught:
+        export.run(source, ExportTable(**QUICK), check_images, store=store, link=link)
+
+    assert "--mean and --std" in caught.value.hint
+
+
+@pytest.mark.parametrize(("sides", "message"), [((16,), "expected 2 sides"), ((1, 1), "leaves no pixel behind")])
+def test_size_that_does_not_fit_is_refused(bare: Callable[..., Exported], sides: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        bare(input=sides)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        (dataclasses.replace(TINY_SPEC, stem=(StemConv(channels=8, kernel=(3, 3), stride=(2, 2)),)), (1, 224, 224)),
+        (dataclasses.replace(TINY_SPEC, stem_pool="none"), (1, 32, 32)),
+        (dataclasses.replace(TINY_SPEC, stem_pool="none", head_pool="flatten", map_side=7), (1, 14, 14)),
+    ],
+    ids=["large stem", "small stem", "flattened map"],
+)
+def test_size_follows_from_the_network_and_is_remarked(
+    bare: Callable[..., Exported], spec: DenseNetSpec, shape: tuple[int, ...]
+) -> None:
+    said = {"stem_stride": spec.stem[0].stride, "stem_pool": spec.stem_pool}
+
+    exported = bare(spec, **said)
+
+    assert exported.onnx.preprocess == BareInput(shape=shape)
+    assert any(remark.startswith("input size") for remark in exported.checkpoint.remarks)
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+@pytest.mark.parametrize("ndim", [1, 3])
+def test_networks_of_other_axes_are_exported_and_verified_on_noise(
+    exporter: str, ndim: int, store: Store, link: Connection, tmp_path: Path
+) -> None:
+    block = DenseBlock(layers=2, growth=4, bottleneck=8, kernel=(3,) * ndim)
+    stem = (StemConv(channels=8, kernel=(3,) * ndim, stride=(1,) * ndim),)
+    spec = dataclasses.replace(TINY_SPEC, stem=stem, blocks=(block, block), in_channels=2)
+    path = save_tiny(tmp_path / "other.safetensors", tiny_model(spec), preprocess=None)
+    source = SourceTable(checkpoint=str(path), input=(12,) * ndim, stem_stride=1, stem_pool="max")
+
+    exported, _ = export.run(
+        source, ExportTable(tolerance=1e-5, exporter=exporter), "synthetic", store=store, link=link
+    )
+
+    assert exported.onnx.inputs[0].shape == (1, 2, *(12,) * ndim)
+    assert exported.difference < 1e-5
+
+
+def test_several_heads_are_outputs_by_name_and_later_stages_ask_for_one(
+    store: Store, link: Connection, tmp_path: Path
+) -> None:
+    tensors = dict(tiny_model().state_dict())
+    two = {name.replace("classifier", "age"): tensor for name, tensor in tensors.items()}
+    two |= {"sex.weight": torch.randn(2, 16), "sex.bias": torch.zeros(2)}
+    torch.save(two, tmp_path / "two.pth")
+    source = SourceTable(checkpoint=str(tmp_path / "two.pth"), input=(16, 16), stem_pool="max")
+
+    exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, link=link)
+    with pytest.raises(InputError, match=r"2 heads \(age, sex\)") as caught:
+        export.answers(source, exported.onnx.preprocess, "synthetic", store=store, link=link)
+
+    assert [(output.name, output.shape) for output in exported.onnx.outputs] == [("age", (1, 4)), ("sex", (1, 2))]
+    assert exported.difference < 1e-5 and "--head" in caught.value.hint
+
+
+def test_rebuilt_network_is_held_against_the_equations_on_the_files_own_tensors(
+    run: Callable[..., tuple[Exported, bool]], checkpoint: Path
+) -> None:
+    exported, _ = run(checkpoint)
+
+    told = exported.checkpoint.remarks[-1]
+    assert told.startswith("rebuilt network against the equations on the file's own tensors: ")
+
+
+def test_rebuilt_network_that_differs_from_the_equations_is_not_kept(
+    run: Callable[..., tuple[Exported, bool]], checkpoint: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Equations, "_transition", lambda self, x, name: x[:, :8, ::2, ::2])
+
+    with pytest.raises(ExportError, match="the rebuilt network differs from the equations on the file's own tensors"):
+        run(checkpoint)
+
     assert kept(store) == []
 
 
@@ -400,7 +521,7 @@ def test_check_images_of_another_size_are_refused_by_name(
 def test_file_that_is_no_checkpoint_is_refused(run: Callable[..., tuple[Exported, bool]], tmp_path: Path) -> None:
     (tmp_path / "page.pth").write_text("<!DOCTYPE html>")
 
-    with pytest.raises(CheckpointError, match="found an HTML page"):
+    with pytest.raises(CheckpointError, match="an HTML page"):
         run(tmp_path / "page.pth")
 
 
@@ -455,11 +576,20 @@ def test_onnx_file_gets_the_stated_preprocess_embedded(
     assert graph.preprocess(graph.load(store.path(exported.onnx))) == STATED.record()
 
 
-def test_onnx_file_without_preprocess_is_refused_with_how_to_name_it(
+def test_onnx_file_without_preprocess_is_taken_with_a_remark(store: Store, link: Connection, tmp_path: Path) -> None:
+    source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(RELU))))
+
+    exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, link=link)
+
+    assert exported.onnx.preprocess == BareInput(shape=(1, 16, 16))
+    assert any(remark.startswith("how images become its input is not known") for remark in exported.checkpoint.remarks)
+
+
+def test_onnx_file_whose_size_is_open_is_refused_with_how_to_name_it(
     run: Callable[..., tuple[Exported, bool]], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=r"given\.onnx: the file does not say how images become its input") as caught:
-        run(written(tmp_path, tiny_graphs.parse(RELU)))
+        run(written(tmp_path, tiny_graphs.parse(RELU.replace("16,16", "H,W"))))
 
     assert "--input 224x224" in caught.value.hint
 

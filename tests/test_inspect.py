@@ -48,9 +48,38 @@ def test_the_parameters_are_those_that_torch_counts(checkpoint: Path) -> None:
 def test_widths_of_blocks_and_transitions_are_told(checkpoint: Path) -> None:
     facts = dict(inspect.run(checkpoint).facts)
 
-    assert facts["dense block 1"] == "[1×1 conv to 16, 3×3 conv] × 2, k = 4: 8 → 16"
-    assert facts["transition 1"] == "1×1 conv, 2×2 average pool: 16 → 8"
-    assert facts["classifier"] == "global average pool, linear: 16 → 4"
+    assert facts["convolution"] == "3×3 conv, stride 1, to 8, BN, ReLU → 8 × 16×16"
+    assert facts["pooling"] == "3×3 max pool, stride 2 → 8 × 8×8"
+    assert facts["dense block 1"] == "[1×1 conv to 16, 3×3 conv] × 2, k = 4 → 16 × 8×8"
+    assert facts["transition 1"] == "1×1 conv, 2×2 average pool → 8 × 4×4"
+    assert facts["classification"] == "global average pool, 4-way linear"
+
+
+def test_macs_of_a_checkpoint_are_those_that_torch_counts(checkpoint: Path) -> None:
+    counter = torch.utils.flop_counter.FlopCounterMode(display=False)
+    with counter:
+        tiny_model()(torch.zeros(1, 1, 16, 16))
+
+    assert dict(inspect.run(checkpoint).facts)["MACs per run"] == f"{counter.get_total_flops() // 2:,}"
+
+
+def test_maps_are_shown_for_the_input_asked_for(checkpoint: Path) -> None:
+    facts = dict(inspect.run(checkpoint, sides=(32, 24)).facts)
+
+    assert facts["input"] == "1 × 32×24"
+    assert facts["dense block 2"].endswith("→ 16 × 8×6")
+
+
+def test_input_with_other_axes_than_the_network_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="expected 2 sides of the input, found 3"):
+        inspect.run(checkpoint, sides=(32, 32, 32))
+
+
+def test_source_of_each_fact_is_told(checkpoint: Path) -> None:
+    facts = dict(inspect.run(checkpoint).facts)
+
+    assert facts["stem_pool from"] == "stated in the file"
+    assert facts["concat from"] == "family 'torchvision', by its names"
 
 
 def test_a_checkpoint_is_known_by_its_bytes_and_not_by_its_name(checkpoint: Path, tmp_path: Path) -> None:
@@ -187,7 +216,7 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
     path = tmp_path / "empty.onnx"
     path.touch()
 
-    with pytest.raises(CheckpointError, match="an empty file"):
+    with pytest.raises(CheckpointError, match="the file is empty"):
         inspect.run(path)
 
 

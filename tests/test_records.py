@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from deploy_kit.errors import RecipeError
-from deploy_kit.records import Artifact, CheckpointFacts, DenseBlock, DenseNetSpec, Preprocess, Proof
+from deploy_kit.records import (
+    Artifact,
+    CheckpointFacts,
+    DenseBlock,
+    DenseNetSpec,
+    Head,
+    HeadLayer,
+    Preprocess,
+    Proof,
+    StemConv,
+)  # fmt: skip
 from deploy_kit.results import Environment, Limits, Measurement, NotRun, ParityReport, Report, Row, SpeedUp
 
 MACHINE = Environment(
@@ -25,17 +35,12 @@ def spec(layers, growth, *, stem=None, bottleneck=True, compression=0.5, classes
         transitions.append(channels)
     return DenseNetSpec(
         in_channels=3,
-        classes=classes,
-        stem_channels=stem,
-        stem_kernel=3,
-        stem_stride=1,
-        stem_norm=False,
-        stem_pool=False,
+        stem=(StemConv(channels=stem, kernel=(3, 3), stride=(1, 1), norm=False, relu=False),),
         blocks=tuple(
             DenseBlock(layers=n, growth=growth, bottleneck=4 * growth if bottleneck else None) for n in layers
         ),
         transitions=tuple(transitions),
-        eps=1e-5,
+        heads=(Head(name="logits", layers=(HeadLayer(kind="linear", channels=classes),)),),
     )
 
 

@@ -1,18 +1,29 @@
 """The checkpoint: a DenseNet file → one torch module, its facts and where each fact came from.
 
 container   bytes → named tensors, safely
-structure   named tensors → DenseNetSpec and canonical names
+structure   named tensors → DenseNetSpec and canonical names: leaves, units, chain, body, heads
+decide      what shapes cannot say: attributes, gaps, evidence, conventions, the paper; probe, where one is given
 model       DenseNetSpec → torch.nn.Module
+equations   the same once more on the file's own tensors: the second opinion
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy_kit.checkpoint.facts import Facts, Said
+from deploy_kit.recipe import SourceTable
 from deploy_kit.records import DenseNetSpec, Preprocess
 
 if TYPE_CHECKING:
+    from deploy_kit.checkpoint.equations import Equations
+    from deploy_kit.checkpoint.evidence import Evidence
     from deploy_kit.checkpoint.model import DenseNet
+
+__all__ = ["Checkpoint", "Facts", "Said", "read", "said"]
+
+_FACTS = frozenset(entry.name for entry in dataclasses.fields(Facts)) - {"source"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,37 +33,70 @@ class Checkpoint:
     Attributes:
         model: In eval mode, float32, weights loaded strictly.
         spec: Its architecture.
+        equations: The same function on the file's own tensors, independent of `model`.
+        evidence: What its BN statistics say.
         preprocess: Carried by the file; None where it is not.
+        classes: Names of its classes; None where the file has none.
         container: The file format.
-        remarks: What was done to the names and types on the way in.
+        remarks: What was done to the names and types on the way in, and what nothing decides.
     """
 
     model: "DenseNet"
     spec: DenseNetSpec
+    equations: "Equations"
+    evidence: "Evidence"
     preprocess: Preprocess | None
+    classes: tuple[str, ...] | None
     container: str
     remarks: tuple[str, ...]
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, asked: Said | None = None) -> Checkpoint:
     """Read a checkpoint; never runs what a file brings with it.
 
+    Args:
+        path: Its place.
+        asked: What a person says of it.
+
     Raises:
-        CheckpointError: Not a DenseNet checkpoint that this version can read.
-        InputError: Missing.
+        CheckpointError: Not a DenseNet checkpoint that this version can read, or one that leaves a question open.
+        InputError: Missing; or the probe is.
     """
-    from deploy_kit.checkpoint import container, structure
+    import torch
+
+    from deploy_kit.checkpoint import container, probe, structure
+    from deploy_kit.checkpoint.equations import Equations
     from deploy_kit.checkpoint.model import DenseNet
 
-    contents = container.read(path)
-    parsed = structure.parse(contents, str(path))
-    model = DenseNet(parsed.spec)
-    model.load_state_dict(parsed.tensors, strict=True)
+    asked = asked or Said()
+    contents = container.read(path, state_key=asked.state_key)
+    parsed = structure.parse(contents, str(path), asked)
+    if asked.probe is not None:
+        parsed = probe.choose(parsed, Path(asked.probe))
+    with torch.device("meta"):  # no initial weights are drawn: they cost more than all the rest
+        model = DenseNet(parsed.spec)
+    model.load_state_dict(parsed.tensors, strict=True, assign=True)
     model.eval().requires_grad_(False)
     return Checkpoint(
         model=model,
         spec=parsed.spec,
+        equations=Equations(parsed.spec, parsed.names, parsed.originals, channels_last=parsed.channels_last),
+        evidence=parsed.evidence,
         preprocess=contents.preprocess,
+        classes=contents.classes,
         container=contents.kind,
         remarks=(*contents.remarks, *parsed.remarks),
+    )
+
+
+def said(source: SourceTable) -> Said:
+    """Give what a recipe says of its checkpoint."""
+    stated = {name: getattr(source, name) for name in _FACTS if getattr(source, name) is not None}
+    return Said(
+        facts=Facts(**stated),
+        head=source.head,
+        ignore=source.ignore,
+        strict=source.strict,
+        state_key=source.state_key,
+        probe=source.probe,
     )

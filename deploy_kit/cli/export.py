@@ -5,7 +5,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from deploy_kit.cli import Command, _options
+from deploy_kit.cli import Command, _facts, _options
 
 _TEXT = Optional[str]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
 
@@ -15,7 +15,7 @@ def export(
         Optional[Path],  # noqa: UP045
         typer.Argument(help="A checkpoint or an ONNX file; by default the bundled demo."),
     ] = None,
-    size: Annotated[_TEXT, typer.Option("--input", help="Input size, e.g. 224x224.")] = None,
+    size: _facts.InputSize = None,
     mean: Annotated[_TEXT, typer.Option(help="Per channel, e.g. 0.485,0.456,0.406 (of 0..1).")] = None,
     std: Annotated[_TEXT, typer.Option(help="Per channel, e.g. 0.229,0.224,0.225.")] = None,
     color: Annotated[_TEXT, typer.Option(help="gray, rgb or bgr; by default as many channels as --mean has.")] = None,
@@ -24,6 +24,24 @@ def export(
     opset: Annotated[Optional[int], typer.Option(help="ONNX operator set.")] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Images per run of a static graph.")] = None,  # noqa: UP045
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave the batch open.")] = False,
+    state_key: _facts.StateKey = None,
+    head: _facts.Head = None,
+    ignore: _facts.Ignore = None,
+    probe: _facts.Probe = None,
+    strict: _facts.Strict = False,
+    stem_stride: _facts.StemStride = None,
+    stem_pool: _facts.StemPool = None,
+    concat: _facts.Concat = None,
+    activation: _facts.Activation = None,
+    outer_activation: _facts.OuterActivation = None,
+    hidden_activation: _facts.HiddenActivation = None,
+    slope: _facts.Slope = None,
+    transition_relu: _facts.TransitionRelu = None,
+    transition_pool: _facts.TransitionPool = None,
+    final_relu: _facts.FinalRelu = None,
+    eps: _facts.Eps = None,
+    head_pool: _facts.HeadPool = None,
+    head_activation: _facts.HeadActivation = None,
     images: _options.CheckSet = None,
     calibration: _options.CalibrationSet = None,
     recipe: _options.RecipeName = None,
@@ -38,6 +56,7 @@ def export(
     no_color: _options.NoColor = False,
 ) -> None:
     """Export a checkpoint to ONNX, re-run and compared before it is kept."""
+    given = dict(locals())
     from deploy_kit import recipe as recipes
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, pairs
@@ -57,8 +76,7 @@ def export(
             data["source"]["checkpoint"] = str(model)
         said = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
         data["export"] |= {key: value for key, value in said.items() if value is not None}
-        if size is not None or mean is not None or std is not None:
-            data["source"]["preprocess"] = preprocess(size, mean, std, color, resize)
+        data["source"] |= _facts.source(given) | shape(size, mean, std, color, resize)
         chosen = _steps.changed(recipes.parse(data), asked)
         if save_recipe is not None:
             write_whole(save_recipe, recipes.dump(chosen))
@@ -72,25 +90,26 @@ def export(
                 *((f"{fact} from", source) for fact, source in (facts.spec.sources if facts.spec else ())),
                 *(("remark", remark) for remark in facts.remarks),
                 ("input", f"{made.onnx.inputs[0].name} {list(made.onnx.inputs[0].shape)}"),
+                *(("output", f"{output.name} {list(output.shape)}") for output in made.onnx.outputs),
                 ("difference", f"{made.difference:.2g} of the largest logit, on {made.verified_on}"),
                 ("onnx", str(run.store.root / made.onnx.path)),
             ]
             console.result(made, pairs(lines))
 
 
-def preprocess(
-    size: str | None, mean: str | None, std: str | None, color: str | None, resize: int | None
-) -> dict[str, Any]:
-    """Turn what was said about the input into a recipe's preprocess table.
+def shape(size: str | None, mean: str | None, std: str | None, color: str | None, resize: int | None) -> dict[str, Any]:
+    """Turn what was said about the input into a recipe's ``preprocess`` table, or its ``input`` if that is all.
 
     Raises:
         RequestError: A part is missing or not a number.
     """
     from deploy_kit.errors import RequestError
 
+    if mean is None and std is None and color is None and resize is None:
+        return {} if size is None else {"input": _facts.numbers(size, "x", "--input 224x224"), "preprocess": None}
     if size is None or mean is None or std is None:
         raise RequestError(
-            "--input, --mean and --std belong together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
+            "--mean, --std and --input belong together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
         )
     try:
         height, width = (int(side) for side in size.lower().split("x"))
@@ -102,7 +121,7 @@ def preprocess(
         ) from error
     chosen = color or ("gray" if len(means) == 1 else "rgb")
     table: dict[str, Any] = {"height": height, "width": width, "color": chosen, "mean": means, "std": stds}
-    return table | ({"resize": resize} if resize is not None else {})
+    return {"preprocess": table | ({"resize": resize} if resize is not None else {})}
 
 
 COMMAND = Command(call=export, order=10)

@@ -11,7 +11,7 @@ from deploy_kit import graph
 from deploy_kit.catalogue import Catalogue
 from deploy_kit.errors import InputError
 from deploy_kit.images import ImageSet
-from deploy_kit.records import Precision, Preprocess
+from deploy_kit.records import BareInput, Precision, Preprocess
 
 KEPT_KEY = "deploykit.kept_fp32"
 """Metadata of a half-precision file: JSON list of the nodes that stayed in float32."""
@@ -60,7 +60,7 @@ class Scheme:
     observes: bool = False
 
 
-def stream(source: Path, image_set: ImageSet, preprocess: Preprocess) -> Calibration:
+def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput) -> Calibration:
     """Give the images of a set as the graph in `source` takes them: full batches of its own size.
 
     Raises:

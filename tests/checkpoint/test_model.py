@@ -5,17 +5,20 @@ import itertools
 
 import pytest
 import torch
-from conftest import TINY_SPEC, tiny_model
+from conftest import TINY_SPEC, linear_head, tiny_model
 from torch import Tensor
 from torch.nn import functional
 
 from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.records import DenseBlock, DenseNetSpec
+from deploy_kit.records import DenseBlock, DenseNetSpec, StemConv
 
 TINY_PLAIN = dataclasses.replace(
     TINY_SPEC,
     blocks=(DenseBlock(layers=2, growth=4, bottleneck=None), DenseBlock(layers=2, growth=4, bottleneck=None)),
 )
+
+BARE_STEM = (StemConv(channels=8, kernel=(3, 3), stride=(1, 1), norm=False, relu=False),)
+WIDE_STEM = (StemConv(channels=8, kernel=(7, 7), stride=(2, 2)),)
 
 
 def imagenet(layers: tuple[int, ...], growth: int = 32, stem: int = 64) -> DenseNetSpec:
@@ -23,15 +26,11 @@ def imagenet(layers: tuple[int, ...], growth: int = 32, stem: int = 64) -> Dense
     blocks = tuple(DenseBlock(layers=n, growth=growth, bottleneck=4 * growth) for n in layers)
     return DenseNetSpec(
         in_channels=3,
-        classes=1000,
-        stem_channels=stem,
-        stem_kernel=7,
-        stem_stride=2,
-        stem_norm=True,
-        stem_pool=True,
+        stem=(StemConv(channels=stem, kernel=(7, 7), stride=(2, 2)),),
+        stem_pool="max",
         blocks=blocks,
         transitions=widths(stem, blocks, 0.5),
-        eps=1e-5,
+        heads=linear_head(1000),
     )
 
 
@@ -42,15 +41,10 @@ def cifar(depth: int, growth: int, *, bottleneck: bool) -> DenseNetSpec:
     stem = 2 * growth if bottleneck else 16
     return DenseNetSpec(
         in_channels=3,
-        classes=10,
-        stem_channels=stem,
-        stem_kernel=3,
-        stem_stride=1,
-        stem_norm=False,
-        stem_pool=False,
+        stem=(StemConv(channels=stem, kernel=(3, 3), stride=(1, 1), norm=False, relu=False),),
         blocks=(block,) * 3,
         transitions=widths(stem, (block,) * 3, 0.5 if bottleneck else 1.0),
-        eps=1e-5,
+        heads=linear_head(10),
     )
 
 
@@ -80,10 +74,10 @@ def by_the_paper(spec: DenseNetSpec, weight: dict[str, Tensor], x: Tensor) -> Te
         kernel = weight[f"{name}.weight"]
         return functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[2] // 2)
 
-    x = conv(x, "features.conv0", spec.stem_stride)
-    if spec.stem_norm:
+    x = conv(x, "features.conv0", spec.stem[0].stride[0])
+    if spec.stem[0].norm:
         x = norm_relu(x, "features.norm0")
-    if spec.stem_pool:
+    if spec.stem_pool == "max":
         x = functional.max_pool2d(x, 3, 2, 1)
     for b, block in enumerate(spec.blocks, 1):
         for n in range(1, block.layers + 1):
@@ -175,8 +169,8 @@ def test_depth_is_the_number_of_convolutions_and_linear_layers() -> None:
     [
         TINY_SPEC,
         TINY_PLAIN,
-        dataclasses.replace(TINY_SPEC, stem_norm=False, stem_pool=False),
-        dataclasses.replace(TINY_SPEC, stem_kernel=7, stem_stride=2, stem_pool=False, eps=0.1),
+        dataclasses.replace(TINY_SPEC, stem=BARE_STEM, stem_pool="none"),
+        dataclasses.replace(TINY_SPEC, stem=WIDE_STEM, stem_pool="none", eps=0.1),
     ],
     ids=["tiny", "no bottleneck", "bare stem", "7x7 stem, large eps"],
 )

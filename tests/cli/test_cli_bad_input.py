@@ -119,13 +119,13 @@ class Case:
 CASES = {
     "a missing checkpoint": Case(lambda d, s: ["export", d / "no.pth"], 2, r"no\.pth: no such file", "check the path"),
     "a missing graph": Case(lambda d, s: ["quantize", d / "no.onnx", "--fp16"], 2, r"no\.onnx: no such file", "path"),
-    "a text file": Case(lambda d, s: ["export", d / "notes.txt"], 2, "expected a torch or safetensors", ""),
-    "a checkpoint without weights": Case(lambda d, s: ["export", d / "nothing.pth"], 2, "expected a state dict", ""),
+    "a text file": Case(lambda d, s: ["export", d / "notes.txt"], 2, "not a recognised checkpoint container", ""),
+    "a checkpoint without weights": Case(lambda d, s: ["export", d / "nothing.pth"], 2, "no state dict found", ""),
     "a folder as checkpoint": Case(lambda d, s: ["export", d / "empty"], 2, "empty: ", ""),
-    "no preprocessing": Case(
-        lambda d, s: ["export", d / "bare.safetensors"], 2, "does not say how images become its input", "--input"
+    "no size of the input": Case(
+        lambda d, s: ["export", d / "bare.safetensors"], 2, "does not say how large its input is", "--input"
     ),
-    "half a preprocessing": Case(lambda d, s: ["export", "--input", "28x28"], 2, "belong together", "--mean"),
+    "half a preprocessing": Case(lambda d, s: ["export", "--mean", "0.5"], 2, "belong together", "--mean"),
     "a size that is no number": Case(
         lambda d, s: ["export", "--input", "28", "--mean", "0", "--std", "1"], 2, "expected numbers", "--input"
     ),

@@ -1,0 +1,174 @@
+"""Families of implementations, known by their key names: one row each. What a row says, its source code was read for.
+
+Names decide only what shapes cannot; a row that BN statistics contradict stops the reading.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from deploy_kit.checkpoint.facts import Facts
+
+_PAPER = Facts(
+    concat="append",
+    transition_relu=True,
+    transition_pool="avg",
+    final_relu=True,
+    activation="relu",
+    outer_activation="relu",
+    head_pool="avg",
+    eps=1e-5,
+)
+
+
+def _like_the_paper(**other: object) -> Facts:
+    known = dict(_PAPER.stated()) | other
+    return Facts(**known)
+
+
+_LARGE = Facts(stem_stride=2, stem_pool="max")
+_BARE = Facts(stem_stride=1, stem_pool="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """An implementation.
+
+    Attributes:
+        name: As people call it.
+        keys: Patterns; each must be found in a tensor's name.
+        without: Patterns that none may have.
+        facts: What its source code does.
+        wide_stem: What it does after a stem kernel of 7: stride 2, max pool.
+        narrow_stem: What it does after a smaller one.
+        ask: Facts in which variants with these very names differ: never guessed.
+        outside: Its own head stands outside the module of the dense layers.
+        bare: It has no BN in transitions and behind the last block.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    facts: Facts = _PAPER
+    wide_stem: Facts | None = _LARGE
+    narrow_stem: Facts | None = None
+    ask: tuple[str, ...] = ()
+    outside: bool = False
+    bare: bool = False
+
+
+FAMILIES = (
+    Family(
+        name="fastai",
+        keys=(r"^0\.0\.denseblock\d+\.denselayer\d+\.", r"^1\.\d+\.weight$"),
+        facts=_like_the_paper(final_relu=False, head_pool="max_avg", hidden_activation="relu"),
+        outside=True,
+    ),
+    Family(
+        name="MONAI",
+        keys=(r"denseblock\d+\.denselayer\d+\.layers\.norm1\.", r"class_layers\."),
+    ),
+    Family(
+        name="torchvision",
+        keys=(r"denseblock\d+\.denselayer\d+\.norm\.?1\.",),
+    ),
+    Family(
+        name="CondenseNet's DenseNet",
+        keys=(r"denseblock_\d+\.denselayer_\d+\.conv_1\.norm\.",),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="BIGBALLON CIFAR-ZOO",
+        keys=(r"(^|\.)dense_?\d+\.\d+\.bn_1\.",),
+        facts=_like_the_paper(concat="prepend"),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="kuangliu pytorch-cifar",
+        keys=(r"(^|\.)dense\d+\.\d+\.bn1\.", r"(^|\.)trans\d+\.bn\."),
+        facts=_like_the_paper(concat="prepend"),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="bamos densenet.pytorch",
+        keys=(r"(^|\.)dense\d+\.\d+\.bn1\.", r"(^|\.)trans\d+\.bn1\.", r"^(module\.)?bn1\."),
+        facts=_like_the_paper(head_activation="log_softmax"),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="bearpaw pytorch-classification",
+        keys=(r"(^|\.)dense\d+\.\d+\.bn1\.", r"(^|\.)trans\d+\.bn1\."),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="andreasveit",
+        keys=(r"(^|\.)block\d+\.layer\.\d+\.bn1\.",),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="weiaicunzai pytorch-cifar100",
+        keys=(r"bottle_neck_layer_\d+\.bottle_neck\.0\.", r"transition_layer_\d+\.down_sample\.1\.weight"),
+        facts=_like_the_paper(transition_relu=False),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="dense_block_0 tutorial with a second linear layer",
+        keys=(r"dense_block_\d+\.bottle_neck_layer_\d+\.residual\.", r"(^|\.)linear_\w+\.weight"),
+        ask=("activation", "hidden_activation"),
+    ),
+    Family(
+        name="dense_block_0 tutorial",
+        keys=(r"dense_block_\d+\.bottle_neck_layer_\d+\.residual\.",),
+    ),
+    Family(
+        name="Dive into Deep Learning",
+        keys=(r"(^|\.)\d+\.net\.\d+\.\d+\.",),
+    ),
+    Family(
+        name="bottleneck_layer tutorial",
+        keys=(r"bottleneck_layer_\d+\.", r"downsample"),
+    ),
+    Family(
+        name="hysts",
+        keys=(r"(^|\.)stage\d+\.block\d+\.bn\d?\.", r"(^|\.)stage\d+\.transition\."),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="pytorchcv / imgclsmob",
+        keys=(r"stage\d+\.unit\d+\.conv\d?\.bn\.", r"stage\d+\.trans\d+\."),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="mmpretrain",
+        keys=(r"stages\.\d+\.block\.\d+\.norm1\.", r"transitions\.\d+\."),
+        outside=True,
+    ),
+    Family(
+        name="PaddleClas",
+        keys=(r"(^|\.)db_conv_\d+\.conv\d+_\d+\.", r"(^|\.)tr_conv\d+_blk\."),
+    ),
+    Family(
+        name="keras-applications",
+        keys=(r"conv\d_block\d+_\d_bn\.", r"pool\d_(bn|conv)\."),
+        facts=_like_the_paper(eps=1.001e-5),
+    ),
+    Family(
+        name="tf.keras DenseUnit tutorial",
+        keys=(r"dense_unit(_\d+)?\.bn\.", r"transition_layer"),
+        bare=True,
+        facts=Facts(concat="append", activation="relu", eps=1e-3, transition_pool="max", transition_relu=False,
+                    final_relu=False, hidden_activation="relu"),
+        narrow_stem=_BARE,
+    ),
+)  # fmt: skip
+
+
+def of(names: Iterable[str]) -> Family | None:
+    """Find the family that tensors' names belong to; the first row that fits."""
+    names = list(names)
+    for family in FAMILIES:
+        if all(any(re.search(key, name) for name in names) for key in family.keys) and not any(
+            re.search(key, name) for key in family.without for name in names
+        ):
+            return family
+    return None

@@ -1,0 +1,42 @@
+"""Networks that look like a DenseNet and are none: by which names they give themselves away, and why they are refused.
+
+Read only where a file is refused anyway: a name alone refuses nothing.
+"""
+
+import re
+from collections.abc import Iterable
+
+_REASONS = (
+    (
+        r"fake_quant|activation_post_process|_observer\b|_amax$",
+        "quantization-aware training (QAT): the float weights alone are another model than the one that was trained",
+    ),
+    (r"(^|\.)(scale|zero_point|_packed_params)\b", "an already quantized model"),
+    (r"_mask$|\._count$|\._stage$|\.index$", "CondenseNet's learned groups are not supported"),
+    (
+        r"(^|\.)mask$",
+        "X-DenseNet / masked convolutions are not supported: without its masks the answer is another",
+    ),
+    (
+        r"(^|[._])se(layer|_layer|_module|_block)?_?\w?\d*\w?\.|excitation|(^|\.)(sse|cse)\.",
+        "squeeze-and-excitation (SE-DenseNet) is not supported",
+    ),
+    (r"dense_stages\.|(^|\.)gamma$", "RDNet is not supported: layer norms and GELU in place of BN and ReLU"),
+    (r"downsample|shortcut", "not a DenseNet: downsample / no concatenation growth (looks like ResNet)"),
+    (r"layer\d+\.\d+\.conv\d", "not a DenseNet: no concatenation growth (looks like ResNet)"),
+    (r"inst_?norm|(^|\.)in\d*\.|IN\.", "instance norms (IBN-DenseNet) are not supported"),
+    (r"c1x1_[abc]|c1x1_w|c3x3_b", "not a DenseNet: dual paths (looks like DPN)"),
+    (r"branch\d", "two-way dense layers (PeleeNet) are not supported"),
+    (r"fc\d*_?[qkv]\b|attn|attention|qkv", "attention is not supported"),
+    (r"decoder|up_?conv|upsample|deconv", "a decoder: segmentation networks are not supported"),
+    (r"prelu|relu\.weight|act\d*\.weight", "learned activations (PReLU) are not supported"),
+)
+
+
+def reason(names: Iterable[str]) -> str:
+    """Say why a network with tensors of such names is refused; empty where nothing is known."""
+    names = list(names)
+    for pattern, why in _REASONS:
+        if any(re.search(pattern, name, re.IGNORECASE) for name in names):
+            return why
+    return ""

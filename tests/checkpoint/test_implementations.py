@@ -1,0 +1,53 @@
+"""Checkpoints of torchvision, timm and MONAI themselves: read, rebuilt, and equal to their own forward pass."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from deploy_kit import checkpoint
+from deploy_kit.checkpoint import Facts, Said
+
+ROOT = Path(__file__).parents[2]
+# Name → depth by the paper's count, and what its authors' file cannot say.
+NETWORKS = {
+    "torchvision_small": (18, Facts()),
+    "torchvision_121": (121, Facts()),
+    "torchvision_161": (161, Facts()),
+    "torchvision_169": (169, Facts()),
+    "torchvision_201": (201, Facts()),
+    "timm_121": (121, Facts()),
+    "timm_deep_densenet264d": (18, Facts()),
+    "timm_blur": (18, Facts(stem_pool="blur")),
+    "monai_1d": (16, Facts()),
+    "monai_2d": (16, Facts()),
+    "monai_3d": (16, Facts()),
+    "monai_121": (121, Facts()),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the implementations in a process of their own; that they are installed is part of the test."""
+    folder = tmp_path_factory.mktemp("implementations")
+    script = [sys.executable, "-W", "ignore", str(ROOT / "tests/checkpoint/implementations.py"), str(folder)]
+    ended = subprocess.run(script, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert ended.returncode == 0, (
+        f"`make test` installs them (tests/checkpoint/implementations.txt): {ended.stderr[-800:]}"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rebuilt_network_gives_the_implementations_own_logits(made: Path, name: str) -> None:
+    depth, facts = NETWORKS[name]
+    stored = torch.load(made / f"{name}.io", weights_only=True)
+
+    read = checkpoint.read(made / f"{name}.pth", Said(facts=facts))
+    logits = read.model(stored["input"])
+
+    assert read.spec.depth == depth
+    assert (logits - stored["logits"]).abs().max() <= 1e-5 * stored["logits"].abs().max()
