@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from deploy_kit import codec, engines, environment, passes, schemes
+from deploy_kit import codec, engines, environment, passes, schemes, targets
 from deploy_kit.devices import Connection
 from deploy_kit.errors import EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
@@ -120,9 +120,12 @@ def _scheme(name: str) -> Finding:
 
 def _remarks(here: Environment) -> tuple[str, ...]:
     remarks = []
-    if "avx2" in here.isa and not {"avx512_vnni", "avx_vnni"} & set(here.isa):
+    if targets.narrow_weights(here.isa):
+        remarks.append("this processor has no VNNI: int8 sums can saturate, so --int8 keeps weights within 7 bits here")
+    runtime = dict(here.versions).get("onnxruntime", "")
+    if targets.lacks_integer_maximum(runtime):
         remarks.append(
-            "this processor has no VNNI: int8 sums can saturate; quantize with the scheme option reduce_range"
+            f"onnxruntime {runtime} has no maximum of integers (1.24 has), so --int8 takes the slower depthwise form"
         )
     if here.governor and here.governor != "performance":
         remarks.append(f"the clock governor is '{here.governor}': latencies will wander")

@@ -1,6 +1,6 @@
 """What each target likes: exact rewrites by precision and the INT8 layout, read from `targets.yaml`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 
 import yaml
@@ -19,11 +19,19 @@ class Target:
 
     Attributes:
         int8: Layout of `quantize --int8`: scheme ``int8_<layout>``.
-        passes: Rewrites on top of the recipe's, by precision.
+        fp32: Rewrites on top of the recipe's, in float32.
+        fp16: In float16.
+        bf16: In bfloat16.
     """
 
     int8: str
-    passes: dict[Precision, tuple[str, ...]] = field(default_factory=dict)
+    fp32: tuple[str, ...] = ()
+    fp16: tuple[str, ...] = ()
+    bf16: tuple[str, ...] = ()
+
+    def passes(self, precision: Precision) -> tuple[str, ...]:
+        """Give the rewrites for one precision; INT8 layouts bring their own."""
+        return {"fp32": self.fp32, "fp16": self.fp16, "bf16": self.bf16, "int8": ()}[precision]
 
 
 def find(name: str) -> Target:

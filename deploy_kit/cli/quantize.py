@@ -132,7 +132,8 @@ def choose(
         fitted, remarks = _fitted(wish, isa, version_of("onnxruntime"))
         options |= fitted
     elif not named and precision != "int8":
-        options = {"passes": list(liked.passes.get(entry.precision, ()))} if liked.passes.get(entry.precision) else {}
+        wanted = liked.passes(entry.precision)
+        options = {"passes": list(wanted)} if wanted else {}
     for variant in recipe.quantize.variants:
         if variant.scheme == name and variant.options == options:
             return variant, remarks

@@ -63,9 +63,9 @@ def _parser_words(parser: Any) -> str:
 
 def _hint(words: str) -> str:
     if "zero point" in words.lower() or "shiftIsAllZeros" in words:
-        return "it takes symmetric int8 only: deploykit quantize --scheme int8_ort --symmetric"
+        return "it takes symmetric int8 only: deploykit quantize --int8 --target tensorrt"
     if "Int32" in words and "DequantizeLinear" in words:
-        return "it takes no quantized biases: deploykit quantize --scheme int8_ort --symmetric"
+        return "it takes no quantized biases: deploykit quantize --int8 --target tensorrt"
     return ""
 
 

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU. The engine is the ONNX file itself: its optimizer runs when the file is loaded."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -28,6 +29,7 @@ _COMPUTE = {
     "MatMul": "Gemm",
     "QLinearMatMul": "Gemm",
 }
+_INTEGER_MAXIMUM = re.compile(r"implementation for (Max|Min)\(")
 _DTYPES = {1: "fp32", 10: "fp16", 16: "bf16"}
 
 
@@ -77,11 +79,21 @@ def _load(path: Path, settings: Any) -> Any:
             f"{path}: not a whole ONNX file: {error}", hint="export it again; the file may be cut off"
         ) from error
     except own as error:
-        raise BuildError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+        raise BuildError(f"{path}: ONNX Runtime cannot load it: {error}", hint=_advice(str(error), runtime)) from error
     used = session.get_providers()
     if used[0] != "CPUExecutionProvider":
         raise BuildError(f"{path}: asked for CPUExecutionProvider, got {used[0]}")
     return session
+
+
+def _advice(error: str, runtime: Any) -> str:
+    """Say what to do about an operator that this version does not have."""
+    if "NOT_IMPLEMENTED" in error and _INTEGER_MAXIMUM.search(error):
+        return (
+            f"maxima of integers need onnxruntime 1.24, here is {runtime.__version__}: "
+            "update it, or quantize with --form depthwise"
+        )
+    return ""
 
 
 def build(onnx_file: Path, folder: Path, options: Options) -> None:

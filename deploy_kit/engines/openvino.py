@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from deploy_kit import graph, lint
 from deploy_kit.engines import Engine, Session
 from deploy_kit.errors import BuildError, RecipeError
 from deploy_kit.lazy import need
@@ -65,8 +66,17 @@ def _compile(path: Path, options: Options) -> Any:
 
 
 def build(onnx_file: Path, folder: Path, options: Options) -> None:
-    """Convert to IR without touching a weight (no silent fp16 compression), and compile it once."""
+    """Convert to IR without touching a weight (no silent fp16 compression), and compile it once.
+
+    Raises:
+        BuildError: OpenVINO refuses the graph, or is known to crash on it.
+    """
     openvino = need("openvino", by="engine 'openvino'")
+    faults = lint.quantized_norms(graph.load(onnx_file))
+    if faults:
+        raise BuildError(
+            f"{onnx_file}: {faults[0].code}: node '{faults[0].node}': {faults[0].text}", hint=faults[0].cure
+        )
     _, model = _read(onnx_file)
     path = folder / ENGINE.file_name
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -572,7 +572,7 @@ def interrupted(
     """Interrupt a stage in the middle of its write, and one in the middle of its measurements."""
     store = tmp_path_factory.mktemp("interrupted") / "store"
     if request.param == "quantize":
-        yield interrupt(line, store, "scheme int8_ort", "quantize", "--int8", "--symmetric")
+        yield interrupt(line, store, "scheme int8_tensorrt", "quantize", "--int8", "--layout", "tensorrt")
     else:
         yield interrupt(line, store, "in turns", "bench", "--rounds", "100000", "--warmup", "0.01")
 

@@ -151,7 +151,7 @@ def test_a_zero_point_is_refused_with_the_way_out(refusal: tuple[BuildError, Pat
 
     assert "zero point" in str(error)
     assert "symmetric int8 only" in error.hint
-    assert "quantize --scheme int8_ort --symmetric" in error.hint
+    assert "quantize --int8 --target tensorrt" in error.hint
 
 
 def test_the_words_of_the_parser_reach_the_user_whole(refusal: tuple[BuildError, Path], with_zero_point: Path) -> None:
@@ -178,14 +178,14 @@ def test_an_int32_bias_is_refused_by_its_node_and_with_the_way_out(
 
     assert any(f"node '{name}' (DequantizeLinear): " in str(caught.value) for name in names)
     assert "no quantized biases" in caught.value.hint
-    assert "quantize --scheme int8_ort --symmetric" in caught.value.hint
+    assert "quantize --int8 --target tensorrt" in caught.value.hint
 
 
 def test_the_demos_asymmetric_scheme_is_refused(line: "Line", tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="tensorrt_rtx's parser refuses it") as caught:
         plan(line, line.store.path(line.graph("int8")), tmp_path, compute_capabilities=["8.9"])
 
-    assert "--symmetric" in caught.value.hint
+    assert "--target tensorrt" in caught.value.hint
 
 
 def test_an_unknown_capability_is_named_with_the_known_ones(line: "Line", tmp_path: Path) -> None:
