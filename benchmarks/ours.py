@@ -1,30 +1,31 @@
 """Deploykit's candidates: one row a file and engine. To judge a new scheme or pass list, add a row here."""
 
 from benchmarks.candidates import Candidate, Ours
-from deploy_kit import recipe
+from deploy_kit import recipe, targets
 
-LEAN = recipe.load("default").simplify.passes
-_FIRST = ("fold_constants", "drop_identities", "drop_single_concats", "fold_batchnorm", "fold_batchnorm_into_next")
+PASSES = recipe.load("default").simplify.passes
 _LAST = ("merge_duplicates", "remove_unused")
-SWAPPED = (*_FIRST, "pool_before_conv", *_LAST)
-CHAINED = (*_FIRST, "pool_before_conv", "chain_concats", "relu_after_pool", *_LAST)
-MAXED = (*_FIRST, "pool_before_conv", "chain_concats", "relu_after_pool", "batchnorm_to_max", *_LAST)
+_MAXED = (*PASSES[: -len(_LAST)], *targets.find("openvino").fp32, *_LAST)
+_FIRST = tuple(name for name in PASSES if name not in ("pool_before_conv", "chain_concats"))
 
-_NNCF = Ours(passes=CHAINED, scheme="int8_nncf", options={"ranges": "minmax"})
+_INT8 = Ours(passes=PASSES, scheme="int8_portable")
+_DEPTHWISE = Ours(passes=PASSES, scheme="int8_portable", options={"form": "depthwise"})
 CANDIDATES = (
-    Candidate(name="lean@ort", file=Ours(passes=LEAN), engine="onnxruntime"),
-    Candidate(name="chained@ort", file=Ours(passes=CHAINED), engine="onnxruntime"),
-    Candidate(name="int8-ort@ort", file=Ours(passes=CHAINED, scheme="int8_ort"), engine="onnxruntime"),
-    Candidate(name="lean@ov", file=Ours(passes=LEAN), engine="openvino"),
-    Candidate(name="maxed@ov", file=Ours(passes=MAXED), engine="openvino"),
-    Candidate(
-        name="maxed-bf16@ov", file=Ours(passes=MAXED), engine="openvino", options={"inference_precision": "bf16"}
-    ),
-    Candidate(name="int8-ort@ov", file=Ours(passes=CHAINED, scheme="int8_ort"), engine="openvino"),
-    Candidate(name="int8-nncf@ov", file=_NNCF, engine="openvino"),
+    Candidate(name="fp32@ort", file=Ours(passes=PASSES), engine="onnxruntime"),
+    Candidate(name="int8@ort", file=_INT8, engine="onnxruntime"),
+    Candidate(name="int8-depthwise@ort", file=_DEPTHWISE, engine="onnxruntime"),
+    Candidate(name="fp32@ov", file=Ours(passes=_MAXED), engine="openvino"),
+    Candidate(name="bf16@ov", file=Ours(passes=_MAXED), engine="openvino", options={"inference_precision": "bf16"}),
+    Candidate(name="int8@ov", file=_INT8, engine="openvino"),
+    Candidate(name="int8-depthwise@ov", file=_DEPTHWISE, engine="openvino"),
 )
 
-REWRITES = {"lean": LEAN, "swapped": SWAPPED, "chained": CHAINED, "maxed": MAXED}
+REWRITES = {
+    "folded": _FIRST,
+    "+ pools first": (*_FIRST[: -len(_LAST)], "pool_before_conv", *_LAST),
+    "+ chained (default)": PASSES,
+    "+ maxima": _MAXED,
+}
 """Pass lists that are held against the stock export in float, by name."""
 
 

@@ -167,7 +167,7 @@ CANDIDATES = (
     _row("static-entropy@ort", "static-entropy", "onnxruntime"),
     _row("raw@ov", "raw", "openvino"),
     _row("slim@ov", "slim", "openvino"),
-    _row("bf16@ov", "raw", "openvino", inference_precision="bf16"),
+    _row("raw-bf16@ov", "raw", "openvino", inference_precision="bf16"),
     _row("nncf@ov", "nncf", "openvino"),
     _row("nncf-bf16@ov", "nncf", "openvino", inference_precision="bf16"),
     _row("nncf-mixed@ov", "nncf-mixed", "openvino"),

@@ -71,9 +71,9 @@ def test_rewrites_name_passes_that_exist() -> None:
 
 
 def test_naming_one_candidate_brings_its_baselines() -> None:
-    asked = modes.Asked(only=("int8-ort@ov",), plan=modes.Plan())
+    asked = modes.Asked(only=("int8@ov",), plan=modes.Plan())
 
-    assert [candidate.name for candidate in asked.candidates()] == ["raw@ov", "nncf@ov", "int8-ort@ov"]
+    assert [candidate.name for candidate in asked.candidates()] == ["raw@ov", "nncf@ov", "int8@ov"]
 
 
 def test_each_int8_file_of_ours_is_listed_once() -> None:
