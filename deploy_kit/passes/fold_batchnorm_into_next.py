@@ -17,7 +17,7 @@ from deploy_kit.passes import Outcome, Pass, _edit
 def apply(model: ir.Model) -> Outcome:
     """Fold where one linear node alone reads the BN and all parameters are constants."""
     fired, refused = 0, Counter[str]()
-    for norm in tuple(model.graph):
+    for norm in reversed(tuple(model.graph)):  # of several in a row, the last one first
         if norm.op_type != "BatchNormalization":
             continue
         reason = _refusal(norm)
