@@ -167,8 +167,13 @@ def test_thresholds_themselves_and_both_zeros_are_met() -> None:
 
 
 def test_rewritten_graph_computes_what_torch_does() -> None:
-    x, parts = drawn(2, 8, 5, 5), {name: torch.from_numpy(array.astype(np.float32)) for name, array in weights().items()}
-    normed = torch.nn.functional.batch_norm(torch.from_numpy(x), parts["m"], parts["v"], parts["g"], parts["b"], eps=EPS)
+    x, parts = (
+        drawn(2, 8, 5, 5),
+        {name: torch.from_numpy(array.astype(np.float32)) for name, array in weights().items()},
+    )
+    normed = torch.nn.functional.batch_norm(
+        torch.from_numpy(x), parts["m"], parts["v"], parts["g"], parts["b"], eps=EPS
+    )
     wanted = torch.nn.functional.conv2d(torch.relu(normed), parts["w"], parts["c"])
     model = parse("y = Conv(r, w, c)")
 
@@ -277,8 +282,10 @@ REFUSED = {
     "another reader behind the pool": (f"{HEAD} p = AveragePool<kernel_shape=[2,2]>(r) y = Neg(p)",
                                        "Neg reads its ReLU, not a convolution"),
     "groups": (f"{HEAD} y = Conv<group=2>(r, w2)", "the convolution behind it has groups or computed weights"),
-    "computed weights": (f"{HEAD} h = Abs(w) y = Conv(r, h)", "the convolution behind it has groups or computed weights"),
-    "computed bias": (f"{HEAD} h = Abs(c6) y = Conv(r, w, h)", "the convolution behind it has groups or computed weights"),
+    "computed weights": (f"{HEAD} h = Abs(w) y = Conv(r, h)",
+                         "the convolution behind it has groups or computed weights"),
+    "computed bias": (f"{HEAD} h = Abs(c6) y = Conv(r, w, h)",
+                      "the convolution behind it has groups or computed weights"),
     "padding": (f"{HEAD} y = Conv<pads=[1,1,1,1]>(r, w)", "the convolution behind it pads"),
     "automatic padding": (f'{HEAD} y = Conv<auto_pad="SAME_UPPER">(r, w3)', "the convolution behind it pads"),
     "one of two pads": (f"{HEAD} p = Conv(r, w) q = Conv<pads=[1,1,1,1]>(r, w3) y = Add(p, q)",

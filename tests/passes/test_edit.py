@@ -171,6 +171,6 @@ def test_array_of_a_constant_is_exact_in_float64() -> None:
 
 
 def test_constant_is_there_and_known() -> None:
-    add = node("g (float[2] x) => (float[2] y) { y = Clip(x, \"\", w) }", w=np.array(1.0))
+    add = node('g (float[2] x) => (float[2] y) { y = Clip(x, "", w) }', w=np.array(1.0))
 
     assert [_edit.constant(value) for value in add.inputs] == [False, False, True]

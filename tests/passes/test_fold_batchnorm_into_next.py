@@ -84,9 +84,7 @@ GEMMS = {
 
 
 @pytest.mark.parametrize(("body", "kernel", "bias"), GEMMS.values(), ids=GEMMS)
-def test_folded_gemm_computes_what_both_did(
-    body: str, kernel: tuple[int, ...], bias: tuple[int, ...] | None
-) -> None:
+def test_folded_gemm_computes_what_both_did(body: str, kernel: tuple[int, ...], bias: tuple[int, ...] | None) -> None:
     parts = weights(w=np.random.default_rng(23).standard_normal(kernel))
     parts["c"] = np.random.default_rng(24).standard_normal(bias or ())
     used = {name: array for name, array in parts.items() if name != "c" or bias is not None}
@@ -132,8 +130,13 @@ def test_folded_weights_are_those_of_the_equation_but_for_one_rounding() -> None
 
 
 def test_folded_graph_computes_what_torch_does() -> None:
-    x, parts = drawn(2, 4, 5, 5), {name: torch.from_numpy(array.astype(np.float32)) for name, array in weights().items()}
-    normed = torch.nn.functional.batch_norm(torch.from_numpy(x), parts["m"], parts["v"], parts["g"], parts["b"], eps=EPS)
+    x, parts = (
+        drawn(2, 4, 5, 5),
+        {name: torch.from_numpy(array.astype(np.float32)) for name, array in weights().items()},
+    )
+    normed = torch.nn.functional.batch_norm(
+        torch.from_numpy(x), parts["m"], parts["v"], parts["g"], parts["b"], eps=EPS
+    )
     wanted = torch.nn.functional.conv2d(normed, parts["w"], parts["c"])
     model = parse(BIASED)
 

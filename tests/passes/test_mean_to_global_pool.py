@@ -39,7 +39,9 @@ def test_mean_over_the_pixels_is_a_global_pool(opset: int, axes: str, attributes
 
 @pytest.mark.parametrize("opset", [17, 18])
 @pytest.mark.parametrize(
-    ("shape", "axes", "out"), [("[2,3,7]", "2", "[A,B,C]"), ("[2,3,2,3,4]", "2, 3, 4", "[A,B,C,D,E]")], ids=["1-D", "3-D"]
+    ("shape", "axes", "out"),
+    [("[2,3,7]", "2", "[A,B,C]"), ("[2,3,2,3,4]", "2, 3, 4", "[A,B,C,D,E]")],
+    ids=["1-D", "3-D"],
 )
 def test_other_ranks_are_rewritten(shape: str, axes: str, out: str, opset: int) -> None:
     model = parse(axes, opset=opset, shape=shape, out=out)

@@ -1,4 +1,4 @@
-"""Tests of the pass `pool_before_conv`: its equation in float64 and in torch, what it saves, each reason not to swap."""
+"""Tests of the pass `pool_before_conv`: its equation in float64, what it saves, each reason not to swap."""
 
 import numpy as np
 import onnx
