@@ -83,14 +83,16 @@ def _rewrite(model: ir.Model, match: _Match) -> None:
     slope, offset = _edit.affine(norm)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         threshold = -offset / slope
-    dtype = source.dtype or ir.DataType.FLOAT
+    weight = match.convs[0].inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    dtype, rank = weight.const_value.dtype, len(weight.const_value.shape)
     half = dtype == ir.DataType.FLOAT16
     flat = ~(np.abs(threshold) < (_LARGEST_HALF if half else _LARGEST))
     slope, threshold = np.where(flat, 0.0, slope), np.where(flat, 0.0, threshold)
     for conv in match.convs:
         _absorb(model, conv, slope, np.where(flat, np.maximum(offset, 0.0), -slope * threshold))
-    rank, clipped = _edit.array(match.convs[0].inputs[1]).ndim, source
-    never = _LARGEST_HALF if half else NEVER
+    clipped, never = source, _LARGEST_HALF if half else NEVER
     for operator, wanted, unbounded in (("Max", slope > 0, -never), ("Min", slope < 0, never)):
         if wanted.any():
             limits = np.where(wanted, threshold, unbounded).reshape(1, -1, *[1] * (rank - 2))

@@ -118,6 +118,12 @@ def _widened(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
+def inferred(model: ir.Model) -> ir.Model:
+    """Give the graph with the shapes and types that follow strictly from its inputs."""
+    proto = onnx.shape_inference.infer_shapes(ir.serde.serialize_model(model), check_type=True, strict_mode=True)
+    return ir.serde.deserialize_model(proto)
+
+
 def constants(model: ir.Model) -> dict[str, np.ndarray]:
     """Copy the initializers, to compare them later."""
     return {name: value.const_value.numpy().copy() for name, value in model.graph.initializers.items()}

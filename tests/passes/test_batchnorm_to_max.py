@@ -236,6 +236,22 @@ def test_open_batch_and_pixels_stay_open(batch: int, pixels: int) -> None:
     assert (done.outcome.fired, done.difference <= BOUND) == (1, True)
 
 
+@pytest.mark.parametrize("shape", ["[2,8,9]", "[1,8,3,4,5]"], ids=["1-D", "3-D"])
+def test_type_and_rank_are_known_from_the_kernel_where_the_graph_records_neither(shape: str) -> None:
+    axes = ",".join("NCHWD"[: len(dims_of(shape))])
+    text = f"g (float{shape} z) => (float[{axes}] y) {{ x = Tanh(z) {HEAD} y = Conv(r, w, c) }}"
+    model = rewriting.typed(text, np.float16, **weights(len(dims_of(shape))))
+    for value in (node.outputs[0] for node in tuple(model.graph)[:-1]):
+        value.shape = value.type = None
+
+    batchnorm_to_max.apply(model)
+
+    again = rewriting.inferred(tiny_graphs.reread(model))
+    assert tiny_graphs.operators(again) == ["Tanh", "Max", "Min", "Conv"]
+    assert list(again.graph[1].outputs[0].shape) == dims_of(shape)
+    assert again.graph[1].outputs[0].dtype == ir.DataType.FLOAT16
+
+
 def test_double_graph_is_rewritten_to_its_own_precision() -> None:
     text = f"g (float[2,8,5,5] x) => (float[2,6,5,5] y) {{ {HEAD} y = Conv(r, w, c) }}"
 

@@ -114,7 +114,7 @@ def from_torchscript(opset: int, **options: object) -> ir.Model:
         warnings.simplefilter("ignore", DeprecationWarning)
         names = {"input_names": ["input"], "output_names": ["logits"]}
         torch.onnx.export(densenet(), (X,), file, dynamo=False, opset_version=opset, **names, **options)
-    return inferred(onnx.load_from_string(file.getvalue()))
+    return rewriting.inferred(ir.serde.deserialize_model(onnx.load_from_string(file.getvalue())))
 
 
 def from_dynamo(opset: int, **options: bool) -> ir.Model:
@@ -122,11 +122,7 @@ def from_dynamo(opset: int, **options: bool) -> ir.Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(densenet(), (X,), dynamo=True, opset_version=opset, verbose=False, **options)
-    return inferred(program.model_proto)
-
-
-def inferred(proto: onnx.ModelProto) -> ir.Model:
-    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    return rewriting.inferred(program.model)
 
 
 def keras(opset: int, normalize: Callable[["Net", str, int], str]) -> ir.Model:
