@@ -18,15 +18,21 @@ def constant(value: ir.Value | None) -> bool:
 
 def initializer(model: ir.Model, name: str, values: np.ndarray, dtype: ir.DataType) -> ir.Value:
     """Register a constant under `name`, or under the next free name like it."""
+    free = free_name(model, name)
+    tensor = ir.Tensor(values.astype(dtype.numpy()), dtype=dtype, name=free)
+    value = ir.Value(name=free, const_value=tensor, type=ir.TensorType(dtype), shape=ir.Shape(values.shape))
+    model.graph.register_initializer(value)
+    return value
+
+
+def free_name(model: ir.Model, name: str) -> str:
+    """Give `name`, or the next one like it that no value of the graph has."""
     taken = {value.name for node in model.graph for value in node.outputs}
     taken |= {value.name for value in model.graph.inputs} | set(model.graph.initializers)
     free, number = name, 1
     while free in taken:
         free, number = f"{name}.{number}", number + 1
-    tensor = ir.Tensor(values.astype(dtype.numpy()), dtype=dtype, name=free)
-    value = ir.Value(name=free, const_value=tensor, type=ir.TensorType(dtype), shape=ir.Shape(values.shape))
-    model.graph.register_initializer(value)
-    return value
+    return free
 
 
 def alone(value: ir.Value) -> bool:

@@ -66,8 +66,8 @@ def _match(norm: ir.Node) -> tuple[_Match | None, str]:
     if value.is_graph_output():
         return None, f"its {last.op_type} makes an output of the graph"
     convs = []
-    for reader, index in value.uses():
-        if reader.op_type != "Conv" or index != 0:
+    for reader, _ in value.uses():
+        if reader.op_type != "Conv":
             return None, f"{reader.op_type} reads its ReLU, not a convolution"
         if not all(map(_edit.constant, filter(None, reader.inputs[1:]))) or reader.attributes.get_int("group", 1) != 1:
             return None, "the convolution behind it has groups or computed weights"
@@ -99,7 +99,7 @@ def _rewrite(model: ir.Model, match: _Match) -> None:
             bound = _edit.initializer(model, f"{norm.outputs[0].name}.{operator.lower()}", limits, dtype)
             node = ir.node(operator, [clipped, bound], name=f"{norm.name or norm.outputs[0].name}.{operator.lower()}")
             clipped = node.outputs[0]
-            clipped.name, clipped.shape = f"{bound.name}.out", source.shape
+            clipped.name, clipped.shape = _edit.free_name(model, f"{bound.name}.out"), source.shape
             clipped.type = ir.TensorType(dtype)
             model.graph.insert_before(match.relu, node)
     match.relu.outputs[0].replace_all_uses_with(clipped)

@@ -215,6 +215,16 @@ def test_weights_that_others_read_stay_as_they_are() -> None:
     assert all(np.array_equal(array, after[name]) for name, array in before.items())
 
 
+def test_names_that_the_graph_has_already_are_no_hindrance() -> None:
+    text = '"n.max" = Neg(x) "n.max.out" = Abs("n.max") "y.bias" = Conv("n.max.out", w) z = Conv(r, w, c) '
+    model = parse(text + 'y = Add(z, "y.bias")')
+
+    done = rewriting.rewrite(batchnorm_to_max, model, drawn(2, 8, 5, 5))
+
+    assert done.outcome.fired == 1
+    assert done.difference <= BOUND
+
+
 def test_source_that_others_read_or_that_is_an_output_stays_as_it_is() -> None:
     text = (
         f"g (float[2,8,5,5] z) => (float[2,8,5,5] t, float[2,6,5,5] y, float[2,8,5,5] x) "
@@ -302,6 +312,7 @@ REFUSED = {
                          "the convolution behind it has groups or computed weights"),
     "computed bias": (f"{HEAD} h = Abs(c6) y = Conv(r, w, h)",
                       "the convolution behind it has groups or computed weights"),
+    "it is the kernel": (f"{HEAD} y = Conv(k, r)", "the convolution behind it has groups or computed weights"),
     "padding": (f"{HEAD} y = Conv<pads=[1,1,1,1]>(r, w)", "the convolution behind it pads"),
     "automatic padding": (f'{HEAD} y = Conv<auto_pad="SAME_UPPER">(r, w3)', "the convolution behind it pads"),
     "one of two pads": (f"{HEAD} p = Conv(r, w) q = Conv<pads=[1,1,1,1]>(r, w3) y = Add(p, q)",
@@ -314,7 +325,7 @@ REFUSED = {
 def test_refusal_gives_its_reason_and_leaves_the_graph(body: str, reason: str) -> None:
     generator = np.random.default_rng(13)
     drawn_too = {name: generator.standard_normal(shape) for name, shape in
-                 (("w2", (6, 4, 1, 1)), ("w3", (6, 8, 3, 3)), ("c6", (6,)))}  # fmt: skip
+                 (("w2", (6, 4, 1, 1)), ("w3", (6, 8, 3, 3)), ("c6", (6,)), ("k", (1, 8, 5, 5)))}  # fmt: skip
     used = {k: v for k, v in (weights() | drawn_too).items() if k != "c"}
     text = f"g (float[2,8,5,5] x) => (float[N,C,H,W] y) {{ {body} }}"
     model = tiny_graphs.parse(text, **used)

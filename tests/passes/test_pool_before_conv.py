@@ -268,6 +268,16 @@ def test_dilated_pool_that_may_read_padding_alone_stays_behind_a_bias() -> None:
     assert (outcome.fired, outcome.refused) == (0, ((reason, 1),))
 
 
+@pytest.mark.parametrize("kernel", [(1, 3), (3, 1)])
+def test_kernel_of_several_pixels_on_one_axis_stays(kernel: tuple[int, int]) -> None:
+    body = "c = Conv(x, w) y = AveragePool<kernel_shape=[2,2], strides=[2,2]>(c)"
+    model = tiny_graphs.parse(f"g (float[1,4,6,6] x) => (float[N,C,H,W] y) {{ {body} }}", w=drawn(6, 4, *kernel))
+
+    done = rewriting.rewrite(pool_before_conv, model, drawn(1, 4, 6, 6))
+
+    assert (done.outcome.fired, done.outcome.refused) == (0, (("the convolution is not 1×1", 1),))
+
+
 @pytest.mark.parametrize("body", ["y = MaxPool<kernel_shape=[2,2]>(c)", "r = Relu(c) y = GlobalAveragePool(r)"])
 def test_what_does_not_commute_is_not_looked_at(body: str) -> None:
     model = parse(f"c = Conv(x, w, b) {body}")
