@@ -18,18 +18,48 @@ def constant(value: ir.Value | None) -> bool:
 
 def initializer(model: ir.Model, name: str, values: np.ndarray, dtype: ir.DataType) -> ir.Value:
     """Register a constant under `name`, or under the next free name like it."""
-    taken, number = name, 1
-    while taken in model.graph.initializers:
-        taken, number = f"{name}.{number}", number + 1
-    tensor = ir.Tensor(values.astype(dtype.numpy()), dtype=dtype, name=taken)
-    value = ir.Value(name=taken, const_value=tensor, type=ir.TensorType(dtype), shape=ir.Shape(values.shape))
+    free = free_name(model, name)
+    tensor = ir.Tensor(values.astype(dtype.numpy()), dtype=dtype, name=free)
+    value = ir.Value(name=free, const_value=tensor, type=ir.TensorType(dtype), shape=ir.Shape(values.shape))
     model.graph.register_initializer(value)
     return value
+
+
+def free_name(model: ir.Model, name: str) -> str:
+    """Give `name`, or the next one like it that no value of the graph has."""
+    taken = {value.name for node in model.graph for value in node.outputs}
+    taken |= {value.name for value in model.graph.inputs} | set(model.graph.initializers)
+    free, number = name, 1
+    while free in taken:
+        free, number = f"{name}.{number}", number + 1
+    return free
 
 
 def alone(value: ir.Value) -> bool:
     """Whether one node reads the value, once, and nothing else."""
     return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def pads(node: ir.Node) -> bool:
+    """Whether a convolution or a pool reads beyond its input."""
+    automatic = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    return automatic or any(node.attributes.get_ints("pads", ()))
+
+
+def misses(pool: ir.Node) -> bool:
+    """Whether a window of the pool may hold padding alone: a dilated one steps over a small input."""
+    return pads(pool) and any(step != 1 for step in pool.attributes.get_ints("dilations", ()))
+
+
+def averages_padding(pool: ir.Node) -> bool:
+    """Whether the weights with which an average pool reads pixels may sum to less than one."""
+    counted = bool(pool.attributes.get_int("count_include_pad", 0))
+    return misses(pool) or (counted and (pads(pool) or bool(pool.attributes.get_int("ceil_mode", 0))))
+
+
+def trains(norm: ir.Node) -> bool:
+    """Whether a BN computes its statistics itself; before operator set 14 its further outputs say so."""
+    return bool(norm.attributes.get_int("training_mode", 0)) or len(norm.outputs) > 1
 
 
 def affine(norm: ir.Node) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from deploy_kit.passes import Outcome, Pass, _edit
 
 _LARGEST = 1e30  # a threshold beyond it is never reached: the channel is constant
 NEVER = 3e38  # bounds nothing; infinities upset some runtimes
+_LARGEST_HALF = 65504.0  # stands for both in a float16 graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,39 +49,32 @@ def apply(model: ir.Model) -> Outcome:
 
 def _match(norm: ir.Node) -> tuple[_Match | None, str]:
     """Find the pattern around a BN, or the reason why it does not hold."""
-    if not all(map(_edit.constant, norm.inputs[1:5])) or norm.attributes.get_int("training_mode"):
+    if not all(map(_edit.constant, norm.inputs[1:5])):
         return None, "a parameter is not a constant"
+    if _edit.trains(norm):
+        return None, "it is in training mode"
     if not _edit.alone(norm.outputs[0]):
-        return None, "it feeds several readers"
+        return None, "it does not feed one node alone"
     (relu, _), *_ = norm.outputs[0].uses()
     if relu.op_type != "Relu":
         return None, f"{relu.op_type} follows it, not a ReLU"
-    value = relu.outputs[0]
+    last, value = relu, relu.outputs[0]
     if _edit.alone(value):
         (pool, _), *_ = value.uses()
-        if pool.op_type == "AveragePool" and not _counts_padding(pool):
-            value = pool.outputs[0]
-    if value.is_graph_output() or relu.outputs[0].is_graph_output():
-        return None, "its ReLU makes an output of the graph"
+        if pool.op_type == "AveragePool" and not _edit.averages_padding(pool):
+            last, value = pool, pool.outputs[0]
+    if value.is_graph_output():
+        return None, f"its {last.op_type} makes an output of the graph"
     convs = []
-    for reader, index in value.uses():
-        if reader.op_type != "Conv" or index != 0:
+    for reader, _ in value.uses():
+        if reader.op_type != "Conv":
             return None, f"{reader.op_type} reads its ReLU, not a convolution"
         if not all(map(_edit.constant, filter(None, reader.inputs[1:]))) or reader.attributes.get_int("group", 1) != 1:
             return None, "the convolution behind it has groups or computed weights"
-        if (
-            any(reader.attributes.get_ints("pads", ()))
-            or reader.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
-        ):
+        if _edit.pads(reader):
             return None, "the convolution behind it pads"
         convs.append(reader)
     return (_Match(norm=norm, relu=relu, convs=tuple(convs)), "") if convs else (None, "nothing reads it")
-
-
-def _counts_padding(pool: ir.Node) -> bool:
-    moves = pool.attributes
-    pads = any(moves.get_ints("pads", ())) or moves.get_string("auto_pad", "NOTSET") != "NOTSET"
-    return bool(moves.get_int("count_include_pad", 0)) and (pads or bool(moves.get_int("ceil_mode", 0)))
 
 
 def _rewrite(model: ir.Model, match: _Match) -> None:
@@ -89,20 +83,23 @@ def _rewrite(model: ir.Model, match: _Match) -> None:
     slope, offset = _edit.affine(norm)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         threshold = -offset / slope
-    flat = ~(np.abs(threshold) < _LARGEST)
+    weight = match.convs[0].inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    dtype, rank = weight.const_value.dtype, len(weight.const_value.shape)
+    half = dtype == ir.DataType.FLOAT16
+    flat = ~(np.abs(threshold) < (_LARGEST_HALF if half else _LARGEST))
     slope, threshold = np.where(flat, 0.0, slope), np.where(flat, 0.0, threshold)
     for conv in match.convs:
         _absorb(model, conv, slope, np.where(flat, np.maximum(offset, 0.0), -slope * threshold))
-    rank = len(source.shape) if source.shape is not None else 4
-    dtype = source.dtype or ir.DataType.FLOAT
-    clipped = source
-    for operator, wanted, never in (("Max", slope > 0, -NEVER), ("Min", slope < 0, NEVER)):
+    clipped, never = source, _LARGEST_HALF if half else NEVER
+    for operator, wanted, unbounded in (("Max", slope > 0, -never), ("Min", slope < 0, never)):
         if wanted.any():
-            limits = np.where(wanted, threshold, never).reshape(1, -1, *[1] * (rank - 2))
+            limits = np.where(wanted, threshold, unbounded).reshape(1, -1, *[1] * (rank - 2))
             bound = _edit.initializer(model, f"{norm.outputs[0].name}.{operator.lower()}", limits, dtype)
             node = ir.node(operator, [clipped, bound], name=f"{norm.name or norm.outputs[0].name}.{operator.lower()}")
             clipped = node.outputs[0]
-            clipped.name, clipped.shape = f"{bound.name}.out", source.shape
+            clipped.name, clipped.shape = _edit.free_name(model, f"{bound.name}.out"), source.shape
             clipped.type = ir.TensorType(dtype)
             model.graph.insert_before(match.relu, node)
     match.relu.outputs[0].replace_all_uses_with(clipped)

@@ -15,21 +15,21 @@ _Parts = tuple[ir.Value, ...]
 
 def apply(model: ir.Model) -> Outcome:
     """Replace the longest beginning, or ending, of each concatenation that an earlier one has made."""
-    made, parts_of, fired = dict[tuple[int, _Parts], ir.Value](), dict[ir.Value, _Parts](), 0
+    made, parts_of, fired = dict[tuple[int, _Parts], ir.Value](), dict[tuple[int, ir.Value], _Parts](), 0
     for node in model.graph:
         if node.op_type != "Concat" or any(value is None for value in node.inputs):
             continue
         axis = node.attributes.get_int("axis", 1)
         parts = tuple(value for value in node.inputs if value is not None)
-        shorter = _shortened(parts, axis, made)
-        if shorter is not None:
+        flat = tuple(leaf for value in parts for leaf in parts_of.get((axis, value), (value,)))
+        while (shorter := _shortened(parts, axis, made)) is not None:
+            parts = shorter
             node.resize_inputs(len(shorter))
             for index, value in enumerate(shorter):
                 node.replace_input_with(index, value)
             fired += 1
-        flat = tuple(leaf for value in parts for leaf in parts_of.get(value, (value,)))
         made.setdefault((axis, flat), node.outputs[0])
-        parts_of[node.outputs[0]] = flat
+        parts_of[axis, node.outputs[0]] = flat
     return Outcome(fired=fired)
 
 

@@ -39,7 +39,7 @@ def _refusal(norm: ir.Node) -> str:
     assert source is not None
     if len(source.uses()) != 1 or source.is_graph_output():
         return "the convolution feeds others too"
-    if norm.attributes.get_int("training_mode"):
+    if _edit.trains(norm):
         return "it is in training mode"
     constants = [*norm.inputs[1:5], conv.inputs[1], *filter(None, conv.inputs[2:])]
     if any(value is None or value.const_value is None for value in constants):

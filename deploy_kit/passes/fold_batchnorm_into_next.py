@@ -17,7 +17,7 @@ from deploy_kit.passes import Outcome, Pass, _edit
 def apply(model: ir.Model) -> Outcome:
     """Fold where one linear node alone reads the BN and all parameters are constants."""
     fired, refused = 0, Counter[str]()
-    for norm in tuple(model.graph):
+    for norm in reversed(tuple(model.graph)):  # of several in a row, the last one first
         if norm.op_type != "BatchNormalization":
             continue
         reason = _refusal(norm)
@@ -32,11 +32,11 @@ def apply(model: ir.Model) -> Outcome:
 def _refusal(norm: ir.Node) -> str:
     """Say why a BN cannot fold; empty if it can."""
     if not _edit.alone(norm.outputs[0]):
-        return "it feeds several readers"
+        return "it does not feed one node alone"
     (reader, index), *_ = norm.outputs[0].uses()
     if reader.op_type not in ("Conv", "Gemm") or index != 0:
         return f"{reader.op_type} follows it, not a convolution"
-    if norm.attributes.get_int("training_mode"):
+    if _edit.trains(norm):
         return "it is in training mode"
     if not all(map(_edit.constant, [*norm.inputs[1:5], reader.inputs[1], *filter(None, reader.inputs[2:])])):
         return "a parameter is not a constant"
@@ -50,8 +50,7 @@ def _unfit(norm: ir.Node, reader: ir.Node) -> str:
         return "" if plain and moves.get_float("beta", 1.0) == 1.0 else "the Gemm scales or transposes its input"
     if moves.get_int("group", 1) != 1:
         return "the convolution has groups"
-    padded = any(moves.get_ints("pads", ())) or moves.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    return "the convolution pads" if padded and _edit.affine(norm)[1].any() else ""
+    return "the convolution pads" if _edit.pads(reader) and _edit.affine(norm)[1].any() else ""
 
 
 def _fold(model: ir.Model, norm: ir.Node) -> None:

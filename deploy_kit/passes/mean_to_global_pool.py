@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from deploy_kit.passes import Outcome, Pass, _edit
 
+_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)  # bfloat16 only from operator set 22 on
+
 
 def apply(model: ir.Model) -> Outcome:
     """Rewrite where the axes are constant, are all but the first two, and stay in the shape."""
@@ -21,6 +23,8 @@ def apply(model: ir.Model) -> Outcome:
             refused["it does not average over the pixels alone"] += 1
         elif not node.attributes.get_int("keepdims", 1):
             refused["it drops the axes"] += 1
+        elif node.inputs[0].dtype not in _TYPES:
+            refused["the pool does not take its type"] += 1
         else:
             _rewrite(model, node)
             fired += 1

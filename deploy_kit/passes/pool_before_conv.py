@@ -19,17 +19,21 @@ def apply(model: ir.Model) -> Outcome:
     """Swap every average pool with the 1×1 convolution that alone feeds it."""
     fired, refused = 0, Counter[str]()
     for pool in tuple(model.graph):
-        source = pool.inputs[0] if pool.op_type in _POOLS else None
-        conv = source.producer() if source is not None else None
-        if conv is None or conv.op_type != "Conv":
-            continue
-        reason = _refusal(conv, pool)
-        if reason:
-            refused[reason] += 1
-            continue
-        _edit.swap(model, conv, pool, _pooled_shape(conv, pool))
-        fired += 1
+        while (conv := _feeding(pool)) is not None:
+            reason = _refusal(conv, pool)
+            if reason:
+                refused[reason] += 1
+                break
+            _edit.swap(model, conv, pool, _pooled_shape(conv, pool))
+            fired += 1
     return Outcome(fired=fired, refused=tuple(sorted(refused.items())))
+
+
+def _feeding(pool: ir.Node) -> ir.Node | None:
+    """Give the convolution that feeds an average pool, if both are what they must be."""
+    source = pool.inputs[0] if pool.op_type in _POOLS else None
+    conv = source.producer() if source is not None else None
+    return conv if conv is not None and conv.op_type == "Conv" else None
 
 
 def _refusal(conv: ir.Node, pool: ir.Node) -> str:
@@ -38,21 +42,15 @@ def _refusal(conv: ir.Node, pool: ir.Node) -> str:
     kernel = weight.shape if weight is not None else None
     if kernel is None or any(side != 1 for side in tuple(kernel)[2:]):
         return "the convolution is not 1×1"
-    padded = any(moves.get_ints("pads", ())) or moves.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    if padded or any(step != 1 for step in moves.get_ints("strides", ())):
+    if _edit.pads(conv) or any(step != 1 for step in moves.get_ints("strides", ())):
         return "the convolution pads or strides"
     if not _edit.alone(conv.outputs[0]):
         return "the convolution feeds others too"
-    biased = len(conv.inputs) > 2 and conv.inputs[2] is not None
-    if biased and pool.attributes.get_int("count_include_pad") and _pads(pool):
+    if _edit.pads(pool) and not any(step != 1 for step in pool.attributes.get_ints("strides", ())):
+        return "the pool leaves as many pixels"
+    if len(conv.inputs) > 2 and conv.inputs[2] is not None and _edit.averages_padding(pool):
         return "the pool averages padding in, and the bias would be scaled with it"
     return ""
-
-
-def _pads(pool: ir.Node) -> bool:
-    moves = pool.attributes
-    automatic = moves.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    return automatic or any(moves.get_ints("pads", ())) or bool(moves.get_int("ceil_mode", 0))
 
 
 def _pooled_shape(conv: ir.Node, pool: ir.Node) -> ir.Shape | None:

@@ -163,6 +163,13 @@ def test_refusal_gives_its_reason_and_leaves_the_graph(text: str, reason: str) -
     assert tiny_graphs.operators(model) == before
 
 
+def test_training_is_known_by_further_outputs_before_operator_set_14() -> None:
+    text = PLAIN.replace(f"n = {NORM}", "n, i, j, k, l = BatchNormalization")
+    model = tiny_graphs.parse(text, 13, **{name: array for name, array in drawn().items() if name != "d"})
+
+    assert fold_batchnorm.apply(model).refused == (("it is in training mode", 1),)
+
+
 def test_same_reasons_are_counted_together() -> None:
     model = parse(
         f"""g (float[1,4,5,5] x) => (float[1,4,5,5] y) {{
