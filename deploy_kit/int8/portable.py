@@ -225,7 +225,7 @@ def _norm(writer: _Writer, node: ir.Node) -> None:
 
 def _average(writer: _Writer, node: ir.Node) -> None:
     """Write an average pool as a depthwise convolution on the same grid: ONNX Runtime's integer pool is 18× slower."""
-    source, moves = node.inputs[0], node.attributes
+    source, name, moves = node.inputs[0], f"{node.outputs[0].name}", node.attributes
     assert source is not None
     plain = not any(moves.get_ints("pads", ())) and moves.get_string("auto_pad", "NOTSET") == "NOTSET"
     kernel, channels = moves.get_ints("kernel_shape", ()), source.shape[1] if source.shape is not None else None
@@ -236,9 +236,11 @@ def _average(writer: _Writer, node: ir.Node) -> None:
     weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
     moving = {key: list(moves.get_ints(key, [1] * len(kernel))) for key in ("strides", "dilations")}
     attributes = {"group": channels, "kernel_shape": list(kernel), **moving}
-    _weighted(writer, node, "Conv", weight, np.zeros(channels), attributes)
-    read = writer.plan.moments(source)
-    writer.plan.known[node.outputs[0]] = dataclasses.replace(read, error=np.zeros_like(read.error))  # now in the bias
+    # No correction here: its own grid could not hold one for a bound beyond it. The convolution behind corrects.
+    scale = writer.plan.grids[source].scale
+    whole = weights(weight, np.zeros(channels), scale, bits=writer.plan.bits)
+    inputs = [writer.real(source), *writer.weight(name, whole, scale)]
+    _finish(writer, node, writer.node("Conv", inputs, f"{name}.real", **attributes))
 
 
 def _move(writer: _Writer, node: ir.Node) -> None:
