@@ -37,7 +37,8 @@ class Equalized:
 
     Attributes:
         group: The group.
-        reach: (channels,) half the range of each source's channels before, concatenated in graph order.
+        reach: (channels,) half the range of each source's channels before, concatenated in graph order; without those
+            of the input.
         refused: Why it was left as it is; empty if it was scaled.
     """
 
@@ -95,7 +96,7 @@ def apply(
                     seen[value] = _moved(seen[value], maps[value])
                 if value in means:
                     means[value] = maps[value].inverse(means[value])
-        reach = np.concatenate([(high - low) / 2 for low, high in ranges.values()])
+        reach = np.concatenate([np.empty(0), *((high - low) / 2 for low, high in ranges.values())])
         rows.append(Equalized(group=group, reach=reach, refused=refused))
     return tuple(rows)
 

@@ -38,8 +38,12 @@ class Groups:
 
 def moved(node: ir.Node) -> bool:
     """Whether a node works on quantized values as they are: its inputs and its output share a grid."""
+    if len(node.outputs) > 1:
+        return False
     if node.op_type == "Concat":
-        return node.attributes.get_int("axis", 1) == 1
+        shape = node.outputs[0].shape
+        along = (1, 1 - len(shape)) if shape is not None else (1,)
+        return node.attributes.get_int("axis", 1) in along and len(activations(node)) == len(node.inputs)
     if node.op_type in ("Max", "Min"):
         return len(node.inputs) == 2 and bound(node) is not None
     if node.op_type == "Relu":
@@ -52,7 +56,7 @@ def fused_into(relu: ir.Node) -> ir.Node | None:
     source = relu.inputs[0]
     assert source is not None
     producer = source.producer()
-    if producer is None or moved(producer) or only_reader(source) is not relu:
+    if producer is None or moved(producer) or source is not producer.outputs[0] or only_reader(source) is not relu:
         return None
     return producer
 
@@ -80,8 +84,9 @@ def bound(node: ir.Node) -> ir.Value | None:
 
 
 def activations(node: ir.Node) -> tuple[ir.Value, ...]:
-    """List the inputs of a node that depend on the image: for most nodes the first alone."""
-    return tuple(value for value in node.inputs if value is not None and value.const_value is None)
+    """List the float inputs of a node that depend on the image: for most nodes the first alone."""
+    inputs = (value for value in node.inputs if value is not None and value.const_value is None)
+    return tuple(value for value in inputs if value.dtype in (None, ir.DataType.FLOAT))
 
 
 def find(model: ir.Model) -> Groups:
@@ -100,7 +105,7 @@ def find(model: ir.Model) -> Groups:
             for value in activations(node):
                 parent[root(value)] = root(result)
     members: dict[ir.Value, list[ir.Value]] = {}
-    for value in (*model.graph.inputs, *(node.outputs[0] for node in model.graph)):
+    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
         if value in wanted:
             members.setdefault(root(value), []).append(value)
     groups = tuple(_group(values) for values in members.values())
@@ -132,11 +137,13 @@ def _hidden(value: ir.Value) -> bool:
 
 
 def quantizable(node: ir.Node) -> bool:
-    """Whether a reader's parameters are constants, so that it can compute on integers."""
+    """Whether a reader can compute on integers: its parameters are constants, and a BN can become a convolution."""
     if node.op_type == "Add":
         return len(activations(node)) == 2
     if node.op_type == "Gemm":
         moves = node.attributes
         plain = moves.get_float("alpha", 1.0) == 1.0 and moves.get_float("beta", 1.0) == 1.0
         return plain and not moves.get_int("transA") and all(v.const_value is not None for v in node.inputs[1:] if v)
+    if node.op_type == "BatchNormalization" and (len(node.outputs[0].shape or ()) < 3 or len(node.outputs) > 1):
+        return False
     return all(value.const_value is not None for value in node.inputs[1:] if value is not None)

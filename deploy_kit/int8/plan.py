@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ class Plan:
         model: The graph, equalized.
         groups: Its groups.
         grids: A grid for each grouped value.
-        seen: Statistics of the groups' sources, in the scaled units.
-        means: Means (C,) of what maxima and minima give, in the scaled units.
+        seen: Statistics of the groups' sources, in the scaled units, and of what moves to other channels or pixels.
+        means: Means (C,) of what maxima, minima and ReLUs give, in the scaled units.
         rows: What equalization did to each group with a concatenation.
         bits: Of the weights.
         known: Moments found so far; a writer adds those of what it clips.
@@ -57,7 +57,8 @@ class Plan:
                 self.known[value] = Moments(mean=seen.mean, std=seen.std, error=np.zeros_like(seen.mean))
             else:
                 assert producer is not None
-                self.known[value] = together([self.moments(part) for part in grouping.activations(producer)])
+                parts = together([self.moments(part) for part in grouping.activations(producer)])
+                self.known[value] = replace(parts, mean=self.means.get(value, parts.mean))
         return self.known[value]
 
 
@@ -88,11 +89,17 @@ def make(source: Path, choices: Choices, batches: Callable[[], Iterator[np.ndarr
         n_images: How many these are: ranges of few images are widened.
 
     Raises:
-        QuantizeError: The operator set is too old, or an activation is not finite.
+        QuantizeError: The operator set is too old, nothing can be quantized, there are no images, or an activation is
+            not finite.
     """
     model = _prepared(source, choices)
     groups = grouping.find(model)
-    moved = [v for g in groups.all for v in g.values if _made_by(v, "MaxPool")]
+    if not groups.all:
+        raise QuantizeError(
+            f"{source}: nothing in it can be quantized",
+            hint="it needs a convolution or a Gemm with constant weights",
+        )
+    moved = [v for g in groups.all for v in g.values if _made_by(v, "MaxPool", "Flatten", "Reshape", "Squeeze")]
     sources = [v for g in groups.all for v in g.sources] + moved
     clipped = [v for g in groups.all for v in g.values if _made_by(v, "Max", "Min", "Relu") and v not in sources]
     stats, means = observe(

@@ -111,7 +111,7 @@ def write(plan: Plan) -> ir.Model:
             continue  # written with the node it belongs to
         write_node = _WRITERS.get(node.op_type, _copy) if _on_integers(writer, node) else _copy
         write_node(writer, node)
-    outputs = [writer.floats[value] for value in old.outputs]
+    outputs = [writer.floats[value] if value in writer.floats else writer.real(value) for value in old.outputs]
     for value, new in zip(old.outputs, outputs, strict=True):
         new.name, new.type, new.shape = value.name, value.type, value.shape
     used = {
@@ -131,13 +131,13 @@ def _on_integers(writer: _Writer, node: ir.Node) -> bool:
     return bool(values) and all(value in grids for value in values)
 
 
-def _copy(writer: _Writer, node: ir.Node) -> None:
-    """Compute in float, between DequantizeLinear and QuantizeLinear."""
+def _copy(writer: _Writer, node: ir.Node, *, without: str = "") -> None:
+    """Compute in float, between DequantizeLinear and QuantizeLinear; all attributes but one stay."""
     inputs = [
         None if v is None else writer.floats[v] if v.const_value is not None else writer.real(v) for v in node.inputs
     ]
     made = ir.node(node.op_type, inputs, name=node.name, domain=node.domain, num_outputs=len(node.outputs))
-    made.attributes.update(node.attributes)
+    made.attributes.update({key: kept for key, kept in node.attributes.items() if key != without})
     writer.nodes.append(made)
     for old, new in zip(node.outputs, made.outputs, strict=True):
         new.name, new.type, new.shape = old.name, old.type, old.shape
@@ -160,6 +160,7 @@ def _finish(writer: _Writer, node: ir.Node, result: ir.Value) -> None:
     whole = writer.quantized(value)
     if relu is not None and clipped:
         writer.integers[value] = _limited(writer, "Max", whole, np.array([grid.zero]), value)
+        del writer.floats[value]  # that was before the ReLU
 
 
 def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray, like: ir.Value) -> ir.Value:
@@ -224,17 +225,22 @@ def _norm(writer: _Writer, node: ir.Node) -> None:
 
 def _average(writer: _Writer, node: ir.Node) -> None:
     """Write an average pool as a depthwise convolution on the same grid: ONNX Runtime's integer pool is 18× slower."""
-    source, moves = node.inputs[0], node.attributes
+    source, name, moves = node.inputs[0], f"{node.outputs[0].name}", node.attributes
     assert source is not None
     plain = not any(moves.get_ints("pads", ())) and moves.get_string("auto_pad", "NOTSET") == "NOTSET"
     kernel, channels = moves.get_ints("kernel_shape", ()), source.shape[1] if source.shape is not None else None
     if not plain or moves.get_int("ceil_mode") or not isinstance(channels, int):
-        _copy(writer, node)
+        # Without padding it means nothing; ONNX Runtime 1.31's integer pool then counts what `ceil_mode` adds.
+        _copy(writer, node, without="count_include_pad" if plain else "")
         return
     weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
-    strides = list(moves.get_ints("strides", [1] * len(kernel)))
-    attributes = {"group": channels, "kernel_shape": list(kernel), "strides": strides}
-    _weighted(writer, node, "Conv", weight, np.zeros(channels), attributes)
+    moving = {key: list(moves.get_ints(key, [1] * len(kernel))) for key in ("strides", "dilations")}
+    attributes = {"group": channels, "kernel_shape": list(kernel), **moving}
+    # No correction here: its own grid could not hold one for a bound beyond it. The convolution behind corrects.
+    scale = writer.plan.grids[source].scale
+    whole = weights(weight, np.zeros(channels), scale, bits=writer.plan.bits)
+    inputs = [writer.real(source), *writer.weight(name, whole, scale)]
+    _finish(writer, node, writer.node("Conv", inputs, f"{name}.real", **attributes))
 
 
 def _move(writer: _Writer, node: ir.Node) -> None:
@@ -258,20 +264,26 @@ def _relu(writer: _Writer, node: ir.Node) -> None:
     zero = writer.plan.grids[value].zero
     whole = writer.quantized(source)
     writer.integers[value] = _limited(writer, "Max", whole, np.array([zero]), value) if zero else whole
+    _note(writer, source, value, np.zeros_like(writer.plan.moments(source).mean), upper=False)
 
 
 def _bounded(writer: _Writer, node: ir.Node) -> None:
-    """Write a maximum or minimum against a constant on integers, and note what the bias behind it must know."""
+    """Write a maximum or minimum against a constant on integers."""
     limit, value = grouping.bound(node), node.outputs[0]
     if limit is None or value not in writer.plan.grids:
         _copy(writer, node)
         return
     source = node.inputs[0]
     assert source is not None
-    grid, read = writer.plan.grids[value], writer.plan.moments(source)
-    limits = np.broadcast_to(_edit.array(limit).reshape(-1), read.mean.shape)
+    grid = writer.plan.grids[value]
+    limits = np.broadcast_to(_edit.array(limit).reshape(-1), writer.plan.moments(source).mean.shape)
     writer.integers[value] = _limited(writer, node.op_type, writer.quantized(source), grid.quantize(limits), value)
-    after = clipped(read, limits, grid, upper=node.op_type == "Min")
+    _note(writer, source, value, limits, upper=node.op_type == "Min")
+
+
+def _note(writer: _Writer, source: ir.Value, value: ir.Value, limits: np.ndarray, *, upper: bool) -> None:
+    """Note what a bound makes of its source on average: the biases behind it must know."""
+    after = clipped(writer.plan.moments(source), limits, writer.plan.grids[value], upper=upper)
     writer.plan.known[value] = dataclasses.replace(after, mean=writer.plan.means.get(value, after.mean))
 
 

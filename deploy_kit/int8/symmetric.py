@@ -26,17 +26,21 @@ def write(plan: Plan, *, concats: bool = True) -> ir.Model:
         concats: Quantize what concatenations read, too.
     """
     model, done = plan.model, set[ir.Value]()
-    for node in tuple(model.graph):
-        if node.op_type in _WEIGHTED and node.inputs[0] in plan.grids and grouping.quantizable(node):
-            _weight(model, node, plan)
+    weighted = [node for node in model.graph if _on_integers(node, plan)]
+    for node in weighted:
+        _weight(model, node, plan)
     for group in plan.groups.all:
         for value in group.values:
-            read = any(n.op_type in _WEIGHTED and grouping.quantizable(n) for n in value.consumers())
+            read = any(node in weighted for node in value.consumers())
             part = concats and group.concats and value in group.sources
             if (read or part) and value not in done:
                 _pair(model, value, plan.grids[value])
                 done.add(value)
     return model
+
+
+def _on_integers(node: ir.Node, plan: Plan) -> bool:
+    return node.op_type in _WEIGHTED and node.inputs[0] in plan.grids and grouping.quantizable(node)
 
 
 def _pair(model: ir.Model, value: ir.Value, grid: Grid) -> None:

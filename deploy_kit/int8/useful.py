@@ -5,7 +5,7 @@ read by every later layer, each with its own t; below the least of them nothing 
 So the grid begins there and not at the smallest value seen: exact, and the step is nearly halved.
 
     max(x, t): [t, ∞)      min(x, t): (−∞, t]      BN + ReLU: [t, ∞) for a > 0, (−∞, t] for a < 0, nothing for a = 0
-    concatenation: each part its channels;  max pool, reshaping: as what they give;  all else: everything
+    concatenation: each part its channels;  max pool: as what it gives;  all else: everything
 """
 
 from dataclasses import dataclass

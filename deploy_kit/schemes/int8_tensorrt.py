@@ -29,7 +29,7 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     """Write the Q/DQ graph.
 
     Raises:
-        QuantizeError: The operator set is too old, or an activation is not finite.
+        QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
     """
     assert calibration is not None
     choices = plan.Choices(passes=(), signed=True, equalized=options.equalize)
