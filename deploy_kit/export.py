@@ -21,7 +21,7 @@ from deploy_kit.records import Answers, Artifact, BareInput, CheckpointFacts, Ex
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "2"
+VERSION = "3"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _VERIFIED_IMAGES, _BATCH = 32, 16
 # float32 against float64 through 264 layers; seen: 2e-6.

@@ -15,7 +15,7 @@ from deploy_kit.results import PassRow, Simplified
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "1"
+VERSION = "2"
 _LIBRARIES = ("onnx", "onnx-ir", "onnxscript")
 _VERIFIED_IMAGES = 8
 _LEAVE_OUT = "leave '{}' out of recipe.simplify.passes, and report this graph"

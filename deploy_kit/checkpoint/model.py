@@ -233,8 +233,9 @@ class DenseNet(nn.Module):
         if kind == "flatten":
             return torch.flatten(x, 1)
         axes = tuple(range(2, x.dim()))
-        parts = [x.amax(axes)] * ("max" in kind) + [x.mean(axes)] * ("avg" in kind)
-        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        # The axes stay until all parts are there: runtimes have integer kernels for that form of the average alone.
+        parts = [x.amax(axes, keepdim=True)] * ("max" in kind) + [x.mean(axes, keepdim=True)] * ("avg" in kind)
+        return torch.flatten(torch.cat(parts, 1) if len(parts) > 1 else parts[0], 1)
 
     def _activated(self, logits: Tensor) -> Tensor:
         kind = self.spec.head_activation

@@ -104,11 +104,11 @@ def apply(
 def span(seen: Channels, useful: Interval | None, slack: float) -> Span:
     """Give the lowest and highest value of each channel that is to be encoded; equal where nothing is.
 
-    An end that was seen is moved out by `slack` of the range, as further images will go beyond it; an end that the
-    readers set is exact.
+    An end that was seen is moved out by `slack` of its distance to the mean, as further images will go beyond it; an
+    end that the readers set is exact.
     """
-    room = slack * (seen.high - seen.low) / 2
-    low, high = seen.low - room * (seen.low < 0), seen.high + room
+    low, high = seen.low - slack * (seen.mean - seen.low), seen.high + slack * (seen.high - seen.mean)
+    low = np.where(seen.low < 0, low, seen.low)  # behind a ReLU nothing lies below 0
     if useful is None:
         return low, high
     low, high = np.maximum(low, useful.low), np.minimum(high, useful.high)
