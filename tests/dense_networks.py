@@ -261,9 +261,9 @@ def _() -> Network:
 
 @functools.cache
 def quantized_network(name: str, form: str) -> tuple[Network, ir.Model]:
-    """Quantize a network on 32 images, once a session: the float one and the integer one."""
+    """Quantize a network on 24 images, once a session: the float one and the integer one."""
     network, (scheme, options) = NETWORKS[name](), FORMS[form]
-    return network, quantized(network.model(), network.sketch.images(30), scheme, **options)
+    return network, quantized(network.model(), network.sketch.images(24), scheme, **options)
 
 
 @functools.cache
