@@ -7,6 +7,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 from dense_graphs import run
 
 from deploy_kit import devices, export, graph, images, metrics, recipe, schemes
@@ -32,17 +34,18 @@ def unseen_images() -> np.ndarray:
 
 
 @functools.cache
-def float_logits(folder: Path) -> np.ndarray:
-    (folder / "float.onnx").write_bytes(exported()[0])
-    return run(graph.load(folder / "float.onnx"), unseen_images())[0]
+def float_logits() -> np.ndarray:
+    return run(ir.serde.deserialize_model(onnx.load_from_string(exported()[0])), unseen_images())[0]
 
 
-def kept(scheme: ModuleType, folder: Path, n_images: int = 128, **options: Any) -> tuple[float, float]:
+@functools.cache
+def kept(scheme: ModuleType, n_images: int = 128, **options: Any) -> tuple[float, float]:
     """Quantize with the first calibration images; give SQNR (dB) and agreement of the logits with the float ones."""
     data, preprocess = exported()
-    (folder / "source.onnx").write_bytes(data)
     some = images.open_set("bundled:fashion-mnist-512", preprocess).first(n_images)
-    calibration = schemes.stream(folder / "source.onnx", some, preprocess)
-    scheme.apply(folder / "source.onnx", folder / "target.onnx", scheme.Options(**options), calibration)
-    wanted, found = float_logits(folder), run(graph.load(folder / "target.onnx"), unseen_images())[0]
-    return metrics.sqnr_db(wanted, found), metrics.agreement(wanted, found)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
+        source.write_bytes(data)
+        scheme.apply(source, target, scheme.Options(**options), schemes.stream(source, some, preprocess))
+        found = run(graph.load(target), unseen_images())[0]
+    return metrics.sqnr_db(float_logits(), found), metrics.agreement(float_logits(), found)

@@ -72,7 +72,7 @@ def _odd_gammas(gamma: float, beta: float) -> Callable[[], Network]:
     return draw
 
 
-# γ ≈ 0: a constant. |β| ≫ |γ|: the threshold −β/γ lies far outside of any grid, and the channel is always off or linear.
+# γ ≈ 0: a constant. |β| ≫ |γ|: the threshold −β/γ lies far outside of any grid, the channel is always off or linear.
 for _gamma, _beta in [(g, b) for g in (0, 1e-8, -1e-8) for b in (0.3, -0.3)] + [
     (g, b) for g in (1, -1) for b in (20, -20)
 ]:

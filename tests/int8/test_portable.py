@@ -1,4 +1,4 @@
-"""The portable integer graph: near the float graph whatever its peculiarity, and integers from end to end of a block."""
+"""The portable integer graph: near the float graph whatever its peculiarity, and integers throughout a block."""
 
 import numpy as np
 import onnx_ir as ir
@@ -11,9 +11,16 @@ from onnx.reference import ReferenceEvaluator
 from deploy_kit import graph, metrics
 from deploy_kit.int8 import portable
 
-FORMS = ("max", "depthwise")
-every_network = pytest.mark.parametrize("name", NETWORKS)
-either_form = pytest.mark.parametrize("form", FORMS)
+either_form = pytest.mark.parametrize("form", ["max", "depthwise"])
+# What the depthwise form does otherwise than the other one.
+DEPTHWISE = (
+    "plain", "open batch", "1-D", "3-D", "operator set 13", "negative gammas", "gamma 0, beta 0.3",
+    "gamma 1e-08, beta -0.3", "gamma -1, beta 20", "dead channels", "average pool", "average pool with padding", "grouped convolutions",
+    "average and maximum concatenated in the head",
+)  # fmt: skip
+every_network = pytest.mark.parametrize(
+    ("name", "form"), [(name, "max") for name in NETWORKS] + [(name, "depthwise") for name in DEPTHWISE]
+)
 DENSE = (
     "plain",
     "new maps first",
@@ -27,7 +34,6 @@ every_dense = pytest.mark.parametrize("name", DENSE)
 
 
 @pytest.mark.parametrize("optimize", [False, True], ids=["as it stands", "optimized"])
-@either_form
 @every_network
 def test_logits_are_near_those_of_the_float_graph(name: str, form: str, optimize: bool) -> None:
     assert signal_to_noise_db(name, form, optimize) > LOWER_DB.get(name, FLOOR_DB)
@@ -72,7 +78,6 @@ def test_onnxs_evaluator_computes_the_same_as_onnx_runtime(form: str) -> None:
     assert metrics.sqnr_db(wanted, run(model, x, optimize=False)[0]) > 50
 
 
-@either_form
 @every_network
 def test_input_and_outputs_are_float32_and_the_logits_unrounded(name: str, form: str) -> None:
     network, model = quantized_network(name, form)
@@ -123,7 +128,6 @@ def test_a_block_has_one_scale_and_one_zero_point(name: str, form: str) -> None:
     assert len(set(names)) == 2 * len(arrays)
 
 
-@either_form
 @every_network
 def test_every_convolution_has_int8_weights_per_channel_and_an_int32_bias(name: str, form: str) -> None:
     _, model = quantized_network(name, form)
@@ -139,7 +143,6 @@ def test_every_convolution_has_int8_weights_per_channel_and_an_int32_bias(name: 
         assert not array(weight.inputs[2]).any() and not array(bias.inputs[2]).any()
 
 
-@either_form
 @every_network
 def test_pattern_that_kills_openvino_never_occurs(name: str, form: str) -> None:
     _, model = quantized_network(name, form)

@@ -132,7 +132,7 @@ def test_activation_that_is_not_finite_is_named() -> None:
     x = tiny_graphs.images(4)
     x[2, 0, 3, 3] = np.nan
 
-    with pytest.raises(QuantizeError, match="calibration: activation '.+' is not finite on these images"):
+    with pytest.raises(QuantizeError, match=r"calibration: activation '.+' is not finite on these images"):
         quantized(tiny_graphs.simplified_model(), x)
 
 
@@ -143,29 +143,29 @@ def test_unknown_form_names_the_known_ones() -> None:
     assert "max" in caught.value.hint
 
 
-def test_demo_keeps_its_answers(tmp_path: Path) -> None:
-    sqnr_db, agreement = demo_graph.kept(int8_portable, tmp_path)
+def test_demo_keeps_its_answers() -> None:
+    sqnr_db, agreement = demo_graph.kept(int8_portable)
 
     assert sqnr_db > FLOOR_DB
     assert agreement >= 0.99
 
 
-def test_demo_gains_from_equalization(tmp_path: Path) -> None:
-    without, _ = demo_graph.kept(int8_portable, tmp_path, equalize=False)
-    equalized, _ = demo_graph.kept(int8_portable, tmp_path)
+def test_demo_gains_from_equalization() -> None:
+    without, _ = demo_graph.kept(int8_portable, equalize=False)
+    equalized, _ = demo_graph.kept(int8_portable)
 
     assert equalized > without + 10
 
 
-def test_demo_does_not_collapse_on_sixteen_images(tmp_path: Path) -> None:
-    sqnr_db, agreement = demo_graph.kept(int8_portable, tmp_path, n_images=16)
+def test_demo_does_not_collapse_on_sixteen_images() -> None:
+    sqnr_db, agreement = demo_graph.kept(int8_portable, n_images=16)
 
     assert sqnr_db > 25
     assert agreement >= 0.97
 
 
-def test_demo_in_the_depthwise_form_keeps_its_answers(tmp_path: Path) -> None:
-    sqnr_db, agreement = demo_graph.kept(int8_portable, tmp_path, form="depthwise")
+def test_demo_in_the_depthwise_form_keeps_its_answers() -> None:
+    sqnr_db, agreement = demo_graph.kept(int8_portable, form="depthwise")
 
     assert sqnr_db > FLOOR_DB
     assert agreement >= 0.99

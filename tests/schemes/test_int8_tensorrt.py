@@ -91,22 +91,22 @@ def test_metadata_of_the_file_stays(tiny: ir.Model) -> None:
     assert tiny.metadata_props == tiny_graphs.simplified_model().metadata_props
 
 
-def test_demo_keeps_its_answers(tmp_path: Path) -> None:
-    sqnr_db, agreement = demo_graph.kept(int8_tensorrt, tmp_path)
+def test_demo_keeps_its_answers() -> None:
+    sqnr_db, agreement = demo_graph.kept(int8_tensorrt)
 
     assert sqnr_db > 28
     assert agreement >= 0.985
 
 
-def test_demo_gains_from_equalization(tmp_path: Path) -> None:
-    without, _ = demo_graph.kept(int8_tensorrt, tmp_path, equalize=False)
-    equalized, _ = demo_graph.kept(int8_tensorrt, tmp_path)
+def test_demo_gains_from_equalization() -> None:
+    without, _ = demo_graph.kept(int8_tensorrt, equalize=False)
+    equalized, _ = demo_graph.kept(int8_tensorrt)
 
     assert equalized > without + 4
 
 
-def test_demo_does_not_collapse_on_sixteen_images(tmp_path: Path) -> None:
-    sqnr_db, agreement = demo_graph.kept(int8_tensorrt, tmp_path, n_images=16)
+def test_demo_does_not_collapse_on_sixteen_images() -> None:
+    sqnr_db, agreement = demo_graph.kept(int8_tensorrt, n_images=16)
 
     assert sqnr_db > 25
     assert agreement >= 0.97
