@@ -57,7 +57,7 @@ def gammas(n: int, seed: int) -> np.ndarray:
 
 
 def network(seed: int, reader: str = "none") -> ir.Model:
-    """Draw a stem with ReLU and max pool, two dense layers and a transition, and perhaps one more reader of the block."""
+    """Draw a stem with ReLU and max pool, two dense layers and a transition; perhaps one more reader of the block."""
     sketch = Sketch(pixels=(9, 9), seed=seed)
     x = sketch.node("MaxPool", sketch.node("Relu", sketch.stem()), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     for index in range(2):
