@@ -382,9 +382,9 @@ def channels(low: list[float], high: list[float]) -> Channels:
 def test_span_moves_the_ends_that_were_seen_out_and_never_below_zero_alone() -> None:
     low, high = equalize.span(channels([-2, 0, 1], [2, 4, 3]), None, 0.5)
 
-    # Half of the range in all, a quarter at each end; what was never negative begins where it was seen.
+    # Half of the way from the mean, here 0, to each end; what was never negative begins where it was seen.
     np.testing.assert_allclose(low, [-3, 0, 1])
-    np.testing.assert_allclose(high, [3, 5, 3.5])
+    np.testing.assert_allclose(high, [3, 6, 4.5])
 
 
 def test_span_ends_exactly_where_the_readers_stop() -> None:
