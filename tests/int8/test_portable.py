@@ -15,8 +15,8 @@ either_form = pytest.mark.parametrize("form", ["max", "depthwise"])
 # What the depthwise form does otherwise than the other one.
 DEPTHWISE = (
     "plain", "open batch", "1-D", "3-D", "operator set 13", "negative gammas", "gamma 0, beta 0.3",
-    "gamma 1e-08, beta -0.3", "gamma -1, beta 20", "dead channels", "average pool", "average pool with padding", "grouped convolutions",
-    "average and maximum concatenated in the head",
+    "gamma 1e-08, beta -0.3", "gamma -1, beta 20", "dead channels", "average pool", "average pool with padding",
+    "grouped convolutions", "average and maximum concatenated in the head",
 )  # fmt: skip
 every_network = pytest.mark.parametrize(
     ("name", "form"), [(name, "max") for name in NETWORKS] + [(name, "depthwise") for name in DEPTHWISE]
