@@ -10,6 +10,7 @@ from typing import Any
 from deploy_kit.checkpoint import paths
 from deploy_kit.checkpoint.body import Body
 from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.heads import Found
 from deploy_kit.checkpoint.leaves import Leaf
 from deploy_kit.checkpoint.paths import Path
 from deploy_kit.errors import CheckpointError
@@ -22,12 +23,15 @@ _ACTIVATIONS = {
     "CELU": None,
 }  # fmt: skip
 
+_HEAD_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
-def facts(attributes: Attributes, body: Body, where: str) -> Facts:
+
+def facts(attributes: Attributes, body: Body, head: Found, where: str) -> Facts:
     """Collect what modules state.
 
     Raises:
-        CheckpointError: They state what this version does not rebuild: dilation, other padding, another activation.
+        CheckpointError: They state what this version does not rebuild: dilation, other padding, another activation,
+            leaky activations of several slopes.
     """
     if not attributes:
         return Facts()
@@ -41,9 +45,7 @@ def facts(attributes: Attributes, body: Body, where: str) -> Facts:
     stride = attributes.get(body.stem[0].conv.name, {}).get("stride")
     if stride is not None:
         found["stem_stride"] = tuple(stride) if isinstance(stride, (tuple, list)) else int(stride)
-    inner = {kind for unit in body.units for kind in _activations(attributes, unit.path or unit.home, where)}
-    if len(inner) == 1:
-        found["activation"] = inner.pop()
+    found |= _activations_of(attributes, body, head, where)
     pools = {kind for joint in body.chain.transitions if (kind := _pool(attributes, joint.conv.path[:-1]))}
     if len(pools) == 1:
         found["transition_pool"] = pools.pop()
@@ -68,11 +70,51 @@ def _below(attributes: Attributes, home: Path) -> Iterable[Mapping[str, Any]]:
     return [entry for name, entry in attributes.items() if name.startswith(start)]
 
 
-def _activations(attributes: Attributes, home: Path, where: str) -> list[str]:
-    kinds = [_class(entry) for entry in _below(attributes, home)]
+def _activations_of(attributes: Attributes, body: Body, head: Found, where: str) -> dict[str, Any]:
+    """Read the activations of dense layers, transitions and head, where each of them has one kind alone."""
+    inner = [list(_below(attributes, unit.path or unit.home)) for unit in body.units]
+    homes = [joint.conv.path[:-1] for joint in body.chain.transitions]
+    outer = [list(_below(attributes, home)) for home in homes if _is_apart(home, body)]
+    hidden, last = _of_head(attributes, body, head)
+    found: dict[str, Any] = {"head_activation": _HEAD_ACTIVATIONS.get(_class(last))}
+    for name, groups in (("activation", inner), ("outer_activation", outer), ("hidden_activation", [hidden])):
+        kinds = {kind for entries in groups for kind in _activations(entries, where)}
+        found[name] = kinds.pop() if len(kinds) == 1 else None
+    entries = [entry for group in (*inner, *outer, hidden) for entry in group if _class(entry) == "LeakyReLU"]
+    slopes = {float(entry["negative_slope"]) for entry in entries if "negative_slope" in entry}
+    if len(slopes) > 1:
+        raise CheckpointError(f"{where}: leaky activations of different slopes: {', '.join(map(str, sorted(slopes)))}")
+    return found | {"slope": slopes.pop() if slopes else None}
+
+
+def _is_apart(home: Path, body: Body) -> bool:
+    """Whether a module holds no dense layer."""
+    return bool(home) and not any(unit.path[: len(home)] == home for unit in body.units)
+
+
+def _of_head(attributes: Attributes, body: Body, head: Found) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+    """Give the modules between the head's linear layers, and the one that ends its ``Sequential``."""
+    between: list[Mapping[str, Any]] = []
+    last: Mapping[str, Any] = {}
+    for row in (head.trunk, *(steps for _, steps in head.heads)):
+        names = [step.leaf.path for step in row if step.leaf is not None]
+        home = paths.shared(name[:-1] for name in names)
+        if not names or not _is_apart(home, body):
+            continue
+        below = [name for name in attributes if name.startswith(".".join(home) + ".")]
+        ends = [below.index(".".join(name)) for name in (names[0], names[-1]) if ".".join(name) in below]
+        if len(ends) == 2:
+            between += [attributes[name] for name in below[ends[0] : ends[1]]]
+            if _class(attributes[".".join(home)]) == "Sequential" and ends[1] < len(below) - 1:
+                last = attributes[below[-1]]
+    return between, last
+
+
+def _activations(entries: Iterable[Mapping[str, Any]], where: str) -> list[str]:
+    kinds = [_class(entry) for entry in entries]
     unknown = next((kind for kind in kinds if kind in _ACTIVATIONS and _ACTIVATIONS[kind] is None), None)
     if unknown:
-        raise CheckpointError(f"{where}: '{'.'.join(home)}' holds {unknown}, an activation that is not supported")
+        raise CheckpointError(f"{where}: one of its modules is {unknown}, an activation that is not supported")
     return [name for kind in kinds if (name := _ACTIVATIONS.get(kind))]
 
 

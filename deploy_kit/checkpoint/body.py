@@ -81,11 +81,21 @@ def _assembled(leaves: Leaves, dense: Sequence[DenseUnit]) -> Body:
         except ChainError as error:
             first = first or error
             continue
+        if _is_head(found, leaves):
+            found = replace(found, transitions=found.transitions[:-1])
         return _closed(found, stem, closing, free)
     if first is not None:
         raise first
     widths = ", ".join(sorted({str(unit.read) for unit in dense}))
     raise ChainError(f"no convolution before the first block gives what its layers read ({widths} channels)")
+
+
+def _is_head(found: Chain, leaves: Leaves) -> bool:
+    """Say whether the 1×1 convolution behind the last block is the head: named otherwise, and no linear layer there."""
+    if len(found.transitions) < len(found.blocks) or any(leaf.kind == "linear" for leaf in leaves.found):
+        return False
+    *others, last = ([word for word in paths.words(joint.path) if not word.isdigit()] for joint in found.transitions)
+    return last not in others and not units.is_wide(found.transitions[-1].conv)
 
 
 def _stems(convs: Sequence[Leaf], wanted: set[int]) -> Iterator[tuple[Leaf, ...]]:

@@ -46,6 +46,8 @@ _PAPER: dict[str, Any] = {
 }
 # Left to the paper, these change nothing or are the framework's own default: no word about them.
 _QUIET = frozenset({"eps", "slope", "outer_activation"})
+_CARRIED = "default: as in the dense layers"
+_TRANSITION = ("transition_pool", "outer_activation")
 # Where nothing may be guessed, a probe begins with these.
 _FIRST: dict[str, Any] = {"stem_stride": 2, "stem_pool": "max"}
 _DEEP = re.compile(r"densenet\d+d", re.IGNORECASE)
@@ -93,6 +95,8 @@ def decide(
     unknown, asked = [], []
     for name in _relevant(body, head):
         found = _heard(name, witnesses, body, where, remarks)
+        if name == "outer_activation" and (found is None or found[1].startswith("family")):
+            found = _outer(values.get("activation", "relu"), found, witnesses.family, remarks)
         if found is None:
             value, source = _default(name, body, where, keras=keras)
             if value is None or name in (witnesses.family.ask if witnesses.family else ()):
@@ -106,20 +110,50 @@ def decide(
         values[name], sources[name] = found
     if asked:
         raise _ask(asked, where, witnesses)
+    if not probing:
+        _verify_transitions(values, sources, witnesses, where)
     if head.outside and sources.get("final_relu", "").startswith("family") and not _own_head(witnesses.family):
         unknown.append("final_relu")
         sources["final_relu"] = "default: the head stands outside the network's own module"
     if "leaky_relu" not in values.values():
         sources.pop("slope", None)  # of no account
     told = [f"{name} = {_text(values[name])}" for name in unknown]
-    if told and strict and not probing:
+    loose = [*unknown, *["outer_activation"] * (sources["outer_activation"] == _CARRIED)]
+    if loose and strict and not probing:
         raise CheckpointError(
-            f"{where}: nothing in the file decides {', '.join(unknown)}",
-            hint="say " + "; ".join(FLAGS[name] for name in unknown) + "; or give --probe io.npz",
+            f"{where}: nothing in the file decides {', '.join(loose)}",
+            hint="say " + "; ".join(FLAGS[name] for name in loose) + "; or give --probe io.npz",
         )
     if told and not probing:
         remarks.append("nothing in the file decides these, taken as in the paper: " + ", ".join(told))
     return Decided(values=values, sources=sources, open=tuple(unknown), remarks=tuple(remarks))
+
+
+def _outer(
+    inner: str, found: tuple[str, str] | None, family: Family | None, remarks: list[str]
+) -> tuple[str, str] | None:
+    """Carry a dense layer's activation outside, where it is not the one that the paper or the family would have."""
+    usual = family.facts.activation if found is not None and family is not None else _PAPER["activation"]
+    if inner == usual:
+        return found
+    remarks.append(f"outer_activation = {inner}: nothing in the file decides it, taken as in the dense layers")
+    return inner, _CARRIED
+
+
+def _verify_transitions(
+    values: Mapping[str, Any], sources: Mapping[str, str], witnesses: Witnesses, where: str
+) -> None:
+    """Stop where statistics rule out (ReLU or none, average pool) and names or the paper alone speak for it."""
+    if not witnesses.evidence.contradicted or values["transition_pool"] == "max":
+        return
+    weak = [name for name in _TRANSITION if sources[name].startswith(("family", "default"))]
+    told = any(getattr(witnesses.flags, name) is not None for name in (*_TRANSITION, "transition_relu"))
+    if weak and not told and values["outer_activation"] == "relu":
+        raise CheckpointError(
+            f"{where}: {witnesses.evidence.doubts[-1]}, and nothing better than {sources[weak[0]]} says "
+            + ", ".join(f"{name} = {values[name]}" for name in weak),
+            hint="say " + "; ".join(FLAGS[name] for name in _TRANSITION) + "; or give --probe io.npz",
+        )
 
 
 def gaps(body: Body) -> Facts:
@@ -158,6 +192,12 @@ def _heard(name: str, witnesses: Witnesses, body: Body, where: str, remarks: lis
         if value is not None:
             if proved is not None and proved != value:
                 why = witnesses.evidence.why[name]
+                if facts is witnesses.gaps:  # in a list of modules the ReLU may be a function call
+                    raise CheckpointError(
+                        f"{where}: {name}: {facts.source} says {_text(value)}, "
+                        f"BN statistics say {_text(proved)}: {why}",
+                        hint=f"say which: {FLAGS[name]}",
+                    )
                 remarks.append(
                     f"{name}: {facts.source} says {_text(value)} and holds, BN statistics say {_text(proved)} ({why})"
                 )

@@ -22,6 +22,7 @@ from deploy_kit.checkpoint.units import Joint
 # 0.16; E3 0.01 against 0.13.
 _SAME, _OTHER = 0.5, 0.1
 _FITS, _MISSES, _TIMES = 0.12, 0.12, 2.5
+_CONTRADICTS = 0.2  # both ways of a transition this far off: it has another pool or another activation
 _FLAT, _RAISED = 0.06, 0.1
 _NEAR = 0.01  # of a standard deviation
 
@@ -37,6 +38,7 @@ class Evidence:
         why: Fact → the measured numbers.
         alive: Statistics of real data were found: channels repeat from BN to BN.
         doubts: Sentences for a person: what the statistics contradict.
+        contradicted: They rule out both an average pool behind a ReLU and one behind none, in the transitions.
         untrained: Every BN holds its initial values.
         input_mean: Estimated mean of each input channel; empty where the stem has no BN.
     """
@@ -45,6 +47,7 @@ class Evidence:
     why: Mapping[str, str]
     alive: bool
     doubts: tuple[str, ...]
+    contradicted: bool
     untrained: bool
     input_mean: tuple[float, ...]
 
@@ -55,6 +58,7 @@ def weigh(body: Body, tensors: Tensors, eps: float = 1e-5) -> Evidence:
     why: dict[str, str] = {}
     doubts: list[str] = []
     facts: dict[str, object] = {}
+    contradicted = False
     append, prepend = (0.0, 0.0) if untrained else _repeats(body, tensors)
     if max(append, prepend) > _SAME and min(append, prepend) < _OTHER:
         facts["concat"] = "append" if append > prepend else "prepend"
@@ -67,6 +71,7 @@ def weigh(body: Body, tensors: Tensors, eps: float = 1e-5) -> Evidence:
             facts |= {"transition_relu": relu < bare, "transition_pool": "avg"}
             why |= dict.fromkeys(("transition_relu", "transition_pool"), text)
         else:
+            contradicted = min(errors) > _CONTRADICTS
             doubts.append(f"BN statistics fit no ReLU and average pool in the transitions ({text})")
     if alive and facts.get("transition_relu") is not False and (gain := _stem_gain(body, tensors)) is not None:
         if abs(gain) < _FLAT:
@@ -79,6 +84,7 @@ def weigh(body: Body, tensors: Tensors, eps: float = 1e-5) -> Evidence:
         why=why,
         alive=alive,
         doubts=tuple(doubts),
+        contradicted=contradicted,
         untrained=untrained,
         input_mean=_input_mean(body, tensors),
     )

@@ -25,6 +25,10 @@ _WEIGHT_NORM = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
+_SPECTRAL_NORM = (
+    ("weight_orig", "weight_u", "weight_v"),
+    ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v"),
+)
 _STATISTICS = ("running_mean", "running_var")
 _MAX_LISTED = 6
 
@@ -131,8 +135,9 @@ def _kept(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _folded(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Multiply pruning masks in, and weight norms out: what the layer computes with."""
+    """Multiply pruning masks in, and weight and spectral norms out: what the layer computes with."""
     result, pruned, normed = dict(tensors), 0, 0
+    spectral = _divide_spectral(tensors, result)
     for name in tensors:
         for kept, mask in _PAIRS:
             if name.endswith("." + kept) and (other := name.removesuffix(kept) + mask) in tensors:
@@ -146,7 +151,25 @@ def _folded(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
                 result[name.removesuffix(length) + "weight"] = v * (g / norms)
                 normed += 1
     remarks = [f"{pruned} pruned weights multiplied by their masks"] * bool(pruned)
+    remarks += [f"{spectral} weights divided by their spectral norms"] * bool(spectral)
     return result, remarks + [f"{normed} weight norms folded into their weights"] * bool(normed)
+
+
+def _divide_spectral(tensors: Mapping[str, Tensor], result: dict[str, Tensor]) -> int:
+    """Put W / (uᵀ W v) in place of W, u and v, W as a matrix of one row a channel; give how many.
+
+    Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, equations 8 and 9;
+    in eval mode torch takes the stored u and v as they are.
+    """
+    found = 0
+    for name in tensors:
+        for parts in _SPECTRAL_NORM:
+            start = name.removesuffix(parts[0])
+            if name != start and start[-1:] in ("", ".") and all(start + part in tensors for part in parts):
+                weight, u, v = (result.pop(start + part).float() for part in parts)
+                result[start + "weight"] = weight / torch.dot(u, weight.flatten(1) @ v)
+                found += 1
+    return found
 
 
 def _as_float(name: str, tensor: Tensor, where: str) -> Tensor:

@@ -67,7 +67,7 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
     dense = paths.shared(unit.home for unit in net.units)
     head = heads.find(_outside(net), width, ndim, dense, said.head, where)
     _verify_used(found, net, head, others, where)
-    facts = attributes.facts(contents.attributes, net, where)
+    facts = attributes.facts(contents.attributes, net, head, where)
     proved = evidence.weigh(net, found.tensors)
     keras = "keras" in contents.kind.lower()
     witnesses = Witnesses(

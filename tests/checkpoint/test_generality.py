@@ -1,6 +1,7 @@
 """A reader, not a list of names: networks and names drawn at random are read back exactly, with the same logits."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from families import (
     small,
     trained,
 )  # fmt: skip
+from torch import nn
 
 from deploy_kit.checkpoint import structure
 from deploy_kit.checkpoint.contents import Contents
@@ -43,6 +45,7 @@ def stated(spec: DenseNetSpec) -> Facts:
         transition_pool=spec.transition_pool,
         final_relu=spec.final_relu,
         activation=spec.activation,
+        outer_activation=spec.outer_activation,
         hidden_activation=spec.hidden_activation,
         head_pool=spec.head_pool,
     )
@@ -155,6 +158,91 @@ def test_family_that_bn_statistics_contradict_stops() -> None:
         read(appended)
 
     assert "--concat" in caught.value.hint
+
+
+@pytest.mark.parametrize("family", ["torchvision", "none"])
+@pytest.mark.parametrize("changes", [{"transition_pool": "max"}, {"activation": "elu", "outer_activation": "elu"}])
+def test_transitions_that_bn_statistics_rule_out_are_asked_for(family: str, changes: dict[str, str]) -> None:
+    spec = small(**changes)
+    tensors = named(trained(spec), FAMILIES.get(family) or random_names(7))
+
+    with pytest.raises(
+        CheckpointError, match="BN statistics fit no ReLU and average pool in the transitions"
+    ) as caught:
+        read(tensors)
+
+    assert "--transition-pool" in caught.value.hint and "--outer-activation" in caught.value.hint
+    parsed = read(tensors, Facts(**{"transition_pool": "avg"} | changes))  # type: ignore[arg-type]
+    torch.testing.assert_close(rebuilt(parsed)(images(spec)), trained(spec)(images(spec)), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["torchvision", "none"])
+def test_activation_of_the_dense_layers_is_carried_outside_and_remarked(family: str) -> None:
+    tensors = named(trained(small(activation="elu"), statistics=False), FAMILIES.get(family) or random_names(7))
+
+    parsed = read(tensors, Facts(activation="elu"))
+
+    assert parsed.spec.outer_activation == "elu"
+    assert any(remark.startswith("outer_activation = elu: nothing in the file decides it") for remark in parsed.remarks)
+    with pytest.raises(CheckpointError, match=r"decides.* outer_activation"):
+        read(tensors, Facts(activation="elu"), strict=True)
+
+
+def test_index_gap_that_bn_statistics_contradict_stops() -> None:
+    no_gap = dataclasses.replace(TUTORIAL, transition=("down.{b}.0", "down.{b}.1"))
+
+    with pytest.raises(CheckpointError, match="says false, BN statistics say true") as caught:
+        read(named(trained(small()), no_gap))
+
+    assert "--transition-relu" in caught.value.hint
+
+
+def test_convolution_behind_the_last_block_is_the_head_unless_it_is_named_as_a_transition() -> None:
+    model = trained(small())
+    tensors = named(model, TORCHVISION)
+    weight, bias = (tensors.pop(f"classifier.{part}") for part in ("weight", "bias"))
+    head = {"score.weight": weight[:, :, None, None], "score.bias": bias}
+
+    parsed = read(tensors | head)
+
+    torch.testing.assert_close(rebuilt(parsed)(images(small())), model(images(small())), rtol=1e-6, atol=1e-6)
+    norm = {name.replace("norm5", "transition3.norm"): tensor for name, tensor in tensors.items()}
+    with pytest.raises(CheckpointError, match="no classifier behind the 5 channels"):
+        read(norm | {"features.transition3.conv.weight": weight[:, :, None, None]})
+
+
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+def test_spectral_norms_are_divided_out(norm: Callable[[nn.Module], nn.Module]) -> None:
+    model = trained(small(), statistics=False)
+    for part in [part for part in model.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]:
+        norm(part)
+
+    parsed = read(model.eval().state_dict())
+
+    torch.testing.assert_close(rebuilt(parsed)(images(small())), model(images(small())), rtol=1e-5, atol=1e-5)
+
+
+def test_modules_of_a_pickled_head_and_transition_state_their_activations() -> None:
+    spec = small(heads=(Head(name="logits", layers=(HeadLayer(kind="linear", channels=7),
+                 HeadLayer(kind="activation"), HeadLayer(kind="linear", channels=5))),))  # fmt: skip
+    tensors = {name.replace("head.", "top."): tensor for name, tensor in trained(spec).state_dict().items()}
+    modules = {"top": "Sequential", "top.0": "Linear", "top.1": "LeakyReLU", "top.2": "Linear", "top.3": "Softmax"}
+    stated = {path: {"class": f"torch.nn.{kind}"} for path, kind in modules.items()}
+    stated["top.1"]["negative_slope"] = 0.3  # type: ignore[assignment]
+    stated["features.transition1.relu"] = {"class": "torch.nn.ELU"}
+
+    def parse() -> Parsed:
+        return structure.parse(Contents(kind="torch zip", tensors=tensors, attributes=stated), "file")
+
+    found = parse().spec
+    assert (found.hidden_activation, found.slope, found.outer_activation) == ("leaky_relu", 0.3, "elu")
+    assert any("ends with softmax" in remark for remark in parse().remarks)
+    stated["features.denseblock1.denselayer1.relu1"] = {"class": "torch.nn.LeakyReLU", "negative_slope": 0.1}
+    with pytest.raises(CheckpointError, match=r"leaky activations of different slopes: 0.1, 0.3"):
+        parse()
+    stated["top.1"]["class"] = "torch.nn.Tanh"
+    with pytest.raises(CheckpointError, match="one of its modules is Tanh, an activation that is not supported"):
+        parse()
 
 
 def test_flag_ends_a_contradiction_and_is_remarked() -> None:
