@@ -4,6 +4,7 @@ Third parties register through entry points of the group named after the package
 Files that start with an underscore are not entries.
 """
 
+import functools
 import importlib
 import pkgutil
 from importlib.metadata import entry_points
@@ -23,6 +24,7 @@ class Catalogue(Generic[T]):
         self.constant = constant
         self.noun = noun
 
+    @functools.cache  # noqa: B019  # a catalogue lives as long as the program
     def names(self) -> tuple[str, ...]:
         """List all entries by name, sorted; imports none of them."""
         folder = importlib.import_module(self.package).__path__
@@ -30,6 +32,7 @@ class Catalogue(Generic[T]):
         foreign = {point.name for point in entry_points(group=self.package)}
         return tuple(sorted(own | foreign))
 
+    @functools.cache  # noqa: B019  # looking up entry points takes milliseconds, and passes are looked up by the dozen
     def get(self, name: str) -> T:
         """Import one entry.
 

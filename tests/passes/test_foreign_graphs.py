@@ -24,7 +24,7 @@ from conftest import tiny_model
 
 from deploy_kit import graph, passes
 from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.records import DenseBlock, DenseNetSpec
+from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
 BOUND = 1e-6
 STANDARD = (
@@ -38,15 +38,11 @@ TIDYING = ("fold_constants", "drop_identities", "drop_single_concats", "merge_du
 # torchvision's densenet121 in its proportions: stem, four-fold bottleneck, transitions that halve.
 SPEC = DenseNetSpec(
     in_channels=3,
-    classes=10,
-    stem_channels=8,
-    stem_kernel=7,
-    stem_stride=2,
-    stem_norm=True,
-    stem_pool=True,
+    stem=(StemConv(channels=8, kernel=(7, 7), stride=(2, 2)),),
+    stem_pool="max",
     blocks=tuple(DenseBlock(layers=layers, growth=4, bottleneck=16) for layers in (2, 4, 3)),
     transitions=(8, 12),
-    eps=1e-5,
+    heads=(Head(name="logits", layers=(HeadLayer(kind="linear", channels=10),)),),
 )
 X = torch.zeros(1, 3, 32, 32)
 OPEN = {"input": {0: "N", 2: "H", 3: "W"}, "logits": {0: "N"}}
