@@ -127,7 +127,7 @@ def _rewrites(asked: Asked, workshop: Workshop) -> Rewrites:
 
 
 def _calibration(asked: Asked, workshop: Workshop) -> Costs:
-    sizes = (16, 32) if asked.quick else (16, 32, 64, 128, 512)
+    sizes = (16, 32) if asked.quick else (16, 128, 512)
     recipes = ("static-minmax", "static-percentile", "static-entropy", "nncf")
     return calibration.measure(asked.subject(workshop), asked.files(), recipes, sizes, workshop)
 

@@ -7,7 +7,7 @@ Files that start with an underscore are not entries.
 import functools
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
 
 from deploy_kit.errors import UnknownNameError, nearest
@@ -29,10 +29,13 @@ class Catalogue(Generic[T]):
         """List all entries by name, sorted; imports none of them."""
         folder = importlib.import_module(self.package).__path__
         own = {module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")}
-        foreign = {point.name for point in entry_points(group=self.package)}
-        return tuple(sorted(own | foreign))
+        return tuple(sorted(own | self._foreign().keys()))
 
-    @functools.cache  # noqa: B019  # looking up entry points takes milliseconds, and passes are looked up by the dozen
+    @functools.cache  # noqa: B019  # looking them up takes milliseconds, and passes are looked up by the dozen
+    def _foreign(self) -> dict[str, EntryPoint]:
+        """List the entries of third parties."""
+        return {point.name: point for point in entry_points(group=self.package)}
+
     def get(self, name: str) -> T:
         """Import one entry.
 
@@ -41,7 +44,7 @@ class Catalogue(Generic[T]):
         """
         if name not in self.names():
             raise UnknownNameError(f"no {self.noun} is called '{name}'", hint=nearest(name, self.names()))
-        for point in entry_points(group=self.package, name=name):
-            return cast("T", point.load())
+        if name in self._foreign():
+            return cast("T", self._foreign()[name].load())
         module = importlib.import_module(f"{self.package}.{name}")
         return cast("T", getattr(module, self.constant))

@@ -229,8 +229,8 @@ def test_a_variant_that_cannot_be_made_has_the_reason(troubled: Report) -> None:
     not importlib.metadata.version("openvino").startswith("2026.4.1"),
     reason="this segfault is known of OpenVINO 2026.4.1: pip install openvino==2026.4.1",
 )
-def test_a_target_that_segfaults_has_the_reason(troubled: Report) -> None:
-    assert "died in 'build' with SIGSEGV" in troubled.rows[1].failed
+def test_a_target_that_would_segfault_has_the_reason(troubled: Report) -> None:
+    assert "OV001" in troubled.rows[1].failed
 
 
 def test_an_optional_engine_without_its_package_has_the_reason(troubled: Report) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deploy_kit import graph, lint
 from deploy_kit.engines import Engine, Session
 from deploy_kit.errors import BuildError, RecipeError
 from deploy_kit.lazy import need
@@ -71,13 +70,12 @@ def build(onnx_file: Path, folder: Path, options: Options) -> None:
     Raises:
         BuildError: OpenVINO refuses the graph, or is known to crash on it.
     """
+    from deploy_kit import graph, lint
+
     openvino = need("openvino", by="engine 'openvino'")
-    faults = lint.quantized_norms(graph.load(onnx_file))
-    if faults:
-        raise BuildError(
-            f"{onnx_file}: {faults[0].code}: node '{faults[0].node}': {faults[0].text}", hint=faults[0].cure
-        )
     _, model = _read(onnx_file)
+    for fault in lint.quantized_norms(graph.load(onnx_file)):
+        raise BuildError(f"{onnx_file}: {fault.code}: node '{fault.node}': {fault.text}", hint=fault.cure)
     path = folder / ENGINE.file_name
     openvino.save_model(model, path, compress_to_fp16=False)
     _compile(path, options)

@@ -17,7 +17,8 @@ from deploy_kit.results import QuantizedBlock
 
 def blocks(plan: Plan) -> tuple[QuantizedBlock, ...]:
     """Describe each group of the plan that concatenates; call it before a writer uses the plan up."""
-    return tuple(_block(f"block {number}", row, plan) for number, row in enumerate(plan.rows, start=1))
+    rows = [row for row in plan.rows if row.reach.size]  # the input joined to itself has no source to describe
+    return tuple(_block(f"block {number}", row, plan) for number, row in enumerate(rows, start=1))
 
 
 def _block(name: str, row: Equalized, plan: Plan) -> QuantizedBlock:

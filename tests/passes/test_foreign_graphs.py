@@ -230,9 +230,9 @@ TORCHS = {"pool_before_conv": 2, "relu_after_pool": 1, "chain_concats": 6, "batc
 # 13 BNs: five layers, a transition, the last one. Keras pads before the pool, and chains its concatenations itself.
 KERAS = {"fold_batchnorm": 6, "pool_before_conv": 1, "batchnorm_to_max": 6}
 FIRED = {
-    "torchscript 13": TORCHS,
-    "torchscript 17, all axes open": TORCHS,
-    "torchscript 20, nothing folded": TORCHS | {"fold_batchnorm": 10},
+    "torchscript 13": TORCHS | {"mean_to_global_pool": 1},
+    "torchscript 17, all axes open": TORCHS | {"mean_to_global_pool": 1},
+    "torchscript 20, nothing folded": TORCHS | {"fold_batchnorm": 10, "mean_to_global_pool": 1},
     "dynamo 18": TORCHS | {"mean_to_global_pool": 1},
     "dynamo 21, not optimized": TORCHS | {"mean_to_global_pool": 1, "fold_batchnorm": 10},
     "tf2onnx 13": KERAS,

@@ -18,7 +18,7 @@ from deploy_kit.errors import InputError, UnknownNameError
 pytest_plugins = ["scheme_worker"]
 
 # The least signal to noise of the logits on normal images: 10 bits of fraction, 7 bits, and 8-bit integers.
-FLOOR_DB = {"fp16": 50.0, "bf16": 35.0, "int8": 30.0}
+FLOOR_DB = {"fp32": 100.0, "fp16": 50.0, "bf16": 35.0, "int8": 30.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ def test_logits_stay_near_torchs_own(name: str, typed: Callable[[str], Typed]) -
     assert metrics.sqnr_db(wanted, found) > FLOOR_DB[made.scheme.precision]
 
 
-@pytest.mark.parametrize("name", schemes.CATALOGUE.names())
+@pytest.mark.parametrize("name", [name for name in schemes.CATALOGUE.names() if name != "fp32"])
 def test_rounding_does_leave_a_trace_in_the_logits(name: str, typed: Callable[[str], Typed]) -> None:
     made = typed(name)
     x = tiny_graphs.images(6)
