@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 from deploy_kit.checkpoint.limits import Budget, damaged
@@ -74,12 +73,6 @@ def open_archive(file: BinaryIO, budget: Budget) -> Iterator[Archive]:
         _verify_members(archive, budget)
         _verify_checksums(archive)
         yield Archive(archive)
-
-
-def is_archive(path: Path) -> bool:
-    """Say whether a file begins as a zip archive does."""
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
 
 
 def _verify_directory(file: BinaryIO) -> None:

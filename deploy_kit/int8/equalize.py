@@ -159,9 +159,7 @@ def _refusal(group: Group, groups: Groups) -> str:
 
 def _pads(node: ir.Node) -> bool:
     """Whether a node lets zeros in at the border, which would not be zeros of the shifted values."""
-    moves = node.attributes
-    padded = any(moves.get_ints("pads", ())) or moves.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    return node.op_type in ("Conv", "AveragePool") and padded
+    return node.op_type in ("Conv", "AveragePool") and _edit.pads(node)
 
 
 def _maker(source: ir.Value) -> ir.Node | None:
@@ -212,7 +210,7 @@ def _shift_bound(model: ir.Model, node: ir.Node, by: _Affine) -> None:
 
 def _divide_rows(model: ir.Model, conv: ir.Node, by: _Affine) -> None:
     weight = _edit.array(conv.inputs[1])
-    bias = _edit.array(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else np.zeros(len(weight))
+    bias = _edit.bias(conv, len(weight))
     _replace(model, conv, 1, weight / by.r.reshape(-1, *[1] * (weight.ndim - 1)))
     _replace(model, conv, 2, by.inverse(bias))
 
@@ -221,7 +219,7 @@ def _absorb_in_conv(model: ir.Model, conv: ir.Node, by: _Affine) -> None:
     weight = _edit.array(conv.inputs[1])
     row = (1, -1, *[1] * (weight.ndim - 2))
     moved = (weight * by.m.reshape(row)).reshape(len(weight), -1).sum(1)
-    bias = _edit.array(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else 0.0
+    bias = _edit.bias(conv, len(weight))
     _replace(model, conv, 1, weight * by.r.reshape(row))
     _replace(model, conv, 2, bias + moved)
 

@@ -136,8 +136,7 @@ def _prepared(source: Path, choices: Choices) -> ir.Model:
             f"{source}: operator set {graph.opset(model)}; Q/DQ per channel begins at {_MIN_OPSET}",
             hint=f"export with --opset {_MIN_OPSET} or higher",
         )
-    for name in (*_ALWAYS, *choices.passes):
-        passes.CATALOGUE.get(name).apply(model)
+    passes.apply(model, (*_ALWAYS, *choices.passes))
     return graph.reread(model)
 
 
@@ -151,7 +150,7 @@ def _name(value: ir.Value) -> str:
     return value.name
 
 
-def _grid(group: Group, plan: Plan, spans: dict[ir.Value, tuple[np.ndarray, np.ndarray]], choices: Choices) -> Grid:
+def _grid(group: Group, plan: Plan, spans: dict[ir.Value, equalize.Span], choices: Choices) -> Grid:
     """Choose the grid of a group: an equalized one spans [-1, 1]."""
     if any(row.group is group and not row.refused for row in plan.rows):
         low, high = -1.0, 1.0

@@ -24,13 +24,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from deploy_kit import graph
 from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.grids import Grid, Weights, weights
 from deploy_kit.int8.moments import clipped, summed
 from deploy_kit.int8.plan import Plan
 from deploy_kit.passes import _edit
 
-_UINT8, _INT8 = ir.DataType.UINT8, ir.DataType.INT8
+_WEIGHTED = frozenset({"Conv", "Gemm", "BatchNormalization"})
 
 
 @dataclass(kw_only=True)
@@ -42,6 +43,7 @@ class _Writer:
     constants: dict[str, ir.Value] = field(default_factory=dict)
     integers: dict[ir.Value, ir.Value] = field(default_factory=dict)
     floats: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    restored: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add a constant; one of this name and content is used again."""
@@ -76,12 +78,12 @@ class _Writer:
 
     def real(self, value: ir.Value) -> ir.Value:
         """Give a value as floats; a gridded one through its integers, so that all readers see the same numbers."""
-        if value in self.plan.grids:
-            name = f"{value.name}.dq"
-            existing = next((n.outputs[0] for n in reversed(self.nodes) if n.outputs[0].name == name), None)
+        if value not in self.plan.grids:
+            return self.floats[value]
+        if value not in self.restored:
             inputs = [self.quantized(value), *self.grid_inputs(self.plan.grids[value])]
-            return existing or self.node("DequantizeLinear", inputs, name)
-        return self.floats[value]
+            self.restored[value] = self.node("DequantizeLinear", inputs, f"{value.name}.dq")
+        return self.restored[value]
 
     def weight(self, name: str, quantized: Weights, input_scale: float) -> list[ir.Value]:
         """Add DequantizeLinear nodes for weights and bias; gives both as floats."""
@@ -100,9 +102,9 @@ class _Writer:
 def write(plan: Plan) -> ir.Model:
     """Write the integer graph; the float model stays as it is."""
     writer, old = _Writer(plan=plan), plan.model.graph
-    inputs = [ir.Value(name=v.name, type=v.type, shape=v.shape) for v in old.inputs if v.name not in old.initializers]
-    for value, new in zip((v for v in old.inputs if v.name not in old.initializers), inputs, strict=True):
-        writer.floats[value] = new
+    for value in graph.inputs(plan.model):
+        writer.floats[value] = ir.Value(name=value.name, type=value.type, shape=value.shape)
+    inputs = list(writer.floats.values())
     for name, value in old.initializers.items():
         assert value.const_value is not None
         writer.floats[value] = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
@@ -117,18 +119,19 @@ def write(plan: Plan) -> ir.Model:
     used = {
         value for node in writer.nodes for value in node.inputs if value is not None and value.const_value is not None
     }
-    graph = ir.Graph(
+    written = ir.Graph(
         inputs, outputs, nodes=writer.nodes, initializers=sorted(used, key=lambda v: v.name or ""),
         opset_imports=plan.model.opset_imports, name=old.name,
     )  # fmt: skip
-    model = ir.Model(graph, ir_version=plan.model.ir_version, producer_name="deploykit")
+    model = ir.Model(written, ir_version=plan.model.ir_version, producer_name="deploykit")
     model.metadata_props.update(plan.model.metadata_props)
     return model
 
 
 def _on_integers(writer: _Writer, node: ir.Node) -> bool:
     grids, values = writer.plan.grids, grouping.activations(node)
-    return bool(values) and all(value in grids for value in values)
+    computes = node.op_type not in _WEIGHTED or grouping.quantizable(node)
+    return computes and bool(values) and all(value in grids for value in values)
 
 
 def _copy(writer: _Writer, node: ir.Node, *, without: str = "") -> None:
@@ -153,7 +156,7 @@ def _finish(writer: _Writer, node: ir.Node, result: ir.Value) -> None:
     grid = writer.plan.grids.get(value)
     clipped = grid is not None and grid.zero > 0  # then 0 lies inside the grid and saturation does not do it
     if relu is not None and not clipped:
-        result = writer.node("Relu", [result], f"{relu.outputs[0].name}")
+        result = writer.node("Relu", [result], str(relu.outputs[0].name))
     writer.floats[value] = result
     if grid is None:
         return
@@ -175,12 +178,9 @@ def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray
 
 
 def _conv(writer: _Writer, node: ir.Node) -> None:
-    if not grouping.quantizable(node):
-        _copy(writer, node)
-        return
+    weight = _edit.array(node.inputs[1])
     attributes = {key: value.value for key, value in node.attributes.items()}
-    bias = _bias(node, len(_edit.array(node.inputs[1])))
-    _weighted(writer, node, "Conv", _edit.array(node.inputs[1]), bias, attributes)
+    _weighted(writer, node, "Conv", weight, _edit.bias(node, len(weight)), attributes)
 
 
 def _weighted(
@@ -193,30 +193,18 @@ def _weighted(
     trial = weights(weight, bias, scale, bits=writer.plan.bits)
     drift = summed(trial.values - weight, read.mean) + summed(trial.values, read.error)
     whole = weights(weight, bias - drift, scale, bits=writer.plan.bits)
-    inputs = [writer.real(source), *writer.weight(f"{name}", whole, scale)]
+    inputs = [writer.real(source), *writer.weight(str(name), whole, scale)]
     _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
 
 
-def _bias(node: ir.Node, n: int) -> np.ndarray:
-    """Give the bias (n,) of a Conv or Gemm, zeros where it has none."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    return np.zeros(n) if value is None else np.broadcast_to(_edit.array(value).reshape(-1), (n,))
-
-
 def _gemm(writer: _Writer, node: ir.Node) -> None:
-    if not grouping.quantizable(node):
-        _copy(writer, node)
-        return
     matrix = _edit.array(node.inputs[1])
     rows = np.ascontiguousarray(matrix if node.attributes.get_int("transB") else matrix.T)
-    _weighted(writer, node, "Gemm", rows, _bias(node, len(rows)), {"transB": 1})
+    _weighted(writer, node, "Gemm", rows, _edit.bias(node, len(rows)), {"transB": 1})
 
 
 def _norm(writer: _Writer, node: ir.Node) -> None:
     """Write a BN as a depthwise 1×1 convolution: weights ±127 are exact, the slope is their scale."""
-    if not grouping.quantizable(node):
-        _copy(writer, node)
-        return
     slope, offset = _edit.affine(node)
     rank = len(node.outputs[0].shape or (0, 0, 0, 0))
     kernel = slope.reshape(-1, *[1] * (rank - 1))
@@ -225,7 +213,7 @@ def _norm(writer: _Writer, node: ir.Node) -> None:
 
 def _average(writer: _Writer, node: ir.Node) -> None:
     """Write an average pool as a depthwise convolution on the same grid: ONNX Runtime's integer pool is 18× slower."""
-    source, name, moves = node.inputs[0], f"{node.outputs[0].name}", node.attributes
+    source, name, moves = node.inputs[0], str(node.outputs[0].name), node.attributes
     assert source is not None
     plain = not any(moves.get_ints("pads", ())) and moves.get_string("auto_pad", "NOTSET") == "NOTSET"
     kernel, channels = moves.get_ints("kernel_shape", ()), source.shape[1] if source.shape is not None else None

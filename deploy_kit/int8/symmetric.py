@@ -69,8 +69,7 @@ def _weight(model: ir.Model, node: ir.Node, plan: Plan) -> None:
     across = node.op_type == "Gemm" and not node.attributes.get_int("transB")
     rows = np.ascontiguousarray(matrix.T if across else matrix)
     whole = weights(rows, np.zeros(len(rows)), plan.grids[source].scale, bits=plan.bits)
-    bias = _edit.array(node.inputs[2]).reshape(-1) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
-    corrected = bias - summed(whole.values - rows, plan.moments(source).mean)
+    corrected = _edit.bias(node, len(rows)) - summed(whole.values - rows, plan.moments(source).mean)
     integers = whole.integers.T if across else whole.integers
     constants = [
         _edit.initializer(model, f"{name}.w.q", np.ascontiguousarray(integers), ir.DataType.INT8),

@@ -1,6 +1,6 @@
 """Graph passes: ONNX → ONNX, the same function in fewer steps. One file each; used when a recipe lists its name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -32,6 +32,16 @@ class Pass:
 
     apply: Callable[[ir.Model], Outcome]
     promise: float
+
+
+def apply(model: ir.Model, names: Iterable[str]) -> None:
+    """Apply passes in order, unverified: what an INT8 layout or a target wants on top of a verified graph.
+
+    Raises:
+        UnknownNameError: No pass has one of these names.
+    """
+    for name in names:
+        CATALOGUE.get(name).apply(model)
 
 
 CATALOGUE: Catalogue[Pass] = Catalogue(__name__, "PASS", "graph pass")

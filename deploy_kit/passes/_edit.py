@@ -16,6 +16,12 @@ def constant(value: ir.Value | None) -> bool:
     return value is not None and value.const_value is not None
 
 
+def bias(node: ir.Node, n: int) -> np.ndarray:
+    """Give the bias (n,) of a Conv or Gemm as float64, zeros where it has none."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    return np.zeros(n) if value is None else np.broadcast_to(array(value).reshape(-1), (n,))
+
+
 def initializer(model: ir.Model, name: str, values: np.ndarray, dtype: ir.DataType) -> ir.Value:
     """Register a constant under `name`, or under the next free name like it."""
     free = free_name(model, name)

@@ -110,7 +110,7 @@ def _absorb(model: ir.Model, conv: ir.Node, slope: np.ndarray, constant: np.ndar
     """Let a convolution multiply its input channels by `slope` and add `constant` to them."""
     weight, rest = _edit.array(conv.inputs[1]), [1] * (len(_edit.array(conv.inputs[1]).shape) - 2)
     moved = (weight * constant.reshape(1, -1, *rest)).reshape(len(weight), -1).sum(1)
-    bias = _edit.array(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else 0.0
+    bias = _edit.bias(conv, len(weight))
     assert conv.inputs[1] is not None
     dtype, stem = conv.inputs[1].dtype or ir.DataType.FLOAT, conv.outputs[0].name
     conv.resize_inputs(3)

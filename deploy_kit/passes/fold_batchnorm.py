@@ -9,7 +9,6 @@ or a transition read a concatenation or a pool and stay: their number and the re
 
 from collections import Counter
 
-import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.passes import Outcome, Pass, _edit
@@ -53,7 +52,7 @@ def _fold(model: ir.Model, norm: ir.Node) -> None:
     assert conv is not None
     scale, shift = _edit.affine(norm)
     weight = _edit.array(conv.inputs[1])
-    bias = _edit.array(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] is not None else np.zeros_like(scale)
+    bias = _edit.bias(conv, len(scale))
     assert conv.inputs[1] is not None
     dtype, stem = conv.inputs[1].dtype or ir.DataType.FLOAT, conv.outputs[0].name
     folded = (

@@ -45,8 +45,7 @@ def convert(source: Path, target: Path, dtype: ir.DataType, options: Options, ca
         UnknownNameError: A pass does not exist.
     """
     model = graph.load(source)
-    for name in options.passes:
-        passes.CATALOGUE.get(name).apply(model)
+    passes.apply(model, options.passes)
     if dtype == ir.DataType.BFLOAT16 and graph.opset(model) < _BF16_OPSET:
         model = _raised(model, source)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -99,8 +98,9 @@ def _narrow_weights(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node], sou
         users = [use for use in value.uses() if use.node not in kept]
         if len(users) == len(value.uses()):
             value.const_value = _narrowed(name, value, dtype, source)
+            value.dtype = dtype
         elif users:
-            tensor = _narrowed(name, value, dtype, source, keep=True)
+            tensor = _narrowed(name, value, dtype, source)
             narrow = ir.Value(name=f"{name}.narrow", const_value=tensor, type=ir.TensorType(dtype), shape=value.shape)
             model.graph.register_initializer(narrow)
             for node, index in users:
@@ -138,7 +138,7 @@ def _raised(model: ir.Model, source: Path) -> ir.Model:
     return raised
 
 
-def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path, *, keep: bool = False) -> ir.TensorProtocol:
+def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path) -> ir.TensorProtocol:
     assert value.const_value is not None
     wide = value.const_value.numpy()
     with np.errstate(over="ignore"):
@@ -150,8 +150,6 @@ def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path, *, k
             f"{source}: weight '{name}' reaches {largest:g}, and {dtype.name.lower()} ends at {limit:g}",
             hint="use --bf16, which has float32's range" if dtype == ir.DataType.FLOAT16 else "keep this graph in fp32",
         )
-    if not keep:
-        value.dtype = dtype
     return ir.Tensor(narrow, dtype=dtype, name=name)
 
 

@@ -25,8 +25,7 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
         UnknownNameError: A pass does not exist.
     """
     model = graph.load(source)
-    for name in options.passes:
-        passes.CATALOGUE.get(name).apply(model)
+    passes.apply(model, options.passes)
     graph.save(model, target)
 
 

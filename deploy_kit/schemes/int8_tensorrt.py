@@ -36,7 +36,7 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     made = plan.make(source, choices, calibration.batches, calibration.n_images)
     found = explain.blocks(made)
     model = symmetric.write(made, concats=options.concats)
-    passes.CATALOGUE.get("remove_unused").apply(model)
+    passes.apply(model, ("remove_unused",))
     model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
     graph.save(model, target)
 
