@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from deploy_kit import codec, environment, images, metrics
-from deploy_kit.devices import Connection
+from deploy_kit.devices import Connection, Worker
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import MeasurementError, StageError
-from deploy_kit.isolate import Child
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.results import Bench, Environment, Measurement, NotRun, SpeedUp
@@ -33,7 +32,7 @@ class _Racer:
     """An engine at the start: its worker, and the samples so far."""
 
     artifact: Artifact
-    worker: Child
+    worker: Worker
     settings: dict[str, str]
     batch: int
     warmup_runs: int = 0
@@ -137,16 +136,16 @@ def _measure(engines: tuple[Artifact, ...], part: BenchTable, store: Store, link
     return Bench(measurements=measurements, not_run=tuple(not_run), failed=tuple(failed))
 
 
-def _start(engine: Artifact, worker: Child, part: BenchTable, store: Store, link: Connection) -> _Racer:
+def _start(engine: Artifact, worker: Worker, part: BenchTable, store: Store, link: Connection) -> _Racer:
     """Load an engine and warm it up on noise: latency does not depend on the pixels."""
-    path = str(store.path(engine))
-    opened = worker.ask("open", path, engine=engine.engine, path=path, options=json.loads(engine.options))
+    about, path = engine.path, link.send(store.path(engine), keep=True)
+    opened = worker.ask("open", about, engine=engine.engine, path=path, options=json.loads(engine.options))
     batch = int(opened["batch"]) or 1
     noise = images.open_set(images.SYNTHETIC, engine.preprocess)
     image = np.concatenate(list(noise.batches(engine.preprocess, noise.n)))
     file = link.folder / f"bench-{engine.sha256[:12]}-{engine.engine}.npy"
     np.save(file, np.resize(image, (batch, *image.shape[1:])))
-    warm = worker.ask("warm_up", path, inputs=str(file), span=part.span, limit_s=part.warmup_s)
+    warm = worker.ask("warm_up", about, inputs=link.send(file), span=part.span, limit_s=part.warmup_s)
     return _Racer(
         artifact=engine,
         worker=worker,
@@ -166,7 +165,7 @@ def _take_turn(racer: _Racer, part: BenchTable) -> None:
     racer.samples_ms.extend(samples)
 
 
-def environment_of(worker: Child) -> Environment:
+def environment_of(worker: Worker) -> Environment:
     """Ask the machine that measured what it is."""
     return codec.from_json(Environment, worker.ask("environment", "environment")["environment"])
 

@@ -44,13 +44,13 @@ def run(
     def make(folder: Path, home: str) -> Artifact:
         source = store.path(typed)
         watch(Event(stage="build", text=f"{typed.name} · {entry.engine}"))
-        with link.worker() as worker:
+        with link.worker() as worker, link.outbox(folder) as outbox:
             answer = worker.ask(
                 "build",
                 str(source),
                 engine=entry.engine,
-                onnx=str(source),
-                folder=str(folder),
+                onnx=link.send(source, keep=True),
+                folder=outbox,
                 options=codec.to_json(options),
             )
         proof = codec.from_json(Proof, answer["proof"])

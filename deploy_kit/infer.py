@@ -55,14 +55,16 @@ def run(
         DeployKitError: What the engine refused.
     """
     logits, done = [], 0
-    inputs, outputs = link.folder / "images.npy", link.folder / "logits.npy"
+    inputs, about = link.folder / "images.npy", str(target.path)
     with link.worker() as worker:
-        about = str(target.path)
-        opened = worker.ask("open", about, engine=target.engine, path=about, options=dict(target.options))
+        path = link.send(target.path, keep=True)
+        opened = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
         for chunk in image_set.batches(preprocess, _CHUNK):
             np.save(inputs, chunk)
-            worker.ask("infer", about, inputs=str(inputs), outputs=str(outputs), batch=batch)
-            logits.append(np.load(outputs))
+            with link.outbox(link.folder) as outbox:
+                outputs = f"{outbox}/logits.npy"
+                worker.ask("infer", about, inputs=link.send(inputs), outputs=outputs, batch=batch)
+            logits.append(np.load(link.folder / "logits.npy"))
             done += len(chunk)
             progress(done)
     return Inferred(logits=np.concatenate(logits), settings=tuple(sorted(opened["settings"].items())))

@@ -22,10 +22,21 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Run:
-    """One deployment on its way: what all stages share, and what has been found so far."""
+    """One deployment on its way: what all stages share, and what has been found so far.
+
+    Attributes:
+        recipe: What to do.
+        store: Keeps every result.
+        host: This machine: exports, simplifies and quantizes.
+        link: The device: builds, checks and measures.
+        watch: Hears of progress.
+        times: How long each stage took.
+        remarks: What a reader must know beside the numbers.
+    """
 
     recipe: Recipe
     store: Store
+    host: Connection
     link: Connection
     watch: Watch
     times: list[StageTime] = field(default_factory=list)
@@ -58,8 +69,8 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
         DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
     """
     doctor.require(recipe)
-    with devices.connect(device) as link:
-        run = Run(recipe=recipe, store=store, link=link, watch=watch)
+    with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
+        run = Run(recipe=recipe, store=store, host=host, link=link, watch=watch)
         source, answers = exported_with_answers(run)
         lean = simplified(run, source)
         check.overlap(recipe.quantize.calibration, recipe.check, lean.onnx)
@@ -80,7 +91,7 @@ def exported(run: Run) -> Exported:
         "export",
         recipe.source.checkpoint,
         lambda: export.run(
-            recipe.source, recipe.export, recipe.check.images, store=run.store, link=run.link, watch=run.watch
+            recipe.source, recipe.export, recipe.check.images, store=run.store, link=run.host, watch=run.watch
         ),
     )
 
@@ -96,7 +107,7 @@ def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
             source.onnx.preprocess,
             recipe.check.images,
             store=run.store,
-            link=run.link,
+            link=run.host,
             watch=run.watch,
         ),
     )
@@ -108,7 +119,7 @@ def simplified(run: Run, source: Exported) -> Simplified:
     return run.timed(
         "simplify",
         f"{len(run.recipe.simplify.passes)} passes",
-        lambda: simplify.run(source.onnx, run.recipe.simplify, store=run.store, link=run.link, watch=run.watch),
+        lambda: simplify.run(source.onnx, run.recipe.simplify, store=run.store, link=run.host, watch=run.watch),
     )
 
 
@@ -195,7 +206,7 @@ def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row
                 "quantize",
                 variant.name,
                 lambda variant=variant: quantize.run(  # type: ignore[misc]  # mypy loses the default's type
-                    lean, variant, run.recipe.quantize.calibration, store=run.store, link=run.link, watch=run.watch
+                    lean, variant, run.recipe.quantize.calibration, store=run.store, link=run.host, watch=run.watch
                 ),
             )
         except StageError as error:

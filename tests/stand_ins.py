@@ -1,5 +1,7 @@
 """Stand-ins for what a test cannot or need not have: graphs no stage made, and workers without a process."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,10 @@ class PretendLink:
     def worker(self) -> PretendWorker:
         self.workers.append(PretendWorker(self.answers))
         return self.workers[-1]
+
+    def send(self, file: Path, *, keep: bool = False) -> str:
+        return str(file)
+
+    @contextmanager
+    def outbox(self, folder: Path) -> Iterator[str]:
+        yield str(folder)

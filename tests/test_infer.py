@@ -89,14 +89,14 @@ def test_the_options_reach_the_engine(link: Connection, graph: Path, images: Ima
 
 
 def test_a_crash_names_the_engine_file(tmp_path: Path, images: ImageSet) -> None:
-    class Deadly:
-        folder = tmp_path
-
+    class Deadly(PretendLink):
         def worker(self) -> Child:
             return Child(("/bin/sh", "-c", "kill -SEGV $$"))
 
     with pytest.raises(EngineCrashError, match=r"model\.plan: the worker process died in 'open' with SIGSEGV"):
-        infer.run(Deadly(), Target(engine="onnxruntime", path=tmp_path / "model.plan", options={}), images, SIDE)
+        infer.run(
+            Deadly(tmp_path, {}), Target(engine="onnxruntime", path=tmp_path / "model.plan", options={}), images, SIDE
+        )
 
 
 def test_the_worker_is_closed_when_the_engine_refuses(tmp_path: Path, images: ImageSet) -> None:

@@ -138,7 +138,7 @@ def test_fresh_measures_again_and_nothing_else(line: "Line", shelf: Store, secon
 
 
 def test_collecting_from_the_store_gives_the_same_rows(line: "Line", shelf: Store, first: Report) -> None:
-    report = pipeline.collect(Run(recipe=line.recipe, store=shelf, link=line.link, watch=silent))
+    report = pipeline.collect(Run(recipe=line.recipe, store=shelf, host=line.link, link=line.link, watch=silent))
 
     assert {row.label: row.parity for row in report.rows} == {row.label: row.parity for row in first.rows}
 

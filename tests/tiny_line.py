@@ -64,7 +64,7 @@ def line(tiny: Recipe, link: Connection, tmp_path_factory: pytest.TempPathFactor
     """Export, simplify and quantize the tiny DenseNet, and build it for onnxruntime."""
     folder = tmp_path_factory.mktemp("line")
     store = Store(folder / "store", tiny.model_dump(mode="json"))
-    run = Run(recipe=tiny, store=store, link=link, watch=silent)
+    run = Run(recipe=tiny, store=store, host=link, link=link, watch=silent)
     exported, answers = pipeline.exported_with_answers(run)
     lean = pipeline.simplified(run, exported).onnx
     made = Line(tiny, store, link, exported, answers, lean, folder / "snapshot")

@@ -47,8 +47,8 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     found = chosen or _in_force(asked, store, console)
     found = changed(found, asked)
     store.recipe = found.model_dump(mode="json")
-    with devices.connect(device) as link:
-        yield Run(recipe=found, store=store, link=link, watch=console.watch)
+    with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
+        yield Run(recipe=found, store=store, host=host, link=link, watch=console.watch)
 
 
 def changed(base: Recipe, asked: Asked) -> Recipe:

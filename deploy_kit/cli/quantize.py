@@ -56,7 +56,7 @@ def quantize(
             "quantize",
             variant.name,
             lambda: stage.run(
-                lean, variant, run.recipe.quantize.calibration, store=run.store, link=run.link, watch=run.watch
+                lean, variant, run.recipe.quantize.calibration, store=run.store, link=run.host, watch=run.watch
             ),
         )
         _steps.copy_out(run, made, out, console)

@@ -4,12 +4,37 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy_kit.catalogue import Catalogue
 from deploy_kit.errors import DeviceError
-from deploy_kit.isolate import Child
 from deploy_kit.records import Device
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Worker(Protocol):
+    """A worker process on the machine, a context manager: leaving it ends the process."""
+
+    def __enter__(self) -> "Self": ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End the process."""
+
+    def ask(self, op: str, about: str, **arguments: Any) -> dict[str, Any]:
+        """Send one job and wait for its result.
+
+        Args:
+            op: The worker's operation.
+            about: What the job is about, as the user knows it: named if the process dies.
+            **arguments: The operation's arguments, as JSON can hold them; paths are the machine's own.
+
+        Raises:
+            EngineCrashError: The process died.
+            DeployKitError: The worker answered with an error.
+        """
 
 
 class Connection(Protocol):
@@ -17,10 +42,24 @@ class Connection(Protocol):
 
     @property
     def folder(self) -> Path:
-        """A scratch folder that host and workers both see; gone when the connection closes."""
+        """A scratch folder of the host's; gone when the connection closes."""
 
-    def worker(self) -> Child:
+    def worker(self) -> Worker:
         """Start a worker process on the machine."""
+
+    def send(self, file: Path, *, keep: bool = False) -> str:
+        """Make a file of the host, and those that belong to it (`store.parts_of`), readable for workers.
+
+        Args:
+            file: Sent under its own name; sending another one of that name replaces it, unless it is kept.
+            keep: Leave it there for the next connection, where that saves a copy.
+
+        Returns:
+            Its path as a worker sees it.
+        """
+
+    def outbox(self, folder: Path) -> AbstractContextManager[str]:
+        """Give a folder as a worker sees it; what it writes there is in the host's `folder` once the block ends."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,13 @@ class _Local:
     def worker(self) -> Child:
         return Child()
 
+    def send(self, file: Path, *, keep: bool = False) -> str:
+        return str(file)
+
+    @contextmanager
+    def outbox(self, folder: Path) -> Iterator[str]:
+        yield str(folder)
+
 
 @contextmanager
 def connect(device: Device) -> Iterator[Connection]:
