@@ -18,9 +18,9 @@ from deploy_kit import codec, environment, images, metrics
 from deploy_kit.devices import Connection, Worker
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import MeasurementError, StageError
+from deploy_kit.measurements import Bench, Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
-from deploy_kit.results import Bench, Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 

@@ -8,9 +8,10 @@ from deploy_kit import images, infer, metrics
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import CheckError, InputError
+from deploy_kit.measurements import NotRun
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records import Answers, Artifact
-from deploy_kit.results import Limits, NotRun, ParityReport
+from deploy_kit.results import Limits, ParityReport
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 

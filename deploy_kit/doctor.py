@@ -6,8 +6,8 @@ from deploy_kit import codec, engines, environment, passes, schemes, targets
 from deploy_kit.devices import Connection
 from deploy_kit.errors import EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
+from deploy_kit.measurements import Environment
 from deploy_kit.recipe import Recipe
-from deploy_kit.results import Environment
 
 
 @dataclass(frozen=True, kw_only=True)

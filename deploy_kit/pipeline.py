@@ -11,9 +11,10 @@ from deploy_kit import bench, build, check, devices, doctor, engines, environmen
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
 from deploy_kit.errors import DeployKitError, DeviceError, StageError, nearest
+from deploy_kit.measurements import Bench, NotRun
 from deploy_kit.recipe import BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
-from deploy_kit.results import Bench, NotRun, ParityReport, Report, Row, Simplified, StageTime
+from deploy_kit.results import ParityReport, Report, Row, Simplified, StageTime
 from deploy_kit.store import Store
 from deploy_kit.watch import Watch, silent
 
