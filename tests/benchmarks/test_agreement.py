@@ -52,4 +52,4 @@ def test_a_loop_above_the_limit_is_told() -> None:
 def test_the_loop_is_timed_over_a_session_that_does_nothing() -> None:
     cost = loop._cost("closed loop", "closed-loop", ((loop.Nothing().run,),))
 
-    assert (cost.n, cost.sample_us > 0, cost.iteration_us > cost.sample_us) == (20_000, True, True)
+    assert (cost.n, cost.iteration_us > 0) == (20_000, True)
