@@ -13,8 +13,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from deploy_kit import codec, engines, environment, images, stopwatch
+from deploy_kit import codec, engines, environment, images, peak, stopwatch
 from deploy_kit.errors import DeployKitError, StageError, StoreError
+from deploy_kit.gauges._recorder import Recorder, look, place_of
 from deploy_kit.records import Preprocess
 from deploy_kit.wire import Reply, failure, read_job, reply_line
 
@@ -29,6 +30,7 @@ class Worker:
         """Start with nothing open."""
         self._session: engines.Session | None = None
         self._first: np.ndarray | None = None
+        self._recorder: Recorder | None = None
         self.operations: dict[str, Callable[[Arguments], Arguments]] = {
             "hindrance": self.hindrance,
             "quantize": self.quantize,
@@ -38,6 +40,10 @@ class Worker:
             "warm_up": self.warm_up,
             "time": self.time,
             "environment": self.environment,
+            "process": self.process,
+            "watch_gauges": self.watch_gauges,
+            "read_gauges": self.read_gauges,
+            "measure_roof": self.measure_roof,
         }
 
     def hindrance(self, arguments: Arguments) -> Arguments:
@@ -108,6 +114,26 @@ class Worker:
     def environment(self, arguments: Arguments) -> Arguments:
         """Describe this machine."""
         return {"environment": codec.to_json(environment.describe())}
+
+    def process(self, arguments: Arguments) -> Arguments:
+        """Say which process this is: its load is no foreign load."""
+        return {"pid": os.getpid()}
+
+    def watch_gauges(self, arguments: Arguments) -> Arguments:
+        """Read all gauges every ``period_s`` from now on; ``own`` are processes whose load is ours."""
+        place = place_of(arguments["root"], tuple(arguments["own"]))
+        self._recorder = Recorder(place, arguments["period_s"])
+        return {"watched": codec.to_json(look(place))}
+
+    def read_gauges(self, arguments: Arguments) -> Arguments:
+        """Give the snapshots since the last call and one of now."""
+        if self._recorder is None:
+            raise StageError("worker: read_gauges was asked for before watch_gauges")
+        return {"snapshots": codec.to_json(self._recorder.take()), "cost": self._recorder.cost}
+
+    def measure_roof(self, arguments: Arguments) -> Arguments:
+        """Measure the float32 rate and the memory bandwidth of the cores."""
+        return {"flop_s": peak.flop_s(), "bandwidth_b_s": peak.bandwidth_b_s()}
 
     def _opened(self) -> engines.Session:
         if self._session is None:
