@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 _SIDE = 1024  # 12 MiB of matrices; larger ones gain nothing
-_BYTES = 1 << 27  # far beyond any last-level cache of an edge device
+_BYTES = 1 << 26  # beyond any last-level cache of an edge device
 
 
 def flop_s(clock: Callable[[], int] = time.perf_counter_ns) -> float:
