@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from deploy_kit.readings import Conditions, Energy, Roof
+
 Span = Literal["compute", "whole"]
 
 
@@ -84,6 +86,9 @@ class Measurement:
         stopped: Why rounds are missing, e.g. a lost connection; empty where none is.
         invalid: Why the numbers must not be used; empty where they may be.
         loadgen: Of a LoadGen scenario.
+        conditions: What the gauges of the machine saw while it was timed.
+        energy: What it cost, by rail, or why that was not measured.
+        roof: The least time that the device could need, an estimate.
     """
 
     artifact: str
@@ -107,6 +112,9 @@ class Measurement:
     stopped: str = ""
     invalid: tuple[str, ...] = ()
     loadgen: LoadGenResult | None = None
+    conditions: Conditions | None = None
+    energy: Energy | None = None
+    roof: Roof | None = None
 
     def percentile_ms(self, percent: float) -> float | None:
         """Give a percentile of the samples, linearly interpolated.

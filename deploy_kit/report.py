@@ -1,17 +1,17 @@
 """The record of one deployment as ``report.json``, and ``report.md`` as a view of it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-from deploy_kit import codec
+from deploy_kit import codec, report_device
 from deploy_kit.errors import InputError
+from deploy_kit.markdown import NONE as _NONE
+from deploy_kit.markdown import table as _table
 from deploy_kit.measurements import Measurement, NotRun
 from deploy_kit.results import ParityReport, PassRow, Report, Row
 from deploy_kit.store import write_whole
 
 HEADINGS = ("artifact", "size", "top-1", "drop", "agreement", "p50", "p99", "speed-up", "verdict")
-_NONE = "–"
 
 
 def run(report: Report, folder: Path) -> Path:
@@ -73,6 +73,7 @@ def markdown(report: Report) -> str:
         _build(report),
         _check(report),
         _bench(report),
+        report_device.sections(report),
         _environment(report),
     )
     return "\n".join(line for section in sections for line in section)
@@ -81,11 +82,6 @@ def markdown(report: Report) -> str:
 def _ms(measured: Measurement | None, percent: int) -> str:
     value = measured.percentile_ms(percent) if measured else None
     return _NONE if value is None else f"{value:.3f} ms"
-
-
-def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    lines = [headings, tuple("---" for _ in headings), *rows]
-    return ["| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |" for line in lines]
 
 
 def _summary(report: Report) -> str:

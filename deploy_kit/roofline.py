@@ -16,7 +16,9 @@ import onnx_ir as ir
 from deploy_kit import graph
 from deploy_kit.profiles import Peak
 from deploy_kit.readings import Processor, Roof
-from deploy_kit.records import Precision
+from deploy_kit.records import Artifact, Exported, Precision
+from deploy_kit.results import Simplified
+from deploy_kit.store import Store
 
 _BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
@@ -68,3 +70,18 @@ def roof(work: Work, peak: Peak, precision: Precision, processor: Processor) -> 
         macs=work.macs,
         moved_bytes=(work.weights + work.activations) * _BYTES[precision],
     )
+
+
+def processor_of(engine: str, settings: tuple[tuple[str, str], ...]) -> Processor:
+    """Say what an engine computes on, by its name and what its session said."""
+    said = " ".join(value for _, value in settings).upper()
+    elsewhere = any(word in said for word in ("CUDA", "TENSORRT", "GPU"))
+    return "gpu" if engine.startswith("tensorrt") or elsewhere else "cpu"
+
+
+def graph_of(engine: Artifact, store: Store) -> Path | None:
+    """Find the graph that an engine was built from; None where the store does not have it."""
+    made = store.all(Artifact, "quantize")
+    made += [found.onnx for found in store.all(Simplified, "simplify")]
+    made += [found.onnx for found in store.all(Exported, "export")]
+    return next((store.root / graph.path for graph in made if graph.sha256 == engine.parent), None)

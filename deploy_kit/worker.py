@@ -120,16 +120,18 @@ class Worker:
         return {"pid": os.getpid()}
 
     def watch_gauges(self, arguments: Arguments) -> Arguments:
-        """Read all gauges every ``period_s`` from now on; ``own`` are processes whose load is ours."""
-        place = place_of(arguments["root"], tuple(arguments["own"]))
+        """Read all gauges below ``root`` every ``period_s`` from now on."""
+        place = place_of(arguments["root"])
         self._recorder = Recorder(place, arguments["period_s"])
         return {"watched": codec.to_json(look(place))}
 
     def read_gauges(self, arguments: Arguments) -> Arguments:
-        """Give the snapshots since the last call and one of now."""
+        """Give the snapshots since the last call and one of now; the load of processes ``own`` is ours from now on."""
         if self._recorder is None:
             raise StageError("worker: read_gauges was asked for before watch_gauges")
-        return {"snapshots": codec.to_json(self._recorder.take()), "cost": self._recorder.cost}
+        snapshots = self._recorder.take()
+        self._recorder.own(tuple(arguments["own"]))
+        return {"snapshots": codec.to_json(snapshots), "cost": self._recorder.cost}
 
     def measure_roof(self, arguments: Arguments) -> Arguments:
         """Measure the float32 rate and the memory bandwidth of the cores."""

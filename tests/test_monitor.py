@@ -34,14 +34,14 @@ def burning() -> Iterator[None]:
 
 def test_load_of_other_processes_is_found() -> None:
     with Child() as worker:
-        watch = monitor.started(worker, ())
+        watch = monitor.started(worker)
         with burning(), watch.turn("one"):
             time.sleep(1.2)
 
         found = watch.judged("one", "cpu")
 
-    assert found is not None
     reasons, conditions = found
+    assert conditions is not None
     assert conditions.foreign is not None
     assert conditions.foreign > 0.2
     assert any(reason.startswith("foreign load took") for reason in reasons)
@@ -49,7 +49,8 @@ def test_load_of_other_processes_is_found() -> None:
 
 def test_load_of_our_own_processes_is_counted_as_ours() -> None:
     with Child() as worker, Child() as engine:
-        watch = monitor.started(worker, (monitor.own_process(engine),))
+        watch = monitor.started(worker)
+        watch.adopt(engine)
         with watch.turn("one"):
             engine.ask("measure_roof", "roof")
         turn = watch.turns["one"][0]
@@ -63,7 +64,7 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
     clock = tmp_path / "root/sys/class/devfreq/17000000.gpu/cur_freq"
     clock.write_text("918000000\n")
     with Child() as worker:
-        watch = monitor.started(worker, (), period_s=0.02, root=str(tmp_path / "root"))
+        watch = monitor.started(worker, period_s=0.02, root=str(tmp_path / "root"))
         with watch.turn("one"):
             time.sleep(0.2)
             clock.write_text("612000000\n")
@@ -71,27 +72,27 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
 
         found = watch.judged("one", "gpu")
 
-    assert found is not None
+    assert found[1] is not None
     assert found[0] == ("the clock fell by 33.3 % while it was timed, from 918 to 612 MHz; at most 5 % is valid",)
     assert found[1].advice == ("sudo nvpmodel -m 2", "sudo jetson_clocks")
 
 
 def test_a_clock_that_stays_is_valid() -> None:
     with Child() as worker:
-        watch = monitor.started(worker, (), period_s=0.02, root=str(TREE))
+        watch = monitor.started(worker, period_s=0.02, root=str(TREE))
         with watch.turn("one"):
             time.sleep(0.2)
 
         found = watch.judged("one", "gpu")
 
-    assert found is not None
+    assert found[1] is not None
     assert found[0] == ()
     assert dict(found[1].settings)["power mode"] == "25W (1)"
 
 
 def test_what_reading_costs_is_said() -> None:
     with Child() as worker:
-        watch = monitor.started(worker, ())
+        watch = monitor.started(worker)
         with watch.turn("one"):
             time.sleep(0.6)
 
@@ -100,17 +101,17 @@ def test_what_reading_costs_is_said() -> None:
 
 def test_an_engine_without_a_turn_is_not_judged() -> None:
     with Child() as worker:
-        assert monitor.started(worker, ()).judged("none", "cpu") is None
+        assert monitor.started(worker).judged("none", "cpu") == ((), None)
 
 
 def test_too_short_an_energy_is_refused() -> None:
     with Child() as worker:
-        watch = monitor.started(worker, (), period_s=0.02, root=str(TREE))
-        watch.idle = [*watch.read(), *watch.read()]
-        with watch.turn("one"):
+        watch = monitor.started(worker, period_s=0.02, root=str(TREE))
+        watch.rest(0.1)
+        with watch.reading() as snapshots:
             time.sleep(0.1)
 
-        found = watch.energy_of("one", runs=10, batch=1)
+        found = watch.energy_of(snapshots, runs=10, batch=1)
 
     assert found.rails == ()
     assert "energy takes 10 s idle and as many at work" in found.why
@@ -123,10 +124,10 @@ def test_gauges_are_not_read_before_they_are_watched() -> None:
 
 def test_conditions_come_back_from_json() -> None:
     with Child() as worker:
-        watch = monitor.started(worker, (), period_s=0.02, root=str(TREE))
+        watch = monitor.started(worker, period_s=0.02, root=str(TREE))
         with watch.turn("one"):
             time.sleep(0.1)
         found = watch.judged("one", "gpu")
 
-    assert found is not None
+    assert found[1] is not None
     assert codec.from_json(Conditions, codec.to_json(found[1])) == found[1]

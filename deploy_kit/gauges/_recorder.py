@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from deploy_kit.gauges import CATALOGUE, Gauge, Place, tegra
@@ -64,6 +65,11 @@ class Recorder:
             self._snapshots.append(Snapshot(at_s=at_s, readings=tuple(readings)))
             self._spent_s += time.thread_time() - begun
 
+    def own(self, processes: tuple[int, ...]) -> None:
+        """Say whose load is not foreign from now on, beside this process and its parent."""
+        with self._lock:
+            self._place = replace(self._place, own=(*processes, os.getpid(), os.getppid()))
+
     def take(self) -> list[Snapshot]:
         """Take one more snapshot; give all since the last call."""
         self._snap()
@@ -77,6 +83,6 @@ class Recorder:
         return self._spent_s / max(time.monotonic() - self._begun_s, 1e-9)
 
 
-def place_of(root: str, own: tuple[int, ...]) -> Place:
+def place_of(root: str) -> Place:
     """Give the place of this process: its own load and its parent's are not foreign."""
-    return Place(root=Path(root), own=(*own, os.getpid(), os.getppid()), cores=tuple(sorted(os.sched_getaffinity(0))))
+    return Place(root=Path(root), own=(os.getpid(), os.getppid()), cores=tuple(sorted(os.sched_getaffinity(0))))
