@@ -59,6 +59,11 @@ class LoadGenResult:
     version: str
     summary: tuple[tuple[str, str], ...]
 
+    @property
+    def over_budget(self) -> bool:
+        """Whether it is INVALID because the latency budget was not kept: an answer, and no fault of the test."""
+        return dict(self.summary).get("Performance constraints satisfied") == "NO"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -84,6 +89,7 @@ class Measurement:
         round_s: Wall time of each round, in seconds.
         drift: What moved over the rounds, in words; empty where the latency was steady.
         stopped: Why rounds are missing, e.g. a lost connection; empty where none is.
+        resumed_at: Rounds before which it was taken up again.
         invalid: Why the numbers must not be used; empty where they may be.
         loadgen: Of a LoadGen scenario.
         conditions: What the gauges of the machine saw while it was timed.
@@ -110,6 +116,7 @@ class Measurement:
     round_s: tuple[float, ...] = ()
     drift: str = ""
     stopped: str = ""
+    resumed_at: tuple[int, ...] = ()
     invalid: tuple[str, ...] = ()
     loadgen: LoadGenResult | None = None
     conditions: Conditions | None = None
@@ -175,7 +182,6 @@ class SpeedUp:
         high: Upper end.
         baseline: Label of the baseline.
         interleaved: Whether both took turns in one run; where not, what the machine did in between is in the ratio.
-        block: Samples, or rounds, that were drawn together for the interval, e.g. ``rounds of 100``.
     """
 
     ratio: float
@@ -183,7 +189,6 @@ class SpeedUp:
     high: float
     baseline: str
     interleaved: bool = True
-    block: str = ""
 
     @property
     def noise(self) -> bool:
@@ -193,6 +198,8 @@ class SpeedUp:
     @property
     def verdict(self) -> str:
         """Say it in words, e.g. ``1.42× faster, CI 1.38–1.47`` or ``within noise, CI 0.99–1.02``."""
+        if math.isinf(self.high):
+            return f"{self.ratio:.2f}×, too few rounds for a verdict"
         if self.noise:
             return f"within noise, CI {self.low:.2f}–{self.high:.2f}"
         if self.ratio > 1:
@@ -229,3 +236,55 @@ class Bench:
     measurements: tuple[Measurement, ...]
     not_run: tuple[NotRun, ...] = ()
     failed: tuple[NotRun, ...] = ()
+
+    @property
+    def stopped(self) -> str:
+        """Why rounds are missing; empty where none is."""
+        return next((m.stopped for m in self.measurements if m.stopped), "")
+
+    @property
+    def invalid(self) -> tuple[str, ...]:
+        """Why numbers must not be used, each with its engine."""
+        return tuple(f"{m.label}: {why}" for m in self.measurements for why in m.invalid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One engine of two runs.
+
+    Attributes:
+        label: Of the candidate.
+        batch: Images per run.
+        speed_up: Of the candidate over the baseline.
+        allowed: Differences of the two runs that were allowed, in words.
+    """
+
+    label: str
+    batch: int
+    speed_up: SpeedUp
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two runs held against each other.
+
+    Attributes:
+        rows: Of the engines that both have.
+        baseline_when: UTC time of the first, ISO 8601.
+        candidate_when: Of the second.
+        alone: Labels that only one of the two has.
+    """
+
+    rows: tuple[Compared, ...]
+    baseline_when: str
+    candidate_when: str
+    alone: tuple[str, ...] = ()
+
+    @property
+    def caveat(self) -> str:
+        """Say what the ratios hold beside the engines."""
+        return (
+            f"measured apart ({self.baseline_when} and {self.candidate_when}), not in turns: what the machine did "
+            "differently is in the ratio, and no interval covers that"
+        )

@@ -1,5 +1,7 @@
 """The report's sections on the machine while it was timed: conditions, energy, roofline."""
 
+from collections.abc import Sequence
+
 from deploy_kit.markdown import NONE, table
 from deploy_kit.measurements import Measurement
 from deploy_kit.readings import Conditions, Course, Rail
@@ -20,6 +22,21 @@ def share(measured: Measurement) -> str:
     if measured.roof is None or median is None:
         return ""
     return f"{100 * measured.roof.share(median):.0f} % of the {measured.roof.precision} roof"
+
+
+def notes(measured: Measurement) -> tuple[str, ...]:
+    """Say in a line each how far the roof is, and what a run cost."""
+    reached, rails = share(measured), measured.energy.rails if measured.energy else ()
+    roof = f"{reached} (an estimate, bound by {measured.roof.bound_by})" if reached and measured.roof else ""
+    costs = (f"{rail.mj_per_inference:.3g} mJ per inference above idle, {rail.name} ({rail.gauge})" for rail in rails)
+    return tuple(filter(None, (roof, *costs)))
+
+
+def lacks(measured: Sequence[Measurement]) -> tuple[str, ...]:
+    """Say what was not measured or not judged, once each."""
+    energies = [f"energy {m.energy.why}" for m in measured if m.energy and m.energy.why]
+    unjudged = [f"not judged: {what}" for m in measured if m.conditions for what in m.conditions.unjudged]
+    return tuple(dict.fromkeys((*energies, *unjudged)))
 
 
 def _conditions(timed: _Timed) -> list[str]:

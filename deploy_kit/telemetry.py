@@ -1,11 +1,13 @@
 """What a race tells beside its samples: under what conditions they were taken, what a run cost, how far the roof is."""
 
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from deploy_kit import energy, monitor, profiles, roofline
 from deploy_kit.devices import Worker
+from deploy_kit.errors import DeviceError, EngineCrashError
 from deploy_kit.measurements import Environment, Measurement
 from deploy_kit.profiles import Measured
 from deploy_kit.readings import Energy, Processor, Roof
@@ -84,10 +86,11 @@ class Telemetry:
     def _whole_peak(self) -> Measured:
         """Give the better of two attempts, before and after the race: what else runs can only take away."""
         if not self._peak_is_whole:
-            again = self._monitor.roof()
-            self._peak = Measured(
-                flop_s=max(self._peak.flop_s, again.flop_s),
-                bandwidth_b_s=max(self._peak.bandwidth_b_s, again.bandwidth_b_s),
-            )
             self._peak_is_whole = True
+            with contextlib.suppress(DeviceError, EngineCrashError):  # a device that was lost has its first attempt
+                again = self._monitor.roof()
+                self._peak = Measured(
+                    flop_s=max(self._peak.flop_s, again.flop_s),
+                    bandwidth_b_s=max(self._peak.bandwidth_b_s, again.bandwidth_b_s),
+                )
         return self._peak

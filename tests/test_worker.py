@@ -53,7 +53,7 @@ def served(*jobs: Job) -> list[Reply]:
 def opened(session: PretendSession) -> worker.Worker:
     """Give a worker that has a session open."""
     made = worker.Worker()
-    made._session = session
+    made._sessions = (session,)
     return made
 
 
@@ -135,7 +135,7 @@ def test_an_option_that_does_not_fit_names_the_engine() -> None:
 def test_as_many_samples_come_back_as_were_asked_for(n: int) -> None:
     answer = opened(PretendSession()).time({"span": "compute", "n": n})
 
-    assert len(answer["samples_ms"]) == n
+    assert len(answer["turn"]["samples_ms"]) == n
 
 
 def test_one_run_is_discarded_before_the_samples() -> None:

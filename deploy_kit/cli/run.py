@@ -14,6 +14,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder of reports.")] = Path("reports"),
     device: _options.DeviceName = "local",
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure latency again.")] = False,
+    allow_invalid: _options.AllowInvalid = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and end.")] = False,
     save_recipe: Annotated[
         Optional[Path],  # noqa: UP045
@@ -45,6 +46,8 @@ def run(
         console.result(made, f"{text}\n{remarks}\nreport: {path}")
     if any(row.failed for row in made.rows):
         raise typer.Exit(5)
+    if made.invalid and not allow_invalid:
+        raise typer.Exit(6)
     if not made.passed:
         raise typer.Exit(1)
 
@@ -64,9 +67,21 @@ def plan(recipe: object) -> str:
             f"quantize  {variants}; calibrated with {recipe.quantize.calibration or 'nothing'}",
             f"build     {targets}",
             f"check     on {recipe.check.images}, limits for {', '.join(recipe.check.limits) or 'nothing'}",
-            f"bench     {recipe.bench.rounds} rounds of {recipe.bench.runs} runs, span {recipe.bench.span}",
+            f"bench     {timing(recipe)}, span {recipe.bench.span}",
         )
     )
+
+
+def timing(recipe: object) -> str:
+    """Say how long each engine is measured."""
+    from deploy_kit import race
+    from deploy_kit.recipe import Recipe
+
+    assert isinstance(recipe, Recipe)
+    planned = race.plan(recipe.bench)
+    seconds = f" and {planned.seconds:g} s" if planned.seconds else ""
+    scenario = "" if recipe.bench.scenario == "closed-loop" else f"scenario {recipe.bench.scenario}, "
+    return f"{scenario}{planned.rounds} rounds of {planned.runs} runs{seconds}"
 
 
 COMMAND = Command(call=run, order=0)
