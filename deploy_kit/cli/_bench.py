@@ -117,6 +117,8 @@ def latencies(rows: Sequence[Row], part: BenchTable) -> str:
         if isinstance(row.measurement, Measurement)
         for note in (*report.notes(row.measurement), *report_device.notes(row.measurement))
     ]
+    timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
+    notes += [f"note: {lack}" for lack in report_device.lacks(timed)]
     shown = table(("engine", "batch", "samples", *percents, "images/s", "verdict"), lines)
     return "\n".join((shown, *([""] if notes else []), *notes))
 
