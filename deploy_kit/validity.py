@@ -15,7 +15,8 @@ from deploy_kit.readings import Conditions, Course, Kind, Processor, Snapshot, W
 
 MAX_CLOCK_DROP = 0.05
 MAX_FOREIGN = 0.05
-# The kernel counts processor time in ticks of 10 ms, by process and core: over a second that is a percent or two.
+# The kernel counts processor time in ticks of 10 ms, by process and core: over a second that is a percent or two. A clock
+# is read four times in it.
 MIN_TIMED_S = 1.0
 
 Turn = Sequence[Snapshot]  # the first from just before, the last from just after, the others from within
@@ -38,16 +39,17 @@ def judge(
     timed_s = sum(turn[-1].at_s - turn[0].at_s for turn in turns)
     foreign, steal = _foreign(turns, watched.board.cores)
     clocks = _within(turns, _clock(processor))
+    short = f"timed for {timed_s:.1f} s, a judgement takes {MIN_TIMED_S:g} s" if timed_s < MIN_TIMED_S else ""
     unjudged = []
-    if len(clocks) < 2:
-        unjudged.append(f"clock: {_why(watched, ('tegra', 'nvml') if processor == 'gpu' else ('cpu_clocks',))}")
+    if len(clocks) < 2 or short:
+        gauges = ("tegra", "nvml") if processor == "gpu" else ("cpu_clocks",)
+        unjudged.append(f"clock: {_why(watched, gauges) if len(clocks) < 2 else short}")
     if not _any(turns, ("throttle_flag", "throttle_count")):
-        unjudged.append(f"throttle: {_why(watched, ('throttle',))}")
-    if foreign is None:
-        unjudged.append(f"foreign load: {_why(watched, ('load',))}")
-    elif timed_s < MIN_TIMED_S:
-        unjudged.append(f"foreign load: timed for {timed_s:.1f} s, a judgement takes {MIN_TIMED_S:g} s")
-    judged = foreign if foreign is not None and timed_s >= MIN_TIMED_S else None
+        unjudged.append(f"throttle: {_why(watched, ('throttle', 'nvml') if processor == 'gpu' else ('throttle',))}")
+    if foreign is None or short:
+        unjudged.append(f"foreign load: {_why(watched, ('load',)) if foreign is None else short}")
+    judged = None if short else foreign
+    clocks = [] if short else clocks
     reasons = (*_clock_reason(clocks), *_throttle_reason(turns), *_foreign_reason(judged, steal))
     conditions = Conditions(
         settings=watched.settings,

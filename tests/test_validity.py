@@ -158,7 +158,19 @@ def test_turns_too_short_for_ticks_are_not_judged() -> None:
 
     assert reasons == ()
     assert conditions.foreign is None
-    assert "foreign load: timed for 0.4 s, a judgement takes 1 s" in conditions.unjudged
+    assert conditions.unjudged == (
+        "clock: too few readings",
+        "foreign load: timed for 0.4 s, a judgement takes 1 s",
+    )
+
+
+def test_a_clock_is_not_judged_by_turns_too_short_either() -> None:
+    turns = [[snapshot(at), snapshot(at + 0.3, cpu=(clock,))] for at, clock in ((0.0, 3000.0), (5.0, 2000.0))]
+
+    reasons, conditions = judged(*turns)
+
+    assert reasons == ()
+    assert "clock: timed for 0.6 s, a judgement takes 1 s" in conditions.unjudged
 
 
 def test_what_no_gauge_reads_is_not_judged_and_says_why() -> None:
