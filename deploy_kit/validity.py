@@ -15,8 +15,8 @@ from deploy_kit.readings import Conditions, Course, Kind, Processor, Snapshot, W
 
 MAX_CLOCK_DROP = 0.05
 MAX_FOREIGN = 0.05
-# The kernel counts processor time in ticks of 10 ms, by process and core: over a second that is a percent or two. A clock
-# is read four times in it.
+# The kernel counts processor time in ticks of 10 ms, by process and core: over a second that is a percent or two. A
+# clock is read four times in it.
 MIN_TIMED_S = 1.0
 
 Turn = Sequence[Snapshot]  # the first from just before, the last from just after, the others from within
