@@ -8,8 +8,9 @@ IMPLEMENTATIONS := $(VENV)/implementations
 
 .PHONY: demo test lint bench wheel clean
 
+# Its subject is the line, not the milliseconds: on a busy machine they are marked INVALID, and it still ends well.
 demo: $(READY)
-	$(BIN)/deploykit run demo
+	$(BIN)/deploykit run demo --allow-invalid
 
 test: lint $(IMPLEMENTATIONS)/.ready
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ from deploy_kit.records import Artifact
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Watch, silent
 
-VERSION = "2"
+VERSION = "3"
 # What shows and judges samples decides none of them.
 _READERS = {"baseline", "percentiles", "latency_budget_ms", "fail_on_regression"}
 
@@ -44,7 +44,8 @@ def run(
         store: Keeps the samples; of a bench that lost its device, the rounds that were finished.
         link: Where.
         watch: Hears of progress.
-        fresh: Measure again, even where the store has these engines measured on this machine.
+        fresh: Measure again, even where the store has these engines measured on this machine; where what it has is
+            not valid, they are measured again anyway.
 
     Returns:
         Samples of each engine, or why there are none; and whether the store had them.
@@ -56,6 +57,8 @@ def run(
     """
     entries = entered(engines, part)
     key, rest = _key(entries, part, "bench"), _key(entries, part, "bench-begun")
+    kept = store.kept(Bench, key)
+    again = fresh or (kept is not None and bool(kept.invalid))
 
     def make(folder: Path, home: str) -> Bench:
         begun = None if fresh else store.kept(Bench, rest)
@@ -65,7 +68,7 @@ def run(
         return made
 
     try:
-        found = store.produce(Bench, key, make, again=fresh)
+        found = store.produce(Bench, key, make, again=again)
     except _NotKept as left:
         made = left.made
         if made.stopped and not made.failed:

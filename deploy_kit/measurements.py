@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from deploy_kit.readings import Conditions, Energy, Roof
+
 LOADED_TWICE = 0.02
 """One file in two processes: up to this apart, and by more than its rounds show, in 3 of 12 pairs measured."""
 _CONSTRAINTS = "Performance constraints satisfied"
@@ -98,6 +100,9 @@ class Measurement:
         resumed_at: Rounds before which it was taken up again.
         invalid: Why the numbers must not be used; empty where they may be.
         loadgen: Of a LoadGen scenario.
+        conditions: What the gauges of the machine saw while it was timed.
+        energy: What it cost, by rail, or why that was not measured.
+        roof: The least time that the device could need, an estimate.
     """
 
     artifact: str
@@ -122,6 +127,9 @@ class Measurement:
     resumed_at: tuple[int, ...] = ()
     invalid: tuple[str, ...] = ()
     loadgen: LoadGenResult | None = None
+    conditions: Conditions | None = None
+    energy: Energy | None = None
+    roof: Roof | None = None
 
     def percentile_ms(self, percent: float) -> float | None:
         """Give a percentile of the samples, linearly interpolated.

@@ -11,6 +11,7 @@ import math
 import random
 import statistics
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.stopwatch import Turn
 from deploy_kit.store import Store
+from deploy_kit.telemetry import Telemetry
 from deploy_kit.watch import Event, Watch
 
 
@@ -55,6 +57,12 @@ class _Racer:
     turns: list[Turn] = field(default_factory=list)
     resumed_at: tuple[int, ...] = ()
     loadgen: LoadGenResult | None = None
+    invalid_before: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Name it among the racers: an engine may run at several batches."""
+        return f"{self.entry.engine.sha256} {self.entry.engine.label} {self.entry.batch}"
 
 
 def plan(part: BenchTable) -> Plan:
@@ -109,17 +117,20 @@ def run(
         DeviceError: The device was lost before a round was finished.
     """
     with contextlib.ExitStack() as stack:
-        race = _Race(part, store, link, watch)
+        watch(Event(stage="bench", text="reading the gauges" + " of the idle machine" * part.energy))
+        gauges = stack.enter_context(link.worker())
+        race = _Race(part, store, link, watch, Telemetry(gauges, store=store, with_energy=part.energy))
         race.start(entries, stack)
         described = environment_of(race.racers[0].worker) if race.racers else environment.describe()
         if begun is not None:
             race.take_up(begun)
         race.go()
-    return Bench(
-        measurements=tuple(race.measurement(racer, described) for racer in race.racers),
-        not_run=tuple(race.not_run),
-        failed=tuple(race.failed),
-    )
+        race.spend()
+        return Bench(
+            measurements=tuple(race.measurement(racer, described) for racer in race.racers),
+            not_run=tuple(race.not_run),
+            failed=tuple(race.failed),
+        )
 
 
 def environment_of(worker: Worker) -> Environment:
@@ -130,8 +141,8 @@ def environment_of(worker: Worker) -> Environment:
 class _Race:
     """The racers, those that did not come to the start or fell out, and where the race is."""
 
-    def __init__(self, part: BenchTable, store: Store, link: Connection, watch: Watch) -> None:
-        self.part, self.plan = part, plan(part)
+    def __init__(self, part: BenchTable, store: Store, link: Connection, watch: Watch, telemetry: Telemetry) -> None:
+        self.part, self.plan, self.telemetry = part, plan(part), telemetry
         self.racers, self.not_run, self.failed = list[_Racer](), list[NotRun](), list[NotRun]()
         self._store, self._link, self._watch = store, link, watch
         self._first, self._ended_ns = 0, 0
@@ -142,6 +153,7 @@ class _Race:
         """Open every engine that can run here and warm it up."""
         for entry in entries:
             engine, worker = entry.engine, stack.enter_context(self._link.worker())
+            self.telemetry.adopt(worker)
             why = self._hindrance(worker, engine)
             if why:
                 self.not_run.append(NotRun(artifact=engine.sha256, label=engine.label, why=why))
@@ -163,6 +175,7 @@ class _Race:
         for racer, measured in zip(self.racers, mine, strict=True):
             racer.turns = turns(measured)[: self._first]
             racer.resumed_at = (*measured.resumed_at, self._first)
+            racer.invalid_before = measured.invalid
             self._ended_ns = max(self._ended_ns, *(_end_ns(turn) for turn in racer.turns))
 
     def go(self) -> None:
@@ -188,13 +201,26 @@ class _Race:
                     del racer.turns[number:]
                 return
 
+    def spend(self) -> None:
+        """Run each engine once more for what it costs in energy, where that is asked for and can be read."""
+        if not self.telemetry.measures_energy or self._stopped:
+            return
+        for racer in tuple(self.racers):
+            self._watch(Event(stage="bench", text=f"energy of {racer.entry.engine.label}"))
+            try:
+                run = partial(self._closed_loop, racer)
+                self.telemetry.run_for_energy(racer.key, batch=racer.entry.batch, run=run)
+            except StageError as error:
+                self.racers.remove(racer)
+                self._drop(racer.entry, error)
+
     def measurement(self, racer: _Racer, described: Environment) -> Measurement:
-        """Put one engine's turns together."""
+        """Put one engine's turns together, and what the gauges say of them."""
         samples = tuple(sample for turn in racer.turns for sample in turn.samples_ms)
         lengths = [len(turn.samples_ms) for turn in racer.turns]
         said = racer.loadgen
         invalid = (f"LoadGen says INVALID: {said.sentence}",) if said and not (said.valid or said.over_budget) else ()
-        return Measurement(
+        measured = Measurement(
             artifact=racer.entry.engine.sha256,
             label=racer.entry.engine.label,
             batch=racer.entry.batch,
@@ -215,14 +241,16 @@ class _Race:
             drift=latency.drift([statistics.median(turn.samples_ms) for turn in racer.turns]),
             stopped=self._stopped,
             resumed_at=racer.resumed_at,
-            invalid=invalid,
+            invalid=(*racer.invalid_before, *invalid),
             loadgen=said,
         )
+        return self.telemetry.told(measured, racer.entry.engine, racer.key)
 
     def _round(self, drawn: list[_Racer]) -> None:
         for racer in drawn:
             try:
-                self._take_turn(racer)
+                with self.telemetry.turn(racer.key):
+                    self._take_turn(racer)
             except StageError as error:
                 self.racers.remove(racer)
                 self._drop(racer.entry, error)
@@ -246,6 +274,12 @@ class _Race:
         racer.turns.append(self._rebased(turn))
         if answer["loadgen"] is not None:
             racer.loadgen = codec.from_json(LoadGenResult, answer["loadgen"], "loadgen")
+
+    def _closed_loop(self, racer: _Racer, seconds: float) -> int:
+        """Run an engine for so long without a pause; give the number of runs."""
+        span, path = self.part.span, racer.entry.engine.path
+        answer = racer.worker.ask("time", path, span=span, n=1, seconds=seconds, batch=racer.entry.batch)
+        return len(codec.from_json(Turn, answer["turn"], "turn").samples_ms)
 
     def _rebased(self, turn: Turn) -> Turn:
         """Count starts from the first sample of the race; of a race taken up, from where it was stopped."""

@@ -2,17 +2,17 @@
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
-from deploy_kit import codec
+from deploy_kit import codec, report_device
 from deploy_kit.errors import InputError
+from deploy_kit.markdown import NONE as _NONE
+from deploy_kit.markdown import table as _table
 from deploy_kit.measurements import Measurement, NotRun, SpeedUp
 from deploy_kit.results import ParityReport, PassRow, Report, Row
 from deploy_kit.store import write_whole
 
 HEADINGS = ("artifact", "size", "top-1", "drop", "agreement", "p50", "p99", "speed-up", "verdict")
-_NONE = "–"
 
 
 def run(report: Report, folder: Path) -> Path:
@@ -51,8 +51,8 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{100 * checked.top1:.2f} %" if checked and checked.top1 is not None else _NONE,
         drop,
         f"{100 * checked.agreement:.2f} %" if checked else _NONE,
-        _ms(timed, 50),
-        _ms(timed, 99),
+        _marked(timed, 50),
+        _marked(timed, 99),
         interval(faster) if faster else _NONE,
         row.verdict,
     )
@@ -81,6 +81,7 @@ def markdown(report: Report) -> str:
         _build(report),
         _check(report),
         _bench(report),
+        report_device.sections(report),
         _environment(report),
     )
     return "\n".join(line for section in sections for line in section)
@@ -91,9 +92,9 @@ def _ms(measured: Measurement | None, percent: int) -> str:
     return _NONE if value is None else f"{value:.3f} ms"
 
 
-def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    lines = [headings, tuple("---" for _ in headings), *rows]
-    return ["| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |" for line in lines]
+def _marked(measured: Measurement | None, percent: int) -> str:
+    text = _ms(measured, percent)
+    return f"{text} (INVALID)" if measured and measured.invalid and text != _NONE else text
 
 
 def _summary(report: Report) -> str:

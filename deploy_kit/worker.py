@@ -17,6 +17,7 @@ import numpy as np
 
 from deploy_kit import codec, engines, environment, images, scenarios, stopwatch
 from deploy_kit.errors import DeployKitError, StageError, StoreError
+from deploy_kit.gauges._operations import Operations
 from deploy_kit.records import Preprocess
 from deploy_kit.wire import Reply, failure, read_job, reply_line
 
@@ -42,6 +43,7 @@ class Worker:
             "time": self.time,
             "scenario_hindrance": self.scenario_hindrance,
             "environment": self.environment,
+            **Operations().table(),
         }
 
     def hindrance(self, arguments: Arguments) -> Arguments:

@@ -209,7 +209,7 @@ def test_every_worker_is_closed_at_the_end(line: "Line", kept: Store, tmp_path: 
 
     bench.run(pair(line), PART, store=kept, link=link)
 
-    assert [worker.closed for worker in link.workers] == [True, True]
+    assert [worker.closed for worker in link.workers] == [True] * 3
 
 
 def dying(folder: Path, label: str) -> PretendLink:
@@ -249,7 +249,7 @@ def test_every_worker_is_closed_after_a_crash(line: "Line", kept: Store, tmp_pat
 
     bench.run(pair(line), PART, store=kept, link=link)
 
-    assert [worker.closed for worker in link.workers] == [True, True]
+    assert [worker.closed for worker in link.workers] == [True] * 3
 
 
 def test_an_engine_file_that_changed_is_not_measured(line: "Line", kept: Store, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import bench, codec, dashboards, pipeline, recipe, report
+from deploy_kit import bench, codec, dashboards, pipeline, recipe, report, report_device
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
 from deploy_kit.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
@@ -115,8 +115,10 @@ def latencies(rows: Sequence[Row], part: BenchTable) -> str:
         f"note: {row.label}: {note}"
         for row in rows
         if isinstance(row.measurement, Measurement)
-        for note in report.notes(row.measurement)
+        for note in (*report.notes(row.measurement), *report_device.notes(row.measurement))
     ]
+    timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
+    notes += [f"note: {lack}" for lack in report_device.lacks(timed)]
     shown = table(("engine", "batch", "samples", *percents, "images/s", "verdict"), lines)
     return "\n".join((shown, *([""] if notes else []), *notes))
 
@@ -155,8 +157,12 @@ def regressions(held: Comparison | None, percent: float | None) -> list[str]:
     return [f"{row.label}: {said}" for row in held.rows if (said := row.speed_up.regression(percent))]
 
 
-def end(made: Bench) -> None:
+def end(made: Bench, *, allow_invalid: bool = False) -> None:
     """Raise what a bench ends with that is more than a limit.
+
+    Args:
+        made: What was measured.
+        allow_invalid: Whether the user knows that numbers may be invalid, and goes on.
 
     Raises:
         StageError: An engine died.
@@ -172,8 +178,13 @@ def end(made: Bench) -> None:
         )
     if not made.measurements:
         raise _steps.not_run(made.not_run[0].label, made.not_run[0].why)
-    if made.invalid:
-        raise MeasurementError(made.invalid[0], hint="change what it names and measure again with --fresh")
+    if made.invalid and not allow_invalid:
+        told = (m.conditions.advice for m in made.measurements if m.conditions)
+        commands = "; ".join(dict.fromkeys(command for advice in told for command in advice))
+        first = (
+            f"an administrator may run: {commands}; then measure" if commands else "change what it names and measure"
+        )
+        raise MeasurementError(made.invalid[0], hint=f"{first} again, or go on knowingly with --allow-invalid")
 
 
 def _line(row: Row, part: BenchTable) -> tuple[str, ...]:
@@ -183,7 +194,7 @@ def _line(row: Row, part: BenchTable) -> tuple[str, ...]:
         return (row.label, _NONE, _NONE, *(_NONE for _ in part.percentiles), _NONE, why)
     values = [m.percentile_ms(percent) for percent in part.percentiles]
     cells = [_NONE if value is None else f"{value:.3f} ms" for value in values]
-    words = [row.speed_up.verdict if row.speed_up else "", *row.misses, *(["NOT VALID"] if m.invalid else [])]
+    words = [row.speed_up.verdict if row.speed_up else "", *row.misses, *(["INVALID"] if m.invalid else [])]
     said = "; ".join(filter(None, words)) or ("baseline" if row.label == part.baseline else "measured")
     return (row.label, str(m.batch), str(len(m.samples_ms)), *cells, f"{m.images_per_s:.1f}", said)
 

@@ -30,4 +30,7 @@ OutPath = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--out", help="Also copy the result to this path."),
 ]
+AllowInvalid = Annotated[
+    bool, typer.Option("--allow-invalid", help="Do not end with 6 where latencies are not valid; they stay marked.")
+]
 STORE = Path(".deploykit")

@@ -40,6 +40,10 @@ def bench(
     fail_on_regression: Annotated[
         Text, typer.Option("--fail-on-regression", help="End with 1 where slower than the baseline by more, e.g. 3%.")
     ] = None,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Also run each engine 10 s for its energy, after 10 s of idle.")
+    ] = False,
+    allow_invalid: _options.AllowInvalid = False,
     export_times: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--export-times", help="Also write every run to this file, as trtexec's --exportTimes."),
@@ -69,6 +73,7 @@ def bench(
         "duration_s": _units.seconds("--duration", duration),
         "warmup_s": _units.seconds("--warmup", warmup),
         "span": span,
+        "energy": energy or None,
         "percentiles": _units.percentiles("--percentiles", percentiles),
         "target_qps": target_qps,
         "latency_budget_ms": _units.milliseconds("--latency-budget", latency_budget),
@@ -90,7 +95,7 @@ def bench(
         shown = _bench.latencies(rows, part) + (f"\n\n{_bench.comparison(held)}" if held else "")
         console.result(_bench.record(made, held), shown)
         missed = [*_bench.missed(rows), *_bench.regressions(held, part.fail_on_regression)]
-        _bench.end(made)
+        _bench.end(made, allow_invalid=allow_invalid)
         for limit in missed:
             console.say(f"limit not kept: {limit}")
     if missed:

@@ -1,0 +1,31 @@
+"""Small files of /sys and /proc: read, or why not."""
+
+import stat
+from pathlib import Path
+
+
+def text(path: Path) -> str:
+    """Give a file's text; empty where it is absent or its driver refuses (a sensor that is powered down does)."""
+    try:
+        return path.read_text(errors="replace").strip("\n\0 ")
+    except OSError:
+        return ""
+
+
+def number(path: Path) -> float | None:
+    """Give a file's number; None where there is none."""
+    try:
+        return float(text(path))
+    except ValueError:
+        return None
+
+
+def hindrance(path: Path) -> str:
+    """Say why a file that exists cannot be read; empty if it can."""
+    try:
+        path.read_bytes()
+    except PermissionError:
+        return f"{path}: mode {stat.S_IMODE(path.stat().st_mode):04o}, not for this user"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return ""
