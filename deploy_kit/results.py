@@ -234,7 +234,8 @@ class QuantizedBlock:
     Attributes:
         name: In graph order, e.g. ``block 1``.
         channels: Of all maps that are concatenated.
-        scale: Step between two integers.
+        concats: What its concatenations move: ``int8``, or the float type they stay in.
+        scale: Step between two integers, where they move integers.
         zero_point: The integer that stands for 0.0.
         spread: Smallest, median and largest half range of the channels before they were given one range.
         not_equalized: Why they were left as they were; empty if they were not.
@@ -249,6 +250,7 @@ class QuantizedBlock:
 
     name: str
     channels: int
+    concats: Literal["int8", "fp16", "fp32"]
     scale: float
     zero_point: int
     spread: tuple[float, float, float]

@@ -184,8 +184,8 @@ def _row(block: "QuantizedBlock") -> tuple[str, ...]:
     return (
         block.name,
         str(block.channels),
-        f"{block.scale:.3g}",
-        str(block.zero_point),
+        f"{block.scale:.3g}" if block.concats == "int8" else block.concats,
+        str(block.zero_point) if block.concats == "int8" else "–",
         f"{', '.join(f'{value:.3g}' for value in block.spread)} {after}",
         ", ".join(f"{n} {what}" for n, what in became if n) or "none",
         f"{block.never:.1%}",

@@ -48,7 +48,7 @@ class Equalized:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Affine:
+class Affine:
     """x = r·x' + m, per channel (C,)."""
 
     r: np.ndarray
@@ -65,10 +65,8 @@ def apply(
     seen: dict[ir.Value, Channels],
     means: dict[ir.Value, np.ndarray],
     spans: dict[ir.Value, Span],
-    *,
-    center: bool,
 ) -> tuple[Equalized, ...]:
-    """Equalize every group with a concatenation, in place, and scale what was seen along.
+    """Equalize every group with a concatenation, in place, and scale what was seen along; shift what nothing pads.
 
     Args:
         model: A float32 graph; its outputs do not change but for rounding.
@@ -76,7 +74,6 @@ def apply(
         seen: Statistics of activations; updated to the scaled values.
         means: Means of further activations; updated likewise.
         spans: Of each source, the lowest and highest value per channel to be encoded.
-        center: Shift channels too, where nothing pads them.
 
     Returns:
         One row for each group with a concatenation.
@@ -85,12 +82,12 @@ def apply(
     for group in groups.all:
         if not group.concats:
             continue
-        refused = _refusal(group, groups)
+        refused = refusal(group, groups)
         ranges = {source: spans[source] for source in group.sources if source in spans}
         if not refused:
             padded = any(_pads(node) for value in group.values for node in value.consumers())
-            maps = _maps(ranges, center=center and not padded)
-            _rewrite(model, group, maps)
+            maps = _maps(ranges, center=not padded)
+            rewrite(model, group, maps)
             for value in group.values:
                 if value in seen:
                     seen[value] = _moved(seen[value], maps[value])
@@ -118,29 +115,29 @@ def span(seen: Channels, useful: Interval | None, slack: float) -> Span:
     return np.where(empty, point, low), np.where(empty, point, high)
 
 
-def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, _Affine]:
+def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, Affine]:
     """Choose r and m for each source; channels far below the group's median are left small."""
     maps = {}
     for source, (low, high) in ranges.items():
         producer = source.producer()
         shifts = center and producer is not None and producer.op_type != "Relu"  # a fused ReLU cannot shift
         middle = (low + high) / 2 if shifts else np.zeros_like(low)
-        maps[source] = _Affine(r=np.maximum(high - middle, middle - low), m=middle)
+        maps[source] = Affine(r=np.maximum(high - middle, middle - low), m=middle)
     together = np.concatenate([entry.r for entry in maps.values()])
     floor = max(float(np.median(together)) * _FLOOR, float(np.finfo(np.float32).tiny) * 1e6)
-    return {source: _Affine(r=np.maximum(entry.r, floor), m=entry.m) for source, entry in maps.items()}
+    return {source: Affine(r=np.maximum(entry.r, floor), m=entry.m) for source, entry in maps.items()}
 
 
-def _moved(seen: Channels, by: _Affine) -> Channels:
+def _moved(seen: Channels, by: Affine) -> Channels:
     return Channels(
         low=by.inverse(seen.low), high=by.inverse(seen.high), mean=by.inverse(seen.mean), std=seen.std / by.r
     )
 
 
-def _refusal(group: Group, groups: Groups) -> str:
+def refusal(group: Group, groups: Groups) -> str:
     """Say why a group cannot be scaled; empty if it can."""
     for source in group.sources:
-        producer = _maker(source)
+        producer = maker(source)
         if producer is None or producer.op_type != "Conv" or not grouping.quantizable(producer):
             return f"{producer.op_type if producer else 'the input'} makes a part of it, not a convolution"
     for value in group.values:
@@ -162,7 +159,7 @@ def _pads(node: ir.Node) -> bool:
     return node.op_type in ("Conv", "AveragePool") and _edit.pads(node)
 
 
-def _maker(source: ir.Value) -> ir.Node | None:
+def maker(source: ir.Value) -> ir.Node | None:
     """Give the node whose weights decide a source: behind a fused ReLU, its convolution."""
     producer = source.producer()
     if producer is not None and producer.op_type == "Relu":
@@ -170,10 +167,10 @@ def _maker(source: ir.Value) -> ir.Node | None:
     return producer
 
 
-def _rewrite(model: ir.Model, group: Group, maps: dict[ir.Value, _Affine]) -> None:
+def rewrite(model: ir.Model, group: Group, maps: dict[ir.Value, Affine]) -> None:
     """Rewrite the nodes of a group and around it; completes `maps` for all its values."""
     for source in group.sources:
-        conv = _maker(source)
+        conv = maker(source)
         assert conv is not None
         _divide_rows(model, conv, maps[source])
     for value in group.values:
@@ -181,24 +178,24 @@ def _rewrite(model: ir.Model, group: Group, maps: dict[ir.Value, _Affine]) -> No
         if value not in maps:
             assert producer is not None
             parts = [maps[part] for part in grouping.activations(producer)]
-            maps[value] = _Affine(r=np.concatenate([p.r for p in parts]), m=np.concatenate([p.m for p in parts]))
+            maps[value] = Affine(r=np.concatenate([p.r for p in parts]), m=np.concatenate([p.m for p in parts]))
             _shift_bound(model, producer, maps[value])
     for value in group.values:
         for node in value.consumers():
             if node.op_type == "BatchNormalization":
                 _absorb_in_norm(model, node, maps[value])
             elif node.op_type == "Conv":
-                _absorb_in_conv(model, node, maps[value])
+                absorb_in_conv(model, node, maps[value])
 
 
-def _shift_bound(model: ir.Model, node: ir.Node, by: _Affine) -> None:
+def _shift_bound(model: ir.Model, node: ir.Node, by: Affine) -> None:
     """Move the bound of a maximum or minimum; a ReLU among shifted values becomes a maximum."""
     rank = len(node.outputs[0].shape or ())
     column = (1, -1, *[1] * (rank - 2))
     if node.op_type in ("Max", "Min"):
         limit = _edit.array(node.inputs[1]).reshape(-1)
         moved = np.where(np.abs(limit) < NEVER, by.inverse(limit), limit)
-        _replace(model, node, 1, np.clip(moved, -NEVER, NEVER).reshape(column))
+        replace(model, node, 1, np.clip(moved, -NEVER, NEVER).reshape(column))
     elif node.op_type == "Relu" and by.m.any():
         node.op_type = "Max"
         node.resize_inputs(2)
@@ -208,33 +205,33 @@ def _shift_bound(model: ir.Model, node: ir.Node, by: _Affine) -> None:
         node.replace_input_with(1, bound)
 
 
-def _divide_rows(model: ir.Model, conv: ir.Node, by: _Affine) -> None:
+def _divide_rows(model: ir.Model, conv: ir.Node, by: Affine) -> None:
     weight = _edit.array(conv.inputs[1])
     bias = _edit.bias(conv, len(weight))
-    _replace(model, conv, 1, weight / by.r.reshape(-1, *[1] * (weight.ndim - 1)))
-    _replace(model, conv, 2, by.inverse(bias))
+    replace(model, conv, 1, weight / by.r.reshape(-1, *[1] * (weight.ndim - 1)))
+    replace(model, conv, 2, by.inverse(bias))
 
 
-def _absorb_in_conv(model: ir.Model, conv: ir.Node, by: _Affine) -> None:
+def absorb_in_conv(model: ir.Model, conv: ir.Node, by: Affine) -> None:
     weight = _edit.array(conv.inputs[1])
     row = (1, -1, *[1] * (weight.ndim - 2))
     moved = (weight * by.m.reshape(row)).reshape(len(weight), -1).sum(1)
     bias = _edit.bias(conv, len(weight))
-    _replace(model, conv, 1, weight * by.r.reshape(row))
-    _replace(model, conv, 2, bias + moved)
+    replace(model, conv, 1, weight * by.r.reshape(row))
+    replace(model, conv, 2, bias + moved)
 
 
-def _absorb_in_norm(model: ir.Model, norm: ir.Node, by: _Affine) -> None:
+def _absorb_in_norm(model: ir.Model, norm: ir.Node, by: Affine) -> None:
     """Rewrite y = γ(r·x' + m − μ)/σ + β with mean (μ − m)/r and variance 1: γ' = γ·r/σ."""
     slope, _ = _edit.affine(norm)
     mean = _edit.array(norm.inputs[3])
     epsilon = norm.attributes.get_float("epsilon", 1e-5)
     parts = {1: slope * by.r * np.sqrt(1.0 + epsilon), 3: by.inverse(mean), 4: np.ones_like(mean)}
     for index, values in parts.items():
-        _replace(model, norm, index, values)
+        replace(model, norm, index, values)
 
 
-def _replace(model: ir.Model, node: ir.Node, index: int, values: np.ndarray) -> None:
+def replace(model: ir.Model, node: ir.Node, index: int, values: np.ndarray) -> None:
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
     old = node.inputs[index]

@@ -1,6 +1,7 @@
 """A plan in words and numbers, block by block."""
 
 import math
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -14,14 +15,22 @@ from deploy_kit.passes import _edit
 from deploy_kit.passes.batchnorm_to_max import NEVER
 from deploy_kit.results import QuantizedBlock
 
+Moved: TypeAlias = Literal["int8", "fp16", "fp32"]
+_BYTES: dict[Moved, int] = {"int8": 1, "fp16": 2, "fp32": 4}
 
-def blocks(plan: Plan) -> tuple[QuantizedBlock, ...]:
-    """Describe each group of the plan that concatenates; call it before a writer uses the plan up."""
+
+def blocks(plan: Plan, concats: Moved = "int8") -> tuple[QuantizedBlock, ...]:
+    """Describe each group of the plan that concatenates; call it before a writer uses the plan up.
+
+    Args:
+        plan: Equalized, not yet written.
+        concats: What the writer lets concatenations move.
+    """
     rows = [row for row in plan.rows if row.reach.size]  # the input joined to itself has no source to describe
-    return tuple(_block(f"block {number}", row, plan) for number, row in enumerate(rows, start=1))
+    return tuple(_block(f"block {number}", row, plan, concats) for number, row in enumerate(rows, start=1))
 
 
-def _block(name: str, row: Equalized, plan: Plan) -> QuantizedBlock:
+def _block(name: str, row: Equalized, plan: Plan, concats: Moved) -> QuantizedBlock:
     group, grid = row.group, plan.grids[row.group.values[0]]
     writers = [value.producer() for value in group.values]
     movers = [node for node in writers if node is not None and grouping.moved(node)]
@@ -32,6 +41,7 @@ def _block(name: str, row: Equalized, plan: Plan) -> QuantizedBlock:
     return QuantizedBlock(
         name=name,
         channels=len(reach),
+        concats=concats,
         scale=grid.scale,
         zero_point=grid.zero,
         spread=(float(reach[0]), float(np.median(reach)), float(reach[-1])),
@@ -42,7 +52,7 @@ def _block(name: str, row: Equalized, plan: Plan) -> QuantizedBlock:
         never=idle,
         always=constant,
         macs=sum(graph.macs_of(node) for node in _convolutions(group)),
-        moved_bytes=sum(_size(n.outputs[0]) for n in movers if n.op_type in ("Concat", "Max", "Min")),
+        moved_bytes=_BYTES[concats] * sum(_size(n.outputs[0]) for n in movers if n.op_type in ("Concat", "Max", "Min")),
     )
 
 
@@ -84,5 +94,5 @@ def _convolutions(group: grouping.Group) -> set[ir.Node]:
 
 
 def _size(value: ir.Value) -> int:
-    """Give the elements of one image: the bytes, on integers."""
+    """Give the elements of one image."""
     return math.prod(size for size in tuple(value.shape or ())[1:] if isinstance(size, int))

@@ -6,6 +6,7 @@ Source: ONNX, QuantizeLinear and DequantizeLinear; rounding is half to even.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -122,3 +123,18 @@ def quantized_bias(bias: np.ndarray, input_scale: float, scales: np.ndarray) -> 
     """
     steps = (np.float32(input_scale) * scales.astype(np.float32)).astype(np.float64)
     return np.clip(np.rint(bias / steps), -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)
+
+
+def row_scales(array: np.ndarray, *, one: bool = False) -> np.ndarray:
+    """Give the scales that hold weights in −127 … 127: one for each row, (outputs,), or with `one` a scalar."""
+    reach = np.abs(array.reshape(len(array), -1)).max(1)
+    scales = np.maximum(reach, max(float(reach.max()) * 1e-6, _TINY)) / 127
+    return np.asarray(scales.max() if one else scales)
+
+
+def fitting(scales: np.ndarray | float, dtype: type[np.floating[Any]]) -> np.ndarray:
+    """Round scales up to what a type holds, as float64; in half precision none falls below 2⁻²⁰, where digits end."""
+    wanted = np.maximum(np.asarray(scales, np.float64), 2.0**-20 if dtype is np.float16 else 0.0)
+    rounded = wanted.astype(dtype)
+    up = np.nextafter(rounded, np.asarray(np.inf, dtype))
+    return np.where(rounded.astype(np.float64) < wanted, up, rounded).astype(np.float64)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +22,7 @@ _MIN_OPSET = 13
 # Each is exact and none hurts; a graph that is simplified already does not change.
 _ALWAYS = (
     "fold_constants", "drop_identities", "drop_single_concats", "fold_batchnorm", "mean_to_global_pool",
-    "pool_before_conv", "fold_batchnorm_into_next", "chain_concats", "remove_unused",
+    "pool_before_conv", "fold_batchnorm_into_next",
 )  # fmt: skip
 
 
@@ -35,6 +36,7 @@ class Plan:
         grids: A grid for each grouped value.
         seen: Statistics of the groups' sources, in the scaled units, and of what moves to other channels or pixels.
         means: Means (C,) of what maxima, minima and ReLUs give, in the scaled units.
+        spans: Lowest and highest value per channel that is to be encoded, of each source, in its units before scaling.
         rows: What equalization did to each group with a concatenation.
         bits: Of the weights.
         known: Moments found so far; a writer adds those of what it clips.
@@ -45,6 +47,7 @@ class Plan:
     grids: dict[ir.Value, Grid]
     seen: dict[ir.Value, Channels]
     means: dict[ir.Value, np.ndarray]
+    spans: dict[ir.Value, equalize.Span]
     rows: tuple[equalize.Equalized, ...]
     bits: int = 8
     known: dict[ir.Value, Moments] = field(default_factory=dict)
@@ -71,12 +74,14 @@ class Choices:
         signed: int8 around 0 instead of uint8 with a zero point.
         bits: Of the weights: 8, or 7 for processors whose sums of two products saturate.
         equalized: Give concatenated channels one range first.
+        concats: The pass that gives concatenations their form.
     """
 
     passes: tuple[str, ...]
     signed: bool = False
     bits: int = 8
     equalized: bool = True
+    concats: Literal["chain_concats", "flatten_concats"] = "chain_concats"
 
 
 def make(source: Path, choices: Choices, batches: Callable[[], Iterator[np.ndarray]], n_images: int) -> Plan:
@@ -105,14 +110,14 @@ def make(source: Path, choices: Choices, batches: Callable[[], Iterator[np.ndarr
     stats, means = observe(
         ir.serde.serialize_model(model), [_name(v) for v in sources], batches(), means=[_name(v) for v in clipped]
     )
+    seen, needed = {v: stats[_name(v)] for v in sources}, useful.intervals(model, groups)
+    spans = {v: equalize.span(seen[v], needed.get(v), slack(n_images)) for v in sources if v.producer()}
     plan = Plan(
         model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
-        seen={v: stats[_name(v)] for v in sources}, means={v: means[_name(v)] for v in clipped},
+        seen=seen, means={v: means[_name(v)] for v in clipped}, spans=spans,
     )  # fmt: skip
-    needed = useful.intervals(model, groups)
-    spans = {v: equalize.span(plan.seen[v], needed.get(v), slack(n_images)) for v in sources if v.producer()}
     if choices.equalized:
-        plan.rows = equalize.apply(model, groups, plan.seen, plan.means, spans, center=not choices.signed)
+        plan.rows = equalize.apply(model, groups, plan.seen, plan.means, spans)
     for group in groups.all:
         grid = _grid(group, plan, spans, choices)
         plan.grids.update(dict.fromkeys(group.values, grid))
@@ -136,7 +141,7 @@ def _prepared(source: Path, choices: Choices) -> ir.Model:
             f"{source}: operator set {graph.opset(model)}; Q/DQ per channel begins at {_MIN_OPSET}",
             hint=f"export with --opset {_MIN_OPSET} or higher",
         )
-    passes.apply(model, (*_ALWAYS, *choices.passes))
+    passes.apply(model, (*_ALWAYS, choices.concats, "remove_unused", *choices.passes))
     return graph.reread(model)
 
 

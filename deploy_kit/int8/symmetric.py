@@ -1,51 +1,81 @@
 """Float graph → Q/DQ graph for TensorRT: int8 around 0, nothing quantized that TensorRT wants in float.
 
 TensorRT takes zero points of 0 alone, no Q/DQ on biases, and fuses a convolution with the DequantizeLinear right before
-it. So every activation that a convolution or Gemm reads has a pair, and so has each part of a concatenation, one scale
-for a dense block: its maps then move as bytes. BatchNormalization and ReLU stay float; TensorRT fuses them with the
-concatenation before them and the quantizer behind them into one kernel.
+it. BatchNormalization stays float: TensorRT fuses it with the concatenation before and the quantizer behind into one
+kernel. A quantizer right behind a convolution is a kernel of its own on TensorRT-RTX (docs/tensorrt.md).
 """
+
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
+from deploy_kit.errors import QuantizeError
 from deploy_kit.int8 import groups as grouping
-from deploy_kit.int8.grids import Grid, weights
+from deploy_kit.int8 import rows, saturate
+from deploy_kit.int8.grids import fitting, row_scales
 from deploy_kit.int8.moments import summed
 from deploy_kit.int8.plan import Plan
 from deploy_kit.passes import _edit
 
+Convolutions: TypeAlias = Literal["behind_norms", "blocks", "all"]
+
 _WEIGHTED = ("Conv", "Gemm")
 
 
-def write(plan: Plan, *, concats: bool = True) -> ir.Model:
+def write(
+    plan: Plan,
+    *,
+    convolutions: Convolutions = "behind_norms",
+    concats: bool = False,
+    scales: type[np.floating[Any]] = np.float32,
+) -> ir.Model:
     """Write Q/DQ pairs into the plan's model.
 
     Args:
         plan: With signed grids; used up.
-        concats: Quantize what concatenations read, too.
+        convolutions: That compute on integers: ``behind_norms``, those that read a BN + ReLU, so that each quantizer
+            is part of a kernel that is there anyway; ``blocks``, also those that read a convolution's ReLU; or
+            ``all``, and Gemm.
+        concats: Quantize what concatenations read, too, one scale for a block.
+        scales: The type that all scales will have: they are rounded to it before anything is divided by them.
+
+    Raises:
+        QuantizeError: There is no such convolution.
     """
-    model, done = plan.model, set[ir.Value]()
-    weighted = [node for node in model.graph if _on_integers(node, plan)]
+    model, behind_norms = plan.model, saturate.apply(plan)
+    weighted = [node for node in model.graph if node in behind_norms or _chosen(node, plan, convolutions)]
+    if not weighted:
+        raise QuantizeError(
+            "no convolution reads a BatchNormalization and ReLU, or none that alone reads them",
+            hint="--layout tensorrt quantizes these; scheme int8_tensorrt takes convolutions: all",
+        )
+    free = convolutions == "behind_norms"  # then floats read what the convolutions write
+    leveled = rows.level(plan, behind_norms, but_concats=concats) if free else frozenset[ir.Node]()
     for node in weighted:
-        _weight(model, node, plan)
-    for group in plan.groups.all:
-        for value in group.values:
-            read = any(node in weighted for node in value.consumers())
-            part = concats and group.concats and value in group.sources
-            if (read or part) and value not in done:
-                _pair(model, value, plan.grids[value])
-                done.add(value)
+        _weight(model, node, plan, scales=scales, one=node in leveled)
+    parts = [value for group in plan.groups.all if concats and group.concats for value in group.sources]
+    for value in dict.fromkeys([*(node.inputs[0] for node in weighted), *parts]):
+        assert value is not None
+        _pair(model, value, fitting(plan.grids[value].scale, scales))
     return model
 
 
-def _on_integers(node: ir.Node, plan: Plan) -> bool:
-    return node.op_type in _WEIGHTED and node.inputs[0] in plan.grids and grouping.quantizable(node)
+def _chosen(node: ir.Node, plan: Plan, convolutions: Convolutions) -> bool:
+    """Whether a node computes on integers that is not behind a norm."""
+    source = node.inputs[0] if node.inputs else None
+    if node.op_type not in _WEIGHTED or source not in plan.grids or not grouping.quantizable(node):
+        return False
+    relu = source.producer() if source is not None else None
+    if relu is None or relu.op_type != "Relu":
+        return convolutions == "all"
+    before = grouping.fused_into(relu)
+    return convolutions == "all" or (convolutions == "blocks" and before is not None and before.op_type == "Conv")
 
 
-def _pair(model: ir.Model, value: ir.Value, grid: Grid) -> None:
+def _pair(model: ir.Model, value: ir.Value, step: np.ndarray) -> None:
     """Let all readers of a value read it through QuantizeLinear and DequantizeLinear."""
-    scale = _edit.initializer(model, f"{value.name}.scale", np.array(grid.scale), ir.DataType.FLOAT)
+    scale = _edit.initializer(model, f"{value.name}.scale", step, ir.DataType.FLOAT)
     zero = _edit.initializer(model, f"{value.name}.zero", np.array(0), ir.DataType.INT8)
     users, producer = tuple(value.uses()), value.producer()
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}.q")
@@ -61,23 +91,31 @@ def _pair(model: ir.Model, value: ir.Value, grid: Grid) -> None:
         user.replace_input_with(index, restore.outputs[0])
 
 
-def _weight(model: ir.Model, node: ir.Node, plan: Plan) -> None:
-    """Replace weights by integers and a DequantizeLinear; the float bias makes up for their mean error."""
+def _weight(model: ir.Model, node: ir.Node, plan: Plan, *, scales: type[np.floating[Any]], one: bool) -> None:
+    """Replace weights by integers and a DequantizeLinear; the float bias makes up for their mean error.
+
+    With `one` the tensor has one scale, else each row has its own.
+    """
     source, name = node.inputs[0], node.outputs[0].name
     assert source is not None
     matrix = _edit.array(node.inputs[1])
     across = node.op_type == "Gemm" and not node.attributes.get_int("transB")
     rows = np.ascontiguousarray(matrix.T if across else matrix)
-    whole = weights(rows, np.zeros(len(rows)), plan.grids[source].scale, bits=plan.bits)
-    corrected = _edit.bias(node, len(rows)) - summed(whole.values - rows, plan.moments(source).mean)
-    integers = whole.integers.T if across else whole.integers
+    steps = fitting(row_scales(rows, one=one), scales)
+    per_row = np.broadcast_to(steps, len(rows)).reshape(-1, *[1] * (rows.ndim - 1))
+    integers = np.clip(np.rint(rows / per_row), -127, 127)
+    corrected = _edit.bias(node, len(rows)) - summed(integers * per_row - rows, plan.moments(source).mean)
     constants = [
-        _edit.initializer(model, f"{name}.w.q", np.ascontiguousarray(integers), ir.DataType.INT8),
-        _edit.initializer(model, f"{name}.w.scale", whole.scales, ir.DataType.FLOAT),
-        _edit.initializer(model, f"{name}.w.zero", np.zeros(len(rows)), ir.DataType.INT8),
+        _edit.initializer(
+            model, f"{name}.w.q", np.ascontiguousarray(integers.T if across else integers), ir.DataType.INT8
+        ),
+        _edit.initializer(model, f"{name}.w.scale", steps, ir.DataType.FLOAT),
+        _edit.initializer(model, f"{name}.w.zero", np.zeros(steps.shape), ir.DataType.INT8),
     ]
-    restore = ir.node("DequantizeLinear", constants, {"axis": 1 if across else 0}, name=f"{name}.w")
-    restore.outputs[0].name = f"{name}.w"
+    axis = {} if one else {"axis": 1 if across else 0}
+    restore = ir.node("DequantizeLinear", constants, axis, name=f"{name}.w")
+    restore.outputs[0].name, restore.outputs[0].shape = f"{name}.w", ir.Shape(matrix.shape)
+    restore.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     model.graph.insert_before(node, restore)
     node.resize_inputs(3)
     node.replace_input_with(1, restore.outputs[0])

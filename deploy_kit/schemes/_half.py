@@ -22,6 +22,10 @@ from deploy_kit.statistics import observe
 
 # ONNX allows bfloat16 in Conv and the pools from this operator set on.
 _BF16_OPSET = 22
+QDQ_OPSET = 19
+"""The first operator set whose Q/DQ read and give half precision."""
+
+_NEEDS = {_BF16_OPSET: "bfloat16", QDQ_OPSET: "Q/DQ in half precision"}
 _OBSERVED_IMAGES = 64  # extremes of a range of 30 powers of two need no more
 _HEADROOM = 2.0  # further images reach further; at the range's end a factor of two costs one of many bits
 
@@ -46,8 +50,18 @@ def convert(source: Path, target: Path, dtype: ir.DataType, options: Options, ca
     """
     model = graph.load(source)
     passes.apply(model, options.passes)
-    if dtype == ir.DataType.BFLOAT16 and graph.opset(model) < _BF16_OPSET:
-        model = _raised(model, source)
+    if dtype == ir.DataType.BFLOAT16:
+        model = raised(model, _BF16_OPSET, source)
+    narrow(model, dtype, calibration, source)
+    graph.save(model, target)
+
+
+def narrow(model: ir.Model, dtype: ir.DataType, calibration: Calibration | None, source: Path) -> None:
+    """Type a graph as `dtype` in place; Q/DQ pairs stay, their scales and what they give become `dtype`, too.
+
+    Raises:
+        QuantizeError: A weight is too large for `dtype`; names `source`.
+    """
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     wide = _out_of_range(model, dtype, calibration)
     kept = {node for value in wide for node in (value.producer(), *value.consumers()) if node is not None}
@@ -57,7 +71,6 @@ def convert(source: Path, target: Path, dtype: ir.DataType, options: Options, ca
     _narrow_weights(model, dtype, kept, source)
     _cast(model, dtype, kept)
     _cast_outputs(model, dtype)
-    graph.save(model, target)
 
 
 def _out_of_range(model: ir.Model, dtype: ir.DataType, calibration: Calibration | None) -> tuple[ir.Value, ...]:
@@ -125,17 +138,24 @@ def _cast(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node]) -> None:
             node.replace_input_with(index, made[value, wanted])
 
 
-def _raised(model: ir.Model, source: Path) -> ir.Model:
+def raised(model: ir.Model, opset: int, source: Path) -> ir.Model:
+    """Give a graph in this operator set or a higher one.
+
+    Raises:
+        QuantizeError: It cannot be raised; names `source`.
+    """
+    if graph.opset(model) >= opset:
+        return model
     metadata = dict(model.metadata_props)
     try:
-        proto = onnx.version_converter.convert_version(ir.serde.serialize_model(model), _BF16_OPSET)
+        proto = onnx.version_converter.convert_version(ir.serde.serialize_model(model), opset)
     except RuntimeError as error:
         raise QuantizeError(
-            f"{source}: cannot be raised to operator set {_BF16_OPSET}, which bfloat16 needs: {error}"
+            f"{source}: cannot be raised to operator set {opset}, which {_NEEDS[opset]} needs: {error}"
         ) from error
-    raised = ir.serde.deserialize_model(proto)
-    raised.metadata_props.update(metadata)
-    return raised
+    new = ir.serde.deserialize_model(proto)
+    new.metadata_props.update(metadata)
+    return new
 
 
 def _narrowed(name: str, value: ir.Value, dtype: ir.DataType, source: Path) -> ir.TensorProtocol:

@@ -5,10 +5,14 @@ See `deploy_kit.int8`.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
 
 from deploy_kit import codec, graph, passes
 from deploy_kit.int8 import explain, plan, symmetric
-from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme
+from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme, _half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +20,16 @@ class Options:
     """Options of a recipe's variant.
 
     Attributes:
-        concats: Quantize what concatenations read, one scale for a dense block: its maps move as bytes. Otherwise
-            they move as floats, without the rounding.
-        equalize: Give concatenated channels one range first; without it accuracy is lost.
+        convolutions: That compute on integers: ``behind_norms``, where the quantizer is part of a kernel that is there
+            anyway; ``blocks``, a dense layer's second one, too; or ``all``, and Gemm.
+        concats: Quantize what concatenations read, one scale for a dense block.
+        rest: Type of everything that stays float.
+        equalize: Give concatenated channels one range before they are quantized; without it accuracy is lost.
     """
 
-    concats: bool = True
+    convolutions: symmetric.Convolutions = "behind_norms"
+    concats: bool = False
+    rest: Literal["fp16", "fp32"] = "fp16"
     equalize: bool = True
 
 
@@ -32,11 +40,20 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
     """
     assert calibration is not None
-    choices = plan.Choices(passes=(), signed=True, equalized=options.equalize)
+    half = options.rest == "fp16"
+    choices = plan.Choices(passes=(), signed=True, concats="flatten_concats", equalized=options.equalize)
     made = plan.make(source, choices, calibration.batches, calibration.n_images)
-    found = explain.blocks(made)
-    model = symmetric.write(made, concats=options.concats)
+    found = explain.blocks(made, "int8" if options.concats else options.rest)
+    model = symmetric.write(
+        made,
+        convolutions=options.convolutions,
+        concats=options.concats,
+        scales=np.float16 if half else np.float32,
+    )
     passes.apply(model, ("remove_unused",))
+    if half:
+        model = graph.reread(_half.raised(model, _half.QDQ_OPSET, source))
+        _half.narrow(model, ir.DataType.FLOAT16, calibration, source)
     model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
     graph.save(model, target)
 

@@ -74,7 +74,7 @@ def equalized(
             "initializer",
             lambda model, name, values, _: initializer(model, name, values, stored or ir.DataType.DOUBLE),
         )
-        rows = equalize.apply(model, groups, seen, averages, spans, center=center)
+        rows = equalize.apply(model, groups, seen, averages, spans)
     return Case(model, rows, seen, averages, before, tiny_graphs.evaluate(model, x), x)
 
 
