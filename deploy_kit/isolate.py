@@ -29,6 +29,22 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def crash(about: str, op: str, code: int, words: str = "") -> EngineCrashError:
+    """Say how a worker process died.
+
+    Args:
+        about: The file it was at.
+        op: The operation.
+        code: Exit code; the negative number of a signal.
+        words: The last it wrote to standard error.
+    """
+    name = _signal_name(-code) if code < 0 else f"exit code {code}"
+    message = f"{about}: the worker process died in '{op}' with {name}"
+    if words:
+        message += f"; its last words: {words}"
+    return EngineCrashError(message, hint=_HINTS.get(name, ""))
+
+
 class Child:
     """A worker process. Jobs go in as lines, replies come out; closing it ends the process.
 
@@ -103,10 +119,5 @@ class Child:
         except subprocess.TimeoutExpired:  # its pipe is closed and it lives on: nothing more will come
             self._process.kill()
             code = self._process.wait()
-        name = _signal_name(-code) if code < 0 else f"exit code {code}"
         self._stderr.seek(0)
-        words = self._stderr.read()[-600:].decode(errors="replace").strip()
-        message = f"{about}: the worker process died in '{op}' with {name}"
-        if words:
-            message += f"; its last words: {words}"
-        return EngineCrashError(message, hint=_HINTS.get(name, ""))
+        return crash(about, op, code, self._stderr.read()[-600:].decode(errors="replace").strip())

@@ -10,6 +10,7 @@ import onnx
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader
 
+from deploy_kit import devices, environment
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store, sha256_of
 from deploy_kit.watch import Watch, silent
@@ -78,6 +79,11 @@ class PretendLink:
         self.folder = folder
         self.answers = answers
         self.workers: list[PretendWorker] = []
+        self.device = devices.LOCAL
+        self.environment = environment.describe()
+
+    def lacks(self, package: str) -> str:
+        return ""
 
     def worker(self) -> PretendWorker:
         self.workers.append(PretendWorker(self.answers))
