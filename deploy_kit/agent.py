@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import importlib.util
 import os
-import platform
 import select
 import shutil
 import signal
@@ -60,7 +59,6 @@ class Agent:
             "outbox": self.outbox,
             "start": self.start,
             "end": self.end,
-            "kept": self.kept,
             "clean": self.clean,
         }
 
@@ -72,22 +70,26 @@ class Agent:
         elif "worker" in head:
             self._tell(int(head["worker"]), frame.body)
         elif "ask" in head:
-            self._send(Frame(head={"answer": head["ask"], **self._answered(head)}))
+            number = int(head["ask"])
+            self._answer(number, lambda: self._operations[head["op"]](head["arguments"]))
         elif "fetch" in head:
-            self._send(Frame(head={"answer": head["fetch"], **self._fetched(head["fetch"], Path(head["folder"]))}))
+            number = int(head["fetch"])
+            self._answer(number, lambda: self._fetched(number, Path(head["folder"])))
 
     def close(self) -> None:
         """End all workers and remove the session's folder."""
         for process in self._workers.values():
             process.kill()
+        if self._incoming is not None:
+            self._incoming.drop()
         shutil.rmtree(self._session, ignore_errors=True)
         self._lock.close()
 
     # What a host may ask.
 
     def hello(self, arguments: Arguments) -> Arguments:
-        """Say who answers, and where the session's files lie."""
-        return {"python": platform.python_version(), "pid": os.getpid(), "session": str(self._session)}
+        """Say where the session's files lie."""
+        return {"session": str(self._session)}
 
     def present(self, arguments: Arguments) -> Arguments:
         """Say whether a package could be imported, without importing it."""
@@ -159,10 +161,6 @@ class Agent:
             process.wait()
         return {}
 
-    def kept(self, arguments: Arguments) -> Arguments:
-        """Say how much the folder holds, in bytes."""
-        return {"folder": str(self._root), "bytes": _size_of(self._root), "free": shutil.disk_usage(self._root).free}
-
     def clean(self, arguments: Arguments) -> Arguments:
         """Remove the folder with all that is in it; refused while another connection works there."""
         others = [folder for folder in _sessions(self._root) if folder != self._session and _alive(folder)]
@@ -179,22 +177,30 @@ class Agent:
 
     # How it is done.
 
-    def _answered(self, head: Arguments) -> Arguments:
+    def _answer(self, number: int, work: Callable[[], Arguments]) -> None:
+        """Do what was asked, and send its result or its error."""
         try:
-            return {"result": self._operations[head["op"]](head["arguments"])}
+            said: Arguments = {"result": work()}
         except DeployKitError as error:
-            return vars(failure(error))
+            said = vars(failure(error))
+        except BrokenPipeError:
+            raise  # the host is gone: nobody hears an answer
         except OSError as error:
-            return vars(failure(DeviceError(f"{error.filename or self._root}: {error.strerror or error}")))
+            said = vars(failure(DeviceError(f"{error.filename or self._root}: {error.strerror or error}")))
+        self._send(Frame(head={"answer": number, **said}))
 
     def _open_session(self) -> Path:
-        """Make this connection's folder, and remove those whose connection is dead."""
+        """Make this connection's folder, and remove what dead ones left."""
         sessions = self._root / "sessions"
         sessions.mkdir(parents=True, exist_ok=True)
         with _locked(sessions / ".lock"):
             for folder in _sessions(self._root):
                 if not _alive(folder):
                     shutil.rmtree(folder, ignore_errors=True)
+            for aside in [*self._root.glob(".*.*"), *self._root.glob("files/*/.*.*")]:
+                owner = aside.name.rpartition(".")[2]
+                if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                    aside.unlink(missing_ok=True)
             session = Path(tempfile.mkdtemp(prefix="", dir=sessions))
             self._lock = (session / "lock").open("wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -233,7 +239,7 @@ class Agent:
                     self._send(Frame(head={"answer": number, "file": name}, body=piece))
             files[name] = digest.hexdigest()
         shutil.rmtree(folder, ignore_errors=True)
-        return {"result": {"files": files}}
+        return {"files": files}
 
 
 class _Incoming:
@@ -256,7 +262,7 @@ class _Incoming:
             except OSError as error:
                 self._failed = error
                 self._free = shutil.disk_usage(self._path.parent).free
-                self._drop()
+                self.drop()
 
     def finish(self, sha256: str) -> None:
         """Put it in place.
@@ -273,17 +279,18 @@ class _Incoming:
             os.fsync(self._file.fileno())
             self._file.close()
         except OSError:
-            self._drop()
+            self.drop()
             raise
         if self._digest.hexdigest() != sha256:
-            self._drop()
+            self.drop()
             raise DeviceError(
                 f"{self._path}: expected sha256 {sha256[:12]}…, {self._digest.hexdigest()[:12]}… arrived",
                 hint="send it again",
             )
         self._aside.replace(self._path)
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Remove what has come so far."""
         self._aside.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._file.close()

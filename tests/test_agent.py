@@ -114,6 +114,25 @@ def test_what_arrives_damaged_is_refused_and_removed(talker: Talker, tmp_path: P
     assert list(path.parent.iterdir()) == []
 
 
+def test_half_a_file_goes_with_the_connection(talker: Talker, tmp_path: Path) -> None:
+    talker.ask("put", path=str(tmp_path / "root" / "files" / "x" / "model.plan"), size=5)
+    talker.send(Frame(head={"piece": True}, body=b"ha"))
+    assert talker.process.stdin is not None
+    talker.process.stdin.close()
+
+    assert talker.process.wait(timeout=20) == 0
+    assert list((tmp_path / "root" / "files" / "x").iterdir()) == []
+
+
+def test_half_a_file_of_an_agent_that_was_killed_goes_at_the_next_start(tmp_path: Path) -> None:
+    with contextlib.closing(Talker(tmp_path / "root", 60)) as first:
+        first.ask("put", path=str(tmp_path / "root" / "files" / "x" / "model.plan"), size=5)
+    assert len(list((tmp_path / "root" / "files" / "x").iterdir())) == 1
+
+    with contextlib.closing(Talker(tmp_path / "root", 60)):
+        assert list((tmp_path / "root" / "files" / "x").iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_written_is_told(talker: Talker, tmp_path: Path) -> None:
     (tmp_path / "root" / "file").write_bytes(b"")
 

@@ -1,7 +1,7 @@
 """Frames cross whole, however the bytes are cut; half a frame is none."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy_kit.frames import Frame, Reader
@@ -13,6 +13,7 @@ def reader(data: bytes, size: int) -> Reader:
     return Reader(lambda: next(pieces, b""))
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.dictionaries(st.text(), st.integers()), st.binary())), st.integers(1, 50))
 def test_frames_arrive_as_they_were_sent(sent: list[tuple[dict[str, int], bytes]], size: int) -> None:
     heads = [{key: value for key, value in head.items() if key != "size"} for head, _ in sent]

@@ -17,6 +17,8 @@ from deploy_kit.measurements import Environment
 from deploy_kit.records import Device
 from deploy_kit.store import digest_of, parts_of, sha256_of
 
+_WORDS = 600
+
 
 class SshConnection:
     """An open link to a device."""
@@ -75,7 +77,7 @@ def connect(device: Device) -> Iterator[Connection]:
         talk, stop = Talk(channel, reader, device), threading.Event()
         threading.Thread(target=_beat, args=(talk, stop), daemon=True).start()
         try:
-            hello = _greeted(talk)
+            hello = _greeted(talk, channel)
             with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
                 yield SshConnection(talk, Path(folder), hello["session"])
         finally:
@@ -84,13 +86,17 @@ def connect(device: Device) -> Iterator[Connection]:
             talk.wait(_start.END_S)
 
 
-def _greeted(talk: Talk) -> dict[str, Any]:
+def _greeted(talk: Talk, channel: Any) -> dict[str, Any]:
     device = talk.device
     try:
         hello = talk.hello()
     except LinkLostError as error:
+        if not channel.get_transport().is_active():
+            raise
+        words = channel.makefile_stderr("rb").read()[-_WORDS:].decode(errors="replace").strip()
         raise DeviceError(
-            f"device '{device.name}': the agent did not start there", hint="is its disk full? try: df -h ~"
+            f"device '{device.name}': the agent did not start there; its last words: {words or 'none'}",
+            hint=f"on {device.name}: df -h ~; ls -ld ~/.cache/deploykit",
         ) from error
     if not talk.ask("present", package="numpy")["present"]:
         raise DeviceError(

@@ -114,6 +114,32 @@ def test_a_login_that_is_refused(board: Device, server: Server) -> None:
     assert error.hint == f"ssh-copy-id -p {server.port} {user}@127.0.0.1   (or load your key: ssh-add)"
 
 
+def test_a_login_without_any_key(board: Device, server: Server) -> None:
+    key, kept = server.host_home / ".ssh" / "id_ed25519", server.folder / "kept_key"
+    key.rename(kept)
+    try:
+        error = refusal(board)
+    finally:
+        kept.rename(key)
+
+    user = server.address.split("@")[0]
+    assert str(error) == (
+        f"device 'board': 127.0.0.1:{server.port} refuses the login of '{user}': there is no key here that it could take"
+    )
+    assert error.hint == f"ssh-copy-id -p {server.port} {user}@127.0.0.1   (or load your key: ssh-add)"
+
+
+def test_an_agent_that_cannot_start_says_its_last_words(board: Device, server: Server) -> None:
+    server.cache.mkdir(parents=True)
+    (server.cache / "sessions").write_bytes(b"a file where a folder should be")
+
+    error = refusal(board)
+
+    assert str(error).startswith("device 'board': the agent did not start there; its last words: ")
+    assert "FileExistsError" in str(error)
+    assert error.hint == "on board: df -h ~; ls -ld ~/.cache/deploykit"
+
+
 def test_a_key_that_is_locked_is_not_asked_for(board: Device, server: Server) -> None:
     key = server.host_home / ".ssh" / "id_ed25519"
     kept = key.read_bytes()
