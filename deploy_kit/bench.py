@@ -3,9 +3,8 @@
 import statistics
 from pathlib import Path
 
-from deploy_kit import environment, latency, race, scenarios
+from deploy_kit import latency, race, scenarios
 from deploy_kit.devices import Connection
-from deploy_kit.environment import library_versions
 from deploy_kit.errors import RequestError
 from deploy_kit.measurements import Bench, Measurement, SpeedUp, samples_for
 from deploy_kit.race import Entry
@@ -56,7 +55,7 @@ def run(
         DeviceError: The device was lost before a round was finished.
     """
     entries = entered(engines, part)
-    key, rest = _key(entries, part, "bench"), _key(entries, part, "bench-begun")
+    key, rest = _key(entries, part, "bench", link), _key(entries, part, "bench-begun", link)
     kept = store.kept(Bench, key)
     again = fresh or (kept is not None and bool(kept.invalid))
 
@@ -149,13 +148,13 @@ def _runs(entry: Entry, label: str, batch: int) -> bool:
     return entry.engine.label == label and entry.batch == batch
 
 
-def _key(entries: tuple[Entry, ...], part: BenchTable, stage: str) -> Key:
-    here = environment.describe()
+def _key(entries: tuple[Entry, ...], part: BenchTable, stage: str, link: Connection) -> Key:
+    here = link.environment
     readers = _READERS - set(scenarios.get(part.scenario).needs)
     return Key(
         stage=stage,
         name="bench",
         inputs=tuple(sorted(f"{entry.engine.sha256}/{entry.engine.label}/{entry.batch}" for entry in entries)),
         options=[part.model_dump(exclude=readers), [entry.engine.options for entry in entries]],
-        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *library_versions()),
+        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *here.versions),
     )

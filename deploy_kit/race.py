@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import codec, environment, images, latency, scenarios
+from deploy_kit import codec, images, latency, scenarios
 from deploy_kit.devices import Connection, Worker
 from deploy_kit.errors import DeviceError, MeasurementError, RecipeError, StageError
 from deploy_kit.measurements import Bench, Environment, LoadGenResult, Measurement, NotRun
@@ -121,7 +121,7 @@ def run(
         gauges = stack.enter_context(link.worker())
         race = _Race(part, store, link, watch, Telemetry(gauges, store=store, with_energy=part.energy))
         race.start(entries, stack)
-        described = environment_of(race.racers[0].worker) if race.racers else environment.describe()
+        described = environment_of(race.racers[0].worker) if race.racers else link.environment
         if begun is not None:
             race.take_up(begun)
         race.go()

@@ -6,6 +6,7 @@ in `measurements`.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records import Answers, Artifact, CheckpointFacts

@@ -19,7 +19,8 @@ from deploy_kit import codec, engines, environment, images, scenarios, stopwatch
 from deploy_kit.errors import DeployKitError, StageError, StoreError
 from deploy_kit.gauges._operations import Operations
 from deploy_kit.records import Preprocess
-from deploy_kit.wire import Reply, failure, read_job, reply_line
+from deploy_kit.watch import Event, Watch, silent
+from deploy_kit.wire import Reply, failure, progress_line, read_job, reply_line
 
 Arguments = dict[str, Any]
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -28,8 +29,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Worker:
     """One open engine at most, with a session for each stream, and the operations on it."""
 
-    def __init__(self) -> None:
-        """Start with nothing open."""
+    def __init__(self, watch: Watch = silent) -> None:
+        """Start with nothing open; `watch` hears of the progress of long operations."""
+        self._watch = watch
         self._sessions: tuple[engines.Session, ...] = ()
         self._first: np.ndarray | None = None
         self._pace_ms = 0.0
@@ -74,7 +76,7 @@ class Worker:
         engine = engines.CATALOGUE.get(arguments["engine"])
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         folder = Path(arguments["folder"])
-        engine.build(Path(arguments["onnx"]), folder, options)
+        engine.build(Path(arguments["onnx"]), folder, options, self._watch)
         proof = engine.prove_precision(folder / engine.file_name, options)
         return {"proof": codec.to_json(proof)}
 
@@ -164,7 +166,12 @@ def _in_one(steps: stopwatch.Steps) -> Callable[[], None]:
 
 def serve(jobs: TextIO, replies: TextIO) -> None:
     """Answer jobs until the input ends."""
-    worker = Worker()
+
+    def tell(event: Event) -> None:
+        replies.write(progress_line(event))
+        replies.flush()
+
+    worker = Worker(tell)
     for line in jobs:
         job = read_job(line)
         try:

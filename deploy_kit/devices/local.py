@@ -6,14 +6,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy_kit.devices import Connection, Link
+from deploy_kit import environment
+from deploy_kit.devices import Cleaned, Connection, Link
+from deploy_kit.errors import RequestError
 from deploy_kit.isolate import Child
+from deploy_kit.lazy import install_line, present
+from deploy_kit.measurements import Environment
 from deploy_kit.records import Device
 
 
 @dataclass(frozen=True)
 class _Local:
+    device: Device
     folder: Path
+
+    @property
+    def environment(self) -> Environment:
+        return environment.describe()
+
+    def lacks(self, package: str) -> str:
+        return "" if present(package) else install_line(package)
 
     def worker(self) -> Child:
         return Child()
@@ -30,7 +42,18 @@ class _Local:
 def connect(device: Device) -> Iterator[Connection]:
     """Give a connection with a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-        yield _Local(Path(folder))
+        yield _Local(device, Path(folder))
 
 
-LINK = Link(connect=connect)
+def clean(device: Device) -> Cleaned:
+    """Remove nothing: this machine keeps results in its store alone.
+
+    Raises:
+        RequestError: Always.
+    """
+    raise RequestError(
+        f"'{device.name}' is this machine: nothing is kept beside the store", hint="rm -r .deploykit removes the store"
+    )
+
+
+LINK = Link(connect=connect, clean=clean)
