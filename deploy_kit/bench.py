@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import codec, environment, images, metrics
+from deploy_kit import codec, environment, images, metrics, profile
 from deploy_kit.devices import Connection, Worker
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import MeasurementError, StageError
-from deploy_kit.measurements import Bench, Environment, Measurement, NotRun, SpeedUp
+from deploy_kit.layers import LayerProfile
+from deploy_kit.measurements import Bench, Environment, LoadCost, Measurement, NotRun, SpeedUp
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.store import Key, Store
@@ -35,6 +36,9 @@ class _Racer:
     worker: Worker
     settings: dict[str, str]
     batch: int
+    cost: LoadCost
+    path: str
+    inputs: str
     warmup_runs: int = 0
     steady: bool = False
     samples_ms: list[float] = field(default_factory=list)
@@ -132,7 +136,10 @@ def _measure(engines: tuple[Artifact, ...], part: BenchTable, store: Store, link
                     racers.remove(racer)
                     failed.append(NotRun(artifact=racer.artifact.sha256, label=racer.artifact.label, why=str(error)))
         described = environment_of(racers[0].worker) if racers else environment.describe()
-    measurements = tuple(_measurement(racer, part, described) for racer in racers)
+    profiles = [_profiled(racer, store, link, watch) if part.profile else None for racer in racers]
+    measurements = tuple(
+        _measurement(racer, part, described, layers) for racer, layers in zip(racers, profiles, strict=True)
+    )
     return Bench(measurements=measurements, not_run=tuple(not_run), failed=tuple(failed))
 
 
@@ -145,12 +152,21 @@ def _start(engine: Artifact, worker: Worker, part: BenchTable, store: Store, lin
     image = np.concatenate(list(noise.batches(engine.preprocess, noise.n)))
     file = link.folder / f"bench-{engine.sha256[:12]}-{engine.engine}.npy"
     np.save(file, np.resize(image, (batch, *image.shape[1:])))
-    warm = worker.ask("warm_up", about, inputs=link.send(file), span=part.span, limit_s=part.warmup_s)
+    inputs = link.send(file)
+    warm = worker.ask("warm_up", about, inputs=inputs, span=part.span, limit_s=part.warmup_s)
     return _Racer(
         artifact=engine,
         worker=worker,
         settings=dict(opened["settings"]),
         batch=batch,
+        cost=LoadCost(
+            load_ms=float(opened["load_ms"]),
+            first_ms=float(warm["first_ms"]),
+            memory_before_mib=int(opened["memory_before_mib"]),
+            peak_memory_mib=int(warm["peak_memory_mib"]),
+        ),
+        path=path,
+        inputs=inputs,
         warmup_runs=int(warm["runs"]),
         steady=bool(warm["steady"]),
     )
@@ -165,12 +181,18 @@ def _take_turn(racer: _Racer, part: BenchTable) -> None:
     racer.samples_ms.extend(samples)
 
 
+def _profiled(racer: _Racer, store: Store, link: Connection, watch: Watch) -> LayerProfile:
+    """Profile an engine, once all were timed."""
+    watch(Event(stage="bench", text=f"profiling {racer.artifact.label}"))
+    return profile.run(racer.artifact, path=racer.path, inputs=racer.inputs, store=store, link=link)
+
+
 def environment_of(worker: Worker) -> Environment:
     """Ask the machine that measured what it is."""
     return codec.from_json(Environment, worker.ask("environment", "environment")["environment"])
 
 
-def _measurement(racer: _Racer, part: BenchTable, described: Environment) -> Measurement:
+def _measurement(racer: _Racer, part: BenchTable, described: Environment, layers: LayerProfile | None) -> Measurement:
     return Measurement(
         artifact=racer.artifact.sha256,
         label=racer.artifact.label,
@@ -183,4 +205,6 @@ def _measurement(racer: _Racer, part: BenchTable, described: Environment) -> Mea
         settings=tuple(sorted(racer.settings.items())),
         environment=described,
         when=_now(),
+        cost=racer.cost,
+        profile=layers,
     )

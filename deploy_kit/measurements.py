@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from deploy_kit.layers import LayerProfile
+
 Span = Literal["compute", "whole"]
 
 
@@ -26,6 +28,8 @@ class Environment:
         gpu: NVIDIA GPU and driver; empty if there is none.
         virtual: Whether the processor says it runs under a hypervisor.
         versions: (library, version).
+        cpu_limit: Processors whose time the container may use up, e.g. 1.5; 0 without a limit.
+        memory_limit_gib: Memory that the container may use; 0 without a limit.
     """
 
     host: str
@@ -39,6 +43,25 @@ class Environment:
     gpu: str
     virtual: bool
     versions: tuple[tuple[str, str], ...]
+    cpu_limit: float = 0.0
+    memory_limit_gib: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadCost:
+    """What an engine cost before its first steady run, measured in a fresh process that loads nothing else.
+
+    Attributes:
+        load_ms: From the engine's file to a session that can run; importing the engine's package is not in it.
+        first_ms: The first run, which may still compile or reserve memory.
+        memory_before_mib: Host memory of the process before it loads: interpreter, numpy and the engine's package.
+        peak_memory_mib: The most host memory it had held when its warm-up ended.
+    """
+
+    load_ms: float
+    first_ms: float
+    memory_before_mib: int
+    peak_memory_mib: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +107,8 @@ class Measurement:
         stopped: Why rounds are missing, e.g. a lost connection; empty where none is.
         invalid: Why the numbers must not be used; empty where they may be.
         loadgen: Of a LoadGen scenario.
+        cost: What loading it cost; None where that is not known.
+        profile: Where its time goes, layer by layer; None where that was not asked for.
     """
 
     artifact: str
@@ -107,6 +132,8 @@ class Measurement:
     stopped: str = ""
     invalid: tuple[str, ...] = ()
     loadgen: LoadGenResult | None = None
+    cost: LoadCost | None = None
+    profile: LayerProfile | None = None
 
     def percentile_ms(self, percent: float) -> float | None:
         """Give a percentile of the samples, linearly interpolated.
@@ -145,6 +172,17 @@ class Measurement:
     def images_per_s(self) -> float:
         """Images a second: `qps` times the batch."""
         return self.qps * self.batch
+
+    @property
+    def starved(self) -> str:
+        """Say that the container gives fewer processors than the engine has threads; empty where it does not."""
+        threads, limit = dict(self.settings).get("threads", ""), self.environment.cpu_limit
+        if not limit or not threads.isdecimal() or int(threads) <= limit:
+            return ""
+        return (
+            f"{self.label} ran {threads} threads on the time of {limit:g} processors, the container's limit: "
+            "it is held back in each period, and its latencies jump"
+        )
 
     @property
     def valid(self) -> bool:

@@ -222,6 +222,7 @@ class BenchTable(Table):
         warmup_s: Limit of the warm-up, per engine.
         span: ``compute``, or ``whole`` with copying in and out.
         seed: Of the order.
+        profile: Also time each layer, in runs of their own after the latency was measured.
     """
 
     baseline: str | None = None
@@ -230,6 +231,7 @@ class BenchTable(Table):
     warmup_s: float = Field(default=3.0, gt=0)
     span: Literal["compute", "whole"] = "compute"
     seed: int = 0
+    profile: bool = False
 
 
 class Recipe(Table):

@@ -6,6 +6,7 @@ Needs the standard library, numpy and the engine's own package. Native code live
 import errno
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from deploy_kit import codec, engines, environment, images, stopwatch
 from deploy_kit.errors import DeployKitError, StageError, StoreError
+from deploy_kit.lazy import need
 from deploy_kit.records import Preprocess
 from deploy_kit.wire import Reply, failure, read_job, reply_line
 
@@ -37,6 +39,7 @@ class Worker:
             "infer": self.infer,
             "warm_up": self.warm_up,
             "time": self.time,
+            "profile": self.profile,
             "environment": self.environment,
         }
 
@@ -64,16 +67,27 @@ class Worker:
         engine = engines.CATALOGUE.get(arguments["engine"])
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         folder = Path(arguments["folder"])
+        begun = time.perf_counter()
         engine.build(Path(arguments["onnx"]), folder, options)
+        build_s = time.perf_counter() - begun
         proof = engine.prove_precision(folder / engine.file_name, options)
-        return {"proof": codec.to_json(proof)}
+        return {"proof": codec.to_json(proof), "build_s": round(build_s, 3)}
 
     def open(self, arguments: Arguments) -> Arguments:
-        """Load an engine; answer with its batch and settings."""
-        engine = engines.CATALOGUE.get(arguments["engine"])
-        options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
+        """Load an engine; answer with its batch, its settings and what loading cost."""
+        name = arguments["engine"]
+        engine = engines.CATALOGUE.get(name)
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{name}'")
+        need(engine.package, by=f"engine '{name}'")  # importing it is not loading the engine
+        self._session = None  # two at once would count as the memory of one
+        before, begun = environment.memory_mib(), time.perf_counter_ns()
         self._session = engine.open_session(Path(arguments["path"]), options)
-        return {"batch": self._session.batch, "settings": dict(self._session.settings)}
+        return {
+            "batch": self._session.batch,
+            "settings": dict(self._session.settings),
+            "load_ms": (time.perf_counter_ns() - begun) / 1e6,
+            "memory_before_mib": before,
+        }
 
     def infer(self, arguments: Arguments) -> Arguments:
         """Run all images of npy file ``inputs`` (n, C, H, W) and write their logits (n, classes) to ``outputs``."""
@@ -93,11 +107,23 @@ class Worker:
         return {"n": len(images)}
 
     def warm_up(self, arguments: Arguments) -> Arguments:
-        """Bind the images of ``inputs`` and run until steady."""
+        """Bind the images of ``inputs`` and run until steady; the first run is timed for itself."""
         self._first = np.load(arguments["inputs"])
         self._opened().bind(self._first)
+        (first_ms,) = stopwatch.sample_ms(self._opened().run, 1)
         ended = stopwatch.warm_up(self._timed(arguments["span"]), limit_s=arguments["limit_s"])
-        return {"runs": ended.runs, "steady": ended.steady}
+        peak = environment.peak_memory_mib()
+        return {"runs": 1 + ended.runs, "steady": ended.steady, "first_ms": first_ms, "peak_memory_mib": peak}
+
+    def profile(self, arguments: Arguments) -> Arguments:
+        """Time each layer of an engine over ``runs`` runs on the images of ``inputs``; nothing stays open."""
+        name = arguments["engine"]
+        engine = engines.CATALOGUE.get(name)
+        if engine.profile is None:
+            raise StageError(f"worker: engine '{name}' does not time its layers")
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{name}'")
+        trace = engine.profile(Path(arguments["path"]), options, np.load(arguments["inputs"]), arguments["runs"])
+        return {"trace": codec.to_json(trace)}
 
     def time(self, arguments: Arguments) -> Arguments:
         """Take ``n`` samples after one discarded run."""

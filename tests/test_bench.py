@@ -24,6 +24,8 @@ pytest_plugins = ["tiny_line"]
 
 PART = BenchTable(rounds=4, runs=5, warmup_s=0.05)
 HERE = environment.describe()
+OPENED = {"batch": 1, "settings": {"threads": "2"}, "load_ms": 7.5, "memory_before_mib": 40}
+WARM = {"runs": 60, "steady": True, "first_ms": 3.5, "peak_memory_mib": 90}
 NO_GPU = "no NVIDIA GPU on this machine"
 
 
@@ -40,8 +42,8 @@ def timing(folder: Path, samples_ms: Any = None, **answers: Any) -> PretendLink:
 
     table = {
         "hindrance": {"why": ""},
-        "open": {"batch": 1, "settings": {"threads": "2"}},
-        "warm_up": {"runs": 60, "steady": True},
+        "open": OPENED,
+        "warm_up": WARM,
         "time": time if samples_ms is None else {"samples_ms": samples_ms},
         "environment": as_json(),
     }
@@ -146,16 +148,16 @@ def test_the_batch_of_a_static_engine_is_fed_whole(line: "Line", kept: Store, tm
 
     def warm_up(arguments: dict[str, Any]) -> dict[str, Any]:
         shapes.append(np.load(arguments["inputs"]).shape)
-        return {"runs": 60, "steady": True}
+        return WARM
 
-    link = timing(tmp_path, open={"batch": 5, "settings": {}}, warm_up=warm_up)
+    link = timing(tmp_path, open=OPENED | {"batch": 5}, warm_up=warm_up)
     found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
 
     assert (shapes, found.measurements[0].batch) == ([(5, 1, 16, 16)], 5)
 
 
 def test_a_warm_up_that_never_became_steady_is_recorded(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path, warm_up={"runs": 20, "steady": False})
+    link = timing(tmp_path, warm_up=WARM | {"runs": 20, "steady": False})
 
     found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
 
