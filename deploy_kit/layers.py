@@ -4,7 +4,6 @@ A profiled run is slower than others, because each layer is timed: shares are wh
 stands beside the latency measured without it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,8 +87,8 @@ class LayerProfile:
 
     @property
     def total_ms(self) -> float:
-        """The layers' mean times added up: what of a profiled run is spent in layers."""
-        return sum(layer.mean_ms for layer in self.layers)
+        """The layers' median times added up: what of a profiled run is spent in layers."""
+        return sum(layer.median_ms for layer in self.layers)
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -101,14 +100,15 @@ class LayerProfile:
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds that are there, the costliest first."""
         found = dict.fromkeys(layer.kind for layer in self.layers)
-        return tuple(sorted(found, key=lambda kind: -self.share(lambda layer: layer.kind == kind)))
+        return tuple(sorted(found, key=lambda kind: -self.share(kind=kind)))
 
-    def share(self, which: Callable[[Layer], bool]) -> float:
-        """Give the share in 0..1 of the layers' time that these layers take; 0 where no layer took any."""
+    def share(self, *, region: str | None = None, kind: Kind | None = None) -> float:
+        """Give the share in 0..1 of the layers' time, of one region or one kind or both; 0 where none took any."""
         total = self.total_ms
-        return sum(layer.mean_ms for layer in self.layers if which(layer)) / total if total else 0.0
+        chosen = (x for x in self.layers if region in (None, x.region) and kind in (None, x.kind))
+        return sum(layer.median_ms for layer in chosen) / total if total else 0.0
 
     @property
     def unknown(self) -> float:
         """Share of the time in layers whose region is not known."""
-        return self.share(lambda layer: layer.region == UNKNOWN)
+        return self.share(region=UNKNOWN)

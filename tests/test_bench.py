@@ -12,7 +12,7 @@ from stand_ins import PretendLink
 
 from deploy_kit import bench, codec, environment
 from deploy_kit.errors import EngineCrashError, MeasurementError
-from deploy_kit.measurements import Bench, Measurement, NotRun
+from deploy_kit.measurements import Bench, LoadCost, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store
@@ -162,6 +162,37 @@ def test_a_warm_up_that_never_became_steady_is_recorded(line: "Line", kept: Stor
     found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
 
     assert (found.measurements[0].warmup_runs, found.measurements[0].steady) == (20, False)
+
+
+def test_what_loading_cost_is_kept_with_the_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
+    found, _ = bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path))
+
+    assert found.measurements[0].cost == LoadCost(load_ms=7.5, first_ms=3.5, memory_before_mib=40, peak_memory_mib=90)
+
+
+def test_a_real_engine_costs_time_and_memory(measured: Bench) -> None:
+    for found in measured.measurements:
+        assert found.cost is not None
+        assert min(found.cost.load_ms, found.cost.first_ms) > 0
+        assert 0 < found.cost.memory_before_mib < found.cost.peak_memory_mib
+
+
+def test_a_profile_is_taken_after_all_turns_in_a_worker_of_its_own(line: "Line", kept: Store, tmp_path: Path) -> None:
+    layers = [{"name": "relu", "op": "Relu", "origins": [], "samples_ms": [1.0, 2.0]}]
+    trace = {"source": "a test", "runs_ms": [3.0, 4.0], "layers": layers}
+    link = timing(tmp_path, profile={"trace": trace})
+    part = PART.model_copy(update={"profile": True})
+
+    found, _ = bench.run(pair(line), part, store=kept, link=link)
+
+    assert [m.profile.total_ms for m in found.measurements if m.profile] == [1.5, 1.5]
+    asked = [[op for op, _ in worker.asked] for worker in link.workers]
+    assert asked[2:] == [["profile"], ["profile"]]
+    assert not any("profile" in ops for ops in asked[:2])
+
+
+def test_without_being_asked_nothing_is_profiled(measured: Bench) -> None:
+    assert [found.profile for found in measured.measurements] == [None, None]
 
 
 @pytest.mark.parametrize("samples_ms", [[1.0, 0.0], [1.0, -0.5], []])

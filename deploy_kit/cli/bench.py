@@ -1,5 +1,6 @@
 """``deploykit bench``: latency, measured in turns."""
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -13,6 +14,11 @@ def bench(
     runs: Annotated[Optional[int], typer.Option(help="Timed runs in one turn.")] = None,  # noqa: UP045
     warmup: Annotated[Optional[float], typer.Option(help="Limit of the warm-up, in seconds.")] = None,  # noqa: UP045
     span: Annotated[Optional[str], typer.Option(help="compute, or whole with copying in and out.")] = None,  # noqa: UP045
+    profile: Annotated[bool, typer.Option("--profile", help="Also time each layer, in runs of their own.")] = False,
+    export_profile: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--export-profile", help="Write the profile as trtexec does (JSON); implies --profile."),
+    ] = None,
     recipe: _options.RecipeName = None,
     device: _options.DeviceName = "local",
     store: _options.StorePath = _options.STORE,
@@ -25,7 +31,7 @@ def bench(
     from deploy_kit import bench as stage
     from deploy_kit import pipeline
     from deploy_kit import recipe as recipes
-    from deploy_kit.cli import _steps
+    from deploy_kit.cli import _layers, _steps
     from deploy_kit.cli._console import Console, table
     from deploy_kit.errors import StageError
     from deploy_kit.records import Artifact
@@ -34,10 +40,12 @@ def bench(
 
     asked = _steps.Asked(store=store, recipe=recipe, device=device)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        said = {"rounds": rounds, "runs": runs, "warmup_s": warmup, "span": span}
+        wanted = True if profile or export_profile else None
+        said = {"rounds": rounds, "runs": runs, "warmup_s": warmup, "span": span, "profile": wanted}
         data = run.recipe.model_dump(mode="json", exclude_none=True)
         data["bench"] |= {key: value for key, value in said.items() if value is not None}
         part = recipes.parse(data).bench
+        _layers.verify_export(export_profile, all_engines=all_engines)
         newest = _steps.newest_engine(run, console)
         engines = pipeline.distinct(run.store.all(Artifact, "build")) if all_engines else (newest,)
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
@@ -55,7 +63,10 @@ def bench(
             samples = next((str(len(m.samples_ms)) for m in made.measurements if m.label == row.label), "–")
             lines.append((row.label, samples, p50, p99, faster, f"not run: {why}" if why else "measured"))
         headings = ("engine", "samples", "p50", "p99", "speed-up", "")
-        console.result(made, table(headings, lines))
+        for note in filter(None, (m.starved for m in made.measurements)):
+            console.say(f"note: {note}")
+        _layers.export(made.measurements, export_profile, console)
+        console.result(made, "\n\n".join([table(headings, lines), *_layers.texts(rows)]))
 
 
 COMMAND = Command(call=bench, order=60)
