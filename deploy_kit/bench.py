@@ -1,48 +1,22 @@
-"""Latency of engines measured in turns: every engine in a worker of its own, warmed up, then rounds in random order.
+"""Latency of engines, measured in turns (`race`), kept in the store, compared, and held against limits."""
 
-One process an engine keeps a crash, a thread pool and a memory leak to itself; turns in one run make the ratios hold
-on a machine whose speed wanders.
-"""
-
-import contextlib
-import datetime
-import json
-import random
 import statistics
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from deploy_kit import codec, environment, images, metrics, profile
-from deploy_kit.devices import Connection, Worker
+from deploy_kit import environment, latency, race, scenarios
+from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
-from deploy_kit.errors import MeasurementError, StageError
-from deploy_kit.layers import LayerProfile
-from deploy_kit.measurements import Bench, Environment, LoadCost, Measurement, NotRun, SpeedUp
+from deploy_kit.errors import RequestError
+from deploy_kit.measurements import Bench, Measurement, SpeedUp, samples_for
+from deploy_kit.race import Entry
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.store import Key, Store
-from deploy_kit.watch import Event, Watch, silent
+from deploy_kit.watch import Watch, silent
 
-VERSION = "1"
-
-
-@dataclass(kw_only=True)
-class _Racer:
-    """An engine at the start: its worker, and the samples so far."""
-
-    artifact: Artifact
-    worker: Worker
-    settings: dict[str, str]
-    batch: int
-    cost: LoadCost
-    path: str
-    inputs: str
-    warmup_runs: int = 0
-    steady: bool = False
-    samples_ms: list[float] = field(default_factory=list)
-    rounds: list[int] = field(default_factory=list)
+VERSION = "2"
+# What shows and judges samples decides none of them.
+_READERS = {"baseline", "percentiles", "latency_budget_ms", "fail_on_regression"}
 
 
 class _NotKept(Exception):  # noqa: N818  # no error: it carries a result past the store
@@ -67,7 +41,7 @@ def run(
     Args:
         engines: What to measure.
         part: How.
-        store: Keeps the samples.
+        store: Keeps the samples; of a bench that lost its device, the rounds that were finished.
         link: Where.
         watch: Hears of progress.
         fresh: Measure again, even where the store has these engines measured on this machine.
@@ -76,135 +50,109 @@ def run(
         Samples of each engine, or why there are none; and whether the store had them.
 
     Raises:
+        RequestError: An engine cannot take a batch that was asked for, or the scenario lacks a setting.
         MeasurementError: The clock gave times that cannot be.
+        DeviceError: The device was lost before a round was finished.
     """
-    here = environment.describe()
-    key = Key(
-        stage="bench",
-        name="bench",
-        inputs=tuple(sorted(f"{engine.sha256}/{engine.label}" for engine in engines)),
-        options=[part.model_dump(), [engine.options for engine in engines]],
-        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *library_versions()),
-    )
+    entries = entered(engines, part)
+    key, rest = _key(entries, part, "bench"), _key(entries, part, "bench-begun")
 
     def make(folder: Path, home: str) -> Bench:
-        made = _measure(engines, part, store, link, watch)
-        if made.failed:
+        begun = None if fresh else store.kept(Bench, rest)
+        made = race.run(entries, part, store=store, link=link, watch=watch, begun=begun)
+        if made.failed or made.stopped:
             raise _NotKept(made)
         return made
 
     try:
-        return store.produce(Bench, key, make, again=fresh)
+        found = store.produce(Bench, key, make, again=fresh)
     except _NotKept as left:
-        return left.made, False
+        made = left.made
+        if made.stopped and not made.failed:
+            store.produce(Bench, rest, lambda folder, home: made, again=True)
+        return made, False
+    store.forget(rest)
+    return found
+
+
+def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[Entry, ...]:
+    """Say which engine is measured at which batch.
+
+    Raises:
+        RequestError: No engine takes a batch that was asked for, or the scenario does not feed it.
+    """
+    race.verify(part)
+    found = []
+    for engine in engines:
+        for batch in part.batch or (_built_for(engine) or 1,):
+            if takes(engine, batch):
+                found.append(Entry(engine=engine, batch=batch))
+    for engine in engines:
+        lack = [batch for batch in part.batch if not any(_runs(entry, engine.label, batch) for entry in found)]
+        if lack:
+            raise RequestError(
+                f"{engine.label}: asked for batch {lack[0]}, the engine was built for batch {_built_for(engine)}",
+                hint=f"deploykit export --batch {lack[0]} (or --dynamic for all), then quantize and build again",
+            )
+    for entry in found:
+        why = scenarios.get(part.scenario).batches(entry.batch)
+        if why:
+            raise RequestError(f"{entry.engine.label}: {why}", hint="give --batch 1, or --scenario offline")
+    return tuple(found)
+
+
+def takes(engine: Artifact, batch: int) -> bool:
+    """Say whether an engine runs at this batch: it was built for it, or for any."""
+    return _built_for(engine) in (None, batch)
 
 
 def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp:
-    """Compare two measurements of one run, round by round."""
-    ratio, low, high = metrics.ratio_interval(
-        [statistics.median(turn) for turn in baseline.by_round],
-        [statistics.median(turn) for turn in candidate.by_round],
-    )
-    return SpeedUp(ratio=ratio, low=low, high=high, baseline=baseline.label)
+    """Compare two measurements of one run: round by round, or, of a single round, each by itself."""
+    if len(baseline.rounds) == len(candidate.rounds) > 1:
+        medians = ([statistics.median(turn) for turn in m.by_round] for m in (baseline, candidate))
+        ratio, low, high = latency.ratio_in_turns(*medians)
+        return SpeedUp(ratio=ratio, low=low, high=high, baseline=baseline.label)
+    ratio, low, high = latency.ratio_apart(baseline.samples_ms, candidate.samples_ms)
+    return SpeedUp(ratio=ratio, low=low, high=high, baseline=baseline.label, interleaved=False)
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def misses(measured: Measurement, part: BenchTable, faster: SpeedUp | None = None) -> tuple[str, ...]:
+    """Give each latency limit of the recipe that a measurement does not keep, in words."""
+    found = []
+    if part.latency_budget_ms is not None:
+        found.append(_over_budget(measured, max(part.percentiles), part.latency_budget_ms))
+    if part.fail_on_regression is not None and faster is not None:
+        found.append(faster.regression(part.fail_on_regression))
+    return tuple(filter(None, found))
 
 
-def _measure(engines: tuple[Artifact, ...], part: BenchTable, store: Store, link: Connection, watch: Watch) -> Bench:
-    with contextlib.ExitStack() as stack:
-        racers, not_run, failed = list[_Racer](), list[NotRun](), list[NotRun]()
-        for engine in engines:
-            worker = stack.enter_context(link.worker())
-            why = str(worker.ask("hindrance", engine.path, engine=engine.engine)["why"])
-            if why:
-                not_run.append(NotRun(artifact=engine.sha256, label=engine.label, why=why))
-                continue
-            watch(Event(stage="bench", text=f"warming up {engine.label}"))
-            try:
-                racers.append(_start(engine, worker, part, store, link))
-            except StageError as error:
-                failed.append(NotRun(artifact=engine.sha256, label=engine.label, why=str(error)))
-        order = random.Random(part.seed)  # noqa: S311  # an order of turns, no secret
-        for turn in range(part.rounds):
-            watch(Event(stage="bench", text=f"{len(racers)} engines in turns", done=turn, total=part.rounds))
-            for racer in order.sample(racers, len(racers)):
-                try:
-                    _take_turn(racer, part)
-                except StageError as error:
-                    racers.remove(racer)
-                    failed.append(NotRun(artifact=racer.artifact.sha256, label=racer.artifact.label, why=str(error)))
-        described = environment_of(racers[0].worker) if racers else environment.describe()
-    profiles = [_profiled(racer, store, link, watch) if part.profile else None for racer in racers]
-    measurements = tuple(
-        _measurement(racer, part, described, layers) for racer, layers in zip(racers, profiles, strict=True)
-    )
-    return Bench(measurements=measurements, not_run=tuple(not_run), failed=tuple(failed))
+def _over_budget(measured: Measurement, percent: float, budget_ms: float) -> str:
+    said = measured.loadgen
+    if said is not None and said.judges_latency:
+        return f"LoadGen: latency budget {budget_ms:g} ms not kept: {said.sentence}" if said.over_budget else ""
+    value, n = measured.percentile_ms(percent), len(measured.samples_ms)
+    if value is None:
+        return f"p{percent:g} cannot be judged: it needs {samples_for(percent):,} samples, {n:,} were taken (min_iters)"
+    return f"p{percent:g} {value:.4g} ms, at most {budget_ms:g} ms asked for" if value > budget_ms else ""
 
 
-def _start(engine: Artifact, worker: Worker, part: BenchTable, store: Store, link: Connection) -> _Racer:
-    """Load an engine and warm it up on noise: latency does not depend on the pixels."""
-    about, path = engine.path, link.send(store.path(engine), keep=True)
-    opened = worker.ask("open", about, engine=engine.engine, path=path, options=json.loads(engine.options))
-    batch = int(opened["batch"]) or 1
-    noise = images.open_set(images.SYNTHETIC, engine.preprocess)
-    image = np.concatenate(list(noise.batches(engine.preprocess, noise.n)))
-    file = link.folder / f"bench-{engine.sha256[:12]}-{engine.engine}.npy"
-    np.save(file, np.resize(image, (batch, *image.shape[1:])))
-    inputs = link.send(file)
-    warm = worker.ask("warm_up", about, inputs=inputs, span=part.span, limit_s=part.warmup_s)
-    return _Racer(
-        artifact=engine,
-        worker=worker,
-        settings=dict(opened["settings"]),
-        batch=batch,
-        cost=LoadCost(
-            load_ms=float(opened["load_ms"]),
-            first_ms=float(warm["first_ms"]),
-            memory_before_mib=int(opened["memory_before_mib"]),
-            peak_memory_mib=int(warm["peak_memory_mib"]),
-        ),
-        path=path,
-        inputs=inputs,
-        warmup_runs=int(warm["runs"]),
-        steady=bool(warm["steady"]),
-    )
+def _built_for(engine: Artifact) -> int | None:
+    """Give the batch that an engine was built for; None where it takes any."""
+    batch = engine.inputs[0].shape[0]
+    return batch if isinstance(batch, int) and batch > 0 else None
 
 
-def _take_turn(racer: _Racer, part: BenchTable) -> None:
-    answer = racer.worker.ask("time", racer.artifact.path, span=part.span, n=part.runs)
-    samples = [float(sample) for sample in answer["samples_ms"]]
-    if not samples or min(samples) <= 0:
-        raise MeasurementError(f"{racer.artifact.label}: a run took {min(samples, default=0)} ms")
-    racer.rounds.append(len(racer.samples_ms))
-    racer.samples_ms.extend(samples)
+def _runs(entry: Entry, label: str, batch: int) -> bool:
+    return entry.engine.label == label and entry.batch == batch
 
 
-def _profiled(racer: _Racer, store: Store, link: Connection, watch: Watch) -> LayerProfile:
-    """Profile an engine, once all were timed."""
-    watch(Event(stage="bench", text=f"profiling {racer.artifact.label}"))
-    return profile.run(racer.artifact, path=racer.path, inputs=racer.inputs, store=store, link=link)
-
-
-def environment_of(worker: Worker) -> Environment:
-    """Ask the machine that measured what it is."""
-    return codec.from_json(Environment, worker.ask("environment", "environment")["environment"])
-
-
-def _measurement(racer: _Racer, part: BenchTable, described: Environment, layers: LayerProfile | None) -> Measurement:
-    return Measurement(
-        artifact=racer.artifact.sha256,
-        label=racer.artifact.label,
-        batch=racer.batch,
-        span=part.span,
-        samples_ms=tuple(racer.samples_ms),
-        rounds=tuple(racer.rounds),
-        warmup_runs=racer.warmup_runs,
-        steady=racer.steady,
-        settings=tuple(sorted(racer.settings.items())),
-        environment=described,
-        when=_now(),
-        cost=racer.cost,
-        profile=layers,
+def _key(entries: tuple[Entry, ...], part: BenchTable, stage: str) -> Key:
+    here = environment.describe()
+    readers = _READERS - set(scenarios.get(part.scenario).needs)
+    return Key(
+        stage=stage,
+        name="bench",
+        inputs=tuple(sorted(f"{entry.engine.sha256}/{entry.engine.label}/{entry.batch}" for entry in entries)),
+        options=[part.model_dump(exclude=readers), [entry.engine.options for entry in entries]],
+        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *library_versions()),
     )

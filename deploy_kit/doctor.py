@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from deploy_kit import codec, engines, environment, passes, schemes, targets
+from deploy_kit import codec, engines, environment, passes, race, schemes, targets
 from deploy_kit.devices import Connection
 from deploy_kit.errors import EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
@@ -53,10 +53,11 @@ def require(recipe: Recipe) -> None:
     """Refuse a recipe that cannot work here, before any work: names, options, packages.
 
     Raises:
-        UnknownNameError: A pass, scheme or engine does not exist.
+        UnknownNameError: A pass, scheme, engine or scenario does not exist.
         RecipeError: An option does not fit.
         MissingPackageError: A package is absent, and the entry is not marked optional.
     """
+    race.verify(recipe.bench)
     for name in recipe.simplify.passes:
         passes.CATALOGUE.get(name)
     for variant in recipe.quantize.variants:

@@ -9,6 +9,9 @@ from typing import Literal
 
 from deploy_kit.layers import LayerProfile
 
+LOADED_TWICE = 0.02
+"""One file in two processes: up to this apart, and by more than its rounds show, in 3 of 12 pairs measured."""
+_CONSTRAINTS = "Performance constraints satisfied"
 Span = Literal["compute", "whole"]
 
 
@@ -49,7 +52,7 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadCost:
-    """What an engine cost before its first steady run, measured in a fresh process that loads nothing else.
+    """What an engine (with several streams: all its sessions) cost before its first steady run, in a fresh process.
 
     Attributes:
         load_ms: From the engine's file to a session that can run; importing the engine's package is not in it.
@@ -80,6 +83,16 @@ class LoadGenResult:
     version: str
     summary: tuple[tuple[str, str], ...]
 
+    @property
+    def judges_latency(self) -> bool:
+        """Whether LoadGen held the latency against a budget itself, as in scenario ``server``."""
+        return _CONSTRAINTS in dict(self.summary)
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether it is INVALID because the latency budget was not kept: an answer, and no fault of the test."""
+        return dict(self.summary).get(_CONSTRAINTS) == "NO"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -105,6 +118,7 @@ class Measurement:
         round_s: Wall time of each round, in seconds.
         drift: What moved over the rounds, in words; empty where the latency was steady.
         stopped: Why rounds are missing, e.g. a lost connection; empty where none is.
+        resumed_at: Rounds before which it was taken up again.
         invalid: Why the numbers must not be used; empty where they may be.
         loadgen: Of a LoadGen scenario.
         cost: What loading it cost; None where that is not known.
@@ -130,6 +144,7 @@ class Measurement:
     round_s: tuple[float, ...] = ()
     drift: str = ""
     stopped: str = ""
+    resumed_at: tuple[int, ...] = ()
     invalid: tuple[str, ...] = ()
     loadgen: LoadGenResult | None = None
     cost: LoadCost | None = None
@@ -205,7 +220,6 @@ class SpeedUp:
         high: Upper end.
         baseline: Label of the baseline.
         interleaved: Whether both took turns in one run; where not, what the machine did in between is in the ratio.
-        block: Samples, or rounds, that were drawn together for the interval, e.g. ``rounds of 100``.
     """
 
     ratio: float
@@ -213,21 +227,23 @@ class SpeedUp:
     high: float
     baseline: str
     interleaved: bool = True
-    block: str = ""
 
     @property
     def noise(self) -> bool:
-        """Whether the interval holds 1: no difference was shown."""
-        return self.low <= 1 <= self.high
+        """Whether no difference was shown: the interval holds 1, or it is no more than loading a file twice makes."""
+        return self.low <= 1 <= self.high or max(self.ratio, 1 / self.ratio) < 1 + LOADED_TWICE
 
     @property
     def verdict(self) -> str:
         """Say it in words, e.g. ``1.42× faster, CI 1.38–1.47`` or ``within noise, CI 0.99–1.02``."""
+        apart = "" if self.interleaved else ", measured apart"
+        if math.isinf(self.high):
+            return f"{self.ratio:.2f}×, too few rounds for a verdict{apart}"
         if self.noise:
-            return f"within noise, CI {self.low:.2f}–{self.high:.2f}"
+            return f"within noise, CI {self.low:.2f}–{self.high:.2f}{apart}"
         if self.ratio > 1:
-            return f"{self.ratio:.2f}× faster, CI {self.low:.2f}–{self.high:.2f}"
-        return f"{1 / self.ratio:.2f}× slower, CI {1 / self.high:.2f}–{1 / self.low:.2f}"
+            return f"{self.ratio:.2f}× faster, CI {self.low:.2f}–{self.high:.2f}{apart}"
+        return f"{1 / self.ratio:.2f}× slower, CI {1 / self.high:.2f}–{1 / self.low:.2f}{apart}"
 
     def regression(self, percent: float) -> str:
         """Say how much slower it is, where that is shown and more than `percent`; else empty."""
@@ -259,3 +275,55 @@ class Bench:
     measurements: tuple[Measurement, ...]
     not_run: tuple[NotRun, ...] = ()
     failed: tuple[NotRun, ...] = ()
+
+    @property
+    def stopped(self) -> str:
+        """Why rounds are missing; empty where none is."""
+        return next((m.stopped for m in self.measurements if m.stopped), "")
+
+    @property
+    def invalid(self) -> tuple[str, ...]:
+        """Why numbers must not be used, each with its engine."""
+        return tuple(f"{m.label}: {why}" for m in self.measurements for why in m.invalid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One engine of two runs.
+
+    Attributes:
+        label: Of the candidate.
+        batch: Images per run.
+        speed_up: Of the candidate over the baseline.
+        allowed: Differences of the two runs that were allowed, in words.
+    """
+
+    label: str
+    batch: int
+    speed_up: SpeedUp
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two runs held against each other.
+
+    Attributes:
+        rows: Of the engines that both have.
+        baseline_when: UTC time of the first, ISO 8601.
+        candidate_when: Of the second.
+        alone: Labels that only one of the two has.
+    """
+
+    rows: tuple[Compared, ...]
+    baseline_when: str
+    candidate_when: str
+    alone: tuple[str, ...] = ()
+
+    @property
+    def caveat(self) -> str:
+        """Say what the ratios hold beside the engines."""
+        return (
+            f"measured apart ({self.baseline_when} and {self.candidate_when}), not in turns: what the machine did "
+            "differently is in the ratio, and no interval covers that"
+        )

@@ -1,4 +1,4 @@
-"""Numbers that say how far one set of logits is from another, and one latency from another."""
+"""Numbers that say how far one set of logits is from another."""
 
 import math
 
@@ -106,23 +106,3 @@ def paired_drop_pp(reference_hits: np.ndarray, candidate_hits: np.ndarray) -> tu
     difference = reference_hits.astype(np.float64) - candidate_hits.astype(np.float64)
     half = 1.96 * float(difference.std()) / math.sqrt(len(difference))
     return 100 * float(difference.mean()), 100 * half
-
-
-def ratio_interval(
-    baseline: list[float], candidate: list[float], *, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float, float]:
-    """Compare two latencies measured in turns.
-
-    Args:
-        baseline: One median per round, in ms.
-        candidate: One median per round, same rounds, in ms.
-        seed: Of the bootstrap.
-        resamples: Of the bootstrap over rounds.
-
-    Returns:
-        Median over rounds of baseline / candidate, and its 95 % percentile bootstrap interval.
-    """
-    ratios = np.asarray(baseline, np.float64) / np.asarray(candidate, np.float64)
-    picks = np.random.default_rng(seed).integers(0, len(ratios), (resamples, len(ratios)))
-    low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])
-    return float(np.median(ratios)), float(low), float(high)

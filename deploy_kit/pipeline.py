@@ -12,7 +12,7 @@ from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
 from deploy_kit.errors import DeployKitError, DeviceError, StageError, nearest
 from deploy_kit.measurements import Bench, Measurement, NotRun
-from deploy_kit.recipe import BuildEntry, Recipe
+from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
 from deploy_kit.results import ParityReport, Report, Row, Simplified, StageTime
 from deploy_kit.store import Store
@@ -139,7 +139,7 @@ def collect(run: Run) -> Report:
         artifact.sha256: artifact for artifact in typed if artifact.parent in (source.onnx.sha256, lean.onnx.sha256)
     }
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
-    rows = []
+    rows = list[Row]()
     for engine in distinct(built):
         found = run.store.newest(
             ParityReport,
@@ -154,7 +154,7 @@ def collect(run: Run) -> Report:
             "bench",
             where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements),  # type: ignore[misc]
         )
-        rows.append(join(row, measured[0], run.recipe.bench.baseline) if measured else row)
+        rows += join(row, measured[0], run.recipe.bench) if measured else (row,)
     used = {engine.parent for engine in built}
     return assemble(run, source, answers, lean, rows, tuple(a for a in family.values() if a.sha256 in used))
 
@@ -183,17 +183,30 @@ def assemble(
     )
 
 
-def join(row: Row, measured: Bench, baseline: str | None) -> Row:
-    """Put a row's measurement, and its speed-up over the baseline, into it."""
-    by_label = {m.label: m for m in measured.measurements}
-    mine = by_label.get(row.label)
-    if mine is None:
+def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
+    """Put a row's measurement, its speed-up over the baseline and the limits it misses into it: a row for each batch.
+
+    Args:
+        row: Without a measurement.
+        measured: All of one run.
+        part: Names the baseline and the limits.
+    """
+    mine = [m for m in measured.measurements if (m.label, m.artifact) == (row.label, _hash_of(row))]
+    if not mine:
         absent = next((entry for entry in measured.not_run if entry.label == row.label), None)
         died = next((entry.why for entry in measured.failed if entry.label == row.label), "")
-        return dataclasses.replace(row, measurement=absent, failed=died)
-    base = by_label.get(baseline or "")
-    faster = bench.speed_up(base, mine) if base is not None and base is not mine else None
-    return dataclasses.replace(row, measurement=mine, speed_up=faster)
+        return (dataclasses.replace(row, measurement=absent, failed=died),)
+    rows = []
+    for one in mine:
+        base = next((m for m in measured.measurements if (m.label, m.batch) == (part.baseline, one.batch)), None)
+        faster = bench.speed_up(base, one) if base is not None and base is not one else None
+        missed = bench.misses(one, part, faster)
+        rows.append(dataclasses.replace(row, measurement=one, speed_up=faster, misses=missed))
+    return tuple(rows)
+
+
+def _hash_of(row: Row) -> str:
+    return row.artifact.sha256 if row.artifact else ""
 
 
 def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row]]:
@@ -260,8 +273,17 @@ def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
         run.remarks.append(
             f"no speed-ups: the baseline '{part.baseline}' was not measured; {nearest(part.baseline, timed)}"
         )
-    run.remarks += not_worth_it(rows, measured)
-    return [row if row.failed else join(row, measured, part.baseline) for row in rows]
+    run.remarks += [*not_worth_it(rows, measured), *unsettled(measured)]
+    return [joined for row in rows for joined in ((row,) if row.failed else join(row, measured, part))]
+
+
+def unsettled(measured: Bench) -> list[str]:
+    """Say in words which latencies were not steady, and what went wrong with the run."""
+    remarks = [f"{m.label} was not steady: {m.drift}" for m in measured.measurements if m.drift]
+    remarks += [f"no valid measurement: {why}" for why in measured.invalid]
+    if measured.stopped:
+        remarks.append(f"{measured.stopped}; the same command goes on from there")
+    return remarks
 
 
 def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:

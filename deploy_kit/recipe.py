@@ -216,22 +216,40 @@ class BenchTable(Table):
     """Latency.
 
     Attributes:
-        baseline: Label that speed-ups are against, e.g. ``fp32 · onnxruntime``.
-        rounds: Turns of every engine, in an order drawn anew each round.
-        runs: Timed runs in one turn.
+        scenario: How runs are issued: ``closed-loop``, or one of LoadGen's.
+        batch: Images per run; empty takes what each engine was built for (1 where it takes any number).
+        streams: Sessions that run at the same time, with a share of the cores each.
+        rounds: Turns of every engine, in an order drawn anew each round; 12 (LoadGen: one test) if not said.
+        runs: Timed runs (LoadGen: queries) in one turn, at least; 100 if neither this nor a duration is said.
+        min_iters: Timed runs of all turns together, at least.
+        duration_s: Of all turns of one engine together, at least; LoadGen's own default is 10.
         warmup_s: Limit of the warm-up, per engine.
         span: ``compute``, or ``whole`` with copying in and out.
+        target_qps: Queries a second that arrive, for scenario ``server``.
         seed: Of the order.
         profile: Also time each layer, in runs of their own after the latency was measured.
+        baseline: Label that speed-ups are against, e.g. ``fp32 · onnxruntime``.
+        percentiles: What tables show, where there are samples enough.
+        latency_budget_ms: What the largest of `percentiles` must keep.
+        fail_on_regression: Percent that an engine may be slower than the baseline.
     """
 
-    baseline: str | None = None
-    rounds: int = Field(default=12, gt=2)
-    runs: int = Field(default=100, gt=0)
-    warmup_s: float = Field(default=3.0, gt=0)
+    scenario: str = "closed-loop"
+    batch: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    streams: int = Field(default=1, gt=0)
+    rounds: int | None = Field(default=None, gt=0)
+    runs: int | None = Field(default=None, gt=0)
+    min_iters: int | None = Field(default=None, gt=0)
+    duration_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    warmup_s: float = Field(default=3.0, gt=0, allow_inf_nan=False)
     span: Literal["compute", "whole"] = "compute"
+    target_qps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
     profile: bool = False
+    baseline: str | None = None
+    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(default=(50, 90, 99), min_length=1)
+    latency_budget_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    fail_on_regression: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Recipe(Table):

@@ -1,12 +1,13 @@
 """The record of one deployment as ``report.json``, and ``report.md`` as a view of it."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from deploy_kit import breakdown, codec
 from deploy_kit.errors import InputError
-from deploy_kit.measurements import Environment, Measurement, NotRun
+from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records import Artifact
 from deploy_kit.results import ParityReport, PassRow, Report, Row
 from deploy_kit.store import write_whole
@@ -53,9 +54,16 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{100 * checked.agreement:.2f} %" if checked else _NONE,
         _ms(timed, 50),
         _ms(timed, 99),
-        f"{faster.ratio:.2f}× [{faster.low:.2f}, {faster.high:.2f}]" if faster else _NONE,
+        interval(faster) if faster else _NONE,
         row.verdict,
     )
+
+
+def interval(faster: SpeedUp) -> str:
+    """Write a ratio with its interval, e.g. ``1.52× [1.40, 1.60]``; without one where rounds were too few."""
+    if math.isinf(faster.high):
+        return f"{faster.ratio:.2f}×"
+    return f"{faster.ratio:.2f}× [{faster.low:.2f}, {faster.high:.2f}]"
 
 
 def size(n_bytes: int) -> str:
@@ -182,20 +190,42 @@ def _check(report: Report) -> list[str]:
 
 
 def _bench(report: Report) -> list[str]:
-    headings = ("engine", "batch", "samples", "p50", "p90", "p99", "min", "span", "warm-up", "settings")
-    rows = []
-    for row in report.rows:
-        if isinstance(row.measurement, Measurement):
-            m = row.measurement
-            warm = f"{m.warmup_runs} runs, {'steady' if m.steady else 'NOT steady'}"
-            least = f"{min(m.samples_ms):.3f} ms"
-            times = (_ms(m, 50), _ms(m, 90), _ms(m, 99), least)
-            settings = ", ".join(f"{k} {v}" for k, v in m.settings)
-            rows.append((row.label, str(m.batch), str(len(m.samples_ms)), *times, m.span, warm, settings))
-    if not rows:
+    headings = ("engine", "batch", "scenario", "samples", "p50", "p90", "p99", "min", "images/s", "span", "warm-up",
+        "settings")  # fmt: skip
+    timed = [(row.label, row.measurement) for row in report.rows if isinstance(row.measurement, Measurement)]
+    if not timed:
         return []
     note = "Engines took turns in an order drawn anew each round; every sample is kept in `report.json`."
-    return ["## Bench", "", note, "", *_table(headings, rows), ""]
+    rows = [(label, *_bench_cells(measured)) for label, measured in timed]
+    remarks = [f"- {label}: {remark}" for label, measured in timed for remark in notes(measured)]
+    return ["## Bench", "", note, "", *_table(headings, rows), "", *remarks, *([""] if remarks else [])]
+
+
+def _bench_cells(m: Measurement) -> tuple[str, ...]:
+    warm = f"{m.warmup_runs} runs, {'steady' if m.steady else 'NOT steady'}"
+    times = (_ms(m, 50), _ms(m, 90), _ms(m, 99), f"{min(m.samples_ms):.3f} ms")
+    streams = f", {m.streams} streams" if m.streams > 1 else ""
+    settings = ", ".join(f"{k} {v}" for k, v in m.settings)
+    rate = f"{m.images_per_s:.1f}" if m.qps else _NONE
+    return (str(m.batch), m.scenario + streams, str(len(m.samples_ms)), *times, rate, m.span, warm, settings)
+
+
+def notes(measured: Measurement) -> tuple[str, ...]:
+    """Say what a reader must know beside a latency: LoadGen's word, drift, what went wrong."""
+    said = measured.loadgen
+    resumed = ", ".join(str(number + 1) for number in measured.resumed_at)
+    return tuple(
+        filter(
+            None,
+            (
+                f"LoadGen {said.version}: {'VALID' if said.valid else 'INVALID'}. {said.sentence}" if said else "",
+                f"not steady: {measured.drift}" if measured.drift else "",
+                measured.stopped,
+                f"taken up again at round {resumed}" if resumed else "",
+                *(f"not valid: {why}" for why in measured.invalid),
+            ),
+        )
+    )
 
 
 def _measured(report: Report) -> list[tuple[Artifact, Measurement]]:

@@ -153,6 +153,7 @@ class Row:
         parity: Its check.
         measurement: Its bench.
         speed_up: Against the baseline.
+        misses: Latency limits that it does not keep, in words.
         failed: What went wrong; empty if nothing.
         left_out: Why an optional entry was not tried, e.g. a package that is not installed; empty if it was.
     """
@@ -162,6 +163,7 @@ class Row:
     parity: ParityReport | NotRun | None = None
     measurement: Measurement | NotRun | None = None
     speed_up: SpeedUp | None = None
+    misses: tuple[str, ...] = ()
     failed: str = ""
     left_out: str = ""
 
@@ -176,7 +178,8 @@ class Row:
             return "not checked"
         if isinstance(self.parity, NotRun):
             return f"not run: {self.parity.why}"
-        return "accepted" if self.parity.passed else "rejected: " + "; ".join(self.parity.failures)
+        reasons = (*self.parity.failures, *self.misses)
+        return "rejected: " + "; ".join(reasons) if reasons else "accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +217,14 @@ class Report:
     @property
     def passed(self) -> bool:
         """Whether every engine that ran kept its limits."""
-        return not any(isinstance(row.parity, ParityReport) and not row.parity.passed for row in self.rows)
+        failing = (isinstance(row.parity, ParityReport) and not row.parity.passed for row in self.rows)
+        return not any(failing) and not any(row.misses for row in self.rows)
+
+    @property
+    def invalid(self) -> tuple[str, ...]:
+        """Why latencies must not be used, each with its engine."""
+        timed = (row.measurement for row in self.rows if isinstance(row.measurement, Measurement))
+        return tuple(f"{m.label}: {why}" for m in timed for why in m.invalid)
 
 
 @dataclass(frozen=True, kw_only=True)

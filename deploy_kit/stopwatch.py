@@ -1,35 +1,97 @@
-"""Time a callable: warm-up until steady, then samples. Knows no engine.
+"""Time callables: warm-up until steady, then samples. Knows no engine.
 
-Interleaving several callables is the caller's: it asks each for one turn after the other.
+Interleaving several engines is the caller's: it asks each for one turn after the other. A turn costs two readings of
+the clock and one list entry each a step: `python -m benchmarks --modes loop` says how long that takes.
 """
 
+import gc
 import statistics
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 Clock = Callable[[], int]
+Steps = tuple[Callable[[], object], ...]
+"""One run: either (run,) or (copy in, run, copy out)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """How a warm-up ended: runs done, and whether the time of a run became steady."""
+    """How a warm-up ended: runs done, whether the time of a run became steady, and the last median."""
 
     runs: int
     steady: bool
+    median_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """The samples of one turn.
+
+    Attributes:
+        samples_ms: One a run, in order of its end.
+        starts_ns: When each began, on the clock of the machine.
+        h2d_ms: What copying in took; empty where a run is one step.
+        d2h_ms: What copying out took; empty likewise.
+        seconds: Wall time of the whole turn.
+    """
+
+    samples_ms: tuple[float, ...]
+    starts_ns: tuple[int, ...]
+    h2d_ms: tuple[float, ...]
+    d2h_ms: tuple[float, ...]
+    seconds: float
+
+
+def laps(steps: Steps, n: int, seconds: float = 0.0, clock: Clock = time.perf_counter_ns) -> list[int]:
+    """Run `n` times at least and for `seconds` at least; read the clock before each run and after each of its steps.
+
+    The clock is monotonic and counts wall time: ``process_time`` would add up all threads. Readings are only
+    collected here and turned into samples once the turn is over.
+
+    Returns:
+        ``len(steps) + 1`` readings a run, in nanoseconds.
+    """
+    readings = list[int]()
+    note, done, now = readings.append, 0, clock()
+    until = now + int(seconds * 1e9)
+    while done < n or now < until:
+        note(clock())
+        for step in steps:
+            step()
+            now = clock()
+            note(now)
+        done += 1
+    return readings
+
+
+def turn(streams: Sequence[Steps], n: int, seconds: float = 0.0, clock: Clock = time.perf_counter_ns) -> Turn:
+    """Take one turn after a discarded run of each stream; several streams run at the same time, a thread each.
+
+    Args:
+        streams: One run of each stream.
+        n: Runs in all, at least; a multiple of the streams.
+        seconds: Of the turn, at least.
+        clock: Nanoseconds.
+    """
+    for steps in streams:
+        for step in steps:
+            step()
+    with _no_collector():
+        begun = clock()
+        if len(streams) == 1:
+            readings = laps(streams[0], n, seconds, clock)
+        else:
+            readings = _together(streams, -(-n // len(streams)), seconds, clock)
+        return _turn(readings, len(streams[0]), (clock() - begun) / 1e9)
 
 
 def sample_ms(run: Callable[[], None], n: int, clock: Clock = time.perf_counter_ns) -> list[float]:
-    """Time `n` runs one by one, in milliseconds.
-
-    The clock is monotonic and counts wall time: ``process_time`` would add up all threads.
-    """
-    samples = []
-    for _ in range(n):
-        begun = clock()
-        run()
-        samples.append((clock() - begun) / 1e6)
-    return samples
+    """Time `n` runs one by one, in milliseconds."""
+    readings = laps((run,), n, 0.0, clock)
+    return [(ended - begun) / 1e6 for begun, ended in zip(readings[::2], readings[1::2], strict=True)]
 
 
 def warm_up(
@@ -58,5 +120,58 @@ def warm_up(
         runs += window
         last = medians[-3:]
         if len(last) == 3 and max(last) - min(last) <= tolerance * min(last):
-            return WarmUp(runs=runs, steady=True)
-    return WarmUp(runs=runs, steady=False)
+            return WarmUp(runs=runs, steady=True, median_ms=medians[-1])
+    return WarmUp(runs=runs, steady=False, median_ms=medians[-1] if medians else 0.0)
+
+
+def _together(streams: Sequence[Steps], n: int, seconds: float, clock: Clock) -> list[int]:
+    """Let every stream run in a thread of its own; give all readings, by the end of their runs."""
+    start, found = threading.Barrier(len(streams)), list[list[int]]()
+    errors = list[BaseException]()
+
+    def work(steps: Steps) -> None:
+        start.wait()
+        try:
+            found.append(laps(steps, n, seconds, clock))
+        except BaseException as error:  # noqa: BLE001  # raised again in the thread that asked
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(steps,), daemon=True) for steps in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    width = len(streams[0]) + 1
+    runs = [readings[i : i + width] for readings in found for i in range(0, len(readings), width)]
+    return [reading for one in sorted(runs, key=lambda one: one[-1]) for reading in one]
+
+
+def _turn(readings: list[int], steps: int, seconds: float) -> Turn:
+    columns = [readings[i :: steps + 1] for i in range(steps + 1)]
+    begun, ended = columns[0], columns[-1]
+    h2d, d2h = ((columns[0], columns[1]), (columns[-2], columns[-1])) if steps == 3 else (((), ()), ((), ()))
+    return Turn(
+        samples_ms=_ms(begun, ended),
+        starts_ns=tuple(begun),
+        h2d_ms=_ms(*h2d),
+        d2h_ms=_ms(*d2h),
+        seconds=seconds,
+    )
+
+
+def _ms(begun: Sequence[int], ended: Sequence[int]) -> tuple[float, ...]:
+    return tuple((b - a) / 1e6 for a, b in zip(begun, ended, strict=True))
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Keep Python's garbage collector out of the samples, as ``timeit`` does."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

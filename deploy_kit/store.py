@@ -186,6 +186,14 @@ class Store:
         self._log(key.stage, home)
         return record, False
 
+    def kept(self, cls: type[R], key: Key) -> R | None:
+        """Give the result kept under `key`; None where there is none."""
+        return self._load(cls, self._home(key))
+
+    def forget(self, key: Key) -> None:
+        """Remove what is kept under `key`, if anything."""
+        shutil.rmtree(self._home(key), ignore_errors=True)
+
     def entries(self) -> Iterator[Entry]:
         """Read the journal, newest first; lines whose result is gone are passed over."""
         journal = self.root / "journal.jsonl"

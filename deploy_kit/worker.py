@@ -9,14 +9,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from deploy_kit import codec, engines, environment, images, stopwatch
+from deploy_kit import codec, engines, environment, images, scenarios, stopwatch
 from deploy_kit.errors import DeployKitError, StageError, StoreError
 from deploy_kit.lazy import need
+from deploy_kit.measurements import LoadCost
 from deploy_kit.records import Preprocess
 from deploy_kit.wire import Reply, failure, read_job, reply_line
 
@@ -25,12 +28,14 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Worker:
-    """One open session at most, and the operations on it."""
+    """One open engine at most, with a session for each stream, and the operations on it."""
 
     def __init__(self) -> None:
         """Start with nothing open."""
-        self._session: engines.Session | None = None
+        self._sessions: tuple[engines.Session, ...] = ()
         self._first: np.ndarray | None = None
+        self._pace_ms = 0.0
+        self._load_ms, self._memory_before_mib = 0.0, 0
         self.operations: dict[str, Callable[[Arguments], Arguments]] = {
             "hindrance": self.hindrance,
             "quantize": self.quantize,
@@ -40,12 +45,17 @@ class Worker:
             "warm_up": self.warm_up,
             "time": self.time,
             "profile": self.profile,
+            "scenario_hindrance": self.scenario_hindrance,
             "environment": self.environment,
         }
 
     def hindrance(self, arguments: Arguments) -> Arguments:
         """Say why the engine cannot run here; empty if it can."""
         return {"why": engines.CATALOGUE.get(arguments["engine"]).hindrance()}
+
+    def scenario_hindrance(self, arguments: Arguments) -> Arguments:
+        """Say why the scenario cannot run here; empty if it can."""
+        return {"why": scenarios.get(arguments["scenario"]).hindrance()}
 
     def quantize(self, arguments: Arguments) -> Arguments:
         """Apply a scheme to ``source``; only where the host's own packages are installed."""
@@ -74,24 +84,21 @@ class Worker:
         return {"proof": codec.to_json(proof), "build_s": round(build_s, 3)}
 
     def open(self, arguments: Arguments) -> Arguments:
-        """Load an engine; answer with its batch, its settings and what loading cost."""
-        name = arguments["engine"]
-        engine = engines.CATALOGUE.get(name)
-        options = codec.from_json(engine.options, arguments["options"], f"engine '{name}'")
-        need(engine.package, by=f"engine '{name}'")  # importing it is not loading the engine
-        self._session = None  # two at once would count as the memory of one
-        before, begun = environment.memory_mib(), time.perf_counter_ns()
-        self._session = engine.open_session(Path(arguments["path"]), options)
-        return {
-            "batch": self._session.batch,
-            "settings": dict(self._session.settings),
-            "load_ms": (time.perf_counter_ns() - begun) / 1e6,
-            "memory_before_mib": before,
-        }
+        """Load an engine, a session for each of ``streams``; answer with its batch and settings."""
+        engine, streams = engines.CATALOGUE.get(arguments["engine"]), int(arguments.get("streams", 1))
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
+        shared = _shared(options, streams)
+        need(engine.package, by=f"engine '{arguments['engine']}'")  # importing it is not loading the engine
+        self._sessions = ()  # two engines at once would count as the memory of one
+        self._memory_before_mib, begun = environment.memory_mib(), time.perf_counter_ns()
+        self._sessions = tuple(engine.open_session(Path(arguments["path"]), shared) for _ in range(streams))
+        self._load_ms = (time.perf_counter_ns() - begun) / 1e6
+        session = self._sessions[0]
+        return {"batch": session.batch, "settings": dict(session.settings)}
 
     def infer(self, arguments: Arguments) -> Arguments:
         """Run all images of npy file ``inputs`` (n, C, H, W) and write their logits (n, classes) to ``outputs``."""
-        session = self._opened()
+        session = self._opened()[0]
         images = np.load(arguments["inputs"], mmap_mode="r")
         batch = session.batch or min(len(images), int(arguments.get("batch", 32)))
         logits = []
@@ -107,13 +114,25 @@ class Worker:
         return {"n": len(images)}
 
     def warm_up(self, arguments: Arguments) -> Arguments:
-        """Bind the images of ``inputs`` and run until steady; the first run is timed for itself."""
+        """Bind the images of ``inputs`` to every stream and run each until steady; say what came before that cost."""
         self._first = np.load(arguments["inputs"])
-        self._opened().bind(self._first)
-        (first_ms,) = stopwatch.sample_ms(self._opened().run, 1)
-        ended = stopwatch.warm_up(self._timed(arguments["span"]), limit_s=arguments["limit_s"])
-        peak = environment.peak_memory_mib()
-        return {"runs": 1 + ended.runs, "steady": ended.steady, "first_ms": first_ms, "peak_memory_mib": peak}
+        first, *_ = self._opened()
+        first.bind(self._first)
+        begun = time.perf_counter_ns()
+        first.run()
+        first_ms = (time.perf_counter_ns() - begun) / 1e6
+        runs, steady = 1, True
+        for session, steps in zip(self._opened(), self._steps(arguments["span"]), strict=True):
+            session.bind(self._first)
+            ended = stopwatch.warm_up(_in_one(steps), limit_s=arguments["limit_s"] / len(self._sessions))
+            runs, steady, self._pace_ms = runs + ended.runs, steady and ended.steady, ended.median_ms
+        cost = LoadCost(
+            load_ms=self._load_ms,
+            first_ms=first_ms,
+            memory_before_mib=self._memory_before_mib,
+            peak_memory_mib=environment.peak_memory_mib(),
+        )
+        return {"runs": runs, "steady": steady, "cost": codec.to_json(cost)}
 
     def profile(self, arguments: Arguments) -> Arguments:
         """Time each layer of an engine over ``runs`` runs on the images of ``inputs``; nothing stays open."""
@@ -126,33 +145,51 @@ class Worker:
         return {"trace": codec.to_json(trace)}
 
     def time(self, arguments: Arguments) -> Arguments:
-        """Take ``n`` samples after one discarded run."""
-        run = self._timed(arguments["span"])
-        run()
-        return {"samples_ms": stopwatch.sample_ms(run, arguments["n"])}
+        """Take one turn of a scenario: ``n`` samples at least, for ``seconds`` at least, after discarded runs."""
+        scenario = scenarios.get(arguments.get("scenario", "closed-loop"))
+        load = scenarios.Load(
+            n=arguments["n"],
+            seconds=arguments.get("seconds", 0.0),
+            batch=arguments.get("batch", 1),
+            pace_ms=self._pace_ms,
+            target_qps=arguments.get("target_qps", 0.0),
+            latency_budget_ms=arguments.get("latency_budget_ms", 0.0),
+        )
+        turn, said = scenario.run(self._steps(arguments["span"]), load)
+        return {"turn": codec.to_json(turn), "loadgen": codec.to_json(said)}
 
     def environment(self, arguments: Arguments) -> Arguments:
         """Describe this machine."""
         return {"environment": codec.to_json(environment.describe())}
 
-    def _opened(self) -> engines.Session:
-        if self._session is None:
+    def _opened(self) -> tuple[engines.Session, ...]:
+        if not self._sessions:
             raise StageError("worker: no engine is open")
-        return self._session
+        return self._sessions
 
-    def _timed(self, span: str) -> Callable[[], None]:
-        session, image = self._opened(), self._first
+    def _steps(self, span: str) -> tuple[stopwatch.Steps, ...]:
+        """Give what one run of each stream consists of."""
+        sessions, image = self._opened(), self._first
         if span == "compute":
-            return session.run
+            return tuple((session.run,) for session in sessions)
         if image is None:
             raise StageError("worker: time was asked for before warm_up")
+        return tuple((partial(session.bind, image), session.run, session.fetch) for session in sessions)
 
-        def whole() -> None:
-            session.bind(image)
-            session.run()
-            session.fetch()
 
-        return whole
+def _shared(options: Any, streams: int) -> Any:
+    """Give each stream its share of the cores, unless the options say how many threads a run takes."""
+    if streams == 1 or getattr(options, "threads", None) != 0:
+        return options
+    return replace(options, threads=max(1, environment.usable_cores() // streams))
+
+
+def _in_one(steps: stopwatch.Steps) -> Callable[[], None]:
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return run
 
 
 def serve(jobs: TextIO, replies: TextIO) -> None:

@@ -1,7 +1,6 @@
 """Benchmarks: every sample is kept where it belongs, and no engine gets a number that it did not earn."""
 
 import itertools
-import random
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from stand_ins import PretendLink
 
-from deploy_kit import bench, codec, environment
+from deploy_kit import bench, codec, environment, race
 from deploy_kit.errors import EngineCrashError, MeasurementError
 from deploy_kit.measurements import Bench, LoadCost, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
@@ -24,8 +23,8 @@ pytest_plugins = ["tiny_line"]
 
 PART = BenchTable(rounds=4, runs=5, warmup_s=0.05)
 HERE = environment.describe()
-OPENED = {"batch": 1, "settings": {"threads": "2"}, "load_ms": 7.5, "memory_before_mib": 40}
-WARM = {"runs": 60, "steady": True, "first_ms": 3.5, "peak_memory_mib": 90}
+COST = {"load_ms": 7.5, "first_ms": 3.5, "memory_before_mib": 40, "peak_memory_mib": 90}
+WARM = {"runs": 60, "steady": True, "cost": COST}
 NO_GPU = "no NVIDIA GPU on this machine"
 
 
@@ -33,18 +32,25 @@ def as_json() -> dict[str, Any]:
     return {"environment": codec.to_json(HERE)}
 
 
+def turn(samples_ms: list[float]) -> dict[str, Any]:
+    """Give the answer of a worker whose runs took this long, one after the other."""
+    starts = itertools.accumulate((round(1e6 * sample) for sample in samples_ms[:-1]), initial=1_000)
+    taken = {"samples_ms": samples_ms, "starts_ns": list(starts)[: len(samples_ms)], "h2d_ms": [], "d2h_ms": []}
+    return {"turn": taken | {"seconds": sum(samples_ms) / 1e3}, "loadgen": None}
+
+
 def timing(folder: Path, samples_ms: Any = None, **answers: Any) -> PretendLink:
     """Give a link whose engines count up 1 ms, 2 ms, … with every run, each for itself."""
     clock = itertools.count(1)
 
     def time(arguments: dict[str, Any]) -> dict[str, Any]:
-        return {"samples_ms": [float(next(clock)) for _ in range(arguments["n"])]}
+        return turn([float(next(clock)) for _ in range(arguments["n"])])
 
     table = {
         "hindrance": {"why": ""},
-        "open": OPENED,
+        "open": {"batch": 1, "settings": {"threads": "2"}},
         "warm_up": WARM,
-        "time": time if samples_ms is None else {"samples_ms": samples_ms},
+        "time": time if samples_ms is None else turn(samples_ms),
         "environment": as_json(),
     }
     return PretendLink(folder, table | answers)
@@ -150,7 +156,7 @@ def test_the_batch_of_a_static_engine_is_fed_whole(line: "Line", kept: Store, tm
         shapes.append(np.load(arguments["inputs"]).shape)
         return WARM
 
-    link = timing(tmp_path, open=OPENED | {"batch": 5}, warm_up=warm_up)
+    link = timing(tmp_path, open={"batch": 5, "settings": {}}, warm_up=warm_up)
     found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
 
     assert (shapes, found.measurements[0].batch) == ([(5, 1, 16, 16)], 5)
@@ -167,7 +173,7 @@ def test_a_warm_up_that_never_became_steady_is_recorded(line: "Line", kept: Stor
 def test_what_loading_cost_is_kept_with_the_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
     found, _ = bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path))
 
-    assert found.measurements[0].cost == LoadCost(load_ms=7.5, first_ms=3.5, memory_before_mib=40, peak_memory_mib=90)
+    assert found.measurements[0].cost == LoadCost(**COST)
 
 
 def test_a_real_engine_costs_time_and_memory(measured: Bench) -> None:
@@ -247,7 +253,7 @@ def dying(folder: Path, label: str) -> PretendLink:
         turns[arguments["about"]] += 1
         if label in arguments["about"] and turns[arguments["about"]] == 2:
             raise EngineCrashError(f"{label}: the worker process died in 'time' with SIGSEGV")
-        return {"samples_ms": [1.0] * arguments["n"]}
+        return turn([1.0] * arguments["n"])
 
     return timing(folder, time=time)
 
@@ -310,7 +316,7 @@ def test_fresh_measures_again(line: "Line", kept: Store, tmp_path: Path) -> None
 def test_fresh_measures_again_within_the_same_second(
     line: "Line", kept: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "_now", lambda: "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr(race, "_now", lambda: "2026-01-01T00:00:00+00:00")
     engines = pair(line)[:1]
     bench.run(engines, PART, store=kept, link=timing(tmp_path, [1.0]), fresh=True)
 
@@ -346,37 +352,25 @@ def test_another_way_to_measure_is_another_measurement(
 
 
 def test_speed_up_is_as_worked_by_hand() -> None:
-    # Medians by round: 10, 20, 30 against 5, 10, 15.
-    slow = measurement("slow", [9, 10, 11], [20, 20, 50], [1, 30, 31])
-    fast = measurement("fast", [5, 5, 5], [9, 10, 99], [15, 15, 15])
+    # Medians by round: 10, 20, 30, 10, 10, 10 against half of each.
+    slow = measurement("slow", [9, 10, 11], [20, 20, 50], [1, 30, 31], [10], [10], [10])
+    fast = measurement("fast", [5, 5, 5], [9, 10, 99], [15, 15, 15], [5], [5], [5])
 
     found = bench.speed_up(slow, fast)
 
-    assert (found.ratio, found.low, found.high, found.baseline) == (2, 2, 2, "slow")
+    assert (found.ratio, found.low, found.high, found.baseline, found.interleaved) == (2, 2, 2, "slow", True)
 
 
-def test_the_interval_holds_most_of_the_rounds_ratios() -> None:
-    slow = measurement("slow", *([10 + round_] for round_ in range(9)))
-    fast = measurement("fast", *([10.0] for _ in range(9)))
+def test_fewer_than_six_rounds_carry_no_verdict() -> None:
+    found = bench.speed_up(measurement("slow", *[[10.0]] * 5), measurement("fast", *[[5.0]] * 5))
 
-    found = bench.speed_up(slow, fast)
-
-    assert (found.ratio, 1 < found.low < 1.4 < found.high < 1.8) == (1.4, True)
+    assert (found.ratio, found.noise, found.verdict) == (2, True, "2.00×, too few rounds for a verdict")
 
 
-def test_no_difference_is_called_noise() -> None:
-    generator = random.Random(0)
-    one, two = ([[generator.gauss(10, 0.1) for _ in range(9)] for _ in range(12)] for _ in range(2))
+def test_a_single_round_is_compared_by_its_samples_and_not_called_interleaved() -> None:
+    found = bench.speed_up(measurement("slow", [10.0] * 50), measurement("fast", [5.0] * 50))
 
-    assert bench.speed_up(measurement("one", *one), measurement("two", *two)).noise
-
-
-def test_a_tenth_faster_is_not_called_noise() -> None:
-    generator = random.Random(0)
-    slow = [[generator.gauss(11, 0.1) for _ in range(9)] for _ in range(12)]
-    fast = [[generator.gauss(10, 0.1) for _ in range(9)] for _ in range(12)]
-
-    assert not bench.speed_up(measurement("slow", *slow), measurement("fast", *fast)).noise
+    assert (found.ratio, found.low, found.high, found.interleaved) == (2, 2, 2, False)
 
 
 @pytest.mark.parametrize(("n", "given"), [(999, False), (1000, True)])

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from deploy_kit import bundled, engines, passes, recipe, schemes
+from deploy_kit import bundled, engines, passes, race, recipe, schemes
 from deploy_kit.errors import InputError, RecipeError, UnknownNameError
 from deploy_kit.records import Preprocess
 from deploy_kit.results import Limits
@@ -210,7 +210,8 @@ def test_a_file_without_tables_is_refused(tmp_path, text, found):
 def test_what_only_costs_time_has_a_default():
     bench = recipe.parse(SMALL).bench
 
-    assert (bench.rounds, bench.runs, bench.warmup_s, bench.span) == (12, 100, 3.0, "compute")
+    assert race.plan(bench) == race.Plan(rounds=12, runs=100, seconds=0.0)
+    assert (bench.scenario, bench.warmup_s, bench.span) == ("closed-loop", 3.0, "compute")
 
 
 def test_a_limit_left_out_judges_nothing():
@@ -355,7 +356,10 @@ def test_a_value_of_the_wrong_type_is_told_with_its_path_and_itself(path, value,
         (["export", "tolerance"], -1e-5, "recipe.export.tolerance: input should be greater than 0, found -1e-05"),
         (["export", "opset"], 12, "recipe.export.opset: input should be greater than or equal to 13, found 12"),
         (["export", "batch"], 0, "recipe.export.batch: input should be greater than 0, found 0"),
-        (["bench", "rounds"], 2, "recipe.bench.rounds: input should be greater than 2, found 2"),
+        (["bench", "rounds"], 0, "recipe.bench.rounds: input should be greater than 0, found 0"),
+        (["bench", "streams"], 0, "recipe.bench.streams: input should be greater than 0, found 0"),
+        (["bench", "duration_s"], 0, "recipe.bench.duration_s: input should be greater than 0, found 0"),
+        (["bench", "latency_budget_ms"], 0, "recipe.bench.latency_budget_ms: input should be greater than 0, found 0"),
         (["bench", "runs"], 0, "recipe.bench.runs: input should be greater than 0, found 0"),
         (["bench", "warmup_s"], 0, "recipe.bench.warmup_s: input should be greater than 0, found 0"),
     ],

@@ -23,7 +23,7 @@ def texts(rows: Iterable[Row]) -> Iterator[str]:
             yield "\n".join([breakdown.sentence(measurement, profile), *lines])
 
 
-def verify_export(file: Path | None, *, all_engines: bool) -> None:
+def verify_export(file: Path | None, *, n_engines: int) -> None:
     """Refuse a file that a profile cannot be written to, before any work.
 
     Raises:
@@ -32,10 +32,10 @@ def verify_export(file: Path | None, *, all_engines: bool) -> None:
     """
     if file is None:
         return
-    if all_engines:
+    if n_engines > 1:
         raise RequestError(
-            "--export-profile writes the profile of one engine, --all measures several",
-            hint="leave --all out; with --json every profile is in the record",
+            f"--export-profile writes the profile of one engine, {n_engines} are measured",
+            hint="name one with --engine and --variant; with --json every profile is in the record",
         )
     if file.is_dir():
         raise InputError(f"{file}: expected a file to write, found a folder", hint=f"'{file / 'profile.json'}'")
@@ -52,7 +52,7 @@ def export(measurements: Sequence[Measurement], file: Path | None, console: Cons
     from deploy_kit.profile import trtexec
     from deploy_kit.store import write_whole
 
-    profile = measurements[0].profile
+    profile = measurements[0].profile if measurements else None
     if file is None or profile is None:
         return
     if not profile.layers:

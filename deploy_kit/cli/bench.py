@@ -7,13 +7,43 @@ import typer
 
 from deploy_kit.cli import Command, _options
 
+Text = Optional[str]  # noqa: UP045  # typer reads annotations at run time, also on Python 3.10
+Number = Optional[int]  # noqa: UP045
+
 
 def bench(
     all_engines: Annotated[bool, typer.Option("--all", help="Measure every engine in the store, in turns.")] = False,
-    rounds: Annotated[Optional[int], typer.Option(help="Turns of every engine.")] = None,  # noqa: UP045
-    runs: Annotated[Optional[int], typer.Option(help="Timed runs in one turn.")] = None,  # noqa: UP045
-    warmup: Annotated[Optional[float], typer.Option(help="Limit of the warm-up, in seconds.")] = None,  # noqa: UP045
-    span: Annotated[Optional[str], typer.Option(help="compute, or whole with copying in and out.")] = None,  # noqa: UP045
+    engine: Annotated[Text, typer.Option("--engine", help="Engines to measure, e.g. onnxruntime,openvino.")] = None,
+    variant: Annotated[Text, typer.Option("--variant", help="Variants to measure, e.g. fp32,int8.")] = None,
+    scenario: Annotated[
+        Text, typer.Option("--scenario", help="closed-loop, or LoadGen's single-stream, multi-stream, server, offline.")
+    ] = None,
+    batch: Annotated[Text, typer.Option("--batch", help="Images per run, e.g. 1,8.")] = None,
+    streams: Annotated[Number, typer.Option("--streams", help="Sessions that run at the same time.")] = None,
+    rounds: Annotated[Number, typer.Option("--rounds", help="Turns of every engine.")] = None,
+    runs: Annotated[Number, typer.Option("--runs", help="Timed runs in one turn, at least.")] = None,
+    min_iters: Annotated[Number, typer.Option("--min-iters", help="Timed runs of an engine, at least.")] = None,
+    duration: Annotated[Text, typer.Option("--duration", help="Time of an engine, at least, e.g. 10s.")] = None,
+    warmup: Annotated[Text, typer.Option("--warmup", help="Limit of the warm-up, e.g. 200ms.")] = None,
+    span: Annotated[Text, typer.Option("--span", help="compute, or whole with copying in and out.")] = None,
+    percentiles: Annotated[Text, typer.Option("--percentiles", help="What to show, e.g. 50,90,95,99.")] = None,
+    target_qps: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--target-qps", help="Queries a second that arrive, for --scenario server."),
+    ] = None,
+    latency_budget: Annotated[
+        Text, typer.Option("--latency-budget", help="What the largest percentile must keep, e.g. 8ms.")
+    ] = None,
+    baseline: Annotated[
+        Text, typer.Option("--baseline", help="Label of an engine of this run, or an earlier run.json.")
+    ] = None,
+    fail_on_regression: Annotated[
+        Text, typer.Option("--fail-on-regression", help="End with 1 where slower than the baseline by more, e.g. 3%.")
+    ] = None,
+    export_times: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--export-times", help="Also write every run to this file, as trtexec's --exportTimes."),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also time each layer, in runs of their own.")] = False,
     export_profile: Annotated[
         Optional[Path],  # noqa: UP045
@@ -27,46 +57,55 @@ def bench(
     as_json: _options.Json = False,
     no_color: _options.NoColor = False,
 ) -> None:
-    """Measure the latency of the newest engine, or of all in turns."""
+    """Measure the latency of the newest engine, of some, or of all, in turns."""
     from deploy_kit import bench as stage
-    from deploy_kit import pipeline
-    from deploy_kit import recipe as recipes
-    from deploy_kit.cli import _layers, _steps
-    from deploy_kit.cli._console import Console, table
-    from deploy_kit.errors import StageError
-    from deploy_kit.records import Artifact
-    from deploy_kit.report import cells
+    from deploy_kit import compare, pipeline
+    from deploy_kit.cli import _bench, _layers, _steps, _units
+    from deploy_kit.cli._console import Console
     from deploy_kit.results import Row
 
+    said = {
+        "scenario": scenario,
+        "batch": _units.counts("--batch", batch),
+        "streams": streams,
+        "rounds": rounds,
+        "runs": runs,
+        "min_iters": min_iters,
+        "duration_s": _units.seconds("--duration", duration),
+        "warmup_s": _units.seconds("--warmup", warmup),
+        "span": span,
+        "percentiles": _units.percentiles("--percentiles", percentiles),
+        "target_qps": target_qps,
+        "latency_budget_ms": _units.milliseconds("--latency-budget", latency_budget),
+        "profile": True if profile or export_profile else None,
+        "fail_on_regression": _units.percent("--fail-on-regression", fail_on_regression),
+    }
+    earlier = compare.read(Path(baseline)) if baseline is not None and baseline.endswith(".json") else None
     asked = _steps.Asked(store=store, recipe=recipe, device=device)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        wanted = True if profile or export_profile else None
-        said = {"rounds": rounds, "runs": runs, "warmup_s": warmup, "span": span, "profile": wanted}
-        data = run.recipe.model_dump(mode="json", exclude_none=True)
-        data["bench"] |= {key: value for key, value in said.items() if value is not None}
-        part = recipes.parse(data).bench
-        _layers.verify_export(export_profile, all_engines=all_engines)
-        newest = _steps.newest_engine(run, console)
-        engines = pipeline.distinct(run.store.all(Artifact, "build")) if all_engines else (newest,)
+        part = _bench.asked_for(run.recipe, said, None if earlier else baseline)
+        engines = _bench.engines(run, console, part, everything=all_engines, engine=engine, variant=variant)
+        _bench.verify_baseline(part, engines, named=baseline if not earlier else None, earlier=earlier is not None)
+        _layers.verify_export(export_profile, n_engines=len(engines))
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
-        if made.failed:
-            raise StageError(f"{made.failed[0].label}: {made.failed[0].why}")
-        if not made.measurements:
-            raise _steps.not_run(made.not_run[0].label, made.not_run[0].why)
         if reused:
             console.say("measured before, on this machine: --fresh measures again")
-        rows = [pipeline.join(Row(label=engine.label, artifact=engine), made, part.baseline) for engine in engines]
-        lines = []
-        for row in rows:
-            _, _, _, _, _, p50, p99, faster, _ = cells(row)
-            why = next((entry.why for entry in made.not_run if entry.label == row.label), "")
-            samples = next((str(len(m.samples_ms)) for m in made.measurements if m.label == row.label), "–")
-            lines.append((row.label, samples, p50, p99, faster, f"not run: {why}" if why else "measured"))
-        headings = ("engine", "samples", "p50", "p99", "speed-up", "")
+        rows = [row for one in engines for row in pipeline.join(Row(label=one.label, artifact=one), made, part)]
+        held = compare.run(earlier, made) if earlier and made.measurements else None
+        if export_times is not None:
+            _bench.export_times(made, export_times)
         for note in filter(None, (m.starved for m in made.measurements)):
             console.say(f"note: {note}")
+        shown = _bench.latencies(rows, part) + (f"\n\n{_bench.comparison(held)}" if held else "")
+        shown = "\n\n".join([shown, *_layers.texts(rows)])
+        console.result(_bench.record(made, held), shown)
         _layers.export(made.measurements, export_profile, console)
-        console.result(made, "\n\n".join([table(headings, lines), *_layers.texts(rows)]))
+        missed = [*_bench.missed(rows), *_bench.regressions(held, part.fail_on_regression)]
+        _bench.end(made)
+        for limit in missed:
+            console.say(f"limit not kept: {limit}")
+    if missed:
+        raise typer.Exit(1)
 
 
 COMMAND = Command(call=bench, order=60)

@@ -45,6 +45,8 @@ def run(
         console.result(made, f"{text}\n{remarks}\nreport: {path}")
     if any(row.failed for row in made.rows):
         raise typer.Exit(5)
+    if made.invalid:
+        raise typer.Exit(6)
     if not made.passed:
         raise typer.Exit(1)
 
@@ -64,9 +66,21 @@ def plan(recipe: object) -> str:
             f"quantize  {variants}; calibrated with {recipe.quantize.calibration or 'nothing'}",
             f"build     {targets}",
             f"check     on {recipe.check.images}, limits for {', '.join(recipe.check.limits) or 'nothing'}",
-            f"bench     {recipe.bench.rounds} rounds of {recipe.bench.runs} runs, span {recipe.bench.span}",
+            f"bench     {timing(recipe)}, span {recipe.bench.span}",
         )
     )
+
+
+def timing(recipe: object) -> str:
+    """Say how long each engine is measured."""
+    from deploy_kit import race
+    from deploy_kit.recipe import Recipe
+
+    assert isinstance(recipe, Recipe)
+    planned = race.plan(recipe.bench)
+    seconds = f" and {planned.seconds:g} s" if planned.seconds else ""
+    scenario = "" if recipe.bench.scenario == "closed-loop" else f"scenario {recipe.bench.scenario}, "
+    return f"{scenario}{planned.rounds} rounds of {planned.runs} runs{seconds}"
 
 
 COMMAND = Command(call=run, order=0)

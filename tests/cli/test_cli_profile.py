@@ -21,7 +21,7 @@ pytest_plugins = ["tiny_line"]
 
 def test_a_profile_is_drawn_and_written_as_trtexec_does(kept: Store, line: "Line", tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
-    arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "5", "--warmup", "0.1"]
+    arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "5", "--warmup", "100ms"]
 
     found = CliRunner().invoke(build_app(), [*arguments, "--export-profile", str(out)])
 
@@ -35,7 +35,7 @@ def test_a_profile_is_drawn_and_written_as_trtexec_does(kept: Store, line: "Line
 
 
 def test_without_being_asked_nothing_is_profiled(kept: Store, line: "Line") -> None:
-    arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "5", "--warmup", "0.1", "--json"]
+    arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "5", "--warmup", "100ms", "--json"]
 
     found = CliRunner().invoke(build_app(), [*arguments, "--quiet"])
 
@@ -45,27 +45,27 @@ def test_without_being_asked_nothing_is_profiled(kept: Store, line: "Line") -> N
 
 
 def test_one_file_holds_one_profile(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="--export-profile writes the profile of one engine, --all measures several"):
-        _layers.verify_export(tmp_path / "profile.json", all_engines=True)
+    with pytest.raises(RequestError, match="--export-profile writes the profile of one engine, 2 are measured"):
+        _layers.verify_export(tmp_path / "profile.json", n_engines=2)
 
 
 def test_a_folder_is_no_profile(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a file to write, found a folder") as caught:
-        _layers.verify_export(tmp_path, all_engines=False)
+        _layers.verify_export(tmp_path, n_engines=1)
 
     assert caught.value.hint == f"'{tmp_path / 'profile.json'}'"
 
 
 def test_a_folder_that_is_missing_is_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder") as caught:
-        _layers.verify_export(tmp_path / "none" / "profile.json", all_engines=False)
+        _layers.verify_export(tmp_path / "none" / "profile.json", n_engines=1)
 
     assert caught.value.hint == f"mkdir -p '{tmp_path / 'none'}'"
 
 
 def test_an_engine_without_a_profile_writes_none(kept: Store, line: "Line", tmp_path: Path) -> None:
     build.run(line.lean, BuildEntry(engine="reference", variants=("fp32",)), store=kept, link=line.link)
-    arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "1", "--warmup", "0.1"]
+    arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "1", "--warmup", "100ms"]
 
     found = CliRunner().invoke(build_app(), [*arguments, "--export-profile", str(tmp_path / "p.json")])
 
