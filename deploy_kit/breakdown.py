@@ -62,8 +62,8 @@ def sentence(measured: Measurement, profile: LayerProfile) -> str:
     latency = measured.percentile_ms(50)
     beside = f"; without profiling the median run took {_ms(latency)}" if latency is not None else ""
     return (
-        f"{measured.label}: {profile.source}, {profile.runs} runs of their own: layers {_ms(profile.total_ms)} of a "
-        f"profiled run of {_ms(profile.run_ms)}{beside}; {profile.unknown:.1%} in layers whose place is not known"
+        f"{measured.label}: {profile.source}, {profile.runs} runs of their own: layers {_ms(profile.total_ms)} by "
+        f"their medians, {_ms(profile.mean_total_ms)} by their means, of a profiled run of {_ms(profile.run_ms)}{beside}; {profile.unknown:.1%} in layers whose place is not known"
     )
 
 

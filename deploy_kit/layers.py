@@ -87,8 +87,13 @@ class LayerProfile:
 
     @property
     def total_ms(self) -> float:
-        """The layers' median times added up: what of a profiled run is spent in layers."""
+        """The layers' median times added up: what an undisturbed run spends in layers."""
         return sum(layer.median_ms for layer in self.layers)
+
+    @property
+    def mean_total_ms(self) -> float:
+        """The layers' mean times added up; far above `total_ms` where other programs held layers up now and then."""
+        return sum(layer.mean_ms for layer in self.layers)
 
     @property
     def regions(self) -> tuple[str, ...]:

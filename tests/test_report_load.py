@@ -37,7 +37,7 @@ def test_a_profile_is_written_with_what_it_is_of() -> None:
     text = report.markdown(profiled())
 
     assert [line[0] for line in tables(text)["Layers"]] == ["region", "---", "stem", "block 1", "unknown", "all"]
-    assert "\nint8 · onnxruntime: a profiler, 2 runs of their own: layers 8.000 ms of a profiled run" in text
+    assert "\nint8 · onnxruntime: a profiler, 2 runs of their own: layers 8.000 ms by their medians" in text
 
 
 def test_without_a_profile_there_is_no_section() -> None:
