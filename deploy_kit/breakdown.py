@@ -61,9 +61,10 @@ def sentence(measured: Measurement, profile: LayerProfile) -> str:
         return f"{measured.label}: no profile: {profile.remark}"
     latency = measured.percentile_ms(50)
     beside = f"; without profiling the median run took {_ms(latency)}" if latency is not None else ""
+    times = f"layers {_ms(profile.total_ms)} by their medians, {_ms(profile.mean_total_ms)} by their means"
     return (
-        f"{measured.label}: {profile.source}, {profile.runs} runs of their own: layers {_ms(profile.total_ms)} by "
-        f"their medians, {_ms(profile.mean_total_ms)} by their means, of a profiled run of {_ms(profile.run_ms)}{beside}; {profile.unknown:.1%} in layers whose place is not known"
+        f"{measured.label}: {profile.source}, {profile.runs} runs of their own: {times}, of a profiled run of "
+        f"{_ms(profile.run_ms)}{beside}; {profile.unknown:.1%} in layers whose place is not known"
     )
 
 
