@@ -13,7 +13,7 @@ from deploy_kit.records import Artifact, Device, Proof
 from deploy_kit.store import Key, Store, digest_of, parts_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "1"
+VERSION = "2"
 _HALF = ("fp16", "bf16")
 
 
@@ -75,6 +75,7 @@ def run(
             made_by=versions,
             options=codec.canonical(options),
             proof=proof,
+            build_s=float(answer["build_s"]),
         )
 
     return store.produce(Artifact, key, make)

@@ -1,5 +1,6 @@
 """What can work here, what the rest lack, and the one line that installs it. Also: is this recipe possible at all?"""
 
+import math
 from dataclasses import dataclass
 
 from deploy_kit import codec, devices, engines, environment, passes, race, schemes, targets
@@ -162,6 +163,13 @@ def _remarks(here: Environment) -> tuple[str, ...]:
         remarks.append(f"the clock governor is '{here.governor}': latencies will wander")
     if here.load > here.cores / 2:
         remarks.append(f"the machine is busy (load {here.load:g} on {here.cores} cores): benchmark when it is quiet")
+    if here.cpu_limit and here.cpu_limit < here.cores:
+        remarks.append(
+            f"the container may use the time of {here.cpu_limit:g} of {here.cores} cores: engines take "
+            f"{math.ceil(here.cpu_limit)} threads here, and more would be held back"
+        )
+    if here.memory_limit_gib:
+        remarks.append(f"the container may use {here.memory_limit_gib:g} of {here.memory_gib:g} GiB of memory")
     if here.virtual:
         remarks.append("this is a virtual machine: absolute latencies can move between runs, ratios within one hold")
     return tuple(remarks)

@@ -1,11 +1,12 @@
 """What the machine is and how it is set. Reads files of Linux; a fact that a machine does not give stays empty."""
 
+import math
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from deploy_kit import jetson
+from deploy_kit import cgroup, jetson
 from deploy_kit.measurements import Environment
 
 # Instruction sets that decide how fast, or how right, integer and half precision inference is.
@@ -77,6 +78,18 @@ def _memory_gib() -> float:
 def _free_memory_gib() -> float:
     words = (line.split() for line in _read("/proc/meminfo").splitlines())
     return next((round(int(word[1]) / 2**20, 2) for word in words if word[0] == "MemAvailable:"), 0.0)
+def usable_cores() -> int:
+    """Count the logical cores this process may use: those of its affinity, or of its container's quota if fewer.
+
+    A quota of 1.5 cores gives 2: one thread could not use it up.
+    """
+    allowed, quota = len(os.sched_getaffinity(0)), cgroup.cpus()
+    return min(allowed, math.ceil(quota)) if quota else allowed
+
+
+def memory_mib() -> int:
+    """Give the memory this process holds now; 0 where the system does not say."""
+    return _status_mib("VmRSS:")
 
 
 def peak_memory_mib() -> int:
@@ -84,8 +97,12 @@ def peak_memory_mib() -> int:
 
     Not ``getrusage``: its maximum is inherited from the process that started this one.
     """
+    return _status_mib("VmHWM:")
+
+
+def _status_mib(field: str) -> int:
     lines = (line.split() for line in _read("/proc/self/status").splitlines())
-    return next((int(words[1]) // 1024 for words in lines if words[0] == "VmHWM:"), 0)
+    return next((int(words[1]) // 1024 for words in lines if words[0] == field), 0)
 
 
 def _gpu() -> str:
@@ -109,6 +126,8 @@ def describe() -> Environment:
         load=round(os.getloadavg()[0], 2),
         gpu=_gpu(),
         virtual="hypervisor" in flags,
+        cpu_limit=round(cgroup.cpus(), 2),
+        memory_limit_gib=round(cgroup.memory_bytes() / 2**30, 2),
         versions=library_versions(),
         free_memory_gib=_free_memory_gib(),
         **vars(jetson.describe()),

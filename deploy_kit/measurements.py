@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy_kit.readings import Conditions, Energy, Roof
+from deploy_kit.layers import LayerProfile
 
 LOADED_TWICE = 0.02
 """One file in two processes: up to this apart, and by more than its rounds show, in 3 of 12 pairs measured."""
@@ -38,6 +39,8 @@ class Environment:
         power_mode: Name of nvpmodel's mode, likewise.
         cuda_capability: Of a Jetson's GPU.
         free_memory_gib: What a new process could have without swapping; 0 where the machine does not say.
+        cpu_limit: Processors whose time the container may use up, e.g. 1.5; 0 without a limit.
+        memory_limit_gib: Memory that the container may use; 0 without a limit.
     """
 
     host: str
@@ -58,6 +61,25 @@ class Environment:
     power_mode: str = ""
     cuda_capability: str = ""
     free_memory_gib: float = 0.0
+    cpu_limit: float = 0.0
+    memory_limit_gib: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadCost:
+    """What an engine (with several streams: all its sessions) cost before its first steady run, in a fresh process.
+
+    Attributes:
+        load_ms: From the engine's file to a session that can run; importing the engine's package is not in it.
+        first_ms: The first run, which may still compile or reserve memory.
+        memory_before_mib: Host memory of the process before it loads: interpreter, numpy and the engine's package.
+        peak_memory_mib: The most host memory it had held when its warm-up ended.
+    """
+
+    load_ms: float
+    first_ms: float
+    memory_before_mib: int
+    peak_memory_mib: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +139,8 @@ class Measurement:
         conditions: What the gauges of the machine saw while it was timed.
         energy: What it cost, by rail, or why that was not measured.
         roof: The least time that the device could need, an estimate.
+        cost: What loading it cost; None where that is not known.
+        profile: Where its time goes, layer by layer; None where that was not asked for.
     """
 
     artifact: str
@@ -144,6 +168,8 @@ class Measurement:
     conditions: Conditions | None = None
     energy: Energy | None = None
     roof: Roof | None = None
+    cost: LoadCost | None = None
+    profile: LayerProfile | None = None
 
     def percentile_ms(self, percent: float) -> float | None:
         """Give a percentile of the samples, linearly interpolated.
@@ -182,6 +208,17 @@ class Measurement:
     def images_per_s(self) -> float:
         """Images a second: `qps` times the batch."""
         return self.qps * self.batch
+
+    @property
+    def starved(self) -> str:
+        """Say that the container gives fewer processors than the engine has threads; empty where it does not."""
+        threads, limit = dict(self.settings).get("threads", ""), self.environment.cpu_limit
+        if not limit or not threads.isdecimal() or int(threads) <= limit:
+            return ""
+        return (
+            f"{self.label} ran {threads} threads on the time of {limit:g} processors, the container's limit: "
+            "it is held back in each period, and its latencies jump"
+        )
 
     @property
     def valid(self) -> bool:

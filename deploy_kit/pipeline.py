@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from deploy_kit import bench, build, check, devices, doctor, engines, export, quantize, simplify
+from deploy_kit import bench, breakdown, build, check, devices, doctor, engines, export, quantize, simplify
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
 from deploy_kit.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
-from deploy_kit.measurements import Bench, NotRun
+from deploy_kit.measurements import Bench, Measurement, NotRun
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
 from deploy_kit.results import ParityReport, Report, Row, Simplified, StageTime
@@ -164,7 +164,9 @@ def assemble(
 ) -> Report:
     """Put the report together."""
     lineage = dict.fromkeys((source.onnx, lean.onnx, *typed))
-    notes = [build.widened(row.artifact) for row in rows if row.artifact is not None]
+    built = [row.artifact for row in rows if row.artifact is not None]
+    notes = [note(engine) for engine in built for note in (build.widened, breakdown.split)]
+    notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import codec, images, latency, scenarios
+from deploy_kit import codec, images, latency, profile, scenarios
 from deploy_kit.devices import Connection, Worker
 from deploy_kit.errors import DeviceError, MeasurementError, RecipeError, StageError
-from deploy_kit.measurements import Bench, Environment, LoadGenResult, Measurement, NotRun
+from deploy_kit.layers import LayerProfile
+from deploy_kit.measurements import Bench, Environment, LoadCost, LoadGenResult, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.stopwatch import Turn
@@ -54,6 +55,9 @@ class _Racer:
     settings: dict[str, str]
     warmup_runs: int
     steady: bool
+    cost: LoadCost
+    path: str
+    inputs: str
     turns: list[Turn] = field(default_factory=list)
     resumed_at: tuple[int, ...] = ()
     loadgen: LoadGenResult | None = None
@@ -126,11 +130,13 @@ def run(
             race.take_up(begun)
         race.go()
         race.spend()
-        return Bench(
-            measurements=tuple(race.measurement(racer, described) for racer in race.racers),
-            not_run=tuple(race.not_run),
-            failed=tuple(race.failed),
-        )
+    return Bench(  # workers are closed: what a profile runs beside would be in it
+        measurements=tuple(
+            replace(race.measurement(racer, described), profile=race.profile(racer)) for racer in race.racers
+        ),
+        not_run=tuple(race.not_run),
+        failed=tuple(race.failed),
+    )
 
 
 def environment_of(worker: Worker) -> Environment:
@@ -243,8 +249,20 @@ class _Race:
             resumed_at=racer.resumed_at,
             invalid=(*racer.invalid_before, *invalid),
             loadgen=said,
+            cost=racer.cost,
         )
         return self.telemetry.told(measured, racer.entry.engine, racer.key)
+
+    def profile(self, racer: _Racer) -> LayerProfile | None:
+        """Profile an engine once all were timed; None where that was not asked for, or the device was lost."""
+        engine = racer.entry.engine
+        if not self.part.profile or self._stopped:
+            return None
+        self._watch(Event(stage="bench", text=f"profiling {engine.label}"))
+        try:
+            return profile.run(engine, path=racer.path, inputs=racer.inputs, store=self._store, link=self._link)
+        except (StageError, DeviceError) as error:  # the latencies stand
+            return LayerProfile(source="", runs=0, run_ms=0.0, layers=(), remark=str(error))
 
     def _round(self, drawn: list[_Racer]) -> None:
         for racer in drawn:
@@ -307,6 +325,9 @@ class _Race:
             settings=dict(opened["settings"]),
             warmup_runs=int(warm["runs"]),
             steady=bool(warm["steady"]),
+            cost=codec.from_json(LoadCost, warm["cost"], "cost"),
+            path=path,
+            inputs=inputs,
         )
 
     def _noise(self, entry: Entry) -> Path:

@@ -228,6 +228,7 @@ class BenchTable(Table):
         target_qps: Queries a second that arrive, for scenario ``server``.
         seed: Of the order.
         energy: Also run each engine for its energy, where the machine can read any.
+        profile: Also time each layer, in runs of their own after the latency was measured.
         baseline: Label that speed-ups are against, e.g. ``fp32 · onnxruntime``.
         percentiles: What tables show, where there are samples enough.
         latency_budget_ms: What the largest of `percentiles` must keep.
@@ -246,6 +247,7 @@ class BenchTable(Table):
     target_qps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
     energy: bool = False
+    profile: bool = False
     baseline: str | None = None
     percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(default=(50, 90, 99), min_length=1)
     latency_budget_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)

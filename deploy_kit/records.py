@@ -285,17 +285,28 @@ class Proof:
         source: Where it was read, e.g. ``OpenVINO runtime model``.
         counts: (operation, dtype, how many) for each pair found.
         remark: What the counts do not cover; empty if nothing.
+        placement: (device or provider, operation or ``other``, how many nodes) for each pair found; empty where the
+            engine does not say.
     """
 
     source: str
     counts: tuple[tuple[str, str, int], ...]
     remark: str = ""
+    placement: tuple[tuple[str, str, int], ...] = ()
 
     def share(self, dtype: str, *, of: str | None = None) -> float:
         """Give the share of operations named `of` (of all, if None) that compute in `dtype`."""
         rows = [row for row in self.counts if of is None or row[0] == of]
         total = sum(row[2] for row in rows)
         return sum(row[2] for row in rows if row[1] == dtype) / total if total else 0.0
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Nodes on each device or provider, the most first."""
+        found: dict[str, int] = {}
+        for place, _, n in self.placement:
+            found[place] = found.get(place, 0) + n
+        return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +328,8 @@ class Artifact:
         engine: The engine it is for, if it is one.
         made_by: (what, value): options and versions that decided it.
         options: Options it was built with, as JSON; it runs with the same.
-        proof: What the engine computes in; None before a build.
+        proof: What the engine computes in, and where; None before a build.
+        build_s: Seconds its build took on the device, the proof not counted; 0 where it is no engine.
     """
 
     kind: Kind
@@ -335,6 +347,7 @@ class Artifact:
     made_by: tuple[tuple[str, str], ...] = ()
     options: str = "{}"
     proof: Proof | None = None
+    build_s: float = 0.0
 
     @property
     def label(self) -> str:

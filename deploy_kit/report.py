@@ -4,11 +4,12 @@ import json
 import math
 from pathlib import Path
 
-from deploy_kit import codec, report_device
+from deploy_kit import breakdown, codec, report_device
 from deploy_kit.errors import InputError
 from deploy_kit.markdown import NONE as _NONE
 from deploy_kit.markdown import table as _table
-from deploy_kit.measurements import Measurement, NotRun, SpeedUp
+from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
+from deploy_kit.records import Artifact
 from deploy_kit.results import ParityReport, PassRow, Report, Row
 from deploy_kit.store import write_whole
 
@@ -82,6 +83,8 @@ def markdown(report: Report) -> str:
         _check(report),
         _bench(report),
         report_device.sections(report),
+        _load(report),
+        _layers(report),
         _environment(report),
     )
     return "\n".join(line for section in sections for line in section)
@@ -164,8 +167,12 @@ def _build(report: Report) -> list[str]:
         proof = row.artifact.proof if row.artifact else None
         if proof:
             counts = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in proof.counts)
-            rows.append((row.label, counts or _NONE, proof.source + (f"; {proof.remark}" if proof.remark else "")))
-    return ["## Build: precision proved", "", *_table(("engine", "computes in", "read from"), rows), ""] if rows else []
+            where = breakdown.where(proof)
+            rows.append(
+                (row.label, counts or _NONE, where, proof.source + (f"; {proof.remark}" if proof.remark else ""))
+            )
+    headings = ("engine", "computes in", "runs on", "read from")
+    return ["## Build: precision and place proved", "", *_table(headings, rows), ""] if rows else []
 
 
 def _check(report: Report) -> list[str]:
@@ -222,12 +229,46 @@ def notes(measured: Measurement) -> tuple[str, ...]:
     )
 
 
+def _measured(report: Report) -> list[tuple[Artifact, Measurement]]:
+    return [(r.artifact, r.measurement) for r in report.rows if r.artifact and isinstance(r.measurement, Measurement)]
+
+
+def _load(report: Report) -> list[str]:
+    measured = [(engine, found) for engine, found in _measured(report) if found.cost]
+    if not measured:
+        return []
+    note = (
+        "Each engine was loaded once, in a fresh process; importing its package is not part of the load. Peak memory "
+        "is host memory of that process when its warm-up ended."
+    )
+    return ["## Load", "", note, "", *_table(*breakdown.costs(measured)), ""]
+
+
+def _layers(report: Report) -> list[str]:
+    lines = []
+    for _, measured in _measured(report):
+        if measured.profile is not None:
+            table = _table(*breakdown.regions(measured.profile)) if measured.profile.layers else []
+            lines += ["", breakdown.sentence(measured, measured.profile) + ".", *([""] if table else []), *table]
+    note = "Median ms a run by region of the network and kind of operation. Profiling slows a run: read the shares."
+    return ["## Layers", "", note, *lines, ""] if lines else []
+
+
+def _limits(here: Environment) -> str:
+    parts = (
+        f"{here.cpu_limit:g} processors" if here.cpu_limit else "",
+        f"{here.memory_limit_gib:g} GiB" if here.memory_limit_gib else "",
+    )
+    return ", ".join(filter(None, parts)) or "none"
+
+
 def _environment(report: Report) -> list[str]:
     here = report.environment
     rows = [
         ("machine", here.host + (" (virtual)" if here.virtual else "")),
         ("processor", f"{here.cpu}, {here.cores} cores; {', '.join(here.isa) or 'no known instruction sets'}"),
         ("memory", f"{here.memory_gib:g} GiB"),
+        ("limits of the container", _limits(here)),
         ("clock", f"{here.clock_mhz:.0f} MHz, governor {here.governor or 'not readable'}, load {here.load:g}"),
         ("GPU", here.gpu or "none"),
         ("versions", ", ".join(f"{name} {text}" for name, text in here.versions)),

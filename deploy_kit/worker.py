@@ -6,6 +6,7 @@ Needs the standard library, numpy and the engine's own package. Native code live
 import errno
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,8 @@ import numpy as np
 from deploy_kit import codec, engines, environment, images, scenarios, stopwatch
 from deploy_kit.errors import DeployKitError, StageError, StoreError
 from deploy_kit.gauges._operations import Operations
+from deploy_kit.lazy import need
+from deploy_kit.measurements import LoadCost
 from deploy_kit.records import Preprocess
 from deploy_kit.watch import Event, Watch, silent
 from deploy_kit.wire import Reply, failure, progress_line, read_job, reply_line
@@ -35,6 +38,7 @@ class Worker:
         self._sessions: tuple[engines.Session, ...] = ()
         self._first: np.ndarray | None = None
         self._pace_ms = 0.0
+        self._load_ms, self._memory_before_mib = 0.0, 0
         self.operations: dict[str, Callable[[Arguments], Arguments]] = {
             "hindrance": self.hindrance,
             "quantize": self.quantize,
@@ -43,6 +47,7 @@ class Worker:
             "infer": self.infer,
             "warm_up": self.warm_up,
             "time": self.time,
+            "profile": self.profile,
             "scenario_hindrance": self.scenario_hindrance,
             "environment": self.environment,
             **Operations().table(),
@@ -76,16 +81,22 @@ class Worker:
         engine = engines.CATALOGUE.get(arguments["engine"])
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         folder = Path(arguments["folder"])
+        begun = time.perf_counter()
         engine.build(Path(arguments["onnx"]), folder, options, self._watch)
+        build_s = time.perf_counter() - begun
         proof = engine.prove_precision(folder / engine.file_name, options)
-        return {"proof": codec.to_json(proof)}
+        return {"proof": codec.to_json(proof), "build_s": round(build_s, 3)}
 
     def open(self, arguments: Arguments) -> Arguments:
         """Load an engine, a session for each of ``streams``; answer with its batch and settings."""
         engine, streams = engines.CATALOGUE.get(arguments["engine"]), int(arguments.get("streams", 1))
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         shared = _shared(options, streams)
+        need(engine.package, by=f"engine '{arguments['engine']}'")  # importing it is not loading the engine
+        self._sessions = ()  # two engines at once would count as the memory of one
+        self._memory_before_mib, begun = environment.memory_mib(), time.perf_counter_ns()
         self._sessions = tuple(engine.open_session(Path(arguments["path"]), shared) for _ in range(streams))
+        self._load_ms = (time.perf_counter_ns() - begun) / 1e6
         session = self._sessions[0]
         return {"batch": session.batch, "settings": dict(session.settings)}
 
@@ -107,14 +118,35 @@ class Worker:
         return {"n": len(images)}
 
     def warm_up(self, arguments: Arguments) -> Arguments:
-        """Bind the images of ``inputs`` to every stream and run each until steady."""
+        """Bind the images of ``inputs`` to every stream and run each until steady; say what came before that cost."""
         self._first = np.load(arguments["inputs"])
-        runs, steady = 0, True
+        first, *_ = self._opened()
+        first.bind(self._first)
+        begun = time.perf_counter_ns()
+        first.run()
+        first_ms = (time.perf_counter_ns() - begun) / 1e6
+        runs, steady = 1, True
         for session, steps in zip(self._opened(), self._steps(arguments["span"]), strict=True):
             session.bind(self._first)
             ended = stopwatch.warm_up(_in_one(steps), limit_s=arguments["limit_s"] / len(self._sessions))
             runs, steady, self._pace_ms = runs + ended.runs, steady and ended.steady, ended.median_ms
-        return {"runs": runs, "steady": steady}
+        cost = LoadCost(
+            load_ms=self._load_ms,
+            first_ms=first_ms,
+            memory_before_mib=self._memory_before_mib,
+            peak_memory_mib=environment.peak_memory_mib(),
+        )
+        return {"runs": runs, "steady": steady, "cost": codec.to_json(cost)}
+
+    def profile(self, arguments: Arguments) -> Arguments:
+        """Time each layer of an engine over ``runs`` runs on the images of ``inputs``; nothing stays open."""
+        name = arguments["engine"]
+        engine = engines.CATALOGUE.get(name)
+        if engine.profile is None:
+            raise StageError(f"worker: engine '{name}' does not time its layers")
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{name}'")
+        trace = engine.profile(Path(arguments["path"]), options, np.load(arguments["inputs"]), arguments["runs"])
+        return {"trace": codec.to_json(trace)}
 
     def time(self, arguments: Arguments) -> Arguments:
         """Take one turn of a scenario: ``n`` samples at least, for ``seconds`` at least, after discarded runs."""
@@ -153,7 +185,7 @@ def _shared(options: Any, streams: int) -> Any:
     """Give each stream its share of the cores, unless the options say how many threads a run takes."""
     if streams == 1 or getattr(options, "threads", None) != 0:
         return options
-    return replace(options, threads=max(1, len(os.sched_getaffinity(0)) // streams))
+    return replace(options, threads=max(1, environment.usable_cores() // streams))
 
 
 def _in_one(steps: stopwatch.Steps) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from stand_ins import PretendLink
 
 from deploy_kit import bench, codec, environment, race
 from deploy_kit.errors import EngineCrashError, MeasurementError
-from deploy_kit.measurements import Bench, Measurement, NotRun
+from deploy_kit.measurements import Bench, LoadCost, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store
@@ -23,6 +23,8 @@ pytest_plugins = ["tiny_line"]
 
 PART = BenchTable(rounds=4, runs=5, warmup_s=0.05)
 HERE = environment.describe()
+COST = {"load_ms": 7.5, "first_ms": 3.5, "memory_before_mib": 40, "peak_memory_mib": 90}
+WARM = {"runs": 60, "steady": True, "cost": COST}
 NO_GPU = "no NVIDIA GPU on this machine"
 
 
@@ -47,7 +49,7 @@ def timing(folder: Path, samples_ms: Any = None, **answers: Any) -> PretendLink:
     table = {
         "hindrance": {"why": ""},
         "open": {"batch": 1, "settings": {"threads": "2"}},
-        "warm_up": {"runs": 60, "steady": True},
+        "warm_up": WARM,
         "time": time if samples_ms is None else turn(samples_ms),
         "environment": as_json(),
     }
@@ -152,7 +154,7 @@ def test_the_batch_of_a_static_engine_is_fed_whole(line: "Line", kept: Store, tm
 
     def warm_up(arguments: dict[str, Any]) -> dict[str, Any]:
         shapes.append(np.load(arguments["inputs"]).shape)
-        return {"runs": 60, "steady": True}
+        return WARM
 
     link = timing(tmp_path, open={"batch": 5, "settings": {}}, warm_up=warm_up)
     found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
@@ -161,11 +163,42 @@ def test_the_batch_of_a_static_engine_is_fed_whole(line: "Line", kept: Store, tm
 
 
 def test_a_warm_up_that_never_became_steady_is_recorded(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path, warm_up={"runs": 20, "steady": False})
+    link = timing(tmp_path, warm_up=WARM | {"runs": 20, "steady": False})
 
     found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
 
     assert (found.measurements[0].warmup_runs, found.measurements[0].steady) == (20, False)
+
+
+def test_what_loading_cost_is_kept_with_the_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
+    found, _ = bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path))
+
+    assert found.measurements[0].cost == LoadCost(**COST)
+
+
+def test_a_real_engine_costs_time_and_memory(measured: Bench) -> None:
+    for found in measured.measurements:
+        assert found.cost is not None
+        assert min(found.cost.load_ms, found.cost.first_ms) > 0
+        assert 0 < found.cost.memory_before_mib < found.cost.peak_memory_mib
+
+
+def test_a_profile_is_taken_after_all_turns_in_a_worker_of_its_own(line: "Line", kept: Store, tmp_path: Path) -> None:
+    layers = [{"name": "relu", "op": "Relu", "origins": [], "samples_ms": [1.0, 2.0]}]
+    trace = {"source": "a test", "runs_ms": [3.0, 4.0], "layers": layers}
+    link = timing(tmp_path, profile={"trace": trace})
+    part = PART.model_copy(update={"profile": True})
+
+    found, _ = bench.run(pair(line), part, store=kept, link=link)
+
+    assert [m.profile.total_ms for m in found.measurements if m.profile] == [1.5, 1.5]
+    asked = [[op for op, _ in worker.asked] for worker in link.workers]
+    assert asked[2:] == [["profile"], ["profile"]]
+    assert not any("profile" in ops for ops in asked[:2])
+
+
+def test_without_being_asked_nothing_is_profiled(measured: Bench) -> None:
+    assert [found.profile for found in measured.measurements] == [None, None]
 
 
 @pytest.mark.parametrize("samples_ms", [[1.0, 0.0], [1.0, -0.5], []])

@@ -34,7 +34,7 @@ def proving(folder: Path, *counts: tuple[str, str, int]) -> PretendLink:
 
     def answer(arguments: dict[str, Any]) -> dict[str, Any]:
         (Path(arguments["folder"]) / "model.onnx").write_bytes(b"an engine")
-        return {"proof": {"source": "a test", "counts": counts, "remark": ""}}
+        return {"proof": {"source": "a test", "counts": counts, "remark": ""}, "build_s": 1.5}
 
     return PretendLink(folder, {"build": answer})
 
@@ -132,7 +132,7 @@ def test_the_passport_names_its_parent_and_its_options(line: "Line") -> None:
     made = line.built("int8", "onnxruntime")
 
     assert made.parent == line.graph("int8").sha256
-    assert json.loads(made.options) == {"threads": 0, "optimize": True}
+    assert json.loads(made.options) == {"threads": 0, "optimize": True, "device": "cpu"}
 
 
 def test_the_passport_is_of_the_file_that_is_there(line: "Line") -> None:

@@ -131,6 +131,8 @@ def test_every_extra_that_a_fix_names_is_declared() -> None:
         ({"governor": "powersave"}, "governor is 'powersave'"),
         ({"load": 1.5}, "busy (load 1.5 on 2 cores)"),
         ({"virtual": True}, "virtual machine"),
+        ({"cpu_limit": 1.5}, "the time of 1.5 of 2 cores: engines take 2 threads here"),
+        ({"memory_limit_gib": 0.5}, "may use 0.5 of"),
     ],
 )
 def test_what_spoils_numbers_is_said(

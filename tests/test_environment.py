@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from deploy_kit import codec, environment
+from deploy_kit import cgroup, codec, environment
 from deploy_kit.measurements import Environment
 
 CPUINFO = "/proc/cpuinfo"
@@ -173,6 +173,30 @@ def test_peak_memory_is_zero_where_the_system_does_not_say(monkeypatch):
     monkeypatch.setattr(environment, "_read", lambda path: "")
 
     assert environment.peak_memory_mib() == 0
+
+
+def test_memory_is_read_in_mib(monkeypatch):
+    status = "Name:\tpython\nVmHWM:\t  524288 kB\nVmRSS:\t  262144 kB"
+    monkeypatch.setattr(environment, "_read", {"/proc/self/status": status}.get)
+
+    assert environment.memory_mib() == 256
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(0.0, 8), (1.5, 2), (2.0, 2), (0.25, 1), (64.0, 8)])
+def test_usable_cores_are_those_of_the_affinity_or_of_the_quota_if_fewer(monkeypatch, quota, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(cgroup, "cpus", lambda: quota)
+
+    assert environment.usable_cores() == threads
+
+
+def test_limits_of_a_container_are_told(machine, monkeypatch):
+    monkeypatch.setattr(cgroup, "cpus", lambda: 1.5)
+    monkeypatch.setattr(cgroup, "memory_bytes", lambda: 3 << 29)
+
+    here = machine({})
+
+    assert (here.cpu_limit, here.memory_limit_gib) == (1.5, 1.5)
 
 
 def test_load_is_a_number():

@@ -280,7 +280,7 @@ def test_remarks_are_written() -> None:
 
 
 def test_the_proof_of_each_engine_is_written() -> None:
-    _, _, *lines = tables(report.markdown(everything()))["Build: precision proved"]
+    _, _, *lines = tables(report.markdown(everything()))["Build: precision and place proved"]
 
     assert [cells[1] for cells in lines] == ["9 Conv int8"] * 4
 

@@ -16,8 +16,8 @@ from deploy_kit import codec, worker
 from deploy_kit.devices import Connection
 from deploy_kit.errors import DeployKitError, StageError, UnknownNameError
 from deploy_kit.isolate import Child
-from deploy_kit.measurements import Environment
-from deploy_kit.wire import Job, Reply, job_line
+from deploy_kit.measurements import Environment, LoadCost
+from deploy_kit.wire import Job, Reply, job_line, read_reply
 
 WEIGHTS = np.random.default_rng(5).standard_normal((3, 2), np.float32)
 
@@ -186,6 +186,39 @@ def test_an_open_batch_gives_the_same_logits_at_any_batch(tmp_path: Path, link: 
         found = inferred(child, product(tmp_path / "graph.onnx", "N"), images, tmp_path, batch=3)
 
     np.testing.assert_allclose(found, images @ WEIGHTS, rtol=1e-5, atol=1e-6)
+
+
+def test_a_warm_up_tells_what_came_before_it_cost(tmp_path: Path, link: Connection) -> None:
+    np.save(tmp_path / "in.npy", np.zeros((1, 3), np.float32))
+
+    with link.worker() as child:
+        child.ask("open", "graph", engine="onnxruntime", path=str(product(tmp_path / "graph.onnx", 1)), options={})
+        warm = child.ask("warm_up", "graph", inputs=str(tmp_path / "in.npy"), span="compute", limit_s=0.05)
+
+    cost = codec.from_json(LoadCost, warm["cost"])
+    assert min(cost.load_ms, cost.first_ms) > 0
+    assert 0 < cost.memory_before_mib <= cost.peak_memory_mib
+
+
+def test_the_package_is_imported_before_memory_is_read(tmp_path: Path, link: Connection) -> None:
+    path, about = str(product(tmp_path / "graph.onnx", 1)), "graph"
+    np.save(tmp_path / "in.npy", np.zeros((1, 3), np.float32))
+    before = []
+
+    with link.worker() as child:
+        for _ in range(2):
+            child.ask("open", about, engine="onnxruntime", path=path, options={})
+            warm = child.ask("warm_up", about, inputs=str(tmp_path / "in.npy"), span="compute", limit_s=0.05)
+            before.append(warm["cost"]["memory_before_mib"])
+
+    assert before[1] - before[0] < 16  # onnxruntime itself takes more than that
+
+
+def test_an_engine_that_does_not_time_its_layers_is_refused() -> None:
+    (reply,) = served(Job(op="profile", arguments={"engine": "reference"}))
+
+    with pytest.raises(StageError, match="worker: engine 'reference' does not time its layers"):
+        reply.unwrap()
 
 
 def test_opening_another_engine_replaces_the_first(tmp_path: Path, link: Connection) -> None:

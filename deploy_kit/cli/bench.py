@@ -48,6 +48,11 @@ def bench(
         Optional[Path],  # noqa: UP045
         typer.Option("--export-times", help="Also write every run to this file, as trtexec's --exportTimes."),
     ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Also time each layer, in runs of their own.")] = False,
+    export_profile: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--export-profile", help="Write the profile as trtexec does (JSON); implies --profile."),
+    ] = None,
     recipe: _options.RecipeName = None,
     device: _options.DeviceName = "local",
     store: _options.StorePath = _options.STORE,
@@ -59,7 +64,7 @@ def bench(
     """Measure the latency of the newest engine, of some, or of all, in turns."""
     from deploy_kit import bench as stage
     from deploy_kit import compare, pipeline
-    from deploy_kit.cli import _bench, _steps, _units
+    from deploy_kit.cli import _bench, _layers, _steps, _units
     from deploy_kit.cli._console import Console
     from deploy_kit.results import Row
 
@@ -77,6 +82,7 @@ def bench(
         "percentiles": _units.percentiles("--percentiles", percentiles),
         "target_qps": target_qps,
         "latency_budget_ms": _units.milliseconds("--latency-budget", latency_budget),
+        "profile": True if profile or export_profile else None,
         "fail_on_regression": _units.percent("--fail-on-regression", fail_on_regression),
     }
     earlier = compare.read(Path(baseline)) if baseline is not None and baseline.endswith(".json") else None
@@ -85,6 +91,7 @@ def bench(
         part = _bench.asked_for(run.recipe, said, None if earlier else baseline)
         engines = _bench.engines(run, console, part, everything=all_engines, engine=engine, variant=variant)
         _bench.verify_baseline(part, engines, named=baseline if not earlier else None, earlier=earlier is not None)
+        _layers.verify_export(export_profile, n_engines=len(engines))
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
         if reused:
             console.say("measured before, on this machine: --fresh measures again")
@@ -92,8 +99,12 @@ def bench(
         held = compare.run(earlier, made) if earlier and made.measurements else None
         if export_times is not None:
             _bench.export_times(made, export_times)
+        for note in filter(None, (m.starved for m in made.measurements)):
+            console.say(f"note: {note}")
         shown = _bench.latencies(rows, part) + (f"\n\n{_bench.comparison(held)}" if held else "")
+        shown = "\n\n".join([shown, *_layers.texts(rows)])
         console.result(_bench.record(made, held), shown)
+        _layers.export(made.measurements, export_profile, console)
         missed = [*_bench.missed(rows), *_bench.regressions(held, part.fail_on_regression)]
         _bench.end(made, allow_invalid=allow_invalid)
         for limit in missed:

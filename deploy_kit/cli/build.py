@@ -28,8 +28,8 @@ def build(
     no_color: _options.NoColor = False,
 ) -> None:
     """Build an engine and prove its precision."""
+    from deploy_kit import breakdown, doctor, engines
     from deploy_kit import build as stage
-    from deploy_kit import doctor, engines
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.recipe import BuildEntry
@@ -56,9 +56,10 @@ def build(
             ("engine", made.label),
             ("size", size(made.size_bytes)),
             ("computes in", ", ".join(f"{n} {op} {dtype}" for op, dtype, n in proof.counts) or "not readable"),
+            ("runs on", breakdown.where(proof)),
             ("proved by", proof.source + (f" ({proof.remark})" if proof.remark else "")),
             ("options", made.options),
-            *(("note", note) for note in filter(None, [stage.widened(made)])),
+            *(("note", note) for note in filter(None, [stage.widened(made), breakdown.split(made)])),
             ("file", str(run.store.root / made.path)),
         ]
         console.result(made, pairs(lines))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from deploy_kit.catalogue import Catalogue
+from deploy_kit.layers import Trace
 from deploy_kit.records import Proof
 from deploy_kit.watch import Watch
 
@@ -53,6 +54,8 @@ class Engine:
         open_session: (built engine, options) → a session.
         hindrance: Why it cannot run on this machine; empty if it can.
         cross_builds: Whether it builds for a device that is not here.
+        profile: (built engine, options, input (N, C, H, W) float32, runs) → the time of each layer; None where the
+            engine does not say.
         typed: Whether it computes in the graph's own types. Where False, the runtime may widen half precision.
     """
 
@@ -65,6 +68,7 @@ class Engine:
     hindrance: Callable[[], str]
     cross_builds: bool = False
     typed: bool = False
+    profile: Callable[[Path, Any, np.ndarray, int], Trace] | None = None
 
 
 CATALOGUE: Catalogue[Engine] = Catalogue(__name__, "ENGINE", "engine")

@@ -1,10 +1,13 @@
-"""ONNX Runtime on the CPU. The engine is the ONNX file itself: its optimizer runs when the file is loaded."""
+"""ONNX Runtime, on the CPU or by CUDA. The engine is the ONNX file itself: its optimizer runs when it is loaded.
 
-import os
+ONNX Runtime falls back to the CPU with a warning where CUDA cannot be had; here that is an error.
+"""
+
 import re
 import shutil
 import tempfile
-from collections import Counter
+import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit.engines import Engine, Session, _onnx_file
-from deploy_kit.errors import BuildError, InputError, RecipeError
+from deploy_kit import environment
+from deploy_kit.engines import Engine, Session, _ort_trace
+from deploy_kit.errors import BuildError, DeviceError, InputError, RecipeError
+from deploy_kit.layers import Trace
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
 from deploy_kit.watch import Watch, silent
 
-# Operations that do multiply-accumulates, by the name ONNX Runtime gives them after its optimizer.
-_COMPUTE = {
-    "Conv": "Conv",
-    "FusedConv": "Conv",
-    "NhwcFusedConv": "Conv",
-    "QLinearConv": "Conv",
-    "Gemm": "Gemm",
-    "FusedGemm": "Gemm",
-    "QGemm": "Gemm",
-    "MatMul": "Gemm",
-    "QLinearMatMul": "Gemm",
-}
 _INTEGER_MAXIMUM = re.compile(r"implementation for (Max|Min)\(")
-_DTYPES = {1: "fp32", 10: "fp16", 16: "bf16"}
+_DEVICE = re.compile(r"(cpu|cuda)(?::(\d+))?")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_SETTLING = 5  # profiled runs before those that count
+_REQUIREMENTS = "https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#requirements"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +37,42 @@ class Options:
     Attributes:
         threads: Threads of one run; 0 takes every core this process may use.
         optimize: Let its optimizer work; without it the graph is computed node by node as it stands.
+        device: ``cpu``, or ``cuda:N`` for the N-th GPU.
     """
 
     threads: int = 0
     optimize: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse a number of threads that cannot be.
+        """Refuse a number of threads or a device that cannot be.
 
         Raises:
-            RecipeError: It is negative.
+            RecipeError: The number is negative, or the device is neither ``cpu`` nor ``cuda:N``.
         """
         if self.threads < 0:
             raise RecipeError(f"engine 'onnxruntime'.threads: expected 0 or more, found {self.threads}")
+        if not _DEVICE.fullmatch(self.device):
+            raise RecipeError(
+                f"engine 'onnxruntime'.device: expected 'cpu' or 'cuda:N', found '{self.device}'",
+                hint="for a GPU or NPU of Intel take engine 'openvino'",
+            )
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The device in ONNX Runtime's terms: kind and number."""
+        kind, _, number = self.device.partition(":")
+        return kind, int(number or 0)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that this device asks for."""
+        return _PROVIDERS[self.place[0]]
 
 
 def _session_options(runtime: Any, options: Options) -> Any:
     settings = runtime.SessionOptions()
-    settings.intra_op_num_threads = options.threads or len(os.sched_getaffinity(0))
+    settings.intra_op_num_threads = options.threads or environment.usable_cores()
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
     if not options.optimize:
@@ -68,23 +82,42 @@ def _session_options(runtime: Any, options: Options) -> Any:
     return settings
 
 
-def _load(path: Path, settings: Any) -> Any:
+def _load(path: Path, settings: Any, options: Options) -> Any:
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
     states = runtime.capi.onnxruntime_pybind11_state
     own: tuple[type[Exception], ...] = (RuntimeError, ValueError)
     own += tuple(found for found in vars(states).values() if isinstance(found, type) and issubclass(found, Exception))
+    kind, number = options.place
+    asked = [("CUDAExecutionProvider", {"device_id": number})] if kind == "cuda" else []
     try:
-        session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        with warnings.catch_warnings():  # it warns of a fallback; that is refused below, with its reason
+            warnings.filterwarnings("ignore", "Specified provider", UserWarning)
+            session = runtime.InferenceSession(str(path), settings, providers=[*asked, "CPUExecutionProvider"])
     except states.InvalidProtobuf as error:
         raise InputError(
             f"{path}: not a whole ONNX file: {error}", hint="export it again; the file may be cut off"
         ) from error
     except own as error:
+        if kind == "cuda" and "CUDA" in str(error):
+            raise DeviceError(f"{path}: CUDA does not work: {error}", hint=_cuda_needs(runtime)) from error
         raise BuildError(f"{path}: ONNX Runtime cannot load it: {error}", hint=_advice(str(error), runtime)) from error
     used = session.get_providers()
-    if used[0] != "CPUExecutionProvider":
-        raise BuildError(f"{path}: asked for CPUExecutionProvider, got {used[0]}")
+    if used[0] != options.provider:
+        raise DeviceError(
+            f"{path}: asked for device '{options.device}' ({options.provider}), ONNX Runtime fell back to {used[0]}",
+            hint=_cuda_needs(runtime),
+        )
     return session
+
+
+def _cuda_needs(runtime: Any) -> str:
+    """Say what is missing for CUDA: the package's other build, or what that build stands on."""
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
+        return (
+            f"onnxruntime {runtime.__version__} here is built without CUDA: "
+            "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+        )
+    return f"it needs an NVIDIA driver, and CUDA and cuDNN of the versions it was built for: {_REQUIREMENTS}"
 
 
 def _advice(error: str, runtime: Any) -> str:
@@ -100,29 +133,52 @@ def _advice(error: str, runtime: Any) -> str:
 def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
     """Copy the ONNX file, once it is known to load."""
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
-    _load(onnx_file, _session_options(runtime, options))
+    _load(onnx_file, _session_options(runtime, options), options)
     shutil.copyfile(onnx_file, folder / ENGINE.file_name)
 
 
 def prove_precision(path: Path, options: Options) -> Proof:
-    """Count the convolutions and matrix products of ONNX Runtime's optimized graph by what they compute in."""
-    runtime = need("onnxruntime", by="engine 'onnxruntime'")
-    settings = _session_options(runtime, options)
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder) / "optimized.onnx"
-        settings.optimized_model_filepath = str(optimized)
-        _load(path, settings)
-        graph = _onnx_file.read(optimized)
-    found: Counter[tuple[str, str]] = Counter()
-    for node in graph.nodes:
-        if node.op_type in _COMPUTE:
-            quantized = node.op_type in ("QLinearConv", "QGemm", "QLinearMatMul")
-            dtype = "int8" if quantized else _DTYPES.get(graph.dtypes.get(node.inputs[1], 1), "fp32")
-            found[_COMPUTE[node.op_type], dtype] += 1
-    return Proof(
-        source="ONNX Runtime's optimized graph",
-        counts=tuple((op, dtype, n) for (op, dtype), n in sorted(found.items())),
+    """Run once under the profiler; count kernels by what they compute in, and by the provider they ran on.
+
+    Raises:
+        DeviceError: Most of the work ran on another provider than was asked for.
+    """
+    _, kernels = _profiled(path, options, None, 1)
+    placed = _ort_trace.placement(kernels)
+    _ort_trace.verify_placement(path, placed, options.provider)
+    return Proof(source="ONNX Runtime's profile of one run", counts=_ort_trace.precisions(kernels), placement=placed)
+
+
+def profile(path: Path, options: Options, image: np.ndarray, runs: int) -> Trace:
+    """Time each kernel over `runs` runs, in a session of its own."""
+    runs_ms, kernels = _profiled(path, options, image, _SETTLING + runs)
+    return Trace(
+        source="ONNX Runtime's profiler",
+        runs_ms=runs_ms[-runs:],
+        layers=_ort_trace.layer_times(kernels, runs),
     )
+
+
+def _profiled(
+    path: Path, options: Options, image: np.ndarray | None, runs: int
+) -> tuple[tuple[float, ...], tuple[_ort_trace.Kernel, ...]]:
+    """Run with the profiler on; without an image on zeros, one where the batch is open."""
+    settings = _session_options(need("onnxruntime", by="engine 'onnxruntime'"), options)
+    settings.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        settings.profile_file_prefix = str(Path(folder) / "profile")
+        session = _load(path, settings, options)
+        entry = session.get_inputs()[0]
+        if image is None:
+            dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
+            image = np.zeros([size if isinstance(size, int) else 1 for size in entry.shape], dtype)
+        runs_ms = []
+        for _ in range(runs):
+            begun = time.perf_counter_ns()
+            session.run(None, {entry.name: image})
+            runs_ms.append((time.perf_counter_ns() - begun) / 1e6)
+        kernels = _ort_trace.read(Path(session.end_profiling()))
+    return tuple(runs_ms), kernels
 
 
 class _OrtSession:
@@ -130,24 +186,28 @@ class _OrtSession:
 
     def __init__(self, path: Path, options: Options) -> None:
         self._runtime = need("onnxruntime", by="engine 'onnxruntime'")
-        settings = _session_options(self._runtime, options)
-        self._session = _load(path, settings)
+        self._session = _load(path, _session_options(self._runtime, options), options)
         self._binding = self._session.io_binding()
+        self._place = options.place
+        self._image: Any = None
         entry = self._session.get_inputs()[0]
         self._input = entry.name
         self._output = self._session.get_outputs()[0].name
         self.batch = entry.shape[0] if isinstance(entry.shape[0], int) else 0
         self.settings: Mapping[str, str] = {
-            "threads": str(settings.intra_op_num_threads),
+            "threads": str(self._session.get_session_options().intra_op_num_threads),
             "provider": self._session.get_providers()[0],
+            "device": options.device,
         }
 
     def bind(self, image: np.ndarray) -> None:
-        self._binding.bind_cpu_input(self._input, np.ascontiguousarray(image))
-        self._binding.bind_output(self._output)
+        self._image = self._runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(image), *self._place)
+        self._binding.bind_ortvalue_input(self._input, self._image)
+        self._binding.bind_output(self._output, *self._place)
 
     def run(self) -> None:
         self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
 
     def fetch(self) -> np.ndarray:
         return np.asarray(self._binding.copy_outputs_to_cpu()[0])
@@ -159,7 +219,7 @@ def open_session(path: Path, options: Options) -> Session:
 
 
 def hindrance() -> str:
-    """Say that the CPU is always there."""
+    """Say that the CPU is always there; whether CUDA is shows when an engine is built or opened for it."""
     return ""
 
 
@@ -171,4 +231,5 @@ ENGINE = Engine(
     prove_precision=prove_precision,
     open_session=open_session,
     hindrance=hindrance,
+    profile=profile,
 )

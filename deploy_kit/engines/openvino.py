@@ -1,6 +1,10 @@
-"""OpenVINO on the CPU. The engine is its IR (xml and bin); the inference precision is always set and recorded."""
+"""OpenVINO on the CPU, a GPU or an NPU of Intel. The engine is its IR (xml and bin).
 
-import os
+The inference precision is always set, and where it runs is read from the compiled model.
+"""
+
+import re
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +13,30 @@ from typing import Any, Literal
 
 import numpy as np
 
+from deploy_kit import environment
 from deploy_kit.engines import Engine, Session
-from deploy_kit.errors import BuildError, RecipeError
+from deploy_kit.errors import BuildError, DeviceError, RecipeError
+from deploy_kit.layers import LayerTime, Trace
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
 from deploy_kit.watch import Watch, silent
 
 _DTYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 _COMPUTE = {"Convolution": "Conv", "FullyConnected": "Gemm", "MatMul": "Gemm"}
+_DEVICE = re.compile(r"(CPU|GPU|NPU|AUTO)(\.\d+)?")
+_SETTLING = 5  # profiled runs before those that count
+# What its ONNX reader calls the convolution inside a node that also has a bias.
+_PART = "/WithoutBiases"
+_IDLE = frozenset({"Const", "Input", "Output", "Result"})  # they hold, and compute nothing
+_NEEDS = {
+    "GPU": "it needs an Intel GPU and its OpenCL driver: apt install intel-opencl-icd",
+    "NPU": "it needs an Intel NPU and its driver: https://github.com/intel/linux-npu-driver",
+}
+_SETTINGS = {
+    "threads": "INFERENCE_NUM_THREADS",
+    "pinned": "ENABLE_CPU_PINNING",
+    "inference_precision": "INFERENCE_PRECISION_HINT",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +47,24 @@ class Options:
         threads: Threads of one run; 0 takes every core this process may use.
         inference_precision: What the float part computes in. OpenVINO's own default differs from machine to machine
             (bf16 where the processor has it), so this is always set.
+        device: ``CPU``, ``GPU`` (``GPU.1`` for the second), ``NPU``, or ``AUTO``, which leaves the choice to OpenVINO.
     """
 
     threads: int = 0
     inference_precision: Literal["f32", "bf16", "f16"] = "f32"
+    device: str = "CPU"
 
     def __post_init__(self) -> None:
-        """Refuse a number of threads that cannot be.
+        """Refuse a number of threads or a device that cannot be.
 
         Raises:
-            RecipeError: It is negative.
+            RecipeError: The number is negative, or the device is none of OpenVINO's.
         """
+        if not _DEVICE.fullmatch(self.device.upper()):
+            raise RecipeError(
+                f"engine 'openvino'.device: expected CPU, GPU, NPU or AUTO, found '{self.device}'",
+                hint="for an NVIDIA GPU take engine 'tensorrt', or 'onnxruntime' with device cuda:0",
+            )
         if self.threads < 0:
             raise RecipeError(f"engine 'openvino'.threads: expected 0 or more, found {self.threads}")
 
@@ -51,18 +78,51 @@ def _read(path: Path) -> tuple[Any, Any]:
         raise BuildError(f"{path}: OpenVINO cannot read it: {error}") from error
 
 
-def _compile(path: Path, options: Options) -> Any:
+def _compile(path: Path, options: Options, **more: Any) -> Any:
+    """Compile for the device asked for, and for no other.
+
+    Raises:
+        DeviceError: The device is not there, or another one would run.
+        BuildError: The device is there and refuses the model.
+    """
     core, model = _read(path)
-    threads = options.threads or len(os.sched_getaffinity(0))
-    properties = {
-        "INFERENCE_PRECISION_HINT": options.inference_precision,
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+    device = options.device.upper()
+    properties = {"INFERENCE_PRECISION_HINT": options.inference_precision, "PERFORMANCE_HINT": "LATENCY", **more}
+    if device == "CPU":
+        properties["INFERENCE_NUM_THREADS"] = options.threads or environment.usable_cores()
+    if device == "AUTO":  # else it answers from the CPU until the device it chose is ready
+        properties["ENABLE_STARTUP_FALLBACK"] = False
     try:
-        return core.compile_model(model, "CPU", properties)
+        compiled = core.compile_model(model, device, properties)
     except RuntimeError as error:
+        if not _there(core, device):
+            raise DeviceError(
+                f"{path}: asked for device '{device}', OpenVINO finds {', '.join(core.available_devices)}: "
+                f"{' '.join(str(error).split())}",
+                hint=_NEEDS.get(device.partition(".")[0], ""),
+            ) from error
         raise BuildError(f"{path}: OpenVINO cannot compile it: {error}") from error
+    _verify_device(path, device, tuple(compiled.get_property("EXECUTION_DEVICES")))
+    return compiled
+
+
+def _there(core: Any, device: str) -> bool:
+    """Whether OpenVINO finds a device; it lists one of several with its number."""
+    return device == "AUTO" or any(device in (found, found.partition(".")[0]) for found in core.available_devices)
+
+
+def _verify_device(path: Path, asked: str, used: tuple[str, ...]) -> None:
+    """Refuse a model that runs elsewhere than was asked for; ``AUTO`` asks for nothing.
+
+    Raises:
+        DeviceError: One of the devices it runs on is another.
+    """
+    family = asked.partition(".")[0]
+    if asked != "AUTO" and (not used or any(device.partition(".")[0] != family for device in used)):
+        raise DeviceError(
+            f"{path}: asked for device '{asked}', OpenVINO runs it on {', '.join(used) or 'none that it names'}",
+            hint=_NEEDS.get(family, ""),
+        )
 
 
 def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
@@ -80,14 +140,59 @@ def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent
 
 def prove_precision(path: Path, options: Options) -> Proof:
     """Count the convolutions and matrix products of the compiled model by their runtime precision."""
-    found: Counter[tuple[str, str]] = Counter()
-    for node in _compile(path, options).get_runtime_model().get_ops():
+    compiled = _compile(path, options)
+    device = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
+    found, placed = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for node in compiled.get_runtime_model().get_ops():
         facts = node.get_rt_info()
-        kind = _COMPUTE.get(facts["layerType"].astype(str) if "layerType" in facts else "")
+        layer = facts["layerType"].astype(str) if "layerType" in facts else ""
+        kind = _COMPUTE.get(layer)
         if kind:
             precision = facts["runtimePrecision"].astype(str)
             found[kind, _DTYPES.get(precision, precision)] += 1
-    return Proof(source="OpenVINO's runtime model", counts=tuple((op, t, n) for (op, t), n in sorted(found.items())))
+        if layer not in _IDLE:
+            placed[device, kind or "other"] += 1
+    return Proof(
+        source="OpenVINO's runtime model",
+        counts=tuple((op, t, n) for (op, t), n in sorted(found.items())),
+        placement=tuple((place, op, n) for (place, op), n in sorted(placed.items())),
+    )
+
+
+def profile(path: Path, options: Options, image: np.ndarray, runs: int) -> Trace:
+    """Time each layer over `runs` runs, with OpenVINO's own counters, in a session of its own."""
+    openvino = need("openvino", by="engine 'openvino'")
+    compiled = _compile(path, options, PERF_COUNT=True)
+    request = compiled.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(image), shared_memory=False))
+    made_of = _made_of(compiled.get_runtime_model())
+    runs_ms, times, ops = list[float](), dict[str, list[float]](), dict[str, str]()
+    for _ in range(_SETTLING + runs):
+        begun = time.perf_counter_ns()
+        request.infer()
+        runs_ms.append((time.perf_counter_ns() - begun) / 1e6)
+        for layer in request.profiling_info:
+            if str(layer.status).endswith("EXECUTED"):
+                times.setdefault(layer.node_name, []).append(layer.real_time.total_seconds() * 1e3)
+                ops[layer.node_name] = layer.node_type
+    return Trace(
+        source="OpenVINO's performance counters",
+        runs_ms=tuple(runs_ms[-runs:]),
+        layers=tuple(
+            LayerTime(name=name, op=ops[name], origins=made_of.get(name, ()), samples_ms=tuple(samples[-runs:]))
+            for name, samples in times.items()
+        ),
+    )
+
+
+def _made_of(model: Any) -> dict[str, tuple[str, ...]]:
+    """Read for each node of the runtime model which nodes of the graph it was made of."""
+    found = {}
+    for node in model.get_ops():
+        facts = node.get_rt_info()
+        names = facts["originalLayersNames"].astype(str).split(",") if "originalLayersNames" in facts else []
+        found[node.get_friendly_name()] = tuple(dict.fromkeys(n.removesuffix(_PART) for n in names if n))
+    return found
 
 
 class _OpenVinoSession:
@@ -100,9 +205,8 @@ class _OpenVinoSession:
         first = compiled.input(0).partial_shape[0]
         self.batch = first.get_length() if first.is_static else 0
         self.settings: Mapping[str, str] = {
-            "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
-            "inference_precision": compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
-            "device": ",".join(compiled.get_property("EXECUTION_DEVICES")),
+            "device": ", ".join(compiled.get_property("EXECUTION_DEVICES")),
+            **_told(compiled),
         }
 
     def bind(self, image: np.ndarray) -> None:
@@ -115,13 +219,20 @@ class _OpenVinoSession:
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
 
+def _told(compiled: Any) -> dict[str, str]:
+    """Read back what the compiled model runs with, as far as its device says."""
+    known = compiled.get_property("SUPPORTED_PROPERTIES")
+    values = {name: compiled.get_property(key) for name, key in _SETTINGS.items() if key in known}
+    return {name: value.to_string() if hasattr(value, "to_string") else str(value) for name, value in values.items()}
+
+
 def open_session(path: Path, options: Options) -> Session:
-    """Compile the IR for the CPU."""
+    """Compile the IR for the device."""
     return _OpenVinoSession(path, options)
 
 
 def hindrance() -> str:
-    """Say that the CPU is always there."""
+    """Say that the CPU is always there; whether another device is shows when an engine is built or opened for it."""
     return ""
 
 
@@ -133,4 +244,5 @@ ENGINE = Engine(
     prove_precision=prove_precision,
     open_session=open_session,
     hindrance=hindrance,
+    profile=profile,
 )

@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine: its options reach it, its proof is of the optimized graph, its refusals are translated."""
+"""ONNX Runtime as an engine: its options reach it, its proof is of what ran, its refusals are translated."""
 
 import contextlib
 import os

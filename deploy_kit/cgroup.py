@@ -1,0 +1,58 @@
+"""What a container may use: limits of Linux control groups, version 2 and version 1. No limit reads as 0.
+
+A group is bounded by its own limit and by those of all groups it lies in; inside a container the outer ones cannot
+be seen. Files and their meaning as in the kernel's admin-guide: cgroup-v2, cgroup-v1/memory, scheduler/sched-bwc.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_ROOT = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_UNLIMITED = 1 << 60  # version 1 writes "no limit" as the largest whole page below 2^63
+
+
+def cpus(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float:
+    """Give the processors whose time this process may use up, e.g. 1.5; 0 without a limit."""
+    found = [_quota(_read(group / "cpu.max")) for group in _groups(root, membership, "")]
+    for group in _groups(root, membership, "cpu"):
+        found.append(_quota(f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"))
+    return min(filter(None, found), default=0.0)
+
+
+def memory_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int:
+    """Give the memory this process may use; 0 without a limit."""
+    texts = [_read(group / "memory.max") for group in _groups(root, membership, "")]
+    texts += [_read(group / "memory.limit_in_bytes") for group in _groups(root, membership, "memory")]
+    limits = [int(text) for text in texts if text.isdecimal()]
+    return min((limit for limit in limits if 0 < limit < _UNLIMITED), default=0)
+
+
+def _groups(root: Path, membership: Path, controller: str) -> Iterator[Path]:
+    """Walk from this process's group to the root; a container often shows the root alone.
+
+    Args:
+        root: Where control groups are mounted.
+        membership: Lines ``hierarchy:controllers:path``.
+        controller: Of version 1; empty for version 2, which has one hierarchy for all.
+    """
+    for line in _read(membership).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            mounts = [root / name for name in (controllers, controller)] if controller else [root, root / "unified"]
+            inner = PurePosixPath(path.lstrip("/"))
+            for mount in dict.fromkeys(mounts):
+                yield from (mount / group for group in (inner, *inner.parents))
+
+
+def _quota(text: str) -> float:
+    """Turn ``quota period``, both in µs, into processors; ``max`` and -1 are no limit."""
+    quota, _, period = text.partition(" ")
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else 0.0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,64 @@
+"""Load costs and layer profiles on the command line."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from deploy_kit import breakdown
+from deploy_kit.cli._console import Console, table
+from deploy_kit.errors import InputError, RequestError
+from deploy_kit.measurements import Measurement
+from deploy_kit.results import Row
+
+
+def texts(rows: Iterable[Row]) -> Iterator[str]:
+    """Draw what loading cost, then each profile that there is."""
+    measured = [(r.artifact, r.measurement) for r in rows if r.artifact and isinstance(r.measurement, Measurement)]
+    if measured:
+        yield table(*breakdown.costs(measured))
+    for _, measurement in measured:
+        profile = measurement.profile
+        if profile is not None:
+            lines = [table(*breakdown.regions(profile))] if profile.layers else []
+            yield "\n".join([breakdown.sentence(measurement, profile), *lines])
+
+
+def verify_export(file: Path | None, *, n_engines: int) -> None:
+    """Refuse a file that a profile cannot be written to, before any work.
+
+    Raises:
+        RequestError: Several engines are measured, and the file holds one profile.
+        InputError: A folder, or a file in a folder that does not exist.
+    """
+    if file is None:
+        return
+    if n_engines > 1:
+        raise RequestError(
+            f"--export-profile writes the profile of one engine, {n_engines} are measured",
+            hint="name one with --engine and --variant; with --json every profile is in the record",
+        )
+    if file.is_dir():
+        raise InputError(f"{file}: expected a file to write, found a folder", hint=f"'{file / 'profile.json'}'")
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p '{file.parent}'")
+
+
+def export(measurements: Sequence[Measurement], file: Path | None, console: Console) -> None:
+    """Write the profile with the keys of ``trtexec --exportProfile``.
+
+    Raises:
+        RequestError: The engine does not time its layers.
+    """
+    from deploy_kit.profile import trtexec
+    from deploy_kit.store import write_whole
+
+    profile = measurements[0].profile if measurements else None
+    if file is None or profile is None:
+        return
+    if not profile.layers:
+        raise RequestError(
+            f"{measurements[0].label}: no profile to write: {profile.remark}",
+            hint="engines 'onnxruntime' and 'openvino' time their layers",
+        )
+    write_whole(file, json.dumps(trtexec(profile), ensure_ascii=False, indent=1) + "\n")
+    console.say(f"profile written to {file}")
