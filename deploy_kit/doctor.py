@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from deploy_kit import codec, engines, environment, passes, schemes, targets
+from deploy_kit import codec, devices, engines, environment, passes, schemes, targets
 from deploy_kit.devices import Connection
-from deploy_kit.errors import EngineCrashError, MissingPackageError
+from deploy_kit.errors import DeviceError, EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
 from deploy_kit.measurements import Environment
 from deploy_kit.recipe import Recipe
@@ -48,10 +48,11 @@ def run(link: Connection) -> Diagnosis:
     return Diagnosis(environment=here, findings=engine_rows + scheme_rows, remarks=_remarks(here))
 
 
-def require(recipe: Recipe) -> None:
-    """Refuse a recipe that cannot work here, before any work: names, options, packages.
+def require(recipe: Recipe, link: Connection) -> None:
+    """Refuse a recipe that cannot work here and on the device, before any work: names, options, packages.
 
     Raises:
+        DeviceError: The device lacks the package of an engine, and the entry is not marked optional.
         UnknownNameError: A pass, scheme or engine does not exist.
         RecipeError: An option does not fit.
         MissingPackageError: A package is absent, and the entry is not marked optional.
@@ -66,7 +67,24 @@ def require(recipe: Recipe) -> None:
     for entry in recipe.build.engines:
         engine = engines.CATALOGUE.get(entry.engine)
         codec.from_json(engine.options, entry.options, f"recipe: engine '{entry.engine}': options")
-        _require_package(f"engine '{entry.engine}'", engine.package, optional=entry.optional)
+        if not entry.optional:
+            require_engine(entry.engine, link)
+
+
+def require_engine(name: str, link: Connection) -> None:
+    """Refuse an engine whose package is missing where it would be built.
+
+    Raises:
+        MissingPackageError: It is missing here.
+        DeviceError: It is missing on the device.
+    """
+    package = engines.CATALOGUE.get(name).package
+    if link.device.link == devices.LOCAL.link:
+        _require_package(f"engine '{name}'", package, optional=False)
+        return
+    lack = link.lacks(package)
+    if lack:
+        raise DeviceError(f"engine '{name}' cannot be built: {lack}", hint=f"run that line on '{link.device.name}'")
 
 
 def scheme_package(name: str) -> str:

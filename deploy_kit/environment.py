@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from deploy_kit import emulation
+from deploy_kit import emulation, jetson
 from deploy_kit.measurements import Environment
 
 # Instruction sets that decide how fast, or how right, integer and half precision inference is.
@@ -74,6 +74,11 @@ def _memory_gib() -> float:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
+def _free_memory_gib() -> float:
+    words = (line.split() for line in _read("/proc/meminfo").splitlines())
+    return next((round(int(word[1]) / 2**20, 2) for word in words if word[0] == "MemAvailable:"), 0.0)
+
+
 def peak_memory_mib() -> int:
     """Give the most memory this process has held; 0 where the system does not say.
 
@@ -110,4 +115,6 @@ def describe() -> Environment:
         virtual="hypervisor" in flags,
         emulated=emulated,
         versions=library_versions(),
+        free_memory_gib=_free_memory_gib(),
+        **vars(jetson.describe()),
     )

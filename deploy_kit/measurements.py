@@ -28,6 +28,13 @@ class Environment:
         gpu: NVIDIA GPU and driver; empty if there is none.
         virtual: Whether the processor says it runs under a hypervisor.
         versions: (library, version).
+        board: Model in the device tree; empty where there is none.
+        l4t: Jetson Linux release, e.g. ``36.4.3``; empty on other machines.
+        jetpack: Version of JetPack, likewise.
+        tensorrt: Version of the system's TensorRT, likewise.
+        power_mode: Name of nvpmodel's mode, likewise.
+        cuda_capability: Of a Jetson's GPU.
+        free_memory_gib: What a new process could have without swapping; 0 where the machine does not say.
         emulated: What plays this machine, e.g. ``qemu-aarch64-static``; empty for a real one.
     """
 
@@ -42,6 +49,13 @@ class Environment:
     gpu: str
     virtual: bool
     versions: tuple[tuple[str, str], ...]
+    board: str = ""
+    l4t: str = ""
+    jetpack: str = ""
+    tensorrt: str = ""
+    power_mode: str = ""
+    cuda_capability: str = ""
+    free_memory_gib: float = 0.0
     emulated: str = ""
 
 

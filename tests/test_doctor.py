@@ -149,72 +149,76 @@ def test_a_machine_at_rest_gets_no_remark(idle: PretendLink, monkeypatch: pytest
     assert doctor.run(idle).remarks == ()
 
 
-def test_a_recipe_that_can_work_is_let_through(tiny: Recipe) -> None:
-    doctor.require(tiny)
+def test_a_recipe_that_can_work_is_let_through(tiny: Recipe, link: Connection) -> None:
+    doctor.require(tiny, link)
 
 
-def test_an_unknown_pass_names_the_nearest(tiny: Recipe) -> None:
+def test_an_unknown_pass_names_the_nearest(tiny: Recipe, link: Connection) -> None:
     with pytest.raises(UnknownNameError, match="is called 'fold_constant'") as caught:
-        doctor.require(changed(tiny, "simplify", {"passes": ["fold_constant"]}))
+        doctor.require(changed(tiny, "simplify", {"passes": ["fold_constant"]}), link)
 
     assert caught.value.hint == "did you mean 'fold_constants'?"
 
 
-def test_an_unknown_scheme_names_the_nearest(tiny: Recipe) -> None:
+def test_an_unknown_scheme_names_the_nearest(tiny: Recipe, link: Connection) -> None:
     variants = [{"name": "int8", "scheme": "int8_orrt"}]
 
     with pytest.raises(UnknownNameError, match="is called 'int8_orrt'") as caught:
-        doctor.require(changed(tiny, "quantize", {"variants": variants}))
+        doctor.require(changed(tiny, "quantize", {"variants": variants}), link)
 
     assert caught.value.hint == "did you mean 'int8_ort'?"
 
 
-def test_an_unknown_engine_names_the_nearest(tiny: Recipe) -> None:
+def test_an_unknown_engine_names_the_nearest(tiny: Recipe, link: Connection) -> None:
     entries = [{"engine": "openvin", "variants": ["fp32"]}]
 
     with pytest.raises(UnknownNameError, match="no engine is called 'openvin'") as caught:
-        doctor.require(changed(tiny, "build", {"engines": entries}))
+        doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
     assert caught.value.hint == "did you mean 'openvino'?"
 
 
-def test_an_unknown_option_of_an_engine_is_refused_before_any_work(tiny: Recipe) -> None:
+def test_an_unknown_option_of_an_engine_is_refused_before_any_work(tiny: Recipe, link: Connection) -> None:
     entries = [{"engine": "openvino", "variants": ["fp32"], "options": {"thread": 1}}]
 
     with pytest.raises(RecipeError, match="engine 'openvino': options: unknown key 'thread'") as caught:
-        doctor.require(changed(tiny, "build", {"engines": entries}))
+        doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
     assert caught.value.hint == "did you mean 'threads'?"
 
 
-def test_an_unknown_option_of_a_scheme_is_refused_before_any_work(tiny: Recipe) -> None:
+def test_an_unknown_option_of_a_scheme_is_refused_before_any_work(tiny: Recipe, link: Connection) -> None:
     variants = [{"name": "int8", "scheme": "int8_ort", "options": {"symetric": True}}]
 
     with pytest.raises(RecipeError, match="variant 'int8': options: unknown key 'symetric'") as caught:
-        doctor.require(changed(tiny, "quantize", {"variants": variants}))
+        doctor.require(changed(tiny, "quantize", {"variants": variants}), link)
 
     assert caught.value.hint == "did you mean 'symmetric'?"
 
 
-def test_an_absent_package_is_refused_before_any_work(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_package_is_refused_before_any_work(
+    tiny: Recipe, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "present", lambda package: package != "tensorrt")
     entries = [{"engine": "tensorrt", "variants": ["fp32"]}]
 
     with pytest.raises(MissingPackageError, match="engine 'tensorrt' needs the package 'tensorrt'") as caught:
-        doctor.require(changed(tiny, "build", {"engines": entries}))
+        doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
     assert (caught.value.hint, caught.value.exit_code) == ("pip install 'deploykit[tensorrt]'", 3)
 
 
-def test_an_absent_package_of_an_optional_entry_is_let_through(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_package_of_an_optional_entry_is_let_through(
+    tiny: Recipe, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "present", lambda package: package != "tensorrt")
     entries = [{"engine": "tensorrt", "variants": ["fp32"], "optional": True}]
 
-    doctor.require(changed(tiny, "build", {"engines": entries}))
+    doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
 
-def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe) -> None:
+def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe, link: Connection) -> None:
     entries = [{"engine": "tensort", "variants": ["fp32"], "optional": True}]
 
     with pytest.raises(UnknownNameError, match="no engine is called 'tensort'"):
-        doctor.require(changed(tiny, "build", {"engines": entries}))
+        doctor.require(changed(tiny, "build", {"engines": entries}), link)
