@@ -109,7 +109,7 @@ def describe() -> Environment:
         cores=len(os.sched_getaffinity(0)),
         memory_gib=_memory_gib(),
         governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        clock_mhz=_clock_mhz(facts),
+        clock_mhz=0.0 if emulated else _clock_mhz(facts),
         load=round(os.getloadavg()[0], 2),
         gpu=_gpu(),
         virtual="hypervisor" in flags,

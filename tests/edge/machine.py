@@ -37,6 +37,11 @@ USER = "edge"
 _GLIBC = (17, 27, 28)  # wheels for these minor versions of glibc 2 run on Debian 12 (2.36)
 _TOOLS = ("debootstrap", "qemu-aarch64-static", "ssh-keygen", "unshare", "setpriv")
 
+_SSHD = (
+    "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-oListenAddress=127.0.0.1", "-oHostKey=/run/edge/host_key",
+    "-oAuthorizedKeysFile=/run/edge/authorized_keys", "-oPidFile=none", "-oUsePAM=no", "-oPasswordAuthentication=no",
+    "-oSubsystem=sftp internal-sftp",
+)  # fmt: skip
 # Password '*': none fits, but the account is not locked, and sshd lets a key in.
 _USERADD = ("useradd", "--no-create-home", "--uid", "1000", "--shell", "/bin/sh", "--password", "*")
 
@@ -66,7 +71,7 @@ mkdir -p "$root/run/sshd" "$root/run/edge"
 cp -r "$root/etc/skel" "$root/home/edge"
 chown -R 1000:1000 "$root/home/edge"
 [ -z "${EDGE_KEYS:-}" ] || install -m 600 -t "$root/run/edge" "$EDGE_KEYS/host_key"
-[ -z "${EDGE_KEYS:-}" ] || install -m 644 "$EDGE_KEYS/key.pub" "$root/run/edge/authorized_keys"
+[ -z "${EDGE_KEYS:-}" ] || install -m 644 "$EDGE_KEYS/id_ed25519.pub" "$root/run/edge/authorized_keys"
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/home/edge \
     ${QEMU_CPU:+QEMU_CPU="$QEMU_CPU"} chroot "$root" "$@"
 """
@@ -84,22 +89,25 @@ class Served:
         host: Its address.
         port: Of its sshd.
         user: To log in as.
-        key: The private key that opens it.
-        known_hosts: A file with its host key.
+        home: A home of its user's: ``.ssh`` has the private key that opens it, and its host key.
     """
 
     host: str
     port: int
     user: str
-    key: Path
-    known_hosts: Path
+    home: Path
+
+    @property
+    def address(self) -> str:
+        """As a device's link has it."""
+        return f"{self.user}@{self.host}:{self.port}"
 
     @property
     def ssh(self) -> tuple[str, ...]:
         """The command that logs in."""
-        options = (f"UserKnownHostsFile={self.known_hosts}", "IdentitiesOnly=yes", "BatchMode=yes")
-        spread = tuple(part for option in options for part in ("-o", option))
-        return ("ssh", "-p", str(self.port), "-i", str(self.key), *spread, f"{self.user}@{self.host}")
+        key, hosts = self.home / ".ssh/id_ed25519", self.home / ".ssh/known_hosts"
+        options = ("-o", f"UserKnownHostsFile={hosts}", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes")
+        return ("ssh", "-p", str(self.port), "-i", str(key), *options, f"{self.user}@{self.host}")
 
 
 def recipe() -> dict[str, object]:
@@ -171,24 +179,21 @@ def serving(root: Path) -> Iterator[Served]:
         EdgeError: It ended, or did not answer in time.
     """
     with tempfile.TemporaryDirectory(prefix="deploykit-edge-") as folder:
-        keys, port = Path(folder), _free_port()
-        for name in ("host_key", "key"):
+        home, port = Path(folder), _free_port()
+        keys = home / ".ssh"
+        keys.mkdir(mode=0o700)
+        for name in ("host_key", "id_ed25519"):
             _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(keys / name))
         public = " ".join((keys / "host_key.pub").read_text().split()[:2])
         (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
-        settings = (
-            "ListenAddress=127.0.0.1", f"Port={port}", "HostKey=/run/edge/host_key", "PidFile=none", "UsePAM=no",
-            "AuthorizedKeysFile=/run/edge/authorized_keys", f"AllowUsers={USER}", "PasswordAuthentication=no",
-            "Subsystem=sftp internal-sftp",
-        )  # fmt: skip
-        command = ("/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *(f"-o{setting}" for setting in settings))
-        with (keys / "log").open("w+") as log:
+        command = inside(root, (*_SSHD, f"-oPort={port}", f"-oAllowUsers={USER}"))
+        with (home / "sshd.log").open("w") as log:
             process = subprocess.Popen(
-                inside(root, command), stdin=subprocess.DEVNULL, stderr=log, env=os.environ | {"EDGE_KEYS": folder}
+                command, stdin=subprocess.DEVNULL, stderr=log, env=os.environ | {"EDGE_KEYS": str(keys)}
             )
             try:
-                _await(process, port, Path(log.name))
-                yield Served(host="127.0.0.1", port=port, user=USER, key=keys / "key", known_hosts=keys / "known_hosts")
+                _await(process, port, home / "sshd.log")
+                yield Served(host="127.0.0.1", port=port, user=USER, home=home)
             finally:
                 process.kill()  # the namespace's first process dies with it, and all others with that one
                 process.wait()
@@ -196,19 +201,17 @@ def serving(root: Path) -> Iterator[Served]:
 
 def _fill(root: Path) -> None:
     """Lay out Debian, the user and the wheels."""
-    include = ",".join(DEBIAN)
-    _quietly(
-        *inside(None, ("debootstrap", "--arch=arm64", "--variant=minbase", f"--include={include}", SUITE, str(root)))
-    )
+    debian = ("--arch=arm64", "--variant=minbase", f"--include={','.join(DEBIAN)}", SUITE, str(root))
+    _quietly(*inside(None, ("debootstrap", *debian)))
     _quietly(*inside(None, ("chroot", str(root), *_USERADD, USER)))
     (root / "mnt/host").mkdir()
-    shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
+    for left in ("var/cache/apt", "var/lib/apt/lists"):
+        shutil.rmtree(root / left)
     platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in _GLIBC]
     target = root / f"usr/local/lib/python{PYTHON}/dist-packages"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(target))
-    _quietly(
-        *pip, *platforms, "--python-version", PYTHON, "--only-binary=:all:", "--constraint", str(CONSTRAINTS), *WHEELS
-    )
+    wanted = ("--python-version", PYTHON, "--only-binary=:all:", "--constraint", str(CONSTRAINTS), *WHEELS)
+    _quietly(*pip, *platforms, *wanted)
 
 
 def _quietly(*command: str) -> None:
@@ -216,8 +219,8 @@ def _quietly(*command: str) -> None:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
-        named = next(Path(part).name for part in command if part != "setpriv")
-        raise EdgeError(f"'{named}' failed with {done.returncode}: {done.stdout[-1500:].strip()}")
+        words = " ".join(part for part in command if part != _ENTER)
+        raise EdgeError(f"'{words}' failed with {done.returncode}: {done.stdout[-1500:].strip()}")
 
 
 def _free_port() -> int:
