@@ -1,6 +1,6 @@
 """Every precision deploykit writes, computed by ONNX Runtime's ARM kernels and held against its x86 ones.
 
-    python tests/edge/arm.py [--net densenet121] [--size 64] [--images 32] [--cpu max]
+    PYTHONPATH=. python tests/edge/arm.py [--net densenet121] [--size 64] [--images 32] [--cpu max]
 
 prints the table of docs/int8.md, section ARM. What is computed on the emulated device is what an ARM processor
 computes; times are not looked at. The processor that qemu plays decides which kernels ONNX Runtime takes: seen in
@@ -22,13 +22,12 @@ from typing import Any
 
 import machine
 import numpy as np
-from benchmarks import subjects
-from benchmarks.subjects import Subject
 
 import deploy_kit
+from benchmarks import subjects
+from benchmarks.subjects import Subject
 from deploy_kit import devices, export, images, metrics, recipe, schemes, simplify
 from deploy_kit.isolate import Child
-from deploy_kit.records import Exported
 from deploy_kit.schemes import fp16, fp32, int8_nncf, int8_ort, int8_portable, int8_tensorrt
 from deploy_kit.store import Store
 

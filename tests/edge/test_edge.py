@@ -4,9 +4,9 @@ from pathlib import Path
 
 import arm
 import pytest
-from benchmarks import subjects
 from machine import Served
 
+from benchmarks import subjects
 from deploy_kit import devices, pipeline
 from deploy_kit.recipe import Recipe
 from deploy_kit.records import Device
