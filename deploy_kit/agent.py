@@ -293,7 +293,7 @@ def _full(path: Path, size: int) -> DeviceError:
     free = shutil.disk_usage(path.parent).free
     return DeviceError(
         f"{path}: no space left for {size / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free there",
-        hint="free some space on the device, or: deploykit devices clean DEVICE",
+        hint="free some space there",
     )
 
 

@@ -42,10 +42,17 @@ class Diagnosis:
 
 def run(link: Connection) -> Diagnosis:
     """Look at every engine and scheme of the catalogues."""
-    here = environment.describe()
+    here = link.environment
     engine_rows = tuple(_engine(name, link) for name in engines.CATALOGUE.names())
     scheme_rows = tuple(_scheme(name) for name in schemes.CATALOGUE.names())
     return Diagnosis(environment=here, findings=engine_rows + scheme_rows, remarks=_remarks(here))
+
+
+def probe(link: Connection) -> Diagnosis:
+    """Look at a device: what it is, and which engines of the catalogue can run there."""
+    there = link.environment
+    rows = tuple(_engine(name, link) for name in engines.CATALOGUE.names())
+    return Diagnosis(environment=there, findings=rows, remarks=_remarks(there))
 
 
 def require(recipe: Recipe, link: Connection) -> None:
@@ -79,12 +86,13 @@ def require_engine(name: str, link: Connection) -> None:
         DeviceError: It is missing on the device.
     """
     package = engines.CATALOGUE.get(name).package
-    if link.device.link == devices.LOCAL.link:
-        _require_package(f"engine '{name}'", package, optional=False)
+    fix = link.lacks(package)
+    if not fix:
         return
-    lack = link.lacks(package)
-    if lack:
-        raise DeviceError(f"engine '{name}' cannot be built: {lack}", hint=f"run that line on '{link.device.name}'")
+    words = f"engine '{name}' needs the package '{package}', which is not installed"
+    if link.device.link == devices.LOCAL.link:
+        raise MissingPackageError(f"{words} here", hint=fix)
+    raise DeviceError(f"{words} on '{link.device.name}'", hint=f"on {link.device.name}: {fix}")
 
 
 def scheme_package(name: str) -> str:
@@ -101,6 +109,12 @@ def missing(package: str) -> str:
     return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
 
 
+def missing_there(package: str, link: Connection) -> str:
+    """Say the same of a package on the device."""
+    fix, where = link.lacks(package), "" if link.device == devices.LOCAL else f" on '{link.device.name}'"
+    return f"package '{package}' is not installed{where} ({fix})" if fix else ""
+
+
 def _require_package(who: str, package: str, *, optional: bool) -> None:
     if not optional and not present(package):
         raise MissingPackageError(
@@ -110,14 +124,12 @@ def _require_package(who: str, package: str, *, optional: bool) -> None:
 
 def _engine(name: str, link: Connection) -> Finding:
     engine = engines.CATALOGUE.get(name)
-    if not present(engine.package):
-        return Finding(
-            kind="engine", name=name, builds=False, runs=False,
-            detail=f"package '{engine.package}' is not installed", fix=install_line(engine.package),
-        )  # fmt: skip
-    detail = environment.library_version(engine.package) or environment.library_version(
-        engine.package.replace("_", "-")
-    )
+    fix = link.lacks(engine.package)
+    if fix:
+        detail = f"package '{engine.package}' is not installed"
+        return Finding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
+    names = (engine.package, engine.package.replace("_", "-"))
+    detail = next((version for library, version in link.environment.versions if library in names), "")
     try:
         with link.worker() as worker:
             why = str(worker.ask("hindrance", name, engine=name)["why"])
