@@ -1,5 +1,8 @@
 """The line over SSH to another architecture, and the numbers that its own kernels give."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import arm
@@ -37,6 +40,30 @@ def test_integer_graphs_give_the_same_logits_on_arm_to_the_last_bit(
 
     assert [(row.form, row.equal) for row in integer] == [(form, 1.0) for form in INTEGER]
     assert 0 < fp32.difference < 1e-5  # another order of float sums: two architectures have really computed
+
+
+def deploykit(*words: str) -> str:
+    """Run the command line and give what it prints."""
+    command = (sys.executable, "-m", "deploy_kit", *words)
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+def test_a_person_adds_and_probes_it(edge: Served) -> None:
+    deploykit("devices", "add", "board", f"ssh://{edge.address}")
+
+    said = deploykit("devices", "probe", "board")
+
+    assert "by qemu-aarch64-static: its times are none" in said
+    assert "aarch64" in said
+
+
+def test_a_probe_tells_which_engines_are_missing_there(edge: Served) -> None:
+    deploykit("devices", "add", "board", f"ssh://{edge.address}")
+
+    found = json.loads(deploykit("devices", "probe", "board", "--json"))["findings"]
+
+    runs = {row["name"]: row["runs"] for row in found}
+    assert (runs["onnxruntime"], runs["openvino"]) == (True, False)
 
 
 @pytest.fixture(scope="module")
