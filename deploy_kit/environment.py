@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from deploy_kit import cgroup, jetson
+from deploy_kit import cgroup, emulation, jetson
 from deploy_kit.measurements import Environment
 
 # Instruction sets that decide how fast, or how right, integer and half precision inference is.
@@ -78,6 +78,8 @@ def _memory_gib() -> float:
 def _free_memory_gib() -> float:
     words = (line.split() for line in _read("/proc/meminfo").splitlines())
     return next((round(int(word[1]) / 2**20, 2) for word in words if word[0] == "MemAvailable:"), 0.0)
+
+
 def usable_cores() -> int:
     """Count the logical cores this process may use: those of its affinity, or of its container's quota if fewer.
 
@@ -115,19 +117,24 @@ def describe() -> Environment:
     """Describe the machine as it is at this moment."""
     facts = _cpu_facts()
     flags = (facts.get("flags") or facts.get("Features") or "").split()
+    cpu = facts.get("model name") or platform.processor() or platform.machine()
+    emulated = emulation.emulator(facts)
+    if emulated and "flags" in facts and platform.machine() == "aarch64":  # what is told there is the host's
+        cpu, flags = f"{platform.machine()} on {cpu}", list(emulation.arm_features())
     return Environment(
         host=f"{platform.system()} {platform.release()} {platform.machine()}",
-        cpu=facts.get("model name") or platform.processor() or platform.machine(),
+        cpu=cpu,
         isa=tuple(name for name in _ISA if name in flags),
         cores=len(os.sched_getaffinity(0)),
         memory_gib=_memory_gib(),
         governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        clock_mhz=_clock_mhz(facts),
+        clock_mhz=0.0 if emulated else _clock_mhz(facts),
         load=round(os.getloadavg()[0], 2),
         gpu=_gpu(),
         virtual="hypervisor" in flags,
         cpu_limit=round(cgroup.cpus(), 2),
         memory_limit_gib=round(cgroup.memory_bytes() / 2**30, 2),
+        emulated=emulated,
         versions=library_versions(),
         free_memory_gib=_free_memory_gib(),
         **vars(jetson.describe()),

@@ -7,13 +7,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from deploy_kit.readings import Conditions, Energy, Roof
 from deploy_kit.layers import LayerProfile
+from deploy_kit.readings import Conditions, Energy, Roof
 
 LOADED_TWICE = 0.02
 """One file in two processes: up to this apart, and by more than its rounds show, in 3 of 12 pairs measured."""
 _CONSTRAINTS = "Performance constraints satisfied"
 Span = Literal["compute", "whole"]
+# Stands beside every time that an emulator took: real results, but not the machine's times, so never compared.
+EMULATED = "emulated: not a measurement"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class Environment:
         free_memory_gib: What a new process could have without swapping; 0 where the machine does not say.
         cpu_limit: Processors whose time the container may use up, e.g. 1.5; 0 without a limit.
         memory_limit_gib: Memory that the container may use; 0 without a limit.
+        emulated: What plays this machine, e.g. ``qemu-aarch64-static``; empty for a real one.
     """
 
     host: str
@@ -63,6 +66,7 @@ class Environment:
     free_memory_gib: float = 0.0
     cpu_limit: float = 0.0
     memory_limit_gib: float = 0.0
+    emulated: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +228,11 @@ class Measurement:
     def valid(self) -> bool:
         """Whether the numbers may be used."""
         return not self.invalid
+
+    @property
+    def emulated(self) -> str:
+        """Say what the times are worth where the machine was played by another one; empty on a real one."""
+        return EMULATED if self.environment.emulated else ""
 
 
 def samples_for(percent: float) -> int:

@@ -17,7 +17,7 @@ from deploy_kit.devices import Connection
 from deploy_kit.errors import DeployKitError, StageError, UnknownNameError
 from deploy_kit.isolate import Child
 from deploy_kit.measurements import Environment, LoadCost
-from deploy_kit.wire import Job, Reply, job_line, read_reply
+from deploy_kit.wire import Job, Reply, job_line
 
 WEIGHTS = np.random.default_rng(5).standard_normal((3, 2), np.float32)
 

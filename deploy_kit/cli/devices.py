@@ -100,6 +100,7 @@ def facts(there: "Environment") -> list[tuple[str, str]]:
     found = [
         ("board", there.board),
         ("machine", there.host + (" (virtual)" if there.virtual else "")),
+        ("emulated", there.emulated and f"by {there.emulated}: its times are none"),
         ("JetPack", there.jetpack),
         ("L4T", there.l4t),
         ("TensorRT", there.tensorrt or dict(there.versions).get("tensorrt", "")),

@@ -1,0 +1,97 @@
+"""The line over SSH to another architecture, and the numbers that its own kernels give."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import arm
+import pytest
+from machine import Served
+
+from benchmarks import subjects
+from deploy_kit import devices, pipeline
+from deploy_kit.recipe import Recipe
+from deploy_kit.records import Device
+from deploy_kit.results import Report
+from deploy_kit.store import Store
+
+pytestmark = pytest.mark.edge
+
+INTEGER = ("int8 portable, max", "int8 portable, depthwise", "int8 portable, 7-bit weights")
+# (processor that qemu plays, multiplying instruction that ONNX Runtime 1.31 takes there)
+PROCESSORS = [("cortex-a53", "SMLAL"), ("neoverse-n1", "UDOT"), ("max", "SVE UMMLA")]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> arm.Files:
+    """The demo in float32 and in three integer forms, with 8 images."""
+    return arm.prepare(subjects.demo(), tmp_path_factory.mktemp("demo"), ("fp32", *INTEGER), 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", [name for name, _ in PROCESSORS], ids=[kernel for _, kernel in PROCESSORS])
+def test_integer_graphs_give_the_same_logits_on_arm_to_the_last_bit(
+    files: arm.Files, edge_root: Path, monkeypatch: pytest.MonkeyPatch, processor: str
+) -> None:
+    monkeypatch.setenv("QEMU_CPU", processor)
+
+    fp32, *integer = arm.compare(files, edge_root)
+
+    assert [(row.form, row.equal) for row in integer] == [(form, 1.0) for form in INTEGER]
+    assert 0 < fp32.difference < 1e-5  # another order of float sums: two architectures have really computed
+
+
+def deploykit(*words: str) -> str:
+    """Run the command line and give what it prints."""
+    command = (sys.executable, "-m", "deploy_kit", *words)
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+def test_a_person_adds_and_probes_it(edge: Served) -> None:
+    deploykit("devices", "add", "board", f"ssh://{edge.address}")
+
+    said = deploykit("devices", "probe", "board")
+
+    assert "by qemu-aarch64-static: its times are none" in said
+    assert "aarch64" in said
+
+
+def test_a_probe_tells_which_engines_are_missing_there(edge: Served) -> None:
+    deploykit("devices", "add", "board", f"ssh://{edge.address}")
+
+    found = json.loads(deploykit("devices", "probe", "board", "--json"))["findings"]
+
+    runs = {row["name"]: row["runs"] for row in found}
+    assert (runs["onnxruntime"], runs["openvino"]) == (True, False)
+
+
+@pytest.fixture(scope="module")
+def reports(tiny: Recipe, served_edge: Served, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """The tiny recipe, deployed here and on the device."""
+    folder = tmp_path_factory.mktemp("stores")
+    board = Device(name="edge", link="ssh", address=served_edge.address)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(served_edge.home))
+        patch.delenv("SSH_AUTH_SOCK", raising=False)
+        return {
+            device.name: pipeline.deploy(tiny, device, Store(folder / device.name)) for device in (devices.LOCAL, board)
+        }
+
+
+def test_every_engine_is_built_checked_and_timed_there(reports: dict[str, Report]) -> None:
+    assert [(row.label, row.verdict) for row in reports["edge"].rows] == [
+        ("fp32 · onnxruntime", "accepted"), ("int8 · onnxruntime", "accepted"),
+    ]  # fmt: skip
+
+
+def test_its_parity_is_that_of_this_machine(reports: dict[str, Report]) -> None:
+    there, here = ([row.parity for row in reports[name].rows] for name in ("edge", "local"))
+
+    assert [parity.agreement for parity in there] == [parity.agreement for parity in here]
+    assert [parity.sqnr_db for parity in there][1] == pytest.approx(here[1].sqnr_db, abs=0.01)
+
+
+def test_its_times_say_that_they_are_none(reports: dict[str, Report]) -> None:
+    assert {row.measurement.emulated for row in reports["edge"].rows} == {"emulated: not a measurement"}
+    assert {row.measurement.emulated for row in reports["local"].rows} == {""}
