@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deploy_kit import codec, engines
+from deploy_kit import codec, engines, lint
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import BuildError
@@ -26,7 +26,8 @@ def run(
     Raises:
         UnknownNameError: No engine has this name.
         RecipeError: An option does not fit the engine.
-        BuildError: The engine's parser or builder refused, or the engine is not of the graph's precision.
+        BuildError: A lint rule of the engine finds an error, the engine's parser or builder refused, or the engine is
+            not of the graph's precision.
         EngineCrashError: Native code died.
     """
     engine = engines.CATALOGUE.get(entry.engine)
@@ -43,6 +44,7 @@ def run(
 
     def make(folder: Path, home: str) -> Artifact:
         source = store.path(typed)
+        verify_fit(source, lint.Target(engine=entry.engine, version=versions[0][1] if versions else ""))
         watch(Event(stage="build", text=f"{typed.name} · {entry.engine}"))
         with link.worker() as worker, link.outbox(folder) as outbox:
             answer = worker.ask(
@@ -75,6 +77,18 @@ def run(
         )
 
     return store.produce(Artifact, key, make)
+
+
+def verify_fit(onnx_file: Path, target: lint.Target) -> None:
+    """Refuse a graph that the engine is known to refuse, to crash on or to get wrong, before it sees it.
+
+    Raises:
+        BuildError: The first error that the rules of the target find; the hint is its cure.
+    """
+    errors = [found for found in lint.run_file(onnx_file, target) if found.level == "error"]
+    if errors:
+        further = f" (and {len(errors) - 1} more: deploykit lint)" if len(errors) > 1 else ""
+        raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)
 
 
 def widened(engine: Artifact) -> str:

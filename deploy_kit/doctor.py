@@ -8,6 +8,7 @@ from deploy_kit.errors import EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
 from deploy_kit.recipe import Recipe
 from deploy_kit.results import Environment
+from deploy_kit.versions import INTEGER_MAXIMUM, lacks_integer_maximum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +124,10 @@ def _remarks(here: Environment) -> tuple[str, ...]:
     if targets.narrow_weights(here.isa):
         remarks.append("this processor has no VNNI: int8 sums can saturate, so --int8 keeps weights within 7 bits here")
     runtime = dict(here.versions).get("onnxruntime", "")
-    if targets.lacks_integer_maximum(runtime):
+    if lacks_integer_maximum(runtime):
         remarks.append(
-            f"onnxruntime {runtime} has no maximum of integers (1.24 has), so --int8 takes the slower depthwise form"
+            f"onnxruntime {runtime} has no maximum of integers ({INTEGER_MAXIMUM} has), "
+            "so --int8 takes the slower depthwise form"
         )
     if here.governor and here.governor != "performance":
         remarks.append(f"the clock governor is '{here.governor}': latencies will wander")

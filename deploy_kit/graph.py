@@ -15,6 +15,10 @@ from deploy_kit.lazy import need
 from deploy_kit.records import BareInput, Precision, Preprocess, TensorSpec
 
 PREPROCESS_KEY = "deploykit.preprocess"
+
+RANGES_KEY = "deploykit.ranges"
+"""Metadata of a half-precision file: JSON object, activation → the largest magnitude seen on the calibration images."""
+
 _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT: "fp32",
     ir.DataType.FLOAT16: "fp16",

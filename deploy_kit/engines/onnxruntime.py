@@ -16,6 +16,7 @@ from deploy_kit.engines import Engine, Session
 from deploy_kit.errors import BuildError, InputError, RecipeError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
+from deploy_kit.versions import INTEGER_MAXIMUM
 
 # Operations that do multiply-accumulates, by the name ONNX Runtime gives them after its optimizer.
 _COMPUTE = {
@@ -29,7 +30,7 @@ _COMPUTE = {
     "MatMul": "Gemm",
     "QLinearMatMul": "Gemm",
 }
-_INTEGER_MAXIMUM = re.compile(r"implementation for (Max|Min)\(")
+_EXTREMUM = re.compile(r"implementation for (Max|Min)\(")
 _DTYPES = {1: "fp32", 10: "fp16", 16: "bf16"}
 
 
@@ -88,9 +89,9 @@ def _load(path: Path, settings: Any) -> Any:
 
 def _advice(error: str, runtime: Any) -> str:
     """Say what to do about an operator that this version does not have."""
-    if "NOT_IMPLEMENTED" in error and _INTEGER_MAXIMUM.search(error):
+    if "NOT_IMPLEMENTED" in error and _EXTREMUM.search(error):
         return (
-            f"maxima of integers need onnxruntime 1.24, here is {runtime.__version__}: "
+            f"maxima of integers need onnxruntime {INTEGER_MAXIMUM}, here is {runtime.__version__}: "
             "update it, or quantize with --form depthwise"
         )
     return ""
