@@ -96,17 +96,17 @@ def judge(facts: Facts) -> tuple[Verdict, ...]:
 def _jetpack(facts: Facts, row: JetPack | None, board: Module | None) -> Iterator[Verdict]:
     if facts.l4t and row is None:
         yield Verdict(
-            code="DEV001", level="warning", text=f"L4T {facts.l4t} is not in the table: nothing is known of its JetPack",
+            code="DEV001", level="warning",
+            text=f"L4T {facts.l4t} is not in the table: nothing is known of its JetPack",
             fix="look up its JetPack on developer.nvidia.com/embedded/jetpack-archive", source="compatibility.yaml",
         )  # fmt: skip
     if row is None:
         return
-    ships = ", ".join(
-        f"{what} {version}" for what, version in (("TensorRT", row.tensorrt), ("CUDA", row.cuda)) if version
-    )
+    parts = (("TensorRT", row.tensorrt), ("CUDA", row.cuda), ("Python", row.python))
+    ships = ", ".join(f"{what} {version}" for what, version in parts if version)
     yield Verdict(
         code="DEV002", level="note", fix="", source=row.source,
-        text=f"JetPack {row.jetpack} (L4T {facts.l4t}) ships {ships or 'a TensorRT that no source names'}",
+        text=f"JetPack {row.jetpack} (L4T {facts.l4t}) ships {ships}",
     )  # fmt: skip
     if board is not None and board.family not in row.families:
         yield Verdict(
@@ -114,12 +114,8 @@ def _jetpack(facts: Facts, row: JetPack | None, board: Module | None) -> Iterato
             text=f"JetPack {row.jetpack} does not support {board.module}, only {' and '.join(row.families)}",
             fix=f"flash a JetPack that supports {board.module}",
         )  # fmt: skip
-    if (
-        row.tensorrt
-        and facts.tensorrt
-        and not starts_with(facts.tensorrt, row.tensorrt)
-        and older(facts.tensorrt, "11")
-    ):
+    other = bool(facts.tensorrt) and bool(row.tensorrt) and not starts_with(facts.tensorrt, row.tensorrt)
+    if other and older(facts.tensorrt, "11"):  # 11 has a question of its own
         yield Verdict(
             code="DEV004", level="warning", source=row.source,
             text=f"TensorRT {facts.tensorrt} is installed, and JetPack {row.jetpack} ships {row.tensorrt}",
@@ -133,9 +129,8 @@ def _tensorrt_on_jetson(facts: Facts, row: JetPack | None, board: Module | None)
     for rule in table().tensorrt_on_jetson:
         if not within(facts.tensorrt, rule.since, rule.until):
             continue
-        fits = (
-            rule.jetpack and not older(row.jetpack, rule.jetpack) and (board is None or board.family in rule.families)
-        )
+        known = board is None or board.family in rule.families
+        fits = known and bool(rule.jetpack) and not older(row.jetpack, rule.jetpack)
         if fits and not rule.note:
             continue
         needs = (
@@ -212,7 +207,7 @@ def _python(facts: Facts, row: JetPack | None) -> Iterator[Verdict]:
         yield Verdict(
             code="DEV010", level="error", source=row.source if row is not None else "pyproject.toml",
             text=f"{whose} {version} is older than {_PYTHON}, which deploykit's worker needs",
-            fix="flash JetPack 6 or later; Xavier has none" if row is not None else f"install Python {_PYTHON} or later",
+            fix=f"install Python {_PYTHON} or later" if row is None else "flash JetPack 6 or later; Xavier has none",
         )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""What is known to go wrong with a graph on a target, found before the target sees it. A rule is a file named by its code.
+"""What is known to go wrong with a graph on a target, found before the target sees it. A rule is a file.
 
-An error is a refusal, a crash or a wrong result that was seen; a warning may go well; a note says what cannot be judged.
+An error is a refusal, a crash or a wrong result; a warning may go well; a note says what cannot be judged.
 """
 
 from collections.abc import Callable, Iterator

@@ -29,6 +29,6 @@ RULE = Rule(
     level="error",
     title="Dropout or BatchNormalization in training mode",
     cure="export again after model.eval()",
-    source="onnx operators Dropout-13 and BatchNormalization-15; measured: TensorRT-RTX 1.7.1.116's parser refuses both",
+    source="ONNX, Dropout-13 and BatchNormalization-15; measured: TensorRT-RTX 1.7.1.116's parser refuses both",
     check=check,
 )

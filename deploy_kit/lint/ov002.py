@@ -16,7 +16,7 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
         if any(not isinstance(side, int) for side in value.shape or ()):
             yield Fault(
                 node="",
-                text=f"int8 with the dynamic input '{value.name}': OpenVINO 2026.1 to 2026.3 dies on processors with AMX",
+                text=f"int8 with the dynamic input '{value.name}', which ends OpenVINO 2026.1 to 2026.3 on AMX",
             )
 
 

@@ -1,4 +1,4 @@
-"""TensorRT dequantizes 8-bit integers: a bias stored in int32 is refused. Quantized BatchNormalization parameters are not."""
+"""TensorRT dequantizes 8-bit integers: a bias stored in int32 is refused; BatchNormalization parameters are not."""
 
 from collections.abc import Iterator
 
@@ -36,6 +36,6 @@ RULE = Rule(
     level="error",
     title="a bias in int32; BatchNormalization parameters in int8 (warning)",
     cure="leave biases and BatchNormalization in float: deploykit quantize --int8 --target tensorrt",
-    source="measured: TensorRT-RTX 1.7.1.116's parser refuses int32, and builds quantized BatchNormalization parameters",
+    source="measured: TensorRT-RTX 1.7.1.116 refuses int32 in its parser, and builds BatchNormalization parameters",
     check=check,
 )

@@ -18,11 +18,9 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
         shape, wanted = node.inputs[0].shape, constant(node.inputs[1])
         if not shape or not _dynamic(shape) or str(shape[0]) not in batches or wanted is None or not wanted.size:
             continue
-        if int(wanted.flat[0]) > 0:
-            yield Fault(
-                node=name_of(node),
-                text=f"Reshape to a batch of {int(wanted.flat[0])}, and the input's batch is dynamic",
-            )
+        batch = int(wanted.flat[0])
+        if batch > 0:
+            yield Fault(node=name_of(node), text=f"Reshape to a batch of {batch}, and the input's batch is dynamic")
 
 
 def _dynamic(shape: ir.Shape) -> bool:

@@ -24,6 +24,6 @@ RULE = Rule(
     level="warning",
     title="operator set newer than TensorRT documents",
     cure="export again with an older --opset",
-    source="compatibility.yaml, onnx; measured: TensorRT-RTX 1.7.1.116 builds a convolution of every operator set up to 27",
+    source="compatibility.yaml; measured: TensorRT-RTX 1.7.1.116 builds a convolution of every set up to 27",
     check=check,
 )

@@ -1,8 +1,8 @@
 """What FP16 and BF16 share: every float32 weight and activation becomes half, the input and output stay float32.
 
 Where images are given, ranges are recorded first: a node that reads or makes an activation beyond the range of the half
-type, or one so small that it would lose its digits, stays in float32 and is named in the file's metadata; the ranges are
-recorded there too.
+type, or one so small that it would lose its digits, stays in float32 and is named in the file's metadata, where the
+ranges are recorded too.
 """
 
 import itertools
