@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from deploy_kit import codec, engines, environment, passes, schemes, targets
+from deploy_kit.compatibility.judge import Facts, Verdict, driver_of, judge
 from deploy_kit.devices import Connection
 from deploy_kit.errors import EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
@@ -34,10 +35,18 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """The machine, and what was found on it."""
+    """The machine, and what was found on it.
+
+    Attributes:
+        environment: The machine.
+        findings: Every engine and scheme.
+        verdicts: What its versions do not allow, by `compatibility`.
+        remarks: What spoils numbers there.
+    """
 
     environment: Environment
     findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
     remarks: tuple[str, ...]
 
 
@@ -46,7 +55,26 @@ def run(link: Connection) -> Diagnosis:
     here = environment.describe()
     engine_rows = tuple(_engine(name, link) for name in engines.CATALOGUE.names())
     scheme_rows = tuple(_scheme(name) for name in schemes.CATALOGUE.names())
-    return Diagnosis(environment=here, findings=engine_rows + scheme_rows, remarks=_remarks(here))
+    return Diagnosis(
+        environment=here,
+        findings=engine_rows + scheme_rows,
+        verdicts=judge(facts_of(here)),
+        remarks=_remarks(here),
+    )
+
+
+def facts_of(machine: Environment) -> Facts:
+    """Pick what decides whether versions fit; the CUDA of a TensorRT from a package index is in its package's name."""
+    versions = dict(machine.versions)
+    cuda = next((name.removeprefix("tensorrt-cu") for name in versions if name.startswith("tensorrt-cu")), "")
+    return Facts(
+        board=machine.board,
+        l4t=machine.l4t,
+        driver=driver_of(machine.gpu),
+        cuda=cuda,
+        python=versions.get("python", ""),
+        versions=versions,
+    )
 
 
 def require(recipe: Recipe) -> None:
@@ -63,7 +91,9 @@ def require(recipe: Recipe) -> None:
         _require_package(f"scheme '{variant.scheme}'", scheme_package(variant.scheme), optional=variant.optional)
         if present(scheme_package(variant.scheme)):
             options = schemes.CATALOGUE.get(variant.scheme).options
-            codec.from_json(options, variant.options, f"recipe: variant '{variant.name}': options")
+            read = codec.from_json(options, variant.options, f"recipe: variant '{variant.name}': options")
+            for name in getattr(read, "passes", ()):
+                passes.CATALOGUE.get(name)
     for entry in recipe.build.engines:
         engine = engines.CATALOGUE.get(entry.engine)
         codec.from_json(engine.options, entry.options, f"recipe: engine '{entry.engine}': options")

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from deploy_kit.results import Environment
+from deploy_kit.versions import l4t_of
 
 # Instruction sets that decide how fast, or how right, integer and half precision inference is.
 _ISA = (
@@ -32,6 +33,8 @@ _LIBRARIES = (
     "openvino",
     "nncf",
     "tensorrt",
+    "tensorrt-cu13",
+    "tensorrt-cu12",
     "tensorrt_rtx",
     "numpy",
 )
@@ -104,4 +107,6 @@ def describe() -> Environment:
         gpu=_gpu(),
         virtual="hypervisor" in flags,
         versions=library_versions(),
+        board=_read("/proc/device-tree/model"),
+        l4t=l4t_of(_read("/etc/nv_tegra_release")),
     )

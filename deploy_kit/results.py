@@ -62,6 +62,8 @@ class Environment:
         gpu: NVIDIA GPU and driver; empty if there is none.
         virtual: Whether the processor says it runs under a hypervisor.
         versions: (library, version).
+        board: Model in the device tree; empty where there is none.
+        l4t: Jetson Linux release, e.g. ``36.4.3``; empty on other machines.
     """
 
     host: str
@@ -75,6 +77,8 @@ class Environment:
     gpu: str
     virtual: bool
     versions: tuple[tuple[str, str], ...]
+    board: str = ""
+    l4t: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

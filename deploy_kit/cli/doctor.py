@@ -36,8 +36,10 @@ def doctor(
             for f in found.findings
         ]
         text = table(("", "name", "makes", "runs", "detail"), rows)
+        judged = [(v.code, v.level, v.text + (f"; fix: {v.fix}" if v.fix else "")) for v in found.verdicts]
+        versions = "\n\n" + table(("versions", "", "what"), judged) if judged else ""
         remarks = "".join(f"\nnote: {remark}" for remark in found.remarks)
-        console.result(found, f"{machine}\n\n{text}{remarks}")
+        console.result(found, f"{machine}\n\n{text}{versions}{remarks}")
 
 
 COMMAND = Command(call=doctor, order=90)

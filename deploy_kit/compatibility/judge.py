@@ -8,7 +8,6 @@ from typing import Literal
 from deploy_kit.compatibility import JetPack, Module, capability, jetpack, module, starts_with, table, within
 from deploy_kit.versions import numbers, older
 
-_L4T = re.compile(r"R(\d+)\s*\(release\),\s*REVISION:\s*(\d+(?:\.\d+)*)")
 _DRIVER = re.compile(r"Kernel Module\s+(?:for\s+\S+\s+)?(\d+(?:\.\d+)+)")
 _PYTHON = "3.10"  # pyproject.toml: requires-python
 _OLDEST_TENSORRT = "10"  # pyproject.toml: the extra 'tensorrt'
@@ -62,12 +61,6 @@ class Verdict:
     text: str
     fix: str
     source: str
-
-
-def l4t_of(text: str) -> str:
-    """Read the release from ``/etc/nv_tegra_release``: ``# R36 (release), REVISION: 4.3, …`` is 36.4.3."""
-    found = _L4T.search(text)
-    return f"{found[1]}.{found[2]}" if found else ""
 
 
 def driver_of(text: str) -> str:
