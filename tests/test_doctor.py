@@ -149,6 +149,31 @@ def test_a_machine_at_rest_gets_no_remark(idle: PretendLink, monkeypatch: pytest
     assert doctor.run(idle).remarks == ()
 
 
+def test_versions_are_judged_by_the_table(idle: PretendLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    orin = dataclasses.replace(
+        QUIET,
+        board="NVIDIA Jetson Orin Nano Developer Kit",
+        l4t="36.4.3",
+        versions=(("python", "3.10.12"), ("tensorrt", "11.2.1")),
+    )
+    monkeypatch.setattr(environment, "describe", lambda: orin)
+
+    found = {verdict.code: verdict for verdict in doctor.run(idle).verdicts}
+
+    assert (found["DEV005"].level, found["DEV006"].text) == ("error", "Orin Nano has no DLA")
+
+
+def test_the_cuda_of_a_tensorrt_is_the_one_in_its_package_s_name() -> None:
+    driver = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024"
+    machine = dataclasses.replace(
+        QUIET, gpu=driver, versions=(("tensorrt", "10.14.1.48"), ("tensorrt-cu13", "10.14.1.48"))
+    )
+
+    facts = doctor.facts_of(machine)
+
+    assert (facts.cuda, facts.driver, facts.tensorrt) == ("13", "550.54.15", "10.14.1.48")
+
+
 def test_a_recipe_that_can_work_is_let_through(tiny: Recipe) -> None:
     doctor.require(tiny)
 
@@ -158,6 +183,15 @@ def test_an_unknown_pass_names_the_nearest(tiny: Recipe) -> None:
         doctor.require(changed(tiny, "simplify", {"passes": ["fold_constant"]}))
 
     assert caught.value.hint == "did you mean 'fold_constants'?"
+
+
+def test_an_unknown_pass_of_a_variant_names_the_nearest_before_any_work(tiny: Recipe) -> None:
+    variants = [{"name": "int8", "scheme": "fp16", "options": {"passes": ["relu_after_poll"]}}]
+
+    with pytest.raises(UnknownNameError, match="is called 'relu_after_poll'") as caught:
+        doctor.require(changed(tiny, "quantize", {"variants": variants}))
+
+    assert caught.value.hint == "did you mean 'relu_after_pool'?"
 
 
 def test_an_unknown_scheme_names_the_nearest(tiny: Recipe) -> None:

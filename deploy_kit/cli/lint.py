@@ -1,11 +1,16 @@
 """``deploykit lint``: what a target will not take, before it is asked."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from deploy_kit.cli import Command, _options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deploy_kit.lint import Finding
 
 
 def lint(
@@ -35,12 +40,23 @@ def lint(
         wanted = rules.Target(engine=wanted.engine, version=here)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         found = rules.run_file(model or _steps.newest_graph(store, console), wanted)
-        rows = [(f.code, f.level, f.node or "–", f"{f.text}; fix: {f.cure}") for f in found]
+        rows = _grouped(found)
         named = f"{wanted.engine} {wanted.version}".strip()
         console.result(found, table(("code", "", "node", "what"), rows) if rows else f"nothing found for {named}")
     failing = {"error", "warning"} if strict else {"error"}
     if any(f.level in failing for f in found):
         raise typer.Exit(1)
+
+
+def _grouped(found: "Sequence[Finding]") -> list[tuple[str, str, str, str]]:
+    """Put findings that say the same into one row: code, level, the first node and how many more, text and cure."""
+    nodes: dict[tuple[str, str, str], list[str]] = {}
+    for one in found:
+        nodes.setdefault((one.code, one.level, f"{one.text}; fix: {one.cure}"), []).append(one.node or "–")
+    return [
+        (code, level, at[0] + (f" and {len(at) - 1} more" if len(at) > 1 else ""), text)
+        for (code, level, text), at in nodes.items()
+    ]
 
 
 COMMAND = Command(call=lint, order=35)

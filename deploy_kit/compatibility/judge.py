@@ -123,7 +123,7 @@ def _tensorrt_on_jetson(facts: Facts, row: JetPack | None, board: Module | None)
         if not within(facts.tensorrt, rule.since, rule.until):
             continue
         known = board is None or board.family in rule.families
-        fits = known and bool(rule.jetpack) and not older(row.jetpack, rule.jetpack)
+        fits = known and bool(rule.jetpack) and not _before(row, rule.jetpack)
         if fits and not rule.note:
             continue
         needs = (
@@ -146,7 +146,7 @@ def _dla(facts: Facts, row: JetPack | None, board: Module | None) -> Iterator[Ve
     for rule in table().dla:
         if not within(version, rule.since, rule.until):
             continue
-        early = row is not None and bool(rule.jetpack) and older(row.jetpack, rule.jetpack)
+        early = row is not None and _before(row, rule.jetpack)
         there = board.module in rule.modules and not early
         yield Verdict(
             code="DEV006", level="note", fix="" if there else "build for the GPU", source=rule.source,
@@ -222,3 +222,8 @@ def _plan(facts: Facts) -> Iterator[Verdict]:
             source="TensorRT, Support Policies: versions must match across major, minor, patch and build, "
             "https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/support-policies.html",
         )  # fmt: skip
+
+
+def _before(row: JetPack, floor: str) -> bool:
+    """Whether a JetPack comes before another: here 7.2 is 7.2.0, and no prefix of 7.2.2."""
+    return numbers(row.jetpack) < numbers(floor)

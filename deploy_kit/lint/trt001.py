@@ -9,9 +9,11 @@ from deploy_kit.lint._quantized import pairs, shifted
 
 
 def check(model: ir.Model, target: Target) -> Iterator[Fault]:
-    """Find every Q and DQ with a zero point that is not 0, or not constant."""
+    """Find every zero point that is not 0, or not constant, where it is first used: Q and DQ share theirs."""
+    seen: set[ir.Value | None] = set()
     for node in pairs(model):
-        if shifted(node):
+        if shifted(node) and node.inputs[2] not in seen:
+            seen.add(node.inputs[2])
             yield Fault(node=name_of(node), text=f"{node.op_type} with a zero point other than 0")
 
 

@@ -32,6 +32,6 @@ RULE = Rule(
     level="error",
     title="a Reshape to a fixed batch under a dynamic one",
     cure="export with a fixed batch (--batch N), or reshape to 0 or -1 in front",
-    source="measured: TensorRT-RTX 1.7.1.116 builds it for no other batch than that one",
+    source="measured: TensorRT-RTX 1.7.1.116 refuses a fixed shape; with a -1 behind, the batch becomes part of a row",
     check=check,
 )

@@ -10,10 +10,14 @@ from deploy_kit.lint._quantized import constant, pairs
 
 
 def check(model: ir.Model, target: Target) -> Iterator[Fault]:
-    """Find Q and DQ with a constant scale that is not positive."""
+    """Find every constant scale that is not positive where it is first used: Q and DQ share theirs."""
+    seen: set[ir.Value | None] = set()
     for node in pairs(model):
         scale = constant(node.inputs[1])
-        if scale is not None and not bool((scale.astype(np.float64) > 0).all()):
+        if scale is None or node.inputs[1] in seen:
+            continue
+        seen.add(node.inputs[1])
+        if not bool((scale.astype(np.float64) > 0).all()):
             yield Fault(node=name_of(node), text=f"{node.op_type} with a scale of {float(scale.min()):g}")
 
 
