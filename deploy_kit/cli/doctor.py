@@ -1,10 +1,17 @@
 """``deploykit doctor``: what can work here."""
 
+from typing import Annotated
+
+import typer
+
 from deploy_kit.cli import Command, _options
 
 
 def doctor(
     device: _options.DeviceName = "local",
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Print what fits what as Markdown tables with sources, and end.")
+    ] = False,
     quiet: _options.Quiet = False,
     as_json: _options.Json = False,
     no_color: _options.NoColor = False,
@@ -13,7 +20,11 @@ def doctor(
     from deploy_kit import devices
     from deploy_kit import doctor as stage
     from deploy_kit.cli._console import Console, pairs, table
+    from deploy_kit.compatibility import page
 
+    if versions:
+        typer.echo(page.markdown())
+        return
     with (
         Console(quiet=quiet, as_json=as_json, no_color=no_color) as console,
         devices.connect(devices.find(device)) as link,
@@ -37,9 +48,9 @@ def doctor(
         ]
         text = table(("", "name", "makes", "runs", "detail"), rows)
         judged = [(v.code, v.level, v.text + (f"; fix: {v.fix}" if v.fix else "")) for v in found.verdicts]
-        versions = "\n\n" + table(("versions", "", "what"), judged) if judged else ""
+        fits = "\n\n" + table(("versions", "", "what"), judged) if judged else ""
         remarks = "".join(f"\nnote: {remark}" for remark in found.remarks)
-        console.result(found, f"{machine}\n\n{text}{versions}{remarks}")
+        console.result(found, f"{machine}\n\n{text}{fits}{remarks}")
 
 
 COMMAND = Command(call=doctor, order=90)

@@ -139,6 +139,17 @@ def parse(text: str) -> Target:
     return Target(engine=engine, version=version)
 
 
+def markdown() -> str:
+    """Lay out every rule as a table for a page of documentation."""
+    lines = ["| code | level | targets | finds | cure | source |", "|---|---|---|---|---|---|"]
+    for name in CATALOGUE.names():
+        rule = CATALOGUE.get(name)
+        targets = "all" if rule.targets == EVERYWHERE else ", ".join(rule.targets)
+        cells = (f"`{name.upper()}`", rule.level, targets, rule.title, rule.cure, rule.source)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def needs(model: ir.Model) -> tuple[tuple[str, str], ...]:
     """List what a graph asks of a runtime beyond its operator set: (distribution and version, why)."""
     from deploy_kit.lint import ort001

@@ -79,6 +79,8 @@ def extremum(op: str, dtype: str) -> str:
     return graph(body, f"float s = {{0.1}}, {dtype} z = {{0}}, {dtype}[1] c = {{3}}")
 
 
+_BIAS = "int32[4,1,1] i = {1,2,3,4}, float u = {0.1}"
+_WIDE, _MANY, _MOST = "float[1,4,8,8193]", "float[4097,1,1,1]", "float[4096,8192,1,1]"
 _INT32 = "int32[4] i = {1,2,3,4}, float u = {0.1}"
 _INT8 = "int8[4] i = {9,9,9,9}, float u = {0.1}"
 _UNFOLD = "g = DequantizeLinear(i, u)"
@@ -87,7 +89,7 @@ TENSORRT = (
     Case("trt001", "int8 around 5", pair("int8 z = {5}"), "error"),
     Case("trt001", "uint8 around 128", pair("uint8 z = {128}"), "error"),
     Case("trt001", "int8 around 0", pair("int8 z = {0}")),
-    Case("trt002", "int32 bias", graph("b = DequantizeLinear(i, u)  y = Add(x, b)", _INT32.replace("[4]", "[4,1,1]")), "error"),
+    Case("trt002", "int32 bias", graph("b = DequantizeLinear(i, u)  y = Add(x, b)", _BIAS), "error"),
     Case("trt002", "int32 gamma", norm("g", _INT32, _UNFOLD), "error"),
     Case("trt002", "int8 gamma", norm("g", _INT8, _UNFOLD), "warning"),
     Case("trt002", "float gamma", norm("g", "float[4] g = {1,1,1,1}")),
@@ -143,9 +145,9 @@ OTHERS = (
     Case("ov002", "float", graph("y = Relu(x)", "", "float[N,4,8,8] x) => (float[n,c,h,w] y)"), "", "openvino"),
     Case("dla001", "dynamic", graph("y = Relu(x)", "", "float[N,4,8,8] x) => (float[n,c,h,w] y)"), "error", "dla"),
     Case("dla001", "fixed", graph("y = Relu(x)"), "", "dla"),
-    Case("dla002", "wide", graph("y = Relu(x)", "", "float[1,4,8,8193] x) => (float[n,c,h,w] y)"), "error", "dla"),
-    Case("dla002", "large batch", graph("y = Relu(x)", "", "float[4097,1,1,1] x) => (float[n,c,h,w] y)"), "error", "dla"),
-    Case("dla002", "at the limits", graph("y = Relu(x)", "", "float[4096,8192,1,1] x) => (float[n,c,h,w] y)"), "", "dla"),
+    Case("dla002", "wide", graph("y = Relu(x)", "", f"{_WIDE} x) => (float[n,c,h,w] y)"), "error", "dla"),
+    Case("dla002", "large batch", graph("y = Relu(x)", "", f"{_MANY} x) => (float[n,c,h,w] y)"), "error", "dla"),
+    Case("dla002", "at the limits", graph("y = Relu(x)", "", f"{_MOST} x) => (float[n,c,h,w] y)"), "", "dla"),
     Case("dla003", "along rows", graph("y = Concat<axis = 2>(x, x)"), "warning", "dla"),
     Case("dla003", "along channels from behind", graph("y = Concat<axis = -3>(x, x)"), "", "dla"),
 )  # fmt: skip
