@@ -169,6 +169,19 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     return codec.from_json(Preprocess, stated, PREPROCESS_KEY)
 
 
+def ranges(model: ir.Model) -> dict[str, float]:
+    """Read the largest magnitude of each activation embedded in the file; none where there are none.
+
+    Raises:
+        InputError: They are there and cannot be read.
+    """
+    text = model.metadata_props.get(RANGES_KEY, "{}")
+    try:
+        return {str(name): float(top) for name, top in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"metadata '{RANGES_KEY}' is no table of numbers: {error}") from error
+
+
 def embed(model: ir.Model, what: Preprocess | BareInput) -> None:
     """Embed the preprocessing where it is known, so that the file can be used without its passport."""
     if isinstance(what, Preprocess):

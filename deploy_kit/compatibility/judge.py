@@ -166,6 +166,8 @@ def _capability(facts: Facts, sm: str) -> Iterator[Verdict]:
             fix="take the onnxruntime engine"
             + ("" if older(row.last, _OLDEST_TENSORRT) else f", or pip install 'tensorrt=={row.last}.*'"),
         )  # fmt: skip
+    if not row.precisions:
+        return
     lacking = [name for name in ("fp16", "bf16", "fp8", "int8") if name not in row.precisions]
     without = f", not in {', '.join(lacking)}" if lacking else ""
     yield Verdict(

@@ -3,7 +3,6 @@
 Judged by the ranges that a file records (`graph.RANGES_KEY`); a file that records none is not judged.
 """
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,15 +18,14 @@ _HEADROOM = 2.0  # as `schemes._half` keeps it: further images reach further
 def check(model: ir.Model, target: Target) -> Iterator[Fault]:
     """Hold recorded ranges against the range of float16, for every activation of that type."""
     halves = [(node, v) for node in model.graph for v in node.outputs if v.dtype == ir.DataType.FLOAT16]
-    text = model.metadata_props.get(graph.RANGES_KEY)
-    if halves and not text:
+    reach = graph.ranges(model)
+    if halves and not reach:
         yield Fault(
             node="",
             text="ranges unknown: nothing says that no activation passes the end of float16",
             level="note",
             cure="record them: deploykit quantize --fp16 --calibration FOLDER",
         )
-    reach: dict[str, float] = json.loads(text) if text else {}
     for node, value in halves:
         top = reach.get(str(value.name), 0.0)
         if top * _HEADROOM > _LARGEST:

@@ -17,9 +17,7 @@ every_row = pytest.mark.parametrize(("table", "row"), ROWS)
 
 @every_row
 def test_every_row_names_a_document_or_a_measurement(table: str, row: Any) -> None:
-    assert re.search(
-        r"https://|TensorRT support matrix|NVIDIA DLA questions|measured with|Working with DLA", row.source
-    )
+    assert re.search(r"https://|measured with", row.source)
 
 
 @pytest.mark.parametrize("row", [*TABLE.dla, *TABLE.tensorrt_on_jetson, *TABLE.known_bad])
