@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import codec, environment, images, metrics
+from deploy_kit import codec, images, metrics
 from deploy_kit.devices import Connection, Worker
-from deploy_kit.environment import library_versions
 from deploy_kit.errors import MeasurementError, StageError
+from deploy_kit.measurements import Bench, Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
-from deploy_kit.results import Bench, Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 
@@ -74,13 +73,13 @@ def run(
     Raises:
         MeasurementError: The clock gave times that cannot be.
     """
-    here = environment.describe()
+    here = link.environment
     key = Key(
         stage="bench",
         name="bench",
         inputs=tuple(sorted(f"{engine.sha256}/{engine.label}" for engine in engines)),
         options=[part.model_dump(), [engine.options for engine in engines]],
-        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *library_versions()),
+        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *here.versions),
     )
 
     def make(folder: Path, home: str) -> Bench:
@@ -131,7 +130,7 @@ def _measure(engines: tuple[Artifact, ...], part: BenchTable, store: Store, link
                 except StageError as error:
                     racers.remove(racer)
                     failed.append(NotRun(artifact=racer.artifact.sha256, label=racer.artifact.label, why=str(error)))
-        described = environment_of(racers[0].worker) if racers else environment.describe()
+        described = environment_of(racers[0].worker) if racers else link.environment
     measurements = tuple(_measurement(racer, part, described) for racer in racers)
     return Bench(measurements=measurements, not_run=tuple(not_run), failed=tuple(failed))
 

@@ -1,13 +1,15 @@
 """Typed ONNX → engine, in a worker process; its precision is proved from the engine itself before it is kept."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
-from deploy_kit import codec, engines, lint
+from deploy_kit import codec, devices, engines, lint
 from deploy_kit.devices import Connection
-from deploy_kit.environment import library_versions
 from deploy_kit.errors import BuildError
+from deploy_kit.measurements import Environment
 from deploy_kit.recipe import BuildEntry
-from deploy_kit.records import Artifact, Proof
+from deploy_kit.records import Artifact, Device, Proof
 from deploy_kit.store import Key, Store, digest_of, parts_of
 from deploy_kit.watch import Event, Watch, silent
 
@@ -31,9 +33,8 @@ def run(
         EngineCrashError: Native code died.
     """
     engine = engines.CATALOGUE.get(entry.engine)
-    options = codec.from_json(engine.options, entry.options, f"engine '{entry.engine}'")
-    names = (engine.package, engine.package.replace("_", "-"))
-    versions = tuple(row for row in library_versions() if row[0] in names)
+    options = codec.from_json(engine.options, placed(entry, link.device), f"engine '{entry.engine}'")
+    versions = identity(engine, link.environment)
     key = Key(
         stage="build",
         name=f"{typed.name}.{entry.engine}",
@@ -44,12 +45,13 @@ def run(
 
     def make(folder: Path, home: str) -> Artifact:
         source = store.path(typed)
-        verify_fit(source, lint.Target(engine=entry.engine, version=versions[0][1] if versions else ""))
+        verify_fit(source, lint.Target(engine=entry.engine, version=version_of(engine, link.environment)))
         watch(Event(stage="build", text=f"{typed.name} · {entry.engine}"))
         with link.worker() as worker, link.outbox(folder) as outbox:
             answer = worker.ask(
                 "build",
                 str(source),
+                watch=watch,
                 engine=entry.engine,
                 onnx=link.send(source, keep=True),
                 folder=outbox,
@@ -89,6 +91,32 @@ def verify_fit(onnx_file: Path, target: lint.Target) -> None:
     if errors:
         further = f" (and {len(errors) - 1} more: deploykit lint)" if len(errors) > 1 else ""
         raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)
+
+
+def placed(entry: BuildEntry, device: Device) -> dict[str, Any]:
+    """Give an entry's options, with the device's accelerator where the engine can be told and the entry does not."""
+    options, accelerator = dict(entry.options), device.accelerator
+    known = {field.name for field in dataclasses.fields(engines.CATALOGUE.get(entry.engine).options)}
+    if "device" in known and accelerator != devices.LOCAL.accelerator:
+        options.setdefault("device", accelerator)
+    return options
+
+
+def identity(engine: engines.Engine, there: Environment) -> tuple[tuple[str, str], ...]:
+    """Say what of the target decides an engine that is built on it: the engine's version, and for which machine."""
+    versions = tuple(row for row in there.versions if row[0] in _names(engine))
+    machine = (("cpu", there.cpu), ("isa", " ".join(there.isa)), ("gpu", there.gpu), ("l4t", there.l4t))
+    return (*versions, ("machine", there.host.split()[-1]), *(fact for fact in machine if fact[1]))
+
+
+def version_of(engine: engines.Engine, there: Environment) -> str:
+    """Give the version of an engine's library on the target; empty where it is not known."""
+    return next((version for name, version in there.versions if name in _names(engine)), "")
+
+
+def _names(engine: engines.Engine) -> tuple[str, ...]:
+    """Name an engine's distribution: as it is imported, and with hyphens."""
+    return engine.package, engine.package.replace("_", "-")
 
 
 def widened(engine: Artifact) -> str:

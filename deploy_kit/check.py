@@ -6,11 +6,11 @@ import numpy as np
 
 from deploy_kit import images, infer, metrics
 from deploy_kit.devices import Connection
-from deploy_kit.environment import library_versions
 from deploy_kit.errors import CheckError, InputError
+from deploy_kit.measurements import NotRun
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records import Answers, Artifact
-from deploy_kit.results import Limits, NotRun, ParityReport
+from deploy_kit.results import Limits, ParityReport
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 
@@ -39,13 +39,14 @@ def run(
     why = hindrance(engine, link)
     if why:
         return NotRun(artifact=engine.sha256, label=engine.label, why=why), False
+    there = link.environment
     limits = part.limits[engine.precision].record() if engine.precision in part.limits else Limits()
     key = Key(
         stage="check",
         name=f"{engine.name}.{engine.engine}",
         inputs=(engine.sha256, answers.sha256),
         options=[limits, engine.options, engine.engine],
-        versions=(("stage", VERSION), *library_versions()),
+        versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
     )
 
     def make(folder: object, home: str) -> ParityReport:

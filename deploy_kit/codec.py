@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from deploy_kit.errors import RecipeError, nearest
-from deploy_kit.results import NotRun
+from deploy_kit.measurements import NotRun
 
 R = TypeVar("R")
 

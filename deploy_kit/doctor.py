@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from deploy_kit import codec, engines, environment, passes, schemes, targets
+from deploy_kit import codec, devices, engines, environment, passes, schemes, targets
 from deploy_kit.compatibility.judge import Facts, Verdict, driver_of, judge
 from deploy_kit.devices import Connection
-from deploy_kit.errors import EngineCrashError, MissingPackageError
+from deploy_kit.errors import DeviceError, EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
+from deploy_kit.measurements import Environment
 from deploy_kit.recipe import Recipe
-from deploy_kit.results import Environment
 from deploy_kit.versions import INTEGER_MAXIMUM, lacks_integer_maximum
 
 
@@ -51,15 +51,15 @@ class Diagnosis:
 
 
 def run(link: Connection) -> Diagnosis:
-    """Look at every engine and scheme of the catalogues."""
-    here = environment.describe()
-    engine_rows = tuple(_engine(name, link) for name in engines.CATALOGUE.names())
+    """Look at every engine and scheme of the catalogues: engines on the device, schemes here, where they work."""
+    there = link.environment
+    engine_rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
     scheme_rows = tuple(_scheme(name) for name in schemes.CATALOGUE.names())
     return Diagnosis(
-        environment=here,
+        environment=there,
         findings=engine_rows + scheme_rows,
-        verdicts=judge(facts_of(here)),
-        remarks=_remarks(here),
+        verdicts=judge(facts_of(there)),
+        remarks=_remarks(there),
     )
 
 
@@ -67,9 +67,12 @@ def facts_of(machine: Environment) -> Facts:
     """Pick what decides whether versions fit; the CUDA of a TensorRT from a package index is in its package's name."""
     versions = dict(machine.versions)
     cuda = next((name.removeprefix("tensorrt-cu") for name in versions if name.startswith("tensorrt-cu")), "")
+    if machine.tensorrt:  # the system's own, which no index of packages knows
+        versions.setdefault("tensorrt", machine.tensorrt)
     return Facts(
         board=machine.board,
         l4t=machine.l4t,
+        sm=machine.cuda_capability,
         driver=driver_of(machine.gpu),
         cuda=cuda,
         python=versions.get("python", ""),
@@ -77,10 +80,11 @@ def facts_of(machine: Environment) -> Facts:
     )
 
 
-def require(recipe: Recipe) -> None:
-    """Refuse a recipe that cannot work here, before any work: names, options, packages.
+def require(recipe: Recipe, link: Connection) -> None:
+    """Refuse a recipe that cannot work here and on the device, before any work: names, options, packages.
 
     Raises:
+        DeviceError: The device lacks the package of an engine, and the entry is not marked optional.
         UnknownNameError: A pass, scheme or engine does not exist.
         RecipeError: An option does not fit.
         MissingPackageError: A package is absent, and the entry is not marked optional.
@@ -97,7 +101,24 @@ def require(recipe: Recipe) -> None:
     for entry in recipe.build.engines:
         engine = engines.CATALOGUE.get(entry.engine)
         codec.from_json(engine.options, entry.options, f"recipe: engine '{entry.engine}': options")
-        _require_package(f"engine '{entry.engine}'", engine.package, optional=entry.optional)
+        if not entry.optional:
+            require_engine(entry.engine, link)
+
+
+def require_engine(name: str, link: Connection) -> None:
+    """Refuse an engine whose package is missing where it would be built.
+
+    Raises:
+        MissingPackageError: It is missing here.
+        DeviceError: It is missing on the device.
+    """
+    package = engines.CATALOGUE.get(name).package
+    if link.device.link == devices.LOCAL.link:
+        _require_package(f"engine '{name}'", package, optional=False)
+        return
+    lack = link.lacks(package)
+    if lack:
+        raise DeviceError(f"engine '{name}' cannot be built: {lack}", hint=f"run that line on '{link.device.name}'")
 
 
 def scheme_package(name: str) -> str:
@@ -121,16 +142,13 @@ def _require_package(who: str, package: str, *, optional: bool) -> None:
         )
 
 
-def _engine(name: str, link: Connection) -> Finding:
+def _engine(name: str, link: Connection, there: Environment) -> Finding:
     engine = engines.CATALOGUE.get(name)
-    if not present(engine.package):
-        return Finding(
-            kind="engine", name=name, builds=False, runs=False,
-            detail=f"package '{engine.package}' is not installed", fix=install_line(engine.package),
-        )  # fmt: skip
-    detail = environment.library_version(engine.package) or environment.library_version(
-        engine.package.replace("_", "-")
-    )
+    lack, fix = _absent(engine.package, link)
+    if lack:
+        return Finding(kind="engine", name=name, builds=False, runs=False, detail=lack, fix=fix)
+    versions = dict(there.versions)
+    detail = versions.get(engine.package) or versions.get(engine.package.replace("_", "-"), "")
     try:
         with link.worker() as worker:
             why = str(worker.ask("hindrance", name, engine=name)["why"])
@@ -139,6 +157,13 @@ def _engine(name: str, link: Connection) -> Finding:
     if not why:
         return Finding(kind="engine", name=name, builds=True, runs=True, detail=detail)
     return Finding(kind="engine", name=name, builds=engine.cross_builds, runs=False, detail=f"{detail}; {why}")
+
+
+def _absent(package: str, link: Connection) -> tuple[str, str]:
+    """Say that a package is missing where the link leads, and what installs it; a device's words hold its own line."""
+    if link.device.link != devices.LOCAL.link:
+        return link.lacks(package), ""
+    return ("", "") if present(package) else (f"package '{package}' is not installed", install_line(package))
 
 
 def _scheme(name: str) -> Finding:

@@ -5,8 +5,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from deploy_kit.results import Environment
-from deploy_kit.versions import l4t_of
+from deploy_kit import jetson
+from deploy_kit.measurements import Environment
 
 # Instruction sets that decide how fast, or how right, integer and half precision inference is.
 _ISA = (
@@ -76,6 +76,11 @@ def _memory_gib() -> float:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
+def _free_memory_gib() -> float:
+    words = (line.split() for line in _read("/proc/meminfo").splitlines())
+    return next((round(int(word[1]) / 2**20, 2) for word in words if word[0] == "MemAvailable:"), 0.0)
+
+
 def peak_memory_mib() -> int:
     """Give the most memory this process has held; 0 where the system does not say.
 
@@ -107,6 +112,6 @@ def describe() -> Environment:
         gpu=_gpu(),
         virtual="hypervisor" in flags,
         versions=library_versions(),
-        board=_read("/proc/device-tree/model"),
-        l4t=l4t_of(_read("/etc/nv_tegra_release")),
+        free_memory_gib=_free_memory_gib(),
+        **vars(jetson.describe()),
     )

@@ -8,6 +8,7 @@ DeployKitError
 │   └── CheckpointError         a checkpoint that cannot be read as a DenseNet
 ├── MissingPackageError     3   an optional package is not installed
 ├── DeviceError             4   the device: unknown, unreachable, not ready
+│   └── LinkLostError           the connection ended in the middle of the work
 ├── StageError              5   a stage failed on a request that was right
 │   ├── ExportError, SimplifyError, QuantizeError, BuildError, CheckError
 │   ├── EngineCrashError        native code killed the worker process
@@ -69,6 +70,10 @@ class DeviceError(DeployKitError):
     """The device is unknown, unreachable or not ready."""
 
     exit_code = 4
+
+
+class LinkLostError(DeviceError):
+    """The connection to a device ended in the middle of the work; what was asked may or may not have been done."""
 
 
 class StageError(DeployKitError):

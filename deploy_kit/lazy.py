@@ -1,6 +1,7 @@
 """The one place that imports optional packages and says what to install when one is missing."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 from types import ModuleType
 
@@ -8,6 +9,7 @@ from deploy_kit.errors import MissingPackageError
 
 # Import name → what to install, where the two differ.
 INSTALL = {
+    "fabric": "deploykit[ssh]",
     "h5py": "deploykit[keras]",
     "nncf": "deploykit[nncf]",
     "tensorrt": "deploykit[tensorrt]",
@@ -22,9 +24,21 @@ def present(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def install_line(package: str) -> str:
-    """Give the one line that installs `package`."""
-    return f"pip install '{INSTALL.get(package, package)}'"
+def install_line(package: str, *, bare: bool = False) -> str:
+    """Give the one line that installs `package`; alone, if `bare` or where this package itself is not installed."""
+    target = INSTALL.get(package, package)
+    if target.startswith("deploykit[") and (bare or not _installed()):
+        target = package.replace("_", "-")
+    return f"pip install '{target}'"
+
+
+def _installed() -> bool:
+    """Say whether deploykit itself is installed here: not on a device, which gets it as one file."""
+    try:
+        importlib.metadata.version("deploykit")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def need(package: str, *, by: str) -> ModuleType:

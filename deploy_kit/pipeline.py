@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from deploy_kit import bench, build, check, devices, doctor, engines, environment, export, quantize, simplify
+from deploy_kit import bench, build, check, devices, doctor, engines, export, quantize, simplify
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
 from deploy_kit.errors import DeployKitError, DeviceError, StageError, nearest
+from deploy_kit.measurements import Bench, NotRun
 from deploy_kit.recipe import BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
-from deploy_kit.results import Bench, NotRun, ParityReport, Report, Row, Simplified, StageTime
+from deploy_kit.results import ParityReport, Report, Row, Simplified, StageTime
 from deploy_kit.store import Store
 from deploy_kit.watch import Watch, silent
 
@@ -68,8 +69,8 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
     Raises:
         DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
     """
-    doctor.require(recipe)
     with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
+        doctor.require(recipe, link)
         run = Run(recipe=recipe, store=store, host=host, link=link, watch=watch)
         source, answers = exported_with_answers(run)
         lean = simplified(run, source)
@@ -172,7 +173,7 @@ def assemble(
         lineage=tuple(lineage),
         passes=lean.passes,
         rows=tuple(rows),
-        environment=environment.describe(),
+        environment=run.link.environment,
         times=tuple(run.times),
         when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=library_version("deploykit"),
@@ -220,7 +221,7 @@ def _built_and_checked(
     label = f"{name} · {entry.engine}"
     if name in absent:
         return dataclasses.replace(absent[name], label=label)
-    lack = doctor.missing(engines.CATALOGUE.get(entry.engine).package)
+    lack = run.link.lacks(engines.CATALOGUE.get(entry.engine).package)
     if lack:
         return Row(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None

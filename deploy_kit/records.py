@@ -417,9 +417,15 @@ class Device:
     Attributes:
         name: As the user calls it.
         link: How it is reached; an entry of the catalogue of links.
-        accelerator: What computes there.
+        address: ``[user@]host[:port]``; empty for this machine.
+        accelerator: What computes there: ``cpu``, ``cuda:0``, ``dla:0``, or OpenVINO's ``GPU`` or ``NPU``.
+        profile: Profile of its hardware, by name; None where it has none.
+        python: The interpreter that runs there.
     """
 
     name: str
     link: str
+    address: str = ""
     accelerator: str = "cpu"
+    profile: str | None = None
+    python: str = "python3"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from deploy_kit import codec
 from deploy_kit.errors import InputError
-from deploy_kit.results import Measurement, NotRun, ParityReport, PassRow, Report, Row
+from deploy_kit.measurements import Measurement, NotRun
+from deploy_kit.results import ParityReport, PassRow, Report, Row
 from deploy_kit.store import write_whole
 
 HEADINGS = ("artifact", "size", "top-1", "drop", "agreement", "p50", "p99", "speed-up", "verdict")

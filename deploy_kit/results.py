@@ -1,13 +1,13 @@
-"""The nouns that are found out: what passes did, parity, latency, the machine, and the report of it all. All frozen.
+"""The nouns that are found out: what passes did, parity, and the report of it all. All frozen.
 
-A record holds facts and derives the rest: percentiles are properties of samples, `passed` is a property of numbers
-and limits.
+A record holds facts and derives the rest: `passed` is a property of numbers and limits. Latencies and the machine are
+in `measurements`.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
+from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records import Answers, Artifact, CheckpointFacts
 
 
@@ -44,116 +44,6 @@ class Simplified:
 
     onnx: Artifact
     passes: tuple[PassRow, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """The machine a number was measured on, and how it was set.
-
-    Attributes:
-        host: Operating system, kernel and architecture.
-        cpu: Model name.
-        isa: Instruction sets that matter for inference, e.g. ``avx512_vnni``.
-        cores: Logical cores this process may use.
-        memory_gib: Of the machine.
-        governor: Clock governor; empty where the machine does not say.
-        clock_mhz: Current clock of the first core; 0 where the machine does not say.
-        load: One-minute load average.
-        gpu: NVIDIA GPU and driver; empty if there is none.
-        virtual: Whether the processor says it runs under a hypervisor.
-        versions: (library, version).
-        board: Model in the device tree; empty where there is none.
-        l4t: Jetson Linux release, e.g. ``36.4.3``; empty on other machines.
-    """
-
-    host: str
-    cpu: str
-    isa: tuple[str, ...]
-    cores: int
-    memory_gib: float
-    governor: str
-    clock_mhz: float
-    load: float
-    gpu: str
-    virtual: bool
-    versions: tuple[tuple[str, str], ...]
-    board: str = ""
-    l4t: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """Latency of one engine.
-
-    Attributes:
-        artifact: sha256 of the engine.
-        label: Its name in tables.
-        batch: Images per run.
-        span: ``compute`` times `run` alone; ``whole`` copying in and out too.
-        samples_ms: Every timed run, in order.
-        rounds: Index of the first sample of each interleaved round.
-        warmup_runs: Runs before the first sample.
-        steady: Whether the warm-up became steady before its limit.
-        settings: (setting, value) the engine ran with, e.g. threads and inference precision.
-        environment: The machine.
-        when: UTC time, ISO 8601.
-    """
-
-    artifact: str
-    label: str
-    batch: int
-    span: Literal["compute", "whole"]
-    samples_ms: tuple[float, ...]
-    rounds: tuple[int, ...]
-    warmup_runs: int
-    steady: bool
-    settings: tuple[tuple[str, str], ...]
-    environment: Environment
-    when: str
-
-    def percentile_ms(self, percent: float) -> float | None:
-        """Give a percentile of the samples, linearly interpolated.
-
-        Returns:
-            Milliseconds; None where the samples are too few for it: 100 / (100 - percent) · 10 are asked for, so
-            p99 needs 1,000.
-        """
-        needed = 10 * 100 / (100 - percent)
-        ordered = sorted(self.samples_ms)
-        if len(ordered) + 1e-6 < needed:
-            return None
-        position = (len(ordered) - 1) * percent / 100
-        low = math.floor(position)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
-
-    @property
-    def by_round(self) -> tuple[tuple[float, ...], ...]:
-        """The samples of each round."""
-        ends = (*self.rounds[1:], len(self.samples_ms))
-        return tuple(self.samples_ms[a:b] for a, b in zip(self.rounds, ends, strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedUp:
-    """How many times faster than the baseline, measured in turns in one run.
-
-    Attributes:
-        ratio: Median over rounds of baseline / candidate.
-        low: Lower end of the 95 % bootstrap interval.
-        high: Upper end.
-        baseline: Label of the baseline.
-    """
-
-    ratio: float
-    low: float
-    high: float
-    baseline: str
-
-    @property
-    def noise(self) -> bool:
-        """Whether the interval holds 1: no difference was shown."""
-        return self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,30 +131,6 @@ class ParityReport:
     def passed(self) -> bool:
         """Whether every limit is kept."""
         return not self.failures
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotRun:
-    """An engine that exists and could not be run here; never a number."""
-
-    artifact: str
-    label: str
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What `bench` gives.
-
-    Attributes:
-        measurements: Of the engines measured in turns, in one run.
-        not_run: Engines that this machine cannot run.
-        failed: Engines that died or refused on the way; a bench with one is not kept.
-    """
-
-    measurements: tuple[Measurement, ...]
-    not_run: tuple[NotRun, ...] = ()
-    failed: tuple[NotRun, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

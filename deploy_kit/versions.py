@@ -1,11 +1,7 @@
 """Versions as numbers, and the one that decides what INT8 is made of. Standard library only: workers import it."""
 
-import re
-
 INTEGER_MAXIMUM = "1.24"
 """The onnxruntime that computes the maximum of integers: 1.23.2 refuses it, 1.24.1 has it; both were tried."""
-
-_L4T = re.compile(r"R(\d+)\s*\(release\),\s*REVISION:\s*(\d+(?:\.\d+)*)")
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -31,9 +27,3 @@ def older(version: str, floor: str) -> bool:
 def lacks_integer_maximum(onnxruntime: str) -> bool:
     """Whether an onnxruntime of this version cannot compute the maximum of integers; an unknown version can."""
     return older(onnxruntime, INTEGER_MAXIMUM)
-
-
-def l4t_of(text: str) -> str:
-    """Read the release from ``/etc/nv_tegra_release``: ``# R36 (release), REVISION: 4.3, …`` is 36.4.3."""
-    found = _L4T.search(text)
-    return f"{found[1]}.{found[2]}" if found else ""

@@ -16,6 +16,8 @@ from deploy_kit.recipe import Recipe
 from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, Preprocess, StemConv
 from deploy_kit.store import Store
 
+pytest_plugins = ["ssh_devices"]
+
 
 def linear_head(classes: int) -> tuple[Head, ...]:
     """Give the paper's head: one linear layer."""

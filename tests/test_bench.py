@@ -12,9 +12,9 @@ from stand_ins import PretendLink
 
 from deploy_kit import bench, codec, environment
 from deploy_kit.errors import EngineCrashError, MeasurementError
+from deploy_kit.measurements import Bench, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
-from deploy_kit.results import Bench, Measurement, NotRun
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from stand_ins import PretendLink, hand_made, scaled
 from deploy_kit import build, check
 from deploy_kit.devices import Connection
 from deploy_kit.errors import CheckError, InputError
+from deploy_kit.measurements import NotRun
 from deploy_kit.recipe import BuildEntry, CheckTable, LimitsTable
 from deploy_kit.records import Answers, Artifact
-from deploy_kit.results import Limits, NotRun, ParityReport
+from deploy_kit.results import Limits, ParityReport
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

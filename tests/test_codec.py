@@ -7,6 +7,7 @@ import pytest
 
 from deploy_kit import codec
 from deploy_kit.errors import RecipeError
+from deploy_kit.measurements import NotRun
 from deploy_kit.records import (
     Artifact,
     DenseBlock,
@@ -18,7 +19,7 @@ from deploy_kit.records import (
     StemConv,
     TensorSpec,
 )  # fmt: skip
-from deploy_kit.results import Limits, NotRun, ParityReport, Row, StageTime
+from deploy_kit.results import Limits, ParityReport, Row, StageTime
 
 BLOCK = {"layers": 6, "growth": 12, "bottleneck": 48}
 PREPROCESS = Preprocess(height=28, width=28, color="gray", mean=(0.286,), std=(0.353,))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stand_ins import PretendLink
 
-from deploy_kit import doctor, engines, environment, lazy, recipe, schemes
+from deploy_kit import devices, doctor, engines, environment, lazy, recipe, schemes
 from deploy_kit.devices import Connection
 from deploy_kit.doctor import Diagnosis, Finding
 from deploy_kit.engines import _cuda
@@ -93,6 +93,23 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(
     assert found.detail == "package 'tensorrt' is not installed"
 
 
+def test_a_package_missing_on_a_device_is_said_in_the_device_s_words(
+    idle: PretendLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle.device = dataclasses.replace(devices.LOCAL, name="orin", link="ssh")
+    monkeypatch.setattr(idle, "lacks", lambda package: f"'{package}' is not on 'orin'" if package == "openvino" else "")
+
+    found = row(doctor.run(idle), "engine", "openvino")
+
+    assert (found.builds, found.detail, found.fix) == (False, "'openvino' is not on 'orin'", "")
+
+
+def test_the_version_of_an_engine_is_the_one_on_the_device(idle: PretendLink) -> None:
+    idle.environment = dataclasses.replace(QUIET, versions=(("openvino", "2025.3.0"),))
+
+    assert row(doctor.run(idle), "engine", "openvino").detail == "2025.3.0"
+
+
 def test_a_scheme_without_its_package_cannot_be_made(idle: PretendLink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "present", lambda package: package != "nncf")
 
@@ -136,7 +153,7 @@ def test_every_extra_that_a_fix_names_is_declared() -> None:
 def test_what_spoils_numbers_is_said(
     idle: PretendLink, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], word: str
 ) -> None:
-    monkeypatch.setattr(environment, "describe", lambda: dataclasses.replace(QUIET, **changes))
+    idle.environment = dataclasses.replace(QUIET, **changes)
 
     remarks = doctor.run(idle).remarks
 
@@ -144,19 +161,18 @@ def test_what_spoils_numbers_is_said(
 
 
 def test_a_machine_at_rest_gets_no_remark(idle: PretendLink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "describe", lambda: QUIET)
+    idle.environment = QUIET
 
     assert doctor.run(idle).remarks == ()
 
 
-def test_versions_are_judged_by_the_table(idle: PretendLink, monkeypatch: pytest.MonkeyPatch) -> None:
-    orin = dataclasses.replace(
+def test_versions_are_judged_by_the_table(idle: PretendLink) -> None:
+    idle.environment = dataclasses.replace(
         QUIET,
         board="NVIDIA Jetson Orin Nano Developer Kit",
         l4t="36.4.3",
         versions=(("python", "3.10.12"), ("tensorrt", "11.2.1")),
     )
-    monkeypatch.setattr(environment, "describe", lambda: orin)
 
     found = {verdict.code: verdict for verdict in doctor.run(idle).verdicts}
 
@@ -174,81 +190,85 @@ def test_the_cuda_of_a_tensorrt_is_the_one_in_its_package_s_name() -> None:
     assert (facts.cuda, facts.driver, facts.tensorrt) == ("13", "550.54.15", "10.14.1.48")
 
 
-def test_a_recipe_that_can_work_is_let_through(tiny: Recipe) -> None:
-    doctor.require(tiny)
+def test_a_recipe_that_can_work_is_let_through(tiny: Recipe, link: Connection) -> None:
+    doctor.require(tiny, link)
 
 
-def test_an_unknown_pass_names_the_nearest(tiny: Recipe) -> None:
+def test_an_unknown_pass_names_the_nearest(tiny: Recipe, link: Connection) -> None:
     with pytest.raises(UnknownNameError, match="is called 'fold_constant'") as caught:
-        doctor.require(changed(tiny, "simplify", {"passes": ["fold_constant"]}))
+        doctor.require(changed(tiny, "simplify", {"passes": ["fold_constant"]}), link)
 
     assert caught.value.hint == "did you mean 'fold_constants'?"
 
 
-def test_an_unknown_pass_of_a_variant_names_the_nearest_before_any_work(tiny: Recipe) -> None:
+def test_an_unknown_pass_of_a_variant_names_the_nearest_before_any_work(tiny: Recipe, link: Connection) -> None:
     variants = [{"name": "int8", "scheme": "fp16", "options": {"passes": ["relu_after_poll"]}}]
 
     with pytest.raises(UnknownNameError, match="is called 'relu_after_poll'") as caught:
-        doctor.require(changed(tiny, "quantize", {"variants": variants}))
+        doctor.require(changed(tiny, "quantize", {"variants": variants}), link)
 
     assert caught.value.hint == "did you mean 'relu_after_pool'?"
 
 
-def test_an_unknown_scheme_names_the_nearest(tiny: Recipe) -> None:
+def test_an_unknown_scheme_names_the_nearest(tiny: Recipe, link: Connection) -> None:
     variants = [{"name": "int8", "scheme": "int8_orrt"}]
 
     with pytest.raises(UnknownNameError, match="is called 'int8_orrt'") as caught:
-        doctor.require(changed(tiny, "quantize", {"variants": variants}))
+        doctor.require(changed(tiny, "quantize", {"variants": variants}), link)
 
     assert caught.value.hint == "did you mean 'int8_ort'?"
 
 
-def test_an_unknown_engine_names_the_nearest(tiny: Recipe) -> None:
+def test_an_unknown_engine_names_the_nearest(tiny: Recipe, link: Connection) -> None:
     entries = [{"engine": "openvin", "variants": ["fp32"]}]
 
     with pytest.raises(UnknownNameError, match="no engine is called 'openvin'") as caught:
-        doctor.require(changed(tiny, "build", {"engines": entries}))
+        doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
     assert caught.value.hint == "did you mean 'openvino'?"
 
 
-def test_an_unknown_option_of_an_engine_is_refused_before_any_work(tiny: Recipe) -> None:
+def test_an_unknown_option_of_an_engine_is_refused_before_any_work(tiny: Recipe, link: Connection) -> None:
     entries = [{"engine": "openvino", "variants": ["fp32"], "options": {"thread": 1}}]
 
     with pytest.raises(RecipeError, match="engine 'openvino': options: unknown key 'thread'") as caught:
-        doctor.require(changed(tiny, "build", {"engines": entries}))
+        doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
     assert caught.value.hint == "did you mean 'threads'?"
 
 
-def test_an_unknown_option_of_a_scheme_is_refused_before_any_work(tiny: Recipe) -> None:
+def test_an_unknown_option_of_a_scheme_is_refused_before_any_work(tiny: Recipe, link: Connection) -> None:
     variants = [{"name": "int8", "scheme": "int8_ort", "options": {"symetric": True}}]
 
     with pytest.raises(RecipeError, match="variant 'int8': options: unknown key 'symetric'") as caught:
-        doctor.require(changed(tiny, "quantize", {"variants": variants}))
+        doctor.require(changed(tiny, "quantize", {"variants": variants}), link)
 
     assert caught.value.hint == "did you mean 'symmetric'?"
 
 
-def test_an_absent_package_is_refused_before_any_work(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_package_is_refused_before_any_work(
+    tiny: Recipe, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "present", lambda package: package != "tensorrt")
     entries = [{"engine": "tensorrt", "variants": ["fp32"]}]
 
     with pytest.raises(MissingPackageError, match="engine 'tensorrt' needs the package 'tensorrt'") as caught:
-        doctor.require(changed(tiny, "build", {"engines": entries}))
+        doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
     assert (caught.value.hint, caught.value.exit_code) == ("pip install 'deploykit[tensorrt]'", 3)
 
 
-def test_an_absent_package_of_an_optional_entry_is_let_through(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_package_of_an_optional_entry_is_let_through(
+    tiny: Recipe, link: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "present", lambda package: package != "tensorrt")
     entries = [{"engine": "tensorrt", "variants": ["fp32"], "optional": True}]
 
-    doctor.require(changed(tiny, "build", {"engines": entries}))
+    doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
 
-def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe) -> None:
+def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe, link: Connection) -> None:
     entries = [{"engine": "tensort", "variants": ["fp32"], "optional": True}]
 
     with pytest.raises(UnknownNameError, match="no engine is called 'tensort'"):
-        doctor.require(changed(tiny, "build", {"engines": entries}))
+        doctor.require(changed(tiny, "build", {"engines": entries}), link)

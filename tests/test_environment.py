@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deploy_kit import codec, environment
-from deploy_kit.results import Environment
+from deploy_kit.measurements import Environment
 
 CPUINFO = "/proc/cpuinfo"
 CLOCK = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"

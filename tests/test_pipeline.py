@@ -14,10 +14,11 @@ from deploy_kit import bench, check, devices, doctor, lazy, pipeline, recipe
 from deploy_kit.engines import _cuda
 from deploy_kit.errors import DeployKitError, DeviceError, EngineCrashError, InputError, MissingPackageError
 from deploy_kit.images import open_set
+from deploy_kit.measurements import Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records import Artifact
-from deploy_kit.results import Measurement, NotRun, ParityReport, Report
+from deploy_kit.results import ParityReport, Report
 from deploy_kit.store import Store
 from deploy_kit.watch import Event, silent
 

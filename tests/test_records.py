@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deploy_kit.errors import RecipeError
+from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records import (
     Artifact,
     CheckpointFacts,
@@ -18,7 +19,7 @@ from deploy_kit.records import (
     Proof,
     StemConv,
 )  # fmt: skip
-from deploy_kit.results import Environment, Limits, Measurement, NotRun, ParityReport, Report, Row, SpeedUp
+from deploy_kit.results import Limits, ParityReport, Report, Row
 
 MACHINE = Environment(
     host="Linux", cpu="a processor", isa=(), cores=2, memory_gib=4.0, governor="", clock_mhz=0.0, load=0.0, gpu="",

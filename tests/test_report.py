@@ -14,19 +14,9 @@ from conftest import TINY_PREPROCESS, TINY_SPEC
 
 from deploy_kit import report
 from deploy_kit.errors import InputError, RecipeError, StoreError
+from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records import Answers, Artifact, CheckpointFacts, Proof, TensorSpec
-from deploy_kit.results import (
-    Environment,
-    Limits,
-    Measurement,
-    NotRun,
-    ParityReport,
-    PassRow,
-    Report,
-    Row,
-    SpeedUp,
-    StageTime,
-)
+from deploy_kit.results import Limits, ParityReport, PassRow, Report, Row, StageTime
 
 HERE = Environment(
     host="Linux 6.1 x86_64",

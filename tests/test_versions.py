@@ -1,4 +1,4 @@
-"""Versions as numbers, the release file of a Jetson, and the one number that is said in one place."""
+"""Versions as numbers, and the one number that is said in one place."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import deploy_kit
-from deploy_kit.versions import INTEGER_MAXIMUM, l4t_of, lacks_integer_maximum, numbers, older
+from deploy_kit.versions import INTEGER_MAXIMUM, lacks_integer_maximum, numbers, older
 
 
 @pytest.mark.parametrize(
@@ -52,27 +52,3 @@ def test_the_floor_of_the_integer_maximum_is_written_once() -> None:
     ]
 
     assert said == [f'versions.py: INTEGER_MAXIMUM = "{INTEGER_MAXIMUM}"']
-
-
-# First lines of /etc/nv_tegra_release, as the boards of these releases print them.
-@pytest.mark.parametrize(
-    ("line", "release"),
-    [
-        (
-            "# R32 (release), REVISION: 7.1, GCID: 29689809, BOARD: t186ref, EABI: aarch64, DATE: Wed Feb  2 2022",
-            "32.7.1",
-        ),
-        (
-            "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 2023",
-            "35.4.1",
-        ),
-        (
-            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025",
-            "36.4.3",
-        ),
-        ("# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic, EABI: aarch64", "39.2.0"),
-        ("Ubuntu 24.04", ""),
-    ],
-)
-def test_the_release_of_a_jetson_is_read_from_its_file(line: str, release: str) -> None:
-    assert l4t_of(line) == release

@@ -29,16 +29,16 @@ def build(
 ) -> None:
     """Build an engine and prove its precision."""
     from deploy_kit import build as stage
-    from deploy_kit import engines
+    from deploy_kit import doctor, engines
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, pairs
-    from deploy_kit.lazy import need
     from deploy_kit.recipe import BuildEntry
     from deploy_kit.report import size
 
-    need(engines.CATALOGUE.get(engine).package, by=f"engine '{engine}'")
+    engines.CATALOGUE.get(engine)  # a misspelt name before any work
     asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
+        doctor.require_engine(engine, run.link)
         typed = _steps.typed(run, console, variant)
         options: dict[str, Any] = next((dict(e.options) for e in run.recipe.build.engines if e.engine == engine), {})
         options |= {"compute_capabilities": compute_capability} if compute_capability else {}

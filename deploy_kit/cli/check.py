@@ -19,7 +19,7 @@ def check(
     from deploy_kit import pipeline
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, pairs
-    from deploy_kit.results import NotRun
+    from deploy_kit.measurements import NotRun
 
     asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:

@@ -35,7 +35,8 @@ def run(
         write_whole(save_recipe, recipes.dump(chosen))
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         if dry_run:
-            doctor.require(chosen)
+            with devices.connect(target) as link:
+                doctor.require(chosen, link)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return
         made = pipeline.deploy(chosen, target, Store(store, chosen.model_dump(mode="json")), console.watch, fresh=fresh)

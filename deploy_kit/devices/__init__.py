@@ -8,11 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy_kit.catalogue import Catalogue
-from deploy_kit.errors import DeviceError
 from deploy_kit.records import Device
+from deploy_kit.watch import Watch, silent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from deploy_kit.measurements import Environment
 
 
 class Worker(Protocol):
@@ -23,12 +25,13 @@ class Worker(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End the process."""
 
-    def ask(self, op: str, about: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
         """Send one job and wait for its result.
 
         Args:
             op: The worker's operation.
             about: What the job is about, as the user knows it: named if the process dies.
+            watch: Hears of the job's progress.
             **arguments: The operation's arguments, as JSON can hold them; paths are the machine's own.
 
         Raises:
@@ -39,6 +42,17 @@ class Worker(Protocol):
 
 class Connection(Protocol):
     """An open link to a machine."""
+
+    @property
+    def device(self) -> Device:
+        """The machine."""
+
+    @property
+    def environment(self) -> "Environment":
+        """What it is, and how it is set."""
+
+    def lacks(self, package: str) -> str:
+        """Say that a package is missing there and how to get it; empty if it is there."""
 
     @property
     def folder(self) -> Path:
@@ -74,16 +88,15 @@ LOCAL = Device(name="local", link="local")
 
 
 def find(name: str) -> Device:
-    """Give the device of this name.
+    """Give the device of this name, or the one that ``ssh://[user@]host[:port]`` says itself.
 
     Raises:
-        DeviceError: No device of this name is known.
+        DeviceError: No device of this name is known, or the address is none.
+        RecipeError: A file of devices is wrong; the message names the key.
     """
-    if name != LOCAL.name:
-        raise DeviceError(
-            f"no device is called '{name}'", hint="this version works on 'local': leave --device out, or run it there"
-        )
-    return LOCAL
+    from deploy_kit.devices import _known
+
+    return _known.find(name)
 
 
 def connect(device: Device) -> AbstractContextManager[Connection]:

@@ -6,14 +6,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy_kit import environment
 from deploy_kit.devices import Connection, Link
 from deploy_kit.isolate import Child
+from deploy_kit.lazy import install_line, present
+from deploy_kit.measurements import Environment
 from deploy_kit.records import Device
 
 
 @dataclass(frozen=True)
 class _Local:
+    device: Device
     folder: Path
+
+    @property
+    def environment(self) -> Environment:
+        return environment.describe()
+
+    def lacks(self, package: str) -> str:
+        return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
 
     def worker(self) -> Child:
         return Child()
@@ -30,7 +41,7 @@ class _Local:
 def connect(device: Device) -> Iterator[Connection]:
     """Give a connection with a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-        yield _Local(Path(folder))
+        yield _Local(device, Path(folder))
 
 
 LINK = Link(connect=connect)

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit.engines import Engine, Session
+from deploy_kit.engines import Engine, Session, _onnx_file
 from deploy_kit.errors import BuildError, InputError, RecipeError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
 from deploy_kit.versions import INTEGER_MAXIMUM
+from deploy_kit.watch import Watch, silent
 
 # Operations that do multiply-accumulates, by the name ONNX Runtime gives them after its optimizer.
 _COMPUTE = {
@@ -97,7 +98,7 @@ def _advice(error: str, runtime: Any) -> str:
     return ""
 
 
-def build(onnx_file: Path, folder: Path, options: Options) -> None:
+def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
     """Copy the ONNX file, once it is known to load."""
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
     _load(onnx_file, _session_options(runtime, options))
@@ -107,19 +108,17 @@ def build(onnx_file: Path, folder: Path, options: Options) -> None:
 def prove_precision(path: Path, options: Options) -> Proof:
     """Count the convolutions and matrix products of ONNX Runtime's optimized graph by what they compute in."""
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
-    onnx = need("onnx", by="the precision proof of engine 'onnxruntime'")
     settings = _session_options(runtime, options)
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         settings.optimized_model_filepath = str(optimized)
         _load(path, settings)
-        graph = onnx.load(optimized).graph
-    weights = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        graph = _onnx_file.read(optimized)
     found: Counter[tuple[str, str]] = Counter()
-    for node in graph.node:
+    for node in graph.nodes:
         if node.op_type in _COMPUTE:
             quantized = node.op_type in ("QLinearConv", "QGemm", "QLinearMatMul")
-            dtype = "int8" if quantized else _DTYPES.get(weights.get(node.input[1], 1), "fp32")
+            dtype = "int8" if quantized else _DTYPES.get(graph.dtypes.get(node.inputs[1], 1), "fp32")
             found[_COMPUTE[node.op_type], dtype] += 1
     return Proof(
         source="ONNX Runtime's optimized graph",

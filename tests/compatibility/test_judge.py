@@ -5,27 +5,26 @@ from dataclasses import replace
 import pytest
 
 from deploy_kit.compatibility.judge import Facts, Verdict, driver_of, judge
-from deploy_kit.versions import l4t_of
 
-# What boards and PCs say of themselves: device tree, /etc/nv_tegra_release, /proc/driver/nvidia/version.
+# What boards and PCs say of themselves: device tree, release file, /proc/driver/nvidia/version.
 ORIN = Facts(
     board="NVIDIA Jetson AGX Orin Developer Kit",
-    l4t=l4t_of("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025"),
+    l4t="36.4.3",
     python="3.10.12",
     versions={"tensorrt": "10.3.0"},
 )
 ORIN_7 = replace(
     ORIN,
-    l4t=l4t_of("# R39 (release), REVISION: 2.0, BOARD: generic"),
+    l4t="39.2.0",
     python="3.12.3",
     versions={"tensorrt": "10.16.2.10"},
 )
 THOR = replace(
-    ORIN_7, board="NVIDIA Jetson AGX Thor Developer Kit", l4t=l4t_of("# R38 (release), REVISION: 4.0, BOARD: generic"),
+    ORIN_7, board="NVIDIA Jetson AGX Thor Developer Kit", l4t="38.4.0",
     versions={"tensorrt": "10.13.3"},
 )  # fmt: skip
 XAVIER = replace(
-    ORIN, board="NVIDIA Jetson Xavier NX Developer Kit", l4t=l4t_of("# R35 (release), REVISION: 4.1, BOARD: t186ref"),
+    ORIN, board="NVIDIA Jetson Xavier NX Developer Kit", l4t="35.4.1",
     python="", versions={"tensorrt": "8.5.2.2"},
 )  # fmt: skip
 PC = Facts(

@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy_kit import compatibility
+from deploy_kit import compatibility, jetson
 from deploy_kit.compatibility import within
 from deploy_kit.versions import numbers, older
 
@@ -102,3 +103,32 @@ def test_a_version_reads_what_the_newest_row_before_it_does(version: str, opset:
 )
 def test_a_range_includes_its_ends(version: str, inside: bool) -> None:
     assert within(version, "11.2", "11.4.0") is inside
+
+
+# First lines of /etc/nv_tegra_release in the form that boards of these releases print.
+@pytest.mark.parametrize(
+    ("line", "jetpack"),
+    [
+        (
+            "# R32 (release), REVISION: 7.1, GCID: 29689809, BOARD: t186ref, EABI: aarch64, DATE: Wed Feb  2 2022",
+            "",
+        ),
+        (
+            "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 2023",
+            "5.1.2",
+        ),
+        (
+            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025",
+            "6.2",
+        ),
+        ("# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic, EABI: aarch64", "7.2"),
+        ("Ubuntu 24.04", ""),
+    ],
+)
+def test_a_release_file_leads_to_its_jetpack(line: str, jetpack: str, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text(f"{line}\n# KERNEL_VARIANT: oot\n")
+
+    found = compatibility.jetpack(jetson.describe(tmp_path).l4t)
+
+    assert (found.jetpack if found else "") == jetpack

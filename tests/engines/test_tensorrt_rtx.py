@@ -15,7 +15,7 @@ from deploy_kit.engines import _cuda
 from deploy_kit.engines._nvidia import prove_from_text
 from deploy_kit.errors import BuildError, DeviceError
 from deploy_kit.lazy import install_line, present
-from deploy_kit.results import NotRun
+from deploy_kit.measurements import NotRun
 
 if TYPE_CHECKING:
     from tiny_line import Line

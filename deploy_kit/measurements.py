@@ -1,0 +1,237 @@
+"""The nouns of a bench: the machine, the samples, what LoadGen says, how two compare. All frozen.
+
+Every sample is kept; percentiles, throughput and verdicts are derived from them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Span = Literal["compute", "whole"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The machine a number was measured on, and how it was set.
+
+    Attributes:
+        host: Operating system, kernel and architecture.
+        cpu: Model name.
+        isa: Instruction sets that matter for inference, e.g. ``avx512_vnni``.
+        cores: Logical cores this process may use.
+        memory_gib: Of the machine.
+        governor: Clock governor; empty where the machine does not say.
+        clock_mhz: Current clock of the first core; 0 where the machine does not say.
+        load: One-minute load average.
+        gpu: NVIDIA GPU and driver; empty if there is none.
+        virtual: Whether the processor says it runs under a hypervisor.
+        versions: (library, version).
+        board: Model in the device tree; empty where there is none.
+        l4t: Jetson Linux release, e.g. ``36.4.3``; empty on other machines.
+        jetpack: Version of JetPack, likewise.
+        tensorrt: Version of the system's TensorRT, likewise.
+        power_mode: Name of nvpmodel's mode, likewise.
+        cuda_capability: Of a Jetson's GPU.
+        free_memory_gib: What a new process could have without swapping; 0 where the machine does not say.
+    """
+
+    host: str
+    cpu: str
+    isa: tuple[str, ...]
+    cores: int
+    memory_gib: float
+    governor: str
+    clock_mhz: float
+    load: float
+    gpu: str
+    virtual: bool
+    versions: tuple[tuple[str, str], ...]
+    board: str = ""
+    l4t: str = ""
+    jetpack: str = ""
+    tensorrt: str = ""
+    power_mode: str = ""
+    cuda_capability: str = ""
+    free_memory_gib: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadGenResult:
+    """What MLPerf's LoadGen says of one test.
+
+    Attributes:
+        valid: Its VALID or INVALID, by its own rules and the settings it was given.
+        sentence: Its recommendation or early-stopping text, word for word.
+        version: Of ``mlcommons-loadgen``.
+        summary: (what, value) of the lines of its summary, in order.
+    """
+
+    valid: bool
+    sentence: str
+    version: str
+    summary: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Latency of one engine at one batch.
+
+    Attributes:
+        artifact: sha256 of the engine.
+        label: Its name in tables.
+        batch: Images per run.
+        span: ``compute`` times `run` alone; ``whole`` copying in and out too.
+        samples_ms: Every timed run (of a LoadGen scenario: query), in order of its end.
+        rounds: Index of the first sample of each interleaved round.
+        warmup_runs: Runs before the first sample.
+        steady: Whether the warm-up became steady before its limit.
+        settings: (setting, value) the engine ran with, e.g. threads and inference precision.
+        environment: The machine.
+        when: UTC time, ISO 8601.
+        scenario: How runs were issued; an entry of the catalogue of scenarios.
+        streams: Sessions that ran at the same time.
+        starts_ms: When each sample began, since the first of the bench.
+        h2d_ms: Of each sample, what copying in took; empty for span ``compute``.
+        d2h_ms: Of each sample, what copying out took; empty for span ``compute``.
+        round_s: Wall time of each round, in seconds.
+        drift: What moved over the rounds, in words; empty where the latency was steady.
+        stopped: Why rounds are missing, e.g. a lost connection; empty where none is.
+        invalid: Why the numbers must not be used; empty where they may be.
+        loadgen: Of a LoadGen scenario.
+    """
+
+    artifact: str
+    label: str
+    batch: int
+    span: Span
+    samples_ms: tuple[float, ...]
+    rounds: tuple[int, ...]
+    warmup_runs: int
+    steady: bool
+    settings: tuple[tuple[str, str], ...]
+    environment: Environment
+    when: str
+    scenario: str = "closed-loop"
+    streams: int = 1
+    starts_ms: tuple[float, ...] = ()
+    h2d_ms: tuple[float, ...] = ()
+    d2h_ms: tuple[float, ...] = ()
+    round_s: tuple[float, ...] = ()
+    drift: str = ""
+    stopped: str = ""
+    invalid: tuple[str, ...] = ()
+    loadgen: LoadGenResult | None = None
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """Give a percentile of the samples, linearly interpolated.
+
+        Returns:
+            Milliseconds; None where the samples are too few for it (`samples_for`).
+        """
+        ordered = sorted(self.samples_ms)
+        if len(ordered) < samples_for(percent):
+            return None
+        position = (len(ordered) - 1) * percent / 100
+        low = math.floor(position)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+    @property
+    def by_round(self) -> tuple[tuple[float, ...], ...]:
+        """The samples of each round."""
+        ends = (*self.rounds[1:], len(self.samples_ms))
+        return tuple(self.samples_ms[a:b] for a, b in zip(self.rounds, ends, strict=True))
+
+    @property
+    def compute_ms(self) -> tuple[float, ...]:
+        """Of each sample, what `run` took: the sample itself where nothing was copied."""
+        if not self.h2d_ms:
+            return self.samples_ms
+        parts = zip(self.samples_ms, self.h2d_ms, self.d2h_ms, strict=True)
+        return tuple(whole - in_ - out for whole, in_, out in parts)
+
+    @property
+    def qps(self) -> float:
+        """Runs a second over all rounds and streams; 0 where the wall time is not known."""
+        return len(self.samples_ms) / sum(self.round_s) if sum(self.round_s) > 0 else 0.0
+
+    @property
+    def images_per_s(self) -> float:
+        """Images a second: `qps` times the batch."""
+        return self.qps * self.batch
+
+    @property
+    def valid(self) -> bool:
+        """Whether the numbers may be used."""
+        return not self.invalid
+
+
+def samples_for(percent: float) -> int:
+    """Give the samples that a percentile needs: ten beyond it, so 1,000 for p99 and 20 for the median."""
+    return math.ceil(10 * 100 / (100 - percent) - 1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedUp:
+    """How many times faster than the baseline.
+
+    Attributes:
+        ratio: Baseline / candidate.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        baseline: Label of the baseline.
+        interleaved: Whether both took turns in one run; where not, what the machine did in between is in the ratio.
+        block: Samples, or rounds, that were drawn together for the interval, e.g. ``rounds of 100``.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    baseline: str
+    interleaved: bool = True
+    block: str = ""
+
+    @property
+    def noise(self) -> bool:
+        """Whether the interval holds 1: no difference was shown."""
+        return self.low <= 1 <= self.high
+
+    @property
+    def verdict(self) -> str:
+        """Say it in words, e.g. ``1.42× faster, CI 1.38–1.47`` or ``within noise, CI 0.99–1.02``."""
+        if self.noise:
+            return f"within noise, CI {self.low:.2f}–{self.high:.2f}"
+        if self.ratio > 1:
+            return f"{self.ratio:.2f}× faster, CI {self.low:.2f}–{self.high:.2f}"
+        return f"{1 / self.ratio:.2f}× slower, CI {1 / self.high:.2f}–{1 / self.low:.2f}"
+
+    def regression(self, percent: float) -> str:
+        """Say how much slower it is, where that is shown and more than `percent`; else empty."""
+        slower = 100 * (1 / self.ratio - 1)
+        if self.noise or slower <= percent:
+            return ""
+        return f"{slower:.1f} % slower than {self.baseline}, at most {percent:g} % asked for"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotRun:
+    """An engine that exists and could not be run here; never a number."""
+
+    artifact: str
+    label: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What `bench` gives.
+
+    Attributes:
+        measurements: Of the engines measured in turns, in one run.
+        not_run: Engines that this machine cannot run.
+        failed: Engines that died or refused on the way; a bench with one is not kept.
+    """
+
+    measurements: tuple[Measurement, ...]
+    not_run: tuple[NotRun, ...] = ()
+    failed: tuple[NotRun, ...] = ()
