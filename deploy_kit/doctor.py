@@ -9,6 +9,7 @@ from deploy_kit.errors import DeviceError, EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
 from deploy_kit.measurements import Environment
 from deploy_kit.recipe import Recipe
+from deploy_kit.records import Artifact
 from deploy_kit.versions import INTEGER_MAXIMUM, lacks_integer_maximum
 
 
@@ -50,20 +51,25 @@ class Diagnosis:
     remarks: tuple[str, ...]
 
 
-def run(link: Connection) -> Diagnosis:
-    """Look at every engine and scheme of the catalogues: engines on the device, schemes here, where they work."""
+def run(link: Connection, plan: Artifact | None = None) -> Diagnosis:
+    """Look at every engine and scheme of the catalogues: engines on the device, schemes here, where they work.
+
+    Args:
+        link: To the device.
+        plan: An engine that is to be loaded there.
+    """
     there = link.environment
     engine_rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
     scheme_rows = tuple(_scheme(name) for name in schemes.CATALOGUE.names())
     return Diagnosis(
         environment=there,
         findings=engine_rows + scheme_rows,
-        verdicts=judge(facts_of(there)),
+        verdicts=judge(facts_of(there, plan)),
         remarks=_remarks(there),
     )
 
 
-def facts_of(machine: Environment) -> Facts:
+def facts_of(machine: Environment, plan: Artifact | None = None) -> Facts:
     """Pick what decides whether versions fit; the CUDA of a TensorRT from a package index is in its package's name."""
     versions = dict(machine.versions)
     cuda = next((name.removeprefix("tensorrt-cu") for name in versions if name.startswith("tensorrt-cu")), "")
@@ -77,6 +83,7 @@ def facts_of(machine: Environment) -> Facts:
         cuda=cuda,
         python=versions.get("python", ""),
         versions=versions,
+        plan=_built_by(plan) if plan is not None else ("", ""),
     )
 
 
@@ -133,6 +140,11 @@ def scheme_package(name: str) -> str:
 def missing(package: str) -> str:
     """Say that a package is missing and how to get it; empty if it is there."""
     return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
+
+
+def _built_by(plan: Artifact) -> tuple[str, str]:
+    library = str(plan.engine)
+    return library, next((v for name, v in plan.made_by if name.replace("-", "_") == library), "")
 
 
 def _require_package(who: str, package: str, *, optional: bool) -> None:

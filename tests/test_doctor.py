@@ -4,7 +4,7 @@ import dataclasses
 import re
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from stand_ins import PretendLink
@@ -15,6 +15,11 @@ from deploy_kit.doctor import Diagnosis, Finding
 from deploy_kit.engines import _cuda
 from deploy_kit.errors import EngineCrashError, MissingPackageError, RecipeError, UnknownNameError
 from deploy_kit.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
 
 QUIET = dataclasses.replace(
     environment.describe(), isa=("avx2", "avx512_vnni"), governor="performance", load=0.0, cores=2, virtual=False
@@ -272,3 +277,14 @@ def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe, link
 
     with pytest.raises(UnknownNameError, match="no engine is called 'tensort'"):
         doctor.require(changed(tiny, "build", {"engines": entries}), link)
+
+
+def test_a_plan_is_held_against_the_library_that_is_to_load_it(line: "Line", idle: PretendLink) -> None:
+    made = dataclasses.replace(
+        line.built("fp32", "onnxruntime"), engine="tensorrt_rtx", made_by=(("tensorrt-rtx", "1.6.0"),)
+    )
+    idle.environment = dataclasses.replace(QUIET, versions=(("tensorrt_rtx", "1.7.1.116"),))
+
+    found = [verdict for verdict in doctor.run(idle, made).verdicts if verdict.code == "DEV012"]
+
+    assert [(verdict.level, "built by tensorrt_rtx 1.6.0" in verdict.text) for verdict in found] == [("error", True)]

@@ -11,6 +11,7 @@ from deploy_kit.versions import numbers, older
 _DRIVER = re.compile(r"Kernel Module\s+(?:for\s+\S+\s+)?(\d+(?:\.\d+)+)")
 _PYTHON = "3.10"  # pyproject.toml: requires-python
 _OLDEST_TENSORRT = "10"  # pyproject.toml: the extra 'tensorrt'
+_PLAN_MAKERS = {"tensorrt": ", unless it was built version-compatible", "tensorrt_rtx": ""}
 _OLDEST_CUDA = "12"  # the oldest CUDA that has a package tensorrt-cuN of every TensorRT 10
 
 
@@ -26,7 +27,7 @@ class Facts:
         cuda: Version of the toolkit or runtime, e.g. ``12.6``.
         python: Version, e.g. ``3.10.12``.
         versions: Distribution → version, e.g. ``{"tensorrt": "10.3.0"}``.
-        plan: TensorRT that built the plan to be loaded there.
+        plan: Library and version that built the plan to be loaded there, e.g. ``("tensorrt", "10.3.0")``.
     """
 
     board: str = ""
@@ -36,7 +37,7 @@ class Facts:
     cuda: str = ""
     python: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-    plan: str = ""
+    plan: tuple[str, str] = ("", "")
 
     @property
     def tensorrt(self) -> str:
@@ -217,10 +218,12 @@ def _known_bad(facts: Facts, sm: str) -> Iterator[Verdict]:
 
 
 def _plan(facts: Facts) -> Iterator[Verdict]:
-    if facts.plan and facts.tensorrt and numbers(facts.plan) != numbers(facts.tensorrt):
+    library, built = facts.plan
+    here = facts.versions.get(library, "")
+    if library in _PLAN_MAKERS and built and here and numbers(built) != numbers(here):
         yield Verdict(
             code="DEV012", level="error", fix="build it again there: deploykit build",
-            text=f"the plan was built by TensorRT {facts.plan} and does not load in {facts.tensorrt}",
+            text=f"the plan was built by {library} {built} and does not load in {here}{_PLAN_MAKERS[library]}",
             source="TensorRT, Support Policies: versions must match across major, minor, patch and build, "
             "https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/support-policies.html",
         )  # fmt: skip

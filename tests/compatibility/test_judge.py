@@ -190,10 +190,19 @@ def test_a_fault_of_one_gpu_is_not_held_against_another() -> None:
 
 
 def test_a_plan_of_another_version_is_an_error() -> None:
-    found = said(replace(PC, plan="10.13.3"), "DEV012")
+    found = said(replace(PC, plan=("tensorrt", "10.13.3")), "DEV012")
 
-    assert found.text == "the plan was built by TensorRT 10.13.3 and does not load in 10.14.1"
-    assert codes(replace(PC, plan="10.14.1"), "error") == []
+    assert (
+        found.text
+        == "the plan was built by tensorrt 10.13.3 and does not load in 10.14.1, unless it was built version-compatible"
+    )
+    assert codes(replace(PC, plan=("tensorrt", "10.14.1")), "error") == []
+
+
+def test_an_engine_that_is_no_plan_loads_in_other_versions() -> None:
+    facts = Facts(versions={"onnxruntime": "1.31.1"}, plan=("onnxruntime", "1.30.0"))
+
+    assert codes(facts, "error") == []
 
 
 @pytest.mark.parametrize(
