@@ -89,7 +89,7 @@ def verify_fit(onnx_file: Path, target: lint.Target) -> None:
     """
     errors = [found for found in lint.run_file(onnx_file, target) if found.level == "error"]
     if errors:
-        further = f" (and {len(errors) - 1} more: deploykit lint)" if len(errors) > 1 else ""
+        further = f" (and {len(errors) - 1} more: deploykit lint --target {target.engine})" if len(errors) > 1 else ""
         raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)
 
 

@@ -206,7 +206,7 @@ def asymmetric(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("openvino", r"OV001: node '.+': a concatenation is quantized with a zero point", "--layout portable"),
         (
             "tensorrt_rtx",
-            r"TRT001: node '.+': .+ with a zero point other than 0 \(and \d+ more: deploykit lint\)",
+            r"TRT001: node '.+': .+ a zero point other than 0 \(and \d+ more: deploykit lint --target tensorrt_rtx\)",
             "tensorrt",
         ),
     ],

@@ -40,7 +40,8 @@ def lint(
         return
     wanted = linter.parse(target)
     if not wanted.version:
-        here = library_version(wanted.engine) or library_version(wanted.engine.replace("_", "-"))
+        library = "tensorrt" if wanted.engine == linter.DLA else wanted.engine
+        here = library_version(library) or library_version(library.replace("_", "-"))
         wanted = linter.Target(engine=wanted.engine, version=here)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         found = linter.run_file(model or _steps.newest_graph(store, console), wanted)

@@ -17,8 +17,8 @@ from deploy_kit.versions import INTEGER_MAXIMUM
 
 Level = Literal["error", "warning", "note"]
 
-TENSORRT = ("tensorrt", "tensorrt_rtx")
 DLA = "dla"
+TENSORRT = ("tensorrt", "tensorrt_rtx", DLA)  # one parser reads for all three
 EVERYWHERE = ("onnxruntime", "openvino", "reference", *TENSORRT)
 
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -144,7 +144,7 @@ def markdown() -> str:
     lines = ["| code | level | targets | finds | cure | source |", "|---|---|---|---|---|---|"]
     for name in CATALOGUE.names():
         rule = CATALOGUE.get(name)
-        targets = "all" if rule.targets == EVERYWHERE else ", ".join(rule.targets)
+        targets = {EVERYWHERE: "all", TENSORRT: "TensorRT's"}.get(rule.targets, ", ".join(rule.targets))
         cells = (f"`{name.upper()}`", rule.level, targets, rule.title, rule.cure, rule.source)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit import graph
-from deploy_kit.lint import DLA, TENSORRT, Fault, Rule, Target, name_of
+from deploy_kit.lint import TENSORRT, Fault, Rule, Target, name_of
 
 _LARGEST = float(np.finfo(np.float16).max)
 _HEADROOM = 2.0  # as `schemes._half` keeps it: further images reach further
@@ -38,7 +38,7 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
 
 
 RULE = Rule(
-    targets=(*TENSORRT, DLA),
+    targets=TENSORRT,
     level="error",
     title="float16 activations beyond 65504, by recorded ranges",
     cure="quantize with --fp16 and --calibration, which keeps such nodes in float32, or with --bf16",

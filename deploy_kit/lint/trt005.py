@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from deploy_kit import compatibility, graph
-from deploy_kit.lint import Fault, Rule, Target
+from deploy_kit.lint import DLA, Fault, Rule, Target
 
 
 def check(model: ir.Model, target: Target) -> Iterator[Fault]:
@@ -20,7 +20,7 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
 
 
 RULE = Rule(
-    targets=("tensorrt",),
+    targets=("tensorrt", DLA),
     level="warning",
     title="operator set newer than TensorRT documents",
     cure="export again with an older --opset",
