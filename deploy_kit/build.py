@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import codec, devices, engines, graph, lint
+from deploy_kit import codec, devices, engines, lint
 from deploy_kit.devices import Connection
 from deploy_kit.errors import BuildError
 from deploy_kit.measurements import Environment
@@ -28,7 +28,8 @@ def run(
     Raises:
         UnknownNameError: No engine has this name.
         RecipeError: An option does not fit the engine.
-        BuildError: The engine's parser or builder refused, or the engine is not of the graph's precision.
+        BuildError: A lint rule of the engine finds an error, the engine's parser or builder refused, or the engine is
+            not of the graph's precision.
         EngineCrashError: Native code died.
     """
     engine = engines.CATALOGUE.get(entry.engine)
@@ -44,7 +45,7 @@ def run(
 
     def make(folder: Path, home: str) -> Artifact:
         source = store.path(typed)
-        verify_fit(source, entry.engine)
+        verify_fit(source, lint.Target(engine=entry.engine, version=version_of(engine, link.environment)))
         watch(Event(stage="build", text=f"{typed.name} · {entry.engine}"))
         with link.worker() as worker, link.outbox(folder) as outbox:
             answer = worker.ask(
@@ -81,15 +82,16 @@ def run(
     return store.produce(Artifact, key, make)
 
 
-def verify_fit(onnx_file: Path, engine: str) -> None:
-    """Refuse a graph that the engine is known to crash on, before it sees it.
+def verify_fit(onnx_file: Path, target: lint.Target) -> None:
+    """Refuse a graph that the engine is known to refuse, to crash on or to get wrong, before it sees it.
 
     Raises:
-        BuildError: The first fault that is found; the hint is its cure.
+        BuildError: The first error that the rules of the target find; the hint is its cure.
     """
-    if engine == "openvino":
-        for fault in lint.quantized_norms(graph.load(onnx_file)):
-            raise BuildError(f"{onnx_file}: {fault.code}: node '{fault.node}': {fault.text}", hint=fault.cure)
+    errors = [found for found in lint.run_file(onnx_file, target) if found.level == "error"]
+    if errors:
+        further = f" (and {len(errors) - 1} more: deploykit lint --target {target.engine})" if len(errors) > 1 else ""
+        raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)
 
 
 def placed(entry: BuildEntry, device: Device) -> dict[str, Any]:
@@ -103,10 +105,19 @@ def placed(entry: BuildEntry, device: Device) -> dict[str, Any]:
 
 def identity(engine: engines.Engine, there: Environment) -> tuple[tuple[str, str], ...]:
     """Say what of the target decides an engine that is built on it: the engine's version, and for which machine."""
-    names = (engine.package, engine.package.replace("_", "-"))
-    versions = tuple(row for row in there.versions if row[0] in names)
+    versions = tuple(row for row in there.versions if row[0] in _names(engine))
     machine = (("cpu", there.cpu), ("isa", " ".join(there.isa)), ("gpu", there.gpu), ("l4t", there.l4t))
     return (*versions, ("machine", there.host.split()[-1]), *(fact for fact in machine if fact[1]))
+
+
+def version_of(engine: engines.Engine, there: Environment) -> str:
+    """Give the version of an engine's library on the target; empty where it is not known."""
+    return next((version for name, version in there.versions if name in _names(engine)), "")
+
+
+def _names(engine: engines.Engine) -> tuple[str, ...]:
+    """Name an engine's distribution: as it is imported, and with hyphens."""
+    return engine.package, engine.package.replace("_", "-")
 
 
 def widened(engine: Artifact) -> str:

@@ -4,11 +4,14 @@ import math
 from dataclasses import dataclass
 
 from deploy_kit import codec, devices, engines, environment, passes, race, schemes, targets
+from deploy_kit.compatibility.judge import Facts, Verdict, driver_of, judge
 from deploy_kit.devices import Connection
 from deploy_kit.errors import DeviceError, EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
 from deploy_kit.measurements import Environment
 from deploy_kit.recipe import Recipe
+from deploy_kit.records import Artifact
+from deploy_kit.versions import INTEGER_MAXIMUM, lacks_integer_maximum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +37,62 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """The machine, and what was found on it."""
+    """The machine, and what was found on it.
+
+    Attributes:
+        environment: The machine.
+        findings: Every engine and scheme.
+        verdicts: What its versions do not allow, by `compatibility`.
+        remarks: What spoils numbers there.
+    """
 
     environment: Environment
     findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
     remarks: tuple[str, ...]
 
 
-def run(link: Connection) -> Diagnosis:
-    """Look at every engine and scheme of the catalogues."""
-    here = link.environment
-    engine_rows = tuple(_engine(name, link) for name in engines.CATALOGUE.names())
+def run(link: Connection, plan: Artifact | None = None) -> Diagnosis:
+    """Look at every engine and scheme of the catalogues: engines on the device, schemes here, where they work.
+
+    Args:
+        link: To the device.
+        plan: An engine that is to be loaded there.
+    """
+    there = link.environment
+    engine_rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
     scheme_rows = tuple(_scheme(name) for name in schemes.CATALOGUE.names())
-    return Diagnosis(environment=here, findings=engine_rows + scheme_rows, remarks=_remarks(here))
+    return Diagnosis(
+        environment=there,
+        findings=engine_rows + scheme_rows,
+        verdicts=judge(facts_of(there, plan)),
+        remarks=_remarks(there),
+    )
+
+
+def facts_of(machine: Environment, plan: Artifact | None = None) -> Facts:
+    """Pick what decides whether versions fit; the CUDA of a TensorRT from a package index is in its package's name."""
+    versions = dict(machine.versions)
+    cuda = next((name.removeprefix("tensorrt-cu") for name in versions if name.startswith("tensorrt-cu")), "")
+    if machine.tensorrt:  # the system's own, which no index of packages knows
+        versions.setdefault("tensorrt", machine.tensorrt)
+    return Facts(
+        board=machine.board,
+        l4t=machine.l4t,
+        sm=machine.cuda_capability,
+        driver=driver_of(machine.gpu),
+        cuda=cuda,
+        python=versions.get("python", ""),
+        versions=versions,
+        plan=_built_by(plan) if plan is not None else ("", ""),
+    )
 
 
 def probe(link: Connection) -> Diagnosis:
     """Look at a device: what it is, and which engines of the catalogue can run there."""
     there = link.environment
-    rows = tuple(_engine(name, link) for name in engines.CATALOGUE.names())
-    return Diagnosis(environment=there, findings=rows, remarks=_remarks(there))
+    rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
+    return Diagnosis(environment=there, findings=rows, verdicts=judge(facts_of(there)), remarks=_remarks(there))
 
 
 def require(recipe: Recipe, link: Connection) -> None:
@@ -72,7 +111,9 @@ def require(recipe: Recipe, link: Connection) -> None:
         _require_package(f"scheme '{variant.scheme}'", scheme_package(variant.scheme), optional=variant.optional)
         if present(scheme_package(variant.scheme)):
             options = schemes.CATALOGUE.get(variant.scheme).options
-            codec.from_json(options, variant.options, f"recipe: variant '{variant.name}': options")
+            read = codec.from_json(options, variant.options, f"recipe: variant '{variant.name}': options")
+            for name in getattr(read, "passes", ()):
+                passes.CATALOGUE.get(name)
     for entry in recipe.build.engines:
         engine = engines.CATALOGUE.get(entry.engine)
         codec.from_json(engine.options, entry.options, f"recipe: engine '{entry.engine}': options")
@@ -117,6 +158,11 @@ def missing_there(package: str, link: Connection) -> str:
     return f"package '{package}' is not installed{where} ({fix})" if fix else ""
 
 
+def _built_by(plan: Artifact) -> tuple[str, str]:
+    library = str(plan.engine)
+    return library, next((v for name, v in plan.made_by if name.replace("-", "_") == library), "")
+
+
 def _require_package(who: str, package: str, *, optional: bool) -> None:
     if not optional and not present(package):
         raise MissingPackageError(
@@ -124,14 +170,14 @@ def _require_package(who: str, package: str, *, optional: bool) -> None:
         )
 
 
-def _engine(name: str, link: Connection) -> Finding:
+def _engine(name: str, link: Connection, there: Environment) -> Finding:
     engine = engines.CATALOGUE.get(name)
     fix = link.lacks(engine.package)
     if fix:
         detail = f"package '{engine.package}' is not installed"
         return Finding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
-    names = (engine.package, engine.package.replace("_", "-"))
-    detail = next((version for library, version in link.environment.versions if library in names), "")
+    versions = dict(there.versions)
+    detail = versions.get(engine.package) or versions.get(engine.package.replace("_", "-"), "")
     try:
         with link.worker() as worker:
             why = str(worker.ask("hindrance", name, engine=name)["why"])
@@ -155,9 +201,10 @@ def _remarks(here: Environment) -> tuple[str, ...]:
     if targets.narrow_weights(here.isa):
         remarks.append("this processor has no VNNI: int8 sums can saturate, so --int8 keeps weights within 7 bits here")
     runtime = dict(here.versions).get("onnxruntime", "")
-    if targets.lacks_integer_maximum(runtime):
+    if lacks_integer_maximum(runtime):
         remarks.append(
-            f"onnxruntime {runtime} has no maximum of integers (1.24 has), so --int8 takes the slower depthwise form"
+            f"onnxruntime {runtime} has no maximum of integers ({INTEGER_MAXIMUM} has), "
+            "so --int8 takes the slower depthwise form"
         )
     if here.governor and here.governor != "performance":
         remarks.append(f"the clock governor is '{here.governor}': latencies will wander")

@@ -34,6 +34,8 @@ _LIBRARIES = (
     "openvino",
     "nncf",
     "tensorrt",
+    "tensorrt-cu13",
+    "tensorrt-cu12",
     "tensorrt_rtx",
     "numpy",
 )

@@ -15,6 +15,10 @@ from deploy_kit.lazy import need
 from deploy_kit.records import BareInput, Precision, Preprocess, TensorSpec
 
 PREPROCESS_KEY = "deploykit.preprocess"
+
+RANGES_KEY = "deploykit.ranges"
+"""Metadata of a half-precision file: JSON object, activation → the largest magnitude seen on the calibration images."""
+
 _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT: "fp32",
     ir.DataType.FLOAT16: "fp16",
@@ -163,6 +167,19 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     except ValueError as error:
         raise InputError(f"metadata '{PREPROCESS_KEY}' is not JSON: {error}") from error
     return codec.from_json(Preprocess, stated, PREPROCESS_KEY)
+
+
+def ranges(model: ir.Model) -> dict[str, float]:
+    """Read the largest magnitude of each activation embedded in the file; none where there are none.
+
+    Raises:
+        InputError: They are there and cannot be read.
+    """
+    text = model.metadata_props.get(RANGES_KEY, "{}")
+    try:
+        return {str(name): float(top) for name, top in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"metadata '{RANGES_KEY}' is no table of numbers: {error}") from error
 
 
 def embed(model: ir.Model, what: Preprocess | BareInput) -> None:

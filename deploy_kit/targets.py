@@ -10,7 +10,6 @@ from deploy_kit.errors import UnknownNameError, nearest
 from deploy_kit.records import Precision
 
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-_INTEGER_MAXIMUM = (1, 24)  # onnxruntime 1.23.2 refuses uint8 Max, 1.24.1 has it; both were tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +59,3 @@ def narrow_weights(isa: tuple[str, ...]) -> bool:
     Processors with VNNI, and ARM with its dot product (``asimddp``, ``i8mm``), add in 32 bits.
     """
     return "avx2" in isa and not _VNNI & set(isa)
-
-
-def lacks_integer_maximum(version: str) -> bool:
-    """Whether an onnxruntime of this version cannot compute the maximum of integers; an unknown version can."""
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    return bool(numbers) and numbers < _INTEGER_MAXIMUM

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
-from stand_ins import PretendLink
+from onnxruntime import quantization as ort
+from stand_ins import Calibration, PretendLink, hand_made
 
 from deploy_kit import build, devices, engines, environment
 from deploy_kit.errors import BuildError, RecipeError, StoreError, UnknownNameError
@@ -224,3 +226,35 @@ def test_the_identity_of_a_build_is_the_targets() -> None:
     assert dict(build.identity(engine, there))["machine"] == "aarch64"
     assert dict(build.identity(engine, there))["l4t"] == "36.4.0"
     assert build.identity(engine, there) != build.identity(engine, here)
+
+
+@pytest.fixture(scope="module")
+def asymmetric(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Quantize with ONNX Runtime's defaults: zero points, int32 biases, and a BatchNormalization behind each Concat."""
+    path = tmp_path_factory.mktemp("asymmetric") / "asymmetric.onnx"
+    ort.quantize_static(line.store.path(line.lean), path, Calibration(line.inputs()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("engine", "words", "cure"),
+    [
+        ("openvino", r"OV001: node '.+': a concatenation is quantized with a zero point", "--layout portable"),
+        (
+            "tensorrt_rtx",
+            r"TRT001: node '.+': .+ a zero point other than 0 \(and \d+ more: deploykit lint --target tensorrt_rtx\)",
+            "tensorrt",
+        ),
+    ],
+)
+def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
+    line: "Line", asymmetric: Path, kept: Store, tmp_path: Path, engine: str, words: str, cure: str
+) -> None:
+    typed = hand_made(kept, onnx.load(asymmetric), line.graph("int8"), engine)
+    link = PretendLink(tmp_path, {})
+
+    with pytest.raises(BuildError, match=words) as caught:
+        build.run(typed, entry(engine), store=kept, link=link)
+
+    assert (link.workers, caught.value.exit_code) == ([], 5)
+    assert cure in caught.value.hint

@@ -4,17 +4,22 @@ import dataclasses
 import re
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from stand_ins import PretendLink
 
-from deploy_kit import doctor, engines, environment, lazy, recipe, schemes
+from deploy_kit import devices, doctor, engines, environment, lazy, recipe, schemes
 from deploy_kit.devices import Connection
 from deploy_kit.doctor import Diagnosis, Finding
 from deploy_kit.engines import _cuda
 from deploy_kit.errors import EngineCrashError, MissingPackageError, RecipeError, UnknownNameError
 from deploy_kit.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
 
 QUIET = dataclasses.replace(
     environment.describe(), isa=("avx2", "avx512_vnni"), governor="performance", load=0.0, cores=2, virtual=False
@@ -93,6 +98,23 @@ def test_a_missing_package_comes_with_the_line_that_installs_it(
     assert found.detail == "package 'tensorrt' is not installed"
 
 
+def test_a_package_missing_on_a_device_is_said_in_the_device_s_words(
+    idle: PretendLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle.device = dataclasses.replace(devices.LOCAL, name="orin", link="ssh")
+    monkeypatch.setattr(idle, "lacks", lambda package: f"'{package}' is not on 'orin'" if package == "openvino" else "")
+
+    found = row(doctor.run(idle), "engine", "openvino")
+
+    assert (found.builds, found.detail, found.fix) == (False, "'openvino' is not on 'orin'", "")
+
+
+def test_the_version_of_an_engine_is_the_one_on_the_device(idle: PretendLink) -> None:
+    idle.environment = dataclasses.replace(QUIET, versions=(("openvino", "2025.3.0"),))
+
+    assert row(doctor.run(idle), "engine", "openvino").detail == "2025.3.0"
+
+
 def test_a_scheme_without_its_package_cannot_be_made(idle: PretendLink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "present", lambda package: package != "nncf")
 
@@ -138,7 +160,7 @@ def test_every_extra_that_a_fix_names_is_declared() -> None:
 def test_what_spoils_numbers_is_said(
     idle: PretendLink, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], word: str
 ) -> None:
-    monkeypatch.setattr(environment, "describe", lambda: dataclasses.replace(QUIET, **changes))
+    idle.environment = dataclasses.replace(QUIET, **changes)
 
     remarks = doctor.run(idle).remarks
 
@@ -146,9 +168,33 @@ def test_what_spoils_numbers_is_said(
 
 
 def test_a_machine_at_rest_gets_no_remark(idle: PretendLink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "describe", lambda: QUIET)
+    idle.environment = QUIET
 
     assert doctor.run(idle).remarks == ()
+
+
+def test_versions_are_judged_by_the_table(idle: PretendLink) -> None:
+    idle.environment = dataclasses.replace(
+        QUIET,
+        board="NVIDIA Jetson Orin Nano Developer Kit",
+        l4t="36.4.3",
+        versions=(("python", "3.10.12"), ("tensorrt", "11.2.1")),
+    )
+
+    found = {verdict.code: verdict for verdict in doctor.run(idle).verdicts}
+
+    assert (found["DEV005"].level, found["DEV006"].text) == ("error", "Orin Nano has no DLA")
+
+
+def test_the_cuda_of_a_tensorrt_is_the_one_in_its_package_s_name() -> None:
+    driver = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024"
+    machine = dataclasses.replace(
+        QUIET, gpu=driver, versions=(("tensorrt", "10.14.1.48"), ("tensorrt-cu13", "10.14.1.48"))
+    )
+
+    facts = doctor.facts_of(machine)
+
+    assert (facts.cuda, facts.driver, facts.tensorrt) == ("13", "550.54.15", "10.14.1.48")
 
 
 def test_a_recipe_that_can_work_is_let_through(tiny: Recipe, link: Connection) -> None:
@@ -160,6 +206,15 @@ def test_an_unknown_pass_names_the_nearest(tiny: Recipe, link: Connection) -> No
         doctor.require(changed(tiny, "simplify", {"passes": ["fold_constant"]}), link)
 
     assert caught.value.hint == "did you mean 'fold_constants'?"
+
+
+def test_an_unknown_pass_of_a_variant_names_the_nearest_before_any_work(tiny: Recipe, link: Connection) -> None:
+    variants = [{"name": "int8", "scheme": "fp16", "options": {"passes": ["relu_after_poll"]}}]
+
+    with pytest.raises(UnknownNameError, match="is called 'relu_after_poll'") as caught:
+        doctor.require(changed(tiny, "quantize", {"variants": variants}), link)
+
+    assert caught.value.hint == "did you mean 'relu_after_pool'?"
 
 
 def test_an_unknown_scheme_names_the_nearest(tiny: Recipe, link: Connection) -> None:
@@ -224,3 +279,14 @@ def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe, link
 
     with pytest.raises(UnknownNameError, match="no engine is called 'tensort'"):
         doctor.require(changed(tiny, "build", {"engines": entries}), link)
+
+
+def test_a_plan_is_held_against_the_library_that_is_to_load_it(line: "Line", idle: PretendLink) -> None:
+    made = dataclasses.replace(
+        line.built("fp32", "onnxruntime"), engine="tensorrt_rtx", made_by=(("tensorrt-rtx", "1.6.0"),)
+    )
+    idle.environment = dataclasses.replace(QUIET, versions=(("tensorrt_rtx", "1.7.1.116"),))
+
+    found = [verdict for verdict in doctor.run(idle, made).verdicts if verdict.code == "DEV012"]
+
+    assert [(verdict.level, "built by tensorrt_rtx 1.6.0" in verdict.text) for verdict in found] == [("error", True)]

@@ -258,3 +258,12 @@ def test_weights_listed_among_the_inputs_are_no_inputs(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"found x \[1, 2, 8, 8\]$"):
         graph.expect_input(graph.load(tmp_path / "model.onnx"), what, Path("model.onnx"))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"y": "far"}'])
+def test_ranges_that_are_no_numbers_are_refused(text: str) -> None:
+    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 17}), ir_version=8)
+    model.metadata_props[graph.RANGES_KEY] = text
+
+    with pytest.raises(InputError, match=r"metadata 'deploykit\.ranges' is no table of numbers"):
+        graph.ranges(model)

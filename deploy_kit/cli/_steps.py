@@ -116,6 +116,23 @@ def newest_engine(run: Run, console: Console) -> Artifact:
     return found[0]
 
 
+def newest_graph(root: Path, console: Console) -> Path:
+    """Give the newest quantized graph in a store, else the simplified one, else the exported one.
+
+    Raises:
+        RequestError: There is none.
+    """
+    store = Store(root)
+    quantized, simple, raw = (
+        store.newest(Artifact, "quantize"), store.newest(Simplified, "simplify"), store.newest(Exported, "export")
+    )  # fmt: skip
+    found = quantized[0] if quantized else simple[0].onnx if simple else raw[0].onnx if raw else None
+    if found is None:
+        raise RequestError(f"{root}: no graph was made here yet", hint="deploykit lint model.onnx, or deploykit export")
+    console.say(f"looking at {found.path} ({found.precision})")
+    return store.path(found)
+
+
 def typed(run: Run, console: Console, variant: str | None = None) -> Artifact:
     """Give the graph to build: the variant named, else the newest quantized one, else the float one, simplified.
 

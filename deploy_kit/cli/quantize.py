@@ -142,16 +142,17 @@ def choose(
 
 def _fitted(wish: Wish, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Fit the portable layout to a processor and a runtime; say what was decided and why."""
-    from deploy_kit import targets
+    from deploy_kit import targets, versions
 
     options: dict[str, Any] = {}
     remarks = []
     if targets.narrow_weights(isa):
         options["reduce_range"] = True
         remarks.append("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate")
-    if wish.form is None and wish.target == "onnxruntime" and targets.lacks_integer_maximum(runtime):
+    if wish.form is None and wish.target == "onnxruntime" and versions.lacks_integer_maximum(runtime):
         options["form"] = "depthwise"
-        remarks.append(f"onnxruntime {runtime} has no maximum of integers (1.24 has): the depthwise form instead")
+        floor = versions.INTEGER_MAXIMUM
+        remarks.append(f"onnxruntime {runtime} has no maximum of integers ({floor} has): the depthwise form instead")
     return options, tuple(remarks)
 
 

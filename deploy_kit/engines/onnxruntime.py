@@ -21,9 +21,10 @@ from deploy_kit.errors import BuildError, DeviceError, InputError, RecipeError
 from deploy_kit.layers import Trace
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
+from deploy_kit.versions import INTEGER_MAXIMUM
 from deploy_kit.watch import Watch, silent
 
-_INTEGER_MAXIMUM = re.compile(r"implementation for (Max|Min)\(")
+_EXTREMUM = re.compile(r"implementation for (Max|Min)\(")
 _DEVICE = re.compile(r"(cpu|cuda)(?::(\d+))?")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _SETTLING = 5  # profiled runs before those that count
@@ -122,9 +123,9 @@ def _cuda_needs(runtime: Any) -> str:
 
 def _advice(error: str, runtime: Any) -> str:
     """Say what to do about an operator that this version does not have."""
-    if "NOT_IMPLEMENTED" in error and _INTEGER_MAXIMUM.search(error):
+    if "NOT_IMPLEMENTED" in error and _EXTREMUM.search(error):
         return (
-            f"maxima of integers need onnxruntime 1.24, here is {runtime.__version__}: "
+            f"maxima of integers need onnxruntime {INTEGER_MAXIMUM}, here is {runtime.__version__}: "
             "update it, or quantize with --form depthwise"
         )
     return ""

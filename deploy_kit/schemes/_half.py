@@ -1,7 +1,8 @@
 """What FP16 and BF16 share: every float32 weight and activation becomes half, the input and output stay float32.
 
 Where images are given, ranges are recorded first: a node that reads or makes an activation beyond the range of the half
-type, or one so small that it would lose its digits, stays in float32 and is named in the file's metadata.
+type, or one so small that it would lose its digits, stays in float32 and is named in the file's metadata, where the
+ranges are recorded too.
 """
 
 import itertools
@@ -63,28 +64,37 @@ def narrow(model: ir.Model, dtype: ir.DataType, calibration: Calibration | None,
         QuantizeError: A weight is too large for `dtype`; names `source`.
     """
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    wide = _out_of_range(model, dtype, calibration)
+    reach = _reach(model, calibration)
+    wide = _out_of_range(reach, dtype)
     kept = {node for value in wide for node in (value.producer(), *value.consumers()) if node is not None}
     if kept:
         model.metadata_props[KEPT_KEY] = json.dumps(sorted(node.name or str(node.outputs[0].name) for node in kept))
+    if reach:
+        largest = {str(value.name): float(f"{top:.4g}") for value, top in reach.items()}
+        model.metadata_props[graph.RANGES_KEY] = json.dumps(largest)
     _retype(model, dtype, kept)
     _narrow_weights(model, dtype, kept, source)
     _cast(model, dtype, kept)
     _cast_outputs(model, dtype)
 
 
-def _out_of_range(model: ir.Model, dtype: ir.DataType, calibration: Calibration | None) -> tuple[ir.Value, ...]:
-    """Find the activations that `dtype` cannot hold on the calibration images; none where there are no images."""
+def _reach(model: ir.Model, calibration: Calibration | None) -> dict[ir.Value, float]:
+    """Observe the largest magnitude of each activation on the calibration images; nothing where there are none."""
     if calibration is None:
-        return ()
-    numbers = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]  # no types
-    largest, smallest = float(numbers.max), float(numbers.smallest_normal)
+        return {}
     values = [v for node in model.graph for v in node.outputs if v.dtype == ir.DataType.FLOAT and _rank(v) >= 2]
     batches = itertools.islice(
         calibration.batches(), -(-_OBSERVED_IMAGES * calibration.n_batches // calibration.n_images)
     )
     found, _ = observe(ir.serde.serialize_model(model), [str(value.name) for value in values], batches)
-    reach = {value: max(abs(found[str(value.name)].low).max(), found[str(value.name)].high.max()) for value in values}
+    ranges = ((value, found[str(value.name)]) for value in values)
+    return {value: float(max(abs(seen.low).max(), seen.high.max())) for value, seen in ranges}
+
+
+def _out_of_range(reach: dict[ir.Value, float], dtype: ir.DataType) -> tuple[ir.Value, ...]:
+    """Find the activations that `dtype` cannot hold."""
+    numbers = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]  # no types
+    largest, smallest = float(numbers.max), float(numbers.smallest_normal)
     return tuple(value for value, top in reach.items() if top * _HEADROOM > largest or 0 < top < smallest)
 
 

@@ -20,7 +20,7 @@ class Options:
 
     Attributes:
         form: What BN + ReLU become: ``max``, one integer maximum, or ``depthwise``, an integer convolution: slower,
-            for ONNX Runtime before 1.24, which has no integer maximum.
+            for an ONNX Runtime that has no integer maximum (`versions.INTEGER_MAXIMUM`).
         reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
         equalize: Give concatenated channels one range first; without it accuracy is lost.
     """

@@ -1,0 +1,42 @@
+"""What rules about quantized graphs share: Q and DQ nodes, zero points, constants."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """Give a constant's numbers: an initializer, or what a Constant node holds; None where it is computed."""
+    found = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if found is None else found.numpy()
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a value is a constant; its numbers are not read."""
+    return value is not None and ir.convenience.get_const_tensor(value) is not None
+
+
+def pairs(model: ir.Model) -> Iterator[ir.Node]:
+    """Give every QuantizeLinear and DequantizeLinear."""
+    return (node for node in model.graph if node.op_type in PAIR)
+
+
+def shifted(node: ir.Node) -> bool:
+    """Whether a Q or DQ has a zero point that is not 0, or one that is not known."""
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    if zero is None:
+        return False
+    numbers = constant(zero)
+    return numbers is None or bool(numbers.astype(np.int64).any())
+
+
+def stored(node: ir.Node) -> ir.DataType | None:
+    """Give the type of a Q's output or of a DQ's input."""
+    value = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
+    if value is not None and value.dtype is not None:
+        return value.dtype
+    found = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if found is None else found.dtype

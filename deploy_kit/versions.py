@@ -1,0 +1,29 @@
+"""Versions as numbers, and the one that decides what INT8 is made of. Standard library only: workers import it."""
+
+INTEGER_MAXIMUM = "1.24"
+"""The onnxruntime that computes the maximum of integers: 1.23.2 refuses it, 1.24.1 has it; both were tried."""
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Give the leading numbers of a version, e.g. ``10.16.2.10-1+cuda13.2`` → ``(10, 16, 2, 10)``; none if unknown."""
+    found: list[int] = []
+    for part in version.strip().split("."):
+        digits = part[: next((i for i, letter in enumerate(part) if not letter.isdigit()), len(part))]
+        if not digits:
+            break
+        found.append(int(digits))
+        if digits != part:
+            break
+    return tuple(found)
+
+
+def older(version: str, floor: str) -> bool:
+    """Whether a version is known and comes before another; trailing parts that are missing count as equal."""
+    mine, wanted = numbers(version), numbers(floor)
+    length = min(len(mine), len(wanted))
+    return mine[:length] < wanted[:length]
+
+
+def lacks_integer_maximum(onnxruntime: str) -> bool:
+    """Whether an onnxruntime of this version cannot compute the maximum of integers; an unknown version can."""
+    return older(onnxruntime, INTEGER_MAXIMUM)
