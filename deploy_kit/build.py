@@ -48,6 +48,7 @@ def run(
             answer = worker.ask(
                 "build",
                 str(source),
+                watch=watch,
                 engine=entry.engine,
                 onnx=link.send(source, keep=True),
                 folder=outbox,

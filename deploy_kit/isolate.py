@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from deploy_kit.errors import EngineCrashError
-from deploy_kit.wire import Job, job_line, read_reply
+from deploy_kit.watch import Watch, silent
+from deploy_kit.wire import Job, await_reply, job_line
 
 _HINTS = {
     "SIGSEGV": "this is a fault of the engine's native code, not of the file format: "
@@ -56,12 +57,13 @@ class Child:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def ask(self, op: str, about: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
         """Send one job and wait for its result.
 
         Args:
             op: The worker's operation.
             about: The file at work, named if the process dies.
+            watch: Hears of the job's progress.
             **arguments: The operation's arguments, as JSON can hold them.
 
         Raises:
@@ -73,12 +75,12 @@ class Child:
         try:
             self._process.stdin.write(job_line(Job(op=op, arguments=arguments)))
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            reply = await_reply(self._process.stdout.readline, watch)
         except BrokenPipeError:
-            line = ""
-        if not line.endswith("\n"):  # nothing, or a reply that its writer did not live to finish
+            reply = None
+        if reply is None:
             raise self._crash(op, about)
-        return read_reply(line).unwrap()
+        return reply.unwrap()
 
     def close(self) -> None:
         """End the process: closed pipes first, then a signal."""

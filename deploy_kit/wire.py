@@ -1,14 +1,18 @@
-"""Job and Reply as lines of JSON: the only thing that crosses between the host and a worker.
+"""Job and Reply as lines of JSON, and lines of progress between them: all that crosses between the host and a worker.
 
 Tensors do not cross here; a job names npy files that both sides can open.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from deploy_kit import codec, errors
 from deploy_kit.errors import DeployKitError, StageError
+from deploy_kit.watch import Event, Watch
+
+_PROGRESS = "progress"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +56,27 @@ def reply_line(reply: Reply) -> str:
     return json.dumps(codec.to_json(vars(reply))) + "\n"
 
 
-def read_reply(line: str) -> Reply:
-    """Read a reply back."""
-    return Reply(**json.loads(line))
+def progress_line(event: Event) -> str:
+    """Write one step of a job under way as one line."""
+    return json.dumps({_PROGRESS: codec.to_json(event)}) + "\n"
+
+
+def await_reply(read_line: Callable[[], str], watch: Watch) -> Reply | None:
+    """Read lines until the reply is there.
+
+    Args:
+        read_line: Gives the next line with its end; an empty text once the worker is gone.
+        watch: Hears of each line of progress on the way.
+
+    Returns:
+        The reply; None where the worker was gone before it had written all of it.
+    """
+    while (line := read_line()).endswith("\n"):
+        data = json.loads(line)
+        if _PROGRESS not in data:
+            return Reply(**data)
+        watch(Event(**data[_PROGRESS]))
+    return None
 
 
 def failure(error: DeployKitError) -> Reply:

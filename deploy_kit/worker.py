@@ -16,7 +16,8 @@ import numpy as np
 from deploy_kit import codec, engines, environment, images, stopwatch
 from deploy_kit.errors import DeployKitError, StageError, StoreError
 from deploy_kit.records import Preprocess
-from deploy_kit.wire import Reply, failure, read_job, reply_line
+from deploy_kit.watch import Event, Watch, silent
+from deploy_kit.wire import Reply, failure, progress_line, read_job, reply_line
 
 Arguments = dict[str, Any]
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -25,8 +26,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Worker:
     """One open session at most, and the operations on it."""
 
-    def __init__(self) -> None:
-        """Start with nothing open."""
+    def __init__(self, watch: Watch = silent) -> None:
+        """Start with nothing open; `watch` hears of the progress of long operations."""
+        self._watch = watch
         self._session: engines.Session | None = None
         self._first: np.ndarray | None = None
         self.operations: dict[str, Callable[[Arguments], Arguments]] = {
@@ -64,7 +66,7 @@ class Worker:
         engine = engines.CATALOGUE.get(arguments["engine"])
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         folder = Path(arguments["folder"])
-        engine.build(Path(arguments["onnx"]), folder, options)
+        engine.build(Path(arguments["onnx"]), folder, options, self._watch)
         proof = engine.prove_precision(folder / engine.file_name, options)
         return {"proof": codec.to_json(proof)}
 
@@ -131,7 +133,12 @@ class Worker:
 
 def serve(jobs: TextIO, replies: TextIO) -> None:
     """Answer jobs until the input ends."""
-    worker = Worker()
+
+    def tell(event: Event) -> None:
+        replies.write(progress_line(event))
+        replies.flush()
+
+    worker = Worker(tell)
     for line in jobs:
         job = read_job(line)
         try:

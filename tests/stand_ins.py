@@ -12,6 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader
 
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store, sha256_of
+from deploy_kit.watch import Watch, silent
 
 
 def hand_made(store: Store, model: onnx.ModelProto, like: Artifact, name: str) -> Artifact:
@@ -64,7 +65,7 @@ class PretendWorker:
     def __exit__(self, *_: object) -> None:
         self.closed = True
 
-    def ask(self, op: str, about: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
         self.asked.append((op, about))
         answer = self.answers[op]
         return answer(arguments | {"about": about}) if callable(answer) else answer

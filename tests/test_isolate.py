@@ -8,6 +8,7 @@ import pytest
 
 from deploy_kit.errors import EngineCrashError, InputError, StageError
 from deploy_kit.isolate import Child
+from deploy_kit.watch import Event
 
 NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
 SEGFAULT = NO_CORE + "import ctypes; ctypes.string_at(0)"
@@ -255,3 +256,16 @@ def test_the_real_worker_is_started_by_default():
         child.ask("sing", "model.xml")
 
     assert str(caught.value) == "worker: no operation is called 'sing'"
+
+
+def test_progress_of_a_job_is_heard_before_its_answer():
+    step = (
+        'sys.stdout.write(wire.progress_line(watch.Event(stage="build", text="tactics", done=1, total=2)))\n    job ='
+    )
+    script = ECHO.replace("import wire", "import watch, wire").replace("job =", step)
+    heard = []
+
+    with Child(python(script)) as child:
+        answer = child.ask("build", "model.xml", watch=heard.append)
+
+    assert (heard, answer["op"]) == ([Event(stage="build", text="tactics", done=1, total=2)], "build")

@@ -7,6 +7,7 @@ import pytest
 
 from deploy_kit import errors, wire
 from deploy_kit.errors import BuildError, DeployKitError, InputError, StageError
+from deploy_kit.watch import Event, silent
 from deploy_kit.wire import Job, Reply
 
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
@@ -17,7 +18,7 @@ class OvenError(BuildError):
 
 
 def crossed(reply):
-    return wire.read_reply(wire.reply_line(reply))
+    return wire.await_reply(iter([wire.reply_line(reply)]).__next__, silent)
 
 
 def test_a_job_comes_out_as_it_went_in():
@@ -98,3 +99,31 @@ def test_an_error_with_an_empty_message_is_still_an_error():
 
     with pytest.raises(BuildError):
         reply.unwrap()
+
+
+def test_progress_before_the_reply_is_told_in_order():
+    events = [Event(stage="build", text="tactics", done=n, total=3) for n in (1, 2, 3)]
+    lines = iter([*map(wire.progress_line, events), wire.reply_line(Reply(result={"n": 1}))])
+    heard = []
+
+    reply = wire.await_reply(lines.__next__, heard.append)
+
+    assert (heard, reply) == (events, Reply(result={"n": 1}))
+
+
+def test_a_worker_that_ends_before_its_reply_gives_none():
+    lines = iter([wire.progress_line(Event(stage="build", text="tactics")), ""])
+
+    assert wire.await_reply(lines.__next__, silent) is None
+
+
+def test_half_a_line_of_progress_gives_none():
+    line = wire.progress_line(Event(stage="build", text="tactics"))[:-5]
+
+    assert wire.await_reply(iter([line]).__next__, silent) is None
+
+
+def test_a_line_of_progress_is_one_line_whatever_is_in_it():
+    line = wire.progress_line(Event(stage="build", text="a\nb\u2028c"))
+
+    assert line.splitlines() == [line.rstrip("\n")]

@@ -1,6 +1,7 @@
 """The worker: jobs in, replies out, whatever happens in between; and what it loads to do so."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from deploy_kit.devices import Connection
 from deploy_kit.errors import DeployKitError, StageError, UnknownNameError
 from deploy_kit.isolate import Child
 from deploy_kit.results import Environment
-from deploy_kit.wire import Job, Reply, job_line, read_reply
+from deploy_kit.wire import Job, Reply, job_line
 
 WEIGHTS = np.random.default_rng(5).standard_normal((3, 2), np.float32)
 
@@ -47,7 +48,7 @@ def served(*jobs: Job) -> list[Reply]:
     """Serve jobs in this process and give the replies."""
     replies = io.StringIO()
     worker.serve(io.StringIO("".join(map(job_line, jobs))), replies)
-    return [read_reply(line) for line in replies.getvalue().splitlines()]
+    return [Reply(**json.loads(line)) for line in replies.getvalue().splitlines()]
 
 
 def opened(session: PretendSession) -> worker.Worker:

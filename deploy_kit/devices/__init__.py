@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from deploy_kit.catalogue import Catalogue
 from deploy_kit.errors import DeviceError
 from deploy_kit.records import Device
+from deploy_kit.watch import Watch, silent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,12 +24,13 @@ class Worker(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End the process."""
 
-    def ask(self, op: str, about: str, **arguments: Any) -> dict[str, Any]:
+    def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
         """Send one job and wait for its result.
 
         Args:
             op: The worker's operation.
             about: What the job is about, as the user knows it: named if the process dies.
+            watch: Hears of the job's progress.
             **arguments: The operation's arguments, as JSON can hold them; paths are the machine's own.
 
         Raises:

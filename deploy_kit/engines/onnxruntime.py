@@ -16,6 +16,7 @@ from deploy_kit.engines import Engine, Session
 from deploy_kit.errors import BuildError, InputError, RecipeError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
+from deploy_kit.watch import Watch, silent
 
 # Operations that do multiply-accumulates, by the name ONNX Runtime gives them after its optimizer.
 _COMPUTE = {
@@ -96,7 +97,7 @@ def _advice(error: str, runtime: Any) -> str:
     return ""
 
 
-def build(onnx_file: Path, folder: Path, options: Options) -> None:
+def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
     """Copy the ONNX file, once it is known to load."""
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
     _load(onnx_file, _session_options(runtime, options))

@@ -13,6 +13,7 @@ from deploy_kit.engines import Engine, Session
 from deploy_kit.errors import BuildError, RecipeError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
+from deploy_kit.watch import Watch, silent
 
 _DTYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 _COMPUTE = {"Convolution": "Conv", "FullyConnected": "Gemm", "MatMul": "Gemm"}
@@ -64,7 +65,7 @@ def _compile(path: Path, options: Options) -> Any:
         raise BuildError(f"{path}: OpenVINO cannot compile it: {error}") from error
 
 
-def build(onnx_file: Path, folder: Path, options: Options) -> None:
+def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
     """Convert to IR without touching a weight (no silent fp16 compression), and compile it once.
 
     Raises:

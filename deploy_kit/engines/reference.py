@@ -12,6 +12,7 @@ from deploy_kit.engines import Engine, Session
 from deploy_kit.errors import BuildError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
+from deploy_kit.watch import Watch, silent
 
 _Q_DQ_OPSET = 19
 
@@ -21,7 +22,7 @@ class Options:
     """The reference evaluator has no options."""
 
 
-def build(onnx_file: Path, folder: Path, options: Options) -> None:
+def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
     """Copy the ONNX file, once ONNX's checker accepts it."""
     onnx = need("onnx", by="engine 'reference'")
     try:

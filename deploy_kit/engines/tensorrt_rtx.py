@@ -8,6 +8,7 @@ from deploy_kit.engines import Engine, Session, _cuda
 from deploy_kit.engines._nvidia import Flavour, NvidiaSession, build_plan, prove_from_text
 from deploy_kit.errors import BuildError
 from deploy_kit.records import Proof
+from deploy_kit.watch import Watch, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def _configure(trt: Any, config: Any, options: Options) -> None:
 _FLAVOUR = Flavour(package="tensorrt_rtx", configure=_configure)
 
 
-def build(onnx_file: Path, folder: Path, options: Options) -> None:
+def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
     """Build one plan for all compute capabilities named."""
     build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options)
 
