@@ -285,17 +285,56 @@ class Proof:
         source: Where it was read, e.g. ``OpenVINO runtime model``.
         counts: (operation, dtype, how many) for each pair found.
         remark: What the counts do not cover; empty if nothing.
+        kernels: (kind, how many) of the kernels that the engine launches, where it names them.
+        network: (layer, dtype, how many) of the typed network that the builder was given, where it was counted.
+        bindings: (input or output, dtype).
+        advice: What the numbers tell before anything is measured, in words; empty if nothing.
     """
 
     source: str
     counts: tuple[tuple[str, str, int], ...]
     remark: str = ""
+    kernels: tuple[tuple[str, int], ...] = ()
+    network: tuple[tuple[str, str, int], ...] = ()
+    bindings: tuple[tuple[str, str], ...] = ()
+    advice: str = ""
 
     def share(self, dtype: str, *, of: str | None = None) -> float:
         """Give the share of operations named `of` (of all, if None) that compute in `dtype`."""
         rows = [row for row in self.counts if of is None or row[0] == of]
         total = sum(row[2] for row in rows)
         return sum(row[2] for row in rows if row[1] == dtype) / total if total else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """Where and from what an engine was built that fits one version and one kind of GPU.
+
+    Attributes:
+        package: Of the engine, e.g. ``tensorrt``.
+        version: Of the package.
+        capabilities: Compute capabilities that it fits, e.g. ``("8.6", "8.9")``.
+        compatible: What else it may be loaded by: ``version`` (a later one), ``ampere+``, ``same_compute_capability``.
+        gpu: That it was built on; empty if there was none.
+        driver: NVIDIA's, likewise.
+        host: Operating system.
+        onnx_sha256: Of the graph.
+        engine_sha256: Of the engine's main file.
+        options: It was built with, as JSON.
+        timing_cache: What became of it; empty where there is none.
+    """
+
+    package: str
+    version: str
+    capabilities: tuple[str, ...]
+    compatible: tuple[str, ...]
+    gpu: str
+    driver: str
+    host: str
+    onnx_sha256: str
+    engine_sha256: str
+    options: str
+    timing_cache: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +357,7 @@ class Artifact:
         made_by: (what, value): options and versions that decided it.
         options: Options it was built with, as JSON; it runs with the same.
         proof: What the engine computes in; None before a build.
+        built: What it fits, if it does not load everywhere.
     """
 
     kind: Kind
@@ -335,6 +375,7 @@ class Artifact:
     made_by: tuple[tuple[str, str], ...] = ()
     options: str = "{}"
     proof: Proof | None = None
+    built: Built | None = None
 
     @property
     def label(self) -> str:

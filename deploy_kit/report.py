@@ -154,7 +154,9 @@ def _build(report: Report) -> list[str]:
         proof = row.artifact.proof if row.artifact else None
         if proof:
             counts = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in proof.counts)
-            rows.append((row.label, counts or _NONE, proof.source + (f"; {proof.remark}" if proof.remark else "")))
+            rows.append(
+                (row.label, counts or _NONE, "; ".join(filter(None, [proof.source, proof.remark, proof.advice])))
+            )
     return ["## Build: precision proved", "", *_table(("engine", "computes in", "read from"), rows), ""] if rows else []
 
 

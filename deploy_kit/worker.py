@@ -66,9 +66,9 @@ class Worker:
         engine = engines.CATALOGUE.get(arguments["engine"])
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         folder = Path(arguments["folder"])
-        engine.build(Path(arguments["onnx"]), folder, options, self._watch)
+        built = engine.build(Path(arguments["onnx"]), folder, options, self._watch)
         proof = engine.prove_precision(folder / engine.file_name, options)
-        return {"proof": codec.to_json(proof)}
+        return {"proof": codec.to_json(proof), "built": codec.to_json(built)}
 
     def open(self, arguments: Arguments) -> Arguments:
         """Load an engine; answer with its batch and settings."""
