@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, calibration, end_to_end, ours, races, rewrites, roofline, stock, subjects
+from benchmarks import accuracy, calibration, end_to_end, ours, plans, races, rewrites, roofline, stock, subjects
 from benchmarks.accuracy import Accuracies
 from benchmarks.calibration import Costs
 from benchmarks.candidates import Candidate, Ours
@@ -137,6 +137,11 @@ def _end_to_end(asked: Asked, workshop: Workshop) -> EndToEnd:
     return end_to_end.measure(asked.subject(workshop), asked.files(), n, workshop)
 
 
+def _plans(asked: Asked, workshop: Workshop) -> plans.Plans:
+    nets = plans.subjects_of(asked.subject(workshop), workshop, quick=asked.quick)
+    return plans.measure(nets, workshop, asked.plan)
+
+
 def _deployable(candidate: Candidate) -> bool:
     return candidate.engine != "torch"
 
@@ -189,5 +194,12 @@ MODES = {
         record=EndToEnd,
         measure=_end_to_end,
         render=end_to_end.render,
+    ),
+    "tensorrt": Mode(
+        title="TensorRT-RTX plans",
+        about="DenseNet-121 to 264 and the demo in fp32, fp16 and int8, built without a GPU and not run",
+        record=plans.Plans,
+        measure=_plans,
+        render=plans.render,
     ),
 }

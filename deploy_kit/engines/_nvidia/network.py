@@ -27,8 +27,8 @@ def parse(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logger: Any, 
     verify_file(onnx_file)
     flags = trt.NetworkDefinitionCreationFlag
     typed = 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
-    network = builder.create_network(typed)
-    parser: tensorrt.OnnxParser = trt.OnnxParser(network, logger)
+    network: Any = builder.create_network(typed)
+    parser: Any = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_file)):
         refusal = _parser_words(parser)
         raise BuildError(f"{onnx_file}: {flavour.package}'s parser refuses it:\n{refusal}", hint=_hint(refusal))
@@ -97,7 +97,7 @@ def add_profiles(builder: "tensorrt.Builder", network: Any, config: Any, options
             raise _without_shapes(onnx_file, name, shape)
     for shapes in options.profiles:
         _verify_shapes(onnx_file, inputs, still_open, shapes)
-        profile = builder.create_optimization_profile()
+        profile: Any = builder.create_optimization_profile()  # takes any sequence for a shape
         for name in still_open:
             profile.set_shape(name, *(by_name[name] for by_name in shapes))
         config.add_optimization_profile(profile)

@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from deploy_kit.engines import _cuda
 from deploy_kit.engines._nvidia import Flavour, Words, module, passport
 from deploy_kit.engines._nvidia.options import Options, written
 from deploy_kit.errors import BuildError, DeviceError, InputError
-
-if TYPE_CHECKING:
-    import tensorrt
 
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "UINT8": np.uint8, "INT32": np.int32,
           "INT64": np.int64, "BOOL": np.bool_}  # fmt: skip
@@ -61,7 +58,7 @@ class NvidiaSession:
         self._words = Words(trt)
         self._runtime = trt.Runtime(self._words.logger)
         self._engine = _loaded(trt, flavour, self._runtime, plan_file, options, self._words)
-        self._context: tensorrt.IExecutionContext = self._engine.create_execution_context()
+        self._context: Any = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         outputs = [n for n in names if n not in inputs]
