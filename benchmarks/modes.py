@@ -139,7 +139,7 @@ def _end_to_end(asked: Asked, workshop: Workshop) -> EndToEnd:
 
 def _plans(asked: Asked, workshop: Workshop) -> plans.Plans:
     nets = plans.subjects_of(asked.subject(workshop), workshop, quick=asked.quick)
-    return plans.measure(nets, workshop, asked.plan)
+    return plans.measure(nets, workshop)
 
 
 def _deployable(candidate: Candidate) -> bool:

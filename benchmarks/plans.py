@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from benchmarks import page, subjects
 from benchmarks.ours import PASSES
 from benchmarks.page import NONE
-from benchmarks.race import Plan as RacePlan
 from benchmarks.subjects import Subject
 from benchmarks.workshop import Workshop
 from deploy_kit import build, quantize
@@ -17,6 +16,7 @@ from deploy_kit.records import Artifact, Proof
 GPUS = ("8.6", "8.9")
 _VARIANTS = (Variant(name="fp16", scheme="fp16"), Variant(name="int8", scheme="int8_tensorrt"))
 _MIN, _OPT, _MAX = 1, 8, 32
+_IMAGES = 8  # a plan has the same kernels whatever the scales are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class Plans:
     version: str
 
 
-def measure(nets: tuple[Subject, ...], workshop: Workshop, plan: RacePlan) -> Plans:
+def measure(nets: tuple[Subject, ...], workshop: Workshop) -> Plans:
     """Build fp32, fp16 and int8 of each net for all GPUs in one plan; a net of batch 0 takes 1 to 32 images."""
-    plans = [made for net in nets for made in _family(net, workshop, plan.calibration_images)]
+    plans = [made for net in nets for made in _family(net, workshop)]
     return Plans(plans=tuple(plans), capabilities=GPUS, version=library_version("tensorrt-rtx"))
 
 
@@ -62,17 +62,17 @@ def subjects_of(asked: Subject, workshop: Workshop, *, quick: bool) -> tuple[Sub
     return (subjects.demo(), asked, *family, replace(asked.batched(0), name=f"{asked.name}, batch {_MIN} to {_MAX}"))
 
 
-def _family(net: Subject, workshop: Workshop, n_images: int) -> list[Plan]:
+def _family(net: Subject, workshop: Workshop) -> list[Plan]:
     lean = workshop.simplified(net, PASSES).onnx
-    return [_plan(net, lean, variant, workshop, n_images) for variant in (None, *_VARIANTS)]
+    return [_plan(net, lean, variant, workshop) for variant in (None, *_VARIANTS)]
 
 
-def _plan(net: Subject, lean: Artifact, variant: Variant | None, workshop: Workshop, n_images: int) -> Plan:
+def _plan(net: Subject, lean: Artifact, variant: Variant | None, workshop: Workshop) -> Plan:
     precision = variant.name if variant else "fp32"
     try:
         typed = lean
         if variant is not None:
-            calibration = str(workshop.calibration(n_images))
+            calibration = str(workshop.calibration(_IMAGES))
             typed, _ = quantize.run(lean, variant, calibration, store=workshop.store, link=workshop.link)
         options = {"compute_capabilities": list(GPUS)} | (_shapes(lean) if not net.batch else {})
         entry = BuildEntry(engine="tensorrt_rtx", variants=(precision,), options=options)

@@ -155,6 +155,8 @@ def _hint(words: str) -> str:
         return "it takes symmetric int8 only: deploykit quantize --int8 --target tensorrt"
     if "Int32" in words and "DequantizeLinear" in words:
         return "it takes no quantized biases: deploykit quantize --int8 --target tensorrt"
+    if "Failed to import initializer" in words:
+        return "its weights lie in a file of their own: it is missing beside this one, or cut off"
     if "Plugin not found" in words or ("creator" in words and "plugin" in words.lower()):
         return "it has no such operator: replace it before export; plugins are not loaded"
     return ""
