@@ -13,7 +13,7 @@ from deploy_kit.errors import DeviceError
 from deploy_kit.records import Built, Proof
 from deploy_kit.watch import Watch, silent
 
-_LAST_DLA = "10.7 was the last TensorRT for x86 and JetPack 6 with DLA; on AGX Orin 11.4.1 has it again"
+_LAST_DLA = "TensorRT 10.7 was the last with DLA, until 11.4.1 on AGX Orin"
 
 
 def _capabilities(trt: Any, options: Options) -> tuple[str, ...]:

@@ -51,9 +51,8 @@ def _capabilities(trt: Any, options: Options) -> tuple[str, ...]:
 
 
 def _configure(trt: Any, config: Any, options: Options) -> None:
-    asked = options.compute_capabilities
-    if asked:
-        config.num_compute_capabilities = len(asked)
+    asked = _capabilities(trt, options)  # said also for the GPU here: left out, a plan is made for a family of GPUs
+    config.num_compute_capabilities = len(asked)
     for index, capability in enumerate(asked):
         name = "SM" + capability.replace(".", "")
         config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
