@@ -107,7 +107,7 @@ def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool
         return
     said = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in counts)
     kinds = {kind for kind, _, _ in counts}
-    computing = {"Conv"} & kinds or kinds - {"weight"}  # weights alone may be stored small and computed wide
+    computing = {"Conv"} & kinds or kinds - {"weight", "shape"}  # weights alone may be stored small and computed wide
     if typed.precision == "int8" and not any(dtype == "int8" and kind in computing for kind, dtype, _ in counts):
         what = "no convolution" if "Conv" in kinds else "nothing"
         raise BuildError(

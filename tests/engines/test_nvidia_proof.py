@@ -89,6 +89,18 @@ def test_scratch_space_is_no_tensor_of_the_network() -> None:
     assert proof.from_text(plan, "text").counts == (("activation", "fp16", 1),)
 
 
+def test_arithmetic_on_shapes_is_no_activation() -> None:
+    plan = b'  tensor={ name="n" dims={ 1 } type=int64 }\n  tensor={ name="x" dims={ 1 } type=half }\n'
+
+    assert proof.from_text(plan, "text").counts == (("activation", "fp16", 1), ("shape", "int64", 1))
+
+
+def test_a_convolution_that_reads_through_a_reference_is_typed_too() -> None:
+    plan = b'  tensor={ name="x" dims={ 1 } type=half }\n  corrltn={ name="c" output={"y" } input={"x^deref" "w" } }\n'
+
+    assert ("Conv", "fp16", 1) in proof.from_text(plan, "text").counts
+
+
 @pytest.mark.parametrize(
     ("words", "dtype"),
     [

@@ -23,6 +23,7 @@ from deploy_kit.records import Proof
 Census = tuple[tuple[str, str, int], ...]
 _TENSOR = re.compile(rb"\btensor=\{([^\n]*) type=(\w+) \}")
 _NAME = re.compile(rb'\bname="([^"]*)"')
+_SHAPES = frozenset({b"int32", b"int64", b"bool"})  # arithmetic on shapes, where an input is open
 _SCRATCH, _CONSTANT = b"is_scratchspace=1", b"const_payload_size="
 _GENERATED = re.compile(rb"\bfunction=\{ ?name=(\w+)")
 _LIBRARY = re.compile(rb'^ +(corrltn|fully_connected|maxpool|avgpool)=\{ name="[^"]*" [^\n]*?\binput=\{"([^"]*)"', re.M)
@@ -81,14 +82,16 @@ def from_text(plan: bytes, source: str) -> Proof:
         if name:
             dtypes[name[1]] = kind
         if _SCRATCH not in body:
-            counts["weight" if _CONSTANT in body else "activation", kind] += 1
+            role = "shape" if dtype in _SHAPES else "weight" if _CONSTANT in body else "activation"
+            counts[role, kind] += 1
     if not counts:
         return Proof(source=source, counts=(), remark=_NETWORK_ONLY)
     kernels: Counter[str] = Counter()
     for kind, first in _LIBRARY.findall(plan):
         kernels[_KINDS.get(kind, kind.decode())] += 1
-        if kind in _KINDS and first in dtypes:
-            counts[_KINDS[kind], dtypes[first]] += 1
+        tensor = first.partition(b"^")[0]  # ``x^deref`` is x
+        if kind in _KINDS and tensor in dtypes:
+            counts[_KINDS[kind], dtypes[tensor]] += 1
     for name in _GENERATED.findall(plan):
         kernels["pointwise, requantizing" if name.endswith(_REQUANTIZE) else "pointwise"] += 1
     return Proof(
