@@ -12,6 +12,7 @@ from benchmarks import (
     end_to_end,
     loop,
     ours,
+    plans,
     races,
     rewrites,
     roofline,
@@ -171,6 +172,11 @@ def _loop(asked: Asked, workshop: Workshop) -> Loop:
     return loop.measure()
 
 
+def _plans(asked: Asked, workshop: Workshop) -> plans.Plans:
+    nets = plans.subjects_of(asked.subject(workshop), workshop, quick=asked.quick)
+    return plans.measure(nets, workshop)
+
+
 def _deployable(candidate: Candidate) -> bool:
     return candidate.engine != "torch"
 
@@ -237,5 +243,12 @@ MODES = {
         record=Loop,
         measure=_loop,
         render=loop.render,
+    ),
+    "tensorrt": Mode(
+        title="TensorRT-RTX plans",
+        about="DenseNet-121 to 264 and the demo in fp32, fp16 and int8, built without a GPU and not run",
+        record=plans.Plans,
+        measure=_plans,
+        render=plans.render,
     ),
 }

@@ -39,7 +39,7 @@ class Subject:
         name: For tables.
         source: Its checkpoint, with the preprocessing where the file does not carry it.
         preprocess: How images become its input.
-        batch: Images per run.
+        batch: Images per run; 0 leaves it open.
     """
 
     name: str

@@ -95,7 +95,7 @@ class Workshop:
 
     def simplified(self, subject: Subject, passes: tuple[str, ...]) -> Simplified:
         """Export with deploykit and simplify."""
-        part = ExportTable(tolerance=_TOLERANCE, batch=subject.batch)
+        part = ExportTable(tolerance=_TOLERANCE, batch=max(1, subject.batch), dynamic=not subject.batch)
         exported, _ = export.run(subject.source, part, SYNTHETIC, store=self.store, link=self.link, watch=self.watch)
         table = SimplifyTable(passes=passes)
         lean, _ = simplify.run(exported.onnx, table, store=self.store, link=self.link, watch=self.watch)

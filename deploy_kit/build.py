@@ -9,7 +9,7 @@ from deploy_kit.devices import Connection
 from deploy_kit.errors import BuildError
 from deploy_kit.measurements import Environment
 from deploy_kit.recipe import BuildEntry
-from deploy_kit.records import Artifact, Device, Proof
+from deploy_kit.records import Artifact, Built, Device, Proof
 from deploy_kit.store import Key, Store, digest_of, parts_of
 from deploy_kit.watch import Event, Watch, silent
 
@@ -77,6 +77,7 @@ def run(
             options=codec.canonical(options),
             proof=proof,
             build_s=float(answer["build_s"]),
+            built=None if answer["built"] is None else codec.from_json(Built, answer["built"]),
         )
 
     return store.produce(Artifact, key, make)
@@ -140,19 +141,23 @@ def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool
         strict: Also hold half precision; CPU runtimes may widen it, which the proof then shows.
 
     Raises:
-        BuildError: int8 without one int8 operation, or half precision with less than half of it.
+        BuildError: int8 without one int8 convolution (where there are none: operation), or half precision with less
+            than half of it.
     """
-    if not proof.counts:
+    counts = proof.counts or proof.network
+    if not counts:
         return
-    said = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in proof.counts)
-    if typed.precision == "int8" and not any(
-        dtype == "int8" for kind, dtype, _ in proof.counts if kind != "weight"
-    ):  # weights alone may be stored small and computed wide
+    said = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in counts)
+    kinds = {kind for kind, _, _ in counts}
+    computing = {"Conv"} & kinds or kinds - {"weight", "shape"}  # weights alone may be stored small and computed wide
+    if typed.precision == "int8" and not any(dtype == "int8" and kind in computing for kind, dtype, _ in counts):
+        what = "no convolution" if "Conv" in kinds else "nothing"
         raise BuildError(
-            f"'{typed.name}' carries int8, and {engine} computes nothing in it ({said})",
+            f"'{typed.name}' carries int8, and {engine} computes {what} in it ({said})",
             hint="the engine fell back to float: quantize for this engine, or build the float graph",
         )
-    kinds = {kind for kind, _, _ in proof.counts}
-    share = proof.share(typed.precision, of=next((kind for kind in ("activation", "Conv") if kind in kinds), None))
+    share = Proof(source="", counts=counts).share(
+        typed.precision, of=next((kind for kind in ("activation", "Conv") if kind in kinds), None)
+    )
     if strict and typed.precision in _HALF and share < 0.5:
         raise BuildError(f"'{typed.name}' carries {typed.precision}, and {engine} holds {share:.0%} of it ({said})")

@@ -17,16 +17,19 @@ _HINTS = {
     "SIGSEGV": "this is a fault of the engine's native code, not of the file format: "
     "quantize for this engine (see `deploykit inspect FILE`), or try another engine version",
     "SIGABRT": "the engine's native code gave up; its last words are above",
-    "SIGKILL": "killed from outside, most often for memory: close other programs or use a smaller batch",
+    "SIGKILL": "killed from outside, most often because the machine is out of memory: close other programs, "
+    "use a smaller batch, or bound a builder's scratch memory (-o workspace_mib=512)",
     "SIGILL": "the engine's native code uses an instruction that this processor lacks",
 }
 
 
-def _signal_name(number: int) -> str:
+def ended_by(code: int) -> str:
+    """Name what ended a process: a signal, also where a shell tells it as 128 + its number; else its exit code."""
+    number = -code if code < 0 else code - 128
     try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal has no name
-        return f"signal {number}"
+        return signal.Signals(number).name if number > 0 else f"exit code {code}"
+    except ValueError:  # a real-time signal has no name, and not every code above 128 is one
+        return f"signal {number}" if code < 0 else f"exit code {code}"
 
 
 def crash(about: str, op: str, code: int, words: str = "") -> EngineCrashError:
@@ -38,7 +41,7 @@ def crash(about: str, op: str, code: int, words: str = "") -> EngineCrashError:
         code: Exit code; the negative number of a signal.
         words: The last it wrote to standard error.
     """
-    name = _signal_name(-code) if code < 0 else f"exit code {code}"
+    name = ended_by(code)
     message = f"{about}: the worker process died in '{op}' with {name}"
     if words:
         message += f"; its last words: {words}"

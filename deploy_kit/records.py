@@ -287,12 +287,20 @@ class Proof:
         remark: What the counts do not cover; empty if nothing.
         placement: (device or provider, operation or ``other``, how many nodes) for each pair found; empty where the
             engine does not say.
+        kernels: (kind, how many) of the kernels that the engine launches, where it names them.
+        network: (layer, dtype, how many) of the typed network that the builder was given, where it was counted.
+        bindings: (input or output, dtype).
+        advice: What the numbers tell before anything is measured, in words; empty if nothing.
     """
 
     source: str
     counts: tuple[tuple[str, str, int], ...]
     remark: str = ""
     placement: tuple[tuple[str, str, int], ...] = ()
+    kernels: tuple[tuple[str, int], ...] = ()
+    network: tuple[tuple[str, str, int], ...] = ()
+    bindings: tuple[tuple[str, str], ...] = ()
+    advice: str = ""
 
     def share(self, dtype: str, *, of: str | None = None) -> float:
         """Give the share of operations named `of` (of all, if None) that compute in `dtype`."""
@@ -307,6 +315,37 @@ class Proof:
         for place, _, n in self.placement:
             found[place] = found.get(place, 0) + n
         return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """Where and from what an engine was built that fits one version and one kind of GPU.
+
+    Attributes:
+        package: Of the engine, e.g. ``tensorrt``.
+        version: Of the package.
+        capabilities: Compute capabilities that it fits, e.g. ``("8.6", "8.9")``.
+        compatible: What else it may be loaded by: ``version`` (a later one), ``ampere+``, ``same_compute_capability``.
+        gpu: That it was built on; empty if there was none.
+        driver: NVIDIA's, likewise.
+        host: Operating system.
+        onnx_sha256: Of the graph.
+        engine_sha256: Of the engine's main file.
+        options: It was built with, as JSON.
+        timing_cache: What became of it; empty where there is none.
+    """
+
+    package: str
+    version: str
+    capabilities: tuple[str, ...]
+    compatible: tuple[str, ...]
+    gpu: str
+    driver: str
+    host: str
+    onnx_sha256: str
+    engine_sha256: str
+    options: str
+    timing_cache: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +369,8 @@ class Artifact:
         options: Options it was built with, as JSON; it runs with the same.
         proof: What the engine computes in, and where; None before a build.
         build_s: Seconds its build took on the device, the proof not counted; 0 where it is no engine.
+        proof: What the engine computes in; None before a build.
+        built: What it fits, if it does not load everywhere.
     """
 
     kind: Kind
@@ -348,6 +389,7 @@ class Artifact:
     options: str = "{}"
     proof: Proof | None = None
     build_s: float = 0.0
+    built: Built | None = None
 
     @property
     def label(self) -> str:

@@ -24,6 +24,7 @@ from deploy_kit.errors import InputError, RecipeError, StoreError
 from deploy_kit.records import Artifact
 
 R = TypeVar("R")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +99,11 @@ def parts_of(path: Path) -> list[Path]:
     return sorted({path, *beside})
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
-    with _put_in_place(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.write(text)
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of it."""
+    data = content.encode() if isinstance(content, str) else content
+    with _put_in_place(path) as aside, aside.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
@@ -269,7 +271,7 @@ class Store:
 
 
 def _full_or(error: OSError, path: Path) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return StoreError(f"{path}: no space left on the disk", hint="free some space; nothing earlier was lost")
     return StoreError(
         f"{path}: cannot be written: {error.strerror or error}", hint="choose another folder (--store, --out)"

@@ -82,10 +82,10 @@ class Worker:
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         folder = Path(arguments["folder"])
         begun = time.perf_counter()
-        engine.build(Path(arguments["onnx"]), folder, options, self._watch)
-        build_s = time.perf_counter() - begun
+        built = engine.build(Path(arguments["onnx"]), folder, options, self._watch)
+        build_s = round(time.perf_counter() - begun, 3)
         proof = engine.prove_precision(folder / engine.file_name, options)
-        return {"proof": codec.to_json(proof), "build_s": round(build_s, 3)}
+        return {"proof": codec.to_json(proof), "build_s": build_s, "built": codec.to_json(built)}
 
     def open(self, arguments: Arguments) -> Arguments:
         """Load an engine, a session for each of ``streams``; answer with its batch and settings."""

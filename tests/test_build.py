@@ -36,7 +36,7 @@ def proving(folder: Path, *counts: tuple[str, str, int]) -> PretendLink:
 
     def answer(arguments: dict[str, Any]) -> dict[str, Any]:
         (Path(arguments["folder"]) / "model.onnx").write_bytes(b"an engine")
-        return {"proof": {"source": "a test", "counts": counts, "remark": ""}, "build_s": 1.5}
+        return {"proof": {"source": "a test", "counts": counts, "remark": ""}, "build_s": 1.5, "built": None}
 
     return PretendLink(folder, {"build": answer})
 
@@ -46,7 +46,7 @@ def entry(engine: str = "onnxruntime", **options: Any) -> BuildEntry:
 
 
 def test_int8_without_one_int8_operation_is_refused(line: "Line") -> None:
-    with pytest.raises(BuildError, match="carries int8, and openvino computes nothing in it") as caught:
+    with pytest.raises(BuildError, match="carries int8, and openvino computes no convolution in it") as caught:
         build.verify_precision(typed(line, "int8"), "openvino", proof(("Conv", "fp32", 10)), strict=False)
 
     assert "fell back to float" in caught.value.hint
@@ -71,6 +71,22 @@ def test_int8_weights_alone_are_no_int8_arithmetic(line: "Line") -> None:
         build.verify_precision(typed(line, "int8"), "tensorrt_rtx", found, strict=True)
 
 
+def test_int8_products_do_not_stand_for_convolutions(line: "Line") -> None:
+    found = proof(("Conv", "fp32", 10), ("Gemm", "int8", 1), ("activation", "int8", 3))
+
+    with pytest.raises(BuildError, match="computes no convolution in it"):
+        build.verify_precision(typed(line, "int8"), "tensorrt_rtx", found, strict=True)
+
+
+def test_a_plan_that_cannot_be_read_is_judged_by_its_typed_network(line: "Line") -> None:
+    blind = Proof(source="typed network only", counts=(), network=(("Conv", "fp32", 10), ("concatenation", "fp32", 3)))
+
+    with pytest.raises(BuildError, match=r"computes no convolution in it \(10 Conv fp32, 3 concatenation fp32\)"):
+        build.verify_precision(typed(line, "int8"), "tensorrt", blind, strict=True)
+    with pytest.raises(BuildError, match="carries fp16, and tensorrt holds 0% of it"):
+        build.verify_precision(typed(line, "fp16"), "tensorrt", blind, strict=True)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_typed_engine_must_hold_half_of_a_half_precision(line: "Line", precision: Precision) -> None:
     found = proof(("activation", precision, 4), ("activation", "fp32", 6))
@@ -90,7 +106,7 @@ def test_a_runtime_that_may_widen_is_not_held_to_half_precision(line: "Line") ->
 
 
 def test_a_real_engine_that_falls_back_to_float_is_refused(line: "Line", kept: Store) -> None:
-    with pytest.raises(BuildError, match="carries int8, and onnxruntime computes nothing in it"):
+    with pytest.raises(BuildError, match="carries int8, and onnxruntime computes no convolution in it"):
         build.run(line.graph("int8"), entry(optimize=False), store=kept, link=line.link)
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from deploy_kit.errors import EngineCrashError, InputError, StageError
-from deploy_kit.isolate import Child
+from deploy_kit.isolate import Child, ended_by
 from deploy_kit.watch import Event
 
 NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
@@ -84,7 +84,11 @@ def test_a_segfault_is_a_failed_stage():
     ("name", "hint"),
     [
         ("SIGABRT", "the engine's native code gave up; its last words are above"),
-        ("SIGKILL", "killed from outside, most often for memory: close other programs or use a smaller batch"),
+        (
+            "SIGKILL",
+            "killed from outside, most often because the machine is out of memory: close other programs, "
+            "use a smaller batch, or bound a builder's scratch memory (-o workspace_mib=512)",
+        ),
         ("SIGILL", "the engine's native code uses an instruction that this processor lacks"),
     ],
 )
@@ -92,6 +96,22 @@ def test_each_signal_has_a_hint_of_its_own(name, hint):
     error = crash(f"{NO_CORE}import os, signal; os.kill(os.getpid(), signal.{name})")
 
     assert (str(error), error.hint) == (f"model.xml: the worker process died in 'infer' with {name}", hint)
+
+
+def test_a_shells_word_for_a_kill_is_told_as_the_signal_it_was():
+    error = crash("raise SystemExit(137)")
+
+    assert str(error) == "model.xml: the worker process died in 'infer' with SIGKILL"
+    assert "out of memory" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(1, "exit code 1"), (128, "exit code 128"), (139, "SIGSEGV"), (255, "exit code 255"), (-9, "SIGKILL"),
+     (-40, "signal 40")],
+)  # fmt: skip
+def test_codes_of_shells_and_of_processes_are_named_alike(code, name):
+    assert ended_by(code) == name
 
 
 def test_an_exit_is_told_with_its_code():

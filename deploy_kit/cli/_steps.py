@@ -16,6 +16,7 @@ from deploy_kit.results import Simplified
 from deploy_kit.store import Store, copy_whole, parts_of, write_whole
 
 DEMO, DEFAULT = "demo", "default"
+_PASSPORT = ".passport.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +178,7 @@ def verify_out(out: Path | None) -> None:
 
 
 def _passport_of(out: Path) -> Path:
-    return out.with_suffix(out.suffix + ".passport.json")
+    return out.with_name(out.name + _PASSPORT)
 
 
 def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -> None:
@@ -192,7 +193,7 @@ def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -
     if run.store.rejected(artifact):
         raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
     source = run.store.path(artifact)
-    parts = parts_of(source)
+    parts = [part for part in parts_of(source) if not part.name.endswith(_PASSPORT)]
     for part in parts:
         copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
     passport = (source.parent / "record.json").read_text(encoding="utf-8")

@@ -1,10 +1,17 @@
 """``deploykit build``: an engine from a typed graph."""
 
-from typing import Annotated, Any, Optional
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from deploy_kit.cli import Command, _options
+
+if TYPE_CHECKING:
+    from deploy_kit.records import Proof
+
+_Texts = Optional[list[str]]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
 
 
 def build(
@@ -15,8 +22,15 @@ def build(
         typer.Option("--variant", help="Which graph: fp32, or a quantized one by name; by default the newest."),
     ] = None,
     compute_capability: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--compute-capability", help="GPU to build for, e.g. 8.9; may be given again (tensorrt_rtx)."),
+        _Texts, typer.Option("--compute-capability", help="GPU to build for, e.g. 8.9; again for another (RTX).")
+    ] = None,
+    min_shapes: Annotated[
+        _Texts, typer.Option(help="Smallest input of an open graph, e.g. input:1x3x224x224; again for a profile.")
+    ] = None,
+    opt_shapes: Annotated[_Texts, typer.Option(help="Input that it is tuned for.")] = None,
+    max_shapes: Annotated[_Texts, typer.Option(help="Largest input.")] = None,
+    option: Annotated[
+        _Texts, typer.Option("--build-option", "-o", help="Any option of the engine, key=value; see docs/recipes.md.")
     ] = None,
     threads: Annotated[Optional[int], typer.Option(help="Threads of one run (CPU engines).")] = None,  # noqa: UP045
     recipe: _options.RecipeName = None,
@@ -30,7 +44,7 @@ def build(
     """Build an engine and prove its precision."""
     from deploy_kit import breakdown, doctor, engines
     from deploy_kit import build as stage
-    from deploy_kit.cli import _steps
+    from deploy_kit.cli import _engine_options, _steps
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.recipe import BuildEntry
     from deploy_kit.report import size
@@ -41,8 +55,12 @@ def build(
         doctor.require_engine(engine, run.link)
         typed = _steps.typed(run, console, variant)
         options: dict[str, Any] = next((dict(e.options) for e in run.recipe.build.engines if e.engine == engine), {})
-        options |= {"compute_capabilities": compute_capability} if compute_capability else {}
-        options |= {"threads": threads} if threads is not None else {}
+        flags = {
+            "compute_capabilities": compute_capability, "min_shapes": min_shapes, "opt_shapes": opt_shapes,
+            "max_shapes": max_shapes, "threads": threads,
+        }  # fmt: skip
+        options |= _engine_options.parse(engines.CATALOGUE.get(engine).options, option or ())
+        options |= {name: value for name, value in flags.items() if value is not None}
         entry = BuildEntry(engine=engine, variants=(typed.name,), options=options)
         made = run.timed(
             "build",
@@ -55,14 +73,30 @@ def build(
         lines = [
             ("engine", made.label),
             ("size", size(made.size_bytes)),
-            ("computes in", ", ".join(f"{n} {op} {dtype}" for op, dtype, n in proof.counts) or "not readable"),
+            *_proved(proof),
             ("runs on", breakdown.where(proof)),
-            ("proved by", proof.source + (f" ({proof.remark})" if proof.remark else "")),
-            ("options", made.options),
-            *(("note", note) for note in filter(None, [stage.widened(made), breakdown.split(made)])),
+            ("options", _engine_options.changed(engines.CATALOGUE.get(engine).options, json.loads(made.options))),
+            *(("note", note) for note in filter(None, [stage.widened(made), breakdown.split(made), proof.advice])),
             ("file", str(run.store.root / made.path)),
         ]
         console.result(made, pairs(lines))
+
+
+def _proved(proof: "Proof") -> list[tuple[str, str]]:
+    typed = ((f"{op} {dtype}", n) for op, dtype, n in proof.network)
+    computes = _counted((f"{op} {dtype}", n) for op, dtype, n in proof.counts)
+    rows = [
+        ("computes in", computes or "not readable"),
+        ("proved by", proof.source + (f" ({proof.remark})" if proof.remark else "")),
+        ("kernels", _counted(proof.kernels)),
+        ("typed network", _counted(typed)),
+        ("in and out", ", ".join(f"{name} {dtype}" for name, dtype in proof.bindings)),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _counted(rows: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{n} {kind}" for kind, n in rows)
 
 
 COMMAND = Command(call=build, order=40)

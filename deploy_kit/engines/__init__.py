@@ -13,7 +13,7 @@ import numpy as np
 
 from deploy_kit.catalogue import Catalogue
 from deploy_kit.layers import Trace
-from deploy_kit.records import Proof
+from deploy_kit.records import Built, Proof
 from deploy_kit.watch import Watch
 
 
@@ -49,7 +49,7 @@ class Engine:
         package: What must be importable.
         file_name: Of the built engine, e.g. ``model.xml``.
         options: Record class of its options, each with a default.
-        build: (onnx file, folder to write into, options, watch) → None; writes `file_name`, tells `watch` its progress.
+        build: (onnx file, folder to write into, options, watch) → what it fits, or None; writes `file_name`.
         prove_precision: (built engine, options) → what it computes in.
         open_session: (built engine, options) → a session.
         hindrance: Why it cannot run on this machine; empty if it can.
@@ -62,7 +62,7 @@ class Engine:
     package: str
     file_name: str
     options: type[Any]
-    build: Callable[[Path, Path, Any, Watch], None]
+    build: Callable[[Path, Path, Any, Watch], Built | None]
     prove_precision: Callable[[Path, Any], Proof]
     open_session: Callable[[Path, Any], Session]
     hindrance: Callable[[], str]

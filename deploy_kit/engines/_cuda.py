@@ -1,73 +1,249 @@
-"""The dozen calls of the CUDA driver that an engine needs, through ctypes: no package to install on a device.
+"""The calls of the CUDA driver that an engine needs, through ctypes: no package to install on a device.
 
-Memory and streams only; kernels are TensorRT's. Calls and types as in NVIDIA's CUDA Driver API reference.
+Memory, streams, events and graphs only; kernels are TensorRT's. Calls and types as in NVIDIA's CUDA Driver API
+reference; each has its argument types here, so that ctypes passes what the driver expects.
 """
 
 import ctypes
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deploy_kit.errors import DeviceError
 
+LIBRARY = "libcuda.so.1"
 _NO_DRIVER = "no NVIDIA GPU on this machine"
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+_INT, _UINT, _PTR, _SIZE, _ADDRESS = ctypes.c_int, ctypes.c_uint, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
+_OUT = ctypes.POINTER
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "cuInit": (_UINT,),
+    "cuGetErrorName": (_INT, _OUT(ctypes.c_char_p)),
+    "cuDeviceGetCount": (_OUT(_INT),),
+    "cuDeviceGetName": (ctypes.c_char_p, _INT, _INT),
+    "cuDeviceGetAttribute": (_OUT(_INT), _INT, _INT),
+    "cuDriverGetVersion": (_OUT(_INT),),
+    "cuDevicePrimaryCtxRetain": (_OUT(_PTR), _INT),
+    "cuCtxSetCurrent": (_PTR,),
+    "cuStreamCreate": (_OUT(_PTR), _UINT),
+    "cuStreamSynchronize": (_PTR,),
+    "cuStreamDestroy_v2": (_PTR,),
+    "cuMemAlloc_v2": (_OUT(_ADDRESS), _SIZE),
+    "cuMemFree_v2": (_ADDRESS,),
+    "cuMemAllocHost_v2": (_OUT(_PTR), _SIZE),
+    "cuMemFreeHost": (_PTR,),
+    "cuMemcpyHtoDAsync_v2": (_ADDRESS, _PTR, _SIZE, _PTR),
+    "cuMemcpyDtoHAsync_v2": (_PTR, _ADDRESS, _SIZE, _PTR),
+    "cuEventCreate": (_OUT(_PTR), _UINT),
+    "cuEventRecord": (_PTR, _PTR),
+    "cuEventElapsedTime": (_OUT(ctypes.c_float), _PTR, _PTR),
+    "cuStreamBeginCapture_v2": (_PTR, _INT),
+    "cuStreamEndCapture": (_PTR, _OUT(_PTR)),
+    "cuGraphInstantiateWithFlags": (_OUT(_PTR), _PTR, ctypes.c_ulonglong),
+    "cuGraphLaunch": (_PTR, _PTR),
+    "cuGraphDestroy": (_PTR,),
+    "cuGraphExecDestroy": (_PTR,),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """CUDA device 0.
+
+    Attributes:
+        name: As the driver gives it.
+        capability: Compute capability, e.g. ``8.7``.
+        driver: Version of the kernel module where it says one, and of the CUDA it speaks.
+    """
+
+    name: str
+    capability: str
+    driver: str
 
 
 @functools.cache
-def _driver() -> Any:
+def _driver(library: str) -> Any:
     try:
-        library = ctypes.CDLL("libcuda.so.1")
+        loaded = ctypes.CDLL(library)
     except OSError as error:
         raise DeviceError(_NO_DRIVER) from error
-    return library
+    for name, types in _SIGNATURES.items():
+        function = getattr(loaded, name, None)
+        if function is None:
+            raise DeviceError(f"CUDA: this driver has no '{name}'", hint="install a driver for CUDA 12 or later")
+        function.argtypes, function.restype = types, _INT
+    return loaded
 
 
-def _call(name: str, *arguments: Any) -> None:
-    code = getattr(_driver(), name)(*arguments)
+def call(name: str, *arguments: Any) -> None:
+    """Call the driver.
+
+    Raises:
+        DeviceError: It answered with an error, which the message names.
+    """
+    driver = _driver(LIBRARY)
+    code = getattr(driver, name)(*arguments)
     if code:
-        raise DeviceError(f"CUDA: {name} answered with error {code}")
+        words = ctypes.c_char_p()
+        unknown = driver.cuGetErrorName(code, ctypes.byref(words))
+        said = f"error {code}" if unknown or not words.value else f"{words.value.decode()} ({code})"
+        raise DeviceError(f"CUDA: {name} answered with {said}")
 
 
 def hindrance() -> str:
     """Say why no CUDA device can be used here; empty if one can."""
-    if not (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-gpu").exists()):
+    if not has_device_file():
         return _NO_DRIVER
     try:
-        _call("cuInit", 0)
+        call("cuInit", 0)
     except DeviceError as error:
         return str(error)
     return ""
 
 
+def has_device_file() -> bool:
+    """Whether the system has a node of an NVIDIA GPU: of a card, or of a Tegra's own."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-gpu").exists()
+
+
+def device_or_none() -> Gpu | None:
+    """Describe CUDA device 0; None where there is none."""
+    if hindrance():
+        return None
+    name = ctypes.create_string_buffer(256)
+    call("cuDeviceGetName", name, 256, 0)
+    major, minor = (_attribute(index) for index in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR))
+    version = ctypes.c_int()
+    call("cuDriverGetVersion", ctypes.byref(version))
+    cuda = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+    module = Path("/sys/module/nvidia/version")
+    kernel = module.read_text().strip() if module.is_file() else ""
+    return Gpu(name=name.value.decode(), capability=f"{major}.{minor}", driver=", ".join(filter(None, [kernel, cuda])))
+
+
+def _attribute(index: int) -> int:
+    value = ctypes.c_int()
+    call("cuDeviceGetAttribute", ctypes.byref(value), index, 0)
+    return value.value
+
+
+def _made(name: str, *arguments: Any) -> ctypes.c_void_p:
+    """Call what gives a handle through its first argument."""
+    handle = ctypes.c_void_p()
+    call(name, ctypes.byref(handle), *arguments)
+    return handle
+
+
 class Context:
-    """The primary context of device 0 and one stream on it."""
+    """The primary context of device 0, and one stream on it."""
 
     def __init__(self) -> None:
         """Start CUDA on device 0."""
-        _call("cuInit", 0)
-        context, self.stream = ctypes.c_void_p(), ctypes.c_void_p()
-        _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
-        _call("cuCtxSetCurrent", context)
-        _call("cuStreamCreate", ctypes.byref(self.stream), 0)
+        call("cuInit", 0)
+        call("cuCtxSetCurrent", _made("cuDevicePrimaryCtxRetain", 0))
+        self.stream = _made("cuStreamCreate", _NON_BLOCKING)
+
+    @property
+    def stream_handle(self) -> int:
+        """The stream as a number, as TensorRT takes it."""
+        return self.stream.value or 0
 
     def allocate(self, n_bytes: int) -> int:
         """Reserve device memory and give its address."""
         address = ctypes.c_uint64()
-        _call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(n_bytes))
+        call("cuMemAlloc_v2", ctypes.byref(address), n_bytes)
         return address.value
 
-    def copy_in(self, address: int, array: np.ndarray) -> None:
-        """Copy a contiguous array to the device and wait for it."""
-        source = array.ctypes.data_as(ctypes.c_void_p)
-        _call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), source, ctypes.c_size_t(array.nbytes))
+    def allocate_host(self, n_bytes: int) -> int:
+        """Reserve page-locked host memory, which copies need to be asynchronous, and give its address."""
+        return _made("cuMemAllocHost_v2", n_bytes).value or 0
 
-    def copy_out(self, address: int, array: np.ndarray) -> None:
-        """Fill a contiguous array from the device and wait for it."""
-        target = array.ctypes.data_as(ctypes.c_void_p)
-        _call("cuMemcpyDtoH_v2", target, ctypes.c_uint64(address), ctypes.c_size_t(array.nbytes))
+    def copy_in(self, address: int, host: int, n_bytes: int) -> None:
+        """Put a copy to the device on the stream."""
+        call("cuMemcpyHtoDAsync_v2", address, host, n_bytes, self.stream)
+
+    def copy_out(self, host: int, address: int, n_bytes: int) -> None:
+        """Put a copy from the device on the stream."""
+        call("cuMemcpyDtoHAsync_v2", host, address, n_bytes, self.stream)
 
     def wait(self) -> None:
         """Return when all work on the stream has finished."""
-        _call("cuStreamSynchronize", self.stream)
+        call("cuStreamSynchronize", self.stream)
+
+    def close(self) -> None:
+        """Give the stream back; the primary context ends with the process."""
+        call("cuStreamDestroy_v2", self.stream)
+
+
+class Span:
+    """Two events on a stream: how long the device worked between them."""
+
+    def __init__(self, context: Context) -> None:
+        """Make both events."""
+        self._context = context
+        self._begin, self._end = (_made("cuEventCreate", 0) for _ in range(2))
+        self._used = False
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """Put an event before and one behind what the block puts on the stream."""
+        call("cuEventRecord", self._begin, self._context.stream)
+        yield
+        call("cuEventRecord", self._end, self._context.stream)
+        self._used = True
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds between them, once the stream has finished; 0 before the first use."""
+        if not self._used:
+            return 0.0
+        taken = ctypes.c_float()
+        call("cuEventElapsedTime", ctypes.byref(taken), self._begin, self._end)
+        return taken.value
+
+
+class Graph:
+    """What was put on a stream once, ready to be launched as one."""
+
+    def __init__(self, context: Context) -> None:
+        """Begin with nothing captured."""
+        self._context = context
+        self._ready: ctypes.c_void_p | None = None
+
+    @contextmanager
+    def capture(self) -> Iterator[None]:
+        """Keep what the block puts on the stream instead of running it."""
+        call("cuStreamBeginCapture_v2", self._context.stream, _THREAD_LOCAL)
+        try:
+            yield
+        finally:
+            graph = _made_by_capture(self._context)
+        self.drop()
+        self._ready = _made("cuGraphInstantiateWithFlags", graph, 0)
+        call("cuGraphDestroy", graph)
+
+    @property
+    def captured(self) -> bool:
+        """Whether there is something to launch."""
+        return self._ready is not None
+
+    def launch(self) -> None:
+        """Put all of it on the stream."""
+        call("cuGraphLaunch", self._ready, self._context.stream)
+
+    def drop(self) -> None:
+        """Forget what was captured."""
+        if self._ready is not None:
+            call("cuGraphExecDestroy", self._ready)
+            self._ready = None
+
+
+def _made_by_capture(context: Context) -> ctypes.c_void_p:
+    graph = ctypes.c_void_p()
+    call("cuStreamEndCapture", context.stream, ctypes.byref(graph))
+    return graph

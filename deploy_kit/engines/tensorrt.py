@@ -1,50 +1,68 @@
 """TensorRT 10 and 11. Builds on the machine that runs it: a plan fits one version and one GPU."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy_kit.engines import Engine, Session, _cuda
-from deploy_kit.engines._nvidia import Flavour, NvidiaSession, build_plan, prove_from_text
-from deploy_kit.records import Proof
+from deploy_kit.engines._nvidia import Flavour
+from deploy_kit.engines._nvidia.build import build_plan
+from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.proof import prove_file
+from deploy_kit.engines._nvidia.session import NvidiaSession
+from deploy_kit.errors import DeviceError
+from deploy_kit.records import Built, Proof
 from deploy_kit.watch import Watch, silent
 
+_LAST_DLA = "TensorRT 10.7 was the last with DLA, until 11.4.1 on AGX Orin"
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of a recipe's build entry.
 
-    Attributes:
-        optimization_level: How long the builder searches, 0..5; 3 is TensorRT's default.
-        workspace_mib: Most scratch memory a layer may use, in MiB; 0 leaves TensorRT's default, all of the device.
-    """
-
-    optimization_level: int = 3
-    workspace_mib: int = 0
+def _capabilities(trt: Any, options: Options) -> tuple[str, ...]:
+    here = _cuda.device_or_none()
+    if here is None:
+        raise DeviceError(
+            f"engine 'tensorrt': cannot build: {_cuda.hindrance()}",
+            hint="build on the device (--device), or with --engine tensorrt_rtx --compute-capability 8.9",
+        )
+    return (here.capability,)
 
 
 def _configure(trt: Any, config: Any, options: Options) -> None:
-    config.builder_optimization_level = options.optimization_level
-    if options.workspace_mib:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    if options.use_dla_core is None:
+        return
+    n_cores = trt.Builder(trt.Logger(trt.Logger.ERROR)).num_DLA_cores
+    if options.use_dla_core >= n_cores:
+        raise DeviceError(
+            f"engine 'tensorrt'.use_dla_core: this machine has {n_cores} DLA cores for TensorRT {trt.__version__}",
+            hint=f"leave it out to run on the GPU; {_LAST_DLA}",
+        )
 
 
-_FLAVOUR = Flavour(package="tensorrt", configure=_configure)
+_FLAVOUR = Flavour(
+    package="tensorrt",
+    title="TensorRT",
+    refuses={
+        "compute_capabilities": "TensorRT builds for the GPU of the machine it runs on; only tensorrt_rtx builds for "
+        "others"
+    },
+    capabilities=_capabilities,
+    configure=_configure,
+    timed=True,
+)
 
 
-def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
+def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> Built:
     """Build a plan for the GPU of this machine."""
-    build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options)
+    return build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options, watch)
 
 
 def prove_precision(path: Path, options: Options) -> Proof:
-    """Read the types of all tensors from the plan's text, where there is any."""
-    return prove_from_text(path, "TensorRT plan text")
+    """Give the proof of the plan's passport, or ask the engine inspector."""
+    return prove_file(_FLAVOUR, path)
 
 
 def open_session(path: Path, options: Options) -> Session:
     """Load the plan on CUDA device 0."""
-    return NvidiaSession(_FLAVOUR, path)
+    return NvidiaSession(_FLAVOUR, path, options)
 
 
 ENGINE = Engine(

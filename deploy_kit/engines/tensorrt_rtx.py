@@ -1,65 +1,86 @@
-"""TensorRT for RTX. Builds plans for named GPUs on a machine that has none; running one needs the GPU."""
+"""TensorRT for RTX. Builds plans for named GPUs on a machine that has none; running one needs the GPU.
 
-from dataclasses import dataclass
+Its kernels are compiled on the machine that runs the plan, so its builder times nothing: what only guides timing has
+no effect here and is refused. What is refused was tried with version 1.7.1.
+"""
+
 from pathlib import Path
 from typing import Any
 
 from deploy_kit.engines import Engine, Session, _cuda
-from deploy_kit.engines._nvidia import Flavour, NvidiaSession, build_plan, prove_from_text
+from deploy_kit.engines._nvidia import Flavour
+from deploy_kit.engines._nvidia.build import build_plan
+from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.proof import prove_file
+from deploy_kit.engines._nvidia.session import NvidiaSession
 from deploy_kit.errors import BuildError
-from deploy_kit.records import Proof
+from deploy_kit.records import Built, Proof
 from deploy_kit.watch import Watch, silent
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of a recipe's build entry.
-
-    Attributes:
-        compute_capabilities: GPUs to build for, e.g. ``("8.6", "8.9")``; empty builds for the GPU of this machine.
-    """
-
-    compute_capabilities: tuple[str, ...] = ()
+_REFUSES = {
+    "builder_optimization_level": "TensorRT-RTX times no kernels: every level gives the same plan, byte for byte",
+    "version_compatible": "TensorRT-RTX ships no lean runtime, which such a plan needs",
+    "hardware_compatibility_level": "TensorRT-RTX has none; name several GPUs in compute_capabilities instead",
+    "use_dla_core": "TensorRT-RTX has no DLA; engine 'tensorrt' on a Jetson has",
+}
 
 
-def _configure(trt: Any, config: Any, options: Options) -> None:
-    if not options.compute_capabilities:
-        why = _cuda.hindrance()
-        if why:
-            raise BuildError(
-                f"engine 'tensorrt_rtx': no compute capability named, and {why}",
-                hint="name the GPU to build for, e.g. --compute-capability 8.9",
-            )
-        return
-    known = {
-        f"{name[2:-1]}.{name[-1]}": name for name in dir(trt.ComputeCapability) if name.startswith("SM")
-    }  # SM120 → 12.0
-    config.num_compute_capabilities = len(options.compute_capabilities)
-    for index, capability in enumerate(options.compute_capabilities):
+def _capabilities(trt: Any, options: Options) -> tuple[str, ...]:
+    known = {f"{name[2:-1]}.{name[-1]}" for name in dir(trt.ComputeCapability) if name.startswith("SM")}  # SM120 → 12.0
+    here = _cuda.device_or_none()
+    if not options.compute_capabilities and here is None:
+        raise BuildError(
+            f"engine 'tensorrt_rtx': no compute capability named, and {_cuda.hindrance()}",
+            hint="name the GPU to build for, e.g. --compute-capability 8.9",
+        )
+    asked = options.compute_capabilities or (here.capability if here else "",)
+    for capability in asked:
         if capability not in known:
             raise BuildError(
                 f"engine 'tensorrt_rtx': cannot build for compute capability '{capability}'",
                 hint="known: " + ", ".join(sorted(known, key=float)),
             )
-        config.set_compute_capability(getattr(trt.ComputeCapability, known[capability]), index)
+    if (options.refit or options.strip_weights) and (len(asked) > 1 or here is None):
+        name = "refit" if options.refit else "strip_weights"
+        raise BuildError(
+            f"engine 'tensorrt_rtx'.{name}: needs the GPU here and one compute capability, "
+            f"found {'no GPU' if here is None else here.name} and {len(asked)}",
+            hint=f"leave '{name}' out, or build on the machine that runs the plan",
+        )
+    return asked
 
 
-_FLAVOUR = Flavour(package="tensorrt_rtx", configure=_configure)
+def _configure(trt: Any, config: Any, options: Options) -> None:
+    asked = _capabilities(trt, options)  # said also for the GPU here: left out, a plan is made for a family of GPUs
+    config.num_compute_capabilities = len(asked)
+    for index, capability in enumerate(asked):
+        name = "SM" + capability.replace(".", "")
+        config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
 
 
-def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
+_FLAVOUR = Flavour(
+    package="tensorrt_rtx",
+    title="TensorRT-RTX",
+    refuses=_REFUSES,
+    capabilities=_capabilities,
+    configure=_configure,
+    timed=False,
+)
+
+
+def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> Built:
     """Build one plan for all compute capabilities named."""
-    build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options)
+    return build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options, watch)
 
 
 def prove_precision(path: Path, options: Options) -> Proof:
-    """Read the types of all tensors from the plan's text; needs no GPU."""
-    return prove_from_text(path, "TensorRT-RTX plan text")
+    """Give the proof of the plan's passport, or read the plan's text; needs no GPU."""
+    return prove_file(_FLAVOUR, path)
 
 
 def open_session(path: Path, options: Options) -> Session:
     """Load the plan on CUDA device 0."""
-    return NvidiaSession(_FLAVOUR, path)
+    return NvidiaSession(_FLAVOUR, path, options)
 
 
 ENGINE = Engine(

@@ -1,11 +1,22 @@
 """``--out``: a copy takes the place of an earlier copy, and of nothing else."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from deploy_kit.cli import _steps
+from deploy_kit.cli._console import Console
+from deploy_kit.engines._nvidia import passport
 from deploy_kit.errors import InputError
+from deploy_kit.lazy import install_line, present
+from deploy_kit.pipeline import Run
+from deploy_kit.watch import silent
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
 
 
 def test_a_file_that_is_no_copy_of_ours_is_not_replaced(tmp_path: Path) -> None:
@@ -29,3 +40,14 @@ def test_a_folder_that_does_not_exist_is_named_before_any_work(tmp_path: Path) -
         _steps.verify_out(tmp_path / "a b" / "model.onnx")
 
     assert caught.value.hint == f"mkdir -p '{tmp_path / 'a b'}'"
+
+
+@pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
+def test_a_plan_copied_out_has_one_passport_that_a_session_reads(line: "Line", tmp_path: Path) -> None:
+    built = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
+    run = Run(recipe=line.recipe, store=line.store, host=line.link, link=line.link, watch=silent)
+
+    _steps.copy_out(run, built, tmp_path / "mine.plan", Console(quiet=True))
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.plan", "mine.plan.passport.json"]
+    assert passport.read(tmp_path / "mine.plan") == (built.built, built.proof)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
+CAPABLE = {"tensorrt_rtx": {"compute_capabilities": ["8.9"]}}  # what a machine without a GPU must be told
 RUN_HERE = ("onnxruntime", "openvino", "reference")
 
 every_engine = pytest.mark.parametrize("name", CATALOGUE.names())
@@ -95,6 +96,35 @@ def test_no_entry_loads_its_library() -> None:
     said = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
 
     assert said.strip() == "[]"
+
+
+@every_engine
+def test_a_graph_that_is_not_there_is_named_and_nothing_is_written(name: str, line: "Line", tmp_path: Path) -> None:
+    engine = CATALOGUE.get(name)
+    if not lazy.present(engine.package):
+        pytest.skip(install_line(engine.package))
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    with line.link.worker() as worker, pytest.raises(DeployKitError, match=r"none\.onnx"):
+        paths = {"onnx": str(tmp_path / "none.onnx"), "folder": str(folder)}
+        worker.ask("build", "none.onnx", engine=name, options=CAPABLE.get(name, {}), **paths)
+
+    assert list(folder.iterdir()) == []
+
+
+@every_engine
+def test_a_build_tells_its_proof_and_leaves_its_file(name: str, line: "Line") -> None:
+    engine = CATALOGUE.get(name)
+    if not lazy.present(engine.package) or (engine.hindrance() and not engine.cross_builds):
+        pytest.skip(install_line(engine.package))
+
+    built = line.built("fp32", name, **CAPABLE.get(name, {}))
+
+    assert built.proof is not None
+    assert built.proof.source
+    assert built.proof.share("fp32", of="Conv") == 1
+    assert Path(built.path).name == engine.file_name
 
 
 @running_engine
@@ -196,7 +226,7 @@ def test_a_file_that_is_cut_off_is_named(name: str, line: "Line", tmp_path: Path
 
     with line.link.worker() as worker, pytest.raises(DeployKitError) as caught:
         paths = {"onnx": str(broken), "folder": str(tmp_path)}
-        worker.ask("build", str(broken), engine=name, options={}, **paths)
+        worker.ask("build", str(broken), engine=name, options=CAPABLE.get(name, {}), **paths)
 
     assert str(caught.value).startswith(f"{broken}: ")
 

@@ -12,7 +12,6 @@ from stand_ins import Calibration
 
 from deploy_kit import check
 from deploy_kit.engines import _cuda
-from deploy_kit.engines._nvidia import prove_from_text
 from deploy_kit.errors import BuildError, DeviceError
 from deploy_kit.lazy import install_line, present
 from deploy_kit.measurements import NotRun
@@ -126,15 +125,6 @@ def test_the_proof_of_a_bfloat16_graph_is_mostly_bf16(line: "Line") -> None:
 
     assert proof is not None
     assert proof.share("bf16", of="activation") > 0.5
-
-
-def test_a_plan_without_text_proves_nothing_and_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "model.rtx.plan"
-    path.write_bytes(bytes(range(256)) * 64)
-
-    proof = prove_from_text(path, "TensorRT-RTX plan text")
-
-    assert (proof.counts, "no readable text" in proof.remark) == ((), True)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,78 @@
+"""What both NVIDIA flavours share: one way from typed ONNX to a plan, its proof, its passport and its session.
+
+Every network is strongly typed: dtypes come from the graph. TensorRT 10 is told so by a flag; TensorRT 11 and
+TensorRT-RTX know nothing else. What differs between the flavours is a `Flavour`, one for each engine's file.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.errors import RecipeError
+from deploy_kit.lazy import need
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flavour:
+    """What differs between TensorRT and TensorRT-RTX.
+
+    Attributes:
+        package: Import name, and the engine's.
+        title: As NVIDIA writes it.
+        refuses: Option → why this flavour does not take it.
+        capabilities: (module, options) → compute capabilities that the plan will fit, e.g. ``("8.6", "8.9")``.
+        configure: (module, builder config, options) → None; sets what only this flavour has.
+        timed: Whether its builder times kernels on the GPU, so that a timing cache pays.
+    """
+
+    package: str
+    title: str
+    refuses: Mapping[str, str]
+    capabilities: Callable[[Any, Options], tuple[str, ...]]
+    configure: Callable[[Any, Any, Options], None]
+    timed: bool
+
+
+def module(flavour: Flavour) -> Any:
+    """Import the flavour's package.
+
+    Raises:
+        MissingPackageError: It is absent or does not load.
+    """
+    return need(flavour.package, by=f"engine '{flavour.package}'")
+
+
+def verify_options(flavour: Flavour, options: Options) -> None:
+    """Refuse an option that this flavour does not take.
+
+    Raises:
+        RecipeError: One was set; the message says why not.
+    """
+    default = Options()
+    for name, why in flavour.refuses.items():
+        if getattr(options, name) != getattr(default, name):
+            raise RecipeError(f"engine '{flavour.package}'.{name}: {why}", hint=f"leave '{name}' out")
+
+
+class Words:
+    """Collects what a library says of errors, and counts what it says of copies."""
+
+    def __init__(self, trt: Any) -> None:
+        """Make `logger`, to be handed to the library of module `trt`."""
+        words: list[str] = []
+        warnings: list[str] = []
+
+        class Collector(trt.ILogger):  # type: ignore[misc]  # the base class is known only once its library is loaded
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    words.append(message)
+                elif severity == trt.ILogger.WARNING:
+                    warnings.append(message)
+
+        self.logger = Collector()
+        self.errors = words
+        self.warnings = warnings
+
+    def __str__(self) -> str:
+        return "\n".join(self.errors)

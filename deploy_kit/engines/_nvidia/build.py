@@ -1,0 +1,165 @@
+"""A typed network → a plan with its proof and its passport: written whole, or not at all."""
+
+import functools
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy_kit import codec
+from deploy_kit.engines import _cuda
+from deploy_kit.engines._nvidia import Flavour, Words, module, network, passport, proof, verify_options
+from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.timing import TimingCache
+from deploy_kit.errors import BuildError
+from deploy_kit.records import Built
+from deploy_kit.store import sha256_of, write_whole
+from deploy_kit.watch import Event, Watch
+
+if TYPE_CHECKING:
+    import tensorrt
+
+_LEVELS = {"ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPABILITY"}
+
+
+def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Options, watch: Watch) -> Built:
+    """Build a plan, prove its precision, and write both: ``model.plan`` and ``model.plan.passport.json``.
+
+    Raises:
+        RecipeError: The flavour does not take an option.
+        BuildError: The parser refused a node, or the builder gave up; the message holds its words whole.
+        StoreError: The plan cannot be written.
+    """
+    trt = module(flavour)
+    verify_options(flavour, options)
+    capabilities = flavour.capabilities(trt, options)
+    words = Words(trt)
+    builder: tensorrt.Builder = trt.Builder(words.logger)
+    parsed = network.parse(trt, flavour, builder, words.logger, onnx_file)
+    config = builder.create_builder_config()
+    configure(trt, config, options)
+    flavour.configure(trt, config, options)
+    network.add_profiles(builder, parsed, config, options, onnx_file)
+    dla = _dla_share(trt, config, parsed, options)
+    cache = TimingCache(flavour.package, trt.__version__) if flavour.timed and options.timing_cache else None
+    if cache:
+        cache.hand_to(config)
+    monitor = _monitor(trt, watch)
+    config.progress_monitor = monitor
+    serialized = builder.build_serialized_network(parsed, config)
+    if monitor.stopped:
+        raise BuildError(f"{onnx_file}: the build was canceled")
+    if serialized is None:
+        raise _nothing_built(flavour, onnx_file, words)
+    plan = bytes(serialized)
+    found = proof.prove(flavour, plan, network.census(parsed), network.bindings(parsed), dla)
+    here = _cuda.device_or_none()
+    write_whole(plan_file, plan)
+    built = Built(
+        package=flavour.package,
+        version=str(trt.__version__),
+        capabilities=capabilities,
+        compatible=_compatible(options),
+        gpu=here.name if here else "",
+        driver=here.driver if here else "",
+        host=f"{platform.system()} {platform.release()} {platform.machine()}",
+        onnx_sha256=sha256_of(onnx_file),
+        engine_sha256=sha256_of(plan_file),
+        options=codec.canonical(options),
+        timing_cache=cache.keep(config) if cache else "",
+    )
+    passport.write(plan_file, built, found)
+    return built
+
+
+def configure(trt: Any, config: "tensorrt.IBuilderConfig", options: Options) -> None:
+    """Set what both flavours know by the same name; what one refuses was refused before."""
+    flag = trt.BuilderFlag
+    config.builder_optimization_level = options.builder_optimization_level
+    config.profiling_verbosity = getattr(trt.ProfilingVerbosity, options.profiling_verbosity.upper())
+    if options.workspace_mib:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    switches = {
+        "VERSION_COMPATIBLE": options.version_compatible,
+        "REFIT": options.refit,
+        "STRIP_PLAN": options.strip_weights,
+    }
+    for name in (name for name, on in switches.items() if on):
+        config.set_flag(getattr(flag, name))
+    if options.no_tf32:
+        config.clear_flag(flag.TF32)
+    if options.hardware_compatibility_level != "none":
+        level = _LEVELS[options.hardware_compatibility_level]
+        if not hasattr(trt.HardwareCompatibilityLevel, level):
+            raise BuildError(
+                f"TensorRT {trt.__version__} has no hardware compatibility level "
+                f"'{options.hardware_compatibility_level}'",
+                hint="use 'ampere+', or a later TensorRT",
+            )
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
+    if options.use_dla_core is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = options.use_dla_core
+        config.set_flag(flag.GPU_FALLBACK)
+
+
+def _dla_share(trt: Any, config: Any, parsed: Any, options: Options) -> str:
+    """Say how many layers the accelerator can run, and which kinds fall back."""
+    if options.use_dla_core is None:
+        return ""
+    layers = [parsed.get_layer(index) for index in range(parsed.num_layers)]
+    layers = [layer for layer in layers if layer.type != trt.LayerType.CONSTANT]
+    back = [layer.type.name.lower() for layer in layers if not config.can_run_on_DLA(layer)]
+    kinds = ", ".join(sorted(set(back))) or "none"
+    able = f"{len(layers) - len(back)} of {len(layers)} layers"
+    return f"DLA core {options.use_dla_core} can run {able}; to the GPU: {kinds}"
+
+
+def _compatible(options: Options) -> tuple[str, ...]:
+    level = options.hardware_compatibility_level
+    return (*(["version"] if options.version_compatible else []), *([level] if level != "none" else []))
+
+
+def _nothing_built(flavour: Flavour, onnx_file: Path, words: Words) -> BuildError:
+    said = str(words)
+    hint = ""
+    if "out of memory" in said.lower() or "OutOfMemory" in said:
+        hint = "close other programs, or bound its scratch memory: -o workspace_mib=512"
+    return BuildError(f"{onnx_file}: {flavour.package} built nothing:\n{said}", hint=hint)
+
+
+@functools.cache
+def _monitor_class(trt: Any) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # known only once its library is loaded
+        """Tells the outermost phases; a listener that is gone cancels the build."""
+
+        def __init__(self, watch: Watch) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._watch, self._steps = watch, dict[str, tuple[int, int]]()
+            self.stopped = False
+
+        def phase_start(self, phase: str, parent: str | None, n_steps: int) -> None:
+            depth = self._steps[parent][1] + 1 if parent in self._steps else 0
+            self._steps[phase] = (n_steps, depth)
+            self._tell(phase, 0)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            self._tell(phase, step + 1)
+            return not self.stopped
+
+        def phase_finish(self, phase: str) -> None:
+            self._steps.pop(phase, None)
+
+        def _tell(self, phase: str, done: int) -> None:
+            total, depth = self._steps.get(phase, (0, 0))
+            if depth > 1 or self.stopped:
+                return
+            try:
+                self._watch(Event(stage="build", text=phase, done=done, total=total))
+            except (OSError, ValueError):  # nobody listens: the pipe is closed
+                self.stopped = True
+
+    return Monitor
+
+
+def _monitor(trt: Any, watch: Watch) -> Any:
+    return _monitor_class(trt)(watch)

@@ -1,0 +1,162 @@
+"""ONNX → a typed network: parsed, its layers counted by type, its open inputs given profiles."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy_kit.engines._nvidia import Flavour
+from deploy_kit.engines._nvidia.options import Options, Shapes, written
+from deploy_kit.errors import BuildError, InputError
+
+if TYPE_CHECKING:
+    import tensorrt
+
+_PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message, by protobuf's own specification
+DTYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
+_COMPUTING = {"CONVOLUTION": "Conv", "MATRIX_MULTIPLY": "Gemm"}
+
+
+def parse(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logger: Any, onnx_file: Path) -> Any:
+    """Parse an ONNX file into a strongly typed network.
+
+    Raises:
+        InputError: The file is missing, or larger than ONNX's container allows.
+        BuildError: The parser refuses it; the message holds its words whole.
+    """
+    verify_file(onnx_file)
+    flags = trt.NetworkDefinitionCreationFlag
+    typed = 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
+    network: Any = builder.create_network(typed)
+    parser: Any = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_file)):
+        refusal = _parser_words(parser)
+        raise BuildError(f"{onnx_file}: {flavour.package}'s parser refuses it:\n{refusal}", hint=_hint(refusal))
+    return network
+
+
+def verify_file(onnx_file: Path) -> None:
+    """Refuse a file that no parser can take, before one tries.
+
+    Raises:
+        InputError: The file is missing, or 2 GiB or larger.
+    """
+    try:
+        size = onnx_file.stat().st_size
+    except OSError as error:
+        raise InputError(f"{onnx_file}: cannot be read: {error.strerror}", hint="check the path") from error
+    if size > _PROTOBUF_LIMIT:
+        raise InputError(
+            f"{onnx_file}: expected an ONNX file below 2 GiB (protobuf's limit), found {size / 2**30:.1f} GiB",
+            hint="save its weights as external data: onnx.save(model, path, save_as_external_data=True)",
+        )
+
+
+def census(network: Any) -> tuple[tuple[str, str, int], ...]:
+    """Count the layers of a typed network by what they compute in; constants are no layers.
+
+    A convolution or product is int8 where both its operands come out of DequantizeLinear: there the network's own type
+    is that of the result, and the builder fuses the rest.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    maker = {output.name: layer.type.name for layer in layers for output in _outputs(layer)}
+    found: Counter[tuple[str, str]] = Counter()
+    for layer in layers:
+        kind = layer.type.name
+        if kind == "CONSTANT" or not layer.num_outputs:
+            continue
+        dtype = DTYPES.get(layer.get_output(0).dtype.name, layer.get_output(0).dtype.name.lower())
+        if kind in _COMPUTING:
+            operands = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
+            if all(operand is not None and maker.get(operand.name) == "DEQUANTIZE" for operand in operands):
+                dtype = "int8"
+        found[_COMPUTING.get(kind, kind.lower()), dtype] += 1
+    return tuple((kind, dtype, n) for (kind, dtype), n in sorted(found.items()))
+
+
+def bindings(network: Any) -> tuple[tuple[str, str], ...]:
+    """List inputs and outputs with their dtypes."""
+    tensors = [("input", tensor) for tensor in _inputs(network)]
+    tensors += [("output", network.get_output(index)) for index in range(network.num_outputs)]
+    return tuple(
+        (f"{role} '{tensor.name}'", DTYPES.get(tensor.dtype.name, tensor.dtype.name.lower()))
+        for role, tensor in tensors
+    )
+
+
+def add_profiles(builder: "tensorrt.Builder", network: Any, config: Any, options: Options, onnx_file: Path) -> None:
+    """Give open inputs their optimization profiles.
+
+    Raises:
+        BuildError: An input is open and has no shapes, is fixed and has some, or the shapes do not fit it.
+    """
+    inputs = {tensor.name: tuple(tensor.shape) for tensor in _inputs(network)}
+    still_open = {name: shape for name, shape in inputs.items() if min(shape, default=0) < 0}
+    if not options.profiles:
+        for name, shape in still_open.items():
+            raise _without_shapes(onnx_file, name, shape)
+    for shapes in options.profiles:
+        _verify_shapes(onnx_file, inputs, still_open, shapes)
+        profile: Any = builder.create_optimization_profile()  # takes any sequence for a shape
+        for name in still_open:
+            profile.set_shape(name, *(by_name[name] for by_name in shapes))
+        config.add_optimization_profile(profile)
+
+
+def _without_shapes(onnx_file: Path, name: str, shape: tuple[int, ...]) -> BuildError:
+    sample, most = (written(tuple(side if side > 0 else n for side in shape)) for n in (1, 32))
+    return BuildError(
+        f"{onnx_file}: input '{name}' is open ({written(shape)}) and no shapes were given",
+        hint=f"say its range, e.g. --min-shapes {name}:{sample} --opt-shapes {name}:{sample} "
+        f"--max-shapes {name}:{most}; or export with a fixed batch: --batch N",
+    )
+
+
+def _verify_shapes(onnx_file: Path, inputs: Shapes, still_open: Shapes, shapes: tuple[Shapes, Shapes, Shapes]) -> None:
+    for name in {name for by_name in shapes for name in by_name}:
+        if name not in inputs:
+            raise BuildError(f"{onnx_file}: has no input '{name}'", hint="its inputs: " + ", ".join(inputs))
+        if name not in still_open:
+            raise BuildError(
+                f"{onnx_file}: input '{name}' has the fixed shape {written(inputs[name])}, and shapes were given",
+                hint="leave the shapes out, or export with --dynamic",
+            )
+    for name, shape in still_open.items():
+        rows = [by_name.get(name, ()) for by_name in shapes]
+        if any(
+            len(row) != len(shape) or any(s > 0 and s != r for s, r in zip(shape, row, strict=True)) for row in rows
+        ):
+            found = ", ".join(written(row) or "nothing" for row in rows)
+            raise BuildError(f"{onnx_file}: input '{name}': expected shapes like {written(shape)}, found {found}")
+        if not all(a <= b <= c for a, b, c in zip(*rows, strict=True)):
+            found = " ≤ ".join(map(written, rows))
+            raise BuildError(f"{onnx_file}: input '{name}': expected min ≤ opt ≤ max, found {found}")
+
+
+def _inputs(network: Any) -> Iterator[Any]:
+    return (network.get_input(index) for index in range(network.num_inputs))
+
+
+def _outputs(layer: Any) -> Iterator[Any]:
+    return (layer.get_output(index) for index in range(layer.num_outputs))
+
+
+def _parser_words(parser: "tensorrt.OnnxParser") -> str:
+    lines = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        node = f"node '{error.node_name()}' ({error.node_operator()}): " if error.node_name() else ""
+        lines.append(f"{node}{error.desc().strip()}")
+    return "\n".join(lines)
+
+
+def _hint(words: str) -> str:
+    if "zero point" in words.lower() or "shiftIsAllZeros" in words:
+        return "it takes symmetric int8 only: deploykit quantize --int8 --target tensorrt"
+    if "Int32" in words and "DequantizeLinear" in words:
+        return "it takes no quantized biases: deploykit quantize --int8 --target tensorrt"
+    if "Failed to import initializer" in words:
+        return "its weights lie in a file of their own: it is missing beside this one, or cut off"
+    if "Plugin not found" in words or ("creator" in words and "plugin" in words.lower()):
+        return "it has no such operator: replace it before export; plugins are not loaded"
+    return ""

@@ -1,0 +1,95 @@
+"""The passport beside a plan: what it fits and what it computes in. Read before any library sees the plan.
+
+``model.plan.passport.json`` holds the parts ``built`` and ``proof`` of the artifact's record; the copy that a command
+writes beside ``--out`` is the whole record, and reads the same.
+"""
+
+import json
+from pathlib import Path
+
+from deploy_kit import codec
+from deploy_kit.engines import _cuda
+from deploy_kit.errors import BuildError, DeviceError, RecipeError
+from deploy_kit.records import Built, Proof
+from deploy_kit.store import sha256_of, write_whole
+
+
+def path_of(plan_file: Path) -> Path:
+    """Give the passport's path."""
+    return plan_file.with_name(plan_file.name + ".passport.json")
+
+
+def write(plan_file: Path, built: Built, proof: Proof) -> None:
+    """Write the passport of a plan."""
+    write_whole(path_of(plan_file), codec.canonical({"built": built, "proof": proof}))
+
+
+def read(plan_file: Path) -> tuple[Built, Proof] | None:
+    """Read the passport of a plan; None where it has none.
+
+    Raises:
+        BuildError: The plan is missing, is not the one the passport is of, or the passport cannot be read.
+    """
+    if not plan_file.is_file():
+        raise BuildError(f"{plan_file}: no such file", hint="build it again")
+    path = path_of(plan_file)
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        built, proof = codec.from_json(Built, data["built"]), codec.from_json(Proof, data["proof"])
+    except (ValueError, KeyError, TypeError, RecipeError) as error:
+        raise BuildError(f"{path}: cannot be read as a passport: {error}", hint="build the plan again") from error
+    found = sha256_of(plan_file)
+    if found != built.engine_sha256:
+        raise BuildError(
+            f"{plan_file}: changed or cut off since it was built: expected sha256 {built.engine_sha256[:12]}…, "
+            f"found {found[:12]}…",
+            hint=rebuild(built.package),
+        )
+    return built, proof
+
+
+def verify(plan_file: Path, package: str, version: str) -> None:
+    """Refuse a plan that does not fit this machine, in words, before TensorRT does in codes.
+
+    Args:
+        plan_file: With or without a passport; without one there is nothing to hold it against.
+        package: That is to load it.
+        version: Of the package here.
+
+    Raises:
+        BuildError: The plan is damaged.
+        DeviceError: It was built for another version or GPU.
+    """
+    read_in = read(plan_file)
+    if read_in is None:
+        return
+    built, here = read_in[0], _cuda.device_or_none()
+    right_version = built.version == version or "version" in built.compatible
+    right_gpu = here is None or fits(built, here.capability)
+    if built.package == package and right_version and right_gpu:
+        return
+    machine = " / ".join([f"{package} {version}", *([_sm(here.capability)] if here else [])])
+    made_for = ", ".join(map(_sm, built.capabilities))
+    raise DeviceError(
+        f"{plan_file}: built with {built.package} {built.version} for {made_for}; this machine has {machine}",
+        hint=rebuild(package, here.capability if here else ""),
+    )
+
+
+def fits(built: Built, capability: str) -> bool:
+    """Whether a plan may be loaded on a GPU of this compute capability."""
+    if "ampere+" in built.compatible:
+        return float(capability) >= 8
+    return capability in built.capabilities
+
+
+def rebuild(package: str, capability: str = "") -> str:
+    """Give the command that builds a plan again."""
+    target = f" --compute-capability {capability}" if capability and package == "tensorrt_rtx" else ""
+    return f"build it again: deploykit build --engine {package}{target}"
+
+
+def _sm(capability: str) -> str:
+    return f"sm_{capability.replace('.', '')}"

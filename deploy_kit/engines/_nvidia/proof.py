@@ -1,0 +1,159 @@
+"""What a plan really computes in: from the engine inspector on a GPU, else from the text inside the plan.
+
+A plan of TensorRT-RTX holds text that types every tensor and names every kernel, a line each::
+
+    tensor={ … name="x" … type=int8 }
+    corrltn={ name="node_conv2d_7" output={…} input={"x" "w" …} …       a convolution
+    function={ name=__myl_MulAddReluMulMinMaxRounCast …                  a generated pointwise kernel
+
+Constants name the size of their payload; scratch space calls itself int8 whatever the network is, and is no tensor.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from deploy_kit.engines import _cuda
+from deploy_kit.engines._nvidia import Flavour, Words, module, passport
+from deploy_kit.records import Proof
+
+Census = tuple[tuple[str, str, int], ...]
+_TENSOR = re.compile(rb"\btensor=\{([^\n]*) type=(\w+) \}")
+_NAME = re.compile(rb'\bname="([^"]*)"')
+_SHAPES = frozenset({b"int32", b"int64", b"bool"})  # arithmetic on shapes, where an input is open
+_SCRATCH, _CONSTANT = b"is_scratchspace=1", b"const_payload_size="
+_GENERATED = re.compile(rb"\bfunction=\{ ?name=(\w+)")
+_LIBRARY = re.compile(rb'^ +(corrltn|fully_connected|maxpool|avgpool)=\{ name="[^"]*" [^\n]*?\binput=\{"([^"]*)"', re.M)
+_KINDS = {b"corrltn": "Conv", b"fully_connected": "Gemm"}
+_DTYPES = {b"float": "fp32", b"half": "fp16", b"bf16": "bf16", b"int8": "int8"}
+_REQUANTIZE = b"RounCast"  # round and cast: how the builder names the end of a Q
+_INSPECTED = {"half": "fp16", "fp16": "fp16", "float": "fp32", "fp32": "fp32", "int8": "int8", "bf16": "bf16",
+              "bfloat16": "bf16"}  # fmt: skip
+_NETWORK_ONLY = "the plan holds no readable text: only the network's types are known"
+
+
+def prove(
+    flavour: Flavour, plan: bytes, network: Census, bindings: tuple[tuple[str, str], ...], note: str = ""
+) -> Proof:
+    """Prove a plan's precision by the best witness there is.
+
+    Args:
+        flavour: Which library built it.
+        plan: Its bytes.
+        network: Layers of the typed network, counted.
+        bindings: Inputs and outputs with their dtypes.
+        note: To be said beside the counts.
+    """
+    found = None if _cuda.device_or_none() is None else _inspected(flavour, plan)
+    if found is None or not found.counts:
+        found = from_text(plan, f"{flavour.title} plan text")
+    remark = "; ".join(filter(None, [found.remark, note]))
+    return Proof(
+        source=found.source if found.counts else "typed network only",
+        counts=found.counts,
+        remark=remark,
+        kernels=found.kernels,
+        network=network,
+        bindings=bindings,
+        advice=advice(found.kernels, found.counts),
+    )
+
+
+def prove_file(flavour: Flavour, plan_file: Path) -> Proof:
+    """Give the proof of a plan's passport, once the plan is known to be the one; without a passport, prove it now.
+
+    Raises:
+        BuildError: The plan is missing or damaged.
+    """
+    kept = passport.read(plan_file)
+    return kept[1] if kept else prove(flavour, plan_file.read_bytes(), (), ())
+
+
+def from_text(plan: bytes, source: str) -> Proof:
+    """Count tensors and convolutions of a plan by dtype, and its kernels by kind, from the text inside it."""
+    counts: Counter[tuple[str, str]] = Counter()
+    dtypes: dict[bytes, str] = {}
+    for body, dtype in _TENSOR.findall(plan):
+        kind = _DTYPES.get(dtype, dtype.decode())
+        name = _NAME.search(body)
+        if name:
+            dtypes[name[1]] = kind
+        if _SCRATCH not in body:
+            role = "shape" if dtype in _SHAPES else "weight" if _CONSTANT in body else "activation"
+            counts[role, kind] += 1
+    if not counts:
+        return Proof(source=source, counts=(), remark=_NETWORK_ONLY)
+    kernels: Counter[str] = Counter()
+    for kind, first in _LIBRARY.findall(plan):
+        kernels[_KINDS.get(kind, kind.decode())] += 1
+        tensor = first.partition(b"^")[0]  # ``x^deref`` is x
+        if kind in _KINDS and tensor in dtypes:
+            counts[_KINDS[kind], dtypes[tensor]] += 1
+    for name in _GENERATED.findall(plan):
+        kernels["pointwise, requantizing" if name.endswith(_REQUANTIZE) else "pointwise"] += 1
+    return Proof(
+        source=source,
+        counts=_rows(counts),
+        remark="read from the plan; not run",
+        kernels=tuple(sorted(kernels.items())),
+    )
+
+
+def from_inspector(text: str, source: str) -> Proof:
+    """Count the layers of a built engine by dtype, and by type, from its inspector's JSON."""
+    layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
+    counts: Counter[tuple[str, str]] = Counter()
+    for layer in layers:
+        dtype = _layer_dtype(layer)
+        if dtype:
+            counts["Conv" if "convolution" in _kind(layer).lower() else "layer", dtype] += 1
+    kernels = Counter(_kind(layer) for layer in layers)
+    remark = "" if layers else "the inspector names no layer: build with profiling_verbosity 'detailed'"
+    return Proof(source=source, counts=_rows(counts), remark=remark, kernels=tuple(sorted(kernels.items())))
+
+
+def advice(kernels: Iterable[tuple[str, int]], counts: Census) -> str:
+    """Say before any GPU has run it that int8 may not pay; empty if nothing speaks against it."""
+    by_kind = dict(kernels)
+    n_int8 = sum(n for kind, dtype, n in counts if (kind, dtype) == ("Conv", "int8"))
+    extra = by_kind.get("pointwise, requantizing", 0)
+    if not n_int8 or extra < n_int8 / 2:
+        return ""
+    small = extra + by_kind.get("pointwise", 0)
+    return (
+        f"int8 may not pay here: beside {n_int8} int8 convolutions the plan launches {small} pointwise kernels, "
+        f"{extra} of them to requantize; build fp16 too and measure both"
+    )
+
+
+def _inspected(flavour: Flavour, plan: bytes) -> Proof | None:
+    """Ask the engine inspector; None where the engine does not load here."""
+    trt = module(flavour)
+    engine = trt.Runtime(Words(trt).logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        return None
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return from_inspector(text, f"{flavour.title}'s engine inspector")
+
+
+def _kind(layer: dict[str, Any]) -> str:
+    return str(layer.get("ParameterType") or layer.get("LayerType") or "unnamed")
+
+
+def _layer_dtype(layer: dict[str, Any]) -> str:
+    """What a layer computes in: its weights' type where it has some, else its first input's, else its output's."""
+    weights = layer.get("Weights")
+    said = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
+    said += [str(tensor.get("Format/Datatype", "")) for side in ("Inputs", "Outputs") for tensor in layer.get(side, [])]
+    for words in said:
+        for word in re.findall(r"[A-Za-z]+\d*", words):
+            if word.lower() in _INSPECTED:
+                return _INSPECTED[word.lower()]
+    return ""
+
+
+def _rows(counts: Counter[tuple[str, str]]) -> Census:
+    return tuple((kind, dtype, n) for (kind, dtype), n in sorted(counts.items()))

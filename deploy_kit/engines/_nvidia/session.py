@@ -1,0 +1,187 @@
+"""A plan behind the `Session` seam, on CUDA device 0, with its own stream. Written to NVIDIA's documented API.
+
+Copies and computation are timed apart by CUDA events, as `trtexec` does: `device_ms` has the last run's H2D, compute
+and D2H, and host time around the methods is the stopwatch's.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_kit.engines import _cuda
+from deploy_kit.engines._nvidia import Flavour, Words, module, passport
+from deploy_kit.engines._nvidia.options import Options, written
+from deploy_kit.errors import BuildError, DeviceError, InputError
+
+_NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "UINT8": np.uint8, "INT32": np.int32,
+          "INT64": np.int64, "BOOL": np.bool_}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """One input or output: device memory, and page-locked host memory of the same size."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    device: int
+    host: int
+    n_bytes: int
+
+    def view(self, shape: tuple[int, ...]) -> np.ndarray:
+        """See the host memory as an array of this shape."""
+        n = int(np.prod(shape))
+        raw = (ctypes.c_byte * (n * self.dtype.itemsize)).from_address(self.host)
+        return np.ctypeslib.as_array(raw).view(self.dtype).reshape(shape)
+
+
+class NvidiaSession:
+    """An execution context of its own stream; `run` returns when the device has finished."""
+
+    def __init__(self, flavour: Flavour, plan_file: Path, options: Options) -> None:
+        """Load a plan that fits this machine and reserve memory for its largest shapes.
+
+        Raises:
+            BuildError: The plan is damaged, or the library refuses it.
+            DeviceError: It was built for another version or GPU, or there is no GPU here.
+        """
+        trt = module(flavour)
+        passport.verify(plan_file, flavour.package, str(trt.__version__))
+        why = _cuda.hindrance()
+        if why:
+            raise DeviceError(f"{plan_file}: cannot run: {why}", hint="run it on a machine with an NVIDIA GPU")
+        self._cuda = _cuda.Context()
+        self._words = Words(trt)
+        self._runtime = trt.Runtime(self._words.logger)
+        self._engine = _loaded(trt, flavour, self._runtime, plan_file, options, self._words)
+        self._context: Any = self._engine.create_execution_context()
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        outputs = [n for n in names if n not in inputs]
+        if len(inputs) != 1:
+            raise BuildError(f"{plan_file}: expected one input, found {len(inputs)}: {', '.join(inputs)}")
+        self._open = min(tuple(self._engine.get_tensor_shape(inputs[0]))) < 0
+        self._input = self._buffer(inputs[0], self._largest(inputs[0]))
+        self._give_shape(self._input.shape)
+        self._outputs = [self._buffer(name, tuple(self._context.get_tensor_shape(name))) for name in outputs]
+        for buffer in (self._input, *self._outputs):
+            self._context.set_tensor_address(buffer.name, buffer.device)
+        self.batch = 0 if self._open else self._input.shape[0]
+        self._graph = _cuda.Graph(self._cuda) if options.cuda_graph else None
+        self._shape = self._input.shape
+        self._spans = {name: _cuda.Span(self._cuda) for name in ("h2d", "compute", "d2h")}
+        self.settings: Mapping[str, str] = self._describe(flavour, str(trt.__version__), options)
+
+    @property
+    def device_ms(self) -> Mapping[str, float]:
+        """What the device worked on the last run, in ms: ``h2d``, ``compute``, ``d2h``."""
+        return {name: span.ms for name, span in self._spans.items()}
+
+    def bind(self, image: np.ndarray) -> None:
+        """Copy the input to the device, in the plan's own dtype; an open plan takes its shape.
+
+        Raises:
+            InputError: The plan does not take this shape.
+        """
+        if image.shape != self._shape:
+            self._reshape(image.shape)
+        view = self._input.view(image.shape)
+        np.copyto(view, image, casting="same_kind")
+        with self._spans["h2d"].around():
+            self._cuda.copy_in(self._input.device, self._input.host, view.nbytes)
+        self._cuda.wait()
+
+    def run(self) -> None:
+        """Compute, and wait for the stream."""
+        if self._graph is not None and not self._graph.captured:
+            self._enqueue()  # TensorRT allocates on its first run, which a capture must not see
+            self._cuda.wait()
+            with self._graph.capture():
+                self._enqueue()
+        with self._spans["compute"].around():
+            if self._graph is None:
+                self._enqueue()
+            else:
+                self._graph.launch()
+        self._cuda.wait()
+
+    def fetch(self) -> np.ndarray:
+        """Copy the outputs from the device; give the first as float32."""
+        shapes = [tuple(self._context.get_tensor_shape(buffer.name)) for buffer in self._outputs]
+        views = [buffer.view(shape) for buffer, shape in zip(self._outputs, shapes, strict=True)]
+        with self._spans["d2h"].around():
+            for buffer, view in zip(self._outputs, views, strict=True):
+                self._cuda.copy_out(buffer.host, buffer.device, view.nbytes)
+        self._cuda.wait()
+        return views[0].astype(np.float32)
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._cuda.stream_handle):
+            raise DeviceError(f"TensorRT could not run the plan: {self._words}")
+
+    def _largest(self, name: str) -> tuple[int, ...]:
+        shape = tuple(self._engine.get_tensor_shape(name))
+        return tuple(self._engine.get_tensor_profile_shape(name, 0)[2]) if self._open else shape
+
+    def _buffer(self, name: str, shape: tuple[int, ...]) -> _Buffer:
+        kind = self._engine.get_tensor_dtype(name).name
+        if kind not in _NUMPY:
+            raise BuildError(
+                f"tensor '{name}' is of type {kind.lower()}, which numpy has not", hint="keep I/O in float32"
+            )
+        dtype = np.dtype(_NUMPY[kind])
+        n_bytes = int(np.prod(shape)) * dtype.itemsize
+        device, host = self._cuda.allocate(n_bytes), self._cuda.allocate_host(n_bytes)
+        return _Buffer(name, dtype, shape, device, host, n_bytes)
+
+    def _give_shape(self, shape: tuple[int, ...]) -> None:
+        if self._open and not self._context.set_input_shape(self._input.name, shape):
+            raise InputError(f"the plan does not take {written(shape)}: {self._words}")
+
+    def _reshape(self, shape: tuple[int, ...]) -> None:
+        """Take another shape, if the plan's first profile has room for it; a captured graph is of the old one."""
+        expected = written(self._input.shape)
+        if self._open:
+            low, _, high = (tuple(found) for found in self._engine.get_tensor_profile_shape(self._input.name, 0))
+            expected = f"{written(low)} to {written(high)}"
+            if len(shape) == len(low) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True)):
+                self._give_shape(shape)
+                self._shape = shape
+                if self._graph is not None:
+                    self._graph.drop()
+                return
+        raise InputError(f"input '{self._input.name}': expected shape {expected}, found {written(shape)}")
+
+    def _describe(self, flavour: Flavour, version: str, options: Options) -> dict[str, str]:
+        here = _cuda.device_or_none()
+        assert here is not None
+        return {
+            flavour.package: version,
+            "gpu": f"{here.name} (sm_{here.capability.replace('.', '')})",
+            "driver": here.driver,
+            "cuda_graph": "on" if options.cuda_graph else "off",
+            "copies": "page-locked",
+        }
+
+
+def _loaded(trt: Any, flavour: Flavour, runtime: Any, plan_file: Path, options: Options, words: Words) -> Any:
+    """Deserialize a plan.
+
+    Raises:
+        BuildError: The library refuses it.
+    """
+    if options.use_dla_core is not None:
+        runtime.DLA_core = options.use_dla_core
+    if options.version_compatible:
+        runtime.engine_host_code_allowed = True  # such a plan carries a small runtime of its own
+    engine = runtime.deserialize_cuda_engine(plan_file.read_bytes())
+    if engine is None:
+        raise BuildError(
+            f"{plan_file}: {flavour.package} {trt.__version__} cannot load this plan: {words}",
+            hint=f"plans fit one version and one GPU; {passport.rebuild(flavour.package)}",
+        )
+    return engine
