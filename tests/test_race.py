@@ -260,3 +260,15 @@ def test_the_machine_is_that_of_the_worker(line: "Line", kept: Store, tmp_path: 
     found, _ = bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path))
 
     assert found.measurements[0].environment == HERE
+
+
+def test_a_throttle_between_rounds_is_told(line: "Line", kept: Store, tmp_path: Path) -> None:
+    clock = itertools.count()
+
+    def time(arguments: dict[str, Any]) -> dict[str, Any]:
+        return turn([1.0 if next(clock) < 7 else 1.3] * arguments["n"])
+
+    part = PART.model_copy(update={"rounds": 12})
+    found, _ = bench.run(pair(line)[:1], part, store=kept, link=timing(tmp_path, time=time))
+
+    assert found.measurements[0].drift == "30 % slower from round 8 of 12 on"
