@@ -54,7 +54,7 @@ def cells(row: Row) -> tuple[str, ...]:
         _marked(timed, 50),
         _marked(timed, 99),
         interval(faster) if faster else _NONE,
-        row.verdict,
+        row.verdict + ("; latency INVALID" if timed and timed.invalid else ""),
     )
 
 
