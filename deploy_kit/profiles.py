@@ -157,12 +157,12 @@ def _of_measured(here: Environment, precision: Precision, measured: Measured) ->
     known = table().isa.get(precision, {})
     isa = next((name for name in known if name in here.isa), "")
     factor = known.get(isa, 1.0)
-    rate = f"{measured.flop_s / 1e9:.0f} GFLOP/s float32 of numpy on {here.cores} cores"
+    rate = f"{measured.flop_s / 1e9:.0f} GFLOP/s float32 by numpy on {here.cores} cores"
     bandwidth = f"copying at {measured.bandwidth_b_s / 1e9:.1f} GB/s"
     return Peak(
         device=here.cpu,
         basis="measured" if factor == 1.0 else "computed",
-        source=f"measured {rate}" + (f", times {factor:g} for {isa}" if isa else "") + f"; {bandwidth}",
+        source=rate + (f" as measured, times {factor:g} for {isa}" if isa else "") + f"; {bandwidth}",
         ops_s=measured.flop_s * factor,
         bandwidth_b_s=measured.bandwidth_b_s,
     )

@@ -55,7 +55,7 @@ def cells(row: Row) -> tuple[str, ...]:
         _marked(timed, 50),
         _marked(timed, 99),
         interval(faster) if faster else _NONE,
-        row.verdict,
+        row.verdict + ("; latency INVALID" if timed and timed.invalid else ""),
     )
 
 

@@ -21,7 +21,8 @@ def share(measured: Measurement) -> str:
     median = measured.percentile_ms(50)
     if measured.roof is None or median is None:
         return ""
-    return f"{100 * measured.roof.share(median):.0f} % of the {measured.roof.precision} roof"
+    mark = " (INVALID)" if measured.invalid else ""
+    return f"{100 * measured.roof.share(median):.0f} % of the {measured.roof.precision} roof{mark}"
 
 
 def notes(measured: Measurement) -> tuple[str, ...]:

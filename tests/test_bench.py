@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from gauged import Gauges
 from stand_ins import PretendLink
 
 from deploy_kit import bench, codec, environment, race
@@ -385,3 +386,31 @@ def test_percentiles_are_those_of_numpy(percent: int) -> None:
     found = measurement("one", samples.tolist()).percentile_ms(percent)
 
     assert found == pytest.approx(np.percentile(samples, percent))
+
+
+def test_what_is_not_valid_is_kept_and_measured_again(line: "Line", kept: Store, tmp_path: Path) -> None:
+    engines = pair(line)[:1]
+    busy = timing(tmp_path, [1.0] * 5, **Gauges(foreign=10.0).answers())
+    invalid, _ = bench.run(engines, PART, store=kept, link=busy)
+
+    found, reused = bench.run(engines, PART, store=kept, link=timing(tmp_path, [2.0] * 5))
+
+    assert [m.invalid[0].partition(" took")[0] for m in invalid.measurements] == ["foreign load"]
+    assert set(invalid.measurements[0].samples_ms) == {1.0}
+    assert (found.invalid, reused) == ((), False)
+    assert len(kept.all(Bench, "bench")) >= 1
+
+
+def test_energy_is_another_way_to_measure(line: "Line", kept: Store, tmp_path: Path) -> None:
+    part = BenchTable(**PART.model_dump() | {"energy": True})
+    slept = list[float]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.sleep", slept.append)
+        # idle at 5 W; then whatever is read at 12 W
+        link = timing(tmp_path, **Gauges(watts=(5, 5, 12)).answers())
+        found, _ = bench.run(pair(line)[:1], part, store=kept, link=link)
+
+    energy = found.measurements[0].energy
+    assert slept[:1] == [10.5]
+    assert energy is not None
+    assert [(rail.name, rail.idle_w, rail.joules) for rail in energy.rails] == [("VDD_IN", 5.0, 132.0)]

@@ -154,7 +154,7 @@ def test_an_unknown_processors_rate_is_measured_times_its_instruction_set(
     found = profiles.cpu_peak(board(), dataclasses.replace(HERE, isa=isa), precision, MEASURED)
 
     assert (found.ops_s, found.basis) == (pytest.approx(200e9 * factor), basis)
-    assert found.source.startswith("measured 200 GFLOP/s float32 of numpy on 2 cores")
+    assert found.source.startswith("200 GFLOP/s float32 by numpy on 2 cores")
 
 
 def test_the_work_of_a_graph_is_counted_by_node(line: "Line") -> None:

@@ -124,6 +124,7 @@ def test_the_roof_is_called_an_estimate() -> None:
 
 def test_a_share_needs_a_median_and_a_roof() -> None:
     assert report_device.share(timed(roof=ROOF)) == "20 % of the int8 roof"
+    assert report_device.share(timed(roof=ROOF, invalid=("why",))) == "20 % of the int8 roof (INVALID)"
     assert report_device.share(timed()) == ""
     assert report_device.share(timed(roof=ROOF, samples_ms=(2.0,))) == ""
 

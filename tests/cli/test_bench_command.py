@@ -198,7 +198,7 @@ def test_a_measurement_that_is_not_valid_ends_with_6(monkeypatch: pytest.MonkeyP
     said = ended(monkeypatch, kept, bad, "--latency-budget", "8ms", "--percentiles", "50")
 
     assert (said.code, said.error) == (6, "error: int8 · onnxruntime: the clock fell by 20 %")
-    assert "NOT VALID" in said.out
+    assert "INVALID" in said.out
 
 
 def test_a_bench_that_lost_its_device_shows_what_came_back_and_ends_with_4(
