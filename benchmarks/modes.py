@@ -19,7 +19,7 @@ from benchmarks import (
     subjects,
 )
 from benchmarks.accuracy import Accuracies
-from benchmarks.agreement import Agreement
+from benchmarks.agreement import Agreement, Net
 from benchmarks.calibration import Costs
 from benchmarks.candidates import Candidate, Ours
 from benchmarks.end_to_end import EndToEnd
@@ -152,9 +152,19 @@ def _end_to_end(asked: Asked, workshop: Workshop) -> EndToEnd:
 
 
 def _agreement(asked: Asked, workshop: Workshop) -> Agreement:
-    plan = asked.plan if asked.quick else replace(asked.plan, rounds=max(20, asked.plan.rounds))
-    nets = ((subjects.demo(), 40 if asked.quick else 400), (asked.subject(workshop), 4 if asked.quick else 20))
-    return agreement.measure(nets, workshop, plan)
+    demo, large = subjects.demo(), asked.subject(workshop)
+    if asked.quick:
+        nets = (
+            Net(subject=demo, runs=40, rounds=6, short_rounds=6),
+            Net(subject=large, runs=4, rounds=6, short_rounds=6),
+        )
+    else:
+        rounds = max(asked.plan.rounds, 20)
+        nets = (
+            Net(subject=demo, runs=400, rounds=rounds, short_rounds=10 * rounds),
+            Net(subject=large, runs=10, rounds=rounds, short_rounds=3 * rounds),
+        )
+    return agreement.measure(nets, workshop, asked.plan.threads)
 
 
 def _loop(asked: Asked, workshop: Workshop) -> Loop:

@@ -183,9 +183,16 @@ def expect_input(model: ir.Model, what: Preprocess | BareInput, where: Path) -> 
         shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in found)
         raise InputError(
             f"{where}: expected one input N×{'×'.join(map(str, wanted))}, found {shapes or 'none'}",
-            hint="the preprocessing and the model do not belong together",
+            hint=_layout_hint(found, wanted) or "the preprocessing and the model do not belong together",
         )
     expect_output(model, where)
+
+
+def _layout_hint(found: tuple[TensorSpec, ...], wanted: tuple[int, ...]) -> str:
+    """Say how to export a graph again whose channels come last; empty if they do not."""
+    if len(found) != 1 or found[0].shape[1:] != (*wanted[1:], wanted[0]):
+        return ""
+    return f"its channels come last: export it channels first (tf2onnx: --inputs-as-nchw {found[0].name})"
 
 
 def expect_output(model: ir.Model, where: Path) -> None:

@@ -9,6 +9,7 @@ from deploy_kit.errors import MissingPackageError
 # Import name → what to install, where the two differ.
 INSTALL = {
     "h5py": "deploykit[keras]",
+    "mlperf_loadgen": "deploykit[loadgen]",
     "nncf": "deploykit[nncf]",
     "tensorrt": "deploykit[tensorrt]",
     "tensorrt_rtx": "deploykit[tensorrt-rtx]",

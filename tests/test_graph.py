@@ -240,6 +240,15 @@ def test_other_input_is_refused_with_what_was_expected(text: str, found: str) ->
     assert caught.value.hint == "the preprocessing and the model do not belong together"
 
 
+def test_input_with_channels_last_is_refused_with_how_to_export_it() -> None:
+    model = tiny_graphs.parse(RELU.replace("1,16,16", "16,16,1"))
+
+    with pytest.raises(InputError, match=r"expected one input N×1×16×16, found x \['N', 16, 16, 1\]") as caught:
+        graph.expect_input(model, TINY_PREPROCESS, Path("model.onnx"))
+
+    assert caught.value.hint == "its channels come last: export it channels first (tf2onnx: --inputs-as-nchw x)"
+
+
 def test_weights_listed_among_the_inputs_are_no_inputs(tmp_path: Path) -> None:
     """Files of IR version 3 list every weight among the inputs too."""
     proto = ir.serde.serialize_model(tiny_graphs.parse(CONV, w=np.ones((6, 1, 3, 3))))

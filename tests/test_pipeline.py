@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from deploy_kit import bench, check, devices, doctor, lazy, pipeline, recipe
+from deploy_kit import check, devices, doctor, lazy, pipeline, race, recipe
 from deploy_kit.engines import _cuda
 from deploy_kit.errors import DeployKitError, DeviceError, EngineCrashError, InputError, MissingPackageError
 from deploy_kit.images import open_set
@@ -291,14 +291,14 @@ def test_a_target_that_fails_in_its_check_leaves_the_others_alone(
 def test_a_target_that_dies_in_the_bench_leaves_the_others_alone(
     line: "Line", kept: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = bench._take_turn
+    real = race._Race._take_turn
 
-    def dying(racer: Any, part: Any) -> None:
-        if racer.artifact.name == "int8":
+    def dying(self: Any, racer: Any) -> None:
+        if racer.entry.engine.name == "int8":
             raise EngineCrashError("int8: the worker process died in 'time' with SIGSEGV")
-        real(racer, part)
+        real(self, racer)
 
-    monkeypatch.setattr(bench, "_take_turn", dying)
+    monkeypatch.setattr(race._Race, "_take_turn", dying)
     report = deployed(changed(line.recipe), kept)
 
     assert isinstance(report.rows[0].measurement, Measurement)

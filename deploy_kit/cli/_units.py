@@ -1,5 +1,6 @@
 """Numbers with units as people type them: ``200ms``, ``8ms``, ``3%``, ``1,8``."""
 
+import math
 import re
 
 from deploy_kit.errors import RequestError
@@ -80,4 +81,5 @@ def percentiles(option: str, text: str | None) -> list[float] | None:
 
 def _number(text: str) -> float | None:
     """Read a plain number; None where it is none: no sign, no infinity, no NaN."""
-    return float(text) if re.fullmatch(r"[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?|\.[0-9]+", text) else None
+    value = float(text) if re.fullmatch(r"[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?|\.[0-9]+", text) else math.inf
+    return value if math.isfinite(value) else None

@@ -28,8 +28,9 @@ from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, StemCo
 
 BOUND = 1e-6
 STANDARD = (
-    "fold_constants", "drop_identities", "drop_single_concats", "fold_batchnorm", "fold_batchnorm_into_next",
-    "mean_to_global_pool", "pool_before_conv", "relu_after_pool", "chain_concats", "merge_duplicates", "remove_unused",
+    "fold_constants", "drop_identities", "fold_pads", "drop_single_concats", "fold_batchnorm",
+    "fold_batchnorm_into_next", "mean_to_global_pool", "pool_before_conv", "relu_after_pool", "chain_concats",
+    "merge_duplicates", "remove_unused",
 )  # fmt: skip
 MAXED = (*STANDARD, "batchnorm_to_max")
 # How often these fire depends on the copies and notes that an exporter leaves; what is left of them is in `LEFT`.
@@ -227,8 +228,9 @@ MAKERS: dict[str, Callable[[], ir.Model]] = {
 # 22 BNs. Torch's exporters fold ten themselves where they are let: the stem's and one of each of the nine layers. Two
 # transitions have a pool, six concatenations a shorter one before them; the last BN is read by a global pool.
 TORCHS = {"pool_before_conv": 2, "relu_after_pool": 1, "chain_concats": 6, "batchnorm_to_max": 11}
-# 13 BNs: five layers, a transition, the last one. Keras pads before the pool, and chains its concatenations itself.
-KERAS = {"fold_batchnorm": 6, "pool_before_conv": 1, "batchnorm_to_max": 6}
+# 13 BNs: five layers, a transition, the last one. Keras pads before the convolution and the pool of its stem, and
+# chains its concatenations itself.
+KERAS = {"fold_pads": 2, "fold_batchnorm": 6, "pool_before_conv": 1, "relu_after_pool": 1, "batchnorm_to_max": 6}
 FIRED = {
     "torchscript 13": TORCHS | {"mean_to_global_pool": 1},
     "torchscript 17, all axes open": TORCHS | {"mean_to_global_pool": 1},
@@ -237,7 +239,7 @@ FIRED = {
     "dynamo 21, not optimized": TORCHS | {"mean_to_global_pool": 1, "fold_batchnorm": 10},
     "tf2onnx 13": KERAS,
     "tf2onnx 17": KERAS,
-    "tf2onnx 17, products and sums": {"pool_before_conv": 1},
+    "tf2onnx 17, products and sums": {"fold_pads": 2, "pool_before_conv": 1, "relu_after_pool": 1},
     "resnet": {"fold_batchnorm": 6, "mean_to_global_pool": 1, "relu_after_pool": 1},
     "preactivated resnet": {
         "fold_batchnorm": 1, "fold_batchnorm_into_next": 1, "pool_before_conv": 1, "batchnorm_to_max": 1,
@@ -248,7 +250,7 @@ FIRED = {
 }  # fmt: skip
 DENSE = {"Conv": 21, "BatchNormalization": 12, "Relu": 22, "Concat": 9, "MaxPool": 1, "AveragePool": 2, "Gemm": 1,
          "GlobalAveragePool": 1}  # fmt: skip
-TENSORFLOW = {"Transpose": 1, "Pad": 2, "Conv": 12, "Relu": 13, "Concat": 5, "MaxPool": 1, "AveragePool": 1,
+TENSORFLOW = {"Transpose": 1, "Conv": 12, "Relu": 13, "Concat": 5, "MaxPool": 1, "AveragePool": 1,
               "GlobalAveragePool": 1, "Squeeze": 1, "MatMul": 1}  # fmt: skip
 LEFT = {
     "torchscript 13": DENSE | {"Flatten": 1},

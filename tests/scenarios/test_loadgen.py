@@ -84,12 +84,13 @@ def test_single_stream_is_valid_after_enough_queries() -> None:
     assert len(turn.samples_ms) >= 100
 
 
-def test_our_clock_agrees_with_loadgen_s() -> None:
+def test_our_times_lie_within_those_of_loadgen() -> None:
     turn, said = played("single-stream")
 
-    theirs_ms = float(dict(said.summary)["Min latency (ns)"]) / 1e6
-    assert min(turn.samples_ms) == pytest.approx(theirs_ms, rel=0.2)
-    assert min(turn.samples_ms) >= 1e3 * RUN_S
+    # LoadGen's clock starts before ours and ends after it, query by query.
+    theirs_ms = [float(dict(said.summary)[f"{which} latency (ns)"]) / 1e6 for which in ("Min", "Max")]
+    assert 1e3 * RUN_S <= min(turn.samples_ms) <= theirs_ms[0]
+    assert max(turn.samples_ms) <= theirs_ms[1]
 
 
 def test_multi_stream_asks_for_eight_images_and_is_invalid_after_a_hundred_queries() -> None:
