@@ -100,8 +100,9 @@ def test_a_profile_is_a_line_a_region_and_a_column_a_kind() -> None:
 
 def test_the_profiles_total_stands_beside_the_latency() -> None:
     assert breakdown.sentence(measured(), PROFILE) == (
-        "int8 · onnxruntime: a profiler, 2 runs of their own: layers 8.000 ms by their medians, 12.000 ms by their "
-        "means, of a profiled run of 9.000 ms; without profiling the median run took 7.000 ms; 6.2% in layers whose place is not known"
+        "int8 · onnxruntime: a profiler, 2 runs of their own: "
+        "layers 8.000 ms by their medians, 12.000 ms by their means, of a profiled run of 9.000 ms; "
+        "without profiling the median run took 7.000 ms; 6.2% in layers whose place is not known"
     )
 
 
