@@ -122,10 +122,9 @@ def test_a_login_without_any_key(board: Device, server: Server) -> None:
     finally:
         kept.rename(key)
 
-    user = server.address.split("@")[0]
-    assert str(error) == (
-        f"device 'board': 127.0.0.1:{server.port} refuses the login of '{user}': there is no key here that it could take"
-    )
+    user, at = server.address.split("@")[0], f"127.0.0.1:{server.port}"
+    why = "there is no key here that it could take"
+    assert str(error) == f"device 'board': {at} refuses the login of '{user}': {why}"
     assert error.hint == f"ssh-copy-id -p {server.port} {user}@127.0.0.1   (or load your key: ssh-add)"
 
 
