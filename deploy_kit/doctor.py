@@ -87,6 +87,13 @@ def facts_of(machine: Environment, plan: Artifact | None = None) -> Facts:
     )
 
 
+def probe(link: Connection) -> Diagnosis:
+    """Look at a device: what it is, and which engines of the catalogue can run there."""
+    there = link.environment
+    rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
+    return Diagnosis(environment=there, findings=rows, verdicts=judge(facts_of(there)), remarks=_remarks(there))
+
+
 def require(recipe: Recipe, link: Connection) -> None:
     """Refuse a recipe that cannot work here and on the device, before any work: names, options, packages.
 
@@ -120,12 +127,13 @@ def require_engine(name: str, link: Connection) -> None:
         DeviceError: It is missing on the device.
     """
     package = engines.CATALOGUE.get(name).package
-    if link.device.link == devices.LOCAL.link:
-        _require_package(f"engine '{name}'", package, optional=False)
+    fix = link.lacks(package)
+    if not fix:
         return
-    lack = link.lacks(package)
-    if lack:
-        raise DeviceError(f"engine '{name}' cannot be built: {lack}", hint=f"run that line on '{link.device.name}'")
+    words = f"engine '{name}' needs the package '{package}', which is not installed"
+    if link.device.link == devices.LOCAL.link:
+        raise MissingPackageError(f"{words} here", hint=fix)
+    raise DeviceError(f"{words} on '{link.device.name}'", hint=f"on {link.device.name}: {fix}")
 
 
 def scheme_package(name: str) -> str:
@@ -142,6 +150,12 @@ def missing(package: str) -> str:
     return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
 
 
+def missing_there(package: str, link: Connection) -> str:
+    """Say the same of a package on the device."""
+    fix, where = link.lacks(package), "" if link.device == devices.LOCAL else f" on '{link.device.name}'"
+    return f"package '{package}' is not installed{where} ({fix})" if fix else ""
+
+
 def _built_by(plan: Artifact) -> tuple[str, str]:
     library = str(plan.engine)
     return library, next((v for name, v in plan.made_by if name.replace("-", "_") == library), "")
@@ -156,11 +170,12 @@ def _require_package(who: str, package: str, *, optional: bool) -> None:
 
 def _engine(name: str, link: Connection, there: Environment) -> Finding:
     engine = engines.CATALOGUE.get(name)
-    lack, fix = _absent(engine.package, link)
-    if lack:
-        return Finding(kind="engine", name=name, builds=False, runs=False, detail=lack, fix=fix)
-    versions = dict(there.versions)
-    detail = versions.get(engine.package) or versions.get(engine.package.replace("_", "-"), "")
+    fix = link.lacks(engine.package)
+    if fix:
+        detail = f"package '{engine.package}' is not installed"
+        return Finding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
+    names = (engine.package, engine.package.replace("_", "-"))
+    detail = next((version for library, version in there.versions if library in names), "")
     try:
         with link.worker() as worker:
             why = str(worker.ask("hindrance", name, engine=name)["why"])
@@ -169,13 +184,6 @@ def _engine(name: str, link: Connection, there: Environment) -> Finding:
     if not why:
         return Finding(kind="engine", name=name, builds=True, runs=True, detail=detail)
     return Finding(kind="engine", name=name, builds=engine.cross_builds, runs=False, detail=f"{detail}; {why}")
-
-
-def _absent(package: str, link: Connection) -> tuple[str, str]:
-    """Say that a package is missing where the link leads, and what installs it; a device's words hold its own line."""
-    if link.device.link != devices.LOCAL.link:
-        return link.lacks(package), ""
-    return ("", "") if present(package) else (f"package '{package}' is not installed", install_line(package))
 
 
 def _scheme(name: str) -> Finding:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from deploy_kit import bench, build, check, devices, doctor, engines, export, quantize, simplify
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
-from deploy_kit.errors import DeployKitError, DeviceError, StageError, nearest
+from deploy_kit.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
 from deploy_kit.measurements import Bench, NotRun
 from deploy_kit.recipe import BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
@@ -221,7 +221,7 @@ def _built_and_checked(
     label = f"{name} · {entry.engine}"
     if name in absent:
         return dataclasses.replace(absent[name], label=label)
-    lack = run.link.lacks(engines.CATALOGUE.get(entry.engine).package)
+    lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.link)
     if lack:
         return Row(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None
@@ -237,6 +237,8 @@ def _built_and_checked(
             label,
             lambda: check.run(built, answers, run.recipe.check, store=run.store, link=run.link, watch=run.watch),
         )
+    except LinkLostError:
+        raise  # no other target can do better
     except (StageError, DeviceError) as error:
         return Row(label=label, artifact=engine, failed=_reason(error))
     return Row(label=label, artifact=engine, parity=parity)

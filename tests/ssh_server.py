@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -93,8 +94,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(folder: Path, device_home: Path | None = None) -> Iterator[Server]:
-    """Start a server whose login finds its home in ``folder/device``."""
+def running(folder: Path, *, largest_file: int = resource.RLIM_INFINITY) -> Iterator[Server]:
+    """Start a server whose login finds its home in ``folder/device``, and can write no larger file than this."""
     for name in ("host/.ssh", "device"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     key(folder / "host_key")
@@ -112,13 +113,17 @@ def running(folder: Path, device_home: Path | None = None) -> Iterator[Server]:
         "PasswordAuthentication": "no",
         "KbdInteractiveAuthentication": "no",
         "PermitRootLogin": "prohibit-password",
-        "SetEnv": f"HOME={device_home or folder / 'device'}",
+        "SetEnv": f"HOME={folder / 'device'}",
     }
     (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where a server of root's gives up its rights
     log = (folder / "sshd.log").open("wb")
-    process = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
+    process = subprocess.Popen(
+        [SSHD, "-D", "-e", "-f", folder / "sshd_config"],
+        stderr=log,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
+    )
     try:
         _wait_until_it_answers(port, process, folder / "sshd.log")
         server = Server(folder, port, process)

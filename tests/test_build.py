@@ -10,10 +10,10 @@ import pytest
 from onnxruntime import quantization as ort
 from stand_ins import Calibration, PretendLink, hand_made
 
-from deploy_kit import build
+from deploy_kit import build, devices, engines, environment
 from deploy_kit.errors import BuildError, RecipeError, StoreError, UnknownNameError
 from deploy_kit.recipe import BuildEntry
-from deploy_kit.records import Artifact, Precision, Proof
+from deploy_kit.records import Artifact, Device, Precision, Proof
 from deploy_kit.store import Store, sha256_of
 
 if TYPE_CHECKING:
@@ -222,3 +222,39 @@ def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
 
     assert (link.workers, caught.value.exit_code) == ([], 5)
     assert cure in caught.value.hint
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Placeable:
+    device: str = "cpu"
+
+
+def test_the_devices_accelerator_reaches_an_engine_that_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = dataclasses.replace(engines.CATALOGUE.get("onnxruntime"), options=_Placeable)
+    monkeypatch.setattr(engines.CATALOGUE, "get", lambda name: engine)
+    orin = Device(name="orin", link="ssh", address="orin", accelerator="cuda:0")
+    said = BuildEntry(engine="onnxruntime", variants=("fp32",), options={"device": "cpu"})
+    silent = BuildEntry(engine="onnxruntime", variants=("fp32",))
+
+    assert build.placed(silent, orin) == {"device": "cuda:0"}
+    assert build.placed(said, orin) == {"device": "cpu"}
+    assert build.placed(silent, devices.LOCAL) == {}
+
+
+def test_an_engine_that_cannot_be_told_gets_no_accelerator() -> None:
+    orin = Device(name="orin", link="ssh", address="orin", accelerator="cuda:0")
+
+    assert build.placed(BuildEntry(engine="reference", variants=("fp32",)), orin) == {}
+
+
+def test_the_identity_of_a_build_is_the_targets() -> None:
+    here = environment.describe()
+    there = dataclasses.replace(
+        here, host="Linux 5.15.148-tegra aarch64", cpu="ARMv8", l4t="36.4.0", versions=(("onnxruntime", "1.23.0"),)
+    )
+    engine = engines.CATALOGUE.get("onnxruntime")
+
+    assert dict(build.identity(engine, there))["onnxruntime"] == "1.23.0"
+    assert dict(build.identity(engine, there))["machine"] == "aarch64"
+    assert dict(build.identity(engine, there))["l4t"] == "36.4.0"
+    assert build.identity(engine, there) != build.identity(engine, here)

@@ -17,6 +17,7 @@ EXIT_CODES = {
     "CheckpointError": 2,
     "MissingPackageError": 3,
     "DeviceError": 4,
+    "LinkLostError": 4,
     "StageError": 5,
     "ExportError": 5,
     "SimplifyError": 5,

@@ -9,8 +9,8 @@ A command is a file of this folder with ``COMMAND``; it imports what it needs wh
 import functools
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import typer
@@ -26,10 +26,12 @@ class Command:
     Attributes:
         call: Its function; parameters are the options, the docstring is the help.
         order: Where it stands in the help.
+        parts: Commands below it, by name, where it has some; the function itself then only carries the help.
     """
 
     call: Callable[..., Any]
     order: int
+    parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
 CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command")
@@ -56,8 +58,19 @@ def build_app() -> typer.Typer:
 
     commands = [(name, CATALOGUE.get(name)) for name in CATALOGUE.names()]
     for name, command in sorted(commands, key=lambda pair: pair[1].order):
-        app.command(name)(_guarded(command.call))
+        if command.parts:
+            app.add_typer(_group(command), name=name)
+        else:
+            app.command(name)(_guarded(command.call))
     return app
+
+
+def _group(command: Command) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group.callback()(command.call)
+    for name, call in command.parts.items():
+        group.command(name)(_guarded(call))
+    return group
 
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,9 @@ StorePath = Annotated[Path, typer.Option("--store", help="Folder of results.", e
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON.")]
 NoColor = Annotated[bool, typer.Option("--no-color", help="Plain text, no moving progress.")]
-DeviceName = Annotated[str, typer.Option("--device", help="Where to work.")]
+DeviceName = Annotated[
+    str, typer.Option("--device", help="Where to work: a name of `devices list`, or ssh://user@host:port.")
+]
 RecipeName = Annotated[
     Optional[str],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
     typer.Option("--recipe", help="A recipe file, or the name of a bundled recipe."),

@@ -52,7 +52,7 @@ class Connection(Protocol):
         """What it is, and how it is set."""
 
     def lacks(self, package: str) -> str:
-        """Say that a package is missing there and how to get it; empty if it is there."""
+        """Give the line that installs a package which is missing there; empty if it is there."""
 
     @property
     def folder(self) -> Path:
@@ -77,10 +77,24 @@ class Connection(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """What was removed from a device: the folder, and how many bytes it held."""
+
+    folder: str
+    n_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Link:
-    """One kind of link of the catalogue."""
+    """One kind of link of the catalogue.
+
+    Attributes:
+        connect: Opens it.
+        clean: Removes what it keeps on the device.
+    """
 
     connect: Callable[[Device], AbstractContextManager[Connection]]
+    clean: Callable[[Device], Cleaned]
 
 
 CATALOGUE: Catalogue[Link] = Catalogue(__name__, "LINK", "kind of link")
@@ -102,3 +116,12 @@ def find(name: str) -> Device:
 def connect(device: Device) -> AbstractContextManager[Connection]:
     """Open the device's link."""
     return CATALOGUE.get(device.link).connect(device)
+
+
+def clean(device: Device) -> Cleaned:
+    """Remove everything that is kept on a device.
+
+    Raises:
+        DeviceError: It cannot be reached, or is at work for another connection.
+    """
+    return CATALOGUE.get(device.link).clean(device)

@@ -142,10 +142,7 @@ def _translated(device: Device, where: Address, connection: Any) -> Iterator[Non
     except paramiko.PasswordRequiredException as error:
         raise DeviceError(f"{name}: the key is locked with a passphrase", hint="ssh-add, then again") from error
     except paramiko.AuthenticationException as error:
-        raise DeviceError(
-            f"{name}: {at} refuses the login of '{connection.user}': {error}",
-            hint=f"ssh-copy-id {where.arguments}   (or load your key: ssh-add)",
-        ) from error
+        raise _refused(name, where, connection, str(error)) from error
     except socket.gaierror as error:
         raise DeviceError(
             f"{name}: no host is called '{connection.host}'", hint="check the address: deploykit devices list"
@@ -153,12 +150,22 @@ def _translated(device: Device, where: Address, connection: Any) -> Iterator[Non
     except TimeoutError as error:
         raise DeviceError(f"{name}: {at} does not answer", hint=_REACH.format(where.arguments)) from error
     except (OSError, EOFError, paramiko.SSHException) as error:
+        if str(error) == _NO_KEY:
+            raise _refused(name, where, connection, "there is no key here that it could take") from error
         refused = isinstance(error, ConnectionRefusedError | paramiko.ssh_exception.NoValidConnectionsError)
         why = "refuses the connection" if refused else f"cannot be reached: {error or type(error).__name__}"
         raise DeviceError(f"{name}: {at} {why}", hint=_REACH.format(where.arguments)) from error
 
 
+_NO_KEY = "No authentication methods available"  # paramiko has no class for it
 _REACH = "is it on, and does its SSH server run? try: ssh {}"
+
+
+def _refused(name: str, where: Address, connection: Any, why: str) -> DeviceError:
+    return DeviceError(
+        f"{name}: {connection.host}:{connection.port} refuses the login of '{connection.user}': {why}",
+        hint=f"ssh-copy-id {where.arguments}   (or load your key: ssh-add)",
+    )
 
 
 def _watch(transport: Any, stop: threading.Event) -> None:

@@ -117,13 +117,15 @@ def _sh(transport: Any, script: str, device: Device) -> tuple[Any, Reader]:
     try:
         channel = transport.open_session()
         channel.exec_command("sh")
-        channel.sendall(f"echo {word}; {script}; exit\n".encode())
+        channel.sendall(f"echo; echo {word}; {script}; exit\n".encode())
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise LinkLostError(f"device '{device.name}': the connection was lost: {error}") from error
     reader = Reader(lambda: channel.recv(PIECE))
     while (line := reader.line()) is not None:
         if line.strip() == word.encode():
             return channel, reader
+    if not transport.is_active():
+        raise LinkLostError(f"device '{device.name}': the connection was lost", hint="run it again")
     raise DeviceError(
         f"device '{device.name}': its login gives no shell", hint="the account must be allowed to run commands (sh)"
     )

@@ -65,11 +65,17 @@ class Talk:
         Raises:
             DeviceError: No space there, or it arrived damaged.
         """
-        self.ask("put", path=path, size=file.stat().st_size)
-        with file.open("rb") as opened:
-            while piece := opened.read(PIECE):
-                self.send(Frame(head={"piece": True}, body=piece))
-        self.ask("put_end", sha256=sha256_of(file))
+        try:
+            self.ask("put", path=path, size=file.stat().st_size)
+            with file.open("rb") as opened:
+                while piece := opened.read(PIECE):
+                    self.send(Frame(head={"piece": True}, body=piece))
+            self.ask("put_end", sha256=sha256_of(file))
+        except LinkLostError:
+            raise
+        except DeviceError as error:
+            hint = f"{error.hint}, or: deploykit devices clean {self.device.name}"
+            raise DeviceError(f"device '{self.device.name}': {error}", hint=hint) from error
 
     def fetch(self, folder: str, into: Path) -> None:
         """Move all files of a folder of the device into a folder here; each appears once it is whole.
@@ -211,7 +217,7 @@ class RemoteWorker:
         try:
             return reply.unwrap()
         except MissingPackageError as error:
-            hint = error.hint.replace("pip install", f"{device.python} -m pip install")
+            hint = error.hint.replace("pip", f"{device.python} -m pip", 1)
             raise DeviceError(f"device '{device.name}': {error}", hint=f"on {device.name}: {hint}") from error
         except StoreError as error:
             hint = f"free some space there, or: deploykit devices clean {device.name}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy_kit import environment
-from deploy_kit.devices import Connection, Link
+from deploy_kit.devices import Cleaned, Connection, Link
+from deploy_kit.errors import RequestError
 from deploy_kit.isolate import Child
 from deploy_kit.lazy import install_line, present
 from deploy_kit.measurements import Environment
@@ -24,7 +25,7 @@ class _Local:
         return environment.describe()
 
     def lacks(self, package: str) -> str:
-        return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
+        return "" if present(package) else install_line(package)
 
     def worker(self) -> Child:
         return Child()
@@ -44,4 +45,15 @@ def connect(device: Device) -> Iterator[Connection]:
         yield _Local(device, Path(folder))
 
 
-LINK = Link(connect=connect)
+def clean(device: Device) -> Cleaned:
+    """Remove nothing: this machine keeps results in its store alone.
+
+    Raises:
+        RequestError: Always.
+    """
+    raise RequestError(
+        f"'{device.name}' is this machine: nothing is kept beside the store", hint="rm -r .deploykit removes the store"
+    )
+
+
+LINK = Link(connect=connect, clean=clean)

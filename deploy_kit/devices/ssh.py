@@ -6,15 +6,18 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from deploy_kit import codec
-from deploy_kit.devices import Connection, Link, _login, _start
+from deploy_kit.devices import Cleaned, Connection, Link, _login, _start
 from deploy_kit.devices._talk import RemoteWorker, Talk
 from deploy_kit.errors import DeviceError, LinkLostError
 from deploy_kit.lazy import install_line
 from deploy_kit.measurements import Environment
 from deploy_kit.records import Device
 from deploy_kit.store import digest_of, parts_of, sha256_of
+
+_WORDS = 600
 
 
 class SshConnection:
@@ -38,8 +41,7 @@ class SshConnection:
     def lacks(self, package: str) -> str:
         if self.talk.ask("present", package=package)["present"]:
             return ""
-        line = install_line(package, bare=True).replace("pip install", f"{self.device.python} -m pip install")
-        return f"package '{package}' is not installed on '{self.device.name}' (there: {line})"
+        return install_line(package, bare=True).replace("pip", f"{self.device.python} -m pip", 1)
 
     def worker(self) -> RemoteWorker:
         return self.talk.worker()
@@ -84,13 +86,24 @@ def connect(device: Device) -> Iterator[Connection]:
             talk.wait(_start.END_S)
 
 
-def _greeted(talk: Talk, channel: object) -> dict[str, str]:
+def _greeted(talk: Talk, channel: Any) -> dict[str, Any]:
+    device = talk.device
     try:
-        return talk.hello()
+        hello = talk.hello()
     except LinkLostError as error:
+        if not channel.get_transport().is_active():
+            raise
+        words = channel.makefile_stderr("rb").read()[-_WORDS:].decode(errors="replace").strip()
         raise DeviceError(
-            f"device '{talk.device.name}': the agent did not start there", hint="is its disk full? try: df -h ~"
+            f"device '{device.name}': the agent did not start there; its last words: {words or 'none'}",
+            hint=f"on {device.name}: df -h ~; ls -ld ~/.cache/deploykit",
         ) from error
+    if not talk.ask("present", package="numpy")["present"]:
+        raise DeviceError(
+            f"device '{device.name}': every job needs the package 'numpy', which is not installed there",
+            hint=f"on {device.name}: {device.python} -m pip install numpy",
+        )
+    return hello
 
 
 def _beat(talk: Talk, stop: threading.Event) -> None:
@@ -99,4 +112,12 @@ def _beat(talk: Talk, stop: threading.Event) -> None:
         talk.beat()
 
 
-LINK = Link(connect=connect)
+def clean(device: Device) -> Cleaned:
+    """Remove the folder on the device."""
+    with connect(device) as link:
+        assert isinstance(link, SshConnection)
+        answer = link.talk.ask("clean")
+    return Cleaned(folder=answer["folder"], n_bytes=answer["bytes"])
+
+
+LINK = Link(connect=connect, clean=clean)

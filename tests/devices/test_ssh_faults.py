@@ -1,0 +1,267 @@
+"""What goes wrong with a device, caused for real over SSH: each message is read, and nothing stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ssh_server
+from ssh_server import Server
+
+from deploy_kit import devices, lazy
+from deploy_kit.devices import _login
+from deploy_kit.errors import DeviceError, EngineCrashError, LinkLostError, MissingPackageError
+from deploy_kit.records import Device
+
+# What Python 3.8.10 answers to the line that asks for its version.
+OLD_PYTHON = """#!/bin/sh
+echo "python 3.8.10"
+"""
+
+
+def refusal(device: Device) -> DeviceError:
+    with pytest.raises(DeviceError) as caught, devices.connect(device):
+        pass
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+def until(fact: Callable[[], bool], limit_s: float = 20) -> bool:
+    """Wait until something is so."""
+    end = time.monotonic() + limit_s
+    while not fact() and time.monotonic() < end:
+        time.sleep(0.05)
+    return fact()
+
+
+@pytest.fixture
+def bare_python(tmp_path: Path) -> Path:
+    """A real interpreter that has no packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    return tmp_path / "bare" / "bin" / "python"
+
+
+def give_numpy(python: Path) -> None:
+    packages = Path(np.__file__).parent.parent
+    (target,) = python.parent.parent.glob("lib/python*/site-packages")
+    for name in ("numpy", "numpy.libs"):
+        if (packages / name).is_dir():
+            (target / name).symlink_to(packages / name)
+
+
+def test_the_package_for_ssh_is_asked_for_where_it_is_missing(board: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "present", lambda package: package != "fabric")
+
+    with pytest.raises(MissingPackageError) as caught, devices.connect(board):
+        pass
+
+    assert str(caught.value) == (
+        f"device 'board' at 'ssh://{board.address}' needs the package 'fabric', which is not installed here"
+    )
+    assert caught.value.hint == "pip install 'deploykit[ssh]'"
+
+
+def test_no_python_at_all(board: Device) -> None:
+    error = refusal(replace(board, python="python-that-nobody-has"))
+
+    assert str(error) == "device 'board': there is no 'python-that-nobody-has'"
+    assert error.hint.startswith("on board: sudo apt-get install python3 python3-numpy, or name the one to use: ")
+
+
+def test_a_python_that_is_too_old(board: Device, tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text(OLD_PYTHON)
+    old.chmod(0o755)
+
+    error = refusal(replace(board, python=str(old)))
+
+    assert str(error) == f"device 'board': expected Python 3.10 or newer, found 3.8.10 ('{old}')"
+    assert error.hint == "install a newer one there, and name it: deploykit devices add … --python PATH"
+
+
+def test_a_python_that_does_not_run(board: Device) -> None:
+    assert str(refusal(replace(board, python="false"))) == "device 'board': 'false' does not run"
+
+
+def test_no_numpy(board: Device, bare_python: Path) -> None:
+    error = refusal(replace(board, python=str(bare_python)))
+
+    assert str(error) == "device 'board': every job needs the package 'numpy', which is not installed there"
+    assert error.hint == f"on board: {bare_python} -m pip install numpy"
+
+
+def test_no_engine(board: Device, bare_python: Path) -> None:
+    give_numpy(bare_python)
+
+    with devices.connect(replace(board, python=str(bare_python))) as link, link.worker() as worker:
+        with pytest.raises(DeviceError) as caught:
+            worker.ask("open", "model.onnx", engine="onnxruntime", path="model.onnx", options={})
+        assert link.lacks("onnxruntime") == f"{bare_python} -m pip install 'onnxruntime'"
+
+    assert str(caught.value) == (
+        "device 'board': engine 'onnxruntime' needs the package 'onnxruntime', which is not installed here"
+    )
+    assert caught.value.hint == f"on board: {bare_python} -m pip install 'onnxruntime'"
+    assert caught.value.exit_code == 4
+
+
+def test_a_login_that_is_refused(board: Device, server: Server) -> None:
+    key, kept = server.host_home / ".ssh" / "id_ed25519", server.folder / "kept_key"
+    key.rename(kept)
+    try:
+        ssh_server.key(key)
+        error = refusal(board)
+    finally:
+        kept.rename(key)
+
+    assert str(error).startswith(f"device 'board': 127.0.0.1:{server.port} refuses the login of '")
+    user = server.address.split("@")[0]
+    assert error.hint == f"ssh-copy-id -p {server.port} {user}@127.0.0.1   (or load your key: ssh-add)"
+
+
+def test_a_login_without_any_key(board: Device, server: Server) -> None:
+    key, kept = server.host_home / ".ssh" / "id_ed25519", server.folder / "kept_key"
+    key.rename(kept)
+    try:
+        error = refusal(board)
+    finally:
+        kept.rename(key)
+
+    user, at = server.address.split("@")[0], f"127.0.0.1:{server.port}"
+    why = "there is no key here that it could take"
+    assert str(error) == f"device 'board': {at} refuses the login of '{user}': {why}"
+    assert error.hint == f"ssh-copy-id -p {server.port} {user}@127.0.0.1   (or load your key: ssh-add)"
+
+
+def test_an_agent_that_cannot_start_says_its_last_words(board: Device, server: Server) -> None:
+    server.cache.mkdir(parents=True)
+    (server.cache / "sessions").write_bytes(b"a file where a folder should be")
+
+    error = refusal(board)
+
+    assert str(error).startswith("device 'board': the agent did not start there; its last words: ")
+    assert "FileExistsError" in str(error)
+    assert error.hint == "on board: df -h ~; ls -ld ~/.cache/deploykit"
+
+
+def test_a_key_that_is_locked_is_not_asked_for(board: Device, server: Server) -> None:
+    key = server.host_home / ".ssh" / "id_ed25519"
+    kept = key.read_bytes()
+    try:
+        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-P", "", "-f", key], check=True)
+        error = refusal(board)
+    finally:
+        key.write_bytes(kept)
+
+    assert str(error) == "device 'board': the key is locked with a passphrase"
+    assert error.hint == "ssh-add, then again"
+
+
+def test_a_host_that_does_not_listen(board: Device) -> None:
+    port = ssh_server.free_port()
+
+    error = refusal(replace(board, address=f"me@127.0.0.1:{port}"))
+
+    assert str(error) == f"device 'board': 127.0.0.1:{port} refuses the connection"
+    assert error.hint == f"is it on, and does its SSH server run? try: ssh -p {port} me@127.0.0.1"
+
+
+def test_a_host_that_does_not_exist(board: Device) -> None:
+    error = refusal(replace(board, address="me@no-such-host.invalid"))
+
+    assert str(error) == "device 'board': no host is called 'no-such-host.invalid'"
+
+
+def test_a_login_that_talks_is_not_taken_for_an_answer(board: Device, server: Server) -> None:
+    noise = 'echo "Welcome to Ubuntu"; echo "{}"; echo "python 2.7.18"; printf "no end of line"\n'
+    (server.device_home / ".bashrc").write_text(noise)
+    (server.device_home / ".profile").write_text(noise)
+
+    with devices.connect(board) as link, link.worker() as worker:
+        assert worker.ask("environment", "board")["environment"]["cores"]
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (signal.SIGKILL, "killed from outside, most often for memory: close other programs or use a smaller batch"),
+        (signal.SIGABRT, "the engine's native code gave up; its last words are above"),
+    ],
+)
+def test_a_worker_that_is_killed_there(board: Device, number: signal.Signals, hint: str) -> None:
+    with devices.connect(board) as link, link.worker() as worker:
+        worker.ask("environment", "board")
+        os.kill(worker.pid, number)  # type: ignore[attr-defined]
+
+        with pytest.raises(EngineCrashError) as caught:
+            worker.ask("environment", "model.plan")
+        with pytest.raises(EngineCrashError):
+            worker.ask("environment", "model.plan")
+
+    assert str(caught.value) == f"model.plan: the worker process died in 'environment' with {number.name}"
+    assert caught.value.hint == hint
+
+
+def test_a_connection_that_is_cut_is_told_and_leaves_nothing(board: Device, server: Server) -> None:
+    with pytest.raises(LinkLostError) as caught, devices.connect(board) as link, link.worker() as worker:
+        pid = worker.pid  # type: ignore[attr-defined]
+        worker.ask("environment", "board")
+        threading.Timer(0.3, server.cut).start()
+        while True:
+            worker.ask("environment", "board")
+
+    assert str(caught.value) == "device 'board': the connection was lost"
+    assert caught.value.hint == (
+        "see that it is on and in the network, and run the same line again: what was finished is kept"
+    )
+    assert caught.value.exit_code == 4
+    assert until(lambda: not Path(f"/proc/{pid}").exists())
+    assert until(lambda: [path.name for path in (server.cache / "sessions").iterdir()] == [".lock"])
+
+
+def test_a_device_that_falls_silent_is_noticed(board: Device, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_login, "BEAT_S", 0.2)
+    monkeypatch.setattr(_login, "SILENCE_S", 1.0)
+    stopped = list[int]()
+    try:
+        with pytest.raises(LinkLostError), devices.connect(board) as link, link.worker() as worker:
+            worker.ask("environment", "board")
+            stopped = server.login_processes()
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)  # as a cable that is pulled out: nothing comes, nothing is refused
+            worker.ask("environment", "board")
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def tight(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A second server, whose sessions cannot write a file of more than 200 kB, as on a disk with so much left."""
+    with ssh_server.running(tmp_path / "tight", largest_file=200_000) as other:
+        monkeypatch.setenv("HOME", str(other.host_home))
+        yield other
+
+
+def test_a_disk_that_is_full_half_way(tight: Server, board: Device, tmp_path: Path) -> None:
+    (tmp_path / "model.plan").write_bytes(os.urandom(1_000_000))
+    device = replace(board, address=tight.address)
+
+    with devices.connect(device) as link:
+        with pytest.raises(DeviceError) as caught:
+            link.send(tmp_path / "model.plan", keep=True)
+        left = [path for path in tight.cache.rglob("*") if path.is_file() and "sessions" not in path.parts]
+        assert link.environment.cores  # the connection goes on
+
+    assert ": no space left for 1.0 MiB, " in str(caught.value)
+    assert str(caught.value).endswith(" MiB are free there")
+    assert caught.value.hint == "free some space there, or: deploykit devices clean board"
+    assert caught.value.exit_code == 4
+    assert [path.suffix for path in left] == [".pyz"]
