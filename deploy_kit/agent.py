@@ -2,17 +2,10 @@
 
 Needs the standard library alone. It ends, and takes its workers and its session's folder with it, when the host says
 so, when the connection closes, or when nothing was heard of the host for a minute.
-
-~/.cache/deploykit/
-├── deploykit-1f0c….pyz       this program
-├── files/3f9a0c…/            kept files, under the sha256 of their content
-└── sessions/k3x9…/           of one connection; gone with it
 """
 
 import contextlib
 import ctypes
-import errno
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -21,12 +14,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from deploy_kit.depot import Depot
 from deploy_kit.errors import DeployKitError, DeviceError
 from deploy_kit.frames import PIECE, Frame, Reader
 from deploy_kit.wire import failure
@@ -35,7 +28,6 @@ Arguments = dict[str, Any]
 SILENCE_S = 60.0
 _END_S = 5.0
 _WORDS = 600
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LIBC = ctypes.CDLL(None)
 
@@ -45,10 +37,8 @@ class Agent:
 
     def __init__(self, root: Path, program: Path, send: Callable[[Frame], None]) -> None:
         """Open a session under `root`; `program` is what workers run from, `send` writes a frame to the host."""
-        self._root, self._program, self._send = root, program, send
-        self._lock: BinaryIO
-        self._session = self._open_session()
-        self._incoming: _Incoming | None = None
+        self._program, self._send = program, send
+        self._depot = Depot(root)
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._operations: dict[str, Callable[[Arguments], Arguments]] = {
             "hello": self.hello,
@@ -66,7 +56,7 @@ class Agent:
         """Act on one frame of the host: a piece of a file, a worker's job, or a request that is answered."""
         head = frame.head
         if "piece" in head:
-            self._piece(frame.body)
+            self._depot.append(frame.body)
         elif "worker" in head:
             self._tell(int(head["worker"]), frame.body)
         elif "ask" in head:
@@ -80,59 +70,23 @@ class Agent:
         """End all workers and remove the session's folder."""
         for process in self._workers.values():
             process.kill()
-        if self._incoming is not None:
-            self._incoming.drop()
-        shutil.rmtree(self._session, ignore_errors=True)
-        self._lock.close()
+        self._depot.close()
 
     # What a host may ask.
 
     def hello(self, arguments: Arguments) -> Arguments:
         """Say where the session's files lie."""
-        return {"session": str(self._session)}
+        return {"session": str(self._depot.session)}
 
     def present(self, arguments: Arguments) -> Arguments:
         """Say whether a package could be imported, without importing it."""
         return {"present": importlib.util.find_spec(arguments["package"]) is not None}
 
-    def has(self, arguments: Arguments) -> Arguments:
-        """List which of ``files`` (name → sha256) are kept under ``digest``, whole; a damaged one is removed."""
-        folder = self._root / "files" / arguments["digest"]
-        whole = []
-        for name, sha256 in arguments["files"].items():
-            path = folder / name
-            if path.is_file() and _sha256_of(path) == sha256:
-                whole.append(name)
-            else:
-                path.unlink(missing_ok=True)
-        return {"folder": str(folder), "have": whole}
-
-    def put(self, arguments: Arguments) -> Arguments:
-        """Get ready for a file of ``size`` bytes at ``path``; its pieces follow."""
-        path, size = Path(arguments["path"]), int(arguments["size"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        if size > free:
-            raise _full(path, size)
-        self._incoming = _Incoming(path, size)
-        return {}
-
-    def put_end(self, arguments: Arguments) -> Arguments:
-        """Put the file in its place, if it is what ``sha256`` says."""
-        incoming, self._incoming = self._incoming, None
-        if incoming is not None:
-            incoming.finish(arguments["sha256"])
-        return {}
-
-    def outbox(self, arguments: Arguments) -> Arguments:
-        """Make an empty folder for a worker's results."""
-        return {"folder": tempfile.mkdtemp(prefix="out-", dir=self._session)}
-
     def start(self, arguments: Arguments) -> Arguments:
         """Start a worker under the number the host gave it."""
         number = int(arguments["number"])
         paths = [str(self._program), *filter(None, [os.environ.get("PYTHONPATH", "")])]
-        words = self._session / f"worker-{number}.txt"
+        words = self._depot.session / f"worker-{number}.txt"
         with words.open("wb") as stderr:
             process = subprocess.Popen(
                 (sys.executable, "-m", "deploy_kit.worker"),
@@ -140,8 +94,8 @@ class Agent:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=os.environ
-                | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(self._session)}
-                | {"CUDA_CACHE_PATH": str(self._root / "cuda")},
+                | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(self._depot.session)}
+                | {"CUDA_CACHE_PATH": str(self._depot.root / "cuda")},
                 preexec_fn=_die_with_parent,  # one call of libc, loaded before
             )
         self._workers[number] = process
@@ -161,19 +115,28 @@ class Agent:
             process.wait()
         return {}
 
+    def has(self, arguments: Arguments) -> Arguments:
+        """List which of ``files`` (name → sha256) are kept under ``digest``, and where."""
+        digest, files = arguments["digest"], arguments["files"]
+        return {"folder": str(self._depot.kept(digest)), "have": self._depot.whole(digest, files)}
+
+    def put(self, arguments: Arguments) -> Arguments:
+        """Get ready for a file of ``size`` bytes at ``path``; its pieces follow."""
+        self._depot.begin(Path(arguments["path"]), int(arguments["size"]))
+        return {}
+
+    def put_end(self, arguments: Arguments) -> Arguments:
+        """Put the file in its place, if it is what ``sha256`` says."""
+        self._depot.finish(arguments["sha256"])
+        return {}
+
+    def outbox(self, arguments: Arguments) -> Arguments:
+        """Make an empty folder for a worker's results."""
+        return {"folder": str(self._depot.outbox())}
+
     def clean(self, arguments: Arguments) -> Arguments:
-        """Remove the folder with all that is in it; refused while another connection works there."""
-        others = [folder for folder in _sessions(self._root) if folder != self._session and _alive(folder)]
-        if others:
-            raise DeviceError(
-                f"{self._root}: {len(others)} other connection is at work there"
-                if len(others) == 1
-                else f"{self._root}: {len(others)} other connections are at work there",
-                hint="wait until it has ended",
-            )
-        held = _size_of(self._root)
-        shutil.rmtree(self._root)
-        return {"folder": str(self._root), "bytes": held}
+        """Remove everything that is kept."""
+        return {"folder": str(self._depot.root), "bytes": self._depot.clean()}
 
     # How it is done.
 
@@ -186,29 +149,8 @@ class Agent:
         except BrokenPipeError:
             raise  # the host is gone: nobody hears an answer
         except OSError as error:
-            said = vars(failure(DeviceError(f"{error.filename or self._root}: {error.strerror or error}")))
+            said = vars(failure(DeviceError(f"{error.filename or self._depot.root}: {error.strerror or error}")))
         self._send(Frame(head={"answer": number, **said}))
-
-    def _open_session(self) -> Path:
-        """Make this connection's folder, and remove what dead ones left."""
-        sessions = self._root / "sessions"
-        sessions.mkdir(parents=True, exist_ok=True)
-        with _locked(sessions / ".lock"):
-            for folder in _sessions(self._root):
-                if not _alive(folder):
-                    shutil.rmtree(folder, ignore_errors=True)
-            for aside in [*self._root.glob(".*.*"), *self._root.glob("files/*/.*.*")]:
-                owner = aside.name.rpartition(".")[2]
-                if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-                    aside.unlink(missing_ok=True)
-            session = Path(tempfile.mkdtemp(prefix="", dir=sessions))
-            self._lock = (session / "lock").open("wb")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        return session
-
-    def _piece(self, body: bytes) -> None:
-        if self._incoming is not None:
-            self._incoming.write(body)
 
     def _tell(self, number: int, line: bytes) -> None:
         process = self._workers.get(number)
@@ -242,105 +184,8 @@ class Agent:
         return {"files": files}
 
 
-class _Incoming:
-    """A file on its way in: written aside, then renamed."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self._path, self._size, self._free = path, size, 0
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
-        self._file = self._aside.open("wb")
-        self._digest = hashlib.sha256()
-        self._failed: OSError | None = None
-
-    def write(self, piece: bytes) -> None:
-        """Append a piece; after a failure nothing more is written, and `finish` tells."""
-        if self._failed is None:
-            try:
-                self._file.write(piece)
-                self._file.flush()
-                self._digest.update(piece)
-            except OSError as error:
-                self._failed = error
-                self._free = shutil.disk_usage(self._path.parent).free
-                self.drop()
-
-    def finish(self, sha256: str) -> None:
-        """Put it in place.
-
-        Raises:
-            DeviceError: The disk is full, or something else arrived than was sent.
-            OSError: It could not be written for another reason.
-        """
-        if self._failed is not None:
-            if self._failed.errno in _FULL:
-                raise _full(self._path, self._size) from self._failed
-            raise self._failed
-        try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-        except OSError:
-            self.drop()
-            raise
-        if self._digest.hexdigest() != sha256:
-            self.drop()
-            raise DeviceError(
-                f"{self._path}: expected sha256 {sha256[:12]}…, {self._digest.hexdigest()[:12]}… arrived",
-                hint="send it again",
-            )
-        self._aside.replace(self._path)
-
-    def drop(self) -> None:
-        """Remove what has come so far."""
-        self._aside.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
-def _full(path: Path, size: int) -> DeviceError:
-    free = shutil.disk_usage(path.parent).free
-    return DeviceError(
-        f"{path}: no space left for {size / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free there",
-        hint="free some space there",
-    )
-
-
 def _die_with_parent() -> None:
     _LIBC.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-
-
-def _sessions(root: Path) -> list[Path]:
-    return [folder for folder in (root / "sessions").iterdir() if folder.is_dir()]
-
-
-def _alive(session: Path) -> bool:
-    """Say whether the connection of a session's folder still holds its lock."""
-    try:
-        with (session / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _size_of(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _heard(stream: int, silence_s: float) -> bytes:

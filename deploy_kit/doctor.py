@@ -176,8 +176,8 @@ def _engine(name: str, link: Connection, there: Environment) -> Finding:
     if fix:
         detail = f"package '{engine.package}' is not installed"
         return Finding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
-    versions = dict(there.versions)
-    detail = versions.get(engine.package) or versions.get(engine.package.replace("_", "-"), "")
+    names = (engine.package, engine.package.replace("_", "-"))
+    detail = next((version for library, version in there.versions if library in names), "")
     try:
         with link.worker() as worker:
             why = str(worker.ask("hindrance", name, engine=name)["why"])

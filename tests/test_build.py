@@ -208,6 +208,38 @@ def test_a_half_precision_engine_that_keeps_it_says_nothing(line):
     assert build.widened(engine) == ""
 
 
+@pytest.fixture(scope="module")
+def asymmetric(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Quantize with ONNX Runtime's defaults: zero points, int32 biases, and a BatchNormalization behind each Concat."""
+    path = tmp_path_factory.mktemp("asymmetric") / "asymmetric.onnx"
+    ort.quantize_static(line.store.path(line.lean), path, Calibration(line.inputs()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("engine", "words", "cure"),
+    [
+        ("openvino", r"OV001: node '.+': a concatenation is quantized with a zero point", "--layout portable"),
+        (
+            "tensorrt_rtx",
+            r"TRT001: node '.+': .+ a zero point other than 0 \(and \d+ more: deploykit lint --target tensorrt_rtx\)",
+            "tensorrt",
+        ),
+    ],
+)
+def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
+    line: "Line", asymmetric: Path, kept: Store, tmp_path: Path, engine: str, words: str, cure: str
+) -> None:
+    typed = hand_made(kept, onnx.load(asymmetric), line.graph("int8"), engine)
+    link = PretendLink(tmp_path, {})
+
+    with pytest.raises(BuildError, match=words) as caught:
+        build.run(typed, entry(engine), store=kept, link=link)
+
+    assert (link.workers, caught.value.exit_code) == ([], 5)
+    assert cure in caught.value.hint
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Placeable:
     device: str = "cpu"
@@ -242,35 +274,3 @@ def test_the_identity_of_a_build_is_the_targets() -> None:
     assert dict(build.identity(engine, there))["machine"] == "aarch64"
     assert dict(build.identity(engine, there))["l4t"] == "36.4.0"
     assert build.identity(engine, there) != build.identity(engine, here)
-
-
-@pytest.fixture(scope="module")
-def asymmetric(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Quantize with ONNX Runtime's defaults: zero points, int32 biases, and a BatchNormalization behind each Concat."""
-    path = tmp_path_factory.mktemp("asymmetric") / "asymmetric.onnx"
-    ort.quantize_static(line.store.path(line.lean), path, Calibration(line.inputs()))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("engine", "words", "cure"),
-    [
-        ("openvino", r"OV001: node '.+': a concatenation is quantized with a zero point", "--layout portable"),
-        (
-            "tensorrt_rtx",
-            r"TRT001: node '.+': .+ a zero point other than 0 \(and \d+ more: deploykit lint --target tensorrt_rtx\)",
-            "tensorrt",
-        ),
-    ],
-)
-def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
-    line: "Line", asymmetric: Path, kept: Store, tmp_path: Path, engine: str, words: str, cure: str
-) -> None:
-    typed = hand_made(kept, onnx.load(asymmetric), line.graph("int8"), engine)
-    link = PretendLink(tmp_path, {})
-
-    with pytest.raises(BuildError, match=words) as caught:
-        build.run(typed, entry(engine), store=kept, link=link)
-
-    assert (link.workers, caught.value.exit_code) == ([], 5)
-    assert cure in caught.value.hint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from stand_ins import PretendLink
 
-from deploy_kit import devices, doctor, engines, environment, lazy, recipe, schemes
+from deploy_kit import doctor, engines, environment, lazy, recipe, schemes
 from deploy_kit.devices import Connection
 from deploy_kit.doctor import Diagnosis, Finding
 from deploy_kit.engines import _cuda
@@ -90,23 +90,13 @@ def test_an_engine_that_only_builds_where_it_runs_does_neither(
 def test_a_missing_package_comes_with_the_line_that_installs_it(
     idle: PretendLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "present", lambda package: package != "tensorrt")
+    line = "pip install 'deploykit[tensorrt]'"  # a device gives a line of its own
+    monkeypatch.setattr(idle, "lacks", lambda package: line if package == "tensorrt" else "")
 
     found = row(doctor.run(idle), "engine", "tensorrt")
 
-    assert (found.builds, found.runs, found.fix) == (False, False, "pip install 'deploykit[tensorrt]'")
+    assert (found.builds, found.runs, found.fix) == (False, False, line)
     assert found.detail == "package 'tensorrt' is not installed"
-
-
-def test_a_package_missing_on_a_device_is_said_in_the_device_s_words(
-    idle: PretendLink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    idle.device = dataclasses.replace(devices.LOCAL, name="orin", link="ssh")
-    monkeypatch.setattr(idle, "lacks", lambda package: f"'{package}' is not on 'orin'" if package == "openvino" else "")
-
-    found = row(doctor.run(idle), "engine", "openvino")
-
-    assert (found.builds, found.detail, found.fix) == (False, "'openvino' is not on 'orin'", "")
 
 
 def test_the_version_of_an_engine_is_the_one_on_the_device(idle: PretendLink) -> None:

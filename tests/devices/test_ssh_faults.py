@@ -15,9 +15,9 @@ import pytest
 import ssh_server
 from ssh_server import Server
 
-from deploy_kit import devices
+from deploy_kit import devices, lazy
 from deploy_kit.devices import _login
-from deploy_kit.errors import DeviceError, EngineCrashError, LinkLostError
+from deploy_kit.errors import DeviceError, EngineCrashError, LinkLostError, MissingPackageError
 from deploy_kit.records import Device
 
 # What Python 3.8.10 answers to the line that asks for its version.
@@ -54,6 +54,18 @@ def give_numpy(python: Path) -> None:
     for name in ("numpy", "numpy.libs"):
         if (packages / name).is_dir():
             (target / name).symlink_to(packages / name)
+
+
+def test_the_package_for_ssh_is_asked_for_where_it_is_missing(board: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "present", lambda package: package != "fabric")
+
+    with pytest.raises(MissingPackageError) as caught, devices.connect(board):
+        pass
+
+    assert str(caught.value) == (
+        f"device 'board' at 'ssh://{board.address}' needs the package 'fabric', which is not installed here"
+    )
+    assert caught.value.hint == "pip install 'deploykit[ssh]'"
 
 
 def test_no_python_at_all(board: Device) -> None:
@@ -122,10 +134,9 @@ def test_a_login_without_any_key(board: Device, server: Server) -> None:
     finally:
         kept.rename(key)
 
-    user = server.address.split("@")[0]
-    assert str(error) == (
-        f"device 'board': 127.0.0.1:{server.port} refuses the login of '{user}': there is no key here that it could take"
-    )
+    user, at = server.address.split("@")[0], f"127.0.0.1:{server.port}"
+    why = "there is no key here that it could take"
+    assert str(error) == f"device 'board': {at} refuses the login of '{user}': {why}"
     assert error.hint == f"ssh-copy-id -p {server.port} {user}@127.0.0.1   (or load your key: ssh-add)"
 
 

@@ -157,8 +157,8 @@ def test_clean_is_refused_while_another_works_there(board: Device, server: Serve
     with devices.connect(board), pytest.raises(DeviceError) as caught:
         devices.clean(board)
 
-    assert str(caught.value) == f"{server.cache}: 1 other connection is at work there"
-    assert caught.value.hint == "wait until it has ended"
+    assert str(caught.value) == f"{server.cache}: other connections are at work there (1)"
+    assert caught.value.hint == "wait until they have ended"
 
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_sent(board: Device, server: Server) -> None:
