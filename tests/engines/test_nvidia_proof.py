@@ -95,8 +95,11 @@ def test_arithmetic_on_shapes_is_no_activation() -> None:
     assert proof.from_text(plan, "text").counts == (("activation", "fp16", 1), ("shape", "int64", 1))
 
 
-def test_a_convolution_that_reads_through_a_reference_is_typed_too() -> None:
-    plan = b'  tensor={ name="x" dims={ 1 } type=half }\n  corrltn={ name="c" output={"y" } input={"x^deref" "w" } }\n'
+def test_a_convolution_that_reads_a_view_is_typed_by_it() -> None:
+    plan = (
+        b'  tensor={ name="x" type=float }\n  sub_tensor={ base="x" dims={ 1 } name="x^deref" rank0=0 type=half }\n'
+        b'  corrltn={ name="c" output={"y" } input={"x^deref" "w" } }\n'
+    )
 
     assert ("Conv", "fp16", 1) in proof.from_text(plan, "text").counts
 

@@ -22,7 +22,7 @@ from deploy_kit.records import Proof
 
 Census = tuple[tuple[str, str, int], ...]
 _TENSOR = re.compile(rb"\btensor=\{([^\n]*) type=(\w+) \}")
-_NAME = re.compile(rb'\bname="([^"]*)"')
+_NAMED = re.compile(rb'tensor=\{[^\n]*? name="([^"]*)"[^\n]* type=(\w+) \}')  # views (``sub_tensor``) have types too
 _SHAPES = frozenset({b"int32", b"int64", b"bool"})  # arithmetic on shapes, where an input is open
 _SCRATCH, _CONSTANT = b"is_scratchspace=1", b"const_payload_size="
 _GENERATED = re.compile(rb"\bfunction=\{ ?name=(\w+)")
@@ -75,12 +75,9 @@ def prove_file(flavour: Flavour, plan_file: Path) -> Proof:
 def from_text(plan: bytes, source: str) -> Proof:
     """Count tensors and convolutions of a plan by dtype, and its kernels by kind, from the text inside it."""
     counts: Counter[tuple[str, str]] = Counter()
-    dtypes: dict[bytes, str] = {}
+    dtypes = {name: _DTYPES.get(dtype, dtype.decode()) for name, dtype in _NAMED.findall(plan)}
     for body, dtype in _TENSOR.findall(plan):
         kind = _DTYPES.get(dtype, dtype.decode())
-        name = _NAME.search(body)
-        if name:
-            dtypes[name[1]] = kind
         if _SCRATCH not in body:
             role = "shape" if dtype in _SHAPES else "weight" if _CONSTANT in body else "activation"
             counts[role, kind] += 1
@@ -89,9 +86,8 @@ def from_text(plan: bytes, source: str) -> Proof:
     kernels: Counter[str] = Counter()
     for kind, first in _LIBRARY.findall(plan):
         kernels[_KINDS.get(kind, kind.decode())] += 1
-        tensor = first.partition(b"^")[0]  # ``x^deref`` is x
-        if kind in _KINDS and tensor in dtypes:
-            counts[_KINDS[kind], dtypes[tensor]] += 1
+        if kind in _KINDS and first in dtypes:
+            counts[_KINDS[kind], dtypes[first]] += 1
     for name in _GENERATED.findall(plan):
         kernels["pointwise, requantizing" if name.endswith(_REQUANTIZE) else "pointwise"] += 1
     return Proof(
