@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,10 @@ class Server:
         (self.host_home / ".ssh" / "config").unlink(missing_ok=True)
         self.know()
 
+    def sessions(self) -> list[Path]:
+        """List the folders of connections on the device."""
+        return [path for path in (self.cache / "sessions").iterdir() if path.is_dir()]
+
     def login_processes(self) -> list[int]:
         """List the server's processes that hold a connection, by number."""
         return [pid for pid in descendants(self.process.pid) if b"sshd" in _command(pid)]
@@ -81,6 +85,14 @@ def descendants(pid: int) -> list[int]:
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             found += [int(child), *descendants(int(child))]
     return found
+
+
+def until(fact: Callable[[], bool], limit_s: float = 20) -> bool:
+    """Wait until something is so."""
+    end = time.monotonic() + limit_s
+    while not fact() and time.monotonic() < end:
+        time.sleep(0.05)
+    return fact()
 
 
 def key(path: Path) -> None:

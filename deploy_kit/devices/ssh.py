@@ -82,7 +82,8 @@ def connect(device: Device) -> Iterator[Connection]:
                 yield SshConnection(talk, Path(folder), hello["session"])
         finally:
             stop.set()
-            channel.shutdown_write()  # the agent clears up, then closes its side
+            with contextlib.suppress(OSError, EOFError):
+                channel.shutdown_write()  # the agent clears up, then closes its side
             talk.wait(_start.END_S)
 
 

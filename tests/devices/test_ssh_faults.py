@@ -5,15 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ssh_server
-from ssh_server import Server
+from ssh_server import Server, until
 
 from deploy_kit import devices, lazy
 from deploy_kit.devices import _login
@@ -31,14 +30,6 @@ def refusal(device: Device) -> DeviceError:
         pass
     assert caught.value.exit_code == 4
     return caught.value
-
-
-def until(fact: Callable[[], bool], limit_s: float = 20) -> bool:
-    """Wait until something is so."""
-    end = time.monotonic() + limit_s
-    while not fact() and time.monotonic() < end:
-        time.sleep(0.05)
-    return fact()
 
 
 @pytest.fixture
@@ -224,6 +215,18 @@ def test_a_connection_that_is_cut_is_told_and_leaves_nothing(board: Device, serv
     assert caught.value.exit_code == 4
     assert until(lambda: not Path(f"/proc/{pid}").exists())
     assert until(lambda: [path.name for path in (server.cache / "sessions").iterdir()] == [".lock"])
+
+
+def test_what_was_answered_before_the_connection_was_lost_counts(board: Device, server: Server) -> None:
+    with devices.connect(board) as link, link.worker() as worker:
+        worker.ask("environment", "board")
+        with pytest.raises(LinkLostError):
+            server.cut()
+            while True:
+                worker.ask("environment", "board")
+
+    with devices.connect(board):
+        assert until(lambda: len(server.sessions()) == 1)
 
 
 def test_a_device_that_falls_silent_is_noticed(board: Device, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
