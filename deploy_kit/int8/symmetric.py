@@ -2,7 +2,7 @@
 
 TensorRT takes zero points of 0 alone, no Q/DQ on biases, and fuses a convolution with the DequantizeLinear right before
 it. BatchNormalization stays float: TensorRT fuses it with the concatenation before and the quantizer behind into one
-kernel. A quantizer right behind a convolution is a kernel of its own on TensorRT-RTX (docs/tensorrt.md).
+kernel. A quantizer right behind a convolution is a kernel of its own on TensorRT-RTX (docs/placements.md).
 """
 
 from typing import Any, Literal, TypeAlias
