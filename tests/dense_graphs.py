@@ -27,8 +27,9 @@ FORMS = {
     "max": (int8_portable, {}),
     "depthwise": (int8_portable, {"form": "depthwise"}),
     "7 bits": (int8_portable, {"reduce_range": True}),
-    "tensorrt": (int8_tensorrt, {}),
-    "tensorrt, float concats": (int8_tensorrt, {"concats": False}),
+    "tensorrt": (int8_tensorrt, {"convolutions": "all", "concats": True, "rest": "fp32"}),
+    "tensorrt, float concats": (int8_tensorrt, {"convolutions": "all", "rest": "fp32"}),
+    "tensorrt, behind norms": (int8_tensorrt, {"rest": "fp32"}),
 }
 
 

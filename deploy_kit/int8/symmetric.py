@@ -2,7 +2,7 @@
 
 TensorRT takes zero points of 0 alone, no Q/DQ on biases, and fuses a convolution with the DequantizeLinear right before
 it. BatchNormalization stays float: TensorRT fuses it with the concatenation before and the quantizer behind into one
-kernel. A quantizer right behind a convolution is a kernel of its own on TensorRT-RTX (docs/tensorrt.md).
+kernel. A quantizer right behind a convolution is a kernel of its own on TensorRT-RTX (docs/placements.md).
 """
 
 from typing import Any, Literal, TypeAlias
@@ -47,8 +47,8 @@ def write(
     weighted = [node for node in model.graph if node in behind_norms or _chosen(node, plan, convolutions)]
     if not weighted:
         raise QuantizeError(
-            "no convolution reads a BatchNormalization and ReLU, or none that alone reads them",
-            hint="--layout tensorrt quantizes these; scheme int8_tensorrt takes convolutions: all",
+            "no convolution reads a BatchNormalization and ReLU that it alone reads",
+            hint="scheme int8_tensorrt with option convolutions: all quantizes the others",
         )
     free = convolutions == "behind_norms"  # then floats read what the convolutions write
     leveled = rows.level(plan, behind_norms, but_concats=concats) if free else frozenset[ir.Node]()

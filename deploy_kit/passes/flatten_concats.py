@@ -4,7 +4,7 @@
 
 TensorRT fuses a concatenation with the BN and ReLU behind it. In a chain each of these kernels also writes the
 concatenation for the next; with flat lists it need not exist: DenseNet-121 in FP16 then writes a third less (estimated
-from the tensors of TensorRT-RTX plans, docs/tensorrt.md).
+from the tensors of TensorRT-RTX plans, docs/placements.md).
 """
 
 import onnx_ir as ir

@@ -7,6 +7,8 @@ from dense_graphs import Sketch, array, maker, nodes, quantized
 from dense_networks import FLOOR_DB, LOWER_DB, NETWORKS, quantized_network, signal_to_noise_db
 
 from deploy_kit import graph
+from deploy_kit.errors import QuantizeError
+from deploy_kit.int8.grids import fitting
 from deploy_kit.schemes import int8_tensorrt
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -76,7 +78,7 @@ def test_maps_of_a_block_are_quantized_with_one_scale(name: str) -> None:
 def pair_above(value: ir.Value | None) -> ir.Node:
     """Give the DequantizeLinear a part comes from, through what moves values."""
     node = maker(value)
-    return pair_above(node.inputs[0]) if node.op_type in ("Relu", "MaxPool", "AveragePool") else node
+    return pair_above(node.inputs[0]) if node.op_type in ("Relu", "Max", "MaxPool", "AveragePool") else node
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -107,7 +109,7 @@ def test_scales_of_a_gemm_lie_along_its_outputs(across: int) -> None:
     given = sketch.constant(weight if across else weight.T)
     model = sketch.model(sketch.node("Gemm", "x", given, sketch.constant(np.zeros(5)), transB=across, channels=5))
 
-    made = quantized(model, sketch.images(16), int8_tensorrt)
+    made = quantized(model, sketch.images(16), int8_tensorrt, convolutions="all", concats=True, rest="fp32")
 
     restore = maker(nodes(made, "Gemm")[0].inputs[1])
     assert restore.attributes.get_int("axis") == 1 - across
@@ -127,7 +129,55 @@ def test_outputs_inside_a_block_stay_unrounded_floats() -> None:
     block = sketch.block(sketch.stem())
     model = sketch.model(sketch.head(sketch.norm(block)), block)
 
-    made = quantized(model, sketch.images(16), int8_tensorrt)
+    made = quantized(model, sketch.images(16), int8_tensorrt, convolutions="all", concats=True, rest="fp32")
 
     assert graph.specs(tuple(made.graph.outputs)) == graph.specs(tuple(model.graph.outputs))
     assert [maker_of(value) for value in made.graph.outputs] == ["Gemm", "Concat"]
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_logits_are_near_where_only_convolutions_behind_norms_are_quantized(name: str) -> None:
+    assert signal_to_noise_db(name, "tensorrt, behind norms", False) > FLOOR_DB
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_every_quantizer_stands_behind_a_norm_unless_all_are_asked_for(name: str) -> None:
+    _, model = quantized_network(name, "tensorrt, behind norms")
+
+    makers = {maker_of(node.inputs[0]) for node in nodes(model, "QuantizeLinear")}
+
+    assert makers == {"BatchNormalization"}
+
+
+def test_second_convolutions_of_dense_layers_are_quantized_with_the_blocks() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.network())
+
+    made = quantized(model, sketch.images(16), int8_tensorrt, convolutions="blocks", rest="fp32")
+
+    makers = [maker_of(node.inputs[0]) for node in nodes(made, "QuantizeLinear")]
+    assert makers == ["BatchNormalization", "Relu"] * 2
+
+
+def test_graph_without_a_norm_before_a_convolution_says_what_takes_it() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.head(sketch.stem()))
+
+    with pytest.raises(QuantizeError, match="no convolution reads a BatchNormalization and ReLU") as caught:
+        quantized(model, sketch.images(4), int8_tensorrt)
+
+    assert caught.value.hint == "scheme int8_tensorrt with option convolutions: all quantizes the others"
+
+
+@pytest.mark.parametrize(
+    ("scales", "wanted"), [(np.float32, np.float32(1e-9)), (np.float16, 2.0**-20)], ids=["single", "half"]
+)
+def test_scales_fit_their_type_and_hold_what_they_must(scales: type, wanted: float) -> None:
+    given = np.array([1 / 127, 0.3, 1e-9])
+
+    found = fitting(given, scales)
+
+    np.testing.assert_array_equal(found, found.astype(scales))
+    assert (found >= given).all()
+    assert (found[:2] <= given[:2] * (1 + np.finfo(scales).eps)).all()
+    assert found[2] == pytest.approx(wanted, rel=1e-6)

@@ -9,23 +9,34 @@ import pytest
 import tiny_graphs
 import torch
 from conftest import tiny_model
-from dense_graphs import in_openvino, nodes, quantized, run
+from dense_graphs import array, in_openvino, nodes, quantized, run
 from dense_networks import FLOOR_DB, quantized_network
 
 from deploy_kit import codec, graph, metrics
 from deploy_kit.devices import Connection
 from deploy_kit.lazy import install_line, present
 from deploy_kit.records import Proof
-from deploy_kit.schemes import BLOCKS_KEY, int8_tensorrt
+from deploy_kit.schemes import BLOCKS_KEY, fp16, int8_tensorrt
 
 with_tensorrt_rtx = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["concats quantized", "concats float"])
+OLD = {"convolutions": "all", "concats": True, "rest": "fp32"}
+"""A quantizer wherever one can stand."""
+
+PLACEMENTS: dict[str, dict[str, object]] = {
+    "behind norms": {},
+    "and concatenations": {"concats": True},
+    "blocks": {"convolutions": "blocks"},
+    "everything, float32": OLD,
+}
+
+
+@pytest.fixture(scope="module", params=PLACEMENTS.values(), ids=PLACEMENTS)
 def tiny(request: pytest.FixtureRequest) -> ir.Model:
     """The tiny DenseNet, quantized."""
     x = tiny_graphs.images(24, seed=3)
-    return quantized(tiny_graphs.simplified_model(), x, int8_tensorrt, concats=request.param)
+    return quantized(tiny_graphs.simplified_model(), x, int8_tensorrt, **request.param)
 
 
 def wanted(x: np.ndarray) -> np.ndarray:
@@ -33,11 +44,11 @@ def wanted(x: np.ndarray) -> np.ndarray:
     return tiny_model()(torch.from_numpy(x)).numpy()
 
 
-@pytest.mark.parametrize("optimize", [False, True], ids=["as it stands", "optimized"])
-def test_logits_are_near_torchs_own_in_onnx_runtime(optimize: bool, tiny: ir.Model) -> None:
+def test_logits_are_near_torchs_own_in_onnx_runtime(tiny: ir.Model) -> None:
+    """As the graph stands: ONNX Runtime 1.31's optimizer, which this file is not for, loses half-precision pairs."""
     x = tiny_graphs.images(12)
 
-    assert metrics.sqnr_db(wanted(x), run(tiny, x, optimize=optimize)[0]) > FLOOR_DB
+    assert metrics.sqnr_db(wanted(x), run(tiny, x, optimize=False)[0]) > FLOOR_DB
 
 
 def test_logits_are_near_torchs_own_in_openvino(tiny: ir.Model, link: Connection, tmp_path: Path) -> None:
@@ -66,6 +77,40 @@ def test_tensorrt_rtx_builds_it_with_int8_activations(tiny: ir.Model, link: Conn
     proof = built(link, tiny, tmp_path)
 
     assert proof.share("int8", of="activation") > 0
+
+
+def kernels(proof: Proof) -> int:
+    return next(n for kind, _, n in proof.counts if kind == "pointwise kernel")
+
+
+@with_tensorrt_rtx
+def test_int8_behind_norms_needs_no_more_kernels_than_fp16(link: Connection, tmp_path: Path) -> None:
+    x, source = tiny_graphs.images(24, seed=3), tiny_graphs.simplified_model()
+    half = built(link, quantized(source, x, fp16), tmp_path)
+    placed = built(link, quantized(tiny_graphs.simplified_model(), x, int8_tensorrt), tmp_path)
+    everywhere = built(link, quantized(tiny_graphs.simplified_model(), x, int8_tensorrt, **OLD), tmp_path)
+
+    assert kernels(placed) <= kernels(half) < kernels(everywhere)
+
+
+@with_tensorrt_rtx
+def test_no_activation_of_a_plan_behind_norms_is_float32_but_its_ends(link: Connection, tmp_path: Path) -> None:
+    model = quantized(tiny_graphs.simplified_model(), tiny_graphs.images(24, seed=3), int8_tensorrt)
+
+    proof = built(link, model, tmp_path)
+
+    found = {dtype: n for kind, dtype, n in proof.counts if kind == "activation"}
+    assert found["fp32"] <= 2  # the input and the logits
+    assert found["int8"] == 4  # one for each convolution that reads a BN and ReLU
+
+
+def test_scales_and_floats_are_half_precision() -> None:
+    model = quantized(tiny_graphs.simplified_model(), tiny_graphs.images(24, seed=3), int8_tensorrt)
+
+    assert graph.opset(model) >= 19
+    for node in nodes(model, "QuantizeLinear", "DequantizeLinear"):
+        assert array(node.inputs[1]).dtype == np.float16
+        assert not array(node.inputs[2]).any()
 
 
 @with_tensorrt_rtx
@@ -97,13 +142,13 @@ def test_metadata_of_the_file_stays(tiny: ir.Model) -> None:
 def test_demo_keeps_its_answers() -> None:
     sqnr_db, agreement = demo_graph.kept(int8_tensorrt)
 
-    assert sqnr_db > 28
-    assert agreement >= 0.985
+    assert sqnr_db > 40
+    assert agreement >= 0.995
 
 
-def test_demo_gains_from_equalization() -> None:
-    without, _ = demo_graph.kept(int8_tensorrt, equalize=False)
-    equalized, _ = demo_graph.kept(int8_tensorrt)
+def test_demo_gains_from_equalization_where_concatenations_are_quantized() -> None:
+    without, _ = demo_graph.kept(int8_tensorrt, concats=True, equalize=False)
+    equalized, _ = demo_graph.kept(int8_tensorrt, concats=True)
 
     assert equalized > without + 4
 
@@ -111,5 +156,5 @@ def test_demo_gains_from_equalization() -> None:
 def test_demo_does_not_collapse_on_sixteen_images() -> None:
     sqnr_db, agreement = demo_graph.kept(int8_tensorrt, n_images=16)
 
-    assert sqnr_db > 25
-    assert agreement >= 0.97
+    assert sqnr_db > 30
+    assert agreement >= 0.98
