@@ -16,7 +16,7 @@ from deploy_kit.recipe import Recipe
 from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, Preprocess, StemConv
 from deploy_kit.store import Store
 
-pytest_plugins = ["ssh_devices", "edge_devices"]
+pytest_plugins = ["ssh_devices", "edge_devices", "small_plans"]
 
 
 def linear_head(classes: int) -> tuple[Head, ...]:

@@ -1,4 +1,4 @@
-"""Small graphs for engines that are built, and a plan of one. A plugin: `pytest_plugins = ["small_plans"]`."""
+"""Small graphs for engines that are built, and a plan of one. A plugin of all tests."""
 
 from pathlib import Path
 

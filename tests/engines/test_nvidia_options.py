@@ -11,8 +11,6 @@ from deploy_kit.engines._nvidia.options import Options, parse_shapes
 from deploy_kit.errors import BuildError, DeviceError, RecipeError
 from deploy_kit.lazy import install_line, present
 
-pytest_plugins = ["small_plans"]
-
 with_rtx = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 without_gpu = pytest.mark.skipif(not _cuda.hindrance(), reason="there is an NVIDIA GPU on this machine")
 

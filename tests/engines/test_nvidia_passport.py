@@ -15,7 +15,7 @@ from deploy_kit.errors import BuildError, DeviceError
 from deploy_kit.records import Artifact, Built
 from deploy_kit.store import sha256_of
 
-pytest_plugins = ["small_plans", "tiny_line"]
+pytest_plugins = ["tiny_line"]
 
 GPU = _cuda.Gpu(name="NVIDIA H100", capability="9.0", driver="580.95, CUDA 13.0")
 

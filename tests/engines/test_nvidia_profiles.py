@@ -9,7 +9,6 @@ from deploy_kit.engines._nvidia.options import Options
 from deploy_kit.errors import BuildError
 from deploy_kit.lazy import install_line, present
 
-pytest_plugins = ["small_plans"]
 pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 
 
