@@ -5,6 +5,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from deploy_kit import emulation
 from deploy_kit.measurements import Environment
 
 # Instruction sets that decide how fast, or how right, integer and half precision inference is.
@@ -92,9 +93,13 @@ def describe() -> Environment:
     """Describe the machine as it is at this moment."""
     facts = _cpu_facts()
     flags = (facts.get("flags") or facts.get("Features") or "").split()
+    cpu = facts.get("model name") or platform.processor() or platform.machine()
+    emulated = emulation.emulator(facts)
+    if emulated and "flags" in facts and platform.machine() == "aarch64":  # what is told there is the host's
+        cpu, flags = f"{platform.machine()} on {cpu}", list(emulation.arm_features())
     return Environment(
         host=f"{platform.system()} {platform.release()} {platform.machine()}",
-        cpu=facts.get("model name") or platform.processor() or platform.machine(),
+        cpu=cpu,
         isa=tuple(name for name in _ISA if name in flags),
         cores=len(os.sched_getaffinity(0)),
         memory_gib=_memory_gib(),
@@ -103,5 +108,6 @@ def describe() -> Environment:
         load=round(os.getloadavg()[0], 2),
         gpu=_gpu(),
         virtual="hypervisor" in flags,
+        emulated=emulated,
         versions=library_versions(),
     )

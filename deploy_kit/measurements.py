@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Span = Literal["compute", "whole"]
+# Stands beside every time that an emulator took: real results, but not the machine's times, so never compared.
+EMULATED = "emulated: not a measurement"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Environment:
         gpu: NVIDIA GPU and driver; empty if there is none.
         virtual: Whether the processor says it runs under a hypervisor.
         versions: (library, version).
+        emulated: What plays this machine, e.g. ``qemu-aarch64-static``; empty for a real one.
     """
 
     host: str
@@ -39,6 +42,7 @@ class Environment:
     gpu: str
     virtual: bool
     versions: tuple[tuple[str, str], ...]
+    emulated: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +161,11 @@ class Measurement:
     def valid(self) -> bool:
         """Whether the numbers may be used."""
         return not self.invalid
+
+    @property
+    def emulated(self) -> str:
+        """Say what the times are worth where the machine was played by another one; empty on a real one."""
+        return EMULATED if self.environment.emulated else ""
 
 
 def samples_for(percent: float) -> int:
