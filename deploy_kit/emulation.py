@@ -1,9 +1,10 @@
-"""Whether this machine is played by another one. Times taken on such a machine measure the player, not the machine.
+"""Whether this machine is played by another one. Times taken on such a machine measure its player.
 
 Two kinds are told apart:
 
-- A program of another architecture under an emulator of user mode (qemu-user, FEX, Rosetta). It fakes ``/proc/self/exe``,
-  but the kernel itself knows what it runs: ``/proc/thread-self/exe`` is the emulator, an ELF file of the host's machine.
+- A program of another architecture under an emulator of user mode (qemu-user, FEX, Rosetta). It fakes
+  ``/proc/self/exe``, but the kernel knows what it runs: ``/proc/thread-self/exe`` is the emulator, an ELF file of the
+  host's machine.
 - A whole machine under QEMU's translator. QEMU's processor ``max`` names itself: ``QEMU TCG CPU`` on x86, and on ARM
   an implementer 0 with part ``'Q'`` (QEMU, target/arm/tcg/cpu64.c, `aarch64_max_initfn`). Under KVM ``max`` is the
   host's processor and bears its name. Other models that QEMU translates pass for what they pretend to be.
