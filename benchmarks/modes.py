@@ -5,11 +5,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, calibration, end_to_end, ours, races, rewrites, roofline, stock, subjects
+from benchmarks import (
+    accuracy,
+    agreement,
+    calibration,
+    end_to_end,
+    loop,
+    ours,
+    races,
+    rewrites,
+    roofline,
+    stock,
+    subjects,
+)
 from benchmarks.accuracy import Accuracies
+from benchmarks.agreement import Agreement
 from benchmarks.calibration import Costs
 from benchmarks.candidates import Candidate, Ours
 from benchmarks.end_to_end import EndToEnd
+from benchmarks.loop import Loop
 from benchmarks.race import Plan
 from benchmarks.race import run as race
 from benchmarks.records import Races
@@ -137,6 +151,16 @@ def _end_to_end(asked: Asked, workshop: Workshop) -> EndToEnd:
     return end_to_end.measure(asked.subject(workshop), asked.files(), n, workshop)
 
 
+def _agreement(asked: Asked, workshop: Workshop) -> Agreement:
+    plan = asked.plan if asked.quick else replace(asked.plan, rounds=max(20, asked.plan.rounds))
+    nets = ((subjects.demo(), 40 if asked.quick else 400), (asked.subject(workshop), 4 if asked.quick else 20))
+    return agreement.measure(nets, workshop, plan)
+
+
+def _loop(asked: Asked, workshop: Workshop) -> Loop:
+    return loop.measure()
+
+
 def _deployable(candidate: Candidate) -> bool:
     return candidate.engine != "torch"
 
@@ -189,5 +213,19 @@ MODES = {
         record=EndToEnd,
         measure=_end_to_end,
         render=end_to_end.render,
+    ),
+    "agreement": Mode(
+        title="Agreement with the runtimes' own tools",
+        about="the demo and DenseNet-121: onnxruntime_test and benchmark_app, in turns with deploykit's loop",
+        record=Agreement,
+        measure=_agreement,
+        render=agreement.render,
+    ),
+    "loop": Mode(
+        title="Cost of the bench loop",
+        about="a session that does nothing, in µs an iteration",
+        record=Loop,
+        measure=_loop,
+        render=loop.render,
     ),
 }

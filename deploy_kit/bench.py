@@ -135,8 +135,9 @@ def misses(measured: Measurement, part: BenchTable, faster: SpeedUp | None = Non
 
 
 def _over_budget(measured: Measurement, percent: float, budget_ms: float) -> str:
-    if measured.loadgen is not None and measured.loadgen.over_budget:
-        return f"LoadGen: latency budget {budget_ms:g} ms not kept: {measured.loadgen.sentence}"
+    said = measured.loadgen
+    if said is not None and said.judges_latency:
+        return f"LoadGen: latency budget {budget_ms:g} ms not kept: {said.sentence}" if said.over_budget else ""
     value, n = measured.percentile_ms(percent), len(measured.samples_ms)
     if value is None:
         return f"p{percent:g} cannot be judged: it needs {samples_for(percent):,} samples, {n:,} were taken (min_iters)"

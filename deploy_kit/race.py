@@ -61,7 +61,8 @@ def plan(part: BenchTable) -> Plan:
     """Say how many rounds and runs a recipe's table comes to."""
     scenario = scenarios.get(part.scenario)
     rounds = part.rounds or scenario.rounds
-    runs = part.runs or (1 if part.duration_s else scenario.runs)
+    by_time = part.duration_s is not None and not scenario.seconds  # LoadGen asks for queries and for seconds
+    runs = part.runs or (1 if by_time else scenario.runs)
     least = math.ceil((part.min_iters or 1) / rounds)
     seconds = scenario.seconds if part.duration_s is None else part.duration_s / rounds
     return Plan(rounds=rounds, runs=max(runs, least), seconds=seconds)

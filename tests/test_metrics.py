@@ -1,6 +1,5 @@
 """Tests of metrics.py: worked examples, formulas of others, and that each number moves when something is wrong."""
 
-import itertools
 import math
 import statistics
 
@@ -240,52 +239,3 @@ def test_drop_notices_a_single_lost_hit():
 
 def test_a_better_candidate_drops_less_than_nothing():
     assert metrics.paired_drop_pp(*outcomes(90, 0, 1, 9))[0] == pytest.approx(-1)
-
-
-# Ratio of latencies
-
-
-def test_the_ratio_of_steady_latencies_has_no_interval():
-    assert metrics.ratio_interval([2.0] * 12, [1.0] * 12) == (2.0, 2.0, 2.0)
-
-
-def test_the_ratio_is_the_median_of_the_rounds():
-    assert metrics.ratio_interval([1.0, 6.0, 3.0], [1.0, 1.0, 1.0])[0] == 3.0
-
-
-def test_a_slow_spell_of_the_machine_cancels_out():
-    assert metrics.ratio_interval([10.0, 20.0, 10.0], [5.0, 10.0, 5.0]) == (2.0, 2.0, 2.0)
-
-
-def test_the_interval_is_that_of_all_possible_resamples():
-    ratios = [1.0, 2.0, 3.0, 4.0, 5.0]
-    medians = [statistics.median(pick) for pick in itertools.product(ratios, repeat=5)]
-    exact = np.percentile(medians, [2.5, 97.5]).tolist()
-
-    _, low, high = metrics.ratio_interval(ratios, [1.0] * 5, resamples=20000)
-
-    assert [low, high] == exact
-
-
-def test_the_interval_is_the_same_each_time():
-    baseline = np.random.default_rng(1).normal(10, 1, 12).tolist()
-
-    assert metrics.ratio_interval(baseline, [5.0] * 12) == metrics.ratio_interval(baseline, [5.0] * 12)
-
-
-def test_a_tenth_faster_with_a_hundredth_of_jitter_is_shown():
-    generator = np.random.default_rng(1)
-    baseline, candidate = generator.normal(1.1, 0.01, 12).tolist(), generator.normal(1.0, 0.01, 12).tolist()
-
-    _, low, _ = metrics.ratio_interval(baseline, candidate)
-
-    assert low > 1
-
-
-def test_no_faster_with_jitter_is_not_shown():
-    generator = np.random.default_rng(1)
-    baseline, candidate = generator.normal(1.0, 0.05, 12).tolist(), generator.normal(1.0, 0.05, 12).tolist()
-
-    _, low, high = metrics.ratio_interval(baseline, candidate)
-
-    assert low < 1 < high

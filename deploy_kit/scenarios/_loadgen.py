@@ -99,8 +99,8 @@ def _sentence(text: str) -> str:
         elif not line.startswith(" "):
             listening = False
         elif listening:
-            said.append(line.strip().removeprefix("* "))
-    return " ".join(said)
+            said.append(line.strip())
+    return " ".join(said).removeprefix("* ").replace(". * ", ". ").replace(" * ", "; ")
 
 
 class _Query:
