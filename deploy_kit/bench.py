@@ -108,8 +108,14 @@ def takes(engine: Artifact, batch: int) -> bool:
     return _built_for(engine) in (None, batch)
 
 
-def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp:
-    """Compare two measurements of one run: round by round, or, of a single round, each by itself."""
+def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp | None:
+    """Compare two measurements of one run: round by round, or, of a single round, each by itself.
+
+    Returns:
+        None where one of the machines is emulated: its times measure the emulator.
+    """
+    if baseline.emulated or candidate.emulated:
+        return None
     if len(baseline.rounds) == len(candidate.rounds) > 1:
         medians = ([statistics.median(turn) for turn in m.by_round] for m in (baseline, candidate))
         ratio, low, high = latency.ratio_in_turns(*medians)
@@ -120,6 +126,8 @@ def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp:
 
 def misses(measured: Measurement, part: BenchTable, faster: SpeedUp | None = None) -> tuple[str, ...]:
     """Give each latency limit of the recipe that a measurement does not keep, in words."""
+    if measured.emulated and (part.latency_budget_ms is not None or part.fail_on_regression is not None):
+        return (f"latency cannot be judged: {measured.emulated}",)
     found = []
     if part.latency_budget_ms is not None:
         found.append(_over_budget(measured, max(part.percentiles), part.latency_budget_ms))

@@ -53,7 +53,7 @@ def run(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Co
 
     Raises:
         RequestError: They have no engine in common, or were not measured alike.
-        MeasurementError: A measurement is not valid.
+        MeasurementError: A measurement is not valid, or its machine is emulated.
     """
     pairs = list(_pairs(baseline, candidate))
     if not pairs:
@@ -103,6 +103,11 @@ def _compared(old: Measurement, new: Measurement, allow: tuple[str, ...]) -> Com
     for measured in (old, new):
         if measured.invalid:
             raise MeasurementError(f"{measured.label}: its measurement is not valid: {measured.invalid[0]}")
+        if measured.emulated:
+            raise MeasurementError(
+                f"{measured.label}: its times are {measured.emulated} (by {measured.environment.emulated})",
+                hint="measure on the device itself",
+            )
     found = unlike(old, new)
     refused = [one for one in found if not _allowed(one[0], allow)]
     if refused:

@@ -12,7 +12,9 @@ from deploy_kit.measurements import Bench, Measurement, samples_for
 
 def times(found: Bench) -> list[dict[str, Any]]:
     """Give every run as trtexec's ``--exportTimes`` does, with the engine and the batch beside it; all in ms."""
-    return [{"engine": m.label, "batch": m.batch, **item} for m in found.measurements for item in _items(m)]
+    return [
+        {"engine": m.label, "batch": m.batch, **_remark(m), **item} for m in found.measurements for item in _items(m)
+    ]
 
 
 def summary(measured: Measurement) -> dict[str, Any]:
@@ -20,6 +22,7 @@ def summary(measured: Measurement) -> dict[str, Any]:
     samples = measured.samples_ms
     return {
         "engine": measured.label,
+        **_remark(measured),
         # Model Navigator's ProfilingResults
         "batch_size": measured.batch,
         "request_count": len(samples),
@@ -44,6 +47,10 @@ def summary(measured: Measurement) -> dict[str, Any]:
         # LoadGen's summary, word for word
         "loadgen": dict(measured.loadgen.summary) if measured.loadgen else None,
     }
+
+
+def _remark(measured: Measurement) -> dict[str, str]:
+    return {"remark": measured.emulated} if measured.emulated else {}
 
 
 def _items(m: Measurement) -> Iterator[dict[str, float]]:

@@ -280,8 +280,9 @@ def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
 
 
 def unsettled(measured: Bench) -> list[str]:
-    """Say in words which latencies were not steady, and what went wrong with the run."""
-    remarks = [f"{m.label} was not steady: {m.drift}" for m in measured.measurements if m.drift]
+    """Say in words which latencies are none or were not steady, and what went wrong with the run."""
+    remarks = [f"{m.label}: its times are {m.emulated}" for m in measured.measurements if m.emulated]
+    remarks += [f"{m.label} was not steady: {m.drift}" for m in measured.measurements if m.drift]
     remarks += [f"no valid measurement: {why}" for why in measured.invalid]
     if measured.stopped:
         remarks.append(f"{measured.stopped}; the same command goes on from there")
@@ -299,7 +300,7 @@ def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:
         if baseline is None:
             continue
         gain = bench.speed_up(baseline, timed[row.label])
-        if gain.low <= 1:
+        if gain is not None and gain.low <= 1:
             word = "is not shown to be faster" if gain.noise else "is slower"
             interval = f"{gain.ratio:.2f}× [{gain.low:.2f}, {gain.high:.2f}]"
             remarks.append(f"{row.label} {word} than {gain.baseline} on this machine: {interval}")

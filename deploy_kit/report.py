@@ -92,7 +92,12 @@ def markdown(report: Report) -> str:
 
 def _ms(measured: Measurement | None, percent: int) -> str:
     value = measured.percentile_ms(percent) if measured else None
-    return _NONE if value is None else f"{value:.3f} ms"
+    return _NONE if measured is None or value is None else _marked(f"{value:.3f} ms", measured)
+
+
+def _marked(number: str, measured: Measurement) -> str:
+    """Put beside a number what it is worth, where its machine was emulated."""
+    return f"{number} ({measured.emulated})" if measured.emulated else number
 
 
 def _marked(measured: Measurement | None, percent: int) -> str:
@@ -204,21 +209,22 @@ def _bench(report: Report) -> list[str]:
 
 def _bench_cells(m: Measurement) -> tuple[str, ...]:
     warm = f"{m.warmup_runs} runs, {'steady' if m.steady else 'NOT steady'}"
-    times = (_ms(m, 50), _ms(m, 90), _ms(m, 99), f"{min(m.samples_ms):.3f} ms")
+    times = (_ms(m, 50), _ms(m, 90), _ms(m, 99), _marked(f"{min(m.samples_ms):.3f} ms", m))
     streams = f", {m.streams} streams" if m.streams > 1 else ""
     settings = ", ".join(f"{k} {v}" for k, v in m.settings)
-    rate = f"{m.images_per_s:.1f}" if m.qps else _NONE
+    rate = _marked(f"{m.images_per_s:.1f}", m) if m.qps else _NONE
     return (str(m.batch), m.scenario + streams, str(len(m.samples_ms)), *times, rate, m.span, warm, settings)
 
 
 def notes(measured: Measurement) -> tuple[str, ...]:
-    """Say what a reader must know beside a latency: LoadGen's word, drift, what went wrong."""
+    """Say what a reader must know beside a latency: whether it is one, LoadGen's word, drift, what went wrong."""
     said = measured.loadgen
     resumed = ", ".join(str(number + 1) for number in measured.resumed_at)
     return tuple(
         filter(
             None,
             (
+                measured.emulated and f"{measured.emulated} (by {measured.environment.emulated})",
                 f"LoadGen {said.version}: {'VALID' if said.valid else 'INVALID'}. {said.sentence}" if said else "",
                 f"not steady: {measured.drift}" if measured.drift else "",
                 measured.stopped,
@@ -266,6 +272,7 @@ def _environment(report: Report) -> list[str]:
     here = report.environment
     rows = [
         ("machine", here.host + (" (virtual)" if here.virtual else "")),
+        *([("emulated", f"by {here.emulated}")] if here.emulated else []),
         ("processor", f"{here.cpu}, {here.cores} cores; {', '.join(here.isa) or 'no known instruction sets'}"),
         ("memory", f"{here.memory_gib:g} GiB"),
         ("limits of the container", _limits(here)),

@@ -194,7 +194,12 @@ def _line(row: Row, part: BenchTable) -> tuple[str, ...]:
         return (row.label, _NONE, _NONE, *(_NONE for _ in part.percentiles), _NONE, why)
     values = [m.percentile_ms(percent) for percent in part.percentiles]
     cells = [_NONE if value is None else f"{value:.3f} ms" for value in values]
-    words = [row.speed_up.verdict if row.speed_up else "", *row.misses, *(["INVALID"] if m.invalid else [])]
+    words = [
+        m.emulated,
+        row.speed_up.verdict if row.speed_up else "",
+        *row.misses,
+        *(["INVALID"] if m.invalid else []),
+    ]
     said = "; ".join(filter(None, words)) or ("baseline" if row.label == part.baseline else "measured")
     return (row.label, str(m.batch), str(len(m.samples_ms)), *cells, f"{m.images_per_s:.1f}", said)
 
