@@ -52,8 +52,8 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{100 * checked.top1:.2f} %" if checked and checked.top1 is not None else _NONE,
         drop,
         f"{100 * checked.agreement:.2f} %" if checked else _NONE,
-        _marked(timed, 50),
-        _marked(timed, 99),
+        _judged(timed, 50),
+        _judged(timed, 99),
         interval(faster) if faster else _NONE,
         row.verdict + ("; latency INVALID" if timed and timed.invalid else ""),
     )
@@ -100,7 +100,7 @@ def _marked(number: str, measured: Measurement) -> str:
     return f"{number} ({measured.emulated})" if measured.emulated else number
 
 
-def _marked(measured: Measurement | None, percent: int) -> str:
+def _judged(measured: Measurement | None, percent: int) -> str:
     text = _ms(measured, percent)
     return f"{text} (INVALID)" if measured and measured.invalid and text != _NONE else text
 

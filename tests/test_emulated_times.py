@@ -66,13 +66,13 @@ def test_runs_are_not_compared(one, other):
 
 
 def test_the_table_of_bench_marks_the_row():
-    lines = _bench.latencies([row(REAL), row(INT8)], PART).splitlines()
+    lines = _bench.latencies({"edge": [row(REAL), row(INT8)]}, PART).splitlines()
 
     assert [MARK in line for line in lines if " ms " in line] == [False, True]
 
 
 def test_the_note_below_it_names_the_emulator():
-    notes = _bench.latencies([row(INT8)], PART)
+    notes = _bench.latencies({"edge": [row(INT8)]}, PART)
 
     assert f"note: int8 · onnxruntime: {MARK} (by qemu-aarch64-static)" in notes
 

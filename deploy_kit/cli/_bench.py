@@ -1,18 +1,18 @@
 """What `bench` and `compare` share: which engines are meant, how latencies are shown, how the command ends."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import bench, codec, dashboards, pipeline, recipe, report, report_device
+from deploy_kit import bench, codec, dashboards, devices, pipeline, recipe, report, report_device
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
 from deploy_kit.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
 from deploy_kit.measurements import Bench, Comparison, Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable, Recipe
-from deploy_kit.records import Artifact
+from deploy_kit.records import Artifact, Device
 from deploy_kit.results import Row
 from deploy_kit.store import write_whole
 
@@ -107,10 +107,42 @@ def chosen(
     return (*taking, *lacking)
 
 
-def latencies(rows: Sequence[Row], part: BenchTable) -> str:
-    """Lay out what was measured, a line an engine and batch, and below it what a reader must know."""
+def others(device: str, beside: Sequence[str]) -> dict[str, Device]:
+    """Find the devices to measure on as well, each once, before any work.
+
+    Raises:
+        DeviceError: One is not known.
+    """
+    return {name: devices.find(name) for name in dict.fromkeys(beside) if name != device}
+
+
+def elsewhere(
+    run: Run, others: Mapping[str, Device], engines: tuple[Artifact, ...], part: BenchTable, *, fresh: bool
+) -> dict[str, Bench]:
+    """Measure the same engines on other devices, one device after the other."""
+    found = {}
+    for name, device in others.items():
+        with devices.connect(device) as link:
+            found[name], _ = bench.run(engines, part, store=run.store, link=link, watch=run.watch, fresh=fresh)
+    return found
+
+
+def rows(engines: Sequence[Artifact], found: Bench, part: BenchTable) -> list[Row]:
+    """Give what was found of each engine, a row a batch."""
+    return [row for one in engines for row in pipeline.join(Row(label=one.label, artifact=one), found, part)]
+
+
+def latencies(tables: Mapping[str, Sequence[Row]], part: BenchTable) -> str:
+    """Lay out what was measured, a line a device, engine and batch, and below it what a reader must know.
+
+    Args:
+        tables: Rows by device; the device is told where there are several.
+        part: What to show.
+    """
+    several = len(tables) > 1
     percents = [f"p{percent:g}" for percent in part.percentiles]
-    lines = [_line(row, part) for row in rows]
+    lines = [((device,) if several else ()) + _line(row, part) for device, found in tables.items() for row in found]
+    rows = [row for found in tables.values() for row in found]
     notes = [
         f"note: {row.label}: {note}"
         for row in rows
@@ -119,7 +151,8 @@ def latencies(rows: Sequence[Row], part: BenchTable) -> str:
     ]
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
     notes += [f"note: {lack}" for lack in report_device.lacks(timed)]
-    shown = table(("engine", "batch", "samples", *percents, "images/s", "verdict"), lines)
+    headings = (("device",) if several else ()) + ("engine", "batch", "samples", *percents, "images/s", "verdict")
+    shown = table(headings, lines)
     return "\n".join((shown, *([""] if notes else []), *notes))
 
 
@@ -134,10 +167,14 @@ def comparison(found: Comparison) -> str:
     return f"{shown}\n\nnote: {found.caveat}{alone}"
 
 
-def record(found: Bench, held: Comparison | None = None) -> dict[str, Any]:
-    """Give the record with a summary of each measurement in the words of other tools."""
+def record(
+    found: Bench, held: Comparison | None = None, elsewhere: Mapping[str, Bench] | None = None
+) -> dict[str, Any]:
+    """Give the record with a summary of each measurement in the words of other tools, other devices' beside it."""
     compared = {"comparison": codec.to_json(held)} if held else {}
-    return {**codec.to_json(found), "summary": [dashboards.summary(m) for m in found.measurements], **compared}
+    beside = {"beside": {name: record(bench) for name, bench in elsewhere.items()}} if elsewhere else {}
+    summary = [dashboards.summary(m) for m in found.measurements]
+    return {**codec.to_json(found), "summary": summary, **compared, **beside}
 
 
 def export_times(found: Bench, path: Path) -> None:

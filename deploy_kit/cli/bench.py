@@ -55,6 +55,10 @@ def bench(
     ] = None,
     recipe: _options.RecipeName = None,
     device: _options.DeviceName = "local",
+    beside: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--beside", help="Also measure on this device, in the same table; may be given again."),
+    ] = None,
     store: _options.StorePath = _options.STORE,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again, even if the store has it.")] = False,
     quiet: _options.Quiet = False,
@@ -63,10 +67,9 @@ def bench(
 ) -> None:
     """Measure the latency of the newest engine, of some, or of all, in turns."""
     from deploy_kit import bench as stage
-    from deploy_kit import compare, pipeline
+    from deploy_kit import compare
     from deploy_kit.cli import _bench, _layers, _steps, _units
     from deploy_kit.cli._console import Console
-    from deploy_kit.results import Row
 
     said = {
         "scenario": scenario,
@@ -92,21 +95,25 @@ def bench(
         engines = _bench.engines(run, console, part, everything=all_engines, engine=engine, variant=variant)
         _bench.verify_baseline(part, engines, named=baseline if not earlier else None, earlier=earlier is not None)
         _layers.verify_export(export_profile, n_engines=len(engines))
+        others = _bench.others(device, beside or ())
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
+        elsewhere = _bench.elsewhere(run, others, engines, part, fresh=fresh)
         if reused:
             console.say("measured before, on this machine: --fresh measures again")
-        rows = [row for one in engines for row in pipeline.join(Row(label=one.label, artifact=one), made, part)]
+        rows = _bench.rows(engines, made, part)
         held = compare.run(earlier, made) if earlier and made.measurements else None
         if export_times is not None:
             _bench.export_times(made, export_times)
         for note in filter(None, (m.starved for m in made.measurements)):
             console.say(f"note: {note}")
-        shown = _bench.latencies(rows, part) + (f"\n\n{_bench.comparison(held)}" if held else "")
+        tables = {device: rows} | {name: _bench.rows(engines, found, part) for name, found in elsewhere.items()}
+        shown = _bench.latencies(tables, part) + (f"\n\n{_bench.comparison(held)}" if held else "")
         shown = "\n\n".join([shown, *_layers.texts(rows)])
-        console.result(_bench.record(made, held), shown)
+        console.result(_bench.record(made, held, elsewhere), shown)
         _layers.export(made.measurements, export_profile, console)
         missed = [*_bench.missed(rows), *_bench.regressions(held, part.fail_on_regression)]
-        _bench.end(made, allow_invalid=allow_invalid)
+        for found in (made, *elsewhere.values()):
+            _bench.end(found, allow_invalid=allow_invalid)
         for limit in missed:
             console.say(f"limit not kept: {limit}")
     if missed:
