@@ -130,10 +130,9 @@ def run(
             race.take_up(begun)
         race.go()
         race.spend()
+        measured = [(racer, race.measurement(racer, described)) for racer in race.racers]
     return Bench(  # workers are closed: what a profile runs beside would be in it
-        measurements=tuple(
-            replace(race.measurement(racer, described), profile=race.profile(racer)) for racer in race.racers
-        ),
+        measurements=tuple(replace(one, profile=race.profile(racer)) for racer, one in measured),
         not_run=tuple(race.not_run),
         failed=tuple(race.failed),
     )
