@@ -236,6 +236,10 @@ def hindrance() -> str:
     return ""
 
 
+def _place(accelerator: str) -> dict[str, Any] | None:
+    return {"device": accelerator} if _DEVICE.fullmatch(accelerator) else None
+
+
 ENGINE = Engine(
     package="openvino",
     file_name="model.xml",
@@ -245,4 +249,5 @@ ENGINE = Engine(
     open_session=open_session,
     hindrance=hindrance,
     profile=profile,
+    place=_place,
 )
