@@ -1,8 +1,9 @@
 """What is read of a Jetson's files.
 
-The lines are those of real boards as their owners published them: the release line of an R36.4.0 and of a Jetson Nano
-(R32.3.1, rt-net/JetsonNano_DT_SPI, thread 9), the modes of an Orin Nano Developer Kit (ids 0 and 1), its compatible
-list, and nvpmodel's status in the two forms it has had. NVIDIA's list of CUDA GPUs gives the capabilities.
+No board was read for it. The trees are composed in formats that owners of boards and NVIDIA have published: the
+release line of L4T as on R36.4.0 and on a Jetson Nano (R32.3.1, rt-net/JetsonNano_DT_SPI, thread 9), the modes of an
+Orin Nano Developer Kit, its compatible list, nvpmodel's status in the two forms it has had, and dpkg's status file.
+Nobody says that one board ever held the files of one tree together. NVIDIA's list of CUDA GPUs gives the capabilities.
 """
 
 from pathlib import Path
