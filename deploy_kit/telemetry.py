@@ -23,7 +23,7 @@ class Telemetry:
     def __init__(self, worker: Worker, *, machine: Environment, store: Store, with_energy: bool) -> None:
         """Start the gauges before any engine is loaded; for energy, read the idle machine first.
 
-        An emulated machine has no roof and no energy of its own: neither is measured there.
+        An emulated machine has no roof and no energy of its own, and its times are none: nothing of it is judged.
 
         Args:
             worker: Of the machine, used for nothing else.
@@ -65,7 +65,7 @@ class Telemetry:
     def told(self, measured: Measurement, engine: Artifact, key: str) -> Measurement:
         """Add to a measurement what the gauges say of it; what makes it invalid comes behind what already did."""
         processor = roofline.processor_of(engine.engine or "", measured.settings)
-        reasons, conditions = self._monitor.judged(key, processor)
+        reasons, conditions = ((), None) if measured.emulated else self._monitor.judged(key, processor)
         return replace(
             measured,
             invalid=(*measured.invalid, *reasons),

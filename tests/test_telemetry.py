@@ -142,6 +142,14 @@ def test_the_processor_is_that_of_engine_and_session(engine: str, setting: str, 
     assert roofline.processor_of(engine, (("device", setting),)) == processor
 
 
+def test_an_emulated_machine_is_not_judged(line: "Line") -> None:
+    played = dataclasses.replace(HERE, emulated="qemu-aarch64-static")
+
+    found = told(line, Gauges(foreign=4.4), environment=played)
+
+    assert (found.invalid, found.conditions) == ((), None)
+
+
 def test_an_emulated_machine_has_no_roof_and_no_energy(line: "Line") -> None:
     played = dataclasses.replace(HERE, emulated="qemu-aarch64-static")
     worker = PretendWorker({op: answer for op, answer in Gauges().answers().items() if op != "measure_roof"})
