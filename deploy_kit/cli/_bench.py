@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import bench, codec, dashboards, devices, pipeline, recipe, report, report_device
+from deploy_kit import bench, codec, devices, pipeline, recipe, report
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
 from deploy_kit.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
@@ -13,6 +13,8 @@ from deploy_kit.measurements import Bench, Comparison, Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable, Recipe
 from deploy_kit.records import Artifact, Device
+from deploy_kit.report import dashboards
+from deploy_kit.report import device as report_device
 from deploy_kit.results import Row
 from deploy_kit.store import write_whole
 

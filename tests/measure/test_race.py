@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_bench import HERE, PART, measurement, pair, timing, turn
 
-from deploy_kit import bench, race
+from deploy_kit import bench
 from deploy_kit.errors import DeviceError, RecipeError, RequestError, UnknownNameError
+from deploy_kit.measure import race
 from deploy_kit.measurements import Bench, LoadGenResult, SpeedUp
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit import jetson
+from deploy_kit.machine import jetson
 
 ORIN = {
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.0, GCID: 37537400, BOARD: generic, EABI: aarch64, "

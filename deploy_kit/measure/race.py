@@ -16,16 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import codec, images, latency, profile, scenarios
+from deploy_kit import codec, images, scenarios
 from deploy_kit.devices import Connection, Worker
 from deploy_kit.errors import DeviceError, MeasurementError, RecipeError, StageError
 from deploy_kit.layers import LayerProfile
+from deploy_kit.measure import latency, layer_profile
+from deploy_kit.measure.telemetry import Telemetry
 from deploy_kit.measurements import Bench, Environment, LoadCost, LoadGenResult, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.stopwatch import Turn
 from deploy_kit.store import Store
-from deploy_kit.telemetry import Telemetry
 from deploy_kit.watch import Event, Watch
 
 
@@ -260,7 +261,7 @@ class _Race:
             return None
         self._watch(Event(stage="bench", text=f"profiling {engine.label}"))
         try:
-            return profile.run(engine, path=racer.path, inputs=racer.inputs, store=self._store, link=self._link)
+            return layer_profile.run(engine, path=racer.path, inputs=racer.inputs, store=self._store, link=self._link)
         except (StageError, DeviceError) as error:  # the latencies stand
             return LayerProfile(source="", runs=0, run_ms=0.0, layers=(), remark=str(error))
 
