@@ -158,12 +158,13 @@ def _runs(entry: Entry, label: str, batch: int) -> bool:
 
 
 def _key(entries: tuple[Entry, ...], part: BenchTable, stage: str, link: Connection) -> Key:
-    here = link.environment
+    here, address = link.environment, link.device.address
+    where = (("device", address),) if address else ()  # two boards of one make are two machines
     readers = _READERS - set(scenarios.get(part.scenario).needs)
     return Key(
         stage=stage,
         name="bench",
         inputs=tuple(sorted(f"{entry.engine.sha256}/{entry.engine.label}/{entry.batch}" for entry in entries)),
         options=[part.model_dump(exclude=readers), [entry.engine.options for entry in entries]],
-        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *here.versions),
+        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *where, *here.versions),
     )

@@ -238,6 +238,10 @@ def hindrance() -> str:
     return ""
 
 
+def _place(accelerator: str) -> dict[str, Any] | None:
+    return {"device": accelerator} if _DEVICE.fullmatch(accelerator) else None
+
+
 ENGINE = Engine(
     package="openvino",
     file_name="model.xml",
@@ -247,4 +251,5 @@ ENGINE = Engine(
     open_session=open_session,
     hindrance=hindrance,
     profile=profile,
+    place=_place,
 )

@@ -18,7 +18,15 @@ import numpy as np
 
 from deploy_kit import codec, images, scenarios
 from deploy_kit.devices import Connection, Worker
-from deploy_kit.errors import DeviceError, MeasurementError, RecipeError, StageError
+from deploy_kit.errors import (
+    DeployKitError,
+    DeviceError,
+    LinkLostError,
+    MeasurementError,
+    MissingPackageError,
+    RecipeError,
+    StageError,
+)
 from deploy_kit.layers import LayerProfile
 from deploy_kit.measure import latency, layer_profile
 from deploy_kit.measure.telemetry import Telemetry
@@ -131,10 +139,9 @@ def run(
             race.take_up(begun)
         race.go()
         race.spend()
+        measured = [(racer, race.measurement(racer, described)) for racer in race.racers]
     return Bench(  # workers are closed: what a profile runs beside would be in it
-        measurements=tuple(
-            replace(race.measurement(racer, described), profile=race.profile(racer)) for racer in race.racers
-        ),
+        measurements=tuple(replace(one, profile=race.profile(racer)) for racer, one in measured),
         not_run=tuple(race.not_run),
         failed=tuple(race.failed),
     )
@@ -157,7 +164,13 @@ class _Race:
         self._stopped = ""
 
     def start(self, entries: tuple[Entry, ...], stack: contextlib.ExitStack) -> None:
-        """Open every engine that can run here and warm it up."""
+        """Open every engine that can run here and warm it up.
+
+        Raises:
+            DeviceError: The device was lost, or lacks what each of them needs.
+            MissingPackageError: This machine lacks it.
+        """
+        lacking = list[DeployKitError]()
         for entry in entries:
             engine, worker = entry.engine, stack.enter_context(self._link.worker())
             self.telemetry.adopt(worker)
@@ -170,6 +183,13 @@ class _Race:
                 self.racers.append(self._warmed(entry, worker))
             except StageError as error:
                 self._drop(entry, error)
+            except LinkLostError:
+                raise  # no other engine can do better
+            except (DeviceError, MissingPackageError) as error:
+                lacking.append(error)
+                self.not_run.append(NotRun(artifact=engine.sha256, label=engine.label, why=error.reason))
+        if lacking and not self.racers:
+            raise lacking[0]
 
     def take_up(self, begun: Bench) -> None:
         """Give every racer the rounds that all have finished."""
