@@ -1,4 +1,4 @@
-"""What known devices can do at best (`profiles.yaml`), and what an unknown processor did when it was measured."""
+"""What known GPUs can do at best (`profiles.yaml`), and what a processor did when it was measured."""
 
 from dataclasses import dataclass, field
 from importlib import resources
@@ -14,11 +14,11 @@ from deploy_kit.records import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
-    """A power mode: the clock that it allows the GPU, and the memory bandwidth that comes with it."""
+    """A power mode: the clocks that it allows the GPU and the memory."""
 
     name: str
     gpu_mhz: float
-    bandwidth_gb_s: float
+    memory_mhz: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,39 +29,18 @@ class Device:
     match: tuple[str, ...]
     gpu: str
     sm: int
+    bus_bits: int
     modes: tuple[Mode, ...]
     source: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Cores of one kind: operations a clock by precision, and their highest clock."""
-
-    cores: int
-    mhz: float
-    fp32: float
-    fp16: float
-    int8: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessorRow:
-    """A known processor."""
-
-    name: str
-    match: tuple[str, ...]
-    clusters: tuple[Cluster, ...]
-    bandwidth_gb_s: float
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Table:
-    """All of `profiles.yaml`; rates by name and precision."""
+    """All of `profiles.yaml`; rates by name and precision, clusters by name."""
 
     gpus: dict[str, dict[str, float]] = field(default_factory=dict)
+    tpcs: dict[str, int] = field(default_factory=dict)
     devices: tuple[Device, ...] = ()
-    processors: tuple[ProcessorRow, ...] = ()
     isa: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -94,10 +73,8 @@ def table() -> Table:
     data = yaml.safe_load(text)
     return Table(
         gpus=data["gpus"],
+        tpcs=data["tpcs"],
         devices=tuple(codec.from_json(Device, row, f"profiles.yaml: {row['name']}") for row in data["devices"]),
-        processors=tuple(
-            codec.from_json(ProcessorRow, row, f"profiles.yaml: {row['name']}") for row in data["processors"]
-        ),
         isa=data["isa"],
     )
 
@@ -109,51 +86,43 @@ def device_of(board: Board) -> Device | None:
 
 
 def gpu_peak(board: Board, precision: Precision) -> Peak | None:
-    """Compute the dense rate of the GPU of a known device at the clock limit in force.
+    """Compute the dense rate of the GPU of a known device as its power mode has set it.
 
         operations a second = SM · operations a clock and SM · clock
 
     Returns:
-        None where the device has no row, or its maker states no rate for the precision.
+        None where the device has no row, or no source gives a rate for the precision.
     """
     row = device_of(board)
     per_clock = table().gpus[row.gpu].get(precision) if row else None
     if row is None or per_clock is None:
         return None
-    clock_mhz = board.gpu_max_mhz or row.modes[-1].gpu_mhz
-    mode = next((mode for mode in row.modes if mode.gpu_mhz >= clock_mhz), row.modes[-1])
-    clock = "clock limit in force" if board.gpu_max_mhz else f"highest clock ({mode.name}), for the device states none"
+    sm, highest = _multiprocessors(row, board), row.modes[-1]
+    clock_mhz = board.gpu_max_mhz or highest.gpu_mhz
+    clock = "clock limit in force" if board.gpu_max_mhz else f"highest clock ({highest.name}), for the device states none"
     return Peak(
         device=row.name,
         basis="computed" if board.gpu_max_mhz else "datasheet",
-        source=f"{row.sm} SM · {per_clock:g} dense operations · {clock_mhz:.0f} MHz ({clock}); {row.source}",
-        ops_s=row.sm * per_clock * clock_mhz * 1e6,
-        bandwidth_b_s=mode.bandwidth_gb_s * 1e9,
+        source=f"{sm} SM · {per_clock:g} dense operations · {clock_mhz:.0f} MHz ({clock}); {row.source}",
+        ops_s=sm * per_clock * clock_mhz * 1e6,
+        bandwidth_b_s=2 * _memory_mhz(row, board, clock_mhz) * 1e6 * row.bus_bits / 8,
     )
 
 
-def cpu_peak(board: Board, here: Environment, precision: Precision, measured: Measured) -> Peak:
-    """Give the rate of a processor: of its row where it is known and not virtual, else from what was measured."""
-    said = f"{board.model} {here.cpu}"
-    rows = (row for row in table().processors if any(name in said for name in row.match))
-    row = None if here.virtual else next(rows, None)
-    if row is None:
-        return _of_measured(here, precision, measured)
-    clusters = row.clusters
-    return Peak(
-        device=row.name,
-        basis="datasheet",
-        source=row.source,
-        ops_s=sum(c.cores * c.mhz * 1e6 * _per_clock(c, precision) for c in clusters),
-        bandwidth_b_s=row.bandwidth_gb_s * 1e9,
-    )
+def _multiprocessors(row: Device, board: Board) -> int:
+    """Count the SM that the power mode leaves on; all, where no source says what its mask means."""
+    clusters = table().tpcs.get(row.gpu, 0) - board.gpu_tpc_mask.bit_count()
+    return min(row.sm, 2 * clusters) if clusters > 0 else row.sm
 
 
-def _per_clock(cluster: Cluster, precision: Precision) -> float:
-    return {"fp32": cluster.fp32, "fp16": cluster.fp16, "bf16": cluster.fp32, "int8": cluster.int8}[precision]
+def _memory_mhz(row: Device, board: Board, gpu_mhz: float) -> float:
+    """Give the memory's clock: as the device states it, else that of the first mode that allows the GPU this clock."""
+    mode = next((mode for mode in row.modes if mode.gpu_mhz >= gpu_mhz), row.modes[-1])
+    return min(board.memory_max_mhz or mode.memory_mhz, row.modes[-1].memory_mhz)
 
 
-def _of_measured(here: Environment, precision: Precision, measured: Measured) -> Peak:
+def cpu_peak(here: Environment, precision: Precision, measured: Measured) -> Peak:
+    """Give the rate of a processor: float32 as measured, times what its instruction set gives at this precision."""
     known = table().isa.get(precision, {})
     isa = next((name for name in known if name in here.isa), "")
     factor = known.get(isa, 1.0)

@@ -78,10 +78,9 @@ class Telemetry:
         return roofline.roof(roofline.work_of(path, measured.batch), peak, engine.precision, processor)
 
     def _peak_of(self, here: Environment, engine: Artifact, processor: Processor) -> profiles.Peak | None:
-        board = self._monitor.watched.board
         if processor == "gpu":
-            return profiles.gpu_peak(board, engine.precision)
-        return profiles.cpu_peak(board, here, engine.precision, self._whole_peak())
+            return profiles.gpu_peak(self._monitor.watched.board, engine.precision)
+        return profiles.cpu_peak(here, engine.precision, self._whole_peak())
 
     def _whole_peak(self) -> Measured:
         """Give the better of two attempts, before and after the race: what else runs can only take away."""

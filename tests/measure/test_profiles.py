@@ -23,8 +23,16 @@ MEASURED = Measured(flop_s=200e9, bandwidth_b_s=20e9)
 NANO = "nvidia,p3768-0000+p3767-0005"
 
 
-def board(compatible: str = "", *, model: str = "", gpu_max_mhz: float = 0.0) -> Board:
-    return Board(model=model, compatible=(compatible,), memory_gib=8.0, cores=4, gpu_max_mhz=gpu_max_mhz)
+def board(compatible: str = "", *, gpu_max_mhz: float = 0.0, mask: int = 0, memory_max_mhz: float = 0.0) -> Board:
+    return Board(
+        model="",
+        compatible=(compatible,),
+        memory_gib=8.0,
+        cores=4,
+        gpu_max_mhz=gpu_max_mhz,
+        gpu_tpc_mask=mask,
+        memory_max_mhz=memory_max_mhz,
+    )
 
 
 # Sparse TOPS as NVIDIA prints them for the GPU alone (for the whole module where there is no DLA), half of it dense.
@@ -38,8 +46,8 @@ def board(compatible: str = "", *, model: str = "", gpu_max_mhz: float = 0.0) ->
         ("p3767-0001", 765, 70 - 20),
         ("p3767-0000", 918, 100 - 40),
         ("p3767-0000", 1173, 157 - 80),
-        ("p3701-0004", 930, 200 - 92),
-        ("p3701-0005", 1300.5, 275 - 105),
+        ("p3701-0004", 939, 108),
+        ("p3701-0005", 1300, 275 - 105),
     ],
 )
 def test_the_dense_int8_rate_of_a_gpu_is_half_of_the_sparse_one_without_dla(
@@ -51,14 +59,32 @@ def test_the_dense_int8_rate_of_a_gpu_is_half_of_the_sparse_one_without_dla(
     assert found.ops_s == pytest.approx(sparse_tops / 2 * 1e12, rel=0.03)
 
 
+# NVIDIA/Deep-Learning-Accelerator-SW, README: sparse int8 TOPS of AGX Orin's GPU by power mode, with the clocks of its time.
 @pytest.mark.parametrize(
-    ("precision", "tops"), [("int8", 22.6), ("fp16", 11.3), ("fp32", 1.41)], ids=["int8", "fp16", "fp32"]
+    ("mask", "mhz", "sparse_tops"), [(0, 1300.5, 171), (0, 828.75, 109), (240, 624.75, 41)], ids=["MAXN", "50W", "30W"]
 )
-def test_agx_xavier_has_the_rates_of_its_data_sheet(precision: Precision, tops: float) -> None:
+def test_clusters_that_the_power_mode_switches_off_do_not_count(mask: int, mhz: float, sparse_tops: float) -> None:
+    found = profiles.gpu_peak(board("nvidia,p3701-0005", gpu_max_mhz=mhz, mask=mask), "int8")
+
+    assert found is not None
+    assert found.ops_s == pytest.approx(sparse_tops / 2 * 1e12, rel=0.01)
+
+
+@pytest.mark.parametrize("mask", [255, 4095])
+def test_a_mask_that_cannot_be_is_not_believed(mask: int) -> None:
+    found = profiles.gpu_peak(board(NANO, gpu_max_mhz=1020, mask=mask), "int8")
+
+    assert found == profiles.gpu_peak(board(NANO, gpu_max_mhz=1020), "int8")
+
+
+@pytest.mark.parametrize(
+    ("precision", "tops"), [("int8", 22), ("fp16", 11), ("fp32", 1.41)], ids=["int8", "fp16", "fp32"]
+)
+def test_agx_xavier_has_the_rates_that_its_maker_prints(precision: Precision, tops: float) -> None:
     found = profiles.gpu_peak(board("nvidia,p2822-0000+p2888-0004"), precision)
 
     assert found is not None
-    assert found.ops_s == pytest.approx(tops * 1e12, rel=0.01)
+    assert found.ops_s == pytest.approx(tops * 1e12, rel=0.03)
 
 
 def test_agx_orins_float32_rate_is_that_of_its_data_sheet() -> None:
@@ -73,15 +99,39 @@ def test_the_rate_follows_the_clock_limit_in_force() -> None:
 
     assert found is not None
     assert found.ops_s == pytest.approx(8 * 4096 * 918e6)
-    assert (found.basis, found.bandwidth_b_s) == ("computed", 102e9)
+    assert (found.basis, found.bandwidth_b_s) == ("computed", pytest.approx(102e9, rel=0.01))
     assert "918 MHz (clock limit in force)" in found.source
 
 
-def test_bandwidth_is_that_of_the_power_mode() -> None:
-    found = profiles.gpu_peak(board(NANO, gpu_max_mhz=612), "int8")
+# Bandwidths as the data sheets print them, in GB/s.
+@pytest.mark.parametrize(
+    ("module", "mhz", "bandwidth_gb_s"),
+    [
+        ("p3767-0004", 612, 34),
+        ("p3767-0005", 612, 68),
+        ("p3767-0005", 1020, 102),
+        ("p3767-0000", 918, 102),
+        ("p3701-0005", 1300, 204.8),
+        ("p3668-0001", 1100, 59.7),
+        ("p2888-0001", 1377, 136.5),
+        ("p3834-0008", 1575, 273),
+    ],
+)
+def test_bandwidth_is_that_of_the_data_sheet(module: str, mhz: float, bandwidth_gb_s: float) -> None:
+    found = profiles.gpu_peak(board(f"nvidia,{module}", gpu_max_mhz=mhz), "fp16")
 
     assert found is not None
-    assert found.bandwidth_b_s == 68e9
+    assert found.bandwidth_b_s == pytest.approx(bandwidth_gb_s * 1e9, rel=0.01)
+
+
+def test_the_memory_clock_in_force_decides_the_bandwidth_and_no_clock_above_the_highest() -> None:
+    # Orin NX in its 10W mode: 612 MHz as in 15W, but the memory at 2133 MHz.
+    slow = profiles.gpu_peak(board("nvidia,p3767-0000", gpu_max_mhz=612, memory_max_mhz=2133), "int8")
+    absurd = profiles.gpu_peak(board("nvidia,p3767-0000", gpu_max_mhz=612, memory_max_mhz=1e9), "int8")
+
+    assert slow is not None and absurd is not None
+    assert slow.bandwidth_b_s == pytest.approx(68.3e9, rel=0.01)
+    assert absurd.bandwidth_b_s == pytest.approx(102e9, rel=0.01)
 
 
 def test_without_a_limit_the_highest_clock_is_assumed_and_said() -> None:
@@ -92,7 +142,7 @@ def test_without_a_limit_the_highest_clock_is_assumed_and_said() -> None:
     assert "1020 MHz (highest clock (MAXN_SUPER), for the device states none)" in found.source
 
 
-def test_a_rate_that_the_maker_does_not_state_is_not_made_up() -> None:
+def test_a_rate_that_no_source_gives_is_not_made_up() -> None:
     thor = board("nvidia,p4071-0000+p3834-0008")
 
     assert profiles.gpu_peak(thor, "int8") is None
@@ -106,36 +156,8 @@ def test_an_unknown_gpu_has_no_roof() -> None:
 def test_every_row_is_found_by_each_of_its_names_and_has_a_source() -> None:
     for row in profiles.table().devices:
         assert [profiles.device_of(board(f"nvidia,{name}")) for name in row.match] == [row] * len(row.match)
-        assert row.source
+        assert "https://" in row.source
         assert [mode.gpu_mhz for mode in row.modes] == sorted(mode.gpu_mhz for mode in row.modes)
-
-
-@pytest.mark.parametrize(
-    ("model", "precision", "ops_s"),
-    [
-        ("Raspberry Pi 4 Model B Rev 1.5", "fp32", 4 * 1.8e9 * 8),
-        ("Raspberry Pi 5 Model B Rev 1.0", "int8", 4 * 2.4e9 * 64),
-        ("Raspberry Pi 5 Model B Rev 1.0", "bf16", 4 * 2.4e9 * 16),
-    ],
-)
-def test_a_known_processor_has_its_rows_rate(model: str, precision: Precision, ops_s: float) -> None:
-    found = profiles.cpu_peak(board(model=model), HERE, precision, MEASURED)
-
-    assert (found.ops_s, found.basis) == (ops_s, "datasheet")
-
-
-def test_cores_of_two_kinds_add_up() -> None:
-    nuc = dataclasses.replace(HERE, cpu="13th Gen Intel(R) Core(TM) i5-1340P")
-
-    found = profiles.cpu_peak(board(), nuc, "fp32", MEASURED)
-
-    assert found.ops_s == 4 * 4.6e9 * 32 + 8 * 3.4e9 * 16
-
-
-def test_a_virtual_machine_is_measured_whatever_it_calls_itself() -> None:
-    guest = dataclasses.replace(HERE, cpu="13th Gen Intel(R) Core(TM) i5-1340P", virtual=True)
-
-    assert profiles.cpu_peak(board(), guest, "fp32", MEASURED).ops_s == MEASURED.flop_s
 
 
 @pytest.mark.parametrize(
@@ -150,10 +172,10 @@ def test_a_virtual_machine_is_measured_whatever_it_calls_itself() -> None:
         (("avx2",), "bf16", 1, "measured"),
     ],
 )
-def test_an_unknown_processors_rate_is_measured_times_its_instruction_set(
+def test_a_processors_rate_is_measured_times_its_instruction_set(
     isa: tuple[str, ...], precision: Precision, factor: float, basis: str
 ) -> None:
-    found = profiles.cpu_peak(board(), dataclasses.replace(HERE, isa=isa), precision, MEASURED)
+    found = profiles.cpu_peak(dataclasses.replace(HERE, isa=isa), precision, MEASURED)
 
     assert (found.ops_s, found.basis) == (pytest.approx(200e9 * factor), basis)
     assert found.source.startswith("200 GFLOP/s float32 by numpy on 2 cores")
