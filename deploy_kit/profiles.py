@@ -99,7 +99,9 @@ def gpu_peak(board: Board, precision: Precision) -> Peak | None:
         return None
     sm, highest = _multiprocessors(row, board), row.modes[-1]
     clock_mhz = board.gpu_max_mhz or highest.gpu_mhz
-    clock = "clock limit in force" if board.gpu_max_mhz else f"highest clock ({highest.name}), for the device states none"
+    clock = (
+        "clock limit in force" if board.gpu_max_mhz else f"highest clock ({highest.name}), for the device states none"
+    )
     return Peak(
         device=row.name,
         basis="computed" if board.gpu_max_mhz else "datasheet",
