@@ -2,8 +2,8 @@
 
 A recorded board is gauges/trees/orin-nano-super (its README names the sources). The lines here are composed from lines
 that owners of boards published, not one board's: the release line of R36.4.0 and that of a Jetson Nano (R32.3.1,
-rt-net/JetsonNano_DT_SPI, thread 9), the modes of an Orin Nano before Super, and nvpmodel's status in the two forms it has
-had. The capabilities are those of jetson_stats (jtop/core/jetson_variables.py).
+rt-net/JetsonNano_DT_SPI, thread 9), the modes of an Orin Nano before Super, and nvpmodel's status in the two forms that
+it has had. The capabilities are those of jetson_stats (jtop/core/jetson_variables.py).
 """
 
 from pathlib import Path
