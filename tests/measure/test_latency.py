@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from deploy_kit import latency
+from deploy_kit.measure import latency
 
 ROUNDS, RUNS = 12, 60
 

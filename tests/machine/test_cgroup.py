@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit import cgroup
+from deploy_kit.machine import cgroup
 
 V1_UNLIMITED = "9223372036854771712"
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from deploy_kit import energy, monitor, profiles, roofline
 from deploy_kit.devices import Worker
 from deploy_kit.errors import DeviceError, EngineCrashError
+from deploy_kit.measure import energy, monitor, profiles, roofline
+from deploy_kit.measure.profiles import Measured
 from deploy_kit.measurements import Environment, Measurement
-from deploy_kit.profiles import Measured
 from deploy_kit.readings import Energy, Processor, Roof
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_bench import HERE, PART, measurement, pair, timing, turn
 
-from deploy_kit import bench, race
-from deploy_kit.errors import DeviceError, RecipeError, RequestError, UnknownNameError
+from deploy_kit import bench
+from deploy_kit.errors import (
+    DeployKitError,
+    DeviceError,
+    LinkLostError,
+    MissingPackageError,
+    RecipeError,
+    RequestError,
+    UnknownNameError,
+)
+from deploy_kit.measure import race
 from deploy_kit.measurements import Bench, LoadGenResult, SpeedUp
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
@@ -272,3 +281,45 @@ def test_a_throttle_between_rounds_is_told(line: "Line", kept: Store, tmp_path: 
     found, _ = bench.run(pair(line)[:1], part, store=kept, link=timing(tmp_path, time=time))
 
     assert found.measurements[0].drift == "30 % slower from round 8 of 12 on"
+
+
+def lacking(error: Exception) -> Any:
+    """Give what `open` answers where the engine of the fp32 graph lacks something."""
+
+    def opened(arguments: dict[str, Any]) -> dict[str, Any]:
+        if "fp32" in arguments["about"]:
+            raise error
+        return {"batch": 1, "settings": {"threads": "2"}}
+
+    return opened
+
+
+@pytest.mark.parametrize("kind", [DeviceError, MissingPackageError])
+def test_an_engine_that_lacks_something_there_does_not_take_the_others_with_it(
+    line: "Line", kept: Store, tmp_path: Path, kind: type[DeployKitError]
+) -> None:
+    link = timing(tmp_path, open=lacking(kind("engine 'x' needs the package 'x'", hint="pip install x")))
+
+    found, _ = bench.run(pair(line), PART, store=kept, link=link)
+
+    assert [m.label for m in found.measurements] == ["int8 · onnxruntime"]
+    assert [(one.label, one.why) for one in found.not_run] == [
+        ("fp32 · onnxruntime", "engine 'x' needs the package 'x' (pip install x)")
+    ]
+
+
+@pytest.mark.parametrize("kind", [DeviceError, MissingPackageError])
+def test_where_every_engine_lacks_something_the_first_says_what(
+    line: "Line", kept: Store, tmp_path: Path, kind: type[DeployKitError]
+) -> None:
+    link = timing(tmp_path, open=lacking(kind("engine 'x' needs the package 'x'")))
+
+    with pytest.raises(kind, match="engine 'x' needs the package 'x'"):
+        bench.run(pair(line)[:1], PART, store=kept, link=link)
+
+
+def test_a_device_that_is_lost_in_the_warm_up_is_an_error(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = timing(tmp_path, open=lacking(LinkLostError(LOST)))
+
+    with pytest.raises(LinkLostError, match=LOST):
+        bench.run(pair(line)[::-1], PART, store=kept, link=link)

@@ -4,12 +4,13 @@ import json
 import math
 from pathlib import Path
 
-from deploy_kit import breakdown, codec, report_device
+from deploy_kit import codec
 from deploy_kit.errors import InputError
-from deploy_kit.markdown import NONE as _NONE
-from deploy_kit.markdown import table as _table
 from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records import Artifact
+from deploy_kit.report import breakdown, device
+from deploy_kit.report.markdown import NONE as _NONE
+from deploy_kit.report.markdown import table as _table
 from deploy_kit.results import ParityReport, PassRow, Report, Row
 from deploy_kit.store import write_whole
 
@@ -82,7 +83,7 @@ def markdown(report: Report) -> str:
         _build(report),
         _check(report),
         _bench(report),
-        report_device.sections(report),
+        device.sections(report),
         _load(report),
         _layers(report),
         _environment(report),

@@ -5,9 +5,10 @@ from typing import Any
 
 from test_report import artifact, made, measurement
 
-from deploy_kit import codec, report, report_device
+from deploy_kit import codec, report
 from deploy_kit.measurements import Measurement
 from deploy_kit.readings import Conditions, Course, Energy, Rail, Roof
+from deploy_kit.report import device
 from deploy_kit.results import Row
 
 CONDITIONS = Conditions(
@@ -43,7 +44,7 @@ def timed(**facts: Any) -> Measurement:
 
 def lines(**facts: Any) -> list[str]:
     row = Row(label="int8 · openvino", artifact=artifact("int8", "openvino"), measurement=timed(**facts))
-    return report_device.sections(made(row))
+    return device.sections(made(row))
 
 
 def row_of(found: list[str], heading: str) -> str:
@@ -123,10 +124,10 @@ def test_the_roof_is_called_an_estimate() -> None:
 
 
 def test_a_share_needs_a_median_and_a_roof() -> None:
-    assert report_device.share(timed(roof=ROOF)) == "20 % of the int8 roof"
-    assert report_device.share(timed(roof=ROOF, invalid=("why",))) == "20 % of the int8 roof (INVALID)"
-    assert report_device.share(timed()) == ""
-    assert report_device.share(timed(roof=ROOF, samples_ms=(2.0,))) == ""
+    assert device.share(timed(roof=ROOF)) == "20 % of the int8 roof"
+    assert device.share(timed(roof=ROOF, invalid=("why",))) == "20 % of the int8 roof (INVALID)"
+    assert device.share(timed()) == ""
+    assert device.share(timed(roof=ROOF, samples_ms=(2.0,))) == ""
 
 
 def test_the_sections_stand_in_the_report() -> None:

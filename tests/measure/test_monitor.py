@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit import codec, monitor
+from deploy_kit import codec
 from deploy_kit.errors import StageError
 from deploy_kit.isolate import Child
+from deploy_kit.measure import monitor
 from deploy_kit.readings import Conditions
 
 TREE = Path(__file__).parent / "gauges/trees/orin-nano-super"

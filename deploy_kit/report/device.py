@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from deploy_kit.markdown import NONE, table
 from deploy_kit.measurements import Measurement
 from deploy_kit.readings import Conditions, Course, Rail
+from deploy_kit.report.markdown import NONE, table
 from deploy_kit.results import Report
 
 _Timed = list[tuple[str, Measurement]]

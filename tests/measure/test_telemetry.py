@@ -7,10 +7,11 @@ import pytest
 from gauged import NO_ENERGY, WATCHED, Gauges
 from stand_ins import PretendWorker
 
-from deploy_kit import environment, graph, roofline
+from deploy_kit import environment, graph
+from deploy_kit.measure import roofline
+from deploy_kit.measure.telemetry import Telemetry
 from deploy_kit.measurements import Measurement
 from deploy_kit.records import Artifact
-from deploy_kit.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from tiny_line import Line

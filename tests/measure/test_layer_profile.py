@@ -11,10 +11,11 @@ import numpy as np
 import onnx
 import pytest
 
-from deploy_kit import engines, graph, profile, regions
+from deploy_kit import engines, graph
 from deploy_kit.layers import LayerTime, Trace
+from deploy_kit.measure import layer_profile, regions
+from deploy_kit.measure.regions import Place
 from deploy_kit.records import Artifact
-from deploy_kit.regions import Place
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def timed(op: str, *origins: str, ms: tuple[float, ...] = (1.0,)) -> LayerTime:
 def attributed(*layers: LayerTime) -> list[tuple[str, str]]:
     """Give (kind, region) of each layer."""
     trace = Trace(source="a test", runs_ms=(9.0,), layers=layers)
-    return [(layer.kind, layer.region) for layer in profile.attributed(trace, PLACES).layers]
+    return [(layer.kind, layer.region) for layer in layer_profile.attributed(trace, PLACES).layers]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_shares_are_of_the_layers_median_times() -> None:
     )
     trace = Trace(source="a test", runs_ms=(9.0, 8.0, 10.0), layers=layers)
 
-    found = profile.attributed(trace, PLACES)
+    found = layer_profile.attributed(trace, PLACES)
 
     assert (found.total_ms, found.run_ms, found.runs) == (8, 9, 3)
     assert (found.share(region="block 1"), found.share(kind="conv"), found.unknown) == (0.5, 0.375, 0.5)
@@ -92,7 +93,9 @@ def test_shares_are_of_the_layers_median_times() -> None:
 def test_a_profile_is_written_with_the_keys_of_trtexec() -> None:
     layers = (timed("Conv", "conv", ms=(1, 2, 6)), timed("Concat", "cat", ms=(1, 1, 1)))
 
-    written = profile.trtexec(profile.attributed(Trace(source="", runs_ms=(9, 9, 9), layers=layers), PLACES))
+    written = layer_profile.trtexec(
+        layer_profile.attributed(Trace(source="", runs_ms=(9, 9, 9), layers=layers), PLACES)
+    )
 
     assert written == [
         {"count": 3},
@@ -103,16 +106,18 @@ def test_a_profile_is_written_with_the_keys_of_trtexec() -> None:
 
 
 def test_layers_that_took_no_time_have_no_share() -> None:
-    found = profile.attributed(Trace(source="", runs_ms=(1,), layers=(timed("Conv", "conv", ms=(0,)),)), PLACES)
+    found = layer_profile.attributed(Trace(source="", runs_ms=(1,), layers=(timed("Conv", "conv", ms=(0,)),)), PLACES)
 
-    assert (found.share(kind="conv"), profile.trtexec(found)[1]["percentage"]) == (0, 0)
+    assert (found.share(kind="conv"), layer_profile.trtexec(found)[1]["percentage"]) == (0, 0)
 
 
-def profiled(line: "Line", folder: Path, variant: str, engine: str, store: Store | None = None) -> profile.LayerProfile:
+def profiled(
+    line: "Line", folder: Path, variant: str, engine: str, store: Store | None = None
+) -> layer_profile.LayerProfile:
     built = line.built(variant, engine)
     np.save(folder / "in.npy", line.inputs()[:1])
     path, inputs = str(line.store.path(built)), str(folder / "in.npy")
-    return profile.run(built, path=path, inputs=inputs, store=store or line.store, link=line.link)
+    return layer_profile.run(built, path=path, inputs=inputs, store=store or line.store, link=line.link)
 
 
 @timing_engine
@@ -148,7 +153,7 @@ def test_no_work_of_a_real_engine_stays_unknown(name: str, line: "Line", tmp_pat
 def test_the_layers_of_a_run_fit_into_it(name: str, line: "Line", tmp_path: Path) -> None:
     found = profiled(line, tmp_path, "fp32", name)
 
-    assert found.runs == profile.RUNS
+    assert found.runs == layer_profile.RUNS
     assert all(layer.total_ms >= 0 for layer in found.layers)
     assert found.total_ms > 0
 
@@ -167,7 +172,7 @@ def test_an_engine_that_does_not_time_its_layers_says_so(line: "Line", tmp_path:
 
 def test_the_graph_an_engine_was_built_from_is_found(line: "Line") -> None:
     for variant in ("fp32", "int8"):
-        found = profile.built_from(line.built(variant, "onnxruntime"), line.store)
+        found = layer_profile.built_from(line.built(variant, "onnxruntime"), line.store)
 
         assert isinstance(found, Artifact)
         assert found.sha256 == line.graph(variant).sha256

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy_kit import energy
+from deploy_kit.measure import energy
 from deploy_kit.readings import Board, Reading, Snapshot, Watched
 
 BOARD = Board(model="", compatible=(), memory_gib=8.0, cores=2, gpu_max_mhz=0.0)

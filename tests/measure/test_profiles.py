@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy_kit import environment, graph, peak, profiles, roofline
-from deploy_kit.profiles import Measured, Peak
+from deploy_kit import environment, graph
+from deploy_kit.gauges import _peak
+from deploy_kit.measure import profiles, roofline
+from deploy_kit.measure.profiles import Measured, Peak
+from deploy_kit.measure.roofline import Work
 from deploy_kit.readings import Board
 from deploy_kit.records import Precision
-from deploy_kit.roofline import Work
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -223,10 +225,10 @@ def test_a_graph_without_products_has_no_roof() -> None:
 def test_the_peak_is_that_of_the_fastest_run() -> None:
     ticks = iter([tick for run in range(12) for tick in (run * 10**9, run * 10**9 + (10**6 if run == 7 else 10**8))])
 
-    found = peak.flop_s(lambda: next(ticks))
+    found = _peak.flop_s(lambda: next(ticks))
 
     assert found == pytest.approx(2 * 1024**3 / 1e-3)
 
 
 def test_this_machine_copies_memory() -> None:
-    assert 1e8 < peak.bandwidth_b_s() < 1e13
+    assert 1e8 < _peak.bandwidth_b_s() < 1e13

@@ -16,16 +16,25 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import codec, images, latency, profile, scenarios
+from deploy_kit import codec, images, scenarios
 from deploy_kit.devices import Connection, Worker
-from deploy_kit.errors import DeviceError, MeasurementError, RecipeError, StageError
+from deploy_kit.errors import (
+    DeployKitError,
+    DeviceError,
+    LinkLostError,
+    MeasurementError,
+    MissingPackageError,
+    RecipeError,
+    StageError,
+)
 from deploy_kit.layers import LayerProfile
+from deploy_kit.measure import latency, layer_profile
+from deploy_kit.measure.telemetry import Telemetry
 from deploy_kit.measurements import Bench, Environment, LoadCost, LoadGenResult, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.stopwatch import Turn
 from deploy_kit.store import Store
-from deploy_kit.telemetry import Telemetry
 from deploy_kit.watch import Event, Watch
 
 
@@ -130,10 +139,9 @@ def run(
             race.take_up(begun)
         race.go()
         race.spend()
+        measured = [(racer, race.measurement(racer, described)) for racer in race.racers]
     return Bench(  # workers are closed: what a profile runs beside would be in it
-        measurements=tuple(
-            replace(race.measurement(racer, described), profile=race.profile(racer)) for racer in race.racers
-        ),
+        measurements=tuple(replace(one, profile=race.profile(racer)) for racer, one in measured),
         not_run=tuple(race.not_run),
         failed=tuple(race.failed),
     )
@@ -156,7 +164,13 @@ class _Race:
         self._stopped = ""
 
     def start(self, entries: tuple[Entry, ...], stack: contextlib.ExitStack) -> None:
-        """Open every engine that can run here and warm it up."""
+        """Open every engine that can run here and warm it up.
+
+        Raises:
+            DeviceError: The device was lost, or lacks what each of them needs.
+            MissingPackageError: This machine lacks it.
+        """
+        lacking = list[DeployKitError]()
         for entry in entries:
             engine, worker = entry.engine, stack.enter_context(self._link.worker())
             self.telemetry.adopt(worker)
@@ -169,6 +183,13 @@ class _Race:
                 self.racers.append(self._warmed(entry, worker))
             except StageError as error:
                 self._drop(entry, error)
+            except LinkLostError:
+                raise  # no other engine can do better
+            except (DeviceError, MissingPackageError) as error:
+                lacking.append(error)
+                self.not_run.append(NotRun(artifact=engine.sha256, label=engine.label, why=error.reason))
+        if lacking and not self.racers:
+            raise lacking[0]
 
     def take_up(self, begun: Bench) -> None:
         """Give every racer the rounds that all have finished."""
@@ -260,7 +281,7 @@ class _Race:
             return None
         self._watch(Event(stage="bench", text=f"profiling {engine.label}"))
         try:
-            return profile.run(engine, path=racer.path, inputs=racer.inputs, store=self._store, link=self._link)
+            return layer_profile.run(engine, path=racer.path, inputs=racer.inputs, store=self._store, link=self._link)
         except (StageError, DeviceError) as error:  # the latencies stand
             return LayerProfile(source="", runs=0, run_ms=0.0, layers=(), remark=str(error))
 

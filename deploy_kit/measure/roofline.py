@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from deploy_kit import graph
-from deploy_kit.profiles import Peak
+from deploy_kit.measure.profiles import Peak
 from deploy_kit.readings import Processor, Roof
 from deploy_kit.records import Artifact, Exported, Precision
 from deploy_kit.results import Simplified

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_bench import measurement
 
-from deploy_kit import dashboards
 from deploy_kit.measurements import Bench, Measurement
+from deploy_kit.report import dashboards
 
 # Keys of trtexec's --exportTimes (TensorRT 11, sampleReporting.cpp).
 TRTEXEC = {

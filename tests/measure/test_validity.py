@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy_kit import validity
+from deploy_kit.measure import validity
 from deploy_kit.readings import Board, Conditions, Kind, Reading, Snapshot, Watched
 
 WATCHED = Watched(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit import emulation
+from deploy_kit.machine import emulation
 
 # e_machine of the ELF specification's supplements.
 X86_64, AARCH64, S390 = 62, 183, 22

@@ -1,7 +1,7 @@
 """What is read of a Jetson's files.
 
-A recorded board is gauges/trees/orin-nano-super (its README names the sources). The lines here are composed from lines
-that owners of boards published, not one board's: the release line of R36.4.0 and that of a Jetson Nano (R32.3.1,
+A recorded board is tests/gauges/trees/orin-nano-super (its README names the sources). The lines here are composed from
+lines that owners of boards published, not one board's: the release line of R36.4.0 and that of a Jetson Nano (R32.3.1,
 rt-net/JetsonNano_DT_SPI, thread 9), the modes of an Orin Nano before Super, and nvpmodel's status in the two forms that
 it has had. The capabilities are those of jetson_stats (jtop/core/jetson_variables.py).
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit import jetson
+from deploy_kit.machine import jetson
 
 ORIN = {
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.0, GCID: 37537400, BOARD: generic, EABI: aarch64, "
@@ -45,7 +45,7 @@ def test_an_orin_nano_says_all_of_itself(tmp_path: Path) -> None:
 
 
 def test_a_recorded_orin_nano_says_what_its_owner_saw() -> None:
-    found = jetson.describe(Path(__file__).parent / "gauges/trees/orin-nano-super")
+    found = jetson.describe(Path(__file__).parents[1] / "gauges/trees/orin-nano-super")
 
     assert (found.l4t, found.power_mode, found.cuda_capability) == ("36.4.3", "25W", "8.7")
     assert found.board == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"

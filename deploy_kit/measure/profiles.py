@@ -69,7 +69,7 @@ def table() -> Table:
     Raises:
         RecipeError: A row does not fit; the message names it.
     """
-    text = resources.files("deploy_kit").joinpath("profiles.yaml").read_text(encoding="utf-8")
+    text = resources.files("deploy_kit.measure").joinpath("profiles.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
     return Table(
         gpus=data["gpus"],

@@ -4,10 +4,10 @@ import dataclasses
 
 from test_report import HERE, artifact
 
-from deploy_kit import breakdown
 from deploy_kit.layers import Layer, LayerProfile
 from deploy_kit.measurements import LoadCost, Measurement
 from deploy_kit.records import Proof
+from deploy_kit.report import breakdown
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 COST = LoadCost(load_ms=412.6, first_ms=31.25, memory_before_mib=53, peak_memory_mib=157)
