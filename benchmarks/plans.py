@@ -7,14 +7,14 @@ from benchmarks.ours import PASSES
 from benchmarks.page import NONE
 from benchmarks.subjects import Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import build, quantize
+from deploy_kit import build, quantize, targets
 from deploy_kit.environment import library_version
 from deploy_kit.errors import StageError
 from deploy_kit.recipe import BuildEntry, Variant
 from deploy_kit.records import Artifact, Proof
 
 GPUS = ("8.6", "8.9")
-_VARIANTS = (Variant(name="fp16", scheme="fp16"), Variant(name="int8", scheme="int8_tensorrt"))
+_ENGINE = "tensorrt_rtx"
 _MIN, _OPT, _MAX = 1, 8, 32
 _IMAGES = 8  # a plan has the same kernels whatever the scales are
 
@@ -64,18 +64,26 @@ def subjects_of(asked: Subject, workshop: Workshop, *, quick: bool) -> tuple[Sub
 
 def _family(net: Subject, workshop: Workshop) -> list[Plan]:
     lean = workshop.simplified(net, PASSES).onnx
-    return [_plan(net, lean, variant, workshop) for variant in (None, *_VARIANTS)]
+    return [_plan(net, lean, variant, workshop) for variant in variants()]
 
 
-def _plan(net: Subject, lean: Artifact, variant: Variant | None, workshop: Workshop) -> Plan:
-    precision = variant.name if variant else "fp32"
+def variants() -> tuple[Variant, ...]:
+    """Give what `deploykit quantize --target` makes of each precision."""
+    liked = targets.find(_ENGINE)
+    floats = [
+        Variant(name=name, scheme=name, options={"passes": list(passes)})
+        for name, passes in (("fp32", liked.fp32), ("fp16", liked.fp16))
+    ]
+    return (*floats, Variant(name="int8", scheme=f"int8_{liked.int8}"))
+
+
+def _plan(net: Subject, lean: Artifact, variant: Variant, workshop: Workshop) -> Plan:
+    precision = variant.name
     try:
-        typed = lean
-        if variant is not None:
-            calibration = str(workshop.calibration(_IMAGES))
-            typed, _ = quantize.run(lean, variant, calibration, store=workshop.store, link=workshop.link)
+        calibration = str(workshop.calibration(_IMAGES))
+        typed, _ = quantize.run(lean, variant, calibration, store=workshop.store, link=workshop.link)
         options = {"compute_capabilities": list(GPUS)} | (_shapes(lean) if not net.batch else {})
-        entry = BuildEntry(engine="tensorrt_rtx", variants=(precision,), options=options)
+        entry = BuildEntry(engine=_ENGINE, variants=(precision,), options=options)
         built, _ = build.run(typed, entry, store=workshop.store, link=workshop.link, watch=workshop.watch)
     except StageError as error:
         return Plan(net=net.name, precision=precision, why=str(error))
@@ -94,7 +102,7 @@ def render(found: Plans) -> str:
     whole = {plan.net: plan.size_bytes for plan in found.plans if plan.precision == "fp32"}
     rows = [_row(plan, whole.get(plan.net, 0)) for plan in found.plans]
     headings = (
-        "net", "graph", "plan MB", "of fp32", "convolutions", "pointwise kernels", "of them requantizing", "remark"
+        "net", "graph", "plan MB", "of fp32", "convolutions", "pointwise kernels", "of them for int8 alone", "remark"
     )  # fmt: skip
     gpus = " and ".join(f"sm_{capability.replace('.', '')}" for capability in found.capabilities)
     said = (
@@ -108,7 +116,7 @@ def _row(plan: Plan, fp32_bytes: int) -> tuple[str, ...]:
     if plan.proof is None:
         return (plan.net, plan.precision, *([NONE] * 5), plan.why)
     kernels = dict(plan.proof.kernels)
-    extra = kernels.get("pointwise, requantizing", 0)
+    extra = kernels.get("pointwise, for int8 alone", 0)
     convolutions = ", ".join(f"{n} {dtype}" for kind, dtype, n in plan.proof.counts if kind == "Conv")
     share = f"{plan.size_bytes / fp32_bytes:.2f}" if fp32_bytes else NONE
     size = f"{plan.size_bytes / 1e6:.1f}"

@@ -3,11 +3,12 @@
 import statistics
 from pathlib import Path
 
-from deploy_kit import latency, race, scenarios
+from deploy_kit import scenarios
 from deploy_kit.devices import Connection
 from deploy_kit.errors import RequestError
+from deploy_kit.measure import latency, race
+from deploy_kit.measure.race import Entry
 from deploy_kit.measurements import Bench, Measurement, SpeedUp, samples_for
-from deploy_kit.race import Entry
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.store import Key, Store

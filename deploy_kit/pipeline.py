@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from deploy_kit import bench, breakdown, build, check, devices, doctor, engines, export, quantize, simplify
+from deploy_kit import bench, build, check, devices, doctor, engines, export, quantize, simplify
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
 from deploy_kit.errors import DeviceError, LinkLostError, StageError, nearest
 from deploy_kit.measurements import Bench, Measurement, NotRun
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
+from deploy_kit.report import breakdown
 from deploy_kit.results import ParityReport, Report, Row, Simplified, StageTime
 from deploy_kit.store import Store
 from deploy_kit.watch import Watch, silent

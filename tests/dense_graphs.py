@@ -151,15 +151,17 @@ def planned(model: ir.Model, x: np.ndarray, **choices: Any) -> Plan:
         return plan.make(Path(folder) / "source.onnx", Choices(**{"passes": ()} | choices), lambda: batches(x), len(x))
 
 
-def run(model: ir.Model, x: np.ndarray, *, optimize: bool = True) -> list[np.ndarray]:
-    """Compute all outputs in ONNX Runtime, in batches of the graph's own size."""
+def run(model: ir.Model, x: np.ndarray, *, optimize: bool = True, without: tuple[str, ...] = ()) -> list[np.ndarray]:
+    """Compute all outputs in ONNX Runtime, in batches of the graph's own size; `without` some of its passes."""
     size = model.graph.inputs[0].shape[0]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     data = ir.serde.serialize_model(model).SerializeToString()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        data, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+    )
     feed = session.get_inputs()[0].name
     parts = [session.run(None, {feed: part}) for part in batches(x, size if isinstance(size, int) else len(x))]
     return [np.concatenate(part) for part in zip(*parts, strict=True)]

@@ -10,8 +10,9 @@ import pytest
 from gauged import Gauges
 from stand_ins import PretendLink
 
-from deploy_kit import bench, codec, environment, race
+from deploy_kit import bench, codec, environment
 from deploy_kit.errors import EngineCrashError, MeasurementError
+from deploy_kit.measure import race
 from deploy_kit.measurements import Bench, LoadCost, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact

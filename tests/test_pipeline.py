@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from deploy_kit import check, devices, doctor, lazy, pipeline, race, recipe
+from deploy_kit import check, devices, doctor, lazy, pipeline, recipe
 from deploy_kit.engines import _cuda
 from deploy_kit.errors import DeployKitError, DeviceError, EngineCrashError, InputError, MissingPackageError
 from deploy_kit.images import open_set
+from deploy_kit.measure import race
 from deploy_kit.measurements import Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import bench, codec, dashboards, pipeline, recipe, report, report_device
+from deploy_kit import bench, codec, pipeline, recipe, report
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
 from deploy_kit.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
@@ -13,6 +13,7 @@ from deploy_kit.measurements import Bench, Comparison, Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable, Recipe
 from deploy_kit.records import Artifact
+from deploy_kit.report import dashboards, device
 from deploy_kit.results import Row
 from deploy_kit.store import write_whole
 
@@ -203,8 +204,8 @@ def end(made: Bench, *, at: str = "", allow_invalid: bool = False) -> None:
 
 def _notes(rows: Sequence[Row]) -> list[str]:
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
-    notes = [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *report_device.notes(m))]
-    return [*notes, *report_device.lacks(timed)]
+    notes = [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
+    return [*notes, *device.lacks(timed)]
 
 
 def _line(row: Row, part: BenchTable) -> tuple[str, ...]:

@@ -56,13 +56,55 @@ def test_the_typed_network_is_counted_too(name: str, dtype: str, line: "Line") -
 
 
 @with_rtx
-def test_requantizing_kernels_are_told_apart_and_come_with_advice(line: "Line") -> None:
+def test_kernels_for_int8_alone_are_told_apart_and_come_with_advice(line: "Line") -> None:
     built = line.built("int8-symmetric", "tensorrt_rtx", compute_capabilities=GPUS)
 
     assert built.proof is not None
-    n = dict(built.proof.kernels)["pointwise, requantizing"]
+    n = dict(built.proof.kernels)[proof.FOR_INT8]
     assert built.proof.advice.startswith("int8 may not pay here: beside ")
-    assert built.proof.advice.endswith(f"{n} of them to requantize; build fp16 too and measure both")
+    assert built.proof.advice.endswith(f"{n} of them for int8 alone; build fp16 too and measure both")
+
+
+def written(convolution: str, *kernels: tuple[str, str]) -> bytes:
+    """Write a plan's text: one convolution of this type, "x" to "y", and kernels (name, what it reads)."""
+    lines = [
+        f'  tensor={{ name="x" dims={{ 1 }} type={convolution} }}',
+        '  sub_tensor={ base="y" dims={ 1 } name="y^deref" rank0=0 type=half }',
+        '  corrltn={ name="c" output={"y" } input={"x" "w" } stream=0 }',
+        *(f'  function={{ name=__myl_{name} fqn=f args={{ "{x}" }} input_args={{ "{x}" }} }}' for name, x in kernels),
+    ]
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("convolution", "name", "reads", "alone"),
+    [
+        ("int8", "MulAddReluMulMinMaxRounCast", "y", True),
+        ("int8", "MulCastAddRelu", "y", True),
+        ("int8", "MulCastAddRelu", "y^deref", True),
+        ("int8", "MulAddMulMinMaxRounCastCastMulReluMulMinMaxRounCast", "y", True),  # a ReLU between pairs of its own
+        ("half", "MulMinMaxRounCast", "y", True),
+        ("half", "MulAddRelu", "y", False),  # BN and ReLU
+        ("int8", "MulAddRelu", "z", False),
+        ("int8", "MulCastAddConcMulAddMulMinMaxRounCast", "y", False),
+        ("int8", "MulCastAddMulAddMulMinMaxRounCast", "y", False),  # a BN stands behind
+    ],
+)
+def test_a_kernel_is_for_int8_alone_that_finishes_an_integer_convolution(
+    convolution: str, name: str, reads: str, alone: bool
+) -> None:
+    found = proof.from_text(written(convolution, (name, reads)), "text")
+
+    assert (proof.FOR_INT8 in dict(found.kernels)) is alone
+
+
+@pytest.mark.parametrize(("extra", "advised"), [(0, False), (2, False), (3, True), (10, True)])
+def test_one_kernel_for_four_integer_convolutions_is_worth_a_word(extra: int, advised: bool) -> None:
+    kernels = (("Conv", 12), ("pointwise", 9), (proof.FOR_INT8, extra))
+
+    said = proof.advice(kernels, (("Conv", "int8", 10), ("Conv", "fp16", 2)))
+
+    assert ("may not pay" in said) is advised
 
 
 @with_rtx
@@ -71,7 +113,7 @@ def test_float_plans_come_without_advice(name: str, line: "Line") -> None:
     built = line.built(name, "tensorrt_rtx", compute_capabilities=GPUS)
 
     assert built.proof is not None
-    assert (built.proof.advice, "pointwise, requantizing" in dict(built.proof.kernels)) == ("", False)
+    assert (built.proof.advice, proof.FOR_INT8 in dict(built.proof.kernels)) == ("", False)
 
 
 def test_a_plan_without_text_leaves_the_typed_network_and_says_so() -> None:

@@ -3,10 +3,12 @@
 A plan of TensorRT-RTX holds text that types every tensor and names every kernel, a line each::
 
     tensor={ … name="x" … type=int8 }
-    corrltn={ name="node_conv2d_7" output={…} input={"x" "w" …} …       a convolution
-    function={ name=__myl_MulAddReluMulMinMaxRounCast …                  a generated pointwise kernel
+    corrltn={ name="node_conv2d_7" output={"y" …} input={"x" "w" …} …                    a convolution
+    function={ name=__myl_MulAddReluMulMinMaxRounCast … input_args={"y" …} …              a generated pointwise kernel
 
 Constants name the size of their payload; scratch space calls itself int8 whatever the network is, and is no tensor.
+A kernel's name says what it does: the one above scales, adds and clips, then quantizes. Where it does nothing but
+finish an integer convolution, or quantize, it is there for int8 alone; one that also concatenates or normalizes is not.
 """
 
 import json
@@ -25,11 +27,18 @@ _TENSOR = re.compile(rb"\btensor=\{([^\n]*) type=(\w+) \}")
 _NAMED = re.compile(rb'tensor=\{[^\n]*? name="([^"]*)"[^\n]* type=(\w+) \}')  # views (``sub_tensor``) have types too
 _SHAPES = frozenset({b"int32", b"int64", b"bool"})  # arithmetic on shapes, where an input is open
 _SCRATCH, _CONSTANT = b"is_scratchspace=1", b"const_payload_size="
-_GENERATED = re.compile(rb"\bfunction=\{ ?name=(\w+)")
+_VIEW = re.compile(rb'\bsub_tensor=\{ base="([^"]*)"[^\n]*? name="([^"]*)"')
+_GENERATED = re.compile(rb"\bfunction=\{ ?name=(\w+)(?:[^\n]*? input_args=\{([^}\n]*)\})?")
+_CONVOLUTION = re.compile(rb'^ +corrltn=\{ name="[^"]*" output=\{"([^"]*)"[^\n]*?\binput=\{"([^"]*)"', re.M)
 _LIBRARY = re.compile(rb'^ +(corrltn|fully_connected|maxpool|avgpool)=\{ name="[^"]*" [^\n]*?\binput=\{"([^"]*)"', re.M)
 _KINDS = {b"corrltn": "Conv", b"fully_connected": "Gemm"}
 _DTYPES = {b"float": "fp32", b"half": "fp16", b"bf16": "bf16", b"int8": "int8"}
-_REQUANTIZE = b"RounCast"  # round and cast: how the builder names the end of a Q
+_QUANTIZER = b"__myl_MulMinMaxRounCast"
+_EPILOGUE = re.compile(rb"__myl_(Mul|Cast|Relu|MinMax|Roun)*(Add(Mul|Cast|Relu|MinMax|Roun)*)?")  # a 2nd Add is a BN's
+FOR_INT8 = "pointwise, for int8 alone"
+"""Kind of the kernels that only finish what an integer convolution gave, or only quantize."""
+
+_FEW = 4  # int8 convolutions for each such kernel: with fewer kernels the advice is not worth reading
 _INSPECTED = {"half": "fp16", "fp16": "fp16", "float": "fp32", "fp32": "fp32", "int8": "int8", "bf16": "bf16",
               "bfloat16": "bf16"}  # fmt: skip
 _NETWORK_ONLY = "the plan holds no readable text: only the network's types are known"
@@ -88,14 +97,27 @@ def from_text(plan: bytes, source: str) -> Proof:
         kernels[_KINDS.get(kind, kind.decode())] += 1
         if kind in _KINDS and first in dtypes:
             counts[_KINDS[kind], dtypes[first]] += 1
-    for name in _GENERATED.findall(plan):
-        kernels["pointwise, requantizing" if name.endswith(_REQUANTIZE) else "pointwise"] += 1
+    integers = _written_by_int8(plan, dtypes)
+    for name, read in _GENERATED.findall(plan):
+        finishes = _EPILOGUE.fullmatch(name) and integers & _names(read)
+        kernels[FOR_INT8 if finishes or name == _QUANTIZER else "pointwise"] += 1
     return Proof(
         source=source,
         counts=_rows(counts),
         remark="read from the plan; not run",
         kernels=tuple(sorted(kernels.items())),
     )
+
+
+def _written_by_int8(plan: bytes, dtypes: dict[bytes, str]) -> frozenset[bytes]:
+    """Name the tensors that integer convolutions write, and the views of them."""
+    bases = {view: base for base, view in _VIEW.findall(plan)}
+    written = {bases.get(y, y) for y, x in _CONVOLUTION.findall(plan) if dtypes.get(x) == "int8"}
+    return frozenset(written | {view for view, base in bases.items() if base in written})
+
+
+def _names(arguments: bytes) -> set[bytes]:
+    return set(re.findall(rb'"([^"]*)"', arguments))
 
 
 def from_inspector(text: str, source: str) -> Proof:
@@ -115,13 +137,13 @@ def advice(kernels: Iterable[tuple[str, int]], counts: Census) -> str:
     """Say before any GPU has run it that int8 may not pay; empty if nothing speaks against it."""
     by_kind = dict(kernels)
     n_int8 = sum(n for kind, dtype, n in counts if (kind, dtype) == ("Conv", "int8"))
-    extra = by_kind.get("pointwise, requantizing", 0)
-    if not n_int8 or extra < n_int8 / 2:
+    extra = by_kind.get(FOR_INT8, 0)
+    if not extra or extra * _FEW < n_int8:
         return ""
-    small = extra + by_kind.get("pointwise", 0)
     return (
-        f"int8 may not pay here: beside {n_int8} int8 convolutions the plan launches {small} pointwise kernels, "
-        f"{extra} of them to requantize; build fp16 too and measure both"
+        f"int8 may not pay here: beside {n_int8} int8 convolutions the plan launches "
+        f"{extra + by_kind.get('pointwise', 0)} pointwise kernels, {extra} of them for int8 alone; "
+        "build fp16 too and measure both"
     )
 
 
