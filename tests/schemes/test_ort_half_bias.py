@@ -1,8 +1,8 @@
 """A fault of ONNX Runtime's optimizer on half-precision Q/DQ graphs, held against ONNX's own evaluator.
 
-Its pass WeightBiasQuantization turns the bias of a convolution between Q/DQ pairs into round(b / (s_x · s_w)), and keeps
-the quotient in the bias' type: in float16 it is infinite where b ≥ 65520 · s_x · s_w, and int32's end afterwards. In
-docs/placements.md; once a release is right, `test_the_optimizer_loses_a_half_precision_bias` says so by failing.
+Its pass WeightBiasQuantization turns the bias of a convolution between Q/DQ pairs into round(b / (s_x · s_w)), and
+keeps the quotient in the type of the bias: in float16 it is infinite where b ≥ 65520 · s_x · s_w, and the end of int32
+afterwards. In docs/placements.md; once a release is right, `test_the_optimizer_loses_a_half_precision_bias` fails.
 """
 
 from typing import Any
