@@ -3,11 +3,12 @@
 import statistics
 from pathlib import Path
 
-from deploy_kit import latency, race, scenarios
+from deploy_kit import scenarios
 from deploy_kit.devices import Connection
 from deploy_kit.errors import RequestError
+from deploy_kit.measure import latency, race
+from deploy_kit.measure.race import Entry
 from deploy_kit.measurements import Bench, Measurement, SpeedUp, samples_for
-from deploy_kit.race import Entry
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import Artifact
 from deploy_kit.store import Key, Store
@@ -157,12 +158,13 @@ def _runs(entry: Entry, label: str, batch: int) -> bool:
 
 
 def _key(entries: tuple[Entry, ...], part: BenchTable, stage: str, link: Connection) -> Key:
-    here = link.environment
+    here, address = link.environment, link.device.address
+    where = (("device", address),) if address else ()  # two boards of one make are two machines
     readers = _READERS - set(scenarios.get(part.scenario).needs)
     return Key(
         stage=stage,
         name="bench",
         inputs=tuple(sorted(f"{entry.engine.sha256}/{entry.engine.label}/{entry.batch}" for entry in entries)),
         options=[part.model_dump(exclude=readers), [entry.engine.options for entry in entries]],
-        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *here.versions),
+        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *where, *here.versions),
     )

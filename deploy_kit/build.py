@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy_kit import codec, devices, engines, lint
 from deploy_kit.devices import Connection
-from deploy_kit.errors import BuildError
+from deploy_kit.errors import BuildError, DeviceError
 from deploy_kit.measurements import Environment
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records import Artifact, Built, Device, Proof
@@ -28,6 +28,7 @@ def run(
     Raises:
         UnknownNameError: No engine has this name.
         RecipeError: An option does not fit the engine.
+        DeviceError: The engine cannot compute where the device does.
         BuildError: A lint rule of the engine finds an error, the engine's parser or builder refused, or the engine is
             not of the graph's precision.
         EngineCrashError: Native code died.
@@ -95,13 +96,30 @@ def verify_fit(onnx_file: Path, target: lint.Target) -> None:
         raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)
 
 
+def misplaced(entry: BuildEntry, device: Device) -> str:
+    """Say that an engine cannot compute where the device does; empty if it can, or the entry says another place."""
+    place = engines.CATALOGUE.get(entry.engine).place
+    unsaid = device.accelerator == devices.LOCAL.accelerator or "device" in entry.options
+    if unsaid or place is None or place(device.accelerator) is not None:
+        return ""
+    return f"'{device.name}' computes on {device.accelerator}, which {entry.engine} cannot"
+
+
 def placed(entry: BuildEntry, device: Device) -> dict[str, Any]:
-    """Give an entry's options, with the device's accelerator where the engine can be told and the entry does not."""
-    options, accelerator = dict(entry.options), device.accelerator
-    known = {field.name for field in dataclasses.fields(engines.CATALOGUE.get(entry.engine).options)}
-    if "device" in known and accelerator != devices.LOCAL.accelerator:
-        options.setdefault("device", accelerator)
-    return options
+    """Give an entry's options, with what puts the engine on the device's accelerator where the entry says nothing.
+
+    Raises:
+        DeviceError: The engine cannot compute there.
+    """
+    engine = engines.CATALOGUE.get(entry.engine)
+    why = misplaced(entry, device)
+    if why:
+        has_choice = any(field.name == "device" for field in dataclasses.fields(engine.options))
+        on_cpu = f", or compute on its processor: deploykit build --engine {entry.engine} -o device=cpu"
+        raise DeviceError(why, hint=f"take another engine{on_cpu if has_choice else ''}")
+    if device.accelerator == devices.LOCAL.accelerator or "device" in entry.options or engine.place is None:
+        return dict(entry.options)
+    return {**(engine.place(device.accelerator) or {}), **entry.options}
 
 
 def identity(engine: engines.Engine, there: Environment) -> tuple[tuple[str, str], ...]:

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from deploy_kit import codec, latency
+from deploy_kit import codec
 from deploy_kit.errors import InputError, MeasurementError, RecipeError, RequestError
+from deploy_kit.measure import latency
 from deploy_kit.measurements import Bench, Compared, Comparison, Environment, Measurement, SpeedUp
 from deploy_kit.results import Report
 

@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass
 
-from deploy_kit import codec, devices, engines, environment, passes, race, schemes, targets
+from deploy_kit import codec, devices, engines, environment, passes, schemes, targets
 from deploy_kit.compatibility.judge import Facts, Verdict, driver_of, judge
 from deploy_kit.devices import Connection
 from deploy_kit.errors import DeviceError, EngineCrashError, MissingPackageError
 from deploy_kit.lazy import install_line, present
+from deploy_kit.measure import race
 from deploy_kit.measurements import Environment
 from deploy_kit.recipe import Recipe
 from deploy_kit.records import Artifact

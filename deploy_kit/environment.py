@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from deploy_kit import cgroup, emulation, jetson
+from deploy_kit.machine import cgroup, emulation, jetson
 from deploy_kit.measurements import Environment
 
 # Instruction sets that decide how fast, or how right, integer and half precision inference is.

@@ -37,6 +37,11 @@ class DeployKitError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    @property
+    def reason(self) -> str:
+        """The message with its hint, for a table's row."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
 
 class RequestError(DeployKitError):
     """The request is wrong."""

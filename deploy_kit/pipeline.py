@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from deploy_kit import bench, breakdown, build, check, devices, doctor, engines, export, quantize, simplify
+from deploy_kit import bench, build, check, devices, doctor, engines, export, quantize, simplify
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
-from deploy_kit.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
+from deploy_kit.errors import DeviceError, LinkLostError, StageError, nearest
 from deploy_kit.measurements import Bench, Measurement, NotRun
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
+from deploy_kit.report import breakdown
 from deploy_kit.results import ParityReport, Report, Row, Simplified, StageTime
 from deploy_kit.store import Store
 from deploy_kit.watch import Watch, silent
@@ -71,6 +72,7 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
     """
     with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
         doctor.require(recipe, link)
+        _require_place(recipe, device)
         run = Run(recipe=recipe, store=store, host=host, link=link, watch=watch)
         source, answers = exported_with_answers(run)
         lean = simplified(run, source)
@@ -209,6 +211,15 @@ def _hash_of(row: Row) -> str:
     return row.artifact.sha256 if row.artifact else ""
 
 
+def _require_place(recipe: Recipe, device: Device) -> None:
+    """Refuse a recipe of which nothing can compute where the device does: all left out would look like a yes."""
+    if all(build.misplaced(entry, device) for entry in recipe.build.engines):
+        raise DeviceError(
+            f"recipe '{recipe.name}': '{device.name}' computes on {device.accelerator}, which none of its engines can",
+            hint="add an engine that can, or put 'device: cpu' into the options of one",
+        )
+
+
 def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row]]:
     """Make every variant; for those that are not there, give the row that says why."""
     typed, absent = {"fp32": lean}, dict[str, Row]()
@@ -226,7 +237,7 @@ def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row
                 ),
             )
         except StageError as error:
-            absent[variant.name] = Row(label=variant.name, artifact=None, failed=_reason(error))
+            absent[variant.name] = Row(label=variant.name, artifact=None, failed=error.reason)
     return typed, absent
 
 
@@ -237,6 +248,7 @@ def _built_and_checked(
     if name in absent:
         return dataclasses.replace(absent[name], label=label)
     lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.link)
+    lack = lack or build.misplaced(entry, run.link.device)
     if lack:
         return Row(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None
@@ -255,7 +267,7 @@ def _built_and_checked(
     except LinkLostError:
         raise  # no other target can do better
     except (StageError, DeviceError) as error:
-        return Row(label=label, artifact=engine, failed=_reason(error))
+        return Row(label=label, artifact=engine, failed=error.reason)
     return Row(label=label, artifact=engine, parity=parity)
 
 
@@ -305,7 +317,3 @@ def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:
             interval = f"{gain.ratio:.2f}× [{gain.low:.2f}, {gain.high:.2f}]"
             remarks.append(f"{row.label} {word} than {gain.baseline} on this machine: {interval}")
     return remarks
-
-
-def _reason(error: DeployKitError) -> str:
-    return f"{error} ({error.hint})" if error.hint else str(error)

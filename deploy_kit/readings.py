@@ -55,6 +55,8 @@ class Board:
         memory_gib: Of the machine.
         cores: Logical cores a process may use.
         gpu_max_mhz: The clock that the power mode in force allows the GPU; 0 where it is not said.
+        gpu_tpc_mask: A bit for each texture processing cluster of the GPU that the mode switches off.
+        memory_max_mhz: The clock that the mode allows the memory; 0 where it is not said.
     """
 
     model: str
@@ -62,6 +64,8 @@ class Board:
     memory_gib: float
     cores: int
     gpu_max_mhz: float
+    gpu_tpc_mask: int = 0
+    memory_max_mhz: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

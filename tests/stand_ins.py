@@ -68,6 +68,7 @@ class PretendWorker:
         self.closed = True
 
     def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
+        assert not self.closed, f"'{op}' asked of a worker that has ended"
         self.asked.append((op, about))
         answer = self.answers[op]
         return answer(arguments | {"about": about}) if callable(answer) else answer

@@ -11,7 +11,7 @@ from onnxruntime import quantization as ort
 from stand_ins import Calibration, PretendLink, hand_made
 
 from deploy_kit import build, devices, engines, environment
-from deploy_kit.errors import BuildError, RecipeError, StoreError, UnknownNameError
+from deploy_kit.errors import BuildError, DeviceError, RecipeError, StoreError, UnknownNameError
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records import Artifact, Device, Precision, Proof
 from deploy_kit.store import Store, sha256_of
@@ -240,27 +240,84 @@ def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
     assert cure in caught.value.hint
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Placeable:
-    device: str = "cpu"
+def on(accelerator: str) -> Device:
+    return Device(name="orin", link="ssh", address="orin", accelerator=accelerator)
 
 
-def test_the_devices_accelerator_reaches_an_engine_that_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = dataclasses.replace(engines.CATALOGUE.get("onnxruntime"), options=_Placeable)
-    monkeypatch.setattr(engines.CATALOGUE, "get", lambda name: engine)
-    orin = Device(name="orin", link="ssh", address="orin", accelerator="cuda:0")
-    said = BuildEntry(engine="onnxruntime", variants=("fp32",), options={"device": "cpu"})
-    silent = BuildEntry(engine="onnxruntime", variants=("fp32",))
+@pytest.mark.parametrize(
+    ("engine", "accelerator", "options"),
+    [
+        ("onnxruntime", "cuda:0", {"device": "cuda:0"}),
+        ("onnxruntime", "cuda:1", {"device": "cuda:1"}),
+        ("openvino", "GPU.1", {"device": "GPU.1"}),
+        ("openvino", "NPU", {"device": "NPU"}),
+        ("tensorrt", "cuda:0", {}),
+        ("tensorrt", "dla:1", {"use_dla_core": 1}),
+        ("tensorrt_rtx", "cuda:0", {}),
+        ("reference", "cuda:0", {}),
+    ],
+)
+def test_the_devices_accelerator_reaches_an_engine_that_knows_it(
+    engine: str, accelerator: str, options: dict[str, object]
+) -> None:
+    given = build.placed(entry(engine), on(accelerator))
 
-    assert build.placed(silent, orin) == {"device": "cuda:0"}
-    assert build.placed(said, orin) == {"device": "cpu"}
-    assert build.placed(silent, devices.LOCAL) == {}
+    assert given == options
+    assert engines.CATALOGUE.get(engine).options(**given)
 
 
-def test_an_engine_that_cannot_be_told_gets_no_accelerator() -> None:
-    orin = Device(name="orin", link="ssh", address="orin", accelerator="cuda:0")
+@pytest.mark.parametrize("engine", engines.CATALOGUE.names())
+def test_a_device_that_names_no_accelerator_tells_an_engine_nothing(engine: str) -> None:
+    assert build.placed(entry(engine), devices.LOCAL) == {}
 
-    assert build.placed(BuildEntry(engine="reference", variants=("fp32",)), orin) == {}
+
+def test_what_the_entry_says_of_the_place_stands() -> None:
+    said = BuildEntry(engine="openvino", variants=("fp32",), options={"device": "CPU"})
+    core = BuildEntry(engine="tensorrt", variants=("fp32",), options={"use_dla_core": 1})
+
+    assert build.placed(said, on("cuda:0")) == {"device": "CPU"}
+    assert build.placed(core, on("dla:0")) == {"use_dla_core": 1}
+
+
+@pytest.mark.parametrize(
+    ("engine", "accelerator"),
+    [
+        ("openvino", "cuda:0"),
+        ("openvino", "dla:0"),
+        ("onnxruntime", "GPU"),
+        ("onnxruntime", "dla:0"),
+        ("tensorrt", "cuda:1"),
+        ("tensorrt", "NPU"),
+        ("tensorrt_rtx", "dla:0"),
+    ],
+)
+def test_an_engine_is_refused_where_it_cannot_compute(
+    line: "Line", kept: Store, tmp_path: Path, engine: str, accelerator: str
+) -> None:
+    link = PretendLink(tmp_path, {})
+    link.device = on(accelerator)
+
+    with pytest.raises(DeviceError) as caught:
+        build.run(line.lean, entry(engine), store=kept, link=link)
+
+    assert (str(caught.value), caught.value.exit_code) == (
+        f"'orin' computes on {accelerator}, which {engine} cannot",
+        4,
+    )
+    assert link.workers == []
+
+
+def test_the_refusal_says_how_to_compute_on_the_processor_where_an_engine_can() -> None:
+    hints = {}
+    for engine in ("openvino", "tensorrt"):
+        with pytest.raises(DeviceError) as caught:
+            build.placed(entry(engine), on("cuda:1"))
+        hints[engine] = caught.value.hint
+
+    assert hints == {
+        "openvino": "take another engine, or compute on its processor: deploykit build --engine openvino -o device=cpu",
+        "tensorrt": "take another engine",
+    }
 
 
 def test_the_identity_of_a_build_is_the_targets() -> None:

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
-from deploy_kit import bench, compare, dashboards, environment, pipeline, report
+from deploy_kit import bench, compare, environment, pipeline, report
 from deploy_kit.cli import _bench
 from deploy_kit.errors import MeasurementError
 from deploy_kit.measurements import Bench, Measurement
 from deploy_kit.recipe import BenchTable
+from deploy_kit.report import dashboards
 from deploy_kit.results import Row
 
 MARK = "emulated: not a measurement"

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from deploy_kit import cgroup, codec, environment
+from deploy_kit import codec, environment
+from deploy_kit.machine import cgroup
 from deploy_kit.measurements import Environment
 
 CPUINFO = "/proc/cpuinfo"

@@ -80,7 +80,7 @@ def test_progress_counts_images(
 def test_the_settings_of_the_engine_come_back_sorted(link: Connection, graph: Path, images: ImageSet) -> None:
     found = infer.run(link, Target(engine="onnxruntime", path=graph, options={"threads": 1}), images, SIDE)
 
-    assert found.settings == (("provider", "CPUExecutionProvider"), ("threads", "1"))
+    assert found.settings == (("device", "cpu"), ("provider", "CPUExecutionProvider"), ("threads", "1"))
 
 
 def test_the_options_reach_the_engine(link: Connection, graph: Path, images: ImageSet) -> None:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from deploy_kit import check, devices, doctor, lazy, pipeline, race, recipe
+from deploy_kit import check, devices, doctor, lazy, pipeline, recipe
 from deploy_kit.engines import _cuda
 from deploy_kit.errors import DeployKitError, DeviceError, EngineCrashError, InputError, MissingPackageError
 from deploy_kit.images import open_set
+from deploy_kit.measure import race
 from deploy_kit.measurements import Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import Artifact
+from deploy_kit.records import Artifact, Device
 from deploy_kit.results import ParityReport, Report
 from deploy_kit.store import Store
 from deploy_kit.watch import Event, silent
@@ -219,7 +220,7 @@ def test_an_engine_that_breaks_a_limit_is_marked_and_the_others_are_not(
 
 
 def test_an_engine_that_fell_back_to_float_has_the_reason(troubled: Report) -> None:
-    assert "carries int8, and onnxruntime computes nothing in it" in troubled.rows[2].failed
+    assert "carries int8, and onnxruntime computes no convolution in it" in troubled.rows[2].failed
 
 
 def test_a_variant_that_cannot_be_made_has_the_reason(troubled: Report) -> None:
@@ -269,6 +270,35 @@ def test_a_deployment_that_only_left_something_out_passes(
     engines = [{"engine": "tensorrt", "variants": ["int8"], "optional": True}]
 
     assert deployed(changed(line.recipe, build={"engines": engines}), kept).passed
+
+
+ORIN = Device(name="orin", link="local", accelerator="cuda:0")
+
+
+def test_an_engine_that_cannot_compute_where_the_device_does_is_left_out(line: "Line", kept: Store) -> None:
+    engines = [
+        {"engine": "openvino", "variants": ["fp32"]},
+        {"engine": "onnxruntime", "variants": ["fp32"], "options": {"device": "cpu"}},
+    ]
+
+    report = pipeline.deploy(changed(line.recipe, build={"engines": engines}), ORIN, kept)
+
+    assert verdicts(report) == {
+        "fp32 · openvino": "left out: 'orin' computes on cuda:0, which openvino cannot",
+        "fp32 · onnxruntime": "accepted",
+    }
+
+
+def test_a_recipe_of_which_nothing_can_compute_there_is_refused(line: "Line", tmp_path: Path) -> None:
+    of = changed(line.recipe, build={"engines": [{"engine": "openvino", "variants": ["fp32", "int8"]}]})
+    store = Store(tmp_path / "store")
+
+    with pytest.raises(DeviceError) as caught:
+        pipeline.deploy(of, ORIN, store)
+
+    assert str(caught.value) == "recipe 'tiny': 'orin' computes on cuda:0, which none of its engines can"
+    assert caught.value.hint == "add an engine that can, or put 'device: cpu' into the options of one"
+    assert list(store.root.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", [EngineCrashError, DeviceError])

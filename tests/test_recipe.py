@@ -7,8 +7,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from deploy_kit import bundled, engines, passes, race, recipe, schemes
+from deploy_kit import bundled, engines, passes, recipe, schemes
 from deploy_kit.errors import InputError, RecipeError, UnknownNameError
+from deploy_kit.measure import race
 from deploy_kit.records import Preprocess
 from deploy_kit.results import Limits
 

@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import bench, codec, dashboards, devices, pipeline, recipe, report, report_device
+from deploy_kit import bench, codec, pipeline, recipe, report
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
 from deploy_kit.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
 from deploy_kit.measurements import Bench, Comparison, Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable, Recipe
-from deploy_kit.records import Artifact, Device
+from deploy_kit.records import Artifact
+from deploy_kit.report import dashboards, device
 from deploy_kit.results import Row
 from deploy_kit.store import write_whole
 
@@ -107,26 +108,6 @@ def chosen(
     return (*taking, *lacking)
 
 
-def others(device: str, beside: Sequence[str]) -> dict[str, Device]:
-    """Find the devices to measure on as well, each once, before any work.
-
-    Raises:
-        DeviceError: One is not known.
-    """
-    return {name: devices.find(name) for name in dict.fromkeys(beside) if name != device}
-
-
-def elsewhere(
-    run: Run, others: Mapping[str, Device], engines: tuple[Artifact, ...], part: BenchTable, *, fresh: bool
-) -> dict[str, Bench]:
-    """Measure the same engines on other devices, one device after the other."""
-    found = {}
-    for name, device in others.items():
-        with devices.connect(device) as link:
-            found[name], _ = bench.run(engines, part, store=run.store, link=link, watch=run.watch, fresh=fresh)
-    return found
-
-
 def rows(engines: Sequence[Artifact], found: Bench, part: BenchTable) -> list[Row]:
     """Give what was found of each engine, a row a batch."""
     return [row for one in engines for row in pipeline.join(Row(label=one.label, artifact=one), found, part)]
@@ -142,15 +123,11 @@ def latencies(tables: Mapping[str, Sequence[Row]], part: BenchTable) -> str:
     several = len(tables) > 1
     percents = [f"p{percent:g}" for percent in part.percentiles]
     lines = [((device,) if several else ()) + _line(row, part) for device, found in tables.items() for row in found]
-    rows = [row for found in tables.values() for row in found]
     notes = [
-        f"note: {row.label}: {note}"
-        for row in rows
-        if isinstance(row.measurement, Measurement)
-        for note in (*report.notes(row.measurement), *report_device.notes(row.measurement))
+        f"note: {device}: {note}" if several else f"note: {note}"
+        for device, found in tables.items()
+        for note in _notes(found)
     ]
-    timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
-    notes += [f"note: {lack}" for lack in report_device.lacks(timed)]
     headings = (("device",) if several else ()) + ("engine", "batch", "samples", *percents, "images/s", "verdict")
     shown = table(headings, lines)
     return "\n".join((shown, *([""] if notes else []), *notes))
@@ -194,11 +171,12 @@ def regressions(held: Comparison | None, percent: float | None) -> list[str]:
     return [f"{row.label}: {said}" for row in held.rows if (said := row.speed_up.regression(percent))]
 
 
-def end(made: Bench, *, allow_invalid: bool = False) -> None:
+def end(made: Bench, *, at: str = "", allow_invalid: bool = False) -> None:
     """Raise what a bench ends with that is more than a limit.
 
     Args:
         made: What was measured.
+        at: The device, put before the message.
         allow_invalid: Whether the user knows that numbers may be invalid, and goes on.
 
     Raises:
@@ -207,21 +185,27 @@ def end(made: Bench, *, allow_invalid: bool = False) -> None:
         MeasurementError: A measurement is not valid.
     """
     if made.failed:
-        raise StageError(f"{made.failed[0].label}: {made.failed[0].why}")
+        raise StageError(f"{at}{made.failed[0].label}: {made.failed[0].why}")
     if made.stopped:
         raise DeviceError(
             f"{made.stopped}; the rounds before it are kept",
             hint="the same command goes on from there, without --fresh",
         )
     if not made.measurements:
-        raise _steps.not_run(made.not_run[0].label, made.not_run[0].why)
+        raise _steps.not_run(f"{at}{made.not_run[0].label}", made.not_run[0].why)
     if made.invalid and not allow_invalid:
         told = (m.conditions.advice for m in made.measurements if m.conditions)
         commands = "; ".join(dict.fromkeys(command for advice in told for command in advice))
         first = (
             f"an administrator may run: {commands}; then measure" if commands else "change what it names and measure"
         )
-        raise MeasurementError(made.invalid[0], hint=f"{first} again, or go on knowingly with --allow-invalid")
+        raise MeasurementError(f"{at}{made.invalid[0]}", hint=f"{first} again, or go on knowingly with --allow-invalid")
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
+    notes = [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
+    return [*notes, *device.lacks(timed)]
 
 
 def _line(row: Row, part: BenchTable) -> tuple[str, ...]:

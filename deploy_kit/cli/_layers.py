@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from deploy_kit import breakdown
 from deploy_kit.cli._console import Console, table
 from deploy_kit.errors import InputError, RequestError
 from deploy_kit.measurements import Measurement
+from deploy_kit.report import breakdown
 from deploy_kit.results import Row
 
 
@@ -49,7 +49,7 @@ def export(measurements: Sequence[Measurement], file: Path | None, console: Cons
     Raises:
         RequestError: The engine does not time its layers.
     """
-    from deploy_kit.profile import trtexec
+    from deploy_kit.measure.layer_profile import trtexec
     from deploy_kit.store import write_whole
 
     profile = measurements[0].profile if measurements else None

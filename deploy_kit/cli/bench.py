@@ -68,7 +68,7 @@ def bench(
     """Measure the latency of the newest engine, of some, or of all, in turns."""
     from deploy_kit import bench as stage
     from deploy_kit import compare
-    from deploy_kit.cli import _bench, _layers, _steps, _units
+    from deploy_kit.cli import _bench, _beside, _layers, _steps, _units
     from deploy_kit.cli._console import Console
 
     said = {
@@ -95,25 +95,26 @@ def bench(
         engines = _bench.engines(run, console, part, everything=all_engines, engine=engine, variant=variant)
         _bench.verify_baseline(part, engines, named=baseline if not earlier else None, earlier=earlier is not None)
         _layers.verify_export(export_profile, n_engines=len(engines))
-        others = _bench.others(device, beside or ())
+        others = _beside.reached(device, beside or ())
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
-        elsewhere = _bench.elsewhere(run, others, engines, part, fresh=fresh)
         if reused:
-            console.say("measured before, on this machine: --fresh measures again")
-        rows = _bench.rows(engines, made, part)
+            console.say(
+                f"measured before, on {'this machine' if device == 'local' else repr(device)}: --fresh measures again"
+            )
+        elsewhere, lost = _beside.measured(run, console, others, engines, part, fresh=fresh)
+        found = {device: made, **elsewhere}
+        rows = {name: _bench.rows(engines, one, part) for name, one in found.items()}
         held = compare.run(earlier, made) if earlier and made.measurements else None
         if export_times is not None:
             _bench.export_times(made, export_times)
-        for note in filter(None, (m.starved for m in made.measurements)):
+        for note in filter(None, (m.starved for one in found.values() for m in one.measurements)):
             console.say(f"note: {note}")
-        tables = {device: rows} | {name: _bench.rows(engines, found, part) for name, found in elsewhere.items()}
-        shown = _bench.latencies(tables, part) + (f"\n\n{_bench.comparison(held)}" if held else "")
-        shown = "\n\n".join([shown, *_layers.texts(rows)])
+        shown = _bench.latencies(rows, part) + (f"\n\n{_bench.comparison(held)}" if held else "")
+        shown = "\n\n".join([shown, *_beside.details(rows)])
         console.result(_bench.record(made, held, elsewhere), shown)
         _layers.export(made.measurements, export_profile, console)
-        missed = [*_bench.missed(rows), *_bench.regressions(held, part.fail_on_regression)]
-        for found in (made, *elsewhere.values()):
-            _bench.end(found, allow_invalid=allow_invalid)
+        missed = [*_beside.missed(rows), *_bench.regressions(held, part.fail_on_regression)]
+        _beside.end(found, lost, allow_invalid=allow_invalid)
         for limit in missed:
             console.say(f"limit not kept: {limit}")
     if missed:

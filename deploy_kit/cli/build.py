@@ -42,12 +42,12 @@ def build(
     no_color: _options.NoColor = False,
 ) -> None:
     """Build an engine and prove its precision."""
-    from deploy_kit import breakdown, doctor, engines
     from deploy_kit import build as stage
+    from deploy_kit import doctor, engines
     from deploy_kit.cli import _engine_options, _steps
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.recipe import BuildEntry
-    from deploy_kit.report import size
+    from deploy_kit.report import breakdown, size
 
     engines.CATALOGUE.get(engine)  # a misspelt name before any work
     asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device, out=out)

@@ -75,7 +75,7 @@ def plan(recipe: object) -> str:
 
 def timing(recipe: object) -> str:
     """Say how long each engine is measured."""
-    from deploy_kit import race
+    from deploy_kit.measure import race
     from deploy_kit.recipe import Recipe
 
     assert isinstance(recipe, Recipe)

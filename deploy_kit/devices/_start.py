@@ -4,9 +4,11 @@ Every command line is ``sh`` and nothing more, whatever the login shell is; what
 input. What a login prints before is passed over until a word that nobody else can have printed.
 """
 
+import contextlib
 import hashlib
 import secrets
 import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from deploy_kit.devices import _pyz
@@ -35,13 +37,47 @@ def agent(transport: Any, device: Device) -> tuple[Any, Reader]:
 
     Raises:
         DeviceError: No Python there, or one that is too old; no space for the program.
+        LinkLostError: The connection ended first.
     """
-    _verify_python(transport, device)
-    if not _holds(transport, device):
-        _upload(transport, device)
+    with _connected(device):
+        _verify_python(transport, device)
         if not _holds(transport, device):
-            raise DeviceError(f"device '{device.name}': deploykit.pyz arrived damaged", hint="run it again")
-    return _sh(transport, f'exec {shlex.quote(device.python)} "$HOME/{FOLDER}/{program_name()}"', device)
+            _upload(transport, device)
+            if not _holds(transport, device):
+                raise DeviceError(f"device '{device.name}': deploykit.pyz arrived damaged", hint="run it again")
+        return _sh(transport, f'exec {shlex.quote(device.python)} "$HOME/{FOLDER}/{program_name()}"', device)
+
+
+class Outgoing:
+    """Sends through a channel; a connection that has ended is an OSError, whatever paramiko calls it."""
+
+    def __init__(self, channel: Any) -> None:
+        """Take an open channel."""
+        self._channel = channel
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it.
+
+        Raises:
+            OSError: The connection is gone.
+        """
+        import paramiko
+
+        try:
+            self._channel.sendall(data)
+        except (EOFError, paramiko.SSHException) as error:
+            raise ConnectionError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _connected(device: Device) -> Iterator[None]:
+    import paramiko
+
+    try:
+        yield
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        why = f": {error}" if str(error) else ""
+        raise LinkLostError(f"device '{device.name}': the connection was lost{why}", hint="run it again") from error
 
 
 def _verify_python(transport: Any, device: Device) -> None:
@@ -111,15 +147,10 @@ def _sh(transport: Any, script: str, device: Device) -> tuple[Any, Reader]:
 
     sh reads its input ahead, so nothing may be sent behind the script before that has answered.
     """
-    import paramiko
-
     word = f"deploykit-{secrets.token_hex(8)}"
-    try:
-        channel = transport.open_session()
-        channel.exec_command("sh")
-        channel.sendall(f"echo; echo {word}; {script}; exit\n".encode())
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        raise LinkLostError(f"device '{device.name}': the connection was lost: {error}") from error
+    channel = transport.open_session()
+    channel.exec_command("sh")
+    channel.sendall(f"echo; echo {word}; {script}; exit\n".encode())
     reader = Reader(lambda: channel.recv(PIECE))
     while (line := reader.line()) is not None:
         if line.strip() == word.encode():

@@ -74,7 +74,7 @@ def connect(device: Device) -> Iterator[Connection]:
     """
     with _login.logged_in(device) as transport:
         channel, reader = _start.agent(transport, device)
-        talk, stop = Talk(channel, reader, device), threading.Event()
+        talk, stop = Talk(_start.Outgoing(channel), reader, device), threading.Event()
         threading.Thread(target=_beat, args=(talk, stop), daemon=True).start()
         try:
             hello = _greeted(talk, channel)

@@ -65,6 +65,8 @@ class Engine:
         cross_builds: Whether it builds for a device that is not here.
         profile: (built engine, options, input (N, C, H, W) float32, runs) → the time of each layer; None where the
             engine does not say.
+        place: (a device's accelerator, e.g. ``cuda:0``) → the options that make it compute there; None where it cannot.
+            An engine without it computes in one place, whatever the device has.
         typed: Whether it computes in the graph's own types. Where False, the runtime may widen half precision.
     """
 
@@ -78,6 +80,7 @@ class Engine:
     cross_builds: bool = False
     typed: bool = False
     profile: Callable[[Path, Any, np.ndarray, int], Trace] | None = None
+    place: Callable[[str], dict[str, Any] | None] | None = None
 
 
 CATALOGUE: Catalogue[Engine] = Catalogue(__name__, "ENGINE", "engine")

@@ -106,6 +106,11 @@ def hindrance() -> str:
     return ""
 
 
+def place(accelerator: str) -> dict[str, Any] | None:
+    """Say which options make an engine compute on an accelerator: none for CUDA device 0; None for all others."""
+    return {} if accelerator == "cuda:0" else None
+
+
 def has_device_file() -> bool:
     """Whether the system has a node of an NVIDIA GPU: of a card, or of a Tegra's own."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-gpu").exists()

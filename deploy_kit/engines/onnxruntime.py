@@ -224,6 +224,10 @@ def hindrance() -> str:
     return ""
 
 
+def _place(accelerator: str) -> dict[str, Any] | None:
+    return {"device": accelerator} if _DEVICE.fullmatch(accelerator) else None
+
+
 ENGINE = Engine(
     package="onnxruntime",
     file_name="model.onnx",
@@ -233,4 +237,5 @@ ENGINE = Engine(
     open_session=open_session,
     hindrance=hindrance,
     profile=profile,
+    place=_place,
 )

@@ -65,6 +65,11 @@ def open_session(path: Path, options: Options) -> Session:
     return NvidiaSession(_FLAVOUR, path, options)
 
 
+def _place(accelerator: str) -> dict[str, Any] | None:
+    kind, _, number = accelerator.partition(":")
+    return {"use_dla_core": int(number)} if kind == "dla" else _cuda.place(accelerator)
+
+
 ENGINE = Engine(
     package="tensorrt",
     file_name="model.plan",
@@ -74,4 +79,5 @@ ENGINE = Engine(
     open_session=open_session,
     hindrance=_cuda.hindrance,
     typed=True,
+    place=_place,
 )

@@ -93,4 +93,5 @@ ENGINE = Engine(
     hindrance=_cuda.hindrance,
     cross_builds=True,
     typed=True,
+    place=_cuda.place,
 )

@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from deploy_kit import codec, peak
+from deploy_kit import codec
 from deploy_kit.errors import StageError
+from deploy_kit.gauges import _peak
 from deploy_kit.gauges._recorder import Recorder, look, place_of
 
 Arguments = dict[str, Any]
@@ -47,4 +48,4 @@ class Operations:
 
     def measure_roof(self, arguments: Arguments) -> Arguments:
         """Measure the float32 rate and the memory bandwidth of the cores."""
-        return {"flop_s": peak.flop_s(), "bandwidth_b_s": peak.bandwidth_b_s()}
+        return {"flop_s": _peak.flop_s(), "bandwidth_b_s": _peak.bandwidth_b_s()}

@@ -33,6 +33,8 @@ def board(place: Place) -> Board:
         memory_gib=round(int(memory[0]) / 2**20, 1) if memory else 0.0,
         cores=len(place.cores) or os.cpu_count() or 1,
         gpu_max_mhz=tegra.gpu_max_mhz(place),
+        gpu_tpc_mask=tegra.gpu_tpc_mask(place),
+        memory_max_mhz=tegra.memory_max_mhz(place),
     )
 
 

@@ -1,7 +1,9 @@
 """Jetson: clock of the GPU, power mode, and whether the clocks are locked. Plain files: no root, no `nvpmodel` call.
 
 The power mode in force is in ``/var/lib/nvpmodel/status`` (``pmode:0002``), the modes are in ``/etc/nvpmodel.conf``.
-The fastest is called MAXN…, whatever its number: 0 on AGX Orin, 2 on Orin Nano Super.
+The fastest is called MAXN…, whatever its number: 0 on AGX Orin, 2 on Orin Nano Super. Beside clocks a mode sets a mask
+of the GPU's clusters that are off and a cap on the memory's clock; where each is depends on the kernel (L4T 35, or later).
+On L4T 35 the GPU's clock limits may read the same whether its clock is locked or not.
 """
 
 import re
@@ -12,6 +14,8 @@ from deploy_kit.gauges._files import number, text
 from deploy_kit.readings import Reading
 
 _MODE = re.compile(r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", re.MULTILINE)
+_TPC_MASKS = ("sys/devices/platform/gpu.0/tpc_pg_mask", "sys/devices/gpu.0/tpc_pg_mask")
+_MEMORY_CAPS = ("sys/kernel/nvpmodel_clk_cap/emc", "sys/kernel/nvpmodel_emc_cap/emc_iso_cap")
 _GPU = re.compile(r"\.gpu$|^gpu-gpc-0$|\.(gv11b|ga10b)$")
 
 
@@ -25,6 +29,21 @@ def gpu_max_mhz(place: Place) -> float:
     device = _gpu(place)
     hertz = number(device / "max_freq") if device else None
     return hertz / 1e6 if hertz else 0.0
+
+
+def gpu_tpc_mask(place: Place) -> int:
+    """Give a bit for each cluster of the GPU that the power mode switches off; 0 where it is not said."""
+    return int(_first(place, _TPC_MASKS))
+
+
+def memory_max_mhz(place: Place) -> float:
+    """Give the clock that the power mode allows the memory; 0 where it is not said."""
+    return _first(place, _MEMORY_CAPS) / 1e6
+
+
+def _first(place: Place, names: tuple[str, ...]) -> float:
+    """Give the first of these files' numbers that is above 0; 0 where none is."""
+    return next((found for name in names if (found := number(place.root / name) or 0) > 0), 0)
 
 
 def _modes(place: Place) -> dict[int, str]:

@@ -10,9 +10,10 @@ import pytest
 from test_bench import measurement
 from test_cli_bad_input import Said, deploykit
 
-from deploy_kit import bench, codec, race
+from deploy_kit import bench, codec
 from deploy_kit.cli import _bench, _units
 from deploy_kit.errors import RequestError
+from deploy_kit.measure import race
 from deploy_kit.measurements import Bench, Measurement
 from deploy_kit.recipe import BenchTable, Recipe
 from deploy_kit.records import Artifact

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from test_cli_bad_input import deploykit
 
-from deploy_kit import recipe, validity
+from deploy_kit import recipe
+from deploy_kit.measure import validity
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

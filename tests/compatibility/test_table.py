@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from deploy_kit import compatibility, jetson
+from deploy_kit import compatibility
 from deploy_kit.compatibility import within
+from deploy_kit.machine import jetson
 from deploy_kit.versions import numbers, older
 
 TABLE = compatibility.table()

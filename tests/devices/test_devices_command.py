@@ -14,7 +14,6 @@ import pytest
 from ssh_server import Server, descendants, until
 
 from deploy_kit import bench, devices
-from deploy_kit.errors import LinkLostError
 from deploy_kit.records import Device
 from deploy_kit.store import Store
 from deploy_kit.watch import Event
@@ -99,7 +98,9 @@ def test_build_check_and_bench_work_there_one_after_the_other(
 def test_ctrl_c_ends_the_worker_there_and_clears_up(named: str, line: "Line", server: Server, tmp_path: Path) -> None:
     shutil.copytree(line.snapshot, tmp_path / ".deploykit")
     words = [sys.executable, "-m", "deploy_kit", "bench", "--device", named, "--rounds", "1000", "--runs", "20000"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=heed_interrupts
+    )
     assert process.stderr is not None
     while "engines in turns" not in process.stderr.readline():
         assert process.poll() is None
@@ -114,6 +115,10 @@ def test_ctrl_c_ends_the_worker_there_and_clears_up(named: str, line: "Line", se
     assert [entry.name for entry in (server.cache / "sessions").iterdir()] == [".lock"]
 
 
+def heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are started with it ignored
+
+
 def command(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -121,7 +126,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
-def test_a_connection_that_is_cut_in_a_bench_is_told(
+def test_a_connection_that_is_cut_in_a_bench_is_told_and_the_rounds_before_it_are_kept(
     board: Device, line: "Line", server: Server, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "store")
@@ -132,8 +137,10 @@ def test_a_connection_that_is_cut_in_a_bench_is_told(
         if event.done == 1:
             server.cut()
 
-    with pytest.raises(LinkLostError, match="device 'board': the connection was lost"), devices.connect(board) as link:
-        bench.run((engine,), line.recipe.bench, store=store, link=link, watch=cut)
+    with devices.connect(board) as link:
+        found, _ = bench.run((engine,), line.recipe.bench, store=store, link=link, watch=cut)
 
+    assert found.stopped == "the device was lost in round 2 of 3: device 'board': the connection was lost"
+    assert [len(m.rounds) for m in found.measurements] == [1]
     with devices.connect(board):
         assert until(lambda: len(server.sessions()) == 1)

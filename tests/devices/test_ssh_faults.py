@@ -19,6 +19,10 @@ from deploy_kit.devices import _login
 from deploy_kit.errors import DeviceError, EngineCrashError, LinkLostError, MissingPackageError
 from deploy_kit.records import Device
 
+LITTLE_MEMORY = (
+    "killed from outside, most often because the machine is out of memory: close other programs, use a smaller batch, "
+    "or bound a builder's scratch memory (-o workspace_mib=512)"
+)
 # What Python 3.8.10 answers to the line that asks for its version.
 OLD_PYTHON = """#!/bin/sh
 echo "python 3.8.10"
@@ -182,7 +186,7 @@ def test_a_login_that_talks_is_not_taken_for_an_answer(board: Device, server: Se
 @pytest.mark.parametrize(
     ("number", "hint"),
     [
-        (signal.SIGKILL, "killed from outside, most often for memory: close other programs or use a smaller batch"),
+        (signal.SIGKILL, LITTLE_MEMORY),
         (signal.SIGABRT, "the engine's native code gave up; its last words are above"),
     ],
 )

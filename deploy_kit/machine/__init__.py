@@ -1,0 +1,1 @@
+"""What plays, limits and names the machine: emulators, containers, Jetsons. `environment` puts it together."""

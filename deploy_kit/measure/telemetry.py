@@ -1,0 +1,95 @@
+"""What a race tells beside its samples: under what conditions they were taken, what a run cost, how far the roof is."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from deploy_kit.devices import Worker
+from deploy_kit.errors import DeviceError, EngineCrashError
+from deploy_kit.measure import energy, monitor, profiles, roofline
+from deploy_kit.measure.profiles import Measured
+from deploy_kit.measurements import Environment, Measurement
+from deploy_kit.readings import Energy, Processor, Roof
+from deploy_kit.records import Artifact
+from deploy_kit.store import Store
+
+_ENERGY_S = energy.MIN_S + 0.5
+
+
+class Telemetry:
+    """The gauges of the machine that races, and what they say of each engine."""
+
+    def __init__(self, worker: Worker, *, store: Store, with_energy: bool) -> None:
+        """Start the gauges before any engine is loaded; for energy, read the idle machine first.
+
+        Args:
+            worker: Of the machine, used for nothing else.
+            store: Has the graphs that the engines were built from.
+            with_energy: Whether each engine is run for its energy as well.
+        """
+        self._monitor = monitor.started(worker)
+        self._store = store
+        self._peak = self._monitor.roof()
+        self._peak_is_whole = False
+        self._energies: dict[str, Energy] = {}
+        self._why_no_energy = energy.why_not(self._monitor.watched)
+        if not with_energy and not self._why_no_energy:
+            self._why_no_energy = f"not measured: not asked for (--energy, {energy.MIN_S:g} s an engine)"
+        if not self._why_no_energy:
+            self._monitor.rest(_ENERGY_S)
+
+    @property
+    def measures_energy(self) -> bool:
+        """Whether engines are to be run for their energy."""
+        return not self._why_no_energy
+
+    def adopt(self, worker: Worker) -> None:
+        """Count the load of this worker as our own."""
+        self._monitor.adopt(worker)
+
+    def turn(self, key: str) -> AbstractContextManager[None]:
+        """Watch a turn of the engine called `key`."""
+        return self._monitor.turn(key)
+
+    def run_for_energy(self, key: str, *, batch: int, run: Callable[[float], int]) -> None:
+        """Run an engine for long enough and keep what it cost; ``run(seconds)`` gives the number of inferences."""
+        with self._monitor.reading() as snapshots:
+            runs = run(_ENERGY_S)
+        self._energies[key] = self._monitor.energy_of(snapshots, runs=runs, batch=batch)
+
+    def told(self, measured: Measurement, engine: Artifact, key: str) -> Measurement:
+        """Add to a measurement what the gauges say of it; what makes it invalid comes behind what already did."""
+        processor = roofline.processor_of(engine.engine or "", measured.settings)
+        reasons, conditions = self._monitor.judged(key, processor)
+        return replace(
+            measured,
+            invalid=(*measured.invalid, *reasons),
+            conditions=conditions,
+            energy=self._energies.get(key, Energy(why=self._why_no_energy)),
+            roof=self._roof(measured, engine, processor),
+        )
+
+    def _roof(self, measured: Measurement, engine: Artifact, processor: Processor) -> Roof | None:
+        path = roofline.graph_of(engine, self._store)
+        peak = self._peak_of(measured.environment, engine, processor)
+        if path is None or peak is None:
+            return None
+        return roofline.roof(roofline.work_of(path, measured.batch), peak, engine.precision, processor)
+
+    def _peak_of(self, here: Environment, engine: Artifact, processor: Processor) -> profiles.Peak | None:
+        if processor == "gpu":
+            return profiles.gpu_peak(self._monitor.watched.board, engine.precision)
+        return profiles.cpu_peak(here, engine.precision, self._whole_peak())
+
+    def _whole_peak(self) -> Measured:
+        """Give the better of two attempts, before and after the race: what else runs can only take away."""
+        if not self._peak_is_whole:
+            self._peak_is_whole = True
+            with contextlib.suppress(DeviceError, EngineCrashError):  # a device that was lost has its first attempt
+                again = self._monitor.roof()
+                self._peak = Measured(
+                    flop_s=max(self._peak.flop_s, again.flop_s),
+                    bandwidth_b_s=max(self._peak.bandwidth_b_s, again.bandwidth_b_s),
+                )
+        return self._peak
