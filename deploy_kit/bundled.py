@@ -19,8 +19,9 @@ def folder(kind: str) -> Path:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """List the names of one kind, e.g. ``('demo', …)`` for ``recipes``."""
-    return tuple(sorted(path.stem for path in folder(kind).glob("*" + _SUFFIXES[kind])))
+    """List the names of one kind, e.g. ``('demo', …)`` for ``recipes``; an ``.example`` is to be copied, not named."""
+    stems = (path.stem for path in folder(kind).glob("*" + _SUFFIXES[kind]))
+    return tuple(sorted(stem for stem in stems if not stem.endswith(".example")))
 
 
 def find(kind: str, name: str) -> Path:

@@ -2,8 +2,8 @@
 
 The power mode in force is in ``/var/lib/nvpmodel/status`` (``pmode:0002``), the modes are in ``/etc/nvpmodel.conf``.
 The fastest is called MAXN…, whatever its number: 0 on AGX Orin, 2 on Orin Nano Super. Beside clocks a mode sets a mask
-of the GPU's clusters that are off and a cap on the memory's clock; where each is depends on the kernel (L4T 35, or later).
-On L4T 35 the GPU's clock limits may read the same whether its clock is locked or not.
+of the GPU's clusters that are off and a cap on the memory's clock; where each is depends on the kernel (L4T 35 or
+later). On L4T 35 the GPU's clock limits may read the same whether its clock is locked or not.
 """
 
 import re

@@ -154,13 +154,16 @@ CASES = {
         r"pip install 'deploykit\[tensorrt\]'",
     ),
     "an unknown device to build on": Case(
-        lambda d, s: ["build", "--device", "jetson"], 4, "no device is called 'jetson'", "--device"
+        lambda d, s: ["build", "--device", "jetson"], 4, "no device is called 'jetson'", "devices add jetson ssh://"
     ),
     "an unknown device to run on": Case(
-        lambda d, s: ["run", d / "tiny.yaml", "--device", "jetson"], 4, "no device is called 'jetson'", "--device"
+        lambda d, s: ["run", d / "tiny.yaml", "--device", "jetson"],
+        4,
+        "no device is called 'jetson'",
+        "devices add jetson ssh://",
     ),
     "an unknown device to look at": Case(
-        lambda d, s: ["doctor", "--device", "jetson"], 4, "no device is called 'jetson'", "--device"
+        lambda d, s: ["doctor", "--device", "jetson"], 4, "no device is called 'jetson'", "devices add jetson ssh://"
     ),
     "a graph cut off, to export": Case(lambda d, s: ["export", d / "cut.onnx"], 2, r"cut\.onnx: ", "export it again"),
     "a graph cut off, to quantize": Case(
@@ -199,7 +202,7 @@ CASES = {
         "20 images are both in the calibration set",
         "calibration has not seen",
     ),
-    "too few rounds": Case(lambda d, s: ["bench", "--rounds", "1"], 2, r"recipe\.bench\.rounds: .* found 1$", ""),
+    "too few rounds": Case(lambda d, s: ["bench", "--rounds", "0"], 2, r"recipe\.bench\.rounds: .* found 0$", ""),
     "a copy into no folder": Case(
         lambda d, s: ["simplify", "--out", d / "no" / "model.onnx"], 2, "no: no such folder", "mkdir -p"
     ),

@@ -41,7 +41,10 @@ def test_a_text_without_key_and_value_gives_the_known_keys(text: str) -> None:
     with pytest.raises(RequestError) as caught:
         _engine_options.parse(onnxruntime.Options, [text])
 
-    assert (str(caught.value), caught.value.hint) == (f"'{text}': expected key=value", "known: threads, optimize")
+    assert (str(caught.value), caught.value.hint) == (
+        f"'{text}': expected key=value",
+        "known: threads, optimize, device",
+    )
 
 
 @pytest.mark.parametrize(
