@@ -39,7 +39,7 @@ class Environment:
         jetpack: Version of JetPack, likewise.
         tensorrt: Version of the system's TensorRT, likewise.
         power_mode: Name of nvpmodel's mode, likewise.
-        cuda_capability: Of a Jetson's GPU.
+        cuda_capability: Of the NVIDIA GPU; a measurement's machine says it of a Jetson only.
         free_memory_gib: What a new process could have without swapping; 0 where the machine does not say.
         cpu_limit: Processors whose time the container may use up, e.g. 1.5; 0 without a limit.
         memory_limit_gib: Memory that the container may use; 0 without a limit.

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from deploy_kit import codec, engines, environment, images, scenarios, stopwatch
+from deploy_kit.engines import _cuda
 from deploy_kit.errors import DeployKitError, StageError, StoreError
 from deploy_kit.gauges._operations import Operations
 from deploy_kit.lazy import need
@@ -52,6 +53,7 @@ class Worker:
             "profile": self.profile,
             "scenario_hindrance": self.scenario_hindrance,
             "environment": self.environment,
+            "cuda_capability": self.cuda_capability,
             **Operations().table(),
         }
 
@@ -168,6 +170,11 @@ class Worker:
     def environment(self, arguments: Arguments) -> Arguments:
         """Describe this machine."""
         return {"environment": codec.to_json(environment.describe())}
+
+    def cuda_capability(self, arguments: Arguments) -> Arguments:
+        """Say the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
+        gpu = _cuda.device_or_none()
+        return {"capability": gpu.capability if gpu else ""}
 
     def _opened(self) -> tuple[engines.Session, ...]:
         if not self._sessions:

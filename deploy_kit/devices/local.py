@@ -1,5 +1,6 @@
 """This machine: every job runs in a fresh child process."""
 
+import functools
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from deploy_kit import environment
 from deploy_kit.devices import Cleaned, Connection, Link
+from deploy_kit.devices._capability import capability, completed
 from deploy_kit.errors import RequestError
 from deploy_kit.isolate import Child
 from deploy_kit.lazy import install_line, present
@@ -22,7 +24,7 @@ class _Local:
 
     @property
     def environment(self) -> Environment:
-        return environment.describe()
+        return completed(environment.describe(), _capability)
 
     def lacks(self, package: str) -> str:
         return "" if present(package) else install_line(package)
@@ -36,6 +38,12 @@ class _Local:
     @contextmanager
     def outbox(self, folder: Path) -> Iterator[str]:
         yield str(folder)
+
+
+@functools.cache
+def _capability() -> str:
+    with Child() as child:
+        return capability(child, "local")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy_kit import codec
 from deploy_kit.devices import Cleaned, Connection, Link, _login, _start
+from deploy_kit.devices._capability import capability, completed
 from deploy_kit.devices._talk import RemoteWorker, Talk
 from deploy_kit.errors import DeviceError, LinkLostError
 from deploy_kit.lazy import install_line
@@ -36,7 +37,8 @@ class SshConnection:
     @functools.cached_property
     def environment(self) -> Environment:
         with self.worker() as worker:
-            return codec.from_json(Environment, worker.ask("environment", self.device.name)["environment"])
+            found = codec.from_json(Environment, worker.ask("environment", self.device.name)["environment"])
+            return completed(found, lambda: capability(worker, self.device.name))
 
     def lacks(self, package: str) -> str:
         if self.talk.ask("present", package=package)["present"]:

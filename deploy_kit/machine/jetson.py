@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# Tegra generation → CUDA compute capability, as NVIDIA's list of CUDA GPUs has them.
+# Tegra generation → CUDA compute capability: rbonghi/jetson_stats jtop/core/jetson_variables.py; Thor (tegra264):
+# NVIDIA/TensorRT issue 4832.
 _CAPABILITIES = {"tegra210": "5.3", "tegra186": "6.2", "tegra194": "7.2", "tegra234": "8.7", "tegra264": "11.0"}
 _RELEASE = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 _MODE = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>")

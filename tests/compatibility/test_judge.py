@@ -1,4 +1,4 @@
-"""Recorded facts of machines, and what is said of each: what will not work, and what to do."""
+"""Facts in the forms in which machines state them, and what is said of each: what will not work, and what to do."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 
 from deploy_kit.compatibility.judge import Facts, Verdict, driver_of, judge
 
-# What boards and PCs say of themselves: device tree, release file, /proc/driver/nvidia/version.
+# In the forms of device tree, release file and /proc/driver/nvidia/version; the machines are composed, not recorded.
 ORIN = Facts(
     board="NVIDIA Jetson AGX Orin Developer Kit",
     l4t="36.4.3",

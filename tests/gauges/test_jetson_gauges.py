@@ -1,4 +1,4 @@
-"""A Jetson's rails, clocks, heat, throttling and power mode, from what boards were recorded to say (trees/README.md)."""
+"""A Jetson's rails, clocks, heat, throttling and power mode, from what boards were recorded to say."""
 
 import shutil
 from pathlib import Path

@@ -1,8 +1,9 @@
 """What is read of a Jetson's files.
 
-The lines are those of real boards as their owners published them: the release line of an R36.4.0 and of a Jetson Nano
-(R32.3.1, rt-net/JetsonNano_DT_SPI, thread 9), the modes of an Orin Nano Developer Kit (ids 0 and 1), its compatible
-list, and nvpmodel's status in the two forms it has had. NVIDIA's list of CUDA GPUs gives the capabilities.
+A recorded board is tests/gauges/trees/orin-nano-super (its README names the sources). The lines here are composed from
+lines that owners of boards published, not one board's: the release line of R36.4.0 and that of a Jetson Nano (R32.3.1,
+rt-net/JetsonNano_DT_SPI, thread 9), the modes of an Orin Nano before Super, and nvpmodel's status in the two forms that
+it has had. The capabilities are those of jetson_stats (jtop/core/jetson_variables.py).
 """
 
 from pathlib import Path
@@ -41,6 +42,13 @@ def test_an_orin_nano_says_all_of_itself(tmp_path: Path) -> None:
         power_mode="7W",
         cuda_capability="8.7",
     )
+
+
+def test_a_recorded_orin_nano_says_what_its_owner_saw() -> None:
+    found = jetson.describe(Path(__file__).parents[1] / "gauges/trees/orin-nano-super")
+
+    assert (found.l4t, found.power_mode, found.cuda_capability) == ("36.4.3", "25W", "8.7")
+    assert found.board == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
 
 
 def test_a_machine_that_is_no_jetson_says_nothing(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from deploy_kit.isolate import Child
 from deploy_kit.measure import monitor
 from deploy_kit.readings import Conditions
 
-TREE = Path(__file__).parent / "gauges/trees/orin-nano-super"
+TREE = Path(__file__).parents[1] / "gauges/trees/orin-nano-super"
 
 
 @contextmanager

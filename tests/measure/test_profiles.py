@@ -59,7 +59,7 @@ def test_the_dense_int8_rate_of_a_gpu_is_half_of_the_sparse_one_without_dla(
     assert found.ops_s == pytest.approx(sparse_tops / 2 * 1e12, rel=0.03)
 
 
-# NVIDIA/Deep-Learning-Accelerator-SW, README: sparse int8 TOPS of AGX Orin's GPU by power mode, with that time's clocks.
+# NVIDIA/Deep-Learning-Accelerator-SW, README: sparse int8 TOPS of AGX Orin's GPU by power mode, at that time's clocks
 @pytest.mark.parametrize(
     ("mask", "mhz", "sparse_tops"), [(0, 1300.5, 171), (0, 828.75, 109), (240, 624.75, 41)], ids=["MAXN", "50W", "30W"]
 )
