@@ -70,6 +70,26 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceTimes:
+    """What the device itself timed of each sample, in ms; what the host waited for it is in the samples.
+
+    Attributes:
+        compute_ms: Computing alone.
+        h2d_ms: Copying in; empty for span ``compute``.
+        d2h_ms: Copying out; empty for span ``compute``.
+    """
+
+    compute_ms: tuple[float, ...]
+    h2d_ms: tuple[float, ...] = ()
+    d2h_ms: tuple[float, ...] = ()
+
+    def cut(self, begin: int, end: int) -> "DeviceTimes":
+        """Give the times of some samples."""
+        compute, h2d, d2h = (times[begin:end] for times in (self.compute_ms, self.h2d_ms, self.d2h_ms))
+        return DeviceTimes(compute_ms=compute, h2d_ms=h2d, d2h_ms=d2h)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadCost:
     """What an engine (with several streams: all its sessions) cost before its first steady run, in a fresh process.
 
@@ -134,6 +154,7 @@ class Measurement:
         starts_ms: When each sample began, since the first of the bench.
         h2d_ms: Of each sample, what copying in took; empty for span ``compute``.
         d2h_ms: Of each sample, what copying out took; empty for span ``compute``.
+        device: Of each sample, what the device says it took; None where it times nothing.
         round_s: Wall time of each round, in seconds.
         drift: What moved over the rounds, in words; empty where the latency was steady.
         stopped: Why rounds are missing, e.g. a lost connection; empty where none is.
@@ -163,6 +184,7 @@ class Measurement:
     starts_ms: tuple[float, ...] = ()
     h2d_ms: tuple[float, ...] = ()
     d2h_ms: tuple[float, ...] = ()
+    device: DeviceTimes | None = None
     round_s: tuple[float, ...] = ()
     drift: str = ""
     stopped: str = ""

@@ -11,10 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+
+from deploy_kit.measurements import DeviceTimes
 
 Clock = Callable[[], int]
 Steps = tuple[Callable[[], object], ...]
 """One run: either (run,) or (copy in, run, copy out)."""
+DeviceClock = Callable[[], tuple[float, ...]]
+"""What the device says that each step of the last run took, in ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class Turn:
         h2d_ms: What copying in took; empty where a run is one step.
         d2h_ms: What copying out took; empty likewise.
         seconds: Wall time of the whole turn.
+        device: What the device timed; None where it has no clock of its own.
     """
 
     samples_ms: tuple[float, ...]
@@ -43,18 +49,25 @@ class Turn:
     h2d_ms: tuple[float, ...]
     d2h_ms: tuple[float, ...]
     seconds: float
+    device: DeviceTimes | None = None
 
 
-def laps(steps: Steps, n: int, seconds: float = 0.0, clock: Clock = time.perf_counter_ns) -> list[int]:
+def laps(
+    steps: Steps,
+    n: int,
+    seconds: float = 0.0,
+    clock: Clock = time.perf_counter_ns,
+    device: DeviceClock | None = None,
+) -> list[float]:
     """Run `n` times at least and for `seconds` at least; read the clock before each run and after each of its steps.
 
     The clock is monotonic and counts wall time: ``process_time`` would add up all threads. Readings are only
-    collected here and turned into samples once the turn is over.
+    collected here and turned into samples once the turn is over. The device is asked between runs.
 
     Returns:
-        ``len(steps) + 1`` readings a run, in nanoseconds.
+        ``len(steps) + 1`` readings a run, in nanoseconds; with a `device`, its ``len(steps)`` times in ms behind them.
     """
-    readings = list[int]()
+    readings = list[float]()
     note, done, now = readings.append, 0, clock()
     until = now + int(seconds * 1e9)
     while done < n or now < until:
@@ -63,11 +76,19 @@ def laps(steps: Steps, n: int, seconds: float = 0.0, clock: Clock = time.perf_co
             step()
             now = clock()
             note(now)
+        if device is not None:
+            readings += device()
         done += 1
     return readings
 
 
-def turn(streams: Sequence[Steps], n: int, seconds: float = 0.0, clock: Clock = time.perf_counter_ns) -> Turn:
+def turn(
+    streams: Sequence[Steps],
+    n: int,
+    seconds: float = 0.0,
+    clock: Clock = time.perf_counter_ns,
+    devices: Sequence[DeviceClock] = (),
+) -> Turn:
     """Take one turn after a discarded run of each stream; several streams run at the same time, a thread each.
 
     Args:
@@ -75,17 +96,23 @@ def turn(streams: Sequence[Steps], n: int, seconds: float = 0.0, clock: Clock = 
         n: Runs in all, at least; a multiple of the streams.
         seconds: Of the turn, at least.
         clock: Nanoseconds.
+        devices: The device's own clock of each stream; empty where there is none.
     """
+    clocks = devices or (None,) * len(streams)
     for steps in streams:
         for step in steps:
             step()
     with _no_collector():
         begun = clock()
         if len(streams) == 1:
-            readings = laps(streams[0], n, seconds, clock)
+            readings = laps(streams[0], n, seconds, clock, clocks[0])
         else:
-            readings = _together(streams, -(-n // len(streams)), seconds, clock)
-        return _turn(readings, len(streams[0]), (clock() - begun) / 1e9)
+            work = [
+                partial(laps, steps, -(-n // len(streams)), seconds, clock, device)
+                for steps, device in zip(streams, clocks, strict=True)
+            ]
+            readings = _together(work, steps=len(streams[0]), columns=_columns(len(streams[0]), bool(devices)))
+        return _turn(readings, len(streams[0]), (clock() - begun) / 1e9, timed=bool(devices))
 
 
 def sample_ms(run: Callable[[], None], n: int, clock: Clock = time.perf_counter_ns) -> list[float]:
@@ -124,44 +151,70 @@ def warm_up(
     return WarmUp(runs=runs, steady=False, median_ms=medians[-1] if medians else 0.0)
 
 
-def _together(streams: Sequence[Steps], n: int, seconds: float, clock: Clock) -> list[int]:
+def device_of(turns: Sequence[Turn]) -> DeviceTimes | None:
+    """Put together what the device timed in all turns; None unless it timed each."""
+    parts = [turn.device for turn in turns if turn.device is not None]
+    if not parts or len(parts) < len(turns):
+        return None
+    return DeviceTimes(
+        compute_ms=tuple(ms for part in parts for ms in part.compute_ms),
+        h2d_ms=tuple(ms for part in parts for ms in part.h2d_ms),
+        d2h_ms=tuple(ms for part in parts for ms in part.d2h_ms),
+    )
+
+
+def _columns(steps: int, timed: bool) -> int:
+    """Count the readings of one run."""
+    return steps + 1 + steps * timed
+
+
+def _together(work: Sequence[Callable[[], list[float]]], *, steps: int, columns: int) -> list[float]:
     """Let every stream run in a thread of its own; give all readings, by the end of their runs."""
-    start, found = threading.Barrier(len(streams)), list[list[int]]()
+    start, found = threading.Barrier(len(work)), list[list[float]]()
     errors = list[BaseException]()
 
-    def work(steps: Steps) -> None:
+    def stream(laps: Callable[[], list[float]]) -> None:
         start.wait()
         try:
-            found.append(laps(steps, n, seconds, clock))
+            found.append(laps())
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that asked
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(steps,), daemon=True) for steps in streams]
+    threads = [threading.Thread(target=stream, args=(laps,), daemon=True) for laps in work]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if errors:
         raise errors[0]
-    width = len(streams[0]) + 1
-    runs = [readings[i : i + width] for readings in found for i in range(0, len(readings), width)]
-    return [reading for one in sorted(runs, key=lambda one: one[-1]) for reading in one]
+    runs = [readings[i : i + columns] for readings in found for i in range(0, len(readings), columns)]
+    return [reading for one in sorted(runs, key=lambda one: one[steps]) for reading in one]
 
 
-def _turn(readings: list[int], steps: int, seconds: float) -> Turn:
-    columns = [readings[i :: steps + 1] for i in range(steps + 1)]
-    begun, ended = columns[0], columns[-1]
-    h2d, d2h = ((columns[0], columns[1]), (columns[-2], columns[-1])) if steps == 3 else (((), ()), ((), ()))
+def _turn(readings: list[float], steps: int, seconds: float, *, timed: bool) -> Turn:
+    width = _columns(steps, timed)
+    columns = [tuple(readings[i::width]) for i in range(width)]
+    host, device = columns[: steps + 1], columns[steps + 1 :]
+    begun, ended = host[0], host[-1]
+    h2d, d2h = ((host[0], host[1]), (host[-2], host[-1])) if steps == 3 else (((), ()), ((), ()))
     return Turn(
         samples_ms=_ms(begun, ended),
-        starts_ns=tuple(begun),
+        starts_ns=tuple(int(start) for start in begun),
         h2d_ms=_ms(*h2d),
         d2h_ms=_ms(*d2h),
         seconds=seconds,
+        device=_device(device) if timed else None,
     )
 
 
-def _ms(begun: Sequence[int], ended: Sequence[int]) -> tuple[float, ...]:
+def _device(columns: Sequence[tuple[float, ...]]) -> DeviceTimes:
+    if len(columns) == 1:
+        return DeviceTimes(compute_ms=columns[0])
+    h2d, compute, d2h = columns
+    return DeviceTimes(compute_ms=compute, h2d_ms=h2d, d2h_ms=d2h)
+
+
+def _ms(begun: Sequence[float], ended: Sequence[float]) -> tuple[float, ...]:
     return tuple((b - a) / 1e6 for a, b in zip(begun, ended, strict=True))
 
 

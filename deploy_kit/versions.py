@@ -1,7 +1,9 @@
-"""Versions as numbers, and the one that decides what INT8 is made of. Standard library only: workers import it."""
+"""Versions as numbers: what decides the form of INT8, whose plans load. Standard library only: workers import it."""
 
 INTEGER_MAXIMUM = "1.24"
 """The onnxruntime that computes the maximum of integers: 1.23.2 refuses it, 1.24.1 has it; both were tried."""
+
+_ACROSS_MAJORS = {(8, 10), (10, 11)}  # TensorRT, Support Matrix, Engine Portability: built by, loaded by
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -22,6 +24,14 @@ def older(version: str, floor: str) -> bool:
     mine, wanted = numbers(version), numbers(floor)
     length = min(len(mine), len(wanted))
     return mine[:length] < wanted[:length]
+
+
+def loads_compatible(built: str, here: str) -> bool:
+    """Whether a TensorRT loads a version-compatible plan of an older one, by NVIDIA's word."""
+    if not older(built, here):
+        return False
+    majors = numbers(built)[0], numbers(here)[0]
+    return majors[0] == majors[1] or majors in _ACROSS_MAJORS
 
 
 def lacks_integer_maximum(onnxruntime: str) -> bool:

@@ -27,6 +27,8 @@ from deploy_kit.watch import Event, Watch, silent
 from deploy_kit.wire import Reply, failure, progress_line, read_job, reply_line
 
 Arguments = dict[str, Any]
+_TIMED = {"compute": ("compute",), "whole": ("h2d", "compute", "d2h")}
+"""What a device times of one run, by span."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -160,6 +162,7 @@ class Worker:
             pace_ms=self._pace_ms,
             target_qps=arguments.get("target_qps", 0.0),
             latency_budget_ms=arguments.get("latency_budget_ms", 0.0),
+            devices=self._devices(arguments["span"]),
         )
         turn, said = scenario.run(self._steps(arguments["span"]), load)
         return {"turn": codec.to_json(turn), "loadgen": codec.to_json(said)}
@@ -186,6 +189,16 @@ class Worker:
         if image is None:
             raise StageError("worker: time was asked for before warm_up")
         return tuple((partial(session.bind, image), session.run, session.fetch) for session in sessions)
+
+    def _devices(self, span: str) -> tuple[stopwatch.DeviceClock, ...]:
+        """Give the device's own clock of each stream; empty where it has none."""
+        timed = [session for session in self._opened() if isinstance(session, engines.DeviceTimed)]
+        return tuple(partial(_device_ms, session, _TIMED[span]) for session in timed)
+
+
+def _device_ms(session: engines.DeviceTimed, names: tuple[str, ...]) -> tuple[float, ...]:
+    found = session.device_ms
+    return tuple(found[name] for name in names)
 
 
 def _shared(options: Any, streams: int) -> Any:

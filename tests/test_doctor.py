@@ -15,6 +15,7 @@ from deploy_kit.doctor import Diagnosis, Finding
 from deploy_kit.engines import _cuda
 from deploy_kit.errors import EngineCrashError, MissingPackageError, RecipeError, UnknownNameError
 from deploy_kit.recipe import Recipe
+from deploy_kit.records import Built
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -271,12 +272,21 @@ def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe, link
         doctor.require(changed(tiny, "build", {"engines": entries}), link)
 
 
-def test_a_plan_is_held_against_the_library_that_is_to_load_it(line: "Line", idle: PretendLink) -> None:
+@pytest.mark.parametrize(("compatible", "held"), [((), True), (("ampere+",), True), (("version",), False)])
+def test_a_plan_is_held_against_the_library_that_is_to_load_it(
+    line: "Line", idle: PretendLink, compatible: tuple[str, ...], held: bool
+) -> None:
+    built = Built(
+        package="tensorrt", version="10.3.0", capabilities=("8.7",), compatible=compatible, gpu="", driver="", host="",
+        onnx_sha256="", engine_sha256="", options="{}",
+    )  # fmt: skip
     made = dataclasses.replace(
-        line.built("fp32", "onnxruntime"), engine="tensorrt_rtx", made_by=(("tensorrt-rtx", "1.6.0"),)
+        line.built("fp32", "onnxruntime"), engine="tensorrt", made_by=(("tensorrt", "10.3.0"),), built=built
     )
-    idle.environment = dataclasses.replace(QUIET, versions=(("tensorrt_rtx", "1.7.1.116"),))
+    idle.environment = dataclasses.replace(QUIET, versions=(("tensorrt", "10.4.0"),))
 
     found = [verdict for verdict in doctor.run(idle, made).verdicts if verdict.code == "DEV012"]
 
-    assert [(verdict.level, "built by tensorrt_rtx 1.6.0" in verdict.text) for verdict in found] == [("error", True)]
+    assert [(verdict.level, "built by tensorrt 10.3.0" in verdict.text) for verdict in found] == [
+        ("error", True)
+    ] * held

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from deploy_kit import bundled, engines, passes, recipe, schemes
+from deploy_kit import bundled, engines, passes, recipe, schemes, targets
 from deploy_kit.errors import InputError, RecipeError, UnknownNameError
 from deploy_kit.measure import race
 from deploy_kit.records import Preprocess
@@ -73,6 +73,19 @@ def test_each_bundled_recipe_names_passes_that_exist(shipped):
 
 def test_each_bundled_recipe_names_schemes_that_exist(shipped):
     assert {variant.scheme for variant in shipped.quantize.variants} <= set(schemes.CATALOGUE.names())
+
+
+def test_each_bundled_recipe_gives_an_engine_the_rewrites_that_it_likes(shipped):
+    variants = {variant.name: variant for variant in shipped.quantize.variants}
+    halves = [
+        (entry.engine, variants[name])
+        for entry in shipped.build.engines
+        for name in entry.variants
+        if name in variants and variants[name].scheme in ("fp32", "fp16", "bf16")
+    ]
+
+    for engine, variant in halves:
+        assert tuple(variant.options.get("passes", ())) == targets.find(engine).passes(variant.scheme)
 
 
 def test_each_bundled_recipe_names_engines_that_exist(shipped):

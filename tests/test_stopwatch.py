@@ -6,6 +6,7 @@ import time
 import pytest
 
 from deploy_kit import stopwatch
+from deploy_kit.measurements import DeviceTimes
 
 
 class Bench:
@@ -107,3 +108,56 @@ def test_the_limit_ends_a_warm_up_after_the_window_at_work():
 
 def test_no_time_gives_no_runs():
     assert ended(warm_up(lambda run: 1.0, limit_s=0.0)) == (0, False)
+
+
+def copying(bench):
+    """Give one run of three steps on the bench's clock."""
+    return (bench.run, bench.run, bench.run)
+
+
+def test_the_device_is_asked_between_runs_and_not_while_one_is_timed():
+    bench = Bench([9.0, 9.0, 9.0, 1.0, 2.0, 4.0, 1.0, 2.0, 4.0].__getitem__)
+
+    def device():
+        bench.now_ns += 50_000_000  # asking takes long
+        return (0.5, 1.5, 3.5)
+
+    turn = stopwatch.turn((copying(bench),), 2, clock=bench.clock, devices=(device,))
+
+    assert (turn.samples_ms, turn.h2d_ms, turn.d2h_ms) == ((7.0, 7.0), (1.0, 1.0), (4.0, 4.0))
+    assert turn.starts_ns[1] - turn.starts_ns[0] == 57_000_000
+    assert turn.device == DeviceTimes(compute_ms=(1.5, 1.5), h2d_ms=(0.5, 0.5), d2h_ms=(3.5, 3.5))
+
+
+def test_a_device_without_copies_has_times_of_computing_alone():
+    bench = Bench(lambda run: 2.0)
+
+    turn = stopwatch.turn(((bench.run,),), 2, clock=bench.clock, devices=(lambda: (1.0 + bench.runs,),))
+
+    assert turn.device == DeviceTimes(compute_ms=(3.0, 4.0))
+
+
+def test_each_stream_keeps_the_times_of_its_own_device():
+    slow, fast = (lambda: time.sleep(0.004)), (lambda: time.sleep(0.001))
+
+    turn = stopwatch.turn(((slow,), (fast,)), 4, devices=(lambda: (4.0,), lambda: (1.0,)))
+
+    assert turn.device is not None
+    assert sorted(turn.device.compute_ms) == [1.0, 1.0, 4.0, 4.0]
+    for sample, told in zip(turn.samples_ms, turn.device.compute_ms, strict=True):
+        assert sample >= told  # a sleep is never shorter than asked for
+
+
+def test_without_a_device_s_clock_there_are_no_times_of_it():
+    bench = Bench(lambda run: 2.0)
+
+    assert stopwatch.turn(((bench.run,),), 2, clock=bench.clock).device is None
+
+
+def test_the_times_of_turns_are_one_after_the_other_and_none_where_one_turn_has_none():
+    bench = Bench(lambda run: 2.0)
+    timed = stopwatch.turn(((bench.run,),), 1, clock=bench.clock, devices=(lambda: (1.0,),))
+    untimed = stopwatch.turn(((bench.run,),), 1, clock=bench.clock)
+
+    assert stopwatch.device_of([timed, timed]) == DeviceTimes(compute_ms=(1.0, 1.0))
+    assert stopwatch.device_of([timed, untimed]) is None

@@ -159,6 +159,33 @@ def test_the_whole_span_copies_in_and_out_for_each_sample(tmp_path: Path) -> Non
     assert session.calls == ["bind", "run", "fetch"] * 3
 
 
+class TimedSession(PretendSession):
+    """Counts what it did, as its device's milliseconds."""
+
+    @property
+    def device_ms(self) -> dict[str, float]:
+        names = {"h2d": "bind", "compute": "run", "d2h": "fetch"}
+        return {name: float(self.calls.count(call)) for name, call in names.items()}
+
+
+def test_what_a_device_times_comes_back_beside_the_samples(tmp_path: Path) -> None:
+    session = TimedSession()
+    made = opened(session)
+    np.save(tmp_path / "in.npy", np.ones((2, 3), np.float32))
+    made.warm_up({"inputs": str(tmp_path / "in.npy"), "span": "whole", "limit_s": 0})
+    session.calls.clear()
+
+    whole = made.time({"span": "whole", "n": 2})["turn"]["device"]
+    compute = made.time({"span": "compute", "n": 1})["turn"]["device"]
+
+    assert whole == {"compute_ms": [2.0, 3.0], "h2d_ms": [2.0, 3.0], "d2h_ms": [2.0, 3.0]}  # 1 was discarded
+    assert compute == {"compute_ms": [5.0], "h2d_ms": [], "d2h_ms": []}
+
+
+def test_a_session_that_times_nothing_has_no_device_times() -> None:
+    assert opened(PretendSession()).time({"span": "compute", "n": 1})["turn"]["device"] is None
+
+
 def test_a_last_part_is_filled_up_to_a_static_batch(tmp_path: Path) -> None:
     session = PretendSession()
     images = np.arange(15, dtype=np.float32).reshape(5, 3)

@@ -6,12 +6,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deploy_kit.compatibility import JetPack, Module, capability, jetpack, module, starts_with, table, within
-from deploy_kit.versions import numbers, older
+from deploy_kit.versions import loads_compatible, numbers, older
 
 _DRIVER = re.compile(r"Kernel Module\s+(?:for\s+\S+\s+)?(\d+(?:\.\d+)+)")
 _PYTHON = "3.10"  # pyproject.toml: requires-python
 _OLDEST_TENSORRT = "10"  # pyproject.toml: the extra 'tensorrt'
-_PLAN_MAKERS = {"tensorrt": ", unless it was built version-compatible", "tensorrt_rtx": ""}
+_PLAN_MAKERS = ("tensorrt", "tensorrt_rtx")
+_EXACT = (
+    "TensorRT, Support Policies: versions must match across major, minor, patch and build, "
+    "https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/support-policies.html"
+)
+_NEWER = (
+    "TensorRT, Support Matrix, Engine Portability: version-compatible plans run in later versions, "
+    "https://docs.nvidia.com/deeplearning/tensorrt/11.4.1/getting-started/support-matrix.html"
+)
 _OLDEST_CUDA = "12"  # the oldest CUDA that has a package tensorrt-cuN of every TensorRT 10
 
 
@@ -28,6 +36,7 @@ class Facts:
         python: Version, e.g. ``3.10.12``.
         versions: Distribution → version, e.g. ``{"tensorrt": "10.3.0"}``.
         plan: Library and version that built the plan to be loaded there, e.g. ``("tensorrt", "10.3.0")``.
+        plan_outlives: Whether it was built version-compatible.
     """
 
     board: str = ""
@@ -38,6 +47,7 @@ class Facts:
     python: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     plan: tuple[str, str] = ("", "")
+    plan_outlives: bool = False
 
     @property
     def tensorrt(self) -> str:
@@ -220,13 +230,16 @@ def _known_bad(facts: Facts, sm: str) -> Iterator[Verdict]:
 def _plan(facts: Facts) -> Iterator[Verdict]:
     library, built = facts.plan
     here = facts.versions.get(library, "")
-    if library in _PLAN_MAKERS and built and here and numbers(built) != numbers(here):
-        yield Verdict(
-            code="DEV012", level="error", fix="build it again there: deploykit build",
-            text=f"the plan was built by {library} {built} and does not load in {here}{_PLAN_MAKERS[library]}",
-            source="TensorRT, Support Policies: versions must match across major, minor, patch and build, "
-            "https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/support-policies.html",
-        )  # fmt: skip
+    if library not in _PLAN_MAKERS or not built or not here or numbers(built) == numbers(here):
+        return
+    if facts.plan_outlives and loads_compatible(built, here):
+        return
+    why = ", though it was built version-compatible" if facts.plan_outlives else ""
+    yield Verdict(
+        code="DEV012", level="error", fix="build it again there: deploykit build",
+        text=f"the plan was built by {library} {built} and does not load in {here}{why}",
+        source=_NEWER if facts.plan_outlives else _EXACT,
+    )  # fmt: skip
 
 
 def _before(row: JetPack, floor: str) -> bool:

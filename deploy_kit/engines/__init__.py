@@ -7,7 +7,7 @@ package, nothing else: the same files run on a small device.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +39,15 @@ class Session(Protocol):
 
     def fetch(self) -> np.ndarray:
         """Copy the logits out: (N, classes) float32."""
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """A session whose device times its own work, apart from the host that waits for it."""
+
+    @property
+    def device_ms(self) -> Mapping[str, float]:
+        """What the device worked on the last ``bind``, ``run`` and ``fetch``, in ms: ``h2d``, ``compute``, ``d2h``."""
 
 
 @dataclass(frozen=True, kw_only=True)

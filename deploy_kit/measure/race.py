@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import codec, images, scenarios
+from deploy_kit import codec, images, scenarios, stopwatch
 from deploy_kit.devices import Connection, Worker
 from deploy_kit.errors import (
     DeployKitError,
@@ -265,6 +265,7 @@ class _Race:
             starts_ms=tuple(round(start / 1e6, 4) for turn in racer.turns for start in turn.starts_ns),
             h2d_ms=tuple(part for turn in racer.turns for part in turn.h2d_ms),
             d2h_ms=tuple(part for turn in racer.turns for part in turn.d2h_ms),
+            device=stopwatch.device_of(racer.turns),
             round_s=tuple(turn.seconds for turn in racer.turns),
             drift=latency.drift([statistics.median(turn.samples_ms) for turn in racer.turns]),
             stopped=self._stopped,
@@ -371,7 +372,9 @@ def turns(measured: Measurement) -> list[Turn]:
     for begin, end, seconds in zip(measured.rounds, ends, measured.round_s, strict=True):
         starts_ns = tuple(round(1e6 * start) for start in measured.starts_ms[begin:end])
         samples, h2d, d2h = (part[begin:end] for part in (measured.samples_ms, measured.h2d_ms, measured.d2h_ms))
-        found.append(Turn(samples_ms=samples, starts_ns=starts_ns, h2d_ms=h2d, d2h_ms=d2h, seconds=seconds))
+        device = measured.device.cut(begin, end) if measured.device else None
+        turn = Turn(samples_ms=samples, starts_ns=starts_ns, h2d_ms=h2d, d2h_ms=d2h, seconds=seconds, device=device)
+        found.append(turn)
     return found
 
 

@@ -1,5 +1,8 @@
 """A bench in the words of other tools, so that what reads theirs reads ours: trtexec, benchmark_app, Model Navigator.
 
+trtexec's times are the device's own (CUDA events), so its keys hold those where the device times itself; ``clock`` says
+whose they are. All other keys are host time.
+
 docs/measuring.md lists the keys and where each comes from.
 """
 
@@ -13,13 +16,15 @@ from deploy_kit.measurements import Bench, Measurement, samples_for
 def times(found: Bench) -> list[dict[str, Any]]:
     """Give every run as trtexec's ``--exportTimes`` does, with the engine and the batch beside it; all in ms."""
     return [
-        {"engine": m.label, "batch": m.batch, **_remark(m), **item} for m in found.measurements for item in _items(m)
+        {"engine": m.label, "batch": m.batch, "clock": _clock(m), **_remark(m), **item}
+        for m in found.measurements
+        for item in _items(m)
     ]
 
 
 def summary(measured: Measurement) -> dict[str, Any]:
     """Give one measurement under the names of all three tools; a percentile that samples cannot carry is null."""
-    samples = measured.samples_ms
+    samples, parts = measured.samples_ms, _parts(measured)
     return {
         "engine": measured.label,
         **_remark(measured),
@@ -32,10 +37,9 @@ def summary(measured: Measurement) -> dict[str, Any]:
         "throughput": measured.images_per_s,
         # trtexec's performance summary
         "qps": measured.qps,
-        "latencyMs": _spread(samples),
-        "computeMs": _spread(measured.compute_ms),
-        "h2dMs": _spread(measured.h2d_ms),
-        "d2hMs": _spread(measured.d2h_ms),
+        "clock": _clock(measured),
+        "latencyMs": _spread(_sums(parts)),
+        **{f"{name}Ms": _spread(times) for name, times in parts.items()},
         # benchmark_app's benchmark_report.csv
         "number of parallel infer requests": measured.streams,
         "total number of iterations": len(samples),
@@ -53,12 +57,27 @@ def _remark(measured: Measurement) -> dict[str, str]:
     return {"remark": measured.emulated} if measured.emulated else {}
 
 
+def _clock(measured: Measurement) -> str:
+    return "device" if measured.device is not None else "host"
+
+
+def _parts(measured: Measurement) -> dict[str, tuple[float, ...]]:
+    """Give what each part of a run took, by the device's clock where it has one; a copy that was not made has none."""
+    device = measured.device
+    if device is not None:
+        return {"h2d": device.h2d_ms, "compute": device.compute_ms, "d2h": device.d2h_ms}
+    return {"h2d": measured.h2d_ms, "compute": measured.compute_ms, "d2h": measured.d2h_ms}
+
+
+def _sums(parts: dict[str, tuple[float, ...]]) -> tuple[float, ...]:
+    """Add the parts of each run: what trtexec calls latency."""
+    return tuple(map(sum, zip(*filter(None, parts.values()), strict=True)))
+
+
 def _items(m: Measurement) -> Iterator[dict[str, float]]:
-    empty = (0.0,) * len(m.samples_ms)
-    starts = m.starts_ms or empty
-    for start, whole, h2d, compute, d2h in zip(
-        starts, m.samples_ms, m.h2d_ms or empty, m.compute_ms, m.d2h_ms or empty, strict=True
-    ):
+    empty, parts = (0.0,) * len(m.samples_ms), _parts(m)
+    columns = (parts["h2d"] or empty, parts["compute"], parts["d2h"] or empty)
+    for start, h2d, compute, d2h in zip(m.starts_ms or empty, *columns, strict=True):
         computes, copies_out = start + h2d, start + h2d + compute
         yield {
             "startH2dMs": start,
@@ -66,11 +85,11 @@ def _items(m: Measurement) -> Iterator[dict[str, float]]:
             "startComputeMs": computes,
             "endComputeMs": copies_out,
             "startD2hMs": copies_out,
-            "endD2hMs": start + whole,
+            "endD2hMs": copies_out + d2h,
             "h2dMs": h2d,
             "computeMs": compute,
             "d2hMs": d2h,
-            "latencyMs": whole,
+            "latencyMs": h2d + compute + d2h,
         }
 
 

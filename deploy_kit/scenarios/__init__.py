@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from deploy_kit.catalogue import Catalogue
 from deploy_kit.errors import UnknownNameError, nearest
 from deploy_kit.measurements import LoadGenResult
-from deploy_kit.stopwatch import Steps, Turn
+from deploy_kit.stopwatch import DeviceClock, Steps, Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class Load:
         pace_ms: What one run took in the warm-up.
         target_qps: Queries a second that arrive; ``server`` alone.
         latency_budget_ms: What LoadGen judges ``server`` by.
+        devices: The device's own clock of each stream, for ``closed-loop`` alone; empty where there is none.
     """
 
     n: int
@@ -32,6 +33,7 @@ class Load:
     pace_ms: float
     target_qps: float = 0.0
     latency_budget_ms: float = 0.0
+    devices: tuple[DeviceClock, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from deploy_kit.stopwatch import Steps, Turn
 
 def run(streams: Sequence[Steps], load: Load) -> tuple[Turn, None]:
     """Take one turn; LoadGen has no say in it."""
-    return stopwatch.turn(streams, load.n, load.seconds), None
+    return stopwatch.turn(streams, load.n, load.seconds, devices=load.devices), None
 
 
 SCENARIO = Scenario(run=run, hindrance=lambda: "", batches=lambda _: "", rounds=12, seconds=0.0)

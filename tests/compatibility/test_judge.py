@@ -192,11 +192,26 @@ def test_a_fault_of_one_gpu_is_not_held_against_another() -> None:
 def test_a_plan_of_another_version_is_an_error() -> None:
     found = said(replace(PC, plan=("tensorrt", "10.13.3")), "DEV012")
 
-    assert (
-        found.text
-        == "the plan was built by tensorrt 10.13.3 and does not load in 10.14.1, unless it was built version-compatible"
-    )
+    assert found.text == "the plan was built by tensorrt 10.13.3 and does not load in 10.14.1"
     assert codes(replace(PC, plan=("tensorrt", "10.14.1")), "error") == []
+
+
+@pytest.mark.parametrize(
+    ("built", "loads"),
+    [("10.13.3", True), ("10.14.0", True), ("10.15.1", False), ("9.2.0", False), ("8.6.1", True), ("11.0.0", False)],
+)
+def test_a_version_compatible_plan_loads_in_later_versions_that_nvidia_names(built: str, loads: bool) -> None:
+    facts = replace(PC, plan=("tensorrt", built), plan_outlives=True)
+
+    assert ("DEV012" not in codes(facts, "error")) is loads
+
+
+def test_a_version_compatible_plan_that_does_not_load_is_said_to_be_one() -> None:
+    found = said(replace(PC, plan=("tensorrt", "10.15.1"), plan_outlives=True), "DEV012")
+
+    assert found.text == (
+        "the plan was built by tensorrt 10.15.1 and does not load in 10.14.1, though it was built version-compatible"
+    )
 
 
 def test_an_engine_that_is_no_plan_loads_in_other_versions() -> None:

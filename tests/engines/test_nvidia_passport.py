@@ -130,7 +130,7 @@ def test_ampere_and_later_does_not_cover_turing(plan: Path, monkeypatch: pytest.
 def test_a_version_compatible_plan_is_let_through_to_a_later_version(plan: Path) -> None:
     rewritten(plan, compatible=["version"], version="1.0.0")
 
-    passport.verify(plan, "tensorrt_rtx", "9.9.9")
+    passport.verify(plan, "tensorrt_rtx", "1.99.0")
 
 
 @pytest.mark.parametrize(
@@ -178,3 +178,10 @@ def test_a_plan_without_a_passport_is_left_to_the_library(plan: Path) -> None:
 
     assert str(opening(plan)) == f"{plan}: cannot run: no NVIDIA GPU on this machine"
     assert tensorrt_rtx.prove_precision(plan, Options()).share("fp32", of="Conv") == 1
+
+
+def test_a_version_compatible_plan_of_a_later_version_is_refused(plan: Path) -> None:
+    rewritten(plan, compatible=["version"], version="1.99.0")
+
+    with pytest.raises(DeviceError, match=r"built with tensorrt_rtx 1\.99\.0 for sm_89; this machine has"):
+        passport.verify(plan, "tensorrt_rtx", "1.7.1")

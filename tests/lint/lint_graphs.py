@@ -53,6 +53,18 @@ def norm(gamma: str, constants: str, nodes: str = "", mode: int = 0) -> str:
     return graph(body, f"{constants}, {rest}")
 
 
+def biased(bias: int, *, quantized: bool = True) -> str:
+    """Write a float16 convolution behind Q and DQ with steps of 0.01 and 0.001; numbers are float16's bits."""
+    constants = f"float16 s = {{8479}}, float16[1] t = {{5145}}, float16[1] b = {{{bias}}}"
+    integers = "int8 z = {0}, int8[1] zz = {0}, int8[1,4,1,1] w = {1,2,3,100}"
+    conv = (
+        "h = Cast<to = 10>(x)  q = QuantizeLinear(h, s, z)  d = DequantizeLinear(q, s, z)"
+        "  f = DequantizeLinear<axis = 0>(w, t, zz)  c = Conv(d, f, b)"
+    )
+    end = "r = QuantizeLinear(c, s, z)  e = DequantizeLinear(r, s, z)" if quantized else "e = Relu(c)"
+    return graph(f"{conv}  {end}  y = Cast<to = 1>(e)", f"{constants}, {integers}")
+
+
 def concat_pair(zero: str) -> str:
     """Write Concat, Q, DQ, BatchNormalization in a row."""
     constants = ", ".join(f"float[8] {name} = {{{','.join('1' * 8)}}}" for name in "abmv")
@@ -130,6 +142,9 @@ OTHERS = (
     Case("ort001", "version unknown", extremum("Max", "uint8"), "warning", "onnxruntime"),
     Case("ort001", "new enough", extremum("Max", "uint8"), "", "onnxruntime:1.24.1"),
     Case("ort001", "of floats", graph("y = Max(x, c)", "float[1] c = {0}"), "", "onnxruntime:1.23.2"),
+    Case("ort003", "half-precision bias", biased(15360), "error", "onnxruntime:1.31.1", opset=19),
+    Case("ort003", "small bias", biased(14336), "", "onnxruntime:1.31.1", opset=19),
+    Case("ort003", "nothing quantized behind", biased(15360, quantized=False), "", "onnxruntime:1.31.1", opset=19),
     Case("ort002", "operator set", graph("y = Relu(x)"), "error", "onnxruntime:1.20.1", opset=22),
     Case("ort002", "IR version", graph("y = Relu(x)"), "error", "onnxruntime:1.22.2", ir=11),
     Case("ort002", "both as it reads them", graph("y = Relu(x)"), "", "onnxruntime:1.22.1", opset=22, ir=10),

@@ -65,6 +65,7 @@ WORDS = {
     "ranges unknown": "ranges unknown",
     "24 for 10.14": "operator set 24; TensorRT 10.14 is documented up to 22",
     "too old": "Max of integers needs onnxruntime 1.24, here is 1.23.2",
+    "half-precision bias": "a float16 bias of 9.99e+04 steps of its input and weight, and float16 ends at 65504",
     "operator set": "operator set 22; onnxruntime 1.20.1 reads up to 21",
     "IR version": "IR version 11; onnxruntime 1.22.2 reads up to 10",
     "zero point": "a concatenation is quantized with a zero point before a BatchNormalization",

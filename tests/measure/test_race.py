@@ -52,6 +52,29 @@ def test_a_lost_device_keeps_the_rounds_that_all_have_finished(line: "Line", kep
     assert found.stopped == f"the device was lost in round 3 of 4: {LOST}"
 
 
+def test_what_the_device_timed_is_kept_through_a_loss(line: "Line", kept: Store, tmp_path: Path) -> None:
+    def timed(after: int) -> Any:
+        link = losing(tmp_path, after)
+        host = link.answers["time"]
+
+        def time(arguments: dict[str, Any]) -> dict[str, Any]:
+            answer = host(arguments)
+            samples = answer["turn"]["samples_ms"]
+            answer["turn"]["device"] = {"compute_ms": [ms / 2 for ms in samples], "h2d_ms": [], "d2h_ms": []}
+            return answer
+
+        link.answers["time"] = time
+        return link
+
+    bench.run(pair(line), PART, store=kept, link=timed(after=5))
+    found, _ = bench.run(pair(line), PART, store=kept, link=timed(after=99))
+
+    for measured in found.measurements:
+        assert measured.device is not None
+        assert measured.device.compute_ms == tuple(ms / 2 for ms in measured.samples_ms)
+        assert measured.resumed_at == (2,)
+
+
 def test_a_bench_that_was_stopped_is_not_taken_for_a_whole_one(line: "Line", kept: Store, tmp_path: Path) -> None:
     bench.run(pair(line), PART, store=kept, link=losing(tmp_path, after=5))
 

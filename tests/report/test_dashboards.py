@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_bench import measurement
 
-from deploy_kit.measurements import Bench, Measurement
+from deploy_kit.measurements import Bench, DeviceTimes, Measurement
 from deploy_kit.report import dashboards
 
 # Keys of trtexec's --exportTimes (TensorRT 11, sampleReporting.cpp).
@@ -26,7 +26,7 @@ def whole() -> Measurement:
 def test_every_run_has_trtexec_s_keys_and_its_engine() -> None:
     items = dashboards.times(Bench(measurements=(whole(),)))
 
-    assert [set(item) - TRTEXEC for item in items] == [{"engine", "batch"}] * 2
+    assert [set(item) - TRTEXEC for item in items] == [{"engine", "batch", "clock"}] * 2
     assert all(set(item) > TRTEXEC for item in items)
 
 
@@ -35,6 +35,30 @@ def test_latency_is_the_sum_of_its_parts_as_trtexec_defines_it() -> None:
         assert item["latencyMs"] == pytest.approx(item["h2dMs"] + item["computeMs"] + item["d2hMs"])
         assert item["endD2hMs"] - item["startH2dMs"] == pytest.approx(item["latencyMs"])
         assert item["endH2dMs"] == item["startComputeMs"] == item["startH2dMs"] + item["h2dMs"]
+
+
+def test_where_the_device_times_itself_trtexec_s_keys_are_its_times_and_the_others_the_host_s() -> None:
+    device = DeviceTimes(compute_ms=(3.0, 3.5), h2d_ms=(0.5, 0.75), d2h_ms=(0.25, 0.5))
+    measured = replace(whole(), device=device)
+
+    items, found = dashboards.times(Bench(measurements=(measured,))), dashboards.summary(measured)
+
+    assert [(item["clock"], item["computeMs"], item["latencyMs"]) for item in items] == [
+        ("device", 3.0, 3.75),
+        ("device", 3.5, 4.75),
+    ]
+    assert items[1]["endD2hMs"] - items[1]["startH2dMs"] == pytest.approx(4.75)
+    medians = [found[f"{name}Ms"]["median"] for name in ("latency", "h2d", "compute", "d2h")]
+    assert medians == pytest.approx([4.25, 0.625, 3.25, 0.375])
+    assert (found["clock"], found["latency (ms)"], found["avg_latency"]) == ("device", 6.0, 6.0)
+
+
+def test_a_device_s_times_of_a_span_without_copies_are_all_compute() -> None:
+    measured = replace(measurement("one", [5.0]), device=DeviceTimes(compute_ms=(4.0,)))
+
+    found = dashboards.summary(measured)
+
+    assert (found["latencyMs"]["median"], found["computeMs"]["median"], found["h2dMs"]) == (4.0, 4.0, None)
 
 
 def test_a_span_without_copies_is_all_compute() -> None:

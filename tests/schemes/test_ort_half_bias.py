@@ -1,9 +1,8 @@
 """A fault of ONNX Runtime's optimizer on half-precision Q/DQ graphs, held against ONNX's own evaluator.
 
 Its pass WeightBiasQuantization turns the bias of a convolution between Q/DQ pairs into round(b / (s_x · s_w)), and
-keeps the quotient in the bias' type: in float16 it is infinite where b ≥ 65520 · s_x · s_w, and int32's end
-afterwards. In docs/placements.md; once a release is right, `test_the_optimizer_loses_a_half_precision_bias` says so
-by failing.
+keeps the quotient in the type of the bias: in float16 it is infinite where b ≥ 65520 · s_x · s_w, and the end of int32
+afterwards. In docs/placements.md; once a release is right, `test_the_optimizer_loses_a_half_precision_bias` fails.
 """
 
 from typing import Any
@@ -13,9 +12,13 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from dense_graphs import run
+import tiny_graphs
+from dense_graphs import quantized, run
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+from deploy_kit import lint
+from deploy_kit.schemes import int8_tensorrt
 
 _X = np.zeros((1, 1, 2, 2), np.float16)
 _STEP_X, _STEP_W = 0.01, 0.001
@@ -65,3 +68,24 @@ def test_the_optimizer_loses_a_half_precision_bias() -> None:
 
     np.testing.assert_allclose(expected(model, _X), 1.0, atol=_STEP_X)
     assert abs(found - 1.0).min() > 0.1, f"onnxruntime {onnxruntime.__version__} keeps it: mend docs/placements.md"
+
+
+@pytest.mark.parametrize(
+    ("bias", "dtype", "lost"), [(0.5, np.float16, False), (1.0, np.float32, False), (1.0, np.float16, True)]
+)
+def test_lint_finds_the_bias_that_is_lost(bias: float, dtype: type[np.floating[Any]], lost: bool) -> None:
+    model = one_convolution(bias, dtype)
+
+    found = [finding.code for finding in lint.run(model, lint.Target(engine="onnxruntime", version="1.31.1"))]
+
+    assert found == ["ORT003"] * lost
+
+
+@pytest.mark.parametrize("convolutions", ["behind_norms", "blocks"])
+def test_lint_tells_the_layouts_apart_that_lose_biases(convolutions: str) -> None:
+    x = tiny_graphs.images(24, seed=3)
+    model = quantized(tiny_graphs.simplified_model(), x, int8_tensorrt, convolutions=convolutions)
+
+    found = {finding.code for finding in lint.run(model, lint.Target(engine="onnxruntime", version="1.31.1"))}
+
+    assert ("ORT003" in found) is (convolutions == "blocks")

@@ -12,6 +12,7 @@ from deploy_kit.engines import _cuda
 from deploy_kit.errors import BuildError, DeviceError, RecipeError
 from deploy_kit.records import Built, Proof
 from deploy_kit.store import sha256_of, write_whole
+from deploy_kit.versions import loads_compatible
 
 
 def path_of(plan_file: Path) -> Path:
@@ -66,7 +67,8 @@ def verify(plan_file: Path, package: str, version: str) -> None:
     if read_in is None:
         return
     built, here = read_in[0], _cuda.device_or_none()
-    right_version = built.version == version or "version" in built.compatible
+    outlives = "version" in built.compatible and loads_compatible(built.version, version)
+    right_version = built.version == version or outlives
     right_gpu = here is None or fits(built, here.capability)
     if built.package == package and right_version and right_gpu:
         return

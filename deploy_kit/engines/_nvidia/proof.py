@@ -8,7 +8,7 @@ A plan of TensorRT-RTX holds text that types every tensor and names every kernel
 
 Constants name the size of their payload; scratch space calls itself int8 whatever the network is, and is no tensor.
 A kernel's name says what it does: the one above scales, adds and clips, then quantizes. Where it does nothing but
-finish an integer convolution, or quantize, it is there for int8 alone; one that also concatenates or normalizes is not.
+finish an integer convolution, or quantize, it is there for int8 alone; one that concatenates or normalizes too is not.
 """
 
 import json
