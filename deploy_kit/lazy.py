@@ -18,6 +18,7 @@ INSTALL = {
     "PIL": "pillow",
     "onnx_ir": "onnx-ir",
 }
+_ALONE = {"mlperf_loadgen": "mlcommons-loadgen"}  # import name → distribution, where hyphens do not make one
 
 
 def present(package: str) -> bool:
@@ -29,7 +30,7 @@ def install_line(package: str, *, bare: bool = False) -> str:
     """Give the one line that installs `package`; alone, if `bare` or where this package itself is not installed."""
     target = INSTALL.get(package, package)
     if target.startswith("deploykit[") and (bare or not _installed()):
-        target = package.replace("_", "-")
+        target = _ALONE.get(package, package.replace("_", "-"))
     return f"pip install '{target}'"
 
 

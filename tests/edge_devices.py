@@ -1,5 +1,6 @@
 """Fixtures: the emulated arm64 device of `edge/machine.py`. A plugin of `conftest`."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +21,26 @@ def edge_root(request: pytest.FixtureRequest) -> Path:
     """Its root, built if need be. Where it cannot be had its tests fail; only ``--without-edge`` leaves them out."""
     if request.config.getoption("--without-edge"):
         pytest.skip("--without-edge was given")
-    try:
+    with told():
         return machine.build()
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Fail with the reason in one line where there is no device."""
+    try:
+        yield
     except machine.EdgeError as error:
-        pytest.fail(f"no emulated arm64 device: {error}; to leave its tests out say --without-edge", pytrace=False)
+        words = "to leave its tests out: PYTEST_ADDOPTS=--without-edge make test, or pytest --without-edge"
+        pytest.fail(f"no emulated arm64 device: {error}; {words}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def served_edge(edge_root: Path) -> Iterator[Served]:
     """The device with its SSH server running."""
-    with machine.serving(edge_root) as served:
+    with contextlib.ExitStack() as stack:
+        with told():
+            served = stack.enter_context(machine.serving(edge_root))
         yield served
 
 

@@ -1,5 +1,6 @@
 """Fixtures: a device behind a real SSH server on this machine. A plugin of `conftest`."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,11 @@ def require_ssh(config: pytest.Config) -> None:
     """Fail where there is no SSH server to test with; only ``--without-ssh`` leaves these tests out."""
     if config.getoption("--without-ssh"):
         pytest.skip("--without-ssh was given")
-    if not Path(ssh_server.SSHD).is_file():
+    missing = [tool for tool in (ssh_server.SSHD, "ssh-keygen") if shutil.which(tool) is None]
+    if missing:
         pytest.fail(
-            f"these tests need {ssh_server.SSHD}: apt-get install openssh-server openssh-client, or say --without-ssh",
+            f"no SSH server to test with: not installed: {', '.join(missing)} (Debian: openssh-server openssh-client); "
+            "to leave these tests out: PYTEST_ADDOPTS=--without-ssh make test, or pytest --without-ssh",
             pytrace=False,
         )
 

@@ -215,7 +215,8 @@ class RemoteWorker:
             return reply.unwrap()
         except MissingPackageError as error:
             hint = error.hint.replace("pip", f"{device.python} -m pip", 1)
-            raise DeviceError(f"device '{device.name}': {error}", hint=f"on {device.name}: {hint}") from error
+            said = str(error).replace("not installed here", "not installed there")
+            raise DeviceError(f"device '{device.name}': {said}", hint=f"on {device.name}: {hint}") from error
         except StoreError as error:
             hint = f"free some space there, or: deploykit devices clean {device.name}"
             raise DeviceError(f"device '{device.name}': {error}", hint=hint) from error

@@ -132,7 +132,8 @@ def run(
     with contextlib.ExitStack() as stack:
         watch(Event(stage="bench", text="reading the gauges" + " of the idle machine" * part.energy))
         gauges = stack.enter_context(link.worker())
-        race = _Race(part, store, link, watch, Telemetry(gauges, store=store, with_energy=part.energy))
+        telemetry = Telemetry(gauges, machine=link.environment, store=store, with_energy=part.energy)
+        race = _Race(part, store, link, watch, telemetry)
         race.start(entries, stack)
         described = environment_of(race.racers[0].worker) if race.racers else link.environment
         if begun is not None:

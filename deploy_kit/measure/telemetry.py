@@ -9,7 +9,7 @@ from deploy_kit.devices import Worker
 from deploy_kit.errors import DeviceError, EngineCrashError
 from deploy_kit.measure import energy, monitor, profiles, roofline
 from deploy_kit.measure.profiles import Measured
-from deploy_kit.measurements import Environment, Measurement
+from deploy_kit.measurements import EMULATED, Environment, Measurement
 from deploy_kit.readings import Energy, Processor, Roof
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store
@@ -20,20 +20,24 @@ _ENERGY_S = energy.MIN_S + 0.5
 class Telemetry:
     """The gauges of the machine that races, and what they say of each engine."""
 
-    def __init__(self, worker: Worker, *, store: Store, with_energy: bool) -> None:
+    def __init__(self, worker: Worker, *, machine: Environment, store: Store, with_energy: bool) -> None:
         """Start the gauges before any engine is loaded; for energy, read the idle machine first.
+
+        An emulated machine has no roof and no energy of its own, and its times are none: nothing of it is judged.
 
         Args:
             worker: Of the machine, used for nothing else.
+            machine: What it is.
             store: Has the graphs that the engines were built from.
             with_energy: Whether each engine is run for its energy as well.
         """
         self._monitor = monitor.started(worker)
         self._store = store
-        self._peak = self._monitor.roof()
+        self._peak = None if machine.emulated else self._monitor.roof()
         self._peak_is_whole = False
         self._energies: dict[str, Energy] = {}
-        self._why_no_energy = energy.why_not(self._monitor.watched)
+        emulated = f"not measured: {EMULATED}" if machine.emulated else ""
+        self._why_no_energy = emulated or energy.why_not(self._monitor.watched)
         if not with_energy and not self._why_no_energy:
             self._why_no_energy = f"not measured: not asked for (--energy, {energy.MIN_S:g} s an engine)"
         if not self._why_no_energy:
@@ -61,7 +65,7 @@ class Telemetry:
     def told(self, measured: Measurement, engine: Artifact, key: str) -> Measurement:
         """Add to a measurement what the gauges say of it; what makes it invalid comes behind what already did."""
         processor = roofline.processor_of(engine.engine or "", measured.settings)
-        reasons, conditions = self._monitor.judged(key, processor)
+        reasons, conditions = ((), None) if measured.emulated else self._monitor.judged(key, processor)
         return replace(
             measured,
             invalid=(*measured.invalid, *reasons),
@@ -72,24 +76,27 @@ class Telemetry:
 
     def _roof(self, measured: Measurement, engine: Artifact, processor: Processor) -> Roof | None:
         path = roofline.graph_of(engine, self._store)
-        peak = self._peak_of(measured.environment, engine, processor)
+        peak = None if self._peak is None else self._peak_of(measured.environment, engine, processor, self._peak)
         if path is None or peak is None:
             return None
         return roofline.roof(roofline.work_of(path, measured.batch), peak, engine.precision, processor)
 
-    def _peak_of(self, here: Environment, engine: Artifact, processor: Processor) -> profiles.Peak | None:
+    def _peak_of(
+        self, here: Environment, engine: Artifact, processor: Processor, first: Measured
+    ) -> profiles.Peak | None:
         if processor == "gpu":
             return profiles.gpu_peak(self._monitor.watched.board, engine.precision)
-        return profiles.cpu_peak(here, engine.precision, self._whole_peak())
+        return profiles.cpu_peak(here, engine.precision, self._whole_peak(first))
 
-    def _whole_peak(self) -> Measured:
+    def _whole_peak(self, first: Measured) -> Measured:
         """Give the better of two attempts, before and after the race: what else runs can only take away."""
-        if not self._peak_is_whole:
-            self._peak_is_whole = True
-            with contextlib.suppress(DeviceError, EngineCrashError):  # a device that was lost has its first attempt
-                again = self._monitor.roof()
-                self._peak = Measured(
-                    flop_s=max(self._peak.flop_s, again.flop_s),
-                    bandwidth_b_s=max(self._peak.bandwidth_b_s, again.bandwidth_b_s),
-                )
+        if self._peak_is_whole:
+            return first
+        self._peak_is_whole, self._peak = True, first
+        with contextlib.suppress(DeviceError, EngineCrashError):  # a device that was lost has its first attempt
+            again = self._monitor.roof()
+            self._peak = Measured(
+                flop_s=max(first.flop_s, again.flop_s),
+                bandwidth_b_s=max(first.bandwidth_b_s, again.bandwidth_b_s),
+            )
         return self._peak

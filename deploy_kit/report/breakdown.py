@@ -20,7 +20,7 @@ def costs(engines: Iterable[tuple[Artifact, Measurement]]) -> Table:
         loaded = (_ms(cost.load_ms), _ms(cost.first_ms)) if cost else (_NONE, _NONE)
         memory = f"{cost.peak_memory_mib} MiB, {cost.memory_before_mib} before loading" if cost else _NONE
         build = f"{engine.build_s:.1f} s" if engine.build_s else _NONE
-        rows.append((measured.label, build, *loaded, _ms(measured.percentile_ms(50)), memory, where(engine.proof)))
+        rows.append((_marked(measured), build, *loaded, _ms(measured.percentile_ms(50)), memory, where(engine.proof)))
     return COST_HEADINGS, rows
 
 
@@ -63,9 +63,13 @@ def sentence(measured: Measurement, profile: LayerProfile) -> str:
     beside = f"; without profiling the median run took {_ms(latency)}" if latency is not None else ""
     times = f"layers {_ms(profile.total_ms)} by their medians, {_ms(profile.mean_total_ms)} by their means"
     return (
-        f"{measured.label}: {profile.source}, {profile.runs} runs of their own: {times}, of a profiled run of "
+        f"{_marked(measured)}: {profile.source}, {profile.runs} runs of their own: {times}, of a profiled run of "
         f"{_ms(profile.run_ms)}{beside}; {profile.unknown:.1%} in layers whose place is not known"
     )
+
+
+def _marked(measured: Measurement) -> str:
+    return f"{measured.label} ({measured.emulated})" if measured.emulated else measured.label
 
 
 def _ms(value: float | None) -> str:

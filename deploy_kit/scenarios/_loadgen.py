@@ -16,7 +16,7 @@ from typing import Any
 
 from deploy_kit.environment import library_version
 from deploy_kit.errors import StageError
-from deploy_kit.lazy import need
+from deploy_kit.lazy import install_line, need
 from deploy_kit.measurements import LoadGenResult
 from deploy_kit.scenarios import Load
 from deploy_kit.stopwatch import Steps, Turn
@@ -32,7 +32,7 @@ def hindrance() -> str:
     """Say that LoadGen is not installed where the engine runs."""
     if library_version(PACKAGE):
         return ""
-    return f"MLPerf scenarios need '{PACKAGE}' on the machine that runs the engine (pip install 'deploykit[loadgen]')"
+    return f"MLPerf scenarios need '{PACKAGE}' on the machine that runs the engine ({install_line('mlperf_loadgen')})"
 
 
 def test(name: str, streams: Sequence[Steps], load: Load, configure: Setter) -> tuple[Turn, LoadGenResult]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Said, deploykit
 from stand_ins import PretendLink
-from test_cli_bad_input import Said, deploykit
 from test_emulated_times import MARK, PLAYED, measurement
 
 from deploy_kit import bench, devices, environment

@@ -1,10 +1,8 @@
 """The command line under bad input: the right exit code, words with a way out, and nothing half-written or lost."""
 
-import contextlib
 import dataclasses
 import errno
 import hashlib
-import io
 import json
 import os
 import re
@@ -24,9 +22,10 @@ import onnx
 import pytest
 import torch
 import yaml
+from command_line import Said, deploykit
 from conftest import save_images, save_tiny, tiny_model
 
-from deploy_kit import cli, codec, graph, lazy, recipe
+from deploy_kit import codec, graph, lazy, recipe
 from deploy_kit.records import Artifact
 from deploy_kit.results import ParityReport
 from deploy_kit.store import Store
@@ -35,35 +34,6 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 pytest_plugins = ["tiny_line"]
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The first line of the error, without its word."""
-        return next((line for line in self.err.splitlines() if line.startswith("error: ")), "")
-
-    @property
-    def fix(self) -> str:
-        """The hint."""
-        return next((line for line in self.err.splitlines() if line.startswith("  fix: ")), "")
-
-
-def deploykit(*arguments: str | Path) -> Said:
-    """Run the command line in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["deploykit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return Said(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -101,7 +101,7 @@ def test_no_engine(board: Device, bare_python: Path) -> None:
         assert link.lacks("onnxruntime") == f"{bare_python} -m pip install 'onnxruntime'"
 
     assert str(caught.value) == (
-        "device 'board': engine 'onnxruntime' needs the package 'onnxruntime', which is not installed here"
+        "device 'board': engine 'onnxruntime' needs the package 'onnxruntime', which is not installed there"
     )
     assert caught.value.hint == f"on board: {bare_python} -m pip install 'onnxruntime'"
     assert caught.value.exit_code == 4

@@ -183,7 +183,8 @@ def serving(root: Path) -> Iterator[Served]:
         keys = home / ".ssh"
         keys.mkdir(mode=0o700)
         for name in ("host_key", "id_ed25519"):
-            _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(keys / name))
+            key = ("-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(keys / name))
+            _quietly("ssh-keygen", ("ssh-keygen", *key))
         public = " ".join((keys / "host_key.pub").read_text().split()[:2])
         (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
         command = inside(root, (*_SSHD, f"-oPort={port}", f"-oAllowUsers={USER}"))
@@ -202,8 +203,8 @@ def serving(root: Path) -> Iterator[Served]:
 def _fill(root: Path) -> None:
     """Lay out Debian, the user and the wheels."""
     debian = ("--arch=arm64", "--variant=minbase", f"--include={','.join(DEBIAN)}", SUITE, str(root))
-    _quietly(*inside(None, ("debootstrap", *debian)))
-    _quietly(*inside(None, ("chroot", str(root), *_USERADD, USER)))
+    _quietly("debootstrap", inside(None, ("debootstrap", *debian)))
+    _quietly("useradd", inside(None, ("chroot", str(root), *_USERADD, USER)))
     (root / "mnt/host").mkdir()
     for left in ("var/cache/apt", "var/lib/apt/lists"):
         shutil.rmtree(root / left)
@@ -211,16 +212,20 @@ def _fill(root: Path) -> None:
     target = root / f"usr/local/lib/python{PYTHON}/dist-packages"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(target))
     wanted = ("--python-version", PYTHON, "--only-binary=:all:", "--constraint", str(CONSTRAINTS), *WHEELS)
-    _quietly(*pip, *platforms, *wanted)
+    _quietly("pip", (*pip, *platforms, *wanted))
 
 
-def _quietly(*command: str) -> None:
+def _quietly(step: str, command: Sequence[str]) -> None:
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
-        words = " ".join(part for part in command if part != _ENTER)
-        raise EdgeError(f"'{words}' failed with {done.returncode}: {done.stdout[-1500:].strip()}")
+        raise EdgeError(f"{step} failed with {done.returncode}: {_last_words(done.stdout)}")
+
+
+def _last_words(text: str) -> str:
+    """Give the end of what a program has said, in one line."""
+    return " / ".join(line.strip() for line in text.splitlines()[-4:] if line.strip()) or "it said nothing"
 
 
 def _free_port() -> int:
@@ -234,14 +239,14 @@ def _await(process: subprocess.Popen[bytes], port: int, log: Path, limit_s: floa
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise EdgeError(f"sshd ended with {process.returncode}: {log.read_text()[-1500:].strip()}")
+            raise EdgeError(f"sshd ended with {process.returncode}: {_last_words(log.read_text())}")
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
                 if line.recv(4) == b"SSH-":
                     return
         except OSError:
             time.sleep(0.1)
-    raise EdgeError(f"sshd did not answer in {limit_s:g} s: {log.read_text()[-1500:].strip()}")
+    raise EdgeError(f"sshd did not answer in {limit_s:g} s: {_last_words(log.read_text())}")
 
 
 def main() -> int:

@@ -1,9 +1,11 @@
 """The line over SSH to another architecture, and the numbers that its own kernels give."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import arm
 import pytest
@@ -16,6 +18,10 @@ from deploy_kit.records import Device
 from deploy_kit.results import Report
 from deploy_kit.store import Store
 
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
 pytestmark = pytest.mark.edge
 
 INTEGER = ("int8 portable, max", "int8 portable, depthwise", "int8 portable, 7-bit weights")
@@ -96,3 +102,70 @@ def test_its_parity_is_that_of_this_machine(reports: dict[str, Report]) -> None:
 def test_its_times_say_that_they_are_none(reports: dict[str, Report]) -> None:
     assert {row.measurement.emulated for row in reports["edge"].rows} == {"emulated: not a measurement"}
     assert {row.measurement.emulated for row in reports["local"].rows} == {""}
+
+
+@pytest.fixture(scope="module")
+def beside(line: "Line", served_edge: Served, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The tiny DenseNet's two engines, measured there and here by one line: as a table, and again as a record."""
+    folder = tmp_path_factory.mktemp("beside")
+    shutil.copytree(line.snapshot, folder / ".deploykit")
+    bench = ("bench", "--all", "--device", f"ssh://{served_edge.address}", "--beside", "local", "--allow-invalid")
+    fast = ("--rounds", "6", "--runs", "4", "--warmup", "10ms", "--baseline", "fp32 · onnxruntime")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HOME", str(served_edge.home))
+        patch.delenv("SSH_AUTH_SOCK", raising=False)
+        return {"table": deploykit(*bench, *fast), "record": deploykit(*bench, *fast, "--json")}
+
+
+def test_its_times_and_this_machines_stand_in_one_table(beside: dict[str, str], served_edge: Served) -> None:
+    rows = [line for line in beside["table"].splitlines() if " ms " in line and "  24  " in line]
+
+    assert [row.split()[0] for row in rows] == [f"ssh://{served_edge.address}"] * 2 + ["local"] * 2
+    assert ["emulated: not a measurement" in row for row in rows] == [True, True, False, False]
+    assert ["baseline" in row or "CI " in row for row in rows] == [False, False, True, True]
+
+
+def test_what_loading_took_there_is_marked_too(beside: dict[str, str]) -> None:
+    loads = [line for line in beside["table"].splitlines() if "before loading" in line]
+
+    assert ["emulated: not a measurement" in load for load in loads] == [True, True, False, False]
+
+
+def test_the_record_of_both_says_which_is_emulated(beside: dict[str, str]) -> None:
+    record = json.loads(beside["record"])
+
+    there, here = record["measurements"], record["beside"]["local"]["measurements"]
+    assert {m["environment"]["emulated"] for m in there} == {"qemu-aarch64-static"}
+    assert {m["environment"]["emulated"] for m in here} == {""}
+    assert {one.get("remark", "") for one in record["summary"]} == {"emulated: not a measurement"}
+    assert [m["roof"] for m in there] == [None, None]
+
+
+NEEDS = (
+    "MLPerf scenarios need 'mlcommons-loadgen' on the machine that runs the engine (pip install 'mlcommons-loadgen')"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--energy",), 0, "energy not measured: emulated: not a measurement"),
+        (("--profile",), 0, "onnxruntime (emulated: not a measurement): ONNX Runtime's profiler"),
+        (("--streams", "2"), 0, "emulated: not a measurement"),
+        (("--scenario", "single-stream"), 4, f"int8 · onnxruntime: not run: {NEEDS}"),
+    ],
+    ids=lambda one: one[0] if isinstance(one, tuple) else None,
+)
+def test_every_way_to_measure_answers_where_only_numpy_and_the_engine_are(
+    line: "Line", edge: Served, options: tuple[str, ...], code: int, words: str
+) -> None:
+    shutil.copytree(line.snapshot, ".deploykit")
+    timing = () if "--scenario" in options else ("--rounds", "2", "--runs", "2")
+
+    command = ("bench", "--device", f"ssh://{edge.address}", *timing, *options, "--warmup", "10ms")
+    said = subprocess.run([sys.executable, "-m", "deploy_kit", *command], capture_output=True, text=True, timeout=120)
+
+    assert said.returncode == code, said.stderr
+    assert words in said.stdout + said.stderr
+    assert "Traceback" not in said.stderr

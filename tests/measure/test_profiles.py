@@ -230,5 +230,11 @@ def test_the_peak_is_that_of_the_fastest_run() -> None:
     assert found == pytest.approx(2 * 1024**3 / 1e-3)
 
 
+def test_a_slow_machine_is_not_kept_at_it() -> None:
+    ticks = iter([0, 3 * 10**9])  # one product took 3 s: eleven more would cost more than they tell
+
+    assert _peak.flop_s(lambda: next(ticks)) == pytest.approx(2 * 1024**3 / 3)
+
+
 def test_this_machine_copies_memory() -> None:
     assert 1e8 < _peak.bandwidth_b_s() < 1e13

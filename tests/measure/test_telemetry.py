@@ -48,12 +48,14 @@ def told(
     line: "Line", gauges: Gauges, *, variant: str = "fp32", energy: bool = False, **changed: object
 ) -> Measurement:
     engine = line.built(variant, "onnxruntime")
-    telemetry = Telemetry(PretendWorker(gauges.answers()), store=line.store, with_energy=energy)
+    facts = measurement(engine, **changed)
+    worker = PretendWorker(gauges.answers())
+    telemetry = Telemetry(worker, machine=facts.environment, store=line.store, with_energy=energy)
     with telemetry.turn("one"):
         pass
     if telemetry.measures_energy:
         telemetry.run_for_energy("one", batch=2, run=lambda seconds: 500)
-    return telemetry.told(measurement(engine, **changed), engine, "one")
+    return telemetry.told(facts, engine, "one")
 
 
 def test_conditions_without_fault_leave_a_measurement_valid(line: "Line") -> None:
@@ -139,6 +141,27 @@ def test_an_engine_on_an_unknown_gpu_has_no_roof(line: "Line") -> None:
 )
 def test_the_processor_is_that_of_engine_and_session(engine: str, setting: str, processor: str) -> None:
     assert roofline.processor_of(engine, (("device", setting),)) == processor
+
+
+def test_an_emulated_machine_is_not_judged(line: "Line") -> None:
+    played = dataclasses.replace(HERE, emulated="qemu-aarch64-static")
+
+    found = told(line, Gauges(foreign=4.4), environment=played)
+
+    assert (found.invalid, found.conditions) == ((), None)
+
+
+def test_an_emulated_machine_has_no_roof_and_no_energy(line: "Line") -> None:
+    played = dataclasses.replace(HERE, emulated="qemu-aarch64-static")
+    worker = PretendWorker({op: answer for op, answer in Gauges().answers().items() if op != "measure_roof"})
+    engine = line.built("fp32", "onnxruntime")
+
+    telemetry = Telemetry(worker, machine=played, store=line.store, with_energy=True)
+    found = telemetry.told(measurement(engine, environment=played), engine, "one")
+
+    assert (found.roof, telemetry.measures_energy) == (None, False)
+    assert found.energy is not None
+    assert found.energy.why == "not measured: emulated: not a measurement"
 
 
 def test_an_engine_whose_graph_is_gone_has_no_roof(line: "Line") -> None:

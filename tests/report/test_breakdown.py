@@ -63,6 +63,17 @@ def test_costs_are_laid_out_by_engine() -> None:
     }
 
 
+def test_what_an_emulated_machine_took_is_marked() -> None:
+    played = measured(environment=dataclasses.replace(HERE, emulated="qemu-aarch64-static"))
+
+    _, (row,) = breakdown.costs([(ENGINE, played)])
+
+    assert row[0] == "int8 · onnxruntime (emulated: not a measurement)"
+    assert breakdown.sentence(played, PROFILE).startswith(
+        "int8 · onnxruntime (emulated: not a measurement): a profiler"
+    )
+
+
 def test_what_is_not_known_is_a_dash() -> None:
     engine = artifact("int8", "onnxruntime", proof=None)
 

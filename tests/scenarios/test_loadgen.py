@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from deploy_kit import scenarios
+from deploy_kit import lazy, scenarios
 from deploy_kit.errors import StageError
 from deploy_kit.measurements import LoadGenResult
 from deploy_kit.scenarios import Load, _loadgen
@@ -133,7 +133,15 @@ def test_a_run_that_fails_ends_the_test_with_its_error() -> None:
 def test_without_loadgen_the_reason_says_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_loadgen, "library_version", lambda _: "")
 
-    assert "need 'mlcommons-loadgen' on the machine that runs the engine" in scenarios.get("offline").hindrance()
+    said = "MLPerf scenarios need 'mlcommons-loadgen' on the machine that runs the engine"
+    assert scenarios.get("offline").hindrance() == f"{said} (pip install 'deploykit[loadgen]')"
+
+
+def test_a_device_installs_loadgen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loadgen, "library_version", lambda _: "")
+    monkeypatch.setattr(lazy, "_installed", lambda: False)
+
+    assert scenarios.get("offline").hindrance().endswith("(pip install 'mlcommons-loadgen')")
 
 
 @pytest.mark.parametrize("name", scenarios.names())
