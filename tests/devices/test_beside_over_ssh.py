@@ -9,8 +9,8 @@ import pytest
 from command_line import Said, deploykit
 from ssh_server import Server
 
-from deploy_kit import race
 from deploy_kit.devices import _known
+from deploy_kit.measure import race
 from deploy_kit.measurements import Bench
 from deploy_kit.records import Device
 from deploy_kit.store import Store
