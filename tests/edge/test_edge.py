@@ -115,6 +115,7 @@ def beside(line: "Line", served_edge: Served, tmp_path_factory: pytest.TempPathF
         patch.chdir(folder)
         patch.setenv("HOME", str(served_edge.home))
         patch.delenv("SSH_AUTH_SOCK", raising=False)
+        patch.setenv("COLUMNS", "220")  # no verdict is wrapped
         return {"table": deploykit(*bench, *fast), "record": deploykit(*bench, *fast, "--json")}
 
 
