@@ -95,7 +95,9 @@ class Agent:
                 stderr=stderr,
                 env=os.environ
                 | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(self._depot.session)}
-                | {"CUDA_CACHE_PATH": str(self._depot.root / "cuda")},
+                # What an engine's own library keeps (kernels, ONNX Runtime's device id) stays in our folder too.
+                | {"CUDA_CACHE_PATH": str(self._depot.root / "cuda")}
+                | {"XDG_CACHE_HOME": str(self._depot.root / "cache")},
                 preexec_fn=_die_with_parent,  # one call of libc, loaded before
             )
         self._workers[number] = process

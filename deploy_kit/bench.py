@@ -95,7 +95,8 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[Entry, ...
         if lack:
             raise RequestError(
                 f"{engine.label}: asked for batch {lack[0]}, the engine was built for batch {_built_for(engine)}",
-                hint=f"deploykit export --batch {lack[0]} (or --dynamic for all), then quantize and build again",
+                hint=f"deploykit export CHECKPOINT --batch {lack[0]} (or --dynamic for all), "
+                "then quantize and build again",
             )
     for entry in found:
         why = scenarios.get(part.scenario).batches(entry.batch)

@@ -12,7 +12,7 @@ from deploy_kit.measurements import Bench, Compared, Comparison, Environment, Me
 from deploy_kit.results import Report
 
 # What a machine shows anew each moment; all else about it must be alike.
-_MOMENTARY = {"clock_mhz", "load", "versions"}
+_MOMENTARY = {"clock_mhz", "load", "free_memory_gib", "versions"}
 # What `bench --json` prints beside the record.
 _BESIDE = {"summary", "comparison"}
 Difference = tuple[str, str, str]
@@ -71,6 +71,23 @@ def run(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Co
     )
 
 
+def verify_valid(measured: Measurement, which: str) -> None:
+    """Refuse a measurement that is worth no comparison.
+
+    Args:
+        measured: A measurement of a run.
+        which: The run, as the user knows it.
+
+    Raises:
+        MeasurementError: It is marked invalid.
+    """
+    if measured.invalid:
+        raise MeasurementError(
+            f"{which}: {measured.label}: its measurement is not valid: {measured.invalid[0]}",
+            hint="measure it again on a quiet machine: deploykit bench --json > run.json",
+        )
+
+
 def unlike(old: Measurement, new: Measurement) -> list[Difference]:
     """List everything that was set differently in two measurements, the engines' files aside."""
     plain = [
@@ -101,9 +118,8 @@ def _pairs(baseline: Bench, candidate: Bench) -> Iterator[tuple[Measurement, Mea
 
 
 def _compared(old: Measurement, new: Measurement, allow: tuple[str, ...]) -> Compared:
-    for measured in (old, new):
-        if measured.invalid:
-            raise MeasurementError(f"{measured.label}: its measurement is not valid: {measured.invalid[0]}")
+    for which, measured in (("the baseline", old), ("the other run", new)):
+        verify_valid(measured, which)
         if measured.emulated:
             raise MeasurementError(
                 f"{measured.label}: its times are {measured.emulated} (by {measured.environment.emulated})",

@@ -113,10 +113,18 @@ def test_runs_without_a_common_engine_are_refused() -> None:
 
 
 def test_a_measurement_that_is_not_valid_is_not_compared() -> None:
-    with pytest.raises(MeasurementError, match="its measurement is not valid: the clock fell by 20 %") as caught:
+    wanted = "the other run: int8 · openvino: its measurement is not valid: the clock fell by 20 %"
+    with pytest.raises(MeasurementError, match=wanted) as caught:
         compare.run(bench_of(one()), bench_of(one(invalid=("the clock fell by 20 %",))))
 
-    assert caught.value.exit_code == 6
+    assert (caught.value.exit_code, "deploykit bench --json" in caught.value.hint) == (6, True)
+
+
+def test_what_a_machine_shows_anew_each_moment_is_no_difference() -> None:
+    old = one()
+    new = replace(old, environment=replace(old.environment, load=7.0, clock_mhz=999.0, free_memory_gib=0.5))
+
+    assert compare.unlike(old, new) == []
 
 
 def test_a_run_is_read_back_with_what_stands_beside_it(tmp_path: Path) -> None:

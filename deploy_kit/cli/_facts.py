@@ -16,7 +16,9 @@ _Text = Optional[str]  # noqa: UP045  # typer reads it at run time, also on Pyth
 _Number = Optional[float]  # noqa: UP045
 _YesNo = Optional[bool]  # noqa: UP045
 
-InputSize = Annotated[_Text, typer.Option("--input", help="Input size, e.g. 224x224, 64 or 32x32x32.")]
+InputSize = Annotated[
+    _Text, typer.Option("--input", help="Input size, e.g. 224x224; 64 for a 1-D network, 32x32x32 for a 3-D one.")
+]
 StateKey = Annotated[_Text, _flag("--state-key", "Which state dict to take, where the file holds several.")]
 Head = Annotated[_Text, _flag("--head", "Module of the head to take; 'none' for the pooled features.")]
 Ignore = Annotated[Optional[list[str]], _flag("--ignore", "Module or tensor to leave out; may be given again.")]  # noqa: UP045

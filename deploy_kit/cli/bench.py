@@ -89,6 +89,8 @@ def bench(
         "fail_on_regression": _units.percent("--fail-on-regression", fail_on_regression),
     }
     earlier = compare.read(Path(baseline)) if baseline is not None and baseline.endswith(".json") else None
+    for measured in earlier.measurements if earlier else ():  # before any work
+        compare.verify_valid(measured, str(baseline))
     asked = _steps.Asked(store=store, recipe=recipe, device=device)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         part = _bench.asked_for(run.recipe, said, None if earlier else baseline)
@@ -104,7 +106,7 @@ def bench(
         elsewhere, lost = _beside.measured(run, console, others, engines, part, fresh=fresh)
         found = {device: made, **elsewhere}
         rows = {name: _bench.rows(engines, one, part) for name, one in found.items()}
-        held = compare.run(earlier, made) if earlier and made.measurements else None
+        held = compare.run(earlier, made) if earlier and made.measurements and not made.invalid else None
         if export_times is not None:
             _bench.export_times(made, export_times)
         for note in filter(None, (m.starved for one in found.values() for m in one.measurements)):
@@ -114,6 +116,8 @@ def bench(
         console.result(_bench.record(made, held, elsewhere), shown)
         _layers.export(made.measurements, export_profile, console)
         missed = [*_beside.missed(rows), *_bench.regressions(held, part.fail_on_regression)]
+        if earlier and made.invalid:
+            missed += [f"not held against {baseline}: {made.invalid[0]}"]
         _beside.end(found, lost, allow_invalid=allow_invalid)
         for limit in missed:
             console.say(f"limit not kept: {limit}")

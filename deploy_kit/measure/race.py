@@ -217,7 +217,7 @@ class _Race:
             drawn = order.sample(self.racers, len(self.racers))
             if number < self._first:
                 continue
-            text = f"{len(drawn)} engines in turns"
+            text = f"{len(drawn)} engine{'s' * (len(drawn) > 1)} in turns"
             self._watch(Event(stage="bench", text=text, done=number, total=self.plan.rounds))
             try:
                 self._round(drawn)

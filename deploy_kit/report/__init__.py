@@ -55,7 +55,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{100 * checked.agreement:.2f} %" if checked else _NONE,
         _judged(timed, 50),
         _judged(timed, 99),
-        interval(faster) if faster else _NONE,
+        interval(faster) + (" (INVALID)" if timed and timed.invalid else "") if faster else _NONE,
         row.verdict + ("; latency INVALID" if timed and timed.invalid else ""),
     )
 

@@ -222,6 +222,33 @@ def earlier(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_baseline_that_is_not_valid_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, kept: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.json"
+    bad = dataclasses.replace(measurement("one", [5.0] * 20), invalid=("the clock fell by 20 %",))
+    path.write_text(json.dumps(codec.to_json(Bench(measurements=(bad,)))))
+    monkeypatch.setattr(bench, "run", lambda *_, **__: pytest.fail("it was measured"))
+
+    said = deploykit("bench", "--store", kept.root, "--baseline", path, "--allow-invalid")
+
+    assert (said.code, said.error) == (
+        6,
+        f"error: {path}: one: its measurement is not valid: the clock fell by 20 %",
+    )
+
+
+def test_a_run_that_is_not_valid_is_shown_and_not_held_against_a_baseline(
+    monkeypatch: pytest.MonkeyPatch, kept: Store, earlier: Path
+) -> None:
+    bad = dataclasses.replace(measurement("one", [7.0] * 20), invalid=("the clock fell by 20 %",))
+
+    said = ended(monkeypatch, kept, bad, "--baseline", str(earlier), "--allow-invalid")
+
+    assert (said.code, "7.000 ms" in said.out) == (1, True), said.err
+    assert f"limit not kept: not held against {earlier}: int8 · onnxruntime: the clock fell by 20 %" in said.err
+
+
 @pytest.mark.parametrize(("ms", "code"), [(5.1, 0), (6.0, 1), (4.0, 0)])
 def test_a_regression_against_an_earlier_run_ends_with_1(
     monkeypatch: pytest.MonkeyPatch, kept: Store, earlier: Path, ms: float, code: int

@@ -102,7 +102,7 @@ def test_ctrl_c_ends_the_worker_there_and_clears_up(named: str, line: "Line", se
         words, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=heed_interrupts
     )
     assert process.stderr is not None
-    while "engines in turns" not in process.stderr.readline():
+    while "in turns" not in process.stderr.readline():
         assert process.poll() is None
     workers = [pid for pid in descendants(server.process.pid) if b"deploy_kit.worker" in command(pid)]
     assert workers
