@@ -35,7 +35,8 @@ def run(
     """
     engine = engines.CATALOGUE.get(entry.engine)
     options = codec.from_json(engine.options, placed(entry, link.device), f"engine '{entry.engine}'")
-    versions = identity(engine, link.environment)
+    there = link.environment
+    versions = identity(engine, there)
     key = Key(
         stage="build",
         name=f"{typed.name}.{entry.engine}",
@@ -46,7 +47,7 @@ def run(
 
     def make(folder: Path, home: str) -> Artifact:
         source = store.path(typed)
-        verify_fit(source, lint.Target(engine=entry.engine, version=version_of(engine, link.environment)))
+        verify_fit(source, lint.Target(engine=entry.engine, version=engine.version_in(there.versions)))
         watch(Event(stage="build", text=f"{typed.name} · {entry.engine}"))
         with link.worker() as worker, link.outbox(folder) as outbox:
             answer = worker.ask(
@@ -124,19 +125,12 @@ def placed(entry: BuildEntry, device: Device) -> dict[str, Any]:
 
 def identity(engine: engines.Engine, there: Environment) -> tuple[tuple[str, str], ...]:
     """Say what of the target decides an engine that is built on it: the engine's version, and for which machine."""
-    versions = tuple(row for row in there.versions if row[0] in _names(engine))
     machine = (("cpu", there.cpu), ("isa", " ".join(there.isa)), ("gpu", there.gpu), ("l4t", there.l4t))
-    return (*versions, ("machine", there.host.split()[-1]), *(fact for fact in machine if fact[1]))
-
-
-def version_of(engine: engines.Engine, there: Environment) -> str:
-    """Give the version of an engine's library on the target; empty where it is not known."""
-    return next((version for name, version in there.versions if name in _names(engine)), "")
-
-
-def _names(engine: engines.Engine) -> tuple[str, ...]:
-    """Name an engine's distribution: as it is imported, and with hyphens."""
-    return engine.package, engine.package.replace("_", "-")
+    return (
+        *engine.versions_in(there.versions),
+        ("machine", there.host.split()[-1]),
+        *(fact for fact in machine if fact[1]),
+    )
 
 
 def widened(engine: Artifact) -> str:

@@ -4,7 +4,7 @@ Needs the standard library alone.
 
 ~/.cache/deploykit/
 ├── deploykit-1f0c….pyz       the program
-├── cuda/                     what CUDA compiles
+├── cache/  cuda/             what an engine's library keeps
 ├── files/3f9a0c…/            kept files, under the sha256 of their content
 └── sessions/k3x9…/           of one connection; gone with it
 """

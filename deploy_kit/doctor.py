@@ -1,7 +1,7 @@
 """What can work here, what the rest lack, and the one line that installs it. Also: is this recipe possible at all?"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deploy_kit import codec, devices, engines, environment, passes, schemes, targets
 from deploy_kit.compatibility.judge import Facts, Verdict, driver_of, judge
@@ -60,15 +60,8 @@ def run(link: Connection, plan: Artifact | None = None) -> Diagnosis:
         link: To the device.
         plan: An engine that is to be loaded there.
     """
-    there = link.environment
-    engine_rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
-    scheme_rows = tuple(_scheme(name) for name in schemes.CATALOGUE.names())
-    return Diagnosis(
-        environment=there,
-        findings=engine_rows + scheme_rows,
-        verdicts=judge(facts_of(there, plan)),
-        remarks=_remarks(there),
-    )
+    found = probe(link, plan)
+    return replace(found, findings=(*found.findings, *(_scheme(name) for name in schemes.CATALOGUE.names())))
 
 
 def facts_of(machine: Environment, plan: Artifact | None = None) -> Facts:
@@ -90,11 +83,11 @@ def facts_of(machine: Environment, plan: Artifact | None = None) -> Facts:
     )
 
 
-def probe(link: Connection) -> Diagnosis:
-    """Look at a device: what it is, and which engines of the catalogue can run there."""
+def probe(link: Connection, plan: Artifact | None = None) -> Diagnosis:
+    """Look at a device: what it is, and which engines of the catalogue can run there; `plan` as in `run`."""
     there = link.environment
     rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
-    return Diagnosis(environment=there, findings=rows, verdicts=judge(facts_of(there)), remarks=_remarks(there))
+    return Diagnosis(environment=there, findings=rows, verdicts=judge(facts_of(there, plan)), remarks=_remarks(there))
 
 
 def require(recipe: Recipe, link: Connection) -> None:
@@ -178,8 +171,7 @@ def _engine(name: str, link: Connection, there: Environment) -> Finding:
     if fix:
         detail = f"package '{engine.package}' is not installed"
         return Finding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
-    names = (engine.package, engine.package.replace("_", "-"))
-    detail = next((version for library, version in there.versions if library in names), "")
+    detail = engine.version_in(there.versions)
     try:
         with link.worker() as worker:
             why = str(worker.ask("hindrance", name, engine=name)["why"])

@@ -13,7 +13,6 @@ from deploy_kit.errors import DeviceError, LinkLostError, MissingPackageError, S
 from deploy_kit.frames import PIECE, Frame, Reader
 from deploy_kit.isolate import crash
 from deploy_kit.records import Device
-from deploy_kit.store import sha256_of
 from deploy_kit.watch import Watch, silent
 from deploy_kit.wire import Job, Reply, await_reply, job_line
 
@@ -67,10 +66,12 @@ class Talk:
         """
         try:
             self.ask("put", path=path, size=file.stat().st_size)
+            sent = hashlib.sha256()
             with file.open("rb") as opened:
                 while piece := opened.read(PIECE):
+                    sent.update(piece)
                     self.send(Frame(head={"piece": True}, body=piece))
-            self.ask("put_end", sha256=sha256_of(file))
+            self.ask("put_end", sha256=sent.hexdigest())
         except LinkLostError:
             raise
         except DeviceError as error:

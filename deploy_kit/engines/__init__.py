@@ -82,5 +82,13 @@ class Engine:
     profile: Callable[[Path, Any, np.ndarray, int], Trace] | None = None
     place: Callable[[str], dict[str, Any] | None] | None = None
 
+    def versions_in(self, versions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """Pick the engine's own from (library, version) rows: a distribution may be named with hyphens."""
+        return tuple(row for row in versions if row[0].replace("-", "_") == self.package)
+
+    def version_in(self, versions: tuple[tuple[str, str], ...]) -> str:
+        """Give the version of the engine's library; empty where it is not among them."""
+        return next((version for _, version in self.versions_in(versions)), "")
+
 
 CATALOGUE: Catalogue[Engine] = Catalogue(__name__, "ENGINE", "engine")

@@ -14,11 +14,6 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return None if found is None else found.numpy()
 
 
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether a value is a constant; its numbers are not read."""
-    return value is not None and ir.convenience.get_const_tensor(value) is not None
-
-
 def pairs(model: ir.Model) -> Iterator[ir.Node]:
     """Give every QuantizeLinear and DequantizeLinear."""
     return (node for node in model.graph if node.op_type in PAIR)
