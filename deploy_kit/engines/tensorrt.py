@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy_kit.engines import Engine, Session, _cuda
-from deploy_kit.engines._nvidia import Flavour
+from deploy_kit.engines._nvidia import Flavour, lets_go
 from deploy_kit.engines._nvidia.build import build_plan
 from deploy_kit.engines._nvidia.options import Options
 from deploy_kit.engines._nvidia.proof import prove_file
@@ -60,6 +60,7 @@ def prove_precision(path: Path, options: Options) -> Proof:
     return prove_file(_FLAVOUR, path)
 
 
+@lets_go
 def open_session(path: Path, options: Options) -> Session:
     """Load the plan on CUDA device 0."""
     return NvidiaSession(_FLAVOUR, path, options)

@@ -183,3 +183,40 @@ def test_ctrl_c_in_a_terminal_ends_with_130_and_an_empty_store(graph: Path, tmp_
     assert begun
     assert (process.returncode, "nothing is half-written" in said) == (130, True)
     assert list(store.glob(".new-*")) == list(store.glob("build/*")) == []
+
+
+# The collector comes while the library logs, and finds an error of an earlier build in a cycle.
+COLLECTED = """
+import gc, pathlib, sys
+from deploy_kit.engines import tensorrt_rtx
+from deploy_kit.engines._nvidia import Words, build
+from deploy_kit.errors import BuildError
+
+class Collecting(Words):
+    def __init__(self, trt):
+        super().__init__(trt)
+        logger = type(self.logger)
+        say = logger.log
+        logger.log = lambda *args: (gc.collect(), say(*args))
+
+graph, folder = map(pathlib.Path, sys.argv[1:])
+options = tensorrt_rtx.Options(compute_capabilities=("8.9",), opt_shapes=("input:1x3x8x8",))
+build.Words = Collecting
+gc.disable()
+for _ in range(2):
+    try:
+        tensorrt_rtx.build(graph, folder, options)
+    except BuildError as error:
+        cycle = [error]
+        cycle.append(cycle)
+        del cycle
+print("ended")
+"""
+
+
+def test_an_error_that_is_kept_does_not_hold_up_later_builds(graph: Path, folder: Path) -> None:
+    command = [sys.executable, "-c", COLLECTED, str(graph), str(folder)]
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert ended.stdout == "ended\n", ended.stderr

@@ -4,13 +4,18 @@ Every network is strongly typed: dtypes come from the graph. TensorRT 10 is told
 TensorRT-RTX know nothing else. What differs between the flavours is a `Flavour`, one for each engine's file.
 """
 
+import functools
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from deploy_kit.engines._nvidia.options import Options
 from deploy_kit.errors import RecipeError
 from deploy_kit.lazy import need
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,28 @@ def module(flavour: Flavour) -> Any:
         MissingPackageError: It is absent or does not load.
     """
     return need(flavour.package, by=f"engine '{flavour.package}'")
+
+
+def lets_go(call: Callable[P, T]) -> Callable[P, T]:
+    """Make a call let go of the library's objects before its error travels on.
+
+    An error keeps the frames it passed, and these the builders and engines in them. Once it is part of a cycle they are
+    freed whenever Python collects, which may be inside the logger: there the library holds the lock that freeing takes,
+    and waits for itself forever (TensorRT-RTX 1.7.1).
+    """
+
+    @functools.wraps(call)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except BaseException as error:
+            link: BaseException | None = error
+            while link is not None:
+                traceback.clear_frames(link.__traceback__)
+                link = link.__cause__ or link.__context__
+            raise
+
+    return wrapped
 
 
 def verify_options(flavour: Flavour, options: Options) -> None:

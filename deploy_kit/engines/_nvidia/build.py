@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_kit import codec
 from deploy_kit.engines import _cuda
-from deploy_kit.engines._nvidia import Flavour, Words, module, network, passport, proof, verify_options
+from deploy_kit.engines._nvidia import Flavour, Words, lets_go, module, network, passport, proof, verify_options
 from deploy_kit.engines._nvidia.options import Options
 from deploy_kit.engines._nvidia.timing import TimingCache
 from deploy_kit.errors import BuildError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LEVELS = {"ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPABILITY"}
 
 
+@lets_go
 def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Options, watch: Watch) -> Built:
     """Build a plan, prove its precision, and write both: ``model.plan`` and ``model.plan.passport.json``.
 
