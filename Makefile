@@ -21,7 +21,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# deploykit's files against stock tools, written to docs/benchmarks.md: makes and measures everything, so it is long.
+# deploykit's files against stock tools, written to docs/benchmarks.md and docs/accuracy.md: makes and measures everything, so it is long.
 # A part of it, after `make lint`:
 # .venv/bin/python -m benchmarks --modes latency --quick
 bench: $(READY)

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"error: {error}\n" + (f"  fix: {error.hint}\n" if error.hint else ""))
         return error.exit_code
     document.write(said.out, sections)
-    print(f"written: {said.out / 'benchmarks.md'}, {said.out / 'benchmarks.json'}")
+    print(f"written: {said.out / 'benchmarks.json'} and its pages")
     return 0
 
 
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=0, help="of one run (default: every core this process may use)")
     add("--checkpoint", type=Path, help="a trained DenseNet instead of the one with seeded weights")
     add("--size", type=int, default=224, help="side in px that --checkpoint was trained at, for accuracy")
-    add("--out", type=Path, default=Path("reports"), help="folder of benchmarks.md and .json (default: reports)")
+    add("--out", type=Path, default=Path("reports"), help="folder of benchmarks.json and its pages (default: reports)")
     add("--work", type=Path, default=Path(".deploykit/benchmarks"), help="folder of the files that are made")
     return parser
 

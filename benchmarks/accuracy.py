@@ -16,6 +16,8 @@ from deploy_kit.environment import library_version
 from deploy_kit.errors import EngineCrashError, StageError
 from deploy_kit.store import Key, digest_of
 
+_SIMULATED = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
@@ -40,6 +42,7 @@ class Score:
         flips: Share of images whose predicted class is not the checkpoint's.
         sqnr_db: Of the logits.
         why: Why there are no numbers; empty where there are.
+        note: What a reader must know beside them.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Score:
     flips: float = 0.0
     sqnr_db: float = 0.0
     why: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +138,9 @@ def _scored(candidate: Candidate, subject: Subject, n: int, workshop: Workshop, 
     def make(folder: Path, home: str) -> Score:
         target = infer.Target(engine=candidate.engine, path=path, options=candidate.options)
         used = images.open_set(TEST, subject.preprocess)
-        return score(unknown, infer.run(workshop.link, target, used, subject.preprocess).logits, truth)
+        found = infer.run(workshop.link, target, used, subject.preprocess).logits
+        note = _simulation(path, found, subject, workshop) if candidate.simulated else ""
+        return replace(score(unknown, found, truth), note=note)
 
     try:
         return workshop.store.produce(Score, key, make)[0]
@@ -142,6 +148,14 @@ def _scored(candidate: Candidate, subject: Subject, n: int, workshop: Workshop, 
         return replace(unknown, why="crashed")
     except StageError as error:
         return replace(unknown, why=child.plain(str(error)))
+
+
+def _simulation(path: Path, found: np.ndarray, subject: Subject, workshop: Workshop) -> str:
+    """Say how far ONNX's own reference evaluator is from the engine that stands in for another."""
+    sample = images.open_set(TEST, subject.preprocess).first(_SIMULATED)
+    target = infer.Target(engine="reference", path=path, options={})
+    wanted = infer.run(workshop.link, target, sample, subject.preprocess).logits
+    return f"ONNX's evaluator on {sample.n} images: {metrics.sqnr_db(wanted, found[: sample.n]):.0f} dB"
 
 
 def _net(net: Accuracy) -> str:
@@ -168,5 +182,5 @@ def _row(entry: Score) -> tuple[str, ...]:
         f"{entry.drop_pp:+.2f} ± {entry.interval_pp:.2f}",
         f"{100 * entry.flips:.2f} %",
         f"{entry.sqnr_db:.1f} dB",
-        "",
+        entry.note,
     )

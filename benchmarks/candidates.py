@@ -40,12 +40,15 @@ class Candidate:
         file: How its file is made.
         engine: An engine of deploykit's catalogue, or ``torch``.
         options: Of the engine, threads aside.
+        simulated: Whether the engine only computes the graph as it stands, in place of the one it is made for: for
+            accuracy, never timed.
     """
 
     name: str
     file: Stock | Ours
     engine: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    simulated: bool = False
 
     @property
     def ours(self) -> bool:

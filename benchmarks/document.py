@@ -1,4 +1,4 @@
-"""The sections of a run on disk: ``benchmarks.json`` with every sample, ``benchmarks.md`` as a view of it."""
+"""The sections of a run on disk: ``benchmarks.json`` with every sample, and the pages that are views of it."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from benchmarks.records import Stamp
 from deploy_kit import codec
 from deploy_kit.store import write_whole
 
-_INTRO = """\
+_SPEED = """\
 # Benchmarks: deploykit's files against stock tools
 
 Written by `make bench` (`python -m benchmarks --help` for parts of it) from `benchmarks.json`, which holds every
@@ -31,6 +31,19 @@ sample.
   name says bf16.
 - A candidate without a number has its reason.
 """
+_ACCURACY = """\
+# Accuracy
+
+Written by `make bench` (`python -m benchmarks --modes accuracy,calibration` for this page alone; with
+`--checkpoint FILE --size 64` for a net of your own) from `benchmarks.json`.
+
+- Every file is held against the checkpoint's own logits, computed by torch, on the same images; calibration images
+  are never among them.
+- Files and tools are those of [benchmarks.md](benchmarks.md). `@simulated` is a graph for TensorRT, computed node by
+  node as it stands by ONNX Runtime without its optimizer: what a GPU would answer but for its own rounding. ONNX's
+  reference evaluator gives the same answers on a sample, which the note states.
+"""
+_PAGES = {"benchmarks": _SPEED, "accuracy": _ACCURACY}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +72,17 @@ def read(folder: Path) -> dict[str, Section]:
 
 
 def write(folder: Path, sections: dict[str, Section]) -> None:
-    """Write both files, sections in the order of the page."""
+    """Write all files, sections in the order of the modes; a page without a section is left as it is."""
     ordered = [sections[mode] for mode in MODES if mode in sections]
     data = {
         section.mode: {"stamp": codec.to_json(section.stamp), "result": codec.to_json(section.result)}
         for section in ordered
     }
     write_whole(folder / "benchmarks.json", json.dumps(data, ensure_ascii=False) + "\n")
-    write_whole(folder / "benchmarks.md", "\n".join([_INTRO, *map(markdown, ordered)]))
+    for name, intro in _PAGES.items():
+        mine = [section for section in ordered if MODES[section.mode].page == name]
+        if mine:
+            write_whole(folder / f"{name}.md", "\n".join([intro, *map(markdown, mine)]))
 
 
 def markdown(section: Section) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import (
     accuracy,
@@ -33,7 +33,7 @@ from benchmarks.roofline import Roofline
 from benchmarks.subjects import Subject
 from benchmarks.workshop import Workshop
 
-ALL = {candidate.name: candidate for candidate in (*stock.CANDIDATES, *ours.CANDIDATES)}
+ALL = {candidate.name: candidate for candidate in (*stock.CANDIDATES, *ours.CANDIDATES, *ours.SIMULATED)}
 _BASELINES = tuple(filter(None, (name for pair in stock.BASELINES.values() for name in pair)))
 
 
@@ -55,8 +55,8 @@ class Asked:
     size: int = 224
     quick: bool = False
 
-    def candidates(self, keep: Callable[[Candidate], bool] = lambda _: True) -> tuple[Candidate, ...]:
-        """Choose candidates: those named, their baselines, and of all these the ones to `keep`."""
+    def candidates(self, keep: Callable[[Candidate], bool] = lambda one: not one.simulated) -> tuple[Candidate, ...]:
+        """Choose candidates: those named, their baselines, and of all these the ones to `keep` (the timed)."""
         named = [ALL[name] for name in self.only or ALL]
         engines = {candidate.engine for candidate in named}
         base = [ALL[name] for name in _BASELINES if ALL[name].engine in engines]
@@ -85,6 +85,7 @@ class Mode:
         record: What `measure` gives.
         measure: Does the work.
         render: Shows it as Markdown.
+        page: Which page it is a section of.
     """
 
     title: str
@@ -92,6 +93,7 @@ class Mode:
     record: type[Any]
     measure: Callable[[Asked, Workshop], Any]
     render: Callable[[Any], str]
+    page: Literal["benchmarks", "accuracy"] = "benchmarks"
 
 
 def _latency(asked: Asked, workshop: Workshop) -> Races:
@@ -123,7 +125,9 @@ def _demo(asked: Asked, workshop: Workshop) -> Races:
 
 
 def _roofline(asked: Asked, workshop: Workshop) -> Roofline:
-    return roofline.measure(asked.subject(workshop), asked.candidates(lambda one: one.int8), workshop, asked.plan)
+    return roofline.measure(
+        asked.subject(workshop), asked.candidates(lambda one: one.int8 and not one.simulated), workshop, asked.plan
+    )
 
 
 def _accuracy(asked: Asked, workshop: Workshop) -> Accuracies:
@@ -131,7 +135,7 @@ def _accuracy(asked: Asked, workshop: Workshop) -> Accuracies:
     if asked.checkpoint is not None:
         nets.append(subjects.trained(asked.checkpoint, asked.size))
     sizes = (asked.plan.calibration_images,) if asked.quick else (16, 64, 512)
-    chosen = asked.candidates(_deployable)
+    chosen = asked.candidates(lambda one: one.engine != "torch")
     return Accuracies(nets=tuple(accuracy.measure(net, chosen, sizes, workshop) for net in nets))
 
 
@@ -178,7 +182,7 @@ def _plans(asked: Asked, workshop: Workshop) -> plans.Plans:
 
 
 def _deployable(candidate: Candidate) -> bool:
-    return candidate.engine != "torch"
+    return candidate.engine != "torch" and not candidate.simulated
 
 
 def _shown(found: Races) -> str:
@@ -208,6 +212,7 @@ MODES = {
         record=Accuracies,
         measure=_accuracy,
         render=accuracy.render,
+        page="accuracy",
     ),
     "rewrites": Mode(
         title="Exact rewrites in float",
@@ -222,6 +227,7 @@ MODES = {
         record=Costs,
         measure=_calibration,
         render=calibration.render,
+        page="accuracy",
     ),
     "end_to_end": Mode(
         title="From checkpoint to parity",

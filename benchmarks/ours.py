@@ -20,6 +20,25 @@ CANDIDATES = (
     Candidate(name="int8-depthwise@ov", file=_DEPTHWISE, engine="openvino"),
 )
 
+_AS_IT_STANDS = {"optimize": False}
+SIMULATED = (
+    Candidate(
+        name="int8-tensorrt@simulated",
+        file=Ours(passes=PASSES, scheme="int8_tensorrt"),
+        engine="onnxruntime",
+        options=_AS_IT_STANDS,
+        simulated=True,
+    ),
+    Candidate(
+        name="fp16-tensorrt@simulated",
+        file=Ours(passes=PASSES, scheme="fp16", options={"passes": list(targets.find("tensorrt").passes("fp16"))}),
+        engine="onnxruntime",
+        options=_AS_IT_STANDS,
+        simulated=True,
+    ),
+)
+"""TensorRT's graphs node by node, their arithmetic without TensorRT: what a GPU would answer but for its rounding."""
+
 REWRITES = {
     "folded": _FIRST,
     "+ pools first": (*_FIRST[: -len(_LAST)], "pool_before_conv", *_LAST),

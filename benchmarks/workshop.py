@@ -106,9 +106,8 @@ class Workshop:
         if file.scheme is None:
             return self.store.path(lean)
         variant = Variant(name=file.scheme, scheme=file.scheme, options=dict(file.options))
-        typed, _ = quantize.run(
-            lean, variant, str(self.calibration(n_images)), store=self.store, link=self.link, watch=self.watch
-        )
+        used = str(self.calibration(n_images)) if n_images else None
+        typed, _ = quantize.run(lean, variant, used, store=self.store, link=self.link, watch=self.watch)
         return self.store.path(typed)
 
     def _stock(self, recipe: str, subject: Subject, n_images: int) -> Path:

@@ -8,7 +8,7 @@ from deploy_kit import codec, engines, passes, schemes
 from deploy_kit.errors import RecipeError
 from deploy_kit.records import Preprocess
 
-EVERY = (*stock.CANDIDATES, *ours.CANDIDATES)
+EVERY = (*stock.CANDIDATES, *ours.CANDIDATES, *ours.SIMULATED)
 _SHORT = {"onnxruntime": "ort", "openvino": "ov", "torch": "torch"}
 
 
@@ -18,7 +18,8 @@ def test_names_are_taken_once() -> None:
 
 @pytest.mark.parametrize("candidate", EVERY, ids=lambda candidate: candidate.name)
 def test_a_name_ends_with_its_engine(candidate: Candidate) -> None:
-    assert candidate.name.partition("@")[2] == _SHORT[candidate.engine]
+    ending = "simulated" if candidate.simulated else _SHORT[candidate.engine]
+    assert candidate.name.partition("@")[2] == ending
 
 
 @pytest.mark.parametrize("candidate", EVERY, ids=lambda candidate: candidate.name)
@@ -30,7 +31,7 @@ def test_engine_options_are_the_engine_s_own(candidate: Candidate) -> None:
         codec.from_json(entry.options, dict(candidate.options))
 
 
-@pytest.mark.parametrize("candidate", ours.CANDIDATES, ids=lambda candidate: candidate.name)
+@pytest.mark.parametrize("candidate", (*ours.CANDIDATES, *ours.SIMULATED), ids=lambda candidate: candidate.name)
 def test_our_files_name_passes_and_schemes_that_exist(candidate: Candidate) -> None:
     file = candidate.file
 
@@ -92,3 +93,10 @@ def test_a_recipe_that_hoards_takes_fewer_large_images() -> None:
     assert stock.RECIPES["static-percentile"].most_images(64, large) == 16
     assert stock.RECIPES["static-percentile"].most_images(64, small) == 64
     assert stock.RECIPES["static-minmax"].most_images(64, large) == 64
+
+
+def test_what_is_simulated_is_scored_and_never_timed() -> None:
+    asked = modes.Asked(only=(), plan=modes.Plan())
+
+    assert not [one.name for one in asked.candidates() if one.simulated]
+    assert {one.name for one in asked.candidates(lambda one: one.simulated)} == {one.name for one in ours.SIMULATED}
