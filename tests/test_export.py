@@ -668,7 +668,7 @@ def test_answers_refuse_labels_that_the_checkpoint_has_no_classes_for(
     path = tmp_path / "labels.npz"
     np.savez(path, images=np.zeros((2, 16, 16), np.uint8), labels=np.array([0, 4]))
 
-    with pytest.raises(InputError, match=r"labels\.npz: labels reach 4, and the checkpoint has 4 classes"):
+    with pytest.raises(InputError, match=r"labels\.npz: image \d+: label 4, and the checkpoint has 4 classes"):
         export.answers(SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(path), store=store, link=link)
 
 

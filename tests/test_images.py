@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -360,7 +361,7 @@ def test_a_missing_file_is_named(tmp_path):
     error = refused(tmp_path / "gone.npz")
 
     assert (str(error), error.hint, error.exit_code) == (
-        f"{tmp_path / 'gone.npz'}: no such file or folder", "give an npz file or a folder of images", 2,
+        f"{tmp_path / 'gone.npz'}: no such file or folder", "give a folder of images, a CSV manifest or an npz file", 2,
     )  # fmt: skip
 
 
@@ -443,10 +444,19 @@ def test_a_file_with_one_wrong_byte_is_refused(tmp_path):
 def test_a_compressed_file_with_wrong_bytes_is_refused(tmp_path):
     path = save_images(tmp_path / "set.npz", 50)
     content = bytearray(path.read_bytes())
-    content[200:220] = bytes(20)
+    content[2000:2020] = bytes(20)
     path.write_bytes(bytes(content))
 
     assert str(refused(path)).startswith(f"{path}: not a whole npz file: ")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (", b"{'descr'}", b"'\xff", b"1 +"])
+def test_an_array_with_a_damaged_header_is_refused(tmp_path, header):
+    head = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("images.npy", head)
+
+    assert str(refused(tmp_path / "set.npz")).startswith(f"{tmp_path / 'set.npz'}: not a readable npz file: ")
 
 
 def test_a_file_without_images_is_refused(tmp_path):
@@ -476,7 +486,9 @@ def test_an_array_of_the_wrong_kind_hints_to_store_pixels(tmp_path):
     assert error.hint == "store the pixels as they are, 0..255: the preprocessing is applied when they are read"
 
 
-@pytest.mark.parametrize(("labels", "found"), [(np.zeros(2, int), "(2,)"), (np.zeros((3, 10), int), "(3, 10)")])
+@pytest.mark.parametrize(
+    ("labels", "found"), [(np.zeros(2, int), "(2,)"), (np.zeros((2, 10), int), "(2, 10)"), (np.uint8(3), "()")]
+)
 def test_labels_that_do_not_fit_the_images_are_refused(tmp_path, labels, found):
     path = npz(tmp_path, images=pixels(3, 4, 6), labels=labels)
 
@@ -626,7 +638,7 @@ def test_an_image_file_that_was_cut_off_is_named(tmp_path):
     with pytest.raises(InputError) as caught:
         list(found.batches(dataclasses.replace(GRAY, height=64, width=64), 1))
 
-    assert str(caught.value).startswith(f"{tmp_path}: image 0: {tmp_path / 'a.png'}: not a readable image: ")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.png'}: not a readable image: ")
 
 
 def test_reading_image_files_without_pillow_names_what_to_install(tmp_path, gray, monkeypatch):
