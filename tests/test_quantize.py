@@ -158,7 +158,7 @@ def test_images_of_another_size_are_refused_and_the_first_named(run: Run, tmp_pa
 def test_one_image_of_another_size_is_named(run: Run, tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "mixed", [16, 16, 20, 16])
 
-    with pytest.raises(InputError, match="mixed: 2.png: expected 16×16 px, found 20×20"):
+    with pytest.raises(InputError, match=r"mixed: 2\.png: expected 16×16 px, found 20×20"):
         run("int8_ort", folder)
 
 

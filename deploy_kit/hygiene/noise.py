@@ -11,6 +11,8 @@ _CHI2 = 22.46
 """99.9 % point of chi² with six degrees of freedom."""
 _WEAK = 0.1
 """Correlation below which neighbors hardly know of each other; JPEG gives noise up to 0.06 (quality 50, 224×224 px)."""
+_ENOUGH = 400
+"""Pairs of pixels with which four standard errors of a correlation are 0.2: photographs have more."""
 
 
 def correlations(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,12 +55,15 @@ def silent(found: np.ndarray, pairs: np.ndarray) -> bool:
 def together(found: np.ndarray, pairs: np.ndarray) -> float | None:
     """Give the largest correlation of several images taken together, if it is next to nothing; else None.
 
-    In one image of 5×5 px a real correlation can be missed; in a hundred of them it is not.
+    In one image of 5×5 px a real correlation can be missed; in a hundred of them it is not. Where all of them are too
+    few pixels to tell, none is given.
 
     Args:
         found: (n, 6), of each image.
         pairs: (n, 6), of each image.
     """
-    mean = np.abs(found.mean(axis=0))
-    within = mean <= _WEAK + 4 / np.sqrt(np.maximum(pairs.sum(axis=0), 1))
+    mean, n_pairs = np.abs(found.mean(axis=0)), pairs.sum(axis=0)
+    if n_pairs.max() < _ENOUGH:
+        return None
+    within = mean <= _WEAK + 4 / np.sqrt(np.maximum(n_pairs, 1))
     return float(mean.max()) if within.all() else None
