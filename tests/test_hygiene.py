@@ -5,7 +5,6 @@ import io
 
 import numpy as np
 import pytest
-import tiny_graphs
 from conftest import TINY_PREPROCESS, save_images
 from PIL import Image
 
@@ -14,7 +13,7 @@ from deploy_kit.errors import InputError
 from deploy_kit.hygiene import likeness, noise
 from deploy_kit.images.sets import of_pixels
 from deploy_kit.recipe import CheckTable
-from deploy_kit.records import Preprocess
+from deploy_kit.records import Artifact, Preprocess
 
 FASHION = Preprocess(height=28, width=28, color="gray", mean=(0.286,), std=(0.353,))
 
@@ -370,13 +369,35 @@ def test_a_sample_is_spread_over_a_large_set(monkeypatch):
     assert found(pixels)["constant"].text == "2 of 4 images have one value in every pixel, the first is image 0"
 
 
-def test_the_check_tells_what_looks_alike(tmp_path):
-    lean = tiny_graphs.simplified()[0].onnx
+@pytest.fixture
+def lean():
+    """What `check.overlap` asks of an engine: its preprocessing."""
+    return Artifact(
+        kind="onnx", name="small", path="", sha256="", size_bytes=0, precision="fp32", inputs=(), outputs=(),
+        preprocess=TINY_PREPROCESS, stage="simplify", parent="",
+    )  # fmt: skip
+
+
+def test_the_check_tells_what_looks_alike(tmp_path, lean):
     save_images(tmp_path / "a.npz", 20)
     with np.load(tmp_path / "a.npz") as data:
         np.savez(tmp_path / "b.npz", images=data["images"] // 2 + 9, labels=data["labels"])
 
     remarks = check.overlap(str(tmp_path / "a.npz"), CheckTable(images=str(tmp_path / "b.npz"), limits={}), lean)
 
-    assert remarks and remarks[0].startswith("20 of 20 calibration images look like one of 20 check images")
-    assert lean.preprocess == TINY_PREPROCESS
+    assert len(remarks) == 1
+    assert remarks[0].startswith("20 of 20 calibration images look like one of 20 check images")
+
+
+def test_the_check_leaves_out_what_either_set_was_told_to(tmp_path, lean):
+    save_images(tmp_path / "b.npz", 20, seed=1)
+    (tmp_path / "a").mkdir()
+    for index, image in enumerate(texture(3, side=16)):
+        Image.fromarray(image).save(tmp_path / "a" / f"{index}.png")
+    (tmp_path / "a" / "bad.png").write_bytes(b"no image")
+    npz, folder = str(tmp_path / "b.npz"), str(tmp_path / "a")
+
+    assert check.overlap(folder, CheckTable(images=npz, limits={}), lean, skip_bad=True) == ()
+    assert check.overlap(npz, CheckTable(images=folder, limits={}, skip_bad=True), lean) == ()
+    with pytest.raises(InputError, match=r"bad\.png: not a readable image"):
+        check.overlap(folder, CheckTable(images=npz, limits={}), lean)
