@@ -1,7 +1,5 @@
 """Images that look the same though their bytes differ: saved again, resized, a little brighter."""
 
-import functools
-
 import numpy as np
 
 from deploy_kit.hygiene.pixels import gray_of, over
@@ -54,13 +52,13 @@ def _prints(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
 
 def _shrunk(gray: np.ndarray, height: int, width: int) -> np.ndarray:
     """Average over `height` × `width` areas of equal size; what lies across a border counts by its parts."""
-    return np.asarray(_areas(height, gray.shape[0]) @ gray @ _areas(width, gray.shape[1]).T)
+    return _means(_means(gray, height).T, width).T
 
 
-@functools.lru_cache(maxsize=64)
-def _areas(n: int, side: int) -> np.ndarray:
-    """Give (n, side) weights: which part of each px lies in each of `n` equal parts of a side, as a mean."""
-    edges = np.arange(n + 1) * side / n
-    px = np.arange(side)
-    overlap = np.minimum(edges[1:, None], px + 1) - np.maximum(edges[:-1, None], px)
-    return np.asarray(np.clip(overlap, 0, None) * n / side)
+def _means(rows: np.ndarray, n: int) -> np.ndarray:
+    """Average rows over `n` equal parts of their number, from their sums up to each border."""
+    # Sums, not a product with weights: BLAS's threads under those that decode took 8 ms of processor time for 0.3.
+    edges = np.arange(n + 1) * len(rows) / n
+    whole = np.minimum(edges.astype(int), len(rows) - 1)
+    sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])
+    return np.asarray(np.diff(sums[whole] + (edges - whole)[:, None] * rows[whole], axis=0) * n / len(rows))

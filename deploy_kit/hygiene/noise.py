@@ -29,10 +29,9 @@ def correlations(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (6,) correlations and (6,) numbers of pairs; 0 where the image is too small, or of one value.
     """
-    gray = gray_of(pixels)
-    top, left = (max(0, (side - _WINDOW) // 2) for side in gray.shape)
-    part = gray[top : top + _WINDOW, left : left + _WINDOW]
-    part = part - part.mean()
+    top, left = (max(0, (side - _WINDOW) // 2) for side in pixels.shape[:2])
+    part = gray_of(pixels[top : top + _WINDOW, left : left + _WINDOW])
+    part -= part.mean()
     variance = float(np.square(part).mean())
     found, pairs = np.zeros(len(_LAGS)), np.zeros(len(_LAGS))
     for i, (down, right) in enumerate(_LAGS):
