@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from deploy_kit import images, infer, metrics
+from deploy_kit import hygiene, images, infer, metrics
 from deploy_kit.devices import Connection
-from deploy_kit.errors import CheckError, InputError
+from deploy_kit.errors import CheckError
 from deploy_kit.measurements import NotRun
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records import Answers, Artifact
@@ -66,21 +66,30 @@ def hindrance(engine: Artifact, link: Connection) -> str:
         return str(worker.ask("hindrance", engine.path, engine=engine.engine)["why"])
 
 
-def overlap(calibration: str | None, part: CheckTable, engine_input: Artifact) -> None:
+def overlap(
+    calibration: str | None, part: CheckTable, engine_input: Artifact, *, skip_bad: bool = False
+) -> tuple[str, ...]:
     """Refuse a check set that shares images with the calibration set.
 
+    Args:
+        calibration: The calibration set; None where there is none.
+        part: Names the check set.
+        engine_input: Whose preprocessing both sets go through.
+        skip_bad: Leave out calibration images that cannot be read.
+
+    Returns:
+        What else is to be known of the two: images that look alike, classes that only one has.
+
     Raises:
-        InputError: They share at least one, by sha256.
+        InputError: They share at least one image, by sha256.
     """
-    if calibration is None or part.images == images.SYNTHETIC:
-        return
+    if calibration is None or images.SYNTHETIC in (calibration, part.images):
+        return ()
     preprocess = engine_input.preprocess
-    shared = images.open_set(part.images, preprocess).overlap(images.open_set(calibration, preprocess))
-    if shared:
-        raise InputError(
-            f"{shared} images are both in the calibration set '{calibration}' and in the check set '{part.images}'",
-            hint="check on images that calibration has not seen",
-        )
+    seen = images.open_set(calibration, preprocess, skip_bad=skip_bad)
+    return hygiene.require(
+        seen, hygiene.compare(seen, images.open_set(part.images, preprocess, skip_bad=part.skip_bad))
+    )
 
 
 def _compare(
@@ -89,7 +98,7 @@ def _compare(
     with np.load(store.root / answers.path, allow_pickle=False) as data:
         wanted = data["logits"]
         labels = data["labels"] if answers.labelled else None
-    image_set = images.open_set(answers.images, engine.preprocess)
+    image_set = images.open_set(answers.images, engine.preprocess, skip_bad=answers.skipped > 0)
     if image_set.n != answers.n:
         raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
     assert engine.engine is not None

@@ -37,6 +37,7 @@ def run(
     store: Store,
     link: Connection,
     watch: Watch = silent,
+    skip_bad: bool = False,
 ) -> tuple[Exported, bool]:
     """Export a checkpoint.
 
@@ -47,6 +48,7 @@ def run(
         store: Keeps the result.
         link: Runs the ONNX file.
         watch: Hears of progress.
+        skip_bad: Leave out images that cannot be read.
 
     Returns:
         The graph with its facts, and whether the store had it.
@@ -76,7 +78,7 @@ def run(
             return _adopt(path, digest, source, stated, folder, home)
         read = checkpoint.read(path, checkpoint.said(source))
         what, told = inputs.of(read, source.input, stated, path)
-        sample = images.open_set(check_images, what).first(_VERIFIED_IMAGES)
+        sample = images.open_set(check_images, what, skip_bad=skip_bad).first(_VERIFIED_IMAGES)
         watch(Event(stage="export", text=f"torch's {part.exporter} exporter, opset {part.opset}"))
         file = folder / "model.onnx"
         to_onnx.write(read, what, part, file)
@@ -103,22 +105,28 @@ def answers(
     store: Store,
     link: Connection,
     watch: Watch = silent,
+    skip_bad: bool = False,
 ) -> tuple[Answers, bool]:
     """Compute the checkpoint's logits on the check set, in torch (of an ONNX file: in ONNX Runtime, node by node).
+
+    With `skip_bad`, images that cannot be read are left out, counted and named.
 
     Returns:
         The answers, and whether the store had them.
     """
     path = bundled.resolve("models", source.checkpoint)
     digest = sha256_of(path)
-    image_set = images.open_set(check_images, preprocess)
+    image_set = images.open_set(check_images, preprocess, skip_bad=skip_bad)
+    left_out = (("left out", image_set.left_out),) if image_set.skipped else ()
+    if left_out:
+        watch(Event(stage="export", text=image_set.left_out))
     authority = "onnxruntime" if graph.is_onnx(path) else "torch"
     versions = tuple(row for row in library_versions() if row[0] == authority)
     key = Key(
         stage="answers",
         name=image_set.name.removeprefix(bundled.PREFIX).replace("/", "_")[-40:],
         inputs=(digest, image_set.digest, *_probe_digest(source)),
-        options=[preprocess, _said_of(source)],
+        options=[preprocess, _said_of(source), *left_out],
         versions=(("stage", VERSION), *versions),
     )
 
@@ -135,7 +143,7 @@ def answers(
         if image_set.labels is not None:
             _verify_labels(image_set, logits.shape[1])
             arrays["labels"] = image_set.labels
-            top1 = float(metrics.hits(logits, image_set.labels).mean())
+            top1 = None if image_set.multilabel else float(metrics.hits(logits, image_set.labels).mean())
         np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
         return Answers(
             path=f"{home}/answers.npz",
@@ -144,7 +152,8 @@ def answers(
             n=image_set.n,
             labelled=image_set.labels is not None,
             top1=top1,
-            made_by=versions,
+            made_by=(*versions, *left_out),
+            skipped=len(image_set.skipped),
         )
 
     return store.produce(Answers, key, make)
@@ -211,11 +220,21 @@ def _expect_one_head(read: Checkpoint, path: Path) -> None:
 
 
 def _verify_labels(image_set: ImageSet, classes: int) -> None:
+    """Refuse labels that are not of this checkpoint: out of range, or of classes whose numbers nobody can know."""
     assert image_set.labels is not None
-    if image_set.labels.min() < 0 or image_set.labels.max() >= classes:
+    named = image_set.labels.shape[1] if image_set.multilabel else len(image_set.classes)
+    if named and named != classes:
         raise InputError(
-            f"{image_set.name}: labels reach {image_set.labels.max()}, and the checkpoint has {classes} classes",
-            hint="give the images of this checkpoint's classes",
+            f"{image_set.name}: labels of {named} classes, and the checkpoint has {classes}",
+            hint="name all of the checkpoint's classes in its order, one a line, in classes.txt beside the images",
+        )
+    outside = np.flatnonzero((image_set.labels < 0) | (image_set.labels >= classes))
+    if len(outside) and not image_set.multilabel:
+        first = int(outside[0])
+        raise InputError(
+            f"{image_set.name}: {image_set.name_of(first)}: label {image_set.labels[first]}, and the checkpoint has "
+            f"{classes} classes (and {len(outside) - 1} more such images)",
+            hint="give the images of this checkpoint's classes, numbered from 0",
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from deploy_kit.devices import Connection
-from deploy_kit.images import ImageSet
+from deploy_kit.images import Crops, ImageSet, mean_of_crops
 from deploy_kit.records import BareInput, Preprocess
 
 _CHUNK = 256
@@ -38,6 +38,7 @@ def run(
     preprocess: Preprocess | BareInput,
     *,
     batch: int = 32,
+    crops: Crops = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Inferred:
     """Infer all images of a set.
@@ -48,6 +49,7 @@ def run(
         image_set: On what.
         preprocess: How images become the input.
         batch: Images per run, where the engine leaves that open.
+        crops: Of each image, whose logits are averaged: 1, or 10 (`images.ten_crops`).
         progress: Called with the number of images done.
 
     Raises:
@@ -59,12 +61,12 @@ def run(
     with link.worker() as worker:
         path = link.send(target.path, keep=True)
         opened = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
-        for chunk in image_set.batches(preprocess, _CHUNK):
+        for chunk in image_set.batches(preprocess, max(1, _CHUNK // crops), crops):
             np.save(inputs, chunk)
             with link.outbox(link.folder) as outbox:
                 outputs = f"{outbox}/logits.npy"
                 worker.ask("infer", about, inputs=link.send(inputs), outputs=outputs, batch=batch)
-            logits.append(np.load(link.folder / "logits.npy"))
-            done += len(chunk)
+            logits.append(mean_of_crops(np.load(link.folder / "logits.npy"), crops))
+            done += len(chunk) // crops
             progress(done)
     return Inferred(logits=np.concatenate(logits), settings=tuple(sorted(opened["settings"].items())))

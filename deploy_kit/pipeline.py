@@ -76,7 +76,9 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
         run = Run(recipe=recipe, store=store, host=host, link=link, watch=watch)
         source, answers = exported_with_answers(run)
         lean = simplified(run, source)
-        check.overlap(recipe.quantize.calibration, recipe.check, lean.onnx)
+        run.remarks += check.overlap(
+            recipe.quantize.calibration, recipe.check, lean.onnx, skip_bad=recipe.quantize.skip_bad
+        )
         typed, absent = _typed(run, lean.onnx)
         rows = [
             _built_and_checked(run, entry, name, typed, absent, answers)
@@ -94,7 +96,13 @@ def exported(run: Run) -> Exported:
         "export",
         recipe.source.checkpoint,
         lambda: export.run(
-            recipe.source, recipe.export, recipe.check.images, store=run.store, link=run.host, watch=run.watch
+            recipe.source,
+            recipe.export,
+            recipe.check.images,
+            store=run.store,
+            link=run.host,
+            watch=run.watch,
+            skip_bad=recipe.check.skip_bad,
         ),
     )
 
@@ -112,6 +120,7 @@ def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
             store=run.store,
             link=run.host,
             watch=run.watch,
+            skip_bad=recipe.check.skip_bad,
         ),
     )
     return source, truth
@@ -169,6 +178,9 @@ def assemble(
     built = [row.artifact for row in rows if row.artifact is not None]
     notes = [note(engine) for engine in built for note in (build.widened, breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
+    told = [fact for facts in (answers.made_by, *(graph.made_by for graph in typed)) for fact in facts]
+    told = [fact for fact in told if fact[0] in ("calibration remarks", "left out")]
+    notes += dict.fromkeys(f"{what}: {value}" for what, value in told)
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
@@ -233,7 +245,13 @@ def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row
                 "quantize",
                 variant.name,
                 lambda variant=variant: quantize.run(  # type: ignore[misc]  # mypy loses the default's type
-                    lean, variant, run.recipe.quantize.calibration, store=run.store, link=run.host, watch=run.watch
+                    lean,
+                    variant,
+                    run.recipe.quantize.calibration,
+                    store=run.store,
+                    link=run.host,
+                    watch=run.watch,
+                    skip_bad=run.recipe.quantize.skip_bad,
                 ),
             )
         except StageError as error:

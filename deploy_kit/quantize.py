@@ -3,18 +3,19 @@
 import json
 from pathlib import Path
 
-from deploy_kit import codec, graph, images, lint, schemes
+from deploy_kit import codec, graph, hygiene, images, lint, schemes
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import InputError, QuantizeError
+from deploy_kit.images import ImageSet
 from deploy_kit.recipe import Variant
-from deploy_kit.records import Artifact
+from deploy_kit.records import Artifact, Preprocess
 from deploy_kit.results import QuantizedBlock
 from deploy_kit.schemes import BLOCKS_KEY, KEPT_KEY
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "3"
+VERSION = "4"
 
 
 def run(
@@ -25,6 +26,7 @@ def run(
     store: Store,
     link: Connection,
     watch: Watch = silent,
+    skip_bad: bool = False,
 ) -> tuple[Artifact, bool]:
     """Give a graph the precision of one variant.
 
@@ -34,14 +36,15 @@ def run(
         calibration: Image set, for schemes that calibrate.
         store: Keeps the result.
         link: Runs the scheme.
-        watch: Hears of progress.
+        watch: Hears of progress, and of what calibration was done with.
+        skip_bad: Leave out calibration images that cannot be read.
 
     Returns:
         The typed graph, and whether the store had it.
 
     Raises:
         RecipeError: An option does not fit the scheme.
-        InputError: The scheme calibrates and no real images are given.
+        InputError: The scheme calibrates and no real images are given, or some that would give wrong ranges.
         QuantizeError: The scheme failed.
     """
     scheme = schemes.CATALOGUE.get(variant.scheme)
@@ -49,7 +52,10 @@ def run(
     if lean.precision != "fp32":
         raise QuantizeError(f"{lean.path}: expected a float32 graph, found {lean.precision}")
     used = calibration if scheme.calibrates or (scheme.observes and calibration != images.SYNTHETIC) else None
-    digest = _calibration_digest(scheme, variant, used, lean) if scheme.calibrates or used else ""
+    image_set = _calibration(variant, used, lean, skip_bad=skip_bad) if scheme.calibrates or used else None
+    digest = "" if image_set is None else image_set.digest
+    if image_set is not None and image_set.left_out:
+        watch(Event(stage="quantize", text=image_set.left_out))
     versions = tuple(row for row in library_versions() if row[0] in scheme.libraries)
     key = Key(
         stage="quantize",
@@ -60,6 +66,7 @@ def run(
     )
 
     def make(folder: Path, home: str) -> Artifact:
+        remarks = _examined(image_set, lean, watch)
         watch(Event(stage="quantize", text=f"{variant.name}: scheme {variant.scheme}"))
         file = folder / "model.onnx"
         with link.worker() as worker:
@@ -72,6 +79,8 @@ def run(
                 options=codec.to_json(options),
                 calibration=used,
                 preprocess=codec.to_json(lean.preprocess),
+                skip_bad=skip_bad,
+                digest=digest,
             )
         model = graph.load(file)
         if graph.precision(model) != scheme.precision:
@@ -99,6 +108,7 @@ def run(
                 ("scheme", variant.scheme),
                 ("options", codec.canonical(options)),
                 *images_used,
+                *remarks,
                 *((("kept in fp32", ", ".join(kept)),) if kept else ()),
                 *needs,
                 ("peak_memory_mib", str(spent["peak_memory_mib"])),
@@ -116,10 +126,27 @@ def explained(onnx_file: Path) -> tuple[QuantizedBlock, ...]:
     return tuple(codec.from_json(QuantizedBlock, row, BLOCKS_KEY) for row in rows)
 
 
-def _calibration_digest(scheme: schemes.Scheme, variant: Variant, calibration: str | None, lean: Artifact) -> str:
+def _calibration(variant: Variant, calibration: str | None, lean: Artifact, *, skip_bad: bool) -> ImageSet:
     if calibration is None or calibration == images.SYNTHETIC:
         raise InputError(
             f"scheme '{variant.scheme}' needs images to calibrate with, and noise would give wrong ranges",
             hint="give a few hundred real ones: --calibration FOLDER (or an npz file)",
         )
-    return images.open_set(calibration, lean.preprocess).digest
+    return images.open_set(calibration, lean.preprocess, skip_bad=skip_bad)
+
+
+def _examined(image_set: ImageSet | None, lean: Artifact, watch: Watch) -> tuple[tuple[str, str], ...]:
+    """Refuse images that would give wrong ranges; give what else is to be known of them, for the passport.
+
+    Raises:
+        InputError: Noise, constant images, mostly copies, or pixels or preprocessing in the wrong unit.
+    """
+    if image_set is None:
+        return ()
+    assert isinstance(lean.preprocess, Preprocess)  # of a bare input no image set but noise can be opened
+    watch(Event(stage="quantize", text=f"looking at {image_set.name}"))
+    remarks = hygiene.require(image_set, hygiene.examine(image_set, lean.preprocess))
+    for remark in remarks:
+        watch(Event(stage="quantize", text=f"calibration: {remark}"))
+    facts = (("calibration remarks", "; ".join(remarks)), ("left out", image_set.left_out))
+    return tuple(fact for fact in facts if fact[1])

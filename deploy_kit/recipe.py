@@ -157,10 +157,12 @@ class QuantizeTable(Table):
 
     Attributes:
         calibration: Image set for schemes that need one.
+        skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
         variants: What to make.
     """
 
     calibration: str | None = None
+    skip_bad: bool = False
     variants: tuple[Variant, ...] = ()
 
 
@@ -205,10 +207,12 @@ class CheckTable(Table):
 
     Attributes:
         images: The check set; ``synthetic`` is seeded noise, for parity of tensors only.
+        skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
         limits: By precision.
     """
 
     images: str
+    skip_bad: bool = False
     limits: dict[Precision, LimitsTable]
 
 

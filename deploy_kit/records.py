@@ -447,13 +447,15 @@ class Answers:
     """The checkpoint's own logits on a set of images: what every engine is held against.
 
     Attributes:
-        path: npz with ``logits`` (n, classes) float32 and, if labelled, ``labels`` (n,) int64; relative to the store.
+        path: npz with ``logits`` (n, classes) float32 and, if labelled, ``labels`` as in `ImageSet`; relative
+            to the store.
         sha256: Of the npz.
         images: The image set, as the recipe names it; ``synthetic`` for seeded noise.
         n: Number of images.
-        labelled: Whether top-1 accuracy can be measured.
-        top1: The checkpoint's own accuracy in 0..1; None without labels.
+        labelled: Whether accuracy can be measured.
+        top1: The checkpoint's own accuracy in 0..1; None without labels, or with several labels an image.
         made_by: (what, value), e.g. who computed it.
+        skipped: Images that were left out because they cannot be read.
     """
 
     path: str
@@ -463,6 +465,7 @@ class Answers:
     labelled: bool
     top1: float | None
     made_by: tuple[tuple[str, str], ...] = ()
+    skipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

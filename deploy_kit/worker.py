@@ -18,7 +18,7 @@ import numpy as np
 
 from deploy_kit import codec, engines, environment, images, scenarios, stopwatch
 from deploy_kit.engines import _cuda
-from deploy_kit.errors import DeployKitError, StageError, StoreError
+from deploy_kit.errors import DeployKitError, InputError, StageError, StoreError
 from deploy_kit.gauges._operations import Operations
 from deploy_kit.lazy import need
 from deploy_kit.measurements import LoadCost
@@ -74,7 +74,10 @@ class Worker:
         source, n_images, calibration = Path(arguments["source"]), 0, None
         if arguments["calibration"] is not None:
             preprocess = codec.from_json(Preprocess, arguments["preprocess"])
-            image_set = images.open_set(arguments["calibration"], preprocess)
+            skip_bad = bool(arguments.get("skip_bad", False))
+            image_set = images.open_set(arguments["calibration"], preprocess, skip_bad=skip_bad)
+            if arguments.get("digest", image_set.digest) != image_set.digest:
+                raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
             calibration = schemes.stream(source, image_set, preprocess)
             n_images = calibration.n_images
         scheme.apply(source, Path(arguments["target"]), options, calibration)

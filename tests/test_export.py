@@ -14,6 +14,7 @@ import pytest
 import tiny_graphs
 import torch
 from conftest import TINY_PREPROCESS, TINY_SPEC, save_images, save_tiny, tiny_model
+from PIL import Image
 from stand_ins import PretendLink
 
 from deploy_kit import export, graph, images, metrics
@@ -668,8 +669,77 @@ def test_answers_refuse_labels_that_the_checkpoint_has_no_classes_for(
     path = tmp_path / "labels.npz"
     np.savez(path, images=np.zeros((2, 16, 16), np.uint8), labels=np.array([0, 4]))
 
-    with pytest.raises(InputError, match=r"labels\.npz: labels reach 4, and the checkpoint has 4 classes"):
+    with pytest.raises(InputError, match=r"labels\.npz: image \d+: label 4, and the checkpoint has 4 classes"):
         export.answers(SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(path), store=store, link=link)
+
+
+def test_answers_refuse_folders_of_some_classes_only(
+    store: Store, link: Connection, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Two folders are no four classes: which of the four they are, their names do not say."""
+    folder = class_folders(tmp_path / "two", "cat", "dog")
+    source = SourceTable(checkpoint=str(checkpoint))
+
+    with pytest.raises(InputError, match=r"two: labels of 2 classes, and the checkpoint has 4") as caught:
+        export.answers(source, TINY_PREPROCESS, str(folder), store=store, link=link)
+    (folder / "classes.txt").write_text("ant\ncat\nbee\ndog\n")
+    answers, _ = export.answers(source, TINY_PREPROCESS, str(folder), store=store, link=link)
+
+    assert "classes.txt" in caught.value.hint
+    with np.load(store.root / answers.path) as data:
+        assert data["labels"].tolist() == [1, 3]
+
+
+def test_answers_refuse_a_label_below_zero_and_name_the_file(
+    store: Store, link: Connection, checkpoint: Path, tmp_path: Path
+) -> None:
+    class_folders(tmp_path, "one")
+    (tmp_path / "set.csv").write_text("path,label\none/0.png,-1\n")
+
+    with pytest.raises(InputError, match=r"set\.csv: one/0\.png: label -1, and the checkpoint has 4 classes"):
+        export.answers(
+            SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(tmp_path / "set.csv"), store=store, link=link
+        )
+
+
+def test_answers_keep_several_labels_an_image(store: Store, link: Connection, checkpoint: Path, tmp_path: Path) -> None:
+    labels = np.array([[1, 0, 0, 1], [0, 0, 0, 0]], np.uint8)
+    np.savez(tmp_path / "several.npz", images=np.zeros((2, 16, 16), np.uint8), labels=labels)
+    source, several = SourceTable(checkpoint=str(checkpoint)), str(tmp_path / "several.npz")
+
+    answers, _ = export.answers(source, TINY_PREPROCESS, several, store=store, link=link)
+
+    assert (answers.labelled, answers.top1) == (True, None)
+    with np.load(store.root / answers.path) as data:
+        assert np.array_equal(data["labels"], labels)
+
+
+def test_answers_count_what_was_left_out(store: Store, link: Connection, checkpoint: Path, tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "four", "a", "b", "c", "d")
+    (folder / "b" / "0.png").write_bytes(b"no image")
+    source, heard = SourceTable(checkpoint=str(checkpoint)), list[str]()
+
+    answers, _ = export.answers(
+        source,
+        TINY_PREPROCESS,
+        str(folder),
+        store=store,
+        link=link,
+        watch=lambda e: heard.append(e.text),
+        skip_bad=True,
+    )
+
+    assert (answers.n, answers.skipped) == (3, 1)
+    assert dict(answers.made_by)["left out"].startswith(f"{folder}: 1 of 4 left out: b/0.png: not a readable image")
+    assert dict(answers.made_by)["left out"] in heard
+
+
+def class_folders(folder: Path, *names: str) -> Path:
+    """Save one image for each class."""
+    for index, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(np.full((16, 16), 10 * index, np.uint8)).save(folder / name / "0.png")
+    return folder
 
 
 def test_answers_of_an_onnx_file_are_its_own(store: Store, link: Connection, check_images: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Images through an engine in a worker: every one, in order, a chunk at a time."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,18 @@ def test_one_chunk_at_a_time_lies_on_the_disk(
     infer.run(link, Target(engine="onnxruntime", path=tmp_path / "model.onnx", options={}), images, SIDE)
 
     assert seen == [3, 3, 1]
+
+
+def test_the_logits_of_ten_crops_are_averaged(link: Connection, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infer, "_CHUNK", 30)
+    room = dataclasses.replace(SIDE, resize=6)
+    noise = open_set("synthetic", room).first(7)
+    heard: list[int] = []
+
+    target = Target(engine="onnxruntime", path=graph, options={})
+    found = infer.run(link, target, noise, room, crops=10, progress=heard.append)
+
+    evaluator = ReferenceEvaluator(onnx.load(graph))
+    rows = [evaluator.run(None, {"input": crop[None]})[0] for one in noise.batches(room, 1, crops=10) for crop in one]
+    np.testing.assert_allclose(found.logits, np.reshape(rows, (7, 10, 3)).mean(axis=1), rtol=1e-4, atol=1e-5)
+    assert heard == [3, 6, 7]

@@ -54,7 +54,8 @@ def run(store: Store, link: Connection, lean: Artifact) -> Run:
 def save_folder(folder: Path, sizes: list[int]) -> str:
     folder.mkdir()
     for index, size in enumerate(sizes):
-        Image.fromarray(np.full((size, size), index, np.uint8)).save(folder / f"{index}.png")
+        ramp = np.add.outer(np.arange(size), np.arange(size)) + index
+        Image.fromarray(ramp.astype(np.uint8)).save(folder / f"{index}.png")
     return str(folder)
 
 
@@ -157,7 +158,7 @@ def test_images_of_another_size_are_refused_and_the_first_named(run: Run, tmp_pa
 def test_one_image_of_another_size_is_named(run: Run, tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "mixed", [16, 16, 20, 16])
 
-    with pytest.raises(InputError, match="mixed: image 2: expected 16×16 px, found 20×20"):
+    with pytest.raises(InputError, match=r"mixed: 2\.png: expected 16×16 px, found 20×20"):
         run("int8_ort", folder)
 
 
@@ -262,3 +263,106 @@ def test_calibration_images_do_not_matter_to_a_scheme_without_calibration(run: R
     _, had = run("fp32", calibration)
 
     assert had
+
+
+def save_textures(folder: Path, n: int) -> Path:
+    """Save `n` images as files."""
+    with np.load(save_images(folder.parent / "textures.npz", n, seed=4)) as data:
+        pixels = data["images"]
+    folder.mkdir()
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{index:02}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.random.default_rng(0).integers(0, 256, (20, 16, 16), np.uint8), "20 of 20 images are random noise"),
+        (np.arange(20 * 256, dtype=np.uint8).reshape(20, 16, 16) * 0 + 9, "have one value in every pixel"),
+        (np.eye(16, dtype=np.uint8)[None].repeat(20, axis=0), "no pixel of 20 images is larger than 1"),
+        (np.eye(16, dtype=np.uint8)[None].repeat(20, axis=0) * 200, "19 of 20 images are copies of others"),
+    ],
+)
+def test_images_that_would_give_wrong_ranges_are_refused(
+    pixels: np.ndarray, message: str, run: Run, tmp_path: Path, store: Store
+) -> None:
+    np.savez(tmp_path / "planted.npz", images=pixels)
+    before = set(store.root.rglob("*"))
+
+    with pytest.raises(InputError, match=rf"planted\.npz: .*{message}") as caught:
+        run("int8_ort", str(tmp_path / "planted.npz"))
+
+    assert caught.value.hint and set(store.root.rglob("*")) == before
+
+
+def test_a_scheme_that_only_looks_at_images_refuses_noise_too(run: Run, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16), np.uint8)
+    np.savez(tmp_path / "noise.npz", images=pixels)
+
+    with pytest.raises(InputError, match="random noise"):
+        run("fp16", str(tmp_path / "noise.npz"))
+
+
+def test_a_preprocessing_in_other_units_than_its_pixels_is_refused(run: Run, calibration: str, lean: Artifact) -> None:
+    wrong = dataclasses.replace(TINY_PREPROCESS, mean=(123.675,), std=(58.395,))
+
+    with pytest.raises(InputError, match=r"mean 123\.675 and std 58\.395 of the preprocessing") as caught:
+        run("int8_ort", calibration, artifact=dataclasses.replace(lean, preprocess=wrong))
+
+    assert caught.value.hint == "divide mean and std by 255, and export the checkpoint again"
+
+
+def test_passport_says_what_is_to_be_known_of_the_images(run: Run, calibration: str) -> None:
+    made, _ = run("int8_ort", calibration)
+
+    assert dict(made.made_by)["calibration remarks"] == "10 images are few to see ranges in (a few hundred are usual)"
+
+
+def test_passport_has_no_remark_where_nothing_is_to_be_said(run: Run, tmp_path: Path) -> None:
+    made, _ = run("int8_ort", str(save_images(tmp_path / "twenty.npz", 20)))
+
+    assert not {"calibration remarks", "left out"} & dict(made.made_by).keys()
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(
+    store: Store, link: Connection, lean: Artifact, tmp_path: Path
+) -> None:
+    folder = save_textures(tmp_path / "images", 18)
+    (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:99])
+    heard: list[str] = []
+
+    made, _ = quantize.run(
+        lean,
+        Variant(name="small", scheme="int8_ort"),
+        str(folder),
+        store=store,
+        link=link,
+        watch=lambda event: heard.append(event.text),
+        skip_bad=True,
+    )
+
+    facts = dict(made.made_by)
+    assert facts["images"] == "17"
+    assert facts["left out"].startswith(f"{folder}: 1 of 18 left out: 07.png: not a readable image: ")
+    assert facts["left out"] in heard
+
+
+def test_an_image_that_cannot_be_read_is_an_error_otherwise(run: Run, tmp_path: Path) -> None:
+    folder = save_textures(tmp_path / "images", 18)
+    (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:99])
+
+    with pytest.raises(InputError, match=r"07\.png: not a readable image") as caught:
+        run("int8_ort", str(folder))
+
+    assert "--skip-bad" in caught.value.hint
+
+
+def test_images_that_change_while_they_are_in_use_are_noticed(calibration: str, lean: Artifact, store: Store) -> None:
+    job = {
+        "scheme": "int8_ort", "options": {}, "source": str(store.path(lean)), "target": "", "calibration": calibration,
+        "preprocess": vars(TINY_PREPROCESS), "digest": "another",
+    }  # fmt: skip
+
+    with pytest.raises(InputError, match=r"calibration\.npz: its images changed while they were in use"):
+        Worker().operations["quantize"](job)

@@ -22,15 +22,20 @@ ModelPath = Annotated[
 ]
 CalibrationSet = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--calibration", help="Images to calibrate with: a folder, an npz file or bundled:NAME."),
+    typer.Option(
+        "--calibration", help="Images to calibrate with: a folder, a CSV manifest, an npz file or bundled:NAME."
+    ),
 ]
 CheckSet = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--images", help="Images to check with: a folder, an npz file or bundled:NAME."),
+    typer.Option("--images", help="Images to check with: a folder, a CSV manifest, an npz file or bundled:NAME."),
 ]
 OutPath = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--out", help="Also copy the result to this path."),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, and count them, instead of ending.")
 ]
 AllowInvalid = Annotated[
     bool, typer.Option("--allow-invalid", help="Do not end with 6 where latencies are not valid; they stay marked.")

@@ -30,6 +30,7 @@ class Asked:
     calibration: str | None = None
     images: str | None = None
     out: Path | None = None
+    skip_bad: bool = False
 
 
 @contextmanager
@@ -59,6 +60,8 @@ def changed(base: Recipe, asked: Asked) -> Recipe:
         data["quantize"]["calibration"] = asked.calibration
     if asked.images is not None:
         data["check"]["images"] = asked.images
+    if asked.skip_bad:
+        data["quantize"]["skip_bad"] = data["check"]["skip_bad"] = True
     if asked.model is not None:
         data["source"]["checkpoint"] = str(asked.model)
     return recipe.parse(data)

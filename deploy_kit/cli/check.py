@@ -7,6 +7,7 @@ from deploy_kit.cli import Command, _options
 
 def check(
     images: _options.CheckSet = None,
+    skip_bad: _options.SkipBad = False,
     recipe: _options.RecipeName = None,
     device: _options.DeviceName = "local",
     store: _options.StorePath = _options.STORE,
@@ -21,10 +22,12 @@ def check(
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.measurements import NotRun
 
-    asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images)
+    asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images, skip_bad=skip_bad)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         engine = _steps.newest_engine(run, console)
-        stage.overlap(run.recipe.quantize.calibration, run.recipe.check, engine)
+        calibration = run.recipe.quantize
+        for remark in stage.overlap(calibration.calibration, run.recipe.check, engine, skip_bad=calibration.skip_bad):
+            console.say(remark)
         _, answers = pipeline.exported_with_answers(run)
         made, _ = stage.run(engine, answers, run.recipe.check, store=run.store, link=run.link, watch=run.watch)
         if isinstance(made, NotRun):
@@ -32,6 +35,7 @@ def check(
         lines = [
             ("engine", made.label),
             ("images", f"{made.n} ({made.images})"),
+            *(fact for fact in answers.made_by if fact[0] == "left out"),
             ("SQNR", f"{made.sqnr_db:.1f} dB"),
             ("cosine", f"{made.cosine:.6f}"),
             ("largest logit error", f"{made.max_error:.4g}"),

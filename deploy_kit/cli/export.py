@@ -44,6 +44,7 @@ def export(
     head_activation: _facts.HeadActivation = None,
     images: _options.CheckSet = None,
     calibration: _options.CalibrationSet = None,
+    skip_bad: _options.SkipBad = False,
     recipe: _options.RecipeName = None,
     store: _options.StorePath = _options.STORE,
     out: _options.OutPath = None,
@@ -62,7 +63,9 @@ def export(
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.store import write_whole
 
-    asked = _steps.Asked(store=store, recipe=recipe, model=model, images=images, calibration=calibration, out=out)
+    asked = _steps.Asked(
+        store=store, recipe=recipe, model=model, images=images, calibration=calibration, out=out, skip_bad=skip_bad
+    )
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         if recipe is not None:
             base = recipes.load(recipe)

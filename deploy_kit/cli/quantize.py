@@ -28,6 +28,7 @@ def quantize(
     scheme: Annotated[_TEXT, typer.Option(help="A scheme of the catalogue, by name.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what INT8 made of each dense block.")] = False,
     calibration: _options.CalibrationSet = None,
+    skip_bad: _options.SkipBad = False,
     recipe: _options.RecipeName = None,
     store: _options.StorePath = _options.STORE,
     out: _options.OutPath = None,
@@ -46,7 +47,7 @@ def quantize(
     wish = Wish(
         precisions=tuple(name for name, on in said if on), target=target, layout=layout, form=form, scheme=scheme
     )
-    asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out)
+    asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out, skip_bad=skip_bad)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         variant, remarks = choose(wish, run.recipe, environment.describe().isa, environment.library_version)
         for remark in remarks:
@@ -56,7 +57,13 @@ def quantize(
             "quantize",
             variant.name,
             lambda: stage.run(
-                lean, variant, run.recipe.quantize.calibration, store=run.store, link=run.host, watch=run.watch
+                lean,
+                variant,
+                run.recipe.quantize.calibration,
+                store=run.store,
+                link=run.host,
+                watch=run.watch,
+                skip_bad=run.recipe.quantize.skip_bad,
             ),
         )
         _steps.copy_out(run, made, out, console)

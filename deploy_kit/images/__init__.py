@@ -1,0 +1,76 @@
+"""Images from npz files, folders and CSV manifests → preprocessed (N, C, H, W) float32 batches, streamed.
+
+Does not hold a preprocessed set in memory, and never calls random numbers images: seeded noise has its own name.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from deploy_kit import bundled
+from deploy_kit.errors import InputError
+from deploy_kit.images import files, manifest, npz
+from deploy_kit.images.sets import ImageSet, of_pixels
+from deploy_kit.images.tensors import Crops, apply, mean_of_crops, ten_crops
+from deploy_kit.records import BareInput, Preprocess
+
+__all__ = ["SYNTHETIC", "Crops", "ImageSet", "apply", "mean_of_crops", "open_set", "ten_crops"]
+
+SYNTHETIC = "synthetic"
+_SYNTHETIC_N, _NOISE_N = 32, 8
+_UNKNOWN = "export the checkpoint again with --input, --mean and --std, or leave --images and --calibration out"
+
+
+def open_set(source: str, preprocess: Preprocess | BareInput, *, skip_bad: bool = False) -> ImageSet:
+    """Open an image set.
+
+    Args:
+        source: ``bundled:NAME``, an npz file (``images`` uint8, optional ``labels``), a folder of images (one
+            sub-folder a class gives labels), a CSV manifest, or ``synthetic`` for seeded noise of the input's size.
+        preprocess: Gives the size of synthetic images; others are read as they are.
+        skip_bad: Decode every file now, and leave out what cannot be read and lines of a manifest that cannot be
+            used; otherwise a bad line is an error now, and a bad file when it is decoded.
+
+    Raises:
+        InputError: Missing, empty, of the wrong kind, or not what its manifest says; or images for a bare input.
+    """
+    if isinstance(preprocess, BareInput):
+        if source != SYNTHETIC:
+            raise InputError(f"{source}: how images become the input of this model is not known", hint=_UNKNOWN)
+        return _noise(preprocess)
+    if source == SYNTHETIC:
+        return _synthetic(preprocess)
+    path = bundled.resolve("calibration", source)
+    if path.is_dir():
+        found = files.opened(source, files.folder(path), skip_bad=skip_bad)
+    elif path.is_file() and path.suffix.lower() == ".csv":
+        found = files.opened(source, manifest.read(path, skip_bad=skip_bad), skip_bad=skip_bad)
+    elif path.is_file():
+        found = npz.open_npz(source, path)
+    else:
+        raise InputError(
+            f"{path}: no such file or folder", hint="give a folder of images, a CSV manifest or an npz file"
+        )
+    if found.n == 0:
+        raise _empty(path, found)
+    return found
+
+
+def _empty(path: Path, found: ImageSet) -> InputError:
+    if found.skipped:
+        return InputError(f"{path}: expected at least one usable image, found none ({found.left_out})")
+    hint = f"images end in {', '.join(sorted(files.SUFFIXES))}" if path.is_dir() else ""
+    return InputError(f"{path}: expected at least one image, found none", hint=hint)
+
+
+def _synthetic(preprocess: Preprocess) -> ImageSet:
+    shape = (preprocess.height, preprocess.width)
+    shape = shape if preprocess.channels == 1 else (*shape, 3)  # type: ignore[assignment]
+    pixels = np.random.default_rng(0).integers(0, 256, (_SYNTHETIC_N, *shape), np.uint8)
+    return of_pixels(SYNTHETIC, pixels, None)
+
+
+def _noise(bare: BareInput) -> ImageSet:
+    """Give tensors of normally distributed numbers, as normalized images have them."""
+    tensors = np.random.default_rng(0).standard_normal((_NOISE_N, *bare.shape)).astype(np.float32)
+    return of_pixels(SYNTHETIC, tensors, None)

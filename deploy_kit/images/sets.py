@@ -1,0 +1,125 @@
+"""A set of images in a fixed order, with what is known of it: streamed as tensors, never held in memory whole."""
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from deploy_kit.errors import InputError
+from deploy_kit.images.ordered import in_order
+from deploy_kit.images.tensors import Crops, apply, expect_room, ten_crops
+from deploy_kit.records import BareInput, Preprocess
+
+_TOLD = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """A set of images in a fixed order.
+
+    Attributes:
+        name: As the recipe names it.
+        n: Number of images.
+        labels: (n,) int64; (n, K) uint8 of 0 and 1 where an image may be of several classes; or None.
+        hashes: sha256 of each image: of its pixels in an npz, of its file elsewhere.
+        load: Index → pixels, uint8 (H, W) or (H, W, 3) in RGB order; for a bare input its tensor.
+        classes: Names of the classes in the order of their numbers; empty where only numbers are known.
+        files: Name of each image's file as its folder or manifest has it; empty for an npz.
+        skipped: (file, why) of what was left out because it cannot be used; only where that was asked for.
+    """
+
+    name: str
+    n: int
+    labels: np.ndarray | None
+    hashes: tuple[str, ...]
+    load: Callable[[int], np.ndarray]
+    classes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Hash of the whole set: images, order and labels."""
+        labels = b"" if self.labels is None else np.asarray(self.labels, np.int64).tobytes()
+        several = f"{self.labels.shape[1]} classes" if self.labels is not None and self.multilabel else ""
+        return hashlib.sha256("".join(self.hashes).encode() + labels + several.encode()).hexdigest()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may be of several classes."""
+        return self.labels is not None and self.labels.ndim == 2
+
+    @property
+    def left_out(self) -> str:
+        """Say how many images were left out, and the first of them; empty if none."""
+        if not self.skipped:
+            return ""
+        told = "; ".join(f"{file}: {why}" for file, why in self.skipped[:_TOLD])
+        more = f"; and {len(self.skipped) - _TOLD} more" if len(self.skipped) > _TOLD else ""
+        return f"{self.name}: {len(self.skipped)} of {self.n + len(self.skipped)} left out: {told}{more}"
+
+    def name_of(self, index: int) -> str:
+        """Name one image for a message: its file, or its number in an npz."""
+        return self.files[index] if self.files else f"image {index}"
+
+    def first(self, n: int) -> "ImageSet":
+        """Take the first `n` images, or all where there are fewer."""
+        n = min(n, self.n)
+        labels = None if self.labels is None else self.labels[:n]
+        return replace(self, n=n, labels=labels, hashes=self.hashes[:n], files=self.files[:n])
+
+    def batches(self, preprocess: Preprocess | BareInput, size: int, crops: Crops = 1) -> Iterator[np.ndarray]:
+        """Give the preprocessed images in order, `size` at a time; the last batch may be smaller.
+
+        Files are decoded on a few threads, a bounded number of images ahead.
+
+        Args:
+            preprocess: How images become tensors.
+            size: Images in a batch.
+            crops: Rows of each image, one after the other: its center, or ten in the order of `tensors.ten_crops`.
+
+        Returns:
+            (images · crops, C, H, W) float32, batch by batch.
+
+        Raises:
+            InputError: An image cannot be read or does not fit; or there is no room for ten crops.
+        """
+        if crops == 10:
+            expect_room(preprocess)
+        with closing(self._tensors(preprocess, crops)) as tensors:
+            while batch := list(islice(tensors, size)):
+                yield np.stack(batch) if crops == 1 else np.concatenate(batch)
+
+    def overlap(self, other: "ImageSet") -> int:
+        """Count the images that are in both sets, by sha256."""
+        return len(set(self.hashes) & set(other.hashes))
+
+    def _tensors(self, preprocess: Preprocess | BareInput, crops: Crops) -> Generator[np.ndarray, None, None]:
+        def work(index: int) -> np.ndarray:
+            return self._tensor(index, preprocess, crops)
+
+        if self.files:  # pixels in memory are prepared faster than handed over: 28×28 px in 18 µs, on threads in 38
+            with closing(in_order(work, self.n)) as done:
+                yield from done
+        else:
+            yield from map(work, range(self.n))
+
+    def _tensor(self, index: int, preprocess: Preprocess | BareInput, crops: Crops) -> np.ndarray:
+        pixels = self.load(index)
+        if isinstance(preprocess, BareInput):
+            return pixels
+        try:
+            return apply(pixels, preprocess) if crops == 1 else ten_crops(pixels, preprocess)
+        except InputError as error:
+            raise InputError(f"{self.name}: {self.name_of(index)}: {error}", hint=error.hint) from error
+
+
+def of_pixels(name: str, pixels: np.ndarray, labels: np.ndarray | None) -> ImageSet:
+    """Make a set of images that are in memory."""
+    hashes = tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in pixels)
+    return ImageSet(
+        name=name, n=len(pixels), labels=labels, hashes=hashes, load=lambda index: np.asarray(pixels[index])
+    )

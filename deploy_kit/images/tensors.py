@@ -1,0 +1,140 @@
+"""Pixels → input tensors: the formula, the resize, and one crop or ten."""
+
+from typing import Literal
+
+import numpy as np
+
+from deploy_kit.errors import InputError
+from deploy_kit.lazy import need
+from deploy_kit.records import BareInput, Preprocess
+
+Crops = Literal[1, 10]
+
+
+def apply(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Turn one image into an input tensor.
+
+        x = (pixel / 255 - mean) / std
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, 3) in RGB order.
+        preprocess: What to do.
+
+    Returns:
+        (C, height, width) float32.
+
+    Raises:
+        InputError: The image has the wrong size and the preprocessing does not resize, or the wrong channels.
+    """
+    if preprocess.resize is not None:
+        scaled = _scaled(pixels, preprocess)
+        return _normalized(_cut(scaled, preprocess, _center(scaled, preprocess)), preprocess)
+    if pixels.shape[:2] != (preprocess.height, preprocess.width):
+        found = f"{pixels.shape[0]}×{pixels.shape[1]}"
+        raise InputError(
+            f"expected {preprocess.height}×{preprocess.width} px, found {found}",
+            hint="give images of the model's size, or set 'resize' in the recipe's preprocess",
+        )
+    return _normalized(pixels, preprocess)
+
+
+def ten_crops(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Turn one image into ten input tensors: center and corners of the resized image, and of its mirror image.
+
+    The order is that of fb.resnet.torch's ``TenCrop`` (datasets/transforms.lua), with which the DenseNet paper's
+    10-crop errors (Table 3) were measured: center, top left, top right, bottom left, bottom right; then the same five
+    places of the mirror image.
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, 3) in RGB order.
+        preprocess: What to do; its `resize` is larger than the crop.
+
+    Returns:
+        (10, C, height, width) float32.
+
+    Raises:
+        InputError: There is no room for ten crops, or the image has the wrong channels.
+    """
+    expect_room(preprocess)
+    scaled = _scaled(pixels, preprocess)
+    bottom, right = scaled.shape[0] - preprocess.height, scaled.shape[1] - preprocess.width
+    places = (_center(scaled, preprocess), (0, 0), (0, right), (bottom, 0), (bottom, right))
+    pieces = [_cut(side, preprocess, place) for side in (scaled, scaled[:, ::-1]) for place in places]
+    return np.stack([_normalized(piece, preprocess) for piece in pieces])
+
+
+def mean_of_crops(logits: np.ndarray, crops: Crops) -> np.ndarray:
+    """Average the logits of each image's crops.
+
+    fb.resnet.torch sums the network's outputs before any softmax (``computeScore`` in train.lua); a mean has the same
+    order of classes and the scale of one crop's logits.
+
+    Args:
+        logits: (n · crops, K), the crops of an image in consecutive rows.
+        crops: How many each image has.
+
+    Returns:
+        (n, K) float32.
+    """
+    if crops == 1:
+        return logits
+    summed = logits.reshape(-1, crops, logits.shape[1]).sum(axis=1, dtype=np.float64)
+    return np.asarray(summed / crops, np.float32)
+
+
+def expect_room(preprocess: Preprocess | BareInput) -> None:
+    """Refuse a preprocessing whose ten crops would not be ten.
+
+    Raises:
+        InputError: It does not resize, or to no more than the crop; or the input is no image.
+    """
+    if isinstance(preprocess, BareInput):
+        raise InputError("10 crops: expected images, found an input of which only the shape is known")
+    side = max(preprocess.height, preprocess.width)
+    if preprocess.resize is None or preprocess.resize <= side:
+        crop, found = f"{preprocess.height}×{preprocess.width} px", preprocess.resize or "none"
+        raise InputError(
+            f"10 crops of {crop}: expected a 'resize' above {side} px, found {found}",
+            hint="set 'resize' in the preprocess (256 for crops of 224 px), or take one crop",
+        )
+
+
+def _scaled(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Scale the shorter side to `resize` px (antialiased, Pillow's filter)."""
+    need("PIL", by="resizing images")
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    assert preprocess.resize is not None
+    # Lengths and offsets are rounded as torchvision's Resize and CenterCrop round them: one px decides parity.
+    short = min(image.size)
+    size = (preprocess.resize * image.width // short, preprocess.resize * image.height // short)
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    if size[0] < preprocess.width or size[1] < preprocess.height:
+        raise InputError(
+            f"resized to {size[1]}×{size[0]} px, less than the {preprocess.height}×{preprocess.width} px to cut out",
+            hint="raise 'resize' in the preprocess",
+        )
+    return np.asarray(image.resize(size, filters[preprocess.interpolation]))
+
+
+def _center(scaled: np.ndarray, preprocess: Preprocess) -> tuple[int, int]:
+    return round((scaled.shape[0] - preprocess.height) / 2), round((scaled.shape[1] - preprocess.width) / 2)
+
+
+def _cut(scaled: np.ndarray, preprocess: Preprocess, place: tuple[int, int]) -> np.ndarray:
+    top, left = place
+    return scaled[top : top + preprocess.height, left : left + preprocess.width]
+
+
+def _normalized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    if pixels.ndim == 2:
+        planes = np.repeat(pixels[None], preprocess.channels, axis=0)
+    elif preprocess.color == "gray":
+        raise InputError("expected a gray image, found 3 channels", hint="convert the images to gray first")
+    else:
+        planes = pixels.transpose(2, 0, 1)
+        planes = planes[::-1] if preprocess.color == "bgr" else planes
+    mean = np.asarray(preprocess.mean, np.float32)[:, None, None]
+    std = np.asarray(preprocess.std, np.float32)[:, None, None]
+    return (planes.astype(np.float32) / np.float32(255) - mean) / std
