@@ -1,21 +1,27 @@
 """Engine against the checkpoint's own answers, on tensors and on labels where there are any. A failure is an answer."""
 
+import dataclasses
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from deploy_kit import hygiene, images, infer, metrics
+from deploy_kit import consistency, hygiene, images, infer, metrics, paired, scores
 from deploy_kit.devices import Connection
 from deploy_kit.errors import CheckError
 from deploy_kit.measurements import NotRun
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records import Answers, Artifact
 from deploy_kit.results import Limits, ParityReport
+from deploy_kit.scores import areas, flips
+from deploy_kit.scores import labels as single
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "1"
+VERSION = "2"
 _WORST = 10
+_PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
 
 
 def run(
@@ -107,10 +113,14 @@ def _compare(
     def progress(done: int) -> None:
         watch(Event(stage="check", text=engine.label, done=done, total=image_set.n))
 
-    found = infer.run(link, target, image_set, engine.preprocess, progress=progress)
-    if found.logits.shape != wanted.shape:
-        raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
-    return judge(engine, answers, wanted, found.logits, labels, limits, found.settings)
+    with infer.opened(link, target) as opened:
+        found = opened.all(image_set, engine.preprocess, progress=progress)
+        if found.logits.shape != wanted.shape:
+            raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
+        sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
+        itself = consistency.examine(opened.ask, sample, opened.batch, engine.precision)
+    report = judge(engine, answers, wanted, found.logits, labels, limits)
+    return dataclasses.replace(report, settings=found.settings, consistency=itself)
 
 
 def judge(
@@ -120,16 +130,25 @@ def judge(
     found: np.ndarray,
     labels: np.ndarray | None,
     limits: Limits,
-    settings: tuple[tuple[str, str], ...] = (),
+    *,
+    image: Callable[[int], str] = "image {}".format,
+    class_name: Callable[[int], str] = lambda index: "",
 ) -> ParityReport:
-    """Measure two sets of logits (n, classes) against each other and put the limits beside the numbers."""
+    """Measure two sets of logits (n, classes) against each other and put the limits beside the numbers.
+
+    Args:
+        engine: Whose logits.
+        answers: What they are held against.
+        wanted: The checkpoint's.
+        found: The engine's.
+        labels: (n,), or (n, classes) of 0 and 1; None without.
+        limits: What it is judged by.
+        image: Index → how the set calls that image.
+        class_name: Index → how the set calls that class.
+    """
     errors = metrics.errors(wanted, found)
-    top1_reference = top1 = drop = half = None
-    if labels is not None:
-        before, after = metrics.hits(wanted, labels), metrics.hits(found, labels)
-        top1_reference, top1 = float(before.mean()), float(after.mean())
-        drop, half = metrics.paired_drop_pp(before, after)
     worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]
+    several = labels is not None and labels.ndim == 2
     return ParityReport(
         artifact=engine.sha256,
         label=engine.label,
@@ -139,11 +158,35 @@ def judge(
         cosine=metrics.cosine(wanted, found),
         max_error=float(errors.max()),
         agreement=metrics.agreement(wanted, found),
-        top1_reference=top1_reference,
-        top1=top1,
-        drop_pp=drop,
-        drop_pp_interval=half,
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
-        settings=settings,
+        flips=None if several or wanted.shape[1] < 2 else flips.find(wanted, found, image),
+        **_labelled(wanted, found, labels, limits, class_name),
     )
+
+
+def _labelled(
+    wanted: np.ndarray, found: np.ndarray, labels: np.ndarray | None, limits: Limits, class_name: Callable[[int], str]
+) -> dict[str, Any]:
+    """Give the fields of the report that need labels."""
+    if labels is None:
+        return dict.fromkeys(("top1_reference", "top1", "drop_pp", "drop_pp_interval"))
+    table = scores.measure(wanted, found, labels, class_name)
+    remarks = [_PROBABILITIES.format(table.outputs)] if table.outputs != "logits" else []
+    top1 = top1_reference = None
+    if labels.ndim == 2:
+        drop = areas.drop(wanted, found, labels, limits.max_drop)
+    else:
+        before, after = metrics.hits(wanted, labels), metrics.hits(found, labels)
+        top1_reference, top1 = float(before.mean()), float(after.mean())
+        drop = paired.drop(before, after, limits.max_drop)
+        remarks += single.exchanged(wanted, labels, class_name)
+    return {
+        "top1_reference": top1_reference,
+        "top1": top1,
+        "drop_pp": drop.points,
+        "drop_pp_interval": (drop.high - drop.low) / 2,
+        "drop": drop,
+        "scores": table,
+        "remarks": tuple(remarks),
+    }

@@ -1,6 +1,7 @@
 """Run preprocessed images through an engine in a worker, a few at a time: memory and disk stay constant."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,61 @@ class Inferred:
     settings: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An engine that is loaded in a worker.
+
+    Attributes:
+        batch: Images it takes in a run; 0 where that is open.
+        settings: What it was set to.
+        ask: Images (n, C, H, W) float32 and how many to run at once, where that is open → logits (n, classes).
+    """
+
+    batch: int
+    settings: tuple[tuple[str, str], ...]
+    ask: Callable[[np.ndarray, int], np.ndarray]
+
+    def all(
+        self,
+        image_set: ImageSet,
+        preprocess: Preprocess | BareInput,
+        *,
+        batch: int = 32,
+        crops: Crops = 1,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Inferred:
+        """Infer all images of a set; with ten crops, the mean of an image's logits is its answer."""
+        logits, done = [], 0
+        for chunk in image_set.batches(preprocess, max(1, _CHUNK // crops), crops):
+            logits.append(mean_of_crops(self.ask(chunk, batch), crops))
+            done += len(chunk) // crops
+            progress(done)
+        return Inferred(logits=np.concatenate(logits), settings=self.settings)
+
+
+@contextmanager
+def opened(link: Connection, target: Target) -> Iterator[Opened]:
+    """Load an engine in a worker of its own, which ends with the block.
+
+    Raises:
+        EngineCrashError: The engine's native code killed the worker.
+        DeployKitError: What the engine refused.
+    """
+    inputs, about = link.folder / "images.npy", str(target.path)
+    with link.worker() as worker:
+        path = link.send(target.path, keep=True)
+        found = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
+
+        def ask(images: np.ndarray, batch: int) -> np.ndarray:
+            np.save(inputs, images)
+            with link.outbox(link.folder) as outbox:
+                outputs = f"{outbox}/logits.npy"
+                worker.ask("infer", about, inputs=link.send(inputs), outputs=outputs, batch=batch)
+            return np.asarray(np.load(link.folder / "logits.npy"))
+
+        yield Opened(batch=int(found["batch"]), settings=tuple(sorted(found["settings"].items())), ask=ask)
+
+
 def run(
     link: Connection,
     target: Target,
@@ -56,17 +112,5 @@ def run(
         EngineCrashError: The engine's native code killed the worker.
         DeployKitError: What the engine refused.
     """
-    logits, done = [], 0
-    inputs, about = link.folder / "images.npy", str(target.path)
-    with link.worker() as worker:
-        path = link.send(target.path, keep=True)
-        opened = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
-        for chunk in image_set.batches(preprocess, max(1, _CHUNK // crops), crops):
-            np.save(inputs, chunk)
-            with link.outbox(link.folder) as outbox:
-                outputs = f"{outbox}/logits.npy"
-                worker.ask("infer", about, inputs=link.send(inputs), outputs=outputs, batch=batch)
-            logits.append(mean_of_crops(np.load(link.folder / "logits.npy"), crops))
-            done += len(chunk) // crops
-            progress(done)
-    return Inferred(logits=np.concatenate(logits), settings=tuple(sorted(opened["settings"].items())))
+    with opened(link, target) as engine:
+        return engine.all(image_set, preprocess, batch=batch, crops=crops, progress=progress)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from deploy_kit import bench, build, check, devices, doctor, engines, export, quantize, simplify
+from deploy_kit import bench, build, check, devices, diagnose, doctor, engines, export, quantize, simplify
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
 from deploy_kit.errors import DeviceError, LinkLostError, StageError, nearest
 from deploy_kit.measurements import Bench, Measurement, NotRun
+from deploy_kit.parity import Diagnosis
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
 from deploy_kit.records import Answers, Artifact, Device, Exported
 from deploy_kit.report import breakdown
@@ -79,6 +80,8 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
         run.remarks += check.overlap(
             recipe.quantize.calibration, recipe.check, lean.onnx, skip_bad=recipe.quantize.skip_bad
         )
+        found = diagnosed(run, source, answers)
+        run.remarks += found.words if found else ()
         typed, absent = _typed(run, lean.onnx)
         rows = [
             _built_and_checked(run, entry, name, typed, absent, answers)
@@ -132,6 +135,18 @@ def simplified(run: Run, source: Exported) -> Simplified:
         "simplify",
         f"{len(run.recipe.simplify.passes)} passes",
         lambda: simplify.run(source.onnx, run.recipe.simplify, store=run.store, link=run.host, watch=run.watch),
+    )
+
+
+def diagnosed(run: Run, source: Exported, answers: Answers, *, always: bool = False) -> Diagnosis | None:
+    """Say why the checkpoint itself scores low: where a limit asks for more top-1 than it has, or `always`."""
+    asked = [table.min_top1 for table in run.recipe.check.limits.values() if table.min_top1 is not None]
+    if not always and (answers.top1 is None or answers.top1 >= max(asked, default=0.0)):
+        return None
+    return run.timed(
+        "diagnose",
+        answers.images,
+        lambda: diagnose.run(source.onnx, answers, store=run.store, link=run.host, watch=run.watch),
     )
 
 

@@ -196,6 +196,8 @@ class LimitsTable(Table):
     max_error: float | None = Field(default=None, allow_inf_nan=False)
     min_agreement: float | None = Field(default=None, allow_inf_nan=False)
     max_drop: float | None = Field(default=None, allow_inf_nan=False)
+    min_top1: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    max_ece_shift: float | None = Field(default=None, allow_inf_nan=False)
 
     def record(self) -> Limits:
         """Give the record that judges."""
@@ -214,6 +216,13 @@ class CheckTable(Table):
     images: str
     skip_bad: bool = False
     limits: dict[Precision, LimitsTable]
+
+    def with_max_drop(self, precision: Precision, points: float | None) -> "CheckTable":
+        """Give the table with another limit on the drop of one precision; itself where there is none."""
+        if points is None:
+            return self
+        table = self.limits.get(precision, LimitsTable()).model_copy(update={"max_drop": points})
+        return self.model_copy(update={"limits": {**self.limits, precision: table}})
 
 
 class BenchTable(Table):

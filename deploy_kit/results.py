@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
+from deploy_kit.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
 from deploy_kit.records import Answers, Artifact, CheckpointFacts
 
 
@@ -56,7 +57,10 @@ class Limits:
         min_cosine: Cosine of all logits.
         max_error: Largest |difference| of a logit.
         min_agreement: Share of images with the checkpoint's top-1.
-        max_drop: Percentage points of top-1 accuracy that may be lost.
+        max_drop: Percentage points of top-1 accuracy that may be lost (of mean AUROC with several labels an image); the
+            upper end of the drop's 95 % interval must keep it.
+        min_top1: Share of images whose label is the largest output.
+        max_ece_shift: Points that the expected calibration error may be above the checkpoint's.
     """
 
     min_sqnr_db: float | None = None
@@ -64,6 +68,8 @@ class Limits:
     max_error: float | None = None
     min_agreement: float | None = None
     max_drop: float | None = None
+    min_top1: float | None = None
+    max_ece_shift: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +88,16 @@ class ParityReport:
         top1_reference: Accuracy of the checkpoint in 0..1; None without labels.
         top1: Accuracy of the engine.
         drop_pp: Lost top-1, in percentage points.
-        drop_pp_interval: Half of the 95 % interval of the paired drop.
+        drop_pp_interval: Half the width of the 95 % interval of the paired drop.
         worst_images: Indices of the images with the largest error, worst first.
         limits: What it is judged by.
         settings: (setting, value) the engine ran with.
+        drop: The drop with its interval, counts and test; None without labels.
+        flips: Images that changed their class; None where an image has several labels.
+        scores: What labels say beside top-1; None without labels.
+        consistency: Whether the engine agrees with itself.
+        diagnosis: Whether the way images are prepared explains the score; None where that was not asked.
+        remarks: What a reader must know beside the numbers.
     """
 
     artifact: str
@@ -103,30 +115,63 @@ class ParityReport:
     worst_images: tuple[int, ...]
     limits: Limits
     settings: tuple[tuple[str, str], ...] = ()
+    drop: Drop | None = None
+    flips: Flips | None = None
+    scores: Scores | None = None
+    consistency: Consistency | None = None
+    diagnosis: Diagnosis | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
         """Each limit that is not kept, in words; NaN keeps none."""
         limits = self.limits
+        shift = None if self.scores is None else 100 * self.scores.ece_shift
         rules = (
             ("SQNR", self.sqnr_db, limits.min_sqnr_db, "at least", "dB"),
             ("cosine", self.cosine, limits.min_cosine, "at least", ""),
             ("largest logit error", self.max_error, limits.max_error, "at most", ""),
             ("top-1 agreement", self.agreement, limits.min_agreement, "at least", ""),
-            ("top-1 drop", self.drop_pp, limits.max_drop, "at most", "points"),
+            (f"{self.drop.what if self.drop else 'top-1'} drop", self.drop_pp, limits.max_drop, "at most", "points"),
+            ("top-1", self.top1, limits.min_top1, "at least", ""),
+            ("shift of the calibration error", shift, limits.max_ece_shift, "at most", "points"),
         )
         found = []
         for what, value, limit, word, unit in rules:
             if limit is None:
                 continue
             if value is None:
-                found.append(f"{what} cannot be measured: the check images have no labels")
+                found.append(f"{what} cannot be measured: {self._without}")
             elif not (value >= limit if word == "at least" else value <= limit):
                 digits = 4 if f"{value:.4g}" != f"{limit:.4g}" else 12
                 found.append(f"{what} {value:.{digits}g}{unit and ' ' + unit}, {word} {limit:g} asked for")
+        found += [self._untold] if self.drop_answer == "too few images to tell" else []
         if not math.isfinite(self.max_error):
-            found.append("a logit is no finite number")
-        return tuple(found)
+            first = f": image {self.worst_images[0]}" if self.worst_images else ""
+            found.append(f"a logit is no finite number{first}")
+        return (*found, *(self.consistency.failures if self.consistency else ()))
+
+    @property
+    def drop_answer(self) -> Answer | None:
+        """What the limit on the drop has to say; None where there is no limit or no drop."""
+        limit = self.limits.max_drop
+        return None if limit is None or self.drop is None else self.drop.answer(limit)
+
+    @property
+    def _untold(self) -> str:
+        assert self.drop is not None
+        drop, number = self.drop, "no number of images would"
+        if drop.needed is not None:
+            number = f"about {drop.needed:,} such images would (with a chance of 80 %)"
+        return (
+            f"too few images to tell: {drop.what} drop {drop.points:.3g} points on these {self.n:,}, up to "
+            f"{drop.high:.3g} not ruled out, at most {self.limits.max_drop:g} asked for; {number}"
+        )
+
+    @property
+    def _without(self) -> str:
+        several = self.scores is not None and self.scores.measure == "AUROC"
+        return "the check images have several labels each" if several else "the check images have no labels"
 
     @property
     def passed(self) -> bool:

@@ -39,12 +39,14 @@ def judged(engine: Artifact, found: np.ndarray, labels: np.ndarray | None = None
     return check.judge(engine, ANSWERS, WANTED, found, labels, Limits(**limits))
 
 
-def answering(folder: Path, logits: np.ndarray) -> PretendLink:
-    """Give a link whose engine answers with these logits, whatever it sees."""
+def answering(line: "Line", folder: Path, logits: np.ndarray) -> PretendLink:
+    """Give a link whose engine answers the line's check images with these logits."""
+    known = {image.tobytes(): answer for image, answer in zip(line.inputs(), logits, strict=True)}
 
     def infer(arguments: dict[str, Any]) -> dict[str, int]:
-        np.save(arguments["outputs"], logits)
-        return {"n": len(logits)}
+        found = [known[image.tobytes()] for image in np.load(arguments["inputs"])]
+        np.save(arguments["outputs"], np.stack(found))
+        return {"n": len(found)}
 
     answers = {"hindrance": {"why": ""}, "open": {"batch": 0, "settings": {}}, "infer": infer}
     return PretendLink(folder, answers)
@@ -106,8 +108,9 @@ def test_the_drop_is_paired(engine: Artifact) -> None:
 
     report = judged(engine, found, LABELS)
 
-    assert report.drop_pp == pytest.approx(0)
-    assert report.drop_pp_interval == pytest.approx(100 * 1.96 * math.sqrt(2 / 3) / math.sqrt(3))
+    assert report.drop is not None
+    assert (report.drop.points, report.drop.lost, report.drop.won, report.drop.p) == (0, 1, 1, 1)
+    assert report.drop_pp_interval == pytest.approx(report.drop.high) == pytest.approx(-report.drop.low)
 
 
 def test_without_labels_a_limit_on_the_drop_is_not_kept(engine: Artifact) -> None:
@@ -124,6 +127,8 @@ def test_without_labels_a_limit_on_the_drop_is_not_kept(engine: Artifact) -> Non
         ({"max_error": 0.01}, "largest logit error"),
         ({"min_agreement": 1.0}, "top-1 agreement"),
         ({"max_drop": 1.0}, "top-1 drop"),
+        ({"min_top1": 0.5}, "top-1 0.3333"),
+        ({"max_ece_shift": 1.0}, "shift of the calibration error"),
     ],
 )
 def test_each_limit_can_fail(engine: Artifact, limits: dict[str, float], word: str) -> None:
@@ -136,11 +141,97 @@ def test_each_limit_can_fail(engine: Artifact, limits: dict[str, float], word: s
 
 
 def test_equal_logits_keep_every_limit(engine: Artifact) -> None:
-    limits = {"min_sqnr_db": 200, "min_cosine": 1 - 1e-9, "max_error": 0, "min_agreement": 1, "max_drop": 0}
+    limits = {
+        "min_sqnr_db": 200, "min_cosine": 1 - 1e-9, "max_error": 0, "min_agreement": 1, "max_drop": 70,
+        "min_top1": 2 / 3, "max_ece_shift": 0,
+    }  # fmt: skip
 
     report = judged(engine, WANTED.copy(), LABELS, **limits)
 
     assert report.failures == ()
+
+
+def test_a_drop_within_the_limit_on_too_few_images_is_no_yes(engine: Artifact) -> None:
+    report = judged(engine, WANTED.copy(), LABELS, max_drop=1.0)
+
+    assert report.drop_answer == "too few images to tell"
+    assert report.failures == (
+        "too few images to tell: top-1 drop 0 points on these 3, up to 56.1 not ruled out, at most 1 asked for; "
+        "about 381 such images would (with a chance of 80 %)",
+    )
+
+
+def test_where_the_drop_seen_is_the_limit_no_number_of_images_would_tell(engine: Artifact) -> None:
+    report = judged(engine, WANTED.copy(), LABELS, max_drop=0)
+
+    assert report.failures[0].endswith("at most 0 asked for; no number of images would")
+
+
+def test_the_checkpoints_margin_says_how_bad_a_flip_is(engine: Artifact) -> None:
+    found = WANTED.copy()
+    found[[0, 2]] = found[[0, 2], ::-1]
+
+    flips = judged(engine, found).flips
+
+    assert flips is not None
+    assert [(flip.name, flip.margin, flip.reference, flip.found) for flip in flips.worst] == [
+        ("image 2", 3, 1, 0),
+        ("image 0", 2, 0, 1),
+    ]
+
+
+def test_exchanged_labels_are_named(engine: Artifact) -> None:
+    labels = np.repeat(np.arange(4), 12)
+    logits = np.eye(4, dtype=np.float32)[labels] * 5
+    logits[::7] += np.float32(0.1)
+    order = np.array([0, 3, 2, 1])
+    answers = Answers(**vars(ANSWERS) | {"n": 48})
+
+    report = check.judge(engine, answers, logits, logits.copy(), order[labels], Limits())
+
+    assert len(report.remarks) == 1
+    assert report.remarks[0].startswith(
+        "labels look permuted (label → class that most of its images are taken for: 1 → 3, 3 → 1): class folders are "
+        "sorted by name"
+    )
+    assert report.remarks[0].endswith("in classes.txt")
+
+
+def test_labels_in_order_get_no_remark(engine: Artifact) -> None:
+    labels = np.repeat(np.arange(4), 12)
+    logits = np.eye(4, dtype=np.float32)[labels] * 5
+
+    report = check.judge(engine, Answers(**vars(ANSWERS) | {"n": 48}), logits, logits.copy(), labels, Limits())
+
+    assert report.remarks == ()
+
+
+def test_images_with_several_labels_are_scored_by_auroc(engine: Artifact) -> None:
+    labels = np.array([[1, 0], [0, 1], [1, 1]], np.uint8)
+    found = np.array([[0, 1], [3, 2], [1, 4]], np.float32)
+
+    report = judged(engine, found, labels, min_top1=0.5, max_drop=1.0)
+
+    assert report.drop is not None
+    assert report.scores is not None
+    assert (report.drop.what, report.scores.measure, report.flips) == ("mean AUROC", "AUROC", None)
+    # class 0 of the checkpoint: 3 and 1 above 0; of the engine: 0 and 1 below 3
+    assert [(entry.reference, entry.found) for entry in report.scores.classes] == [(1, 0), (1, 1)]
+    assert report.failures == (
+        "mean AUROC drop 50 points, at most 1 asked for",
+        "top-1 cannot be measured: the check images have several labels each",
+    )
+
+
+def test_probabilities_are_not_softmaxed_again_and_that_is_said(engine: Artifact) -> None:
+    wanted = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], np.float32)
+
+    report = check.judge(engine, ANSWERS, wanted, wanted, LABELS, Limits())
+
+    assert report.remarks == ("the outputs are probabilities already (softmax): confidences are taken as they are",)
+    assert report.scores is not None
+    # bins hold 0.9, 0.8 and 0.7 alone: (|1 - 0.9| + |1 - 0.8| + |0 - 0.7|) / 3
+    assert report.scores.ece == pytest.approx((0.1 + 0.2 + 0.7) / 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -156,13 +247,14 @@ def test_a_logit_that_is_no_number_never_passes(engine: Artifact, limits: dict[s
     report = judged(engine, found, LABELS, **limits)
 
     assert not report.passed
+    assert report.failures[-1] == "a logit is no finite number: image 1"
 
 
 @pytest.fixture
 def near(line: "Line", tmp_path: Path) -> PretendLink:
     """A link whose engine answers almost as torch does."""
     noise = np.random.default_rng(0).standard_normal((24, 4), np.float32)
-    return answering(tmp_path, line.logits() + np.float32(1e-3) * noise)
+    return answering(line, tmp_path, line.logits() + np.float32(1e-3) * noise)
 
 
 def test_limits_are_those_of_the_engines_precision(
@@ -262,7 +354,7 @@ def test_an_engine_that_was_not_run_is_not_kept_as_checked(line: "Line", kept: S
 
 
 def test_logits_of_another_shape_are_an_error(line: "Line", kept: Store, engine: Artifact, tmp_path: Path) -> None:
-    link = answering(tmp_path, np.zeros((24, 5), np.float32))
+    link = answering(line, tmp_path, np.zeros((24, 5), np.float32))
 
     with pytest.raises(CheckError, match=r"int8 · onnxruntime: expected logits \(24, 4\), found \(24, 5\)"):
         check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, link=link)
@@ -272,14 +364,14 @@ def test_an_error_is_not_kept(line: "Line", kept: Store, engine: Artifact, tmp_p
     before = set(kept.root.rglob("*"))
 
     with pytest.raises(CheckError):
-        link = answering(tmp_path, np.zeros((24, 5), np.float32))
+        link = answering(line, tmp_path, np.zeros((24, 5), np.float32))
         check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, link=link)
 
     assert set(kept.root.rglob("*")) == before
 
 
 def test_an_engine_that_answers_nan_is_rejected(line: "Line", kept: Store, engine: Artifact, tmp_path: Path) -> None:
-    link = answering(tmp_path, np.full((24, 4), math.nan, np.float32))
+    link = answering(line, tmp_path, np.full((24, 4), math.nan, np.float32))
 
     check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, link=link)
 
@@ -321,3 +413,34 @@ def test_sets_with_no_image_in_common_pass(line: "Line", engine: Artifact, tmp_p
 @pytest.mark.parametrize("calibration", [None, "no-such-file.npz"])
 def test_noise_overlaps_with_nothing(engine: Artifact, calibration: str | None) -> None:
     check.overlap(calibration, CheckTable(images="synthetic", limits={}), engine)
+
+
+def test_an_engine_that_keeps_its_limits_but_contradicts_itself_is_rejected(
+    line: "Line", kept: Store, engine: Artifact, tmp_path: Path
+) -> None:
+    link = answering(line, tmp_path, line.logits())
+    steady, calls = link.answers["infer"], []
+
+    def drifting(arguments: dict[str, Any]) -> dict[str, int]:
+        answer: dict[str, int] = steady(arguments)
+        calls.append(answer)
+        if len(calls) > 1:  # right on the check set, then a little more at each run
+            np.save(arguments["outputs"], np.load(arguments["outputs"]) * (1 + len(calls) / 10))
+        return answer
+
+    link.answers["infer"] = drifting
+
+    report = checked(line, kept, engine, part(line, min_sqnr_db=5), link)
+
+    assert report.sqnr_db == math.inf
+    assert kept.rejected(engine)
+    assert any(failure.startswith("not consistent: the same images run again differ") for failure in report.failures)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_real_engines_agree_with_themselves(name: str, line: "Line") -> None:
+    report = checked(line, line.store, line.built("fp32", name), part(line, min_sqnr_db=5))
+
+    assert report.consistency is not None
+    assert report.consistency.failures == ()
+    assert report.consistency.again == 0

@@ -49,6 +49,23 @@ def percent(option: str, text: str | None) -> float | None:
     return value
 
 
+def points(option: str, text: str | None) -> float | None:
+    """Read percentage points: ``0.3``, ``0.3pt`` or ``0.3pp`` as 0.3.
+
+    Raises:
+        RequestError: It is none, below zero, or a percentage: that could be of the accuracy.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(.*?)\s*(pt|pp|points)?", text.strip())
+    value = _number(found[1]) if found else None
+    if value is None:
+        percent_of = text.strip().removesuffix("%").strip()
+        example = percent_of if _number(percent_of) is not None else "0.3"
+        raise RequestError(f"{option}: expected percentage points, found '{text}'", hint=f"e.g. {option} {example}pt")
+    return value
+
+
 def counts(option: str, text: str | None) -> list[int] | None:
     """Read a comma list of whole numbers above zero.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from deploy_kit import codec
 from deploy_kit.errors import InputError
-from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
+from deploy_kit.measurements import Environment, Measurement, SpeedUp
 from deploy_kit.records import Artifact
-from deploy_kit.report import breakdown, device
+from deploy_kit.report import accuracy, breakdown, device
 from deploy_kit.report.markdown import NONE as _NONE
 from deploy_kit.report.markdown import table as _table
 from deploy_kit.results import ParityReport, PassRow, Report, Row
@@ -45,7 +45,9 @@ def cells(row: Row) -> tuple[str, ...]:
     checked = parity if isinstance(parity, ParityReport) else None
     timed = measured if isinstance(measured, Measurement) else None
     drop = _NONE
-    if checked and checked.drop_pp is not None and checked.drop_pp_interval is not None:
+    if checked and checked.drop:
+        drop = f"{checked.drop.points:+.2f} [{checked.drop.low:+.2f}, {checked.drop.high:+.2f}]"
+    elif checked and checked.drop_pp is not None and checked.drop_pp_interval is not None:  # a report of before
         drop = f"{checked.drop_pp:+.2f} ± {checked.drop_pp_interval:.2f}"
     return (
         row.label,
@@ -81,7 +83,7 @@ def markdown(report: Report) -> str:
         _simplify(report.passes),
         _quantize(report),
         _build(report),
-        _check(report),
+        accuracy.section(report.rows),
         _bench(report),
         device.sections(report),
         _load(report),
@@ -120,7 +122,7 @@ def _legend(report: Report) -> list[str]:
     )
     text = (
         f"Checked on {report.answers.n} images ({report.answers.images}). {own}"
-        "Drop is in percentage points of top-1, with half of the 95 % interval of the paired difference. "
+        "Drop is in percentage points of top-1, with the 95 % interval of the paired difference. "
         f"Agreement is the share of images with the checkpoint's top-1. {against}"
         f"{_NONE} means not measured; p99 is given from 1,000 samples on."
     )
@@ -179,21 +181,6 @@ def _build(report: Report) -> list[str]:
             )
     headings = ("engine", "computes in", "runs on", "read from")
     return ["## Build: precision and place proved", "", *_table(headings, rows), ""] if rows else []
-
-
-def _check(report: Report) -> list[str]:
-    headings = ("engine", "SQNR", "cosine", "largest logit error", "limits", "worst images")
-    rows = []
-    for row in report.rows:
-        if isinstance(row.parity, ParityReport):
-            parity = row.parity
-            limits = ", ".join(f"{k} {v:g}" for k, v in vars(parity.limits).items() if v is not None)
-            worst = ", ".join(map(str, parity.worst_images[:5]))
-            cells = (f"{parity.sqnr_db:.1f} dB", f"{parity.cosine:.6f}", f"{parity.max_error:.3g}", limits, worst)
-            rows.append((row.label, *cells))
-        elif isinstance(row.parity, NotRun):
-            rows.append((row.label, f"not run: {row.parity.why}", _NONE, _NONE, _NONE, _NONE))
-    return ["## Check", "", *_table(headings, rows), ""] if rows else []
 
 
 def _bench(report: Report) -> list[str]:
