@@ -66,12 +66,14 @@ def run(
             spent = worker.ask(
                 "quantize",
                 lean.path,
+                watch=watch,
                 scheme=variant.scheme,
                 source=str(store.path(lean)),
                 target=str(file),
                 options=codec.to_json(options),
                 calibration=used,
                 preprocess=codec.to_json(lean.preprocess),
+                store=str(store.root),
             )
         model = graph.load(file)
         if graph.precision(model) != scheme.precision:
@@ -99,6 +101,7 @@ def run(
                 ("scheme", variant.scheme),
                 ("options", codec.canonical(options)),
                 *images_used,
+                *((str(what), str(said)) for what, said in spent["facts"]),
                 *((("kept in fp32", ", ".join(kept)),) if kept else ()),
                 *needs,
                 ("peak_memory_mib", str(spent["peak_memory_mib"])),

@@ -72,13 +72,18 @@ class Worker:
         scheme = schemes.CATALOGUE.get(arguments["scheme"])
         options = codec.from_json(scheme.options, arguments["options"], f"scheme '{arguments['scheme']}'")
         source, n_images, calibration = Path(arguments["source"]), 0, None
+        facts: list[list[str]] = []
         if arguments["calibration"] is not None:
             preprocess = codec.from_json(Preprocess, arguments["preprocess"])
             image_set = images.open_set(arguments["calibration"], preprocess)
             calibration = schemes.stream(source, image_set, preprocess)
-            n_images = calibration.n_images
+            kept = Path(arguments["store"]) if arguments.get("store") else None
+            context = replace(
+                calibration.context, store=kept, watch=self._watch, note=lambda *fact: facts.append(list(fact))
+            )
+            calibration, n_images = replace(calibration, context=context), calibration.n_images
         scheme.apply(source, Path(arguments["target"]), options, calibration)
-        return {"n": n_images, "peak_memory_mib": environment.peak_memory_mib()}
+        return {"n": n_images, "facts": facts, "peak_memory_mib": environment.peak_memory_mib()}
 
     def build(self, arguments: Arguments) -> Arguments:
         """Build an engine from ``onnx`` into ``folder`` and prove its precision."""
