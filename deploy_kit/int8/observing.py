@@ -173,10 +173,12 @@ def _pass(
     begun, text = time.perf_counter(), ""
     for batch in images.batches():
         observer.add(batch)
-        if not text:
-            seconds = (time.perf_counter() - begun) * images.n / observer.n_images
+        if not text and observer.n_images >= min(images.n, 2 * len(batch)):
+            # The second batch tells the time: what the first one allocates is there from then on.
+            seconds = (time.perf_counter() - begun) * images.n / len(batch)
             text = f"ranges ({ranging.method}) of {images.n} images: about {seconds:.0f} s and {here} MiB (estimated)"
             images.context.watch(Event(stage="quantize", text=text))
+        begun = begun if text else time.perf_counter()
         images.context.watch(Event(stage="quantize", text=text, done=observer.n_images, total=images.n))
         if looks.due(observer.n_images) and looks.settled(observer) and ranging.settle:
             break

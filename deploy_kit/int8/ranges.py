@@ -18,9 +18,10 @@ from deploy_kit.statistics.thresholds import Method
 
 Span = tuple[np.ndarray, np.ndarray]
 
-MEDIAN, MOST = 0.01, 0.05
+MEDIAN, MOST = 0.01, 0.2
 """Ranges have settled where twice the images change half of them by less than the one, and 95 % by less than the other,
-of the range."""
+of the range. Rare channels go on growing, and `unseen` allows for them; on the demo this is reached after 256 images,
+and `mse` from these keeps 37.3 dB, from 512 36.1 dB (2,000 test images)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +77,11 @@ def chosen(
     target: Target, channels: Channels, histograms: Mapping[str, Histogram], ranging: Ranging, n_images: int
 ) -> Span:
     """Give the lowest and highest value (C,) of each channel of an activation that is to be encoded."""
-    if ranging.by_histogram and target.name in histograms:
-        return seen(target, channels, histograms, ranging)
-    return span(channels, target.useful, slack(n_images))
+    if not (ranging.by_histogram and target.name in histograms):
+        return span(channels, target.useful, slack(n_images))
+    low, high = seen(target, channels, histograms, ranging)
+    kept = Channels(low=low, high=high, mean=channels.mean.clip(low, high), std=channels.std)
+    return span(kept, target.useful, unseen(n_images))
 
 
 def seen(target: Target, channels: Channels, histograms: Mapping[str, Histogram], ranging: Ranging) -> Span:
@@ -120,7 +123,16 @@ def slack(n_images: int) -> float:
     images): logit SQNR from 16 images rises from 20 to 30 dB, from 64 from 31 to 35 dB, from 512 by 1 dB; more slack
     costs resolution.
     """
-    return 1.6 / math.sqrt(n_images) + 0.1
+    return unseen(n_images) + 0.1
+
+
+def unseen(n_images: int) -> float:
+    """Give the part of `slack` that few images need, whatever the method: the more are seen, the less.
+
+    Measured on the demo (2,000 test images): it lifts `mse` from 16 images from 20 to 29 dB, from 64 from 32 to 36 dB,
+    and costs 0.6 dB at 512; methods that clip do not want the rest.
+    """
+    return 1.6 / math.sqrt(n_images)
 
 
 @dataclass(frozen=True, kw_only=True)

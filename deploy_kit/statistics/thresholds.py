@@ -75,19 +75,21 @@ def values(
     rows = np.arange(len(counts))
     counts[rows, first] += histogram.beyond[:, 0]
     counts[rows, last] += histogram.beyond[:, 1]
+    exact = (edges[:, :-1] <= 0) & (edges[:, 1:] > 0)
     none = np.full(len(counts), np.inf)
     below, above = limits or (-none, none)
-    exact = (edges[:, :-1] <= 0) & (edges[:, 1:] > 0)
-    for side, at_limit in ((0, np.maximum(below, low)), (1, np.minimum(above, high))):
-        bound = np.isfinite((below, above)[side])
+    read = below <= above  # else nobody reads the channel, and any range will do
+    bounded = (read & np.isfinite(below), read & np.isfinite(above))
+    low = np.where(bounded[0], np.clip(below, low, high), low)
+    high = np.where(bounded[1], np.clip(above, low, high), high)
+    for bound, at_limit, upper in ((bounded[0], low, False), (bounded[1], high, True)):
         at = np.clip(np.floor(at_limit / histogram.width) - histogram.starts, 0, BINS - 1).astype(np.int64)
-        outside = (np.arange(BINS) < at[:, None]) if side == 0 else (np.arange(BINS) > at[:, None])
+        outside = (np.arange(BINS) > at[:, None]) if upper else (np.arange(BINS) < at[:, None])
         outside &= bound[:, None]
         counts[rows, at] += np.where(outside, counts, 0).sum(1)
         counts[outside] = 0
         exact[rows[bound], at[bound]] = True
-    low, high = np.clip(low, below, np.maximum(below, above)), np.clip(high, below, np.maximum(below, above))
-    anchor = np.where(np.isfinite(below), low, np.where(np.isfinite(above), high, np.clip(0.0, low, high)))
+    anchor = np.where(bounded[0], low, np.where(bounded[1], high, np.clip(0.0, low, high)))
     return Values(counts=counts, edges=edges, low=low, high=high, anchor=anchor, exact=exact)
 
 
@@ -193,18 +195,17 @@ def _mse(seen: Values, _: float) -> tuple[np.ndarray, np.ndarray]:
     counts = seen.counts.astype(np.float64)
     n, first, second = (_cumulated(counts * x**power) for power in range(3))
     rounded = _cumulated(np.where(seen.exact, 0.0, counts))
-    highs = np.arange(1, _HIGHS + 1) / _HIGHS
-    at_high = _index(seen, highs)
+    lows, highs = np.arange(_LOWS) / _LOWS, np.arange(1, _HIGHS + 1) / _HIGHS
+    at_low, at_high = _index(seen, lows), _index(seen, highs)
+    below = [np.take_along_axis(part, at_low, 1) for part in (n, first, second)]
     above = [part[:, -1:] - np.take_along_axis(part, at_high, 1) for part in (n, first, second)]
+    clipped_low = np.maximum(lows**2 * below[0] - 2 * lows * below[1] + below[2], 0.0)
     clipped_high = np.maximum(above[2] - 2 * highs * above[1] + highs**2 * above[0], 0.0)
-    best = np.full(len(x), np.inf)
-    found = np.zeros((2, len(x)))
-    for low in np.arange(_LOWS) / _LOWS:
-        at_low = _index(seen, np.array([low]))
-        below = [np.take_along_axis(part, at_low, 1) for part in (n, first, second)]
-        clipped_low = np.maximum(low**2 * below[0] - 2 * low * below[1] + below[2], 0.0)
-        inside = np.take_along_axis(rounded, at_high, 1) - np.take_along_axis(rounded, at_low, 1)
-        cost = clipped_low + clipped_high + inside * ((highs - low) / _STEPS) ** 2 / 12
+    within_low, within_high = np.take_along_axis(rounded, at_low, 1), np.take_along_axis(rounded, at_high, 1)
+    best, found = np.full(len(x), np.inf), np.zeros((2, len(x)))
+    for at, low in enumerate(lows):
+        inside = within_high - within_low[:, at, None]
+        cost = clipped_low[:, at, None] + clipped_high + inside * ((highs - low) / _STEPS) ** 2 / 12
         cost[:, highs <= low] = np.inf
         least = cost.argmin(1)
         lost = cost[np.arange(len(x)), least]
