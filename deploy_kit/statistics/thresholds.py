@@ -39,20 +39,30 @@ class Values:
     """What is known of the values of C channels, readers' limits heeded.
 
     Attributes:
-        counts: (C, BINS) int64, those far beyond added to the outermost bins.
+        counts: (C, BINS) int64, of what lies within the limits and the bins.
+        ends: (C, 2) int64, how many values count as `low` and as `high`: beyond a limit, or far beyond the bins.
         edges: (C, BINS + 1) float64.
         low: (C,) smallest value.
         high: (C,) largest.
         anchor: (C,) the value that ranges are widened from: 0, or the limit beyond which readers see nothing.
-        exact: (C, BINS) bool: bins whose values an integer stands for exactly: 0 and the limits.
     """
 
     counts: np.ndarray
+    ends: np.ndarray
     edges: np.ndarray
     low: np.ndarray
     high: np.ndarray
     anchor: np.ndarray
-    exact: np.ndarray
+
+    @property
+    def whole(self) -> np.ndarray:
+        """The counts with the ends in their bins, and where these lie far beyond all bins, in the outermost filled."""
+        counts, rows, filled = self.counts.copy(), np.arange(len(self.counts)), self.counts > 0
+        outermost = filled.argmax(1), BINS - 1 - filled[:, ::-1].argmax(1)
+        for side, end in enumerate((self.low, self.high)):
+            inside = (self.edges[:, 0] <= end) & (end < self.edges[:, -1])
+            counts[rows, np.where(inside, _bins_of(self, end), outermost[side])] += self.ends[:, side]
+        return counts
 
 
 def values(
@@ -69,28 +79,20 @@ def values(
         high: (C,) largest.
         limits: Lowest and highest value that any reader can tell from what lies beyond, ±∞ where there is none.
     """
-    counts, edges = histogram.counts.copy(), histogram.edges
-    occupied = counts > 0
-    first, last = occupied.argmax(1), BINS - 1 - occupied[:, ::-1].argmax(1)
-    rows = np.arange(len(counts))
-    counts[rows, first] += histogram.beyond[:, 0]
-    counts[rows, last] += histogram.beyond[:, 1]
-    exact = (edges[:, :-1] <= 0) & (edges[:, 1:] > 0)
+    counts, edges, ends = histogram.counts.copy(), histogram.edges, histogram.beyond.copy()
     none = np.full(len(counts), np.inf)
     below, above = limits or (-none, none)
     read = below <= above  # else nobody reads the channel, and any range will do
     bounded = (read & np.isfinite(below), read & np.isfinite(above))
     low = np.where(bounded[0], np.clip(below, low, high), low)
     high = np.where(bounded[1], np.clip(above, low, high), high)
-    for bound, at_limit, upper in ((bounded[0], low, False), (bounded[1], high, True)):
-        at = np.clip(np.floor(at_limit / histogram.width) - histogram.starts, 0, BINS - 1).astype(np.int64)
-        outside = (np.arange(BINS) > at[:, None]) if upper else (np.arange(BINS) < at[:, None])
-        outside &= bound[:, None]
-        counts[rows, at] += np.where(outside, counts, 0).sum(1)
+    middle = (edges[:, :-1] + edges[:, 1:]) / 2
+    for side, outside in enumerate((middle < low[:, None], middle > high[:, None])):
+        outside &= bounded[side][:, None]
+        ends[:, side] += np.where(outside, counts, 0).sum(1)
         counts[outside] = 0
-        exact[rows[bound], at[bound]] = True
     anchor = np.where(bounded[0], low, np.where(bounded[1], high, np.clip(0.0, low, high)))
-    return Values(counts=counts, edges=edges, low=low, high=high, anchor=anchor, exact=exact)
+    return Values(counts=counts, ends=ends, edges=edges, low=low, high=high, anchor=anchor)
 
 
 def ends(seen: Values, method: Method, percentile: float) -> tuple[np.ndarray, np.ndarray]:
@@ -113,20 +115,30 @@ def _minmax(seen: Values, _: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _percentile(seen: Values, percentile: float) -> tuple[np.ndarray, np.ndarray]:
     """Read both ends off the cumulated counts, even within a bin."""
-    cumulated = np.concatenate([np.zeros((len(seen.counts), 1)), seen.counts.cumsum(1)], axis=1)
-    total, cut = cumulated[:, -1], (100.0 - percentile) / 200.0
-    return _at(seen, cumulated, cut * total, 0), _at(seen, cumulated, (1.0 - cut) * total, 1)
+    cumulated = _cumulated(seen.counts)
+    total, cut = cumulated[:, -1] + seen.ends.sum(1), (100.0 - percentile) / 200.0
+    below, above = cut * total - seen.ends[:, 0], (1.0 - cut) * total - seen.ends[:, 0]
+    low = np.where(below < 0, seen.low, _at(seen, cumulated, below, upper=False))
+    high = np.where(above > cumulated[:, -1], seen.high, _at(seen, cumulated, above, upper=True))
+    # Zeros behind a ReLU lie on 0, and not spread over a bin.
+    return np.where((seen.low == 0) & (low < seen.edges[:, 1] - seen.edges[:, 0]), 0.0, low), high
 
 
-def _at(seen: Values, cumulated: np.ndarray, wanted: np.ndarray, side: int) -> np.ndarray:
+def _at(seen: Values, cumulated: np.ndarray, wanted: np.ndarray, *, upper: bool) -> np.ndarray:
     """Give the value below which `wanted` (C,) of the values lie."""
     rows = np.arange(len(wanted))
-    # The lower end lies in the first bin that goes beyond what is wanted, the upper one in the first that reaches it.
-    past = cumulated[:, 1:] > wanted[:, None] if side == 0 else cumulated[:, 1:] >= wanted[:, None]
+    # The upper end lies in the first bin that reaches what is wanted, the lower one in the first that goes beyond.
+    past = cumulated[:, 1:] >= wanted[:, None] if upper else cumulated[:, 1:] > wanted[:, None]
     at = np.where(past.any(1), past.argmax(1), BINS - 1)
-    within = (wanted - cumulated[rows, at]) / np.maximum(seen.counts[rows, at], 1)
+    within = (wanted - cumulated[rows, at]) / np.maximum(cumulated[rows, at + 1] - cumulated[rows, at], 1)
     begin, end = seen.edges[rows, at], seen.edges[rows, at + 1]
     return np.asarray(begin + np.clip(within, 0.0, 1.0) * (end - begin))
+
+
+def _bins_of(seen: Values, value: np.ndarray) -> np.ndarray:
+    """Give the bin (C,) that holds a value of each channel."""
+    at = np.floor((value - seen.edges[:, 0]) / (seen.edges[:, 1] - seen.edges[:, 0]))
+    return np.asarray(np.clip(at, 0, BINS - 1).astype(np.int64))
 
 
 def _entropy(seen: Values, _: float) -> tuple[np.ndarray, np.ndarray]:
@@ -158,9 +170,9 @@ def _distances(seen: Values, width: np.ndarray) -> np.ndarray:
     middle = (seen.edges[:, :-1] + seen.edges[:, 1:]) / 2
     at = np.floor(np.abs(middle - seen.anchor[:, None]) / width[:, None]).astype(np.int64)
     flat = np.clip(at, 0, BINS - 1) + BINS * np.arange(len(at))[:, None]
-    there = seen.counts > 0
-    sums = np.bincount(flat[there], weights=seen.counts[there], minlength=seen.counts.size)
-    return sums.reshape(seen.counts.shape)
+    counts = seen.whole
+    there = counts > 0
+    return np.bincount(flat[there], weights=counts[there], minlength=counts.size).reshape(counts.shape)
 
 
 def _divergence(counts: np.ndarray, sums: np.ndarray, logs: np.ndarray, filled: np.ndarray, i: int) -> np.ndarray:
@@ -194,11 +206,13 @@ def _mse(seen: Values, _: float) -> tuple[np.ndarray, np.ndarray]:
     x = (middle - seen.low[:, None]) / unit[:, None]
     counts = seen.counts.astype(np.float64)
     n, first, second = (_cumulated(counts * x**power) for power in range(3))
-    rounded = _cumulated(np.where(seen.exact, 0.0, counts))
+    zeros = (seen.edges[:, :-1] <= 0) & (seen.edges[:, 1:] > 0)
+    rounded = _cumulated(np.where(zeros, 0.0, counts))  # an integer stands for 0 exactly
     lows, highs = np.arange(_LOWS) / _LOWS, np.arange(1, _HIGHS + 1) / _HIGHS
     at_low, at_high = _index(seen, lows), _index(seen, highs)
     below = [np.take_along_axis(part, at_low, 1) for part in (n, first, second)]
-    above = [part[:, -1:] - np.take_along_axis(part, at_high, 1) for part in (n, first, second)]
+    above = [part[:, -1:] - np.take_along_axis(part, at_high, 1) + seen.ends[:, 1:] for part in (n, first, second)]
+    below[0] = below[0] + seen.ends[:, :1]  # these lie at 0, those of the other end at 1
     clipped_low = np.maximum(lows**2 * below[0] - 2 * lows * below[1] + below[2], 0.0)
     clipped_high = np.maximum(above[2] - 2 * highs * above[1] + highs**2 * above[0], 0.0)
     within_low, within_high = np.take_along_axis(rounded, at_low, 1), np.take_along_axis(rounded, at_high, 1)
