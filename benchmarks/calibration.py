@@ -1,34 +1,42 @@
-"""What calibration costs: seconds and peak memory of quantizers by the number of images, each in a process of its own.
+"""What calibration costs: seconds and peak memory by method, each in a process of its own.
 
-Plain float32 inference over the same images stands beside them: no calibration can cost less.
+ONNX Runtime's own calibrators stand beside ours, stopped where they hold 12 GiB, and plain float32 inference over the
+same images: no calibration can cost less.
 """
 
+import os
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import child, page, stock
+import numpy as np
+
+from benchmarks import child, page
 from benchmarks.candidates import Ours, Stock
 from benchmarks.page import NONE
 from benchmarks.runners import open_session
 from benchmarks.subjects import Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import codec, images, schemes
+from deploy_kit import codec, environment, images, schemes
 from deploy_kit.errors import StageError
 from deploy_kit.records import Preprocess
 
 INFERENCE = "float32 inference"
+METHODS = ("minmax", "percentile", "entropy", "mse")
+STOCK = ("MinMax", "Percentile", "Entropy")
+LIMIT_GIB = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One quantizer with one number of images.
+    """One method.
 
     Attributes:
-        name: Of the stock recipe, or of our scheme and its passes.
+        name: Of the method, or `INFERENCE`.
         ours: Whether it is deploykit's.
         n: Images.
         seconds: Wall time in its process, imports included.
@@ -46,32 +54,30 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """The quantizers of the section."""
+    """The methods of the section."""
 
     subject: str
     rows: tuple[Cost, ...]
 
 
-def measure(
-    subject: Subject, files: Mapping[str, Ours], recipes: tuple[str, ...], sizes: tuple[int, ...], workshop: Workshop
-) -> Costs:
-    """Run every quantizer with every number of images that it can take; those that hoard stop early."""
-    raw = workshop.file(Stock(recipe="raw"), subject, 0)
-    common: dict[str, Any] = {"preprocess": codec.to_json(subject.preprocess)}
-    rows = []
-    for n in sizes:
-        common["calibration"] = str(workshop.calibration(n))
-        rows.append(_cost(Cost(name=INFERENCE, ours=False, n=n), "calibration:infer", source=str(raw), **common))
-        for name, file in files.items():
-            rows.append(_ours(name, file, n, subject, workshop, common))
-        for recipe in recipes:
-            if stock.RECIPES[recipe].most_images(n, subject.preprocess) < n:
-                why = f"keeps every activation of every image: not run with more than {_most(recipe, subject)}"
-                rows.append(Cost(name=recipe, ours=False, n=n, why=why))
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                asked = {"recipe": recipe, "source": str(raw), "folder": folder, "n": n, "batch": 1}
-                rows.append(_cost(Cost(name=recipe, ours=False, n=n), "stock:make", **asked, **common))
+def measure(subject: Subject, file: Ours, n: int, workshop: Workshop) -> Costs:
+    """Run plain inference, every method of ours on `file`, and every calibrator of ONNX Runtime over `n` images."""
+    raw = str(workshop.file(Stock(recipe="raw"), subject, 0))
+    common: dict[str, Any] = {
+        "calibration": str(workshop.calibration(n)), "preprocess": codec.to_json(subject.preprocess)
+    }  # fmt: skip
+    rows = [_cost(Cost(name=INFERENCE, ours=False, n=n), "calibration:infer", source=raw, **common)]
+    for method in METHODS:
+        row = Cost(name=method, ours=True, n=n)
+        try:
+            lean = str(workshop.file(Ours(passes=file.passes), subject, 0))
+        except StageError as error:
+            rows.append(replace(row, why=child.plain(str(error))))
+            continue
+        asked = {"source": lean, "scheme": file.scheme, "options": {**file.options, "method": method}}
+        rows.append(_cost(row, "calibration:quantize", **asked, **common))
+    for method in STOCK:
+        rows.append(_cost(Cost(name=method, ours=False, n=n), "calibration:stock", source=raw, method=method, **common))
     return Costs(subject=subject.name, rows=tuple(rows))
 
 
@@ -96,51 +102,66 @@ def quantize(source: str, scheme: str, options: dict[str, Any], calibration: str
     return stream.n_images
 
 
+def stock(source: str, method: str, calibration: str, preprocess: dict[str, Any], limit_gib: float = LIMIT_GIB) -> int:
+    """Run one of ONNX Runtime's calibrators with its defaults: what a child process does. It ends where it holds more.
+
+    Returns:
+        The images it has looked at.
+    """
+    from onnxruntime import quantization as ort
+    from onnxruntime.quantization import calibrate
+
+    what = codec.from_json(Preprocess, preprocess)
+    batches, given = images.open_set(calibration, what).batches(what, 1), [0]
+
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(batches, None)
+            given[0] += batch is not None
+            return None if batch is None else {"input": batch}
+
+    threading.Thread(target=_stop_at, args=(limit_gib, given), daemon=True).start()
+    with tempfile.TemporaryDirectory() as folder:
+        augmented = str(Path(folder) / "augmented.onnx")
+        chosen = ort.CalibrationMethod[method]
+        found = calibrate.create_calibrator(Path(source), None, augmented, calibrate_method=chosen)
+        found.collect_data(Reader())
+        found.compute_data()
+    return given[0]
+
+
+def _stop_at(limit_gib: float, given: list[int]) -> None:
+    """End this process where it holds more than the limit, and say how far it came."""
+    while environment.memory_mib() < 1024 * limit_gib:
+        time.sleep(0.02)
+    sys.stderr.write(f"\nstopped at {limit_gib:g} GiB after {given[0]} images\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
 def render(found: Costs) -> str:
-    """Show seconds and peak memory by quantizer and number of images, and what one more image costs."""
-    names = dict.fromkeys((row.name, row.ours) for row in found.rows)
-    sizes = sorted({row.n for row in found.rows})
-    headings = ("quantizer", "by", *(f"{n} images" for n in sizes), "MiB an image", "note")
+    """Show seconds and peak memory by method, and the ratio to plain inference."""
+    plain = next((row.seconds for row in found.rows if row.name == INFERENCE), 0.0)
+    headings = ("method", "by", "images", "seconds", "× inference", "peak MiB", "note")
     rows = []
-    for name, ours in names:
-        mine = {row.n: row for row in found.rows if row.name == name}
-        cells = [_cell(mine.get(n)) for n in sizes]
-        why = next((row.why for row in mine.values() if row.why), "")
-        by = NONE if name == INFERENCE else "deploykit" if ours else "stock"
-        rows.append((f"**{name}**" if ours else name, by, *cells, slope(tuple(mine.values())), why))
+    for row in found.rows:
+        by = "deploykit" if row.ours else NONE if row.name == INFERENCE else "onnxruntime"
+        numbers = (f"{row.seconds:.1f}", f"{row.seconds / plain:.2f}" if plain else NONE, str(row.peak_mib))
+        rows.append((f"**{row.name}**" if row.ours else row.name, by, str(row.n), *_shown(row, numbers), row.why))
     text = (
-        f"{found.subject}. Seconds and peak resident memory of a process that does nothing else, imports included; "
-        "seconds were not measured in turns. The slope is that between the fewest and the most images that ran."
+        f"{found.subject}. Wall time and peak resident memory of a process that does nothing else, imports and writing "
+        f"the file included; not measured in turns. ONNX Runtime's calibrators have their defaults; a process that "
+        f"holds {LIMIT_GIB} GiB is stopped."
     )
     return f"{text}\n\n{page.table(headings, rows)}"
 
 
-def slope(rows: tuple[Cost, ...]) -> str:
-    """Say how much memory one more image takes, between the fewest and the most images."""
-    ran = sorted((row for row in rows if not row.why), key=lambda row: row.n)
-    if len(ran) < 2:
-        return NONE
-    return f"{(ran[-1].peak_mib - ran[0].peak_mib) / (ran[-1].n - ran[0].n):.1f}"
-
-
-def _most(recipe: str, subject: Subject) -> int:
-    return stock.RECIPES[recipe].most_images(1 << 30, subject.preprocess)
-
-
-def _ours(name: str, file: Ours, n: int, subject: Subject, workshop: Workshop, common: dict[str, Any]) -> Cost:
-    try:
-        lean = workshop.file(Ours(passes=file.passes), subject, 0)
-    except StageError as error:
-        return Cost(name=name, ours=True, n=n, why=child.plain(str(error)))
-    asked = {"source": str(lean), "scheme": file.scheme, "options": dict(file.options)}
-    return _cost(Cost(name=name, ours=True, n=n), "calibration:quantize", **asked, **common)
+def _shown(row: Cost, numbers: tuple[str, str, str]) -> tuple[str, str, str]:
+    return (NONE, NONE, NONE) if row.why else numbers
 
 
 def _cost(row: Cost, function: str, **arguments: Any) -> Cost:
     sys.stderr.write(f"calibration: {row.name}, {row.n} images\n")
     ended = child.call(function, **arguments)
-    return replace(row, seconds=round(ended.seconds, 1), peak_mib=ended.peak_mib, why=ended.why)
-
-
-def _cell(row: Cost | None) -> str:
-    return NONE if row is None or row.why else f"{row.seconds:.1f} s, {row.peak_mib} MiB"
+    why = ended.why.removeprefix("failed: ") if "stopped at" in ended.why else ended.why
+    return replace(row, seconds=round(ended.seconds, 1), peak_mib=ended.peak_mib, why=why)

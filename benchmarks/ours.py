@@ -8,15 +8,15 @@ _LAST = ("merge_duplicates", "remove_unused")
 _MAXED = (*PASSES[: -len(_LAST)], *targets.find("openvino").fp32, *_LAST)
 _FIRST = tuple(name for name in PASSES if name not in ("pool_before_conv", "chain_concats"))
 
-_INT8 = Ours(passes=PASSES, scheme="int8_portable")
+PORTABLE = Ours(passes=PASSES, scheme="int8_portable")
 _DEPTHWISE = Ours(passes=PASSES, scheme="int8_portable", options={"form": "depthwise"})
 CANDIDATES = (
     Candidate(name="fp32@ort", file=Ours(passes=PASSES), engine="onnxruntime"),
-    Candidate(name="int8@ort", file=_INT8, engine="onnxruntime"),
+    Candidate(name="int8@ort", file=PORTABLE, engine="onnxruntime"),
     Candidate(name="int8-depthwise@ort", file=_DEPTHWISE, engine="onnxruntime"),
     Candidate(name="fp32@ov", file=Ours(passes=_MAXED), engine="openvino"),
     Candidate(name="bf16@ov", file=Ours(passes=_MAXED), engine="openvino", options={"inference_precision": "bf16"}),
-    Candidate(name="int8@ov", file=_INT8, engine="openvino"),
+    Candidate(name="int8@ov", file=PORTABLE, engine="openvino"),
     Candidate(name="int8-depthwise@ov", file=_DEPTHWISE, engine="openvino"),
 )
 

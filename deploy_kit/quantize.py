@@ -73,6 +73,7 @@ def run(
             spent = worker.ask(
                 "quantize",
                 lean.path,
+                watch=watch,
                 scheme=variant.scheme,
                 source=str(store.path(lean)),
                 target=str(file),
@@ -81,6 +82,7 @@ def run(
                 preprocess=codec.to_json(lean.preprocess),
                 skip_bad=skip_bad,
                 digest=digest,
+                store=str(store.root),
             )
         model = graph.load(file)
         if graph.precision(model) != scheme.precision:
@@ -109,6 +111,7 @@ def run(
                 ("options", codec.canonical(options)),
                 *images_used,
                 *remarks,
+                *((str(what), str(said)) for what, said in spent["facts"]),
                 *((("kept in fp32", ", ".join(kept)),) if kept else ()),
                 *needs,
                 ("peak_memory_mib", str(spent["peak_memory_mib"])),

@@ -192,6 +192,10 @@ class Store:
         """Give the result kept under `key`; None where there is none."""
         return self._load(cls, self._home(key))
 
+    def folder(self, key: Key) -> Path:
+        """Give the folder of the files kept under `key`, whether it is there or not."""
+        return self._home(key)
+
     def forget(self, key: Key) -> None:
         """Remove what is kept under `key`, if anything."""
         shutil.rmtree(self._home(key), ignore_errors=True)

@@ -72,6 +72,7 @@ class Worker:
         scheme = schemes.CATALOGUE.get(arguments["scheme"])
         options = codec.from_json(scheme.options, arguments["options"], f"scheme '{arguments['scheme']}'")
         source, n_images, calibration = Path(arguments["source"]), 0, None
+        facts: list[list[str]] = []
         if arguments["calibration"] is not None:
             preprocess = codec.from_json(Preprocess, arguments["preprocess"])
             skip_bad = bool(arguments.get("skip_bad", False))
@@ -79,9 +80,13 @@ class Worker:
             if arguments.get("digest", image_set.digest) != image_set.digest:
                 raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
             calibration = schemes.stream(source, image_set, preprocess)
-            n_images = calibration.n_images
+            kept = Path(arguments["store"]) if arguments.get("store") else None
+            context = replace(
+                calibration.context, store=kept, watch=self._watch, note=lambda *fact: facts.append(list(fact))
+            )
+            calibration, n_images = replace(calibration, context=context), calibration.n_images
         scheme.apply(source, Path(arguments["target"]), options, calibration)
-        return {"n": n_images, "peak_memory_mib": environment.peak_memory_mib()}
+        return {"n": n_images, "facts": facts, "peak_memory_mib": environment.peak_memory_mib()}
 
     def build(self, arguments: Arguments) -> Arguments:
         """Build an engine from ``onnx`` into ``folder`` and prove its precision."""

@@ -15,19 +15,17 @@ here the ranges are observed, and the BN that cannot be folded takes the inverse
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.groups import Group, Groups
-from deploy_kit.int8.useful import Interval
+from deploy_kit.int8.ranges import Span
 from deploy_kit.passes import _edit
 from deploy_kit.passes.batchnorm_to_max import NEVER
 from deploy_kit.statistics import Channels
 
-Span: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 _FLOOR = 1e-3  # of the median reach: channels that are (nearly) dead are not blown up to noise
 
 
@@ -96,23 +94,6 @@ def apply(
         reach = np.concatenate([np.empty(0), *((high - low) / 2 for low, high in ranges.values())])
         rows.append(Equalized(group=group, reach=reach, refused=refused))
     return tuple(rows)
-
-
-def span(seen: Channels, useful: Interval | None, slack: float) -> Span:
-    """Give the lowest and highest value of each channel that is to be encoded; equal where nothing is.
-
-    An end that was seen is moved out by `slack` of its distance to the mean, as further images will go beyond it; an
-    end that the readers set is exact.
-    """
-    low, high = seen.low - slack * (seen.mean - seen.low), seen.high + slack * (seen.high - seen.mean)
-    low = np.where(seen.low < 0, low, seen.low)  # behind a ReLU nothing lies below 0
-    if useful is None:
-        return low, high
-    low, high = np.maximum(low, useful.low), np.minimum(high, useful.high)
-    # Never reached by any reader: one point will do, the one nearest to what the readers know.
-    point = np.clip(np.where(np.isfinite(useful.low), useful.low, useful.high), seen.low, seen.high)
-    empty = low > high
-    return np.where(empty, point, low), np.where(empty, point, high)
 
 
 def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, Affine]:

@@ -1,6 +1,5 @@
 """Float graph and images → what both writers need: groups, statistics, equalized weights, a grid for each group."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,12 +10,15 @@ import onnx_ir as ir
 
 from deploy_kit import graph, passes
 from deploy_kit.errors import QuantizeError
-from deploy_kit.int8 import equalize, useful
+from deploy_kit.int8 import equalize, observing, ranges, useful
 from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.grids import Grid, around_zero, spanning
 from deploy_kit.int8.groups import Group, Groups
 from deploy_kit.int8.moments import Moments, together
-from deploy_kit.statistics import Channels, observe
+from deploy_kit.int8.observing import Context, Images
+from deploy_kit.int8.ranges import Ranging, Span, Target
+from deploy_kit.int8.useful import Interval
+from deploy_kit.statistics import Channels, Wanted
 
 _MIN_OPSET = 13
 # Each is exact and none hurts; a graph that is simplified already does not change.
@@ -47,7 +49,7 @@ class Plan:
     grids: dict[ir.Value, Grid]
     seen: dict[ir.Value, Channels]
     means: dict[ir.Value, np.ndarray]
-    spans: dict[ir.Value, equalize.Span]
+    spans: dict[ir.Value, Span]
     rows: tuple[equalize.Equalized, ...]
     bits: int = 8
     known: dict[ir.Value, Moments] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Choices:
         bits: Of the weights: 8, or 7 for processors whose sums of two products saturate.
         equalized: Give concatenated channels one range first.
         concats: The pass that gives concatenations their form.
+        ranging: How the ends of ranges are chosen.
     """
 
     passes: tuple[str, ...]
@@ -82,9 +85,17 @@ class Choices:
     bits: int = 8
     equalized: bool = True
     concats: Literal["chain_concats", "flatten_concats"] = "chain_concats"
+    ranging: Ranging = field(default_factory=Ranging)
 
 
-def make(source: Path, choices: Choices, batches: Callable[[], Iterator[np.ndarray]], n_images: int) -> Plan:
+def make(
+    source: Path,
+    choices: Choices,
+    batches: Callable[[], Iterator[np.ndarray]],
+    n_images: int,
+    *,
+    context: Context | None = None,
+) -> Plan:
     """Plan a graph's integers.
 
     Args:
@@ -92,6 +103,7 @@ def make(source: Path, choices: Choices, batches: Callable[[], Iterator[np.ndarr
         choices: Of the layout.
         batches: Gives the calibration images, (N, C, …) float32, from the start.
         n_images: How many these are: ranges of few images are widened.
+        context: Where what was observed is kept, and who hears of progress.
 
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, there are no images, or an activation is
@@ -107,14 +119,29 @@ def make(source: Path, choices: Choices, batches: Callable[[], Iterator[np.ndarr
     moved = [v for g in groups.all for v in g.values if _made_by(v, "MaxPool", "Flatten", "Reshape", "Squeeze")]
     sources = [v for g in groups.all for v in g.sources] + moved
     clipped = [v for g in groups.all for v in g.values if _made_by(v, "Max", "Min", "Relu") and v not in sources]
-    stats, means = observe(
-        ir.serde.serialize_model(model), [_name(v) for v in sources], batches(), means=[_name(v) for v in clipped]
+    needed = useful.intervals(model, groups)
+    targets = {
+        v: _target(v, group, groups, needed.get(v), choices)
+        for group in groups.all
+        for v in group.sources
+        if v.producer()
+    }
+    histograms = choices.ranging.by_histogram
+    found = observing.observed(
+        ir.serde.serialize_model(model),
+        Wanted(names=_names(sources), means=_names(clipped), histograms=_names(list(targets)) if histograms else ()),
+        tuple(targets.values()),
+        choices.ranging,
+        Images(n=n_images, batches=batches, context=context or Context()),
     )
-    seen, needed = {v: stats[_name(v)] for v in sources}, useful.intervals(model, groups)
-    spans = {v: equalize.span(seen[v], needed.get(v), slack(n_images)) for v in sources if v.producer()}
+    seen = {v: found.channels[_name(v)] for v in sources}
+    spans = {
+        v: ranges.chosen(target, seen[v], found.histograms, choices.ranging, found.n_images)
+        for v, target in targets.items()
+    }
     plan = Plan(
         model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
-        seen=seen, means={v: means[_name(v)] for v in clipped}, spans=spans,
+        seen=seen, means={v: found.means[_name(v)] for v in clipped}, spans=spans,
     )  # fmt: skip
     if choices.equalized:
         plan.rows = equalize.apply(model, groups, plan.seen, plan.means, spans)
@@ -122,16 +149,6 @@ def make(source: Path, choices: Choices, batches: Callable[[], Iterator[np.ndarr
         grid = _grid(group, plan, spans, choices)
         plan.grids.update(dict.fromkeys(group.values, grid))
     return plan
-
-
-def slack(n_images: int) -> float:
-    """Say how much further than seen a range must reach, as a share of its end's distance to the mean.
-
-    Maxima of more images than were seen are larger, the more so the fewer were seen. Measured on the demo (10,000 test
-    images): logit SQNR from 16 images rises from 20 to 30 dB, from 64 from 31 to 35 dB, from 512 by 1 dB; more slack
-    costs resolution.
-    """
-    return 1.6 / math.sqrt(n_images) + 0.1
 
 
 def _prepared(source: Path, choices: Choices) -> ir.Model:
@@ -155,7 +172,21 @@ def _name(value: ir.Value) -> str:
     return value.name
 
 
-def _grid(group: Group, plan: Plan, spans: dict[ir.Value, equalize.Span], choices: Choices) -> Grid:
+def _names(values: list[ir.Value]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_name(value) for value in values))
+
+
+def _target(value: ir.Value, group: Group, groups: Groups, interval: Interval | None, choices: Choices) -> Target:
+    """Say how the range of an activation is chosen: for each channel where a writer scales its channels one by one."""
+    producer = value.producer()
+    assert producer is not None
+    equalized = choices.equalized and group.concats > 0 and not equalize.refusal(group, groups)
+    fused = grouping.fused_into(producer) if choices.signed and producer.op_type == "Relu" else None
+    saturates = fused is not None and fused.op_type == "BatchNormalization"
+    return Target(name=_name(value), useful=interval, by_channel=equalized or saturates)
+
+
+def _grid(group: Group, plan: Plan, spans: dict[ir.Value, Span], choices: Choices) -> Grid:
     """Choose the grid of a group: an equalized one spans [-1, 1]."""
     if any(row.group is group and not row.refused for row in plan.rows):
         low, high = -1.0, 1.0

@@ -1,16 +1,18 @@
 """Quantization schemes: ONNX → ONNX that carries its precision in the graph. One file each."""
 
+import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy_kit import graph
+from deploy_kit import codec, graph
 from deploy_kit.catalogue import Catalogue
 from deploy_kit.errors import InputError
 from deploy_kit.images import ImageSet
+from deploy_kit.int8.observing import Context
 from deploy_kit.records import BareInput, Precision, Preprocess
 
 KEPT_KEY = "deploykit.kept_fp32"
@@ -29,12 +31,14 @@ class Calibration:
         n_images: How many images these are.
         input_name: The graph's input.
         batches: Gives (N, C, H, W) float32 batches of the graph's size, each time from the start.
+        context: Where a scheme may keep what it observes, and who hears of its progress.
     """
 
     n_batches: int
     n_images: int
     input_name: str
     batches: Callable[[], Iterator[np.ndarray]]
+    context: Context = field(default_factory=Context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +78,13 @@ def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput
     if not n_batches:
         raise InputError(f"{image_set.name}: {image_set.n} images, fewer than the graph's batch of {size}")
     used = image_set.first(n_batches * size)
+    said = codec.canonical([used.digest, type(preprocess).__name__, preprocess])
     return Calibration(
-        n_batches=n_batches, n_images=used.n, input_name=spec.name, batches=lambda: used.batches(preprocess, size)
+        n_batches=n_batches,
+        n_images=used.n,
+        input_name=spec.name,
+        batches=lambda: used.batches(preprocess, size),
+        context=Context(digest=hashlib.sha256(said.encode()).hexdigest()),
     )
 
 

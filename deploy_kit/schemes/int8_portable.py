@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from deploy_kit import codec, graph
-from deploy_kit.int8 import explain, plan, portable
+from deploy_kit.int8 import explain, plan, portable, ranges
+from deploy_kit.int8.ranges import Ranging
 from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme
+from deploy_kit.statistics.thresholds import Method
 
 _PASSES = {"max": ("relu_after_pool", "batchnorm_to_max"), "depthwise": ("relu_after_pool",)}
 
@@ -23,11 +25,26 @@ class Options:
             for an ONNX Runtime that has no integer maximum (`versions.INTEGER_MAXIMUM`).
         reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
         equalize: Give concatenated channels one range first; without it accuracy is lost.
+        method: How the ends of ranges are chosen (`deploy_kit.statistics.thresholds`).
+        percentile: Share of the values that the method ``percentile`` encodes, in per cent.
+        settle: Stop looking at images once the ranges have settled; extremes never do.
     """
 
     form: Literal["max", "depthwise"] = "max"
     reduce_range: bool = False
     equalize: bool = True
+    method: Method = "minmax"
+    percentile: float = 99.99
+    settle: bool = False
+
+    @property
+    def ranging(self) -> Ranging:
+        """How the ends of ranges are chosen.
+
+        Raises:
+            RecipeError: The percentile leaves nothing.
+        """
+        return ranges.ranging(self.method, self.percentile, self.settle)
 
 
 def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
@@ -38,9 +55,12 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     """
     assert calibration is not None
     choices = plan.Choices(
-        passes=_PASSES[options.form], bits=7 if options.reduce_range else 8, equalized=options.equalize
+        passes=_PASSES[options.form],
+        bits=7 if options.reduce_range else 8,
+        equalized=options.equalize,
+        ranging=options.ranging,
     )
-    made = plan.make(source, choices, calibration.batches, calibration.n_images)
+    made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
     found = explain.blocks(made)
     model = portable.write(made)
     model.metadata_props[BLOCKS_KEY] = codec.canonical(found)

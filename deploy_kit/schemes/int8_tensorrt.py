@@ -11,8 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit import codec, graph, passes
-from deploy_kit.int8 import explain, plan, symmetric
+from deploy_kit.int8 import explain, plan, ranges, symmetric
+from deploy_kit.int8.ranges import Ranging
 from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme, _half
+from deploy_kit.statistics.thresholds import Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +27,27 @@ class Options:
         concats: Quantize what concatenations read, one scale for a dense block.
         rest: Type of everything that stays float.
         equalize: Give concatenated channels one range before they are quantized; without it accuracy is lost.
+        method: How the ends of ranges are chosen (`deploy_kit.statistics.thresholds`).
+        percentile: Share of the values that the method ``percentile`` encodes, in per cent.
+        settle: Stop looking at images once the ranges have settled; extremes never do.
     """
 
     convolutions: symmetric.Convolutions = "behind_norms"
     concats: bool = False
     rest: Literal["fp16", "fp32"] = "fp16"
     equalize: bool = True
+    method: Method = "minmax"
+    percentile: float = 99.99
+    settle: bool = False
+
+    @property
+    def ranging(self) -> Ranging:
+        """How the ends of ranges are chosen.
+
+        Raises:
+            RecipeError: The percentile leaves nothing.
+        """
+        return ranges.ranging(self.method, self.percentile, self.settle)
 
 
 def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
@@ -41,8 +58,10 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     """
     assert calibration is not None
     half = options.rest == "fp16"
-    choices = plan.Choices(passes=(), signed=True, concats="flatten_concats", equalized=options.equalize)
-    made = plan.make(source, choices, calibration.batches, calibration.n_images)
+    choices = plan.Choices(
+        passes=(), signed=True, concats="flatten_concats", equalized=options.equalize, ranging=options.ranging
+    )
+    made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
     found = explain.blocks(made, "int8" if options.concats else options.rest)
     model = symmetric.write(
         made,

@@ -124,22 +124,17 @@ def test_a_score_counts_lost_hits_and_flips() -> None:
     assert found.interval_pp == pytest.approx(100 * 1.96 * np.sqrt(3 / 16) / 2)
 
 
-def test_slope_is_memory_of_one_more_image() -> None:
+def test_a_method_is_held_against_plain_inference() -> None:
     rows = (
-        Cost(name="hoards", ours=False, n=32, seconds=2.0, peak_mib=6100),
-        Cost(name="hoards", ours=False, n=16, seconds=1.0, peak_mib=3108),
-        Cost(name="hoards", ours=False, n=64, why="not run"),
+        Cost(name=calibration.INFERENCE, ours=False, n=512, seconds=20.0, peak_mib=300),
+        Cost(name="minmax", ours=True, n=512, seconds=27.0, peak_mib=600),
+        Cost(name="Entropy", ours=False, n=512, why="stopped at 12 GiB after 60 images"),
     )
     text = calibration.render(Costs(subject="tiny", rows=rows))
 
-    assert calibration.slope(rows) == "187.0"
-    assert cells(text, "hoards") == [
-        "hoards", "stock", "1.0 s, 3108 MiB", "2.0 s, 6100 MiB", page.NONE, "187.0", "not run",
-    ]  # fmt: skip
-
-
-def test_one_size_has_no_slope() -> None:
-    assert calibration.slope((Cost(name="one", ours=True, n=16, peak_mib=500),)) == page.NONE
+    assert cells(text, calibration.INFERENCE)[1:6] == [page.NONE, "512", "20.0", "1.00", "300"]
+    assert cells(text, "**minmax**") == ["**minmax**", "deploykit", "512", "27.0", "1.35", "600", ""]
+    assert cells(text, "Entropy")[3:] == [page.NONE] * 3 + ["stopped at 12 GiB after 60 images"]
 
 
 def test_sections_come_back_as_they_were_written(tmp_path: Path) -> None:

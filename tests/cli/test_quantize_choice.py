@@ -52,6 +52,13 @@ def test_the_recipes_own_variant_is_taken_where_it_is_the_same() -> None:
     assert own in recipe.load("demo").quantize.variants
 
 
+def test_a_method_is_an_option_and_a_part_of_the_name() -> None:
+    assert chosen("int8", method="entropy") == Variant(
+        name="int8-entropy", scheme="int8_portable", options={"method": "entropy"}
+    )
+    assert chosen("int8", target="tensorrt", method="minmax").name == "int8-tensorrt"
+
+
 def test_a_processor_without_vnni_gets_narrow_weights_and_is_told_why() -> None:
     variant, remarks = choose(Wish(precisions=("int8",)), recipe.load("default"), NO_VNNI, lambda _: "1.31.1")
 
@@ -71,7 +78,8 @@ def test_an_old_runtime_gets_the_depthwise_form_and_is_told_why() -> None:
     [
         ((), {}, "say one precision"),
         (("int8", "fp16"), {}, "say one precision"),
-        (("fp16",), {"layout": "ort"}, "--layout and --form belong to --int8"),
+        (("fp16",), {"layout": "ort"}, "--layout, --form and --method belong to --int8"),
+        (("fp16",), {"method": "mse"}, "--layout, --form and --method belong to --int8"),
         (("fp16",), {"scheme": "bf16"}, "--fp16 and scheme 'bf16', which gives bf16, contradict"),
     ],
 )

@@ -10,7 +10,7 @@ import tiny_graphs
 from dense_graphs import Sketch, batches, found, run
 
 from deploy_kit import graph, metrics, passes
-from deploy_kit.int8 import equalize
+from deploy_kit.int8 import equalize, ranges
 from deploy_kit.int8.equalize import Equalized
 from deploy_kit.int8.useful import Interval
 from deploy_kit.passes import _edit
@@ -65,7 +65,7 @@ def equalized(sketch: Sketch, *outputs: str, names: tuple[str, ...] = (), stored
         means=[v.name for v in clipped],
     )
     seen, averages = {v: stats[v.name] for v in sources}, {v: means[v.name] for v in clipped}
-    spans = {v: equalize.span(seen[v], useful.get(v), 0.1) for v in sources if v.producer()}
+    spans = {v: ranges.span(seen[v], useful.get(v), 0.1) for v in sources if v.producer()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             _edit,
@@ -374,7 +374,7 @@ def channels(low: list[float], high: list[float]) -> Channels:
 
 
 def test_span_moves_the_ends_that_were_seen_out_and_never_below_zero_alone() -> None:
-    low, high = equalize.span(channels([-2, 0, 1], [2, 4, 3]), None, 0.5)
+    low, high = ranges.span(channels([-2, 0, 1], [2, 4, 3]), None, 0.5)
 
     # Half of the way from the mean, here 0, to each end; what was never negative begins where it was seen.
     np.testing.assert_allclose(low, [-3, 0, 1])
@@ -384,7 +384,7 @@ def test_span_moves_the_ends_that_were_seen_out_and_never_below_zero_alone() -> 
 def test_span_ends_exactly_where_the_readers_stop() -> None:
     useful = Interval(low=np.array([-1, -np.inf]), high=np.array([np.inf, 0.5]))
 
-    low, high = equalize.span(channels([-2, -2], [2, 2]), useful, 0.5)
+    low, high = ranges.span(channels([-2, -2], [2, 2]), useful, 0.5)
 
     np.testing.assert_allclose(low, [-1, -3])
     np.testing.assert_allclose(high, [3, 0.5])
@@ -398,6 +398,6 @@ def test_span_ends_exactly_where_the_readers_stop() -> None:
 def test_span_of_what_no_reader_reaches_is_one_point_that_was_seen(low: float, high: float, point: float) -> None:
     useful = Interval(low=np.array([low]), high=np.array([high]))
 
-    found = equalize.span(channels([-2], [2]), useful, 0.5)
+    found = ranges.span(channels([-2], [2]), useful, 0.5)
 
     assert [float(end[0]) for end in found] == [point, point]

@@ -9,7 +9,7 @@ from dense_graphs import Sketch, batches, planned, run, value
 
 from deploy_kit import graph
 from deploy_kit.errors import QuantizeError
-from deploy_kit.int8 import plan
+from deploy_kit.int8 import plan, ranges
 from deploy_kit.int8.plan import Choices
 
 
@@ -39,7 +39,7 @@ def test_without_equalization_the_loudest_channel_decides() -> None:
     made = planned(model, x, equalized=False)
 
     grid = made.grids[value(made.model, stem)]
-    widened = 1 + plan.slack(8)
+    widened = 1 + ranges.slack(8)
     assert grid.scale * 255 == pytest.approx((convolved.max() - convolved.min()) * widened, rel=0.05)
     assert made.rows == ()
 
@@ -65,7 +65,7 @@ def test_input_is_encoded_from_its_own_range() -> None:
 
 @pytest.mark.parametrize(("n_images", "share"), [(16, 0.5), (64, 0.3), (512, 0.17), (10**8, 0.1)])
 def test_slack_shrinks_with_the_images(n_images: int, share: float) -> None:
-    assert plan.slack(n_images) == pytest.approx(share, abs=0.005)
+    assert ranges.slack(n_images) == pytest.approx(share, abs=0.005)
 
 
 def test_moments_of_a_concatenation_are_those_of_its_parts() -> None:
