@@ -23,11 +23,15 @@ class Options:
             for an ONNX Runtime that has no integer maximum (`versions.INTEGER_MAXIMUM`).
         reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
         equalize: Give concatenated channels one range first; without it accuracy is lost.
+        bias_correction: Let biases make up for what is known on average.
+        rounding: Of weights: each to the ``nearest``, or by ``descent`` on the error of the outputs.
     """
 
     form: Literal["max", "depthwise"] = "max"
     reduce_range: bool = False
     equalize: bool = True
+    bias_correction: bool = True
+    rounding: plan.Rounding = "descent"
 
 
 def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
@@ -38,7 +42,11 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     """
     assert calibration is not None
     choices = plan.Choices(
-        passes=_PASSES[options.form], bits=7 if options.reduce_range else 8, equalized=options.equalize
+        passes=_PASSES[options.form],
+        bits=7 if options.reduce_range else 8,
+        equalized=options.equalize,
+        bias_correction=options.bias_correction,
+        rounding=options.rounding,
     )
     made = plan.make(source, choices, calibration.batches, calibration.n_images)
     found = explain.blocks(made)

@@ -25,12 +25,16 @@ class Options:
         concats: Quantize what concatenations read, one scale for a dense block.
         rest: Type of everything that stays float.
         equalize: Give concatenated channels one range before they are quantized; without it accuracy is lost.
+        bias_correction: Let biases make up for what is known on average.
+        rounding: Of weights: each to the ``nearest``, or by ``descent`` on the error of the outputs.
     """
 
     convolutions: symmetric.Convolutions = "behind_norms"
     concats: bool = False
     rest: Literal["fp16", "fp32"] = "fp16"
     equalize: bool = True
+    bias_correction: bool = True
+    rounding: plan.Rounding = "descent"
 
 
 def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
@@ -41,7 +45,14 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     """
     assert calibration is not None
     half = options.rest == "fp16"
-    choices = plan.Choices(passes=(), signed=True, concats="flatten_concats", equalized=options.equalize)
+    choices = plan.Choices(
+        passes=(),
+        signed=True,
+        concats="flatten_concats",
+        equalized=options.equalize,
+        bias_correction=options.bias_correction,
+        rounding=options.rounding,
+    )
     made = plan.make(source, choices, calibration.batches, calibration.n_images)
     found = explain.blocks(made, "int8" if options.concats else options.rest)
     model = symmetric.write(
