@@ -84,7 +84,27 @@ class Weights:
         return self.integers.astype(np.float64) * self.scales.astype(np.float64).reshape(-1, *rest)
 
 
-def weights(array: np.ndarray, bias: np.ndarray, input_scale: float, *, bits: int = 8) -> Weights:
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Integers of weights, float64 in their shape, and the scales (outputs,) float64 that they were chosen for."""
+
+    integers: np.ndarray
+    scales: np.ndarray
+
+
+def largest(bits: int) -> int:
+    """Give the largest integer of a weight; the smallest is its negative."""
+    return int(2 ** (bits - 1) - 1)
+
+
+def weights(
+    array: np.ndarray,
+    bias: np.ndarray,
+    input_scale: float,
+    *,
+    bits: int = 8,
+    chosen: Chosen | None = None,
+) -> Weights:
     """Quantize weights symmetrically, a scale for each output, and the bias to int32.
 
     A scale grows where the bias would not fit int32 otherwise: channels that are constant have weights near 0 and a
@@ -95,11 +115,16 @@ def weights(array: np.ndarray, bias: np.ndarray, input_scale: float, *, bits: in
         bias: (outputs,) float64.
         input_scale: Of the activation that is read.
         bits: 8, or 7 for processors whose 16-bit sums of two products saturate (x64 without VNNI).
+        chosen: Integers that are taken, but where the bias needs a larger scale than theirs.
     """
-    limit = 2 ** (bits - 1) - 1
+    limit = largest(bits)
     scales = channel_scales(array, bias, input_scale, limit)
     rest = [1] * (array.ndim - 1)
     integers = np.clip(np.rint(array / scales.reshape(-1, *rest)), -limit, limit)
+    if chosen is not None:
+        taken = chosen.scales >= bias_scales(bias, input_scale)
+        scales = np.where(taken, chosen.scales, scales)
+        integers = np.where(taken.reshape(-1, *rest), chosen.integers, integers)
     return Weights(
         integers=integers.astype(np.int8),
         scales=scales.astype(np.float32),
@@ -110,10 +135,15 @@ def weights(array: np.ndarray, bias: np.ndarray, input_scale: float, *, bits: in
 def channel_scales(array: np.ndarray, bias: np.ndarray, input_scale: float, limit: int) -> np.ndarray:
     """Give the smallest scale per output that holds its weights and its bias; float32 values as float64."""
     reach = np.abs(array.reshape(len(array), -1)).max(1)
-    scales = np.maximum(reach / limit, np.abs(bias) / (input_scale * _BIAS_LIMIT))
+    scales = np.maximum(reach / limit, bias_scales(bias, input_scale))
     # Weights far below the rest of their tensor change nothing; a scale down there would be a denormal number.
     floor = max(float(reach.max()) * 1e-6, _TINY)
     return np.asarray(np.maximum(scales, floor).astype(np.float32).astype(np.float64))
+
+
+def bias_scales(bias: np.ndarray, input_scale: float) -> np.ndarray:
+    """Give the smallest scale per output that holds its bias."""
+    return np.asarray(np.abs(bias) / (input_scale * _BIAS_LIMIT))
 
 
 def quantized_bias(bias: np.ndarray, input_scale: float, scales: np.ndarray) -> np.ndarray:

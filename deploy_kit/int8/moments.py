@@ -20,11 +20,18 @@ class Moments:
         mean: Of the float values.
         std: Of the float values.
         error: Mean of what its integers stand for, less `mean`.
+        fixed: Whether the grid holds the channel at one end, as it is constant and lies beyond it.
     """
 
     mean: np.ndarray
     std: np.ndarray
     error: np.ndarray
+    fixed: np.ndarray
+
+
+def exact(mean: np.ndarray, std: np.ndarray) -> Moments:
+    """Give the moments of what is right on average."""
+    return Moments(mean=mean, std=std, error=np.zeros_like(mean), fixed=np.zeros(mean.shape, bool))
 
 
 def together(parts: Sequence[Moments]) -> Moments:
@@ -33,6 +40,7 @@ def together(parts: Sequence[Moments]) -> Moments:
         mean=np.concatenate([part.mean for part in parts]),
         std=np.concatenate([part.std for part in parts]),
         error=np.concatenate([part.error for part in parts]),
+        fixed=np.concatenate([part.fixed for part in parts]),
     )
 
 
@@ -66,13 +74,18 @@ def clipped(x: Moments, limits: np.ndarray, grid: Grid, *, upper: bool) -> Momen
         mean=np.where(active, t + sign * excess, x.mean),
         std=np.where(active, np.sqrt(np.maximum(square - excess**2, 0.0)), x.std),
         error=np.where(active, error, x.error),
+        fixed=np.where(active & always, True, x.fixed),
     )
 
 
-def summed(weight: np.ndarray, per_channel: np.ndarray) -> np.ndarray:
-    """Sum weights (outputs, inputs / groups, …) times a number for each input channel: (outputs,)."""
+def summed(weight: np.ndarray, per_channel: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+    """Sum weights (outputs, inputs / groups, …) times a number for each input channel: (outputs,).
+
+    `inside` (taps,) is the share of output pixels for which a tap reads no padding, which counts for nothing.
+    """
     outputs, inputs = weight.shape[:2]
-    kernels = weight.reshape(outputs, inputs, -1).sum(2)
+    taps = weight.reshape(outputs, inputs, -1)
+    kernels = taps.sum(2) if inside is None else taps @ inside
     n_groups = len(per_channel) // inputs
     read = per_channel.reshape(n_groups, inputs).repeat(outputs // n_groups, axis=0)
     return np.asarray((kernels * read).sum(1))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -14,11 +14,13 @@ from deploy_kit.int8 import equalize, observing, ranges, useful
 from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.grids import Grid, around_zero, spanning
 from deploy_kit.int8.groups import Group, Groups
-from deploy_kit.int8.moments import Moments, together
+from deploy_kit.int8.moments import Moments, exact, together
 from deploy_kit.int8.observing import Context, Images
 from deploy_kit.int8.ranges import Ranging, Span, Target
 from deploy_kit.int8.useful import Interval
 from deploy_kit.statistics import Channels, Wanted
+
+Rounding: TypeAlias = Literal["nearest", "descent"]
 
 _MIN_OPSET = 13
 # Each is exact and none hurts; a graph that is simplified already does not change.
@@ -41,6 +43,9 @@ class Plan:
         spans: Lowest and highest value per channel that is to be encoded, of each source, in its units before scaling.
         rows: What equalization did to each group with a concatenation.
         bits: Of the weights.
+        choices: What it was made with.
+        batches: Gives the calibration images, (N, C, …) float32, from the start.
+        n_images: How many these are.
         known: Moments found so far; a writer adds those of what it clips.
     """
 
@@ -52,6 +57,9 @@ class Plan:
     spans: dict[ir.Value, Span]
     rows: tuple[equalize.Equalized, ...]
     bits: int = 8
+    choices: "Choices"
+    batches: Callable[[], Iterator[np.ndarray]]
+    n_images: int
     known: dict[ir.Value, Moments] = field(default_factory=dict)
 
     def moments(self, value: ir.Value) -> Moments:
@@ -59,7 +67,7 @@ class Plan:
         if value not in self.known:
             seen, producer = self.seen.get(value), value.producer()
             if seen is not None:
-                self.known[value] = Moments(mean=seen.mean, std=seen.std, error=np.zeros_like(seen.mean))
+                self.known[value] = exact(seen.mean, seen.std)
             else:
                 assert producer is not None
                 parts = together([self.moments(part) for part in grouping.activations(producer)])
@@ -76,6 +84,8 @@ class Choices:
         signed: int8 around 0 instead of uint8 with a zero point.
         bits: Of the weights: 8, or 7 for processors whose sums of two products saturate.
         equalized: Give concatenated channels one range first.
+        bias_correction: Let biases make up for what is known on average.
+        rounding: Of weights: each to the nearest integer, or all by the error of the output (`descent`).
         concats: The pass that gives concatenations their form.
         ranging: How the ends of ranges are chosen.
     """
@@ -84,6 +94,8 @@ class Choices:
     signed: bool = False
     bits: int = 8
     equalized: bool = True
+    bias_correction: bool = True
+    rounding: Rounding = "nearest"
     concats: Literal["chain_concats", "flatten_concats"] = "chain_concats"
     ranging: Ranging = field(default_factory=Ranging)
 
@@ -140,6 +152,7 @@ def make(
         for v, target in targets.items()
     }
     plan = Plan(
+        choices=choices, batches=batches, n_images=n_images,
         model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
         seen=seen, means={v: found.means[_name(v)] for v in clipped}, spans=spans,
     )  # fmt: skip

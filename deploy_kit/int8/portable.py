@@ -26,7 +26,8 @@ import onnx_ir as ir
 
 from deploy_kit import graph
 from deploy_kit.int8 import groups as grouping
-from deploy_kit.int8.grids import Grid, Weights, weights
+from deploy_kit.int8 import rounding, windows
+from deploy_kit.int8.grids import Chosen, Grid, Weights, channel_scales, largest, weights
 from deploy_kit.int8.moments import clipped, summed
 from deploy_kit.int8.plan import Plan
 from deploy_kit.passes import _edit
@@ -44,6 +45,7 @@ class _Writer:
     integers: dict[ir.Value, ir.Value] = field(default_factory=dict)
     floats: dict[ir.Value, ir.Value] = field(default_factory=dict)
     restored: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    chosen: dict[ir.Node, Chosen] = field(default_factory=dict)
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add a constant; one of this name and content is used again."""
@@ -108,6 +110,8 @@ def write(plan: Plan) -> ir.Model:
     for name, value in old.initializers.items():
         assert value.const_value is not None
         writer.floats[value] = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
+    if plan.choices.rounding == "descent":
+        writer.chosen = _chosen(writer)
     for node in old:
         if node.op_type == "Relu" and grouping.fused_into(node) is not None:
             continue  # written with the node it belongs to
@@ -177,8 +181,28 @@ def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray
     return writer.node(operator, [whole, bound], f"{like.name}.{operator.lower()}.q")
 
 
+def _chosen(writer: _Writer) -> dict[ir.Node, Chosen]:
+    """Choose the integers of all convolutions and Gemm by what they read."""
+    plan, scales = writer.plan, {}
+    nodes = [node for node in plan.model.graph if node.op_type in ("Conv", "Gemm") and _on_integers(writer, node)]
+    for node in nodes:
+        rows = _rows(node)
+        scale = plan.grids[grouping.activations(node)[0]].scale
+        scales[node] = channel_scales(rows, _edit.bias(node, len(rows)), scale, largest(plan.bits))
+    asked = {node: rounding.Rows(weights=_rows(node), scales=scales[node]) for node in nodes}
+    found = rounding.improved(plan, asked, limit=largest(plan.bits))
+    return {node: Chosen(integers=integers, scales=scales[node]) for node, integers in found.items()}
+
+
+def _rows(node: ir.Node) -> np.ndarray:
+    """Give the weights of a Conv or Gemm, (outputs, inputs / groups, …) float64."""
+    matrix = _edit.array(node.inputs[1])
+    across = node.op_type == "Gemm" and not node.attributes.get_int("transB")
+    return np.ascontiguousarray(matrix.T if across else matrix)
+
+
 def _conv(writer: _Writer, node: ir.Node) -> None:
-    weight = _edit.array(node.inputs[1])
+    weight = _rows(node)
     attributes = {key: value.value for key, value in node.attributes.items()}
     _weighted(writer, node, "Conv", weight, _edit.bias(node, len(weight)), attributes)
 
@@ -190,16 +214,20 @@ def _weighted(
     source, name = node.inputs[0], node.outputs[0].name
     assert source is not None
     scale, read = writer.plan.grids[source].scale, writer.plan.moments(source)
-    trial = weights(weight, bias, scale, bits=writer.plan.bits)
-    drift = summed(trial.values - weight, read.mean) + summed(trial.values, read.error)
-    whole = weights(weight, bias - drift, scale, bits=writer.plan.bits)
+    chosen, window = writer.chosen.get(node), windows.of(node) if node.op_type == "Conv" else None
+    trial = weights(weight, bias, scale, bits=writer.plan.bits, chosen=chosen)
+    counted = np.ones(len(read.mean), bool) if writer.plan.choices.bias_correction else read.fixed
+    inside = window.inside() if window is not None else None
+    drift = summed(trial.values - weight, read.mean * counted, inside) + summed(
+        trial.values, read.error * counted, inside
+    )
+    whole = weights(weight, bias - drift, scale, bits=writer.plan.bits, chosen=chosen)
     inputs = [writer.real(source), *writer.weight(str(name), whole, scale)]
     _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
 
 
 def _gemm(writer: _Writer, node: ir.Node) -> None:
-    matrix = _edit.array(node.inputs[1])
-    rows = np.ascontiguousarray(matrix if node.attributes.get_int("transB") else matrix.T)
+    rows = _rows(node)
     _weighted(writer, node, "Gemm", rows, _edit.bias(node, len(rows)), {"transB": 1})
 
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from deploy_kit.int8 import equalize
 from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.grids import Grid
-from deploy_kit.int8.moments import Moments
+from deploy_kit.int8.moments import exact
 from deploy_kit.int8.plan import Plan
 from deploy_kit.passes import _edit
 
@@ -74,4 +74,4 @@ def _rewrite(joint: _Joint, plan: Plan) -> None:
         joint.conv.replace_input_with(0, value)
         model.graph.remove(joint.relu, safe=True)
     plan.grids[value] = UNIT
-    plan.known[value] = Moments(mean=by.inverse(seen.mean), std=seen.std / by.r, error=np.zeros_like(r))
+    plan.known[value] = exact(by.inverse(seen.mean), seen.std / by.r)

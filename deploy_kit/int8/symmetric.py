@@ -12,10 +12,11 @@ import onnx_ir as ir
 
 from deploy_kit.errors import QuantizeError
 from deploy_kit.int8 import groups as grouping
-from deploy_kit.int8 import rows, saturate
+from deploy_kit.int8 import rounding, rows, saturate, windows
 from deploy_kit.int8.grids import fitting, row_scales
 from deploy_kit.int8.moments import summed
 from deploy_kit.int8.plan import Plan
+from deploy_kit.int8.rounding import Rows
 from deploy_kit.passes import _edit
 
 Convolutions: TypeAlias = Literal["behind_norms", "blocks", "all"]
@@ -52,8 +53,10 @@ def write(
         )
     free = convolutions == "behind_norms"  # then floats read what the convolutions write
     leveled = rows.level(plan, behind_norms, but_concats=concats) if free else frozenset[ir.Node]()
-    for node in weighted:
-        _weight(model, node, plan, scales=scales, one=node in leveled)
+    asked = {node: _rows(node, scales, one=node in leveled) for node in weighted}
+    better = rounding.improved(plan, asked) if plan.choices.rounding == "descent" else {}
+    for node, wanted in asked.items():
+        _weight(node, plan, wanted, better.get(node))
     parts = [value for group in plan.groups.all if concats and group.concats for value in group.sources]
     for value in dict.fromkeys([*(node.inputs[0] for node in weighted), *parts]):
         assert value is not None
@@ -91,32 +94,41 @@ def _pair(model: ir.Model, value: ir.Value, step: np.ndarray) -> None:
         user.replace_input_with(index, restore.outputs[0])
 
 
-def _weight(model: ir.Model, node: ir.Node, plan: Plan, *, scales: type[np.floating[Any]], one: bool) -> None:
-    """Replace weights by integers and a DequantizeLinear; the float bias makes up for their mean error.
-
-    With `one` the tensor has one scale, else each row has its own.
-    """
-    source, name = node.inputs[0], node.outputs[0].name
-    assert source is not None
+def _rows(node: ir.Node, scales: type[np.floating[Any]], *, one: bool) -> Rows:
+    """Give weights (outputs, inputs / groups, …) and their scales; with `one` the tensor has one, else each row."""
     matrix = _edit.array(node.inputs[1])
-    across = node.op_type == "Gemm" and not node.attributes.get_int("transB")
-    rows = np.ascontiguousarray(matrix.T if across else matrix)
-    steps = fitting(row_scales(rows, one=one), scales)
-    per_row = np.broadcast_to(steps, len(rows)).reshape(-1, *[1] * (rows.ndim - 1))
-    integers = np.clip(np.rint(rows / per_row), -127, 127)
-    corrected = _edit.bias(node, len(rows)) - summed(integers * per_row - rows, plan.moments(source).mean)
+    weights = np.ascontiguousarray(matrix.T if _across(node) else matrix)
+    return Rows(weights=weights, scales=fitting(row_scales(weights, one=one), scales))
+
+
+def _across(node: ir.Node) -> bool:
+    return node.op_type == "Gemm" and not node.attributes.get_int("transB")
+
+
+def _weight(node: ir.Node, plan: Plan, wanted: Rows, better: np.ndarray | None) -> None:
+    """Replace weights by integers and a DequantizeLinear; the float bias makes up for their mean error."""
+    model, source, name, weights = plan.model, node.inputs[0], node.outputs[0].name, wanted.weights
+    assert source is not None
+    steps = wanted.per_row
+    integers = np.clip(np.rint(weights / steps), -127, 127) if better is None else better
+    bias = _edit.bias(node, len(weights))
+    if plan.choices.bias_correction:
+        window = windows.of(node) if node.op_type == "Conv" else None
+        inside = window.inside() if window is not None else None
+        bias = bias - summed(integers * steps - weights, plan.moments(source).mean, inside)
+    across, one = _across(node), wanted.scales.ndim == 0
     constants = [
         _edit.initializer(
             model, f"{name}.w.q", np.ascontiguousarray(integers.T if across else integers), ir.DataType.INT8
         ),
-        _edit.initializer(model, f"{name}.w.scale", steps, ir.DataType.FLOAT),
-        _edit.initializer(model, f"{name}.w.zero", np.zeros(steps.shape), ir.DataType.INT8),
+        _edit.initializer(model, f"{name}.w.scale", wanted.scales, ir.DataType.FLOAT),
+        _edit.initializer(model, f"{name}.w.zero", np.zeros(wanted.scales.shape), ir.DataType.INT8),
     ]
     axis = {} if one else {"axis": 1 if across else 0}
     restore = ir.node("DequantizeLinear", constants, axis, name=f"{name}.w")
-    restore.outputs[0].name, restore.outputs[0].shape = f"{name}.w", ir.Shape(matrix.shape)
+    restore.outputs[0].name, restore.outputs[0].shape = f"{name}.w", ir.Shape(_edit.array(node.inputs[1]).shape)
     restore.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     model.graph.insert_before(node, restore)
     node.resize_inputs(3)
     node.replace_input_with(1, restore.outputs[0])
-    node.replace_input_with(2, _edit.initializer(model, f"{name}.b", corrected, ir.DataType.FLOAT))
+    node.replace_input_with(2, _edit.initializer(model, f"{name}.b", bias, ir.DataType.FLOAT))

@@ -28,6 +28,8 @@ class Options:
         method: How the ends of ranges are chosen (`deploy_kit.statistics.thresholds`).
         percentile: Share of the values that the method ``percentile`` encodes, in per cent.
         settle: Stop looking at images once the ranges have settled; extremes never do.
+        bias_correction: Let biases make up for what is known on average.
+        rounding: Of weights: each to the ``nearest``, or by ``descent`` on the error of the outputs.
     """
 
     form: Literal["max", "depthwise"] = "max"
@@ -36,6 +38,8 @@ class Options:
     method: Method = "minmax"
     percentile: float = 99.99
     settle: bool = False
+    bias_correction: bool = True
+    rounding: plan.Rounding = "descent"
 
     @property
     def ranging(self) -> Ranging:
@@ -59,6 +63,8 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
         bits=7 if options.reduce_range else 8,
         equalized=options.equalize,
         ranging=options.ranging,
+        bias_correction=options.bias_correction,
+        rounding=options.rounding,
     )
     made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
     found = explain.blocks(made)

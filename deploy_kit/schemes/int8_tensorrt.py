@@ -30,6 +30,8 @@ class Options:
         method: How the ends of ranges are chosen (`deploy_kit.statistics.thresholds`).
         percentile: Share of the values that the method ``percentile`` encodes, in per cent.
         settle: Stop looking at images once the ranges have settled; extremes never do.
+        bias_correction: Let biases make up for what is known on average.
+        rounding: Of weights: each to the ``nearest``, or by ``descent`` on the error of the outputs.
     """
 
     convolutions: symmetric.Convolutions = "behind_norms"
@@ -39,6 +41,8 @@ class Options:
     method: Method = "minmax"
     percentile: float = 99.99
     settle: bool = False
+    bias_correction: bool = True
+    rounding: plan.Rounding = "descent"
 
     @property
     def ranging(self) -> Ranging:
@@ -59,7 +63,13 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     assert calibration is not None
     half = options.rest == "fp16"
     choices = plan.Choices(
-        passes=(), signed=True, concats="flatten_concats", equalized=options.equalize, ranging=options.ranging
+        passes=(),
+        signed=True,
+        concats="flatten_concats",
+        equalized=options.equalize,
+        bias_correction=options.bias_correction,
+        rounding=options.rounding,
+        ranging=options.ranging,
     )
     made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
     found = explain.blocks(made, "int8" if options.concats else options.rest)
