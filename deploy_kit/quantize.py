@@ -10,7 +10,7 @@ from deploy_kit.errors import InputError, QuantizeError
 from deploy_kit.recipe import Variant
 from deploy_kit.records import Artifact
 from deploy_kit.results import QuantizedBlock
-from deploy_kit.schemes import BLOCKS_KEY, KEPT_KEY
+from deploy_kit.schemes import BLOCKS_KEY, FLOAT_KEY, KEPT_KEY
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
@@ -83,6 +83,7 @@ def run(
         images_used = (("calibration", used), ("images", str(spent["n"]))) if used else ()
         needs = tuple(("needs", f"{what} ({why})") for what, why in lint.needs(model))
         kept = json.loads(model.metadata_props.get(KEPT_KEY, "[]"))
+        groups = json.loads(model.metadata_props.get(FLOAT_KEY, "[]"))
         return Artifact(
             kind="onnx",
             name=variant.name,
@@ -99,6 +100,7 @@ def run(
                 ("scheme", variant.scheme),
                 ("options", codec.canonical(options)),
                 *images_used,
+                *((("layer groups kept in float", ", ".join(groups)),) if groups else ()),
                 *((("kept in fp32", ", ".join(kept)),) if kept else ()),
                 *needs,
                 ("peak_memory_mib", str(spent["peak_memory_mib"])),

@@ -242,7 +242,7 @@ class QuantizedBlock:
         not_equalized: Why they were left as they were; empty if they were not.
         maxima: BN + ReLU that became one integer maximum (or minimum).
         depthwise: BN + ReLU that became an integer depthwise convolution.
-        floating: BN that stay in float.
+        floating: BN, or BN + ReLU, that stay in float.
         never: Share of the bounds that never clip: the BN's ReLU is idle there.
         always: Share of the bounds that always do: the channel is constant to that layer.
         macs: Multiply-accumulates of the block's convolutions, one image.

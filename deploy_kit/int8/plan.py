@@ -40,6 +40,7 @@ class Plan:
         rows: What equalization did to each group with a concatenation.
         bits: Of the weights.
         known: Moments found so far; a writer adds those of what it clips.
+        kept: Nodes that stay in float (`keep.apply`).
     """
 
     model: ir.Model
@@ -51,6 +52,7 @@ class Plan:
     rows: tuple[equalize.Equalized, ...]
     bits: int = 8
     known: dict[ir.Value, Moments] = field(default_factory=dict)
+    kept: frozenset[ir.Node] = frozenset()
 
     def moments(self, value: ir.Value) -> Moments:
         """Give mean, deviation and error of a value: known, observed, or put together from what was moved into it."""

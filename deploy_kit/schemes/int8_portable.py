@@ -3,13 +3,14 @@
 Each dense block stays on one uint8 grid from end to end; nothing is quantized twice. See `deploy_kit.int8`.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from deploy_kit import codec, graph
-from deploy_kit.int8 import explain, plan, portable
-from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme
+from deploy_kit.int8 import explain, keep, plan, portable
+from deploy_kit.schemes import BLOCKS_KEY, FLOAT_KEY, Calibration, Planned, Scheme
 
 _PASSES = {"max": ("relu_after_pool", "batchnorm_to_max"), "depthwise": ("relu_after_pool",)}
 
@@ -23,11 +24,13 @@ class Options:
             for an ONNX Runtime that has no integer maximum (`versions.INTEGER_MAXIMUM`).
         reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
         equalize: Give concatenated channels one range first; without it accuracy is lost.
+        keep: Layer groups that compute in float32, by coordinate, e.g. ``denseblock1.denselayer1`` (`coordinates`).
     """
 
     form: Literal["max", "depthwise"] = "max"
     reduce_range: bool = False
     equalize: bool = True
+    keep: tuple[str, ...] = ()
 
 
 def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
@@ -35,16 +38,33 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
 
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
+        UnknownNameError: Nothing is called as `Options.keep` says.
     """
     assert calibration is not None
+    planned(source, options, calibration).write(target, options.keep)
+
+
+def planned(source: Path, options: Options, calibration: Calibration) -> Planned:
+    """Observe the images, and give what writes the graph for any choice of groups that stay in float.
+
+    Raises:
+        QuantizeError: As `apply`.
+    """
     choices = plan.Choices(
         passes=_PASSES[options.form], bits=7 if options.reduce_range else 8, equalized=options.equalize
     )
     made = plan.make(source, choices, calibration.batches, calibration.n_images)
-    found = explain.blocks(made)
-    model = portable.write(made)
-    model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
-    graph.save(model, target)
+
+    def write(target: Path, kept: tuple[str, ...]) -> None:
+        mixed = keep.apply(made, kept)
+        found = explain.blocks(mixed)
+        model = portable.write(mixed)
+        model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
+        if kept:
+            model.metadata_props[FLOAT_KEY] = json.dumps(kept)
+        graph.save(model, target)
+
+    return Planned(groups=keep.groups(made), write=write)
 
 
 SCHEME = Scheme(
@@ -54,4 +74,5 @@ SCHEME = Scheme(
     calibrates=True,
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir"),
+    planned=planned,
 )
