@@ -49,7 +49,8 @@ def run(
     if lean.precision != "fp32":
         raise QuantizeError(f"{lean.path}: expected a float32 graph, found {lean.precision}")
     used = calibration if scheme.calibrates or (scheme.observes and calibration != images.SYNTHETIC) else None
-    digest = _calibration_digest(scheme, variant, used, lean) if scheme.calibrates or used else ""
+    needed = scheme.calibrates or used
+    digest = images.open_set(require_images(variant, used), lean.preprocess).digest if needed else ""
     versions = tuple(row for row in library_versions() if row[0] in scheme.libraries)
     key = Key(
         stage="quantize",
@@ -118,10 +119,15 @@ def explained(onnx_file: Path) -> tuple[QuantizedBlock, ...]:
     return tuple(codec.from_json(QuantizedBlock, row, BLOCKS_KEY) for row in rows)
 
 
-def _calibration_digest(scheme: schemes.Scheme, variant: Variant, calibration: str | None, lean: Artifact) -> str:
+def require_images(variant: Variant, calibration: str | None) -> str:
+    """Give the image set, once it is one that a scheme can calibrate with.
+
+    Raises:
+        InputError: There is none, or it is noise.
+    """
     if calibration is None or calibration == images.SYNTHETIC:
         raise InputError(
             f"scheme '{variant.scheme}' needs images to calibrate with, and noise would give wrong ranges",
             hint="give a few hundred real ones: --calibration FOLDER (or an npz file)",
         )
-    return images.open_set(calibration, lean.preprocess).digest
+    return calibration

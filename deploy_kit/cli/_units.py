@@ -49,6 +49,21 @@ def percent(option: str, text: str | None) -> float | None:
     return value
 
 
+def points(option: str, text: str | None) -> float | None:
+    """Read percentage points: ``0.3pt``, ``0.3pp`` or ``0.3``.
+
+    Raises:
+        RequestError: It is none, below zero, or a percentage, which could be meant of what is left.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?[0-9]+)?)\s*(?:pt|pp|points)?\s*", text)
+    value = _number(found[1]) if found else None
+    if value is None:
+        raise RequestError(f"{option}: expected percentage points, found '{text}'", hint=f"e.g. {option} 0.3pt")
+    return value
+
+
 def counts(option: str, text: str | None) -> list[int] | None:
     """Read a comma list of whole numbers above zero.
 
