@@ -95,7 +95,7 @@ def search(
     dearest: Callable[[str], float],
     more: Callable[[], bool] = lambda: True,
 ) -> tuple[str, ...] | None:
-    """Find few groups that must stay in float.
+    """Find few groups that must stay in float, where the budget does not hold with none.
 
     Args:
         ranked: Groups, those first that should stay in float first.
@@ -160,7 +160,7 @@ def measured(trials: Trials) -> Mix:
     """Measure the sensitivity of each group; nothing is decided."""
     trial = trials.trial(())
     rows, times = sensitivity(trials, Clock(None))
-    rows = tuple(replace(row, why="") for row in _decided(trials, rows, ()))
+    rows = tuple(replace(row, why="" if row.why == _HOLDS else row.why) for row in _decided(trials, rows, ()))
     return _mix(trials, rows, {(): trial}, (), times)
 
 

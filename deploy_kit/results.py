@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from deploy_kit.decisions import Mix
 from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records import Answers, Artifact, CheckpointFacts
 
@@ -200,6 +201,7 @@ class Report:
         when: UTC time, ISO 8601.
         version: Of deploykit.
         remarks: What a reader must know beside the numbers.
+        mixes: How the precision of layer groups was chosen, for graphs of the lineage.
     """
 
     recipe: str
@@ -214,6 +216,7 @@ class Report:
     when: str
     version: str
     remarks: tuple[str, ...] = ()
+    mixes: tuple[Mix, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from deploy_kit import budget, export, quantize, schemes
 from deploy_kit.budget import Budget
 from deploy_kit.cli._console import Console, table
-from deploy_kit.decisions import Decision, Mix
+from deploy_kit.decisions import Mix
 from deploy_kit.errors import RequestError
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Variant
 from deploy_kit.records import Artifact
+from deploy_kit.report import decisions
 from deploy_kit.sensitivity import Subject, Trials
 from deploy_kit.store import Key
 
@@ -119,16 +120,8 @@ def pairs_of(mix: Mix) -> list[tuple[str, str]]:
     if mix.max_drop_pp is not None and mix.kept:
         rows.append(("this mix", f"{mix.drop_pp:+.2f}, at most {mix.upper_pp:+.2f}"))
         rows.append(("in float", f"{len(mix.kept)} of {len(mix.decisions)} groups: {', '.join(mix.kept)}"))
-    if mix.estimated_ms is not None and mix.int8_ms is not None and mix.float_ms is not None:
-        rows.append(
-            (
-                "latency (estimate)",
-                f"{mix.estimated_ms:.3f} ms; everything in int8 {mix.int8_ms:.3f}, in float {mix.float_ms:.3f} "
-                f"({mix.times_from}, layer by layer)",
-            )
-        )
-    elif mix.times_from:
-        rows.append(("latency (estimate)", f"none: {mix.times_from}"))
+    if mix.times_from:
+        rows.append(("latency", decisions.latency(mix)))
     rows.append(("trials", str(mix.trials)))
     return [*rows, ("remark", mix.remark)] if mix.remark else rows
 
@@ -138,17 +131,4 @@ def sensitivity(mix: Mix, *, only_kept: bool) -> str:
     rows = [row for row in mix.decisions if not only_kept or row.precision != "int8"]
     if not rows or (only_kept and not mix.n_sensitivity):
         return ""
-    headings = ("group", "precision", "SQNR alone", "KL alone", "saved by int8 (estimate)", "MMACs", "why")
-    return table(headings, [_cells(row) for row in rows])
-
-
-def _cells(row: Decision) -> tuple[str, ...]:
-    return (
-        row.group,
-        row.precision,
-        f"{row.sqnr_db:.1f} dB" if row.sqnr_db is not None else "–",
-        f"{row.kl:.2g}" if row.kl is not None else "–",
-        f"{row.saved_ms:+.3f} ms" if row.saved_ms is not None else "–",
-        f"{row.macs / 1e6:,.1f}",
-        row.why or "–",
-    )
+    return table(decisions.HEADINGS, [decisions.cells(row) for row in rows])

@@ -58,7 +58,8 @@ def quantize(
     wanted = Budget(max_drop_pp=drop, time_limit_s=limit, sensitivity=sensitivity) if drop is not None else None
     if wanted is None and (tune or time_limit) and not sensitivity:
         raise RequestError(
-            "--tune and --time-limit belong to --max-drop", hint="deploykit quantize --int8 --max-drop 0.3pt"
+            "--tune and --time-limit belong to --max-drop and --sensitivity",
+            hint="deploykit quantize --int8 --max-drop 0.3pt",
         )
     asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:

@@ -34,9 +34,10 @@ def blocks(plan: Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tuple[Q
 def _block(name: str, row: Equalized, plan: Plan, types: tuple[Moved, Moved]) -> QuantizedBlock:
     group = row.group
     grid = next((plan.grids[value] for value in group.values if value in plan.grids), None)
-    concats = types[1] if grid is None else types[0]
     writers = [value.producer() for value in group.values]
     movers = [node for node in writers if node is not None and grouping.moved(node)]
+    joins = [node for node in movers if node.op_type == "Concat" and node not in plan.kept]
+    concats = types[0] if any(node.outputs[0] in plan.grids for node in joins) else types[1]
     norms = {n for v in group.values for n in v.consumers() if n.op_type == "BatchNormalization"}
     bounds = [node for node in movers if node.op_type in ("Max", "Min")]
     floats = [node for node in (*norms, *(b for b in bounds if not _second_half(b))) if node in plan.kept]
