@@ -36,8 +36,8 @@ def test_a_mix_is_told_with_its_interval_and_its_estimate() -> None:
     assert decisions.sentence(MIX) == (
         "Budget 0.3 points, kept. In float: denseblock1.denselayer1. On 2000 tuning images (tune.npz), computed in "
         "onnxruntime: top-1 drop +0.05 points, at most +0.21 (95 %); everything in int8 +1.50, at most +2.40. Each "
-        "group alone in int8 on the first 256 of them. Latency, an estimate from a profiler: 0.669 ms, everything in int8 "
-        "0.643 ms, in float 0.755 ms."
+        "group alone in int8 on the first 256 of them. Latency, an estimate from a profiler: 0.669 ms, everything in "
+        "int8 0.643 ms, in float 0.755 ms."
     )
 
 
