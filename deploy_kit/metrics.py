@@ -83,6 +83,28 @@ def agreement(reference: np.ndarray, candidate: np.ndarray) -> float:
     return float((same & np.isfinite(candidate).all(axis=1)).mean())
 
 
+def divergence(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Measure how far the candidate's probabilities are from the reference's.
+
+        KL = mean over images of Σ p·(log p − log q),   p, q: softmax of the logits
+
+    Args:
+        reference: (N, K).
+        candidate: (N, K).
+
+    Returns:
+        Nats; 0 when both are equal, NaN where the candidate is not finite.
+    """
+    _same_shape(reference, candidate)
+    log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
+    return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
 def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Say for each image whether the largest logit is at the label: (N, K), (N,) → (N,) bool; NaN never hits."""
     return np.asarray((logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1))

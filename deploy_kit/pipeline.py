@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import bench, build, check, devices, diagnose, doctor, engines, export, quantize, simplify
+from deploy_kit.decisions import Mix
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_version
 from deploy_kit.errors import DeviceError, LinkLostError, StageError, nearest
@@ -209,6 +210,7 @@ def assemble(
         when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=library_version("deploykit"),
         remarks=(*run.remarks, *filter(None, notes)),
+        mixes=tuple(mix for mix in run.store.all(Mix, "budget") if mix.artifact in {graph.sha256 for graph in lineage}),
     )
 
 

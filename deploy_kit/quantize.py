@@ -11,7 +11,7 @@ from deploy_kit.images import ImageSet
 from deploy_kit.recipe import Variant
 from deploy_kit.records import Artifact, Preprocess
 from deploy_kit.results import QuantizedBlock
-from deploy_kit.schemes import BLOCKS_KEY, KEPT_KEY
+from deploy_kit.schemes import BLOCKS_KEY, FLOAT_KEY, KEPT_KEY
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
@@ -52,7 +52,7 @@ def run(
     if lean.precision != "fp32":
         raise QuantizeError(f"{lean.path}: expected a float32 graph, found {lean.precision}")
     used = calibration if scheme.calibrates or (scheme.observes and calibration != images.SYNTHETIC) else None
-    image_set = _calibration(variant, used, lean, skip_bad=skip_bad) if scheme.calibrates or used else None
+    image_set = calibration_set(variant, used, lean, skip_bad=skip_bad) if scheme.calibrates or used else None
     digest = "" if image_set is None else image_set.digest
     if image_set is not None and image_set.left_out:
         watch(Event(stage="quantize", text=image_set.left_out))
@@ -66,7 +66,7 @@ def run(
     )
 
     def make(folder: Path, home: str) -> Artifact:
-        remarks = _examined(image_set, lean, watch)
+        remarks = examined(image_set, lean, watch)
         watch(Event(stage="quantize", text=f"{variant.name}: scheme {variant.scheme}"))
         file = folder / "model.onnx"
         with link.worker() as worker:
@@ -94,6 +94,7 @@ def run(
         images_used = (("calibration", used), ("images", str(spent["n"]))) if used else ()
         needs = tuple(("needs", f"{what} ({why})") for what, why in lint.needs(model))
         kept = json.loads(model.metadata_props.get(KEPT_KEY, "[]"))
+        groups = json.loads(model.metadata_props.get(FLOAT_KEY, "[]"))
         return Artifact(
             kind="onnx",
             name=variant.name,
@@ -112,6 +113,7 @@ def run(
                 *images_used,
                 *remarks,
                 *((str(what), str(said)) for what, said in spent["facts"]),
+                *((("layer groups kept in float", ", ".join(groups)),) if groups else ()),
                 *((("kept in fp32", ", ".join(kept)),) if kept else ()),
                 *needs,
                 ("peak_memory_mib", str(spent["peak_memory_mib"])),
@@ -129,16 +131,30 @@ def explained(onnx_file: Path) -> tuple[QuantizedBlock, ...]:
     return tuple(codec.from_json(QuantizedBlock, row, BLOCKS_KEY) for row in rows)
 
 
-def _calibration(variant: Variant, calibration: str | None, lean: Artifact, *, skip_bad: bool) -> ImageSet:
+def require_images(variant: Variant, calibration: str | None) -> str:
+    """Give the image set, once it is one that a scheme can calibrate with.
+
+    Raises:
+        InputError: There is none, or it is noise.
+    """
     if calibration is None or calibration == images.SYNTHETIC:
         raise InputError(
             f"scheme '{variant.scheme}' needs images to calibrate with, and noise would give wrong ranges",
             hint="give a few hundred real ones: --calibration FOLDER (or an npz file)",
         )
-    return images.open_set(calibration, lean.preprocess, skip_bad=skip_bad)
+    return calibration
 
 
-def _examined(image_set: ImageSet | None, lean: Artifact, watch: Watch) -> tuple[tuple[str, str], ...]:
+def calibration_set(variant: Variant, calibration: str | None, lean: Artifact, *, skip_bad: bool = False) -> ImageSet:
+    """Open the images that a scheme calibrates with.
+
+    Raises:
+        InputError: There are none, or they are noise, or cannot be read.
+    """
+    return images.open_set(require_images(variant, calibration), lean.preprocess, skip_bad=skip_bad)
+
+
+def examined(image_set: ImageSet | None, lean: Artifact, watch: Watch) -> tuple[tuple[str, str], ...]:
     """Refuse images that would give wrong ranges; give what else is to be known of them, for the passport.
 
     Raises:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from deploy_kit.decisions import Mix
 from deploy_kit.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
 from deploy_kit.records import Answers, Artifact, CheckpointFacts
@@ -245,6 +246,7 @@ class Report:
         when: UTC time, ISO 8601.
         version: Of deploykit.
         remarks: What a reader must know beside the numbers.
+        mixes: How the precision of layer groups was chosen, for graphs of the lineage.
     """
 
     recipe: str
@@ -259,6 +261,7 @@ class Report:
     when: str
     version: str
     remarks: tuple[str, ...] = ()
+    mixes: tuple[Mix, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -287,7 +290,7 @@ class QuantizedBlock:
         not_equalized: Why they were left as they were; empty if they were not.
         maxima: BN + ReLU that became one integer maximum (or minimum).
         depthwise: BN + ReLU that became an integer depthwise convolution.
-        floating: BN that stay in float.
+        floating: BN, or BN + ReLU, that stay in float.
         never: Share of the bounds that never clip: the BN's ReLU is idle there.
         always: Share of the bounds that always do: the channel is constant to that layer.
         macs: Multiply-accumulates of the block's convolutions, one image.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from deploy_kit.measurements import LoadCost
 from deploy_kit.records import Preprocess
 from deploy_kit.watch import Event, Watch, silent
 from deploy_kit.wire import Reply, failure, progress_line, read_job, reply_line
+
+if TYPE_CHECKING:
+    from deploy_kit.schemes import Calibration, Planned, Scheme
 
 Arguments = dict[str, Any]
 _TIMED = {"compute": ("compute",), "whole": ("h2d", "compute", "d2h")}
@@ -41,10 +44,13 @@ class Worker:
         self._sessions: tuple[engines.Session, ...] = ()
         self._first: np.ndarray | None = None
         self._pace_ms = 0.0
+        self._planned: Planned | None = None
         self._load_ms, self._memory_before_mib = 0.0, 0
         self.operations: dict[str, Callable[[Arguments], Arguments]] = {
             "hindrance": self.hindrance,
             "quantize": self.quantize,
+            "plan": self.plan,
+            "mix": self.mix,
             "build": self.build,
             "open": self.open,
             "infer": self.infer,
@@ -67,26 +73,26 @@ class Worker:
 
     def quantize(self, arguments: Arguments) -> Arguments:
         """Apply a scheme to ``source``; only where the host's own packages are installed."""
-        from deploy_kit import schemes
-
-        scheme = schemes.CATALOGUE.get(arguments["scheme"])
-        options = codec.from_json(scheme.options, arguments["options"], f"scheme '{arguments['scheme']}'")
-        source, n_images, calibration = Path(arguments["source"]), 0, None
         facts: list[list[str]] = []
-        if arguments["calibration"] is not None:
-            preprocess = codec.from_json(Preprocess, arguments["preprocess"])
-            skip_bad = bool(arguments.get("skip_bad", False))
-            image_set = images.open_set(arguments["calibration"], preprocess, skip_bad=skip_bad)
-            if arguments.get("digest", image_set.digest) != image_set.digest:
-                raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
-            calibration = schemes.stream(source, image_set, preprocess)
-            kept = Path(arguments["store"]) if arguments.get("store") else None
-            context = replace(
-                calibration.context, store=kept, watch=self._watch, note=lambda *fact: facts.append(list(fact))
-            )
-            calibration, n_images = replace(calibration, context=context), calibration.n_images
-        scheme.apply(source, Path(arguments["target"]), options, calibration)
+        scheme, options, calibration = self._scheme(arguments, facts)
+        scheme.apply(Path(arguments["source"]), Path(arguments["target"]), options, calibration)
+        n_images = calibration.n_images if calibration is not None else 0
         return {"n": n_images, "facts": facts, "peak_memory_mib": environment.peak_memory_mib()}
+
+    def plan(self, arguments: Arguments) -> Arguments:
+        """Observe the calibration images once, for `mix`; answer with the layer groups of ``source``."""
+        scheme, options, calibration = self._scheme(arguments, [])
+        if scheme.planned is None or calibration is None:
+            raise StageError(f"worker: scheme '{arguments['scheme']}' cannot leave layer groups in float")
+        self._planned = scheme.planned(Path(arguments["source"]), options, calibration)
+        return {"groups": self._planned.groups}
+
+    def mix(self, arguments: Arguments) -> Arguments:
+        """Write what was planned to ``target``, with the layer groups of ``keep`` in float."""
+        if self._planned is None:
+            raise StageError("worker: mix was asked for before plan")
+        self._planned.write(Path(arguments["target"]), tuple(arguments["keep"]))
+        return {}
 
     def build(self, arguments: Arguments) -> Arguments:
         """Build an engine from ``onnx`` into ``folder`` and prove its precision."""
@@ -183,6 +189,26 @@ class Worker:
         """Say the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
         gpu = _cuda.device_or_none()
         return {"capability": gpu.capability if gpu else ""}
+
+    def _scheme(self, arguments: Arguments, facts: list[list[str]]) -> "tuple[Scheme, Any, Calibration | None]":
+        """Give the scheme that a job names, its options, and its images where it has any; `facts` hears of them."""
+        from deploy_kit import schemes
+
+        scheme = schemes.CATALOGUE.get(arguments["scheme"])
+        options = codec.from_json(scheme.options, arguments["options"], f"scheme '{arguments['scheme']}'")
+        if arguments["calibration"] is None:
+            return scheme, options, None
+        preprocess = codec.from_json(Preprocess, arguments["preprocess"])
+        skip_bad = bool(arguments.get("skip_bad", False))
+        image_set = images.open_set(arguments["calibration"], preprocess, skip_bad=skip_bad)
+        if arguments.get("digest", image_set.digest) != image_set.digest:
+            raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
+        calibration = schemes.stream(Path(arguments["source"]), image_set, preprocess)
+        kept = Path(arguments["store"]) if arguments.get("store") else None
+        context = replace(
+            calibration.context, store=kept, watch=self._watch, note=lambda *fact: facts.append(list(fact))
+        )
+        return scheme, options, replace(calibration, context=context)
 
     def _opened(self) -> tuple[engines.Session, ...]:
         if not self._sessions:

@@ -5,6 +5,7 @@ import statistics
 
 import numpy as np
 import pytest
+import torch
 
 from deploy_kit import metrics
 
@@ -239,3 +240,15 @@ def test_drop_notices_a_single_lost_hit():
 
 def test_a_better_candidate_drops_less_than_nothing():
     assert metrics.paired_drop_pp(*outcomes(90, 0, 1, 9))[0] == pytest.approx(-1)
+
+
+def test_divergence_is_torchs() -> None:
+    generator = np.random.default_rng(3)
+    reference, candidate = 3 * generator.standard_normal((2, 50, 7))
+    log_p, log_q = (torch.log_softmax(torch.from_numpy(x), 1) for x in (reference, candidate))
+
+    wanted = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+
+    assert metrics.divergence(reference, candidate) == pytest.approx(float(wanted))
+    assert metrics.divergence(reference, reference) == 0
+    assert math.isnan(metrics.divergence(reference, np.where(candidate > 2, np.nan, candidate)))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deploy_kit.results import QuantizedBlock
 
 _TEXT = Optional[str]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
+_TEXTS = Optional[list[str]]  # noqa: UP045
 
 
 def quantize(
@@ -30,6 +31,11 @@ def quantize(
     ] = None,
     scheme: Annotated[_TEXT, typer.Option(help="A scheme of the catalogue, by name.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what INT8 made of each dense block.")] = False,
+    keep: Annotated[_TEXTS, typer.Option(help="A layer group that stays in float, by coordinate.")] = None,
+    max_drop: Annotated[_TEXT, typer.Option(help="Find the fastest mix that loses at most this: 0.3pt.")] = None,
+    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Say what each layer group costs.")] = False,
+    tune: Annotated[_TEXT, typer.Option(help="Images that the budget is held on; else the calibration's.")] = None,
+    time_limit: Annotated[_TEXT, typer.Option(help="Begin no trial after it: 10min.")] = None,
     calibration: _options.CalibrationSet = None,
     skip_bad: _options.SkipBad = False,
     recipe: _options.RecipeName = None,
@@ -42,8 +48,10 @@ def quantize(
     """Give the graph a precision: --int8, --fp16, --bf16 or --fp32."""
     from deploy_kit import environment
     from deploy_kit import quantize as stage
-    from deploy_kit.cli import _steps
+    from deploy_kit.budget import Budget
+    from deploy_kit.cli import _mix, _steps, _units
     from deploy_kit.cli._console import Console, pairs
+    from deploy_kit.errors import RequestError
     from deploy_kit.report import size
 
     said = (("int8", int8), ("fp16", fp16), ("bf16", bf16), ("fp32", fp32))
@@ -55,12 +63,29 @@ def quantize(
         method=method,
         scheme=scheme,
     )
+    drop, limit = _units.points("--max-drop", max_drop), _units.seconds("--time-limit", time_limit)
+    wanted = Budget(max_drop_pp=drop, time_limit_s=limit, sensitivity=sensitivity) if drop is not None else None
+    if wanted is None and (tune or time_limit) and not sensitivity:
+        raise RequestError(
+            "--tune and --time-limit belong to --max-drop and --sensitivity",
+            hint="deploykit quantize --int8 --max-drop 0.3pt",
+        )
     asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out, skip_bad=skip_bad)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         variant, remarks = choose(wish, run.recipe, environment.describe().isa, environment.library_version)
         for remark in remarks:
             console.say(remark)
+        variant = _mix.varied(variant, keep or ())
         lean = _steps.lean(run, console).onnx
+        if wanted is not None or sensitivity:
+            found = _mix.made(run, lean, variant, wanted, target=target, tune=tune, console=console)
+            if found.artifact is not None:
+                _steps.copy_out(run, found.artifact, out, console)
+            text = [pairs(_mix.pairs_of(found.mix)), _mix.sensitivity(found.mix, only_kept=not sensitivity)]
+            console.result(found, "\n\n".join(filter(None, text)))
+            if not found.mix.found:
+                raise typer.Exit(1)
+            return
         made = run.timed(
             "quantize",
             variant.name,
@@ -84,8 +109,8 @@ def quantize(
         if not explain:
             console.result(made, pairs(lines))
             return
-        found = stage.explained(run.store.path(made))
-        console.result(Explained(artifact=made, blocks=found), f"{pairs(lines)}\n\n{_explained(found)}")
+        blocks = stage.explained(run.store.path(made))
+        console.result(Explained(artifact=made, blocks=blocks), f"{pairs(lines)}\n\n{_explained(blocks)}")
 
 
 @dataclass(frozen=True, kw_only=True)

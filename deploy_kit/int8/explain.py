@@ -19,36 +19,43 @@ Moved: TypeAlias = Literal["int8", "fp16", "fp32"]
 _BYTES: dict[Moved, int] = {"int8": 1, "fp16": 2, "fp32": 4}
 
 
-def blocks(plan: Plan, concats: Moved = "int8") -> tuple[QuantizedBlock, ...]:
+def blocks(plan: Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tuple[QuantizedBlock, ...]:
     """Describe each group of the plan that concatenates; call it before a writer uses the plan up.
 
     Args:
         plan: Equalized, not yet written.
         concats: What the writer lets concatenations move.
+        rest: The type of what stays float.
     """
     rows = [row for row in plan.rows if row.reach.size]  # the input joined to itself has no source to describe
-    return tuple(_block(f"block {number}", row, plan, concats) for number, row in enumerate(rows, start=1))
+    return tuple(_block(f"block {number}", row, plan, (concats, rest)) for number, row in enumerate(rows, start=1))
 
 
-def _block(name: str, row: Equalized, plan: Plan, concats: Moved) -> QuantizedBlock:
-    group, grid = row.group, plan.grids[row.group.values[0]]
+def _block(name: str, row: Equalized, plan: Plan, types: tuple[Moved, Moved]) -> QuantizedBlock:
+    group = row.group
+    grid = next((plan.grids[value] for value in group.values if value in plan.grids), None)
     writers = [value.producer() for value in group.values]
     movers = [node for node in writers if node is not None and grouping.moved(node)]
+    joins = [node for node in movers if node.op_type == "Concat" and node not in plan.kept]
+    concats = types[0] if any(node.outputs[0] in plan.grids for node in joins) else types[1]
     norms = {n for v in group.values for n in v.consumers() if n.op_type == "BatchNormalization"}
     bounds = [node for node in movers if node.op_type in ("Max", "Min")]
-    idle, constant = _idle_and_constant(bounds, grid)
+    floats = [node for node in (*norms, *(b for b in bounds if not _second_half(b))) if node in plan.kept]
+    norms, bounds = norms - plan.kept, [node for node in bounds if node not in plan.kept]
+    idle, constant = _idle_and_constant(bounds, grid) if grid is not None else (0.0, 0.0)
+    signed = grid is not None and grid.signed
     reach = np.sort(row.reach)
     return QuantizedBlock(
         name=name,
         channels=len(reach),
         concats=concats,
-        scale=grid.scale,
-        zero_point=grid.zero,
+        scale=grid.scale if grid is not None else 0.0,
+        zero_point=grid.zero if grid is not None else 0,
         spread=(float(reach[0]), float(np.median(reach)), float(reach[-1])),
         not_equalized=row.refused,
         maxima=sum(not _second_half(node) for node in bounds),
-        depthwise=0 if grid.signed else len(norms),
-        floating=len(norms) if grid.signed else 0,
+        depthwise=0 if signed else len(norms),
+        floating=len(floats) + (len(norms) if signed else 0),
         never=idle,
         always=constant,
         macs=sum(graph.macs_of(node) for node in _convolutions(group)),

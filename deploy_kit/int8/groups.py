@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 _MOVERS = frozenset({"MaxPool", "AveragePool", "Flatten", "Reshape", "Identity", "Squeeze", "Relu"})
-_READERS = frozenset({"Conv", "Gemm", "BatchNormalization", "GlobalAveragePool", "Add"})
+READERS = frozenset({"Conv", "Gemm", "BatchNormalization", "GlobalAveragePool", "Add"})
+"""Operators that read a grid and make values of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def _wanted(model: ir.Model) -> set[ir.Value]:
     wanted: set[ir.Value] = set()
     for node in reversed(tuple(model.graph)):
         result = node.outputs[0]
-        computes = node.op_type in _READERS and quantizable(node)
+        computes = node.op_type in READERS and quantizable(node)
         if computes or (moved(node) and result in wanted):
             wanted.update(activations(node))
     return {value for value in wanted if value.dtype in (None, ir.DataType.FLOAT) and not _hidden(value)}

@@ -47,6 +47,7 @@ class Plan:
         batches: Gives the calibration images, (N, C, …) float32, from the start.
         n_images: How many these are.
         known: Moments found so far; a writer adds those of what it clips.
+        kept: Nodes that stay in float (`keep.apply`).
     """
 
     model: ir.Model
@@ -61,6 +62,7 @@ class Plan:
     batches: Callable[[], Iterator[np.ndarray]]
     n_images: int
     known: dict[ir.Value, Moments] = field(default_factory=dict)
+    kept: frozenset[ir.Node] = frozenset()
 
     def moments(self, value: ir.Value) -> Moments:
         """Give mean, deviation and error of a value: known, observed, or put together from what was moved into it."""

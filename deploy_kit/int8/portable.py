@@ -26,7 +26,7 @@ import onnx_ir as ir
 
 from deploy_kit import graph
 from deploy_kit.int8 import groups as grouping
-from deploy_kit.int8 import rounding, windows
+from deploy_kit.int8 import keep, rounding, windows
 from deploy_kit.int8.grids import Chosen, Grid, Weights, channel_scales, largest, weights
 from deploy_kit.int8.moments import clipped, summed
 from deploy_kit.int8.plan import Plan
@@ -87,6 +87,11 @@ class _Writer:
             self.restored[value] = self.node("DequantizeLinear", inputs, f"{value.name}.dq")
         return self.restored[value]
 
+    def read(self, value: ir.Value, node: ir.Node) -> ir.Value:
+        """Give a constant, or a value as floats; what stays in float reads what was made in float as it was made."""
+        exact = node in self.plan.kept and keep.in_float(value, self.plan) and value in self.floats
+        return self.floats[value] if exact or value.const_value is not None else self.real(value)
+
     def weight(self, name: str, quantized: Weights, input_scale: float) -> list[ir.Value]:
         """Add DequantizeLinear nodes for weights and bias; gives both as floats."""
         scales = self.constant(f"{name}.w.scale", quantized.scales)
@@ -135,14 +140,12 @@ def write(plan: Plan) -> ir.Model:
 def _on_integers(writer: _Writer, node: ir.Node) -> bool:
     grids, values = writer.plan.grids, grouping.activations(node)
     computes = node.op_type not in _WEIGHTED or grouping.quantizable(node)
-    return computes and bool(values) and all(value in grids for value in values)
+    return node not in writer.plan.kept and computes and bool(values) and all(value in grids for value in values)
 
 
 def _copy(writer: _Writer, node: ir.Node, *, without: str = "") -> None:
     """Compute in float, between DequantizeLinear and QuantizeLinear; all attributes but one stay."""
-    inputs = [
-        None if v is None else writer.floats[v] if v.const_value is not None else writer.real(v) for v in node.inputs
-    ]
+    inputs = [None if v is None else writer.read(v, node) for v in node.inputs]
     made = ir.node(node.op_type, inputs, name=node.name, domain=node.domain, num_outputs=len(node.outputs))
     made.attributes.update({key: kept for key, kept in node.attributes.items() if key != without})
     writer.nodes.append(made)

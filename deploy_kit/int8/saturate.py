@@ -49,7 +49,8 @@ def apply(plan: Plan) -> frozenset[ir.Node]:
 
 
 def _joint(conv: ir.Node, plan: Plan) -> _Joint | None:
-    source = conv.inputs[0] if conv.op_type == "Conv" and grouping.quantizable(conv) else None
+    chosen = conv.op_type == "Conv" and conv not in plan.kept and grouping.quantizable(conv)
+    source = conv.inputs[0] if chosen else None
     relu = source.producer() if source is not None else None
     if source not in plan.seen or relu is None or relu.op_type != "Relu" or conv.attributes.get_int("group", 1) != 1:
         return None

@@ -34,7 +34,7 @@ def write(
     """Write Q/DQ pairs into the plan's model.
 
     Args:
-        plan: With signed grids; used up.
+        plan: With signed grids; used up. Its `kept` nodes stay in float; with nothing else, the graph is float.
         convolutions: That compute on integers: ``behind_norms``, those that read a BN + ReLU, so that each quantizer
             is part of a kernel that is there anyway; ``blocks``, also those that read a convolution's ReLU; or
             ``all``, and Gemm.
@@ -46,7 +46,7 @@ def write(
     """
     model, behind_norms = plan.model, saturate.apply(plan)
     weighted = [node for node in model.graph if node in behind_norms or _chosen(node, plan, convolutions)]
-    if not weighted:
+    if not weighted and not plan.kept:
         raise QuantizeError(
             "no convolution reads a BatchNormalization and ReLU that it alone reads",
             hint="scheme int8_tensorrt with option convolutions: all quantizes the others",
@@ -57,7 +57,7 @@ def write(
     better = rounding.improved(plan, asked) if plan.choices.rounding == "descent" else {}
     for node, wanted in asked.items():
         _weight(node, plan, wanted, better.get(node))
-    parts = [value for group in plan.groups.all if concats and group.concats for value in group.sources]
+    parts = [v for group in plan.groups.all if concats and group.concats for v in group.sources if v in plan.grids]
     for value in dict.fromkeys([*(node.inputs[0] for node in weighted), *parts]):
         assert value is not None
         _pair(model, value, fitting(plan.grids[value].scale, scales))
@@ -68,6 +68,8 @@ def _chosen(node: ir.Node, plan: Plan, convolutions: Convolutions) -> bool:
     """Whether a node computes on integers that is not behind a norm."""
     source = node.inputs[0] if node.inputs else None
     if node.op_type not in _WEIGHTED or source not in plan.grids or not grouping.quantizable(node):
+        return False
+    if node in plan.kept:
         return False
     relu = source.producer() if source is not None else None
     if relu is None or relu.op_type != "Relu":

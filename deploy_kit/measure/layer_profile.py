@@ -10,12 +10,11 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deploy_kit import codec, engines, graph
+from deploy_kit import codec, engines, graph, regions
 from deploy_kit.devices import Connection
 from deploy_kit.layers import UNKNOWN, Kind, Layer, LayerProfile, LayerTime, Trace
-from deploy_kit.measure import regions
-from deploy_kit.measure.regions import Place
 from deploy_kit.records import Artifact, Exported
+from deploy_kit.regions import Place
 from deploy_kit.results import Simplified
 from deploy_kit.store import Store
 

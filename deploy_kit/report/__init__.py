@@ -8,7 +8,7 @@ from deploy_kit import codec
 from deploy_kit.errors import InputError
 from deploy_kit.measurements import Environment, Measurement, SpeedUp
 from deploy_kit.records import Artifact
-from deploy_kit.report import accuracy, breakdown, device
+from deploy_kit.report import accuracy, breakdown, decisions, device
 from deploy_kit.report.markdown import NONE as _NONE
 from deploy_kit.report.markdown import table as _table
 from deploy_kit.results import ParityReport, PassRow, Report, Row
@@ -82,6 +82,7 @@ def markdown(report: Report) -> str:
         _export(report),
         _simplify(report.passes),
         _quantize(report),
+        decisions.sections(report.mixes, {graph.sha256: graph.name for graph in report.lineage}),
         _build(report),
         accuracy.section(report.rows),
         _bench(report),

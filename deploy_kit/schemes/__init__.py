@@ -21,6 +21,9 @@ KEPT_KEY = "deploykit.kept_fp32"
 BLOCKS_KEY = "deploykit.int8"
 """Metadata of an INT8 file: JSON list of `results.QuantizedBlock`."""
 
+FLOAT_KEY = "deploykit.kept_float"
+"""Metadata of an INT8 file: JSON list of the layer groups that stayed in float (`coordinates`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
@@ -42,6 +45,19 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A graph whose images were observed once, and that can be written with any of its layer groups left in float.
+
+    Attributes:
+        groups: (coordinate, multiply-accumulates of one image) of each group with weights, in graph order.
+        write: (target file, coordinates of what stays in float) → None; writes the target.
+    """
+
+    groups: tuple[tuple[str, int], ...]
+    write: Callable[[Path, tuple[str, ...]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scheme:
     """One scheme of the catalogue.
 
@@ -53,6 +69,8 @@ class Scheme:
         apply: (source file, target file, options, calibration) → None; writes the target.
         libraries: Distributions whose versions decide the result.
         observes: Whether `apply` makes use of images where they are given.
+        planned: (source file, options, calibration) → what writes one graph for each choice of groups that stay in
+            float, from one pass over the images; None where the scheme has no such choice.
     """
 
     package: str
@@ -62,6 +80,7 @@ class Scheme:
     apply: Callable[[Path, Path, Any, Calibration | None], None]
     libraries: tuple[str, ...]
     observes: bool = False
+    planned: Callable[[Path, Any, Calibration], Planned] | None = None
 
 
 def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput) -> Calibration:

@@ -3,14 +3,15 @@
 Each dense block stays on one uint8 grid from end to end; nothing is quantized twice. See `deploy_kit.int8`.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from deploy_kit import codec, graph
-from deploy_kit.int8 import explain, plan, portable, ranges
+from deploy_kit.int8 import explain, keep, plan, portable, ranges
 from deploy_kit.int8.ranges import Ranging
-from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme
+from deploy_kit.schemes import BLOCKS_KEY, FLOAT_KEY, Calibration, Planned, Scheme
 from deploy_kit.statistics.thresholds import Method
 
 _PASSES = {"max": ("relu_after_pool", "batchnorm_to_max"), "depthwise": ("relu_after_pool",)}
@@ -30,6 +31,7 @@ class Options:
         settle: Stop looking at images once the ranges have settled; extremes never do.
         bias_correction: Let biases make up for what is known on average.
         rounding: Of weights: each to the ``nearest``, or by ``descent`` on the error of the outputs.
+        keep: Layer groups that compute in float32, by coordinate, e.g. ``denseblock1.denselayer1`` (`coordinates`).
     """
 
     form: Literal["max", "depthwise"] = "max"
@@ -40,6 +42,7 @@ class Options:
     settle: bool = False
     bias_correction: bool = True
     rounding: plan.Rounding = "descent"
+    keep: tuple[str, ...] = ()
 
     @property
     def ranging(self) -> Ranging:
@@ -56,8 +59,18 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
 
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
+        UnknownNameError: Nothing is called as `Options.keep` says.
     """
     assert calibration is not None
+    planned(source, options, calibration).write(target, options.keep)
+
+
+def planned(source: Path, options: Options, calibration: Calibration) -> Planned:
+    """Observe the images, and give what writes the graph for any choice of groups that stay in float.
+
+    Raises:
+        QuantizeError: As `apply`.
+    """
     choices = plan.Choices(
         passes=_PASSES[options.form],
         bits=7 if options.reduce_range else 8,
@@ -67,10 +80,17 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
         rounding=options.rounding,
     )
     made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
-    found = explain.blocks(made)
-    model = portable.write(made)
-    model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
-    graph.save(model, target)
+
+    def write(target: Path, kept: tuple[str, ...]) -> None:
+        mixed = keep.apply(made, kept)
+        found = explain.blocks(mixed)
+        model = portable.write(mixed)
+        model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
+        if kept:
+            model.metadata_props[FLOAT_KEY] = json.dumps(kept)
+        graph.save(model, target)
+
+    return Planned(groups=keep.groups(made), write=write)
 
 
 SCHEME = Scheme(
@@ -80,4 +100,5 @@ SCHEME = Scheme(
     calibrates=True,
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir"),
+    planned=planned,
 )

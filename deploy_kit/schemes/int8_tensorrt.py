@@ -3,6 +3,7 @@
 See `deploy_kit.int8`.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit import codec, graph, passes
-from deploy_kit.int8 import explain, plan, ranges, symmetric
+from deploy_kit.int8 import explain, keep, plan, ranges, symmetric
 from deploy_kit.int8.ranges import Ranging
-from deploy_kit.schemes import BLOCKS_KEY, Calibration, Scheme, _half
+from deploy_kit.schemes import BLOCKS_KEY, FLOAT_KEY, Calibration, Planned, Scheme, _half
 from deploy_kit.statistics.thresholds import Method
 
 
@@ -32,6 +33,7 @@ class Options:
         settle: Stop looking at images once the ranges have settled; extremes never do.
         bias_correction: Let biases make up for what is known on average.
         rounding: Of weights: each to the ``nearest``, or by ``descent`` on the error of the outputs.
+        keep: Layer groups that stay in `rest`, by coordinate, e.g. ``denseblock1.denselayer1`` (`coordinates`).
     """
 
     convolutions: symmetric.Convolutions = "behind_norms"
@@ -43,6 +45,7 @@ class Options:
     settle: bool = False
     bias_correction: bool = True
     rounding: plan.Rounding = "descent"
+    keep: tuple[str, ...] = ()
 
     @property
     def ranging(self) -> Ranging:
@@ -59,9 +62,18 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
 
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
+        UnknownNameError: Nothing is called as `Options.keep` says.
     """
     assert calibration is not None
-    half = options.rest == "fp16"
+    planned(source, options, calibration).write(target, options.keep)
+
+
+def planned(source: Path, options: Options, calibration: Calibration) -> Planned:
+    """Observe the images, and give what writes the graph for any choice of groups that stay in float.
+
+    Raises:
+        QuantizeError: As `apply`.
+    """
     choices = plan.Choices(
         passes=(),
         signed=True,
@@ -72,7 +84,19 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
         ranging=options.ranging,
     )
     made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
-    found = explain.blocks(made, "int8" if options.concats else options.rest)
+
+    def write(target: Path, kept: tuple[str, ...]) -> None:
+        model = _written(keep.copied(keep.apply(made, kept)), options, calibration, source)
+        if kept:
+            model.metadata_props[FLOAT_KEY] = json.dumps(kept)
+        graph.save(model, target)
+
+    return Planned(groups=keep.groups(made), write=write)
+
+
+def _written(made: plan.Plan, options: Options, calibration: Calibration, source: Path) -> ir.Model:
+    half = options.rest == "fp16"
+    found = explain.blocks(made, "int8" if options.concats else options.rest, options.rest)
     model = symmetric.write(
         made,
         convolutions=options.convolutions,
@@ -84,7 +108,7 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
         model = graph.reread(_half.raised(model, _half.QDQ_OPSET, source))
         _half.narrow(model, ir.DataType.FLOAT16, calibration, source)
     model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
-    graph.save(model, target)
+    return model
 
 
 SCHEME = Scheme(
@@ -94,4 +118,5 @@ SCHEME = Scheme(
     calibrates=True,
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir"),
+    planned=planned,
 )

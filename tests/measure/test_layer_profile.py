@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 
-from deploy_kit import engines, graph
+from deploy_kit import engines, graph, regions
 from deploy_kit.layers import LayerTime, Trace
-from deploy_kit.measure import layer_profile, regions
-from deploy_kit.measure.regions import Place
+from deploy_kit.measure import layer_profile
 from deploy_kit.records import Artifact
+from deploy_kit.regions import Place
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

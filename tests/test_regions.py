@@ -8,7 +8,7 @@ import pytest
 import tiny_graphs
 from dense_graphs import FORMS, Sketch, quantized
 
-from deploy_kit.measure import regions
+from deploy_kit import regions
 
 
 def by_path(name: str) -> str:

@@ -43,7 +43,7 @@ def places(model: ir.Model) -> dict[str, Place]:
 
     A name that stands for nodes of several regions, as careless exporters write, is left out.
     """
-    graph = _Graph(model)
+    graph = Structure(model)
     regions = graph.regions()
     found: dict[str, Place] = {}
     doubled = set[str]()
@@ -79,8 +79,13 @@ def _work_before(node: ir.Node) -> Kind:
     return kind_of(seen if seen is not None else node)
 
 
-class _Graph:
-    """Nodes in order, and for each the set of nodes above it as the bits of an integer."""
+class Structure:
+    """A graph's nodes in order, and for each the set of nodes above it as the bits of an integer.
+
+    Attributes:
+        nodes: In graph order; their numbers are their places here.
+        fed: Numbers of the nodes that depend on an input: the others make weights.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         self.nodes = tuple(model.graph)
@@ -88,10 +93,10 @@ class _Graph:
         self._above = list[int]()
         for index, node in enumerate(self.nodes):
             bits = 1 << index
-            for before in self._before(node):
+            for before in self.before(node):
                 bits |= self._above[before]
             self._above.append(bits)
-        self._fed = self._reached_by_input(model)
+        self.fed = self._reached_by_input(model)
 
     def regions(self) -> list[str]:
         """Name the region of each node."""
@@ -102,22 +107,27 @@ class _Graph:
                 named[index] = f"block {number}"
         # Weights on their way (a DequantizeLinear, a Cast) stand where they are used; users come later in order.
         for index in reversed(range(len(self.nodes))):
-            if index not in self._fed:
-                users = {named[self._index[use.node]] for value in self.nodes[index].outputs for use in value.uses()}
+            if index not in self.fed:
+                users = {named[user] for user in self.after(index)}
                 named[index] = users.pop() if len(users) == 1 else UNKNOWN
         return named
 
-    def _before(self, node: ir.Node) -> Iterable[int]:
+    def before(self, node: ir.Node) -> Iterable[int]:
+        """Give the numbers of the nodes whose outputs a node reads."""
         for value in node.inputs:
             producer = value.producer() if value is not None else None
             if producer is not None:
                 yield self._index[producer]
 
+    def after(self, index: int) -> Iterable[int]:
+        """Give the numbers of the nodes that read a node's outputs."""
+        return (self._index[use.node] for value in self.nodes[index].outputs for use in value.uses())
+
     def _reached_by_input(self, model: ir.Model) -> set[int]:
         inputs = {value for value in model.graph.inputs if value.name not in model.graph.initializers}
         found = set[int]()
         for index, node in enumerate(self.nodes):
-            if inputs.intersection(filter(None, node.inputs)) or found.intersection(self._before(node)):
+            if inputs.intersection(filter(None, node.inputs)) or found.intersection(self.before(node)):
                 found.add(index)
         return found
 
@@ -130,13 +140,13 @@ class _Graph:
                 parent[index] = index = parent[parent[index]]
             return index
 
-        for index in sorted(self._fed):
+        for index in sorted(self.fed):
             if self.nodes[index].op_type not in _CUTS:
-                for before in self._before(self.nodes[index]):
-                    if before in self._fed:
+                for before in self.before(self.nodes[index]):
+                    if before in self.fed:
                         parent[root(before)] = root(index)
         groups: dict[int, list[int]] = {}
-        for index in sorted(self._fed):
+        for index in sorted(self.fed):
             if self.nodes[index].op_type == "Concat":
                 groups.setdefault(root(index), []).append(index)
         return list(groups.values())
@@ -148,7 +158,7 @@ class _Graph:
         """
         first, last = concats[0], concats[-1]
         shared = ~0
-        for before in self._before(self.nodes[first]):
+        for before in self.before(self.nodes[first]):
             shared &= self._above[before]
         entry = (shared & self._above[first]).bit_length() - 1
         until = 0

@@ -1,0 +1,309 @@
+"""The fastest mix of INT8 and float that keeps an accuracy budget, as far as a greedy search finds it.
+
+    1. everything in INT8: where the upper end of the drop's interval keeps the budget, that is the mix
+    2. each group alone in INT8 (`sensitivity`): noise for each millisecond that INT8 saves in it, the worst first
+    3. the first 1, 2, 4, … of them in float until the budget holds, then bisection between the last two
+    4. each of those, except the one that decided, back to INT8 where the budget holds without it
+
+At most 1 + groups + 2·log₂(groups) + kept trials. Nothing proves that no faster mix exists: noises are taken to add
+up, and one order is tried.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deploy_kit import images, metrics
+from deploy_kit.decisions import Decision, GroupSize, GroupTimes, Mix, Trial
+from deploy_kit.errors import InputError, StageError
+from deploy_kit.records import Artifact, BareInput
+from deploy_kit.sensitivity import N_IMAGES, Trials
+from deploy_kit.watch import Event
+
+_HOLDS, _BREAKS = "the budget holds with it in int8", "the budget does not hold with it in int8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """Lost accuracy in percentage points, and the upper end of its 95 % interval."""
+
+    pp: float
+    upper_pp: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What must be kept.
+
+    Attributes:
+        max_drop_pp: Percentage points that the upper end of the drop's interval may reach.
+        time_limit_s: No trial begins after it; None for no limit.
+        sensitivity: Measure each group alone even where the budget holds with everything in INT8.
+    """
+
+    max_drop_pp: float
+    time_limit_s: float | None = None
+    sensitivity: bool = False
+
+
+def drop_of(trial: Trial) -> Drop:
+    """Give the drop of a trial with its upper end: the one place that decides what the interval is."""
+    before, after = np.zeros(trial.n, bool), np.zeros(trial.n, bool)
+    before[: trial.lost] = True
+    after[trial.lost : trial.lost + trial.gained] = True
+    drop, half = metrics.paired_drop_pp(before, after)
+    return Drop(pp=drop, upper_pp=drop + half)
+
+
+def n_needed(drop: Drop, n: int, max_drop_pp: float) -> int | None:
+    """Say how many images would show a drop like this to be within the budget; None where no number would.
+
+    The interval shrinks with the root of their number: n · ((upper − drop) / (budget − drop))².
+    """
+    if drop.pp >= max_drop_pp:
+        return None
+    return math.ceil(n * ((drop.upper_pp - drop.pp) / (max_drop_pp - drop.pp)) ** 2)
+
+
+def refuse_overlap(tune: str, check: str, graph: Artifact) -> None:
+    """Refuse tuning images that the check judges by.
+
+    Raises:
+        InputError: They share at least one image, by sha256, or the tuning images are noise.
+    """
+    if tune == images.SYNTHETIC or isinstance(graph.preprocess, BareInput):
+        raise InputError(
+            "an accuracy budget needs real images to tune with, and noise says nothing about accuracy",
+            hint="give some: --tune FOLDER (or an npz file)",
+        )
+    if check == images.SYNTHETIC:
+        return
+    shared = images.open_set(tune, graph.preprocess).overlap(images.open_set(check, graph.preprocess))
+    if shared:
+        raise InputError(
+            f"{shared} images are both in the tuning set '{tune}' and in the check set '{check}'",
+            hint="tune on images that the check does not judge by",
+        )
+
+
+def search(
+    ranked: Sequence[str],
+    holds: Callable[[tuple[str, ...]], bool],
+    dearest: Callable[[str], float],
+    more: Callable[[], bool] = lambda: True,
+) -> tuple[str, ...] | None:
+    """Find few groups that must stay in float, where the budget does not hold with none.
+
+    Args:
+        ranked: Groups, those first that should stay in float first.
+        holds: Whether the budget holds with these groups in float.
+        dearest: What a group in float costs; those that cost most are given back first.
+        more: Whether there is time to improve on a mix that holds.
+
+    Returns:
+        The groups; None where the budget does not hold with all of them in float.
+    """
+    low, high = 0, min(1, len(ranked))
+    while not holds(tuple(ranked[:high])):
+        if high == len(ranked):
+            return None
+        low, high = high, min(2 * high, len(ranked))
+    while high - low > 1 and more():
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(tuple(ranked[:middle])) else (middle, high)
+    kept = list(ranked[:high])
+    for name in sorted(kept[:-1], key=dearest, reverse=True):
+        if not more():
+            break
+        fewer = [other for other in kept if other != name]
+        if holds(tuple(fewer)):
+            kept = fewer
+    return tuple(kept)
+
+
+def find(trials: Trials, budget: Budget) -> Mix:
+    """Find the mix; `Mix.found` says whether there is one.
+
+    Raises:
+        StageError: The time limit came before anything that holds was known.
+        DeployKitError: A trial failed.
+    """
+    clock, seen = Clock(budget.time_limit_s), dict[tuple[str, ...], Trial]()
+
+    def holds(kept: tuple[str, ...]) -> bool:
+        what = f"{len(kept)} groups in float" if kept else "everything in int8"
+        clock.require(what)
+        trials.watch(Event(stage="quantize", text=f"drop with {what}"))
+        seen[kept] = trials.trial(kept)
+        return drop_of(seen[kept]).upper_pp <= budget.max_drop_pp
+
+    if holds(()) and not budget.sensitivity:
+        return _mix(trials, _untried(trials, _HOLDS), seen, (), budget=budget)
+    rows, times = sensitivity(trials, clock)
+    if drop_of(seen[()]).upper_pp <= budget.max_drop_pp:
+        return _mix(trials, _decided(trials, rows, ()), seen, (), times, budget)
+    ranked = worst_first(rows)
+    cost = {row.group: row.saved_ms if row.saved_ms is not None else float(row.macs) for row in rows}
+    kept = search(ranked, holds, cost.__getitem__, clock.more)
+    rows = _decided(trials, rows, kept or ())
+    if kept is None or len(kept) == len(ranked):
+        mix = _mix(trials, rows, seen, tuple(ranked), times, budget)
+        return replace(mix, found=False, remark=_unfound(drop_of(seen[tuple(ranked)]), mix, kept is not None))
+    mix = _mix(trials, rows, seen, kept, times, budget)
+    return mix if clock.more() else replace(mix, remark="the time limit ended the search: a faster mix may exist")
+
+
+def measured(trials: Trials) -> Mix:
+    """Measure the sensitivity of each group; nothing is decided."""
+    trial = trials.trial(())
+    rows, times = sensitivity(trials, Clock(None))
+    rows = tuple(replace(row, why="" if row.why == _HOLDS else row.why) for row in _decided(trials, rows, ()))
+    return _mix(trials, rows, {(): trial}, (), times)
+
+
+def sensitivity(trials: Trials, clock: "Clock") -> tuple[tuple[Decision, ...], GroupTimes]:
+    """Try each group alone in INT8.
+
+    Returns:
+        A row for each group that can be chosen, nothing decided, and where the time of both engines goes.
+    """
+    every = [group for group in trials.groups() if group.name not in trials.always]
+    found = list[tuple[GroupSize, Trial]]()
+    for number, group in enumerate(every, start=1):
+        clock.require(f"{group.name} alone")
+        trials.watch(Event(stage="quantize", text="each group alone in int8", done=number, total=len(every)))
+        others = tuple(other.name for other in every if other is not group)
+        found.append((group, trials.trial(others, n=N_IMAGES)))
+    times = trials.times()
+    rows = tuple(
+        Decision(
+            group=group.name,
+            precision="int8",
+            sqnr_db=trial.sqnr_db,
+            kl=trial.kl,
+            saved_ms=times.saved_ms(group.name),
+            macs=group.macs,
+            why="",
+        )
+        for group, trial in found
+    )
+    return rows, times
+
+
+def worst_first(rows: Sequence[Decision]) -> list[str]:
+    """Order groups by noise for each millisecond saved, the worst first; where one's time is not known, for each MAC.
+
+    A saving below a twentieth of the mean is taken for that: medians of small layers differ by more than they save.
+    """
+    times = [row.saved_ms for row in rows if row.saved_ms is not None]
+    timed = len(times) == len(rows) and sum(times) > 0
+    gains = times if timed else [float(row.macs) for row in rows]
+    floor = max(sum(gains) / len(gains) / 20, 1e-12) if gains else 1.0
+    costs = [_noise(row) / max(gain, floor) for row, gain in zip(rows, gains, strict=True)]
+    return [rows[index].group for index in sorted(range(len(rows)), key=lambda index: (-costs[index], index))]
+
+
+def _noise(row: Decision) -> float:
+    """Give noise over signal; infinite where the logits are not finite."""
+    if row.sqnr_db is None or not math.isfinite(row.sqnr_db):
+        return 0.0 if row.sqnr_db == math.inf else math.inf
+    return float(10 ** (-row.sqnr_db / 10))
+
+
+def _untried(trials: Trials, why: str) -> tuple[Decision, ...]:
+    rows = (
+        Decision(group=group.name, precision="int8", sqnr_db=None, kl=None, saved_ms=None, macs=group.macs, why=why)
+        for group in trials.groups()
+    )
+    return tuple(_asked_for(row, trials) for row in rows)
+
+
+def _decided(trials: Trials, rows: Sequence[Decision], kept: Sequence[str]) -> tuple[Decision, ...]:
+    """Put down for every group what was decided and why, in graph order."""
+    tried = {row.group: row for row in rows}
+    decided = []
+    for row in _untried(trials, ""):
+        if row.group in kept:
+            row = replace(tried[row.group], precision=trials.subject.float_type, why=_BREAKS)
+        elif row.group in tried:
+            row = replace(tried[row.group], why=_HOLDS)
+        decided.append(row)
+    return tuple(decided)
+
+
+def _asked_for(row: Decision, trials: Trials) -> Decision:
+    if row.group not in trials.always:
+        return row
+    return replace(row, precision=trials.subject.float_type, why="asked for")
+
+
+def _mix(
+    trials: Trials,
+    rows: tuple[Decision, ...],
+    seen: Mapping[tuple[str, ...], Trial],
+    kept: tuple[str, ...],
+    times: GroupTimes | None = None,
+    budget: Budget | None = None,
+) -> Mix:
+    subject, drop, whole = trials.subject, drop_of(seen[kept]), drop_of(seen[()])
+    floats = tuple(row.group for row in rows)
+    return Mix(
+        artifact="",
+        target=subject.engine,
+        evaluated_in=subject.evaluated_in,
+        max_drop_pp=budget.max_drop_pp if budget is not None else None,
+        judged_by="top-1" if seen[kept].labelled else "agreement",
+        images=subject.answers.images,
+        n=seen[kept].n,
+        n_sensitivity=min(N_IMAGES, seen[kept].n) if times is not None else 0,
+        drop_pp=drop.pp,
+        upper_pp=drop.upper_pp,
+        int8_drop_pp=whole.pp,
+        int8_upper_pp=whole.upper_pp,
+        estimated_ms=times.total_ms((*kept, *trials.always)) if times is not None else None,
+        int8_ms=times.total_ms(trials.always) if times is not None else None,
+        float_ms=times.total_ms(floats) if times is not None else None,
+        times_from=(times.source or times.why) if times is not None else "",
+        trials=len(seen) + (sum(row.sqnr_db is not None for row in rows)),
+        decisions=rows,
+        found=True,
+    )
+
+
+def _unfound(drop: Drop, mix: Mix, holds: bool) -> str:
+    """Say why there is no mix, and what would help."""
+    if holds:
+        return "it holds with every group in float alone: build the float graph"
+    said = (
+        f"with every group in float the drop is {drop.pp:+.2f} points, at most {drop.upper_pp:+.2f} (95 %), "
+        f"on {mix.n} images"
+    )
+    assert mix.max_drop_pp is not None
+    needed = n_needed(drop, mix.n, mix.max_drop_pp)
+    more = f"about {needed:,} images would show it" if needed is not None else "more images alone would not help"
+    return f"{said}: {more}"
+
+
+class Clock:
+    """How much time there is."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s, self._begun = limit_s, time.monotonic()
+
+    def more(self) -> bool:
+        return self._limit_s is None or time.monotonic() - self._begun < self._limit_s
+
+    def require(self, what: str) -> None:
+        """End the search where its time is over.
+
+        Raises:
+            StageError: It is.
+        """
+        if not self.more():
+            raise StageError(
+                f"quantize: the time limit of {self._limit_s:g} s came before {what}",
+                hint="run the same command again: what was tried is kept, and it goes on from there",
+            )

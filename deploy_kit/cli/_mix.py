@@ -1,0 +1,134 @@
+"""``quantize --max-drop`` and ``--sensitivity``: the mix of precisions, found and told."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy_kit import budget, export, quantize, schemes
+from deploy_kit.budget import Budget
+from deploy_kit.cli._console import Console, table
+from deploy_kit.decisions import Mix
+from deploy_kit.errors import RequestError
+from deploy_kit.pipeline import Run
+from deploy_kit.recipe import Variant
+from deploy_kit.records import Artifact
+from deploy_kit.report import decisions
+from deploy_kit.sensitivity import Subject, Trials
+from deploy_kit.store import Key
+
+VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """What ``--max-drop --json`` prints: the passport, None where no mix keeps the budget, and the way to the mix."""
+
+    artifact: Artifact | None
+    mix: Mix
+
+
+def varied(variant: Variant, keep: Sequence[str]) -> Variant:
+    """Give a variant that leaves layer groups in float, under a name of its own.
+
+    Raises:
+        RequestError: Its scheme cannot.
+    """
+    if not keep:
+        return variant
+    verify_scheme(variant)
+    return variant.model_copy(
+        update={"name": f"{variant.name}-mixed", "options": {**variant.options, "keep": list(keep)}}
+    )
+
+
+def verify_scheme(variant: Variant) -> None:
+    """Refuse a scheme that quantizes everything or nothing.
+
+    Raises:
+        RequestError: It does.
+    """
+    if schemes.CATALOGUE.get(variant.scheme).planned is None:
+        raise RequestError(
+            f"scheme '{variant.scheme}' cannot leave layer groups in float",
+            hint="--keep, --max-drop and --sensitivity need --int8 with layout portable or tensorrt",
+        )
+
+
+def made(
+    run: Run,
+    lean: Artifact,
+    variant: Variant,
+    wanted: Budget | None,
+    *,
+    target: str,
+    tune: str | None,
+    console: Console,
+) -> Mixed:
+    """Find the mix for a budget, or measure the sensitivity alone, and make the graph.
+
+    Raises:
+        InputError: There are no images to tune with, or the check judges by them.
+        DeployKitError: As `budget.find` and `quantize.run`.
+    """
+    verify_scheme(variant)
+    calibration = quantize.require_images(variant, run.recipe.quantize.calibration)
+    images = tune or calibration
+    budget.refuse_overlap(images, run.recipe.check.images, lean)
+    answers = run.timed(
+        "export",
+        f"answers on {images}",
+        lambda: export.answers(
+            run.recipe.source, lean.preprocess, images, store=run.store, link=run.host, watch=run.watch
+        ),
+    )
+    if not answers.labelled:
+        console.say(f"{images}: no labels, so the budget is on agreement with the checkpoint")
+    subject = Subject(lean=lean, variant=variant, calibration=calibration, answers=answers, engine=target)
+    if subject.evaluated_in != target:
+        console.say(f"'{target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here")
+    with Trials(subject=subject, store=run.store, host=run.host, link=run.link, watch=run.watch) as trials:
+        found = budget.find(trials, wanted) if wanted is not None else budget.measured(trials)
+    if not found.found:
+        return Mixed(artifact=None, mix=found)
+    chosen = [name for name in found.kept if name not in variant.options.get("keep", ())]
+    mixed = variant if not chosen else varied(variant, (*variant.options.get("keep", ()), *chosen))
+    artifact = run.timed(
+        "quantize",
+        mixed.name,
+        lambda: quantize.run(lean, mixed, calibration, store=run.store, link=run.host, watch=run.watch),
+    )
+    key = Key(
+        stage="budget",
+        name=mixed.name,
+        inputs=(artifact.sha256, answers.sha256),
+        options=[target, found.max_drop_pp],
+        versions=(("stage", VERSION),),
+    )
+    mix, _ = run.store.produce(
+        Mix, key, lambda folder, home: dataclasses.replace(found, artifact=artifact.sha256), again=True
+    )
+    return Mixed(artifact=artifact, mix=mix)
+
+
+def pairs_of(mix: Mix) -> list[tuple[str, str]]:
+    """Say in a few lines what was found."""
+    drop = "drop" if mix.judged_by == "top-1" else "lost agreement"
+    rows = [("images", f"{mix.n} ({mix.images}), {drop} in points with the upper end of its 95 % interval")]
+    if mix.max_drop_pp is not None:
+        rows.append(("budget", f"{mix.max_drop_pp:g} points: {'kept' if mix.found else 'not kept'}"))
+    rows.append(("everything in int8", f"{mix.int8_drop_pp:+.2f}, at most {mix.int8_upper_pp:+.2f}"))
+    if mix.max_drop_pp is not None and mix.kept:
+        rows.append(("this mix", f"{mix.drop_pp:+.2f}, at most {mix.upper_pp:+.2f}"))
+        rows.append(("in float", f"{len(mix.kept)} of {len(mix.decisions)} groups: {', '.join(mix.kept)}"))
+    if mix.times_from:
+        rows.append(("latency", decisions.latency(mix)))
+    rows.append(("trials", str(mix.trials)))
+    return [*rows, ("remark", mix.remark)] if mix.remark else rows
+
+
+def sensitivity(mix: Mix, *, only_kept: bool) -> str:
+    """Lay out the table of decisions: the groups in float, or all; empty where there is nothing to tell."""
+    rows = [row for row in mix.decisions if not only_kept or row.precision != "int8"]
+    if not rows or (only_kept and not mix.n_sensitivity):
+        return ""
+    return table(decisions.HEADINGS, [decisions.cells(row) for row in rows])

@@ -1,0 +1,62 @@
+"""The mix of precisions in words: numbers in their columns, estimates called so, and what was not tried a dash."""
+
+import dataclasses
+
+from deploy_kit.decisions import Decision, Mix
+from deploy_kit.report import decisions
+
+KEPT = Decision(
+    group="denseblock1.denselayer1", precision="fp32", sqnr_db=12.34, kl=0.0123, saved_ms=0.0456, macs=1_200_000,
+    why="the budget does not hold with it in int8",
+)  # fmt: skip
+UNTRIED = Decision(group="stem", precision="int8", sqnr_db=None, kl=None, saved_ms=None, macs=200_000, why="")
+MIX = Mix(
+    artifact="a" * 64, target="onnxruntime", evaluated_in="onnxruntime", max_drop_pp=0.3, judged_by="top-1",
+    images="tune.npz", n=2000, n_sensitivity=256, drop_pp=0.05, upper_pp=0.21, int8_drop_pp=1.5, int8_upper_pp=2.4,
+    estimated_ms=0.669, int8_ms=0.643, float_ms=0.755, times_from="a profiler", trials=34,
+    decisions=(UNTRIED, KEPT), found=True,
+)  # fmt: skip
+
+
+def test_a_decision_has_a_text_for_each_heading() -> None:
+    assert dict(zip(decisions.HEADINGS, decisions.cells(KEPT), strict=True)) == {
+        "group": "denseblock1.denselayer1",
+        "precision": "fp32",
+        "SQNR alone": "12.3 dB",
+        "KL alone": "0.012",
+        "saved by int8 (estimate)": "+0.046 ms",
+        "MMACs": "1.2",
+        "why": "the budget does not hold with it in int8",
+    }
+    assert decisions.cells(UNTRIED) == ("stem", "int8", "–", "–", "–", "0.2", "–")
+
+
+def test_a_mix_is_told_with_its_interval_and_its_estimate() -> None:
+    assert MIX.kept == ("denseblock1.denselayer1",)
+    assert decisions.sentence(MIX) == (
+        "Budget 0.3 points, kept. In float: denseblock1.denselayer1. On 2000 tuning images (tune.npz), computed in "
+        "onnxruntime: top-1 drop +0.05 points, at most +0.21 (95 %); everything in int8 +1.50, at most +2.40. Each "
+        "group alone in int8 on the first 256 of them. Latency, an estimate from a profiler: 0.669 ms, everything in "
+        "int8 0.643 ms, in float 0.755 ms."
+    )
+
+
+def test_what_has_no_estimate_says_why() -> None:
+    bare = dataclasses.replace(MIX, estimated_ms=None, times_from="engine 'x' does not time its layers")
+
+    assert decisions.latency(bare) == "No latency is estimated: engine 'x' does not time its layers."
+    assert decisions.latency(dataclasses.replace(bare, times_from="")) == ""
+
+
+def test_a_section_names_the_variant_and_has_a_line_for_each_group() -> None:
+    lines = decisions.sections([MIX], {"a" * 64: "int8-mixed"})
+
+    assert lines[0] == "## Precision by layer group: int8-mixed"
+    assert sum(line.startswith("| denseblock1.denselayer1 ") for line in lines) == 1
+    assert decisions.sections([], {}) == []
+
+
+def test_a_budget_that_held_at_once_has_no_table() -> None:
+    lines = decisions.sections([dataclasses.replace(MIX, n_sensitivity=0)], {"a" * 64: "int8"})
+
+    assert not [line for line in lines if line.startswith("|")]
