@@ -98,10 +98,16 @@ def judge(
     """
     (_, now), others = hits[0], hits[1:]
     attempts = [_attempt(way, now, found, len(others)) for way, found in others]
-    better = [i for i, attempt in enumerate(attempts) if attempt.won > attempt.lost and attempt.p < _SIGNIFICANT]
+    blind = np.bincount(labels).max() / len(labels)  # always naming the commonest class is no find
+    better = [i for i, tried in enumerate(attempts) if tried.won > tried.lost and tried.p < _SIGNIFICANT]
+    better = [i for i in better if attempts[i].low > blind]
     alike = _alike(better, [found for _, found in others])
-    words = [_restored(float(now.mean()), [attempts[i] for i in alike])] if alike else []
-    words = words or list(single.exchanged(values, labels, lambda index: ""))
+    words = list(single.exchanged(values, labels, lambda index: ""))
+    # Colors that are exchanged can look like classes that are: where both explain as much, the images are at fault.
+    if alike and attempts[alike[0]].high >= single.relabelled(values, labels):
+        words = [_restored(float(now.mean()), [attempts[i] for i in alike])]
+    elif words:
+        alike = []
     if not words:
         others_said = f"none of {len(attempts)} other ways to prepare the images"
         words = [f"top-1 {_percent(now.mean())}: {others_said} is better beyond noise"]
@@ -163,7 +169,7 @@ def _hits(
     assert isinstance(preprocess, Preprocess)
     assert labels is not None
     tried = []
-    every = tuple(ways.of(preprocess, image_set.load(0).shape))
+    every = ways.of(preprocess, image_set.load(0).shape)
     with infer.opened(link, infer.Target(engine="onnxruntime", path=store.path(graph), options={})) as engine:
         for done, way in enumerate(every):
             watch(Event(stage="diagnose", text=way.name, done=done, total=len(every)))

@@ -46,14 +46,20 @@ class Way:
         return load
 
 
-def of(now: Preprocess, shape: tuple[int, ...]) -> Iterator[Way]:
-    """Give the present way, then the others: first those that change one thing.
+def of(now: Preprocess, shape: tuple[int, ...]) -> tuple[Way, ...]:
+    """Give the present way, then the others once each: first those that change one thing.
 
     Args:
         now: The present preprocessing.
         shape: Of an image's pixels: (H, W) or (H, W, 3).
     """
-    yield Way(name="as now", preprocess=now, cure="")
+    found: dict[tuple[Preprocess, str], Way] = {}
+    for way in (Way(name="as now", preprocess=now, cure=""), *_others(now, shape)):
+        found.setdefault((way.preprocess, way.change), way)
+    return tuple(found.values())
+
+
+def _others(now: Preprocess, shape: tuple[int, ...]) -> Iterator[Way]:
     colors = _colors(now) if len(shape) == 3 else ()
     scales = tuple(_scales(now))
     for name, other in (*colors, *scales):

@@ -63,6 +63,14 @@ def permuted(values: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, int], .
     return tuple((label, to) for label, to in claims.items() if label != to and targets.count(to) == 1)
 
 
+def relabelled(values: np.ndarray, labels: np.ndarray) -> float:
+    """Give the top-1 if labels that look exchanged were set right: (n, K), (n,) → 0..1."""
+    right = labels.copy()
+    for label, to in permuted(values, labels):
+        right[labels == label] = to
+    return float(metrics.hits(values, right).mean())
+
+
 def exchanged(values: np.ndarray, labels: np.ndarray, name: Callable[[int], str]) -> tuple[str, ...]:
     """Say in words which labels look exchanged; empty where they look right."""
     pairs = permuted(values, labels)
