@@ -141,6 +141,18 @@ def test_too_few_images_are_told_with_how_many_would_do(planted: Planted) -> Non
     assert mix.remark.endswith("at most +4.74 (95 %), on 100 images: about 753 images would show it")
 
 
+def test_images_too_few_for_int8_are_told_before_the_search_and_with_its_result(planted: Planted) -> None:
+    told = list[str]()
+    with planted.answered(n=100).trials(lambda event: told.append(event.text)) as trials:
+        mix = budget.find(trials, Budget(max_drop_pp=12.0))
+
+    assert mix.remark == (
+        "everything in int8 drops +9.00 points on these 100 images, too few to show that it keeps the budget: "
+        "about 350 would"
+    )
+    assert told.index(mix.remark) < told.index("each group alone in int8")
+
+
 def test_images_without_labels_are_judged_by_agreement(planted: Planted) -> None:
     with planted.answered(labelled=False).trials() as trials:
         mix = budget.find(trials, Budget(max_drop_pp=POINTS))
