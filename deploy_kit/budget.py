@@ -14,9 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from deploy_kit import images, metrics
+from deploy_kit import images, paired
 from deploy_kit.decisions import Decision, GroupSize, GroupTimes, Mix, Trial
 from deploy_kit.errors import InputError, StageError
 from deploy_kit.records import Artifact, BareInput
@@ -50,22 +48,14 @@ class Budget:
 
 
 def drop_of(trial: Trial) -> Drop:
-    """Give the drop of a trial with its upper end: the one place that decides what the interval is."""
-    before, after = np.zeros(trial.n, bool), np.zeros(trial.n, bool)
-    before[: trial.lost] = True
-    after[trial.lost : trial.lost + trial.gained] = True
-    drop, half = metrics.paired_drop_pp(before, after)
-    return Drop(pp=drop, upper_pp=drop + half)
+    """Give the drop of a trial with the upper end of its interval (`paired.interval`)."""
+    _, high = paired.interval(trial.lost, trial.gained, trial.n)
+    return Drop(pp=100 * (trial.lost - trial.gained) / trial.n, upper_pp=100 * high)
 
 
-def n_needed(drop: Drop, n: int, max_drop_pp: float) -> int | None:
-    """Say how many images would show a drop like this to be within the budget; None where no number would.
-
-    The interval shrinks with the root of their number: n · ((upper − drop) / (budget − drop))².
-    """
-    if drop.pp >= max_drop_pp:
-        return None
-    return math.ceil(n * ((drop.upper_pp - drop.pp) / (max_drop_pp - drop.pp)) ** 2)
+def n_needed(trial: Trial, max_drop_pp: float) -> int | None:
+    """Say how many images would show a drop like this to be within the budget; None where no number would."""
+    return paired.needed(trial.lost, trial.gained, trial.n, max_drop_pp / 100)
 
 
 def refuse_overlap(tune: str, check: str, graph: Artifact) -> None:
@@ -128,9 +118,11 @@ def find(trials: Trials, budget: Budget) -> Mix:
     """Find the mix; `Mix.found` says whether there is one.
 
     Raises:
+        InputError: So few images could not show that the budget holds, whatever the answers.
         StageError: The time limit came before anything that holds was known.
         DeployKitError: A trial failed.
     """
+    _require_enough(trials.subject.answers.n, budget)
     clock, seen = Clock(budget.time_limit_s), dict[tuple[str, ...], Trial]()
 
     def holds(kept: tuple[str, ...]) -> bool:
@@ -153,16 +145,27 @@ def find(trials: Trials, budget: Budget) -> Mix:
     rows = _decided(trials, rows, kept or ())
     if kept is None or len(kept) == len(ranked):
         mix = _mix(trials, rows, seen, tuple(ranked), times, budget)
-        return replace(mix, found=False, remark=_unfound(drop_of(seen[tuple(ranked)]), mix, kept is not None))
+        return replace(mix, found=False, remark=_unfound(seen[tuple(ranked)], mix, kept is not None))
     late = "" if clock.more() else "the time limit ended the search: a faster mix may exist"
     mix = _mix(trials, rows, seen, kept, times, budget)
     return replace(mix, remark="; ".join(filter(None, (late, few(seen[()], budget)))))
 
 
+def _require_enough(n: int, budget: Budget) -> None:
+    least = paired.least(budget.max_drop_pp / 100)
+    if least is None:
+        raise InputError("a drop of 0 points cannot be shown by any number of images", hint="e.g. --max-drop 0.3pt")
+    if n < least:
+        raise InputError(
+            f"{n} images cannot show a drop of at most {budget.max_drop_pp:g} points, even if no answer changed",
+            hint=f"give {least:,} or more, none of them of the check set: --tune FOLDER (or an npz file)",
+        )
+
+
 def few(whole: Trial, budget: Budget) -> str:
     """Say that images were too few to show that everything may be INT8; empty where that is not what is missing."""
     drop = drop_of(whole)
-    needed = n_needed(drop, whole.n, budget.max_drop_pp)
+    needed = n_needed(whole, budget.max_drop_pp)
     if needed is None or drop.upper_pp <= budget.max_drop_pp:
         return ""
     return (
@@ -288,16 +291,17 @@ def _mix(
     )
 
 
-def _unfound(drop: Drop, mix: Mix, holds: bool) -> str:
+def _unfound(floats: Trial, mix: Mix, holds: bool) -> str:
     """Say why there is no mix, and what would help."""
     if holds:
         return "it holds with every group in float alone: build the float graph"
+    drop = drop_of(floats)
     said = (
         f"with every group in float the drop is {drop.pp:+.2f} points, at most {drop.upper_pp:+.2f} (95 %), "
         f"on {mix.n} images"
     )
     assert mix.max_drop_pp is not None
-    needed = n_needed(drop, mix.n, mix.max_drop_pp)
+    needed = n_needed(floats, mix.max_drop_pp)
     more = f"about {needed:,} images would show it" if needed is not None else "more images alone would not help"
     return f"{said}: {more}"
 

@@ -95,6 +95,26 @@ def needed(lost: int, won: int, n: int, limit: float) -> int | None:
     return max(1, math.ceil(((Z * math.sqrt(at_limit) + _Z80 * math.sqrt(as_seen)) / (limit - seen)) ** 2))
 
 
+def least(limit: float) -> int | None:
+    """Give the fewest images that can show a share of at most `limit` to be lost: those where none changed.
+
+    Args:
+        limit: Share that may be lost, in 0..1.
+
+    Returns:
+        Images; None for a limit of 0 or below, which no number of images shows.
+    """
+    if limit <= 0:
+        return None
+    few, enough = 0, 1
+    while interval(0, 0, enough)[1] > limit:
+        few, enough = enough, 2 * enough
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if interval(0, 0, middle)[1] <= limit else (middle, enough)
+    return enough
+
+
 def wilson(hits: int, n: int) -> tuple[float, float]:
     """Give Wilson's 95 % interval of a share, hits / n (Journal of the American Statistical Association 22, 1927)."""
     share, weight = hits / n, Z * Z / n

@@ -164,6 +164,7 @@ class Trials:
                 options=dict(subject.variant.options),
                 calibration=subject.calibration,
                 preprocess=codec.to_json(subject.lean.preprocess),
+                store=str(self.store.root),
             )
             rows = tuple(GroupSize(name=name, macs=macs) for name, macs in answer["groups"])
             self._sizes = GroupSizes(groups=rows)

@@ -1,11 +1,10 @@
 """The mix that keeps a budget: found where a fault was planted, the same each time, and never tried twice."""
 
-import numpy as np
 import pytest
 from conftest import save_images
 from planted_faults import FAULTY, GROUPS, Planted, planted, planted_once
 
-from deploy_kit import budget, metrics
+from deploy_kit import budget, paired
 from deploy_kit.budget import Budget, Clock, Drop
 from deploy_kit.decisions import Decision, Trial
 from deploy_kit.errors import InputError, StageError
@@ -134,7 +133,7 @@ def test_a_budget_that_no_mix_keeps_is_told_in_words(planted: Planted) -> None:
 
 
 def test_too_few_images_are_told_with_how_many_would_do(planted: Planted) -> None:
-    with planted.answered(wrong=2, n=100).trials() as trials:
+    with planted.answered(wrong=2, n=150).trials() as trials:
         mix = budget.find(trials, Budget(max_drop_pp=POINTS))
 
     assert not mix.found
@@ -185,19 +184,33 @@ def test_only_float_keeping_the_budget_is_no_mix(planted: Planted, monkeypatch: 
     assert (mix.found, mix.remark) == (False, "it holds with every group in float alone: build the float graph")
 
 
-def test_the_drop_of_a_trial_is_that_of_its_images() -> None:
-    before, after = np.array([1, 1, 1, 0, 0, 1] * 20, bool), np.array([1, 0, 1, 1, 0, 1] * 20, bool)
-    trial = Trial(kept=(), n=120, sqnr_db=1, kl=0, agreement=1, lost=20, gained=20, labelled=True)
-
-    found = budget.drop_of(trial)
-
-    drop, half = metrics.paired_drop_pp(before, after)
-    assert (found.pp, found.upper_pp) == pytest.approx((drop, drop + half))
+def trial(n: int, lost: int, gained: int) -> Trial:
+    return Trial(kept=(), n=n, sqnr_db=1, kl=0, agreement=1, lost=lost, gained=gained, labelled=True)
 
 
-def test_four_times_the_images_halve_the_interval() -> None:
-    assert budget.n_needed(Drop(pp=0.0, upper_pp=0.5), 1000, 0.25) == 4000
-    assert budget.n_needed(Drop(pp=0.3, upper_pp=0.5), 1000, 0.3) is None
+def test_the_drop_of_a_trial_is_the_paired_one_of_its_images() -> None:
+    found = budget.drop_of(trial(1000, 30, 20))
+
+    assert (found.pp, found.upper_pp) == pytest.approx((1.0, 100 * paired.interval(30, 20, 1000)[1]))
+
+
+def test_the_images_needed_are_those_of_the_paired_test() -> None:
+    assert budget.n_needed(trial(1000, 5, 5), 0.5) == paired.needed(5, 5, 1000, 0.005)
+    assert budget.n_needed(trial(1000, 6, 3), 0.3) is None
+
+
+def test_images_that_could_not_show_the_budget_are_refused_before_any_trial(planted: Planted) -> None:
+    with planted.answered(n=100).trials() as trials, pytest.raises(InputError) as caught:
+        budget.find(trials, Budget(max_drop_pp=POINTS))
+
+    assert str(caught.value) == "100 images cannot show a drop of at most 3 points, even if no answer changed"
+    assert caught.value.hint.startswith("give 125 or more")
+    assert trials.made == 0
+
+
+def test_a_budget_of_nothing_is_refused(planted: Planted) -> None:
+    with planted.trials() as trials, pytest.raises(InputError, match="cannot be shown by any number of images"):
+        budget.find(trials, Budget(max_drop_pp=0.0))
 
 
 def row(name: str, sqnr_db: float, saved_ms: float | None, macs: int = 1) -> Decision:

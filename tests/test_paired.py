@@ -144,3 +144,15 @@ def test_a_limit_that_is_settled_needs_no_more_images() -> None:
     hits = np.ones(1000, bool)
 
     assert paired.drop(hits, hits, 1.0).needed is None
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.003, 0.03, 0.5])
+def test_the_fewest_images_that_show_a_limit_are_the_first_whose_interval_keeps_it(limit: float) -> None:
+    n = paired.least(limit)
+
+    assert n is not None
+    assert paired.interval(0, 0, n)[1] <= limit < paired.interval(0, 0, n - 1)[1]
+
+
+def test_no_number_of_images_shows_that_nothing_is_lost() -> None:
+    assert paired.least(0.0) is None

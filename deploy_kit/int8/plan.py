@@ -48,6 +48,7 @@ class Plan:
         n_images: How many these are.
         known: Moments found so far; a writer adds those of what it clips.
         kept: Nodes that stay in float (`keep.apply`).
+        rounded: Integers of weights found so far (`rounding`), shared by all that are made of one plan.
     """
 
     model: ir.Model
@@ -63,6 +64,7 @@ class Plan:
     n_images: int
     known: dict[ir.Value, Moments] = field(default_factory=dict)
     kept: frozenset[ir.Node] = frozenset()
+    rounded: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
 
     def moments(self, value: ir.Value) -> Moments:
         """Give mean, deviation and error of a value: known, observed, or put together from what was moved into it."""
