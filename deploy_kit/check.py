@@ -103,7 +103,7 @@ def _compare(
 ) -> ParityReport:
     with np.load(store.root / answers.path, allow_pickle=False) as data:
         wanted = data["logits"]
-        labels = data["labels"] if answers.labelled else None
+        labels = data["labels"] if answers.top1 is not None else None
     image_set = images.open_set(answers.images, engine.preprocess, skip_bad=answers.skipped > 0)
     if image_set.n != answers.n:
         raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")

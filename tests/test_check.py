@@ -10,7 +10,7 @@ import pytest
 from conftest import save_images
 from stand_ins import PretendLink, hand_made, scaled
 
-from deploy_kit import build, check
+from deploy_kit import build, check, export
 from deploy_kit.devices import Connection
 from deploy_kit.errors import CheckError, InputError
 from deploy_kit.measurements import NotRun
@@ -444,3 +444,16 @@ def test_real_engines_agree_with_themselves(name: str, line: "Line") -> None:
     assert report.consistency is not None
     assert report.consistency.failures == ()
     assert report.consistency.again == 0
+
+
+def test_several_labels_an_image_are_not_taken_for_one(
+    line: "Line", kept: Store, engine: Artifact, tmp_path: Path
+) -> None:
+    with np.load(line.recipe.check.images) as data:
+        np.savez(tmp_path / "several.npz", images=data["images"], labels=np.eye(4, dtype=np.uint8)[data["labels"]])
+    source, several = line.recipe.source, str(tmp_path / "several.npz")
+    answers, _ = export.answers(source, engine.preprocess, several, store=kept, link=line.link)
+
+    report, _ = check.run(engine, answers, part(line, min_sqnr_db=5), store=kept, link=line.link)
+
+    assert isinstance(report, ParityReport) and (report.n, report.top1) == (24, None)

@@ -1,5 +1,6 @@
 """The straight line: every target has its row, a second run costs nothing, and one failure is only its own."""
 
+import dataclasses
 import importlib.metadata
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from deploy_kit.measurements import Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records import Artifact, Device
-from deploy_kit.results import ParityReport, Report
+from deploy_kit.results import ParityReport, Report, Simplified
 from deploy_kit.store import Store
 from deploy_kit.watch import Event, silent
 
@@ -353,3 +354,16 @@ def test_a_check_set_that_calibrated_ends_it(line: "Line", kept: Store) -> None:
 
     with pytest.raises(InputError, match="24 images are both in the calibration set"):
         deployed(of, kept)
+
+
+def test_what_is_to_be_known_of_the_images_stands_in_the_report_once(line: "Line", store: Store) -> None:
+    run = Run(recipe=line.recipe, store=store, host=line.link, link=line.link, watch=silent)
+    answers = dataclasses.replace(line.answers, made_by=(("torch", "2"), ("left out", "a.png: not readable")))
+    few = tuple(
+        dataclasses.replace(line.lean, name=name, made_by=(("calibration remarks", "9 images are few"),))
+        for name in ("int8", "int8-symmetric")
+    )
+
+    report = pipeline.assemble(run, line.exported, answers, Simplified(onnx=line.lean, passes=()), [], few)
+
+    assert report.remarks == ("left out: a.png: not readable", "calibration remarks: 9 images are few")
