@@ -58,7 +58,7 @@ def n_needed(trial: Trial, max_drop_pp: float) -> int | None:
     return paired.needed(trial.lost, trial.gained, trial.n, max_drop_pp / 100)
 
 
-def refuse_overlap(tune: str, check: str, graph: Artifact) -> None:
+def refuse_overlap(tune: str, check: str, graph: Artifact, *, skip_bad: bool = False) -> None:
     """Refuse tuning images that the check judges by.
 
     Raises:
@@ -71,7 +71,8 @@ def refuse_overlap(tune: str, check: str, graph: Artifact) -> None:
         )
     if check == images.SYNTHETIC:
         return
-    shared = images.open_set(tune, graph.preprocess).overlap(images.open_set(check, graph.preprocess))
+    seen, judged = (images.open_set(source, graph.preprocess, skip_bad=skip_bad) for source in (tune, check))
+    shared = seen.overlap(judged)
     if shared:
         raise InputError(
             f"{shared} images are both in the tuning set '{tune}' and in the check set '{check}'",

@@ -103,7 +103,7 @@ def _compare(
 ) -> ParityReport:
     with np.load(store.root / answers.path, allow_pickle=False) as data:
         wanted = data["logits"]
-        labels = data["labels"] if answers.top1 is not None else None
+        labels = data["labels"] if answers.labelled else None
     image_set = images.open_set(answers.images, engine.preprocess, skip_bad=answers.skipped > 0)
     if image_set.n != answers.n:
         raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
@@ -114,12 +114,16 @@ def _compare(
         watch(Event(stage="check", text=engine.label, done=done, total=image_set.n))
 
     with infer.opened(link, target) as opened:
-        found = opened.all(image_set, engine.preprocess, progress=progress)
+        found = opened.all(image_set, engine.preprocess, crops=answers.crops, progress=progress)
         if found.logits.shape != wanted.shape:
             raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
         sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
         itself = consistency.examine(opened.ask, sample, opened.batch, engine.precision)
-    report = judge(engine, answers, wanted, found.logits, labels, limits)
+    names = image_set.classes
+    report = judge(
+        engine, answers, wanted, found.logits, labels, limits,
+        image=image_set.name_of, class_name=lambda index: names[index] if names else "",
+    )  # fmt: skip
     return dataclasses.replace(report, settings=found.settings, consistency=itself)
 
 

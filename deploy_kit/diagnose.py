@@ -64,7 +64,7 @@ def run(
             values, labels = data["logits"], data["labels"]
         if labels.ndim != 1:
             raise InputError(f"{answers.images}: expected one label an image to diagnose with, found several")
-        image_set = images.open_set(answers.images, preprocess)
+        image_set = images.open_set(answers.images, preprocess, skip_bad=answers.skipped > 0)
         if image_set.n != answers.n:
             raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
         chosen = spread(labels, _MOST)

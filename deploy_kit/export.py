@@ -14,7 +14,7 @@ from deploy_kit.checkpoint import sizes as inputs
 from deploy_kit.devices import Connection
 from deploy_kit.environment import library_versions
 from deploy_kit.errors import ExportError, InputError
-from deploy_kit.images import ImageSet
+from deploy_kit.images import Crops, ImageSet, mean_of_crops
 from deploy_kit.lazy import need
 from deploy_kit.recipe import ExportTable, SourceTable
 from deploy_kit.records import Answers, Artifact, BareInput, CheckpointFacts, Exported, Preprocess
@@ -106,10 +106,12 @@ def answers(
     link: Connection,
     watch: Watch = silent,
     skip_bad: bool = False,
+    crops: Crops = 1,
 ) -> tuple[Answers, bool]:
     """Compute the checkpoint's logits on the check set, in torch (of an ONNX file: in ONNX Runtime, node by node).
 
-    With `skip_bad`, images that cannot be read are left out, counted and named.
+    With `skip_bad`, images that cannot be read are left out, counted and named. With ten crops, the mean of an image's
+    logits is its answer.
 
     Returns:
         The answers, and whether the store had them.
@@ -126,7 +128,7 @@ def answers(
         stage="answers",
         name=image_set.name.removeprefix(bundled.PREFIX).replace("/", "_")[-40:],
         inputs=(digest, image_set.digest, *_probe_digest(source)),
-        options=[preprocess, _said_of(source), *left_out],
+        options=[preprocess, _said_of(source), *left_out, *([crops] if crops > 1 else [])],
         versions=(("stage", VERSION), *versions),
     )
 
@@ -134,10 +136,10 @@ def answers(
         if authority == "torch":
             read = checkpoint.read(path, checkpoint.said(source))
             _expect_one_head(read, path)
-            logits = np.concatenate(list(_torch_logits(read, image_set, preprocess, watch)))
+            logits = np.concatenate(list(_torch_logits(read, image_set, preprocess, watch, crops)))
         else:
             target = infer.Target(engine="onnxruntime", path=path, options={"optimize": False})
-            logits = infer.run(link, target, image_set, preprocess).logits
+            logits = infer.run(link, target, image_set, preprocess, crops=crops).logits
         arrays = {"logits": logits}
         top1 = None
         if image_set.labels is not None:
@@ -154,6 +156,7 @@ def answers(
             top1=top1,
             made_by=(*versions, *left_out),
             skipped=len(image_set.skipped),
+            crops=crops,
         )
 
     return store.produce(Answers, key, make)
@@ -197,16 +200,16 @@ def _adopt(
 
 
 def _torch_logits(
-    read: Checkpoint, image_set: ImageSet, what: Preprocess | BareInput, watch: Watch
+    read: Checkpoint, image_set: ImageSet, what: Preprocess | BareInput, watch: Watch, crops: Crops = 1
 ) -> Iterator[np.ndarray]:
     """Give the model's answers, a batch at a time; of several heads side by side."""
     import torch
 
     done = 0
-    for batch in image_set.batches(what, _BATCH):
+    for batch in image_set.batches(what, max(1, _BATCH // crops), crops):
         found = read.model(torch.from_numpy(batch))
-        yield (torch.cat(found, 1) if isinstance(found, tuple) else found).numpy()
-        done += len(batch)
+        yield mean_of_crops((torch.cat(found, 1) if isinstance(found, tuple) else found).numpy(), crops)
+        done += len(batch) // crops
         watch(Event(stage="export", text="the checkpoint's own answers", done=done, total=image_set.n))
 
 

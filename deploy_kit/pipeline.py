@@ -125,6 +125,7 @@ def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
             link=run.host,
             watch=run.watch,
             skip_bad=recipe.check.skip_bad,
+            crops=recipe.check.crops,
         ),
     )
     return source, truth

@@ -210,11 +210,13 @@ class CheckTable(Table):
     Attributes:
         images: The check set; ``synthetic`` is seeded noise, for parity of tensors only.
         skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
+        crops: Of each image, whose logits are averaged: 1, or 10 as in the paper's table 3 (`images.ten_crops`).
         limits: By precision.
     """
 
     images: str
     skip_bad: bool = False
+    crops: Literal[1, 10] = 1
     limits: dict[Precision, LimitsTable]
 
     def with_max_drop(self, precision: Precision, points: float | None) -> "CheckTable":

@@ -456,6 +456,7 @@ class Answers:
         top1: The checkpoint's own accuracy in 0..1; None without labels, or with several labels an image.
         made_by: (what, value), e.g. who computed it.
         skipped: Images that were left out because they cannot be read.
+        crops: Of each image, whose logits were averaged.
     """
 
     path: str
@@ -466,6 +467,7 @@ class Answers:
     top1: float | None
     made_by: tuple[tuple[str, str], ...] = ()
     skipped: int = 0
+    crops: Literal[1, 10] = 1
 
 
 @dataclass(frozen=True, kw_only=True)

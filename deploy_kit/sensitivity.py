@@ -42,6 +42,7 @@ class Subject:
         calibration: Image set for the scheme.
         answers: The checkpoint's own answers on the tuning images.
         engine: That the graph is for.
+        skip_bad: Leave out calibration images that cannot be read.
     """
 
     lean: Artifact
@@ -49,6 +50,7 @@ class Subject:
     calibration: str
     answers: Answers
     engine: str
+    skip_bad: bool = False
 
     @property
     def evaluated_in(self) -> str:
@@ -164,6 +166,7 @@ class Trials:
                 options=dict(subject.variant.options),
                 calibration=subject.calibration,
                 preprocess=codec.to_json(subject.lean.preprocess),
+                skip_bad=subject.skip_bad,
                 store=str(self.store.root),
             )
             rows = tuple(GroupSize(name=name, macs=macs) for name, macs in answer["groups"])
@@ -179,7 +182,9 @@ class Trials:
 
     def _logits(self, file: Path, n: int) -> np.ndarray:
         subject = self.subject
-        image_set = images.open_set(subject.answers.images, subject.lean.preprocess).first(n)
+        image_set = images.open_set(
+            subject.answers.images, subject.lean.preprocess, skip_bad=subject.answers.skipped > 0
+        ).first(n)
         target = infer.Target(engine=subject.evaluated_in, path=file, options={})
         return infer.run(self.link, target, image_set, subject.lean.preprocess).logits
 
@@ -206,12 +211,14 @@ class Trials:
     def _truth(self) -> tuple[np.ndarray, np.ndarray | None]:
         answers = self.subject.answers
         with np.load(self.store.root / answers.path, allow_pickle=False) as data:
-            return data["logits"], data["labels"] if answers.labelled else None
+            return data["logits"], data["labels"] if answers.top1 is not None else None
 
     def _profile(self, folder: Path, kept: tuple[str, ...]) -> LayerProfile:
         subject, file, inputs = self.subject, self._written(folder, kept), folder / "image.npy"
         size = subject.lean.inputs[0].shape[0]
-        image_set = images.open_set(subject.answers.images, subject.lean.preprocess)
+        image_set = images.open_set(
+            subject.answers.images, subject.lean.preprocess, skip_bad=subject.answers.skipped > 0
+        )
         batch = next(image_set.batches(subject.lean.preprocess, size if isinstance(size, int) else 1))
         np.save(inputs, batch)
         with self.link.worker() as worker:
@@ -261,7 +268,9 @@ class Trials:
 
     @functools.cached_property
     def _calibration_digest(self) -> str:
-        return images.open_set(self.subject.calibration, self.subject.lean.preprocess).digest
+        return images.open_set(
+            self.subject.calibration, self.subject.lean.preprocess, skip_bad=self.subject.skip_bad
+        ).digest
 
 
 def _paired(floats: LayerProfile, integers: LayerProfile) -> GroupTimes:

@@ -1,23 +1,26 @@
 """Tests of `quantize`: what is made is described, and images that would give wrong ranges are refused."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import tiny_graphs
 from conftest import TINY_PREPROCESS, save_images
 from PIL import Image
-from stand_ins import PretendLink
+from stand_ins import PretendLink, hand_made, scaled
 
-from deploy_kit import graph, quantize
+from deploy_kit import devices, graph, quantize
 from deploy_kit.devices import Connection
 from deploy_kit.errors import InputError, QuantizeError, RecipeError, UnknownNameError
 from deploy_kit.recipe import Variant
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store, sha256_of
+from deploy_kit.watch import Event
 from deploy_kit.worker import Worker
 
 Run = Callable[..., tuple[Artifact, bool]]
@@ -366,3 +369,84 @@ def test_images_that_change_while_they_are_in_use_are_noticed(calibration: str, 
 
     with pytest.raises(InputError, match=r"calibration\.npz: its images changed while they were in use"):
         Worker().operations["quantize"](job)
+
+
+def kept(made: Artifact) -> str:
+    """Say from which kept statistics a graph was made; empty if from none."""
+    return dict(made.made_by).get("statistics", "")
+
+
+@pytest.mark.parametrize("options", [{"method": "mse"}, {"method": "entropy", "equalize": False}])
+def test_another_option_of_the_same_graph_needs_no_second_pass(
+    options: dict[str, Any], run: Run, calibration: str
+) -> None:
+    first, _ = run("int8_portable", calibration, {"method": "percentile"})
+
+    second, had = run("int8_portable", calibration, options)
+
+    assert (kept(first), had) == ("", False)
+    assert kept(second).startswith("kept of 10 images observed for percentile 99.99 (")
+
+
+def test_weights_in_seven_bits_take_the_same_extremes(run: Run, calibration: str) -> None:
+    run("int8_portable", calibration)
+
+    made, _ = run("int8_portable", calibration, {"reduce_range": True})
+
+    assert kept(made).startswith("kept of 10 images observed for minmax (")
+
+
+@pytest.mark.parametrize("what", ["pixel", "order", "preprocessing", "weights"])
+def test_statistics_of_anything_else_are_not_taken(
+    what: str, run: Run, calibration: str, lean: Artifact, store: Store
+) -> None:
+    run("int8_portable", calibration)
+    artifact = lean
+    with np.load(calibration) as data:
+        arrays = dict(data)
+    if what == "pixel":
+        arrays["images"][3, 2, 2] ^= 1
+    if what == "order":
+        arrays["images"] = arrays["images"][::-1]
+    if what == "preprocessing":
+        artifact = dataclasses.replace(lean, preprocess=dataclasses.replace(lean.preprocess, mean=(0.51,)))
+    if what == "weights":
+        model = ir.serde.serialize_model(tiny_graphs.simplified_model())
+        name = next(tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 4)
+        artifact = hand_made(store, scaled(model, name, 1.01), lean, "changed")
+    np.savez_compressed(calibration, **arrays)
+
+    made, _ = run("int8_portable", calibration, {"reduce_range": True}, artifact)
+
+    assert kept(made) == ""
+
+
+def test_graph_from_kept_statistics_is_the_same_to_the_byte(run: Run, calibration: str, store: Store) -> None:
+    run("int8_portable", calibration, {"reduce_range": True})
+    from_kept, _ = run("int8_portable", calibration)
+    shutil.rmtree(store.root / "calibrate")
+    shutil.rmtree(store.root / "quantize")
+
+    observed, _ = run("int8_portable", calibration)
+
+    assert kept(from_kept)
+    assert not kept(observed)
+    assert from_kept.sha256 == observed.sha256
+
+
+def test_passport_and_screen_say_what_was_found_about_the_ranges(
+    store: Store, link: Connection, lean: Artifact, tmp_path: Path
+) -> None:
+    images = str(save_images(tmp_path / "many.npz", 70, seed=1))
+    events: list[Event] = []
+    variant = Variant(name="small", scheme="int8_portable", options={"method": "mse"})
+
+    with devices.connect(devices.LOCAL) as local:
+        made, _ = quantize.run(lean, variant, images, store=store, link=local, watch=events.append)
+
+    assert "settled after " in dict(made.made_by)["ranges"]
+    assert dict(made.made_by)["ranges"].startswith("mse, ")
+    texts = [event.text for event in events]
+    assert any(text.startswith("ranges (mse) of 70 images: about ") for text in texts)
+    assert any("settled after " in text for text in texts)
+    assert events[-1].total in (0, 70)

@@ -71,19 +71,31 @@ def made(
         DeployKitError: As `budget.find` and `quantize.run`.
     """
     verify_scheme(variant)
-    calibration = quantize.require_images(variant, run.recipe.quantize.calibration)
+    calibration, skip_bad = (
+        quantize.require_images(variant, run.recipe.quantize.calibration),
+        run.recipe.quantize.skip_bad,
+    )
+    quantize.examined(quantize.calibration_set(variant, calibration, lean, skip_bad=skip_bad), lean, run.watch)
     images = tune or calibration
-    budget.refuse_overlap(images, run.recipe.check.images, lean)
+    budget.refuse_overlap(images, run.recipe.check.images, lean, skip_bad=skip_bad)
     answers = run.timed(
         "export",
         f"answers on {images}",
         lambda: export.answers(
-            run.recipe.source, lean.preprocess, images, store=run.store, link=run.host, watch=run.watch
+            run.recipe.source,
+            lean.preprocess,
+            images,
+            store=run.store,
+            link=run.host,
+            watch=run.watch,
+            skip_bad=skip_bad,
         ),
     )
-    if not answers.labelled:
-        console.say(f"{images}: no labels, so the budget is on agreement with the checkpoint")
-    subject = Subject(lean=lean, variant=variant, calibration=calibration, answers=answers, engine=target)
+    if answers.top1 is None:
+        console.say(f"{images}: no single label for each image, so the budget is on agreement with the checkpoint")
+    subject = Subject(
+        lean=lean, variant=variant, calibration=calibration, answers=answers, engine=target, skip_bad=skip_bad
+    )
     if subject.evaluated_in != target:
         console.say(f"'{target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here")
     with Trials(subject=subject, store=run.store, host=run.host, link=run.link, watch=run.watch) as trials:
@@ -95,7 +107,9 @@ def made(
     artifact = run.timed(
         "quantize",
         mixed.name,
-        lambda: quantize.run(lean, mixed, calibration, store=run.store, link=run.host, watch=run.watch),
+        lambda: quantize.run(
+            lean, mixed, calibration, store=run.store, link=run.host, watch=run.watch, skip_bad=skip_bad
+        ),
     )
     key = Key(
         stage="budget",

@@ -31,6 +31,7 @@ class Asked:
     images: str | None = None
     out: Path | None = None
     skip_bad: bool = False
+    crops: int | None = None
 
 
 @contextmanager
@@ -62,6 +63,8 @@ def changed(base: Recipe, asked: Asked) -> Recipe:
         data["check"]["images"] = asked.images
     if asked.skip_bad:
         data["quantize"]["skip_bad"] = data["check"]["skip_bad"] = True
+    if asked.crops is not None:
+        data["check"]["crops"] = asked.crops
     if asked.model is not None:
         data["source"]["checkpoint"] = str(asked.model)
     return recipe.parse(data)

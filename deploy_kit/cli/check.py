@@ -10,6 +10,10 @@ from deploy_kit.cli import Command, _options
 def check(
     images: _options.CheckSet = None,
     skip_bad: _options.SkipBad = False,
+    crops: Annotated[
+        Optional[int],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
+        typer.Option(help="Of each image, whose logits are averaged: 1 or 10."),
+    ] = None,
     max_drop: Annotated[
         Optional[str],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
         typer.Option(help="Points of top-1 that may be lost, e.g. 0.3pt; the 95 % interval's upper end must keep it."),
@@ -35,7 +39,7 @@ def check(
     from deploy_kit.report import accuracy
 
     points = _units.points("--max-drop", max_drop)
-    asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images, skip_bad=skip_bad)
+    asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images, skip_bad=skip_bad, crops=crops)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         engine = _steps.newest_engine(run, console)
         calibration = run.recipe.quantize

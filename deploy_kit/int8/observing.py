@@ -239,6 +239,7 @@ def _named(ranging: Ranging) -> str:
 
 def _note(context: Context, ranging: Ranging, said: str, kept: Kept | None = None) -> None:
     context.note("ranges", f"{_named(ranging)}, {said}")
+    context.watch(Event(stage="quantize", text=f"ranges ({_named(ranging)}): {said}"))
     if kept is not None:
         cost = f"{kept.seconds:g} s and {kept.peak_memory_mib} MiB then"
         context.note("statistics", f"kept of {kept.n_images} images observed for {kept.method} ({cost})")

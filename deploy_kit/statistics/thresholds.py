@@ -14,8 +14,8 @@ taken to be as full as the second, as zeros would outweigh all else, from NVIDIA
 
     E(a, b) = Σ_{x<a} (a − x)² + Σ_{x>b} (x − b)² + N·Δ²/12        Δ = (b − a)/255, N: values inside that are rounded
 
-Source: AIMET's `tf_enhanced` (quantization and saturation cost over candidate ranges) and the histogram observer of
-PyTorch and NNCF; Δ²/12 is the error of rounding what is spread evenly over a step (Bennett, *Bell System Technical
+Source: AIMET's `tf_enhanced` (quantization and saturation cost over candidate ranges) and NNCF's range estimator
+HISTOGRAM, which do the same with other candidates; Δ²/12 is the error of rounding what is spread evenly over a step (Bennett, *Bell System Technical
 Journal* 27, 1948).
 """
 
@@ -29,7 +29,7 @@ from deploy_kit.statistics.histogram import BINS, Histogram
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 _LEVELS = 128
-_STRIDE = 4  # bins from one candidate to the next: a quarter of the time, and thresholds differ by less than 1 %
+_STRIDE = 4  # bins from one candidate to the next, for a quarter of the time; the loss is flat about its least
 _LOWS, _HIGHS = 64, 128  # candidates of `mse`
 _STEPS = 255
 

@@ -63,11 +63,6 @@ def test_input_is_encoded_from_its_own_range() -> None:
     assert grid.scale * 255 == pytest.approx(float(x.max() - x.min()), rel=1e-5)
 
 
-@pytest.mark.parametrize(("n_images", "share"), [(16, 0.5), (64, 0.3), (512, 0.17), (10**8, 0.1)])
-def test_slack_shrinks_with_the_images(n_images: int, share: float) -> None:
-    assert ranges.slack(n_images) == pytest.approx(share, abs=0.005)
-
-
 def test_moments_of_a_concatenation_are_those_of_its_parts() -> None:
     sketch = Sketch()
     a, b = sketch.stem(3), sketch.stem(2)
