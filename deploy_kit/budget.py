@@ -21,6 +21,9 @@ from deploy_kit.records import Artifact, BareInput
 from deploy_kit.sensitivity import N_IMAGES, Trials
 from deploy_kit.watch import Event
 
+ASKED = "asked for"
+"""Why a group is in float that was not the search's to choose."""
+
 _HOLDS, _BREAKS = "the budget holds with it in int8", "the budget does not hold with it in int8"
 
 
@@ -175,10 +178,17 @@ def few(whole: Trial, budget: Budget) -> str:
     )
 
 
-def measured(trials: Trials) -> Mix:
-    """Measure the sensitivity of each group; nothing is decided."""
+def measured(trials: Trials, time_limit_s: float | None = None) -> Mix:
+    """Measure the sensitivity of each group; nothing is decided.
+
+    Raises:
+        StageError: The time limit came first.
+        DeployKitError: A trial failed.
+    """
+    clock = Clock(time_limit_s)
+    clock.require("everything in int8")
     trial = trials.trial(())
-    rows, times = sensitivity(trials, Clock(None))
+    rows, times = sensitivity(trials, clock)
     rows = tuple(replace(row, why="" if row.why == _HOLDS else row.why) for row in _decided(trials, rows, ()))
     return _mix(trials, rows, {(): trial}, (), times)
 
@@ -256,7 +266,7 @@ def _decided(trials: Trials, rows: Sequence[Decision], kept: Sequence[str]) -> t
 def _asked_for(row: Decision, trials: Trials) -> Decision:
     if row.group not in trials.always:
         return row
-    return replace(row, precision=trials.subject.float_type, why="asked for")
+    return replace(row, precision=trials.subject.float_type, why=ASKED)
 
 
 def _mix(

@@ -167,6 +167,19 @@ def test_a_time_limit_ends_a_search_with_what_to_do(planted: Planted) -> None:
     assert "goes on from there" in caught.value.hint
 
 
+def test_a_time_limit_ends_a_measurement_of_sensitivity_too(planted: Planted) -> None:
+    with planted.trials() as trials, pytest.raises(StageError, match="the time limit of 1e-09 s"):
+        budget.measured(trials, 1e-9)
+
+
+def test_sensitivity_alone_decides_nothing(planted: Planted) -> None:
+    with planted.trials(keep=["stem"]) as trials:
+        mix = budget.measured(trials)
+
+    assert mix.max_drop_pp is None
+    assert [(row.precision, row.why) for row in mix.decisions] == [("fp32", budget.ASKED), *[("int8", "")] * 6]
+
+
 def test_a_clock_without_a_limit_never_ends() -> None:
     Clock(None).require("anything")
 

@@ -20,6 +20,25 @@ VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What was asked for.
+
+    Attributes:
+        max_drop_pp: The budget; None where the sensitivity alone is wanted.
+        time_limit_s: No trial begins after it; None for no limit.
+        sensitivity: Measure every group in any case.
+        target: The engine it is for.
+        tune: Image set to tune with; None for the calibration's.
+    """
+
+    max_drop_pp: float | None
+    time_limit_s: float | None
+    sensitivity: bool
+    target: str
+    tune: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mixed:
     """What ``--max-drop --json`` prints: the passport, None where no mix keeps the budget, and the way to the mix."""
 
@@ -37,7 +56,10 @@ def varied(variant: Variant, keep: Sequence[str]) -> Variant:
         return variant
     verify_scheme(variant)
     return variant.model_copy(
-        update={"name": f"{variant.name}-mixed", "options": {**variant.options, "keep": list(keep)}}
+        update={
+            "name": f"{variant.name.removesuffix('-mixed')}-mixed",
+            "options": {**variant.options, "keep": list(keep)},
+        }
     )
 
 
@@ -54,16 +76,7 @@ def verify_scheme(variant: Variant) -> None:
         )
 
 
-def made(
-    run: Run,
-    lean: Artifact,
-    variant: Variant,
-    wanted: Budget | None,
-    *,
-    target: str,
-    tune: str | None,
-    console: Console,
-) -> Mixed:
+def made(run: Run, lean: Artifact, variant: Variant, wanted: Wanted, console: Console) -> Mixed:
     """Find the mix for a budget, or measure the sensitivity alone, and make the graph.
 
     Raises:
@@ -71,12 +84,10 @@ def made(
         DeployKitError: As `budget.find` and `quantize.run`.
     """
     verify_scheme(variant)
-    calibration, skip_bad = (
-        quantize.require_images(variant, run.recipe.quantize.calibration),
-        run.recipe.quantize.skip_bad,
-    )
+    part = run.recipe.quantize
+    calibration, skip_bad = quantize.require_images(variant, part.calibration), part.skip_bad
     quantize.examined(quantize.calibration_set(variant, calibration, lean, skip_bad=skip_bad), lean, run.watch)
-    images = tune or calibration
+    images = wanted.tune or calibration
     budget.refuse_overlap(images, run.recipe.check.images, lean, skip_bad=skip_bad)
     answers = run.timed(
         "export",
@@ -94,16 +105,18 @@ def made(
     if answers.top1 is None:
         console.say(f"{images}: no single label for each image, so the budget is on agreement with the checkpoint")
     subject = Subject(
-        lean=lean, variant=variant, calibration=calibration, answers=answers, engine=target, skip_bad=skip_bad
+        lean=lean, variant=variant, calibration=calibration, answers=answers, engine=wanted.target, skip_bad=skip_bad
     )
-    if subject.evaluated_in != target:
-        console.say(f"'{target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here")
+    if subject.evaluated_in != wanted.target:
+        console.say(
+            f"'{wanted.target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here"
+        )
     with Trials(subject=subject, store=run.store, host=run.host, link=run.link, watch=run.watch) as trials:
-        found = budget.find(trials, wanted) if wanted is not None else budget.measured(trials)
+        found = _found(trials, wanted)
     if not found.found:
         return Mixed(artifact=None, mix=found)
-    chosen = [name for name in found.kept if name not in variant.options.get("keep", ())]
-    mixed = variant if not chosen else varied(variant, (*variant.options.get("keep", ()), *chosen))
+    chosen = [row.group for row in found.decisions if row.precision != "int8" and row.why != budget.ASKED]
+    mixed = varied(variant, (*subject.asked, *chosen))
     artifact = run.timed(
         "quantize",
         mixed.name,
@@ -115,13 +128,20 @@ def made(
         stage="budget",
         name=mixed.name,
         inputs=(artifact.sha256, answers.sha256),
-        options=[target, found.max_drop_pp],
+        options=[wanted.target, found.max_drop_pp],
         versions=(("stage", VERSION),),
     )
     mix, _ = run.store.produce(
         Mix, key, lambda folder, home: dataclasses.replace(found, artifact=artifact.sha256), again=True
     )
     return Mixed(artifact=artifact, mix=mix)
+
+
+def _found(trials: Trials, wanted: Wanted) -> Mix:
+    if wanted.max_drop_pp is None:
+        return budget.measured(trials, wanted.time_limit_s)
+    limits = Budget(max_drop_pp=wanted.max_drop_pp, time_limit_s=wanted.time_limit_s, sensitivity=wanted.sensitivity)
+    return budget.find(trials, limits)
 
 
 def pairs_of(mix: Mix) -> list[tuple[str, str]]:
@@ -134,8 +154,8 @@ def pairs_of(mix: Mix) -> list[tuple[str, str]]:
     if mix.max_drop_pp is not None and mix.kept:
         rows.append(("this mix", f"{mix.drop_pp:+.2f}, at most {mix.upper_pp:+.2f}"))
         rows.append(("in float", f"{len(mix.kept)} of {len(mix.decisions)} groups: {', '.join(mix.kept)}"))
-    if mix.times_from:
-        rows.append(("latency", decisions.latency(mix)))
+    if took := decisions.latency(mix):
+        rows.append(("latency", took))
     rows.append(("trials", str(mix.trials)))
     return [*rows, ("remark", mix.remark)] if mix.remark else rows
 

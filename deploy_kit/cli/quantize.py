@@ -48,7 +48,6 @@ def quantize(
     """Give the graph a precision: --int8, --fp16, --bf16 or --fp32."""
     from deploy_kit import environment
     from deploy_kit import quantize as stage
-    from deploy_kit.budget import Budget
     from deploy_kit.cli import _mix, _steps, _units
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.errors import RequestError
@@ -63,9 +62,15 @@ def quantize(
         method=method,
         scheme=scheme,
     )
-    drop, limit = _units.points("--max-drop", max_drop), _units.seconds("--time-limit", time_limit)
-    wanted = Budget(max_drop_pp=drop, time_limit_s=limit, sensitivity=sensitivity) if drop is not None else None
-    if wanted is None and (tune or time_limit) and not sensitivity:
+    wanted = _mix.Wanted(
+        max_drop_pp=_units.points("--max-drop", max_drop),
+        time_limit_s=_units.seconds("--time-limit", time_limit),
+        sensitivity=sensitivity,
+        target=target,
+        tune=tune,
+    )
+    mixes = wanted.max_drop_pp is not None or sensitivity
+    if (tune or time_limit) and not mixes:
         raise RequestError(
             "--tune and --time-limit belong to --max-drop and --sensitivity",
             hint="deploykit quantize --int8 --max-drop 0.3pt",
@@ -77,8 +82,8 @@ def quantize(
             console.say(remark)
         variant = _mix.varied(variant, keep or ())
         lean = _steps.lean(run, console).onnx
-        if wanted is not None or sensitivity:
-            found = _mix.made(run, lean, variant, wanted, target=target, tune=tune, console=console)
+        if mixes:
+            found = _mix.made(run, lean, variant, wanted, console)
             if found.artifact is not None:
                 _steps.copy_out(run, found.artifact, out, console)
             text = [pairs(_mix.pairs_of(found.mix)), _mix.sensitivity(found.mix, only_kept=not sensitivity)]

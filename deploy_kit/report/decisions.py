@@ -28,20 +28,21 @@ def sentence(mix: Mix) -> str:
     kept = ", ".join(mix.kept) or "nothing"
     budget = f"Budget {mix.max_drop_pp:g} points, kept. " if mix.max_drop_pp is not None else ""
     alone = f"Each group alone in int8 on the first {mix.n_sensitivity} of them. " if mix.n_sensitivity else ""
+    took = latency(mix)
     return (
         f"{budget}In float: {kept}. On {mix.n} tuning images ({mix.images}), computed in {mix.evaluated_in}: {lost} "
         f"{mix.drop_pp:+.2f} points, at most {mix.upper_pp:+.2f} (95 %); everything in int8 {mix.int8_drop_pp:+.2f}, "
-        f"at most {mix.int8_upper_pp:+.2f}. {alone}{latency(mix)}"
+        f"at most {mix.int8_upper_pp:+.2f}. {alone}" + (f"Latency, {took}." if took else "")
     )
 
 
 def latency(mix: Mix) -> str:
-    """Give the estimated latencies in words; empty where nothing was estimated."""
+    """Give the estimated latencies in words; empty where nothing was to be estimated."""
     if mix.estimated_ms is None or mix.int8_ms is None or mix.float_ms is None:
-        return f"No latency is estimated: {mix.times_from}." if mix.times_from else ""
+        return mix.times_from and f"not estimated: {mix.times_from}"
     return (
-        f"Latency, an estimate from {mix.times_from}: {mix.estimated_ms:.3f} ms, everything in int8 "
-        f"{mix.int8_ms:.3f} ms, in float {mix.float_ms:.3f} ms."
+        f"an estimate from {mix.times_from}: {mix.estimated_ms:.3f} ms, everything in int8 {mix.int8_ms:.3f} ms, "
+        f"in float {mix.float_ms:.3f} ms"
     )
 
 

@@ -121,6 +121,7 @@ def test_a_mix_has_a_name_of_its_own() -> None:
     mixed = _mix.varied(variant, ("stem",))
 
     assert (mixed.name, mixed.options) == ("int8-mixed", {"form": "max", "keep": ["stem"]})
+    assert _mix.varied(mixed, ("stem", "head")).name == "int8-mixed"
     assert _mix.varied(variant, ()) is variant
 
 

@@ -44,7 +44,7 @@ def test_a_mix_is_told_with_its_interval_and_its_estimate() -> None:
 def test_what_has_no_estimate_says_why() -> None:
     bare = dataclasses.replace(MIX, estimated_ms=None, times_from="engine 'x' does not time its layers")
 
-    assert decisions.latency(bare) == "No latency is estimated: engine 'x' does not time its layers."
+    assert decisions.latency(bare) == "not estimated: engine 'x' does not time its layers"
     assert decisions.latency(dataclasses.replace(bare, times_from="")) == ""
 
 
