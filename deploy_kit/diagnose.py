@@ -99,18 +99,15 @@ def judge(
     (_, now), others = hits[0], hits[1:]
     attempts = [_attempt(way, now, found, len(others)) for way, found in others]
     blind = np.bincount(labels).max() / len(labels)  # always naming the commonest class is no find
-    better = [i for i, tried in enumerate(attempts) if tried.won > tried.lost and tried.p < _SIGNIFICANT]
-    better = [i for i in better if attempts[i].low > blind]
-    alike = _alike(better, [found for _, found in others])
-    words = list(single.exchanged(values, labels, lambda index: ""))
+    finds = _alike([i for i, tried in enumerate(attempts) if _better(tried, blind)], [found for _, found in others])
+    exchanged = single.exchanged(values, labels, lambda index: "")
     # Colors that are exchanged can look like classes that are: where both explain as much, the images are at fault.
-    if alike and attempts[alike[0]].high >= single.relabelled(values, labels):
-        words = [_restored(float(now.mean()), [attempts[i] for i in alike])]
-    elif words:
-        alike = []
-    if not words:
-        others_said = f"none of {len(attempts)} other ways to prepare the images"
-        words = [f"top-1 {_percent(now.mean())}: {others_said} is better beyond noise"]
+    if exchanged and finds and attempts[finds[0]].high < single.relabelled(values, labels):
+        finds = []
+    if finds:
+        words: tuple[str, ...] = (_restored(float(now.mean()), [attempts[i] for i in finds]),)
+    else:
+        words = exchanged or (_nothing(float(now.mean()), len(attempts)),)
     return Diagnosis(
         graph=graph.sha256,
         images=answers.images,
@@ -118,8 +115,16 @@ def judge(
         top1=float(now.mean()),
         attempts=tuple(sorted(attempts, key=lambda attempt: -attempt.top1)),
         words=(*words, *_softmaxes(values, labels)),
-        found=attempts[alike[0]].name if alike else "",
+        found=attempts[finds[0]].name if finds else "",
     )
+
+
+def _better(tried: Attempt, blind: float) -> bool:
+    return tried.won > tried.lost and tried.p < _SIGNIFICANT and tried.low > blind
+
+
+def _nothing(now: float, n_attempts: int) -> str:
+    return f"top-1 {_percent(now)}: none of {n_attempts} other ways to prepare the images is better beyond noise"
 
 
 def _attempt(way: Way, now: np.ndarray, found: np.ndarray, n_attempts: int) -> Attempt:

@@ -279,6 +279,21 @@ def test_fewer_images_than_asked_for_are_all_taken() -> None:
     assert diagnose.spread(np.array([1, 0, 1]), 512).tolist() == [0, 1, 2]
 
 
+def test_always_naming_the_commonest_class_is_no_find() -> None:
+    labels = np.array([0] * 60 + [1] * 40)
+    values = np.eye(2, dtype=np.float32)[1 - labels]
+    way = ways.Way(name="BGR", preprocess=IMAGENET, cure="")
+    graph = Artifact(
+        kind="onnx", name="", path="", sha256="", size_bytes=1, precision="fp32", inputs=(), outputs=(),
+        preprocess=IMAGENET, stage="export", parent="", made_by=(),
+    )  # fmt: skip
+    answers = Answers(path="", sha256="", images="some", n=100, labelled=True, top1=None)
+
+    found = diagnose.judge(graph, answers, [(way, np.zeros(100, bool)), (way, labels == 0)], values, labels)
+
+    assert found.found == ""
+
+
 # The ways
 
 
