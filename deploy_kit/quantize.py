@@ -14,7 +14,7 @@ from deploy_kit.schemes import BLOCKS_KEY, KEPT_KEY
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "3"
+VERSION = "4"
 
 
 def run(

@@ -1,5 +1,7 @@
 """``deploykit check``: an engine against the checkpoint's own answers."""
 
+from typing import Annotated, Optional
+
 import typer
 
 from deploy_kit.cli import Command, _options
@@ -7,6 +9,10 @@ from deploy_kit.cli import Command, _options
 
 def check(
     images: _options.CheckSet = None,
+    layers: Annotated[
+        Optional[tuple[str, str]],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
+        typer.Option(metavar="A B", help="Say where two differ: files, labels, names of graphs, or 'checkpoint'."),
+    ] = None,
     recipe: _options.RecipeName = None,
     device: _options.DeviceName = "local",
     store: _options.StorePath = _options.STORE,
@@ -17,11 +23,15 @@ def check(
     """Check the newest engine against the checkpoint; exit code 1 if a limit is not kept."""
     from deploy_kit import check as stage
     from deploy_kit import pipeline
-    from deploy_kit.cli import _steps
+    from deploy_kit.cli import _difference, _steps
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.measurements import NotRun
 
     asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images)
+    if layers is not None:
+        with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
+            _difference.show(layers, asked, console)
+        return
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         engine = _steps.newest_engine(run, console)
         stage.overlap(run.recipe.quantize.calibration, run.recipe.check, engine)
