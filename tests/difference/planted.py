@@ -32,9 +32,11 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "tensorrt": ("int8_tensorrt", {"rest": "fp32"}),
     "everything": ("int8_tensorrt", {"rest": "fp32", "convolutions": "all", "concats": True}),
     "ort": ("int8_ort", {}),
+    "nncf": ("int8_nncf", {}),
     "fp16": ("fp16", {}),
 }
-Fault = Callable[[onnx.ModelProto, Callable[[str], onnx.NodeProto]], None]
+Find = Callable[[str], onnx.NodeProto]
+Fault = Callable[[onnx.ModelProto, Find], None]
 
 
 @dataclass
