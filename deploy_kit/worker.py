@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,7 @@ class Worker:
             "warm_up": self.warm_up,
             "time": self.time,
             "profile": self.profile,
+            "observe": self.observe,
             "scenario_hindrance": self.scenario_hindrance,
             "environment": self.environment,
             "cuda_capability": self.cuda_capability,
@@ -124,15 +125,11 @@ class Worker:
         images = np.load(arguments["inputs"], mmap_mode="r")
         batch = session.batch or min(len(images), int(arguments.get("batch", 32)))
         logits = []
-        for start in range(0, len(images), batch):
-            part = np.asarray(images[start : start + batch])
-            full = part
-            if session.batch and len(part) < batch:  # a static batch: fill up with the last image, cut off below
-                full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+        for full in _batches(images, batch, fixed=bool(session.batch)):
             session.bind(full)
             session.run()
-            logits.append(session.fetch()[: len(part)])
-        np.save(arguments["outputs"], np.concatenate(logits).astype(np.float32))
+            logits.append(session.fetch())
+        np.save(arguments["outputs"], np.concatenate(logits)[: len(images)].astype(np.float32))
         return {"n": len(images)}
 
     def warm_up(self, arguments: Arguments) -> Arguments:
@@ -165,6 +162,24 @@ class Worker:
         options = codec.from_json(engine.options, arguments["options"], f"engine '{name}'")
         trace = engine.profile(Path(arguments["path"]), options, np.load(arguments["inputs"]), arguments["runs"])
         return {"trace": codec.to_json(trace)}
+
+    def observe(self, arguments: Arguments) -> Arguments:
+        """Run all images of ``inputs`` and write the output and ``tensors`` within the graph; nothing stays open.
+
+        The npz file ``outputs`` holds them as ``0``, ``1``, …, (n, …) each. ``batch`` is the engine's own, 0 where it
+        takes any number.
+        """
+        name = arguments["engine"]
+        engine = engines.CATALOGUE.get(name)
+        if engine.observe is None:
+            raise StageError(f"worker: engine '{name}' does not show what is within it")
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{name}'")
+        images, fixed = np.load(arguments["inputs"]), arguments["batch"]
+        batches = _batches(images, fixed or len(images), fixed=bool(fixed))
+        found = list(engine.observe(Path(arguments["path"]), options, tuple(arguments["tensors"]), batches))
+        arrays = {str(at): np.concatenate(parts)[: len(images)] for at, parts in enumerate(zip(*found, strict=True))}
+        np.savez(arguments["outputs"], **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
+        return {"n": len(images)}
 
     def time(self, arguments: Arguments) -> Arguments:
         """Take one turn of a scenario: ``n`` samples at least, for ``seconds`` at least, after discarded runs."""
@@ -228,6 +243,14 @@ class Worker:
         """Give the device's own clock of each stream; empty where it has none."""
         timed = [session for session in self._opened() if isinstance(session, engines.DeviceTimed)]
         return tuple(partial(_device_ms, session, _TIMED[span]) for session in timed)
+
+
+def _batches(images: np.ndarray, size: int, *, fixed: bool) -> Iterator[np.ndarray]:
+    """Give the images `size` at a time; a last batch of fixed size is filled up with the last image."""
+    for start in range(0, len(images), size):
+        part = np.asarray(images[start : start + size])
+        lacking = size - len(part) if fixed else 0
+        yield np.concatenate([part, np.repeat(part[-1:], lacking, axis=0)]) if lacking else part
 
 
 def _device_ms(session: engines.DeviceTimed, names: tuple[str, ...]) -> tuple[float, ...]:

@@ -248,6 +248,30 @@ def test_an_engine_that_does_not_time_its_layers_is_refused() -> None:
         reply.unwrap()
 
 
+def test_an_engine_that_does_not_show_what_is_within_it_is_refused() -> None:
+    (reply,) = served(Job(op="observe", arguments={"engine": "tensorrt"}))
+
+    with pytest.raises(StageError, match="worker: engine 'tensorrt' does not show what is within it"):
+        reply.unwrap()
+
+
+def test_what_is_within_is_observed_in_batches_of_the_engine(tmp_path: Path, link: Connection) -> None:
+    images = np.random.default_rng(0).standard_normal((3, 3), np.float32)
+    path = product(tmp_path / "graph.onnx", 2)
+    np.save(tmp_path / "in.npy", images)
+    files = {"inputs": str(tmp_path / "in.npy"), "outputs": str(tmp_path / "out.npz")}
+
+    with link.worker() as child:
+        child.ask(
+            "observe", "graph", engine="onnxruntime", path=str(path), options={}, tensors=["logits"], batch=2, **files
+        )  # fmt: skip
+
+    with np.load(tmp_path / "out.npz") as data:
+        assert sorted(data.files) == ["0", "1"]
+        np.testing.assert_allclose(data["0"], images @ WEIGHTS, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(data["1"], data["0"])
+
+
 def test_opening_another_engine_replaces_the_first(tmp_path: Path, link: Connection) -> None:
     images = np.random.default_rng(0).standard_normal((4, 3), np.float32)
 

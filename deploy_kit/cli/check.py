@@ -21,6 +21,10 @@ def check(
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="Also try other ways to prepare the images on the float graph.")
     ] = False,
+    layers: Annotated[
+        Optional[tuple[str, str]],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
+        typer.Option(metavar="A B", help="Say where two differ: files, labels, names of graphs, or 'checkpoint'."),
+    ] = None,
     recipe: _options.RecipeName = None,
     device: _options.DeviceName = "local",
     store: _options.StorePath = _options.STORE,
@@ -33,13 +37,17 @@ def check(
 
     from deploy_kit import check as stage
     from deploy_kit import pipeline
-    from deploy_kit.cli import _steps, _units
+    from deploy_kit.cli import _difference, _steps, _units
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.measurements import NotRun
     from deploy_kit.report import accuracy
 
     points = _units.points("--max-drop", max_drop)
     asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images, skip_bad=skip_bad, crops=crops)
+    if layers is not None:
+        with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
+            _difference.show(layers, asked, console)
+        return
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         engine = _steps.newest_engine(run, console)
         calibration = run.recipe.quantize

@@ -4,10 +4,10 @@ Everything in this folder runs inside a worker process and needs the standard li
 package, nothing else: the same files run on a small device.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from deploy_kit.catalogue import Catalogue
 from deploy_kit.layers import Trace
 from deploy_kit.records import Built, Proof
 from deploy_kit.watch import Watch
+
+Batches: TypeAlias = Iterable[np.ndarray]
 
 
 class Session(Protocol):
@@ -65,6 +67,8 @@ class Engine:
         cross_builds: Whether it builds for a device that is not here.
         profile: (built engine, options, input (N, C, H, W) float32, runs) → the time of each layer; None where the
             engine does not say.
+        observe: (built engine, options, tensors, batches (N, C, H, W)) → for each batch the output and these tensors
+            within the graph, which in an engine that is an ONNX file are outputs of it; None where the engine cannot.
         place: (a device's accelerator, e.g. ``cuda:0``) → the options that make it compute there; None where it cannot.
             An engine without it computes in one place, whatever the device has.
         typed: Whether it computes in the graph's own types. Where False, the runtime may widen half precision.
@@ -80,6 +84,7 @@ class Engine:
     cross_builds: bool = False
     typed: bool = False
     profile: Callable[[Path, Any, np.ndarray, int], Trace] | None = None
+    observe: Callable[[Path, Any, tuple[str, ...], Batches], Iterator[tuple[np.ndarray, ...]]] | None = None
     place: Callable[[str], dict[str, Any] | None] | None = None
 
     def versions_in(self, versions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from deploy_kit import environment
-from deploy_kit.engines import Engine, Session, _ort_trace
+from deploy_kit.engines import Batches, Engine, Session, _ort_trace
 from deploy_kit.errors import BuildError, DeviceError, InputError, RecipeError
 from deploy_kit.layers import Trace
 from deploy_kit.lazy import need
@@ -160,6 +160,16 @@ def profile(path: Path, options: Options, image: np.ndarray, runs: int) -> Trace
     )
 
 
+def observe(
+    path: Path, options: Options, tensors: tuple[str, ...], batches: Batches
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Compute the output and these further outputs of the file, with the settings of `open_session`."""
+    session = _load(path, _session_options(need("onnxruntime", by="engine 'onnxruntime'"), options), options)
+    names = [session.get_outputs()[0].name, *tensors]
+    for batch in batches:
+        yield tuple(session.run(names, {session.get_inputs()[0].name: batch}))
+
+
 def _profiled(
     path: Path, options: Options, image: np.ndarray | None, runs: int
 ) -> tuple[tuple[float, ...], tuple[_ort_trace.Kernel, ...]]:
@@ -237,5 +247,6 @@ ENGINE = Engine(
     open_session=open_session,
     hindrance=hindrance,
     profile=profile,
+    observe=observe,
     place=_place,
 )

@@ -6,7 +6,7 @@ The inference precision is always set, and where it runs is read from the compil
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deploy_kit import environment
-from deploy_kit.engines import Engine, Session
+from deploy_kit.engines import Batches, Engine, Session
 from deploy_kit.errors import BuildError, DeviceError, RecipeError
 from deploy_kit.layers import LayerTime, Trace
 from deploy_kit.lazy import need
@@ -78,14 +78,19 @@ def _read(path: Path) -> tuple[Any, Any]:
         raise BuildError(f"{path}: OpenVINO cannot read it: {error}") from error
 
 
-def _compile(path: Path, options: Options, **more: Any) -> Any:
-    """Compile for the device asked for, and for no other.
+def _compile(path: Path, options: Options, *, tensors: tuple[str, ...] = (), **more: Any) -> Any:
+    """Compile for the device asked for, and for no other; `tensors` within the graph become outputs behind its own.
 
     Raises:
         DeviceError: The device is not there, or another one would run.
-        BuildError: The device is there and refuses the model.
+        BuildError: The device is there and refuses the model, or the model has no such tensor.
     """
     core, model = _read(path)
+    if tensors:
+        try:
+            model.add_outputs(list(tensors))
+        except RuntimeError as error:
+            raise BuildError(f"{path}: OpenVINO finds no tensor to observe: {error}") from error
     device = options.device.upper()
     properties = {"INFERENCE_PRECISION_HINT": options.inference_precision, "PERFORMANCE_HINT": "LATENCY", **more}
     if device == "CPU":
@@ -187,6 +192,18 @@ def profile(path: Path, options: Options, image: np.ndarray, runs: int) -> Trace
     )
 
 
+def observe(
+    path: Path, options: Options, tensors: tuple[str, ...], batches: Batches
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Compute the output and these tensors of the graph, with the settings of `open_session`."""
+    openvino = need("openvino", by="engine 'openvino'")
+    request = _compile(path, options, tensors=tensors).create_infer_request()
+    for batch in batches:
+        request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(batch), shared_memory=False))
+        request.infer()
+        yield tuple(np.array(request.get_output_tensor(index).data) for index in range(1 + len(tensors)))
+
+
 def _made_of(model: Any) -> dict[str, tuple[str, ...]]:
     """Read for each node of the runtime model which nodes of the graph it was made of."""
     found = {}
@@ -251,5 +268,6 @@ ENGINE = Engine(
     open_session=open_session,
     hindrance=hindrance,
     profile=profile,
+    observe=observe,
     place=_place,
 )

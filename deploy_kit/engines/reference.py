@@ -1,14 +1,14 @@
 """ONNX's own reference evaluator: pure numpy, slow, and nobody's optimizer. An authority to hold others against."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy_kit.engines import Engine, Session
+from deploy_kit.engines import Batches, Engine, Session
 from deploy_kit.errors import BuildError
 from deploy_kit.lazy import need
 from deploy_kit.records import Proof
@@ -76,7 +76,7 @@ class _ReferenceSession:
         model = _load(path)
         self._evaluator = reference.ReferenceEvaluator(_with_q_dq(model))
         entry = model.graph.input[0]
-        self._input = entry.name
+        self._input, self._output = entry.name, model.graph.output[0].name
         self.batch = entry.type.tensor_type.shape.dim[0].dim_value
         self.settings: Mapping[str, str] = {"arithmetic": "numpy"}
         self._feeds: dict[str, np.ndarray] = {}
@@ -90,6 +90,19 @@ class _ReferenceSession:
 
     def fetch(self) -> np.ndarray:
         return np.array(self._logits, dtype=np.float32)
+
+    def compute(self, image: np.ndarray, tensors: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+        """Compute the output and further ones."""
+        return tuple(self._evaluator.run([self._output, *tensors], {self._input: image}))
+
+
+def observe(
+    path: Path, options: Options, tensors: tuple[str, ...], batches: Batches
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Compute the output and these further outputs of the file."""
+    session = _ReferenceSession(path)
+    for batch in batches:
+        yield session.compute(batch, tensors)
 
 
 def open_session(path: Path, options: Options) -> Session:
@@ -110,5 +123,6 @@ ENGINE = Engine(
     prove_precision=prove_precision,
     open_session=open_session,
     hindrance=hindrance,
+    observe=observe,
     typed=True,
 )

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from deploy_kit import units
 from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.groups import Group, Groups
 from deploy_kit.int8.ranges import Span
 from deploy_kit.passes import _edit
 from deploy_kit.passes.batchnorm_to_max import NEVER
 from deploy_kit.statistics import Channels
+from deploy_kit.units import Affine
 
 _FLOOR = 1e-3  # of the median reach: channels that are (nearly) dead are not blown up to noise
 
@@ -43,18 +45,6 @@ class Equalized:
     group: Group
     reach: np.ndarray
     refused: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Affine:
-    """x = r·x' + m, per channel (C,)."""
-
-    r: np.ndarray
-    m: np.ndarray
-
-    def inverse(self, x: np.ndarray) -> np.ndarray:
-        """Give x' of x."""
-        return np.asarray((x - self.m) / self.r)
 
 
 def apply(
@@ -149,7 +139,7 @@ def maker(source: ir.Value) -> ir.Node | None:
 
 
 def rewrite(model: ir.Model, group: Group, maps: dict[ir.Value, Affine]) -> None:
-    """Rewrite the nodes of a group and around it; completes `maps` for all its values."""
+    """Rewrite the nodes of a group and around it; completes `maps` for all its values, and notes them in the model."""
     for source in group.sources:
         conv = maker(source)
         assert conv is not None
@@ -167,6 +157,17 @@ def rewrite(model: ir.Model, group: Group, maps: dict[ir.Value, Affine]) -> None
                 _absorb_in_norm(model, node, maps[value])
             elif node.op_type == "Conv":
                 absorb_in_conv(model, node, maps[value])
+    units.note(model, {str(value.name): maps[value] for value in group.values if not _joins(value, group)})
+
+
+def _joins(value: ir.Value, group: Group) -> bool:
+    """Whether a value holds the channels of several sources, concatenated."""
+    while value not in group.sources:
+        producer = value.producer()
+        if producer is None or producer.op_type == "Concat":
+            return True
+        value = grouping.activations(producer)[0]
+    return False
 
 
 def _shift_bound(model: ir.Model, node: ir.Node, by: Affine) -> None:

@@ -15,6 +15,7 @@ from deploy_kit.int8 import groups as grouping
 from deploy_kit.int8.groups import Group
 from deploy_kit.int8.plan import Plan
 from deploy_kit.passes import _edit
+from deploy_kit.units import Affine
 
 _FLOOR = 1e-2  # of the median reach: rows that are (nearly) dead keep small weights
 
@@ -37,7 +38,7 @@ def level(plan: Plan, convolutions: frozenset[ir.Node], *, but_concats: bool) ->
             assert conv is not None
             weight = _edit.array(conv.inputs[1])
             r = _gains(weight) if conv in convolutions else np.ones(len(weight))
-            maps[value] = equalize.Affine(r=r, m=np.zeros_like(r))
+            maps[value] = Affine(r=r, m=np.zeros_like(r))
             done |= {conv} & convolutions
         equalize.rewrite(plan.model, group, maps)
     return frozenset(done)

@@ -21,6 +21,7 @@ from deploy_kit.int8.grids import Grid
 from deploy_kit.int8.moments import exact
 from deploy_kit.int8.plan import Plan
 from deploy_kit.passes import _edit
+from deploy_kit.units import Affine
 
 UNIT = Grid(scale=2.0**-7, zero=0, signed=True)
 """The grid of y'."""
@@ -65,7 +66,7 @@ def _rewrite(joint: _Joint, plan: Plan) -> None:
     seen, high = plan.seen[value], plan.spans[value][1]
     high = np.maximum(high, max(float(np.median(high)) * _FLOOR, float(np.finfo(np.float32).tiny) * 1e6))
     r = high * (128 / 255 if shifts else 128 / 127)
-    by = equalize.Affine(r=r, m=r if shifts else np.zeros_like(r))
+    by = Affine(r=r, m=r if shifts else np.zeros_like(r))
     gamma, beta = (_edit.array(parameter) for parameter in joint.norm.inputs[1:3])
     equalize.replace(model, joint.norm, 1, gamma / by.r)
     equalize.replace(model, joint.norm, 2, by.inverse(beta))

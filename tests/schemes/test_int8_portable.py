@@ -19,6 +19,7 @@ from deploy_kit.devices import Connection
 from deploy_kit.errors import QuantizeError, RecipeError
 from deploy_kit.schemes import BLOCKS_KEY, int8_portable
 from deploy_kit.schemes.int8_portable import Options
+from deploy_kit.units import UNITS_KEY
 
 FORMS = ("max", "depthwise")
 either_form = pytest.mark.parametrize("form", FORMS)
@@ -125,7 +126,7 @@ def test_metadata_of_the_file_stays(tiny: Callable[..., ir.Model]) -> None:
     model = tiny_graphs.simplified_model()
 
     assert tiny().metadata_props.items() > model.metadata_props.items()
-    assert tiny().metadata_props.keys() - model.metadata_props.keys() == {BLOCKS_KEY}
+    assert tiny().metadata_props.keys() - model.metadata_props.keys() == {BLOCKS_KEY, UNITS_KEY}
     assert graph.preprocess(tiny()) == graph.preprocess(model) is not None
 
 

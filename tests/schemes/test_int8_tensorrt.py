@@ -17,6 +17,7 @@ from deploy_kit.devices import Connection
 from deploy_kit.lazy import install_line, present
 from deploy_kit.records import Proof
 from deploy_kit.schemes import BLOCKS_KEY, fp16, int8_tensorrt
+from deploy_kit.units import UNITS_KEY
 
 with_tensorrt_rtx = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 
@@ -148,7 +149,7 @@ def test_metadata_of_the_file_stays(tiny: ir.Model) -> None:
 
     assert tiny.metadata_props.items() > before.items()
     half = {graph.RANGES_KEY} if graph.opset(tiny) >= 19 else set()
-    assert tiny.metadata_props.keys() - before.keys() == {BLOCKS_KEY, *half}
+    assert tiny.metadata_props.keys() - before.keys() == {BLOCKS_KEY, UNITS_KEY, *half}
 
 
 def test_demo_keeps_its_answers() -> None:
