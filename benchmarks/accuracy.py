@@ -11,7 +11,7 @@ from benchmarks.candidates import Candidate
 from benchmarks.page import NONE
 from benchmarks.subjects import TEST, Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import export, images, infer, metrics
+from deploy_kit import export, images, infer, metrics, paired
 from deploy_kit.environment import library_version
 from deploy_kit.errors import EngineCrashError, StageError
 from deploy_kit.store import Key, digest_of
@@ -38,7 +38,8 @@ class Score:
         calibration_images: That its ranges come from; 0 for float files.
         top1: In 0..1.
         drop_pp: Top-1 lost against the checkpoint, in percentage points.
-        interval_pp: Half of the 95 % interval of the paired difference.
+        low_pp: Lower end of the 95 % interval of the paired difference (`paired.interval`).
+        high_pp: Its upper end.
         flips: Share of images whose predicted class is not the checkpoint's.
         sqnr_db: Of the logits.
         why: Why there are no numbers; empty where there are.
@@ -50,7 +51,8 @@ class Score:
     calibration_images: int
     top1: float = 0.0
     drop_pp: float = 0.0
-    interval_pp: float = 0.0
+    low_pp: float = 0.0
+    high_pp: float = 0.0
     flips: float = 0.0
     sqnr_db: float = 0.0
     why: str = ""
@@ -109,12 +111,13 @@ def render(found: Accuracies) -> str:
 def score(unknown: Score, found: np.ndarray, truth: Truth) -> Score:
     """Hold logits (N, classes) against the checkpoint's and the labels."""
     hits = metrics.hits(found, truth.labels)
-    drop, interval = metrics.paired_drop_pp(metrics.hits(truth.logits, truth.labels), hits)
+    drop = paired.drop(metrics.hits(truth.logits, truth.labels), hits)
     return replace(
         unknown,
         top1=float(hits.mean()),
-        drop_pp=drop,
-        interval_pp=interval,
+        drop_pp=drop.points,
+        low_pp=drop.low,
+        high_pp=drop.high,
         flips=1 - metrics.agreement(truth.logits, found),
         sqnr_db=metrics.sqnr_db(truth.logits, found),
     )
@@ -163,7 +166,7 @@ def _net(net: Accuracy) -> str:
     headings = ("file@engine", "by", "calibrated with", "top-1", "drop, pp", "flips", "logit SQNR", "note")
     text = (
         f"The checkpoint's own top-1 on {net.n} images ({net.images}) is {100 * net.top1:.2f} %. The drop is that of "
-        "the same images, with half of its 95 % interval; a flip is a predicted class that is not the checkpoint's."
+        "the same images, with its 95 % interval; a flip is a predicted class that is not the checkpoint's."
     )
     return f"### {net.subject}\n\n{text}\n\n{page.table(headings, [_row(entry) for entry in ordered])}"
 
@@ -179,7 +182,7 @@ def _row(entry: Score) -> tuple[str, ...]:
     return (
         *head,
         f"{100 * entry.top1:.2f} %",
-        f"{entry.drop_pp:+.2f} ± {entry.interval_pp:.2f}",
+        f"{entry.drop_pp:+.2f} [{entry.low_pp:+.2f}, {entry.high_pp:+.2f}]",
         f"{100 * entry.flips:.2f} %",
         f"{entry.sqnr_db:.1f} dB",
         entry.note,

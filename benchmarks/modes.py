@@ -136,7 +136,8 @@ def _accuracy(asked: Asked, workshop: Workshop) -> Accuracies:
         nets.append(subjects.trained(asked.checkpoint, asked.size))
     sizes = (asked.plan.calibration_images,) if asked.quick else (16, 64, 512)
     chosen = asked.candidates(lambda one: one.engine != "torch")
-    return Accuracies(nets=tuple(accuracy.measure(net, chosen, sizes, workshop) for net in nets))
+    by_net = ((net, sizes if number == 0 else sizes[-1:]) for number, net in enumerate(nets))
+    return Accuracies(nets=tuple(accuracy.measure(net, chosen, its, workshop) for net, its in by_net))
 
 
 def _rewrites(asked: Asked, workshop: Workshop) -> Rewrites:

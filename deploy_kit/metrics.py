@@ -108,23 +108,3 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Say for each image whether the largest logit is at the label: (N, K), (N,) → (N,) bool; NaN never hits."""
     return np.asarray((logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1))
-
-
-def paired_drop_pp(reference_hits: np.ndarray, candidate_hits: np.ndarray) -> tuple[float, float]:
-    """Measure the lost accuracy on the same images, with its uncertainty.
-
-        dᵢ = hit of the reference - hit of the candidate ∈ {-1, 0, 1};  drop = mean d ± 1.96 · std d / √N
-
-    The images are the same, so the interval is far narrower than that of two separate accuracies (Agresti,
-    Categorical Data Analysis, section 11.1: Wald interval of a difference of dependent proportions).
-
-    Args:
-        reference_hits: (N,) bool.
-        candidate_hits: (N,) bool.
-
-    Returns:
-        Percentage points lost (negative where the candidate is better), and half of the 95 % interval.
-    """
-    difference = reference_hits.astype(np.float64) - candidate_hits.astype(np.float64)
-    half = 1.96 * float(difference.std()) / math.sqrt(len(difference))
-    return 100 * float(difference.mean()), 100 * half

@@ -1,7 +1,6 @@
 """Tests of metrics.py: worked examples, formulas of others, and that each number moves when something is wrong."""
 
 import math
-import statistics
 
 import numpy as np
 import pytest
@@ -189,57 +188,6 @@ def test_hits_are_largest_logits_at_the_label():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_hits_nothing(value):
     assert metrics.hits(f32([1, value]), np.array([1])).tolist() == [False]
-
-
-# Paired drop of accuracy
-
-
-def outcomes(both, only_reference, only_candidate, neither):
-    """Give the hits of reference and candidate from the four cells of their table."""
-    cells = [(True, True)] * both + [(True, False)] * only_reference
-    cells += [(False, True)] * only_candidate + [(False, False)] * neither
-    reference, candidate = zip(*cells, strict=True)
-    return np.array(reference), np.array(candidate)
-
-
-@pytest.mark.parametrize("cells", [(5, 3, 1, 1), (9000, 120, 80, 800), (90, 0, 7, 3)])
-def test_drop_is_the_difference_of_the_two_accuracies(cells):
-    reference, candidate = outcomes(*cells)
-
-    drop, _ = metrics.paired_drop_pp(reference, candidate)
-
-    assert drop == pytest.approx(100 * (cells[1] - cells[2]) / sum(cells), rel=1e-12)
-
-
-@pytest.mark.parametrize("cells", [(5, 3, 1, 1), (9000, 120, 80, 800), (90, 0, 7, 3)])
-def test_interval_is_walds_for_dependent_proportions(cells):
-    _, b, c, _ = cells
-    n = sum(cells)
-
-    _, half = metrics.paired_drop_pp(*outcomes(*cells))
-
-    assert half == pytest.approx(100 * 1.96 * math.sqrt(b + c - (b - c) ** 2 / n) / n, rel=1e-12)
-
-
-def test_interval_is_that_of_a_mean_of_the_differences():
-    reference, candidate = outcomes(5, 3, 1, 1)
-    differences = [int(a) - int(b) for a, b in zip(reference, candidate, strict=True)]
-
-    _, half = metrics.paired_drop_pp(reference, candidate)
-
-    assert half == pytest.approx(196 * statistics.pstdev(differences) / math.sqrt(10), rel=1e-12)
-
-
-def test_equal_hits_drop_nothing_without_doubt():
-    assert metrics.paired_drop_pp(*outcomes(90, 0, 0, 10)) == (0, 0)
-
-
-def test_drop_notices_a_single_lost_hit():
-    assert metrics.paired_drop_pp(*outcomes(90, 1, 0, 9))[0] == pytest.approx(1)
-
-
-def test_a_better_candidate_drops_less_than_nothing():
-    assert metrics.paired_drop_pp(*outcomes(90, 0, 1, 9))[0] == pytest.approx(-1)
 
 
 def test_divergence_is_torchs() -> None:

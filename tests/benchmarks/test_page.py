@@ -12,7 +12,7 @@ from benchmarks.calibration import Cost, Costs
 from benchmarks.document import Section
 from benchmarks.records import Entry, Race, Races, Stamp
 from benchmarks.roofline import Roofline
-from deploy_kit import environment
+from deploy_kit import environment, paired
 
 STAMP = Stamp(
     command="python -m benchmarks",
@@ -119,9 +119,10 @@ def test_a_score_counts_lost_hits_and_flips() -> None:
     found = accuracy.score(Score(name="mine@ort", ours=True, calibration_images=16), candidate, truth)
 
     assert (found.top1, found.drop_pp, found.flips) == (0.5, 25.0, 0.25)
-    # Signal 4 · 81, noise 2 · 81: 3.01 dB. Interval 1.96 · √(3/16) / 2 of a fourth.
+    # Signal 4 · 81, noise 2 · 81: 3.01 dB.
     assert found.sqnr_db == pytest.approx(10 * np.log10(2))
-    assert found.interval_pp == pytest.approx(100 * 1.96 * np.sqrt(3 / 16) / 2)
+    low, high = paired.interval(1, 0, 4)
+    assert (found.low_pp, found.high_pp) == pytest.approx((100 * low, 100 * high))
 
 
 def test_a_method_is_held_against_plain_inference() -> None:
