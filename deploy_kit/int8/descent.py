@@ -16,12 +16,16 @@ import numpy as np
 
 _SWEEPS = 2  # over all columns: on the demo 1, 2 and 4 give the same logits within 0.3 dB
 _BLOCK = 64  # columns whose slopes are kept up to date one by one; the others follow in one product
+_LARGEST = np.float32(1e15)  # sums of larger squares may overflow float32
 _DAMPING = 0.01  # of the mean variance, as in GPTQ (Frantar et al., 2022): the sample does not know every direction
 
 
 def second_moments(patches: np.ndarray, *, centered: bool) -> np.ndarray:
     """Give H (D, D) float32 of what is read, (M, D); `centered` where the bias makes up for the average."""
     x = patches - patches.mean(0, dtype=np.float64).astype(np.float32) if centered else patches
+    largest = np.abs(x).max(initial=0.0)
+    if largest > _LARGEST:
+        x = x / largest  # integers do not depend on H's unit
     second = (x.T @ x) / np.float32(len(x))
     second[np.diag_indices(len(second))] += np.float32(_DAMPING * np.diag(second).mean())
     return np.asarray(second)

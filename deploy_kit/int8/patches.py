@@ -3,6 +3,7 @@
 The pixels are drawn and gathered inside an augmented copy of the float graph, so whole tensors never leave the runtime.
 """
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -86,15 +87,21 @@ def _pass(
     options.log_severity_level = 3
     augmented = _augmented(model, wanted).SerializeToString()
     session = ort.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
-    feed, generator, n = session.get_inputs()[0].name, np.random.default_rng(_SEED), -(-N_PATCHES // n_images)
+    feed, n = session.get_inputs()[0].name, -(-N_PATCHES // n_images)
+    generators = [_generator(entry) for entry in wanted]
     found: dict[ir.Node, list[np.ndarray]] = {entry.node: [] for entry in wanted}
     for batch in batches:
-        places, inside = zip(*(_draw(entry.window, n, generator) for entry in wanted), strict=True)
+        places, inside = zip(*(_draw(e.window, n, g) for e, g in zip(wanted, generators, strict=True)), strict=True)
         feeds = {_at(i): place.reshape(-1) for i, place in enumerate(places) if wanted[i].window is not None}
         parts = session.run([_out(i) for i in range(len(wanted))], {feed: batch, **feeds})
         for entry, part, within in zip(wanted, parts, inside, strict=True):
             found[entry.node].append(_rows(_integers(part, entry.grid), within, entry.grid.zero))
     return found
+
+
+def _generator(entry: Read) -> np.random.Generator:
+    """Seed the draw of a node by its name: what else is sampled beside it changes nothing."""
+    return np.random.default_rng([_SEED, zlib.crc32(str(entry.node.outputs[0].name).encode())])
 
 
 def _draw(window: Window | None, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

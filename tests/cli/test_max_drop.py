@@ -8,6 +8,7 @@ import pytest
 import yaml
 from command_line import deploykit
 from conftest import save_images, tiny_recipe
+from mixes import MIX
 
 from deploy_kit import budget, recipe
 from deploy_kit.cli import _mix, _units
@@ -102,12 +103,12 @@ def test_points_are_read(text: str, points: float) -> None:
     assert _units.points("--max-drop", text) == points
 
 
-@pytest.mark.parametrize("text", ["3%", "-1pt", "pt", "nan"])
-def test_what_is_no_number_of_points_is_refused(text: str) -> None:
+@pytest.mark.parametrize(("text", "meant"), [("3%", "3"), ("-1pt", "0.3"), ("pt", "0.3"), ("nan", "0.3")])
+def test_what_is_no_number_of_points_is_refused(text: str, meant: str) -> None:
     with pytest.raises(RequestError, match=f"--max-drop: expected percentage points, found '{text}'") as caught:
         _units.points("--max-drop", text)
 
-    assert caught.value.hint == "e.g. --max-drop 0.3pt"
+    assert caught.value.hint == f"e.g. --max-drop {meant}pt"
 
 
 def test_a_scheme_that_cannot_mix_is_refused() -> None:
@@ -133,8 +134,6 @@ def test_a_recipe_may_keep_groups(folder: Path) -> None:
 
 
 def test_the_screen_has_the_kept_groups_and_totals() -> None:
-    from test_decisions import MIX
-
     rows = dict(pairs_of(MIX))
 
     assert rows["in float"] == "1 of 2 groups: denseblock1.denselayer1"
