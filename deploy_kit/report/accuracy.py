@@ -25,7 +25,7 @@ def lines(made: ParityReport) -> list[tuple[str, str]]:
         *([("flips", flips(made.flips, made.n))] if made.flips else []),
         *(_scored(made.scores) if made.scores else []),
         *([("consistency", consistent(made.consistency))] if made.consistency else []),
-        *(("remark", remark) for remark in made.remarks),
+        *(("remark", remark) for remark in made.remarks if not (named and remark in named.words)),
         *(_diagnosed(named) if named else []),
         ("verdict", "accepted" if made.passed else "rejected: " + "; ".join(made.failures)),
     ]
