@@ -15,8 +15,8 @@ taken to be as full as the second, as zeros would outweigh all else, from NVIDIA
     E(a, b) = Σ_{x<a} (a − x)² + Σ_{x>b} (x − b)² + N·Δ²/12        Δ = (b − a)/255, N: values inside that are rounded
 
 Source: AIMET's `tf_enhanced` (quantization and saturation cost over candidate ranges) and NNCF's range estimator
-HISTOGRAM, which do the same with other candidates; Δ²/12 is the error of rounding what is spread evenly over a step (Bennett, *Bell System Technical
-Journal* 27, 1948).
+HISTOGRAM, which do the same with other candidates; Δ²/12 is the error of rounding what is spread evenly over a step
+(Bennett, *Bell System Technical Journal* 27, 1948).
 """
 
 from collections.abc import Callable
