@@ -82,6 +82,8 @@ def planned(source: Path, options: Options, calibration: Calibration) -> Planned
     made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
 
     def write(target: Path, kept: tuple[str, ...]) -> None:
+        if kept and options.rounding == "descent" and not made.rounded:
+            portable.write(keep.apply(made, ()))  # a weight's integers do not depend on what else is quantized
         mixed = keep.apply(made, kept)
         found = explain.blocks(mixed)
         model = portable.write(mixed)

@@ -44,7 +44,7 @@ class Options:
     percentile: float = 99.99
     settle: bool = False
     bias_correction: bool = True
-    rounding: plan.Rounding = "descent"
+    rounding: plan.Rounding = "nearest"
     keep: tuple[str, ...] = ()
 
     @property
@@ -86,6 +86,9 @@ def planned(source: Path, options: Options, calibration: Calibration) -> Planned
     made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
 
     def write(target: Path, kept: tuple[str, ...]) -> None:
+        if kept and options.rounding == "descent" and not made.rounded:
+            # a weight's integers do not depend on what else is quantized
+            _written(keep.copied(keep.apply(made, ())), options, calibration, source)
         model = _written(keep.copied(keep.apply(made, kept)), options, calibration, source)
         if kept:
             model.metadata_props[FLOAT_KEY] = json.dumps(kept)
