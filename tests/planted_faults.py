@@ -95,7 +95,8 @@ class Planted:
         path = f"answers-{wrong}-{labelled}-{n}.npz"
         np.savez(self.store.root / path, logits=logits, **({"labels": labels} if labelled else {}))
         digest = sha256_of(self.store.root / path)
-        return replace(self, answers=replace(self.answers, path=path, sha256=digest, labelled=labelled, n=n))
+        top1 = self.answers.top1 if labelled else None
+        return replace(self, answers=replace(self.answers, path=path, sha256=digest, labelled=labelled, top1=top1, n=n))
 
 
 @pytest.fixture(scope="session")
