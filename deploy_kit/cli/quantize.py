@@ -25,6 +25,7 @@ def quantize(
     target: Annotated[str, typer.Option(help="The engine it is for: decides layout and form.")] = "onnxruntime",
     layout: Annotated[_TEXT, typer.Option(help="INT8 layout: portable, tensorrt, ort or nncf.")] = None,
     form: Annotated[_TEXT, typer.Option(help="What BN + ReLU become (portable): max or depthwise.")] = None,
+    rounding: Annotated[_TEXT, typer.Option(help="How weights are rounded (INT8): nearest or descent.")] = None,
     scheme: Annotated[_TEXT, typer.Option(help="A scheme of the catalogue, by name.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what INT8 made of each dense block.")] = False,
     calibration: _options.CalibrationSet = None,
@@ -44,8 +45,9 @@ def quantize(
 
     said = (("int8", int8), ("fp16", fp16), ("bf16", bf16), ("fp32", fp32))
     wish = Wish(
-        precisions=tuple(name for name, on in said if on), target=target, layout=layout, form=form, scheme=scheme
-    )
+        precisions=tuple(name for name, on in said if on), target=target, layout=layout, form=form, rounding=rounding,
+        scheme=scheme,
+    )  # fmt: skip
     asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         variant, remarks = choose(wish, run.recipe, environment.describe().isa, environment.library_version)
@@ -83,12 +85,13 @@ class Explained:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What was said about the precision: names of precisions, the engine it is for, layout, form, scheme."""
+    """What was said about the precision: names of precisions, the engine it is for, layout, form, rounding, scheme."""
 
     precisions: tuple[str, ...] = ()
     target: str = "onnxruntime"
     layout: str | None = None
     form: str | None = None
+    rounding: str | None = None
     scheme: str | None = None
 
 
@@ -118,15 +121,18 @@ def choose(
     if len(wish.precisions) + (named and not wish.precisions) != 1:
         raise RequestError("say one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
     precision = wish.precisions[0] if wish.precisions else ""
-    if (wish.layout or wish.form) and (named or precision != "int8"):
-        raise RequestError("--layout and --form belong to --int8", hint="deploykit quantize --int8 --layout portable")
+    if (wish.layout or wish.form or wish.rounding) and (named or precision != "int8"):
+        raise RequestError(
+            "--layout, --form and --rounding belong to --int8", hint="deploykit quantize --int8 --layout portable"
+        )
     liked = targets.find(wish.target)
     layout = wish.layout or liked.int8
     name = wish.scheme or (f"int8_{layout}" if precision == "int8" else precision)
     entry = schemes.CATALOGUE.get(name)
     if precision and entry.precision != precision:
         raise RequestError(f"--{precision} and scheme '{name}', which gives {entry.precision}, contradict")
-    options: dict[str, Any] = {"form": wish.form} if wish.form else {}
+    said = {"form": wish.form, "rounding": wish.rounding}
+    options: dict[str, Any] = {option: value for option, value in said.items() if value}
     remarks: tuple[str, ...] = ()
     if name == "int8_portable":
         fitted, remarks = _fitted(wish, isa, version_of("onnxruntime"))
@@ -163,6 +169,7 @@ def _name(wish: Wish, precision: str, layout: str, scheme: str) -> str:
     if precision != "int8":
         return precision if precision != "fp32" else f"fp32-{wish.target}"
     parts = [precision, *([layout] if layout != "portable" else []), *([wish.form] if wish.form == "depthwise" else [])]
+    parts += [wish.rounding] if wish.rounding else []
     return "-".join(parts)
 
 

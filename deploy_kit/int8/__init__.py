@@ -3,6 +3,7 @@
 groups      float graph → activations that must share a grid, and where each gets its values from
 equalize    scales every concatenated channel to [-1, 1], exactly in float
 grids       ranges → scales and zero points; weights and biases → integers
+rounding    weights → integers that keep outputs near: windows and patches say what is read, descent chooses
 portable    writes the graph that ONNX Runtime and OpenVINO run fastest: uint8 throughout
 symmetric   writes the graph that TensorRT takes: int8, zero point 0
 """

@@ -34,7 +34,7 @@ class Options:
     rest: Literal["fp16", "fp32"] = "fp16"
     equalize: bool = True
     bias_correction: bool = True
-    rounding: plan.Rounding = "descent"
+    rounding: plan.Rounding = "nearest"
 
 
 def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
