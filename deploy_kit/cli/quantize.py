@@ -29,6 +29,7 @@ def quantize(
     method: Annotated[
         _TEXT, typer.Option(help="How INT8 ranges are chosen: minmax, percentile, entropy or mse.")
     ] = None,
+    rounding: Annotated[_TEXT, typer.Option(help="How weights are rounded (INT8): nearest or descent.")] = None,
     scheme: Annotated[_TEXT, typer.Option(help="A scheme of the catalogue, by name.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what INT8 made of each dense block.")] = False,
     keep: Annotated[_TEXTS, typer.Option(help="A layer group that stays in float, by coordinate.")] = None,
@@ -60,6 +61,7 @@ def quantize(
         layout=layout,
         form=form,
         method=method,
+        rounding=rounding,
         scheme=scheme,
     )
     wanted = _mix.Wanted(
@@ -128,13 +130,14 @@ class Explained:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What was said about the precision: names of precisions, the engine it is for, layout, form, method, scheme."""
+    """What was said about the precision, and the engine it is for."""
 
     precisions: tuple[str, ...] = ()
     target: str = "onnxruntime"
     layout: str | None = None
     form: str | None = None
     method: str | None = None
+    rounding: str | None = None
     scheme: str | None = None
 
 
@@ -164,9 +167,10 @@ def choose(
     if len(wish.precisions) + (named and not wish.precisions) != 1:
         raise RequestError("say one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
     precision = wish.precisions[0] if wish.precisions else ""
-    if (wish.layout or wish.form or wish.method) and (named or precision != "int8"):
+    if (wish.layout or wish.form or wish.method or wish.rounding) and (named or precision != "int8"):
         raise RequestError(
-            "--layout, --form and --method belong to --int8", hint="deploykit quantize --int8 --layout portable"
+            "--layout, --form, --method and --rounding belong to --int8",
+            hint="deploykit quantize --int8 --layout portable",
         )
     liked = targets.find(wish.target)
     layout = wish.layout or liked.int8
@@ -174,8 +178,8 @@ def choose(
     entry = schemes.CATALOGUE.get(name)
     if precision and entry.precision != precision:
         raise RequestError(f"--{precision} and scheme '{name}', which gives {entry.precision}, contradict")
-    said = (("form", wish.form), ("method", wish.method))
-    options: dict[str, Any] = {name: value for name, value in said if value}
+    said = {"form": wish.form, "method": wish.method, "rounding": wish.rounding}
+    options: dict[str, Any] = {option: value for option, value in said.items() if value}
     remarks: tuple[str, ...] = ()
     if name == "int8_portable":
         fitted, remarks = _fitted(wish, isa, version_of("onnxruntime"))
@@ -211,7 +215,8 @@ def _name(wish: Wish, precision: str, layout: str, scheme: str) -> str:
         return scheme
     if precision != "int8":
         return precision if precision != "fp32" else f"fp32-{wish.target}"
-    unusual = (layout, "portable"), (wish.form or "max", "max"), (wish.method or "minmax", "minmax")
+    unusual = [(layout, "portable"), (wish.form or "max", "max"), (wish.method or "minmax", "minmax")]
+    unusual.append((wish.rounding or "", ""))
     return "-".join([precision, *(said for said, usual in unusual if said != usual)])
 
 

@@ -14,6 +14,8 @@ the nearest integer of t:
     e = (t_q − t)·(1 − p)                      p: share of the channel's pixels beyond t, from its mean and deviation
     e = 0                                      where t_q falls below the grid: the maximum never clips
     e = t_q − t                                where it falls above: it always does
+
+At the border a kernel reads zeros of padding, which are exact: each tap counts for the pixels for which it is inside.
 """
 
 import dataclasses
@@ -217,13 +219,13 @@ def _weighted(
     source, name = node.inputs[0], node.outputs[0].name
     assert source is not None
     scale, read = writer.plan.grids[source].scale, writer.plan.moments(source)
-    chosen, window = writer.chosen.get(node), windows.of(node) if node.op_type == "Conv" else None
+    chosen = writer.chosen.get(node)
     trial = weights(weight, bias, scale, bits=writer.plan.bits, chosen=chosen)
+    # What the grid cannot hold is no matter of choice: of a channel fixed beyond it the bias must know.
     counted = np.ones(len(read.mean), bool) if writer.plan.choices.bias_correction else read.fixed
-    inside = window.inside() if window is not None else None
-    drift = summed(trial.values - weight, read.mean * counted, inside) + summed(
-        trial.values, read.error * counted, inside
-    )
+    inside = windows.inside(node)
+    drift = summed(trial.values - weight, read.mean * counted, inside)
+    drift += summed(trial.values, read.error * counted, inside)
     whole = weights(weight, bias - drift, scale, bits=writer.plan.bits, chosen=chosen)
     inputs = [writer.real(source), *writer.weight(str(name), whole, scale)]
     _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))

@@ -115,9 +115,7 @@ def _weight(node: ir.Node, plan: Plan, wanted: Rows, better: np.ndarray | None) 
     integers = np.clip(np.rint(weights / steps), -127, 127) if better is None else better
     bias = _edit.bias(node, len(weights))
     if plan.choices.bias_correction:
-        window = windows.of(node) if node.op_type == "Conv" else None
-        inside = window.inside() if window is not None else None
-        bias = bias - summed(integers * steps - weights, plan.moments(source).mean, inside)
+        bias = bias - summed(integers * steps - weights, plan.moments(source).mean, windows.inside(node))
     across, one = _across(node), wanted.scales.ndim == 0
     constants = [
         _edit.initializer(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from deploy_kit.passes import _edit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -51,10 +53,6 @@ class Window:
         flat = np.ravel_multi_index([np.where(inside, x, 0) for x in at], self.sizes)
         return np.asarray(flat), np.asarray(inside)
 
-    def inside(self) -> np.ndarray:
-        """Give the share of output pixels for which a tap reads no padding: (taps,)."""
-        return np.asarray(self.read(np.arange(self.n_outputs))[1].mean(0))
-
 
 def of(conv: ir.Node) -> Window | None:
     """Find the window of a convolution; None where a size is not known."""
@@ -78,6 +76,12 @@ def of(conv: ir.Node) -> Window | None:
         sizes=sizes, outputs=outputs, kernel=kernel, strides=tuple(strides), dilations=tuple(dilations),
         begins=tuple(begins),
     )  # fmt: skip
+
+
+def inside(node: ir.Node) -> np.ndarray | None:
+    """Give the share of output pixels for which each tap reads no padding: (taps,); None where it is not known."""
+    window = of(node) if node.op_type == "Conv" and _edit.pads(node) else None
+    return None if window is None else np.asarray(window.read(np.arange(window.n_outputs))[1].mean(0))
 
 
 def _known(shape: ir.Shape | None) -> tuple[int, ...]:

@@ -73,13 +73,20 @@ def test_an_old_runtime_gets_the_depthwise_form_and_is_told_why() -> None:
     assert remarks[0].startswith("onnxruntime 1.23.2 has no maximum of integers")
 
 
+def test_rounding_is_an_option_of_the_variant_and_part_of_its_name() -> None:
+    variant = chosen("int8", rounding="nearest")
+
+    assert variant == Variant(name="int8-nearest", scheme="int8_portable", options={"rounding": "nearest"})
+
+
 @pytest.mark.parametrize(
     ("precisions", "said", "message"),
     [
         ((), {}, "say one precision"),
         (("int8", "fp16"), {}, "say one precision"),
-        (("fp16",), {"layout": "ort"}, "--layout, --form and --method belong to --int8"),
-        (("fp16",), {"method": "mse"}, "--layout, --form and --method belong to --int8"),
+        (("fp16",), {"layout": "ort"}, "--layout, --form, --method and --rounding belong to --int8"),
+        (("fp16",), {"method": "mse"}, "--layout, --form, --method and --rounding belong to --int8"),
+        (("fp16",), {"rounding": "nearest"}, "--layout, --form, --method and --rounding belong to --int8"),
         (("fp16",), {"scheme": "bf16"}, "--fp16 and scheme 'bf16', which gives bf16, contradict"),
     ],
 )

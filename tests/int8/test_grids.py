@@ -6,7 +6,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from deploy_kit.int8.grids import Grid, around_zero, spanning, weights
+from deploy_kit.int8.grids import Chosen, Grid, around_zero, channel_scales, spanning, weights
 
 GRIDS = [
     spanning(-1, 1),
@@ -174,3 +174,17 @@ def test_types_are_those_of_onnx() -> None:
     whole = weights(drawn(), np.ones(6), 0.01)
 
     assert (whole.integers.dtype, whole.scales.dtype, whole.bias.dtype) == (np.int8, np.float32, np.int32)
+
+
+def test_chosen_integers_are_taken_but_where_the_bias_needs_a_larger_scale() -> None:
+    array, before, after = drawn(3), np.zeros(3), np.array([0.0, 1e9, 2.0])
+    scales = channel_scales(array, before, 0.01, 127)
+    chosen = Chosen(integers=np.full(array.shape, 5.0), scales=scales)
+
+    whole = weights(array, after, 0.01, chosen=chosen)
+
+    assert (whole.integers[[0, 2]] == 5).all()
+    np.testing.assert_array_equal(whole.scales[[0, 2]], scales[[0, 2]].astype(np.float32))
+    np.testing.assert_array_equal(whole.integers[1], weights(array, after, 0.01).integers[1])
+    reached = whole.bias * (np.float32(0.01) * whole.scales).astype(np.float64)
+    np.testing.assert_allclose(reached, after, rtol=1e-3, atol=1e-9)

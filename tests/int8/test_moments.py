@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from deploy_kit.int8.grids import spanning
-from deploy_kit.int8.moments import Moments, clipped, summed, together
+from deploy_kit.int8.moments import Moments, clipped, exact, summed, together
 
 GRID = spanning(-1, 1)
 N = 1_000_000
@@ -16,7 +16,7 @@ LIMITS = np.array([0.1, -0.1237, -0.2004, 0.3])
 
 
 def normal(error: float = 0.0) -> Moments:
-    return Moments(mean=MEANS, std=STDS, error=np.full(4, error))
+    return Moments(mean=MEANS, std=STDS, error=np.full(4, error), fixed=np.zeros(4, bool))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_bound_that_bounds_nothing_changes_nothing(limit: float, upper: bool) ->
 
 @pytest.mark.parametrize("upper", [False, True])
 def test_constant_channel_is_finite(upper: bool) -> None:
-    still = Moments(mean=np.array([0.2, 0.2, 0.2]), std=np.zeros(3), error=np.zeros(3))
+    still = exact(np.array([0.2, 0.2, 0.2]), np.zeros(3))
 
     found = clipped(still, np.array([0.1, 0.2, 0.3]), GRID, upper=upper)
 
@@ -104,8 +104,16 @@ def test_constant_channel_is_finite(upper: bool) -> None:
     assert np.isfinite(found.error).all() and np.isfinite(found.std).all()
 
 
+@pytest.mark.parametrize(("upper", "limit"), [(False, 5.0), (True, -5.0)])
+def test_channel_that_the_grid_cannot_follow_is_fixed_from_there_on(upper: bool, limit: float) -> None:
+    fixed = clipped(normal(), np.array([limit, 0.1, limit, -limit]), GRID, upper=upper)
+    later = clipped(fixed, np.zeros(4), GRID, upper=upper)
+
+    assert fixed.fixed.tolist() == later.fixed.tolist() == [True, False, True, False]
+
+
 def test_concatenated_moments_keep_their_order() -> None:
-    found = together([normal(0.1), Moments(mean=np.ones(1), std=np.ones(1), error=np.zeros(1))])
+    found = together([normal(0.1), exact(np.ones(1), np.ones(1))])
 
     assert found.mean.tolist() == [*MEANS, 1]
     assert found.error.tolist() == [0.1] * 4 + [0]
@@ -127,3 +135,15 @@ def test_sum_of_a_matrix_is_its_product() -> None:
     matrix, x = draw.standard_normal((3, 5)), draw.standard_normal(5)
 
     np.testing.assert_allclose(summed(matrix, x), matrix @ x)
+
+
+def test_padding_counts_for_nothing_in_a_sum() -> None:
+    draw = np.random.default_rng(0)
+    weight, channels = draw.standard_normal((4, 6, 3, 3)), draw.standard_normal(6)
+    image = np.broadcast_to(channels.reshape(1, 6, 1, 1), (1, 6, 5, 7)).copy()
+    taps = np.outer([4 / 5, 1, 4 / 5], [6 / 7, 1, 6 / 7]).reshape(-1)
+
+    wanted = torch.conv2d(torch.from_numpy(image), torch.from_numpy(weight), padding=1).mean((0, 2, 3))
+
+    np.testing.assert_allclose(summed(weight, channels, taps), wanted.numpy(), atol=1e-12)
+    assert np.abs(summed(weight, channels) - wanted.numpy()).max() > 0.1
