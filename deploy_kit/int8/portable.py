@@ -188,15 +188,14 @@ def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray
 
 def _chosen(writer: _Writer) -> dict[ir.Node, Chosen]:
     """Choose the integers of all convolutions and Gemm by what they read."""
-    plan, scales = writer.plan, {}
-    nodes = [node for node in plan.model.graph if node.op_type in ("Conv", "Gemm") and _on_integers(writer, node)]
-    for node in nodes:
-        rows = _rows(node)
-        scale = plan.grids[grouping.activations(node)[0]].scale
-        scales[node] = channel_scales(rows, _edit.bias(node, len(rows)), scale, largest(plan.bits))
-    asked = {node: rounding.Rows(weights=_rows(node), scales=scales[node]) for node in nodes}
+    plan, asked = writer.plan, {}
+    for node in plan.model.graph:
+        if node.op_type in ("Conv", "Gemm") and _on_integers(writer, node):
+            rows, read = _rows(node), plan.grids[grouping.activations(node)[0]]
+            scales = channel_scales(rows, _edit.bias(node, len(rows)), read.scale, largest(plan.bits))
+            asked[node] = rounding.Rows(weights=rows, scales=scales)
     found = rounding.improved(plan, asked, limit=largest(plan.bits))
-    return {node: Chosen(integers=integers, scales=scales[node]) for node, integers in found.items()}
+    return {node: Chosen(integers=integers, scales=asked[node].scales) for node, integers in found.items()}
 
 
 def _rows(node: ir.Node) -> np.ndarray:
