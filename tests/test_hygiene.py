@@ -230,9 +230,6 @@ def test_usual_preprocessings_pass(mean, std):
     assert found(texture(20, channels=(3,)), preprocess=preprocess) == {}
 
 
-# Numbers and labels
-
-
 def test_few_images_are_a_warning():
     finding = found(texture(15))["few"]
 
@@ -339,9 +336,6 @@ def test_of_several_labels_those_that_are_set_count():
 
 def test_classes_are_not_compared_where_only_one_set_has_labels():
     assert two(texture(2), texture(2, seed=1), (None, [0, 1])) == {}
-
-
-# The verdict
 
 
 def test_what_is_to_be_refused_is_an_error_with_its_cure():
