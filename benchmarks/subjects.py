@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from deploy_kit import bundled, checkpoint, images
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from deploy_kit.errors import InputError
 from deploy_kit.recipe import PreprocessTable, SourceTable
-from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, Preprocess, StemConv
+from deploy_kit.records import Preprocess
 
 CALIBRATION = "bundled:fashion-mnist-512"
 TEST = "bundled:fashion-mnist-10000"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from deploy_kit import checkpoint, codec, graph
 from deploy_kit.checkpoint import Checkpoint, sizes, table
+from deploy_kit.densenet import DenseNetSpec
 from deploy_kit.errors import InputError, RecipeError
 from deploy_kit.recipe import SourceTable
-from deploy_kit.records import Artifact, DenseNetSpec, TensorSpec
+from deploy_kit.records import Artifact, TensorSpec
 from deploy_kit.store import digest_of
 
 _MAX_CLASSES = 12

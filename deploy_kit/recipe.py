@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deploy_kit import bundled
+from deploy_kit.densenet import Activation, HeadActivation, HeadPool, StemPool
 from deploy_kit.errors import InputError, RecipeError, nearest
-from deploy_kit.records import Activation, HeadActivation, HeadPool, Precision, Preprocess, StemPool
+from deploy_kit.records import Precision, Preprocess
 from deploy_kit.results import Limits
 
 Side = Annotated[int, Field(gt=0)]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from models.training import MEAN, STD, Schedule, parser, splits, train
 
 SPEC = DenseNetSpec(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from models.training import Schedule, parser, splits, train
 
 SIDE = 64

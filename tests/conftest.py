@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 
 from deploy_kit import devices, recipe
 from deploy_kit.checkpoint.model import DenseNet
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from deploy_kit.devices import Connection
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, Preprocess, StemConv
+from deploy_kit.records import Preprocess
 from deploy_kit.store import Store
 
 pytest_plugins = ["ssh_devices", "edge_devices", "small_plans"]

@@ -6,19 +6,10 @@ import math
 import pytest
 
 from deploy_kit import codec
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from deploy_kit.errors import RecipeError
 from deploy_kit.measurements import NotRun
-from deploy_kit.records import (
-    Artifact,
-    DenseBlock,
-    DenseNetSpec,
-    Head,
-    HeadLayer,
-    Preprocess,
-    Proof,
-    StemConv,
-    TensorSpec,
-)  # fmt: skip
+from deploy_kit.records import Artifact, Preprocess, Proof, TensorSpec  # fmt: skip
 from deploy_kit.results import Limits, ParityReport, Row, StageTime
 
 BLOCK = {"layers": 6, "growth": 12, "bottleneck": 48}

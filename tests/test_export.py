@@ -20,11 +20,12 @@ from stand_ins import PretendLink
 from deploy_kit import export, graph, images, metrics
 from deploy_kit.checkpoint import to_onnx
 from deploy_kit.checkpoint.equations import Equations
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, StemConv
 from deploy_kit.devices import Connection
 from deploy_kit.errors import CheckpointError, ExportError, InputError, RequestError
 from deploy_kit.images import ImageSet
 from deploy_kit.recipe import ExportTable, PreprocessTable, SourceTable
-from deploy_kit.records import BareInput, DenseBlock, DenseNetSpec, Exported, StemConv, TensorSpec
+from deploy_kit.records import BareInput, Exported, TensorSpec
 from deploy_kit.store import Store, sha256_of
 from deploy_kit.watch import Event
 from deploy_kit.worker import Worker

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_kit.checkpoint.facts import Facts, Said
+from deploy_kit.densenet import DenseNetSpec
 from deploy_kit.recipe import SourceTable
-from deploy_kit.records import DenseNetSpec, Preprocess
+from deploy_kit.records import Preprocess
 
 if TYPE_CHECKING:
     from deploy_kit.checkpoint.equations import Equations

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from deploy_kit.checkpoint.facts import Concat, Facts, Pool
+from deploy_kit.densenet import Activation, HeadActivation
 from deploy_kit.errors import CheckpointError
-from deploy_kit.records import Activation, HeadActivation
 
 T = TypeVar("T")
 Sides = int | tuple[int, ...]

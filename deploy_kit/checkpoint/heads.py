@@ -8,8 +8,8 @@ from deploy_kit.checkpoint import paths
 from deploy_kit.checkpoint.leaves import Leaf, listed
 from deploy_kit.checkpoint.paths import Path
 from deploy_kit.checkpoint.refusals import reason
+from deploy_kit.densenet import Head, HeadLayer, HeadPool
 from deploy_kit.errors import CheckpointError
-from deploy_kit.records import Head, HeadLayer, HeadPool
 
 NONE = "none"
 _LINEARS = ("linear", "conv")  # a 1×1 convolution on a pooled map is a linear layer

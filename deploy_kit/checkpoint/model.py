@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deploy_kit.records import DenseBlock, DenseNetSpec, HeadLayer
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, HeadLayer
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from deploy_kit.checkpoint.equations import Equations
 from deploy_kit.checkpoint.structure import Parsed
+from deploy_kit.densenet import DenseNetSpec
 from deploy_kit.errors import CheckpointError, InputError
-from deploy_kit.records import DenseNetSpec
 
 TOLERANCE = 1e-4
 _MAX_CHANGES, _MAX_TRIED = 4, 4_000

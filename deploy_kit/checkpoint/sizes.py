@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy_kit.densenet import DenseNetSpec
 from deploy_kit.errors import InputError
-from deploy_kit.records import BareInput, DenseNetSpec, Preprocess
+from deploy_kit.records import BareInput, Preprocess
 
 if TYPE_CHECKING:
     import onnx_ir as ir

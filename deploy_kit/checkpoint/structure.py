@@ -20,8 +20,8 @@ from deploy_kit.checkpoint.facts import Facts, Said
 from deploy_kit.checkpoint.heads import Found, Step
 from deploy_kit.checkpoint.leaves import Leaf, Leaves, left_over
 from deploy_kit.checkpoint.units import DenseUnit
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, StemConv
 from deploy_kit.errors import CheckpointError
-from deploy_kit.records import DenseBlock, DenseNetSpec, StemConv
 
 _WIDE_STEM = 7
 _GUESSES = ("family", "default", "convention", "the file's name")

@@ -4,7 +4,7 @@ import math
 
 from deploy_kit.checkpoint import sizes
 from deploy_kit.checkpoint.sizes import Map, Sides
-from deploy_kit.records import DenseBlock, DenseNetSpec, Head, StemConv
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, StemConv
 
 Row = tuple[str, str]
 _POOLS = {"max": "3×3 max pool, stride 2", "avg": "3×3 average pool, stride 2", "blur": "3×3 max pool, blur, stride 2"}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
 Tensors = dict[str, Tensor]
 

@@ -28,8 +28,8 @@ from deploy_kit.checkpoint.equations import Equations
 from deploy_kit.checkpoint.facts import Facts, Said
 from deploy_kit.checkpoint.model import DenseNet
 from deploy_kit.checkpoint.structure import Parsed
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from deploy_kit.errors import CheckpointError
-from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
 SEEDS = range(40)
 

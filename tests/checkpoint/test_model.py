@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.records import DenseBlock, DenseNetSpec, StemConv
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, StemConv
 
 TINY_PLAIN = dataclasses.replace(
     TINY_SPEC,

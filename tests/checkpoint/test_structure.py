@@ -15,8 +15,8 @@ from deploy_kit.checkpoint import structure
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import Facts, Said
 from deploy_kit.checkpoint.model import DenseNet
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, StemConv
 from deploy_kit.errors import CheckpointError
-from deploy_kit.records import DenseBlock, DenseNetSpec, StemConv
 
 TRAINED = Path(__file__).parents[3] / "shared/checkpoints/trained/densenet121_fmnist64.pth.tar"
 STATED = {"stem_stride": 1, "stem_pool": "max", "eps": 1e-5}

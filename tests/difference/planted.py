@@ -12,9 +12,9 @@ from onnx import numpy_helper
 from stand_ins import PretendLink
 
 from deploy_kit import coordinates, difference, graph, images, schemes
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, StemConv
 from deploy_kit.difference import Difference
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import DenseBlock, DenseNetSpec, StemConv
 from deploy_kit.store import Store
 from deploy_kit.worker import Worker
 

@@ -24,7 +24,7 @@ from conftest import tiny_model
 
 from deploy_kit import graph, passes
 from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.records import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
+from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
 BOUND = 1e-6
 STANDARD = (

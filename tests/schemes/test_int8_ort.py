@@ -33,7 +33,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from deploy_kit import environment, images, schemes
-from deploy_kit.records import (Preprocess)
+from deploy_kit.records import Preprocess
 from deploy_kit.schemes import int8_ort
 folder, n, method, int8_ort._CHUNK = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 preprocess = Preprocess(height=64, width=64, color="gray", mean=(0.5,), std=(0.25,))
