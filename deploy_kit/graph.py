@@ -224,3 +224,17 @@ def expect_output(model: ir.Model, where: Path) -> None:
             f"{where}: expected one output, found {len(names)}: {', '.join(names)}",
             hint="export one head: deploykit export CHECKPOINT --head NAME",
         )
+
+
+def expect_flat(model: ir.Model, where: Path) -> None:
+    """Refuse a graph with graphs inside (If, Loop, Scan): what they read from outside cannot be given another type.
+
+    Raises:
+        InputError: A node holds a graph.
+    """
+    for node in model.graph:
+        if any(entry.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for entry in node.attributes.values()):
+            raise InputError(
+                f"{where}: {node.op_type} '{node.name}' holds a graph of its own, whose precision cannot be changed",
+                hint="export the model without control flow, e.g. traced in eval mode",
+            )

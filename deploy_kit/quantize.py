@@ -50,7 +50,10 @@ def run(
     scheme = schemes.CATALOGUE.get(variant.scheme)
     options = codec.from_json(scheme.options, variant.options, f"scheme '{variant.scheme}'")
     if lean.precision != "fp32":
-        raise QuantizeError(f"{lean.path}: expected a float32 graph, found {lean.precision}")
+        raise InputError(
+            f"{lean.path}: expected a float32 graph, found {lean.precision}",
+            hint="give the float32 file it was made from",
+        )
     used = calibration if scheme.calibrates or (scheme.observes and calibration != images.SYNTHETIC) else None
     image_set = calibration_set(variant, used, lean, skip_bad=skip_bad) if scheme.calibrates or used else None
     digest = "" if image_set is None else image_set.digest

@@ -79,6 +79,11 @@ def _apply(
     before, rows = _logits(file, preprocess, link), []
     if not before.any():
         raise SimplifyError(f"{source}: its outputs are all zero: nothing can be compared")
+    if not np.isfinite(before).all():
+        raise SimplifyError(
+            f"{source}: its outputs are not finite on seeded noise: nothing can be compared",
+            hint="a weight is NaN or infinite, or something divides by 0 or overflows: mend it where it was exported",
+        )
     for index, name in enumerate(names):
         watch(Event(stage="simplify", text=name, done=index, total=len(names)))
         entry = passes.CATALOGUE.get(name)

@@ -267,3 +267,16 @@ def test_ranges_that_are_no_numbers_are_refused(text: str) -> None:
 
     with pytest.raises(InputError, match=r"metadata 'deploykit\.ranges' is no table of numbers"):
         graph.ranges(model)
+
+
+def test_graph_within_a_graph_is_refused_with_its_node() -> None:
+    inner = tiny_graphs.parse("g () => (float[2] z) <float[2] one = {1, 1}> { z = Identity(one) }", 18).graph
+    branches = {"then_branch": inner, "else_branch": inner}
+    value = ir.Value(name="b", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape(()))
+    node = ir.node("If", [value], branches, name="choice")
+    model = ir.Model(ir.Graph([value], node.outputs, nodes=[node], opset_imports={"": 18}), ir_version=10)
+
+    with pytest.raises(InputError, match=r"m\.onnx: If 'choice' holds a graph of its own") as caught:
+        graph.expect_flat(model, Path("m.onnx"))
+
+    assert caught.value.hint == "export the model without control flow, e.g. traced in eval mode"

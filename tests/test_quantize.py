@@ -16,7 +16,7 @@ from stand_ins import PretendLink, hand_made, scaled
 
 from deploy_kit import devices, graph, quantize
 from deploy_kit.devices import Connection
-from deploy_kit.errors import InputError, QuantizeError, RecipeError, UnknownNameError
+from deploy_kit.errors import InputError, RecipeError, UnknownNameError
 from deploy_kit.recipe import Variant
 from deploy_kit.records import Artifact
 from deploy_kit.store import Store, sha256_of
@@ -213,8 +213,10 @@ def test_unknown_scheme_names_the_nearest(run: Run, calibration: str) -> None:
 
 
 def test_graph_that_is_not_float32_is_refused(run: Run, lean: Artifact) -> None:
-    with pytest.raises(QuantizeError, match=r"model\.onnx: expected a float32 graph, found fp16"):
+    with pytest.raises(InputError, match=r"model\.onnx: expected a float32 graph, found fp16") as caught:
         run("fp16", None, artifact=dataclasses.replace(lean, precision="fp16"))
+
+    assert caught.value.hint == "give the float32 file it was made from"
 
 
 def test_preprocess_that_does_not_fit_the_graph_is_refused(run: Run, lean: Artifact, tmp_path: Path) -> None:

@@ -179,6 +179,19 @@ def test_pass_within_its_promise_is_accepted(
     assert 1e-5 < result.passes[0].max_difference <= 0.01
 
 
+def test_outputs_that_are_no_numbers_are_not_blamed_on_a_pass(
+    run: Callable[..., tuple[Simplified, bool]], exported: Artifact, store: Store
+) -> None:
+    model = graph.load(store.path(exported))
+    scaling_the_bias_by(float("nan"))(model)
+    file = store.root / exported.path
+    graph.save(model, file)
+    broken = dataclasses.replace(exported, sha256=sha256_of(file))
+
+    with pytest.raises(SimplifyError, match=r"model\.onnx: its outputs are not finite on seeded noise"):
+        run("remove_unused", artifact=broken)
+
+
 def test_liar_among_honest_passes_is_named(
     run: Callable[..., tuple[Simplified, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

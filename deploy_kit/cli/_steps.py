@@ -83,7 +83,7 @@ def _in_force(asked: Asked, store: Store, console: Console) -> Recipe:
     if asked.model is not None:
         console.say(f"recipe '{DEFAULT}' (limits and passes that ship with deploykit)")
         return for_model(asked.model)
-    entry = next(store.entries(), None)
+    entry = next((found for found in store.entries() if found.recipe), None)  # what a worker keeps has none
     if entry is None:
         raise RequestError(
             f"{store.root}: nothing was exported here yet",

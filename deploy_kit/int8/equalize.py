@@ -95,7 +95,8 @@ def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, Affin
         middle = (low + high) / 2 if shifts else np.zeros_like(low)
         maps[source] = Affine(r=np.maximum(high - middle, middle - low), m=middle)
     together = np.concatenate([entry.r for entry in maps.values()])
-    floor = max(float(np.median(together)) * _FLOOR, float(np.finfo(np.float32).tiny) * 1e6)
+    alive = together[together > 0]  # the median of all would be 0 where most channels are dead
+    floor = float(np.median(alive)) * _FLOOR if len(alive) else 1.0
     return {source: Affine(r=np.maximum(entry.r, floor), m=entry.m) for source, entry in maps.items()}
 
 

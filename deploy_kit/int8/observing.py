@@ -126,17 +126,14 @@ def observed(
         _note(context, ranging, found.said)
         return found
     store, graph = Store(context.store), hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-    keys = [
-        _key(graph, wanted, ranging, images, stops=stops) for stops in ((False, True) if ranging.settle else (False,))
-    ]
-    for key in keys:
-        kept = store.kept(Kept, key)
-        there = None if kept is None else _read(store.folder(key) / _FILE, kept, wanted)
-        if kept is not None and there is not None:
-            said = kept.said if kept.method == _named(ranging) else f"of {kept.n_images} images"
-            _note(context, ranging, said, kept)
-            return Observed(**{**vars(there), "said": said})
-    return _made(store, keys[-1], wanted, ranging, lambda: _pass(model, wanted, targets, ranging, images), context)
+    key = _key(graph, wanted, ranging, images)
+    kept = store.kept(Kept, key)
+    there = None if kept is None else _read(store.folder(key) / _FILE, kept, wanted)
+    if kept is not None and there is not None:
+        said = kept.said if kept.method == _named(ranging) else f"of {kept.n_images} images"
+        _note(context, ranging, said, kept)
+        return Observed(**{**vars(there), "said": said})
+    return _made(store, key, wanted, ranging, lambda: _pass(model, wanted, targets, ranging, images), context)
 
 
 def _made(
@@ -207,7 +204,8 @@ class _Looks:
 
     def settled(self, observer: Observer) -> bool:
         """Look, and say whether the ranges have settled; extremes never do."""
-        self._next, channels = 2 * self._next, observer.channels()
+        doubled, channels = observer.n_images >= 2 * self._seen, observer.channels()
+        self._next = 2 * observer.n_images
         # Slack is no part of what was seen: it shrinks by itself.
         spans = {
             target.name: ranges.seen(target, channels[target.name], observer.histograms, self._ranging)
@@ -216,9 +214,9 @@ class _Looks:
         self._moved = ranges.moved(self._spans, spans) if self._spans else None
         self._before, self._seen, self._spans = self._seen, observer.n_images, spans
         settled = self._ranging.by_histogram and self._moved is not None and self._moved.settled
-        # Settled is what stays so: a later look may take it back.
-        self._settled_at = (self._settled_at or self._seen) if settled else 0
-        return settled
+        # Settled is what a doubling hardly moves, and what stays so: any later look may take it back.
+        self._settled_at = (self._settled_at or self._seen * doubled) if settled else 0
+        return self._settled_at > 0
 
     def said(self, observer: Observer) -> str:
         """Say what the looks have shown."""
@@ -246,9 +244,10 @@ def _note(context: Context, ranging: Ranging, said: str, kept: Kept | None = Non
         context.watch(Event(stage="quantize", text=f"ranges of {kept.n_images} images are kept: no second pass"))
 
 
-def _key(graph: str, wanted: Wanted, ranging: Ranging, images: Images, *, stops: bool) -> Key:
+def _key(graph: str, wanted: Wanted, ranging: Ranging, images: Images) -> Key:
     kind = "histograms" if ranging.by_histogram else "extremes"
-    stop = [_named(ranging), ranges.MEDIAN, ranges.MOST] if stops else []
+    # Extremes never settle: whoever would stop sees all images, as everybody else.
+    stop = [_named(ranging), ranges.MEDIAN, ranges.MOST] if ranging.settle and ranging.by_histogram else []
     return Key(
         stage=STAGE,
         name=kind,

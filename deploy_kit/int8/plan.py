@@ -175,6 +175,7 @@ def _prepared(source: Path, choices: Choices) -> ir.Model:
             f"{source}: operator set {graph.opset(model)}; Q/DQ per channel begins at {_MIN_OPSET}",
             hint=f"export with --opset {_MIN_OPSET} or higher",
         )
+    graph.expect_flat(model, source)
     passes.apply(model, (*_ALWAYS, choices.concats, "remove_unused", *choices.passes))
     return graph.reread(model)
 

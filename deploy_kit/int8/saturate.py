@@ -64,7 +64,8 @@ def _joint(conv: ir.Node, plan: Plan) -> _Joint | None:
 def _rewrite(joint: _Joint, plan: Plan) -> None:
     model, value, shifts = plan.model, joint.relu.outputs[0], not _edit.pads(joint.conv)
     seen, high = plan.seen[value], plan.spans[value][1]
-    high = np.maximum(high, max(float(np.median(high)) * _FLOOR, float(np.finfo(np.float32).tiny) * 1e6))
+    alive = high[high > 0]  # the median of all would be 0 where most channels are off
+    high = np.maximum(high, float(np.median(alive)) * _FLOOR if len(alive) else 1.0)
     r = high * (128 / 255 if shifts else 128 / 127)
     by = Affine(r=r, m=r if shifts else np.zeros_like(r))
     gamma, beta = (_edit.array(parameter) for parameter in joint.norm.inputs[1:3])

@@ -42,6 +42,8 @@ def _refusal(pad: ir.Node, reader: ir.Node) -> str:
     """Say why the border cannot move; empty if it can."""
     if pad.attributes.get_string("mode", "constant") != "constant":
         return "it does not pad with a constant"
+    if len(pad.inputs) < 2:
+        return "its border is an attribute, as before operator set 11"
     if not _edit.constant(pad.inputs[1]) or any(value is not None for value in pad.inputs[3:]):
         return "its border is not known, or is given for some axes only"
     value = pad.inputs[2] if len(pad.inputs) > 2 else None

@@ -61,8 +61,10 @@ def narrow(model: ir.Model, dtype: ir.DataType, calibration: Calibration | None,
     """Type a graph as `dtype` in place; Q/DQ pairs stay, their scales and what they give become `dtype`, too.
 
     Raises:
+        InputError: A node holds a graph of its own.
         QuantizeError: A weight is too large for `dtype`; names `source`.
     """
+    graph.expect_flat(model, source)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     reach = _reach(model, calibration)
     wide = _out_of_range(reach, dtype)
@@ -83,10 +85,11 @@ def _reach(model: ir.Model, calibration: Calibration | None) -> dict[ir.Value, f
     if calibration is None:
         return {}
     values = [v for node in model.graph for v in node.outputs if v.dtype == ir.DataType.FLOAT and _rank(v) >= 2]
-    batches = itertools.islice(
-        calibration.batches(), -(-_OBSERVED_IMAGES * calibration.n_batches // calibration.n_images)
-    )
+    size = calibration.n_images // calibration.n_batches
+    n_batches = min(calibration.n_batches, -(-_OBSERVED_IMAGES // size))
+    batches = itertools.islice(calibration.batches(), n_batches)
     found, _ = observe(ir.serde.serialize_model(model), [str(value.name) for value in values], batches)
+    calibration.context.note("recorded ranges", f"largest magnitudes on {n_batches * size} images")
     ranges = ((value, found[str(value.name)]) for value in values)
     return {value: float(max(abs(seen.low).max(), seen.high.max())) for value, seen in ranges}
 

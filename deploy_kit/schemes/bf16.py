@@ -20,5 +20,5 @@ SCHEME = Scheme(
     calibrates=False,
     observes=True,
     apply=apply,
-    libraries=("onnx-ir", "onnx"),
+    libraries=("onnxruntime", "onnx", "onnx-ir"),
 )

@@ -85,5 +85,10 @@ def _advanced(nncf: object, options: Options) -> object:
 
 
 SCHEME = Scheme(
-    package="nncf", precision="int8", options=Options, calibrates=True, apply=apply, libraries=("nncf", "onnx")
+    package="nncf",
+    precision="int8",
+    options=Options,
+    calibrates=True,
+    apply=apply,
+    libraries=("nncf", "onnxruntime", "onnx"),
 )

@@ -101,6 +101,6 @@ SCHEME = Scheme(
     options=Options,
     calibrates=True,
     apply=apply,
-    libraries=("onnxruntime", "onnx", "onnx-ir"),
+    libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),
     planned=planned,
 )

@@ -359,6 +359,15 @@ def test_a_target_that_fails_after_its_build_is_no_success(
     assert said.code == 5, said.out
 
 
+def test_a_scheme_that_fails_behind_its_calibration_does_not_lock_the_store(kept: Store) -> None:
+    said = deploykit("quantize", "--int8", "--keep", "denseblock9", "--store", kept.root)
+    assert (said.code, "denseblock9" in said.error) == (2, True), said.err
+
+    said = deploykit("quantize", "--int8", "--store", kept.root)
+
+    assert said.code == 0, said.err
+
+
 def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -234,14 +234,21 @@ def test_whoever_wants_it_stops_where_they_have_settled(desk: Desk, sketch: Sket
     assert desk.sent == 0
 
 
-def test_a_whole_pass_serves_whoever_would_stop(desk: Desk, sketch: Sketch) -> None:
+def test_whoever_would_stop_gets_the_same_whatever_is_kept(desk: Desk, sketch: Sketch) -> None:
     x = np.tile(sketch.images(16), (8, 1, 1, 1))
     desk(sketch, x, Ranging(method="percentile"))
 
     found = desk(sketch, x, Ranging(method="percentile", settle=True))
 
+    assert (desk.sent, found.n_images) == (64, 64)
+
+
+def test_a_whole_pass_serves_whoever_would_stop_but_never_does(desk: Desk, sketch: Sketch) -> None:
+    desk(sketch, sketch.images(8))
+
+    desk(sketch, sketch.images(8), Ranging(settle=True))
+
     assert desk.sent == 0
-    assert found.n_images == 128
 
 
 def test_a_pass_that_stopped_does_not_serve_others(desk: Desk, sketch: Sketch) -> None:
@@ -269,6 +276,37 @@ def test_extremes_never_settle_and_say_how_they_moved(desk: Desk, sketch: Sketch
 
     assert found.n_images == 128
     assert found.said == "from 64 to 128 images ends moved by 0.00% (median) and 0.00% (95th percentile)"
+
+
+def test_what_is_no_doubling_settles_nothing(desk: Desk, sketch: Sketch) -> None:
+    x = sketch.images(65) * np.linspace(1, 8, 65, dtype=np.float32).reshape(-1, 1, 1, 1)
+
+    found = desk(sketch, x, Ranging(method="percentile"))
+
+    assert found.said.startswith("not settled after 65 images; from 64 to 65 images ends moved by ")
+
+
+def test_a_large_batch_is_looked_at_when_its_number_has_doubled() -> None:
+    """Looks at 100, 200 and 400 images: 300 is no doubling."""
+    sketch = Sketch(pixels=(6, 6), batch="N")
+    sketch.node("Relu", sketch.conv("x", 4, 3, pad=1), output="y")
+    x, noted = np.tile(sketch.images(20), (20, 1, 1, 1)), list[str]()
+    x[:200] *= 2  # the first doubling moves nothing, so it would have settled there
+
+    found = observing.observed(
+        proto(sketch),
+        Wanted(names=("conv3", "x"), means=("y",), histograms=("conv3",)),
+        TARGET,
+        Ranging(method="percentile"),
+        Images(
+            n=400,
+            batches=lambda: iter(np.split(x, 4)),
+            context=Context(note=lambda _, said: noted.append(said)),
+        ),
+    )
+
+    assert found.said.startswith("settled after 200 of 400 images; from 200 to 400 images ends moved by ")
+    assert noted == [f"percentile 99.99, {found.said}"]
 
 
 def test_what_comes_after_the_last_doubling_is_looked_at_too(desk: Desk, sketch: Sketch) -> None:

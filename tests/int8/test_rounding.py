@@ -99,6 +99,19 @@ def test_sample_is_bounded_and_the_same_each_time(monkeypatch: pytest.MonkeyPatc
         assert one.shape == apart.shape
 
 
+def test_sample_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "N_PATCHES", 8)
+    sketch = Sketch()
+    plan = planned(sketch.model(sketch.conv("x", 6)), sketch.images(37))
+    (conv,) = nodes(plan.model, "Conv")
+    entry = patches.read(conv, plan.grids[conv.inputs[0]], array(conv.inputs[1])[0].size)
+    assert entry is not None
+
+    ((_, found),) = patches.sample(ir.serde.serialize_model(plan.model), [entry], plan.batches, 37)
+
+    assert len(found) == 10  # one image in four
+
+
 def test_grouped_convolutions_are_not_sampled() -> None:
     sketch = Sketch(channels=4)
     plan = planned(sketch.model(sketch.conv("x", 4, group=2)), sketch.images(3))

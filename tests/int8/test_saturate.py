@@ -11,9 +11,11 @@ from deploy_kit.int8 import saturate
 from deploy_kit.int8.plan import Plan
 
 
-def rewritten(sketch: Sketch, *, kernel: int = 1, gamma: object = None) -> tuple[Plan, np.ndarray, np.ndarray]:
+def rewritten(
+    sketch: Sketch, *, kernel: int = 1, gamma: object = None, beta: object = None
+) -> tuple[Plan, np.ndarray, np.ndarray]:
     """Plan a BN + ReLU + convolution, rewrite it; give the plan, an image and the output before."""
-    normed = sketch.norm(sketch.stem(), gamma=gamma)
+    normed = sketch.norm(sketch.stem(), gamma=gamma, beta=beta)
     # The ReLU keeps the head's pool from moving before the convolution; the stem as an output, the BN from its fold.
     head = sketch.head(sketch.node("Relu", sketch.conv(normed, 5, kernel, pad=kernel // 2)))
     plan = planned(sketch.model(head, "conv3"), sketch.images(16), signed=True)
@@ -108,3 +110,14 @@ def test_statistics_of_the_norm_stay_so_that_half_precision_holds_its_slopes() -
     after = [array(value) for norm in nodes(plan.model, "BatchNormalization") for value in norm.inputs[3:5]]
     for one, two in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("n_off", [4, 6], ids=["most", "all"])
+def test_channels_that_are_off_ask_no_slope_that_half_precision_cannot_hold(n_off: int) -> None:
+    off = np.arange(6) < n_off
+    plan, _, _ = rewritten(Sketch(), gamma=np.where(off, 0.0, 1.0), beta=np.where(off, -0.5, 0.0))
+
+    assert len(saturate.apply(plan)) == 1
+
+    (norm,) = nodes(plan.model, "BatchNormalization")
+    assert max(np.abs(array(value)).max() for value in norm.inputs[1:3]) < 1e3

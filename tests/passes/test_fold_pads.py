@@ -138,3 +138,12 @@ def test_pad_with_another_reader_is_none_of_its_business(reader: str) -> None:
     outcome = fold_pads.apply(tiny_graphs.parse(text, 18))
 
     assert (outcome.fired, outcome.refused) == (0, ())
+
+
+def test_border_that_is_an_attribute_is_refused() -> None:
+    text = """g (float[1,3,6,6] x, float[4,3,3,3] w) => (float[N,C,H,W] y)
+        { p = Pad<pads=[0,0,1,1,0,0,1,1]>(x) y = Conv(p, w) }"""
+
+    outcome = fold_pads.apply(tiny_graphs.parse(text, 10))
+
+    assert outcome.refused == (("its border is an attribute, as before operator set 11", 1),)
