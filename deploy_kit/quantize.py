@@ -15,7 +15,7 @@ from deploy_kit.schemes import BLOCKS_KEY, FLOAT_KEY, KEPT_KEY
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "4"
+VERSION = "5"
 
 
 def run(

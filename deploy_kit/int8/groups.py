@@ -90,9 +90,15 @@ def activations(node: ir.Node) -> tuple[ir.Value, ...]:
     return tuple(value for value in inputs if value.dtype in (None, ir.DataType.FLOAT))
 
 
-def find(model: ir.Model) -> Groups:
-    """Group the activations that a quantized node will read."""
-    wanted = _wanted(model)
+def find(model: ir.Model, *, results: bool = False) -> Groups:
+    """Group the activations that a quantized node will read.
+
+    Args:
+        model: A float graph.
+        results: Also what a convolution gives to operators that compute in float, e.g. a LeakyRelu, on its way to
+            further quantized nodes: runtimes whose integer convolution must write integers compute it in float else.
+    """
+    wanted = _wanted(model, results=results)
     parent: dict[ir.Value, ir.Value] = {}
 
     def root(value: ir.Value) -> ir.Value:
@@ -120,14 +126,19 @@ def _group(values: list[ir.Value]) -> Group:
     return Group(values=tuple(values), sources=sources, concats=concats)
 
 
-def _wanted(model: ir.Model) -> set[ir.Value]:
+def _wanted(model: ir.Model, *, results: bool) -> set[ir.Value]:
     """Find the activations that reach a node that computes on integers, not counting one that a ReLU is fused into."""
-    wanted: set[ir.Value] = set()
+    wanted, leading = set[ir.Value](), set[ir.Value]()  # leading: to a node that computes on integers, however
     for node in reversed(tuple(model.graph)):
-        result = node.outputs[0]
+        relu = fused_relu(node)
+        result = node.outputs[0] if relu is None else relu.outputs[0]
         computes = node.op_type in READERS and quantizable(node)
+        if results and computes and node.op_type == "Conv" and result in leading:
+            wanted.add(result)
         if computes or (moved(node) and result in wanted):
             wanted.update(activations(node))
+        if computes or not leading.isdisjoint(node.outputs):
+            leading.update(activations(node))
     return {value for value in wanted if value.dtype in (None, ir.DataType.FLOAT) and not _hidden(value)}
 
 

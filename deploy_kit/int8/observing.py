@@ -21,7 +21,7 @@ from deploy_kit.statistics.histogram import BINS, Histogram
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "1"
+VERSION = "2"
 STAGE = "calibrate"
 _FIRST_LOOK = 32
 _FILE = "statistics.npz"

@@ -126,7 +126,7 @@ def make(
             not finite.
     """
     model = _prepared(source, choices)
-    groups = grouping.find(model)
+    groups = grouping.find(model, results=not choices.signed)
     if not groups.all:
         raise QuantizeError(
             f"{source}: nothing in it can be quantized",

@@ -237,6 +237,10 @@ def _gemm(writer: _Writer, node: ir.Node) -> None:
 
 def _norm(writer: _Writer, node: ir.Node) -> None:
     """Write a BN as a depthwise 1×1 convolution: weights ±127 are exact, the slope is their scale."""
+    relu = grouping.fused_relu(node)
+    if (node if relu is None else relu).outputs[0] not in writer.plan.grids:
+        _copy(writer, node)  # what reads it computes in float: a convolution would, too, and slower
+        return
     slope, offset = _edit.affine(node)
     rank = len(node.outputs[0].shape or (0, 0, 0, 0))
     kernel = slope.reshape(-1, *[1] * (rank - 1))

@@ -47,13 +47,17 @@ class Options:
     rounding: plan.Rounding = "nearest"
     keep: tuple[str, ...] = ()
 
-    @property
-    def ranging(self) -> Ranging:
-        """How the ends of ranges are chosen.
+    def __post_init__(self) -> None:
+        """Refuse a percentile that leaves nothing.
 
         Raises:
-            RecipeError: The percentile leaves nothing.
+            RecipeError: It is not above 50 and at most 100.
         """
+        ranges.ranging(self.method, self.percentile, self.settle)
+
+    @property
+    def ranging(self) -> Ranging:
+        """How the ends of ranges are chosen."""
         return ranges.ranging(self.method, self.percentile, self.settle)
 
 

@@ -3,7 +3,8 @@
 A bin is [k·w, (k+1)·w) with w a power of two, so that doubling merges pairs exactly: what comes out is the histogram
 of all values together, whatever their order and their batches were.
 
-A value far beyond all others would leave these in one bin. It is counted apart.
+A value far beyond all others would leave these in one bin. It is counted apart; what is far is judged by the values so
+far, so this alone, where tails are that heavy, depends on the order.
 """
 
 from collections.abc import Mapping

@@ -327,3 +327,23 @@ def test_other_images_give_other_bytes() -> None:
     )
 
     assert one != two
+
+
+@pytest.mark.parametrize("activation", ["LeakyRelu", "Elu"])
+def test_every_convolution_before_another_activation_writes_integers(activation: str) -> None:
+    """ONNX Runtime computes a convolution on integers only where it writes integers, too."""
+    sketch = Sketch()
+    block = sketch.stem()
+    for _ in range(2):
+        inner = sketch.node(activation, sketch.norm(block, relu=False))
+        inner = sketch.node(activation, sketch.conv(inner, 8))
+        block = sketch.concat(block, sketch.conv(inner, 4, 3, pad=1))
+    model, x = sketch.model(sketch.head(sketch.norm(block))), sketch.images(40)
+
+    made = quantized(model, x)
+
+    convolutions = [conv for conv in nodes(made, "Conv") if conv.attributes.get_int("group", 1) == 1]
+    readers = [{use.node.op_type for use in conv.outputs[0].uses()} for conv in convolutions]
+    assert readers == [{"QuantizeLinear"}] * 5
+    assert len(nodes(made, "BatchNormalization")) == 2  # in float, as what reads them
+    assert metrics.sqnr_db(run(model, x)[0], run(made, x)[0]) > 25

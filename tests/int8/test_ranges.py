@@ -1,9 +1,12 @@
 """The range of each activation by method: per channel or per tensor, with what readers and unseen images add to it."""
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 from dense_graphs import Sketch, batches, planned, quantized, run
 
+from deploy_kit import metrics
 from deploy_kit.errors import RecipeError
 from deploy_kit.int8 import ranges
 from deploy_kit.int8.ranges import Moved, Ranging, Target
@@ -131,7 +134,7 @@ def test_settled_is_below_both_bounds(median: float, most: float, settled: bool)
 @pytest.mark.parametrize("share", [0.0, 50.0, 100.1, float("nan")])
 def test_a_percentile_that_leaves_nothing_is_refused(share: float) -> None:
     with pytest.raises(RecipeError, match="percentile: expected a number above 50 and at most 100, found") as caught:
-        int8_portable.Options(method="percentile", percentile=share).ranging  # noqa: B018  # reading it is the test
+        int8_portable.Options(method="percentile", percentile=share)
 
     assert caught.value.hint == "it is the share of all values that is encoded, e.g. 99.99"
 
@@ -157,19 +160,21 @@ def test_a_method_decides_the_grid_of_a_tensor(method: Method) -> None:
 
 
 @each_method
-@pytest.mark.parametrize("scheme", [int8_portable, int8_tensorrt])
-def test_networks_with_dead_constant_and_loud_channels_stay_finite(method: Method, scheme: object) -> None:
+@pytest.mark.parametrize(("scheme", "floor_db"), [(int8_portable, 30), (int8_tensorrt, 50)])
+def test_networks_with_dead_constant_and_loud_channels_stay_near(
+    method: Method, scheme: ModuleType, floor_db: float
+) -> None:
     sketch = Sketch()
     stem = sketch.stem(6, gain=[1, 0, 1e-6, 10, 1, 0], bias=[0, 0, 0, 1, 3, 5])
     model = sketch.model(sketch.head(sketch.norm(sketch.block(stem))))
     x = sketch.images(40)
     options = {"rest": "fp32"} if scheme is int8_tensorrt else {}
 
-    made = quantized(model, x, scheme, method=method, **options)  # type: ignore[arg-type]
+    made = quantized(model, x, scheme, method=method, **options)
 
-    found = run(made, x)[0]
-    assert np.isfinite(found).all()
-    assert np.corrcoef(found.ravel(), run(model, x)[0].ravel())[0, 1] > 0.9
+    # Entropy cuts the heavy tail of the pooled map, which is on one grid: that is the method.
+    floor_db = 15 if (method, scheme) == ("entropy", int8_portable) else floor_db
+    assert metrics.sqnr_db(run(model, x)[0], run(made, x)[0]) > floor_db
 
 
 @pytest.mark.parametrize("method", ["minmax", *BY_HISTOGRAM])
