@@ -49,7 +49,7 @@ def write(
     if not weighted and not plan.kept:
         raise QuantizeError(
             "no convolution reads a BatchNormalization and ReLU that it alone reads",
-            hint="scheme int8_tensorrt with option convolutions: all quantizes the others",
+            hint="a recipe can: scheme: int8_tensorrt, options: {convolutions: all} quantizes the others",
         )
     free = convolutions == "behind_norms"  # then floats read what the convolutions write
     leveled = rows.level(plan, behind_norms, but_concats=concats) if free else frozenset[ir.Node]()

@@ -166,7 +166,7 @@ def test_graph_without_a_norm_before_a_convolution_says_what_takes_it() -> None:
     with pytest.raises(QuantizeError, match="no convolution reads a BatchNormalization and ReLU") as caught:
         quantized(model, sketch.images(4), int8_tensorrt)
 
-    assert caught.value.hint == "scheme int8_tensorrt with option convolutions: all quantizes the others"
+    assert caught.value.hint == "a recipe can: scheme: int8_tensorrt, options: {convolutions: all} quantizes the others"
 
 
 @pytest.mark.parametrize(
