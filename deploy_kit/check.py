@@ -19,8 +19,9 @@ from deploy_kit.scores import labels as single
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "2"
+VERSION = "3"
 _WORST = 10
+_NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
 
 
@@ -51,7 +52,7 @@ def run(
         stage="check",
         name=f"{engine.name}.{engine.engine}",
         inputs=(engine.sha256, answers.sha256),
-        options=[limits, engine.options, engine.engine],
+        options=[limits, engine.options, engine.engine, answers.path],
         versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
     )
 
@@ -124,7 +125,8 @@ def _compare(
         engine, answers, wanted, found.logits, labels, limits,
         image=image_set.name_of, class_name=lambda index: names[index] if names else "",
     )  # fmt: skip
-    return dataclasses.replace(report, settings=found.settings, consistency=itself)
+    unasked = (_NOTHING_ASKED.format(engine.precision),) if limits == Limits() else ()
+    return dataclasses.replace(report, settings=found.settings, consistency=itself, remarks=(*report.remarks, *unasked))
 
 
 def judge(

@@ -49,21 +49,18 @@ def run(
     preprocess = graph.preprocess
     if not isinstance(preprocess, Preprocess):
         raise InputError(f"{answers.images}: how images become the input of this model is not known", hint=_PREPROCESS)
-    if not answers.labelled:
-        raise InputError(f"{answers.images}: expected labelled images to diagnose with, found none", hint=_LABELS)
+    expect_labels(answers)
     key = Key(
         stage="diagnose",
         name=graph.name,
         inputs=(graph.sha256, answers.sha256),
-        options=[preprocess],
+        options=[preprocess, answers.path],
         versions=(("stage", VERSION), *link.environment.versions),
     )
 
     def make(folder: object, home: str) -> Diagnosis:
         with np.load(store.root / answers.path, allow_pickle=False) as data:
             values, labels = data["logits"], data["labels"]
-        if labels.ndim != 1:
-            raise InputError(f"{answers.images}: expected one label an image to diagnose with, found several")
         image_set = images.open_set(answers.images, preprocess, skip_bad=answers.skipped > 0)
         if image_set.n != answers.n:
             raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
@@ -72,6 +69,18 @@ def run(
         return judge(graph, answers, hits, values, labels)
 
     return store.produce(Diagnosis, key, make)
+
+
+def expect_labels(answers: Answers) -> None:
+    """Refuse a check set that says nothing about the preprocessing.
+
+    Raises:
+        InputError: Its images have no labels, or several each.
+    """
+    if not answers.labelled:
+        raise InputError(f"{answers.images}: expected labelled images to diagnose with, found none", hint=_LABELS)
+    if answers.top1 is None:
+        raise InputError(f"{answers.images}: expected one label an image to diagnose with, found several")
 
 
 def spread(labels: np.ndarray, most: int) -> np.ndarray:

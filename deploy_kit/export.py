@@ -128,7 +128,15 @@ def answers(
         stage="answers",
         name=image_set.name.removeprefix(bundled.PREFIX).replace("/", "_")[-40:],
         inputs=(digest, image_set.digest, *_probe_digest(source)),
-        options=[preprocess, _said_of(source), *left_out, *([crops] if crops > 1 else [])],
+        options=[
+            check_images,
+            image_set.files,
+            image_set.classes,
+            preprocess,
+            _said_of(source),
+            *left_out,
+            *([crops] if crops > 1 else []),
+        ],
         versions=(("stage", VERSION), *versions),
     )
 
@@ -226,7 +234,7 @@ def _verify_labels(image_set: ImageSet, classes: int) -> None:
     """Refuse labels that are not of this checkpoint: out of range, or of classes whose numbers nobody can know."""
     assert image_set.labels is not None
     named = image_set.labels.shape[1] if image_set.multilabel else len(image_set.classes)
-    if named and named != classes:
+    if (named or image_set.multilabel) and named != classes:
         raise InputError(
             f"{image_set.name}: labels of {named} classes, and the checkpoint has {classes}",
             hint="name all of the checkpoint's classes in its order, one a line, in classes.txt beside the images",

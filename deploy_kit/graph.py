@@ -213,16 +213,22 @@ def _layout_hint(found: tuple[TensorSpec, ...], wanted: tuple[int, ...]) -> str:
 
 
 def expect_output(model: ir.Model, where: Path) -> None:
-    """Refuse a graph with several outputs: what comes after the export measures one.
+    """Refuse a graph with several outputs or maps: what comes after the export measures one row an image.
 
     Raises:
-        InputError: More than one output.
+        InputError: More than one output, or one that is not N×classes.
     """
     names = [value.name or "" for value in model.graph.outputs]
     if len(names) > 1:
         raise InputError(
             f"{where}: expected one output, found {len(names)}: {', '.join(names)}",
             hint="export one head: deploykit export CHECKPOINT --head NAME",
+        )
+    (found,) = specs(tuple(model.graph.outputs))
+    if model.graph.outputs[0].shape is not None and len(found.shape) != 2:
+        raise InputError(
+            f"{where}: expected one output N×classes, found {found.name} {list(found.shape)}",
+            hint="end the model with a Flatten",
         )
 
 

@@ -56,7 +56,7 @@ def interval(lost: int, won: int, n: int) -> tuple[float, float]:
     point = (lost - won) / n
     high = _root(lost, won, n, (point, 1.0), -Z)
     low = _root(lost, won, n, (-1.0, point), Z)
-    return min(low, center - half), max(high, center + half)
+    return max(min(low, center - half), -1.0), min(max(high, center + half), 1.0)
 
 
 def mcnemar(lost: int, won: int) -> float:

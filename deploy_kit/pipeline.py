@@ -162,10 +162,7 @@ def collect(run: Run) -> Report:
     """Put together what the store knows of the checkpoint of the recipe in force; measures nothing."""
     source, answers = exported_with_answers(run)
     lean = simplified(run, source)
-    typed = [lean.onnx, *run.store.all(Artifact, "quantize")]
-    family = {
-        artifact.sha256: artifact for artifact in typed if artifact.parent in (source.onnx.sha256, lean.onnx.sha256)
-    }
+    family = graphs_of(run.store, source)
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
     rows = list[Row]()
     for engine in distinct(built):
@@ -185,6 +182,14 @@ def collect(run: Run) -> Report:
         rows += join(row, measured[0], run.recipe.bench) if measured else (row,)
     used = {engine.parent for engine in built}
     return assemble(run, source, answers, lean, rows, tuple(a for a in family.values() if a.sha256 in used))
+
+
+def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
+    """List the graphs that were made of an export, simplified or quantized, by sha256."""
+    lean = [one.onnx for one in store.all(Simplified, "simplify") if one.onnx.parent == source.onnx.sha256]
+    roots = {source.onnx.sha256, *(one.sha256 for one in lean)}
+    typed = [one for one in store.all(Artifact, "quantize") if one.parent in roots]
+    return {one.sha256: one for one in (*lean, *typed)}
 
 
 def assemble(

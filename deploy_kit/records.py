@@ -249,6 +249,13 @@ class Exported:
     difference: float
     verified_on: str
 
+    @property
+    def said(self) -> str:
+        """Say how the graph was held against the checkpoint."""
+        if self.checkpoint.spec is None:
+            return self.verified_on
+        return f"{self.difference:.2g} of the largest logit, on {self.verified_on}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:

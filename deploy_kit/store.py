@@ -213,6 +213,16 @@ class Store:
             if (self.root / entry.folder / "record.json").is_file():
                 yield entry
 
+    def in_force(self) -> Entry | None:
+        """Give the newest entry that has a recipe (what a worker keeps has none); None where there is none."""
+        return next((entry for entry in self.entries() if entry.recipe), None)
+
+    def stand_by(self, entry: Entry) -> None:
+        """Put a recipe in force again, whatever was made under another since."""
+        if self.in_force() != entry:
+            self.recipe = dict(entry.recipe)
+            self._log(entry.stage, self.root / entry.folder)
+
     def newest(self, cls: type[R], *stages: str, where: Callable[[R], bool] = lambda _: True) -> tuple[R, Entry] | None:
         """Find the newest result of these stages that fits, and its line of the journal."""
         for entry in self.entries():

@@ -18,7 +18,6 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of 
 _CAFFE_MEAN, _CAFFE_STD = (123.68 / 255, 116.78 / 255, 103.94 / 255), 1 / (0.017 * 255)
 _INVERT = "no flag does it: store the images inverted (255 - pixel)"
 _SQUASH = "no flag does it: store the images scaled to {}×{} px, each side on its own, and export without --resize"
-_BICUBIC = "set 'interpolation: {}' in the recipe's source.preprocess"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +74,10 @@ def _others(now: Preprocess, shape: tuple[int, ...]) -> Iterator[Way]:
 def flags(preprocess: Preprocess) -> str:
     """Write a preprocessing as flags of ``deploykit export``."""
     mean, std = (",".join(f"{value:.6g}" for value in values) for values in (preprocess.mean, preprocess.std))
-    resize = "" if preprocess.resize is None else f" --resize {preprocess.resize}"
-    return (
-        f"--input {preprocess.height}x{preprocess.width} --color {preprocess.color} --mean {mean} --std {std}{resize}"
-    )
+    text = f"--input {preprocess.height}x{preprocess.width} --color {preprocess.color} --mean {mean} --std {std}"
+    if preprocess.resize is None:
+        return text
+    return f"{text} --resize {preprocess.resize} --interpolation {preprocess.interpolation}"
 
 
 def _flagged(name: str, preprocess: Preprocess) -> Way:
@@ -123,7 +122,7 @@ def _sizes(now: Preprocess, shape: tuple[int, ...]) -> Iterator[Way]:
     if now.resize is None:
         return
     other: Literal["bilinear", "bicubic"] = "bilinear" if now.interpolation == "bicubic" else "bicubic"
-    yield Way(name=other, preprocess=dataclasses.replace(now, interpolation=other), cure=_BICUBIC.format(other))
+    yield _flagged(other, dataclasses.replace(now, interpolation=other))
     side = max(now.height, now.width)
     for name, length in (
         ("resized without a margin", side),

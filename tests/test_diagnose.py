@@ -329,11 +329,14 @@ def test_an_oblong_picture_is_also_tried_squashed_to_the_input() -> None:
     )
 
 
-def test_another_filter_is_a_key_of_the_recipe() -> None:
+def test_another_filter_is_a_flag_too() -> None:
     way = next(way for way in ways.of(changed(IMAGENET, resize=10), (20, 20, 3)) if way.name == "bicubic")
 
-    assert way.cure == "set 'interpolation: bicubic' in the recipe's source.preprocess"
+    assert way.cure.endswith("--resize 10 --interpolation bicubic")
 
 
 def test_flags_are_those_of_export() -> None:
-    assert ways.flags(changed(GRAY, resize=9)) == "--input 8x8 --color gray --mean 0.3 --std 0.35 --resize 9"
+    assert (
+        ways.flags(changed(GRAY, resize=9))
+        == "--input 8x8 --color gray --mean 0.3 --std 0.35 --resize 9 --interpolation bilinear"
+    )

@@ -18,6 +18,7 @@ from deploy_kit.records import Preprocess, TensorSpec
 CONV = "g (float[1,2,8,8] x) => (float[1,6,4,4] y) { y = Conv<strides=[2,2], pads=[1,1,1,1], group=2>(x, w) }"
 GEMM = "g (float[1,5] x) => (float[1,3] y) { y = Gemm<transB=1>(x, w) }"
 MATMUL = "g (float[1,5] x) => (float[1,3] y) { y = MatMul(x, w) }"
+FLAT = "g (float[N,1,16,16] x) => (float[N,256] y) { y = Flatten(x) }"
 RELU = "g (float[N,1,16,16] x) => (float[N,1,16,16] y) { y = Relu(x) }"
 
 
@@ -217,7 +218,12 @@ def test_embedded_preprocess_that_cannot_be_read_is_refused(text: str) -> None:
 
 
 def test_fitting_input_is_accepted() -> None:
-    graph.expect_input(tiny_graphs.parse(RELU), TINY_PREPROCESS, Path("model.onnx"))
+    graph.expect_input(tiny_graphs.parse(FLAT), TINY_PREPROCESS, Path("model.onnx"))
+
+
+def test_output_that_is_no_row_of_classes_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model\.onnx: expected one output N×classes, found y \['N', 1, 16, 16\]"):
+        graph.expect_input(tiny_graphs.parse(RELU), TINY_PREPROCESS, Path("model.onnx"))
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,17 @@ def test_classes_that_calibration_lacks_are_named():
     assert finding["absent-classes"].text == "2 classes of the check set are not in the calibration set: bird, fish"
 
 
+def test_classes_are_held_together_by_name_where_both_sets_have_names(tmp_path):
+    for name, shade in (("calibration/dog", 9), ("check/cat", 40), ("check/dog", 80)):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(texture(1, seed=shade)[0]).save(tmp_path / name / "a.png")
+    first, second = (images.open_set(str(tmp_path / name), FASHION) for name in ("calibration", "check"))
+
+    (finding,) = [one for one in hygiene.compare(first, second) if one.code == "absent-classes"]
+
+    assert finding.text == "1 classes of the check set are not in the calibration set: cat"
+
+
 def test_classes_without_names_are_numbers_and_only_some_are_told():
     finding = two(texture(2), texture(10, seed=1), ([0, 0], list(range(10))))["absent-classes"]
 

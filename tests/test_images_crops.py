@@ -71,7 +71,7 @@ def test_without_room_for_ten_crops_there_are_none(tmp_path, resize, found):
         list(opened(tmp_path, preprocess).batches(preprocess, 1, crops=10))
 
     assert str(caught.value) == f"10 crops of 4×6 px: expected a 'resize' above 6 px, found {found}"
-    assert caught.value.hint == "set 'resize' in the preprocess (256 for crops of 224 px), or take one crop"
+    assert caught.value.hint == "set 'resize' in the preprocess (256 for crops of 224 px), or take one crop: --crops 1"
 
 
 def test_an_input_that_is_no_image_has_no_crops():

@@ -32,12 +32,61 @@ def test_a_flat_folder_has_no_labels(tmp_path, gray):
     assert opened(tmp_path).labels is None
 
 
-@pytest.mark.parametrize("names", [("a.png", "cat/b.png"), ("cat/b.png", "dog/young/c.png")])
-def test_a_folder_of_uneven_depth_has_no_labels(tmp_path, gray, names):
-    for name in names:
+def test_what_lies_deeper_in_a_class_is_of_it(tmp_path, gray):
+    for name in ("cat/b.png", "dog/young/c.png", "dog/d.png"):
         save(tmp_path / name, gray)
 
+    assert opened(tmp_path).labels.tolist() == [0, 1, 1]
+
+
+def test_folders_of_folders_alone_have_no_labels(tmp_path, gray):
+    save(tmp_path / "all" / "cat" / "a.png", gray)
+
     assert opened(tmp_path).labels is None
+
+
+def test_an_image_beside_class_folders_is_refused(tmp_path, gray):
+    for name in ("cat/b.png", "sheet.png"):
+        save(tmp_path / name, gray)
+
+    error = refused(tmp_path)
+
+    assert str(error).startswith(f"{tmp_path / 'sheet.png'}: lies beside folders of images")
+    assert error.hint.startswith("move it into the folder of its class")
+
+
+def test_what_begins_with_a_dot_is_passed_over(tmp_path, gray):
+    for name in ("cat/b.png", ".cache/a.png", "cat/.ipynb_checkpoints/b.png", "._sheet.png"):
+        save(tmp_path / name, gray)
+
+    found = opened(tmp_path)
+
+    assert (found.files, found.classes) == (("cat/b.png",), ("cat",))
+
+
+def test_a_link_to_a_class_folder_is_followed_and_one_to_a_folder_above_is_not(tmp_path, gray):
+    save(tmp_path / "elsewhere" / "a.png", gray)
+    save(tmp_path / "set" / "cat" / "b.png", gray)
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "cat" / "again").symlink_to(tmp_path / "set")
+
+    found = opened(tmp_path / "set")
+
+    assert (found.files, found.labels.tolist()) == (("cat/b.png", "dog/a.png"), [0, 1])
+
+
+@pytest.mark.parametrize("mode", ["LA", "1"])
+def test_gray_with_transparency_or_of_one_bit_is_gray(tmp_path, gray, mode):
+    Image.fromarray(gray).convert(mode).save(tmp_path / "a.png")
+
+    assert opened(tmp_path).load(0).shape == gray.shape
+
+
+def test_tiff_files_are_images(tmp_path, gray):
+    save(tmp_path / "a.tif", gray)
+    save(tmp_path / "b.TIFF", gray)
+
+    assert np.array_equal(opened(tmp_path).load(1), gray)
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
@@ -70,7 +119,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
     assert (str(error), error.hint) == (
         f"{tmp_path}: expected at least one image, found none",
-        "images end in .bmp, .jpeg, .jpg, .pgm, .png, .ppm, .webp",
+        "images end in .bmp, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp",
     )
 
 

@@ -73,7 +73,9 @@ def test_an_empty_file_is_refused(tmp_path):
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "set.npz").write_text("label,pixel1,pixel2\n9,0,0\n")
 
-    assert str(refused(tmp_path / "set.npz")).startswith(f"{tmp_path / 'set.npz'}: not a readable npz file: ")
+    assert str(refused(tmp_path / "set.npz")) == (
+        f"{tmp_path / 'set.npz'}: expected a folder of images, a CSV manifest or an npz file"
+    )
 
 
 def test_a_bare_array_is_refused(tmp_path):
@@ -218,3 +220,13 @@ def test_a_manifest_that_is_none_is_told(tmp_path, text):
     path.with_suffix(".json").write_text(text)
 
     assert str(refused(path)) == f"{path.with_suffix('.json')}: not a manifest: expected JSON with 'sha256'"
+
+
+@pytest.mark.parametrize("promised", ["abc", 5, None, {}])
+def test_a_manifest_without_a_list_is_refused(tmp_path, promised):
+    save_images(tmp_path / "set.npz", 3, size=4)
+    (tmp_path / "set.json").write_text(json.dumps({"sha256": promised}))
+
+    assert str(refused(tmp_path / "set.npz")) == (
+        f"{tmp_path / 'set.json'}: not a manifest: expected 'sha256' to be a list, one of each image"
+    )

@@ -156,3 +156,10 @@ def test_the_fewest_images_that_show_a_limit_are_the_first_whose_interval_keeps_
 
 def test_no_number_of_images_shows_that_nothing_is_lost() -> None:
     assert paired.least(0.0) is None
+
+
+@pytest.mark.parametrize(("lost", "won"), [(1, 0), (0, 1), (0, 0)])
+def test_no_share_is_beyond_all_images(lost: int, won: int) -> None:
+    low, high = paired.interval(lost, won, 1)
+
+    assert -1 <= low <= high <= 1

@@ -107,6 +107,12 @@ def test_top_k_of_a_worked_example() -> None:
     assert found == [0.25, 0.5, 0.75]
 
 
+def test_who_gives_one_value_to_all_classes_gains_nothing_in_top_k() -> None:
+    labels = np.arange(100)
+
+    assert [single.top_k(np.zeros((100, 100)), labels, k) for k in (1, 5)] == [0.01, 0.05]
+
+
 def test_the_worst_class_is_named_with_its_change() -> None:
     labels = np.array([0, 0, 1, 1, 1, 1, 3])
     reference = np.eye(4, dtype=np.float32)[labels]

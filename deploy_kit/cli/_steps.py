@@ -8,7 +8,7 @@ from typing import Any
 
 from deploy_kit import devices, pipeline, recipe
 from deploy_kit.cli._console import Console
-from deploy_kit.errors import DeviceError, InputError, RequestError, UnknownNameError, nearest
+from deploy_kit.errors import DeployKitError, DeviceError, InputError, RequestError, UnknownNameError, nearest
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records import Artifact, Exported
@@ -47,11 +47,17 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     device = devices.find(asked.device)
     verify_out(asked.out)
     store = Store(asked.store)
+    earlier = store.in_force()
     found = chosen or _in_force(asked, store, console)
     found = changed(found, asked)
     store.recipe = found.model_dump(mode="json")
     with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
-        yield Run(recipe=found, store=store, host=host, link=link, watch=console.watch)
+        try:
+            yield Run(recipe=found, store=store, host=host, link=link, watch=console.watch)
+        except DeployKitError:
+            if earlier is not None:
+                store.stand_by(earlier)  # what was said to a step that failed is not said to the next one
+            raise
 
 
 def changed(base: Recipe, asked: Asked) -> Recipe:
@@ -83,7 +89,7 @@ def _in_force(asked: Asked, store: Store, console: Console) -> Recipe:
     if asked.model is not None:
         console.say(f"recipe '{DEFAULT}' (limits and passes that ship with deploykit)")
         return for_model(asked.model)
-    entry = next((found for found in store.entries() if found.recipe), None)  # what a worker keeps has none
+    entry = store.in_force()
     if entry is None:
         raise RequestError(
             f"{store.root}: nothing was exported here yet",
@@ -108,13 +114,19 @@ def lean(run: Run, console: Console) -> Simplified:
     return result
 
 
-def newest_engine(run: Run, console: Console) -> Artifact:
-    """Give the newest engine in the store.
+def newest_engine(run: Run, console: Console, source: Exported | None = None) -> Artifact:
+    """Give the newest engine in the store, or the newest that comes from one export.
 
     Raises:
         RequestError: There is none.
     """
-    found = run.store.newest(Artifact, "build")
+    family = {source.onnx.sha256, *pipeline.graphs_of(run.store, source)} if source is not None else None
+    found = run.store.newest(Artifact, "build", where=lambda one: family is None or one.parent in family)
+    if found is None and run.store.newest(Artifact, "build") is not None:
+        raise RequestError(
+            f"{run.store.root}: no engine was built here yet from the export in force",
+            hint="deploykit build --engine onnxruntime, after quantize where it is to be int8",
+        )
     if found is None:
         raise RequestError(
             f"{run.store.root}: no engine was built here yet", hint="deploykit build --engine onnxruntime"
@@ -181,6 +193,25 @@ def verify_out(out: Path | None) -> None:
         raise InputError(f"{out.parent}: no such folder", hint=f"mkdir -p '{out.parent}'")
     if out.exists() and not _passport_of(out).is_file():
         raise InputError(f"{out}: exists, and is no earlier copy of deploykit's", hint="choose another --out")
+
+
+def verify_recipe_file(path: Path) -> None:
+    """Refuse to put a recipe in the place of another file, before any work.
+
+    Raises:
+        InputError: A folder, a folder that does not exist, or a file that is no recipe.
+    """
+    if path.is_dir():
+        raise InputError(
+            f"{path}: expected a file to write, found a folder", hint=f"--save-recipe '{path / 'my.yaml'}'"
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder", hint=f"mkdir -p '{path.parent}'")
+    try:
+        if path.exists():
+            recipe.load(str(path))
+    except DeployKitError as error:
+        raise InputError(f"{path}: exists, and is no recipe", hint="choose another --save-recipe") from error
 
 
 def _passport_of(out: Path) -> Path:

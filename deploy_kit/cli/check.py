@@ -39,6 +39,7 @@ def check(
     from deploy_kit import pipeline
     from deploy_kit.cli import _difference, _steps, _units
     from deploy_kit.cli._console import Console, pairs
+    from deploy_kit.diagnose import expect_labels
     from deploy_kit.measurements import NotRun
     from deploy_kit.report import accuracy
 
@@ -49,11 +50,13 @@ def check(
             _difference.show(layers, asked, console)
         return
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        engine = _steps.newest_engine(run, console)
+        engine = _steps.newest_engine(run, console, pipeline.exported(run))
         calibration = run.recipe.quantize
         for remark in stage.overlap(calibration.calibration, run.recipe.check, engine, skip_bad=calibration.skip_bad):
             console.say(remark)
         source, answers = pipeline.exported_with_answers(run)
+        if diagnose:
+            expect_labels(answers)  # before the check, whose numbers would be lost
         part = run.recipe.check.with_max_drop(engine.precision, points)
         made, _ = stage.run(engine, answers, part, store=run.store, link=run.link, watch=run.watch)
         if isinstance(made, NotRun):

@@ -20,6 +20,7 @@ def export(
     std: Annotated[_TEXT, typer.Option(help="Per channel, e.g. 0.229,0.224,0.225.")] = None,
     color: Annotated[_TEXT, typer.Option(help="gray, rgb or bgr; by default as many channels as --mean has.")] = None,
     resize: Annotated[Optional[int], typer.Option(help="Scale the shorter side first, in px.")] = None,  # noqa: UP045
+    interpolation: Annotated[_TEXT, typer.Option(help="Filter of --resize: bilinear (default) or bicubic.")] = None,
     exporter: Annotated[_TEXT, typer.Option(help="dynamo or torchscript.")] = None,
     opset: Annotated[Optional[int], typer.Option(help="ONNX operator set.")] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Images per run of a static graph.")] = None,  # noqa: UP045
@@ -79,13 +80,15 @@ def export(
             data["source"]["checkpoint"] = str(model)
         said = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
         data["export"] |= {key: value for key, value in said.items() if value is not None}
-        data["source"] |= _facts.source(given) | shape(size, mean, std, color, resize)
+        data["source"] |= _facts.source(given) | shape(size, mean, std, color, resize, interpolation)
         chosen = _steps.changed(recipes.parse(data), asked)
         if save_recipe is not None:
-            write_whole(save_recipe, recipes.dump(chosen))
+            _steps.verify_recipe_file(save_recipe)
         with _steps.started(asked, console, chosen) as run:
             made = _steps.exported(run, console)
             _steps.copy_out(run, made.onnx, out, console)
+            if save_recipe is not None:
+                write_whole(save_recipe, recipes.dump(chosen))
             facts = made.checkpoint
             lines = [
                 ("checkpoint", f"{facts.name} ({facts.container}, {facts.parameters:,} parameters)"),
@@ -94,13 +97,20 @@ def export(
                 *(("remark", remark) for remark in facts.remarks),
                 ("input", f"{made.onnx.inputs[0].name} {list(made.onnx.inputs[0].shape)}"),
                 *(("output", f"{output.name} {list(output.shape)}") for output in made.onnx.outputs),
-                ("difference", f"{made.difference:.2g} of the largest logit, on {made.verified_on}"),
+                ("difference", made.said),
                 ("onnx", str(run.store.root / made.onnx.path)),
             ]
             console.result(made, pairs(lines))
 
 
-def shape(size: str | None, mean: str | None, std: str | None, color: str | None, resize: int | None) -> dict[str, Any]:
+def shape(
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    color: str | None,
+    resize: int | None,
+    interpolation: str | None = None,
+) -> dict[str, Any]:
     """Turn what was said about the input into a recipe's ``preprocess`` table, or its ``input`` if that is all.
 
     Raises:
@@ -108,7 +118,7 @@ def shape(size: str | None, mean: str | None, std: str | None, color: str | None
     """
     from deploy_kit.errors import RequestError
 
-    if mean is None and std is None and color is None and resize is None:
+    if mean is None and std is None and color is None and resize is None and interpolation is None:
         return {} if size is None else {"input": _facts.numbers(size, "x", "--input 224x224"), "preprocess": None}
     if size is None or mean is None or std is None:
         raise RequestError(
@@ -124,7 +134,8 @@ def shape(size: str | None, mean: str | None, std: str | None, color: str | None
         ) from error
     chosen = color or ("gray" if len(means) == 1 else "rgb")
     table: dict[str, Any] = {"height": height, "width": width, "color": chosen, "mean": means, "std": stds}
-    return {"preprocess": table | ({"resize": resize} if resize is not None else {})}
+    more = {"resize": resize, "interpolation": interpolation}
+    return {"preprocess": table | {key: value for key, value in more.items() if value is not None}}
 
 
 COMMAND = Command(call=export, order=10)

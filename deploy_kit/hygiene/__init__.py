@@ -217,10 +217,13 @@ def _near(calibration: ImageSet, check: ImageSet) -> Finding | None:
 def _absent(calibration: ImageSet, check: ImageSet) -> Finding | None:
     if calibration.labels is None or check.labels is None or calibration.multilabel != check.multilabel:
         return None
-    absent = sorted(_classes_in(check.labels) - _classes_in(calibration.labels))
+    there, names = _classes_in(calibration.labels), dict(enumerate(check.classes))
+    absent = sorted(_classes_in(check.labels) - there)
+    if calibration.classes and check.classes:  # each set of folders numbers its own
+        known = {calibration.classes[one] for one in there}
+        absent = [one for one in sorted(_classes_in(check.labels)) if names[one] not in known]
     if not absent:
         return None
-    names = dict(enumerate(check.classes))
     told = ", ".join(names.get(one, str(one)) for one in absent[:_TOLD]) + (", …" if len(absent) > _TOLD else "")
     return Finding(
         code="absent-classes",

@@ -40,6 +40,8 @@ def open_set(source: str, preprocess: Preprocess | BareInput, *, skip_bad: bool 
         return _noise(preprocess)
     if source == SYNTHETIC:
         return _synthetic(preprocess)
+    if not source:
+        raise InputError("images: expected a path or a name, found an empty text")
     path = bundled.resolve("calibration", source)
     if path.is_dir():
         found = files.opened(source, files.folder(path), skip_bad=skip_bad)

@@ -15,8 +15,9 @@ from deploy_kit.images.ordered import in_order
 from deploy_kit.images.sets import ImageSet
 from deploy_kit.lazy import need
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 CLASSES = "classes.txt"
+_GRAY = frozenset({"L", "LA", "1"})
 _EIGHT_BITS = "convert the images to 8 bits as they were in training"
 _SKIP = "mend or remove it, or leave out what cannot be read: --skip-bad ('skip_bad: true' in a recipe)"
 
@@ -44,22 +45,28 @@ def folder(path: Path) -> Listing:
     """List the images below a folder, sorted; one sub-folder a class gives labels.
 
     Classes are numbered in the order of their names, as torchvision's ImageFolder numbers them, or in the order of
-    `CLASSES` in the folder. A sub-folder without images is a class too.
+    `CLASSES` in the folder. A sub-folder without images is a class too, and what lies deeper in one is of its class.
+    Links to folders are followed; what begins with a dot is passed over.
 
     Raises:
-        InputError: A folder cannot be read, or `CLASSES` does not name a sub-folder.
+        InputError: A folder cannot be read, images lie beside class folders, or `CLASSES` does not name a sub-folder.
     """
     inside, found = _walk(path)
     files = tuple(sorted(found))
     names = tuple(file.relative_to(path).as_posix() for file in files)
-    known = class_names(path)
-    labelled = bool(files) and all(file.parent.parent == path for file in files)
-    if not labelled:
+    known, steps = class_names(path), [name.split("/") for name in names]
+    if not any(len(parts) == 2 for parts in steps):
         return Listing(files=files, names=names, labels=None)
+    stray = next((parts[0] for parts in steps if len(parts) == 1), None)
+    if stray is not None:
+        raise InputError(
+            f"{path / stray}: lies beside folders of images: is it of a class, or are these no classes?",
+            hint="move it into the folder of its class, or all images into one folder where there are no labels",
+        )
     classes = known or inside
-    for one in {file.parent.name for file in files} - set(classes):
+    for one in {parts[0] for parts in steps} - set(classes):
         raise InputError(f"{path / CLASSES}: no line names the class of the folder '{one}'", hint=nearest(one, classes))
-    labels = np.array([classes.index(file.parent.name) for file in files], np.int64)
+    labels = np.array([classes.index(parts[0]) for parts in steps], np.int64)
     return Listing(files=files, names=names, labels=labels, classes=classes)
 
 
@@ -112,10 +119,12 @@ def opened(name: str, listing: Listing, *, skip_bad: bool) -> ImageSet:
 
 
 def decode(file: Path) -> np.ndarray:
-    """Read one image file: uint8 (H, W) if it is gray, else (H, W, 3).
+    """Read one image file: uint8 (H, W) if it is gray, else (H, W, 3), without transparency.
+
+    Turned by no EXIF tag, as torchvision reads files. Of 16 bits in colors Pillow gives the higher eight.
 
     Raises:
-        InputError: It is no image, broken, or has more than 8 bits a channel.
+        InputError: It is no image, broken, or gray with more than 8 bits.
     """
     need("PIL", by="reading image files")
     from PIL import Image
@@ -125,14 +134,14 @@ def decode(file: Path) -> np.ndarray:
         with Image.open(file) as image:
             if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255 without a word
                 raise InputError(f"{file}: expected 8 bits a channel, found mode '{image.mode}'", hint=_EIGHT_BITS)
-            return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+            return np.asarray(image.convert("L" if image.mode in _GRAY else "RGB"))
     # What Pillow's decoders raise on broken files; UnidentifiedImageError is an OSError.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise InputError(f"{file}: not a readable image: {error}", hint=_SKIP) from error
 
 
 def _walk(path: Path) -> tuple[tuple[str, ...], list[Path]]:
-    """Give the names of the sub-folders, sorted, and the image files at any depth."""
+    """Give the names of the sub-folders, sorted, and the image files at any depth; links to folders are followed."""
 
     def refuse(error: OSError) -> None:
         raise InputError(
@@ -140,11 +149,18 @@ def _walk(path: Path) -> tuple[tuple[str, ...], list[Path]]:
         ) from error
 
     found, inside = list[Path](), tuple[str, ...]()
-    for top, folders, files in os.walk(path, onerror=refuse):
-        if Path(top) == path:
-            inside = tuple(sorted(name for name in folders if not name.startswith(".")))
-        found += [Path(top, file) for file in files if Path(file).suffix.lower() in SUFFIXES]
+    for top, folders, files in os.walk(path, onerror=refuse, followlinks=True):
+        here = Path(top)
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_above(here / name, here)]
+        if here == path:
+            inside = tuple(sorted(folders))
+        found += [here / file for file in files if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")]
     return inside, found
+
+
+def _is_above(folder: Path, here: Path) -> bool:
+    """Whether a folder is a link to the one it lies in, or to one above that: such a folder has no end."""
+    return folder.is_symlink() and here.resolve().is_relative_to(folder.resolve())
 
 
 def _looked(file: Path, *, decoded: bool) -> tuple[str, str]:

@@ -35,6 +35,10 @@ def open_npz(name: str, path: Path) -> ImageSet:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
+            start = file.read(6)
+            file.seek(0)
+            if start and not start.startswith((b"PK", b"\x93NUMPY")):
+                raise InputError(f"{path}: expected a folder of images, a CSV manifest or an npz file")
             data = np.load(file, allow_pickle=False)
             if not isinstance(data, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: expected an npz file with an array 'images', found one bare array")
@@ -70,6 +74,8 @@ def _verify_manifest(path: Path, found: ImageSet) -> None:
         promised = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{manifest}: not a manifest: expected JSON with 'sha256'") from error
+    if not isinstance(promised, list):
+        raise InputError(f"{manifest}: not a manifest: expected 'sha256' to be a list, one of each image")
     if len(promised) != found.n:
         raise InputError(f"{path}: its manifest promises {len(promised)} images, found {found.n}")
     for index, (a, b) in enumerate(zip(promised, found.hashes, strict=True)):

@@ -95,7 +95,7 @@ def expect_room(preprocess: Preprocess | BareInput) -> None:
         crop, found = f"{preprocess.height}×{preprocess.width} px", preprocess.resize or "none"
         raise InputError(
             f"10 crops of {crop}: expected a 'resize' above {side} px, found {found}",
-            hint="set 'resize' in the preprocess (256 for crops of 224 px), or take one crop",
+            hint="set 'resize' in the preprocess (256 for crops of 224 px), or take one crop: --crops 1",
         )
 
 

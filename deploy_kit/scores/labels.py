@@ -11,9 +11,13 @@ _FEW, _MAJORITY, _NAMED = 4, 0.5, 10
 
 
 def top_k(values: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Give the share of images with fewer than `k` classes above the label's: (n, K), (n,); NaN never hits."""
-    own = values[np.arange(len(labels)), labels]
-    above = (values > own[:, None]).sum(axis=1)
+    """Give the share of images with fewer than `k` classes above the label's: (n, K), (n,); NaN never hits.
+
+    Of equal values the lower class is above, as for `argmax`: whoever gives one value to all must not gain by it.
+    """
+    own = values[np.arange(len(labels)), labels][:, None]
+    lower = np.arange(values.shape[1]) < labels[:, None]
+    above = ((values > own) | ((values == own) & lower)).sum(axis=1)
     return float(((above < k) & np.isfinite(values).all(axis=1)).mean())
 
 

@@ -1,8 +1,11 @@
 """``check`` as people type it: a limit on the drop, a diagnosis, and numbers with their verdict in words."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from command_line import deploykit
 
@@ -100,3 +103,56 @@ def test_a_checkpoint_that_scores_below_its_own_limit_is_diagnosed(
     found = pipeline.diagnosed(run, line.exported, line.answers)
 
     assert (found is not None) is asked
+
+
+def test_an_engine_of_another_export_is_not_held_against_the_one_in_force(line: "Line", kept: Store) -> None:
+    said = deploykit("check", "--store", kept.root, "--quiet")
+    assert said.code == 0, said.err
+    facts = ["--input", "16x16", "--mean", "0.1", "--std", "0.9"]
+    checkpoint, images = line.recipe.source.checkpoint, line.recipe.check.images
+    said = deploykit("export", checkpoint, *facts, "--images", images, "--store", kept.root)
+    assert said.code == 0, said.err
+
+    said = deploykit("check", "--store", kept.root)
+
+    assert (said.code, "no engine was built here yet from the export in force" in said.error) == (2, True), said.err
+    assert not kept.rejected(line.built("int8", "onnxruntime"))
+
+
+def test_images_that_lie_elsewhere_are_called_by_their_own_name(line: "Line", kept: Store, tmp_path: Path) -> None:
+    again = shutil.copy(line.recipe.check.images, tmp_path / "again.npz")
+    deploykit("check", "--store", kept.root, "--quiet")
+
+    said = deploykit("check", "--store", kept.root, "--images", again, "--quiet", "--json")
+
+    assert json.loads(said.out)["images"] == str(again)
+
+
+def test_what_was_said_to_a_step_that_failed_is_not_said_to_the_next(kept: Store, tmp_path: Path) -> None:
+    labels = np.full(3, 9)  # the checkpoint has four classes: known only once the recipe was noted
+    np.savez(tmp_path / "wrong.npz", images=np.zeros((3, 16, 16), np.uint8), labels=labels)
+
+    said = deploykit("check", "--store", kept.root, "--images", tmp_path / "wrong.npz")
+    assert (said.code, "label 9, and the checkpoint has 4 classes" in said.error) == (2, True), said.err
+
+    said = deploykit("check", "--store", kept.root, "--quiet")
+    assert said.code == 0, said.err
+
+
+def test_a_diagnosis_without_labels_is_refused_before_the_check(kept: Store) -> None:
+    before = {path.name for path in (kept.root / "check").glob("*")} if (kept.root / "check").exists() else set()
+
+    said = deploykit("check", "--store", kept.root, "--images", "synthetic", "--diagnose")
+
+    assert (said.code, "expected labelled images to diagnose with" in said.error) == (2, True), said.err
+    assert {path.name for path in (kept.root / "check").glob("*")} == before
+
+
+def test_where_nothing_is_asked_the_verdict_says_so(line: "Line", kept: Store, tmp_path: Path) -> None:
+    data = line.recipe.model_dump(mode="json", exclude_none=True)
+    data["check"]["limits"] = {"fp32": {"min_cosine": 0.5}}
+    (tmp_path / "loose.yaml").write_text(recipe.dump(recipe.parse(data)))
+
+    said = deploykit("check", "--store", kept.root, "--recipe", tmp_path / "loose.yaml", "--quiet")
+
+    assert "nothing is asked of int8: recipe.check.limits has no row 'int8'" in said.out

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deploy_kit import recipe
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console
 from deploy_kit.engines._nvidia import passport
@@ -51,3 +52,16 @@ def test_a_plan_copied_out_has_one_passport_that_a_session_reads(line: "Line", t
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.plan", "mine.plan.passport.json"]
     assert passport.read(tmp_path / "mine.plan") == (built.built, built.proof)
+
+
+def test_a_recipe_takes_the_place_of_a_recipe_and_of_nothing_else(line: "Line", tmp_path: Path) -> None:
+    mine, other = tmp_path / "train.py", tmp_path / "my.yaml"
+    mine.write_text("print('mine')\n")
+    other.write_text(recipe.dump(line.recipe))
+
+    with pytest.raises(InputError, match=r"train\.py: exists, and is no recipe"):
+        _steps.verify_recipe_file(mine)
+    with pytest.raises(InputError, match="found a folder"):
+        _steps.verify_recipe_file(tmp_path)
+    _steps.verify_recipe_file(other)
+    _steps.verify_recipe_file(tmp_path / "new.yaml")
