@@ -144,8 +144,10 @@ def find(trials: Trials, budget: Budget) -> Mix:
     if drop_of(seen[()]).upper_pp <= budget.max_drop_pp:
         return _mix(trials, _decided(trials, rows, ()), seen, (), times, budget)
     ranked = worst_first(rows)
-    cost = {row.group: row.saved_ms if row.saved_ms is not None else float(row.macs) for row in rows}
+    cost = dict(zip((row.group for row in rows), _gains(rows), strict=True))
     kept = search(ranked, holds, cost.__getitem__, clock.more)
+    if kept is not None and len(kept) == len(ranked) > 1:
+        clock.require("a mix with fewer groups in float")  # all of them is no answer where there was no time to look
     rows = _decided(trials, rows, kept or ())
     if kept is None or len(kept) == len(ranked):
         mix = _mix(trials, rows, seen, tuple(ranked), times, budget)
@@ -227,12 +229,16 @@ def worst_first(rows: Sequence[Decision]) -> list[str]:
 
     A saving below a twentieth of the mean is taken for that: medians of small layers differ by more than they save.
     """
-    times = [row.saved_ms for row in rows if row.saved_ms is not None]
-    timed = len(times) == len(rows) and sum(times) > 0
-    gains = times if timed else [float(row.macs) for row in rows]
+    gains = _gains(rows)
     floor = max(sum(gains) / len(gains) / 20, 1e-12) if gains else 1.0
     costs = [_noise(row) / max(gain, floor) for row, gain in zip(rows, gains, strict=True)]
     return [rows[index].group for index in sorted(range(len(rows)), key=lambda index: (-costs[index], index))]
+
+
+def _gains(rows: Sequence[Decision]) -> list[float]:
+    """Give what INT8 saves in each group: ms, or multiply-accumulates where the time of one is not known."""
+    times = [row.saved_ms for row in rows if row.saved_ms is not None]
+    return times if len(times) == len(rows) and sum(times) > 0 else [float(row.macs) for row in rows]
 
 
 def _noise(row: Decision) -> float:
@@ -258,15 +264,18 @@ def _decided(trials: Trials, rows: Sequence[Decision], kept: Sequence[str]) -> t
         if row.group in kept:
             row = replace(tried[row.group], precision=trials.subject.float_type, why=_BREAKS)
         elif row.group in tried:
-            row = replace(tried[row.group], why=_HOLDS)
+            row = _asked_for(replace(tried[row.group], why=_HOLDS), trials)
         decided.append(row)
     return tuple(decided)
 
 
 def _asked_for(row: Decision, trials: Trials) -> Decision:
-    if row.group not in trials.always:
+    if row.group in trials.always:
+        return replace(row, precision=trials.subject.float_type, why=ASKED)
+    parts = [name.removeprefix(row.group) for name in trials.subject.asked if name.startswith(f"{row.group}.")]
+    if not parts:
         return row
-    return replace(row, precision=trials.subject.float_type, why=ASKED)
+    return replace(row, why="; ".join(filter(None, (row.why, f"{', '.join(parts)} in float: {ASKED}"))))
 
 
 def _mix(
@@ -298,6 +307,7 @@ def _mix(
         times_from=(times.source or times.why) if times is not None else "",
         trials=len(seen) + (sum(row.sqnr_db is not None for row in rows)),
         decisions=rows,
+        asked=subject.asked,
         found=True,
     )
 

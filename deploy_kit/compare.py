@@ -14,7 +14,7 @@ from deploy_kit.results import Report
 # What a machine shows anew each moment; all else about it must be alike.
 _MOMENTARY = {"clock_mhz", "load", "free_memory_gib", "versions"}
 # What `bench --json` prints beside the record.
-_BESIDE = {"summary", "comparison"}
+_BESIDE = {"summary", "comparison", "beside"}
 Difference = tuple[str, str, str]
 """(name, of the baseline, of the candidate)."""
 

@@ -81,11 +81,16 @@ class GroupTimes:
         return next((group.saved_ms for group in self.groups if group.name == name), None)
 
     def total_ms(self, kept: tuple[str, ...]) -> float | None:
-        """Estimate a run with these groups in float: what changing types at their borders costs is not in it."""
+        """Estimate a run with these groups in float: what changing types at their borders costs is not in it.
+
+        What leads to no group (reordering for float convolutions, most of it) counts by the share of float.
+        """
         if not self.groups:
             return None
-        rows = (*self.groups, self.rest)
-        return sum(row.float_ms if row.name in kept else row.int8_ms for row in rows)
+        floats = sum(row.float_ms for row in self.groups if row.name in kept)
+        share = floats / (sum(row.float_ms for row in self.groups) or 1.0)
+        rest = self.rest.int8_ms + share * self.rest.saved_ms
+        return rest + floats + sum(row.int8_ms for row in self.groups if row.name not in kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +139,7 @@ class Mix:
         times_from: Where the times were read; why there are none.
         trials: Graphs that the search looked at, those that the store had included.
         decisions: One for each group, in graph order.
+        asked: Coordinates that stay in float in any case; a part of a group among them has no decision of its own.
         found: Whether the budget is kept.
         remark: What a reader must know; empty if nothing.
     """
@@ -157,9 +163,16 @@ class Mix:
     trials: int
     decisions: tuple[Decision, ...]
     found: bool
+    asked: tuple[str, ...] = ()
     remark: str = ""
 
     @property
     def kept(self) -> tuple[str, ...]:
         """Coordinates of what stays in float."""
-        return tuple(decision.group for decision in self.decisions if decision.precision != "int8")
+        groups = tuple(decision.group for decision in self.decisions if decision.precision != "int8")
+        return (*groups, *(name for name in self.asked if not any(f"{name}.".startswith(f"{g}.") for g in groups)))
+
+    @property
+    def whole(self) -> str:
+        """Name what `int8_drop_pp` and `int8_ms` are of."""
+        return "everything else in int8" if self.asked else "everything in int8"

@@ -75,6 +75,7 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
     with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
         doctor.require(recipe, link)
         _require_place(recipe, device)
+        store.recipe = store.recipe or recipe.model_dump(mode="json")
         run = Run(recipe=recipe, store=store, host=host, link=link, watch=watch)
         source, answers = exported_with_answers(run)
         lean = simplified(run, source)
@@ -216,8 +217,14 @@ def assemble(
         when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=library_version("deploykit"),
         remarks=(*run.remarks, *filter(None, notes)),
-        mixes=tuple(mix for mix in run.store.all(Mix, "budget") if mix.artifact in {graph.sha256 for graph in lineage}),
+        mixes=_mixes(run.store, {graph.sha256 for graph in lineage}),
     )
+
+
+def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
+    """List the newest decision behind each graph: two budgets may end in the same."""
+    newest = {mix.artifact: mix for mix in reversed(store.all(Mix, "budget"))}
+    return tuple(mix for mix in newest.values() if mix.artifact in graphs)
 
 
 def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:

@@ -15,8 +15,6 @@ from deploy_kit.schemes import BLOCKS_KEY, FLOAT_KEY, KEPT_KEY
 from deploy_kit.store import Key, Store, sha256_of
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "5"
-
 
 def run(
     lean: Artifact,
@@ -65,7 +63,7 @@ def run(
         name=variant.name,
         inputs=(lean.sha256, digest),
         options=[variant.scheme, options],
-        versions=(("stage", VERSION), *versions),
+        versions=(("schemes", schemes.VERSION), *versions),
     )
 
     def make(folder: Path, home: str) -> Artifact:
@@ -88,6 +86,12 @@ def run(
                 store=str(store.root),
             )
         model = graph.load(file)
+        kept_float = tuple(getattr(options, "keep", None) or ())
+        if kept_float and graph.precision(model) == "fp32":
+            raise InputError(
+                f"{', '.join(kept_float)}: with this in float nothing is left to quantize",
+                hint="build the float graph: deploykit build --variant fp32, or keep less",
+            )
         if graph.precision(model) != scheme.precision:
             raise QuantizeError(
                 f"scheme '{variant.scheme}' promised {scheme.precision}, its graph carries {graph.precision(model)}"

@@ -26,7 +26,7 @@ from deploy_kit.records import Answers, Artifact
 from deploy_kit.store import Key, Store
 from deploy_kit.watch import Event, Watch, silent
 
-VERSION = "1"
+VERSION = "2"
 N_IMAGES = 256
 """Images that a group's cost is measured on: SQNR and divergence are averages over all logits and need no more."""
 _STAGE = "sensitivity"
@@ -60,9 +60,13 @@ class Subject:
     @property
     def float_type(self) -> str:
         """The type of what stays in float."""
+        return str(getattr(self.options, "rest", "fp32"))
+
+    @property
+    def options(self) -> Any:
+        """The scheme's own record of its options, with what was not said."""
         scheme = schemes.CATALOGUE.get(self.variant.scheme)
-        options = codec.from_json(scheme.options, self.variant.options, f"scheme '{self.variant.scheme}'")
-        return str(getattr(options, "rest", "fp32"))
+        return codec.from_json(scheme.options, self.variant.options, f"scheme '{self.variant.scheme}'")
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -145,7 +149,8 @@ class Trials:
             self.watch(Event(stage="quantize", text=f"profiling {self.subject.engine}: float and int8"))
             return _paired(self._profile(folder, everything), self._profile(folder, self._ordered(())))
 
-        return self.store.produce(GroupTimes, self._key("times", [self.subject.engine], of_machine=True), make)[0]
+        key = self._key("times", [self.subject.engine, self._ordered(())], of_machine=True)
+        return self.store.produce(GroupTimes, key, make)[0]
 
     def _ordered(self, kept: tuple[str, ...]) -> tuple[str, ...]:
         """Give what stays in float in graph order, what always does included; coordinates of parts come last."""
@@ -248,7 +253,9 @@ class Trials:
     def _key(self, what: str, options: list[Any], *, of_machine: bool = False) -> Key:
         subject = self.subject
         libraries = schemes.CATALOGUE.get(subject.variant.scheme).libraries
-        own = {key: value for key, value in subject.variant.options.items() if key != "keep"}
+        # With the defaults: other defaults are another graph. What stays in float is said in `options`.
+        own = codec.to_json(subject.options)
+        own.pop("keep", None)
         return Key(
             stage=_STAGE,
             name=f"{what}-{subject.variant.name}",
@@ -256,6 +263,7 @@ class Trials:
             options=[what, subject.variant.scheme, own, *options],
             versions=(
                 ("stage", VERSION),
+                ("schemes", schemes.VERSION),
                 *(row for row in library_versions() if row[0] in libraries),
                 *(self._machine if of_machine else ()),
             ),

@@ -121,7 +121,7 @@ def _put_in_place(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: No space, no permission, or a file where a folder should be.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.parent / f".{path.name}.{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside

@@ -197,6 +197,37 @@ def test_only_float_keeping_the_budget_is_no_mix(planted: Planted, monkeypatch: 
     assert (mix.found, mix.remark) == (False, "it holds with every group in float alone: build the float graph")
 
 
+def test_a_search_without_time_to_leave_less_in_float_is_no_answer(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = list[bool]()
+
+    def strict(trial: Trial) -> Drop:
+        if len(trial.kept) == len(GROUPS):
+            ended.append(True)
+            return Drop(pp=0.0, upper_pp=0.0)
+        return Drop(pp=0.0, upper_pp=9.0)
+
+    monkeypatch.setattr(budget, "drop_of", strict)
+    monkeypatch.setattr(Clock, "more", lambda self: not ended)
+    with (
+        planted.trials() as trials,
+        pytest.raises(StageError, match="came before a mix with fewer groups in float"),
+    ):
+        budget.find(trials, Budget(max_drop_pp=POINTS, time_limit_s=60.0))
+
+
+def test_a_part_of_a_layer_that_was_asked_for_is_in_the_table(planted: Planted) -> None:
+    part = f"{FAULTY}.conv1"
+
+    with planted.trials(keep=[part]) as trials:
+        mix = budget.find(trials, Budget(max_drop_pp=50.0))
+
+    assert mix.kept == (part,)
+    (row,) = [row for row in mix.decisions if row.group == FAULTY]
+    assert (row.precision, row.why) == ("int8", "the budget holds with it in int8; .conv1 in float: asked for")
+
+
 def trial(n: int, lost: int, gained: int) -> Trial:
     return Trial(kept=(), n=n, sqnr_db=1, kl=0, agreement=1, lost=lost, gained=gained, labelled=True)
 

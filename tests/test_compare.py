@@ -129,7 +129,7 @@ def test_what_a_machine_shows_anew_each_moment_is_no_difference() -> None:
 
 def test_a_run_is_read_back_with_what_stands_beside_it(tmp_path: Path) -> None:
     found = bench_of(one())
-    written = {**codec.to_json(found), "summary": [], "comparison": {}}
+    written = {**codec.to_json(found), "summary": [], "comparison": {}, "beside": {}}
     (tmp_path / "run.json").write_text(json.dumps(written))
 
     assert compare.read(tmp_path / "run.json") == found

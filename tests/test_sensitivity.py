@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from planted_faults import FAULTY, GROUPS, N, Planted, logits_of, pictures, planted, planted_once
 
-from deploy_kit import metrics, quantize
+from deploy_kit import metrics, quantize, schemes
 from deploy_kit.decisions import GroupTime, GroupTimes
 from deploy_kit.recipe import Variant
 
@@ -90,5 +90,28 @@ def test_a_mix_is_estimated_group_by_group() -> None:
     )
 
     assert times.total_ms(()) == 3.25
-    assert times.total_ms(("stem",)) == 6.25
+    assert times.total_ms(("stem",)) == pytest.approx(4 + 2 + 0.25 + 0.25 * 4 / 7)
+    assert times.total_ms(("stem", "head")) == 7.5
     assert times.saved_ms("stem") == 3
+
+
+def test_other_defaults_of_a_scheme_are_another_trial(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    with planted.trials() as first:
+        first.trial((), n=5)
+    with planted.trials(rounding="descent", method="minmax") as same:  # the defaults, said
+        same.trial((), n=5)
+    monkeypatch.setattr(schemes, "VERSION", "of another day")
+    with planted.trials() as other:
+        other.trial((), n=5)
+
+    assert (first.made, same.made, other.made) == (1, 0, 1)
+
+
+def test_layer_times_are_of_the_mix_that_was_asked_for(planted: Planted) -> None:
+    with planted.trials(engine="onnxruntime", keep=["stem"]) as first:
+        first.times()
+    with planted.trials(engine="onnxruntime", keep=["head"]) as second:
+        second.times()
+
+    profiled = [arguments for worker in planted.link.workers for op, arguments in worker.asked if op == "profile"]
+    assert len(profiled) == 4

@@ -1,17 +1,18 @@
 """The command line: a thin shell that parses, calls and renders. Exit codes are given here and nowhere else.
 
     0 yes · 1 the answer is no · 2 the request is wrong · 3 a package is missing · 4 the device · 5 a stage failed ·
-    6 the measurement is not valid · 70 a bug, with its trace · 130 interrupted
+    6 the measurement is not valid · 70 a bug, with its trace · 130 interrupted · 143 terminated
 
 A command is a file of this folder with ``COMMAND``; it imports what it needs when it is called.
 """
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -104,15 +105,17 @@ def _version(asked: bool) -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         build_app()(standalone_mode=True)
     except DeployKitError as error:
         _say(error)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # while the commands are imported
+        _interrupted()
     except _Ended as ended:
         if isinstance(ended.by, KeyboardInterrupt):
-            sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
-            sys.exit(130)
+            _interrupted()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: what Python would still flush goes nowhere
         sys.exit(141)
     except Exception:  # noqa: BLE001  # the one place that turns a bug into exit code 70
@@ -121,6 +124,16 @@ def main() -> None:
         traceback.print_exc()
         sys.stderr.write("error: this is a bug in deploykit; please report the trace above\n")
         sys.exit(70)
+
+
+def _terminated(number: int, frame: object) -> None:
+    """End as after an interrupt, so that folders of the moment go and workers end: with the shell's code for it."""
+    raise SystemExit(128 + number)
+
+
+def _interrupted() -> NoReturn:
+    sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
+    sys.exit(130)
 
 
 def _say(error: DeployKitError) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import bench, codec, pipeline, recipe, report
+from deploy_kit import bench, codec, pipeline, recipe, report, scenarios
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
 from deploy_kit.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
@@ -53,6 +53,18 @@ def engines(
         return chosen(built, part, engines=engine, variants=variant)
     newest = _steps.newest_engine(run, console)
     return chosen([one for one in built if one.label == newest.label], part) if part.batch else (newest,)
+
+
+def verify_load(part: BenchTable, target_qps: float | None) -> None:
+    """Refuse a rate of arrivals where nothing arrives.
+
+    Raises:
+        RequestError: It was given for another scenario than ``server``.
+    """
+    if target_qps is not None and "target_qps" not in scenarios.get(part.scenario).needs:
+        raise RequestError(
+            f"--target-qps: the scenario '{part.scenario}' runs as fast as it can", hint="--scenario server"
+        )
 
 
 def verify_baseline(part: BenchTable, meant: tuple[Artifact, ...], *, named: str | None, earlier: bool) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy_kit import difference
@@ -9,8 +10,26 @@ from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs, table
 from deploy_kit.cli._steps import Asked
 from deploy_kit.difference import Difference, PointDifference
+from deploy_kit.errors import RequestError
 
 _HEADINGS = ("point", "SQNR", "expected", "largest error", "worst channel", "session")
+
+
+def verify_alone(said: Mapping[str, object]) -> None:
+    """Refuse what judges or diagnoses beside ``--layers``, which does neither.
+
+    Args:
+        said: What was given for each flag; None where it was not.
+
+    Raises:
+        RequestError: One was given.
+    """
+    given = [flag for flag, value in said.items() if value is not None]
+    if given:
+        raise RequestError(
+            f"--layers says where two artifacts differ and judges nothing: it does not take {', '.join(given)}",
+            hint=f"deploykit check {given[0]} … and deploykit check --layers A B, one after the other",
+        )
 
 
 def show(names: tuple[str, str], asked: Asked, console: Console) -> None:

@@ -37,6 +37,17 @@ def verify_export(file: Path | None, *, n_engines: int) -> None:
             f"--export-profile writes the profile of one engine, {n_engines} are measured",
             hint="name one with --engine and --variant; with --json every profile is in the record",
         )
+    verify_file(file)
+
+
+def verify_file(file: Path | None) -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        InputError: A folder, or a file in a folder that does not exist.
+    """
+    if file is None:
+        return
     if file.is_dir():
         raise InputError(f"{file}: expected a file to write, found a folder", hint=f"'{file / 'profile.json'}'")
     if not file.parent.is_dir():

@@ -150,10 +150,11 @@ def pairs_of(mix: Mix) -> list[tuple[str, str]]:
     rows = [("images", f"{mix.n} ({mix.images}), {drop} in points with the upper end of its 95 % interval")]
     if mix.max_drop_pp is not None:
         rows.append(("budget", f"{mix.max_drop_pp:g} points: {'kept' if mix.found else 'not kept'}"))
-    rows.append(("everything in int8", f"{mix.int8_drop_pp:+.2f}, at most {mix.int8_upper_pp:+.2f}"))
+    rows.append((mix.whole, f"{mix.int8_drop_pp:+.2f}, at most {mix.int8_upper_pp:+.2f}"))
     if mix.max_drop_pp is not None and mix.kept:
         rows.append(("this mix", f"{mix.drop_pp:+.2f}, at most {mix.upper_pp:+.2f}"))
-        rows.append(("in float", f"{len(mix.kept)} of {len(mix.decisions)} groups: {', '.join(mix.kept)}"))
+        n = sum(row.precision != "int8" for row in mix.decisions)
+        rows.append(("in float", f"{n} of {len(mix.decisions)} groups: {', '.join(mix.kept)}"))
     if took := decisions.latency(mix):
         rows.append(("latency", took))
     rows.append(("trials", str(mix.trials)))

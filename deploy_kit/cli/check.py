@@ -46,6 +46,7 @@ def check(
     points = _units.points("--max-drop", max_drop)
     asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images, skip_bad=skip_bad, crops=crops)
     if layers is not None:
+        _difference.verify_alone({"--max-drop": max_drop, "--diagnose": diagnose or None, "--crops": crops})
         with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
             _difference.show(layers, asked, console)
         return

@@ -89,6 +89,8 @@ def quantize(
             if found.artifact is not None:
                 _steps.copy_out(run, found.artifact, out, console)
             text = [pairs(_mix.pairs_of(found.mix)), _mix.sensitivity(found.mix, only_kept=not sensitivity)]
+            if explain and found.artifact is not None:
+                text.append(_explained(stage.explained(run.store.path(found.artifact))))
             console.result(found, "\n\n".join(filter(None, text)))
             if not found.mix.found:
                 raise typer.Exit(1)
@@ -187,9 +189,15 @@ def choose(
     elif not named and precision != "int8":
         wanted = liked.passes(entry.precision)
         options = {"passes": list(wanted)} if wanted else {}
-    for variant in recipe.quantize.variants:
-        if variant.scheme == name and variant.options == options:
+    own = [variant for variant in recipe.quantize.variants if variant.scheme == name]
+    if len(own) == 1 and entry.precision == "int8":
+        options = {**own[0].options, **options}
+    for variant in own:
+        if variant.options == options:
             return variant, remarks
+    if len(own) > 1 and entry.precision == "int8":
+        called = ", ".join(variant.name for variant in own)
+        remarks = (*remarks, f"the options of the recipe's {called} are left alone: one of several is not picked here")
     return Variant(name=_name(wish, precision, layout, name), scheme=name, options=options), remarks
 
 

@@ -30,7 +30,7 @@ from deploy_kit.watch import Event, Watch, silent
 
 __all__ = ["Difference", "PointDifference", "Subject", "find", "run"]
 
-VERSION = "1"
+VERSION = "2"
 N_IMAGES = 16
 _TOGETHER = 8
 _COARSER: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")

@@ -31,7 +31,7 @@ def sentence(mix: Mix) -> str:
     took = latency(mix)
     return (
         f"{budget}In float: {kept}. On {mix.n} tuning images ({mix.images}), computed in {mix.evaluated_in}: {lost} "
-        f"{mix.drop_pp:+.2f} points, at most {mix.upper_pp:+.2f} (95 %); everything in int8 {mix.int8_drop_pp:+.2f}, "
+        f"{mix.drop_pp:+.2f} points, at most {mix.upper_pp:+.2f} (95 %); {mix.whole} {mix.int8_drop_pp:+.2f}, "
         f"at most {mix.int8_upper_pp:+.2f}. {alone}" + (f"Latency, {took}." if took else "")
     )
 
@@ -41,7 +41,7 @@ def latency(mix: Mix) -> str:
     if mix.estimated_ms is None or mix.int8_ms is None or mix.float_ms is None:
         return mix.times_from and f"not estimated: {mix.times_from}"
     return (
-        f"an estimate from {mix.times_from}: {mix.estimated_ms:.3f} ms, everything in int8 {mix.int8_ms:.3f} ms, "
+        f"an estimate from {mix.times_from}: {mix.estimated_ms:.3f} ms, {mix.whole} {mix.int8_ms:.3f} ms, "
         f"in float {mix.float_ms:.3f} ms"
     )
 

@@ -15,6 +15,9 @@ from deploy_kit.images import ImageSet
 from deploy_kit.int8.observing import Context
 from deploy_kit.records import BareInput, Precision, Preprocess
 
+VERSION = "5"
+"""Of what the schemes write; higher where any of them gives another graph for the same options than before."""
+
 KEPT_KEY = "deploykit.kept_fp32"
 """Metadata of a half-precision file: JSON list of the nodes that stayed in float32."""
 

@@ -156,3 +156,12 @@ def test_where_nothing_is_asked_the_verdict_says_so(line: "Line", kept: Store, t
     said = deploykit("check", "--store", kept.root, "--recipe", tmp_path / "loose.yaml", "--quiet")
 
     assert "nothing is asked of int8: recipe.check.limits has no row 'int8'" in said.out
+
+
+def test_where_two_differ_takes_no_limit(kept: Store) -> None:
+    said = deploykit(
+        "check", "--store", kept.root, "--layers", "checkpoint", "int8", "--max-drop", "0.1pt", "--diagnose"
+    )
+
+    assert (said.code, said.out) == (2, "")
+    assert said.error.endswith("it does not take --max-drop, --diagnose")

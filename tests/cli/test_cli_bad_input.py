@@ -86,6 +86,8 @@ class Case:
     fix: str
 
 
+EVERY_REGION = ("stem", "denseblock1", "transition1", "denseblock2", "head")
+
 CASES = {
     "a missing checkpoint": Case(lambda d, s: ["export", d / "no.pth"], 2, r"no\.pth: no such file", "check the path"),
     "a missing graph": Case(lambda d, s: ["quantize", d / "no.onnx", "--fp16"], 2, r"no\.onnx: no such file", "path"),
@@ -163,6 +165,18 @@ CASES = {
     ),
     "noise to calibrate with": Case(
         lambda d, s: ["quantize", "--int8", "--calibration", "synthetic"], 2, "needs images", "--calibration"
+    ),
+    "everything in float": Case(
+        lambda d, s: ["quantize", "--int8", *(f"--keep={name}" for name in EVERY_REGION)],
+        2,
+        "nothing is left to quantize",
+        "--variant fp32",
+    ),
+    "times into a folder": Case(
+        lambda d, s: ["bench", "--export-times", d / "empty"], 2, "expected a file to write, found a folder", "profile"
+    ),
+    "arrivals where nothing arrives": Case(
+        lambda d, s: ["bench", "--target-qps", "5"], 2, "--target-qps: the scenario 'closed-loop'", "--scenario server"
     ),
     "no precision": Case(lambda d, s: ["quantize"], 2, "say one precision", "--int8"),
     "two precisions": Case(lambda d, s: ["quantize", "--int8", "--fp16"], 2, "say one precision", "--int8"),
@@ -590,6 +604,28 @@ def test_a_store_can_be_used_after_an_interruption(interrupted: Interrupted) -> 
 
     assert said.code == 0, said.err
     assert Store(interrupted.store).all(ParityReport, "check")
+
+
+def test_a_command_that_is_terminated_unwinds(kept: Store, tmp_path: Path) -> None:
+    before = contents(kept.root)
+    process = started(
+        "bench",
+        "--rounds",
+        "100000",
+        "--warmup",
+        "0.01",
+        "--store",
+        kept.root,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    heard = next(text for text in process.stderr if "in turns" in text)
+    process.send_signal(signal.SIGTERM)
+
+    said = finished(process)
+
+    assert (said.code, "Traceback" in heard + said.err) == (143, False), said.err
+    assert (contents(kept.root), half_written(kept.root), list(tmp_path.glob("deploykit-*"))) == (before, [], [])
 
 
 def test_a_reader_that_goes_away_is_not_told_no(line: "Line") -> None:

@@ -7,7 +7,7 @@ import pytest
 from deploy_kit import recipe
 from deploy_kit.cli.quantize import Wish, choose
 from deploy_kit.errors import RequestError, UnknownNameError
-from deploy_kit.recipe import Variant
+from deploy_kit.recipe import Recipe, Variant
 
 VNNI, NO_VNNI = ("avx2", "avx512_vnni"), ("avx2",)
 FLAT = {"passes": ["flatten_concats"]}
@@ -100,3 +100,26 @@ def test_an_unknown_target_names_the_nearest() -> None:
         chosen("fp16", target="tensort")
 
     assert caught.value.hint == "did you mean 'tensorrt'?"
+
+
+def with_variants(*variants: Variant) -> Recipe:
+    data = recipe.load("default").model_dump(mode="json", exclude_none=True)
+    data["quantize"]["variants"] = [variant.model_dump(mode="json") for variant in variants]
+    return recipe.parse(data)
+
+
+def test_the_options_of_the_recipes_one_variant_are_kept() -> None:
+    own = Variant(name="mine", scheme="int8_portable", options={"keep": ["transition1"]})
+
+    assert choose(Wish(precisions=("int8",)), with_variants(own), VNNI, lambda _: "1.31.1") == (own, ())
+    changed, _ = choose(Wish(precisions=("int8",), method="mse"), with_variants(own), VNNI, lambda _: "1.31.1")
+    assert changed.options == {"keep": ["transition1"], "method": "mse"}
+
+
+def test_of_several_variants_none_is_picked_and_that_is_told() -> None:
+    own = [Variant(name=n, scheme="int8_portable", options={"equalize": e}) for n, e in (("one", True), ("two", False))]
+
+    variant, remarks = choose(Wish(precisions=("int8",)), with_variants(*own), VNNI, lambda _: "1.31.1")
+
+    assert variant.options == {}
+    assert remarks == ("the options of the recipe's one, two are left alone: one of several is not picked here",)

@@ -58,6 +58,12 @@ def test_a_fall_by_less_than_the_limit_is_none() -> None:
     assert rule.parted(below)[0] is None
 
 
+def test_what_stays_in_float_promises_nothing_for_what_does_not() -> None:
+    levels = dict(zip(NAMES, (130.0, 112.0, 112.6, 35.6, 36.0, 33.0, 34.0, 35.0, 36.0), strict=True))
+
+    assert rule.parted(rows(levels)) == (None, "")
+
+
 def test_not_finite_is_always_a_fault() -> None:
     part, _ = rule.parted(rows(dict.fromkeys(NAMES, -math.inf)))
 
