@@ -95,9 +95,19 @@ def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, Affin
         middle = (low + high) / 2 if shifts else np.zeros_like(low)
         maps[source] = Affine(r=np.maximum(high - middle, middle - low), m=middle)
     together = np.concatenate([entry.r for entry in maps.values()])
-    alive = together[together > 0]  # the median of all would be 0 where most channels are dead
-    floor = float(np.median(alive)) * _FLOOR if len(alive) else 1.0
+    floor = least(together, _FLOOR)
     return {source: Affine(r=np.maximum(entry.r, floor), m=entry.m) for source, entry in maps.items()}
+
+
+def least(reach: np.ndarray, share: float) -> float:
+    """Give what a channel is scaled by at least, so that none that is (nearly) off is blown up.
+
+    Args:
+        reach: (C,), none below 0.
+        share: Of the median reach. Where most channels are off that is 0, and the median of the others counts.
+    """
+    alive = reach[reach > 0]
+    return float(np.median(reach) or np.median(alive)) * share if len(alive) else 1.0
 
 
 def _moved(seen: Channels, by: Affine) -> Channels:

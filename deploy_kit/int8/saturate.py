@@ -64,8 +64,7 @@ def _joint(conv: ir.Node, plan: Plan) -> _Joint | None:
 def _rewrite(joint: _Joint, plan: Plan) -> None:
     model, value, shifts = plan.model, joint.relu.outputs[0], not _edit.pads(joint.conv)
     seen, high = plan.seen[value], plan.spans[value][1]
-    alive = high[high > 0]  # the median of all would be 0 where most channels are off
-    high = np.maximum(high, float(np.median(alive)) * _FLOOR if len(alive) else 1.0)
+    high = np.maximum(high, equalize.least(high, _FLOOR))
     r = high * (128 / 255 if shifts else 128 / 127)
     by = Affine(r=r, m=r if shifts else np.zeros_like(r))
     gamma, beta = (_edit.array(parameter) for parameter in joint.norm.inputs[1:3])
