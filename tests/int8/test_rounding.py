@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from dense_graphs import FORMS, Sketch, array, nodes, planned, quantized, run
+from dense_graphs import FORMS, Sketch, array, batches, nodes, planned, quantized, run
 from dense_networks import FLOOR_DB, LOWER_DB, NETWORKS
 
 from deploy_kit import metrics
@@ -71,7 +71,7 @@ def test_sampled_patches_are_what_torch_unfolds_of_the_integers() -> None:
 
     read = torch.from_numpy(grid.real(grid.quantize(run(model, sketch.images(5))[0])))
     wanted = torch.nn.functional.unfold(read, 3, padding=1).transpose(1, 2).reshape(5 * 64, 54).numpy()
-    off = np.abs(found - wanted)  # 4,096 are wanted, there are 64 pixels an image: all of them, in order
+    off = np.abs(found - wanted)  # 2,048 are wanted, there are 64 pixels an image: all of them, in order
     assert (off > grid.scale / 2).mean() < 1e-3  # float32 may round a tie to the other side
     assert off.max() < 1.01 * grid.scale
 
@@ -99,17 +99,23 @@ def test_sample_is_bounded_and_the_same_each_time(monkeypatch: pytest.MonkeyPatc
         assert one.shape == apart.shape
 
 
-def test_sample_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("n_images", "batch", "n_patches"), [(3, 1, 9), (37, 1, 10), (36, 6, 12), (8, 8, 8)])
+def test_sample_does_not_grow_with_the_images(
+    n_images: int, batch: int, n_patches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight of four images are wanted; whole batches, and as many of each image, are taken."""
     monkeypatch.setattr(patches, "N_PATCHES", 8)
-    sketch = Sketch()
-    plan = planned(sketch.model(sketch.conv("x", 6)), sketch.images(37))
+    monkeypatch.setattr(patches, "N_IMAGES", 4)
+    sketch = Sketch(batch="N")
+    plan = planned(sketch.model(sketch.conv("x", 6)), sketch.images(n_images))
     (conv,) = nodes(plan.model, "Conv")
     entry = patches.read(conv, plan.grids[conv.inputs[0]], array(conv.inputs[1])[0].size)
     assert entry is not None
+    x = sketch.images(n_images)
 
-    ((_, found),) = patches.sample(ir.serde.serialize_model(plan.model), [entry], plan.batches, 37)
+    ((_, found),) = patches.sample(ir.serde.serialize_model(plan.model), [entry], lambda: batches(x, batch), n_images)
 
-    assert len(found) == 10  # one image in four
+    assert len(found) == n_patches
 
 
 def test_grouped_convolutions_are_not_sampled() -> None:
