@@ -26,7 +26,10 @@ from deploy_kit.errors import StageError
 from deploy_kit.records import Preprocess
 
 INFERENCE = "float32 inference"
-METHODS = ("minmax", "percentile", "entropy", "mse")
+METHODS: dict[str, dict[str, str]] = {
+    "ranges alone (minmax, rounding nearest)": {"method": "minmax", "rounding": "nearest"},
+    **{method: {"method": method} for method in ("minmax", "percentile", "entropy", "mse")},
+}
 STOCK = ("MinMax", "Percentile", "Entropy")
 LIMIT_GIB = 12
 
@@ -40,6 +43,7 @@ class Cost:
         ours: Whether it is deploykit's.
         n: Images.
         seconds: Wall time in its process, imports included.
+        plain_s: Of plain inference right before it; 0 where it was not run again.
         peak_mib: The most memory its process held.
         why: Why there are no numbers; empty where there are.
     """
@@ -48,6 +52,7 @@ class Cost:
     ours: bool
     n: int
     seconds: float = 0.0
+    plain_s: float = 0.0
     peak_mib: int = 0
     why: str = ""
 
@@ -66,16 +71,18 @@ def measure(subject: Subject, file: Ours, n: int, workshop: Workshop) -> Costs:
     common: dict[str, Any] = {
         "calibration": str(workshop.calibration(n)), "preprocess": codec.to_json(subject.preprocess)
     }  # fmt: skip
-    rows = [_cost(Cost(name=INFERENCE, ours=False, n=n), "calibration:infer", source=raw, **common)]
-    for method in METHODS:
-        row = Cost(name=method, ours=True, n=n)
+    plain = _cost(Cost(name=INFERENCE, ours=False, n=n), "calibration:infer", source=raw, **common)
+    rows = [plain]
+    for name, options in METHODS.items():
+        row = Cost(name=name, ours=True, n=n)
         try:
             lean = str(workshop.file(Ours(passes=file.passes), subject, 0))
         except StageError as error:
             rows.append(replace(row, why=child.plain(str(error))))
             continue
-        asked = {"source": lean, "scheme": file.scheme, "options": {**file.options, "method": method}}
-        rows.append(_cost(row, "calibration:quantize", **asked, **common))
+        asked = {"source": lean, "scheme": file.scheme, "options": {**file.options, **options}}
+        again = _cost(plain, "calibration:infer", source=raw, **common)
+        rows.append(_cost(replace(row, plain_s=again.seconds), "calibration:quantize", **asked, **common))
     for method in STOCK:
         rows.append(_cost(Cost(name=method, ours=False, n=n), "calibration:stock", source=raw, method=method, **common))
     return Costs(subject=subject.name, rows=tuple(rows))
@@ -146,12 +153,13 @@ def render(found: Costs) -> str:
     rows = []
     for row in found.rows:
         by = "deploykit" if row.ours else NONE if row.name == INFERENCE else "onnxruntime"
-        numbers = (f"{row.seconds:.1f}", f"{row.seconds / plain:.2f}" if plain else NONE, str(row.peak_mib))
+        beside = row.plain_s or plain
+        numbers = (f"{row.seconds:.1f}", f"{row.seconds / beside:.2f}" if beside else NONE, str(row.peak_mib))
         rows.append((f"**{row.name}**" if row.ours else row.name, by, str(row.n), *_shown(row, numbers), row.why))
     text = (
         f"{found.subject}. Wall time and peak resident memory of a process that does nothing else, imports and writing "
-        f"the file included; not measured in turns. ONNX Runtime's calibrators have their defaults; a process that "
-        f"holds {LIMIT_GIB} GiB is stopped."
+        f"the file included. Each of deploykit's ratios is to plain inference run again right before it, those of ONNX "
+        f"Runtime's calibrators, with their defaults, to the first; a process that holds {LIMIT_GIB} GiB is stopped."
     )
     return f"{text}\n\n{page.table(headings, rows)}"
 
