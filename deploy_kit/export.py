@@ -146,6 +146,7 @@ def answers(
             _expect_one_head(read, path)
             logits = np.concatenate(list(_torch_logits(read, image_set, preprocess, watch, crops)))
         else:
+            graph.expect_classes(graph.load(path), path)
             target = infer.Target(engine="onnxruntime", path=path, options={"optimize": False})
             logits = infer.run(link, target, image_set, preprocess, crops=crops).logits
         arrays = {"logits": logits}

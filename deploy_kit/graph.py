@@ -213,10 +213,10 @@ def _layout_hint(found: tuple[TensorSpec, ...], wanted: tuple[int, ...]) -> str:
 
 
 def expect_output(model: ir.Model, where: Path) -> None:
-    """Refuse a graph with several outputs or maps: what comes after the export measures one row an image.
+    """Refuse a graph with several outputs: what comes after the export measures one.
 
     Raises:
-        InputError: More than one output, or one that is not N×classes.
+        InputError: More than one output.
     """
     names = [value.name or "" for value in model.graph.outputs]
     if len(names) > 1:
@@ -224,7 +224,15 @@ def expect_output(model: ir.Model, where: Path) -> None:
             f"{where}: expected one output, found {len(names)}: {', '.join(names)}",
             hint="export one head: deploykit export CHECKPOINT --head NAME",
         )
-    (found,) = specs(tuple(model.graph.outputs))
+
+
+def expect_classes(model: ir.Model, where: Path) -> None:
+    """Refuse a graph whose output is a map: a check holds a row of numbers of each image against another.
+
+    Raises:
+        InputError: The output is not N×classes.
+    """
+    found = specs(tuple(model.graph.outputs))[0]
     if model.graph.outputs[0].shape is not None and len(found.shape) != 2:
         raise InputError(
             f"{where}: expected one output N×classes, found {found.name} {list(found.shape)}",

@@ -40,7 +40,6 @@ STATED = PreprocessTable(height=16, width=16, color="gray", mean=(0.5,), std=(0.
 # The quicker exporter, where it makes no difference.
 QUICK = {"tolerance": 1e-5, "exporter": "torchscript"}
 RELU = "g (float[N,1,16,16] x) => (float[N,1,16,16] y) { y = Relu(x) }"
-FLAT = "g (float[N,1,16,16] x) => (float[N,256] y) { y = Flatten(x) }"
 
 
 @pytest.fixture(scope="module")
@@ -574,13 +573,13 @@ def test_onnx_file_is_known_by_its_bytes_and_not_its_extension(
 def test_onnx_file_gets_the_stated_preprocess_embedded(
     run: Callable[..., tuple[Exported, bool]], tmp_path: Path, store: Store
 ) -> None:
-    exported, _ = run(written(tmp_path, tiny_graphs.parse(FLAT)), STATED)
+    exported, _ = run(written(tmp_path, tiny_graphs.parse(RELU)), STATED)
 
     assert graph.preprocess(graph.load(store.path(exported.onnx))) == STATED.record()
 
 
 def test_onnx_file_without_preprocess_is_taken_with_a_remark(store: Store, link: Connection, tmp_path: Path) -> None:
-    source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(FLAT))))
+    source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(RELU))))
 
     exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, link=link)
 
@@ -786,3 +785,12 @@ def test_labels_without_a_class_are_refused(store: Store, link: Connection, chec
         export.answers(
             SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(tmp_path / "none.npz"), store=store, link=link
         )
+
+
+def test_answers_of_a_graph_that_gives_maps_are_refused(store: Store, link: Connection, tmp_path: Path) -> None:
+    source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(RELU))))
+
+    with pytest.raises(InputError, match=r"expected one output N×classes, found y \['N', 1, 16, 16\]") as caught:
+        export.answers(source, TINY_PREPROCESS, "synthetic", store=store, link=link)
+
+    assert caught.value.hint == "end the model with a Flatten"

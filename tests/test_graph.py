@@ -219,11 +219,12 @@ def test_embedded_preprocess_that_cannot_be_read_is_refused(text: str) -> None:
 
 def test_fitting_input_is_accepted() -> None:
     graph.expect_input(tiny_graphs.parse(FLAT), TINY_PREPROCESS, Path("model.onnx"))
+    graph.expect_classes(tiny_graphs.parse(FLAT), Path("model.onnx"))
 
 
 def test_output_that_is_no_row_of_classes_is_refused() -> None:
     with pytest.raises(InputError, match=r"model\.onnx: expected one output N×classes, found y \['N', 1, 16, 16\]"):
-        graph.expect_input(tiny_graphs.parse(RELU), TINY_PREPROCESS, Path("model.onnx"))
+        graph.expect_classes(tiny_graphs.parse(RELU), Path("model.onnx"))
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def expected_db(found: Mapping[str, float], precision: Precision) -> dict[str, f
         own = before.get(kind, usual) if precision == "int8" else usual
         expected[name] = min([own, *(found[one] for one in read)])
         # A layer left in float says nothing of the grids of those behind it.
-        if kind and (precision != "int8" or found[name] < USUAL_DB["fp16"]):
+        if kind and (precision != "int8" or found[name] < USUAL_DB["fp32"]):
             before[kind] = min(found[name], before.get(kind, math.inf))
     return expected
 
