@@ -123,7 +123,7 @@ def _run(name: str, file: Ours, subject: Subject, n_images: int, workshop: Works
         if not written.is_file():
             return one
         found = report.read(written)
-        stages = tuple((time.stage, time.name, time.seconds) for time in found.times)
+        stages = tuple((time.stage, Path(time.name).name, time.seconds) for time in found.times)  # no path of a machine
         verdicts = tuple(
             (row.label, row.verdict, row.parity.sqnr_db if isinstance(row.parity, ParityReport) else math.nan)
             for row in found.rows
