@@ -75,6 +75,14 @@ def test_a_link_to_a_class_folder_is_followed_and_one_to_a_folder_above_is_not(t
     assert (found.files, found.labels.tolist()) == (("cat/b.png", "dog/a.png"), [0, 1])
 
 
+def test_folders_that_link_to_each_other_have_an_end(tmp_path, gray):
+    for name, other in (("cat", "dog"), ("dog", "cat")):
+        save(tmp_path / name / "a.png", gray)
+        (tmp_path / name / "other").symlink_to(tmp_path / other)
+
+    assert opened(tmp_path).files == ("cat/a.png", "cat/other/a.png", "dog/a.png", "dog/other/a.png")
+
+
 @pytest.mark.parametrize("mode", ["LA", "1"])
 def test_gray_with_transparency_or_of_one_bit_is_gray(tmp_path, gray, mode):
     Image.fromarray(gray).convert(mode).save(tmp_path / "a.png")

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
-from deploy_kit.errors import InputError, RequestError
+from deploy_kit.errors import RequestError
 from deploy_kit.measurements import Measurement
 from deploy_kit.report import breakdown
 from deploy_kit.results import Row
@@ -37,21 +38,7 @@ def verify_export(file: Path | None, *, n_engines: int) -> None:
             f"--export-profile writes the profile of one engine, {n_engines} are measured",
             hint="name one with --engine and --variant; with --json every profile is in the record",
         )
-    verify_file(file)
-
-
-def verify_file(file: Path | None) -> None:
-    """Refuse a file that cannot be written, before any work.
-
-    Raises:
-        InputError: A folder, or a file in a folder that does not exist.
-    """
-    if file is None:
-        return
-    if file.is_dir():
-        raise InputError(f"{file}: expected a file to write, found a folder", hint=f"'{file / 'profile.json'}'")
-    if not file.parent.is_dir():
-        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p '{file.parent}'")
+    _steps.verify_place(file, f"'{file / 'profile.json'}'")
 
 
 def export(measurements: Sequence[Measurement], file: Path | None, console: Console) -> None:

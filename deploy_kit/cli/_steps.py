@@ -13,7 +13,7 @@ from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records import Artifact, Exported
 from deploy_kit.results import Simplified
-from deploy_kit.store import Store, copy_whole, parts_of, write_whole
+from deploy_kit.store import Entry, Store, copy_whole, parts_of, write_whole
 
 DEMO, DEFAULT = "demo", "default"
 _PASSPORT = ".passport.json"
@@ -48,7 +48,7 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     verify_out(asked.out)
     store = Store(asked.store)
     earlier = store.in_force()
-    found = chosen or _in_force(asked, store, console)
+    found = chosen or _in_force(asked, store, earlier, console)
     found = changed(found, asked)
     store.recipe = found.model_dump(mode="json")
     with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
@@ -83,19 +83,18 @@ def for_model(model: Path) -> Recipe:
     return recipe.parse(data)
 
 
-def _in_force(asked: Asked, store: Store, console: Console) -> Recipe:
+def _in_force(asked: Asked, store: Store, earlier: Entry | None, console: Console) -> Recipe:
     if asked.recipe is not None:
         return recipe.load(asked.recipe)
     if asked.model is not None:
         console.say(f"recipe '{DEFAULT}' (limits and passes that ship with deploykit)")
         return for_model(asked.model)
-    entry = store.in_force()
-    if entry is None:
+    if earlier is None:
         raise RequestError(
             f"{store.root}: nothing was exported here yet",
             hint="deploykit export CHECKPOINT (without one it takes the bundled demo)",
         )
-    return recipe.parse(dict(entry.recipe))
+    return recipe.parse(dict(earlier.recipe))
 
 
 def exported(run: Run, console: Console) -> Exported:
@@ -187,12 +186,21 @@ def verify_out(out: Path | None) -> None:
     """
     if out is None:
         return
-    if out.is_dir():
-        raise InputError(f"{out}: expected a file to write, found a folder", hint=f"--out '{out / 'model.onnx'}'")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder", hint=f"mkdir -p '{out.parent}'")
+    verify_place(out, f"--out '{out / 'model.onnx'}'")
     if out.exists() and not _passport_of(out).is_file():
         raise InputError(f"{out}: exists, and is no earlier copy of deploykit's", hint="choose another --out")
+
+
+def verify_place(file: Path, rather: str) -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        InputError: A folder, for which `rather` says what to write, or a file in a folder that does not exist.
+    """
+    if file.is_dir():
+        raise InputError(f"{file}: expected a file to write, found a folder", hint=rather)
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p '{file.parent}'")
 
 
 def verify_recipe_file(path: Path) -> None:
@@ -201,12 +209,7 @@ def verify_recipe_file(path: Path) -> None:
     Raises:
         InputError: A folder, a folder that does not exist, or a file that is no recipe.
     """
-    if path.is_dir():
-        raise InputError(
-            f"{path}: expected a file to write, found a folder", hint=f"--save-recipe '{path / 'my.yaml'}'"
-        )
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder", hint=f"mkdir -p '{path.parent}'")
+    verify_place(path, f"--save-recipe '{path / 'my.yaml'}'")
     try:
         if path.exists():
             recipe.load(str(path))

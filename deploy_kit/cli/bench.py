@@ -97,7 +97,8 @@ def bench(
         engines = _bench.engines(run, console, part, everything=all_engines, engine=engine, variant=variant)
         _bench.verify_baseline(part, engines, named=baseline if not earlier else None, earlier=earlier is not None)
         _layers.verify_export(export_profile, n_engines=len(engines))
-        _layers.verify_file(export_times)
+        if export_times is not None:
+            _steps.verify_place(export_times, f"'{export_times / 'times.json'}'")
         _bench.verify_load(part, target_qps)
         others = _beside.reached(device, beside or ())
         made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)

@@ -159,8 +159,8 @@ def _walk(path: Path) -> tuple[tuple[str, ...], list[Path]]:
 
 
 def _is_above(folder: Path, here: Path) -> bool:
-    """Whether a folder is a link to the one it lies in, or to one above that: such a folder has no end."""
-    return folder.is_symlink() and here.resolve().is_relative_to(folder.resolve())
+    """Whether a folder is a link to one on the way to it: such a folder has no end."""
+    return folder.is_symlink() and folder.resolve() in {one.resolve() for one in (here, *here.absolute().parents)}
 
 
 def _looked(file: Path, *, decoded: bool) -> tuple[str, str]:

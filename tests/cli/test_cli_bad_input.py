@@ -173,7 +173,7 @@ CASES = {
         "--variant fp32",
     ),
     "times into a folder": Case(
-        lambda d, s: ["bench", "--export-times", d / "empty"], 2, "expected a file to write, found a folder", "profile"
+        lambda d, s: ["bench", "--export-times", d / "empty"], 2, "expected a file to write, found a folder", "times"
     ),
     "arrivals where nothing arrives": Case(
         lambda d, s: ["bench", "--target-qps", "5"], 2, "--target-qps: the scenario 'closed-loop'", "--scenario server"
