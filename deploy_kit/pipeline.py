@@ -114,8 +114,14 @@ def exported(run: Run) -> Exported:
 
 def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
     """Export the checkpoint, and compute its own logits on the check set."""
-    recipe, source = run.recipe, exported(run)
-    truth = run.timed(
+    source = exported(run)
+    return source, answered(run, source)
+
+
+def answered(run: Run, source: Exported) -> Answers:
+    """Compute the checkpoint's own logits on the check set."""
+    recipe = run.recipe
+    return run.timed(
         "export",
         f"answers on {recipe.check.images}",
         lambda: export.answers(
@@ -129,7 +135,6 @@ def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
             crops=recipe.check.crops,
         ),
     )
-    return source, truth
 
 
 def simplified(run: Run, source: Exported) -> Simplified:

@@ -51,11 +51,12 @@ def check(
             _difference.show(layers, asked, console)
         return
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        engine = _steps.newest_engine(run, console, pipeline.exported(run))
+        source = pipeline.exported(run)
+        engine = _steps.newest_engine(run, console, source)
         calibration = run.recipe.quantize
         for remark in stage.overlap(calibration.calibration, run.recipe.check, engine, skip_bad=calibration.skip_bad):
             console.say(remark)
-        source, answers = pipeline.exported_with_answers(run)
+        answers = pipeline.answered(run, source)
         if diagnose:
             expect_labels(answers)  # before the check, whose numbers would be lost
         part = run.recipe.check.with_max_drop(engine.precision, points)

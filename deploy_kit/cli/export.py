@@ -80,7 +80,9 @@ def export(
             data["source"]["checkpoint"] = str(model)
         said = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
         data["export"] |= {key: value for key, value in said.items() if value is not None}
-        data["source"] |= _facts.source(given) | shape(size, mean, std, color, resize, interpolation)
+        data["source"] |= _facts.source(given) | shape(
+            size, mean, std, color=color, resize=resize, interpolation=interpolation
+        )
         chosen = _steps.changed(recipes.parse(data), asked)
         if save_recipe is not None:
             _steps.verify_recipe_file(save_recipe)
@@ -107,9 +109,10 @@ def shape(
     size: str | None,
     mean: str | None,
     std: str | None,
+    *,
     color: str | None,
     resize: int | None,
-    interpolation: str | None = None,
+    interpolation: str | None,
 ) -> dict[str, Any]:
     """Turn what was said about the input into a recipe's ``preprocess`` table, or its ``input`` if that is all.
 
