@@ -14,8 +14,8 @@ from benchmarks.document import Section
 from benchmarks.modes import ALL, MODES, Asked
 from benchmarks.race import Plan
 from benchmarks.records import Stamp
-from deploy_kit import environment
-from deploy_kit.errors import DeployKitError, RequestError, nearest
+from deploy_kit.base.errors import DeployKitError, RequestError, nearest
+from deploy_kit.machine import environment
 
 
 def main(arguments: list[str]) -> int:

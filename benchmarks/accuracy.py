@@ -11,9 +11,12 @@ from benchmarks.candidates import Candidate
 from benchmarks.page import NONE
 from benchmarks.subjects import TEST, Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import export, images, infer, metrics, paired
-from deploy_kit.environment import library_version
-from deploy_kit.errors import EngineCrashError, StageError
+from deploy_kit import images
+from deploy_kit.accuracy import metrics, paired
+from deploy_kit.base.errors import EngineCrashError, StageError
+from deploy_kit.devices import inference
+from deploy_kit.machine.environment import library_version
+from deploy_kit.stages import export
 from deploy_kit.store import Key, digest_of
 
 _SIMULATED = 16
@@ -139,9 +142,9 @@ def _scored(candidate: Candidate, subject: Subject, n: int, workshop: Workshop, 
     )
 
     def make(folder: Path, home: str) -> Score:
-        target = infer.Target(engine=candidate.engine, path=path, options=candidate.options)
+        target = inference.Target(engine=candidate.engine, path=path, options=candidate.options)
         used = images.open_set(TEST, subject.preprocess)
-        found = infer.run(workshop.link, target, used, subject.preprocess).logits
+        found = inference.run(workshop.link, target, used, subject.preprocess).logits
         note = _simulation(path, found, subject, workshop) if candidate.simulated else ""
         return replace(score(unknown, found, truth), note=note)
 
@@ -156,8 +159,8 @@ def _scored(candidate: Candidate, subject: Subject, n: int, workshop: Workshop, 
 def _simulation(path: Path, found: np.ndarray, subject: Subject, workshop: Workshop) -> str:
     """Say how far ONNX's own reference evaluator is from the engine that stands in for another."""
     sample = images.open_set(TEST, subject.preprocess).first(_SIMULATED)
-    target = infer.Target(engine="reference", path=path, options={})
-    wanted = infer.run(workshop.link, target, sample, subject.preprocess).logits
+    target = inference.Target(engine="reference", path=path, options={})
+    wanted = inference.run(workshop.link, target, sample, subject.preprocess).logits
     return f"ONNX's evaluator on {sample.n} images: {metrics.sqnr_db(wanted, found[: sample.n]):.0f} dB"
 
 

@@ -24,9 +24,9 @@ from benchmarks.candidates import Stock, Unavailable
 from benchmarks.runners import open_session
 from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import images, stopwatch
-from deploy_kit.errors import StageError
-from deploy_kit.measure import latency
+from deploy_kit import images
+from deploy_kit.base.errors import StageError
+from deploy_kit.measure import latency, stopwatch
 
 LIMIT_PERCENT = 5.0
 _WARM_RUNS = 10

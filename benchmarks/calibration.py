@@ -21,9 +21,12 @@ from benchmarks.page import NONE
 from benchmarks.runners import open_session
 from benchmarks.subjects import Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import codec, environment, images, schemes
-from deploy_kit.errors import StageError
-from deploy_kit.records import Preprocess
+from deploy_kit import images
+from deploy_kit.base.errors import StageError
+from deploy_kit.machine import environment
+from deploy_kit.quantization import schemes
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Preprocess
 
 INFERENCE = "float32 inference"
 METHODS: dict[str, dict[str, str]] = {

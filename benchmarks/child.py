@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.candidates import Unavailable
-from deploy_kit import environment
-from deploy_kit.errors import DeployKitError
+from deploy_kit.base.errors import DeployKitError
+from deploy_kit.machine import environment
 
 _ROOT = Path(__file__).parent.parent
 

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import page
 from benchmarks.modes import MODES
 from benchmarks.records import Stamp
-from deploy_kit import codec
+from deploy_kit.records import codec
 from deploy_kit.store import write_whole
 
 _SPEED = """\

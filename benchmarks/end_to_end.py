@@ -15,9 +15,10 @@ from benchmarks.candidates import Ours
 from benchmarks.page import NONE
 from benchmarks.subjects import TEST, Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import recipe, report
+from deploy_kit import recipe
 from deploy_kit.recipe import Recipe
-from deploy_kit.results import ParityReport
+from deploy_kit.records.results import ParityReport
+from deploy_kit.stages import report
 
 _ROOT = Path(__file__).parent.parent
 _POLL_S = 0.1

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks import page
-from deploy_kit import scenarios
-from deploy_kit.scenarios import Load
-from deploy_kit.stopwatch import Steps
+from deploy_kit.measure import scenarios
+from deploy_kit.measure.scenarios import Load
+from deploy_kit.measure.stopwatch import Steps
 
 LIMIT_US = 20.0
 _RUNS, _TURNS = 20_000, 5

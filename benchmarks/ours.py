@@ -1,7 +1,8 @@
 """Deploykit's candidates: one row a file and engine. To judge a new scheme or pass list, add a row here."""
 
 from benchmarks.candidates import Candidate, Ours
-from deploy_kit import recipe, targets
+from deploy_kit import recipe
+from deploy_kit.recipe import targets
 
 PASSES = recipe.load("default").simplify.passes
 _LAST = ("merge_duplicates", "remove_unused")

@@ -7,11 +7,11 @@ from benchmarks.ours import PASSES
 from benchmarks.page import NONE
 from benchmarks.subjects import Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import build, quantize, targets
-from deploy_kit.environment import library_version
-from deploy_kit.errors import StageError
-from deploy_kit.recipe import BuildEntry, Variant
-from deploy_kit.records import Artifact, Proof
+from deploy_kit.base.errors import StageError
+from deploy_kit.machine.environment import library_version
+from deploy_kit.recipe import BuildEntry, Variant, targets
+from deploy_kit.records.artifacts import Artifact, Proof
+from deploy_kit.stages import build, quantize
 
 GPUS = ("8.6", "8.9")
 _ENGINE = "tensorrt_rtx"

@@ -17,7 +17,7 @@ from benchmarks.records import Entry, Race
 from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Made, Workshop
 from deploy_kit import images
-from deploy_kit.errors import MeasurementError
+from deploy_kit.base.errors import MeasurementError
 from deploy_kit.store import parts_of
 
 

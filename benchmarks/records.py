@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from benchmarks.ratios import Samples
-from deploy_kit.measurements import Environment
+from deploy_kit.records.measurements import Environment
 
 
 @dataclass(frozen=True, kw_only=True)

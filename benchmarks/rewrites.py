@@ -11,7 +11,10 @@ from benchmarks.race import Plan
 from benchmarks.records import Entry, Race
 from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Workshop
-from deploy_kit import graph, images, infer, metrics
+from deploy_kit import images
+from deploy_kit.accuracy import metrics
+from deploy_kit.devices import inference
+from deploy_kit.graph import onnx_file
 
 _IMAGES = 8
 # Column → engine and its options.
@@ -94,7 +97,7 @@ def _net(subject: Subject, lists: dict[str, tuple[str, ...]], workshop: Workshop
     graphs = []
     for name, file in files.items():
         path = workshop.file(file, subject, 0)
-        model, rewritten = graph.load(path), isinstance(file, Ours)
+        model, rewritten = onnx_file.load(path), isinstance(file, Ours)
         wanted = {way: logits[f"stock {way}"] if rewritten else truth for way in _WAYS}
         differences = tuple(
             (way, metrics.relative_difference(wanted[way], logits[f"{name} {way}"][: len(wanted[way])]))
@@ -104,8 +107,8 @@ def _net(subject: Subject, lists: dict[str, tuple[str, ...]], workshop: Workshop
             Rewrite(
                 name=name,
                 passes=file.passes if isinstance(file, Ours) else (),
-                macs=graph.macs(model),
-                nodes=graph.nodes(model),
+                macs=onnx_file.macs(model),
+                nodes=onnx_file.nodes(model),
                 difference=metrics.relative_difference(truth, exact.logits(path, image)) if rewritten else 0.0,
                 differences=differences,
             )
@@ -115,9 +118,9 @@ def _net(subject: Subject, lists: dict[str, tuple[str, ...]], workshop: Workshop
 
 def _logits(candidate: Candidate, subject: Subject, workshop: Workshop) -> np.ndarray:
     path = workshop.file(candidate.file, subject, 0)
-    target = infer.Target(engine=candidate.engine, path=path, options=candidate.options)
+    target = inference.Target(engine=candidate.engine, path=path, options=candidate.options)
     used = images.open_set(CALIBRATION, subject.preprocess).first(_IMAGES)
-    return infer.run(workshop.link, target, used, subject.preprocess).logits
+    return inference.run(workshop.link, target, used, subject.preprocess).logits
 
 
 def _row(net: Net, one: Rewrite) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.candidates import Unavailable
-from deploy_kit import checkpoint, codec, engines
+from deploy_kit import checkpoint, engines
 from deploy_kit.engines import Session
+from deploy_kit.records import codec
 
 _NO_COMPILER = "No working C++ compiler"  # torch._inductor.exc.InvalidCxxCompiler, inside what dynamo raises
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.candidates import Candidate, Stock, Unavailable
-from deploy_kit import checkpoint, codec, images
-from deploy_kit.records import Preprocess
+from deploy_kit import checkpoint, images
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Preprocess
 
 RAW = "model.onnx"
 _HOARDED_PX = 16 * 224 * 224  # 3 GB of activations

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import bundled, checkpoint, images
-from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
-from deploy_kit.errors import InputError
+from deploy_kit import checkpoint, images
+from deploy_kit.base import bundled
+from deploy_kit.base.errors import InputError
 from deploy_kit.recipe import PreprocessTable, SourceTable
-from deploy_kit.records import Preprocess
+from deploy_kit.records.artifacts import Preprocess
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
 CALIBRATION = "bundled:fashion-mnist-512"
 TEST = "bundled:fashion-mnist-10000"
@@ -131,7 +132,7 @@ def _write(name: str, path: Path, table: PreprocessTable) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from deploy_kit.checkpoint.model import DenseNet
+    from deploy_kit.checkpoint.network.densenet_module import DenseNet
 
     torch.manual_seed(_SEED)
     model = DenseNet(spec(name))

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks import streams
 from benchmarks.runners import open_session
-from deploy_kit import stopwatch
+from deploy_kit.measure import stopwatch
 
 _WARM_RUNS = 3
 

@@ -9,15 +9,18 @@ from pathlib import Path
 from benchmarks import child, stock, subjects
 from benchmarks.candidates import Candidate, Ours, Stock, Unavailable
 from benchmarks.subjects import Subject
-from deploy_kit import codec, devices, export, graph, quantize, simplify
-from deploy_kit.devices import Connection
-from deploy_kit.environment import library_version
-from deploy_kit.errors import StageError
+from deploy_kit.base.errors import StageError
+from deploy_kit.base.progress import Event
+from deploy_kit.devices import links
+from deploy_kit.devices.links import Connection
+from deploy_kit.graph import onnx_file
 from deploy_kit.images import SYNTHETIC
+from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import ExportTable, SimplifyTable, Variant
-from deploy_kit.results import Simplified
+from deploy_kit.records import codec
+from deploy_kit.records.results import Simplified
+from deploy_kit.stages import export, quantize, simplify
 from deploy_kit.store import Key, Store, digest_of, sha256_of
-from deploy_kit.watch import Event
 
 _VERSION = "1"
 _TOLERANCE = 1e-4  # of the largest logit; export and every pass report what they measured
@@ -87,7 +90,7 @@ class Workshop:
         """Count the multiply-accumulates of one image in the float graph that a candidate is made from."""
         file = candidate.file
         source = Ours(passes=file.passes) if isinstance(file, Ours) else Stock(recipe="raw")
-        return graph.macs(graph.load(self.file(source, subject, 0)))
+        return onnx_file.macs(onnx_file.load(self.file(source, subject, 0)))
 
     def calibration(self, n: int) -> Path:
         """Give the first `n` calibration images as npz."""
@@ -167,5 +170,5 @@ def _key(name: str, inputs: tuple[str, ...], options: list[object], libraries: t
 def opened(folder: Path) -> Iterator[Workshop]:
     """Open the workshop below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with devices.connect(devices.LOCAL) as link:
+    with links.connect(links.LOCAL) as link:
         yield Workshop(folder, link)

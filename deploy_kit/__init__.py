@@ -11,14 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deploy_kit.devices import find as find_device
-    from deploy_kit.errors import DeployKitError
-    from deploy_kit.measurements import Measurement
+    from deploy_kit.base.errors import DeployKitError
+    from deploy_kit.devices.links import find as find_device
     from deploy_kit.pipeline import deploy
     from deploy_kit.recipe import Recipe
     from deploy_kit.recipe import load as load_recipe
-    from deploy_kit.records import Artifact, Preprocess
-    from deploy_kit.results import ParityReport, Report
+    from deploy_kit.records.artifacts import Artifact, Preprocess
+    from deploy_kit.records.measurements import Measurement
+    from deploy_kit.records.results import ParityReport, Report
     from deploy_kit.store import Store
 
 __version__ = "0.1.0"

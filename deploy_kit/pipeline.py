@@ -7,19 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from deploy_kit import bench, build, check, devices, diagnose, doctor, engines, export, quantize, simplify
-from deploy_kit.decisions import Mix
-from deploy_kit.devices import Connection
-from deploy_kit.environment import library_version
-from deploy_kit.errors import DeviceError, LinkLostError, StageError, nearest
-from deploy_kit.measurements import Bench, Measurement, NotRun
-from deploy_kit.parity import Diagnosis
+from deploy_kit import engines
+from deploy_kit.analysis import diagnosis, doctor
+from deploy_kit.base.errors import DeviceError, LinkLostError, StageError, nearest
+from deploy_kit.base.progress import Watch, silent
+from deploy_kit.devices import links
+from deploy_kit.devices.links import Connection
+from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
-from deploy_kit.records import Answers, Artifact, Device, Exported
-from deploy_kit.report import breakdown
-from deploy_kit.results import ParityReport, Report, Row, Simplified, StageTime
+from deploy_kit.records.artifacts import Answers, Artifact, Device, Exported
+from deploy_kit.records.measurements import Bench, Measurement, NotRun
+from deploy_kit.records.mixed_precision import Mix
+from deploy_kit.records.parity import Diagnosis
+from deploy_kit.records.results import ParityReport, Report, Row, Simplified, StageTime
+from deploy_kit.stages import bench, build, check, export, quantize, simplify
+from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import Store
-from deploy_kit.watch import Watch, silent
 
 T = TypeVar("T")
 
@@ -72,7 +75,7 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
     Raises:
         DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
     """
-    with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
+    with links.connect(links.LOCAL) as host, links.connect(device) as link:
         doctor.require(recipe, link)
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
@@ -154,7 +157,7 @@ def diagnosed(run: Run, source: Exported, answers: Answers, *, always: bool = Fa
     return run.timed(
         "diagnose",
         answers.images,
-        lambda: diagnose.run(source.onnx, answers, store=run.store, link=run.host, watch=run.watch),
+        lambda: diagnosis.run(source.onnx, answers, store=run.store, link=run.host, watch=run.watch),
     )
 
 
@@ -204,7 +207,7 @@ def assemble(
     """Put the report together."""
     lineage = dict.fromkeys((source.onnx, lean.onnx, *typed))
     built = [row.artifact for row in rows if row.artifact is not None]
-    notes = [note(engine) for engine in built for note in (build.widened, breakdown.split)]
+    notes = [note(engine) for engine in built for note in (build.widened, layer_breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
     told = [fact for facts in (answers.made_by, *(graph.made_by for graph in typed)) for fact in facts]
     told = [fact for fact in told if fact[0] in ("calibration remarks", "left out")]

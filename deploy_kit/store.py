@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy_kit import codec
-from deploy_kit.errors import InputError, RecipeError, StoreError
-from deploy_kit.records import Artifact
+from deploy_kit.base.errors import InputError, RecipeError, StoreError
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact
 
 R = TypeVar("R")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

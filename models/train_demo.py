@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
+from deploy_kit.checkpoint.network.densenet_module import DenseNet
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from models.training import MEAN, STD, Schedule, parser, splits, train
 
 SPEC = DenseNetSpec(

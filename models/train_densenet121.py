@@ -9,8 +9,8 @@ a dict with torchvision's names below ``state_dict``, and nothing that says how 
 import torch
 from torch import Tensor, nn
 
-from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
+from deploy_kit.checkpoint.network.densenet_module import DenseNet
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from models.training import Schedule, parser, splits, train
 
 SIDE = 64

@@ -2,8 +2,9 @@
 
 import pytest
 
-from deploy_kit import devices, pipeline, recipe
-from deploy_kit.results import Report
+from deploy_kit import pipeline, recipe
+from deploy_kit.devices import links
+from deploy_kit.records.results import Report
 from deploy_kit.store import Store
 
 
@@ -12,7 +13,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     demo = recipe.load("demo")
     short = {"rounds": 3, "runs": 20, "warmup_s": 0.5}  # latency is measured by `make bench`, not judged here
     demo = demo.model_copy(update={"bench": demo.bench.model_copy(update=short)})
-    return pipeline.deploy(demo, devices.LOCAL, Store(tmp_path_factory.mktemp("demo") / "store"))
+    return pipeline.deploy(demo, links.LOCAL, Store(tmp_path_factory.mktemp("demo") / "store"))
 
 
 @pytest.mark.slow

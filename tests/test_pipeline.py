@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from tiny_densenet import tiny_model
 
-from deploy_kit import check, devices, doctor, lazy, pipeline, recipe
+from deploy_kit import pipeline, recipe
+from deploy_kit.analysis import doctor
+from deploy_kit.base import lazy
+from deploy_kit.base.errors import DeployKitError, DeviceError, EngineCrashError, InputError, MissingPackageError
+from deploy_kit.base.progress import Event, silent
+from deploy_kit.devices import links
 from deploy_kit.engines import _cuda
-from deploy_kit.errors import DeployKitError, DeviceError, EngineCrashError, InputError, MissingPackageError
 from deploy_kit.images import open_set
 from deploy_kit.measure import race
-from deploy_kit.measurements import Measurement, NotRun
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import Artifact, Device
-from deploy_kit.results import ParityReport, Report, Simplified
+from deploy_kit.records.artifacts import Artifact, Device
+from deploy_kit.records.measurements import Measurement, NotRun
+from deploy_kit.records.results import ParityReport, Report, Simplified
+from deploy_kit.stages import check
 from deploy_kit.store import Store
-from deploy_kit.watch import Event, silent
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -42,7 +46,7 @@ def changed(base: Recipe, **tables: dict[str, Any]) -> Recipe:
 
 
 def deployed(of: Recipe, store: Store, **options: Any) -> Report:
-    return pipeline.deploy(of, devices.LOCAL, store, **options)
+    return pipeline.deploy(of, links.LOCAL, store, **options)
 
 
 def verdicts(report: Report) -> dict[str, str]:

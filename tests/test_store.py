@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from deploy_kit import store as store_module
-from deploy_kit.errors import BuildError, InputError, StoreError
-from deploy_kit.records import Artifact, Preprocess
+from deploy_kit.base.errors import BuildError, InputError, StoreError
+from deploy_kit.records.artifacts import Artifact, Preprocess
 from deploy_kit.store import Entry, Key, Store, digest_of, parts_of, sha256_of, write_whole
 
 KEY = Key(stage="quantize", name="int8", inputs=("ab",), options={"symmetric": True}, versions=(("stage", "1"),))

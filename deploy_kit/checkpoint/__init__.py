@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_kit.checkpoint.facts import Facts, Said
-from deploy_kit.densenet import DenseNetSpec
 from deploy_kit.recipe import SourceTable
-from deploy_kit.records import Preprocess
+from deploy_kit.records.artifacts import Preprocess
+from deploy_kit.records.densenet import DenseNetSpec
 
 if TYPE_CHECKING:
-    from deploy_kit.checkpoint.equations import Equations
-    from deploy_kit.checkpoint.evidence import Evidence
-    from deploy_kit.checkpoint.model import DenseNet
+    from deploy_kit.checkpoint.architecture.evidence import Evidence
+    from deploy_kit.checkpoint.network.densenet_module import DenseNet
+    from deploy_kit.checkpoint.network.equations import Equations
 
 __all__ = ["Checkpoint", "Facts", "Said", "read", "said"]
 
@@ -65,9 +65,10 @@ def read(path: Path, asked: Said | None = None) -> Checkpoint:
     """
     import torch
 
-    from deploy_kit.checkpoint import container, probe, structure
-    from deploy_kit.checkpoint.equations import Equations
-    from deploy_kit.checkpoint.model import DenseNet
+    from deploy_kit.checkpoint.architecture import probe, structure
+    from deploy_kit.checkpoint.formats import container
+    from deploy_kit.checkpoint.network.densenet_module import DenseNet
+    from deploy_kit.checkpoint.network.equations import Equations
 
     asked = asked or Said()
     contents = container.read(path, state_key=asked.state_key)

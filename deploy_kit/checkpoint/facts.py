@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deploy_kit.densenet import Activation, HeadActivation, HeadPool, StemPool
+from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
 
 Concat = Literal["append", "prepend"]
 Pool = StemPool

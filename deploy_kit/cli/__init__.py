@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import typer
 
-from deploy_kit.catalogue import Catalogue
-from deploy_kit.errors import DeployKitError
+from deploy_kit.base.catalogue import Catalogue
+from deploy_kit.base.errors import DeployKitError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import bench, codec, pipeline, recipe, report, scenarios
+from deploy_kit import pipeline, recipe
+from deploy_kit.base.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
-from deploy_kit.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
-from deploy_kit.measurements import Bench, Comparison, Measurement, NotRun
+from deploy_kit.measure import scenarios
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable, Recipe
-from deploy_kit.records import Artifact
-from deploy_kit.report import dashboards, device
-from deploy_kit.results import Row
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.measurements import Bench, Comparison, Measurement, NotRun
+from deploy_kit.records.results import Row
+from deploy_kit.stages import bench, report
+from deploy_kit.stages.report import dashboards, device
 from deploy_kit.store import write_whole
 
 _NONE = "–"

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from deploy_kit import bench, devices
+from deploy_kit.base.errors import DeployKitError, DeviceError, MissingPackageError
 from deploy_kit.cli import _bench, _layers
 from deploy_kit.cli._console import Console
-from deploy_kit.errors import DeployKitError, DeviceError, MissingPackageError
-from deploy_kit.measurements import Bench, NotRun
+from deploy_kit.devices import links
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable
-from deploy_kit.records import Artifact, Device
-from deploy_kit.results import Row
+from deploy_kit.records.artifacts import Artifact, Device
+from deploy_kit.records.measurements import Bench, NotRun
+from deploy_kit.records.results import Row
+from deploy_kit.stages import bench
 
 
 def reached(device: str, beside: Sequence[str]) -> dict[str, Device]:
@@ -19,9 +20,9 @@ def reached(device: str, beside: Sequence[str]) -> dict[str, Device]:
     Raises:
         DeviceError: One is not known, or cannot be reached, or lacks what every job needs.
     """
-    others = {name: devices.find(name) for name in dict.fromkeys(beside) if name != device}
+    others = {name: links.find(name) for name in dict.fromkeys(beside) if name != device}
     for other in others.values():
-        with devices.connect(other):
+        with links.connect(other):
             pass
     return others
 
@@ -43,7 +44,7 @@ def measured(
     found, lost = dict[str, Bench](), dict[str, DeployKitError]()
     for name, device in others.items():
         try:
-            with devices.connect(device) as link:
+            with links.connect(device) as link:
                 found[name], reused = bench.run(engines, part, store=run.store, link=link, watch=run.watch, fresh=fresh)
         except (DeviceError, MissingPackageError) as error:
             lost[name] = error

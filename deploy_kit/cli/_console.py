@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from deploy_kit import codec
-from deploy_kit.watch import Event
+from deploy_kit.base.progress import Event
+from deploy_kit.records import codec
 
 _REPEAT_S = 5.0
 

@@ -5,12 +5,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy_kit import difference
+from deploy_kit.analysis import difference
+from deploy_kit.analysis.difference import Difference, PointDifference
+from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs, table
 from deploy_kit.cli._steps import Asked
-from deploy_kit.difference import Difference, PointDifference
-from deploy_kit.errors import RequestError
 
 _HEADINGS = ("point", "SQNR", "expected", "largest error", "worst channel", "session")
 

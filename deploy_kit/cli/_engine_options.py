@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deploy_kit.errors import RequestError
+from deploy_kit.base.errors import RequestError
 
 
 def parse(options: type[Any], texts: Iterable[str]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def numbers(text: str, mark: str, example: str) -> list[int]:
     Raises:
         RequestError: They are none; the example is the hint.
     """
-    from deploy_kit.errors import RequestError
+    from deploy_kit.base.errors import RequestError
 
     try:
         return [int(part) for part in text.lower().split(mark)]

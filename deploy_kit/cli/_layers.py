@@ -4,24 +4,24 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
-from deploy_kit.errors import RequestError
-from deploy_kit.measurements import Measurement
-from deploy_kit.report import breakdown
-from deploy_kit.results import Row
+from deploy_kit.records.measurements import Measurement
+from deploy_kit.records.results import Row
+from deploy_kit.stages.report import layer_breakdown
 
 
 def texts(rows: Iterable[Row]) -> Iterator[str]:
     """Draw what loading cost, then each profile that there is."""
     measured = [(r.artifact, r.measurement) for r in rows if r.artifact and isinstance(r.measurement, Measurement)]
     if measured:
-        yield table(*breakdown.costs(measured))
+        yield table(*layer_breakdown.costs(measured))
     for _, measurement in measured:
         profile = measurement.profile
         if profile is not None:
-            lines = [table(*breakdown.regions(profile))] if profile.layers else []
-            yield "\n".join([breakdown.sentence(measurement, profile), *lines])
+            lines = [table(*layer_breakdown.regions(profile))] if profile.layers else []
+            yield "\n".join([layer_breakdown.sentence(measurement, profile), *lines])
 
 
 def verify_export(file: Path | None, *, n_engines: int) -> None:

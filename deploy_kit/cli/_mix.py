@@ -4,16 +4,18 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy_kit import budget, export, quantize, schemes
-from deploy_kit.budget import Budget
+from deploy_kit.analysis import budget
+from deploy_kit.analysis.budget import Budget
+from deploy_kit.analysis.sensitivity import Subject, Trials
+from deploy_kit.base.errors import RequestError
 from deploy_kit.cli._console import Console, table
-from deploy_kit.decisions import Mix
-from deploy_kit.errors import RequestError
 from deploy_kit.pipeline import Run
+from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
-from deploy_kit.records import Artifact
-from deploy_kit.report import decisions
-from deploy_kit.sensitivity import Subject, Trials
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.mixed_precision import Mix
+from deploy_kit.stages import export, quantize
+from deploy_kit.stages.report import mixed_precision
 from deploy_kit.store import Key
 
 VERSION = "1"
@@ -155,7 +157,7 @@ def pairs_of(mix: Mix) -> list[tuple[str, str]]:
         rows.append(("this mix", f"{mix.drop_pp:+.2f}, at most {mix.upper_pp:+.2f}"))
         n = sum(row.precision != "int8" for row in mix.decisions)
         rows.append(("in float", f"{n} of {len(mix.decisions)} groups: {', '.join(mix.kept)}"))
-    if took := decisions.latency(mix):
+    if took := mixed_precision.latency(mix):
         rows.append(("latency", took))
     rows.append(("trials", str(mix.trials)))
     return [*rows, ("remark", mix.remark)] if mix.remark else rows
@@ -166,4 +168,4 @@ def sensitivity(mix: Mix, *, only_kept: bool) -> str:
     rows = [row for row in mix.decisions if not only_kept or row.precision != "int8"]
     if not rows or (only_kept and not mix.n_sensitivity):
         return ""
-    return table(decisions.HEADINGS, [decisions.cells(row) for row in rows])
+    return table(mixed_precision.HEADINGS, [mixed_precision.cells(row) for row in rows])

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import devices, pipeline, recipe
+from deploy_kit import pipeline, recipe
+from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, RequestError, UnknownNameError, nearest
 from deploy_kit.cli._console import Console
-from deploy_kit.errors import DeployKitError, DeviceError, InputError, RequestError, UnknownNameError, nearest
+from deploy_kit.devices import links
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import Artifact, Exported
-from deploy_kit.results import Simplified
+from deploy_kit.records.artifacts import Artifact, Exported
+from deploy_kit.records.results import Simplified
 from deploy_kit.store import Entry, Store, copy_whole, parts_of, write_whole
 
 DEMO, DEFAULT = "demo", "default"
@@ -44,14 +45,14 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     Raises:
         RequestError: There is none: nothing was exported here yet.
     """
-    device = devices.find(asked.device)
+    device = links.find(asked.device)
     verify_out(asked.out)
     store = Store(asked.store)
     earlier = store.in_force()
     found = chosen or _in_force(asked, store, earlier, console)
     found = changed(found, asked)
     store.recipe = found.model_dump(mode="json")
-    with devices.connect(devices.LOCAL) as host, devices.connect(device) as link:
+    with links.connect(links.LOCAL) as host, links.connect(device) as link:
         try:
             yield Run(recipe=found, store=store, host=host, link=link, watch=console.watch)
         except DeployKitError:

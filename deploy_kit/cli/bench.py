@@ -66,27 +66,27 @@ def bench(
     no_color: _options.NoColor = False,
 ) -> None:
     """Measure the latency of the newest engine, of some, or of all, in turns."""
-    from deploy_kit import bench as stage
-    from deploy_kit import compare
-    from deploy_kit.cli import _bench, _beside, _layers, _steps, _units
+    from deploy_kit.analysis import compare
+    from deploy_kit.cli import _bench, _beside, _layers, _quantities, _steps
     from deploy_kit.cli._console import Console
+    from deploy_kit.stages import bench as stage
 
     said = {
         "scenario": scenario,
-        "batch": _units.counts("--batch", batch),
+        "batch": _quantities.counts("--batch", batch),
         "streams": streams,
         "rounds": rounds,
         "runs": runs,
         "min_iters": min_iters,
-        "duration_s": _units.seconds("--duration", duration),
-        "warmup_s": _units.seconds("--warmup", warmup),
+        "duration_s": _quantities.seconds("--duration", duration),
+        "warmup_s": _quantities.seconds("--warmup", warmup),
         "span": span,
         "energy": energy or None,
-        "percentiles": _units.percentiles("--percentiles", percentiles),
+        "percentiles": _quantities.percentiles("--percentiles", percentiles),
         "target_qps": target_qps,
-        "latency_budget_ms": _units.milliseconds("--latency-budget", latency_budget),
+        "latency_budget_ms": _quantities.milliseconds("--latency-budget", latency_budget),
         "profile": True if profile or export_profile else None,
-        "fail_on_regression": _units.percent("--fail-on-regression", fail_on_regression),
+        "fail_on_regression": _quantities.percent("--fail-on-regression", fail_on_regression),
     }
     earlier = compare.read(Path(baseline)) if baseline is not None and baseline.endswith(".json") else None
     for measured in earlier.measurements if earlier else ():  # before any work

@@ -9,7 +9,7 @@ import typer
 from deploy_kit.cli import Command, _options
 
 if TYPE_CHECKING:
-    from deploy_kit.records import Proof
+    from deploy_kit.records.artifacts import Proof
 
 _Texts = Optional[list[str]]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
 
@@ -42,12 +42,13 @@ def build(
     no_color: _options.NoColor = False,
 ) -> None:
     """Build an engine and prove its precision."""
-    from deploy_kit import build as stage
-    from deploy_kit import doctor, engines
+    from deploy_kit import engines
+    from deploy_kit.analysis import doctor
     from deploy_kit.cli import _engine_options, _steps
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.recipe import BuildEntry
-    from deploy_kit.report import breakdown, size
+    from deploy_kit.stages import build as stage
+    from deploy_kit.stages.report import layer_breakdown, size
 
     engines.CATALOGUE.get(engine)  # a misspelt name before any work
     asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device, out=out)
@@ -74,9 +75,12 @@ def build(
             ("engine", made.label),
             ("size", size(made.size_bytes)),
             *_proved(proof),
-            ("runs on", breakdown.where(proof)),
+            ("runs on", layer_breakdown.where(proof)),
             ("options", _engine_options.changed(engines.CATALOGUE.get(engine).options, json.loads(made.options))),
-            *(("note", note) for note in filter(None, [stage.widened(made), breakdown.split(made), proof.advice])),
+            *(
+                ("note", note)
+                for note in filter(None, [stage.widened(made), layer_breakdown.split(made), proof.advice])
+            ),
             ("file", str(run.store.root / made.path)),
         ]
         console.result(made, pairs(lines))

@@ -35,15 +35,15 @@ def check(
     """Check the newest engine against the checkpoint; exit code 1 if a limit is not kept."""
     import dataclasses
 
-    from deploy_kit import check as stage
     from deploy_kit import pipeline
-    from deploy_kit.cli import _difference, _steps, _units
+    from deploy_kit.analysis.diagnosis import expect_labels
+    from deploy_kit.cli import _difference, _quantities, _steps
     from deploy_kit.cli._console import Console, pairs
-    from deploy_kit.diagnose import expect_labels
-    from deploy_kit.measurements import NotRun
-    from deploy_kit.report import accuracy
+    from deploy_kit.records.measurements import NotRun
+    from deploy_kit.stages import check as stage
+    from deploy_kit.stages.report import accuracy
 
-    points = _units.points("--max-drop", max_drop)
+    points = _quantities.points("--max-drop", max_drop)
     asked = _steps.Asked(store=store, recipe=recipe, device=device, images=images, skip_bad=skip_bad, crops=crops)
     if layers is not None:
         _difference.verify_alone({"--max-drop": max_drop, "--diagnose": diagnose or None, "--crops": crops})

@@ -22,12 +22,12 @@ def compare(
     as_json: _options.Json = False,
 ) -> None:
     """Compare two runs; refuse those that were not measured alike, and say in what."""
-    from deploy_kit import compare as stage
-    from deploy_kit.cli import _units
+    from deploy_kit.analysis import compare as stage
+    from deploy_kit.cli import _quantities
     from deploy_kit.cli._bench import comparison
     from deploy_kit.cli._console import Console
 
-    limit = _units.percent("--fail-on-regression", fail_on_regression)
+    limit = _quantities.percent("--fail-on-regression", fail_on_regression)
     allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())
     with Console(as_json=as_json) as console:
         found = stage.run(stage.read(baseline), stage.read(candidate), allow=allowed)

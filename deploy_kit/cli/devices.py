@@ -7,7 +7,7 @@ import typer
 from deploy_kit.cli import Command, _options
 
 if TYPE_CHECKING:
-    from deploy_kit.measurements import Environment
+    from deploy_kit.records.measurements import Environment
 
 _Name = Annotated[str, typer.Argument(help="The device, as you call it.")]
 _AnyName = Annotated[str, typer.Argument(help="The device, as you call it, or ssh://user@host:port.")]
@@ -33,21 +33,21 @@ def add(
 ) -> None:
     """Give a machine a name; nothing is sent to it."""
     from deploy_kit.cli._console import Console
-    from deploy_kit.devices import _known
+    from deploy_kit.devices import named_devices
 
     entry = {"link": link, "accelerator": accelerator, "profile": profile, "python": python}
-    made = _known.add(name, entry)
+    made = named_devices.add(name, entry)
     with Console(quiet=quiet, as_json=as_json) as console:
         console.say(f"next: deploykit devices probe {name}")
-        console.result(made, f"{name} is kept in {_known.user_file()}")
+        console.result(made, f"{name} is kept in {named_devices.user_file()}")
 
 
 def show(quiet: _options.Quiet = False, as_json: _options.Json = False) -> None:
     """List the devices that have a name."""
     from deploy_kit.cli._console import Console, table
-    from deploy_kit.devices import _known
+    from deploy_kit.devices import named_devices
 
-    known = tuple(_known.all_known().values())
+    known = tuple(named_devices.all_known().values())
     rows = [
         (d.name, f"ssh://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python) for d in known
     ]
@@ -62,9 +62,9 @@ def probe(
     no_color: _options.NoColor = False,
 ) -> None:
     """Say what a device is, how it is set, and which engines it can run."""
-    from deploy_kit import devices as links
-    from deploy_kit import doctor
+    from deploy_kit.analysis import doctor
     from deploy_kit.cli._console import Console, pairs, table
+    from deploy_kit.devices import links
 
     device = links.find(name)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, links.connect(device) as link:
@@ -75,9 +75,9 @@ def probe(
 
 def clean(name: _AnyName, quiet: _options.Quiet = False, as_json: _options.Json = False) -> None:
     """Remove everything that deploykit keeps on a device."""
-    from deploy_kit import devices as links
     from deploy_kit.cli._console import Console
-    from deploy_kit.report import size
+    from deploy_kit.devices import links
+    from deploy_kit.stages.report import size
 
     device = links.find(name)
     with Console(quiet=quiet, as_json=as_json) as console:
@@ -88,9 +88,9 @@ def clean(name: _AnyName, quiet: _options.Quiet = False, as_json: _options.Json 
 def remove(name: _Name, quiet: _options.Quiet = False, as_json: _options.Json = False) -> None:
     """Forget a device's name; what lies on it stays."""
     from deploy_kit.cli._console import Console
-    from deploy_kit.devices import _known
+    from deploy_kit.devices import named_devices
 
-    path = _known.remove(name)
+    path = named_devices.remove(name)
     with Console(quiet=quiet, as_json=as_json) as console:
         console.result({"removed": name, "file": str(path)}, f"{name} is taken out of {path}")
 

@@ -8,7 +8,7 @@ import typer
 from deploy_kit.cli import Command, _options
 
 if TYPE_CHECKING:
-    from deploy_kit.records import Artifact
+    from deploy_kit.records.artifacts import Artifact
 
 
 def doctor(
@@ -25,17 +25,17 @@ def doctor(
     no_color: _options.NoColor = False,
 ) -> None:
     """Say what can work here, what the rest lack, and what installs it."""
-    from deploy_kit import devices
-    from deploy_kit import doctor as stage
+    from deploy_kit.analysis import doctor as stage
     from deploy_kit.cli._console import Console, pairs, table
-    from deploy_kit.compatibility import page
+    from deploy_kit.devices import links
+    from deploy_kit.recipe.compatibility import page
 
     if versions:
         typer.echo(page.markdown())
         return
     with (
         Console(quiet=quiet, as_json=as_json, no_color=no_color) as console,
-        devices.connect(devices.find(device)) as link,
+        links.connect(links.find(device)) as link,
     ):
         found = stage.run(link, _passport(plan) if plan is not None else None)
         here = found.environment
@@ -62,8 +62,8 @@ def doctor(
 
 
 def _passport(plan: Path) -> "Artifact":
-    from deploy_kit.errors import InputError
-    from deploy_kit.inspect import read_passport
+    from deploy_kit.analysis.inspection import read_passport
+    from deploy_kit.base.errors import InputError
 
     found = read_passport(plan) if plan.is_file() else None
     if found is None:

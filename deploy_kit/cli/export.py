@@ -119,7 +119,7 @@ def shape(
     Raises:
         RequestError: A part is missing or not a number.
     """
-    from deploy_kit.errors import RequestError
+    from deploy_kit.base.errors import RequestError
 
     if mean is None and std is None and color is None and resize is None and interpolation is None:
         return {} if size is None else {"input": _facts.numbers(size, "x", "--input 224x224"), "preprocess": None}

@@ -10,7 +10,7 @@ from deploy_kit.cli import Command, _options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deploy_kit.lint import Finding
+    from deploy_kit.graph.lint import Finding
 
 
 def lint(
@@ -30,10 +30,10 @@ def lint(
     no_color: _options.NoColor = False,
 ) -> None:
     """Apply the rules of a target to a graph; exit code 1 if one finds an error."""
-    from deploy_kit import lint as linter
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, table
-    from deploy_kit.environment import library_version
+    from deploy_kit.graph import lint as linter
+    from deploy_kit.machine.environment import library_version
 
     if rules:
         typer.echo(linter.markdown())

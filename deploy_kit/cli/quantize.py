@@ -10,8 +10,8 @@ from deploy_kit.cli import Command, _options
 
 if TYPE_CHECKING:
     from deploy_kit.recipe import Recipe, Variant
-    from deploy_kit.records import Artifact
-    from deploy_kit.results import QuantizedBlock
+    from deploy_kit.records.artifacts import Artifact
+    from deploy_kit.records.results import QuantizedBlock
 
 _TEXT = Optional[str]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
 _TEXTS = Optional[list[str]]  # noqa: UP045
@@ -47,12 +47,12 @@ def quantize(
     no_color: _options.NoColor = False,
 ) -> None:
     """Give the graph a precision: --int8, --fp16, --bf16 or --fp32."""
-    from deploy_kit import environment
-    from deploy_kit import quantize as stage
-    from deploy_kit.cli import _mix, _steps, _units
+    from deploy_kit.base.errors import RequestError
+    from deploy_kit.cli import _mix, _quantities, _steps
     from deploy_kit.cli._console import Console, pairs
-    from deploy_kit.errors import RequestError
-    from deploy_kit.report import size
+    from deploy_kit.machine import environment
+    from deploy_kit.stages import quantize as stage
+    from deploy_kit.stages.report import size
 
     said = (("int8", int8), ("fp16", fp16), ("bf16", bf16), ("fp32", fp32))
     wish = Wish(
@@ -65,8 +65,8 @@ def quantize(
         scheme=scheme,
     )
     wanted = _mix.Wanted(
-        max_drop_pp=_units.points("--max-drop", max_drop),
-        time_limit_s=_units.seconds("--time-limit", time_limit),
+        max_drop_pp=_quantities.points("--max-drop", max_drop),
+        time_limit_s=_quantities.seconds("--time-limit", time_limit),
         sensitivity=sensitivity,
         target=target,
         tune=tune,
@@ -161,9 +161,9 @@ def choose(
         RequestError: Nothing was asked for, or too much.
         UnknownNameError: No such target or scheme.
     """
-    from deploy_kit import schemes, targets
-    from deploy_kit.errors import RequestError
-    from deploy_kit.recipe import Variant
+    from deploy_kit.base.errors import RequestError
+    from deploy_kit.quantization import schemes
+    from deploy_kit.recipe import Variant, targets
 
     named = wish.scheme is not None
     if len(wish.precisions) + (named and not wish.precisions) != 1:
@@ -203,7 +203,8 @@ def choose(
 
 def _fitted(wish: Wish, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Fit the portable layout to a processor and a runtime; say what was decided and why."""
-    from deploy_kit import targets, versions
+    from deploy_kit.base import versions
+    from deploy_kit.recipe import targets
 
     options: dict[str, Any] = {}
     remarks = []

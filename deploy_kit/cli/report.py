@@ -18,9 +18,9 @@ def report(
 ) -> None:
     """Write report.json and report.md of everything made from the newest checkpoint."""
     from deploy_kit import pipeline
-    from deploy_kit import report as stage
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, table
+    from deploy_kit.stages import report as stage
 
     asked = _steps.Asked(store=store, recipe=recipe)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:

@@ -25,18 +25,21 @@ def run(
     no_color: _options.NoColor = False,
 ) -> None:
     """Take a recipe from checkpoint to report: export, simplify, quantize, build, check, bench, report."""
-    from deploy_kit import devices, doctor, pipeline, report
+    from deploy_kit import pipeline
     from deploy_kit import recipe as recipes
+    from deploy_kit.analysis import doctor
     from deploy_kit.cli._console import Console, table
+    from deploy_kit.devices import links
+    from deploy_kit.stages import report
     from deploy_kit.store import Store, write_whole
 
     chosen = recipes.load(recipe)
-    target = devices.find(device)
+    target = links.find(device)
     if save_recipe is not None:
         write_whole(save_recipe, recipes.dump(chosen))
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         if dry_run:
-            with devices.connect(target) as link:
+            with links.connect(target) as link:
                 doctor.require(chosen, link)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return

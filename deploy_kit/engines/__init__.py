@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from deploy_kit.catalogue import Catalogue
-from deploy_kit.layers import Trace
-from deploy_kit.records import Built, Proof
-from deploy_kit.watch import Watch
+from deploy_kit.base.catalogue import Catalogue
+from deploy_kit.base.progress import Watch
+from deploy_kit.records.artifacts import Built, Proof
+from deploy_kit.records.layer_times import Trace
 
 Batches: TypeAlias = Iterable[np.ndarray]
 

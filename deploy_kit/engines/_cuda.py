@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy_kit.errors import DeviceError
+from deploy_kit.base.errors import DeviceError
 
 LIBRARY = "libcuda.so.1"
 _NO_DRIVER = "no NVIDIA GPU on this machine"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy_kit.errors import DeviceError, StageError
-from deploy_kit.layers import LayerTime
+from deploy_kit.base.errors import DeviceError, StageError
+from deploy_kit.records.layer_times import LayerTime
 
 # Operations that do multiply-accumulates, by the name ONNX Runtime gives them after its optimizer.
 COMPUTE = {

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit import environment
+from deploy_kit.base.errors import BuildError, DeviceError, InputError, RecipeError
+from deploy_kit.base.lazy import need
+from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.versions import INTEGER_MAXIMUM
 from deploy_kit.engines import Batches, Engine, Session, _ort_trace
-from deploy_kit.errors import BuildError, DeviceError, InputError, RecipeError
-from deploy_kit.layers import Trace
-from deploy_kit.lazy import need
-from deploy_kit.records import Proof
-from deploy_kit.versions import INTEGER_MAXIMUM
-from deploy_kit.watch import Watch, silent
+from deploy_kit.machine import environment
+from deploy_kit.records.artifacts import Proof
+from deploy_kit.records.layer_times import Trace
 
 _EXTREMUM = re.compile(r"implementation for (Max|Min)\(")
 _DEVICE = re.compile(r"(cpu|cuda)(?::(\d+))?")

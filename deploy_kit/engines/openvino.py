@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deploy_kit import environment
+from deploy_kit.base.errors import BuildError, DeviceError, RecipeError
+from deploy_kit.base.lazy import need
+from deploy_kit.base.progress import Watch, silent
 from deploy_kit.engines import Batches, Engine, Session
-from deploy_kit.errors import BuildError, DeviceError, RecipeError
-from deploy_kit.layers import LayerTime, Trace
-from deploy_kit.lazy import need
-from deploy_kit.records import Proof
-from deploy_kit.watch import Watch, silent
+from deploy_kit.machine import environment
+from deploy_kit.records.artifacts import Proof
+from deploy_kit.records.layer_times import LayerTime, Trace
 
 _DTYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 _COMPUTE = {"Convolution": "Conv", "FullyConnected": "Gemm", "MatMul": "Gemm"}

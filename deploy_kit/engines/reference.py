@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from deploy_kit.base.errors import BuildError
+from deploy_kit.base.lazy import need
+from deploy_kit.base.progress import Watch, silent
 from deploy_kit.engines import Batches, Engine, Session
-from deploy_kit.errors import BuildError
-from deploy_kit.lazy import need
-from deploy_kit.records import Proof
-from deploy_kit.watch import Watch, silent
+from deploy_kit.records.artifacts import Proof
 
 _Q_DQ_OPSET = 19
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from deploy_kit.base.errors import DeviceError
+from deploy_kit.base.progress import Watch, silent
 from deploy_kit.engines import Engine, Session, _cuda
 from deploy_kit.engines._nvidia import Flavour, lets_go
 from deploy_kit.engines._nvidia.build import build_plan
 from deploy_kit.engines._nvidia.options import Options
 from deploy_kit.engines._nvidia.proof import prove_file
 from deploy_kit.engines._nvidia.session import NvidiaSession
-from deploy_kit.errors import DeviceError
-from deploy_kit.records import Built, Proof
-from deploy_kit.watch import Watch, silent
+from deploy_kit.records.artifacts import Built, Proof
 
 _LAST_DLA = "TensorRT 10.7 was the last with DLA, until 11.4.1 on AGX Orin"
 

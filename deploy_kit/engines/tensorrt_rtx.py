@@ -7,15 +7,15 @@ no effect here and is refused. What is refused was tried with version 1.7.1.
 from pathlib import Path
 from typing import Any
 
+from deploy_kit.base.errors import BuildError
+from deploy_kit.base.progress import Watch, silent
 from deploy_kit.engines import Engine, Session, _cuda
 from deploy_kit.engines._nvidia import Flavour, lets_go
 from deploy_kit.engines._nvidia.build import build_plan
 from deploy_kit.engines._nvidia.options import Options
 from deploy_kit.engines._nvidia.proof import prove_file
 from deploy_kit.engines._nvidia.session import NvidiaSession
-from deploy_kit.errors import BuildError
-from deploy_kit.records import Built, Proof
-from deploy_kit.watch import Watch, silent
+from deploy_kit.records.artifacts import Built, Proof
 
 _REFUSES = {
     "builder_optimization_level": "TensorRT-RTX times no kernels: every level gives the same plan, byte for byte",

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import bundled
-from deploy_kit.errors import InputError
+from deploy_kit.base import bundled
+from deploy_kit.base.errors import InputError
 from deploy_kit.images import files, manifest, npz
 from deploy_kit.images.sets import ImageSet, of_pixels
 from deploy_kit.images.tensors import Crops, apply, mean_of_crops, ten_crops
-from deploy_kit.records import BareInput, Preprocess
+from deploy_kit.records.artifacts import BareInput, Preprocess
 
 __all__ = ["SYNTHETIC", "Crops", "ImageSet", "apply", "mean_of_crops", "open_set", "ten_crops"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit.errors import InputError, nearest
+from deploy_kit.base.errors import InputError, nearest
+from deploy_kit.base.lazy import need
 from deploy_kit.images.ordered import in_order
 from deploy_kit.images.sets import ImageSet
-from deploy_kit.lazy import need
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 CLASSES = "classes.txt"

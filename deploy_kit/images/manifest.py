@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit.errors import InputError, nearest
+from deploy_kit.base.errors import InputError, nearest
 from deploy_kit.images.files import Listing, class_names
 
 _FILE = ("path", "image", "file", "filename", "image index")

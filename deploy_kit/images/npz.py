@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit.errors import InputError
+from deploy_kit.base.errors import InputError
 from deploy_kit.images.sets import ImageSet, of_pixels
 
 

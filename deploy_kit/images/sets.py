@@ -8,10 +8,10 @@ from itertools import islice
 
 import numpy as np
 
-from deploy_kit.errors import InputError
+from deploy_kit.base.errors import InputError
 from deploy_kit.images.ordered import in_order
 from deploy_kit.images.tensors import Crops, apply, expect_room, ten_crops
-from deploy_kit.records import BareInput, Preprocess
+from deploy_kit.records.artifacts import BareInput, Preprocess
 
 _TOLD = 3
 

@@ -4,9 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-from deploy_kit.errors import InputError
-from deploy_kit.lazy import need
-from deploy_kit.records import BareInput, Preprocess
+from deploy_kit.base.errors import InputError
+from deploy_kit.base.lazy import need
+from deploy_kit.records.artifacts import BareInput, Preprocess
 
 Crops = Literal[1, 10]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from deploy_kit.readings import Energy, Rail, Reading, Snapshot, Watched
+from deploy_kit.records.readings import Energy, Rail, Reading, Snapshot, Watched
 
 MIN_S = 10.0  # INA3221 on Jetson averages over hundreds of ms, and a board's idle power wanders within seconds
 GAUGES = ("rapl", "nvml", "ina")

@@ -10,12 +10,14 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deploy_kit import codec, engines, graph, regions
-from deploy_kit.devices import Connection
-from deploy_kit.layers import UNKNOWN, Kind, Layer, LayerProfile, LayerTime, Trace
-from deploy_kit.records import Artifact, Exported
-from deploy_kit.regions import Place
-from deploy_kit.results import Simplified
+from deploy_kit import engines
+from deploy_kit.devices.links import Connection
+from deploy_kit.graph import layer_location, onnx_file
+from deploy_kit.graph.layer_location import Place
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact, Exported
+from deploy_kit.records.layer_times import UNKNOWN, Kind, Layer, LayerProfile, LayerTime, Trace
+from deploy_kit.records.results import Simplified
 from deploy_kit.store import Store
 
 RUNS = 20
@@ -58,7 +60,7 @@ def run(engine: Artifact, *, path: str, inputs: str, store: Store, link: Connect
         )
     trace = codec.from_json(Trace, answer["trace"])
     typed = built_from(engine, store)
-    return attributed(trace, regions.places(graph.load(store.path(typed))) if typed is not None else {})
+    return attributed(trace, layer_location.places(onnx_file.load(store.path(typed))) if typed is not None else {})
 
 
 def built_from(engine: Artifact, store: Store) -> Artifact | None:

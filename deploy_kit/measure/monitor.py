@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from deploy_kit import codec
-from deploy_kit.devices import Worker
+from deploy_kit.devices.links import Worker
 from deploy_kit.measure import energy, validity
-from deploy_kit.measure.profiles import Measured
-from deploy_kit.readings import Conditions, Energy, Processor, Snapshot, Watched
+from deploy_kit.measure.hardware_peaks import Measured
+from deploy_kit.records import codec
+from deploy_kit.records.readings import Conditions, Energy, Processor, Snapshot, Watched
 
 PERIOD_S = 0.25  # Tegra's own clock of rails is slower, and a reading costs a few ms
 _ABOUT = "gauges"

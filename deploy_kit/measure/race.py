@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import codec, images, scenarios, stopwatch
-from deploy_kit.devices import Connection, Worker
-from deploy_kit.errors import (
+from deploy_kit import images
+from deploy_kit.base.errors import (
     DeployKitError,
     DeviceError,
     LinkLostError,
@@ -27,15 +26,17 @@ from deploy_kit.errors import (
     RecipeError,
     StageError,
 )
-from deploy_kit.layers import LayerProfile
-from deploy_kit.measure import latency, layer_profile
+from deploy_kit.base.progress import Event, Watch
+from deploy_kit.devices.links import Connection, Worker
+from deploy_kit.measure import latency, layer_profile, scenarios, stopwatch
+from deploy_kit.measure.stopwatch import Turn
 from deploy_kit.measure.telemetry import Telemetry
-from deploy_kit.measurements import Bench, Environment, LoadCost, LoadGenResult, Measurement, NotRun
 from deploy_kit.recipe import BenchTable
-from deploy_kit.records import Artifact
-from deploy_kit.stopwatch import Turn
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.layer_times import LayerProfile
+from deploy_kit.records.measurements import Bench, Environment, LoadCost, LoadGenResult, Measurement, NotRun
 from deploy_kit.store import Store
-from deploy_kit.watch import Event, Watch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from deploy_kit import graph
-from deploy_kit.measure.profiles import Peak
-from deploy_kit.readings import Processor, Roof
-from deploy_kit.records import Artifact, Exported, Precision
-from deploy_kit.results import Simplified
+from deploy_kit.graph import onnx_file
+from deploy_kit.measure.hardware_peaks import Peak
+from deploy_kit.records.artifacts import Artifact, Exported, Precision
+from deploy_kit.records.readings import Processor, Roof
+from deploy_kit.records.results import Simplified
 from deploy_kit.store import Store
 
 _BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
@@ -38,13 +38,13 @@ def work_of(path: Path, batch: int) -> Work:
     Raises:
         InputError: Not an ONNX file.
     """
-    model = graph.load(path)
+    model = onnx_file.load(path)
     weights = activations = 0
     for node in model.graph:
-        if graph.macs_of(node):
+        if onnx_file.macs_of(node):
             weights += _elements(node.inputs[1], leading=True)
             activations += _elements(node.inputs[0]) + _elements(node.outputs[0])
-    return Work(macs=graph.macs(model) * batch, weights=weights, activations=activations * batch)
+    return Work(macs=onnx_file.macs(model) * batch, weights=weights, activations=activations * batch)
 
 
 def _elements(value: ir.Value | None, *, leading: bool = False) -> int:

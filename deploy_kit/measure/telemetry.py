@@ -5,13 +5,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from deploy_kit.devices import Worker
-from deploy_kit.errors import DeviceError, EngineCrashError
-from deploy_kit.measure import energy, monitor, profiles, roofline
-from deploy_kit.measure.profiles import Measured
-from deploy_kit.measurements import EMULATED, Environment, Measurement
-from deploy_kit.readings import Energy, Processor, Roof
-from deploy_kit.records import Artifact
+from deploy_kit.base.errors import DeviceError, EngineCrashError
+from deploy_kit.devices.links import Worker
+from deploy_kit.measure import energy, hardware_peaks, monitor, roofline
+from deploy_kit.measure.hardware_peaks import Measured
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.measurements import EMULATED, Environment, Measurement
+from deploy_kit.records.readings import Energy, Processor, Roof
 from deploy_kit.store import Store
 
 _ENERGY_S = energy.MIN_S + 0.5
@@ -83,10 +83,10 @@ class Telemetry:
 
     def _peak_of(
         self, here: Environment, engine: Artifact, processor: Processor, first: Measured
-    ) -> profiles.Peak | None:
+    ) -> hardware_peaks.Peak | None:
         if processor == "gpu":
-            return profiles.gpu_peak(self._monitor.watched.board, engine.precision)
-        return profiles.cpu_peak(here, engine.precision, self._whole_peak(first))
+            return hardware_peaks.gpu_peak(self._monitor.watched.board, engine.precision)
+        return hardware_peaks.cpu_peak(here, engine.precision, self._whole_peak(first))
 
     def _whole_peak(self, first: Measured) -> Measured:
         """Give the better of two attempts, before and after the race: what else runs can only take away."""

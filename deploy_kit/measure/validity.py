@@ -11,7 +11,7 @@ instructions set the clock too: AVX-512 or a hot GPU kernel runs at another cloc
 
 from collections.abc import Callable, Iterable, Sequence
 
-from deploy_kit.readings import Conditions, Course, Kind, Processor, Snapshot, Watched
+from deploy_kit.records.readings import Conditions, Course, Kind, Processor, Snapshot, Watched
 
 MAX_CLOCK_DROP = 0.05
 MAX_FOREIGN = 0.05

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import agreement, loop
 from benchmarks.agreement import Pair
-from deploy_kit.errors import StageError
+from deploy_kit.base.errors import StageError
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ import pytest
 
 from benchmarks import modes, ours, stock
 from benchmarks.candidates import Candidate, Ours, Stock
-from deploy_kit import codec, engines, passes, schemes
-from deploy_kit.errors import RecipeError
-from deploy_kit.records import Preprocess
+from deploy_kit import engines
+from deploy_kit.base.errors import RecipeError
+from deploy_kit.graph import passes
+from deploy_kit.quantization import schemes
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Preprocess
 
 EVERY = (*stock.CANDIDATES, *ours.CANDIDATES, *ours.SIMULATED)
 _SHORT = {"onnxruntime": "ort", "openvino": "ov", "torch": "torch"}

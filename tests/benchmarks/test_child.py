@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import child
-from deploy_kit import bundled
+from deploy_kit.base import bundled
 
 
 def test_a_value_comes_back_with_its_cost() -> None:

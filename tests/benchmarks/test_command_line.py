@@ -8,7 +8,7 @@ import pytest
 from benchmarks import __main__ as program
 from benchmarks import child
 from benchmarks.modes import MODES
-from deploy_kit.errors import RequestError
+from deploy_kit.base.errors import RequestError
 
 
 def said(*arguments: str) -> argparse.Namespace:

@@ -12,7 +12,8 @@ from benchmarks.calibration import Cost, Costs
 from benchmarks.document import Section
 from benchmarks.records import Entry, Race, Races, Stamp
 from benchmarks.roofline import Roofline
-from deploy_kit import environment, paired
+from deploy_kit.accuracy import paired
+from deploy_kit.machine import environment
 
 STAMP = Stamp(
     command="python -m benchmarks",

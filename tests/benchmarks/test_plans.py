@@ -2,8 +2,8 @@
 
 from benchmarks import plans
 from benchmarks.plans import Plan, Plans
-from deploy_kit import codec
-from deploy_kit.records import Proof
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Proof
 
 KERNELS = (("Conv", 3), ("pointwise", 1), ("pointwise, for int8 alone", 4))
 FOUND = Plans(

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from deploy_kit import devices, export
-from deploy_kit.devices import Connection
-from deploy_kit.errors import DeployKitError, RequestError
+from deploy_kit.base.errors import DeployKitError, RequestError
+from deploy_kit.devices import links
+from deploy_kit.devices.links import Connection
 from deploy_kit.recipe import ExportTable, SourceTable
+from deploy_kit.stages import export
 from deploy_kit.store import Store
 
 TOLERANCE = 1e-4
@@ -56,7 +57,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     onnxruntime.set_default_logger_severity(4)
     outcomes = []
-    with devices.connect(devices.LOCAL) as link, tempfile.TemporaryDirectory() as folder:
+    with links.connect(links.LOCAL) as link, tempfile.TemporaryDirectory() as folder:
         line = Line(store=Store(Path(folder)), link=link, exporter=options.exporter)
         for kind, judge in (("good", line.good), ("bad", line.bad)):
             for entry in sorted((options.folder / kind).iterdir()):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit.checkpoint import container
+from deploy_kit.base.errors import CheckpointError, DeployKitError
 from deploy_kit.checkpoint.facts import Facts
-from deploy_kit.errors import CheckpointError, DeployKitError
+from deploy_kit.checkpoint.formats import container
 
 CORPUS = Path(__file__).parents[3] / "shared" / "checkpoints"
 GOOD, BAD = (sorted((CORPUS / kind).glob("*/meta.json")) for kind in ("good", "bad"))

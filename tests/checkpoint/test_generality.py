@@ -22,14 +22,14 @@ from families import (
 )  # fmt: skip
 from torch import nn
 
-from deploy_kit.checkpoint import structure
-from deploy_kit.checkpoint.contents import Contents
-from deploy_kit.checkpoint.equations import Equations
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.architecture import structure
+from deploy_kit.checkpoint.architecture.structure import Parsed
 from deploy_kit.checkpoint.facts import Facts, Said
-from deploy_kit.checkpoint.model import DenseNet
-from deploy_kit.checkpoint.structure import Parsed
-from deploy_kit.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
-from deploy_kit.errors import CheckpointError
+from deploy_kit.checkpoint.formats.contents import Contents
+from deploy_kit.checkpoint.network.densenet_module import DenseNet
+from deploy_kit.checkpoint.network.equations import Equations
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
 SEEDS = range(40)
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_bench import measurement
-from test_cli_bad_input import Said, deploykit
+from bench_records import measurement
+from command_line import Said, deploykit
 
-from deploy_kit import bench, codec
-from deploy_kit.cli import _bench, _units
-from deploy_kit.errors import RequestError
+from deploy_kit.base.errors import RequestError
+from deploy_kit.cli import _bench, _quantities
 from deploy_kit.measure import race
-from deploy_kit.measurements import Bench, Measurement
 from deploy_kit.recipe import BenchTable, Recipe
-from deploy_kit.records import Artifact
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.measurements import Bench, Measurement
+from deploy_kit.stages import bench
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -31,38 +32,38 @@ FAST = ("--rounds", "6", "--runs", "3", "--warmup", "10ms", "--quiet")
     ("text", "seconds"), [("200ms", 0.2), ("10s", 10), ("10", 10), ("1.5 s", 1.5), ("2min", 120), ("50us", 5e-5)]
 )
 def test_a_time_is_read_with_its_unit(text: str, seconds: float) -> None:
-    assert _units.seconds("--duration", text) == seconds
+    assert _quantities.seconds("--duration", text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "ten", "10x", "-1s", "0", "nan", "inf", "1e400s", "s"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match=f"--duration: expected a time, found '{text}'") as caught:
-        _units.seconds("--duration", text)
+        _quantities.seconds("--duration", text)
 
     assert caught.value.hint == "e.g. --duration 200ms, or --duration 10s"
 
 
 @pytest.mark.parametrize(("text", "ms"), [("8ms", 8), ("2.3ms", 2.3), ("0.1s", 100), ("500us", 0.5)])
 def test_a_budget_is_read_in_milliseconds(text: str, ms: float) -> None:
-    assert _units.milliseconds("--latency-budget", text) == ms
+    assert _quantities.milliseconds("--latency-budget", text) == ms
 
 
 def test_a_budget_without_its_unit_is_refused() -> None:
     with pytest.raises(RequestError, match="--latency-budget: expected a time with its unit, found '8'") as caught:
-        _units.milliseconds("--latency-budget", "8")
+        _quantities.milliseconds("--latency-budget", "8")
 
     assert caught.value.hint == "e.g. --latency-budget 8ms"
 
 
 @pytest.mark.parametrize(("text", "percent"), [("3%", 3), ("3", 3), ("0.5 %", 0.5), ("0%", 0)])
 def test_a_percentage_is_read(text: str, percent: float) -> None:
-    assert _units.percent("--fail-on-regression", text) == percent
+    assert _quantities.percent("--fail-on-regression", text) == percent
 
 
 @pytest.mark.parametrize("text", ["", "x", "-3%", "3%%", "nan"])
 def test_what_is_no_percentage_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="--fail-on-regression: expected a percentage, found") as caught:
-        _units.percent("--fail-on-regression", text)
+        _quantities.percent("--fail-on-regression", text)
 
     assert caught.value.hint == "e.g. --fail-on-regression 3%"
 
@@ -70,20 +71,20 @@ def test_what_is_no_percentage_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "0", "1,", "1,x", "1.5", "-1"])
 def test_what_is_no_batch_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match=f"--batch: expected whole numbers above 0, found '{text}'") as caught:
-        _units.counts("--batch", text)
+        _quantities.counts("--batch", text)
 
     assert caught.value.hint == "e.g. --batch 1,8"
 
 
 def test_batches_and_percentiles_are_lists() -> None:
-    assert _units.counts("--batch", "1, 8") == [1, 8]
-    assert _units.percentiles("--percentiles", "50,p99.9") == [50, 99.9]
+    assert _quantities.counts("--batch", "1, 8") == [1, 8]
+    assert _quantities.percentiles("--percentiles", "50,p99.9") == [50, 99.9]
 
 
 @pytest.mark.parametrize("text", ["", "0", "100", "50,x"])
 def test_what_is_no_percentile_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="--percentiles: expected numbers between 0 and 100") as caught:
-        _units.percentiles("--percentiles", text)
+        _quantities.percentiles("--percentiles", text)
 
     assert caught.value.hint == "e.g. --percentiles 50,90,99"
 

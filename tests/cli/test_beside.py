@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from command_line import Said, deploykit
+from emulated_records import MARK, PLAYED, measurement
 from stand_ins import PretendLink
-from test_emulated_times import MARK, PLAYED, measurement
 
-from deploy_kit import bench, devices, environment
-from deploy_kit.errors import DeviceError, LinkLostError, MissingPackageError, nearest
-from deploy_kit.measurements import Bench, Environment, NotRun
-from deploy_kit.records import Artifact, Device
+from deploy_kit.base.errors import DeviceError, LinkLostError, MissingPackageError, nearest
+from deploy_kit.devices import links
+from deploy_kit.machine import environment
+from deploy_kit.records.artifacts import Artifact, Device
+from deploy_kit.records.measurements import Bench, Environment, NotRun
+from deploy_kit.stages import bench
 from deploy_kit.store import Store
 
 pytest_plugins = ["tiny_line"]
@@ -82,8 +84,8 @@ def shop(kept: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     made = Shop(kept, tmp_path)
     made.holds("edge", PLAYED, fp32=80.0, int8=60.0)
     made.holds("local", HERE, fp32=8.0, int8=4.0)
-    monkeypatch.setattr(devices, "find", made.find)
-    monkeypatch.setattr(devices, "connect", made.connect)
+    monkeypatch.setattr(links, "find", made.find)
+    monkeypatch.setattr(links, "connect", made.connect)
     monkeypatch.setattr(bench, "run", made.run)
     return made
 

@@ -10,12 +10,12 @@ import pytest
 from command_line import deploykit
 
 from deploy_kit import pipeline, recipe
-from deploy_kit.cli import _units
-from deploy_kit.errors import RequestError
+from deploy_kit.base.errors import RequestError
+from deploy_kit.base.progress import silent
+from deploy_kit.cli import _quantities
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.store import Store
-from deploy_kit.watch import silent
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -31,7 +31,7 @@ def limited(base: Recipe, **limits: float) -> Recipe:
 
 @pytest.mark.parametrize(("text", "points"), [("0.3", 0.3), ("0.3pt", 0.3), ("0.3 pp", 0.3), ("1points", 1), ("0", 0)])
 def test_points_are_read(text: str, points: float) -> None:
-    assert _units.points("--max-drop", text) == points
+    assert _quantities.points("--max-drop", text) == points
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_points_are_read(text: str, points: float) -> None:
 )
 def test_what_is_no_number_of_points_is_refused(text: str, hint: str) -> None:
     with pytest.raises(RequestError, match=f"--max-drop: expected percentage points, found '{text}'") as caught:
-        _units.points("--max-drop", text)
+        _quantities.points("--max-drop", text)
 
     assert caught.value.hint == f"e.g. --max-drop {hint}"
 
 
 def test_no_points_are_none() -> None:
-    assert _units.points("--max-drop", None) is None
+    assert _quantities.points("--max-drop", None) is None
 
 
 def test_a_limit_on_the_drop_is_judged_and_too_few_images_are_no_yes(kept: Store) -> None:

@@ -23,11 +23,14 @@ import pytest
 import torch
 import yaml
 from command_line import Said, deploykit
-from conftest import save_images, save_tiny, tiny_model
+from tiny_densenet import save_images, save_tiny, tiny_model
 
-from deploy_kit import codec, graph, lazy, recipe
-from deploy_kit.records import Artifact
-from deploy_kit.results import ParityReport
+from deploy_kit import recipe
+from deploy_kit.base import lazy
+from deploy_kit.graph import onnx_file
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.results import ParityReport
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -55,9 +58,9 @@ def desk(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     save_tiny(folder / "other.safetensors", tiny_model(seed=9))
     save_tiny(folder / "bare.safetensors", tiny_model(), preprocess=None)
-    shape = graph.load(line.store.path(line.lean))
-    graph.embed(shape, dataclasses.replace(line.lean.preprocess, height=20, width=20))
-    graph.save(shape, folder / "shape.onnx")
+    shape = onnx_file.load(line.store.path(line.lean))
+    onnx_file.embed(shape, dataclasses.replace(line.lean.preprocess, height=20, width=20))
+    onnx_file.save(shape, folder / "shape.onnx")
     (folder / "empty").mkdir()
     save_images(folder / "large.npz", 20, size=20, seed=3)
     (folder / "notes.txt").write_text("not a checkpoint at all\n")
@@ -361,8 +364,8 @@ def test_a_report_with_a_rejected_engine_is_the_answer_no(
 def test_a_target_that_fails_after_its_build_is_no_success(
     desk: Path, kept: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deploy_kit import check
-    from deploy_kit.errors import EngineCrashError
+    from deploy_kit.base.errors import EngineCrashError
+    from deploy_kit.stages import check
 
     def die(*_: object, **__: object) -> None:
         raise EngineCrashError("the worker process died in 'infer' with SIGSEGV")
@@ -386,7 +389,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.fixture(scope="module", params=[(os, "fsync"), (Path, "rename"), (graph, "save")], ids=lambda at: at[1])
+@pytest.fixture(scope="module", params=[(os, "fsync"), (Path, "rename"), (onnx_file, "save")], ids=lambda at: at[1])
 def on_a_full_disk(
     request: pytest.FixtureRequest, line: "Line", tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Said, dict[str, str], Path]:
@@ -553,7 +556,7 @@ def interrupt(line: "Line", store: Path, word: str, *arguments: str) -> Interrup
         if word in text:
             break
     workers: tuple[int, ...] = ()
-    while not any("deploy_kit.worker" in words(pid) for pid in workers) and process.poll() is None:
+    while not any("deploy_kit.programs.worker" in words(pid) for pid in workers) and process.poll() is None:
         time.sleep(0.02)
         workers = children(process.pid)
     process.send_signal(signal.SIGINT)

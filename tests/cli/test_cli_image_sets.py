@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from command_line import deploykit
-from conftest import save_images
 from PIL import Image
+from tiny_densenet import save_images
 
-from deploy_kit.records import Answers, Artifact
+from deploy_kit.records.artifacts import Answers, Artifact
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from deploy_kit import build
+from deploy_kit.base.errors import InputError, RequestError
 from deploy_kit.cli import _layers, build_app
-from deploy_kit.errors import InputError, RequestError
 from deploy_kit.recipe import BuildEntry
+from deploy_kit.stages import build
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

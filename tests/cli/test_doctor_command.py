@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy_kit import cli
-from deploy_kit.compatibility import page
+from deploy_kit.recipe.compatibility import page
 
 if TYPE_CHECKING:
     from tiny_line import Line

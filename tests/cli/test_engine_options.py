@@ -2,10 +2,10 @@
 
 import pytest
 
-from deploy_kit import codec
+from deploy_kit.base.errors import RecipeError, RequestError
 from deploy_kit.cli import _engine_options
 from deploy_kit.engines import onnxruntime, tensorrt_rtx
-from deploy_kit.errors import RecipeError, RequestError
+from deploy_kit.records import codec
 
 NVIDIA = tensorrt_rtx.Options
 

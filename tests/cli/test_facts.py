@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import save_tiny, tiny_model
+from tiny_densenet import save_tiny, tiny_model
 
 from deploy_kit import recipe
+from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _facts, main
-from deploy_kit.errors import RequestError
 from deploy_kit.recipe import SourceTable
 
 GIVEN = {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_cli_bad_input import deploykit
+from command_line import deploykit
 
 from deploy_kit import recipe
 from deploy_kit.measure import validity

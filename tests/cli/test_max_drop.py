@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import deploykit
-from conftest import save_images, tiny_recipe
 from mixes import MIX
+from tiny_densenet import save_images, tiny_recipe
 
-from deploy_kit import budget, recipe
-from deploy_kit.cli import _mix, _units
+from deploy_kit import recipe
+from deploy_kit.analysis import budget
+from deploy_kit.base.errors import RequestError
+from deploy_kit.cli import _mix, _quantities
 from deploy_kit.cli._mix import pairs_of, sensitivity
-from deploy_kit.decisions import Mix
-from deploy_kit.errors import RequestError
 from deploy_kit.recipe import Variant
+from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.store import Store
 
 
@@ -100,13 +101,13 @@ def test_tuning_without_a_budget_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize(("text", "points"), [("0.3pt", 0.3), ("0.3pp", 0.3), ("1", 1.0), ("0.25 points", 0.25)])
 def test_points_are_read(text: str, points: float) -> None:
-    assert _units.points("--max-drop", text) == points
+    assert _quantities.points("--max-drop", text) == points
 
 
 @pytest.mark.parametrize(("text", "meant"), [("3%", "3"), ("-1pt", "0.3"), ("pt", "0.3"), ("nan", "0.3")])
 def test_what_is_no_number_of_points_is_refused(text: str, meant: str) -> None:
     with pytest.raises(RequestError, match=f"--max-drop: expected percentage points, found '{text}'") as caught:
-        _units.points("--max-drop", text)
+        _quantities.points("--max-drop", text)
 
     assert caught.value.hint == f"e.g. --max-drop {meant}pt"
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy_kit import recipe
+from deploy_kit.base.errors import InputError
+from deploy_kit.base.lazy import install_line, present
+from deploy_kit.base.progress import silent
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console
 from deploy_kit.engines._nvidia import passport
-from deploy_kit.errors import InputError
-from deploy_kit.lazy import install_line, present
 from deploy_kit.pipeline import Run
-from deploy_kit.watch import silent
 
 if TYPE_CHECKING:
     from tiny_line import Line

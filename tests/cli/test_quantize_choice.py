@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from deploy_kit import recipe
+from deploy_kit.base.errors import RequestError, UnknownNameError
 from deploy_kit.cli.quantize import Wish, choose
-from deploy_kit.errors import RequestError, UnknownNameError
 from deploy_kit.recipe import Recipe, Variant
 
 VNNI, NO_VNNI = ("avx2", "avx512_vnni"), ("avx2",)

@@ -9,10 +9,10 @@ import pytest
 from command_line import Said, deploykit
 from ssh_server import Server
 
-from deploy_kit.devices import _known
+from deploy_kit.devices import named_devices
 from deploy_kit.measure import race
-from deploy_kit.measurements import Bench
-from deploy_kit.records import Device
+from deploy_kit.records.artifacts import Device
+from deploy_kit.records.measurements import Bench
 from deploy_kit.store import Store
 
 pytest_plugins = ["tiny_line"]
@@ -23,7 +23,7 @@ FAST = ("--rounds", "6", "--runs", "3", "--warmup", "10ms", "--allow-invalid", "
 @pytest.fixture
 def named(board: Device) -> str:
     """The device, under the name 'board'."""
-    _known.add(board.name, {"link": f"ssh://{board.address}", "python": board.python})
+    named_devices.add(board.name, {"link": f"ssh://{board.address}", "python": board.python})
     return board.name
 
 

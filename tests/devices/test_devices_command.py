@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from ssh_server import Server, descendants, until
 
-from deploy_kit import bench, devices
-from deploy_kit.records import Device
+from deploy_kit.base.progress import Event
+from deploy_kit.devices import links
+from deploy_kit.records.artifacts import Device
+from deploy_kit.stages import bench
 from deploy_kit.store import Store
-from deploy_kit.watch import Event
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -104,7 +105,7 @@ def test_ctrl_c_ends_the_worker_there_and_clears_up(named: str, line: "Line", se
     assert process.stderr is not None
     while "in turns" not in process.stderr.readline():
         assert process.poll() is None
-    workers = [pid for pid in descendants(server.process.pid) if b"deploy_kit.worker" in command(pid)]
+    workers = [pid for pid in descendants(server.process.pid) if b"deploy_kit.programs.worker" in command(pid)]
     assert workers
 
     process.send_signal(signal.SIGINT)
@@ -137,10 +138,10 @@ def test_a_connection_that_is_cut_in_a_bench_is_told_and_the_rounds_before_it_ar
         if event.done == 1:
             server.cut()
 
-    with devices.connect(board) as link:
+    with links.connect(board) as link:
         found, _ = bench.run((engine,), line.recipe.bench, store=store, link=link, watch=cut)
 
     assert found.stopped == "the device was lost in round 2 of 3: device 'board': the connection was lost"
     assert [len(m.rounds) for m in found.measurements] == [1]
-    with devices.connect(board):
+    with links.connect(board):
         assert until(lambda: len(server.sessions()) == 1)

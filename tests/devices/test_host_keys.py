@@ -8,15 +8,14 @@ import pytest
 import ssh_server
 from ssh_server import Server
 
-from deploy_kit import devices
-from deploy_kit.devices import _login
-from deploy_kit.devices._login import Address
-from deploy_kit.errors import DeviceError
-from deploy_kit.records import Device
+from deploy_kit.base.errors import DeviceError
+from deploy_kit.devices import links, login
+from deploy_kit.devices.login import Address
+from deploy_kit.records.artifacts import Device
 
 
 def refusal(board: Device) -> DeviceError:
-    with pytest.raises(DeviceError) as caught, devices.connect(board):
+    with pytest.raises(DeviceError) as caught, links.connect(board):
         pass
     return caught.value
 
@@ -92,7 +91,7 @@ def test_a_hashed_entry_is_known(board: Device, server: Server) -> None:
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", server.known_hosts], capture_output=True, check=True)
     assert "127.0.0.1" not in server.known_hosts.read_text()
 
-    with devices.connect(board) as link:
+    with links.connect(board) as link:
         assert link.environment.cores
 
 
@@ -102,7 +101,7 @@ def test_another_file_of_known_hosts_is_read_where_the_configuration_names_it(bo
     config = "Host 127.0.0.1\n  UserKnownHostsFile ~/nothing_here ~/known_elsewhere\n"
     (server.host_home / ".ssh" / "config").write_text(config)
 
-    with devices.connect(board) as link:
+    with links.connect(board) as link:
         assert link.environment.cores
 
 
@@ -112,7 +111,7 @@ def test_an_alias_of_the_configuration_is_followed(board: Device, server: Server
     config = f"Host orin\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  HostKeyAlias the-orin\n"
     (server.host_home / ".ssh" / "config").write_text(config)
 
-    with devices.connect(Device(name="orin", link="ssh", address="orin", python=board.python)) as link:
+    with links.connect(Device(name="orin", link="ssh", address="orin", python=board.python)) as link:
         assert link.environment.cores
 
 
@@ -127,7 +126,7 @@ def test_a_jump_through_another_host_checks_that_ones_key_too(board: Device, ser
     assert f"the host key of '[127.0.0.1]:{port}' is not known here" in str(refusal(inner))
 
     server.known_hosts.write_text(f"[localhost]:{port},[127.0.0.1]:{port} {kind} {body}\n")
-    with devices.connect(inner) as link:
+    with links.connect(inner) as link:
         assert link.environment.cores
 
 
@@ -141,4 +140,4 @@ def test_a_jump_through_another_host_checks_that_ones_key_too(board: Device, ser
     ],
 )
 def test_an_address_is_taken_apart(text: str, wanted: Address) -> None:
-    assert _login.address(text) == wanted
+    assert login.address(text) == wanted

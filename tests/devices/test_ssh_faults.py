@@ -14,10 +14,10 @@ import pytest
 import ssh_server
 from ssh_server import Server, until
 
-from deploy_kit import devices, lazy
-from deploy_kit.devices import _login
-from deploy_kit.errors import DeviceError, EngineCrashError, LinkLostError, MissingPackageError
-from deploy_kit.records import Device
+from deploy_kit.base import lazy
+from deploy_kit.base.errors import DeviceError, EngineCrashError, LinkLostError, MissingPackageError
+from deploy_kit.devices import links, login
+from deploy_kit.records.artifacts import Device
 
 LITTLE_MEMORY = (
     "killed from outside, most often because the machine is out of memory: close other programs, use a smaller batch, "
@@ -30,7 +30,7 @@ echo "python 3.8.10"
 
 
 def refusal(device: Device) -> DeviceError:
-    with pytest.raises(DeviceError) as caught, devices.connect(device):
+    with pytest.raises(DeviceError) as caught, links.connect(device):
         pass
     assert caught.value.exit_code == 4
     return caught.value
@@ -54,7 +54,7 @@ def give_numpy(python: Path) -> None:
 def test_the_package_for_ssh_is_asked_for_where_it_is_missing(board: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lazy, "present", lambda package: package != "fabric")
 
-    with pytest.raises(MissingPackageError) as caught, devices.connect(board):
+    with pytest.raises(MissingPackageError) as caught, links.connect(board):
         pass
 
     assert str(caught.value) == (
@@ -95,7 +95,7 @@ def test_no_numpy(board: Device, bare_python: Path) -> None:
 def test_no_engine(board: Device, bare_python: Path) -> None:
     give_numpy(bare_python)
 
-    with devices.connect(replace(board, python=str(bare_python))) as link, link.worker() as worker:
+    with links.connect(replace(board, python=str(bare_python))) as link, link.worker() as worker:
         with pytest.raises(DeviceError) as caught:
             worker.ask("open", "model.onnx", engine="onnxruntime", path="model.onnx", options={})
         assert link.lacks("onnxruntime") == f"{bare_python} -m pip install 'onnxruntime'"
@@ -179,7 +179,7 @@ def test_a_login_that_talks_is_not_taken_for_an_answer(board: Device, server: Se
     (server.device_home / ".bashrc").write_text(noise)
     (server.device_home / ".profile").write_text(noise)
 
-    with devices.connect(board) as link, link.worker() as worker:
+    with links.connect(board) as link, link.worker() as worker:
         assert worker.ask("environment", "board")["environment"]["cores"]
 
 
@@ -191,7 +191,7 @@ def test_a_login_that_talks_is_not_taken_for_an_answer(board: Device, server: Se
     ],
 )
 def test_a_worker_that_is_killed_there(board: Device, number: signal.Signals, hint: str) -> None:
-    with devices.connect(board) as link, link.worker() as worker:
+    with links.connect(board) as link, link.worker() as worker:
         worker.ask("environment", "board")
         os.kill(worker.pid, number)  # type: ignore[attr-defined]
 
@@ -205,7 +205,7 @@ def test_a_worker_that_is_killed_there(board: Device, number: signal.Signals, hi
 
 
 def test_a_connection_that_is_cut_is_told_and_leaves_nothing(board: Device, server: Server) -> None:
-    with pytest.raises(LinkLostError) as caught, devices.connect(board) as link, link.worker() as worker:
+    with pytest.raises(LinkLostError) as caught, links.connect(board) as link, link.worker() as worker:
         pid = worker.pid  # type: ignore[attr-defined]
         worker.ask("environment", "board")
         threading.Timer(0.3, server.cut).start()
@@ -222,23 +222,23 @@ def test_a_connection_that_is_cut_is_told_and_leaves_nothing(board: Device, serv
 
 
 def test_what_was_answered_before_the_connection_was_lost_counts(board: Device, server: Server) -> None:
-    with devices.connect(board) as link, link.worker() as worker:
+    with links.connect(board) as link, link.worker() as worker:
         worker.ask("environment", "board")
         with pytest.raises(LinkLostError):
             server.cut()
             while True:
                 worker.ask("environment", "board")
 
-    with devices.connect(board):
+    with links.connect(board):
         assert until(lambda: len(server.sessions()) == 1)
 
 
 def test_a_device_that_falls_silent_is_noticed(board: Device, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_login, "BEAT_S", 0.2)
-    monkeypatch.setattr(_login, "SILENCE_S", 1.0)
+    monkeypatch.setattr(login, "BEAT_S", 0.2)
+    monkeypatch.setattr(login, "SILENCE_S", 1.0)
     stopped = list[int]()
     try:
-        with pytest.raises(LinkLostError), devices.connect(board) as link, link.worker() as worker:
+        with pytest.raises(LinkLostError), links.connect(board) as link, link.worker() as worker:
             worker.ask("environment", "board")
             stopped = server.login_processes()
             for pid in stopped:
@@ -261,7 +261,7 @@ def test_a_disk_that_is_full_half_way(tight: Server, board: Device, tmp_path: Pa
     (tmp_path / "model.plan").write_bytes(os.urandom(1_000_000))
     device = replace(board, address=tight.address)
 
-    with devices.connect(device) as link:
+    with links.connect(device) as link:
         with pytest.raises(DeviceError) as caught:
             link.send(tmp_path / "model.plan", keep=True)
         left = [path for path in tight.cache.rglob("*") if path.is_file() and "sessions" not in path.parts]

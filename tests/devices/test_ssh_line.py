@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit import devices, pipeline
+from deploy_kit import pipeline
+from deploy_kit.devices import links
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import Device
+from deploy_kit.records.artifacts import Device
 from deploy_kit.store import Store
 
 
 @pytest.mark.slow
 def test_a_recipe_gives_the_same_numbers_over_ssh(tiny: Recipe, board: Device, tmp_path: Path) -> None:
-    here = pipeline.deploy(tiny, devices.LOCAL, Store(tmp_path / "here"))
+    here = pipeline.deploy(tiny, links.LOCAL, Store(tmp_path / "here"))
 
     there = pipeline.deploy(tiny, board, Store(tmp_path / "there"))
 

@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import arm
+import edge_arm as arm
 import pytest
-from machine import Served
+from edge_machine import Served
 
 from benchmarks import subjects
-from deploy_kit import devices, pipeline
+from deploy_kit import pipeline
+from deploy_kit.devices import links
 from deploy_kit.recipe import Recipe
-from deploy_kit.records import Device
-from deploy_kit.results import Report
+from deploy_kit.records.artifacts import Device
+from deploy_kit.records.results import Report
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def reports(tiny: Recipe, served_edge: Served, tmp_path_factory: pytest.TempPath
         patch.setenv("HOME", str(served_edge.home))
         patch.delenv("SSH_AUTH_SOCK", raising=False)
         return {
-            device.name: pipeline.deploy(tiny, device, Store(folder / device.name)) for device in (devices.LOCAL, board)
+            device.name: pipeline.deploy(tiny, device, Store(folder / device.name)) for device in (links.LOCAL, board)
         }
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import machine
+import edge_machine as machine
 import pytest
 
 ROOT = Path(__file__).parents[2]

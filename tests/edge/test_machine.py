@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-import arm
-import machine
+import edge_arm as arm
+import edge_machine as machine
 import pytest
-from machine import Served
+from edge_machine import Served
 
-from deploy_kit.isolate import Child
-from deploy_kit.targets import narrow_weights
+from deploy_kit.devices.isolate import Child
+from deploy_kit.recipe.targets import narrow_weights
 
 pytestmark = pytest.mark.edge
 

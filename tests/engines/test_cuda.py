@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deploy_kit.base.errors import DeviceError
 from deploy_kit.engines import _cuda
-from deploy_kit.errors import DeviceError
 
 if TYPE_CHECKING:
     from fake_driver import Driver
@@ -20,7 +20,7 @@ pytest_plugins = ["fake_driver"]
 
 def test_each_call_of_the_table_exists_in_the_driver(driver: "Driver", compiled: Path) -> None:
     library = ctypes.CDLL(str(compiled))
-    source = Path(__file__).with_name("fake_cuda.c").read_text()
+    source = Path(__file__).parents[1].joinpath("support/fake_cuda.c").read_text()
 
     assert [name for name in _cuda._SIGNATURES if not hasattr(library, name)] == []
     assert all(f"CUresult {name}(" in source for name in _cuda._SIGNATURES)

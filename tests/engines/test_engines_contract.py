@@ -11,12 +11,16 @@ import onnx
 import pytest
 from stand_ins import hand_made, scaled
 
-from deploy_kit import build, codec, infer, lazy, metrics
+from deploy_kit.accuracy import metrics
+from deploy_kit.base import lazy
+from deploy_kit.base.errors import DeployKitError, MissingPackageError, RecipeError
+from deploy_kit.base.lazy import install_line
+from deploy_kit.devices import inference
 from deploy_kit.engines import CATALOGUE
-from deploy_kit.errors import DeployKitError, MissingPackageError, RecipeError
 from deploy_kit.images import open_set
-from deploy_kit.lazy import install_line
 from deploy_kit.recipe import BuildEntry
+from deploy_kit.records import codec
+from deploy_kit.stages import build
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -34,8 +38,10 @@ running_engine = pytest.mark.parametrize("name", RUN_HERE)
 def tensors(line: "Line", name: str, engine: str) -> np.ndarray:
     """Run the check images through an engine in a worker."""
     built = line.built(name, engine)
-    target = infer.Target(engine=engine, path=line.store.path(built), options={})
-    return infer.run(line.link, target, open_set(line.recipe.check.images, built.preprocess), built.preprocess).logits
+    target = inference.Target(engine=engine, path=line.store.path(built), options={})
+    return inference.run(
+        line.link, target, open_set(line.recipe.check.images, built.preprocess), built.preprocess
+    ).logits
 
 
 @every_engine
@@ -149,9 +155,9 @@ def test_another_weight_gives_other_logits(name: str, line: "Line", tmp_path: Pa
 
     other, _ = build.run(hand_made(store, model, line.lean, "other"), entry, store=store, link=line.link)
 
-    target = infer.Target(engine=name, path=store.path(other), options={})
+    target = inference.Target(engine=name, path=store.path(other), options={})
     image_set = open_set(line.recipe.check.images, other.preprocess)
-    logits = infer.run(line.link, target, image_set, other.preprocess).logits
+    logits = inference.run(line.link, target, image_set, other.preprocess).logits
     assert metrics.relative_difference(line.logits(), logits) > 1e-3
 
 

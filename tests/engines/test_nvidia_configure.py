@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from deploy_kit.base.errors import BuildError, DeviceError
+from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import tensorrt
 from deploy_kit.engines._nvidia import build, network
 from deploy_kit.engines._nvidia.options import Options
-from deploy_kit.errors import BuildError, DeviceError
-from deploy_kit.lazy import install_line, present
 
 with_rtx = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 

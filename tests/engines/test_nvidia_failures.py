@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from small_plans import convolution_graph
 
+from deploy_kit.base.errors import BuildError, EngineCrashError, InputError, StoreError
+from deploy_kit.base.lazy import install_line, present
+from deploy_kit.base.progress import Event
+from deploy_kit.devices.isolate import Child
 from deploy_kit.engines import tensorrt_rtx
 from deploy_kit.engines._nvidia import network
 from deploy_kit.engines._nvidia.options import Options
-from deploy_kit.errors import BuildError, EngineCrashError, InputError, StoreError
-from deploy_kit.isolate import Child
-from deploy_kit.lazy import install_line, present
-from deploy_kit.watch import Event
 
 pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 OPTIONS = {"compute_capabilities": ["8.9"]}

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit import codec, engines
+from deploy_kit import engines
+from deploy_kit.base.errors import BuildError, DeviceError, RecipeError
+from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import _cuda, tensorrt, tensorrt_rtx
 from deploy_kit.engines._nvidia import verify_options
 from deploy_kit.engines._nvidia.options import Options, parse_shapes
-from deploy_kit.errors import BuildError, DeviceError, RecipeError
-from deploy_kit.lazy import install_line, present
+from deploy_kit.records import codec
 
 with_rtx = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 without_gpu = pytest.mark.skipif(not _cuda.hindrance(), reason="there is an NVIDIA GPU on this machine")

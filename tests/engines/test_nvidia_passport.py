@@ -5,14 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TINY_PREPROCESS
+from tiny_densenet import TINY_PREPROCESS
 
-from deploy_kit import codec, store
+from deploy_kit import store
+from deploy_kit.base.errors import BuildError, DeviceError
 from deploy_kit.engines import _cuda, tensorrt_rtx
 from deploy_kit.engines._nvidia import passport
 from deploy_kit.engines._nvidia.options import Options
-from deploy_kit.errors import BuildError, DeviceError
-from deploy_kit.records import Artifact, Built
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact, Built
 from deploy_kit.store import sha256_of
 
 pytest_plugins = ["tiny_line"]

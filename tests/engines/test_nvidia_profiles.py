@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy_kit.base.errors import BuildError
+from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import tensorrt_rtx
 from deploy_kit.engines._nvidia.options import Options
-from deploy_kit.errors import BuildError
-from deploy_kit.lazy import install_line, present
 
 pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 

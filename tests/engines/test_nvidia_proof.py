@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 
+from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import tensorrt_rtx
 from deploy_kit.engines._nvidia import proof
-from deploy_kit.lazy import install_line, present
 
 if TYPE_CHECKING:
     from tiny_line import Line

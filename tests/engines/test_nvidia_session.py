@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from fake_tensorrt import FakeEngine, fake_tensorrt
 
-from deploy_kit import lazy
+from deploy_kit.base import lazy
+from deploy_kit.base.errors import BuildError, DeviceError, InputError
 from deploy_kit.engines import tensorrt
 from deploy_kit.engines._nvidia.session import NvidiaSession
 from deploy_kit.engines.tensorrt import Options
-from deploy_kit.errors import BuildError, DeviceError, InputError
 
 if TYPE_CHECKING:
     from fake_driver import Driver

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from deploy_kit import engines, metrics
+from deploy_kit import engines
+from deploy_kit.accuracy import metrics
+from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import _cuda
-from deploy_kit.lazy import install_line, present
 
 if TYPE_CHECKING:
     from tiny_line import Line

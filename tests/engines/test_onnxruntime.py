@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from deploy_kit.base.errors import BuildError, InputError
 from deploy_kit.engines import onnxruntime
 from deploy_kit.engines.onnxruntime import Options
-from deploy_kit.errors import BuildError, InputError
 
 if TYPE_CHECKING:
     from tiny_line import Line

@@ -11,12 +11,12 @@ import pytest
 from onnxruntime import quantization as ort
 from stand_ins import Calibration
 
-from deploy_kit import build
+from deploy_kit.base.errors import BuildError, EngineCrashError, StoreError
 from deploy_kit.engines import openvino
 from deploy_kit.engines.openvino import Options
-from deploy_kit.errors import BuildError, EngineCrashError, StoreError
 from deploy_kit.recipe import BuildEntry
-from deploy_kit.records import Artifact
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.stages import build
 from deploy_kit.store import Store, sha256_of
 
 if TYPE_CHECKING:

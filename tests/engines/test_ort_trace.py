@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from deploy_kit.base.errors import DeviceError, StageError
 from deploy_kit.engines import _ort_trace
-from deploy_kit.errors import DeviceError, StageError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 MODEL = Path("model.onnx")

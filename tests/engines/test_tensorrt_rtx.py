@@ -10,11 +10,11 @@ import pytest
 from onnxruntime import quantization as ort
 from stand_ins import Calibration
 
-from deploy_kit import check
+from deploy_kit.base.errors import BuildError, DeviceError
+from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import _cuda
-from deploy_kit.errors import BuildError, DeviceError
-from deploy_kit.lazy import install_line, present
-from deploy_kit.measurements import NotRun
+from deploy_kit.records.measurements import NotRun
+from deploy_kit.stages import check
 
 if TYPE_CHECKING:
     from tiny_line import Line

@@ -9,8 +9,8 @@ import onnxruntime as ort
 import openvino as ov
 import pytest
 
+from deploy_kit.base.errors import DeviceError, RecipeError
 from deploy_kit.engines import onnxruntime, openvino
-from deploy_kit.errors import DeviceError, RecipeError
 
 if TYPE_CHECKING:
     from tiny_line import Line

@@ -45,7 +45,7 @@ def test_an_orin_nano_says_all_of_itself(tmp_path: Path) -> None:
 
 
 def test_a_recorded_orin_nano_says_what_its_owner_saw() -> None:
-    found = jetson.describe(Path(__file__).parents[1] / "gauges/trees/orin-nano-super")
+    found = jetson.describe(Path(__file__).parents[1] / "support/trees/orin-nano-super")
 
     assert (found.l4t, found.power_mode, found.cuda_capability) == ("36.4.3", "25W", "8.7")
     assert found.board == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"

@@ -3,7 +3,7 @@
 import pytest
 
 from deploy_kit.measure import energy
-from deploy_kit.readings import Board, Reading, Snapshot, Watched
+from deploy_kit.records.readings import Board, Reading, Snapshot, Watched
 
 BOARD = Board(model="", compatible=(), memory_gib=8.0, cores=2, gpu_max_mhz=0.0)
 RANGE_UJ = 262_143_328_850.0

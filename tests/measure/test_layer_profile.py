@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 import pytest
 
-from deploy_kit import engines, graph, regions
-from deploy_kit.layers import LayerTime, Trace
+from deploy_kit import engines
+from deploy_kit.graph import layer_location, onnx_file
+from deploy_kit.graph.layer_location import Place
 from deploy_kit.measure import layer_profile
-from deploy_kit.records import Artifact
-from deploy_kit.regions import Place
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.layer_times import LayerTime, Trace
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -125,9 +126,9 @@ def profiled(
 def test_every_convolution_of_a_real_engine_is_found_in_its_region(
     variant: str, name: str, line: "Line", tmp_path: Path
 ) -> None:
-    model = graph.load(line.store.path(line.graph(variant)))
-    places = regions.places(model)
-    wanted = Counter(places[n.outputs[0].name or ""].region for n in model.graph if regions.kind_of(n) == "conv")
+    model = onnx_file.load(line.store.path(line.graph(variant)))
+    places = layer_location.places(model)
+    wanted = Counter(places[n.outputs[0].name or ""].region for n in model.graph if layer_location.kind_of(n) == "conv")
 
     found = profiled(line, tmp_path, variant, name)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit import codec
-from deploy_kit.errors import StageError
-from deploy_kit.isolate import Child
+from deploy_kit.base.errors import StageError
+from deploy_kit.devices.isolate import Child
 from deploy_kit.measure import monitor
-from deploy_kit.readings import Conditions
+from deploy_kit.records import codec
+from deploy_kit.records.readings import Conditions
 
-TREE = Path(__file__).parents[1] / "gauges/trees/orin-nano-super"
+TREE = Path(__file__).parents[1] / "support/trees/orin-nano-super"
 
 
 @contextmanager

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_bench import HERE, PART, measurement, pair, timing, turn
+from bench_records import HERE, PART, measurement, pair, timing, turn
 
-from deploy_kit import bench
-from deploy_kit.errors import (
+from deploy_kit.base.errors import (
     DeployKitError,
     DeviceError,
     LinkLostError,
@@ -19,9 +18,10 @@ from deploy_kit.errors import (
     UnknownNameError,
 )
 from deploy_kit.measure import race
-from deploy_kit.measurements import Bench, LoadGenResult, SpeedUp
 from deploy_kit.recipe import BenchTable
-from deploy_kit.records import Artifact
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.measurements import Bench, LoadGenResult, SpeedUp
+from deploy_kit.stages import bench
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:

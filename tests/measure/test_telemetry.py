@@ -7,11 +7,12 @@ import pytest
 from gauged import NO_ENERGY, WATCHED, Gauges
 from stand_ins import PretendWorker
 
-from deploy_kit import environment, graph
+from deploy_kit.graph import onnx_file
+from deploy_kit.machine import environment
 from deploy_kit.measure import roofline
 from deploy_kit.measure.telemetry import Telemetry
-from deploy_kit.measurements import Measurement
-from deploy_kit.records import Artifact
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.measurements import Measurement
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -109,7 +110,7 @@ def test_the_roof_is_that_of_the_graph_the_engine_was_built_from(line: "Line") -
     found = told(line, Gauges()).roof
 
     assert found is not None
-    assert found.macs == graph.macs(graph.load(line.store.path(line.lean)))
+    assert found.macs == onnx_file.macs(onnx_file.load(line.store.path(line.lean)))
     assert (found.peak_ops_s, found.bandwidth_b_s, found.basis) == (100e9, 10e9, "measured")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from deploy_kit.measure import validity
-from deploy_kit.readings import Board, Conditions, Kind, Reading, Snapshot, Watched
+from deploy_kit.records.readings import Board, Conditions, Kind, Reading, Snapshot, Watched
 
 WATCHED = Watched(
     settings=(("governor", "powersave"),),

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
+from deploy_kit.base.errors import RecipeError
+from deploy_kit.base.lazy import need
 from deploy_kit.engines._nvidia.options import Options
-from deploy_kit.errors import RecipeError
-from deploy_kit.lazy import need
 
 P = ParamSpec("P")
 T = TypeVar("T")

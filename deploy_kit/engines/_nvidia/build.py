@@ -5,15 +5,15 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy_kit import codec
+from deploy_kit.base.errors import BuildError
+from deploy_kit.base.progress import Event, Watch
 from deploy_kit.engines import _cuda
 from deploy_kit.engines._nvidia import Flavour, Words, lets_go, module, network, passport, proof, verify_options
 from deploy_kit.engines._nvidia.options import Options
 from deploy_kit.engines._nvidia.timing import TimingCache
-from deploy_kit.errors import BuildError
-from deploy_kit.records import Built
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Built
 from deploy_kit.store import sha256_of, write_whole
-from deploy_kit.watch import Event, Watch
 
 if TYPE_CHECKING:
     import tensorrt

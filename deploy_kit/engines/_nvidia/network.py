@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy_kit.base.errors import BuildError, InputError
 from deploy_kit.engines._nvidia import Flavour
 from deploy_kit.engines._nvidia.options import Options, Shapes, written
-from deploy_kit.errors import BuildError, InputError
 
 if TYPE_CHECKING:
     import tensorrt

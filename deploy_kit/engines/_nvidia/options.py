@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from deploy_kit.errors import RecipeError
+from deploy_kit.base.errors import RecipeError
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -7,12 +7,12 @@ writes beside ``--out`` is the whole record, and reads the same.
 import json
 from pathlib import Path
 
-from deploy_kit import codec
+from deploy_kit.base.errors import BuildError, DeviceError, RecipeError
+from deploy_kit.base.versions import loads_compatible
 from deploy_kit.engines import _cuda
-from deploy_kit.errors import BuildError, DeviceError, RecipeError
-from deploy_kit.records import Built, Proof
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Built, Proof
 from deploy_kit.store import sha256_of, write_whole
-from deploy_kit.versions import loads_compatible
 
 
 def path_of(plan_file: Path) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 
 from deploy_kit.engines import _cuda
 from deploy_kit.engines._nvidia import Flavour, Words, module, passport
-from deploy_kit.records import Proof
+from deploy_kit.records.artifacts import Proof
 
 Census = tuple[tuple[str, str, int], ...]
 _TENSOR = re.compile(rb"\btensor=\{([^\n]*) type=(\w+) \}")

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from deploy_kit.base.errors import BuildError, DeviceError, InputError
 from deploy_kit.engines import _cuda
 from deploy_kit.engines._nvidia import Flavour, Words, module, passport
 from deploy_kit.engines._nvidia.options import Options, written
-from deploy_kit.errors import BuildError, DeviceError, InputError
 
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "UINT8": np.uint8, "INT32": np.int32,
           "INT64": np.int64, "BOOL": np.bool_}  # fmt: skip

@@ -1,0 +1,44 @@
+"""What labels say of checkpoint and engine: outputs (n, K) of both on the same images."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from deploy_kit.accuracy.scores import auroc, classification, confidence
+from deploy_kit.records.parity import Scores
+
+
+def measure(
+    reference: np.ndarray, candidate: np.ndarray, truth: np.ndarray, class_name: Callable[[int], str] = lambda _: ""
+) -> Scores:
+    """Score both on labelled images.
+
+    Args:
+        reference: (n, K) outputs of the checkpoint.
+        candidate: (n, K) of the engine.
+        truth: (n,) labels, or (n, K) of 0 and 1.
+        class_name: Index → how the image set calls that class; empty where it does not.
+    """
+    several = truth.ndim == 2
+    table = (auroc if several else classification).table(reference, candidate, truth, class_name)
+    kind = confidence.outputs(reference)
+    top5 = (
+        None
+        if several or reference.shape[1] <= 5
+        else tuple(classification.top_k(v, truth, 5) for v in (reference, candidate))
+    )
+    return Scores(
+        outputs=kind,
+        measure="AUROC" if several else "recall",
+        classes=table,
+        top5_reference=top5[0] if top5 else None,
+        top5=top5[1] if top5 else None,
+        ece_reference=confidence.ece(reference, kind, truth),
+        ece=confidence.ece(candidate, kind, truth),
+        mean_reference=_mean([entry.reference for entry in table]),
+        mean=_mean([entry.found for entry in table]),
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

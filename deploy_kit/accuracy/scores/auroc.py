@@ -1,0 +1,102 @@
+"""Area under the ROC curve of each class, and what an engine loses of its mean: for images with several labels."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from deploy_kit.records.parity import ClassScore, Drop
+
+_DRAWS, _AT_ONCE, _SEED, _LEVELS = 1000, 25, 0, (2.5, 97.5)
+_CHANCE = (1.959964 + 0.841621) / 1.959964
+
+
+def areas(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Give each class's AUROC, exactly: the share of (image with, image without) pairs in the right order.
+
+    A tie counts half (Mann-Whitney U divided by the number of pairs; Hanley and McNeil 1982).
+
+    Args:
+        values: (n, K) outputs.
+        labels: (n, K) of 0 and 1.
+
+    Returns:
+        (K,) float64; NaN for a class with one outcome only, or with an output that is no finite number.
+    """
+    once = np.ones((1, len(values)))
+    return np.array([_Ranked(values[:, k], labels[:, k]).area(once)[0] for k in range(values.shape[1])])
+
+
+def table(
+    reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, name: Callable[[int], str]
+) -> tuple[ClassScore, ...]:
+    """Give both AUROCs of every class with both outcomes: (n, K), (n, K), (n, K)."""
+    before, after, n = areas(reference, labels), areas(candidate, labels), labels.sum(axis=0)
+    return tuple(
+        ClassScore(index=k, name=name(k), n=int(n[k]), reference=float(before[k]), found=float(after[k]))
+        for k in range(labels.shape[1])
+        if 0 < n[k] < len(labels)
+    )
+
+
+def drop(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, limit: float | None = None) -> Drop:
+    """Measure the lost mean AUROC on the same images, over the classes with both outcomes.
+
+    The interval is the 2.5th to 97.5th percentile of 1,000 paired bootstrap draws of images (seed 0): checkpoint and
+    engine are scored on the same draw. A draw without both outcomes of a class leaves that class out.
+
+    Args:
+        reference: (n, K) of the checkpoint.
+        candidate: (n, K) of the engine.
+        labels: (n, K) of 0 and 1.
+        limit: Points that it will be judged by; only then `Drop.needed` is worked out: half an interval shrinks with
+            √n, and a chance of 80 % asks for (1.96 + 0.84) / 1.96 of that half.
+    """
+    lost = areas(reference, labels) - areas(candidate, labels)
+    both = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
+    if not both or not np.isfinite(lost[both]).all():
+        nan = float("nan")
+        return Drop(what="mean AUROC", points=nan, low=nan, high=nan)
+    pairs = [(_Ranked(reference[:, k], labels[:, k]), _Ranked(candidate[:, k], labels[:, k])) for k in both]
+    low, high = np.percentile(100 * _drawn(pairs, len(labels)), _LEVELS)
+    found = Drop(what="mean AUROC", points=100 * float(lost[both].mean()), low=float(low), high=float(high))
+    if limit is None or limit <= found.points or found.answer(limit) != "too few images to tell":
+        return found
+    wider = (found.high - found.points) * _CHANCE / (limit - found.points)
+    return Drop(**vars(found) | {"needed": math.ceil(len(labels) * wider**2)})
+
+
+def _drawn(pairs: "list[tuple[_Ranked, _Ranked]]", n: int) -> np.ndarray:
+    """Give what the mean loses in each draw, (draws,) at most: a draw that no class can be scored on says nothing."""
+    random, found = np.random.default_rng(_SEED), []
+    for _ in range(_DRAWS // _AT_ONCE):
+        weights = random.multinomial(n, np.full(n, 1 / n), _AT_ONCE).astype(np.float64)
+        lost = np.stack([reference.area(weights) - candidate.area(weights) for reference, candidate in pairs])
+        scored = np.isfinite(lost)
+        some = scored.any(axis=0)
+        found.append(np.where(scored, lost, 0).sum(axis=0)[some] / scored.sum(axis=0)[some])
+    return np.concatenate(found)
+
+
+class _Ranked:
+    """The images of one class sorted by output, so that a draw of images is scored without sorting again."""
+
+    def __init__(self, values: np.ndarray, labels: np.ndarray) -> None:
+        """Sort (n,) outputs with their (n,) labels."""
+        self._finite = bool(np.isfinite(values).all())
+        self._order = np.argsort(values, kind="stable")
+        ranked = values[self._order]
+        self._starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+        self._yes = labels[self._order] == 1
+
+    def area(self, weights: np.ndarray) -> np.ndarray:
+        """Give the AUROC of each draw: (draws, n) how often each image was drawn → (draws,)."""
+        if not self._finite:
+            return np.full(len(weights), np.nan)
+        drawn = weights[:, self._order]
+        yes = np.add.reduceat(drawn * self._yes, self._starts, axis=1)
+        no = np.add.reduceat(drawn * ~self._yes, self._starts, axis=1)
+        below = np.cumsum(no, axis=1) - no
+        pairs = yes.sum(axis=1) * no.sum(axis=1)
+        right = (yes * (below + no / 2)).sum(axis=1)
+        return np.asarray(np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))

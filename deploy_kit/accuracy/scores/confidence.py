@@ -1,0 +1,73 @@
+"""How far confidences are from the share that is right; knows outputs that are probabilities already."""
+
+import numpy as np
+
+from deploy_kit.records.parity import Outputs
+
+_BINS = 15
+
+
+def outputs(values: np.ndarray) -> Outputs:
+    """Say what outputs (n, K) are: a softmax's where all lie in [0, 1] and rows sum to 1 within 1e-3.
+
+    All in [0, 1] with other sums are a sigmoid's; all else, a log-softmax too, are logits, whose softmax is the
+    probability.
+    """
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        return "logits"
+    sums = values.sum(axis=1, dtype=np.float64)
+    return "softmax" if values.shape[1] > 1 and np.abs(sums - 1).max() <= 1e-3 else "sigmoid"
+
+
+def probabilities(values: np.ndarray, kind: Outputs, *, each: bool = False) -> np.ndarray:
+    """Turn outputs (n, K) into probabilities (n, K) float64; those that are some already stay as they are.
+
+    Args:
+        values: What the network gives.
+        kind: What that is.
+        each: Every class is a question of its own: a sigmoid instead of a softmax.
+    """
+    wide = values.astype(np.float64)
+    if kind != "logits":
+        return wide
+    if each:
+        return np.asarray(1 / (1 + np.exp(-np.clip(wide, -700, 700))))
+    raised = np.exp(wide - wide.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Measure how far confidences are from the share that is right.
+
+        ECE = Σ_b |b| / n · | share right in b - mean confidence in b |
+
+    In 15 bins of equal width, each with its upper edge (Guo et al., "On Calibration of Modern Neural Networks",
+    ICML 2017, equation 3).
+
+    Args:
+        confidence: (n,) in 0..1.
+        right: (n,) bool.
+
+    Returns:
+        In 0..1; NaN where a confidence is none.
+    """
+    if not np.isfinite(confidence).all():
+        return float("nan")
+    place = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
+    gaps = np.bincount(place, right.astype(np.float64) - confidence, minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def ece(values: np.ndarray, kind: Outputs, labels: np.ndarray) -> float:
+    """Measure the calibration error of outputs (n, K).
+
+    Of the predicted class where `labels` are (n,); of all n · K answers, each a yes with its probability, where they
+    are (n, K) of 0 and 1.
+    """
+    if not np.isfinite(values).all():
+        return float("nan")
+    each = labels.ndim == 2
+    sure = probabilities(values, kind, each=each)
+    if each:
+        return calibration_error(sure.ravel(), labels.ravel() == 1)
+    return calibration_error(sure.max(axis=1), values.argmax(axis=1) == labels)

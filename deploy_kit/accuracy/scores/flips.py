@@ -1,0 +1,37 @@
+"""Images whose predicted class is not the checkpoint's, and how sure the checkpoint was of them."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from deploy_kit.records.parity import Flip, Flips
+
+_WORST = 10
+
+
+def margins(values: np.ndarray) -> np.ndarray:
+    """Give each image's largest output minus its second largest: (n, K) → (n,); 0 for a single output."""
+    if values.shape[1] < 2:
+        return np.zeros(len(values))
+    two = np.partition(values, -2, axis=1)[:, -2:].astype(np.float64)
+    return np.asarray(two[:, 1] - two[:, 0])
+
+
+def find(reference: np.ndarray, candidate: np.ndarray, name: Callable[[int], str]) -> Flips:
+    """Find the images whose largest output is at another class than the checkpoint's: (n, K), (n, K); NaN is one."""
+    before, after = reference.argmax(axis=1), candidate.argmax(axis=1)
+    changed = np.flatnonzero((before != after) | ~np.isfinite(candidate).all(axis=1))
+    margin = margins(reference)
+    close = float(np.percentile(margin, 5))
+    worst = changed[np.argsort(-margin[changed], kind="stable")][:_WORST]
+    return Flips(
+        n=len(changed),
+        close_margin=close,
+        close=int((margin[changed] <= close).sum()),
+        worst=tuple(
+            Flip(
+                image=int(i), name=name(int(i)), margin=float(margin[i]), reference=int(before[i]), found=int(after[i])
+            )
+            for i in worst
+        ),
+    )

@@ -1,0 +1,205 @@
+"""Why a checkpoint scores low on labelled images: its float graph under other ways to prepare them.
+
+Tensors that agree prove the graph, not what is fed to it. Ways are held against the present one on the same images, so
+that noise is no find.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from deploy_kit import images
+from deploy_kit.accuracy import metrics, paired, preprocess_variants
+from deploy_kit.accuracy.preprocess_variants import Way
+from deploy_kit.accuracy.scores import classification as single
+from deploy_kit.accuracy.scores import confidence
+from deploy_kit.base.errors import CheckError, InputError
+from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.devices import inference
+from deploy_kit.devices.links import Connection
+from deploy_kit.images import ImageSet
+from deploy_kit.records.artifacts import Answers, Artifact, Preprocess
+from deploy_kit.records.parity import Attempt, Diagnosis
+from deploy_kit.store import Key, Store
+
+VERSION = "1"
+_MOST = 512
+_SIGNIFICANT, _ALIKE, _NAMED = 0.01, 0.05, 3
+_PREPROCESS = "export the checkpoint again with --input, --mean and --std"
+_LABELS = "give a folder with one sub-folder a class, or an npz with 'labels'"
+
+
+def run(
+    graph: Artifact, answers: Answers, *, store: Store, link: Connection, watch: Watch = silent
+) -> tuple[Diagnosis, bool]:
+    """Try other ways to prepare the images of a check set on a float graph.
+
+    Args:
+        graph: The checkpoint as ONNX, float32.
+        answers: The checkpoint's own on the whole set.
+        store: Keeps the result.
+        link: Where onnxruntime runs.
+        watch: Hears of progress.
+
+    Returns:
+        What was tried and found, and whether the store had it.
+
+    Raises:
+        InputError: The images have no labels, or several each, or how they become the input is not known.
+    """
+    preprocess = graph.preprocess
+    if not isinstance(preprocess, Preprocess):
+        raise InputError(f"{answers.images}: how images become the input of this model is not known", hint=_PREPROCESS)
+    expect_labels(answers)
+    key = Key(
+        stage="diagnose",
+        name=graph.name,
+        inputs=(graph.sha256, answers.sha256),
+        options=[preprocess, answers.path],
+        versions=(("stage", VERSION), *link.environment.versions),
+    )
+
+    def make(folder: object, home: str) -> Diagnosis:
+        with np.load(store.root / answers.path, allow_pickle=False) as data:
+            values, labels = data["logits"], data["labels"]
+        image_set = images.open_set(answers.images, preprocess, skip_bad=answers.skipped > 0)
+        if image_set.n != answers.n:
+            raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
+        chosen = spread(labels, _MOST)
+        hits = _hits(graph, _taken(image_set, chosen), store, link, watch)
+        return judge(graph, answers, hits, values, labels)
+
+    return store.produce(Diagnosis, key, make)
+
+
+def expect_labels(answers: Answers) -> None:
+    """Refuse a check set that says nothing about the preprocessing.
+
+    Raises:
+        InputError: Its images have no labels, or several each.
+    """
+    if not answers.labelled:
+        raise InputError(f"{answers.images}: expected labelled images to diagnose with, found none", hint=_LABELS)
+    if answers.top1 is None:
+        raise InputError(f"{answers.images}: expected one label an image to diagnose with, found several")
+
+
+def spread(labels: np.ndarray, most: int) -> np.ndarray:
+    """Choose at most `most` images, as many of each class as there are, in the set's order: (n,) → indices."""
+    turn = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        # Evenly over the class: the first of a folder are often alike.
+        turn[np.random.default_rng(0).permutation(mine)] = np.arange(len(mine))
+    return np.sort(np.argsort(turn, kind="stable")[:most])
+
+
+def judge(
+    graph: Artifact, answers: Answers, hits: list[tuple[Way, np.ndarray]], values: np.ndarray, labels: np.ndarray
+) -> Diagnosis:
+    """Say which way is better than the present one beyond noise.
+
+    Args:
+        graph: What was run.
+        answers: On which set.
+        hits: Each way that was tried with (n,) bool; the present one first, then those that change less before more.
+        values: (N, K) the checkpoint's own outputs on the whole set.
+        labels: (N,).
+    """
+    (_, now), others = hits[0], hits[1:]
+    attempts = [_attempt(way, now, found, len(others)) for way, found in others]
+    blind = np.bincount(labels).max() / len(labels)  # always naming the commonest class is no find
+    finds = _alike([i for i, tried in enumerate(attempts) if _better(tried, blind)], [found for _, found in others])
+    exchanged = single.exchanged(values, labels, lambda index: "")
+    # Colors that are exchanged can look like classes that are: where both explain as much, the images are at fault.
+    if exchanged and finds and attempts[finds[0]].high < single.relabelled(values, labels):
+        finds = []
+    if finds:
+        words: tuple[str, ...] = (_restored(float(now.mean()), [attempts[i] for i in finds]),)
+    else:
+        words = exchanged or (_nothing(float(now.mean()), len(attempts)),)
+    return Diagnosis(
+        graph=graph.sha256,
+        images=answers.images,
+        n=len(now),
+        top1=float(now.mean()),
+        attempts=tuple(sorted(attempts, key=lambda attempt: -attempt.top1)),
+        words=(*words, *_softmaxes(values, labels)),
+        found=attempts[finds[0]].name if finds else "",
+    )
+
+
+def _better(tried: Attempt, blind: float) -> bool:
+    return tried.won > tried.lost and tried.p < _SIGNIFICANT and tried.low > blind
+
+
+def _nothing(now: float, n_attempts: int) -> str:
+    return f"top-1 {_percent(now)}: none of {n_attempts} other ways to prepare the images is better beyond noise"
+
+
+def _attempt(way: Way, now: np.ndarray, found: np.ndarray, n_attempts: int) -> Attempt:
+    lost, won = paired.counts(now, found)
+    low, high = paired.wilson(int(found.sum()), len(found))
+    p = min(1.0, n_attempts * paired.mcnemar(lost, won))
+    return Attempt(name=way.name, cure=way.cure, top1=float(found.mean()), low=low, high=high, won=won, lost=lost, p=p)
+
+
+def _alike(better: list[int], hits: list[np.ndarray]) -> list[int]:
+    """Of the ways that are better, give those that noise cannot tell from the best, the least change first."""
+    if not better:
+        return []
+    best = max(better, key=lambda i: int(hits[i].sum()))
+    return [i for i in better if paired.mcnemar(*paired.counts(hits[best], hits[i])) > _ALIKE]
+
+
+def _restored(now: float, alike: list[Attempt]) -> str:
+    first, rest = alike[0], [attempt.name for attempt in alike[1 : 1 + _NAMED]]
+    verb = "restores" if 1 - first.top1 <= (1 - now) / 2 else "raises"
+    also = f" (as good within noise: {'; '.join(rest)})" if rest else ""
+    return f"{first.name} {verb} it: {_percent(now)} → {_percent(first.top1)}{also}; {first.cure}"
+
+
+def _softmaxes(values: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
+    """Say what outputs that are probabilities mean; a softmax of a softmax exceeds e / (e + K - 1) nowhere."""
+    if confidence.outputs(values) != "softmax":
+        return ()
+    most = math.e / (math.e + values.shape[1] - 1)
+    low, _ = paired.wilson(int(metrics.hits(values, labels).sum()), len(labels))
+    if values.max() <= most + 1e-6 and low > most:
+        return (
+            f"the outputs look like a softmax of a softmax: none is above {most:.3f}, though {_percent(low)} of the "
+            "images at least are right; leave one out: export again with --head-activation none",
+        )
+    return ("the outputs are probabilities already: do not put a softmax behind them",)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _hits(
+    graph: Artifact, image_set: ImageSet, store: Store, link: Connection, watch: Watch
+) -> list[tuple[Way, np.ndarray]]:
+    preprocess, labels = graph.preprocess, image_set.labels
+    assert isinstance(preprocess, Preprocess)
+    assert labels is not None
+    tried = []
+    every = preprocess_variants.of(preprocess, image_set.load(0).shape)
+    with inference.opened(link, inference.Target(engine="onnxruntime", path=store.path(graph), options={})) as engine:
+        for done, way in enumerate(every):
+            watch(Event(stage="diagnose", text=way.name, done=done, total=len(every)))
+            prepared = dataclasses.replace(image_set, load=way.pixels(image_set.load))
+            tried.append((way, metrics.hits(engine.all(prepared, way.preprocess).logits, labels)))
+    return tried
+
+
+def _taken(image_set: ImageSet, chosen: np.ndarray) -> ImageSet:
+    assert image_set.labels is not None
+    return dataclasses.replace(
+        image_set,
+        n=len(chosen),
+        labels=image_set.labels[chosen],
+        hashes=tuple(image_set.hashes[i] for i in chosen),
+        load=lambda index: image_set.load(int(chosen[index])),
+    )

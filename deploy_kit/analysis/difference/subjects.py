@@ -1,0 +1,254 @@
+"""What can be held against another: an engine or a graph of the store, a file, a checkpoint; and what is within it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from deploy_kit import checkpoint, engines
+from deploy_kit.analysis.difference import module_hooks, points
+from deploy_kit.analysis.difference.points import Point
+from deploy_kit.base import bundled
+from deploy_kit.base.errors import InputError, RequestError, UnknownNameError, nearest
+from deploy_kit.base.lazy import need
+from deploy_kit.checkpoint.network import map_sizes
+from deploy_kit.devices.links import Connection, Worker
+from deploy_kit.graph import onnx_file as graph
+from deploy_kit.recipe import SourceTable
+from deploy_kit.records.artifacts import Artifact, BareInput, Exported, Precision, Preprocess
+from deploy_kit.records.results import Simplified
+from deploy_kit.store import Store, digest_of, sha256_of
+
+CHECKPOINT = "checkpoint"
+
+
+class Session(Protocol):
+    """A subject at work on a set of images."""
+
+    def observe(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Compute once; give the logits (n, classes), and what was found at these points: (n, C, …) each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One of the two.
+
+    Attributes:
+        label: As a person knows it.
+        digest: Of its content.
+        precision: What its numbers are kept in.
+        how: What computes it, in words.
+        input: What it takes.
+        points: By name, in the order in which they are computed.
+        where: The file.
+        target: The engine's name and options; None where torch computes the checkpoint.
+        observed: The ONNX file whose copies show what is within; None where the engine's own file does.
+        model: torch's module, where there is no target.
+        batch: Images per run; 0 where any number is taken.
+    """
+
+    label: str
+    digest: str
+    precision: Precision
+    how: str
+    input: Preprocess | BareInput
+    points: Mapping[str, Point]
+    where: Path
+    target: tuple[str, Mapping[str, Any]] | None = None
+    observed: bool = False
+    model: Any = None
+    batch: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image's tensor."""
+        return tuple(self.input.shape)
+
+
+def find(name: str, store: Store, source: SourceTable) -> Subject:
+    """Find a subject.
+
+    Args:
+        name: ``checkpoint``; the label of an engine in the store (``int8 · openvino``); the name of a graph there
+            (``int8``, ``fp32``, ``exported``); or a file: checkpoint, ONNX, or the engine of one of the store.
+        store: Where engines and graphs are looked for.
+        source: What the recipe says of the checkpoint.
+
+    Raises:
+        UnknownNameError: Nothing is called so.
+        InputError: The file is an engine whose graph is not known, or has no preprocessing and shape to feed.
+        RequestError: The engine does not show what is within it.
+    """
+    path = Path(name)
+    if name == CHECKPOINT:
+        path = bundled.resolve("models", source.checkpoint)
+    built = {_plain(engine.label): engine for engine in reversed(store.all(Artifact, "build"))}
+    made = {_plain(one.name): one for one in reversed(_graphs(store))}
+    if _plain(name) in built:
+        return _engine(built[_plain(name)], store)
+    if _plain(name) in made:
+        return _graph(store.path(made[_plain(name)]), made[_plain(name)].name)
+    if not path.is_file():
+        known = [CHECKPOINT, *(engine.label for engine in built.values()), *(one.name for one in made.values())]
+        raise UnknownNameError(
+            f"no file, engine or graph of {store.root} is called '{name}'", hint=nearest(name, known)
+        )
+    if graph.is_onnx(path):
+        return _graph(path, CHECKPOINT if name == CHECKPOINT else path.name)
+    digest = digest_of(path)
+    if engine := next((engine for engine in built.values() if engine.sha256 == digest), None):
+        return _engine(engine, store)
+    if path.suffix in {Path(engines.CATALOGUE.get(one).file_name).suffix for one in engines.CATALOGUE.names()}:
+        raise InputError(
+            f"{path}: an engine of which {store.root} has no graph: it does not say where its layers are",
+            hint="build it here, and give its label",
+        )
+    return _checkpoint(path, name, source)
+
+
+def _plain(label: str) -> str:
+    """Let ``int8 openvino`` stand for ``int8 · openvino``."""
+    return re.sub(r"[\s·]+", " ", label).strip()
+
+
+def _graphs(store: Store) -> list[Artifact]:
+    """List the graphs of a store, newest first; ``fp32`` is the simplified one, as in a recipe."""
+    simple = [one.onnx for one in store.all(Simplified, "simplify")]
+    fp32 = [Artifact(**(vars(one) | {"name": "fp32"})) for one in simple[:1]]
+    return [*store.all(Artifact, "quantize"), *fp32, *simple, *(one.onnx for one in store.all(Exported, "export"))]
+
+
+def _engine(engine: Artifact, store: Store) -> Subject:
+    assert engine.engine is not None
+    kind, path = engines.CATALOGUE.get(engine.engine), store.path(engine)
+    if kind.observe is None:
+        raise RequestError(
+            f"{engine.label}: engine '{engine.engine}' does not show what is within it",
+            hint=f"compare its graph, which ONNX Runtime computes: '{engine.name}'",
+        )
+    is_onnx = kind.file_name.endswith(".onnx")
+    parent = path if is_onnx else next((store.path(g) for g in _graphs(store) if g.sha256 == engine.parent), None)
+    if parent is None:
+        raise InputError(
+            f"{engine.label}: the graph it was built from is gone, and it does not say where its layers are",
+            hint=f"deploykit build --engine {engine.engine}",
+        )
+    options = json.loads(engine.options)
+    return _of(parent, engine.label, path, (engine.engine, options), engine.sha256, observed=is_onnx)
+
+
+def _graph(path: Path, label: str) -> Subject:
+    """Let ONNX Runtime compute a graph, as it does by default."""
+    return _of(path, label, path, ("onnxruntime", {}), sha256_of(path), observed=True)
+
+
+def _of(
+    onnx_file: Path,
+    label: str,
+    path: Path,
+    target: tuple[str, Mapping[str, Any]],
+    digest: str,
+    *,
+    observed: bool,
+) -> Subject:
+    model = graph.load(onnx_file)
+    graph.expect_output(model, onnx_file)
+    size = graph.specs(graph.inputs(model))[0].shape[0]
+    return Subject(
+        label=label,
+        digest=digest,
+        precision=graph.precision(model),
+        how=target[0],
+        input=graph.preprocess(model) or map_sizes.of_graph(model, onnx_file),
+        points={point.name: point for point in points.of(model, label)},
+        where=path,
+        target=target,
+        observed=observed,
+        batch=size if isinstance(size, int) else 0,
+    )
+
+
+def _checkpoint(path: Path, label: str, source: SourceTable) -> Subject:
+    read = checkpoint.read(path, checkpoint.said(source))
+    if len(read.spec.heads) > 1:
+        raise InputError(
+            f"{path}: expected one head, found {len(read.spec.heads)}", hint="choose one in the recipe: source.head"
+        )
+    stated = source.preprocess.record() if source.preprocess else None
+    what, _ = map_sizes.of(read, source.input, stated, path)
+    return Subject(
+        label=label if label == CHECKPOINT else path.name,
+        digest=sha256_of(path),
+        precision="fp32",
+        how="torch",
+        input=what,
+        points={name: Point(name=name, tensor=name) for name in module_hooks.names(read.model)},
+        where=path,
+        model=read.model,
+    )
+
+
+@contextmanager
+def opened(subject: Subject, images: np.ndarray, link: Connection) -> Iterator[Session]:
+    """Get a subject to work on images (n, C, …): torch in this process, all else in a worker of its own."""
+    with ExitStack() as stack:
+        if subject.target is None:
+            yield _TorchSession(subject, images)
+        else:
+            yield _EngineSession(subject, images, link, stack.enter_context(link.worker()))
+
+
+class _TorchSession:
+    """Hooks on the module change nothing, so it computes once and keeps every point."""
+
+    def __init__(self, subject: Subject, images: np.ndarray) -> None:
+        self._found = module_hooks.observe(subject.model, images)
+        self._logits = self._found[points.LOGITS]
+
+    def observe(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return self._logits, {name: self._found[name] for name in names}
+
+
+class _EngineSession:
+    """A worker that loads the engine anew for each set of points."""
+
+    def __init__(self, subject: Subject, images: np.ndarray, link: Connection, worker: Worker) -> None:
+        self._subject, self._link, self._worker = subject, link, worker
+        self._inputs = link.folder / "images.npy"
+        np.save(self._inputs, images)
+
+    def observe(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        subject, link = self._subject, self._link
+        assert subject.target is not None
+        tensors = tuple(dict.fromkeys(subject.points[name].tensor for name in names if name != points.LOGITS))
+        with link.outbox(link.folder) as outbox:
+            self._worker.ask(
+                "observe",
+                str(subject.where),
+                engine=subject.target[0],
+                options=dict(subject.target[1]),
+                path=self._file(tensors),
+                tensors=tensors,
+                batch=subject.batch,
+                inputs=link.send(self._inputs),
+                outputs=f"{outbox}/observed.npz",
+            )
+        with np.load(link.folder / "observed.npz") as data:
+            logits, *arrays = (data[key] for key in sorted(data.files, key=int))
+        by_tensor = dict(zip(tensors, arrays, strict=True)) | {subject.points[points.LOGITS].tensor: logits}
+        return logits, {name: by_tensor[subject.points[name].tensor] for name in names}
+
+    def _file(self, tensors: tuple[str, ...]) -> str:
+        """Give the engine's file as the worker sees it; of an ONNX file a copy with these outputs."""
+        if not self._subject.observed or not tensors:
+            return self._link.send(self._subject.where, keep=True)
+        onnx = need("onnx", by="observing ONNX files")
+        model, copy = onnx.load(self._subject.where), self._link.folder / "observed.onnx"
+        model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors)
+        onnx.save(model, copy)
+        return self._link.send(copy)

@@ -1,0 +1,221 @@
+"""What can work here, what the rest lack, and the one line that installs it. Also: is this recipe possible at all?"""
+
+import math
+from dataclasses import dataclass, replace
+
+from deploy_kit import engines
+from deploy_kit.base.errors import DeviceError, EngineCrashError, MissingPackageError
+from deploy_kit.base.lazy import install_line, present
+from deploy_kit.base.versions import INTEGER_MAXIMUM, lacks_integer_maximum
+from deploy_kit.devices import links
+from deploy_kit.devices.links import Connection
+from deploy_kit.graph import passes
+from deploy_kit.machine import environment
+from deploy_kit.measure import race
+from deploy_kit.quantization import schemes
+from deploy_kit.recipe import Recipe, targets
+from deploy_kit.recipe.compatibility.judge import Facts, Verdict, driver_of, judge
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.measurements import Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        kind: ``engine`` or ``scheme``.
+        name: Of the entry.
+        builds: Whether it can be made here.
+        runs: Whether its result can be run here; None for schemes.
+        detail: Version, or what is wrong.
+        fix: One line that mends it; empty if nothing is to mend or nothing helps.
+    """
+
+    kind: str
+    name: str
+    builds: bool
+    runs: bool | None
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """The machine, and what was found on it.
+
+    Attributes:
+        environment: The machine.
+        findings: Every engine and scheme.
+        verdicts: What its versions do not allow, by `compatibility`.
+        remarks: What spoils numbers there.
+    """
+
+    environment: Environment
+    findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
+    remarks: tuple[str, ...]
+
+
+def run(link: Connection, plan: Artifact | None = None) -> Diagnosis:
+    """Look at every engine and scheme of the catalogues: engines on the device, schemes here, where they work.
+
+    Args:
+        link: To the device.
+        plan: An engine that is to be loaded there.
+    """
+    found = probe(link, plan)
+    return replace(found, findings=(*found.findings, *(_scheme(name) for name in schemes.CATALOGUE.names())))
+
+
+def facts_of(machine: Environment, plan: Artifact | None = None) -> Facts:
+    """Pick what decides whether versions fit; the CUDA of a TensorRT from a package index is in its package's name."""
+    versions = dict(machine.versions)
+    cuda = next((name.removeprefix("tensorrt-cu") for name in versions if name.startswith("tensorrt-cu")), "")
+    if machine.tensorrt:  # the system's own, which no index of packages knows
+        versions.setdefault("tensorrt", machine.tensorrt)
+    return Facts(
+        board=machine.board,
+        l4t=machine.l4t,
+        sm=machine.cuda_capability,
+        driver=driver_of(machine.gpu),
+        cuda=cuda,
+        python=versions.get("python", ""),
+        versions=versions,
+        plan=_built_by(plan) if plan is not None else ("", ""),
+        plan_outlives=plan is not None and plan.built is not None and "version" in plan.built.compatible,
+    )
+
+
+def probe(link: Connection, plan: Artifact | None = None) -> Diagnosis:
+    """Look at a device: what it is, and which engines of the catalogue can run there; `plan` as in `run`."""
+    there = link.environment
+    rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
+    return Diagnosis(environment=there, findings=rows, verdicts=judge(facts_of(there, plan)), remarks=_remarks(there))
+
+
+def require(recipe: Recipe, link: Connection) -> None:
+    """Refuse a recipe that cannot work here and on the device, before any work: names, options, packages.
+
+    Raises:
+        DeviceError: The device lacks the package of an engine, and the entry is not marked optional.
+        UnknownNameError: A pass, scheme, engine or scenario does not exist.
+        RecipeError: An option does not fit.
+        MissingPackageError: A package is absent, and the entry is not marked optional.
+    """
+    race.verify(recipe.bench)
+    for name in recipe.simplify.passes:
+        passes.CATALOGUE.get(name)
+    for variant in recipe.quantize.variants:
+        _require_package(f"scheme '{variant.scheme}'", scheme_package(variant.scheme), optional=variant.optional)
+        if present(scheme_package(variant.scheme)):
+            options = schemes.CATALOGUE.get(variant.scheme).options
+            read = codec.from_json(options, variant.options, f"recipe: variant '{variant.name}': options")
+            for name in getattr(read, "passes", ()):
+                passes.CATALOGUE.get(name)
+    for entry in recipe.build.engines:
+        engine = engines.CATALOGUE.get(entry.engine)
+        codec.from_json(engine.options, entry.options, f"recipe: engine '{entry.engine}': options")
+        if not entry.optional:
+            require_engine(entry.engine, link)
+
+
+def require_engine(name: str, link: Connection) -> None:
+    """Refuse an engine whose package is missing where it would be built.
+
+    Raises:
+        MissingPackageError: It is missing here.
+        DeviceError: It is missing on the device.
+    """
+    package = engines.CATALOGUE.get(name).package
+    fix = link.lacks(package)
+    if not fix:
+        return
+    words = f"engine '{name}' needs the package '{package}', which is not installed"
+    if link.device.link == links.LOCAL.link:
+        raise MissingPackageError(f"{words} here", hint=fix)
+    raise DeviceError(f"{words} on '{link.device.name}'", hint=f"on {link.device.name}: {fix}")
+
+
+def scheme_package(name: str) -> str:
+    """Give the package that a scheme needs.
+
+    Raises:
+        UnknownNameError: No scheme has this name.
+    """
+    return schemes.CATALOGUE.get(name).package
+
+
+def missing(package: str) -> str:
+    """Say that a package is missing and how to get it; empty if it is there."""
+    return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
+
+
+def missing_there(package: str, link: Connection) -> str:
+    """Say the same of a package on the device."""
+    fix, where = link.lacks(package), "" if link.device == links.LOCAL else f" on '{link.device.name}'"
+    return f"package '{package}' is not installed{where} ({fix})" if fix else ""
+
+
+def _built_by(plan: Artifact) -> tuple[str, str]:
+    library = str(plan.engine)
+    return library, next((v for name, v in plan.made_by if name.replace("-", "_") == library), "")
+
+
+def _require_package(who: str, package: str, *, optional: bool) -> None:
+    if not optional and not present(package):
+        raise MissingPackageError(
+            f"{who} needs the package '{package}', which is not installed here", hint=install_line(package)
+        )
+
+
+def _engine(name: str, link: Connection, there: Environment) -> Finding:
+    engine = engines.CATALOGUE.get(name)
+    fix = link.lacks(engine.package)
+    if fix:
+        detail = f"package '{engine.package}' is not installed"
+        return Finding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
+    detail = engine.version_in(there.versions)
+    try:
+        with link.worker() as worker:
+            why = str(worker.ask("hindrance", name, engine=name)["why"])
+    except EngineCrashError as error:
+        return Finding(kind="engine", name=name, builds=False, runs=False, detail=str(error), fix=error.hint)
+    if not why:
+        return Finding(kind="engine", name=name, builds=True, runs=True, detail=detail)
+    return Finding(kind="engine", name=name, builds=engine.cross_builds, runs=False, detail=f"{detail}; {why}")
+
+
+def _scheme(name: str) -> Finding:
+    package = scheme_package(name)
+    lack = missing(package)
+    detail = lack or environment.library_version(package) or environment.library_version(package.replace("_", "-"))
+    fix = install_line(package) if lack else ""
+    return Finding(kind="scheme", name=name, builds=not lack, runs=None, detail=detail, fix=fix)
+
+
+def _remarks(here: Environment) -> tuple[str, ...]:
+    remarks = []
+    if targets.narrow_weights(here.isa):
+        remarks.append("this processor has no VNNI: int8 sums can saturate, so --int8 keeps weights within 7 bits here")
+    runtime = dict(here.versions).get("onnxruntime", "")
+    if lacks_integer_maximum(runtime):
+        remarks.append(
+            f"onnxruntime {runtime} has no maximum of integers ({INTEGER_MAXIMUM} has), "
+            "so --int8 takes the slower depthwise form"
+        )
+    if here.governor and here.governor != "performance":
+        remarks.append(f"the clock governor is '{here.governor}': latencies will wander")
+    if here.load > here.cores / 2:
+        remarks.append(f"the machine is busy (load {here.load:g} on {here.cores} cores): benchmark when it is quiet")
+    if here.cpu_limit and here.cpu_limit < here.cores:
+        remarks.append(
+            f"the container may use the time of {here.cpu_limit:g} of {here.cores} cores: engines take "
+            f"{math.ceil(here.cpu_limit)} threads here, and more would be held back"
+        )
+    if here.memory_limit_gib:
+        remarks.append(f"the container may use {here.memory_limit_gib:g} of {here.memory_gib:g} GiB of memory")
+    if here.virtual:
+        remarks.append("this is a virtual machine: absolute latencies can move between runs, ratios within one hold")
+    return tuple(remarks)

@@ -1,0 +1,175 @@
+"""What is this file: a checkpoint, an ONNX graph or a built engine? Architecture, parameters, precision, passport."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy_kit import checkpoint
+from deploy_kit.base.errors import InputError, RecipeError
+from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.checkpoint.network import map_sizes, paper_table
+from deploy_kit.graph import onnx_file
+from deploy_kit.recipe import SourceTable
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact, TensorSpec
+from deploy_kit.records.densenet import DenseNetSpec
+from deploy_kit.store import digest_of
+
+_MAX_CLASSES = 12
+_ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        kind: ``checkpoint``, ``onnx`` or ``engine``.
+        path: The file.
+        size_bytes: Of the file.
+        title: One line that names it.
+        facts: (what, value) for people.
+        spec: Of a checkpoint.
+        inputs: Of a graph.
+        outputs: Of a graph.
+        operators: (operator, how many) of a graph, most frequent first.
+        passport: Of a file that a store made.
+    """
+
+    kind: str
+    path: str
+    size_bytes: int
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    spec: DenseNetSpec | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    operators: tuple[tuple[str, int], ...] = ()
+    passport: Artifact | None = None
+
+
+def run(path: Path, source: SourceTable | None = None, sides: tuple[int, ...] | None = None) -> Inspection:
+    """Inspect one file.
+
+    Args:
+        path: Its place.
+        source: What a person says of a checkpoint.
+        sides: Of its input, to count maps and MACs with.
+
+    Raises:
+        InputError: Missing, or nothing this program knows.
+        CheckpointError: A checkpoint that cannot be read as a DenseNet.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file, found a folder")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", hint="check the path")
+    passport = read_passport(path)
+    if path.suffix in _ENGINE_SUFFIXES:
+        return _engine(path, passport)
+    return _onnx(path, passport) if onnx_file.is_onnx(path) else _checkpoint(path, source, sides)
+
+
+def read_passport(path: Path) -> Artifact | None:
+    """Read the record beside a file of a store; None where there is none, or where it is of other content."""
+    try:
+        data = json.loads((path.parent / "record.json").read_text(encoding="utf-8"))
+        passport = codec.from_json(Artifact, data.get("onnx", data))
+    except (OSError, ValueError, AttributeError, RecipeError):
+        return None
+    return passport if passport.sha256 == digest_of(path) else None
+
+
+def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] | None) -> Inspection:
+    read = checkpoint.read(path, checkpoint.said(source) if source else None)
+    spec = read.spec
+    asked, told = _sides(read, sides)
+    facts = [
+        ("container", read.container),
+        ("parameters", f"{sum(p.numel() for p in read.model.parameters()):,}"),
+        *paper_table.rows(spec, asked),
+    ]
+    facts += [(f"{fact} from", source) for fact, source in spec.sources]
+    if read.evidence.input_mean:
+        middle = ", ".join(f"{mean:.2f}" for mean in read.evidence.input_mean)
+        facts.append(
+            ("input range", f"{map_sizes.input_range(read.evidence.input_mean)} (mean {middle} by its first BN)")
+        )
+    if read.classes:
+        facts.append(
+            ("classes", f"{', '.join(read.classes[:_MAX_CLASSES])}{', …' * (len(read.classes) > _MAX_CLASSES)}")
+        )
+    facts.append(("preprocess", codec.canonical(read.preprocess) if read.preprocess else "not known"))
+    facts += [("remark", remark) for remark in (*read.remarks, *told)]
+    return Inspection(
+        kind="checkpoint",
+        path=str(path),
+        size_bytes=path.stat().st_size,
+        title=spec.title,
+        facts=tuple(facts),
+        spec=spec,
+    )
+
+
+def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """Give the input's sides: as asked, as the file says, or as such networks usually have; None where nothing says."""
+    if asked is not None:
+        if len(asked) != read.spec.ndim:
+            raise InputError(f"expected {read.spec.ndim} sides of the input, found {len(asked)}")
+        return asked, ()
+    if read.preprocess is not None:
+        return read.preprocess.shape[1:], ()
+    known = map_sizes.usual(read.spec)
+    if known is None:
+        example = "x".join(["64"] * read.spec.ndim)
+        return None, (f"the size of its input is not known: --input {example} shows the maps and counts MACs",)
+    return known[0], (f"input size {'×'.join(map(str, known[0]))}: {known[1]}",)
+
+
+def _onnx(path: Path, passport: Artifact | None) -> Inspection:
+    model = onnx_file.load(path)
+    preprocess = onnx_file.preprocess(model)
+    precision = onnx_file.precision(model)
+    facts = [
+        ("precision", precision),
+        ("opset", str(onnx_file.opset(model))),
+        ("IR version", str(model.ir_version)),
+        ("producer", f"{model.producer_name or 'unknown'} {model.producer_version or ''}".strip()),
+        ("nodes", str(onnx_file.nodes(model))),
+        ("parameters", f"{onnx_file.parameters(model):,}"),
+        ("MACs per run", f"{onnx_file.macs(model):,}"),
+        ("preprocess", codec.canonical(preprocess) if preprocess else "not embedded"),
+    ]
+    return Inspection(
+        kind="onnx",
+        path=str(path),
+        size_bytes=path.stat().st_size,
+        title=f"ONNX graph, {precision}",
+        facts=tuple(facts),
+        inputs=onnx_file.specs(onnx_file.inputs(model)),
+        outputs=onnx_file.specs(tuple(model.graph.outputs)),
+        operators=tuple(onnx_file.operators(model).most_common()),
+        passport=passport,
+    )
+
+
+def _engine(path: Path, passport: Artifact | None) -> Inspection:
+    if passport is None:
+        raise InputError(
+            f"{path}: an engine without a passport: nothing is known of it",
+            hint="inspect it where it was built: the passport is 'record.json' beside it",
+        )
+    facts = [("engine", str(passport.engine)), ("precision", passport.precision), *passport.made_by]
+    if passport.proof:
+        facts += [(f"{op} in {dtype}", str(n)) for op, dtype, n in passport.proof.counts]
+        facts.append(("proved by", passport.proof.source))
+    return Inspection(
+        kind="engine",
+        path=str(path),
+        size_bytes=passport.size_bytes,
+        title=passport.label,
+        facts=tuple(facts),
+        inputs=passport.inputs,
+        outputs=passport.outputs,
+        passport=passport,
+    )

@@ -1,0 +1,305 @@
+"""What each layer group costs in accuracy and saves in time when it is quantized: trials, each kept in the store.
+
+Accuracy: the group alone is quantized, everything else stays in float. A group's noise is then measured by itself; left
+out of an otherwise quantized graph it would be the small difference of two large noises. Time: the layers of the float
+engine and of the INT8 engine, each put where it stands in its graph.
+
+One pass over the calibration images serves all trials: a worker plans once and writes a graph for each.
+"""
+
+import contextlib
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_kit import engines, images
+from deploy_kit.accuracy import metrics
+from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.devices import inference
+from deploy_kit.devices.links import Connection, Worker
+from deploy_kit.graph import layer_names, onnx_file
+from deploy_kit.machine.environment import library_versions
+from deploy_kit.measure import layer_profile
+from deploy_kit.quantization import schemes
+from deploy_kit.recipe import Variant
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Answers, Artifact
+from deploy_kit.records.layer_times import UNKNOWN, LayerProfile, Trace
+from deploy_kit.records.mixed_precision import GroupSize, GroupSizes, GroupTime, GroupTimes, Trial
+from deploy_kit.store import Key, Store
+
+VERSION = "2"
+N_IMAGES = 256
+"""Images that a group's cost is measured on: SQNR and divergence are averages over all logits and need no more."""
+_STAGE = "sensitivity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is tried.
+
+    Attributes:
+        lean: The float graph.
+        variant: Scheme and options; its own `keep` stays in float in every trial.
+        calibration: Image set for the scheme.
+        answers: The checkpoint's own answers on the tuning images.
+        engine: That the graph is for.
+        skip_bad: Leave out calibration images that cannot be read.
+    """
+
+    lean: Artifact
+    variant: Variant
+    calibration: str
+    answers: Answers
+    engine: str
+    skip_bad: bool = False
+
+    @property
+    def evaluated_in(self) -> str:
+        """The engine that computes the logits: the target where it opens ONNX files, else ONNX Runtime."""
+        return self.engine if engines.CATALOGUE.get(self.engine).profile is not None else "onnxruntime"
+
+    @property
+    def float_type(self) -> str:
+        """The type of what stays in float."""
+        return str(getattr(self.options, "rest", "fp32"))
+
+    @property
+    def options(self) -> Any:
+        """The scheme's own record of its options, with what was not said."""
+        scheme = schemes.CATALOGUE.get(self.variant.scheme)
+        return codec.from_json(scheme.options, self.variant.options, f"scheme '{self.variant.scheme}'")
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Coordinates of what stays in float in every trial."""
+        return tuple(self.variant.options.get("keep", ()))
+
+
+@dataclass(kw_only=True)
+class Trials:
+    """Trials of one subject. A context manager: it ends the worker that plans.
+
+    Attributes:
+        subject: What is tried.
+        store: Keeps each trial.
+        host: Plans and writes graphs.
+        link: Runs them.
+        watch: Hears of progress.
+        made: Trials that the store did not have.
+    """
+
+    subject: Subject
+    store: Store
+    host: Connection
+    link: Connection
+    watch: Watch = silent
+    made: int = 0
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _writer: Worker | None = None
+    _sizes: GroupSizes | None = None
+
+    def __enter__(self) -> "Trials":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._open.close()
+
+    def groups(self) -> tuple[GroupSize, ...]:
+        """Give the groups that can be chosen."""
+        found, _ = self.store.produce(GroupSizes, self._key("groups", []), lambda folder, home: self._planned())
+        return found.groups
+
+    @property
+    def always(self) -> tuple[str, ...]:
+        """The groups that stay in float in every trial as a whole."""
+        names = [group.name for group in self.groups()]
+        return tuple(name for name in names if any(f"{name}.".startswith(f"{a}.") for a in self.subject.asked))
+
+    def trial(self, kept: tuple[str, ...], *, n: int | None = None) -> Trial:
+        """Leave groups in float and hold the logits against the checkpoint's.
+
+        Args:
+            kept: Coordinates; in any order.
+            n: Take the first n images only.
+
+        Raises:
+            EngineCrashError: Native code died.
+            DeployKitError: The scheme or the engine refused.
+        """
+        ordered = self._ordered(kept)
+        n = min(n or self.subject.answers.n, self.subject.answers.n)
+
+        def make(folder: Path, home: str) -> Trial:
+            self.made += 1
+            file = self._written(folder, ordered)
+            logits = self._logits(file, n)
+            file.unlink()
+            return self._judged(ordered, logits)
+
+        key = self._key("trial", [ordered, n, self.subject.evaluated_in], of_machine=True)
+        return self.store.produce(Trial, key, make)[0]
+
+    def times(self) -> GroupTimes:
+        """Profile the engine with everything in float and with everything in INT8."""
+        why = self._hindrance()
+        if why:
+            return GroupTimes(source="", groups=(), rest=GroupTime(name=UNKNOWN, float_ms=0, int8_ms=0), why=why)
+
+        def make(folder: Path, home: str) -> GroupTimes:
+            everything = tuple(group.name for group in self.groups())
+            self.watch(Event(stage="quantize", text=f"profiling {self.subject.engine}: float and int8"))
+            return _paired(self._profile(folder, everything), self._profile(folder, self._ordered(())))
+
+        key = self._key("times", [self.subject.engine, self._ordered(())], of_machine=True)
+        return self.store.produce(GroupTimes, key, make)[0]
+
+    def _ordered(self, kept: tuple[str, ...]) -> tuple[str, ...]:
+        """Give what stays in float in graph order, what always does included; coordinates of parts come last."""
+        wanted = {*kept, *self.subject.asked}
+        known = [group.name for group in self.groups()]
+        return (*(name for name in known if name in wanted), *sorted(wanted - set(known)))
+
+    def _planned(self) -> GroupSizes:
+        if self._writer is None or self._sizes is None:
+            subject = self.subject
+            self.watch(Event(stage="quantize", text=f"{subject.variant.name}: observing the calibration images once"))
+            self._writer = self._open.enter_context(self.host.worker())
+            answer = self._writer.ask(
+                "plan",
+                subject.lean.path,
+                scheme=subject.variant.scheme,
+                source=str(self.store.path(subject.lean)),
+                options=dict(subject.variant.options),
+                calibration=subject.calibration,
+                preprocess=codec.to_json(subject.lean.preprocess),
+                skip_bad=subject.skip_bad,
+                store=str(self.store.root),
+            )
+            rows = tuple(GroupSize(name=name, macs=macs) for name, macs in answer["groups"])
+            self._sizes = GroupSizes(groups=rows)
+        return self._sizes
+
+    def _written(self, folder: Path, kept: tuple[str, ...]) -> Path:
+        self._planned()
+        assert self._writer is not None
+        file = folder / "model.onnx"
+        self._writer.ask("mix", self.subject.lean.path, keep=list(kept), target=str(file))
+        return file
+
+    def _logits(self, file: Path, n: int) -> np.ndarray:
+        subject = self.subject
+        image_set = images.open_set(
+            subject.answers.images, subject.lean.preprocess, skip_bad=subject.answers.skipped > 0
+        ).first(n)
+        target = inference.Target(engine=subject.evaluated_in, path=file, options={})
+        return inference.run(self.link, target, image_set, subject.lean.preprocess).logits
+
+    def _judged(self, kept: tuple[str, ...], found: np.ndarray) -> Trial:
+        n, (logits, labels) = len(found), self._truth
+        wanted = logits[:n]
+        agreement = metrics.agreement(wanted, found)
+        lost, gained = round(n * (1 - agreement)), 0
+        if labels is not None:
+            before, after = metrics.hits(wanted, labels[:n]), metrics.hits(found, labels[:n])
+            lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+        return Trial(
+            kept=kept,
+            n=n,
+            sqnr_db=metrics.sqnr_db(wanted, found),
+            kl=metrics.divergence(wanted, found),
+            agreement=agreement,
+            lost=lost,
+            gained=gained,
+            labelled=labels is not None,
+        )
+
+    @functools.cached_property
+    def _truth(self) -> tuple[np.ndarray, np.ndarray | None]:
+        answers = self.subject.answers
+        with np.load(self.store.root / answers.path, allow_pickle=False) as data:
+            return data["logits"], data["labels"] if answers.top1 is not None else None
+
+    def _profile(self, folder: Path, kept: tuple[str, ...]) -> LayerProfile:
+        subject, file, inputs = self.subject, self._written(folder, kept), folder / "image.npy"
+        size = subject.lean.inputs[0].shape[0]
+        image_set = images.open_set(
+            subject.answers.images, subject.lean.preprocess, skip_bad=subject.answers.skipped > 0
+        )
+        batch = next(image_set.batches(subject.lean.preprocess, size if isinstance(size, int) else 1))
+        np.save(inputs, batch)
+        with self.link.worker() as worker:
+            answer = worker.ask(
+                "profile",
+                subject.lean.path,
+                engine=subject.engine,
+                path=self.link.send(file),
+                options={},
+                inputs=self.link.send(inputs),
+                runs=layer_profile.RUNS,
+            )
+        found = layer_profile.attributed(
+            codec.from_json(Trace, answer["trace"]), layer_names.places(onnx_file.load(file))
+        )
+        file.unlink()
+        inputs.unlink()
+        return found
+
+    def _hindrance(self) -> str:
+        """Say why there are no layer times; empty if there are."""
+        name = self.subject.engine
+        if engines.CATALOGUE.get(name).profile is None:
+            return f"engine '{name}' does not time its layers: multiply-accumulates stand in for ms"
+        with self.link.worker() as worker:
+            why = str(worker.ask("hindrance", self.subject.lean.path, engine=name)["why"])
+        return f"{why}: multiply-accumulates stand in for ms" if why else ""
+
+    def _key(self, what: str, options: list[Any], *, of_machine: bool = False) -> Key:
+        subject = self.subject
+        libraries = schemes.CATALOGUE.get(subject.variant.scheme).libraries
+        # With the defaults: other defaults are another graph. What stays in float is said in `options`.
+        own = codec.to_json(subject.options)
+        own.pop("keep", None)
+        return Key(
+            stage=_STAGE,
+            name=f"{what}-{subject.variant.name}",
+            inputs=(subject.lean.sha256, self._calibration_digest, subject.answers.sha256),
+            options=[what, subject.variant.scheme, own, *options],
+            versions=(
+                ("stage", VERSION),
+                ("schemes", schemes.VERSION),
+                *(row for row in library_versions() if row[0] in libraries),
+                *(self._machine if of_machine else ()),
+            ),
+        )
+
+    @functools.cached_property
+    def _machine(self) -> tuple[tuple[str, str], ...]:
+        there = self.link.environment
+        return (("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions)
+
+    @functools.cached_property
+    def _calibration_digest(self) -> str:
+        return images.open_set(
+            self.subject.calibration, self.subject.lean.preprocess, skip_bad=self.subject.skip_bad
+        ).digest
+
+
+def _paired(floats: LayerProfile, integers: LayerProfile) -> GroupTimes:
+    """Put the layers of both engines beside each other by group."""
+    names = [name for name in dict.fromkeys((*floats.regions, *integers.regions)) if name != UNKNOWN]
+    return GroupTimes(
+        source=floats.source,
+        groups=tuple(_time(name, floats, integers) for name in names),
+        rest=_time(UNKNOWN, floats, integers),
+    )
+
+
+def _time(name: str, floats: LayerProfile, integers: LayerProfile) -> GroupTime:
+    def spent(profile: LayerProfile) -> float:
+        return sum(layer.median_ms for layer in profile.layers if layer.region == name)
+
+    return GroupTime(name=name, float_ms=spent(floats), int8_ms=spent(integers))

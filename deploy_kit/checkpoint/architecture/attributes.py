@@ -1,0 +1,164 @@
+"""What pickled modules and layer configurations state of themselves → facts. A forward pass is never known from them.
+
+A module that stands where it can only serve one purpose tells: the activation inside a dense layer, the pool inside a
+transition, a BN's epsilon, the stem's stride. What is not there proves nothing: it may be a function call.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.architecture import paths
+from deploy_kit.checkpoint.architecture.body import Body
+from deploy_kit.checkpoint.architecture.heads import Found
+from deploy_kit.checkpoint.architecture.leaves import Leaf
+from deploy_kit.checkpoint.architecture.paths import Path
+from deploy_kit.checkpoint.facts import Facts
+
+Attributes = Mapping[str, Mapping[str, Any]]
+SOURCE = "attributes of the file's modules"
+_ACTIVATIONS = {
+    "ReLU": "relu", "ReLU6": None, "LeakyReLU": "leaky_relu", "ELU": "elu", "SiLU": "silu", "Swish": "silu",
+    "GELU": "gelu", "PReLU": None, "Hardswish": None, "Mish": None, "Tanh": None, "Sigmoid": None, "SELU": None,
+    "CELU": None,
+}  # fmt: skip
+
+_HEAD_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
+
+
+def facts(attributes: Attributes, body: Body, head: Found, where: str) -> Facts:
+    """Collect what modules state.
+
+    Raises:
+        CheckpointError: They state what this version does not rebuild: dilation, other padding, another activation,
+            leaky activations of several slopes.
+    """
+    if not attributes:
+        return Facts()
+    _verify_convs(attributes, body, where)
+    found: dict[str, Any] = {}
+    epsilons = {attributes[name]["eps"] for name in _norms(body) if "eps" in attributes.get(name, {})}
+    if len(epsilons) > 1:
+        raise CheckpointError(f"{where}: BNs with different eps: {', '.join(map(str, sorted(epsilons)))}")
+    if epsilons:
+        found["eps"] = float(epsilons.pop())
+    stride = attributes.get(body.stem[0].conv.name, {}).get("stride")
+    if stride is not None:
+        found["stem_stride"] = tuple(stride) if isinstance(stride, (tuple, list)) else int(stride)
+    found |= _activations_of(attributes, body, head, where)
+    pools = {kind for joint in body.chain.transitions if (kind := _pool(attributes, joint.conv.path[:-1]))}
+    if len(pools) == 1:
+        found["transition_pool"] = pools.pop()
+    stem_pool = _stem_pool(attributes, body)
+    if stem_pool:
+        found["stem_pool"] = stem_pool
+    return Facts(**found, source=SOURCE)
+
+
+def _norms(body: Body) -> Iterable[str]:
+    leaves = [leaf for unit in body.units for leaf in unit.leaves if leaf.kind == "norm"]
+    leaves += [joint.norm for joint in (*body.stem, *body.chain.transitions) if joint.norm is not None]
+    return [leaf.name for leaf in (*leaves, *([body.final] if body.final else []))]
+
+
+def _class(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("class", "")).rpartition(".")[2]
+
+
+def _below(attributes: Attributes, home: Path) -> Iterable[Mapping[str, Any]]:
+    start = ".".join(home) + "."
+    return [entry for name, entry in attributes.items() if name.startswith(start)]
+
+
+def _activations_of(attributes: Attributes, body: Body, head: Found, where: str) -> dict[str, Any]:
+    """Read the activations of dense layers, transitions and head, where each of them has one kind alone."""
+    inner = [list(_below(attributes, unit.path or unit.home)) for unit in body.units]
+    homes = [joint.conv.path[:-1] for joint in body.chain.transitions]
+    outer = [list(_below(attributes, home)) for home in homes if _is_apart(home, body)]
+    hidden, last = _of_head(attributes, body, head)
+    found: dict[str, Any] = {"head_activation": _HEAD_ACTIVATIONS.get(_class(last))}
+    for name, groups in (("activation", inner), ("outer_activation", outer), ("hidden_activation", [hidden])):
+        kinds = {kind for entries in groups for kind in _activations(entries, where)}
+        found[name] = kinds.pop() if len(kinds) == 1 else None
+    entries = [entry for group in (*inner, *outer, hidden) for entry in group if _class(entry) == "LeakyReLU"]
+    slopes = {float(entry["negative_slope"]) for entry in entries if "negative_slope" in entry}
+    if len(slopes) > 1:
+        raise CheckpointError(f"{where}: leaky activations of different slopes: {', '.join(map(str, sorted(slopes)))}")
+    return found | {"slope": slopes.pop() if slopes else None}
+
+
+def _is_apart(home: Path, body: Body) -> bool:
+    """Whether a module holds no dense layer."""
+    return bool(home) and not any(unit.path[: len(home)] == home for unit in body.units)
+
+
+def _of_head(attributes: Attributes, body: Body, head: Found) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+    """Give the modules between the head's linear layers, and the one that ends its ``Sequential``."""
+    between: list[Mapping[str, Any]] = []
+    last: Mapping[str, Any] = {}
+    for row in (head.trunk, *(steps for _, steps in head.heads)):
+        names = [step.leaf.path for step in row if step.leaf is not None]
+        home = paths.shared(name[:-1] for name in names)
+        if not names or not _is_apart(home, body):
+            continue
+        below = [name for name in attributes if name.startswith(".".join(home) + ".")]
+        ends = [below.index(".".join(name)) for name in (names[0], names[-1]) if ".".join(name) in below]
+        if len(ends) == 2:
+            between += [attributes[name] for name in below[ends[0] : ends[1]]]
+            if _class(attributes[".".join(home)]) == "Sequential" and ends[1] < len(below) - 1:
+                last = attributes[below[-1]]
+    return between, last
+
+
+def _activations(entries: Iterable[Mapping[str, Any]], where: str) -> list[str]:
+    kinds = [_class(entry) for entry in entries]
+    unknown = next((kind for kind in kinds if kind in _ACTIVATIONS and _ACTIVATIONS[kind] is None), None)
+    if unknown:
+        raise CheckpointError(f"{where}: one of its modules is {unknown}, an activation that is not supported")
+    return [name for kind in kinds if (name := _ACTIVATIONS.get(kind))]
+
+
+def _pool(attributes: Attributes, home: Path) -> str | None:
+    kinds = {_class(entry).lower() for entry in _below(attributes, home)}
+    found = {name for name in ("avg", "max") for kind in kinds if kind.startswith((f"{name}pool", f"{name}_pool"))}
+    return found.pop() if len(found) == 1 else None
+
+
+def _stem_pool(attributes: Attributes, body: Body) -> str | None:
+    """Look for a pool beside the stem's convolution, outside of blocks and transitions."""
+    conv, first = body.stem[-1].conv, body.units[0]
+    roof = paths.shared((conv.path[:-1], first.home))
+    homes = [".".join(unit.home[: len(roof) + 1]) for unit in body.units]
+    homes += [".".join(joint.path[: len(roof) + 1]) for joint in body.chain.transitions]
+    start = ".".join(roof) + "." if roof else ""
+    for name, entry in attributes.items():
+        inside = name.startswith(start) and not any(name == home or name.startswith(home + ".") for home in homes)
+        if inside and _class(entry).startswith("MaxPool"):
+            return "max" if entry.get("stride") in (2, (2, 2), (2,), (2, 2, 2)) else None
+    return None
+
+
+def _verify_convs(attributes: Attributes, body: Body, where: str) -> None:
+    leaves = [leaf for unit in body.units for leaf in unit.leaves if leaf.kind == "conv"]
+    leaves += [joint.conv for joint in body.chain.transitions]
+    for leaf in leaves:
+        _verify_conv(attributes.get(leaf.name, {}), leaf, where, strided=False)
+    for at, joint in enumerate(body.stem):
+        _verify_conv(attributes.get(joint.conv.name, {}), joint.conv, where, strided=at == 0)
+
+
+def _verify_conv(entry: Mapping[str, Any], leaf: Leaf, where: str, *, strided: bool) -> None:
+    """Refuse a convolution that the rebuilt network would compute otherwise."""
+    same = [side // 2 for side in leaf.kernel]
+    wanted = {"padding": same, "dilation": [1] * len(same)} | ({} if strided else {"stride": [1] * len(same)})
+    for what, value in wanted.items():
+        stated = entry.get(what)
+        if stated is None or stated == "same":
+            continue
+        found = list(stated) if isinstance(stated, (tuple, list)) else [stated] * len(same)
+        if found != value:
+            raise CheckpointError(f"{where}: '{leaf.name}' has {what} {found}, expected {value}: not supported")
+    if entry.get("padding_mode", "zeros") != "zeros":
+        raise CheckpointError(
+            f"{where}: '{leaf.name}' pads with {entry['padding_mode']}, expected zeros: not supported"
+        )

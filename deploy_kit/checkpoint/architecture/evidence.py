@@ -1,0 +1,194 @@
+"""What BatchNorm statistics prove: a BN's running mean and variance describe the data that passed through it.
+
+In a dense block the same channels pass through BN after BN, and average pooling keeps means; so statistics say how
+features were concatenated, whether a ReLU stood in a transition, and whether a pool ended the stem. They are evidence
+and no proof: frozen, recalibrated or random statistics leave a question open, and it is then said to be open.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deploy_kit.checkpoint.architecture.body import Body
+from deploy_kit.checkpoint.architecture.dense_layers import Joint
+from deploy_kit.checkpoint.architecture.leaves import Leaf
+from deploy_kit.checkpoint.facts import Facts
+
+# Thresholds lie between what was seen on nets of known make: E1 1.00 (0.71 with dropout) against 0.02; E2 0.08 against
+# 0.16; E3 0.01 against 0.13.
+_SAME, _OTHER = 0.5, 0.1
+_FITS, _MISSES, _TIMES = 0.12, 0.12, 2.5
+_CONTRADICTS = 0.2  # both ways of a transition this far off: it has another pool or another activation
+_FLAT, _RAISED = 0.06, 0.1
+_NEAR = 0.01  # of a standard deviation
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the statistics say.
+
+    Attributes:
+        facts: What they decide.
+        why: Fact → the measured numbers.
+        alive: Statistics of real data were found: channels repeat from BN to BN.
+        doubts: Sentences for a person: what the statistics contradict.
+        contradicted: They rule out both an average pool behind a ReLU and one behind none, in the transitions.
+        untrained: Every BN holds its initial values.
+        input_mean: Estimated mean of each input channel; empty where the stem has no BN.
+    """
+
+    facts: Facts
+    why: Mapping[str, str]
+    alive: bool
+    doubts: tuple[str, ...]
+    contradicted: bool
+    untrained: bool
+    input_mean: tuple[float, ...]
+
+
+def weigh(body: Body, tensors: Tensors, eps: float = 1e-5) -> Evidence:
+    """Read the statistics of a network's BNs."""
+    untrained = all(_is_initial(unit.norm1, tensors) for unit in body.units)
+    why: dict[str, str] = {}
+    doubts: list[str] = []
+    facts: dict[str, object] = {}
+    contradicted = False
+    append, prepend = (0.0, 0.0) if untrained else _repeats(body, tensors)
+    if max(append, prepend) > _SAME and min(append, prepend) < _OTHER:
+        facts["concat"] = "append" if append > prepend else "prepend"
+        why["concat"] = f"channels repeat in {append:.0%} (appended) and {prepend:.0%} (prepended) of the places"
+    alive = "concat" in facts
+    if alive and (errors := _transition_errors(body, tensors)) is not None:
+        bare, relu = errors
+        text = f"next block's means are {relu:.2f} σ off with a ReLU, {bare:.2f} σ without"
+        if min(errors) < _FITS and max(errors) > max(_MISSES, _TIMES * min(errors)):
+            facts |= {"transition_relu": relu < bare, "transition_pool": "avg"}
+            why |= dict.fromkeys(("transition_relu", "transition_pool"), text)
+        else:
+            contradicted = min(errors) > _CONTRADICTS
+            doubts.append(f"BN statistics fit no ReLU and average pool in the transitions ({text})")
+    if alive and facts.get("transition_relu") is not False and (gain := _stem_gain(body, tensors)) is not None:
+        if abs(gain) < _FLAT:
+            facts["stem_pool"] = "none"
+        elif gain > _RAISED and len(body.stem) == 1:  # behind a deep stem it may also be a max and a blur
+            facts["stem_pool"] = "max"
+        why["stem_pool"] = f"the first block's means are {gain:.2f} σ above those of the stem's BN and ReLU"
+    return Evidence(
+        facts=Facts(**facts, source="BN statistics"),  # type: ignore[arg-type]
+        why=why,
+        alive=alive,
+        doubts=tuple(doubts),
+        contradicted=contradicted,
+        untrained=untrained,
+        input_mean=_input_mean(body, tensors),
+    )
+
+
+def _part(leaf: Leaf, part: str, tensors: Tensors) -> Tensor:
+    """Give one tensor of a BN in float64; an absent weight is 1, an absent bias 0."""
+    if part in leaf.parts:
+        return tensors[leaf.parts[part]].double()
+    return torch.ones(leaf.out).double() if part == "weight" else torch.zeros(leaf.out).double()
+
+
+def _is_initial(norm: Leaf, tensors: Tensors) -> bool:
+    mean, variance = _part(norm, "running_mean", tensors), _part(norm, "running_var", tensors)
+    return bool((mean == 0).all() and (variance == 1).all())
+
+
+def _repeats(body: Body, tensors: Tensors) -> tuple[float, float]:
+    """E1: in which share of its input channels a BN repeats the one before it, at the front and at the back."""
+    front = back = total = 0
+    ends: list[Leaf | None] = [joint.norm for joint in body.chain.transitions]
+    ends += [body.final] * (len(ends) < len(body.chain.blocks))
+    for block, last in zip(body.chain.blocks, ends, strict=True):
+        row = [unit.norm1 for unit in block] + [last] * (last is not None)
+        for a, b in itertools.pairwise(row):
+            if a is None or b is None or b.out <= a.out:
+                continue
+            width = a.out
+            total += width
+            front += _alike(a, b, slice(0, width), tensors)
+            back += _alike(a, b, slice(b.out - width, b.out), tensors)
+    return (front / total, back / total) if total else (0.0, 0.0)
+
+
+def _alike(a: Leaf, b: Leaf, where: slice, tensors: Tensors) -> int:
+    """Count channels of `a` whose mean and deviation `b` has at `where`, within 1% of a deviation."""
+    deviation = _part(a, "running_var", tensors).sqrt()
+    means = _part(a, "running_mean", tensors) - _part(b, "running_mean", tensors)[where]
+    deviations = deviation - _part(b, "running_var", tensors)[where].sqrt()
+    near = _NEAR * deviation.clamp(min=1e-12)
+    # A dead channel (no variance, no mean) is like every other dead channel: it proves nothing.
+    lively = (deviation > 1e-6) | (_part(a, "running_mean", tensors).abs() > 1e-6)
+    return int(((means.abs() <= near) & (deviations.abs() <= near) & lively).sum())
+
+
+def rectified_mean(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Give E[max(0, x)] of x ~ N(mean, deviation²) = mean Φ(z) + deviation φ(z), z = mean / deviation."""
+    z = mean / deviation.clamp(min=1e-12)
+    density = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    result: Tensor = mean * torch.special.ndtr(z) + deviation * density
+    return result
+
+
+def _transition_errors(body: Body, tensors: Tensors) -> tuple[float, float] | None:
+    """E2: how far the next block's first means are from those predicted without and with a ReLU, in deviations."""
+    errors: list[tuple[Tensor, Tensor]] = []
+    for joint, block in zip(body.chain.transitions, body.chain.blocks[1:], strict=False):
+        if joint.norm is None or max(joint.conv.kernel) > 1:
+            continue
+        after = block[0].norm1
+        deviation = _part(after, "running_var", tensors).sqrt().clamp(min=1e-12)
+        found = _part(after, "running_mean", tensors)
+        beta, gamma = (_part(joint.norm, part, tensors) for part in ("bias", "weight"))
+        guesses = (beta, rectified_mean(beta, gamma.abs()))
+        bare, relu = (((_through(joint, guess, tensors) - found).abs() / deviation) for guess in guesses)
+        errors.append((bare, relu))
+    if not errors:
+        return None
+    return tuple(float(torch.cat(row).mean()) for row in zip(*errors, strict=True))  # type: ignore[return-value]
+
+
+def _through(joint: Joint, means: Tensor, tensors: Tensors) -> Tensor:
+    """Send channel means through a transition's 1×1 convolution."""
+    weight = tensors[joint.conv.parts["weight"]].double().flatten(1)
+    groups = joint.read // joint.conv.read
+    parts = means.reshape(groups, -1)
+    out = torch.einsum("goi,gi->go", weight.reshape(groups, -1, weight.shape[1]), parts).flatten()
+    return out + tensors[joint.conv.parts["bias"]].double() if joint.conv.bias else out
+
+
+def _stem_gain(body: Body, tensors: Tensors) -> float | None:
+    """E3: how far the first block's means lie above those of the stem's BN and ReLU; a max pool raises them."""
+    norm = body.stem[-1].norm
+    if norm is None:
+        return None
+    beta, gamma = (_part(norm, part, tensors) for part in ("bias", "weight"))
+    found = _part(body.units[0].norm1, "running_mean", tensors)
+    lively = gamma.abs() > 1e-4
+    if found.shape != beta.shape or not lively.any():
+        return None
+    gains = (found - rectified_mean(beta, gamma.abs()))[lively] / gamma.abs()[lively]
+    return float(gains.mean())
+
+
+def _input_mean(body: Body, tensors: Tensors) -> tuple[float, ...]:
+    """E4: least squares of BN mean = (weights summed over the kernel) · E[input] + bias; good for the range alone."""
+    stem = body.stem[0]
+    if stem.norm is None:
+        return ()
+    weight = tensors[stem.conv.parts["weight"]].double().flatten(2).sum(2)
+    mean = _part(stem.norm, "running_mean", tensors)
+    if stem.conv.bias:
+        mean = mean - tensors[stem.conv.parts["bias"]].double()
+    if weight.shape[1] > weight.shape[0]:
+        return ()
+    solved = torch.linalg.lstsq(weight, mean[:, None]).solution[:, 0]
+    return tuple(float(value) for value in solved)

@@ -1,0 +1,237 @@
+"""What is left behind the body → heads: which linear layers follow each other, which stand side by side."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.architecture import paths
+from deploy_kit.checkpoint.architecture.leaves import Leaf, listed
+from deploy_kit.checkpoint.architecture.lookalikes import reason
+from deploy_kit.checkpoint.architecture.paths import Path
+from deploy_kit.records.densenet import Head, HeadLayer, HeadPool
+
+NONE = "none"
+_LINEARS = ("linear", "conv")  # a 1×1 convolution on a pooled map is a linear layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a head and the leaf that carries its weights; None for an activation."""
+
+    layer: HeadLayer
+    leaf: Leaf | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Heads with their weights.
+
+    Attributes:
+        pool: How the last map becomes the vector that they read; None where avg and max are alike.
+        map_side: Of the last map, where it is flattened.
+        trunk: Steps that all share.
+        heads: (name, steps) of each.
+        hidden: Whether an activation was put between linear layers that no index gap shows.
+        dropped: Leaves of heads that were not chosen.
+        outside: No head stands beside the body in its module.
+    """
+
+    pool: HeadPool | None
+    map_side: int | None
+    trunk: tuple[Step, ...]
+    heads: tuple[tuple[str, tuple[Step, ...]], ...]
+    hidden: bool
+    dropped: tuple[Leaf, ...]
+    outside: bool
+
+    @property
+    def records(self) -> tuple[Head, ...]:
+        """Heads without weights."""
+        return tuple(Head(name=name, layers=tuple(step.layer for step in steps)) for name, steps in self.heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Node:
+    """A linear layer with what stands before it since the one it reads."""
+
+    steps: tuple[Step, ...]
+    leaf: Leaf
+    before: Leaf | None
+    guessed: bool
+
+
+def find(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: str | None, where: str) -> Found:
+    """Find the heads behind a map of `width` channels.
+
+    Args:
+        rest: Leaves that are not of the body.
+        width: Channels of the last map.
+        ndim: Axes of the image.
+        body: Module that holds all dense layers.
+        chosen: Module of the head to take, ``none`` for the features themselves; None where nobody said.
+        where: For messages.
+
+    Raises:
+        CheckpointError: No head, several that may not belong together, or a linear layer that nothing feeds.
+    """
+    linears = sorted((leaf for leaf in rest if leaf.kind in _LINEARS), key=lambda leaf: paths.counting(leaf.path))
+    norms = [leaf for leaf in rest if leaf.kind == "norm"]
+    if chosen == NONE:
+        return Found(
+            pool=None, map_side=None, trunk=(), heads=(), hidden=False, dropped=(*linears, *norms), outside=False
+        )
+    if not linears:
+        raise CheckpointError(
+            f"{where}: no classifier behind the {width} channels of the last map",
+            hint="export the pooled features with --head none, or give a checkpoint with its classifier",
+        )
+    dropped: tuple[Leaf, ...] = ()
+    if chosen is not None:
+        linears, norms, dropped = _chosen(linears, norms, chosen, where)
+    before = {leaf: _feeder(leaf, linears, width) for leaf in linears}
+    roots = [leaf for leaf in linears if before[leaf] is None]
+    pools = {leaf: _pool(leaf.read, width, ndim) for leaf in roots}
+    lost = [leaf for leaf in roots if pools[leaf] is None]
+    if lost:
+        why = reason(leaf.parts["weight"] for leaf in lost)
+        raise CheckpointError(
+            f"{where}: '{lost[0].parts['weight']}' reads {lost[0].read} channels, the last map has {width}"
+            + (f": {why}" if why else ""),
+            hint="the file lacks a layer, or a linear layer is no head: --head NAME takes one head, --ignore NAME "
+            "leaves tensors out",
+        )
+    nodes = _nodes(linears, before, norms)
+    trunk, rows = _rows(nodes, before)
+    _verify_one_home(rows, where)
+    pool, side = next(found for leaf in roots if (found := pools[leaf]))
+    heads = tuple(
+        (name, tuple(step for node in row for step in node.steps)) for name, row in zip(_names(rows), rows, strict=True)
+    )
+    shared = tuple(step for node in trunk for step in node.steps)
+    homes = [row[-1].leaf.path[:-1] for row in rows]
+    return Found(
+        pool=pool,
+        map_side=side,
+        trunk=shared,
+        heads=heads,
+        hidden=any(node.guessed for node in nodes.values()),
+        dropped=dropped,
+        outside=any(paths.kinship(home, body) < len(body) - 1 for home in homes),
+    )
+
+
+def _chosen(
+    linears: Sequence[Leaf], norms: Sequence[Leaf], name: str, where: str
+) -> tuple[list[Leaf], list[Leaf], tuple[Leaf, ...]]:
+    """Keep the layers under the module that was named."""
+    path = tuple(name.split("."))
+
+    def under(leaf: Leaf) -> bool:
+        return leaf.path[: len(path)] == path
+
+    kept = [leaf for leaf in linears if under(leaf)]
+    if not kept:
+        raise CheckpointError(
+            f"{where}: no head is called '{name}'", hint="known: " + listed(leaf.name for leaf in linears)
+        )
+    others = tuple(leaf for leaf in (*linears, *norms) if not under(leaf))
+    return kept, [norm for norm in norms if under(norm)], others
+
+
+def _feeder(leaf: Leaf, linears: Sequence[Leaf], width: int) -> Leaf | None:
+    """Give the linear layer whose output this one reads; None where it reads the map."""
+    near = [
+        other
+        for other in linears
+        if other is not leaf and other.out == leaf.read and paths.counting(other.path) < paths.counting(leaf.path)
+    ]
+    best = max(near, key=lambda other: (paths.kinship(other.path, leaf.path), paths.counting(other.path)), default=None)
+    if best is None and leaf.read != width:  # names that do not count: any that fits alone
+        alone = [other for other in linears if other is not leaf and other.out == leaf.read]
+        best = alone[0] if len(alone) == 1 else None
+    return best
+
+
+def _pool(read: int, width: int, ndim: int) -> tuple[HeadPool | None, int | None] | None:
+    """Read from a linear layer's width what came before it; None where nothing fits."""
+    times, left = divmod(read, width)
+    if left or not times:
+        return None
+    side = round(times ** (1 / ndim))
+    if times == 1:
+        return None, None
+    if times == 2 and ndim > 1:
+        return "max_avg", None
+    return ("flatten", side) if side**ndim == times else None
+
+
+def _nodes(linears: Sequence[Leaf], before: dict[Leaf, Leaf | None], norms: Sequence[Leaf]) -> dict[Leaf, _Node]:
+    free = list(norms)
+    nodes: dict[Leaf, _Node] = {}
+    for leaf in linears:
+        feeder = before[leaf]
+        near = [leaf.path] + ([feeder.path] if feeder else [])
+        fitting = [norm for norm in free if norm.out == leaf.read]
+        norm = max(fitting, key=lambda norm: sum(paths.kinship(norm.path, path) for path in near), default=None)
+        if norm is not None:
+            free.remove(norm)
+        steps, guessed = _between(feeder, norm, leaf)
+        nodes[leaf] = _Node(steps=steps, leaf=leaf, before=feeder, guessed=guessed)
+    return nodes
+
+
+def _between(feeder: Leaf | None, norm: Leaf | None, leaf: Leaf) -> tuple[tuple[Step, ...], bool]:
+    """Put the activation where an index gap shows one; else behind the BN; none before the first linear layer."""
+    linear = Step(layer=HeadLayer(kind="linear", channels=leaf.out, bias=leaf.bias), leaf=leaf)
+    middle = [Step(layer=HeadLayer(kind="norm", channels=norm.out), leaf=norm)] if norm is not None else []
+    if feeder is None:
+        return (*middle, linear), False
+    active = Step(layer=HeadLayer(kind="activation"), leaf=None)
+    gap = paths.gap(feeder.path, (norm or leaf).path)
+    if gap == 0 and norm is None:
+        return (linear,), False
+    if gap:
+        return (active, *middle, linear), False
+    return (*middle, active, linear), True
+
+
+def _rows(nodes: dict[Leaf, _Node], before: dict[Leaf, Leaf | None]) -> tuple[list[_Node], list[list[_Node]]]:
+    """Follow each last layer back to the map; what all rows share is the trunk."""
+    fed = set(before.values())
+    rows = []
+    for leaf in nodes:
+        if leaf in fed:
+            continue
+        row, at = [nodes[leaf]], before[leaf]
+        while at is not None:
+            row.insert(0, nodes[at])
+            at = before[at]
+        rows.append(row)
+    trunk: list[_Node] = []
+    while len(rows) > 1 and all(len(row) > 1 and row[0] is rows[0][0] for row in rows):
+        trunk.append(rows[0][0])
+        rows = [row[1:] for row in rows]
+    return trunk, rows
+
+
+def _names(rows: Sequence[Sequence[_Node]]) -> list[str]:
+    """Name outputs by the parts of their paths that tell them apart; one alone is ``logits``."""
+    if len(rows) == 1:
+        return ["logits"]
+    homes = [paths.shared(node.leaf.path for node in row) for row in rows]
+    common = len(paths.shared(homes))
+    return [re.sub(r"\W", "_", "_".join(home[common:]) or f"head{at}") for at, home in enumerate(homes)]
+
+
+def _verify_one_home(rows: Sequence[Sequence[_Node]], where: str) -> None:
+    """Refuse heads that stand in different modules: one of them is likely left from another task."""
+    homes = [paths.shared(node.leaf.path for node in row) for row in rows]
+    parents = {home[:-1] for home in homes}
+    if len(parents) > 1:
+        names = [".".join(home) for home in homes]
+        raise CheckpointError(
+            f"{where}: {len(rows)} heads in different modules, one may be left from another task: {listed(names)}",
+            hint=f"choose one: --head {names[-1]}; a head outside the network's own module may skip the last ReLU: say "
+            "--final-relu or --no-final-relu too",
+        )

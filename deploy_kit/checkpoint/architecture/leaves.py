@@ -1,0 +1,237 @@
+"""Named tensors → leaves: one BN, convolution or linear layer each, under its module path. Says nothing of order.
+
+What training tools leave beside the weights is set aside here, and said; what a leaf lacks is refused by name.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.architecture.lookalikes import reason
+
+_HARMLESS = re.compile(
+    r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params|pos_weight|__ops__|__params__)$"
+    r"|(^|\.)(criterion|criterions|loss|losses|loss_fn|loss_fun|loss_func|loss_function|metrics?)\d*\."
+    r"|(^|\.)((train|val|valid|test|eval)_?)(auroc|auc|acc|accuracy|f1|loss|metrics?|map|ap|precision|recall)\w*\.",
+    re.IGNORECASE,
+)
+_PAIRS = (("weight_orig", "weight_mask"), ("bias_orig", "bias_mask"))
+_WEIGHT_NORM = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
+_SPECTRAL_NORM = (
+    ("weight_orig", "weight_u", "weight_v"),
+    ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v"),
+)
+_STATISTICS = ("running_mean", "running_var")
+_MAX_LISTED = 6
+
+Kind = Literal["norm", "conv", "linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """One layer with weights.
+
+    Attributes:
+        path: Of its module, part by part; empty at the root.
+        kind: What it is.
+        shape: Of its weight; of a BN (channels,).
+        parts: Part → the tensor's name in the file.
+    """
+
+    path: tuple[str, ...]
+    kind: Kind
+    shape: tuple[int, ...]
+    parts: Mapping[str, str] = field(compare=False, hash=False)
+
+    @property
+    def name(self) -> str:
+        """Path as text."""
+        return ".".join(self.path)
+
+    @property
+    def out(self) -> int:
+        """Channels it gives."""
+        return self.shape[0]
+
+    @property
+    def read(self) -> int:
+        """Channels that its weight reads; one group's where it is grouped."""
+        return self.shape[1]
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Sides of a convolution's kernel."""
+        return self.shape[2:]
+
+    @property
+    def bias(self) -> bool:
+        """Whether it has one."""
+        return "bias" in self.parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaves:
+    """What a file holds.
+
+    Attributes:
+        found: All layers with weights.
+        others: Names of tensors that belong to none of them.
+        tensors: Every kept tensor as float32, by its name in the file.
+        remarks: What was set aside or folded.
+    """
+
+    found: tuple[Leaf, ...]
+    others: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+    remarks: tuple[str, ...]
+
+
+def gather(tensors: Mapping[str, Tensor], where: str) -> Leaves:
+    """Group tensors into leaves.
+
+    Raises:
+        CheckpointError: A tensor that is no dense floating-point one, NaN, a negative variance, or half a layer.
+    """
+    kept, remarks = _kept(tensors)
+    kept, folded = _folded(kept)
+    floats = {name: _as_float(name, tensor, where) for name, tensor in kept.items()}
+    widened = sum(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in kept.values())
+    if widened:
+        remarks.append(f"{widened} tensors widened from half precision to float32")
+    modules: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in floats:
+        module, _, part = name.rpartition(".")
+        modules.setdefault(tuple(module.split(".")) if module else (), {})[part] = name
+    found, others = [], []
+    for path, parts in modules.items():
+        leaf = _leaf(path, parts, floats, where)
+        if leaf is not None:
+            found.append(leaf)
+        others += [name for name in parts.values() if leaf is None or name not in leaf.parts.values()]
+    return Leaves(found=tuple(found), others=tuple(others), tensors=floats, remarks=(*remarks, *folded))
+
+
+def listed(names: Iterable[str]) -> str:
+    """List a few names and count the rest."""
+    names = list(names)
+    rest = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _kept(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Set aside counters, profilers' notes, losses and metrics."""
+    aside = [name for name in tensors if _HARMLESS.search(name)]
+    kept = {name: tensor for name, tensor in tensors.items() if name not in set(aside)}
+    told = sorted({name for name in aside if not name.endswith("num_batches_tracked")})
+    return kept, [f"left out, no part of the network: {listed(told)}"] if told else []
+
+
+def _folded(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Multiply pruning masks in, and weight and spectral norms out: what the layer computes with."""
+    result, pruned, normed = dict(tensors), 0, 0
+    spectral = _divide_spectral(tensors, result)
+    for name in tensors:
+        for kept, mask in _PAIRS:
+            if name.endswith("." + kept) and (other := name.removesuffix(kept) + mask) in tensors:
+                plain = name.removesuffix(kept) + kept.removesuffix("_orig")
+                result[plain] = result.pop(name) * result.pop(other)
+                pruned += 1
+        for length, direction in _WEIGHT_NORM:
+            if name.endswith("." + length) and (other := name.removesuffix(length) + direction) in tensors:
+                g, v = result.pop(name).float(), result.pop(other).float()
+                norms = torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.dim() - 1))
+                result[name.removesuffix(length) + "weight"] = v * (g / norms)
+                normed += 1
+    remarks = [f"{pruned} pruned weights multiplied by their masks"] * bool(pruned)
+    remarks += [f"{spectral} weights divided by their spectral norms"] * bool(spectral)
+    return result, remarks + [f"{normed} weight norms folded into their weights"] * bool(normed)
+
+
+def _divide_spectral(tensors: Mapping[str, Tensor], result: dict[str, Tensor]) -> int:
+    """Put W / (uᵀ W v) in place of W, u and v, W as a matrix of one row a channel; give how many.
+
+    Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, equations 8 and 9;
+    in eval mode torch takes the stored u and v as they are.
+    """
+    found = 0
+    for name in tensors:
+        for parts in _SPECTRAL_NORM:
+            start = name.removesuffix(parts[0])
+            if name != start and start[-1:] in ("", ".") and all(start + part in tensors for part in parts):
+                weight, u, v = (result.pop(start + part).float() for part in parts)
+                result[start + "weight"] = weight / torch.dot(u, weight.flatten(1) @ v)
+                found += 1
+    return found
+
+
+def _as_float(name: str, tensor: Tensor, where: str) -> Tensor:
+    if tensor.is_quantized or tensor.dtype in (torch.int8, torch.uint8):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{where}: {name}: expected floating-point weights, found quantized ({kind}) ones",
+            hint="export the float checkpoint; deploykit quantizes the graph itself",
+        )
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+        what = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})".replace("torch.", "")
+        raise CheckpointError(f"{where}: {name}: expected a dense floating-point tensor, found {what}")
+    wide = tensor.detach().float()
+    if tensor.is_floating_point() and not torch.isfinite(wide).all():
+        raise CheckpointError(
+            f"{where}: {name} holds NaN or infinity", hint="the training diverged: take an earlier checkpoint"
+        )
+    if name.endswith("running_var") and (wide < 0).any():
+        raise CheckpointError(f"{where}: {name} holds a negative variance, {float(wide.min()):.3g}")
+    return wide
+
+
+def _leaf(path: tuple[str, ...], parts: dict[str, str], tensors: Mapping[str, Tensor], where: str) -> Leaf | None:
+    """Name the layer that a module's tensors make; None where they make none."""
+    shapes = {part: tuple(tensors[name].shape) for part, name in parts.items()}
+    if any(part in parts for part in _STATISTICS):
+        return _norm(path, parts, shapes, where)
+    weight = shapes.get("weight", ())
+    if shapes.keys() == {"bias"}:
+        raise CheckpointError(f"{where}: '{'.'.join((*path, 'weight'))}' is missing, its bias is there")
+    if len(weight) < 2 or len(weight) > 5:
+        return None
+    own = {part: name for part, name in parts.items() if part in ("weight", "bias")}
+    if "bias" in shapes and shapes["bias"] != (weight[0],):
+        raise CheckpointError(
+            f"{where}: {parts['bias']}: expected {weight[0]} values as '{parts['weight']}' gives, "
+            f"found shape {list(shapes['bias'])}",
+            hint="the two are of different models: get the whole checkpoint",
+        )
+    return Leaf(path=path, kind="linear" if len(weight) == 2 else "conv", shape=weight, parts=own)
+
+
+def _norm(path: tuple[str, ...], parts: dict[str, str], shapes: dict[str, tuple[int, ...]], where: str) -> Leaf:
+    name = ".".join(path)
+    for part in (*_STATISTICS, *(("weight", "bias") if shapes.keys() & {"weight", "bias"} else ())):
+        if part not in parts:
+            raise CheckpointError(f"{where}: '{name}.{part}' is missing, the rest of this BN is there")
+    own = {part: parts[part] for part in ("weight", "bias", *_STATISTICS) if part in parts}
+    width = shapes["running_mean"]
+    for part in own:
+        if shapes[part] != width or len(width) != 1:
+            raise CheckpointError(
+                f"{where}: {parts[part]}: expected shape {list(width[:1])}, found {list(shapes[part])}"
+            )
+    return Leaf(path=path, kind="norm", shape=width, parts=own)
+
+
+def left_over(names: Iterable[str], where: str, title: str) -> CheckpointError:
+    """Give the error for tensors that have no place: they would change the numbers if they were dropped."""
+    names = sorted(names)
+    why = reason(names)
+    return CheckpointError(
+        f"{where}: tensors that {title} has no place for: {listed(names)}" + (f": {why}" if why else ""),
+        hint="if they take no part in the answer, leave them out with --ignore NAME",
+    )

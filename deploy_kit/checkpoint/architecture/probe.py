@@ -1,0 +1,146 @@
+"""One input with its logits → the facts that nothing else decided: combinations are tried until one alone matches."""
+
+import dataclasses
+import itertools
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deploy_kit.base.errors import CheckpointError, InputError
+from deploy_kit.checkpoint.architecture.structure import Parsed
+from deploy_kit.checkpoint.network.equations import Equations
+from deploy_kit.records.densenet import DenseNetSpec
+
+TOLERANCE = 1e-4
+_MAX_CHANGES, _MAX_TRIED = 4, 4_000
+_ALTERNATIVES: dict[str, tuple[Any, ...]] = {
+    "concat": ("append", "prepend"),
+    "stem_stride": (1, 2),
+    "stem_pool": ("max", "none", "blur", "avg"),
+    "transition_relu": (True, False),
+    "final_relu": (True, False),
+    "transition_pool": ("avg", "max"),
+    "activation": ("relu", "leaky_relu", "elu", "silu", "gelu"),
+    "outer_activation": ("relu", "leaky_relu", "elu", "silu", "gelu"),
+    "hidden_activation": ("relu", "leaky_relu", "none", "elu", "silu", "gelu"),
+    "head_pool": ("avg", "max"),
+    "eps": (1e-5, 1e-3),
+    "slope": (0.01, 0.1, 0.2),
+}
+_SHAPE = 'expected an npz file with arrays "input" (N, C, …) and "logits" (N, classes), float32'
+
+
+def choose(parsed: Parsed, file: Path) -> Parsed:
+    """Try what is open on one input and its logits; fewest changes first.
+
+    Raises:
+        InputError: The probe cannot be read, or does not fit the network.
+        CheckpointError: No combination matches, or several do.
+    """
+    x, wanted = _read(file, parsed.spec)
+    x, wanted = x[:1], wanted[:1]  # one image tells as much as many
+    tried = 0
+    closest = (float("inf"), "")
+    for changes in range(_MAX_CHANGES + 1):
+        matches: list[tuple[float, dict[str, Any]]] = []
+        for change in _changes(parsed, changes):
+            tried += 1
+            if tried > _MAX_TRIED:
+                break
+            difference = _difference(_changed(parsed.spec, change), parsed, x, wanted)
+            closest = min(closest, (difference, _told(change)))
+            if difference <= TOLERANCE:
+                matches.append((difference, change))
+        if len(matches) == 1:
+            return _settled(parsed, matches[0][1], f"{file.name}: the one match, {matches[0][0]:.1g} off")
+        if matches:
+            found = "; ".join(_told(change) for _, change in matches)
+            raise CheckpointError(
+                f"{file}: {len(matches)} combinations give these logits: {found}",
+                hint="give a larger input, or say the facts by flags",
+            )
+    raise CheckpointError(
+        f"{file}: none of {min(tried, _MAX_TRIED):,} combinations gives these logits; the closest, {closest[1]}, is "
+        f"{closest[0]:.2g} of the largest logit off",
+        hint=f"tried: {', '.join(parsed.guessed) or 'nothing was open'}; is the input preprocessed as in training, and "
+        "are the logits from before any softmax?",
+    )
+
+
+def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            x, wanted = np.asarray(data["input"], np.float64), np.asarray(data["logits"], np.float64)
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file", hint="check the path given to --probe") from error
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{file}: cannot be read: {_SHAPE}, found {error}") from error
+    if x.ndim == spec.ndim + 2 and x.shape[1] != spec.in_channels and x.shape[-1] == spec.in_channels:
+        x = np.moveaxis(x, -1, 1)
+    if x.ndim != spec.ndim + 2 or x.shape[1] != spec.in_channels or wanted.shape != (len(x), spec.classes):
+        raise InputError(
+            f"{file}: found input {list(x.shape)} and logits {list(wanted.shape)}, expected {spec.in_channels} "
+            f"channels on {spec.ndim} axes and {spec.classes} classes"
+        )
+    if not wanted.any():
+        raise InputError(f"{file}: its logits are all zero: nothing can be compared")
+    return torch.from_numpy(np.ascontiguousarray(x)), wanted
+
+
+def _changes(parsed: Parsed, n: int) -> Iterator[dict[str, Any]]:
+    """List every way to change `n` of the open facts."""
+    spec = parsed.spec
+    for names in itertools.combinations([name for name in parsed.guessed if name in _ALTERNATIVES], n):
+        choices = [[value for value in _values(name, spec) if value != _value(name, spec)] for name in names]
+        for values in itertools.product(*choices):
+            change = dict(zip(names, values, strict=True))
+            kinds = [change.get(name, getattr(spec, name)) for name in _ALTERNATIVES if name.endswith("activation")]
+            if "slope" not in change or "leaky_relu" in kinds:
+                yield change
+
+
+def _values(name: str, spec: DenseNetSpec) -> tuple[Any, ...]:
+    if name != "stem_stride":
+        return _ALTERNATIVES[name]
+    even = [(side,) * spec.ndim for side in _ALTERNATIVES[name]]
+    return (*even, (1, *(2,) * (spec.ndim - 1))) if spec.ndim == 3 else tuple(even)
+
+
+def _value(name: str, spec: DenseNetSpec) -> Any:
+    return spec.stem[0].stride if name == "stem_stride" else getattr(spec, name)
+
+
+def _changed(spec: DenseNetSpec, change: dict[str, Any]) -> DenseNetSpec:
+    rest = {name: value for name, value in change.items() if name != "stem_stride"}
+    if "stem_stride" in change:
+        first = dataclasses.replace(spec.stem[0], stride=change["stem_stride"])
+        rest["stem"] = (first, *spec.stem[1:])
+    return dataclasses.replace(spec, **rest)
+
+
+def _difference(spec: DenseNetSpec, parsed: Parsed, x: Tensor, wanted: np.ndarray) -> float:
+    equations = Equations(spec, parsed.names, parsed.originals, channels_last=parsed.channels_last)
+    try:
+        found = equations.logits(x)[0].numpy()
+    except RuntimeError:  # a stride or a pool that leaves no pixel, or a flattened map of another size
+        return float("inf")
+    off = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    return off if off == off else float("inf")  # NaN
+
+
+def _told(change: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in change.items()) or "as decided without it"
+
+
+def _settled(parsed: Parsed, change: dict[str, Any], why: str) -> Parsed:
+    sources = tuple(
+        (name, f"probe {why}" if name in parsed.guessed else source) for name, source in parsed.spec.sources
+    )
+    spec = dataclasses.replace(_changed(parsed.spec, change), sources=sources)
+    return dataclasses.replace(parsed, spec=spec, guessed=(), remarks=(*parsed.remarks, f"probe {why}"))

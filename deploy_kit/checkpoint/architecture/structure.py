@@ -1,0 +1,342 @@
+"""Named tensors → DenseNetSpec and canonical names. The architecture is found in paths and widths, never in names.
+
+Every tensor is used exactly once, or the file is refused with the names that are left over.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.architecture import (
+    attributes,
+    body,
+    conventions,
+    decide,
+    evidence,
+    heads,
+    input_normalization,
+    leaves,
+    paths,
+)
+from deploy_kit.checkpoint.architecture.body import Body
+from deploy_kit.checkpoint.architecture.conventions import Family
+from deploy_kit.checkpoint.architecture.decide import Decided, Witnesses
+from deploy_kit.checkpoint.architecture.dense_layers import DenseUnit
+from deploy_kit.checkpoint.architecture.evidence import Evidence
+from deploy_kit.checkpoint.architecture.heads import Found, Step
+from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, left_over
+from deploy_kit.checkpoint.facts import Facts, Said
+from deploy_kit.checkpoint.formats.contents import Contents
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
+
+_WIDE_STEM = 7
+_GUESSES = ("family", "default", "convention", "the file's name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """A spec, its tensors under canonical names as float32, where each came from, and what was done to them.
+
+    Attributes:
+        spec: The architecture.
+        tensors: By canonical name.
+        names: Canonical name → name in the file.
+        originals: The file's own tensors as float32, by their names in it.
+        channels_last: The file's linear layers read flattened maps as (H, W, C).
+        guessed: Facts that a probe may still change: those that no flag, file or statistic decides.
+        evidence: What the BN statistics say.
+        remarks: For a person.
+    """
+
+    spec: DenseNetSpec
+    tensors: dict[str, Tensor]
+    names: Mapping[str, str]
+    originals: Mapping[str, Tensor]
+    channels_last: bool
+    guessed: tuple[str, ...]
+    evidence: Evidence
+    remarks: tuple[str, ...]
+
+
+def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noqa: B008  # frozen
+    """Find the architecture in the tensors.
+
+    Raises:
+        CheckpointError: No DenseNet, an incomplete one, tensors left over, or a fact that must be asked for.
+    """
+    tensors, ignored = _without(contents.tensors, said.ignore, where)
+    found = leaves.gather(tensors, where)
+    normalized, others = input_normalization.find(found.others, found.tensors)
+    net = body.find(found, where)
+    _verify_uniform(net, where)
+    ndim, width = len(net.stem[0].conv.kernel), net.chain.width
+    dense = paths.shared(unit.home for unit in net.units)
+    head = heads.find(_outside(net), width, ndim, dense, said.head, where)
+    _verify_used(found, net, head, others, where)
+    facts = attributes.facts(contents.attributes, net, head, where)
+    proved = evidence.weigh(net, found.tensors)
+    keras = "keras" in contents.kind.lower()
+    witnesses = Witnesses(
+        flags=replace(said.facts, source="flag"),
+        stated=(contents.facts, facts),
+        gaps=decide.gaps(net),
+        evidence=proved,
+        family=conventions.of(tensors),
+    )
+    lacking = _lacking(net, witnesses.family, where)
+    decided = decide.decide(
+        witnesses, net, head, where, strict=said.strict, keras=keras, probing=said.probe is not None
+    )
+    spec = _spec(net, head, decided, said.facts, input_norm=bool(normalized), where=where)
+    names = dict(_names(net, head, spec)) | {f"normalize.{part}": name for part, name in normalized.items()}
+    stored = {canonical: found.tensors[name] for canonical, name in names.items()}
+    return Parsed(
+        spec=spec,
+        tensors=_complete(stored, spec, channels_last=keras),
+        names=names,
+        originals=found.tensors,
+        channels_last=keras,
+        guessed=tuple(name for name, source in decided.sources.items() if source.startswith(_GUESSES)),
+        evidence=proved,
+        remarks=(
+            *ignored,
+            *found.remarks,
+            *input_normalization.remarks(normalized, found.tensors),
+            *lacking,
+            *_head_remarks(head, witnesses, said.facts),
+            *decided.remarks,
+            *["its BN statistics are initial values: this network was never trained"] * proved.untrained,
+        ),
+    )  # fmt: skip
+
+
+def _without(
+    tensors: Mapping[str, Tensor], ignore: Sequence[str], where: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Leave out what was named: a tensor, or all of a module."""
+    kept = dict(tensors)
+    for name in ignore:
+        dropped = [key for key in kept if key == name or key.startswith(name + ".")]
+        if not dropped:
+            raise CheckpointError(f"{where}: nothing is called '{name}', so it cannot be left out")
+        for key in dropped:
+            del kept[key]
+    return kept, tuple(f"'{name}' left out, as asked" for name in ignore)
+
+
+def _outside(net: Body) -> list[Leaf]:
+    """Give the leaves that a head may have: of BNs those alone that stand nearer to a linear layer than to the body."""
+    inner = [leaf.path for unit in net.units for leaf in unit.leaves]
+    inner += [joint.conv.path for joint in net.chain.transitions]
+    linear = [leaf.path for leaf in net.rest if leaf.kind != "norm"]
+
+    def nearest(leaf: Leaf, others: list[paths.Path]) -> int:
+        return max((paths.kinship(leaf.path, path) for path in others), default=0)
+
+    return [leaf for leaf in net.rest if leaf.kind != "norm" or nearest(leaf, linear) >= nearest(leaf, inner)]
+
+
+def _verify_uniform(net: Body, where: str) -> None:
+    """Refuse a block whose layers differ in more than what they read."""
+    for block in net.chain.blocks:
+        kinds = Counter(_kind(unit) for unit in block)
+        if len(kinds) > 1:
+            odd = next(unit for unit in block if _kind(unit) == min(kinds, key=lambda kind: kinds[kind]))
+            raise CheckpointError(
+                f"{where}: the layers of one block differ: '{'.'.join(odd.path)}' has {_kind(odd)}, "
+                f"expected {kinds.most_common(1)[0][0]} (growth, bottleneck, kernel, biases, groups)"
+            )
+    joints = {
+        (joint.norm is None, joint.conv.kernel, joint.conv.bias, joint.read // joint.conv.read)
+        for joint in net.chain.transitions
+    }
+    if len(joints) > 1:
+        raise CheckpointError(f"{where}: the transitions differ in BN, kernel, bias or groups: {joints}")
+
+
+def _lacking(net: Body, family: Family | None, where: str) -> tuple[str, ...]:
+    """Refuse a family's network that lacks a whole BN; of others, remark it: they may be made so."""
+    bare = [joint.conv.name for joint in net.stem if joint.norm is None]
+    if 0 < len(bare) < len(net.stem):
+        raise CheckpointError(f"{where}: no BN behind '{bare[0]}', the stem's other convolutions have one")
+    missing = [f"in the transition '{joint.conv.name}'" for joint in net.chain.transitions if joint.norm is None][:1]
+    missing += ["behind the last block"] * (net.final is None)
+    missing += [
+        f"behind '{joint.conv.name}'"
+        for joint in net.stem
+        if joint.norm is None and not joint.conv.bias and max(joint.conv.kernel) >= _WIDE_STEM
+    ]
+    if missing and family is not None and not family.bare:
+        raise CheckpointError(
+            f"{where}: no BN {missing[0]}, and {family.name} has one there", hint="get the whole checkpoint"
+        )
+    return (f"no BN {' and none '.join(missing)}: taken as it is",) if missing and family is None else ()
+
+
+def _kind(unit: DenseUnit) -> tuple[object, ...]:
+    inner = None if unit.narrow is None else unit.narrow.out
+    return unit.growth, inner, unit.wide.kernel, _biases(unit), unit.groups, unit.norm2 is None
+
+
+def _biases(unit: DenseUnit) -> tuple[bool, bool]:
+    return unit.narrow is not None and unit.narrow.bias, unit.wide.bias
+
+
+def _verify_used(found: Leaves, net: Body, head: Found, others: Sequence[str], where: str) -> None:
+    """Refuse the file if anything in it has no place: without it the answer would be another."""
+    steps = [step for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
+    used = {leaf for unit in net.units for leaf in unit.leaves} | {step.leaf for step in steps} | {net.final}
+    used |= {leaf for joint in (*net.stem, *net.chain.transitions) for leaf in (joint.norm, joint.conv)}
+    left = [leaf for leaf in found.found if leaf not in used and leaf not in head.dropped]
+    names = [name for leaf in left for name in leaf.parts.values()] + list(others)
+    if names:
+        raise left_over(names, where, "this DenseNet")
+
+
+def _spec(net: Body, head: Found, decided: Decided, said: Facts, *, input_norm: bool, where: str) -> DenseNetSpec:
+    """Put shapes and decisions together."""
+    values = dict(decided.values)
+    stride, kernel = values.pop("stem_stride"), net.stem[0].conv.kernel
+    strides = tuple(stride) if isinstance(stride, (tuple, list)) else (stride,) * len(kernel)
+    if len(strides) != len(kernel):
+        raise CheckpointError(
+            f"{where}: stem stride: expected {len(kernel)} numbers for a {len(kernel)}-D network, found {len(strides)}"
+        )
+    folded = all(unit.norm2 is None for unit in net.units) and net.units[0].narrow is not None
+    stem = tuple(
+        StemConv(
+            channels=joint.out,
+            kernel=joint.conv.kernel,
+            stride=strides if at == 0 else (1,) * len(kernel),
+            bias=joint.conv.bias,
+            norm=joint.norm is not None,
+            relu=joint.norm is not None or (folded and joint.conv.bias),
+        )
+        for at, joint in enumerate(net.stem)
+    )
+    if head.pool is not None:
+        values["head_pool"] = head.pool
+    first = net.chain.transitions[0] if net.chain.transitions else None
+    if first is not None:
+        values |= {
+            "transition_norm": first.norm is not None,
+            "transition_kernel": first.conv.kernel[0],
+            "transition_bias": first.conv.bias,
+            "transition_groups": first.read // first.conv.read,
+        }
+    return DenseNetSpec(
+        in_channels=net.stem[0].conv.read,
+        stem=stem,
+        blocks=tuple(_block(block) for block in net.chain.blocks),
+        transitions=tuple(joint.out for joint in net.chain.transitions),
+        heads=head.records,
+        trunk=tuple(step.layer for step in head.trunk),
+        map_side=head.map_side,
+        final_norm=net.final is not None,
+        input_norm=input_norm,
+        head_activation=said.head_activation or "none",
+        sources=tuple(decided.sources.items()),
+        **values,
+    )
+
+
+def _block(units: Sequence[DenseUnit]) -> DenseBlock:
+    first = units[0]
+    return DenseBlock(
+        layers=len(units),
+        growth=first.growth,
+        bottleneck=None if first.narrow is None else first.narrow.out,
+        kernel=first.wide.kernel,
+        biases=_biases(first),
+        groups=first.groups,
+        bottleneck_norm=first.narrow is None or first.norm2 is not None,
+    )
+
+
+def _names(net: Body, head: Found, spec: DenseNetSpec) -> Iterator[tuple[str, str]]:
+    """Give (canonical name, name in the file) of every tensor."""
+    for at, joint in enumerate(net.stem):
+        yield from _parts(f"features.conv{at}", joint.conv)
+        yield from _parts(f"features.norm{at}", joint.norm)
+    for number, block in enumerate(net.chain.blocks, start=1):
+        for layer, unit in enumerate(block, start=1):
+            start = f"features.denseblock{number}.denselayer{layer}"
+            yield from _parts(f"{start}.norm1", unit.norm1)
+            yield from _parts(f"{start}.conv1", unit.narrow or unit.wide)
+            yield from _parts(f"{start}.norm2", unit.norm2)
+            yield from _parts(f"{start}.conv2", unit.wide if unit.narrow else None)
+    for number, joint in enumerate(net.chain.transitions, start=1):
+        yield from _parts(f"features.transition{number}.norm", joint.norm)
+        yield from _parts(f"features.transition{number}.conv", joint.conv)
+    yield from _parts("features.norm5", net.final)
+    yield from _steps("trunk", head.trunk)
+    for at, (_, steps) in enumerate(head.heads):
+        yield from _steps(_head_name(at, spec), steps)
+
+
+def _head_name(at: int, spec: DenseNetSpec) -> str:
+    from deploy_kit.checkpoint.network.densenet_module import is_plain
+
+    if is_plain(spec):
+        return "classifier"
+    return "head" if len(spec.heads) == 1 else f"heads.{at}"
+
+
+def _steps(name: str, steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
+    for at, step in enumerate(steps):
+        yield from _parts(name if name == "classifier" else f"{name}.{at}", step.leaf)
+
+
+def _parts(canonical: str, leaf: Leaf | None) -> Iterator[tuple[str, str]]:
+    for part, name in leaf.parts.items() if leaf is not None else ():
+        yield f"{canonical}.{part}", name
+
+
+def _complete(stored: dict[str, Tensor], spec: DenseNetSpec, *, channels_last: bool) -> dict[str, Tensor]:
+    """Give the model what it loads: counters, the weights of BNs without any, linear layers as matrices."""
+    from deploy_kit.checkpoint.network.densenet_module import DenseNet
+
+    with torch.device("meta"):
+        wanted = DenseNet(spec).state_dict()
+    result = {}
+    for name, tensor in wanted.items():
+        if name in stored:
+            result[name] = stored[name].reshape(tensor.shape).contiguous()
+        else:
+            result[name] = (torch.ones if name.endswith("weight") else torch.zeros)(tensor.shape, dtype=tensor.dtype)
+    if channels_last and spec.head_pool == "flatten":
+        first = next(name for name in result if name.startswith(("trunk.", "classifier.", "head.", "heads.")))
+        result[first] = _to_channels_first(result[first], spec.width)
+    return result
+
+
+def _to_channels_first(weight: Tensor, channels: int) -> Tensor:
+    """Reorder the columns of a linear layer that reads a flattened (H, W, C) map: this project's are (C, H, W)."""
+    rows = weight.shape[0]
+    return weight.reshape(rows, -1, channels).transpose(1, 2).reshape(rows, -1).contiguous()
+
+
+def _head_remarks(head: Found, witnesses: Witnesses, said: Facts) -> Iterator[str]:
+    """Say what may follow the last linear layer and was left out."""
+    for _, steps in head.heads:
+        yield from (f"'{step.leaf.name}' has no bias" for step in steps if step.leaf and not step.layer.bias)
+    if head.dropped:
+        yield "heads left out, as asked: " + leaves.listed(leaf.name for leaf in head.dropped)
+    if said.head_activation is not None:
+        return
+    known = [*witnesses.stated, *([witnesses.family.facts] if witnesses.family else [])]
+    stated = next((facts.head_activation for facts in known if facts.head_activation not in (None, "none")), None)
+    if stated is not None:
+        yield f"its forward pass ends with {stated}: left out, the output is the logits (--head-activation keeps it)"
+        return
+    for _, steps in head.heads:
+        last = steps[-1].leaf
+        if last is not None and last.path[-1:] == ("0",) and len(steps) == 1:
+            yield (
+                f"'{last.name}' is the first of a list and alone: a sigmoid or softmax may follow it; the output is "
+                "the logits (--head-activation adds it)"
+            )

@@ -1,0 +1,73 @@
+"""File → named tensors, by its bytes and never by its extension. Untrusted input: nothing in a file is executed."""
+
+import re
+from pathlib import Path
+
+from deploy_kit.base.errors import CheckpointError, InputError, RequestError
+from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.formats import foreign, safetensors_file, zip_formats
+from deploy_kit.checkpoint.formats.contents import Contents
+from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_file
+from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.pickled import torch_file
+from deploy_kit.checkpoint.formats.pickled.contents_of import contents_of
+from deploy_kit.checkpoint.formats.zip_archive import MAGIC, open_archive
+
+__all__ = ["Contents", "Facts", "read"]
+
+_HEAD, _TAIL = 512, 64
+_PICKLE = b"\x80"  # of protocol 2 or later
+# A pickle of protocol 0 or 1 begins with what it holds, and ends in a full stop.
+_OLD_PICKLE = re.compile(rb"\([dlitcVISF(X]|[}\]]q|c[\w.]+\n[\w.]+\n")
+
+
+def read(path: Path, *, state_key: str | None = None) -> Contents:
+    """Read a checkpoint file.
+
+    Args:
+        path: Its place; the extension is of no account.
+        state_key: Which state dict to take where there are several, as a dotted path.
+
+    Raises:
+        InputError: Missing or unreadable.
+        CheckpointError: Of another kind, cut off, made to exhaust memory, or asking for code to be run.
+        MissingPackageError: Its format needs a package that is not installed.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file", hint="check the path") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}", hint="give a file") from error
+    try:
+        contents = _read(path, head, state_key)
+        if state_key is not None and not any(f"'{state_key}'" in remark for remark in contents.remarks):
+            raise CheckpointError(
+                f"{contents.kind} holds one set of weights, and none is called '{state_key}'",
+                hint="leave --state-key out",
+            )
+        return contents
+    except RequestError as error:
+        raise type(error)(f"{path}: {error}", hint=error.hint) from error
+
+
+def _read(path: Path, head: bytes, state_key: str | None) -> Contents:
+    size = path.stat().st_size
+    budget = Budget(size)
+    if safetensors_file.is_safetensors(head):
+        return safetensors_file.read(path, head)
+    if head.startswith(hdf5.MAGIC):
+        return keras_file.read_hdf5(path)
+    with path.open("rb") as file:
+        if head.startswith(MAGIC):
+            with open_archive(file, budget) as archive:
+                return zip_formats.read(archive, budget, state_key)
+        if torch_file.is_legacy(head):
+            return contents_of("torch legacy", torch_file.read_legacy(file, budget), budget, state_key)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+        file.seek(0)
+        if head.startswith(_PICKLE) or (_OLD_PICKLE.match(head) and tail.endswith(b".")):
+            return contents_of("pickle", torch_file.read_pickle(file, budget), budget, state_key)
+        raise foreign.refusal(head, tail)

@@ -1,0 +1,215 @@
+"""A Keras config (JSON) → layers by name, their order, the facts of their graph. Of Keras 2 and 3; nothing is built.
+
+Source of the layouts: keras/src/models/functional.py and keras/src/legacy/saving, Keras 3.15.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.formats import stated_graph
+from deploy_kit.checkpoint.formats.stated_graph import Node, Sides, sides
+
+SOURCE = "Keras config"
+_MODELS = frozenset({"Functional", "Model", "Sequential"})
+_MAX_LEVELS = 8
+_CONVOLUTIONS = frozenset({"Conv1D", "Conv2D", "Conv3D", "Convolution2D"})
+_ACTIVATIONS = {
+    "relu": "relu", "leaky_relu": "leaky_relu", "elu": "elu", "silu": "silu", "swish": "silu", "gelu": "gelu",
+    "sigmoid": "sigmoid", "softmax": "softmax", "log_softmax": "log_softmax", "linear": "identity",
+}  # fmt: skip
+_LAYERS = {
+    "InputLayer": "input",
+    "ReLU": "relu",
+    "ELU": "elu",
+    "Softmax": "softmax",
+    "Concatenate": "cat",
+    "Flatten": "flatten",
+    "Dense": "linear",
+    "BatchNormalization": "bn",
+    "BatchNormalizationV1": "bn",
+    "LeakyReLU": "leaky_relu",
+    **{f"MaxPooling{n}D": "max_pool" for n in (1, 2, 3)},
+    **{f"AveragePooling{n}D": "avg_pool" for n in (1, 2, 3)},
+    **{f"GlobalMaxPooling{n}D": "max_pool" for n in (1, 2, 3)},
+    **{f"GlobalAveragePooling{n}D": "avg_pool" for n in (1, 2, 3)},
+    **{f"ZeroPadding{n}D": "identity" for n in (1, 2, 3)},
+    **{f"SpatialDropout{n}D": "identity" for n in (1, 2, 3)},
+    **dict.fromkeys(_CONVOLUTIONS, "conv"),
+    # Idle outside of training.
+    **dict.fromkeys(
+        (
+            "Dropout", "GaussianNoise", "GaussianDropout", "ActivityRegularization", "RandomFlip", "RandomRotation",
+            "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness",
+        ),
+        "identity",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a config.
+
+    Attributes:
+        path: Names of the models it lies in and its own, with dots.
+        kind: Its class, e.g. ``Conv2D``.
+        config: Its options.
+    """
+
+    path: str
+    kind: str
+    config: Mapping[str, Any]
+
+
+@dataclass
+class Config:
+    """What a config says.
+
+    Attributes:
+        layers: By path, in the config's order.
+        nodes: The graph; empty where it is no graph of known layers.
+    """
+
+    layers: dict[str, Layer] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+
+    def facts(self) -> Facts:
+        """Read the graph's facts.
+
+        Raises:
+            CheckpointError: It computes what no DenseNet does.
+        """
+        return stated_graph.facts(self.nodes, SOURCE) if self.nodes else Facts()
+
+
+def read(model: Any) -> Config:
+    """Read the JSON of a model.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is no config.
+    """
+    result = Config()
+    builder = _Builder(result)
+    try:
+        builder.model(model, "", [builder.add("input", [])], 0)
+    except _UnstatedError:
+        result.nodes.clear()
+    return result
+
+
+class _UnstatedError(Exception):
+    """A layer whose computation the config does not state."""
+
+
+class _Builder:
+    """Adds layers and nodes, model by model."""
+
+    def __init__(self, result: Config) -> None:
+        self.result = result
+        self.padded: dict[int, Sides | Literal["uneven"]] = {}  # what a ZeroPadding layer adds, by its place
+        self.channels_first = False
+
+    def add(self, op: str, inputs: list[int], **facts: Any) -> int:
+        self.result.nodes.append(Node(op=op, inputs=tuple(inputs), **facts))
+        return len(self.result.nodes) - 1
+
+    def model(self, model: Mapping[str, Any], path: str, inputs: list[int], level: int) -> int:
+        """Add a model's layers and give the place of its output."""
+        if level > _MAX_LEVELS:
+            raise ValueError("models within models without end")
+        config = model["config"]
+        layers = config["layers"] if isinstance(config, dict) else config  # Keras 2.2 kept a list in a Sequential
+        outputs: dict[str, int] = {}
+        given = iter(inputs)
+        place = inputs[0]
+        for layer in layers:
+            name = str(layer["config"].get("name") or layer.get("name"))
+            reads = [outputs[one] for one in dict.fromkeys(_names(layer.get("inbound_nodes"))) if one in outputs]
+            if layer["class_name"] == "InputLayer":
+                place = next(given, inputs[0])
+            else:
+                place = self.layer(layer, f"{path}{name}", reads or [place], level)
+            outputs[name] = place
+        ends = list(_names([config["output_layers"]])) if isinstance(config, dict) and "output_layers" in config else []
+        if len(ends) > 1:
+            raise _UnstatedError
+        return outputs[ends[0]] if ends else place
+
+    def layer(self, layer: Mapping[str, Any], path: str, reads: list[int], level: int) -> int:
+        kind, config = layer["class_name"], layer["config"]
+        if kind in _MODELS:
+            return self.model(layer, f"{path}.", reads, level + 1)
+        self.result.layers[path] = Layer(path, kind, config)
+        self.channels_first = self.channels_first or config.get("data_format") == "channels_first"
+        if kind == "Activation":
+            return self.add(_activation(config), reads, slope=_slope(config))
+        if kind not in _LAYERS or (kind == "Flatten" and self.channels_first):
+            return self.add(kind, reads)  # `graphs` refuses it by its name
+        place = self.add(_LAYERS[kind], reads, **self.options(kind, config, reads[0]))
+        if kind.startswith("ZeroPadding"):
+            self.padded[place] = _padding(config["padding"])
+        named = _activation(config) if kind in ("Dense", *_CONVOLUTIONS) else "identity"
+        return place if named == "identity" else self.add(named, [place], slope=_slope(config))
+
+    def options(self, kind: str, config: Mapping[str, Any], read: int) -> dict[str, Any]:
+        """Give what decides the numbers of a layer beside its weights."""
+        if kind in _CONVOLUTIONS or kind.startswith(("MaxPooling", "AveragePooling")):
+            kernel = sides(config.get("kernel_size", config.get("pool_size")))
+            stride = sides(config.get("strides"), default=1 if kind in _CONVOLUTIONS else kernel)
+            padding = self.padded.get(read, 0)
+            if config.get("padding", "valid") == "same":
+                padding = _same(kernel, stride) if padding == 0 else "uneven"
+            dilation = sides(config.get("dilation_rate"))
+            return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+        return {"eps": config.get("epsilon"), "slope": _slope(config)}
+
+
+def _same(kernel: Sides | None, stride: Sides | None) -> Sides | Literal["uneven"]:
+    """Give what ``same`` adds: half the kernel at stride 1; at a larger stride more on one side than on the other."""
+    if kernel == stride:
+        return 0  # exact where the map is divisible, and every map of a DenseNet is
+    if stride != 1:
+        return "uneven"
+    return tuple(side // 2 for side in kernel) if isinstance(kernel, tuple) else (kernel or 0) // 2
+
+
+def _padding(config: Any) -> Sides | Literal["uneven"]:
+    """Read a ZeroPadding layer: one number, one for each axis, or a pair for each axis."""
+    rows = config if isinstance(config, list) else [config]
+    pairs = [tuple(row) if isinstance(row, list) else (row, row) for row in rows]
+    if any(len(set(pair)) != 1 for pair in pairs):
+        return "uneven"
+    return sides([pair[0] for pair in pairs]) or 0
+
+
+def _names(inbound: Any) -> Iterator[str]:
+    """Give the layers that are read, from [["name", 0, 0, {}]] of Keras 2 or tensors with a history of Keras 3."""
+    if isinstance(inbound, dict):
+        if inbound.get("class_name") == "__keras_tensor__":
+            yield inbound["config"]["keras_history"][0]
+        else:
+            for value in inbound.values():
+                yield from _names(value)
+    elif isinstance(inbound, list):
+        if len(inbound) >= 3 and isinstance(inbound[0], str) and isinstance(inbound[1], int):
+            yield inbound[0]
+        else:
+            for value in inbound:
+                yield from _names(value)
+
+
+def _activation(config: Mapping[str, Any]) -> str:
+    found = config.get("activation") or "linear"
+    if isinstance(found, dict):  # Keras 3 keeps its own activation layers as objects
+        name = str(found.get("class_name", "an unknown activation"))
+        return _LAYERS.get(name, name)
+    return _ACTIVATIONS.get(found, found)
+
+
+def _slope(config: Mapping[str, Any]) -> float | None:
+    for key in ("negative_slope", "alpha"):
+        if isinstance(config.get(key), (int, float)):
+            return float(config[key])
+    return None

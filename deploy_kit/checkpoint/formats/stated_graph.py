@@ -1,0 +1,286 @@
+"""A forward pass that a file states, as a list of operations → facts of the architecture.
+
+TorchScript code, torch.export graphs and Keras configs are brought into the same few nodes; what they say of a DenseNet
+is read here once. Each fact is given only where all places of the graph agree on it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.facts import Concat, Facts, Pool
+from deploy_kit.records.densenet import Activation, HeadActivation
+
+T = TypeVar("T")
+Sides = int | tuple[int, ...]
+ACTIVATIONS = frozenset({"relu", "leaky_relu", "elu", "silu", "gelu"})
+_HEADS = frozenset({"sigmoid", "softmax", "log_softmax"})
+_POOLS = frozenset({"max_pool", "avg_pool"})
+# Before the first linear layer these move numbers about or scale them; none of them pools.
+_BETWEEN = frozenset({"flatten", "identity", "bn"})
+_KNOWN = frozenset({"input", "conv", "bn", "cat", "linear", *ACTIVATIONS, *_HEADS, *_POOLS, *_BETWEEN})
+_AS_ONNX = "export it to ONNX with the framework it comes from, and give that file"
+_MAX_WALK, _MAX_LISTED = 10_000, 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One operation; its place in the list is its name, and inputs come before it.
+
+    Attributes:
+        op: ``input``, ``conv``, ``bn``, an activation, ``max_pool``, ``avg_pool``, ``cat``, ``linear``, ``flatten``,
+            ``sigmoid``, ``softmax``, ``log_softmax``, ``identity`` (dropout, casts, padding), or the name of an
+            operation that no DenseNet has.
+        inputs: Places of the nodes that it reads.
+        kernel: Of a convolution or pool: one number where all axes have the same, None where it is not stated.
+        stride: Likewise.
+        padding: Likewise; ``uneven`` where one side has more than the other.
+        dilation: Likewise.
+        eps: Of a BN.
+        slope: Of a leaky activation.
+    """
+
+    op: str
+    inputs: tuple[int, ...] = ()
+    kernel: Sides | None = None
+    stride: Sides | None = None
+    padding: Sides | Literal["uneven"] | None = None
+    dilation: Sides | None = None
+    eps: float | None = None
+    slope: float | None = None
+
+
+def facts(nodes: Sequence[Node], source: str) -> Facts:
+    """Read the facts of a DenseNet's graph; of any other graph some may come out, and the shapes will not fit.
+
+    Args:
+        nodes: In an order in which they can be computed; the last is the output.
+        source: Who states the graph.
+
+    Raises:
+        CheckpointError: It computes what no DenseNet does, such as a normalization of its input.
+    """
+    strange = sorted({node.op for node in nodes} - _KNOWN)
+    if strange:
+        raise CheckpointError(
+            f"its graph computes {', '.join(map(repr, strange[:_MAX_LISTED]))}, for which a DenseNet has no place",
+            hint=_AS_ONNX,
+        )
+    return _Graph(nodes).facts(source)
+
+
+def sides(value: Any, *, default: Sides | None = None) -> Sides | None:
+    """Give one number where all axes have the same; `default` where nothing is stated."""
+    if isinstance(value, int):
+        return value
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(item, int) for item in value):
+        return default
+    return int(value[0]) if len(set(value)) == 1 else tuple(value)
+
+
+class _Graph:
+    """Nodes without those that do nothing, and who reads whom."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = nodes
+        self.users: dict[int, list[int]] = {}
+        for place, node in enumerate(nodes):
+            if not self._idle(node):
+                for read in dict.fromkeys(map(self.real, node.inputs)):
+                    self.users.setdefault(read, []).append(place)
+        self.convs = [place for place, node in enumerate(nodes) if node.op == "conv"]
+        self.linears = [place for place, node in enumerate(nodes) if node.op == "linear"]
+
+    @staticmethod
+    def _idle(node: Node) -> bool:
+        return node.op == "identity" or (node.op == "cat" and len(node.inputs) == 1)
+
+    def real(self, place: int) -> int:
+        while self._idle(self.nodes[place]) and self.nodes[place].inputs:
+            place = self.nodes[place].inputs[0]
+        return place
+
+    def op(self, place: int) -> str:
+        return self.nodes[place].op
+
+    def before(self, place: int) -> int | None:
+        """Give the first input of a node."""
+        inputs = self.nodes[place].inputs
+        return self.real(inputs[0]) if inputs else None
+
+    def after(self, place: int) -> int | None:
+        """Give the only reader of a node."""
+        users = self.users.get(place, [])
+        return users[0] if len(users) == 1 else None
+
+    def facts(self, source: str) -> Facts:
+        stem = self._stem()
+        self._verify_convolutions(stem)
+        transitions = [place for place in self.convs if place not in stem and self._pool_after(place) is not None]
+        for place in transitions:
+            self._verify_window(self.users[place][0], (2, 2, 0), "a transition's pool")
+        head = self._head()
+        return Facts(
+            stem_stride=self.nodes[self.convs[0]].stride if self.convs else None,
+            stem_pool=self._stem_pool(stem),
+            eps=_agreed(node.eps for node in self.nodes if node.op == "bn"),
+            concat=self._concat(),
+            transition_relu=_agreed(self._relu_before(place) for place in transitions),
+            transition_pool=_agreed(self._pool_after(place) for place in transitions),
+            final_relu=None if head is None else self._relu_before(head),
+            activation=self._activation_before(set(self.convs) - {*stem, *transitions}),
+            outer_activation=self._outer_activation(stem, transitions, head),
+            hidden_activation=self._activation_before(set(self.linears[1:])),
+            slope=_agreed(node.slope for node in self.nodes if node.op == "leaky_relu"),
+            head_pool=self._head_pool(),
+            head_activation=self._head_activation(),
+            source=source,
+        )
+
+    def _verify_convolutions(self, stem: list[int]) -> None:
+        """Refuse a convolution that the rebuilt network would compute otherwise."""
+        pooled = False
+        for place in self.convs:
+            pooled = pooled or any(self.op(one) in _POOLS for one in stem if one < place)
+            if place in stem and pooled:
+                continue  # the blur behind a pool, which is fixed
+            node = self.nodes[place]
+            stride = node.stride if place == self.convs[0] else 1
+            self._verify_window(place, (node.kernel, stride, _half(node.kernel)), "a convolution")
+            if node.dilation not in (None, 1):
+                raise _unsupported(f"a convolution of dilation {node.dilation}")
+
+    def _verify_window(self, place: int, wanted: tuple[Any, Any, Any], what: str) -> None:
+        """Compare (kernel, stride, padding) with what the rebuilt network has; what is not stated passes."""
+        node = self.nodes[place]
+        found = (node.kernel, node.stride, node.padding)
+        if any(
+            have is not None and want is not None and have != want for have, want in zip(found, wanted, strict=True)
+        ):
+            raise _unsupported(f"{what} with kernel {found[0]}, stride {found[1]} and padding {found[2]}")
+
+    def _stem(self) -> list[int]:
+        """Walk from the first convolution to where the first dense layer branches off."""
+        walk: list[int] = []
+        place = self.convs[0] if self.convs else None
+        while place is not None and len(walk) < _MAX_WALK and self.op(place) != "cat":
+            walk.append(place)
+            place = self.after(place)
+        return walk
+
+    def _stem_pool(self, stem: list[int]) -> Pool | None:
+        if not stem or len(self.users.get(stem[-1], [])) < 2:
+            return None
+        pools = [at for at, place in enumerate(stem) if self.op(place) in _POOLS]
+        if not pools:
+            return "none"
+        # A pool of stride 1 and a fixed convolution of stride 2 behind it: the blur of anti-aliased stems.
+        if any(self.op(place) == "conv" for place in stem[pools[0] :]):
+            return "blur"
+        self._verify_window(stem[pools[0]], (3, 2, 1), "the stem's pool")
+        return _pool_name(self.op(stem[pools[0]])) if len(pools) == 1 else None
+
+    def _concat(self) -> Concat | None:
+        """Old features come before new ones in any order of computation."""
+        orders: list[Concat | None] = []
+        for node in self.nodes:
+            reads = [self.real(place) for place in node.inputs]
+            if node.op != "cat" or len(reads) < 2 or all(self.op(self._through(place)) in _POOLS for place in reads):
+                continue  # pooled vectors side by side are a head
+            if reads == sorted(reads):
+                orders.append("append")
+            else:
+                orders.append("prepend" if reads == sorted(reads, reverse=True) else None)
+        return _agreed(orders)
+
+    def _pool_after(self, place: int) -> Literal["max", "avg"] | None:
+        after = self.after(place)
+        return _pool_name(self.op(after)) if after is not None and self.op(after) in _POOLS else None
+
+    def _relu_before(self, place: int) -> bool | None:
+        """Say whether an activation stands between a node and the BN before it."""
+        before = self.before(place)
+        if before is None:
+            return None
+        if self.op(before) == "bn":
+            return False
+        further = self.before(before)
+        normed = further is not None and self.op(further) == "bn"
+        return True if normed and self.op(before) in ACTIVATIONS else None
+
+    def _activation_before(self, places: set[int]) -> Activation | None:
+        return cast("Activation | None", _agreed(self._activation_at(self.before(place)) for place in sorted(places)))
+
+    def _activation_at(self, place: int | None) -> str | None:
+        return self.op(place) if place is not None and self.op(place) in ACTIVATIONS else None
+
+    def _outer_activation(self, stem: list[int], transitions: list[int], head: int | None) -> Activation | None:
+        """Give what stem, transitions and end have; a place without one has no say."""
+        places = [*stem, *(self.before(place) for place in transitions), None if head is None else self.before(head)]
+        kinds = [kind for kind in map(self._activation_at, places) if kind is not None]
+        return cast("Activation | None", _agreed(kinds))
+
+    def _head(self) -> int | None:
+        """Find what pools or flattens the last map: the node behind the body."""
+        place = self.before(self.linears[0]) if self.linears else None
+        found = None
+        while place is not None and self.op(place) in (*_BETWEEN, *_POOLS):
+            if self.op(place) in (*_POOLS, "flatten"):
+                found = place
+            place = self.before(place)
+        if place is not None and self.op(place) == "cat" and self._pooled(place):
+            return self._pooled(place)[0]
+        return found
+
+    def _head_pool(self) -> Literal["avg", "max", "max_avg", "flatten"] | None:
+        place = self.before(self.linears[0]) if self.linears else None
+        while place is not None and self.op(place) in _BETWEEN:
+            place = self.before(place)
+        if place is None:
+            return None
+        if self.op(place) in _POOLS:
+            return _pool_name(self.op(place))
+        if [self.op(read) for read in self._pooled(place)] == ["max_pool", "avg_pool"]:
+            return "max_avg"
+        return "flatten" if self.op(place) in ACTIVATIONS else None
+
+    def _pooled(self, place: int) -> list[int]:
+        """Give the pools that a node puts side by side."""
+        reads = [self._through(read) for read in self.nodes[place].inputs]
+        return reads if self.op(place) == "cat" and all(self.op(read) in _POOLS for read in reads) else []
+
+    def _through(self, place: int) -> int:
+        place = self.real(place)
+        while self.op(place) == "flatten" and self.nodes[place].inputs:
+            place = self.real(self.nodes[place].inputs[0])
+        return place
+
+    def _head_activation(self) -> HeadActivation | None:
+        if not self.linears:
+            return None
+        after = self.after(self.linears[-1])
+        if after is None:
+            return "none" if not self.users.get(self.linears[-1]) else None
+        known = self.op(after) in _HEADS and not self.users.get(after)
+        return cast("HeadActivation", self.op(after)) if known else None
+
+
+def _half(kernel: Sides | None) -> Sides | None:
+    if isinstance(kernel, tuple):
+        return tuple(side // 2 for side in kernel)
+    return None if kernel is None else kernel // 2
+
+
+def _unsupported(what: str) -> CheckpointError:
+    return CheckpointError(f"its graph has {what}, which is not supported", hint=_AS_ONNX)
+
+
+def _pool_name(op: str) -> Literal["max", "avg"]:
+    return "max" if op == "max_pool" else "avg"
+
+
+def _agreed(values: Iterable[T | None]) -> T | None:
+    """Give what all say; None if they differ, say nothing, or are none."""
+    found = list(values)
+    return found[0] if found and all(value == found[0] for value in found) else None

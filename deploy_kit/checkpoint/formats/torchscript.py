@@ -1,0 +1,192 @@
+"""TorchScript → weights and the facts of its code. The code is read, never compiled or run.
+
+`torch.jit.load` is not used: it hands untrusted bytes to a C++ parser and keeps operators that a forward pass would
+call. Here the module objects are read by the restricted pickle reader, and the code, which is written in a subset of
+Python, as a syntax tree of which only traced straight lines are followed. Code with branches or loops (scripted
+modules) states nothing.
+"""
+
+import ast
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.formats import aten, stated_graph
+from deploy_kit.checkpoint.formats.contents import Contents
+from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.pickled import torch_file
+from deploy_kit.checkpoint.formats.pickled.arrays import Unreadable
+from deploy_kit.checkpoint.formats.pickled.inert import Record
+from deploy_kit.checkpoint.formats.zip_archive import Archive
+
+KIND = "TorchScript"
+_SOURCE = "TorchScript code"
+_MAX_CODE, _MAX_NODES, _MAX_LEVELS, _MAX_MODULES = 1 << 20, 100_000, 32, 50_000
+_UNREAD = (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError)
+
+
+def is_torchscript(names: tuple[str, ...]) -> bool:
+    """Say whether an archive with these members is one."""
+    return any("/code/" in name for name in names) and any(name.endswith("/data.pkl") for name in names)
+
+
+def read(archive: Archive, budget: Budget) -> Contents:
+    """Read the archive.
+
+    Raises:
+        CheckpointError: It holds no module with weights, or asks for code to be run.
+    """
+    root = torch_file.read_zip(archive, budget)
+    if not isinstance(root, Record):
+        raise CheckpointError("a TorchScript archive without a module")
+    tensors = dict(_tensors(root, "", 0, [0]))
+    if not tensors:
+        raise CheckpointError(
+            "a TorchScript module without weights: they were frozen into its code",
+            hint="give the file as it was before torch.jit.freeze, or export that one to ONNX",
+        )
+    facts = _facts(root, archive)
+    remarks = () if facts != Facts() else ("its code is no straight line of known operators: it states no facts",)
+    return Contents(kind=KIND, tensors=tensors, facts=facts, remarks=remarks)
+
+
+def _tensors(module: Record, path: str, level: int, count: list[int]) -> Iterator[tuple[str, Tensor]]:
+    count[0] += 1
+    if level > _MAX_LEVELS or count[0] > _MAX_MODULES:
+        raise CheckpointError(f"refused: its module has more than {_MAX_LEVELS} levels or {_MAX_MODULES:,} parts")
+    for name, value in module.attributes().items():
+        below = f"{path}.{name}" if path else str(name)
+        if isinstance(value, Unreadable):
+            raise CheckpointError(f"'{below}' is {value.what}; plain floating-point weights are expected")
+        if isinstance(value, Tensor):
+            yield below, value
+        elif isinstance(value, Record):
+            yield from _tensors(value, below, level + 1, count)
+
+
+def _facts(root: Record, archive: Archive) -> Facts:
+    """Read the code; code that is no straight line of known operators states nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in the code's texts
+            tracer = _Tracer(_classes(archive))
+            tracer.nodes.append(stated_graph.Node(op="input"))
+            tracer.call(root, [_Place(0)], 0)
+        return stated_graph.facts(tracer.nodes, _SOURCE)
+    except _UNREAD:
+        return Facts()
+
+
+def _classes(archive: Archive) -> dict[str, ast.ClassDef]:
+    """Give every class of the code by its full name, e.g. ``__torch__.torch.nn.modules.conv.Conv2d``."""
+    found = {}
+    size = 0
+    for name in archive.names:
+        home, code, file = name.partition("/code/")
+        if not code or not file.endswith(".py") or "/" in home:
+            continue
+        size += archive.size(name)
+        if size > _MAX_CODE:
+            raise ValueError("more code than any traced module has")
+        module = file.removesuffix(".py").replace("/", ".")
+        for entry in ast.parse(bytes(archive.read(name))).body:
+            if isinstance(entry, ast.ClassDef):
+                found[f"{module}.{entry.name}"] = entry
+    return found
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The place of a node whose result a value is."""
+
+    at: int
+
+
+def _places(value: Any) -> Iterator[int]:
+    if isinstance(value, _Place):
+        yield value.at
+    elif isinstance(value, list):
+        for item in value:
+            yield from _places(item)
+
+
+def _forward(module: ast.ClassDef) -> ast.FunctionDef:
+    for entry in module.body:
+        if isinstance(entry, ast.FunctionDef) and entry.name == "forward":
+            return entry
+    raise ValueError("a module without a forward pass")
+
+
+def _assigned(target: ast.expr, value: Any) -> dict[str, Any]:
+    """Give the names that an assignment binds; of several results the first is the one with numbers of the map."""
+    names = target.elts if isinstance(target, ast.Tuple) else [target]
+    return {name.id: value if place == 0 else None for place, name in enumerate(names) if isinstance(name, ast.Name)}
+
+
+class _Tracer:
+    """Follows a traced forward pass through its modules and notes the operators.
+
+    A value is a `_Place`, a module's record, a list of values, a number, or None for all else.
+    """
+
+    def __init__(self, classes: dict[str, ast.ClassDef]) -> None:
+        self.classes = classes
+        self.nodes: list[stated_graph.Node] = []
+
+    def call(self, module: Record, arguments: list[Any], level: int) -> Any:
+        """Follow a module's ``forward`` and give its result."""
+        if level > _MAX_LEVELS or len(self.nodes) > _MAX_NODES:
+            raise ValueError("an endless forward pass")
+        body = _forward(self.classes[module.kind])
+        names = [argument.arg for argument in body.args.args]
+        values = dict(zip(names, [module, *arguments], strict=False))
+        for line in body.body:
+            if isinstance(line, ast.Assign):
+                values |= _assigned(line.targets[0], self.value(line.value, values, level))
+            elif isinstance(line, ast.Return) and line.value is not None:
+                result = self.value(line.value, values, level)
+                if not list(_places(result)):
+                    raise ValueError("a result that does not come from the input")
+                return result
+            else:
+                raise ValueError("no straight line")
+        raise ValueError("no result")
+
+    def value(self, code: ast.expr, values: dict[str, Any], level: int) -> Any:
+        if isinstance(code, ast.Constant):
+            return code.value
+        if isinstance(code, ast.Name):
+            return values.get(code.id)
+        if isinstance(code, ast.Attribute):
+            owner = self.value(code.value, values, level)
+            return owner.attributes().get(code.attr) if isinstance(owner, Record) else None
+        if isinstance(code, (ast.List, ast.Tuple)):
+            return [self.value(item, values, level) for item in code.elts]
+        if isinstance(code, ast.Call) and isinstance(code.func, ast.Attribute):
+            return self.operator(code, code.func, values, level)
+        if isinstance(code, ast.Call) and isinstance(code.func, ast.Name):
+            return self.builtin(code.func.id, [self.value(item, values, level) for item in code.args])
+        return None
+
+    def builtin(self, name: str, arguments: list[Any]) -> Any:
+        """Give ``getattr(self, "0")``, which stands for names that are no identifiers, and ``annotate(type, x)``."""
+        if name == "getattr" and isinstance(arguments[0], Record):
+            return arguments[0].attributes().get(arguments[1])
+        return arguments[1] if name == "annotate" else None
+
+    def operator(self, code: ast.Call, function: ast.Attribute, values: dict[str, Any], level: int) -> Any:
+        arguments = [self.value(item, values, level) for item in code.args]
+        owner = self.value(function.value, values, level)
+        if isinstance(owner, Record) and function.attr.startswith("forward"):
+            return self.call(owner, arguments, level + 1)
+        reads = tuple(place for argument in arguments for place in _places(argument))
+        if not reads or function.attr in aten.SIZES:
+            return None
+        plain = [tuple(one.shape) if isinstance(one, Tensor) else one for one in arguments]
+        self.nodes.append(aten.node(function.attr, plain, reads))
+        return _Place(len(self.nodes) - 1)

@@ -1,0 +1,35 @@
+"""Zip archives: which of the formats that are one, told by the names of the members."""
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.formats import exported_program, torchscript
+from deploy_kit.checkpoint.formats.contents import Contents
+from deploy_kit.checkpoint.formats.keras_files import keras_file
+from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.pickled import torch_file
+from deploy_kit.checkpoint.formats.pickled.contents_of import contents_of
+from deploy_kit.checkpoint.formats.zip_archive import Archive
+
+
+def read(archive: Archive, budget: Budget, state_key: str | None) -> Contents:
+    """Read a torch, TorchScript, torch.export or Keras archive.
+
+    Raises:
+        CheckpointError: Another archive, or one that cannot be read.
+    """
+    names = archive.names
+    if exported_program.is_exported(names):
+        return exported_program.read(archive, budget)
+    if torchscript.is_torchscript(names):
+        return torchscript.read(archive, budget)
+    if keras_file.is_keras(names):
+        return keras_file.read_archive(archive)
+    if any(name.endswith("/data.pkl") for name in names):
+        return contents_of("torch zip", torch_file.read_zip(archive, budget), budget, state_key)
+    raise CheckpointError(_foreign(names), hint="give the checkpoint itself")
+
+
+def _foreign(names: tuple[str, ...]) -> str:
+    if names and all(name.endswith(".npy") for name in names):
+        return "not a recognised checkpoint container: a NumPy archive (.npz)"
+    shown = ", ".join(f"'{name[:60]}'" for name in names[:3])
+    return f"not a recognised checkpoint container: a zip archive of {shown or 'nothing'}"

@@ -1,0 +1,170 @@
+"""A DenseNet once more, written out as equations on the file's own tensors: a second path to the same logits.
+
+Shares nothing with `model` but the spec. A layer put in the wrong place, a name mapped to the wrong tensor or a step
+left out there shows as a difference here.
+
+Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, section 3.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deploy_kit.records.densenet import DenseNetSpec, HeadLayer
+
+_CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+_AVG = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
+
+
+class Equations:
+    """The forward pass of one spec on one file's tensors."""
+
+    def __init__(
+        self, spec: DenseNetSpec, names: Mapping[str, str], tensors: Mapping[str, Tensor], *, channels_last: bool
+    ) -> None:
+        """Take the spec, canonical name → name in the file, and the file's tensors.
+
+        Args:
+            spec: What to compute.
+            names: Canonical name → name in the file.
+            tensors: The file's tensors.
+            channels_last: Its linear layers read flattened maps as (H, W, C).
+        """
+        self.spec, self.names, self.tensors, self.channels_last = spec, names, tensors, channels_last
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute (N, classes) of each head, before any last activation; the pooled features where there is none."""
+        spec = self.spec
+        if spec.input_norm:
+            mean, std = (self._of(f"normalize.{part}", x).flatten() for part in ("mean", "std"))
+            x = (x - _per_channel(mean, x)) / _per_channel(std, x)
+        x = self._stem(x)
+        for number, block in enumerate(spec.blocks, start=1):
+            for layer in range(1, block.layers + 1):
+                new = self._dense(x, f"features.denseblock{number}.denselayer{layer}", number - 1)
+                x = torch.cat([x, new] if spec.concat == "append" else [new, x], 1)
+            if number <= len(spec.transitions):
+                x = self._transition(x, f"features.transition{number}")
+        x = self._norm(x, "features.norm5") if spec.final_norm else x
+        vector = self._steps(self._pooled(self._outer(x) if spec.final_relu else x), "trunk", spec.trunk)
+        rows = [self._steps(vector, self._head(at), head.layers) for at, head in enumerate(spec.heads)]
+        return tuple(rows) if rows else (vector,)
+
+    def answers(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute what the network gives: `logits` behind its last activation."""
+        last: dict[str, Callable[[Tensor], Tensor]] = {
+            "none": lambda row: row,
+            "sigmoid": lambda row: 1 / (1 + torch.exp(-row)),
+            "softmax": lambda row: torch.exp(row - row.logsumexp(1, keepdim=True)),
+            "log_softmax": lambda row: row - row.logsumexp(1, keepdim=True),
+        }
+        return tuple(last[self.spec.head_activation](row) for row in self.logits(x))
+
+    def _stem(self, x: Tensor) -> Tensor:
+        spec = self.spec
+        for at, step in enumerate(spec.stem):
+            x = self._conv(x, f"features.conv{at}", stride=step.stride)
+            x = self._norm(x, f"features.norm{at}") if step.norm else x
+            x = self._outer(x) if step.relu else x
+        if spec.stem_pool == "blur":
+            x = _blurred(_MAX[spec.ndim](x, 3, 1, 1), spec.ndim)
+        elif spec.stem_pool != "none":
+            x = (_MAX if spec.stem_pool == "max" else _AVG)[spec.ndim](x, 3, 2, 1)
+        return x
+
+    def _dense(self, x: Tensor, name: str, block: int) -> Tensor:
+        shape = self.spec.blocks[block]
+        x = self._conv(self._inner(self._norm(x, f"{name}.norm1")), f"{name}.conv1")
+        if shape.bottleneck is None:
+            return x
+        x = self._norm(x, f"{name}.norm2") if shape.bottleneck_norm else x
+        return self._conv(self._inner(x), f"{name}.conv2")
+
+    def _transition(self, x: Tensor, name: str) -> Tensor:
+        spec = self.spec
+        x = self._norm(x, f"{name}.norm") if spec.transition_norm else x
+        x = self._conv(self._outer(x) if spec.transition_relu else x, f"{name}.conv")
+        pooled: Tensor = (_AVG if spec.transition_pool == "avg" else _MAX)[spec.ndim](x, 2)
+        return pooled
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        kind = self.spec.head_pool
+        if kind == "flatten":
+            return (x.movedim(1, -1) if self.channels_last else x).flatten(1)
+        flat = x.flatten(2)
+        vectors = {"avg": flat.mean(2), "max": flat.max(2).values}
+        return torch.cat([vectors[part] for part in kind.split("_")], 1)
+
+    def _steps(self, x: Tensor, name: str, steps: tuple[HeadLayer, ...]) -> Tensor:
+        for at, step in enumerate(steps):
+            own = name if name == "classifier" else f"{name}.{at}"
+            if step.kind == "activation":
+                x = _activated(x, self.spec.hidden_activation, self.spec.slope)
+            elif step.kind == "norm":
+                x = self._norm(x, own)
+            else:
+                x = x @ self._of(f"{own}.weight", x).flatten(1).T
+                x = x + self._of(f"{own}.bias", x) if f"{own}.bias" in self.names else x
+        return x
+
+    def _head(self, at: int) -> str:
+        if "classifier.weight" in self.names:
+            return "classifier"
+        return "head" if len(self.spec.heads) == 1 else f"heads.{at}"
+
+    def _inner(self, x: Tensor) -> Tensor:
+        return _activated(x, self.spec.activation, self.spec.slope)
+
+    def _outer(self, x: Tensor) -> Tensor:
+        return _activated(x, self.spec.outer_activation, self.spec.slope)
+
+    def _of(self, name: str, like: Tensor) -> Tensor:
+        return self.tensors[self.names[name]].to(like.dtype)
+
+    def _conv(self, x: Tensor, name: str, stride: Any = 1) -> Tensor:
+        weight = self._of(f"{name}.weight", x)
+        bias = self._of(f"{name}.bias", x) if f"{name}.bias" in self.names else None
+        padding = [side // 2 for side in weight.shape[2:]]
+        convolve: Callable[..., Tensor] = _CONV[weight.dim() - 2]
+        return convolve(x, weight, bias, stride, padding, 1, x.shape[1] // weight.shape[1])
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        mean, variance = (self._of(f"{name}.{part}", x) for part in ("running_mean", "running_var"))
+        scale = (variance + self.spec.eps).rsqrt()
+        scale = scale * self._of(f"{name}.weight", x) if f"{name}.weight" in self.names else scale
+        shift = self._of(f"{name}.bias", x) if f"{name}.bias" in self.names else torch.zeros_like(mean)
+        return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(shift, x)
+
+
+def _per_channel(vector: Tensor, x: Tensor) -> Tensor:
+    return vector.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _activated(x: Tensor, kind: str, slope: float) -> Tensor:
+    if kind == "relu":
+        return x.clamp(min=0)
+    if kind == "leaky_relu":
+        return torch.where(x < 0, slope * x, x)
+    if kind == "elu":
+        return torch.where(x < 0, torch.expm1(x.clamp(max=0)), x)
+    if kind == "silu":
+        return x * torch.sigmoid(x)
+    return x * torch.special.ndtr(x) if kind == "gelu" else x
+
+
+def _blurred(x: Tensor, ndim: int) -> Tensor:
+    """Weigh neighbours (1, 2, 1) / 4 along each axis with a reflected border, and keep every second pixel."""
+    for axis in range(2, 2 + ndim):
+        size = x.shape[axis]
+        index = torch.arange(-1, size + 1).abs()
+        index = torch.where(index >= size, 2 * (size - 1) - index, index)
+        wide = x.index_select(axis, index)
+        parts = [wide.narrow(axis, start, size) for start in range(3)]
+        x = (parts[0] + 2 * parts[1] + parts[2]) / 4
+        x = x.index_select(axis, torch.arange(0, size, 2))
+    return x

@@ -1,0 +1,190 @@
+"""Sizes of maps and of the input: what a network needs, what its stem was made for, what each stage ends with."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy_kit.base.errors import InputError
+from deploy_kit.records.artifacts import BareInput, Preprocess
+from deploy_kit.records.densenet import DenseNetSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from deploy_kit.checkpoint import Checkpoint
+
+UNKNOWN = (
+    "how images become its input is not known: steps that read images ask for it "
+    "(export again with --input, --mean and --std)"
+)
+_LARGE, _SMALL = 224, 32  # ImageNet's crop and CIFAR's image
+Sides = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """A feature map behind one stage: its channels and its sides in px."""
+
+    stage: str
+    channels: int
+    sides: Sides
+
+
+def maps(spec: DenseNetSpec, sides: Sides) -> tuple[Map, ...]:
+    """Give the map behind each stage for an input of these sides.
+
+    Raises:
+        InputError: A map would have no pixel left.
+    """
+    found: list[Map] = []
+
+    def add(stage: str, channels: int, now: Sides) -> Sides:
+        if min(now) < 1:
+            asked = "×".join(map(str, sides))
+            raise InputError(f"an input of {asked} px leaves no pixel behind {stage}", hint="give a larger --input")
+        found.append(Map(stage=stage, channels=channels, sides=now))
+        return now
+
+    now = sides
+    for at, step in enumerate(spec.stem):
+        strided = zip(now, step.kernel, step.stride, strict=True)
+        now = tuple((side + 2 * (kernel // 2) - kernel) // stride + 1 for side, kernel, stride in strided)
+        now = add(f"stem convolution {at + 1}", step.channels, now)
+    if spec.stem_pool != "none":
+        now = add("stem pool", spec.stem_channels, tuple((side - 1) // 2 + 1 for side in now))
+    width = spec.stem_channels
+    for number, block in enumerate(spec.blocks, start=1):
+        width += block.layers * block.growth
+        now = add(f"dense block {number}", width, now)
+        if number <= len(spec.transitions):
+            width = spec.transitions[number - 1]
+            now = add(f"transition {number}", width, tuple(side // 2 for side in now))
+    return tuple(found)
+
+
+def usual(spec: DenseNetSpec) -> tuple[Sides, str] | None:
+    """Give the input's sides that the network fixes or that its stem is known for, and why; None where nothing says."""
+    if spec.map_side is not None:
+        fits = [side for side in range(1, 1025) if _ends_with(spec, side) == spec.map_side]
+        if not fits:
+            return None
+        even = [side for side in fits if side % 2 ** len(spec.transitions) == 0]
+        return ((even or fits)[0],) * spec.ndim, "the flattened map fixes it"
+    if spec.ndim != 2:
+        return None
+    reduced = spec.stem[0].stride[0] * (2 if spec.stem_pool != "none" else 1)
+    if reduced >= 4:
+        return (_LARGE, _LARGE), "convention: a stem that quarters the map is for 224×224 images"
+    if reduced == 1:
+        return (_SMALL, _SMALL), "convention: a stem that keeps the map is for 32×32 images"
+    return None
+
+
+def _ends_with(spec: DenseNetSpec, side: int) -> int:
+    try:
+        return maps(spec, (side,) * spec.ndim)[-1].sides[0]
+    except InputError:
+        return 0
+
+
+def of(
+    read: "Checkpoint", asked: Sides | None, stated: Preprocess | None, path: Path
+) -> tuple[Preprocess | BareInput, tuple[str, ...]]:
+    """Decide what the input is: as a person says it, as the file does, else of the size that the network is known for.
+
+    Args:
+        read: The checkpoint.
+        asked: Sides that a person named.
+        stated: Preprocessing that a person named.
+        path: Of the checkpoint, for messages.
+
+    Returns:
+        The input, and remarks for a person.
+
+    Raises:
+        InputError: The size is not known, or does not fit the network.
+    """
+    spec = read.spec
+    preprocess = stated or read.preprocess
+    if stated is None and preprocess is not None and asked is not None and len(asked) == 2:
+        preprocess = dataclasses.replace(preprocess, height=asked[0], width=asked[1], resize=None)
+    if preprocess is not None:
+        _verify_channels(preprocess, spec, path)
+        _verify_sides(spec, preprocess.shape[1:], path)
+        return preprocess, ()
+    if asked is not None:
+        _verify_sides(spec, asked, path)
+        return BareInput(shape=(spec.in_channels, *asked)), (UNKNOWN,)
+    known = usual(spec)
+    if known is None:
+        raise InputError(
+            f"{path}: the file does not say how large its input is",
+            hint=f"name it: --input {'x'.join(['64'] * spec.ndim)}; for images also --mean 0.485,0.456,0.406 --std "
+            "0.229,0.224,0.225, or 'source.preprocess' in a recipe",
+        )
+    sides, why = known
+    _verify_sides(spec, sides, path)
+    taken = f"input size {'×'.join(map(str, sides))}: {why}"
+    return BareInput(shape=(spec.in_channels, *sides)), (taken, UNKNOWN)
+
+
+def _verify_channels(preprocess: Preprocess, spec: DenseNetSpec, path: Path) -> None:
+    if spec.ndim != 2:
+        raise InputError(
+            f"{path}: a {spec.ndim}-D network, and no image preprocessing gives its input",
+            hint=f"leave --mean and --std out: --input {'x'.join(['64'] * spec.ndim)}",
+        )
+    if preprocess.channels != spec.in_channels:
+        raise InputError(
+            f"{path}: the checkpoint reads {spec.in_channels} channels, "
+            f"the preprocessing gives {preprocess.channels} ({preprocess.color})",
+            hint="set the color to gray, rgb or bgr as the model was trained"
+            if spec.in_channels in (1, 3)
+            else "leave --mean and --std out: no image has so many channels",
+        )
+
+
+def _verify_sides(spec: DenseNetSpec, sides: Sides, path: Path) -> None:
+    if len(sides) != spec.ndim:
+        raise InputError(
+            f"{path}: expected {spec.ndim} sides of the input, found {len(sides)}",
+            hint=f"e.g. --input {'x'.join(['64'] * spec.ndim)}",
+        )
+    last = maps(spec, sides)[-1].sides
+    if spec.map_side is not None and set(last) != {spec.map_side}:
+        fixed = usual(spec)
+        raise InputError(
+            f"{path}: its head reads a flattened map of side {spec.map_side}, this input ends with "
+            f"{'×'.join(map(str, last))}",
+            hint=f"--input {'x'.join(map(str, fixed[0]))}" if fixed else "",
+        )
+
+
+def of_graph(model: "ir.Model", path: Path) -> BareInput:
+    """Read the input of an ONNX graph whose preprocessing is not known.
+
+    Raises:
+        InputError: It has not one input, or its sides are open.
+    """
+    from deploy_kit.graph import onnx_file
+
+    found = onnx_file.specs(onnx_file.inputs(model))
+    shape = found[0].shape[1:] if len(found) == 1 else ()
+    sides = tuple(side for side in shape if isinstance(side, int))
+    if not sides or len(sides) != len(shape):
+        raise InputError(
+            f"{path}: the file does not say how images become its input, and its size is open",
+            hint="name it: --input 224x224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, or 'source.preprocess' in "
+            "a recipe",
+        )
+    return BareInput(shape=sides)
+
+
+def input_range(means: Sequence[float]) -> str:
+    """Name the range of pixel values that estimated input means speak for."""
+    middle = sum(means) / len(means)
+    if middle > 20:
+        return "about 0 to 255"
+    return "about 0 to 1" if middle > 0.3 else "centered on 0"

@@ -1,0 +1,137 @@
+"""A spec as the paper's Table 1 shows a network: each stage with its layers and the size of its map; and its MACs."""
+
+import math
+
+from deploy_kit.checkpoint.network import map_sizes
+from deploy_kit.checkpoint.network.map_sizes import Map, Sides
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, StemConv
+
+Row = tuple[str, str]
+_POOLS = {"max": "3×3 max pool, stride 2", "avg": "3×3 average pool, stride 2", "blur": "3×3 max pool, blur, stride 2"}
+_HEADS = {"avg": "global average pool", "max": "global max pool", "max_avg": "global max and average pool",
+          "flatten": "flatten"}  # fmt: skip
+
+
+def rows(spec: DenseNetSpec, sides: Sides | None) -> list[Row]:
+    """Lay a network out, stage by stage.
+
+    Args:
+        spec: The network.
+        sides: Of its input; None leaves the sizes of maps and the MACs out.
+
+    Raises:
+        InputError: The input leaves no pixel somewhere.
+    """
+    found = {entry.stage: entry for entry in map_sizes.maps(spec, sides)} if sides else {}
+    entry = f"{spec.in_channels} × {_times(sides)}" if sides else f"{spec.in_channels} × {'?' * spec.ndim}"
+    laid: list[Row] = [("input", entry + (", normalized by the network itself" if spec.input_norm else ""))]
+    for at, step in enumerate(spec.stem, start=1):
+        laid.append((f"convolution {at}" if len(spec.stem) > 1 else "convolution",
+                     _sized(_stem(step, spec), found.get(f"stem convolution {at}"))))  # fmt: skip
+    if spec.stem_pool != "none":
+        laid.append(("pooling", _sized(_POOLS[spec.stem_pool], found.get("stem pool"))))
+    for number, block in enumerate(spec.blocks, start=1):
+        laid.append((f"dense block {number}", _sized(_block(block, spec), found.get(f"dense block {number}"))))
+        if number <= len(spec.transitions):
+            laid.append((f"transition {number}", _sized(_transition(spec), found.get(f"transition {number}"))))
+    laid += _classification(spec)
+    return laid + ([("MACs per run", f"{macs(spec, sides):,}")] if sides else [])
+
+
+def macs(spec: DenseNetSpec, sides: Sides) -> int:
+    """Count the multiply-accumulates of one image: out channels · out pixels · (in / groups) · kernel pixels."""
+    found = {entry.stage: math.prod(entry.sides) for entry in map_sizes.maps(spec, sides)}
+    total, read = 0, spec.in_channels
+    for at, step in enumerate(spec.stem, start=1):
+        total += read * step.channels * math.prod(step.kernel) * found[f"stem convolution {at}"]
+        read = step.channels
+    for number, block in enumerate(spec.blocks, start=1):
+        pixels = found[f"dense block {number}"]
+        for _ in range(block.layers):
+            total += pixels * _layer_macs(read, block)
+            read += block.growth
+        if number <= len(spec.transitions):
+            out = spec.transitions[number - 1]
+            total += pixels * read * out * spec.transition_kernel**spec.ndim // spec.transition_groups
+            read = out
+    width = (
+        read * (1 if spec.map_side is None else spec.map_side**spec.ndim) * (2 if spec.head_pool == "max_avg" else 1)
+    )
+    trunk = Head(name="", layers=spec.trunk)
+    ends = trunk.classes or width
+    return total + _linear_macs(trunk, width) + sum(_linear_macs(head, ends) for head in spec.heads)
+
+
+def _layer_macs(read: int, block: DenseBlock) -> int:
+    inner = block.bottleneck or read
+    narrow = read * block.bottleneck // block.groups[0] if block.bottleneck else 0
+    return narrow + inner * block.growth * math.prod(block.kernel) // block.groups[1]
+
+
+def _linear_macs(head: Head, width: int) -> int:
+    total = 0
+    for step in head.layers:
+        total += width * step.channels if step.kind == "linear" else 0
+        width = step.channels or width
+    return total
+
+
+def _times(sides: Sides) -> str:
+    return "×".join(map(str, sides))
+
+
+def _sized(text: str, entry: Map | None) -> str:
+    return f"{text} → {entry.channels} × {_times(entry.sides)}" if entry else text
+
+
+def _stem(step: StemConv, spec: DenseNetSpec) -> str:
+    stride = str(step.stride[0]) if len(set(step.stride)) == 1 else _times(step.stride)
+    parts = [f"{_times(step.kernel)} conv{' with bias' * step.bias}, stride {stride}, to {step.channels}"]
+    parts += ["BN"] * step.norm + [_name(spec.outer_activation)] * step.relu
+    return ", ".join(parts)
+
+
+def _name(activation: str) -> str:
+    return {"relu": "ReLU", "leaky_relu": "leaky ReLU", "elu": "ELU", "silu": "SiLU", "gelu": "GELU"}.get(
+        activation, ""
+    )
+
+
+def _block(block: DenseBlock, spec: DenseNetSpec) -> str:
+    grouped = [f" in {n} groups" if n > 1 else "" for n in block.groups]
+    wide = f"{_times(block.kernel)} conv{grouped[1]}"
+    ones = _times((1,) * spec.ndim)
+    inner = f"{ones} conv{grouped[0]} to {block.bottleneck}, {wide}" if block.bottleneck else wide
+    other = "" if spec.activation == "relu" else f", {_name(spec.activation)}"
+    order = "" if spec.concat == "append" else ", new channels first"
+    folded = "" if block.bottleneck_norm else ", BN folded"
+    return f"[{inner}] × {block.layers}, k = {block.growth}{other}{order}{folded}"
+
+
+def _transition(spec: DenseNetSpec) -> str:
+    side = _times((spec.transition_kernel,) * spec.ndim)
+    relu = "" if spec.transition_relu == spec.transition_norm else (", no ReLU" if spec.transition_norm else ", ReLU")
+    norm = "" if spec.transition_norm else ", no BN"
+    groups = f" in {spec.transition_groups} groups" if spec.transition_groups > 1 else ""
+    pool = "average" if spec.transition_pool == "avg" else "max"
+    return f"{side} conv{groups}{norm}{relu}, {_times((2,) * spec.ndim)} {pool} pool"
+
+
+def _classification(spec: DenseNetSpec) -> list[Row]:
+    start = [] if spec.final_norm else ["no BN"]
+    start += [] if spec.final_relu or not spec.final_norm else ["no ReLU"]
+    start.append(_HEADS[spec.head_pool])
+    shared = _steps(Head(name="", layers=spec.trunk), spec)
+    end = [] if spec.head_activation == "none" else [spec.head_activation]
+    if not spec.heads:
+        return [("features", ", ".join([*start, f"{spec.width} channels"]))]
+    named = len(spec.heads) > 1
+    return [
+        (f"head '{head.name}'" if named else "classification", ", ".join([*start, *shared, *_steps(head, spec), *end]))
+        for head in spec.heads
+    ]
+
+
+def _steps(head: Head, spec: DenseNetSpec) -> list[str]:
+    names = {"norm": "BN", "activation": _name(spec.hidden_activation)}
+    return [names.get(step.kind) or f"{step.channels}-way linear" for step in head.layers if names.get(step.kind) != ""]

@@ -1,0 +1,152 @@
+"""Network → ONNX file by torch's exporters, in eval mode, what is known of it embedded. Compares no numbers."""
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from deploy_kit.base.errors import ExportError
+from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.graph import onnx_file
+from deploy_kit.recipe import ExportTable
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import BareInput, Preprocess
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+INPUT = "input"
+
+
+def outputs_of(read: Checkpoint) -> list[str]:
+    """Name the outputs: ``logits``, or one for each of several heads, or ``features``."""
+    return [head.name for head in read.spec.heads] or ["features"]
+
+
+def write(read: Checkpoint, what: Preprocess | BareInput, part: ExportTable, file: Path) -> None:
+    """Export in eval mode and embed the preprocessing; refuse a graph that still trains.
+
+    Raises:
+        ExportError: torch cannot export it, or not to the operator set asked for.
+    """
+    # A dummy batch of 1 would be taken for a constant by the tracer where the batch shall stay open.
+    batch = 2 if part.dynamic else part.batch
+    dummy, names = torch.zeros(batch, *what.shape), outputs_of(read)
+    try:
+        with _quiet(), _biased(read.model):
+            if part.exporter == "dynamo":
+                shapes = ({0: torch.export.Dim("N")},) if part.dynamic else None
+                program = torch.onnx.export(
+                    read.model,
+                    (dummy,),
+                    dynamo=True,
+                    input_names=[INPUT],
+                    output_names=names,
+                    opset_version=part.opset,
+                    optimize=False,  # `simplify` does that, pass by pass and verified
+                    verbose=False,
+                    dynamic_shapes=shapes,
+                )
+                assert program is not None
+                model = program.model
+            else:
+                axes = {name: {0: "N"} for name in (INPUT, *names)} if part.dynamic else None
+                torch.onnx.export(
+                    read.model,
+                    (dummy,),
+                    str(file),
+                    dynamo=False,
+                    input_names=[INPUT],
+                    output_names=names,
+                    opset_version=part.opset,
+                    dynamic_axes=axes,
+                )
+                model = onnx_file.load(file)
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        raise ExportError(
+            f"torch's {part.exporter} exporter failed: {error}", hint=f"try the other one: --exporter {other(part)}"
+        ) from error
+    model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
+    onnx_file.embed(model, what)
+    model.metadata_props["deploykit.exporter"] = part.exporter
+    model.metadata_props["deploykit.densenet"] = codec.canonical(read.spec)
+    if read.classes is not None:
+        model.metadata_props["deploykit.classes"] = codec.canonical(read.classes)
+    model.graph.name = "densenet"
+    _forget_paths(model)
+    onnx_file.save(model, file)
+    verify_file(onnx_file.load(file), part)
+
+
+def other(part: ExportTable) -> str:
+    """Name the exporter that was not asked for."""
+    return "torchscript" if part.exporter == "dynamo" else "dynamo"
+
+
+def verify_file(model: "ir.Model", part: ExportTable) -> None:
+    """Refuse another operator set, and a node that still trains."""
+    if onnx_file.opset(model) != part.opset:
+        raise ExportError(
+            f"asked for opset {part.opset}, the file has {onnx_file.opset(model)}",
+            hint=f"torch's {part.exporter} exporter cannot write it: use --opset {onnx_file.opset(model)}",
+        )
+    for node in model.graph:
+        if node.op_type == "Dropout" or node.attributes.get_int("training_mode"):
+            raise ExportError(f"node '{node.name}' ({node.op_type}) is in training mode")
+
+
+def _forget_paths(model: "ir.Model") -> None:
+    """Drop the exporter's notes on each node: stack traces with paths of the machine that exported."""
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+
+
+@contextlib.contextmanager
+def _biased(model: torch.nn.Module) -> Iterator[None]:
+    """Give 3-D convolutions a bias of zeros while they are exported.
+
+    Without one, onnxscript (0.7.2, `aten_conv3d`) writes a bias with two axes, which no runtime accepts.
+    """
+    bare = [part for part in model.modules() if isinstance(part, torch.nn.Conv3d) and part.bias is None]
+    for part in bare:
+        part.bias = torch.nn.Parameter(torch.zeros(part.out_channels), requires_grad=False)
+    try:
+        yield
+    finally:
+        for part in bare:
+            part.bias = None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what torch's exporters print, from Python and from C++: results alone go to standard output."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    sys.stdout.flush()
+    kept, sink = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 1)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C++ still holds back belongs into the sink too
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(sink)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,102 @@
+"""Numbers with units as people type them: ``200ms``, ``8ms``, ``3%``, ``1,8``."""
+
+import math
+import re
+
+from deploy_kit.base.errors import RequestError
+
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0}
+
+
+def seconds(option: str, text: str | None) -> float | None:
+    """Read a time; a bare number is seconds.
+
+    Raises:
+        RequestError: It is none, or not above zero.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?[0-9]+)?)\s*([a-zµ]*)\s*", text)
+    value = _number(found[1]) if found and (found[2] or "s") in _SECONDS else None
+    if found is None or not value:
+        raise RequestError(f"{option}: expected a time, found '{text}'", hint=f"e.g. {option} 200ms, or {option} 10s")
+    return round(value * _SECONDS[found[2] or "s"], 9)
+
+
+def milliseconds(option: str, text: str | None) -> float | None:
+    """Read a time as milliseconds; here a bare number would be ambiguous, so the unit is asked for.
+
+    Raises:
+        RequestError: It is none, or has no unit.
+    """
+    if text is not None and _number(text.strip()) is not None:
+        raise RequestError(f"{option}: expected a time with its unit, found '{text}'", hint=f"e.g. {option} {text}ms")
+    value = seconds(option, text)
+    return None if value is None else round(1e3 * value, 9)
+
+
+def percent(option: str, text: str | None) -> float | None:
+    """Read ``3%`` or ``3`` as 3.
+
+    Raises:
+        RequestError: It is none, or below zero.
+    """
+    if text is None:
+        return None
+    value = _number(text.strip().removesuffix("%").strip())
+    if value is None:
+        raise RequestError(f"{option}: expected a percentage, found '{text}'", hint=f"e.g. {option} 3%")
+    return value
+
+
+def points(option: str, text: str | None) -> float | None:
+    """Read percentage points: ``0.3``, ``0.3pt`` or ``0.3pp`` as 0.3.
+
+    Raises:
+        RequestError: It is none, below zero, or a percentage: that could be of the accuracy.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(.*?)\s*(pt|pp|points)?", text.strip())
+    value = _number(found[1]) if found else None
+    if value is None:
+        percent_of = text.strip().removesuffix("%").strip()
+        example = percent_of if _number(percent_of) is not None else "0.3"
+        raise RequestError(f"{option}: expected percentage points, found '{text}'", hint=f"e.g. {option} {example}pt")
+    return value
+
+
+def counts(option: str, text: str | None) -> list[int] | None:
+    """Read a comma list of whole numbers above zero.
+
+    Raises:
+        RequestError: One is none.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise RequestError(f"{option}: expected whole numbers above 0, found '{text}'", hint=f"e.g. {option} 1,8")
+    return [int(part) for part in parts]
+
+
+def percentiles(option: str, text: str | None) -> list[float] | None:
+    """Read a comma list of percentiles.
+
+    Raises:
+        RequestError: One is none, or not between 0 and 100.
+    """
+    if text is None:
+        return None
+    values = [_number(part.strip().removeprefix("p")) for part in text.split(",")]
+    if not all(value is not None and 0 < value < 100 for value in values):
+        raise RequestError(
+            f"{option}: expected numbers between 0 and 100, found '{text}'", hint=f"e.g. {option} 50,90,99"
+        )
+    return [value for value in values if value is not None]
+
+
+def _number(text: str) -> float | None:
+    """Read a plain number; None where it is none: no sign, no infinity, no NaN."""
+    value = float(text) if re.fullmatch(r"[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?|\.[0-9]+", text) else math.inf
+    return value if math.isfinite(value) else None

@@ -1,0 +1,116 @@
+"""Run preprocessed images through an engine in a worker, a few at a time: memory and disk stay constant."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_kit.devices.links import Connection
+from deploy_kit.images import Crops, ImageSet, mean_of_crops
+from deploy_kit.records.artifacts import BareInput, Preprocess
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """An engine file to run: the catalogue's name, the file, the engine's options."""
+
+    engine: str
+    path: Path
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferred:
+    """Logits (n, classes) float32 in the order of the images, and what the engine was set to."""
+
+    logits: np.ndarray
+    settings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An engine that is loaded in a worker.
+
+    Attributes:
+        batch: Images it takes in a run; 0 where that is open.
+        settings: What it was set to.
+        ask: Images (n, C, H, W) float32 and how many to run at once, where that is open → logits (n, classes).
+    """
+
+    batch: int
+    settings: tuple[tuple[str, str], ...]
+    ask: Callable[[np.ndarray, int], np.ndarray]
+
+    def all(
+        self,
+        image_set: ImageSet,
+        preprocess: Preprocess | BareInput,
+        *,
+        batch: int = 32,
+        crops: Crops = 1,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Inferred:
+        """Infer all images of a set; with ten crops, the mean of an image's logits is its answer."""
+        logits, done = [], 0
+        for chunk in image_set.batches(preprocess, max(1, _CHUNK // crops), crops):
+            logits.append(mean_of_crops(self.ask(chunk, batch), crops))
+            done += len(chunk) // crops
+            progress(done)
+        return Inferred(logits=np.concatenate(logits), settings=self.settings)
+
+
+@contextmanager
+def opened(link: Connection, target: Target) -> Iterator[Opened]:
+    """Load an engine in a worker of its own, which ends with the block.
+
+    Raises:
+        EngineCrashError: The engine's native code killed the worker.
+        DeployKitError: What the engine refused.
+    """
+    inputs, about = link.folder / "images.npy", str(target.path)
+    with link.worker() as worker:
+        path = link.send(target.path, keep=True)
+        found = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
+
+        def ask(images: np.ndarray, batch: int) -> np.ndarray:
+            np.save(inputs, images)
+            with link.outbox(link.folder) as outbox:
+                outputs = f"{outbox}/logits.npy"
+                worker.ask("infer", about, inputs=link.send(inputs), outputs=outputs, batch=batch)
+            return np.asarray(np.load(link.folder / "logits.npy"))
+
+        yield Opened(batch=int(found["batch"]), settings=tuple(sorted(found["settings"].items())), ask=ask)
+
+
+def run(
+    link: Connection,
+    target: Target,
+    image_set: ImageSet,
+    preprocess: Preprocess | BareInput,
+    *,
+    batch: int = 32,
+    crops: Crops = 1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Inferred:
+    """Infer all images of a set.
+
+    Args:
+        link: Where.
+        target: With what.
+        image_set: On what.
+        preprocess: How images become the input.
+        batch: Images per run, where the engine leaves that open.
+        crops: Of each image, whose logits are averaged: 1, or 10 (`images.ten_crops`).
+        progress: Called with the number of images done.
+
+    Raises:
+        EngineCrashError: The engine's native code killed the worker.
+        DeployKitError: What the engine refused.
+    """
+    with opened(link, target) as engine:
+        return engine.all(image_set, preprocess, batch=batch, crops=crops, progress=progress)

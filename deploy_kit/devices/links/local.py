@@ -1,0 +1,67 @@
+"""This machine: every job runs in a fresh child process."""
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy_kit.base.errors import RequestError
+from deploy_kit.base.lazy import install_line, present
+from deploy_kit.devices.compute_capability import capability, completed
+from deploy_kit.devices.isolate import Child
+from deploy_kit.devices.links import Cleaned, Connection, Link
+from deploy_kit.machine import environment
+from deploy_kit.records.artifacts import Device
+from deploy_kit.records.measurements import Environment
+
+
+@dataclass(frozen=True)
+class _Local:
+    device: Device
+    folder: Path
+
+    @property
+    def environment(self) -> Environment:
+        return completed(environment.describe(), _capability)
+
+    def lacks(self, package: str) -> str:
+        return "" if present(package) else install_line(package)
+
+    def worker(self) -> Child:
+        return Child()
+
+    def send(self, file: Path, *, keep: bool = False) -> str:
+        return str(file)
+
+    @contextmanager
+    def outbox(self, folder: Path) -> Iterator[str]:
+        yield str(folder)
+
+
+@functools.cache
+def _capability() -> str:
+    with Child() as child:
+        return capability(child, "local")
+
+
+@contextmanager
+def connect(device: Device) -> Iterator[Connection]:
+    """Give a connection with a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+        yield _Local(device, Path(folder))
+
+
+def clean(device: Device) -> Cleaned:
+    """Remove nothing: this machine keeps results in its store alone.
+
+    Raises:
+        RequestError: Always.
+    """
+    raise RequestError(
+        f"'{device.name}' is this machine: nothing is kept beside the store", hint="rm -r .deploykit removes the store"
+    )
+
+
+LINK = Link(connect=connect, clean=clean)

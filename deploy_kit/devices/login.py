@@ -1,0 +1,182 @@
+"""Log in by the user's own OpenSSH configuration: keys, agent, ProxyJump and known hosts. A host key is always checked.
+
+Nothing is asked for: a key that needs a passphrase belongs into the agent, and a password is never used.
+"""
+
+import base64
+import contextlib
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy_kit.base.errors import DeviceError
+from deploy_kit.base.lazy import need
+from deploy_kit.records.artifacts import Device
+
+TIMEOUT_S = 15
+BEAT_S = 5.0
+SILENCE_S = 20.0  # four beats that nobody answered: the cable is out
+_SYSTEM_KEYS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
+_USER_KEYS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """``[user@]host[:port]``, taken apart."""
+
+    user: str | None
+    host: str
+    port: int | None
+
+    @property
+    def arguments(self) -> str:
+        """What to type behind ``ssh`` to reach it."""
+        port = f"-p {self.port} " if self.port else ""
+        return f"{port}{self.user}@{self.host}" if self.user else f"{port}{self.host}"
+
+
+def address(text: str) -> Address:
+    """Take an address apart; a host may be an alias of the user's configuration, or ``[an IPv6 address]``."""
+    user, _, rest = text.rpartition("@")
+    host, mark, port = rest.rpartition(":")
+    if not mark or rest.endswith("]"):
+        host, port = rest, ""
+    return Address(user=user or None, host=host.strip("[]"), port=int(port) if port else None)
+
+
+@contextlib.contextmanager
+def logged_in(device: Device) -> Iterator[Any]:
+    """Log in and give the transport; a thread watches that somebody answers at its other end.
+
+    Raises:
+        DeviceError: Unknown, unreachable, not the machine it was, or the login is refused; with the line to run.
+    """
+    fabric = need("fabric", by=f"device '{device.name}' at 'ssh://{device.address}'")
+    where = address(device.address)
+    connection = fabric.Connection(
+        where.host, user=where.user, port=where.port, connect_timeout=TIMEOUT_S,
+        connect_kwargs={"banner_timeout": TIMEOUT_S, "auth_timeout": TIMEOUT_S},
+    )  # fmt: skip
+    _check_host_keys(connection)
+    with _translated(device, where, connection), contextlib.ExitStack() as stack:
+        stack.callback(connection.close)
+        connection.open()
+        opened = stack.pop_all()
+    stop = threading.Event()
+    threading.Thread(target=_watch, args=(connection.transport, stop), daemon=True).start()
+    try:
+        with opened:
+            yield connection.transport
+    finally:
+        stop.set()
+
+
+def _check_host_keys(connection: Any) -> None:
+    """Replace fabric's policy, which accepts every host, on this machine and on those that are jumped through."""
+    import paramiko
+
+    hop = connection
+    while hop is not None and not isinstance(hop, str):  # a ProxyCommand is ssh's own, which checks for itself
+        known, config = paramiko.HostKeys(), hop.ssh_config
+        for setting, usual in (("userknownhostsfile", _USER_KEYS), ("globalknownhostsfile", _SYSTEM_KEYS)):
+            for file in config.get(setting, usual).split():
+                with contextlib.suppress(OSError):
+                    known.load(str(Path(file).expanduser()))
+        name = _key_name(hop)
+        for kind, key in (known.lookup(config.get("hostkeyalias", name)) or {}).items():
+            hop.client.get_host_keys().add(name, kind, key)
+        hop.client.set_missing_host_key_policy(_Refuse(name))
+        hop = hop.gateway
+
+
+def _key_name(hop: Any) -> str:
+    return hop.host if hop.port == 22 else f"[{hop.host}]:{hop.port}"
+
+
+class _Unknown(Exception):  # noqa: N818  # carries what the policy saw past paramiko
+    def __init__(self, name: str, key: Any) -> None:
+        super().__init__(name)
+        self.name, self.key = name, key
+
+
+class _Refuse:
+    """What paramiko asks about a host that no known_hosts file names."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+        raise _Unknown(self._name, key)
+
+
+def fingerprint(key: Any) -> str:
+    """Give a key's fingerprint as ``ssh-keygen -l`` writes it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+
+
+@contextlib.contextmanager
+def _translated(device: Device, where: Address, connection: Any) -> Iterator[None]:
+    import paramiko
+
+    at, name = f"{connection.host}:{connection.port}", f"device '{device.name}'"
+    try:
+        yield
+    except _Unknown as error:
+        raise DeviceError(
+            f"{name}: the host key of '{error.name}' is not known here: {error.key.get_name()} "
+            f"{fingerprint(error.key)}",
+            hint=f"ssh {where.arguments}   (compare the fingerprint with the device's own, then answer yes)",
+        ) from error
+    except paramiko.BadHostKeyException as error:
+        raise DeviceError(
+            f"{name}: the host key of '{_key_name(connection)}' has changed: expected "
+            f"{fingerprint(error.expected_key)}, found {fingerprint(error.key)}; either the device was set up anew, "
+            "or somebody stands between you and it: nothing was sent",
+            hint="only if you know why it changed: "
+            f"ssh-keygen -R '{_key_name(connection)}', then ssh {where.arguments}",
+        ) from error
+    except paramiko.PasswordRequiredException as error:
+        raise DeviceError(f"{name}: the key is locked with a passphrase", hint="ssh-add, then again") from error
+    except paramiko.AuthenticationException as error:
+        raise _refused(name, where, connection, str(error)) from error
+    except socket.gaierror as error:
+        raise DeviceError(
+            f"{name}: no host is called '{connection.host}'", hint="check the address: deploykit devices list"
+        ) from error
+    except TimeoutError as error:
+        raise DeviceError(f"{name}: {at} does not answer", hint=_REACH.format(where.arguments)) from error
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        if str(error) == _NO_KEY:
+            raise _refused(name, where, connection, "there is no key here that it could take") from error
+        refused = isinstance(error, ConnectionRefusedError | paramiko.ssh_exception.NoValidConnectionsError)
+        why = "refuses the connection" if refused else f"cannot be reached: {error or type(error).__name__}"
+        raise DeviceError(f"{name}: {at} {why}", hint=_REACH.format(where.arguments)) from error
+
+
+_NO_KEY = "No authentication methods available"  # paramiko has no class for it
+_REACH = "is it on, and does its SSH server run? try: ssh {}"
+
+
+def _refused(name: str, where: Address, connection: Any, why: str) -> DeviceError:
+    return DeviceError(
+        f"{name}: {connection.host}:{connection.port} refuses the login of '{connection.user}': {why}",
+        hint=f"ssh-copy-id {where.arguments}   (or load your key: ssh-add)",
+    )
+
+
+def _watch(transport: Any, stop: threading.Event) -> None:
+    """Ask the server again and again whether it is there, and close the connection when it is not.
+
+    As ServerAliveInterval of OpenSSH; TCP alone would wait a quarter of an hour.
+    """
+    while not stop.wait(BEAT_S) and transport.is_active():
+        alarm = threading.Timer(SILENCE_S, transport.close)
+        alarm.daemon = True
+        alarm.start()
+        with contextlib.suppress(OSError, EOFError):
+            transport.global_request("keepalive@openssh.com", wait=True)
+        alarm.cancel()

@@ -1,0 +1,177 @@
+"""``devices.yaml``: the devices a user has given names to, strictly read.
+
+    jetson:
+      link: ssh://user@orin:22
+      accelerator: cuda:0
+      profile: jetson-orin-nano
+      python: /opt/venv/bin/python3
+
+One lies in the user's config folder, one may lie in the working folder; the latter's entries win.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deploy_kit.base.errors import DeviceError, InputError, RecipeError, nearest
+from deploy_kit.devices.links import LOCAL
+from deploy_kit.records.artifacts import Device
+from deploy_kit.store import write_whole
+
+_FILE = "devices.yaml"
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_SSH = re.compile(
+    r"^ssh://((?P<user>[^@:/\s]+)@)?(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^@:/\s\[\]-][^@:/\s\[\]]*)(:(?P<port>\d{1,5}))?/?$"
+)
+_ACCELERATOR = r"^(cpu|cuda:\d+|dla:\d+|GPU(\.\d+)?|NPU)$"
+_LINKS = "expected 'local' or 'ssh://user@host:port'"
+
+
+class Entry(BaseModel):
+    """One device as a person writes it.
+
+    Attributes:
+        link: ``local``, or ``ssh://[user@]host[:port]``; the host may be an alias of the user's SSH configuration.
+        accelerator: What computes there.
+        profile: Profile of its hardware.
+        python: The interpreter that runs there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    link: str
+    accelerator: Annotated[str, Field(pattern=_ACCELERATOR)] = "cpu"
+    profile: str | None = None
+    python: Annotated[str, Field(min_length=1)] = "python3"
+
+
+def user_file() -> Path:
+    """Give the user's own file, by the XDG base directory specification."""
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(config).expanduser() / "deploykit" / _FILE
+
+
+def all_known() -> dict[str, Device]:
+    """Read both files, and add this machine.
+
+    Raises:
+        RecipeError: A file is no YAML, or an entry is wrong; the message names file and key.
+    """
+    known = {LOCAL.name: LOCAL}
+    for path in (user_file(), Path(_FILE)):
+        known |= {name: device(name, entry) for name, entry in _read(path).items()}
+    return known
+
+
+def find(name: str) -> Device:
+    """Give a device by its name, or by its address."""
+    if name.startswith("ssh://"):
+        return device(name.removeprefix("ssh://").rstrip("/"), Entry(link=name))
+    known = all_known()
+    if name in known:
+        return known[name]
+    if set(known) == {LOCAL.name}:
+        raise DeviceError(
+            f"no device is called '{name}': none is configured",
+            hint=f"deploykit devices add {name} ssh://USER@HOST",
+        )
+    raise DeviceError(f"no device is called '{name}'", hint=nearest(name, known))
+
+
+def add(name: str, entry: dict[str, Any]) -> Device:
+    """Write an entry into the user's file; one of this name is replaced.
+
+    Raises:
+        RecipeError: The name, the link or the accelerator is none.
+    """
+    if name == LOCAL.name or not _NAME.match(name):
+        raise RecipeError(
+            f"'{name}': expected a name of letters, digits, '.', '_' and '-' other than '{LOCAL.name}'",
+            hint="deploykit devices add jetson ssh://user@host",
+        )
+    made = device(name, _entry(f"device '{name}'", entry))
+    path = user_file()
+    _write(path, _read(path) | {name: _entry(f"device '{name}'", entry)})
+    return made
+
+
+def remove(name: str) -> Path:
+    """Take an entry out of the user's file, or out of the working folder's; give the file.
+
+    Raises:
+        DeviceError: No entry has this name.
+    """
+    for path in (Path(_FILE), user_file()):
+        entries = _read(path)
+        if name in entries:
+            _write(path, {key: entry for key, entry in entries.items() if key != name})
+            return path
+    raise DeviceError(f"no device is called '{name}'", hint=nearest(name, set(all_known()) - {LOCAL.name}))
+
+
+def device(name: str, entry: Entry) -> Device:
+    """Turn an entry into its record.
+
+    Raises:
+        RecipeError: The link is none; a password in it is refused.
+    """
+    link = entry.link
+    facts = {"accelerator": entry.accelerator, "profile": entry.profile, "python": entry.python}
+    if link == "local":
+        return Device(name=name, link="local", **facts)  # type: ignore[arg-type]  # checked by the model
+    if re.match(r"^ssh://[^/@]*:[^/@]*@", link):
+        raise RecipeError(
+            f"device '{name}'.link: a password does not belong here", hint="use a key: ssh-copy-id USER@HOST"
+        )
+    found = _SSH.match(link)
+    if found is None or not 0 < int(found["port"] or 22) < 65536:
+        raise RecipeError(f"device '{name}'.link: {_LINKS}, found '{link}'", hint="e.g. ssh://user@orin:22")
+    return Device(name=name, link="ssh", address=link.removeprefix("ssh://").rstrip("/"), **facts)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    try:
+        data = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: expected a table of devices by name, found {data!r}")
+    return {str(name): _entry(f"{path}: {name}", entry) for name, entry in data.items()}
+
+
+def _entry(where: str, data: Any) -> Entry:
+    if not isinstance(data, dict):
+        raise RecipeError(f"{where}: expected a table, found {data!r}", hint="link: ssh://user@host")
+    try:
+        return Entry.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        found = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")[0]
+        key = ".".join(str(part) for part in found["loc"])
+        if found["type"] == "extra_forbidden":
+            raise RecipeError(f"{where}: unknown key '{key}'", hint=nearest(key, Entry.model_fields)) from error
+        if found["type"] == "missing":
+            raise RecipeError(f"{where}: '{key}' is missing", hint=_LINKS) from error
+        if key == "accelerator" and found["type"] == "string_pattern_mismatch":
+            raise RecipeError(
+                f"{where}.accelerator: expected 'cpu', 'cuda:N', 'dla:N', 'GPU' or 'NPU', found '{found['input']}'",
+                hint="e.g. cuda:0",
+            ) from error
+        raise RecipeError(
+            f"{where}.{key}: {found['msg'][0].lower()}{found['msg'][1:]}, found {found['input']!r}"
+        ) from error
+
+
+def _write(path: Path, entries: dict[str, Entry]) -> None:
+    data = {name: entry.model_dump(exclude_defaults=True) for name, entry in sorted(entries.items())}
+    write_whole(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else "{}\n")

@@ -1,0 +1,185 @@
+"""Where in a DenseNet a node stands: stem, dense block, transition or head, found in the graph's structure.
+
+A dense block is what lies between a value that is carried on and the last concatenation that carries it. Names play no
+part, so that graphs of any exporter, simplified or quantized, are read alike.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from deploy_kit.records.layer_times import UNKNOWN, Kind
+
+# What ends a run of maps that belong together: blocks are connected through none of these.
+_POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean")
+_CUTS = frozenset({"Conv", "Gemm", "MatMul", *_POOLS})
+_GRIDS = ("QuantizeLinear", "DequantizeLinear", "Cast")
+_PASSED_ON = frozenset({"Relu", "LeakyRelu", "Clip", "Max", "Min", "Identity", *_GRIDS})
+_KINDS: Mapping[str, Kind] = {
+    "Conv": "conv",
+    "Gemm": "gemm",
+    "MatMul": "gemm",
+    "BatchNormalization": "bn_relu",
+    **dict.fromkeys(("Relu", "LeakyRelu", "Clip", "Elu", "Sigmoid", "Mul", "Add", "Max", "Min"), "bn_relu"),
+    **dict.fromkeys(_POOLS, "pool"),
+    **dict.fromkeys(_GRIDS, "requantize"),
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose"), "copy"),
+    "Concat": "concat",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a node stands and what it is; `made_by` is the work whose result it only passes on, where it does."""
+
+    region: str
+    kind: Kind
+    made_by: Kind
+
+
+def places(model: ir.Model) -> dict[str, Place]:
+    """Find the place of each node, under its own name and those of its outputs.
+
+    A name that stands for nodes of several regions, as careless exporters write, is left out.
+    """
+    graph = Structure(model)
+    regions = graph.regions()
+    found: dict[str, Place] = {}
+    doubled = set[str]()
+    for index, node in enumerate(graph.nodes):
+        place = Place(region=regions[index], kind=kind_of(node), made_by=_work_before(node))
+        for name in filter(None, {node.name, *(value.name for value in node.outputs)}):
+            if found.setdefault(name, place).region != place.region:
+                doubled.add(name)
+    return {name: place for name, place in found.items() if name not in doubled}
+
+
+def kind_of(node: ir.Node) -> Kind:
+    """Name a node's kind; a depthwise convolution of one pixel is a BN written as one, of one stride a pool."""
+    weight = node.inputs[1] if node.op_type == "Conv" else None
+    shape = tuple(weight.shape or ()) if weight is not None else ()
+    if shape and node.attributes.get_int("group", 1) == shape[0] != 1 and shape[1] == 1:
+        kernel = shape[2:]
+        if all(side == 1 for side in kernel):
+            return "bn_relu"
+        if tuple(node.attributes.get_ints("strides", ())) == kernel:
+            return "pool"
+    return _KINDS.get(node.op_type, "other")
+
+
+def _work_before(node: ir.Node) -> Kind:
+    """Give the kind of the nearest node, from this one up, that does not merely pass values on."""
+    seen: ir.Node | None = node
+    while seen is not None and seen.op_type in _PASSED_ON and seen.inputs and seen.inputs[0] is not None:
+        before = seen.inputs[0].producer()
+        if before is None:
+            break
+        seen = before
+    return kind_of(seen if seen is not None else node)
+
+
+class Structure:
+    """A graph's nodes in order, and for each the set of nodes above it as the bits of an integer.
+
+    Attributes:
+        nodes: In graph order; their numbers are their places here.
+        fed: Numbers of the nodes that depend on an input: the others make weights.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.nodes = tuple(model.graph)
+        self._index = {node: index for index, node in enumerate(self.nodes)}
+        self._above = list[int]()
+        for index, node in enumerate(self.nodes):
+            bits = 1 << index
+            for before in self.before(node):
+                bits |= self._above[before]
+            self._above.append(bits)
+        self.fed = self._reached_by_input(model)
+
+    def regions(self) -> list[str]:
+        """Name the region of each node."""
+        blocks = sorted(filter(None, map(self._block, self._joined())))
+        named = [self._outside(index, blocks) for index in range(len(self.nodes))]
+        for number, (_, _, members) in enumerate(blocks, start=1):
+            for index in members:
+                named[index] = f"block {number}"
+        # Weights on their way (a DequantizeLinear, a Cast) stand where they are used; users come later in order.
+        for index in reversed(range(len(self.nodes))):
+            if index not in self.fed:
+                users = {named[user] for user in self.after(index)}
+                named[index] = users.pop() if len(users) == 1 else UNKNOWN
+        return named
+
+    def before(self, node: ir.Node) -> Iterable[int]:
+        """Give the numbers of the nodes whose outputs a node reads."""
+        for value in node.inputs:
+            producer = value.producer() if value is not None else None
+            if producer is not None:
+                yield self._index[producer]
+
+    def after(self, index: int) -> Iterable[int]:
+        """Give the numbers of the nodes that read a node's outputs."""
+        return (self._index[use.node] for value in self.nodes[index].outputs for use in value.uses())
+
+    def _reached_by_input(self, model: ir.Model) -> set[int]:
+        inputs = {value for value in model.graph.inputs if value.name not in model.graph.initializers}
+        found = set[int]()
+        for index, node in enumerate(self.nodes):
+            if inputs.intersection(filter(None, node.inputs)) or found.intersection(self.before(node)):
+                found.add(index)
+        return found
+
+    def _joined(self) -> list[list[int]]:
+        """Group concatenations that are connected without passing a convolution or a pool."""
+        parent = list(range(len(self.nodes)))
+
+        def root(index: int) -> int:
+            while parent[index] != index:
+                parent[index] = index = parent[parent[index]]
+            return index
+
+        for index in sorted(self.fed):
+            if self.nodes[index].op_type not in _CUTS:
+                for before in self.before(self.nodes[index]):
+                    if before in self.fed:
+                        parent[root(before)] = root(index)
+        groups: dict[int, list[int]] = {}
+        for index in sorted(self.fed):
+            if self.nodes[index].op_type == "Concat":
+                groups.setdefault(root(index), []).append(index)
+        return list(groups.values())
+
+    def _block(self, concats: list[int]) -> tuple[int, int, frozenset[int]] | None:
+        """Give (entry, last concatenation, nodes) of a dense block; None where nothing is computed in between.
+
+        The entry is the last node that all inputs of the first concatenation depend on.
+        """
+        first, last = concats[0], concats[-1]
+        shared = ~0
+        for before in self.before(self.nodes[first]):
+            shared &= self._above[before]
+        entry = (shared & self._above[first]).bit_length() - 1
+        until = 0
+        for concat in concats:
+            until |= self._above[concat]
+        members = frozenset(
+            index
+            for index in range(max(entry, 0), last + 1)
+            if index != entry and until >> index & 1 and (entry < 0 or self._above[index] >> entry & 1)
+        )
+        convolves = "conv" in {kind_of(self.nodes[index]) for index in members}
+        return (entry, last, members) if convolves else None
+
+    def _outside(self, index: int, blocks: list[tuple[int, int, frozenset[int]]]) -> str:
+        """Name the region of a node that is in no block, by the blocks above it."""
+        passed = sum(self._above[index] >> last & 1 for _, last, _ in blocks)
+        if not blocks:
+            return UNKNOWN
+        if passed == len(blocks):
+            return "head"
+        entry = blocks[passed][0]
+        if entry < 0 or not self._above[entry] >> index & 1:
+            return UNKNOWN
+        return f"transition {passed}" if passed else "stem"

@@ -1,0 +1,192 @@
+"""Names for the parts of a DenseNet by structure: ``stem``, ``denseblock3.denselayer14``, ``transition2``, ``head``.
+
+The same part has the same name in every graph of a network: exported by any exporter, simplified, quantized. Names of
+nodes play no part, except in a graph without dense blocks: there each node with weights is a group of its own.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from deploy_kit.base.errors import UnknownNameError, nearest
+from deploy_kit.graph import layer_location
+from deploy_kit.graph.layer_location import Place, Structure
+from deploy_kit.records.layer_times import UNKNOWN
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGroup:
+    """The nodes with weights that belong together, and what belongs to them.
+
+    Attributes:
+        name: A coordinate; in a graph without dense blocks the name of its node.
+        nodes: In graph order. A dense layer ends with the concatenation that takes its result up.
+        by_structure: Whether the name is one; else it is a node's.
+    """
+
+    name: str
+    nodes: tuple[ir.Node, ...]
+    by_structure: bool = True
+
+    @property
+    def weighted(self) -> tuple[ir.Node, ...]:
+        """Its convolutions and matrix products; a BN or a pool written as a convolution is none."""
+        return tuple(node for node in self.nodes if _works(node))
+
+    @property
+    def parts(self) -> "tuple[LayerGroup, ...]":
+        """One group a convolution, e.g. ``denseblock1.denselayer2.conv1`` and ``.conv2``; none where there is one."""
+        if len(self.weighted) < 2:
+            return ()
+        return tuple(
+            dataclasses.replace(self, name=f"{self.name}.conv{number}", nodes=nodes)
+            for number, nodes in enumerate(_cut(self.nodes), start=1)
+        )
+
+
+def groups(model: ir.Model) -> tuple[LayerGroup, ...]:
+    """Find the layer groups of a graph, in the order of their first weights.
+
+    A node that belongs to no group alone, such as a constant that several read, is in none.
+    """
+    structure = Structure(model)
+    names = _names(structure)
+    found: dict[str, list[ir.Node]] = {}
+    for node, name in zip(structure.nodes, names, strict=True):
+        if name != UNKNOWN:
+            found.setdefault(name, []).append(node)
+    named = [LayerGroup(name=name, nodes=tuple(nodes)) for name, nodes in found.items()]
+    rest = [node for node, name in zip(structure.nodes, names, strict=True) if name == UNKNOWN]
+    named += [
+        LayerGroup(name=_name_of(_work_of(nodes)), nodes=nodes, by_structure=False)
+        for nodes in _cut(rest)
+        if any(map(_works, nodes))
+    ]
+    order = {node: index for index, node in enumerate(structure.nodes)}
+    return tuple(sorted(named, key=lambda group: order[(group.weighted or group.nodes)[0]]))
+
+
+def places(model: ir.Model) -> dict[str, Place]:
+    """Find the place of each node as `regions.places` does, with its coordinate for its region."""
+    coordinates: dict[str, str] = {}
+    for group in groups(model):
+        for node in group.nodes:
+            coordinates |= dict.fromkeys(filter(None, (node.name, *(v.name for v in node.outputs))), group.name)
+    return {
+        name: dataclasses.replace(place, region=coordinates.get(name, UNKNOWN))
+        for name, place in layer_location.places(model).items()
+    }
+
+
+def find(known: Sequence[LayerGroup], names: Iterable[str]) -> tuple[LayerGroup, ...]:
+    """Find groups by coordinate: of a group, of a part of one, or of several (``denseblock3``).
+
+    Args:
+        known: All groups of a graph.
+        names: Coordinates.
+
+    Returns:
+        Groups and parts in graph order, each once.
+
+    Raises:
+        UnknownNameError: Nothing in the graph is called so; the nearest name is the hint.
+    """
+    choices = [choice for group in known for choice in (group, *group.parts)]
+    wanted = set[str]()
+    for name in names:
+        meant = {group.name for group in known if group.name.startswith(f"{name}.") and group.by_structure}
+        meant |= {choice.name for choice in choices if choice.name == name}
+        if not meant:
+            regions_of = {choice.name.split(".")[0] for choice in choices if choice.by_structure}
+            raise UnknownNameError(
+                f"no layer group is called '{name}' here",
+                hint=nearest(name, {*(choice.name for choice in choices), *regions_of}),
+            )
+        wanted |= meant
+    return tuple(choice for choice in choices if choice.name in wanted)
+
+
+def _names(structure: Structure) -> list[str]:
+    """Give the coordinate of each node; `UNKNOWN` where it has none."""
+    names = [re.sub(r"(block|transition) (\d+)", _joined, region) for region in structure.regions()]
+    layers = _layers(structure, names)
+    # Weights on their way belong to what uses them; users come later in order.
+    for index in reversed(range(len(names))):
+        if index not in structure.fed and names[index] != UNKNOWN:
+            used = {layers[user] for user in structure.after(index) if user in layers}
+            layers[index] = used.pop() if len(used) == 1 else 0
+    return [
+        (f"{name}.denselayer{layers[index]}" if layers[index] else UNKNOWN) if name.startswith("dense") else name
+        for index, name in enumerate(names)
+    ]
+
+
+def _joined(found: "re.Match[str]") -> str:
+    return f"{'dense' * (found[1] == 'block')}{found[1]}{found[2]}"
+
+
+def _layers(structure: Structure, names: Sequence[str]) -> dict[int, int]:
+    """Number the dense layers of each block from 1: what lies between two concatenations is one.
+
+    Returns:
+        Of each node of a block that depends on an input, the number of its layer.
+    """
+    inside = [index for index in sorted(structure.fed) if names[index].startswith("dense")]
+    pieces = _pieces(structure, names, inside)
+    counts: dict[str, int] = {}
+    found: dict[int, int] = {}
+    last_work = {pieces[index]: index for index in inside if index in pieces and _works(structure.nodes[index])}
+    for piece, index in sorted(last_work.items(), key=lambda entry: entry[1]):
+        counts[names[index]] = counts.get(names[index], 0) + 1
+        found |= dict.fromkeys((one for one in pieces if pieces[one] == piece), counts[names[index]])
+    for index in inside:  # a concatenation ends the newest layer that it takes up
+        if index not in pieces:
+            found[index] = max((found.get(b, 1) for b in structure.before(structure.nodes[index])), default=1)
+    for index in reversed(inside):  # what only passes a map on belongs to the layer that reads it
+        if index not in found:
+            found[index] = min((found[user] for user in structure.after(index) if user in found), default=1)
+    return found
+
+
+def _pieces(structure: Structure, names: Sequence[str], inside: Sequence[int]) -> dict[int, int]:
+    """Give the nodes of blocks that are connected without a concatenation one number each; concatenations get none."""
+    parent = {index: index for index in inside if structure.nodes[index].op_type != "Concat"}
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    for index in parent:
+        for before in structure.before(structure.nodes[index]):
+            if before in parent and names[before] == names[index]:
+                parent[root(before)] = root(index)
+    return {index: root(index) for index in parent}
+
+
+def _cut(nodes: Sequence[ir.Node]) -> list[tuple[ir.Node, ...]]:
+    """Cut nodes behind each one with weights; what follows the last one goes with it."""
+    pieces: list[list[ir.Node]] = [[]]
+    for node in nodes:
+        pieces[-1].append(node)
+        if _works(node):
+            pieces.append([])
+    rest = pieces.pop()
+    pieces = pieces or [[]]
+    pieces[-1] += rest
+    return [tuple(piece) for piece in pieces]
+
+
+def _works(node: ir.Node) -> bool:
+    return layer_location.kind_of(node) in ("conv", "gemm")
+
+
+def _work_of(nodes: Iterable[ir.Node]) -> ir.Node:
+    return next(node for node in nodes if _works(node))
+
+
+def _name_of(node: ir.Node) -> str:
+    return node.name or str(node.outputs[0].name)

@@ -1,0 +1,172 @@
+"""What is known to go wrong with a graph on a target, found before the target sees it. A rule is a file.
+
+An error is a refusal, a crash or a wrong result; a warning may go well; a note says what cannot be judged.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from deploy_kit.base.catalogue import Catalogue
+from deploy_kit.base.errors import InputError, UnknownNameError, nearest
+from deploy_kit.base.versions import INTEGER_MAXIMUM
+from deploy_kit.graph import onnx_file
+
+Level = Literal["error", "warning", "note"]
+
+DLA = "dla"
+TENSORRT = ("tensorrt", "tensorrt_rtx", DLA)  # one parser reads for all three
+EVERYWHERE = ("onnxruntime", "openvino", "reference", *TENSORRT)
+
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a graph is judged for.
+
+    Attributes:
+        engine: Of the catalogue of engines, or ``dla``: TensorRT on NVIDIA's deep learning accelerator.
+        version: Of its library, e.g. ``10.3.0``; empty where it is not known.
+    """
+
+    engine: str
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A place where a rule applies.
+
+    Attributes:
+        node: Where; empty if it is the whole graph.
+        text: What is wrong.
+        level: Where it is not the rule's own.
+        cure: Where it is not the rule's own.
+    """
+
+    node: str
+    text: str
+    level: Level | None = None
+    cure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One rule of the catalogue.
+
+    Attributes:
+        targets: Engines it is about.
+        level: Of its faults.
+        title: What it looks for, in a few words.
+        cure: What to do, in one line.
+        source: Where the fact comes from: a measurement with its versions, or a document.
+        check: (graph, target) → faults.
+    """
+
+    targets: tuple[str, ...]
+    level: Level
+    title: str
+    cure: str
+    source: str
+    check: Callable[[ir.Model, Target], Iterator[Fault]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A fault with its rule.
+
+    Attributes:
+        code: Of the rule.
+        level: How bad it is.
+        node: Where; empty if it is the whole graph.
+        text: What is wrong.
+        cure: What to do.
+    """
+
+    code: str
+    level: Level
+    node: str
+    text: str
+    cure: str
+
+    def __str__(self) -> str:
+        """Give code, place and what is wrong in one line."""
+        return f"{self.code}: node '{self.node}': {self.text}" if self.node else f"{self.code}: {self.text}"
+
+
+CATALOGUE: Catalogue[Rule] = Catalogue(__name__, "RULE", "lint rule")
+
+
+def run(model: ir.Model, target: Target) -> tuple[Finding, ...]:
+    """Apply every rule that is about the target, by code."""
+    found = []
+    for name in CATALOGUE.names():
+        rule = CATALOGUE.get(name)
+        if target.engine in rule.targets:
+            found += [_finding(name, rule, fault) for fault in rule.check(model, target)]
+    return tuple(found)
+
+
+def run_file(path: Path, target: Target) -> tuple[Finding, ...]:
+    """Read an ONNX file and apply the rules; one that no reader can take whole is a finding itself.
+
+    Raises:
+        InputError: Missing, or not a whole ONNX file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", hint="check the path")
+    size = path.stat().st_size
+    if size > _PROTOBUF_LIMIT:
+        rule = CATALOGUE.get("onnx001")
+        return (_finding("onnx001", rule, Fault(node="", text=f"the file holds {size / 2**30:.1f} GiB")),)
+    return run(onnx_file.load(path), target)
+
+
+def parse(text: str) -> Target:
+    """Read a target as the command line takes it: ``tensorrt`` or ``tensorrt:10.3``.
+
+    Raises:
+        UnknownNameError: No rule knows this target; the hint names the nearest.
+    """
+    engine, _, version = text.partition(":")
+    known = {name for code in CATALOGUE.names() for name in CATALOGUE.get(code).targets}
+    if engine not in known:
+        raise UnknownNameError(f"no target is called '{engine}'", hint=nearest(engine, known))
+    return Target(engine=engine, version=version)
+
+
+def markdown() -> str:
+    """Lay out every rule as a table for a page of documentation."""
+    lines = ["| code | level | targets | finds | cure | source |", "|---|---|---|---|---|---|"]
+    for name in CATALOGUE.names():
+        rule = CATALOGUE.get(name)
+        targets = {EVERYWHERE: "all", TENSORRT: "TensorRT's"}.get(rule.targets, ", ".join(rule.targets))
+        cells = (f"`{name.upper()}`", rule.level, targets, rule.title, rule.cure, rule.source)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def needs(model: ir.Model) -> tuple[tuple[str, str], ...]:
+    """List what a graph asks of a runtime beyond its operator set: (distribution and version, why)."""
+    from deploy_kit.graph.lint import ort001
+
+    return ((f"onnxruntime>={INTEGER_MAXIMUM}", "maximum of integers"),) if ort001.extrema(model) else ()
+
+
+def name_of(node: ir.Node) -> str:
+    """Name a node as its messages do: by its name, else by its first output."""
+    return node.name or str(node.outputs[0].name)
+
+
+def _finding(name: str, rule: Rule, fault: Fault) -> Finding:
+    return Finding(
+        code=name.upper(),
+        level=fault.level or rule.level,
+        node=fault.node,
+        text=fault.text,
+        cure=rule.cure if fault.cure is None else fault.cure,
+    )

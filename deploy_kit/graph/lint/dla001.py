@@ -1,0 +1,26 @@
+"""The DLA knows no dynamic dimension: what it is built for is what it runs."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from deploy_kit.graph import onnx_file
+from deploy_kit.graph.lint import DLA, Fault, Rule, Target
+
+
+def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+    """Find inputs with an axis that is not fixed."""
+    for value in onnx_file.inputs(model):
+        free = [str(side) for side in value.shape or () if not isinstance(side, int)]
+        if free:
+            yield Fault(node="", text=f"input '{value.name}' has the dynamic axis {', '.join(free)}")
+
+
+RULE = Rule(
+    targets=(DLA,),
+    level="error",
+    title="a dynamic axis",
+    cure="export with a fixed batch: leave --dynamic out, give --batch N",
+    source="TensorRT documentation, DLA Supported Layers and Restrictions: General Restrictions; not tried here",
+    check=check,
+)

@@ -1,0 +1,42 @@
+"""ONNX Runtime has the maximum and minimum of 8-bit integers from one version on."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from deploy_kit.base.versions import INTEGER_MAXIMUM, lacks_integer_maximum, numbers
+from deploy_kit.graph.lint import Fault, Rule, Target, name_of
+
+_INTEGERS = frozenset({ir.DataType.UINT8, ir.DataType.INT8})
+
+
+def extrema(model: ir.Model) -> tuple[ir.Node, ...]:
+    """List the nodes that take a maximum or minimum of 8-bit integers."""
+    return tuple(
+        node
+        for node in model.graph
+        if node.op_type in ("Max", "Min") and any(v is not None and v.dtype in _INTEGERS for v in node.inputs)
+    )
+
+
+def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+    """Find integer extrema where the version lacks them; where it is not known, say what they need."""
+    if numbers(target.version) and not lacks_integer_maximum(target.version):
+        return
+    known = f", here is {target.version}" if target.version else ""
+    for node in extrema(model):
+        yield Fault(
+            node=name_of(node),
+            text=f"{node.op_type} of integers needs onnxruntime {INTEGER_MAXIMUM}{known}",
+            level=None if known else "warning",
+        )
+
+
+RULE = Rule(
+    targets=("onnxruntime",),
+    level="error",
+    title="maximum or minimum of 8-bit integers",
+    cure="update onnxruntime, or quantize with --form depthwise",
+    source="measured: onnxruntime 1.23.2 refuses it, 1.24.1 computes it",
+    check=check,
+)

@@ -1,0 +1,254 @@
+"""What an ONNX graph holds: tensors, multiply-accumulates, precision, metadata. Reads and writes whole files.
+
+Does not change a graph; `passes` and `schemes` do.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import onnx_ir as ir
+
+from deploy_kit.base.errors import InputError, StageError
+from deploy_kit.base.lazy import need
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import BareInput, Precision, Preprocess, TensorSpec
+
+PREPROCESS_KEY = "deploykit.preprocess"
+
+RANGES_KEY = "deploykit.ranges"
+"""Metadata of a half-precision file: JSON object, activation → the largest magnitude seen on the calibration images."""
+
+_DTYPES: dict[ir.DataType, Precision] = {
+    ir.DataType.FLOAT: "fp32",
+    ir.DataType.FLOAT16: "fp16",
+    ir.DataType.BFLOAT16: "bf16",
+}
+_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
+
+
+def is_onnx(path: Path) -> bool:
+    """Say whether a file starts as an ONNX model does: field 1 of its protobuf, the IR version."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return len(head) == 2 and head[0] == 0x08 and 3 <= head[1] < 0x20
+
+
+def load(path: Path) -> ir.Model:
+    """Load an ONNX file, with the shapes that follow from its inputs.
+
+    Raises:
+        InputError: Missing, or not a whole ONNX file.
+    """
+    onnx = need("onnx", by="reading ONNX files")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", hint="check the path")
+    try:
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"{path}: not a valid ONNX model: {error}", hint="export it again") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as ONNX: {error}") from error
+    except need("google.protobuf.message", by="reading ONNX files").DecodeError as error:
+        raise InputError(
+            f"{path}: not a whole ONNX file: {error}", hint="it may be cut off: export it again"
+        ) from error
+    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto))
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write one file, weights inside, and let ONNX's checker read it back.
+
+    Raises:
+        StageError: The graph is not valid ONNX.
+    """
+    onnx = need("onnx", by="writing ONNX files")
+    ir.save(model, path)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StageError(f"{path.name}: not a valid ONNX graph: {error}") from error
+
+
+def reread(model: ir.Model) -> ir.Model:
+    """Give the graph as a file would hold it, every shape inferred anew."""
+    onnx = need("onnx", by="rewriting ONNX graphs")
+    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(ir.serde.serialize_model(model)))
+
+
+def opset(model: ir.Model) -> int:
+    """Give the version of the default operator set."""
+    return model.opset_imports[""]
+
+
+def nodes(model: ir.Model) -> int:
+    """Count the nodes of the main graph."""
+    return len(model.graph)
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    """Count the nodes by operator."""
+    return Counter(node.op_type for node in model.graph)
+
+
+def macs(model: ir.Model) -> int:
+    """Count the multiply-accumulates of one image: convolutions and matrix products.
+
+        convolution: out channels · out pixels · (in channels / groups) · kernel pixels;  matrix product: rows · columns
+
+    Shapes must be known; nodes whose shapes are not count nothing.
+    """
+    return sum(macs_of(node) for node in model.graph)
+
+
+def macs_of(node: ir.Node) -> int:
+    """Count the multiply-accumulates of one node, as `macs` does."""
+    if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2 or node.inputs[1] is None:
+        return 0
+    weight, out = node.inputs[1].shape, node.outputs[0].shape
+    if weight is None or out is None:
+        return 0
+    dims = [int(d) for d in weight if isinstance(d, int)]
+    product = 1
+    for d in dims:
+        product *= d
+    if node.op_type == "Conv":
+        for pixels in out[2:]:
+            product *= pixels if isinstance(pixels, int) else 0
+    return product
+
+
+def parameters(model: ir.Model) -> int:
+    """Count the numbers in floating-point initializers."""
+    floats = (v for v in model.graph.initializers.values() if v.dtype in _DTYPES and v.const_value is not None)
+    return sum(int(value.const_value.size) for value in floats if value.const_value is not None)
+
+
+def precision(model: ir.Model) -> Precision:
+    """Name the precision that the graph carries: int8 where it quantizes, else the type of its first weight."""
+    if any(node.op_type in _QUANTIZERS for node in model.graph):
+        return "int8"
+    for node in model.graph:
+        if node.op_type in ("Conv", "Gemm", "MatMul") and node.inputs[1] is not None:
+            dtype = node.inputs[1].dtype
+            return _DTYPES.get(dtype, "fp32") if dtype is not None else "fp32"
+    return "fp32"
+
+
+def inputs(model: ir.Model) -> tuple[ir.Value, ...]:
+    """List the inputs that are fed: files of IR version 3 list their weights among the inputs too."""
+    return tuple(value for value in model.graph.inputs if value.name not in model.graph.initializers)
+
+
+def specs(values: "list[ir.Value] | tuple[ir.Value, ...]") -> tuple[TensorSpec, ...]:
+    """Describe inputs or outputs; dynamic axes by their names."""
+    return tuple(
+        TensorSpec(
+            name=value.name or "",
+            dtype=value.dtype.name.lower() if value.dtype is not None else "unknown",
+            shape=tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape or ()),
+        )
+        for value in values
+    )
+
+
+def preprocess(model: ir.Model) -> Preprocess | None:
+    """Read the preprocessing embedded in the file; None where there is none.
+
+    Raises:
+        RequestError: It is there and cannot be read.
+    """
+    text = model.metadata_props.get(PREPROCESS_KEY)
+    if not text:
+        return None
+    try:
+        stated = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"metadata '{PREPROCESS_KEY}' is not JSON: {error}") from error
+    return codec.from_json(Preprocess, stated, PREPROCESS_KEY)
+
+
+def ranges(model: ir.Model) -> dict[str, float]:
+    """Read the largest magnitude of each activation embedded in the file; none where there are none.
+
+    Raises:
+        InputError: They are there and cannot be read.
+    """
+    text = model.metadata_props.get(RANGES_KEY, "{}")
+    try:
+        return {str(name): float(top) for name, top in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"metadata '{RANGES_KEY}' is no table of numbers: {error}") from error
+
+
+def embed(model: ir.Model, what: Preprocess | BareInput) -> None:
+    """Embed the preprocessing where it is known, so that the file can be used without its passport."""
+    if isinstance(what, Preprocess):
+        model.metadata_props[PREPROCESS_KEY] = codec.canonical(what)
+
+
+def expect_input(model: ir.Model, what: Preprocess | BareInput, where: Path) -> None:
+    """Refuse a graph whose input is not what the preprocessing gives, or that has several outputs.
+
+    Raises:
+        InputError: More than one input or output, or another shape.
+    """
+    found = specs(inputs(model))
+    wanted = what.shape
+    if len(found) != 1 or found[0].shape[1:] != wanted:
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in found)
+        raise InputError(
+            f"{where}: expected one input N×{'×'.join(map(str, wanted))}, found {shapes or 'none'}",
+            hint=_layout_hint(found, wanted) or "the preprocessing and the model do not belong together",
+        )
+    expect_output(model, where)
+
+
+def _layout_hint(found: tuple[TensorSpec, ...], wanted: tuple[int, ...]) -> str:
+    """Say how to export a graph again whose channels come last; empty if they do not."""
+    if len(found) != 1 or found[0].shape[1:] != (*wanted[1:], wanted[0]):
+        return ""
+    return f"its channels come last: export it channels first (tf2onnx: --inputs-as-nchw {found[0].name})"
+
+
+def expect_output(model: ir.Model, where: Path) -> None:
+    """Refuse a graph with several outputs: what comes after the export measures one.
+
+    Raises:
+        InputError: More than one output.
+    """
+    names = [value.name or "" for value in model.graph.outputs]
+    if len(names) > 1:
+        raise InputError(
+            f"{where}: expected one output, found {len(names)}: {', '.join(names)}",
+            hint="export one head: deploykit export CHECKPOINT --head NAME",
+        )
+
+
+def expect_classes(model: ir.Model, where: Path) -> None:
+    """Refuse a graph whose output is a map: a check holds a row of numbers of each image against another.
+
+    Raises:
+        InputError: The output is not N×classes.
+    """
+    found = specs(tuple(model.graph.outputs))[0]
+    if model.graph.outputs[0].shape is not None and len(found.shape) != 2:
+        raise InputError(
+            f"{where}: expected one output N×classes, found {found.name} {list(found.shape)}",
+            hint="end the model with a Flatten",
+        )
+
+
+def expect_flat(model: ir.Model, where: Path) -> None:
+    """Refuse a graph with graphs inside (If, Loop, Scan): what they read from outside cannot be given another type.
+
+    Raises:
+        InputError: A node holds a graph.
+    """
+    for node in model.graph:
+        if any(entry.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for entry in node.attributes.values()):
+            raise InputError(
+                f"{where}: {node.op_type} '{node.name}' holds a graph of its own, whose precision cannot be changed",
+                hint="export the model without control flow, e.g. traced in eval mode",
+            )

@@ -1,0 +1,17 @@
+"""Compute and store once what occurs twice: the library's common subexpressions and equal initializers."""
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from deploy_kit.graph.passes import Outcome, Pass
+
+
+def apply(model: ir.Model) -> Outcome:
+    """Merge; counts the nodes and initializers that are gone."""
+    before = len(model.graph) + len(model.graph.initializers)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.DeduplicateInitializersPass(size_limit=1 << 20)(model)
+    return Outcome(fired=before - len(model.graph) - len(model.graph.initializers))
+
+
+PASS = Pass(apply=apply, promise=0.0)

@@ -1,0 +1,20 @@
+"""Remove what no output depends on: nodes, initializers, operator sets, and the exporter's notes on each node."""
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from deploy_kit.graph.passes import Outcome, Pass
+
+
+def apply(model: ir.Model) -> Outcome:
+    """Remove; counts the nodes and initializers that are gone. The model's own metadata stays."""
+    before = len(model.graph) + len(model.graph.initializers)
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    kept = dict(model.metadata_props)
+    common.ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.update(kept)
+    return Outcome(fired=before - len(model.graph) - len(model.graph.initializers))
+
+
+PASS = Pass(apply=apply, promise=0.0)

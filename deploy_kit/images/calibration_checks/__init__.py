@@ -1,0 +1,238 @@
+"""Whether images are fit to calibrate with: noise, constants, copies, wrong units, what they share with a check set.
+
+Looks at the hashes of all images and at the pixels of a bounded sample, spread evenly. Judges nothing about accuracy.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from deploy_kit.base.errors import InputError
+from deploy_kit.images import ImageSet
+from deploy_kit.images.calibration_checks import near_duplicates, noise
+from deploy_kit.images.calibration_checks.pixels import over, spread
+from deploy_kit.records.artifacts import Preprocess
+
+Code = Literal[
+    "units", "range", "constant", "noise", "duplicates", "few", "one-class", "overlap", "near-duplicates",
+    "absent-classes",
+]  # fmt: skip
+_SAMPLE, _FEW, _TOLD = 256, 16, 5
+_MOST_MEAN, _MOST_STD = 2.0, 3.0
+"""Of pixels in 0..1 no channel has a larger mean or standard deviation than 1; of pixels in 0..255 nearly every one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with a set.
+
+    Attributes:
+        code: A word for it.
+        severity: ``refuse`` where numbers made with the set would be worthless, else ``warn``.
+        text: What was found, with numbers.
+        cure: What to do.
+    """
+
+    code: Code
+    severity: Literal["refuse", "warn"]
+    text: str
+    cure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What one image's pixels say: the largest, whether all are one value, and how neighbors correlate."""
+
+    largest: int
+    constant: bool
+    correlations: np.ndarray
+    pairs: np.ndarray
+
+
+def examine(image_set: ImageSet, preprocess: Preprocess) -> tuple[Finding, ...]:
+    """Find what makes a set unfit to calibrate with.
+
+    Args:
+        image_set: The calibration set.
+        preprocess: How its images become tensors.
+
+    Raises:
+        InputError: An image of the sample cannot be read.
+    """
+    looks = tuple(over(image_set, _SAMPLE, _look))
+    found = (
+        _units(preprocess), _range(looks), _constant(image_set, looks), _noise(looks), _duplicates(image_set),
+        _few(image_set), _one_class(image_set),
+    )  # fmt: skip
+    return tuple(finding for finding in found if finding is not None)
+
+
+def compare(calibration: ImageSet, check: ImageSet) -> tuple[Finding, ...]:
+    """Find what a calibration set and a check set share that they should not, and what the first lacks.
+
+    Raises:
+        InputError: An image of a sample cannot be read.
+    """
+    shared = _overlap(calibration, check)
+    if shared is not None:
+        return (shared,)
+    found = (_near(calibration, check), _absent(calibration, check))
+    return tuple(finding for finding in found if finding is not None)
+
+
+def require(image_set: ImageSet, findings: tuple[Finding, ...]) -> tuple[str, ...]:
+    """Refuse a set for the first finding that is worth it; else give the warnings in words.
+
+    Raises:
+        InputError: The set must not be used.
+    """
+    for finding in findings:
+        if finding.severity == "refuse":
+            raise InputError(f"{image_set.name}: {finding.text}", hint=finding.cure)
+    return tuple(f"{finding.text} ({finding.cure})" for finding in findings)
+
+
+def _look(pixels: np.ndarray) -> _Look:
+    constant = bool((pixels == pixels[0, 0]).all())
+    found, pairs = noise.correlations(pixels)
+    return _Look(largest=int(pixels.max()), constant=constant, correlations=found, pairs=pairs)
+
+
+def _units(preprocess: Preprocess) -> Finding | None:
+    if max(map(abs, preprocess.mean)) <= _MOST_MEAN and max(preprocess.std) <= _MOST_STD:
+        return None
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocess.mean, preprocess.std))
+    return Finding(
+        code="units",
+        severity="refuse",
+        text=f"mean {mean} and std {std} of the preprocessing are for pixels up to 255, and it divides pixels by 255",
+        cure="divide mean and std by 255, and export the checkpoint again",
+    )
+
+
+def _range(looks: tuple[_Look, ...]) -> Finding | None:
+    if max(look.largest for look in looks) > 1:
+        return None
+    return Finding(
+        code="range",
+        severity="refuse",
+        text=f"no pixel of {len(looks)} images is larger than 1: scaled to 0..1, and saved as whole numbers",
+        cure="store pixels as they are, 0..255",
+    )
+
+
+def _constant(image_set: ImageSet, looks: tuple[_Look, ...]) -> Finding | None:
+    flat = [place for place, look in enumerate(looks) if look.constant]
+    if not flat:
+        return None
+    first = image_set.name_of(spread(image_set.n, _SAMPLE)[flat[0]])
+    return Finding(
+        code="constant",
+        severity="refuse" if 2 * len(flat) >= len(looks) else "warn",
+        text=f"{len(flat)} of {len(looks)} images have one value in every pixel, the first is {first}",
+        cure="leave them out, and see how they came about",
+    )
+
+
+def _noise(looks: tuple[_Look, ...]) -> Finding | None:
+    """Refuse where half of the images show no correlation between neighbors, and nor do these taken together."""
+    alive = [look for look in looks if not look.constant]
+    silent = [look for look in alive if noise.silent(look.correlations, look.pairs)]
+    if not silent or 2 * len(silent) < len(alive):
+        return None
+    most = noise.together(np.stack([look.correlations for look in silent]), np.stack([look.pairs for look in silent]))
+    if most is None:
+        return None
+    return Finding(
+        code="noise",
+        severity="refuse",
+        text=f"{len(silent)} of {len(looks)} images are random noise: neighboring pixels correlate by no more than "
+        f"{most:.3f}",
+        cure="give images as the model will see them: noise has ranges that no image has",
+    )
+
+
+def _duplicates(image_set: ImageSet) -> Finding | None:
+    copies = image_set.n - len(set(image_set.hashes))
+    if not copies:
+        return None
+    return Finding(
+        code="duplicates",
+        severity="refuse" if 2 * copies >= image_set.n else "warn",
+        text=f"{copies} of {image_set.n} images are copies of others, byte for byte",
+        cure="leave the copies out",
+    )
+
+
+def _few(image_set: ImageSet) -> Finding | None:
+    if image_set.n >= _FEW:
+        return None
+    return Finding(
+        code="few",
+        severity="warn",
+        text=f"{image_set.n} images are few to see ranges in",
+        cure="a few hundred are usual",
+    )
+
+
+def _one_class(image_set: ImageSet) -> Finding | None:
+    if image_set.labels is None or image_set.n < 2 or (image_set.labels != image_set.labels[0]).any():
+        return None
+    return Finding(
+        code="one-class",
+        severity="warn",
+        text=f"all {image_set.n} images have the same label",
+        cure="calibrate with images of every class",
+    )
+
+
+def _overlap(calibration: ImageSet, check: ImageSet) -> Finding | None:
+    shared = check.overlap(calibration)
+    if not shared:
+        return None
+    return Finding(
+        code="overlap",
+        severity="refuse",
+        text=f"{shared} images are both in the calibration set and in the check set '{check.name}'",
+        cure="check on images that calibration has not seen",
+    )
+
+
+def _near(calibration: ImageSet, check: ImageSet) -> Finding | None:
+    alike = near_duplicates.pairs(calibration, check)
+    if not len(alike):
+        return None
+    ours, theirs = (spread(image_set.n, near_duplicates.COMPARED) for image_set in (calibration, check))
+    first = f"{calibration.name_of(ours[alike[0, 0]])} and {check.name_of(theirs[alike[0, 1]])}"
+    return Finding(
+        code="near-duplicates",
+        severity="warn",
+        text=f"{len(np.unique(alike[:, 0]))} of {len(ours)} calibration images look like one of {len(theirs)} check "
+        f"images, the first are {first}",
+        cure="see whether the same images were saved again; if so, check on others",
+    )
+
+
+def _absent(calibration: ImageSet, check: ImageSet) -> Finding | None:
+    if calibration.labels is None or check.labels is None or calibration.multilabel != check.multilabel:
+        return None
+    there, names = _classes_in(calibration.labels), dict(enumerate(check.classes))
+    absent = sorted(_classes_in(check.labels) - there)
+    if calibration.classes and check.classes:  # each set of folders numbers its own
+        known = {calibration.classes[one] for one in there}
+        absent = [one for one in sorted(_classes_in(check.labels)) if names[one] not in known]
+    if not absent:
+        return None
+    told = ", ".join(names.get(one, str(one)) for one in absent[:_TOLD]) + (", …" if len(absent) > _TOLD else "")
+    return Finding(
+        code="absent-classes",
+        severity="warn",
+        text=f"{len(absent)} classes of the check set are not in the calibration set: {told}",
+        cure="calibrate with images of every class",
+    )
+
+
+def _classes_in(labels: np.ndarray) -> set[int]:
+    present = np.flatnonzero(labels.any(axis=0)) if labels.ndim == 2 else np.unique(labels)
+    return {int(one) for one in present}

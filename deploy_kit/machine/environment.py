@@ -1,0 +1,143 @@
+"""What the machine is and how it is set. Reads files of Linux; a fact that a machine does not give stays empty."""
+
+import math
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from deploy_kit.machine import cgroup, emulation, jetson
+from deploy_kit.records.measurements import Environment
+
+# Instruction sets that decide how fast, or how right, integer and half precision inference is.
+_ISA = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+_LIBRARIES = (
+    "deploykit",
+    "torch",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "tensorrt",
+    "tensorrt-cu13",
+    "tensorrt-cu12",
+    "tensorrt_rtx",
+    "numpy",
+)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip("\n\0 ")
+    except OSError:
+        return ""
+
+
+def library_version(name: str) -> str:
+    """Give the version of an installed distribution; empty if it is absent."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def library_versions() -> tuple[tuple[str, str], ...]:
+    """List the versions of the libraries that decide an artifact or a number."""
+    found = ((name, library_version(name)) for name in ("python", *_LIBRARIES) if name != "python")
+    return (("python", platform.python_version()), *((name, text) for name, text in found if text))
+
+
+def _cpu_facts() -> dict[str, str]:
+    """Read the first processor's block of /proc/cpuinfo: x86 says ``flags``, ARM says ``Features``."""
+    block = _read("/proc/cpuinfo").split("\n\n")[0]
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in block.splitlines())}
+
+
+def _clock_mhz(facts: dict[str, str]) -> float:
+    khz = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    return float(khz) / 1000 if khz else float(facts.get("cpu MHz", 0))
+
+
+def _memory_gib() -> float:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+
+
+def _free_memory_gib() -> float:
+    words = (line.split() for line in _read("/proc/meminfo").splitlines())
+    return next((round(int(word[1]) / 2**20, 2) for word in words if word[0] == "MemAvailable:"), 0.0)
+
+
+def usable_cores() -> int:
+    """Count the logical cores this process may use: those of its affinity, or of its container's quota if fewer.
+
+    A quota of 1.5 cores gives 2: one thread could not use it up.
+    """
+    allowed, quota = len(os.sched_getaffinity(0)), cgroup.cpus()
+    return min(allowed, math.ceil(quota)) if quota else allowed
+
+
+def memory_mib() -> int:
+    """Give the memory this process holds now; 0 where the system does not say."""
+    return _status_mib("VmRSS:")
+
+
+def peak_memory_mib() -> int:
+    """Give the most memory this process has held; 0 where the system does not say.
+
+    Not ``getrusage``: its maximum is inherited from the process that started this one.
+    """
+    return _status_mib("VmHWM:")
+
+
+def _status_mib(field: str) -> int:
+    lines = (line.split() for line in _read("/proc/self/status").splitlines())
+    return next((int(words[1]) // 1024 for words in lines if words[0] == field), 0)
+
+
+def _gpu() -> str:
+    driver = _read("/proc/driver/nvidia/version").partition("\n")[0]
+    board = _read("/proc/device-tree/model") if Path("/dev/nvhost-gpu").exists() else ""
+    return ", ".join(filter(None, [board, driver]))
+
+
+def describe() -> Environment:
+    """Describe the machine as it is at this moment."""
+    facts = _cpu_facts()
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    cpu = facts.get("model name") or platform.processor() or platform.machine()
+    emulated = emulation.emulator(facts)
+    if emulated and "flags" in facts and platform.machine() == "aarch64":  # what is told there is the host's
+        cpu, flags = f"{platform.machine()} on {cpu}", list(emulation.arm_features())
+    return Environment(
+        host=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpu=cpu,
+        isa=tuple(name for name in _ISA if name in flags),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=_memory_gib(),
+        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        clock_mhz=0.0 if emulated else _clock_mhz(facts),
+        load=round(os.getloadavg()[0], 2),
+        gpu=_gpu(),
+        virtual="hypervisor" in flags,
+        cpu_limit=round(cgroup.cpus(), 2),
+        memory_limit_gib=round(cgroup.memory_bytes() / 2**30, 2),
+        emulated=emulated,
+        versions=library_versions(),
+        free_memory_gib=_free_memory_gib(),
+        **vars(jetson.describe()),
+    )

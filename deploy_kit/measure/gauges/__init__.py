@@ -1,0 +1,53 @@
+"""Gauges: what can be read of a machine while it is timed. One file a gauge; none changes anything.
+
+Everything here runs in a worker and needs the standard library. A gauge reads below a root folder (``/`` of the
+machine), so that the recorded tree of another machine can be read as well.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy_kit.base.catalogue import Catalogue
+from deploy_kit.records.readings import Reading
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where to read.
+
+    Attributes:
+        root: ``/``, or the root of a recorded tree.
+        own: Processes whose load is deploykit's own.
+        cores: Logical cores that the engines may use; empty for all.
+    """
+
+    root: Path = Path("/")
+    own: tuple[int, ...] = ()
+    cores: tuple[int, ...] = ()
+
+
+def _nothing(place: Place) -> tuple[()]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gauge:
+    """One gauge of the catalogue.
+
+    Attributes:
+        read: Readings of this moment.
+        hindrance: Why it reads nothing here; empty if it reads.
+        settings: (setting, value) of the machine that belong to it.
+        advice: Commands for an administrator that would steady what it reads.
+    """
+
+    read: Callable[[Place], tuple[Reading, ...]]
+    hindrance: Callable[[Place], str]
+    settings: Callable[[Place], Pairs] = _nothing
+    advice: Callable[[Place], tuple[str, ...]] = _nothing
+
+
+CATALOGUE: Catalogue[Gauge] = Catalogue(__name__, "GAUGE", "gauge")

@@ -1,0 +1,61 @@
+"""Clocks of the cores, as cpufreq gives them. A virtual machine has none: its clock is the host's."""
+
+from pathlib import Path
+
+from deploy_kit.measure.gauges import Gauge, Pairs, Place
+from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.records.readings import Reading
+
+_CORES = "sys/devices/system/cpu"
+_TURBO = {
+    "intel_pstate/no_turbo": {"0": "on", "1": "off"},
+    "cpufreq/boost": {"0": "off", "1": "on"},
+}
+
+
+def _policies(place: Place) -> list[tuple[str, Path]]:
+    found = ((core.parent.name, core) for core in (place.root / _CORES).glob("cpu[0-9]*/cpufreq"))
+    return sorted(pair for pair in found if not place.cores or int(pair[0][3:]) in place.cores)
+
+
+def read(place: Place) -> tuple[Reading, ...]:
+    """Read the present clock of each core."""
+    found = ((name, number(policy / "scaling_cur_freq")) for name, policy in _policies(place))
+    return tuple(
+        Reading(gauge="cpu_clocks", what=name, kind="clock_mhz", value=khz / 1000)
+        for name, khz in found
+        if khz is not None
+    )
+
+
+def hindrance(place: Place) -> str:
+    """Say why there are no clocks."""
+    if read(place):
+        return ""
+    virtual = "hypervisor" in text(place.root / "proc/cpuinfo").split()
+    return "no cpufreq here: the clock of a virtual machine is its host's" if virtual else "no cpufreq here"
+
+
+def settings(place: Place) -> Pairs:
+    """Give governor, allowed clocks and turbo."""
+    policies = [policy for _, policy in _policies(place)]
+    governors = sorted({text(policy / "scaling_governor") for policy in policies} - {""})
+    least = [khz for policy in policies if (khz := number(policy / "scaling_min_freq")) is not None]
+    most = [khz for policy in policies if (khz := number(policy / "scaling_max_freq")) is not None]
+    turbo = [words.get(text(place.root / _CORES / name), "") for name, words in _TURBO.items()]
+    pairs = (
+        ("governor", ", ".join(governors)),
+        ("clock limits", f"{min(least) / 1000:.0f} to {max(most) / 1000:.0f} MHz" if least and most else ""),
+        ("turbo", "".join(turbo)),
+    )
+    return tuple((name, value) for name, value in pairs if value)
+
+
+def advice(place: Place) -> tuple[str, ...]:
+    """Recommend the governor that holds the clock up."""
+    governor = dict(settings(place)).get("governor", "performance")
+    tegra = (place.root / "etc/nv_tegra_release").exists()  # there jetson_clocks does it
+    return () if governor == "performance" or tegra else ("sudo cpupower frequency-set -g performance",)
+
+
+GAUGE = Gauge(read=read, hindrance=hindrance, settings=settings, advice=advice)

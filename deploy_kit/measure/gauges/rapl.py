@@ -1,0 +1,52 @@
+"""RAPL: energy counters of the processor packages (Intel, and AMD from Zen on).
+
+A package holds cores, caches and, on client parts, the GPU; memory, disks and the losses of the power supply are not
+in it.
+"""
+
+from pathlib import Path
+
+from deploy_kit.measure.gauges import Gauge, Place
+from deploy_kit.measure.gauges._files import hindrance as why_unreadable
+from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.records.readings import Reading
+
+
+def _packages(place: Place) -> list[Path]:
+    """List the packages; their parts (``intel-rapl:0:0``) are in them already."""
+    zones = (place.root / "sys/class/powercap").glob("intel-rapl:*")
+    return sorted(zone for zone in zones if zone.name.count(":") == 1 and text(zone / "name").startswith("package"))
+
+
+def read(place: Place) -> tuple[Reading, ...]:
+    """Read the counter of each package, in µJ."""
+    found = ((zone, number(zone / "energy_uj")) for zone in _packages(place))
+    return tuple(
+        Reading(
+            gauge="rapl",
+            what=text(zone / "name"),
+            kind="energy_uj",
+            value=value,
+            wraps_at=number(zone / "max_energy_range_uj") or 0.0,
+        )
+        for zone, value in found
+        if value is not None
+    )
+
+
+def hindrance(place: Place) -> str:
+    """Say why there is no energy."""
+    packages = _packages(place)
+    if not packages:
+        return "no RAPL package here (/sys/class/powercap/intel-rapl:*)"
+    return why_unreadable(packages[0] / "energy_uj")
+
+
+def advice(place: Place) -> tuple[str, ...]:
+    """Give the command that opens the counters, which Linux has kept for root since 5.10."""
+    packages = _packages(place)
+    closed = bool(packages) and bool(hindrance(place))
+    return ("sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj",) if closed else ()
+
+
+GAUGE = Gauge(read=read, hindrance=hindrance, advice=advice)

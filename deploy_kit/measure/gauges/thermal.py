@@ -1,0 +1,32 @@
+"""Temperatures: thermal zones, and the processor's own sensors where a PC has them."""
+
+from deploy_kit.measure.gauges import Gauge, Place
+from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.records.readings import Reading
+
+_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
+
+
+def read(place: Place) -> tuple[Reading, ...]:
+    """Read every temperature; a zone whose part is powered down gives none."""
+    found: list[tuple[str, float | None]] = []
+    for zone in sorted((place.root / "sys/class/thermal").glob("thermal_zone*")):
+        found.append((text(zone / "type") or zone.name, number(zone / "temp")))
+    for chip in sorted((place.root / "sys/class/hwmon").glob("hwmon*")):
+        name = text(chip / "name")
+        if name in _SENSORS:
+            inputs = sorted(chip.glob("temp*_input"))
+            found += [(text(chip / f"{file.name[:-6]}_label") or name, number(file)) for file in inputs]
+    return tuple(
+        Reading(gauge="thermal", what=what, kind="temperature_c", value=milli / 1000)
+        for what, milli in found
+        if milli is not None
+    )
+
+
+def hindrance(place: Place) -> str:
+    """Say why there are no temperatures."""
+    return "" if read(place) else "no thermal zone and no sensor of the processor here"
+
+
+GAUGE = Gauge(read=read, hindrance=hindrance)

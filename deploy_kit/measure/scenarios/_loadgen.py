@@ -1,0 +1,209 @@
+"""MLPerf's own LoadGen over an open engine: it issues the queries, keeps the rules and says VALID or INVALID.
+
+Every sample is the same image: the time of a run does not depend on its pixels. That, durations of seconds and no
+accuracy run make it no submission to MLPerf; it is the same generator with the same arithmetic.
+"""
+
+import queue
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deploy_kit.base.errors import StageError
+from deploy_kit.base.lazy import install_line, need
+from deploy_kit.machine.environment import library_version
+from deploy_kit.measure.scenarios import Load
+from deploy_kit.measure.stopwatch import Steps, Turn
+from deploy_kit.records.measurements import LoadGenResult
+
+PACKAGE = "mlcommons-loadgen"
+_PREFIX = "mlperf_log_"
+Setter = Callable[[Any, Load], None]
+Runs = list[tuple[int, int]]
+"""(begun, ended) in nanoseconds, one a query or a run."""
+
+
+def hindrance() -> str:
+    """Say that LoadGen is not installed where the engine runs."""
+    if library_version(PACKAGE):
+        return ""
+    return f"MLPerf scenarios need '{PACKAGE}' on the machine that runs the engine ({install_line('mlperf_loadgen')})"
+
+
+def test(name: str, streams: Sequence[Steps], load: Load, configure: Setter) -> tuple[Turn, LoadGenResult]:
+    """Run one test of LoadGen.
+
+    Args:
+        name: Of LoadGen's ``TestScenario``.
+        streams: One run of each stream; queries are shared among them.
+        load: What is asked.
+        configure: Sets what only this scenario has.
+
+    Returns:
+        Of each query the time from its issue to its completion (offline: of each run), and LoadGen's verdict.
+    """
+    loadgen = need("mlperf_loadgen", by=f"scenario '{name}'")
+    settings = loadgen.TestSettings()
+    settings.scenario = getattr(loadgen.TestScenario, name)
+    settings.mode = loadgen.TestMode.PerformanceOnly
+    settings.min_duration_ms = max(1, round(load.seconds * 1e3))
+    settings.min_query_count = load.n
+    configure(settings, load)
+    for steps in streams:  # the first run after a pause is slower, and no query's fault
+        _run(steps)
+    with tempfile.TemporaryDirectory(prefix="loadgen-") as folder:
+        with _served(streams, load.batch, loadgen, queued=name == "Server") as system:
+            begun = time.perf_counter_ns()
+            _start(loadgen, system, settings, Path(folder))
+            seconds = (time.perf_counter_ns() - begun) / 1e9
+        summary = (Path(folder) / f"{_PREFIX}summary.txt").read_text(encoding="utf-8")
+    if system.error is not None:
+        raise StageError(f"scenario '{name}': a run failed: {system.error}") from system.error
+    return _turn(system.runs if name == "Offline" else system.queries, seconds), read_summary(summary)
+
+
+def read_summary(text: str) -> LoadGenResult:
+    """Read LoadGen's summary: its verdict, its sentence, its numbers.
+
+    Raises:
+        StageError: There is no verdict in it.
+    """
+    verdict = re.search(r"^Result is : (VALID|INVALID)$", text, re.MULTILINE)
+    if verdict is None:
+        raise StageError(f"LoadGen's summary holds no verdict: {text[:200]!r}")
+    pairs = (line.partition(" : ") for line in text.split("Test Parameters Used")[0].splitlines())
+    return LoadGenResult(
+        valid=verdict[1] == "VALID",
+        sentence=_sentence(text),
+        version=library_version(PACKAGE),
+        summary=tuple((key.strip(), value.strip()) for key, sign, value in map(_colon, pairs) if sign and value),
+    )
+
+
+def _colon(parts: tuple[str, str, str]) -> tuple[str, str, str]:
+    """Split ``Samples per second: 12`` too, which LoadGen writes without the space."""
+    return parts if parts[1] else parts[0].partition(": ")
+
+
+def _sentence(text: str) -> str:
+    """Give the lines under ``Recommendations:`` and ``Early Stopping Result:`` as one text, word for word."""
+    said, listening = list[str](), False
+    for line in text.splitlines():
+        if line.startswith(("Recommendations:", "Early Stopping Result:")):
+            listening = True
+        elif not line.startswith(" "):
+            listening = False
+        elif listening:
+            said.append(line.strip())
+    return " ".join(said).removeprefix("* ").replace(". * ", ". ").replace(" * ", "; ")
+
+
+class _Query:
+    """One query of LoadGen, cut into batches: answered when all of them have ended."""
+
+    def __init__(self, samples: list[Any], batch: int) -> None:
+        self.issued = time.perf_counter_ns()
+        self.parts = [samples[start : start + batch] for start in range(0, len(samples), batch)]
+        self._left, self._lock = len(self.parts), threading.Lock()
+
+    def last(self) -> bool:
+        """Count one batch off; say whether it was the last."""
+        with self._lock:
+            self._left -= 1
+            return self._left == 0
+
+
+class _System:
+    """The system under test.
+
+    With one stream and queries that wait for each other, the thread that LoadGen calls in runs them: handing them to
+    another would cost tens of µs. Else every stream has a thread, and all take from one queue.
+    """
+
+    def __init__(self, streams: Sequence[Steps], batch: int, loadgen: Any, *, queued: bool) -> None:
+        self.queries, self.runs = Runs(), Runs()
+        self.error: Exception | None = None
+        self._batch, self._loadgen = batch, loadgen
+        self._alone = None if queued or len(streams) > 1 else streams[0]
+        self._waiting: queue.SimpleQueue[tuple[_Query, list[Any]] | None] = queue.SimpleQueue()
+        served = streams if self._alone is None else ()
+        self._threads = [threading.Thread(target=self._serve, args=(steps,), daemon=True) for steps in served]
+        for thread in self._threads:
+            thread.start()
+
+    def issue(self, samples: list[Any]) -> None:
+        """Take one query of LoadGen."""
+        query = _Query(samples, self._batch)
+        for part in query.parts:
+            if self._alone is None:
+                self._waiting.put((query, part))
+            else:
+                self._answer(query, part, self._alone)
+
+    def close(self) -> None:
+        """End the threads."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, steps: Steps) -> None:
+        while (job := self._waiting.get()) is not None:
+            self._answer(*job, steps)
+
+    def _answer(self, query: _Query, part: list[Any], steps: Steps) -> None:
+        begun = time.perf_counter_ns()
+        try:
+            if self.error is None:
+                _run(steps)
+        except Exception as error:  # noqa: BLE001  # LoadGen waits for every answer; raised once it has them
+            self.error = error
+        ended = time.perf_counter_ns()
+        self.runs.append((begun, ended))
+        if query.last():
+            self.queries.append((query.issued, ended))
+        response = self._loadgen.QuerySampleResponse
+        self._loadgen.QuerySamplesComplete([response(sample.id, 0, 0) for sample in part])
+
+
+@contextmanager
+def _served(streams: Sequence[Steps], batch: int, loadgen: Any, *, queued: bool) -> Iterator[_System]:
+    system = _System(streams, batch, loadgen, queued=queued)
+    try:
+        yield system
+    finally:
+        system.close()
+
+
+def _start(loadgen: Any, system: _System, settings: Any, folder: Path) -> None:
+    out, log = loadgen.LogOutputSettings(), loadgen.LogSettings()
+    out.outdir, out.prefix, out.copy_summary_to_stdout = str(folder), _PREFIX, False
+    log.log_output, log.enable_trace = out, False
+    sut = loadgen.ConstructSUT(system.issue, lambda: None)
+    library = loadgen.ConstructQSL(1, 1, lambda _: None, lambda _: None)
+    try:
+        loadgen.StartTestWithLogSettings(sut, library, settings, log, str(folder / "audit.config"))
+    finally:
+        loadgen.DestroyQSL(library)
+        loadgen.DestroySUT(sut)
+
+
+def _run(steps: Steps) -> None:
+    for step in steps:
+        step()
+
+
+def _turn(runs: Runs, seconds: float) -> Turn:
+    ordered = sorted(runs, key=lambda one: one[1])
+    return Turn(
+        samples_ms=tuple((ended - begun) / 1e6 for begun, ended in ordered),
+        starts_ns=tuple(begun for begun, _ in ordered),
+        h2d_ms=(),
+        d2h_ms=(),
+        seconds=seconds,
+    )

@@ -1,0 +1,316 @@
+"""The program that runs on the target: jobs in, replies out, one line of JSON each.
+
+Needs the standard library, numpy and the engine's own package. Native code lives and dies here.
+"""
+
+import errno
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from deploy_kit import engines, images
+from deploy_kit.base.errors import DeployKitError, InputError, StageError, StoreError
+from deploy_kit.base.lazy import need
+from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.devices.protocol import Reply, failure, progress_line, read_job, reply_line
+from deploy_kit.engines import _cuda
+from deploy_kit.machine import environment
+from deploy_kit.measure import scenarios, stopwatch
+from deploy_kit.measure.gauges._operations import Operations
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Preprocess
+from deploy_kit.records.measurements import LoadCost
+
+if TYPE_CHECKING:
+    from deploy_kit.quantization.schemes import Calibration, Planned, Scheme
+
+Arguments = dict[str, Any]
+_TIMED = {"compute": ("compute",), "whole": ("h2d", "compute", "d2h")}
+"""What a device times of one run, by span."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Worker:
+    """One open engine at most, with a session for each stream, and the operations on it."""
+
+    def __init__(self, watch: Watch = silent) -> None:
+        """Start with nothing open; `watch` hears of the progress of long operations."""
+        self._watch = watch
+        self._sessions: tuple[engines.Session, ...] = ()
+        self._first: np.ndarray | None = None
+        self._pace_ms = 0.0
+        self._planned: Planned | None = None
+        self._load_ms, self._memory_before_mib = 0.0, 0
+        self.operations: dict[str, Callable[[Arguments], Arguments]] = {
+            "hindrance": self.hindrance,
+            "quantize": self.quantize,
+            "plan": self.plan,
+            "mix": self.mix,
+            "build": self.build,
+            "open": self.open,
+            "infer": self.infer,
+            "warm_up": self.warm_up,
+            "time": self.time,
+            "profile": self.profile,
+            "observe": self.observe,
+            "scenario_hindrance": self.scenario_hindrance,
+            "environment": self.environment,
+            "cuda_capability": self.cuda_capability,
+            **Operations().table(),
+        }
+
+    def hindrance(self, arguments: Arguments) -> Arguments:
+        """Say why the engine cannot run here; empty if it can."""
+        return {"why": engines.CATALOGUE.get(arguments["engine"]).hindrance()}
+
+    def scenario_hindrance(self, arguments: Arguments) -> Arguments:
+        """Say why the scenario cannot run here; empty if it can."""
+        return {"why": scenarios.get(arguments["scenario"]).hindrance()}
+
+    def quantize(self, arguments: Arguments) -> Arguments:
+        """Apply a scheme to ``source``; only where the host's own packages are installed."""
+        facts: list[list[str]] = []
+        scheme, options, calibration = self._scheme(arguments, facts)
+        scheme.apply(Path(arguments["source"]), Path(arguments["target"]), options, calibration)
+        n_images = calibration.n_images if calibration is not None else 0
+        return {"n": n_images, "facts": facts, "peak_memory_mib": environment.peak_memory_mib()}
+
+    def plan(self, arguments: Arguments) -> Arguments:
+        """Observe the calibration images once, for `mix`; answer with the layer groups of ``source``."""
+        scheme, options, calibration = self._scheme(arguments, [])
+        if scheme.planned is None or calibration is None:
+            raise StageError(f"worker: scheme '{arguments['scheme']}' cannot leave layer groups in float")
+        self._planned = scheme.planned(Path(arguments["source"]), options, calibration)
+        return {"groups": self._planned.groups}
+
+    def mix(self, arguments: Arguments) -> Arguments:
+        """Write what was planned to ``target``, with the layer groups of ``keep`` in float."""
+        if self._planned is None:
+            raise StageError("worker: mix was asked for before plan")
+        self._planned.write(Path(arguments["target"]), tuple(arguments["keep"]))
+        return {}
+
+    def build(self, arguments: Arguments) -> Arguments:
+        """Build an engine from ``onnx`` into ``folder`` and prove its precision."""
+        engine = engines.CATALOGUE.get(arguments["engine"])
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
+        folder = Path(arguments["folder"])
+        begun = time.perf_counter()
+        built = engine.build(Path(arguments["onnx"]), folder, options, self._watch)
+        build_s = round(time.perf_counter() - begun, 3)
+        proof = engine.prove_precision(folder / engine.file_name, options)
+        return {"proof": codec.to_json(proof), "build_s": build_s, "built": codec.to_json(built)}
+
+    def open(self, arguments: Arguments) -> Arguments:
+        """Load an engine, a session for each of ``streams``; answer with its batch and settings."""
+        engine, streams = engines.CATALOGUE.get(arguments["engine"]), int(arguments.get("streams", 1))
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
+        shared = _shared(options, streams)
+        need(engine.package, by=f"engine '{arguments['engine']}'")  # importing it is not loading the engine
+        self._sessions = ()  # two engines at once would count as the memory of one
+        self._memory_before_mib, begun = environment.memory_mib(), time.perf_counter_ns()
+        self._sessions = tuple(engine.open_session(Path(arguments["path"]), shared) for _ in range(streams))
+        self._load_ms = (time.perf_counter_ns() - begun) / 1e6
+        session = self._sessions[0]
+        return {"batch": session.batch, "settings": dict(session.settings)}
+
+    def infer(self, arguments: Arguments) -> Arguments:
+        """Run all images of npy file ``inputs`` (n, C, H, W) and write their logits (n, classes) to ``outputs``."""
+        session = self._opened()[0]
+        images = np.load(arguments["inputs"], mmap_mode="r")
+        batch = session.batch or min(len(images), int(arguments.get("batch", 32)))
+        logits = []
+        for full in _batches(images, batch, fixed=bool(session.batch)):
+            session.bind(full)
+            session.run()
+            logits.append(session.fetch())
+        np.save(arguments["outputs"], np.concatenate(logits)[: len(images)].astype(np.float32))
+        return {"n": len(images)}
+
+    def warm_up(self, arguments: Arguments) -> Arguments:
+        """Bind the images of ``inputs`` to every stream and run each until steady; say what came before that cost."""
+        self._first = np.load(arguments["inputs"])
+        first, *_ = self._opened()
+        first.bind(self._first)
+        begun = time.perf_counter_ns()
+        first.run()
+        first_ms = (time.perf_counter_ns() - begun) / 1e6
+        runs, steady = 1, True
+        for session, steps in zip(self._opened(), self._steps(arguments["span"]), strict=True):
+            session.bind(self._first)
+            ended = stopwatch.warm_up(_in_one(steps), limit_s=arguments["limit_s"] / len(self._sessions))
+            runs, steady, self._pace_ms = runs + ended.runs, steady and ended.steady, ended.median_ms
+        cost = LoadCost(
+            load_ms=self._load_ms,
+            first_ms=first_ms,
+            memory_before_mib=self._memory_before_mib,
+            peak_memory_mib=environment.peak_memory_mib(),
+        )
+        return {"runs": runs, "steady": steady, "cost": codec.to_json(cost)}
+
+    def profile(self, arguments: Arguments) -> Arguments:
+        """Time each layer of an engine over ``runs`` runs on the images of ``inputs``; nothing stays open."""
+        name = arguments["engine"]
+        engine = engines.CATALOGUE.get(name)
+        if engine.profile is None:
+            raise StageError(f"worker: engine '{name}' does not time its layers")
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{name}'")
+        trace = engine.profile(Path(arguments["path"]), options, np.load(arguments["inputs"]), arguments["runs"])
+        return {"trace": codec.to_json(trace)}
+
+    def observe(self, arguments: Arguments) -> Arguments:
+        """Run all images of ``inputs`` and write the output and ``tensors`` within the graph; nothing stays open.
+
+        The npz file ``outputs`` holds them as ``0``, ``1``, …, (n, …) each. ``batch`` is the engine's own, 0 where it
+        takes any number.
+        """
+        name = arguments["engine"]
+        engine = engines.CATALOGUE.get(name)
+        if engine.observe is None:
+            raise StageError(f"worker: engine '{name}' does not show what is within it")
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{name}'")
+        images, fixed = np.load(arguments["inputs"]), arguments["batch"]
+        batches = _batches(images, fixed or len(images), fixed=bool(fixed))
+        found = list(engine.observe(Path(arguments["path"]), options, tuple(arguments["tensors"]), batches))
+        arrays = {str(at): np.concatenate(parts)[: len(images)] for at, parts in enumerate(zip(*found, strict=True))}
+        np.savez(arguments["outputs"], **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
+        return {"n": len(images)}
+
+    def time(self, arguments: Arguments) -> Arguments:
+        """Take one turn of a scenario: ``n`` samples at least, for ``seconds`` at least, after discarded runs."""
+        scenario = scenarios.get(arguments.get("scenario", "closed-loop"))
+        load = scenarios.Load(
+            n=arguments["n"],
+            seconds=arguments.get("seconds", 0.0),
+            batch=arguments.get("batch", 1),
+            pace_ms=self._pace_ms,
+            target_qps=arguments.get("target_qps", 0.0),
+            latency_budget_ms=arguments.get("latency_budget_ms", 0.0),
+            devices=self._devices(arguments["span"]),
+        )
+        turn, said = scenario.run(self._steps(arguments["span"]), load)
+        return {"turn": codec.to_json(turn), "loadgen": codec.to_json(said)}
+
+    def environment(self, arguments: Arguments) -> Arguments:
+        """Describe this machine."""
+        return {"environment": codec.to_json(environment.describe())}
+
+    def cuda_capability(self, arguments: Arguments) -> Arguments:
+        """Say the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
+        gpu = _cuda.device_or_none()
+        return {"capability": gpu.capability if gpu else ""}
+
+    def _scheme(self, arguments: Arguments, facts: list[list[str]]) -> "tuple[Scheme, Any, Calibration | None]":
+        """Give the scheme that a job names, its options, and its images where it has any; `facts` hears of them."""
+        from deploy_kit.quantization import schemes
+
+        scheme = schemes.CATALOGUE.get(arguments["scheme"])
+        options = codec.from_json(scheme.options, arguments["options"], f"scheme '{arguments['scheme']}'")
+        if arguments["calibration"] is None:
+            return scheme, options, None
+        preprocess = codec.from_json(Preprocess, arguments["preprocess"])
+        skip_bad = bool(arguments.get("skip_bad", False))
+        image_set = images.open_set(arguments["calibration"], preprocess, skip_bad=skip_bad)
+        if arguments.get("digest", image_set.digest) != image_set.digest:
+            raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
+        calibration = schemes.stream(Path(arguments["source"]), image_set, preprocess)
+        kept = Path(arguments["store"]) if arguments.get("store") else None
+        context = replace(
+            calibration.context, store=kept, watch=self._watch, note=lambda *fact: facts.append(list(fact))
+        )
+        return scheme, options, replace(calibration, context=context)
+
+    def _opened(self) -> tuple[engines.Session, ...]:
+        if not self._sessions:
+            raise StageError("worker: no engine is open")
+        return self._sessions
+
+    def _steps(self, span: str) -> tuple[stopwatch.Steps, ...]:
+        """Give what one run of each stream consists of."""
+        sessions, image = self._opened(), self._first
+        if span == "compute":
+            return tuple((session.run,) for session in sessions)
+        if image is None:
+            raise StageError("worker: time was asked for before warm_up")
+        return tuple((partial(session.bind, image), session.run, session.fetch) for session in sessions)
+
+    def _devices(self, span: str) -> tuple[stopwatch.DeviceClock, ...]:
+        """Give the device's own clock of each stream; empty where it has none."""
+        timed = [session for session in self._opened() if isinstance(session, engines.DeviceTimed)]
+        return tuple(partial(_device_ms, session, _TIMED[span]) for session in timed)
+
+
+def _batches(images: np.ndarray, size: int, *, fixed: bool) -> Iterator[np.ndarray]:
+    """Give the images `size` at a time; a last batch of fixed size is filled up with the last image."""
+    for start in range(0, len(images), size):
+        part = np.asarray(images[start : start + size])
+        lacking = size - len(part) if fixed else 0
+        yield np.concatenate([part, np.repeat(part[-1:], lacking, axis=0)]) if lacking else part
+
+
+def _device_ms(session: engines.DeviceTimed, names: tuple[str, ...]) -> tuple[float, ...]:
+    found = session.device_ms
+    return tuple(found[name] for name in names)
+
+
+def _shared(options: Any, streams: int) -> Any:
+    """Give each stream its share of the cores, unless the options say how many threads a run takes."""
+    if streams == 1 or getattr(options, "threads", None) != 0:
+        return options
+    return replace(options, threads=max(1, environment.usable_cores() // streams))
+
+
+def _in_one(steps: stopwatch.Steps) -> Callable[[], None]:
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return run
+
+
+def serve(jobs: TextIO, replies: TextIO) -> None:
+    """Answer jobs until the input ends."""
+
+    def tell(event: Event) -> None:
+        replies.write(progress_line(event))
+        replies.flush()
+
+    worker = Worker(tell)
+    for line in jobs:
+        job = read_job(line)
+        try:
+            operation = worker.operations.get(job.op)
+            if operation is None:
+                raise StageError(f"worker: no operation is called '{job.op}'")
+            reply = Reply(result=operation(job.arguments))
+        except DeployKitError as error:
+            reply = failure(error)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            hint = "free some space, or choose another folder with --store" if error.errno in _FULL else ""
+            reply = failure(StoreError(f"{where}{error.strerror or error} (in '{job.op}')", hint=hint))
+        except Exception as error:  # noqa: BLE001  # the host must hear of a bug too, with where it happened
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"worker: {type(error).__name__} in '{job.op}' at {Path(at.filename).name}:{at.lineno}: {error}"
+            reply = failure(StageError(text))
+        replies.write(reply_line(reply))
+        replies.flush()
+
+
+def main() -> None:
+    """Serve on standard input and output; whatever else prints to standard output goes to standard error."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, replies)
+
+
+if __name__ == "__main__":
+    main()

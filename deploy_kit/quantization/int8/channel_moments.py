@@ -1,0 +1,96 @@
+"""What is known of an activation on average, per channel, and what a maximum makes of it. Arithmetic only, no graph."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploy_kit.graph.passes.batchnorm_to_max import NEVER
+from deploy_kit.quantization.int8.grids import Grid
+
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """One activation, per channel (C,) float64.
+
+    Attributes:
+        mean: Of the float values.
+        std: Of the float values.
+        error: Mean of what its integers stand for, less `mean`.
+        fixed: Whether the grid holds the channel at one end, as it is constant and lies beyond it.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    error: np.ndarray
+    fixed: np.ndarray
+
+
+def exact(mean: np.ndarray, std: np.ndarray) -> Moments:
+    """Give the moments of what is right on average."""
+    return Moments(mean=mean, std=std, error=np.zeros_like(mean), fixed=np.zeros(mean.shape, bool))
+
+
+def together(parts: Sequence[Moments]) -> Moments:
+    """Concatenate along the channels."""
+    return Moments(
+        mean=np.concatenate([part.mean for part in parts]),
+        std=np.concatenate([part.std for part in parts]),
+        error=np.concatenate([part.error for part in parts]),
+        fixed=np.concatenate([part.fixed for part in parts]),
+    )
+
+
+def clipped(x: Moments, limits: np.ndarray, grid: Grid, *, upper: bool) -> Moments:
+    """Give the moments of max(x, t), or with `upper` of min(x, t), as it is computed on integers.
+
+    For a normal x with d = μ − t and z = d/σ, Φ and φ the normal distribution and its density:
+
+        E[max(x, t) − t] = d·Φ(z) + σ·φ(z),   E[(max(x, t) − t)²] = (d² + σ²)·Φ(z) + d·σ·φ(z)
+
+    min(x, t) is its mirror image. Bounds beyond what any activation reaches bound nothing.
+
+    Args:
+        x: What is bounded.
+        limits: (C,) the float bounds t.
+        grid: Of x and of the result.
+        upper: Bounded from above.
+    """
+    active = np.abs(limits) < NEVER
+    t = np.where(active, limits, x.mean)
+    sign = -1.0 if upper else 1.0
+    d, std = sign * (x.mean - t), np.maximum(x.std, _SMALLEST)
+    z = d / std
+    share, density = _normal(z), np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    excess = d * share + std * density
+    square = (d**2 + std**2) * share + d * std * density
+    raw, nearest = grid.raw(t), grid.real(grid.quantize(t))
+    never, always = (raw > grid.high, raw < grid.low) if upper else (raw < grid.low, raw > grid.high)
+    error = np.where(never, x.error, np.where(always, nearest - t, (nearest - t) * (1 - share) + x.error * share))
+    return Moments(
+        mean=np.where(active, t + sign * excess, x.mean),
+        std=np.where(active, np.sqrt(np.maximum(square - excess**2, 0.0)), x.std),
+        error=np.where(active, error, x.error),
+        fixed=np.where(active & always, True, x.fixed),
+    )
+
+
+def summed(weight: np.ndarray, per_channel: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+    """Sum weights (outputs, inputs / groups, …) times a number for each input channel: (outputs,).
+
+    `inside` (taps,) is the share of output pixels for which a tap reads no padding, which counts for nothing.
+    """
+    outputs, inputs = weight.shape[:2]
+    taps = weight.reshape(outputs, inputs, -1)
+    kernels = taps.sum(2) if inside is None else taps @ inside
+    n_groups = len(per_channel) // inputs
+    read = per_channel.reshape(n_groups, inputs).repeat(outputs // n_groups, axis=0)
+    return np.asarray((kernels * read).sum(1))
+
+
+def _normal(z: np.ndarray) -> np.ndarray:
+    """Give Φ(z)."""
+    return np.array([0.5 * math.erfc(-float(value) / math.sqrt(2.0)) for value in z])

@@ -1,0 +1,88 @@
+"""Which part of an activation's range its readers can tell apart: the rest need not be encoded.
+
+A dense layer opens with BN and ReLU: of relu(a·x + b), a > 0, all x below t = −b/a are one. A channel of a block is
+read by every later layer, each with its own t; below the least of them nothing is lost when the quantizer saturates.
+So the grid begins there and not at the smallest value seen: exact, and the step is nearly halved.
+
+    max(x, t): [t, ∞)      min(x, t): (−∞, t]      BN + ReLU: [t, ∞) for a > 0, (−∞, t] for a < 0, nothing for a = 0
+    concatenation: each part its channels;  max pool: as what it gives;  all else: everything
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy_kit.graph import edit
+from deploy_kit.graph.passes.batchnorm_to_max import NEVER
+from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.scale_groups import Groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Per channel (C,) float64; empty where `low` is above `high`."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def intervals(model: ir.Model, groups: Groups) -> dict[ir.Value, Interval]:
+    """Find the useful interval of every grouped activation whose channels are known."""
+    found: dict[ir.Value, Interval] = {}
+    values = [node.outputs[0] for node in model.graph if node.outputs[0] in groups.of]
+    for value in reversed(values):
+        shape = value.shape
+        if shape is None or len(shape) < 2 or not isinstance(shape[1], int):
+            continue
+        wanted = [_by(node, index, shape[1], found) for node, index in value.uses()]
+        if value.is_graph_output():
+            wanted.append(_all(shape[1]))
+        low = np.min([entry.low for entry in wanted], axis=0, initial=np.inf)
+        high = np.max([entry.high for entry in wanted], axis=0, initial=-np.inf)
+        found[value] = Interval(low=low, high=high)
+    return found
+
+
+def _by(node: ir.Node, index: int, n: int, found: dict[ir.Value, Interval]) -> Interval:
+    """Give what one reader can tell apart of its input number `index`, which has `n` channels."""
+    result = found.get(node.outputs[0])
+    if node.op_type == "Concat" and result is not None and grouping.moved(node):
+        start = sum(_channels(value) for value in node.inputs[:index])
+        return Interval(low=result.low[start : start + n], high=result.high[start : start + n])
+    if node.op_type in ("Max", "Min") and grouping.bound(node) is not None:
+        limits = np.broadcast_to(edit.array(node.inputs[1]).reshape(-1), (n,))
+        return _bounded(limits, node.op_type, result or _all(n))
+    if node.op_type == "Relu":
+        return Interval(low=np.zeros(n), high=(result or _all(n)).high)
+    if node.op_type == "MaxPool" and result is not None:
+        return result
+    if node.op_type == "BatchNormalization" and grouping.quantizable(node) and grouping.fused_relu(node) is not None:
+        return _behind_norm(node)
+    return _all(n)
+
+
+def _bounded(limits: np.ndarray, operator: str, result: Interval) -> Interval:
+    active = np.abs(limits) < NEVER
+    if operator == "Max":
+        return Interval(low=np.where(active, limits, result.low), high=result.high)
+    return Interval(low=result.low, high=np.where(active, limits, result.high))
+
+
+def _behind_norm(norm: ir.Node) -> Interval:
+    slope, offset = edit.affine(norm)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        threshold = -offset / slope
+    low = np.where(slope > 0, threshold, np.where(slope < 0, -np.inf, np.inf))
+    high = np.where(slope < 0, threshold, np.where(slope > 0, np.inf, -np.inf))
+    return Interval(low=low, high=high)
+
+
+def _channels(value: ir.Value | None) -> int:
+    channels = value.shape[1] if value is not None and value.shape is not None else None
+    assert isinstance(channels, int)
+    return channels
+
+
+def _all(n: int) -> Interval:
+    return Interval(low=np.full(n, -np.inf), high=np.full(n, np.inf))

@@ -1,0 +1,232 @@
+"""Give every channel of a concatenation the same range, exactly in float, so that one scale fits all of them.
+
+    x = r·x' + m                                r > 0 and m for each channel: x' spans [-1, 1]
+    producer:  W[c] / r[c], (b[c] − m[c]) / r[c]                the convolution that makes channel c
+    consumer:  BN: mean (μ − m)/r, slope γ·r/σ                  a·x + b = (a·r)·x' + (a·m + b)
+               W[:, c]·r[c], b + Σ W[:, c]·m[c]                 a convolution
+    between:   max(x, t) → max(x', (t − m)/r), relu(x) → max(x', −m/r)
+
+Max and average poolings and concatenations commute with it. The maps of a DenseNet block differ in range by orders of
+magnitude; on one shared scale without this step the small ones drown (18 dB of logit SQNR on the demo), and maps behind
+a ReLU would use half of the grid.
+
+Source of the idea: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019;
+here the ranges are observed, and the BN that cannot be folded takes the inverse for free.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy_kit.graph import channel_affine, edit
+from deploy_kit.graph.channel_affine import Affine
+from deploy_kit.graph.passes.batchnorm_to_max import NEVER
+from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.range_selection import Span
+from deploy_kit.quantization.int8.scale_groups import Group, Groups
+from deploy_kit.quantization.ranges import Channels
+
+_FLOOR = 1e-3  # of the median reach: channels that are (nearly) dead are not blown up to noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equalized:
+    """One group after equalization.
+
+    Attributes:
+        group: The group.
+        reach: (channels,) half the range of each source's channels before, concatenated in graph order; without those
+            of the input.
+        refused: Why it was left as it is; empty if it was scaled.
+    """
+
+    group: Group
+    reach: np.ndarray
+    refused: str = ""
+
+
+def apply(
+    model: ir.Model,
+    groups: Groups,
+    seen: dict[ir.Value, Channels],
+    means: dict[ir.Value, np.ndarray],
+    spans: dict[ir.Value, Span],
+) -> tuple[Equalized, ...]:
+    """Equalize every group with a concatenation, in place, and scale what was seen along; shift what nothing pads.
+
+    Args:
+        model: A float32 graph; its outputs do not change but for rounding.
+        groups: Of this graph; ReLUs among its nodes may become maxima, their values stay.
+        seen: Statistics of activations; updated to the scaled values.
+        means: Means of further activations; updated likewise.
+        spans: Of each source, the lowest and highest value per channel to be encoded.
+
+    Returns:
+        One row for each group with a concatenation.
+    """
+    rows = []
+    for group in groups.all:
+        if not group.concats:
+            continue
+        refused = refusal(group, groups)
+        ranges = {source: spans[source] for source in group.sources if source in spans}
+        if not refused:
+            padded = any(_pads(node) for value in group.values for node in value.consumers())
+            maps = _maps(ranges, center=not padded)
+            rewrite(model, group, maps)
+            for value in group.values:
+                if value in seen:
+                    seen[value] = _moved(seen[value], maps[value])
+                if value in means:
+                    means[value] = maps[value].inverse(means[value])
+        reach = np.concatenate([np.empty(0), *((high - low) / 2 for low, high in ranges.values())])
+        rows.append(Equalized(group=group, reach=reach, refused=refused))
+    return tuple(rows)
+
+
+def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, Affine]:
+    """Choose r and m for each source; channels far below the group's median are left small."""
+    maps = {}
+    for source, (low, high) in ranges.items():
+        producer = source.producer()
+        shifts = center and producer is not None and producer.op_type != "Relu"  # a fused ReLU cannot shift
+        middle = (low + high) / 2 if shifts else np.zeros_like(low)
+        maps[source] = Affine(r=np.maximum(high - middle, middle - low), m=middle)
+    together = np.concatenate([entry.r for entry in maps.values()])
+    floor = least(together, _FLOOR)
+    return {source: Affine(r=np.maximum(entry.r, floor), m=entry.m) for source, entry in maps.items()}
+
+
+def least(reach: np.ndarray, share: float) -> float:
+    """Give what a channel is scaled by at least, so that none that is (nearly) off is blown up.
+
+    Args:
+        reach: (C,), none below 0.
+        share: Of the median reach. Where most channels are off that is 0, and the median of the others counts.
+    """
+    alive = reach[reach > 0]
+    return float(np.median(reach) or np.median(alive)) * share if len(alive) else 1.0
+
+
+def _moved(seen: Channels, by: Affine) -> Channels:
+    return Channels(
+        low=by.inverse(seen.low), high=by.inverse(seen.high), mean=by.inverse(seen.mean), std=seen.std / by.r
+    )
+
+
+def refusal(group: Group, groups: Groups) -> str:
+    """Say why a group cannot be scaled; empty if it can."""
+    for source in group.sources:
+        producer = maker(source)
+        if producer is None or producer.op_type != "Conv" or not grouping.quantizable(producer):
+            return f"{producer.op_type if producer else 'the input'} makes a part of it, not a convolution"
+    for value in group.values:
+        if value.is_graph_output():
+            return "a part of it is an output"
+        for node in value.consumers():
+            if groups.of.get(node.outputs[0]) is group and grouping.moved(node):
+                if node.op_type in ("Reshape", "Flatten", "Squeeze"):
+                    return f"{node.op_type} moves its channels"
+                continue
+            plain = node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1
+            if not (plain or node.op_type == "BatchNormalization") or not grouping.quantizable(node):
+                return f"{node.op_type} reads it and cannot take the inverse scale"
+    return ""
+
+
+def _pads(node: ir.Node) -> bool:
+    """Whether a node lets zeros in at the border, which would not be zeros of the shifted values."""
+    return node.op_type in ("Conv", "AveragePool") and edit.pads(node)
+
+
+def maker(source: ir.Value) -> ir.Node | None:
+    """Give the node whose weights decide a source: behind a fused ReLU, its convolution."""
+    producer = source.producer()
+    if producer is not None and producer.op_type == "Relu":
+        return grouping.fused_into(producer)
+    return producer
+
+
+def rewrite(model: ir.Model, group: Group, maps: dict[ir.Value, Affine]) -> None:
+    """Rewrite the nodes of a group and around it; completes `maps` for all its values, and notes them in the model."""
+    for source in group.sources:
+        conv = maker(source)
+        assert conv is not None
+        _divide_rows(model, conv, maps[source])
+    for value in group.values:
+        producer = value.producer()
+        if value not in maps:
+            assert producer is not None
+            parts = [maps[part] for part in grouping.activations(producer)]
+            maps[value] = Affine(r=np.concatenate([p.r for p in parts]), m=np.concatenate([p.m for p in parts]))
+            _shift_bound(model, producer, maps[value])
+    for value in group.values:
+        for node in value.consumers():
+            if node.op_type == "BatchNormalization":
+                _absorb_in_norm(model, node, maps[value])
+            elif node.op_type == "Conv":
+                absorb_in_conv(model, node, maps[value])
+    channel_affine.note(model, {str(value.name): maps[value] for value in group.values if not _joins(value, group)})
+
+
+def _joins(value: ir.Value, group: Group) -> bool:
+    """Whether a value holds the channels of several sources, concatenated."""
+    while value not in group.sources:
+        producer = value.producer()
+        if producer is None or producer.op_type == "Concat":
+            return True
+        value = grouping.activations(producer)[0]
+    return False
+
+
+def _shift_bound(model: ir.Model, node: ir.Node, by: Affine) -> None:
+    """Move the bound of a maximum or minimum; a ReLU among shifted values becomes a maximum."""
+    rank = len(node.outputs[0].shape or ())
+    column = (1, -1, *[1] * (rank - 2))
+    if node.op_type in ("Max", "Min"):
+        limit = edit.array(node.inputs[1]).reshape(-1)
+        moved = np.where(np.abs(limit) < NEVER, by.inverse(limit), limit)
+        replace(model, node, 1, np.clip(moved, -NEVER, NEVER).reshape(column))
+    elif node.op_type == "Relu" and by.m.any():
+        node.op_type = "Max"
+        node.resize_inputs(2)
+        bound = edit.initializer(
+            model, f"{node.outputs[0].name}.zero", by.inverse(np.zeros_like(by.m)).reshape(column), ir.DataType.FLOAT
+        )
+        node.replace_input_with(1, bound)
+
+
+def _divide_rows(model: ir.Model, conv: ir.Node, by: Affine) -> None:
+    weight = edit.array(conv.inputs[1])
+    bias = edit.bias(conv, len(weight))
+    replace(model, conv, 1, weight / by.r.reshape(-1, *[1] * (weight.ndim - 1)))
+    replace(model, conv, 2, by.inverse(bias))
+
+
+def absorb_in_conv(model: ir.Model, conv: ir.Node, by: Affine) -> None:
+    weight = edit.array(conv.inputs[1])
+    row = (1, -1, *[1] * (weight.ndim - 2))
+    moved = (weight * by.m.reshape(row)).reshape(len(weight), -1).sum(1)
+    bias = edit.bias(conv, len(weight))
+    replace(model, conv, 1, weight * by.r.reshape(row))
+    replace(model, conv, 2, bias + moved)
+
+
+def _absorb_in_norm(model: ir.Model, norm: ir.Node, by: Affine) -> None:
+    """Rewrite y = γ(r·x' + m − μ)/σ + β with mean (μ − m)/r and variance 1: γ' = γ·r/σ."""
+    slope, _ = edit.affine(norm)
+    mean = edit.array(norm.inputs[3])
+    epsilon = norm.attributes.get_float("epsilon", 1e-5)
+    parts = {1: slope * by.r * np.sqrt(1.0 + epsilon), 3: by.inverse(mean), 4: np.ones_like(mean)}
+    for index, values in parts.items():
+        replace(model, norm, index, values)
+
+
+def replace(model: ir.Model, node: ir.Node, index: int, values: np.ndarray) -> None:
+    if len(node.inputs) <= index:
+        node.resize_inputs(index + 1)
+    old = node.inputs[index]
+    dtype = (old.dtype if old is not None else None) or ir.DataType.FLOAT
+    name = f"{node.outputs[0].name}.equalized{index}"
+    node.replace_input_with(index, edit.initializer(model, name, values, dtype))

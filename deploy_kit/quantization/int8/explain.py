@@ -1,0 +1,104 @@
+"""A plan in words and numbers, block by block."""
+
+import math
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy_kit.graph import edit, onnx_file
+from deploy_kit.graph.passes.batchnorm_to_max import NEVER
+from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.equalize import Equalized
+from deploy_kit.quantization.int8.grids import Grid
+from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.records.results import QuantizedBlock
+
+Moved: TypeAlias = Literal["int8", "fp16", "fp32"]
+_BYTES: dict[Moved, int] = {"int8": 1, "fp16": 2, "fp32": 4}
+
+
+def blocks(plan: Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tuple[QuantizedBlock, ...]:
+    """Describe each group of the plan that concatenates; call it before a writer uses the plan up.
+
+    Args:
+        plan: Equalized, not yet written.
+        concats: What the writer lets concatenations move.
+        rest: The type of what stays float.
+    """
+    rows = [row for row in plan.rows if row.reach.size]  # the input joined to itself has no source to describe
+    return tuple(_block(f"block {number}", row, plan, (concats, rest)) for number, row in enumerate(rows, start=1))
+
+
+def _block(name: str, row: Equalized, plan: Plan, types: tuple[Moved, Moved]) -> QuantizedBlock:
+    group = row.group
+    grid = next((plan.grids[value] for value in group.values if value in plan.grids), None)
+    writers = [value.producer() for value in group.values]
+    movers = [node for node in writers if node is not None and grouping.moved(node)]
+    joins = [node for node in movers if node.op_type == "Concat" and node not in plan.kept]
+    concats = types[0] if any(node.outputs[0] in plan.grids for node in joins) else types[1]
+    norms = {n for v in group.values for n in v.consumers() if n.op_type == "BatchNormalization"}
+    bounds = [node for node in movers if node.op_type in ("Max", "Min")]
+    floats = [node for node in (*norms, *(b for b in bounds if not _second_half(b))) if node in plan.kept]
+    norms, bounds = norms - plan.kept, [node for node in bounds if node not in plan.kept]
+    idle, constant = _idle_and_constant(bounds, grid) if grid is not None else (0.0, 0.0)
+    signed = grid is not None and grid.signed
+    reach = np.sort(row.reach)
+    return QuantizedBlock(
+        name=name,
+        channels=len(reach),
+        concats=concats,
+        scale=grid.scale if grid is not None else 0.0,
+        zero_point=grid.zero if grid is not None else 0,
+        spread=(float(reach[0]), float(np.median(reach)), float(reach[-1])),
+        not_equalized=row.refused,
+        maxima=sum(not _second_half(node) for node in bounds),
+        depthwise=0 if signed else len(norms),
+        floating=len(floats) + (len(norms) if signed else 0),
+        never=idle,
+        always=constant,
+        macs=sum(onnx_file.macs_of(node) for node in _convolutions(group)),
+        moved_bytes=_BYTES[concats] * sum(_size(n.outputs[0]) for n in movers if n.op_type in ("Concat", "Max", "Min")),
+    )
+
+
+def _second_half(node: ir.Node) -> bool:
+    """Whether a minimum belongs to the maximum before it: one BN with slopes of both signs."""
+    source = node.inputs[0]
+    before = source.producer() if source is not None else None
+    return (
+        node.op_type == "Min" and before is not None and source is not None
+        and before.op_type == "Max" and grouping.only_reader(source) is node
+    )  # fmt: skip
+
+
+def _idle_and_constant(bounds: list[ir.Node], grid: Grid) -> tuple[float, float]:
+    """Give the shares of bounds beyond the grid: on one side they never clip, on the other always."""
+    idle, constant, total = 0, 0, 0
+    for node in bounds:
+        limits = edit.array(node.inputs[1]).reshape(-1)
+        raw = grid.raw(limits[np.abs(limits) < NEVER])
+        below, above = int((raw < grid.low).sum()), int((raw > grid.high).sum())
+        idle, constant = (idle + below, constant + above) if node.op_type == "Max" else (idle + above, constant + below)
+        total += len(raw)
+    return (idle / total, constant / total) if total else (0.0, 0.0)
+
+
+def _convolutions(group: grouping.Group) -> set[ir.Node]:
+    """Find the block's convolutions: what reads it, and what writes into it without reading another block."""
+    readers = {node for value in group.values for node in value.consumers() if node.op_type == "Conv"}
+    makers = set()
+    for value in group.sources:
+        maker = value.producer()
+        if maker is not None and maker.op_type == "Relu":
+            maker = grouping.fused_into(maker)
+        source = maker.inputs[0] if maker is not None and maker.op_type == "Conv" else None
+        before = source.producer() if source is not None else None
+        if maker is not None and maker.op_type == "Conv" and (before is None or before.op_type == "Relu"):
+            makers.add(maker)
+    return readers | makers
+
+
+def _size(value: ir.Value) -> int:
+    """Give the elements of one image."""
+    return math.prod(size for size in tuple(value.shape or ())[1:] if isinstance(size, int))

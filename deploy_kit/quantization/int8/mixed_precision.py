@@ -1,0 +1,129 @@
+"""Layer groups that stay in float: a plan's integers reach as far as a node that computes on them needs them.
+
+A plan is made once for the whole graph, equalization included, which is exact in float; a group that stays in float
+reads the scaled values and has taken the inverse scale like any reader. What is left is which activations keep their
+grid:
+
+    what a node on integers reads        its grid
+    what a node on integers computes     its grid, so that the runtime takes one integer kernel
+    what a moved value is moved from     its grid, where the result needs one
+    all else                             float
+
+A concatenation whose group stays in float, and whose parts are float all, is float too: the layers kept at the
+beginning of a block concatenate floats, and a block that is kept as a whole has no integers.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from deploy_kit.graph import layer_names, onnx_file
+from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.quantization.int8.scale_groups import Group, Groups
+
+_MULTIPLIES = frozenset({"Conv", "Gemm", "BatchNormalization"})
+
+
+def groups(plan: Plan) -> tuple[tuple[str, int], ...]:
+    """Give (coordinate, multiply-accumulates of one image) of each group with weights, in graph order."""
+    return tuple(
+        (group.name, sum(map(onnx_file.macs_of, group.weighted)))
+        for group in layer_names.groups(plan.model)
+        if group.weighted
+    )
+
+
+def apply(plan: Plan, names: Iterable[str]) -> Plan:
+    """Leave layer groups in float.
+
+    Args:
+        plan: For all of the graph; stays as it is, but for what a writer changes in its model.
+        names: Coordinates (`coordinates.find`).
+
+    Returns:
+        The plan with fewer grids, of the same model.
+
+    Raises:
+        UnknownNameError: Nothing in the graph is called so.
+    """
+    known = layer_names.groups(plan.model)
+    found = layer_names.find(known, names)
+    kept = {node for group in found for node in group.nodes if node.op_type != "Concat"}
+    joins = {node for group in found for node in group.nodes if node.op_type == "Concat"}
+    blocks = {node: group.name.split(".")[0] for group in known if group.by_structure for node in group.nodes}
+    for node in plan.model.graph:
+        if node in joins and all(
+            made is None or made in kept or blocks.get(made) != blocks.get(node)
+            for made in map(maker, grouping.activations(node))
+        ):
+            kept.add(node)
+    needed = _needed(plan, kept)
+    return dataclasses.replace(
+        plan,
+        grids={value: grid for value, grid in plan.grids.items() if value in needed},
+        known=dict(plan.known),
+        kept=frozenset(kept),
+    )
+
+
+def copied(plan: Plan) -> Plan:
+    """Give a plan of its own copy of the model, for a writer that uses it up."""
+    model = ir.serde.deserialize_model(ir.serde.serialize_model(plan.model))
+    new = dict(zip(_values(plan.model), _values(model), strict=True))
+    nodes = dict(zip(plan.model.graph, model.graph, strict=True))
+    groups = {
+        group: Group(
+            values=tuple(new[v] for v in group.values),
+            sources=tuple(new[v] for v in group.sources),
+            concats=group.concats,
+        )
+        for group in plan.groups.all
+    }
+    return dataclasses.replace(
+        plan,
+        model=model,
+        groups=Groups(all=tuple(groups.values()), of={new[v]: groups[g] for v, g in plan.groups.of.items()}),
+        grids={new[v]: grid for v, grid in plan.grids.items()},
+        seen={new[v]: seen for v, seen in plan.seen.items()},
+        means={new[v]: mean for v, mean in plan.means.items()},
+        spans={new[v]: span for v, span in plan.spans.items()},
+        rows=tuple(dataclasses.replace(row, group=groups[row.group]) for row in plan.rows),
+        known={new[v]: moments for v, moments in plan.known.items()},
+        kept=frozenset(nodes[node] for node in plan.kept),
+    )
+
+
+def maker(value: ir.Value) -> ir.Node | None:
+    """Give the node that makes a value; behind a ReLU that belongs to a node, that node."""
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Relu":
+        return grouping.fused_into(producer) or producer
+    return producer
+
+
+def in_float(value: ir.Value, plan: Plan) -> bool:
+    """Whether a value is made by a node that stays in float."""
+    return maker(value) in plan.kept
+
+
+def _needed(plan: Plan, kept: set[ir.Node]) -> set[ir.Value]:
+    """Find the values that must have a grid, from the outputs up."""
+    needed = set[ir.Value]()
+    for node in reversed(tuple(plan.model.graph)):
+        if node in kept or not node.outputs:
+            continue
+        values = grouping.activations(node)
+        if node.op_type in grouping.READERS and grouping.quantizable(node) and all(v in plan.grids for v in values):
+            needed.update(values)
+            if node.op_type in _MULTIPLIES:
+                relu = grouping.fused_relu(node)
+                needed.add((relu or node).outputs[0])
+        elif grouping.moved(node) and node.outputs[0] in needed:
+            needed.update(values)
+    return needed
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]

@@ -1,0 +1,291 @@
+"""One pass over the calibration images: an estimate, progress, looks at 32, 64, 128 … images, and what is kept of it.
+
+What is kept does not depend on layout or method: extremes serve `minmax`, histograms all other methods. It lies in the
+store under the graph's bytes, the images and their preprocessing.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.machine import environment
+from deploy_kit.quantization.int8 import range_selection
+from deploy_kit.quantization.int8.range_selection import Ranging, Span, Target
+from deploy_kit.quantization.ranges import Channels, Observer, Wanted, memory_mib
+from deploy_kit.quantization.ranges.histogram import BINS, Histogram
+from deploy_kit.store import Key, Store, sha256_of
+
+VERSION = "2"
+STAGE = "calibrate"
+_FIRST_LOOK = 32
+_FILE = "statistics.npz"
+_LIBRARIES = ("onnxruntime", "onnx", "numpy")
+_CHANNELS = ("low", "high", "mean", "std")
+
+
+def _ignore(what: str, said: str) -> None:
+    """Note nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What surrounds a pass.
+
+    Attributes:
+        digest: Of the images, their order and their preprocessing; without it nothing is kept.
+        store: Folder of the store that keeps what was observed; None keeps nothing.
+        watch: Hears of the estimate and of progress.
+        note: Takes a fact for the passport: what, and how it is.
+    """
+
+    digest: str = ""
+    store: Path | None = None
+    watch: Watch = silent
+    note: Callable[[str, str], None] = _ignore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """The calibration images.
+
+    Attributes:
+        n: How many.
+        batches: Gives them, (N, C, …) float32, from the start.
+        context: What surrounds the pass.
+    """
+
+    n: int
+    batches: Callable[[], Iterator[np.ndarray]]
+    context: Context = field(default_factory=Context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What one pass has seen.
+
+    Attributes:
+        channels: Statistics by activation.
+        means: Means (C,) of further activations.
+        histograms: By activation; none for ``minmax``.
+        n_images: Images seen.
+        said: What was found about the ranges while they were observed.
+    """
+
+    channels: dict[str, Channels]
+    means: dict[str, np.ndarray]
+    histograms: dict[str, Histogram]
+    n_images: int
+    said: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """The record of what the store keeps.
+
+    Attributes:
+        sha256: Of the file with the arrays.
+        n_images: Images seen.
+        seconds: What the pass took.
+        peak_memory_mib: The most memory its process held.
+        method: For which it was made, with its percentile where that decides.
+        said: What was found about the ranges of that method.
+    """
+
+    sha256: str
+    n_images: int
+    seconds: float
+    peak_memory_mib: int
+    method: str
+    said: str
+
+
+def observed(
+    model: onnx.ModelProto, wanted: Wanted, targets: tuple[Target, ...], ranging: Ranging, images: Images
+) -> Observed:
+    """Observe a graph, or take what the store has kept of the same graph and images.
+
+    Args:
+        model: The float graph, prepared.
+        wanted: What is to be observed.
+        targets: Activations whose ranges are looked at on the way.
+        ranging: Decides whether histograms are made, and when to stop.
+        images: The calibration images.
+
+    Raises:
+        QuantizeError: No images, or an activation is not finite.
+    """
+    context = images.context
+    if context.store is None or not context.digest:
+        found = _pass(model, wanted, targets, ranging, images)
+        _note(context, ranging, found.said)
+        return found
+    store, graph = Store(context.store), hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    key = _key(graph, wanted, ranging, images)
+    kept = store.kept(Kept, key)
+    there = None if kept is None else _read(store.folder(key) / _FILE, kept, wanted)
+    if kept is not None and there is not None:
+        said = kept.said if kept.method == _named(ranging) else f"of {kept.n_images} images"
+        _note(context, ranging, said, kept)
+        return Observed(**{**vars(there), "said": said})
+    return _made(store, key, wanted, ranging, lambda: _pass(model, wanted, targets, ranging, images), context)
+
+
+def _made(
+    store: Store, key: Key, wanted: Wanted, ranging: Ranging, look: Callable[[], Observed], context: Context
+) -> Observed:
+    """Make the pass and keep what it saw."""
+    result: list[Observed] = []
+
+    def make(folder: Path, home: str) -> Kept:
+        begun = time.perf_counter()
+        result.append(look())
+        seconds = round(time.perf_counter() - begun, 1)
+        np.savez_compressed(folder / _FILE, allow_pickle=False, **_arrays(result[0], wanted))
+        return Kept(
+            sha256=sha256_of(folder / _FILE),
+            n_images=result[0].n_images,
+            seconds=seconds,
+            peak_memory_mib=environment.peak_memory_mib(),
+            method=_named(ranging),
+            said=result[0].said,
+        )
+
+    store.produce(Kept, key, make, again=True)  # what is there, if anything, could not be read
+    _note(context, ranging, result[0].said)
+    return result[0]
+
+
+def _pass(
+    model: onnx.ModelProto, wanted: Wanted, targets: tuple[Target, ...], ranging: Ranging, images: Images
+) -> Observed:
+    """Send the images through the graph, looking at the ranges each time their number has doubled."""
+    here = environment.memory_mib() + memory_mib(model, wanted)
+    observer, looks = Observer(model, wanted), _Looks(targets, ranging, images.n)
+    begun, text = time.perf_counter(), ""
+    for batch in images.batches():
+        observer.add(batch)
+        if not text and observer.n_images >= min(images.n, 2 * len(batch)):
+            # The second batch tells the time: what the first one allocates is there from then on.
+            seconds = (time.perf_counter() - begun) * images.n / len(batch)
+            text = f"ranges ({ranging.method}) of {images.n} images: about {seconds:.0f} s and {here} MiB (estimated)"
+            images.context.watch(Event(stage="quantize", text=text))
+        begun = begun if text else time.perf_counter()
+        images.context.watch(Event(stage="quantize", text=text, done=observer.n_images, total=images.n))
+        if looks.due(observer.n_images) and looks.settled(observer) and ranging.settle:
+            break
+    channels = observer.channels()
+    return Observed(
+        channels=channels,
+        means=observer.means(),
+        histograms=observer.histograms,
+        n_images=observer.n_images,
+        said=looks.said(observer),
+    )
+
+
+class _Looks:
+    """The ranges at 32, 64, 128 … images and at the end, and how far they moved in between."""
+
+    def __init__(self, targets: tuple[Target, ...], ranging: Ranging, n_images: int) -> None:
+        self._targets, self._ranging, self._n_images = targets, ranging, n_images
+        self._next, self._seen, self._spans = _FIRST_LOOK, 0, dict[str, Span]()
+        self._moved: range_selection.Moved | None = None
+        self._before, self._settled_at = 0, 0
+
+    def due(self, n_images: int) -> bool:
+        """Whether it is time for a look."""
+        return n_images >= self._next
+
+    def settled(self, observer: Observer) -> bool:
+        """Look, and say whether the ranges have settled; extremes never do."""
+        doubled, channels = observer.n_images >= 2 * self._seen, observer.channels()
+        self._next = 2 * observer.n_images
+        # Slack is no part of what was seen: it shrinks by itself.
+        spans = {
+            target.name: range_selection.seen(target, channels[target.name], observer.histograms, self._ranging)
+            for target in self._targets
+        }
+        self._moved = range_selection.moved(self._spans, spans) if self._spans else None
+        self._before, self._seen, self._spans = self._seen, observer.n_images, spans
+        settled = self._ranging.by_histogram and self._moved is not None and self._moved.settled
+        # Settled is what a doubling hardly moves, and what stays so: any later look may take it back.
+        self._settled_at = (self._settled_at or self._seen * doubled) if settled else 0
+        return self._settled_at > 0
+
+    def said(self, observer: Observer) -> str:
+        """Say what the looks have shown."""
+        if observer.n_images > self._seen and self._seen:
+            self.settled(observer)
+        if self._moved is None:
+            return f"of {observer.n_images} images"
+        step = f"from {self._before} to {self._seen} images ends moved by {self._moved}"
+        if self._settled_at:
+            return f"settled after {self._settled_at} of {self._n_images} images; {step}"
+        never = f"not settled after {self._seen} images; " if self._ranging.by_histogram else ""
+        return f"{never}{step}"
+
+
+def _named(ranging: Ranging) -> str:
+    return f"{ranging.method} {ranging.percentile:g}" if ranging.method == "percentile" else ranging.method
+
+
+def _note(context: Context, ranging: Ranging, said: str, kept: Kept | None = None) -> None:
+    context.note("ranges", f"{_named(ranging)}, {said}")
+    context.watch(Event(stage="quantize", text=f"ranges ({_named(ranging)}): {said}"))
+    if kept is not None:
+        cost = f"{kept.seconds:g} s and {kept.peak_memory_mib} MiB then"
+        context.note("statistics", f"kept of {kept.n_images} images observed for {kept.method} ({cost})")
+        context.watch(Event(stage="quantize", text=f"ranges of {kept.n_images} images are kept: no second pass"))
+
+
+def _key(graph: str, wanted: Wanted, ranging: Ranging, images: Images) -> Key:
+    kind = "histograms" if ranging.by_histogram else "extremes"
+    # Extremes never settle: whoever would stop sees all images, as everybody else.
+    stop = (
+        [_named(ranging), range_selection.MEDIAN, range_selection.MOST]
+        if ranging.settle and ranging.by_histogram
+        else []
+    )
+    return Key(
+        stage=STAGE,
+        name=kind,
+        inputs=(graph, images.context.digest),
+        options=[kind, BINS if ranging.by_histogram else 0, images.n, wanted, stop],
+        versions=(("stage", VERSION), *((name, environment.library_version(name)) for name in _LIBRARIES)),
+    )
+
+
+def _arrays(found: Observed, wanted: Wanted) -> dict[str, np.ndarray]:
+    """Name every array by its activation's place in what was wanted."""
+    arrays = {
+        f"{at}.{part}": getattr(found.channels[name], part)
+        for at, name in enumerate(wanted.names)
+        for part in _CHANNELS
+    }
+    arrays |= {f"{at}.only": found.means[name] for at, name in enumerate(wanted.means)}
+    for at, name in enumerate(wanted.histograms):
+        arrays |= found.histograms[name].parts(f"{at}.histogram")
+    return arrays
+
+
+def _read(file: Path, kept: Kept, wanted: Wanted) -> Observed | None:
+    """Read what was kept; None where the file is not what its record says."""
+    if not file.is_file() or sha256_of(file) != kept.sha256:
+        return None
+    with np.load(file, allow_pickle=False) as arrays:
+        return Observed(
+            channels={
+                name: Channels(**{part: arrays[f"{at}.{part}"] for part in _CHANNELS})
+                for at, name in enumerate(wanted.names)
+            },
+            means={name: arrays[f"{at}.only"] for at, name in enumerate(wanted.means)},
+            histograms={name: Histogram.of(arrays, f"{at}.histogram") for at, name in enumerate(wanted.histograms)},
+            n_images=kept.n_images,
+            said=kept.said,
+        )

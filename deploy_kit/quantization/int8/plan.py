@@ -1,0 +1,214 @@
+"""Float graph and images → what both writers need: groups, statistics, equalized weights, a grid for each group."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy_kit.base.errors import QuantizeError
+from deploy_kit.graph import onnx_file, passes
+from deploy_kit.quantization.int8 import effective_range, equalize, observation, range_selection
+from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.channel_moments import Moments, exact, together
+from deploy_kit.quantization.int8.effective_range import Interval
+from deploy_kit.quantization.int8.grids import Grid, around_zero, spanning
+from deploy_kit.quantization.int8.observation import Context, Images
+from deploy_kit.quantization.int8.range_selection import Ranging, Span, Target
+from deploy_kit.quantization.int8.scale_groups import Group, Groups
+from deploy_kit.quantization.ranges import Channels, Wanted
+
+Rounding: TypeAlias = Literal["nearest", "descent"]
+
+_MIN_OPSET = 13
+# Each is exact and none hurts; a graph that is simplified already does not change.
+_ALWAYS = (
+    "fold_constants", "drop_identities", "drop_single_concats", "fold_batchnorm", "mean_to_global_pool",
+    "pool_before_conv", "fold_batchnorm_into_next",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """A float graph, ready to be written as integers.
+
+    Attributes:
+        model: The graph, equalized.
+        groups: Its groups.
+        grids: A grid for each grouped value.
+        seen: Statistics of the groups' sources, in the scaled units, and of what moves to other channels or pixels.
+        means: Means (C,) of what maxima, minima and ReLUs give, in the scaled units.
+        spans: Lowest and highest value per channel that is to be encoded, of each source, in its units before scaling.
+        rows: What equalization did to each group with a concatenation.
+        bits: Of the weights.
+        choices: What it was made with.
+        batches: Gives the calibration images, (N, C, …) float32, from the start.
+        n_images: How many these are.
+        known: Moments found so far; a writer adds those of what it clips.
+        kept: Nodes that stay in float (`keep.apply`).
+        rounded: Integers of weights found so far (`rounding`), shared by all that are made of one plan.
+    """
+
+    model: ir.Model
+    groups: Groups
+    grids: dict[ir.Value, Grid]
+    seen: dict[ir.Value, Channels]
+    means: dict[ir.Value, np.ndarray]
+    spans: dict[ir.Value, Span]
+    rows: tuple[equalize.Equalized, ...]
+    bits: int = 8
+    choices: "Choices"
+    batches: Callable[[], Iterator[np.ndarray]]
+    n_images: int
+    known: dict[ir.Value, Moments] = field(default_factory=dict)
+    kept: frozenset[ir.Node] = frozenset()
+    rounded: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
+
+    def moments(self, value: ir.Value) -> Moments:
+        """Give mean, deviation and error of a value: known, observed, or put together from what was moved into it."""
+        if value not in self.known:
+            seen, producer = self.seen.get(value), value.producer()
+            if seen is not None:
+                self.known[value] = exact(seen.mean, seen.std)
+            else:
+                assert producer is not None
+                parts = together([self.moments(part) for part in grouping.activations(producer)])
+                self.known[value] = replace(parts, mean=self.means.get(value, parts.mean))
+        return self.known[value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a layout decides.
+
+    Attributes:
+        passes: Rewrites that this layout wants on top of those that always pay.
+        signed: int8 around 0 instead of uint8 with a zero point.
+        bits: Of the weights: 8, or 7 for processors whose sums of two products saturate.
+        equalized: Give concatenated channels one range first.
+        bias_correction: Let biases make up for what is known on average.
+        rounding: Of weights: each to the nearest integer, or all by the error of the output (`descent`).
+        concats: The pass that gives concatenations their form.
+        ranging: How the ends of ranges are chosen.
+    """
+
+    passes: tuple[str, ...]
+    signed: bool = False
+    bits: int = 8
+    equalized: bool = True
+    bias_correction: bool = True
+    rounding: Rounding = "nearest"
+    concats: Literal["chain_concats", "flatten_concats"] = "chain_concats"
+    ranging: Ranging = field(default_factory=Ranging)
+
+
+def make(
+    source: Path,
+    choices: Choices,
+    batches: Callable[[], Iterator[np.ndarray]],
+    n_images: int,
+    *,
+    context: Context | None = None,
+) -> Plan:
+    """Plan a graph's integers.
+
+    Args:
+        source: A float32 ONNX file.
+        choices: Of the layout.
+        batches: Gives the calibration images, (N, C, …) float32, from the start.
+        n_images: How many these are: ranges of few images are widened.
+        context: Where what was observed is kept, and who hears of progress.
+
+    Raises:
+        QuantizeError: The operator set is too old, nothing can be quantized, there are no images, or an activation is
+            not finite.
+    """
+    model = _prepared(source, choices)
+    groups = grouping.find(model, results=not choices.signed)
+    if not groups.all:
+        raise QuantizeError(
+            f"{source}: nothing in it can be quantized",
+            hint="it needs a convolution or a Gemm with constant weights",
+        )
+    moved = [v for g in groups.all for v in g.values if _made_by(v, "MaxPool", "Flatten", "Reshape", "Squeeze")]
+    sources = [v for g in groups.all for v in g.sources] + moved
+    clipped = [v for g in groups.all for v in g.values if _made_by(v, "Max", "Min", "Relu") and v not in sources]
+    needed = effective_range.intervals(model, groups)
+    targets = {
+        v: _target(v, group, groups, needed.get(v), choices)
+        for group in groups.all
+        for v in group.sources
+        if v.producer()
+    }
+    histograms = choices.ranging.by_histogram
+    found = observation.observed(
+        ir.serde.serialize_model(model),
+        Wanted(names=_names(sources), means=_names(clipped), histograms=_names(list(targets)) if histograms else ()),
+        tuple(targets.values()),
+        choices.ranging,
+        Images(n=n_images, batches=batches, context=context or Context()),
+    )
+    seen = {v: found.channels[_name(v)] for v in sources}
+    spans = {
+        v: range_selection.chosen(target, seen[v], found.histograms, choices.ranging, found.n_images)
+        for v, target in targets.items()
+    }
+    plan = Plan(
+        choices=choices, batches=batches, n_images=n_images,
+        model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
+        seen=seen, means={v: found.means[_name(v)] for v in clipped}, spans=spans,
+    )  # fmt: skip
+    if choices.equalized:
+        plan.rows = equalize.apply(model, groups, plan.seen, plan.means, spans)
+    for group in groups.all:
+        grid = _grid(group, plan, spans, choices)
+        plan.grids.update(dict.fromkeys(group.values, grid))
+    return plan
+
+
+def _prepared(source: Path, choices: Choices) -> ir.Model:
+    model = onnx_file.load(source)
+    if onnx_file.opset(model) < _MIN_OPSET:
+        raise QuantizeError(
+            f"{source}: operator set {onnx_file.opset(model)}; Q/DQ per channel begins at {_MIN_OPSET}",
+            hint=f"export with --opset {_MIN_OPSET} or higher",
+        )
+    onnx_file.expect_flat(model, source)
+    passes.apply(model, (*_ALWAYS, choices.concats, "remove_unused", *choices.passes))
+    return onnx_file.reread(model)
+
+
+def _made_by(value: ir.Value, *operators: str) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type in operators
+
+
+def _name(value: ir.Value) -> str:
+    assert value.name is not None
+    return value.name
+
+
+def _names(values: list[ir.Value]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_name(value) for value in values))
+
+
+def _target(value: ir.Value, group: Group, groups: Groups, interval: Interval | None, choices: Choices) -> Target:
+    """Say how the range of an activation is chosen: for each channel where a writer scales its channels one by one."""
+    producer = value.producer()
+    assert producer is not None
+    equalized = choices.equalized and group.concats > 0 and not equalize.refusal(group, groups)
+    fused = grouping.fused_into(producer) if choices.signed and producer.op_type == "Relu" else None
+    saturates = fused is not None and fused.op_type == "BatchNormalization"
+    return Target(name=_name(value), useful=interval, by_channel=equalized or saturates)
+
+
+def _grid(group: Group, plan: Plan, spans: dict[ir.Value, Span], choices: Choices) -> Grid:
+    """Choose the grid of a group: an equalized one spans [-1, 1]."""
+    if any(row.group is group and not row.refused for row in plan.rows):
+        low, high = -1.0, 1.0
+    else:
+        ends = [spans.get(v) or (plan.seen[v].low, plan.seen[v].high) for v in group.sources]
+        low, high = min(float(a.min()) for a, _ in ends), max(float(b.max()) for _, b in ends)
+    return around_zero(max(-low, high)) if choices.signed else spanning(low, high)

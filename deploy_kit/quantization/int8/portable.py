@@ -1,0 +1,327 @@
+"""Float graph → one standard-ONNX INT8 graph that ONNX Runtime and OpenVINO both run at their best.
+
+Within a group (`groups`) everything stays uint8: concatenations, poolings, and the maxima that BatchNormalization and
+ReLU have become. Convolutions are Q/DQ groups that both runtimes take as one integer kernel: uint8 activations, int8
+weights per output channel, int32 bias.
+
+An integer graph is off on average where a float graph is not, and the averages are known, so biases make up for them:
+
+    b' = b − Σ (W_q − W)·E[y] − Σ W_q·e        y: what is read, e = E[y_q] − E[y]: by how much its integers are off
+
+E[y] is observed. e comes from rounding a constant once instead of a signal many times: max(x, t) on integers gives t_q,
+the nearest integer of t:
+
+    e = (t_q − t)·(1 − p)                      p: share of the channel's pixels beyond t, from its mean and deviation
+    e = 0                                      where t_q falls below the grid: the maximum never clips
+    e = t_q − t                                where it falls above: it always does
+
+At the border a kernel reads zeros of padding, which are exact: each tap counts for the pixels for which it is inside.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy_kit.graph import edit, onnx_file
+from deploy_kit.quantization.int8 import mixed_precision, receptive_window, weight_rounding
+from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.channel_moments import clipped, summed
+from deploy_kit.quantization.int8.grids import Chosen, Grid, Weights, channel_scales, largest, weights
+from deploy_kit.quantization.int8.plan import Plan
+
+_WEIGHTED = frozenset({"Conv", "Gemm", "BatchNormalization"})
+
+
+@dataclass(kw_only=True)
+class _Writer:
+    """The new graph while it is written: nodes, constants, and what stands for each value of the old one."""
+
+    plan: Plan
+    nodes: list[ir.Node] = field(default_factory=list)
+    constants: dict[str, ir.Value] = field(default_factory=dict)
+    integers: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    floats: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    restored: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    chosen: dict[ir.Node, Chosen] = field(default_factory=dict)
+
+    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+        """Add a constant; one of this name and content is used again."""
+        if name not in self.constants:
+            tensor = ir.Tensor(array, name=name)
+            self.constants[name] = ir.Value(
+                name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape)
+            )
+        return self.constants[name]
+
+    def node(self, operator: str, inputs: list[ir.Value], output: str, **attributes: object) -> ir.Value:
+        """Add a node; gives its output."""
+        made = ir.node(operator, inputs, attributes or None, name=output)
+        made.outputs[0].name = output
+        self.nodes.append(made)
+        return made.outputs[0]
+
+    def grid_inputs(self, grid: Grid) -> list[ir.Value]:
+        """Give scale and zero point as constants, one pair for each grid."""
+        name = f"grid.{np.float32(grid.scale).view(np.uint32):08x}.{grid.zero}"
+        return [
+            self.constant(f"{name}.scale", np.array(grid.scale, np.float32)),
+            self.constant(f"{name}.zero", np.array(grid.zero, np.uint8)),
+        ]
+
+    def quantized(self, value: ir.Value) -> ir.Value:
+        """Give a value as integers of its grid, quantizing it once."""
+        if value not in self.integers:
+            inputs = [self.floats[value], *self.grid_inputs(self.plan.grids[value])]
+            self.integers[value] = self.node("QuantizeLinear", inputs, f"{value.name}.q")
+        return self.integers[value]
+
+    def real(self, value: ir.Value) -> ir.Value:
+        """Give a value as floats; a gridded one through its integers, so that all readers see the same numbers."""
+        if value not in self.plan.grids:
+            return self.floats[value]
+        if value not in self.restored:
+            inputs = [self.quantized(value), *self.grid_inputs(self.plan.grids[value])]
+            self.restored[value] = self.node("DequantizeLinear", inputs, f"{value.name}.dq")
+        return self.restored[value]
+
+    def read(self, value: ir.Value, node: ir.Node) -> ir.Value:
+        """Give a constant, or a value as floats; what stays in float reads what was made in float as it was made."""
+        exact = node in self.plan.kept and mixed_precision.in_float(value, self.plan) and value in self.floats
+        return self.floats[value] if exact or value.const_value is not None else self.real(value)
+
+    def weight(self, name: str, quantized: Weights, input_scale: float) -> list[ir.Value]:
+        """Add DequantizeLinear nodes for weights and bias; gives both as floats."""
+        scales = self.constant(f"{name}.w.scale", quantized.scales)
+        zeros = self.constant(f"{name}.w.zero", np.zeros(quantized.scales.shape, np.int8))
+        integers = self.constant(f"{name}.w.q", quantized.integers)
+        steps = self.constant(f"{name}.b.scale", (np.float32(input_scale) * quantized.scales).astype(np.float32))
+        bias = self.constant(f"{name}.b.q", quantized.bias)
+        none = self.constant(f"{name}.b.zero", np.zeros(quantized.scales.shape, np.int32))
+        return [
+            self.node("DequantizeLinear", [integers, scales, zeros], f"{name}.w", axis=0),
+            self.node("DequantizeLinear", [bias, steps, none], f"{name}.b", axis=0),
+        ]
+
+
+def write(plan: Plan) -> ir.Model:
+    """Write the integer graph; the float model stays as it is."""
+    writer, old = _Writer(plan=plan), plan.model.graph
+    for value in onnx_file.inputs(plan.model):
+        writer.floats[value] = ir.Value(name=value.name, type=value.type, shape=value.shape)
+    inputs = list(writer.floats.values())
+    for name, value in old.initializers.items():
+        assert value.const_value is not None
+        writer.floats[value] = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
+    if plan.choices.rounding == "descent":
+        writer.chosen = _chosen(writer)
+    for node in old:
+        if node.op_type == "Relu" and grouping.fused_into(node) is not None:
+            continue  # written with the node it belongs to
+        write_node = _WRITERS.get(node.op_type, _copy) if _on_integers(writer, node) else _copy
+        write_node(writer, node)
+    outputs = [writer.floats[value] if value in writer.floats else writer.real(value) for value in old.outputs]
+    for value, new in zip(old.outputs, outputs, strict=True):
+        new.name, new.type, new.shape = value.name, value.type, value.shape
+    used = {
+        value for node in writer.nodes for value in node.inputs if value is not None and value.const_value is not None
+    }
+    written = ir.Graph(
+        inputs, outputs, nodes=writer.nodes, initializers=sorted(used, key=lambda v: v.name or ""),
+        opset_imports=plan.model.opset_imports, name=old.name,
+    )  # fmt: skip
+    model = ir.Model(written, ir_version=plan.model.ir_version, producer_name="deploykit")
+    model.metadata_props.update(plan.model.metadata_props)
+    return model
+
+
+def _on_integers(writer: _Writer, node: ir.Node) -> bool:
+    grids, values = writer.plan.grids, grouping.activations(node)
+    computes = node.op_type not in _WEIGHTED or grouping.quantizable(node)
+    return node not in writer.plan.kept and computes and bool(values) and all(value in grids for value in values)
+
+
+def _copy(writer: _Writer, node: ir.Node, *, without: str = "") -> None:
+    """Compute in float, between DequantizeLinear and QuantizeLinear; all attributes but one stay."""
+    inputs = [None if v is None else writer.read(v, node) for v in node.inputs]
+    made = ir.node(node.op_type, inputs, name=node.name, domain=node.domain, num_outputs=len(node.outputs))
+    made.attributes.update({key: kept for key, kept in node.attributes.items() if key != without})
+    writer.nodes.append(made)
+    for old, new in zip(node.outputs, made.outputs, strict=True):
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+    _finish(writer, node, made.outputs[0])
+    for old, new in zip(node.outputs[1:], made.outputs[1:], strict=True):
+        writer.floats[old] = new
+
+
+def _finish(writer: _Writer, node: ir.Node, result: ir.Value) -> None:
+    """Take over a node's float result: with its ReLU, and as integers where its readers want them."""
+    relu = grouping.fused_relu(node)
+    value = relu.outputs[0] if relu is not None else node.outputs[0]
+    grid = writer.plan.grids.get(value)
+    clipped = grid is not None and grid.zero > 0  # then 0 lies inside the grid and saturation does not do it
+    if relu is not None and not clipped:
+        result = writer.node("Relu", [result], str(relu.outputs[0].name))
+    writer.floats[value] = result
+    if grid is None:
+        return
+    whole = writer.quantized(value)
+    if relu is not None and clipped:
+        writer.integers[value] = _limited(writer, "Max", whole, np.array([grid.zero]), value)
+        del writer.floats[value]  # that was before the ReLU
+
+
+def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray, like: ir.Value) -> ir.Value:
+    """Add Max or Min against integers, one or one for each channel, on `whole`."""
+    shape = like.shape
+    rank = len(shape) if shape is not None else 4
+    columns = shape[-1] if shape is not None and isinstance(shape[-1], int) and rank > 2 and limits.size > 1 else 1
+    # ONNX Runtime 1.31 broadcasts row by row: a constant that is a row long halves the time.
+    tile = np.broadcast_to(limits.reshape(1, -1, *[1] * (rank - 2)), (1, limits.size, *[1] * (rank - 3), columns))
+    bound = writer.constant(f"{like.name}.{operator.lower()}", np.ascontiguousarray(tile.astype(np.uint8)))
+    return writer.node(operator, [whole, bound], f"{like.name}.{operator.lower()}.q")
+
+
+def _chosen(writer: _Writer) -> dict[ir.Node, Chosen]:
+    """Choose the integers of all convolutions and Gemm by what they read."""
+    plan, asked = writer.plan, {}
+    for node in plan.model.graph:
+        if node.op_type in ("Conv", "Gemm") and _on_integers(writer, node):
+            rows, read = _rows(node), plan.grids[grouping.activations(node)[0]]
+            scales = channel_scales(rows, edit.bias(node, len(rows)), read.scale, largest(plan.bits))
+            asked[node] = weight_rounding.Rows(weights=rows, scales=scales)
+    found = weight_rounding.improved(plan, asked, limit=largest(plan.bits))
+    return {node: Chosen(integers=integers, scales=asked[node].scales) for node, integers in found.items()}
+
+
+def _rows(node: ir.Node) -> np.ndarray:
+    """Give the weights of a Conv or Gemm, (outputs, inputs / groups, …) float64."""
+    matrix = edit.array(node.inputs[1])
+    across = node.op_type == "Gemm" and not node.attributes.get_int("transB")
+    return np.ascontiguousarray(matrix.T if across else matrix)
+
+
+def _conv(writer: _Writer, node: ir.Node) -> None:
+    weight = _rows(node)
+    attributes = {key: value.value for key, value in node.attributes.items()}
+    _weighted(writer, node, "Conv", weight, edit.bias(node, len(weight)), attributes)
+
+
+def _weighted(
+    writer: _Writer, node: ir.Node, operator: str, weight: np.ndarray, bias: np.ndarray, attributes: dict[str, object]
+) -> None:
+    """Write a node with weights (outputs, inputs / groups, …): both as integers, the bias corrected."""
+    source, name = node.inputs[0], node.outputs[0].name
+    assert source is not None
+    scale, read = writer.plan.grids[source].scale, writer.plan.moments(source)
+    chosen = writer.chosen.get(node)
+    trial = weights(weight, bias, scale, bits=writer.plan.bits, chosen=chosen)
+    # What the grid cannot hold is no matter of choice: of a channel fixed beyond it the bias must know.
+    counted = np.ones(len(read.mean), bool) if writer.plan.choices.bias_correction else read.fixed
+    inside = receptive_window.inside(node)
+    drift = summed(trial.values - weight, read.mean * counted, inside)
+    drift += summed(trial.values, read.error * counted, inside)
+    whole = weights(weight, bias - drift, scale, bits=writer.plan.bits, chosen=chosen)
+    inputs = [writer.real(source), *writer.weight(str(name), whole, scale)]
+    _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
+
+
+def _gemm(writer: _Writer, node: ir.Node) -> None:
+    rows = _rows(node)
+    _weighted(writer, node, "Gemm", rows, edit.bias(node, len(rows)), {"transB": 1})
+
+
+def _norm(writer: _Writer, node: ir.Node) -> None:
+    """Write a BN as a depthwise 1×1 convolution: weights ±127 are exact, the slope is their scale."""
+    relu = grouping.fused_relu(node)
+    if (node if relu is None else relu).outputs[0] not in writer.plan.grids:
+        _copy(writer, node)  # what reads it computes in float: a convolution would, too, and slower
+        return
+    slope, offset = edit.affine(node)
+    rank = len(node.outputs[0].shape or (0, 0, 0, 0))
+    kernel = slope.reshape(-1, *[1] * (rank - 1))
+    _weighted(writer, node, "Conv", kernel, offset, {"group": len(kernel)})
+
+
+def _average(writer: _Writer, node: ir.Node) -> None:
+    """Write an average pool as a depthwise convolution on the same grid: ONNX Runtime's integer pool is 18× slower."""
+    source, name, moves = node.inputs[0], str(node.outputs[0].name), node.attributes
+    assert source is not None
+    plain = not any(moves.get_ints("pads", ())) and moves.get_string("auto_pad", "NOTSET") == "NOTSET"
+    kernel, channels = moves.get_ints("kernel_shape", ()), source.shape[1] if source.shape is not None else None
+    if not plain or moves.get_int("ceil_mode") or not isinstance(channels, int):
+        # Without padding it means nothing; ONNX Runtime 1.31's integer pool then counts what `ceil_mode` adds.
+        _copy(writer, node, without="count_include_pad" if plain else "")
+        return
+    weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
+    moving = {key: list(moves.get_ints(key, [1] * len(kernel))) for key in ("strides", "dilations")}
+    attributes = {"group": channels, "kernel_shape": list(kernel), **moving}
+    # No correction here: its own grid could not hold one for a bound beyond it. The convolution behind corrects.
+    scale = writer.plan.grids[source].scale
+    whole = weights(weight, np.zeros(channels), scale, bits=writer.plan.bits)
+    inputs = [writer.real(source), *writer.weight(name, whole, scale)]
+    _finish(writer, node, writer.node("Conv", inputs, f"{name}.real", **attributes))
+
+
+def _move(writer: _Writer, node: ir.Node) -> None:
+    """Write a node that moves values on the integers as they are."""
+    if not grouping.moved(node) or node.outputs[0] not in writer.plan.grids:
+        _copy(writer, node)
+        return
+    moving = set(grouping.activations(node))
+    inputs = [writer.quantized(v) if v in moving else writer.floats[v] for v in node.inputs if v is not None]
+    attributes = {key: value.value for key, value in node.attributes.items()}
+    name = f"{node.outputs[0].name}.q"
+    writer.integers[node.outputs[0]] = writer.node(node.op_type, inputs, name, **attributes)
+
+
+def _relu(writer: _Writer, node: ir.Node) -> None:
+    source, value = node.inputs[0], node.outputs[0]
+    assert source is not None
+    if value not in writer.plan.grids:
+        _copy(writer, node)
+        return
+    zero = writer.plan.grids[value].zero
+    whole = writer.quantized(source)
+    writer.integers[value] = _limited(writer, "Max", whole, np.array([zero]), value) if zero else whole
+    _note(writer, source, value, np.zeros_like(writer.plan.moments(source).mean), upper=False)
+
+
+def _bounded(writer: _Writer, node: ir.Node) -> None:
+    """Write a maximum or minimum against a constant on integers."""
+    limit, value = grouping.bound(node), node.outputs[0]
+    if limit is None or value not in writer.plan.grids:
+        _copy(writer, node)
+        return
+    source = node.inputs[0]
+    assert source is not None
+    grid = writer.plan.grids[value]
+    limits = np.broadcast_to(edit.array(limit).reshape(-1), writer.plan.moments(source).mean.shape)
+    writer.integers[value] = _limited(writer, node.op_type, writer.quantized(source), grid.quantize(limits), value)
+    _note(writer, source, value, limits, upper=node.op_type == "Min")
+
+
+def _note(writer: _Writer, source: ir.Value, value: ir.Value, limits: np.ndarray, *, upper: bool) -> None:
+    """Note what a bound makes of its source on average: the biases behind it must know."""
+    after = clipped(writer.plan.moments(source), limits, writer.plan.grids[value], upper=upper)
+    writer.plan.known[value] = dataclasses.replace(after, mean=writer.plan.means.get(value, after.mean))
+
+
+_WRITERS: dict[str, Callable[[_Writer, ir.Node], None]] = {
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "BatchNormalization": _norm,
+    "AveragePool": _average,
+    "Relu": _relu,
+    "Max": _bounded,
+    "Min": _bounded,
+    "Concat": _move,
+    "MaxPool": _move,
+    "Flatten": _move,
+    "Reshape": _move,
+    "Identity": _move,
+    "Squeeze": _move,
+}

@@ -1,0 +1,165 @@
+"""Statistics → the lowest and highest value of each channel that is to be encoded, by method; and when these settle.
+
+A method chooses one range for each channel where a scheme scales channels one by one, and one for the tensor elsewhere.
+Ends that the readers set (`useful`) are exact, and what lies beyond them counts as the end itself.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploy_kit.base.errors import RecipeError
+from deploy_kit.quantization.int8.effective_range import Interval
+from deploy_kit.quantization.ranges import Channels, thresholds
+from deploy_kit.quantization.ranges.histogram import Histogram
+from deploy_kit.quantization.ranges.thresholds import Method
+
+Span = tuple[np.ndarray, np.ndarray]
+
+MEDIAN, MOST = 0.01, 0.2
+"""Ranges have settled where twice the images change half of them by less than the one, and 95 % by less than the other,
+of the range. Rare channels go on growing, and `unseen` allows for them. On the demo this is reached after 256 images:
+`mse` from these keeps 35.6 dB, from all 512 34.6 dB, `percentile` 35.2 and 35.1 dB (10,000 test images)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranging:
+    """How ranges are chosen.
+
+    Attributes:
+        method: Of `statistics.thresholds`.
+        percentile: Share of the values that ``percentile`` encodes, in per cent.
+        settle: Stop looking at images once the ranges have settled.
+    """
+
+    method: Method = "minmax"
+    percentile: float = 99.99
+    settle: bool = False
+
+    @property
+    def by_histogram(self) -> bool:
+        """Whether extremes alone do not decide."""
+        return self.method != "minmax"
+
+
+def ranging(method: Method, percentile: float, settle: bool) -> Ranging:
+    """Give the way that a scheme's options say.
+
+    Raises:
+        RecipeError: The percentile is not above 50 and at most 100.
+    """
+    if not 50.0 < percentile <= 100.0:
+        raise RecipeError(
+            f"percentile: expected a number above 50 and at most 100, found {percentile:g}",
+            hint="it is the share of all values that is encoded, e.g. 99.99",
+        )
+    return Ranging(method=method, percentile=percentile, settle=settle)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One activation whose range is chosen.
+
+    Attributes:
+        name: In the graph.
+        useful: What its readers can tell apart; None where nobody knows.
+        by_channel: Whether each channel has a range of its own.
+    """
+
+    name: str
+    useful: Interval | None
+    by_channel: bool
+
+
+def chosen(
+    target: Target, channels: Channels, histograms: Mapping[str, Histogram], ranging: Ranging, n_images: int
+) -> Span:
+    """Give the lowest and highest value (C,) of each channel of an activation that is to be encoded."""
+    if not (ranging.by_histogram and target.name in histograms):
+        return span(channels, target.useful, slack(n_images))
+    low, high = seen(target, channels, histograms, ranging)
+    kept = Channels(low=low, high=high, mean=channels.mean.clip(low, high), std=channels.std)
+    return span(kept, target.useful, unseen(n_images))
+
+
+def seen(target: Target, channels: Channels, histograms: Mapping[str, Histogram], ranging: Ranging) -> Span:
+    """Give what a method makes of an activation as it was seen: no end is moved out for images to come."""
+    if not (ranging.by_histogram and target.name in histograms):
+        return span(channels, target.useful, 0.0)
+    histogram, useful = histograms[target.name], target.useful
+    if target.by_channel:
+        limits = None if useful is None else (useful.low, useful.high)
+        values = thresholds.values(histogram, channels.low, channels.high, limits)
+        return thresholds.ends(values, ranging.method, ranging.percentile)
+    ends = np.array([channels.low.min()]), np.array([channels.high.max()])
+    bottom, top = thresholds.ends(thresholds.values(histogram.together(), *ends), ranging.method, ranging.percentile)
+    low, high = channels.low.clip(bottom, top), channels.high.clip(bottom, top)
+    return span(Channels(low=low, high=high, mean=channels.mean, std=channels.std), useful, 0.0)
+
+
+def span(seen: Channels, useful: Interval | None, slack: float) -> Span:
+    """Give the lowest and highest value of each channel that is to be encoded; equal where nothing is.
+
+    An end that was seen is moved out by `slack` of its distance to the mean, as further images will go beyond it; an
+    end that the readers set is exact.
+    """
+    low, high = seen.low - slack * (seen.mean - seen.low), seen.high + slack * (seen.high - seen.mean)
+    low = np.where(seen.low < 0, low, seen.low)  # behind a ReLU nothing lies below 0
+    if useful is None:
+        return low, high
+    low, high = np.maximum(low, useful.low), np.minimum(high, useful.high)
+    # Never reached by any reader: one point will do, the one nearest to what the readers know.
+    point = np.clip(np.where(np.isfinite(useful.low), useful.low, useful.high), seen.low, seen.high)
+    empty = low > high
+    return np.where(empty, point, low), np.where(empty, point, high)
+
+
+def slack(n_images: int) -> float:
+    """Say how much further than seen a range must reach, as a share of its end's distance to the mean.
+
+    Maxima of more images than were seen are larger, the more so the fewer were seen. Measured on the demo (10,000 test
+    images): logit SQNR from 16 images rises from 20 to 30 dB, from 64 from 31 to 35 dB, from 512 by 1 dB; more slack
+    costs resolution.
+    """
+    return unseen(n_images) + 0.1
+
+
+def unseen(n_images: int) -> float:
+    """Give the part of `slack` that few images need, whatever the method: the more are seen, the less.
+
+    Measured on the demo (2,000 test images): it lifts `mse` from 16 images from 20 to 28 dB, from 64 from 31 to 35 dB,
+    and costs 0.3 dB at 512; methods that clip do not want the rest.
+    """
+    return 1.6 / math.sqrt(n_images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """How far ranges moved between two looks, as shares of the range: the median and the 95th percentile of them."""
+
+    median: float
+    most: float
+
+    @property
+    def settled(self) -> bool:
+        """Whether both are below their bounds."""
+        return self.median < MEDIAN and self.most < MOST
+
+    def __str__(self) -> str:
+        return f"{self.median:.2%} (median) and {self.most:.2%} (95th percentile)"
+
+
+def moved(before: Mapping[str, Span], after: Mapping[str, Span]) -> Moved:
+    """Compare two looks; ranges that hold one point are left out."""
+    changes = [np.zeros(0)]
+    for name, (low, high) in after.items():
+        reach = high - low
+        change = np.maximum(np.abs(low - before[name][0]), np.abs(high - before[name][1]))
+        changes.append(change[reach > 0] / reach[reach > 0])
+    shares = np.concatenate(changes)
+    if not len(shares):
+        return Moved(median=0.0, most=0.0)
+    median, most = np.quantile(shares, (0.5, 0.95))
+    return Moved(median=float(median), most=float(most))

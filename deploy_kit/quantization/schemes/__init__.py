@@ -1,0 +1,114 @@
+"""Quantization schemes: ONNX → ONNX that carries its precision in the graph. One file each."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_kit.base.catalogue import Catalogue
+from deploy_kit.base.errors import InputError
+from deploy_kit.graph import onnx_file
+from deploy_kit.images import ImageSet
+from deploy_kit.quantization.int8.observation import Context
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
+
+VERSION = "5"
+"""Of what the schemes write; higher where any of them gives another graph for the same options than before."""
+
+KEPT_KEY = "deploykit.kept_fp32"
+"""Metadata of a half-precision file: JSON list of the nodes that stayed in float32."""
+
+BLOCKS_KEY = "deploykit.int8"
+"""Metadata of an INT8 file: JSON list of `results.QuantizedBlock`."""
+
+FLOAT_KEY = "deploykit.kept_float"
+"""Metadata of an INT8 file: JSON list of the layer groups that stayed in float (`coordinates`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Images for a scheme that observes ranges, streamed: a scheme may ask for them as often as it likes.
+
+    Attributes:
+        n_batches: How many batches `batches` gives.
+        n_images: How many images these are.
+        input_name: The graph's input.
+        batches: Gives (N, C, H, W) float32 batches of the graph's size, each time from the start.
+        context: Where a scheme may keep what it observes, and who hears of its progress.
+    """
+
+    n_batches: int
+    n_images: int
+    input_name: str
+    batches: Callable[[], Iterator[np.ndarray]]
+    context: Context = field(default_factory=Context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A graph whose images were observed once, and that can be written with any of its layer groups left in float.
+
+    Attributes:
+        groups: (coordinate, multiply-accumulates of one image) of each group with weights, in graph order.
+        write: (target file, coordinates of what stays in float) → None; writes the target.
+    """
+
+    groups: tuple[tuple[str, int], ...]
+    write: Callable[[Path, tuple[str, ...]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """One scheme of the catalogue.
+
+    Attributes:
+        package: What must be importable.
+        precision: What the graph carries afterwards.
+        options: Record class of its options, each with a default.
+        calibrates: Whether `apply` needs images.
+        apply: (source file, target file, options, calibration) → None; writes the target.
+        libraries: Distributions whose versions decide the result.
+        observes: Whether `apply` makes use of images where they are given.
+        planned: (source file, options, calibration) → what writes one graph for each choice of groups that stay in
+            float, from one pass over the images; None where the scheme has no such choice.
+    """
+
+    package: str
+    precision: Precision
+    options: type[Any]
+    calibrates: bool
+    apply: Callable[[Path, Path, Any, Calibration | None], None]
+    libraries: tuple[str, ...]
+    observes: bool = False
+    planned: Callable[[Path, Any, Calibration], Planned] | None = None
+
+
+def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput) -> Calibration:
+    """Give the images of a set as the graph in `source` takes them: full batches of its own size.
+
+    Raises:
+        InputError: The graph's input is not what the preprocessing gives, or fewer images than one batch.
+    """
+    model = onnx_file.load(source)
+    onnx_file.expect_input(model, preprocess, source)
+    spec = onnx_file.specs(onnx_file.inputs(model))[0]
+    size = spec.shape[0] if isinstance(spec.shape[0], int) else 1
+    n_batches = image_set.n // size
+    if not n_batches:
+        raise InputError(f"{image_set.name}: {image_set.n} images, fewer than the graph's batch of {size}")
+    used = image_set.first(n_batches * size)
+    said = codec.canonical([used.digest, type(preprocess).__name__, preprocess])
+    return Calibration(
+        n_batches=n_batches,
+        n_images=used.n,
+        input_name=spec.name,
+        batches=lambda: used.batches(preprocess, size),
+        context=Context(digest=hashlib.sha256(said.encode()).hexdigest()),
+    )
+
+
+CATALOGUE: Catalogue[Scheme] = Catalogue(__name__, "SCHEME", "quantization scheme")

@@ -1,0 +1,34 @@
+"""Float32 in the form that one runtime likes: exact rewrites on top of the recipe's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy_kit.graph import onnx_file, passes
+from deploy_kit.quantization.schemes import Calibration, Scheme
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a recipe's variant.
+
+    Attributes:
+        passes: Names of the rewrites, in order (`targets` knows what a target likes).
+    """
+
+    passes: tuple[str, ...] = ()
+
+
+def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+    """Rewrite the graph.
+
+    Raises:
+        UnknownNameError: A pass does not exist.
+    """
+    model = onnx_file.load(source)
+    passes.apply(model, options.passes)
+    onnx_file.save(model, target)
+
+
+SCHEME = Scheme(
+    package="onnx_ir", precision="fp32", options=Options, calibrates=False, apply=apply, libraries=("onnx-ir", "onnx")
+)

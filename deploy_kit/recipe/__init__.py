@@ -1,0 +1,390 @@
+"""YAML → frozen recipe, strict: an unknown key names the nearest, nothing that judges has a default.
+
+A recipe mirrors the stages table for table. Names of engines, schemes and passes, and their options, are looked up
+by `doctor` before any work.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deploy_kit.base import bundled
+from deploy_kit.base.errors import InputError, RecipeError, nearest
+from deploy_kit.records.artifacts import Precision, Preprocess
+from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
+from deploy_kit.records.results import Limits
+
+Side = Annotated[int, Field(gt=0)]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-5 as a number (YAML 1.2; PyYAML wants 1.0e-5) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        doubled = next((key for key in keys if keys.count(key) > 1), None)
+        if doubled is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{doubled}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+class Table(BaseModel):
+    """A table of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PreprocessTable(Table):
+    """How an image becomes the input; the fields of `records.Preprocess`."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    color: Literal["gray", "rgb", "bgr"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def record(self) -> Preprocess:
+        """Give the record that travels with artifacts."""
+        return Preprocess(**self.model_dump())
+
+
+class SourceTable(Table):
+    """What to deploy.
+
+    What follows `input` is asked for only where a checkpoint cannot say it; `inspect` shows what a file says.
+
+    Attributes:
+        checkpoint: A file, or ``bundled:NAME``.
+        preprocess: Needed for images where the checkpoint does not carry its own.
+        input: Sides of the input in px, where there is no preprocessing that gives them.
+        state_key: Which state dict to take, where the file holds several.
+        head: Module of the head to take, where there are several; ``none`` for the pooled features.
+        ignore: Modules or tensors of the file to leave out.
+        probe: npz file with one ``input`` and its ``logits``: what is left open is tried on it.
+        strict: Refuse to guess a fact that changes the numbers.
+        stem_stride: Of the first convolution: one number, or one for each axis.
+        stem_pool: What ends the stem.
+        concat: Whether new channels come after the old ones, or before them.
+        activation: Of the dense layers.
+        outer_activation: Of stem, transitions and end.
+        hidden_activation: Between linear layers.
+        slope: Of leaky activations below zero.
+        transition_relu: An activation stands before each transition's convolution.
+        transition_pool: How a transition halves the map.
+        final_relu: An activation follows the last BN.
+        eps: Of every BN.
+        head_pool: How the last map becomes a vector.
+        head_activation: To put behind the last linear layer.
+    """
+
+    checkpoint: str
+    preprocess: PreprocessTable | None = None
+    input: tuple[Side, ...] | None = Field(default=None, min_length=1, max_length=3)
+    state_key: str | None = None
+    head: str | None = None
+    ignore: tuple[str, ...] = ()
+    probe: str | None = None
+    strict: bool = False
+    stem_stride: Side | tuple[Side, ...] | None = None
+    stem_pool: StemPool | None = None
+    concat: Literal["append", "prepend"] | None = None
+    activation: Activation | None = None
+    outer_activation: Activation | None = None
+    hidden_activation: Activation | None = None
+    slope: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    transition_relu: bool | None = None
+    transition_pool: Literal["avg", "max"] | None = None
+    final_relu: bool | None = None
+    eps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    head_pool: HeadPool | None = None
+    head_activation: HeadActivation | None = None
+
+
+class ExportTable(Table):
+    """Checkpoint → ONNX.
+
+    Attributes:
+        tolerance: Largest |difference| between the checkpoint's and the ONNX file's logits, relative to the
+            largest |logit|, that is accepted.
+        exporter: torch's exporter; never switched in silence.
+        opset: ONNX operator set.
+        batch: Images per run of a static graph.
+        dynamic: Leave the batch open instead.
+    """
+
+    tolerance: float = Field(gt=0, allow_inf_nan=False)
+    exporter: Literal["dynamo", "torchscript"] = "dynamo"
+    opset: int = Field(default=18, ge=13)
+    batch: int = Field(default=1, gt=0)
+    dynamic: bool = False
+
+
+class SimplifyTable(Table):
+    """ONNX → ONNX, the same function in fewer steps. Passes run in this order."""
+
+    passes: tuple[str, ...]
+
+
+class Variant(Table):
+    """One way to give the graph a precision.
+
+    Attributes:
+        name: For tables and build entries; ``fp32`` is taken by the graph as it is.
+        scheme: A scheme of the catalogue.
+        options: Of the scheme.
+        optional: Leave it out, and say so, where its package is not installed.
+    """
+
+    name: str = Field(pattern=_NAME)
+    scheme: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    optional: bool = False
+
+
+class QuantizeTable(Table):
+    """ONNX → ONNX that carries its precision.
+
+    Attributes:
+        calibration: Image set for schemes that need one.
+        skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
+        variants: What to make.
+    """
+
+    calibration: str | None = None
+    skip_bad: bool = False
+    variants: tuple[Variant, ...] = ()
+
+
+class BuildEntry(Table):
+    """One engine and the variants to build for it.
+
+    Attributes:
+        engine: An engine of the catalogue.
+        variants: Names of variants; ``fp32`` is the simplified graph.
+        options: Of the engine.
+        optional: Leave it out, and say so, where its package is not installed.
+    """
+
+    engine: str
+    variants: tuple[str, ...]
+    options: dict[str, Any] = Field(default_factory=dict)
+    optional: bool = False
+
+
+class BuildTable(Table):
+    """Typed ONNX → engines."""
+
+    engines: tuple[BuildEntry, ...]
+
+
+class LimitsTable(Table):
+    """What an engine must keep; the fields of `results.Limits`. A limit left out judges nothing."""
+
+    min_sqnr_db: float | None = Field(default=None, allow_inf_nan=False)
+    min_cosine: float | None = Field(default=None, allow_inf_nan=False)
+    max_error: float | None = Field(default=None, allow_inf_nan=False)
+    min_agreement: float | None = Field(default=None, allow_inf_nan=False)
+    max_drop: float | None = Field(default=None, allow_inf_nan=False)
+    min_top1: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    max_ece_shift: float | None = Field(default=None, allow_inf_nan=False)
+
+    def record(self) -> Limits:
+        """Give the record that judges."""
+        return Limits(**self.model_dump())
+
+
+class CheckTable(Table):
+    """Engine against the checkpoint's answers.
+
+    Attributes:
+        images: The check set; ``synthetic`` is seeded noise, for parity of tensors only.
+        skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
+        crops: Of each image, whose logits are averaged: 1, or 10 as in the paper's table 3 (`images.ten_crops`).
+        limits: By precision.
+    """
+
+    images: str
+    skip_bad: bool = False
+    crops: Literal[1, 10] = 1
+    limits: dict[Precision, LimitsTable]
+
+    def with_max_drop(self, precision: Precision, points: float | None) -> "CheckTable":
+        """Give the table with another limit on the drop of one precision; itself where there is none."""
+        if points is None:
+            return self
+        table = self.limits.get(precision, LimitsTable()).model_copy(update={"max_drop": points})
+        return self.model_copy(update={"limits": {**self.limits, precision: table}})
+
+
+class BenchTable(Table):
+    """Latency.
+
+    Attributes:
+        scenario: How runs are issued: ``closed-loop``, or one of LoadGen's.
+        batch: Images per run; empty takes what each engine was built for (1 where it takes any number).
+        streams: Sessions that run at the same time, with a share of the cores each.
+        rounds: Turns of every engine, in an order drawn anew each round; 12 (LoadGen: one test) if not said.
+        runs: Timed runs (LoadGen: queries) in one turn, at least; 100 if neither this nor a duration is said.
+        min_iters: Timed runs of all turns together, at least.
+        duration_s: Of all turns of one engine together, at least; LoadGen's own default is 10.
+        warmup_s: Limit of the warm-up, per engine.
+        span: ``compute``, or ``whole`` with copying in and out.
+        target_qps: Queries a second that arrive, for scenario ``server``.
+        seed: Of the order.
+        energy: Also run each engine for its energy, where the machine can read any.
+        profile: Also time each layer, in runs of their own after the latency was measured.
+        baseline: Label that speed-ups are against, e.g. ``fp32 · onnxruntime``.
+        percentiles: What tables show, where there are samples enough.
+        latency_budget_ms: What the largest of `percentiles` must keep.
+        fail_on_regression: Percent that an engine may be slower than the baseline.
+    """
+
+    scenario: str = "closed-loop"
+    batch: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    streams: int = Field(default=1, gt=0)
+    rounds: int | None = Field(default=None, gt=0)
+    runs: int | None = Field(default=None, gt=0)
+    min_iters: int | None = Field(default=None, gt=0)
+    duration_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    warmup_s: float = Field(default=3.0, gt=0, allow_inf_nan=False)
+    span: Literal["compute", "whole"] = "compute"
+    target_qps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    seed: int = 0
+    energy: bool = False
+    profile: bool = False
+    baseline: str | None = None
+    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = Field(default=(50, 90, 99), min_length=1)
+    latency_budget_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    fail_on_regression: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class Recipe(Table):
+    """One deployment, table by table in the order of the stages."""
+
+    name: str = Field(pattern=_NAME)
+    source: SourceTable
+    export: ExportTable
+    simplify: SimplifyTable
+    quantize: QuantizeTable
+    build: BuildTable
+    check: CheckTable
+    bench: BenchTable
+
+
+def load(source: str) -> Recipe:
+    """Load a recipe by its path or by the name of a bundled one.
+
+    Raises:
+        InputError: No such file.
+        UnknownNameError: No such bundled recipe.
+        RecipeError: Not YAML, or not a recipe; the message names the key.
+    """
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = bundled.find("recipes", source.removeprefix(bundled.PREFIX))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such recipe", hint=nearest(path.stem, bundled.names("recipes"))) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    try:
+        data = yaml.load(text, _Loader)  # noqa: S506  # a subclass of SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
+    except ValueError as error:  # a date that does not exist
+        raise RecipeError(f"{path}: not YAML: {error}") from error
+    return parse(data)
+
+
+def parse(data: Any) -> Recipe:
+    """Check a recipe's data and freeze it; relative paths stay as they are.
+
+    Raises:
+        RecipeError: A key is unknown or missing, or a value does not fit.
+    """
+    if not isinstance(data, dict):
+        raise RecipeError(f"recipe: expected a table, found {data!r}")
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        # A misspelt key is found as missing first and as unknown second; the second says what to do.
+        found = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
+        raise _translated(found[0]) from error
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"recipe: a value is not plain YAML: {error}") from error
+    _verify_names(recipe)
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """Write a recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def _verify_names(recipe: Recipe) -> None:
+    if recipe.source.preprocess is not None:
+        recipe.source.preprocess.record()
+    names = ["fp32", *(variant.name for variant in recipe.quantize.variants)]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise RecipeError(f"recipe.quantize.variants: the name '{doubled}' is taken twice")
+    for index, entry in enumerate(recipe.build.engines):
+        for name in entry.variants:
+            if name not in names:
+                where = f"recipe.build.engines[{index}].variants"
+                raise RecipeError(f"{where}: no variant is called '{name}'", hint=nearest(name, names))
+
+
+def _translated(error: Any) -> RecipeError:
+    """Say in the words of this project what pydantic found first."""
+    location = tuple(error["loc"])
+    if error["type"] == "extra_forbidden":
+        return RecipeError(
+            f"{_path(location[:-1])}: unknown key '{location[-1]}'", hint=nearest(location[-1], _keys_at(location[:-1]))
+        )
+    if error["type"] == "missing":
+        return RecipeError(f"{_path(location[:-1])}: '{location[-1]}' is missing")
+    if location and location[-1] == "[key]":
+        choices = [choice for choice in get_args(Precision) if isinstance(choice, str)]
+        return RecipeError(
+            f"{_path(location[:-2])}: no precision is called '{location[-2]}'", hint=nearest(str(location[-2]), choices)
+        )
+    expected = str(error.get("ctx", {}).get("expected", ""))
+    hint = nearest(str(error["input"]), re.findall(r"'([^']+)'", expected)) if expected else ""
+    return RecipeError(
+        f"{_path(location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}", hint=hint
+    )
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    return "recipe" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+
+
+def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
+    """List the keys that the table at `location` may have."""
+    model: type[Table] = Recipe
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _table_in(model.model_fields[part].annotation) or model
+    return tuple(model.model_fields)
+
+
+def _table_in(annotation: Any) -> type[Table] | None:
+    """Find the table class inside ``tuple[Variant, ...]``, ``dict[str, LimitsTable]`` or ``X | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation
+    found = (_table_in(part) for part in get_args(annotation))
+    return next((table for table in found if table is not None), None)

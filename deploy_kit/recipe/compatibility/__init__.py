@@ -1,0 +1,161 @@
+"""What fits what, as data with sources: the rows of `compatibility.yaml`, and how they are looked up."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import yaml
+
+from deploy_kit.base.versions import numbers, older
+from deploy_kit.records import codec
+
+
+@dataclass(frozen=True, kw_only=True)
+class JetPack:
+    """What one JetPack release ships; what no source says is empty."""
+
+    jetpack: str
+    l4t: tuple[str, ...]
+    families: tuple[str, ...]
+    tensorrt: str
+    cuda: str
+    python: str
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """One Jetson module: words of its device tree, family, compute capability, and whether it has DLA cores."""
+
+    module: str
+    family: str
+    sm: str
+    dla: bool
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DlaSupport:
+    """On which modules a range of TensorRT drives the DLA, and from which JetPack on."""
+
+    modules: tuple[str, ...]
+    source: str
+    since: str = ""
+    until: str = ""
+    jetpack: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnJetson:
+    """On which families, and from which JetPack on, a range of TensorRT runs that no JetPack ships."""
+
+    since: str
+    jetpack: str
+    families: tuple[str, ...]
+    source: str
+    until: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capability:
+    """A compute capability: its precisions, and the last TensorRT that supports it; empty if none has dropped it."""
+
+    sm: str
+    architecture: str
+    precisions: tuple[str, ...]
+    source: str
+    last: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverFloor:
+    """The oldest driver for a CUDA major version."""
+
+    cuda: str
+    driver: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxLimit:
+    """The newest operator set, and IR version where it is checked, that a library reads from a version on."""
+
+    library: str
+    since: str
+    opset: int
+    source: str
+    ir: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownBad:
+    """A range of releases with a fault, and the way around it; on one compute capability alone if that is given."""
+
+    library: str
+    since: str
+    until: str
+    what: str
+    workaround: str
+    source: str
+    sm: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All rows, in the order of the file."""
+
+    jetpack: tuple[JetPack, ...]
+    modules: tuple[Module, ...]
+    dla: tuple[DlaSupport, ...]
+    tensorrt_on_jetson: tuple[OnJetson, ...]
+    sm: tuple[Capability, ...]
+    driver: tuple[DriverFloor, ...]
+    onnx: tuple[OnnxLimit, ...]
+    known_bad: tuple[KnownBad, ...]
+
+
+@functools.cache
+def table() -> Table:
+    """Read the rows."""
+    text = resources.files(__name__).joinpath("compatibility.yaml").read_text(encoding="utf-8")
+    return codec.from_json(Table, yaml.safe_load(text), "compatibility.yaml")
+
+
+def within(version: str, since: str, until: str) -> bool:
+    """Whether a known version lies in a range that includes its ends; an empty end is open."""
+    return bool(numbers(version)) and not (since and older(version, since)) and not (until and older(until, version))
+
+
+def starts_with(version: str, prefix: str) -> bool:
+    """Whether a version begins with all numbers of a prefix: 10.3.0 with 10.3, and not with 10.30."""
+    wanted = numbers(prefix)
+    return bool(wanted) and numbers(version)[: len(wanted)] == wanted
+
+
+def jetpack(l4t: str) -> JetPack | None:
+    """Find the JetPack of an L4T release, e.g. ``36.4.3``; NVIDIA writes 36.4 for 36.4.0. A neighbor is no answer."""
+    exact = ".".join(map(str, (*numbers(l4t), 0, 0)[:3]))
+    return next((row for row in table().jetpack if exact in row.l4t), None)
+
+
+def module(board: str) -> Module | None:
+    """Find the module that a device tree's model names, e.g. ``NVIDIA Jetson Orin NX Engineering Reference``."""
+    return next((row for row in table().modules if row.module in board), None)
+
+
+def capability(sm: str) -> Capability | None:
+    """Find the row of a compute capability, e.g. ``8.7``."""
+    return next((row for row in table().sm if starts_with(sm, row.sm)), None)
+
+
+def onnx_limit(library: str, version: str) -> OnnxLimit | None:
+    """Find what a version of a library reads: the newest row that is not newer; None if it is older than all."""
+    rows: Sequence[OnnxLimit] = [
+        row for row in table().onnx if row.library == library and within(version, row.since, "")
+    ]
+    return max(rows, key=lambda row: numbers(row.since), default=None)

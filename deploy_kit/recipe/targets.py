@@ -1,0 +1,61 @@
+"""What each target likes: exact rewrites by precision and the INT8 layout, read from `targets.yaml`."""
+
+from dataclasses import dataclass
+from importlib import resources
+
+import yaml
+
+from deploy_kit.base.errors import UnknownNameError, nearest
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Precision
+
+_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One engine's likes.
+
+    Attributes:
+        int8: Layout of `quantize --int8`: scheme ``int8_<layout>``.
+        fp32: Rewrites on top of the recipe's, in float32.
+        fp16: In float16.
+        bf16: In bfloat16.
+    """
+
+    int8: str
+    fp32: tuple[str, ...] = ()
+    fp16: tuple[str, ...] = ()
+    bf16: tuple[str, ...] = ()
+
+    def passes(self, precision: Precision) -> tuple[str, ...]:
+        """Give the rewrites for one precision; INT8 layouts bring their own."""
+        return {"fp32": self.fp32, "fp16": self.fp16, "bf16": self.bf16, "int8": ()}[precision]
+
+
+def find(name: str) -> Target:
+    """Give what an engine likes.
+
+    Raises:
+        UnknownNameError: Nothing is known of it.
+    """
+    table = names()
+    if name not in table:
+        raise UnknownNameError(f"no target is called '{name}'", hint=nearest(name, table))
+    return codec.from_json(Target, table[name], f"targets.yaml: {name}")
+
+
+def names() -> dict[str, object]:
+    """Read the table: rows by name."""
+    text = resources.files("deploy_kit.recipe").joinpath("targets.yaml").read_text(encoding="utf-8")
+    rows: dict[str, object] = yaml.safe_load(text)
+    return rows
+
+
+def narrow_weights(isa: tuple[str, ...]) -> bool:
+    """Whether int8 weights must stay within 7 bits there.
+
+    x64 without VNNI adds two products of uint8 and int8 in 16 bits: 2 · 255 · 127 does not fit, 2 · 255 · 63 does.
+    Processors with VNNI, and ARM with its dot product (``asimddp``, ``i8mm``), add in 32 bits.
+    """
+    return "avx2" in isa and not _VNNI & set(isa)

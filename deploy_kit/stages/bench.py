@@ -1,0 +1,170 @@
+"""Latency of engines, measured in turns (`race`), kept in the store, compared, and held against limits."""
+
+import statistics
+from pathlib import Path
+
+from deploy_kit.base.errors import RequestError
+from deploy_kit.base.progress import Watch, silent
+from deploy_kit.devices.links import Connection
+from deploy_kit.measure import latency, race, scenarios
+from deploy_kit.measure.race import Entry
+from deploy_kit.recipe import BenchTable
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.measurements import Bench, Measurement, SpeedUp, samples_for
+from deploy_kit.store import Key, Store
+
+VERSION = "3"
+# What shows and judges samples decides none of them.
+_READERS = {"baseline", "percentiles", "latency_budget_ms", "fail_on_regression"}
+
+
+class _NotKept(Exception):  # noqa: N818  # no error: it carries a result past the store
+    """A bench with a failure in it: given to the caller, not to the store."""
+
+    def __init__(self, made: Bench) -> None:
+        super().__init__()
+        self.made = made
+
+
+def run(
+    engines: tuple[Artifact, ...],
+    part: BenchTable,
+    *,
+    store: Store,
+    link: Connection,
+    watch: Watch = silent,
+    fresh: bool = False,
+) -> tuple[Bench, bool]:
+    """Measure engines against each other.
+
+    Args:
+        engines: What to measure.
+        part: How.
+        store: Keeps the samples; of a bench that lost its device, the rounds that were finished.
+        link: Where.
+        watch: Hears of progress.
+        fresh: Measure again, even where the store has these engines measured on this machine; where what it has is
+            not valid, they are measured again anyway.
+
+    Returns:
+        Samples of each engine, or why there are none; and whether the store had them.
+
+    Raises:
+        RequestError: An engine cannot take a batch that was asked for, or the scenario lacks a setting.
+        MeasurementError: The clock gave times that cannot be.
+        DeviceError: The device was lost before a round was finished.
+    """
+    entries = entered(engines, part)
+    key, rest = _key(entries, part, "bench", link), _key(entries, part, "bench-begun", link)
+    kept = store.kept(Bench, key)
+    again = fresh or (kept is not None and bool(kept.invalid))
+
+    def make(folder: Path, home: str) -> Bench:
+        begun = None if fresh else store.kept(Bench, rest)
+        made = race.run(entries, part, store=store, link=link, watch=watch, begun=begun)
+        if made.failed or made.stopped:
+            raise _NotKept(made)
+        return made
+
+    try:
+        found = store.produce(Bench, key, make, again=again)
+    except _NotKept as left:
+        made = left.made
+        if made.stopped and not made.failed:
+            store.produce(Bench, rest, lambda folder, home: made, again=True)
+        return made, False
+    store.forget(rest)
+    return found
+
+
+def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[Entry, ...]:
+    """Say which engine is measured at which batch.
+
+    Raises:
+        RequestError: No engine takes a batch that was asked for, or the scenario does not feed it.
+    """
+    race.verify(part)
+    found = []
+    for engine in engines:
+        for batch in part.batch or (_built_for(engine) or 1,):
+            if takes(engine, batch):
+                found.append(Entry(engine=engine, batch=batch))
+    for engine in engines:
+        lack = [batch for batch in part.batch if not any(_runs(entry, engine.label, batch) for entry in found)]
+        if lack:
+            raise RequestError(
+                f"{engine.label}: asked for batch {lack[0]}, the engine was built for batch {_built_for(engine)}",
+                hint=f"deploykit export CHECKPOINT --batch {lack[0]} (or --dynamic for all), "
+                "then quantize and build again",
+            )
+    for entry in found:
+        why = scenarios.get(part.scenario).batches(entry.batch)
+        if why:
+            raise RequestError(f"{entry.engine.label}: {why}", hint="give --batch 1, or --scenario offline")
+    return tuple(found)
+
+
+def takes(engine: Artifact, batch: int) -> bool:
+    """Say whether an engine runs at this batch: it was built for it, or for any."""
+    return _built_for(engine) in (None, batch)
+
+
+def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp | None:
+    """Compare two measurements of one run: round by round, or, of a single round, each by itself.
+
+    Returns:
+        None where one of the machines is emulated: its times measure the emulator.
+    """
+    if baseline.emulated or candidate.emulated:
+        return None
+    if len(baseline.rounds) == len(candidate.rounds) > 1:
+        medians = ([statistics.median(turn) for turn in m.by_round] for m in (baseline, candidate))
+        ratio, low, high = latency.ratio_in_turns(*medians)
+        return SpeedUp(ratio=ratio, low=low, high=high, baseline=baseline.label)
+    ratio, low, high = latency.ratio_apart(baseline.samples_ms, candidate.samples_ms)
+    return SpeedUp(ratio=ratio, low=low, high=high, baseline=baseline.label, interleaved=False)
+
+
+def misses(measured: Measurement, part: BenchTable, faster: SpeedUp | None = None) -> tuple[str, ...]:
+    """Give each latency limit of the recipe that a measurement does not keep, in words."""
+    if measured.emulated and (part.latency_budget_ms is not None or part.fail_on_regression is not None):
+        return (f"latency cannot be judged: {measured.emulated}",)
+    found = []
+    if part.latency_budget_ms is not None:
+        found.append(_over_budget(measured, max(part.percentiles), part.latency_budget_ms))
+    if part.fail_on_regression is not None and faster is not None:
+        found.append(faster.regression(part.fail_on_regression))
+    return tuple(filter(None, found))
+
+
+def _over_budget(measured: Measurement, percent: float, budget_ms: float) -> str:
+    said = measured.loadgen
+    if said is not None and said.judges_latency:
+        return f"LoadGen: latency budget {budget_ms:g} ms not kept: {said.sentence}" if said.over_budget else ""
+    value, n = measured.percentile_ms(percent), len(measured.samples_ms)
+    if value is None:
+        return f"p{percent:g} cannot be judged: it needs {samples_for(percent):,} samples, {n:,} were taken (min_iters)"
+    return f"p{percent:g} {value:.4g} ms, at most {budget_ms:g} ms asked for" if value > budget_ms else ""
+
+
+def _built_for(engine: Artifact) -> int | None:
+    """Give the batch that an engine was built for; None where it takes any."""
+    batch = engine.inputs[0].shape[0]
+    return batch if isinstance(batch, int) and batch > 0 else None
+
+
+def _runs(entry: Entry, label: str, batch: int) -> bool:
+    return entry.engine.label == label and entry.batch == batch
+
+
+def _key(entries: tuple[Entry, ...], part: BenchTable, stage: str, link: Connection) -> Key:
+    here, address = link.environment, link.device.address
+    where = (("device", address),) if address else ()  # two boards of one make are two machines
+    readers = _READERS - set(scenarios.get(part.scenario).needs)
+    return Key(
+        stage=stage,
+        name="bench",
+        inputs=tuple(sorted(f"{entry.engine.sha256}/{entry.engine.label}/{entry.batch}" for entry in entries)),
+        options=[part.model_dump(exclude=readers), [entry.engine.options for entry in entries]],
+        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *where, *here.versions),
+    )

@@ -1,0 +1,178 @@
+"""Typed ONNX → engine, in a worker process; its precision is proved from the engine itself before it is kept."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from deploy_kit import engines
+from deploy_kit.base.errors import BuildError, DeviceError
+from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.devices import links
+from deploy_kit.devices.links import Connection
+from deploy_kit.graph import lint
+from deploy_kit.recipe import BuildEntry
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact, Built, Device, Proof
+from deploy_kit.records.measurements import Environment
+from deploy_kit.store import Key, Store, digest_of, parts_of
+
+VERSION = "2"
+_HALF = ("fp16", "bf16")
+
+
+def run(
+    typed: Artifact, entry: BuildEntry, *, store: Store, link: Connection, watch: Watch = silent
+) -> tuple[Artifact, bool]:
+    """Build one engine from one graph.
+
+    Returns:
+        The engine, and whether the store had it.
+
+    Raises:
+        UnknownNameError: No engine has this name.
+        RecipeError: An option does not fit the engine.
+        DeviceError: The engine cannot compute where the device does.
+        BuildError: A lint rule of the engine finds an error, the engine's parser or builder refused, or the engine is
+            not of the graph's precision.
+        EngineCrashError: Native code died.
+    """
+    engine = engines.CATALOGUE.get(entry.engine)
+    options = codec.from_json(engine.options, placed(entry, link.device), f"engine '{entry.engine}'")
+    there = link.environment
+    versions = identity(engine, there)
+    key = Key(
+        stage="build",
+        name=f"{typed.name}.{entry.engine}",
+        inputs=(typed.sha256,),
+        options=[entry.engine, options],
+        versions=(("stage", VERSION), *versions),
+    )
+
+    def make(folder: Path, home: str) -> Artifact:
+        source = store.path(typed)
+        verify_fit(source, lint.Target(engine=entry.engine, version=engine.version_in(there.versions)))
+        watch(Event(stage="build", text=f"{typed.name} · {entry.engine}"))
+        with link.worker() as worker, link.outbox(folder) as outbox:
+            answer = worker.ask(
+                "build",
+                str(source),
+                watch=watch,
+                engine=entry.engine,
+                onnx=link.send(source, keep=True),
+                folder=outbox,
+                options=codec.to_json(options),
+            )
+        proof = codec.from_json(Proof, answer["proof"])
+        verify_precision(typed, entry.engine, proof, strict=engine.typed)
+        file = folder / engine.file_name
+        return Artifact(
+            kind="engine",
+            name=typed.name,
+            path=f"{home}/{engine.file_name}",
+            sha256=digest_of(file),
+            size_bytes=sum(part.stat().st_size for part in parts_of(file)),
+            precision=typed.precision,
+            inputs=typed.inputs,
+            outputs=typed.outputs,
+            preprocess=typed.preprocess,
+            stage="build",
+            parent=typed.sha256,
+            engine=entry.engine,
+            made_by=versions,
+            options=codec.canonical(options),
+            proof=proof,
+            build_s=float(answer["build_s"]),
+            built=None if answer["built"] is None else codec.from_json(Built, answer["built"]),
+        )
+
+    return store.produce(Artifact, key, make)
+
+
+def verify_fit(onnx_file: Path, target: lint.Target) -> None:
+    """Refuse a graph that the engine is known to refuse, to crash on or to get wrong, before it sees it.
+
+    Raises:
+        BuildError: The first error that the rules of the target find; the hint is its cure.
+    """
+    errors = [found for found in lint.run_file(onnx_file, target) if found.level == "error"]
+    if errors:
+        further = f" (and {len(errors) - 1} more: deploykit lint --target {target.engine})" if len(errors) > 1 else ""
+        raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)
+
+
+def misplaced(entry: BuildEntry, device: Device) -> str:
+    """Say that an engine cannot compute where the device does; empty if it can, or the entry says another place."""
+    place = engines.CATALOGUE.get(entry.engine).place
+    unsaid = device.accelerator == links.LOCAL.accelerator or "device" in entry.options
+    if unsaid or place is None or place(device.accelerator) is not None:
+        return ""
+    return f"'{device.name}' computes on {device.accelerator}, which {entry.engine} cannot"
+
+
+def placed(entry: BuildEntry, device: Device) -> dict[str, Any]:
+    """Give an entry's options, with what puts the engine on the device's accelerator where the entry says nothing.
+
+    Raises:
+        DeviceError: The engine cannot compute there.
+    """
+    engine = engines.CATALOGUE.get(entry.engine)
+    why = misplaced(entry, device)
+    if why:
+        has_choice = any(field.name == "device" for field in dataclasses.fields(engine.options))
+        on_cpu = f", or compute on its processor: deploykit build --engine {entry.engine} -o device=cpu"
+        raise DeviceError(why, hint=f"take another engine{on_cpu if has_choice else ''}")
+    if device.accelerator == links.LOCAL.accelerator or "device" in entry.options or engine.place is None:
+        return dict(entry.options)
+    return {**(engine.place(device.accelerator) or {}), **entry.options}
+
+
+def identity(engine: engines.Engine, there: Environment) -> tuple[tuple[str, str], ...]:
+    """Say what of the target decides an engine that is built on it: the engine's version, and for which machine."""
+    machine = (("cpu", there.cpu), ("isa", " ".join(there.isa)), ("gpu", there.gpu), ("l4t", there.l4t))
+    return (
+        *engine.versions_in(there.versions),
+        ("machine", there.host.split()[-1]),
+        *(fact for fact in machine if fact[1]),
+    )
+
+
+def widened(engine: Artifact) -> str:
+    """Say that an engine of a half-precision graph computes in something else; empty if it does not."""
+    if engine.proof is None or engine.precision not in _HALF or not engine.proof.counts:
+        return ""
+    if engine.proof.share(engine.precision) >= 0.5:
+        return ""
+    dtypes = ", ".join(sorted({dtype for _, dtype, _ in engine.proof.counts}))
+    return f"{engine.label} stores {engine.precision} and computes in {dtypes} on this machine"
+
+
+def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool) -> None:
+    """Refuse an engine that fell back to another precision in silence.
+
+    Args:
+        typed: The graph, with the precision it carries.
+        engine: For the message.
+        proof: What the engine computes in.
+        strict: Also hold half precision; CPU runtimes may widen it, which the proof then shows.
+
+    Raises:
+        BuildError: int8 without one int8 convolution (where there are none: operation), or half precision with less
+            than half of it.
+    """
+    counts = proof.counts or proof.network
+    if not counts:
+        return
+    said = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in counts)
+    kinds = {kind for kind, _, _ in counts}
+    computing = {"Conv"} & kinds or kinds - {"weight", "shape"}  # weights alone may be stored small and computed wide
+    if typed.precision == "int8" and not any(dtype == "int8" and kind in computing for kind, dtype, _ in counts):
+        what = "no convolution" if "Conv" in kinds else "nothing"
+        raise BuildError(
+            f"'{typed.name}' carries int8, and {engine} computes {what} in it ({said})",
+            hint="the engine fell back to float: quantize for this engine, or build the float graph",
+        )
+    share = Proof(source="", counts=counts).share(
+        typed.precision, of=next((kind for kind in ("activation", "Conv") if kind in kinds), None)
+    )
+    if strict and typed.precision in _HALF and share < 0.5:
+        raise BuildError(f"'{typed.name}' carries {typed.precision}, and {engine} holds {share:.0%} of it ({said})")

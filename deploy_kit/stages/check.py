@@ -1,0 +1,201 @@
+"""Engine against the checkpoint's own answers, on tensors and on labels where there are any. A failure is an answer."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from deploy_kit import images
+from deploy_kit.accuracy import consistency, metrics, paired, scores
+from deploy_kit.accuracy.scores import auroc, flips
+from deploy_kit.accuracy.scores import classification as single
+from deploy_kit.base.errors import CheckError
+from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.devices import inference
+from deploy_kit.devices.links import Connection
+from deploy_kit.images import calibration_checks
+from deploy_kit.recipe import CheckTable
+from deploy_kit.records.artifacts import Answers, Artifact
+from deploy_kit.records.measurements import NotRun
+from deploy_kit.records.results import Limits, ParityReport
+from deploy_kit.store import Key, Store
+
+VERSION = "3"
+_WORST = 10
+_NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
+_PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
+
+
+def run(
+    engine: Artifact,
+    answers: Answers,
+    part: CheckTable,
+    *,
+    store: Store,
+    link: Connection,
+    watch: Watch = silent,
+) -> tuple[ParityReport | NotRun, bool]:
+    """Hold one engine against the answers, and mark it accepted or rejected.
+
+    Returns:
+        The report (or why it cannot run here), and whether the store had it.
+
+    Raises:
+        CheckError: The engine gives logits of another shape.
+        EngineCrashError: Native code died.
+    """
+    why = hindrance(engine, link)
+    if why:
+        return NotRun(artifact=engine.sha256, label=engine.label, why=why), False
+    there = link.environment
+    limits = part.limits[engine.precision].record() if engine.precision in part.limits else Limits()
+    key = Key(
+        stage="check",
+        name=f"{engine.name}.{engine.engine}",
+        inputs=(engine.sha256, answers.sha256),
+        options=[limits, engine.options, engine.engine, answers.path],
+        versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
+    )
+
+    def make(folder: object, home: str) -> ParityReport:
+        return _compare(engine, answers, limits, store, link, watch)
+
+    report, reused = store.produce(ParityReport, key, make)
+    if report.passed:
+        store.accept(engine)
+    else:
+        store.reject(engine, report.failures)
+    return report, reused
+
+
+def hindrance(engine: Artifact, link: Connection) -> str:
+    """Ask the machine why it cannot run this engine; empty if it can."""
+    with link.worker() as worker:
+        return str(worker.ask("hindrance", engine.path, engine=engine.engine)["why"])
+
+
+def overlap(
+    calibration: str | None, part: CheckTable, engine_input: Artifact, *, skip_bad: bool = False
+) -> tuple[str, ...]:
+    """Refuse a check set that shares images with the calibration set.
+
+    Args:
+        calibration: The calibration set; None where there is none.
+        part: Names the check set.
+        engine_input: Whose preprocessing both sets go through.
+        skip_bad: Leave out calibration images that cannot be read.
+
+    Returns:
+        What else is to be known of the two: images that look alike, classes that only one has.
+
+    Raises:
+        InputError: They share at least one image, by sha256.
+    """
+    if calibration is None or images.SYNTHETIC in (calibration, part.images):
+        return ()
+    preprocess = engine_input.preprocess
+    seen = images.open_set(calibration, preprocess, skip_bad=skip_bad)
+    return calibration_checks.require(
+        seen, calibration_checks.compare(seen, images.open_set(part.images, preprocess, skip_bad=part.skip_bad))
+    )
+
+
+def _compare(
+    engine: Artifact, answers: Answers, limits: Limits, store: Store, link: Connection, watch: Watch
+) -> ParityReport:
+    with np.load(store.root / answers.path, allow_pickle=False) as data:
+        wanted = data["logits"]
+        labels = data["labels"] if answers.labelled else None
+    image_set = images.open_set(answers.images, engine.preprocess, skip_bad=answers.skipped > 0)
+    if image_set.n != answers.n:
+        raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
+    assert engine.engine is not None
+    target = inference.Target(engine=engine.engine, path=store.path(engine), options=json.loads(engine.options))
+
+    def progress(done: int) -> None:
+        watch(Event(stage="check", text=engine.label, done=done, total=image_set.n))
+
+    with inference.opened(link, target) as opened:
+        found = opened.all(image_set, engine.preprocess, crops=answers.crops, progress=progress)
+        if found.logits.shape != wanted.shape:
+            raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
+        sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
+        itself = consistency.examine(opened.ask, sample, opened.batch, engine.precision)
+    names = image_set.classes
+    report = judge(
+        engine, answers, wanted, found.logits, labels, limits,
+        image=image_set.name_of, class_name=lambda index: names[index] if names else "",
+    )  # fmt: skip
+    unasked = (_NOTHING_ASKED.format(engine.precision),) if limits == Limits() else ()
+    return dataclasses.replace(report, settings=found.settings, consistency=itself, remarks=(*report.remarks, *unasked))
+
+
+def judge(
+    engine: Artifact,
+    answers: Answers,
+    wanted: np.ndarray,
+    found: np.ndarray,
+    labels: np.ndarray | None,
+    limits: Limits,
+    *,
+    image: Callable[[int], str] = "image {}".format,
+    class_name: Callable[[int], str] = lambda index: "",
+) -> ParityReport:
+    """Measure two sets of logits (n, classes) against each other and put the limits beside the numbers.
+
+    Args:
+        engine: Whose logits.
+        answers: What they are held against.
+        wanted: The checkpoint's.
+        found: The engine's.
+        labels: (n,), or (n, classes) of 0 and 1; None without.
+        limits: What it is judged by.
+        image: Index → how the set calls that image.
+        class_name: Index → how the set calls that class.
+    """
+    errors = metrics.errors(wanted, found)
+    worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]
+    several = labels is not None and labels.ndim == 2
+    return ParityReport(
+        artifact=engine.sha256,
+        label=engine.label,
+        n=len(wanted),
+        images=answers.images,
+        sqnr_db=metrics.sqnr_db(wanted, found),
+        cosine=metrics.cosine(wanted, found),
+        max_error=float(errors.max()),
+        agreement=metrics.agreement(wanted, found),
+        worst_images=tuple(int(index) for index in worst),
+        limits=limits,
+        flips=None if several or wanted.shape[1] < 2 else flips.find(wanted, found, image),
+        **_labelled(wanted, found, labels, limits, class_name),
+    )
+
+
+def _labelled(
+    wanted: np.ndarray, found: np.ndarray, labels: np.ndarray | None, limits: Limits, class_name: Callable[[int], str]
+) -> dict[str, Any]:
+    """Give the fields of the report that need labels."""
+    if labels is None:
+        return dict.fromkeys(("top1_reference", "top1", "drop_pp", "drop_pp_interval"))
+    table = scores.measure(wanted, found, labels, class_name)
+    remarks = [_PROBABILITIES.format(table.outputs)] if table.outputs != "logits" else []
+    top1 = top1_reference = None
+    if labels.ndim == 2:
+        drop = auroc.drop(wanted, found, labels, limits.max_drop)
+    else:
+        before, after = metrics.hits(wanted, labels), metrics.hits(found, labels)
+        top1_reference, top1 = float(before.mean()), float(after.mean())
+        drop = paired.drop(before, after, limits.max_drop)
+        remarks += single.exchanged(wanted, labels, class_name)
+    return {
+        "top1_reference": top1_reference,
+        "top1": top1,
+        "drop_pp": drop.points,
+        "drop_pp_interval": (drop.high - drop.low) / 2,
+        "drop": drop,
+        "scores": table,
+        "remarks": tuple(remarks),
+    }

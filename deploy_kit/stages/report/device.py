@@ -1,0 +1,144 @@
+"""The report's sections on the machine while it was timed: conditions, energy, roofline."""
+
+from collections.abc import Sequence
+
+from deploy_kit.records.measurements import Measurement
+from deploy_kit.records.readings import Conditions, Course, Rail
+from deploy_kit.records.results import Report
+from deploy_kit.stages.report.markdown import NONE, table
+
+_Timed = list[tuple[str, Measurement]]
+
+
+def sections(report: Report) -> list[str]:
+    """Write what there is."""
+    timed = [(row.label, row.measurement) for row in report.rows if isinstance(row.measurement, Measurement)]
+    return [*_conditions(timed), *_energy(timed), *_roofline(timed)]
+
+
+def share(measured: Measurement) -> str:
+    """Say how much of its roof an engine reaches, e.g. ``41 % of the int8 roof``; empty where nothing is known."""
+    median = measured.percentile_ms(50)
+    if measured.roof is None or median is None:
+        return ""
+    mark = " (INVALID)" if measured.invalid else ""
+    return f"{100 * measured.roof.share(median):.0f} % of the {measured.roof.precision} roof{mark}"
+
+
+def notes(measured: Measurement) -> tuple[str, ...]:
+    """Say in a line each how far the roof is, and what a run cost."""
+    reached, rails = share(measured), measured.energy.rails if measured.energy else ()
+    roof = f"{reached} (an estimate, bound by {measured.roof.bound_by})" if reached and measured.roof else ""
+    costs = (f"{rail.mj_per_inference:.3g} mJ per inference above idle, {rail.name} ({rail.gauge})" for rail in rails)
+    return tuple(filter(None, (roof, *costs)))
+
+
+def lacks(measured: Sequence[Measurement]) -> tuple[str, ...]:
+    """Say what was not measured or not judged, once each."""
+    energies = [f"energy {m.energy.why}" for m in measured if m.energy and m.energy.why]
+    unjudged = [f"not judged: {what}" for m in measured if m.conditions for what in m.conditions.unjudged]
+    return tuple(dict.fromkeys((*energies, *unjudged)))
+
+
+def _conditions(timed: _Timed) -> list[str]:
+    known = [(label, m, m.conditions) for label, m in timed if m.conditions is not None]
+    if not known:
+        return []
+    headings = ("engine", "verdict", "timed", "clock", "hottest", "load average", "foreign load", "not judged")
+    rows = [
+        (
+            label,
+            "**INVALID**: " + "; ".join(m.invalid) if m.invalid else "valid",
+            f"{c.timed_s:.1f} s",
+            _moved(c, "clock of the fastest core") if _moved(c, "clock of the GPU") == NONE else _clocks(c),
+            _moved(c, "hottest sensor"),
+            _moved(c, "load average"),
+            NONE if c.foreign is None else f"{100 * c.foreign:.1f} %",
+            "; ".join(c.unjudged) or NONE,
+        )
+        for label, m, c in known
+    ]
+    first = known[0][2]
+    settings = ", ".join(f"{name} {value}" for name, value in first.settings) or "none readable"
+    advice = dict.fromkeys(command for _, _, c in known for command in c.advice)
+    text = (
+        f"Before → lowest to highest within turns → after. Settings: {settings}. "
+        f"Reading the gauges took {100 * first.own_cost:.2f} % of one core."
+    )
+    commands = [f"An administrator may steady it: `{'`, `'.join(advice)}`. Nothing was changed.", ""] if advice else []
+    return ["## Conditions", "", text, "", *table(headings, rows), "", *commands]
+
+
+def _moved(conditions: Conditions, what: str) -> str:
+    course = next((one for one in conditions.courses if one.what == what), None)
+    return _words(course) if course else NONE
+
+
+def _clocks(conditions: Conditions) -> str:
+    cpu, gpu = (_moved(conditions, f"clock of the {part}") for part in ("fastest core", "GPU"))
+    return f"CPU {cpu}, GPU {gpu}"
+
+
+def _words(course: Course) -> str:
+    digits = 0 if course.unit == "MHz" else 2 if not course.unit else 1
+    before, low, high, after = (
+        f"{value:.{digits}f}" for value in (course.before, course.low, course.high, course.after)
+    )
+    return f"{before} → {low} to {high} → {after} {course.unit}".rstrip()
+
+
+def _energy(timed: _Timed) -> list[str]:
+    known = [(label, m.energy) for label, m in timed if m.energy is not None]
+    if not known:
+        return []
+    headings = ("engine", "rail", "mJ per inference", "inferences per joule", "mean power", "idle", "read")
+    rows = [(label, *_rail(rail)) for label, energy in known for rail in energy.rails]
+    lacking = dict.fromkeys(energy.why for _, energy in known if energy.why)
+    text = (
+        "Above idle: the power before the first engine was loaded is subtracted. Inferences per joule are images a "
+        "second per watt. Rails overlap and are not added up."
+    )
+    body = [text, "", *table(headings, rows), ""] if rows else []
+    return ["## Energy", "", *body, *(line for why in lacking for line in (f"{why[0].upper()}{why[1:]}.", ""))]
+
+
+def _rail(rail: Rail) -> tuple[str, ...]:
+    rate = rail.inferences_per_joule
+    return (
+        f"{rail.name} ({rail.gauge})",
+        f"{rail.mj_per_inference:.3g}",
+        NONE if rate is None else f"{rate:.3g}",
+        f"{rail.joules / rail.seconds:.2f} W",
+        f"{rail.idle_w:.2f} W",
+        f"{rail.seconds:.1f} s at {rail.rate_hz:.1f} Hz",
+    )
+
+
+def _roofline(timed: _Timed) -> list[str]:
+    known = [(label, m, m.roof) for label, m in timed if m.roof is not None]
+    if not known:
+        return []
+    headings = ("engine", "share of the roof", "p50", "products", "bytes", "bound by", "basis")
+    rows = []
+    for label, m, roof in known:
+        median = m.percentile_ms(50)
+        rows.append(
+            (
+                label,
+                share(m) or NONE,
+                NONE if median is None else f"{median:.3f} ms",
+                f"{roof.compute_ms:.3f} ms ({roof.macs / 1e6:.1f} M multiply-accumulates, {_rate(roof.peak_ops_s)})",
+                f"{roof.memory_ms:.3f} ms ({roof.moved_bytes / 1e6:.2f} MB at {roof.bandwidth_b_s / 1e9:.1f} GB/s)",
+                roof.bound_by,
+                f"{roof.basis}: {roof.source}",
+            )
+        )
+    text = (
+        f"An estimate of the least time that {known[0][2].device} could need: the greater of the time for the products "
+        "and the time for the bytes, weights and maps moved once. Caches save bytes, so a share can pass 100 %."
+    )
+    return ["## Roofline", "", text, "", *table(headings, rows), ""]
+
+
+def _rate(ops_s: float) -> str:
+    return f"{ops_s / 1e12:.2f} TOP/s" if ops_s >= 1e12 else f"{ops_s / 1e9:.0f} GOP/s"

@@ -1,0 +1,129 @@
+"""ONNX → ONNX: the recipe's passes in order, each held to its promise by running the graph before and after."""
+
+from pathlib import Path
+
+import numpy as np
+
+from deploy_kit import images
+from deploy_kit.accuracy import metrics
+from deploy_kit.base.errors import SimplifyError, StageError
+from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.devices import inference
+from deploy_kit.devices.links import Connection
+from deploy_kit.graph import onnx_file, passes
+from deploy_kit.images import SYNTHETIC
+from deploy_kit.machine.environment import library_versions
+from deploy_kit.recipe import SimplifyTable
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
+from deploy_kit.records.results import PassRow, Simplified
+from deploy_kit.store import Key, Store, sha256_of
+
+VERSION = "2"
+_LIBRARIES = ("onnx", "onnx-ir", "onnxscript")
+_VERIFIED_IMAGES = 8
+_LEAVE_OUT = "leave '{}' out of recipe.simplify.passes, and report this graph"
+
+
+def run(
+    exported: Artifact, part: SimplifyTable, *, store: Store, link: Connection, watch: Watch = silent
+) -> tuple[Simplified, bool]:
+    """Simplify a graph.
+
+    Returns:
+        The graph with a row for each pass, and whether the store had it.
+
+    Raises:
+        UnknownNameError: No pass has this name.
+        SimplifyError: A pass changed the outputs by more than it promises.
+    """
+    versions = tuple(row for row in library_versions() if row[0] in _LIBRARIES)
+    key = Key(
+        stage="simplify",
+        name="simplified",
+        inputs=(exported.sha256,),
+        options=part.model_dump(),
+        versions=(("stage", VERSION), *versions),
+    )
+
+    def make(folder: Path, home: str) -> Simplified:
+        file = folder / "model.onnx"
+        rows = _apply(store.path(exported), file, part.passes, exported.preprocess, link, watch)
+        model = onnx_file.load(file)
+        onnx = Artifact(
+            kind="onnx",
+            name="fp32",
+            path=f"{home}/model.onnx",
+            sha256=sha256_of(file),
+            size_bytes=file.stat().st_size,
+            precision=onnx_file.precision(model),
+            inputs=onnx_file.specs(onnx_file.inputs(model)),
+            outputs=onnx_file.specs(tuple(model.graph.outputs)),
+            preprocess=exported.preprocess,
+            stage="simplify",
+            parent=exported.sha256,
+            made_by=(("passes", ", ".join(part.passes)), *versions),
+        )
+        return Simplified(onnx=onnx, passes=rows)
+
+    return store.produce(Simplified, key, make)
+
+
+def _apply(
+    source: Path,
+    file: Path,
+    names: tuple[str, ...],
+    preprocess: Preprocess | BareInput,
+    link: Connection,
+    watch: Watch,
+) -> tuple[PassRow, ...]:
+    model = onnx_file.load(source)
+    onnx_file.expect_input(model, preprocess, source)
+    onnx_file.save(model, file)
+    before, rows = _logits(file, preprocess, link), []
+    if not before.any():
+        raise SimplifyError(f"{source}: its outputs are all zero: nothing can be compared")
+    if not np.isfinite(before).all():
+        raise SimplifyError(
+            f"{source}: its outputs are not finite on seeded noise: nothing can be compared",
+            hint="a weight is NaN or infinite, or something divides by 0 or overflows: mend it where it was exported",
+        )
+    for index, name in enumerate(names):
+        watch(Event(stage="simplify", text=name, done=index, total=len(names)))
+        entry = passes.CATALOGUE.get(name)
+        nodes, macs = onnx_file.nodes(model), onnx_file.macs(model)
+        try:
+            outcome = entry.apply(model)
+            digest = sha256_of(file)
+            onnx_file.save(model, file)
+            after = before if sha256_of(file) == digest else _logits(file, preprocess, link)
+        except StageError as error:
+            raise SimplifyError(f"pass '{name}' broke the graph: {error}", hint=_LEAVE_OUT.format(name)) from error
+        difference = metrics.relative_difference(before, after)
+        if not difference <= entry.promise:
+            raise SimplifyError(
+                f"pass '{name}' changed the outputs by {difference:.2g} of the largest logit; "
+                f"it promises at most {entry.promise:g}",
+                hint=_LEAVE_OUT.format(name),
+            )
+        rows.append(
+            PassRow(
+                name=name,
+                fired=outcome.fired,
+                nodes_before=nodes,
+                nodes_after=onnx_file.nodes(model),
+                macs_before=macs,
+                macs_after=onnx_file.macs(model),
+                max_difference=difference,
+                promise=entry.promise,
+                refused=outcome.refused,
+            )
+        )
+        before = after
+    return tuple(rows)
+
+
+def _logits(file: Path, preprocess: Preprocess | BareInput, link: Connection) -> np.ndarray:
+    """Compute the graph node by node as it stands: ONNX Runtime's own rewrites would blur what a pass did."""
+    target = inference.Target(engine="onnxruntime", path=file, options={"optimize": False})
+    sample = images.open_set(SYNTHETIC, preprocess).first(_VERIFIED_IMAGES)
+    return inference.run(link, target, sample, preprocess).logits

@@ -1,0 +1,88 @@
+"""Tests of errors.py: exit codes, hints, and the nearest known name."""
+
+import inspect
+
+import pytest
+
+from deploy_kit.base import errors
+from deploy_kit.base.errors import DeployKitError, nearest
+
+CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
+EXIT_CODES = {
+    "DeployKitError": 70,
+    "RequestError": 2,
+    "RecipeError": 2,
+    "UnknownNameError": 2,
+    "InputError": 2,
+    "CheckpointError": 2,
+    "MissingPackageError": 3,
+    "DeviceError": 4,
+    "LinkLostError": 4,
+    "StageError": 5,
+    "ExportError": 5,
+    "SimplifyError": 5,
+    "QuantizeError": 5,
+    "BuildError": 5,
+    "CheckError": 5,
+    "EngineCrashError": 5,
+    "StoreError": 5,
+    "MeasurementError": 6,
+}
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_each_error_ends_with_the_exit_code_it_is_documented_with(cls):
+    error = cls("here: expected a, found b")
+
+    assert error.exit_code == EXIT_CODES[cls.__name__]
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_each_error_is_caught_as_the_root(cls):
+    assert issubclass(cls, DeployKitError)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_each_error_stands_in_the_tree_of_the_docstring(cls):
+    assert cls.__name__ in errors.__doc__
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_each_error_is_named_error(cls):
+    assert cls.__name__.endswith("Error")
+
+
+def test_message_is_the_text_of_the_error():
+    error = DeployKitError("recipe.name: expected str, found 3")
+
+    assert str(error) == "recipe.name: expected str, found 3"
+
+
+def test_hint_is_kept_beside_the_message():
+    error = DeployKitError("recipe: no such key", hint="did you mean 'name'?")
+
+    assert error.hint == "did you mean 'name'?"
+
+
+def test_hint_is_empty_where_nothing_is_known():
+    assert DeployKitError("broken").hint == ""
+
+
+def test_a_failed_check_needs_no_error_because_no_class_ends_with_exit_code_1():
+    assert 1 not in {cls.exit_code for cls in CLASSES}
+
+
+def test_nearest_names_what_was_probably_meant():
+    assert nearest("tensort", ["onnxruntime", "openvino", "tensorrt"]) == "did you mean 'tensorrt'?"
+
+
+def test_nearest_lists_all_in_order_where_nothing_is_near():
+    assert nearest("xyz", ["openvino", "onnxruntime"]) == "known: onnxruntime, openvino"
+
+
+def test_nearest_says_nothing_where_nothing_is_known():
+    assert nearest("xyz", []) == ""
+
+
+def test_nearest_reads_an_iterator_once():
+    assert nearest("xyz", iter(["b", "a"])) == "known: a, b"

@@ -1,0 +1,34 @@
+"""What every gauge promises: it reads below its root only, says why it reads nothing, and never raises."""
+
+from pathlib import Path
+
+import pytest
+from trees import recorded
+
+from deploy_kit.measure.gauges import CATALOGUE, Place
+
+NAMES = CATALOGUE.names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_tree_gives_a_reason_and_no_reading(name: str, tmp_path: Path) -> None:
+    gauge, place = CATALOGUE.get(name), Place(root=tmp_path)
+
+    assert gauge.read(place) == ()
+    assert gauge.hindrance(place) != ""
+    assert (gauge.settings(place), gauge.advice(place)) == ((), ())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_it_reads_there_is_no_reason(name: str) -> None:
+    gauge = CATALOGUE.get(name)
+
+    for place in (recorded("orin-nano-super"), Place()):
+        if gauge.hindrance(place):
+            assert gauge.read(place) == ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reading_bears_the_name_of_its_gauge(name: str) -> None:
+    for place in (recorded("orin-nano-super"), recorded("agx-orin"), Place()):
+        assert {reading.gauge for reading in CATALOGUE.get(name).read(place)} <= {name}

@@ -1,0 +1,89 @@
+"""Times of an emulated machine: marked wherever they are shown, and compared with nothing."""
+
+import pytest
+from emulated_records import HERE, MARK, measurement
+
+from deploy_kit import pipeline
+from deploy_kit.analysis import compare
+from deploy_kit.base.errors import MeasurementError
+from deploy_kit.cli import _bench
+from deploy_kit.recipe import BenchTable
+from deploy_kit.records.measurements import Bench, Measurement
+from deploy_kit.records.results import Row
+from deploy_kit.stages import bench, report
+from deploy_kit.stages.report import dashboards
+
+PART = BenchTable(rounds=6, runs=4, warmup_s=0.1, baseline="fp32 · onnxruntime")
+
+
+FP32, INT8 = measurement("fp32 · onnxruntime", 4.0), measurement("int8 · onnxruntime", 2.0)
+REAL = measurement("fp32 · onnxruntime", 4.0, HERE)
+
+
+def row(measured: Measurement) -> Row:
+    return Row(label=measured.label, artifact=None, measurement=measured)
+
+
+def test_a_measurement_of_an_emulated_machine_says_so():
+    assert (INT8.emulated, REAL.emulated) == (MARK, "")
+
+
+@pytest.mark.parametrize(("one", "other"), [(FP32, INT8), (REAL, INT8), (INT8, REAL)])
+def test_there_is_no_speed_up_with_an_emulated_machine_on_either_side(one, other):
+    assert bench.speed_up(one, other) is None
+
+
+def test_between_real_machines_there_is_one():
+    assert bench.speed_up(REAL, measurement("int8 · onnxruntime", 2.0, HERE)).ratio == 2
+
+
+@pytest.mark.parametrize("limit", [{"latency_budget_ms": 100.0}, {"fail_on_regression": 3.0}])
+def test_a_limit_is_not_kept_by_a_time_that_is_none(limit):
+    part = PART.model_copy(update=limit)
+
+    assert bench.misses(INT8, part) == (f"latency cannot be judged: {MARK}",)
+
+
+def test_without_a_limit_nothing_is_missed():
+    assert bench.misses(INT8, PART) == ()
+
+
+@pytest.mark.parametrize(("one", "other"), [(FP32, FP32), (REAL, FP32), (FP32, REAL)])
+def test_runs_are_not_compared(one, other):
+    with pytest.raises(MeasurementError) as caught:
+        compare.run(Bench(measurements=(one,)), Bench(measurements=(other,)), allow=("environment",))
+
+    assert str(caught.value) == f"fp32 · onnxruntime: its times are {MARK} (by qemu-aarch64-static)"
+    assert caught.value.hint == "measure on the device itself"
+
+
+def test_the_table_of_bench_marks_the_row():
+    lines = _bench.latencies({"edge": [row(REAL), row(INT8)]}, PART).splitlines()
+
+    assert [MARK in line for line in lines if " ms " in line] == [False, True]
+
+
+def test_the_note_below_it_names_the_emulator():
+    notes = _bench.latencies({"edge": [row(INT8)]}, PART)
+
+    assert f"note: int8 · onnxruntime: {MARK} (by qemu-aarch64-static)" in notes
+
+
+def test_the_report_marks_each_time():
+    *_, p50, p99, faster, _ = report.cells(row(INT8))
+
+    assert (p50, p99, faster) == (f"2.000 ms ({MARK})", "–", "–")
+
+
+def test_the_report_says_so_in_a_remark():
+    assert pipeline.unsettled(Bench(measurements=(INT8,))) == [f"int8 · onnxruntime: its times are {MARK}"]
+
+
+def test_other_tools_records_carry_the_mark():
+    assert dashboards.summary(INT8)["remark"] == MARK
+    assert {item["remark"] for item in dashboards.times(Bench(measurements=(INT8,)))} == {MARK}
+
+
+def test_records_of_real_machines_carry_none():
+    assert "remark" not in dashboards.summary(REAL)
+    assert all("remark" not in item for item in dashboards.times(Bench(measurements=(REAL,))))

@@ -1,0 +1,281 @@
+"""Tests of `simplify`: a row for each pass, and a pass that breaks its promise is caught."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import tiny_graphs
+import torch
+from stand_ins import PretendLink
+from tiny_densenet import tiny_model
+
+from deploy_kit.accuracy import metrics
+from deploy_kit.base.errors import InputError, SimplifyError, StoreError, UnknownNameError
+from deploy_kit.base.progress import Event
+from deploy_kit.devices.links import Connection
+from deploy_kit.graph import onnx_file
+from deploy_kit.graph.passes import Outcome, Pass, drop_identities
+from deploy_kit.programs.worker import Worker
+from deploy_kit.recipe import SimplifyTable
+from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.results import Simplified
+from deploy_kit.stages import simplify
+from deploy_kit.store import Store, sha256_of
+
+ALL = (
+    "fold_constants",
+    "drop_identities",
+    "drop_single_concats",
+    "fold_batchnorm",
+    "merge_duplicates",
+    "remove_unused",
+)
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> PretendLink:
+    """Worker operations in this process: quicker than a process for each; `tiny_graphs` uses the real link."""
+    return PretendLink(tmp_path_factory.mktemp("link"), Worker().operations)
+
+
+@pytest.fixture
+def exported(store: Store) -> Artifact:
+    result, data = tiny_graphs.exported()
+    return tiny_graphs.place(store, result.onnx, data)
+
+
+@pytest.fixture
+def run(store: Store, link: Connection, exported: Artifact) -> Callable[..., tuple[Simplified, bool]]:
+    def run(*names: str, artifact: Artifact = exported) -> tuple[Simplified, bool]:
+        return simplify.run(artifact, SimplifyTable(passes=names), store=store, link=link)
+
+    return run
+
+
+def scaling_the_bias_by(factor: float) -> Callable[[ir.Model], Outcome]:
+    def apply(model: ir.Model) -> Outcome:
+        bias = model.graph.initializers["classifier.bias"]
+        bias.const_value = ir.tensor(bias.const_value.numpy() * np.float32(factor), name="classifier.bias")
+        return Outcome(fired=1)
+
+    return apply
+
+
+def losing_a_weight(model: ir.Model) -> Outcome:
+    del model.graph.initializers["classifier.bias"]
+    return Outcome(fired=1)
+
+
+def test_rows_are_the_passes_in_the_order_of_the_recipe() -> None:
+    result, _ = tiny_graphs.simplified()
+
+    assert tuple(row.name for row in result.passes) == ALL
+
+
+def test_rows_follow_each_other_from_the_exported_graph_to_the_file() -> None:
+    result, _ = tiny_graphs.simplified()
+    first, last = tiny_graphs.exported_model(), tiny_graphs.simplified_model()
+
+    before, after = zip(*((row.nodes_before, row.nodes_after) for row in result.passes), strict=True)
+
+    assert (*before, after[-1]) == (onnx_file.nodes(first), *after)
+    assert after[-1] == onnx_file.nodes(last)
+
+
+def test_rows_count_the_multiply_accumulates() -> None:
+    result, _ = tiny_graphs.simplified()
+
+    assert {row.macs_before for row in result.passes} == {onnx_file.macs(tiny_graphs.exported_model())}
+    assert result.passes[-1].macs_after == onnx_file.macs(tiny_graphs.simplified_model())
+
+
+def test_rows_say_what_fired_and_what_was_refused() -> None:
+    rows = {row.name: row for row in tiny_graphs.simplified()[0].passes}
+
+    assert rows["fold_batchnorm"].fired == 5
+    assert dict(rows["fold_batchnorm"].refused) == {
+        "it follows AveragePool, not a convolution": 1,
+        "it follows Concat, not a convolution": 4,
+        "it follows MaxPool, not a convolution": 1,
+    }
+    assert rows["fold_constants"].fired > 0
+
+
+def test_rows_keep_the_difference_and_its_promise() -> None:
+    result, _ = tiny_graphs.simplified()
+
+    assert all(row.max_difference <= row.promise for row in result.passes)
+    assert next(row for row in result.passes if row.name == "fold_batchnorm").max_difference > 0
+
+
+def test_simplified_graph_computes_what_torch_computes() -> None:
+    x = tiny_graphs.images()
+    wanted = tiny_model().double()(torch.from_numpy(x).double()).numpy()
+
+    (found,) = tiny_graphs.evaluate(tiny_graphs.simplified_model(), x)
+
+    assert metrics.relative_difference(wanted, found) < 1e-6
+
+
+def test_simplified_densenet_is_left_with_what_it_needs() -> None:
+    operators = onnx_file.operators(tiny_graphs.simplified_model())
+
+    assert operators["Conv"] == 1 + 4 * 2 + 1
+    assert operators["BatchNormalization"] == 4 + 1 + 1
+    assert not {"Constant", "Identity", "Dropout", "CastLike", "Expand", "Shape"} & set(operators)
+
+
+def test_open_batch_stays_open(run: Callable[..., tuple[Simplified, bool]], store: Store) -> None:
+    raw, data = tiny_graphs.exported(dynamic=True)
+
+    result, _ = run(*ALL, artifact=tiny_graphs.place(store, raw.onnx, data))
+
+    assert (result.onnx.inputs, result.onnx.outputs) == (raw.onnx.inputs, raw.onnx.outputs)
+
+
+def test_no_passes_give_the_graph_as_it_is(run: Callable[..., tuple[Simplified, bool]], store: Store) -> None:
+    result, _ = run()
+
+    assert result.passes == ()
+    assert tiny_graphs.operators(onnx_file.load(store.path(result.onnx))) == tiny_graphs.operators(
+        tiny_graphs.exported_model()
+    )
+
+
+def test_passport_says_what_the_file_is(
+    run: Callable[..., tuple[Simplified, bool]], exported: Artifact, store: Store
+) -> None:
+    result, _ = run("remove_unused")
+
+    artifact, file = result.onnx, store.root / result.onnx.path
+    assert (artifact.name, artifact.stage, artifact.precision) == ("fp32", "simplify", "fp32")
+    assert (artifact.sha256, artifact.parent) == (sha256_of(file), exported.sha256)
+    assert dict(artifact.made_by)["passes"] == "remove_unused"
+    assert onnx_file.preprocess(onnx_file.load(file)) == exported.preprocess
+
+
+@pytest.mark.parametrize(("factor", "promise"), [(1.001, 1e-5), (1.0000002, 0.0), (float("nan"), 1e-5)])
+def test_pass_that_breaks_its_promise_is_caught(
+    factor: float, promise: float, run: Callable[..., tuple[Simplified, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop_identities, "PASS", Pass(apply=scaling_the_bias_by(factor), promise=promise))
+
+    message = (
+        rf"pass 'drop_identities' changed the outputs by \S+ of the largest logit; it promises at most {promise:g}"
+    )
+    with pytest.raises(SimplifyError, match=message) as caught:
+        run("drop_identities")
+
+    assert caught.value.hint == "leave 'drop_identities' out of recipe.simplify.passes, and report this graph"
+
+
+def test_pass_within_its_promise_is_accepted(
+    run: Callable[..., tuple[Simplified, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop_identities, "PASS", Pass(apply=scaling_the_bias_by(1.001), promise=0.01))
+
+    result, _ = run("drop_identities")
+
+    assert 1e-5 < result.passes[0].max_difference <= 0.01
+
+
+def test_outputs_that_are_no_numbers_are_not_blamed_on_a_pass(
+    run: Callable[..., tuple[Simplified, bool]], exported: Artifact, store: Store
+) -> None:
+    model = onnx_file.load(store.path(exported))
+    scaling_the_bias_by(float("nan"))(model)
+    file = store.root / exported.path
+    onnx_file.save(model, file)
+    broken = dataclasses.replace(exported, sha256=sha256_of(file))
+
+    with pytest.raises(SimplifyError, match=r"model\.onnx: its outputs are not finite on seeded noise"):
+        run("remove_unused", artifact=broken)
+
+
+def test_liar_among_honest_passes_is_named(
+    run: Callable[..., tuple[Simplified, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop_identities, "PASS", Pass(apply=scaling_the_bias_by(1.001), promise=0.0))
+
+    with pytest.raises(SimplifyError, match="pass 'drop_identities' changed the outputs"):
+        run("remove_unused", "drop_identities", "merge_duplicates")
+
+
+def test_failure_leaves_nothing_in_the_store(
+    run: Callable[..., tuple[Simplified, bool]], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(store.root.rglob("*"))
+    monkeypatch.setattr(drop_identities, "PASS", Pass(apply=scaling_the_bias_by(1.001), promise=0.0))
+
+    with pytest.raises(SimplifyError):
+        run("drop_identities")
+
+    assert set(store.root.rglob("*")) == before
+
+
+def test_pass_that_leaves_an_invalid_graph_is_named(
+    run: Callable[..., tuple[Simplified, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop_identities, "PASS", Pass(apply=losing_a_weight, promise=0.0))
+
+    with pytest.raises(SimplifyError, match="drop_identities"):
+        run("drop_identities")
+
+
+def test_unknown_pass_names_the_nearest(run: Callable[..., tuple[Simplified, bool]]) -> None:
+    with pytest.raises(UnknownNameError, match="no graph pass is called 'fold_batch_norm'") as caught:
+        run("fold_batch_norm")
+
+    assert caught.value.hint == "did you mean 'fold_batchnorm'?"
+
+
+def test_preprocess_that_does_not_fit_the_graph_is_refused(
+    run: Callable[..., tuple[Simplified, bool]], exported: Artifact
+) -> None:
+    other = dataclasses.replace(exported, preprocess=dataclasses.replace(exported.preprocess, width=24))
+
+    with pytest.raises(InputError, match="expected one input N×1×16×24, found input"):
+        run("remove_unused", artifact=other)
+
+
+def test_changed_source_is_noticed(
+    run: Callable[..., tuple[Simplified, bool]], exported: Artifact, store: Store
+) -> None:
+    (store.root / exported.path).write_bytes(b"changed")
+
+    with pytest.raises(StoreError, match="missing, or changed since it was made"):
+        run("remove_unused")
+
+
+def test_second_run_takes_the_result_from_the_store(
+    run: Callable[..., tuple[Simplified, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, had = run("remove_unused")
+    monkeypatch.setattr(simplify, "_apply", None)
+
+    second, has = run("remove_unused")
+
+    assert (had, has) == (False, True)
+    assert second == first
+
+
+def test_other_order_is_another_result(run: Callable[..., tuple[Simplified, bool]]) -> None:
+    run("remove_unused", "merge_duplicates")
+
+    _, had = run("merge_duplicates", "remove_unused")
+
+    assert not had
+
+
+def test_stage_tells_each_pass(store: Store, link: Connection, exported: Artifact) -> None:
+    heard = list[Event]()
+    part = SimplifyTable(passes=("drop_identities", "remove_unused"))
+
+    simplify.run(exported, part, store=store, link=link, watch=heard.append)
+
+    assert [(event.text, event.done, event.total) for event in heard] == [
+        ("drop_identities", 0, 2),
+        ("remove_unused", 1, 2),
+    ]

@@ -1,0 +1,82 @@
+"""The tiny DenseNet taken down the straight line once a session. A plugin: `pytest_plugins = ["tiny_line"]`."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy_kit import images, pipeline
+from deploy_kit.base.progress import silent
+from deploy_kit.devices.links import Connection
+from deploy_kit.pipeline import Run
+from deploy_kit.recipe import BuildEntry, Recipe, Variant
+from deploy_kit.records.artifacts import Answers, Artifact, Exported
+from deploy_kit.stages import build, quantize
+from deploy_kit.store import Store
+
+VARIANTS = {
+    "fp16": Variant(name="fp16", scheme="fp16"),
+    "bf16": Variant(name="bf16", scheme="bf16"),
+    "int8": Variant(name="int8", scheme="int8_ort"),
+    "int8-symmetric": Variant(name="int8-symmetric", scheme="int8_ort", options={"symmetric": True}),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Line:
+    """What the stages made of the tiny recipe, in one store that every test shares and none changes."""
+
+    recipe: Recipe
+    store: Store
+    link: Connection
+    exported: Exported
+    answers: Answers
+    lean: Artifact
+    snapshot: Path
+
+    def graph(self, name: str) -> Artifact:
+        """Give the graph of one variant."""
+        if name == "fp32":
+            return self.lean
+        calibration = self.recipe.quantize.calibration
+        return quantize.run(self.lean, VARIANTS[name], calibration, store=self.store, link=self.link)[0]
+
+    def built(self, name: str, engine: str, **options: Any) -> Artifact:
+        """Give the engine of one variant."""
+        entry = BuildEntry(engine=engine, variants=(name,), options=options)
+        return build.run(self.graph(name), entry, store=self.store, link=self.link)[0]
+
+    def inputs(self) -> np.ndarray:
+        """Give the check images as the graph takes them: (24, 1, 16, 16) float32."""
+        preprocess = self.lean.preprocess
+        return next(images.open_set(self.recipe.check.images, preprocess).batches(preprocess, 24))
+
+    def logits(self) -> np.ndarray:
+        """Give torch's own logits on the check images: (24, 4) float32."""
+        with np.load(self.store.root / self.answers.path) as data:
+            return data["logits"]
+
+
+@pytest.fixture(scope="session")
+def line(tiny: Recipe, link: Connection, tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """Export, simplify and quantize the tiny DenseNet, and build it for onnxruntime."""
+    folder = tmp_path_factory.mktemp("line")
+    store = Store(folder / "store", tiny.model_dump(mode="json"))
+    run = Run(recipe=tiny, store=store, host=link, link=link, watch=silent)
+    exported, answers = pipeline.exported_with_answers(run)
+    lean = pipeline.simplified(run, exported).onnx
+    made = Line(tiny, store, link, exported, answers, lean, folder / "snapshot")
+    made.built("fp32", "onnxruntime")
+    made.built("int8", "onnxruntime")
+    shutil.copytree(store.root, made.snapshot)
+    return made
+
+
+@pytest.fixture
+def kept(line: Line, tmp_path: Path) -> Store:
+    """A store of the test's own that holds what `line` began with: the int8 engine of onnxruntime is the newest."""
+    shutil.copytree(line.snapshot, tmp_path / "kept")
+    return Store(tmp_path / "kept", line.store.recipe)
