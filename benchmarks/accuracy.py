@@ -93,7 +93,12 @@ def measure(
 ) -> Accuracy:
     """Score every candidate on the bundled test images, calibrated with each number of images."""
     answers, _ = export.answers(
-        subject.source, subject.preprocess, TEST, store=workshop.store, link=workshop.link, watch=workshop.watch
+        subject.source,
+        subject.preprocess,
+        TEST,
+        store=workshop.store,
+        connection=workshop.connection,
+        on_progress=workshop.on_progress,
     )
     with np.load(workshop.store.root / answers.path) as data:
         truth = Truth(logits=data["logits"], labels=data["labels"], sha256=answers.sha256)
@@ -142,9 +147,9 @@ def _scored(candidate: Candidate, subject: Subject, n: int, workshop: Workshop, 
     )
 
     def make(folder: Path, home: str) -> Score:
-        target = inference.Target(engine=candidate.engine, path=path, options=candidate.options)
+        target = inference.InferenceTarget(engine=candidate.engine, path=path, options=candidate.options)
         used = images.open_set(TEST, subject.preprocess)
-        found = inference.run(workshop.link, target, used, subject.preprocess).logits
+        found = inference.infer_all(workshop.connection, target, used, subject.preprocess).logits
         note = _simulation(path, found, subject, workshop) if candidate.simulated else ""
         return replace(score(unknown, found, truth), note=note)
 
@@ -159,8 +164,8 @@ def _scored(candidate: Candidate, subject: Subject, n: int, workshop: Workshop, 
 def _simulation(path: Path, found: np.ndarray, subject: Subject, workshop: Workshop) -> str:
     """Say how far ONNX's own reference evaluator is from the engine that stands in for another."""
     sample = images.open_set(TEST, subject.preprocess).first(_SIMULATED)
-    target = inference.Target(engine="reference", path=path, options={})
-    wanted = inference.run(workshop.link, target, sample, subject.preprocess).logits
+    target = inference.InferenceTarget(engine="reference", path=path, options={})
+    wanted = inference.infer_all(workshop.connection, target, sample, subject.preprocess).logits
     return f"ONNX's evaluator on {sample.n} images: {metrics.sqnr_db(wanted, found[: sample.n]):.0f} dB"
 
 

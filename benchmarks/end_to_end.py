@@ -87,7 +87,7 @@ def recipe_for(name: str, file: Ours, subject: Subject, calibration: Path, check
     """Write the recipe of one run: the file's passes and scheme, on ONNX Runtime and OpenVINO."""
     engines = [{"engine": engine, "variants": [name]} for engine in ("onnxruntime", "openvino")]
     variant = {"name": name, "scheme": file.scheme, "options": dict(file.options)}
-    return recipe.parse(
+    return recipe.parse_recipe(
         {
             "name": "end-to-end",
             "source": subject.source.model_dump(mode="json", exclude_none=True),
@@ -118,12 +118,12 @@ def _run(name: str, file: Ours, subject: Subject, n_images: int, workshop: Works
         check = subjects.subset(TEST, _CHECK_IMAGES, workshop.folder).absolute()
         source = subject.source.model_copy(update={"checkpoint": str(subject.path.absolute())})
         made = recipe_for(name, file, replace(subject, source=source), calibration, check)
-        (home / "recipe.yaml").write_text(recipe.dump(made))
+        (home / "recipe.yaml").write_text(recipe.dump_recipe(made))
         one = _timed(f"run: {name}", ("run", "recipe.yaml", "--store", "store", "--out", "reports"), home)
         written = home / "reports" / made.name / "report.json"
         if not written.is_file():
             return one
-        found = report.read(written)
+        found = report.load_report(written)
         stages = tuple((time.stage, Path(time.name).name, time.seconds) for time in found.times)  # no path of a machine
         verdicts = tuple(
             (row.label, row.verdict, row.parity.sqnr_db if isinstance(row.parity, ParityReport) else math.nan)

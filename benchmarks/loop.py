@@ -94,7 +94,7 @@ def _verdict(row: Cost) -> str:
 
 def _cost(name: str, scenario: str, streams: tuple[Steps, ...]) -> Cost:
     entry = scenarios.get(scenario)
-    why = entry.hindrance()
+    why = entry.why_unavailable()
     if why:
         return Cost(name=name, why=why)
     by_queries = entry.seconds > 0

@@ -4,9 +4,9 @@ from benchmarks.candidates import Candidate, Ours
 from deploy_kit import recipe
 from deploy_kit.recipe import targets
 
-PASSES = recipe.load("default").simplify.passes
+PASSES = recipe.load_recipe("default").simplify.passes
 _LAST = ("merge_duplicates", "remove_unused")
-_MAXED = (*PASSES[: -len(_LAST)], *targets.find("openvino").fp32, *_LAST)
+_MAXED = (*PASSES[: -len(_LAST)], *targets.find_target("openvino").fp32, *_LAST)
 _FIRST = tuple(name for name in PASSES if name not in ("pool_before_conv", "chain_concats"))
 
 PORTABLE = Ours(passes=PASSES, scheme="int8_portable")
@@ -32,7 +32,9 @@ SIMULATED = (
     ),
     Candidate(
         name="fp16-tensorrt@simulated",
-        file=Ours(passes=PASSES, scheme="fp16", options={"passes": list(targets.find("tensorrt").passes("fp16"))}),
+        file=Ours(
+            passes=PASSES, scheme="fp16", options={"passes": list(targets.find_target("tensorrt").passes("fp16"))}
+        ),
         engine="onnxruntime",
         options=_AS_IT_STANDS,
         simulated=True,

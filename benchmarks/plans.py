@@ -69,7 +69,7 @@ def _family(net: Subject, workshop: Workshop) -> list[Plan]:
 
 def variants() -> tuple[Variant, ...]:
     """Give what `deploykit quantize --target` makes of each precision."""
-    liked = targets.find(_ENGINE)
+    liked = targets.find_target(_ENGINE)
     floats = [
         Variant(name=name, scheme=name, options={"passes": list(passes)})
         for name, passes in (("fp32", liked.fp32), ("fp16", liked.fp16))
@@ -81,10 +81,12 @@ def _plan(net: Subject, lean: Artifact, variant: Variant, workshop: Workshop) ->
     precision = variant.name
     try:
         calibration = str(workshop.calibration(_IMAGES))
-        typed, _ = quantize.run(lean, variant, calibration, store=workshop.store, link=workshop.link)
+        typed, _ = quantize.run(lean, variant, calibration, store=workshop.store, connection=workshop.connection)
         options = {"compute_capabilities": list(GPUS)} | (_shapes(lean) if not net.batch else {})
         entry = BuildEntry(engine=_ENGINE, variants=(precision,), options=options)
-        built, _ = build.run(typed, entry, store=workshop.store, link=workshop.link, watch=workshop.watch)
+        built, _ = build.run(
+            typed, entry, store=workshop.store, connection=workshop.connection, on_progress=workshop.on_progress
+        )
     except StageError as error:
         return Plan(net=net.name, precision=precision, why=str(error))
     return Plan(net=net.name, precision=precision, size_bytes=built.size_bytes, proof=built.proof)

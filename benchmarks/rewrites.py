@@ -118,9 +118,9 @@ def _net(subject: Subject, lists: dict[str, tuple[str, ...]], workshop: Workshop
 
 def _logits(candidate: Candidate, subject: Subject, workshop: Workshop) -> np.ndarray:
     path = workshop.file(candidate.file, subject, 0)
-    target = inference.Target(engine=candidate.engine, path=path, options=candidate.options)
+    target = inference.InferenceTarget(engine=candidate.engine, path=path, options=candidate.options)
     used = images.open_set(CALIBRATION, subject.preprocess).first(_IMAGES)
-    return inference.run(workshop.link, target, used, subject.preprocess).logits
+    return inference.infer_all(workshop.connection, target, used, subject.preprocess).logits
 
 
 def _row(net: Net, one: Rewrite) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ class _Torch:
 
         torch.set_num_threads(threads)
         self._torch = torch
-        self._model: Any = checkpoint.read(path).model
+        self._model: Any = checkpoint.read_checkpoint(path).model
         if compiled:
             # Freezing takes the weights for constants, as every other engine does.
             self._model = torch.compile(self._model, options={"freezing": True})

@@ -47,7 +47,7 @@ def export(checkpoint_file: str, preprocess: dict[str, Any], batch: int, folder:
     import torch
 
     what = codec.from_json(Preprocess, preprocess)
-    model = checkpoint.read(Path(checkpoint_file)).model
+    model = checkpoint.read_checkpoint(Path(checkpoint_file)).model
     dummy = torch.zeros(batch, what.channels, what.height, what.width)
     torch.onnx.export(
         model,

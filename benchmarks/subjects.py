@@ -69,7 +69,7 @@ def imagenet(size: int) -> PreprocessTable:
 def demo() -> Subject:
     """Give the bundled demo."""
     source = SourceTable(checkpoint=f"{bundled.PREFIX}{DEMO}")
-    read = checkpoint.read(bundled.find("models", DEMO))
+    read = checkpoint.read_checkpoint(bundled.find_bundled("models", DEMO))
     assert read.preprocess is not None
     return Subject(name=f"{read.spec.title}, trained on Fashion-MNIST", source=source, preprocess=read.preprocess)
 
@@ -78,7 +78,7 @@ def trained(path: Path, size: int) -> Subject:
     """Give a checkpoint of the user's, at size×size px."""
     table = imagenet(size)
     source = SourceTable(checkpoint=str(path), preprocess=table)
-    title = checkpoint.read(path).spec.title
+    title = checkpoint.read_checkpoint(path).spec.title
     return Subject(name=f"{title}, {path.name}, {size}×{size} px", source=source, preprocess=table.record())
 
 

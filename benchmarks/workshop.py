@@ -10,7 +10,7 @@ from benchmarks import child, stock, subjects
 from benchmarks.candidates import Candidate, Ours, Stock, Unavailable
 from benchmarks.subjects import Subject
 from deploy_kit.base.errors import StageError
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
@@ -56,13 +56,13 @@ class Made:
 class Workshop:
     """The store of all files, and the connection that makes them."""
 
-    def __init__(self, folder: Path, link: Connection) -> None:
+    def __init__(self, folder: Path, connection: Connection) -> None:
         """Keep everything below `folder`."""
         self.folder = folder
         self.store = Store(folder / "store")
-        self.link = link
+        self.connection = connection
 
-    def watch(self, event: Event) -> None:
+    def on_progress(self, event: ProgressEvent) -> None:
         """Say one line on standard error."""
         if not event.done:
             sys.stderr.write(f"{event.stage}: {event.text}\n")
@@ -99,9 +99,13 @@ class Workshop:
     def simplified(self, subject: Subject, passes: tuple[str, ...]) -> Simplified:
         """Export with deploykit and simplify."""
         part = ExportTable(tolerance=_TOLERANCE, batch=max(1, subject.batch), dynamic=not subject.batch)
-        exported, _ = export.run(subject.source, part, SYNTHETIC, store=self.store, link=self.link, watch=self.watch)
+        exported, _ = export.run(
+            subject.source, part, SYNTHETIC, store=self.store, connection=self.connection, on_progress=self.on_progress
+        )
         table = SimplifyTable(passes=passes)
-        lean, _ = simplify.run(exported.onnx, table, store=self.store, link=self.link, watch=self.watch)
+        lean, _ = simplify.run(
+            exported.onnx, table, store=self.store, connection=self.connection, on_progress=self.on_progress
+        )
         return lean
 
     def _ours(self, file: Ours, subject: Subject, n_images: int) -> Path:
@@ -110,7 +114,9 @@ class Workshop:
             return self.store.path(lean)
         variant = Variant(name=file.scheme, scheme=file.scheme, options=dict(file.options))
         used = str(self.calibration(n_images)) if n_images else None
-        typed, _ = quantize.run(lean, variant, used, store=self.store, link=self.link, watch=self.watch)
+        typed, _ = quantize.run(
+            lean, variant, used, store=self.store, connection=self.connection, on_progress=self.on_progress
+        )
         return self.store.path(typed)
 
     def _stock(self, recipe: str, subject: Subject, n_images: int) -> Path:
@@ -149,7 +155,7 @@ class Workshop:
         """Give the stock file kept under `key`, or let a child process make it."""
 
         def make(folder: Path, home: str) -> File:
-            self.watch(Event(stage="stock", text=key.name))
+            self.on_progress(ProgressEvent(stage="stock", text=key.name))
             ended = child.call(function, folder=str(folder), **arguments)
             if ended.why.startswith(("failed", "crashed")):
                 raise StageError(f"{key.name} {ended.why}")
@@ -170,5 +176,5 @@ def _key(name: str, inputs: tuple[str, ...], options: list[object], libraries: t
 def opened(folder: Path) -> Iterator[Workshop]:
     """Open the workshop below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with links.connect(links.LOCAL) as link:
-        yield Workshop(folder, link)
+    with links.connect(links.LOCAL) as connection:
+        yield Workshop(folder, connection)

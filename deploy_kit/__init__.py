@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deploy_kit.base.errors import DeployKitError
-    from deploy_kit.devices.links import find as find_device
+    from deploy_kit.devices.links import find_device
     from deploy_kit.pipeline import deploy
-    from deploy_kit.recipe import Recipe
-    from deploy_kit.recipe import load as load_recipe
+    from deploy_kit.recipe import Recipe, load_recipe
     from deploy_kit.records.artifacts import Artifact, Preprocess
     from deploy_kit.records.measurements import Measurement
     from deploy_kit.records.results import ParityReport, Report
@@ -34,7 +33,7 @@ _HOMES = {
     "Store": ("store", "Store"),
     "deploy": ("pipeline", "deploy"),
     "find_device": ("devices", "find"),
-    "load_recipe": ("recipe", "load"),
+    "load_recipe": ("recipe", "load_recipe"),
 }
 
 __all__ = [

@@ -10,12 +10,12 @@ from typing import TypeVar
 from deploy_kit import engines
 from deploy_kit.analysis import diagnosis, doctor
 from deploy_kit.base.errors import DeviceError, LinkLostError, StageError, nearest
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
-from deploy_kit.records.artifacts import Answers, Artifact, Device, Exported
+from deploy_kit.records.artifacts import Artifact, Device, Exported, ReferenceLogits
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
@@ -35,8 +35,8 @@ class Run:
         recipe: What to do.
         store: Keeps every result.
         host: This machine: exports, simplifies and quantizes.
-        link: The device: builds, checks and measures.
-        watch: Hears of progress.
+        connection: The device: builds, checks and measures.
+        on_progress: Called with progress events.
         times: How long each stage took.
         remarks: What a reader must know beside the numbers.
     """
@@ -44,8 +44,8 @@ class Run:
     recipe: Recipe
     store: Store
     host: Connection
-    link: Connection
-    watch: Watch
+    connection: Connection
+    on_progress: ProgressCallback
     times: list[StageTime] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -59,14 +59,16 @@ class Run:
         return result
 
 
-def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, *, fresh: bool = False) -> Report:
+def deploy(
+    recipe: Recipe, device: Device, store: Store, on_progress: ProgressCallback = no_progress, *, fresh: bool = False
+) -> Report:
     """Take one recipe from checkpoint to report on one device.
 
     Args:
         recipe: What to do.
         device: Where to build, check and measure.
         store: Keeps every result; what it has is not made again.
-        watch: Hears of progress.
+        on_progress: Called with progress events.
         fresh: Measure latency again, even if the store has it.
 
     Returns:
@@ -75,11 +77,11 @@ def deploy(recipe: Recipe, device: Device, store: Store, watch: Watch = silent, 
     Raises:
         DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
     """
-    with links.connect(links.LOCAL) as host, links.connect(device) as link:
-        doctor.require(recipe, link)
+    with links.connect(links.LOCAL) as host, links.connect(device) as connection:
+        doctor.require(recipe, connection)
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
-        run = Run(recipe=recipe, store=store, host=host, link=link, watch=watch)
+        run = Run(recipe=recipe, store=store, host=host, connection=connection, on_progress=on_progress)
         source, answers = exported_with_answers(run)
         lean = simplified(run, source)
         run.remarks += check.overlap(
@@ -108,20 +110,20 @@ def exported(run: Run) -> Exported:
             recipe.export,
             recipe.check.images,
             store=run.store,
-            link=run.host,
-            watch=run.watch,
+            connection=run.host,
+            on_progress=run.on_progress,
             skip_bad=recipe.check.skip_bad,
         ),
     )
 
 
-def exported_with_answers(run: Run) -> tuple[Exported, Answers]:
+def exported_with_answers(run: Run) -> tuple[Exported, ReferenceLogits]:
     """Export the checkpoint, and compute its own logits on the check set."""
     source = exported(run)
     return source, answered(run, source)
 
 
-def answered(run: Run, source: Exported) -> Answers:
+def answered(run: Run, source: Exported) -> ReferenceLogits:
     """Compute the checkpoint's own logits on the check set."""
     recipe = run.recipe
     return run.timed(
@@ -132,8 +134,8 @@ def answered(run: Run, source: Exported) -> Answers:
             source.onnx.preprocess,
             recipe.check.images,
             store=run.store,
-            link=run.host,
-            watch=run.watch,
+            connection=run.host,
+            on_progress=run.on_progress,
             skip_bad=recipe.check.skip_bad,
             crops=recipe.check.crops,
         ),
@@ -145,11 +147,13 @@ def simplified(run: Run, source: Exported) -> Simplified:
     return run.timed(
         "simplify",
         f"{len(run.recipe.simplify.passes)} passes",
-        lambda: simplify.run(source.onnx, run.recipe.simplify, store=run.store, link=run.host, watch=run.watch),
+        lambda: simplify.run(
+            source.onnx, run.recipe.simplify, store=run.store, connection=run.host, on_progress=run.on_progress
+        ),
     )
 
 
-def diagnosed(run: Run, source: Exported, answers: Answers, *, always: bool = False) -> Diagnosis | None:
+def diagnosed(run: Run, source: Exported, answers: ReferenceLogits, *, always: bool = False) -> Diagnosis | None:
     """Say why the checkpoint itself scores low: where a limit asks for more top-1 than it has, or `always`."""
     asked = [table.min_top1 for table in run.recipe.check.limits.values() if table.min_top1 is not None]
     if not always and (answers.top1 is None or answers.top1 >= max(asked, default=0.0)):
@@ -157,7 +161,9 @@ def diagnosed(run: Run, source: Exported, answers: Answers, *, always: bool = Fa
     return run.timed(
         "diagnose",
         answers.images,
-        lambda: diagnosis.run(source.onnx, answers, store=run.store, link=run.host, watch=run.watch),
+        lambda: diagnosis.diagnose(
+            source.onnx, answers, store=run.store, connection=run.host, on_progress=run.on_progress
+        ),
     )
 
 
@@ -180,7 +186,7 @@ def collect(run: Run) -> Report:
             "check",
             where=lambda p, e=engine: (p.artifact, p.label, p.images) == (e.sha256, e.label, answers.images),  # type: ignore[misc]
         )
-        why = "" if found else check.hindrance(engine, run.link)
+        why = "" if found else check.why_unavailable(engine, run.connection)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
         row = Row(label=engine.label, artifact=engine, parity=parity)
         measured = run.store.newest(
@@ -202,7 +208,7 @@ def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
 
 
 def assemble(
-    run: Run, source: Exported, answers: Answers, lean: Simplified, rows: list[Row], typed: tuple[Artifact, ...]
+    run: Run, source: Exported, answers: ReferenceLogits, lean: Simplified, rows: list[Row], typed: tuple[Artifact, ...]
 ) -> Report:
     """Put the report together."""
     lineage = dict.fromkeys((source.onnx, lean.onnx, *typed))
@@ -220,7 +226,7 @@ def assemble(
         lineage=tuple(lineage),
         passes=lean.passes,
         rows=tuple(rows),
-        environment=run.link.environment,
+        environment=run.connection.environment,
         times=tuple(run.times),
         when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=library_version("deploykit"),
@@ -287,8 +293,8 @@ def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row
                     variant,
                     run.recipe.quantize.calibration,
                     store=run.store,
-                    link=run.host,
-                    watch=run.watch,
+                    connection=run.host,
+                    on_progress=run.on_progress,
                     skip_bad=run.recipe.quantize.skip_bad,
                 ),
             )
@@ -298,13 +304,13 @@ def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row
 
 
 def _built_and_checked(
-    run: Run, entry: BuildEntry, name: str, typed: dict[str, Artifact], absent: dict[str, Row], answers: Answers
+    run: Run, entry: BuildEntry, name: str, typed: dict[str, Artifact], absent: dict[str, Row], answers: ReferenceLogits
 ) -> Row:
     label = f"{name} · {entry.engine}"
     if name in absent:
         return dataclasses.replace(absent[name], label=label)
-    lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.link)
-    lack = lack or build.misplaced(entry, run.link.device)
+    lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.connection)
+    lack = lack or build.misplaced(entry, run.connection.device)
     if lack:
         return Row(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None
@@ -312,13 +318,22 @@ def _built_and_checked(
         engine = run.timed(
             "build",
             label,
-            lambda: build.run(typed[name], entry, store=run.store, link=run.link, watch=run.watch),
+            lambda: build.run(
+                typed[name], entry, store=run.store, connection=run.connection, on_progress=run.on_progress
+            ),
         )
         built = engine
         parity: ParityReport | NotRun = run.timed(
             "check",
             label,
-            lambda: check.run(built, answers, run.recipe.check, store=run.store, link=run.link, watch=run.watch),
+            lambda: check.run(
+                built,
+                answers,
+                run.recipe.check,
+                store=run.store,
+                connection=run.connection,
+                on_progress=run.on_progress,
+            ),
         )
     except LinkLostError:
         raise  # no other target can do better
@@ -336,7 +351,9 @@ def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
     measured = run.timed(
         "bench",
         f"{len(there)} engines",
-        lambda: bench.run(there, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh),
+        lambda: bench.run(
+            there, part, store=run.store, connection=run.connection, on_progress=run.on_progress, fresh=fresh
+        ),
     )
     timed = {m.label for m in measured.measurements}
     if part.baseline and part.baseline not in timed:

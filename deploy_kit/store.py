@@ -53,7 +53,7 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class JournalEntry:
     """One line of the journal."""
 
     stage: str
@@ -200,30 +200,32 @@ class Store:
         """Remove what is kept under `key`, if anything."""
         shutil.rmtree(self._home(key), ignore_errors=True)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[JournalEntry]:
         """Read the journal, newest first; lines whose result is gone are passed over."""
         journal = self.root / "journal.jsonl"
         lines = journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []
         for line in reversed(lines):
             try:
                 data = json.loads(line)
-                entry = Entry(stage=data["stage"], folder=data["folder"], recipe=data["recipe"])
+                entry = JournalEntry(stage=data["stage"], folder=data["folder"], recipe=data["recipe"])
             except (ValueError, KeyError, TypeError):
                 continue  # a line cut off by a full disk says nothing
             if (self.root / entry.folder / "record.json").is_file():
                 yield entry
 
-    def in_force(self) -> Entry | None:
+    def in_force(self) -> JournalEntry | None:
         """Give the newest entry that has a recipe (what a worker keeps has none); None where there is none."""
         return next((entry for entry in self.entries() if entry.recipe), None)
 
-    def stand_by(self, entry: Entry) -> None:
+    def stand_by(self, entry: JournalEntry) -> None:
         """Put a recipe in force again, whatever was made under another since."""
         if self.in_force() != entry:
             self.recipe = dict(entry.recipe)
             self._log(entry.stage, self.root / entry.folder)
 
-    def newest(self, cls: type[R], *stages: str, where: Callable[[R], bool] = lambda _: True) -> tuple[R, Entry] | None:
+    def newest(
+        self, cls: type[R], *stages: str, where: Callable[[R], bool] = lambda _: True
+    ) -> tuple[R, JournalEntry] | None:
         """Find the newest result of these stages that fits, and its line of the journal."""
         for entry in self.entries():
             if entry.stage in stages:

@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="session")
-def link() -> Iterator[Connection]:
+def connection() -> Iterator[Connection]:
     with links.connect(links.LOCAL) as connection:
         yield connection
 

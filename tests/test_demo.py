@@ -10,7 +10,7 @@ from deploy_kit.store import Store
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    demo = recipe.load("demo")
+    demo = recipe.load_recipe("demo")
     short = {"rounds": 3, "runs": 20, "warmup_s": 0.5}  # latency is measured by `make bench`, not judged here
     demo = demo.model_copy(update={"bench": demo.bench.model_copy(update=short)})
     return pipeline.deploy(demo, links.LOCAL, Store(tmp_path_factory.mktemp("demo") / "store"))

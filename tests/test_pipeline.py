@@ -15,7 +15,7 @@ from deploy_kit import pipeline, recipe
 from deploy_kit.analysis import doctor
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import DeployKitError, DeviceError, EngineCrashError, InputError, MissingPackageError
-from deploy_kit.base.progress import Event, silent
+from deploy_kit.base.progress import ProgressEvent, no_progress
 from deploy_kit.devices import links
 from deploy_kit.engines import _cuda
 from deploy_kit.images import open_set
@@ -42,7 +42,7 @@ def changed(base: Recipe, **tables: dict[str, Any]) -> Recipe:
     data["bench"] |= QUICK
     for table, value in tables.items():
         data[table] |= value
-    return recipe.parse(data)
+    return recipe.parse_recipe(data)
 
 
 def deployed(of: Recipe, store: Store, **options: Any) -> Report:
@@ -62,14 +62,14 @@ def shelf(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def heard() -> list[Event]:
+def heard() -> list[ProgressEvent]:
     """What `first` told on its way."""
     return []
 
 
 @pytest.fixture(scope="module")
-def first(line: "Line", shelf: Store, heard: list[Event]) -> Report:
-    return deployed(line.recipe, shelf, watch=heard.append)
+def first(line: "Line", shelf: Store, heard: list[ProgressEvent]) -> Report:
+    return deployed(line.recipe, shelf, on_progress=heard.append)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_every_stage_is_timed(first: Report) -> None:
     assert {time.stage for time in first.times} == {"export", "simplify", "quantize", "build", "check", "bench"}
 
 
-def test_progress_is_told(heard: list[Event], first: Report) -> None:
+def test_progress_is_told(heard: list[ProgressEvent], first: Report) -> None:
     assert {event.stage for event in heard} >= {"check", "bench"}
 
 
@@ -145,7 +145,9 @@ def test_fresh_measures_again_and_nothing_else(line: "Line", shelf: Store, secon
 
 
 def test_collecting_from_the_store_gives_the_same_rows(line: "Line", shelf: Store, first: Report) -> None:
-    report = pipeline.collect(Run(recipe=line.recipe, store=shelf, host=line.link, link=line.link, watch=silent))
+    report = pipeline.collect(
+        Run(recipe=line.recipe, store=shelf, host=line.connection, connection=line.connection, on_progress=no_progress)
+    )
 
     assert {row.label: row.parity for row in report.rows} == {row.label: row.parity for row in first.rows}
 
@@ -247,7 +249,7 @@ def test_an_optional_engine_without_its_package_has_the_reason(troubled: Report)
 
 
 @pytest.mark.skipif(not lazy.present("tensorrt_rtx"), reason=lazy.install_line("tensorrt_rtx"))
-@pytest.mark.skipif(not _cuda.hindrance(), reason="there is an NVIDIA GPU on this machine")
+@pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
 def test_an_engine_for_another_machine_is_built_and_not_run(troubled: Report) -> None:
     row = troubled.rows[6]
 
@@ -361,7 +363,9 @@ def test_a_check_set_that_calibrated_ends_it(line: "Line", kept: Store) -> None:
 
 
 def test_what_is_to_be_known_of_the_images_stands_in_the_report_once(line: "Line", store: Store) -> None:
-    run = Run(recipe=line.recipe, store=store, host=line.link, link=line.link, watch=silent)
+    run = Run(
+        recipe=line.recipe, store=store, host=line.connection, connection=line.connection, on_progress=no_progress
+    )
     answers = dataclasses.replace(line.answers, made_by=(("torch", "2"), ("left out", "a.png: not readable")))
     few = tuple(
         dataclasses.replace(line.lean, name=name, made_by=(("calibration remarks", "9 images are few"),))

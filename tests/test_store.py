@@ -16,7 +16,7 @@ import pytest
 from deploy_kit import store as store_module
 from deploy_kit.base.errors import BuildError, InputError, StoreError
 from deploy_kit.records.artifacts import Artifact, Preprocess
-from deploy_kit.store import Entry, Key, Store, digest_of, parts_of, sha256_of, write_whole
+from deploy_kit.store import JournalEntry, Key, Store, digest_of, parts_of, sha256_of, write_whole
 
 KEY = Key(stage="quantize", name="int8", inputs=("ab",), options={"symmetric": True}, versions=(("stage", "1"),))
 OTHER = dataclasses.replace(KEY, options={"symmetric": False})
@@ -494,7 +494,7 @@ def test_accepting_what_was_never_rejected_changes_nothing(store):
 
 
 def entry(stage, key, recipe=None):
-    return Entry(stage=stage, folder=f"{key.stage}/{key.name}-{key.digest[:12]}", recipe=recipe or {})
+    return JournalEntry(stage=stage, folder=f"{key.stage}/{key.name}-{key.digest[:12]}", recipe=recipe or {})
 
 
 def test_a_new_store_has_no_entries(store):

@@ -21,7 +21,7 @@ _SQUASH = "no flag does it: store the images scaled to {}×{} px, each side on i
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class PreprocessVariant:
     """One way to prepare an image.
 
     Attributes:
@@ -45,25 +45,25 @@ class Way:
         return load
 
 
-def of(now: Preprocess, shape: tuple[int, ...]) -> tuple[Way, ...]:
+def variants_of(now: Preprocess, shape: tuple[int, ...]) -> tuple[PreprocessVariant, ...]:
     """Give the present way, then the others once each: first those that change one thing.
 
     Args:
         now: The present preprocessing.
         shape: Of an image's pixels: (H, W) or (H, W, 3).
     """
-    found: dict[tuple[Preprocess, str], Way] = {}
-    for way in (Way(name="as now", preprocess=now, cure=""), *_others(now, shape)):
+    found: dict[tuple[Preprocess, str], PreprocessVariant] = {}
+    for way in (PreprocessVariant(name="as now", preprocess=now, cure=""), *_others(now, shape)):
         found.setdefault((way.preprocess, way.change), way)
     return tuple(found.values())
 
 
-def _others(now: Preprocess, shape: tuple[int, ...]) -> Iterator[Way]:
+def _others(now: Preprocess, shape: tuple[int, ...]) -> Iterator[PreprocessVariant]:
     colors = _colors(now) if len(shape) == 3 else ()
     scales = tuple(_scales(now))
     for name, other in (*colors, *scales):
         yield _flagged(name, other)
-    yield Way(name="inverted", preprocess=now, cure=_INVERT, change="inverted")
+    yield PreprocessVariant(name="inverted", preprocess=now, cure=_INVERT, change="inverted")
     yield from _sizes(now, shape)
     for color, swapped in colors[:1]:
         for name, other in scales:
@@ -80,8 +80,8 @@ def flags(preprocess: Preprocess) -> str:
     return f"{text} --resize {preprocess.resize} --interpolation {preprocess.interpolation}"
 
 
-def _flagged(name: str, preprocess: Preprocess) -> Way:
-    return Way(name=name, preprocess=preprocess, cure=f"export again with {flags(preprocess)}")
+def _flagged(name: str, preprocess: Preprocess) -> PreprocessVariant:
+    return PreprocessVariant(name=name, preprocess=preprocess, cure=f"export again with {flags(preprocess)}")
 
 
 def _colors(now: Preprocess) -> tuple[tuple[str, Preprocess], ...]:
@@ -116,7 +116,7 @@ def _scales(now: Preprocess) -> Iterator[tuple[str, Preprocess]]:
             yield name, dataclasses.replace(now, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
 
 
-def _sizes(now: Preprocess, shape: tuple[int, ...]) -> Iterator[Way]:
+def _sizes(now: Preprocess, shape: tuple[int, ...]) -> Iterator[PreprocessVariant]:
     """Give other filters and lengths of the resize; none where images have the input's size and are not resized."""
     height, width = shape[:2]
     if now.resize is None:
@@ -133,7 +133,9 @@ def _sizes(now: Preprocess, shape: tuple[int, ...]) -> Iterator[Way]:
     if height != width:
         squashed = dataclasses.replace(now, resize=None)
         cure = _SQUASH.format(now.height, now.width)
-        yield Way(name="both sides scaled, nothing cut", preprocess=squashed, cure=cure, change="squashed")
+        yield PreprocessVariant(
+            name="both sides scaled, nothing cut", preprocess=squashed, cure=cure, change="squashed"
+        )
 
 
 def _squashed(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:

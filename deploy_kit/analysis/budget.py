@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 
 from deploy_kit import images
 from deploy_kit.accuracy import paired
-from deploy_kit.analysis.sensitivity import N_IMAGES, Trials
+from deploy_kit.analysis.sensitivity import N_IMAGES, TrialRunner
 from deploy_kit.base.errors import InputError, StageError
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.records.artifacts import Artifact, BareInput
 from deploy_kit.records.mixed_precision import Decision, GroupSize, GroupTimes, Mix, Trial
 
@@ -29,7 +29,7 @@ _HOLDS, _BREAKS = "the budget holds with it in int8", "the budget does not hold 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drop:
+class MeasuredDrop:
     """Lost accuracy in percentage points, and the upper end of its 95 % interval."""
 
     pp: float
@@ -37,7 +37,7 @@ class Drop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class AccuracyBudget:
     """What must be kept.
 
     Attributes:
@@ -51,10 +51,10 @@ class Budget:
     sensitivity: bool = False
 
 
-def drop_of(trial: Trial) -> Drop:
+def drop_of(trial: Trial) -> MeasuredDrop:
     """Give the drop of a trial with the upper end of its interval (`paired.interval`)."""
     _, high = paired.interval(trial.lost, trial.gained, trial.n)
-    return Drop(pp=100 * (trial.lost - trial.gained) / trial.n, upper_pp=100 * high)
+    return MeasuredDrop(pp=100 * (trial.lost - trial.gained) / trial.n, upper_pp=100 * high)
 
 
 def n_needed(trial: Trial, max_drop_pp: float) -> int | None:
@@ -119,7 +119,7 @@ def search(
     return tuple(kept)
 
 
-def find(trials: Trials, budget: Budget) -> Mix:
+def find_mix(trials: TrialRunner, budget: AccuracyBudget) -> Mix:
     """Find the mix; `Mix.found` says whether there is one.
 
     Raises:
@@ -128,19 +128,19 @@ def find(trials: Trials, budget: Budget) -> Mix:
         DeployKitError: A trial failed.
     """
     _require_enough(trials.subject.answers.n, budget)
-    clock, seen = Clock(budget.time_limit_s), dict[tuple[str, ...], Trial]()
+    clock, seen = TrialClock(budget.time_limit_s), dict[tuple[str, ...], Trial]()
 
     def holds(kept: tuple[str, ...]) -> bool:
         what = f"{len(kept)} groups in float" if kept else "everything in int8"
         clock.require(what)
-        trials.watch(Event(stage="quantize", text=f"drop with {what}"))
+        trials.on_progress(ProgressEvent(stage="quantize", text=f"drop with {what}"))
         seen[kept] = trials.trial(kept)
         return drop_of(seen[kept]).upper_pp <= budget.max_drop_pp
 
     if holds(()) and not budget.sensitivity:
         return _mix(trials, _untried(trials, _HOLDS), seen, (), budget=budget)
     if told := few(seen[()], budget):
-        trials.watch(Event(stage="quantize", text=told))
+        trials.on_progress(ProgressEvent(stage="quantize", text=told))
     rows, times = sensitivity(trials, clock)
     if drop_of(seen[()]).upper_pp <= budget.max_drop_pp:
         return _mix(trials, _decided(trials, rows, ()), seen, (), times, budget)
@@ -158,7 +158,7 @@ def find(trials: Trials, budget: Budget) -> Mix:
     return replace(mix, remark="; ".join(filter(None, (late, few(seen[()], budget)))))
 
 
-def _require_enough(n: int, budget: Budget) -> None:
+def _require_enough(n: int, budget: AccuracyBudget) -> None:
     least = paired.least(budget.max_drop_pp / 100)
     if least is None:
         raise InputError("a drop of 0 points cannot be shown by any number of images", hint="e.g. --max-drop 0.3pt")
@@ -169,7 +169,7 @@ def _require_enough(n: int, budget: Budget) -> None:
         )
 
 
-def few(whole: Trial, budget: Budget) -> str:
+def few(whole: Trial, budget: AccuracyBudget) -> str:
     """Say that images were too few to show that everything may be INT8; empty where that is not what is missing."""
     drop = drop_of(whole)
     needed = n_needed(whole, budget.max_drop_pp)
@@ -181,14 +181,14 @@ def few(whole: Trial, budget: Budget) -> str:
     )
 
 
-def measured(trials: Trials, time_limit_s: float | None = None) -> Mix:
+def measured(trials: TrialRunner, time_limit_s: float | None = None) -> Mix:
     """Measure the sensitivity of each group; nothing is decided.
 
     Raises:
         StageError: The time limit came first.
         DeployKitError: A trial failed.
     """
-    clock = Clock(time_limit_s)
+    clock = TrialClock(time_limit_s)
     clock.require("everything in int8")
     trial = trials.trial(())
     rows, times = sensitivity(trials, clock)
@@ -196,7 +196,7 @@ def measured(trials: Trials, time_limit_s: float | None = None) -> Mix:
     return _mix(trials, rows, {(): trial}, (), times)
 
 
-def sensitivity(trials: Trials, clock: "Clock") -> tuple[tuple[Decision, ...], GroupTimes]:
+def sensitivity(trials: TrialRunner, clock: "TrialClock") -> tuple[tuple[Decision, ...], GroupTimes]:
     """Try each group alone in INT8.
 
     Returns:
@@ -206,7 +206,9 @@ def sensitivity(trials: Trials, clock: "Clock") -> tuple[tuple[Decision, ...], G
     found = list[tuple[GroupSize, Trial]]()
     for number, group in enumerate(every, start=1):
         clock.require(f"{group.name} alone")
-        trials.watch(Event(stage="quantize", text="each group alone in int8", done=number, total=len(every)))
+        trials.on_progress(
+            ProgressEvent(stage="quantize", text="each group alone in int8", done=number, total=len(every))
+        )
         others = tuple(other.name for other in every if other is not group)
         found.append((group, trials.trial(others, n=N_IMAGES)))
     times = trials.times()
@@ -249,7 +251,7 @@ def _noise(row: Decision) -> float:
     return float(10 ** (-row.sqnr_db / 10))
 
 
-def _untried(trials: Trials, why: str) -> tuple[Decision, ...]:
+def _untried(trials: TrialRunner, why: str) -> tuple[Decision, ...]:
     rows = (
         Decision(group=group.name, precision="int8", sqnr_db=None, kl=None, saved_ms=None, macs=group.macs, why=why)
         for group in trials.groups()
@@ -257,7 +259,7 @@ def _untried(trials: Trials, why: str) -> tuple[Decision, ...]:
     return tuple(_asked_for(row, trials) for row in rows)
 
 
-def _decided(trials: Trials, rows: Sequence[Decision], kept: Sequence[str]) -> tuple[Decision, ...]:
+def _decided(trials: TrialRunner, rows: Sequence[Decision], kept: Sequence[str]) -> tuple[Decision, ...]:
     """Put down for every group what was decided and why, in graph order."""
     tried = {row.group: row for row in rows}
     decided = []
@@ -270,7 +272,7 @@ def _decided(trials: Trials, rows: Sequence[Decision], kept: Sequence[str]) -> t
     return tuple(decided)
 
 
-def _asked_for(row: Decision, trials: Trials) -> Decision:
+def _asked_for(row: Decision, trials: TrialRunner) -> Decision:
     if row.group in trials.always:
         return replace(row, precision=trials.subject.float_type, why=ASKED)
     parts = [name.removeprefix(row.group) for name in trials.subject.asked if name.startswith(f"{row.group}.")]
@@ -280,12 +282,12 @@ def _asked_for(row: Decision, trials: Trials) -> Decision:
 
 
 def _mix(
-    trials: Trials,
+    trials: TrialRunner,
     rows: tuple[Decision, ...],
     seen: Mapping[tuple[str, ...], Trial],
     kept: tuple[str, ...],
     times: GroupTimes | None = None,
-    budget: Budget | None = None,
+    budget: AccuracyBudget | None = None,
 ) -> Mix:
     subject, drop, whole = trials.subject, drop_of(seen[kept]), drop_of(seen[()])
     floats = tuple(row.group for row in rows)
@@ -328,7 +330,7 @@ def _unfound(floats: Trial, mix: Mix, holds: bool) -> str:
     return f"{said}: {more}"
 
 
-class Clock:
+class TrialClock:
     """How much time there is."""
 
     def __init__(self, limit_s: float | None) -> None:

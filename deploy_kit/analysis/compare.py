@@ -19,7 +19,7 @@ Difference = tuple[str, str, str]
 """(name, of the baseline, of the candidate)."""
 
 
-def read(path: Path) -> Bench:
+def read_bench(path: Path) -> Bench:
     """Read a run: what ``bench --json`` prints, or a ``report.json``.
 
     Raises:
@@ -44,7 +44,7 @@ def read(path: Path) -> Bench:
     return found
 
 
-def run(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Comparison:
+def compare_runs(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Comparison:
     """Compare what both runs have.
 
     Args:

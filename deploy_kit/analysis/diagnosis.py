@@ -11,15 +11,15 @@ import numpy as np
 
 from deploy_kit import images
 from deploy_kit.accuracy import metrics, paired, preprocess_variants
-from deploy_kit.accuracy.preprocess_variants import Way
+from deploy_kit.accuracy.preprocess_variants import PreprocessVariant
 from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.accuracy.scores import confidence
 from deploy_kit.base.errors import CheckError, InputError
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import ImageSet
-from deploy_kit.records.artifacts import Answers, Artifact, Preprocess
+from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Attempt, Diagnosis
 from deploy_kit.store import Key, Store
 
@@ -30,8 +30,13 @@ _PREPROCESS = "export the checkpoint again with --input, --mean and --std"
 _LABELS = "give a folder with one sub-folder a class, or an npz with 'labels'"
 
 
-def run(
-    graph: Artifact, answers: Answers, *, store: Store, link: Connection, watch: Watch = silent
+def diagnose(
+    graph: Artifact,
+    answers: ReferenceLogits,
+    *,
+    store: Store,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
 ) -> tuple[Diagnosis, bool]:
     """Try other ways to prepare the images of a check set on a float graph.
 
@@ -39,8 +44,8 @@ def run(
         graph: The checkpoint as ONNX, float32.
         answers: The checkpoint's own on the whole set.
         store: Keeps the result.
-        link: Where onnxruntime runs.
-        watch: Hears of progress.
+        connection: Where onnxruntime runs.
+        on_progress: Called with progress events.
 
     Returns:
         What was tried and found, and whether the store had it.
@@ -57,7 +62,7 @@ def run(
         name=graph.name,
         inputs=(graph.sha256, answers.sha256),
         options=[preprocess, answers.path],
-        versions=(("stage", VERSION), *link.environment.versions),
+        versions=(("stage", VERSION), *connection.environment.versions),
     )
 
     def make(folder: object, home: str) -> Diagnosis:
@@ -67,13 +72,13 @@ def run(
         if image_set.n != answers.n:
             raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
         chosen = spread(labels, _MOST)
-        hits = _hits(graph, _taken(image_set, chosen), store, link, watch)
+        hits = _hits(graph, _taken(image_set, chosen), store, connection, on_progress)
         return judge(graph, answers, hits, values, labels)
 
     return store.produce(Diagnosis, key, make)
 
 
-def expect_labels(answers: Answers) -> None:
+def expect_labels(answers: ReferenceLogits) -> None:
     """Refuse a check set that says nothing about the preprocessing.
 
     Raises:
@@ -96,7 +101,11 @@ def spread(labels: np.ndarray, most: int) -> np.ndarray:
 
 
 def judge(
-    graph: Artifact, answers: Answers, hits: list[tuple[Way, np.ndarray]], values: np.ndarray, labels: np.ndarray
+    graph: Artifact,
+    answers: ReferenceLogits,
+    hits: list[tuple[PreprocessVariant, np.ndarray]],
+    values: np.ndarray,
+    labels: np.ndarray,
 ) -> Diagnosis:
     """Say which way is better than the present one beyond noise.
 
@@ -138,7 +147,7 @@ def _nothing(now: float, n_attempts: int) -> str:
     return f"top-1 {_percent(now)}: none of {n_attempts} other ways to prepare the images is better beyond noise"
 
 
-def _attempt(way: Way, now: np.ndarray, found: np.ndarray, n_attempts: int) -> Attempt:
+def _attempt(way: PreprocessVariant, now: np.ndarray, found: np.ndarray, n_attempts: int) -> Attempt:
     lost, won = paired.counts(now, found)
     low, high = paired.wilson(int(found.sum()), len(found))
     p = min(1.0, n_attempts * paired.mcnemar(lost, won))
@@ -179,16 +188,18 @@ def _percent(share: float) -> str:
 
 
 def _hits(
-    graph: Artifact, image_set: ImageSet, store: Store, link: Connection, watch: Watch
-) -> list[tuple[Way, np.ndarray]]:
+    graph: Artifact, image_set: ImageSet, store: Store, connection: Connection, on_progress: ProgressCallback
+) -> list[tuple[PreprocessVariant, np.ndarray]]:
     preprocess, labels = graph.preprocess, image_set.labels
     assert isinstance(preprocess, Preprocess)
     assert labels is not None
     tried = []
-    every = preprocess_variants.of(preprocess, image_set.load(0).shape)
-    with inference.opened(link, inference.Target(engine="onnxruntime", path=store.path(graph), options={})) as engine:
+    every = preprocess_variants.variants_of(preprocess, image_set.load(0).shape)
+    with inference.loaded(
+        connection, inference.InferenceTarget(engine="onnxruntime", path=store.path(graph), options={})
+    ) as engine:
         for done, way in enumerate(every):
-            watch(Event(stage="diagnose", text=way.name, done=done, total=len(every)))
+            on_progress(ProgressEvent(stage="diagnose", text=way.name, done=done, total=len(every)))
             prepared = dataclasses.replace(image_set, load=way.pixels(image_set.load))
             tried.append((way, metrics.hits(engine.all(prepared, way.preprocess).logits, labels)))
     return tried

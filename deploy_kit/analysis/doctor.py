@@ -14,14 +14,14 @@ from deploy_kit.machine import environment
 from deploy_kit.measure import race
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe, targets
-from deploy_kit.recipe.compatibility.judge import Facts, Verdict, driver_of, judge
+from deploy_kit.recipe.compatibility.judge import CompatibilityVerdict, MachineFacts, driver_of, judge_machine
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Environment
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class DoctorFinding:
     """One thing looked at.
 
     Attributes:
@@ -42,7 +42,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class DoctorReport:
     """The machine, and what was found on it.
 
     Attributes:
@@ -53,29 +53,29 @@ class Diagnosis:
     """
 
     environment: Environment
-    findings: tuple[Finding, ...]
-    verdicts: tuple[Verdict, ...]
+    findings: tuple[DoctorFinding, ...]
+    verdicts: tuple[CompatibilityVerdict, ...]
     remarks: tuple[str, ...]
 
 
-def run(link: Connection, plan: Artifact | None = None) -> Diagnosis:
+def examine(connection: Connection, plan: Artifact | None = None) -> DoctorReport:
     """Look at every engine and scheme of the catalogues: engines on the device, schemes here, where they work.
 
     Args:
-        link: To the device.
+        connection: To the device.
         plan: An engine that is to be loaded there.
     """
-    found = probe(link, plan)
+    found = probe(connection, plan)
     return replace(found, findings=(*found.findings, *(_scheme(name) for name in schemes.CATALOGUE.names())))
 
 
-def facts_of(machine: Environment, plan: Artifact | None = None) -> Facts:
+def facts_of(machine: Environment, plan: Artifact | None = None) -> MachineFacts:
     """Pick what decides whether versions fit; the CUDA of a TensorRT from a package index is in its package's name."""
     versions = dict(machine.versions)
     cuda = next((name.removeprefix("tensorrt-cu") for name in versions if name.startswith("tensorrt-cu")), "")
     if machine.tensorrt:  # the system's own, which no index of packages knows
         versions.setdefault("tensorrt", machine.tensorrt)
-    return Facts(
+    return MachineFacts(
         board=machine.board,
         l4t=machine.l4t,
         sm=machine.cuda_capability,
@@ -88,14 +88,16 @@ def facts_of(machine: Environment, plan: Artifact | None = None) -> Facts:
     )
 
 
-def probe(link: Connection, plan: Artifact | None = None) -> Diagnosis:
-    """Look at a device: what it is, and which engines of the catalogue can run there; `plan` as in `run`."""
-    there = link.environment
-    rows = tuple(_engine(name, link, there) for name in engines.CATALOGUE.names())
-    return Diagnosis(environment=there, findings=rows, verdicts=judge(facts_of(there, plan)), remarks=_remarks(there))
+def probe(connection: Connection, plan: Artifact | None = None) -> DoctorReport:
+    """Look at a device: what it is, and which engines of the catalogue can run there; `plan` as in `examine`."""
+    there = connection.environment
+    rows = tuple(_engine(name, connection, there) for name in engines.CATALOGUE.names())
+    return DoctorReport(
+        environment=there, findings=rows, verdicts=judge_machine(facts_of(there, plan)), remarks=_remarks(there)
+    )
 
 
-def require(recipe: Recipe, link: Connection) -> None:
+def require(recipe: Recipe, connection: Connection) -> None:
     """Refuse a recipe that cannot work here and on the device, before any work: names, options, packages.
 
     Raises:
@@ -118,10 +120,10 @@ def require(recipe: Recipe, link: Connection) -> None:
         engine = engines.CATALOGUE.get(entry.engine)
         codec.from_json(engine.options, entry.options, f"recipe: engine '{entry.engine}': options")
         if not entry.optional:
-            require_engine(entry.engine, link)
+            require_engine(entry.engine, connection)
 
 
-def require_engine(name: str, link: Connection) -> None:
+def require_engine(name: str, connection: Connection) -> None:
     """Refuse an engine whose package is missing where it would be built.
 
     Raises:
@@ -129,13 +131,13 @@ def require_engine(name: str, link: Connection) -> None:
         DeviceError: It is missing on the device.
     """
     package = engines.CATALOGUE.get(name).package
-    fix = link.lacks(package)
+    fix = connection.lacks(package)
     if not fix:
         return
     words = f"engine '{name}' needs the package '{package}', which is not installed"
-    if link.device.link == links.LOCAL.link:
+    if connection.device.link == links.LOCAL.link:
         raise MissingPackageError(f"{words} here", hint=fix)
-    raise DeviceError(f"{words} on '{link.device.name}'", hint=f"on {link.device.name}: {fix}")
+    raise DeviceError(f"{words} on '{connection.device.name}'", hint=f"on {connection.device.name}: {fix}")
 
 
 def scheme_package(name: str) -> str:
@@ -152,9 +154,12 @@ def missing(package: str) -> str:
     return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
 
 
-def missing_there(package: str, link: Connection) -> str:
+def missing_there(package: str, connection: Connection) -> str:
     """Say the same of a package on the device."""
-    fix, where = link.lacks(package), "" if link.device == links.LOCAL else f" on '{link.device.name}'"
+    fix, where = (
+        connection.lacks(package),
+        "" if connection.device == links.LOCAL else f" on '{connection.device.name}'",
+    )
     return f"package '{package}' is not installed{where} ({fix})" if fix else ""
 
 
@@ -170,29 +175,29 @@ def _require_package(who: str, package: str, *, optional: bool) -> None:
         )
 
 
-def _engine(name: str, link: Connection, there: Environment) -> Finding:
+def _engine(name: str, connection: Connection, there: Environment) -> DoctorFinding:
     engine = engines.CATALOGUE.get(name)
-    fix = link.lacks(engine.package)
+    fix = connection.lacks(engine.package)
     if fix:
         detail = f"package '{engine.package}' is not installed"
-        return Finding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
+        return DoctorFinding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
     detail = engine.version_in(there.versions)
     try:
-        with link.worker() as worker:
-            why = str(worker.ask("hindrance", name, engine=name)["why"])
+        with connection.worker() as worker:
+            why = str(worker.ask("why_unavailable", name, engine=name)["why"])
     except EngineCrashError as error:
-        return Finding(kind="engine", name=name, builds=False, runs=False, detail=str(error), fix=error.hint)
+        return DoctorFinding(kind="engine", name=name, builds=False, runs=False, detail=str(error), fix=error.hint)
     if not why:
-        return Finding(kind="engine", name=name, builds=True, runs=True, detail=detail)
-    return Finding(kind="engine", name=name, builds=engine.cross_builds, runs=False, detail=f"{detail}; {why}")
+        return DoctorFinding(kind="engine", name=name, builds=True, runs=True, detail=detail)
+    return DoctorFinding(kind="engine", name=name, builds=engine.cross_builds, runs=False, detail=f"{detail}; {why}")
 
 
-def _scheme(name: str) -> Finding:
+def _scheme(name: str) -> DoctorFinding:
     package = scheme_package(name)
     lack = missing(package)
     detail = lack or environment.library_version(package) or environment.library_version(package.replace("_", "-"))
     fix = install_line(package) if lack else ""
-    return Finding(kind="scheme", name=name, builds=not lack, runs=None, detail=detail, fix=fix)
+    return DoctorFinding(kind="scheme", name=name, builds=not lack, runs=None, detail=detail, fix=fix)
 
 
 def _remarks(here: Environment) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Inspection:
     passport: Artifact | None = None
 
 
-def run(path: Path, source: SourceTable | None = None, sides: tuple[int, ...] | None = None) -> Inspection:
+def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int, ...] | None = None) -> Inspection:
     """Inspect one file.
 
     Args:
@@ -81,7 +81,7 @@ def read_passport(path: Path) -> Artifact | None:
 
 
 def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] | None) -> Inspection:
-    read = checkpoint.read(path, checkpoint.said(source) if source else None)
+    read = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source) if source else None)
     spec = read.spec
     asked, told = _sides(read, sides)
     facts = [

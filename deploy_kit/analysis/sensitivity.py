@@ -17,7 +17,7 @@ import numpy as np
 
 from deploy_kit import engines, images
 from deploy_kit.accuracy import metrics
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import layer_names, onnx_file
@@ -26,7 +26,7 @@ from deploy_kit.measure import layer_profile
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Answers, Artifact
+from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.records.layer_times import UNKNOWN, LayerProfile, Trace
 from deploy_kit.records.mixed_precision import GroupSize, GroupSizes, GroupTime, GroupTimes, Trial
 from deploy_kit.store import Key, Store
@@ -38,7 +38,7 @@ _STAGE = "sensitivity"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class TrialSubject:
     """What is tried.
 
     Attributes:
@@ -53,7 +53,7 @@ class Subject:
     lean: Artifact
     variant: Variant
     calibration: str
-    answers: Answers
+    answers: ReferenceLogits
     engine: str
     skip_bad: bool = False
 
@@ -80,29 +80,29 @@ class Subject:
 
 
 @dataclass(kw_only=True)
-class Trials:
+class TrialRunner:
     """Trials of one subject. A context manager: it ends the worker that plans.
 
     Attributes:
         subject: What is tried.
         store: Keeps each trial.
         host: Plans and writes graphs.
-        link: Runs them.
-        watch: Hears of progress.
+        connection: Runs them.
+        on_progress: Called with progress events.
         made: Trials that the store did not have.
     """
 
-    subject: Subject
+    subject: TrialSubject
     store: Store
     host: Connection
-    link: Connection
-    watch: Watch = silent
+    connection: Connection
+    on_progress: ProgressCallback = no_progress
     made: int = 0
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _writer: Worker | None = None
     _sizes: GroupSizes | None = None
 
-    def __enter__(self) -> "Trials":
+    def __enter__(self) -> "TrialRunner":
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -145,13 +145,13 @@ class Trials:
 
     def times(self) -> GroupTimes:
         """Profile the engine with everything in float and with everything in INT8."""
-        why = self._hindrance()
+        why = self._why_unavailable()
         if why:
             return GroupTimes(source="", groups=(), rest=GroupTime(name=UNKNOWN, float_ms=0, int8_ms=0), why=why)
 
         def make(folder: Path, home: str) -> GroupTimes:
             everything = tuple(group.name for group in self.groups())
-            self.watch(Event(stage="quantize", text=f"profiling {self.subject.engine}: float and int8"))
+            self.on_progress(ProgressEvent(stage="quantize", text=f"profiling {self.subject.engine}: float and int8"))
             return _paired(self._profile(folder, everything), self._profile(folder, self._ordered(())))
 
         key = self._key("times", [self.subject.engine, self._ordered(())], of_machine=True)
@@ -166,7 +166,9 @@ class Trials:
     def _planned(self) -> GroupSizes:
         if self._writer is None or self._sizes is None:
             subject = self.subject
-            self.watch(Event(stage="quantize", text=f"{subject.variant.name}: observing the calibration images once"))
+            self.on_progress(
+                ProgressEvent(stage="quantize", text=f"{subject.variant.name}: observing the calibration images once")
+            )
             self._writer = self._open.enter_context(self.host.worker())
             answer = self._writer.ask(
                 "plan",
@@ -195,8 +197,8 @@ class Trials:
         image_set = images.open_set(
             subject.answers.images, subject.lean.preprocess, skip_bad=subject.answers.skipped > 0
         ).first(n)
-        target = inference.Target(engine=subject.evaluated_in, path=file, options={})
-        return inference.run(self.link, target, image_set, subject.lean.preprocess).logits
+        target = inference.InferenceTarget(engine=subject.evaluated_in, path=file, options={})
+        return inference.infer_all(self.connection, target, image_set, subject.lean.preprocess).logits
 
     def _judged(self, kept: tuple[str, ...], found: np.ndarray) -> Trial:
         n, (logits, labels) = len(found), self._truth
@@ -231,30 +233,30 @@ class Trials:
         )
         batch = next(image_set.batches(subject.lean.preprocess, size if isinstance(size, int) else 1))
         np.save(inputs, batch)
-        with self.link.worker() as worker:
+        with self.connection.worker() as worker:
             answer = worker.ask(
                 "profile",
                 subject.lean.path,
                 engine=subject.engine,
-                path=self.link.send(file),
+                path=self.connection.send(file),
                 options={},
-                inputs=self.link.send(inputs),
+                inputs=self.connection.send(inputs),
                 runs=layer_profile.RUNS,
             )
         found = layer_profile.attributed(
-            codec.from_json(Trace, answer["trace"]), layer_names.places(onnx_file.load(file))
+            codec.from_json(Trace, answer["trace"]), layer_names.named_locations(onnx_file.load(file))
         )
         file.unlink()
         inputs.unlink()
         return found
 
-    def _hindrance(self) -> str:
+    def _why_unavailable(self) -> str:
         """Say why there are no layer times; empty if there are."""
         name = self.subject.engine
         if engines.CATALOGUE.get(name).profile is None:
             return f"engine '{name}' does not time its layers: multiply-accumulates stand in for ms"
-        with self.link.worker() as worker:
-            why = str(worker.ask("hindrance", self.subject.lean.path, engine=name)["why"])
+        with self.connection.worker() as worker:
+            why = str(worker.ask("why_unavailable", self.subject.lean.path, engine=name)["why"])
         return f"{why}: multiply-accumulates stand in for ms" if why else ""
 
     def _key(self, what: str, options: list[Any], *, of_machine: bool = False) -> Key:
@@ -278,7 +280,7 @@ class Trials:
 
     @functools.cached_property
     def _machine(self) -> tuple[tuple[str, str], ...]:
-        there = self.link.environment
+        there = self.connection.environment
         return (("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions)
 
     @functools.cached_property

@@ -12,19 +12,19 @@ _PACKAGE = Path(__file__).parents[1]
 _SUFFIXES = {"recipes": ".yaml", "calibration": ".npz", "models": ".safetensors"}
 
 
-def folder(kind: str) -> Path:
+def bundled_folder(kind: str) -> Path:
     """Give the folder of one kind: ``recipes``, ``calibration`` or ``models``."""
     shipped = _PACKAGE / "shipped" / kind
     return shipped if shipped.is_dir() else _PACKAGE.parent / kind
 
 
-def names(kind: str) -> tuple[str, ...]:
+def bundled_names(kind: str) -> tuple[str, ...]:
     """List the names of one kind, e.g. ``('demo', …)`` for ``recipes``; an ``.example`` is to be copied, not named."""
-    stems = (path.stem for path in folder(kind).glob("*" + _SUFFIXES[kind]))
+    stems = (path.stem for path in bundled_folder(kind).glob("*" + _SUFFIXES[kind]))
     return tuple(sorted(stem for stem in stems if not stem.endswith(".example")))
 
 
-def find(kind: str, name: str) -> Path:
+def find_bundled(kind: str, name: str) -> Path:
     """Give the path of one bundled file.
 
     Args:
@@ -34,14 +34,14 @@ def find(kind: str, name: str) -> Path:
     Raises:
         UnknownNameError: No such file ships; the hint names the nearest.
     """
-    path = folder(kind) / (name + _SUFFIXES[kind])
+    path = bundled_folder(kind) / (name + _SUFFIXES[kind])
     if not path.is_file():
-        raise UnknownNameError(f"no file '{name}' is bundled under '{kind}'", hint=nearest(name, names(kind)))
+        raise UnknownNameError(f"no file '{name}' is bundled under '{kind}'", hint=nearest(name, bundled_names(kind)))
     return path
 
 
 def resolve(kind: str, source: str) -> Path:
     """Turn ``bundled:NAME`` into its path, and any other text into a path as it stands."""
     if source.startswith(PREFIX):
-        return find(kind, source.removeprefix(PREFIX))
+        return find_bundled(kind, source.removeprefix(PREFIX))
     return Path(source)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class ProgressEvent:
     """One step of a stage.
 
     Attributes:
@@ -21,8 +21,8 @@ class Event:
     total: int = 0
 
 
-Watch = Callable[[Event], None]
+ProgressCallback = Callable[[ProgressEvent], None]
 
 
-def silent(event: Event) -> None:
+def no_progress(event: ProgressEvent) -> None:
     """Draw nothing."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy_kit.checkpoint.facts import Facts, Said
+from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.densenet import DenseNetSpec
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from deploy_kit.checkpoint.network.densenet_module import DenseNet
     from deploy_kit.checkpoint.network.equations import Equations
 
-__all__ = ["Checkpoint", "Facts", "Said", "read", "said"]
+__all__ = ["ArchitectureFacts", "Checkpoint", "StatedFacts", "read_checkpoint", "stated_facts"]
 
-_FACTS = frozenset(entry.name for entry in dataclasses.fields(Facts)) - {"source"}
+_FACTS = frozenset(entry.name for entry in dataclasses.fields(ArchitectureFacts)) - {"source"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Checkpoint:
     remarks: tuple[str, ...]
 
 
-def read(path: Path, asked: Said | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, asked: StatedFacts | None = None) -> Checkpoint:
     """Read a checkpoint; never runs what a file brings with it.
 
     Args:
@@ -70,9 +70,9 @@ def read(path: Path, asked: Said | None = None) -> Checkpoint:
     from deploy_kit.checkpoint.network.densenet_module import DenseNet
     from deploy_kit.checkpoint.network.equations import Equations
 
-    asked = asked or Said()
-    contents = container.read(path, state_key=asked.state_key)
-    parsed = structure.parse(contents, str(path), asked)
+    asked = asked or StatedFacts()
+    contents = container.read_contents(path, state_key=asked.state_key)
+    parsed = structure.parse_structure(contents, str(path), asked)
     if asked.probe is not None:
         parsed = probe.choose(parsed, Path(asked.probe))
     with torch.device("meta"):  # no initial weights are drawn: they cost more than all the rest
@@ -91,11 +91,11 @@ def read(path: Path, asked: Said | None = None) -> Checkpoint:
     )
 
 
-def said(source: SourceTable) -> Said:
+def stated_facts(source: SourceTable) -> StatedFacts:
     """Give what a recipe says of its checkpoint."""
     stated = {name: getattr(source, name) for name in _FACTS if getattr(source, name) is not None}
-    return Said(
-        facts=Facts(**stated),
+    return StatedFacts(
+        facts=ArchitectureFacts(**stated),
         head=source.head,
         ignore=source.ignore,
         strict=source.strict,

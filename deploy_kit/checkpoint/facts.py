@@ -16,7 +16,7 @@ Pool = StemPool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class ArchitectureFacts:
     """Facts of an architecture; None where the one who states is silent.
 
     Attributes:
@@ -60,7 +60,7 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class StatedFacts:
     """What a person says of a checkpoint.
 
     Attributes:
@@ -72,7 +72,7 @@ class Said:
         probe: An npz file with one ``input`` and its ``logits``: what is left open is tried on it.
     """
 
-    facts: Facts = field(default_factory=Facts)
+    facts: ArchitectureFacts = field(default_factory=ArchitectureFacts)
     head: str | None = None
     ignore: tuple[str, ...] = ()
     strict: bool = False

@@ -37,7 +37,7 @@ def asked_for(base: Recipe, said: dict[str, Any], baseline: str | None) -> Bench
     if "duration_s" in given:
         data["bench"].pop("runs", None)
     data["bench"] |= given
-    return recipe.parse(data).bench
+    return recipe.parse_recipe(data).bench
 
 
 def engines(

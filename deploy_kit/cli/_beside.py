@@ -20,7 +20,7 @@ def reached(device: str, beside: Sequence[str]) -> dict[str, Device]:
     Raises:
         DeviceError: One is not known, or cannot be reached, or lacks what every job needs.
     """
-    others = {name: links.find(name) for name in dict.fromkeys(beside) if name != device}
+    others = {name: links.find_device(name) for name in dict.fromkeys(beside) if name != device}
     for other in others.values():
         with links.connect(other):
             pass
@@ -44,8 +44,10 @@ def measured(
     found, lost = dict[str, Bench](), dict[str, DeployKitError]()
     for name, device in others.items():
         try:
-            with links.connect(device) as link:
-                found[name], reused = bench.run(engines, part, store=run.store, link=link, watch=run.watch, fresh=fresh)
+            with links.connect(device) as connection:
+                found[name], reused = bench.run(
+                    engines, part, store=run.store, connection=connection, on_progress=run.on_progress, fresh=fresh
+                )
         except (DeviceError, MissingPackageError) as error:
             lost[name] = error
             absent = (NotRun(artifact=one.sha256, label=one.label, why=str(error)) for one in engines)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.records import codec
 
 _REPEAT_S = 5.0
@@ -42,7 +42,7 @@ class Console:
         if self._progress is not None:
             self._progress.stop()
 
-    def watch(self, event: Event) -> None:
+    def on_progress(self, event: ProgressEvent) -> None:
         """Draw one event: a moving line on a terminal, else a plain line a step and at most one each five seconds."""
         if self._quiet:
             return
@@ -74,7 +74,7 @@ class Console:
         sys.stdout.write(written + "\n")
         sys.stdout.flush()
 
-    def _draw(self, event: Event) -> None:
+    def _draw(self, event: ProgressEvent) -> None:
         description = f"[bold]{event.stage}[/bold] {event.text.replace('[', '(')}"
         total = event.total or None
         if self._task is None:

@@ -38,9 +38,14 @@ def show(names: tuple[str, str], asked: Asked, console: Console) -> None:
     if asked.recipe is None and not (asked.store / "journal.jsonl").is_file():
         asked = dataclasses.replace(asked, model=first_file)  # nothing is in the store: the default recipe will do
     with _steps.started(asked, console) as run:
-        first, second = (difference.find(name, run.store, run.recipe.source) for name in names)
-        found, _ = difference.run(
-            first, second, run.recipe.check.images, store=run.store, link=run.link, watch=run.watch
+        first, second = (difference.find_subject(name, run.store, run.recipe.source) for name in names)
+        found, _ = difference.find_difference(
+            first,
+            second,
+            run.recipe.check.images,
+            store=run.store,
+            connection=run.connection,
+            on_progress=run.on_progress,
         )
     console.result(found, text(found))
 

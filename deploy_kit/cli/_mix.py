@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy_kit.analysis import budget
-from deploy_kit.analysis.budget import Budget
-from deploy_kit.analysis.sensitivity import Subject, Trials
+from deploy_kit.analysis.budget import AccuracyBudget
+from deploy_kit.analysis.sensitivity import TrialRunner, TrialSubject
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli._console import Console, table
 from deploy_kit.pipeline import Run
@@ -22,7 +22,7 @@ VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class MixRequest:
     """What was asked for.
 
     Attributes:
@@ -78,17 +78,17 @@ def verify_scheme(variant: Variant) -> None:
         )
 
 
-def made(run: Run, lean: Artifact, variant: Variant, wanted: Wanted, console: Console) -> Mixed:
+def made(run: Run, lean: Artifact, variant: Variant, wanted: MixRequest, console: Console) -> Mixed:
     """Find the mix for a budget, or measure the sensitivity alone, and make the graph.
 
     Raises:
         InputError: There are no images to tune with, or the check judges by them.
-        DeployKitError: As `budget.find` and `quantize.run`.
+        DeployKitError: As `budget.find_mix` and `quantize.run`.
     """
     verify_scheme(variant)
     part = run.recipe.quantize
     calibration, skip_bad = quantize.require_images(variant, part.calibration), part.skip_bad
-    quantize.examined(quantize.calibration_set(variant, calibration, lean, skip_bad=skip_bad), lean, run.watch)
+    quantize.examined(quantize.calibration_set(variant, calibration, lean, skip_bad=skip_bad), lean, run.on_progress)
     images = wanted.tune or calibration
     budget.refuse_overlap(images, run.recipe.check.images, lean, skip_bad=skip_bad)
     answers = run.timed(
@@ -99,21 +99,23 @@ def made(run: Run, lean: Artifact, variant: Variant, wanted: Wanted, console: Co
             lean.preprocess,
             images,
             store=run.store,
-            link=run.host,
-            watch=run.watch,
+            connection=run.host,
+            on_progress=run.on_progress,
             skip_bad=skip_bad,
         ),
     )
     if answers.top1 is None:
         console.say(f"{images}: no single label for each image, so the budget is on agreement with the checkpoint")
-    subject = Subject(
+    subject = TrialSubject(
         lean=lean, variant=variant, calibration=calibration, answers=answers, engine=wanted.target, skip_bad=skip_bad
     )
     if subject.evaluated_in != wanted.target:
         console.say(
             f"'{wanted.target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here"
         )
-    with Trials(subject=subject, store=run.store, host=run.host, link=run.link, watch=run.watch) as trials:
+    with TrialRunner(
+        subject=subject, store=run.store, host=run.host, connection=run.connection, on_progress=run.on_progress
+    ) as trials:
         found = _found(trials, wanted)
     if not found.found:
         return Mixed(artifact=None, mix=found)
@@ -123,7 +125,13 @@ def made(run: Run, lean: Artifact, variant: Variant, wanted: Wanted, console: Co
         "quantize",
         mixed.name,
         lambda: quantize.run(
-            lean, mixed, calibration, store=run.store, link=run.host, watch=run.watch, skip_bad=skip_bad
+            lean,
+            mixed,
+            calibration,
+            store=run.store,
+            connection=run.host,
+            on_progress=run.on_progress,
+            skip_bad=skip_bad,
         ),
     )
     key = Key(
@@ -139,11 +147,13 @@ def made(run: Run, lean: Artifact, variant: Variant, wanted: Wanted, console: Co
     return Mixed(artifact=artifact, mix=mix)
 
 
-def _found(trials: Trials, wanted: Wanted) -> Mix:
+def _found(trials: TrialRunner, wanted: MixRequest) -> Mix:
     if wanted.max_drop_pp is None:
         return budget.measured(trials, wanted.time_limit_s)
-    limits = Budget(max_drop_pp=wanted.max_drop_pp, time_limit_s=wanted.time_limit_s, sensitivity=wanted.sensitivity)
-    return budget.find(trials, limits)
+    limits = AccuracyBudget(
+        max_drop_pp=wanted.max_drop_pp, time_limit_s=wanted.time_limit_s, sensitivity=wanted.sensitivity
+    )
+    return budget.find_mix(trials, limits)
 
 
 def pairs_of(mix: Mix) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Artifact, Exported
 from deploy_kit.records.results import Simplified
-from deploy_kit.store import Entry, Store, copy_whole, parts_of, write_whole
+from deploy_kit.store import JournalEntry, Store, copy_whole, parts_of, write_whole
 
 DEMO, DEFAULT = "demo", "default"
 _PASSPORT = ".passport.json"
@@ -45,16 +45,16 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     Raises:
         RequestError: There is none: nothing was exported here yet.
     """
-    device = links.find(asked.device)
+    device = links.find_device(asked.device)
     verify_out(asked.out)
     store = Store(asked.store)
     earlier = store.in_force()
     found = chosen or _in_force(asked, store, earlier, console)
     found = changed(found, asked)
     store.recipe = found.model_dump(mode="json")
-    with links.connect(links.LOCAL) as host, links.connect(device) as link:
+    with links.connect(links.LOCAL) as host, links.connect(device) as connection:
         try:
-            yield Run(recipe=found, store=store, host=host, link=link, watch=console.watch)
+            yield Run(recipe=found, store=store, host=host, connection=connection, on_progress=console.on_progress)
         except DeployKitError:
             if earlier is not None:
                 store.stand_by(earlier)  # what was said to a step that failed is not said to the next one
@@ -74,19 +74,19 @@ def changed(base: Recipe, asked: Asked) -> Recipe:
         data["check"]["crops"] = asked.crops
     if asked.model is not None:
         data["source"]["checkpoint"] = str(asked.model)
-    return recipe.parse(data)
+    return recipe.parse_recipe(data)
 
 
 def for_model(model: Path) -> Recipe:
     """Give the bundled default recipe for a user's own file."""
-    data = recipe.load(DEFAULT).model_dump(mode="json", exclude_none=True)
+    data = recipe.load_recipe(DEFAULT).model_dump(mode="json", exclude_none=True)
     data["source"]["checkpoint"] = str(model)
-    return recipe.parse(data)
+    return recipe.parse_recipe(data)
 
 
-def _in_force(asked: Asked, store: Store, earlier: Entry | None, console: Console) -> Recipe:
+def _in_force(asked: Asked, store: Store, earlier: JournalEntry | None, console: Console) -> Recipe:
     if asked.recipe is not None:
-        return recipe.load(asked.recipe)
+        return recipe.load_recipe(asked.recipe)
     if asked.model is not None:
         console.say(f"recipe '{DEFAULT}' (limits and passes that ship with deploykit)")
         return for_model(asked.model)
@@ -95,7 +95,7 @@ def _in_force(asked: Asked, store: Store, earlier: Entry | None, console: Consol
             f"{store.root}: nothing was exported here yet",
             hint="deploykit export CHECKPOINT (without one it takes the bundled demo)",
         )
-    return recipe.parse(dict(earlier.recipe))
+    return recipe.parse_recipe(dict(earlier.recipe))
 
 
 def exported(run: Run, console: Console) -> Exported:
@@ -213,7 +213,7 @@ def verify_recipe_file(path: Path) -> None:
     verify_place(path, f"--save-recipe '{path / 'my.yaml'}'")
     try:
         if path.exists():
-            recipe.load(str(path))
+            recipe.load_recipe(str(path))
     except DeployKitError as error:
         raise InputError(f"{path}: exists, and is no recipe", hint="choose another --save-recipe") from error
 

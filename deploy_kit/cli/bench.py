@@ -88,7 +88,7 @@ def bench(
         "profile": True if profile or export_profile else None,
         "fail_on_regression": _quantities.percent("--fail-on-regression", fail_on_regression),
     }
-    earlier = compare.read(Path(baseline)) if baseline is not None and baseline.endswith(".json") else None
+    earlier = compare.read_bench(Path(baseline)) if baseline is not None and baseline.endswith(".json") else None
     for measured in earlier.measurements if earlier else ():  # before any work
         compare.verify_valid(measured, str(baseline))
     asked = _steps.Asked(store=store, recipe=recipe, device=device)
@@ -101,7 +101,9 @@ def bench(
             _steps.verify_place(export_times, f"'{export_times / 'times.json'}'")
         _bench.verify_load(part, target_qps)
         others = _beside.reached(device, beside or ())
-        made, reused = stage.run(engines, part, store=run.store, link=run.link, watch=run.watch, fresh=fresh)
+        made, reused = stage.run(
+            engines, part, store=run.store, connection=run.connection, on_progress=run.on_progress, fresh=fresh
+        )
         if reused:
             console.say(
                 f"measured before, on {'this machine' if device == 'local' else repr(device)}: --fresh measures again"
@@ -109,7 +111,7 @@ def bench(
         elsewhere, lost = _beside.measured(run, console, others, engines, part, fresh=fresh)
         found = {device: made, **elsewhere}
         rows = {name: _bench.rows(engines, one, part) for name, one in found.items()}
-        held = compare.run(earlier, made) if earlier and made.measurements and not made.invalid else None
+        held = compare.compare_runs(earlier, made) if earlier and made.measurements and not made.invalid else None
         if export_times is not None:
             _bench.export_times(made, export_times)
         for note in filter(None, (m.starved for one in found.values() for m in one.measurements)):

@@ -53,7 +53,7 @@ def build(
     engines.CATALOGUE.get(engine)  # a misspelt name before any work
     asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        doctor.require_engine(engine, run.link)
+        doctor.require_engine(engine, run.connection)
         typed = _steps.typed(run, console, variant)
         options: dict[str, Any] = next((dict(e.options) for e in run.recipe.build.engines if e.engine == engine), {})
         flags = {
@@ -66,7 +66,7 @@ def build(
         made = run.timed(
             "build",
             f"{typed.name} · {engine}",
-            lambda: stage.run(typed, entry, store=run.store, link=run.link, watch=run.watch),
+            lambda: stage.run(typed, entry, store=run.store, connection=run.connection, on_progress=run.on_progress),
         )
         _steps.copy_out(run, made, out, console)
         proof = made.proof

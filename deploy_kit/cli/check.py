@@ -60,7 +60,9 @@ def check(
         if diagnose:
             expect_labels(answers)  # before the check, whose numbers would be lost
         part = run.recipe.check.with_max_drop(engine.precision, points)
-        made, _ = stage.run(engine, answers, part, store=run.store, link=run.link, watch=run.watch)
+        made, _ = stage.run(
+            engine, answers, part, store=run.store, connection=run.connection, on_progress=run.on_progress
+        )
         if isinstance(made, NotRun):
             raise _steps.not_run(made.label, made.why)
         made = dataclasses.replace(made, diagnosis=pipeline.diagnosed(run, source, answers, always=diagnose))

@@ -30,7 +30,7 @@ def compare(
     limit = _quantities.percent("--fail-on-regression", fail_on_regression)
     allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())
     with Console(as_json=as_json) as console:
-        found = stage.run(stage.read(baseline), stage.read(candidate), allow=allowed)
+        found = stage.compare_runs(stage.read_bench(baseline), stage.read_bench(candidate), allow=allowed)
         missed = [said for row in found.rows if limit is not None and (said := row.speed_up.regression(limit))]
         console.result(found, comparison(found))
         for said in missed:

@@ -66,7 +66,7 @@ def probe(
     from deploy_kit.cli._console import Console, pairs, table
     from deploy_kit.devices import links
 
-    device = links.find(name)
+    device = links.find_device(name)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, links.connect(device) as link:
         found = doctor.probe(link)
         rows = [(row.name, {True: "yes", False: "no", None: "–"}[row.runs], row.detail) for row in found.findings]
@@ -79,9 +79,9 @@ def clean(name: _AnyName, quiet: _options.Quiet = False, as_json: _options.Json 
     from deploy_kit.devices import links
     from deploy_kit.stages.report import size
 
-    device = links.find(name)
+    device = links.find_device(name)
     with Console(quiet=quiet, as_json=as_json) as console:
-        cleaned = links.clean(device)
+        cleaned = links.clean_device(device)
         console.result(cleaned, f"{cleaned.folder} on {name}: {size(cleaned.n_bytes)} removed")
 
 

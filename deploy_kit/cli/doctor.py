@@ -35,9 +35,9 @@ def doctor(
         return
     with (
         Console(quiet=quiet, as_json=as_json, no_color=no_color) as console,
-        links.connect(links.find(device)) as link,
+        links.connect(links.find_device(device)) as connection,
     ):
-        found = stage.run(link, _passport(plan) if plan is not None else None)
+        found = stage.examine(connection, _passport(plan) if plan is not None else None)
         here = found.environment
         machine = pairs(
             [

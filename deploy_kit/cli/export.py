@@ -69,12 +69,12 @@ def export(
     )
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         if recipe is not None:
-            base = recipes.load(recipe)
+            base = recipes.load_recipe(recipe)
         elif model is not None:
             base = _steps.for_model(model)
         else:
             console.say("no checkpoint given: taking the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
-            base = recipes.load(_steps.DEMO)
+            base = recipes.load_recipe(_steps.DEMO)
         data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
         if model is not None:
             data["source"]["checkpoint"] = str(model)
@@ -83,14 +83,14 @@ def export(
         data["source"] |= _facts.source(given) | shape(
             size, mean, std, color=color, resize=resize, interpolation=interpolation
         )
-        chosen = _steps.changed(recipes.parse(data), asked)
+        chosen = _steps.changed(recipes.parse_recipe(data), asked)
         if save_recipe is not None:
             _steps.verify_recipe_file(save_recipe)
         with _steps.started(asked, console, chosen) as run:
             made = _steps.exported(run, console)
             _steps.copy_out(run, made.onnx, out, console)
             if save_recipe is not None:
-                write_whole(save_recipe, recipes.dump(chosen))
+                write_whole(save_recipe, recipes.dump_recipe(chosen))
             facts = made.checkpoint
             lines = [
                 ("checkpoint", f"{facts.name} ({facts.container}, {facts.parameters:,} parameters)"),

@@ -44,7 +44,7 @@ def inspect(
     data = _steps.for_model(path).model_dump(mode="json", exclude_none=True)
     data["source"] |= _facts.source(given)
     sides = None if size is None else tuple(_facts.numbers(size, "x", "--input 224x224"))
-    found = stage.run(path, recipes.parse(data).source, sides)
+    found = stage.inspect_file(path, recipes.parse_recipe(data).source, sides)
     lines = [("file", f"{found.path} ({size_text(found.size_bytes)})"), ("is", found.title), *found.facts]
     for what, specs in (("input", found.inputs), ("output", found.outputs)):
         lines += [(what, f"{spec.name} {spec.dtype} {list(spec.shape)}") for spec in specs]

@@ -10,7 +10,7 @@ from deploy_kit.cli import Command, _options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deploy_kit.graph.lint import Finding
+    from deploy_kit.graph.lint import LintFinding
 
 
 def lint(
@@ -36,15 +36,15 @@ def lint(
     from deploy_kit.machine.environment import library_version
 
     if rules:
-        typer.echo(linter.markdown())
+        typer.echo(linter.rules_table())
         return
-    wanted = linter.parse(target)
+    wanted = linter.parse_target(target)
     if not wanted.version:
         library = "tensorrt" if wanted.engine == linter.DLA else wanted.engine
         here = library_version(library) or library_version(library.replace("_", "-"))
-        wanted = linter.Target(engine=wanted.engine, version=here)
+        wanted = linter.LintTarget(engine=wanted.engine, version=here)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
-        found = linter.run_file(model or _steps.newest_graph(store, console), wanted)
+        found = linter.lint_file(model or _steps.newest_graph(store, console), wanted)
         rows = _grouped(found)
         named = f"{wanted.engine} {wanted.version}".strip()
         console.result(found, table(("code", "", "node", "what"), rows) if rows else f"nothing found for {named}")
@@ -53,7 +53,7 @@ def lint(
         raise typer.Exit(1)
 
 
-def _grouped(found: "Sequence[Finding]") -> list[tuple[str, str, str, str]]:
+def _grouped(found: "Sequence[LintFinding]") -> list[tuple[str, str, str, str]]:
     """Put findings that say the same into one row: code, level, the first node and how many more, text and cure."""
     nodes: dict[tuple[str, str, str], list[str]] = {}
     for one in found:

@@ -64,7 +64,7 @@ def quantize(
         rounding=rounding,
         scheme=scheme,
     )
-    wanted = _mix.Wanted(
+    wanted = _mix.MixRequest(
         max_drop_pp=_quantities.points("--max-drop", max_drop),
         time_limit_s=_quantities.seconds("--time-limit", time_limit),
         sensitivity=sensitivity,
@@ -103,8 +103,8 @@ def quantize(
                 variant,
                 run.recipe.quantize.calibration,
                 store=run.store,
-                link=run.host,
-                watch=run.watch,
+                connection=run.host,
+                on_progress=run.on_progress,
                 skip_bad=run.recipe.quantize.skip_bad,
             ),
         )
@@ -174,7 +174,7 @@ def choose(
             "--layout, --form, --method and --rounding belong to --int8",
             hint="deploykit quantize --int8 --layout portable",
         )
-    liked = targets.find(wish.target)
+    liked = targets.find_target(wish.target)
     layout = wish.layout or liked.int8
     name = wish.scheme or (f"int8_{layout}" if precision == "int8" else precision)
     entry = schemes.CATALOGUE.get(name)

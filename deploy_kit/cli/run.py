@@ -33,17 +33,19 @@ def run(
     from deploy_kit.stages import report
     from deploy_kit.store import Store, write_whole
 
-    chosen = recipes.load(recipe)
-    target = links.find(device)
+    chosen = recipes.load_recipe(recipe)
+    target = links.find_device(device)
     if save_recipe is not None:
-        write_whole(save_recipe, recipes.dump(chosen))
+        write_whole(save_recipe, recipes.dump_recipe(chosen))
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         if dry_run:
-            with links.connect(target) as link:
-                doctor.require(chosen, link)
+            with links.connect(target) as connection:
+                doctor.require(chosen, connection)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return
-        made = pipeline.deploy(chosen, target, Store(store, chosen.model_dump(mode="json")), console.watch, fresh=fresh)
+        made = pipeline.deploy(
+            chosen, target, Store(store, chosen.model_dump(mode="json")), console.on_progress, fresh=fresh
+        )
         path = report.run(made, out / chosen.name)
         text = table(report.HEADINGS, [report.cells(row) for row in made.rows])
         remarks = "".join(f"\nnote: {remark}" for remark in made.remarks)
@@ -82,7 +84,7 @@ def timing(recipe: object) -> str:
     from deploy_kit.recipe import Recipe
 
     assert isinstance(recipe, Recipe)
-    planned = race.plan(recipe.bench)
+    planned = race.plan_race(recipe.bench)
     seconds = f" and {planned.seconds:g} s" if planned.seconds else ""
     scenario = "" if recipe.bench.scenario == "closed-loop" else f"scenario {recipe.bench.scenario}, "
     return f"{scenario}{planned.rounds} rounds of {planned.runs} runs{seconds}"

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from deploy_kit.base.errors import DeviceError, LinkLostError, MissingPackageError, StoreError
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.devices.framing import PIECE, Frame, Reader
 from deploy_kit.devices.isolate import crash
 from deploy_kit.devices.protocol import Job, Reply, await_reply, job_line
@@ -28,7 +28,7 @@ class Stream(Protocol):
         """
 
 
-class Talk:
+class AgentClient:
     """A conversation with an agent."""
 
     def __init__(self, stream: Stream, reader: Reader, device: Device) -> None:
@@ -168,7 +168,7 @@ class Talk:
 class RemoteWorker:
     """A worker process on a device, as `devices.Worker` promises it."""
 
-    def __init__(self, talk: Talk, number: int, pid: int) -> None:
+    def __init__(self, talk: AgentClient, number: int, pid: int) -> None:
         """Take what the agent has started."""
         self.pid = pid
         self._talk, self._number = talk, number
@@ -182,7 +182,9 @@ class RemoteWorker:
         with contextlib.suppress(LinkLostError):  # the agent ends it for itself, and what was answered counts
             self._talk.ask("end", number=self._number, busy=self._busy)
 
-    def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
+    def ask(
+        self, op: str, about: str, *, on_progress: ProgressCallback = no_progress, **arguments: Any
+    ) -> dict[str, Any]:
         """Send one job and wait for its result.
 
         Raises:
@@ -196,7 +198,7 @@ class RemoteWorker:
             self._talk.send(
                 Frame(head={"worker": self._number}, body=job_line(Job(op=op, arguments=arguments)).encode())
             )
-            reply = await_reply(self._line, watch)
+            reply = await_reply(self._line, on_progress)
             self._busy = False
             if reply is not None:
                 return self._unwrapped(reply)

@@ -16,7 +16,7 @@ _CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class InferenceTarget:
     """An engine file to run: the catalogue's name, the file, the engine's options."""
 
     engine: str
@@ -33,7 +33,7 @@ class Inferred:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class LoadedEngine:
     """An engine that is loaded in a worker.
 
     Attributes:
@@ -65,31 +65,31 @@ class Opened:
 
 
 @contextmanager
-def opened(link: Connection, target: Target) -> Iterator[Opened]:
+def loaded(connection: Connection, target: InferenceTarget) -> Iterator[LoadedEngine]:
     """Load an engine in a worker of its own, which ends with the block.
 
     Raises:
         EngineCrashError: The engine's native code killed the worker.
         DeployKitError: What the engine refused.
     """
-    inputs, about = link.folder / "images.npy", str(target.path)
-    with link.worker() as worker:
-        path = link.send(target.path, keep=True)
+    inputs, about = connection.folder / "images.npy", str(target.path)
+    with connection.worker() as worker:
+        path = connection.send(target.path, keep=True)
         found = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
 
         def ask(images: np.ndarray, batch: int) -> np.ndarray:
             np.save(inputs, images)
-            with link.outbox(link.folder) as outbox:
+            with connection.outbox(connection.folder) as outbox:
                 outputs = f"{outbox}/logits.npy"
-                worker.ask("infer", about, inputs=link.send(inputs), outputs=outputs, batch=batch)
-            return np.asarray(np.load(link.folder / "logits.npy"))
+                worker.ask("infer", about, inputs=connection.send(inputs), outputs=outputs, batch=batch)
+            return np.asarray(np.load(connection.folder / "logits.npy"))
 
-        yield Opened(batch=int(found["batch"]), settings=tuple(sorted(found["settings"].items())), ask=ask)
+        yield LoadedEngine(batch=int(found["batch"]), settings=tuple(sorted(found["settings"].items())), ask=ask)
 
 
-def run(
-    link: Connection,
-    target: Target,
+def infer_all(
+    connection: Connection,
+    target: InferenceTarget,
     image_set: ImageSet,
     preprocess: Preprocess | BareInput,
     *,
@@ -100,7 +100,7 @@ def run(
     """Infer all images of a set.
 
     Args:
-        link: Where.
+        connection: Where.
         target: With what.
         image_set: On what.
         preprocess: How images become the input.
@@ -112,5 +112,5 @@ def run(
         EngineCrashError: The engine's native code killed the worker.
         DeployKitError: What the engine refused.
     """
-    with opened(link, target) as engine:
+    with loaded(connection, target) as engine:
         return engine.all(image_set, preprocess, batch=batch, crops=crops, progress=progress)

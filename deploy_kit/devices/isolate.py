@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from deploy_kit.base.errors import EngineCrashError
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.devices.protocol import Job, await_reply, job_line
 
 _HINTS = {
@@ -76,13 +76,15 @@ class Child:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
+    def ask(
+        self, op: str, about: str, *, on_progress: ProgressCallback = no_progress, **arguments: Any
+    ) -> dict[str, Any]:
         """Send one job and wait for its result.
 
         Args:
             op: The worker's operation.
             about: The file at work, named if the process dies.
-            watch: Hears of the job's progress.
+            on_progress: Called with the job's progress.
             **arguments: The operation's arguments, as JSON can hold them.
 
         Raises:
@@ -94,7 +96,7 @@ class Child:
         try:
             self._process.stdin.write(job_line(Job(op=op, arguments=arguments)))
             self._process.stdin.flush()
-            reply = await_reply(self._process.stdout.readline, watch)
+            reply = await_reply(self._process.stdout.readline, on_progress)
         except BrokenPipeError:
             reply = None
         if reply is None:

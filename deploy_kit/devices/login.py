@@ -67,7 +67,7 @@ def logged_in(device: Device) -> Iterator[Any]:
         connection.open()
         opened = stack.pop_all()
     stop = threading.Event()
-    threading.Thread(target=_watch, args=(connection.transport, stop), daemon=True).start()
+    threading.Thread(target=_on_progress, args=(connection.transport, stop), daemon=True).start()
     try:
         with opened:
             yield connection.transport
@@ -168,7 +168,7 @@ def _refused(name: str, where: Address, connection: Any, why: str) -> DeviceErro
     )
 
 
-def _watch(transport: Any, stop: threading.Event) -> None:
+def _on_progress(transport: Any, stop: threading.Event) -> None:
     """Ask the server again and again whether it is there, and close the connection when it is not.
 
     As ServerAliveInterval of OpenSSH; TCP alone would wait a quarter of an hour.

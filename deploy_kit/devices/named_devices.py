@@ -32,7 +32,7 @@ _ACCELERATOR = r"^(cpu|cuda:\d+|dla:\d+|GPU(\.\d+)?|NPU)$"
 _LINKS = "expected 'local' or 'ssh://user@host:port'"
 
 
-class Entry(BaseModel):
+class NamedDevice(BaseModel):
     """One device as a person writes it.
 
     Attributes:
@@ -68,10 +68,10 @@ def all_known() -> dict[str, Device]:
     return known
 
 
-def find(name: str) -> Device:
+def find_named(name: str) -> Device:
     """Give a device by its name, or by its address."""
     if name.startswith("ssh://"):
-        return device(name.removeprefix("ssh://").rstrip("/"), Entry(link=name))
+        return device(name.removeprefix("ssh://").rstrip("/"), NamedDevice(link=name))
     known = all_known()
     if name in known:
         return known[name]
@@ -114,7 +114,7 @@ def remove(name: str) -> Path:
     raise DeviceError(f"no device is called '{name}'", hint=nearest(name, set(all_known()) - {LOCAL.name}))
 
 
-def device(name: str, entry: Entry) -> Device:
+def device(name: str, entry: NamedDevice) -> Device:
     """Turn an entry into its record.
 
     Raises:
@@ -134,7 +134,7 @@ def device(name: str, entry: Entry) -> Device:
     return Device(name=name, link="ssh", address=link.removeprefix("ssh://").rstrip("/"), **facts)  # type: ignore[arg-type]
 
 
-def _read(path: Path) -> dict[str, Entry]:
+def _read(path: Path) -> dict[str, NamedDevice]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -150,16 +150,16 @@ def _read(path: Path) -> dict[str, Entry]:
     return {str(name): _entry(f"{path}: {name}", entry) for name, entry in data.items()}
 
 
-def _entry(where: str, data: Any) -> Entry:
+def _entry(where: str, data: Any) -> NamedDevice:
     if not isinstance(data, dict):
         raise RecipeError(f"{where}: expected a table, found {data!r}", hint="link: ssh://user@host")
     try:
-        return Entry.model_validate_json(json.dumps(data))
+        return NamedDevice.model_validate_json(json.dumps(data))
     except ValidationError as error:
         found = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")[0]
         key = ".".join(str(part) for part in found["loc"])
         if found["type"] == "extra_forbidden":
-            raise RecipeError(f"{where}: unknown key '{key}'", hint=nearest(key, Entry.model_fields)) from error
+            raise RecipeError(f"{where}: unknown key '{key}'", hint=nearest(key, NamedDevice.model_fields)) from error
         if found["type"] == "missing":
             raise RecipeError(f"{where}: '{key}' is missing", hint=_LINKS) from error
         if key == "accelerator" and found["type"] == "string_pattern_mismatch":
@@ -172,6 +172,6 @@ def _entry(where: str, data: Any) -> Entry:
         ) from error
 
 
-def _write(path: Path, entries: dict[str, Entry]) -> None:
+def _write(path: Path, entries: dict[str, NamedDevice]) -> None:
     data = {name: entry.model_dump(exclude_defaults=True) for name, entry in sorted(entries.items())}
     write_whole(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else "{}\n")

@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy_kit.base import errors
 from deploy_kit.base.errors import DeployKitError, StageError
-from deploy_kit.base.progress import Event, Watch
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent
 from deploy_kit.records import codec
 
 _PROGRESS = "progress"
@@ -57,17 +57,17 @@ def reply_line(reply: Reply) -> str:
     return json.dumps(codec.to_json(vars(reply))) + "\n"
 
 
-def progress_line(event: Event) -> str:
+def progress_line(event: ProgressEvent) -> str:
     """Write one step of a job under way as one line."""
     return json.dumps({_PROGRESS: codec.to_json(event)}) + "\n"
 
 
-def await_reply(read_line: Callable[[], str], watch: Watch) -> Reply | None:
+def await_reply(read_line: Callable[[], str], on_progress: ProgressCallback) -> Reply | None:
     """Read lines until the reply is there.
 
     Args:
         read_line: Gives the next line with its end; an empty text once the worker is gone.
-        watch: Hears of each line of progress on the way.
+        on_progress: Called with each line of progress on the way.
 
     Returns:
         The reply; None where the worker was gone before it had written all of it.
@@ -76,7 +76,7 @@ def await_reply(read_line: Callable[[], str], watch: Watch) -> Reply | None:
         data = json.loads(line)
         if _PROGRESS not in data:
             return Reply(**data)
-        watch(Event(**data[_PROGRESS]))
+        on_progress(ProgressEvent(**data[_PROGRESS]))
     return None
 
 

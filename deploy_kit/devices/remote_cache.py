@@ -26,7 +26,7 @@ from deploy_kit.devices.framing import PIECE
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class Depot:
+class RemoteCache:
     """The folder, and one connection's session in it.
 
     Attributes:

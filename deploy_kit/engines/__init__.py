@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from deploy_kit.base.catalogue import Catalogue
-from deploy_kit.base.progress import Watch
-from deploy_kit.records.artifacts import Built, Proof
+from deploy_kit.base.progress import ProgressCallback
+from deploy_kit.records.artifacts import BuiltFor, Proof
 from deploy_kit.records.layer_times import Trace
 
 Batches: TypeAlias = Iterable[np.ndarray]
@@ -60,10 +60,10 @@ class Engine:
         package: What must be importable.
         file_name: Of the built engine, e.g. ``model.xml``.
         options: Record class of its options, each with a default.
-        build: (onnx file, folder to write into, options, watch) → what it fits, or None; writes `file_name`.
+        build: (onnx file, folder to write into, options, on_progress) → what it fits, or None; writes `file_name`.
         prove_precision: (built engine, options) → what it computes in.
         open_session: (built engine, options) → a session.
-        hindrance: Why it cannot run on this machine; empty if it can.
+        why_unavailable: Why it cannot run on this machine; empty if it can.
         cross_builds: Whether it builds for a device that is not here.
         profile: (built engine, options, input (N, C, H, W) float32, runs) → the time of each layer; None where the
             engine does not say.
@@ -77,10 +77,10 @@ class Engine:
     package: str
     file_name: str
     options: type[Any]
-    build: Callable[[Path, Path, Any, Watch], Built | None]
+    build: Callable[[Path, Path, Any, ProgressCallback], BuiltFor | None]
     prove_precision: Callable[[Path, Any], Proof]
     open_session: Callable[[Path, Any], Session]
-    hindrance: Callable[[], str]
+    why_unavailable: Callable[[], str]
     cross_builds: bool = False
     typed: bool = False
     profile: Callable[[Path, Any, np.ndarray, int], Trace] | None = None

@@ -95,7 +95,7 @@ def call(name: str, *arguments: Any) -> None:
         raise DeviceError(f"CUDA: {name} answered with {said}")
 
 
-def hindrance() -> str:
+def why_unavailable() -> str:
     """Say why no CUDA device can be used here; empty if one can."""
     if not has_device_file():
         return _NO_DRIVER
@@ -118,7 +118,7 @@ def has_device_file() -> bool:
 
 def device_or_none() -> Gpu | None:
     """Describe CUDA device 0; None where there is none."""
-    if hindrance():
+    if why_unavailable():
         return None
     name = ctypes.create_string_buffer(256)
     call("cuDeviceGetName", name, 256, 0)
@@ -144,7 +144,7 @@ def _made(name: str, *arguments: Any) -> ctypes.c_void_p:
     return handle
 
 
-class Context:
+class CudaContext:
     """The primary context of device 0, and one stream on it."""
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ class Context:
 class Span:
     """Two events on a stream: how long the device worked between them."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: CudaContext) -> None:
         """Make both events."""
         self._context = context
         self._begin, self._end = (_made("cuEventCreate", 0) for _ in range(2))
@@ -212,10 +212,10 @@ class Span:
         return taken.value
 
 
-class Graph:
+class CudaGraph:
     """What was put on a stream once, ready to be launched as one."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: CudaContext) -> None:
         """Begin with nothing captured."""
         self._context = context
         self._ready: ctypes.c_void_p | None = None
@@ -248,7 +248,7 @@ class Graph:
             self._ready = None
 
 
-def _made_by_capture(context: Context) -> ctypes.c_void_p:
+def _made_by_capture(context: CudaContext) -> ctypes.c_void_p:
     graph = ctypes.c_void_p()
     call("cuStreamEndCapture", context.stream, ctypes.byref(graph))
     return graph

@@ -55,7 +55,7 @@ class Kernel:
     samples_ms: tuple[float, ...]
 
 
-def read(file: Path) -> tuple[Kernel, ...]:
+def read_trace(file: Path) -> tuple[Kernel, ...]:
     """Read a profile.
 
     Args:

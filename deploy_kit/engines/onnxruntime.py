@@ -17,7 +17,7 @@ import numpy as np
 
 from deploy_kit.base.errors import BuildError, DeviceError, InputError, RecipeError
 from deploy_kit.base.lazy import need
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.base.versions import INTEGER_MAXIMUM
 from deploy_kit.engines import Batches, Engine, Session, _ort_trace
 from deploy_kit.machine import environment
@@ -32,7 +32,7 @@ _REQUIREMENTS = "https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionP
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class OnnxRuntimeOptions:
     """Options of a recipe's build entry.
 
     Attributes:
@@ -71,7 +71,7 @@ class Options:
         return _PROVIDERS[self.place[0]]
 
 
-def _session_options(runtime: Any, options: Options) -> Any:
+def _session_options(runtime: Any, options: OnnxRuntimeOptions) -> Any:
     settings = runtime.SessionOptions()
     settings.intra_op_num_threads = options.threads or environment.usable_cores()
     settings.inter_op_num_threads = 1
@@ -83,7 +83,7 @@ def _session_options(runtime: Any, options: Options) -> Any:
     return settings
 
 
-def _load(path: Path, settings: Any, options: Options) -> Any:
+def _load(path: Path, settings: Any, options: OnnxRuntimeOptions) -> Any:
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
     states = runtime.capi.onnxruntime_pybind11_state
     own: tuple[type[Exception], ...] = (RuntimeError, ValueError)
@@ -131,14 +131,16 @@ def _advice(error: str, runtime: Any) -> str:
     return ""
 
 
-def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
+def build(
+    onnx_file: Path, folder: Path, options: OnnxRuntimeOptions, on_progress: ProgressCallback = no_progress
+) -> None:
     """Copy the ONNX file, once it is known to load."""
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
     _load(onnx_file, _session_options(runtime, options), options)
     shutil.copyfile(onnx_file, folder / ENGINE.file_name)
 
 
-def prove_precision(path: Path, options: Options) -> Proof:
+def prove_precision(path: Path, options: OnnxRuntimeOptions) -> Proof:
     """Run once under the profiler; count kernels by what they compute in, and by the provider they ran on.
 
     Raises:
@@ -150,7 +152,7 @@ def prove_precision(path: Path, options: Options) -> Proof:
     return Proof(source="ONNX Runtime's profile of one run", counts=_ort_trace.precisions(kernels), placement=placed)
 
 
-def profile(path: Path, options: Options, image: np.ndarray, runs: int) -> Trace:
+def profile(path: Path, options: OnnxRuntimeOptions, image: np.ndarray, runs: int) -> Trace:
     """Time each kernel over `runs` runs, in a session of its own."""
     runs_ms, kernels = _profiled(path, options, image, _SETTLING + runs)
     return Trace(
@@ -161,7 +163,7 @@ def profile(path: Path, options: Options, image: np.ndarray, runs: int) -> Trace
 
 
 def observe(
-    path: Path, options: Options, tensors: tuple[str, ...], batches: Batches
+    path: Path, options: OnnxRuntimeOptions, tensors: tuple[str, ...], batches: Batches
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Compute the output and these further outputs of the file, with the settings of `open_session`."""
     session = _load(path, _session_options(need("onnxruntime", by="engine 'onnxruntime'"), options), options)
@@ -171,7 +173,7 @@ def observe(
 
 
 def _profiled(
-    path: Path, options: Options, image: np.ndarray | None, runs: int
+    path: Path, options: OnnxRuntimeOptions, image: np.ndarray | None, runs: int
 ) -> tuple[tuple[float, ...], tuple[_ort_trace.Kernel, ...]]:
     """Run with the profiler on; without an image on zeros, one where the batch is open."""
     settings = _session_options(need("onnxruntime", by="engine 'onnxruntime'"), options)
@@ -188,14 +190,14 @@ def _profiled(
             begun = time.perf_counter_ns()
             session.run(None, {entry.name: image})
             runs_ms.append((time.perf_counter_ns() - begun) / 1e6)
-        kernels = _ort_trace.read(Path(session.end_profiling()))
+        kernels = _ort_trace.read_trace(Path(session.end_profiling()))
     return tuple(runs_ms), kernels
 
 
 class _OrtSession:
     """ONNX Runtime behind the `Session` seam, through I/O binding so that `run` copies nothing."""
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Path, options: OnnxRuntimeOptions) -> None:
         self._runtime = need("onnxruntime", by="engine 'onnxruntime'")
         self._session = _load(path, _session_options(self._runtime, options), options)
         self._binding = self._session.io_binding()
@@ -224,12 +226,12 @@ class _OrtSession:
         return np.asarray(self._binding.copy_outputs_to_cpu()[0])
 
 
-def open_session(path: Path, options: Options) -> Session:
+def open_session(path: Path, options: OnnxRuntimeOptions) -> Session:
     """Load the file; raise what ONNX Runtime says if it cannot."""
     return _OrtSession(path, options)
 
 
-def hindrance() -> str:
+def why_unavailable() -> str:
     """Say that the CPU is always there; whether CUDA is shows when an engine is built or opened for it."""
     return ""
 
@@ -241,11 +243,11 @@ def _place(accelerator: str) -> dict[str, Any] | None:
 ENGINE = Engine(
     package="onnxruntime",
     file_name="model.onnx",
-    options=Options,
+    options=OnnxRuntimeOptions,
     build=build,
     prove_precision=prove_precision,
     open_session=open_session,
-    hindrance=hindrance,
+    why_unavailable=why_unavailable,
     profile=profile,
     observe=observe,
     place=_place,

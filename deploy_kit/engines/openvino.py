@@ -15,7 +15,7 @@ import numpy as np
 
 from deploy_kit.base.errors import BuildError, DeviceError, RecipeError
 from deploy_kit.base.lazy import need
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.engines import Batches, Engine, Session
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
@@ -40,7 +40,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class OpenVinoOptions:
     """Options of a recipe's build entry.
 
     Attributes:
@@ -78,7 +78,7 @@ def _read(path: Path) -> tuple[Any, Any]:
         raise BuildError(f"{path}: OpenVINO cannot read it: {error}") from error
 
 
-def _compile(path: Path, options: Options, *, tensors: tuple[str, ...] = (), **more: Any) -> Any:
+def _compile(path: Path, options: OpenVinoOptions, *, tensors: tuple[str, ...] = (), **more: Any) -> Any:
     """Compile for the device asked for, and for no other; `tensors` within the graph become outputs behind its own.
 
     Raises:
@@ -130,7 +130,7 @@ def _verify_device(path: Path, asked: str, used: tuple[str, ...]) -> None:
         )
 
 
-def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
+def build(onnx_file: Path, folder: Path, options: OpenVinoOptions, on_progress: ProgressCallback = no_progress) -> None:
     """Convert to IR without touching a weight (no silent fp16 compression), and compile it once.
 
     Raises:
@@ -143,7 +143,7 @@ def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent
     _compile(path, options)
 
 
-def prove_precision(path: Path, options: Options) -> Proof:
+def prove_precision(path: Path, options: OpenVinoOptions) -> Proof:
     """Count the convolutions and matrix products of the compiled model by their runtime precision."""
     compiled = _compile(path, options)
     device = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
@@ -164,7 +164,7 @@ def prove_precision(path: Path, options: Options) -> Proof:
     )
 
 
-def profile(path: Path, options: Options, image: np.ndarray, runs: int) -> Trace:
+def profile(path: Path, options: OpenVinoOptions, image: np.ndarray, runs: int) -> Trace:
     """Time each layer over `runs` runs, with OpenVINO's own counters, in a session of its own."""
     openvino = need("openvino", by="engine 'openvino'")
     compiled = _compile(path, options, PERF_COUNT=True)
@@ -193,7 +193,7 @@ def profile(path: Path, options: Options, image: np.ndarray, runs: int) -> Trace
 
 
 def observe(
-    path: Path, options: Options, tensors: tuple[str, ...], batches: Batches
+    path: Path, options: OpenVinoOptions, tensors: tuple[str, ...], batches: Batches
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Compute the output and these tensors of the graph, with the settings of `open_session`."""
     openvino = need("openvino", by="engine 'openvino'")
@@ -217,7 +217,7 @@ def _made_of(model: Any) -> dict[str, tuple[str, ...]]:
 class _OpenVinoSession:
     """A compiled model behind the `Session` seam."""
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Path, options: OpenVinoOptions) -> None:
         self._openvino = need("openvino", by="engine 'openvino'")
         compiled = _compile(path, options)
         self._request = compiled.create_infer_request()
@@ -245,12 +245,12 @@ def _told(compiled: Any) -> dict[str, str]:
     return {name: value.to_string() if hasattr(value, "to_string") else str(value) for name, value in values.items()}
 
 
-def open_session(path: Path, options: Options) -> Session:
+def open_session(path: Path, options: OpenVinoOptions) -> Session:
     """Compile the IR for the device."""
     return _OpenVinoSession(path, options)
 
 
-def hindrance() -> str:
+def why_unavailable() -> str:
     """Say that the CPU is always there; whether another device is shows when an engine is built or opened for it."""
     return ""
 
@@ -262,11 +262,11 @@ def _place(accelerator: str) -> dict[str, Any] | None:
 ENGINE = Engine(
     package="openvino",
     file_name="model.xml",
-    options=Options,
+    options=OpenVinoOptions,
     build=build,
     prove_precision=prove_precision,
     open_session=open_session,
-    hindrance=hindrance,
+    why_unavailable=why_unavailable,
     profile=profile,
     observe=observe,
     place=_place,

@@ -10,7 +10,7 @@ import numpy as np
 
 from deploy_kit.base.errors import BuildError
 from deploy_kit.base.lazy import need
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.engines import Batches, Engine, Session
 from deploy_kit.records.artifacts import Proof
 
@@ -18,11 +18,13 @@ _Q_DQ_OPSET = 19
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ReferenceOptions:
     """The reference evaluator has no options."""
 
 
-def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> None:
+def build(
+    onnx_file: Path, folder: Path, options: ReferenceOptions, on_progress: ProgressCallback = no_progress
+) -> None:
     """Copy the ONNX file, once ONNX's checker accepts it."""
     onnx = need("onnx", by="engine 'reference'")
     try:
@@ -32,7 +34,7 @@ def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent
     shutil.copyfile(onnx_file, folder / ENGINE.file_name)
 
 
-def prove_precision(path: Path, options: Options) -> Proof:
+def prove_precision(path: Path, options: ReferenceOptions) -> Proof:
     """Count the graph's own convolutions: those fed by DequantizeLinear stand for int8, though computed in float."""
     graph = _load(path).graph
     maker = {name: node.op_type for node in graph.node for name in node.output}
@@ -97,7 +99,7 @@ class _ReferenceSession:
 
 
 def observe(
-    path: Path, options: Options, tensors: tuple[str, ...], batches: Batches
+    path: Path, options: ReferenceOptions, tensors: tuple[str, ...], batches: Batches
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Compute the output and these further outputs of the file."""
     session = _ReferenceSession(path)
@@ -105,12 +107,12 @@ def observe(
         yield session.compute(batch, tensors)
 
 
-def open_session(path: Path, options: Options) -> Session:
+def open_session(path: Path, options: ReferenceOptions) -> Session:
     """Load the graph into the evaluator."""
     return _ReferenceSession(path)
 
 
-def hindrance() -> str:
+def why_unavailable() -> str:
     """Say that numpy is always there."""
     return ""
 
@@ -118,11 +120,11 @@ def hindrance() -> str:
 ENGINE = Engine(
     package="onnx",
     file_name="model.onnx",
-    options=Options,
+    options=ReferenceOptions,
     build=build,
     prove_precision=prove_precision,
     open_session=open_session,
-    hindrance=hindrance,
+    why_unavailable=why_unavailable,
     observe=observe,
     typed=True,
 )

@@ -4,29 +4,29 @@ from pathlib import Path
 from typing import Any
 
 from deploy_kit.base.errors import DeviceError
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.engines import Engine, Session, _cuda
 from deploy_kit.engines._nvidia import Flavour, lets_go
 from deploy_kit.engines._nvidia.build import build_plan
-from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.engines._nvidia.proof import prove_file
 from deploy_kit.engines._nvidia.session import NvidiaSession
-from deploy_kit.records.artifacts import Built, Proof
+from deploy_kit.records.artifacts import BuiltFor, Proof
 
 _LAST_DLA = "TensorRT 10.7 was the last with DLA, until 11.4.1 on AGX Orin"
 
 
-def _capabilities(trt: Any, options: Options) -> tuple[str, ...]:
+def _capabilities(trt: Any, options: TensorRtOptions) -> tuple[str, ...]:
     here = _cuda.device_or_none()
     if here is None:
         raise DeviceError(
-            f"engine 'tensorrt': cannot build: {_cuda.hindrance()}",
+            f"engine 'tensorrt': cannot build: {_cuda.why_unavailable()}",
             hint="build on the device (--device), or with --engine tensorrt_rtx --compute-capability 8.9",
         )
     return (here.capability,)
 
 
-def _configure(trt: Any, config: Any, options: Options) -> None:
+def _configure(trt: Any, config: Any, options: TensorRtOptions) -> None:
     if options.use_dla_core is None:
         return
     n_cores = trt.Builder(trt.Logger(trt.Logger.ERROR)).num_DLA_cores
@@ -50,18 +50,20 @@ _FLAVOUR = Flavour(
 )
 
 
-def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> Built:
+def build(
+    onnx_file: Path, folder: Path, options: TensorRtOptions, on_progress: ProgressCallback = no_progress
+) -> BuiltFor:
     """Build a plan for the GPU of this machine."""
-    return build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options, watch)
+    return build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options, on_progress)
 
 
-def prove_precision(path: Path, options: Options) -> Proof:
+def prove_precision(path: Path, options: TensorRtOptions) -> Proof:
     """Give the proof of the plan's passport, or ask the engine inspector."""
     return prove_file(_FLAVOUR, path)
 
 
 @lets_go
-def open_session(path: Path, options: Options) -> Session:
+def open_session(path: Path, options: TensorRtOptions) -> Session:
     """Load the plan on CUDA device 0."""
     return NvidiaSession(_FLAVOUR, path, options)
 
@@ -74,11 +76,11 @@ def _place(accelerator: str) -> dict[str, Any] | None:
 ENGINE = Engine(
     package="tensorrt",
     file_name="model.plan",
-    options=Options,
+    options=TensorRtOptions,
     build=build,
     prove_precision=prove_precision,
     open_session=open_session,
-    hindrance=_cuda.hindrance,
+    why_unavailable=_cuda.why_unavailable,
     typed=True,
     place=_place,
 )

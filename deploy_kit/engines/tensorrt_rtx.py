@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from deploy_kit.base.errors import BuildError
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.engines import Engine, Session, _cuda
 from deploy_kit.engines._nvidia import Flavour, lets_go
 from deploy_kit.engines._nvidia.build import build_plan
-from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.engines._nvidia.proof import prove_file
 from deploy_kit.engines._nvidia.session import NvidiaSession
-from deploy_kit.records.artifacts import Built, Proof
+from deploy_kit.records.artifacts import BuiltFor, Proof
 
 _REFUSES = {
     "builder_optimization_level": "TensorRT-RTX times no kernels: every level gives the same plan, byte for byte",
@@ -25,12 +25,12 @@ _REFUSES = {
 }
 
 
-def _capabilities(trt: Any, options: Options) -> tuple[str, ...]:
+def _capabilities(trt: Any, options: TensorRtOptions) -> tuple[str, ...]:
     known = {f"{name[2:-1]}.{name[-1]}" for name in dir(trt.ComputeCapability) if name.startswith("SM")}  # SM120 → 12.0
     here = _cuda.device_or_none()
     if not options.compute_capabilities and here is None:
         raise BuildError(
-            f"engine 'tensorrt_rtx': no compute capability named, and {_cuda.hindrance()}",
+            f"engine 'tensorrt_rtx': no compute capability named, and {_cuda.why_unavailable()}",
             hint="name the GPU to build for, e.g. --compute-capability 8.9",
         )
     asked = options.compute_capabilities or (here.capability if here else "",)
@@ -50,7 +50,7 @@ def _capabilities(trt: Any, options: Options) -> tuple[str, ...]:
     return asked
 
 
-def _configure(trt: Any, config: Any, options: Options) -> None:
+def _configure(trt: Any, config: Any, options: TensorRtOptions) -> None:
     asked = _capabilities(trt, options)  # said also for the GPU here: left out, a plan is made for a family of GPUs
     config.num_compute_capabilities = len(asked)
     for index, capability in enumerate(asked):
@@ -68,18 +68,20 @@ _FLAVOUR = Flavour(
 )
 
 
-def build(onnx_file: Path, folder: Path, options: Options, watch: Watch = silent) -> Built:
+def build(
+    onnx_file: Path, folder: Path, options: TensorRtOptions, on_progress: ProgressCallback = no_progress
+) -> BuiltFor:
     """Build one plan for all compute capabilities named."""
-    return build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options, watch)
+    return build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options, on_progress)
 
 
-def prove_precision(path: Path, options: Options) -> Proof:
+def prove_precision(path: Path, options: TensorRtOptions) -> Proof:
     """Give the proof of the plan's passport, or read the plan's text; needs no GPU."""
     return prove_file(_FLAVOUR, path)
 
 
 @lets_go
-def open_session(path: Path, options: Options) -> Session:
+def open_session(path: Path, options: TensorRtOptions) -> Session:
     """Load the plan on CUDA device 0."""
     return NvidiaSession(_FLAVOUR, path, options)
 
@@ -87,11 +89,11 @@ def open_session(path: Path, options: Options) -> Session:
 ENGINE = Engine(
     package="tensorrt_rtx",
     file_name="model.rtx.plan",
-    options=Options,
+    options=TensorRtOptions,
     build=build,
     prove_precision=prove_precision,
     open_session=open_session,
-    hindrance=_cuda.hindrance,
+    why_unavailable=_cuda.why_unavailable,
     cross_builds=True,
     typed=True,
     place=_cuda.place,

@@ -42,14 +42,14 @@ class Affine:
         return Affine(r=first.r * self.r, m=first.apply(self.m))
 
 
-def note(model: "ir.Model", new: Mapping[str, Affine]) -> None:
+def record_affines(model: "ir.Model", new: Mapping[str, Affine]) -> None:
     """Note in a graph what its activations stand for from now on; what was noted before is rewritten once more."""
-    known = of(model)
+    known = affines_of(model)
     known |= {name: units.after(known[name]) if name in known else units for name, units in new.items()}
     model.metadata_props[UNITS_KEY] = json.dumps({name: _written(units) for name, units in known.items()})
 
 
-def of(model: "ir.Model") -> dict[str, Affine]:
+def affines_of(model: "ir.Model") -> dict[str, Affine]:
     """Read what the activations of a graph stand for; those that are not named stand for themselves.
 
     Raises:

@@ -30,7 +30,7 @@ _KINDS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class LayerLocation:
     """Where a node stands and what it is; `made_by` is the work whose result it only passes on, where it does."""
 
     region: str
@@ -38,17 +38,17 @@ class Place:
     made_by: Kind
 
 
-def places(model: ir.Model) -> dict[str, Place]:
+def locations(model: ir.Model) -> dict[str, LayerLocation]:
     """Find the place of each node, under its own name and those of its outputs.
 
     A name that stands for nodes of several regions, as careless exporters write, is left out.
     """
-    graph = Structure(model)
+    graph = GraphStructure(model)
     regions = graph.regions()
-    found: dict[str, Place] = {}
+    found: dict[str, LayerLocation] = {}
     doubled = set[str]()
     for index, node in enumerate(graph.nodes):
-        place = Place(region=regions[index], kind=kind_of(node), made_by=_work_before(node))
+        place = LayerLocation(region=regions[index], kind=kind_of(node), made_by=_work_before(node))
         for name in filter(None, {node.name, *(value.name for value in node.outputs)}):
             if found.setdefault(name, place).region != place.region:
                 doubled.add(name)
@@ -79,7 +79,7 @@ def _work_before(node: ir.Node) -> Kind:
     return kind_of(seen if seen is not None else node)
 
 
-class Structure:
+class GraphStructure:
     """A graph's nodes in order, and for each the set of nodes above it as the bits of an integer.
 
     Attributes:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from deploy_kit.base.errors import UnknownNameError, nearest
 from deploy_kit.graph import layer_location
-from deploy_kit.graph.layer_location import Place, Structure
+from deploy_kit.graph.layer_location import GraphStructure, LayerLocation
 from deploy_kit.records.layer_times import UNKNOWN
 
 
@@ -47,12 +47,12 @@ class LayerGroup:
         )
 
 
-def groups(model: ir.Model) -> tuple[LayerGroup, ...]:
+def layer_groups(model: ir.Model) -> tuple[LayerGroup, ...]:
     """Find the layer groups of a graph, in the order of their first weights.
 
     A node that belongs to no group alone, such as a constant that several read, is in none.
     """
-    structure = Structure(model)
+    structure = GraphStructure(model)
     names = _names(structure)
     found: dict[str, list[ir.Node]] = {}
     for node, name in zip(structure.nodes, names, strict=True):
@@ -69,19 +69,19 @@ def groups(model: ir.Model) -> tuple[LayerGroup, ...]:
     return tuple(sorted(named, key=lambda group: order[(group.weighted or group.nodes)[0]]))
 
 
-def places(model: ir.Model) -> dict[str, Place]:
+def named_locations(model: ir.Model) -> dict[str, LayerLocation]:
     """Find the place of each node as `regions.places` does, with its coordinate for its region."""
     coordinates: dict[str, str] = {}
-    for group in groups(model):
+    for group in layer_groups(model):
         for node in group.nodes:
             coordinates |= dict.fromkeys(filter(None, (node.name, *(v.name for v in node.outputs))), group.name)
     return {
         name: dataclasses.replace(place, region=coordinates.get(name, UNKNOWN))
-        for name, place in layer_location.places(model).items()
+        for name, place in layer_location.locations(model).items()
     }
 
 
-def find(known: Sequence[LayerGroup], names: Iterable[str]) -> tuple[LayerGroup, ...]:
+def find_groups(known: Sequence[LayerGroup], names: Iterable[str]) -> tuple[LayerGroup, ...]:
     """Find groups by coordinate: of a group, of a part of one, or of several (``denseblock3``).
 
     Args:
@@ -109,7 +109,7 @@ def find(known: Sequence[LayerGroup], names: Iterable[str]) -> tuple[LayerGroup,
     return tuple(choice for choice in choices if choice.name in wanted)
 
 
-def _names(structure: Structure) -> list[str]:
+def _names(structure: GraphStructure) -> list[str]:
     """Give the coordinate of each node; `UNKNOWN` where it has none."""
     names = [re.sub(r"(block|transition) (\d+)", _joined, region) for region in structure.regions()]
     layers = _layers(structure, names)
@@ -128,7 +128,7 @@ def _joined(found: "re.Match[str]") -> str:
     return f"{'dense' * (found[1] == 'block')}{found[1]}{found[2]}"
 
 
-def _layers(structure: Structure, names: Sequence[str]) -> dict[int, int]:
+def _layers(structure: GraphStructure, names: Sequence[str]) -> dict[int, int]:
     """Number the dense layers of each block from 1: what lies between two concatenations is one.
 
     Returns:
@@ -151,7 +151,7 @@ def _layers(structure: Structure, names: Sequence[str]) -> dict[int, int]:
     return found
 
 
-def _pieces(structure: Structure, names: Sequence[str], inside: Sequence[int]) -> dict[int, int]:
+def _pieces(structure: GraphStructure, names: Sequence[str], inside: Sequence[int]) -> dict[int, int]:
     """Give the nodes of blocks that are connected without a concatenation one number each; concatenations get none."""
     parent = {index: index for index in inside if structure.nodes[index].op_type != "Concat"}
 

@@ -11,10 +11,10 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
 from deploy_kit.images import files, manifest, npz
 from deploy_kit.images.sets import ImageSet, of_pixels
-from deploy_kit.images.tensors import Crops, apply, mean_of_crops, ten_crops
+from deploy_kit.images.tensors import Crops, mean_of_crops, ten_crops, to_tensors
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
-__all__ = ["SYNTHETIC", "Crops", "ImageSet", "apply", "mean_of_crops", "open_set", "ten_crops"]
+__all__ = ["SYNTHETIC", "Crops", "ImageSet", "mean_of_crops", "open_set", "ten_crops", "to_tensors"]
 
 SYNTHETIC = "synthetic"
 _SYNTHETIC_N, _NOISE_N = 32, 8
@@ -46,7 +46,7 @@ def open_set(source: str, preprocess: Preprocess | BareInput, *, skip_bad: bool 
     if path.is_dir():
         found = files.opened(source, files.folder(path), skip_bad=skip_bad)
     elif path.is_file() and path.suffix.lower() == ".csv":
-        found = files.opened(source, manifest.read(path, skip_bad=skip_bad), skip_bad=skip_bad)
+        found = files.opened(source, manifest.read_manifest(path, skip_bad=skip_bad), skip_bad=skip_bad)
     elif path.is_file():
         found = npz.open_npz(source, path)
     else:

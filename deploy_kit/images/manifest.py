@@ -50,7 +50,7 @@ class _Rows:
         self.skipped += tuple((row.file or f"line {row.line}", why) for row, why in bad)
 
 
-def read(path: Path, *, skip_bad: bool) -> Listing:
+def read_manifest(path: Path, *, skip_bad: bool) -> Listing:
     """Read a manifest; files are relative to its folder.
 
     Raises:

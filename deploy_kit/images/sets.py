@@ -10,7 +10,7 @@ import numpy as np
 
 from deploy_kit.base.errors import InputError
 from deploy_kit.images.ordered import in_order
-from deploy_kit.images.tensors import Crops, apply, expect_room, ten_crops
+from deploy_kit.images.tensors import Crops, expect_room, ten_crops, to_tensors
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
 _TOLD = 3
@@ -112,7 +112,7 @@ class ImageSet:
         if isinstance(preprocess, BareInput):
             return pixels
         try:
-            return apply(pixels, preprocess) if crops == 1 else ten_crops(pixels, preprocess)
+            return to_tensors(pixels, preprocess) if crops == 1 else ten_crops(pixels, preprocess)
         except InputError as error:
             raise InputError(f"{self.name}: {self.name_of(index)}: {error}", hint=error.hint) from error
 

@@ -11,7 +11,7 @@ from deploy_kit.records.artifacts import BareInput, Preprocess
 Crops = Literal[1, 10]
 
 
-def apply(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def to_tensors(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Turn one image into an input tensor.
 
         x = (pixel / 255 - mean) / std

@@ -13,7 +13,7 @@ from deploy_kit.records.readings import Board
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mode:
+class PowerMode:
     """A power mode: the clocks that it allows the GPU and the memory."""
 
     name: str
@@ -22,7 +22,7 @@ class Mode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Device:
+class KnownGpu:
     """A device with a GPU of its own kind; the fields are those of `profiles.yaml`."""
 
     name: str
@@ -30,17 +30,17 @@ class Device:
     gpu: str
     sm: int
     bus_bits: int
-    modes: tuple[Mode, ...]
+    modes: tuple[PowerMode, ...]
     source: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PeakTable:
     """All of `profiles.yaml`; rates by name and precision, clusters by name."""
 
     gpus: dict[str, dict[str, float]] = field(default_factory=dict)
     tpcs: dict[str, int] = field(default_factory=dict)
-    devices: tuple[Device, ...] = ()
+    devices: tuple[KnownGpu, ...] = ()
     isa: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ class Peak:
     bandwidth_b_s: float
 
 
-def table() -> Table:
+def peak_table() -> PeakTable:
     """Read the data.
 
     Raises:
@@ -71,18 +71,18 @@ def table() -> Table:
     """
     text = resources.files("deploy_kit.measure").joinpath("hardware_peaks.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
-    return Table(
+    return PeakTable(
         gpus=data["gpus"],
         tpcs=data["tpcs"],
-        devices=tuple(codec.from_json(Device, row, f"profiles.yaml: {row['name']}") for row in data["devices"]),
+        devices=tuple(codec.from_json(KnownGpu, row, f"profiles.yaml: {row['name']}") for row in data["devices"]),
         isa=data["isa"],
     )
 
 
-def device_of(board: Board) -> Device | None:
+def device_of(board: Board) -> KnownGpu | None:
     """Give the row of a device, by the board's names in its device tree; None where there is none."""
     said = " ".join((*board.compatible, board.model))
-    return next((row for row in table().devices if any(name in said for name in row.match)), None)
+    return next((row for row in peak_table().devices if any(name in said for name in row.match)), None)
 
 
 def gpu_peak(board: Board, precision: Precision) -> Peak | None:
@@ -94,7 +94,7 @@ def gpu_peak(board: Board, precision: Precision) -> Peak | None:
         None where the device has no row, or no source gives a rate for the precision.
     """
     row = device_of(board)
-    per_clock = table().gpus[row.gpu].get(precision) if row else None
+    per_clock = peak_table().gpus[row.gpu].get(precision) if row else None
     if row is None or per_clock is None:
         return None
     sm, highest = _multiprocessors(row, board), row.modes[-1]
@@ -111,13 +111,13 @@ def gpu_peak(board: Board, precision: Precision) -> Peak | None:
     )
 
 
-def _multiprocessors(row: Device, board: Board) -> int:
+def _multiprocessors(row: KnownGpu, board: Board) -> int:
     """Count the SM that the power mode leaves on; all, where no source says what its mask means."""
-    clusters = table().tpcs.get(row.gpu, 0) - board.gpu_tpc_mask.bit_count()
+    clusters = peak_table().tpcs.get(row.gpu, 0) - board.gpu_tpc_mask.bit_count()
     return min(row.sm, 2 * clusters) if clusters > 0 else row.sm
 
 
-def _memory_mhz(row: Device, board: Board, gpu_mhz: float) -> float:
+def _memory_mhz(row: KnownGpu, board: Board, gpu_mhz: float) -> float:
     """Give the memory's clock: as the device states it, else that of the first mode that allows the GPU this clock."""
     mode = next((mode for mode in row.modes if mode.gpu_mhz >= gpu_mhz), row.modes[-1])
     return min(board.memory_max_mhz or mode.memory_mhz, row.modes[-1].memory_mhz)
@@ -125,7 +125,7 @@ def _memory_mhz(row: Device, board: Board, gpu_mhz: float) -> float:
 
 def cpu_peak(here: Environment, precision: Precision, measured: Measured) -> Peak:
     """Give the rate of a processor: float32 as measured, times what its instruction set gives at this precision."""
-    known = table().isa.get(precision, {})
+    known = peak_table().isa.get(precision, {})
     isa = next((name for name in known if name in here.isa), "")
     factor = known.get(isa, 1.0)
     rate = f"{measured.flop_s / 1e9:.0f} GFLOP/s float32 by numpy on {here.cores} cores"

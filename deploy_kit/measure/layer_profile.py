@@ -13,10 +13,10 @@ from typing import Any
 from deploy_kit import engines
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import layer_location, onnx_file
-from deploy_kit.graph.layer_location import Place
+from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Exported
-from deploy_kit.records.layer_times import UNKNOWN, Kind, Layer, LayerProfile, LayerTime, Trace
+from deploy_kit.records.layer_times import UNKNOWN, Kind, LayerProfile, LayerTime, ProfiledLayer, Trace
 from deploy_kit.records.results import Simplified
 from deploy_kit.store import Store
 
@@ -33,7 +33,7 @@ _KINDS: Mapping[str, Kind] = {
 }
 
 
-def run(engine: Artifact, *, path: str, inputs: str, store: Store, link: Connection) -> LayerProfile:
+def profile_layers(engine: Artifact, *, path: str, inputs: str, store: Store, connection: Connection) -> LayerProfile:
     """Profile one engine in a worker of its own.
 
     Args:
@@ -41,7 +41,7 @@ def run(engine: Artifact, *, path: str, inputs: str, store: Store, link: Connect
         path: Its file, as a worker sees it.
         inputs: npy file of the input (N, C, H, W) float32, as a worker sees it.
         store: Has the graph it was built from; where it does not, no layer has a region.
-        link: Where.
+        connection: Where.
 
     Returns:
         Its layers; none, and why, where the engine does not time them.
@@ -54,13 +54,13 @@ def run(engine: Artifact, *, path: str, inputs: str, store: Store, link: Connect
         why = f"engine '{engine.engine}' does not time its layers"
         return LayerProfile(source="", runs=0, run_ms=0.0, layers=(), remark=why)
     options = json.loads(engine.options)
-    with link.worker() as worker:
+    with connection.worker() as worker:
         answer = worker.ask(
             "profile", engine.path, engine=engine.engine, path=path, options=options, inputs=inputs, runs=RUNS
         )
     trace = codec.from_json(Trace, answer["trace"])
     typed = built_from(engine, store)
-    return attributed(trace, layer_location.places(onnx_file.load(store.path(typed))) if typed is not None else {})
+    return attributed(trace, layer_location.locations(onnx_file.load(store.path(typed))) if typed is not None else {})
 
 
 def built_from(engine: Artifact, store: Store) -> Artifact | None:
@@ -73,7 +73,7 @@ def built_from(engine: Artifact, store: Store) -> Artifact | None:
     return next((found for found in graphs if found.sha256 == engine.parent), None)
 
 
-def attributed(trace: Trace, places: Mapping[str, Place]) -> LayerProfile:
+def attributed(trace: Trace, places: Mapping[str, LayerLocation]) -> LayerProfile:
     """Put each layer where the names it was made of stand in the graph.
 
     Args:
@@ -106,9 +106,9 @@ def trtexec(profile: LayerProfile) -> list[dict[str, Any]]:
     return [{"count": profile.runs}, *rows]
 
 
-def _layer(layer: LayerTime, origins: list[Place]) -> Layer:
+def _layer(layer: LayerTime, origins: list[LayerLocation]) -> ProfiledLayer:
     samples = layer.samples_ms
-    return Layer(
+    return ProfiledLayer(
         name=layer.name,
         op=layer.op,
         kind=_kind(layer.op, origins),
@@ -119,14 +119,14 @@ def _layer(layer: LayerTime, origins: list[Place]) -> Layer:
     )
 
 
-def _region(origins: list[Place]) -> str:
+def _region(origins: list[LayerLocation]) -> str:
     """Give the region of a layer: where several nodes were fused across a border, that of those with the work."""
     work = [place for place in origins if place.kind in ("conv", "gemm")]
     found = {place.region for place in work or origins}
     return found.pop() if len(found) == 1 else UNKNOWN
 
 
-def _kind(op: str, origins: Iterable[Place]) -> Kind:
+def _kind(op: str, origins: Iterable[LayerLocation]) -> Kind:
     """Give the kind of a layer: the graph's word where it is known, for an engine may write a BN as a convolution.
 
     A fused convolution may bear the name of the ReLU at its end alone; then what made the ReLU's input decides.

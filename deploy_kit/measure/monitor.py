@@ -60,7 +60,7 @@ class Monitor:
     def judged(self, key: str, processor: Processor) -> tuple[tuple[str, ...], Conditions | None]:
         """Judge the turns of an engine: why its numbers must not be used, and the conditions; None without a turn."""
         turns = self.turns.get(key)
-        return validity.judge(turns, processor, self.watched, self.cost) if turns else ((), None)
+        return validity.judge_validity(turns, processor, self.watched, self.cost) if turns else ((), None)
 
     def energy_of(self, busy: list[Snapshot], *, runs: int, batch: int) -> Energy:
         """Give what `runs` inferences within these snapshots cost, idle subtracted."""

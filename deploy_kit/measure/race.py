@@ -26,7 +26,7 @@ from deploy_kit.base.errors import (
     RecipeError,
     StageError,
 )
-from deploy_kit.base.progress import Event, Watch
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.measure import latency, layer_profile, scenarios, stopwatch
 from deploy_kit.measure.stopwatch import Turn
@@ -40,7 +40,7 @@ from deploy_kit.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RaceEntry:
     """An engine and the batch to run it at."""
 
     engine: Artifact
@@ -48,7 +48,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RacePlan:
     """How long a race is: turns of every engine; of one turn, runs and seconds at least."""
 
     rounds: int
@@ -60,7 +60,7 @@ class Plan:
 class _Racer:
     """An engine at the start: its worker, and its turns so far."""
 
-    entry: Entry
+    entry: RaceEntry
     worker: Worker
     settings: dict[str, str]
     warmup_runs: int
@@ -79,7 +79,7 @@ class _Racer:
         return f"{self.entry.engine.sha256} {self.entry.engine.label} {self.entry.batch}"
 
 
-def plan(part: BenchTable) -> Plan:
+def plan_race(part: BenchTable) -> RacePlan:
     """Say how many rounds and runs a recipe's table comes to."""
     scenario = scenarios.get(part.scenario)
     rounds = part.rounds or scenario.rounds
@@ -87,7 +87,7 @@ def plan(part: BenchTable) -> Plan:
     runs = part.runs or (1 if by_time else scenario.runs)
     least = math.ceil((part.min_iters or 1) / rounds)
     seconds = scenario.seconds if part.duration_s is None else part.duration_s / rounds
-    return Plan(rounds=rounds, runs=max(runs, least), seconds=seconds)
+    return RacePlan(rounds=rounds, runs=max(runs, least), seconds=seconds)
 
 
 def verify(part: BenchTable) -> None:
@@ -104,13 +104,13 @@ def verify(part: BenchTable) -> None:
         raise RecipeError(f"recipe.bench: scenario '{part.scenario}' needs '{lack}'", hint=f"e.g. {option}")
 
 
-def run(
-    entries: tuple[Entry, ...],
+def run_race(
+    entries: tuple[RaceEntry, ...],
     part: BenchTable,
     *,
     store: Store,
-    link: Connection,
-    watch: Watch,
+    connection: Connection,
+    on_progress: ProgressCallback,
     begun: Bench | None = None,
 ) -> Bench:
     """Measure engines in turns.
@@ -119,8 +119,8 @@ def run(
         entries: What to measure.
         part: How.
         store: Has the engines.
-        link: Where.
-        watch: Hears of progress.
+        connection: Where.
+        on_progress: Called with progress events.
         begun: A race of the same entries that was stopped; its whole rounds are used.
 
     Returns:
@@ -131,12 +131,12 @@ def run(
         DeviceError: The device was lost before a round was finished.
     """
     with contextlib.ExitStack() as stack:
-        watch(Event(stage="bench", text="reading the gauges" + " of the idle machine" * part.energy))
-        gauges = stack.enter_context(link.worker())
-        telemetry = Telemetry(gauges, machine=link.environment, store=store, with_energy=part.energy)
-        race = _Race(part, store, link, watch, telemetry)
+        on_progress(ProgressEvent(stage="bench", text="reading the gauges" + " of the idle machine" * part.energy))
+        gauges = stack.enter_context(connection.worker())
+        telemetry = Telemetry(gauges, machine=connection.environment, store=store, with_energy=part.energy)
+        race = _Race(part, store, connection, on_progress, telemetry)
         race.start(entries, stack)
-        described = environment_of(race.racers[0].worker) if race.racers else link.environment
+        described = environment_of(race.racers[0].worker) if race.racers else connection.environment
         if begun is not None:
             race.take_up(begun)
         race.go()
@@ -157,15 +157,22 @@ def environment_of(worker: Worker) -> Environment:
 class _Race:
     """The racers, those that did not come to the start or fell out, and where the race is."""
 
-    def __init__(self, part: BenchTable, store: Store, link: Connection, watch: Watch, telemetry: Telemetry) -> None:
-        self.part, self.plan, self.telemetry = part, plan(part), telemetry
+    def __init__(
+        self,
+        part: BenchTable,
+        store: Store,
+        connection: Connection,
+        on_progress: ProgressCallback,
+        telemetry: Telemetry,
+    ) -> None:
+        self.part, self.plan, self.telemetry = part, plan_race(part), telemetry
         self.racers, self.not_run, self.failed = list[_Racer](), list[NotRun](), list[NotRun]()
-        self._store, self._link, self._watch = store, link, watch
+        self._store, self._connection, self._on_progress = store, connection, on_progress
         self._first, self._ended_ns = 0, 0
         self._origin_ns: int | None = None
         self._stopped = ""
 
-    def start(self, entries: tuple[Entry, ...], stack: contextlib.ExitStack) -> None:
+    def start(self, entries: tuple[RaceEntry, ...], stack: contextlib.ExitStack) -> None:
         """Open every engine that can run here and warm it up.
 
         Raises:
@@ -174,13 +181,13 @@ class _Race:
         """
         lacking = list[DeployKitError]()
         for entry in entries:
-            engine, worker = entry.engine, stack.enter_context(self._link.worker())
+            engine, worker = entry.engine, stack.enter_context(self._connection.worker())
             self.telemetry.adopt(worker)
-            why = self._hindrance(worker, engine)
+            why = self._why_unavailable(worker, engine)
             if why:
                 self.not_run.append(NotRun(artifact=engine.sha256, label=engine.label, why=why))
                 continue
-            self._watch(Event(stage="bench", text=f"warming up {engine.label}"))
+            self._on_progress(ProgressEvent(stage="bench", text=f"warming up {engine.label}"))
             try:
                 self.racers.append(self._warmed(entry, worker))
             except StageError as error:
@@ -219,7 +226,7 @@ class _Race:
             if number < self._first:
                 continue
             text = f"{len(drawn)} engine{'s' * (len(drawn) > 1)} in turns"
-            self._watch(Event(stage="bench", text=text, done=number, total=self.plan.rounds))
+            self._on_progress(ProgressEvent(stage="bench", text=text, done=number, total=self.plan.rounds))
             try:
                 self._round(drawn)
             except DeviceError as error:
@@ -235,7 +242,7 @@ class _Race:
         if not self.telemetry.measures_energy or self._stopped:
             return
         for racer in tuple(self.racers):
-            self._watch(Event(stage="bench", text=f"energy of {racer.entry.engine.label}"))
+            self._on_progress(ProgressEvent(stage="bench", text=f"energy of {racer.entry.engine.label}"))
             try:
                 run = partial(self._closed_loop, racer)
                 self.telemetry.run_for_energy(racer.key, batch=racer.entry.batch, run=run)
@@ -282,9 +289,11 @@ class _Race:
         engine = racer.entry.engine
         if not self.part.profile or self._stopped:
             return None
-        self._watch(Event(stage="bench", text=f"profiling {engine.label}"))
+        self._on_progress(ProgressEvent(stage="bench", text=f"profiling {engine.label}"))
         try:
-            return layer_profile.run(engine, path=racer.path, inputs=racer.inputs, store=self._store, link=self._link)
+            return layer_profile.profile_layers(
+                engine, path=racer.path, inputs=racer.inputs, store=self._store, connection=self._connection
+            )
         except (StageError, DeviceError) as error:  # the latencies stand
             return LayerProfile(source="", runs=0, run_ms=0.0, layers=(), remark=str(error))
 
@@ -329,19 +338,19 @@ class _Race:
             self._origin_ns = min(turn.starts_ns) - self._ended_ns
         return replace(turn, starts_ns=tuple(start - self._origin_ns for start in turn.starts_ns))
 
-    def _hindrance(self, worker: Worker, engine: Artifact) -> str:
-        why = str(worker.ask("hindrance", engine.path, engine=engine.engine)["why"])
+    def _why_unavailable(self, worker: Worker, engine: Artifact) -> str:
+        why = str(worker.ask("why_unavailable", engine.path, engine=engine.engine)["why"])
         if why or self.part.scenario == "closed-loop":
             return why
-        return str(worker.ask("scenario_hindrance", engine.path, scenario=self.part.scenario)["why"])
+        return str(worker.ask("scenario_why_unavailable", engine.path, scenario=self.part.scenario)["why"])
 
-    def _warmed(self, entry: Entry, worker: Worker) -> _Racer:
+    def _warmed(self, entry: RaceEntry, worker: Worker) -> _Racer:
         """Load an engine and warm it up on noise: latency does not depend on the pixels."""
         engine, part = entry.engine, self.part
-        path, options = self._link.send(self._store.path(engine), keep=True), json.loads(engine.options)
+        path, options = self._connection.send(self._store.path(engine), keep=True), json.loads(engine.options)
         opened = worker.ask("open", engine.path, engine=engine.engine, path=path, options=options, streams=part.streams)
         entry = replace(entry, batch=int(opened["batch"]) or entry.batch)
-        inputs = self._link.send(self._noise(entry))
+        inputs = self._connection.send(self._noise(entry))
         warm = worker.ask("warm_up", engine.path, inputs=inputs, span=part.span, limit_s=part.warmup_s)
         return _Racer(
             entry=entry,
@@ -354,15 +363,15 @@ class _Race:
             inputs=inputs,
         )
 
-    def _noise(self, entry: Entry) -> Path:
+    def _noise(self, entry: RaceEntry) -> Path:
         engine = entry.engine
         noise = images.open_set(images.SYNTHETIC, engine.preprocess)
         image = np.concatenate(list(noise.batches(engine.preprocess, noise.n)))
-        file = self._link.folder / f"bench-{engine.sha256[:12]}-{engine.engine}-{entry.batch}.npy"
+        file = self._connection.folder / f"bench-{engine.sha256[:12]}-{engine.engine}-{entry.batch}.npy"
         np.save(file, np.resize(image, (entry.batch, *image.shape[1:])))
         return file
 
-    def _drop(self, entry: Entry, error: StageError) -> None:
+    def _drop(self, entry: RaceEntry, error: StageError) -> None:
         self.failed.append(NotRun(artifact=entry.engine.sha256, label=entry.engine.label, why=str(error)))
 
 

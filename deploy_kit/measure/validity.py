@@ -22,7 +22,7 @@ MIN_TIMED_S = 1.0
 Turn = Sequence[Snapshot]  # the first from just before, the last from just after, the others from within
 
 
-def judge(
+def judge_validity(
     turns: Sequence[Turn], processor: Processor, watched: Watched, own_cost: float
 ) -> tuple[tuple[str, ...], Conditions]:
     """Judge the turns of one engine.

@@ -22,7 +22,7 @@ from typing import Any
 from deploy_kit.base.errors import DeployKitError, DeviceError
 from deploy_kit.devices.framing import PIECE, Frame, Reader
 from deploy_kit.devices.protocol import failure
-from deploy_kit.devices.remote_cache import Depot
+from deploy_kit.devices.remote_cache import RemoteCache
 
 Arguments = dict[str, Any]
 SILENCE_S = 60.0
@@ -38,7 +38,7 @@ class Agent:
     def __init__(self, root: Path, program: Path, send: Callable[[Frame], None]) -> None:
         """Open a session under `root`; `program` is what workers run from, `send` writes a frame to the host."""
         self._program, self._send = program, send
-        self._depot = Depot(root)
+        self._depot = RemoteCache(root)
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._operations: dict[str, Callable[[Arguments], Arguments]] = {
             "hello": self.hello,

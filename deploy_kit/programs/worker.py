@@ -19,7 +19,7 @@ import numpy as np
 from deploy_kit import engines, images
 from deploy_kit.base.errors import DeployKitError, InputError, StageError, StoreError
 from deploy_kit.base.lazy import need
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices.protocol import Reply, failure, progress_line, read_job, reply_line
 from deploy_kit.engines import _cuda
 from deploy_kit.machine import environment
@@ -30,7 +30,7 @@ from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.measurements import LoadCost
 
 if TYPE_CHECKING:
-    from deploy_kit.quantization.schemes import Calibration, Planned, Scheme
+    from deploy_kit.quantization.schemes import Calibration, PlannedMix, Scheme
 
 Arguments = dict[str, Any]
 _TIMED = {"compute": ("compute",), "whole": ("h2d", "compute", "d2h")}
@@ -38,19 +38,19 @@ _TIMED = {"compute": ("compute",), "whole": ("h2d", "compute", "d2h")}
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class Worker:
+class WorkerProgram:
     """One open engine at most, with a session for each stream, and the operations on it."""
 
-    def __init__(self, watch: Watch = silent) -> None:
-        """Start with nothing open; `watch` hears of the progress of long operations."""
-        self._watch = watch
+    def __init__(self, on_progress: ProgressCallback = no_progress) -> None:
+        """Start with nothing open; `on_progress` hears of the progress of long operations."""
+        self._on_progress = on_progress
         self._sessions: tuple[engines.Session, ...] = ()
         self._first: np.ndarray | None = None
         self._pace_ms = 0.0
-        self._planned: Planned | None = None
+        self._planned: PlannedMix | None = None
         self._load_ms, self._memory_before_mib = 0.0, 0
         self.operations: dict[str, Callable[[Arguments], Arguments]] = {
-            "hindrance": self.hindrance,
+            "why_unavailable": self.why_unavailable,
             "quantize": self.quantize,
             "plan": self.plan,
             "mix": self.mix,
@@ -61,19 +61,19 @@ class Worker:
             "time": self.time,
             "profile": self.profile,
             "observe": self.observe,
-            "scenario_hindrance": self.scenario_hindrance,
+            "scenario_why_unavailable": self.scenario_why_unavailable,
             "environment": self.environment,
             "cuda_capability": self.cuda_capability,
             **Operations().table(),
         }
 
-    def hindrance(self, arguments: Arguments) -> Arguments:
+    def why_unavailable(self, arguments: Arguments) -> Arguments:
         """Say why the engine cannot run here; empty if it can."""
-        return {"why": engines.CATALOGUE.get(arguments["engine"]).hindrance()}
+        return {"why": engines.CATALOGUE.get(arguments["engine"]).why_unavailable()}
 
-    def scenario_hindrance(self, arguments: Arguments) -> Arguments:
+    def scenario_why_unavailable(self, arguments: Arguments) -> Arguments:
         """Say why the scenario cannot run here; empty if it can."""
-        return {"why": scenarios.get(arguments["scenario"]).hindrance()}
+        return {"why": scenarios.get(arguments["scenario"]).why_unavailable()}
 
     def quantize(self, arguments: Arguments) -> Arguments:
         """Apply a scheme to ``source``; only where the host's own packages are installed."""
@@ -104,7 +104,7 @@ class Worker:
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         folder = Path(arguments["folder"])
         begun = time.perf_counter()
-        built = engine.build(Path(arguments["onnx"]), folder, options, self._watch)
+        built = engine.build(Path(arguments["onnx"]), folder, options, self._on_progress)
         build_s = round(time.perf_counter() - begun, 3)
         proof = engine.prove_precision(folder / engine.file_name, options)
         return {"proof": codec.to_json(proof), "build_s": build_s, "built": codec.to_json(built)}
@@ -224,7 +224,7 @@ class Worker:
         calibration = schemes.stream(Path(arguments["source"]), image_set, preprocess)
         kept = Path(arguments["store"]) if arguments.get("store") else None
         context = replace(
-            calibration.context, store=kept, watch=self._watch, note=lambda *fact: facts.append(list(fact))
+            calibration.context, store=kept, on_progress=self._on_progress, note=lambda *fact: facts.append(list(fact))
         )
         return scheme, options, replace(calibration, context=context)
 
@@ -279,11 +279,11 @@ def _in_one(steps: stopwatch.Steps) -> Callable[[], None]:
 def serve(jobs: TextIO, replies: TextIO) -> None:
     """Answer jobs until the input ends."""
 
-    def tell(event: Event) -> None:
+    def tell(event: ProgressEvent) -> None:
         replies.write(progress_line(event))
         replies.flush()
 
-    worker = Worker(tell)
+    worker = WorkerProgram(tell)
     for line in jobs:
         job = read_job(line)
         try:

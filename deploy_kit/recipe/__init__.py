@@ -38,13 +38,13 @@ _Loader.add_implicit_resolver(
 )
 
 
-class Table(BaseModel):
+class RecipeTable(BaseModel):
     """A table of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class PreprocessTable(Table):
+class PreprocessTable(RecipeTable):
     """How an image becomes the input; the fields of `records.Preprocess`."""
 
     height: int = Field(gt=0)
@@ -60,7 +60,7 @@ class PreprocessTable(Table):
         return Preprocess(**self.model_dump())
 
 
-class SourceTable(Table):
+class SourceTable(RecipeTable):
     """What to deploy.
 
     What follows `input` is asked for only where a checkpoint cannot say it; `inspect` shows what a file says.
@@ -112,7 +112,7 @@ class SourceTable(Table):
     head_activation: HeadActivation | None = None
 
 
-class ExportTable(Table):
+class ExportTable(RecipeTable):
     """Checkpoint → ONNX.
 
     Attributes:
@@ -131,13 +131,13 @@ class ExportTable(Table):
     dynamic: bool = False
 
 
-class SimplifyTable(Table):
+class SimplifyTable(RecipeTable):
     """ONNX → ONNX, the same function in fewer steps. Passes run in this order."""
 
     passes: tuple[str, ...]
 
 
-class Variant(Table):
+class Variant(RecipeTable):
     """One way to give the graph a precision.
 
     Attributes:
@@ -153,7 +153,7 @@ class Variant(Table):
     optional: bool = False
 
 
-class QuantizeTable(Table):
+class QuantizeTable(RecipeTable):
     """ONNX → ONNX that carries its precision.
 
     Attributes:
@@ -167,7 +167,7 @@ class QuantizeTable(Table):
     variants: tuple[Variant, ...] = ()
 
 
-class BuildEntry(Table):
+class BuildEntry(RecipeTable):
     """One engine and the variants to build for it.
 
     Attributes:
@@ -183,13 +183,13 @@ class BuildEntry(Table):
     optional: bool = False
 
 
-class BuildTable(Table):
+class BuildTable(RecipeTable):
     """Typed ONNX → engines."""
 
     engines: tuple[BuildEntry, ...]
 
 
-class LimitsTable(Table):
+class LimitsTable(RecipeTable):
     """What an engine must keep; the fields of `results.Limits`. A limit left out judges nothing."""
 
     min_sqnr_db: float | None = Field(default=None, allow_inf_nan=False)
@@ -205,7 +205,7 @@ class LimitsTable(Table):
         return Limits(**self.model_dump())
 
 
-class CheckTable(Table):
+class CheckTable(RecipeTable):
     """Engine against the checkpoint's answers.
 
     Attributes:
@@ -228,7 +228,7 @@ class CheckTable(Table):
         return self.model_copy(update={"limits": {**self.limits, precision: table}})
 
 
-class BenchTable(Table):
+class BenchTable(RecipeTable):
     """Latency.
 
     Attributes:
@@ -270,7 +270,7 @@ class BenchTable(Table):
     fail_on_regression: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
-class Recipe(Table):
+class Recipe(RecipeTable):
     """One deployment, table by table in the order of the stages."""
 
     name: str = Field(pattern=_NAME)
@@ -283,7 +283,7 @@ class Recipe(Table):
     bench: BenchTable
 
 
-def load(source: str) -> Recipe:
+def load_recipe(source: str) -> Recipe:
     """Load a recipe by its path or by the name of a bundled one.
 
     Raises:
@@ -293,11 +293,13 @@ def load(source: str) -> Recipe:
     """
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
-        path = bundled.find("recipes", source.removeprefix(bundled.PREFIX))
+        path = bundled.find_bundled("recipes", source.removeprefix(bundled.PREFIX))
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such recipe", hint=nearest(path.stem, bundled.names("recipes"))) from error
+        raise InputError(
+            f"{path}: no such recipe", hint=nearest(path.stem, bundled.bundled_names("recipes"))
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     try:
@@ -306,10 +308,10 @@ def load(source: str) -> Recipe:
         raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
     except ValueError as error:  # a date that does not exist
         raise RecipeError(f"{path}: not YAML: {error}") from error
-    return parse(data)
+    return parse_recipe(data)
 
 
-def parse(data: Any) -> Recipe:
+def parse_recipe(data: Any) -> Recipe:
     """Check a recipe's data and freeze it; relative paths stay as they are.
 
     Raises:
@@ -329,7 +331,7 @@ def parse(data: Any) -> Recipe:
     return recipe
 
 
-def dump(recipe: Recipe) -> str:
+def dump_recipe(recipe: Recipe) -> str:
     """Write a recipe as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
 
@@ -375,16 +377,16 @@ def _path(location: tuple[Any, ...]) -> str:
 
 def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
     """List the keys that the table at `location` may have."""
-    model: type[Table] = Recipe
+    model: type[RecipeTable] = Recipe
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
             model = _table_in(model.model_fields[part].annotation) or model
     return tuple(model.model_fields)
 
 
-def _table_in(annotation: Any) -> type[Table] | None:
+def _table_in(annotation: Any) -> type[RecipeTable] | None:
     """Find the table class inside ``tuple[Variant, ...]``, ``dict[str, LimitsTable]`` or ``X | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, Table):
+    if isinstance(annotation, type) and issubclass(annotation, RecipeTable):
         return annotation
     found = (_table_in(part) for part in get_args(annotation))
     return next((table for table in found if table is not None), None)

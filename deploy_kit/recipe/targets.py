@@ -13,7 +13,7 @@ _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class TargetPreferences:
     """One engine's likes.
 
     Attributes:
@@ -33,19 +33,19 @@ class Target:
         return {"fp32": self.fp32, "fp16": self.fp16, "bf16": self.bf16, "int8": ()}[precision]
 
 
-def find(name: str) -> Target:
+def find_target(name: str) -> TargetPreferences:
     """Give what an engine likes.
 
     Raises:
         UnknownNameError: Nothing is known of it.
     """
-    table = names()
+    table = target_names()
     if name not in table:
         raise UnknownNameError(f"no target is called '{name}'", hint=nearest(name, table))
-    return codec.from_json(Target, table[name], f"targets.yaml: {name}")
+    return codec.from_json(TargetPreferences, table[name], f"targets.yaml: {name}")
 
 
-def names() -> dict[str, object]:
+def target_names() -> dict[str, object]:
     """Read the table: rows by name."""
     text = resources.files("deploy_kit.recipe").joinpath("targets.yaml").read_text(encoding="utf-8")
     rows: dict[str, object] = yaml.safe_load(text)

@@ -127,7 +127,7 @@ class Proof:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuiltFor:
     """Where and from what an engine was built that fits one version and one kind of GPU.
 
     Attributes:
@@ -197,7 +197,7 @@ class Artifact:
     options: str = "{}"
     proof: Proof | None = None
     build_s: float = 0.0
-    built: Built | None = None
+    built: BuiltFor | None = None
 
     @property
     def label(self) -> str:
@@ -258,7 +258,7 @@ class Exported:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class ReferenceLogits:
     """The checkpoint's own logits on a set of images: what every engine is held against.
 
     Attributes:

@@ -45,7 +45,7 @@ class Trace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class ProfiledLayer:
     """One layer and where it belongs.
 
     Attributes:
@@ -82,7 +82,7 @@ class LayerProfile:
     source: str
     runs: int
     run_ms: float
-    layers: tuple[Layer, ...]
+    layers: tuple[ProfiledLayer, ...]
     remark: str = ""
 
     @property

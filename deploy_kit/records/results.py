@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from deploy_kit.records.artifacts import Answers, Artifact, CheckpointFacts
+from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLogits
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
@@ -251,7 +251,7 @@ class Report:
 
     recipe: str
     checkpoint: CheckpointFacts
-    answers: Answers
+    answers: ReferenceLogits
     difference: float
     lineage: tuple[Artifact, ...]
     passes: tuple[PassRow, ...]

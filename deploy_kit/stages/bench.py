@@ -4,10 +4,10 @@ import statistics
 from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.devices.links import Connection
 from deploy_kit.measure import latency, race, scenarios
-from deploy_kit.measure.race import Entry
+from deploy_kit.measure.race import RaceEntry
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Measurement, SpeedUp, samples_for
@@ -31,8 +31,8 @@ def run(
     part: BenchTable,
     *,
     store: Store,
-    link: Connection,
-    watch: Watch = silent,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
     fresh: bool = False,
 ) -> tuple[Bench, bool]:
     """Measure engines against each other.
@@ -41,8 +41,8 @@ def run(
         engines: What to measure.
         part: How.
         store: Keeps the samples; of a bench that lost its device, the rounds that were finished.
-        link: Where.
-        watch: Hears of progress.
+        connection: Where.
+        on_progress: Called with progress events.
         fresh: Measure again, even where the store has these engines measured on this machine; where what it has is
             not valid, they are measured again anyway.
 
@@ -55,13 +55,13 @@ def run(
         DeviceError: The device was lost before a round was finished.
     """
     entries = entered(engines, part)
-    key, rest = _key(entries, part, "bench", link), _key(entries, part, "bench-begun", link)
+    key, rest = _key(entries, part, "bench", connection), _key(entries, part, "bench-begun", connection)
     kept = store.kept(Bench, key)
     again = fresh or (kept is not None and bool(kept.invalid))
 
     def make(folder: Path, home: str) -> Bench:
         begun = None if fresh else store.kept(Bench, rest)
-        made = race.run(entries, part, store=store, link=link, watch=watch, begun=begun)
+        made = race.run_race(entries, part, store=store, connection=connection, on_progress=on_progress, begun=begun)
         if made.failed or made.stopped:
             raise _NotKept(made)
         return made
@@ -77,7 +77,7 @@ def run(
     return found
 
 
-def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[Entry, ...]:
+def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry, ...]:
     """Say which engine is measured at which batch.
 
     Raises:
@@ -88,7 +88,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[Entry, ...
     for engine in engines:
         for batch in part.batch or (_built_for(engine) or 1,):
             if takes(engine, batch):
-                found.append(Entry(engine=engine, batch=batch))
+                found.append(RaceEntry(engine=engine, batch=batch))
     for engine in engines:
         lack = [batch for batch in part.batch if not any(_runs(entry, engine.label, batch) for entry in found)]
         if lack:
@@ -153,12 +153,12 @@ def _built_for(engine: Artifact) -> int | None:
     return batch if isinstance(batch, int) and batch > 0 else None
 
 
-def _runs(entry: Entry, label: str, batch: int) -> bool:
+def _runs(entry: RaceEntry, label: str, batch: int) -> bool:
     return entry.engine.label == label and entry.batch == batch
 
 
-def _key(entries: tuple[Entry, ...], part: BenchTable, stage: str, link: Connection) -> Key:
-    here, address = link.environment, link.device.address
+def _key(entries: tuple[RaceEntry, ...], part: BenchTable, stage: str, connection: Connection) -> Key:
+    here, address = connection.environment, connection.device.address
     where = (("device", address),) if address else ()  # two boards of one make are two machines
     readers = _READERS - set(scenarios.get(part.scenario).needs)
     return Key(

@@ -6,13 +6,13 @@ from typing import Any
 
 from deploy_kit import engines
 from deploy_kit.base.errors import BuildError, DeviceError
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import lint
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact, Built, Device, Proof
+from deploy_kit.records.artifacts import Artifact, BuiltFor, Device, Proof
 from deploy_kit.records.measurements import Environment
 from deploy_kit.store import Key, Store, digest_of, parts_of
 
@@ -21,7 +21,12 @@ _HALF = ("fp16", "bf16")
 
 
 def run(
-    typed: Artifact, entry: BuildEntry, *, store: Store, link: Connection, watch: Watch = silent
+    typed: Artifact,
+    entry: BuildEntry,
+    *,
+    store: Store,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
 ) -> tuple[Artifact, bool]:
     """Build one engine from one graph.
 
@@ -37,8 +42,8 @@ def run(
         EngineCrashError: Native code died.
     """
     engine = engines.CATALOGUE.get(entry.engine)
-    options = codec.from_json(engine.options, placed(entry, link.device), f"engine '{entry.engine}'")
-    there = link.environment
+    options = codec.from_json(engine.options, placed(entry, connection.device), f"engine '{entry.engine}'")
+    there = connection.environment
     versions = identity(engine, there)
     key = Key(
         stage="build",
@@ -50,15 +55,15 @@ def run(
 
     def make(folder: Path, home: str) -> Artifact:
         source = store.path(typed)
-        verify_fit(source, lint.Target(engine=entry.engine, version=engine.version_in(there.versions)))
-        watch(Event(stage="build", text=f"{typed.name} · {entry.engine}"))
-        with link.worker() as worker, link.outbox(folder) as outbox:
+        verify_fit(source, lint.LintTarget(engine=entry.engine, version=engine.version_in(there.versions)))
+        on_progress(ProgressEvent(stage="build", text=f"{typed.name} · {entry.engine}"))
+        with connection.worker() as worker, connection.outbox(folder) as outbox:
             answer = worker.ask(
                 "build",
                 str(source),
-                watch=watch,
+                on_progress=on_progress,
                 engine=entry.engine,
-                onnx=link.send(source, keep=True),
+                onnx=connection.send(source, keep=True),
                 folder=outbox,
                 options=codec.to_json(options),
             )
@@ -82,19 +87,19 @@ def run(
             options=codec.canonical(options),
             proof=proof,
             build_s=float(answer["build_s"]),
-            built=None if answer["built"] is None else codec.from_json(Built, answer["built"]),
+            built=None if answer["built"] is None else codec.from_json(BuiltFor, answer["built"]),
         )
 
     return store.produce(Artifact, key, make)
 
 
-def verify_fit(onnx_file: Path, target: lint.Target) -> None:
+def verify_fit(onnx_file: Path, target: lint.LintTarget) -> None:
     """Refuse a graph that the engine is known to refuse, to crash on or to get wrong, before it sees it.
 
     Raises:
         BuildError: The first error that the rules of the target find; the hint is its cure.
     """
-    errors = [found for found in lint.run_file(onnx_file, target) if found.level == "error"]
+    errors = [found for found in lint.lint_file(onnx_file, target) if found.level == "error"]
     if errors:
         further = f" (and {len(errors) - 1} more: deploykit lint --target {target.engine})" if len(errors) > 1 else ""
         raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)

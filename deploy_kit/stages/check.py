@@ -12,12 +12,12 @@ from deploy_kit.accuracy import consistency, metrics, paired, scores
 from deploy_kit.accuracy.scores import auroc, flips
 from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.base.errors import CheckError
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import calibration_checks
 from deploy_kit.recipe import CheckTable
-from deploy_kit.records.artifacts import Answers, Artifact
+from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.results import Limits, ParityReport
 from deploy_kit.store import Key, Store
@@ -30,12 +30,12 @@ _PROBABILITIES = "the outputs are probabilities already ({}): confidences are ta
 
 def run(
     engine: Artifact,
-    answers: Answers,
+    answers: ReferenceLogits,
     part: CheckTable,
     *,
     store: Store,
-    link: Connection,
-    watch: Watch = silent,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
 ) -> tuple[ParityReport | NotRun, bool]:
     """Hold one engine against the answers, and mark it accepted or rejected.
 
@@ -46,10 +46,10 @@ def run(
         CheckError: The engine gives logits of another shape.
         EngineCrashError: Native code died.
     """
-    why = hindrance(engine, link)
+    why = why_unavailable(engine, connection)
     if why:
         return NotRun(artifact=engine.sha256, label=engine.label, why=why), False
-    there = link.environment
+    there = connection.environment
     limits = part.limits[engine.precision].record() if engine.precision in part.limits else Limits()
     key = Key(
         stage="check",
@@ -60,7 +60,7 @@ def run(
     )
 
     def make(folder: object, home: str) -> ParityReport:
-        return _compare(engine, answers, limits, store, link, watch)
+        return _compare(engine, answers, limits, store, connection, on_progress)
 
     report, reused = store.produce(ParityReport, key, make)
     if report.passed:
@@ -70,10 +70,10 @@ def run(
     return report, reused
 
 
-def hindrance(engine: Artifact, link: Connection) -> str:
+def why_unavailable(engine: Artifact, connection: Connection) -> str:
     """Ask the machine why it cannot run this engine; empty if it can."""
-    with link.worker() as worker:
-        return str(worker.ask("hindrance", engine.path, engine=engine.engine)["why"])
+    with connection.worker() as worker:
+        return str(worker.ask("why_unavailable", engine.path, engine=engine.engine)["why"])
 
 
 def overlap(
@@ -103,7 +103,12 @@ def overlap(
 
 
 def _compare(
-    engine: Artifact, answers: Answers, limits: Limits, store: Store, link: Connection, watch: Watch
+    engine: Artifact,
+    answers: ReferenceLogits,
+    limits: Limits,
+    store: Store,
+    connection: Connection,
+    on_progress: ProgressCallback,
 ) -> ParityReport:
     with np.load(store.root / answers.path, allow_pickle=False) as data:
         wanted = data["logits"]
@@ -112,12 +117,14 @@ def _compare(
     if image_set.n != answers.n:
         raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
     assert engine.engine is not None
-    target = inference.Target(engine=engine.engine, path=store.path(engine), options=json.loads(engine.options))
+    target = inference.InferenceTarget(
+        engine=engine.engine, path=store.path(engine), options=json.loads(engine.options)
+    )
 
     def progress(done: int) -> None:
-        watch(Event(stage="check", text=engine.label, done=done, total=image_set.n))
+        on_progress(ProgressEvent(stage="check", text=engine.label, done=done, total=image_set.n))
 
-    with inference.opened(link, target) as opened:
+    with inference.loaded(connection, target) as opened:
         found = opened.all(image_set, engine.preprocess, crops=answers.crops, progress=progress)
         if found.logits.shape != wanted.shape:
             raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
@@ -134,7 +141,7 @@ def _compare(
 
 def judge(
     engine: Artifact,
-    answers: Answers,
+    answers: ReferenceLogits,
     wanted: np.ndarray,
     found: np.ndarray,
     labels: np.ndarray | None,
@@ -169,7 +176,7 @@ def judge(
         agreement=metrics.agreement(wanted, found),
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
-        flips=None if several or wanted.shape[1] < 2 else flips.find(wanted, found, image),
+        flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image),
         **_labelled(wanted, found, labels, limits, class_name),
     )
 

@@ -13,7 +13,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import ExportError, InputError
 from deploy_kit.base.lazy import need
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.network import map_sizes as inputs
 from deploy_kit.devices import inference
@@ -22,7 +22,7 @@ from deploy_kit.graph import onnx_file
 from deploy_kit.images import Crops, ImageSet, mean_of_crops
 from deploy_kit.machine.environment import library_versions
 from deploy_kit.recipe import ExportTable, SourceTable
-from deploy_kit.records.artifacts import Answers, Artifact, BareInput, CheckpointFacts, Exported, Preprocess
+from deploy_kit.records.artifacts import Artifact, BareInput, CheckpointFacts, Exported, Preprocess, ReferenceLogits
 from deploy_kit.store import Key, Store, sha256_of
 
 VERSION = "3"
@@ -39,8 +39,8 @@ def run(
     check_images: str,
     *,
     store: Store,
-    link: Connection,
-    watch: Watch = silent,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
     skip_bad: bool = False,
 ) -> tuple[Exported, bool]:
     """Export a checkpoint.
@@ -50,8 +50,8 @@ def run(
         part: How.
         check_images: Image set whose first images the ONNX file is verified on.
         store: Keeps the result.
-        link: Runs the ONNX file.
-        watch: Hears of progress.
+        connection: Runs the ONNX file.
+        on_progress: Called with progress events.
         skip_bad: Leave out images that cannot be read.
 
     Returns:
@@ -77,17 +77,17 @@ def run(
     def make(folder: Path, home: str) -> Exported:
         from deploy_kit.checkpoint.network import to_onnx
 
-        watch(Event(stage="export", text=f"reading {path.name}"))
+        on_progress(ProgressEvent(stage="export", text=f"reading {path.name}"))
         if onnx_file.is_onnx(path):
             return _adopt(path, digest, source, stated, folder, home)
-        read = checkpoint.read(path, checkpoint.said(source))
-        what, told = inputs.of(read, source.input, stated, path)
+        read = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
+        what, told = inputs.input_of(read, source.input, stated, path)
         sample = images.open_set(check_images, what, skip_bad=skip_bad).first(_VERIFIED_IMAGES)
-        watch(Event(stage="export", text=f"torch's {part.exporter} exporter, opset {part.opset}"))
+        on_progress(ProgressEvent(stage="export", text=f"torch's {part.exporter} exporter, opset {part.opset}"))
         file = folder / "model.onnx"
-        to_onnx.write(read, what, part, file)
-        watch(Event(stage="export", text="re-running the file in ONNX Runtime"))
-        difference, verified = _verify(read, file, sample, what, part, link)
+        to_onnx.write_onnx(read, what, part, file)
+        on_progress(ProgressEvent(stage="export", text="re-running the file in ONNX Runtime"))
+        difference, verified = _verify(read, file, sample, what, part, connection)
         rebuilt = _verify_rebuilt(read, sample, what)
         made_by = (("exporter", part.exporter), ("opset", str(part.opset)), *versions)
         onnx = _artifact(file, f"{home}/model.onnx", digest, what, made_by)
@@ -107,11 +107,11 @@ def answers(
     check_images: str,
     *,
     store: Store,
-    link: Connection,
-    watch: Watch = silent,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
     skip_bad: bool = False,
     crops: Crops = 1,
-) -> tuple[Answers, bool]:
+) -> tuple[ReferenceLogits, bool]:
     """Compute the checkpoint's logits on the check set, in torch (of an ONNX file: in ONNX Runtime, node by node).
 
     With `skip_bad`, images that cannot be read are left out, counted and named. With ten crops, the mean of an image's
@@ -125,7 +125,7 @@ def answers(
     image_set = images.open_set(check_images, preprocess, skip_bad=skip_bad)
     left_out = (("left out", image_set.left_out),) if image_set.skipped else ()
     if left_out:
-        watch(Event(stage="export", text=image_set.left_out))
+        on_progress(ProgressEvent(stage="export", text=image_set.left_out))
     authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
     versions = tuple(row for row in library_versions() if row[0] == authority)
     key = Key(
@@ -144,15 +144,15 @@ def answers(
         versions=(("stage", VERSION), *versions),
     )
 
-    def make(folder: Path, home: str) -> Answers:
+    def make(folder: Path, home: str) -> ReferenceLogits:
         if authority == "torch":
-            read = checkpoint.read(path, checkpoint.said(source))
+            read = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
             _expect_one_head(read, path)
-            logits = np.concatenate(list(_torch_logits(read, image_set, preprocess, watch, crops)))
+            logits = np.concatenate(list(_torch_logits(read, image_set, preprocess, on_progress, crops)))
         else:
             onnx_file.expect_classes(onnx_file.load(path), path)
-            target = inference.Target(engine="onnxruntime", path=path, options={"optimize": False})
-            logits = inference.run(link, target, image_set, preprocess, crops=crops).logits
+            target = inference.InferenceTarget(engine="onnxruntime", path=path, options={"optimize": False})
+            logits = inference.infer_all(connection, target, image_set, preprocess, crops=crops).logits
         arrays = {"logits": logits}
         top1 = None
         if image_set.labels is not None:
@@ -160,7 +160,7 @@ def answers(
             arrays["labels"] = image_set.labels
             top1 = None if image_set.multilabel else float(metrics.hits(logits, image_set.labels).mean())
         np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
-        return Answers(
+        return ReferenceLogits(
             path=f"{home}/answers.npz",
             sha256=sha256_of(folder / "answers.npz"),
             images=check_images,
@@ -172,7 +172,7 @@ def answers(
             crops=crops,
         )
 
-    return store.produce(Answers, key, make)
+    return store.produce(ReferenceLogits, key, make)
 
 
 def _said_of(source: SourceTable) -> dict[str, object]:
@@ -193,7 +193,7 @@ def _adopt(
 ) -> Exported:
     """Take an ONNX file as it is, once it is whole and fits its preprocessing."""
     model = onnx_file.load(path)
-    what = stated or onnx_file.preprocess(model) or inputs.of_graph(model, path)
+    what = stated or onnx_file.preprocess(model) or inputs.input_of_graph(model, path)
     onnx_file.expect_input(model, what, path)
     onnx_file.embed(model, what)
     file = folder / "model.onnx"
@@ -213,7 +213,7 @@ def _adopt(
 
 
 def _torch_logits(
-    read: Checkpoint, image_set: ImageSet, what: Preprocess | BareInput, watch: Watch, crops: Crops = 1
+    read: Checkpoint, image_set: ImageSet, what: Preprocess | BareInput, on_progress: ProgressCallback, crops: Crops = 1
 ) -> Iterator[np.ndarray]:
     """Give the model's answers, a batch at a time; of several heads side by side."""
     import torch
@@ -223,7 +223,7 @@ def _torch_logits(
         found = read.model(torch.from_numpy(batch))
         yield mean_of_crops((torch.cat(found, 1) if isinstance(found, tuple) else found).numpy(), crops)
         done += len(batch) // crops
-        watch(Event(stage="export", text="the checkpoint's own answers", done=done, total=image_set.n))
+        on_progress(ProgressEvent(stage="export", text="the checkpoint's own answers", done=done, total=image_set.n))
 
 
 def _expect_one_head(read: Checkpoint, path: Path) -> None:
@@ -255,12 +255,17 @@ def _verify_labels(image_set: ImageSet, classes: int) -> None:
 
 
 def _verify(
-    read: Checkpoint, file: Path, sample: ImageSet, what: Preprocess | BareInput, part: ExportTable, link: Connection
+    read: Checkpoint,
+    file: Path,
+    sample: ImageSet,
+    what: Preprocess | BareInput,
+    part: ExportTable,
+    connection: Connection,
 ) -> tuple[float, str]:
     """Re-run the file in ONNX Runtime and compare with torch, relative to the largest |logit|."""
     from deploy_kit.checkpoint.network import to_onnx
 
-    wanted = np.concatenate(list(_torch_logits(read, sample, what, silent)))
+    wanted = np.concatenate(list(_torch_logits(read, sample, what, no_progress)))
     if not wanted.any():
         raise ExportError(
             f"the checkpoint's logits are all zero on {sample.name}", hint="its weights look untrained or wiped"
@@ -268,7 +273,9 @@ def _verify(
     batches = _DYNAMIC_BATCHES if part.dynamic else (part.batch,)
     worst = 0.0
     for batch in batches:
-        worst = max(worst, metrics.relative_difference(wanted, _onnx_logits(read, file, sample, what, batch, link)))
+        worst = max(
+            worst, metrics.relative_difference(wanted, _onnx_logits(read, file, sample, what, batch, connection))
+        )
     if not worst <= part.tolerance:
         raise ExportError(
             f"the ONNX file differs from the checkpoint by {worst:.2g} of the largest logit, "
@@ -286,7 +293,7 @@ def _verify_rebuilt(read: Checkpoint, sample: ImageSet, what: Preprocess | BareI
     first = sample.first(1)
     image = torch.from_numpy(next(first.batches(what, 1)).astype(np.float64))
     wanted = torch.cat(read.equations.answers(image), 1).numpy()
-    found = np.concatenate(list(_torch_logits(read, first, what, silent)))
+    found = np.concatenate(list(_torch_logits(read, first, what, no_progress)))
     difference = metrics.relative_difference(wanted, found)
     if not difference <= _REBUILT:
         raise ExportError(
@@ -298,12 +305,12 @@ def _verify_rebuilt(read: Checkpoint, sample: ImageSet, what: Preprocess | BareI
 
 
 def _onnx_logits(
-    read: Checkpoint, file: Path, sample: ImageSet, what: Preprocess | BareInput, batch: int, link: Connection
+    read: Checkpoint, file: Path, sample: ImageSet, what: Preprocess | BareInput, batch: int, connection: Connection
 ) -> np.ndarray:
     """Run the file: in a worker; with several heads here, where all outputs can be fetched."""
     if len(read.spec.heads) < 2:
-        target = inference.Target(engine="onnxruntime", path=file, options={})
-        return inference.run(link, target, sample, what, batch=batch).logits
+        target = inference.InferenceTarget(engine="onnxruntime", path=file, options={})
+        return inference.infer_all(connection, target, sample, what, batch=batch).logits
     from deploy_kit.checkpoint.network import to_onnx
 
     session = need("onnxruntime", by="re-running the file").InferenceSession(str(file))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deploy_kit import images
 from deploy_kit.base.errors import InputError, QuantizeError
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import lint
 from deploy_kit.graph import onnx_file as graph
@@ -26,8 +26,8 @@ def run(
     calibration: str | None,
     *,
     store: Store,
-    link: Connection,
-    watch: Watch = silent,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
     skip_bad: bool = False,
 ) -> tuple[Artifact, bool]:
     """Give a graph the precision of one variant.
@@ -37,8 +37,8 @@ def run(
         variant: Scheme and options.
         calibration: Image set, for schemes that calibrate.
         store: Keeps the result.
-        link: Runs the scheme.
-        watch: Hears of progress, and of what calibration was done with.
+        connection: Runs the scheme.
+        on_progress: Called with progress, and of what calibration was done with.
         skip_bad: Leave out calibration images that cannot be read.
 
     Returns:
@@ -60,7 +60,7 @@ def run(
     image_set = calibration_set(variant, used, lean, skip_bad=skip_bad) if scheme.calibrates or used else None
     digest = "" if image_set is None else image_set.digest
     if image_set is not None and image_set.left_out:
-        watch(Event(stage="quantize", text=image_set.left_out))
+        on_progress(ProgressEvent(stage="quantize", text=image_set.left_out))
     versions = tuple(row for row in library_versions() if row[0] in scheme.libraries)
     key = Key(
         stage="quantize",
@@ -71,14 +71,14 @@ def run(
     )
 
     def make(folder: Path, home: str) -> Artifact:
-        remarks = examined(image_set, lean, watch)
-        watch(Event(stage="quantize", text=f"{variant.name}: scheme {variant.scheme}"))
+        remarks = examined(image_set, lean, on_progress)
+        on_progress(ProgressEvent(stage="quantize", text=f"{variant.name}: scheme {variant.scheme}"))
         file = folder / "model.onnx"
-        with link.worker() as worker:
+        with connection.worker() as worker:
             spent = worker.ask(
                 "quantize",
                 lean.path,
-                watch=watch,
+                on_progress=on_progress,
                 scheme=variant.scheme,
                 source=str(store.path(lean)),
                 target=str(file),
@@ -165,7 +165,7 @@ def calibration_set(variant: Variant, calibration: str | None, lean: Artifact, *
     return images.open_set(require_images(variant, calibration), lean.preprocess, skip_bad=skip_bad)
 
 
-def examined(image_set: ImageSet | None, lean: Artifact, watch: Watch) -> tuple[tuple[str, str], ...]:
+def examined(image_set: ImageSet | None, lean: Artifact, on_progress: ProgressCallback) -> tuple[tuple[str, str], ...]:
     """Refuse images that would give wrong ranges; give what else is to be known of them, for the passport.
 
     Raises:
@@ -174,9 +174,9 @@ def examined(image_set: ImageSet | None, lean: Artifact, watch: Watch) -> tuple[
     if image_set is None:
         return ()
     assert isinstance(lean.preprocess, Preprocess)  # of a bare input no image set but noise can be opened
-    watch(Event(stage="quantize", text=f"looking at {image_set.name}"))
+    on_progress(ProgressEvent(stage="quantize", text=f"looking at {image_set.name}"))
     remarks = calibration_checks.require(image_set, calibration_checks.examine(image_set, lean.preprocess))
     for remark in remarks:
-        watch(Event(stage="quantize", text=f"calibration: {remark}"))
+        on_progress(ProgressEvent(stage="quantize", text=f"calibration: {remark}"))
     facts = (("calibration remarks", "; ".join(remarks)), ("left out", image_set.left_out))
     return tuple(fact for fact in facts if fact[1])

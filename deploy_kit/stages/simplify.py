@@ -7,7 +7,7 @@ import numpy as np
 from deploy_kit import images
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import SimplifyError, StageError
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file, passes
@@ -25,7 +25,12 @@ _LEAVE_OUT = "leave '{}' out of recipe.simplify.passes, and report this graph"
 
 
 def run(
-    exported: Artifact, part: SimplifyTable, *, store: Store, link: Connection, watch: Watch = silent
+    exported: Artifact,
+    part: SimplifyTable,
+    *,
+    store: Store,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
 ) -> tuple[Simplified, bool]:
     """Simplify a graph.
 
@@ -47,7 +52,7 @@ def run(
 
     def make(folder: Path, home: str) -> Simplified:
         file = folder / "model.onnx"
-        rows = _apply(store.path(exported), file, part.passes, exported.preprocess, link, watch)
+        rows = _apply(store.path(exported), file, part.passes, exported.preprocess, connection, on_progress)
         model = onnx_file.load(file)
         onnx = Artifact(
             kind="onnx",
@@ -73,13 +78,13 @@ def _apply(
     file: Path,
     names: tuple[str, ...],
     preprocess: Preprocess | BareInput,
-    link: Connection,
-    watch: Watch,
+    connection: Connection,
+    on_progress: ProgressCallback,
 ) -> tuple[PassRow, ...]:
     model = onnx_file.load(source)
     onnx_file.expect_input(model, preprocess, source)
     onnx_file.save(model, file)
-    before, rows = _logits(file, preprocess, link), []
+    before, rows = _logits(file, preprocess, connection), []
     if not before.any():
         raise SimplifyError(f"{source}: its outputs are all zero: nothing can be compared")
     if not np.isfinite(before).all():
@@ -88,14 +93,14 @@ def _apply(
             hint="a weight is NaN or infinite, or something divides by 0 or overflows: mend it where it was exported",
         )
     for index, name in enumerate(names):
-        watch(Event(stage="simplify", text=name, done=index, total=len(names)))
+        on_progress(ProgressEvent(stage="simplify", text=name, done=index, total=len(names)))
         entry = passes.CATALOGUE.get(name)
         nodes, macs = onnx_file.nodes(model), onnx_file.macs(model)
         try:
             outcome = entry.apply(model)
             digest = sha256_of(file)
             onnx_file.save(model, file)
-            after = before if sha256_of(file) == digest else _logits(file, preprocess, link)
+            after = before if sha256_of(file) == digest else _logits(file, preprocess, connection)
         except StageError as error:
             raise SimplifyError(f"pass '{name}' broke the graph: {error}", hint=_LEAVE_OUT.format(name)) from error
         difference = metrics.relative_difference(before, after)
@@ -122,8 +127,8 @@ def _apply(
     return tuple(rows)
 
 
-def _logits(file: Path, preprocess: Preprocess | BareInput, link: Connection) -> np.ndarray:
+def _logits(file: Path, preprocess: Preprocess | BareInput, connection: Connection) -> np.ndarray:
     """Compute the graph node by node as it stands: ONNX Runtime's own rewrites would blur what a pass did."""
-    target = inference.Target(engine="onnxruntime", path=file, options={"optimize": False})
+    target = inference.InferenceTarget(engine="onnxruntime", path=file, options={"optimize": False})
     sample = images.open_set(SYNTHETIC, preprocess).first(_VERIFIED_IMAGES)
-    return inference.run(link, target, sample, preprocess).logits
+    return inference.infer_all(connection, target, sample, preprocess).logits

@@ -11,7 +11,7 @@ from stand_ins import PretendLink
 
 from deploy_kit.accuracy import consistency
 from deploy_kit.devices import inference
-from deploy_kit.devices.inference import Target
+from deploy_kit.devices.inference import InferenceTarget
 from deploy_kit.records.parity import Consistency
 
 IMAGES = np.random.default_rng(0).standard_normal((16, 1, 4, 4)).astype(np.float32)
@@ -68,8 +68,8 @@ def examined(folder: Path, fault: Fault, fixed_batch: int = 0) -> Consistency:
         np.save(arguments["outputs"], np.concatenate(found))
         return {"n": len(images)}
 
-    link = PretendLink(folder, {"open": {"batch": fixed_batch, "settings": {}}, "infer": answer})
-    with inference.opened(link, Target(engine="pretended", path=Path("engine"), options={})) as engine:
+    connection = PretendLink(folder, {"open": {"batch": fixed_batch, "settings": {}}, "infer": answer})
+    with inference.loaded(connection, InferenceTarget(engine="pretended", path=Path("engine"), options={})) as engine:
         return consistency.examine(engine.ask, IMAGES, engine.batch, "fp32")
 
 

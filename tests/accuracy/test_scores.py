@@ -194,20 +194,20 @@ def test_flips_are_counted_by_how_close_a_call_they_were() -> None:
     candidate = reference.copy()
     candidate[[1, 2, 50], 1] = 1000
 
-    found = flips.find(reference, candidate, "photo {}".format)
+    found = flips.find_flips(reference, candidate, "photo {}".format)
 
     assert (found.n, found.close, found.largest_margin) == (3, 2, 51)
     assert [flip.name for flip in found.worst] == ["photo 50", "photo 2", "photo 1"]
 
 
 def test_an_answer_that_is_no_number_is_a_flip() -> None:
-    found = flips.find(f32([2, 1], [2, 1]), f32([2, math.nan], [2, 1]), str)
+    found = flips.find_flips(f32([2, 1], [2, 1]), f32([2, math.nan], [2, 1]), str)
 
     assert [flip.image for flip in found.worst] == [0]
 
 
 def test_no_flip_has_no_margin() -> None:
-    found = flips.find(f32([2, 1]), f32([3, 1]), str)
+    found = flips.find_flips(f32([2, 1]), f32([3, 1]), str)
 
     assert (found.n, found.largest_margin) == (0, 0)
 

@@ -6,9 +6,9 @@ from tiny_densenet import save_images
 
 from deploy_kit.accuracy import paired
 from deploy_kit.analysis import budget
-from deploy_kit.analysis.budget import Budget, Clock, Drop
+from deploy_kit.analysis.budget import AccuracyBudget, MeasuredDrop, TrialClock
 from deploy_kit.base.errors import InputError, StageError
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.records.mixed_precision import Decision, Trial
 
 __all__ = ["planted", "planted_once"]  # fixtures
@@ -67,7 +67,7 @@ def test_without_time_a_search_stops_at_what_holds() -> None:
 
 def test_a_planted_fault_is_kept_in_float_and_nothing_else(planted: Planted) -> None:
     with planted.trials() as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=POINTS))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
 
     assert mix.found
     assert mix.kept == (FAULTY,)
@@ -82,23 +82,23 @@ def test_a_planted_fault_is_kept_in_float_and_nothing_else(planted: Planted) -> 
 
 def test_a_second_search_makes_nothing_and_finds_the_same(planted: Planted) -> None:
     with planted.trials() as first:
-        mix = budget.find(first, Budget(max_drop_pp=POINTS))
+        mix = budget.find_mix(first, AccuracyBudget(max_drop_pp=POINTS))
     with planted.trials() as second:
-        again = budget.find(second, Budget(max_drop_pp=POINTS))
+        again = budget.find_mix(second, AccuracyBudget(max_drop_pp=POINTS))
 
     assert again == mix
     assert (first.made, second.made) == (mix.trials, 0)
 
 
 def test_a_search_that_was_interrupted_makes_only_what_is_missing(planted: Planted) -> None:
-    def interrupting(event: Event) -> None:
+    def interrupting(event: ProgressEvent) -> None:
         if event.done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), planted.trials(interrupting) as first:
-        budget.find(first, Budget(max_drop_pp=POINTS))
+        budget.find_mix(first, AccuracyBudget(max_drop_pp=POINTS))
     with planted.trials() as second:
-        mix = budget.find(second, Budget(max_drop_pp=POINTS))
+        mix = budget.find_mix(second, AccuracyBudget(max_drop_pp=POINTS))
 
     assert first.made == 1 + 3
     assert second.made == mix.trials - first.made
@@ -107,7 +107,7 @@ def test_a_search_that_was_interrupted_makes_only_what_is_missing(planted: Plant
 
 def test_one_trial_is_enough_where_everything_may_be_int8(planted: Planted) -> None:
     with planted.trials() as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=50.0))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=50.0))
 
     assert (mix.found, mix.kept, mix.trials, trials.made) == (True, (), 1, 1)
     assert {row.why for row in mix.decisions} == {"the budget holds with it in int8"}
@@ -115,7 +115,7 @@ def test_one_trial_is_enough_where_everything_may_be_int8(planted: Planted) -> N
 
 def test_what_was_asked_for_stays_in_float_and_is_not_tried(planted: Planted) -> None:
     with planted.trials(keep=[FAULTY]) as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=POINTS, sensitivity=True))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS, sensitivity=True))
 
     assert mix.kept == (FAULTY,)
     assert trials.made == 1 + len(GROUPS) - 1
@@ -124,7 +124,7 @@ def test_what_was_asked_for_stays_in_float_and_is_not_tried(planted: Planted) ->
 
 def test_a_budget_that_no_mix_keeps_is_told_in_words(planted: Planted) -> None:
     with planted.answered(wrong=30).trials() as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=POINTS))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
 
     assert not mix.found
     assert mix.remark == (
@@ -135,7 +135,7 @@ def test_a_budget_that_no_mix_keeps_is_told_in_words(planted: Planted) -> None:
 
 def test_too_few_images_are_told_with_how_many_would_do(planted: Planted) -> None:
     with planted.answered(wrong=2, n=150).trials() as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=POINTS))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
 
     assert not mix.found
     assert mix.remark.endswith("at most +4.73 (95 %), on 150 images: about 669 images would show it")
@@ -144,7 +144,7 @@ def test_too_few_images_are_told_with_how_many_would_do(planted: Planted) -> Non
 def test_images_too_few_for_int8_are_told_before_the_search_and_with_its_result(planted: Planted) -> None:
     told = list[str]()
     with planted.answered(n=100).trials(lambda event: told.append(event.text)) as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=12.0))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=12.0))
 
     assert mix.remark == (
         "everything in int8 drops +9.00 points on these 100 images, too few to show that it keeps the budget: "
@@ -155,14 +155,14 @@ def test_images_too_few_for_int8_are_told_before_the_search_and_with_its_result(
 
 def test_images_without_labels_are_judged_by_agreement(planted: Planted) -> None:
     with planted.answered(labelled=False).trials() as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=POINTS))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
 
     assert (mix.judged_by, mix.kept) == ("agreement", (FAULTY,))
 
 
 def test_a_time_limit_ends_a_search_with_what_to_do(planted: Planted) -> None:
     with planted.trials() as trials, pytest.raises(StageError) as caught:
-        budget.find(trials, Budget(max_drop_pp=POINTS, time_limit_s=1e-9))
+        budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS, time_limit_s=1e-9))
 
     assert str(caught.value) == "quantize: the time limit of 1e-09 s came before everything in int8"
     assert "goes on from there" in caught.value.hint
@@ -182,18 +182,18 @@ def test_sensitivity_alone_decides_nothing(planted: Planted) -> None:
 
 
 def test_a_clock_without_a_limit_never_ends() -> None:
-    Clock(None).require("anything")
+    TrialClock(None).require("anything")
 
-    assert Clock(None).more()
+    assert TrialClock(None).more()
 
 
 def test_only_float_keeping_the_budget_is_no_mix(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
-    def strict(trial: Trial) -> Drop:
-        return Drop(pp=0.0, upper_pp=0.0 if len(trial.kept) == len(GROUPS) else 9.0)
+    def strict(trial: Trial) -> MeasuredDrop:
+        return MeasuredDrop(pp=0.0, upper_pp=0.0 if len(trial.kept) == len(GROUPS) else 9.0)
 
     monkeypatch.setattr(budget, "drop_of", strict)
     with planted.trials() as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=POINTS))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
 
     assert (mix.found, mix.remark) == (False, "it holds with every group in float alone: build the float graph")
 
@@ -203,26 +203,26 @@ def test_a_search_without_time_to_leave_less_in_float_is_no_answer(
 ) -> None:
     ended = list[bool]()
 
-    def strict(trial: Trial) -> Drop:
+    def strict(trial: Trial) -> MeasuredDrop:
         if len(trial.kept) == len(GROUPS):
             ended.append(True)
-            return Drop(pp=0.0, upper_pp=0.0)
-        return Drop(pp=0.0, upper_pp=9.0)
+            return MeasuredDrop(pp=0.0, upper_pp=0.0)
+        return MeasuredDrop(pp=0.0, upper_pp=9.0)
 
     monkeypatch.setattr(budget, "drop_of", strict)
-    monkeypatch.setattr(Clock, "more", lambda self: not ended)
+    monkeypatch.setattr(TrialClock, "more", lambda self: not ended)
     with (
         planted.trials() as trials,
         pytest.raises(StageError, match="came before a mix with fewer groups in float"),
     ):
-        budget.find(trials, Budget(max_drop_pp=POINTS, time_limit_s=60.0))
+        budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS, time_limit_s=60.0))
 
 
 def test_a_part_of_a_layer_that_was_asked_for_is_in_the_table(planted: Planted) -> None:
     part = f"{FAULTY}.conv1"
 
     with planted.trials(keep=[part]) as trials:
-        mix = budget.find(trials, Budget(max_drop_pp=50.0))
+        mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=50.0))
 
     assert mix.kept == (part,)
     (row,) = [row for row in mix.decisions if row.group == FAULTY]
@@ -246,7 +246,7 @@ def test_the_images_needed_are_those_of_the_paired_test() -> None:
 
 def test_images_that_could_not_show_the_budget_are_refused_before_any_trial(planted: Planted) -> None:
     with planted.answered(n=100).trials() as trials, pytest.raises(InputError) as caught:
-        budget.find(trials, Budget(max_drop_pp=POINTS))
+        budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
 
     assert str(caught.value) == "100 images cannot show a drop of at most 3 points, even if no answer changed"
     assert caught.value.hint.startswith("give 125 or more")
@@ -255,7 +255,7 @@ def test_images_that_could_not_show_the_budget_are_refused_before_any_trial(plan
 
 def test_a_budget_of_nothing_is_refused(planted: Planted) -> None:
     with planted.trials() as trials, pytest.raises(InputError, match="cannot be shown by any number of images"):
-        budget.find(trials, Budget(max_drop_pp=0.0))
+        budget.find_mix(trials, AccuracyBudget(max_drop_pp=0.0))
 
 
 def row(name: str, sqnr_db: float, saved_ms: float | None, macs: int = 1) -> Decision:

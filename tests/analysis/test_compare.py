@@ -30,12 +30,12 @@ def elsewhere(**facts: Any) -> Measurement:
 
 def refused(candidate: Measurement) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        compare.run(bench_of(one()), bench_of(candidate))
+        compare.compare_runs(bench_of(one()), bench_of(candidate))
     return caught.value
 
 
 def test_a_ratio_comes_with_its_interval_and_says_that_it_was_measured_apart() -> None:
-    found = compare.run(bench_of(one(ms=3.0)), bench_of(one(ms=2.0)))
+    found = compare.compare_runs(bench_of(one(ms=3.0)), bench_of(one(ms=2.0)))
 
     assert found.rows[0].speed_up.verdict == "1.50× faster, CI 1.50–1.50, measured apart"
     assert "not in turns: what the machine did differently is in the ratio" in found.caveat
@@ -88,7 +88,7 @@ def test_what_a_machine_shows_anew_each_moment_may_differ(facts: dict[str, Any])
 
 @pytest.mark.parametrize("allow", ["cpu", "environment"])
 def test_an_allowed_difference_is_told_beside_the_ratio(allow: str) -> None:
-    found = compare.run(bench_of(one()), bench_of(elsewhere(cpu="another")), allow=(allow,))
+    found = compare.compare_runs(bench_of(one()), bench_of(elsewhere(cpu="another")), allow=(allow,))
 
     assert found.rows[0].allowed[0].endswith("and another")
 
@@ -96,27 +96,27 @@ def test_an_allowed_difference_is_told_beside_the_ratio(allow: str) -> None:
 def test_engines_are_held_against_their_own_kind() -> None:
     old, new = bench_of(one("a"), one("b", ms=4.0)), bench_of(one("b", ms=2.0), one("c"))
 
-    found = compare.run(old, new)
+    found = compare.compare_runs(old, new)
 
     assert [(row.label, row.speed_up.ratio) for row in found.rows] == [("b", 2)]
     assert found.alone == ("a", "c")
 
 
 def test_two_single_engines_are_held_against_each_other() -> None:
-    found = compare.run(bench_of(one("fp32")), bench_of(one("int8")))
+    found = compare.compare_runs(bench_of(one("fp32")), bench_of(one("int8")))
 
     assert (found.rows[0].label, found.rows[0].speed_up.baseline) == ("int8", "fp32")
 
 
 def test_runs_without_a_common_engine_are_refused() -> None:
     with pytest.raises(RequestError, match="no engine is in both runs: a, b in the first, c, d in the second"):
-        compare.run(bench_of(one("a"), one("b")), bench_of(one("c"), one("d")))
+        compare.compare_runs(bench_of(one("a"), one("b")), bench_of(one("c"), one("d")))
 
 
 def test_a_measurement_that_is_not_valid_is_not_compared() -> None:
     wanted = "the other run: int8 · openvino: its measurement is not valid: the clock fell by 20 %"
     with pytest.raises(MeasurementError, match=wanted) as caught:
-        compare.run(bench_of(one()), bench_of(one(invalid=("the clock fell by 20 %",))))
+        compare.compare_runs(bench_of(one()), bench_of(one(invalid=("the clock fell by 20 %",))))
 
     assert (caught.value.exit_code, "deploykit bench --json" in caught.value.hint) == (6, True)
 
@@ -133,7 +133,7 @@ def test_a_run_is_read_back_with_what_stands_beside_it(tmp_path: Path) -> None:
     written = {**codec.to_json(found), "summary": [], "comparison": {}, "beside": {}}
     (tmp_path / "run.json").write_text(json.dumps(written))
 
-    assert compare.read(tmp_path / "run.json") == found
+    assert compare.read_bench(tmp_path / "run.json") == found
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_a_file_that_is_no_run_is_refused(tmp_path: Path, text: str, words: str)
     (tmp_path / "run.json").write_text(text)
 
     with pytest.raises(InputError, match=r"run\.json: ") as caught:
-        compare.read(tmp_path / "run.json")
+        compare.read_bench(tmp_path / "run.json")
 
     assert words in str(caught.value)
 
 
 def test_a_missing_run_is_refused_with_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file") as caught:
-        compare.read(tmp_path / "no.json")
+        compare.read_bench(tmp_path / "no.json")
 
     assert caught.value.hint == "deploykit bench --json > run.json"

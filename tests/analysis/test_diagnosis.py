@@ -13,7 +13,7 @@ from deploy_kit.accuracy import preprocess_variants
 from deploy_kit.analysis import diagnosis as diagnose
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.devices.links import Connection
-from deploy_kit.records.artifacts import Answers, Artifact, BareInput, Preprocess
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.store import Store, sha256_of
 
@@ -64,24 +64,24 @@ class Planted:
 
     def __init__(self, folder: Path, trained: Preprocess, pixels: np.ndarray, labels: np.ndarray) -> None:
         self.store = Store(folder / "store")
-        inputs = np.stack([images.apply(image, trained) for image in pixels]).reshape(len(pixels), -1)
+        inputs = np.stack([images.to_tensors(image, trained) for image in pixels]).reshape(len(pixels), -1)
         templates = np.stack([inputs[labels == k].mean(axis=0) for k in range(len(COLORS))])
         # |x - t|² without |x|², which all classes share
         self.weights, self.bias = 2 * templates.T, -np.square(templates).sum(axis=1)
         self.pixels, self.folder, self.trained = pixels, folder, trained
 
-    def diagnosed(self, present: Preprocess, labels: np.ndarray, link: Connection) -> Diagnosis:
+    def diagnosed(self, present: Preprocess, labels: np.ndarray, connection: Connection) -> Diagnosis:
         np.savez(self.folder / "photos.npz", images=self.pixels, labels=labels)
         answers = self.answers(present, labels)
-        return diagnose.run(self.graph(present), answers, store=self.store, link=link)[0]
+        return diagnose.diagnose(self.graph(present), answers, store=self.store, connection=connection)[0]
 
-    def answers(self, present: Preprocess, labels: np.ndarray) -> Answers:
-        inputs = np.stack([images.apply(image, present) for image in self.pixels]).reshape(len(self.pixels), -1)
+    def answers(self, present: Preprocess, labels: np.ndarray) -> ReferenceLogits:
+        inputs = np.stack([images.to_tensors(image, present) for image in self.pixels]).reshape(len(self.pixels), -1)
         logits = (inputs @ self.weights + self.bias).astype(np.float32)
         path = self.store.root / "answers.npz"
         np.savez(path, logits=logits, labels=labels)
         name = str(self.folder / "photos.npz")
-        return Answers(
+        return ReferenceLogits(
             path="answers.npz", sha256=sha256_of(path), images=name, n=len(labels), labelled=True,
             top1=float((logits.argmax(axis=1) == labels).mean()) if labels.ndim == 1 else None,
         )  # fmt: skip
@@ -124,12 +124,12 @@ class Planted:
     ],
 )  # fmt: skip
 def test_a_planted_fault_is_named_with_its_cure(
-    tmp_path: Path, link: Connection, trained: Preprocess, present: Preprocess, found: str, cure: str
+    tmp_path: Path, connection: Connection, trained: Preprocess, present: Preprocess, found: str, cure: str
 ) -> None:
     pixels, labels = photos()
     planted = Planted(tmp_path, trained, pixels, labels)
 
-    diagnosis = planted.diagnosed(present, labels, link)
+    diagnosis = planted.diagnosed(present, labels, connection)
 
     assert diagnosis.top1 < 0.9
     assert diagnosis.found == found
@@ -138,66 +138,68 @@ def test_a_planted_fault_is_named_with_its_cure(
     assert cure in diagnosis.words[0]
 
 
-def test_inverted_gray_is_named(tmp_path: Path, link: Connection) -> None:
+def test_inverted_gray_is_named(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos(gray=True)
     planted = Planted(tmp_path, GRAY, 255 - pixels, labels)
     planted.pixels = pixels
 
-    diagnosis = planted.diagnosed(GRAY, labels, link)
+    diagnosis = planted.diagnosed(GRAY, labels, connection)
 
     assert diagnosis.found == "inverted"
     assert diagnosis.words[0].endswith("no flag does it: store the images inverted (255 - pixel)")
 
 
-def test_a_cut_that_the_training_did_not_have_is_named(tmp_path: Path, link: Connection) -> None:
+def test_a_cut_that_the_training_did_not_have_is_named(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos(side=16)
     pixels[:, 4:12, 4:12] = np.random.default_rng(1).integers(0, 256, (len(labels), 8, 8, 3))
     planted = Planted(tmp_path, changed(IMAGENET, resize=8), pixels, labels)
 
-    diagnosis = planted.diagnosed(changed(IMAGENET, resize=16), labels, link)
+    diagnosis = planted.diagnosed(changed(IMAGENET, resize=16), labels, connection)
 
     assert diagnosis.found == "resized without a margin"
     assert "--resize 8" in diagnosis.words[0]
 
 
-def test_a_sound_preprocessing_has_nothing_better(tmp_path: Path, link: Connection) -> None:
+def test_a_sound_preprocessing_has_nothing_better(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos()
     random = np.random.default_rng(2)
     noisy = np.where(random.uniform(size=len(labels)) < 0.4, random.integers(0, 8, len(labels)), labels)
 
-    diagnosis = Planted(tmp_path, IMAGENET, pixels, labels).diagnosed(IMAGENET, noisy, link)
+    diagnosis = Planted(tmp_path, IMAGENET, pixels, labels).diagnosed(IMAGENET, noisy, connection)
 
     assert diagnosis.found == ""
     assert diagnosis.words[0].endswith("other ways to prepare the images is better beyond noise")
     assert "none of " in diagnosis.words[0]
 
 
-def test_swapped_labels_are_named_and_no_preprocessing_is_blamed(tmp_path: Path, link: Connection) -> None:
+def test_swapped_labels_are_named_and_no_preprocessing_is_blamed(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos()
     order = np.array([0, 1, 2, 3, 7, 5, 6, 4])
 
-    diagnosis = Planted(tmp_path, IMAGENET, pixels, labels).diagnosed(IMAGENET, order[labels], link)
+    diagnosis = Planted(tmp_path, IMAGENET, pixels, labels).diagnosed(IMAGENET, order[labels], connection)
 
     assert diagnosis.found == ""
     assert diagnosis.words[0].startswith("labels look permuted (label → class that most of its images are taken for: ")
     assert "4 → 7, 7 → 4" in diagnosis.words[0]
 
 
-def test_a_wholly_permuted_folder_is_named(tmp_path: Path, link: Connection) -> None:
+def test_a_wholly_permuted_folder_is_named(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos()
 
-    diagnosis = Planted(tmp_path, IMAGENET, pixels, labels).diagnosed(IMAGENET, (labels + 3) % 8, link)
+    diagnosis = Planted(tmp_path, IMAGENET, pixels, labels).diagnosed(IMAGENET, (labels + 3) % 8, connection)
 
     assert diagnosis.found == ""
     assert "classes.txt" in diagnosis.words[0]
 
 
-def test_a_second_diagnosis_is_taken_from_the_store(tmp_path: Path, link: Connection) -> None:
+def test_a_second_diagnosis_is_taken_from_the_store(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos(each=8)
     planted = Planted(tmp_path, IMAGENET, pixels, labels)
-    planted.diagnosed(IMAGENET, labels, link)
+    planted.diagnosed(IMAGENET, labels, connection)
 
-    _, reused = diagnose.run(planted.graph(IMAGENET), planted.answers(IMAGENET, labels), store=planted.store, link=link)
+    _, reused = diagnose.diagnose(
+        planted.graph(IMAGENET), planted.answers(IMAGENET, labels), store=planted.store, connection=connection
+    )
 
     assert reused
 
@@ -211,7 +213,7 @@ def test_a_second_diagnosis_is_taken_from_the_store(tmp_path: Path, link: Connec
     ],
 )
 def test_what_cannot_be_diagnosed_is_said(
-    tmp_path: Path, link: Connection, changes: dict[str, object], preprocess: Preprocess | BareInput, message: str
+    tmp_path: Path, connection: Connection, changes: dict[str, object], preprocess: Preprocess | BareInput, message: str
 ) -> None:
     pixels, labels = photos(each=8)
     planted = Planted(tmp_path, IMAGENET, pixels, labels)
@@ -220,28 +222,28 @@ def test_what_cannot_be_diagnosed_is_said(
     graph = dataclasses.replace(planted.graph(IMAGENET), preprocess=preprocess)
 
     with pytest.raises((InputError, CheckError), match=message):
-        diagnose.run(graph, answers, store=planted.store, link=link)
+        diagnose.diagnose(graph, answers, store=planted.store, connection=connection)
 
 
-def test_several_labels_an_image_cannot_be_diagnosed(tmp_path: Path, link: Connection) -> None:
+def test_several_labels_an_image_cannot_be_diagnosed(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos(each=8)
     planted = Planted(tmp_path, IMAGENET, pixels, labels)
     answers = planted.answers(IMAGENET, np.eye(8, dtype=np.uint8)[labels])
 
     with pytest.raises(InputError, match="expected one label an image to diagnose with, found several"):
-        diagnose.run(planted.graph(IMAGENET), answers, store=planted.store, link=link)
+        diagnose.diagnose(planted.graph(IMAGENET), answers, store=planted.store, connection=connection)
 
 
 # What is judged, without an engine
 
 
 def judged(values: np.ndarray, labels: np.ndarray) -> Diagnosis:
-    way = preprocess_variants.Way(name="as now", preprocess=IMAGENET, cure="")
+    way = preprocess_variants.PreprocessVariant(name="as now", preprocess=IMAGENET, cure="")
     graph = Artifact(
         kind="onnx", name="", path="", sha256="", size_bytes=1, precision="fp32", inputs=(), outputs=(),
         preprocess=IMAGENET, stage="export", parent="", made_by=(),
     )  # fmt: skip
-    answers = Answers(path="", sha256="", images="some", n=len(labels), labelled=True, top1=None)
+    answers = ReferenceLogits(path="", sha256="", images="some", n=len(labels), labelled=True, top1=None)
     return diagnose.judge(graph, answers, [(way, values.argmax(axis=1) == labels)], values, labels)
 
 
@@ -284,12 +286,12 @@ def test_fewer_images_than_asked_for_are_all_taken() -> None:
 def test_always_naming_the_commonest_class_is_no_find() -> None:
     labels = np.array([0] * 60 + [1] * 40)
     values = np.eye(2, dtype=np.float32)[1 - labels]
-    way = preprocess_variants.Way(name="BGR", preprocess=IMAGENET, cure="")
+    way = preprocess_variants.PreprocessVariant(name="BGR", preprocess=IMAGENET, cure="")
     graph = Artifact(
         kind="onnx", name="", path="", sha256="", size_bytes=1, precision="fp32", inputs=(), outputs=(),
         preprocess=IMAGENET, stage="export", parent="", made_by=(),
     )  # fmt: skip
-    answers = Answers(path="", sha256="", images="some", n=100, labelled=True, top1=None)
+    answers = ReferenceLogits(path="", sha256="", images="some", n=100, labelled=True, top1=None)
 
     found = diagnose.judge(graph, answers, [(way, np.zeros(100, bool)), (way, labels == 0)], values, labels)
 
@@ -306,22 +308,22 @@ def test_every_way_differs_from_the_present_one_and_from_each_other() -> None:
         GRAY,
         changed(IMAGENET, color="bgr", interpolation="bicubic"),
     ):
-        tried = [(way.preprocess, way.change) for way in preprocess_variants.of(present, (20, 30, 3))]
+        tried = [(way.preprocess, way.change) for way in preprocess_variants.variants_of(present, (20, 30, 3))]
 
         assert len(set(tried)) == len(tried)
 
 
 def test_gray_pictures_of_a_color_net_are_not_tried_in_another_order() -> None:
-    assert not [way for way in preprocess_variants.of(IMAGENET, (8, 8)) if "BGR" in way.name]
+    assert not [way for way in preprocess_variants.variants_of(IMAGENET, (8, 8)) if "BGR" in way.name]
 
 
 def test_an_oblong_picture_is_also_tried_squashed_to_the_input() -> None:
     present = changed(IMAGENET, resize=10)
-    way = next(way for way in preprocess_variants.of(present, (20, 40, 3)) if way.change == "squashed")
+    way = next(way for way in preprocess_variants.variants_of(present, (20, 40, 3)) if way.change == "squashed")
     picture = np.zeros((20, 40, 3), np.uint8)
     picture[:, 20:] = 255
 
-    found = images.apply(way.pixels(lambda index: picture)(0), way.preprocess)
+    found = images.to_tensors(way.pixels(lambda index: picture)(0), way.preprocess)
 
     assert found.shape == (3, 8, 8)
     assert found[0, 0, 0] < 0 < found[0, 0, -1]  # both halves are still there
@@ -333,7 +335,9 @@ def test_an_oblong_picture_is_also_tried_squashed_to_the_input() -> None:
 
 def test_another_filter_is_a_flag_too() -> None:
     way = next(
-        way for way in preprocess_variants.of(changed(IMAGENET, resize=10), (20, 20, 3)) if way.name == "bicubic"
+        way
+        for way in preprocess_variants.variants_of(changed(IMAGENET, resize=10), (20, 20, 3))
+        if way.name == "bicubic"
     )
 
     assert way.cure.endswith("--resize 10 --interpolation bicubic")

@@ -31,23 +31,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graph(line: "Line") -> Inspection:
-    return inspection.run(line.store.path(line.lean))
+    return inspection.inspect_file(line.store.path(line.lean))
 
 
 def test_a_checkpoint_is_known_by_its_architecture(checkpoint: Path) -> None:
-    found = inspection.run(checkpoint)
+    found = inspection.inspect_file(checkpoint)
 
     assert (found.kind, found.title) == ("checkpoint", TINY_SPEC.title)
 
 
 def test_the_parameters_are_those_that_torch_counts(checkpoint: Path) -> None:
-    facts = dict(inspection.run(checkpoint).facts)
+    facts = dict(inspection.inspect_file(checkpoint).facts)
 
     assert facts["parameters"] == f"{sum(p.numel() for p in tiny_model().parameters()):,}"
 
 
 def test_widths_of_blocks_and_transitions_are_told(checkpoint: Path) -> None:
-    facts = dict(inspection.run(checkpoint).facts)
+    facts = dict(inspection.inspect_file(checkpoint).facts)
 
     assert facts["convolution"] == "3×3 conv, stride 1, to 8, BN, ReLU → 8 × 16×16"
     assert facts["pooling"] == "3×3 max pool, stride 2 → 8 × 8×8"
@@ -61,11 +61,11 @@ def test_macs_of_a_checkpoint_are_those_that_torch_counts(checkpoint: Path) -> N
     with counter:
         tiny_model()(torch.zeros(1, 1, 16, 16))
 
-    assert dict(inspection.run(checkpoint).facts)["MACs per run"] == f"{counter.get_total_flops() // 2:,}"
+    assert dict(inspection.inspect_file(checkpoint).facts)["MACs per run"] == f"{counter.get_total_flops() // 2:,}"
 
 
 def test_maps_are_shown_for_the_input_asked_for(checkpoint: Path) -> None:
-    facts = dict(inspection.run(checkpoint, sides=(32, 24)).facts)
+    facts = dict(inspection.inspect_file(checkpoint, sides=(32, 24)).facts)
 
     assert facts["input"] == "1 × 32×24"
     assert facts["dense block 2"].endswith("→ 16 × 8×6")
@@ -73,11 +73,11 @@ def test_maps_are_shown_for_the_input_asked_for(checkpoint: Path) -> None:
 
 def test_input_with_other_axes_than_the_network_is_refused(checkpoint: Path) -> None:
     with pytest.raises(InputError, match="expected 2 sides of the input, found 3"):
-        inspection.run(checkpoint, sides=(32, 32, 32))
+        inspection.inspect_file(checkpoint, sides=(32, 32, 32))
 
 
 def test_source_of_each_fact_is_told(checkpoint: Path) -> None:
-    facts = dict(inspection.run(checkpoint).facts)
+    facts = dict(inspection.inspect_file(checkpoint).facts)
 
     assert facts["stem_pool from"] == "stated in the file"
     assert facts["concat from"] == "family 'torchvision', by its names"
@@ -86,13 +86,13 @@ def test_source_of_each_fact_is_told(checkpoint: Path) -> None:
 def test_a_checkpoint_is_known_by_its_bytes_and_not_by_its_name(checkpoint: Path, tmp_path: Path) -> None:
     renamed = shutil.copyfile(checkpoint, tmp_path / "model.onnx")
 
-    assert inspection.run(renamed).kind == "checkpoint"
+    assert inspection.inspect_file(renamed).kind == "checkpoint"
 
 
 def test_a_graph_is_known_by_its_bytes_and_not_by_its_name(line: "Line", tmp_path: Path) -> None:
     renamed = shutil.copyfile(line.store.path(line.lean), tmp_path / "model.pth")
 
-    assert inspection.run(renamed).kind == "onnx"
+    assert inspection.inspect_file(renamed).kind == "onnx"
 
 
 def test_nodes_and_operators_are_those_of_the_file(line: "Line", graph: Inspection) -> None:
@@ -125,7 +125,7 @@ def test_macs_are_those_that_torch_counts(graph: Inspection) -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8"])
 def test_the_precision_is_the_one_the_graph_carries(line: "Line", name: str) -> None:
-    found = inspection.run(line.store.path(line.graph(name)))
+    found = inspection.inspect_file(line.store.path(line.graph(name)))
 
     assert (dict(found.facts)["precision"], found.title) == (name, f"ONNX graph, {name}")
 
@@ -144,7 +144,7 @@ def test_a_graph_without_preprocessing_says_so(line: "Line", tmp_path: Path) -> 
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
 
-    assert dict(inspection.run(tmp_path / "bare.onnx").facts)["preprocess"] == "not embedded"
+    assert dict(inspection.inspect_file(tmp_path / "bare.onnx").facts)["preprocess"] == "not embedded"
 
 
 @pytest.mark.parametrize("stage", ["exported", "simplified", "quantized", "built"])
@@ -156,33 +156,33 @@ def test_a_file_of_the_store_has_its_passport(line: "Line", stage: str) -> None:
         "built": line.built("int8", "openvino"),
     }[stage]
 
-    assert inspection.run(line.store.path(artifact)).passport == artifact
+    assert inspection.inspect_file(line.store.path(artifact)).passport == artifact
 
 
 def test_a_file_from_elsewhere_has_no_passport(line: "Line", tmp_path: Path) -> None:
     copied = shutil.copyfile(line.store.path(line.lean), tmp_path / "model.onnx")
 
-    assert inspection.run(copied).passport is None
+    assert inspection.inspect_file(copied).passport is None
 
 
 def test_a_file_is_not_given_the_passport_of_its_neighbour(line: "Line", kept: Store) -> None:
     folder = (kept.root / line.lean.path).parent
     stranger = shutil.copyfile(line.store.path(line.graph("int8")), folder / "stranger.onnx")
 
-    assert inspection.run(stranger).passport is None
+    assert inspection.inspect_file(stranger).passport is None
 
 
 def test_a_file_changed_since_it_was_made_is_not_given_its_passport(line: "Line", kept: Store) -> None:
     path = kept.root / line.lean.path
     onnx.save(scaled(onnx.load(path), "classifier.weight", 2), path)
 
-    assert inspection.run(path).passport is None
+    assert inspection.inspect_file(path).passport is None
 
 
 def test_an_engine_tells_what_it_computes_in(line: "Line") -> None:
     engine = line.built("int8", "openvino")
 
-    facts = dict(inspection.run(line.store.path(engine)).facts)
+    facts = dict(inspection.inspect_file(line.store.path(engine)).facts)
 
     assert engine.proof is not None
     assert facts["Conv in int8"] == str(
@@ -196,19 +196,19 @@ def test_an_engine_without_a_passport_says_where_to_find_it(tmp_path: Path) -> N
     plan.write_bytes(b"plan")
 
     with pytest.raises(InputError, match="an engine without a passport") as caught:
-        inspection.run(plan)
+        inspection.inspect_file(plan)
 
     assert "record.json" in caught.value.hint
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
-        inspection.run(tmp_path / "nothing.pth")
+        inspection.inspect_file(tmp_path / "nothing.pth")
 
 
 def test_a_folder_is_not_called_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        inspection.run(tmp_path)
+        inspection.inspect_file(tmp_path)
 
     assert "no such file" not in str(caught.value)
 
@@ -218,7 +218,7 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
     path.touch()
 
     with pytest.raises(CheckpointError, match="the file is empty"):
-        inspection.run(path)
+        inspection.inspect_file(path)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
@@ -228,7 +228,7 @@ def test_a_graph_that_is_cut_off_is_refused(line: "Line", tmp_path: Path, share:
     path.write_bytes(data[: int(share * len(data))])
 
     with pytest.raises(InputError, match=str(path)):
-        inspection.run(path)
+        inspection.inspect_file(path)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_whatever_else_it_is_the_file_is_named(tmp_path: Path, data: bytes) -> N
     path.write_bytes(data)
 
     with pytest.raises(DeployKitError, match=str(path)):
-        inspection.run(path)
+        inspection.inspect_file(path)
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "graph", "engine"])
@@ -249,6 +249,6 @@ def test_an_inspection_comes_back_from_json_as_it_was(line: "Line", checkpoint: 
         "graph": line.store.path(line.lean),
         "engine": line.store.path(line.built("int8", "openvino")),
     }[name]
-    found = inspection.run(path)
+    found = inspection.inspect_file(path)
 
     assert codec.from_json(Inspection, json.loads(json.dumps(codec.to_json(found)))) == found

@@ -15,7 +15,9 @@ __all__ = ["planted", "planted_once"]  # fixtures
 
 def test_a_trial_is_of_the_graph_that_quantize_writes(planted: Planted) -> None:
     variant = Variant(name="int8", scheme="int8_portable", options={"keep": [FAULTY, "stem"]})
-    graph, _ = quantize.run(planted.lean, variant, planted.calibration, store=planted.store, link=planted.link)
+    graph, _ = quantize.run(
+        planted.lean, variant, planted.calibration, store=planted.store, connection=planted.connection
+    )
     found = logits_of(planted.store.path(graph), pictures(N, 1))
     with np.load(planted.store.root / planted.answers.path) as data:
         wanted, labels = data["logits"], data["labels"]
@@ -42,7 +44,7 @@ def test_one_calibration_serves_all_trials(planted: Planted) -> None:
         for group in GROUPS[:3]:
             trials.trial((group,), n=5)
 
-    asked = [op for worker in planted.link.workers for op, _ in worker.asked]
+    asked = [op for worker in planted.connection.workers for op, _ in worker.asked]
     assert (asked.count("plan"), asked.count("mix"), asked.count("quantize")) == (1, 3, 0)
 
 
@@ -115,5 +117,5 @@ def test_layer_times_are_of_the_mix_that_was_asked_for(planted: Planted) -> None
     with planted.trials(engine="onnxruntime", keep=["head"]) as second:
         second.times()
 
-    profiled = [arguments for worker in planted.link.workers for op, arguments in worker.asked if op == "profile"]
+    profiled = [arguments for worker in planted.connection.workers for op, arguments in worker.asked if op == "profile"]
     assert len(profiled) == 4

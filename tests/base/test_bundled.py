@@ -20,41 +20,41 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_in_a_checkout_files_lie_beside_the_package(checkout):
-    assert bundled.folder("recipes") == checkout / "recipes"
+    assert bundled.bundled_folder("recipes") == checkout / "recipes"
 
 
 def test_in_a_wheel_files_lie_within_the_package(checkout):
     shipped = checkout / "package" / "shipped" / "recipes"
     shipped.mkdir(parents=True)
 
-    assert bundled.folder("recipes") == shipped
+    assert bundled.bundled_folder("recipes") == shipped
 
 
 def test_names_are_sorted_and_only_of_the_right_suffix(checkout):
-    assert bundled.names("recipes") == ("apple", "zebra")
+    assert bundled.bundled_names("recipes") == ("apple", "zebra")
 
 
 def test_find_gives_the_path_of_a_file(checkout):
-    assert bundled.find("recipes", "apple") == checkout / "recipes" / "apple.yaml"
+    assert bundled.find_bundled("recipes", "apple") == checkout / "recipes" / "apple.yaml"
 
 
 def test_unknown_name_says_what_was_looked_for(checkout):
     with pytest.raises(UnknownNameError) as caught:
-        bundled.find("recipes", "aple")
+        bundled.find_bundled("recipes", "aple")
 
     assert str(caught.value) == "no file 'aple' is bundled under 'recipes'"
 
 
 def test_unknown_name_names_the_nearest(checkout):
     with pytest.raises(UnknownNameError) as caught:
-        bundled.find("recipes", "aple")
+        bundled.find_bundled("recipes", "aple")
 
     assert caught.value.hint == "did you mean 'apple'?"
 
 
 def test_unknown_name_is_a_wrong_request(checkout):
     with pytest.raises(UnknownNameError) as caught:
-        bundled.find("recipes", "aple")
+        bundled.find_bundled("recipes", "aple")
 
     assert caught.value.exit_code == 2
 
@@ -77,4 +77,4 @@ def test_resolve_names_the_nearest_of_a_bundled_name_that_does_not_exist(checkou
     [("recipes", "demo"), ("calibration", "fashion-mnist-512"), ("models", "densenet_bc40_fmnist")],
 )
 def test_the_demo_ships_with_all_its_parts(kind, name):
-    assert name in bundled.names(kind)
+    assert name in bundled.bundled_names(kind)

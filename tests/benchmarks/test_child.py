@@ -23,7 +23,7 @@ def test_an_error_raised_on_purpose_is_its_reason() -> None:
 
 
 def test_what_a_machine_has_not_is_said_in_its_own_words() -> None:
-    image = str(bundled.find("calibration", "fashion-mnist-512"))
+    image = str(bundled.find_bundled("calibration", "fashion-mnist-512"))
     job = {"name": "eager@torch", "engine": "torch", "path": "", "options": {}, "image": image}
 
     assert child.call("turns:probe", job=job, threads=2, n_streams=2).why == "not measured with streams"

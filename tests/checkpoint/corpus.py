@@ -57,8 +57,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     onnxruntime.set_default_logger_severity(4)
     outcomes = []
-    with links.connect(links.LOCAL) as link, tempfile.TemporaryDirectory() as folder:
-        line = Line(store=Store(Path(folder)), link=link, exporter=options.exporter)
+    with links.connect(links.LOCAL) as connection, tempfile.TemporaryDirectory() as folder:
+        line = Line(store=Store(Path(folder)), connection=connection, exporter=options.exporter)
         for kind, judge in (("good", line.good), ("bad", line.bad)):
             for entry in sorted((options.folder / kind).iterdir()):
                 if options.only in entry.name:
@@ -79,7 +79,7 @@ class Line:
     """Export and compare."""
 
     store: Store
-    link: Connection
+    connection: Connection
     exporter: str
 
     def good(self, entry: Path, meta: dict[str, Any]) -> Outcome:
@@ -117,7 +117,7 @@ class Line:
         source = SourceTable(checkpoint=str(file), input=sides, **said)
         part = ExportTable(tolerance=1e-5, exporter=self.exporter)
         try:
-            made, _ = export.run(source, part, "synthetic", store=self.store, link=self.link)
+            made, _ = export.run(source, part, "synthetic", store=self.store, connection=self.connection)
         except RequestError as error:
             text = str(error).replace(f"{file}: ", "").replace(str(file), file.name)
             return f"refused: {text}" + (f" ({error.hint})" if error.hint else ""), False, None

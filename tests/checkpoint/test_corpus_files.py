@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy_kit.base.errors import CheckpointError, DeployKitError
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.checkpoint.formats import container
 
 CORPUS = Path(__file__).parents[3] / "shared" / "checkpoints"
@@ -42,7 +42,7 @@ def file_of(meta: Path) -> Path:
 
 @pytest.mark.parametrize("meta", GOOD, ids=name)
 def test_every_real_layout_is_read(meta: Path) -> None:
-    contents = container.read(file_of(meta))
+    contents = container.read_contents(file_of(meta))
 
     assert contents.kind == KINDS.get(name(meta), "torch zip")
     assert len(contents.tensors) > 20
@@ -55,7 +55,7 @@ def test_every_real_layout_is_read(meta: Path) -> None:
 def test_every_tensor_of_the_key_map_is_there(meta: Path) -> None:
     table = meta.with_name("keymap.json")
 
-    tensors = container.read(file_of(meta)).tensors
+    tensors = container.read_contents(file_of(meta)).tensors
 
     # The map's names come without these prefixes, and with the old `norm.1` joined.
     short = {_OLD.sub(r"\1\2.", _PREFIXES.sub("", found)) for found in tensors}
@@ -67,9 +67,9 @@ def test_graphs_of_real_files_state_what_their_authors_say(case: str) -> None:
     meta = CORPUS / "good" / case / "meta.json"
     said = json.loads(meta.read_text())["architecture"]
 
-    facts = container.read(file_of(meta)).facts
+    facts = container.read_contents(file_of(meta)).facts
 
-    assert facts == Facts(
+    assert facts == ArchitectureFacts(
         stem_stride=2, stem_pool="max", eps=said["bn_eps"], concat="append", transition_relu=True,
         transition_pool="avg", final_relu=True, activation="relu", outer_activation="relu", head_pool="avg",
         head_activation="none", source=facts.source,
@@ -84,10 +84,10 @@ def test_hostile_file_is_refused_in_the_words_asked_for_and_nothing_is_run(meta:
     marker = Path(asked.get("marker", "/nonexistent/marker"))
 
     if name(meta) in READABLE:
-        assert container.read(file_of(meta)).tensors
+        assert container.read_contents(file_of(meta)).tensors
         return
     with pytest.raises(CheckpointError) as caught:
-        container.read(file_of(meta))
+        container.read_contents(file_of(meta))
 
     assert [words for words in asked["expected"]["message_should_mention"] if words not in str(caught.value)] == []
     assert caught.value.exit_code == 2
@@ -97,7 +97,7 @@ def test_hostile_file_is_refused_in_the_words_asked_for_and_nothing_is_run(meta:
 def test_both_student_and_teacher_can_be_asked_for() -> None:
     path = CORPUS / "bad" / "two_models_student_teacher" / "kd.pth"
 
-    assert container.read(path, state_key="student").remarks == ("weights taken from 'student', as asked",)
-    assert container.read(path, state_key="teacher").remarks == ("weights taken from 'teacher', as asked",)
+    assert container.read_contents(path, state_key="student").remarks == ("weights taken from 'student', as asked",)
+    assert container.read_contents(path, state_key="teacher").remarks == ("weights taken from 'teacher', as asked",)
     with pytest.raises(DeployKitError, match="no state dict is called 'pupil'"):
-        container.read(path, state_key="pupil")
+        container.read_contents(path, state_key="pupil")

@@ -24,8 +24,8 @@ from torch import nn
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import structure
-from deploy_kit.checkpoint.architecture.structure import Parsed
-from deploy_kit.checkpoint.facts import Facts, Said
+from deploy_kit.checkpoint.architecture.structure import ParsedStructure
+from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.checkpoint.network.equations import Equations
@@ -34,9 +34,9 @@ from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLaye
 SEEDS = range(40)
 
 
-def stated(spec: DenseNetSpec) -> Facts:
+def stated(spec: DenseNetSpec) -> ArchitectureFacts:
     """Say of a network all that its tensors cannot."""
-    return Facts(
+    return ArchitectureFacts(
         stem_stride=spec.stem[0].stride,
         stem_pool=spec.stem_pool,
         eps=spec.eps,
@@ -51,12 +51,14 @@ def stated(spec: DenseNetSpec) -> Facts:
     )
 
 
-def read(tensors: Tensors, facts: Facts | None = None, *, name: str = "file", **said: object) -> Parsed:
-    asked = Said(facts=facts or Facts(), **said)  # type: ignore[arg-type]
-    return structure.parse(Contents(kind="torch zip", tensors=tensors), name, asked)
+def read(
+    tensors: Tensors, facts: ArchitectureFacts | None = None, *, name: str = "file", **said: object
+) -> ParsedStructure:
+    asked = StatedFacts(facts=facts or ArchitectureFacts(), **said)  # type: ignore[arg-type]
+    return structure.parse_structure(Contents(kind="torch zip", tensors=tensors), name, asked)
 
 
-def rebuilt(parsed: Parsed) -> DenseNet:
+def rebuilt(parsed: ParsedStructure) -> DenseNet:
     model = DenseNet(parsed.spec).eval()
     model.load_state_dict(parsed.tensors, strict=True)
     return model
@@ -172,7 +174,7 @@ def test_transitions_that_bn_statistics_rule_out_are_asked_for(family: str, chan
         read(tensors)
 
     assert "--transition-pool" in caught.value.hint and "--outer-activation" in caught.value.hint
-    parsed = read(tensors, Facts(**{"transition_pool": "avg"} | changes))  # type: ignore[arg-type]
+    parsed = read(tensors, ArchitectureFacts(**{"transition_pool": "avg"} | changes))  # type: ignore[arg-type]
     torch.testing.assert_close(rebuilt(parsed)(images(spec)), trained(spec)(images(spec)), rtol=1e-6, atol=1e-6)
 
 
@@ -180,12 +182,12 @@ def test_transitions_that_bn_statistics_rule_out_are_asked_for(family: str, chan
 def test_activation_of_the_dense_layers_is_carried_outside_and_remarked(family: str) -> None:
     tensors = named(trained(small(activation="elu"), statistics=False), FAMILIES.get(family) or random_names(7))
 
-    parsed = read(tensors, Facts(activation="elu"))
+    parsed = read(tensors, ArchitectureFacts(activation="elu"))
 
     assert parsed.spec.outer_activation == "elu"
     assert any(remark.startswith("outer_activation = elu: nothing in the file decides it") for remark in parsed.remarks)
     with pytest.raises(CheckpointError, match=r"decides.* outer_activation"):
-        read(tensors, Facts(activation="elu"), strict=True)
+        read(tensors, ArchitectureFacts(activation="elu"), strict=True)
 
 
 def test_index_gap_that_bn_statistics_contradict_stops() -> None:
@@ -231,8 +233,8 @@ def test_modules_of_a_pickled_head_and_transition_state_their_activations() -> N
     stated["top.1"]["negative_slope"] = 0.3  # type: ignore[assignment]
     stated["features.transition1.relu"] = {"class": "torch.nn.ELU"}
 
-    def parse() -> Parsed:
-        return structure.parse(Contents(kind="torch zip", tensors=tensors, attributes=stated), "file")
+    def parse() -> ParsedStructure:
+        return structure.parse_structure(Contents(kind="torch zip", tensors=tensors, attributes=stated), "file")
 
     found = parse().spec
     assert (found.hidden_activation, found.slope, found.outer_activation) == ("leaky_relu", 0.3, "elu")
@@ -246,13 +248,13 @@ def test_modules_of_a_pickled_head_and_transition_state_their_activations() -> N
 
 
 def test_flag_ends_a_contradiction_and_is_remarked() -> None:
-    parsed = read(named(trained(cifar(concat="append")), KUANGLIU), Facts(concat="append"))
+    parsed = read(named(trained(cifar(concat="append")), KUANGLIU), ArchitectureFacts(concat="append"))
 
     assert (parsed.spec.concat, dict(parsed.spec.sources)["concat"]) == ("append", "flag")
 
 
 def test_flag_against_bn_statistics_holds_and_is_remarked() -> None:
-    parsed = read(named(trained(cifar(concat="append")), KUANGLIU), Facts(concat="prepend"))
+    parsed = read(named(trained(cifar(concat="append")), KUANGLIU), ArchitectureFacts(concat="prepend"))
 
     assert parsed.spec.concat == "prepend"
     assert any("flag says prepend and holds, BN statistics say append" in remark for remark in parsed.remarks)
@@ -319,7 +321,7 @@ def test_3d_network_of_no_known_family_is_asked_for_its_stride_along_time() -> N
 
     with pytest.raises(CheckpointError, match="the file cannot say: stem stride") as caught:
         read(tensors)
-    said = read(tensors, Facts(stem_stride=(1, 2, 2))).spec
+    said = read(tensors, ArchitectureFacts(stem_stride=(1, 2, 2))).spec
 
     assert "--stem-stride 2 (or one number an axis: 1,2,2)" in caught.value.hint
     assert (said.stem[0].stride, said.stem_pool) == ((1, 2, 2), "max")
@@ -518,4 +520,4 @@ def test_stem_bns_that_could_change_places_are_refused() -> None:
     names = dataclasses.replace(TORCHVISION, stem=stem)
 
     with pytest.raises(CheckpointError, match=r"the stem fits in several orders|fit .* either way"):
-        read(named(trained(small(stem=deep)), names), Facts(stem_pool="max"))
+        read(named(trained(small(stem=deep)), names), ArchitectureFacts(stem_pool="max"))

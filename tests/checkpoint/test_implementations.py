@@ -46,7 +46,7 @@ def test_rebuilt_network_gives_the_implementations_own_logits(made: Path, name: 
     depth, facts = NETWORKS[name]
     stored = torch.load(made / f"{name}.io", weights_only=True)
 
-    read = checkpoint.read(made / f"{name}.pth", Said(facts=facts))
+    read = checkpoint.read_checkpoint(made / f"{name}.pth", Said(facts=facts))
     logits = read.model(stored["input"])
 
     assert read.spec.depth == depth

@@ -122,7 +122,7 @@ def test_a_duration_or_another_scenario_puts_the_recipe_s_runs_aside(tiny: Recip
     timed = _bench.asked_for(base, {"duration_s": 6.0}, None)
     other = _bench.asked_for(base, {"scenario": "offline"}, None)
 
-    assert (race.plan(timed).runs, race.plan(other).rounds) == (1, 1)
+    assert (race.plan_race(timed).runs, race.plan_race(other).rounds) == (1, 1)
 
 
 def test_of_each_label_the_newest_that_takes_the_batch_is_meant(line: "Line") -> None:

@@ -60,13 +60,13 @@ class Shop:
     def connect(self, device: Device) -> Iterator[PretendLink]:
         if device.name in self.unreachable:
             raise self.unreachable[device.name]
-        link = PretendLink(self.folder, {})
-        link.device = device
-        yield link
+        connection = PretendLink(self.folder, {})
+        connection.device = device
+        yield connection
 
-    def run(self, *_: object, link: PretendLink, **__: object) -> tuple[Bench, bool]:
-        self.measured.append(link.device.name)
-        answer = self.answers[link.device.name]
+    def run(self, *_: object, connection: PretendLink, **__: object) -> tuple[Bench, bool]:
+        self.measured.append(connection.device.name)
+        answer = self.answers[connection.device.name]
         if isinstance(answer, Exception):
             raise answer
         return answer, False
@@ -84,7 +84,7 @@ def shop(kept: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     made = Shop(kept, tmp_path)
     made.holds("edge", PLAYED, fp32=80.0, int8=60.0)
     made.holds("local", HERE, fp32=8.0, int8=4.0)
-    monkeypatch.setattr(links, "find", made.find)
+    monkeypatch.setattr(links, "find_device", made.find)
     monkeypatch.setattr(links, "connect", made.connect)
     monkeypatch.setattr(bench, "run", made.run)
     return made

@@ -11,7 +11,7 @@ from command_line import deploykit
 
 from deploy_kit import pipeline, recipe
 from deploy_kit.base.errors import RequestError
-from deploy_kit.base.progress import silent
+from deploy_kit.base.progress import no_progress
 from deploy_kit.cli import _quantities
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
@@ -26,7 +26,7 @@ pytest_plugins = ["tiny_line"]
 def limited(base: Recipe, **limits: float) -> Recipe:
     data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
     data["check"]["limits"] = {"int8": limits}
-    return recipe.parse(data)
+    return recipe.parse_recipe(data)
 
 
 @pytest.mark.parametrize(("text", "points"), [("0.3", 0.3), ("0.3pt", 0.3), ("0.3 pp", 0.3), ("1points", 1), ("0", 0)])
@@ -98,7 +98,13 @@ def test_a_diagnosis_is_told_on_request(kept: Store) -> None:
 def test_a_checkpoint_that_scores_below_its_own_limit_is_diagnosed(
     line: "Line", kept: Store, limits: dict[str, float], asked: bool
 ) -> None:
-    run = Run(recipe=limited(line.recipe, **limits), store=kept, host=line.link, link=line.link, watch=silent)
+    run = Run(
+        recipe=limited(line.recipe, **limits),
+        store=kept,
+        host=line.connection,
+        connection=line.connection,
+        on_progress=no_progress,
+    )
 
     found = pipeline.diagnosed(run, line.exported, line.answers)
 
@@ -151,7 +157,7 @@ def test_a_diagnosis_without_labels_is_refused_before_the_check(kept: Store) -> 
 def test_where_nothing_is_asked_the_verdict_says_so(line: "Line", kept: Store, tmp_path: Path) -> None:
     data = line.recipe.model_dump(mode="json", exclude_none=True)
     data["check"]["limits"] = {"fp32": {"min_cosine": 0.5}}
-    (tmp_path / "loose.yaml").write_text(recipe.dump(recipe.parse(data)))
+    (tmp_path / "loose.yaml").write_text(recipe.dump_recipe(recipe.parse_recipe(data)))
 
     said = deploykit("check", "--store", kept.root, "--recipe", tmp_path / "loose.yaml", "--quiet")
 

@@ -66,7 +66,7 @@ def desk(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "notes.txt").write_text("not a checkpoint at all\n")
     torch.save({"epoch": 3}, folder / "nothing.pth")
     data = line.recipe.model_dump(mode="json", exclude_none=True)
-    (folder / "tiny.yaml").write_text(recipe.dump(line.recipe))
+    (folder / "tiny.yaml").write_text(recipe.dump_recipe(line.recipe))
     write_recipe(folder / "key.yaml", data | {"bench": {"round": 3}})
     strict = {"images": data["check"]["images"], "limits": {"int8": {"min_sqnr_db": 500}}}
     write_recipe(folder / "strict.yaml", data | {"check": strict})

@@ -11,7 +11,7 @@ from command_line import deploykit
 from PIL import Image
 from tiny_densenet import save_images
 
-from deploy_kit.records.artifacts import Answers, Artifact
+from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def test_a_check_leaves_out_what_cannot_be_read_and_says_so(desk: Path, kept: St
 
     assert said.code in (0, 1), said.err
     assert re.search(r"left out +.*png: 1 of 20 left out: 03\.png: not a readable image", said.out), said.out
-    found = kept.newest(Answers, "answers")
+    found = kept.newest(ReferenceLogits, "answers")
     assert found is not None and (found[0].n, found[0].skipped) == (19, 1)
 
 

@@ -39,7 +39,7 @@ def test_a_list_is_given_entry_by_entry() -> None:
 @pytest.mark.parametrize("text", ["workspace_mib", "=3", ""])
 def test_a_text_without_key_and_value_gives_the_known_keys(text: str) -> None:
     with pytest.raises(RequestError) as caught:
-        _engine_options.parse(onnxruntime.Options, [text])
+        _engine_options.parse(onnxruntime.OnnxRuntimeOptions, [text])
 
     assert (str(caught.value), caught.value.hint) == (
         f"'{text}': expected key=value",

@@ -143,7 +143,7 @@ def test_saved_recipe_says_the_same_again(tmp_path: Path, capsys: pytest.Capture
         capsys, "export", str(file), "--concat", "append", "--no-final-relu", "--store", str(tmp_path / "store"),
         "--save-recipe", str(saved), "--exporter", "torchscript",
     )  # fmt: skip
-    source = recipe.load(str(saved)).source
+    source = recipe.load_recipe(str(saved)).source
 
     assert code == 0, err
     assert (source.concat, source.final_relu, source.stem_pool) == ("append", False, None)

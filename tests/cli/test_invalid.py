@@ -56,7 +56,7 @@ def test_run_ends_with_6_and_its_report_is_marked(line: "Line", built: Store, tm
     path = tmp_path / "tiny.yaml"
     data = line.recipe.model_dump(mode="json", exclude_none=True)
     data["bench"]["runs"] = 10  # a median takes 20 samples
-    path.write_text(recipe.dump(recipe.parse(data)))
+    path.write_text(recipe.dump_recipe(recipe.parse_recipe(data)))
 
     said = deploykit("run", path, "--store", built.root, "--out", tmp_path / "reports")
     knowingly = deploykit("run", path, "--store", built.root, "--out", tmp_path / "reports", "--allow-invalid")

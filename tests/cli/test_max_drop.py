@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe, tuning images, and a store with the export."""
     folder = tmp_path_factory.mktemp("max-drop")
     made = tiny_recipe(folder)
-    (folder / "tiny.yaml").write_text(recipe.dump(made))
+    (folder / "tiny.yaml").write_text(recipe.dump_recipe(made))
     save_images(folder / "tune.npz", 16, seed=7)
     return folder
 
@@ -50,9 +50,11 @@ def test_a_budget_that_holds_gives_a_graph_and_the_way_to_it(folder: Path) -> No
 def test_a_budget_that_nothing_keeps_ends_with_1_and_keeps_no_graph(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = budget.find
+    find = budget.find_mix
     monkeypatch.setattr(
-        budget, "find", lambda *given: dataclasses.replace(find(*given), found=False, remark="more images would help")
+        budget,
+        "find_mix",
+        lambda *given: dataclasses.replace(find(*given), found=False, remark="more images would help"),
     )
 
     said = quantize(folder, "--max-drop", "99pt", "--out", str(folder / "none.onnx"))
@@ -131,7 +133,7 @@ def test_a_recipe_may_keep_groups(folder: Path) -> None:
     data = yaml.safe_load((folder / "tiny.yaml").read_text())
     data["quantize"]["variants"].append({"name": "mixed", "scheme": "int8_portable", "options": {"keep": ["stem"]}})
 
-    assert recipe.parse(data).quantize.variants[-1].options == {"keep": ["stem"]}
+    assert recipe.parse_recipe(data).quantize.variants[-1].options == {"keep": ["stem"]}
 
 
 def test_the_screen_has_the_kept_groups_and_totals() -> None:

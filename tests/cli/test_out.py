@@ -8,7 +8,7 @@ import pytest
 from deploy_kit import recipe
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.lazy import install_line, present
-from deploy_kit.base.progress import silent
+from deploy_kit.base.progress import no_progress
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console
 from deploy_kit.engines._nvidia import passport
@@ -46,18 +46,20 @@ def test_a_folder_that_does_not_exist_is_named_before_any_work(tmp_path: Path) -
 @pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 def test_a_plan_copied_out_has_one_passport_that_a_session_reads(line: "Line", tmp_path: Path) -> None:
     built = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
-    run = Run(recipe=line.recipe, store=line.store, host=line.link, link=line.link, watch=silent)
+    run = Run(
+        recipe=line.recipe, store=line.store, host=line.connection, connection=line.connection, on_progress=no_progress
+    )
 
     _steps.copy_out(run, built, tmp_path / "mine.plan", Console(quiet=True))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.plan", "mine.plan.passport.json"]
-    assert passport.read(tmp_path / "mine.plan") == (built.built, built.proof)
+    assert passport.read_passport(tmp_path / "mine.plan") == (built.built, built.proof)
 
 
 def test_a_recipe_takes_the_place_of_a_recipe_and_of_nothing_else(line: "Line", tmp_path: Path) -> None:
     mine, other = tmp_path / "train.py", tmp_path / "my.yaml"
     mine.write_text("print('mine')\n")
-    other.write_text(recipe.dump(line.recipe))
+    other.write_text(recipe.dump_recipe(line.recipe))
 
     with pytest.raises(InputError, match=r"train\.py: exists, and is no recipe"):
         _steps.verify_recipe_file(mine)

@@ -16,7 +16,7 @@ FLAT = {"passes": ["flatten_concats"]}
 def chosen(
     *precisions: str, of: str = "default", isa: tuple[str, ...] = VNNI, ort: str = "1.31.1", **said: Any
 ) -> Variant:
-    return choose(Wish(precisions=precisions, **said), recipe.load(of), isa, lambda _: ort)[0]
+    return choose(Wish(precisions=precisions, **said), recipe.load_recipe(of), isa, lambda _: ort)[0]
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt_rtx"])
@@ -49,7 +49,7 @@ def test_a_layout_that_is_said_wins() -> None:
 def test_the_recipes_own_variant_is_taken_where_it_is_the_same() -> None:
     own = chosen("fp16", of="demo", target="tensorrt_rtx")
 
-    assert own in recipe.load("demo").quantize.variants
+    assert own in recipe.load_recipe("demo").quantize.variants
 
 
 def test_a_method_is_an_option_and_a_part_of_the_name() -> None:
@@ -60,14 +60,14 @@ def test_a_method_is_an_option_and_a_part_of_the_name() -> None:
 
 
 def test_a_processor_without_vnni_gets_narrow_weights_and_is_told_why() -> None:
-    variant, remarks = choose(Wish(precisions=("int8",)), recipe.load("default"), NO_VNNI, lambda _: "1.31.1")
+    variant, remarks = choose(Wish(precisions=("int8",)), recipe.load_recipe("default"), NO_VNNI, lambda _: "1.31.1")
 
     assert variant.options == {"reduce_range": True}
     assert remarks == ("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate",)
 
 
 def test_an_old_runtime_gets_the_depthwise_form_and_is_told_why() -> None:
-    variant, remarks = choose(Wish(precisions=("int8",)), recipe.load("default"), VNNI, lambda _: "1.23.2")
+    variant, remarks = choose(Wish(precisions=("int8",)), recipe.load_recipe("default"), VNNI, lambda _: "1.23.2")
 
     assert variant.options == {"form": "depthwise"}
     assert remarks[0].startswith("onnxruntime 1.23.2 has no maximum of integers")
@@ -103,9 +103,9 @@ def test_an_unknown_target_names_the_nearest() -> None:
 
 
 def with_variants(*variants: Variant) -> Recipe:
-    data = recipe.load("default").model_dump(mode="json", exclude_none=True)
+    data = recipe.load_recipe("default").model_dump(mode="json", exclude_none=True)
     data["quantize"]["variants"] = [variant.model_dump(mode="json") for variant in variants]
-    return recipe.parse(data)
+    return recipe.parse_recipe(data)
 
 
 def test_the_options_of_the_recipes_one_variant_are_kept() -> None:

@@ -53,7 +53,7 @@ def cut_in(monkeypatch: pytest.MonkeyPatch, server: Server, number: int) -> None
     begun = {"rounds": 0}
 
     def cutting(self: race._Race, drawn: list[object]) -> None:
-        if self._link.device.name == "board":
+        if self._connection.device.name == "board":
             begun["rounds"] += 1
             if begun["rounds"] == number:
                 server.cut()

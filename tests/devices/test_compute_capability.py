@@ -11,7 +11,7 @@ from deploy_kit.devices import links
 from deploy_kit.devices.compute_capability import capability, completed
 from deploy_kit.devices.links import local
 from deploy_kit.machine import environment
-from deploy_kit.programs.worker import Worker
+from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.records.measurements import Environment
 
 if TYPE_CHECKING:
@@ -40,17 +40,17 @@ def never() -> str:
 
 
 def test_a_worker_asks_the_driver(driver: "Driver") -> None:
-    assert Worker().operations["cuda_capability"]({}) == {"capability": "8.7"}
+    assert WorkerProgram().operations["cuda_capability"]({}) == {"capability": "8.7"}
 
 
 def test_a_worker_without_a_driver_gives_nothing(driver: "Driver") -> None:
     driver.fail("cuInit", 100)
 
-    assert Worker().operations["cuda_capability"]({}) == {"capability": ""}
+    assert WorkerProgram().operations["cuda_capability"]({}) == {"capability": ""}
 
 
 def test_no_context_is_made_for_it(driver: "Driver") -> None:
-    Worker().operations["cuda_capability"]({})
+    WorkerProgram().operations["cuda_capability"]({})
 
     assert not [line for line in driver.calls if "Ctx" in line]
 
@@ -76,8 +76,8 @@ def test_this_machine_asks_a_process_of_its_own_and_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(local, "capability", lambda worker, about: asked.append(type(worker).__name__) or "8.9")
     local._capability.cache_clear()
 
-    with links.connect(links.LOCAL) as link:
-        found = {link.environment.cuda_capability, link.environment.cuda_capability}
+    with links.connect(links.LOCAL) as connection:
+        found = {connection.environment.cuda_capability, connection.environment.cuda_capability}
     local._capability.cache_clear()
 
     assert (found, asked) == ({"8.9"}, ["Child"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from ssh_server import Server, descendants, until
 
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.devices import links
 from deploy_kit.records.artifacts import Device
 from deploy_kit.stages import bench
@@ -134,12 +134,12 @@ def test_a_connection_that_is_cut_in_a_bench_is_told_and_the_rounds_before_it_ar
     shutil.copytree(line.snapshot, store.root, dirs_exist_ok=True)
     engine = line.built("int8", "onnxruntime")
 
-    def cut(event: Event) -> None:
+    def cut(event: ProgressEvent) -> None:
         if event.done == 1:
             server.cut()
 
-    with links.connect(board) as link:
-        found, _ = bench.run((engine,), line.recipe.bench, store=store, link=link, watch=cut)
+    with links.connect(board) as connection:
+        found, _ = bench.run((engine,), line.recipe.bench, store=store, connection=connection, on_progress=cut)
 
     assert found.stopped == "the device was lost in round 2 of 3: device 'board': the connection was lost"
     assert [len(m.rounds) for m in found.measurements] == [1]

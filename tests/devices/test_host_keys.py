@@ -91,8 +91,8 @@ def test_a_hashed_entry_is_known(board: Device, server: Server) -> None:
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", server.known_hosts], capture_output=True, check=True)
     assert "127.0.0.1" not in server.known_hosts.read_text()
 
-    with links.connect(board) as link:
-        assert link.environment.cores
+    with links.connect(board) as connection:
+        assert connection.environment.cores
 
 
 def test_another_file_of_known_hosts_is_read_where_the_configuration_names_it(board: Device, server: Server) -> None:
@@ -101,8 +101,8 @@ def test_another_file_of_known_hosts_is_read_where_the_configuration_names_it(bo
     config = "Host 127.0.0.1\n  UserKnownHostsFile ~/nothing_here ~/known_elsewhere\n"
     (server.host_home / ".ssh" / "config").write_text(config)
 
-    with links.connect(board) as link:
-        assert link.environment.cores
+    with links.connect(board) as connection:
+        assert connection.environment.cores
 
 
 def test_an_alias_of_the_configuration_is_followed(board: Device, server: Server) -> None:
@@ -111,8 +111,8 @@ def test_an_alias_of_the_configuration_is_followed(board: Device, server: Server
     config = f"Host orin\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  HostKeyAlias the-orin\n"
     (server.host_home / ".ssh" / "config").write_text(config)
 
-    with links.connect(Device(name="orin", link="ssh", address="orin", python=board.python)) as link:
-        assert link.environment.cores
+    with links.connect(Device(name="orin", link="ssh", address="orin", python=board.python)) as connection:
+        assert connection.environment.cores
 
 
 def test_a_jump_through_another_host_checks_that_ones_key_too(board: Device, server: Server, other_key: Path) -> None:
@@ -126,8 +126,8 @@ def test_a_jump_through_another_host_checks_that_ones_key_too(board: Device, ser
     assert f"the host key of '[127.0.0.1]:{port}' is not known here" in str(refusal(inner))
 
     server.known_hosts.write_text(f"[localhost]:{port},[127.0.0.1]:{port} {kind} {body}\n")
-    with links.connect(inner) as link:
-        assert link.environment.cores
+    with links.connect(inner) as connection:
+        assert connection.environment.cores
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from stand_ins import PretendLink
 
 from deploy_kit.base.errors import DeployKitError, EngineCrashError
 from deploy_kit.devices import inference
-from deploy_kit.devices.inference import Target
+from deploy_kit.devices.inference import InferenceTarget
 from deploy_kit.devices.isolate import Child
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import ImageSet, open_set
@@ -51,42 +51,50 @@ def evaluated(graph: Path, images: ImageSet) -> np.ndarray:
     return np.concatenate([evaluator.run(None, {"input": one})[0] for one in images.batches(SIDE, 1)])
 
 
-def test_logits_are_those_of_the_reference_evaluator_in_order(link: Connection, graph: Path, images: ImageSet) -> None:
-    found = inference.run(link, Target(engine="onnxruntime", path=graph, options={}), images, SIDE)
+def test_logits_are_those_of_the_reference_evaluator_in_order(
+    connection: Connection, graph: Path, images: ImageSet
+) -> None:
+    found = inference.infer_all(connection, InferenceTarget(engine="onnxruntime", path=graph, options={}), images, SIDE)
 
     np.testing.assert_allclose(found.logits, evaluated(graph, images), rtol=1e-4, atol=1e-5)
 
 
 def test_chunks_change_nothing(
-    link: Connection, graph: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, graph: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inference, "_CHUNK", 3)
 
-    found = inference.run(link, Target(engine="onnxruntime", path=graph, options={}), images, SIDE)
+    found = inference.infer_all(connection, InferenceTarget(engine="onnxruntime", path=graph, options={}), images, SIDE)
 
     np.testing.assert_allclose(found.logits, evaluated(graph, images), rtol=1e-4, atol=1e-5)
 
 
 def test_progress_counts_images(
-    link: Connection, graph: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, graph: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inference, "_CHUNK", 3)
     heard: list[int] = []
 
-    inference.run(link, Target(engine="onnxruntime", path=graph, options={}), images, SIDE, progress=heard.append)
+    inference.infer_all(
+        connection, InferenceTarget(engine="onnxruntime", path=graph, options={}), images, SIDE, progress=heard.append
+    )
 
     assert heard == [3, 6, 7]
 
 
-def test_the_settings_of_the_engine_come_back_sorted(link: Connection, graph: Path, images: ImageSet) -> None:
-    found = inference.run(link, Target(engine="onnxruntime", path=graph, options={"threads": 1}), images, SIDE)
+def test_the_settings_of_the_engine_come_back_sorted(connection: Connection, graph: Path, images: ImageSet) -> None:
+    found = inference.infer_all(
+        connection, InferenceTarget(engine="onnxruntime", path=graph, options={"threads": 1}), images, SIDE
+    )
 
     assert found.settings == (("device", "cpu"), ("provider", "CPUExecutionProvider"), ("threads", "1"))
 
 
-def test_the_options_reach_the_engine(link: Connection, graph: Path, images: ImageSet) -> None:
+def test_the_options_reach_the_engine(connection: Connection, graph: Path, images: ImageSet) -> None:
     with pytest.raises(DeployKitError, match="engine 'onnxruntime': unknown key 'thread'"):
-        inference.run(link, Target(engine="onnxruntime", path=graph, options={"thread": 1}), images, SIDE)
+        inference.infer_all(
+            connection, InferenceTarget(engine="onnxruntime", path=graph, options={"thread": 1}), images, SIDE
+        )
 
 
 def test_a_crash_names_the_engine_file(tmp_path: Path, images: ImageSet) -> None:
@@ -95,8 +103,11 @@ def test_a_crash_names_the_engine_file(tmp_path: Path, images: ImageSet) -> None
             return Child(("/bin/sh", "-c", "kill -SEGV $$"))
 
     with pytest.raises(EngineCrashError, match=r"model\.plan: the worker process died in 'open' with SIGSEGV"):
-        inference.run(
-            Deadly(tmp_path, {}), Target(engine="onnxruntime", path=tmp_path / "model.plan", options={}), images, SIDE
+        inference.infer_all(
+            Deadly(tmp_path, {}),
+            InferenceTarget(engine="onnxruntime", path=tmp_path / "model.plan", options={}),
+            images,
+            SIDE,
         )
 
 
@@ -104,12 +115,14 @@ def test_the_worker_is_closed_when_the_engine_refuses(tmp_path: Path, images: Im
     def refuse(arguments: object) -> None:
         raise DeployKitError("no")
 
-    link = PretendLink(tmp_path, {"open": refuse})
+    connection = PretendLink(tmp_path, {"open": refuse})
 
     with pytest.raises(DeployKitError, match="no"):
-        inference.run(link, Target(engine="onnxruntime", path=tmp_path / "model.onnx", options={}), images, SIDE)
+        inference.infer_all(
+            connection, InferenceTarget(engine="onnxruntime", path=tmp_path / "model.onnx", options={}), images, SIDE
+        )
 
-    assert [worker.closed for worker in link.workers] == [True]
+    assert [worker.closed for worker in connection.workers] == [True]
 
 
 def test_one_chunk_at_a_time_lies_on_the_disk(
@@ -124,20 +137,24 @@ def test_one_chunk_at_a_time_lies_on_the_disk(
         np.save(arguments["outputs"], chunk.reshape(len(chunk), -1))
         return {"n": len(chunk)}
 
-    link = PretendLink(tmp_path, {"open": {"batch": 0, "settings": {}}, "infer": answer})
-    inference.run(link, Target(engine="onnxruntime", path=tmp_path / "model.onnx", options={}), images, SIDE)
+    connection = PretendLink(tmp_path, {"open": {"batch": 0, "settings": {}}, "infer": answer})
+    inference.infer_all(
+        connection, InferenceTarget(engine="onnxruntime", path=tmp_path / "model.onnx", options={}), images, SIDE
+    )
 
     assert seen == [3, 3, 1]
 
 
-def test_the_logits_of_ten_crops_are_averaged(link: Connection, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logits_of_ten_crops_are_averaged(
+    connection: Connection, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inference, "_CHUNK", 30)
     room = dataclasses.replace(SIDE, resize=6)
     noise = open_set("synthetic", room).first(7)
     heard: list[int] = []
 
-    target = Target(engine="onnxruntime", path=graph, options={})
-    found = inference.run(link, target, noise, room, crops=10, progress=heard.append)
+    target = InferenceTarget(engine="onnxruntime", path=graph, options={})
+    found = inference.infer_all(connection, target, noise, room, crops=10, progress=heard.append)
 
     evaluator = ReferenceEvaluator(onnx.load(graph))
     rows = [evaluator.run(None, {"input": crop[None]})[0] for one in noise.batches(room, 1, crops=10) for crop in one]

@@ -7,20 +7,20 @@ import sys
 import pytest
 
 from deploy_kit.base.errors import EngineCrashError, InputError, StageError
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.devices.isolate import Child, ended_by
 
 NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
 SEGFAULT = NO_CORE + "import ctypes; ctypes.string_at(0)"
 
-# Answers each job with facts about the process; knows only the standard library and `wire`.
+# Answers each job with facts about the process; knows only the standard library and `protocol`.
 ECHO = """
 import os, sys
-from deploy_kit import wire
+from deploy_kit.devices import protocol
 for line in sys.stdin:
-    job = wire.read_job(line)
+    job = protocol.read_job(line)
     facts = {"pid": os.getpid(), "session": os.getsid(0), "op": job.op, "arguments": job.arguments}
-    sys.stdout.write(wire.reply_line(wire.Reply(result=facts)))
+    sys.stdout.write(protocol.reply_line(protocol.Reply(result=facts)))
     sys.stdout.flush()
 """
 
@@ -279,13 +279,15 @@ def test_the_real_worker_is_started_by_default():
 
 
 def test_progress_of_a_job_is_heard_before_its_answer():
-    step = (
-        'sys.stdout.write(wire.progress_line(watch.Event(stage="build", text="tactics", done=1, total=2)))\n    job ='
+    step = """sys.stdout.write(
+        protocol.progress_line(progress.ProgressEvent(stage="build", text="tactics", done=1, total=2))
     )
-    script = ECHO.replace("import wire", "import watch, wire").replace("job =", step)
+    job ="""
+    imports = "import protocol\nfrom deploy_kit.base import progress"
+    script = ECHO.replace("import protocol", imports).replace("job =", step)
     heard = []
 
     with Child(python(script)) as child:
-        answer = child.ask("build", "model.xml", watch=heard.append)
+        answer = child.ask("build", "model.xml", on_progress=heard.append)
 
-    assert (heard, answer["op"]) == ([Event(stage="build", text="tactics", done=1, total=2)], "build")
+    assert (heard, answer["op"]) == ([ProgressEvent(stage="build", text="tactics", done=1, total=2)], "build")

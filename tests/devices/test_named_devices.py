@@ -25,14 +25,14 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def wrong(config: Path, text: str) -> DeployKitError:
     config.write_text(text)
     with pytest.raises(DeployKitError) as caught:
-        links.find("jetson")
+        links.find_device("jetson")
     return caught.value
 
 
 def test_a_device_is_found_by_its_name(config: Path) -> None:
     config.write_text(JETSON)
 
-    assert links.find("jetson") == Device(
+    assert links.find_device("jetson") == Device(
         name="jetson", link="ssh", address="user@orin:2222", accelerator="cuda:0", profile="jetson-orin-nano"
     )
 
@@ -41,7 +41,7 @@ def test_the_working_folders_entry_wins(config: Path) -> None:
     config.write_text(JETSON)
     Path("devices.yaml").write_text("jetson:\n  link: ssh://other\n")
 
-    assert links.find("jetson").address == "other"
+    assert links.find_device("jetson").address == "other"
 
 
 def test_without_xdg_the_file_lies_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -52,16 +52,16 @@ def test_without_xdg_the_file_lies_in_the_home(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_this_machine_needs_no_entry() -> None:
-    assert links.find("local") == links.LOCAL
+    assert links.find_device("local") == links.LOCAL
 
 
 def test_an_address_is_a_device_of_its_own() -> None:
-    assert links.find("ssh://me@orin:22") == Device(name="me@orin:22", link="ssh", address="me@orin:22")
+    assert links.find_device("ssh://me@orin:22") == Device(name="me@orin:22", link="ssh", address="me@orin:22")
 
 
 def test_where_none_is_configured_the_line_that_adds_one_is_given() -> None:
     with pytest.raises(DeviceError) as caught:
-        links.find("jetson")
+        links.find_device("jetson")
 
     assert str(caught.value) == "no device is called 'jetson': none is configured"
     assert (caught.value.hint, caught.value.exit_code) == ("deploykit devices add jetson ssh://USER@HOST", 4)
@@ -71,7 +71,7 @@ def test_a_misspelt_name_gives_the_nearest(config: Path) -> None:
     config.write_text(JETSON)
 
     with pytest.raises(DeviceError) as caught:
-        links.find("jeston")
+        links.find_device("jeston")
 
     assert (str(caught.value), caught.value.hint) == ("no device is called 'jeston'", "did you mean 'jetson'?")
 
@@ -129,7 +129,7 @@ def test_add_writes_what_find_reads(config: Path) -> None:
         "nano", {"link": "ssh://me@nano", "accelerator": "dla:0", "python": "/opt/venv/bin/python3"}
     )
 
-    assert links.find("nano") == made
+    assert links.find_device("nano") == made
     assert config.read_text() == "nano:\n  link: ssh://me@nano\n  accelerator: dla:0\n  python: /opt/venv/bin/python3\n"
 
 
@@ -138,7 +138,7 @@ def test_add_keeps_the_others_and_replaces_its_own(config: Path) -> None:
 
     named_devices.add("nano", {"link": "ssh://new"})
 
-    assert (links.find("jetson").profile, links.find("nano").address) == ("jetson-orin-nano", "new")
+    assert (links.find_device("jetson").profile, links.find_device("nano").address) == ("jetson-orin-nano", "new")
 
 
 @pytest.mark.parametrize("name", ["local", "a b", "../x", ""])

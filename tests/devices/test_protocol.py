@@ -7,7 +7,7 @@ import pytest
 
 from deploy_kit.base import errors
 from deploy_kit.base.errors import BuildError, DeployKitError, InputError, StageError
-from deploy_kit.base.progress import Event, silent
+from deploy_kit.base.progress import ProgressEvent, no_progress
 from deploy_kit.devices import protocol
 from deploy_kit.devices.protocol import Job, Reply
 
@@ -19,7 +19,7 @@ class OvenError(BuildError):
 
 
 def crossed(reply):
-    return protocol.await_reply(iter([protocol.reply_line(reply)]).__next__, silent)
+    return protocol.await_reply(iter([protocol.reply_line(reply)]).__next__, no_progress)
 
 
 def test_a_job_comes_out_as_it_went_in():
@@ -103,7 +103,7 @@ def test_an_error_with_an_empty_message_is_still_an_error():
 
 
 def test_progress_before_the_reply_is_told_in_order():
-    events = [Event(stage="build", text="tactics", done=n, total=3) for n in (1, 2, 3)]
+    events = [ProgressEvent(stage="build", text="tactics", done=n, total=3) for n in (1, 2, 3)]
     lines = iter([*map(protocol.progress_line, events), protocol.reply_line(Reply(result={"n": 1}))])
     heard = []
 
@@ -113,18 +113,18 @@ def test_progress_before_the_reply_is_told_in_order():
 
 
 def test_a_worker_that_ends_before_its_reply_gives_none():
-    lines = iter([protocol.progress_line(Event(stage="build", text="tactics")), ""])
+    lines = iter([protocol.progress_line(ProgressEvent(stage="build", text="tactics")), ""])
 
-    assert protocol.await_reply(lines.__next__, silent) is None
+    assert protocol.await_reply(lines.__next__, no_progress) is None
 
 
 def test_half_a_line_of_progress_gives_none():
-    line = protocol.progress_line(Event(stage="build", text="tactics"))[:-5]
+    line = protocol.progress_line(ProgressEvent(stage="build", text="tactics"))[:-5]
 
-    assert protocol.await_reply(iter([line]).__next__, silent) is None
+    assert protocol.await_reply(iter([line]).__next__, no_progress) is None
 
 
 def test_a_line_of_progress_is_one_line_whatever_is_in_it():
-    line = protocol.progress_line(Event(stage="build", text="a\nb\u2028c"))
+    line = protocol.progress_line(ProgressEvent(stage="build", text="a\nb\u2028c"))
 
     assert line.splitlines() == [line.rstrip("\n")]

@@ -8,20 +8,20 @@ from ssh_server import Server, descendants
 
 from deploy_kit.base.errors import DeviceError
 from deploy_kit.devices import links
-from deploy_kit.devices.agent_client import Talk
+from deploy_kit.devices.agent_client import AgentClient
 from deploy_kit.records.artifacts import Device
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are sent from now on."""
-    names, put = list[str](), Talk.put
+    names, put = list[str](), AgentClient.put
 
-    def counted(self: Talk, file: Path, path: str) -> None:
+    def counted(self: AgentClient, file: Path, path: str) -> None:
         names.append(file.name)
         put(self, file, path)
 
-    monkeypatch.setattr(Talk, "put", counted)
+    monkeypatch.setattr(AgentClient, "put", counted)
     return names
 
 
@@ -29,8 +29,8 @@ def test_a_kept_file_arrives_whole_under_its_hash(board: Device, server: Server,
     content = os.urandom(3 << 20)
     (tmp_path / "model.plan").write_bytes(content)
 
-    with links.connect(board) as link:
-        path = Path(link.send(tmp_path / "model.plan", keep=True))
+    with links.connect(board) as connection:
+        path = Path(connection.send(tmp_path / "model.plan", keep=True))
 
         assert path.read_bytes() == content
     assert path.read_bytes() == content
@@ -40,13 +40,13 @@ def test_a_kept_file_arrives_whole_under_its_hash(board: Device, server: Server,
 def test_a_second_connection_sends_nothing(board: Device, tmp_path: Path, sent: list[str]) -> None:
     (tmp_path / "model.xml").write_bytes(b"graph")
     (tmp_path / "model.bin").write_bytes(b"weights")
-    with links.connect(board) as link:
-        first = link.send(tmp_path / "model.xml", keep=True)
+    with links.connect(board) as connection:
+        first = connection.send(tmp_path / "model.xml", keep=True)
     assert sorted(sent) == ["model.bin", "model.xml"]
     sent.clear()
 
-    with links.connect(board) as link:
-        second = link.send(tmp_path / "model.xml", keep=True)
+    with links.connect(board) as connection:
+        second = connection.send(tmp_path / "model.xml", keep=True)
 
     assert (second, sent) == (first, [])
 
@@ -78,18 +78,18 @@ def test_a_damaged_program_is_sent_again(board: Device, server: Server) -> None:
 
 def test_a_kept_file_that_was_damaged_is_sent_again(board: Device, tmp_path: Path, sent: list[str]) -> None:
     (tmp_path / "model.plan").write_bytes(b"right")
-    with links.connect(board) as link:
-        path = Path(link.send(tmp_path / "model.plan", keep=True))
+    with links.connect(board) as connection:
+        path = Path(connection.send(tmp_path / "model.plan", keep=True))
         path.write_bytes(b"wrong")
 
-        link.send(tmp_path / "model.plan", keep=True)
+        connection.send(tmp_path / "model.plan", keep=True)
 
     assert (path.read_bytes(), sent) == (b"right", ["model.plan", "model.plan"])
 
 
 def test_results_come_back_and_leave_nothing(board: Device, tmp_path: Path) -> None:
-    with links.connect(board) as link:
-        with link.outbox(tmp_path) as outbox:
+    with links.connect(board) as connection:
+        with connection.outbox(tmp_path) as outbox:
             Path(outbox, "logits.npy").write_bytes(b"x" * 1_000_000)
             Path(outbox, "empty.txt").write_bytes(b"")
 
@@ -102,8 +102,8 @@ def test_results_come_back_and_leave_nothing(board: Device, tmp_path: Path) -> N
 def test_the_sessions_folder_goes_with_the_connection(board: Device, server: Server, tmp_path: Path) -> None:
     (tmp_path / "images.npy").write_bytes(b"images")
 
-    with links.connect(board) as link:
-        path = Path(link.send(tmp_path / "images.npy"))
+    with links.connect(board) as connection:
+        path = Path(connection.send(tmp_path / "images.npy"))
         assert path.is_file()
 
     assert not path.exists()
@@ -111,7 +111,7 @@ def test_the_sessions_folder_goes_with_the_connection(board: Device, server: Ser
 
 
 def test_an_exception_takes_the_sessions_folder_and_the_workers_too(board: Device, server: Server) -> None:
-    with pytest.raises(KeyboardInterrupt), links.connect(board) as link, link.worker() as worker:
+    with pytest.raises(KeyboardInterrupt), links.connect(board) as connection, connection.worker() as worker:
         pid = worker.pid  # type: ignore[attr-defined]
         assert pid in descendants(server.process.pid)
         raise KeyboardInterrupt
@@ -143,10 +143,10 @@ def test_a_living_runs_folder_is_left_alone(board: Device, tmp_path: Path) -> No
 
 def test_clean_empties_the_device_and_says_how_much(board: Device, server: Server, tmp_path: Path) -> None:
     (tmp_path / "model.plan").write_bytes(b"x" * 2_000_000)
-    with links.connect(board) as link:
-        link.send(tmp_path / "model.plan", keep=True)
+    with links.connect(board) as connection:
+        connection.send(tmp_path / "model.plan", keep=True)
 
-    cleaned = links.clean(board)
+    cleaned = links.clean_device(board)
 
     assert not server.cache.exists()
     assert cleaned.folder == str(server.cache)
@@ -155,15 +155,15 @@ def test_clean_empties_the_device_and_says_how_much(board: Device, server: Serve
 
 def test_clean_is_refused_while_another_works_there(board: Device, server: Server) -> None:
     with links.connect(board), pytest.raises(DeviceError) as caught:
-        links.clean(board)
+        links.clean_device(board)
 
     assert str(caught.value) == f"{server.cache}: other connections are at work there (1)"
     assert caught.value.hint == "wait until they have ended"
 
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_sent(board: Device, server: Server) -> None:
-    with links.connect(board) as link, pytest.raises(DeviceError) as caught:
-        link.talk.ask("put", path=f"{server.cache}/files/x/model.plan", size=1 << 60)  # type: ignore[attr-defined]
+    with links.connect(board) as connection, pytest.raises(DeviceError) as caught:
+        connection.talk.ask("put", path=f"{server.cache}/files/x/model.plan", size=1 << 60)  # type: ignore[attr-defined]
 
     assert str(caught.value).startswith(f"{server.cache}/files/x/model.plan: no space left for 1099511627776.0 MiB, ")
     assert str(caught.value).endswith(" MiB are free there")
@@ -173,8 +173,8 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_sent(board: Device,
 def test_nothing_is_written_outside_the_one_folder(board: Device, server: Server, tmp_path: Path) -> None:
     (tmp_path / "model.plan").write_bytes(b"x")
 
-    with links.connect(board) as link, link.worker() as worker:
-        link.send(tmp_path / "model.plan", keep=True)
+    with links.connect(board) as connection, connection.worker() as worker:
+        connection.send(tmp_path / "model.plan", keep=True)
         worker.ask("environment", "board")
 
     assert [path.name for path in server.device_home.iterdir()] == [".cache"]

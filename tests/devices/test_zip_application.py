@@ -100,6 +100,6 @@ def test_an_absent_engine_is_named_with_what_a_device_installs(pyz: Path, numpy_
 
 
 def test_the_agent_needs_the_standard_library_alone(pyz: Path, tmp_path: Path) -> None:
-    modules = bare(pyz, tmp_path / "nothing", "from deploy_kit import agent; print(*sys.modules)").split()
+    modules = bare(pyz, tmp_path / "nothing", "from deploy_kit.programs import agent; print(*sys.modules)").split()
 
     assert "numpy" not in modules

@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize(
     ("name", "mark", "printed", "command"),
     [
-        ("lint.md", "rules", lint.markdown, "deploykit lint --rules"),
+        ("lint.md", "rules", lint.rules_table, "deploykit lint --rules"),
         ("compatibility.md", "table", page.markdown, "deploykit doctor --versions"),
     ],
 )

@@ -34,14 +34,14 @@ def test_the_gpu_is_described_by_the_driver(driver: "Driver") -> None:
 
 
 def test_a_context_is_current_before_its_stream_is_made(driver: "Driver") -> None:
-    _cuda.Context()
+    _cuda.CudaContext()
 
     names = [line.split()[0] for line in driver.calls]
     assert names == ["cuInit", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuStreamCreate"]
 
 
 def test_what_is_copied_in_comes_out_again(driver: "Driver") -> None:
-    context = _cuda.Context()
+    context = _cuda.CudaContext()
     device, host = context.allocate(1 << 20), context.allocate_host(1 << 20)
     ctypes.memset(host, 7, 1 << 20)
     context.copy_in(device, host, 1 << 20)
@@ -54,7 +54,7 @@ def test_what_is_copied_in_comes_out_again(driver: "Driver") -> None:
 
 
 def test_a_span_lies_between_its_two_events(driver: "Driver") -> None:
-    context = _cuda.Context()
+    context = _cuda.CudaContext()
     span = _cuda.Span(context)
     assert span.ms == 0.0
     with span.around():
@@ -67,8 +67,8 @@ def test_a_span_lies_between_its_two_events(driver: "Driver") -> None:
 
 
 def test_a_graph_is_captured_instantiated_and_launched(driver: "Driver") -> None:
-    context = _cuda.Context()
-    graph = _cuda.Graph(context)
+    context = _cuda.CudaContext()
+    graph = _cuda.CudaGraph(context)
     assert not graph.captured
     _ = driver.calls
     with graph.capture():
@@ -84,7 +84,7 @@ def test_a_graph_is_captured_instantiated_and_launched(driver: "Driver") -> None
 
 
 def test_a_capture_that_fails_is_ended_all_the_same(driver: "Driver") -> None:
-    graph = _cuda.Graph(_cuda.Context())
+    graph = _cuda.CudaGraph(_cuda.CudaContext())
     with pytest.raises(RuntimeError), graph.capture():
         raise RuntimeError
 
@@ -94,7 +94,7 @@ def test_a_capture_that_fails_is_ended_all_the_same(driver: "Driver") -> None:
 
 @pytest.mark.parametrize(("code", "words"), [(2, "CUDA_ERROR_OUT_OF_MEMORY (2)"), (999, "error 999")])
 def test_an_error_is_told_by_its_name(code: int, words: str, driver: "Driver") -> None:
-    context = _cuda.Context()
+    context = _cuda.CudaContext()
     driver.fail("cuMemAlloc_v2", code)
 
     with pytest.raises(DeviceError) as caught:
@@ -106,7 +106,7 @@ def test_an_error_is_told_by_its_name(code: int, words: str, driver: "Driver") -
 def test_a_driver_that_does_not_start_is_a_hindrance_in_words(driver: "Driver") -> None:
     driver.fail("cuInit", 700)
 
-    assert _cuda.hindrance() == "CUDA: cuInit answered with CUDA_ERROR_ILLEGAL_ADDRESS (700)"
+    assert _cuda.why_unavailable() == "CUDA: cuInit answered with CUDA_ERROR_ILLEGAL_ADDRESS (700)"
     assert _cuda.device_or_none() is None
 
 
@@ -122,4 +122,4 @@ def test_an_old_driver_is_told_what_it_lacks(tmp_path: Path, driver: "Driver", m
 def test_no_driver_is_no_gpu(driver: "Driver", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "LIBRARY", "libnone.so.1")
 
-    assert _cuda.hindrance() == "no NVIDIA GPU on this machine"
+    assert _cuda.why_unavailable() == "no NVIDIA GPU on this machine"

@@ -38,9 +38,9 @@ running_engine = pytest.mark.parametrize("name", RUN_HERE)
 def tensors(line: "Line", name: str, engine: str) -> np.ndarray:
     """Run the check images through an engine in a worker."""
     built = line.built(name, engine)
-    target = inference.Target(engine=engine, path=line.store.path(built), options={})
-    return inference.run(
-        line.link, target, open_set(line.recipe.check.images, built.preprocess), built.preprocess
+    target = inference.InferenceTarget(engine=engine, path=line.store.path(built), options={})
+    return inference.infer_all(
+        line.connection, target, open_set(line.recipe.check.images, built.preprocess), built.preprocess
     ).logits
 
 
@@ -89,7 +89,7 @@ def test_a_missing_package_gives_the_one_message(name: str, tmp_path: Path, monk
 
 @every_engine
 def test_hindrance_is_words(name: str) -> None:
-    assert isinstance(CATALOGUE.get(name).hindrance(), str)
+    assert isinstance(CATALOGUE.get(name).why_unavailable(), str)
 
 
 def test_no_entry_loads_its_library() -> None:
@@ -112,7 +112,7 @@ def test_a_graph_that_is_not_there_is_named_and_nothing_is_written(name: str, li
     folder = tmp_path / "out"
     folder.mkdir()
 
-    with line.link.worker() as worker, pytest.raises(DeployKitError, match=r"none\.onnx"):
+    with line.connection.worker() as worker, pytest.raises(DeployKitError, match=r"none\.onnx"):
         paths = {"onnx": str(tmp_path / "none.onnx"), "folder": str(folder)}
         worker.ask("build", "none.onnx", engine=name, options=CAPABLE.get(name, {}), **paths)
 
@@ -122,7 +122,7 @@ def test_a_graph_that_is_not_there_is_named_and_nothing_is_written(name: str, li
 @every_engine
 def test_a_build_tells_its_proof_and_leaves_its_file(name: str, line: "Line") -> None:
     engine = CATALOGUE.get(name)
-    if not lazy.present(engine.package) or (engine.hindrance() and not engine.cross_builds):
+    if not lazy.present(engine.package) or (engine.why_unavailable() and not engine.cross_builds):
         pytest.skip(install_line(engine.package))
 
     built = line.built("fp32", name, **CAPABLE.get(name, {}))
@@ -153,11 +153,11 @@ def test_another_weight_gives_other_logits(name: str, line: "Line", tmp_path: Pa
     model = scaled(onnx.load(line.store.path(line.lean)), "classifier.weight", 10)
     entry = BuildEntry(engine=name, variants=("fp32",))
 
-    other, _ = build.run(hand_made(store, model, line.lean, "other"), entry, store=store, link=line.link)
+    other, _ = build.run(hand_made(store, model, line.lean, "other"), entry, store=store, connection=line.connection)
 
-    target = inference.Target(engine=name, path=store.path(other), options={})
+    target = inference.InferenceTarget(engine=name, path=store.path(other), options={})
     image_set = open_set(line.recipe.check.images, other.preprocess)
-    logits = inference.run(line.link, target, image_set, other.preprocess).logits
+    logits = inference.infer_all(line.connection, target, image_set, other.preprocess).logits
     assert metrics.relative_difference(line.logits(), logits) > 1e-3
 
 
@@ -167,7 +167,7 @@ def test_engines_of_other_weights_are_told_apart_by_their_hash(name: str, line: 
     model = scaled(onnx.load(line.store.path(line.lean)), "classifier.weight", 1.001)
     entry = BuildEntry(engine=name, variants=("fp32",))
 
-    other, _ = build.run(hand_made(store, model, line.lean, "other"), entry, store=store, link=line.link)
+    other, _ = build.run(hand_made(store, model, line.lean, "other"), entry, store=store, connection=line.connection)
 
     assert other.sha256 != line.built("fp32", name).sha256
 
@@ -198,7 +198,7 @@ def test_proof_shows_every_convolution_in_int8(name: str, line: "Line") -> None:
 def test_opening_tells_the_static_batch_and_the_settings_in_words(name: str, line: "Line") -> None:
     built = line.built("fp32", name)
 
-    with line.link.worker() as worker:
+    with line.connection.worker() as worker:
         opened = worker.ask("open", name, engine=name, path=str(line.store.path(built)), options={})
 
     assert opened["batch"] == line.lean.inputs[0].shape[0]
@@ -213,7 +213,7 @@ def test_an_open_batch_is_told_as_zero(name: str, line: "Line", tmp_path: Path) 
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.save(model, tmp_path / "open.onnx")
 
-    with line.link.worker() as worker:
+    with line.connection.worker() as worker:
         paths = {"onnx": str(tmp_path / "open.onnx"), "folder": str(tmp_path)}
         worker.ask("build", name, engine=name, options={}, **paths)
         file = str(tmp_path / CATALOGUE.get(name).file_name)
@@ -230,7 +230,7 @@ def test_a_file_that_is_cut_off_is_named(name: str, line: "Line", tmp_path: Path
     data = line.store.path(line.lean).read_bytes()
     broken.write_bytes(data[: len(data) // 2])
 
-    with line.link.worker() as worker, pytest.raises(DeployKitError) as caught:
+    with line.connection.worker() as worker, pytest.raises(DeployKitError) as caught:
         paths = {"onnx": str(broken), "folder": str(tmp_path)}
         worker.ask("build", str(broken), engine=name, options=CAPABLE.get(name, {}), **paths)
 
@@ -244,7 +244,7 @@ def test_a_built_file_that_is_cut_off_is_named(name: str, line: "Line", tmp_path
         (tmp_path / file.name).write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     broken = tmp_path / source.name
 
-    with line.link.worker() as worker, pytest.raises(DeployKitError) as caught:
+    with line.connection.worker() as worker, pytest.raises(DeployKitError) as caught:
         worker.ask("open", str(broken), engine=name, path=str(broken), options={})
 
     assert str(caught.value).startswith(f"{broken}: ")

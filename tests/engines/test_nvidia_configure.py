@@ -9,7 +9,7 @@ from deploy_kit.base.errors import BuildError, DeviceError
 from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import tensorrt
 from deploy_kit.engines._nvidia import build, network
-from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 
 with_rtx = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 
@@ -28,7 +28,7 @@ def real() -> tuple[Any, Any]:
 def test_the_workspace_is_bounded_in_mib(mib: int, real: tuple[Any, Any]) -> None:
     trt, config = real
 
-    build.configure(trt, config, Options(workspace_mib=mib))
+    build.configure(trt, config, TensorRtOptions(workspace_mib=mib))
 
     assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == mib * 2**20
 
@@ -37,15 +37,15 @@ def test_the_workspace_is_bounded_in_mib(mib: int, real: tuple[Any, Any]) -> Non
 @pytest.mark.parametrize(
     ("options", "flag", "on"),
     [
-        (Options(), "TF32", True),
-        (Options(no_tf32=True), "TF32", False),
-        (Options(refit=True), "REFIT", True),
-        (Options(strip_weights=True), "STRIP_PLAN", True),
-        (Options(version_compatible=True), "VERSION_COMPATIBLE", True),
-        (Options(), "VERSION_COMPATIBLE", False),
+        (TensorRtOptions(), "TF32", True),
+        (TensorRtOptions(no_tf32=True), "TF32", False),
+        (TensorRtOptions(refit=True), "REFIT", True),
+        (TensorRtOptions(strip_weights=True), "STRIP_PLAN", True),
+        (TensorRtOptions(version_compatible=True), "VERSION_COMPATIBLE", True),
+        (TensorRtOptions(), "VERSION_COMPATIBLE", False),
     ],
 )
-def test_switches_reach_the_builder(options: Options, flag: str, on: bool, real: tuple[Any, Any]) -> None:
+def test_switches_reach_the_builder(options: TensorRtOptions, flag: str, on: bool, real: tuple[Any, Any]) -> None:
     trt, config = real
 
     build.configure(trt, config, options)
@@ -57,7 +57,7 @@ def test_switches_reach_the_builder(options: Options, flag: str, on: bool, real:
 def test_level_and_verbosity_reach_the_builder(real: tuple[Any, Any]) -> None:
     trt, config = real
 
-    build.configure(trt, config, Options(builder_optimization_level=5, profiling_verbosity="layer_names_only"))
+    build.configure(trt, config, TensorRtOptions(builder_optimization_level=5, profiling_verbosity="layer_names_only"))
 
     assert config.builder_optimization_level == 5
     assert config.profiling_verbosity == trt.ProfilingVerbosity.LAYER_NAMES_ONLY
@@ -92,14 +92,16 @@ def old_tensorrt() -> Any:
 def test_a_hardware_level_reaches_the_builder() -> None:
     config = OldConfig()
 
-    build.configure(old_tensorrt(), config, Options(hardware_compatibility_level="ampere+"))
+    build.configure(old_tensorrt(), config, TensorRtOptions(hardware_compatibility_level="ampere+"))
 
     assert config.hardware_compatibility_level == "ampere+"
 
 
 def test_a_hardware_level_that_came_later_is_refused_by_version() -> None:
     with pytest.raises(BuildError) as caught:
-        build.configure(old_tensorrt(), OldConfig(), Options(hardware_compatibility_level="sameComputeCapability"))
+        build.configure(
+            old_tensorrt(), OldConfig(), TensorRtOptions(hardware_compatibility_level="sameComputeCapability")
+        )
 
     assert str(caught.value) == "TensorRT 10.3.0 has no hardware compatibility level 'sameComputeCapability'"
     assert caught.value.hint == "use 'ampere+', or a later TensorRT"
@@ -108,7 +110,7 @@ def test_a_hardware_level_that_came_later_is_refused_by_version() -> None:
 def test_the_accelerator_is_chosen_with_the_gpu_to_fall_back_to() -> None:
     config = OldConfig()
 
-    build.configure(old_tensorrt(), config, Options(use_dla_core=1))
+    build.configure(old_tensorrt(), config, TensorRtOptions(use_dla_core=1))
 
     assert (config.default_device_type, config.DLA_core, config.flags) == ("dla", 1, ["GPU_FALLBACK"])
 
@@ -121,7 +123,7 @@ def test_layers_that_the_accelerator_cannot_run_are_told() -> None:
     ]
     parsed = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
 
-    said = build._dla_share(trt, OldConfig(), parsed, Options(use_dla_core=0))
+    said = build._dla_share(trt, OldConfig(), parsed, TensorRtOptions(use_dla_core=0))
 
     assert said == "DLA core 0 can run 2 of 4 layers; to the GPU: concatenation, scale"
 
@@ -132,7 +134,7 @@ def test_an_accelerator_that_is_not_there_is_refused_before_the_build() -> None:
     trt.Logger = type("Logger", (), {"ERROR": 0, "__init__": lambda self, severity: None})
 
     with pytest.raises(DeviceError) as caught:
-        tensorrt._configure(trt, None, Options(use_dla_core=0))
+        tensorrt._configure(trt, None, TensorRtOptions(use_dla_core=0))
 
     assert str(caught.value) == ("engine 'tensorrt'.use_dla_core: this machine has 0 DLA cores for TensorRT 10.3.0")
     assert "TensorRT 10.7 was the last with DLA" in caught.value.hint
@@ -147,6 +149,8 @@ def test_every_network_is_strongly_typed(flags: dict[str, int], wanted: int, tmp
         OnnxParser=lambda network, logger: SimpleNamespace(parse_from_file=lambda path: True),
     )
 
-    network.parse(trt, tensorrt._FLAVOUR, SimpleNamespace(create_network=asked.append), None, tmp_path / "x.onnx")
+    network.parse_network(
+        trt, tensorrt._FLAVOUR, SimpleNamespace(create_network=asked.append), None, tmp_path / "x.onnx"
+    )
 
     assert asked == [wanted]

@@ -10,17 +10,17 @@ from small_plans import convolution_graph
 
 from deploy_kit.base.errors import BuildError, EngineCrashError, InputError, StoreError
 from deploy_kit.base.lazy import install_line, present
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.devices.isolate import Child
 from deploy_kit.engines import tensorrt_rtx
 from deploy_kit.engines._nvidia import network
-from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 
 pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 OPTIONS = {"compute_capabilities": ["8.9"]}
 
 # The real worker, in a process of which something is wrong.
-CROOKED = "from deploy_kit import worker\n{}\nworker.main()"
+CROOKED = "from deploy_kit.programs import worker\n{}\nworker.main()"
 NO_ROOM = CROOKED.format("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))")
 KILLED = CROOKED.format(
     "import os, signal\n"
@@ -132,9 +132,9 @@ def test_a_killed_build_is_told_as_out_of_memory(graph: Path, folder: Path) -> N
 
 
 def test_progress_of_the_builder_is_heard(graph: Path, folder: Path) -> None:
-    heard: list[Event] = []
+    heard: list[ProgressEvent] = []
 
-    build(graph, folder, watch=heard.append)
+    build(graph, folder, on_progress=heard.append)
 
     steps = [event for event in heard if event.text == "Building engine"]
     assert {event.stage for event in heard} == {"build"}
@@ -144,27 +144,27 @@ def test_progress_of_the_builder_is_heard(graph: Path, folder: Path) -> None:
 
 
 def test_a_listener_that_is_gone_cancels_the_native_builder(graph: Path, folder: Path) -> None:
-    heard: list[Event] = []
+    heard: list[ProgressEvent] = []
 
-    def hang_up(event: Event) -> None:
+    def hang_up(event: ProgressEvent) -> None:
         heard.append(event)
         raise BrokenPipeError
 
     with pytest.raises(BuildError, match="the build was canceled"):
-        tensorrt_rtx.build(graph, folder, Options(compute_capabilities=("8.9",)), hang_up)
+        tensorrt_rtx.build(graph, folder, TensorRtOptions(compute_capabilities=("8.9",)), hang_up)
 
     assert (len(heard), list(folder.iterdir())) == (1, [])
 
 
 def test_an_interrupt_ends_the_worker_and_leaves_nothing(graph: Path, folder: Path) -> None:
-    def interrupt(event: Event) -> None:
+    def interrupt(event: ProgressEvent) -> None:
         raise KeyboardInterrupt
 
     with Child() as child:
         process = child._process
         paths = {"onnx": str(graph), "folder": str(folder)}
         with pytest.raises(KeyboardInterrupt):
-            child.ask("build", "x", engine="tensorrt_rtx", options=OPTIONS, watch=interrupt, **paths)
+            child.ask("build", "x", engine="tensorrt_rtx", options=OPTIONS, on_progress=interrupt, **paths)
 
     assert process.poll() is not None
     assert list(folder.glob("*.plan")) == []

@@ -9,16 +9,16 @@ from deploy_kit.base.errors import BuildError, DeviceError, RecipeError
 from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import _cuda, tensorrt, tensorrt_rtx
 from deploy_kit.engines._nvidia import verify_options
-from deploy_kit.engines._nvidia.options import Options, parse_shapes
+from deploy_kit.engines._nvidia.options import TensorRtOptions, parse_shapes
 from deploy_kit.records import codec
 
 with_rtx = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
-without_gpu = pytest.mark.skipif(not _cuda.hindrance(), reason="there is an NVIDIA GPU on this machine")
+without_gpu = pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
 
 
 def refusal(flavour: object, **options: object) -> RecipeError:
     with pytest.raises(RecipeError) as caught:
-        verify_options(flavour, Options(**options))
+        verify_options(flavour, TensorRtOptions(**options))
     return caught.value
 
 
@@ -29,24 +29,26 @@ def test_shapes_are_read_as_trtexec_writes_them() -> None:
 @pytest.mark.parametrize("text", ["1x3x224x224", "input:1x3xHxW", "input:0x3", "input:", ":1x3", "input:1x3,"])
 def test_a_shape_written_another_way_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(RecipeError, match=r"min_shapes: .*: expected NAME:SHAPE with sides of 1 or more") as caught:
-        Options(min_shapes=(text,))
+        TensorRtOptions(min_shapes=(text,))
 
     assert caught.value.hint == "e.g. input:1x3x224x224"
 
 
 def test_each_entry_of_the_lists_is_one_profile() -> None:
-    options = Options(min_shapes=("x:1x3", "x:8x3"), opt_shapes=("x:2x3", "x:16x3"), max_shapes=("x:4x3", "x:32x3"))
+    options = TensorRtOptions(
+        min_shapes=("x:1x3", "x:8x3"), opt_shapes=("x:2x3", "x:16x3"), max_shapes=("x:4x3", "x:32x3")
+    )
 
     assert options.profiles[1] == ({"x": (8, 3)}, {"x": (16, 3)}, {"x": (32, 3)})
 
 
 def test_shapes_left_out_are_those_that_were_given() -> None:
-    assert Options(opt_shapes=("x:2x3",)).profiles == (({"x": (2, 3)}, {"x": (2, 3)}, {"x": (2, 3)}),)
+    assert TensorRtOptions(opt_shapes=("x:2x3",)).profiles == (({"x": (2, 3)}, {"x": (2, 3)}, {"x": (2, 3)}),)
 
 
 def test_lists_of_different_length_are_refused_with_both_numbers() -> None:
     with pytest.raises(RecipeError) as caught:
-        Options(min_shapes=("x:1x3",), max_shapes=("x:2x3", "x:4x3"))
+        TensorRtOptions(min_shapes=("x:1x3",), max_shapes=("x:2x3", "x:4x3"))
 
     assert (
         str(caught.value) == "shapes: expected one entry a profile in each list, found 1 in min_shapes, 2 in max_shapes"
@@ -62,14 +64,14 @@ def test_lists_of_different_length_are_refused_with_both_numbers() -> None:
 )
 def test_a_number_out_of_range_is_named(option: str, value: int, wanted: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        Options(**{option: value})
+        TensorRtOptions(**{option: value})
 
     assert str(caught.value) == wanted
 
 
 def test_a_level_that_does_not_exist_gives_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="expected one of none, ampere\\+, sameComputeCapability, found 'hopper'"):
-        codec.from_json(Options, {"hardware_compatibility_level": "hopper"}, "engine 'tensorrt'")
+        codec.from_json(TensorRtOptions, {"hardware_compatibility_level": "hopper"}, "engine 'tensorrt'")
 
 
 @pytest.mark.parametrize(
@@ -99,8 +101,8 @@ def test_tensorrt_says_why_it_builds_for_no_other_gpu() -> None:
 def test_what_a_flavour_refuses_is_an_option(name: str) -> None:
     flavour = {"tensorrt": tensorrt, "tensorrt_rtx": tensorrt_rtx}[name]._FLAVOUR
 
-    assert set(flavour.refuses) <= set(codec.to_json(Options()))
-    assert engines.CATALOGUE.get(name).options is Options
+    assert set(flavour.refuses) <= set(codec.to_json(TensorRtOptions()))
+    assert engines.CATALOGUE.get(name).options is TensorRtOptions
 
 
 @with_rtx
@@ -127,7 +129,7 @@ def test_levels_of_rtx_give_the_same_plan_byte_for_byte(level: int, small_graph:
 @without_gpu
 @pytest.mark.parametrize("option", ["refit", "strip_weights"])
 def test_weights_to_be_exchanged_need_the_gpu_of_rtx(option: str, small_graph: Path, tmp_path: Path) -> None:
-    options = Options(compute_capabilities=("8.9",), **{option: True})
+    options = TensorRtOptions(compute_capabilities=("8.9",), **{option: True})
 
     with pytest.raises(BuildError) as caught:
         tensorrt_rtx.build(small_graph, tmp_path, options)
@@ -141,7 +143,7 @@ def test_weights_to_be_exchanged_need_the_gpu_of_rtx(option: str, small_graph: P
 @without_gpu
 def test_tensorrt_builds_nothing_where_no_gpu_is() -> None:
     with pytest.raises(DeviceError) as caught:
-        tensorrt._FLAVOUR.capabilities(None, Options())
+        tensorrt._FLAVOUR.capabilities(None, TensorRtOptions())
 
     assert str(caught.value) == "engine 'tensorrt': cannot build: no NVIDIA GPU on this machine"
     assert "tensorrt_rtx --compute-capability 8.9" in caught.value.hint

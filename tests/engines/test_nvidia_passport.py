@@ -11,9 +11,9 @@ from deploy_kit import store
 from deploy_kit.base.errors import BuildError, DeviceError
 from deploy_kit.engines import _cuda, tensorrt_rtx
 from deploy_kit.engines._nvidia import passport
-from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact, Built
+from deploy_kit.records.artifacts import Artifact, BuiltFor
 from deploy_kit.store import sha256_of
 
 pytest_plugins = ["tiny_line"]
@@ -33,25 +33,25 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "device_or_none", lambda: GPU)
 
 
-def rewritten(plan: Path, **changes: object) -> Built:
+def rewritten(plan: Path, **changes: object) -> BuiltFor:
     """Change what the passport says of where the plan was built."""
     path = passport.path_of(plan)
     data = json.loads(path.read_text())
     data["built"] |= changes
     path.write_text(json.dumps(data))
-    return codec.from_json(Built, data["built"])
+    return codec.from_json(BuiltFor, data["built"])
 
 
 def opening(plan: Path) -> Exception:
     with pytest.raises((BuildError, DeviceError)) as caught:
-        tensorrt_rtx.open_session(plan, Options())
+        tensorrt_rtx.open_session(plan, TensorRtOptions())
     return caught.value
 
 
 def test_it_says_from_what_and_for_what_the_plan_was_built(plan: Path, small_plan: Path) -> None:
     import tensorrt_rtx as trt
 
-    read = passport.read(plan)
+    read = passport.read_passport(plan)
 
     assert read is not None
     built = read[0]
@@ -62,7 +62,7 @@ def test_it_says_from_what_and_for_what_the_plan_was_built(plan: Path, small_pla
 
 
 def test_it_holds_the_proof(plan: Path) -> None:
-    read = passport.read(plan)
+    read = passport.read_passport(plan)
 
     assert read is not None
     assert ("Conv", "fp32", 1) in read[1].counts
@@ -74,7 +74,7 @@ def test_it_is_sent_with_its_plan(plan: Path) -> None:
 
 
 def test_a_record_of_the_store_is_read_as_a_passport_too(plan: Path) -> None:
-    read = passport.read(plan)
+    read = passport.read_passport(plan)
     assert read is not None
     record = Artifact(
         kind="engine", name="x", path="x", sha256="0", size_bytes=1, precision="fp32", inputs=(), outputs=(),
@@ -82,7 +82,7 @@ def test_a_record_of_the_store_is_read_as_a_passport_too(plan: Path) -> None:
     )  # fmt: skip
     passport.path_of(plan).write_text(codec.canonical(record))
 
-    assert passport.read(plan) == read
+    assert passport.read_passport(plan) == read
 
 
 def test_a_plan_of_another_version_is_refused_in_words(plan: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_damaged_plan_is_not_proved_from_its_old_passport(plan: Path) -> None:
     plan.write_bytes(b"vtrt" + bytes(64))
 
     with pytest.raises(BuildError, match="changed or cut off since it was built"):
-        tensorrt_rtx.prove_precision(plan, Options())
+        tensorrt_rtx.prove_precision(plan, TensorRtOptions())
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"built": {"package": 3}, "proof": {}}', "[]"])
@@ -173,12 +173,12 @@ def test_a_plan_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert (str(error), error.hint) == (f"{tmp_path / 'model.rtx.plan'}: no such file", "build it again")
 
 
-@pytest.mark.skipif(not _cuda.hindrance(), reason="there is an NVIDIA GPU on this machine")
+@pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
 def test_a_plan_without_a_passport_is_left_to_the_library(plan: Path) -> None:
     passport.path_of(plan).unlink()
 
     assert str(opening(plan)) == f"{plan}: cannot run: no NVIDIA GPU on this machine"
-    assert tensorrt_rtx.prove_precision(plan, Options()).share("fp32", of="Conv") == 1
+    assert tensorrt_rtx.prove_precision(plan, TensorRtOptions()).share("fp32", of="Conv") == 1
 
 
 def test_a_version_compatible_plan_of_a_later_version_is_refused(plan: Path) -> None:

@@ -7,13 +7,13 @@ import pytest
 from deploy_kit.base.errors import BuildError
 from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import tensorrt_rtx
-from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 
 pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 
 
 def build(onnx_file: Path, folder: Path, **shapes: tuple[str, ...]) -> Path:
-    tensorrt_rtx.build(onnx_file, folder, Options(compute_capabilities=("8.9",), **shapes))
+    tensorrt_rtx.build(onnx_file, folder, TensorRtOptions(compute_capabilities=("8.9",), **shapes))
     return folder / "model.rtx.plan"
 
 

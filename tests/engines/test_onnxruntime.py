@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from deploy_kit.base.errors import BuildError, InputError
 from deploy_kit.engines import onnxruntime
-from deploy_kit.engines.onnxruntime import Options
+from deploy_kit.engines.onnxruntime import OnnxRuntimeOptions
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -39,7 +39,7 @@ def small_graph(path: Path, *, batch: int | str = 2, operator: str = "Gemm") -> 
 def test_a_session_computes_what_the_reference_evaluator_does(tmp_path: Path) -> None:
     path = small_graph(tmp_path / "small.onnx")
     image = np.random.default_rng(0).standard_normal((2, 3), np.float32)
-    session = onnxruntime.open_session(path, Options())
+    session = onnxruntime.open_session(path, OnnxRuntimeOptions())
 
     session.bind(image)
     session.run()
@@ -49,7 +49,7 @@ def test_a_session_computes_what_the_reference_evaluator_does(tmp_path: Path) ->
 
 
 def test_logits_fetched_once_stay_as_they_are(tmp_path: Path) -> None:
-    session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), Options())
+    session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), OnnxRuntimeOptions())
     session.bind(np.ones((2, 3), np.float32))
     session.run()
     first = session.fetch()
@@ -62,19 +62,19 @@ def test_logits_fetched_once_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_the_number_of_threads_asked_for_is_recorded(tmp_path: Path) -> None:
-    session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), Options(threads=1))
+    session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), OnnxRuntimeOptions(threads=1))
 
     assert session.settings["threads"] == "1"
 
 
 def test_no_number_of_threads_takes_every_core_of_this_process(tmp_path: Path) -> None:
-    session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), Options())
+    session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), OnnxRuntimeOptions())
 
     assert session.settings["threads"] == str(len(os.sched_getaffinity(0)))
 
 
 def test_the_provider_is_recorded(tmp_path: Path) -> None:
-    session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), Options())
+    session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), OnnxRuntimeOptions())
 
     assert session.settings["provider"] == "CPUExecutionProvider"
 
@@ -95,7 +95,7 @@ def test_the_proof_shows_half_precision_widened(line: "Line") -> None:
 def test_without_the_optimizer_the_proof_of_an_int8_graph_holds_no_int8(line: "Line") -> None:
     path = line.store.path(line.graph("int8"))
 
-    proof = onnxruntime.prove_precision(path, Options(optimize=False))
+    proof = onnxruntime.prove_precision(path, OnnxRuntimeOptions(optimize=False))
 
     assert proof.share("int8") == 0
 
@@ -104,7 +104,7 @@ def test_bfloat16_is_refused_with_the_name_of_the_file(line: "Line", tmp_path: P
     path = line.store.path(line.graph("bf16"))
 
     with pytest.raises(BuildError) as caught:
-        onnxruntime.build(path, tmp_path, Options())
+        onnxruntime.build(path, tmp_path, OnnxRuntimeOptions())
 
     assert str(caught.value).startswith(f"{path}: ONNX Runtime cannot load it: ")
 
@@ -113,7 +113,7 @@ def test_an_unknown_operator_is_refused_by_its_name(tmp_path: Path) -> None:
     path = small_graph(tmp_path / "small.onnx", operator="Gem")
 
     with pytest.raises(BuildError, match="Gem"):
-        onnxruntime.build(path, tmp_path, Options())
+        onnxruntime.build(path, tmp_path, OnnxRuntimeOptions())
 
 
 def test_a_file_that_is_cut_off_asks_for_another_export(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_file_that_is_cut_off_asks_for_another_export(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:40])
 
     with pytest.raises(InputError, match="not a whole ONNX file") as caught:
-        onnxruntime.build(path, tmp_path, Options())
+        onnxruntime.build(path, tmp_path, OnnxRuntimeOptions())
 
     assert caught.value.hint == "export it again; the file may be cut off"
 
@@ -130,6 +130,6 @@ def test_nothing_is_copied_of_a_file_that_does_not_load(tmp_path: Path) -> None:
     path = small_graph(tmp_path / "small.onnx", operator="Gem")
 
     with contextlib.suppress(Exception):
-        onnxruntime.build(path, tmp_path, Options())
+        onnxruntime.build(path, tmp_path, OnnxRuntimeOptions())
 
     assert not (tmp_path / "model.onnx").exists()

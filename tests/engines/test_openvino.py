@@ -13,7 +13,7 @@ from stand_ins import Calibration
 
 from deploy_kit.base.errors import BuildError, EngineCrashError, StoreError
 from deploy_kit.engines import openvino
-from deploy_kit.engines.openvino import Options
+from deploy_kit.engines.openvino import OpenVinoOptions
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.stages import build
@@ -51,7 +51,7 @@ def deadly(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(line: "Line", precision: str) -> dict[str, str]:
     """Open the float engine in a worker and give what it was set to."""
     built = line.built("fp32", "openvino", inference_precision=precision)
-    with line.link.worker() as worker:
+    with line.connection.worker() as worker:
         path = str(line.store.path(built))
         opened = worker.ask("open", path, engine="openvino", path=path, options={"inference_precision": precision})
     return opened["settings"]
@@ -102,7 +102,9 @@ def test_weights_changed_since_they_were_built_are_noticed(line: "Line", tmp_pat
     store = Store(tmp_path / "store")
     lean = Artifact(**vars(line.lean) | {"path": "lean.onnx"})
     (store.root / "lean.onnx").write_bytes(line.store.path(line.lean).read_bytes())
-    engine, _ = build.run(lean, BuildEntry(engine="openvino", variants=("fp32",)), store=store, link=line.link)
+    engine, _ = build.run(
+        lean, BuildEntry(engine="openvino", variants=("fp32",)), store=store, connection=line.connection
+    )
     weights = store.path(engine).with_suffix(".bin")
 
     weights.write_bytes(b"\0" * weights.stat().st_size)
@@ -116,14 +118,14 @@ def test_a_file_that_is_no_onnx_is_refused_with_its_name(tmp_path: Path) -> None
     path.write_bytes(b"\x08\x0anoise")
 
     with pytest.raises(BuildError, match="OpenVINO cannot read it") as caught:
-        openvino.build(path, tmp_path, Options())
+        openvino.build(path, tmp_path, OpenVinoOptions())
 
     assert str(caught.value).startswith(f"{path}: ")
 
 
 @crashing_version
 def test_a_segfault_names_the_file_the_signal_and_a_way_out(line: "Line", deadly: Path, tmp_path: Path) -> None:
-    with line.link.worker() as worker, pytest.raises(EngineCrashError) as caught:
+    with line.connection.worker() as worker, pytest.raises(EngineCrashError) as caught:
         paths = {"onnx": str(deadly), "folder": str(tmp_path)}
         worker.ask("build", str(deadly), engine="openvino", options={}, **paths)
 
@@ -134,10 +136,10 @@ def test_a_segfault_names_the_file_the_signal_and_a_way_out(line: "Line", deadly
 @crashing_version
 def test_after_a_segfault_the_next_worker_works(line: "Line", deadly: Path, tmp_path: Path) -> None:
     healthy = str(line.store.path(line.graph("int8")))
-    with line.link.worker() as worker, pytest.raises(EngineCrashError):
+    with line.connection.worker() as worker, pytest.raises(EngineCrashError):
         worker.ask("build", str(deadly), engine="openvino", options={}, onnx=str(deadly), folder=str(tmp_path))
 
-    with line.link.worker() as worker:
+    with line.connection.worker() as worker:
         worker.ask("build", healthy, engine="openvino", options={}, onnx=healthy, folder=str(tmp_path))
 
     assert (tmp_path / "model.xml").is_file()
@@ -150,7 +152,7 @@ def test_a_segfault_leaves_nothing_in_the_store(line: "Line", deadly: Path, tmp_
     graph = Artifact(**vars(line.graph("int8")) | {"path": "deadly.onnx", "sha256": sha256_of(deadly)})
 
     with pytest.raises(EngineCrashError):
-        build.run(graph, BuildEntry(engine="openvino", variants=("int8",)), store=store, link=line.link)
+        build.run(graph, BuildEntry(engine="openvino", variants=("int8",)), store=store, connection=line.connection)
 
     assert {path.name for path in store.root.iterdir()} == {"deadly.onnx"}
 

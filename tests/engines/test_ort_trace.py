@@ -26,13 +26,13 @@ def written(folder: Path, *events: Any) -> Path:
 
 
 def test_times_are_in_milliseconds_one_a_run(tmp_path: Path) -> None:
-    (kernel,) = _ort_trace.read(written(tmp_path, event("a", "Conv", dur=1500), event("a", "Conv", dur=500)))
+    (kernel,) = _ort_trace.read_trace(written(tmp_path, event("a", "Conv", dur=1500), event("a", "Conv", dur=500)))
 
     assert kernel.samples_ms == (1.5, 0.5)
 
 
 def test_kernels_of_one_name_are_told_apart_by_their_node(tmp_path: Path) -> None:
-    kernels = _ort_trace.read(written(tmp_path, event("a", "Conv", index=1), event("a", "Conv", index=2)))
+    kernels = _ort_trace.read_trace(written(tmp_path, event("a", "Conv", index=1), event("a", "Conv", index=2)))
 
     assert len(kernels) == 2
 
@@ -49,7 +49,7 @@ def test_kernels_of_one_name_are_told_apart_by_their_node(tmp_path: Path) -> Non
     ],
 )
 def test_what_a_kernel_computes_in_is_the_type_of_its_weight(tmp_path: Path, op: str, dtype: str, wanted: str) -> None:
-    (kernel,) = _ort_trace.read(written(tmp_path, event("a", op, dtype=dtype)))
+    (kernel,) = _ort_trace.read_trace(written(tmp_path, event("a", op, dtype=dtype)))
 
     assert kernel.dtype == wanted
 
@@ -58,7 +58,7 @@ def test_placement_counts_nodes_by_provider(tmp_path: Path) -> None:
     events = [event(f"c{i}", "Conv", CUDA, i) for i in range(3)]
     events += [event("m", "MemcpyToHost", CUDA, 3), event("max", "Max", CPU, 4), event("g", "Gemm", CPU, 5)]
 
-    placed = _ort_trace.placement(_ort_trace.read(written(tmp_path, *events)))
+    placed = _ort_trace.placement(_ort_trace.read_trace(written(tmp_path, *events)))
 
     assert placed == ((CPU, "Gemm", 1), (CPU, "other", 1), (CUDA, "Conv", 3), (CUDA, "other", 1))
 
@@ -87,7 +87,7 @@ def test_most_of_the_work_elsewhere_is_refused_with_its_counts() -> None:
 
 def test_a_profile_without_a_kernel_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"profile\.json: ONNX Runtime's profile holds no kernel"):
-        _ort_trace.read(written(tmp_path))
+        _ort_trace.read_trace(written(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "[{}]", '[{"cat": "Node", "name": "a_kernel_time", "args": {}}]', "[1]"])
@@ -95,11 +95,11 @@ def test_a_profile_of_another_make_is_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "profile.json").write_text(text)
 
     with pytest.raises(StageError, match=r"profile\.json: ONNX Runtime's profile is not as expected"):
-        _ort_trace.read(tmp_path / "profile.json")
+        _ort_trace.read_trace(tmp_path / "profile.json")
 
 
 def test_the_first_runs_do_not_count(tmp_path: Path) -> None:
-    kernels = _ort_trace.read(written(tmp_path, *(event("a", "Conv", dur=ms * 1000) for ms in (9, 1, 2))))
+    kernels = _ort_trace.read_trace(written(tmp_path, *(event("a", "Conv", dur=ms * 1000) for ms in (9, 1, 2))))
 
     (layer,) = _ort_trace.layer_times(kernels, runs=2)
 
@@ -107,7 +107,7 @@ def test_the_first_runs_do_not_count(tmp_path: Path) -> None:
 
 
 def test_events_that_were_dropped_are_noticed(tmp_path: Path) -> None:
-    kernels = _ort_trace.read(written(tmp_path, event("a", "Conv"), event("b", "Conv"), event("a", "Conv")))
+    kernels = _ort_trace.read_trace(written(tmp_path, event("a", "Conv"), event("b", "Conv"), event("a", "Conv")))
 
     with pytest.raises(StageError, match="ONNX Runtime's profile holds 1 of 2 runs of 'b'"):
         _ort_trace.layer_times(kernels, runs=2)

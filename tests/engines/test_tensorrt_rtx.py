@@ -23,13 +23,13 @@ pytest_plugins = ["tiny_line"]
 pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 
 CAPABILITIES = ("8.6", "8.9")
-without_gpu = pytest.mark.skipif(not _cuda.hindrance(), reason="there is an NVIDIA GPU on this machine")
+without_gpu = pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
 every_capability = pytest.mark.parametrize("capability", CAPABILITIES)
 
 
 def plan(line: "Line", onnx_file: Path, folder: Path, **options: object) -> Path:
     """Build a plan in a worker and give its path."""
-    with line.link.worker() as worker:
+    with line.connection.worker() as worker:
         paths = {"onnx": str(onnx_file), "folder": str(folder)}
         worker.ask("build", str(onnx_file), engine="tensorrt_rtx", options=options, **paths)
     return folder / "model.rtx.plan"
@@ -199,7 +199,10 @@ def test_running_a_plan_needs_the_gpu(line: "Line") -> None:
     engine = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
     path = str(line.store.path(engine))
 
-    with line.link.worker() as worker, pytest.raises(DeviceError, match="no NVIDIA GPU on this machine") as caught:
+    with (
+        line.connection.worker() as worker,
+        pytest.raises(DeviceError, match="no NVIDIA GPU on this machine") as caught,
+    ):
         worker.ask("open", path, engine="tensorrt_rtx", path=path, options={})
 
     assert caught.value.hint == "run it on a machine with an NVIDIA GPU"
@@ -209,7 +212,7 @@ def test_running_a_plan_needs_the_gpu(line: "Line") -> None:
 def test_checking_a_plan_says_why_it_is_not_run(line: "Line") -> None:
     engine = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
 
-    found, _ = check.run(engine, line.answers, line.recipe.check, store=line.store, link=line.link)
+    found, _ = check.run(engine, line.answers, line.recipe.check, store=line.store, connection=line.connection)
 
     wanted = NotRun(artifact=engine.sha256, label="fp16 · tensorrt_rtx", why="no NVIDIA GPU on this machine")
     assert found == wanted

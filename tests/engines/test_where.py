@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
-CUDA = onnxruntime.Options(device="cuda:0")
+CUDA = onnxruntime.OnnxRuntimeOptions(device="cuda:0")
 without_cuda = pytest.mark.skipif(
     "CUDAExecutionProvider" in ort.get_available_providers(), reason="onnxruntime is built with CUDA here"
 )
@@ -68,7 +68,10 @@ def test_a_build_with_cuda_and_no_driver_is_told_what_it_stands_on(
 def test_the_refusal_crosses_the_worker_as_a_fault_of_the_device(line: "Line", tmp_path: Path) -> None:
     path = str(line.store.path(line.lean))
 
-    with line.link.worker() as worker, pytest.raises(DeviceError, match="fell back to CPUExecutionProvider") as caught:
+    with (
+        line.connection.worker() as worker,
+        pytest.raises(DeviceError, match="fell back to CPUExecutionProvider") as caught,
+    ):
         worker.ask("build", path, engine="onnxruntime", onnx=path, folder=str(tmp_path), options={"device": "cuda"})
 
     assert caught.value.exit_code == 4
@@ -78,13 +81,13 @@ def test_the_refusal_crosses_the_worker_as_a_fault_of_the_device(line: "Line", t
     ("device", "place"), [("cpu", ("cpu", 0)), ("cuda", ("cuda", 0)), ("cuda:0", ("cuda", 0)), ("cuda:3", ("cuda", 3))]
 )
 def test_devices_of_onnxruntime(device: str, place: tuple[str, int]) -> None:
-    assert onnxruntime.Options(device=device).place == place
+    assert onnxruntime.OnnxRuntimeOptions(device=device).place == place
 
 
 @pytest.mark.parametrize("device", ["GPU", "cuda:", "cuda:x", "", "CPU", "dla:0"])
 def test_a_device_that_onnxruntime_cannot_have_is_refused(device: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        onnxruntime.Options(device=device)
+        onnxruntime.OnnxRuntimeOptions(device=device)
 
     assert str(caught.value) == f"engine 'onnxruntime'.device: expected 'cpu' or 'cuda:N', found '{device}'"
     assert caught.value.hint == "for a GPU or NPU of Intel take engine 'openvino'"
@@ -93,7 +96,7 @@ def test_a_device_that_onnxruntime_cannot_have_is_refused(device: str) -> None:
 @pytest.mark.parametrize("device", ["cuda:0", "", "GPU:1", "TPU"])
 def test_a_device_that_openvino_cannot_have_is_refused(device: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        openvino.Options(device=device)
+        openvino.OpenVinoOptions(device=device)
 
     assert str(caught.value) == f"engine 'openvino'.device: expected CPU, GPU, NPU or AUTO, found '{device}'"
     assert caught.value.hint == "for an NVIDIA GPU take engine 'tensorrt', or 'onnxruntime' with device cuda:0"
@@ -105,7 +108,7 @@ def test_a_gpu_that_openvino_does_not_find_is_refused(device: str, line: "Line")
     path = line.store.path(line.built("fp32", "openvino"))
 
     with pytest.raises(DeviceError) as caught:
-        openvino.open_session(path, openvino.Options(device=device))
+        openvino.open_session(path, openvino.OpenVinoOptions(device=device))
 
     found = ", ".join(ov.Core().available_devices)
     assert str(caught.value).startswith(f"{path}: asked for device '{device.upper()}', OpenVINO finds {found}: ")
@@ -128,7 +131,9 @@ def test_a_model_that_runs_where_asked_is_accepted(asked: str, used: tuple[str, 
 
 @without_gpu
 def test_auto_says_what_it_took(line: "Line") -> None:
-    session = openvino.open_session(line.store.path(line.built("fp32", "openvino")), openvino.Options(device="AUTO"))
+    session = openvino.open_session(
+        line.store.path(line.built("fp32", "openvino")), openvino.OpenVinoOptions(device="AUTO")
+    )
 
     assert session.settings["device"] == "CPU"
 
@@ -140,7 +145,7 @@ def test_onnxruntime_places_every_node_of_its_optimized_graph(line: "Line", tmp_
     ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     wanted = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
 
-    proof = onnxruntime.prove_precision(path, onnxruntime.Options())
+    proof = onnxruntime.prove_precision(path, onnxruntime.OnnxRuntimeOptions())
 
     assert proof.places == {"CPUExecutionProvider": wanted.total()}
     assert ("CPUExecutionProvider", "Conv", wanted["QLinearConv"]) in proof.placement
@@ -157,6 +162,6 @@ def test_openvino_places_every_convolution_on_the_device_that_executes(line: "Li
 
 
 def test_openvino_tells_whether_its_threads_are_pinned(line: "Line") -> None:
-    session = openvino.open_session(line.store.path(line.built("fp32", "openvino")), openvino.Options())
+    session = openvino.open_session(line.store.path(line.built("fp32", "openvino")), openvino.OpenVinoOptions())
 
     assert session.settings["pinned"] in ("True", "False")

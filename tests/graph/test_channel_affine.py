@@ -17,24 +17,24 @@ def empty() -> ir.Model:
 def test_what_was_noted_is_read_back() -> None:
     model = empty()
 
-    channel_affine.note(model, {"a": Affine(r=np.array([2.0, 0.5]), m=np.array([1.0, -3.0]))})
+    channel_affine.record_affines(model, {"a": Affine(r=np.array([2.0, 0.5]), m=np.array([1.0, -3.0]))})
 
-    assert channel_affine.of(model)["a"].r.tolist() == [2.0, 0.5]
-    assert channel_affine.of(model)["a"].m.tolist() == [1.0, -3.0]
+    assert channel_affine.affines_of(model)["a"].r.tolist() == [2.0, 0.5]
+    assert channel_affine.affines_of(model)["a"].m.tolist() == [1.0, -3.0]
 
 
 def test_two_rewrites_are_one() -> None:
     model, x = empty(), np.array([5.0])
     first, second = Affine(r=np.array([2.0]), m=np.array([1.0])), Affine(r=np.array([4.0]), m=np.array([-0.5]))
 
-    channel_affine.note(model, {"a": first})
-    channel_affine.note(model, {"a": second})
+    channel_affine.record_affines(model, {"a": first})
+    channel_affine.record_affines(model, {"a": second})
 
-    assert channel_affine.of(model)["a"].apply(second.inverse(first.inverse(x))) == x
+    assert channel_affine.affines_of(model)["a"].apply(second.inverse(first.inverse(x))) == x
 
 
 def test_a_graph_that_was_never_rewritten_notes_nothing() -> None:
-    assert channel_affine.of(empty()) == {}
+    assert channel_affine.affines_of(empty()) == {}
 
 
 @pytest.mark.parametrize("text", ["no json", "[1]", '{"a": "no base64!"}', '{"a": "AAAA"}'])
@@ -43,7 +43,7 @@ def test_units_that_cannot_be_read_are_refused(text: str) -> None:
     model.metadata_props[channel_affine.UNITS_KEY] = text
 
     with pytest.raises(InputError, match=r"metadata 'deploykit\.units' is no table of units"):
-        channel_affine.of(model)
+        channel_affine.affines_of(model)
 
 
 def test_numbers_of_an_equalized_graph_turn_back_into_those_of_the_float_graph() -> None:
@@ -51,7 +51,7 @@ def test_numbers_of_an_equalized_graph_turn_back_into_those_of_the_float_graph()
     x = sketch.images(8)
     logits = sketch.network()
     before, after = sketch.model(logits), planned(sketch.model(logits), x).model
-    noted = {name: by for name, by in channel_affine.of(after).items() if name in _outputs(before)}
+    noted = {name: by for name, by in channel_affine.affines_of(after).items() if name in _outputs(before)}
 
     wanted, found = _observed(before, tuple(noted), x), _observed(after, tuple(noted), x)
 

@@ -21,14 +21,14 @@ def by_path(name: str) -> str:
 
 def convolutions(model: ir.Model) -> Counter[str]:
     """Count convolutions by region."""
-    places = layer_location.places(model)
+    places = layer_location.locations(model)
     return Counter(places[node.outputs[0].name].region for node in model.graph if node.op_type == "Conv")
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_convolutions_stand_where_their_weights_come_from(dynamic: bool) -> None:
     model = tiny_graphs.exported_model(dynamic=dynamic)
-    places = layer_location.places(model)
+    places = layer_location.locations(model)
 
     for node in model.graph:
         if node.op_type == "Conv":
@@ -37,7 +37,7 @@ def test_convolutions_stand_where_their_weights_come_from(dynamic: bool) -> None
 
 def test_every_node_of_a_module_stands_where_its_path_says() -> None:
     model = tiny_graphs.exported_model("torchscript")
-    places = layer_location.places(model)
+    places = layer_location.locations(model)
 
     inside = [node for node in model.graph if "denselayer" in node.name or "transition" in node.name]
     assert len(inside) == 24
@@ -57,7 +57,7 @@ def test_quantizing_leaves_the_blocks(form: str) -> None:
 
     found = quantized(model, sketch.images(8), scheme, **options)
 
-    places = layer_location.places(found)
+    places = layer_location.locations(found)
     work = Counter(places[n.outputs[0].name].region for n in found.graph if layer_location.kind_of(n) == "conv")
     assert {region: n for region, n in work.items() if n} == dict(wanted)
 
@@ -97,7 +97,7 @@ def test_a_head_that_joins_two_pools_is_no_block() -> None:
     joined = sketch.concat(sketch.node("GlobalAveragePool", last), sketch.node("GlobalMaxPool", last))
     model = sketch.model(sketch.node("Flatten", joined))
 
-    places = layer_location.places(model)
+    places = layer_location.locations(model)
 
     assert {place.region for place in places.values()} == {"stem", "block 1", "head"}
     assert places[joined].region == "head"
@@ -107,13 +107,13 @@ def test_without_a_dense_block_nothing_has_a_region() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.head(sketch.norm(sketch.stem())))
 
-    assert {place.region for place in layer_location.places(model).values()} == {"unknown"}
+    assert {place.region for place in layer_location.locations(model).values()} == {"unknown"}
 
 
 def test_weights_on_their_way_stand_where_they_are_used() -> None:
     sketch = Sketch()
     model = quantized(sketch.model(sketch.network()), sketch.images(8))
-    places = layer_location.places(model)
+    places = layer_location.locations(model)
 
     for node in model.graph:
         for value in node.inputs[1:2] if node.op_type == "Conv" else ():
@@ -128,7 +128,7 @@ def test_a_name_that_two_regions_share_is_left_out() -> None:
     for node in model.graph:
         node.name = "same"
 
-    places = layer_location.places(model)
+    places = layer_location.locations(model)
 
     assert "same" not in places
     assert len(places) == len(tuple(model.graph))
@@ -151,6 +151,6 @@ def test_a_relu_is_traced_to_the_work_it_ends() -> None:
     sketch = Sketch()
     behind_norm = sketch.norm(sketch.stem())
     behind_conv = sketch.node("Relu", sketch.conv(behind_norm, 4))
-    places = layer_location.places(sketch.model(behind_conv, behind_norm))
+    places = layer_location.locations(sketch.model(behind_conv, behind_norm))
 
     assert (places[behind_conv].made_by, places[behind_norm].made_by) == ("conv", "bn_relu")

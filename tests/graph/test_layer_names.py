@@ -23,26 +23,26 @@ def by_path(name: str) -> str:
 
 
 def names(model: ir.Model) -> list[str]:
-    return [group.name for group in layer_names.groups(model)]
+    return [group.name for group in layer_names.layer_groups(model)]
 
 
 def works(model: ir.Model) -> dict[str, int]:
     """Count the nodes with weights by coordinate."""
-    return {group.name: len(group.weighted) for group in layer_names.groups(model)}
+    return {group.name: len(group.weighted) for group in layer_names.layer_groups(model)}
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_weights_stand_where_torch_says(dynamic: bool) -> None:
     model = tiny_graphs.exported_model(dynamic=dynamic)
 
-    for group in layer_names.groups(model):
+    for group in layer_names.layer_groups(model):
         assert group.weighted
         assert {by_path(str(node.inputs[1].name)) for node in group.weighted if node.inputs[1]} == {group.name}
 
 
 def test_every_node_of_a_module_stands_where_its_path_says() -> None:
     model = tiny_graphs.exported_model("torchscript")
-    found = {node: group.name for group in layer_names.groups(model) for node in group.nodes}
+    found = {node: group.name for group in layer_names.layer_groups(model) for node in group.nodes}
 
     inside = [node for node in model.graph if re.search(r"denselayer\d+/|transition\d+/", str(node.name))]
     wanted = {
@@ -92,7 +92,7 @@ def test_a_layer_begins_with_its_norm_and_ends_with_its_concatenation() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.network())
 
-    second = layer_names.groups(model)[2]
+    second = layer_names.layer_groups(model)[2]
 
     wanted = ["BatchNormalization", "Relu", "Conv", "Relu", "Conv", "Concat"]
     assert [node.op_type for node in second.nodes] == wanted
@@ -100,12 +100,12 @@ def test_a_layer_begins_with_its_norm_and_ends_with_its_concatenation() -> None:
 
 def test_parts_of_a_layer_are_its_two_convolutions_each_with_what_stands_before_it() -> None:
     sketch = Sketch()
-    first, second = layer_names.groups(sketch.model(sketch.network()))[1].parts
+    first, second = layer_names.layer_groups(sketch.model(sketch.network()))[1].parts
 
     assert (first.name, second.name) == ("denseblock1.denselayer1.conv1", "denseblock1.denselayer1.conv2")
     assert [node.op_type for node in first.nodes] == ["BatchNormalization", "Relu", "Conv"]
     assert [node.op_type for node in second.nodes] == ["Relu", "Conv", "Concat"]
-    assert layer_names.groups(sketch.model(sketch.network()))[0].parts == ()
+    assert layer_names.layer_groups(sketch.model(sketch.network()))[0].parts == ()
 
 
 def test_without_a_dense_block_each_node_with_weights_is_a_group() -> None:
@@ -113,7 +113,7 @@ def test_without_a_dense_block_each_node_with_weights_is_a_group() -> None:
     stem = sketch.stem()
     model = sketch.model(sketch.head(sketch.norm(sketch.conv(sketch.norm(stem), 4))))
 
-    found = layer_names.groups(model)
+    found = layer_names.layer_groups(model)
 
     assert [group.by_structure for group in found] == [False] * 3
     assert [len(group.weighted) for group in found] == [1, 1, 1]
@@ -122,19 +122,19 @@ def test_without_a_dense_block_each_node_with_weights_is_a_group() -> None:
 
 
 def test_a_coordinate_of_a_block_stands_for_its_layers() -> None:
-    known = layer_names.groups(tiny_graphs.exported_model())
+    known = layer_names.layer_groups(tiny_graphs.exported_model())
 
-    found = layer_names.find(known, ["denseblock2", "stem", "denseblock1.denselayer2.conv1"])
+    found = layer_names.find_groups(known, ["denseblock2", "stem", "denseblock1.denselayer2.conv1"])
 
     wanted = ["stem", "denseblock1.denselayer2.conv1", "denseblock2.denselayer1", "denseblock2.denselayer2"]
     assert [group.name for group in found] == wanted
 
 
 def test_an_unknown_coordinate_names_the_nearest() -> None:
-    known = layer_names.groups(tiny_graphs.exported_model())
+    known = layer_names.layer_groups(tiny_graphs.exported_model())
 
     with pytest.raises(UnknownNameError, match="no layer group") as caught:
-        layer_names.find(known, ["denseblok1.denselayer1"])
+        layer_names.find_groups(known, ["denseblok1.denselayer1"])
 
     assert str(caught.value) == "no layer group is called 'denseblok1.denselayer1' here"
     assert caught.value.hint == "did you mean 'denseblock1.denselayer1'?"
@@ -142,7 +142,7 @@ def test_an_unknown_coordinate_names_the_nearest() -> None:
 
 def test_places_tell_the_coordinate_for_nodes_and_values() -> None:
     model = tiny_graphs.exported_model()
-    places = layer_names.places(model)
+    places = layer_names.named_locations(model)
 
     for node in model.graph:
         if layer_location.kind_of(node) == "conv":

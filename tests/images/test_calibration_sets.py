@@ -30,7 +30,7 @@ def check():
 @pytest.fixture(scope="module")
 def maker():
     """The script that made the sets."""
-    path = bundled.folder("calibration") / "make_fashion_mnist.py"
+    path = bundled.bundled_folder("calibration") / "make_fashion_mnist.py"
     spec = importlib.util.spec_from_file_location("make_fashion_mnist", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -40,7 +40,7 @@ def maker():
 @pytest.fixture
 def copy(tmp_path):
     """The calibration set and its manifest, in a folder where they may be spoiled."""
-    folder = bundled.folder("calibration")
+    folder = bundled.bundled_folder("calibration")
     shutil.copy(folder / "fashion-mnist-512.json", tmp_path / "set.json")
     return shutil.copy(folder / "fashion-mnist-512.npz", tmp_path / "set.npz")
 
@@ -75,7 +75,7 @@ def test_the_first_labels_are_those_of_the_published_test_images(check):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_manifest_is_the_sha256_of_each_image(name):
-    path = bundled.find("calibration", name)
+    path = bundled.find_bundled("calibration", name)
     with np.load(path) as data:
         found = [hashlib.sha256(image.tobytes()).hexdigest() for image in data["images"]]
 
@@ -84,26 +84,26 @@ def test_the_manifest_is_the_sha256_of_each_image(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_manifest_counts_the_images(name):
-    manifest = json.loads(bundled.find("calibration", name).with_suffix(".json").read_text())
+    manifest = json.loads(bundled.find_bundled("calibration", name).with_suffix(".json").read_text())
 
     assert manifest["count"] == len(manifest["sha256"]) == int(name.rsplit("-", 1)[1])
 
 
 @pytest.mark.parametrize(("name", "split"), [(NAMES[0], "train"), (NAMES[1], "test")])
 def test_the_manifest_says_which_images_these_are(name, split):
-    manifest = json.loads(bundled.find("calibration", name).with_suffix(".json").read_text())
+    manifest = json.loads(bundled.find_bundled("calibration", name).with_suffix(".json").read_text())
 
     assert manifest["split"] == split
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_gray_bytes_of_28_px(name):
-    with np.load(bundled.find("calibration", name)) as data:
+    with np.load(bundled.find_bundled("calibration", name)) as data:
         assert (data["images"].dtype, data["images"].shape[1:]) == (np.uint8, (28, 28))
 
 
 def test_one_image_in_both_sets_is_noticed(calibration, check, tmp_path):
-    with np.load(bundled.find("calibration", "fashion-mnist-512")) as data:
+    with np.load(bundled.find_bundled("calibration", "fashion-mnist-512")) as data:
         pixels = data["images"].copy()
     pixels[100] = check.load(5000)
     np.savez(tmp_path / "spoiled.npz", images=pixels)
@@ -147,7 +147,7 @@ def test_an_image_left_out_is_noticed(copy):
 
 
 def test_the_script_writes_the_same_bytes_from_the_same_images(maker, tmp_path):
-    with np.load(bundled.find("calibration", "fashion-mnist-512")) as data:
+    with np.load(bundled.find_bundled("calibration", "fashion-mnist-512")) as data:
         pixels, labels = data["images"], data["labels"]
     for name in ("one.npz", "two.npz"):
         maker.write(tmp_path / name, pixels[:20], labels[:20], {"split": "train"})

@@ -47,7 +47,7 @@ def test_the_first_crop_is_the_only_one_of_a_single_crop():
     image = pixels(1, 30, 41, 3)[0]
     rgb = Preprocess(height=9, width=9, color="rgb", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), resize=13)
 
-    assert np.array_equal(images.ten_crops(image, rgb)[0], images.apply(image, rgb))
+    assert np.array_equal(images.ten_crops(image, rgb)[0], images.to_tensors(image, rgb))
 
 
 def test_a_batch_holds_ten_rows_of_each_image(tmp_path):

@@ -21,13 +21,13 @@ __all__ = ["color", "gray"]  # fixtures
 
 @pytest.mark.parametrize(("pixel", "expected"), [(0, -2), (255, 2), (51, (0.2 - 0.5) / 0.25)])
 def test_a_gray_pixel_becomes_a_number_by_the_formula(pixel, expected):
-    tensor = images.apply(np.full((4, 6), pixel, np.uint8), GRAY)
+    tensor = images.to_tensors(np.full((4, 6), pixel, np.uint8), GRAY)
 
     assert tensor == pytest.approx(np.full((1, 4, 6), expected), abs=1e-6)
 
 
 def test_each_channel_has_its_own_mean_and_std(color):
-    tensor = images.apply(color, RGB)
+    tensor = images.to_tensors(color, RGB)
 
     expected = [(color[:, :, c] / 255 - RGB.mean[c]) / RGB.std[c] for c in range(3)]
     assert tensor == pytest.approx(np.array(expected), abs=1e-6)
@@ -36,48 +36,48 @@ def test_each_channel_has_its_own_mean_and_std(color):
 def test_bgr_is_rgb_with_the_channels_turned_round(color):
     bgr = dataclasses.replace(RGB, color="bgr", mean=RGB.mean[::-1], std=RGB.std[::-1])
 
-    assert np.array_equal(images.apply(color, bgr), images.apply(color, RGB)[::-1])
+    assert np.array_equal(images.to_tensors(color, bgr), images.to_tensors(color, RGB)[::-1])
 
 
 def test_a_gray_image_fills_all_channels_of_a_color_model(gray):
     stacked = np.repeat(gray[:, :, None], 3, axis=2)
 
-    assert np.array_equal(images.apply(gray, RGB), images.apply(stacked, RGB))
+    assert np.array_equal(images.to_tensors(gray, RGB), images.to_tensors(stacked, RGB))
 
 
 def test_a_tensor_is_float32(gray):
-    assert images.apply(gray, GRAY).dtype == np.float32
+    assert images.to_tensors(gray, GRAY).dtype == np.float32
 
 
 def test_a_tensor_has_the_shape_of_the_input(color):
-    assert images.apply(color, RGB).shape == (3, 4, 6)
+    assert images.to_tensors(color, RGB).shape == (3, 4, 6)
 
 
 def test_the_pixels_are_left_as_they_are(gray):
     before = gray.copy()
 
-    images.apply(gray, GRAY)
+    images.to_tensors(gray, GRAY)
 
     assert np.array_equal(gray, before)
 
 
 def test_an_image_of_the_wrong_size_is_told_with_both_sizes(gray):
     with pytest.raises(InputError) as caught:
-        images.apply(gray.T, GRAY)
+        images.to_tensors(gray.T, GRAY)
 
     assert str(caught.value) == "expected 4×6 px, found 6×4"
 
 
 def test_an_image_of_the_wrong_size_hints_at_resize(gray):
     with pytest.raises(InputError) as caught:
-        images.apply(gray.T, GRAY)
+        images.to_tensors(gray.T, GRAY)
 
     assert caught.value.hint == "give images of the model's size, or set 'resize' in the recipe's preprocess"
 
 
 def test_a_color_image_for_a_gray_model_is_refused(color):
     with pytest.raises(InputError) as caught:
-        images.apply(color, GRAY)
+        images.to_tensors(color, GRAY)
 
     error = caught.value
     assert (str(error), error.hint, error.exit_code) == (
@@ -93,7 +93,7 @@ def resized(pixels, height, width, resize, interpolation="bilinear"):
     preprocess = Preprocess(
         height=height, width=width, color="gray", mean=(0.0,), std=(1.0,), resize=resize, interpolation=interpolation
     )
-    return np.rint(images.apply(pixels, preprocess)[0] * 255).astype(np.uint8)
+    return np.rint(images.to_tensors(pixels, preprocess)[0] * 255).astype(np.uint8)
 
 
 def test_an_image_of_the_right_size_is_not_touched_by_a_resize():
@@ -154,7 +154,7 @@ def test_batches_hold_the_images_in_order(tmp_path):
 
     batches = list(found.batches(GRAY, 2))
 
-    assert np.array_equal(np.concatenate(batches), np.stack([images.apply(image, GRAY) for image in source]))
+    assert np.array_equal(np.concatenate(batches), np.stack([images.to_tensors(image, GRAY) for image in source]))
 
 
 def test_the_last_batch_is_smaller(tmp_path):

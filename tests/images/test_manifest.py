@@ -39,7 +39,7 @@ def test_images_come_in_the_order_of_the_lines(desk):
     found = opened(manifest(desk, "path", "c.png", "a.png"))
 
     assert np.array_equal(
-        next(found.batches(GRAY, 2)), [images.apply(pixels(4, 4, 6)[index], GRAY) for index in (2, 0)]
+        next(found.batches(GRAY, 2)), [images.to_tensors(pixels(4, 4, 6)[index], GRAY) for index in (2, 0)]
     )
 
 

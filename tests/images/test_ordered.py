@@ -74,7 +74,7 @@ def test_an_error_comes_at_the_place_of_its_result():
 
 
 def test_files_decoded_on_threads_give_the_bits_of_one_after_the_other(folder):
-    wanted = np.stack([images.apply(folder.load(index), GRAY) for index in range(folder.n)])
+    wanted = np.stack([images.to_tensors(folder.load(index), GRAY) for index in range(folder.n)])
 
     assert np.concatenate(list(folder.batches(GRAY, 7))).tobytes() == wanted.tobytes()
 

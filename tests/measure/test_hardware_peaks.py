@@ -155,7 +155,7 @@ def test_an_unknown_gpu_has_no_roof() -> None:
 
 
 def test_every_row_is_found_by_each_of_its_names_and_has_a_source() -> None:
-    for row in hardware_peaks.table().devices:
+    for row in hardware_peaks.peak_table().devices:
         assert [hardware_peaks.device_of(board(f"nvidia,{name}")) for name in row.match] == [row] * len(row.match)
         assert "https://" in row.source
         assert [mode.gpu_mhz for mode in row.modes] == sorted(mode.gpu_mhz for mode in row.modes)

@@ -13,7 +13,7 @@ import pytest
 
 from deploy_kit import engines
 from deploy_kit.graph import layer_location, onnx_file
-from deploy_kit.graph.layer_location import Place
+from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.measure import layer_profile
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.layer_times import LayerTime, Trace
@@ -26,13 +26,13 @@ pytest_plugins = ["tiny_line"]
 
 timing_engine = pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 PLACES = {
-    "conv": Place(region="block 1", kind="conv", made_by="conv"),
-    "relu": Place(region="block 1", kind="bn_relu", made_by="conv"),
-    "norm": Place(region="block 2", kind="bn_relu", made_by="bn_relu"),
-    "quantize": Place(region="head", kind="requantize", made_by="conv"),
-    "reshape": Place(region="head", kind="copy", made_by="pool"),
-    "cat": Place(region="block 1", kind="concat", made_by="concat"),
-    "pool": Place(region="transition 1", kind="pool", made_by="pool"),
+    "conv": LayerLocation(region="block 1", kind="conv", made_by="conv"),
+    "relu": LayerLocation(region="block 1", kind="bn_relu", made_by="conv"),
+    "norm": LayerLocation(region="block 2", kind="bn_relu", made_by="bn_relu"),
+    "quantize": LayerLocation(region="head", kind="requantize", made_by="conv"),
+    "reshape": LayerLocation(region="head", kind="copy", made_by="pool"),
+    "cat": LayerLocation(region="block 1", kind="concat", made_by="concat"),
+    "pool": LayerLocation(region="transition 1", kind="pool", made_by="pool"),
 }
 
 
@@ -118,7 +118,9 @@ def profiled(
     built = line.built(variant, engine)
     np.save(folder / "in.npy", line.inputs()[:1])
     path, inputs = str(line.store.path(built)), str(folder / "in.npy")
-    return layer_profile.run(built, path=path, inputs=inputs, store=store or line.store, link=line.link)
+    return layer_profile.profile_layers(
+        built, path=path, inputs=inputs, store=store or line.store, connection=line.connection
+    )
 
 
 @timing_engine
@@ -127,7 +129,7 @@ def test_every_convolution_of_a_real_engine_is_found_in_its_region(
     variant: str, name: str, line: "Line", tmp_path: Path
 ) -> None:
     model = onnx_file.load(line.store.path(line.graph(variant)))
-    places = layer_location.places(model)
+    places = layer_location.locations(model)
     wanted = Counter(places[n.outputs[0].name or ""].region for n in model.graph if layer_location.kind_of(n) == "conv")
 
     found = profiled(line, tmp_path, variant, name)

@@ -35,11 +35,11 @@ def burning() -> Iterator[None]:
 
 def test_load_of_other_processes_is_found() -> None:
     with Child() as worker:
-        watch = monitor.started(worker)
-        with burning(), watch.turn("one"):
+        on_progress = monitor.started(worker)
+        with burning(), on_progress.turn("one"):
             time.sleep(1.2)
 
-        found = watch.judged("one", "cpu")
+        found = on_progress.judged("one", "cpu")
 
     reasons, conditions = found
     assert conditions is not None
@@ -50,11 +50,11 @@ def test_load_of_other_processes_is_found() -> None:
 
 def test_load_of_our_own_processes_is_counted_as_ours() -> None:
     with Child() as worker, Child() as engine:
-        watch = monitor.started(worker)
-        watch.adopt(engine)
-        with watch.turn("one"):
+        on_progress = monitor.started(worker)
+        on_progress.adopt(engine)
+        with on_progress.turn("one"):
             engine.ask("measure_roof", "roof")
-        turn = watch.turns["one"][0]
+        turn = on_progress.turns["one"][0]
 
     begun, ended = (sum(r.value for r in s.readings if r.kind == "own_s") for s in (turn[0], turn[-1]))
     assert ended - begun > 0.1
@@ -65,13 +65,13 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
     clock = tmp_path / "root/sys/class/devfreq/17000000.gpu/cur_freq"
     clock.write_text("918000000\n")
     with Child() as worker:
-        watch = monitor.started(worker, period_s=0.02, root=str(tmp_path / "root"))
-        with watch.turn("one"):
+        on_progress = monitor.started(worker, period_s=0.02, root=str(tmp_path / "root"))
+        with on_progress.turn("one"):
             time.sleep(0.6)
             clock.write_text("612000000\n")
             time.sleep(0.6)
 
-        found = watch.judged("one", "gpu")
+        found = on_progress.judged("one", "gpu")
 
     assert found[1] is not None
     assert found[0] == ("the clock fell by 33.3 % while it was timed, from 918 to 612 MHz; at most 5 % is valid",)
@@ -80,11 +80,11 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
 
 def test_a_clock_that_stays_is_valid() -> None:
     with Child() as worker:
-        watch = monitor.started(worker, period_s=0.02, root=str(TREE))
-        with watch.turn("one"):
+        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
+        with on_progress.turn("one"):
             time.sleep(1.1)
 
-        found = watch.judged("one", "gpu")
+        found = on_progress.judged("one", "gpu")
 
     assert found[1] is not None
     assert found[0] == ()
@@ -93,11 +93,11 @@ def test_a_clock_that_stays_is_valid() -> None:
 
 def test_what_reading_costs_is_said() -> None:
     with Child() as worker:
-        watch = monitor.started(worker)
-        with watch.turn("one"):
+        on_progress = monitor.started(worker)
+        with on_progress.turn("one"):
             time.sleep(0.6)
 
-    assert 0 < watch.cost < 0.2
+    assert 0 < on_progress.cost < 0.2
 
 
 def test_an_engine_without_a_turn_is_not_judged() -> None:
@@ -107,12 +107,12 @@ def test_an_engine_without_a_turn_is_not_judged() -> None:
 
 def test_too_short_an_energy_is_refused() -> None:
     with Child() as worker:
-        watch = monitor.started(worker, period_s=0.02, root=str(TREE))
-        watch.rest(0.1)
-        with watch.reading() as snapshots:
+        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
+        on_progress.rest(0.1)
+        with on_progress.reading() as snapshots:
             time.sleep(0.1)
 
-        found = watch.energy_of(snapshots, runs=10, batch=1)
+        found = on_progress.energy_of(snapshots, runs=10, batch=1)
 
     assert found.rails == ()
     assert "energy takes 10 s idle and as many at work" in found.why
@@ -125,10 +125,10 @@ def test_gauges_are_not_read_before_they_are_watched() -> None:
 
 def test_conditions_come_back_from_json() -> None:
     with Child() as worker:
-        watch = monitor.started(worker, period_s=0.02, root=str(TREE))
-        with watch.turn("one"):
+        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
+        with on_progress.turn("one"):
             time.sleep(0.1)
-        found = watch.judged("one", "gpu")
+        found = on_progress.judged("one", "gpu")
 
     assert found[1] is not None
     assert codec.from_json(Conditions, codec.to_json(found[1])) == found[1]

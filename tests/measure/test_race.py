@@ -46,7 +46,7 @@ def losing(folder: Path, after: int) -> Any:
 
 
 def test_a_lost_device_keeps_the_rounds_that_all_have_finished(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line), PART, store=kept, link=losing(tmp_path, after=5))
+    found, _ = bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
 
     assert [len(m.rounds) for m in found.measurements] == [2, 2]
     assert found.stopped == f"the device was lost in round 3 of 4: {LOST}"
@@ -54,8 +54,8 @@ def test_a_lost_device_keeps_the_rounds_that_all_have_finished(line: "Line", kep
 
 def test_what_the_device_timed_is_kept_through_a_loss(line: "Line", kept: Store, tmp_path: Path) -> None:
     def timed(after: int) -> Any:
-        link = losing(tmp_path, after)
-        host = link.answers["time"]
+        connection = losing(tmp_path, after)
+        host = connection.answers["time"]
 
         def time(arguments: dict[str, Any]) -> dict[str, Any]:
             answer = host(arguments)
@@ -63,11 +63,11 @@ def test_what_the_device_timed_is_kept_through_a_loss(line: "Line", kept: Store,
             answer["turn"]["device"] = {"compute_ms": [ms / 2 for ms in samples], "h2d_ms": [], "d2h_ms": []}
             return answer
 
-        link.answers["time"] = time
-        return link
+        connection.answers["time"] = time
+        return connection
 
-    bench.run(pair(line), PART, store=kept, link=timed(after=5))
-    found, _ = bench.run(pair(line), PART, store=kept, link=timed(after=99))
+    bench.run(pair(line), PART, store=kept, connection=timed(after=5))
+    found, _ = bench.run(pair(line), PART, store=kept, connection=timed(after=99))
 
     for measured in found.measurements:
         assert measured.device is not None
@@ -76,51 +76,51 @@ def test_what_the_device_timed_is_kept_through_a_loss(line: "Line", kept: Store,
 
 
 def test_a_bench_that_was_stopped_is_not_taken_for_a_whole_one(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, link=losing(tmp_path, after=5))
+    bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
 
     assert kept.all(Bench, "bench") == []
 
 
 def test_the_same_call_goes_on_where_it_was(line: "Line", kept: Store, tmp_path: Path) -> None:
-    first, _ = bench.run(pair(line), PART, store=kept, link=losing(tmp_path, after=5))
+    first, _ = bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
 
-    link = timing(tmp_path)
-    second, reused = bench.run(pair(line), PART, store=kept, link=link)
+    connection = timing(tmp_path)
+    second, reused = bench.run(pair(line), PART, store=kept, connection=connection)
 
     assert (reused, second.stopped, [m.resumed_at for m in second.measurements]) == (False, "", [(2,), (2,)])
     for before, after in zip(first.measurements, second.measurements, strict=True):
         assert after.samples_ms[: len(before.samples_ms)] == before.samples_ms
         assert (len(after.rounds), len(after.samples_ms), len(after.round_s)) == (4, 20, 4)
-    assert [sum(op == "time" for op, _ in worker.asked) for worker in link.workers] == [0, 2, 2]
+    assert [sum(op == "time" for op, _ in worker.asked) for worker in connection.workers] == [0, 2, 2]
 
 
 def test_times_go_on_after_those_of_the_rounds_before(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, link=losing(tmp_path, after=5))
+    bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
 
-    found, _ = bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+    found, _ = bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
 
     for m in found.measurements:
         assert max(m.starts_ms[:10]) < min(m.starts_ms[10:])
 
 
 def test_fresh_begins_anew(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, link=losing(tmp_path, after=5))
+    bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
 
-    found, _ = bench.run(pair(line), PART, store=kept, link=timing(tmp_path), fresh=True)
+    found, _ = bench.run(pair(line), PART, store=kept, connection=timing(tmp_path), fresh=True)
 
     assert [m.resumed_at for m in found.measurements] == [(), ()]
 
 
 def test_what_was_begun_is_forgotten_once_it_is_whole(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, link=losing(tmp_path, after=5))
-    bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+    bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
+    bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
 
     assert kept.all(Bench, "bench-begun") == []
 
 
 def test_a_device_lost_in_the_first_round_is_an_error(line: "Line", kept: Store, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="connection to 'jetson' lost") as caught:
-        bench.run(pair(line), PART, store=kept, link=losing(tmp_path, after=1))
+        bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=1))
 
     assert caught.value.exit_code == 4
 
@@ -129,9 +129,9 @@ def test_a_device_lost_in_the_first_round_is_an_error(line: "Line", kept: Store,
 def test_what_only_judges_does_not_measure_again(
     line: "Line", kept: Store, tmp_path: Path, reader: dict[str, Any]
 ) -> None:
-    bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+    bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
 
-    _, reused = bench.run(pair(line), PART.model_copy(update=reader), store=kept, link=timing(tmp_path))
+    _, reused = bench.run(pair(line), PART.model_copy(update=reader), store=kept, connection=timing(tmp_path))
 
     assert reused
 
@@ -142,10 +142,10 @@ def test_what_only_judges_does_not_measure_again(
     ids=lambda one: next(iter(one)),
 )
 def test_what_decides_samples_measures_again(line: "Line", kept: Store, tmp_path: Path, other: dict[str, Any]) -> None:
-    link = timing(tmp_path, scenario_hindrance={"why": ""})
-    bench.run(pair(line), PART, store=kept, link=link)
+    connection = timing(tmp_path, scenario_why_unavailable={"why": ""})
+    bench.run(pair(line), PART, store=kept, connection=connection)
 
-    _, reused = bench.run(pair(line), PART.model_copy(update=other), store=kept, link=link)
+    _, reused = bench.run(pair(line), PART.model_copy(update=other), store=kept, connection=connection)
 
     assert not reused
 
@@ -162,7 +162,7 @@ def test_what_decides_samples_measures_again(line: "Line", kept: Store, tmp_path
     ],
 )
 def test_how_long_is_measured(part: dict[str, Any], planned: tuple[int, int, float]) -> None:
-    found = race.plan(BenchTable(**part))
+    found = race.plan_race(BenchTable(**part))
 
     assert (found.rounds, found.runs, found.seconds) == planned
 
@@ -179,9 +179,11 @@ def test_an_engine_of_any_batch_is_measured_at_each(line: "Line") -> None:
 
 
 def test_the_batch_is_fed_and_recorded(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path, open={"batch": 0, "settings": {}})
+    connection = timing(tmp_path, open={"batch": 0, "settings": {}})
 
-    found, _ = bench.run((dynamic(pair(line)[0]),), PART.model_copy(update={"batch": (3,)}), store=kept, link=link)
+    found, _ = bench.run(
+        (dynamic(pair(line)[0]),), PART.model_copy(update={"batch": (3,)}), store=kept, connection=connection
+    )
 
     assert [m.batch for m in found.measurements] == [3]
 
@@ -227,9 +229,9 @@ def test_an_unknown_scenario_names_the_nearest() -> None:
 
 
 def test_a_scenario_that_cannot_run_there_gives_its_reason(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path, scenario_hindrance={"why": "MLPerf scenarios need 'mlcommons-loadgen'"})
+    connection = timing(tmp_path, scenario_why_unavailable={"why": "MLPerf scenarios need 'mlcommons-loadgen'"})
 
-    found, _ = bench.run(pair(line)[:1], BenchTable(scenario="offline"), store=kept, link=link)
+    found, _ = bench.run(pair(line)[:1], BenchTable(scenario="offline"), store=kept, connection=connection)
 
     assert [entry.why for entry in found.not_run] == ["MLPerf scenarios need 'mlcommons-loadgen'"]
 
@@ -275,10 +277,10 @@ def test_what_loadgen_judges_is_a_limit_and_the_rest_is_not_valid(
     summary = (("Performance constraints satisfied", constraints),)
     said = LoadGenResult(valid=False, sentence="Run unsuccessful.", version="6", summary=summary)
     answer = turn([1.0] * 5) | {"loadgen": {**vars(said), "summary": [list(pair) for pair in summary]}}
-    link = timing(tmp_path, scenario_hindrance={"why": ""}, time=answer)
+    connection = timing(tmp_path, scenario_why_unavailable={"why": ""}, time=answer)
     part = BenchTable(scenario="server", target_qps=5.0, latency_budget_ms=8.0)
 
-    found, _ = bench.run(pair(line)[:1], part, store=kept, link=link)
+    found, _ = bench.run(pair(line)[:1], part, store=kept, connection=connection)
 
     one = found.measurements[0]
     assert (len(found.invalid), len(bench.misses(one, part))) == (invalid, missed)
@@ -292,7 +294,7 @@ def test_throughput_counts_all_streams_and_images() -> None:
 
 
 def test_the_machine_is_that_of_the_worker(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path))
+    found, _ = bench.run(pair(line)[:1], PART, store=kept, connection=timing(tmp_path))
 
     assert found.measurements[0].environment == HERE
 
@@ -304,7 +306,7 @@ def test_a_throttle_between_rounds_is_told(line: "Line", kept: Store, tmp_path: 
         return turn([1.0 if next(clock) < 7 else 1.3] * arguments["n"])
 
     part = PART.model_copy(update={"rounds": 12})
-    found, _ = bench.run(pair(line)[:1], part, store=kept, link=timing(tmp_path, time=time))
+    found, _ = bench.run(pair(line)[:1], part, store=kept, connection=timing(tmp_path, time=time))
 
     assert found.measurements[0].drift == "30 % slower from round 8 of 12 on"
 
@@ -324,9 +326,9 @@ def lacking(error: Exception) -> Any:
 def test_an_engine_that_lacks_something_there_does_not_take_the_others_with_it(
     line: "Line", kept: Store, tmp_path: Path, kind: type[DeployKitError]
 ) -> None:
-    link = timing(tmp_path, open=lacking(kind("engine 'x' needs the package 'x'", hint="pip install x")))
+    connection = timing(tmp_path, open=lacking(kind("engine 'x' needs the package 'x'", hint="pip install x")))
 
-    found, _ = bench.run(pair(line), PART, store=kept, link=link)
+    found, _ = bench.run(pair(line), PART, store=kept, connection=connection)
 
     assert [m.label for m in found.measurements] == ["int8 · onnxruntime"]
     assert [(one.label, one.why) for one in found.not_run] == [
@@ -338,14 +340,14 @@ def test_an_engine_that_lacks_something_there_does_not_take_the_others_with_it(
 def test_where_every_engine_lacks_something_the_first_says_what(
     line: "Line", kept: Store, tmp_path: Path, kind: type[DeployKitError]
 ) -> None:
-    link = timing(tmp_path, open=lacking(kind("engine 'x' needs the package 'x'")))
+    connection = timing(tmp_path, open=lacking(kind("engine 'x' needs the package 'x'")))
 
     with pytest.raises(kind, match="engine 'x' needs the package 'x'"):
-        bench.run(pair(line)[:1], PART, store=kept, link=link)
+        bench.run(pair(line)[:1], PART, store=kept, connection=connection)
 
 
 def test_a_device_that_is_lost_in_the_warm_up_is_an_error(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path, open=lacking(LinkLostError(LOST)))
+    connection = timing(tmp_path, open=lacking(LinkLostError(LOST)))
 
     with pytest.raises(LinkLostError, match=LOST):
-        bench.run(pair(line)[::-1], PART, store=kept, link=link)
+        bench.run(pair(line)[::-1], PART, store=kept, connection=connection)

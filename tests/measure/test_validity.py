@@ -41,7 +41,7 @@ def snapshot(
 
 
 def judged(*turns: list[Snapshot], processor: str = "cpu") -> tuple[tuple[str, ...], Conditions]:
-    return validity.judge(turns, processor, WATCHED, 0.004)  # type: ignore[arg-type]  # a literal
+    return validity.judge_validity(turns, processor, WATCHED, 0.004)  # type: ignore[arg-type]  # a literal
 
 
 def quiet(begun: float = 0.0) -> list[Snapshot]:
@@ -182,7 +182,7 @@ def test_what_no_gauge_reads_is_not_judged_and_says_why() -> None:
     )
     turn = [Snapshot(at_s=0.0, readings=()), Snapshot(at_s=2.0, readings=())]
 
-    reasons, conditions = validity.judge([turn], "cpu", blind, 0.0)
+    reasons, conditions = validity.judge_validity([turn], "cpu", blind, 0.0)
 
     assert reasons == ()
     assert conditions.unjudged == (

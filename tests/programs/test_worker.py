@@ -52,9 +52,9 @@ def served(*jobs: Job) -> list[Reply]:
     return [Reply(**json.loads(line)) for line in replies.getvalue().splitlines()]
 
 
-def opened(session: PretendSession) -> worker.Worker:
+def opened(session: PretendSession) -> worker.WorkerProgram:
     """Give a worker that has a session open."""
-    made = worker.Worker()
+    made = worker.WorkerProgram()
     made._sessions = (session,)
     return made
 
@@ -88,7 +88,7 @@ def test_an_unknown_operation_is_named() -> None:
 
 
 def test_an_error_on_purpose_keeps_its_class_and_hint() -> None:
-    reply = served(Job(op="hindrance", arguments={"engine": "openvin"}))[0]
+    reply = served(Job(op="why_unavailable", arguments={"engine": "openvin"}))[0]
 
     with pytest.raises(UnknownNameError, match="no engine is called 'openvin'") as caught:
         reply.unwrap()
@@ -97,14 +97,14 @@ def test_an_error_on_purpose_keeps_its_class_and_hint() -> None:
 
 
 def test_a_bug_is_told_with_its_class_and_its_place() -> None:
-    reply = served(Job(op="hindrance"))[0]
+    reply = served(Job(op="why_unavailable"))[0]
 
-    with pytest.raises(StageError, match=r"worker: KeyError in 'hindrance' at worker\.py:\d+: 'engine'"):
+    with pytest.raises(StageError, match=r"worker: KeyError in 'why_unavailable' at worker\.py:\d+: 'engine'"):
         reply.unwrap()
 
 
 def test_the_next_job_is_answered_after_a_failure() -> None:
-    replies = served(Job(op="hindrance"), Job(op="hindrance", arguments={"engine": "reference"}))
+    replies = served(Job(op="why_unavailable"), Job(op="why_unavailable", arguments={"engine": "reference"}))
 
     assert replies[1].unwrap() == {"why": ""}
 
@@ -198,28 +198,28 @@ def test_a_last_part_is_filled_up_to_a_static_batch(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), 2 * images)
 
 
-def test_a_static_batch_larger_than_the_images_gives_as_many_logits(tmp_path: Path, link: Connection) -> None:
+def test_a_static_batch_larger_than_the_images_gives_as_many_logits(tmp_path: Path, connection: Connection) -> None:
     images = np.random.default_rng(0).standard_normal((3, 3), np.float32)
 
-    with link.worker() as child:
+    with connection.worker() as child:
         found = inferred(child, product(tmp_path / "graph.onnx", 4), images, tmp_path)
 
     np.testing.assert_allclose(found, images @ WEIGHTS, rtol=1e-5, atol=1e-6)
 
 
-def test_an_open_batch_gives_the_same_logits_at_any_batch(tmp_path: Path, link: Connection) -> None:
+def test_an_open_batch_gives_the_same_logits_at_any_batch(tmp_path: Path, connection: Connection) -> None:
     images = np.random.default_rng(0).standard_normal((7, 3), np.float32)
 
-    with link.worker() as child:
+    with connection.worker() as child:
         found = inferred(child, product(tmp_path / "graph.onnx", "N"), images, tmp_path, batch=3)
 
     np.testing.assert_allclose(found, images @ WEIGHTS, rtol=1e-5, atol=1e-6)
 
 
-def test_a_warm_up_tells_what_came_before_it_cost(tmp_path: Path, link: Connection) -> None:
+def test_a_warm_up_tells_what_came_before_it_cost(tmp_path: Path, connection: Connection) -> None:
     np.save(tmp_path / "in.npy", np.zeros((1, 3), np.float32))
 
-    with link.worker() as child:
+    with connection.worker() as child:
         child.ask("open", "graph", engine="onnxruntime", path=str(product(tmp_path / "graph.onnx", 1)), options={})
         warm = child.ask("warm_up", "graph", inputs=str(tmp_path / "in.npy"), span="compute", limit_s=0.05)
 
@@ -228,12 +228,12 @@ def test_a_warm_up_tells_what_came_before_it_cost(tmp_path: Path, link: Connecti
     assert 0 < cost.memory_before_mib <= cost.peak_memory_mib
 
 
-def test_the_package_is_imported_before_memory_is_read(tmp_path: Path, link: Connection) -> None:
+def test_the_package_is_imported_before_memory_is_read(tmp_path: Path, connection: Connection) -> None:
     path, about = str(product(tmp_path / "graph.onnx", 1)), "graph"
     np.save(tmp_path / "in.npy", np.zeros((1, 3), np.float32))
     before = []
 
-    with link.worker() as child:
+    with connection.worker() as child:
         for _ in range(2):
             child.ask("open", about, engine="onnxruntime", path=path, options={})
             warm = child.ask("warm_up", about, inputs=str(tmp_path / "in.npy"), span="compute", limit_s=0.05)
@@ -256,13 +256,13 @@ def test_an_engine_that_does_not_show_what_is_within_it_is_refused() -> None:
         reply.unwrap()
 
 
-def test_what_is_within_is_observed_in_batches_of_the_engine(tmp_path: Path, link: Connection) -> None:
+def test_what_is_within_is_observed_in_batches_of_the_engine(tmp_path: Path, connection: Connection) -> None:
     images = np.random.default_rng(0).standard_normal((3, 3), np.float32)
     path = product(tmp_path / "graph.onnx", 2)
     np.save(tmp_path / "in.npy", images)
     files = {"inputs": str(tmp_path / "in.npy"), "outputs": str(tmp_path / "out.npz")}
 
-    with link.worker() as child:
+    with connection.worker() as child:
         child.ask(
             "observe", "graph", engine="onnxruntime", path=str(path), options={}, tensors=["logits"], batch=2, **files
         )  # fmt: skip
@@ -273,18 +273,18 @@ def test_what_is_within_is_observed_in_batches_of_the_engine(tmp_path: Path, lin
         np.testing.assert_array_equal(data["1"], data["0"])
 
 
-def test_opening_another_engine_replaces_the_first(tmp_path: Path, link: Connection) -> None:
+def test_opening_another_engine_replaces_the_first(tmp_path: Path, connection: Connection) -> None:
     images = np.random.default_rng(0).standard_normal((4, 3), np.float32)
 
-    with link.worker() as child:
+    with connection.worker() as child:
         child.ask("open", "first", engine="reference", path=str(product(tmp_path / "one.onnx", 1)), options={})
         found = inferred(child, product(tmp_path / "four.onnx", 4), images, tmp_path)
 
     np.testing.assert_allclose(found, images @ WEIGHTS, rtol=1e-5, atol=1e-6)
 
 
-def test_it_describes_the_machine(link: Connection) -> None:
-    with link.worker() as child:
+def test_it_describes_the_machine(connection: Connection) -> None:
+    with connection.worker() as child:
         answer = child.ask("environment", "environment")
 
     assert codec.from_json(Environment, answer["environment"]).cores > 0
@@ -292,13 +292,14 @@ def test_it_describes_the_machine(link: Connection) -> None:
 
 def test_what_a_library_prints_is_not_taken_for_a_reply() -> None:
     noisy = (
-        "import os; from deploy_kit import worker;"
-        "worker.Worker.hindrance = lambda self, arguments: (os.write(1, b'{}\\n'), print('noise'), {'why': 'none'})[2];"
+        "import os; from deploy_kit.programs import worker;"
+        "worker.WorkerProgram.why_unavailable ="
+        " lambda self, arguments: (os.write(1, b'{}\\n'), print('noise'), {'why': 'none'})[2];"
         "worker.main()"
     )
 
     with Child((sys.executable, "-c", noisy)) as child:
-        answer = child.ask("hindrance", "noise", engine="reference")
+        answer = child.ask("why_unavailable", "noise", engine="reference")
 
     assert answer == {"why": "none"}
 

@@ -53,21 +53,21 @@ def without(path):
 
 def refused(data):
     with pytest.raises(RecipeError) as caught:
-        recipe.parse(data)
+        recipe.parse_recipe(data)
     return caught.value
 
 
 # Bundled recipes
 
 
-@pytest.fixture(params=bundled.names("recipes"))
+@pytest.fixture(params=bundled.bundled_names("recipes"))
 def shipped(request):
-    return recipe.load(request.param)
+    return recipe.load_recipe(request.param)
 
 
 def test_each_bundled_recipe_is_called_like_its_file():
-    assert {name: recipe.load(name).name for name in bundled.names("recipes")} == {
-        name: name for name in bundled.names("recipes")
+    assert {name: recipe.load_recipe(name).name for name in bundled.bundled_names("recipes")} == {
+        name: name for name in bundled.bundled_names("recipes")
     }
 
 
@@ -89,7 +89,7 @@ def test_each_bundled_recipe_gives_an_engine_the_rewrites_that_it_likes(shipped)
     ]
 
     for engine, variant in halves:
-        assert tuple(variant.options.get("passes", ())) == targets.find(engine).passes(variant.scheme)
+        assert tuple(variant.options.get("passes", ())) == targets.find_target(engine).passes(variant.scheme)
 
 
 def test_each_bundled_recipe_names_engines_that_exist(shipped):
@@ -111,11 +111,11 @@ def test_each_bundled_recipe_has_a_baseline_that_it_builds_or_none(shipped):
 
 
 def test_each_bundled_recipe_comes_back_from_yaml_as_it_was(shipped):
-    assert recipe.parse(yaml.safe_load(recipe.dump(shipped))) == shipped
+    assert recipe.parse_recipe(yaml.safe_load(recipe.dump_recipe(shipped))) == shipped
 
 
 def test_the_demo_needs_no_file_that_does_not_ship():
-    demo = recipe.load("demo")
+    demo = recipe.load_recipe("demo")
 
     assert all(
         bundled.resolve(kind, source).is_file()
@@ -128,14 +128,14 @@ def test_the_demo_needs_no_file_that_does_not_ship():
 
 
 def test_what_a_recipe_leaves_out_is_not_written():
-    assert "null" not in recipe.dump(recipe.parse(SMALL))
+    assert "null" not in recipe.dump_recipe(recipe.parse_recipe(SMALL))
 
 
 # Loading
 
 
 def test_a_recipe_is_found_by_the_bundled_prefix_too():
-    assert recipe.load("bundled:demo") == recipe.load("demo")
+    assert recipe.load_recipe("bundled:demo") == recipe.load_recipe("demo")
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".yml"])
@@ -143,12 +143,12 @@ def test_a_recipe_is_read_from_a_file(tmp_path, suffix):
     path = tmp_path / f"own{suffix}"
     path.write_text(yaml.safe_dump(SMALL))
 
-    assert recipe.load(str(path)).name == "small"
+    assert recipe.load_recipe(str(path)).name == "small"
 
 
 def test_a_bundled_recipe_that_does_not_exist_names_the_nearest():
     with pytest.raises(UnknownNameError) as caught:
-        recipe.load("dmo")
+        recipe.load_recipe("dmo")
 
     assert (str(caught.value), caught.value.hint) == (
         "no file 'dmo' is bundled under 'recipes'", "did you mean 'demo'?",
@@ -157,7 +157,7 @@ def test_a_bundled_recipe_that_does_not_exist_names_the_nearest():
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError) as caught:
-        recipe.load(str(tmp_path / "dmo.yaml"))
+        recipe.load_recipe(str(tmp_path / "dmo.yaml"))
 
     error = caught.value
     assert (str(error), error.hint, error.exit_code) == (
@@ -169,21 +169,21 @@ def test_a_folder_is_no_recipe(tmp_path):
     (tmp_path / "own.yaml").mkdir()
 
     with pytest.raises(InputError, match=r"own\.yaml: cannot be read: .*Is a directory"):
-        recipe.load(str(tmp_path / "own.yaml"))
+        recipe.load_recipe(str(tmp_path / "own.yaml"))
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "own.yaml").write_bytes(b"\xff\xfe\xfa")
 
     with pytest.raises(InputError, match=r"own\.yaml: cannot be read: 'utf-8' codec"):
-        recipe.load(str(tmp_path / "own.yaml"))
+        recipe.load_recipe(str(tmp_path / "own.yaml"))
 
 
 def test_a_file_that_is_no_yaml_is_refused_with_the_line(tmp_path):
     (tmp_path / "own.yaml").write_text("name: small\nbench: [1\n")
 
     with pytest.raises(RecipeError) as caught:
-        recipe.load(str(tmp_path / "own.yaml"))
+        recipe.load_recipe(str(tmp_path / "own.yaml"))
 
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'own.yaml'}: not YAML: ") and "line 2" in message
@@ -193,7 +193,7 @@ def test_a_file_that_is_no_yaml_hints_to_mend_the_line(tmp_path):
     (tmp_path / "own.yaml").write_text("name: small\nbench: [1\n")
 
     with pytest.raises(RecipeError) as caught:
-        recipe.load(str(tmp_path / "own.yaml"))
+        recipe.load_recipe(str(tmp_path / "own.yaml"))
 
     assert caught.value.hint == "mend the line it names"
 
@@ -202,14 +202,14 @@ def test_yaml_that_builds_objects_is_refused(tmp_path):
     (tmp_path / "own.yaml").write_text("name: !!python/object/apply:os.getcwd []\n")
 
     with pytest.raises(RecipeError, match="not YAML: could not determine a constructor"):
-        recipe.load(str(tmp_path / "own.yaml"))
+        recipe.load_recipe(str(tmp_path / "own.yaml"))
 
 
 def test_a_date_that_does_not_exist_is_refused(tmp_path):
     (tmp_path / "own.yaml").write_text("name: 2025-13-45\n")
 
     with pytest.raises(RecipeError, match=r"own\.yaml: not YAML: month must be in 1\.\.12"):
-        recipe.load(str(tmp_path / "own.yaml"))
+        recipe.load_recipe(str(tmp_path / "own.yaml"))
 
 
 @pytest.mark.parametrize(("text", "found"), [("", "None"), ("- a\n", "['a']"), ("small\n", "'small'")])
@@ -217,7 +217,7 @@ def test_a_file_without_tables_is_refused(tmp_path, text, found):
     (tmp_path / "own.yaml").write_text(text)
 
     with pytest.raises(RecipeError) as caught:
-        recipe.load(str(tmp_path / "own.yaml"))
+        recipe.load_recipe(str(tmp_path / "own.yaml"))
 
     assert str(caught.value) == f"recipe: expected a table, found {found}"
 
@@ -226,37 +226,37 @@ def test_a_file_without_tables_is_refused(tmp_path, text, found):
 
 
 def test_what_only_costs_time_has_a_default():
-    bench = recipe.parse(SMALL).bench
+    bench = recipe.parse_recipe(SMALL).bench
 
-    assert race.plan(bench) == race.Plan(rounds=12, runs=100, seconds=0.0)
+    assert race.plan_race(bench) == race.RacePlan(rounds=12, runs=100, seconds=0.0)
     assert (bench.scenario, bench.warmup_s, bench.span) == ("closed-loop", 3.0, "compute")
 
 
 def test_a_limit_left_out_judges_nothing():
-    limits = recipe.parse(SMALL).check.limits["int8"].record()
+    limits = recipe.parse_recipe(SMALL).check.limits["int8"].record()
 
     assert limits == Limits(min_sqnr_db=15)
 
 
 def test_preprocessing_becomes_the_record_that_travels():
-    table = recipe.parse(changed(["source", "preprocess"], GRAY)).source.preprocess
+    table = recipe.parse_recipe(changed(["source", "preprocess"], GRAY)).source.preprocess
 
     assert table.record() == Preprocess(height=28, width=28, color="gray", mean=(0.286,), std=(0.353,))
 
 
 def test_options_reach_their_scheme_as_they_are():
-    assert recipe.parse(SMALL).quantize.variants[0].options == {"symmetric": True}
+    assert recipe.parse_recipe(SMALL).quantize.variants[0].options == {"symmetric": True}
 
 
 def test_a_recipe_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
-        recipe.parse(SMALL).bench.rounds = 3
+        recipe.parse_recipe(SMALL).bench.rounds = 3
 
 
 def test_the_full_precision_graph_needs_no_variant():
     data = changed(["quantize"], {}) | {"build": {"engines": [{"engine": "openvino", "variants": ["fp32"]}]}}
 
-    assert recipe.parse(data).build.engines[0].variants == ("fp32",)
+    assert recipe.parse_recipe(data).build.engines[0].variants == ("fp32",)
 
 
 # Unknown and missing keys
@@ -435,7 +435,7 @@ def test_a_table_that_holds_itself_is_refused(tmp_path):
     (tmp_path / "own.yaml").write_text("name: &it [*it]\n")
 
     with pytest.raises(RecipeError, match=r"^recipe: a value is not plain YAML: Circular reference detected$"):
-        recipe.load(str(tmp_path / "own.yaml"))
+        recipe.load_recipe(str(tmp_path / "own.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ NO_GPU = "no NVIDIA GPU on this machine"
 @pytest.fixture(scope="module")
 def measured(line: "Line") -> Bench:
     """Two real engines measured in turns."""
-    return bench.run(pair(line), PART, store=line.store, link=line.link)[0]
+    return bench.run(pair(line), PART, store=line.store, connection=line.connection)[0]
 
 
 def test_each_engine_has_rounds_times_runs_samples(measured: Bench) -> None:
@@ -62,9 +62,9 @@ def test_a_number_comes_with_its_machine_and_settings(measured: Bench) -> None:
 
 
 def test_samples_stay_with_the_engine_that_took_them(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path)
+    connection = timing(tmp_path)
 
-    found, _ = bench.run(pair(line), PART, store=kept, link=link)
+    found, _ = bench.run(pair(line), PART, store=kept, connection=connection)
 
     taken = Counter(itertools.chain(*(m.samples_ms for m in found.measurements)))
     assert taken == Counter(float(n) for n in range(1, 2 * 4 * 5 + 1))
@@ -72,7 +72,7 @@ def test_samples_stay_with_the_engine_that_took_them(line: "Line", kept: Store, 
 
 def test_every_engine_takes_one_turn_in_each_round(line: "Line", kept: Store, tmp_path: Path) -> None:
     # The clock counts on, so that a sample says when it was taken: round n holds 10n + 1 … 10n + 10.
-    found, _ = bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+    found, _ = bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
 
     for m in found.measurements:
         assert [int((turn[0] - 1) // 10) for turn in m.by_round] == [0, 1, 2, 3]
@@ -81,7 +81,7 @@ def test_every_engine_takes_one_turn_in_each_round(line: "Line", kept: Store, tm
 def test_the_order_of_turns_is_drawn_anew_each_round(line: "Line", kept: Store, tmp_path: Path) -> None:
     part = BenchTable(rounds=20, runs=1, warmup_s=0.05)
 
-    found, _ = bench.run(pair(line), part, store=kept, link=timing(tmp_path))
+    found, _ = bench.run(pair(line), part, store=kept, connection=timing(tmp_path))
 
     # Engine 0 has the odd sample of a round where it came first.
     first = [turn[0] % 2 == 1 for turn in found.measurements[0].by_round]
@@ -91,8 +91,8 @@ def test_the_order_of_turns_is_drawn_anew_each_round(line: "Line", kept: Store, 
 def test_the_order_of_turns_is_that_of_the_seed(line: "Line", kept: Store, tmp_path: Path) -> None:
     part = BenchTable(rounds=20, runs=1, warmup_s=0.05)
 
-    first, _ = bench.run(pair(line), part, store=kept, link=timing(tmp_path))
-    second, _ = bench.run(pair(line), part, store=kept, link=timing(tmp_path), fresh=True)
+    first, _ = bench.run(pair(line), part, store=kept, connection=timing(tmp_path))
+    second, _ = bench.run(pair(line), part, store=kept, connection=timing(tmp_path), fresh=True)
 
     assert [m.samples_ms for m in first.measurements] == [m.samples_ms for m in second.measurements]
 
@@ -104,22 +104,22 @@ def test_the_batch_of_a_static_engine_is_fed_whole(line: "Line", kept: Store, tm
         shapes.append(np.load(arguments["inputs"]).shape)
         return WARM
 
-    link = timing(tmp_path, open={"batch": 5, "settings": {}}, warm_up=warm_up)
-    found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
+    connection = timing(tmp_path, open={"batch": 5, "settings": {}}, warm_up=warm_up)
+    found, _ = bench.run(pair(line)[:1], PART, store=kept, connection=connection)
 
     assert (shapes, found.measurements[0].batch) == ([(5, 1, 16, 16)], 5)
 
 
 def test_a_warm_up_that_never_became_steady_is_recorded(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path, warm_up=WARM | {"runs": 20, "steady": False})
+    connection = timing(tmp_path, warm_up=WARM | {"runs": 20, "steady": False})
 
-    found, _ = bench.run(pair(line)[:1], PART, store=kept, link=link)
+    found, _ = bench.run(pair(line)[:1], PART, store=kept, connection=connection)
 
     assert (found.measurements[0].warmup_runs, found.measurements[0].steady) == (20, False)
 
 
 def test_what_loading_cost_is_kept_with_the_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path))
+    found, _ = bench.run(pair(line)[:1], PART, store=kept, connection=timing(tmp_path))
 
     assert found.measurements[0].cost == LoadCost(**COST)
 
@@ -134,13 +134,13 @@ def test_a_real_engine_costs_time_and_memory(measured: Bench) -> None:
 def test_a_profile_is_taken_after_all_turns_in_a_worker_of_its_own(line: "Line", kept: Store, tmp_path: Path) -> None:
     layers = [{"name": "relu", "op": "Relu", "origins": [], "samples_ms": [1.0, 2.0]}]
     trace = {"source": "a test", "runs_ms": [3.0, 4.0], "layers": layers}
-    link = timing(tmp_path, profile={"trace": trace})
+    connection = timing(tmp_path, profile={"trace": trace})
     part = PART.model_copy(update={"profile": True})
 
-    found, _ = bench.run(pair(line), part, store=kept, link=link)
+    found, _ = bench.run(pair(line), part, store=kept, connection=connection)
 
     assert [m.profile.total_ms for m in found.measurements if m.profile] == [1.5, 1.5]
-    asked = [[op for op, _ in worker.asked] for worker in link.workers]
+    asked = [[op for op, _ in worker.asked] for worker in connection.workers]
     assert asked[3:] == [["profile"], ["profile"]]  # behind the gauges' worker and the racers' two
     assert not any("profile" in ops for ops in asked[:3])
 
@@ -154,14 +154,14 @@ def test_a_time_that_cannot_be_is_no_measurement(
     line: "Line", kept: Store, tmp_path: Path, samples_ms: list[float]
 ) -> None:
     with pytest.raises(MeasurementError, match="fp32 · onnxruntime: a run took") as caught:
-        bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path, samples_ms))
+        bench.run(pair(line)[:1], PART, store=kept, connection=timing(tmp_path, samples_ms))
 
     assert caught.value.exit_code == 6
 
 
 def test_a_failed_measurement_is_not_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError):
-        bench.run(pair(line)[:1], PART, store=kept, link=timing(tmp_path, []))
+        bench.run(pair(line)[:1], PART, store=kept, connection=timing(tmp_path, []))
 
     assert kept.all(Bench, "bench") == []
 
@@ -169,28 +169,30 @@ def test_a_failed_measurement_is_not_kept(line: "Line", kept: Store, tmp_path: P
 def test_an_engine_that_cannot_run_here_gets_no_number(line: "Line", kept: Store, tmp_path: Path) -> None:
     float_engine, other = pair(line)
     gpu = Artifact(**vars(other) | {"engine": "tensorrt_rtx"})
-    link = timing(tmp_path, hindrance=lambda asked: {"why": NO_GPU if asked["engine"] == "tensorrt_rtx" else ""})
+    connection = timing(
+        tmp_path, why_unavailable=lambda asked: {"why": NO_GPU if asked["engine"] == "tensorrt_rtx" else ""}
+    )
 
-    found, _ = bench.run((float_engine, gpu), PART, store=kept, link=link)
+    found, _ = bench.run((float_engine, gpu), PART, store=kept, connection=connection)
 
     assert [m.label for m in found.measurements] == ["fp32 · onnxruntime"]
     assert found.not_run == (NotRun(artifact=gpu.sha256, label="int8 · tensorrt_rtx", why=NO_GPU),)
 
 
 def test_where_nothing_can_run_nothing_is_measured(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path, hindrance={"why": NO_GPU})
+    connection = timing(tmp_path, why_unavailable={"why": NO_GPU})
 
-    found, _ = bench.run(pair(line), PART, store=kept, link=link)
+    found, _ = bench.run(pair(line), PART, store=kept, connection=connection)
 
     assert (found.measurements, len(found.not_run)) == ((), 2)
 
 
 def test_every_worker_is_closed_at_the_end(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = timing(tmp_path)
+    connection = timing(tmp_path)
 
-    bench.run(pair(line), PART, store=kept, link=link)
+    bench.run(pair(line), PART, store=kept, connection=connection)
 
-    assert [worker.closed for worker in link.workers] == [True] * 3
+    assert [worker.closed for worker in connection.workers] == [True] * 3
 
 
 def dying(folder: Path, label: str) -> PretendLink:
@@ -207,30 +209,30 @@ def dying(folder: Path, label: str) -> PretendLink:
 
 
 def test_an_engine_that_dies_leaves_the_others_their_numbers(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line), PART, store=kept, link=dying(tmp_path, "int8"))
+    found, _ = bench.run(pair(line), PART, store=kept, connection=dying(tmp_path, "int8"))
 
     assert [(m.label, len(m.samples_ms)) for m in found.measurements] == [("fp32 · onnxruntime", 20)]
 
 
 def test_an_engine_that_dies_has_its_reason_and_no_number(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line), PART, store=kept, link=dying(tmp_path, "int8"))
+    found, _ = bench.run(pair(line), PART, store=kept, connection=dying(tmp_path, "int8"))
 
     assert [(entry.label, "SIGSEGV" in entry.why) for entry in found.failed] == [("int8 · onnxruntime", True)]
 
 
 def test_a_bench_in_which_an_engine_died_is_not_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, link=dying(tmp_path, "int8"))
+    bench.run(pair(line), PART, store=kept, connection=dying(tmp_path, "int8"))
 
     assert kept.all(Bench, "bench") == []
     assert list(kept.root.glob(".new-*")) == []
 
 
 def test_every_worker_is_closed_after_a_crash(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = dying(tmp_path, "int8")
+    connection = dying(tmp_path, "int8")
 
-    bench.run(pair(line), PART, store=kept, link=link)
+    bench.run(pair(line), PART, store=kept, connection=connection)
 
-    assert [worker.closed for worker in link.workers] == [True] * 3
+    assert [worker.closed for worker in connection.workers] == [True] * 3
 
 
 def test_an_engine_file_that_changed_is_not_measured(line: "Line", kept: Store, tmp_path: Path) -> None:
@@ -238,25 +240,25 @@ def test_an_engine_file_that_changed_is_not_measured(line: "Line", kept: Store, 
     with (kept.root / engine.path).open("ab") as file:
         file.write(b"more")
 
-    found, _ = bench.run((engine,), PART, store=kept, link=timing(tmp_path))
+    found, _ = bench.run((engine,), PART, store=kept, connection=timing(tmp_path))
 
     assert found.measurements == ()
     assert "changed since it was made" in found.failed[0].why
 
 
 def test_a_second_run_is_taken_from_the_store(line: "Line", kept: Store, tmp_path: Path) -> None:
-    first, _ = bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+    first, _ = bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
 
-    second, reused = bench.run(pair(line), PART, store=kept, link=PretendLink(tmp_path, {}))
+    second, reused = bench.run(pair(line), PART, store=kept, connection=PretendLink(tmp_path, {}))
 
     assert (second, reused) == (first, True)
 
 
 def test_fresh_measures_again(line: "Line", kept: Store, tmp_path: Path) -> None:
     engines = pair(line)[:1]
-    bench.run(engines, PART, store=kept, link=timing(tmp_path, [1.0]))
+    bench.run(engines, PART, store=kept, connection=timing(tmp_path, [1.0]))
 
-    found, reused = bench.run(engines, PART, store=kept, link=timing(tmp_path, [2.0]), fresh=True)
+    found, reused = bench.run(engines, PART, store=kept, connection=timing(tmp_path, [2.0]), fresh=True)
 
     assert (set(found.measurements[0].samples_ms), reused) == ({2.0}, False)
 
@@ -266,19 +268,19 @@ def test_fresh_measures_again_within_the_same_second(
 ) -> None:
     monkeypatch.setattr(race, "_now", lambda: "2026-01-01T00:00:00+00:00")
     engines = pair(line)[:1]
-    bench.run(engines, PART, store=kept, link=timing(tmp_path, [1.0]), fresh=True)
+    bench.run(engines, PART, store=kept, connection=timing(tmp_path, [1.0]), fresh=True)
 
-    found, reused = bench.run(engines, PART, store=kept, link=timing(tmp_path, [2.0]), fresh=True)
+    found, reused = bench.run(engines, PART, store=kept, connection=timing(tmp_path, [2.0]), fresh=True)
 
     assert (set(found.measurements[0].samples_ms), reused) == ({2.0}, False)
 
 
 def test_what_was_measured_last_is_what_the_store_gives(line: "Line", kept: Store, tmp_path: Path) -> None:
     engines = pair(line)[:1]
-    bench.run(engines, PART, store=kept, link=timing(tmp_path, [1.0]))
-    bench.run(engines, PART, store=kept, link=timing(tmp_path, [2.0]), fresh=True)
+    bench.run(engines, PART, store=kept, connection=timing(tmp_path, [1.0]))
+    bench.run(engines, PART, store=kept, connection=timing(tmp_path, [2.0]), fresh=True)
 
-    found, _ = bench.run(engines, PART, store=kept, link=timing(tmp_path, [3.0]))
+    found, _ = bench.run(engines, PART, store=kept, connection=timing(tmp_path, [3.0]))
 
     assert set(found.measurements[0].samples_ms) == {2.0}
 
@@ -291,10 +293,10 @@ def test_what_was_measured_last_is_what_the_store_gives(line: "Line", kept: Stor
 def test_another_way_to_measure_is_another_measurement(
     line: "Line", kept: Store, tmp_path: Path, other: dict[str, Any]
 ) -> None:
-    bench.run(pair(line), PART, store=kept, link=timing(tmp_path))
+    bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
 
     part = BenchTable(**PART.model_dump() | other)
-    _, reused = bench.run(pair(line), part, store=kept, link=timing(tmp_path))
+    _, reused = bench.run(pair(line), part, store=kept, connection=timing(tmp_path))
 
     assert not reused
 
@@ -338,9 +340,9 @@ def test_percentiles_are_those_of_numpy(percent: int) -> None:
 def test_what_is_not_valid_is_kept_and_measured_again(line: "Line", kept: Store, tmp_path: Path) -> None:
     engines = pair(line)[:1]
     busy = timing(tmp_path, [1.0] * 5, **Gauges(foreign=10.0).answers())
-    invalid, _ = bench.run(engines, PART, store=kept, link=busy)
+    invalid, _ = bench.run(engines, PART, store=kept, connection=busy)
 
-    found, reused = bench.run(engines, PART, store=kept, link=timing(tmp_path, [2.0] * 5))
+    found, reused = bench.run(engines, PART, store=kept, connection=timing(tmp_path, [2.0] * 5))
 
     assert [m.invalid[0].partition(" took")[0] for m in invalid.measurements] == ["foreign load"]
     assert set(invalid.measurements[0].samples_ms) == {1.0}
@@ -354,8 +356,8 @@ def test_energy_is_another_way_to_measure(line: "Line", kept: Store, tmp_path: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.sleep", slept.append)
         # idle at 5 W; then whatever is read at 12 W
-        link = timing(tmp_path, **Gauges(watts=(5, 5, 12)).answers())
-        found, _ = bench.run(pair(line)[:1], part, store=kept, link=link)
+        connection = timing(tmp_path, **Gauges(watts=(5, 5, 12)).answers())
+        found, _ = bench.run(pair(line)[:1], part, store=kept, connection=connection)
 
     energy = found.measurements[0].energy
     assert slept[:1] == [10.5]

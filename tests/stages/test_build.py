@@ -110,7 +110,7 @@ def test_a_runtime_that_may_widen_is_not_held_to_half_precision(line: "Line") ->
 
 def test_a_real_engine_that_falls_back_to_float_is_refused(line: "Line", kept: Store) -> None:
     with pytest.raises(BuildError, match="carries int8, and onnxruntime computes no convolution in it"):
-        build.run(line.graph("int8"), entry(optimize=False), store=kept, link=line.link)
+        build.run(line.graph("int8"), entry(optimize=False), store=kept, connection=line.connection)
 
 
 def test_a_refused_engine_is_not_kept(line: "Line", tmp_path: Path) -> None:
@@ -119,32 +119,34 @@ def test_a_refused_engine_is_not_kept(line: "Line", tmp_path: Path) -> None:
     graph = Artifact(**vars(typed(line, "int8")) | {"path": "lean.onnx"})
 
     with pytest.raises(BuildError):
-        build.run(graph, entry(), store=store, link=proving(tmp_path, ("Conv", "fp32", 10)))
+        build.run(graph, entry(), store=store, connection=proving(tmp_path, ("Conv", "fp32", 10)))
 
     assert {path.name for path in store.root.rglob("*")} == {"lean.onnx"}
 
 
 def test_an_engine_that_proves_its_precision_is_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = proving(tmp_path, ("Conv", "int8", 10))
+    connection = proving(tmp_path, ("Conv", "int8", 10))
 
-    made, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, link=link)
+    made, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, connection=connection)
 
     assert kept.path(made).read_bytes() == b"an engine"
 
 
 def test_a_second_build_asks_no_worker(line: "Line", kept: Store, tmp_path: Path) -> None:
-    first, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, link=proving(tmp_path, ("Conv", "int8", 1)))
+    first, _ = build.run(
+        line.graph("int8"), entry(threads=7), store=kept, connection=proving(tmp_path, ("Conv", "int8", 1))
+    )
 
-    second, reused = build.run(line.graph("int8"), entry(threads=7), store=kept, link=PretendLink(tmp_path, {}))
+    second, reused = build.run(line.graph("int8"), entry(threads=7), store=kept, connection=PretendLink(tmp_path, {}))
 
     assert (second, reused) == (first, True)
 
 
 def test_other_options_are_another_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
-    link = proving(tmp_path, ("Conv", "int8", 10))
-    first, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, link=link)
+    connection = proving(tmp_path, ("Conv", "int8", 10))
+    first, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, connection=connection)
 
-    second, reused = build.run(line.graph("int8"), entry(threads=8), store=kept, link=link)
+    second, reused = build.run(line.graph("int8"), entry(threads=8), store=kept, connection=connection)
 
     assert (second.path != first.path, reused) == (True, False)
 
@@ -170,14 +172,14 @@ def test_preprocessing_and_tensors_travel_with_the_engine(line: "Line") -> None:
 
 def test_an_unknown_option_names_the_nearest(line: "Line", kept: Store) -> None:
     with pytest.raises(RecipeError, match="engine 'onnxruntime': unknown key 'thread'") as caught:
-        build.run(line.graph("int8"), entry(thread=2), store=kept, link=line.link)
+        build.run(line.graph("int8"), entry(thread=2), store=kept, connection=line.connection)
 
     assert caught.value.hint == "did you mean 'threads'?"
 
 
 def test_an_unknown_engine_names_the_nearest(line: "Line", kept: Store) -> None:
     with pytest.raises(UnknownNameError, match="no engine is called 'onnxrutime'") as caught:
-        build.run(line.graph("int8"), entry("onnxrutime"), store=kept, link=line.link)
+        build.run(line.graph("int8"), entry("onnxrutime"), store=kept, connection=line.connection)
 
     assert caught.value.hint == "did you mean 'onnxruntime'?"
 
@@ -188,7 +190,7 @@ def test_a_graph_changed_since_it_was_made_is_not_built(line: "Line", kept: Stor
         file.write(b"more")
 
     with pytest.raises(StoreError, match="changed since it was made"):
-        build.run(graph, entry(threads=7), store=kept, link=line.link)
+        build.run(graph, entry(threads=7), store=kept, connection=line.connection)
 
 
 def test_a_half_precision_engine_that_computes_in_float_says_so(line):
@@ -234,12 +236,12 @@ def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
     line: "Line", asymmetric: Path, kept: Store, tmp_path: Path, engine: str, words: str, cure: str
 ) -> None:
     typed = hand_made(kept, onnx.load(asymmetric), line.graph("int8"), engine)
-    link = PretendLink(tmp_path, {})
+    connection = PretendLink(tmp_path, {})
 
     with pytest.raises(BuildError, match=words) as caught:
-        build.run(typed, entry(engine), store=kept, link=link)
+        build.run(typed, entry(engine), store=kept, connection=connection)
 
-    assert (link.workers, caught.value.exit_code) == ([], 5)
+    assert (connection.workers, caught.value.exit_code) == ([], 5)
     assert cure in caught.value.hint
 
 
@@ -297,17 +299,17 @@ def test_what_the_entry_says_of_the_place_stands() -> None:
 def test_an_engine_is_refused_where_it_cannot_compute(
     line: "Line", kept: Store, tmp_path: Path, engine: str, accelerator: str
 ) -> None:
-    link = PretendLink(tmp_path, {})
-    link.device = on(accelerator)
+    connection = PretendLink(tmp_path, {})
+    connection.device = on(accelerator)
 
     with pytest.raises(DeviceError) as caught:
-        build.run(line.lean, entry(engine), store=kept, link=link)
+        build.run(line.lean, entry(engine), store=kept, connection=connection)
 
     assert (str(caught.value), caught.value.exit_code) == (
         f"'orin' computes on {accelerator}, which {engine} cannot",
         4,
     )
-    assert link.workers == []
+    assert connection.workers == []
 
 
 def test_the_refusal_says_how_to_compute_on_the_processor_where_an_engine_can() -> None:

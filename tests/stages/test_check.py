@@ -13,7 +13,7 @@ from tiny_densenet import save_images
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.devices.links import Connection
 from deploy_kit.recipe import BuildEntry, CheckTable, LimitsTable
-from deploy_kit.records.artifacts import Answers, Artifact
+from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.results import Limits, ParityReport
 from deploy_kit.stages import build, check, export
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
-ANSWERS = Answers(path="", sha256="", images="three", n=3, labelled=True, top1=None)
+ANSWERS = ReferenceLogits(path="", sha256="", images="three", n=3, labelled=True, top1=None)
 WANTED = np.array([[3, 1], [0, 2], [1, 4]], np.float32)
 LABELS = np.array([0, 1, 0])
 
@@ -48,15 +48,15 @@ def answering(line: "Line", folder: Path, logits: np.ndarray) -> PretendLink:
         np.save(arguments["outputs"], np.stack(found))
         return {"n": len(found)}
 
-    answers = {"hindrance": {"why": ""}, "open": {"batch": 0, "settings": {}}, "infer": infer}
+    answers = {"why_unavailable": {"why": ""}, "open": {"batch": 0, "settings": {}}, "infer": infer}
     return PretendLink(folder, answers)
 
 
 def checked(
-    line: "Line", store: Store, engine: Artifact, table: CheckTable, link: Connection | PretendLink | None = None
+    line: "Line", store: Store, engine: Artifact, table: CheckTable, connection: Connection | PretendLink | None = None
 ) -> ParityReport:
     """Check an engine, by default in a real worker."""
-    report, _ = check.run(engine, line.answers, table, store=store, link=link or line.link)
+    report, _ = check.run(engine, line.answers, table, store=store, connection=connection or line.connection)
     assert isinstance(report, ParityReport)
     return report
 
@@ -185,7 +185,7 @@ def test_exchanged_labels_are_named(engine: Artifact) -> None:
     logits = np.eye(4, dtype=np.float32)[labels] * 5
     logits[::7] += np.float32(0.1)
     order = np.array([0, 3, 2, 1])
-    answers = Answers(**vars(ANSWERS) | {"n": 48})
+    answers = ReferenceLogits(**vars(ANSWERS) | {"n": 48})
 
     report = check.judge(engine, answers, logits, logits.copy(), order[labels], Limits())
 
@@ -201,7 +201,7 @@ def test_labels_in_order_get_no_remark(engine: Artifact) -> None:
     labels = np.repeat(np.arange(4), 12)
     logits = np.eye(4, dtype=np.float32)[labels] * 5
 
-    report = check.judge(engine, Answers(**vars(ANSWERS) | {"n": 48}), logits, logits.copy(), labels, Limits())
+    report = check.judge(engine, ReferenceLogits(**vars(ANSWERS) | {"n": 48}), logits, logits.copy(), labels, Limits())
 
     assert report.remarks == ()
 
@@ -299,9 +299,9 @@ def test_a_failed_check_out_of_the_store_marks_again(
 
 def test_a_second_check_is_taken_from_the_store(line: "Line", kept: Store, engine: Artifact, near: PretendLink) -> None:
     first = checked(line, kept, engine, part(line, min_sqnr_db=5), near)
-    idle = PretendLink(kept.root, {"hindrance": {"why": ""}})
+    idle = PretendLink(kept.root, {"why_unavailable": {"why": ""}})
 
-    second, reused = check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, link=idle)
+    second, reused = check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, connection=idle)
 
     assert (second, reused) == (first, True)
 
@@ -310,7 +310,7 @@ def test_a_second_check_is_taken_from_the_store(line: "Line", kept: Store, engin
 def test_one_weight_changed_by_a_thousandth_is_noticed(name: str, line: "Line", kept: Store) -> None:
     model = scaled(onnx.load(line.store.path(line.lean)), "features.transition1.conv.weight", 1.001)
     entry = BuildEntry(engine=name, variants=("fp32",))
-    wrong, _ = build.run(hand_made(kept, model, line.lean, "wrong"), entry, store=kept, link=line.link)
+    wrong, _ = build.run(hand_made(kept, model, line.lean, "wrong"), entry, store=kept, connection=line.connection)
 
     assert not checked(line, kept, wrong, part(line, min_sqnr_db=120)).passed
 
@@ -326,8 +326,8 @@ def test_the_weights_as_they_are_keep_the_same_limit(name: str, line: "Line") ->
 def test_one_engine_is_not_given_the_check_of_another(name: str, line: "Line", kept: Store) -> None:
     entry, table = BuildEntry(engine=name, variants=("fp32",)), part(line, min_sqnr_db=120)
     model = scaled(onnx.load(line.store.path(line.lean)), "features.transition1.conv.weight", 2)
-    right, _ = build.run(line.lean, entry, store=kept, link=line.link)
-    wrong, _ = build.run(hand_made(kept, model, line.lean, "fp32"), entry, store=kept, link=line.link)
+    right, _ = build.run(line.lean, entry, store=kept, connection=line.connection)
+    wrong, _ = build.run(hand_made(kept, model, line.lean, "fp32"), entry, store=kept, connection=line.connection)
     checked(line, kept, right, table)
 
     report = checked(line, kept, wrong, table)
@@ -336,53 +336,53 @@ def test_one_engine_is_not_given_the_check_of_another(name: str, line: "Line", k
 
 
 def test_an_engine_that_cannot_run_here_gets_no_number(line: "Line", kept: Store, engine: Artifact) -> None:
-    link = PretendLink(kept.root, {"hindrance": {"why": "no NVIDIA GPU on this machine"}})
+    connection = PretendLink(kept.root, {"why_unavailable": {"why": "no NVIDIA GPU on this machine"}})
     gpu = Artifact(**vars(engine) | {"engine": "tensorrt_rtx"})
 
-    report, _ = check.run(gpu, line.answers, part(line, min_sqnr_db=5), store=kept, link=link)
+    report, _ = check.run(gpu, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
 
     assert report == NotRun(artifact=gpu.sha256, label="int8 · tensorrt_rtx", why="no NVIDIA GPU on this machine")
 
 
 def test_an_engine_that_was_not_run_is_not_kept_as_checked(line: "Line", kept: Store, engine: Artifact) -> None:
-    link = PretendLink(kept.root, {"hindrance": {"why": "no NVIDIA GPU on this machine"}})
+    connection = PretendLink(kept.root, {"why_unavailable": {"why": "no NVIDIA GPU on this machine"}})
     gpu = Artifact(**vars(engine) | {"engine": "tensorrt_rtx"})
 
-    check.run(gpu, line.answers, part(line, min_sqnr_db=5), store=kept, link=link)
+    check.run(gpu, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
 
     assert kept.all(ParityReport, "check") == []
 
 
 def test_logits_of_another_shape_are_an_error(line: "Line", kept: Store, engine: Artifact, tmp_path: Path) -> None:
-    link = answering(line, tmp_path, np.zeros((24, 5), np.float32))
+    connection = answering(line, tmp_path, np.zeros((24, 5), np.float32))
 
     with pytest.raises(CheckError, match=r"int8 · onnxruntime: expected logits \(24, 4\), found \(24, 5\)"):
-        check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, link=link)
+        check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
 
 
 def test_an_error_is_not_kept(line: "Line", kept: Store, engine: Artifact, tmp_path: Path) -> None:
     before = set(kept.root.rglob("*"))
 
     with pytest.raises(CheckError):
-        link = answering(line, tmp_path, np.zeros((24, 5), np.float32))
-        check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, link=link)
+        connection = answering(line, tmp_path, np.zeros((24, 5), np.float32))
+        check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
 
     assert set(kept.root.rglob("*")) == before
 
 
 def test_an_engine_that_answers_nan_is_rejected(line: "Line", kept: Store, engine: Artifact, tmp_path: Path) -> None:
-    link = answering(line, tmp_path, np.full((24, 4), math.nan, np.float32))
+    connection = answering(line, tmp_path, np.full((24, 4), math.nan, np.float32))
 
-    check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, link=link)
+    check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
 
     assert kept.rejected(engine)
 
 
 def test_images_that_changed_in_number_are_an_error(line: "Line", kept: Store, engine: Artifact) -> None:
-    answers = Answers(**vars(line.answers) | {"n": 23})
+    answers = ReferenceLogits(**vars(line.answers) | {"n": 23})
 
     with pytest.raises(CheckError, match="24 images, the answers are for 23"):
-        check.run(engine, answers, part(line, min_sqnr_db=5), store=kept, link=line.link)
+        check.run(engine, answers, part(line, min_sqnr_db=5), store=kept, connection=line.connection)
 
 
 def test_a_check_set_that_calibrated_is_refused(line: "Line", engine: Artifact) -> None:
@@ -418,8 +418,8 @@ def test_noise_overlaps_with_nothing(engine: Artifact, calibration: str | None) 
 def test_an_engine_that_keeps_its_limits_but_contradicts_itself_is_rejected(
     line: "Line", kept: Store, engine: Artifact, tmp_path: Path
 ) -> None:
-    link = answering(line, tmp_path, line.logits())
-    steady, calls = link.answers["infer"], []
+    connection = answering(line, tmp_path, line.logits())
+    steady, calls = connection.answers["infer"], []
 
     def drifting(arguments: dict[str, Any]) -> dict[str, int]:
         answer: dict[str, int] = steady(arguments)
@@ -428,9 +428,9 @@ def test_an_engine_that_keeps_its_limits_but_contradicts_itself_is_rejected(
             np.save(arguments["outputs"], np.load(arguments["outputs"]) * (1 + len(calls) / 10))
         return answer
 
-    link.answers["infer"] = drifting
+    connection.answers["infer"] = drifting
 
-    report = checked(line, kept, engine, part(line, min_sqnr_db=5), link)
+    report = checked(line, kept, engine, part(line, min_sqnr_db=5), connection)
 
     assert report.sqnr_db == math.inf
     assert kept.rejected(engine)
@@ -452,8 +452,8 @@ def test_several_labels_an_image_are_not_taken_for_one(
     with np.load(line.recipe.check.images) as data:
         np.savez(tmp_path / "several.npz", images=data["images"], labels=np.eye(4, dtype=np.uint8)[data["labels"]])
     source, several = line.recipe.source, str(tmp_path / "several.npz")
-    answers, _ = export.answers(source, engine.preprocess, several, store=kept, link=line.link)
+    answers, _ = export.answers(source, engine.preprocess, several, store=kept, connection=line.connection)
 
-    report, _ = check.run(engine, answers, part(line, min_sqnr_db=5), store=kept, link=line.link)
+    report, _ = check.run(engine, answers, part(line, min_sqnr_db=5), store=kept, connection=line.connection)
 
     assert isinstance(report, ParityReport) and (report.n, report.top1) == (24, None)

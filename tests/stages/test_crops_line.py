@@ -19,11 +19,13 @@ from deploy_kit.store import Store
 RESIZED = dataclasses.replace(TINY_PREPROCESS, resize=20)
 
 
-def test_answers_of_ten_crops_are_the_mean_of_torchs_logits(tmp_path: Path, store: Store, link: Connection) -> None:
+def test_answers_of_ten_crops_are_the_mean_of_torchs_logits(
+    tmp_path: Path, store: Store, connection: Connection
+) -> None:
     model, pictures = tiny_model(), str(save_images(tmp_path / "check.npz", 3, size=24))
     source = SourceTable(checkpoint=str(save_tiny(tmp_path / "tiny.safetensors", model, RESIZED)))
 
-    answers, _ = export.answers(source, RESIZED, pictures, store=store, link=link, crops=10)
+    answers, _ = export.answers(source, RESIZED, pictures, store=store, connection=connection, crops=10)
 
     crops = np.concatenate(list(images.open_set(pictures, RESIZED).batches(RESIZED, 3, 10)))
     wanted = model(torch.from_numpy(crops)).numpy().reshape(3, 10, -1).mean(1)
@@ -32,30 +34,32 @@ def test_answers_of_ten_crops_are_the_mean_of_torchs_logits(tmp_path: Path, stor
     assert answers.crops == 10
 
 
-def test_an_engine_is_checked_on_the_crops_of_its_answers(tmp_path: Path, store: Store, link: Connection) -> None:
+def test_an_engine_is_checked_on_the_crops_of_its_answers(tmp_path: Path, store: Store, connection: Connection) -> None:
     pictures = str(save_images(tmp_path / "check.npz", 6, size=24))
     source = SourceTable(checkpoint=str(save_tiny(tmp_path / "tiny.safetensors", tiny_model(), RESIZED)))
-    exported, _ = export.run(source, ExportTable(tolerance=1e-5), pictures, store=store, link=link)
-    lean, _ = simplify.run(exported.onnx, SimplifyTable(passes=("fold_batchnorm",)), store=store, link=link)
+    exported, _ = export.run(source, ExportTable(tolerance=1e-5), pictures, store=store, connection=connection)
+    lean, _ = simplify.run(exported.onnx, SimplifyTable(passes=("fold_batchnorm",)), store=store, connection=connection)
     engine, _ = build.run(
-        lean.onnx, BuildEntry(engine="onnxruntime", variants=("fp32",)), store=store, link=link
+        lean.onnx, BuildEntry(engine="onnxruntime", variants=("fp32",)), store=store, connection=connection
     )  # fmt: skip
     reports = []
     for crops in (1, 10):
-        answers, _ = export.answers(source, RESIZED, pictures, store=store, link=link, crops=crops)  # type: ignore[arg-type]
-        report, _ = check.run(engine, answers, CheckTable(images=pictures, limits={}), store=store, link=link)
+        answers, _ = export.answers(source, RESIZED, pictures, store=store, connection=connection, crops=crops)  # type: ignore[arg-type]
+        report, _ = check.run(
+            engine, answers, CheckTable(images=pictures, limits={}), store=store, connection=connection
+        )
         assert isinstance(report, ParityReport)
         reports.append(report)
 
     assert min(report.sqnr_db for report in reports) > 80
 
 
-def test_ten_crops_need_a_resize_beyond_the_crop(tmp_path: Path, store: Store, link: Connection) -> None:
+def test_ten_crops_need_a_resize_beyond_the_crop(tmp_path: Path, store: Store, connection: Connection) -> None:
     source = SourceTable(checkpoint=str(save_tiny(tmp_path / "tiny.safetensors", tiny_model())))
     pictures = str(save_images(tmp_path / "check.npz", 3))
 
     with pytest.raises(InputError):
-        export.answers(source, TINY_PREPROCESS, pictures, store=store, link=link, crops=10)
+        export.answers(source, TINY_PREPROCESS, pictures, store=store, connection=connection, crops=10)
 
 
 def test_a_recipe_takes_one_crop_or_ten(tiny: recipe.Recipe) -> None:
@@ -63,4 +67,4 @@ def test_a_recipe_takes_one_crop_or_ten(tiny: recipe.Recipe) -> None:
     data["check"]["crops"] = 5
 
     with pytest.raises(RecipeError, match=r"recipe\.check\.crops"):
-        recipe.parse(data)
+        recipe.parse_recipe(data)

@@ -20,13 +20,13 @@ from tiny_densenet import TINY_PREPROCESS, TINY_SPEC, save_images, save_tiny, ti
 from deploy_kit import images
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import CheckpointError, ExportError, InputError, RequestError
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.checkpoint.network import to_onnx
 from deploy_kit.checkpoint.network.equations import Equations
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
 from deploy_kit.images import ImageSet
-from deploy_kit.programs.worker import Worker
+from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import ExportTable, PreprocessTable, SourceTable
 from deploy_kit.records.artifacts import BareInput, Exported, TensorSpec
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
@@ -46,9 +46,9 @@ RELU = "g (float[N,1,16,16] x) => (float[N,1,16,16] y) { y = Relu(x) }"
 
 
 @pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> PretendLink:
+def connection(tmp_path_factory: pytest.TempPathFactory) -> PretendLink:
     """Worker operations in this process: quicker than a process for each; `tiny_graphs` uses the real link."""
-    return PretendLink(tmp_path_factory.mktemp("link"), Worker().operations)
+    return PretendLink(tmp_path_factory.mktemp("link"), WorkerProgram().operations)
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def check_images(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def run(store: Store, link: Connection, check_images: str) -> Callable[..., tuple[Exported, bool]]:
+def run(store: Store, connection: Connection, check_images: str) -> Callable[..., tuple[Exported, bool]]:
     def run(path: Path, preprocess: PreprocessTable | None = None, **part: Any) -> tuple[Exported, bool]:
         source = SourceTable(checkpoint=str(path), preprocess=preprocess)
-        return export.run(source, ExportTable(**(QUICK | part)), check_images, store=store, link=link)
+        return export.run(source, ExportTable(**(QUICK | part)), check_images, store=store, connection=connection)
 
     return run
 
@@ -279,7 +279,7 @@ def test_failed_export_leaves_nothing_in_the_store(
 def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = to_onnx.write
+    honest = to_onnx.write_onnx
 
     def careless(read: Any, preprocess: Any, part: Any, file: Path) -> None:
         honest(read, preprocess, part, file)
@@ -289,7 +289,7 @@ def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
         bias.const_value = ir.tensor(array, name="classifier.bias")
         onnx_file.save(model, file)
 
-    monkeypatch.setattr(to_onnx, "write", careless)
+    monkeypatch.setattr(to_onnx, "write_onnx", careless)
 
     with pytest.raises(ExportError, match="differs from the checkpoint"):
         run(checkpoint)
@@ -308,7 +308,7 @@ def test_second_run_takes_the_result_from_the_store(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, had = run(checkpoint)
-    monkeypatch.setattr(to_onnx, "write", None)
+    monkeypatch.setattr(to_onnx, "write_onnx", None)
 
     second, has = run(checkpoint)
 
@@ -337,12 +337,16 @@ def test_other_weights_are_another_result(run: Callable[..., tuple[Exported, boo
 
 
 def test_same_checkpoint_gives_the_same_bytes(
-    run: Callable[..., tuple[Exported, bool]], checkpoint: Path, check_images: str, tmp_path: Path, link: Connection
+    run: Callable[..., tuple[Exported, bool]],
+    checkpoint: Path,
+    check_images: str,
+    tmp_path: Path,
+    connection: Connection,
 ) -> None:
     first, _ = run(checkpoint)
     source, elsewhere = SourceTable(checkpoint=str(checkpoint)), Store(tmp_path / "elsewhere")
 
-    second, _ = export.run(source, ExportTable(**QUICK), check_images, store=elsewhere, link=link)
+    second, _ = export.run(source, ExportTable(**QUICK), check_images, store=elsewhere, connection=connection)
 
     assert second.onnx.sha256 == first.onnx.sha256
 
@@ -365,13 +369,13 @@ def test_unknown_size_of_the_input_is_refused_with_how_to_name_it(
 
 
 @pytest.fixture
-def bare(store: Store, link: Connection, tmp_path: Path) -> Callable[..., Exported]:
+def bare(store: Store, connection: Connection, tmp_path: Path) -> Callable[..., Exported]:
     """Export a file that says nothing of its preprocessing, on noise."""
 
     def bare(spec: DenseNetSpec = TINY_SPEC, **source: Any) -> Exported:
         path = save_tiny(tmp_path / "bare.safetensors", tiny_model(spec), preprocess=None)
         named = SourceTable(checkpoint=str(path), **source)
-        return export.run(named, ExportTable(**QUICK), "synthetic", store=store, link=link)[0]
+        return export.run(named, ExportTable(**QUICK), "synthetic", store=store, connection=connection)[0]
 
     return bare
 
@@ -389,13 +393,13 @@ def test_graph_without_preprocessing_embeds_none(bare: Callable[..., Exported], 
 
 
 def test_images_are_refused_where_the_preprocessing_is_not_known(
-    run: Callable[..., tuple[Exported, bool]], tmp_path: Path, store: Store, link: Connection, check_images: str
+    run: Callable[..., tuple[Exported, bool]], tmp_path: Path, store: Store, connection: Connection, check_images: str
 ) -> None:
     path = save_tiny(tmp_path / "bare.safetensors", tiny_model(), preprocess=None)
     source = SourceTable(checkpoint=str(path), input=(16, 16))
 
     with pytest.raises(InputError, match="how images become the input of this model is not known") as caught:
-        export.run(source, ExportTable(**QUICK), check_images, store=store, link=link)
+        export.run(source, ExportTable(**QUICK), check_images, store=store, connection=connection)
 
     assert "--mean and --std" in caught.value.hint
 
@@ -429,7 +433,7 @@ def test_size_follows_from_the_network_and_is_remarked(
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 @pytest.mark.parametrize("ndim", [1, 3])
 def test_networks_of_other_axes_are_exported_and_verified_on_noise(
-    exporter: str, ndim: int, store: Store, link: Connection, tmp_path: Path
+    exporter: str, ndim: int, store: Store, connection: Connection, tmp_path: Path
 ) -> None:
     block = DenseBlock(layers=2, growth=4, bottleneck=8, kernel=(3,) * ndim)
     stem = (StemConv(channels=8, kernel=(3,) * ndim, stride=(1,) * ndim),)
@@ -438,7 +442,7 @@ def test_networks_of_other_axes_are_exported_and_verified_on_noise(
     source = SourceTable(checkpoint=str(path), input=(12,) * ndim, stem_stride=1, stem_pool="max")
 
     exported, _ = export.run(
-        source, ExportTable(tolerance=1e-5, exporter=exporter), "synthetic", store=store, link=link
+        source, ExportTable(tolerance=1e-5, exporter=exporter), "synthetic", store=store, connection=connection
     )
 
     assert exported.onnx.inputs[0].shape == (1, 2, *(12,) * ndim)
@@ -446,7 +450,7 @@ def test_networks_of_other_axes_are_exported_and_verified_on_noise(
 
 
 def test_several_heads_are_outputs_by_name_and_later_stages_ask_for_one(
-    store: Store, link: Connection, tmp_path: Path
+    store: Store, connection: Connection, tmp_path: Path
 ) -> None:
     tensors = dict(tiny_model().state_dict())
     two = {name.replace("classifier", "age"): tensor for name, tensor in tensors.items()}
@@ -454,9 +458,9 @@ def test_several_heads_are_outputs_by_name_and_later_stages_ask_for_one(
     torch.save(two, tmp_path / "two.pth")
     source = SourceTable(checkpoint=str(tmp_path / "two.pth"), input=(16, 16), stem_pool="max")
 
-    exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, link=link)
+    exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, connection=connection)
     with pytest.raises(InputError, match=r"2 heads \(age, sex\)") as caught:
-        export.answers(source, exported.onnx.preprocess, "synthetic", store=store, link=link)
+        export.answers(source, exported.onnx.preprocess, "synthetic", store=store, connection=connection)
 
     assert [(output.name, output.shape) for output in exported.onnx.outputs] == [("age", (1, 4)), ("sex", (1, 2))]
     assert exported.difference < 1e-5 and "--head" in caught.value.hint
@@ -515,12 +519,14 @@ def test_mean_and_std_that_do_not_fit_the_channels_are_refused(
 
 
 def test_check_images_of_another_size_are_refused_by_name(
-    store: Store, link: Connection, checkpoint: Path, tmp_path: Path
+    store: Store, connection: Connection, checkpoint: Path, tmp_path: Path
 ) -> None:
     large = str(save_images(tmp_path / "large.npz", 3, size=28))
 
     with pytest.raises(InputError, match=r"large\.npz: image 0: expected 16×16 px, found 28×28"):
-        export.run(SourceTable(checkpoint=str(checkpoint)), ExportTable(**QUICK), large, store=store, link=link)
+        export.run(
+            SourceTable(checkpoint=str(checkpoint)), ExportTable(**QUICK), large, store=store, connection=connection
+        )
 
 
 def test_file_that_is_no_checkpoint_is_refused(run: Callable[..., tuple[Exported, bool]], tmp_path: Path) -> None:
@@ -581,10 +587,12 @@ def test_onnx_file_gets_the_stated_preprocess_embedded(
     assert onnx_file.preprocess(onnx_file.load(store.path(exported.onnx))) == STATED.record()
 
 
-def test_onnx_file_without_preprocess_is_taken_with_a_remark(store: Store, link: Connection, tmp_path: Path) -> None:
+def test_onnx_file_without_preprocess_is_taken_with_a_remark(
+    store: Store, connection: Connection, tmp_path: Path
+) -> None:
     source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(RELU))))
 
-    exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, link=link)
+    exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, connection=connection)
 
     assert exported.onnx.preprocess == BareInput(shape=(1, 16, 16))
     assert any(remark.startswith("how images become its input is not known") for remark in exported.checkpoint.remarks)
@@ -621,12 +629,12 @@ def test_cut_off_onnx_file_is_refused(share: float, run: Callable[..., tuple[Exp
     assert "it may be cut off" in caught.value.hint
 
 
-def test_stage_tells_what_it_does(store: Store, link: Connection, checkpoint: Path, check_images: str) -> None:
-    heard = list[Event]()
+def test_stage_tells_what_it_does(store: Store, connection: Connection, checkpoint: Path, check_images: str) -> None:
+    heard = list[ProgressEvent]()
 
     export.run(
-        SourceTable(checkpoint=str(checkpoint)), ExportTable(**QUICK), check_images, store=store, link=link,
-        watch=heard.append,
+        SourceTable(checkpoint=str(checkpoint)), ExportTable(**QUICK), check_images, store=store, connection=connection,
+        on_progress=heard.append,
     )  # fmt: skip
 
     assert {event.stage for event in heard} == {"export"}
@@ -638,56 +646,60 @@ def logits(store: Store, path: str) -> np.ndarray:
         return data["logits"]
 
 
-def test_answers_are_torchs_own_logits(store: Store, link: Connection, checkpoint: Path, check_images: str) -> None:
+def test_answers_are_torchs_own_logits(
+    store: Store, connection: Connection, checkpoint: Path, check_images: str
+) -> None:
     source = SourceTable(checkpoint=str(checkpoint))
 
-    answers, _ = export.answers(source, TINY_PREPROCESS, check_images, store=store, link=link)
+    answers, _ = export.answers(source, TINY_PREPROCESS, check_images, store=store, connection=connection)
 
     assert np.array_equal(logits(store, answers.path), by_torch(images.open_set(check_images, TINY_PREPROCESS)))
 
 
 def test_answers_count_the_accuracy_on_labels(
-    store: Store, link: Connection, checkpoint: Path, check_images: str
+    store: Store, connection: Connection, checkpoint: Path, check_images: str
 ) -> None:
     image_set = images.open_set(check_images, TINY_PREPROCESS)
     expected = float((by_torch(image_set).argmax(1) == image_set.labels).mean())
 
     answers, _ = export.answers(
-        SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, check_images, store=store, link=link
+        SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, check_images, store=store, connection=connection
     )
 
     assert (answers.n, answers.labelled, answers.top1) == (10, True, expected)
 
 
-def test_answers_without_labels_have_no_accuracy(store: Store, link: Connection, checkpoint: Path) -> None:
+def test_answers_without_labels_have_no_accuracy(store: Store, connection: Connection, checkpoint: Path) -> None:
     answers, _ = export.answers(
-        SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, "synthetic", store=store, link=link
+        SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, "synthetic", store=store, connection=connection
     )
 
     assert (answers.labelled, answers.top1) == (False, None)
 
 
 def test_answers_refuse_labels_that_the_checkpoint_has_no_classes_for(
-    store: Store, link: Connection, checkpoint: Path, tmp_path: Path
+    store: Store, connection: Connection, checkpoint: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "labels.npz"
     np.savez(path, images=np.zeros((2, 16, 16), np.uint8), labels=np.array([0, 4]))
 
     with pytest.raises(InputError, match=r"labels\.npz: image \d+: label 4, and the checkpoint has 4 classes"):
-        export.answers(SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(path), store=store, link=link)
+        export.answers(
+            SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(path), store=store, connection=connection
+        )
 
 
 def test_answers_refuse_folders_of_some_classes_only(
-    store: Store, link: Connection, checkpoint: Path, tmp_path: Path
+    store: Store, connection: Connection, checkpoint: Path, tmp_path: Path
 ) -> None:
     """Two folders are no four classes: which of the four they are, their names do not say."""
     folder = class_folders(tmp_path / "two", "cat", "dog")
     source = SourceTable(checkpoint=str(checkpoint))
 
     with pytest.raises(InputError, match=r"two: labels of 2 classes, and the checkpoint has 4") as caught:
-        export.answers(source, TINY_PREPROCESS, str(folder), store=store, link=link)
+        export.answers(source, TINY_PREPROCESS, str(folder), store=store, connection=connection)
     (folder / "classes.txt").write_text("ant\ncat\nbee\ndog\n")
-    answers, _ = export.answers(source, TINY_PREPROCESS, str(folder), store=store, link=link)
+    answers, _ = export.answers(source, TINY_PREPROCESS, str(folder), store=store, connection=connection)
 
     assert "classes.txt" in caught.value.hint
     with np.load(store.root / answers.path) as data:
@@ -695,30 +707,38 @@ def test_answers_refuse_folders_of_some_classes_only(
 
 
 def test_answers_refuse_a_label_below_zero_and_name_the_file(
-    store: Store, link: Connection, checkpoint: Path, tmp_path: Path
+    store: Store, connection: Connection, checkpoint: Path, tmp_path: Path
 ) -> None:
     class_folders(tmp_path, "one")
     (tmp_path / "set.csv").write_text("path,label\none/0.png,-1\n")
 
     with pytest.raises(InputError, match=r"set\.csv: one/0\.png: label -1, and the checkpoint has 4 classes"):
         export.answers(
-            SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(tmp_path / "set.csv"), store=store, link=link
+            SourceTable(checkpoint=str(checkpoint)),
+            TINY_PREPROCESS,
+            str(tmp_path / "set.csv"),
+            store=store,
+            connection=connection,
         )
 
 
-def test_answers_keep_several_labels_an_image(store: Store, link: Connection, checkpoint: Path, tmp_path: Path) -> None:
+def test_answers_keep_several_labels_an_image(
+    store: Store, connection: Connection, checkpoint: Path, tmp_path: Path
+) -> None:
     labels = np.array([[1, 0, 0, 1], [0, 0, 0, 0]], np.uint8)
     np.savez(tmp_path / "several.npz", images=np.zeros((2, 16, 16), np.uint8), labels=labels)
     source, several = SourceTable(checkpoint=str(checkpoint)), str(tmp_path / "several.npz")
 
-    answers, _ = export.answers(source, TINY_PREPROCESS, several, store=store, link=link)
+    answers, _ = export.answers(source, TINY_PREPROCESS, several, store=store, connection=connection)
 
     assert (answers.labelled, answers.top1) == (True, None)
     with np.load(store.root / answers.path) as data:
         assert np.array_equal(data["labels"], labels)
 
 
-def test_answers_count_what_was_left_out(store: Store, link: Connection, checkpoint: Path, tmp_path: Path) -> None:
+def test_answers_count_what_was_left_out(
+    store: Store, connection: Connection, checkpoint: Path, tmp_path: Path
+) -> None:
     folder = class_folders(tmp_path / "four", "a", "b", "c", "d")
     (folder / "b" / "0.png").write_bytes(b"no image")
     source, heard = SourceTable(checkpoint=str(checkpoint)), list[str]()
@@ -728,8 +748,8 @@ def test_answers_count_what_was_left_out(store: Store, link: Connection, checkpo
         TINY_PREPROCESS,
         str(folder),
         store=store,
-        link=link,
-        watch=lambda e: heard.append(e.text),
+        connection=connection,
+        on_progress=lambda e: heard.append(e.text),
         skip_bad=True,
     )
 
@@ -746,11 +766,13 @@ def class_folders(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_answers_of_an_onnx_file_are_its_own(store: Store, link: Connection, check_images: str, tmp_path: Path) -> None:
+def test_answers_of_an_onnx_file_are_its_own(
+    store: Store, connection: Connection, check_images: str, tmp_path: Path
+) -> None:
     path = written(tmp_path, tiny_graphs.exported_model())
 
     answers, _ = export.answers(
-        SourceTable(checkpoint=str(path)), TINY_PREPROCESS, check_images, store=store, link=link
+        SourceTable(checkpoint=str(path)), TINY_PREPROCESS, check_images, store=store, connection=connection
     )
 
     wanted = by_torch(images.open_set(check_images, TINY_PREPROCESS))
@@ -759,41 +781,47 @@ def test_answers_of_an_onnx_file_are_its_own(store: Store, link: Connection, che
 
 
 def test_answers_are_kept_until_the_images_change(
-    store: Store, link: Connection, checkpoint: Path, check_images: str
+    store: Store, connection: Connection, checkpoint: Path, check_images: str
 ) -> None:
     source = SourceTable(checkpoint=str(checkpoint))
 
     had = []
     for seed in (0, 0, 1):
         save_images(Path(check_images), 10, seed=seed)
-        had.append(export.answers(source, TINY_PREPROCESS, check_images, store=store, link=link)[1])
+        had.append(export.answers(source, TINY_PREPROCESS, check_images, store=store, connection=connection)[1])
 
     assert had == [False, True, False]
 
 
 def test_answers_of_a_missing_checkpoint_name_it(
-    store: Store, link: Connection, check_images: str, tmp_path: Path
+    store: Store, connection: Connection, check_images: str, tmp_path: Path
 ) -> None:
     source = SourceTable(checkpoint=str(tmp_path / "absent.pth"))
 
     with pytest.raises(InputError, match=r"absent\.pth: no such file"):
-        export.answers(source, TINY_PREPROCESS, check_images, store=store, link=link)
+        export.answers(source, TINY_PREPROCESS, check_images, store=store, connection=connection)
 
 
-def test_labels_without_a_class_are_refused(store: Store, link: Connection, checkpoint: Path, tmp_path: Path) -> None:
+def test_labels_without_a_class_are_refused(
+    store: Store, connection: Connection, checkpoint: Path, tmp_path: Path
+) -> None:
     images, labels = np.zeros((2, 16, 16), np.uint8), np.zeros((2, 0), np.uint8)
     np.savez(tmp_path / "none.npz", images=images, labels=labels)
 
     with pytest.raises(InputError, match=r"none\.npz: labels of 0 classes, and the checkpoint has 4"):
         export.answers(
-            SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(tmp_path / "none.npz"), store=store, link=link
+            SourceTable(checkpoint=str(checkpoint)),
+            TINY_PREPROCESS,
+            str(tmp_path / "none.npz"),
+            store=store,
+            connection=connection,
         )
 
 
-def test_answers_of_a_graph_that_gives_maps_are_refused(store: Store, link: Connection, tmp_path: Path) -> None:
+def test_answers_of_a_graph_that_gives_maps_are_refused(store: Store, connection: Connection, tmp_path: Path) -> None:
     source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(RELU))))
 
     with pytest.raises(InputError, match=r"expected one output N×classes, found y \['N', 1, 16, 16\]") as caught:
-        export.answers(source, TINY_PREPROCESS, "synthetic", store=store, link=link)
+        export.answers(source, TINY_PREPROCESS, "synthetic", store=store, connection=connection)
 
     assert caught.value.hint == "end the model with a Flatten"

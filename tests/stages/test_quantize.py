@@ -15,11 +15,11 @@ from stand_ins import PretendLink, hand_made, scaled
 from tiny_densenet import TINY_PREPROCESS, save_images
 
 from deploy_kit.base.errors import InputError, RecipeError, UnknownNameError
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
-from deploy_kit.programs.worker import Worker
+from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import Variant
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.stages import quantize
@@ -29,9 +29,9 @@ Run = Callable[..., tuple[Artifact, bool]]
 
 
 @pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> PretendLink:
+def connection(tmp_path_factory: pytest.TempPathFactory) -> PretendLink:
     """Worker operations in this process: quicker than a process for each; `tiny_graphs` uses the real link."""
-    return PretendLink(tmp_path_factory.mktemp("link"), Worker().operations)
+    return PretendLink(tmp_path_factory.mktemp("link"), WorkerProgram().operations)
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ def calibration(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def run(store: Store, link: Connection, lean: Artifact) -> Run:
+def run(store: Store, connection: Connection, lean: Artifact) -> Run:
     def run(
         scheme: str, images: str | None, options: dict[str, Any] | None = None, artifact: Artifact = lean
     ) -> tuple[Artifact, bool]:
         variant = Variant(name="small", scheme=scheme, options=options or {})
-        return quantize.run(artifact, variant, images, store=store, link=link)
+        return quantize.run(artifact, variant, images, store=store, connection=connection)
 
     return run
 
@@ -333,7 +333,7 @@ def test_passport_has_no_remark_where_nothing_is_to_be_said(run: Run, tmp_path: 
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named(
-    store: Store, link: Connection, lean: Artifact, tmp_path: Path
+    store: Store, connection: Connection, lean: Artifact, tmp_path: Path
 ) -> None:
     folder = save_textures(tmp_path / "images", 18)
     (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:99])
@@ -344,8 +344,8 @@ def test_images_that_cannot_be_read_are_left_out_and_named(
         Variant(name="small", scheme="int8_ort"),
         str(folder),
         store=store,
-        link=link,
-        watch=lambda event: heard.append(event.text),
+        connection=connection,
+        on_progress=lambda event: heard.append(event.text),
         skip_bad=True,
     )
 
@@ -372,7 +372,7 @@ def test_images_that_change_while_they_are_in_use_are_noticed(calibration: str, 
     }  # fmt: skip
 
     with pytest.raises(InputError, match=r"calibration\.npz: its images changed while they were in use"):
-        Worker().operations["quantize"](job)
+        WorkerProgram().operations["quantize"](job)
 
 
 def kept(made: Artifact) -> str:
@@ -439,14 +439,14 @@ def test_graph_from_kept_statistics_is_the_same_to_the_byte(run: Run, calibratio
 
 
 def test_passport_and_screen_say_what_was_found_about_the_ranges(
-    store: Store, link: Connection, lean: Artifact, tmp_path: Path
+    store: Store, connection: Connection, lean: Artifact, tmp_path: Path
 ) -> None:
     images = str(save_images(tmp_path / "many.npz", 70, seed=1))
-    events: list[Event] = []
+    events: list[ProgressEvent] = []
     variant = Variant(name="small", scheme="int8_portable", options={"method": "mse"})
 
     with links.connect(links.LOCAL) as local:
-        made, _ = quantize.run(lean, variant, images, store=store, link=local, watch=events.append)
+        made, _ = quantize.run(lean, variant, images, store=store, connection=local, on_progress=events.append)
 
     assert "settled after " in dict(made.made_by)["ranges"]
     assert dict(made.made_by)["ranges"].startswith("mse, ")

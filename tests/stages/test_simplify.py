@@ -13,11 +13,11 @@ from tiny_densenet import tiny_model
 
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import InputError, SimplifyError, StoreError, UnknownNameError
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
 from deploy_kit.graph.passes import Outcome, Pass, drop_identities
-from deploy_kit.programs.worker import Worker
+from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import SimplifyTable
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.results import Simplified
@@ -35,9 +35,9 @@ ALL = (
 
 
 @pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> PretendLink:
+def connection(tmp_path_factory: pytest.TempPathFactory) -> PretendLink:
     """Worker operations in this process: quicker than a process for each; `tiny_graphs` uses the real link."""
-    return PretendLink(tmp_path_factory.mktemp("link"), Worker().operations)
+    return PretendLink(tmp_path_factory.mktemp("link"), WorkerProgram().operations)
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def exported(store: Store) -> Artifact:
 
 
 @pytest.fixture
-def run(store: Store, link: Connection, exported: Artifact) -> Callable[..., tuple[Simplified, bool]]:
+def run(store: Store, connection: Connection, exported: Artifact) -> Callable[..., tuple[Simplified, bool]]:
     def run(*names: str, artifact: Artifact = exported) -> tuple[Simplified, bool]:
-        return simplify.run(artifact, SimplifyTable(passes=names), store=store, link=link)
+        return simplify.run(artifact, SimplifyTable(passes=names), store=store, connection=connection)
 
     return run
 
@@ -269,11 +269,11 @@ def test_other_order_is_another_result(run: Callable[..., tuple[Simplified, bool
     assert not had
 
 
-def test_stage_tells_each_pass(store: Store, link: Connection, exported: Artifact) -> None:
-    heard = list[Event]()
+def test_stage_tells_each_pass(store: Store, connection: Connection, exported: Artifact) -> None:
+    heard = list[ProgressEvent]()
     part = SimplifyTable(passes=("drop_identities", "remove_unused"))
 
-    simplify.run(exported, part, store=store, link=link, watch=heard.append)
+    simplify.run(exported, part, store=store, connection=connection, on_progress=heard.append)
 
     assert [(event.text, event.done, event.total) for event in heard] == [
         ("drop_identities", 0, 2),

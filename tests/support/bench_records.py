@@ -46,7 +46,7 @@ def timing(folder: Path, samples_ms: Any = None, **answers: Any) -> PretendLink:
         return turn([float(next(clock)) for _ in range(arguments["n"])])
 
     table = {
-        "hindrance": {"why": ""},
+        "why_unavailable": {"why": ""},
         "open": {"batch": 1, "settings": {"threads": "2"}},
         "warm_up": WARM,
         "time": time if samples_ms is None else turn(samples_ms),

@@ -24,10 +24,10 @@ from deploy_kit.store import Store
 @functools.cache
 def exported() -> tuple[bytes, Preprocess]:
     """Export the demo checkpoint, by the exporter that is faster."""
-    with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as link:
-        store, demo = Store(Path(folder)), recipe.load("demo")
+    with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as connection:
+        store, demo = Store(Path(folder)), recipe.load_recipe("demo")
         part = demo.export.model_copy(update={"exporter": "torchscript"})
-        made, _ = export.run(demo.source, part, images.SYNTHETIC, store=store, link=link)
+        made, _ = export.run(demo.source, part, images.SYNTHETIC, store=store, connection=connection)
         return store.path(made.onnx).read_bytes(), made.onnx.preprocess
 
 

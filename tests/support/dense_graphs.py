@@ -19,8 +19,8 @@ from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.int8 import effective_range, plan
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.effective_range import Interval
-from deploy_kit.quantization.int8.plan import Choices, Plan
-from deploy_kit.quantization.int8.scale_groups import Groups
+from deploy_kit.quantization.int8.plan import Int8Choices, Int8Plan
+from deploy_kit.quantization.int8.scale_groups import ScaleGroups
 from deploy_kit.quantization.schemes import Calibration, int8_portable, int8_tensorrt
 
 FORMS = {
@@ -144,11 +144,13 @@ def quantized(model: ir.Model, x: np.ndarray, scheme: ModuleType = int8_portable
         return onnx_file.load(target)
 
 
-def planned(model: ir.Model, x: np.ndarray, **choices: Any) -> Plan:
+def planned(model: ir.Model, x: np.ndarray, **choices: Any) -> Int8Plan:
     """Plan a graph's integers."""
     with tempfile.TemporaryDirectory() as folder:
         onnx_file.save(model, Path(folder) / "source.onnx")
-        return plan.make(Path(folder) / "source.onnx", Choices(**{"passes": ()} | choices), lambda: batches(x), len(x))
+        return plan.make_plan(
+            Path(folder) / "source.onnx", Int8Choices(**{"passes": ()} | choices), lambda: batches(x), len(x)
+        )
 
 
 def run(model: ir.Model, x: np.ndarray, *, optimize: bool = True, without: tuple[str, ...] = ()) -> list[np.ndarray]:
@@ -167,20 +169,20 @@ def run(model: ir.Model, x: np.ndarray, *, optimize: bool = True, without: tuple
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
-def in_openvino(link: Connection, model: ir.Model, x: np.ndarray, folder: Path) -> np.ndarray:
+def in_openvino(connection: Connection, model: ir.Model, x: np.ndarray, folder: Path) -> np.ndarray:
     """Compute the output in OpenVINO, in a process of its own: native code may crash."""
     onnx_file.save(model, folder / "graph.onnx")
     np.save(folder / "in.npy", x)
-    with link.worker() as child:
+    with connection.worker() as child:
         child.ask("build", "graph", engine="openvino", onnx=str(folder / "graph.onnx"), folder=str(folder), options={})
         child.ask("open", "graph", engine="openvino", path=str(folder / "model.xml"), options={})
         child.ask("infer", "graph", inputs=str(folder / "in.npy"), outputs=str(folder / "out.npy"))
     return np.load(folder / "out.npy")
 
 
-def found(model: ir.Model) -> tuple[Groups, dict[ir.Value, Interval]]:
+def found(model: ir.Model) -> tuple[ScaleGroups, dict[ir.Value, Interval]]:
     """Give a graph's groups and what of each activation is useful."""
-    groups = grouping.find(model)
+    groups = grouping.find_scale_groups(model)
     return groups, effective_range.intervals(model, groups)
 
 

@@ -87,11 +87,11 @@ class Likeness:
 
 def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: int) -> Files:
     """Export and simplify a net, write it in each form, and `n_images` of the demo's test images for it."""
-    preprocess, demo = subject.preprocess, recipe.load("demo")
+    preprocess, demo = subject.preprocess, recipe.load_recipe("demo")
     store, part = Store(folder / "store"), demo.export.model_copy(update={"exporter": "torchscript", "tolerance": 1e-4})
-    with links.connect(links.LOCAL) as link:
-        made, _ = export.run(subject.source, part, images.SYNTHETIC, store=store, link=link)
-        lean, _ = simplify.run(made.onnx, demo.simplify, store=store, link=link)
+    with links.connect(links.LOCAL) as connection:
+        made, _ = export.run(subject.source, part, images.SYNTHETIC, store=store, connection=connection)
+        lean, _ = simplify.run(made.onnx, demo.simplify, store=store, connection=connection)
     calibration = images.open_set(subjects.CALIBRATION, preprocess).first(128)
     names = {}
     for form in forms:

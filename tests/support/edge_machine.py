@@ -122,7 +122,7 @@ def home() -> Path:
     return Path(cache) / "deploykit-tests" / "edge"
 
 
-def hindrance() -> str:
+def why_unavailable() -> str:
     """Say why this machine cannot have the device; empty if nothing is known to stand in the way."""
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
@@ -136,7 +136,7 @@ def build() -> Path:
     Raises:
         EdgeError: This machine cannot have it, or a step of it failed.
     """
-    why = hindrance()
+    why = why_unavailable()
     if why:
         raise EdgeError(why)
     stamp = json.dumps(recipe(), indent=1) + "\n"

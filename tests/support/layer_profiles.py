@@ -1,13 +1,13 @@
 """What several tests of breakdown share."""
 
-from deploy_kit.records.layer_times import Layer, LayerProfile
+from deploy_kit.records.layer_times import LayerProfile, ProfiledLayer
 from deploy_kit.records.measurements import LoadCost
 
 COST = LoadCost(load_ms=412.6, first_ms=31.25, memory_before_mib=53, peak_memory_mib=157)
 
 
-def layer(region: str, kind: str, ms: float) -> Layer:
-    return Layer(name="n", op="o", kind=kind, region=region, total_ms=2 * ms, mean_ms=ms + 1, median_ms=ms)
+def layer(region: str, kind: str, ms: float) -> ProfiledLayer:
+    return ProfiledLayer(name="n", op="o", kind=kind, region=region, total_ms=2 * ms, mean_ms=ms + 1, median_ms=ms)
 
 
 PROFILE = LayerProfile(

@@ -15,7 +15,7 @@ from deploy_kit import images
 from deploy_kit.analysis import difference
 from deploy_kit.analysis.difference import Difference
 from deploy_kit.graph import layer_names, onnx_file
-from deploy_kit.programs.worker import Worker
+from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
@@ -67,7 +67,7 @@ class Forms:
         proto, model = onnx.load(self.file(name)), onnx_file.load(self.file(name))
         outputs = {
             f"{group.name}.conv{at}" if len(group.weighted) > 1 else group.name: str(node.outputs[0].name)
-            for group in layer_names.groups(model)
+            for group in layer_names.layer_groups(model)
             for at, node in enumerate(group.weighted, start=1)
         }
         fault(proto, lambda coordinate: maker(proto, outputs[coordinate]))
@@ -79,8 +79,8 @@ class Forms:
         """Compare two files, the worker's own operations in this process."""
         source = self.recipe.source
         pair = [difference.find(str(one), store, source) for one in (first, second)]
-        link = PretendLink(self.folder, {"observe": Worker().observe})
-        return difference.run(*pair, self.recipe.check.images, store=store, link=link)[0]
+        connection = PretendLink(self.folder, {"observe": WorkerProgram().observe})
+        return difference.find_difference(*pair, self.recipe.check.images, store=store, connection=connection)[0]
 
 
 def maker(proto: onnx.ModelProto, tensor: str) -> onnx.NodeProto:

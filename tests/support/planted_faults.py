@@ -19,12 +19,12 @@ from stand_ins import PretendLink, hand_made
 from tiny_densenet import TINY_PREPROCESS
 
 from deploy_kit import images
-from deploy_kit.analysis.sensitivity import Subject, Trials
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.analysis.sensitivity import TrialRunner, TrialSubject
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.graph import layer_names
-from deploy_kit.programs.worker import Worker
+from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import Variant
-from deploy_kit.records.artifacts import Answers, Artifact
+from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.store import Store, sha256_of
 
 FAULTY = "denseblock1.denselayer2"
@@ -45,14 +45,14 @@ def pictures(n: int, seed: int) -> np.ndarray:
 def faulty_graph(center: np.ndarray) -> ir.Model:
     """Plant the fault in the simplified graph, and center the logits so that the classes are about as frequent."""
     model = tiny_graphs.simplified_model()
-    layer = next(group for group in layer_names.groups(model) if group.name == FAULTY)
+    layer = next(group for group in layer_names.layer_groups(model) if group.name == FAULTY)
     first, second = layer.weighted
     for value, index, factor in ((first.inputs[1], 0, 1e-3), (first.inputs[2], 0, 1e-3), (second.inputs[1], 1, 1e3)):
         assert value is not None and value.const_value is not None
         array = value.const_value.numpy().copy()
         array[(slice(None),) * index + (slice(None, None, 2),)] *= factor
         value.const_value = ir.tensor(array, name=value.name)
-    bias = layer_names.groups(model)[-1].weighted[0].inputs[2]
+    bias = layer_names.layer_groups(model)[-1].weighted[0].inputs[2]
     assert bias is not None and bias.const_value is not None
     bias.const_value = ir.tensor(bias.const_value.numpy() - center, name=bias.name)
     return model
@@ -62,7 +62,7 @@ def logits_of(path: Path, pixels: np.ndarray) -> np.ndarray:
     """Compute logits in ONNX Runtime, image by image."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     feed = session.get_inputs()[0].name
-    found = (session.run(None, {feed: images.apply(image, TINY_PREPROCESS)[None]})[0] for image in pixels)
+    found = (session.run(None, {feed: images.to_tensors(image, TINY_PREPROCESS)[None]})[0] for image in pixels)
     return np.concatenate(list(found))
 
 
@@ -71,21 +71,25 @@ class Planted:
     """The faulty network's graph and answers in a store, and its image sets."""
 
     store: Store
-    link: PretendLink
+    connection: PretendLink
     lean: Artifact
-    answers: Answers
+    answers: ReferenceLogits
     calibration: str
 
-    def trials(self, watch: Watch = silent, *, engine: str = "reference", **options: Any) -> Trials:
+    def trials(
+        self, on_progress: ProgressCallback = no_progress, *, engine: str = "reference", **options: Any
+    ) -> TrialRunner:
         """Open trials; engine ``reference`` times no layers, so that multiply-accumulates order the groups."""
-        subject = Subject(
+        subject = TrialSubject(
             lean=self.lean,
             variant=Variant(name="int8", scheme="int8_portable", options=options),
             calibration=self.calibration,
             answers=self.answers,
             engine=engine,
         )
-        return Trials(subject=subject, store=self.store, host=self.link, link=self.link, watch=watch)
+        return TrialRunner(
+            subject=subject, store=self.store, host=self.connection, connection=self.connection, on_progress=on_progress
+        )
 
     def answered(self, *, wrong: int = 0, labelled: bool = True, n: int = N) -> "Planted":
         """Give other answers: on the first `wrong` images the checkpoint is said to have had it right and different."""
@@ -104,7 +108,7 @@ class Planted:
 def planted_once(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     """Made once; `planted` copies it."""
     folder = tmp_path_factory.mktemp("planted")
-    store, link = Store(folder / "store"), PretendLink(folder, Worker().operations)
+    store, connection = Store(folder / "store"), PretendLink(folder, WorkerProgram().operations)
     center, like = np.zeros(4, np.float32), tiny_graphs.simplified()[0].onnx
     for name in ("plain", "centered"):
         lean = hand_made(store, ir.serde.serialize_model(faulty_graph(center)), like, name)
@@ -114,7 +118,7 @@ def planted_once(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     np.savez(store.root / "answers.npz", logits=logits, labels=logits.argmax(1))
     np.savez(folder / "tune.npz", images=shown, labels=logits.argmax(1))
     np.savez(folder / "calibration.npz", images=pictures(40, 2))
-    answers = Answers(
+    answers = ReferenceLogits(
         path="answers.npz",
         sha256=sha256_of(store.root / "answers.npz"),
         images=str(folder / "tune.npz"),
@@ -123,11 +127,13 @@ def planted_once(tmp_path_factory: pytest.TempPathFactory) -> Planted:
         top1=1.0,
         made_by=(),
     )
-    return Planted(store, link, lean, answers, str(folder / "calibration.npz"))
+    return Planted(store, connection, lean, answers, str(folder / "calibration.npz"))
 
 
 @pytest.fixture
 def planted(planted_once: Planted, tmp_path: Path) -> Planted:
     """A store of one's own, in which nothing was tried yet."""
     shutil.copytree(planted_once.store.root, tmp_path / "store")
-    return replace(planted_once, store=Store(tmp_path / "store"), link=PretendLink(tmp_path, Worker().operations))
+    return replace(
+        planted_once, store=Store(tmp_path / "store"), connection=PretendLink(tmp_path, WorkerProgram().operations)
+    )

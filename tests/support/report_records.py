@@ -6,7 +6,7 @@ from typing import Any
 
 from tiny_densenet import TINY_PREPROCESS, TINY_SPEC
 
-from deploy_kit.records.artifacts import Answers, Artifact, CheckpointFacts, Proof, TensorSpec
+from deploy_kit.records.artifacts import Artifact, CheckpointFacts, Proof, ReferenceLogits, TensorSpec
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.results import Limits, ParityReport, PassRow, Report, Row, StageTime
 
@@ -99,7 +99,7 @@ def made(*rows: Row, **changes: Any) -> Report:
             parameters=1234,
             remarks=("weights taken from 'state_dict'",),
         ),
-        "answers": Answers(
+        "answers": ReferenceLogits(
             path="answers/a.npz", sha256="b" * 64, images="bundled:some", n=100, labelled=True, top1=0.93
         ),
         "difference": 2e-7,

@@ -12,9 +12,9 @@ from deploy_kit.records import codec
 
 
 @pytest.fixture(scope="session")
-def apply_scheme(link: Connection) -> Iterator[Callable[..., Any]]:
+def apply_scheme(connection: Connection) -> Iterator[Callable[..., Any]]:
     """Apply a scheme: (name, source file, target file, calibration images or None, options)."""
-    with link.worker() as worker:
+    with connection.worker() as worker:
 
         def apply(name: str, source: Path, target: Path, images: Path | None, **options: Any) -> dict[str, Any]:
             return worker.ask(

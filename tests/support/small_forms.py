@@ -5,7 +5,7 @@ from planted import SPEC, Forms
 from tiny_densenet import save_tiny, tiny_model, tiny_recipe
 
 from deploy_kit import pipeline, recipe
-from deploy_kit.base.progress import silent
+from deploy_kit.base.progress import no_progress
 from deploy_kit.devices import links
 from deploy_kit.pipeline import Run
 from deploy_kit.store import Store
@@ -16,11 +16,11 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> Forms:
     folder = tmp_path_factory.mktemp("forms")
     base = tiny_recipe(folder).model_dump(mode="json", exclude_none=True)
     base["source"]["checkpoint"] = str(save_tiny(folder / "small.safetensors", tiny_model(SPEC)))
-    base["simplify"]["passes"] = recipe.load("default").simplify.passes
-    made = Forms(folder, recipe.parse(base))
+    base["simplify"]["passes"] = recipe.load_recipe("default").simplify.passes
+    made = Forms(folder, recipe.parse_recipe(base))
     store = Store(folder / "line")
-    with links.connect(links.LOCAL) as link:
-        run = Run(recipe=made.recipe, store=store, host=link, link=link, watch=silent)
+    with links.connect(links.LOCAL) as connection:
+        run = Run(recipe=made.recipe, store=store, host=connection, connection=connection, on_progress=no_progress)
         exported = pipeline.exported(run)
         made.made = {
             "exported": store.path(exported.onnx), "simplified": store.path(pipeline.simplified(run, exported).onnx)

@@ -11,7 +11,7 @@ from gauged import Gauges
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader
 
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.devices import links
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Artifact
@@ -68,7 +68,9 @@ class PretendWorker:
     def __exit__(self, *_: object) -> None:
         self.closed = True
 
-    def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
+    def ask(
+        self, op: str, about: str, *, on_progress: ProgressCallback = no_progress, **arguments: Any
+    ) -> dict[str, Any]:
         assert not self.closed, f"'{op}' asked of a worker that has ended"
         self.asked.append((op, about))
         answer = self.answers[op]

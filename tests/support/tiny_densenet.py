@@ -67,7 +67,7 @@ def tiny_recipe(folder: Path) -> Recipe:
     checkpoint = save_tiny(folder / "tiny.safetensors", tiny_model())
     calibration = save_images(folder / "calibration.npz", 20, seed=1)
     check = save_images(folder / "check.npz", 24, seed=2)
-    return recipe.parse(
+    return recipe.parse_recipe(
         {
             "name": "tiny",
             "source": {"checkpoint": str(checkpoint)},

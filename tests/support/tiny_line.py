@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from deploy_kit import images, pipeline
-from deploy_kit.base.progress import silent
+from deploy_kit.base.progress import no_progress
 from deploy_kit.devices.links import Connection
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BuildEntry, Recipe, Variant
-from deploy_kit.records.artifacts import Answers, Artifact, Exported
+from deploy_kit.records.artifacts import Artifact, Exported, ReferenceLogits
 from deploy_kit.stages import build, quantize
 from deploy_kit.store import Store
 
@@ -31,9 +31,9 @@ class Line:
 
     recipe: Recipe
     store: Store
-    link: Connection
+    connection: Connection
     exported: Exported
-    answers: Answers
+    answers: ReferenceLogits
     lean: Artifact
     snapshot: Path
 
@@ -42,12 +42,12 @@ class Line:
         if name == "fp32":
             return self.lean
         calibration = self.recipe.quantize.calibration
-        return quantize.run(self.lean, VARIANTS[name], calibration, store=self.store, link=self.link)[0]
+        return quantize.run(self.lean, VARIANTS[name], calibration, store=self.store, connection=self.connection)[0]
 
     def built(self, name: str, engine: str, **options: Any) -> Artifact:
         """Give the engine of one variant."""
         entry = BuildEntry(engine=engine, variants=(name,), options=options)
-        return build.run(self.graph(name), entry, store=self.store, link=self.link)[0]
+        return build.run(self.graph(name), entry, store=self.store, connection=self.connection)[0]
 
     def inputs(self) -> np.ndarray:
         """Give the check images as the graph takes them: (24, 1, 16, 16) float32."""
@@ -61,14 +61,14 @@ class Line:
 
 
 @pytest.fixture(scope="session")
-def line(tiny: Recipe, link: Connection, tmp_path_factory: pytest.TempPathFactory) -> Line:
+def line(tiny: Recipe, connection: Connection, tmp_path_factory: pytest.TempPathFactory) -> Line:
     """Export, simplify and quantize the tiny DenseNet, and build it for onnxruntime."""
     folder = tmp_path_factory.mktemp("line")
     store = Store(folder / "store", tiny.model_dump(mode="json"))
-    run = Run(recipe=tiny, store=store, host=link, link=link, watch=silent)
+    run = Run(recipe=tiny, store=store, host=connection, connection=connection, on_progress=no_progress)
     exported, answers = pipeline.exported_with_answers(run)
     lean = pipeline.simplified(run, exported).onnx
-    made = Line(tiny, store, link, exported, answers, lean, folder / "snapshot")
+    made = Line(tiny, store, connection, exported, answers, lean, folder / "snapshot")
     made.built("fp32", "onnxruntime")
     made.built("int8", "onnxruntime")
     shutil.copytree(store.root, made.snapshot)

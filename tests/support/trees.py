@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from deploy_kit.measure.gauges import Place
+from deploy_kit.measure.gauges import GaugeScope
 
 HERE = Path(__file__).parent / "trees"
 
 
-def recorded(name: str) -> Place:
+def recorded(name: str) -> GaugeScope:
     """Give the place of a recorded tree."""
-    return Place(root=HERE / name)
+    return GaugeScope(root=HERE / name)
 
 
-def written(root: Path, files: dict[str, str]) -> Place:
+def written(root: Path, files: dict[str, str]) -> GaugeScope:
     """Write a tree and give its place."""
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    return Place(root=root)
+    return GaugeScope(root=root)

@@ -17,7 +17,7 @@ def margins(values: np.ndarray) -> np.ndarray:
     return np.asarray(two[:, 1] - two[:, 0])
 
 
-def find(reference: np.ndarray, candidate: np.ndarray, name: Callable[[int], str]) -> Flips:
+def find_flips(reference: np.ndarray, candidate: np.ndarray, name: Callable[[int], str]) -> Flips:
     """Find the images whose largest output is at another class than the checkpoint's: (n, K), (n, K); NaN is one."""
     before, after = reference.argmax(axis=1), candidate.argmax(axis=1)
     changed = np.flatnonzero((before != after) | ~np.isfinite(candidate).all(axis=1))

@@ -18,9 +18,9 @@ import numpy as np
 
 from deploy_kit import images
 from deploy_kit.analysis.difference import points, rule, verdict
-from deploy_kit.analysis.difference.subjects import Session, Subject, find, opened
+from deploy_kit.analysis.difference.subjects import Subject, SubjectSession, find_subject, opened_subject
 from deploy_kit.base.errors import InputError
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import ImageSet
 from deploy_kit.machine.environment import library_versions
@@ -28,7 +28,7 @@ from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
 from deploy_kit.records.difference import Difference, PointDifference
 from deploy_kit.store import Key, Store
 
-__all__ = ["Difference", "PointDifference", "Subject", "find", "run"]
+__all__ = ["Difference", "PointDifference", "Subject", "find_difference", "find_subject"]
 
 VERSION = "2"
 N_IMAGES = 16
@@ -36,8 +36,14 @@ _TOGETHER = 8
 _COARSER: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
-def run(
-    first: Subject, second: Subject, check_images: str, *, store: Store, link: Connection, watch: Watch = silent
+def find_difference(
+    first: Subject,
+    second: Subject,
+    check_images: str,
+    *,
+    store: Store,
+    connection: Connection,
+    on_progress: ProgressCallback = no_progress,
 ) -> tuple[Difference, bool]:
     """Find where two subjects part.
 
@@ -46,8 +52,8 @@ def run(
         second: The other.
         check_images: Set whose first images both see.
         store: Keeps the result.
-        link: Runs engines; torch runs in this process.
-        watch: Hears of progress.
+        connection: Runs engines; torch runs in this process.
+        on_progress: Called with progress events.
 
     Returns:
         The answer, and whether the store had it.
@@ -64,13 +70,18 @@ def run(
         name="difference",
         inputs=(first.digest, second.digest, image_set.digest),
         options=[(one.label, one.target, what) for one in (first, second)],
-        versions=(("stage", VERSION), ("cpu", link.environment.cpu), *library_versions(), *link.environment.versions),
+        versions=(
+            ("stage", VERSION),
+            ("cpu", connection.environment.cpu),
+            *library_versions(),
+            *connection.environment.versions,
+        ),
     )
 
     def make(folder: Path, home: str) -> Difference:
         tensors = next(image_set.batches(what, N_IMAGES))
-        with opened(first, tensors, link) as one, opened(second, tensors, link) as other:
-            return _Search(first, second, (one, other), watch).difference(image_set)
+        with opened_subject(first, tensors, connection) as one, opened_subject(second, tensors, connection) as other:
+            return _DifferenceSearch(first, second, (one, other), on_progress).difference(image_set)
 
     return store.produce(Difference, key, make)
 
@@ -88,11 +99,17 @@ def _verify_alike(first: Subject, second: Subject) -> None:
         )
 
 
-class _Search:
+class _DifferenceSearch:
     """The points of two subjects, observed a few at a time."""
 
-    def __init__(self, first: Subject, second: Subject, sessions: tuple[Session, Session], watch: Watch) -> None:
-        self.subjects, self.sessions, self.watch = (first, second), sessions, watch
+    def __init__(
+        self,
+        first: Subject,
+        second: Subject,
+        sessions: tuple[SubjectSession, SubjectSession],
+        on_progress: ProgressCallback,
+    ) -> None:
+        self.subjects, self.sessions, self.on_progress = (first, second), sessions, on_progress
         self.names = tuple(name for name in first.points if name in second.points)
         self.precision = max((first.precision, second.precision), key=_COARSER.index)
         self.quiet = tuple(session.observe(())[0] for session in sessions)
@@ -132,7 +149,7 @@ class _Search:
         """Observe the points that were not yet, a few in a session."""
         left = [name for name in names if name not in self.found]
         for start in range(0, len(left), _TOGETHER):
-            self.watch(Event(stage="check", text="looking within", done=start, total=len(left)))
+            self.on_progress(ProgressEvent(stage="check", text="looking within", done=start, total=len(left)))
             self.observe(left[start : start + _TOGETHER])
 
     def observe(self, names: Sequence[str]) -> None:

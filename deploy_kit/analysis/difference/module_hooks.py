@@ -22,7 +22,7 @@ def names(model: "DenseNet") -> tuple[str, ...]:
     return (*_places(model), LOGITS)
 
 
-def observe(model: "DenseNet", images: np.ndarray) -> dict[str, np.ndarray]:
+def observe_module(model: "DenseNet", images: np.ndarray) -> dict[str, np.ndarray]:
     """Compute (n, C, …) once and give what is found at each point: (n, C, …) float32."""
     torch = need("torch", by="computing a checkpoint")
     found: dict[str, np.ndarray] = {}

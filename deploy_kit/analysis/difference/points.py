@@ -48,15 +48,15 @@ class Point:
     units: Affine | None = None
 
 
-def of(model: ir.Model, where: str) -> tuple[Point, ...]:
+def points_of(model: ir.Model, where: str) -> tuple[Point, ...]:
     """Find the points of a graph, in the order in which they are computed; of one without dense blocks, the logits.
 
     Raises:
         InputError: The graph was equalized before files said in which units they are.
     """
     _verify_units(model, where)
-    noted, found = channel_affine.of(model), dict[str, Point]()
-    for group in layer_names.groups(model):
+    noted, found = channel_affine.affines_of(model), dict[str, Point]()
+    for group in layer_names.layer_groups(model):
         for name, value in _values(group):
             if value.name not in {point.tensor for point in found.values()}:
                 found[name] = _point(name, value, noted)

@@ -27,7 +27,7 @@ from deploy_kit.store import Store, digest_of, sha256_of
 CHECKPOINT = "checkpoint"
 
 
-class Session(Protocol):
+class SubjectSession(Protocol):
     """A subject at work on a set of images."""
 
     def observe(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -70,7 +70,7 @@ class Subject:
         return tuple(self.input.shape)
 
 
-def find(name: str, store: Store, source: SourceTable) -> Subject:
+def find_subject(name: str, store: Store, source: SourceTable) -> Subject:
     """Find a subject.
 
     Args:
@@ -164,8 +164,8 @@ def _of(
         digest=digest,
         precision=graph.precision(model),
         how=target[0],
-        input=graph.preprocess(model) or map_sizes.of_graph(model, onnx_file),
-        points={point.name: point for point in points.of(model, label)},
+        input=graph.preprocess(model) or map_sizes.input_of_graph(model, onnx_file),
+        points={point.name: point for point in points.points_of(model, label)},
         where=path,
         target=target,
         observed=observed,
@@ -174,13 +174,13 @@ def _of(
 
 
 def _checkpoint(path: Path, label: str, source: SourceTable) -> Subject:
-    read = checkpoint.read(path, checkpoint.said(source))
+    read = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
     if len(read.spec.heads) > 1:
         raise InputError(
             f"{path}: expected one head, found {len(read.spec.heads)}", hint="choose one in the recipe: source.head"
         )
     stated = source.preprocess.record() if source.preprocess else None
-    what, _ = map_sizes.of(read, source.input, stated, path)
+    what, _ = map_sizes.input_of(read, source.input, stated, path)
     return Subject(
         label=label if label == CHECKPOINT else path.name,
         digest=sha256_of(path),
@@ -194,20 +194,20 @@ def _checkpoint(path: Path, label: str, source: SourceTable) -> Subject:
 
 
 @contextmanager
-def opened(subject: Subject, images: np.ndarray, link: Connection) -> Iterator[Session]:
+def opened_subject(subject: Subject, images: np.ndarray, connection: Connection) -> Iterator[SubjectSession]:
     """Get a subject to work on images (n, C, …): torch in this process, all else in a worker of its own."""
     with ExitStack() as stack:
         if subject.target is None:
             yield _TorchSession(subject, images)
         else:
-            yield _EngineSession(subject, images, link, stack.enter_context(link.worker()))
+            yield _EngineSession(subject, images, connection, stack.enter_context(connection.worker()))
 
 
 class _TorchSession:
     """Hooks on the module change nothing, so it computes once and keeps every point."""
 
     def __init__(self, subject: Subject, images: np.ndarray) -> None:
-        self._found = module_hooks.observe(subject.model, images)
+        self._found = module_hooks.observe_module(subject.model, images)
         self._logits = self._found[points.LOGITS]
 
     def observe(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -217,16 +217,16 @@ class _TorchSession:
 class _EngineSession:
     """A worker that loads the engine anew for each set of points."""
 
-    def __init__(self, subject: Subject, images: np.ndarray, link: Connection, worker: Worker) -> None:
-        self._subject, self._link, self._worker = subject, link, worker
-        self._inputs = link.folder / "images.npy"
+    def __init__(self, subject: Subject, images: np.ndarray, connection: Connection, worker: Worker) -> None:
+        self._subject, self._connection, self._worker = subject, connection, worker
+        self._inputs = connection.folder / "images.npy"
         np.save(self._inputs, images)
 
     def observe(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        subject, link = self._subject, self._link
+        subject, connection = self._subject, self._connection
         assert subject.target is not None
         tensors = tuple(dict.fromkeys(subject.points[name].tensor for name in names if name != points.LOGITS))
-        with link.outbox(link.folder) as outbox:
+        with connection.outbox(connection.folder) as outbox:
             self._worker.ask(
                 "observe",
                 str(subject.where),
@@ -235,10 +235,10 @@ class _EngineSession:
                 path=self._file(tensors),
                 tensors=tensors,
                 batch=subject.batch,
-                inputs=link.send(self._inputs),
+                inputs=connection.send(self._inputs),
                 outputs=f"{outbox}/observed.npz",
             )
-        with np.load(link.folder / "observed.npz") as data:
+        with np.load(connection.folder / "observed.npz") as data:
             logits, *arrays = (data[key] for key in sorted(data.files, key=int))
         by_tensor = dict(zip(tensors, arrays, strict=True)) | {subject.points[points.LOGITS].tensor: logits}
         return logits, {name: by_tensor[subject.points[name].tensor] for name in names}
@@ -246,9 +246,9 @@ class _EngineSession:
     def _file(self, tensors: tuple[str, ...]) -> str:
         """Give the engine's file as the worker sees it; of an ONNX file a copy with these outputs."""
         if not self._subject.observed or not tensors:
-            return self._link.send(self._subject.where, keep=True)
+            return self._connection.send(self._subject.where, keep=True)
         onnx = need("onnx", by="observing ONNX files")
-        model, copy = onnx.load(self._subject.where), self._link.folder / "observed.onnx"
+        model, copy = onnx.load(self._subject.where), self._connection.folder / "observed.onnx"
         model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors)
         onnx.save(model, copy)
-        return self._link.send(copy)
+        return self._connection.send(copy)

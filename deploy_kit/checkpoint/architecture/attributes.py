@@ -10,10 +10,10 @@ from typing import Any
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import paths
 from deploy_kit.checkpoint.architecture.body import Body
-from deploy_kit.checkpoint.architecture.heads import Found
+from deploy_kit.checkpoint.architecture.heads import FoundHeads
 from deploy_kit.checkpoint.architecture.leaves import Leaf
 from deploy_kit.checkpoint.architecture.paths import Path
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 
 Attributes = Mapping[str, Mapping[str, Any]]
 SOURCE = "attributes of the file's modules"
@@ -26,7 +26,7 @@ _ACTIVATIONS = {
 _HEAD_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
 
-def facts(attributes: Attributes, body: Body, head: Found, where: str) -> Facts:
+def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> ArchitectureFacts:
     """Collect what modules state.
 
     Raises:
@@ -34,7 +34,7 @@ def facts(attributes: Attributes, body: Body, head: Found, where: str) -> Facts:
             leaky activations of several slopes.
     """
     if not attributes:
-        return Facts()
+        return ArchitectureFacts()
     _verify_convs(attributes, body, where)
     found: dict[str, Any] = {}
     epsilons = {attributes[name]["eps"] for name in _norms(body) if "eps" in attributes.get(name, {})}
@@ -52,7 +52,7 @@ def facts(attributes: Attributes, body: Body, head: Found, where: str) -> Facts:
     stem_pool = _stem_pool(attributes, body)
     if stem_pool:
         found["stem_pool"] = stem_pool
-    return Facts(**found, source=SOURCE)
+    return ArchitectureFacts(**found, source=SOURCE)
 
 
 def _norms(body: Body) -> Iterable[str]:
@@ -70,7 +70,7 @@ def _below(attributes: Attributes, home: Path) -> Iterable[Mapping[str, Any]]:
     return [entry for name, entry in attributes.items() if name.startswith(start)]
 
 
-def _activations_of(attributes: Attributes, body: Body, head: Found, where: str) -> dict[str, Any]:
+def _activations_of(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> dict[str, Any]:
     """Read the activations of dense layers, transitions and head, where each of them has one kind alone."""
     inner = [list(_below(attributes, unit.path or unit.home)) for unit in body.units]
     homes = [joint.conv.path[:-1] for joint in body.chain.transitions]
@@ -92,7 +92,7 @@ def _is_apart(home: Path, body: Body) -> bool:
     return bool(home) and not any(unit.path[: len(home)] == home for unit in body.units)
 
 
-def _of_head(attributes: Attributes, body: Body, head: Found) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+def _of_head(attributes: Attributes, body: Body, head: FoundHeads) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
     """Give the modules between the head's linear layers, and the one that ends its ``Sequential``."""
     between: list[Mapping[str, Any]] = []
     last: Mapping[str, Any] = {}

@@ -8,7 +8,7 @@ from deploy_kit.checkpoint.architecture import chain, dense_layers, paths
 from deploy_kit.checkpoint.architecture.chain import Chain
 from deploy_kit.checkpoint.architecture.dense_layers import ChainError, DenseUnit, Joint
 from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, listed
-from deploy_kit.checkpoint.architecture.lookalikes import reason
+from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 
 _MIN_UNITS = 2
 
@@ -35,7 +35,7 @@ class Body:
         return tuple(unit for block in self.chain.blocks for unit in block)
 
 
-def find(leaves: Leaves, where: str) -> Body:
+def find_body(leaves: Leaves, where: str) -> Body:
     """Find the body.
 
     Raises:
@@ -55,7 +55,7 @@ def find(leaves: Leaves, where: str) -> Body:
 
 def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) -> CheckpointError:
     names = [name for leaf in leaves.found for name in leaf.parts.values()] + list(leaves.others)
-    why = reason(names)
+    why = why_no_densenet(names)
     if not failures:
         n = sum(leaf.kind == "norm" for leaf in leaves.found)
         text = f"expected dense layers (BN, ReLU, convolution), found {n} BNs and none that a 3×3 convolution follows"

@@ -67,7 +67,7 @@ def arrange(units: Sequence[DenseUnit], transitions: Sequence[Joint], start: int
     """
     pieces = sorted(runs(units, transitions), key=lambda run: paths.counting(run[0].home))
     joints = sorted(transitions, key=lambda joint: paths.counting(joint.path))
-    search = _Search(pieces, joints)
+    search = _ChainSearch(pieces, joints)
     found = list(itertools.islice(_orders(pieces, joints, start, search), 2))
     if not found:
         raise ChainError(_break(pieces, joints, start))
@@ -123,7 +123,7 @@ def _refuse_gap(
     )
 
 
-def _orders(pieces: list[Run], joints: list[Joint], width: int, search: "_Search") -> Iterator[Chain]:
+def _orders(pieces: list[Run], joints: list[Joint], width: int, search: "_ChainSearch") -> Iterator[Chain]:
     """Search depth first, in the order the numbers give; of pieces that are alike, the first by number goes first."""
     if next(search.steps) > _MAX_STEPS:
         return
@@ -139,7 +139,7 @@ def _orders(pieces: list[Run], joints: list[Joint], width: int, search: "_Search
             yield Chain(blocks=(run, *chain.blocks), transitions=chain.transitions)
 
 
-def _joined(rest: list[Run], joints: list[Joint], width: int, search: "_Search") -> Iterator[Chain]:
+def _joined(rest: list[Run], joints: list[Joint], width: int, search: "_ChainSearch") -> Iterator[Chain]:
     """Try each transition that reads `width`, and what can follow it."""
     tried = set()
     for at, joint in enumerate(joints):
@@ -154,7 +154,7 @@ def _joined(rest: list[Run], joints: list[Joint], width: int, search: "_Search")
             yield Chain(blocks=chain.blocks, transitions=(joint, *chain.transitions))
 
 
-class _Search:
+class _ChainSearch:
     """What a search knows: whether numbers order the pieces, and how far it has come."""
 
     def __init__(self, pieces: Sequence[Run], joints: Sequence[Joint]) -> None:

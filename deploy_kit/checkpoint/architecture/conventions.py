@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 
-_PAPER = Facts(
+_PAPER = ArchitectureFacts(
     concat="append",
     transition_relu=True,
     transition_pool="avg",
@@ -21,13 +21,13 @@ _PAPER = Facts(
 )
 
 
-def _like_the_paper(**other: object) -> Facts:
+def _like_the_paper(**other: object) -> ArchitectureFacts:
     known = dict(_PAPER.stated()) | other
-    return Facts(**known)
+    return ArchitectureFacts(**known)
 
 
-_LARGE = Facts(stem_stride=2, stem_pool="max")
-_BARE = Facts(stem_stride=1, stem_pool="none")
+_LARGE = ArchitectureFacts(stem_stride=2, stem_pool="max")
+_BARE = ArchitectureFacts(stem_stride=1, stem_pool="none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ class Family:
     name: str
     keys: tuple[str, ...]
     without: tuple[str, ...] = ()
-    facts: Facts = _PAPER
-    wide_stem: Facts | None = _LARGE
-    narrow_stem: Facts | None = None
+    facts: ArchitectureFacts = _PAPER
+    wide_stem: ArchitectureFacts | None = _LARGE
+    narrow_stem: ArchitectureFacts | None = None
     ask: tuple[str, ...] = ()
     outside: bool = False
     bare: bool = False
@@ -156,14 +156,16 @@ FAMILIES = (
         name="tf.keras DenseUnit tutorial",
         keys=(r"dense_unit(_\d+)?\.bn\.", r"transition_layer"),
         bare=True,
-        facts=Facts(concat="append", activation="relu", eps=1e-3, transition_pool="max", transition_relu=False,
-                    final_relu=False, hidden_activation="relu"),
+        facts=ArchitectureFacts(
+            concat="append", activation="relu", eps=1e-3, transition_pool="max", transition_relu=False,
+            final_relu=False, hidden_activation="relu",
+        ),
         narrow_stem=_BARE,
     ),
 )  # fmt: skip
 
 
-def of(names: Iterable[str]) -> Family | None:
+def family_of(names: Iterable[str]) -> Family | None:
     """Find the family that tensors' names belong to; the first row that fits."""
     names = list(names)
     for family in FAMILIES:

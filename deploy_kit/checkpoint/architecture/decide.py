@@ -14,8 +14,8 @@ from deploy_kit.checkpoint.architecture import paths
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.conventions import Family
 from deploy_kit.checkpoint.architecture.evidence import Evidence
-from deploy_kit.checkpoint.architecture.heads import Found
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.architecture.heads import FoundHeads
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 
 FLAGS = {
     "stem_stride": "--stem-stride 2",
@@ -57,9 +57,9 @@ _DEEP = re.compile(r"densenet\d+d", re.IGNORECASE)
 class Witnesses:
     """All that is known beside the shapes, best first."""
 
-    flags: Facts
-    stated: tuple[Facts, ...]
-    gaps: Facts
+    flags: ArchitectureFacts
+    stated: tuple[ArchitectureFacts, ...]
+    gaps: ArchitectureFacts
     evidence: Evidence
     family: Family | None
 
@@ -81,8 +81,8 @@ class Decided:
     remarks: tuple[str, ...]
 
 
-def decide(
-    witnesses: Witnesses, body: Body, head: Found, where: str, *, strict: bool, keras: bool, probing: bool = False
+def decide_facts(
+    witnesses: Witnesses, body: Body, head: FoundHeads, where: str, *, strict: bool, keras: bool, probing: bool = False
 ) -> Decided:
     """Decide every fact that the network has a place for; what only a person knows is left to a probe, if there is one.
 
@@ -156,21 +156,21 @@ def _verify_transitions(
         )
 
 
-def gaps(body: Body) -> Facts:
+def gaps(body: Body) -> ArchitectureFacts:
     """Read index gaps: in one ``Sequential``, BN 0 and convolution 2 have a module without weights between them."""
     found = set()
     for joint in body.chain.transitions:
         if joint.norm is not None and (between := paths.gap(joint.norm.path, joint.conv.path)) is not None:
             found.add(between > 0)
     relu = found.pop() if len(found) == 1 else None
-    return Facts(transition_relu=relu, source="index gap in the transitions' names")
+    return ArchitectureFacts(transition_relu=relu, source="index gap in the transitions' names")
 
 
 def _own_head(family: Family | None) -> bool:
     return family is not None and family.outside
 
 
-def _relevant(body: Body, head: Found) -> list[str]:
+def _relevant(body: Body, head: FoundHeads) -> list[str]:
     """List the facts that this network has a place for."""
     names = ["stem_stride", "stem_pool", "eps", "activation", "outer_activation", "slope"]
     if any(len(block) > 1 for block in body.chain.blocks) or body.chain.transitions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import paths
 from deploy_kit.checkpoint.architecture.leaves import Leaf, listed
-from deploy_kit.checkpoint.architecture.lookalikes import reason
+from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 from deploy_kit.checkpoint.architecture.paths import Path
 from deploy_kit.records.densenet import Head, HeadLayer, HeadPool
 
@@ -24,7 +24,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundHeads:
     """Heads with their weights.
 
     Attributes:
@@ -61,7 +61,7 @@ class _Node:
     guessed: bool
 
 
-def find(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: str | None, where: str) -> Found:
+def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: str | None, where: str) -> FoundHeads:
     """Find the heads behind a map of `width` channels.
 
     Args:
@@ -78,7 +78,7 @@ def find(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: str | 
     linears = sorted((leaf for leaf in rest if leaf.kind in _LINEARS), key=lambda leaf: paths.counting(leaf.path))
     norms = [leaf for leaf in rest if leaf.kind == "norm"]
     if chosen == NONE:
-        return Found(
+        return FoundHeads(
             pool=None, map_side=None, trunk=(), heads=(), hidden=False, dropped=(*linears, *norms), outside=False
         )
     if not linears:
@@ -94,7 +94,7 @@ def find(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: str | 
     pools = {leaf: _pool(leaf.read, width, ndim) for leaf in roots}
     lost = [leaf for leaf in roots if pools[leaf] is None]
     if lost:
-        why = reason(leaf.parts["weight"] for leaf in lost)
+        why = why_no_densenet(leaf.parts["weight"] for leaf in lost)
         raise CheckpointError(
             f"{where}: '{lost[0].parts['weight']}' reads {lost[0].read} channels, the last map has {width}"
             + (f": {why}" if why else ""),
@@ -110,7 +110,7 @@ def find(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: str | 
     )
     shared = tuple(step for node in trunk for step in node.steps)
     homes = [row[-1].leaf.path[:-1] for row in rows]
-    return Found(
+    return FoundHeads(
         pool=pool,
         map_side=side,
         trunk=shared,

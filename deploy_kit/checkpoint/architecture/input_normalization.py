@@ -8,7 +8,7 @@ from torch import Tensor
 _MAX_CHANNELS = 16
 
 
-def find(others: Sequence[str], tensors: Mapping[str, Tensor]) -> tuple[dict[str, str], list[str]]:
+def find_normalization(others: Sequence[str], tensors: Mapping[str, Tensor]) -> tuple[dict[str, str], list[str]]:
     """Find a mean and a std of the input among the tensors that belong to no layer.
 
     Returns:

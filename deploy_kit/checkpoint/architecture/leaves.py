@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.architecture.lookalikes import reason
+from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 
 _HARMLESS = re.compile(
     r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params|pos_weight|__ops__|__params__)$"
@@ -230,7 +230,7 @@ def _norm(path: tuple[str, ...], parts: dict[str, str], shapes: dict[str, tuple[
 def left_over(names: Iterable[str], where: str, title: str) -> CheckpointError:
     """Give the error for tensors that have no place: they would change the numbers if they were dropped."""
     names = sorted(names)
-    why = reason(names)
+    why = why_no_densenet(names)
     return CheckpointError(
         f"{where}: tensors that {title} has no place for: {listed(names)}" + (f": {why}" if why else ""),
         hint="if they take no part in the answer, leave them out with --ignore NAME",

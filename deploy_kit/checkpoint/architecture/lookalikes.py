@@ -33,7 +33,7 @@ _REASONS = (
 )
 
 
-def reason(names: Iterable[str]) -> str:
+def why_no_densenet(names: Iterable[str]) -> str:
     """Say why a network with tensors of such names is refused; empty where nothing is known."""
     names = list(names)
     for pattern, why in _REASONS:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError, InputError
-from deploy_kit.checkpoint.architecture.structure import Parsed
+from deploy_kit.checkpoint.architecture.structure import ParsedStructure
 from deploy_kit.checkpoint.network.equations import Equations
 from deploy_kit.records.densenet import DenseNetSpec
 
@@ -36,7 +36,7 @@ _ALTERNATIVES: dict[str, tuple[Any, ...]] = {
 _SHAPE = 'expected an npz file with arrays "input" (N, C, …) and "logits" (N, classes), float32'
 
 
-def choose(parsed: Parsed, file: Path) -> Parsed:
+def choose(parsed: ParsedStructure, file: Path) -> ParsedStructure:
     """Try what is open on one input and its logits; fewest changes first.
 
     Raises:
@@ -93,7 +93,7 @@ def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(np.ascontiguousarray(x)), wanted
 
 
-def _changes(parsed: Parsed, n: int) -> Iterator[dict[str, Any]]:
+def _changes(parsed: ParsedStructure, n: int) -> Iterator[dict[str, Any]]:
     """List every way to change `n` of the open facts."""
     spec = parsed.spec
     for names in itertools.combinations([name for name in parsed.guessed if name in _ALTERNATIVES], n):
@@ -124,7 +124,7 @@ def _changed(spec: DenseNetSpec, change: dict[str, Any]) -> DenseNetSpec:
     return dataclasses.replace(spec, **rest)
 
 
-def _difference(spec: DenseNetSpec, parsed: Parsed, x: Tensor, wanted: np.ndarray) -> float:
+def _difference(spec: DenseNetSpec, parsed: ParsedStructure, x: Tensor, wanted: np.ndarray) -> float:
     equations = Equations(spec, parsed.names, parsed.originals, channels_last=parsed.channels_last)
     try:
         found = equations.logits(x)[0].numpy()
@@ -138,7 +138,7 @@ def _told(change: dict[str, Any]) -> str:
     return ", ".join(f"{name} = {value}" for name, value in change.items()) or "as decided without it"
 
 
-def _settled(parsed: Parsed, change: dict[str, Any], why: str) -> Parsed:
+def _settled(parsed: ParsedStructure, change: dict[str, Any], why: str) -> ParsedStructure:
     sources = tuple(
         (name, f"probe {why}" if name in parsed.guessed else source) for name, source in parsed.spec.sources
     )

@@ -27,9 +27,9 @@ from deploy_kit.checkpoint.architecture.conventions import Family
 from deploy_kit.checkpoint.architecture.decide import Decided, Witnesses
 from deploy_kit.checkpoint.architecture.dense_layers import DenseUnit
 from deploy_kit.checkpoint.architecture.evidence import Evidence
-from deploy_kit.checkpoint.architecture.heads import Found, Step
+from deploy_kit.checkpoint.architecture.heads import FoundHeads, Step
 from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, left_over
-from deploy_kit.checkpoint.facts import Facts, Said
+from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
 
@@ -38,7 +38,7 @@ _GUESSES = ("family", "default", "convention", "the file's name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parsed:
+class ParsedStructure:
     """A spec, its tensors under canonical names as float32, where each came from, and what was done to them.
 
     Attributes:
@@ -62,7 +62,7 @@ class Parsed:
     remarks: tuple[str, ...]
 
 
-def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noqa: B008  # frozen
+def parse_structure(contents: Contents, where: str, said: StatedFacts = StatedFacts()) -> ParsedStructure:  # noqa: B008  # frozen
     """Find the architecture in the tensors.
 
     Raises:
@@ -70,12 +70,12 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
     """
     tensors, ignored = _without(contents.tensors, said.ignore, where)
     found = leaves.gather(tensors, where)
-    normalized, others = input_normalization.find(found.others, found.tensors)
-    net = body.find(found, where)
+    normalized, others = input_normalization.find_normalization(found.others, found.tensors)
+    net = body.find_body(found, where)
     _verify_uniform(net, where)
     ndim, width = len(net.stem[0].conv.kernel), net.chain.width
     dense = paths.shared(unit.home for unit in net.units)
-    head = heads.find(_outside(net), width, ndim, dense, said.head, where)
+    head = heads.find_heads(_outside(net), width, ndim, dense, said.head, where)
     _verify_used(found, net, head, others, where)
     facts = attributes.facts(contents.attributes, net, head, where)
     proved = evidence.weigh(net, found.tensors)
@@ -85,16 +85,16 @@ def parse(contents: Contents, where: str, said: Said = Said()) -> Parsed:  # noq
         stated=(contents.facts, facts),
         gaps=decide.gaps(net),
         evidence=proved,
-        family=conventions.of(tensors),
+        family=conventions.family_of(tensors),
     )
     lacking = _lacking(net, witnesses.family, where)
-    decided = decide.decide(
+    decided = decide.decide_facts(
         witnesses, net, head, where, strict=said.strict, keras=keras, probing=said.probe is not None
     )
     spec = _spec(net, head, decided, said.facts, input_norm=bool(normalized), where=where)
     names = dict(_names(net, head, spec)) | {f"normalize.{part}": name for part, name in normalized.items()}
     stored = {canonical: found.tensors[name] for canonical, name in names.items()}
-    return Parsed(
+    return ParsedStructure(
         spec=spec,
         tensors=_complete(stored, spec, channels_last=keras),
         names=names,
@@ -186,7 +186,7 @@ def _biases(unit: DenseUnit) -> tuple[bool, bool]:
     return unit.narrow is not None and unit.narrow.bias, unit.wide.bias
 
 
-def _verify_used(found: Leaves, net: Body, head: Found, others: Sequence[str], where: str) -> None:
+def _verify_used(found: Leaves, net: Body, head: FoundHeads, others: Sequence[str], where: str) -> None:
     """Refuse the file if anything in it has no place: without it the answer would be another."""
     steps = [step for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
     used = {leaf for unit in net.units for leaf in unit.leaves} | {step.leaf for step in steps} | {net.final}
@@ -197,7 +197,9 @@ def _verify_used(found: Leaves, net: Body, head: Found, others: Sequence[str], w
         raise left_over(names, where, "this DenseNet")
 
 
-def _spec(net: Body, head: Found, decided: Decided, said: Facts, *, input_norm: bool, where: str) -> DenseNetSpec:
+def _spec(
+    net: Body, head: FoundHeads, decided: Decided, said: ArchitectureFacts, *, input_norm: bool, where: str
+) -> DenseNetSpec:
     """Put shapes and decisions together."""
     values = dict(decided.values)
     stride, kernel = values.pop("stem_stride"), net.stem[0].conv.kernel
@@ -257,7 +259,7 @@ def _block(units: Sequence[DenseUnit]) -> DenseBlock:
     )
 
 
-def _names(net: Body, head: Found, spec: DenseNetSpec) -> Iterator[tuple[str, str]]:
+def _names(net: Body, head: FoundHeads, spec: DenseNetSpec) -> Iterator[tuple[str, str]]:
     """Give (canonical name, name in the file) of every tensor."""
     for at, joint in enumerate(net.stem):
         yield from _parts(f"features.conv{at}", joint.conv)
@@ -320,7 +322,7 @@ def _to_channels_first(weight: Tensor, channels: int) -> Tensor:
     return weight.reshape(rows, -1, channels).transpose(1, 2).reshape(rows, -1).contiguous()
 
 
-def _head_remarks(head: Found, witnesses: Witnesses, said: Facts) -> Iterator[str]:
+def _head_remarks(head: FoundHeads, witnesses: Witnesses, said: ArchitectureFacts) -> Iterator[str]:
     """Say what may follow the last linear layer and was left out."""
     for _, steps in head.heads:
         yield from (f"'{step.leaf.name}' has no bias" for step in steps if step.leaf and not step.layer.bias)

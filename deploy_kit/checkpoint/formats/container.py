@@ -4,16 +4,15 @@ import re
 from pathlib import Path
 
 from deploy_kit.base.errors import CheckpointError, InputError, RequestError
-from deploy_kit.checkpoint.facts import Facts
 from deploy_kit.checkpoint.formats import foreign, safetensors_file, zip_formats
 from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_file
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
 from deploy_kit.checkpoint.formats.pickled.contents_of import contents_of
 from deploy_kit.checkpoint.formats.zip_archive import MAGIC, open_archive
 
-__all__ = ["Contents", "Facts", "read"]
+__all__ = ["Contents", "read_contents"]
 
 _HEAD, _TAIL = 512, 64
 _PICKLE = b"\x80"  # of protocol 2 or later
@@ -21,7 +20,7 @@ _PICKLE = b"\x80"  # of protocol 2 or later
 _OLD_PICKLE = re.compile(rb"\([dlitcVISF(X]|[}\]]q|c[\w.]+\n[\w.]+\n")
 
 
-def read(path: Path, *, state_key: str | None = None) -> Contents:
+def read_contents(path: Path, *, state_key: str | None = None) -> Contents:
     """Read a checkpoint file.
 
     Args:
@@ -54,15 +53,15 @@ def read(path: Path, *, state_key: str | None = None) -> Contents:
 
 def _read(path: Path, head: bytes, state_key: str | None) -> Contents:
     size = path.stat().st_size
-    budget = Budget(size)
+    budget = ReadLimits(size)
     if safetensors_file.is_safetensors(head):
-        return safetensors_file.read(path, head)
+        return safetensors_file.read_safetensors(path, head)
     if head.startswith(hdf5.MAGIC):
         return keras_file.read_hdf5(path)
     with path.open("rb") as file:
         if head.startswith(MAGIC):
             with open_archive(file, budget) as archive:
-                return zip_formats.read(archive, budget, state_key)
+                return zip_formats.read_zip(archive, budget, state_key)
         if torch_file.is_legacy(head):
             return contents_of("torch legacy", torch_file.read_legacy(file, budget), budget, state_key)
         file.seek(max(0, size - _TAIL))

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.records.artifacts import Preprocess
 
 
@@ -28,7 +28,7 @@ class Contents:
 
     kind: str
     tensors: Mapping[str, Tensor]
-    facts: Facts = field(default_factory=Facts)
+    facts: ArchitectureFacts = field(default_factory=ArchitectureFacts)
     preprocess: Preprocess | None = None
     remarks: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.checkpoint.formats import aten, stated_graph
 from deploy_kit.checkpoint.formats.contents import Contents
-from deploy_kit.checkpoint.formats.limits import Budget, damaged
+from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 from deploy_kit.checkpoint.formats.pickled import torch_file
 from deploy_kit.checkpoint.formats.pickled.arrays import Unreadable
 from deploy_kit.checkpoint.formats.pickled.rebuild import Storage, view
@@ -44,7 +44,7 @@ def is_exported(names: tuple[str, ...]) -> bool:
     return any(name.endswith((f"/{_MODEL}", _OLD_MODEL)) or name == _MODEL for name in names)
 
 
-def read(archive: Archive, budget: Budget) -> Contents:
+def read_exported_program(archive: Archive, budget: ReadLimits) -> Contents:
     """Read the archive.
 
     Raises:
@@ -62,7 +62,9 @@ def read(archive: Archive, budget: Budget) -> Contents:
         raise CheckpointError("a torch.export archive without weights")
     facts = _facts(graph)
     remarks = (
-        () if facts != Facts() else ("its graph is written in a way this version does not read: it states no facts",)
+        ()
+        if facts != ArchitectureFacts()
+        else ("its graph is written in a way this version does not read: it states no facts",)
     )
     return Contents(kind=KIND, tensors=tensors, facts=facts, remarks=remarks)
 
@@ -76,7 +78,7 @@ def _json(archive: Archive, name: str) -> Any:
         raise damaged(f"'{name}' inside it is not JSON") from error
 
 
-def _weights(archive: Archive, home: str, budget: Budget) -> Iterator[tuple[str, Tensor]]:
+def _weights(archive: Archive, home: str, budget: ReadLimits) -> Iterator[tuple[str, Tensor]]:
     rows: dict[str, bytearray] = {}
     for name, entry in _json(archive, home + _WEIGHTS)["config"].items():
         member = f"{home}data/weights/{entry['path_name']}"
@@ -87,7 +89,7 @@ def _weights(archive: Archive, home: str, budget: Budget) -> Iterator[tuple[str,
         yield name, _tensor(name, rows[member], entry["tensor_meta"], budget)
 
 
-def _tensor(name: str, data: bytearray, meta: Mapping[str, Any], budget: Budget) -> Tensor:
+def _tensor(name: str, data: bytearray, meta: Mapping[str, Any], budget: ReadLimits) -> Tensor:
     dtype = _DTYPES.get(meta["dtype"])
     if dtype is None:
         raise CheckpointError(f"'{name}' is of a type this version does not read (number {meta['dtype']})")
@@ -101,7 +103,7 @@ def _tensor(name: str, data: bytearray, meta: Mapping[str, Any], budget: Budget)
     return found
 
 
-def _old_weights(archive: Archive, home: str, budget: Budget) -> Iterator[tuple[str, Tensor]]:
+def _old_weights(archive: Archive, home: str, budget: ReadLimits) -> Iterator[tuple[str, Tensor]]:
     with open_archive(io.BytesIO(archive.read(home + _OLD_WEIGHTS)), budget) as inner:
         for name, value in torch_file.read_zip(inner, budget, depth=1).items():
             if not isinstance(value, Tensor):
@@ -109,12 +111,12 @@ def _old_weights(archive: Archive, home: str, budget: Budget) -> Iterator[tuple[
             yield str(name), value
 
 
-def _facts(graph: Any) -> Facts:
+def _facts(graph: Any) -> ArchitectureFacts:
     """Read the graph; one that is written otherwise than expected states nothing."""
     try:
         return stated_graph.facts(_nodes(graph), _SOURCE)
     except _WRONG:
-        return Facts()
+        return ArchitectureFacts()
 
 
 def _nodes(graph: Mapping[str, Any]) -> list[stated_graph.Node]:

@@ -8,7 +8,7 @@ _SHARE, _FREE_BYTES = 4, 256 << 20
 _STEPS = 1_500_000
 
 
-class Budget:
+class ReadLimits:
     """What is left of the bytes and steps that one file may take.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 import safetensors
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.limits import damaged
 from deploy_kit.records import codec
@@ -24,7 +24,7 @@ def is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and 0 in head[:8]
 
 
-def read(path: Path, head: bytes) -> Contents:
+def read_safetensors(path: Path, head: bytes) -> Contents:
     """Read the file whose first bytes are `head`.
 
     Raises:
@@ -56,10 +56,10 @@ def _json(text: str, key: str) -> Any:
         raise CheckpointError(f"its metadata is not JSON: {key}: {error}") from error
 
 
-def _facts(stated: Any) -> Facts:
+def _facts(stated: Any) -> ArchitectureFacts:
     if isinstance(stated, dict) and isinstance(stated.get("stem_pool"), bool):
         stated = stated | {"stem_pool": "max" if stated["stem_pool"] else "none"}
-    facts = codec.from_json(Facts, stated, FACTS_KEY)
+    facts = codec.from_json(ArchitectureFacts, stated, FACTS_KEY)
     for name in ("stem_stride", "eps"):
         value = getattr(facts, name)
         if value is not None and not value > 0:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import Concat, Facts, Pool
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Concat, Pool
 from deploy_kit.records.densenet import Activation, HeadActivation
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Node:
     slope: float | None = None
 
 
-def facts(nodes: Sequence[Node], source: str) -> Facts:
+def facts(nodes: Sequence[Node], source: str) -> ArchitectureFacts:
     """Read the facts of a DenseNet's graph; of any other graph some may come out, and the shapes will not fit.
 
     Args:
@@ -114,14 +114,14 @@ class _Graph:
         users = self.users.get(place, [])
         return users[0] if len(users) == 1 else None
 
-    def facts(self, source: str) -> Facts:
+    def facts(self, source: str) -> ArchitectureFacts:
         stem = self._stem()
         self._verify_convolutions(stem)
         transitions = [place for place in self.convs if place not in stem and self._pool_after(place) is not None]
         for place in transitions:
             self._verify_window(self.users[place][0], (2, 2, 0), "a transition's pool")
         head = self._head()
-        return Facts(
+        return ArchitectureFacts(
             stem_stride=self.nodes[self.convs[0]].stride if self.convs else None,
             stem_pool=self._stem_pool(stem),
             eps=_agreed(node.eps for node in self.nodes if node.op == "bn"),

@@ -15,10 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.checkpoint.formats import aten, stated_graph
 from deploy_kit.checkpoint.formats.contents import Contents
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
 from deploy_kit.checkpoint.formats.pickled.arrays import Unreadable
 from deploy_kit.checkpoint.formats.pickled.inert import Record
@@ -35,7 +35,7 @@ def is_torchscript(names: tuple[str, ...]) -> bool:
     return any("/code/" in name for name in names) and any(name.endswith("/data.pkl") for name in names)
 
 
-def read(archive: Archive, budget: Budget) -> Contents:
+def read_torchscript(archive: Archive, budget: ReadLimits) -> Contents:
     """Read the archive.
 
     Raises:
@@ -51,7 +51,9 @@ def read(archive: Archive, budget: Budget) -> Contents:
             hint="give the file as it was before torch.jit.freeze, or export that one to ONNX",
         )
     facts = _facts(root, archive)
-    remarks = () if facts != Facts() else ("its code is no straight line of known operators: it states no facts",)
+    remarks = (
+        () if facts != ArchitectureFacts() else ("its code is no straight line of known operators: it states no facts",)
+    )
     return Contents(kind=KIND, tensors=tensors, facts=facts, remarks=remarks)
 
 
@@ -69,7 +71,7 @@ def _tensors(module: Record, path: str, level: int, count: list[int]) -> Iterato
             yield from _tensors(value, below, level + 1, count)
 
 
-def _facts(root: Record, archive: Archive) -> Facts:
+def _facts(root: Record, archive: Archive) -> ArchitectureFacts:
     """Read the code; code that is no straight line of known operators states nothing."""
     try:
         with warnings.catch_warnings():
@@ -79,7 +81,7 @@ def _facts(root: Record, archive: Archive) -> Facts:
             tracer.call(root, [_Place(0)], 0)
         return stated_graph.facts(tracer.nodes, _SOURCE)
     except _UNREAD:
-        return Facts()
+        return ArchitectureFacts()
 
 
 def _classes(archive: Archive) -> dict[str, ast.ClassDef]:

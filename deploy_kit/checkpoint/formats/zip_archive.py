@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.formats.limits import Budget, damaged
+from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 
 MAGIC = b"PK\x03\x04"
 # DenseNet-264 as TorchScript has about 4,000 members, each some 100 bytes of directory.
@@ -58,7 +58,7 @@ class Archive:
 
 
 @contextmanager
-def open_archive(file: BinaryIO, budget: Budget) -> Iterator[Archive]:
+def open_archive(file: BinaryIO, budget: ReadLimits) -> Iterator[Archive]:
     """Open an archive, hold it against the budget, and check every CRC.
 
     Raises:
@@ -103,7 +103,7 @@ def _places(data: bytes, magic: bytes, length: int) -> Iterator[int]:
         at = data.find(magic, at + 1)
 
 
-def _verify_members(archive: zipfile.ZipFile, budget: Budget) -> None:
+def _verify_members(archive: zipfile.ZipFile, budget: ReadLimits) -> None:
     members = sorted(archive.infolist(), key=lambda info: info.header_offset)
     if len(members) > _MAX_MEMBERS:
         raise CheckpointError(f"refused: its archive has {len(members):,} members")

@@ -4,13 +4,13 @@ from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.formats import exported_program, torchscript
 from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.keras_files import keras_file
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
 from deploy_kit.checkpoint.formats.pickled.contents_of import contents_of
 from deploy_kit.checkpoint.formats.zip_archive import Archive
 
 
-def read(archive: Archive, budget: Budget, state_key: str | None) -> Contents:
+def read_zip(archive: Archive, budget: ReadLimits, state_key: str | None) -> Contents:
     """Read a torch, TorchScript, torch.export or Keras archive.
 
     Raises:
@@ -18,9 +18,9 @@ def read(archive: Archive, budget: Budget, state_key: str | None) -> Contents:
     """
     names = archive.names
     if exported_program.is_exported(names):
-        return exported_program.read(archive, budget)
+        return exported_program.read_exported_program(archive, budget)
     if torchscript.is_torchscript(names):
-        return torchscript.read(archive, budget)
+        return torchscript.read_torchscript(archive, budget)
     if keras_file.is_keras(names):
         return keras_file.read_archive(archive)
     if any(name.endswith("/data.pkl") for name in names):

@@ -24,7 +24,7 @@ Sides = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Map:
+class MapSize:
     """A feature map behind one stage: its channels and its sides in px."""
 
     stage: str
@@ -32,19 +32,19 @@ class Map:
     sides: Sides
 
 
-def maps(spec: DenseNetSpec, sides: Sides) -> tuple[Map, ...]:
+def maps(spec: DenseNetSpec, sides: Sides) -> tuple[MapSize, ...]:
     """Give the map behind each stage for an input of these sides.
 
     Raises:
         InputError: A map would have no pixel left.
     """
-    found: list[Map] = []
+    found: list[MapSize] = []
 
     def add(stage: str, channels: int, now: Sides) -> Sides:
         if min(now) < 1:
             asked = "×".join(map(str, sides))
             raise InputError(f"an input of {asked} px leaves no pixel behind {stage}", hint="give a larger --input")
-        found.append(Map(stage=stage, channels=channels, sides=now))
+        found.append(MapSize(stage=stage, channels=channels, sides=now))
         return now
 
     now = sides
@@ -89,7 +89,7 @@ def _ends_with(spec: DenseNetSpec, side: int) -> int:
         return 0
 
 
-def of(
+def input_of(
     read: "Checkpoint", asked: Sides | None, stated: Preprocess | None, path: Path
 ) -> tuple[Preprocess | BareInput, tuple[str, ...]]:
     """Decide what the input is: as a person says it, as the file does, else of the size that the network is known for.
@@ -162,7 +162,7 @@ def _verify_sides(spec: DenseNetSpec, sides: Sides, path: Path) -> None:
         )
 
 
-def of_graph(model: "ir.Model", path: Path) -> BareInput:
+def input_of_graph(model: "ir.Model", path: Path) -> BareInput:
     """Read the input of an ONNX graph whose preprocessing is not known.
 
     Raises:

@@ -3,7 +3,7 @@
 import math
 
 from deploy_kit.checkpoint.network import map_sizes
-from deploy_kit.checkpoint.network.map_sizes import Map, Sides
+from deploy_kit.checkpoint.network.map_sizes import MapSize, Sides
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, StemConv
 
 Row = tuple[str, str]
@@ -80,7 +80,7 @@ def _times(sides: Sides) -> str:
     return "×".join(map(str, sides))
 
 
-def _sized(text: str, entry: Map | None) -> str:
+def _sized(text: str, entry: MapSize | None) -> str:
     return f"{text} → {entry.channels} × {_times(entry.sides)}" if entry else text
 
 

@@ -31,7 +31,7 @@ def outputs_of(read: Checkpoint) -> list[str]:
     return [head.name for head in read.spec.heads] or ["features"]
 
 
-def write(read: Checkpoint, what: Preprocess | BareInput, part: ExportTable, file: Path) -> None:
+def write_onnx(read: Checkpoint, what: Preprocess | BareInput, part: ExportTable, file: Path) -> None:
     """Export in eval mode and embed the preprocessing; refuse a graph that still trains.
 
     Raises:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy_kit.base.catalogue import Catalogue
-from deploy_kit.base.progress import Watch, silent
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.records.artifacts import Device
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ class Worker(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End the process."""
 
-    def ask(self, op: str, about: str, *, watch: Watch = silent, **arguments: Any) -> dict[str, Any]:
+    def ask(
+        self, op: str, about: str, *, on_progress: ProgressCallback = no_progress, **arguments: Any
+    ) -> dict[str, Any]:
         """Send one job and wait for its result.
 
         Args:
             op: The worker's operation.
             about: What the job is about, as the user knows it: named if the process dies.
-            watch: Hears of the job's progress.
+            on_progress: Called with the job's progress.
             **arguments: The operation's arguments, as JSON can hold them; paths are the machine's own.
 
         Raises:
@@ -101,7 +103,7 @@ CATALOGUE: Catalogue[Link] = Catalogue(__name__, "LINK", "kind of link")
 LOCAL = Device(name="local", link="local")
 
 
-def find(name: str) -> Device:
+def find_device(name: str) -> Device:
     """Give the device of this name, or the one that ``ssh://[user@]host[:port]`` says itself.
 
     Raises:
@@ -110,7 +112,7 @@ def find(name: str) -> Device:
     """
     from deploy_kit.devices import named_devices
 
-    return named_devices.find(name)
+    return named_devices.find_named(name)
 
 
 def connect(device: Device) -> AbstractContextManager[Connection]:
@@ -118,7 +120,7 @@ def connect(device: Device) -> AbstractContextManager[Connection]:
     return CATALOGUE.get(device.link).connect(device)
 
 
-def clean(device: Device) -> Cleaned:
+def clean_device(device: Device) -> Cleaned:
     """Remove everything that is kept on a device.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 from deploy_kit.base.errors import DeviceError, LinkLostError
 from deploy_kit.base.lazy import install_line
 from deploy_kit.devices import agent_start, login
-from deploy_kit.devices.agent_client import RemoteWorker, Talk
+from deploy_kit.devices.agent_client import AgentClient, RemoteWorker
 from deploy_kit.devices.compute_capability import capability, completed
 from deploy_kit.devices.links import Cleaned, Connection, Link
 from deploy_kit.records import codec
@@ -25,7 +25,7 @@ _WORDS = 600
 class SshConnection:
     """An open link to a device."""
 
-    def __init__(self, talk: Talk, folder: Path, session: str) -> None:
+    def __init__(self, talk: AgentClient, folder: Path, session: str) -> None:
         """Take a running conversation, a scratch folder here and the session's folder there."""
         self.folder = folder
         self.talk = talk
@@ -77,7 +77,7 @@ def connect(device: Device) -> Iterator[Connection]:
     """
     with login.logged_in(device) as transport:
         channel, reader = agent_start.agent(transport, device)
-        talk, stop = Talk(agent_start.Outgoing(channel), reader, device), threading.Event()
+        talk, stop = AgentClient(agent_start.Outgoing(channel), reader, device), threading.Event()
         threading.Thread(target=_beat, args=(talk, stop), daemon=True).start()
         try:
             hello = _greeted(talk, channel)
@@ -90,7 +90,7 @@ def connect(device: Device) -> Iterator[Connection]:
             talk.wait(agent_start.END_S)
 
 
-def _greeted(talk: Talk, channel: Any) -> dict[str, Any]:
+def _greeted(talk: AgentClient, channel: Any) -> dict[str, Any]:
     device = talk.device
     try:
         hello = talk.hello()
@@ -110,7 +110,7 @@ def _greeted(talk: Talk, channel: Any) -> dict[str, Any]:
     return hello
 
 
-def _beat(talk: Talk, stop: threading.Event) -> None:
+def _beat(talk: AgentClient, stop: threading.Event) -> None:
     """Let the agent hear of us while a job takes long."""
     while not stop.wait(login.BEAT_S):
         talk.beat()
@@ -118,9 +118,9 @@ def _beat(talk: Talk, stop: threading.Event) -> None:
 
 def clean(device: Device) -> Cleaned:
     """Remove the folder on the device."""
-    with connect(device) as link:
-        assert isinstance(link, SshConnection)
-        answer = link.talk.ask("clean")
+    with connect(device) as connection:
+        assert isinstance(connection, SshConnection)
+        answer = connection.talk.ask("clean")
     return Cleaned(folder=answer["folder"], n_bytes=answer["bytes"])
 
 

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from deploy_kit.base.errors import RecipeError
 from deploy_kit.base.lazy import need
-from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,8 +34,8 @@ class Flavour:
     package: str
     title: str
     refuses: Mapping[str, str]
-    capabilities: Callable[[Any, Options], tuple[str, ...]]
-    configure: Callable[[Any, Any, Options], None]
+    capabilities: Callable[[Any, TensorRtOptions], tuple[str, ...]]
+    configure: Callable[[Any, Any, TensorRtOptions], None]
     timed: bool
 
 
@@ -61,22 +61,22 @@ def lets_go(call: Callable[P, T]) -> Callable[P, T]:
         try:
             return call(*args, **kwargs)
         except BaseException as error:
-            link: BaseException | None = error
-            while link is not None:
-                traceback.clear_frames(link.__traceback__)
-                link = link.__cause__ or link.__context__
+            connection: BaseException | None = error
+            while connection is not None:
+                traceback.clear_frames(connection.__traceback__)
+                connection = connection.__cause__ or connection.__context__
             raise
 
     return wrapped
 
 
-def verify_options(flavour: Flavour, options: Options) -> None:
+def verify_options(flavour: Flavour, options: TensorRtOptions) -> None:
     """Refuse an option that this flavour does not take.
 
     Raises:
         RecipeError: One was set; the message says why not.
     """
-    default = Options()
+    default = TensorRtOptions()
     for name, why in flavour.refuses.items():
         if getattr(options, name) != getattr(default, name):
             raise RecipeError(f"engine '{flavour.package}'.{name}: {why}", hint=f"leave '{name}' out")

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy_kit.base.errors import BuildError
-from deploy_kit.base.progress import Event, Watch
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent
 from deploy_kit.engines import _cuda
 from deploy_kit.engines._nvidia import Flavour, Words, lets_go, module, network, passport, proof, verify_options
-from deploy_kit.engines._nvidia.options import Options
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.engines._nvidia.timing import TimingCache
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Built
+from deploy_kit.records.artifacts import BuiltFor
 from deploy_kit.store import sha256_of, write_whole
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ _LEVELS = {"ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPA
 
 
 @lets_go
-def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Options, watch: Watch) -> Built:
+def build_plan(
+    flavour: Flavour, onnx_file: Path, plan_file: Path, options: TensorRtOptions, on_progress: ProgressCallback
+) -> BuiltFor:
     """Build a plan, prove its precision, and write both: ``model.plan`` and ``model.plan.passport.json``.
 
     Raises:
@@ -35,7 +37,7 @@ def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Opti
     capabilities = flavour.capabilities(trt, options)
     words = Words(trt)
     builder: tensorrt.Builder = trt.Builder(words.logger)
-    parsed = network.parse(trt, flavour, builder, words.logger, onnx_file)
+    parsed = network.parse_network(trt, flavour, builder, words.logger, onnx_file)
     config = builder.create_builder_config()
     configure(trt, config, options)
     flavour.configure(trt, config, options)
@@ -44,7 +46,7 @@ def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Opti
     cache = TimingCache(flavour.package, trt.__version__) if flavour.timed and options.timing_cache else None
     if cache:
         cache.hand_to(config)
-    monitor = _monitor(trt, watch)
+    monitor = _monitor(trt, on_progress)
     config.progress_monitor = monitor
     serialized = builder.build_serialized_network(parsed, config)
     if monitor.stopped:
@@ -55,7 +57,7 @@ def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Opti
     found = proof.prove(flavour, plan, network.census(parsed), network.bindings(parsed), dla)
     here = _cuda.device_or_none()
     write_whole(plan_file, plan)
-    built = Built(
+    built = BuiltFor(
         package=flavour.package,
         version=str(trt.__version__),
         capabilities=capabilities,
@@ -68,11 +70,11 @@ def build_plan(flavour: Flavour, onnx_file: Path, plan_file: Path, options: Opti
         options=codec.canonical(options),
         timing_cache=cache.keep(config) if cache else "",
     )
-    passport.write(plan_file, built, found)
+    passport.write_passport(plan_file, built, found)
     return built
 
 
-def configure(trt: Any, config: "tensorrt.IBuilderConfig", options: Options) -> None:
+def configure(trt: Any, config: "tensorrt.IBuilderConfig", options: TensorRtOptions) -> None:
     """Set what both flavours know by the same name; what one refuses was refused before."""
     flag = trt.BuilderFlag
     config.builder_optimization_level = options.builder_optimization_level
@@ -103,7 +105,7 @@ def configure(trt: Any, config: "tensorrt.IBuilderConfig", options: Options) -> 
         config.set_flag(flag.GPU_FALLBACK)
 
 
-def _dla_share(trt: Any, config: Any, parsed: Any, options: Options) -> str:
+def _dla_share(trt: Any, config: Any, parsed: Any, options: TensorRtOptions) -> str:
     """Say how many layers the accelerator can run, and which kinds fall back."""
     if options.use_dla_core is None:
         return ""
@@ -115,7 +117,7 @@ def _dla_share(trt: Any, config: Any, parsed: Any, options: Options) -> str:
     return f"DLA core {options.use_dla_core} can run {able}; to the GPU: {kinds}"
 
 
-def _compatible(options: Options) -> tuple[str, ...]:
+def _compatible(options: TensorRtOptions) -> tuple[str, ...]:
     level = options.hardware_compatibility_level
     return (*(["version"] if options.version_compatible else []), *([level] if level != "none" else []))
 
@@ -133,9 +135,9 @@ def _monitor_class(trt: Any) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # known only once its library is loaded
         """Tells the outermost phases; a listener that is gone cancels the build."""
 
-        def __init__(self, watch: Watch) -> None:
+        def __init__(self, on_progress: ProgressCallback) -> None:
             trt.IProgressMonitor.__init__(self)
-            self._watch, self._steps = watch, dict[str, tuple[int, int]]()
+            self._on_progress, self._steps = on_progress, dict[str, tuple[int, int]]()
             self.stopped = False
 
         def phase_start(self, phase: str, parent: str | None, n_steps: int) -> None:
@@ -155,12 +157,12 @@ def _monitor_class(trt: Any) -> Any:
             if depth > 1 or self.stopped:
                 return
             try:
-                self._watch(Event(stage="build", text=phase, done=done, total=total))
+                self._on_progress(ProgressEvent(stage="build", text=phase, done=done, total=total))
             except (OSError, ValueError):  # nobody listens: the pipe is closed
                 self.stopped = True
 
     return Monitor
 
 
-def _monitor(trt: Any, watch: Watch) -> Any:
-    return _monitor_class(trt)(watch)
+def _monitor(trt: Any, on_progress: ProgressCallback) -> Any:
+    return _monitor_class(trt)(on_progress)

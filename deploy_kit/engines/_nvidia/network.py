@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_kit.base.errors import BuildError, InputError
 from deploy_kit.engines._nvidia import Flavour
-from deploy_kit.engines._nvidia.options import Options, Shapes, written
+from deploy_kit.engines._nvidia.options import Shapes, TensorRtOptions, written
 
 if TYPE_CHECKING:
     import tensorrt
@@ -17,7 +17,7 @@ DTYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8"
 _COMPUTING = {"CONVOLUTION": "Conv", "MATRIX_MULTIPLY": "Gemm"}
 
 
-def parse(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logger: Any, onnx_file: Path) -> Any:
+def parse_network(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logger: Any, onnx_file: Path) -> Any:
     """Parse an ONNX file into a strongly typed network.
 
     Raises:
@@ -84,7 +84,9 @@ def bindings(network: Any) -> tuple[tuple[str, str], ...]:
     )
 
 
-def add_profiles(builder: "tensorrt.Builder", network: Any, config: Any, options: Options, onnx_file: Path) -> None:
+def add_profiles(
+    builder: "tensorrt.Builder", network: Any, config: Any, options: TensorRtOptions, onnx_file: Path
+) -> None:
     """Give open inputs their optimization profiles.
 
     Raises:

@@ -9,7 +9,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TensorRtOptions:
     """Options of a recipe's build entry.
 
     Attributes:

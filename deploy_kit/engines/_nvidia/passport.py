@@ -11,7 +11,7 @@ from deploy_kit.base.errors import BuildError, DeviceError, RecipeError
 from deploy_kit.base.versions import loads_compatible
 from deploy_kit.engines import _cuda
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Built, Proof
+from deploy_kit.records.artifacts import BuiltFor, Proof
 from deploy_kit.store import sha256_of, write_whole
 
 
@@ -20,12 +20,12 @@ def path_of(plan_file: Path) -> Path:
     return plan_file.with_name(plan_file.name + ".passport.json")
 
 
-def write(plan_file: Path, built: Built, proof: Proof) -> None:
+def write_passport(plan_file: Path, built: BuiltFor, proof: Proof) -> None:
     """Write the passport of a plan."""
     write_whole(path_of(plan_file), codec.canonical({"built": built, "proof": proof}))
 
 
-def read(plan_file: Path) -> tuple[Built, Proof] | None:
+def read_passport(plan_file: Path) -> tuple[BuiltFor, Proof] | None:
     """Read the passport of a plan; None where it has none.
 
     Raises:
@@ -38,7 +38,7 @@ def read(plan_file: Path) -> tuple[Built, Proof] | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        built, proof = codec.from_json(Built, data["built"]), codec.from_json(Proof, data["proof"])
+        built, proof = codec.from_json(BuiltFor, data["built"]), codec.from_json(Proof, data["proof"])
     except (ValueError, KeyError, TypeError, RecipeError) as error:
         raise BuildError(f"{path}: cannot be read as a passport: {error}", hint="build the plan again") from error
     found = sha256_of(plan_file)
@@ -63,7 +63,7 @@ def verify(plan_file: Path, package: str, version: str) -> None:
         BuildError: The plan is damaged.
         DeviceError: It was built for another version or GPU.
     """
-    read_in = read(plan_file)
+    read_in = read_passport(plan_file)
     if read_in is None:
         return
     built, here = read_in[0], _cuda.device_or_none()
@@ -80,7 +80,7 @@ def verify(plan_file: Path, package: str, version: str) -> None:
     )
 
 
-def fits(built: Built, capability: str) -> bool:
+def fits(built: BuiltFor, capability: str) -> bool:
     """Whether a plan may be loaded on a GPU of this compute capability."""
     if "ampere+" in built.compatible:
         return float(capability) >= 8

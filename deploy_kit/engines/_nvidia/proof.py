@@ -77,7 +77,7 @@ def prove_file(flavour: Flavour, plan_file: Path) -> Proof:
     Raises:
         BuildError: The plan is missing or damaged.
     """
-    kept = passport.read(plan_file)
+    kept = passport.read_passport(plan_file)
     return kept[1] if kept else prove(flavour, plan_file.read_bytes(), (), ())
 
 

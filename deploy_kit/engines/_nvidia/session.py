@@ -15,7 +15,7 @@ import numpy as np
 from deploy_kit.base.errors import BuildError, DeviceError, InputError
 from deploy_kit.engines import _cuda
 from deploy_kit.engines._nvidia import Flavour, Words, module, passport
-from deploy_kit.engines._nvidia.options import Options, written
+from deploy_kit.engines._nvidia.options import TensorRtOptions, written
 
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "UINT8": np.uint8, "INT32": np.int32,
           "INT64": np.int64, "BOOL": np.bool_}  # fmt: skip
@@ -42,7 +42,7 @@ class _Buffer:
 class NvidiaSession:
     """An execution context of its own stream; `run` returns when the device has finished."""
 
-    def __init__(self, flavour: Flavour, plan_file: Path, options: Options) -> None:
+    def __init__(self, flavour: Flavour, plan_file: Path, options: TensorRtOptions) -> None:
         """Load a plan that fits this machine and reserve memory for its largest shapes.
 
         Raises:
@@ -51,10 +51,10 @@ class NvidiaSession:
         """
         trt = module(flavour)
         passport.verify(plan_file, flavour.package, str(trt.__version__))
-        why = _cuda.hindrance()
+        why = _cuda.why_unavailable()
         if why:
             raise DeviceError(f"{plan_file}: cannot run: {why}", hint="run it on a machine with an NVIDIA GPU")
-        self._cuda = _cuda.Context()
+        self._cuda = _cuda.CudaContext()
         self._words = Words(trt)
         self._runtime = trt.Runtime(self._words.logger)
         self._engine = _loaded(trt, flavour, self._runtime, plan_file, options, self._words)
@@ -71,7 +71,7 @@ class NvidiaSession:
         for buffer in (self._input, *self._outputs):
             self._context.set_tensor_address(buffer.name, buffer.device)
         self.batch = 0 if self._open else self._input.shape[0]
-        self._graph = _cuda.Graph(self._cuda) if options.cuda_graph else None
+        self._graph = _cuda.CudaGraph(self._cuda) if options.cuda_graph else None
         self._shape = self._input.shape
         self._spans = {name: _cuda.Span(self._cuda) for name in ("h2d", "compute", "d2h")}
         self.settings: Mapping[str, str] = self._describe(flavour, str(trt.__version__), options)
@@ -156,7 +156,7 @@ class NvidiaSession:
                 return
         raise InputError(f"input '{self._input.name}': expected shape {expected}, found {written(shape)}")
 
-    def _describe(self, flavour: Flavour, version: str, options: Options) -> dict[str, str]:
+    def _describe(self, flavour: Flavour, version: str, options: TensorRtOptions) -> dict[str, str]:
         here = _cuda.device_or_none()
         assert here is not None
         return {
@@ -168,7 +168,7 @@ class NvidiaSession:
         }
 
 
-def _loaded(trt: Any, flavour: Flavour, runtime: Any, plan_file: Path, options: Options, words: Words) -> Any:
+def _loaded(trt: Any, flavour: Flavour, runtime: Any, plan_file: Path, options: TensorRtOptions, words: Words) -> Any:
     """Deserialize a plan.
 
     Raises:

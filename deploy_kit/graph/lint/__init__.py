@@ -25,7 +25,7 @@ _PROTOBUF_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class LintTarget:
     """What a graph is judged for.
 
     Attributes:
@@ -38,7 +38,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class LintFault:
     """A place where a rule applies.
 
     Attributes:
@@ -72,11 +72,11 @@ class Rule:
     title: str
     cure: str
     source: str
-    check: Callable[[ir.Model, Target], Iterator[Fault]]
+    check: Callable[[ir.Model, LintTarget], Iterator[LintFault]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class LintFinding:
     """A fault with its rule.
 
     Attributes:
@@ -101,7 +101,7 @@ class Finding:
 CATALOGUE: Catalogue[Rule] = Catalogue(__name__, "RULE", "lint rule")
 
 
-def run(model: ir.Model, target: Target) -> tuple[Finding, ...]:
+def lint_model(model: ir.Model, target: LintTarget) -> tuple[LintFinding, ...]:
     """Apply every rule that is about the target, by code."""
     found = []
     for name in CATALOGUE.names():
@@ -111,7 +111,7 @@ def run(model: ir.Model, target: Target) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def run_file(path: Path, target: Target) -> tuple[Finding, ...]:
+def lint_file(path: Path, target: LintTarget) -> tuple[LintFinding, ...]:
     """Read an ONNX file and apply the rules; one that no reader can take whole is a finding itself.
 
     Raises:
@@ -122,11 +122,11 @@ def run_file(path: Path, target: Target) -> tuple[Finding, ...]:
     size = path.stat().st_size
     if size > _PROTOBUF_LIMIT:
         rule = CATALOGUE.get("onnx001")
-        return (_finding("onnx001", rule, Fault(node="", text=f"the file holds {size / 2**30:.1f} GiB")),)
-    return run(onnx_file.load(path), target)
+        return (_finding("onnx001", rule, LintFault(node="", text=f"the file holds {size / 2**30:.1f} GiB")),)
+    return lint_model(onnx_file.load(path), target)
 
 
-def parse(text: str) -> Target:
+def parse_target(text: str) -> LintTarget:
     """Read a target as the command line takes it: ``tensorrt`` or ``tensorrt:10.3``.
 
     Raises:
@@ -136,10 +136,10 @@ def parse(text: str) -> Target:
     known = {name for code in CATALOGUE.names() for name in CATALOGUE.get(code).targets}
     if engine not in known:
         raise UnknownNameError(f"no target is called '{engine}'", hint=nearest(engine, known))
-    return Target(engine=engine, version=version)
+    return LintTarget(engine=engine, version=version)
 
 
-def markdown() -> str:
+def rules_table() -> str:
     """Lay out every rule as a table for a page of documentation."""
     lines = ["| code | level | targets | finds | cure | source |", "|---|---|---|---|---|---|"]
     for name in CATALOGUE.names():
@@ -162,8 +162,8 @@ def name_of(node: ir.Node) -> str:
     return node.name or str(node.outputs[0].name)
 
 
-def _finding(name: str, rule: Rule, fault: Fault) -> Finding:
-    return Finding(
+def _finding(name: str, rule: Rule, fault: LintFault) -> LintFinding:
+    return LintFinding(
         code=name.upper(),
         level=fault.level or rule.level,
         node=fault.node,

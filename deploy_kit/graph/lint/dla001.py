@@ -5,15 +5,15 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from deploy_kit.graph import onnx_file
-from deploy_kit.graph.lint import DLA, Fault, Rule, Target
+from deploy_kit.graph.lint import DLA, LintFault, LintTarget, Rule
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find inputs with an axis that is not fixed."""
     for value in onnx_file.inputs(model):
         free = [str(side) for side in value.shape or () if not isinstance(side, int)]
         if free:
-            yield Fault(node="", text=f"input '{value.name}' has the dynamic axis {', '.join(free)}")
+            yield LintFault(node="", text=f"input '{value.name}' has the dynamic axis {', '.join(free)}")
 
 
 RULE = Rule(

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import DLA, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import DLA, LintFault, LintTarget, Rule, name_of
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find Concats along another axis of (N, C, H, W)."""
     for node in model.graph:
         if node.op_type != "Concat":
@@ -15,7 +15,9 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
         axis = node.attributes.get_int("axis", 1)
         rank = len(node.outputs[0].shape) if node.outputs[0].shape is not None else 0
         if (axis + rank if axis < 0 else axis) != 1:
-            yield Fault(node=name_of(node), text=f"Concat along axis {axis}, and the DLA does it along channels only")
+            yield LintFault(
+                node=name_of(node), text=f"Concat along axis {axis}, and the DLA does it along channels only"
+            )
 
 
 RULE = Rule(

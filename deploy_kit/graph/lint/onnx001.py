@@ -4,17 +4,17 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import EVERYWHERE, Fault, Rule, Target
+from deploy_kit.graph.lint import EVERYWHERE, LintFault, LintTarget, Rule
 
 _LIMIT = 2**31 - 1
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Add up the weights that would be written into the file; those beside it count nothing."""
     tensors = (value.const_value for value in model.graph.initializers.values() if value.const_value is not None)
     size = sum(tensor.nbytes for tensor in tensors if not isinstance(tensor, ir.ExternalTensor))
     if size > _LIMIT:
-        yield Fault(node="", text=f"the weights inside the file hold {size / 2**30:.1f} GiB")
+        yield LintFault(node="", text=f"the weights inside the file hold {size / 2**30:.1f} GiB")
 
 
 RULE = Rule(

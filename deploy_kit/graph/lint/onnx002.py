@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import EVERYWHERE, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import EVERYWHERE, LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import constant
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find Dropout and BatchNormalization that still train."""
     for node in model.graph:
         if _trains(node):
-            yield Fault(node=name_of(node), text=f"{node.op_type} in training mode")
+            yield LintFault(node=name_of(node), text=f"{node.op_type} in training mode")
 
 
 def _trains(node: ir.Node) -> bool:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import constant
 
 _INFINITE = 65520  # rounds to infinity in float16
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find convolutions and Gemms whose quotient b / (s_x · s_w) float16 cannot hold."""
     for node in model.graph:
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 3 or not _quantized_behind(node):
@@ -21,7 +21,7 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
             continue
         quotient = float((np.abs(bias.astype(np.float64)) / (of_input * of_weight)).max())
         if quotient >= _INFINITE:
-            yield Fault(
+            yield LintFault(
                 node=name_of(node),
                 text=f"a float16 bias of {quotient:.3g} steps of its input and weight, and float16 ends at 65504",
             )

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from deploy_kit.graph import onnx_file
-from deploy_kit.graph.lint import Fault, Rule, Target
+from deploy_kit.graph.lint import LintFault, LintTarget, Rule
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find a quantized graph with an axis that is not fixed."""
     if onnx_file.precision(model) != "int8":
         return
     for value in onnx_file.inputs(model):
         if any(not isinstance(side, int) for side in value.shape or ()):
-            yield Fault(
+            yield LintFault(
                 node="",
                 text=f"int8 with the dynamic input '{value.name}', which ends OpenVINO 2026.1 to 2026.3 on AMX",
             )

@@ -4,17 +4,17 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import TENSORRT, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import stored
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find DequantizeLinear of int32, and of 8-bit BatchNormalization parameters."""
     for node in model.graph:
         if node.op_type == "DequantizeLinear" and stored(node) == ir.DataType.INT32:
-            yield Fault(node=name_of(node), text="DequantizeLinear of int32: a quantized bias")
+            yield LintFault(node=name_of(node), text="DequantizeLinear of int32: a quantized bias")
         elif node.op_type == "BatchNormalization" and any(map(_dequantized, node.inputs[1:])):
-            yield Fault(
+            yield LintFault(
                 node=name_of(node),
                 text="quantized BatchNormalization parameters lose accuracy and save nothing; "
                 "TensorRT-RTX 1.7.1.116 builds them",

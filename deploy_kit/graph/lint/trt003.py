@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from deploy_kit.graph import onnx_file
-from deploy_kit.graph.lint import TENSORRT, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import constant
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find Reshapes of a dynamic batch whose target begins with a number other than 0 and -1."""
     batches = {str(value.shape[0]) for value in onnx_file.inputs(model) if value.shape and _dynamic(value.shape)}
     for node in model.graph:
@@ -20,7 +20,7 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
             continue
         batch = int(wanted.flat[0])
         if batch > 0:
-            yield Fault(node=name_of(node), text=f"Reshape to a batch of {batch}, and the input's batch is dynamic")
+            yield LintFault(node=name_of(node), text=f"Reshape to a batch of {batch}, and the input's batch is dynamic")
 
 
 def _dynamic(shape: ir.Shape) -> bool:

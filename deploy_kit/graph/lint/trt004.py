@@ -9,18 +9,18 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.graph import onnx_file
-from deploy_kit.graph.lint import TENSORRT, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
 
 _LARGEST = float(np.finfo(np.float16).max)
 _HEADROOM = 2.0  # as `schemes._half` keeps it: further images reach further
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Hold recorded ranges against the range of float16, for every activation of that type."""
     halves = [(node, v) for node in model.graph for v in node.outputs if v.dtype == ir.DataType.FLOAT16]
     reach = onnx_file.ranges(model)
     if halves and not reach:
-        yield Fault(
+        yield LintFault(
             node="",
             text="ranges unknown: nothing says that no activation passes the end of float16",
             level="note",
@@ -30,7 +30,7 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
         top = reach.get(str(value.name), 0.0)
         if top * _HEADROOM > _LARGEST:
             over = top > _LARGEST
-            yield Fault(
+            yield LintFault(
                 node=name_of(node),
                 text=f"an activation of float16 reaches {top:g}, and float16 ends at {_LARGEST:g}",
                 level=None if over else "warning",

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from deploy_kit.graph import onnx_file
-from deploy_kit.graph.lint import DLA, Fault, Rule, Target
+from deploy_kit.graph.lint import DLA, LintFault, LintTarget, Rule
 from deploy_kit.recipe import compatibility
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Compare the operator set with what the target's version documents."""
     row = compatibility.onnx_limit("tensorrt", target.version)
     if row is not None and onnx_file.opset(model) > row.opset:
-        yield Fault(
+        yield LintFault(
             node="",
             text=f"operator set {onnx_file.opset(model)}; TensorRT {target.version} is documented up to {row.opset}",
             cure=f"export again with --opset {row.opset}",

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import TENSORRT, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import stored
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find QuantizeLinear to uint8."""
     for node in model.graph:
         if node.op_type == "QuantizeLinear" and stored(node) == ir.DataType.UINT8:
-            yield Fault(node=name_of(node), text="QuantizeLinear to uint8, and TensorRT documents int8")
+            yield LintFault(node=name_of(node), text="QuantizeLinear to uint8, and TensorRT documents int8")
 
 
 RULE = Rule(

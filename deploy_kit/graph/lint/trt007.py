@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import TENSORRT, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
 
 _RUNTIMES_OWN = "com.microsoft"
 
@@ -23,13 +23,15 @@ ABSENT = frozenset({
 # fmt: on
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find operators without an importer."""
     for node in model.graph:
         if node.op_type in ABSENT:
-            yield Fault(node=name_of(node), text=f"operator {node.op_type}, which TensorRT's parser does not have")
+            yield LintFault(node=name_of(node), text=f"operator {node.op_type}, which TensorRT's parser does not have")
         elif node.domain == _RUNTIMES_OWN and not onnx.defs.has(node.op_type):  # it looks importers up by name alone
-            yield Fault(node=name_of(node), text=f"operator {node.domain}.{node.op_type}, which is ONNX Runtime's own")
+            yield LintFault(
+                node=name_of(node), text=f"operator {node.domain}.{node.op_type}, which is ONNX Runtime's own"
+            )
 
 
 RULE = Rule(

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import TENSORRT, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint.ort001 import extrema
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find integer extrema."""
     for node in extrema(model):
-        yield Fault(node=name_of(node), text=f"{node.op_type} of 8-bit integers")
+        yield LintFault(node=name_of(node), text=f"{node.op_type} of 8-bit integers")
 
 
 RULE = Rule(

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph.lint import TENSORRT, Fault, Rule, Target, name_of
+from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import constant, pairs
 
 
-def check(model: ir.Model, target: Target) -> Iterator[Fault]:
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find every constant scale that is not positive where it is first used: Q and DQ share theirs."""
     seen: set[ir.Value | None] = set()
     for node in pairs(model):
@@ -18,7 +18,7 @@ def check(model: ir.Model, target: Target) -> Iterator[Fault]:
             continue
         seen.add(node.inputs[1])
         if not bool((scale.astype(np.float64) > 0).all()):
-            yield Fault(node=name_of(node), text=f"{node.op_type} with a scale of {float(scale.min()):g}")
+            yield LintFault(node=name_of(node), text=f"{node.op_type} with a scale of {float(scale.min()):g}")
 
 
 RULE = Rule(

@@ -34,7 +34,7 @@ class Pass:
     promise: float
 
 
-def apply(model: ir.Model, names: Iterable[str]) -> None:
+def apply_passes(model: ir.Model, names: Iterable[str]) -> None:
     """Apply passes in order, unverified: what an INT8 layout or a target wants on top of a verified graph.
 
     Raises:

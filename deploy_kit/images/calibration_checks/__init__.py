@@ -24,7 +24,7 @@ _MOST_MEAN, _MOST_STD = 2.0, 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CalibrationFinding:
     """One thing that is wrong with a set.
 
     Attributes:
@@ -50,7 +50,7 @@ class _Look:
     pairs: np.ndarray
 
 
-def examine(image_set: ImageSet, preprocess: Preprocess) -> tuple[Finding, ...]:
+def examine(image_set: ImageSet, preprocess: Preprocess) -> tuple[CalibrationFinding, ...]:
     """Find what makes a set unfit to calibrate with.
 
     Args:
@@ -68,7 +68,7 @@ def examine(image_set: ImageSet, preprocess: Preprocess) -> tuple[Finding, ...]:
     return tuple(finding for finding in found if finding is not None)
 
 
-def compare(calibration: ImageSet, check: ImageSet) -> tuple[Finding, ...]:
+def compare(calibration: ImageSet, check: ImageSet) -> tuple[CalibrationFinding, ...]:
     """Find what a calibration set and a check set share that they should not, and what the first lacks.
 
     Raises:
@@ -81,7 +81,7 @@ def compare(calibration: ImageSet, check: ImageSet) -> tuple[Finding, ...]:
     return tuple(finding for finding in found if finding is not None)
 
 
-def require(image_set: ImageSet, findings: tuple[Finding, ...]) -> tuple[str, ...]:
+def require(image_set: ImageSet, findings: tuple[CalibrationFinding, ...]) -> tuple[str, ...]:
     """Refuse a set for the first finding that is worth it; else give the warnings in words.
 
     Raises:
@@ -99,11 +99,11 @@ def _look(pixels: np.ndarray) -> _Look:
     return _Look(largest=int(pixels.max()), constant=constant, correlations=found, pairs=pairs)
 
 
-def _units(preprocess: Preprocess) -> Finding | None:
+def _units(preprocess: Preprocess) -> CalibrationFinding | None:
     if max(map(abs, preprocess.mean)) <= _MOST_MEAN and max(preprocess.std) <= _MOST_STD:
         return None
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocess.mean, preprocess.std))
-    return Finding(
+    return CalibrationFinding(
         code="units",
         severity="refuse",
         text=f"mean {mean} and std {std} of the preprocessing are for pixels up to 255, and it divides pixels by 255",
@@ -111,10 +111,10 @@ def _units(preprocess: Preprocess) -> Finding | None:
     )
 
 
-def _range(looks: tuple[_Look, ...]) -> Finding | None:
+def _range(looks: tuple[_Look, ...]) -> CalibrationFinding | None:
     if max(look.largest for look in looks) > 1:
         return None
-    return Finding(
+    return CalibrationFinding(
         code="range",
         severity="refuse",
         text=f"no pixel of {len(looks)} images is larger than 1: scaled to 0..1, and saved as whole numbers",
@@ -122,12 +122,12 @@ def _range(looks: tuple[_Look, ...]) -> Finding | None:
     )
 
 
-def _constant(image_set: ImageSet, looks: tuple[_Look, ...]) -> Finding | None:
+def _constant(image_set: ImageSet, looks: tuple[_Look, ...]) -> CalibrationFinding | None:
     flat = [place for place, look in enumerate(looks) if look.constant]
     if not flat:
         return None
     first = image_set.name_of(spread(image_set.n, _SAMPLE)[flat[0]])
-    return Finding(
+    return CalibrationFinding(
         code="constant",
         severity="refuse" if 2 * len(flat) >= len(looks) else "warn",
         text=f"{len(flat)} of {len(looks)} images have one value in every pixel, the first is {first}",
@@ -135,7 +135,7 @@ def _constant(image_set: ImageSet, looks: tuple[_Look, ...]) -> Finding | None:
     )
 
 
-def _noise(looks: tuple[_Look, ...]) -> Finding | None:
+def _noise(looks: tuple[_Look, ...]) -> CalibrationFinding | None:
     """Refuse where half of the images show no correlation between neighbors, and nor do these taken together."""
     alive = [look for look in looks if not look.constant]
     silent = [look for look in alive if noise.silent(look.correlations, look.pairs)]
@@ -144,7 +144,7 @@ def _noise(looks: tuple[_Look, ...]) -> Finding | None:
     most = noise.together(np.stack([look.correlations for look in silent]), np.stack([look.pairs for look in silent]))
     if most is None:
         return None
-    return Finding(
+    return CalibrationFinding(
         code="noise",
         severity="refuse",
         text=f"{len(silent)} of {len(looks)} images are random noise: neighboring pixels correlate by no more than "
@@ -153,11 +153,11 @@ def _noise(looks: tuple[_Look, ...]) -> Finding | None:
     )
 
 
-def _duplicates(image_set: ImageSet) -> Finding | None:
+def _duplicates(image_set: ImageSet) -> CalibrationFinding | None:
     copies = image_set.n - len(set(image_set.hashes))
     if not copies:
         return None
-    return Finding(
+    return CalibrationFinding(
         code="duplicates",
         severity="refuse" if 2 * copies >= image_set.n else "warn",
         text=f"{copies} of {image_set.n} images are copies of others, byte for byte",
@@ -165,10 +165,10 @@ def _duplicates(image_set: ImageSet) -> Finding | None:
     )
 
 
-def _few(image_set: ImageSet) -> Finding | None:
+def _few(image_set: ImageSet) -> CalibrationFinding | None:
     if image_set.n >= _FEW:
         return None
-    return Finding(
+    return CalibrationFinding(
         code="few",
         severity="warn",
         text=f"{image_set.n} images are few to see ranges in",
@@ -176,10 +176,10 @@ def _few(image_set: ImageSet) -> Finding | None:
     )
 
 
-def _one_class(image_set: ImageSet) -> Finding | None:
+def _one_class(image_set: ImageSet) -> CalibrationFinding | None:
     if image_set.labels is None or image_set.n < 2 or (image_set.labels != image_set.labels[0]).any():
         return None
-    return Finding(
+    return CalibrationFinding(
         code="one-class",
         severity="warn",
         text=f"all {image_set.n} images have the same label",
@@ -187,11 +187,11 @@ def _one_class(image_set: ImageSet) -> Finding | None:
     )
 
 
-def _overlap(calibration: ImageSet, check: ImageSet) -> Finding | None:
+def _overlap(calibration: ImageSet, check: ImageSet) -> CalibrationFinding | None:
     shared = check.overlap(calibration)
     if not shared:
         return None
-    return Finding(
+    return CalibrationFinding(
         code="overlap",
         severity="refuse",
         text=f"{shared} images are both in the calibration set and in the check set '{check.name}'",
@@ -199,13 +199,13 @@ def _overlap(calibration: ImageSet, check: ImageSet) -> Finding | None:
     )
 
 
-def _near(calibration: ImageSet, check: ImageSet) -> Finding | None:
+def _near(calibration: ImageSet, check: ImageSet) -> CalibrationFinding | None:
     alike = near_duplicates.pairs(calibration, check)
     if not len(alike):
         return None
     ours, theirs = (spread(image_set.n, near_duplicates.COMPARED) for image_set in (calibration, check))
     first = f"{calibration.name_of(ours[alike[0, 0]])} and {check.name_of(theirs[alike[0, 1]])}"
-    return Finding(
+    return CalibrationFinding(
         code="near-duplicates",
         severity="warn",
         text=f"{len(np.unique(alike[:, 0]))} of {len(ours)} calibration images look like one of {len(theirs)} check "
@@ -214,7 +214,7 @@ def _near(calibration: ImageSet, check: ImageSet) -> Finding | None:
     )
 
 
-def _absent(calibration: ImageSet, check: ImageSet) -> Finding | None:
+def _absent(calibration: ImageSet, check: ImageSet) -> CalibrationFinding | None:
     if calibration.labels is None or check.labels is None or calibration.multilabel != check.multilabel:
         return None
     there, names = _classes_in(calibration.labels), dict(enumerate(check.classes))
@@ -225,7 +225,7 @@ def _absent(calibration: ImageSet, check: ImageSet) -> Finding | None:
     if not absent:
         return None
     told = ", ".join(names.get(one, str(one)) for one in absent[:_TOLD]) + (", …" if len(absent) > _TOLD else "")
-    return Finding(
+    return CalibrationFinding(
         code="absent-classes",
         severity="warn",
         text=f"{len(absent)} classes of the check set are not in the calibration set: {told}",

@@ -15,7 +15,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class GaugeScope:
     """Where to read.
 
     Attributes:
@@ -29,7 +29,7 @@ class Place:
     cores: tuple[int, ...] = ()
 
 
-def _nothing(place: Place) -> tuple[()]:
+def _nothing(place: GaugeScope) -> tuple[()]:
     return ()
 
 
@@ -39,15 +39,15 @@ class Gauge:
 
     Attributes:
         read: Readings of this moment.
-        hindrance: Why it reads nothing here; empty if it reads.
+        why_unavailable: Why it reads nothing here; empty if it reads.
         settings: (setting, value) of the machine that belong to it.
         advice: Commands for an administrator that would steady what it reads.
     """
 
-    read: Callable[[Place], tuple[Reading, ...]]
-    hindrance: Callable[[Place], str]
-    settings: Callable[[Place], Pairs] = _nothing
-    advice: Callable[[Place], tuple[str, ...]] = _nothing
+    read: Callable[[GaugeScope], tuple[Reading, ...]]
+    why_unavailable: Callable[[GaugeScope], str]
+    settings: Callable[[GaugeScope], Pairs] = _nothing
+    advice: Callable[[GaugeScope], tuple[str, ...]] = _nothing
 
 
 CATALOGUE: Catalogue[Gauge] = Catalogue(__name__, "GAUGE", "gauge")

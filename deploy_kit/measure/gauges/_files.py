@@ -20,7 +20,7 @@ def number(path: Path) -> float | None:
         return None
 
 
-def hindrance(path: Path) -> str:
+def why_unavailable(path: Path) -> str:
     """Say why a file that exists cannot be read; empty if it can."""
     try:
         path.read_bytes()

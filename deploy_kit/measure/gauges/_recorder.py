@@ -6,15 +6,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from deploy_kit.measure.gauges import CATALOGUE, Gauge, Place, tegra
+from deploy_kit.measure.gauges import CATALOGUE, Gauge, GaugeScope, tegra
 from deploy_kit.measure.gauges._files import text
 from deploy_kit.records.readings import Board, Reading, Snapshot, Watched
 
 
-def look(place: Place) -> Watched:
+def look(place: GaugeScope) -> Watched:
     """Say what the gauges of this machine can read, how it is set, and what an administrator may change."""
     gauges = {name: CATALOGUE.get(name) for name in CATALOGUE.names()}
-    unreadable = tuple((name, why) for name, gauge in gauges.items() if (why := gauge.hindrance(place)))
+    unreadable = tuple((name, why) for name, gauge in gauges.items() if (why := gauge.why_unavailable(place)))
     return Watched(
         settings=tuple(pair for gauge in gauges.values() for pair in gauge.settings(place)),
         unreadable=unreadable,
@@ -23,7 +23,7 @@ def look(place: Place) -> Watched:
     )
 
 
-def board(place: Place) -> Board:
+def board(place: GaugeScope) -> Board:
     """Say which device this is."""
     tree = place.root / "proc/device-tree"
     memory = text(place.root / "proc/meminfo").partition("MemTotal:")[2].split()
@@ -41,10 +41,10 @@ def board(place: Place) -> Board:
 class Recorder:
     """Takes a snapshot every period, and at once when asked."""
 
-    def __init__(self, place: Place, period_s: float) -> None:
+    def __init__(self, place: GaugeScope, period_s: float) -> None:
         """Start the thread; gauges that read nothing here are left out from the start."""
         found = (CATALOGUE.get(name) for name in CATALOGUE.names())
-        self._gauges: list[Gauge] = [gauge for gauge in found if not gauge.hindrance(place)]
+        self._gauges: list[Gauge] = [gauge for gauge in found if not gauge.why_unavailable(place)]
         self._place = place
         self._period_s = period_s
         self._lock = threading.Lock()
@@ -85,6 +85,6 @@ class Recorder:
         return self._spent_s / max(time.monotonic() - self._begun_s, 1e-9)
 
 
-def place_of(root: str) -> Place:
+def place_of(root: str) -> GaugeScope:
     """Give the place of this process: its own load and its parent's are not foreign."""
-    return Place(root=Path(root), own=(os.getpid(), os.getppid()), cores=tuple(sorted(os.sched_getaffinity(0))))
+    return GaugeScope(root=Path(root), own=(os.getpid(), os.getppid()), cores=tuple(sorted(os.sched_getaffinity(0))))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deploy_kit.measure.gauges import Gauge, Pairs, Place
+from deploy_kit.measure.gauges import Gauge, GaugeScope, Pairs
 from deploy_kit.measure.gauges._files import number, text
 from deploy_kit.records.readings import Reading
 
@@ -13,12 +13,12 @@ _TURBO = {
 }
 
 
-def _policies(place: Place) -> list[tuple[str, Path]]:
+def _policies(place: GaugeScope) -> list[tuple[str, Path]]:
     found = ((core.parent.name, core) for core in (place.root / _CORES).glob("cpu[0-9]*/cpufreq"))
     return sorted(pair for pair in found if not place.cores or int(pair[0][3:]) in place.cores)
 
 
-def read(place: Place) -> tuple[Reading, ...]:
+def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read the present clock of each core."""
     found = ((name, number(policy / "scaling_cur_freq")) for name, policy in _policies(place))
     return tuple(
@@ -28,7 +28,7 @@ def read(place: Place) -> tuple[Reading, ...]:
     )
 
 
-def hindrance(place: Place) -> str:
+def why_unavailable(place: GaugeScope) -> str:
     """Say why there are no clocks."""
     if read(place):
         return ""
@@ -36,7 +36,7 @@ def hindrance(place: Place) -> str:
     return "no cpufreq here: the clock of a virtual machine is its host's" if virtual else "no cpufreq here"
 
 
-def settings(place: Place) -> Pairs:
+def settings(place: GaugeScope) -> Pairs:
     """Give governor, allowed clocks and turbo."""
     policies = [policy for _, policy in _policies(place)]
     governors = sorted({text(policy / "scaling_governor") for policy in policies} - {""})
@@ -51,11 +51,11 @@ def settings(place: Place) -> Pairs:
     return tuple((name, value) for name, value in pairs if value)
 
 
-def advice(place: Place) -> tuple[str, ...]:
+def advice(place: GaugeScope) -> tuple[str, ...]:
     """Recommend the governor that holds the clock up."""
     governor = dict(settings(place)).get("governor", "performance")
     tegra = (place.root / "etc/nv_tegra_release").exists()  # there jetson_clocks does it
     return () if governor == "performance" or tegra else ("sudo cpupower frequency-set -g performance",)
 
 
-GAUGE = Gauge(read=read, hindrance=hindrance, settings=settings, advice=advice)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable, settings=settings, advice=advice)

@@ -8,7 +8,7 @@ Rails overlap (``VDD_IN`` feeds the others), so they are never added up here.
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy_kit.measure.gauges import Gauge, Place
+from deploy_kit.measure.gauges import Gauge, GaugeScope
 from deploy_kit.measure.gauges._files import number, text
 from deploy_kit.records.readings import Reading
 
@@ -36,7 +36,7 @@ def _iio(device: Path) -> Iterator[tuple[str, float]]:
             yield name, power
 
 
-def read(place: Place) -> tuple[Reading, ...]:
+def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read the power of each rail."""
     found: list[tuple[str, float]] = []
     for chip in sorted((place.root / "sys/class/hwmon").glob("hwmon*")):
@@ -47,9 +47,9 @@ def read(place: Place) -> tuple[Reading, ...]:
     return tuple(Reading(gauge="ina", what=name, kind="power_mw", value=power) for name, power in found)
 
 
-def hindrance(place: Place) -> str:
+def why_unavailable(place: GaugeScope) -> str:
     """Say why there are no rails."""
     return "" if read(place) else "no INA3221 or INA238 here"
 
 
-GAUGE = Gauge(read=read, hindrance=hindrance)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable)

@@ -6,7 +6,7 @@ user. Steal is time that a virtual core wanted and did not get.
 
 import os
 
-from deploy_kit.measure.gauges import Gauge, Place
+from deploy_kit.measure.gauges import Gauge, GaugeScope
 from deploy_kit.measure.gauges._files import text
 from deploy_kit.records.readings import Kind, Reading
 
@@ -15,7 +15,7 @@ _STEAL = 7
 _UTIME = 11  # counted behind the name, which may hold spaces: fields 14 and 15 of proc_pid_stat(5)
 
 
-def _ticks(place: Place) -> tuple[float, float] | None:
+def _ticks(place: GaugeScope) -> tuple[float, float] | None:
     """Sum busy and stolen ticks over the cores."""
     busy = steal = 0
     found = False
@@ -29,7 +29,7 @@ def _ticks(place: Place) -> tuple[float, float] | None:
     return (busy, steal) if found else None
 
 
-def _own(place: Place) -> int:
+def _own(place: GaugeScope) -> int:
     total = 0
     for pid in place.own:
         fields = text(place.root / f"proc/{pid}/stat").rpartition(")")[2].split()
@@ -38,7 +38,7 @@ def _own(place: Place) -> int:
     return total
 
 
-def read(place: Place) -> tuple[Reading, ...]:
+def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read processor time in seconds, and the load average."""
     ticks = _ticks(place)
     if ticks is None:
@@ -55,9 +55,9 @@ def read(place: Place) -> tuple[Reading, ...]:
     return tuple(Reading(gauge="load", what=what, kind=kind, value=value) for what, kind, value in values)
 
 
-def hindrance(place: Place) -> str:
+def why_unavailable(place: GaugeScope) -> str:
     """Say why there is no load."""
     return "" if read(place) else "no /proc/stat here"
 
 
-GAUGE = Gauge(read=read, hindrance=hindrance)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deploy_kit.measure.gauges import Gauge, Pairs, Place
+from deploy_kit.measure.gauges import Gauge, GaugeScope, Pairs
 from deploy_kit.records.readings import Reading
 
 _LIBRARY = "libnvidia-ml.so.1"
@@ -68,7 +68,7 @@ def _library() -> _Library | str:
         return str(error)
 
 
-def _opened(place: Place) -> _Library | None:
+def _opened(place: GaugeScope) -> _Library | None:
     """Give the library of this machine; a recorded tree has none."""
     library = _library() if place.root == Path("/") else ""
     return library if isinstance(library, _Library) else None
@@ -95,7 +95,7 @@ def _of(library: _Library, index: int, gpu: ctypes.c_void_p) -> Iterator[Reading
             yield Reading(gauge="nvml", what=f"{name} {word}", kind="throttle_flag", value=bool(reasons & bit))
 
 
-def read(place: Place) -> tuple[Reading, ...]:
+def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read every GPU."""
     library = _opened(place)
     if library is None:
@@ -103,7 +103,7 @@ def read(place: Place) -> tuple[Reading, ...]:
     return tuple(reading for index, gpu in enumerate(library.gpus) for reading in _of(library, index, gpu))
 
 
-def hindrance(place: Place) -> str:
+def why_unavailable(place: GaugeScope) -> str:
     """Say why it reads nothing."""
     library = _library() if place.root == Path("/") else "a recorded tree has no driver"
     if isinstance(library, str):
@@ -111,14 +111,14 @@ def hindrance(place: Place) -> str:
     return "" if read(place) else "NVML loads and answers nothing: not supported by this GPU (Jetson) or none is there"
 
 
-def settings(place: Place) -> Pairs:
+def settings(place: GaugeScope) -> Pairs:
     """Say where a GPU is split: clocks and energy are then those of the whole GPU."""
     library = _opened(place)
     split = [index for index, gpu in enumerate(library.gpus) if library.mig(gpu)] if library else []
     return tuple((f"gpu{index} MIG", "on: clock and energy are of the whole GPU") for index in split)
 
 
-def advice(place: Place) -> tuple[str, ...]:
+def advice(place: GaugeScope) -> tuple[str, ...]:
     """Recommend to lock the clocks."""
     library = _opened(place)
     if library is None:
@@ -127,4 +127,4 @@ def advice(place: Place) -> tuple[str, ...]:
     return tuple(f"sudo nvidia-smi -i {index} -lgc {mhz}" for index, mhz in enumerate(most) if mhz)
 
 
-GAUGE = Gauge(read=read, hindrance=hindrance, settings=settings, advice=advice)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable, settings=settings, advice=advice)

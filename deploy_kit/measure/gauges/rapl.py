@@ -6,19 +6,19 @@ in it.
 
 from pathlib import Path
 
-from deploy_kit.measure.gauges import Gauge, Place
-from deploy_kit.measure.gauges._files import hindrance as why_unreadable
+from deploy_kit.measure.gauges import Gauge, GaugeScope
 from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.measure.gauges._files import why_unavailable as why_unreadable
 from deploy_kit.records.readings import Reading
 
 
-def _packages(place: Place) -> list[Path]:
+def _packages(place: GaugeScope) -> list[Path]:
     """List the packages; their parts (``intel-rapl:0:0``) are in them already."""
     zones = (place.root / "sys/class/powercap").glob("intel-rapl:*")
     return sorted(zone for zone in zones if zone.name.count(":") == 1 and text(zone / "name").startswith("package"))
 
 
-def read(place: Place) -> tuple[Reading, ...]:
+def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read the counter of each package, in µJ."""
     found = ((zone, number(zone / "energy_uj")) for zone in _packages(place))
     return tuple(
@@ -34,7 +34,7 @@ def read(place: Place) -> tuple[Reading, ...]:
     )
 
 
-def hindrance(place: Place) -> str:
+def why_unavailable(place: GaugeScope) -> str:
     """Say why there is no energy."""
     packages = _packages(place)
     if not packages:
@@ -42,11 +42,11 @@ def hindrance(place: Place) -> str:
     return why_unreadable(packages[0] / "energy_uj")
 
 
-def advice(place: Place) -> tuple[str, ...]:
+def advice(place: GaugeScope) -> tuple[str, ...]:
     """Give the command that opens the counters, which Linux has kept for root since 5.10."""
     packages = _packages(place)
-    closed = bool(packages) and bool(hindrance(place))
+    closed = bool(packages) and bool(why_unavailable(place))
     return ("sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj",) if closed else ()
 
 
-GAUGE = Gauge(read=read, hindrance=hindrance, advice=advice)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable, advice=advice)

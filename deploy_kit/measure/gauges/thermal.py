@@ -1,13 +1,13 @@
 """Temperatures: thermal zones, and the processor's own sensors where a PC has them."""
 
-from deploy_kit.measure.gauges import Gauge, Place
+from deploy_kit.measure.gauges import Gauge, GaugeScope
 from deploy_kit.measure.gauges._files import number, text
 from deploy_kit.records.readings import Reading
 
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
-def read(place: Place) -> tuple[Reading, ...]:
+def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read every temperature; a zone whose part is powered down gives none."""
     found: list[tuple[str, float | None]] = []
     for zone in sorted((place.root / "sys/class/thermal").glob("thermal_zone*")):
@@ -24,9 +24,9 @@ def read(place: Place) -> tuple[Reading, ...]:
     )
 
 
-def hindrance(place: Place) -> str:
+def why_unavailable(place: GaugeScope) -> str:
     """Say why there are no temperatures."""
     return "" if read(place) else "no thermal zone and no sensor of the processor here"
 
 
-GAUGE = Gauge(read=read, hindrance=hindrance)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable)

@@ -7,7 +7,7 @@ of the Raspberry Pi's ``get_throttled`` are live (under-voltage, clock capped, t
 
 from collections.abc import Iterator
 
-from deploy_kit.measure.gauges import Gauge, Place
+from deploy_kit.measure.gauges import Gauge, GaugeScope
 from deploy_kit.measure.gauges._files import number, text
 from deploy_kit.records.readings import Reading
 
@@ -25,7 +25,7 @@ def _count(what: str, value: float) -> Reading:
     return Reading(gauge="throttle", what=what, kind="throttle_count", value=value)
 
 
-def _x86(place: Place) -> Iterator[Reading]:
+def _x86(place: GaugeScope) -> Iterator[Reading]:
     for core in sorted((place.root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")):
         for name in _COUNTERS:
             value = number(core / name)
@@ -33,14 +33,14 @@ def _x86(place: Place) -> Iterator[Reading]:
                 yield _count(f"{core.parent.name} {name}", value)
 
 
-def _cooling(place: Place) -> Iterator[Reading]:
+def _cooling(place: GaugeScope) -> Iterator[Reading]:
     for device in sorted((place.root / "sys/class/thermal").glob("cooling_device*")):
         kind, state = text(device / "type"), number(device / "cur_state")
         if state is not None and (kind.startswith(_LIMITERS) or kind.endswith("-alert")):
             yield _flag(kind, max(state, 0))  # -1 where it was never used
 
 
-def _over_current(place: Place) -> Iterator[Reading]:
+def _over_current(place: GaugeScope) -> Iterator[Reading]:
     for chip in sorted((place.root / "sys/class/hwmon").glob("hwmon*")):
         if text(chip / "name") == "soctherm_oc":
             for file in sorted(chip.glob("oc*_event_cnt")):
@@ -49,7 +49,7 @@ def _over_current(place: Place) -> Iterator[Reading]:
                     yield _count(f"soctherm_oc {file.name.split('_')[0]}", value)
 
 
-def _raspberry_pi(place: Place) -> Iterator[Reading]:
+def _raspberry_pi(place: GaugeScope) -> Iterator[Reading]:
     try:
         bits = int(text(place.root / _PI), 16)
     except ValueError:
@@ -58,14 +58,14 @@ def _raspberry_pi(place: Place) -> Iterator[Reading]:
         yield _flag(name, bits >> position & 1)
 
 
-def read(place: Place) -> tuple[Reading, ...]:
+def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read every flag and counter there is."""
     return (*_x86(place), *_cooling(place), *_over_current(place), *_raspberry_pi(place))
 
 
-def hindrance(place: Place) -> str:
+def why_unavailable(place: GaugeScope) -> str:
     """Say why there is nothing to read."""
     return "" if read(place) else "no throttle counter, cooling device or firmware flag here"
 
 
-GAUGE = Gauge(read=read, hindrance=hindrance)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable)

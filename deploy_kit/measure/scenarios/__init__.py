@@ -42,7 +42,7 @@ class Scenario:
 
     Attributes:
         run: (one run of each stream, what is asked) → the samples, and what LoadGen says.
-        hindrance: Why it cannot run on this machine; empty if it can.
+        why_unavailable: Why it cannot run on this machine; empty if it can.
         batches: Why it cannot feed an engine of this batch; empty if it can.
         rounds: Turns of every engine, unless something else is asked for.
         runs: Runs (of a LoadGen scenario: queries) of one turn at least, likewise.
@@ -51,7 +51,7 @@ class Scenario:
     """
 
     run: Callable[[Sequence[Steps], Load], tuple[Turn, LoadGenResult | None]]
-    hindrance: Callable[[], str]
+    why_unavailable: Callable[[], str]
     batches: Callable[[int], str]
     rounds: int = 1
     runs: int = 100

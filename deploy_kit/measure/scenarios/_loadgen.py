@@ -28,7 +28,7 @@ Runs = list[tuple[int, int]]
 """(begun, ended) in nanoseconds, one a query or a run."""
 
 
-def hindrance() -> str:
+def why_unavailable() -> str:
     """Say that LoadGen is not installed where the engine runs."""
     if library_version(PACKAGE):
         return ""

@@ -12,4 +12,4 @@ def run(streams: Sequence[Steps], load: Load) -> tuple[Turn, None]:
     return stopwatch.turn(streams, load.n, load.seconds, devices=load.devices), None
 
 
-SCENARIO = Scenario(run=run, hindrance=lambda: "", batches=lambda _: "", rounds=12, seconds=0.0)
+SCENARIO = Scenario(run=run, why_unavailable=lambda: "", batches=lambda _: "", rounds=12, seconds=0.0)

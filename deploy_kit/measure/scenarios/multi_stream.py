@@ -28,4 +28,4 @@ def batches(batch: int) -> str:
 
 
 # LoadGen needs 662 queries to call p99 with 99 % confidence.
-SCENARIO = Scenario(runs=662, run=run, hindrance=_loadgen.hindrance, batches=batches)
+SCENARIO = Scenario(runs=662, run=run, why_unavailable=_loadgen.why_unavailable, batches=batches)

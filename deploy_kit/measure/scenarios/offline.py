@@ -18,4 +18,4 @@ def run(streams: Sequence[Steps], load: Load) -> tuple[Turn, LoadGenResult]:
     return _loadgen.test("Offline", streams, load, configure)
 
 
-SCENARIO = Scenario(run=run, hindrance=_loadgen.hindrance, batches=lambda _: "")
+SCENARIO = Scenario(run=run, why_unavailable=_loadgen.why_unavailable, batches=lambda _: "")

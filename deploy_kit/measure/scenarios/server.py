@@ -25,7 +25,7 @@ def batches(batch: int) -> str:
 
 SCENARIO = Scenario(
     run=run,
-    hindrance=_loadgen.hindrance,
+    why_unavailable=_loadgen.why_unavailable,
     batches=batches,
     needs=("target_qps", "latency_budget_ms"),
 )

@@ -22,4 +22,4 @@ def batches(batch: int) -> str:
     return "" if batch == 1 else f"a query of 'single-stream' is one image, and the engine takes {batch}"
 
 
-SCENARIO = Scenario(run=run, hindrance=_loadgen.hindrance, batches=batches)
+SCENARIO = Scenario(run=run, why_unavailable=_loadgen.why_unavailable, batches=batches)

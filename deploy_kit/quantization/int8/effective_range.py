@@ -16,7 +16,7 @@ import onnx_ir as ir
 from deploy_kit.graph import edit
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
 from deploy_kit.quantization.int8 import scale_groups as grouping
-from deploy_kit.quantization.int8.scale_groups import Groups
+from deploy_kit.quantization.int8.scale_groups import ScaleGroups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Interval:
     high: np.ndarray
 
 
-def intervals(model: ir.Model, groups: Groups) -> dict[ir.Value, Interval]:
+def intervals(model: ir.Model, groups: ScaleGroups) -> dict[ir.Value, Interval]:
     """Find the useful interval of every grouped activation whose channels are known."""
     found: dict[ir.Value, Interval] = {}
     values = [node.outputs[0] for node in model.graph if node.outputs[0] in groups.of]

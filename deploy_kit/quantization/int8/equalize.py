@@ -24,14 +24,14 @@ from deploy_kit.graph.channel_affine import Affine
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.range_selection import Span
-from deploy_kit.quantization.int8.scale_groups import Group, Groups
+from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
 from deploy_kit.quantization.ranges import Channels
 
 _FLOOR = 1e-3  # of the median reach: channels that are (nearly) dead are not blown up to noise
 
 
 @dataclass(frozen=True, kw_only=True)
-class Equalized:
+class EqualizedGraph:
     """One group after equalization.
 
     Attributes:
@@ -41,18 +41,18 @@ class Equalized:
         refused: Why it was left as it is; empty if it was scaled.
     """
 
-    group: Group
+    group: ScaleGroup
     reach: np.ndarray
     refused: str = ""
 
 
-def apply(
+def equalize_channels(
     model: ir.Model,
-    groups: Groups,
+    groups: ScaleGroups,
     seen: dict[ir.Value, Channels],
     means: dict[ir.Value, np.ndarray],
     spans: dict[ir.Value, Span],
-) -> tuple[Equalized, ...]:
+) -> tuple[EqualizedGraph, ...]:
     """Equalize every group with a concatenation, in place, and scale what was seen along; shift what nothing pads.
 
     Args:
@@ -81,7 +81,7 @@ def apply(
                 if value in means:
                     means[value] = maps[value].inverse(means[value])
         reach = np.concatenate([np.empty(0), *((high - low) / 2 for low, high in ranges.values())])
-        rows.append(Equalized(group=group, reach=reach, refused=refused))
+        rows.append(EqualizedGraph(group=group, reach=reach, refused=refused))
     return tuple(rows)
 
 
@@ -115,7 +115,7 @@ def _moved(seen: Channels, by: Affine) -> Channels:
     )
 
 
-def refusal(group: Group, groups: Groups) -> str:
+def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
     """Say why a group cannot be scaled; empty if it can."""
     for source in group.sources:
         producer = maker(source)
@@ -148,7 +148,7 @@ def maker(source: ir.Value) -> ir.Node | None:
     return producer
 
 
-def rewrite(model: ir.Model, group: Group, maps: dict[ir.Value, Affine]) -> None:
+def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) -> None:
     """Rewrite the nodes of a group and around it; completes `maps` for all its values, and notes them in the model."""
     for source in group.sources:
         conv = maker(source)
@@ -167,10 +167,12 @@ def rewrite(model: ir.Model, group: Group, maps: dict[ir.Value, Affine]) -> None
                 _absorb_in_norm(model, node, maps[value])
             elif node.op_type == "Conv":
                 absorb_in_conv(model, node, maps[value])
-    channel_affine.note(model, {str(value.name): maps[value] for value in group.values if not _joins(value, group)})
+    channel_affine.record_affines(
+        model, {str(value.name): maps[value] for value in group.values if not _joins(value, group)}
+    )
 
 
-def _joins(value: ir.Value, group: Group) -> bool:
+def _joins(value: ir.Value, group: ScaleGroup) -> bool:
     """Whether a value holds the channels of several sources, concatenated."""
     while value not in group.sources:
         producer = value.producer()

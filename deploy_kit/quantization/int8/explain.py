@@ -9,16 +9,16 @@ import onnx_ir as ir
 from deploy_kit.graph import edit, onnx_file
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
 from deploy_kit.quantization.int8 import scale_groups as grouping
-from deploy_kit.quantization.int8.equalize import Equalized
+from deploy_kit.quantization.int8.equalize import EqualizedGraph
 from deploy_kit.quantization.int8.grids import Grid
-from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.quantization.int8.plan import Int8Plan
 from deploy_kit.records.results import QuantizedBlock
 
 Moved: TypeAlias = Literal["int8", "fp16", "fp32"]
 _BYTES: dict[Moved, int] = {"int8": 1, "fp16": 2, "fp32": 4}
 
 
-def blocks(plan: Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tuple[QuantizedBlock, ...]:
+def blocks(plan: Int8Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tuple[QuantizedBlock, ...]:
     """Describe each group of the plan that concatenates; call it before a writer uses the plan up.
 
     Args:
@@ -30,7 +30,7 @@ def blocks(plan: Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tuple[Q
     return tuple(_block(f"block {number}", row, plan, (concats, rest)) for number, row in enumerate(rows, start=1))
 
 
-def _block(name: str, row: Equalized, plan: Plan, types: tuple[Moved, Moved]) -> QuantizedBlock:
+def _block(name: str, row: EqualizedGraph, plan: Int8Plan, types: tuple[Moved, Moved]) -> QuantizedBlock:
     group = row.group
     grid = next((plan.grids[value] for value in group.values if value in plan.grids), None)
     writers = [value.producer() for value in group.values]
@@ -84,7 +84,7 @@ def _idle_and_constant(bounds: list[ir.Node], grid: Grid) -> tuple[float, float]
     return (idle / total, constant / total) if total else (0.0, 0.0)
 
 
-def _convolutions(group: grouping.Group) -> set[ir.Node]:
+def _convolutions(group: grouping.ScaleGroup) -> set[ir.Node]:
     """Find the block's convolutions: what reads it, and what writes into it without reading another block."""
     readers = {node for value in group.values for node in value.consumers() if node.op_type == "Conv"}
     makers = set()

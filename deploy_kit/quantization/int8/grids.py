@@ -85,7 +85,7 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenGrid:
     """Integers of weights, float64 in their shape, and the scales (outputs,) float64 that they were chosen for."""
 
     integers: np.ndarray
@@ -103,7 +103,7 @@ def weights(
     input_scale: float,
     *,
     bits: int = 8,
-    chosen: Chosen | None = None,
+    chosen: ChosenGrid | None = None,
 ) -> Weights:
     """Quantize weights symmetrically, a scale for each output, and the bias to int32.
 

@@ -29,7 +29,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class SampledInput:
     """What is sampled: the input of one convolution or Gemm.
 
     Attributes:
@@ -47,19 +47,19 @@ class Read:
     width: int
 
 
-def read(node: ir.Node, grid: Grid, width: int) -> Read | None:
+def sampled_inputs(node: ir.Node, grid: Grid, width: int) -> SampledInput | None:
     """Say what is to be sampled for a node; None where it is grouped or its sizes are not known."""
-    source, window = node.inputs[0], receptive_window.of(node) if node.op_type == "Conv" else None
+    source, window = node.inputs[0], receptive_window.window_of(node) if node.op_type == "Conv" else None
     assert source is not None
     assert source.name is not None
     if node.op_type == "Conv" and (window is None or node.attributes.get_int("group", 1) != 1):
         return None
-    return Read(node=node, value=source.name, grid=grid, window=window, width=width)
+    return SampledInput(node=node, value=source.name, grid=grid, window=window, width=width)
 
 
-def sample(
-    model: onnx.ModelProto, wanted: list[Read], batches: Callable[[], Iterator[np.ndarray]], n_images: int
-) -> Iterator[tuple[Read, np.ndarray]]:
+def sample_patches(
+    model: onnx.ModelProto, wanted: list[SampledInput], batches: Callable[[], Iterator[np.ndarray]], n_images: int
+) -> Iterator[tuple[SampledInput, np.ndarray]]:
     """Sample what each of them reads, from all images alike; the draw is seeded.
 
     Args:
@@ -83,7 +83,7 @@ def sample(
 
 
 def _pass(
-    model: onnx.ModelProto, wanted: list[Read], batches: Iterator[np.ndarray], n_images: int
+    model: onnx.ModelProto, wanted: list[SampledInput], batches: Iterator[np.ndarray], n_images: int
 ) -> dict[ir.Node, list[np.ndarray]]:
     """Run the images once; gives the integers (M, width) of each batch."""
     ort = need("onnxruntime", by="calibration")
@@ -107,7 +107,7 @@ def _pass(
     return found
 
 
-def _generator(entry: Read) -> np.random.Generator:
+def _generator(entry: SampledInput) -> np.random.Generator:
     """Seed the draw of a node by its name: what else is sampled beside it changes nothing."""
     return np.random.default_rng([_SEED, zlib.crc32(str(entry.node.outputs[0].name).encode())])
 
@@ -142,7 +142,7 @@ def _at(i: int) -> str:
     return f"patches.{i}.at"
 
 
-def _augmented(model: onnx.ModelProto, wanted: list[Read]) -> onnx.ModelProto:
+def _augmented(model: onnx.ModelProto, wanted: list[SampledInput]) -> onnx.ModelProto:
     """Copy the graph and give it, in place of its outputs, the pixels whose places are fed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -20,22 +20,22 @@ import onnx_ir as ir
 
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.quantization.int8 import scale_groups as grouping
-from deploy_kit.quantization.int8.plan import Plan
-from deploy_kit.quantization.int8.scale_groups import Group, Groups
+from deploy_kit.quantization.int8.plan import Int8Plan
+from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
 
 _MULTIPLIES = frozenset({"Conv", "Gemm", "BatchNormalization"})
 
 
-def groups(plan: Plan) -> tuple[tuple[str, int], ...]:
+def groups(plan: Int8Plan) -> tuple[tuple[str, int], ...]:
     """Give (coordinate, multiply-accumulates of one image) of each group with weights, in graph order."""
     return tuple(
         (group.name, sum(map(onnx_file.macs_of, group.weighted)))
-        for group in layer_names.groups(plan.model)
+        for group in layer_names.layer_groups(plan.model)
         if group.weighted
     )
 
 
-def apply(plan: Plan, names: Iterable[str]) -> Plan:
+def keep_in_float(plan: Int8Plan, names: Iterable[str]) -> Int8Plan:
     """Leave layer groups in float.
 
     Args:
@@ -48,8 +48,8 @@ def apply(plan: Plan, names: Iterable[str]) -> Plan:
     Raises:
         UnknownNameError: Nothing in the graph is called so.
     """
-    known = layer_names.groups(plan.model)
-    found = layer_names.find(known, names)
+    known = layer_names.layer_groups(plan.model)
+    found = layer_names.find_groups(known, names)
     kept = {node for group in found for node in group.nodes if node.op_type != "Concat"}
     joins = {node for group in found for node in group.nodes if node.op_type == "Concat"}
     blocks = {node: group.name.split(".")[0] for group in known if group.by_structure for node in group.nodes}
@@ -68,13 +68,13 @@ def apply(plan: Plan, names: Iterable[str]) -> Plan:
     )
 
 
-def copied(plan: Plan) -> Plan:
+def copied(plan: Int8Plan) -> Int8Plan:
     """Give a plan of its own copy of the model, for a writer that uses it up."""
     model = ir.serde.deserialize_model(ir.serde.serialize_model(plan.model))
     new = dict(zip(_values(plan.model), _values(model), strict=True))
     nodes = dict(zip(plan.model.graph, model.graph, strict=True))
     groups = {
-        group: Group(
+        group: ScaleGroup(
             values=tuple(new[v] for v in group.values),
             sources=tuple(new[v] for v in group.sources),
             concats=group.concats,
@@ -84,7 +84,7 @@ def copied(plan: Plan) -> Plan:
     return dataclasses.replace(
         plan,
         model=model,
-        groups=Groups(all=tuple(groups.values()), of={new[v]: groups[g] for v, g in plan.groups.of.items()}),
+        groups=ScaleGroups(all=tuple(groups.values()), of={new[v]: groups[g] for v, g in plan.groups.of.items()}),
         grids={new[v]: grid for v, grid in plan.grids.items()},
         seen={new[v]: seen for v, seen in plan.seen.items()},
         means={new[v]: mean for v, mean in plan.means.items()},
@@ -103,12 +103,12 @@ def maker(value: ir.Value) -> ir.Node | None:
     return producer
 
 
-def in_float(value: ir.Value, plan: Plan) -> bool:
+def in_float(value: ir.Value, plan: Int8Plan) -> bool:
     """Whether a value is made by a node that stays in float."""
     return maker(value) in plan.kept
 
 
-def _needed(plan: Plan, kept: set[ir.Node]) -> set[ir.Value]:
+def _needed(plan: Int8Plan, kept: set[ir.Node]) -> set[ir.Value]:
     """Find the values that must have a grid, from the outputs up."""
     needed = set[ir.Value]()
     for node in reversed(tuple(plan.model.graph)):

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from deploy_kit.base.progress import Event, Watch, silent
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.machine import environment
 from deploy_kit.quantization.int8 import range_selection
-from deploy_kit.quantization.int8.range_selection import Ranging, Span, Target
-from deploy_kit.quantization.ranges import Channels, Observer, Wanted, memory_mib
+from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeTarget, Span
+from deploy_kit.quantization.ranges import Channels, ObservedActivations, Observer, memory_mib
 from deploy_kit.quantization.ranges.histogram import BINS, Histogram
 from deploy_kit.store import Key, Store, sha256_of
 
@@ -34,24 +34,24 @@ def _ignore(what: str, said: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Context:
+class CalibrationContext:
     """What surrounds a pass.
 
     Attributes:
         digest: Of the images, their order and their preprocessing; without it nothing is kept.
         store: Folder of the store that keeps what was observed; None keeps nothing.
-        watch: Hears of the estimate and of progress.
+        on_progress: Called with the estimate and of progress.
         note: Takes a fact for the passport: what, and how it is.
     """
 
     digest: str = ""
     store: Path | None = None
-    watch: Watch = silent
+    on_progress: ProgressCallback = no_progress
     note: Callable[[str, str], None] = _ignore
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class ImageStream:
     """The calibration images.
 
     Attributes:
@@ -62,7 +62,7 @@ class Images:
 
     n: int
     batches: Callable[[], Iterator[np.ndarray]]
-    context: Context = field(default_factory=Context)
+    context: CalibrationContext = field(default_factory=CalibrationContext)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Observed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class KeptObservations:
     """The record of what the store keeps.
 
     Attributes:
@@ -105,8 +105,12 @@ class Kept:
     said: str
 
 
-def observed(
-    model: onnx.ModelProto, wanted: Wanted, targets: tuple[Target, ...], ranging: Ranging, images: Images
+def observe_images(
+    model: onnx.ModelProto,
+    wanted: ObservedActivations,
+    targets: tuple[RangeTarget, ...],
+    ranging: RangeMethod,
+    images: ImageStream,
 ) -> Observed:
     """Observe a graph, or take what the store has kept of the same graph and images.
 
@@ -127,7 +131,7 @@ def observed(
         return found
     store, graph = Store(context.store), hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     key = _key(graph, wanted, ranging, images)
-    kept = store.kept(Kept, key)
+    kept = store.kept(KeptObservations, key)
     there = None if kept is None else _read(store.folder(key) / _FILE, kept, wanted)
     if kept is not None and there is not None:
         said = kept.said if kept.method == _named(ranging) else f"of {kept.n_images} images"
@@ -137,17 +141,22 @@ def observed(
 
 
 def _made(
-    store: Store, key: Key, wanted: Wanted, ranging: Ranging, look: Callable[[], Observed], context: Context
+    store: Store,
+    key: Key,
+    wanted: ObservedActivations,
+    ranging: RangeMethod,
+    look: Callable[[], Observed],
+    context: CalibrationContext,
 ) -> Observed:
     """Make the pass and keep what it saw."""
     result: list[Observed] = []
 
-    def make(folder: Path, home: str) -> Kept:
+    def make(folder: Path, home: str) -> KeptObservations:
         begun = time.perf_counter()
         result.append(look())
         seconds = round(time.perf_counter() - begun, 1)
         np.savez_compressed(folder / _FILE, allow_pickle=False, **_arrays(result[0], wanted))
-        return Kept(
+        return KeptObservations(
             sha256=sha256_of(folder / _FILE),
             n_images=result[0].n_images,
             seconds=seconds,
@@ -156,13 +165,17 @@ def _made(
             said=result[0].said,
         )
 
-    store.produce(Kept, key, make, again=True)  # what is there, if anything, could not be read
+    store.produce(KeptObservations, key, make, again=True)  # what is there, if anything, could not be read
     _note(context, ranging, result[0].said)
     return result[0]
 
 
 def _pass(
-    model: onnx.ModelProto, wanted: Wanted, targets: tuple[Target, ...], ranging: Ranging, images: Images
+    model: onnx.ModelProto,
+    wanted: ObservedActivations,
+    targets: tuple[RangeTarget, ...],
+    ranging: RangeMethod,
+    images: ImageStream,
 ) -> Observed:
     """Send the images through the graph, looking at the ranges each time their number has doubled."""
     here = environment.memory_mib() + memory_mib(model, wanted)
@@ -174,9 +187,9 @@ def _pass(
             # The second batch tells the time: what the first one allocates is there from then on.
             seconds = (time.perf_counter() - begun) * images.n / len(batch)
             text = f"ranges ({ranging.method}) of {images.n} images: about {seconds:.0f} s and {here} MiB (estimated)"
-            images.context.watch(Event(stage="quantize", text=text))
+            images.context.on_progress(ProgressEvent(stage="quantize", text=text))
         begun = begun if text else time.perf_counter()
-        images.context.watch(Event(stage="quantize", text=text, done=observer.n_images, total=images.n))
+        images.context.on_progress(ProgressEvent(stage="quantize", text=text, done=observer.n_images, total=images.n))
         if looks.due(observer.n_images) and looks.settled(observer) and ranging.settle:
             break
     channels = observer.channels()
@@ -192,10 +205,10 @@ def _pass(
 class _Looks:
     """The ranges at 32, 64, 128 … images and at the end, and how far they moved in between."""
 
-    def __init__(self, targets: tuple[Target, ...], ranging: Ranging, n_images: int) -> None:
+    def __init__(self, targets: tuple[RangeTarget, ...], ranging: RangeMethod, n_images: int) -> None:
         self._targets, self._ranging, self._n_images = targets, ranging, n_images
         self._next, self._seen, self._spans = _FIRST_LOOK, 0, dict[str, Span]()
-        self._moved: range_selection.Moved | None = None
+        self._moved: range_selection.RangeMovement | None = None
         self._before, self._settled_at = 0, 0
 
     def due(self, n_images: int) -> bool:
@@ -231,20 +244,22 @@ class _Looks:
         return f"{never}{step}"
 
 
-def _named(ranging: Ranging) -> str:
+def _named(ranging: RangeMethod) -> str:
     return f"{ranging.method} {ranging.percentile:g}" if ranging.method == "percentile" else ranging.method
 
 
-def _note(context: Context, ranging: Ranging, said: str, kept: Kept | None = None) -> None:
+def _note(context: CalibrationContext, ranging: RangeMethod, said: str, kept: KeptObservations | None = None) -> None:
     context.note("ranges", f"{_named(ranging)}, {said}")
-    context.watch(Event(stage="quantize", text=f"ranges ({_named(ranging)}): {said}"))
+    context.on_progress(ProgressEvent(stage="quantize", text=f"ranges ({_named(ranging)}): {said}"))
     if kept is not None:
         cost = f"{kept.seconds:g} s and {kept.peak_memory_mib} MiB then"
         context.note("statistics", f"kept of {kept.n_images} images observed for {kept.method} ({cost})")
-        context.watch(Event(stage="quantize", text=f"ranges of {kept.n_images} images are kept: no second pass"))
+        context.on_progress(
+            ProgressEvent(stage="quantize", text=f"ranges of {kept.n_images} images are kept: no second pass")
+        )
 
 
-def _key(graph: str, wanted: Wanted, ranging: Ranging, images: Images) -> Key:
+def _key(graph: str, wanted: ObservedActivations, ranging: RangeMethod, images: ImageStream) -> Key:
     kind = "histograms" if ranging.by_histogram else "extremes"
     # Extremes never settle: whoever would stop sees all images, as everybody else.
     stop = (
@@ -261,7 +276,7 @@ def _key(graph: str, wanted: Wanted, ranging: Ranging, images: Images) -> Key:
     )
 
 
-def _arrays(found: Observed, wanted: Wanted) -> dict[str, np.ndarray]:
+def _arrays(found: Observed, wanted: ObservedActivations) -> dict[str, np.ndarray]:
     """Name every array by its activation's place in what was wanted."""
     arrays = {
         f"{at}.{part}": getattr(found.channels[name], part)
@@ -274,7 +289,7 @@ def _arrays(found: Observed, wanted: Wanted) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read(file: Path, kept: Kept, wanted: Wanted) -> Observed | None:
+def _read(file: Path, kept: KeptObservations, wanted: ObservedActivations) -> Observed | None:
     """Read what was kept; None where the file is not what its record says."""
     if not file.is_file() or sha256_of(file) != kept.sha256:
         return None

@@ -15,10 +15,10 @@ from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import Moments, exact, together
 from deploy_kit.quantization.int8.effective_range import Interval
 from deploy_kit.quantization.int8.grids import Grid, around_zero, spanning
-from deploy_kit.quantization.int8.observation import Context, Images
-from deploy_kit.quantization.int8.range_selection import Ranging, Span, Target
-from deploy_kit.quantization.int8.scale_groups import Group, Groups
-from deploy_kit.quantization.ranges import Channels, Wanted
+from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream
+from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeTarget, Span
+from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
+from deploy_kit.quantization.ranges import Channels, ObservedActivations
 
 Rounding: TypeAlias = Literal["nearest", "descent"]
 
@@ -31,7 +31,7 @@ _ALWAYS = (
 
 
 @dataclass(kw_only=True)
-class Plan:
+class Int8Plan:
     """A float graph, ready to be written as integers.
 
     Attributes:
@@ -52,14 +52,14 @@ class Plan:
     """
 
     model: ir.Model
-    groups: Groups
+    groups: ScaleGroups
     grids: dict[ir.Value, Grid]
     seen: dict[ir.Value, Channels]
     means: dict[ir.Value, np.ndarray]
     spans: dict[ir.Value, Span]
-    rows: tuple[equalize.Equalized, ...]
+    rows: tuple[equalize.EqualizedGraph, ...]
     bits: int = 8
-    choices: "Choices"
+    choices: "Int8Choices"
     batches: Callable[[], Iterator[np.ndarray]]
     n_images: int
     known: dict[ir.Value, Moments] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choices:
+class Int8Choices:
     """What a layout decides.
 
     Attributes:
@@ -101,17 +101,17 @@ class Choices:
     bias_correction: bool = True
     rounding: Rounding = "nearest"
     concats: Literal["chain_concats", "flatten_concats"] = "chain_concats"
-    ranging: Ranging = field(default_factory=Ranging)
+    ranging: RangeMethod = field(default_factory=RangeMethod)
 
 
-def make(
+def make_plan(
     source: Path,
-    choices: Choices,
+    choices: Int8Choices,
     batches: Callable[[], Iterator[np.ndarray]],
     n_images: int,
     *,
-    context: Context | None = None,
-) -> Plan:
+    context: CalibrationContext | None = None,
+) -> Int8Plan:
     """Plan a graph's integers.
 
     Args:
@@ -126,7 +126,7 @@ def make(
             not finite.
     """
     model = _prepared(source, choices)
-    groups = grouping.find(model, results=not choices.signed)
+    groups = grouping.find_scale_groups(model, results=not choices.signed)
     if not groups.all:
         raise QuantizeError(
             f"{source}: nothing in it can be quantized",
@@ -143,32 +143,34 @@ def make(
         if v.producer()
     }
     histograms = choices.ranging.by_histogram
-    found = observation.observed(
+    found = observation.observe_images(
         ir.serde.serialize_model(model),
-        Wanted(names=_names(sources), means=_names(clipped), histograms=_names(list(targets)) if histograms else ()),
+        ObservedActivations(
+            names=_names(sources), means=_names(clipped), histograms=_names(list(targets)) if histograms else ()
+        ),
         tuple(targets.values()),
         choices.ranging,
-        Images(n=n_images, batches=batches, context=context or Context()),
+        ImageStream(n=n_images, batches=batches, context=context or CalibrationContext()),
     )
     seen = {v: found.channels[_name(v)] for v in sources}
     spans = {
         v: range_selection.chosen(target, seen[v], found.histograms, choices.ranging, found.n_images)
         for v, target in targets.items()
     }
-    plan = Plan(
+    plan = Int8Plan(
         choices=choices, batches=batches, n_images=n_images,
         model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
         seen=seen, means={v: found.means[_name(v)] for v in clipped}, spans=spans,
     )  # fmt: skip
     if choices.equalized:
-        plan.rows = equalize.apply(model, groups, plan.seen, plan.means, spans)
+        plan.rows = equalize.equalize_channels(model, groups, plan.seen, plan.means, spans)
     for group in groups.all:
         grid = _grid(group, plan, spans, choices)
         plan.grids.update(dict.fromkeys(group.values, grid))
     return plan
 
 
-def _prepared(source: Path, choices: Choices) -> ir.Model:
+def _prepared(source: Path, choices: Int8Choices) -> ir.Model:
     model = onnx_file.load(source)
     if onnx_file.opset(model) < _MIN_OPSET:
         raise QuantizeError(
@@ -176,7 +178,7 @@ def _prepared(source: Path, choices: Choices) -> ir.Model:
             hint=f"export with --opset {_MIN_OPSET} or higher",
         )
     onnx_file.expect_flat(model, source)
-    passes.apply(model, (*_ALWAYS, choices.concats, "remove_unused", *choices.passes))
+    passes.apply_passes(model, (*_ALWAYS, choices.concats, "remove_unused", *choices.passes))
     return onnx_file.reread(model)
 
 
@@ -194,17 +196,19 @@ def _names(values: list[ir.Value]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_name(value) for value in values))
 
 
-def _target(value: ir.Value, group: Group, groups: Groups, interval: Interval | None, choices: Choices) -> Target:
+def _target(
+    value: ir.Value, group: ScaleGroup, groups: ScaleGroups, interval: Interval | None, choices: Int8Choices
+) -> RangeTarget:
     """Say how the range of an activation is chosen: for each channel where a writer scales its channels one by one."""
     producer = value.producer()
     assert producer is not None
     equalized = choices.equalized and group.concats > 0 and not equalize.refusal(group, groups)
     fused = grouping.fused_into(producer) if choices.signed and producer.op_type == "Relu" else None
     saturates = fused is not None and fused.op_type == "BatchNormalization"
-    return Target(name=_name(value), useful=interval, by_channel=equalized or saturates)
+    return RangeTarget(name=_name(value), useful=interval, by_channel=equalized or saturates)
 
 
-def _grid(group: Group, plan: Plan, spans: dict[ir.Value, Span], choices: Choices) -> Grid:
+def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, Span], choices: Int8Choices) -> Grid:
     """Choose the grid of a group: an equalized one spans [-1, 1]."""
     if any(row.group is group and not row.refused for row in plan.rows):
         low, high = -1.0, 1.0

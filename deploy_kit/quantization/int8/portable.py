@@ -30,8 +30,8 @@ from deploy_kit.graph import edit, onnx_file
 from deploy_kit.quantization.int8 import mixed_precision, receptive_window, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import clipped, summed
-from deploy_kit.quantization.int8.grids import Chosen, Grid, Weights, channel_scales, largest, weights
-from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.quantization.int8.grids import ChosenGrid, Grid, Weights, channel_scales, largest, weights
+from deploy_kit.quantization.int8.plan import Int8Plan
 
 _WEIGHTED = frozenset({"Conv", "Gemm", "BatchNormalization"})
 
@@ -40,13 +40,13 @@ _WEIGHTED = frozenset({"Conv", "Gemm", "BatchNormalization"})
 class _Writer:
     """The new graph while it is written: nodes, constants, and what stands for each value of the old one."""
 
-    plan: Plan
+    plan: Int8Plan
     nodes: list[ir.Node] = field(default_factory=list)
     constants: dict[str, ir.Value] = field(default_factory=dict)
     integers: dict[ir.Value, ir.Value] = field(default_factory=dict)
     floats: dict[ir.Value, ir.Value] = field(default_factory=dict)
     restored: dict[ir.Value, ir.Value] = field(default_factory=dict)
-    chosen: dict[ir.Node, Chosen] = field(default_factory=dict)
+    chosen: dict[ir.Node, ChosenGrid] = field(default_factory=dict)
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add a constant; one of this name and content is used again."""
@@ -107,7 +107,7 @@ class _Writer:
         ]
 
 
-def write(plan: Plan) -> ir.Model:
+def write_portable(plan: Int8Plan) -> ir.Model:
     """Write the integer graph; the float model stays as it is."""
     writer, old = _Writer(plan=plan), plan.model.graph
     for value in onnx_file.inputs(plan.model):
@@ -185,7 +185,7 @@ def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray
     return writer.node(operator, [whole, bound], f"{like.name}.{operator.lower()}.q")
 
 
-def _chosen(writer: _Writer) -> dict[ir.Node, Chosen]:
+def _chosen(writer: _Writer) -> dict[ir.Node, ChosenGrid]:
     """Choose the integers of all convolutions and Gemm by what they read."""
     plan, asked = writer.plan, {}
     for node in plan.model.graph:
@@ -193,8 +193,8 @@ def _chosen(writer: _Writer) -> dict[ir.Node, Chosen]:
             rows, read = _rows(node), plan.grids[grouping.activations(node)[0]]
             scales = channel_scales(rows, edit.bias(node, len(rows)), read.scale, largest(plan.bits))
             asked[node] = weight_rounding.Rows(weights=rows, scales=scales)
-    found = weight_rounding.improved(plan, asked, limit=largest(plan.bits))
-    return {node: Chosen(integers=integers, scales=asked[node].scales) for node, integers in found.items()}
+    found = weight_rounding.rounded_weights(plan, asked, limit=largest(plan.bits))
+    return {node: ChosenGrid(integers=integers, scales=asked[node].scales) for node, integers in found.items()}
 
 
 def _rows(node: ir.Node) -> np.ndarray:

@@ -25,7 +25,7 @@ of the range. Rare channels go on growing, and `unseen` allows for them. On the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranging:
+class RangeMethod:
     """How ranges are chosen.
 
     Attributes:
@@ -44,7 +44,7 @@ class Ranging:
         return self.method != "minmax"
 
 
-def ranging(method: Method, percentile: float, settle: bool) -> Ranging:
+def ranging(method: Method, percentile: float, settle: bool) -> RangeMethod:
     """Give the way that a scheme's options say.
 
     Raises:
@@ -55,11 +55,11 @@ def ranging(method: Method, percentile: float, settle: bool) -> Ranging:
             f"percentile: expected a number above 50 and at most 100, found {percentile:g}",
             hint="it is the share of all values that is encoded, e.g. 99.99",
         )
-    return Ranging(method=method, percentile=percentile, settle=settle)
+    return RangeMethod(method=method, percentile=percentile, settle=settle)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class RangeTarget:
     """One activation whose range is chosen.
 
     Attributes:
@@ -74,7 +74,7 @@ class Target:
 
 
 def chosen(
-    target: Target, channels: Channels, histograms: Mapping[str, Histogram], ranging: Ranging, n_images: int
+    target: RangeTarget, channels: Channels, histograms: Mapping[str, Histogram], ranging: RangeMethod, n_images: int
 ) -> Span:
     """Give the lowest and highest value (C,) of each channel of an activation that is to be encoded."""
     if not (ranging.by_histogram and target.name in histograms):
@@ -84,7 +84,7 @@ def chosen(
     return span(kept, target.useful, unseen(n_images))
 
 
-def seen(target: Target, channels: Channels, histograms: Mapping[str, Histogram], ranging: Ranging) -> Span:
+def seen(target: RangeTarget, channels: Channels, histograms: Mapping[str, Histogram], ranging: RangeMethod) -> Span:
     """Give what a method makes of an activation as it was seen: no end is moved out for images to come."""
     if not (ranging.by_histogram and target.name in histograms):
         return span(channels, target.useful, 0.0)
@@ -136,7 +136,7 @@ def unseen(n_images: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moved:
+class RangeMovement:
     """How far ranges moved between two looks, as shares of the range: the median and the 95th percentile of them."""
 
     median: float
@@ -151,7 +151,7 @@ class Moved:
         return f"{self.median:.2%} (median) and {self.most:.2%} (95th percentile)"
 
 
-def moved(before: Mapping[str, Span], after: Mapping[str, Span]) -> Moved:
+def moved(before: Mapping[str, Span], after: Mapping[str, Span]) -> RangeMovement:
     """Compare two looks; ranges that hold one point are left out."""
     changes = [np.zeros(0)]
     for name, (low, high) in after.items():
@@ -160,6 +160,6 @@ def moved(before: Mapping[str, Span], after: Mapping[str, Span]) -> Moved:
         changes.append(change[reach > 0] / reach[reach > 0])
     shares = np.concatenate(changes)
     if not len(shares):
-        return Moved(median=0.0, most=0.0)
+        return RangeMovement(median=0.0, most=0.0)
     median, most = np.quantile(shares, (0.5, 0.95))
-    return Moved(median=float(median), most=float(most))
+    return RangeMovement(median=float(median), most=float(most))

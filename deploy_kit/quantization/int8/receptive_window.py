@@ -54,7 +54,7 @@ class Window:
         return np.asarray(flat), np.asarray(inside)
 
 
-def of(conv: ir.Node) -> Window | None:
+def window_of(conv: ir.Node) -> Window | None:
     """Find the window of a convolution; None where a size is not known."""
     source, weight = conv.inputs[0], conv.inputs[1]
     assert source is not None
@@ -80,7 +80,7 @@ def of(conv: ir.Node) -> Window | None:
 
 def inside(node: ir.Node) -> np.ndarray | None:
     """Give the share of output pixels for which each tap reads no padding: (taps,); None where it is not known."""
-    window = of(node) if node.op_type == "Conv" and edit.pads(node) else None
+    window = window_of(node) if node.op_type == "Conv" and edit.pads(node) else None
     return None if window is None else np.asarray(window.read(np.arange(window.n_outputs))[1].mean(0))
 
 

@@ -14,13 +14,13 @@ from deploy_kit.graph import edit
 from deploy_kit.graph.channel_affine import Affine
 from deploy_kit.quantization.int8 import equalize
 from deploy_kit.quantization.int8 import scale_groups as grouping
-from deploy_kit.quantization.int8.plan import Plan
-from deploy_kit.quantization.int8.scale_groups import Group
+from deploy_kit.quantization.int8.plan import Int8Plan
+from deploy_kit.quantization.int8.scale_groups import ScaleGroup
 
 _FLOOR = 1e-2  # of the median reach: rows that are (nearly) dead keep small weights
 
 
-def level(plan: Plan, convolutions: frozenset[ir.Node], *, but_concats: bool) -> frozenset[ir.Node]:
+def equalize_rows(plan: Int8Plan, convolutions: frozenset[ir.Node], *, but_concats: bool) -> frozenset[ir.Node]:
     """Level the rows of these convolutions wherever their readers can take the inverse; gives those it did.
 
     Args:
@@ -44,7 +44,7 @@ def level(plan: Plan, convolutions: frozenset[ir.Node], *, but_concats: bool) ->
     return frozenset(done)
 
 
-def _written(conv: ir.Node, convolutions: frozenset[ir.Node], plan: Plan) -> Group | None:
+def _written(conv: ir.Node, convolutions: frozenset[ir.Node], plan: Int8Plan) -> ScaleGroup | None:
     """Give the group that one of the convolutions writes into."""
     if conv not in convolutions:
         return None

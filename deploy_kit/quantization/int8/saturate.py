@@ -21,7 +21,7 @@ from deploy_kit.quantization.int8 import equalize
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import exact
 from deploy_kit.quantization.int8.grids import Grid
-from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.quantization.int8.plan import Int8Plan
 
 UNIT = Grid(scale=2.0**-7, zero=0, signed=True)
 """The grid of y'."""
@@ -38,7 +38,7 @@ class _Joint:
     conv: ir.Node
 
 
-def apply(plan: Plan) -> frozenset[ir.Node]:
+def saturate_relus(plan: Int8Plan) -> frozenset[ir.Node]:
     """Rewrite every BN + ReLU that one convolution alone reads; gives these convolutions.
 
     Their inputs are on the grid `UNIT` afterwards.
@@ -49,7 +49,7 @@ def apply(plan: Plan) -> frozenset[ir.Node]:
     return frozenset(joint.conv for joint in found)
 
 
-def _joint(conv: ir.Node, plan: Plan) -> _Joint | None:
+def _joint(conv: ir.Node, plan: Int8Plan) -> _Joint | None:
     chosen = conv.op_type == "Conv" and conv not in plan.kept and grouping.quantizable(conv)
     source = conv.inputs[0] if chosen else None
     relu = source.producer() if source is not None else None
@@ -61,7 +61,7 @@ def _joint(conv: ir.Node, plan: Plan) -> _Joint | None:
     return _Joint(norm=norm, relu=relu, conv=conv) if grouping.only_reader(relu.outputs[0]) is conv else None
 
 
-def _rewrite(joint: _Joint, plan: Plan) -> None:
+def _rewrite(joint: _Joint, plan: Int8Plan) -> None:
     model, value, shifts = plan.model, joint.relu.outputs[0], not edit.pads(joint.conv)
     seen, high = plan.seen[value], plan.spans[value][1]
     high = np.maximum(high, equalize.least(high, _FLOOR))

@@ -15,7 +15,7 @@ READERS = frozenset({"Conv", "Gemm", "BatchNormalization", "GlobalAveragePool", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class ScaleGroup:
     """Activations on one grid.
 
     Attributes:
@@ -30,11 +30,11 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Groups:
+class ScaleGroups:
     """All groups of a graph, and which group an activation is in."""
 
-    all: tuple[Group, ...]
-    of: dict[ir.Value, Group]
+    all: tuple[ScaleGroup, ...]
+    of: dict[ir.Value, ScaleGroup]
 
 
 def moved(node: ir.Node) -> bool:
@@ -90,7 +90,7 @@ def activations(node: ir.Node) -> tuple[ir.Value, ...]:
     return tuple(value for value in inputs if value.dtype in (None, ir.DataType.FLOAT))
 
 
-def find(model: ir.Model, *, results: bool = False) -> Groups:
+def find_scale_groups(model: ir.Model, *, results: bool = False) -> ScaleGroups:
     """Group the activations that a quantized node will read.
 
     Args:
@@ -116,14 +116,14 @@ def find(model: ir.Model, *, results: bool = False) -> Groups:
         if value in wanted:
             members.setdefault(root(value), []).append(value)
     groups = tuple(_group(values) for values in members.values())
-    return Groups(all=groups, of={value: group for group in groups for value in group.values})
+    return ScaleGroups(all=groups, of={value: group for group in groups for value in group.values})
 
 
-def _group(values: list[ir.Value]) -> Group:
+def _group(values: list[ir.Value]) -> ScaleGroup:
     producers = [value.producer() for value in values]
     sources = tuple(v for v, p in zip(values, producers, strict=True) if p is None or not moved(p))
     concats = sum(producer is not None and producer.op_type == "Concat" for producer in producers)
-    return Group(values=tuple(values), sources=sources, concats=concats)
+    return ScaleGroup(values=tuple(values), sources=sources, concats=concats)
 
 
 def _wanted(model: ir.Model, *, results: bool) -> set[ir.Value]:

@@ -16,7 +16,7 @@ from deploy_kit.quantization.int8 import receptive_window, row_equalization, sat
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import summed
 from deploy_kit.quantization.int8.grids import fitting, row_scales
-from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.quantization.int8.plan import Int8Plan
 from deploy_kit.quantization.int8.weight_rounding import Rows
 
 Convolutions: TypeAlias = Literal["behind_norms", "blocks", "all"]
@@ -24,8 +24,8 @@ Convolutions: TypeAlias = Literal["behind_norms", "blocks", "all"]
 _WEIGHTED = ("Conv", "Gemm")
 
 
-def write(
-    plan: Plan,
+def write_symmetric(
+    plan: Int8Plan,
     *,
     convolutions: Convolutions = "behind_norms",
     concats: bool = False,
@@ -44,7 +44,7 @@ def write(
     Raises:
         QuantizeError: There is no such convolution.
     """
-    model, behind_norms = plan.model, saturate.apply(plan)
+    model, behind_norms = plan.model, saturate.saturate_relus(plan)
     weighted = [node for node in model.graph if node in behind_norms or _chosen(node, plan, convolutions)]
     if not weighted and not plan.kept:
         raise QuantizeError(
@@ -52,9 +52,9 @@ def write(
             hint="a recipe can: scheme: int8_tensorrt, options: {convolutions: all} quantizes the others",
         )
     free = convolutions == "behind_norms"  # then floats read what the convolutions write
-    leveled = row_equalization.level(plan, behind_norms, but_concats=concats) if free else frozenset[ir.Node]()
+    leveled = row_equalization.equalize_rows(plan, behind_norms, but_concats=concats) if free else frozenset[ir.Node]()
     asked = {node: _rows(node, scales, one=node in leveled) for node in weighted}
-    better = weight_rounding.improved(plan, asked) if plan.choices.rounding == "descent" else {}
+    better = weight_rounding.rounded_weights(plan, asked) if plan.choices.rounding == "descent" else {}
     for node, wanted in asked.items():
         _weight(node, plan, wanted, better.get(node))
     parts = [v for group in plan.groups.all if concats and group.concats for v in group.sources if v in plan.grids]
@@ -64,7 +64,7 @@ def write(
     return model
 
 
-def _chosen(node: ir.Node, plan: Plan, convolutions: Convolutions) -> bool:
+def _chosen(node: ir.Node, plan: Int8Plan, convolutions: Convolutions) -> bool:
     """Whether a node computes on integers that is not behind a norm."""
     source = node.inputs[0] if node.inputs else None
     if node.op_type not in _WEIGHTED or source not in plan.grids or not grouping.quantizable(node):
@@ -107,7 +107,7 @@ def _across(node: ir.Node) -> bool:
     return node.op_type == "Gemm" and not node.attributes.get_int("transB")
 
 
-def _weight(node: ir.Node, plan: Plan, wanted: Rows, better: np.ndarray | None) -> None:
+def _weight(node: ir.Node, plan: Int8Plan, wanted: Rows, better: np.ndarray | None) -> None:
     """Replace weights by integers and a DequantizeLinear; the float bias makes up for their mean error."""
     model, source, name, weights = plan.model, node.inputs[0], node.outputs[0].name, wanted.weights
     assert source is not None

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.quantization.int8 import adaptive_rounding, input_patches
-from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.quantization.int8.plan import Int8Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def _digest(rows: Rows) -> bytes:
     return hashlib.sha256(rows.weights.tobytes() + rows.scales.tobytes()).digest()
 
 
-def improved(plan: Plan, asked: dict[ir.Node, Rows], *, limit: int = 127) -> dict[ir.Node, np.ndarray]:
+def rounded_weights(plan: Int8Plan, asked: dict[ir.Node, Rows], *, limit: int = 127) -> dict[ir.Node, np.ndarray]:
     """Give the integers of weights as float64, in the shape of the weights.
 
     What was found once is not looked for again: many graphs are written of one plan, with other nodes in float.
@@ -54,13 +54,13 @@ def improved(plan: Plan, asked: dict[ir.Node, Rows], *, limit: int = 127) -> dic
         if node in found:
             continue
         assert source is not None
-        entry = input_patches.read(node, plan.grids[source], rows.weights[0].size)
+        entry = input_patches.sampled_inputs(node, plan.grids[source], rows.weights[0].size)
         if entry is not None:
             reads.append(entry)
     if not reads:
         return found
     model = ir.serde.serialize_model(plan.model)
-    for entry, read in input_patches.sample(model, reads, plan.batches, plan.n_images):
+    for entry, read in input_patches.sample_patches(model, reads, plan.batches, plan.n_images):
         rows = asked[entry.node]
         second = adaptive_rounding.second_moments(read, centered=plan.choices.bias_correction)
         flat = rows.weights.reshape(len(rows.weights), -1)

@@ -36,7 +36,7 @@ class Channels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ObservedActivations:
     """What is to be observed.
 
     Attributes:
@@ -53,7 +53,7 @@ class Wanted:
 class Observer:
     """A graph that images are sent through, one batch after the other, and what was seen so far."""
 
-    def __init__(self, model: onnx.ModelProto, wanted: Wanted, threads: int = 0) -> None:
+    def __init__(self, model: onnx.ModelProto, wanted: ObservedActivations, threads: int = 0) -> None:
         """Load the graph, which is not changed; `threads` of the runtime, 0 for all cores."""
         ort = need("onnxruntime", by="calibration")
         self.wanted, self.n_images = wanted, 0
@@ -114,7 +114,7 @@ class Observer:
             raise QuantizeError("calibration: no images")
 
 
-def observe(
+def observe_activations(
     model: onnx.ModelProto,
     names: Iterable[str],
     batches: Iterator[np.ndarray],
@@ -137,13 +137,13 @@ def observe(
     Raises:
         QuantizeError: No images, or an activation is not finite.
     """
-    observer = Observer(model, Wanted(names=tuple(names), means=tuple(means)), threads)
+    observer = Observer(model, ObservedActivations(names=tuple(names), means=tuple(means)), threads)
     for batch in batches:
         observer.add(batch)
     return observer.channels(), observer.means()
 
 
-def memory_mib(model: onnx.ModelProto, wanted: Wanted) -> int:
+def memory_mib(model: onnx.ModelProto, wanted: ObservedActivations) -> int:
     """Estimate what observing adds to the memory of a process, from the graph's shapes: weights, activations, bins.
 
     An open batch counts as 1.

@@ -12,7 +12,7 @@ from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import InputError
 from deploy_kit.graph import onnx_file
 from deploy_kit.images import ImageSet
-from deploy_kit.quantization.int8.observation import Context
+from deploy_kit.quantization.int8.observation import CalibrationContext
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
 
@@ -45,11 +45,11 @@ class Calibration:
     n_images: int
     input_name: str
     batches: Callable[[], Iterator[np.ndarray]]
-    context: Context = field(default_factory=Context)
+    context: CalibrationContext = field(default_factory=CalibrationContext)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class PlannedMix:
     """A graph whose images were observed once, and that can be written with any of its layer groups left in float.
 
     Attributes:
@@ -84,7 +84,7 @@ class Scheme:
     apply: Callable[[Path, Path, Any, Calibration | None], None]
     libraries: tuple[str, ...]
     observes: bool = False
-    planned: Callable[[Path, Any, Calibration], Planned] | None = None
+    planned: Callable[[Path, Any, Calibration], PlannedMix] | None = None
 
 
 def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput) -> Calibration:
@@ -107,7 +107,7 @@ def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput
         n_images=used.n,
         input_name=spec.name,
         batches=lambda: used.batches(preprocess, size),
-        context=Context(digest=hashlib.sha256(said.encode()).hexdigest()),
+        context=CalibrationContext(digest=hashlib.sha256(said.encode()).hexdigest()),
     )
 
 

@@ -18,7 +18,7 @@ from onnx_ir.passes import common
 
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file, passes
-from deploy_kit.quantization.ranges import observe
+from deploy_kit.quantization.ranges import observe_activations
 from deploy_kit.quantization.schemes import KEPT_KEY, Calibration
 
 # ONNX allows bfloat16 in Conv and the pools from this operator set on.
@@ -32,7 +32,7 @@ _HEADROOM = 2.0  # further images reach further; at the range's end a factor of 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class HalfOptions:
     """Options of a recipe's variant.
 
     Attributes:
@@ -42,7 +42,9 @@ class Options:
     passes: tuple[str, ...] = ()
 
 
-def convert(source: Path, target: Path, dtype: ir.DataType, options: Options, calibration: Calibration | None) -> None:
+def convert(
+    source: Path, target: Path, dtype: ir.DataType, options: HalfOptions, calibration: Calibration | None
+) -> None:
     """Type a float32 graph as `dtype`, with a Cast wherever float32 and `dtype` meet.
 
     Raises:
@@ -50,7 +52,7 @@ def convert(source: Path, target: Path, dtype: ir.DataType, options: Options, ca
         UnknownNameError: A pass does not exist.
     """
     model = onnx_file.load(source)
-    passes.apply(model, options.passes)
+    passes.apply_passes(model, options.passes)
     if dtype == ir.DataType.BFLOAT16:
         model = raised(model, _BF16_OPSET, source)
     narrow(model, dtype, calibration, source)
@@ -88,7 +90,7 @@ def _reach(model: ir.Model, calibration: Calibration | None) -> dict[ir.Value, f
     size = calibration.n_images // calibration.n_batches
     n_batches = min(calibration.n_batches, -(-_OBSERVED_IMAGES // size))
     batches = itertools.islice(calibration.batches(), n_batches)
-    found, _ = observe(ir.serde.serialize_model(model), [str(value.name) for value in values], batches)
+    found, _ = observe_activations(ir.serde.serialize_model(model), [str(value.name) for value in values], batches)
     calibration.context.note("recorded ranges", f"largest magnitudes on {n_batches * size} images")
     ranges = ((value, found[str(value.name)]) for value in values)
     return {value: float(max(abs(seen.low).max(), seen.high.max())) for value, seen in ranges}

@@ -5,10 +5,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from deploy_kit.quantization.schemes import Calibration, Scheme
-from deploy_kit.quantization.schemes._half import Options, convert
+from deploy_kit.quantization.schemes._half import HalfOptions, convert
 
 
-def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+def apply(source: Path, target: Path, options: HalfOptions, calibration: Calibration | None) -> None:
     """Write the graph typed in bfloat16."""
     convert(source, target, ir.DataType.BFLOAT16, options, calibration)
 
@@ -16,7 +16,7 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
 SCHEME = Scheme(
     package="onnx_ir",
     precision="bf16",
-    options=Options,
+    options=HalfOptions,
     calibrates=False,
     observes=True,
     apply=apply,

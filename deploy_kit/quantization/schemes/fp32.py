@@ -8,7 +8,7 @@ from deploy_kit.quantization.schemes import Calibration, Scheme
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Fp32Options:
     """Options of a recipe's variant.
 
     Attributes:
@@ -18,17 +18,22 @@ class Options:
     passes: tuple[str, ...] = ()
 
 
-def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+def apply(source: Path, target: Path, options: Fp32Options, calibration: Calibration | None) -> None:
     """Rewrite the graph.
 
     Raises:
         UnknownNameError: A pass does not exist.
     """
     model = onnx_file.load(source)
-    passes.apply(model, options.passes)
+    passes.apply_passes(model, options.passes)
     onnx_file.save(model, target)
 
 
 SCHEME = Scheme(
-    package="onnx_ir", precision="fp32", options=Options, calibrates=False, apply=apply, libraries=("onnx-ir", "onnx")
+    package="onnx_ir",
+    precision="fp32",
+    options=Fp32Options,
+    calibrates=False,
+    apply=apply,
+    libraries=("onnx-ir", "onnx"),
 )

@@ -13,7 +13,7 @@ from deploy_kit.quantization.schemes import Calibration, Scheme
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Int8NncfOptions:
     """Options of a recipe's variant.
 
     Attributes:
@@ -27,7 +27,7 @@ class Options:
     bias_correction: bool = True
 
 
-def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+def apply(source: Path, target: Path, options: Int8NncfOptions, calibration: Calibration | None) -> None:
     """Write the graph with Q/DQ pairs.
 
     Raises:
@@ -75,7 +75,7 @@ class _Stream:
         return self._calibration.n_batches
 
 
-def _advanced(nncf: object, options: Options) -> object:
+def _advanced(nncf: object, options: Int8NncfOptions) -> object:
     advanced = need("nncf.quantization.advanced_parameters", by="scheme 'int8_nncf'")
     estimator = need("nncf.quantization.range_estimator", by="scheme 'int8_nncf'")
     chosen = {}
@@ -87,7 +87,7 @@ def _advanced(nncf: object, options: Options) -> object:
 SCHEME = Scheme(
     package="nncf",
     precision="int8",
-    options=Options,
+    options=Int8NncfOptions,
     calibrates=True,
     apply=apply,
     libraries=("nncf", "onnxruntime", "onnx"),

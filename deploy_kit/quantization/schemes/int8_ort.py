@@ -35,7 +35,7 @@ _MIN_OPSET = 13
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Int8OrtOptions:
     """Options of a recipe's variant.
 
     Attributes:
@@ -65,7 +65,7 @@ class _Chunk(ort.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime sh
         return None if batch is None else {self._input_name: batch}
 
 
-def observe(source: Path, options: Options, calibration: Calibration) -> Any:
+def observe(source: Path, options: Int8OrtOptions, calibration: Calibration) -> Any:
     """Observe the range of every tensor to be quantized, in memory that does not grow with the images.
 
     Returns:
@@ -85,7 +85,7 @@ def observe(source: Path, options: Options, calibration: Calibration) -> Any:
         return collector.compute_data()
 
 
-def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+def apply(source: Path, target: Path, options: Int8OrtOptions, calibration: Calibration | None) -> None:
     """Write the graph with Q/DQ pairs.
 
     Raises:
@@ -138,7 +138,7 @@ def _quiet() -> Iterator[None]:
 SCHEME = Scheme(
     package="onnxruntime",
     precision="int8",
-    options=Options,
+    options=Int8OrtOptions,
     calibrates=True,
     apply=apply,
     libraries=("onnxruntime", "onnx"),

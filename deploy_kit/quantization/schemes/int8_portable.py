@@ -10,16 +10,16 @@ from typing import Literal
 
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.int8 import explain, mixed_precision, plan, portable, range_selection
-from deploy_kit.quantization.int8.range_selection import Ranging
+from deploy_kit.quantization.int8.range_selection import RangeMethod
 from deploy_kit.quantization.ranges.thresholds import Method
-from deploy_kit.quantization.schemes import BLOCKS_KEY, FLOAT_KEY, Calibration, Planned, Scheme
+from deploy_kit.quantization.schemes import BLOCKS_KEY, FLOAT_KEY, Calibration, PlannedMix, Scheme
 from deploy_kit.records import codec
 
 _PASSES = {"max": ("relu_after_pool", "batchnorm_to_max"), "depthwise": ("relu_after_pool",)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Int8PortableOptions:
     """Options of a recipe's variant.
 
     Attributes:
@@ -54,12 +54,12 @@ class Options:
         range_selection.ranging(self.method, self.percentile, self.settle)
 
     @property
-    def ranging(self) -> Ranging:
+    def ranging(self) -> RangeMethod:
         """How the ends of ranges are chosen."""
         return range_selection.ranging(self.method, self.percentile, self.settle)
 
 
-def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+def apply(source: Path, target: Path, options: Int8PortableOptions, calibration: Calibration | None) -> None:
     """Write the integer graph.
 
     Raises:
@@ -70,13 +70,13 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     planned(source, options, calibration).write(target, options.keep)
 
 
-def planned(source: Path, options: Options, calibration: Calibration) -> Planned:
+def planned(source: Path, options: Int8PortableOptions, calibration: Calibration) -> PlannedMix:
     """Observe the images, and give what writes the graph for any choice of groups that stay in float.
 
     Raises:
         QuantizeError: As `apply`.
     """
-    choices = plan.Choices(
+    choices = plan.Int8Choices(
         passes=_PASSES[options.form],
         bits=7 if options.reduce_range else 8,
         equalized=options.equalize,
@@ -84,28 +84,28 @@ def planned(source: Path, options: Options, calibration: Calibration) -> Planned
         bias_correction=options.bias_correction,
         rounding=options.rounding,
     )
-    made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
+    made = plan.make_plan(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
 
     def write(target: Path, kept: tuple[str, ...]) -> None:
         if kept and options.rounding == "descent" and not made.rounded:
-            portable.write(
-                mixed_precision.apply(made, ())
+            portable.write_portable(
+                mixed_precision.keep_in_float(made, ())
             )  # a weight's integers do not depend on what else is quantized
-        mixed = mixed_precision.apply(made, kept)
+        mixed = mixed_precision.keep_in_float(made, kept)
         found = explain.blocks(mixed)
-        model = portable.write(mixed)
+        model = portable.write_portable(mixed)
         model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
         if kept:
             model.metadata_props[FLOAT_KEY] = json.dumps(kept)
         onnx_file.save(model, target)
 
-    return Planned(groups=mixed_precision.groups(made), write=write)
+    return PlannedMix(groups=mixed_precision.groups(made), write=write)
 
 
 SCHEME = Scheme(
     package="onnxruntime",
     precision="int8",
-    options=Options,
+    options=Int8PortableOptions,
     calibrates=True,
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),

@@ -13,14 +13,14 @@ import onnx_ir as ir
 
 from deploy_kit.graph import onnx_file, passes
 from deploy_kit.quantization.int8 import explain, mixed_precision, plan, range_selection, symmetric
-from deploy_kit.quantization.int8.range_selection import Ranging
+from deploy_kit.quantization.int8.range_selection import RangeMethod
 from deploy_kit.quantization.ranges.thresholds import Method
-from deploy_kit.quantization.schemes import BLOCKS_KEY, FLOAT_KEY, Calibration, Planned, Scheme, _half
+from deploy_kit.quantization.schemes import BLOCKS_KEY, FLOAT_KEY, Calibration, PlannedMix, Scheme, _half
 from deploy_kit.records import codec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Int8TensorRtOptions:
     """Options of a recipe's variant.
 
     Attributes:
@@ -57,12 +57,12 @@ class Options:
         range_selection.ranging(self.method, self.percentile, self.settle)
 
     @property
-    def ranging(self) -> Ranging:
+    def ranging(self) -> RangeMethod:
         """How the ends of ranges are chosen."""
         return range_selection.ranging(self.method, self.percentile, self.settle)
 
 
-def apply(source: Path, target: Path, options: Options, calibration: Calibration | None) -> None:
+def apply(source: Path, target: Path, options: Int8TensorRtOptions, calibration: Calibration | None) -> None:
     """Write the Q/DQ graph.
 
     Raises:
@@ -73,13 +73,13 @@ def apply(source: Path, target: Path, options: Options, calibration: Calibration
     planned(source, options, calibration).write(target, options.keep)
 
 
-def planned(source: Path, options: Options, calibration: Calibration) -> Planned:
+def planned(source: Path, options: Int8TensorRtOptions, calibration: Calibration) -> PlannedMix:
     """Observe the images, and give what writes the graph for any choice of groups that stay in float.
 
     Raises:
         QuantizeError: As `apply`.
     """
-    choices = plan.Choices(
+    choices = plan.Int8Choices(
         passes=(),
         signed=True,
         concats="flatten_concats",
@@ -88,30 +88,32 @@ def planned(source: Path, options: Options, calibration: Calibration) -> Planned
         rounding=options.rounding,
         ranging=options.ranging,
     )
-    made = plan.make(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
+    made = plan.make_plan(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
 
     def write(target: Path, kept: tuple[str, ...]) -> None:
         if kept and options.rounding == "descent" and not made.rounded:
             # a weight's integers do not depend on what else is quantized
-            _written(mixed_precision.copied(mixed_precision.apply(made, ())), options, calibration, source)
-        model = _written(mixed_precision.copied(mixed_precision.apply(made, kept)), options, calibration, source)
+            _written(mixed_precision.copied(mixed_precision.keep_in_float(made, ())), options, calibration, source)
+        model = _written(
+            mixed_precision.copied(mixed_precision.keep_in_float(made, kept)), options, calibration, source
+        )
         if kept:
             model.metadata_props[FLOAT_KEY] = json.dumps(kept)
         onnx_file.save(model, target)
 
-    return Planned(groups=mixed_precision.groups(made), write=write)
+    return PlannedMix(groups=mixed_precision.groups(made), write=write)
 
 
-def _written(made: plan.Plan, options: Options, calibration: Calibration, source: Path) -> ir.Model:
+def _written(made: plan.Int8Plan, options: Int8TensorRtOptions, calibration: Calibration, source: Path) -> ir.Model:
     half = options.rest == "fp16"
     found = explain.blocks(made, "int8" if options.concats else options.rest, options.rest)
-    model = symmetric.write(
+    model = symmetric.write_symmetric(
         made,
         convolutions=options.convolutions,
         concats=options.concats,
         scales=np.float16 if half else np.float32,
     )
-    passes.apply(model, ("remove_unused",))
+    passes.apply_passes(model, ("remove_unused",))
     if half:
         model = onnx_file.reread(_half.raised(model, _half.QDQ_OPSET, source))
         _half.narrow(model, ir.DataType.FLOAT16, calibration, source)
@@ -122,7 +124,7 @@ def _written(made: plan.Plan, options: Options, calibration: Calibration, source
 SCHEME = Scheme(
     package="onnxruntime",
     precision="int8",
-    options=Options,
+    options=Int8TensorRtOptions,
     calibrates=True,
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),

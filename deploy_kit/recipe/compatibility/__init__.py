@@ -26,7 +26,7 @@ class JetPack:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Module:
+class JetsonModule:
     """One Jetson module: words of its device tree, family, compute capability, and whether it has DLA cores."""
 
     module: str
@@ -106,11 +106,11 @@ class KnownBad:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class CompatibilityTable:
     """All rows, in the order of the file."""
 
     jetpack: tuple[JetPack, ...]
-    modules: tuple[Module, ...]
+    modules: tuple[JetsonModule, ...]
     dla: tuple[DlaSupport, ...]
     tensorrt_on_jetson: tuple[OnJetson, ...]
     sm: tuple[Capability, ...]
@@ -120,10 +120,10 @@ class Table:
 
 
 @functools.cache
-def table() -> Table:
+def compatibility_table() -> CompatibilityTable:
     """Read the rows."""
     text = resources.files(__name__).joinpath("compatibility.yaml").read_text(encoding="utf-8")
-    return codec.from_json(Table, yaml.safe_load(text), "compatibility.yaml")
+    return codec.from_json(CompatibilityTable, yaml.safe_load(text), "compatibility.yaml")
 
 
 def within(version: str, since: str, until: str) -> bool:
@@ -140,22 +140,22 @@ def starts_with(version: str, prefix: str) -> bool:
 def jetpack(l4t: str) -> JetPack | None:
     """Find the JetPack of an L4T release, e.g. ``36.4.3``; NVIDIA writes 36.4 for 36.4.0. A neighbor is no answer."""
     exact = ".".join(map(str, (*numbers(l4t), 0, 0)[:3]))
-    return next((row for row in table().jetpack if exact in row.l4t), None)
+    return next((row for row in compatibility_table().jetpack if exact in row.l4t), None)
 
 
-def module(board: str) -> Module | None:
+def module(board: str) -> JetsonModule | None:
     """Find the module that a device tree's model names, e.g. ``NVIDIA Jetson Orin NX Engineering Reference``."""
-    return next((row for row in table().modules if row.module in board), None)
+    return next((row for row in compatibility_table().modules if row.module in board), None)
 
 
 def capability(sm: str) -> Capability | None:
     """Find the row of a compute capability, e.g. ``8.7``."""
-    return next((row for row in table().sm if starts_with(sm, row.sm)), None)
+    return next((row for row in compatibility_table().sm if starts_with(sm, row.sm)), None)
 
 
 def onnx_limit(library: str, version: str) -> OnnxLimit | None:
     """Find what a version of a library reads: the newest row that is not newer; None if it is older than all."""
     rows: Sequence[OnnxLimit] = [
-        row for row in table().onnx if row.library == library and within(version, row.since, "")
+        row for row in compatibility_table().onnx if row.library == library and within(version, row.since, "")
     ]
     return max(rows, key=lambda row: numbers(row.since), default=None)

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deploy_kit.base.versions import loads_compatible, numbers, older
-from deploy_kit.recipe.compatibility import JetPack, Module, capability, jetpack, module, starts_with, table, within
+from deploy_kit.recipe.compatibility import (
+    JetPack,
+    JetsonModule,
+    capability,
+    compatibility_table,
+    jetpack,
+    module,
+    starts_with,
+    within,
+)
 
 _DRIVER = re.compile(r"Kernel Module\s+(?:for\s+\S+\s+)?(\d+(?:\.\d+)+)")
 _PYTHON = "3.10"  # pyproject.toml: requires-python
@@ -24,7 +33,7 @@ _OLDEST_CUDA = "12"  # the oldest CUDA that has a package tensorrt-cuN of every 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class MachineFacts:
     """What is known of a machine; empty where it is not.
 
     Attributes:
@@ -56,7 +65,7 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class CompatibilityVerdict:
     """One thing found.
 
     Attributes:
@@ -80,7 +89,7 @@ def driver_of(text: str) -> str:
     return found[1] if found else ""
 
 
-def judge(facts: Facts) -> tuple[Verdict, ...]:
+def judge_machine(facts: MachineFacts) -> tuple[CompatibilityVerdict, ...]:
     """Hold facts against every table that they touch; what is not known is not judged."""
     row, board = jetpack(facts.l4t), module(facts.board)
     sm = board.sm if board is not None else facts.sm
@@ -97,9 +106,9 @@ def judge(facts: Facts) -> tuple[Verdict, ...]:
     return tuple(verdict for question in questions for verdict in question)
 
 
-def _jetpack(facts: Facts, row: JetPack | None, board: Module | None) -> Iterator[Verdict]:
+def _jetpack(facts: MachineFacts, row: JetPack | None, board: JetsonModule | None) -> Iterator[CompatibilityVerdict]:
     if facts.l4t and row is None:
-        yield Verdict(
+        yield CompatibilityVerdict(
             code="DEV001", level="warning",
             text=f"L4T {facts.l4t} is not in the table: nothing is known of its JetPack",
             fix="look up its JetPack on developer.nvidia.com/embedded/jetpack-archive", source="compatibility.yaml",
@@ -108,29 +117,31 @@ def _jetpack(facts: Facts, row: JetPack | None, board: Module | None) -> Iterato
         return
     parts = (("TensorRT", row.tensorrt), ("CUDA", row.cuda), ("Python", row.python))
     ships = ", ".join(f"{what} {version}" for what, version in parts if version)
-    yield Verdict(
+    yield CompatibilityVerdict(
         code="DEV002", level="note", fix="", source=row.source,
         text=f"JetPack {row.jetpack} (L4T {facts.l4t}) ships {ships}",
     )  # fmt: skip
     if board is not None and board.family not in row.families:
-        yield Verdict(
+        yield CompatibilityVerdict(
             code="DEV003", level="error", source=row.source,
             text=f"JetPack {row.jetpack} does not support {board.module}, only {' and '.join(row.families)}",
             fix=f"flash a JetPack that supports {board.module}",
         )  # fmt: skip
     other = bool(facts.tensorrt) and bool(row.tensorrt) and not starts_with(facts.tensorrt, row.tensorrt)
     if other and older(facts.tensorrt, "11"):  # 11 has a question of its own
-        yield Verdict(
+        yield CompatibilityVerdict(
             code="DEV004", level="warning", source=row.source,
             text=f"TensorRT {facts.tensorrt} is installed, and JetPack {row.jetpack} ships {row.tensorrt}",
             fix="use the system's own: python3 -m venv --system-site-packages, and no pip install tensorrt",
         )  # fmt: skip
 
 
-def _tensorrt_on_jetson(facts: Facts, row: JetPack | None, board: Module | None) -> Iterator[Verdict]:
+def _tensorrt_on_jetson(
+    facts: MachineFacts, row: JetPack | None, board: JetsonModule | None
+) -> Iterator[CompatibilityVerdict]:
     if row is None or not facts.tensorrt:
         return
-    for rule in table().tensorrt_on_jetson:
+    for rule in compatibility_table().tensorrt_on_jetson:
         if not within(facts.tensorrt, rule.since, rule.until):
             continue
         known = board is None or board.family in rule.families
@@ -140,37 +151,39 @@ def _tensorrt_on_jetson(facts: Facts, row: JetPack | None, board: Module | None)
         needs = (
             f"needs JetPack {rule.jetpack} on {' or '.join(rule.families)}" if rule.jetpack else "supports no JetPack"
         )
-        yield Verdict(
+        yield CompatibilityVerdict(
             code="DEV005", level="warning" if fits else "error", source=rule.source,
             text=f"TensorRT {facts.tensorrt} {needs}, here is {row.jetpack}" + (f" ({rule.note})" if rule.note else ""),
             fix=f"stay with the TensorRT {row.tensorrt or '10.x'} of JetPack {row.jetpack}",
         )  # fmt: skip
 
 
-def _dla(facts: Facts, row: JetPack | None, board: Module | None) -> Iterator[Verdict]:
+def _dla(facts: MachineFacts, row: JetPack | None, board: JetsonModule | None) -> Iterator[CompatibilityVerdict]:
     if board is None:
         return
     if not board.dla:
-        yield Verdict(code="DEV006", level="note", text=f"{board.module} has no DLA", fix="", source=board.source)
+        yield CompatibilityVerdict(
+            code="DEV006", level="note", text=f"{board.module} has no DLA", fix="", source=board.source
+        )
         return
     version = facts.tensorrt or (row.tensorrt if row is not None else "")
-    for rule in table().dla:
+    for rule in compatibility_table().dla:
         if not within(version, rule.since, rule.until):
             continue
         early = row is not None and _before(row, rule.jetpack)
         there = board.module in rule.modules and not early
-        yield Verdict(
+        yield CompatibilityVerdict(
             code="DEV006", level="note", fix="" if there else "build for the GPU", source=rule.source,
             text=f"TensorRT {version} {'drives' if there else 'does not drive'} the DLA of {board.module}",
         )  # fmt: skip
 
 
-def _capability(facts: Facts, sm: str) -> Iterator[Verdict]:
+def _capability(facts: MachineFacts, sm: str) -> Iterator[CompatibilityVerdict]:
     row = capability(sm)
     if row is None:
         return
     if row.last and facts.tensorrt and older(row.last, facts.tensorrt):
-        yield Verdict(
+        yield CompatibilityVerdict(
             code="DEV007", level="error", source=row.source,
             text=f"TensorRT {facts.tensorrt} does not support compute capability {sm} ({row.architecture}); "
             f"{row.last} was the last",
@@ -181,24 +194,24 @@ def _capability(facts: Facts, sm: str) -> Iterator[Verdict]:
         return
     lacking = [name for name in ("fp16", "bf16", "fp8", "int8") if name not in row.precisions]
     without = f", not in {', '.join(lacking)}" if lacking else ""
-    yield Verdict(
+    yield CompatibilityVerdict(
         code="DEV008", level="note", fix="", source=row.source,
         text=f"compute capability {sm} ({row.architecture}) computes in {', '.join(row.precisions)}{without}",
     )  # fmt: skip
 
 
-def _driver(facts: Facts) -> Iterator[Verdict]:
+def _driver(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
     """Judge a PC's driver; a Jetson's comes with its L4T and follows another count."""
     if facts.l4t or not facts.cuda or not facts.driver:
         return
-    for row in table().driver:
+    for row in compatibility_table().driver:
         if starts_with(facts.cuda, row.cuda) and older(facts.driver, row.driver):
             wheels = [
                 f"-cu{other.cuda}"
-                for other in table().driver
+                for other in compatibility_table().driver
                 if not older(facts.driver, other.driver) and not older(other.cuda, _OLDEST_CUDA)
             ]
-            yield Verdict(
+            yield CompatibilityVerdict(
                 code="DEV009", level="error", source=row.source,
                 text=f"driver {facts.driver} is too old for CUDA {facts.cuda}, which needs {row.driver}",
                 fix=f"update the driver to {row.driver} or later"
@@ -206,28 +219,28 @@ def _driver(facts: Facts) -> Iterator[Verdict]:
             )  # fmt: skip
 
 
-def _python(facts: Facts, row: JetPack | None) -> Iterator[Verdict]:
+def _python(facts: MachineFacts, row: JetPack | None) -> Iterator[CompatibilityVerdict]:
     version = facts.python or (row.python if row is not None else "")
     if older(version, _PYTHON):
         whose = f"JetPack {row.jetpack}'s Python" if row is not None and not facts.python else "Python"
-        yield Verdict(
+        yield CompatibilityVerdict(
             code="DEV010", level="error", source=row.source if row is not None else "pyproject.toml",
             text=f"{whose} {version} is older than {_PYTHON}, which deploykit's worker needs",
             fix=f"install Python {_PYTHON} or later" if row is None else "flash JetPack 6 or later; Xavier has none",
         )  # fmt: skip
 
 
-def _known_bad(facts: Facts, sm: str) -> Iterator[Verdict]:
-    for row in table().known_bad:
+def _known_bad(facts: MachineFacts, sm: str) -> Iterator[CompatibilityVerdict]:
+    for row in compatibility_table().known_bad:
         version = facts.versions.get(row.library, "")
         if within(version, row.since, row.until) and (not row.sm or row.sm == sm):
-            yield Verdict(
+            yield CompatibilityVerdict(
                 code="DEV011", level="warning", source=row.source, fix=row.workaround,
                 text=f"{row.library} {version}: {row.what}",
             )  # fmt: skip
 
 
-def _plan(facts: Facts) -> Iterator[Verdict]:
+def _plan(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
     library, built = facts.plan
     here = facts.versions.get(library, "")
     if library not in _PLAN_MAKERS or not built or not here or numbers(built) == numbers(here):
@@ -235,7 +248,7 @@ def _plan(facts: Facts) -> Iterator[Verdict]:
     if facts.plan_outlives and loads_compatible(built, here):
         return
     why = ", though it was built version-compatible" if facts.plan_outlives else ""
-    yield Verdict(
+    yield CompatibilityVerdict(
         code="DEV012", level="error", fix="build it again there: deploykit build",
         text=f"the plan was built by {library} {built} and does not load in {here}{why}",
         source=_NEWER if facts.plan_outlives else _EXACT,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from deploy_kit.recipe.compatibility import table
+from deploy_kit.recipe.compatibility import compatibility_table
 
 _TITLES = {
     "jetpack": "JetPack",
@@ -20,7 +20,7 @@ _TITLES = {
 
 def markdown() -> str:
     """Lay out all rows; an empty cell is what no source says."""
-    rows = table()
+    rows = compatibility_table()
     return "\n\n".join(f"### {title}\n\n{_part(getattr(rows, name))}" for name, title in _TITLES.items())
 
 

@@ -24,7 +24,7 @@ def run(report: Report, folder: Path) -> Path:
     return folder / "report.md"
 
 
-def read(path: Path) -> Report:
+def load_report(path: Path) -> Report:
     """Read a ``report.json`` back.
 
     Raises:

@@ -69,11 +69,13 @@ def test_what_observing_changes_is_said(forms: "Forms", store: Store) -> None:
     assert f"observing {disturbed[0].point} and {len(disturbed) - 1} more changed the logits (" in found.verdict
 
 
-def test_an_answer_is_kept(forms: "Forms", store: Store, link: Connection) -> None:
+def test_an_answer_is_kept(forms: "Forms", store: Store, connection: Connection) -> None:
     pair = [difference.find(str(forms.file(name)), store, forms.recipe.source) for name in ("exported", "simplified")]
 
-    made, reused = difference.run(*pair, forms.recipe.check.images, store=store, link=link)
-    again, reused_again = difference.run(*pair, forms.recipe.check.images, store=store, link=link)
+    made, reused = difference.find_difference(*pair, forms.recipe.check.images, store=store, connection=connection)
+    again, reused_again = difference.find_difference(
+        *pair, forms.recipe.check.images, store=store, connection=connection
+    )
 
     assert (reused, reused_again) == (False, True)
     assert again == made

@@ -34,7 +34,7 @@ def test_an_engine_shows_what_is_within_it(engine: str, line: "Line") -> None:
     built = line.built("fp32", engine)
     pair = [difference.find(name, line.store, line.recipe.source) for name in ("checkpoint", built.label)]
 
-    found, _ = difference.run(*pair, line.recipe.check.images, store=line.store, link=line.link)
+    found, _ = difference.find_difference(*pair, line.recipe.check.images, store=line.store, connection=line.connection)
 
     assert found.computed_by == ("torch", engine)
     assert found.part == ""
@@ -55,7 +55,7 @@ def test_int8_of_two_engines_is_the_same(line: "Line") -> None:
     labels = [line.built("int8", engine).label for engine in ("onnxruntime", "openvino")]
     pair = [difference.find(label.replace(" · ", " "), line.store, line.recipe.source) for label in labels]
 
-    found, _ = difference.run(*pair, line.recipe.check.images, store=line.store, link=line.link)
+    found, _ = difference.find_difference(*pair, line.recipe.check.images, store=line.store, connection=line.connection)
 
     assert [found.first, found.second] == labels
     assert found.part == ""
@@ -95,23 +95,23 @@ def test_engine_that_shows_nothing_names_its_graph(line: "Line", monkeypatch: py
     assert caught.value.hint == f"compare its graph, which ONNX Runtime computes: '{engine.name}'"
 
 
-def test_two_networks_are_refused(forms: "Forms", store: Store, tmp_path: Path, link: Connection) -> None:
+def test_two_networks_are_refused(forms: "Forms", store: Store, tmp_path: Path, connection: Connection) -> None:
     other = tmp_path / "tiny.onnx"
     onnx_file.save(tiny_graphs.simplified_model(), other)
     pair = [difference.find(str(file), store, forms.recipe.source) for file in (forms.file("simplified"), other)]
 
     with pytest.raises(InputError, match="not forms of one network: they have 14 and 8 convolutions in dense blocks"):
-        difference.run(*pair, forms.recipe.check.images, store=store, link=link)
+        difference.find_difference(*pair, forms.recipe.check.images, store=store, connection=connection)
 
 
-def test_other_inputs_are_refused(forms: "Forms", store: Store, tmp_path: Path, link: Connection) -> None:
+def test_other_inputs_are_refused(forms: "Forms", store: Store, tmp_path: Path, connection: Connection) -> None:
     sketch = Sketch()
     onnx_file.save(sketch.model(sketch.network()), tmp_path / "sketch.onnx")
     files = (forms.file("simplified"), tmp_path / "sketch.onnx")
     pair = [difference.find(str(file), store, forms.recipe.source) for file in files]
 
     with pytest.raises(InputError, match=r"model\.onnx and sketch\.onnx take other inputs: 1×16×16 and 3×8×8"):
-        difference.run(*pair, forms.recipe.check.images, store=store, link=link)
+        difference.find_difference(*pair, forms.recipe.check.images, store=store, connection=connection)
 
 
 def test_equalized_file_without_units_is_refused(forms: "Forms") -> None:
@@ -119,7 +119,7 @@ def test_equalized_file_without_units_is_refused(forms: "Forms") -> None:
     del model.metadata_props[UNITS_KEY]
 
     with pytest.raises(InputError, match="a file: it is equalized, and does not say in which units its numbers are"):
-        points.of(model, "a file")
+        points.points_of(model, "a file")
 
 
 def test_plain_layers_are_points_by_their_own_name() -> None:
@@ -128,7 +128,7 @@ def test_plain_layers_are_points_by_their_own_name() -> None:
     for _ in range(2):
         x = sketch.concat(x, sketch.conv(sketch.norm(x), 4, 3, pad=1))
 
-    found = points.of(sketch.model(sketch.head(sketch.norm(x))), "plain")
+    found = points.points_of(sketch.model(sketch.head(sketch.norm(x))), "plain")
 
     layers = ["denseblock1.denselayer1", "denseblock1.denselayer2"]
     assert [point.name for point in found] == ["stem", *layers, "features", "logits"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import structure
-from deploy_kit.checkpoint.facts import Facts, Said
+from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
@@ -34,9 +34,9 @@ def weights(spec: DenseNetSpec = TINY_SPEC) -> dict[str, Tensor]:
     return dict(tiny_model(spec).state_dict())
 
 
-def parse(tensors: dict[str, Tensor], facts: dict[str, Any] | None = None) -> structure.Parsed:
-    contents = Contents(kind="test", tensors=tensors, facts=Facts(**(STATED if facts is None else facts)))
-    return structure.parse(contents, "file")
+def parse(tensors: dict[str, Tensor], facts: dict[str, Any] | None = None) -> structure.ParsedStructure:
+    contents = Contents(kind="test", tensors=tensors, facts=ArchitectureFacts(**(STATED if facts is None else facts)))
+    return structure.parse_structure(contents, "file")
 
 
 def without(*parts: str) -> dict[str, Tensor]:
@@ -193,17 +193,17 @@ def test_tensor_left_over_is_named() -> None:
 
 
 def test_tensor_named_to_be_left_out_is() -> None:
-    said = Said(facts=Facts(**STATED), ignore=("features.gate",))
+    said = StatedFacts(facts=ArchitectureFacts(**STATED), ignore=("features.gate",))
     contents = Contents(kind="test", tensors=weights() | {"features.gate": torch.zeros(4)})
 
-    assert "'features.gate' left out, as asked" in structure.parse(contents, "file", said).remarks
+    assert "'features.gate' left out, as asked" in structure.parse_structure(contents, "file", said).remarks
 
 
 def test_name_to_be_left_out_that_does_not_exist_is_refused() -> None:
     contents = Contents(kind="test", tensors=weights())
 
     with pytest.raises(CheckpointError, match=r"nothing is called 'features\.gat', so it cannot be left out"):
-        structure.parse(contents, "file", Said(ignore=("features.gat",)))
+        structure.parse_structure(contents, "file", StatedFacts(ignore=("features.gat",)))
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_weights_without_dense_storage_are_refused_by_name(layout: str) -> None:
 
 @pytest.mark.skipif(not TRAINED.is_file(), reason=f"the trained checkpoint {TRAINED.name} is not beside this checkout")
 def test_trained_checkpoint_is_densenet_121_with_growth_32() -> None:
-    read = checkpoint.read(TRAINED)
+    read = checkpoint.read_checkpoint(TRAINED)
 
     assert read.spec.title == "DenseNet-BC-121 (k = 32)"
     assert [block.layers for block in read.spec.blocks] == [6, 12, 24, 16]

@@ -15,7 +15,7 @@ from checkpoint_files import SAVERS, TORCH_SAVERS, bytes_of, save_safetensors, s
 from safetensors.torch import save_file
 
 from deploy_kit.base.errors import CheckpointError, InputError, RequestError
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.checkpoint.formats import container, safetensors_file
 from deploy_kit.records.artifacts import Preprocess
 
@@ -78,7 +78,7 @@ def test_foreign_file_is_called_by_its_name_and_says_what_to_do(name: str, tmp_p
     path = write(tmp_path / "model.pth", data)
 
     with pytest.raises(CheckpointError, match=rf"model\.pth: not a recognised checkpoint container: {what}") as caught:
-        container.read(path)
+        container.read_contents(path)
 
     assert caught.value.hint
     assert caught.value.exit_code == 2
@@ -89,7 +89,7 @@ def test_tensors_come_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
     saved = weights()
     SAVERS[kind](saved, tmp_path / "file")
 
-    contents = container.read(tmp_path / "file")
+    contents = container.read_contents(tmp_path / "file")
 
     assert contents.tensors.keys() == saved.keys()
     assert all(torch.equal(contents.tensors[name], tensor) for name, tensor in saved.items())
@@ -100,19 +100,19 @@ def test_tensors_come_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
 def test_kind_is_read_from_the_bytes_and_not_from_the_extension(kind: str, extension: str, tmp_path: Path) -> None:
     SAVERS[kind](weights(), tmp_path / f"model.{extension}")
 
-    assert container.read(tmp_path / f"model.{extension}").kind == kind
+    assert container.read_contents(tmp_path / f"model.{extension}").kind == kind
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.pth: no such file") as caught:
-        container.read(tmp_path / "absent.pth")
+        container.read_contents(tmp_path / "absent.pth")
 
     assert caught.value.hint == "check the path"
 
 
 def test_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
-        container.read(tmp_path)
+        container.read_contents(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.7, 0.999])
@@ -122,7 +122,7 @@ def test_cut_off_file_is_called_truncated(kind: str, share: float, tmp_path: Pat
     path = write(tmp_path / "cut", data[: int(len(data) * share)])
 
     with pytest.raises(CheckpointError, match=r"cut: truncated or incomplete: .") as caught:
-        container.read(path)
+        container.read_contents(path)
 
     assert caught.value.hint == "get the file again"
 
@@ -143,10 +143,10 @@ def test_big_endian_file_is_refused(kind: str, big: bool, tmp_path: Path) -> Non
     path = write(tmp_path / "file", data)
 
     if not big:
-        assert container.read(path).tensors
+        assert container.read_contents(path).tensors
         return
     with pytest.raises(CheckpointError, match="its numbers are big-endian"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_preprocess_and_facts_are_read_from_safetensors_metadata(tmp_path: Path) -> None:
@@ -154,26 +154,26 @@ def test_preprocess_and_facts_are_read_from_safetensors_metadata(tmp_path: Path)
     metadata = {"deploykit.densenet": json.dumps(facts), "deploykit.preprocess": json.dumps(STATED)}
     save_file(weights(), tmp_path / "file", metadata)
 
-    contents = container.read(tmp_path / "file")
+    contents = container.read_contents(tmp_path / "file")
 
     assert contents.preprocess == Preprocess(height=16, width=16, color="gray", mean=(0.5,), std=(0.25,))
-    assert contents.facts == Facts(stem_stride=1, stem_pool="max", eps=1e-5)
+    assert contents.facts == ArchitectureFacts(stem_stride=1, stem_pool="max", eps=1e-5)
 
 
 @pytest.mark.parametrize(("written", "meant"), [(True, "max"), (False, "none")])
 def test_stem_pool_of_earlier_files_was_yes_or_no(written: bool, meant: str, tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "file", {"deploykit.densenet": json.dumps({"stem_pool": written})})
 
-    assert container.read(tmp_path / "file").facts.stem_pool == meant
+    assert container.read_contents(tmp_path / "file").facts.stem_pool == meant
 
 
 def test_safetensors_without_metadata_states_nothing(tmp_path: Path) -> None:
     save_safetensors(weights(), tmp_path / "file")
 
-    contents = container.read(tmp_path / "file")
+    contents = container.read_contents(tmp_path / "file")
 
     assert contents.preprocess is None
-    assert contents.facts == Facts()
+    assert contents.facts == ArchitectureFacts()
 
 
 @pytest.mark.parametrize("key", [safetensors_file.FACTS_KEY, safetensors_file.PREPROCESS_KEY])
@@ -182,7 +182,7 @@ def test_metadata_that_is_not_json_is_refused(key: str, text: str, tmp_path: Pat
     save_file(weights(), tmp_path / "file", {key: text})
 
     with pytest.raises(CheckpointError, match="file: its metadata is not JSON"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 def test_unknown_key_in_the_preprocess_metadata_names_the_nearest(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_unknown_key_in_the_preprocess_metadata_names_the_nearest(tmp_path: Path
     save_file(weights(), tmp_path / "file", {safetensors_file.PREPROCESS_KEY: json.dumps(stated)})
 
     with pytest.raises(RequestError, match=r"file: deploykit\.preprocess: unknown key 'colour'") as caught:
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
     assert caught.value.hint == "did you mean 'color'?"
 
@@ -203,7 +203,7 @@ def test_facts_of_a_wrong_kind_are_refused(stated: str, tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "file", {safetensors_file.FACTS_KEY: stated})
 
     with pytest.raises(RequestError, match=r"deploykit\.densenet"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_facts_of_a_wrong_kind_are_refused(stated: str, tmp_path: Path) -> None:
 )
 def test_safetensors_header_that_is_a_trap_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
-        container.read(write(tmp_path / "file", data))
+        container.read_contents(write(tmp_path / "file", data))
 
 
 def test_state_key_for_a_file_of_one_set_of_weights_is_refused(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_state_key_for_a_file_of_one_set_of_weights_is_refused(tmp_path: Path) -
     with pytest.raises(
         CheckpointError, match="safetensors holds one set of weights, and none is called 'ema'"
     ) as caught:
-        container.read(tmp_path / "file", state_key="ema")
+        container.read_contents(tmp_path / "file", state_key="ema")
 
     assert caught.value.hint == "leave --state-key out"
 
@@ -236,7 +236,7 @@ def test_message_for_a_person_has_path_and_hint(tmp_path: Path) -> None:
     save_zip({"epoch": 1}, tmp_path / "weights.pth")
 
     with pytest.raises(CheckpointError, match=rf"^{tmp_path}/weights\.pth: no state dict found") as caught:
-        container.read(tmp_path / "weights.pth")
+        container.read_contents(tmp_path / "weights.pth")
 
     assert caught.value.hint.startswith("save the tensors alone")
 
@@ -244,6 +244,6 @@ def test_message_for_a_person_has_path_and_hint(tmp_path: Path) -> None:
 def test_kind_and_everything_else_has_a_plain_default(tmp_path: Path) -> None:
     save_zip(weights(), tmp_path / "file")
 
-    contents: Any = container.read(tmp_path / "file")
+    contents: Any = container.read_contents(tmp_path / "file")
 
     assert (contents.classes, contents.order, contents.preprocess, dict(contents.attributes)) == (None, None, None, {})

@@ -116,7 +116,7 @@ def assert_sound(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
     try:
-        contents = container.read(path)
+        contents = container.read_contents(path)
     except DeployKitError as error:
         assert error.exit_code == 2
         assert str(error).startswith(str(path))
@@ -130,14 +130,14 @@ def test_archive_that_is_read_after_a_flip_holds_the_weights_as_they_were(
 ) -> None:
     """Every member has its CRC: a flip is refused, or it hit what no number depends on."""
     path.write_bytes(samples[kind])
-    wanted = container.read(path).tensors
+    wanted = container.read_contents(path).tensors
     generator = random.Random(0)
     read = 0
 
     for _ in range(150):
         path.write_bytes(flip(samples[kind], generator))
         try:
-            found = container.read(path).tensors
+            found = container.read_contents(path).tensors
         except DeployKitError:
             continue
         read += 1
@@ -155,4 +155,4 @@ def test_file_cut_off_in_its_first_bytes_is_refused_wherever_it_ends(
         path.write_bytes(samples[kind][:length])
 
         with pytest.raises(DeployKitError):
-            container.read(path)
+            container.read_contents(path)

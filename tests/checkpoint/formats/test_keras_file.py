@@ -16,10 +16,10 @@ from keras_files import densenet_config, wanted, weights_3, write_keras_2, write
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError, MissingPackageError
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.checkpoint.formats import container
 
-PLAIN = Facts(
+PLAIN = ArchitectureFacts(
     stem_stride=2, stem_pool="max", eps=1.001e-5, concat="append", transition_relu=True, transition_pool="avg",
     final_relu=True, activation="relu", outer_activation="relu", head_pool="avg", head_activation="none",
     source="Keras config",
@@ -33,7 +33,7 @@ def same(tensors: Mapping[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_keras_archive_is_brought_into_torchs_convention(named: bool, tmp_path: Path) -> None:
-    contents = container.read(write_keras_3(tmp_path / "net", densenet_config(3), named=named))
+    contents = container.read_contents(write_keras_3(tmp_path / "net", densenet_config(3), named=named))
 
     assert contents.kind == "Keras 3 (.keras)"
     assert same(contents.tensors)
@@ -41,7 +41,7 @@ def test_keras_archive_is_brought_into_torchs_convention(named: bool, tmp_path: 
 
 
 def test_keras_2_file_with_its_config_is_read(tmp_path: Path) -> None:
-    contents = container.read(write_keras_2(tmp_path / "net", densenet_config(2)))
+    contents = container.read_contents(write_keras_2(tmp_path / "net", densenet_config(2)))
 
     assert contents.kind == "Keras 2 HDF5"
     assert same(contents.tensors)
@@ -51,29 +51,29 @@ def test_keras_2_file_with_its_config_is_read(tmp_path: Path) -> None:
 
 
 def test_keras_2_weights_alone_state_nothing(tmp_path: Path) -> None:
-    contents = container.read(write_keras_2(tmp_path / "net"))
+    contents = container.read_contents(write_keras_2(tmp_path / "net"))
 
     assert same(contents.tensors)
-    assert contents.facts == Facts()
+    assert contents.facts == ArchitectureFacts()
     assert contents.order is None
 
 
 def test_keras_2_layers_of_a_model_within_a_model_have_both_names(tmp_path: Path) -> None:
-    contents = container.read(write_keras_2(tmp_path / "net", nested="backbone/"))
+    contents = container.read_contents(write_keras_2(tmp_path / "net", nested="backbone/"))
 
     assert "stem.backbone.stem.weight" in contents.tensors
 
 
 def test_keras_3_weights_alone_have_the_names_of_their_layers(tmp_path: Path) -> None:
-    contents = container.read(write(tmp_path / "net.weights.h5", weights_3(named=True)))
+    contents = container.read_contents(write(tmp_path / "net.weights.h5", weights_3(named=True)))
 
     assert contents.kind == "Keras 3 HDF5"
     assert same(contents.tensors)
-    assert contents.facts == Facts()
+    assert contents.facts == ArchitectureFacts()
 
 
 def test_keras_3_weights_without_names_keep_the_automatic_ones(tmp_path: Path) -> None:
-    contents = container.read(write(tmp_path / "net.weights.h5", weights_3(named=False)))
+    contents = container.read_contents(write(tmp_path / "net.weights.h5", weights_3(named=False)))
 
     assert "batch_normalization_3.running_mean" in contents.tensors
     assert len(contents.tensors) == len(wanted())
@@ -95,9 +95,9 @@ def test_keras_3_weights_without_names_keep_the_automatic_ones(tmp_path: Path) -
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )
 def test_config_states_the_facts(version: int, options: dict[str, Any], facts: dict[str, Any], tmp_path: Path) -> None:
-    contents = container.read(write_keras_2(tmp_path / "net", densenet_config(version, **options)))
+    contents = container.read_contents(write_keras_2(tmp_path / "net", densenet_config(version, **options)))
 
-    assert contents.facts == Facts(**vars(PLAIN) | facts)
+    assert contents.facts == ArchitectureFacts(**vars(PLAIN) | facts)
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,16 @@ def test_config_of_more_than_a_densenet_is_refused(options: dict[str, Any], mess
     path = write_keras_2(tmp_path / "net", densenet_config(2, **options))
 
     with pytest.raises(CheckpointError, match=message) as caught:
-        container.read(path)
+        container.read_contents(path)
 
     assert caught.value.hint == "export it to ONNX with the framework it comes from, and give that file"
 
 
 @pytest.mark.parametrize("config", [{"class_name": "MyNet", "config": {}}, [], {"config": {"layers": [{}]}}])
 def test_config_of_a_model_of_its_own_states_nothing(config: Any, tmp_path: Path) -> None:
-    contents = container.read(write_keras_3(tmp_path / "net", config))
+    contents = container.read_contents(write_keras_3(tmp_path / "net", config))
 
-    assert contents.facts == Facts()
+    assert contents.facts == ArchitectureFacts()
     assert len(contents.tensors) == len(wanted())
 
 
@@ -134,7 +134,7 @@ def test_config_that_is_not_json_is_called_damaged(text: bytes, tmp_path: Path) 
     path = write(tmp_path / "net", zip_bytes({"config.json": text, "model.weights.h5": weights_3(named=True)}))
 
     with pytest.raises(CheckpointError, match="truncated or incomplete: its config is not JSON"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_bn_without_scale_is_read_by_its_config_and_refused_without(tmp_path: Path) -> None:
@@ -146,11 +146,11 @@ def test_bn_without_scale_is_read_by_its_config_and_refused_without(tmp_path: Pa
     config = {"class_name": "Sequential", "config": {"layers": [layer]}}
     archive = {"config.json": json.dumps(config).encode(), "model.weights.h5": file.getvalue()}
 
-    contents = container.read(write(tmp_path / "net.keras", zip_bytes(archive)))
+    contents = container.read_contents(write(tmp_path / "net.keras", zip_bytes(archive)))
 
     assert list(contents.tensors) == ["bn.bias", "bn.running_mean", "bn.running_var"]
     with pytest.raises(CheckpointError, match="has 3 variables, a BN has 4: its scale or center may be off"):
-        container.read(write(tmp_path / "net.weights.h5", file.getvalue()))
+        container.read_contents(write(tmp_path / "net.weights.h5", file.getvalue()))
 
 
 def test_hdf5_that_keras_did_not_write_says_what_it_holds(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_hdf5_that_keras_did_not_write_says_what_it_holds(tmp_path: Path) -> Non
         root.create_dataset("images", data=np.zeros(4))
 
     with pytest.raises(CheckpointError, match="an HDF5 file that Keras did not write: it holds 'images'"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 def secret(folder: Path) -> Path:
@@ -189,7 +189,7 @@ def test_nothing_outside_the_file_is_read(way: str, tmp_path: Path) -> None:
             variables.create_dataset("0", (4, 4), "f4", external=[(str(tmp_path / "secret.bin"), 0, 64)])
 
     with pytest.raises(CheckpointError, match="inside it lies in another file"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 def test_dataset_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_dataset_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None
         root.create_dataset("layers/conv2d/vars/0", (1 << 20, 1 << 20), "f8", chunks=(64, 64), compression="gzip")
 
     with pytest.raises(CheckpointError, match="unpacks to far more than its size, 8,796,093,022,208 bytes"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 def test_long_text_that_an_attribute_names_again_and_again_is_refused(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_long_text_that_an_attribute_names_again_and_again_is_refused(tmp_path: 
     assert data.count(b"GCOL") >= 2
 
     with pytest.raises(CheckpointError, match="refused: its attribute 'layer_names' is larger than any checkpoint's"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_child_that_hangs_or_dies_is_an_error_here(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     with pytest.raises(CheckpointError, match=message):
-        container.read(write_keras_2(tmp_path / "net"))
+        container.read_contents(write_keras_2(tmp_path / "net"))
 
 
 def test_groups_nested_without_end_are_refused(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_groups_nested_without_end_are_refused(tmp_path: Path) -> None:
         root["layers/a/again"] = root["layers/a"]
 
     with pytest.raises(CheckpointError, match="its groups are nested without end"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 def test_missing_h5py_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -247,6 +247,6 @@ def test_missing_h5py_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("deploy_kit.base.lazy.present", lambda package: package != "h5py")
 
     with pytest.raises(MissingPackageError, match="reading a Keras file needs the package 'h5py'") as caught:
-        container.read(path)
+        container.read_contents(path)
 
     assert caught.value.hint == "pip install 'deploykit[keras]'"

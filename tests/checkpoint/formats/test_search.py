@@ -22,7 +22,7 @@ from deploy_kit.records.artifacts import Preprocess
 
 def read(data: Any, folder: Path, **options: Any) -> Contents:
     save_zip(data, folder / "file")
-    return container.read(folder / "file", **options)
+    return container.read_contents(folder / "file", **options)
 
 
 def shifted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def test_nested_weights_are_found_and_the_key_is_remarked(kind: str, key: str, t
     saved = weights()
     PICKLE_SAVERS[kind]({"epoch": 3, key: saved, "optimizer": {"state": {}}}, tmp_path / "file")
 
-    contents = container.read(tmp_path / "file")
+    contents = container.read_contents(tmp_path / "file")
 
     assert same(contents, saved)
     assert contents.remarks == (f"weights taken from '{key}'",)
@@ -175,7 +175,7 @@ def test_whole_module_is_read_as_its_state_dict(
     PICKLE_SAVERS[kind](net, tmp_path / "file")
     monkeypatch.delitem(sys.modules, "gone_project")
 
-    contents = container.read(tmp_path / "file")
+    contents = container.read_contents(tmp_path / "file")
 
     assert list(contents.tensors) == list(net.state_dict())
     assert same(contents, dict(net.state_dict()))
@@ -230,7 +230,7 @@ def test_module_that_holds_itself_is_refused(tmp_path: Path) -> None:
 def test_names_are_kept_where_python_2_wrote_bytes(tmp_path: Path) -> None:
     arrays = {name.encode(): tensor.numpy() for name, tensor in weights().items()}
 
-    contents = container.read(write(tmp_path / "file", pickle.dumps(arrays, 2)))
+    contents = container.read_contents(write(tmp_path / "file", pickle.dumps(arrays, 2)))
 
     assert same(contents, weights())
 
@@ -311,7 +311,7 @@ def test_paddle_is_brought_into_torchs_convention(form: str, protocol: int, tmp_
         "table": arrays | {"StructuredToParameterName@@": {"fc.weight": "linear_0.w_0"}},
     }[form]
 
-    contents = container.read(write(tmp_path / "file", pickle.dumps(data, protocol)))
+    contents = container.read_contents(write(tmp_path / "file", pickle.dumps(data, protocol)))
 
     assert contents.kind == "Paddle .pdparams"
     assert same(contents, wanted)
@@ -320,7 +320,7 @@ def test_paddle_is_brought_into_torchs_convention(form: str, protocol: int, tmp_
 def test_plain_arrays_under_torchs_names_stay_as_they_are(tmp_path: Path) -> None:
     arrays = {name: tensor.numpy() for name, tensor in weights().items()}
 
-    contents = container.read(write(tmp_path / "file", pickle.dumps(arrays)))
+    contents = container.read_contents(write(tmp_path / "file", pickle.dumps(arrays)))
 
     assert contents.kind == "pickle"
     assert same(contents, weights())
@@ -331,4 +331,4 @@ def test_half_precision_keeps_its_type(kind: str, tmp_path: Path) -> None:
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights().items()}
     TORCH_SAVERS[kind](halves, tmp_path / "file")
 
-    assert container.read(tmp_path / "file").tensors["stem.weight"].dtype == torch.float16
+    assert container.read_contents(tmp_path / "file").tensors["stem.weight"].dtype == torch.float16

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.checkpoint.formats import container
 from deploy_kit.checkpoint.formats.contents import Contents
 
@@ -71,7 +71,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(kind: str, net: nn.Module, folder: Path) -> Contents:
-    return container.read(WRITERS[kind](net, folder / "file.pt2"))
+    return container.read_contents(WRITERS[kind](net, folder / "file.pt2"))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -82,7 +82,7 @@ def test_graph_states_the_facts(kind: str, case: str, tmp_path: Path) -> None:
     facts = read(kind, tiny_net(**options), tmp_path).facts
 
     source = {"TorchScript": "TorchScript code", "torch.export": "torch.export graph"}[kind]
-    assert facts == Facts(**PLAIN | differing, source=source)
+    assert facts == ArchitectureFacts(**PLAIN | differing, source=source)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -191,10 +191,10 @@ def test_scripted_module_gives_its_weights_and_states_nothing(tmp_path: Path) ->
     net = Branching().eval()
     torch.jit.script(net).save(str(tmp_path / "file"))
 
-    contents = container.read(tmp_path / "file")
+    contents = container.read_contents(tmp_path / "file")
 
     assert contents.tensors.keys() == net.state_dict().keys()
-    assert contents.facts == Facts()
+    assert contents.facts == ArchitectureFacts()
     assert contents.remarks == ("its code is no straight line of known operators: it states no facts",)
 
 
@@ -202,7 +202,7 @@ def test_frozen_module_says_why_it_has_no_weights(tmp_path: Path) -> None:
     torch.jit.freeze(torch.jit.trace(tiny_net(), IMAGES)).save(str(tmp_path / "file"))
 
     with pytest.raises(CheckpointError, match="a TorchScript module without weights: they were frozen into its code"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 def rewritten(path: Path, folder: Path, change: Callable[[str, bytes], bytes]) -> Path:
@@ -229,9 +229,9 @@ def test_code_of_any_kind_is_read_and_never_run(
     monkeypatch.chdir(tmp_path)
     path = rewritten(traced, tmp_path, lambda name, data: code if "conv" in name else data)
 
-    contents = container.read(path)
+    contents = container.read_contents(path)
 
-    assert contents.facts == Facts()
+    assert contents.facts == ArchitectureFacts()
     assert not (tmp_path / "marker").exists()
 
 
@@ -246,16 +246,16 @@ def test_exported_program_that_makes_no_sense_is_called_damaged(
     path = rewritten(exported, tmp_path, lambda name, data: text if member in name else data)
 
     with pytest.raises(CheckpointError, match=r"truncated or incomplete|archive without weights"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_exported_graph_of_another_schema_gives_its_weights_and_states_nothing(exported: Path, tmp_path: Path) -> None:
     path = rewritten(exported, tmp_path, lambda name, data: data.replace(b'"target"', b'"aim"'))
 
-    contents = container.read(path)
+    contents = container.read_contents(path)
 
     assert contents.tensors.keys() == tiny_net().state_dict().keys()
-    assert contents.facts == Facts()
+    assert contents.facts == ArchitectureFacts()
     assert contents.remarks == ("its graph is written in a way this version does not read: it states no facts",)
 
 
@@ -277,7 +277,7 @@ def test_exported_weight_that_claims_what_is_not_there_is_refused(
     path = rewritten(exported, tmp_path, change)
 
     with pytest.raises(CheckpointError, match=message):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_exported_layout_before_torch_2_8_is_read(exported: Path, tmp_path: Path) -> None:
@@ -291,10 +291,10 @@ def test_exported_layout_before_torch_2_8_is_read(exported: Path, tmp_path: Path
         "version": b"8.1",
     }
 
-    contents = container.read(write(tmp_path / "old.pt2", zip_bytes(members)))
+    contents = container.read_contents(write(tmp_path / "old.pt2", zip_bytes(members)))
 
     assert all(torch.equal(contents.tensors[name], tensor) for name, tensor in net.state_dict().items())
-    assert contents.facts == Facts(**PLAIN, source="torch.export graph")
+    assert contents.facts == ArchitectureFacts(**PLAIN, source="torch.export graph")
 
 
 def test_bomb_inside_an_exported_archive_is_refused(tmp_path: Path) -> None:
@@ -303,4 +303,4 @@ def test_bomb_inside_an_exported_archive_is_refused(tmp_path: Path) -> None:
     members = {"serialized_exported_program.json": program, "serialized_state_dict.pt": inner}
 
     with pytest.raises(CheckpointError, match="unpacks to far more than its size"):
-        container.read(write(tmp_path / "file", zip_bytes(members)))
+        container.read_contents(write(tmp_path / "file", zip_bytes(members)))

@@ -22,7 +22,7 @@ from checkpoint_files import PICKLE_SAVERS, TORCH_SAVERS, Payload, payloads, wei
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.formats import container
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled.arrays import Array, Unreadable
 from deploy_kit.checkpoint.formats.pickled.inert import Record
 from deploy_kit.checkpoint.formats.pickled.torch_file import read_pickle
@@ -33,7 +33,7 @@ class Optimizer(enum.Enum):
 
 
 def inert(data: bytes) -> Any:
-    return read_pickle(io.BytesIO(data), Budget(len(data)))
+    return read_pickle(io.BytesIO(data), ReadLimits(len(data)))
 
 
 def text(value: str) -> bytes:
@@ -92,7 +92,7 @@ def test_plain_pickle_that_asks_for_code_is_refused_by_name(name: str, tmp_path:
     path = write(tmp_path / "file.pkl", hostile_pickles(marker)[name])
 
     with pytest.raises(CheckpointError, match=r"file\.pkl: refused: .*its pickle asks for '") as caught:
-        container.read(path)
+        container.read_contents(path)
 
     assert caught.value.exit_code == 2
     assert not marker.exists()
@@ -104,7 +104,7 @@ def test_zip_whose_pickle_asks_for_code_is_refused(name: str, tmp_path: Path) ->
     path = write(tmp_path / "file.pth", zip_bytes({"a/data.pkl": hostile_pickles(marker)[name], "a/version": b"3"}))
 
     with pytest.raises(CheckpointError, match="refused"):
-        container.read(path)
+        container.read_contents(path)
 
     assert not marker.exists()
 
@@ -126,7 +126,7 @@ def test_what_a_hostile_pickle_asks_for_is_named(name: str, asked: str, tmp_path
     path = write(tmp_path / "file", hostile_pickles(tmp_path / "marker")[name])
 
     with pytest.raises(CheckpointError, match=f"asks for '{asked}'"):
-        container.read(path)
+        container.read_contents(path)
 
 
 @pytest.mark.parametrize("name", ["REDUCE", "REDUCE by STACK_GLOBAL", "REDUCE in protocol 0", "INST", "OBJ"])
@@ -148,7 +148,7 @@ def test_code_in_a_file_is_refused_and_never_run(kind: str, function: str, place
     PICKLE_SAVERS[kind](data[place], tmp_path / "file")
 
     with pytest.raises(CheckpointError, match=r"file: refused: .*(posix\.system|io\.open)"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
     assert not marker.exists()
 
@@ -157,7 +157,7 @@ def test_refusal_advises_no_way_to_run_the_code(tmp_path: Path) -> None:
     path = write(tmp_path / "file", hostile_pickles(tmp_path / "marker")["REDUCE"])
 
     with pytest.raises(CheckpointError) as caught:
-        container.read(path)
+        container.read_contents(path)
 
     assert "weights_only" not in f"{caught.value} {caught.value.hint}"
     assert caught.value.hint.startswith("save the tensors alone")
@@ -243,14 +243,14 @@ def test_recursive_list_is_read() -> None:
 def test_what_trainers_keep_beside_the_weights_is_read_and_inert(value: Any, protocol: int, tmp_path: Path) -> None:
     torch.save({"state_dict": weights(), "beside": value}, tmp_path / "file", pickle_protocol=protocol)
 
-    assert container.read(tmp_path / "file").tensors.keys() == weights().keys()
+    assert container.read_contents(tmp_path / "file").tensors.keys() == weights().keys()
 
 
 def test_member_of_an_enum_cannot_be_told_from_a_call_and_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": weights(), "beside": Optimizer.SGD}, tmp_path / "file")
 
     with pytest.raises(CheckpointError, match=r"asks for 'test_unpickle\.Optimizer'"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 def test_sets_and_frozensets_are_read() -> None:
@@ -293,7 +293,7 @@ def test_numpy_arrays_come_back_bit_for_bit(dtype: str, protocol: int) -> None:
     back = inert(pickle.dumps(array, protocol))
 
     assert isinstance(back, Array)
-    assert torch.equal(back.tensor(Budget(0)), torch.from_numpy(array.astype(array.dtype.newbyteorder("="))))
+    assert torch.equal(back.tensor(ReadLimits(0)), torch.from_numpy(array.astype(array.dtype.newbyteorder("="))))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_numpy_arrays_come_back_bit_for_bit(dtype: str, protocol: int) -> None:
 def test_array_of_no_numbers_is_inert(array: np.ndarray) -> None:
     back = inert(pickle.dumps(array, 2))
 
-    assert isinstance(back.tensor(Budget(0)), Unreadable)
+    assert isinstance(back.tensor(ReadLimits(0)), Unreadable)
 
 
 @pytest.mark.parametrize("kind", PICKLE_SAVERS)
@@ -313,7 +313,7 @@ def test_tensors_of_every_type_come_back(kind: str, dtype: torch.dtype, tmp_path
     tensor = torch.arange(24).reshape(2, 3, 4).to(dtype)
     PICKLE_SAVERS[kind](weights() | {"extra": tensor}, tmp_path / "file")
 
-    back = container.read(tmp_path / "file").tensors["extra"]
+    back = container.read_contents(tmp_path / "file").tensors["extra"]
 
     assert back.dtype == dtype
     assert torch.equal(back.view(torch.uint8), tensor.view(torch.uint8))
@@ -325,7 +325,7 @@ def test_views_of_a_shared_storage_come_back(kind: str, tmp_path: Path) -> None:
     views = {"a": whole[4:12].reshape(2, 4).T, "b": whole[::3], "c": whole[5], "d": whole[24:]}
     PICKLE_SAVERS[kind](weights() | views, tmp_path / "file")
 
-    back = container.read(tmp_path / "file").tensors
+    back = container.read_contents(tmp_path / "file").tensors
 
     assert all(torch.equal(back[name], tensor) for name, tensor in views.items())
 
@@ -335,7 +335,7 @@ def test_parameters_and_buffers_in_a_dict_come_back(kind: str, tmp_path: Path) -
     saved = {name: torch.nn.Parameter(t) if t.is_floating_point() else t for name, t in weights().items()}
     TORCH_SAVERS[kind](saved, tmp_path / "file")
 
-    back = container.read(tmp_path / "file").tensors
+    back = container.read_contents(tmp_path / "file").tensors
 
     assert all(torch.equal(back[name], tensor) for name, tensor in saved.items())
 
@@ -344,7 +344,7 @@ def test_legacy_file_of_another_pickle_protocol_is_read(tmp_path: Path) -> None:
     saved = weights()
     torch.save(saved, tmp_path / "file", _use_new_zipfile_serialization=False, pickle_protocol=4)
 
-    contents = container.read(tmp_path / "file")
+    contents = container.read_contents(tmp_path / "file")
 
     assert contents.kind == "torch legacy"
     assert all(torch.equal(contents.tensors[name], tensor) for name, tensor in saved.items())
@@ -366,7 +366,7 @@ def test_weight_that_cannot_be_used_is_named_with_its_kind(
     torch.save(weights() | {"stem.weight": make()}, tmp_path / "file")
 
     with pytest.raises(CheckpointError, match=f"'stem.weight' is {what}; plain floating-point weights are expected"):
-        container.read(tmp_path / "file")
+        container.read_contents(tmp_path / "file")
 
 
 def test_array_of_objects_among_the_weights_is_named(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_array_of_objects_among_the_weights_is_named(tmp_path: Path) -> None:
     data = pickle.dumps(arrays | {"stem.weight": np.array([None], dtype=object)})
 
     with pytest.raises(CheckpointError, match=r"'stem.weight' is a NumPy array of objects"):
-        container.read(write(tmp_path / "file", data))
+        container.read_contents(write(tmp_path / "file", data))
 
 
 def test_functools_partial_that_is_kept_and_not_called_is_inert() -> None:
@@ -406,7 +406,7 @@ def test_functools_partial_that_is_kept_and_not_called_is_inert() -> None:
 )
 def test_pickle_that_makes_no_sense_is_called_damaged(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"file: (truncated or incomplete|no state dict found)"):
-        container.read(write(tmp_path / "file", data))
+        container.read_contents(write(tmp_path / "file", data))
 
 
 def nested_tuples(depth: int) -> bytes:
@@ -433,7 +433,7 @@ def nested_tuples(depth: int) -> bytes:
 )
 def test_pickle_made_to_exhaust_memory_or_time_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
-        container.read(write(tmp_path / "file", data))
+        container.read_contents(write(tmp_path / "file", data))
 
 
 def test_dict_copied_again_and_again_is_refused(tmp_path: Path) -> None:
@@ -442,21 +442,21 @@ def test_dict_copied_again_and_again_is_refused(tmp_path: Path) -> None:
     data = b"\x80\x02ccollections\nOrderedDict\nq\x00" + pairs + b"h\x00h\x01\x85R0" * 5_000 + b"."
 
     with pytest.raises(CheckpointError, match="steps"):
-        container.read(write(tmp_path / "file", data))
+        container.read_contents(write(tmp_path / "file", data))
 
 
 def test_text_encoded_again_and_again_is_refused(tmp_path: Path) -> None:
     call = b"c_codecs\nencode\nq\x00" + text("a" * 1_000_000) + b"q\x01" + text("latin1") + b"q\x02"
 
     with pytest.raises(CheckpointError, match="unpacks to far more than its size"):
-        container.read(write(tmp_path / "file", b"\x80\x02" + call + b"h\x00h\x01h\x02\x86R" * 1_000 + b"."))
+        container.read_contents(write(tmp_path / "file", b"\x80\x02" + call + b"h\x00h\x01h\x02\x86R" * 1_000 + b"."))
 
 
 def test_deeply_nested_pickle_is_read_or_refused_without_recursion(tmp_path: Path) -> None:
     data = b"\x80\x02" + b"]" * 500_000 + b"a" * 499_999 + b"."
 
     with pytest.raises(CheckpointError, match="no state dict found"):
-        container.read(write(tmp_path / "file", data))
+        container.read_contents(write(tmp_path / "file", data))
 
 
 def test_every_opcode_is_known_or_refused() -> None:

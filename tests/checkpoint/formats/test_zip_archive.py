@@ -29,7 +29,7 @@ def test_flipped_weight_is_noticed_and_its_member_named(tmp_path: Path) -> None:
     path = write(tmp_path / "flipped", bytes(data))
 
     with pytest.raises(CheckpointError, match=r"flipped: 'made/data/\d+' inside it is damaged") as caught:
-        container.read(path)
+        container.read_contents(path)
 
     assert caught.value.hint == "get the file again"
 
@@ -49,7 +49,7 @@ def test_archive_that_was_packed_anew_is_read(tmp_path: Path) -> None:
     members = members_of(bytes_of(save_zip, weights(), tmp_path))
     path = write(tmp_path / "packed", zip_bytes(members, pack=DEFLATED))
 
-    contents = container.read(path)
+    contents = container.read_contents(path)
 
     assert all(torch.equal(contents.tensors[name], tensor) for name, tensor in weights().items())
 
@@ -68,14 +68,14 @@ def test_record_that_unpacks_to_a_gigabyte_is_refused(bomb: Path) -> None:
     assert bomb.stat().st_size < 6 << 20
 
     with pytest.raises(CheckpointError, match="unpacks to far more than its size, 1,073,741,824 bytes"):
-        container.read(bomb)
+        container.read_contents(bomb)
 
 
 def test_many_records_that_unpack_to_much_are_refused_together(tmp_path: Path) -> None:
     path = write(tmp_path / "bomb", zip_bytes({f"a/data/{i}": bytes(40 << 20) for i in range(8)}, pack=DEFLATED))
 
     with pytest.raises(CheckpointError, match="unpacks to far more than its size"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_bomb_is_refused_within_bounded_memory(bomb: Path) -> None:
@@ -102,7 +102,7 @@ def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "overlap", bytes(data))
 
     with pytest.raises(CheckpointError, match=r"overlap|truncated or incomplete"):
-        container.read(path)
+        container.read_contents(path)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -113,7 +113,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
         archive.writestr("a/data.pkl", b"two")
 
     with pytest.raises(CheckpointError, match="two members of its archive have the same name"):
-        container.read(write(tmp_path / "file", file.getvalue()))
+        container.read_contents(write(tmp_path / "file", file.getvalue()))
 
 
 def test_encrypted_archive_is_refused(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_encrypted_archive_is_refused(tmp_path: Path) -> None:
     data[data.index(b"PK\x01\x02") + 8] |= 1
 
     with pytest.raises(CheckpointError, match=r"'a/data\.pkl' inside it is encrypted"):
-        container.read(write(tmp_path / "file", bytes(data)))
+        container.read_contents(write(tmp_path / "file", bytes(data)))
 
 
 @pytest.mark.parametrize("pack", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -129,7 +129,7 @@ def test_packing_of_no_checkpoint_is_refused(pack: int, tmp_path: Path) -> None:
     path = write(tmp_path / "file", zip_bytes({"a/data.pkl": bytes(1000)}, pack=pack))
 
     with pytest.raises(CheckpointError, match="packed in a way that no checkpoint is"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_archive_of_very_many_members_is_refused_before_they_become_objects(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_archive_of_very_many_members_is_refused_before_they_become_objects(tmp_
     path = write(tmp_path / "file", b"PK\x03\x04" + bytes(26) + directory + end)
 
     with pytest.raises(CheckpointError, match=r"its archive's directory has \d[\d,]+ bytes"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_archive_of_more_members_than_any_checkpoint_is_refused(
@@ -149,7 +149,7 @@ def test_archive_of_more_members_than_any_checkpoint_is_refused(
     path = write(tmp_path / "file", zip_bytes({f"a/{i}": b"" for i in range(4)}))
 
     with pytest.raises(CheckpointError, match="its archive has 4 members"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_record_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_record_that_is_missing_is_named(tmp_path: Path) -> None:
     del members["made/data/0"]
 
     with pytest.raises(CheckpointError, match="truncated or incomplete: 'made/data/0' is missing inside it"):
-        container.read(write(tmp_path / "file", zip_bytes(members)))
+        container.read_contents(write(tmp_path / "file", zip_bytes(members)))
 
 
 @pytest.mark.parametrize("change", [-4, 4, -1])
@@ -167,7 +167,7 @@ def test_record_of_another_size_than_claimed_is_refused(change: int, tmp_path: P
     members["made/data/0"] = record[:change] if change < 0 else record + bytes(change)
 
     with pytest.raises(CheckpointError, match=r"storage '0' claims [\d,]+ bytes, it has|a storage of [\d,]+ bytes"):
-        container.read(write(tmp_path / "file", zip_bytes(members)))
+        container.read_contents(write(tmp_path / "file", zip_bytes(members)))
 
 
 def claimed(count: int, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> bytes:
@@ -210,7 +210,7 @@ def test_tensor_that_claims_what_is_not_there_is_refused(
     path = write(tmp_path / "file", claimed(count, size, stride, offset))
 
     with pytest.raises(CheckpointError, match=message):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_legacy_storage_larger_than_the_file_is_refused_before_it_is_made(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_legacy_storage_larger_than_the_file_is_refused_before_it_is_made(tmp_pa
     path = write(tmp_path / "file", data.replace(before, b"\x8a\x06" + (1 << 40).to_bytes(6, "little"), 1))
 
     with pytest.raises(CheckpointError, match=r"storage '\d+' claims 4,398,046,511,104 bytes"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_legacy_storages_that_are_not_those_named_are_refused(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_legacy_storages_that_are_not_those_named_are_refused(tmp_path: Path) ->
     path = write(tmp_path / "file", data[:at] + b"9" * len(key) + data[at + len(key) :])
 
     with pytest.raises(CheckpointError, match="the storages behind its pickle are not those that it names"):
-        container.read(path)
+        container.read_contents(path)
 
 
 def test_checkpoint_inside_checkpoints_is_refused_when_they_do_not_end(tmp_path: Path) -> None:
@@ -248,4 +248,4 @@ def test_checkpoint_inside_checkpoints_is_refused_when_they_do_not_end(tmp_path:
         data = file.getvalue()
 
     with pytest.raises(CheckpointError, match="checkpoints inside checkpoints"):
-        container.read(write(tmp_path / "file", data))
+        container.read_contents(write(tmp_path / "file", data))

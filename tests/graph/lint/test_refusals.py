@@ -69,7 +69,9 @@ def test_an_error_is_found_exactly_where_tensorrt_rtx_refuses(
 ) -> None:
     model = graphs.reread(ir.serde.deserialize_model(case.proto()))
 
-    errors = [found.code for found in lint.run(model, lint.Target(engine="tensorrt_rtx")) if found.level == "error"]
+    errors = [
+        found.code for found in lint.lint_model(model, lint.LintTarget(engine="tensorrt_rtx")) if found.level == "error"
+    ]
 
     assert bool(errors) == (tried[1][case.id] != "built")
 

@@ -8,16 +8,16 @@ import pytest
 from lint_graphs import OTHERS, TENSORRT, Case
 
 from deploy_kit.graph import lint, onnx_file
-from deploy_kit.graph.lint import Finding
+from deploy_kit.graph.lint import LintFinding
 
 every_case = pytest.mark.parametrize("case", [*TENSORRT, *OTHERS], ids=lambda case: case.id)
 every_rule = pytest.mark.parametrize("name", lint.CATALOGUE.names())
 BY_HAND = {"onnx001"}  # two gibibytes are in no graph of text
 
 
-def findings(case: Case) -> tuple[Finding, ...]:
+def findings(case: Case) -> tuple[LintFinding, ...]:
     """Apply all rules of the case's target, as to a file."""
-    return lint.run(onnx_file.reread(ir.serde.deserialize_model(case.proto())), lint.parse(case.target))
+    return lint.lint_model(onnx_file.reread(ir.serde.deserialize_model(case.proto())), lint.parse_target(case.target))
 
 
 @every_case
@@ -89,7 +89,7 @@ def test_every_code_has_its_message_read() -> None:
 
 
 def test_a_finding_in_one_line_names_code_and_node() -> None:
-    found = Finding(code="TRT001", level="error", node="conv1", text="a zero point", cure="none")
+    found = LintFinding(code="TRT001", level="error", node="conv1", text="a zero point", cure="none")
 
     assert str(found) == "TRT001: node 'conv1': a zero point"
 
@@ -99,6 +99,6 @@ def test_weights_of_two_gibibytes_are_too_much_for_one_file() -> None:
     value = ir.Value(name="w", const_value=large, shape=ir.Shape([2**29]), type=ir.TensorType(ir.DataType.FLOAT))
     model = ir.Model(ir.Graph([], [], nodes=[], initializers=[value], opset_imports={"": 17}), ir_version=8)
 
-    found = lint.run(model, lint.Target(engine="onnxruntime"))
+    found = lint.lint_model(model, lint.LintTarget(engine="onnxruntime"))
 
     assert [(f.code, f.text) for f in found] == [("ONNX001", "the weights inside the file hold 2.0 GiB")]

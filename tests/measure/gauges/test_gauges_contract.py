@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 from trees import recorded
 
-from deploy_kit.measure.gauges import CATALOGUE, Place
+from deploy_kit.measure.gauges import CATALOGUE, GaugeScope
 
 NAMES = CATALOGUE.names()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_tree_gives_a_reason_and_no_reading(name: str, tmp_path: Path) -> None:
-    gauge, place = CATALOGUE.get(name), Place(root=tmp_path)
+    gauge, place = CATALOGUE.get(name), GaugeScope(root=tmp_path)
 
     assert gauge.read(place) == ()
-    assert gauge.hindrance(place) != ""
+    assert gauge.why_unavailable(place) != ""
     assert (gauge.settings(place), gauge.advice(place)) == ((), ())
 
 
@@ -23,12 +23,12 @@ def test_an_empty_tree_gives_a_reason_and_no_reading(name: str, tmp_path: Path) 
 def test_where_it_reads_there_is_no_reason(name: str) -> None:
     gauge = CATALOGUE.get(name)
 
-    for place in (recorded("orin-nano-super"), Place()):
-        if gauge.hindrance(place):
+    for place in (recorded("orin-nano-super"), GaugeScope()):
+        if gauge.why_unavailable(place):
             assert gauge.read(place) == ()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_reading_bears_the_name_of_its_gauge(name: str) -> None:
-    for place in (recorded("orin-nano-super"), recorded("agx-orin"), Place()):
+    for place in (recorded("orin-nano-super"), recorded("agx-orin"), GaugeScope()):
         assert {reading.gauge for reading in CATALOGUE.get(name).read(place)} <= {name}

@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 from trees import HERE, recorded, written
 
-from deploy_kit.measure.gauges import Place, cpu_clocks, ina, tegra, thermal, throttle
+from deploy_kit.measure.gauges import GaugeScope, cpu_clocks, ina, tegra, thermal, throttle
 from deploy_kit.measure.gauges._recorder import look
 
 NANO = recorded("orin-nano-super")
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Place:
+def copy(tmp_path: Path) -> GaugeScope:
     """A tree of the Orin Nano that a test may change."""
     shutil.copytree(HERE / "orin-nano-super", tmp_path / "root")
-    return Place(root=tmp_path / "root")
+    return GaugeScope(root=tmp_path / "root")
 
 
-def change(place: Place, name: str, text: str) -> None:
+def change(place: GaugeScope, name: str, text: str) -> None:
     (place.root / name).write_text(text + "\n")
 
 
@@ -64,7 +64,7 @@ def test_nothing_is_throttled_at_rest_and_the_fan_is_not_asked() -> None:
     assert "pwm-fan" not in found
 
 
-def test_an_alert_is_a_flag_and_an_over_current_is_counted(copy: Place) -> None:
+def test_an_alert_is_a_flag_and_an_over_current_is_counted(copy: GaugeScope) -> None:
     change(copy, "sys/class/thermal/cooling_device4/cur_state", "1")
     change(copy, "sys/class/hwmon/hwmon3/oc3_event_cnt", "27390")
 
@@ -90,7 +90,7 @@ def test_the_fastest_mode_is_recommended_by_name_and_not_by_number() -> None:
     assert tegra.advice(NANO) == ("sudo nvpmodel -m 2", "sudo jetson_clocks")
 
 
-def test_the_fastest_mode_with_locked_clocks_needs_no_advice(copy: Place) -> None:
+def test_the_fastest_mode_with_locked_clocks_needs_no_advice(copy: GaugeScope) -> None:
     change(copy, "var/lib/nvpmodel/status", "pmode:0002")
     change(copy, "sys/class/devfreq/17000000.gpu/min_freq", "918000000")
 
@@ -101,7 +101,7 @@ def test_jetson_clocks_take_the_place_of_the_governor() -> None:
     assert cpu_clocks.advice(NANO) == ()
 
 
-def test_the_board_says_what_its_power_mode_leaves_on(copy: Place) -> None:
+def test_the_board_says_what_its_power_mode_leaves_on(copy: GaugeScope) -> None:
     board = look(NANO).board
     change(copy, "sys/devices/platform/gpu.0/tpc_pg_mask", "-1")
     (copy.root / "sys/kernel/nvpmodel_clk_cap/emc").unlink()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy_kit.measure.gauges import Place, nvml
+from deploy_kit.measure.gauges import GaugeScope, nvml
 
 ANSWERS = {
     "nvmlDeviceGetTotalEnergyConsumption": 123_456,
@@ -44,7 +44,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Fake:
 def test_the_energy_counter_comes_before_the_power(driver: Fake) -> None:
     driver(ANSWERS)
 
-    found = {(r.kind, r.what): r.value for r in nvml.read(Place())}
+    found = {(r.kind, r.what): r.value for r in nvml.read(GaugeScope())}
 
     assert found["energy_uj", "gpu0"] == 123_456_000
     assert ("power_mw", "gpu0") not in found
@@ -54,7 +54,7 @@ def test_the_energy_counter_comes_before_the_power(driver: Fake) -> None:
 def test_only_what_slows_a_busy_gpu_down_is_throttling(driver: Fake) -> None:
     driver(ANSWERS)
 
-    flags = {r.what for r in nvml.read(Place()) if r.kind == "throttle_flag" and r.value}
+    flags = {r.what for r in nvml.read(GaugeScope()) if r.kind == "throttle_flag" and r.value}
 
     assert flags == {"gpu0 software thermal slowdown"}
 
@@ -62,14 +62,14 @@ def test_only_what_slows_a_busy_gpu_down_is_throttling(driver: Fake) -> None:
 def test_a_gpu_without_a_counter_gives_power(driver: Fake) -> None:
     driver({name: value for name, value in ANSWERS.items() if "Energy" not in name})
 
-    assert ("power_mw", 61_500) in {(r.kind, r.value) for r in nvml.read(Place())}
+    assert ("power_mw", 61_500) in {(r.kind, r.value) for r in nvml.read(GaugeScope())}
 
 
 def test_a_jetson_whose_driver_answers_nothing_has_no_readings_and_no_zeros(driver: Fake) -> None:
     driver({})
 
-    assert nvml.read(Place()) == ()
-    assert nvml.hindrance(Place()) == (
+    assert nvml.read(GaugeScope()) == ()
+    assert nvml.why_unavailable(GaugeScope()) == (
         "NVML loads and answers nothing: not supported by this GPU (Jetson) or none is there"
     )
 
@@ -77,20 +77,20 @@ def test_a_jetson_whose_driver_answers_nothing_has_no_readings_and_no_zeros(driv
 def test_a_split_gpu_is_said(driver: Fake) -> None:
     driver(ANSWERS, split=True)
 
-    assert nvml.settings(Place()) == (("gpu0 MIG", "on: clock and energy are of the whole GPU"),)
+    assert nvml.settings(GaugeScope()) == (("gpu0 MIG", "on: clock and energy are of the whole GPU"),)
 
 
 def test_the_clock_is_recommended_to_be_locked(driver: Fake) -> None:
     driver(ANSWERS)
 
-    assert nvml.advice(Place()) == ("sudo nvidia-smi -i 0 -lgc 1980",)
+    assert nvml.advice(GaugeScope()) == ("sudo nvidia-smi -i 0 -lgc 1980",)
 
 
 def test_without_a_driver_the_loader_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "_LIBRARY", "libno-such-nvml.so.1")
     nvml._library.cache_clear()
 
-    why = nvml.hindrance(Place())
+    why = nvml.why_unavailable(GaugeScope())
     nvml._library.cache_clear()
 
     assert why.startswith("libno-such-nvml.so.1: cannot open shared object file")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from trees import written
 
-from deploy_kit.measure.gauges import Place, cpu_clocks, load, nvml, rapl, thermal, throttle
-from deploy_kit.measure.gauges._files import hindrance
+from deploy_kit.measure.gauges import GaugeScope, cpu_clocks, load, nvml, rapl, thermal, throttle
+from deploy_kit.measure.gauges._files import why_unavailable
 
 CPU = "sys/devices/system/cpu"
 PACKAGE = "sys/class/powercap/intel-rapl:0"
@@ -39,7 +39,7 @@ def test_each_core_has_its_clock(tmp_path: Path) -> None:
 def test_only_the_cores_in_use_count(tmp_path: Path) -> None:
     written(tmp_path, clocks(1, 2, 3))
 
-    assert [r.what for r in cpu_clocks.read(Place(root=tmp_path, cores=(1,)))] == ["cpu1"]
+    assert [r.what for r in cpu_clocks.read(GaugeScope(root=tmp_path, cores=(1,)))] == ["cpu1"]
 
 
 def test_governor_limits_and_turbo_are_settings(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_governor_is_recommended_and_not_set(tmp_path: Path, governor: str, 
 def test_a_virtual_machine_without_clocks_is_told_from_one_that_has_none(tmp_path: Path) -> None:
     place = written(tmp_path, {"proc/cpuinfo": "flags\t\t: fpu hypervisor avx2"})
 
-    assert cpu_clocks.hindrance(place) == "no cpufreq here: the clock of a virtual machine is its host's"
+    assert cpu_clocks.why_unavailable(place) == "no cpufreq here: the clock of a virtual machine is its host's"
 
 
 def test_rapl_reads_packages_and_not_their_parts(tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_rapl_that_is_closed_says_its_mode_and_the_command(tmp_path: Path, monke
 
     monkeypatch.setattr(Path, "read_bytes", closed)
 
-    assert rapl.hindrance(place) == f"{tmp_path}/{PACKAGE}/energy_uj: mode 0400, not for this user"
+    assert rapl.why_unavailable(place) == f"{tmp_path}/{PACKAGE}/energy_uj: mode 0400, not for this user"
     assert rapl.advice(place) == ("sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj",)
 
 
 def test_a_file_that_fails_says_how(tmp_path: Path) -> None:
-    assert hindrance(tmp_path) == f"{tmp_path}: Is a directory"
+    assert why_unavailable(tmp_path) == f"{tmp_path}: Is a directory"
 
 
 def test_sensors_of_the_processor_are_read_and_others_not(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_load_is_busy_own_and_stolen_time(tmp_path: Path) -> None:
     written(tmp_path, {"proc/stat": STAT, "proc/7/stat": own, "proc/loadavg": "1.25 0.5 0.2 1/94 14193"})
     second = os.sysconf("SC_CLK_TCK")
 
-    found = {r.kind: r.value for r in load.read(Place(root=tmp_path, own=(7, 8)))}
+    found = {r.kind: r.value for r in load.read(GaugeScope(root=tmp_path, own=(7, 8)))}
 
     assert found == {"busy_s": 670 / second, "own_s": 100 / second, "steal_s": 60 / second, "load": 1.25}
 
@@ -139,7 +139,7 @@ def test_load_is_busy_own_and_stolen_time(tmp_path: Path) -> None:
 def test_only_the_load_of_the_cores_in_use_counts(tmp_path: Path) -> None:
     written(tmp_path, {"proc/stat": STAT})
 
-    busy = next(r.value for r in load.read(Place(root=tmp_path, cores=(1,))) if r.kind == "busy_s")
+    busy = next(r.value for r in load.read(GaugeScope(root=tmp_path, cores=(1,))) if r.kind == "busy_s")
 
     assert busy == 220 / os.sysconf("SC_CLK_TCK")
 
@@ -147,16 +147,16 @@ def test_only_the_load_of_the_cores_in_use_counts(tmp_path: Path) -> None:
 def test_this_machines_own_time_is_that_of_the_process() -> None:
     spent = sum(os.times()[:2])
 
-    own = next(r.value for r in load.read(Place(own=(os.getpid(),))) if r.kind == "own_s")
+    own = next(r.value for r in load.read(GaugeScope(own=(os.getpid(),))) if r.kind == "own_s")
 
     assert own == pytest.approx(spent, abs=0.1)
 
 
 @pytest.mark.gpu
 def test_an_nvidia_gpu_gives_energy_clock_and_heat() -> None:
-    if nvml.hindrance(Place()):
-        pytest.skip(nvml.hindrance(Place()))
-    kinds = {reading.kind for reading in nvml.read(Place())}
+    if nvml.why_unavailable(GaugeScope()):
+        pytest.skip(nvml.why_unavailable(GaugeScope()))
+    kinds = {reading.kind for reading in nvml.read(GaugeScope())}
 
     assert {"clock_mhz", "temperature_c", "throttle_flag"} <= kinds
     assert kinds & {"energy_uj", "power_mw"}

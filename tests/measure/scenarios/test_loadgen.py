@@ -135,14 +135,14 @@ def test_without_loadgen_the_reason_says_where_it_is_needed(monkeypatch: pytest.
     monkeypatch.setattr(_loadgen, "library_version", lambda _: "")
 
     said = "MLPerf scenarios need 'mlcommons-loadgen' on the machine that runs the engine"
-    assert scenarios.get("offline").hindrance() == f"{said} (pip install 'deploykit[loadgen]')"
+    assert scenarios.get("offline").why_unavailable() == f"{said} (pip install 'deploykit[loadgen]')"
 
 
 def test_a_device_installs_loadgen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_loadgen, "library_version", lambda _: "")
     monkeypatch.setattr(lazy, "_installed", lambda: False)
 
-    assert scenarios.get("offline").hindrance().endswith("(pip install 'mlcommons-loadgen')")
+    assert scenarios.get("offline").why_unavailable().endswith("(pip install 'mlcommons-loadgen')")
 
 
 @pytest.mark.parametrize("name", scenarios.names())

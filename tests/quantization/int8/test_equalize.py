@@ -13,8 +13,8 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.graph import edit, onnx_file, passes
 from deploy_kit.quantization.int8 import equalize, range_selection
 from deploy_kit.quantization.int8.effective_range import Interval
-from deploy_kit.quantization.int8.equalize import Equalized
-from deploy_kit.quantization.ranges import Channels, observe
+from deploy_kit.quantization.int8.equalize import EqualizedGraph
+from deploy_kit.quantization.ranges import Channels, observe_activations
 
 EXACT = 1e-12  # rounding of float64: parameters are kept in it, so that only the algebra is judged
 initializer = edit.initializer
@@ -27,7 +27,7 @@ class Case:
     """A graph before and after."""
 
     model: ir.Model
-    rows: tuple[Equalized, ...]
+    rows: tuple[EqualizedGraph, ...]
     seen: dict[ir.Value, Channels]
     means: dict[ir.Value, np.ndarray]
     before: list[np.ndarray]
@@ -58,7 +58,7 @@ def equalized(sketch: Sketch, *outputs: str, names: tuple[str, ...] = (), stored
     groups, useful = found(model)
     sources = [v for group in groups.all for v in group.sources]
     clipped = [v for g in groups.all for v in g.values if v not in sources and v.producer().op_type in ("Max", "Relu")]
-    stats, means = observe(
+    stats, means = observe_activations(
         ir.serde.serialize_model(model),
         [v.name for v in sources],
         batches(sketch.images(8)),
@@ -72,7 +72,7 @@ def equalized(sketch: Sketch, *outputs: str, names: tuple[str, ...] = (), stored
             "initializer",
             lambda model, name, values, _: initializer(model, name, values, stored or ir.DataType.DOUBLE),
         )
-        rows = equalize.apply(model, groups, seen, averages, spans)
+        rows = equalize.equalize_channels(model, groups, seen, averages, spans)
     return Case(model, rows, seen, averages, before, tiny_graphs.evaluate(model, x), x)
 
 
@@ -298,7 +298,7 @@ def test_reach_is_half_of_each_channels_range_before() -> None:
     np.testing.assert_allclose(row.reach, 1.1 * halves, rtol=1e-5)
 
 
-def refused(sketch: Sketch, *outputs: str) -> Equalized:
+def refused(sketch: Sketch, *outputs: str) -> EqualizedGraph:
     found = equalized(sketch, *outputs)
     assert found.difference == 0
     return found.rows[0]

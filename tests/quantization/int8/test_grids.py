@@ -6,7 +6,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from deploy_kit.quantization.int8.grids import Chosen, Grid, around_zero, channel_scales, spanning, weights
+from deploy_kit.quantization.int8.grids import ChosenGrid, Grid, around_zero, channel_scales, spanning, weights
 
 GRIDS = [
     spanning(-1, 1),
@@ -179,7 +179,7 @@ def test_types_are_those_of_onnx() -> None:
 def test_chosen_integers_are_taken_but_where_the_bias_needs_a_larger_scale() -> None:
     array, before, after = drawn(3), np.zeros(3), np.array([0.0, 1e9, 2.0])
     scales = channel_scales(array, before, 0.01, 127)
-    chosen = Chosen(integers=np.full(array.shape, 5.0), scales=scales)
+    chosen = ChosenGrid(integers=np.full(array.shape, 5.0), scales=scales)
 
     whole = weights(array, after, 0.01, chosen=chosen)
 

@@ -27,7 +27,7 @@ def network() -> tuple[Sketch, ir.Model]:
 def on_integers(model: ir.Model) -> list[str]:
     """Name the groups that hold integer weights."""
     found = []
-    for group in layer_names.groups(model):
+    for group in layer_names.layer_groups(model):
         weights = [node.inputs[1].producer() for node in group.weighted if node.inputs[1] is not None]
         if any(weight is not None and weight.op_type == "DequantizeLinear" for weight in weights):
             found.append(group.name)
@@ -65,7 +65,7 @@ def test_a_block_whose_layers_are_all_kept_has_no_integers(form: str) -> None:
 
     found = quantized(model, sketch.images(8), int8_portable, keep=("denseblock1",), **PORTABLE[form])
 
-    places = layer_names.places(found)
+    places = layer_names.named_locations(found)
     inside = [node for node in found.graph if places[str(node.outputs[0].name)].region in LAYERS]
     assert sum(node.op_type in ("Conv", "Concat") for node in inside) == 9
     assert not {value.dtype for node in inside for value in node.outputs} & {ir.DataType.UINT8, ir.DataType.INT8}
@@ -128,7 +128,7 @@ def test_a_part_can_be_kept() -> None:
 
     found = quantized(model, sketch.images(8), int8_portable, keep=(f"{LAYERS[1]}.conv2",))
 
-    second = next(group for group in layer_names.groups(found) if group.name == LAYERS[1])
+    second = next(group for group in layer_names.layer_groups(found) if group.name == LAYERS[1])
     makers = [node.inputs[1].producer() for node in second.weighted if node.inputs[1] is not None]
     assert [maker is not None for maker in makers] == [True, False]
 

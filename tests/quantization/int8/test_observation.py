@@ -11,15 +11,15 @@ import pytest
 from dense_graphs import Sketch, batches
 
 from deploy_kit.base.errors import QuantizeError
-from deploy_kit.base.progress import Event
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.quantization.int8 import observation
-from deploy_kit.quantization.int8.observation import Context, Images, Observed
-from deploy_kit.quantization.int8.range_selection import Ranging, Target
-from deploy_kit.quantization.ranges import Wanted
+from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream, Observed
+from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeTarget
+from deploy_kit.quantization.ranges import ObservedActivations
 from deploy_kit.store import Store
 
-BY_EXTREMES = Ranging()
-TARGET = (Target(name="conv3", useful=None, by_channel=True),)
+BY_EXTREMES = RangeMethod()
+TARGET = (RangeTarget(name="conv3", useful=None, by_channel=True),)
 
 
 @pytest.fixture
@@ -39,10 +39,10 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder, self.sent = folder, 0
         self.notes: list[tuple[str, str]] = []
-        self.events: list[Event] = []
+        self.events: list[ProgressEvent] = []
 
     def __call__(
-        self, sketch: Sketch, x: np.ndarray, ranging: Ranging = BY_EXTREMES, digest: str = "these images"
+        self, sketch: Sketch, x: np.ndarray, ranging: RangeMethod = BY_EXTREMES, digest: str = "these images"
     ) -> Observed:
         def stream() -> Iterator[np.ndarray]:
             for part in batches(x):
@@ -50,16 +50,16 @@ class Desk:
                 yield part
 
         self.sent = 0
-        context = Context(
+        context = CalibrationContext(
             digest=digest,
             store=self.folder,
-            watch=self.events.append,
+            on_progress=self.events.append,
             note=lambda what, said: self.notes.append((what, said)),
         )
         histograms = ("conv3",) if ranging.by_histogram else ()
-        wanted = Wanted(names=("conv3", "x"), means=("y",), histograms=histograms)
-        return observation.observed(
-            proto(sketch), wanted, TARGET, ranging, Images(n=len(x), batches=stream, context=context)
+        wanted = ObservedActivations(names=("conv3", "x"), means=("y",), histograms=histograms)
+        return observation.observe_images(
+            proto(sketch), wanted, TARGET, ranging, ImageStream(n=len(x), batches=stream, context=context)
         )
 
 
@@ -81,7 +81,7 @@ def expect_same(one: Observed, two: Observed) -> None:
 
 @pytest.mark.parametrize("method", ["minmax", "mse"])
 def test_a_second_pass_is_not_made(method: str, desk: Desk, sketch: Sketch) -> None:
-    x, ranging = sketch.images(8), Ranging(method=method)
+    x, ranging = sketch.images(8), RangeMethod(method=method)
     first = desk(sketch, x, ranging)
     assert desk.sent == 8
 
@@ -93,9 +93,13 @@ def test_a_second_pass_is_not_made(method: str, desk: Desk, sketch: Sketch) -> N
 
 def test_one_histogram_serves_all_methods(desk: Desk, sketch: Sketch) -> None:
     x = sketch.images(8)
-    first = desk(sketch, x, Ranging(method="entropy"))
+    first = desk(sketch, x, RangeMethod(method="entropy"))
 
-    for ranging in (Ranging(method="mse"), Ranging(method="percentile", percentile=99.0), Ranging(method="entropy")):
+    for ranging in (
+        RangeMethod(method="mse"),
+        RangeMethod(method="percentile", percentile=99.0),
+        RangeMethod(method="entropy"),
+    ):
         second = desk(sketch, x, ranging)
         assert desk.sent == 0
         expect_same(first, second)
@@ -104,7 +108,7 @@ def test_one_histogram_serves_all_methods(desk: Desk, sketch: Sketch) -> None:
 
 
 def test_extremes_are_kept_apart_from_histograms(desk: Desk, sketch: Sketch) -> None:
-    desk(sketch, sketch.images(8), Ranging(method="mse"))
+    desk(sketch, sketch.images(8), RangeMethod(method="mse"))
 
     desk(sketch, sketch.images(8))
 
@@ -164,7 +168,7 @@ def test_a_pass_that_fails_leaves_nothing(desk: Desk, sketch: Sketch) -> None:
     x[5, 0, 0, 0] = np.nan
 
     with pytest.raises(QuantizeError, match="calibration: activation 'conv3' is not finite on these images"):
-        desk(sketch, x, Ranging(method="mse"))
+        desk(sketch, x, RangeMethod(method="mse"))
 
     assert list(Store(desk.folder).root.rglob("*.npz")) == []
     assert desk.sent == 6
@@ -176,9 +180,9 @@ def test_without_images_nothing_is_observed(desk: Desk, sketch: Sketch) -> None:
 
 
 def test_without_a_store_nothing_is_kept(sketch: Sketch, tmp_path: Path) -> None:
-    images = Images(n=4, batches=lambda: batches(sketch.images(4)))
+    images = ImageStream(n=4, batches=lambda: batches(sketch.images(4)))
 
-    observation.observed(proto(sketch), Wanted(names=("conv3",)), TARGET, Ranging(), images)
+    observation.observe_images(proto(sketch), ObservedActivations(names=("conv3",)), TARGET, RangeMethod(), images)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -206,7 +210,7 @@ def test_an_estimate_comes_before_the_progress(desk: Desk, sketch: Sketch) -> No
 @pytest.mark.parametrize("method", ["minmax", "mse"])
 def test_the_estimate_of_memory_counts_what_is_made(method: str, sketch: Sketch) -> None:
     """Four channels of 1,024 bins of 8 bytes; all else is below a MiB in this graph."""
-    wanted = Wanted(names=("conv3",), histograms=("conv3",) * 64 if method == "mse" else ())
+    wanted = ObservedActivations(names=("conv3",), histograms=("conv3",) * 64 if method == "mse" else ())
 
     found = observation.memory_mib(proto(sketch), wanted)
 
@@ -216,14 +220,14 @@ def test_the_estimate_of_memory_counts_what_is_made(method: str, sketch: Sketch)
 def test_ranges_that_do_not_change_settle_at_the_second_look(desk: Desk, sketch: Sketch) -> None:
     x = np.tile(sketch.images(16), (16, 1, 1, 1))
 
-    found = desk(sketch, x, Ranging(method="percentile"))
+    found = desk(sketch, x, RangeMethod(method="percentile"))
 
     assert found.n_images == 256
     assert found.said.startswith("settled after 64 of 256 images; from 128 to 256 images ends moved by 0.")
 
 
 def test_whoever_wants_it_stops_where_they_have_settled(desk: Desk, sketch: Sketch) -> None:
-    x, ranging = np.tile(sketch.images(16), (16, 1, 1, 1)), Ranging(method="percentile", settle=True)
+    x, ranging = np.tile(sketch.images(16), (16, 1, 1, 1)), RangeMethod(method="percentile", settle=True)
 
     found = desk(sketch, x, ranging)
 
@@ -236,9 +240,9 @@ def test_whoever_wants_it_stops_where_they_have_settled(desk: Desk, sketch: Sket
 
 def test_whoever_would_stop_gets_the_same_whatever_is_kept(desk: Desk, sketch: Sketch) -> None:
     x = np.tile(sketch.images(16), (8, 1, 1, 1))
-    desk(sketch, x, Ranging(method="percentile"))
+    desk(sketch, x, RangeMethod(method="percentile"))
 
-    found = desk(sketch, x, Ranging(method="percentile", settle=True))
+    found = desk(sketch, x, RangeMethod(method="percentile", settle=True))
 
     assert (desk.sent, found.n_images) == (64, 64)
 
@@ -246,16 +250,16 @@ def test_whoever_would_stop_gets_the_same_whatever_is_kept(desk: Desk, sketch: S
 def test_a_whole_pass_serves_whoever_would_stop_but_never_does(desk: Desk, sketch: Sketch) -> None:
     desk(sketch, sketch.images(8))
 
-    desk(sketch, sketch.images(8), Ranging(settle=True))
+    desk(sketch, sketch.images(8), RangeMethod(settle=True))
 
     assert desk.sent == 0
 
 
 def test_a_pass_that_stopped_does_not_serve_others(desk: Desk, sketch: Sketch) -> None:
     x = np.tile(sketch.images(16), (8, 1, 1, 1))
-    desk(sketch, x, Ranging(method="percentile", settle=True))
+    desk(sketch, x, RangeMethod(method="percentile", settle=True))
 
-    for ranging in (Ranging(method="mse", settle=True), Ranging(method="percentile")):
+    for ranging in (RangeMethod(method="mse", settle=True), RangeMethod(method="percentile")):
         desk(sketch, x, ranging)
         assert desk.sent > 0
 
@@ -263,7 +267,7 @@ def test_a_pass_that_stopped_does_not_serve_others(desk: Desk, sketch: Sketch) -
 def test_ranges_that_go_on_growing_do_not_settle(desk: Desk, sketch: Sketch) -> None:
     x = sketch.images(128) * np.linspace(1, 8, 128, dtype=np.float32).reshape(-1, 1, 1, 1)
 
-    found = desk(sketch, x, Ranging(method="mse", settle=True))
+    found = desk(sketch, x, RangeMethod(method="mse", settle=True))
 
     assert found.n_images == 128
     assert found.said.startswith("not settled after 128 images; from 64 to 128 images ends moved by ")
@@ -272,7 +276,7 @@ def test_ranges_that_go_on_growing_do_not_settle(desk: Desk, sketch: Sketch) -> 
 def test_extremes_never_settle_and_say_how_they_moved(desk: Desk, sketch: Sketch) -> None:
     x = np.tile(sketch.images(16), (8, 1, 1, 1))
 
-    found = desk(sketch, x, Ranging(settle=True))
+    found = desk(sketch, x, RangeMethod(settle=True))
 
     assert found.n_images == 128
     assert found.said == "from 64 to 128 images ends moved by 0.00% (median) and 0.00% (95th percentile)"
@@ -281,7 +285,7 @@ def test_extremes_never_settle_and_say_how_they_moved(desk: Desk, sketch: Sketch
 def test_what_is_no_doubling_settles_nothing(desk: Desk, sketch: Sketch) -> None:
     x = sketch.images(65) * np.linspace(1, 8, 65, dtype=np.float32).reshape(-1, 1, 1, 1)
 
-    found = desk(sketch, x, Ranging(method="percentile"))
+    found = desk(sketch, x, RangeMethod(method="percentile"))
 
     assert found.said.startswith("not settled after 65 images; from 64 to 65 images ends moved by ")
 
@@ -293,15 +297,15 @@ def test_a_large_batch_is_looked_at_when_its_number_has_doubled() -> None:
     x, noted = np.tile(sketch.images(20), (20, 1, 1, 1)), list[str]()
     x[:200] *= 2  # the first doubling moves nothing, so it would have settled there
 
-    found = observation.observed(
+    found = observation.observe_images(
         proto(sketch),
-        Wanted(names=("conv3", "x"), means=("y",), histograms=("conv3",)),
+        ObservedActivations(names=("conv3", "x"), means=("y",), histograms=("conv3",)),
         TARGET,
-        Ranging(method="percentile"),
-        Images(
+        RangeMethod(method="percentile"),
+        ImageStream(
             n=400,
             batches=lambda: iter(np.split(x, 4)),
-            context=Context(note=lambda _, said: noted.append(said)),
+            context=CalibrationContext(note=lambda _, said: noted.append(said)),
         ),
     )
 

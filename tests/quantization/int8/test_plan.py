@@ -10,7 +10,7 @@ from dense_graphs import Sketch, batches, planned, run, value
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.int8 import plan, range_selection
-from deploy_kit.quantization.int8.plan import Choices
+from deploy_kit.quantization.int8.plan import Int8Choices
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -91,7 +91,7 @@ def make(sketch: Sketch, output: str, opset: int = 18, n_images: int = 4) -> Non
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source.onnx"
         onnx_file.save(sketch.model(output, opset=opset), source)
-        plan.make(source, Choices(passes=()), lambda: batches(sketch.images(n_images)), n_images)
+        plan.make_plan(source, Int8Choices(passes=()), lambda: batches(sketch.images(n_images)), n_images)
 
 
 def test_operator_set_before_scales_per_channel_is_refused() -> None:

@@ -297,7 +297,7 @@ def test_moved_relu_has_the_mean_that_was_observed() -> None:
     values = run(onnx_file.reread(plan.model), network.sketch.images(16))[0]
 
     plan = planned(network.model(), network.sketch.images(16), equalized=False)
-    portable.write(plan)
+    portable.write_portable(plan)
 
     known = next(moments for value, moments in plan.known.items() if value.name == name)
     np.testing.assert_allclose(known.mean, values.mean((0, 2, 3)), atol=1e-5)

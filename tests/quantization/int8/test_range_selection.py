@@ -10,7 +10,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import RecipeError
 from deploy_kit.quantization.int8 import range_selection
 from deploy_kit.quantization.int8.effective_range import Interval
-from deploy_kit.quantization.int8.range_selection import Moved, Ranging, Target
+from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeMovement, RangeTarget
 from deploy_kit.quantization.ranges import Channels
 from deploy_kit.quantization.ranges.histogram import Histogram
 from deploy_kit.quantization.ranges.thresholds import Method
@@ -37,14 +37,14 @@ def summed_up(x: np.ndarray) -> tuple[Channels, dict[str, Histogram]]:
     return channels, {"x": histogram}
 
 
-def target(*, by_channel: bool = True, useful: Interval | None = None) -> Target:
-    return Target(name="x", useful=useful, by_channel=by_channel)
+def target(*, by_channel: bool = True, useful: Interval | None = None) -> RangeTarget:
+    return RangeTarget(name="x", useful=useful, by_channel=by_channel)
 
 
 def test_extremes_are_moved_out_by_the_slack_alone() -> None:
     channels, histograms = summed_up(activation())
 
-    low, high = range_selection.chosen(target(), channels, histograms, Ranging(), 64)
+    low, high = range_selection.chosen(target(), channels, histograms, RangeMethod(), 64)
 
     np.testing.assert_allclose(high, channels.high + 0.3 * (channels.high - channels.mean))
     np.testing.assert_allclose(low, channels.low - 0.3 * (channels.mean - channels.low))
@@ -54,7 +54,7 @@ def test_extremes_are_moved_out_by_the_slack_alone() -> None:
 def test_a_range_lies_within_what_was_seen_where_nothing_is_left_unseen(method: Method) -> None:
     channels, histograms = summed_up(activation())
 
-    low, high = range_selection.chosen(target(), channels, histograms, Ranging(method=method), EVERYTHING)
+    low, high = range_selection.chosen(target(), channels, histograms, RangeMethod(method=method), EVERYTHING)
 
     slightly = 1e-3 * (channels.high - channels.low)
     assert (low >= channels.low - slightly).all()
@@ -68,7 +68,7 @@ def test_few_images_move_ends_out(method: Method) -> None:
     channels, histograms = summed_up(activation())
 
     few, many = (
-        range_selection.chosen(target(), channels, histograms, Ranging(method=method), n)[1] for n in (16, 4096)
+        range_selection.chosen(target(), channels, histograms, RangeMethod(method=method), n)[1] for n in (16, 4096)
     )
 
     assert few[0] > many[0]
@@ -79,10 +79,10 @@ def test_one_range_for_a_tensor_is_that_of_all_its_values(method: Method) -> Non
     x = activation()
     channels, histograms = summed_up(x)
 
-    low, high = range_selection.seen(target(by_channel=False), channels, histograms, Ranging(method=method))
+    low, high = range_selection.seen(target(by_channel=False), channels, histograms, RangeMethod(method=method))
 
     merged = summed_up(x.reshape(1, 1, -1))
-    wanted = range_selection.seen(target(), *merged, Ranging(method=method))
+    wanted = range_selection.seen(target(), *merged, RangeMethod(method=method))
     assert [low.min(), high.max()] == pytest.approx([wanted[0][0], wanted[1][0]])
 
 
@@ -93,7 +93,7 @@ def test_an_end_that_the_readers_set_is_exact(method: Method, by_channel: bool) 
     useful = Interval(low=np.array([0.25, -np.inf, -1.0]), high=np.array([np.inf, np.inf, 2.0]))
 
     low, high = range_selection.chosen(
-        target(useful=useful, by_channel=by_channel), channels, histograms, Ranging(method=method), 512
+        target(useful=useful, by_channel=by_channel), channels, histograms, RangeMethod(method=method), 512
     )
 
     assert (low[0], low[2], high[2]) == (0.25, -1.0, 2.0)
@@ -104,7 +104,7 @@ def test_a_channel_that_no_reader_tells_apart_has_one_point_that_was_seen(method
     channels, histograms = summed_up(activation())
     never = Interval(low=np.full(3, np.inf), high=np.full(3, -np.inf))
 
-    low, high = range_selection.chosen(target(useful=never), channels, histograms, Ranging(method=method), 512)
+    low, high = range_selection.chosen(target(useful=never), channels, histograms, RangeMethod(method=method), 512)
 
     np.testing.assert_array_equal(low, high)
     assert ((low >= channels.low) & (low <= channels.high)).all()
@@ -130,13 +130,13 @@ def test_movement_is_counted_by_channels_that_have_a_range() -> None:
     ("median", "most", "settled"), [(0.009, 0.19, True), (0.011, 0.19, False), (0.009, 0.21, False)]
 )
 def test_settled_is_below_both_bounds(median: float, most: float, settled: bool) -> None:
-    assert Moved(median=median, most=most).settled is settled
+    assert RangeMovement(median=median, most=most).settled is settled
 
 
 @pytest.mark.parametrize("share", [0.0, 50.0, 100.1, float("nan")])
 def test_a_percentile_that_leaves_nothing_is_refused(share: float) -> None:
     with pytest.raises(RecipeError, match="percentile: expected a number above 50 and at most 100, found") as caught:
-        int8_portable.Options(method="percentile", percentile=share)
+        int8_portable.Int8PortableOptions(method="percentile", percentile=share)
 
     assert caught.value.hint == "it is the share of all values that is encoded, e.g. 99.99"
 
@@ -148,7 +148,7 @@ def test_a_method_decides_the_grid_of_a_tensor(method: Method) -> None:
     x[5, 0, 1, 1] = 60
     model = sketch.model(sketch.head(sketch.norm(sketch.conv("x", 4, 3, pad=1))))
 
-    by_extremes, by_method = (planned(model, x, ranging=Ranging(method=chosen)) for chosen in ("minmax", method))
+    by_extremes, by_method = (planned(model, x, ranging=RangeMethod(method=chosen)) for chosen in ("minmax", method))
 
     (name,) = (value.name for value in by_extremes.grids if value.name.startswith("relu"))
     scales = [

@@ -24,7 +24,7 @@ def test_patches_times_weights_are_the_convolution(name: str) -> None:
     sketch = Sketch(channels=2, pixels=(8, 9))
     model = sketch.model(sketch.conv("x", 3, 3, bias=np.zeros(3), **SHAPES[name]))
     conv, x = nodes(model, "Conv")[0], sketch.images(1)
-    found = receptive_window.of(conv)
+    found = receptive_window.window_of(conv)
     assert found is not None
 
     places, inside = found.read(np.arange(found.n_outputs))
@@ -53,4 +53,4 @@ def test_convolution_without_padding_needs_no_share() -> None:
 def test_open_sizes_have_no_window() -> None:
     sketch = Sketch(pixels=("h", "w"))  # type: ignore[arg-type]  # pixels that are not known
 
-    assert receptive_window.of(nodes(sketch.model(sketch.conv("x", 3, 3, pad=1)), "Conv")[0]) is None
+    assert receptive_window.window_of(nodes(sketch.model(sketch.conv("x", 3, 3, pad=1)), "Conv")[0]) is None

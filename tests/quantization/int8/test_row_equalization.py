@@ -8,10 +8,10 @@ from dense_graphs import Sketch, array, nodes, planned
 from deploy_kit.accuracy import metrics
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.int8 import row_equalization
-from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.quantization.int8.plan import Int8Plan
 
 
-def plan_of(sketch: Sketch) -> Plan:
+def plan_of(sketch: Sketch) -> Int8Plan:
     """Plan a block whose first convolutions have rows a thousandfold apart."""
     x = sketch.stem()
     inner = sketch.node("Relu", sketch.conv(sketch.norm(x), 8, gain=np.geomspace(0.03, 3, 8)))
@@ -31,7 +31,7 @@ def test_rows_get_one_reach_and_outputs_stay(which: int) -> None:
     (before,) = tiny_graphs.evaluate(onnx_file.reread(plan.model), x)
     wide = reaches(array(conv.inputs[1]))
 
-    done = row_equalization.level(plan, frozenset({conv}), but_concats=False)
+    done = row_equalization.equalize_rows(plan, frozenset({conv}), but_concats=False)
 
     found = reaches(array(conv.inputs[1]))
     assert done == {conv}
@@ -45,7 +45,7 @@ def test_what_writes_into_a_quantized_concatenation_is_left() -> None:
     plan = plan_of(Sketch())
     conv = nodes(plan.model, "Conv")[2]
 
-    assert row_equalization.level(plan, frozenset({conv}), but_concats=True) == frozenset()
+    assert row_equalization.equalize_rows(plan, frozenset({conv}), but_concats=True) == frozenset()
 
 
 def test_what_an_output_shows_is_left() -> None:
@@ -54,4 +54,4 @@ def test_what_an_output_shows_is_left() -> None:
     shown = sketch.conv(sketch.norm(x), 4)
     plan = planned(sketch.model(sketch.head(sketch.concat(x, shown)), shown), sketch.images(8), signed=True)
 
-    assert row_equalization.level(plan, frozenset(nodes(plan.model, "Conv")), but_concats=False) == frozenset()
+    assert row_equalization.equalize_rows(plan, frozenset(nodes(plan.model, "Conv")), but_concats=False) == frozenset()

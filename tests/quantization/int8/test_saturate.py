@@ -9,12 +9,12 @@ from dense_graphs import Sketch, array, maker, nodes, planned
 from deploy_kit.accuracy import metrics
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.int8 import saturate
-from deploy_kit.quantization.int8.plan import Plan
+from deploy_kit.quantization.int8.plan import Int8Plan
 
 
 def rewritten(
     sketch: Sketch, *, kernel: int = 1, gamma: object = None, beta: object = None
-) -> tuple[Plan, np.ndarray, np.ndarray]:
+) -> tuple[Int8Plan, np.ndarray, np.ndarray]:
     """Plan a BN + ReLU + convolution, rewrite it; give the plan, an image and the output before."""
     normed = sketch.norm(sketch.stem(), gamma=gamma, beta=beta)
     # The ReLU keeps the head's pool from moving before the convolution; the stem as an output, the BN from its fold.
@@ -60,7 +60,7 @@ def maker_type(value: ir.Value) -> str:
 def test_the_clip_of_the_quantizer_is_the_relu(gamma: float | None) -> None:
     plan, x, before = rewritten(Sketch(), gamma=gamma)
 
-    saturate.apply(plan)
+    saturate.saturate_relus(plan)
 
     assert not [n for n in nodes(plan.model, "Relu") if maker(n.inputs[0]).op_type == "BatchNormalization"]
     assert metrics.relative_difference(before, in_float(clipped(plan.model), x)) < 2e-6
@@ -69,14 +69,14 @@ def test_the_clip_of_the_quantizer_is_the_relu(gamma: float | None) -> None:
 def test_without_the_clip_it_is_another_function() -> None:
     plan, x, before = rewritten(Sketch())
 
-    saturate.apply(plan)
+    saturate.saturate_relus(plan)
 
     assert metrics.relative_difference(before, in_float(plan.model, x)) > 0.01
 
 
 def test_every_channel_uses_all_integers_of_the_images_it_was_planned_with() -> None:
     plan, _, _ = rewritten(Sketch())
-    (conv,) = saturate.apply(plan)
+    (conv,) = saturate.saturate_relus(plan)
 
     assert conv.inputs[0] is not None
     assert plan.grids[conv.inputs[0]] == saturate.UNIT
@@ -87,7 +87,7 @@ def test_every_channel_uses_all_integers_of_the_images_it_was_planned_with() -> 
 def test_convolution_that_pads_keeps_the_relu_and_is_exact() -> None:
     plan, x, before = rewritten(Sketch(), kernel=3)
 
-    (conv,) = saturate.apply(plan)
+    (conv,) = saturate.saturate_relus(plan)
 
     assert maker(conv.inputs[0]).op_type == "Relu"
     assert metrics.relative_difference(before, in_float(plan.model, x)) < 2e-6
@@ -99,14 +99,14 @@ def test_relu_that_two_convolutions_read_is_left() -> None:
     both = sketch.node("Relu", sketch.node("Add", sketch.conv(normed, 5), sketch.conv(normed, 5)))
     plan = planned(sketch.model(sketch.head(both), "conv3"), sketch.images(8), signed=True)
 
-    assert saturate.apply(plan) == frozenset()
+    assert saturate.saturate_relus(plan) == frozenset()
 
 
 def test_statistics_of_the_norm_stay_so_that_half_precision_holds_its_slopes() -> None:
     plan, _, _ = rewritten(Sketch())
     before = [array(value) for norm in nodes(plan.model, "BatchNormalization") for value in norm.inputs[3:5]]
 
-    saturate.apply(plan)
+    saturate.saturate_relus(plan)
 
     after = [array(value) for norm in nodes(plan.model, "BatchNormalization") for value in norm.inputs[3:5]]
     for one, two in zip(before, after, strict=True):
@@ -118,7 +118,7 @@ def test_channels_that_are_off_ask_no_slope_that_half_precision_cannot_hold(n_of
     off = np.arange(6) < n_off
     plan, _, _ = rewritten(Sketch(), gamma=np.where(off, 0.0, 1.0), beta=np.where(off, -0.5, 0.0))
 
-    assert len(saturate.apply(plan)) == 1
+    assert len(saturate.saturate_relus(plan)) == 1
 
     (norm,) = nodes(plan.model, "BatchNormalization")
     assert max(np.abs(array(value)).max() for value in norm.inputs[1:3]) < 1e3

@@ -6,16 +6,16 @@ import pytest
 from dense_graphs import Sketch, nodes, value
 
 from deploy_kit.quantization.int8 import scale_groups as grouping
-from deploy_kit.quantization.int8.scale_groups import Group
+from deploy_kit.quantization.int8.scale_groups import ScaleGroup
 
 
-def group_of(model: ir.Model, name: str) -> Group | None:
-    return grouping.find(model).of.get(value(model, name))
+def group_of(model: ir.Model, name: str) -> ScaleGroup | None:
+    return grouping.find_scale_groups(model).of.get(value(model, name))
 
 
 def together(model: ir.Model, *members: str) -> bool:
     """Whether activations share one group."""
-    groups = grouping.find(model).of
+    groups = grouping.find_scale_groups(model).of
     return len({id(groups[value(model, name)]) for name in members}) == 1
 
 
@@ -190,7 +190,7 @@ def test_shapes_that_are_computed_have_no_group() -> None:
     sketch.n_channels["flat"] = 6
     model = sketch.model(sketch.node("Gemm", "flat", sketch.constant([[1.0]] * 6), output="y"))
 
-    groups = grouping.find(model)
+    groups = grouping.find_scale_groups(model)
 
     assert {str(v.name) for v in groups.of} == {"x", stem, pool, "flat"}
 

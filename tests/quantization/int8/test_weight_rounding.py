@@ -64,10 +64,10 @@ def test_sampled_patches_are_what_torch_unfolds_of_the_integers() -> None:
     plan = planned(model, sketch.images(5))
     conv = nodes(plan.model, "Conv")[1]
     grid = plan.grids[conv.inputs[0]]
-    entry = input_patches.read(conv, grid, 6 * 9)
+    entry = input_patches.sampled_inputs(conv, grid, 6 * 9)
     assert entry is not None
 
-    ((_, found),) = input_patches.sample(ir.serde.serialize_model(plan.model), [entry], plan.batches, 5)
+    ((_, found),) = input_patches.sample_patches(ir.serde.serialize_model(plan.model), [entry], plan.batches, 5)
 
     read = torch.from_numpy(grid.real(grid.quantize(run(model, sketch.images(5))[0])))
     wanted = torch.nn.functional.unfold(read, 3, padding=1).transpose(1, 2).reshape(5 * 64, 54).numpy()
@@ -82,14 +82,15 @@ def test_sample_is_bounded_and_the_same_each_time(monkeypatch: pytest.MonkeyPatc
     model = sketch.model(sketch.conv(sketch.conv("x", 6), 4, 3, pad=1))
     plan = planned(model, sketch.images(5))
     reads = [
-        input_patches.read(node, plan.grids[node.inputs[0]], array(node.inputs[1])[0].size)
+        input_patches.sampled_inputs(node, plan.grids[node.inputs[0]], array(node.inputs[1])[0].size)
         for node in nodes(plan.model, "Conv")
     ]
     wanted = [entry for entry in reads if entry is not None]
 
     def sampled() -> list[np.ndarray]:
         return [
-            found for _, found in input_patches.sample(ir.serde.serialize_model(plan.model), wanted, plan.batches, 5)
+            found
+            for _, found in input_patches.sample_patches(ir.serde.serialize_model(plan.model), wanted, plan.batches, 5)
         ]
 
     first, second = sampled(), sampled()
@@ -111,11 +112,11 @@ def test_sample_does_not_grow_with_the_images(
     sketch = Sketch(batch="N")
     plan = planned(sketch.model(sketch.conv("x", 6)), sketch.images(n_images))
     (conv,) = nodes(plan.model, "Conv")
-    entry = input_patches.read(conv, plan.grids[conv.inputs[0]], array(conv.inputs[1])[0].size)
+    entry = input_patches.sampled_inputs(conv, plan.grids[conv.inputs[0]], array(conv.inputs[1])[0].size)
     assert entry is not None
     x = sketch.images(n_images)
 
-    ((_, found),) = input_patches.sample(
+    ((_, found),) = input_patches.sample_patches(
         ir.serde.serialize_model(plan.model), [entry], lambda: batches(x, batch), n_images
     )
 
@@ -127,9 +128,11 @@ def test_grouped_convolutions_are_not_sampled() -> None:
     plan = planned(sketch.model(sketch.conv("x", 4, group=2)), sketch.images(3))
     conv = nodes(plan.model, "Conv")[0]
 
-    assert input_patches.read(conv, plan.grids[conv.inputs[0]], 2) is None
+    assert input_patches.sampled_inputs(conv, plan.grids[conv.inputs[0]], 2) is None
     assert (
-        weight_rounding.improved(plan, {conv: weight_rounding.Rows(weights=array(conv.inputs[1]), scales=np.ones(4))})
+        weight_rounding.rounded_weights(
+            plan, {conv: weight_rounding.Rows(weights=array(conv.inputs[1]), scales=np.ones(4))}
+        )
         == {}
     )
 

@@ -44,7 +44,7 @@ def test_statistics_are_those_of_numpy_over_all_images_and_pixels(pixels: tuple[
     x = sketch.images(12)
     convolved, rectified = run(model, x, optimize=False)
 
-    seen, _ = ranges.observe(proto(model), ["conv3", "r", "x"], batches(x, batch))
+    seen, _ = ranges.observe_activations(proto(model), ["conv3", "r", "x"], batches(x, batch))
 
     for name, values in {"conv3": convolved, "r": rectified, "x": x}.items():
         expect(seen[name], values)
@@ -55,7 +55,7 @@ def test_every_operator_set_has_the_reductions(opset: int) -> None:
     sketch, model = watched((6, 6), opset=opset)
     x = sketch.images(5)
 
-    seen, _ = ranges.observe(proto(model), ["conv3"], batches(x))
+    seen, _ = ranges.observe_activations(proto(model), ["conv3"], batches(x))
 
     expect(seen["conv3"], run(model, x, optimize=False)[0])
 
@@ -66,7 +66,7 @@ def test_activation_without_pixels_is_reduced_over_the_images_alone() -> None:
     x = sketch.images(7)
     model = sketch.model(logits)
 
-    seen, _ = ranges.observe(proto(model), [logits], batches(x))
+    seen, _ = ranges.observe_activations(proto(model), [logits], batches(x))
 
     expect(seen[logits], run(model, x, optimize=False)[0])
 
@@ -75,7 +75,7 @@ def test_comparison_with_numpy_notices_one_image_that_is_missing() -> None:
     sketch, model = watched((6, 6))
     x = sketch.images(6)
 
-    seen, _ = ranges.observe(proto(model), ["conv3"], batches(x[:-1]))
+    seen, _ = ranges.observe_activations(proto(model), ["conv3"], batches(x[:-1]))
 
     with pytest.raises(AssertionError):
         expect(seen["conv3"], run(model, x, optimize=False)[0])
@@ -85,7 +85,7 @@ def test_means_alone_are_the_same_means() -> None:
     sketch, model = watched((6, 6), batch=2)
     x = sketch.images(8)
 
-    seen, means = ranges.observe(proto(model), ["conv3"], batches(x, 2), means=["r"])
+    seen, means = ranges.observe_activations(proto(model), ["conv3"], batches(x, 2), means=["r"])
 
     assert (list(seen), list(means)) == (["conv3"], ["r"])
     np.testing.assert_allclose(means["r"], run(model, x)[1].mean((0, 2, 3)), atol=1e-6)
@@ -95,7 +95,7 @@ def test_deviation_of_a_channel_far_from_zero_is_not_rounded_away() -> None:
     model = tiny_graphs.parse("g (float[1,1,32,32] x) => (float[1,1,32,32] y) { y = Add(x, k) }", k=np.array(30.0))
     x = np.random.default_rng(0).standard_normal((4, 1, 32, 32), np.float32)
 
-    seen, _ = ranges.observe(proto(model), ["y"], batches(x))
+    seen, _ = ranges.observe_activations(proto(model), ["y"], batches(x))
 
     assert seen["y"].std[0] == pytest.approx(x.std(), rel=1e-3)
 
@@ -108,7 +108,7 @@ def test_an_activation_that_is_not_finite_is_named(value: float, place: int) -> 
     x[2].reshape(-1)[place] = value
 
     with pytest.raises(QuantizeError, match="calibration: activation 'x' is not finite on these images") as caught:
-        ranges.observe(proto(model), ["x"], batches(x))
+        ranges.observe_activations(proto(model), ["x"], batches(x))
 
     assert caught.value.hint == "check the preprocessing (mean, std) and the checkpoint"
 
@@ -117,7 +117,7 @@ def test_no_images_are_refused() -> None:
     _, model = watched((6, 6))
 
     with pytest.raises(QuantizeError, match="calibration: no images"):
-        ranges.observe(proto(model), ["x"], iter(()))
+        ranges.observe_activations(proto(model), ["x"], iter(()))
 
 
 def test_graph_given_is_not_changed() -> None:
@@ -125,7 +125,7 @@ def test_graph_given_is_not_changed() -> None:
     given = proto(model)
     before = given.SerializeToString(deterministic=True)
 
-    ranges.observe(given, ["conv3"], batches(sketch.images(2)))
+    ranges.observe_activations(given, ["conv3"], batches(sketch.images(2)))
 
     assert given.SerializeToString(deterministic=True) == before
 
@@ -143,7 +143,7 @@ def test_a_run_gives_a_few_numbers_per_channel_and_never_an_activation(monkeypat
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Watched)
 
-    ranges.observe(proto(model), ["conv3"], batches(sketch.images(20)), means=["r"])
+    ranges.observe_activations(proto(model), ["conv3"], batches(sketch.images(20)), means=["r"])
 
     # Low, high, mean and square of 4 channels, and the mean of 4 more: in every run, however many images came before.
     assert fetched == [4 * 4 + 4] * 20
@@ -167,7 +167,7 @@ def test_no_batch_is_kept_once_it_was_seen() -> None:
             yield made
             del made
 
-    ranges.observe(proto(model), ["conv3"], stream())
+    ranges.observe_activations(proto(model), ["conv3"], stream())
 
     # The one that is being made, and the one that the loop still holds.
     assert max(alive) <= 2
@@ -177,6 +177,6 @@ def test_same_images_give_the_same_bits() -> None:
     sketch, model = watched((16, 16))
     x = sketch.images(6)
 
-    one, two = (ranges.observe(proto(model), ["conv3"], batches(x))[0]["conv3"] for _ in range(2))
+    one, two = (ranges.observe_activations(proto(model), ["conv3"], batches(x))[0]["conv3"] for _ in range(2))
 
     assert all(np.array_equal(getattr(one, part), getattr(two, part)) for part in ("low", "high", "mean", "std"))

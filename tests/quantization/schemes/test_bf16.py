@@ -12,7 +12,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.schemes import bf16
-from deploy_kit.quantization.schemes._half import Options
+from deploy_kit.quantization.schemes._half import HalfOptions
 
 CONV = "g (float[1,2,4,4] x) => (float[1,3,4,4] y) { c = Conv(x, kernel, bias) y = Relu(c) }"
 X = np.random.default_rng(0).standard_normal((1, 2, 4, 4), np.float32)
@@ -26,7 +26,7 @@ def typed(tmp_path: Path, opset: int = 18, bias: tuple[float, ...] = (0, 0, 0)) 
     model = tiny_graphs.parse(CONV, opset, kernel=kernel(), bias=np.array(bias))
     model.metadata_props["deploykit.exporter"] = "dynamo"
     onnx_file.save(model, tmp_path / "source.onnx")
-    bf16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(), None)
+    bf16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", HalfOptions(), None)
     return tmp_path / "target.onnx"
 
 
@@ -65,7 +65,7 @@ def test_every_activation_in_between_is_bfloat16(tmp_path: Path) -> None:
     path = tmp_path / "target.onnx"
     (tmp_path / "source.onnx").write_bytes(tiny_graphs.simplified()[1])
 
-    bf16.apply(tmp_path / "source.onnx", path, Options(), None)
+    bf16.apply(tmp_path / "source.onnx", path, HalfOptions(), None)
 
     inferred = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True, data_prop=True)
     types = {value.type.tensor_type.elem_type for value in inferred.graph.value_info}
@@ -107,7 +107,7 @@ def test_refusal_does_not_advise_what_was_just_tried(tmp_path: Path) -> None:
 def test_graph_straight_from_the_exporter_is_typed_too(tmp_path: Path) -> None:
     (tmp_path / "source.onnx").write_bytes(tiny_graphs.exported()[1])
 
-    bf16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(), None)
+    bf16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", HalfOptions(), None)
 
     assert np.isfinite(tiny_graphs.run_file(tmp_path / "target.onnx", tiny_graphs.images())).all()
 
@@ -121,4 +121,4 @@ def test_graph_that_cannot_be_raised_is_refused(tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "source.onnx")
 
     with pytest.raises(QuantizeError, match=r"source\.onnx: cannot be raised to operator set 22, which bfloat16 needs"):
-        bf16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(), None)
+        bf16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", HalfOptions(), None)

@@ -12,7 +12,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.schemes import fp16
-from deploy_kit.quantization.schemes._half import Options
+from deploy_kit.quantization.schemes._half import HalfOptions
 
 CONV = "g (float[1,2,4,4] x) => (float[1,3,4,4] y) { c = Conv(x, kernel, bias) y = Relu(c) }"
 X = np.random.default_rng(0).standard_normal((1, 2, 4, 4), np.float32)
@@ -25,7 +25,7 @@ def kernel() -> np.ndarray:
 def typed(tmp_path: Path, text: str = CONV, **weights: np.ndarray) -> Path:
     used = {"kernel": kernel(), "bias": np.zeros(3)} | weights if text is CONV else weights
     onnx_file.save(tiny_graphs.parse(text, **used), tmp_path / "source.onnx")
-    fp16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(), None)
+    fp16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", HalfOptions(), None)
     return tmp_path / "target.onnx"
 
 
@@ -52,7 +52,7 @@ def test_every_activation_in_between_is_float16(tmp_path: Path) -> None:
     path = tmp_path / "target.onnx"
     (tmp_path / "source.onnx").write_bytes(tiny_graphs.simplified()[1])
 
-    fp16.apply(tmp_path / "source.onnx", path, Options(), None)
+    fp16.apply(tmp_path / "source.onnx", path, HalfOptions(), None)
 
     inferred = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True, data_prop=True)
     types = {value.type.tensor_type.elem_type for value in inferred.graph.value_info}
@@ -114,6 +114,6 @@ def test_cast_to_float_becomes_a_cast_to_float16(tmp_path: Path) -> None:
 def test_graph_straight_from_the_exporter_runs(tmp_path: Path) -> None:
     (tmp_path / "source.onnx").write_bytes(tiny_graphs.exported()[1])
 
-    fp16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(), None)
+    fp16.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", HalfOptions(), None)
 
     assert np.isfinite(tiny_graphs.run_file(tmp_path / "target.onnx", tiny_graphs.images())).all()

@@ -14,7 +14,7 @@ from deploy_kit import images
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import QuantizeError, RecipeError
 from deploy_kit.graph import onnx_file
-from deploy_kit.quantization.schemes.int8_nncf import Options
+from deploy_kit.quantization.schemes.int8_nncf import Int8NncfOptions
 from deploy_kit.records import codec
 
 pytest_plugins = ["scheme_worker"]
@@ -134,7 +134,7 @@ def test_weights_are_int8_with_one_scale_for_each_output_channel(quantized: Call
 )
 def test_option_that_does_not_fit_is_refused(options: dict[str, object], message: str, hint: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        codec.from_json(Options, options, "scheme 'int8_nncf'")
+        codec.from_json(Int8NncfOptions, options, "scheme 'int8_nncf'")
 
     assert caught.value.hint == hint
 

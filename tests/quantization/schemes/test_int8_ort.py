@@ -24,7 +24,7 @@ from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization import schemes
 from deploy_kit.quantization.schemes import Calibration, int8_ort
-from deploy_kit.quantization.schemes.int8_ort import Options
+from deploy_kit.quantization.schemes.int8_ort import Int8OrtOptions
 
 N_IMAGES = 40  # three chunks: 16, 16 and 8
 # Where a chunk begins, where another does, and the very last image.
@@ -74,7 +74,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ir.Mode
     def make(**options: Any) -> ir.Model:
         if str(options) not in done:
             calibration = schemes.stream(folder / "source.onnx", image_set, TINY_PREPROCESS)
-            int8_ort.apply(folder / "source.onnx", folder / "target.onnx", Options(**options), calibration)
+            int8_ort.apply(folder / "source.onnx", folder / "target.onnx", Int8OrtOptions(**options), calibration)
             done[str(options)] = onnx_file.load(folder / "target.onnx")
         return done[str(options)]
 
@@ -105,7 +105,7 @@ def ends(ranges: Any) -> tuple[float, float]:
 
 @pytest.mark.parametrize("extreme_at", CHUNKS.values(), ids=CHUNKS)
 def test_range_of_the_input_ends_at_the_extremes_of_all_images(extreme_at: int, source: Path) -> None:
-    ranges = int8_ort.observe(source, Options(), calibration_of(small_images(extreme_at)))
+    ranges = int8_ort.observe(source, Int8OrtOptions(), calibration_of(small_images(extreme_at)))
 
     assert ends(ranges["x"]) == (-9, 7)
 
@@ -115,7 +115,7 @@ def test_range_of_an_activation_is_the_true_one_over_all_images(extreme_at: int,
     x = small_images(extreme_at)
     c = torch.conv2d(torch.from_numpy(x[:, 0]), torch.from_numpy(KERNEL), padding=1).numpy()
 
-    ranges = int8_ort.observe(source, Options(), calibration_of(x))
+    ranges = int8_ort.observe(source, Int8OrtOptions(), calibration_of(x))
 
     np.testing.assert_allclose(ends(ranges["c"]), [c.min(), c.max()], rtol=1e-5)
 
@@ -125,7 +125,7 @@ def test_percentiles_are_those_of_all_images(extreme_at: int, source: Path) -> N
     x = small_images(extreme_at)
     x[extreme_at, 0, 0] = np.linspace(-9, 7, 36).reshape(6, 6)
 
-    ranges = int8_ort.observe(source, Options(method="percentile"), calibration_of(x))
+    ranges = int8_ort.observe(source, Int8OrtOptions(method="percentile"), calibration_of(x))
 
     # A merge of histograms may lose the outermost number itself, and then the next one stands for it.
     np.testing.assert_allclose(ends(ranges["x"]), [-9, 7], atol=1.1 * 16 / 35)
@@ -135,7 +135,7 @@ def test_percentiles_are_those_of_all_images(extreme_at: int, source: Path) -> N
 def test_histogram_for_the_entropy_counts_every_number_of_all_images(extreme_at: int, source: Path) -> None:
     x = small_images(extreme_at)
 
-    histogram = int8_ort.observe(source, Options(method="entropy"), calibration_of(x))["x"]
+    histogram = int8_ort.observe(source, Int8OrtOptions(method="entropy"), calibration_of(x))["x"]
 
     assert histogram.hist.sum() == x.size
 
@@ -143,7 +143,7 @@ def test_histogram_for_the_entropy_counts_every_number_of_all_images(extreme_at:
 def test_range_without_the_extreme_image_is_another_one(source: Path) -> None:
     x = np.delete(small_images(extreme_at=20), 20, axis=0)
 
-    ranges = int8_ort.observe(source, Options(), calibration_of(x))
+    ranges = int8_ort.observe(source, Int8OrtOptions(), calibration_of(x))
 
     assert max(map(abs, ends(ranges["x"]))) <= 1
 
@@ -169,7 +169,7 @@ def test_range_arrives_in_the_file_as_the_inputs_scale(
 ) -> None:
     calibration = calibration_of(small_images(extreme_at=3))
 
-    int8_ort.apply(source, tmp_path / "target.onnx", Options(symmetric=symmetric), calibration)
+    int8_ort.apply(source, tmp_path / "target.onnx", Int8OrtOptions(symmetric=symmetric), calibration)
 
     model = onnx_file.load(tmp_path / "target.onnx")
     quantizer = next(node for node in nodes(model, "QuantizeLinear") if node.inputs[0].name == "x")
@@ -237,7 +237,7 @@ def test_symmetric_gives_each_reader_a_pair_of_its_own(symmetric: bool, n_pairs:
     onnx_file.save(tiny_graphs.parse(text, w=np.ones((2, 1, 1, 1))), tmp_path / "source.onnx")
 
     calibration = calibration_of(small_images(0))
-    int8_ort.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(symmetric=symmetric), calibration)
+    int8_ort.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Int8OrtOptions(symmetric=symmetric), calibration)
 
     convolutions = nodes(onnx_file.load(tmp_path / "target.onnx"), "Conv")
     assert len({id(node.inputs[0].producer()) for node in convolutions}) == n_pairs
@@ -311,7 +311,9 @@ def test_operator_set_before_scales_per_channel_is_refused_with_a_hint(tmp_path:
     onnx_file.save(tiny_graphs.parse(CONV, 12, w=KERNEL), tmp_path / "source.onnx")
 
     with pytest.raises(QuantizeError, match=r"source\.onnx: operator set 12; Q/DQ per channel begins at 13") as caught:
-        int8_ort.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(), calibration_of(small_images(0)))
+        int8_ort.apply(
+            tmp_path / "source.onnx", tmp_path / "target.onnx", Int8OrtOptions(), calibration_of(small_images(0))
+        )
 
     assert caught.value.hint == "export with --opset 13 or higher"
 
@@ -322,7 +324,9 @@ def test_every_later_operator_set_is_quantized_and_kept(opset: int, tmp_path: Pa
     x = small_images(0)[1]
     (wanted,) = tiny_graphs.evaluate(onnx_file.load(tmp_path / "source.onnx"), x)
 
-    int8_ort.apply(tmp_path / "source.onnx", tmp_path / "target.onnx", Options(), calibration_of(small_images(0)))
+    int8_ort.apply(
+        tmp_path / "source.onnx", tmp_path / "target.onnx", Int8OrtOptions(), calibration_of(small_images(0))
+    )
 
     assert onnx_file.opset(onnx_file.load(tmp_path / "target.onnx")) == opset
     assert metrics.sqnr_db(wanted, tiny_graphs.run_file(tmp_path / "target.onnx", x)) > 20
@@ -331,6 +335,6 @@ def test_every_later_operator_set_is_quantized_and_kept(opset: int, tmp_path: Pa
 def test_root_logger_has_its_level_back(source: Path, tmp_path: Path) -> None:
     before = logging.root.level
 
-    int8_ort.apply(source, tmp_path / "target.onnx", Options(), calibration_of(small_images(0)))
+    int8_ort.apply(source, tmp_path / "target.onnx", Int8OrtOptions(), calibration_of(small_images(0)))
 
     assert logging.root.level == before

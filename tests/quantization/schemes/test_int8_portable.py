@@ -20,7 +20,7 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
 from deploy_kit.graph.channel_affine import UNITS_KEY
 from deploy_kit.quantization.schemes import BLOCKS_KEY, int8_portable
-from deploy_kit.quantization.schemes.int8_portable import Options
+from deploy_kit.quantization.schemes.int8_portable import Int8PortableOptions
 from deploy_kit.records import codec
 
 FORMS = ("max", "depthwise")
@@ -59,11 +59,11 @@ def test_logits_are_near_torchs_own_in_onnx_runtime(form: str, optimize: bool, t
 
 @either_form
 def test_logits_are_near_torchs_own_in_openvino(
-    form: str, tiny: Callable[..., ir.Model], link: Connection, tmp_path: Path
+    form: str, tiny: Callable[..., ir.Model], connection: Connection, tmp_path: Path
 ) -> None:
     x = tiny_graphs.images(12)
 
-    found = in_openvino(link, tiny(form=form), x, tmp_path)
+    found = in_openvino(connection, tiny(form=form), x, tmp_path)
 
     assert metrics.sqnr_db(wanted(x), found) > FLOOR_DB
 
@@ -75,11 +75,11 @@ def test_logits_are_near_torchs_own_in_openvino(
         "grouped convolutions", "average and maximum concatenated in the head", "no bottleneck",
     ],
 )  # fmt: skip
-def test_openvino_and_onnx_runtime_agree(name: str, link: Connection, tmp_path: Path) -> None:
+def test_openvino_and_onnx_runtime_agree(name: str, connection: Connection, tmp_path: Path) -> None:
     network, model = quantized_network(name, "max")
     x = network.sketch.images(6, seed=9)
 
-    found = in_openvino(link, model, x, tmp_path)
+    found = in_openvino(connection, model, x, tmp_path)
 
     assert metrics.sqnr_db(run(network.model(), x)[0], found) > FLOOR_DB - 4
 
@@ -142,7 +142,7 @@ def test_activation_that_is_not_finite_is_named() -> None:
 
 def test_unknown_form_names_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="form") as caught:
-        codec.from_json(Options, {"form": "maximum"}, "scheme 'int8_portable'")
+        codec.from_json(Int8PortableOptions, {"form": "maximum"}, "scheme 'int8_portable'")
 
     assert "max" in caught.value.hint
 

@@ -63,20 +63,20 @@ def test_onnx_runtimes_whole_optimizer_keeps_the_logits(options: dict[str, objec
     assert metrics.sqnr_db(wanted(x), run(model, x)[0]) > FLOOR_DB
 
 
-def test_logits_are_near_torchs_own_in_openvino(tiny: ir.Model, link: Connection, tmp_path: Path) -> None:
+def test_logits_are_near_torchs_own_in_openvino(tiny: ir.Model, connection: Connection, tmp_path: Path) -> None:
     x = tiny_graphs.images(12)
 
-    assert metrics.sqnr_db(wanted(x), in_openvino(link, tiny, x, tmp_path)) > FLOOR_DB
+    assert metrics.sqnr_db(wanted(x), in_openvino(connection, tiny, x, tmp_path)) > FLOOR_DB
 
 
 def test_norms_and_concatenations_stay(tiny: ir.Model) -> None:
     assert (len(nodes(tiny, "BatchNormalization")), len(nodes(tiny, "Concat"))) == (6, 4)
 
 
-def built(link: Connection, model: ir.Model, folder: Path) -> Proof:
+def built(connection: Connection, model: ir.Model, folder: Path) -> Proof:
     """Build a plan in a worker and give what it proves."""
     onnx_file.save(model, folder / "graph.onnx")
-    with link.worker() as child:
+    with connection.worker() as child:
         paths = {"onnx": str(folder / "graph.onnx"), "folder": str(folder)}
         options = {"compute_capabilities": ["8.9"]}
         return codec.from_json(
@@ -85,8 +85,8 @@ def built(link: Connection, model: ir.Model, folder: Path) -> Proof:
 
 
 @with_tensorrt_rtx
-def test_tensorrt_rtx_builds_it_with_int8_activations(tiny: ir.Model, link: Connection, tmp_path: Path) -> None:
-    proof = built(link, tiny, tmp_path)
+def test_tensorrt_rtx_builds_it_with_int8_activations(tiny: ir.Model, connection: Connection, tmp_path: Path) -> None:
+    proof = built(connection, tiny, tmp_path)
 
     assert proof.share("int8", of="activation") > 0
 
@@ -96,11 +96,11 @@ def kernels(proof: Proof) -> int:
 
 
 @with_tensorrt_rtx
-def test_int8_behind_norms_needs_no_more_kernels_than_fp16(link: Connection, tmp_path: Path) -> None:
+def test_int8_behind_norms_needs_no_more_kernels_than_fp16(connection: Connection, tmp_path: Path) -> None:
     x, source = tiny_graphs.images(24, seed=3), tiny_graphs.simplified_model()
-    half = built(link, quantized(source, x, fp16), tmp_path)
-    placed = built(link, quantized(tiny_graphs.simplified_model(), x, int8_tensorrt), tmp_path)
-    everywhere = built(link, quantized(tiny_graphs.simplified_model(), x, int8_tensorrt, **OLD), tmp_path)
+    half = built(connection, quantized(source, x, fp16), tmp_path)
+    placed = built(connection, quantized(tiny_graphs.simplified_model(), x, int8_tensorrt), tmp_path)
+    everywhere = built(connection, quantized(tiny_graphs.simplified_model(), x, int8_tensorrt, **OLD), tmp_path)
 
     assert kernels(placed) <= kernels(half) < kernels(everywhere)
     assert not placed.advice
@@ -108,10 +108,10 @@ def test_int8_behind_norms_needs_no_more_kernels_than_fp16(link: Connection, tmp
 
 
 @with_tensorrt_rtx
-def test_no_activation_of_a_plan_behind_norms_is_float32_but_its_ends(link: Connection, tmp_path: Path) -> None:
+def test_no_activation_of_a_plan_behind_norms_is_float32_but_its_ends(connection: Connection, tmp_path: Path) -> None:
     model = quantized(tiny_graphs.simplified_model(), tiny_graphs.images(24, seed=3), int8_tensorrt)
 
-    proof = built(link, model, tmp_path)
+    proof = built(connection, model, tmp_path)
 
     found = {dtype: n for kind, dtype, n in proof.counts if kind == "activation"}
     assert found["fp32"] <= 2  # the input and the logits
@@ -129,8 +129,8 @@ def test_scales_and_floats_are_half_precision() -> None:
 
 @with_tensorrt_rtx
 @pytest.mark.parametrize("name", ["ReLU inside a concatenation", "grouped convolutions", "new maps first"])
-def test_tensorrt_rtx_builds_other_networks(name: str, link: Connection, tmp_path: Path) -> None:
-    proof = built(link, quantized_network(name, "tensorrt")[1], tmp_path)
+def test_tensorrt_rtx_builds_other_networks(name: str, connection: Connection, tmp_path: Path) -> None:
+    proof = built(connection, quantized_network(name, "tensorrt")[1], tmp_path)
 
     assert proof.share("int8", of="activation") > 0
 

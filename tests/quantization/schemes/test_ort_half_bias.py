@@ -76,7 +76,9 @@ def test_the_optimizer_loses_a_half_precision_bias() -> None:
 def test_lint_finds_the_bias_that_is_lost(bias: float, dtype: type[np.floating[Any]], lost: bool) -> None:
     model = one_convolution(bias, dtype)
 
-    found = [finding.code for finding in lint.run(model, lint.Target(engine="onnxruntime", version="1.31.1"))]
+    found = [
+        finding.code for finding in lint.lint_model(model, lint.LintTarget(engine="onnxruntime", version="1.31.1"))
+    ]
 
     assert found == ["ORT003"] * lost
 
@@ -86,6 +88,8 @@ def test_lint_tells_the_layouts_apart_that_lose_biases(convolutions: str) -> Non
     x = tiny_graphs.images(24, seed=3)
     model = quantized(tiny_graphs.simplified_model(), x, int8_tensorrt, convolutions=convolutions)
 
-    found = {finding.code for finding in lint.run(model, lint.Target(engine="onnxruntime", version="1.31.1"))}
+    found = {
+        finding.code for finding in lint.lint_model(model, lint.LintTarget(engine="onnxruntime", version="1.31.1"))
+    }
 
     assert ("ORT003" in found) is (convolutions == "blocks")

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from deploy_kit.recipe.compatibility.judge import Facts, Verdict, driver_of, judge
+from deploy_kit.recipe.compatibility.judge import CompatibilityVerdict, MachineFacts, driver_of, judge_machine
 
 # In the forms of device tree, release file and /proc/driver/nvidia/version; the machines are composed, not recorded.
-ORIN = Facts(
+ORIN = MachineFacts(
     board="NVIDIA Jetson AGX Orin Developer Kit",
     l4t="36.4.3",
     python="3.10.12",
@@ -27,7 +27,7 @@ XAVIER = replace(
     ORIN, board="NVIDIA Jetson Xavier NX Developer Kit", l4t="35.4.1",
     python="", versions={"tensorrt": "8.5.2.2"},
 )  # fmt: skip
-PC = Facts(
+PC = MachineFacts(
     sm="8.9",
     driver=driver_of("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024"),
     cuda="12.6",
@@ -36,29 +36,29 @@ PC = Facts(
 )
 
 
-def said(facts: Facts, code: str) -> Verdict:
+def said(facts: MachineFacts, code: str) -> CompatibilityVerdict:
     """Give the one verdict of a code."""
-    (found,) = (verdict for verdict in judge(facts) if verdict.code == code)
+    (found,) = (verdict for verdict in judge_machine(facts) if verdict.code == code)
     return found
 
 
-def codes(facts: Facts, *levels: str) -> list[str]:
-    return [verdict.code for verdict in judge(facts) if verdict.level in levels]
+def codes(facts: MachineFacts, *levels: str) -> list[str]:
+    return [verdict.code for verdict in judge_machine(facts) if verdict.level in levels]
 
 
 @pytest.mark.parametrize("facts", [ORIN, THOR, PC], ids=["Orin", "Thor", "PC"])
-def test_a_machine_as_its_maker_ships_it_has_no_error(facts: Facts) -> None:
+def test_a_machine_as_its_maker_ships_it_has_no_error(facts: MachineFacts) -> None:
     assert codes(facts, "error", "warning") == []
 
 
 def test_nothing_known_is_nothing_judged() -> None:
-    assert judge(Facts()) == ()
+    assert judge_machine(MachineFacts()) == ()
 
 
 def test_every_verdict_but_a_note_has_a_fix() -> None:
     machines = (ORIN, ORIN_7, THOR, XAVIER, PC, replace(PC, sm="6.1"), replace(PC, driver="470.57.02"))
 
-    assert all(v.fix or v.level == "note" for facts in machines for v in judge(facts))
+    assert all(v.fix or v.level == "note" for facts in machines for v in judge_machine(facts))
 
 
 def test_a_release_that_nobody_knows_is_said() -> None:
@@ -93,7 +93,7 @@ def test_a_tensorrt_that_is_not_the_jetpack_s_is_warned_of() -> None:
         (THOR, "11.0.0", "warning", "sources disagree"),
     ],
 )
-def test_tensorrt_11_is_held_against_the_jetpack(facts: Facts, tensorrt: str, level: str, words: str) -> None:
+def test_tensorrt_11_is_held_against_the_jetpack(facts: MachineFacts, tensorrt: str, level: str, words: str) -> None:
     found = said(replace(facts, versions={"tensorrt": tensorrt}), "DEV005")
 
     assert found.level == level
@@ -112,7 +112,7 @@ def test_tensorrt_11_is_held_against_the_jetpack(facts: Facts, tensorrt: str, le
         (replace(ORIN_7, versions={"tensorrt": "11.4.1"}), "TensorRT 11.4.1 does not drive the DLA of AGX Orin"),
     ],
 )
-def test_whether_a_dla_can_be_used_is_said(facts: Facts, text: str) -> None:
+def test_whether_a_dla_can_be_used_is_said(facts: MachineFacts, text: str) -> None:
     assert said(facts, "DEV006").text == text
 
 
@@ -139,7 +139,7 @@ def test_the_last_tensorrt_of_a_gpu_still_works() -> None:
     ("facts", "without"),
     [(ORIN, "not in fp8"), (XAVIER, "not in bf16, fp8"), (replace(PC, sm="7.5"), "not in bf16, fp8")],
 )
-def test_precisions_that_a_gpu_does_not_compute_in_are_said(facts: Facts, without: str) -> None:
+def test_precisions_that_a_gpu_does_not_compute_in_are_said(facts: MachineFacts, without: str) -> None:
     assert said(facts, "DEV008").text.endswith(without)
 
 
@@ -162,7 +162,7 @@ def test_a_python_too_old_for_the_worker_is_an_error() -> None:
     found = said(XAVIER, "DEV010")
 
     assert (found.level, found.text[:27]) == ("error", "JetPack 5.1.2's Python 3.8 ")
-    assert said(Facts(python="3.9.2"), "DEV010").fix == "install Python 3.10 or later"
+    assert said(MachineFacts(python="3.9.2"), "DEV010").fix == "install Python 3.10 or later"
 
 
 @pytest.mark.parametrize(
@@ -171,12 +171,12 @@ def test_a_python_too_old_for_the_worker_is_an_error() -> None:
         (replace(PC, versions={"tensorrt": "10.2.0"}), "tensorrt 10.2.0: builds end in an error"),
         (replace(PC, versions={"tensorrt": "11.1.0"}), "wrong outputs without a warning"),
         (ORIN_7, "did not build on Orin"),
-        (Facts(versions={"openvino": "2026.2.0"}), "on processors with AMX"),
-        (Facts(versions={"openvino": "2026.4.1"}), "segmentation fault"),
-        (Facts(versions={"onnxruntime": "1.19.2"}), "int32 biases overflow"),
+        (MachineFacts(versions={"openvino": "2026.2.0"}), "on processors with AMX"),
+        (MachineFacts(versions={"openvino": "2026.4.1"}), "segmentation fault"),
+        (MachineFacts(versions={"onnxruntime": "1.19.2"}), "int32 biases overflow"),
     ],
 )
-def test_a_release_known_to_be_bad_is_named_with_a_way_around(facts: Facts, words: str) -> None:
+def test_a_release_known_to_be_bad_is_named_with_a_way_around(facts: MachineFacts, words: str) -> None:
     found = said(facts, "DEV011")
 
     assert words in found.text
@@ -215,7 +215,7 @@ def test_a_version_compatible_plan_that_does_not_load_is_said_to_be_one() -> Non
 
 
 def test_an_engine_that_is_no_plan_loads_in_other_versions() -> None:
-    facts = Facts(versions={"onnxruntime": "1.31.1"}, plan=("onnxruntime", "1.30.0"))
+    facts = MachineFacts(versions={"onnxruntime": "1.31.1"}, plan=("onnxruntime", "1.30.0"))
 
     assert codes(facts, "error") == []
 

@@ -12,7 +12,7 @@ from deploy_kit.machine import jetson
 from deploy_kit.recipe import compatibility
 from deploy_kit.recipe.compatibility import within
 
-TABLE = compatibility.table()
+TABLE = compatibility.compatibility_table()
 ROWS = [(field.name, row) for field in dataclasses.fields(TABLE) for row in getattr(TABLE, field.name)]
 every_row = pytest.mark.parametrize(("table", "row"), ROWS)
 

@@ -25,7 +25,7 @@ def test_a_report_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
 
     report.run(whole, tmp_path)
 
-    assert report.read(tmp_path / "report.json") == whole
+    assert report.load_report(tmp_path / "report.json") == whole
 
 
 def test_the_json_is_json_for_every_reader(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_checkpoint_without_a_spec_is_an_onnx_graph() -> None:
 
 def test_a_missing_report_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such report"):
-        report.read(tmp_path / "report.json")
+        report.load_report(tmp_path / "report.json")
 
 
 def test_a_report_that_is_cut_off_is_an_input_error(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_report_that_is_cut_off_is_an_input_error(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:1000])
 
     with pytest.raises(InputError, match="not a report"):
-        report.read(path)
+        report.load_report(path)
 
 
 def test_an_unknown_key_of_a_report_names_the_nearest(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_an_unknown_key_of_a_report_names_the_nearest(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"sqnr_db"', '"sqnr"', 1))
 
     with pytest.raises(RecipeError, match=r"rows\[0\]\.parity: unknown key 'sqnr'") as caught:
-        report.read(path)
+        report.load_report(path)
 
     assert caught.value.hint == "did you mean 'sqnr_db'?"
 
@@ -187,5 +187,5 @@ def test_a_full_disk_leaves_the_earlier_report_whole(tmp_path: Path, monkeypatch
     with pytest.raises(StoreError, match="no space left on the disk"):
         report.run(made(), tmp_path)
 
-    assert report.read(tmp_path / "report.json") == earlier
+    assert report.load_report(tmp_path / "report.json") == earlier
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]

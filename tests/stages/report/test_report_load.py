@@ -47,7 +47,7 @@ def test_without_a_profile_there_is_no_section() -> None:
 def test_a_profile_comes_back_from_json(tmp_path: Path) -> None:
     report.run(profiled(), tmp_path)
 
-    found = report.read(tmp_path / "report.json").rows[0].measurement
+    found = report.load_report(tmp_path / "report.json").rows[0].measurement
 
     assert isinstance(found, Measurement)
     assert (found.cost, found.profile) == (COST, PROFILE)

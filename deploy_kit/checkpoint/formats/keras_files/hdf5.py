@@ -23,7 +23,7 @@ _SECONDS, _BYTES_A_SECOND = 8, 50 << 20
 
 
 @dataclass(frozen=True)
-class Group:
+class Hdf5Group:
     """A group of an HDF5 file.
 
     Attributes:
@@ -42,12 +42,12 @@ class Group:
         """Give the names of the groups and datasets in it, as the file sorts them."""
         return (*self.tree["groups"], *self.tree["numbers"])
 
-    def group(self, path: str) -> "Group | None":
+    def group(self, path: str) -> "Hdf5Group | None":
         """Give a group by its path, None where there is none."""
         tree: dict[str, Any] | None = self.tree
         for part in filter(None, path.split("/")):
             tree = None if tree is None else tree["groups"].get(part)
-        return None if tree is None else Group(tree, self.data)
+        return None if tree is None else Hdf5Group(tree, self.data)
 
     def numbers(self, path: str) -> np.ndarray | None:
         """Give a dataset by its path, read-only; None where there is none."""
@@ -62,7 +62,7 @@ class Group:
         return np.frombuffer(self.data, dtype, count, offset).reshape(shape)
 
 
-def read(file: Path) -> Group:
+def read_hdf5(file: Path) -> Hdf5Group:
     """Read an HDF5 file.
 
     Raises:
@@ -78,7 +78,7 @@ def read(file: Path) -> Group:
             raise CheckpointError(message, hint=hint)
         if not (folder / _TREE).is_file():
             raise damaged("not a whole HDF5 file: reading it ends the process that does")
-        return Group(json.loads((folder / _TREE).read_text()), (folder / _NUMBERS).read_bytes())
+        return Hdf5Group(json.loads((folder / _TREE).read_text()), (folder / _NUMBERS).read_bytes())
 
 
 def _run(file: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.formats.limits import Budget, damaged
+from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 
 TREE, NUMBERS, ERROR = "tree.json", "numbers.bin", "error.json"
 _MAX_LEVELS = 16
@@ -33,7 +33,7 @@ _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, OverflowEr
 
 def main(file: Path, folder: Path) -> int:
     """Read `file`, write into `folder`; give 0, or 2 with the error in `folder`."""
-    budget = Budget(file.stat().st_size)
+    budget = ReadLimits(file.stat().st_size)
     _bound_memory(budget)
     try:
         with (folder / NUMBERS).open("wb") as numbers:
@@ -48,7 +48,7 @@ def main(file: Path, folder: Path) -> int:
     return 0
 
 
-def _bound_memory(budget: Budget) -> None:
+def _bound_memory(budget: ReadLimits) -> None:
     """Let allocations fail that no sound file needs: numbers, their copy in another byte order, the library's own."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + 2 * budget.bytes + _OWN_BYTES
@@ -73,7 +73,7 @@ def _largest_heap(file: Path) -> int:
 class _Reader:
     """Walks a file's own groups."""
 
-    def __init__(self, budget: Budget, numbers: Any, heap: int) -> None:
+    def __init__(self, budget: ReadLimits, numbers: Any, heap: int) -> None:
         self.budget, self.numbers, self.heap = budget, numbers, heap
 
     def group(self, group: Any, path: str, level: int) -> dict[str, Any]:

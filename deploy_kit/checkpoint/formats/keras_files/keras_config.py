@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deploy_kit.checkpoint.facts import Facts
+from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.checkpoint.formats import stated_graph
 from deploy_kit.checkpoint.formats.stated_graph import Node, Sides, sides
 
@@ -49,7 +49,7 @@ _LAYERS = {
 
 
 @dataclass(frozen=True)
-class Layer:
+class KerasLayer:
     """One layer of a config.
 
     Attributes:
@@ -64,7 +64,7 @@ class Layer:
 
 
 @dataclass
-class Config:
+class KerasConfig:
     """What a config says.
 
     Attributes:
@@ -72,25 +72,25 @@ class Config:
         nodes: The graph; empty where it is no graph of known layers.
     """
 
-    layers: dict[str, Layer] = field(default_factory=dict)
+    layers: dict[str, KerasLayer] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
 
-    def facts(self) -> Facts:
+    def facts(self) -> ArchitectureFacts:
         """Read the graph's facts.
 
         Raises:
             CheckpointError: It computes what no DenseNet does.
         """
-        return stated_graph.facts(self.nodes, SOURCE) if self.nodes else Facts()
+        return stated_graph.facts(self.nodes, SOURCE) if self.nodes else ArchitectureFacts()
 
 
-def read(model: Any) -> Config:
+def read_config(model: Any) -> KerasConfig:
     """Read the JSON of a model.
 
     Raises:
         KeyError, TypeError, ValueError: It is no config.
     """
-    result = Config()
+    result = KerasConfig()
     builder = _Builder(result)
     try:
         builder.model(model, "", [builder.add("input", [])], 0)
@@ -106,7 +106,7 @@ class _UnstatedError(Exception):
 class _Builder:
     """Adds layers and nodes, model by model."""
 
-    def __init__(self, result: Config) -> None:
+    def __init__(self, result: KerasConfig) -> None:
         self.result = result
         self.padded: dict[int, Sides | Literal["uneven"]] = {}  # what a ZeroPadding layer adds, by its place
         self.channels_first = False
@@ -141,7 +141,7 @@ class _Builder:
         kind, config = layer["class_name"], layer["config"]
         if kind in _MODELS:
             return self.model(layer, f"{path}.", reads, level + 1)
-        self.result.layers[path] = Layer(path, kind, config)
+        self.result.layers[path] = KerasLayer(path, kind, config)
         self.channels_first = self.channels_first or config.get("data_format") == "channels_first"
         if kind == "Activation":
             return self.add(_activation(config), reads, slope=_slope(config))

@@ -20,8 +20,8 @@ from torch import Tensor
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_config
-from deploy_kit.checkpoint.formats.keras_files.hdf5 import Group
-from deploy_kit.checkpoint.formats.keras_files.keras_config import Config, Layer
+from deploy_kit.checkpoint.formats.keras_files.hdf5 import Hdf5Group
+from deploy_kit.checkpoint.formats.keras_files.keras_config import KerasConfig, KerasLayer
 from deploy_kit.checkpoint.formats.limits import damaged
 from deploy_kit.checkpoint.formats.zip_archive import Archive
 
@@ -51,7 +51,7 @@ def read_archive(archive: Archive) -> Contents:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / _WEIGHTS
         file.write_bytes(archive.read(_WEIGHTS))
-        return _contents("Keras 3 (.keras)", dict(_new(hdf5.read(file), config)), config)
+        return _contents("Keras 3 (.keras)", dict(_new(hdf5.read_hdf5(file), config)), config)
 
 
 def read_hdf5(file: Path) -> Contents:
@@ -60,9 +60,9 @@ def read_hdf5(file: Path) -> Contents:
     Raises:
         CheckpointError: HDF5, but of nothing that Keras wrote.
     """
-    root = hdf5.read(file)
+    root = hdf5.read_hdf5(file)
     stated = root.attribute("model_config")
-    config = _config(stated.encode()) if isinstance(stated, str) else Config()
+    config = _config(stated.encode()) if isinstance(stated, str) else KerasConfig()
     home = root.group("model_weights") or root
     if home.attribute("layer_names") is not None:
         return _contents("Keras 2 HDF5", dict(_old(home)), config)
@@ -72,13 +72,13 @@ def read_hdf5(file: Path) -> Contents:
     raise CheckpointError(f"an HDF5 file that Keras did not write: it holds {shown}", hint="give a Keras file")
 
 
-def _contents(kind: str, tensors: dict[str, Tensor], config: Config) -> Contents:
+def _contents(kind: str, tensors: dict[str, Tensor], config: KerasConfig) -> Contents:
     if not tensors:
         raise CheckpointError("a Keras file without weights")
     return Contents(kind=kind, tensors=tensors, facts=config.facts(), order=tuple(config.layers) or None)
 
 
-def _config(text: bytes) -> Config:
+def _config(text: bytes) -> KerasConfig:
     if len(text) > _MAX_JSON:
         raise CheckpointError(f"refused: its config has {len(text):,} bytes")
     try:
@@ -86,12 +86,12 @@ def _config(text: bytes) -> Config:
     except (ValueError, RecursionError) as error:
         raise damaged("its config is not JSON") from error
     try:
-        return keras_config.read(model)
+        return keras_config.read_config(model)
     except _WRONG:
-        return Config()  # a subclassed model: its config does not say what it computes
+        return KerasConfig()  # a subclassed model: its config does not say what it computes
 
 
-def _old(home: Group) -> Iterator[tuple[str, Tensor]]:
+def _old(home: Hdf5Group) -> Iterator[tuple[str, Tensor]]:
     """Read layers as Keras 2 kept them: lists of names, and datasets under them."""
     for layer in home.attribute("layer_names") or ():
         group = home.group(layer)
@@ -107,7 +107,7 @@ def _old(home: Group) -> Iterator[tuple[str, Tensor]]:
             yield f"{owner}/{_RENAMED.get(leaf, leaf)}".replace("/", "."), _turned(leaf, value)
 
 
-def _new(root: Group, config: Config) -> Iterator[tuple[str, Tensor]]:
+def _new(root: Hdf5Group, config: KerasConfig) -> Iterator[tuple[str, Tensor]]:
     """Read layers as Keras 3 keeps them: ``<layer>/vars/<number>``, auto-named, the layer's name in an attribute."""
     given = _given_names(config)
     for path, group, kind in _layers(root, "", "", 0):
@@ -117,7 +117,7 @@ def _new(root: Group, config: Config) -> Iterator[tuple[str, Tensor]]:
             yield from _named(layer.path if layer else path, layer, kind, values)
 
 
-def _layers(group: Group, path: str, kind: str, level: int) -> Iterator[tuple[str, Group, str]]:
+def _layers(group: Hdf5Group, path: str, kind: str, level: int) -> Iterator[tuple[str, Hdf5Group, str]]:
     """Give each group that has variables, with the names of layers in place of their automatic ones."""
     if level > _MAX_LEVELS:
         raise CheckpointError("refused: its groups are nested without end")
@@ -141,20 +141,20 @@ def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _own_name(layer: Group) -> str | None:
+def _own_name(layer: Hdf5Group) -> str | None:
     variables = layer.group("vars")
     name = variables.attribute("name") if variables is not None else None
     return name if isinstance(name, str) else None
 
 
-def _has_variables(group: Group, level: int) -> bool:
+def _has_variables(group: Hdf5Group, level: int) -> bool:
     if level > _MAX_LEVELS:
         return False
     children = (child for name in group.names() if (child := group.group(name)) is not None)
     return group.group("vars") is not None or any(_has_variables(child, level + 1) for child in children)
 
 
-def _given_names(config: Config) -> dict[str, Layer]:
+def _given_names(config: KerasConfig) -> dict[str, KerasLayer]:
     """Give each layer by its automatic name: its class in snake case, numbered in the config's order."""
     counts: Counter[str] = Counter()
     found = {}
@@ -165,14 +165,14 @@ def _given_names(config: Config) -> dict[str, Layer]:
     return found
 
 
-def _numbered(variables: Group) -> Iterator[np.ndarray]:
+def _numbered(variables: Hdf5Group) -> Iterator[np.ndarray]:
     place = 0
     while (value := variables.numbers(str(place))) is not None:
         yield value
         place += 1
 
 
-def _named(path: str, layer: Layer | None, kind: str, values: list[np.ndarray]) -> Iterator[tuple[str, Tensor]]:
+def _named(path: str, layer: KerasLayer | None, kind: str, values: list[np.ndarray]) -> Iterator[tuple[str, Tensor]]:
     """Give the variables of one layer their names; they are kept in the order in which the layer made them."""
     if values[0].ndim > 1:
         for name, value in zip(("kernel", "bias"), values, strict=False):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled.inert import Record, Rules
 
 _MAX_AXES = 64
@@ -35,7 +35,7 @@ class Dtype:
     code: str
     order: str = "="
 
-    def build(self, state: Any, budget: Budget) -> None:
+    def build(self, state: Any, budget: ReadLimits) -> None:
         """Take the byte order from (version, order, subtype, names, fields, …)."""
         if state[1] in ("<", ">", "="):
             self.order = state[1]
@@ -55,7 +55,7 @@ class Array:
     value: "np.ndarray | None" = None
     shape: tuple[int, ...] = ()
 
-    def build(self, state: Any, budget: Budget) -> None:
+    def build(self, state: Any, budget: ReadLimits) -> None:
         """Take (version, shape, dtype, Fortran order, raw bytes)."""
         _, shape, dtype, fortran, raw = state
         self._fill(shape_of(shape), dtype, "F" if fortran else "C", raw)
@@ -67,7 +67,7 @@ class Array:
             data = raw.encode("latin-1") if isinstance(raw, str) else raw
             self.value = np.frombuffer(data, kind).reshape(shape, order=order)
 
-    def tensor(self, budget: Budget) -> "Tensor | Unreadable":
+    def tensor(self, budget: ReadLimits) -> "Tensor | Unreadable":
         """Copy it into a tensor of the machine's own byte order."""
         if self.value is None:
             return Unreadable("a NumPy array of objects", self.shape)

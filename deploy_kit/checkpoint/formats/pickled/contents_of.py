@@ -6,7 +6,7 @@ from typing import Any
 from deploy_kit.base.errors import RecipeError
 from deploy_kit.checkpoint.formats import paddle
 from deploy_kit.checkpoint.formats.contents import Contents
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import search
 from deploy_kit.checkpoint.formats.pickled.inert import Record
 from deploy_kit.records.artifacts import Preprocess
@@ -17,7 +17,7 @@ _BESIDE = ("meta", "dataset_meta", "args", "config", "cfg", "hyper_parameters", 
 _CLASSES = ("classes", "class_names", "CLASSES", "idx_to_class", "class_to_idx")
 
 
-def contents_of(kind: str, data: Any, budget: Budget, state_key: str | None) -> Contents:
+def contents_of(kind: str, data: Any, budget: ReadLimits, state_key: str | None) -> Contents:
     """Search `data` for the weights and what is known of them.
 
     Args:
@@ -26,7 +26,7 @@ def contents_of(kind: str, data: Any, budget: Budget, state_key: str | None) -> 
         budget: Of the file.
         state_key: Which state dict to take where there are several.
     """
-    found = search.find(data, budget, state_key=state_key)
+    found = search.find_weights(data, budget, state_key=state_key)
     tensors: Mapping[str, Any] = found.tensors
     if kind == "pickle" and paddle.is_paddle(data, tensors):
         kind, tensors = paddle.KIND, paddle.to_torch(tensors)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 
 SAVE_TENSORS = "save the tensors alone where the model is at hand: torch.save(model.state_dict(), 'weights.pth')"
 _MAX_KEY_BITS = 60  # hash(n) == n below that: no two of them are made to collide at will
@@ -53,7 +53,7 @@ class Record:
 class Draft(Protocol):
     """A value that one of our own functions began and that BUILD completes."""
 
-    def build(self, state: Any, budget: Budget) -> None: ...
+    def build(self, state: Any, budget: ReadLimits) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Rules:
     inert: frozenset[str]
     storage: Callable[[Any], Any]
     nested: Callable[[bytes], Any]
-    budget: Budget
+    budget: ReadLimits
 
 
 def key_of(value: Any) -> Any:

@@ -15,7 +15,7 @@ _PLAIN = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
-class Module:
+class PickledModule:
     """A module without its code.
 
     Attributes:
@@ -32,18 +32,18 @@ def is_module(value: Any) -> bool:
     return isinstance(value, Record) and isinstance(value.attributes().get("_modules"), (dict, Record))
 
 
-def flatten(root: Record) -> Module:
+def flatten(root: Record) -> PickledModule:
     """Walk a module as ``state_dict()`` does: parameters, persistent buffers, then the modules in it.
 
     Raises:
         CheckpointError: Endless or too large.
     """
-    result = Module()
+    result = PickledModule()
     _walk(root, "", result, 0)
     return result
 
 
-def _walk(module: Record, path: str, into: Module, depth: int) -> None:
+def _walk(module: Record, path: str, into: PickledModule, depth: int) -> None:
     if depth > _MAX_DEPTH or len(into.attributes) >= _MAX_MODULES:
         raise CheckpointError(f"refused: its module has more than {_MAX_DEPTH} levels or {_MAX_MODULES:,} parts")
     state = module.attributes()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled.arrays import Array, Unreadable, shape_of
 from deploy_kit.checkpoint.formats.pickled.inert import Rules
 
@@ -68,7 +68,7 @@ def tensor(arguments: tuple[Any, ...], rules: Rules) -> "Tensor | Unreadable":
     return view(storage, offset, size, stride, rules.budget)
 
 
-def view(storage: Storage, offset: Any, size: Any, stride: Any, budget: Budget) -> "Tensor | Unreadable":
+def view(storage: Storage, offset: Any, size: Any, stride: Any, budget: ReadLimits) -> "Tensor | Unreadable":
     """Make a tensor of a storage.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError, nearest
-from deploy_kit.checkpoint.formats.limits import Budget
+from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import modules
 from deploy_kit.checkpoint.formats.pickled.arrays import Array, Unreadable
 from deploy_kit.checkpoint.formats.pickled.inert import SAVE_TENSORS, Record
@@ -27,7 +27,7 @@ _MAX_LISTED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundWeights:
     """The weights.
 
     Attributes:
@@ -54,7 +54,7 @@ class _Candidate:
         return bool(_EMA.search(self.path))
 
 
-def find(data: Any, budget: Budget, *, state_key: str | None = None) -> Found:
+def find_weights(data: Any, budget: ReadLimits, *, state_key: str | None = None) -> FoundWeights:
     """Find the weights, at most three levels deep.
 
     Args:
@@ -71,7 +71,7 @@ def find(data: Any, budget: Budget, *, state_key: str | None = None) -> Found:
     chosen, remarks = _choose(candidates, state_key)
     if chosen.attributes:
         remarks = (*remarks, f"a whole module ('{chosen.attributes['']['class']}'): its weights read, its code not run")
-    return Found(
+    return FoundWeights(
         path=chosen.path,
         tensors={name: _usable(name, value, budget) for name, value in chosen.tensors.items()},
         attributes=chosen.attributes,
@@ -159,7 +159,7 @@ def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     )
 
 
-def _usable(name: str, value: Any, budget: Budget) -> Tensor:
+def _usable(name: str, value: Any, budget: ReadLimits) -> Tensor:
     tensor = value.tensor(budget) if isinstance(value, Array) else value
     if isinstance(tensor, Unreadable):
         raise CheckpointError(

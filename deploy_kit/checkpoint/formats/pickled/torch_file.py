@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 import torch
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.formats.limits import Budget, damaged
+from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 from deploy_kit.checkpoint.formats.pickled.calls import CALLS, INERT
 from deploy_kit.checkpoint.formats.pickled.inert import Global, Rules, refuse
 from deploy_kit.checkpoint.formats.pickled.rebuild import QUANTIZED, STORAGES, Storage
-from deploy_kit.checkpoint.formats.pickled.unpickle import load
+from deploy_kit.checkpoint.formats.pickled.unpickle import unpickle
 from deploy_kit.checkpoint.formats.zip_archive import MAGIC, Archive, open_archive
 
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the number 0x1950a86a20f9469cfc6c, pickled
@@ -66,7 +66,7 @@ class Bounded:
         return result
 
 
-def read_zip(archive: Archive, budget: Budget, pickle: str = "data.pkl", depth: int = 0) -> Any:
+def read_zip(archive: Archive, budget: ReadLimits, pickle: str = "data.pkl", depth: int = 0) -> Any:
     """Read the pickle of an archive and the storages that it names.
 
     Args:
@@ -87,10 +87,10 @@ def read_zip(archive: Archive, budget: Budget, pickle: str = "data.pkl", depth: 
         return kind.verified(rows[key], key, count)
 
     source = Bounded(io.BytesIO(archive.read(home + pickle)))
-    return load(source, _rules(storage, budget, depth))
+    return unpickle(source, _rules(storage, budget, depth))
 
 
-def read_legacy(file: BinaryIO, budget: Budget, depth: int = 0) -> Any:
+def read_legacy(file: BinaryIO, budget: ReadLimits, depth: int = 0) -> Any:
     """Read the five pickles of the format before torch 1.6, then the storages behind them."""
     source = Bounded(file)
     rows: dict[str, Storage] = {}
@@ -109,13 +109,13 @@ def read_legacy(file: BinaryIO, budget: Budget, depth: int = 0) -> Any:
         return _part(row, found[5])
 
     rules = _rules(storage, budget, depth)
-    load(source, rules)  # the magic number
-    if load(source, rules) != _PROTOCOL:
+    unpickle(source, rules)  # the magic number
+    if unpickle(source, rules) != _PROTOCOL:
         raise damaged("its protocol is unknown")
-    system = load(source, rules)
+    system = unpickle(source, rules)
     _verify_order(not isinstance(system, dict) or system.get("little_endian", True) is True)
-    result = load(source, rules)
-    keys = load(source, rules)
+    result = unpickle(source, rules)
+    keys = unpickle(source, rules)
     if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
         raise damaged("the list of its storages is missing")
     names = [str(key) for key in keys]
@@ -126,16 +126,16 @@ def read_legacy(file: BinaryIO, budget: Budget, depth: int = 0) -> Any:
     return result
 
 
-def read_pickle(file: BinaryIO, budget: Budget, depth: int = 0) -> Any:
+def read_pickle(file: BinaryIO, budget: ReadLimits, depth: int = 0) -> Any:
     """Read a plain pickle, whose tensors are NumPy arrays or lie inside it as whole legacy files."""
 
     def storage(found: Any) -> Any:
         raise refuse("a persistent id")
 
-    return load(Bounded(file), _rules(storage, budget, depth))
+    return unpickle(Bounded(file), _rules(storage, budget, depth))
 
 
-def _rules(storage: Any, budget: Budget, depth: int) -> Rules:
+def _rules(storage: Any, budget: ReadLimits, depth: int) -> Rules:
     def nested(data: bytes) -> Any:
         if depth >= _MAX_NESTED:
             raise CheckpointError("refused: checkpoints inside checkpoints inside checkpoints")

@@ -30,7 +30,7 @@ class Source(Protocol):
     def readline(self) -> bytes: ...
 
 
-def load(source: Source, rules: Rules) -> Any:
+def unpickle(source: Source, rules: Rules) -> Any:
     """Read one pickle.
 
     Args:
