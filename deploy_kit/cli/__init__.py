@@ -18,6 +18,7 @@ import typer
 
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import DeployKitError
+from deploy_kit.cli._option_groups import expand_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def build_app() -> typer.Typer:
         if command.parts:
             app.add_typer(_group(command), name=name)
         else:
-            app.command(name)(_guarded(command.call))
+            app.command(name)(expand_groups(_guarded(command.call)))
     return app
 
 
@@ -70,7 +71,7 @@ def _group(command: Command) -> typer.Typer:
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     group.callback()(command.call)
     for name, call in command.parts.items():
-        group.command(name)(_guarded(call))
+        group.command(name)(expand_groups(_guarded(call)))
     return group
 
 

@@ -80,6 +80,18 @@ def counts(option: str, text: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
+def whole_numbers(text: str, mark: str, example: str) -> list[int]:
+    """Read whole numbers between marks, e.g. ``224x224``.
+
+    Raises:
+        RequestError: They are none; the example is the hint.
+    """
+    try:
+        return [int(part) for part in text.lower().split(mark)]
+    except ValueError as error:
+        raise RequestError(f"'{text}': expected whole numbers", hint=f"e.g. {example}") from error
+
+
 def percentiles(option: str, text: str | None) -> list[float] | None:
     """Read a comma list of percentiles.
 

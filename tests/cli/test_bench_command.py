@@ -11,7 +11,7 @@ from bench_records import measurement
 from command_line import Said, deploykit
 
 from deploy_kit.base.errors import RequestError
-from deploy_kit.cli import _bench, _quantities
+from deploy_kit.cli import _bench_request, _quantities
 from deploy_kit.measure import race
 from deploy_kit.recipe import BenchTable, Recipe
 from deploy_kit.records import codec
@@ -111,7 +111,7 @@ def test_a_wrong_request_ends_with_2_and_a_way_out(kept: Store, arguments: tuple
 
 
 def test_what_was_said_stands_over_the_recipe(tiny: Recipe) -> None:
-    part = _bench.asked_for(tiny, {"streams": 2, "runs": None}, None)
+    part = _bench_request.bench_table(tiny, {"streams": 2, "runs": None}, None)
 
     assert (part.streams, part.runs) == (2, tiny.bench.runs)
 
@@ -119,8 +119,8 @@ def test_what_was_said_stands_over_the_recipe(tiny: Recipe) -> None:
 def test_a_duration_or_another_scenario_puts_the_recipe_s_runs_aside(tiny: Recipe) -> None:
     base = tiny.model_copy(update={"bench": BenchTable(rounds=12, runs=100)})
 
-    timed = _bench.asked_for(base, {"duration_s": 6.0}, None)
-    other = _bench.asked_for(base, {"scenario": "offline"}, None)
+    timed = _bench_request.bench_table(base, {"duration_s": 6.0}, None)
+    other = _bench_request.bench_table(base, {"scenario": "offline"}, None)
 
     assert (race.plan_race(timed).runs, race.plan_race(other).rounds) == (1, 1)
 
@@ -130,7 +130,9 @@ def test_of_each_label_the_newest_that_takes_the_batch_is_meant(line: "Line") ->
     spec = one.inputs[0]
     eight = dataclasses.replace(one, sha256="8" * 64, inputs=(dataclasses.replace(spec, shape=(8, *spec.shape[1:])),))
 
-    chosen = _bench.chosen([one, eight], BenchTable(batch=(8, 1)), engines="onnxruntime", variants="fp32")
+    chosen = _bench_request.matching_engines(
+        [one, eight], BenchTable(batch=(8, 1)), engines="onnxruntime", variants="fp32"
+    )
 
     assert [entry.batch for entry in bench.entered(chosen, BenchTable(batch=(8, 1)))] == [8, 1]
 
@@ -142,7 +144,7 @@ def test_an_engine_and_a_variant_that_never_met_are_refused(line: "Line") -> Non
     ]
 
     with pytest.raises(RequestError, match="no engine is both 'openvino' and 'fp32'"):
-        _bench.chosen(built, BenchTable(), engines="openvino", variants="fp32")
+        _bench_request.matching_engines(built, BenchTable(), engines="openvino", variants="fp32")
 
 
 def test_several_variants_are_measured_and_told_with_a_verdict(kept: Store) -> None:

@@ -13,8 +13,7 @@ from tiny_densenet import save_images, tiny_recipe
 from deploy_kit import recipe
 from deploy_kit.analysis import budget
 from deploy_kit.base.errors import RequestError
-from deploy_kit.cli import _mix, _quantities
-from deploy_kit.cli._mix import pairs_of, sensitivity
+from deploy_kit.cli import _mixed_precision, _quantities
 from deploy_kit.recipe import Variant
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.store import Store
@@ -116,17 +115,17 @@ def test_what_is_no_number_of_points_is_refused(text: str, meant: str) -> None:
 
 def test_a_scheme_that_cannot_mix_is_refused() -> None:
     with pytest.raises(RequestError, match="scheme 'int8_ort' cannot leave layer groups in float"):
-        _mix.varied(Variant(name="int8-ort", scheme="int8_ort"), ["stem"])
+        _mixed_precision.with_float_groups(Variant(name="int8-ort", scheme="int8_ort"), ["stem"])
 
 
 def test_a_mix_has_a_name_of_its_own() -> None:
     variant = Variant(name="int8", scheme="int8_portable", options={"form": "max"})
 
-    mixed = _mix.varied(variant, ("stem",))
+    mixed = _mixed_precision.with_float_groups(variant, ("stem",))
 
     assert (mixed.name, mixed.options) == ("int8-mixed", {"form": "max", "keep": ["stem"]})
-    assert _mix.varied(mixed, ("stem", "head")).name == "int8-mixed"
-    assert _mix.varied(variant, ()) is variant
+    assert _mixed_precision.with_float_groups(mixed, ("stem", "head")).name == "int8-mixed"
+    assert _mixed_precision.with_float_groups(variant, ()) is variant
 
 
 def test_a_recipe_may_keep_groups(folder: Path) -> None:
@@ -137,10 +136,10 @@ def test_a_recipe_may_keep_groups(folder: Path) -> None:
 
 
 def test_the_screen_has_the_kept_groups_and_totals() -> None:
-    rows = dict(pairs_of(MIX))
+    rows = dict(_mixed_precision.summary_rows(MIX))
 
     assert rows["in float"] == "1 of 2 groups: denseblock1.denselayer1"
     assert rows["this mix"] == "+0.05, at most +0.21"
     assert "estimate" in rows["latency"]
-    assert "stem" not in sensitivity(MIX, only_kept=True)
-    assert "stem" in sensitivity(MIX, only_kept=False)
+    assert "stem" not in _mixed_precision.decision_table(MIX, only_float=True)
+    assert "stem" in _mixed_precision.decision_table(MIX, only_float=False)

@@ -1,4 +1,4 @@
-"""``quantize --max-drop`` and ``--sensitivity``: the mix of precisions, found and told."""
+"""``quantize --max-drop`` and ``--sensitivity``: find a mix of precisions, make its graph, and show both."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ VERSION = "1"
 
 @dataclass(frozen=True, kw_only=True)
 class MixRequest:
-    """What was asked for.
+    """A search for a mix of precisions.
 
     Attributes:
-        max_drop_pp: The budget; None where the sensitivity alone is wanted.
+        max_drop_pp: Accuracy budget in percentage points; None measures the sensitivity alone.
         time_limit_s: No trial begins after it; None for no limit.
         sensitivity: Measure every group in any case.
-        target: The engine it is for.
+        target: Engine the graph is for.
         tune: Image set to tune with; None for the calibration's.
     """
 
@@ -40,28 +40,51 @@ class MixRequest:
     target: str
     tune: str | None
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is to be searched."""
+        return self.max_drop_pp is None and not self.sensitivity
+
 
 @dataclass(frozen=True, kw_only=True)
-class Mixed:
-    """What ``--max-drop --json`` prints: the passport, None where no mix keeps the budget, and the way to the mix."""
+class MixResult:
+    """What ``--max-drop --json`` prints.
+
+    Attributes:
+        artifact: The graph; None where no mix keeps the budget.
+        mix: The decisions that led to it.
+    """
 
     artifact: Artifact | None
     mix: Mix
 
 
-def varied(variant: Variant, keep: Sequence[str]) -> Variant:
-    """Give a variant that leaves layer groups in float, under a name of its own.
+def verify(request: MixRequest) -> None:
+    """Refuse options of a search where none is asked for.
+
+    Raises:
+        RequestError: One was given.
+    """
+    if request.empty and (request.tune or request.time_limit_s):
+        raise RequestError(
+            "--tune and --time-limit belong to --max-drop and --sensitivity",
+            hint="deploykit quantize --int8 --max-drop 0.3pt",
+        )
+
+
+def with_float_groups(variant: Variant, groups: Sequence[str]) -> Variant:
+    """Return a variant that leaves layer groups in float, under a name of its own.
 
     Raises:
         RequestError: Its scheme cannot.
     """
-    if not keep:
+    if not groups:
         return variant
     verify_scheme(variant)
     return variant.model_copy(
         update={
             "name": f"{variant.name.removesuffix('-mixed')}-mixed",
-            "options": {**variant.options, "keep": list(keep)},
+            "options": {**variant.options, "keep": list(groups)},
         }
     )
 
@@ -79,8 +102,10 @@ def verify_scheme(variant: Variant) -> None:
         )
 
 
-def made(run: Run, simplified: Artifact, variant: Variant, wanted: MixRequest, console: Console) -> Mixed:
-    """Find the mix for a budget, or measure the sensitivity alone, and make the graph.
+def find_and_quantize(
+    run: Run, simplified: Artifact, variant: Variant, request: MixRequest, console: Console
+) -> MixResult:
+    """Find the mix for a budget, or measure the sensitivity alone, and quantize the graph.
 
     Raises:
         InputError: There are no images to tune with, or the check judges by them.
@@ -90,7 +115,7 @@ def made(run: Run, simplified: Artifact, variant: Variant, wanted: MixRequest, c
     preprocess = simplified.preprocess
     calibration = quantize.require_images(variant, run.calibration_images)
     quantize.examined(calibration.open(preprocess), simplified, run.host)
-    tuning = calibration if wanted.tune is None else ImageSource(name=wanted.tune, skip_bad=calibration.skip_bad)
+    tuning = calibration if request.tune is None else ImageSource(name=request.tune, skip_bad=calibration.skip_bad)
     budget.refuse_overlap(tuning, run.check_images, simplified)
     logits = run.timed(
         "export",
@@ -105,18 +130,18 @@ def made(run: Run, simplified: Artifact, variant: Variant, wanted: MixRequest, c
         calibration=calibration,
         tuning=tuning,
         reference=logits,
-        engine=wanted.target,
+        engine=request.target,
     )
-    if subject.evaluated_in != wanted.target:
+    if subject.evaluated_in != request.target:
         console.say(
-            f"'{wanted.target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here"
+            f"'{request.target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here"
         )
     with TrialRunner(subject=subject, context=run.target, host=run.host.connection) as trials:
-        found = _found(trials, wanted)
-    if not found.found:
-        return Mixed(artifact=None, mix=found)
-    chosen = [row.group for row in found.decisions if row.precision != "int8" and row.why != budget.ASKED]
-    mixed = varied(variant, (*subject.asked, *chosen))
+        mix = _search(trials, request)
+    if not mix.found:
+        return MixResult(artifact=None, mix=mix)
+    chosen = [row.group for row in mix.decisions if row.precision != "int8" and row.why != budget.ASKED]
+    mixed = with_float_groups(variant, (*subject.asked, *chosen))
     artifact = run.timed(
         "quantize", mixed.name, lambda: quantize.run(simplified, mixed, run.host, calibration=calibration)
     )
@@ -124,26 +149,26 @@ def made(run: Run, simplified: Artifact, variant: Variant, wanted: MixRequest, c
         stage="budget",
         name=mixed.name,
         inputs=(artifact.sha256, logits.sha256),
-        options=[wanted.target, found.max_drop_pp],
+        options=[request.target, mix.max_drop_pp],
         versions=(("stage", VERSION),),
     )
-    mix, _ = run.store.produce(
-        Mix, key, lambda folder, home: dataclasses.replace(found, artifact=artifact.sha256), again=True
+    kept, _ = run.store.produce(
+        Mix, key, lambda folder, home: dataclasses.replace(mix, artifact=artifact.sha256), again=True
     )
-    return Mixed(artifact=artifact, mix=mix)
+    return MixResult(artifact=artifact, mix=kept)
 
 
-def _found(trials: TrialRunner, wanted: MixRequest) -> Mix:
-    if wanted.max_drop_pp is None:
-        return budget.measured(trials, wanted.time_limit_s)
+def _search(trials: TrialRunner, request: MixRequest) -> Mix:
+    if request.max_drop_pp is None:
+        return budget.measured(trials, request.time_limit_s)
     limits = AccuracyBudget(
-        max_drop_pp=wanted.max_drop_pp, time_limit_s=wanted.time_limit_s, sensitivity=wanted.sensitivity
+        max_drop_pp=request.max_drop_pp, time_limit_s=request.time_limit_s, sensitivity=request.sensitivity
     )
     return budget.find_mix(trials, limits)
 
 
-def pairs_of(mix: Mix) -> list[tuple[str, str]]:
-    """Say in a few lines what was found."""
+def summary_rows(mix: Mix) -> list[tuple[str, str]]:
+    """Summarize a mix as (name, value) lines."""
     drop = "drop" if mix.judged_by == "top-1" else "lost agreement"
     rows = [("images", f"{mix.n} ({mix.images}), {drop} in points with the upper end of its 95 % interval")]
     if mix.max_drop_pp is not None:
@@ -153,15 +178,15 @@ def pairs_of(mix: Mix) -> list[tuple[str, str]]:
         rows.append(("this mix", f"{mix.drop_pp:+.2f}, at most {mix.upper_pp:+.2f}"))
         n = sum(row.precision != "int8" for row in mix.decisions)
         rows.append(("in float", f"{n} of {len(mix.decisions)} groups: {', '.join(mix.kept)}"))
-    if took := mixed_precision.latency(mix):
-        rows.append(("latency", took))
+    if latency := mixed_precision.latency(mix):
+        rows.append(("latency", latency))
     rows.append(("trials", str(mix.trials)))
     return [*rows, ("remark", mix.remark)] if mix.remark else rows
 
 
-def sensitivity(mix: Mix, *, only_kept: bool) -> str:
-    """Lay out the table of decisions: the groups in float, or all; empty where there is nothing to tell."""
-    rows = [row for row in mix.decisions if not only_kept or row.precision != "int8"]
-    if not rows or (only_kept and not mix.n_sensitivity):
+def decision_table(mix: Mix, *, only_float: bool) -> str:
+    """Lay out the decisions for all layer groups, or for those in float; empty where there is nothing to show."""
+    rows = [row for row in mix.decisions if not only_float or row.precision != "int8"]
+    if not rows or (only_float and not mix.n_sensitivity):
         return ""
     return table(mixed_precision.HEADINGS, [mixed_precision.cells(row) for row in rows])

@@ -9,7 +9,7 @@ from stage_inputs import run_of
 from deploy_kit import recipe
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.lazy import install_line, present
-from deploy_kit.cli import _steps
+from deploy_kit.cli import _output_files
 from deploy_kit.cli._console import Console
 from deploy_kit.engines._nvidia import passport
 
@@ -23,7 +23,7 @@ def test_a_file_that_is_no_copy_of_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.pth").write_bytes(b"weights")
 
     with pytest.raises(InputError, match=r"mine\.pth: exists, and is no earlier copy of deploykit's"):
-        _steps.verify_out(tmp_path / "mine.pth")
+        _output_files.verify_out(tmp_path / "mine.pth")
 
     assert (tmp_path / "mine.pth").read_bytes() == b"weights"
 
@@ -32,12 +32,12 @@ def test_an_earlier_copy_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"graph")
     (tmp_path / "model.onnx.passport.json").write_text("{}")
 
-    _steps.verify_out(tmp_path / "model.onnx")
+    _output_files.verify_out(tmp_path / "model.onnx")
 
 
 def test_a_folder_that_does_not_exist_is_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        _steps.verify_out(tmp_path / "a b" / "model.onnx")
+        _output_files.verify_out(tmp_path / "a b" / "model.onnx")
 
     assert caught.value.hint == f"mkdir -p '{tmp_path / 'a b'}'"
 
@@ -47,7 +47,7 @@ def test_a_plan_copied_out_has_one_passport_that_a_session_reads(line: "Line", t
     built = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
     run = run_of(line.recipe, line.store, line.connection)
 
-    _steps.copy_out(run, built, tmp_path / "mine.plan", Console(quiet=True))
+    _output_files.copy_out(run, built, tmp_path / "mine.plan", Console(quiet=True))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.plan", "mine.plan.passport.json"]
     assert passport.read_passport(tmp_path / "mine.plan") == (built.built, built.proof)
@@ -59,8 +59,8 @@ def test_a_recipe_takes_the_place_of_a_recipe_and_of_nothing_else(line: "Line", 
     other.write_text(recipe.dump_recipe(line.recipe))
 
     with pytest.raises(InputError, match=r"train\.py: exists, and is no recipe"):
-        _steps.verify_recipe_file(mine)
+        _output_files.verify_recipe_file(mine)
     with pytest.raises(InputError, match="found a folder"):
-        _steps.verify_recipe_file(tmp_path)
-    _steps.verify_recipe_file(other)
-    _steps.verify_recipe_file(tmp_path / "new.yaml")
+        _output_files.verify_recipe_file(tmp_path)
+    _output_files.verify_recipe_file(other)
+    _output_files.verify_recipe_file(tmp_path / "new.yaml")

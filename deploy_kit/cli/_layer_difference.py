@@ -1,4 +1,4 @@
-"""Where two artifacts differ, on the command line. A question: whatever the answer, the command ends with 0."""
+"""``check --layers``: where two artifacts differ. A question: whatever the answer, the command ends with 0."""
 
 import dataclasses
 import math
@@ -10,21 +10,21 @@ from deploy_kit.analysis.difference import Difference, PointDifference
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs, table
-from deploy_kit.cli._steps import Asked
+from deploy_kit.cli._options import StepOptions
 
 _HEADINGS = ("point", "SQNR", "expected", "largest error", "worst channel", "session")
 
 
-def verify_alone(said: Mapping[str, object]) -> None:
-    """Refuse what judges or diagnoses beside ``--layers``, which does neither.
+def verify_alone(flags: Mapping[str, object]) -> None:
+    """Refuse options that judge or diagnose beside ``--layers``, which does neither.
 
     Args:
-        said: What was given for each flag; None where it was not.
+        flags: Value of each flag; None where it was not given.
 
     Raises:
         RequestError: One was given.
     """
-    given = [flag for flag, value in said.items() if value is not None]
+    given = [flag for flag, value in flags.items() if value is not None]
     if given:
         raise RequestError(
             f"--layers says where two artifacts differ and judges nothing: it does not take {', '.join(given)}",
@@ -32,33 +32,33 @@ def verify_alone(said: Mapping[str, object]) -> None:
         )
 
 
-def show(names: tuple[str, str], asked: Asked, console: Console) -> None:
+def show(names: tuple[str, str], step: StepOptions, console: Console) -> None:
     """Compare two artifacts and print the answer."""
     first_file = next((Path(name) for name in names if Path(name).is_file()), None)
-    if asked.recipe is None and not (asked.store / "journal.jsonl").is_file():
-        asked = dataclasses.replace(asked, model=first_file)  # nothing is in the store: the default recipe will do
-    with _steps.started(asked, console) as run:
+    if step.recipe is None and not (step.store / "journal.jsonl").is_file():
+        step = dataclasses.replace(step, model=first_file)  # nothing is in the store: the default recipe will do
+    with _steps.open_run(step, console) as run:
         first, second = (difference.find_subject(name, run.store, run.recipe.source) for name in names)
-        found, _ = difference.find_difference(first, second, run.target, images=run.check_images)
-    console.result(found, text(found))
+        answer, _ = difference.find_difference(first, second, run.target, images=run.check_images)
+    console.result(answer, text(answer))
 
 
-def text(found: Difference) -> str:
+def text(answer: Difference) -> str:
     """Draw what was compared, each point, and the verdict."""
-    one, other = found.computed_by
+    one, other = answer.computed_by
     about = [
-        ("first", f"{found.first} (computed by {one})"),
-        ("second", f"{found.second} (computed by {other})"),
-        ("images", f"{found.n} ({found.images})"),
+        ("first", f"{answer.first} (computed by {one})"),
+        ("second", f"{answer.second} (computed by {other})"),
+        ("images", f"{answer.n} ({answer.images})"),
         (
             "looked at",
-            "every layer" if found.every_layer else "the ends of blocks, and the layers of the block that is off",
+            "every layer" if answer.every_layer else "the ends of blocks, and the layers of the block that is off",
         ),
     ]
-    if found.unlike:
-        about.append(("in one alone", ", ".join(found.unlike)))
-    rows = [_row(point, marked=point.point == found.part) for point in found.points]
-    return "\n\n".join([pairs(about), table(_HEADINGS, rows), pairs([("verdict", found.verdict)])])
+    if answer.unlike:
+        about.append(("in one alone", ", ".join(answer.unlike)))
+    rows = [_row(point, marked=point.point == answer.part) for point in answer.points]
+    return "\n\n".join([pairs(about), table(_HEADINGS, rows), pairs([("verdict", answer.verdict)])])
 
 
 def _row(point: PointDifference, *, marked: bool) -> tuple[str, ...]:
