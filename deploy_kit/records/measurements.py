@@ -4,8 +4,8 @@ Every sample is kept; percentiles, throughput and verdicts are derived from them
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from deploy_kit.records.layer_times import LayerProfile
 from deploy_kit.records.readings import Conditions, Energy, Roof
@@ -67,6 +67,18 @@ class Environment:
     cpu_limit: float = 0.0
     memory_limit_gib: float = 0.0
     emulated: str = ""
+
+    @property
+    def identity(self) -> tuple[tuple[str, Any], ...]:
+        """(field, value) of everything in which two machines are not the same machine for a latency.
+
+        A kernel, a driver, a power mode or a CPU quota changes latencies as another processor does; only what differs
+        from one moment to the next is left out.
+        """
+        return tuple((field.name, getattr(self, field.name)) for field in fields(self) if field.name not in _MOMENTARY)
+
+
+_MOMENTARY = frozenset({"clock_mhz", "load", "free_memory_gib"})
 
 
 @dataclass(frozen=True, kw_only=True)

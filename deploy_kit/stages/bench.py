@@ -9,11 +9,12 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.measure import latency, race, scenarios
 from deploy_kit.measure.race import RaceEntry
 from deploy_kit.recipe import BenchTable
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Measurement, SpeedUp, samples_for
 from deploy_kit.store import Key
 
-VERSION = "3"
+VERSION = "4"
 # What shows and judges samples decides none of them.
 _READERS = {"baseline", "percentiles", "latency_budget_ms", "fail_on_regression"}
 
@@ -159,11 +160,12 @@ def _runs(entry: RaceEntry, label: str, batch: int) -> bool:
 def _key(entries: tuple[RaceEntry, ...], part: BenchTable, stage: str, connection: Connection) -> Key:
     here, address = connection.environment, connection.device.address
     where = (("device", address),) if address else ()  # two boards of one make are two machines
+    machine = codec.canonical(dict(here.identity))  # what `compare` would hold unlike is measured anew
     readers = _READERS - set(scenarios.get(part.scenario).needs)
     return Key(
         stage=stage,
         name="bench",
         inputs=tuple(sorted(f"{entry.engine.sha256}/{entry.engine.label}/{entry.batch}" for entry in entries)),
         options=[part.model_dump(exclude=readers), [entry.engine.options for entry in entries]],
-        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *where, *here.versions),
+        versions=(("stage", VERSION), ("machine", machine), *where),
     )
