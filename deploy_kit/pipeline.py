@@ -57,13 +57,15 @@ class Run:
     def check_images(self) -> ImageSource:
         """The check set, opened once for all stages."""
         table = self.recipe.check
-        return ImageSource(name=table.images, skip_bad=table.skip_bad)
+        return ImageSource(name=table.images, skip_bad=table.skip_bad, orientation=table.orientation)
 
     @functools.cached_property
     def calibration_images(self) -> ImageSource | None:
         """The calibration set, opened once for all stages; None where the recipe names none."""
         table = self.recipe.quantize
-        return None if table.calibration is None else ImageSource(name=table.calibration, skip_bad=table.skip_bad)
+        if table.calibration is None:
+            return None
+        return ImageSource(name=table.calibration, skip_bad=table.skip_bad, orientation=table.orientation)
 
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
         """Do the work of one stage and note how long it took."""

@@ -174,6 +174,7 @@ class TrialRunner:
                 calibration=subject.calibration.name,
                 preprocess=codec.to_json(subject.simplified.preprocess),
                 skip_bad=subject.calibration.skip_bad,
+                orientation=subject.calibration.orientation,
                 store=str(self.context.store.root),
             )
             rows = tuple(GroupSize(name=name, macs=macs) for name, macs in answer["groups"])

@@ -218,7 +218,9 @@ class WorkerProgram:
             return scheme, options, None
         preprocess = codec.from_json(Preprocess, arguments["preprocess"])
         skip_bad = bool(arguments.get("skip_bad", False))
-        image_set = images.open_set(arguments["calibration"], preprocess, skip_bad=skip_bad)
+        image_set = images.open_set(
+            arguments["calibration"], preprocess, skip_bad=skip_bad, orientation=arguments.get("orientation")
+        )
         if arguments.get("digest", image_set.digest) != image_set.digest:
             raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
         calibration = schemes.stream(Path(arguments["source"]), image_set, preprocess)

@@ -159,11 +159,14 @@ class QuantizeTable(RecipeTable):
     Attributes:
         calibration: Image set for schemes that need one.
         skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
+        orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``;
+            where it is not said, such images are refused.
         variants: What to make.
     """
 
     calibration: str | None = None
     skip_bad: bool = False
+    orientation: Literal["stored", "upright"] | None = None
     variants: tuple[Variant, ...] = ()
 
 
@@ -211,12 +214,15 @@ class CheckTable(RecipeTable):
     Attributes:
         images: The check set; ``synthetic`` is seeded noise, for parity of tensors only.
         skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
+        orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``;
+            where it is not said, such images are refused.
         crops: Of each image, whose logits are averaged: 1, or 10 as in the paper's table 3 (`images.ten_crops`).
         limits: By precision.
     """
 
     images: str
     skip_bad: bool = False
+    orientation: Literal["stored", "upright"] | None = None
     crops: Literal[1, 10] = 1
     limits: dict[Precision, LimitsTable]
 

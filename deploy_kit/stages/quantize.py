@@ -70,6 +70,7 @@ def run(
                 calibration=used.name if used else None,
                 preprocess=codec.to_json(simplified.preprocess),
                 skip_bad=used is not None and used.skip_bad,
+                orientation=used.orientation if used else None,
                 digest=digest,
                 store=str(context.store.root),
             )

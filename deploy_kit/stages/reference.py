@@ -51,7 +51,7 @@ def run(
     """
     path = bundled.resolve("models", source.checkpoint)
     digest = sha256_of(path)
-    left_out = (("left out", images.left_out),) if images.skipped else ()
+    left_out = (("left out", images.left_out),) if images.left_out else ()
     if left_out:
         context.report("export", images.left_out)
     authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
@@ -141,6 +141,12 @@ def _verify_labels(images: ImageSet, classes: int) -> None:
     outside = np.flatnonzero((images.labels < 0) | (images.labels >= classes))
     if len(outside) and not images.multilabel:
         first = int(outside[0])
+        if images.labels.min() == 1 and images.labels.max() == classes:
+            raise InputError(
+                f"{images.name}: labels run from 1 to {classes}, and the checkpoint's {classes} classes are numbered "
+                f"from 0 to {classes - 1}",
+                hint="subtract 1 from every label, so that the first class is 0",
+            )
         raise InputError(
             f"{images.name}: {images.name_of(first)}: label {images.labels[first]}, and the checkpoint has "
             f"{classes} classes (and {len(outside) - 1} more such images)",

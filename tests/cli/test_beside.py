@@ -12,6 +12,7 @@ from emulated_records import MARK, PLAYED, measurement
 from stand_ins import PretendLink
 
 from deploy_kit.base.errors import DeviceError, LinkLostError, MissingPackageError, nearest
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Artifact, Device
@@ -64,9 +65,10 @@ class Shop:
         connection.device = device
         yield connection
 
-    def run(self, *_: object, connection: PretendLink, **__: object) -> tuple[Bench, bool]:
-        self.measured.append(connection.device.name)
-        answer = self.answers[connection.device.name]
+    def run(self, engines: object, table: object, context: Context, **_: object) -> tuple[Bench, bool]:
+        name = context.connection.device.name
+        self.measured.append(name)
+        answer = self.answers[name]
         if isinstance(answer, Exception):
             raise answer
         return answer, False
