@@ -209,14 +209,10 @@ class Store:
     def entries(self) -> Iterator[JournalEntry]:
         """Read the journal, newest first; lines whose result is gone are passed over."""
         journal = self.root / "journal.jsonl"
-        lines = journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []
+        lines = journal.read_bytes().splitlines() if journal.is_file() else []
         for line in reversed(lines):
-            try:
-                data = json.loads(line)
-                entry = JournalEntry(stage=data["stage"], folder=data["folder"], recipe=data["recipe"])
-            except (ValueError, KeyError, TypeError):
-                continue  # a line cut off by a full disk says nothing
-            if (self.root / entry.folder / _RECORD).is_file():
+            entry = _entry_of(line)
+            if entry is not None and (self.root / entry.folder / _RECORD).is_file():
                 yield entry
 
     def in_force(self) -> JournalEntry | None:
@@ -299,6 +295,20 @@ class Store:
                 return False
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
+
+
+def _entry_of(line: bytes) -> JournalEntry | None:
+    """Read one line of the journal; None where it says nothing: cut off by a full disk, or edited by hand."""
+    try:
+        data = json.loads(line)
+        stage, folder, recipe = data["stage"], data["folder"], data["recipe"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    parts = Path(folder).parts if isinstance(folder, str) else ()
+    inside = len(parts) == 2 and ".." not in parts and not Path(folder).is_absolute() and "\0" not in folder
+    if not isinstance(stage, str) or not isinstance(recipe, dict) or not inside:
+        return None
+    return JournalEntry(stage=stage, folder=folder, recipe=recipe)
 
 
 def unsealed(data: Any, path: Path) -> Any:

@@ -400,6 +400,49 @@ def test_half_a_text_of_a_killed_process_goes_with_the_next_write(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe", b"[" * 100_000, b"7", b"null", b'{"stage": 1, "folder": "a/b", "recipe": {}}',
+        b'{"stage": "quantize", "folder": 7, "recipe": {}}', b'{"stage": "quantize", "folder": "../b", "recipe": {}}',
+        b'{"stage": "quantize", "folder": "/etc/passwd", "recipe": {}}',
+        b'{"stage": "quantize", "folder": "a\\u0000/b", "recipe": {}}',
+        b'{"stage": "quantize", "folder": "quantize/int8", "recipe": []}',
+        b'{"stage": "quantize", "folder": ["a", "b"]}',
+    ],
+    ids=range(11),
+)  # fmt: skip
+def test_a_line_of_the_journal_that_says_nothing_is_passed_over(store, line):
+    store.produce(Note, KEY, makes("kept"))
+    with (store.root / "journal.jsonl").open("ab") as journal:
+        journal.write(line + b"\n")
+
+    assert store.newest(Note, "quantize")[0] == Note(text="kept")
+    assert store.all(Note, "quantize") == [Note(text="kept")]
+
+
+def test_a_store_that_cannot_be_written_is_read(store, tmp_path):
+    store.produce(Note, KEY, makes("kept"))
+    script = f"""
+from pathlib import Path
+from test_store import KEY, Note, Store, makes
+store = Store(Path({str(store.root)!r}))
+assert store.produce(Note, KEY, makes("again")) == (Note(text="kept"), True)
+assert store.newest(Note, "quantize")[0] == Note(text="kept")
+"""
+    read_only = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"']
+    probe = subprocess.run([*read_only, str(store.root), "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("no file system can be mounted read-only here: root and util-linux are needed")
+
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    ended = subprocess.run(
+        [*read_only, str(store.root), sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+
+    assert ended.returncode == 0
+
+
 # Records and files that were changed
 
 
