@@ -16,7 +16,7 @@ from deploy_kit.accuracy import metrics, paired
 from deploy_kit.base.errors import EngineCrashError, StageError
 from deploy_kit.devices import inference
 from deploy_kit.machine.environment import library_version
-from deploy_kit.stages import export
+from deploy_kit.stages import reference
 from deploy_kit.store import Key, digest_of
 
 _SIMULATED = 16
@@ -92,13 +92,8 @@ def measure(
     subject: Subject, candidates: tuple[Candidate, ...], sizes: tuple[int, ...], workshop: Workshop
 ) -> Accuracy:
     """Score every candidate on the bundled test images, calibrated with each number of images."""
-    answers, _ = export.answers(
-        subject.source,
-        subject.preprocess,
-        TEST,
-        store=workshop.store,
-        connection=workshop.connection,
-        on_progress=workshop.on_progress,
+    answers, _ = reference.run(
+        subject.source, subject.preprocess, workshop.context, images=images.open_set(TEST, subject.preprocess)
     )
     with np.load(workshop.store.root / answers.path) as data:
         truth = Truth(logits=data["logits"], labels=data["labels"], sha256=answers.sha256)

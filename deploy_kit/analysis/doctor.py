@@ -165,7 +165,7 @@ def missing_there(package: str, connection: Connection) -> str:
 
 def _built_by(plan: Artifact) -> tuple[str, str]:
     library = str(plan.engine)
-    return library, next((v for name, v in plan.made_by if name.replace("-", "_") == library), "")
+    return library, next((v for name, v in plan.made_by.versions if name.replace("-", "_") == library), "")
 
 
 def _require_package(who: str, package: str, *, optional: bool) -> None:

@@ -159,7 +159,7 @@ def _engine(path: Path, passport: Artifact | None) -> Inspection:
             f"{path}: an engine without a passport: nothing is known of it",
             hint="inspect it where it was built: the passport is 'record.json' beside it",
         )
-    facts = [("engine", str(passport.engine)), ("precision", passport.precision), *passport.made_by]
+    facts = [("engine", str(passport.engine)), ("precision", passport.precision), *passport.made_by.rows]
     if passport.proof:
         facts += [(f"{op} in {dtype}", str(n)) for op, dtype, n in passport.proof.counts]
         facts.append(("proved by", passport.proof.source))

@@ -1,5 +1,6 @@
 """``bench --beside``: the same engines on other devices, one after the other; no ratio crosses from one to another."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from deploy_kit.base.errors import DeployKitError, DeviceError, MissingPackageError
@@ -46,7 +47,7 @@ def measured(
         try:
             with links.connect(device) as connection:
                 found[name], reused = bench.run(
-                    engines, part, store=run.store, connection=connection, on_progress=run.on_progress, fresh=fresh
+                    engines, part, dataclasses.replace(run.host, connection=connection), fresh=fresh
                 )
         except (DeviceError, MissingPackageError) as error:
             lost[name] = error

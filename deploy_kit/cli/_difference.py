@@ -39,14 +39,7 @@ def show(names: tuple[str, str], asked: Asked, console: Console) -> None:
         asked = dataclasses.replace(asked, model=first_file)  # nothing is in the store: the default recipe will do
     with _steps.started(asked, console) as run:
         first, second = (difference.find_subject(name, run.store, run.recipe.source) for name in names)
-        found, _ = difference.find_difference(
-            first,
-            second,
-            run.recipe.check.images,
-            store=run.store,
-            connection=run.connection,
-            on_progress=run.on_progress,
-        )
+        found, _ = difference.find_difference(first, second, run.target, images=run.check_images)
     console.result(found, text(found))
 
 

@@ -9,12 +9,13 @@ from deploy_kit.analysis.budget import AccuracyBudget
 from deploy_kit.analysis.sensitivity import TrialRunner, TrialSubject
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli._console import Console, table
+from deploy_kit.images import ImageSource
 from deploy_kit.pipeline import Run
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.mixed_precision import Mix
-from deploy_kit.stages import export, quantize
+from deploy_kit.stages import quantize, reference
 from deploy_kit.stages.report import mixed_precision
 from deploy_kit.store import Key
 
@@ -78,7 +79,7 @@ def verify_scheme(variant: Variant) -> None:
         )
 
 
-def made(run: Run, lean: Artifact, variant: Variant, wanted: MixRequest, console: Console) -> Mixed:
+def made(run: Run, simplified: Artifact, variant: Variant, wanted: MixRequest, console: Console) -> Mixed:
     """Find the mix for a budget, or measure the sensitivity alone, and make the graph.
 
     Raises:
@@ -86,58 +87,43 @@ def made(run: Run, lean: Artifact, variant: Variant, wanted: MixRequest, console
         DeployKitError: As `budget.find_mix` and `quantize.run`.
     """
     verify_scheme(variant)
-    part = run.recipe.quantize
-    calibration, skip_bad = quantize.require_images(variant, part.calibration), part.skip_bad
-    quantize.examined(quantize.calibration_set(variant, calibration, lean, skip_bad=skip_bad), lean, run.on_progress)
-    images = wanted.tune or calibration
-    budget.refuse_overlap(images, run.recipe.check.images, lean, skip_bad=skip_bad)
-    answers = run.timed(
+    preprocess = simplified.preprocess
+    calibration = quantize.require_images(variant, run.calibration_images)
+    quantize.examined(calibration.open(preprocess), simplified, run.host)
+    tuning = calibration if wanted.tune is None else ImageSource(name=wanted.tune, skip_bad=calibration.skip_bad)
+    budget.refuse_overlap(tuning, run.check_images, simplified)
+    logits = run.timed(
         "export",
-        f"answers on {images}",
-        lambda: export.answers(
-            run.recipe.source,
-            lean.preprocess,
-            images,
-            store=run.store,
-            connection=run.host,
-            on_progress=run.on_progress,
-            skip_bad=skip_bad,
-        ),
+        f"answers on {tuning.name}",
+        lambda: reference.run(run.recipe.source, preprocess, run.host, images=tuning.open(preprocess)),
     )
-    if answers.top1 is None:
-        console.say(f"{images}: no single label for each image, so the budget is on agreement with the checkpoint")
+    if logits.top1 is None:
+        console.say(f"{tuning.name}: no single label for each image, so the budget is on agreement with the checkpoint")
     subject = TrialSubject(
-        lean=lean, variant=variant, calibration=calibration, answers=answers, engine=wanted.target, skip_bad=skip_bad
+        simplified=simplified,
+        variant=variant,
+        calibration=calibration,
+        tuning=tuning,
+        reference=logits,
+        engine=wanted.target,
     )
     if subject.evaluated_in != wanted.target:
         console.say(
             f"'{wanted.target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here"
         )
-    with TrialRunner(
-        subject=subject, store=run.store, host=run.host, connection=run.connection, on_progress=run.on_progress
-    ) as trials:
+    with TrialRunner(subject=subject, context=run.target, host=run.host.connection) as trials:
         found = _found(trials, wanted)
     if not found.found:
         return Mixed(artifact=None, mix=found)
     chosen = [row.group for row in found.decisions if row.precision != "int8" and row.why != budget.ASKED]
     mixed = varied(variant, (*subject.asked, *chosen))
     artifact = run.timed(
-        "quantize",
-        mixed.name,
-        lambda: quantize.run(
-            lean,
-            mixed,
-            calibration,
-            store=run.store,
-            connection=run.host,
-            on_progress=run.on_progress,
-            skip_bad=skip_bad,
-        ),
+        "quantize", mixed.name, lambda: quantize.run(simplified, mixed, run.host, calibration=calibration)
     )
     key = Key(
         stage="budget",
         name=mixed.name,
-        inputs=(artifact.sha256, answers.sha256),
+        inputs=(artifact.sha256, logits.sha256),
         options=[wanted.target, found.max_drop_pp],
         versions=(("stage", VERSION),),
     )

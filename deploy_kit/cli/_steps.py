@@ -1,5 +1,6 @@
 """What single steps share: the recipe in force, the newest fitting result, a copy for the user."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 from deploy_kit import pipeline, recipe
 from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, RequestError, UnknownNameError, nearest
 from deploy_kit.cli._console import Console
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
@@ -52,9 +54,10 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     found = chosen or _in_force(asked, store, earlier, console)
     found = changed(found, asked)
     store.recipe = found.model_dump(mode="json")
-    with links.connect(links.LOCAL) as host, links.connect(device) as connection:
+    with links.connect(links.LOCAL) as here, links.connect(device) as there:
+        host = Context(store=store, connection=here, on_progress=console.on_progress)
         try:
-            yield Run(recipe=found, store=store, host=host, connection=connection, on_progress=console.on_progress)
+            yield Run(recipe=found, host=host, target=dataclasses.replace(host, connection=there))
         except DeployKitError:
             if earlier is not None:
                 store.stand_by(earlier)  # what was said to a step that failed is not said to the next one
@@ -105,7 +108,7 @@ def exported(run: Run, console: Console) -> Exported:
     return result
 
 
-def lean(run: Run, console: Console) -> Simplified:
+def simplified(run: Run, console: Console) -> Simplified:
     """Give the simplified graph of the recipe in force: from the store, or made now, which is said."""
     source = exported(run, console)
     result = pipeline.simplified(run, source)
@@ -152,7 +155,7 @@ def newest_graph(root: Path, console: Console) -> Path:
     return store.path(found)
 
 
-def typed(run: Run, console: Console, variant: str | None = None) -> Artifact:
+def quantized(run: Run, console: Console, variant: str | None = None) -> Artifact:
     """Give the graph to build: the variant named, else the newest quantized one, else the float one, simplified.
 
     Raises:
@@ -160,18 +163,18 @@ def typed(run: Run, console: Console, variant: str | None = None) -> Artifact:
     """
     source = exported(run, console)
     simple = run.store.newest(Simplified, "simplify", where=lambda found: found.onnx.parent == source.onnx.sha256)
-    lean = simple[0].onnx if simple else pipeline.simplified(run, source).onnx
-    made = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == lean.sha256]
+    source_graph = simple[0].onnx if simple else pipeline.simplified(run, source).onnx
+    made = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == source_graph.sha256]
     if variant is not None:
-        by_name = {lean.name: lean} | {graph.name: graph for graph in reversed(made)}
+        by_name = {source_graph.name: source_graph} | {graph.name: graph for graph in reversed(made)}
         if variant not in by_name:
             raise UnknownNameError(f"no variant is called '{variant}' here", hint=nearest(variant, by_name))
         return by_name[variant]
     if made:
         console.say(f"building {made[0].path} ({made[0].precision})")
         return made[0]
-    console.say(f"nothing is quantized here yet: building {lean.path} ({lean.precision})")
-    return lean
+    console.say(f"nothing is quantized here yet: building {source_graph.path} ({source_graph.precision})")
+    return source_graph
 
 
 def not_run(label: str, why: str) -> DeviceError:

@@ -101,9 +101,7 @@ def bench(
             _steps.verify_place(export_times, f"'{export_times / 'times.json'}'")
         _bench.verify_load(part, target_qps)
         others = _beside.reached(device, beside or ())
-        made, reused = stage.run(
-            engines, part, store=run.store, connection=run.connection, on_progress=run.on_progress, fresh=fresh
-        )
+        made, reused = stage.run(engines, part, run.target, fresh=fresh)
         if reused:
             console.say(
                 f"measured before, on {'this machine' if device == 'local' else repr(device)}: --fresh measures again"

@@ -51,7 +51,7 @@ def inspect(
     if found.operators:
         lines.append(("operators", ", ".join(f"{n} {name}" for name, n in found.operators)))
     if found.passport:
-        lines.append(("made by", "; ".join(f"{k} {v}" for k, v in found.passport.made_by)))
+        lines.append(("made by", "; ".join(f"{k} {v}" for k, v in found.passport.made_by.rows)))
         lines.append(("parent", found.passport.parent))
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         console.result(found, pairs(lines))

@@ -83,9 +83,9 @@ def quantize(
         for remark in remarks:
             console.say(remark)
         variant = _mix.varied(variant, keep or ())
-        lean = _steps.lean(run, console).onnx
+        simplified = _steps.simplified(run, console).onnx
         if mixes:
-            found = _mix.made(run, lean, variant, wanted, console)
+            found = _mix.made(run, simplified, variant, wanted, console)
             if found.artifact is not None:
                 _steps.copy_out(run, found.artifact, out, console)
             text = [pairs(_mix.pairs_of(found.mix)), _mix.sensitivity(found.mix, only_kept=not sensitivity)]
@@ -98,21 +98,13 @@ def quantize(
         made = run.timed(
             "quantize",
             variant.name,
-            lambda: stage.run(
-                lean,
-                variant,
-                run.recipe.quantize.calibration,
-                store=run.store,
-                connection=run.host,
-                on_progress=run.on_progress,
-                skip_bad=run.recipe.quantize.skip_bad,
-            ),
+            lambda: stage.run(simplified, variant, run.host, calibration=run.calibration_images),
         )
         _steps.copy_out(run, made, out, console)
         lines = [
             ("precision", made.precision),
-            ("size", f"{size(lean.size_bytes)} → {size(made.size_bytes)}"),
-            *made.made_by,
+            ("size", f"{size(simplified.size_bytes)} → {size(made.size_bytes)}"),
+            *made.made_by.rows,
             ("onnx", str(run.store.root / made.path)),
         ]
         if not explain:

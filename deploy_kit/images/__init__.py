@@ -3,6 +3,7 @@
 Does not hold a preprocessed set in memory, and never calls random numbers images: seeded noise has its own name.
 """
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from deploy_kit.images.sets import ImageSet, of_pixels
 from deploy_kit.images.tensors import Crops, mean_of_crops, ten_crops, to_tensors
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
-__all__ = ["SYNTHETIC", "Crops", "ImageSet", "mean_of_crops", "open_set", "ten_crops", "to_tensors"]
+__all__ = ["SYNTHETIC", "Crops", "ImageSet", "ImageSource", "mean_of_crops", "open_set", "ten_crops", "to_tensors"]
 
 SYNTHETIC = "synthetic"
 _SYNTHETIC_N, _NOISE_N = 32, 8
@@ -55,7 +56,38 @@ def open_set(source: str, preprocess: Preprocess | BareInput, *, skip_bad: bool 
         )
     if found.n == 0:
         raise _empty(path, found)
-    return found
+    return replace(found, skip_bad=skip_bad)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """An image set by its name: opened once, at first use, by however many stages read it.
+
+    Attributes:
+        name: As the recipe names it; see `open_set`.
+        skip_bad: Whether images that cannot be read are left out, counted and named.
+    """
+
+    name: str
+    skip_bad: bool = False
+    _opened: dict[object, ImageSet] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it is seeded noise, which says nothing about accuracy."""
+        return self.name == SYNTHETIC
+
+    def open(self, preprocess: Preprocess | BareInput) -> ImageSet:
+        """Open the set for a model's input, or return it as it was opened before.
+
+        Raises:
+            InputError: As `open_set`.
+        """
+        # Pixels of noise and the refusal of a bare input depend on the input; images that are read do not.
+        key = preprocess if self.is_noise or isinstance(preprocess, BareInput) else None
+        if key not in self._opened:
+            self._opened[key] = open_set(self.name, preprocess, skip_bad=self.skip_bad)
+        return self._opened[key]
 
 
 def _empty(path: Path, found: ImageSet) -> InputError:

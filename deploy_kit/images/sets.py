@@ -29,6 +29,7 @@ class ImageSet:
         classes: Names of the classes in the order of their numbers; empty where only numbers are known.
         files: Name of each image's file as its folder or manifest has it; empty for an npz.
         skipped: (file, why) of what was left out because it cannot be used; only where that was asked for.
+        skip_bad: Whether it was asked for.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ImageSet:
     classes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    skip_bad: bool = False
 
     @property
     def digest(self) -> str:

@@ -82,6 +82,11 @@ def _free_memory_gib() -> float:
     return next((round(int(word[1]) / 2**20, 2) for word in words if word[0] == "MemAvailable:"), 0.0)
 
 
+def versions_of(*libraries: str) -> tuple[tuple[str, str], ...]:
+    """List (library, version) of those of `libraries` that are installed, in the order of `library_versions`."""
+    return tuple(row for row in library_versions() if row[0] in libraries)
+
+
 def usable_cores() -> int:
     """Count the logical cores this process may use: those of its affinity, or of its container's quota if fewer.
 

@@ -4,11 +4,12 @@ What is found out about them is in `results`; `codec` takes both to JSON and bac
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from deploy_kit.base.errors import RecipeError
 from deploy_kit.records.densenet import DenseNetSpec
+from deploy_kit.records.made_by import MadeBy
 
 Kind = Literal["checkpoint", "onnx", "engine"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -174,7 +175,7 @@ class Artifact:
         stage: The stage that made it.
         parent: sha256 of what it was made from; chains back to the checkpoint.
         engine: The engine it is for, if it is one.
-        made_by: (what, value): options and versions that decided it.
+        made_by: Options, images and versions that decided it.
         options: Options it was built with, as JSON; it runs with the same.
         proof: What the engine computes in, and where; None before a build.
         build_s: Seconds its build took on the device, the proof not counted; 0 where it is no engine.
@@ -193,7 +194,7 @@ class Artifact:
     stage: str
     parent: str
     engine: str | None = None
-    made_by: tuple[tuple[str, str], ...] = ()
+    made_by: MadeBy = field(default_factory=MadeBy)
     options: str = "{}"
     proof: Proof | None = None
     build_s: float = 0.0
@@ -269,7 +270,7 @@ class ReferenceLogits:
         n: Number of images.
         labelled: Whether accuracy can be measured.
         top1: The checkpoint's own accuracy in 0..1; None without labels, or with several labels an image.
-        made_by: (what, value), e.g. who computed it.
+        made_by: What computed them, and which images were left out.
         skipped: Images that were left out because they cannot be read.
         crops: Of each image, whose logits were averaged.
     """
@@ -280,7 +281,7 @@ class ReferenceLogits:
     n: int
     labelled: bool
     top1: float | None
-    made_by: tuple[tuple[str, str], ...] = ()
+    made_by: MadeBy = field(default_factory=MadeBy)
     skipped: int = 0
     crops: Literal[1, 10] = 1
 

@@ -1,4 +1,7 @@
-"""Records to JSON and back, strictly: an unknown key or a wrong type is an error that names its path."""
+"""Records to JSON and back, strictly: an unknown key or a wrong type is an error that names its path.
+
+A record class whose JSON form has changed reads the older form itself, by a class method ``upgraded(data)``.
+"""
 
 import dataclasses
 import json
@@ -64,6 +67,8 @@ def _build(hint: Any, data: Any, where: str) -> Any:
     if origin is tuple:
         return _build_tuple(hint, data, where)
     if dataclasses.is_dataclass(hint):
+        if hasattr(hint, "upgraded"):
+            data = hint.upgraded(data)
         return _build_record(typing.cast("type[Any]", hint), data, where)
     if hint is float and (type(data) is int or data in ("inf", "-inf", "nan")):
         return float(data)

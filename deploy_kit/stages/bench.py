@@ -4,14 +4,14 @@ import statistics
 from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
-from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.measure import latency, race, scenarios
 from deploy_kit.measure.race import RaceEntry
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Measurement, SpeedUp, samples_for
-from deploy_kit.store import Key, Store
+from deploy_kit.store import Key
 
 VERSION = "3"
 # What shows and judges samples decides none of them.
@@ -28,21 +28,17 @@ class _NotKept(Exception):  # noqa: N818  # no error: it carries a result past t
 
 def run(
     engines: tuple[Artifact, ...],
-    part: BenchTable,
+    table: BenchTable,
+    context: Context,
     *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback = no_progress,
     fresh: bool = False,
 ) -> tuple[Bench, bool]:
     """Measure engines against each other.
 
     Args:
         engines: What to measure.
-        part: How.
-        store: Keeps the samples; of a bench that lost its device, the rounds that were finished.
-        connection: Where.
-        on_progress: Called with progress events.
+        table: How.
+        context: Where. The store keeps the samples; of a bench that lost its device, the rounds that were finished.
         fresh: Measure again, even where the store has these engines measured on this machine; where what it has is
             not valid, they are measured again anyway.
 
@@ -54,14 +50,17 @@ def run(
         MeasurementError: The clock gave times that cannot be.
         DeviceError: The device was lost before a round was finished.
     """
-    entries = entered(engines, part)
-    key, rest = _key(entries, part, "bench", connection), _key(entries, part, "bench-begun", connection)
+    store, connection = context.store, context.connection
+    entries = entered(engines, table)
+    key, rest = _key(entries, table, "bench", connection), _key(entries, table, "bench-begun", connection)
     kept = store.kept(Bench, key)
     again = fresh or (kept is not None and bool(kept.invalid))
 
     def make(folder: Path, home: str) -> Bench:
         begun = None if fresh else store.kept(Bench, rest)
-        made = race.run_race(entries, part, store=store, connection=connection, on_progress=on_progress, begun=begun)
+        made = race.run_race(
+            entries, table, store=store, connection=connection, on_progress=context.on_progress, begun=begun
+        )
         if made.failed or made.stopped:
             raise _NotKept(made)
         return made

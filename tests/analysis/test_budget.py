@@ -2,6 +2,7 @@
 
 import pytest
 from planted_faults import FAULTY, GROUPS, Planted, planted, planted_once
+from stage_inputs import images_of
 from tiny_densenet import save_images
 
 from deploy_kit.accuracy import paired
@@ -284,13 +285,13 @@ def test_images_that_the_check_judges_by_are_refused(planted: Planted, tmp_path)
     tune, check = save_images(tmp_path / "tune.npz", 8), save_images(tmp_path / "check.npz", 4)
 
     with pytest.raises(InputError, match="4 images are both in the tuning set") as caught:
-        budget.refuse_overlap(str(tune), str(check), planted.lean)
+        budget.refuse_overlap(images_of(tune), images_of(check), planted.lean)
 
     assert caught.value.hint == "tune on images that the check does not judge by"
-    budget.refuse_overlap(str(tune), str(save_images(tmp_path / "other.npz", 4, seed=5)), planted.lean)
-    budget.refuse_overlap(str(tune), "synthetic", planted.lean)
+    budget.refuse_overlap(images_of(tune), images_of(save_images(tmp_path / "other.npz", 4, seed=5)), planted.lean)
+    budget.refuse_overlap(images_of(tune), images_of("synthetic"), planted.lean)
 
 
 def test_noise_is_refused_as_tuning_images(planted: Planted) -> None:
     with pytest.raises(InputError, match="noise says nothing about accuracy"):
-        budget.refuse_overlap("synthetic", "synthetic", planted.lean)
+        budget.refuse_overlap(images_of("synthetic"), images_of("synthetic"), planted.lean)

@@ -20,6 +20,7 @@ from deploy_kit.machine import environment
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import BuiltFor
+from deploy_kit.records.made_by import MadeBy
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -285,7 +286,10 @@ def test_a_plan_is_held_against_the_library_that_is_to_load_it(
         onnx_sha256="", engine_sha256="", options="{}",
     )  # fmt: skip
     made = dataclasses.replace(
-        line.built("fp32", "onnxruntime"), engine="tensorrt", made_by=(("tensorrt", "10.3.0"),), built=built
+        line.built("fp32", "onnxruntime"),
+        engine="tensorrt",
+        made_by=MadeBy(versions=(("tensorrt", "10.3.0"),)),
+        built=built,
     )
     idle.environment = dataclasses.replace(QUIET, versions=(("tensorrt", "10.4.0"),))
 

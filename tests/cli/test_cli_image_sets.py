@@ -157,7 +157,7 @@ def test_what_a_calibration_is_remarked_on_is_in_the_result(kept: Store, tmp_pat
     assert re.search(r"calibration remarks +9 images are few to see ranges in", said.out)
     assert "calibration: 9 images are few" in said.err
     newest = kept.newest(Artifact, "quantize")
-    assert newest is not None and "calibration remarks" in dict(newest[0].made_by)
+    assert newest is not None and "calibration remarks" in dict(newest[0].made_by.rows)
 
 
 def test_a_check_set_that_looks_like_the_calibration_set_is_remarked_on(

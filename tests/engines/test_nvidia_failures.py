@@ -200,7 +200,7 @@ class Collecting(Words):
         logger.log = lambda *args: (gc.collect(), say(*args))
 
 graph, folder = map(pathlib.Path, sys.argv[1:])
-options = tensorrt_rtx.Options(compute_capabilities=("8.9",), opt_shapes=("input:1x3x8x8",))
+options = tensorrt_rtx.TensorRtOptions(compute_capabilities=("8.9",), opt_shapes=("input:1x3x8x8",))
 build.Words = Collecting
 gc.disable()
 for _ in range(2):

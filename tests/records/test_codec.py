@@ -9,6 +9,7 @@ from deploy_kit.base.errors import RecipeError
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Preprocess, Proof, TensorSpec  # fmt: skip
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.results import Limits, ParityReport, Row, StageTime
 
@@ -35,7 +36,7 @@ ARTIFACT = Artifact(
     stage="build",
     parent="cd",
     engine="openvino",
-    made_by=(("threads", "2"),),
+    made_by=MadeBy(notes=(("threads", "2"),)),
     proof=Proof(source="the runtime model", counts=(("Conv", "int8", 39),)),
 )
 PARITY = ParityReport(

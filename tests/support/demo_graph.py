@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from dense_graphs import run
+from stage_inputs import images_of
 
 from deploy_kit import images, recipe
 from deploy_kit.accuracy import metrics
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization import schemes
@@ -27,7 +29,9 @@ def exported() -> tuple[bytes, Preprocess]:
     with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as connection:
         store, demo = Store(Path(folder)), recipe.load_recipe("demo")
         part = demo.export.model_copy(update={"exporter": "torchscript"})
-        made, _ = export.run(demo.source, part, images.SYNTHETIC, store=store, connection=connection)
+        made, _ = export.run(
+            demo.source, part, Context(store=store, connection=connection), images=images_of(images.SYNTHETIC)
+        )
         return store.path(made.onnx).read_bytes(), made.onnx.preprocess
 
 

@@ -22,12 +22,14 @@ from typing import Any
 
 import edge_machine as machine
 import numpy as np
+from stage_inputs import images_of
 
 import deploy_kit
 from benchmarks import subjects
 from benchmarks.subjects import Subject
 from deploy_kit import images, recipe
 from deploy_kit.accuracy import metrics
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.devices.isolate import Child
 from deploy_kit.quantization import schemes
@@ -90,8 +92,10 @@ def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: in
     preprocess, demo = subject.preprocess, recipe.load_recipe("demo")
     store, part = Store(folder / "store"), demo.export.model_copy(update={"exporter": "torchscript", "tolerance": 1e-4})
     with links.connect(links.LOCAL) as connection:
-        made, _ = export.run(subject.source, part, images.SYNTHETIC, store=store, connection=connection)
-        lean, _ = simplify.run(made.onnx, demo.simplify, store=store, connection=connection)
+        made, _ = export.run(
+            subject.source, part, Context(store=store, connection=connection), images=images_of(images.SYNTHETIC)
+        )
+        lean, _ = simplify.run(made.onnx, demo.simplify, Context(store=store, connection=connection))
     calibration = images.open_set(subjects.CALIBRATION, preprocess).first(128)
     names = {}
     for form in forms:

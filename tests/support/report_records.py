@@ -7,6 +7,7 @@ from typing import Any
 from tiny_densenet import TINY_PREPROCESS, TINY_SPEC
 
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, Proof, ReferenceLogits, TensorSpec
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.results import Limits, ParityReport, PassRow, Report, Row, StageTime
 
@@ -39,7 +40,7 @@ def artifact(name: str, engine: str | None = None, **changes: Any) -> Artifact:
         "stage": "build" if engine else "quantize",
         "parent": "p" * 64,
         "engine": engine,
-        "made_by": (("scheme", "int8_ort"),),
+        "made_by": MadeBy(scheme="int8_ort"),
         "proof": Proof(source="the engine", counts=(("Conv", "int8", 9),)) if engine else None,
     }
     return Artifact(**facts | changes)

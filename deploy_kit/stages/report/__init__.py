@@ -166,7 +166,7 @@ def _simplify(passes: tuple[PassRow, ...]) -> list[str]:
 
 def _quantize(report: Report) -> list[str]:
     typed = [artifact for artifact in report.lineage if artifact.stage == "quantize"]
-    rows = [(a.name, a.precision, size(a.size_bytes), "; ".join(f"{k} {v}" for k, v in a.made_by)) for a in typed]
+    rows = [(a.name, a.precision, size(a.size_bytes), "; ".join(f"{k} {v}" for k, v in a.made_by.rows)) for a in typed]
     return ["## Quantize", "", *_table(("variant", "precision", "size", "made by"), rows), ""] if rows else []
 
 

@@ -42,7 +42,7 @@ folder, n, method, int8_ort._CHUNK = Path(sys.argv[1]), int(sys.argv[2]), sys.ar
 preprocess = Preprocess(height=64, width=64, color="gray", mean=(0.5,), std=(0.25,))
 image_set = images.open_set(str(folder / "images.npz"), preprocess).first(n)
 calibration = schemes.stream(folder / "source.onnx", image_set, preprocess)
-int8_ort.apply(folder / "source.onnx", folder / "target.onnx", int8_ort.Options(method=method), calibration)
+int8_ort.apply(folder / "source.onnx", folder / "target.onnx", int8_ort.Int8OrtOptions(method=method), calibration)
 print(environment.peak_memory_mib())
 """
 
