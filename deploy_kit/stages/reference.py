@@ -117,7 +117,7 @@ def _in_torch(
 
     network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
     _expect_one_head(network, path)
-    return np.concatenate(list(torch_logits(network, images, preprocess, crops=crops, on_batch=on_batch)))
+    return np.concatenate(list(torch_logits(network.model, images, preprocess, crops=crops, on_batch=on_batch)))
 
 
 def _expect_one_head(network: Checkpoint, path: Path) -> None:

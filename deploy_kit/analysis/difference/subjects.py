@@ -180,7 +180,7 @@ def _checkpoint(path: Path, label: str, source: SourceTable) -> Subject:
             f"{path}: expected one head, found {len(read.spec.heads)}", hint="choose one in the recipe: source.head"
         )
     stated = source.preprocess.record() if source.preprocess else None
-    what, _ = map_sizes.input_of(read, source.input, stated, path)
+    what, _ = map_sizes.input_of(read.spec, source.input, path, stated=stated, carried=read.preprocess)
     return Subject(
         label=label if label == CHECKPOINT else path.name,
         digest=sha256_of(path),
