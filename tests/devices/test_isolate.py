@@ -27,7 +27,7 @@ for line in sys.stdin:
 # The real worker, with one operation that prints in each way native code and Python can.
 NOISY = """
 import ctypes, os
-from deploy_kit import worker
+from deploy_kit.programs import worker
 
 FAKE = '{"result": {"fake": true}, "error": "", "hint": "", "error_class": ""}'
 
@@ -39,7 +39,7 @@ def noisy(self, arguments):
     libc.fflush(None)
     return {"fake": False}
 
-worker.Worker.environment = noisy
+worker.WorkerProgram.environment = noisy
 worker.main()
 """
 

@@ -24,9 +24,9 @@ CROOKED = "from deploy_kit.programs import worker\n{}\nworker.main()"
 NO_ROOM = CROOKED.format("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))")
 KILLED = CROOKED.format(
     "import os, signal\n"
-    "worker.Event = lambda **facts: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "worker.ProgressEvent = lambda **facts: os.kill(os.getpid(), signal.SIGKILL)\n"
     "from deploy_kit.engines._nvidia import build\n"
-    "build.Event = worker.Event"
+    "build.ProgressEvent = worker.ProgressEvent"
 )
 
 
@@ -190,7 +190,7 @@ COLLECTED = """
 import gc, pathlib, sys
 from deploy_kit.engines import tensorrt_rtx
 from deploy_kit.engines._nvidia import Words, build
-from deploy_kit.errors import BuildError
+from deploy_kit.base.errors import BuildError
 
 class Collecting(Words):
     def __init__(self, trt):
@@ -200,7 +200,7 @@ class Collecting(Words):
         logger.log = lambda *args: (gc.collect(), say(*args))
 
 graph, folder = map(pathlib.Path, sys.argv[1:])
-options = tensorrt_rtx.Options(compute_capabilities=("8.9",), opt_shapes=("input:1x3x8x8",))
+options = tensorrt_rtx.TensorRtOptions(compute_capabilities=("8.9",), opt_shapes=("input:1x3x8x8",))
 build.Words = Collecting
 gc.disable()
 for _ in range(2):

@@ -160,7 +160,7 @@ def test_peak_memory_is_read_in_mib(monkeypatch):
 
 def test_peak_memory_grows_by_what_is_held():
     script = """
-from deploy_kit.environment import peak_memory_mib
+from deploy_kit.machine.environment import peak_memory_mib
 before = peak_memory_mib()
 held = b"x" * (64 << 20)
 print(peak_memory_mib() - before)

@@ -210,7 +210,8 @@ def test_a_device_needs_no_onnx_to_prove_and_profile(line: "Line") -> None:
         "import sys, numpy, pathlib; sys.modules['onnx'] = sys.modules['onnx_ir'] = None;"
         "from deploy_kit.engines import onnxruntime as e;"
         f"path = pathlib.Path({path!r}); image = numpy.zeros({line.lean.inputs[0].shape!r}, 'f');"
-        "print(e.prove_precision(path, e.Options()).share('int8'), len(e.profile(path, e.Options(), image, 2).runs_ms))"
+        "options = e.OnnxRuntimeOptions();"
+        "print(e.prove_precision(path, options).share('int8'), len(e.profile(path, options, image, 2).runs_ms))"
     )
 
     said = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout

@@ -17,7 +17,7 @@ from deploy_kit.devices.isolate import Child
 SERVE = """
 import sys
 from pathlib import Path
-from deploy_kit import agent
+from deploy_kit.programs import agent
 agent.serve(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
 """
 PACKAGE = Path(__file__).parents[2]

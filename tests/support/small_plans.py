@@ -49,6 +49,6 @@ def small_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from deploy_kit.engines import tensorrt_rtx
 
     folder = tmp_path_factory.mktemp("plan")
-    options = tensorrt_rtx.Options(compute_capabilities=("8.9",))
+    options = tensorrt_rtx.TensorRtOptions(compute_capabilities=("8.9",))
     tensorrt_rtx.build(convolution_graph(folder / "small.onnx"), folder, options)
     return folder / "model.rtx.plan"
