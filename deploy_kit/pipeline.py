@@ -19,7 +19,7 @@ from deploy_kit.records.artifacts import Artifact, Device, Exported, ReferenceLo
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
-from deploy_kit.records.results import ParityReport, Report, Row, Simplified, StageTime
+from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
 from deploy_kit.stages import bench, build, check, export, quantize, simplify
 from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import Store
@@ -77,7 +77,7 @@ def deploy(
     Raises:
         DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
     """
-    with links.connect(links.LOCAL) as host, links.connect(device) as connection:
+    with links.connect_device(links.LOCAL) as host, links.connect_device(device) as connection:
         doctor.require(recipe, connection)
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
@@ -179,7 +179,7 @@ def collect(run: Run) -> Report:
     lean = simplified(run, source)
     family = graphs_of(run.store, source)
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
-    rows = list[Row]()
+    rows = list[EngineRow]()
     for engine in distinct(built):
         found = run.store.newest(
             ParityReport,
@@ -188,7 +188,7 @@ def collect(run: Run) -> Report:
         )
         why = "" if found else check.why_unavailable(engine, run.connection)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
-        row = Row(label=engine.label, artifact=engine, parity=parity)
+        row = EngineRow(label=engine.label, artifact=engine, parity=parity)
         measured = run.store.newest(
             Bench,
             "bench",
@@ -208,7 +208,12 @@ def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
 
 
 def assemble(
-    run: Run, source: Exported, answers: ReferenceLogits, lean: Simplified, rows: list[Row], typed: tuple[Artifact, ...]
+    run: Run,
+    source: Exported,
+    answers: ReferenceLogits,
+    lean: Simplified,
+    rows: list[EngineRow],
+    typed: tuple[Artifact, ...],
 ) -> Report:
     """Put the report together."""
     lineage = dict.fromkeys((source.onnx, lean.onnx, *typed))
@@ -241,7 +246,7 @@ def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
     return tuple(mix for mix in newest.values() if mix.artifact in graphs)
 
 
-def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
+def join(row: EngineRow, measured: Bench, part: BenchTable) -> tuple[EngineRow, ...]:
     """Put a row's measurement, its speed-up over the baseline and the limits it misses into it: a row for each batch.
 
     Args:
@@ -263,7 +268,7 @@ def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _hash_of(row: Row) -> str:
+def _hash_of(row: EngineRow) -> str:
     return row.artifact.sha256 if row.artifact else ""
 
 
@@ -276,13 +281,13 @@ def _require_place(recipe: Recipe, device: Device) -> None:
         )
 
 
-def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row]]:
+def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, EngineRow]]:
     """Make every variant; for those that are not there, give the row that says why."""
-    typed, absent = {"fp32": lean}, dict[str, Row]()
+    typed, absent = {"fp32": lean}, dict[str, EngineRow]()
     for variant in run.recipe.quantize.variants:
         lack = doctor.missing(doctor.scheme_package(variant.scheme))
         if lack:
-            absent[variant.name] = Row(label=variant.name, artifact=None, left_out=lack)
+            absent[variant.name] = EngineRow(label=variant.name, artifact=None, left_out=lack)
             continue
         try:
             typed[variant.name] = run.timed(
@@ -299,20 +304,25 @@ def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row
                 ),
             )
         except StageError as error:
-            absent[variant.name] = Row(label=variant.name, artifact=None, failed=error.reason)
+            absent[variant.name] = EngineRow(label=variant.name, artifact=None, failed=error.reason)
     return typed, absent
 
 
 def _built_and_checked(
-    run: Run, entry: BuildEntry, name: str, typed: dict[str, Artifact], absent: dict[str, Row], answers: ReferenceLogits
-) -> Row:
+    run: Run,
+    entry: BuildEntry,
+    name: str,
+    typed: dict[str, Artifact],
+    absent: dict[str, EngineRow],
+    answers: ReferenceLogits,
+) -> EngineRow:
     label = f"{name} · {entry.engine}"
     if name in absent:
         return dataclasses.replace(absent[name], label=label)
     lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.connection)
     lack = lack or build.misplaced(entry, run.connection.device)
     if lack:
-        return Row(label=label, artifact=None, left_out=lack)
+        return EngineRow(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None
     try:
         engine = run.timed(
@@ -338,11 +348,11 @@ def _built_and_checked(
     except LinkLostError:
         raise  # no other target can do better
     except (StageError, DeviceError) as error:
-        return Row(label=label, artifact=engine, failed=error.reason)
-    return Row(label=label, artifact=engine, parity=parity)
+        return EngineRow(label=label, artifact=engine, failed=error.reason)
+    return EngineRow(label=label, artifact=engine, parity=parity)
 
 
-def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
+def _measured(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[EngineRow]:
     """Measure every engine that is there, in turns."""
     there = tuple(row.artifact for row in rows if row.artifact is not None and not row.failed)
     if not there:
@@ -374,7 +384,7 @@ def unsettled(measured: Bench) -> list[str]:
     return remarks
 
 
-def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:
+def not_worth_it(rows: list[EngineRow], measured: Bench) -> list[str]:
     """Say in words which int8 engines are not faster than the same engine's fp32."""
     timed = {measurement.label: measurement for measurement in measured.measurements}
     remarks = []

@@ -49,7 +49,7 @@ class Key:
     def digest(self) -> str:
         """Hash what decides the result: the name does not."""
         parts = {"stage": self.stage, "inputs": self.inputs, "options": self.options, "versions": self.versions}
-        return hashlib.sha256(codec.canonical(parts).encode()).hexdigest()
+        return hashlib.sha256(codec.canonical_json(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)  # of a dead process that had our number
             aside.mkdir()
             record = make(aside, str(home.relative_to(self.root)))
-            write_whole(aside / "record.json", codec.canonical(record))
+            write_whole(aside / "record.json", codec.canonical_json(record))
             home.parent.mkdir(exist_ok=True)
             shutil.rmtree(home, ignore_errors=True)
             aside.rename(home)

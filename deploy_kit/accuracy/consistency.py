@@ -17,11 +17,11 @@ SAMPLE, _ALONE, _COPIES = 10, 4, 20
 # Seen on a CPU (ONNX Runtime, OpenVINO): equal bits, but for fp16 and bf16 alone against in a batch up to 3e-5.
 ALLOWED: dict[Precision, float] = {"fp32": 2e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2}
 
-Ask = Callable[[np.ndarray, int], np.ndarray]
+RunImages = Callable[[np.ndarray, int], np.ndarray]
 """Images (n, C, H, W) and how many to run at once, where that is open → outputs (n, K)."""
 
 
-def examine(ask: Ask, images: np.ndarray, fixed_batch: int, precision: Precision) -> Consistency:
+def examine_consistency(ask: RunImages, images: np.ndarray, fixed_batch: int, precision: Precision) -> Consistency:
     """Ask an engine the same in several ways.
 
     Args:

@@ -52,7 +52,7 @@ def relative_difference(reference: np.ndarray, candidate: np.ndarray) -> float:
     return float(np.abs(reference.astype(np.float64) - candidate).max()) / largest
 
 
-def cosine(reference: np.ndarray, candidate: np.ndarray) -> float:
+def cosine_similarity(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Measure the angle between all logits taken as one vector.
 
         cos = Σ r c / √( Σ r² · Σ c² )
@@ -70,20 +70,20 @@ def cosine(reference: np.ndarray, candidate: np.ndarray) -> float:
     return float((r * c).sum()) / length if length else 0.0
 
 
-def errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+def largest_errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     """Give each image's largest |difference| of a logit: (N, K), (N, K) → (N,). NaN stays NaN."""
     _same_shape(reference, candidate)
     return np.asarray(np.abs(reference.astype(np.float64) - candidate).max(axis=1))
 
 
-def agreement(reference: np.ndarray, candidate: np.ndarray) -> float:
+def top1_agreement(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Give the share of images on which both have their largest logit at the same class; NaN agrees with nothing."""
     _same_shape(reference, candidate)
     same = reference.argmax(axis=1) == candidate.argmax(axis=1)
     return float((same & np.isfinite(candidate).all(axis=1)).mean())
 
 
-def divergence(reference: np.ndarray, candidate: np.ndarray) -> float:
+def kl_divergence(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Measure how far the candidate's probabilities are from the reference's.
 
         KL = mean over images of Σ p·(log p − log q),   p, q: softmax of the logits
@@ -105,6 +105,6 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def top1_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Say for each image whether the largest logit is at the label: (N, K), (N,) → (N,) bool; NaN never hits."""
     return np.asarray((logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1))

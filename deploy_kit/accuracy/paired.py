@@ -13,12 +13,12 @@ Z = 1.959963984540054  # 97.5 % of the normal distribution
 _Z80 = 0.8416212335729143  # 80 %
 
 
-def counts(reference_hits: np.ndarray, candidate_hits: np.ndarray) -> tuple[int, int]:
+def discordant_counts(reference_hits: np.ndarray, candidate_hits: np.ndarray) -> tuple[int, int]:
     """Count the discordant images: (n,) bool, (n,) bool → (lost, won)."""
     return int((reference_hits & ~candidate_hits).sum()), int((candidate_hits & ~reference_hits).sum())
 
 
-def drop(reference_hits: np.ndarray, candidate_hits: np.ndarray, limit: float | None = None) -> Drop:
+def top1_drop(reference_hits: np.ndarray, candidate_hits: np.ndarray, limit: float | None = None) -> Drop:
     """Measure the lost top-1 on the same images.
 
     Args:
@@ -26,8 +26,8 @@ def drop(reference_hits: np.ndarray, candidate_hits: np.ndarray, limit: float | 
         candidate_hits: (n,) bool, the engine's.
         limit: Points that it will be judged by; only then `Drop.needed` is worked out.
     """
-    (lost, won), n = counts(reference_hits, candidate_hits), len(reference_hits)
-    low, high = interval(lost, won, n)
+    (lost, won), n = discordant_counts(reference_hits, candidate_hits), len(reference_hits)
+    low, high = drop_interval(lost, won, n)
     found = Drop(
         what="top-1",
         points=100 * (lost - won) / n,
@@ -35,14 +35,14 @@ def drop(reference_hits: np.ndarray, candidate_hits: np.ndarray, limit: float | 
         high=100 * high,
         lost=lost,
         won=won,
-        p=mcnemar(lost, won),
+        p=mcnemar_p(lost, won),
     )
     if limit is None or found.answer(limit) != "too few images to tell":
         return found
-    return Drop(**vars(found) | {"needed": needed(lost, won, n, limit / 100)})
+    return Drop(**vars(found) | {"needed": images_needed(lost, won, n, limit / 100)})
 
 
-def interval(lost: int, won: int, n: int) -> tuple[float, float]:
+def drop_interval(lost: int, won: int, n: int) -> tuple[float, float]:
     """Give the 95 % interval of the share of images lost, (lost - won) / n.
 
     The outer of two intervals on each side: Tango's score interval (Statistics in Medicine 17, 1998, 891-908), whose
@@ -59,7 +59,7 @@ def interval(lost: int, won: int, n: int) -> tuple[float, float]:
     return max(min(low, center - half), -1.0), min(max(high, center + half), 1.0)
 
 
-def mcnemar(lost: int, won: int) -> float:
+def mcnemar_p(lost: int, won: int) -> float:
     """Give the exact two-sided p of McNemar's test: twice the smaller tail of a fair coin thrown lost + won times."""
     n, fewer = lost + won, min(lost, won)
     # By logarithms: 2ⁿ would not fit a float.
@@ -67,7 +67,7 @@ def mcnemar(lost: int, won: int) -> float:
     return min(1.0, 2 * math.fsum(math.exp(way - n * math.log(2)) for way in ways))
 
 
-def needed(lost: int, won: int, n: int, limit: float) -> int | None:
+def images_needed(lost: int, won: int, n: int, limit: float) -> int | None:
     """Give the number of images that would keep a limit with a chance of 80 %, at the rates seen.
 
     The test "drop < limit" behind Tango's upper end has, at the rates seen, a statistic of mean √n (limit - d) / s₀
@@ -95,7 +95,7 @@ def needed(lost: int, won: int, n: int, limit: float) -> int | None:
     return max(1, math.ceil(((Z * math.sqrt(at_limit) + _Z80 * math.sqrt(as_seen)) / (limit - seen)) ** 2))
 
 
-def least(limit: float) -> int | None:
+def fewest_images(limit: float) -> int | None:
     """Give the fewest images that can show a share of at most `limit` to be lost: those where none changed.
 
     Args:
@@ -107,15 +107,15 @@ def least(limit: float) -> int | None:
     if limit <= 0:
         return None
     few, enough = 0, 1
-    while interval(0, 0, enough)[1] > limit:
+    while drop_interval(0, 0, enough)[1] > limit:
         few, enough = enough, 2 * enough
     while enough - few > 1:
         middle = (few + enough) // 2
-        few, enough = (few, middle) if interval(0, 0, middle)[1] <= limit else (middle, enough)
+        few, enough = (few, middle) if drop_interval(0, 0, middle)[1] <= limit else (middle, enough)
     return enough
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """Give Wilson's 95 % interval of a share, hits / n (Journal of the American Statistical Association 22, 1927)."""
     share, weight = hits / n, Z * Z / n
     center = (share + weight / 2) / (1 + weight)

@@ -12,7 +12,7 @@ import numpy as np
 
 from deploy_kit.records.artifacts import Preprocess
 
-Load = Callable[[int], np.ndarray]
+LoadPixels = Callable[[int], np.ndarray]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of ImageNet
 # Of shicai's DenseNet-Caffe: 0..255 in BGR order less this, times 0.017.
 _CAFFE_MEAN, _CAFFE_STD = (123.68 / 255, 116.78 / 255, 103.94 / 255), 1 / (0.017 * 255)
@@ -36,7 +36,7 @@ class PreprocessVariant:
     cure: str
     change: Literal["", "inverted", "squashed"] = ""
 
-    def pixels(self, load: Load) -> Load:
+    def pixels(self, load: LoadPixels) -> LoadPixels:
         """Give index → pixels, changed."""
         if self.change == "inverted":
             return lambda index: 255 - load(index)
@@ -71,7 +71,7 @@ def _others(now: Preprocess, shape: tuple[int, ...]) -> Iterator[PreprocessVaria
             yield _flagged(f"{color}, {name}", both)
 
 
-def flags(preprocess: Preprocess) -> str:
+def export_flags(preprocess: Preprocess) -> str:
     """Write a preprocessing as flags of ``deploykit export``."""
     mean, std = (",".join(f"{value:.6g}" for value in values) for values in (preprocess.mean, preprocess.std))
     text = f"--input {preprocess.height}x{preprocess.width} --color {preprocess.color} --mean {mean} --std {std}"
@@ -81,7 +81,7 @@ def flags(preprocess: Preprocess) -> str:
 
 
 def _flagged(name: str, preprocess: Preprocess) -> PreprocessVariant:
-    return PreprocessVariant(name=name, preprocess=preprocess, cure=f"export again with {flags(preprocess)}")
+    return PreprocessVariant(name=name, preprocess=preprocess, cure=f"export again with {export_flags(preprocess)}")
 
 
 def _colors(now: Preprocess) -> tuple[tuple[str, Preprocess], ...]:

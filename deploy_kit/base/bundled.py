@@ -40,7 +40,7 @@ def find_bundled(kind: str, name: str) -> Path:
     return path
 
 
-def resolve(kind: str, source: str) -> Path:
+def resolve_bundled(kind: str, source: str) -> Path:
     """Turn ``bundled:NAME`` into its path, and any other text into a path as it stands."""
     if source.startswith(PREFIX):
         return find_bundled(kind, source.removeprefix(PREFIX))

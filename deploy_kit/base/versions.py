@@ -6,7 +6,7 @@ INTEGER_MAXIMUM = "1.24"
 _ACROSS_MAJORS = {(8, 10), (10, 11)}  # TensorRT, Support Matrix, Engine Portability: built by, loaded by
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """Give the leading numbers of a version, e.g. ``10.16.2.10-1+cuda13.2`` → ``(10, 16, 2, 10)``; none if unknown."""
     found: list[int] = []
     for part in version.strip().split("."):
@@ -19,21 +19,21 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def older(version: str, floor: str) -> bool:
+def is_older(version: str, floor: str) -> bool:
     """Whether a version is known and comes before another; trailing parts that are missing count as equal."""
-    mine, wanted = numbers(version), numbers(floor)
+    mine, wanted = version_numbers(version), version_numbers(floor)
     length = min(len(mine), len(wanted))
     return mine[:length] < wanted[:length]
 
 
 def loads_compatible(built: str, here: str) -> bool:
     """Whether a TensorRT loads a version-compatible plan of an older one, by NVIDIA's word."""
-    if not older(built, here):
+    if not is_older(built, here):
         return False
-    majors = numbers(built)[0], numbers(here)[0]
+    majors = version_numbers(built)[0], version_numbers(here)[0]
     return majors[0] == majors[1] or majors in _ACROSS_MAJORS
 
 
 def lacks_integer_maximum(onnxruntime: str) -> bool:
     """Whether an onnxruntime of this version cannot compute the maximum of integers; an unknown version can."""
-    return older(onnxruntime, INTEGER_MAXIMUM)
+    return is_older(onnxruntime, INTEGER_MAXIMUM)

@@ -52,7 +52,7 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     found = chosen or _in_force(asked, store, earlier, console)
     found = changed(found, asked)
     store.recipe = found.model_dump(mode="json")
-    with links.connect(links.LOCAL) as host, links.connect(device) as connection:
+    with links.connect_device(links.LOCAL) as host, links.connect_device(device) as connection:
         try:
             yield Run(recipe=found, store=store, host=host, connection=connection, on_progress=console.on_progress)
         except DeployKitError:

@@ -12,7 +12,7 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 60  # version 1 writes "no limit" as the largest whole page below 2^63
 
 
-def cpus(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float:
+def cpu_limit(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float:
     """Give the processors whose time this process may use up, e.g. 1.5; 0 without a limit."""
     found = [_quota(_read(group / "cpu.max")) for group in _groups(root, membership, "")]
     for group in _groups(root, membership, "cpu"):
@@ -20,7 +20,7 @@ def cpus(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float:
     return min(filter(None, found), default=0.0)
 
 
-def memory_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int:
+def memory_limit_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int:
     """Give the memory this process may use; 0 without a limit."""
     texts = [_read(group / "memory.max") for group in _groups(root, membership, "")]
     texts += [_read(group / "memory.limit_in_bytes") for group in _groups(root, membership, "memory")]

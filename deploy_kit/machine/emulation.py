@@ -28,7 +28,7 @@ _ARM_FEATURES = (
 )
 
 
-def emulator(cpu_facts: Mapping[str, str], running: Path = _RUNNING, program: str = sys.executable) -> str:
+def detect_emulator(cpu_facts: Mapping[str, str], running: Path = _RUNNING, program: str = sys.executable) -> str:
     """Name what plays this machine; empty where nothing shows that anything does.
 
     Args:

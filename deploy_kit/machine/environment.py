@@ -87,11 +87,11 @@ def usable_cores() -> int:
 
     A quota of 1.5 cores gives 2: one thread could not use it up.
     """
-    allowed, quota = len(os.sched_getaffinity(0)), cgroup.cpus()
+    allowed, quota = len(os.sched_getaffinity(0)), cgroup.cpu_limit()
     return min(allowed, math.ceil(quota)) if quota else allowed
 
 
-def memory_mib() -> int:
+def resident_memory_mib() -> int:
     """Give the memory this process holds now; 0 where the system does not say."""
     return _status_mib("VmRSS:")
 
@@ -115,12 +115,12 @@ def _gpu() -> str:
     return ", ".join(filter(None, [board, driver]))
 
 
-def describe() -> Environment:
+def describe_machine() -> Environment:
     """Describe the machine as it is at this moment."""
     facts = _cpu_facts()
     flags = (facts.get("flags") or facts.get("Features") or "").split()
     cpu = facts.get("model name") or platform.processor() or platform.machine()
-    emulated = emulation.emulator(facts)
+    emulated = emulation.detect_emulator(facts)
     if emulated and "flags" in facts and platform.machine() == "aarch64":  # what is told there is the host's
         cpu, flags = f"{platform.machine()} on {cpu}", list(emulation.arm_features())
     return Environment(
@@ -134,10 +134,10 @@ def describe() -> Environment:
         load=round(os.getloadavg()[0], 2),
         gpu=_gpu(),
         virtual="hypervisor" in flags,
-        cpu_limit=round(cgroup.cpus(), 2),
-        memory_limit_gib=round(cgroup.memory_bytes() / 2**30, 2),
+        cpu_limit=round(cgroup.cpu_limit(), 2),
+        memory_limit_gib=round(cgroup.memory_limit_bytes() / 2**30, 2),
         emulated=emulated,
         versions=library_versions(),
         free_memory_gib=_free_memory_gib(),
-        **vars(jetson.describe()),
+        **vars(jetson.describe_jetson()),
     )

@@ -32,7 +32,7 @@ class Jetson:
     cuda_capability: str
 
 
-def describe(root: Path = Path("/")) -> Jetson:
+def describe_jetson(root: Path = Path("/")) -> Jetson:
     """Read the facts under `root`."""
     release = _RELEASE.search(_read(root / "etc/nv_tegra_release"))
     generations = re.findall(r"nvidia,(tegra\d+)", _read(root / "proc/device-tree/compatible"))

@@ -10,7 +10,7 @@ from typing import Literal
 from deploy_kit.base.errors import RecipeError
 from deploy_kit.records.densenet import DenseNetSpec
 
-Kind = Literal["checkpoint", "onnx", "engine"]
+ArtifactKind = Literal["checkpoint", "onnx", "engine"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
@@ -181,7 +181,7 @@ class Artifact:
         built: What it fits, if it does not load everywhere.
     """
 
-    kind: Kind
+    kind: ArtifactKind
     name: str
     path: str
     sha256: str

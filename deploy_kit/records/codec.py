@@ -28,7 +28,7 @@ def to_json(record: Any) -> Any:
     return record
 
 
-def canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
     """Write a value as the one JSON text that equal values share: sorted keys, no spaces."""
     return json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

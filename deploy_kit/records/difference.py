@@ -33,7 +33,7 @@ class PointDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class NetworkDifference:
     """Where two forms of one network differ.
 
     Attributes:

@@ -7,9 +7,9 @@ stands beside the latency measured without it.
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["conv", "gemm", "bn_relu", "concat", "pool", "requantize", "copy", "other"]
+LayerKind = Literal["conv", "gemm", "bn_relu", "concat", "pool", "requantize", "copy", "other"]
 
-UNKNOWN = "unknown"
+UNKNOWN_REGION = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class ProfiledLayer:
 
     name: str
     op: str
-    kind: Kind
+    kind: LayerKind
     region: str
     total_ms: float
     mean_ms: float
@@ -99,15 +99,15 @@ class LayerProfile:
     def regions(self) -> tuple[str, ...]:
         """The regions that layers are in, in the order they begin; ``unknown`` last."""
         found = dict.fromkeys(layer.region for layer in self.layers)
-        return tuple(sorted(found, key=lambda region: region == UNKNOWN))
+        return tuple(sorted(found, key=lambda region: region == UNKNOWN_REGION))
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[LayerKind, ...]:
         """The kinds that are there, the costliest first."""
         found = dict.fromkeys(layer.kind for layer in self.layers)
         return tuple(sorted(found, key=lambda kind: -self.share(kind=kind)))
 
-    def share(self, *, region: str | None = None, kind: Kind | None = None) -> float:
+    def share(self, *, region: str | None = None, kind: LayerKind | None = None) -> float:
         """Give the share in 0..1 of the layers' time, of one region or one kind or both; 0 where none took any."""
         total = self.total_ms
         chosen = (x for x in self.layers if region in (None, x.region) and kind in (None, x.kind))
@@ -116,4 +116,4 @@ class LayerProfile:
     @property
     def unknown(self) -> float:
         """Share of the time in layers whose region is not known."""
-        return self.share(region=UNKNOWN)
+        return self.share(region=UNKNOWN_REGION)

@@ -13,7 +13,7 @@ from deploy_kit.records.readings import Conditions, Energy, Roof
 LOADED_TWICE = 0.02
 """One file in two processes: up to this apart, and by more than its rounds show, in 3 of 12 pairs measured."""
 _CONSTRAINTS = "Performance constraints satisfied"
-Span = Literal["compute", "whole"]
+LatencySpan = Literal["compute", "whole"]
 # Stands beside every time that an emulator took: real results, but not the machine's times, so never compared.
 EMULATED = "emulated: not a measurement"
 
@@ -171,7 +171,7 @@ class Measurement:
     artifact: str
     label: str
     batch: int
-    span: Span
+    span: LatencySpan
     samples_ms: tuple[float, ...]
     rounds: tuple[int, ...]
     warmup_runs: int

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal[
+ReadingKind = Literal[
     "clock_mhz",  # of now
     "temperature_c",
     "throttle_flag",  # not 0 while something is held back
@@ -32,7 +32,7 @@ class Reading:
 
     gauge: str
     what: str
-    kind: Kind
+    kind: ReadingKind
     value: float
     wraps_at: float = 0.0
 

@@ -191,7 +191,7 @@ class StageTime:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class EngineRow:
     """One line of the report's table: an engine and all that is known of it.
 
     Attributes:
@@ -255,7 +255,7 @@ class Report:
     difference: float
     lineage: tuple[Artifact, ...]
     passes: tuple[PassRow, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[EngineRow, ...]
     environment: Environment
     times: tuple[StageTime, ...]
     when: str

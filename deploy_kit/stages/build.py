@@ -84,7 +84,7 @@ def run(
             parent=typed.sha256,
             engine=entry.engine,
             made_by=versions,
-            options=codec.canonical(options),
+            options=codec.canonical_json(options),
             proof=proof,
             build_s=float(answer["build_s"]),
             built=None if answer["built"] is None else codec.from_json(BuiltFor, answer["built"]),

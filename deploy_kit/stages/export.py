@@ -62,7 +62,7 @@ def run(
         InputError: The input's size is not known, or the preprocessing does not fit the checkpoint.
         ExportError: torch cannot export it, or the ONNX file disagrees with the checkpoint.
     """
-    path = bundled.resolve("models", source.checkpoint)
+    path = bundled.resolve_bundled("models", source.checkpoint)
     digest = sha256_of(path)
     versions = tuple(row for row in library_versions() if row[0] in _LIBRARIES)
     stated = source.preprocess.record() if source.preprocess else None
@@ -120,7 +120,7 @@ def answers(
     Returns:
         The answers, and whether the store had them.
     """
-    path = bundled.resolve("models", source.checkpoint)
+    path = bundled.resolve_bundled("models", source.checkpoint)
     digest = sha256_of(path)
     image_set = images.open_set(check_images, preprocess, skip_bad=skip_bad)
     left_out = (("left out", image_set.left_out),) if image_set.skipped else ()
@@ -158,7 +158,7 @@ def answers(
         if image_set.labels is not None:
             _verify_labels(image_set, logits.shape[1])
             arrays["labels"] = image_set.labels
-            top1 = None if image_set.multilabel else float(metrics.hits(logits, image_set.labels).mean())
+            top1 = None if image_set.multilabel else float(metrics.top1_hits(logits, image_set.labels).mean())
         np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
         return ReferenceLogits(
             path=f"{home}/answers.npz",

@@ -120,7 +120,7 @@ def run(
             parent=lean.sha256,
             made_by=(
                 ("scheme", variant.scheme),
-                ("options", codec.canonical(options)),
+                ("options", codec.canonical_json(options)),
                 *images_used,
                 *remarks,
                 *((str(what), str(said)) for what, said in spent["facts"]),

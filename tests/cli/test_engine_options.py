@@ -7,7 +7,7 @@ from deploy_kit.cli import _engine_options
 from deploy_kit.engines import onnxruntime, tensorrt_rtx
 from deploy_kit.records import codec
 
-NVIDIA = tensorrt_rtx.Options
+NVIDIA = tensorrt_rtx.TensorRtOptions
 
 
 @pytest.mark.parametrize(

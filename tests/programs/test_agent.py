@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit.devices.framing import Frame, Reader
+from deploy_kit.devices.framing import Frame, FrameReader
 from deploy_kit.devices.isolate import Child
 
 SERVE = """
@@ -33,7 +33,7 @@ class Talker:
         )  # fmt: skip
         assert self.process.stdout is not None
         out = self.process.stdout.fileno()
-        self.reader = Reader(lambda: os.read(out, 1 << 16))
+        self.reader = FrameReader(lambda: os.read(out, 1 << 16))
         self.hello = self.answer()
 
     def close(self) -> None:

@@ -89,7 +89,7 @@ def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: in
     """Export and simplify a net, write it in each form, and `n_images` of the demo's test images for it."""
     preprocess, demo = subject.preprocess, recipe.load_recipe("demo")
     store, part = Store(folder / "store"), demo.export.model_copy(update={"exporter": "torchscript", "tolerance": 1e-4})
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         made, _ = export.run(subject.source, part, images.SYNTHETIC, store=store, connection=connection)
         lean, _ = simplify.run(made.onnx, demo.simplify, store=store, connection=connection)
     calibration = images.open_set(subjects.CALIBRATION, preprocess).first(128)
@@ -138,7 +138,7 @@ def compare(files: Files, root: Path) -> tuple[Likeness, ...]:
                     equal=float((x86 == arm).mean()),
                     difference=metrics.relative_difference(x86, arm),
                     sqnr_db=metrics.sqnr_db(x86, arm),
-                    agreement=metrics.agreement(x86, arm),
+                    agreement=metrics.top1_agreement(x86, arm),
                     noise_db=metrics.sqnr_db(reference, x86),
                     noise_arm_db=metrics.sqnr_db(reference, arm),
                 )

@@ -8,7 +8,7 @@ from deploy_kit.accuracy.scores import auroc, classification, confidence
 from deploy_kit.records.parity import Scores
 
 
-def measure(
+def score_outputs(
     reference: np.ndarray, candidate: np.ndarray, truth: np.ndarray, class_name: Callable[[int], str] = lambda _: ""
 ) -> Scores:
     """Score both on labelled images.
@@ -20,8 +20,8 @@ def measure(
         class_name: Index → how the image set calls that class; empty where it does not.
     """
     several = truth.ndim == 2
-    table = (auroc if several else classification).table(reference, candidate, truth, class_name)
-    kind = confidence.outputs(reference)
+    table = (auroc.auroc_table if several else classification.recall_table)(reference, candidate, truth, class_name)
+    kind = confidence.output_kind(reference)
     top5 = (
         None
         if several or reference.shape[1] <= 5
@@ -33,8 +33,8 @@ def measure(
         classes=table,
         top5_reference=top5[0] if top5 else None,
         top5=top5[1] if top5 else None,
-        ece_reference=confidence.ece(reference, kind, truth),
-        ece=confidence.ece(candidate, kind, truth),
+        ece_reference=confidence.expected_calibration_error(reference, kind, truth),
+        ece=confidence.expected_calibration_error(candidate, kind, truth),
         mean_reference=_mean([entry.reference for entry in table]),
         mean=_mean([entry.found for entry in table]),
     )

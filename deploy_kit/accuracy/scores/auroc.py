@@ -11,7 +11,7 @@ _DRAWS, _AT_ONCE, _SEED, _LEVELS = 1000, 25, 0, (2.5, 97.5)
 _CHANCE = (1.959964 + 0.841621) / 1.959964
 
 
-def areas(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def auroc_by_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Give each class's AUROC, exactly: the share of (image with, image without) pairs in the right order.
 
     A tie counts half (Mann-Whitney U divided by the number of pairs; Hanley and McNeil 1982).
@@ -27,11 +27,11 @@ def areas(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array([_Ranked(values[:, k], labels[:, k]).area(once)[0] for k in range(values.shape[1])])
 
 
-def table(
+def auroc_table(
     reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, name: Callable[[int], str]
 ) -> tuple[ClassScore, ...]:
     """Give both AUROCs of every class with both outcomes: (n, K), (n, K), (n, K)."""
-    before, after, n = areas(reference, labels), areas(candidate, labels), labels.sum(axis=0)
+    before, after, n = auroc_by_class(reference, labels), auroc_by_class(candidate, labels), labels.sum(axis=0)
     return tuple(
         ClassScore(index=k, name=name(k), n=int(n[k]), reference=float(before[k]), found=float(after[k]))
         for k in range(labels.shape[1])
@@ -39,7 +39,7 @@ def table(
     )
 
 
-def drop(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, limit: float | None = None) -> Drop:
+def auroc_drop(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, limit: float | None = None) -> Drop:
     """Measure the lost mean AUROC on the same images, over the classes with both outcomes.
 
     The interval is the 2.5th to 97.5th percentile of 1,000 paired bootstrap draws of images (seed 0): checkpoint and
@@ -52,7 +52,7 @@ def drop(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, limit
         limit: Points that it will be judged by; only then `Drop.needed` is worked out: half an interval shrinks with
             √n, and a chance of 80 % asks for (1.96 + 0.84) / 1.96 of that half.
     """
-    lost = areas(reference, labels) - areas(candidate, labels)
+    lost = auroc_by_class(reference, labels) - auroc_by_class(candidate, labels)
     both = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
     if not both or not np.isfinite(lost[both]).all():
         nan = float("nan")

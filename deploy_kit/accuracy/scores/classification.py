@@ -21,12 +21,12 @@ def top_k(values: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float(((above < k) & np.isfinite(values).all(axis=1)).mean())
 
 
-def table(
+def recall_table(
     reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, name: Callable[[int], str]
 ) -> tuple[ClassScore, ...]:
     """Give both recalls of every class that has images: (n, K), (n, K), (n,)."""
     n = np.bincount(labels)
-    before, after = (np.bincount(labels, metrics.hits(values, labels)) for values in (reference, candidate))
+    before, after = (np.bincount(labels, metrics.top1_hits(values, labels)) for values in (reference, candidate))
     return tuple(
         ClassScore(
             index=int(i),
@@ -39,7 +39,7 @@ def table(
     )
 
 
-def permuted(values: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, int], ...]:
+def permuted_labels(values: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, int], ...]:
     """Find labels that look exchanged, e.g. class folders in another order than the checkpoint's classes.
 
     The even images say which class is predicted for most images of a label; where that is another one, the odd images
@@ -67,17 +67,17 @@ def permuted(values: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, int], .
     return tuple((label, to) for label, to in claims.items() if label != to and targets.count(to) == 1)
 
 
-def relabelled(values: np.ndarray, labels: np.ndarray) -> float:
+def relabelled_top1(values: np.ndarray, labels: np.ndarray) -> float:
     """Give the top-1 if labels that look exchanged were set right: (n, K), (n,) → 0..1."""
     right = labels.copy()
-    for label, to in permuted(values, labels):
+    for label, to in permuted_labels(values, labels):
         right[labels == label] = to
-    return float(metrics.hits(values, right).mean())
+    return float(metrics.top1_hits(values, right).mean())
 
 
-def exchanged(values: np.ndarray, labels: np.ndarray, name: Callable[[int], str]) -> tuple[str, ...]:
+def describe_permuted_labels(values: np.ndarray, labels: np.ndarray, name: Callable[[int], str]) -> tuple[str, ...]:
     """Say in words which labels look exchanged; empty where they look right."""
-    pairs = permuted(values, labels)
+    pairs = permuted_labels(values, labels)
     if not pairs:
         return ()
     named = [f"{name(label) or label} → {name(to) or to}" for label, to in pairs[:_NAMED]]

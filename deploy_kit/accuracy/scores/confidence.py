@@ -7,7 +7,7 @@ from deploy_kit.records.parity import Outputs
 _BINS = 15
 
 
-def outputs(values: np.ndarray) -> Outputs:
+def output_kind(values: np.ndarray) -> Outputs:
     """Say what outputs (n, K) are: a softmax's where all lie in [0, 1] and rows sum to 1 within 1e-3.
 
     All in [0, 1] with other sums are a sigmoid's; all else, a log-softmax too, are logits, whose softmax is the
@@ -19,7 +19,7 @@ def outputs(values: np.ndarray) -> Outputs:
     return "softmax" if values.shape[1] > 1 and np.abs(sums - 1).max() <= 1e-3 else "sigmoid"
 
 
-def probabilities(values: np.ndarray, kind: Outputs, *, each: bool = False) -> np.ndarray:
+def to_probabilities(values: np.ndarray, kind: Outputs, *, each: bool = False) -> np.ndarray:
     """Turn outputs (n, K) into probabilities (n, K) float64; those that are some already stay as they are.
 
     Args:
@@ -58,7 +58,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def ece(values: np.ndarray, kind: Outputs, labels: np.ndarray) -> float:
+def expected_calibration_error(values: np.ndarray, kind: Outputs, labels: np.ndarray) -> float:
     """Measure the calibration error of outputs (n, K).
 
     Of the predicted class where `labels` are (n,); of all n · K answers, each a yes with its probability, where they
@@ -67,7 +67,7 @@ def ece(values: np.ndarray, kind: Outputs, labels: np.ndarray) -> float:
     if not np.isfinite(values).all():
         return float("nan")
     each = labels.ndim == 2
-    sure = probabilities(values, kind, each=each)
+    sure = to_probabilities(values, kind, each=each)
     if each:
         return calibration_error(sure.ravel(), labels.ravel() == 1)
     return calibration_error(sure.max(axis=1), values.argmax(axis=1) == labels)

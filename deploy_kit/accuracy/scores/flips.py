@@ -9,7 +9,7 @@ from deploy_kit.records.parity import Flip, Flips
 _WORST = 10
 
 
-def margins(values: np.ndarray) -> np.ndarray:
+def top1_margins(values: np.ndarray) -> np.ndarray:
     """Give each image's largest output minus its second largest: (n, K) → (n,); 0 for a single output."""
     if values.shape[1] < 2:
         return np.zeros(len(values))
@@ -21,7 +21,7 @@ def find_flips(reference: np.ndarray, candidate: np.ndarray, name: Callable[[int
     """Find the images whose largest output is at another class than the checkpoint's: (n, K), (n, K); NaN is one."""
     before, after = reference.argmax(axis=1), candidate.argmax(axis=1)
     changed = np.flatnonzero((before != after) | ~np.isfinite(candidate).all(axis=1))
-    margin = margins(reference)
+    margin = top1_margins(reference)
     close = float(np.percentile(margin, 5))
     worst = changed[np.argsort(-margin[changed], kind="stable")][:_WORST]
     return Flips(

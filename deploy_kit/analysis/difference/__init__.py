@@ -25,7 +25,7 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.images import ImageSet
 from deploy_kit.machine.environment import library_versions
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
-from deploy_kit.records.difference import Difference, PointDifference
+from deploy_kit.records.difference import NetworkDifference, PointDifference
 from deploy_kit.store import Key, Store
 
 __all__ = ["Difference", "PointDifference", "Subject", "find_difference", "find_subject"]
@@ -44,7 +44,7 @@ def find_difference(
     store: Store,
     connection: Connection,
     on_progress: ProgressCallback = no_progress,
-) -> tuple[Difference, bool]:
+) -> tuple[NetworkDifference, bool]:
     """Find where two subjects part.
 
     Args:
@@ -78,12 +78,12 @@ def find_difference(
         ),
     )
 
-    def make(folder: Path, home: str) -> Difference:
+    def make(folder: Path, home: str) -> NetworkDifference:
         tensors = next(image_set.batches(what, N_IMAGES))
         with opened_subject(first, tensors, connection) as one, opened_subject(second, tensors, connection) as other:
             return _DifferenceSearch(first, second, (one, other), on_progress).difference(image_set)
 
-    return store.produce(Difference, key, make)
+    return store.produce(NetworkDifference, key, make)
 
 
 def _verify_alike(first: Subject, second: Subject) -> None:
@@ -116,7 +116,7 @@ class _DifferenceSearch:
         self.found: dict[str, PointDifference] = {}
         self.count = 0
 
-    def difference(self, image_set: ImageSet) -> Difference:
+    def difference(self, image_set: ImageSet) -> NetworkDifference:
         """Look at the ends of blocks, then within the one that is suspect, or within all."""
         self.look(name for name in self.names if not name.startswith("denseblock"))
         suspect, _ = rule.parted(self.rows())
@@ -124,7 +124,7 @@ class _DifferenceSearch:
         rows = self.rows()
         part, sign = rule.parted(rows)
         first, second = self.subjects
-        answer = Difference(
+        answer = NetworkDifference(
             first=first.label,
             second=second.label,
             computed_by=(first.how, second.how),

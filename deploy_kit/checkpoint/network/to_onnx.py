@@ -77,9 +77,9 @@ def write_onnx(read: Checkpoint, what: Preprocess | BareInput, part: ExportTable
     model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
     onnx_file.embed(model, what)
     model.metadata_props["deploykit.exporter"] = part.exporter
-    model.metadata_props["deploykit.densenet"] = codec.canonical(read.spec)
+    model.metadata_props["deploykit.densenet"] = codec.canonical_json(read.spec)
     if read.classes is not None:
-        model.metadata_props["deploykit.classes"] = codec.canonical(read.classes)
+        model.metadata_props["deploykit.classes"] = codec.canonical_json(read.classes)
     model.graph.name = "densenet"
     _forget_paths(model)
     onnx_file.save(model, file)
