@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy_kit.analysis import difference
+from deploy_kit.analysis.difference import NetworkDifference, PointDifference
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs, table
 from deploy_kit.cli._steps import Asked
-from deploy_kit.records.difference import NetworkDifference, PointDifference
 
 _HEADINGS = ("point", "SQNR", "expected", "largest error", "worst channel", "session")
 

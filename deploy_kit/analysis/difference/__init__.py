@@ -28,7 +28,7 @@ from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
 from deploy_kit.records.difference import NetworkDifference, PointDifference
 from deploy_kit.store import Key, Store
 
-__all__ = ["Difference", "PointDifference", "Subject", "find_difference", "find_subject"]
+__all__ = ["NetworkDifference", "PointDifference", "Subject", "find_difference", "find_subject"]
 
 VERSION = "2"
 N_IMAGES = 16
