@@ -1,4 +1,10 @@
-"""What labels say of checkpoint and engine: outputs (n, K) of both on the same images."""
+"""Scores of checkpoint and engine on labelled images, from the outputs (n, K) of both on the same images.
+
+classification   one label per image: top-k, recall by class, permuted labels
+auroc            several labels per image: area under the ROC curve by class
+confidence       kind of the outputs, probabilities, calibration error
+flips            images whose predicted class changed
+"""
 
 from collections.abc import Callable
 
@@ -11,13 +17,13 @@ from deploy_kit.records.parity import Scores
 def score_outputs(
     reference: np.ndarray, candidate: np.ndarray, truth: np.ndarray, class_name: Callable[[int], str] = lambda _: ""
 ) -> Scores:
-    """Score both on labelled images.
+    """Score the outputs of checkpoint and engine on labelled images.
 
     Args:
         reference: (n, K) outputs of the checkpoint.
-        candidate: (n, K) of the engine.
-        truth: (n,) labels, or (n, K) of 0 and 1.
-        class_name: Index → how the image set calls that class; empty where it does not.
+        candidate: (n, K) outputs of the engine.
+        truth: (n,) labels; (n, K) of 0 and 1 where an image has several labels.
+        class_name: Index of a class → its name in the image set; empty where it has none.
     """
     several = truth.ndim == 2
     table = (auroc.auroc_table if several else classification.recall_table)(reference, candidate, truth, class_name)
