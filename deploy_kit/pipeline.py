@@ -169,7 +169,7 @@ def collect(run: Run) -> Report:
     logits, simple = reference_logits(run, source), simplified(run, source)
     family = graphs_of(run.store, source)
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
-    rows = list[Row]()
+    rows = list[EngineRow]()
     for engine in distinct(built):
         found = run.store.newest(
             ParityReport,
@@ -178,7 +178,7 @@ def collect(run: Run) -> Report:
         )
         why = "" if found else check.why_unavailable(engine, run.target.connection)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
-        row = Row(label=engine.label, artifact=engine, parity=parity)
+        row = EngineRow(label=engine.label, artifact=engine, parity=parity)
         measured = run.store.newest(
             Bench,
             "bench",
@@ -241,7 +241,7 @@ def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
     return tuple(mix for mix in newest.values() if mix.artifact in graphs)
 
 
-def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
+def join(row: EngineRow, measured: Bench, part: BenchTable) -> tuple[EngineRow, ...]:
     """Put a row's measurement, its speed-up over the baseline and the limits it misses into it: a row for each batch.
 
     Args:
@@ -263,7 +263,7 @@ def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _hash_of(row: Row) -> str:
+def _hash_of(row: EngineRow) -> str:
     return row.artifact.sha256 if row.artifact else ""
 
 
@@ -282,7 +282,7 @@ def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[st
     for variant in run.recipe.quantize.variants:
         lack = doctor.missing(doctor.scheme_package(variant.scheme))
         if lack:
-            absent[variant.name] = Row(label=variant.name, artifact=None, left_out=lack)
+            absent[variant.name] = EngineRow(label=variant.name, artifact=None, left_out=lack)
             continue
         try:
             quantized[variant.name] = run.timed(
@@ -311,7 +311,7 @@ def _built_and_checked(
     lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.target.connection)
     lack = lack or build.misplaced(entry, run.target.connection.device)
     if lack:
-        return Row(label=label, artifact=None, left_out=lack)
+        return EngineRow(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None
     try:
         built = engine = run.timed("build", label, lambda: build.run(quantized[name], entry, run.target))
@@ -323,11 +323,11 @@ def _built_and_checked(
     except LinkLostError:
         raise  # no other target can do better
     except (StageError, DeviceError) as error:
-        return Row(label=label, artifact=engine, failed=error.reason)
-    return Row(label=label, artifact=engine, parity=parity)
+        return EngineRow(label=label, artifact=engine, failed=error.reason)
+    return EngineRow(label=label, artifact=engine, parity=parity)
 
 
-def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
+def _measured(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[EngineRow]:
     """Measure every engine that is there, in turns."""
     there = tuple(row.artifact for row in rows if row.artifact is not None and not row.failed)
     if not there:
@@ -357,7 +357,7 @@ def unsettled(measured: Bench) -> list[str]:
     return remarks
 
 
-def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:
+def not_worth_it(rows: list[EngineRow], measured: Bench) -> list[str]:
     """Say in words which int8 engines are not faster than the same engine's fp32."""
     timed = {measurement.label: measurement for measurement in measured.measurements}
     remarks = []

@@ -55,7 +55,7 @@ class Key:
     def digest(self) -> str:
         """Hash what decides the result: the name does not."""
         parts = {"stage": self.stage, "inputs": self.inputs, "options": self.options, "versions": self.versions}
-        return hashlib.sha256(codec.canonical(parts).encode()).hexdigest()
+        return hashlib.sha256(codec.canonical_json(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] |
         facts.append(
             ("classes", f"{', '.join(read.classes[:_MAX_CLASSES])}{', …' * (len(read.classes) > _MAX_CLASSES)}")
         )
-    facts.append(("preprocess", codec.canonical(read.preprocess) if read.preprocess else "not known"))
+    facts.append(("preprocess", codec.canonical_json(read.preprocess) if read.preprocess else "not known"))
     facts += [("remark", remark) for remark in (*read.remarks, *told)]
     return Inspection(
         kind="checkpoint",
@@ -139,7 +139,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("nodes", str(onnx_file.nodes(model))),
         ("parameters", f"{onnx_file.parameters(model):,}"),
         ("MACs per run", f"{onnx_file.macs(model):,}"),
-        ("preprocess", codec.canonical(preprocess) if preprocess else "not embedded"),
+        ("preprocess", codec.canonical_json(preprocess) if preprocess else "not embedded"),
     ]
     return Inspection(
         kind="onnx",

@@ -28,7 +28,7 @@ from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, ReferenceLogits
-from deploy_kit.records.layer_times import UNKNOWN, LayerProfile, Trace
+from deploy_kit.records.layer_times import UNKNOWN_REGION, LayerProfile, Trace
 from deploy_kit.records.mixed_precision import GroupSize, GroupSizes, GroupTime, GroupTimes, Trial
 from deploy_kit.store import Key
 
@@ -144,7 +144,7 @@ class TrialRunner:
         """Profile the engine with everything in float and with everything in INT8."""
         why = self._why_unavailable()
         if why:
-            return GroupTimes(source="", groups=(), rest=GroupTime(name=UNKNOWN, float_ms=0, int8_ms=0), why=why)
+            return GroupTimes(source="", groups=(), rest=GroupTime(name=UNKNOWN_REGION, float_ms=0, int8_ms=0), why=why)
 
         def make(folder: Path, home: str) -> GroupTimes:
             everything = tuple(group.name for group in self.groups())
@@ -197,16 +197,16 @@ class TrialRunner:
     def _judged(self, kept: tuple[str, ...], found: np.ndarray) -> Trial:
         n, (logits, labels) = len(found), self._truth
         wanted = logits[:n]
-        agreement = metrics.agreement(wanted, found)
+        agreement = metrics.top1_agreement(wanted, found)
         lost, gained = round(n * (1 - agreement)), 0
         if labels is not None:
-            before, after = metrics.hits(wanted, labels[:n]), metrics.hits(found, labels[:n])
+            before, after = metrics.top1_hits(wanted, labels[:n]), metrics.top1_hits(found, labels[:n])
             lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
         return Trial(
             kept=kept,
             n=n,
             sqnr_db=metrics.sqnr_db(wanted, found),
-            kl=metrics.divergence(wanted, found),
+            kl=metrics.kl_divergence(wanted, found),
             agreement=agreement,
             lost=lost,
             gained=gained,
@@ -235,7 +235,7 @@ class TrialRunner:
                 inputs=self.context.connection.send(inputs),
                 runs=layer_profile.RUNS,
             )
-        found = layer_profile.attributed(
+        found = layer_profile.attribute_layers(
             codec.from_json(Trace, answer["trace"]), layer_names.named_locations(onnx_file.load(file))
         )
         file.unlink()
@@ -282,11 +282,11 @@ class TrialRunner:
 
 def _paired(floats: LayerProfile, integers: LayerProfile) -> GroupTimes:
     """Put the layers of both engines beside each other by group."""
-    names = [name for name in dict.fromkeys((*floats.regions, *integers.regions)) if name != UNKNOWN]
+    names = [name for name in dict.fromkeys((*floats.regions, *integers.regions)) if name != UNKNOWN_REGION]
     return GroupTimes(
         source=floats.source,
         groups=tuple(_time(name, floats, integers) for name in names),
-        rest=_time(UNKNOWN, floats, integers),
+        rest=_time(UNKNOWN_REGION, floats, integers),
     )
 
 

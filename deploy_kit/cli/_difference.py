@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy_kit.analysis import difference
-from deploy_kit.analysis.difference import Difference, PointDifference
+from deploy_kit.analysis.difference import NetworkDifference, PointDifference
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs, table
@@ -43,7 +43,7 @@ def show(names: tuple[str, str], asked: Asked, console: Console) -> None:
     console.result(found, text(found))
 
 
-def text(found: Difference) -> str:
+def text(found: NetworkDifference) -> str:
     """Draw what was compared, each point, and the verdict."""
     one, other = found.computed_by
     about = [

@@ -99,7 +99,7 @@ def export(
                 *(("remark", remark) for remark in facts.remarks),
                 ("input", f"{made.onnx.inputs[0].name} {list(made.onnx.inputs[0].shape)}"),
                 *(("output", f"{output.name} {list(output.shape)}") for output in made.onnx.outputs),
-                ("difference", made.said),
+                ("difference", made.agreement),
                 ("onnx", str(run.store.root / made.onnx.path)),
             ]
             console.result(made, pairs(lines))

@@ -79,7 +79,7 @@ def quantize(
         )
     asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out, skip_bad=skip_bad)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        variant, remarks = choose(wish, run.recipe, environment.describe().isa, environment.library_version)
+        variant, remarks = choose(wish, run.recipe, environment.describe_machine().isa, environment.library_version)
         for remark in remarks:
             console.say(remark)
         variant = _mix.varied(variant, keep or ())

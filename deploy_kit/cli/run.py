@@ -39,7 +39,7 @@ def run(
         write_whole(save_recipe, recipes.dump_recipe(chosen))
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         if dry_run:
-            with links.connect(target) as connection:
+            with links.connect_device(target) as connection:
                 doctor.require(chosen, connection)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return

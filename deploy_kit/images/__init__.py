@@ -55,7 +55,7 @@ def open_set(
         return _synthetic(preprocess)
     if not source:
         raise InputError("images: expected a path or a name, found an empty text")
-    path = bundled.resolve("calibration", source)
+    path = bundled.resolve_bundled("calibration", source)
     if path.is_dir():
         found = files.opened(source, files.folder(path), skip_bad=skip_bad, orientation=orientation)
     elif path.is_file() and path.suffix.lower() == ".csv":

@@ -83,7 +83,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
     Raises:
         RequestError: No engine takes a batch that was asked for, or the scenario does not feed it.
     """
-    race.verify(part)
+    race.verify_bench_table(part)
     found = []
     for engine in engines:
         for batch in part.batch or (_built_for(engine) or 1,):
@@ -98,7 +98,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
                 "then quantize and build again",
             )
     for entry in found:
-        why = scenarios.get(part.scenario).batches(entry.batch)
+        why = scenarios.get_scenario(part.scenario).batches(entry.batch)
         if why:
             raise RequestError(f"{entry.engine.label}: {why}", hint="give --batch 1, or --scenario offline")
     return tuple(found)

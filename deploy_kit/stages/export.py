@@ -52,7 +52,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         InputError: The input's size is not known, or the preprocessing does not fit the checkpoint.
         ExportError: torch cannot export it, or the ONNX file disagrees with the checkpoint.
     """
-    path = bundled.resolve("models", source.checkpoint)
+    path = bundled.resolve_bundled("models", source.checkpoint)
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
     stated = source.preprocess.record() if source.preprocess else None

@@ -144,5 +144,5 @@ def test_a_connection_that_is_cut_in_a_bench_is_told_and_the_rounds_before_it_ar
 
     assert found.stopped == "the device was lost in round 2 of 3: device 'board': the connection was lost"
     assert [len(m.rounds) for m in found.measurements] == [1]
-    with links.connect(board):
+    with links.connect_device(board):
         assert until(lambda: len(server.sessions()) == 1)

@@ -118,7 +118,7 @@ def test_the_demo_needs_no_file_that_does_not_ship():
     demo = recipe.load_recipe("demo")
 
     assert all(
-        bundled.resolve(kind, source).is_file()
+        bundled.resolve_bundled(kind, source).is_file()
         for kind, source in [
             ("models", demo.source.checkpoint),
             ("calibration", demo.quantize.calibration),

@@ -142,7 +142,7 @@ def compare(files: Files, root: Path) -> tuple[Likeness, ...]:
                     equal=float((x86 == arm).mean()),
                     difference=metrics.relative_difference(x86, arm),
                     sqnr_db=metrics.sqnr_db(x86, arm),
-                    agreement=metrics.agreement(x86, arm),
+                    agreement=metrics.top1_agreement(x86, arm),
                     noise_db=metrics.sqnr_db(reference, x86),
                     noise_arm_db=metrics.sqnr_db(reference, arm),
                 )

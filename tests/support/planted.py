@@ -21,6 +21,7 @@ from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.store import Store
 
 SPEC = DenseNetSpec(
@@ -77,7 +78,7 @@ class Forms:
         onnx.save(proto, path)
         return path
 
-    def difference(self, first: Path | str, second: Path | str, store: Store) -> Difference:
+    def difference(self, first: Path | str, second: Path | str, store: Store) -> NetworkDifference:
         """Compare two files, the worker's own operations in this process."""
         source = self.recipe.source
         pair = [difference.find_subject(str(one), store, source) for one in (first, second)]

@@ -26,7 +26,7 @@ from deploy_kit.machine.environment import library_versions
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
 from deploy_kit.records.difference import Difference, PointDifference
 
-__all__ = ["Difference", "PointDifference", "Subject", "find_difference", "find_subject"]
+__all__ = ["NetworkDifference", "PointDifference", "Subject", "find_difference", "find_subject"]
 
 VERSION = "2"
 N_IMAGES = 16
@@ -108,7 +108,7 @@ class _DifferenceSearch:
         self.found: dict[str, PointDifference] = {}
         self.count = 0
 
-    def difference(self, image_set: ImageSet) -> Difference:
+    def difference(self, image_set: ImageSet) -> NetworkDifference:
         """Look at the ends of blocks, then within the one that is suspect, or within all."""
         self.look(name for name in self.names if not name.startswith("denseblock"))
         suspect, _ = rule.parted(self.rows())
@@ -116,7 +116,7 @@ class _DifferenceSearch:
         rows = self.rows()
         part, sign = rule.parted(rows)
         first, second = self.subjects
-        answer = Difference(
+        answer = NetworkDifference(
             first=first.label,
             second=second.label,
             computed_by=(first.how, second.how),

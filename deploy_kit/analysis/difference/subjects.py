@@ -86,7 +86,7 @@ def find_subject(name: str, store: Store, source: SourceTable) -> Subject:
     """
     path = Path(name)
     if name == CHECKPOINT:
-        path = bundled.resolve("models", source.checkpoint)
+        path = bundled.resolve_bundled("models", source.checkpoint)
     built = {_plain(engine.label): engine for engine in reversed(store.all(Artifact, "build"))}
     made = {_plain(one.name): one for one in reversed(_graphs(store))}
     if _plain(name) in built:

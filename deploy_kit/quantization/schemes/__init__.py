@@ -101,7 +101,7 @@ def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput
     if not n_batches:
         raise InputError(f"{image_set.name}: {image_set.n} images, fewer than the graph's batch of {size}")
     used = image_set.first(n_batches * size)
-    said = codec.canonical([used.digest, type(preprocess).__name__, preprocess])
+    said = codec.canonical_json([used.digest, type(preprocess).__name__, preprocess])
     return Calibration(
         n_batches=n_batches,
         n_images=used.n,

@@ -117,7 +117,7 @@ def _written(made: plan.Int8Plan, options: Int8TensorRtOptions, calibration: Cal
     if half:
         model = onnx_file.reread(_half.raised(model, _half.QDQ_OPSET, source))
         _half.narrow(model, ir.DataType.FLOAT16, calibration, source)
-    model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
+    model.metadata_props[BLOCKS_KEY] = codec.canonical_json(found)
     return model
 
 
