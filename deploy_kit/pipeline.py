@@ -22,7 +22,7 @@ from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
-from deploy_kit.records.results import ParityReport, Report, Row, Simplified, StageTime
+from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
 from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify
 from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import Store
@@ -95,7 +95,7 @@ def deploy(
     Raises:
         DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
     """
-    with links.connect(links.LOCAL) as here, links.connect(device) as there:
+    with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
         doctor.require(recipe, there)
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
@@ -202,7 +202,7 @@ def assemble(
     source: Exported,
     logits: ReferenceLogits,
     simple: Simplified,
-    rows: list[Row],
+    rows: list[EngineRow],
     quantized: tuple[Artifact, ...],
 ) -> Report:
     """Put the report together."""
@@ -276,9 +276,9 @@ def _require_place(recipe: Recipe, device: Device) -> None:
         )
 
 
-def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[str, Row]]:
+def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[str, EngineRow]]:
     """Make every variant; for those that are not there, return the row that says why."""
-    quantized, absent = {"fp32": simple}, dict[str, Row]()
+    quantized, absent = {"fp32": simple}, dict[str, EngineRow]()
     for variant in run.recipe.quantize.variants:
         lack = doctor.missing(doctor.scheme_package(variant.scheme))
         if lack:
@@ -293,7 +293,7 @@ def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[st
                 ),
             )
         except StageError as error:
-            absent[variant.name] = Row(label=variant.name, artifact=None, failed=error.reason)
+            absent[variant.name] = EngineRow(label=variant.name, artifact=None, failed=error.reason)
     return quantized, absent
 
 
@@ -302,9 +302,9 @@ def _built_and_checked(
     entry: BuildEntry,
     name: str,
     quantized: dict[str, Artifact],
-    absent: dict[str, Row],
+    absent: dict[str, EngineRow],
     logits: ReferenceLogits,
-) -> Row:
+) -> EngineRow:
     label = f"{name} · {entry.engine}"
     if name in absent:
         return dataclasses.replace(absent[name], label=label)

@@ -332,11 +332,11 @@ def unsealed(data: Any, path: Path) -> Any:
 def _sealed(record: Any) -> str:
     """Write a record with the hash of its content."""
     data = codec.to_json(record)
-    return codec.canonical({**data, _SEAL: _seal_of(data)})
+    return codec.canonical_json({**data, _SEAL: _seal_of(data)})
 
 
 def _seal_of(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(codec.canonical(data).encode()).hexdigest()
+    return hashlib.sha256(codec.canonical_json(data).encode()).hexdigest()
 
 
 def _files_of(record: Any) -> Iterator[tuple[str, str]]:

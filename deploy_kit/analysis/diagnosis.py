@@ -188,7 +188,7 @@ def _hits(graph: Artifact, image_set: ImageSet, context: Context) -> list[tuple[
     assert labels is not None
     tried = []
     every = preprocess_variants.variants_of(preprocess, image_set.load(0).shape)
-    with inference.loaded(
+    with inference.loaded_engine(
         context.connection,
         inference.InferenceTarget(engine="onnxruntime", path=context.store.path(graph), options={}),
     ) as engine:

@@ -54,7 +54,7 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     found = chosen or _in_force(asked, store, earlier, console)
     found = changed(found, asked)
     store.recipe = found.model_dump(mode="json")
-    with links.connect(links.LOCAL) as here, links.connect(device) as there:
+    with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
         host = Context(store=store, connection=here, on_progress=console.on_progress)
         try:
             yield Run(recipe=found, host=host, target=dataclasses.replace(host, connection=there))

@@ -177,21 +177,21 @@ class Artifact:
     Attributes:
         kind: Kind of file: ``checkpoint``, ``onnx`` or ``engine``.
         name: Short name within a recipe, e.g. ``int8``.
-        path: Of the main file, relative to the store.
-        sha256: Of the file; of all its files where there are several (`store.digest_of`).
-        size_bytes: Of all files a target needs.
-        precision: What its graph is typed in.
-        inputs: Input tensors.
-        outputs: Output tensors.
-        preprocess: How images become its input, as far as that is known.
-        stage: The stage that made it.
-        parent: sha256 of what it was made from; chains back to the checkpoint.
-        engine: The engine it is for, if it is one.
-        made_by: Options, images and versions that decided it.
-        options: Options it was built with, as JSON; it runs with the same.
-        proof: What the engine computes in, and where; None before a build.
-        build_s: Seconds its build took on the device, the proof not counted; 0 where it is no engine.
-        built: What it fits, if it does not load everywhere.
+        path: Path of the main file, relative to the store.
+        sha256: sha256 of the file; where it consists of several files, of all of them (`store.digest_of`).
+        size_bytes: Total size of the files that a target needs, in bytes.
+        precision: Numeric precision of the graph; ``int8`` also where some layers stay in float.
+        inputs: Input tensors of the graph.
+        outputs: Output tensors of the graph.
+        preprocess: How images become the input; a `BareInput` where only its shape is known.
+        stage: Name of the stage that wrote it.
+        parent: sha256 of the file it was made from; following it leads back to the checkpoint.
+        engine: Name of its engine in the catalogue; None for a file that is not an engine.
+        made_by: Options, images and library versions that decided its content.
+        options: Build options as JSON; the engine is run with the same options.
+        proof: Types and devices that the engine computes in; None before a build.
+        build_s: Duration of the build on the device in seconds, without the proof; 0 for a file that is not an engine.
+        built: Passport of an engine that fits only one version and GPU; None where it loads everywhere.
     """
 
     kind: ArtifactKind
@@ -281,11 +281,11 @@ class ReferenceLogits:
         sha256: sha256 of the npz file.
         images: Name of the image set in the recipe; ``synthetic`` for seeded noise.
         n: Number of images.
-        labelled: Whether accuracy can be measured.
-        top1: The checkpoint's own accuracy in 0..1; None without labels, or with several labels an image.
-        made_by: What computed them, and which images were left out.
-        skipped: Images that were left out because they cannot be read.
-        crops: Of each image, whose logits were averaged.
+        labelled: Whether the images have labels, so that accuracy can be measured.
+        top1: Top-1 accuracy of the checkpoint in 0..1; None without labels, or where an image has several labels.
+        made_by: Library that computed them, and images that were left out.
+        skipped: Number of images that were left out because they cannot be read.
+        crops: Number of crops of each image whose logits were averaged.
     """
 
     path: str

@@ -160,8 +160,8 @@ def _runs(entry: RaceEntry, label: str, batch: int) -> bool:
 def _key(entries: tuple[RaceEntry, ...], part: BenchTable, stage: str, connection: Connection) -> Key:
     here, address = connection.environment, connection.device.address
     where = (("device", address),) if address else ()  # two boards of one make are two machines
-    machine = codec.canonical(dict(here.identity))  # what `compare` would hold unlike is measured anew
-    readers = _READERS - set(scenarios.get(part.scenario).needs)
+    machine = codec.canonical_json(dict(here.identity))  # what `compare` would hold unlike is measured anew
+    readers = _READERS - set(scenarios.get_scenario(part.scenario).needs)
     return Key(
         stage=stage,
         name="bench",

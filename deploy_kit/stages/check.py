@@ -112,7 +112,7 @@ def _compare(
     def progress(done: int) -> None:
         context.report("check", engine.label, done=done, total=image_set.n)
 
-    with inference.loaded(context.connection, target) as opened:
+    with inference.loaded_engine(context.connection, target) as opened:
         found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
         if found.logits.shape != wanted.shape:
             raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")

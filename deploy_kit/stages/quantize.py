@@ -87,7 +87,7 @@ def run(
             preprocess=simplified.preprocess,
             made_by=MadeBy(
                 scheme=variant.scheme,
-                options=codec.canonical(options),
+                options=codec.canonical_json(options),
                 calibration=used.name if used else "",
                 n_images=str(spent["n"]) if used else "",
                 calibration_remarks="; ".join(remarks),

@@ -49,7 +49,7 @@ def run(
     Raises:
         InputError: The checkpoint has several heads, or the labels are not of its classes.
     """
-    path = bundled.resolve("models", source.checkpoint)
+    path = bundled.resolve_bundled("models", source.checkpoint)
     digest = sha256_of(path)
     left_out = (("left out", images.left_out),) if images.left_out else ()
     if left_out:
@@ -69,7 +69,7 @@ def run(
         if images.labels is not None:
             _verify_labels(images, logits.shape[1])
             arrays["labels"] = images.labels
-            top1 = None if images.multilabel else float(metrics.hits(logits, images.labels).mean())
+            top1 = None if images.multilabel else float(metrics.top1_hits(logits, images.labels).mean())
         np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
         return ReferenceLogits(
             path=f"{home}/answers.npz",

@@ -91,7 +91,7 @@ def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: in
     """Export and simplify a net, write it in each form, and `n_images` of the demo's test images for it."""
     preprocess, demo = subject.preprocess, recipe.load_recipe("demo")
     store, part = Store(folder / "store"), demo.export.model_copy(update={"exporter": "torchscript", "tolerance": 1e-4})
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         made, _ = export.run(
             subject.source, part, Context(store=store, connection=connection), images=images_of(images.SYNTHETIC)
         )

@@ -14,7 +14,6 @@ from tiny_densenet import linear_head
 
 from deploy_kit import images
 from deploy_kit.analysis import difference
-from deploy_kit.analysis.difference import Difference
 from deploy_kit.context import Context
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.programs.worker import WorkerProgram

@@ -24,7 +24,7 @@ from deploy_kit.context import Context
 from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource
 from deploy_kit.machine.environment import library_versions
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
-from deploy_kit.records.difference import Difference, PointDifference
+from deploy_kit.records.difference import NetworkDifference, PointDifference
 
 __all__ = ["NetworkDifference", "PointDifference", "Subject", "find_difference", "find_subject"]
 
@@ -36,7 +36,7 @@ _COARSER: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 def find_difference(
     first: Subject, second: Subject, context: Context, *, images: ImageSource
-) -> tuple[Difference, bool]:
+) -> tuple[NetworkDifference, bool]:
     """Find where two subjects part.
 
     Args:
@@ -57,13 +57,13 @@ def find_difference(
     source = ImageSource(name=SYNTHETIC) if isinstance(preprocess, BareInput) else images
     image_set, connection = source.open(preprocess).first(N_IMAGES), context.connection
 
-    def make(folder: Path, home: str) -> Difference:
+    def make(folder: Path, home: str) -> NetworkDifference:
         tensors = next(image_set.batches(preprocess, N_IMAGES))
         with opened_subject(first, tensors, connection) as one, opened_subject(second, tensors, connection) as other:
             return _DifferenceSearch(first, second, (one, other), context.on_progress).difference(image_set)
 
     return context.produce(
-        Difference,
+        NetworkDifference,
         make,
         stage="difference",
         name="difference",

@@ -92,9 +92,9 @@ def write_onnx(
     model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
     onnx_file.embed(model, preprocess)
     model.metadata_props["deploykit.exporter"] = table.exporter
-    model.metadata_props["deploykit.densenet"] = codec.canonical(network.spec)
+    model.metadata_props["deploykit.densenet"] = codec.canonical_json(network.spec)
     if classes is not None:
-        model.metadata_props["deploykit.classes"] = codec.canonical(classes)
+        model.metadata_props["deploykit.classes"] = codec.canonical_json(classes)
     model.graph.name = "densenet"
     _forget_paths(model)
     onnx_file.save(model, file)
