@@ -13,6 +13,7 @@ from deploy_kit.base.errors import DeviceError, LinkLostError, StageError, neare
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
+from deploy_kit.graph import passes
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
 from deploy_kit.records.artifacts import Artifact, Device, Exported, ReferenceLogits
@@ -146,7 +147,7 @@ def simplified(run: Run, source: Exported) -> Simplified:
     """Simplify the exported graph."""
     return run.timed(
         "simplify",
-        f"{len(run.recipe.simplify.passes)} passes",
+        f"{len(passes.resolve_names(run.recipe.simplify.passes))} passes",
         lambda: simplify.run(
             source.onnx, run.recipe.simplify, store=run.store, connection=run.host, on_progress=run.on_progress
         ),

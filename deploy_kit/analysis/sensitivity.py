@@ -21,7 +21,6 @@ from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progres
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import layer_names, onnx_file
-from deploy_kit.machine.environment import library_versions
 from deploy_kit.measure import layer_profile
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
@@ -261,7 +260,7 @@ class TrialRunner:
 
     def _key(self, what: str, options: list[Any], *, of_machine: bool = False) -> Key:
         subject = self.subject
-        libraries = schemes.CATALOGUE.get(subject.variant.scheme).libraries
+        scheme = schemes.CATALOGUE.get(subject.variant.scheme)
         # With the defaults: other defaults are another graph. What stays in float is said in `options`.
         own = codec.to_json(subject.options)
         own.pop("keep", None)
@@ -272,8 +271,7 @@ class TrialRunner:
             options=[what, subject.variant.scheme, own, *options],
             versions=(
                 ("stage", VERSION),
-                ("schemes", schemes.VERSION),
-                *(row for row in library_versions() if row[0] in libraries),
+                *scheme.key_versions(subject.lean),
                 *(self._machine if of_machine else ()),
             ),
         )

@@ -10,7 +10,6 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.graph import lint
 from deploy_kit.graph import onnx_file as graph
 from deploy_kit.images import ImageSet, calibration_checks
-from deploy_kit.machine.environment import library_versions
 from deploy_kit.quantization import schemes
 from deploy_kit.quantization.schemes import BLOCKS_KEY, FLOAT_KEY, KEPT_KEY
 from deploy_kit.recipe import Variant
@@ -61,13 +60,12 @@ def run(
     digest = "" if image_set is None else image_set.digest
     if image_set is not None and image_set.left_out:
         on_progress(ProgressEvent(stage="quantize", text=image_set.left_out))
-    versions = tuple(row for row in library_versions() if row[0] in scheme.libraries)
     key = Key(
         stage="quantize",
         name=variant.name,
         inputs=(lean.sha256, digest),
         options=[variant.scheme, options],
-        versions=(("schemes", schemes.VERSION), *versions),
+        versions=scheme.key_versions(lean),
     )
 
     def make(folder: Path, home: str) -> Artifact:
@@ -128,7 +126,7 @@ def run(
                 *((("kept in fp32", ", ".join(kept)),) if kept else ()),
                 *needs,
                 ("peak_memory_mib", str(spent["peak_memory_mib"])),
-                *versions,
+                *scheme.installed_libraries,
             ),
         )
 

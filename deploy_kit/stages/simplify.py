@@ -42,17 +42,18 @@ def run(
         SimplifyError: A pass changed the outputs by more than it promises.
     """
     versions = tuple(row for row in library_versions() if row[0] in _LIBRARIES)
+    names = passes.resolve_names(part.passes)  # in the key as well: other default passes are another result
     key = Key(
         stage="simplify",
         name="simplified",
         inputs=(exported.sha256,),
-        options=part.model_dump(),
+        options=part.model_dump() | {"passes": names},
         versions=(("stage", VERSION), *versions),
     )
 
     def make(folder: Path, home: str) -> Simplified:
         file = folder / "model.onnx"
-        rows = _apply(store.path(exported), file, part.passes, exported.preprocess, connection, on_progress)
+        rows = _apply(store.path(exported), file, names, exported.preprocess, connection, on_progress)
         model = onnx_file.load(file)
         onnx = Artifact(
             kind="onnx",
@@ -66,7 +67,7 @@ def run(
             preprocess=exported.preprocess,
             stage="simplify",
             parent=exported.sha256,
-            made_by=(("passes", ", ".join(part.passes)), *versions),
+            made_by=(("passes", ", ".join(names)), *versions),
         )
         return Simplified(onnx=onnx, passes=rows)
 

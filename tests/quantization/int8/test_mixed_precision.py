@@ -155,6 +155,9 @@ def test_one_plan_writes_many_graphs_each_as_if_it_were_the_only_one(tmp_path) -
         for number, kept in enumerate(((), LAYERS[:1], LAYERS[1:], ())):
             planned.write(tmp_path / f"{number}.onnx", kept)
             scheme.apply(
-                tmp_path / "source.onnx", tmp_path / "alone.onnx", scheme.SCHEME.options(keep=kept, **options), calibration(x)
+                tmp_path / "source.onnx",
+                tmp_path / "alone.onnx",
+                scheme.SCHEME.options(keep=kept, **options),
+                calibration(x),
             )
             assert (tmp_path / f"{number}.onnx").read_bytes() == (tmp_path / "alone.onnx").read_bytes()
