@@ -253,7 +253,7 @@ class TrialRunner:
 
     def _key(self, what: str, options: list[Any], *, of_machine: bool = False) -> Key:
         subject = self.subject
-        libraries = schemes.CATALOGUE.get(subject.variant.scheme).libraries
+        scheme = schemes.CATALOGUE.get(subject.variant.scheme)
         # With the defaults: other defaults are another graph. What stays in float is said in `options`.
         own = codec.to_json(subject.options)
         own.pop("keep", None)
@@ -264,8 +264,7 @@ class TrialRunner:
             options=[what, subject.variant.scheme, own, *options],
             versions=(
                 ("stage", VERSION),
-                ("schemes", schemes.VERSION),
-                *(row for row in library_versions() if row[0] in libraries),
+                *scheme.key_versions(subject.lean),
                 *(self._machine if of_machine else ()),
             ),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
@@ -131,10 +131,20 @@ class ExportTable(RecipeTable):
     dynamic: bool = False
 
 
-class SimplifyTable(RecipeTable):
-    """ONNX → ONNX, the same function in fewer steps. Passes run in this order."""
+def _listed(value: Any) -> Any:
+    """Turn a single name into a list of one; a strict field takes the list as a tuple alone behind a validator."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
-    passes: tuple[str, ...]
+
+class SimplifyTable(RecipeTable):
+    """ONNX → ONNX, the same function in fewer steps.
+
+    Attributes:
+        passes: Names of graph passes, which run in this order; ``default`` stands for the default passes
+            (`deploy_kit.graph.passes`), also as an entry of a longer list. A single name needs no list.
+    """
+
+    passes: Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class Variant(RecipeTable):

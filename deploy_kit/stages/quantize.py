@@ -108,7 +108,7 @@ def run(
         name=variant.name,
         inputs=(simplified.sha256, digest),
         options=[variant.scheme, options],
-        versions=(("schemes", schemes.VERSION), *versions),
+        versions=scheme.key_versions(lean),
     )
 
 

@@ -110,4 +110,5 @@ SCHEME = Scheme(
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),
     planned=planned,
+    simplifies=True,
 )

@@ -80,9 +80,8 @@ def planned(source: Path, options: Int8TensorRtOptions, calibration: Calibration
         QuantizeError: As `apply`.
     """
     choices = plan.Int8Choices(
-        passes=(),
+        passes=("flatten_concats",),
         signed=True,
-        concats="flatten_concats",
         equalized=options.equalize,
         bias_correction=options.bias_correction,
         rounding=options.rounding,
@@ -129,4 +128,5 @@ SCHEME = Scheme(
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),
     planned=planned,
+    simplifies=True,
 )
