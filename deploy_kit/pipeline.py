@@ -14,6 +14,7 @@ from deploy_kit.base.errors import DeviceError, LinkLostError, StageError, neare
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.context import Context
 from deploy_kit.devices import links
+from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
@@ -142,7 +143,11 @@ def reference_logits(run: Run, source: Exported) -> ReferenceLogits:
 def simplified(run: Run, source: Exported) -> Simplified:
     """Simplify the exported graph."""
     table = run.recipe.simplify
-    return run.timed("simplify", f"{len(table.passes)} passes", lambda: simplify.run(source.onnx, table, run.host))
+    return run.timed(
+        "simplify",
+        f"{len(passes.resolve_names(table.passes))} passes",
+        lambda: simplify.run(source.onnx, table, run.host),
+    )
 
 
 def diagnosed(run: Run, source: Exported, logits: ReferenceLogits, *, always: bool = False) -> Diagnosis | None:

@@ -22,7 +22,6 @@ from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.images import ImageSource
-from deploy_kit.machine.environment import library_versions
 from deploy_kit.measure import layer_profile
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
@@ -264,7 +263,7 @@ class TrialRunner:
             options=[what, subject.variant.scheme, own, *options],
             versions=(
                 ("stage", VERSION),
-                *scheme.key_versions(subject.lean),
+                *scheme.key_versions(subject.simplified),
                 *(self._machine if of_machine else ()),
             ),
         )

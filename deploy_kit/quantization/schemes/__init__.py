@@ -104,8 +104,8 @@ class Scheme:
         versions = (("schemes", VERSION), *self.installed_libraries)
         if not self.simplifies:
             return versions
-        applied = ("passes", ", ".join(passes.default_passes()))
-        return versions if applied in source.made_by else (*versions, applied)
+        applied = ", ".join(passes.default_passes())
+        return versions if applied == source.made_by.passes else (*versions, ("passes", applied))
 
 
 def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput) -> Calibration:
