@@ -141,7 +141,7 @@ def _nothing_built(flavour: Flavour, onnx_file: Path, words: LibraryMessages) ->
 
 @functools.cache
 def _monitor_class(trt: Any) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # known only once its library is loaded
+    class BuildMonitor(trt.IProgressMonitor):  # type: ignore[misc]  # known only once its library is loaded
         """Tells the outermost phases; a listener that is gone cancels the build."""
 
         def __init__(self, on_progress: ProgressCallback) -> None:
@@ -170,7 +170,7 @@ def _monitor_class(trt: Any) -> Any:
             except (OSError, ValueError):  # nobody listens: the pipe is closed
                 self.stopped = True
 
-    return Monitor
+    return BuildMonitor
 
 
 def _monitor(trt: Any, on_progress: ProgressCallback) -> Any:
