@@ -102,7 +102,7 @@ def measure(
         for n in sizes if candidate.int8 else (0,):
             sys.stderr.write(f"accuracy: {candidate.name}, {n} calibration images\n")
             scores.append(_scored(candidate, subject, n, workshop, truth))
-    top1 = float(metrics.hits(truth.logits, truth.labels).mean())
+    top1 = float(metrics.top1_hits(truth.logits, truth.labels).mean())
     return Accuracy(subject=subject.name, images=TEST, n=answers.n, top1=top1, scores=tuple(scores))
 
 
@@ -113,15 +113,15 @@ def render(found: Accuracies) -> str:
 
 def score(unknown: Score, found: np.ndarray, truth: Truth) -> Score:
     """Hold logits (N, classes) against the checkpoint's and the labels."""
-    hits = metrics.hits(found, truth.labels)
-    drop = paired.drop(metrics.hits(truth.logits, truth.labels), hits)
+    hits = metrics.top1_hits(found, truth.labels)
+    drop = paired.top1_drop(metrics.top1_hits(truth.logits, truth.labels), hits)
     return replace(
         unknown,
         top1=float(hits.mean()),
         drop_pp=drop.points,
         low_pp=drop.low,
         high_pp=drop.high,
-        flips=1 - metrics.agreement(truth.logits, found),
+        flips=1 - metrics.top1_agreement(truth.logits, found),
         sqnr_db=metrics.sqnr_db(truth.logits, found),
     )
 

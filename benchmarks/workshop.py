@@ -172,5 +172,5 @@ def _key(name: str, inputs: tuple[str, ...], options: list[object], libraries: t
 def opened(folder: Path) -> Iterator[Workshop]:
     """Open the workshop below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         yield Workshop(folder, connection)

@@ -14,6 +14,7 @@ from deploy_kit.base.errors import DeviceError, LinkLostError, StageError, neare
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.context import Context
 from deploy_kit.devices import links
+from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
@@ -22,7 +23,7 @@ from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
-from deploy_kit.records.results import ParityReport, Report, Row, Simplified, StageTime
+from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
 from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify
 from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import Store
@@ -57,13 +58,15 @@ class Run:
     def check_images(self) -> ImageSource:
         """The check set, opened once for all stages."""
         table = self.recipe.check
-        return ImageSource(name=table.images, skip_bad=table.skip_bad)
+        return ImageSource(name=table.images, skip_bad=table.skip_bad, orientation=table.orientation)
 
     @functools.cached_property
     def calibration_images(self) -> ImageSource | None:
         """The calibration set, opened once for all stages; None where the recipe names none."""
         table = self.recipe.quantize
-        return None if table.calibration is None else ImageSource(name=table.calibration, skip_bad=table.skip_bad)
+        if table.calibration is None:
+            return None
+        return ImageSource(name=table.calibration, skip_bad=table.skip_bad, orientation=table.orientation)
 
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
         """Do the work of one stage and note how long it took."""
@@ -93,7 +96,7 @@ def deploy(
     Raises:
         DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
     """
-    with links.connect(links.LOCAL) as here, links.connect(device) as there:
+    with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
         doctor.require(recipe, there)
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
@@ -140,7 +143,11 @@ def reference_logits(run: Run, source: Exported) -> ReferenceLogits:
 def simplified(run: Run, source: Exported) -> Simplified:
     """Simplify the exported graph."""
     table = run.recipe.simplify
-    return run.timed("simplify", f"{len(table.passes)} passes", lambda: simplify.run(source.onnx, table, run.host))
+    return run.timed(
+        "simplify",
+        f"{len(passes.resolve_names(table.passes))} passes",
+        lambda: simplify.run(source.onnx, table, run.host),
+    )
 
 
 def diagnosed(run: Run, source: Exported, logits: ReferenceLogits, *, always: bool = False) -> Diagnosis | None:
@@ -167,7 +174,7 @@ def collect(run: Run) -> Report:
     logits, simple = reference_logits(run, source), simplified(run, source)
     family = graphs_of(run.store, source)
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
-    rows = list[Row]()
+    rows = list[EngineRow]()
     for engine in distinct(built):
         found = run.store.newest(
             ParityReport,
@@ -176,7 +183,7 @@ def collect(run: Run) -> Report:
         )
         why = "" if found else check.why_unavailable(engine, run.target.connection)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
-        row = Row(label=engine.label, artifact=engine, parity=parity)
+        row = EngineRow(label=engine.label, artifact=engine, parity=parity)
         measured = run.store.newest(
             Bench,
             "bench",
@@ -200,7 +207,7 @@ def assemble(
     source: Exported,
     logits: ReferenceLogits,
     simple: Simplified,
-    rows: list[Row],
+    rows: list[EngineRow],
     quantized: tuple[Artifact, ...],
 ) -> Report:
     """Put the report together."""
@@ -239,7 +246,7 @@ def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
     return tuple(mix for mix in newest.values() if mix.artifact in graphs)
 
 
-def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
+def join(row: EngineRow, measured: Bench, part: BenchTable) -> tuple[EngineRow, ...]:
     """Put a row's measurement, its speed-up over the baseline and the limits it misses into it: a row for each batch.
 
     Args:
@@ -261,7 +268,7 @@ def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _hash_of(row: Row) -> str:
+def _hash_of(row: EngineRow) -> str:
     return row.artifact.sha256 if row.artifact else ""
 
 
@@ -274,13 +281,13 @@ def _require_place(recipe: Recipe, device: Device) -> None:
         )
 
 
-def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[str, Row]]:
+def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[str, EngineRow]]:
     """Make every variant; for those that are not there, return the row that says why."""
-    quantized, absent = {"fp32": simple}, dict[str, Row]()
+    quantized, absent = {"fp32": simple}, dict[str, EngineRow]()
     for variant in run.recipe.quantize.variants:
         lack = doctor.missing(doctor.scheme_package(variant.scheme))
         if lack:
-            absent[variant.name] = Row(label=variant.name, artifact=None, left_out=lack)
+            absent[variant.name] = EngineRow(label=variant.name, artifact=None, left_out=lack)
             continue
         try:
             quantized[variant.name] = run.timed(
@@ -291,7 +298,7 @@ def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[st
                 ),
             )
         except StageError as error:
-            absent[variant.name] = Row(label=variant.name, artifact=None, failed=error.reason)
+            absent[variant.name] = EngineRow(label=variant.name, artifact=None, failed=error.reason)
     return quantized, absent
 
 
@@ -300,16 +307,16 @@ def _built_and_checked(
     entry: BuildEntry,
     name: str,
     quantized: dict[str, Artifact],
-    absent: dict[str, Row],
+    absent: dict[str, EngineRow],
     logits: ReferenceLogits,
-) -> Row:
+) -> EngineRow:
     label = f"{name} · {entry.engine}"
     if name in absent:
         return dataclasses.replace(absent[name], label=label)
     lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.target.connection)
     lack = lack or build.misplaced(entry, run.target.connection.device)
     if lack:
-        return Row(label=label, artifact=None, left_out=lack)
+        return EngineRow(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None
     try:
         built = engine = run.timed("build", label, lambda: build.run(quantized[name], entry, run.target))
@@ -321,11 +328,11 @@ def _built_and_checked(
     except LinkLostError:
         raise  # no other target can do better
     except (StageError, DeviceError) as error:
-        return Row(label=label, artifact=engine, failed=error.reason)
-    return Row(label=label, artifact=engine, parity=parity)
+        return EngineRow(label=label, artifact=engine, failed=error.reason)
+    return EngineRow(label=label, artifact=engine, parity=parity)
 
 
-def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
+def _measured(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[EngineRow]:
     """Measure every engine that is there, in turns."""
     there = tuple(row.artifact for row in rows if row.artifact is not None and not row.failed)
     if not there:
@@ -355,7 +362,7 @@ def unsettled(measured: Bench) -> list[str]:
     return remarks
 
 
-def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:
+def not_worth_it(rows: list[EngineRow], measured: Bench) -> list[str]:
     """Say in words which int8 engines are not faster than the same engine's fp32."""
     timed = {measurement.label: measurement for measurement in measured.measurements}
     remarks = []

@@ -1,5 +1,6 @@
 """Small real parts that many tests share: a tiny DenseNet with lively BatchNorms, its images, a connection, a store."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.recipe import Recipe
 from deploy_kit.store import Store
 
-pytest_plugins = ["ssh_devices", "edge_devices", "small_plans"]
+pytest_plugins = ["machine_needs", "ssh_devices", "edge_devices", "small_plans"]
+
+
+def pytest_configure() -> None:
+    os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has 80, and tables would be wrapped
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def connection() -> Iterator[Connection]:
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         yield connection
 
 

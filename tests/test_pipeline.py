@@ -248,7 +248,7 @@ def test_an_optional_engine_without_its_package_has_the_reason(troubled: Report)
 
 
 @pytest.mark.skipif(not lazy.present("tensorrt_rtx"), reason=lazy.install_line("tensorrt_rtx"))
-@pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
+@pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 def test_an_engine_for_another_machine_is_built_and_not_run(troubled: Report) -> None:
     row = troubled.rows[6]
 

@@ -52,13 +52,13 @@ class AccuracyBudget:
 
 def drop_of(trial: Trial) -> MeasuredDrop:
     """Give the drop of a trial with the upper end of its interval (`paired.interval`)."""
-    _, high = paired.interval(trial.lost, trial.gained, trial.n)
+    _, high = paired.drop_interval(trial.lost, trial.gained, trial.n)
     return MeasuredDrop(pp=100 * (trial.lost - trial.gained) / trial.n, upper_pp=100 * high)
 
 
 def n_needed(trial: Trial, max_drop_pp: float) -> int | None:
     """Say how many images would show a drop like this to be within the budget; None where no number would."""
-    return paired.needed(trial.lost, trial.gained, trial.n, max_drop_pp / 100)
+    return paired.images_needed(trial.lost, trial.gained, trial.n, max_drop_pp / 100)
 
 
 def refuse_overlap(tune: ImageSource, check: ImageSource, graph: Artifact) -> None:
@@ -157,7 +157,7 @@ def find_mix(trials: TrialRunner, budget: AccuracyBudget) -> Mix:
 
 
 def _require_enough(n: int, budget: AccuracyBudget) -> None:
-    least = paired.least(budget.max_drop_pp / 100)
+    least = paired.fewest_images(budget.max_drop_pp / 100)
     if least is None:
         raise InputError("a drop of 0 points cannot be shown by any number of images", hint="e.g. --max-drop 0.3pt")
     if n < least:

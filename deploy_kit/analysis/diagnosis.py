@@ -115,9 +115,9 @@ def judge(
     attempts = [_attempt(way, now, found, len(others)) for way, found in others]
     blind = np.bincount(labels).max() / len(labels)  # always naming the commonest class is no find
     finds = _alike([i for i, tried in enumerate(attempts) if _better(tried, blind)], [found for _, found in others])
-    exchanged = single.exchanged(values, labels, lambda index: "")
+    exchanged = single.describe_permuted_labels(values, labels, lambda index: "")
     # Colors that are exchanged can look like classes that are: where both explain as much, the images are at fault.
-    if exchanged and finds and attempts[finds[0]].high < single.relabelled(values, labels):
+    if exchanged and finds and attempts[finds[0]].high < single.relabelled_top1(values, labels):
         finds = []
     if finds:
         words: tuple[str, ...] = (_restored(float(now.mean()), [attempts[i] for i in finds]),)
@@ -143,9 +143,9 @@ def _nothing(now: float, n_attempts: int) -> str:
 
 
 def _attempt(way: PreprocessVariant, now: np.ndarray, found: np.ndarray, n_attempts: int) -> Attempt:
-    lost, won = paired.counts(now, found)
-    low, high = paired.wilson(int(found.sum()), len(found))
-    p = min(1.0, n_attempts * paired.mcnemar(lost, won))
+    lost, won = paired.discordant_counts(now, found)
+    low, high = paired.wilson_interval(int(found.sum()), len(found))
+    p = min(1.0, n_attempts * paired.mcnemar_p(lost, won))
     return Attempt(name=way.name, cure=way.cure, top1=float(found.mean()), low=low, high=high, won=won, lost=lost, p=p)
 
 
@@ -154,7 +154,7 @@ def _alike(better: list[int], hits: list[np.ndarray]) -> list[int]:
     if not better:
         return []
     best = max(better, key=lambda i: int(hits[i].sum()))
-    return [i for i in better if paired.mcnemar(*paired.counts(hits[best], hits[i])) > _ALIKE]
+    return [i for i in better if paired.mcnemar_p(*paired.discordant_counts(hits[best], hits[i])) > _ALIKE]
 
 
 def _restored(now: float, alike: list[Attempt]) -> str:
@@ -166,10 +166,10 @@ def _restored(now: float, alike: list[Attempt]) -> str:
 
 def _softmaxes(values: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
     """Say what outputs that are probabilities mean; a softmax of a softmax exceeds e / (e + K - 1) nowhere."""
-    if confidence.outputs(values) != "softmax":
+    if confidence.output_kind(values) != "softmax":
         return ()
     most = math.e / (math.e + values.shape[1] - 1)
-    low, _ = paired.wilson(int(metrics.hits(values, labels).sum()), len(labels))
+    low, _ = paired.wilson_interval(int(metrics.top1_hits(values, labels).sum()), len(labels))
     if values.max() <= most + 1e-6 and low > most:
         return (
             f"the outputs look like a softmax of a softmax: none is above {most:.3f}, though {_percent(low)} of the "
@@ -188,14 +188,14 @@ def _hits(graph: Artifact, image_set: ImageSet, context: Context) -> list[tuple[
     assert labels is not None
     tried = []
     every = preprocess_variants.variants_of(preprocess, image_set.load(0).shape)
-    with inference.loaded(
+    with inference.loaded_engine(
         context.connection,
         inference.InferenceTarget(engine="onnxruntime", path=context.store.path(graph), options={}),
     ) as engine:
         for done, way in enumerate(every):
             context.report("diagnose", way.name, done=done, total=len(every))
             prepared = dataclasses.replace(image_set, load=way.pixels(image_set.load))
-            tried.append((way, metrics.hits(engine.all(prepared, way.preprocess).logits, labels)))
+            tried.append((way, metrics.top1_hits(engine.all(prepared, way.preprocess).logits, labels)))
     return tried
 
 

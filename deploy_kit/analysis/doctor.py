@@ -106,7 +106,7 @@ def require(recipe: Recipe, connection: Connection) -> None:
         RecipeError: An option does not fit.
         MissingPackageError: A package is absent, and the entry is not marked optional.
     """
-    race.verify(recipe.bench)
+    race.verify_bench_table(recipe.bench)
     for name in recipe.simplify.passes:
         passes.CATALOGUE.get(name)
     for variant in recipe.quantize.variants:

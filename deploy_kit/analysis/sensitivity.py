@@ -22,13 +22,12 @@ from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.images import ImageSource
-from deploy_kit.machine.environment import library_versions
 from deploy_kit.measure import layer_profile
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, ReferenceLogits
-from deploy_kit.records.layer_times import UNKNOWN, LayerProfile, Trace
+from deploy_kit.records.layer_times import UNKNOWN_REGION, LayerProfile, Trace
 from deploy_kit.records.mixed_precision import GroupSize, GroupSizes, GroupTime, GroupTimes, Trial
 from deploy_kit.store import Key
 
@@ -144,7 +143,7 @@ class TrialRunner:
         """Profile the engine with everything in float and with everything in INT8."""
         why = self._why_unavailable()
         if why:
-            return GroupTimes(source="", groups=(), rest=GroupTime(name=UNKNOWN, float_ms=0, int8_ms=0), why=why)
+            return GroupTimes(source="", groups=(), rest=GroupTime(name=UNKNOWN_REGION, float_ms=0, int8_ms=0), why=why)
 
         def make(folder: Path, home: str) -> GroupTimes:
             everything = tuple(group.name for group in self.groups())
@@ -174,6 +173,7 @@ class TrialRunner:
                 calibration=subject.calibration.name,
                 preprocess=codec.to_json(subject.simplified.preprocess),
                 skip_bad=subject.calibration.skip_bad,
+                orientation=subject.calibration.orientation,
                 store=str(self.context.store.root),
             )
             rows = tuple(GroupSize(name=name, macs=macs) for name, macs in answer["groups"])
@@ -196,16 +196,16 @@ class TrialRunner:
     def _judged(self, kept: tuple[str, ...], found: np.ndarray) -> Trial:
         n, (logits, labels) = len(found), self._truth
         wanted = logits[:n]
-        agreement = metrics.agreement(wanted, found)
+        agreement = metrics.top1_agreement(wanted, found)
         lost, gained = round(n * (1 - agreement)), 0
         if labels is not None:
-            before, after = metrics.hits(wanted, labels[:n]), metrics.hits(found, labels[:n])
+            before, after = metrics.top1_hits(wanted, labels[:n]), metrics.top1_hits(found, labels[:n])
             lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
         return Trial(
             kept=kept,
             n=n,
             sqnr_db=metrics.sqnr_db(wanted, found),
-            kl=metrics.divergence(wanted, found),
+            kl=metrics.kl_divergence(wanted, found),
             agreement=agreement,
             lost=lost,
             gained=gained,
@@ -234,7 +234,7 @@ class TrialRunner:
                 inputs=self.context.connection.send(inputs),
                 runs=layer_profile.RUNS,
             )
-        found = layer_profile.attributed(
+        found = layer_profile.attribute_layers(
             codec.from_json(Trace, answer["trace"]), layer_names.named_locations(onnx_file.load(file))
         )
         file.unlink()
@@ -252,7 +252,7 @@ class TrialRunner:
 
     def _key(self, what: str, options: list[Any], *, of_machine: bool = False) -> Key:
         subject = self.subject
-        libraries = schemes.CATALOGUE.get(subject.variant.scheme).libraries
+        scheme = schemes.CATALOGUE.get(subject.variant.scheme)
         # With the defaults: other defaults are another graph. What stays in float is said in `options`.
         own = codec.to_json(subject.options)
         own.pop("keep", None)
@@ -263,8 +263,7 @@ class TrialRunner:
             options=[what, subject.variant.scheme, own, *options],
             versions=(
                 ("stage", VERSION),
-                ("schemes", schemes.VERSION),
-                *(row for row in library_versions() if row[0] in libraries),
+                *scheme.key_versions(subject.simplified),
                 *(self._machine if of_machine else ()),
             ),
         )
@@ -281,11 +280,11 @@ class TrialRunner:
 
 def _paired(floats: LayerProfile, integers: LayerProfile) -> GroupTimes:
     """Put the layers of both engines beside each other by group."""
-    names = [name for name in dict.fromkeys((*floats.regions, *integers.regions)) if name != UNKNOWN]
+    names = [name for name in dict.fromkeys((*floats.regions, *integers.regions)) if name != UNKNOWN_REGION]
     return GroupTimes(
         source=floats.source,
         groups=tuple(_time(name, floats, integers) for name in names),
-        rest=_time(UNKNOWN, floats, integers),
+        rest=_time(UNKNOWN_REGION, floats, integers),
     )
 
 

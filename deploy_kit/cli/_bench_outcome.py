@@ -7,7 +7,7 @@ from deploy_kit.base.errors import DeviceError, MeasurementError, StageError
 from deploy_kit.cli import _steps, _tool_formats
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Bench, Comparison
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 
 
 def record(
@@ -26,7 +26,7 @@ def record(
     return {**codec.to_json(measured), "summary": summary, **comparison, **beside}
 
 
-def missed_limits(rows: Sequence[Row]) -> list[str]:
+def missed_limits(rows: Sequence[EngineRow]) -> list[str]:
     """List the limits that are not kept, each with its engine."""
     return [f"{row.label}: {miss}" for row in rows for miss in row.misses]
 

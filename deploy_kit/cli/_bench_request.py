@@ -103,7 +103,7 @@ def verify_target_qps(table: BenchTable, target_qps: float | None) -> None:
     Raises:
         RequestError: It was given for another scenario than ``server``.
     """
-    if target_qps is not None and "target_qps" not in scenarios.get(table.scenario).needs:
+    if target_qps is not None and "target_qps" not in scenarios.get_scenario(table.scenario).needs:
         raise RequestError(
             f"--target-qps: the scenario '{table.scenario}' runs as fast as it can", hint="--scenario server"
         )

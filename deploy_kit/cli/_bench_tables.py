@@ -7,21 +7,20 @@ from deploy_kit.cli._console import table
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Comparison, Measurement, NotRun
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import report
 from deploy_kit.stages.report import device
 
 _NONE = "–"
 
 
-def rows_of(engines: Sequence[Artifact], measured: Bench, part: BenchTable) -> list[Row]:
+def rows_of(engines: Sequence[Artifact], measured: Bench, part: BenchTable) -> list[EngineRow]:
     """Return a row for each engine and batch."""
-    return [
-        row for engine in engines for row in pipeline.join(Row(label=engine.label, artifact=engine), measured, part)
-    ]
+    unmeasured = (EngineRow(label=engine.label, artifact=engine) for engine in engines)
+    return [row for engine in unmeasured for row in pipeline.join(engine, measured, part)]
 
 
-def latencies(rows_by_device: Mapping[str, Sequence[Row]], part: BenchTable) -> str:
+def latencies(rows_by_device: Mapping[str, Sequence[EngineRow]], part: BenchTable) -> str:
     """Lay out what was measured, a line for each device, engine and batch, with notes below.
 
     Args:
@@ -56,13 +55,13 @@ def comparison(compared: Comparison) -> str:
     return f"{drawn}\n\nnote: {compared.caveat}{alone}"
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _notes(rows: Sequence[EngineRow]) -> list[str]:
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
     notes = [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
     return [*notes, *device.lacks(timed)]
 
 
-def _line(row: Row, part: BenchTable) -> tuple[str, ...]:
+def _line(row: EngineRow, part: BenchTable) -> tuple[str, ...]:
     m = row.measurement
     if not isinstance(m, Measurement):
         why = f"not run: {m.why}" if isinstance(m, NotRun) else row.failed

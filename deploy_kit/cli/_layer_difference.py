@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy_kit.analysis import difference
-from deploy_kit.analysis.difference import Difference, PointDifference
+from deploy_kit.analysis.difference import NetworkDifference, PointDifference
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs, table
@@ -43,7 +43,7 @@ def show(names: tuple[str, str], step: StepOptions, console: Console) -> None:
     console.result(answer, text(answer))
 
 
-def text(answer: Difference) -> str:
+def text(answer: NetworkDifference) -> str:
     """Draw what was compared, each point, and the verdict."""
     one, other = answer.computed_by
     about = [

@@ -8,12 +8,12 @@ from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _output_files, _tool_formats
 from deploy_kit.cli._console import Console, table
 from deploy_kit.records.measurements import Measurement
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import write_whole
 
 
-def tables(rows: Iterable[Row]) -> Iterator[str]:
+def tables(rows: Iterable[EngineRow]) -> Iterator[str]:
     """Draw what loading cost, then each profile that there is."""
     measured = [(r.artifact, r.measurement) for r in rows if r.artifact and isinstance(r.measurement, Measurement)]
     if measured:

@@ -9,7 +9,6 @@ from deploy_kit.analysis.budget import AccuracyBudget
 from deploy_kit.analysis.sensitivity import TrialRunner, TrialSubject
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli._console import Console, table
-from deploy_kit.images import ImageSource
 from deploy_kit.pipeline import Run
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
@@ -115,7 +114,7 @@ def find_and_quantize(
     preprocess = simplified.preprocess
     calibration = quantize.require_images(variant, run.calibration_images)
     quantize.examined(calibration.open(preprocess), simplified, run.host)
-    tuning = calibration if request.tune is None else ImageSource(name=request.tune, skip_bad=calibration.skip_bad)
+    tuning = calibration if request.tune is None else dataclasses.replace(calibration, name=request.tune)
     budget.refuse_overlap(tuning, run.check_images, simplified)
     logits = run.timed(
         "export",

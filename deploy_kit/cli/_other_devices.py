@@ -11,7 +11,7 @@ from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact, Device
 from deploy_kit.records.measurements import Bench, NotRun
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import bench
 
 
@@ -23,7 +23,7 @@ def find_devices(device: str, beside: Sequence[str]) -> dict[str, Device]:
     """
     others = {name: links.find_device(name) for name in dict.fromkeys(beside) if name != device}
     for other in others.values():
-        with links.connect(other):
+        with links.connect_device(other):
             pass
     return others
 
@@ -46,7 +46,7 @@ def measure(
     benches, errors = dict[str, Bench](), dict[str, DeployKitError]()
     for name, device in others.items():
         try:
-            with links.connect(device) as connection:
+            with links.connect_device(device) as connection:
                 context = dataclasses.replace(run.host, connection=connection)
                 benches[name], reused = bench.run(engines, part, context, fresh=fresh)
         except (DeviceError, MissingPackageError) as error:
@@ -59,14 +59,14 @@ def measure(
     return benches, errors
 
 
-def details(rows_by_device: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+def details(rows_by_device: Mapping[str, Sequence[EngineRow]]) -> Iterator[str]:
     """Draw load costs and layer profiles of each device, under its name where there are several."""
     for name, rows in rows_by_device.items():
         for text in _layer_profiles.tables(rows):
             yield f"{name}\n{text}" if len(rows_by_device) > 1 else text
 
 
-def missed_limits(rows_by_device: Mapping[str, Sequence[Row]]) -> list[str]:
+def missed_limits(rows_by_device: Mapping[str, Sequence[EngineRow]]) -> list[str]:
     """List the limits that are not kept, each with its engine, and with its device where there are several."""
     return [
         f"{_prefix(name, rows_by_device)}{miss}"

@@ -41,7 +41,7 @@ def open_run(step: StepOptions, console: Console, chosen: Recipe | None = None) 
     earlier = store.in_force()
     in_force = with_options(chosen or _recipe_in_force(step, store, earlier, console), step)
     store.recipe = in_force.model_dump(mode="json")
-    with links.connect(links.LOCAL) as here, links.connect(device) as there:
+    with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
         host = Context(store=store, connection=here, on_progress=console.on_progress)
         try:
             yield Run(recipe=in_force, host=host, target=dataclasses.replace(host, connection=there))

@@ -35,7 +35,7 @@ def add(
     from deploy_kit.devices import named_devices
 
     entry = {"link": link, "accelerator": accelerator, "profile": profile, "python": python}
-    device = named_devices.add(name, entry)
+    device = named_devices.add_device(name, entry)
     with output.console() as console:
         console.say(f"next: deploykit devices probe {name}")
         console.result(device, f"{name} is kept in {named_devices.user_file()}")
@@ -46,7 +46,7 @@ def show(*, output: _Output) -> None:
     from deploy_kit.cli._console import table
     from deploy_kit.devices import named_devices
 
-    known = tuple(named_devices.all_known().values())
+    known = tuple(named_devices.known_devices().values())
     rows = [
         (d.name, f"ssh://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python) for d in known
     ]
@@ -61,7 +61,7 @@ def probe(name: _AnyName, *, output: OutputOptions) -> None:
     from deploy_kit.devices import links
 
     device = links.find_device(name)
-    with output.console() as console, links.connect(device) as connection:
+    with output.console() as console, links.connect_device(device) as connection:
         report = doctor.probe(connection)
         rows = [(row.name, {True: "yes", False: "no", None: "–"}[row.runs], row.detail) for row in report.findings]
         engines = table(("engine", "runs", "detail"), rows)
@@ -83,7 +83,7 @@ def remove(name: _Name, *, output: _Output) -> None:
     """Forget a device's name; what lies on it stays."""
     from deploy_kit.devices import named_devices
 
-    path = named_devices.remove(name)
+    path = named_devices.remove_device(name)
     with output.console() as console:
         console.result({"removed": name, "file": str(path)}, f"{name} is taken out of {path}")
 

@@ -30,7 +30,7 @@ def doctor(
     if versions:
         typer.echo(page.markdown())
         return
-    with output.console() as console, links.connect(links.find_device(device)) as connection:
+    with output.console() as console, links.connect_device(links.find_device(device)) as connection:
         report = stage.examine(connection, _passport(plan) if plan is not None else None)
         console.result(report, _text(report))
 

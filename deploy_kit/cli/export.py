@@ -128,7 +128,7 @@ def _rows(exported: "Exported") -> list[tuple[str, str]]:
         *(("remark", remark) for remark in facts.remarks),
         ("input", f"{onnx.inputs[0].name} {list(onnx.inputs[0].shape)}"),
         *(("output", f"{output.name} {list(output.shape)}") for output in onnx.outputs),
-        ("difference", exported.said),
+        ("difference", exported.agreement),
     ]
 
 

@@ -62,7 +62,7 @@ def quantize(
     )
     _mixed_precision.verify(search)
     with output.console() as console, _steps.open_run(step, console) as run:
-        isa = environment.describe().isa
+        isa = environment.describe_machine().isa
         variant, remarks = _variant_choice.choose_variant(precision, run.recipe, isa, environment.library_version)
         for remark in remarks:
             console.say(remark)

@@ -48,7 +48,7 @@ def run(
         write_whole(save_recipe, recipes.dump_recipe(chosen))
     with output.console() as console:
         if dry_run:
-            with links.connect(target) as connection:
+            with links.connect_device(target) as connection:
                 doctor.require(chosen, connection)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return
@@ -68,13 +68,15 @@ def run(
 
 def plan(recipe: "Recipe") -> str:
     """Describe what a recipe would do, a line for each stage."""
+    from deploy_kit.graph import passes
+
     variants = ", ".join(f"{variant.name} ({variant.scheme})" for variant in recipe.quantize.variants) or "none"
     targets = ", ".join(f"{name} · {entry.engine}" for entry in recipe.build.engines for name in entry.variants)
     batch = "dynamic batch" if recipe.export.dynamic else f"batch {recipe.export.batch}"
     return "\n".join(
         (
             f"export    {recipe.source.checkpoint}: {recipe.export.exporter}, opset {recipe.export.opset}, {batch}",
-            f"simplify  {', '.join(recipe.simplify.passes)}",
+            f"simplify  {', '.join(passes.resolve_names(recipe.simplify.passes))}",
             f"quantize  {variants}; calibrated with {recipe.quantize.calibration or 'nothing'}",
             f"build     {targets}",
             f"check     on {recipe.check.images}, limits for {', '.join(recipe.check.limits) or 'nothing'}",

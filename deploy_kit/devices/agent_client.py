@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from deploy_kit.base.errors import DeviceError, LinkLostError, MissingPackageError, StoreError
 from deploy_kit.base.progress import ProgressCallback, no_progress
-from deploy_kit.devices.framing import PIECE, Frame, Reader
-from deploy_kit.devices.isolate import crash
+from deploy_kit.devices.framing import PIECE_BYTES, Frame, FrameReader
+from deploy_kit.devices.isolate import crash_error
 from deploy_kit.devices.protocol import Job, Reply, await_reply, job_line
 from deploy_kit.records.artifacts import Device
 
@@ -31,7 +31,7 @@ class Stream(Protocol):
 class AgentClient:
     """A conversation with an agent."""
 
-    def __init__(self, stream: Stream, reader: Reader, device: Device) -> None:
+    def __init__(self, stream: Stream, reader: FrameReader, device: Device) -> None:
         """Speak through `stream`, and listen to `reader` from now on."""
         self.device = device
         self._stream, self._reader = stream, reader
@@ -68,7 +68,7 @@ class AgentClient:
             self.ask("put", path=path, size=file.stat().st_size)
             sent = hashlib.sha256()
             with file.open("rb") as opened:
-                while piece := opened.read(PIECE):
+                while piece := opened.read(PIECE_BYTES):
                     sent.update(piece)
                     self.send(Frame(head={"piece": True}, body=piece))
             self.ask("put_end", sha256=sent.hexdigest())
@@ -203,7 +203,7 @@ class RemoteWorker:
             if reply is not None:
                 return self._unwrapped(reply)
         assert self._ended is not None
-        raise crash(about, op, int(self._ended["ended"]), self._ended["words"])
+        raise crash_error(about, op, int(self._ended["ended"]), self._ended["words"])
 
     def _line(self) -> str:
         """Give the next line of the process; an empty text once it has ended."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy_kit.base.errors import DeviceError, LinkLostError
 from deploy_kit.devices import zip_application
-from deploy_kit.devices.framing import PIECE, Reader
+from deploy_kit.devices.framing import PIECE_BYTES, FrameReader
 from deploy_kit.records.artifacts import Device
 
 FOLDER = ".cache/deploykit"
@@ -26,10 +26,10 @@ _HASH = 'import hashlib, sys; print("holds", hashlib.sha256(open(sys.argv[1], "r
 
 def program_name() -> str:
     """Name the zip application by its content."""
-    return f"deploykit-{hashlib.sha256(zip_application.contents()).hexdigest()[:16]}.pyz"
+    return f"deploykit-{hashlib.sha256(zip_application.zip_bytes()).hexdigest()[:16]}.pyz"
 
 
-def agent(transport: Any, device: Device) -> tuple[Any, Reader]:
+def start_agent(transport: Any, device: Device) -> tuple[Any, FrameReader]:
     """Start the agent.
 
     Returns:
@@ -48,7 +48,7 @@ def agent(transport: Any, device: Device) -> tuple[Any, Reader]:
         return _sh(transport, f'exec {shlex.quote(device.python)} "$HOME/{FOLDER}/{program_name()}"', device)
 
 
-class Outgoing:
+class ChannelStream:
     """Sends through a channel; a connection that has ended is an OSError, whatever paramiko calls it."""
 
     def __init__(self, channel: Any) -> None:
@@ -104,11 +104,11 @@ def _verify_python(transport: Any, device: Device) -> None:
 def _holds(transport: Any, device: Device) -> bool:
     path = f'"$HOME/{FOLDER}/{program_name()}"'
     said = _said(transport, f"test -f {path} && {shlex.quote(device.python)} -c '{_HASH}' {path}", device)
-    return f"holds {hashlib.sha256(zip_application.contents()).hexdigest()}" in said
+    return f"holds {hashlib.sha256(zip_application.zip_bytes()).hexdigest()}" in said
 
 
 def _upload(transport: Any, device: Device) -> None:
-    program, aside = zip_application.contents(), f"$HOME/{FOLDER}/.{program_name()}.$$"
+    program, aside = zip_application.zip_bytes(), f"$HOME/{FOLDER}/.{program_name()}.$$"
     script = (
         f'mkdir -p "$HOME/{FOLDER}" && echo ready && cat > "{aside}" && '
         f'mv "{aside}" "$HOME/{FOLDER}/{program_name()}" && echo done; rm -f "{aside}"; df -Pk "$HOME" | tail -n 1'
@@ -135,14 +135,14 @@ def _said(transport: Any, script: str, device: Device) -> list[str]:
     return lines
 
 
-def _rest(reader: Reader) -> list[str]:
+def _rest(reader: FrameReader) -> list[str]:
     lines = []
     while (line := reader.line()) is not None:
         lines.append(line.decode(errors="replace"))
     return lines
 
 
-def _sh(transport: Any, script: str, device: Device) -> tuple[Any, Reader]:
+def _sh(transport: Any, script: str, device: Device) -> tuple[Any, FrameReader]:
     """Let sh run a script; give the channel and its output behind the handshake.
 
     sh reads its input ahead, so nothing may be sent behind the script before that has answered.
@@ -151,7 +151,7 @@ def _sh(transport: Any, script: str, device: Device) -> tuple[Any, Reader]:
     channel = transport.open_session()
     channel.exec_command("sh")
     channel.sendall(f"echo; echo {word}; {script}; exit\n".encode())
-    reader = Reader(lambda: channel.recv(PIECE))
+    reader = FrameReader(lambda: channel.recv(PIECE_BYTES))
     while (line := reader.line()) is not None:
         if line.strip() == word.encode():
             return channel, reader

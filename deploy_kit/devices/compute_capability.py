@@ -15,12 +15,12 @@ class _Asked(Protocol):
     def ask(self, op: str, about: str) -> dict[str, Any]: ...
 
 
-def completed(found: Environment, ask: Callable[[], str]) -> Environment:
+def with_capability(found: Environment, ask: Callable[[], str]) -> Environment:
     """Add the capability where there is a GPU whose files do not tell it (a Jetson's do)."""
     return replace(found, cuda_capability=ask()) if found.gpu and not found.cuda_capability else found
 
 
-def capability(worker: _Asked, about: str) -> str:
+def ask_capability(worker: _Asked, about: str) -> str:
     """Ask a worker; empty where the driver does not answer, or takes the worker with it."""
     try:
         return str(worker.ask("cuda_capability", about)["capability"])

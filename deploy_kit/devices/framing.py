@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PIECE = 1 << 18  # bytes of a file in one frame: small enough that replies of other workers do not wait
+PIECE_BYTES = 1 << 18  # bytes of a file in one frame: small enough that replies of other workers do not wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Frame:
         return json.dumps(head).encode() + b"\n" + self.body
 
 
-class Reader:
+class FrameReader:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self, receive: Callable[[], bytes]) -> None:

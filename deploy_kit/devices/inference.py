@@ -65,7 +65,7 @@ class LoadedEngine:
 
 
 @contextmanager
-def loaded(connection: Connection, target: InferenceTarget) -> Iterator[LoadedEngine]:
+def loaded_engine(connection: Connection, target: InferenceTarget) -> Iterator[LoadedEngine]:
     """Load an engine in a worker of its own, which ends with the block.
 
     Raises:
@@ -112,5 +112,5 @@ def infer_all(
         EngineCrashError: The engine's native code killed the worker.
         DeployKitError: What the engine refused.
     """
-    with loaded(connection, target) as engine:
+    with loaded_engine(connection, target) as engine:
         return engine.all(image_set, preprocess, batch=batch, crops=crops, progress=progress)

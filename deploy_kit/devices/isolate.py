@@ -23,7 +23,7 @@ _HINTS = {
 }
 
 
-def ended_by(code: int) -> str:
+def describe_exit(code: int) -> str:
     """Name what ended a process: a signal, also where a shell tells it as 128 + its number; else its exit code."""
     number = -code if code < 0 else code - 128
     try:
@@ -32,7 +32,7 @@ def ended_by(code: int) -> str:
         return f"signal {number}" if code < 0 else f"exit code {code}"
 
 
-def crash(about: str, op: str, code: int, words: str = "") -> EngineCrashError:
+def crash_error(about: str, op: str, code: int, words: str = "") -> EngineCrashError:
     """Say how a worker process died.
 
     Args:
@@ -41,7 +41,7 @@ def crash(about: str, op: str, code: int, words: str = "") -> EngineCrashError:
         code: Exit code; the negative number of a signal.
         words: The last it wrote to standard error.
     """
-    name = ended_by(code)
+    name = describe_exit(code)
     message = f"{about}: the worker process died in '{op}' with {name}"
     if words:
         message += f"; its last words: {words}"
@@ -125,4 +125,4 @@ class Child:
             self._process.kill()
             code = self._process.wait()
         self._stderr.seek(0)
-        return crash(about, op, code, self._stderr.read()[-600:].decode(errors="replace").strip())
+        return crash_error(about, op, code, self._stderr.read()[-600:].decode(errors="replace").strip())

@@ -19,7 +19,7 @@ from deploy_kit.records.artifacts import Device
 
 TIMEOUT_S = 15
 BEAT_S = 5.0
-SILENCE_S = 20.0  # four beats that nobody answered: the cable is out
+SERVER_SILENCE_S = 20.0  # four beats that nobody answered: the cable is out
 _SYSTEM_KEYS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
 _USER_KEYS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
 
@@ -39,7 +39,7 @@ class Address:
         return f"{port}{self.user}@{self.host}" if self.user else f"{port}{self.host}"
 
 
-def address(text: str) -> Address:
+def parse_address(text: str) -> Address:
     """Take an address apart; a host may be an alias of the user's configuration, or ``[an IPv6 address]``."""
     user, _, rest = text.rpartition("@")
     host, mark, port = rest.rpartition(":")
@@ -56,7 +56,7 @@ def logged_in(device: Device) -> Iterator[Any]:
         DeviceError: Unknown, unreachable, not the machine it was, or the login is refused; with the line to run.
     """
     fabric = need("fabric", by=f"device '{device.name}' at 'ssh://{device.address}'")
-    where = address(device.address)
+    where = parse_address(device.address)
     connection = fabric.Connection(
         where.host, user=where.user, port=where.port, connect_timeout=TIMEOUT_S,
         connect_kwargs={"banner_timeout": TIMEOUT_S, "auth_timeout": TIMEOUT_S},
@@ -113,7 +113,7 @@ class _Refuse:
         raise _Unknown(self._name, key)
 
 
-def fingerprint(key: Any) -> str:
+def key_fingerprint(key: Any) -> str:
     """Give a key's fingerprint as ``ssh-keygen -l`` writes it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
 
@@ -128,14 +128,14 @@ def _translated(device: Device, where: Address, connection: Any) -> Iterator[Non
     except _Unknown as error:
         raise DeviceError(
             f"{name}: the host key of '{error.name}' is not known here: {error.key.get_name()} "
-            f"{fingerprint(error.key)}",
+            f"{key_fingerprint(error.key)}",
             hint=f"ssh {where.arguments}   (compare the fingerprint with the device's own, then answer yes)",
         ) from error
     except paramiko.BadHostKeyException as error:
         raise DeviceError(
             f"{name}: the host key of '{_key_name(connection)}' has changed: expected "
-            f"{fingerprint(error.expected_key)}, found {fingerprint(error.key)}; either the device was set up anew, "
-            "or somebody stands between you and it: nothing was sent",
+            f"{key_fingerprint(error.expected_key)}, found {key_fingerprint(error.key)}; either the device was set up "
+            "anew, or somebody stands between you and it: nothing was sent",
             hint="only if you know why it changed: "
             f"ssh-keygen -R '{_key_name(connection)}', then ssh {where.arguments}",
         ) from error
@@ -174,7 +174,7 @@ def _on_progress(transport: Any, stop: threading.Event) -> None:
     As ServerAliveInterval of OpenSSH; TCP alone would wait a quarter of an hour.
     """
     while not stop.wait(BEAT_S) and transport.is_active():
-        alarm = threading.Timer(SILENCE_S, transport.close)
+        alarm = threading.Timer(SERVER_SILENCE_S, transport.close)
         alarm.daemon = True
         alarm.start()
         with contextlib.suppress(OSError, EOFError):

@@ -56,7 +56,7 @@ def user_file() -> Path:
     return Path(config).expanduser() / "deploykit" / _FILE
 
 
-def all_known() -> dict[str, Device]:
+def known_devices() -> dict[str, Device]:
     """Read both files, and add this machine.
 
     Raises:
@@ -64,15 +64,15 @@ def all_known() -> dict[str, Device]:
     """
     known = {LOCAL.name: LOCAL}
     for path in (user_file(), Path(_FILE)):
-        known |= {name: device(name, entry) for name, entry in _read(path).items()}
+        known |= {name: device_of_entry(name, entry) for name, entry in _read(path).items()}
     return known
 
 
 def find_named(name: str) -> Device:
     """Give a device by its name, or by its address."""
     if name.startswith("ssh://"):
-        return device(name.removeprefix("ssh://").rstrip("/"), NamedDevice(link=name))
-    known = all_known()
+        return device_of_entry(name.removeprefix("ssh://").rstrip("/"), NamedDevice(link=name))
+    known = known_devices()
     if name in known:
         return known[name]
     if set(known) == {LOCAL.name}:
@@ -83,7 +83,7 @@ def find_named(name: str) -> Device:
     raise DeviceError(f"no device is called '{name}'", hint=nearest(name, known))
 
 
-def add(name: str, entry: dict[str, Any]) -> Device:
+def add_device(name: str, entry: dict[str, Any]) -> Device:
     """Write an entry into the user's file; one of this name is replaced.
 
     Raises:
@@ -94,13 +94,13 @@ def add(name: str, entry: dict[str, Any]) -> Device:
             f"'{name}': expected a name of letters, digits, '.', '_' and '-' other than '{LOCAL.name}'",
             hint="deploykit devices add jetson ssh://user@host",
         )
-    made = device(name, _entry(f"device '{name}'", entry))
+    made = device_of_entry(name, _entry(f"device '{name}'", entry))
     path = user_file()
     _write(path, _read(path) | {name: _entry(f"device '{name}'", entry)})
     return made
 
 
-def remove(name: str) -> Path:
+def remove_device(name: str) -> Path:
     """Take an entry out of the user's file, or out of the working folder's; give the file.
 
     Raises:
@@ -111,10 +111,10 @@ def remove(name: str) -> Path:
         if name in entries:
             _write(path, {key: entry for key, entry in entries.items() if key != name})
             return path
-    raise DeviceError(f"no device is called '{name}'", hint=nearest(name, set(all_known()) - {LOCAL.name}))
+    raise DeviceError(f"no device is called '{name}'", hint=nearest(name, set(known_devices()) - {LOCAL.name}))
 
 
-def device(name: str, entry: NamedDevice) -> Device:
+def device_of_entry(name: str, entry: NamedDevice) -> Device:
     """Turn an entry into its record.
 
     Raises:

@@ -80,6 +80,6 @@ def await_reply(read_line: Callable[[], str], on_progress: ProgressCallback) -> 
     return None
 
 
-def failure(error: DeployKitError) -> Reply:
+def error_reply(error: DeployKitError) -> Reply:
     """Turn an error into the reply that carries it."""
     return Reply(error=str(error), hint=error.hint, error_class=type(error).__name__)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deploy_kit.base.errors import DeviceError
-from deploy_kit.devices.framing import PIECE
+from deploy_kit.devices.framing import PIECE_BYTES
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -214,6 +214,6 @@ def _locked(path: Path) -> Iterator[None]:
 def _sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
+        while piece := file.read(PIECE_BYTES):
             digest.update(piece)
     return digest.hexdigest()

@@ -17,7 +17,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip file knows
 
 
 @functools.cache
-def contents() -> bytes:
+def zip_bytes() -> bytes:
     """Make the zip application."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

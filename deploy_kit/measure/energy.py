@@ -16,7 +16,7 @@ GAUGES = ("rapl", "nvml", "ina")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class RailEnergy:
     """What one rail drew: joules in seconds, from so many readings."""
 
     joules: float
@@ -29,7 +29,7 @@ class Drawn:
         return self.joules / self.seconds
 
 
-def integrate(snapshots: Sequence[Snapshot]) -> dict[tuple[str, str], Drawn]:
+def integrate_rails(snapshots: Sequence[Snapshot]) -> dict[tuple[str, str], RailEnergy]:
     """Give what each rail drew between the first and the last snapshot that hold it.
 
     Args:
@@ -49,7 +49,7 @@ def integrate(snapshots: Sequence[Snapshot]) -> dict[tuple[str, str], Drawn]:
         seconds = points[-1][0] - points[0][0]
         joules = [part for part in parts if part is not None]
         if len(joules) == len(parts) and seconds > 0:
-            drawn[rail] = Drawn(joules=sum(joules), seconds=seconds, readings=len(points))
+            drawn[rail] = RailEnergy(joules=sum(joules), seconds=seconds, readings=len(points))
     return drawn
 
 
@@ -66,7 +66,9 @@ def _between(first: tuple[float, Reading], second: tuple[float, Reading]) -> flo
     return gone / 1e6
 
 
-def of_engine(idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, batch: int, watched: Watched) -> Energy:
+def energy_of_engine(
+    idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, batch: int, watched: Watched
+) -> Energy:
     """Give what an engine cost, by rail.
 
     Args:
@@ -79,9 +81,9 @@ def of_engine(idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, 
     Returns:
         Rails, or why there are none.
     """
-    resting, working = integrate(idle), integrate(busy)
+    resting, working = integrate_rails(idle), integrate_rails(busy)
     if not working.keys() & resting.keys():
-        return Energy(why=why_not(watched) or "not measured: no gauge gave an energy or a power while it ran")
+        return Energy(why=why_no_energy(watched) or "not measured: no gauge gave an energy or a power while it ran")
     short = min(min(resting[rail].seconds, working[rail].seconds) for rail in working.keys() & resting.keys())
     if short < MIN_S:
         return Energy(why=f"not measured: {short:.1f} s were read, energy takes {MIN_S:g} s idle and as many at work")
@@ -102,7 +104,7 @@ def of_engine(idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, 
     return Energy(rails=rails)
 
 
-def why_not(watched: Watched) -> str:
+def why_no_energy(watched: Watched) -> str:
     """Say why no energy can be read there; empty if it can."""
     known = dict(watched.unreadable)
     if any(name not in known for name in GAUGES):

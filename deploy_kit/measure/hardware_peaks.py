@@ -45,7 +45,7 @@ class PeakTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredPeak:
     """What the cores did: float32 operations and bytes a second, the most of all attempts."""
 
     flop_s: float
@@ -79,7 +79,7 @@ def peak_table() -> PeakTable:
     )
 
 
-def device_of(board: Board) -> KnownGpu | None:
+def find_known_gpu(board: Board) -> KnownGpu | None:
     """Give the row of a device, by the board's names in its device tree; None where there is none."""
     said = " ".join((*board.compatible, board.model))
     return next((row for row in peak_table().devices if any(name in said for name in row.match)), None)
@@ -93,7 +93,7 @@ def gpu_peak(board: Board, precision: Precision) -> Peak | None:
     Returns:
         None where the device has no row, or no source gives a rate for the precision.
     """
-    row = device_of(board)
+    row = find_known_gpu(board)
     per_clock = peak_table().gpus[row.gpu].get(precision) if row else None
     if row is None or per_clock is None:
         return None
@@ -123,7 +123,7 @@ def _memory_mhz(row: KnownGpu, board: Board, gpu_mhz: float) -> float:
     return min(board.memory_max_mhz or mode.memory_mhz, row.modes[-1].memory_mhz)
 
 
-def cpu_peak(here: Environment, precision: Precision, measured: Measured) -> Peak:
+def cpu_peak(here: Environment, precision: Precision, measured: MeasuredPeak) -> Peak:
     """Give the rate of a processor: float32 as measured, times what its instruction set gives at this precision."""
     known = peak_table().isa.get(precision, {})
     isa = next((name for name in known if name in here.isa), "")

@@ -94,7 +94,7 @@ def block_length(series: np.ndarray) -> int:
     return int(min(most, max(1, math.ceil((2 * g * g / d * n) ** (1 / 3))))) if d > 0 else 1
 
 
-def drift(medians: Sequence[float], *, seed: int = 0) -> str:
+def describe_drift(medians: Sequence[float], *, seed: int = 0) -> str:
     """Say whether the latency moved over the rounds: a step, or a trend, which shows as a step in its middle.
 
     Pettitt's test (A non-parametric approach to the change-point problem, Applied Statistics 28 (1979) 126-135), its

@@ -8,7 +8,6 @@ import itertools
 import json
 import statistics
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from deploy_kit import engines
 from deploy_kit.devices.links import Connection
@@ -16,13 +15,13 @@ from deploy_kit.graph import layer_location, onnx_file
 from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Exported
-from deploy_kit.records.layer_times import UNKNOWN, Kind, LayerProfile, LayerTime, ProfiledLayer, Trace
+from deploy_kit.records.layer_times import UNKNOWN_REGION, LayerKind, LayerProfile, LayerTime, ProfiledLayer, Trace
 from deploy_kit.records.results import Simplified
 from deploy_kit.store import Store
 
 RUNS = 20
 # An engine's own word for an operation, as far as it says more than the graph does: what it inserts and what it fuses.
-_KINDS: Mapping[str, Kind] = {
+_KINDS: Mapping[str, LayerKind] = {
     **dict.fromkeys(("Reorder", "ReorderInput", "ReorderOutput", "Transpose", "Reshape", "MemcpyToHost"), "copy"),
     "MemcpyFromHost": "copy",
     **dict.fromkeys(("Convert", "Cast", "QuantizeLinear", "DequantizeLinear", "FakeQuantize"), "requantize"),
@@ -60,7 +59,9 @@ def profile_layers(engine: Artifact, *, path: str, inputs: str, store: Store, co
         )
     trace = codec.from_json(Trace, answer["trace"])
     typed = built_from(engine, store)
-    return attributed(trace, layer_location.locations(onnx_file.load(store.path(typed))) if typed is not None else {})
+    return attribute_layers(
+        trace, layer_location.locations(onnx_file.load(store.path(typed))) if typed is not None else {}
+    )
 
 
 def built_from(engine: Artifact, store: Store) -> Artifact | None:
@@ -73,7 +74,7 @@ def built_from(engine: Artifact, store: Store) -> Artifact | None:
     return next((found for found in graphs if found.sha256 == engine.parent), None)
 
 
-def attributed(trace: Trace, places: Mapping[str, LayerLocation]) -> LayerProfile:
+def attribute_layers(trace: Trace, places: Mapping[str, LayerLocation]) -> LayerProfile:
     """Put each layer where the names it was made of stand in the graph.
 
     Args:
@@ -88,22 +89,6 @@ def attributed(trace: Trace, places: Mapping[str, LayerLocation]) -> LayerProfil
             _layer(layer, [places[name] for name in layer.origins if name in places]) for layer in trace.layers
         ),
     )
-
-
-def trtexec(profile: LayerProfile) -> list[dict[str, Any]]:
-    """Write a profile as ``trtexec --exportProfile`` does: the count, then a table for each layer, times in ms."""
-    total = sum(layer.total_ms for layer in profile.layers)
-    rows = [
-        {
-            "name": layer.name,
-            "timeMs": layer.total_ms,
-            "averageMs": layer.mean_ms,
-            "medianMs": layer.median_ms,
-            "percentage": 100 * layer.total_ms / total if total else 0.0,
-        }
-        for layer in profile.layers
-    ]
-    return [{"count": profile.runs}, *rows]
 
 
 def _layer(layer: LayerTime, origins: list[LayerLocation]) -> ProfiledLayer:
@@ -123,10 +108,10 @@ def _region(origins: list[LayerLocation]) -> str:
     """Give the region of a layer: where several nodes were fused across a border, that of those with the work."""
     work = [place for place in origins if place.kind in ("conv", "gemm")]
     found = {place.region for place in work or origins}
-    return found.pop() if len(found) == 1 else UNKNOWN
+    return found.pop() if len(found) == 1 else UNKNOWN_REGION
 
 
-def _kind(op: str, origins: Iterable[LayerLocation]) -> Kind:
+def _kind(op: str, origins: Iterable[LayerLocation]) -> LayerKind:
     """Give the kind of a layer: the graph's word where it is known, for an engine may write a BN as a convolution.
 
     A fused convolution may bear the name of the ReLU at its end alone; then what made the ReLU's input decides.
@@ -138,5 +123,5 @@ def _kind(op: str, origins: Iterable[LayerLocation]) -> Kind:
         return next((kind for kind in ("conv", "gemm", "pool", "bn_relu") if kind in work), own)
     if own is not None:
         return own
-    ranked: tuple[Kind, ...] = ("conv", "gemm", "pool", "concat", "bn_relu", "requantize", "copy")
+    ranked: tuple[LayerKind, ...] = ("conv", "gemm", "pool", "concat", "bn_relu", "requantize", "copy")
     return next((kind for kind in ranked if kind in kinds), "other")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from deploy_kit.devices.links import Worker
 from deploy_kit.measure import energy, validity
-from deploy_kit.measure.hardware_peaks import Measured
+from deploy_kit.measure.hardware_peaks import MeasuredPeak
 from deploy_kit.records import codec
 from deploy_kit.records.readings import Conditions, Energy, Processor, Snapshot, Watched
 
@@ -64,15 +64,15 @@ class Monitor:
 
     def energy_of(self, busy: list[Snapshot], *, runs: int, batch: int) -> Energy:
         """Give what `runs` inferences within these snapshots cost, idle subtracted."""
-        return energy.of_engine(self.idle, busy, runs=runs, batch=batch, watched=self.watched)
+        return energy.energy_of_engine(self.idle, busy, runs=runs, batch=batch, watched=self.watched)
 
-    def roof(self) -> Measured:
+    def roof(self) -> MeasuredPeak:
         """Measure what the cores can do."""
         answer = self.worker.ask("measure_roof", _ABOUT)
-        return Measured(flop_s=float(answer["flop_s"]), bandwidth_b_s=float(answer["bandwidth_b_s"]))
+        return MeasuredPeak(flop_s=float(answer["flop_s"]), bandwidth_b_s=float(answer["bandwidth_b_s"]))
 
 
-def started(worker: Worker, *, period_s: float = PERIOD_S, root: str = "/") -> Monitor:
+def start_monitor(worker: Worker, *, period_s: float = PERIOD_S, root: str = "/") -> Monitor:
     """Start to read the gauges.
 
     Args:

@@ -81,7 +81,7 @@ class _Racer:
 
 def plan_race(part: BenchTable) -> RacePlan:
     """Say how many rounds and runs a recipe's table comes to."""
-    scenario = scenarios.get(part.scenario)
+    scenario = scenarios.get_scenario(part.scenario)
     rounds = part.rounds or scenario.rounds
     by_time = part.duration_s is not None and not scenario.seconds  # LoadGen asks for queries and for seconds
     runs = part.runs or (1 if by_time else scenario.runs)
@@ -90,14 +90,14 @@ def plan_race(part: BenchTable) -> RacePlan:
     return RacePlan(rounds=rounds, runs=max(runs, least), seconds=seconds)
 
 
-def verify(part: BenchTable) -> None:
+def verify_bench_table(part: BenchTable) -> None:
     """Refuse a table whose scenario is not known, or lacks what it is judged by.
 
     Raises:
         UnknownNameError: No scenario is called that.
         RecipeError: A key is missing.
     """
-    scenario = scenarios.get(part.scenario)
+    scenario = scenarios.get_scenario(part.scenario)
     lack = next((key for key in scenario.needs if getattr(part, key) is None), None)
     if lack:
         option = {"target_qps": "--target-qps 100", "latency_budget_ms": "--latency-budget 8ms"}[lack]
@@ -209,7 +209,7 @@ class _Race:
         mine = [known[name] for name in names]
         self._first = min(len(measured.rounds) for measured in mine)
         for racer, measured in zip(self.racers, mine, strict=True):
-            racer.turns = turns(measured)[: self._first]
+            racer.turns = split_into_turns(measured)[: self._first]
             racer.resumed_at = (*measured.resumed_at, self._first)
             racer.invalid_before = measured.invalid
             self._ended_ns = max(self._ended_ns, *(_end_ns(turn) for turn in racer.turns))
@@ -273,9 +273,9 @@ class _Race:
             starts_ms=tuple(round(start / 1e6, 4) for turn in racer.turns for start in turn.starts_ns),
             h2d_ms=tuple(part for turn in racer.turns for part in turn.h2d_ms),
             d2h_ms=tuple(part for turn in racer.turns for part in turn.d2h_ms),
-            device=stopwatch.device_of(racer.turns),
+            device=stopwatch.device_times_of(racer.turns),
             round_s=tuple(turn.seconds for turn in racer.turns),
-            drift=latency.drift([statistics.median(turn.samples_ms) for turn in racer.turns]),
+            drift=latency.describe_drift([statistics.median(turn.samples_ms) for turn in racer.turns]),
             stopped=self._stopped,
             resumed_at=racer.resumed_at,
             invalid=(*racer.invalid_before, *invalid),
@@ -375,7 +375,7 @@ class _Race:
         self.failed.append(NotRun(artifact=entry.engine.sha256, label=entry.engine.label, why=str(error)))
 
 
-def turns(measured: Measurement) -> list[Turn]:
+def split_into_turns(measured: Measurement) -> list[Turn]:
     """Cut a measurement back into its turns."""
     found = []
     ends = (*measured.rounds[1:], len(measured.samples_ms))

@@ -55,7 +55,7 @@ def _elements(value: ir.Value | None, *, leading: bool = False) -> int:
     return math.prod(d for d in dims if isinstance(d, int))
 
 
-def roof(work: Work, peak: Peak, precision: Precision, processor: Processor) -> Roof | None:
+def estimate_roof(work: Work, peak: Peak, precision: Precision, processor: Processor) -> Roof | None:
     """Put work and peak together; None where the graph holds no products that are known."""
     if not work.macs:
         return None

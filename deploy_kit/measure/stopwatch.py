@@ -52,7 +52,7 @@ class Turn:
     device: DeviceTimes | None = None
 
 
-def laps(
+def time_runs(
     steps: Steps,
     n: int,
     seconds: float = 0.0,
@@ -82,7 +82,7 @@ def laps(
     return readings
 
 
-def turn(
+def take_turn(
     streams: Sequence[Steps],
     n: int,
     seconds: float = 0.0,
@@ -105,10 +105,10 @@ def turn(
     with _no_collector():
         begun = clock()
         if len(streams) == 1:
-            readings = laps(streams[0], n, seconds, clock, clocks[0])
+            readings = time_runs(streams[0], n, seconds, clock, clocks[0])
         else:
             work = [
-                partial(laps, steps, -(-n // len(streams)), seconds, clock, device)
+                partial(time_runs, steps, -(-n // len(streams)), seconds, clock, device)
                 for steps, device in zip(streams, clocks, strict=True)
             ]
             readings = _together(work, steps=len(streams[0]), columns=_columns(len(streams[0]), bool(devices)))
@@ -117,7 +117,7 @@ def turn(
 
 def sample_ms(run: Callable[[], None], n: int, clock: Clock = time.perf_counter_ns) -> list[float]:
     """Time `n` runs one by one, in milliseconds."""
-    readings = laps((run,), n, 0.0, clock)
+    readings = time_runs((run,), n, 0.0, clock)
     return [(ended - begun) / 1e6 for begun, ended in zip(readings[::2], readings[1::2], strict=True)]
 
 
@@ -151,7 +151,7 @@ def warm_up(
     return WarmUp(runs=runs, steady=False, median_ms=medians[-1] if medians else 0.0)
 
 
-def device_of(turns: Sequence[Turn]) -> DeviceTimes | None:
+def device_times_of(turns: Sequence[Turn]) -> DeviceTimes | None:
     """Put together what the device timed in all turns; None unless it timed each."""
     parts = [turn.device for turn in turns if turn.device is not None]
     if not parts or len(parts) < len(turns):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from deploy_kit.base.errors import DeviceError, EngineCrashError
 from deploy_kit.devices.links import Worker
 from deploy_kit.measure import energy, hardware_peaks, monitor, roofline
-from deploy_kit.measure.hardware_peaks import Measured
+from deploy_kit.measure.hardware_peaks import MeasuredPeak
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import EMULATED, Environment, Measurement
 from deploy_kit.records.readings import Energy, Processor, Roof
@@ -31,13 +31,13 @@ class Telemetry:
             store: Has the graphs that the engines were built from.
             with_energy: Whether each engine is run for its energy as well.
         """
-        self._monitor = monitor.started(worker)
+        self._monitor = monitor.start_monitor(worker)
         self._store = store
         self._peak = None if machine.emulated else self._monitor.roof()
         self._peak_is_whole = False
         self._energies: dict[str, Energy] = {}
         emulated = f"not measured: {EMULATED}" if machine.emulated else ""
-        self._why_no_energy = emulated or energy.why_not(self._monitor.watched)
+        self._why_no_energy = emulated or energy.why_no_energy(self._monitor.watched)
         if not with_energy and not self._why_no_energy:
             self._why_no_energy = f"not measured: not asked for (--energy, {energy.MIN_S:g} s an engine)"
         if not self._why_no_energy:
@@ -79,23 +79,23 @@ class Telemetry:
         peak = None if self._peak is None else self._peak_of(measured.environment, engine, processor, self._peak)
         if path is None or peak is None:
             return None
-        return roofline.roof(roofline.work_of(path, measured.batch), peak, engine.precision, processor)
+        return roofline.estimate_roof(roofline.work_of(path, measured.batch), peak, engine.precision, processor)
 
     def _peak_of(
-        self, here: Environment, engine: Artifact, processor: Processor, first: Measured
+        self, here: Environment, engine: Artifact, processor: Processor, first: MeasuredPeak
     ) -> hardware_peaks.Peak | None:
         if processor == "gpu":
             return hardware_peaks.gpu_peak(self._monitor.watched.board, engine.precision)
         return hardware_peaks.cpu_peak(here, engine.precision, self._whole_peak(first))
 
-    def _whole_peak(self, first: Measured) -> Measured:
+    def _whole_peak(self, first: MeasuredPeak) -> MeasuredPeak:
         """Give the better of two attempts, before and after the race: what else runs can only take away."""
         if self._peak_is_whole:
             return first
         self._peak_is_whole, self._peak = True, first
         with contextlib.suppress(DeviceError, EngineCrashError):  # a device that was lost has its first attempt
             again = self._monitor.roof()
-            self._peak = Measured(
+            self._peak = MeasuredPeak(
                 flop_s=max(first.flop_s, again.flop_s),
                 bandwidth_b_s=max(first.bandwidth_b_s, again.bandwidth_b_s),
             )

@@ -11,7 +11,7 @@ instructions set the clock too: AVX-512 or a hot GPU kernel runs at another cloc
 
 from collections.abc import Callable, Iterable, Sequence
 
-from deploy_kit.records.readings import Conditions, Course, Kind, Processor, Snapshot, Watched
+from deploy_kit.records.readings import Conditions, Course, Processor, ReadingKind, Snapshot, Watched
 
 MAX_CLOCK_DROP = 0.05
 MAX_FOREIGN = 0.05
@@ -19,11 +19,11 @@ MAX_FOREIGN = 0.05
 # clock is read four times in it.
 MIN_TIMED_S = 1.0
 
-Turn = Sequence[Snapshot]  # the first from just before, the last from just after, the others from within
+TurnSnapshots = Sequence[Snapshot]  # the first from just before, the last from just after, the others from within
 
 
 def judge_validity(
-    turns: Sequence[Turn], processor: Processor, watched: Watched, own_cost: float
+    turns: Sequence[TurnSnapshots], processor: Processor, watched: Watched, own_cost: float
 ) -> tuple[tuple[str, ...], Conditions]:
     """Judge the turns of one engine.
 
@@ -63,11 +63,11 @@ def judge_validity(
     return reasons, conditions
 
 
-def _values(snapshot: Snapshot, kind: Kind) -> dict[str, float]:
+def _values(snapshot: Snapshot, kind: ReadingKind) -> dict[str, float]:
     return {f"{r.gauge} {r.what}": r.value for r in snapshot.readings if r.kind == kind}
 
 
-def _any(turns: Sequence[Turn], kinds: tuple[Kind, ...]) -> bool:
+def _any(turns: Sequence[TurnSnapshots], kinds: tuple[ReadingKind, ...]) -> bool:
     return any(reading.kind in kinds for turn in turns for reading in turn[-1].readings)
 
 
@@ -94,7 +94,7 @@ def _load(snapshot: Snapshot) -> float | None:
     return max(_values(snapshot, "load").values(), default=None)
 
 
-def _within(turns: Sequence[Turn], of: Callable[[Snapshot], float | None]) -> list[float]:
+def _within(turns: Sequence[TurnSnapshots], of: Callable[[Snapshot], float | None]) -> list[float]:
     """Give a quantity from within the turns; from their ends too, where they were too short to be read twice."""
     inside = [value for turn in turns for snapshot in turn[1:-1] if (value := of(snapshot)) is not None]
     ends = [value for turn in turns if (value := of(turn[-1])) is not None]
@@ -111,7 +111,7 @@ def _clock_reason(clocks: list[float]) -> Iterable[str]:
             )
 
 
-def _throttle_reason(turns: Sequence[Turn]) -> Iterable[str]:
+def _throttle_reason(turns: Sequence[TurnSnapshots]) -> Iterable[str]:
     flags = {name for turn in turns for s in turn for name, value in _values(s, "throttle_flag").items() if value}
     grown: dict[str, float] = {}
     for turn in turns:
@@ -125,12 +125,12 @@ def _throttle_reason(turns: Sequence[Turn]) -> Iterable[str]:
         yield f"throttled while it was timed: {', '.join(found[:3])}{more}"
 
 
-def _foreign(turns: Sequence[Turn], cores: int) -> tuple[float | None, float]:
+def _foreign(turns: Sequence[TurnSnapshots], cores: int) -> tuple[float | None, float]:
     """Give the foreign share of the cores' time, and the hypervisor's part of it."""
     taken = stolen = wall = 0.0
     for turn in turns:
         begun, ended = turn[0], turn[-1]
-        gone: dict[Kind, float] = {}
+        gone: dict[ReadingKind, float] = {}
         for kind in ("busy_s", "own_s", "steal_s"):
             before, after = _values(begun, kind), _values(ended, kind)
             if not before or not after:
@@ -150,7 +150,7 @@ def _foreign_reason(foreign: float | None, steal: float) -> Iterable[str]:
         yield f"foreign load took {share}; at most {100 * MAX_FOREIGN:g} % is valid"
 
 
-def _courses(turns: Sequence[Turn]) -> tuple[Course, ...]:
+def _courses(turns: Sequence[TurnSnapshots]) -> tuple[Course, ...]:
     quantities: tuple[tuple[str, str, Callable[[Snapshot], float | None]], ...] = (
         ("clock of the fastest core", "MHz", _clock("cpu")),
         ("clock of the GPU", "MHz", _clock("gpu")),

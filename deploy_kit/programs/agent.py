@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy_kit.base.errors import DeployKitError, DeviceError
-from deploy_kit.devices.framing import PIECE, Frame, Reader
-from deploy_kit.devices.protocol import failure
+from deploy_kit.devices.framing import PIECE_BYTES, Frame, FrameReader
+from deploy_kit.devices.protocol import error_reply
 from deploy_kit.devices.remote_cache import RemoteCache
 
 Arguments = dict[str, Any]
-SILENCE_S = 60.0
+HOST_SILENCE_S = 60.0
 _END_S = 5.0
 _WORDS = 600
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -147,11 +147,11 @@ class Agent:
         try:
             said: Arguments = {"result": work()}
         except DeployKitError as error:
-            said = vars(failure(error))
+            said = vars(error_reply(error))
         except BrokenPipeError:
             raise  # the host is gone: nobody hears an answer
         except OSError as error:
-            said = vars(failure(DeviceError(f"{error.filename or self._depot.root}: {error.strerror or error}")))
+            said = vars(error_reply(DeviceError(f"{error.filename or self._depot.root}: {error.strerror or error}")))
         self._send(Frame(head={"answer": number, **said}))
 
     def _tell(self, number: int, line: bytes) -> None:
@@ -178,7 +178,7 @@ class Agent:
         for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
             name, digest = str(path.relative_to(folder)), hashlib.sha256()
             with path.open("rb") as file:
-                while piece := file.read(PIECE):
+                while piece := file.read(PIECE_BYTES):
                     digest.update(piece)
                     self._send(Frame(head={"answer": number, "file": name}, body=piece))
             files[name] = digest.hexdigest()
@@ -193,10 +193,10 @@ def _die_with_parent() -> None:
 def _heard(stream: int, silence_s: float) -> bytes:
     """Read what has come; nothing at the end of the stream, or after too long a silence."""
     ready, _, _ = select.select([stream], [], [], silence_s)
-    return os.read(stream, PIECE) if ready else b""
+    return os.read(stream, PIECE_BYTES) if ready else b""
 
 
-def serve(root: Path, program: Path, silence_s: float = SILENCE_S) -> None:
+def serve(root: Path, program: Path, silence_s: float = HOST_SILENCE_S) -> None:
     """Serve one host on standard input and output until it is gone."""
     out, lock = os.dup(1), threading.Lock()
     os.dup2(2, 1)
@@ -212,7 +212,7 @@ def serve(root: Path, program: Path, silence_s: float = SILENCE_S) -> None:
     agent = Agent(root, program, send)
     try:
         send(Frame(head={"answer": 0, "result": agent.hello({})}))
-        reader = Reader(lambda: _heard(0, silence_s))
+        reader = FrameReader(lambda: _heard(0, silence_s))
         while (frame := reader.frame()) is not None:
             agent.take(frame)
     except BrokenPipeError:

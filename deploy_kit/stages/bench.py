@@ -9,11 +9,12 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.measure import latency, race, scenarios
 from deploy_kit.measure.race import RaceEntry
 from deploy_kit.recipe import BenchTable
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Measurement, SpeedUp, samples_for
 from deploy_kit.store import Key
 
-VERSION = "3"
+VERSION = "4"
 # What shows and judges samples decides none of them.
 _READERS = {"baseline", "percentiles", "latency_budget_ms", "fail_on_regression"}
 
@@ -82,7 +83,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
     Raises:
         RequestError: No engine takes a batch that was asked for, or the scenario does not feed it.
     """
-    race.verify(part)
+    race.verify_bench_table(part)
     found = []
     for engine in engines:
         for batch in part.batch or (_built_for(engine) or 1,):
@@ -97,7 +98,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
                 "then quantize and build again",
             )
     for entry in found:
-        why = scenarios.get(part.scenario).batches(entry.batch)
+        why = scenarios.get_scenario(part.scenario).batches(entry.batch)
         if why:
             raise RequestError(f"{entry.engine.label}: {why}", hint="give --batch 1, or --scenario offline")
     return tuple(found)
@@ -159,11 +160,12 @@ def _runs(entry: RaceEntry, label: str, batch: int) -> bool:
 def _key(entries: tuple[RaceEntry, ...], part: BenchTable, stage: str, connection: Connection) -> Key:
     here, address = connection.environment, connection.device.address
     where = (("device", address),) if address else ()  # two boards of one make are two machines
-    readers = _READERS - set(scenarios.get(part.scenario).needs)
+    machine = codec.canonical_json(dict(here.identity))  # what `compare` would hold unlike is measured anew
+    readers = _READERS - set(scenarios.get_scenario(part.scenario).needs)
     return Key(
         stage=stage,
         name="bench",
         inputs=tuple(sorted(f"{entry.engine.sha256}/{entry.engine.label}/{entry.batch}" for entry in entries)),
         options=[part.model_dump(exclude=readers), [entry.engine.options for entry in entries]],
-        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *where, *here.versions),
+        versions=(("stage", VERSION), ("machine", machine), *where),
     )

@@ -76,7 +76,7 @@ def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artif
             parent=quantized.sha256,
             engine=entry.engine,
             made_by=MadeBy(versions=versions, machine=machine),
-            options=codec.canonical(options),
+            options=codec.canonical_json(options),
             proof=proof,
             build_s=float(answer["build_s"]),
             built=None if answer["built"] is None else codec.from_json(BuiltFor, answer["built"]),

@@ -112,12 +112,12 @@ def _compare(
     def progress(done: int) -> None:
         context.report("check", engine.label, done=done, total=image_set.n)
 
-    with inference.loaded(context.connection, target) as opened:
+    with inference.loaded_engine(context.connection, target) as opened:
         found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
         if found.logits.shape != wanted.shape:
             raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
         sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
-        itself = consistency.examine(opened.ask, sample, opened.batch, engine.precision)
+        itself = consistency.examine_consistency(opened.ask, sample, opened.batch, engine.precision)
     names = image_set.classes
     report = judge(
         engine, reference, wanted, found.logits, labels, limits,
@@ -150,7 +150,7 @@ def judge(
         image: Index → how the set calls that image.
         class_name: Index → how the set calls that class.
     """
-    errors = metrics.errors(wanted, found)
+    errors = metrics.largest_errors(wanted, found)
     worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]
     several = labels is not None and labels.ndim == 2
     return ParityReport(
@@ -159,9 +159,9 @@ def judge(
         n=len(wanted),
         images=reference.images,
         sqnr_db=metrics.sqnr_db(wanted, found),
-        cosine=metrics.cosine(wanted, found),
+        cosine=metrics.cosine_similarity(wanted, found),
         max_error=float(errors.max()),
-        agreement=metrics.agreement(wanted, found),
+        agreement=metrics.top1_agreement(wanted, found),
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
         flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image),
@@ -175,16 +175,16 @@ def _labelled(
     """Give the fields of the report that need labels."""
     if labels is None:
         return dict.fromkeys(("top1_reference", "top1", "drop_pp", "drop_pp_interval"))
-    table = scores.measure(wanted, found, labels, class_name)
+    table = scores.score_outputs(wanted, found, labels, class_name)
     remarks = [_PROBABILITIES.format(table.outputs)] if table.outputs != "logits" else []
     top1 = top1_reference = None
     if labels.ndim == 2:
-        drop = auroc.drop(wanted, found, labels, limits.max_drop)
+        drop = auroc.auroc_drop(wanted, found, labels, limits.max_drop)
     else:
-        before, after = metrics.hits(wanted, labels), metrics.hits(found, labels)
+        before, after = metrics.top1_hits(wanted, labels), metrics.top1_hits(found, labels)
         top1_reference, top1 = float(before.mean()), float(after.mean())
-        drop = paired.drop(before, after, limits.max_drop)
-        remarks += single.exchanged(wanted, labels, class_name)
+        drop = paired.top1_drop(before, after, limits.max_drop)
+        remarks += single.describe_permuted_labels(wanted, labels, class_name)
     return {
         "top1_reference": top1_reference,
         "top1": top1,

@@ -52,7 +52,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         InputError: The input's size is not known, or the preprocessing does not fit the checkpoint.
         ExportError: torch cannot export it, or the ONNX file disagrees with the checkpoint.
     """
-    path = bundled.resolve("models", source.checkpoint)
+    path = bundled.resolve_bundled("models", source.checkpoint)
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
     stated = source.preprocess.record() if source.preprocess else None
@@ -64,11 +64,13 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         if onnx_file.is_onnx(path):
             return _adopt(path, digest, source, stated, folder, home)
         network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
-        preprocess, remarks = map_sizes.input_of(network, source.input, stated, path)
+        preprocess, remarks = map_sizes.input_of(
+            network.spec, source.input, path, stated=stated, carried=network.preprocess
+        )
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
         file = folder / "model.onnx"
-        to_onnx.write_onnx(network, preprocess, table, file)
+        to_onnx.write_onnx(network.model, preprocess, table, file, classes=network.classes)
         context.report("export", "re-running the file in ONNX Runtime")
         difference, verified = _verify(network, file, sample, preprocess, table, context.connection)
         rebuilt = _verify_rebuilt(network, sample, preprocess)
@@ -142,7 +144,7 @@ def _verify(
     from deploy_kit.checkpoint.network import to_onnx
     from deploy_kit.checkpoint.network.torch_logits import torch_logits
 
-    wanted = np.concatenate(list(torch_logits(network, sample, preprocess)))
+    wanted = np.concatenate(list(torch_logits(network.model, sample, preprocess)))
     if not wanted.any():
         raise ExportError(
             f"the checkpoint's logits are all zero on {sample.name}", hint="its weights look untrained or wiped"
@@ -173,7 +175,7 @@ def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preproces
     first = sample.first(1)
     image = torch.from_numpy(next(first.batches(preprocess, 1)).astype(np.float64))
     wanted = torch.cat(network.equations.answers(image), 1).numpy()
-    found = np.concatenate(list(torch_logits(network, first, preprocess)))
+    found = np.concatenate(list(torch_logits(network.model, first, preprocess)))
     difference = metrics.relative_difference(wanted, found)
     if not difference <= _REBUILT:
         raise ExportError(

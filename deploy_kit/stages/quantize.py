@@ -9,7 +9,6 @@ from deploy_kit.context import Context
 from deploy_kit.graph import lint, onnx_file
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.images import ImageSet, ImageSource, calibration_checks
-from deploy_kit.machine.environment import versions_of
 from deploy_kit.quantization import schemes
 from deploy_kit.quantization.schemes import BLOCKS_KEY, FLOAT_KEY, KEPT_KEY
 from deploy_kit.recipe import Variant
@@ -52,7 +51,6 @@ def run(
     digest = "" if used is None else used.digest
     if used is not None and used.left_out:
         context.report("quantize", used.left_out)
-    versions = versions_of(*scheme.libraries)
 
     def make(folder: Path, home: str) -> Artifact:
         remarks = examined(used, simplified, context)
@@ -70,6 +68,7 @@ def run(
                 calibration=used.name if used else None,
                 preprocess=codec.to_json(simplified.preprocess),
                 skip_bad=used is not None and used.skip_bad,
+                orientation=used.orientation if used else None,
                 digest=digest,
                 store=str(context.store.root),
             )
@@ -86,7 +85,7 @@ def run(
             preprocess=simplified.preprocess,
             made_by=MadeBy(
                 scheme=variant.scheme,
-                options=codec.canonical(options),
+                options=codec.canonical_json(options),
                 calibration=used.name if used else "",
                 n_images=str(spent["n"]) if used else "",
                 calibration_remarks="; ".join(remarks),
@@ -96,7 +95,7 @@ def run(
                 float_nodes=", ".join(json.loads(model.metadata_props.get(KEPT_KEY, "[]"))),
                 needs=tuple(f"{requirement} ({why})" for requirement, why in lint.needs(model)),
                 peak_memory_mib=str(spent["peak_memory_mib"]),
-                versions=versions,
+                versions=scheme.installed_libraries,
             ),
         )
 
@@ -107,7 +106,7 @@ def run(
         name=variant.name,
         inputs=(simplified.sha256, digest),
         options=[variant.scheme, options],
-        versions=(("schemes", schemes.VERSION), *versions),
+        versions=scheme.key_versions(simplified),
     )
 
 

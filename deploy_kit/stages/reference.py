@@ -49,9 +49,9 @@ def run(
     Raises:
         InputError: The checkpoint has several heads, or the labels are not of its classes.
     """
-    path = bundled.resolve("models", source.checkpoint)
+    path = bundled.resolve_bundled("models", source.checkpoint)
     digest = sha256_of(path)
-    left_out = (("left out", images.left_out),) if images.skipped else ()
+    left_out = (("left out", images.left_out),) if images.left_out else ()
     if left_out:
         context.report("export", images.left_out)
     authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
@@ -69,7 +69,7 @@ def run(
         if images.labels is not None:
             _verify_labels(images, logits.shape[1])
             arrays["labels"] = images.labels
-            top1 = None if images.multilabel else float(metrics.hits(logits, images.labels).mean())
+            top1 = None if images.multilabel else float(metrics.top1_hits(logits, images.labels).mean())
         np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
         return ReferenceLogits(
             path=f"{home}/answers.npz",
@@ -117,7 +117,7 @@ def _in_torch(
 
     network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
     _expect_one_head(network, path)
-    return np.concatenate(list(torch_logits(network, images, preprocess, crops=crops, on_batch=on_batch)))
+    return np.concatenate(list(torch_logits(network.model, images, preprocess, crops=crops, on_batch=on_batch)))
 
 
 def _expect_one_head(network: Checkpoint, path: Path) -> None:
@@ -141,6 +141,12 @@ def _verify_labels(images: ImageSet, classes: int) -> None:
     outside = np.flatnonzero((images.labels < 0) | (images.labels >= classes))
     if len(outside) and not images.multilabel:
         first = int(outside[0])
+        if images.labels.min() == 1 and images.labels.max() == classes:
+            raise InputError(
+                f"{images.name}: labels run from 1 to {classes}, and the checkpoint's {classes} classes are numbered "
+                f"from 0 to {classes - 1}",
+                hint="subtract 1 from every label, so that the first class is 0",
+            )
         raise InputError(
             f"{images.name}: {images.name_of(first)}: label {images.labels[first]}, and the checkpoint has "
             f"{classes} classes (and {len(outside) - 1} more such images)",

@@ -41,10 +41,11 @@ def run(exported: Artifact, table: SimplifyTable, context: Context) -> tuple[Sim
         SimplifyError: A pass changed the outputs by more than it promises.
     """
     versions = versions_of(*_LIBRARIES)
+    names = passes.resolve_names(table.passes)  # in the key as well: other default passes are another result
 
     def make(folder: Path, home: str) -> Simplified:
         file = folder / "model.onnx"
-        rows = _apply(context.store.path(exported), file, table.passes, exported.preprocess, context)
+        rows = _apply(context.store.path(exported), file, names, exported.preprocess, context)
         onnx = onnx_artifact(
             file,
             home,
@@ -52,7 +53,7 @@ def run(exported: Artifact, table: SimplifyTable, context: Context) -> tuple[Sim
             stage="simplify",
             parent=exported.sha256,
             preprocess=exported.preprocess,
-            made_by=MadeBy(passes=", ".join(table.passes), versions=versions),
+            made_by=MadeBy(passes=", ".join(names), versions=versions),
         )
         return Simplified(onnx=onnx, passes=rows)
 
@@ -62,7 +63,7 @@ def run(exported: Artifact, table: SimplifyTable, context: Context) -> tuple[Sim
         stage="simplify",
         name="simplified",
         inputs=(exported.sha256,),
-        options=table.model_dump(),
+        options=table.model_dump() | {"passes": names},
         versions=(("stage", VERSION), *versions),
     )
 

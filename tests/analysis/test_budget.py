@@ -237,11 +237,11 @@ def trial(n: int, lost: int, gained: int) -> Trial:
 def test_the_drop_of_a_trial_is_the_paired_one_of_its_images() -> None:
     found = budget.drop_of(trial(1000, 30, 20))
 
-    assert (found.pp, found.upper_pp) == pytest.approx((1.0, 100 * paired.interval(30, 20, 1000)[1]))
+    assert (found.pp, found.upper_pp) == pytest.approx((1.0, 100 * paired.drop_interval(30, 20, 1000)[1]))
 
 
 def test_the_images_needed_are_those_of_the_paired_test() -> None:
-    assert budget.n_needed(trial(1000, 5, 5), 0.5) == paired.needed(5, 5, 1000, 0.005)
+    assert budget.n_needed(trial(1000, 5, 5), 0.5) == paired.images_needed(5, 5, 1000, 0.005)
     assert budget.n_needed(trial(1000, 6, 3), 0.3) is None
 
 

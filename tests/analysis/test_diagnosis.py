@@ -367,6 +367,6 @@ def test_another_filter_is_a_flag_too() -> None:
 
 def test_flags_are_those_of_export() -> None:
     assert (
-        preprocess_variants.flags(changed(GRAY, resize=9))
+        preprocess_variants.export_flags(changed(GRAY, resize=9))
         == "--input 8x8 --color gray --mean 0.3 --std 0.35 --resize 9 --interpolation bilinear"
     )

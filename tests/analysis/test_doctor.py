@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 pytest_plugins = ["tiny_line"]
 
 QUIET = dataclasses.replace(
-    environment.describe(), isa=("avx2", "avx512_vnni"), governor="performance", load=0.0, cores=2, virtual=False
+    environment.describe_machine(),
+    isa=("avx2", "avx512_vnni"),
+    governor="performance",
+    load=0.0,
+    cores=2,
+    virtual=False,
 )
 
 
@@ -74,7 +79,7 @@ def test_an_entry_that_works_says_the_version_of_its_package(diagnosis: DoctorRe
 
 
 @pytest.mark.skipif(not lazy.present("tensorrt_rtx"), reason=lazy.install_line("tensorrt_rtx"))
-@pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
+@pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 def test_an_engine_that_builds_for_other_machines_makes_and_does_not_run(diagnosis: DoctorReport) -> None:
     found = row(diagnosis, "engine", "tensorrt_rtx")
 

@@ -8,21 +8,23 @@ import pytest
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import UnknownNameError
 
-PACKAGE = "shelf_of_tools"
+PACKAGE = "house_of_tools.cellar.tools"  # two folders down: the group names the first and the last
+GROUP = "house_of_tools.tools"
 
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """A package with two entries, one file that is none, and a catalogue over it."""
-    folder = tmp_path / "site" / PACKAGE
+    folder = tmp_path / "site" / PACKAGE.replace(".", "/")
     folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text("")
+    for package in (folder, *folder.parents[:2]):
+        (package / "__init__.py").write_text("")
     (folder / "saw.py").write_text("TOOL = 'cuts'\n")
     (folder / "hammer.py").write_text("TOOL = 'strikes'\n")
     (folder / "_handle.py").write_text("TOOL = 'none'\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     yield Catalogue(PACKAGE, "TOOL", "tool")
-    for name in [name for name in sys.modules if name.split(".")[0] in (PACKAGE, "other_vendor")]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("house_of_tools", "other_vendor")]:
         del sys.modules[name]
 
 
@@ -34,7 +36,7 @@ def vendor(tmp_path, shelf):
     facts = site / "other_vendor-1.0.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: other_vendor\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text(f"[{PACKAGE}]\ndrill = other_vendor:DRILL\n")
+    (facts / "entry_points.txt").write_text(f"[{GROUP}]\ndrill = other_vendor:DRILL\n")
     importlib.invalidate_caches()
 
 

@@ -59,7 +59,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     onnxruntime.set_default_logger_severity(4)
     outcomes = []
-    with links.connect(links.LOCAL) as connection, tempfile.TemporaryDirectory() as folder:
+    with links.connect_device(links.LOCAL) as connection, tempfile.TemporaryDirectory() as folder:
         line = Line(store=Store(Path(folder)), connection=connection, exporter=options.exporter)
         for kind, judge in (("good", line.good), ("bad", line.bad)):
             for entry in sorted((options.folder / kind).iterdir()):

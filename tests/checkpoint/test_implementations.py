@@ -9,23 +9,23 @@ import pytest
 import torch
 
 from deploy_kit import checkpoint
-from deploy_kit.checkpoint import Facts, Said
+from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 
 ROOT = Path(__file__).parents[2]
 # Name → depth by the paper's count, and what its authors' file cannot say.
 NETWORKS = {
-    "torchvision_small": (18, Facts()),
-    "torchvision_121": (121, Facts()),
-    "torchvision_161": (161, Facts()),
-    "torchvision_169": (169, Facts()),
-    "torchvision_201": (201, Facts()),
-    "timm_121": (121, Facts()),
-    "timm_deep_densenet264d": (18, Facts()),
-    "timm_blur": (18, Facts(stem_pool="blur")),
-    "monai_1d": (16, Facts()),
-    "monai_2d": (16, Facts()),
-    "monai_3d": (16, Facts()),
-    "monai_121": (121, Facts()),
+    "torchvision_small": (18, ArchitectureFacts()),
+    "torchvision_121": (121, ArchitectureFacts()),
+    "torchvision_161": (161, ArchitectureFacts()),
+    "torchvision_169": (169, ArchitectureFacts()),
+    "torchvision_201": (201, ArchitectureFacts()),
+    "timm_121": (121, ArchitectureFacts()),
+    "timm_deep_densenet264d": (18, ArchitectureFacts()),
+    "timm_blur": (18, ArchitectureFacts(stem_pool="blur")),
+    "monai_1d": (16, ArchitectureFacts()),
+    "monai_2d": (16, ArchitectureFacts()),
+    "monai_3d": (16, ArchitectureFacts()),
+    "monai_121": (121, ArchitectureFacts()),
 }
 
 
@@ -46,7 +46,7 @@ def test_rebuilt_network_gives_the_implementations_own_logits(made: Path, name: 
     depth, facts = NETWORKS[name]
     stored = torch.load(made / f"{name}.io", weights_only=True)
 
-    read = checkpoint.read_checkpoint(made / f"{name}.pth", Said(facts=facts))
+    read = checkpoint.read_checkpoint(made / f"{name}.pth", StatedFacts(facts=facts))
     logits = read.model(stored["input"])
 
     assert read.spec.depth == depth

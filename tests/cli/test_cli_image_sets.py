@@ -124,8 +124,8 @@ def test_a_calibration_leaves_out_what_cannot_be_read_and_says_so(desk: Path, ke
     said = deploykit(*quantize, "--store", kept.root, "--json")
 
     assert said.code == 0, said.err
-    facts = dict(json.loads(said.out)["made_by"])
-    assert facts["images"] == "19" and "1 of 20 left out: 03.png" in facts["left out"]
+    made_by = json.loads(said.out)["made_by"]
+    assert made_by["n_images"] == "19" and "1 of 20 left out: 03.png" in made_by["left_out"]
     assert "1 of 20 left out: 03.png" in said.err
 
 

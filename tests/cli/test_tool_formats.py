@@ -1,5 +1,6 @@
 """A bench in the words of trtexec, Model Navigator, benchmark_app and LoadGen."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from bench_records import measurement
 
 from deploy_kit.cli import _tool_formats
+from deploy_kit.records.layer_times import LayerProfile, ProfiledLayer
 from deploy_kit.records.measurements import Bench, DeviceTimes, Measurement
 
 # Keys of trtexec's --exportTimes (TensorRT 11, sampleReporting.cpp).
@@ -90,3 +92,30 @@ def test_copies_that_were_not_measured_are_not_zero() -> None:
     found = _tool_formats.summary(measurement("one", [5.0]))
 
     assert (found["h2dMs"], found["d2hMs"]) == (None, None)
+
+
+def profiled(*layers: tuple[str, float]) -> LayerProfile:
+    return LayerProfile(
+        source="",
+        runs=3,
+        run_ms=9.0,
+        layers=tuple(
+            ProfiledLayer(name=name, op="", kind="conv", region="stem", total_ms=ms, mean_ms=ms / 3, median_ms=ms / 4)
+            for name, ms in layers
+        ),
+    )
+
+
+def test_a_profile_has_the_keys_of_trtexec() -> None:
+    written = _tool_formats.layers(profiled(("a", 9), ("b", 3)))
+
+    assert written == [
+        {"count": 3},
+        {"name": "a", "timeMs": 9, "averageMs": 3, "medianMs": 2.25, "percentage": 75},
+        {"name": "b", "timeMs": 3, "averageMs": 1, "medianMs": 0.75, "percentage": 25},
+    ]
+    json.dumps(written)
+
+
+def test_a_layer_of_a_profile_that_took_no_time_has_no_share() -> None:
+    assert _tool_formats.layers(profiled(("a", 0)))[1]["percentage"] == 0

@@ -23,7 +23,7 @@ FAST = ("--rounds", "6", "--runs", "3", "--warmup", "10ms", "--allow-invalid", "
 @pytest.fixture
 def named(board: Device) -> str:
     """The device, under the name 'board'."""
-    named_devices.add(board.name, {"link": f"ssh://{board.address}", "python": board.python})
+    named_devices.add_device(board.name, {"link": f"ssh://{board.address}", "python": board.python})
     return board.name
 
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy_kit.devices.framing import Frame, Reader
+from deploy_kit.devices.framing import Frame, FrameReader
 
 
-def reader(data: bytes, size: int) -> Reader:
+def reader(data: bytes, size: int) -> FrameReader:
     """Give a reader that receives `size` bytes at a time."""
     pieces = iter([data[at : at + size] for at in range(0, len(data), size)])
-    return Reader(lambda: next(pieces, b""))
+    return FrameReader(lambda: next(pieces, b""))
 
 
 @settings(deadline=None, max_examples=50)

@@ -8,7 +8,7 @@ import pytest
 
 from deploy_kit.base.errors import EngineCrashError, InputError, StageError
 from deploy_kit.base.progress import ProgressEvent
-from deploy_kit.devices.isolate import Child, ended_by
+from deploy_kit.devices.isolate import Child, describe_exit
 
 NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
 SEGFAULT = NO_CORE + "import ctypes; ctypes.string_at(0)"
@@ -27,7 +27,7 @@ for line in sys.stdin:
 # The real worker, with one operation that prints in each way native code and Python can.
 NOISY = """
 import ctypes, os
-from deploy_kit import worker
+from deploy_kit.programs import worker
 
 FAKE = '{"result": {"fake": true}, "error": "", "hint": "", "error_class": ""}'
 
@@ -39,7 +39,7 @@ def noisy(self, arguments):
     libc.fflush(None)
     return {"fake": False}
 
-worker.Worker.environment = noisy
+worker.WorkerProgram.environment = noisy
 worker.main()
 """
 
@@ -111,7 +111,7 @@ def test_a_shells_word_for_a_kill_is_told_as_the_signal_it_was():
      (-40, "signal 40")],
 )  # fmt: skip
 def test_codes_of_shells_and_of_processes_are_named_alike(code, name):
-    assert ended_by(code) == name
+    assert describe_exit(code) == name
 
 
 def test_an_exit_is_told_with_its_code():

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 pytest_plugins = ["tiny_line"]
-pytestmark = pytest.mark.edge
 
 INTEGER = ("int8 portable, max", "int8 portable, depthwise", "int8 portable, 7-bit weights")
 # (processor that qemu plays, multiplying instruction that ONNX Runtime 1.31 takes there)

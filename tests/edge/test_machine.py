@@ -15,8 +15,6 @@ from edge_machine import Served
 from deploy_kit.devices.isolate import Child
 from deploy_kit.recipe.targets import narrow_weights
 
-pytestmark = pytest.mark.edge
-
 
 def on(edge: Served, command: str) -> str:
     done = subprocess.run([*edge.ssh, command], capture_output=True, text=True, timeout=60, check=True)
@@ -71,6 +69,15 @@ def test_a_processor_without_dot_product_does_not_claim_it(
 def test_this_machine_is_not_emulated() -> None:
     with Child() as worker:
         assert worker.ask("environment", "this machine")["environment"]["emulated"] == ""
+
+
+def test_a_step_that_fails_gives_its_last_words_in_one_line() -> None:
+    words = ("sh", "-c", "echo first; echo 'E: no mirror'; echo; echo gone; exit 3")
+
+    with pytest.raises(machine.EdgeError) as caught:
+        machine._quietly("debootstrap", words)
+
+    assert str(caught.value) == "debootstrap failed with 3: first / E: no mirror / gone"
 
 
 def test_nothing_is_left_where_its_owner_was_killed(edge_root: Path) -> None:

@@ -24,9 +24,9 @@ CROOKED = "from deploy_kit.programs import worker\n{}\nworker.main()"
 NO_ROOM = CROOKED.format("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))")
 KILLED = CROOKED.format(
     "import os, signal\n"
-    "worker.Event = lambda **facts: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "worker.ProgressEvent = lambda **facts: os.kill(os.getpid(), signal.SIGKILL)\n"
     "from deploy_kit.engines._nvidia import build\n"
-    "build.Event = worker.Event"
+    "build.ProgressEvent = worker.ProgressEvent"
 )
 
 
@@ -66,7 +66,7 @@ def test_one_byte_less_is_not_refused_for_its_size(tmp_path: Path) -> None:
     with (tmp_path / "large.onnx").open("wb") as file:
         file.truncate(2**31 - 1)
 
-    network.verify_file(tmp_path / "large.onnx")
+    network.verify_onnx_size(tmp_path / "large.onnx")
 
 
 def test_weights_beside_the_file_are_found(graph: Path, folder: Path, tmp_path: Path) -> None:
@@ -189,10 +189,10 @@ def test_ctrl_c_in_a_terminal_ends_with_130_and_an_empty_store(graph: Path, tmp_
 COLLECTED = """
 import gc, pathlib, sys
 from deploy_kit.engines import tensorrt_rtx
-from deploy_kit.engines._nvidia import Words, build
-from deploy_kit.errors import BuildError
+from deploy_kit.engines._nvidia import LibraryMessages, build
+from deploy_kit.base.errors import BuildError
 
-class Collecting(Words):
+class Collecting(LibraryMessages):
     def __init__(self, trt):
         super().__init__(trt)
         logger = type(self.logger)

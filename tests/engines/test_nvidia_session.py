@@ -14,8 +14,8 @@ from fake_tensorrt import FakeEngine, fake_tensorrt
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import BuildError, DeviceError, InputError
 from deploy_kit.engines import tensorrt
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.engines._nvidia.session import NvidiaSession
-from deploy_kit.engines.tensorrt import Options
 
 if TYPE_CHECKING:
     from fake_driver import Driver
@@ -39,7 +39,7 @@ def opened(plan: Path, driver: "Driver", monkeypatch: pytest.MonkeyPatch) -> obj
     def open_it(engine: FakeEngine | None, **options: object) -> NvidiaSession:
         monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(engine))
         monkeypatch.setattr(lazy, "present", lambda package: True)
-        return NvidiaSession(tensorrt._FLAVOUR, plan, Options(**options))
+        return NvidiaSession(tensorrt._FLAVOUR, plan, TensorRtOptions(**options))
 
     return open_it
 

@@ -13,6 +13,7 @@ from deploy_kit import engines
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import _cuda
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tiny_line"]
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(bool(_cuda.why_unavailable()), reason=_cuda.why_unavailable() or "there is a GPU"),
+    pytest.mark.skipif(bool(_cuda.why_no_cuda()), reason=_cuda.why_no_cuda() or "there is a GPU"),
 ]
 
 both_flavours = pytest.mark.parametrize(
@@ -114,6 +115,6 @@ def test_a_second_build_reuses_the_timing_cache(line: "Line", tmp_path: Path, mo
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = line.store.path(line.lean)
-    said = [tensorrt.build(source, tmp_path, tensorrt.Options()).timing_cache for _ in range(2)]
+    said = [tensorrt.build(source, tmp_path, TensorRtOptions()).timing_cache for _ in range(2)]
 
     assert ["begun" in said[0], "reused" in said[1]] == [True, True]

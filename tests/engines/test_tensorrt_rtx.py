@@ -24,7 +24,7 @@ pytest_plugins = ["tiny_line"]
 pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 
 CAPABILITIES = ("8.6", "8.9")
-without_gpu = pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
+without_gpu = pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 every_capability = pytest.mark.parametrize("capability", CAPABILITIES)
 
 

@@ -1,6 +1,5 @@
 """Layer profiles: each layer stands where the names it was made of stand, and what cannot be known is said."""
 
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -43,7 +42,7 @@ def timed(op: str, *origins: str, ms: tuple[float, ...] = (1.0,)) -> LayerTime:
 def attributed(*layers: LayerTime) -> list[tuple[str, str]]:
     """Give (kind, region) of each layer."""
     trace = Trace(source="a test", runs_ms=(9.0,), layers=layers)
-    return [(layer.kind, layer.region) for layer in layer_profile.attributed(trace, PLACES).layers]
+    return [(layer.kind, layer.region) for layer in layer_profile.attribute_layers(trace, PLACES).layers]
 
 
 @pytest.mark.parametrize(
@@ -84,32 +83,19 @@ def test_shares_are_of_the_layers_median_times() -> None:
     )
     trace = Trace(source="a test", runs_ms=(9.0, 8.0, 10.0), layers=layers)
 
-    found = layer_profile.attributed(trace, PLACES)
+    found = layer_profile.attribute_layers(trace, PLACES)
 
     assert (found.total_ms, found.run_ms, found.runs) == (8, 9, 3)
     assert (found.share(region="block 1"), found.share(kind="conv"), found.unknown) == (0.5, 0.375, 0.5)
     assert (found.regions, found.kinds) == (("block 1", "unknown"), ("copy", "conv", "concat"))
 
 
-def test_a_profile_is_written_with_the_keys_of_trtexec() -> None:
-    layers = (timed("Conv", "conv", ms=(1, 2, 6)), timed("Concat", "cat", ms=(1, 1, 1)))
-
-    written = layer_profile.trtexec(
-        layer_profile.attributed(Trace(source="", runs_ms=(9, 9, 9), layers=layers), PLACES)
+def test_layers_that_took_no_time_have_no_share() -> None:
+    found = layer_profile.attribute_layers(
+        Trace(source="", runs_ms=(1,), layers=(timed("Conv", "conv", ms=(0,)),)), PLACES
     )
 
-    assert written == [
-        {"count": 3},
-        {"name": "Conv of conv", "timeMs": 9, "averageMs": 3, "medianMs": 2, "percentage": 75},
-        {"name": "Concat of cat", "timeMs": 3, "averageMs": 1, "medianMs": 1, "percentage": 25},
-    ]
-    json.dumps(written)
-
-
-def test_layers_that_took_no_time_have_no_share() -> None:
-    found = layer_profile.attributed(Trace(source="", runs_ms=(1,), layers=(timed("Conv", "conv", ms=(0,)),)), PLACES)
-
-    assert (found.share(kind="conv"), layer_profile.trtexec(found)[1]["percentage"]) == (0, 0)
+    assert found.share(kind="conv") == 0
 
 
 def profiled(
@@ -210,7 +196,8 @@ def test_a_device_needs_no_onnx_to_prove_and_profile(line: "Line") -> None:
         "import sys, numpy, pathlib; sys.modules['onnx'] = sys.modules['onnx_ir'] = None;"
         "from deploy_kit.engines import onnxruntime as e;"
         f"path = pathlib.Path({path!r}); image = numpy.zeros({line.lean.inputs[0].shape!r}, 'f');"
-        "print(e.prove_precision(path, e.Options()).share('int8'), len(e.profile(path, e.Options(), image, 2).runs_ms))"
+        "options = e.OnnxRuntimeOptions();"
+        "print(e.prove_precision(path, options).share('int8'), len(e.profile(path, options, image, 2).runs_ms))"
     )
 
     said = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout

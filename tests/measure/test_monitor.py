@@ -35,7 +35,7 @@ def burning() -> Iterator[None]:
 
 def test_load_of_other_processes_is_found() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker)
+        on_progress = monitor.start_monitor(worker)
         with burning(), on_progress.turn("one"):
             time.sleep(1.2)
 
@@ -50,7 +50,7 @@ def test_load_of_other_processes_is_found() -> None:
 
 def test_load_of_our_own_processes_is_counted_as_ours() -> None:
     with Child() as worker, Child() as engine:
-        on_progress = monitor.started(worker)
+        on_progress = monitor.start_monitor(worker)
         on_progress.adopt(engine)
         with on_progress.turn("one"):
             engine.ask("measure_roof", "roof")
@@ -65,7 +65,7 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
     clock = tmp_path / "root/sys/class/devfreq/17000000.gpu/cur_freq"
     clock.write_text("918000000\n")
     with Child() as worker:
-        on_progress = monitor.started(worker, period_s=0.02, root=str(tmp_path / "root"))
+        on_progress = monitor.start_monitor(worker, period_s=0.02, root=str(tmp_path / "root"))
         with on_progress.turn("one"):
             time.sleep(0.6)
             clock.write_text("612000000\n")
@@ -80,7 +80,7 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
 
 def test_a_clock_that_stays_is_valid() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
+        on_progress = monitor.start_monitor(worker, period_s=0.02, root=str(TREE))
         with on_progress.turn("one"):
             time.sleep(1.1)
 
@@ -93,7 +93,7 @@ def test_a_clock_that_stays_is_valid() -> None:
 
 def test_what_reading_costs_is_said() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker)
+        on_progress = monitor.start_monitor(worker)
         with on_progress.turn("one"):
             time.sleep(0.6)
 
@@ -102,12 +102,12 @@ def test_what_reading_costs_is_said() -> None:
 
 def test_an_engine_without_a_turn_is_not_judged() -> None:
     with Child() as worker:
-        assert monitor.started(worker).judged("none", "cpu") == ((), None)
+        assert monitor.start_monitor(worker).judged("none", "cpu") == ((), None)
 
 
 def test_too_short_an_energy_is_refused() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
+        on_progress = monitor.start_monitor(worker, period_s=0.02, root=str(TREE))
         on_progress.rest(0.1)
         with on_progress.reading() as snapshots:
             time.sleep(0.1)
@@ -125,7 +125,7 @@ def test_gauges_are_not_read_before_they_are_watched() -> None:
 
 def test_conditions_come_back_from_json() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
+        on_progress = monitor.start_monitor(worker, period_s=0.02, root=str(TREE))
         with on_progress.turn("one"):
             time.sleep(0.1)
         found = on_progress.judged("one", "gpu")

@@ -217,14 +217,14 @@ def test_a_scenario_refuses_a_batch_that_it_cannot_feed(line: "Line", scenario: 
 @pytest.mark.parametrize(("given", "lack"), [({}, "target_qps"), ({"target_qps": 9.0}, "latency_budget_ms")])
 def test_server_needs_a_rate_and_a_budget(given: dict[str, Any], lack: str) -> None:
     with pytest.raises(RecipeError, match=f"scenario 'server' needs '{lack}'") as caught:
-        race.verify(BenchTable(scenario="server", **given))
+        race.verify_bench_table(BenchTable(scenario="server", **given))
 
     assert caught.value.hint.startswith("e.g. --")
 
 
 def test_an_unknown_scenario_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="no scenario is called 'singel-stream'") as caught:
-        race.verify(BenchTable(scenario="singel-stream"))
+        race.verify_bench_table(BenchTable(scenario="singel-stream"))
 
     assert caught.value.hint == "did you mean 'single-stream'?"
 

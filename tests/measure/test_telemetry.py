@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
-HERE = dataclasses.replace(environment.describe(), virtual=True, isa=("avx2", "avx512_vnni"), cores=2)
+HERE = dataclasses.replace(environment.describe_machine(), virtual=True, isa=("avx2", "avx512_vnni"), cores=2)
 BLIND = dataclasses.replace(WATCHED, unreadable=(*WATCHED.unreadable, *NO_ENERGY))
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit.devices.framing import Frame, Reader
+from deploy_kit.devices.framing import Frame, FrameReader
 from deploy_kit.devices.isolate import Child
 
 SERVE = """
 import sys
 from pathlib import Path
-from deploy_kit import agent
+from deploy_kit.programs import agent
 agent.serve(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
 """
 PACKAGE = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ class Talker:
         )  # fmt: skip
         assert self.process.stdout is not None
         out = self.process.stdout.fileno()
-        self.reader = Reader(lambda: os.read(out, 1 << 16))
+        self.reader = FrameReader(lambda: os.read(out, 1 << 16))
         self.hello = self.answer()
 
     def close(self) -> None:

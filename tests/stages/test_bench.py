@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -284,6 +285,34 @@ def test_what_was_measured_last_is_what_the_store_gives(line: "Line", kept: Stor
     found, _ = bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [3.0])))
 
     assert set(found.measurements[0].samples_ms) == {2.0}
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"cpu_limit": 0.4}, {"governor": "powersave"}, {"power_mode": "15W"}, {"gpu": "H200, driver 570"},
+        {"host": "Linux 7.0 x86_64"}, {"isa": ("avx2",)}, {"board": "Orin"}, {"memory_limit_gib": 1.0},
+    ],
+    ids=lambda fact: next(iter(fact)),
+)  # fmt: skip
+def test_a_machine_in_another_state_is_measured_anew(
+    line: "Line", kept: Store, tmp_path: Path, fact: dict[str, Any]
+) -> None:
+    here, there = timing(tmp_path, [1.0]), timing(tmp_path, [2.0])
+    there.environment = replace(there.environment, **fact)
+    bench.run(pair(line)[:1], PART, Context(store=kept, connection=here))
+
+    found, reused = bench.run(pair(line)[:1], PART, Context(store=kept, connection=there))
+
+    assert (set(found.measurements[0].samples_ms), reused) == ({2.0}, False)
+
+
+def test_a_moment_is_no_state(line: "Line", kept: Store, tmp_path: Path) -> None:
+    later = timing(tmp_path)
+    later.environment = replace(later.environment, load=9.0, clock_mhz=1.0, free_memory_gib=0.5)
+    bench.run(pair(line)[:1], PART, Context(store=kept, connection=timing(tmp_path)))
+
+    assert bench.run(pair(line)[:1], PART, Context(store=kept, connection=later))[1] is True
 
 
 @pytest.mark.parametrize(

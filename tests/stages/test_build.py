@@ -329,7 +329,7 @@ def test_the_refusal_says_how_to_compute_on_the_processor_where_an_engine_can() 
 
 
 def test_the_identity_of_a_build_is_the_targets() -> None:
-    here = environment.describe()
+    here = environment.describe_machine()
     there = dataclasses.replace(
         here, host="Linux 5.15.148-tegra aarch64", cpu="ARMv8", l4t="36.4.0", versions=(("onnxruntime", "1.23.0"),)
     )

@@ -9,7 +9,7 @@ from deploy_kit.base.errors import MeasurementError
 from deploy_kit.cli import _bench_tables, _tool_formats
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.measurements import Bench, Measurement
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import bench, report
 
 PART = BenchTable(rounds=6, runs=4, warmup_s=0.1, baseline="fp32 · onnxruntime")
@@ -19,8 +19,8 @@ FP32, INT8 = measurement("fp32 · onnxruntime", 4.0), measurement("int8 · onnxr
 REAL = measurement("fp32 · onnxruntime", 4.0, HERE)
 
 
-def row(measured: Measurement) -> Row:
-    return Row(label=measured.label, artifact=None, measurement=measured)
+def row(measured: Measurement) -> EngineRow:
+    return EngineRow(label=measured.label, artifact=None, measurement=measured)
 
 
 def test_a_measurement_of_an_emulated_machine_says_so():

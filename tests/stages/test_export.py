@@ -288,8 +288,8 @@ def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
 ) -> None:
     honest = to_onnx.write_onnx
 
-    def careless(read: Any, preprocess: Any, part: Any, file: Path) -> None:
-        honest(read, preprocess, part, file)
+    def careless(network: Any, preprocess: Any, table: Any, file: Path, **options: Any) -> None:
+        honest(network, preprocess, table, file, **options)
         model = onnx_file.load(file)
         bias = model.graph.initializers["classifier.bias"]
         array = bias.const_value.numpy() * np.array([1.001, 1, 1, 1], np.float32)

@@ -448,7 +448,7 @@ def test_passport_and_screen_say_what_was_found_about_the_ranges(
     events: list[ProgressEvent] = []
     variant = Variant(name="small", scheme="int8_portable", options={"method": "mse"})
 
-    with links.connect(links.LOCAL) as local:
+    with links.connect_device(links.LOCAL) as local:
         made, _ = quantize.run(
             lean,
             variant,

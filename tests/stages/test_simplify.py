@@ -16,7 +16,7 @@ from deploy_kit.base.errors import InputError, SimplifyError, StoreError, Unknow
 from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_file, passes
 from deploy_kit.graph.passes import Outcome, Pass, drop_identities
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import SimplifyTable
@@ -280,3 +280,31 @@ def test_stage_tells_each_pass(store: Store, connection: Connection, exported: A
         ("drop_identities", 0, 2),
         ("remove_unused", 1, 2),
     ]
+
+
+def test_default_passes_are_recorded_by_name(run: Callable[..., tuple[Simplified, bool]]) -> None:
+    made, _ = run("default")
+
+    assert tuple(row.name for row in made.passes) == passes.default_passes()
+    assert dict(made.onnx.made_by)["passes"] == ", ".join(passes.default_passes())
+
+
+def test_default_and_the_list_that_it_stands_for_are_one_result(run: Callable[..., tuple[Simplified, bool]]) -> None:
+    first, _ = run(*passes.default_passes())
+
+    second, had = run("default")
+
+    assert had
+    assert second == first
+
+
+def test_other_default_passes_are_another_result(
+    run: Callable[..., tuple[Simplified, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("default")
+    monkeypatch.setattr(passes, "default_passes", lambda: ("fold_constants", "remove_unused"))
+
+    made, had = run("default")
+
+    assert not had
+    assert [row.name for row in made.passes] == ["fold_constants", "remove_unused"]

@@ -26,7 +26,7 @@ from deploy_kit.store import Store
 @functools.cache
 def exported() -> tuple[bytes, Preprocess]:
     """Export the demo checkpoint, by the exporter that is faster."""
-    with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as connection:
+    with tempfile.TemporaryDirectory() as folder, links.connect_device(links.LOCAL) as connection:
         store, demo = Store(Path(folder)), recipe.load_recipe("demo")
         part = demo.export.model_copy(update={"exporter": "torchscript"})
         made, _ = export.run(
@@ -55,6 +55,6 @@ def kept(scheme: ModuleType, n_images: int = 128, **options: Any) -> tuple[float
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         source.write_bytes(data)
-        scheme.apply(source, target, scheme.Options(**options), schemes.stream(source, some, preprocess))
+        scheme.apply(source, target, scheme.SCHEME.options(**options), schemes.stream(source, some, preprocess))
         found = run(onnx_file.load(target), unseen_images())[0]
-    return metrics.sqnr_db(float_logits(), found), metrics.agreement(float_logits(), found)
+    return metrics.sqnr_db(float_logits(), found), metrics.top1_agreement(float_logits(), found)

@@ -91,7 +91,7 @@ def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: in
     """Export and simplify a net, write it in each form, and `n_images` of the demo's test images for it."""
     preprocess, demo = subject.preprocess, recipe.load_recipe("demo")
     store, part = Store(folder / "store"), demo.export.model_copy(update={"exporter": "torchscript", "tolerance": 1e-4})
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         made, _ = export.run(
             subject.source, part, Context(store=store, connection=connection), images=images_of(images.SYNTHETIC)
         )
@@ -103,7 +103,7 @@ def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: in
         names[form] = form.replace(", ", "-").replace(" ", "-") + ".onnx"
         source = store.path(lean.onnx)
         ranges = schemes.stream(source, calibration, preprocess)
-        scheme.apply(source, folder / names[form], scheme.Options(**options), ranges)
+        scheme.apply(source, folder / names[form], scheme.SCHEME.options(**options), ranges)
     seen = images.open_set(subjects.TEST, preprocess).first(n_images)
     np.save(folder / "images.npy", next(seen.batches(preprocess, n_images)))
     return Files(folder=folder, forms=names)
@@ -142,7 +142,7 @@ def compare(files: Files, root: Path) -> tuple[Likeness, ...]:
                     equal=float((x86 == arm).mean()),
                     difference=metrics.relative_difference(x86, arm),
                     sqnr_db=metrics.sqnr_db(x86, arm),
-                    agreement=metrics.agreement(x86, arm),
+                    agreement=metrics.top1_agreement(x86, arm),
                     noise_db=metrics.sqnr_db(reference, x86),
                     noise_arm_db=metrics.sqnr_db(reference, arm),
                 )

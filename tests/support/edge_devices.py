@@ -7,6 +7,10 @@ from pathlib import Path
 import edge_machine as machine
 import pytest
 from edge_machine import Served
+from machine_needs import why_missing
+
+THING = "an emulated arm64 device"
+BUILD = "python tests/support/edge_machine.py build"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,29 +19,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def edge_root(request: pytest.FixtureRequest) -> Path:
-    """Its root, built if need be. Where it cannot be had its tests fail; only ``--without-edge`` leaves them out."""
+    """Its root, built if need be."""
     if request.config.getoption("--without-edge"):
         pytest.skip("--without-edge was given")
-    with told():
-        return machine.build()
-
-
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Fail with the reason in one line where there is no device."""
+    if why := why_missing(THING, machine.TOOLS, machine.PACKAGES):
+        pytest.skip(why)
     try:
-        yield
+        return machine.build()
     except machine.EdgeError as error:
-        words = "to leave its tests out: PYTEST_ADDOPTS=--without-edge make test, or pytest --without-edge"
-        pytest.fail(f"no emulated arm64 device: {error}; {words}", pytrace=False)
+        pytest.skip(f"needs {THING} ({error}): {BUILD}")
 
 
 @pytest.fixture(scope="session")
 def served_edge(edge_root: Path) -> Iterator[Served]:
     """The device with its SSH server running."""
     with contextlib.ExitStack() as stack:
-        with told():
+        try:
             served = stack.enter_context(machine.serving(edge_root))
+        except machine.EdgeError as error:
+            pytest.fail(f"the emulated arm64 device does not serve: {error}", pytrace=False)
         yield served
 
 

@@ -35,7 +35,8 @@ DEBIAN = ("python3", "openssh-server")
 WHEELS = ("numpy", "onnxruntime")
 USER = "edge"
 _GLIBC = (17, 27, 28)  # wheels for these minor versions of glibc 2 run on Debian 12 (2.36)
-_TOOLS = ("debootstrap", "qemu-aarch64-static", "ssh-keygen", "unshare", "setpriv")
+TOOLS = ("debootstrap", "qemu-aarch64-static", "ssh-keygen", "unshare", "setpriv")
+PACKAGES = "debootstrap qemu-user-static openssh-client util-linux"  # Debian's, which have the tools
 
 _SSHD = (
     "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-oListenAddress=127.0.0.1", "-oHostKey=/run/edge/host_key",
@@ -124,9 +125,9 @@ def home() -> Path:
 
 def why_unavailable() -> str:
     """Say why this machine cannot have the device; empty if nothing is known to stand in the way."""
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
-        return f"not installed: {', '.join(missing)} (Debian: debootstrap qemu-user-static openssh-client util-linux)"
+        return f"not installed: {', '.join(missing)} (Debian: {PACKAGES})"
     return "" if os.geteuid() == 0 else "it needs root, for mounts and chroot"
 
 

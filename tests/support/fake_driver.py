@@ -3,11 +3,11 @@
 A plugin: `pytest_plugins = ["fake_driver"]`. No number that comes out of it is a measurement.
 """
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from machine_needs import why_missing
 
 from deploy_kit.engines import _cuda
 
@@ -35,8 +35,8 @@ class Driver:
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("apt-get install gcc")
+    if why := why_missing("a C compiler", ("gcc",), "gcc libc6-dev"):
+        pytest.skip(why)
     library = tmp_path_factory.mktemp("cuda") / "libcuda.so.1"
     subprocess.run(["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, SOURCE], check=True)
     return library

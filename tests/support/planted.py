@@ -14,13 +14,13 @@ from tiny_densenet import linear_head
 
 from deploy_kit import images
 from deploy_kit.analysis import difference
-from deploy_kit.analysis.difference import Difference
 from deploy_kit.context import Context
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.store import Store
 
 SPEC = DenseNetSpec(
@@ -77,7 +77,7 @@ class Forms:
         onnx.save(proto, path)
         return path
 
-    def difference(self, first: Path | str, second: Path | str, store: Store) -> Difference:
+    def difference(self, first: Path | str, second: Path | str, store: Store) -> NetworkDifference:
         """Compare two files, the worker's own operations in this process."""
         source = self.recipe.source
         pair = [difference.find_subject(str(one), store, source) for one in (first, second)]

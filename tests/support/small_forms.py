@@ -18,7 +18,7 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> Forms:
     base["simplify"]["passes"] = recipe.load_recipe("default").simplify.passes
     made = Forms(folder, recipe.parse_recipe(base))
     store = Store(folder / "line")
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         run = run_of(made.recipe, store, connection)
         exported = pipeline.exported(run)
         made.made = {

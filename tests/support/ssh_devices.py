@@ -1,12 +1,12 @@
 """Fixtures: a device behind a real SSH server on this machine. A plugin of `conftest`."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ssh_server
+from machine_needs import why_missing
 from ssh_server import Server
 
 from deploy_kit.records.artifacts import Device
@@ -17,16 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def require_ssh(config: pytest.Config) -> None:
-    """Fail where there is no SSH server to test with; only ``--without-ssh`` leaves these tests out."""
+    """Skip where there is no SSH server to test with."""
     if config.getoption("--without-ssh"):
         pytest.skip("--without-ssh was given")
-    missing = [tool for tool in (ssh_server.SSHD, "ssh-keygen") if shutil.which(tool) is None]
-    if missing:
-        pytest.fail(
-            f"no SSH server to test with: not installed: {', '.join(missing)} (Debian: openssh-server openssh-client); "
-            "to leave these tests out: PYTEST_ADDOPTS=--without-ssh make test, or pytest --without-ssh",
-            pytrace=False,
-        )
+    if why := why_missing("an SSH server", (ssh_server.SSHD, "ssh-keygen"), "openssh-server openssh-client"):
+        pytest.skip(why)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def exported(exporter: str = "dynamo", dynamic: bool = False) -> tuple[Exported,
 
 @functools.cache
 def _exported(exporter: str, dynamic: bool) -> tuple[Exported, bytes]:
-    with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as connection:
+    with tempfile.TemporaryDirectory() as folder, links.connect_device(links.LOCAL) as connection:
         recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
         part = recipe.export.model_copy(update={"exporter": exporter, "dynamic": dynamic})
         result, _ = export.run(
@@ -42,7 +42,7 @@ def _exported(exporter: str, dynamic: bool) -> tuple[Exported, bytes]:
 @functools.cache
 def simplified() -> tuple[Simplified, bytes]:
     """Simplify the exported graph with all passes, once a session: its record, and the bytes of its ONNX file."""
-    with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as connection:
+    with tempfile.TemporaryDirectory() as folder, links.connect_device(links.LOCAL) as connection:
         recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
         raw, data = exported()
         result, _ = simplify.run(

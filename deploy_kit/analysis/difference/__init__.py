@@ -24,9 +24,9 @@ from deploy_kit.context import Context
 from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource
 from deploy_kit.machine.environment import library_versions
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
-from deploy_kit.records.difference import Difference, PointDifference
+from deploy_kit.records.difference import NetworkDifference, PointDifference
 
-__all__ = ["Difference", "PointDifference", "Subject", "find_difference", "find_subject"]
+__all__ = ["NetworkDifference", "PointDifference", "Subject", "find_difference", "find_subject"]
 
 VERSION = "2"
 N_IMAGES = 16
@@ -36,7 +36,7 @@ _COARSER: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 def find_difference(
     first: Subject, second: Subject, context: Context, *, images: ImageSource
-) -> tuple[Difference, bool]:
+) -> tuple[NetworkDifference, bool]:
     """Find where two subjects part.
 
     Args:
@@ -57,13 +57,13 @@ def find_difference(
     source = ImageSource(name=SYNTHETIC) if isinstance(preprocess, BareInput) else images
     image_set, connection = source.open(preprocess).first(N_IMAGES), context.connection
 
-    def make(folder: Path, home: str) -> Difference:
+    def make(folder: Path, home: str) -> NetworkDifference:
         tensors = next(image_set.batches(preprocess, N_IMAGES))
         with opened_subject(first, tensors, connection) as one, opened_subject(second, tensors, connection) as other:
             return _DifferenceSearch(first, second, (one, other), context.on_progress).difference(image_set)
 
     return context.produce(
-        Difference,
+        NetworkDifference,
         make,
         stage="difference",
         name="difference",
@@ -108,7 +108,7 @@ class _DifferenceSearch:
         self.found: dict[str, PointDifference] = {}
         self.count = 0
 
-    def difference(self, image_set: ImageSet) -> Difference:
+    def difference(self, image_set: ImageSet) -> NetworkDifference:
         """Look at the ends of blocks, then within the one that is suspect, or within all."""
         self.look(name for name in self.names if not name.startswith("denseblock"))
         suspect, _ = rule.parted(self.rows())
@@ -116,7 +116,7 @@ class _DifferenceSearch:
         rows = self.rows()
         part, sign = rule.parted(rows)
         first, second = self.subjects
-        answer = Difference(
+        answer = NetworkDifference(
             first=first.label,
             second=second.label,
             computed_by=(first.how, second.how),

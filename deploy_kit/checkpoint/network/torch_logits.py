@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.images import Crops, ImageSet, mean_of_crops
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
@@ -13,7 +13,7 @@ _BATCH = 16
 
 
 def torch_logits(
-    checkpoint: Checkpoint,
+    network: DenseNet,
     image_set: ImageSet,
     preprocess: Preprocess | BareInput,
     *,
@@ -23,7 +23,7 @@ def torch_logits(
     """Compute the logits of an image set, a batch at a time.
 
     Args:
-        checkpoint: The network that was read.
+        network: The network in eval mode.
         image_set: Images in order.
         preprocess: How an image becomes the input.
         crops: Crops of each image, whose logits are averaged.
@@ -34,7 +34,7 @@ def torch_logits(
     """
     done = 0
     for batch in image_set.batches(preprocess, max(1, _BATCH // crops), crops):
-        outputs = checkpoint.model(torch.from_numpy(batch))
+        outputs = network(torch.from_numpy(batch))
         yield mean_of_crops((torch.cat(outputs, 1) if isinstance(outputs, tuple) else outputs).numpy(), crops)
         done += len(batch) // crops
         on_batch(done)

@@ -115,7 +115,7 @@ def find_device(name: str) -> Device:
     return named_devices.find_named(name)
 
 
-def connect(device: Device) -> AbstractContextManager[Connection]:
+def connect_device(device: Device) -> AbstractContextManager[Connection]:
     """Open the device's link."""
     return CATALOGUE.get(device.link).connect(device)
 

@@ -12,7 +12,7 @@ from deploy_kit.base.errors import DeviceError, LinkLostError
 from deploy_kit.base.lazy import install_line
 from deploy_kit.devices import agent_start, login
 from deploy_kit.devices.agent_client import AgentClient, RemoteWorker
-from deploy_kit.devices.compute_capability import capability, completed
+from deploy_kit.devices.compute_capability import ask_capability, with_capability
 from deploy_kit.devices.links import Cleaned, Connection, Link
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Device
@@ -39,7 +39,7 @@ class SshConnection:
     def environment(self) -> Environment:
         with self.worker() as worker:
             found = codec.from_json(Environment, worker.ask("environment", self.device.name)["environment"])
-            return completed(found, lambda: capability(worker, self.device.name))
+            return with_capability(found, lambda: ask_capability(worker, self.device.name))
 
     def lacks(self, package: str) -> str:
         if self.talk.ask("present", package=package)["present"]:
@@ -76,8 +76,8 @@ def connect(device: Device) -> Iterator[Connection]:
         DeviceError: It cannot be reached, or lacks what every job needs.
     """
     with login.logged_in(device) as transport:
-        channel, reader = agent_start.agent(transport, device)
-        talk, stop = AgentClient(agent_start.Outgoing(channel), reader, device), threading.Event()
+        channel, reader = agent_start.start_agent(transport, device)
+        talk, stop = AgentClient(agent_start.ChannelStream(channel), reader, device), threading.Event()
         threading.Thread(target=_beat, args=(talk, stop), daemon=True).start()
         try:
             hello = _greeted(talk, channel)

@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 
-def text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Give a file's text; empty where it is absent or its driver refuses (a sensor that is powered down does)."""
     try:
         return path.read_text(errors="replace").strip("\n\0 ")
@@ -12,15 +12,15 @@ def text(path: Path) -> str:
         return ""
 
 
-def number(path: Path) -> float | None:
+def read_number(path: Path) -> float | None:
     """Give a file's number; None where there is none."""
     try:
-        return float(text(path))
+        return float(read_text(path))
     except ValueError:
         return None
 
 
-def why_unavailable(path: Path) -> str:
+def why_unreadable(path: Path) -> str:
     """Say why a file that exists cannot be read; empty if it can."""
     try:
         path.read_bytes()

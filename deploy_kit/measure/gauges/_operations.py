@@ -6,13 +6,13 @@ from typing import Any
 
 from deploy_kit.base.errors import StageError
 from deploy_kit.measure.gauges import _peak
-from deploy_kit.measure.gauges._recorder import Recorder, look, place_of
+from deploy_kit.measure.gauges._recorder import Recorder, scope_of_process, survey_gauges
 from deploy_kit.records import codec
 
 Arguments = dict[str, Any]
 
 
-class Operations:
+class GaugeOperations:
     """One recorder at most, and the operations on it."""
 
     def __init__(self) -> None:
@@ -34,9 +34,9 @@ class Operations:
 
     def watch_gauges(self, arguments: Arguments) -> Arguments:
         """Read all gauges below ``root`` every ``period_s`` from now on."""
-        place = place_of(arguments["root"])
+        place = scope_of_process(arguments["root"])
         self._recorder = Recorder(place, arguments["period_s"])
-        return {"watched": codec.to_json(look(place))}
+        return {"watched": codec.to_json(survey_gauges(place))}
 
     def read_gauges(self, arguments: Arguments) -> Arguments:
         """Give the snapshots since the last call and one of now; the load of processes ``own`` is ours from now on."""

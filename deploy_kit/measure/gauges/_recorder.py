@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy_kit.measure.gauges import CATALOGUE, Gauge, GaugeScope, tegra
-from deploy_kit.measure.gauges._files import text
+from deploy_kit.measure.gauges._files import read_text
 from deploy_kit.records.readings import Board, Reading, Snapshot, Watched
 
 
-def look(place: GaugeScope) -> Watched:
+def survey_gauges(place: GaugeScope) -> Watched:
     """Say what the gauges of this machine can read, how it is set, and what an administrator may change."""
     gauges = {name: CATALOGUE.get(name) for name in CATALOGUE.names()}
     unreadable = tuple((name, why) for name, gauge in gauges.items() if (why := gauge.why_unavailable(place)))
@@ -19,17 +19,17 @@ def look(place: GaugeScope) -> Watched:
         settings=tuple(pair for gauge in gauges.values() for pair in gauge.settings(place)),
         unreadable=unreadable,
         advice=tuple(command for gauge in gauges.values() for command in gauge.advice(place)),
-        board=board(place),
+        board=read_board(place),
     )
 
 
-def board(place: GaugeScope) -> Board:
+def read_board(place: GaugeScope) -> Board:
     """Say which device this is."""
     tree = place.root / "proc/device-tree"
-    memory = text(place.root / "proc/meminfo").partition("MemTotal:")[2].split()
+    memory = read_text(place.root / "proc/meminfo").partition("MemTotal:")[2].split()
     return Board(
-        model=text(tree / "model"),
-        compatible=tuple(filter(None, text(tree / "compatible").split("\0"))),
+        model=read_text(tree / "model"),
+        compatible=tuple(filter(None, read_text(tree / "compatible").split("\0"))),
         memory_gib=round(int(memory[0]) / 2**20, 1) if memory else 0.0,
         cores=len(place.cores) or os.cpu_count() or 1,
         gpu_max_mhz=tegra.gpu_max_mhz(place),
@@ -85,6 +85,6 @@ class Recorder:
         return self._spent_s / max(time.monotonic() - self._begun_s, 1e-9)
 
 
-def place_of(root: str) -> GaugeScope:
+def scope_of_process(root: str) -> GaugeScope:
     """Give the place of this process: its own load and its parent's are not foreign."""
     return GaugeScope(root=Path(root), own=(os.getpid(), os.getppid()), cores=tuple(sorted(os.sched_getaffinity(0))))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deploy_kit.measure.gauges import Gauge, GaugeScope, Pairs
-from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.measure.gauges._files import read_number, read_text
 from deploy_kit.records.readings import Reading
 
 _CORES = "sys/devices/system/cpu"
@@ -20,7 +20,7 @@ def _policies(place: GaugeScope) -> list[tuple[str, Path]]:
 
 def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read the present clock of each core."""
-    found = ((name, number(policy / "scaling_cur_freq")) for name, policy in _policies(place))
+    found = ((name, read_number(policy / "scaling_cur_freq")) for name, policy in _policies(place))
     return tuple(
         Reading(gauge="cpu_clocks", what=name, kind="clock_mhz", value=khz / 1000)
         for name, khz in found
@@ -32,17 +32,17 @@ def why_unavailable(place: GaugeScope) -> str:
     """Say why there are no clocks."""
     if read(place):
         return ""
-    virtual = "hypervisor" in text(place.root / "proc/cpuinfo").split()
+    virtual = "hypervisor" in read_text(place.root / "proc/cpuinfo").split()
     return "no cpufreq here: the clock of a virtual machine is its host's" if virtual else "no cpufreq here"
 
 
 def settings(place: GaugeScope) -> Pairs:
     """Give governor, allowed clocks and turbo."""
     policies = [policy for _, policy in _policies(place)]
-    governors = sorted({text(policy / "scaling_governor") for policy in policies} - {""})
-    least = [khz for policy in policies if (khz := number(policy / "scaling_min_freq")) is not None]
-    most = [khz for policy in policies if (khz := number(policy / "scaling_max_freq")) is not None]
-    turbo = [words.get(text(place.root / _CORES / name), "") for name, words in _TURBO.items()]
+    governors = sorted({read_text(policy / "scaling_governor") for policy in policies} - {""})
+    least = [khz for policy in policies if (khz := read_number(policy / "scaling_min_freq")) is not None]
+    most = [khz for policy in policies if (khz := read_number(policy / "scaling_max_freq")) is not None]
+    turbo = [words.get(read_text(place.root / _CORES / name), "") for name, words in _TURBO.items()]
     pairs = (
         ("governor", ", ".join(governors)),
         ("clock limits", f"{min(least) / 1000:.0f} to {max(most) / 1000:.0f} MHz" if least and most else ""),

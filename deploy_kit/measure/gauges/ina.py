@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy_kit.measure.gauges import Gauge, GaugeScope
-from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.measure.gauges._files import read_number, read_text
 from deploy_kit.records.readings import Reading
 
 _UNUSED = ("", "NC")
@@ -17,21 +17,21 @@ _UNUSED = ("", "NC")
 
 def _ina3221(chip: Path) -> Iterator[tuple[str, float]]:
     for file in sorted(chip.glob("in[123]_label")):
-        channel, name = file.name[2], text(file)
-        volts, amperes = number(chip / f"in{channel}_input"), number(chip / f"curr{channel}_input")
+        channel, name = file.name[2], read_text(file)
+        volts, amperes = read_number(chip / f"in{channel}_input"), read_number(chip / f"curr{channel}_input")
         if name not in _UNUSED and volts is not None and amperes is not None:
             yield name, volts * amperes / 1000
 
 
 def _ina238(chip: Path) -> Iterator[tuple[str, float]]:
-    power = number(chip / "power1_input")
+    power = read_number(chip / "power1_input")
     if power is not None:
-        yield text(chip / "power1_label") or text(chip / "in1_label") or "VIN", power / 1000
+        yield read_text(chip / "power1_label") or read_text(chip / "in1_label") or "VIN", power / 1000
 
 
 def _iio(device: Path) -> Iterator[tuple[str, float]]:
     for file in sorted(device.glob("rail_name_*")):
-        name, power = text(file), number(device / f"in_power{file.name[-1]}_input")
+        name, power = read_text(file), read_number(device / f"in_power{file.name[-1]}_input")
         if name not in _UNUSED and power is not None:
             yield name, power
 
@@ -40,7 +40,7 @@ def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read the power of each rail."""
     found: list[tuple[str, float]] = []
     for chip in sorted((place.root / "sys/class/hwmon").glob("hwmon*")):
-        kind = text(chip / "name")
+        kind = read_text(chip / "name")
         found += _ina3221(chip) if kind == "ina3221" else _ina238(chip) if kind == "ina238" else ()
     for device in sorted((place.root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
         found += _iio(device)

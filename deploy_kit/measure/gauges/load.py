@@ -7,8 +7,8 @@ user. Steal is time that a virtual core wanted and did not get.
 import os
 
 from deploy_kit.measure.gauges import Gauge, GaugeScope
-from deploy_kit.measure.gauges._files import text
-from deploy_kit.records.readings import Kind, Reading
+from deploy_kit.measure.gauges._files import read_text
+from deploy_kit.records.readings import Reading, ReadingKind
 
 _BUSY = (0, 1, 2, 5, 6)  # user, nice, system, irq, softirq
 _STEAL = 7
@@ -19,7 +19,7 @@ def _ticks(place: GaugeScope) -> tuple[float, float] | None:
     """Sum busy and stolen ticks over the cores."""
     busy = steal = 0
     found = False
-    for line in text(place.root / "proc/stat").splitlines():
+    for line in read_text(place.root / "proc/stat").splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name != "cpu" and (not place.cores or int(name[3:]) in place.cores):
             counts = [int(field) for field in fields]
@@ -32,7 +32,7 @@ def _ticks(place: GaugeScope) -> tuple[float, float] | None:
 def _own(place: GaugeScope) -> int:
     total = 0
     for pid in place.own:
-        fields = text(place.root / f"proc/{pid}/stat").rpartition(")")[2].split()
+        fields = read_text(place.root / f"proc/{pid}/stat").rpartition(")")[2].split()
         if fields:
             total += int(fields[_UTIME]) + int(fields[_UTIME + 1])
     return total
@@ -44,8 +44,8 @@ def read(place: GaugeScope) -> tuple[Reading, ...]:
     if ticks is None:
         return ()
     second = os.sysconf("SC_CLK_TCK")
-    average = text(place.root / "proc/loadavg").split()
-    values: list[tuple[str, Kind, float]] = [
+    average = read_text(place.root / "proc/loadavg").split()
+    values: list[tuple[str, ReadingKind, float]] = [
         ("all processes", "busy_s", ticks[0] / second),
         ("own processes", "own_s", _own(place) / second),
         ("hypervisor", "steal_s", ticks[1] / second),

@@ -7,27 +7,28 @@ in it.
 from pathlib import Path
 
 from deploy_kit.measure.gauges import Gauge, GaugeScope
-from deploy_kit.measure.gauges._files import number, text
-from deploy_kit.measure.gauges._files import why_unavailable as why_unreadable
+from deploy_kit.measure.gauges._files import read_number, read_text, why_unreadable
 from deploy_kit.records.readings import Reading
 
 
 def _packages(place: GaugeScope) -> list[Path]:
     """List the packages; their parts (``intel-rapl:0:0``) are in them already."""
     zones = (place.root / "sys/class/powercap").glob("intel-rapl:*")
-    return sorted(zone for zone in zones if zone.name.count(":") == 1 and text(zone / "name").startswith("package"))
+    return sorted(
+        zone for zone in zones if zone.name.count(":") == 1 and read_text(zone / "name").startswith("package")
+    )
 
 
 def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read the counter of each package, in µJ."""
-    found = ((zone, number(zone / "energy_uj")) for zone in _packages(place))
+    found = ((zone, read_number(zone / "energy_uj")) for zone in _packages(place))
     return tuple(
         Reading(
             gauge="rapl",
-            what=text(zone / "name"),
+            what=read_text(zone / "name"),
             kind="energy_uj",
             value=value,
-            wraps_at=number(zone / "max_energy_range_uj") or 0.0,
+            wraps_at=read_number(zone / "max_energy_range_uj") or 0.0,
         )
         for zone, value in found
         if value is not None

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from deploy_kit.measure.gauges import Gauge, GaugeScope, Pairs
-from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.measure.gauges._files import read_number, read_text
 from deploy_kit.records.readings import Reading
 
 _MODE = re.compile(r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", re.MULTILINE)
@@ -27,7 +27,7 @@ def _gpu(place: GaugeScope) -> Path | None:
 def gpu_max_mhz(place: GaugeScope) -> float:
     """Give the clock that the power mode in force allows the GPU; 0 where it is not said."""
     device = _gpu(place)
-    hertz = number(device / "max_freq") if device else None
+    hertz = read_number(device / "max_freq") if device else None
     return hertz / 1e6 if hertz else 0.0
 
 
@@ -43,29 +43,29 @@ def memory_max_mhz(place: GaugeScope) -> float:
 
 def _first(place: GaugeScope, names: tuple[str, ...]) -> float:
     """Give the first of these files' numbers that is above 0; 0 where none is."""
-    return next((found for name in names if (found := number(place.root / name) or 0) > 0), 0)
+    return next((found for name in names if (found := read_number(place.root / name) or 0) > 0), 0)
 
 
 def _modes(place: GaugeScope) -> dict[int, str]:
-    return {int(number_): name for number_, name in _MODE.findall(text(place.root / "etc/nvpmodel.conf"))}
+    return {int(number_): name for number_, name in _MODE.findall(read_text(place.root / "etc/nvpmodel.conf"))}
 
 
 def _mode(place: GaugeScope) -> int | None:
-    found = re.search(r"pmode:(\d+)", text(place.root / "var/lib/nvpmodel/status"))
+    found = re.search(r"pmode:(\d+)", read_text(place.root / "var/lib/nvpmodel/status"))
     return int(found.group(1)) if found else None
 
 
 def _locked(place: GaugeScope) -> bool | None:
     """Say whether the GPU's clock is locked, as `jetson_clocks` does it; None where it is not said."""
     device = _gpu(place)
-    least, most = (number(device / name) for name in ("min_freq", "max_freq")) if device else (None, None)
+    least, most = (read_number(device / name) for name in ("min_freq", "max_freq")) if device else (None, None)
     return None if least is None or most is None else least == most
 
 
 def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read the present clock of the GPU."""
     device = _gpu(place)
-    hertz = number(device / "cur_freq") if device else None
+    hertz = read_number(device / "cur_freq") if device else None
     return () if hertz is None else (Reading(gauge="tegra", what="gpu", kind="clock_mhz", value=hertz / 1e6),)
 
 

@@ -1,7 +1,7 @@
 """Temperatures: thermal zones, and the processor's own sensors where a PC has them."""
 
 from deploy_kit.measure.gauges import Gauge, GaugeScope
-from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.measure.gauges._files import read_number, read_text
 from deploy_kit.records.readings import Reading
 
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
@@ -11,12 +11,12 @@ def read(place: GaugeScope) -> tuple[Reading, ...]:
     """Read every temperature; a zone whose part is powered down gives none."""
     found: list[tuple[str, float | None]] = []
     for zone in sorted((place.root / "sys/class/thermal").glob("thermal_zone*")):
-        found.append((text(zone / "type") or zone.name, number(zone / "temp")))
+        found.append((read_text(zone / "type") or zone.name, read_number(zone / "temp")))
     for chip in sorted((place.root / "sys/class/hwmon").glob("hwmon*")):
-        name = text(chip / "name")
+        name = read_text(chip / "name")
         if name in _SENSORS:
             inputs = sorted(chip.glob("temp*_input"))
-            found += [(text(chip / f"{file.name[:-6]}_label") or name, number(file)) for file in inputs]
+            found += [(read_text(chip / f"{file.name[:-6]}_label") or name, read_number(file)) for file in inputs]
     return tuple(
         Reading(gauge="thermal", what=what, kind="temperature_c", value=milli / 1000)
         for what, milli in found

@@ -8,7 +8,7 @@ of the Raspberry Pi's ``get_throttled`` are live (under-voltage, clock capped, t
 from collections.abc import Iterator
 
 from deploy_kit.measure.gauges import Gauge, GaugeScope
-from deploy_kit.measure.gauges._files import number, text
+from deploy_kit.measure.gauges._files import read_number, read_text
 from deploy_kit.records.readings import Reading
 
 _COUNTERS = ("core_throttle_count", "package_throttle_count")
@@ -28,30 +28,30 @@ def _count(what: str, value: float) -> Reading:
 def _x86(place: GaugeScope) -> Iterator[Reading]:
     for core in sorted((place.root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")):
         for name in _COUNTERS:
-            value = number(core / name)
+            value = read_number(core / name)
             if value is not None:
                 yield _count(f"{core.parent.name} {name}", value)
 
 
 def _cooling(place: GaugeScope) -> Iterator[Reading]:
     for device in sorted((place.root / "sys/class/thermal").glob("cooling_device*")):
-        kind, state = text(device / "type"), number(device / "cur_state")
+        kind, state = read_text(device / "type"), read_number(device / "cur_state")
         if state is not None and (kind.startswith(_LIMITERS) or kind.endswith("-alert")):
             yield _flag(kind, max(state, 0))  # -1 where it was never used
 
 
 def _over_current(place: GaugeScope) -> Iterator[Reading]:
     for chip in sorted((place.root / "sys/class/hwmon").glob("hwmon*")):
-        if text(chip / "name") == "soctherm_oc":
+        if read_text(chip / "name") == "soctherm_oc":
             for file in sorted(chip.glob("oc*_event_cnt")):
-                value = number(file)
+                value = read_number(file)
                 if value is not None:
                     yield _count(f"soctherm_oc {file.name.split('_')[0]}", value)
 
 
 def _raspberry_pi(place: GaugeScope) -> Iterator[Reading]:
     try:
-        bits = int(text(place.root / _PI), 16)
+        bits = int(read_text(place.root / _PI), 16)
     except ValueError:
         return
     for position, name in enumerate(_PI_BITS):

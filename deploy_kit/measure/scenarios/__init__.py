@@ -14,7 +14,7 @@ from deploy_kit.records.measurements import LoadGenResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
+class TurnLoad:
     """What is asked of one turn.
 
     Attributes:
@@ -50,7 +50,7 @@ class Scenario:
         needs: Keys of a recipe's bench table that it cannot do without.
     """
 
-    run: Callable[[Sequence[Steps], Load], tuple[Turn, LoadGenResult | None]]
+    run: Callable[[Sequence[Steps], TurnLoad], tuple[Turn, LoadGenResult | None]]
     why_unavailable: Callable[[], str]
     batches: Callable[[int], str]
     rounds: int = 1
@@ -62,17 +62,17 @@ class Scenario:
 CATALOGUE: Catalogue[Scenario] = Catalogue(__name__, "SCENARIO", "scenario")
 
 
-def names() -> tuple[str, ...]:
+def scenario_names() -> tuple[str, ...]:
     """List all scenarios as users write them, e.g. ``single-stream``."""
     return tuple(name.replace("_", "-") for name in CATALOGUE.names())
 
 
-def get(name: str) -> Scenario:
+def get_scenario(name: str) -> Scenario:
     """Give the scenario of this name.
 
     Raises:
         UnknownNameError: There is none; the hint names the nearest.
     """
-    if name not in names():
-        raise UnknownNameError(f"no scenario is called '{name}'", hint=nearest(name, names()))
+    if name not in scenario_names():
+        raise UnknownNameError(f"no scenario is called '{name}'", hint=nearest(name, scenario_names()))
     return CATALOGUE.get(name.replace("-", "_"))

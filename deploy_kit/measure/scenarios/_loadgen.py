@@ -17,13 +17,13 @@ from typing import Any
 from deploy_kit.base.errors import StageError
 from deploy_kit.base.lazy import install_line, need
 from deploy_kit.machine.environment import library_version
-from deploy_kit.measure.scenarios import Load
+from deploy_kit.measure.scenarios import TurnLoad
 from deploy_kit.measure.stopwatch import Steps, Turn
 from deploy_kit.records.measurements import LoadGenResult
 
 PACKAGE = "mlcommons-loadgen"
 _PREFIX = "mlperf_log_"
-Setter = Callable[[Any, Load], None]
+Setter = Callable[[Any, TurnLoad], None]
 Runs = list[tuple[int, int]]
 """(begun, ended) in nanoseconds, one a query or a run."""
 
@@ -35,7 +35,7 @@ def why_unavailable() -> str:
     return f"MLPerf scenarios need '{PACKAGE}' on the machine that runs the engine ({install_line('mlperf_loadgen')})"
 
 
-def test(name: str, streams: Sequence[Steps], load: Load, configure: Setter) -> tuple[Turn, LoadGenResult]:
+def run_loadgen(name: str, streams: Sequence[Steps], load: TurnLoad, configure: Setter) -> tuple[Turn, LoadGenResult]:
     """Run one test of LoadGen.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from deploy_kit.measure.scenarios import Load, Scenario, _loadgen
+from deploy_kit.measure.scenarios import Scenario, TurnLoad, _loadgen
 from deploy_kit.measure.stopwatch import Steps, Turn
 from deploy_kit.records.measurements import LoadGenResult
 
@@ -11,12 +11,12 @@ IMAGES = 8
 """Of one query: what MLPerf's rules say, and LoadGen's default."""
 
 
-def run(streams: Sequence[Steps], load: Load) -> tuple[Turn, LoadGenResult]:
+def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
     """Run one test."""
-    return _loadgen.test("MultiStream", streams, load, _configure)
+    return _loadgen.run_loadgen("MultiStream", streams, load, _configure)
 
 
-def _configure(settings: Any, load: Load) -> None:
+def _configure(settings: Any, load: TurnLoad) -> None:
     settings.multi_stream_samples_per_query = IMAGES
     settings.multi_stream_expected_latency_ns = max(1, round(load.pace_ms * 1e6 * IMAGES / load.batch))
 

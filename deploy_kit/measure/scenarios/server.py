@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from deploy_kit.measure.scenarios import Load, Scenario, _loadgen
+from deploy_kit.measure.scenarios import Scenario, TurnLoad, _loadgen
 from deploy_kit.measure.stopwatch import Steps, Turn
 from deploy_kit.records.measurements import LoadGenResult
 
 
-def run(streams: Sequence[Steps], load: Load) -> tuple[Turn, LoadGenResult]:
+def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
     """Run one test."""
-    return _loadgen.test("Server", streams, load, _configure)
+    return _loadgen.run_loadgen("Server", streams, load, _configure)
 
 
-def _configure(settings: Any, load: Load) -> None:
+def _configure(settings: Any, load: TurnLoad) -> None:
     settings.server_target_qps = load.target_qps
     settings.server_target_latency_ns = round(load.latency_budget_ms * 1e6)
 

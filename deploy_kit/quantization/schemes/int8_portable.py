@@ -94,7 +94,7 @@ def planned(source: Path, options: Int8PortableOptions, calibration: Calibration
         mixed = mixed_precision.keep_in_float(made, kept)
         found = explain.blocks(mixed)
         model = portable.write_portable(mixed)
-        model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
+        model.metadata_props[BLOCKS_KEY] = codec.canonical_json(found)
         if kept:
             model.metadata_props[FLOAT_KEY] = json.dumps(kept)
         onnx_file.save(model, target)
@@ -110,4 +110,5 @@ SCHEME = Scheme(
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),
     planned=planned,
+    simplifies=True,
 )

@@ -80,9 +80,8 @@ def planned(source: Path, options: Int8TensorRtOptions, calibration: Calibration
         QuantizeError: As `apply`.
     """
     choices = plan.Int8Choices(
-        passes=(),
+        passes=("flatten_concats",),
         signed=True,
-        concats="flatten_concats",
         equalized=options.equalize,
         bias_correction=options.bias_correction,
         rounding=options.rounding,
@@ -117,7 +116,7 @@ def _written(made: plan.Int8Plan, options: Int8TensorRtOptions, calibration: Cal
     if half:
         model = onnx_file.reread(_half.raised(model, _half.QDQ_OPSET, source))
         _half.narrow(model, ir.DataType.FLOAT16, calibration, source)
-    model.metadata_props[BLOCKS_KEY] = codec.canonical(found)
+    model.metadata_props[BLOCKS_KEY] = codec.canonical_json(found)
     return model
 
 
@@ -129,4 +128,5 @@ SCHEME = Scheme(
     apply=apply,
     libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),
     planned=planned,
+    simplifies=True,
 )

@@ -15,8 +15,8 @@ from checkpoint_files import PICKLE_SAVERS, TORCH_SAVERS, TinyDenseNet, save_zip
 from torch import Tensor, nn
 
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.formats import container
-from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.records.artifacts import Preprocess
 
 

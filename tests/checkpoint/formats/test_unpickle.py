@@ -249,7 +249,7 @@ def test_what_trainers_keep_beside_the_weights_is_read_and_inert(value: Any, pro
 def test_member_of_an_enum_cannot_be_told_from_a_call_and_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": weights(), "beside": Optimizer.SGD}, tmp_path / "file")
 
-    with pytest.raises(CheckpointError, match=r"asks for 'test_unpickle\.Optimizer'"):
+    with pytest.raises(CheckpointError, match=rf"asks for '{__name__}\.Optimizer'"):
         container.read_contents(tmp_path / "file")
 
 

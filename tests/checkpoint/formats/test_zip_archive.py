@@ -81,11 +81,11 @@ def test_many_records_that_unpack_to_much_are_refused_together(tmp_path: Path) -
 def test_bomb_is_refused_within_bounded_memory(bomb: Path) -> None:
     """A child process that may have 512 MiB above what the imports take reads a 1 GiB record."""
     code = (
-        "import sys; from pathlib import Path; from deploy_kit.checkpoint import container\n"
+        "import sys; from pathlib import Path; from deploy_kit.checkpoint.formats import container\n"
         "import resource; used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)\n"
-        "from deploy_kit.errors import CheckpointError\n"
-        "try: container.read(Path(sys.argv[1]))\n"
+        "from deploy_kit.base.errors import CheckpointError\n"
+        "try: container.read_contents(Path(sys.argv[1]))\n"
         "except CheckpointError as error: print(error)\n"
     )
 

@@ -35,9 +35,11 @@ KERNEL = np.random.default_rng(2).standard_normal((2, 1, 3, 3), np.float32)
 MEASURED = """
 import sys
 from pathlib import Path
-from deploy_kit import environment, images, schemes
-from deploy_kit.records import Preprocess
-from deploy_kit.schemes import int8_ort
+from deploy_kit import images
+from deploy_kit.machine import environment
+from deploy_kit.quantization import schemes
+from deploy_kit.quantization.schemes import int8_ort
+from deploy_kit.records.artifacts import Preprocess
 folder, n, method, int8_ort._CHUNK = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 preprocess = Preprocess(height=64, width=64, color="gray", mean=(0.5,), std=(0.25,))
 image_set = images.open_set(str(folder / "images.npz"), preprocess).first(n)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploy_kit.base.errors import RecipeError
+from deploy_kit.checkpoint.contents import Container, Contents
 from deploy_kit.checkpoint.formats import paddle
-from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import search
 from deploy_kit.checkpoint.formats.pickled.inert import Record
@@ -17,7 +17,7 @@ _BESIDE = ("meta", "dataset_meta", "args", "config", "cfg", "hyper_parameters", 
 _CLASSES = ("classes", "class_names", "CLASSES", "idx_to_class", "class_to_idx")
 
 
-def contents_of(kind: str, data: Any, budget: ReadLimits, state_key: str | None) -> Contents:
+def contents_of(kind: Container, data: Any, budget: ReadLimits, state_key: str | None) -> Contents:
     """Search `data` for the weights and what is known of them.
 
     Args:
@@ -35,6 +35,7 @@ def contents_of(kind: str, data: Any, budget: ReadLimits, state_key: str | None)
         kind=kind,
         tensors=tensors,
         remarks=found.remarks,
+        state_key=found.path,
         attributes=found.attributes,
         classes=next((names for table in tables if (names := _classes(table))), None),
         preprocess=next((stated for table in tables if (stated := _preprocess(table))), None),
