@@ -56,16 +56,15 @@ def raise_failure(measured: Bench, *, at: str = "", allow_invalid: bool = False)
     if measured.stopped:
         raise DeviceError(
             f"{measured.stopped}; the rounds before it are kept",
-            hint="the same command goes on from there, without --fresh",
+            hint="run the same command again, without --fresh, to resume",
         )
     if not measured.measurements:
         raise _steps.not_run_error(f"{at}{measured.not_run[0].label}", measured.not_run[0].why)
     if measured.invalid and not allow_invalid:
         advice = (m.conditions.advice for m in measured.measurements if m.conditions)
         commands = "; ".join(dict.fromkeys(command for one in advice for command in one))
-        first = (
-            f"an administrator may run: {commands}; then measure" if commands else "change what it names and measure"
-        )
+        first = f"an administrator may run: {commands}; then measure" if commands else "remove the cause and measure"
         raise MeasurementError(
-            f"{at}{measured.invalid[0]}", hint=f"{first} again, or go on knowingly with --allow-invalid"
+            f"{at}{measured.invalid[0]}",
+            hint=f"{first} again, or accept the latencies as they are with --allow-invalid",
         )

@@ -104,9 +104,7 @@ def verify_target_qps(table: BenchTable, target_qps: float | None) -> None:
         RequestError: It was given for another scenario than ``server``.
     """
     if target_qps is not None and "target_qps" not in scenarios.get_scenario(table.scenario).needs:
-        raise RequestError(
-            f"--target-qps: the scenario '{table.scenario}' runs as fast as it can", hint="--scenario server"
-        )
+        raise RequestError(f"--target-qps: scenario '{table.scenario}' has no arrival rate", hint="--scenario server")
 
 
 def verify_baseline(table: BenchTable, engines: Sequence[Artifact], *, named: str | None, earlier: bool) -> None:
@@ -126,7 +124,7 @@ def verify_baseline(table: BenchTable, engines: Sequence[Artifact], *, named: st
         raise RequestError(f"--baseline: '{named}' is not measured in this run", hint=nearest(named, labels))
     if table.fail_on_regression is not None and not earlier and table.baseline not in labels:
         raise RequestError(
-            "--fail-on-regression: nothing to compare with is measured in this run",
+            "--fail-on-regression: no baseline is measured in this run",
             hint="add --baseline 'LABEL' with --all, or --baseline run.json",
         )
 

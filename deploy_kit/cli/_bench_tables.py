@@ -50,7 +50,7 @@ def comparison(compared: Comparison) -> str:
         (row.label, str(row.batch), row.speed_up.baseline, row.speed_up.verdict, "; ".join(row.allowed) or _NONE)
         for row in compared.rows
     ]
-    drawn = table(("engine", "batch", "against", "verdict", "not alike"), lines)
+    drawn = table(("engine", "batch", "against", "verdict", "accepted differences"), lines)
     alone = f"\nin one run only: {', '.join(compared.alone)}" if compared.alone else ""
     return f"{drawn}\n\nnote: {compared.caveat}{alone}"
 

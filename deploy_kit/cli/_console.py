@@ -1,4 +1,4 @@
-"""What a person sees: results on standard output, talk and progress on standard error."""
+"""What a person sees: results on standard output, notes and progress on standard error."""
 
 import json
 import os
@@ -16,20 +16,20 @@ _REPEAT_S = 5.0
 
 
 class Console:
-    """Draws progress and prints results. A context manager: it takes its moving line away at the end."""
+    """Draws progress and prints results. A context manager: it removes the progress bar at the end."""
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False, no_color: bool = False) -> None:
-        """Choose how to draw: moving and in color only on a terminal that wants it."""
+        """Choose how to draw: animated and in color only on a terminal that allows it."""
         self._quiet = quiet
         self._as_json = as_json
-        self._moving = sys.stderr.isatty() and not no_color and "NO_COLOR" not in os.environ
+        self._animated = sys.stderr.isatty() and not no_color and "NO_COLOR" not in os.environ
         self._progress: Any = None
         self._task: Any = None
         self._last = ("", "")
-        self._said_at = 0.0
+        self._written_at = 0.0
 
     def __enter__(self) -> "Console":
-        if self._moving and not self._quiet:
+        if self._animated and not self._quiet:
             from rich.console import Console as RichConsole
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -43,21 +43,21 @@ class Console:
             self._progress.stop()
 
     def on_progress(self, event: ProgressEvent) -> None:
-        """Draw one event: a moving line on a terminal, else a plain line a step and at most one each five seconds."""
+        """Draw one event: as a progress bar on a terminal, else as one line per step, repeated every five seconds."""
         if self._quiet:
             return
         if self._progress is not None:
             self._draw(event)
             return
-        now, this = time.monotonic(), (event.stage, event.text)
-        if this != self._last or now - self._said_at > _REPEAT_S:
+        now, step = time.monotonic(), (event.stage, event.text)
+        if step != self._last or now - self._written_at > _REPEAT_S:
             count = f" {event.done}/{event.total}" if event.total and event.done else ""
             sys.stderr.write(f"{event.stage}: {event.text}{count}\n")
             sys.stderr.flush()
-            self._last, self._said_at = this, now
+            self._last, self._written_at = step, now
 
     def say(self, text: str) -> None:
-        """Tell something beside the result, on standard error."""
+        """Print a note on standard error."""
         if self._quiet:
             return
         if self._progress is not None:
@@ -66,7 +66,7 @@ class Console:
             sys.stderr.write(text + "\n")
 
     def result(self, record: Any, text: str) -> None:
-        """Print the result: the record as JSON if that was asked for, else the text."""
+        """Print the result: the record where JSON is requested, else the text."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -86,8 +86,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out text in columns; the last column wraps to the terminal's width.
 
     Args:
-        headings: One a column.
-        rows: One text a column each.
+        headings: One text per column.
+        rows: One text per column each.
     """
     lines = [tuple(headings), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings) - 1)]
@@ -111,6 +111,6 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> str:
-    """Lay out (what, value) lines."""
-    width = max((len(what) for what, _ in rows), default=0)
-    return "\n".join(f"{what.ljust(width)}  {value}" for what, value in rows)
+    """Lay out (name, value) lines."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)

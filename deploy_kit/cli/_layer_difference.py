@@ -27,8 +27,8 @@ def verify_alone(flags: Mapping[str, object]) -> None:
     given = [flag for flag, value in flags.items() if value is not None]
     if given:
         raise RequestError(
-            f"--layers says where two artifacts differ and judges nothing: it does not take {', '.join(given)}",
-            hint=f"deploykit check {given[0]} … and deploykit check --layers A B, one after the other",
+            f"--layers only shows where two artifacts differ: it cannot be combined with {', '.join(given)}",
+            hint=f"run deploykit check {given[0]} … and deploykit check --layers A B separately",
         )
 
 
@@ -56,7 +56,7 @@ def text(answer: NetworkDifference) -> str:
         ),
     ]
     if answer.unlike:
-        about.append(("in one alone", ", ".join(answer.unlike)))
+        about.append(("only in one", ", ".join(answer.unlike)))
     rows = [_row(point, marked=point.point == answer.part) for point in answer.points]
     return "\n\n".join([pairs(about), table(_HEADINGS, rows), pairs([("verdict", answer.verdict)])])
 

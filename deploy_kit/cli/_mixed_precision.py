@@ -66,7 +66,7 @@ def verify(request: MixRequest) -> None:
     """
     if request.empty and (request.tune or request.time_limit_s):
         raise RequestError(
-            "--tune and --time-limit belong to --max-drop and --sensitivity",
+            "--tune and --time-limit apply to --max-drop and --sensitivity only",
             hint="deploykit quantize --int8 --max-drop 0.3pt",
         )
 
@@ -122,7 +122,9 @@ def find_and_quantize(
         lambda: reference.run(run.recipe.source, preprocess, run.host, images=tuning.open(preprocess)),
     )
     if logits.top1 is None:
-        console.say(f"{tuning.name}: no single label for each image, so the budget is on agreement with the checkpoint")
+        console.say(
+            f"{tuning.name}: images without one label each: the budget applies to agreement with the checkpoint"
+        )
     subject = TrialSubject(
         simplified=simplified,
         variant=variant,
@@ -133,7 +135,7 @@ def find_and_quantize(
     )
     if subject.evaluated_in != request.target:
         console.say(
-            f"'{request.target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here"
+            f"trials run on {subject.evaluated_in} instead of '{request.target}': it computes the same graphs here"
         )
     with TrialRunner(subject=subject, context=run.target, host=run.host.connection) as trials:
         mix = _search(trials, request)

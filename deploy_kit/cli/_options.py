@@ -11,19 +11,22 @@ if TYPE_CHECKING:
 
 STORE, REPORTS = Path(".deploykit"), Path("reports")
 
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of results.", envvar="DEPLOYKIT_STORE")]
+StorePath = Annotated[Path, typer.Option("--store", help="Folder that keeps all results.", envvar="DEPLOYKIT_STORE")]
 DeviceName = Annotated[
-    str, typer.Option("--device", help="Where to work: a name of `devices list`, or ssh://user@host:port.")
+    str, typer.Option("--device", help="Device to work on: a name from `devices list`, or ssh://user@host:port.")
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again, even if the store has it.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure latency again, even if the store has a result.")]
 AllowInvalid = Annotated[
-    bool, typer.Option("--allow-invalid", help="Do not end with 6 where latencies are not valid; they stay marked.")
+    bool, typer.Option("--allow-invalid", help="Do not exit with code 6 if latencies are invalid; they stay marked.")
 ]
 FailOnRegression = Annotated[
     str | None,
-    typer.Option("--fail-on-regression", help="End with 1 where slower than the baseline by more, e.g. 3%."),
+    typer.Option(
+        "--fail-on-regression",
+        help="Exit with code 1 if an engine is slower than the baseline by more than this, e.g. 3%.",
+    ),
 ]
-ReportFolder = Annotated[Path, typer.Option("--out", help="Folder of reports.")]
+ReportFolder = Annotated[Path, typer.Option("--out", help="Folder to write reports to.")]
 SaveRecipe = Annotated[Path | None, typer.Option("--save-recipe", help="Write the recipe in force to this file.")]
 
 
@@ -31,9 +34,11 @@ SaveRecipe = Annotated[Path | None, typer.Option("--save-recipe", help="Write th
 class OutputOptions:
     """How a command shows its progress and its result."""
 
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False
-    no_color: Annotated[bool, typer.Option("--no-color", help="Plain text, no moving progress.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notes.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as a JSON record.")] = False
+    no_color: Annotated[bool, typer.Option("--no-color", help="Show plain text without an animated progress bar.")] = (
+        False
+    )
 
     def console(self) -> "Console":
         """Return the console that draws this way."""
@@ -47,11 +52,11 @@ class StepOptions:
     """What a single step works on, where and under which recipe. None takes what the recipe or the store has."""
 
     model: Annotated[
-        Path | None, typer.Argument(help="A checkpoint or an ONNX file; by default the newest result in the store.")
+        Path | None, typer.Argument(help="Checkpoint or ONNX file; by default the newest result in the store.")
     ] = None
     images: Annotated[
         str | None,
-        typer.Option("--images", help="Images to check with: a folder, a CSV manifest, an npz file or bundled:NAME."),
+        typer.Option("--images", help="Images to check on: a folder, a CSV manifest, an npz file or bundled:NAME."),
     ] = None
     calibration: Annotated[
         str | None,
@@ -61,14 +66,12 @@ class StepOptions:
     ] = None
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", help="Leave out images that cannot be read, and count them, instead of ending."),
+        typer.Option("--skip-bad", help="Skip images that cannot be read, and report them, instead of failing."),
     ] = False
-    crops: Annotated[int | None, typer.Option("--crops", help="Of each image, whose logits are averaged: 1 or 10.")] = (
-        None
-    )
-    recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe file, or the name of a bundled recipe.")] = (
-        None
-    )
+    crops: Annotated[
+        int | None, typer.Option("--crops", help="Number of crops per image whose logits are averaged: 1 or 10.")
+    ] = None
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe file, or name of a bundled recipe.")] = None
     device: DeviceName = "local"
     store: StorePath = STORE
     out: Annotated[Path | None, typer.Option("--out", help="Also copy the result to this path.")] = None

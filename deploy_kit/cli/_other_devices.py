@@ -55,7 +55,7 @@ def measure(
             benches[name] = Bench(measurements=(), not_run=tuple(absent))
         else:
             if reused:
-                console.say(f"measured before, on '{name}': --fresh measures again")
+                console.say(f"already measured on '{name}'; measure again with --fresh")
     return benches, errors
 
 

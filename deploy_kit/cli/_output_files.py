@@ -22,7 +22,7 @@ def verify_out(out: Path | None) -> None:
         return
     verify_place(out, f"--out '{out / 'model.onnx'}'")
     if out.exists() and not _passport_of(out).is_file():
-        raise InputError(f"{out}: exists, and is no earlier copy of deploykit's", hint="choose another --out")
+        raise InputError(f"{out}: exists, and was not written by deploykit", hint="choose another --out")
 
 
 def verify_place(file: Path, rather: str) -> None:
@@ -52,7 +52,7 @@ def verify_recipe_file(path: Path) -> None:
         if path.exists():
             recipe.load_recipe(str(path))
     except DeployKitError as error:
-        raise InputError(f"{path}: exists, and is no recipe", hint="choose another --save-recipe") from error
+        raise InputError(f"{path}: exists, and is not a recipe", hint="choose another --save-recipe") from error
 
 
 def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -> None:
@@ -72,7 +72,7 @@ def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -
         copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
     passport = (source.parent / "record.json").read_text(encoding="utf-8")
     write_whole(_passport_of(out), passport)
-    console.say(f"copied to {out}, passport beside it")
+    console.say(f"copied to {out}, with its passport")
 
 
 def _passport_of(out: Path) -> Path:

@@ -23,7 +23,7 @@ def simplified(run: Run, console: Console) -> Simplified:
     source = exported(run, console)
     result = pipeline.simplified(run, source)
     if not run.times[-1].reused:
-        console.say(f"simplified it first: {result.onnx.path}")
+        console.say(f"simplified first: {result.onnx.path}")
     return result
 
 
@@ -83,5 +83,5 @@ def newest_graph(root: Path, console: Console) -> Path:
     graph = quantized[0] if quantized else simple[0].onnx if simple else raw[0].onnx if raw else None
     if graph is None:
         raise RequestError(f"{root}: no graph was made here yet", hint="deploykit lint model.onnx, or deploykit export")
-    console.say(f"looking at {graph.path} ({graph.precision})")
+    console.say(f"checking {graph.path} ({graph.precision})")
     return store.path(graph)

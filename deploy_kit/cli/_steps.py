@@ -83,11 +83,11 @@ def _recipe_in_force(step: StepOptions, store: Store, earlier: JournalEntry | No
     if step.recipe is not None:
         return recipe.load_recipe(step.recipe)
     if step.model is not None:
-        console.say(f"recipe '{DEFAULT}' (limits and passes that ship with deploykit)")
+        console.say(f"using recipe '{DEFAULT}' (limits and passes that ship with deploykit)")
         return default_recipe(step.model)
     if earlier is None:
         raise RequestError(
             f"{store.root}: nothing was exported here yet",
-            hint="deploykit export CHECKPOINT (without one it takes the bundled demo)",
+            hint="deploykit export CHECKPOINT (without CHECKPOINT it exports the bundled demo)",
         )
     return recipe.parse_recipe(dict(earlier.recipe))

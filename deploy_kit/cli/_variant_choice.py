@@ -64,7 +64,7 @@ def choose_variant(
     name = request.scheme or (f"int8_{layout}" if precision == "int8" else precision)
     scheme = schemes.CATALOGUE.get(name)
     if precision and scheme.precision != precision:
-        raise RequestError(f"--{precision} and scheme '{name}', which gives {scheme.precision}, contradict")
+        raise RequestError(f"--{precision} contradicts scheme '{name}', which yields {scheme.precision}")
     remarks: tuple[str, ...] = ()
     if name == "int8_portable":
         fitted, remarks = _fitted(request, isa, version_of("onnxruntime"))
@@ -80,7 +80,7 @@ def choose_variant(
             return variant, remarks
     if len(own) > 1 and scheme.precision == "int8":
         names = ", ".join(variant.name for variant in own)
-        remarks = (*remarks, f"the options of the recipe's {names} are left alone: one of several is not picked here")
+        remarks = (*remarks, f"the recipe has several variants of this scheme ({names}): the options of none are used")
     return Variant(name=_name(request, precision, layout, name), scheme=name, options=options), remarks
 
 
@@ -91,11 +91,11 @@ def _precision(request: PrecisionRequest) -> str:
         RequestError: None, several, or one that the options do not belong to.
     """
     if len(request.precisions) != 1 and (request.precisions or request.scheme is None):
-        raise RequestError("say one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
+        raise RequestError("expected exactly one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
     precision = request.precisions[0] if request.precisions else ""
     if (request.layout or request.int8_options) and (request.scheme is not None or precision != "int8"):
         raise RequestError(
-            "--layout, --form, --method and --rounding belong to --int8",
+            "--layout, --form, --method and --rounding apply to --int8 only",
             hint="deploykit quantize --int8 --layout portable",
         )
     return precision
@@ -107,11 +107,11 @@ def _fitted(request: PrecisionRequest, isa: tuple[str, ...], runtime: str) -> tu
     remarks = []
     if targets.narrow_weights(isa):
         options["reduce_range"] = True
-        remarks.append("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate")
+        remarks.append("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate")
     if request.form is None and request.target == "onnxruntime" and versions.lacks_integer_maximum(runtime):
         options["form"] = "depthwise"
         floor = versions.INTEGER_MAXIMUM
-        remarks.append(f"onnxruntime {runtime} has no maximum of integers ({floor} has): the depthwise form instead")
+        remarks.append(f"onnxruntime {runtime} has no maximum of integers ({floor} has): using the depthwise form")
     return options, tuple(remarks)
 
 

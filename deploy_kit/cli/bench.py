@@ -13,56 +13,83 @@ from deploy_kit.cli._options import AllowInvalid, FailOnRegression, Fresh, Outpu
 
 def bench(
     *,
-    all_engines: Annotated[bool, typer.Option("--all", help="Measure every engine in the store, in turns.")] = False,
+    all_engines: Annotated[bool, typer.Option("--all", help="Measure all engines in the store, in turns.")] = False,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Engines to measure, e.g. onnxruntime,openvino.")
+        str | None, typer.Option("--engine", help="Comma-separated engines to measure, e.g. onnxruntime,openvino.")
     ] = None,
-    variant: Annotated[str | None, typer.Option("--variant", help="Variants to measure, e.g. fp32,int8.")] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Comma-separated variants to measure, e.g. fp32,int8.")
+    ] = None,
     scenario: Annotated[
         str | None,
-        typer.Option("--scenario", help="closed-loop, or LoadGen's single-stream, multi-stream, server, offline."),
+        typer.Option(
+            "--scenario",
+            help="Load scenario: closed-loop, or LoadGen's single-stream, multi-stream, server or offline.",
+        ),
     ] = None,
-    batch: Annotated[str | None, typer.Option("--batch", help="Images per run, e.g. 1,8.")] = None,
-    streams: Annotated[int | None, typer.Option("--streams", help="Sessions that run at the same time.")] = None,
-    rounds: Annotated[int | None, typer.Option("--rounds", help="Turns of every engine.")] = None,
-    runs: Annotated[int | None, typer.Option("--runs", help="Timed runs in one turn, at least.")] = None,
-    min_iters: Annotated[int | None, typer.Option("--min-iters", help="Timed runs of an engine, at least.")] = None,
-    duration: Annotated[str | None, typer.Option("--duration", help="Time of an engine, at least, e.g. 10s.")] = None,
-    warmup: Annotated[str | None, typer.Option("--warmup", help="Limit of the warm-up, e.g. 200ms.")] = None,
-    span: Annotated[str | None, typer.Option("--span", help="compute, or whole with copying in and out.")] = None,
-    percentiles: Annotated[str | None, typer.Option("--percentiles", help="What to show, e.g. 50,90,95,99.")] = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="Comma-separated batch sizes, e.g. 1,8.")] = None,
+    streams: Annotated[
+        int | None, typer.Option("--streams", help="Number of sessions that run at the same time.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", help="Number of rounds; each engine takes one turn per round.")
+    ] = None,
+    runs: Annotated[int | None, typer.Option("--runs", help="Minimum number of timed runs per turn.")] = None,
+    min_iters: Annotated[
+        int | None, typer.Option("--min-iters", help="Minimum number of timed runs per engine.")
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option("--duration", help="Minimum measuring time per engine, e.g. 10s.")
+    ] = None,
+    warmup: Annotated[
+        str | None, typer.Option("--warmup", help="Time limit of the warm-up per engine, e.g. 200ms.")
+    ] = None,
+    span: Annotated[
+        str | None, typer.Option("--span", help="What is timed: compute, or whole to include copying in and out.")
+    ] = None,
+    percentiles: Annotated[
+        str | None, typer.Option("--percentiles", help="Comma-separated latency percentiles to show, e.g. 50,90,95,99.")
+    ] = None,
     target_qps: Annotated[
-        float | None, typer.Option("--target-qps", help="Queries a second that arrive, for --scenario server.")
+        float | None, typer.Option("--target-qps", help="Arrival rate in queries per second, for --scenario server.")
     ] = None,
     latency_budget: Annotated[
-        str | None, typer.Option("--latency-budget", help="What the largest percentile must keep, e.g. 8ms.")
+        str | None, typer.Option("--latency-budget", help="Upper limit for the largest percentile shown, e.g. 8ms.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option("--baseline", help="Label of an engine of this run, or an earlier run.json.")
+        str | None,
+        typer.Option(
+            "--baseline", help="Baseline of the comparison: label of an engine in this run, or an earlier run.json."
+        ),
     ] = None,
     fail_on_regression: FailOnRegression = None,
     energy: Annotated[
-        bool, typer.Option("--energy", help="Also run each engine 10 s for its energy, after 10 s of idle.")
+        bool, typer.Option("--energy", help="Also measure energy: 10 s of runs per engine, after 10 s of idling.")
     ] = False,
     allow_invalid: AllowInvalid = False,
     export_times: Annotated[
         Path | None,
-        typer.Option("--export-times", help="Also write every run to this file, as trtexec's --exportTimes."),
+        typer.Option(
+            "--export-times", help="Write the times of every run to this file, as trtexec's --exportTimes does."
+        ),
     ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Also time each layer, in runs of their own.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Also time each layer, in separate runs.")] = False,
     export_profile: Annotated[
         Path | None,
-        typer.Option("--export-profile", help="Write the profile as trtexec does (JSON); implies --profile."),
+        typer.Option(
+            "--export-profile",
+            help="Write the layer profile to this file, as trtexec's --exportProfile does; implies --profile.",
+        ),
     ] = None,
     step: Annotated[StepOptions, Only("recipe", "device", "store")],
     beside: Annotated[
         list[str] | None,
-        typer.Option("--beside", help="Also measure on this device, in the same table; may be given again."),
+        typer.Option("--beside", help="Also measure on this device and show it in the same table; repeatable."),
     ] = None,
     fresh: Fresh = False,
     output: OutputOptions,
 ) -> None:
-    """Measure the latency of the newest engine, of some, or of all, in turns."""
+    """Measure the latency of the newest engine, of selected engines or of all, in turns."""
     from deploy_kit.analysis import compare
     from deploy_kit.cli import (
         _bench_outcome,
@@ -113,7 +140,7 @@ def bench(
         measured, reused = stage.run(engines, table, run.target, fresh=fresh)
         if reused:
             place = "this machine" if step.device == "local" else repr(step.device)
-            console.say(f"measured before, on {place}: --fresh measures again")
+            console.say(f"already measured on {place}; measure again with --fresh")
         elsewhere, errors = _other_devices.measure(run, console, others, engines, table, fresh=fresh)
         benches = {step.device: measured, **elsewhere}
         rows = {name: _bench_tables.rows_of(engines, one, table) for name, one in benches.items()}
@@ -131,7 +158,7 @@ def bench(
         missed = _other_devices.missed_limits(rows)
         missed += _bench_outcome.regressions(compared, table.fail_on_regression)
         if earlier and measured.invalid:
-            missed.append(f"not held against {baseline}: {measured.invalid[0]}")
+            missed.append(f"not compared with {baseline}: {measured.invalid[0]}")
         _other_devices.raise_first_failure(benches, errors, allow_invalid=allow_invalid)
         for miss in missed:
             console.say(f"limit not kept: {miss}")

@@ -16,26 +16,38 @@ if TYPE_CHECKING:
 
 def build(
     *,
-    engine: Annotated[str, typer.Option("--engine", help="An engine of the catalogue.")] = "onnxruntime",
+    engine: Annotated[
+        str, typer.Option("--engine", help="Engine to build, e.g. onnxruntime, openvino or tensorrt.")
+    ] = "onnxruntime",
     variant: Annotated[
         str | None,
-        typer.Option("--variant", help="Which graph: fp32, or a quantized one by name; by default the newest."),
+        typer.Option("--variant", help="Graph to build: fp32, or the name of a quantized one; by default the newest."),
     ] = None,
     compute_capability: Annotated[
         list[str] | None,
-        typer.Option("--compute-capability", help="GPU to build for, e.g. 8.9; again for another (RTX)."),
+        typer.Option(
+            "--compute-capability", help="Compute capability to build for, e.g. 8.9; repeatable (TensorRT-RTX)."
+        ),
     ] = None,
     min_shapes: Annotated[
         list[str] | None,
-        typer.Option(help="Smallest input of an open graph, e.g. input:1x3x224x224; again for a profile."),
+        typer.Option(
+            help="Smallest input shape of a dynamic graph, e.g. input:1x3x224x224; repeatable, one per profile."
+        ),
     ] = None,
-    opt_shapes: Annotated[list[str] | None, typer.Option(help="Input that it is tuned for.")] = None,
-    max_shapes: Annotated[list[str] | None, typer.Option(help="Largest input.")] = None,
+    opt_shapes: Annotated[
+        list[str] | None, typer.Option(help="Input shape to optimize for; repeatable, one per profile.")
+    ] = None,
+    max_shapes: Annotated[
+        list[str] | None, typer.Option(help="Largest input shape; repeatable, one per profile.")
+    ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--build-option", "-o", help="Any option of the engine, key=value; see docs/recipes.md."),
+        typer.Option(
+            "--build-option", "-o", help="Any option of the engine as key=value, see docs/recipes.md; repeatable."
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of one run (CPU engines).")] = None,
+    threads: Annotated[int | None, typer.Option(help="Number of threads per run (CPU engines).")] = None,
     step: Annotated[StepOptions, Only("model", "recipe", "device", "store", "out")],
     output: OutputOptions,
 ) -> None:

@@ -13,19 +13,27 @@ def check(
     *,
     max_drop: Annotated[
         str | None,
-        typer.Option(help="Points of top-1 that may be lost, e.g. 0.3pt; the 95 % interval's upper end must keep it."),
+        typer.Option(
+            help="Largest top-1 drop to accept, in points, e.g. 0.3pt; the upper end of its 95 % interval is judged."
+        ),
     ] = None,
     diagnose: Annotated[
-        bool, typer.Option("--diagnose", help="Also try other ways to prepare the images on the float graph.")
+        bool,
+        typer.Option(
+            "--diagnose", help="Also run the float graph with other ways to preprocess images, to explain a low score."
+        ),
     ] = False,
     layers: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="A B", help="Say where two differ: files, labels, names of graphs, or 'checkpoint'."),
+        typer.Option(
+            metavar="A B",
+            help="Find the layers where two artifacts differ: files, labels, names of graphs, or 'checkpoint'.",
+        ),
     ] = None,
     step: Annotated[StepOptions, Only("images", "skip_bad", "crops", "recipe", "device", "store")],
     output: OutputOptions,
 ) -> None:
-    """Check the newest engine against the checkpoint; exit code 1 if a limit is not kept."""
+    """Check the newest engine against the checkpoint; exit with code 1 if a limit is not kept."""
     import dataclasses
 
     from deploy_kit import pipeline

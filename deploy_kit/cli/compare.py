@@ -11,17 +11,20 @@ from deploy_kit.cli._options import FailOnRegression, OutputOptions
 
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="A run: what bench --json printed, or a report.json.")],
-    candidate: Annotated[Path, typer.Argument(help="The run to hold against it.")],
+    baseline: Annotated[Path, typer.Argument(help="Baseline run: the output of `bench --json`, or a report.json.")],
+    candidate: Annotated[Path, typer.Argument(help="Run to compare with the baseline.")],
     *,
     allow: Annotated[
         str | None,
-        typer.Option("--allow", help="Differences to accept, e.g. versions,threads; environment for all."),
+        typer.Option(
+            "--allow",
+            help="Comma-separated differences to accept, e.g. versions,threads; 'environment' for the whole machine.",
+        ),
     ] = None,
     fail_on_regression: FailOnRegression = None,
     output: Annotated[OutputOptions, Only("as_json")],
 ) -> None:
-    """Compare two runs; refuse those that were not measured alike, and say in what."""
+    """Compare two runs; refuse runs that were measured differently, and name the differences."""
     from deploy_kit.analysis import compare as stage
     from deploy_kit.cli import _bench_outcome, _quantities
     from deploy_kit.cli._bench_tables import comparison

@@ -11,38 +11,40 @@ from deploy_kit.cli._options import OutputOptions
 if TYPE_CHECKING:
     from deploy_kit.records.measurements import Environment
 
-_Name = Annotated[str, typer.Argument(help="The device, as you call it.")]
-_AnyName = Annotated[str, typer.Argument(help="The device, as you call it, or ssh://user@host:port.")]
+_Name = Annotated[str, typer.Argument(help="Name of the device.")]
+_AnyName = Annotated[str, typer.Argument(help="Name of the device, or ssh://user@host:port.")]
 _Output = Annotated[OutputOptions, Only("quiet", "as_json")]
 
 
 def devices() -> None:
-    """Name the machines to work on, look at them, and clear them up."""
+    """Add, list, probe, clean and remove the devices to work on."""
 
 
 def add(
     name: _Name,
-    link: Annotated[str, typer.Argument(help="ssh://user@host:port, or local.")],
+    link: Annotated[str, typer.Argument(help="Connection to the device: ssh://user@host:port, or local.")],
     *,
     accelerator: Annotated[
-        str, typer.Option("--accelerator", help="What computes there: cpu, cuda:0, dla:0, GPU or NPU.")
+        str, typer.Option("--accelerator", help="Processor that runs the engines: cpu, cuda:0, dla:0, GPU or NPU.")
     ] = "cpu",
-    profile: Annotated[str | None, typer.Option("--profile", help="Profile of its hardware.")] = None,
-    python: Annotated[str, typer.Option("--python", help="The interpreter that runs there.")] = "python3",
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Hardware profile of the device, e.g. jetson-orin-nano.")
+    ] = None,
+    python: Annotated[str, typer.Option("--python", help="Python interpreter on the device.")] = "python3",
     output: _Output,
 ) -> None:
-    """Give a machine a name; nothing is sent to it."""
+    """Add a device under a name; nothing is sent to it."""
     from deploy_kit.devices import named_devices
 
     entry = {"link": link, "accelerator": accelerator, "profile": profile, "python": python}
     device = named_devices.add_device(name, entry)
     with output.console() as console:
         console.say(f"next: deploykit devices probe {name}")
-        console.result(device, f"{name} is kept in {named_devices.user_file()}")
+        console.result(device, f"added '{name}' to {named_devices.user_file()}")
 
 
 def show(*, output: _Output) -> None:
-    """List the devices that have a name."""
+    """List the named devices."""
     from deploy_kit.cli._console import table
     from deploy_kit.devices import named_devices
 
@@ -55,7 +57,7 @@ def show(*, output: _Output) -> None:
 
 
 def probe(name: _AnyName, *, output: OutputOptions) -> None:
-    """Say what a device is, how it is set, and which engines it can run."""
+    """Show a device's hardware, its settings and the engines it can run."""
     from deploy_kit.analysis import doctor
     from deploy_kit.cli._console import pairs, table
     from deploy_kit.devices import links
@@ -80,12 +82,12 @@ def clean(name: _AnyName, *, output: _Output) -> None:
 
 
 def remove(name: _Name, *, output: _Output) -> None:
-    """Forget a device's name; what lies on it stays."""
+    """Forget a device's name; its files stay."""
     from deploy_kit.devices import named_devices
 
     path = named_devices.remove_device(name)
     with output.console() as console:
-        console.result({"removed": name, "file": str(path)}, f"{name} is taken out of {path}")
+        console.result({"removed": name, "file": str(path)}, f"removed '{name}' from {path}")
 
 
 def machine_rows(there: "Environment") -> list[tuple[str, str]]:
@@ -93,7 +95,7 @@ def machine_rows(there: "Environment") -> list[tuple[str, str]]:
     rows = [
         ("board", there.board),
         ("machine", there.host + (" (virtual)" if there.virtual else "")),
-        ("emulated", there.emulated and f"by {there.emulated}: its times are none"),
+        ("emulated", there.emulated and f"by {there.emulated}: its times are not measurements"),
         ("JetPack", there.jetpack),
         ("L4T", there.l4t),
         ("TensorRT", there.tensorrt or dict(there.versions).get("tensorrt", "")),

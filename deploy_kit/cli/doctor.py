@@ -17,12 +17,14 @@ def doctor(
     *,
     device: DeviceName = "local",
     versions: Annotated[
-        bool, typer.Option("--versions", help="Print what fits what as Markdown tables with sources, and end.")
+        bool, typer.Option("--versions", help="Print the compatibility tables as Markdown, with sources, and exit.")
     ] = False,
-    plan: Annotated[Path | None, typer.Option("--plan", help="A built engine: say whether it will load there.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="Built engine to test: report whether it will load on the device.")
+    ] = None,
     output: OutputOptions,
 ) -> None:
-    """Say what can work here, what the rest lack, and what installs it."""
+    """Report which engines and schemes work, what the others lack, and how to install it."""
     from deploy_kit.analysis import doctor as stage
     from deploy_kit.devices import links
     from deploy_kit.recipe.compatibility import page
@@ -65,8 +67,8 @@ def _passport(plan: Path) -> "Artifact":
     passport = read_passport(plan) if plan.is_file() else None
     if passport is None:
         raise InputError(
-            f"{plan}: no passport beside it: nothing is known of what built it",
-            hint="name it in the store it was built in",
+            f"{plan}: no passport beside it, so what built it is not known",
+            hint="pass the path of the engine in the store that built it",
         )
     return passport
 

@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[
-        Path | None, typer.Argument(help="A checkpoint or an ONNX file; by default the bundled demo.")
-    ] = None,
+    model: Annotated[Path | None, typer.Argument(help="Checkpoint or ONNX file; by default the bundled demo.")] = None,
     *,
     size: InputSize = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel, e.g. 0.485,0.456,0.406 (of 0..1).")] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel, e.g. 0.229,0.224,0.225.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean per channel in 0..1, e.g. 0.485,0.456,0.406.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation per channel, e.g. 0.229,0.224,0.225.")] = None,
     color: Annotated[
-        str | None, typer.Option(help="gray, rgb or bgr; by default as many channels as --mean has.")
+        str | None, typer.Option(help="Color order: gray, rgb or bgr; by default gray for one mean, rgb for three.")
     ] = None,
-    resize: Annotated[int | None, typer.Option(help="Scale the shorter side first, in px.")] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Length in px to scale the shorter side to, before a center crop.")
+    ] = None,
     interpolation: Annotated[
-        str | None, typer.Option(help="Filter of --resize: bilinear (default) or bicubic.")
+        str | None, typer.Option(help="Interpolation of --resize: bilinear (default) or bicubic.")
     ] = None,
-    exporter: Annotated[str | None, typer.Option(help="dynamo or torchscript.")] = None,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per run of a static graph.")] = None,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave the batch open.")] = False,
+    exporter: Annotated[str | None, typer.Option(help="ONNX exporter of torch: dynamo or torchscript.")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset version.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Batch size of a static graph.")] = None,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Export a graph with a dynamic batch size.")] = False,
     facts: CheckpointOptions,
     step: Annotated[StepOptions, Only("images", "calibration", "skip_bad", "recipe", "store", "out")],
     save_recipe: SaveRecipe = None,
     output: OutputOptions,
 ) -> None:
-    """Export a checkpoint to ONNX, re-run and compared before it is kept."""
+    """Export a checkpoint to ONNX, and verify the graph against the checkpoint before it is kept."""
     import dataclasses
 
     from deploy_kit import recipe as recipes
@@ -90,7 +90,7 @@ def input_table(
         return {"input": _quantities.whole_numbers(size, "x", "--input 224x224"), "preprocess": None}
     if size is None or mean is None or std is None:
         raise RequestError(
-            "--mean, --std and --input belong together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
+            "--mean, --std and --input must be given together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
         )
     try:
         height, width = (int(side) for side in size.lower().split("x"))
@@ -115,7 +115,7 @@ def _base_recipe(step: StepOptions, console: "Console") -> "Recipe":
         return recipes.load_recipe(step.recipe)
     if step.model is not None:
         return _steps.default_recipe(step.model)
-    console.say("no checkpoint given: taking the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
+    console.say("no checkpoint given: using the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
     return recipes.load_recipe(_steps.DEMO)
 
 

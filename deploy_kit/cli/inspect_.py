@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A checkpoint, an ONNX graph or a built engine.")],
+    path: Annotated[Path, typer.Argument(help="Checkpoint, ONNX graph or built engine.")],
     *,
     size: InputSize = None,
     facts: CheckpointOptions,
     output: OutputOptions,
 ) -> None:
-    """Say what a file is: architecture, parameters, MACs, precision, passport."""
+    """Describe a file: architecture, parameters, MACs, precision, passport."""
     from deploy_kit import recipe as recipes
     from deploy_kit.analysis import inspection as stage
     from deploy_kit.cli import _quantities, _steps

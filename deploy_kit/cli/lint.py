@@ -1,4 +1,4 @@
-"""``deploykit lint``: what a target will not take, before it is asked."""
+"""``deploykit lint``: what a target will not accept, before it is built."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,20 +15,18 @@ if TYPE_CHECKING:
 
 
 def lint(
-    model: Annotated[
-        Path | None, typer.Argument(help="An ONNX file; by default the newest graph in the store.")
-    ] = None,
+    model: Annotated[Path | None, typer.Argument(help="ONNX file; by default the newest graph in the store.")] = None,
     *,
     target: Annotated[
         str,
-        typer.Option(help="The engine it is for, or dla; with a version if it is another than here: tensorrt:10.3."),
+        typer.Option(help="Target engine, or dla; with a version if it is not the installed one: tensorrt:10.3."),
     ] = "onnxruntime",
-    strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail, too.")] = False,
-    rules: Annotated[bool, typer.Option("--rules", help="Print every rule as a Markdown table, and end.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 on warnings, too.")] = False,
+    rules: Annotated[bool, typer.Option("--rules", help="Print all rules as a Markdown table, and exit.")] = False,
     store: StorePath = STORE,
     output: OutputOptions,
 ) -> None:
-    """Apply the rules of a target to a graph; exit code 1 if one finds an error."""
+    """Check a graph against the rules of a target; exit with code 1 on an error."""
     from deploy_kit.cli import _step_inputs
     from deploy_kit.cli._console import table
     from deploy_kit.graph import lint as linter
@@ -41,7 +39,7 @@ def lint(
         findings = linter.lint_file(model or _step_inputs.newest_graph(store, console), lint_target)
         rows = _grouped(findings)
         named = f"{lint_target.engine} {lint_target.version}".strip()
-        console.result(findings, table(("code", "", "node", "what"), rows) if rows else f"nothing found for {named}")
+        console.result(findings, table(("code", "", "node", "what"), rows) if rows else f"no findings for {named}")
     failing = {"error", "warning"} if strict else {"error"}
     if any(finding.level in failing for finding in findings):
         raise typer.Exit(1)

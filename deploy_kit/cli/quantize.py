@@ -15,28 +15,42 @@ if TYPE_CHECKING:
 
 def quantize(
     *,
-    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers, Q/DQ in the graph.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="IEEE half precision.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16.")] = False,
-    fp32: Annotated[bool, typer.Option("--fp32", help="float32 in the form the target likes.")] = False,
-    target: Annotated[str, typer.Option(help="The engine it is for: decides layout and form.")] = "onnxruntime",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantize to 8-bit integers, with Q/DQ nodes in the graph.")
+    ] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Convert to float16 (IEEE half precision).")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Convert to bfloat16.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Keep float32, in the form that suits the target.")] = False,
+    target: Annotated[
+        str, typer.Option(help="Engine the graph is for; decides the default layout and form.")
+    ] = "onnxruntime",
     layout: Annotated[str | None, typer.Option(help="INT8 layout: portable, tensorrt, ort or nncf.")] = None,
-    form: Annotated[str | None, typer.Option(help="What BN + ReLU become (portable): max or depthwise.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="How INT8 ranges are chosen: minmax, percentile, entropy or mse.")
+    form: Annotated[
+        str | None, typer.Option(help="Form of BN + ReLU in the portable layout: max or depthwise.")
     ] = None,
-    rounding: Annotated[str | None, typer.Option(help="How weights are rounded (INT8): nearest or descent.")] = None,
-    scheme: Annotated[str | None, typer.Option(help="A scheme of the catalogue, by name.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Say what INT8 made of each dense block.")] = False,
-    keep: Annotated[list[str] | None, typer.Option(help="A layer group that stays in float, by coordinate.")] = None,
-    max_drop: Annotated[str | None, typer.Option(help="Find the fastest mix that loses at most this: 0.3pt.")] = None,
-    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Say what each layer group costs.")] = False,
-    tune: Annotated[str | None, typer.Option(help="Images that the budget is held on; else the calibration's.")] = None,
-    time_limit: Annotated[str | None, typer.Option(help="Begin no trial after it: 10min.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Calibration method for INT8 ranges: minmax, percentile, entropy or mse.")
+    ] = None,
+    rounding: Annotated[str | None, typer.Option(help="Rounding of INT8 weights: nearest or descent.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Name of a quantization scheme.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how INT8 treats each dense block.")] = False,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Layer group to keep in float, e.g. denseblock1.denselayer2; repeatable.")
+    ] = None,
+    max_drop: Annotated[
+        str | None, typer.Option(help="Find the fastest mix of INT8 and float within this top-1 drop, e.g. 0.3pt.")
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Measure how much accuracy INT8 costs in each layer group.")
+    ] = False,
+    tune: Annotated[
+        str | None, typer.Option(help="Tuning images of the search; by default the calibration images.")
+    ] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Time after which no trial starts, e.g. 10min.")] = None,
     step: Annotated[StepOptions, Only("model", "calibration", "skip_bad", "recipe", "store", "out")],
     output: OutputOptions,
 ) -> None:
-    """Give the graph a precision: --int8, --fp16, --bf16 or --fp32."""
+    """Convert the graph to a precision: --int8, --fp16, --bf16 or --fp32."""
     from deploy_kit.cli import _mixed_precision, _output_files, _quantities, _step_inputs, _steps, _variant_choice
     from deploy_kit.cli._block_table import ExplainedArtifact, block_table
     from deploy_kit.cli._console import pairs

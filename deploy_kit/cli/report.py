@@ -15,7 +15,7 @@ def report(
     out: ReportFolder = REPORTS,
     output: OutputOptions,
 ) -> None:
-    """Write report.json and report.md of everything made from the newest checkpoint."""
+    """Write report.json and report.md on everything made from the newest checkpoint."""
     from deploy_kit import pipeline
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import table

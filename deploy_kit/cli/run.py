@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled recipe.")] = "demo",
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or name of a bundled recipe.")] = "demo",
     *,
     store: StorePath = STORE,
     out: ReportFolder = REPORTS,
     device: DeviceName = "local",
     fresh: Fresh = False,
     allow_invalid: AllowInvalid = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and exit.")] = False,
     save_recipe: SaveRecipe = None,
     output: OutputOptions,
 ) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def simplify(*, step: Annotated[StepOptions, Only("model", "recipe", "store", "out")], output: OutputOptions) -> None:
-    """Simplify the graph, each pass held to its promise."""
+    """Simplify the graph, and verify the outputs after each pass."""
     from deploy_kit import pipeline
     from deploy_kit.cli import _output_files, _step_inputs, _steps
     from deploy_kit.cli._console import table

@@ -22,7 +22,7 @@ pytest_plugins = ["tiny_line"]
 def test_a_file_that_is_no_copy_of_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.pth").write_bytes(b"weights")
 
-    with pytest.raises(InputError, match=r"mine\.pth: exists, and is no earlier copy of deploykit's"):
+    with pytest.raises(InputError, match=r"mine\.pth: exists, and was not written by deploykit"):
         _output_files.verify_out(tmp_path / "mine.pth")
 
     assert (tmp_path / "mine.pth").read_bytes() == b"weights"
@@ -58,7 +58,7 @@ def test_a_recipe_takes_the_place_of_a_recipe_and_of_nothing_else(line: "Line", 
     mine.write_text("print('mine')\n")
     other.write_text(recipe.dump_recipe(line.recipe))
 
-    with pytest.raises(InputError, match=r"train\.py: exists, and is no recipe"):
+    with pytest.raises(InputError, match=r"train\.py: exists, and is not a recipe"):
         _output_files.verify_recipe_file(mine)
     with pytest.raises(InputError, match="found a folder"):
         _output_files.verify_recipe_file(tmp_path)
