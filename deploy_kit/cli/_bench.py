@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import pipeline, recipe
+from deploy_kit import pipeline
 from deploy_kit.base.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
 from deploy_kit.measure import scenarios
 from deploy_kit.pipeline import Run
-from deploy_kit.recipe import BenchTable, Recipe
+from deploy_kit.recipe import BenchTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Comparison, Measurement, NotRun
@@ -21,23 +21,6 @@ from deploy_kit.stages.report import dashboards, device
 from deploy_kit.store import write_whole
 
 _NONE = "–"
-
-
-def asked_for(base: Recipe, said: dict[str, Any], baseline: str | None) -> BenchTable:
-    """Put what was said on the command line over the recipe's table; how long is measured is one thing, said as one.
-
-    Raises:
-        RecipeError: A value cannot be.
-    """
-    data = base.model_dump(mode="json", exclude_none=True)
-    given = {key: value for key, value in {**said, "baseline": baseline}.items() if value is not None}
-    if given.get("scenario", data["bench"]["scenario"]) != data["bench"]["scenario"]:
-        for key in ("rounds", "runs", "min_iters", "duration_s"):
-            data["bench"].pop(key, None)
-    if "duration_s" in given:
-        data["bench"].pop("runs", None)
-    data["bench"] |= given
-    return recipe.parse_recipe(data).bench
 
 
 def engines(
