@@ -1,16 +1,17 @@
 """The straight line from a checkpoint to a report. One target that fails does not take the others with it."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
 from deploy_kit.analysis import diagnosis, doctor
-from deploy_kit.base.errors import DeviceError, LinkLostError, StageError, nearest
+from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.context import Context
 from deploy_kit.devices import links
@@ -76,6 +77,30 @@ class Run:
             StageTime(stage=stage, name=name, seconds=round(time.perf_counter() - begun, 3), reused=reused)
         )
         return result
+
+
+@contextlib.contextmanager
+def opened(recipe: Recipe, store: Store, device: Device, on_progress: ProgressCallback = no_progress) -> Iterator[Run]:
+    """Put a recipe in force in a store, and open this machine and the device for single stages.
+
+    A stage that fails leaves the recipe in force as it was before: what was said to it is not said to the next one.
+
+    Args:
+        recipe: What to do.
+        store: Keeps every result.
+        device: Where to build, check and measure.
+        on_progress: Called with progress events.
+    """
+    earlier = store.in_force()
+    store.recipe = recipe.model_dump(mode="json")
+    with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
+        host = Context(store=store, connection=here, on_progress=on_progress)
+        try:
+            yield Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
+        except DeployKitError:
+            if earlier is not None:
+                store.stand_by(earlier)
+            raise
 
 
 def deploy(

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy_kit.base.errors import InputError, RecipeError, StoreError
+from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreError
 from deploy_kit.base.live_folder import live_file, live_folder, sweep
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 
 R = TypeVar("R")
 _NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
+_PASSPORT = ".passport.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -120,6 +121,35 @@ def copy_whole(source: Path, path: Path) -> None:
         shutil.copyfile(source, aside)
 
 
+def verify_place(file: Path, rather: str) -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        InputError: A folder, for which `rather` says what to write, or a file in a folder that does not exist.
+    """
+    if file.is_dir():
+        raise InputError(f"{file}: expected a file to write, found a folder", hint=rather)
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p '{file.parent}'")
+
+
+def verify_out(out: Path | None) -> None:
+    """Refuse a target of a copy that cannot be written or is not ours to replace, before any work.
+
+    Raises:
+        InputError: A folder, a file in a folder that does not exist, or a file that no earlier copy made.
+    """
+    if out is None:
+        return
+    verify_place(out, f"--out '{out / 'model.onnx'}'")
+    if out.exists() and not _passport_of(out).is_file():
+        raise InputError(f"{out}: exists, and was not written by deploykit", hint="choose another --out")
+
+
+def _passport_of(out: Path) -> Path:
+    return out.with_name(out.name + _PASSPORT)
+
+
 @contextlib.contextmanager
 def _put_in_place(path: Path) -> Iterator[Path]:
     """Give a path to write beside `path`; rename it to `path` once it is whole, or remove it.
@@ -138,9 +168,9 @@ def _put_in_place(path: Path) -> Iterator[Path]:
 class Store:
     """The results in one folder."""
 
-    def __init__(self, root: Path, recipe: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, root: str | os.PathLike[str], recipe: Mapping[str, Any] | None = None) -> None:
         """Open or create the store at `root`; `recipe` is noted in the journal beside each result."""
-        self.root = root
+        self.root = root = Path(root)
         self.recipe = dict(recipe or {})
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -156,6 +186,25 @@ class Store:
         if not path.is_file() or self._digest_of(path) != artifact.sha256:
             raise _changed(path)
         return path
+
+    def copy_out(self, artifact: Artifact, out: Path) -> None:
+        """Copy an artifact and its passport out of the store: whole, or not at all.
+
+        Args:
+            artifact: A result of this store.
+            out: File to write; the passport is written beside it. See `verify_out`.
+
+        Raises:
+            StoreError: The artifact changed since it was made, or the copy cannot be written.
+            RequestError: The artifact is marked rejected.
+        """
+        if self.rejected(artifact):
+            raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
+        source = self.path(artifact)
+        parts = [part for part in parts_of(source) if not part.name.endswith(_PASSPORT)]
+        for part in parts:
+            copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
+        write_whole(_passport_of(out), (source.parent / _RECORD).read_text(encoding="utf-8"))
 
     def _digest_of(self, path: Path) -> str:
         """Hash an artifact, or know its hash from before where none of its files changed in size or time since."""

@@ -107,8 +107,7 @@ def require(recipe: Recipe, connection: Connection) -> None:
         MissingPackageError: A package is absent, and the entry is not marked optional.
     """
     race.verify_bench_table(recipe.bench)
-    for name in recipe.simplify.passes:
-        passes.CATALOGUE.get(name)
+    passes.resolve_names(recipe.simplify.passes)
     for variant in recipe.quantize.variants:
         _require_package(f"scheme '{variant.scheme}'", scheme_package(variant.scheme), optional=variant.optional)
         if present(scheme_package(variant.scheme)):

@@ -1,41 +1,16 @@
-"""What a bench is to measure: the recipe's table with the options of the command line over it, and the engines."""
+"""Which engines a bench measures, and which requests it refuses before any work."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from deploy_kit import pipeline, recipe
+from deploy_kit import pipeline
 from deploy_kit.base.errors import RequestError, UnknownNameError, nearest
 from deploy_kit.cli import _step_inputs
 from deploy_kit.cli._console import Console
 from deploy_kit.measure import scenarios
 from deploy_kit.pipeline import Run
-from deploy_kit.recipe import BenchTable, Recipe
+from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.stages import bench
-
-
-def bench_table(base: Recipe, options: dict[str, Any], baseline: str | None) -> BenchTable:
-    """Return the recipe's bench table with the options of the command line put over it.
-
-    How long is measured is one choice: another scenario, or a duration, puts the recipe's own counts aside.
-
-    Args:
-        base: Recipe in force.
-        options: Key of the table → value; None where the option was not given.
-        baseline: Label of an engine; None where none was given.
-
-    Raises:
-        RecipeError: A value cannot be.
-    """
-    data = base.model_dump(mode="json", exclude_none=True)
-    given = {key: value for key, value in {**options, "baseline": baseline}.items() if value is not None}
-    if given.get("scenario", data["bench"]["scenario"]) != data["bench"]["scenario"]:
-        for key in ("rounds", "runs", "min_iters", "duration_s"):
-            data["bench"].pop(key, None)
-    if "duration_s" in given:
-        data["bench"].pop("runs", None)
-    data["bench"] |= given
-    return recipe.parse_recipe(data).bench
 
 
 def select_engines(

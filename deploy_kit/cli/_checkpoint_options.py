@@ -6,72 +6,41 @@ from typing import Annotated, Any
 
 import typer
 
-_PANEL = "What shapes cannot say (the file, its BN statistics or its names decide where nothing is given)"
-
 InputSize = Annotated[
     str | None,
     typer.Option("--input", help="Input size, e.g. 224x224; 64 for a 1-D network, 32x32x32 for a 3-D network."),
 ]
 
 
-def _option(name: str, text: str) -> Any:
-    return typer.Option(name, help=text, rich_help_panel=_PANEL, show_default=False)
+def _help(text: str) -> Any:
+    return typer.Option(help=text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
-    """Facts of a checkpoint, named as the keys of a recipe's source table; None lets the file decide."""
+    """Facts that shapes cannot tell, named as the keys of a recipe's source table.
 
-    state_key: Annotated[
-        str | None, _option("--state-key", "Key of the state dict to load, if the file holds several.")
-    ] = None
-    head: Annotated[
-        str | None, _option("--head", "Name of the head module to use; 'none' for the pooled features.")
-    ] = None
-    ignore: Annotated[list[str] | None, _option("--ignore", "Name of a module or tensor to leave out; repeatable.")] = (
-        None
-    )
-    probe: Annotated[
-        Path | None, _option("--probe", "npz file with an 'input' and its 'logits', on which open facts are tried.")
-    ] = None
-    strict: Annotated[bool, _option("--strict", "Refuse to guess a fact that changes the numbers.")] = False
-    stem_stride: Annotated[
-        str | None, _option("--stem-stride", "Stride of the first convolution: 2, or one number per axis: 1,2,2.")
-    ] = None
-    stem_pool: Annotated[str | None, _option("--stem-pool", "Pooling of the stem: none, max, avg or blur.")] = None
-    concat: Annotated[
-        str | None,
-        _option("--concat", "Where a dense layer puts its new channels: append (after the old ones) or prepend."),
-    ] = None
-    activation: Annotated[
-        str | None, _option("--activation", "Activation of the dense layers: relu, leaky_relu, elu, silu or gelu.")
-    ] = None
-    outer_activation: Annotated[
-        str | None,
-        _option("--outer-activation", "Activation of the stem, the transitions and the final BN; choices as above."),
-    ] = None
-    hidden_activation: Annotated[
-        str | None,
-        _option("--hidden-activation", "Activation between linear layers of the head; choices as above, or none."),
-    ] = None
-    slope: Annotated[float | None, _option("--slope", "Negative slope of leaky activations.")] = None
-    transition_relu: Annotated[
-        bool | None, _option("--transition-relu/--no-transition-relu", "Whether the transitions have a ReLU.")
-    ] = None
-    transition_pool: Annotated[str | None, _option("--transition-pool", "Pooling of the transitions: avg or max.")] = (
-        None
-    )
-    final_relu: Annotated[
-        bool | None, _option("--final-relu/--no-final-relu", "Whether a ReLU follows the final BN.")
-    ] = None
-    eps: Annotated[float | None, _option("--eps", "Epsilon of every BN, e.g. 1e-5.")] = None
-    head_pool: Annotated[
-        str | None, _option("--head-pool", "Global pooling in front of the head: avg, max or max_avg.")
-    ] = None
-    head_activation: Annotated[
-        str | None,
-        _option("--head-activation", "Activation to append to the logits: none, sigmoid, softmax or log_softmax."),
-    ] = None
+    Where an option is not given, the file, its BN statistics or its names decide.
+    """
+
+    state_key: Annotated[str | None, _help("Key of the state dict to load, if the file holds several.")] = None
+    head: Annotated[str | None, _help("Name of the head module to use; 'none' for the pooled features.")] = None
+    ignore: Annotated[list[str] | None, _help("Name of a module or tensor to leave out; repeatable.")] = None
+    probe: Annotated[Path | None, _help("npz file with 'input' and 'logits', on which open facts are tried.")] = None
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse to guess a fact that changes the numbers.")] = False
+    stem_stride: Annotated[str | None, _help("Stride of the first convolution: 2, or one per axis: 1,2,2.")] = None
+    stem_pool: Annotated[str | None, _help("Pooling of the stem: none, max, avg or blur.")] = None
+    concat: Annotated[str | None, _help("Where new channels go: append (after the old ones) or prepend.")] = None
+    activation: Annotated[str | None, _help("Activation of dense layers: relu, leaky_relu, elu, silu or gelu.")] = None
+    outer_activation: Annotated[str | None, _help("Activation of stem, transitions and final BN; same choices.")] = None
+    hidden_activation: Annotated[str | None, _help("Activation between linear layers; same choices, or none.")] = None
+    slope: Annotated[float | None, _help("Negative slope of leaky activations.")] = None
+    transition_relu: Annotated[bool | None, _help("Whether the transitions have a ReLU.")] = None
+    transition_pool: Annotated[str | None, _help("Pooling of the transitions: avg or max.")] = None
+    final_relu: Annotated[bool | None, _help("Whether a ReLU follows the final BN.")] = None
+    eps: Annotated[float | None, _help("Epsilon of every BN, e.g. 1e-5.")] = None
+    head_pool: Annotated[str | None, _help("Global pooling in front of the head: avg, max or max_avg.")] = None
+    head_activation: Annotated[str | None, _help("Activation to append: none, sigmoid, softmax or log_softmax.")] = None
 
     def source_table(self) -> dict[str, Any]:
         """Return the stated facts as keys of a recipe's source table.

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
-from deploy_kit.cli import _output_files, _tool_formats
+from deploy_kit.cli import _tool_formats
 from deploy_kit.cli._console import Console, table
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow
 from deploy_kit.stages.report import layer_breakdown
-from deploy_kit.store import write_whole
+from deploy_kit.store import verify_place, write_whole
 
 
 def tables(rows: Iterable[EngineRow]) -> Iterator[str]:
@@ -39,7 +39,7 @@ def verify_export(file: Path | None, *, n_engines: int) -> None:
             f"--export-profile writes the profile of one engine, {n_engines} are measured",
             hint="name one with --engine and --variant; with --json every profile is in the record",
         )
-    _output_files.verify_place(file, f"'{file / 'profile.json'}'")
+    verify_place(file, f"'{file / 'profile.json'}'")
 
 
 def export(measurements: Sequence[Measurement], file: Path | None, console: Console) -> None:

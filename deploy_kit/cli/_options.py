@@ -56,22 +56,20 @@ class StepOptions:
     ] = None
     images: Annotated[
         str | None,
-        typer.Option("--images", help="Images to check on: a folder, a CSV manifest, an npz file or bundled:NAME."),
+        typer.Option(help="Images to check on: a folder, a CSV manifest, an npz file or bundled:NAME."),
     ] = None
     calibration: Annotated[
         str | None,
-        typer.Option(
-            "--calibration", help="Images to calibrate with: a folder, a CSV manifest, an npz file or bundled:NAME."
-        ),
+        typer.Option(help="Images to calibrate with: a folder, a CSV manifest, an npz file or bundled:NAME."),
     ] = None
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Skip images that cannot be read, and report them, instead of failing."),
     ] = False
-    crops: Annotated[
-        int | None, typer.Option("--crops", help="Number of crops per image whose logits are averaged: 1 or 10.")
-    ] = None
-    recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe file, or name of a bundled recipe.")] = None
+    crops: Annotated[int | None, typer.Option(help="Number of crops per image whose logits are averaged: 1 or 10.")] = (
+        None
+    )
+    recipe: Annotated[str | None, typer.Option(help="Recipe file, or name of a bundled recipe.")] = None
     device: DeviceName = "local"
     store: StorePath = STORE
-    out: Annotated[Path | None, typer.Option("--out", help="Also copy the result to this path.")] = None
+    out: Annotated[Path | None, typer.Option(help="Also copy the result to this path.")] = None

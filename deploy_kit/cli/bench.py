@@ -15,52 +15,37 @@ def bench(
     *,
     all_engines: Annotated[bool, typer.Option("--all", help="Measure all engines in the store, in turns.")] = False,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Comma-separated engines to measure, e.g. onnxruntime,openvino.")
+        str | None, typer.Option(help="Comma-separated engines to measure, e.g. onnxruntime,openvino.")
     ] = None,
-    variant: Annotated[
-        str | None, typer.Option("--variant", help="Comma-separated variants to measure, e.g. fp32,int8.")
-    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Comma-separated variants to measure, e.g. fp32,int8.")] = None,
     scenario: Annotated[
         str | None,
         typer.Option(
-            "--scenario",
             help="Load scenario: closed-loop, or LoadGen's single-stream, multi-stream, server or offline.",
         ),
     ] = None,
-    batch: Annotated[str | None, typer.Option("--batch", help="Comma-separated batch sizes, e.g. 1,8.")] = None,
-    streams: Annotated[
-        int | None, typer.Option("--streams", help="Number of sessions that run at the same time.")
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option("--rounds", help="Number of rounds; each engine takes one turn per round.")
-    ] = None,
-    runs: Annotated[int | None, typer.Option("--runs", help="Minimum number of timed runs per turn.")] = None,
-    min_iters: Annotated[
-        int | None, typer.Option("--min-iters", help="Minimum number of timed runs per engine.")
-    ] = None,
-    duration: Annotated[
-        str | None, typer.Option("--duration", help="Minimum measuring time per engine, e.g. 10s.")
-    ] = None,
-    warmup: Annotated[
-        str | None, typer.Option("--warmup", help="Time limit of the warm-up per engine, e.g. 200ms.")
-    ] = None,
+    batch: Annotated[str | None, typer.Option(help="Comma-separated batch sizes, e.g. 1,8.")] = None,
+    streams: Annotated[int | None, typer.Option(help="Number of sessions that run at the same time.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Number of rounds; each engine takes one turn per round.")] = None,
+    runs: Annotated[int | None, typer.Option(help="Minimum number of timed runs per turn.")] = None,
+    min_iters: Annotated[int | None, typer.Option(help="Minimum number of timed runs per engine.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Minimum measuring time per engine, e.g. 10s.")] = None,
+    warmup: Annotated[str | None, typer.Option(help="Time limit of the warm-up per engine, e.g. 200ms.")] = None,
     span: Annotated[
-        str | None, typer.Option("--span", help="What is timed: compute, or whole to include copying in and out.")
+        str | None, typer.Option(help="What is timed: compute, or whole to include copying in and out.")
     ] = None,
     percentiles: Annotated[
-        str | None, typer.Option("--percentiles", help="Comma-separated latency percentiles to show, e.g. 50,90,95,99.")
+        str | None, typer.Option(help="Comma-separated latency percentiles to show, e.g. 50,90,95,99.")
     ] = None,
     target_qps: Annotated[
-        float | None, typer.Option("--target-qps", help="Arrival rate in queries per second, for --scenario server.")
+        float | None, typer.Option(help="Arrival rate in queries per second, for --scenario server.")
     ] = None,
     latency_budget: Annotated[
-        str | None, typer.Option("--latency-budget", help="Upper limit for the largest percentile shown, e.g. 8ms.")
+        str | None, typer.Option(help="Upper limit for the largest percentile shown, e.g. 8ms.")
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(
-            "--baseline", help="Baseline of the comparison: label of an engine in this run, or an earlier run.json."
-        ),
+        typer.Option(help="Baseline of the comparison: label of an engine in this run, or an earlier run.json."),
     ] = None,
     fail_on_regression: FailOnRegression = None,
     energy: Annotated[
@@ -69,22 +54,19 @@ def bench(
     allow_invalid: AllowInvalid = False,
     export_times: Annotated[
         Path | None,
-        typer.Option(
-            "--export-times", help="Write the times of every run to this file, as trtexec's --exportTimes does."
-        ),
+        typer.Option(help="Write the times of every run to this file, as trtexec's --exportTimes does."),
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also time each layer, in separate runs.")] = False,
     export_profile: Annotated[
         Path | None,
         typer.Option(
-            "--export-profile",
             help="Write the layer profile to this file, as trtexec's --exportProfile does; implies --profile.",
         ),
     ] = None,
     step: Annotated[StepOptions, Only("recipe", "device", "store")],
     beside: Annotated[
         list[str] | None,
-        typer.Option("--beside", help="Also measure on this device and show it in the same table; repeatable."),
+        typer.Option(help="Also measure on this device and show it in the same table; repeatable."),
     ] = None,
     fresh: Fresh = False,
     output: OutputOptions,
@@ -97,13 +79,13 @@ def bench(
         _bench_tables,
         _layer_profiles,
         _other_devices,
-        _output_files,
         _quantities,
         _steps,
         _tool_formats,
     )
+    from deploy_kit.recipe import overrides
     from deploy_kit.stages import bench as stage
-    from deploy_kit.store import write_whole
+    from deploy_kit.store import verify_place, write_whole
 
     options = {
         "scenario": scenario,
@@ -127,14 +109,14 @@ def bench(
         compare.verify_valid(measurement, str(baseline))
     named = None if earlier else baseline
     with output.console() as console, _steps.open_run(step, console) as run:
-        table = _bench_request.bench_table(run.recipe, options, named)
+        table = overrides.with_bench(run.recipe, {**options, "baseline": named})
         engines = _bench_request.select_engines(
             run, console, table, everything=all_engines, engines=engine, variants=variant
         )
         _bench_request.verify_baseline(table, engines, named=named, earlier=earlier is not None)
         _layer_profiles.verify_export(export_profile, n_engines=len(engines))
         if export_times is not None:
-            _output_files.verify_place(export_times, f"'{export_times / 'times.json'}'")
+            verify_place(export_times, f"'{export_times / 'times.json'}'")
         _bench_request.verify_target_qps(table, target_qps)
         others = _other_devices.find_devices(step.device, beside or ())
         measured, reused = stage.run(engines, table, run.target, fresh=fresh)

@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 def build(
     *,
     engine: Annotated[
-        str, typer.Option("--engine", help="Engine to build, e.g. onnxruntime, openvino or tensorrt.")
+        str, typer.Option(help="Engine to build, e.g. onnxruntime, openvino or tensorrt.")
     ] = "onnxruntime",
     variant: Annotated[
         str | None,
-        typer.Option("--variant", help="Graph to build: fp32, or the name of a quantized one; by default the newest."),
+        typer.Option(help="Graph to build: fp32, or the name of a quantized one; by default the newest."),
     ] = None,
     compute_capability: Annotated[
         list[str] | None,
-        typer.Option(
-            "--compute-capability", help="Compute capability to build for, e.g. 8.9; repeatable (TensorRT-RTX)."
-        ),
+        typer.Option(help="Compute capability to build for, e.g. 8.9; repeatable (TensorRT-RTX)."),
     ] = None,
     min_shapes: Annotated[
         list[str] | None,

@@ -17,7 +17,6 @@ def compare(
     allow: Annotated[
         str | None,
         typer.Option(
-            "--allow",
             help="Comma-separated differences to accept, e.g. versions,threads; 'environment' for the whole machine.",
         ),
     ] = None,

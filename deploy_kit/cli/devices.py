@@ -25,12 +25,10 @@ def add(
     link: Annotated[str, typer.Argument(help="Connection to the device: ssh://user@host:port, or local.")],
     *,
     accelerator: Annotated[
-        str, typer.Option("--accelerator", help="Processor that runs the engines: cpu, cuda:0, dla:0, GPU or NPU.")
+        str, typer.Option(help="Processor that runs the engines: cpu, cuda:0, dla:0, GPU or NPU.")
     ] = "cpu",
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="Hardware profile of the device, e.g. jetson-orin-nano.")
-    ] = None,
-    python: Annotated[str, typer.Option("--python", help="Python interpreter on the device.")] = "python3",
+    profile: Annotated[str | None, typer.Option(help="Hardware profile of the device, e.g. jetson-orin-nano.")] = None,
+    python: Annotated[str, typer.Option(help="Python interpreter on the device.")] = "python3",
     output: _Output,
 ) -> None:
     """Add a device under a name; nothing is sent to it."""

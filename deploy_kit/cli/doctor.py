@@ -20,7 +20,7 @@ def doctor(
         bool, typer.Option("--versions", help="Print the compatibility tables as Markdown, with sources, and exit.")
     ] = False,
     plan: Annotated[
-        Path | None, typer.Option("--plan", help="Built engine to test: report whether it will load on the device.")
+        Path | None, typer.Option(help="Built engine to test: report whether it will load on the device.")
     ] = None,
     output: OutputOptions,
 ) -> None:

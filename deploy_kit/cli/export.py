@@ -46,16 +46,17 @@ def export(
     from deploy_kit import recipe as recipes
     from deploy_kit.cli import _output_files, _step_inputs, _steps
     from deploy_kit.cli._console import pairs
+    from deploy_kit.recipe import overrides
     from deploy_kit.store import write_whole
 
     step = dataclasses.replace(step, model=model)
     with output.console() as console:
-        data: dict[str, Any] = _base_recipe(step, console).model_dump(mode="json", exclude_none=True)
+        base = _base_recipe(step, console)
+        source = input_table(size, mean, std, color=color, resize=resize, interpolation=interpolation)
         stated = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
-        data["export"] |= {key: value for key, value in stated.items() if value is not None}
-        data["source"] |= facts.source_table()
-        data["source"] |= input_table(size, mean, std, color=color, resize=resize, interpolation=interpolation)
-        chosen = _steps.with_options(recipes.parse_recipe(data), step)
+        table = {key: value for key, value in stated.items() if value is not None}
+        chosen = overrides.with_export(base, facts.source_table() | source, table)
+        chosen = _steps.with_inputs(chosen, step)
         if save_recipe is not None:
             _output_files.verify_recipe_file(save_recipe)
         with _steps.open_run(step, console, chosen) as run:
@@ -110,11 +111,12 @@ def _base_recipe(step: StepOptions, console: "Console") -> "Recipe":
     """Return the recipe named, the default one for a model given, or the demo's."""
     from deploy_kit import recipe as recipes
     from deploy_kit.cli import _steps
+    from deploy_kit.recipe import overrides
 
     if step.recipe is not None:
         return recipes.load_recipe(step.recipe)
     if step.model is not None:
-        return _steps.default_recipe(step.model)
+        return overrides.for_checkpoint(str(step.model))
     console.say("no checkpoint given: using the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
     return recipes.load_recipe(_steps.DEMO)
 

@@ -21,15 +21,14 @@ def inspect(
     output: OutputOptions,
 ) -> None:
     """Describe a file: architecture, parameters, MACs, precision, passport."""
-    from deploy_kit import recipe as recipes
     from deploy_kit.analysis import inspection as stage
-    from deploy_kit.cli import _quantities, _steps
+    from deploy_kit.cli import _quantities
     from deploy_kit.cli._console import pairs
+    from deploy_kit.recipe import overrides
 
-    data = _steps.default_recipe(path).model_dump(mode="json", exclude_none=True)
-    data["source"] |= facts.source_table()
+    recipe = overrides.with_export(overrides.for_checkpoint(str(path)), facts.source_table(), {})
     sides = None if size is None else tuple(_quantities.whole_numbers(size, "x", "--input 224x224"))
-    inspected = stage.inspect_file(path, recipes.parse_recipe(data).source, sides)
+    inspected = stage.inspect_file(path, recipe.source, sides)
     with output.console() as console:
         console.result(inspected, pairs(_rows(inspected)))
 

@@ -51,14 +51,15 @@ def quantize(
     output: OutputOptions,
 ) -> None:
     """Convert the graph to a precision: --int8, --fp16, --bf16 or --fp32."""
-    from deploy_kit.cli import _mixed_precision, _output_files, _quantities, _step_inputs, _steps, _variant_choice
+    from deploy_kit.cli import _mixed_precision, _output_files, _quantities, _step_inputs, _steps
     from deploy_kit.cli._block_table import ExplainedArtifact, block_table
     from deploy_kit.cli._console import pairs
     from deploy_kit.machine import environment
+    from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
     from deploy_kit.stages import quantize as stage
 
     precisions = (("int8", int8), ("fp16", fp16), ("bf16", bf16), ("fp32", fp32))
-    precision = _variant_choice.PrecisionRequest(
+    request = VariantRequest(
         precisions=tuple(name for name, chosen in precisions if chosen),
         target=target,
         layout=layout,
@@ -77,7 +78,7 @@ def quantize(
     _mixed_precision.verify(search)
     with output.console() as console, _steps.open_run(step, console) as run:
         isa = environment.describe_machine().isa
-        variant, remarks = _variant_choice.choose_variant(precision, run.recipe, isa, environment.library_version)
+        variant, remarks = choose_variant(request, run.recipe, isa, environment.library_version)
         for remark in remarks:
             console.say(remark)
         variant = _mixed_precision.with_float_groups(variant, keep or ())

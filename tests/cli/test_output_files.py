@@ -12,6 +12,7 @@ from deploy_kit.base.lazy import install_line, present
 from deploy_kit.cli import _output_files
 from deploy_kit.cli._console import Console
 from deploy_kit.engines._nvidia import passport
+from deploy_kit.store import verify_out
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -23,7 +24,7 @@ def test_a_file_that_is_no_copy_of_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.pth").write_bytes(b"weights")
 
     with pytest.raises(InputError, match=r"mine\.pth: exists, and was not written by deploykit"):
-        _output_files.verify_out(tmp_path / "mine.pth")
+        verify_out(tmp_path / "mine.pth")
 
     assert (tmp_path / "mine.pth").read_bytes() == b"weights"
 
@@ -32,12 +33,12 @@ def test_an_earlier_copy_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"graph")
     (tmp_path / "model.onnx.passport.json").write_text("{}")
 
-    _output_files.verify_out(tmp_path / "model.onnx")
+    verify_out(tmp_path / "model.onnx")
 
 
 def test_a_folder_that_does_not_exist_is_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        _output_files.verify_out(tmp_path / "a b" / "model.onnx")
+        verify_out(tmp_path / "a b" / "model.onnx")
 
     assert caught.value.hint == f"mkdir -p '{tmp_path / 'a b'}'"
 

@@ -6,10 +6,9 @@ import pytest
 
 from deploy_kit import recipe
 from deploy_kit.base.errors import RequestError, UnknownNameError
-from deploy_kit.cli._variant_choice import PrecisionRequest, choose_variant
+from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
 from deploy_kit.recipe import Recipe, Variant
 
-INT8 = PrecisionRequest(precisions=("int8",))
 VNNI, NO_VNNI = ("avx2", "avx512_vnni"), ("avx2",)
 FLAT = {"passes": ["flatten_concats"]}
 
@@ -17,9 +16,7 @@ FLAT = {"passes": ["flatten_concats"]}
 def chosen(
     *precisions: str, of: str = "default", isa: tuple[str, ...] = VNNI, ort: str = "1.31.1", **said: Any
 ) -> Variant:
-    return choose_variant(PrecisionRequest(precisions=precisions, **said), recipe.load_recipe(of), isa, lambda _: ort)[
-        0
-    ]
+    return choose_variant(VariantRequest(precisions=precisions, **said), recipe.load_recipe(of), isa, lambda _: ort)[0]
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt_rtx"])
@@ -63,14 +60,18 @@ def test_a_method_is_an_option_and_a_part_of_the_name() -> None:
 
 
 def test_a_processor_without_vnni_gets_narrow_weights_and_is_told_why() -> None:
-    variant, remarks = choose_variant(INT8, recipe.load_recipe("default"), NO_VNNI, lambda _: "1.31.1")
+    variant, remarks = choose_variant(
+        VariantRequest(precisions=("int8",)), recipe.load_recipe("default"), NO_VNNI, lambda _: "1.31.1"
+    )
 
     assert variant.options == {"reduce_range": True}
     assert remarks == ("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate",)
 
 
 def test_an_old_runtime_gets_the_depthwise_form_and_is_told_why() -> None:
-    variant, remarks = choose_variant(INT8, recipe.load_recipe("default"), VNNI, lambda _: "1.23.2")
+    variant, remarks = choose_variant(
+        VariantRequest(precisions=("int8",)), recipe.load_recipe("default"), VNNI, lambda _: "1.23.2"
+    )
 
     assert variant.options == {"form": "depthwise"}
     assert remarks[0].startswith("onnxruntime 1.23.2 has no maximum of integers")
@@ -114,12 +115,12 @@ def with_variants(*variants: Variant) -> Recipe:
 def test_the_options_of_the_recipes_one_variant_are_kept() -> None:
     own = Variant(name="mine", scheme="int8_portable", options={"keep": ["transition1"]})
 
-    assert choose_variant(INT8, with_variants(own), VNNI, lambda _: "1.31.1") == (
+    assert choose_variant(VariantRequest(precisions=("int8",)), with_variants(own), VNNI, lambda _: "1.31.1") == (
         own,
         (),
     )
     changed, _ = choose_variant(
-        PrecisionRequest(precisions=("int8",), method="mse"), with_variants(own), VNNI, lambda _: "1.31.1"
+        VariantRequest(precisions=("int8",), method="mse"), with_variants(own), VNNI, lambda _: "1.31.1"
     )
     assert changed.options == {"keep": ["transition1"], "method": "mse"}
 
@@ -127,7 +128,9 @@ def test_the_options_of_the_recipes_one_variant_are_kept() -> None:
 def test_of_several_variants_none_is_picked_and_that_is_told() -> None:
     own = [Variant(name=n, scheme="int8_portable", options={"equalize": e}) for n, e in (("one", True), ("two", False))]
 
-    variant, remarks = choose_variant(INT8, with_variants(*own), VNNI, lambda _: "1.31.1")
+    variant, remarks = choose_variant(
+        VariantRequest(precisions=("int8",)), with_variants(*own), VNNI, lambda _: "1.31.1"
+    )
 
     assert variant.options == {}
     assert remarks == ("the recipe has several variants of this scheme (one, two): the options of none are used",)
