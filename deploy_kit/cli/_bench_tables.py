@@ -6,12 +6,11 @@ from deploy_kit import pipeline
 from deploy_kit.cli._console import table
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import Bench, Comparison, Measurement, NotRun
 from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import report
 from deploy_kit.stages.report import device
-
-_NONE = "–"
 
 
 def rows_of(engines: Sequence[Artifact], measured: Bench, part: BenchTable) -> list[EngineRow]:
@@ -47,7 +46,7 @@ def latencies(rows_by_device: Mapping[str, Sequence[EngineRow]], part: BenchTabl
 def comparison(compared: Comparison) -> str:
     """Lay out a comparison of two runs."""
     lines = [
-        (row.label, str(row.batch), row.speed_up.baseline, row.speed_up.verdict, "; ".join(row.allowed) or _NONE)
+        (row.label, str(row.batch), row.speed_up.baseline, row.speed_up.verdict, "; ".join(row.allowed) or NONE)
         for row in compared.rows
     ]
     drawn = table(("engine", "batch", "against", "verdict", "accepted differences"), lines)
@@ -65,9 +64,9 @@ def _line(row: EngineRow, part: BenchTable) -> tuple[str, ...]:
     m = row.measurement
     if not isinstance(m, Measurement):
         why = f"not run: {m.why}" if isinstance(m, NotRun) else row.failed
-        return (row.label, _NONE, _NONE, *(_NONE for _ in part.percentiles), _NONE, why)
+        return (row.label, NONE, NONE, *(NONE for _ in part.percentiles), NONE, why)
     values = [m.percentile_ms(percent) for percent in part.percentiles]
-    cells = [_NONE if value is None else f"{value:.3f} ms" for value in values]
+    cells = [NONE if value is None else f"{value:.3f} ms" for value in values]
     verdicts = [
         m.emulated,
         row.speed_up.verdict if row.speed_up else "",

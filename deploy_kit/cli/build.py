@@ -77,8 +77,9 @@ def build(
 
 
 def _rows(built: "Artifact", settings: str) -> list[tuple[str, str]]:
+    from deploy_kit.records.engine_table import size
     from deploy_kit.stages import build as stage
-    from deploy_kit.stages.report import layer_breakdown, size
+    from deploy_kit.stages.report import layer_breakdown
 
     proof = built.proof
     assert proof is not None

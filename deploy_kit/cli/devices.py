@@ -71,7 +71,7 @@ def probe(name: _AnyName, *, output: OutputOptions) -> None:
 def clean(name: _AnyName, *, output: _Output) -> None:
     """Remove everything that deploykit keeps on a device."""
     from deploy_kit.devices import links
-    from deploy_kit.stages.report import size
+    from deploy_kit.records.engine_table import size
 
     device = links.find_device(name)
     with output.console() as console:

@@ -34,7 +34,7 @@ def inspect(
 
 
 def _rows(inspected: "Inspection") -> list[tuple[str, str]]:
-    from deploy_kit.stages.report import size
+    from deploy_kit.records.engine_table import size
 
     rows = [
         ("file", f"{inspected.path} ({size(inspected.size_bytes)})"),

@@ -110,7 +110,7 @@ def quantize(
 
 
 def _rows(run: "Run", simplified: "Artifact", quantized: "Artifact") -> list[tuple[str, str]]:
-    from deploy_kit.stages.report import size
+    from deploy_kit.records.engine_table import size
 
     return [
         ("precision", quantized.precision),

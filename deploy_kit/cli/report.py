@@ -19,12 +19,13 @@ def report(
     from deploy_kit import pipeline
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import table
+    from deploy_kit.records import engine_table
     from deploy_kit.stages import report as stage
 
     with output.console() as console, _steps.open_run(step, console) as run:
         collected = pipeline.collect(run)
         path = stage.run(collected, out / run.recipe.name)
-        text = table(stage.HEADINGS, [stage.cells(row) for row in collected.rows])
+        text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in collected.rows])
         console.result(collected, f"{text}\n\nreport: {path}")
     if not collected.passed:
         raise typer.Exit(1)

@@ -39,6 +39,7 @@ def run(
     from deploy_kit.analysis import doctor
     from deploy_kit.cli._console import table
     from deploy_kit.devices import links
+    from deploy_kit.records import engine_table
     from deploy_kit.stages import report as stage
     from deploy_kit.store import Store, write_whole
 
@@ -55,7 +56,7 @@ def run(
         kept = Store(store, chosen.model_dump(mode="json"))
         report = pipeline.deploy(chosen, target, kept, console.on_progress, fresh=fresh)
         path = stage.run(report, out / chosen.name)
-        text = table(stage.HEADINGS, [stage.cells(row) for row in report.rows])
+        text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in report.rows])
         remarks = "".join(f"\nnote: {remark}" for remark in report.remarks)
         console.result(report, f"{text}\n{remarks}\nreport: {path}")
     if any(row.failed for row in report.rows):

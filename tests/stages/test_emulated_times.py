@@ -8,9 +8,10 @@ from deploy_kit.analysis import compare
 from deploy_kit.base.errors import MeasurementError
 from deploy_kit.cli import _bench_tables, _tool_formats
 from deploy_kit.recipe import BenchTable
+from deploy_kit.records import engine_table
 from deploy_kit.records.measurements import Bench, Measurement
 from deploy_kit.records.results import EngineRow
-from deploy_kit.stages import bench, report
+from deploy_kit.stages import bench
 
 PART = BenchTable(rounds=6, runs=4, warmup_s=0.1, baseline="fp32 · onnxruntime")
 
@@ -69,7 +70,7 @@ def test_the_note_below_it_names_the_emulator():
 
 
 def test_the_report_marks_each_time():
-    *_, p50, p99, faster, _ = report.cells(row(INT8))
+    *_, p50, p99, faster, _ = engine_table.cells(row(INT8))
 
     assert (p50, p99, faster) == (f"2.000 ms ({MARK})", "–", "–")
 
