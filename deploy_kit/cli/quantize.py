@@ -45,11 +45,12 @@ def quantize(
     no_color: _options.NoColor = False,
 ) -> None:
     """Give the graph a precision: --int8, --fp16, --bf16 or --fp32."""
+    from deploy_kit.api import mixing
     from deploy_kit.base.errors import RequestError
     from deploy_kit.cli import _mix, _quantities, _steps
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.machine import environment
-    from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
+    from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float
     from deploy_kit.stages import quantize as stage
     from deploy_kit.stages.report import size
 
@@ -63,7 +64,7 @@ def quantize(
         rounding=rounding,
         scheme=scheme,
     )
-    wanted = _mix.MixRequest(
+    wanted = mixing.MixRequest(
         max_drop_pp=_quantities.points("--max-drop", max_drop),
         time_limit_s=_quantities.seconds("--time-limit", time_limit),
         sensitivity=sensitivity,
@@ -83,10 +84,10 @@ def quantize(
         )
         for remark in remarks:
             console.say(remark)
-        variant = _mix.varied(variant, keep or ())
+        variant = keep_float(variant, keep or ())
         simplified = _steps.simplified(run, console).onnx
         if mixes:
-            found = _mix.made(run, simplified, variant, wanted, console)
+            found = mixing.mix_in_run(run, simplified, variant, wanted, console.say)
             if found.artifact is not None:
                 _steps.copy_out(run, found.artifact, out, console)
             text = [pairs(_mix.pairs_of(found.mix)), _mix.sensitivity(found.mix, only_kept=not sensitivity)]
