@@ -27,6 +27,7 @@ def lint(
     output: OutputOptions,
 ) -> None:
     """Check a graph against the rules of a target; exit with code 1 on an error."""
+    from deploy_kit import engines
     from deploy_kit.cli import _step_inputs
     from deploy_kit.cli._console import table
     from deploy_kit.graph import lint as linter
@@ -34,7 +35,7 @@ def lint(
     if rules:
         typer.echo(linter.rules_table())
         return
-    lint_target = _with_version(linter.parse_target(target))
+    lint_target = _with_version(linter.parse_target(target, engines.CATALOGUE.names()))
     with output.console() as console:
         findings = linter.lint_file(model or _step_inputs.newest_graph(store, console), lint_target)
         rows = _grouped(findings)

@@ -51,11 +51,13 @@ def quantize(
     output: OutputOptions,
 ) -> None:
     """Convert the graph to a precision: --int8, --fp16, --bf16 or --fp32."""
+    from deploy_kit.api import mixing
+    from deploy_kit.base.errors import RequestError
     from deploy_kit.cli import _mixed_precision, _output_files, _quantities, _step_inputs, _steps
     from deploy_kit.cli._block_table import ExplainedArtifact, block_table
     from deploy_kit.cli._console import pairs
     from deploy_kit.machine import environment
-    from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
+    from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float
     from deploy_kit.stages import quantize as stage
 
     precisions = (("int8", int8), ("fp16", fp16), ("bf16", bf16), ("fp32", fp32))
@@ -68,41 +70,46 @@ def quantize(
         rounding=rounding,
         scheme=scheme,
     )
-    search = _mixed_precision.MixRequest(
+    search = mixing.MixRequest(
         max_drop_pp=_quantities.points("--max-drop", max_drop),
         time_limit_s=_quantities.seconds("--time-limit", time_limit),
         sensitivity=sensitivity,
         target=target,
         tune=tune,
     )
-    _mixed_precision.verify(search)
+    searching = max_drop is not None or sensitivity
+    if (tune or time_limit) and not searching:
+        raise RequestError(
+            "--tune and --time-limit apply to --max-drop and --sensitivity only",
+            hint="deploykit quantize --int8 --max-drop 0.3pt",
+        )
     with output.console() as console, _steps.open_run(step, console) as run:
         isa = environment.describe_machine().isa
         variant, remarks = choose_variant(request, run.recipe, isa, environment.library_version)
         for remark in remarks:
             console.say(remark)
-        variant = _mixed_precision.with_float_groups(variant, keep or ())
+        variant = keep_float(variant, keep or ())
         simplified = _step_inputs.simplified(run, console).onnx
         record: Any
-        if search.empty:
+        if searching:
+            record = mixing.mix_in_run(run, simplified, variant, search, console.say)
+            artifact = record.artifact
+            texts = [
+                pairs(_mixed_precision.summary_rows(record.mix)),
+                _mixed_precision.decision_table(record.mix, only_float=not sensitivity),
+            ]
+        else:
             record = artifact = run.timed(
                 "quantize",
                 variant.name,
                 lambda: stage.run(simplified, variant, run.host, calibration=run.calibration_images),
             )
             texts = [pairs(_rows(run, simplified, artifact))]
-        else:
-            record = _mixed_precision.find_and_quantize(run, simplified, variant, search, console)
-            artifact = record.artifact
-            texts = [
-                pairs(_mixed_precision.summary_rows(record.mix)),
-                _mixed_precision.decision_table(record.mix, only_float=not sensitivity),
-            ]
         if artifact is not None:
             _output_files.copy_out(run, artifact, step.out, console)
             if explain:
                 blocks = stage.explained(run.store.path(artifact))
-                record = ExplainedArtifact(artifact=artifact, blocks=blocks) if search.empty else record
+                record = record if searching else ExplainedArtifact(artifact=artifact, blocks=blocks)
                 texts.append(block_table(blocks))
         console.result(record, "\n\n".join(filter(None, texts)))
     if artifact is None:

@@ -1,6 +1,6 @@
 """Which variant is meant: a precision and a target, turned into a scheme and its options."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,40 @@ def choose_variant(
         names = ", ".join(variant.name for variant in own)
         remarks = (*remarks, f"the recipe has several variants of this scheme ({names}): the options of none are used")
     return Variant(name=_name(request, precision, layout, name), scheme=name, options=options), remarks
+
+
+def keep_float(variant: Variant, groups: Sequence[str]) -> Variant:
+    """Return a variant that leaves layer groups in float, under a name of its own.
+
+    Args:
+        variant: An INT8 variant.
+        groups: Coordinates of the groups, e.g. ``transition1``; the variant itself is returned where there are none.
+
+    Raises:
+        RequestError: Its scheme cannot.
+    """
+    if not groups:
+        return variant
+    verify_mixes(variant)
+    return variant.model_copy(
+        update={
+            "name": f"{variant.name.removesuffix('-mixed')}-mixed",
+            "options": {**variant.options, "keep": list(groups)},
+        }
+    )
+
+
+def verify_mixes(variant: Variant) -> None:
+    """Refuse a scheme that quantizes everything or nothing.
+
+    Raises:
+        RequestError: It does.
+    """
+    if schemes.CATALOGUE.get(variant.scheme).planned is None:
+        raise RequestError(
+            f"scheme '{variant.scheme}' cannot leave layer groups in float",
+            hint="--keep, --max-drop and --sensitivity need --int8 with layout portable or tensorrt",
+        )
 
 
 def _fitted(request: VariantRequest, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:

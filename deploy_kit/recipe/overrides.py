@@ -22,6 +22,7 @@ def with_inputs(
     calibration: str | None = None,
     images: str | None = None,
     skip_bad: bool = False,
+    orientation: str | None = None,
     crops: int | None = None,
 ) -> Recipe:
     """Return a recipe that reads other files; what is None stays as it is.
@@ -32,6 +33,7 @@ def with_inputs(
         calibration: Image set to calibrate with.
         images: Image set to check with.
         skip_bad: Leave out images of both sets that cannot be read.
+        orientation: Whether images of both sets with an EXIF orientation are read ``stored`` or ``upright``.
         crops: Crops of each check image.
 
     Raises:
@@ -44,6 +46,8 @@ def with_inputs(
         data["check"]["images"] = images
     if skip_bad:
         data["quantize"]["skip_bad"] = data["check"]["skip_bad"] = True
+    if orientation is not None:
+        data["quantize"]["orientation"] = data["check"]["orientation"] = orientation
     if crops is not None:
         data["check"]["crops"] = crops
     if checkpoint is not None:
@@ -60,6 +64,13 @@ def with_export(base: Recipe, source: dict[str, Any], table: dict[str, Any]) -> 
     data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
     data["source"] |= source
     data["export"] |= table
+    return recipe.parse_recipe(data)
+
+
+def with_passes(base: Recipe, passes: tuple[str, ...]) -> Recipe:
+    """Return a recipe that simplifies by other passes, in their order."""
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    data["simplify"]["passes"] = list(passes)
     return recipe.parse_recipe(data)
 
 

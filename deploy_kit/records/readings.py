@@ -83,12 +83,14 @@ class Watched:
         unreadable: (gauge, reason) for each gauge that reads nothing on this machine.
         advice: Commands that an administrator may run to steady the machine; deploykit never runs them.
         board: Identity of the board.
+        energy_gauges: Gauges that give energies or powers, whether or not they can read them on this machine.
     """
 
     settings: tuple[tuple[str, str], ...]
     unreadable: tuple[tuple[str, str], ...]
     advice: tuple[str, ...]
     board: Board
+    energy_gauges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def test_a_segfault_is_a_failed_stage():
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("SIGABRT", "the engine's native code gave up; its last words are above"),
+        ("SIGABRT", "the engine's native code aborted; its last output is above"),
         (
             "SIGKILL",
             "killed from outside, most often because the machine is out of memory: close other programs, "
@@ -130,20 +130,20 @@ def test_last_words_are_told():
     error = crash("import sys; sys.exit('terminate called after throwing an instance of std::bad_alloc')")
 
     assert str(error).endswith(
-        "with exit code 1; its last words: terminate called after throwing an instance of std::bad_alloc"
+        "with exit code 1; its last output: terminate called after throwing an instance of std::bad_alloc"
     )
 
 
 def test_only_the_last_of_many_words_are_told():
     error = crash("import sys; sys.exit('first' + 'x' * 5000 + 'last')")
 
-    assert str(error).split("its last words: ")[1] == "x" * 595 + "last"
+    assert str(error).split("its last output: ")[1] == "x" * 595 + "last"
 
 
 def test_last_words_that_are_no_text_do_not_hide_the_crash():
     error = crash("import os; os.write(2, b'bad \\xff byte'); os._exit(3)")
 
-    assert str(error).endswith("with exit code 3; its last words: bad \N{REPLACEMENT CHARACTER} byte")
+    assert str(error).endswith("with exit code 3; its last output: bad \N{REPLACEMENT CHARACTER} byte")
 
 
 def test_a_crash_is_told_again_when_the_dead_worker_is_asked_again():

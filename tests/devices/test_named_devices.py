@@ -101,7 +101,7 @@ def test_a_file_that_is_no_yaml_is_told(config: Path) -> None:
     error = wrong(config, "jetson: {link: local")
 
     assert str(error).startswith(f"{config}: not YAML: ")
-    assert error.hint == "mend the line it names"
+    assert error.hint == "correct the line it names"
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,6 @@ def test_remove_of_an_unknown_name_gives_the_nearest(config: Path) -> None:
 def test_the_example_can_be_read() -> None:
     example = Path(__file__).parents[2] / "recipes" / "devices.example.yaml"
 
-    known = named_devices._read(example)
+    known = named_devices._read_entries(example)
 
     assert {named_devices.device_of_entry(name, entry).link for name, entry in known.items()} == {"local", "ssh"}

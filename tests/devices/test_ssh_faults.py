@@ -141,7 +141,7 @@ def test_an_agent_that_cannot_start_says_its_last_words(board: Device, server: S
 
     error = refusal(board)
 
-    assert str(error).startswith("device 'board': the agent did not start there; its last words: ")
+    assert str(error).startswith("device 'board': the agent did not start there; its last output: ")
     assert "FileExistsError" in str(error)
     assert error.hint == "on board: df -h ~; ls -ld ~/.cache/deploykit"
 
@@ -187,7 +187,7 @@ def test_a_login_that_talks_is_not_taken_for_an_answer(board: Device, server: Se
     ("number", "hint"),
     [
         (signal.SIGKILL, LITTLE_MEMORY),
-        (signal.SIGABRT, "the engine's native code gave up; its last words are above"),
+        (signal.SIGABRT, "the engine's native code aborted; its last output is above"),
     ],
 )
 def test_a_worker_that_is_killed_there(board: Device, number: signal.Signals, hint: str) -> None:
@@ -238,7 +238,7 @@ def test_what_was_answered_before_the_connection_was_lost_counts(board: Device, 
 
 
 def test_a_device_that_falls_silent_is_noticed(board: Device, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "BEAT_S", 0.2)
+    monkeypatch.setattr(login, "KEEPALIVE_S", 0.2)
     monkeypatch.setattr(login, "SERVER_SILENCE_S", 1.0)
     stopped = list[int]()
     try:

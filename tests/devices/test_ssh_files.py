@@ -163,7 +163,7 @@ def test_clean_is_refused_while_another_works_there(board: Device, server: Serve
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_sent(board: Device, server: Server) -> None:
     with links.connect_device(board) as connection, pytest.raises(DeviceError) as caught:
-        connection.talk.ask("put", path=f"{server.cache}/files/x/model.plan", size=1 << 60)  # type: ignore[attr-defined]
+        connection.client.ask("put", path=f"{server.cache}/files/x/model.plan", size=1 << 60)  # type: ignore[attr-defined]
 
     assert str(caught.value).startswith(f"{server.cache}/files/x/model.plan: no space left for 1099511627776.0 MiB, ")
     assert str(caught.value).endswith(" MiB are free there")

@@ -1,5 +1,7 @@
 """Energy against counters and powers whose energy is known."""
 
+import dataclasses
+
 import pytest
 
 from deploy_kit.measure import energy
@@ -10,7 +12,8 @@ RANGE_UJ = 262_143_328_850.0
 
 
 def watched(*unreadable: tuple[str, str]) -> Watched:
-    return Watched(settings=(), unreadable=unreadable, advice=(), board=BOARD)
+    gauges = ("ina", "nvml", "rapl")
+    return Watched(settings=(), unreadable=unreadable, advice=(), board=BOARD, energy_gauges=gauges)
 
 
 def counter(*points: tuple[float, float], wraps_at: float = RANGE_UJ) -> list[Snapshot]:
@@ -116,3 +119,12 @@ def test_a_gauge_that_reads_other_things_only_is_not_energy_either() -> None:
     found = energy.energy_of_engine([], [], runs=1, batch=1, watched=watched(("rapl", "none")))
 
     assert found.why == "not measured: no gauge gave an energy or a power while it ran"
+
+
+def test_a_third_partys_gauge_counts_among_those_that_read_energy() -> None:
+    blind = watched(("rapl", "no RAPL"), ("nvml", "no driver"), ("ina", "no INA"))
+    metered = dataclasses.replace(blind, energy_gauges=(*blind.energy_gauges, "wall_meter"))
+
+    assert energy.why_no_energy(metered) == ""
+    unplugged = dataclasses.replace(metered, unreadable=(*blind.unreadable, ("wall_meter", "no meter")))
+    assert energy.why_no_energy(unplugged) == "not measured: no RAPL; no driver; no INA; no meter"

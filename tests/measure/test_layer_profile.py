@@ -14,6 +14,7 @@ from deploy_kit import engines
 from deploy_kit.graph import layer_location, onnx_file
 from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.measure import layer_profile
+from deploy_kit.measure.source_graph import source_graph
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.layer_times import LayerTime, Trace
 from deploy_kit.store import Store
@@ -161,7 +162,7 @@ def test_an_engine_that_does_not_time_its_layers_says_so(line: "Line", tmp_path:
 
 def test_the_graph_an_engine_was_built_from_is_found(line: "Line") -> None:
     for variant in ("fp32", "int8"):
-        found = layer_profile.built_from(line.built(variant, "onnxruntime"), line.store)
+        found = source_graph(line.built(variant, "onnxruntime"), line.store)
 
         assert isinstance(found, Artifact)
         assert found.sha256 == line.graph(variant).sha256

@@ -55,6 +55,6 @@ def kept(scheme: ModuleType, n_images: int = 128, **options: Any) -> tuple[float
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         source.write_bytes(data)
-        scheme.apply(source, target, scheme.SCHEME.options(**options), schemes.stream(source, some, preprocess))
+        scheme.SCHEME.apply(source, target, scheme.SCHEME.options(**options), schemes.stream(source, some, preprocess))
         found = run(onnx_file.load(target), unseen_images())[0]
     return metrics.sqnr_db(float_logits(), found), metrics.top1_agreement(float_logits(), found)

@@ -103,7 +103,7 @@ def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: in
         names[form] = form.replace(", ", "-").replace(" ", "-") + ".onnx"
         source = store.path(lean.onnx)
         ranges = schemes.stream(source, calibration, preprocess)
-        scheme.apply(source, folder / names[form], scheme.SCHEME.options(**options), ranges)
+        scheme.SCHEME.apply(source, folder / names[form], scheme.SCHEME.options(**options), ranges)
     seen = images.open_set(subjects.TEST, preprocess).first(n_images)
     np.save(folder / "images.npy", next(seen.batches(preprocess, n_images)))
     return Files(folder=folder, forms=names)

@@ -9,7 +9,7 @@ from deploy_kit.checkpoint.formats import foreign, safetensors_file, zip_formats
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_file
 from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
-from deploy_kit.checkpoint.formats.pickled.contents_of import contents_of
+from deploy_kit.checkpoint.formats.pickled.pickled_contents import contents_of
 from deploy_kit.checkpoint.formats.zip_archive import MAGIC, open_archive
 
 __all__ = ["Contents", "read_contents"]

@@ -19,8 +19,8 @@ from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import aten, stated_graph
 from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 from deploy_kit.checkpoint.formats.pickled import torch_file
-from deploy_kit.checkpoint.formats.pickled.arrays import Unreadable
-from deploy_kit.checkpoint.formats.pickled.rebuild import Storage, view
+from deploy_kit.checkpoint.formats.pickled.inert_values import Unreadable
+from deploy_kit.checkpoint.formats.pickled.torch_tensors import Storage, view
 from deploy_kit.checkpoint.formats.zip_archive import Archive, open_archive
 
 _SOURCE = Source("file", "torch.export graph")
@@ -104,7 +104,7 @@ def _tensor(name: str, data: bytearray, meta: Mapping[str, Any], budget: ReadLim
 
 def _old_weights(archive: Archive, home: str, budget: ReadLimits) -> Iterator[tuple[str, Tensor]]:
     with open_archive(io.BytesIO(archive.read(home + _OLD_WEIGHTS)), budget) as inner:
-        for name, value in torch_file.read_zip(inner, budget, depth=1).items():
+        for name, value in torch_file.read_zip(inner, budget).items():
             if not isinstance(value, Tensor):
                 raise CheckpointError(f"'{name}' is no plain tensor; plain floating-point weights are expected")
             yield str(name), value

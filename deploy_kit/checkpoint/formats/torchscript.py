@@ -20,8 +20,7 @@ from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import aten, stated_graph
 from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
-from deploy_kit.checkpoint.formats.pickled.arrays import Unreadable
-from deploy_kit.checkpoint.formats.pickled.inert import Record
+from deploy_kit.checkpoint.formats.pickled.inert_values import Record, Unreadable
 from deploy_kit.checkpoint.formats.zip_archive import Archive
 
 _SOURCE = Source("file", "TorchScript code")

@@ -6,7 +6,7 @@ from deploy_kit.checkpoint.formats import exported_program, torchscript
 from deploy_kit.checkpoint.formats.keras_files import keras_file
 from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
-from deploy_kit.checkpoint.formats.pickled.contents_of import contents_of
+from deploy_kit.checkpoint.formats.pickled.pickled_contents import contents_of
 from deploy_kit.checkpoint.formats.zip_archive import Archive
 
 

@@ -1,4 +1,4 @@
-"""This machine: every job runs in a fresh child process."""
+"""Link to this machine: every worker is a child process, and files are used where they are."""
 
 import functools
 import tempfile
@@ -48,13 +48,13 @@ def _capability() -> str:
 
 @contextmanager
 def connect(device: Device) -> Iterator[Connection]:
-    """Give a connection with a temporary folder."""
+    """Open a connection with a temporary scratch folder."""
     with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
         yield _Local(device, Path(folder))
 
 
 def clean(device: Device) -> Cleaned:
-    """Remove nothing: this machine keeps results in its store alone.
+    """Refuse to clean: this machine keeps results in its store alone.
 
     Raises:
         RequestError: Always.

@@ -32,6 +32,11 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
         )
 
 
+def needs(model: ir.Model) -> tuple[tuple[str, str], ...]:
+    """Return the version of ONNX Runtime that computes integer extrema, where there are any."""
+    return ((f"onnxruntime>={INTEGER_MAXIMUM}", "maximum of integers"),) if extrema(model) else ()
+
+
 RULE = Rule(
     targets=("onnxruntime",),
     level="error",
@@ -39,4 +44,5 @@ RULE = Rule(
     cure="update onnxruntime, or quantize with --form depthwise",
     source="measured: onnxruntime 1.23.2 refuses it, 1.24.1 computes it",
     check=check,
+    needs=needs,
 )

@@ -1,11 +1,11 @@
-"""Small files of /sys and /proc: read, or why not."""
+"""Reading of small files of /sys and /proc, and the reason where one cannot be read."""
 
 import stat
 from pathlib import Path
 
 
 def read_text(path: Path) -> str:
-    """Give a file's text; empty where it is absent or its driver refuses (a sensor that is powered down does)."""
+    """Return a file's text; empty where it is absent or its driver refuses, as for a sensor that is powered down."""
     try:
         return path.read_text(errors="replace").strip("\n\0 ")
     except OSError:
@@ -13,7 +13,7 @@ def read_text(path: Path) -> str:
 
 
 def read_number(path: Path) -> float | None:
-    """Give a file's number; None where there is none."""
+    """Return a file's number; None where there is none."""
     try:
         return float(read_text(path))
     except ValueError:
@@ -21,7 +21,7 @@ def read_number(path: Path) -> float | None:
 
 
 def why_unreadable(path: Path) -> str:
-    """Say why a file that exists cannot be read; empty if it can."""
+    """Return why a file cannot be read; empty if it can."""
     try:
         path.read_bytes()
     except PermissionError:

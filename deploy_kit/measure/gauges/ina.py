@@ -1,8 +1,8 @@
-"""Power rails of a board: INA3221 (Jetson up to Orin) and INA238 (Thor), by hwmon or by the older iio.
+"""Power rails of a board: INA3221 (Jetson up to Orin) and INA238 (Thor), by hwmon or the older iio.
 
-INA3221 gives mV and mA of up to three rails (``in1_label``, ``in1_input``, ``curr1_input``); channels 4 to 7 are shunt
-voltages and their sum, no rails. INA238 gives ``power1_input`` in µW. L4T before 34 gives ``in_power0_input`` in mW.
-Rails overlap (``VDD_IN`` feeds the others), so they are never added up here.
+INA3221 gives mV and mA of up to three rails (``in1_label``, ``in1_input``, ``curr1_input``); its channels 4 to 7 are
+shunt voltages and their sum, not rails. INA238 gives ``power1_input`` in µW. L4T before 34 gives ``in_power0_input`` in
+mW. Rails overlap (``VDD_IN`` feeds the others), so they are never added up here.
 """
 
 from collections.abc import Iterator
@@ -36,20 +36,20 @@ def _iio(device: Path) -> Iterator[tuple[str, float]]:
             yield name, power
 
 
-def read(place: GaugeScope) -> tuple[Reading, ...]:
-    """Read the power of each rail."""
-    found: list[tuple[str, float]] = []
-    for chip in sorted((place.root / "sys/class/hwmon").glob("hwmon*")):
+def read(scope: GaugeScope) -> tuple[Reading, ...]:
+    """Read the power of each rail in mW."""
+    rails: list[tuple[str, float]] = []
+    for chip in sorted((scope.root / "sys/class/hwmon").glob("hwmon*")):
         kind = read_text(chip / "name")
-        found += _ina3221(chip) if kind == "ina3221" else _ina238(chip) if kind == "ina238" else ()
-    for device in sorted((place.root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
-        found += _iio(device)
-    return tuple(Reading(gauge="ina", what=name, kind="power_mw", value=power) for name, power in found)
+        rails += _ina3221(chip) if kind == "ina3221" else _ina238(chip) if kind == "ina238" else ()
+    for device in sorted((scope.root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
+        rails += _iio(device)
+    return tuple(Reading(gauge="ina", what=name, kind="power_mw", value=power) for name, power in rails)
 
 
-def why_unavailable(place: GaugeScope) -> str:
-    """Say why there are no rails."""
-    return "" if read(place) else "no INA3221 or INA238 here"
+def why_unavailable(scope: GaugeScope) -> str:
+    """Return why there are no rails."""
+    return "" if read(scope) else "no INA3221 or INA238 here"
 
 
-GAUGE = Gauge(read=read, why_unavailable=why_unavailable)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable, measures_energy=True)

@@ -1,4 +1,4 @@
-"""The plain closed loop: each stream issues its next run when the last one has ended. The default."""
+"""The closed loop, which is the default: each stream issues its next run when its last one has ended."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from deploy_kit.measure.stopwatch import Steps, Turn
 
 
 def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, None]:
-    """Take one turn; LoadGen has no say in it."""
+    """Take one turn, without LoadGen."""
     return stopwatch.take_turn(streams, load.n, load.seconds, devices=load.devices), None
 
 

@@ -1,4 +1,4 @@
-"""MLPerf Offline: all images are there from the start; judged by images a second."""
+"""MLPerf Offline: all images are available from the start; judged by images per second."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from deploy_kit.records.measurements import LoadGenResult
 
 
 def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
-    """Run one test; LoadGen asks for as many images as fill the time at the pace of the warm-up."""
+    """Run one test of LoadGen, which issues as many images as fill the time at the pace of the warm-up."""
     expected = 1e3 * load.batch * len(streams) / load.pace_ms
 
     def configure(settings: Any, _: TurnLoad) -> None:

@@ -1,4 +1,4 @@
-"""MLPerf Server: single images that arrive at random (Poisson) times; judged by p99 latency against the budget."""
+"""MLPerf Server: single images that arrive at random (Poisson) times; judged by p99 latency within a budget."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from deploy_kit.records.measurements import LoadGenResult
 
 
 def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
-    """Run one test."""
+    """Run one test of LoadGen."""
     return _loadgen.run_loadgen("Server", streams, load, _configure)
 
 
@@ -19,7 +19,7 @@ def _configure(settings: Any, load: TurnLoad) -> None:
 
 
 def batches(batch: int) -> str:
-    """Say that a query is one image: nothing here gathers queries into batches."""
+    """Return why an engine of this batch size cannot be fed: a query is one image, and queries are not batched."""
     return "" if batch == 1 else f"a query of 'server' is one image, and the engine takes {batch}"
 
 

@@ -1,4 +1,4 @@
-"""MLPerf SingleStream: one image at a time, the next when the last is answered; judged by p90 latency."""
+"""MLPerf SingleStream: one image at a time, each after the last was answered; judged by p90 latency."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from deploy_kit.records.measurements import LoadGenResult
 
 
 def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
-    """Run one test."""
+    """Run one test of LoadGen."""
     return _loadgen.run_loadgen("SingleStream", streams, load, _configure)
 
 
@@ -18,7 +18,7 @@ def _configure(settings: Any, load: TurnLoad) -> None:
 
 
 def batches(batch: int) -> str:
-    """Say that a query is one image."""
+    """Return why an engine of this batch size cannot be fed: a query is one image."""
     return "" if batch == 1 else f"a query of 'single-stream' is one image, and the engine takes {batch}"
 
 

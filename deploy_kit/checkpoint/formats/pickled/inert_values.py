@@ -1,4 +1,4 @@
-"""What a pickle's contents are kept as: names, and records of what objects would have been made from."""
+"""What a pickle's contents are kept as: names, records of what objects would be made from, tensors that stay unread."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Global:
 
 
 class Record:
-    """What an object of the file would have been made from.
+    """What an object of the file would be made from.
 
     Attributes:
         kind: Its class, e.g. ``argparse.Namespace``.
-        args: What its constructor would have been given.
-        state: What its ``__setstate__`` would have been given.
-        items: Where it is some kind of dict.
-        elements: Where it is some kind of list.
+        args: Arguments that its constructor would get.
+        state: State that its ``__setstate__`` would get.
+        items: Its items, where it is some kind of dict.
+        elements: Its elements, where it is some kind of list.
     """
 
     __slots__ = ("args", "elements", "items", "kind", "state")
@@ -44,9 +44,22 @@ class Record:
         self.elements: list[Any] = []
 
     def attributes(self) -> Mapping[Any, Any]:
-        """Give the attributes by name, from ``__dict__`` and ``__slots__`` alike."""
+        """Return the attributes by name, from ``__dict__`` and ``__slots__`` alike."""
         parts = self.state if isinstance(self.state, tuple) else (self.state,)
         return {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
+
+
+@dataclass(eq=False, frozen=True)
+class Unreadable:
+    """A tensor that is known to be there and cannot be used.
+
+    Attributes:
+        what: What it is, e.g. ``quantized (qint8)``.
+        shape: Its shape.
+    """
+
+    what: str
+    shape: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -62,21 +75,21 @@ class Rules:
 
     Attributes:
         calls: Name → our own function (arguments, rules) that stands for a call of it.
-        inert: Names of the standard library that may be mentioned.
-        storage: Persistent id → what it stands for.
-        nested: A checkpoint inside a pickle, as bytes → what it stands for.
-        budget: Shared by all pickles of a file.
+        mentions: Names of the standard library that may be mentioned and never called.
+        storage: Resolves a persistent id.
+        nested: Reads a checkpoint that lies in a pickle as bytes.
+        budget: Budget shared by all pickles of a file.
     """
 
     calls: Mapping[str, Callable[[tuple[Any, ...], "Rules"], Any]]
-    inert: frozenset[str]
+    mentions: frozenset[str]
     storage: Callable[[Any], Any]
     nested: Callable[[bytes], Any]
     budget: ReadLimits
 
 
 def key_of(value: Any) -> Any:
-    """Let a value be a dict's key only if hashing it is cheap: a tuple of tuples hashes in exponential time.
+    """Return a value as a dict's key, if hashing it is cheap: a tuple of tuples hashes in exponential time.
 
     Raises:
         TypeError: It is not.

@@ -7,8 +7,8 @@ from deploy_kit.base.errors import RecipeError
 from deploy_kit.checkpoint.contents import Container, Contents
 from deploy_kit.checkpoint.formats import paddle
 from deploy_kit.checkpoint.formats.limits import ReadLimits
-from deploy_kit.checkpoint.formats.pickled import search
-from deploy_kit.checkpoint.formats.pickled.inert import Record
+from deploy_kit.checkpoint.formats.pickled import weight_search
+from deploy_kit.checkpoint.formats.pickled.inert_values import Record
 from deploy_kit.records.artifacts import Preprocess
 
 _MAX_CLASSES = 100_000
@@ -26,7 +26,7 @@ def contents_of(kind: Container, data: Any, budget: ReadLimits, state_key: str |
         budget: Of the file.
         state_key: Which state dict to take where there are several.
     """
-    found = search.find_weights(data, budget, state_key=state_key)
+    found = weight_search.find_weights(data, budget, state_key=state_key)
     tensors: Mapping[str, Any] = found.tensors
     if kind == "pickle" and paddle.is_paddle(data, tensors):
         kind, tensors = paddle.KIND, paddle.to_torch(tensors)

@@ -1,4 +1,4 @@
-"""Tests of `checkpoint.search`, `modules`, `found` and `paddle`: what in a file is the weights, and what is beside."""
+"""Tests of weight search: what in a pickle is the weights, and what is beside them."""
 
 import argparse
 import pickle
@@ -291,23 +291,14 @@ def paddle_arrays() -> dict[str, Any]:
     return arrays
 
 
-def reduced_as_paddle_does(array: np.ndarray) -> Any:
-    class Variable:
-        def __reduce__(self) -> Any:
-            return eval, ("data", {"data": array})
-
-    return Variable()
-
-
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("form", ["arrays", "pairs", "eval", "table"])
+@pytest.mark.parametrize("form", ["arrays", "pairs", "table"])
 def test_paddle_is_brought_into_torchs_convention(form: str, protocol: int, tmp_path: Path) -> None:
     wanted = {name: tensor for name, tensor in weights().items() if not name.endswith("num_batches_tracked")}
     arrays = paddle_arrays()
     data = {
         "arrays": arrays,
         "pairs": {name: (f"linear_{i}.w_0", array) for i, (name, array) in enumerate(arrays.items())},
-        "eval": {name: reduced_as_paddle_does(array) for name, array in arrays.items()},
         "table": arrays | {"StructuredToParameterName@@": {"fc.weight": "linear_0.w_0"}},
     }[form]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError, nearest
 from deploy_kit.checkpoint.formats.limits import ReadLimits
-from deploy_kit.checkpoint.formats.pickled import modules
-from deploy_kit.checkpoint.formats.pickled.arrays import Array, Unreadable
-from deploy_kit.checkpoint.formats.pickled.inert import SAVE_TENSORS, Record
+from deploy_kit.checkpoint.formats.pickled import pickled_modules
+from deploy_kit.checkpoint.formats.pickled.inert_values import SAVE_TENSORS, Record, Unreadable
+from deploy_kit.checkpoint.formats.pickled.numpy_arrays import Array
 
 _LEVELS = 3
 _MIN_CONVOLUTIONS = 4
@@ -93,8 +93,8 @@ def _candidates(value: Any, path: str, level: int, *, asked: str | None) -> Iter
 
 
 def _as_candidate(value: Any, path: str) -> _Candidate | None:
-    if modules.is_module(value):
-        module = modules.flatten(value)
+    if pickled_modules.is_module(value):
+        module = pickled_modules.flatten(value)
         candidate = _Candidate(path, module.tensors, module.attributes)
     else:
         table = value.items if isinstance(value, Record) else value

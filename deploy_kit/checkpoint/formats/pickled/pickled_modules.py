@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.formats.pickled.arrays import Array, Unreadable
-from deploy_kit.checkpoint.formats.pickled.inert import Record
+from deploy_kit.checkpoint.formats.pickled.inert_values import Record, Unreadable
+from deploy_kit.checkpoint.formats.pickled.numpy_arrays import Array
 
 _MAX_MODULES, _MAX_DEPTH = 50_000, 64
 _PLAIN = (bool, int, float, str)

@@ -1,4 +1,4 @@
-"""Tests of `checkpoint.unpickle` and `rebuild`: what pickles hold comes back, what they ask to run does not."""
+"""Tests of the pickle machine: what pickles hold comes back, what they ask to run does not."""
 
 import argparse
 import collections
@@ -6,10 +6,11 @@ import enum
 import functools
 import importlib
 import io
+import logging
 import pickle
 import pickletools
-import random
 import struct
+import types
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,9 +24,12 @@ from checkpoint_files import PICKLE_SAVERS, TORCH_SAVERS, Payload, payloads, wei
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.formats import container
 from deploy_kit.checkpoint.formats.limits import ReadLimits
-from deploy_kit.checkpoint.formats.pickled.arrays import Array, Unreadable
-from deploy_kit.checkpoint.formats.pickled.inert import Record
+from deploy_kit.checkpoint.formats.pickled.inert_values import Record, Unreadable
+from deploy_kit.checkpoint.formats.pickled.numpy_arrays import Array
 from deploy_kit.checkpoint.formats.pickled.torch_file import read_pickle
+
+# A path is kept as its class and what it is made from, in parts or as a whole, as the Python that writes it does.
+PATHS = [(f"{module}.PosixPath", parts) for module in ("pathlib", "pathlib._local") for parts in (("a", "b"), ("a/b",))]
 
 
 class Optimizer(enum.Enum):
@@ -78,6 +82,7 @@ def hostile_pickles(marker: Path) -> dict[str, bytes]:
         "a type with a call of its own": (
             b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(cposix\nsystem\ncbuiltins\nint\n" + quoted + b"\x85}tR."
         ),
+        "bytes of 64 GiB": b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R.",
         "breakpoint": b"\x80\x02cbuiltins\nbreakpoint\n)R.",
         "exec in an object array": pickle.dumps(np.array([Payload(exec, "1")], dtype=object)),
     }
@@ -233,10 +238,9 @@ def test_recursive_list_is_read() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        torch.optim.Adam([torch.zeros(2)]), np.random.default_rng(0), random.Random(0), range(3),
-        datetime.now(timezone.utc),
-        collections.ChainMap({}), slice(1, 2), functools.partial(torch.nn.BatchNorm2d, eps=1e-3), torch.nn.ReLU,
-        torch.device("cpu"), torch.__version__,
+        torch.optim.Adam([torch.zeros(2)]), range(3), datetime.now(timezone.utc), Path("runs/1"),
+        types.SimpleNamespace(lr=0.1), functools.partial(torch.nn.BatchNorm2d, eps=1e-3), torch.nn.ReLU,
+        logging.getLogger("train"), torch.device("cpu"), torch.__version__,
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
@@ -270,7 +274,6 @@ def test_collections_paths_and_scalars_are_read(protocol: int) -> None:
         "scalar": np.float64(0.25),
         "size": torch.Size([2, 3]),
         "dtype": torch.float32,
-        "complex": 1j,
     }
 
     back = inert(pickle.dumps(data, protocol))
@@ -279,7 +282,7 @@ def test_collections_paths_and_scalars_are_read(protocol: int) -> None:
     assert back["counter"] == {"a": 2, "b": 1}
     assert back["default"] == {"a": [1]}
     assert back["deque"] in ([1, 2], []) or list(back["deque"]) == [1, 2]
-    assert back["path"] == "a/b"
+    assert (back["path"].kind, back["path"].args) in PATHS
     assert back["scalar"] == 0.25
     assert back["size"] == (2, 3)
     assert str(back["dtype"]) == "torch.float32"
@@ -306,9 +309,7 @@ def test_array_of_no_numbers_is_inert(array: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("kind", PICKLE_SAVERS)
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn]
-)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
 def test_tensors_of_every_type_come_back(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
     tensor = torch.arange(24).reshape(2, 3, 4).to(dtype)
     PICKLE_SAVERS[kind](weights() | {"extra": tensor}, tmp_path / "file")
@@ -340,6 +341,14 @@ def test_parameters_and_buffers_in_a_dict_come_back(kind: str, tmp_path: Path) -
     assert all(torch.equal(back[name], tensor) for name, tensor in saved.items())
 
 
+def test_tensor_with_attributes_of_its_own_comes_back(tmp_path: Path) -> None:
+    tensor = torch.arange(3.0)
+    tensor.note = "made by hand"  # type: ignore[attr-defined]
+    torch.save(weights() | {"extra": tensor}, tmp_path / "file")
+
+    assert torch.equal(container.read_contents(tmp_path / "file").tensors["extra"], tensor)
+
+
 def test_legacy_file_of_another_pickle_protocol_is_read(tmp_path: Path) -> None:
     saved = weights()
     torch.save(saved, tmp_path / "file", _use_new_zipfile_serialization=False, pickle_protocol=4)
@@ -356,8 +365,9 @@ def test_legacy_file_of_another_pickle_protocol_is_read(tmp_path: Path) -> None:
         (lambda: torch.quantize_per_tensor(torch.zeros(4, 4, 3, 3), 0.1, 0, torch.qint8), r"quantized \(qint8\)"),
         (lambda: torch.zeros(4, 4, 3, 3).to_sparse(), "a sparse tensor"),
         (lambda: torch.zeros(4, 4, 3, 3, device="meta"), "a meta tensor, without numbers"),
+        (lambda: torch.zeros(4, 4, 3, 3).to(torch.float8_e4m3fn), r"a tensor of torch\.float8_e4m3fn"),
     ],
-    ids=["quantized", "sparse", "meta"],
+    ids=["quantized", "sparse", "meta", "float8"],
 )
 @pytest.mark.filterwarnings("ignore")  # torch's own, of sparse and quantized tensors
 def test_weight_that_cannot_be_used_is_named_with_its_kind(
@@ -401,7 +411,7 @@ def test_functools_partial_that_is_kept_and_not_called_is_inert() -> None:
         b"\x80\x05\x97.",  # buffers out of band
         b"\x80\x02S'unfinished\n.",
         b"\x80\x02ccollections\nOrderedDict\nK\x05\x85R.",
-        b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R.",  # a size in place of bytes
+        b"\x80\x02cbuiltins\nbytes\n\x8a\x05\x00\x00\x00\x00\x10\x85R.",  # a size in place of bytes
     ],
 )
 def test_pickle_that_makes_no_sense_is_called_damaged(data: bytes, tmp_path: Path) -> None:
