@@ -4,10 +4,11 @@ import pytest
 
 from deploy_kit.base.errors import RecipeError, RequestError
 from deploy_kit.cli import _engine_options
-from deploy_kit.engines import onnxruntime, tensorrt_rtx
+from deploy_kit.engines import onnxruntime
+from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.records import codec
 
-NVIDIA = tensorrt_rtx.Options
+NVIDIA = TensorRtOptions
 
 
 @pytest.mark.parametrize(
