@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _measured(mode: str, asked: Asked, shop: workshop.Workshop, said: argparse.Namespace) -> Section:
-    here, begun = environment.describe(), time.perf_counter()
+    here, begun = environment.describe_machine(), time.perf_counter()
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     result = MODES[mode].measure(asked, shop)
     stamp = Stamp(

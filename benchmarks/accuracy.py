@@ -16,7 +16,7 @@ from deploy_kit.accuracy import metrics, paired
 from deploy_kit.base.errors import EngineCrashError, StageError
 from deploy_kit.devices import inference
 from deploy_kit.machine.environment import library_version
-from deploy_kit.stages import export
+from deploy_kit.stages import reference
 from deploy_kit.store import Key, digest_of
 
 _SIMULATED = 16
@@ -92,13 +92,8 @@ def measure(
     subject: Subject, candidates: tuple[Candidate, ...], sizes: tuple[int, ...], workshop: Workshop
 ) -> Accuracy:
     """Score every candidate on the bundled test images, calibrated with each number of images."""
-    answers, _ = export.answers(
-        subject.source,
-        subject.preprocess,
-        TEST,
-        store=workshop.store,
-        connection=workshop.connection,
-        on_progress=workshop.on_progress,
+    answers, _ = reference.run(
+        subject.source, subject.preprocess, workshop.context, images=images.open_set(TEST, subject.preprocess)
     )
     with np.load(workshop.store.root / answers.path) as data:
         truth = Truth(logits=data["logits"], labels=data["labels"], sha256=answers.sha256)
@@ -107,7 +102,7 @@ def measure(
         for n in sizes if candidate.int8 else (0,):
             sys.stderr.write(f"accuracy: {candidate.name}, {n} calibration images\n")
             scores.append(_scored(candidate, subject, n, workshop, truth))
-    top1 = float(metrics.hits(truth.logits, truth.labels).mean())
+    top1 = float(metrics.top1_hits(truth.logits, truth.labels).mean())
     return Accuracy(subject=subject.name, images=TEST, n=answers.n, top1=top1, scores=tuple(scores))
 
 
@@ -118,15 +113,15 @@ def render(found: Accuracies) -> str:
 
 def score(unknown: Score, found: np.ndarray, truth: Truth) -> Score:
     """Hold logits (N, classes) against the checkpoint's and the labels."""
-    hits = metrics.hits(found, truth.labels)
-    drop = paired.drop(metrics.hits(truth.logits, truth.labels), hits)
+    hits = metrics.top1_hits(found, truth.labels)
+    drop = paired.top1_drop(metrics.top1_hits(truth.logits, truth.labels), hits)
     return replace(
         unknown,
         top1=float(hits.mean()),
         drop_pp=drop.points,
         low_pp=drop.low,
         high_pp=drop.high,
-        flips=1 - metrics.agreement(truth.logits, found),
+        flips=1 - metrics.top1_agreement(truth.logits, found),
         sqnr_db=metrics.sqnr_db(truth.logits, found),
     )
 

@@ -125,7 +125,7 @@ def onnxruntime(path: str, image: str, runs: int, rounds: int, threads: int) -> 
     ours.bind(pixels)
     stopwatch.sample_ms(ours.run, _WARM_RUNS)
     theirs()
-    turns = [(statistics.fmean(stopwatch.turn(((ours.run,),), runs).samples_ms), theirs()) for _ in range(rounds)]
+    turns = [(statistics.fmean(stopwatch.take_turn(((ours.run,),), runs).samples_ms), theirs()) for _ in range(rounds)]
     return {"turns": turns, "settings": dict(ours.settings), "statistic": "mean"}
 
 
@@ -143,7 +143,7 @@ def openvino(path: str, image: str, runs: int, rounds: int, threads: int) -> dic
     stopwatch.sample_ms(ours.run, _WARM_RUNS)
     turns = []
     for _ in range(rounds):
-        mine = statistics.median(stopwatch.turn(((ours.run,),), runs).samples_ms)
+        mine = statistics.median(stopwatch.take_turn(((ours.run,),), runs).samples_ms)
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         turns.append((mine, read_median_ms(ended.stdout + ended.stderr)))
     return {"turns": turns, "settings": {**ours.settings, **settings}, "statistic": "median"}

@@ -142,7 +142,7 @@ def stock(source: str, method: str, calibration: str, preprocess: dict[str, Any]
 
 def _stop_at(limit_gib: float, given: list[int]) -> None:
     """End this process where it holds more than the limit, and say how far it came."""
-    while environment.memory_mib() < 1024 * limit_gib:
+    while environment.resident_memory_mib() < 1024 * limit_gib:
         time.sleep(0.02)
     sys.stderr.write(f"\nstopped at {limit_gib:g} GiB after {given[0]} images\n")
     sys.stderr.flush()

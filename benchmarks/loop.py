@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks import page
 from deploy_kit.measure import scenarios
-from deploy_kit.measure.scenarios import Load
+from deploy_kit.measure.scenarios import TurnLoad
 from deploy_kit.measure.stopwatch import Steps
 
 LIMIT_US = 20.0
@@ -93,12 +93,12 @@ def _verdict(row: Cost) -> str:
 
 
 def _cost(name: str, scenario: str, streams: tuple[Steps, ...]) -> Cost:
-    entry = scenarios.get(scenario)
+    entry = scenarios.get_scenario(scenario)
     why = entry.why_unavailable()
     if why:
         return Cost(name=name, why=why)
     by_queries = entry.seconds > 0
-    load = Load(n=_RUNS, seconds=_QUERIES_S if by_queries else 0.0, batch=1, pace_ms=0.01)
+    load = TurnLoad(n=_RUNS, seconds=_QUERIES_S if by_queries else 0.0, batch=1, pace_ms=0.01)
     turns = [entry.run(streams, load)[0] for _ in range(1 if by_queries else _TURNS)]
     return Cost(
         name=name,

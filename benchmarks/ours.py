@@ -1,10 +1,10 @@
 """Deploykit's candidates: one row a file and engine. To judge a new scheme or pass list, add a row here."""
 
 from benchmarks.candidates import Candidate, Ours
-from deploy_kit import recipe
+from deploy_kit.graph import passes
 from deploy_kit.recipe import targets
 
-PASSES = recipe.load_recipe("default").simplify.passes
+PASSES = passes.default_passes()
 _LAST = ("merge_duplicates", "remove_unused")
 _MAXED = (*PASSES[: -len(_LAST)], *targets.find_target("openvino").fp32, *_LAST)
 _FIRST = tuple(name for name in PASSES if name not in ("pool_before_conv", "chain_concats"))

@@ -8,6 +8,7 @@ from benchmarks.page import NONE
 from benchmarks.subjects import Subject
 from benchmarks.workshop import Workshop
 from deploy_kit.base.errors import StageError
+from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BuildEntry, Variant, targets
 from deploy_kit.records.artifacts import Artifact, Proof
@@ -80,13 +81,11 @@ def variants() -> tuple[Variant, ...]:
 def _plan(net: Subject, lean: Artifact, variant: Variant, workshop: Workshop) -> Plan:
     precision = variant.name
     try:
-        calibration = str(workshop.calibration(_IMAGES))
-        typed, _ = quantize.run(lean, variant, calibration, store=workshop.store, connection=workshop.connection)
+        calibration = ImageSource(name=str(workshop.calibration(_IMAGES)))
+        typed, _ = quantize.run(lean, variant, workshop.context, calibration=calibration)
         options = {"compute_capabilities": list(GPUS)} | (_shapes(lean) if not net.batch else {})
         entry = BuildEntry(engine=_ENGINE, variants=(precision,), options=options)
-        built, _ = build.run(
-            typed, entry, store=workshop.store, connection=workshop.connection, on_progress=workshop.on_progress
-        )
+        built, _ = build.run(typed, entry, workshop.context)
     except StageError as error:
         return Plan(net=net.name, precision=precision, why=str(error))
     return Plan(net=net.name, precision=precision, size_bytes=built.size_bytes, proof=built.proof)

@@ -52,7 +52,7 @@ class Subject:
     @property
     def path(self) -> Path:
         """The checkpoint's file."""
-        return bundled.resolve("models", self.source.checkpoint)
+        return bundled.resolve_bundled("models", self.source.checkpoint)
 
     def batched(self, batch: int) -> "Subject":
         """Give the same net with another batch."""
@@ -118,7 +118,7 @@ def subset(name: str, n: int, folder: Path) -> Path:
     """
     path = folder / f"{name.removeprefix(bundled.PREFIX)}-first{n}.npz"
     if not path.is_file():
-        with np.load(bundled.resolve("calibration", name), allow_pickle=False) as data:
+        with np.load(bundled.resolve_bundled("calibration", name), allow_pickle=False) as data:
             if n > len(data["images"]):
                 raise InputError(f"{name}: asked for {n} images, found {len(data['images'])}")
             aside = path.with_suffix(f".{os.getpid()}.npz")

@@ -11,10 +11,11 @@ from benchmarks.candidates import Candidate, Ours, Stock, Unavailable
 from benchmarks.subjects import Subject
 from deploy_kit.base.errors import StageError
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
-from deploy_kit.images import SYNTHETIC
+from deploy_kit.images import SYNTHETIC, ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import ExportTable, SimplifyTable, Variant
 from deploy_kit.records import codec
@@ -61,6 +62,7 @@ class Workshop:
         self.folder = folder
         self.store = Store(folder / "store")
         self.connection = connection
+        self.context = Context(store=self.store, connection=connection, on_progress=self.on_progress)
 
     def on_progress(self, event: ProgressEvent) -> None:
         """Say one line on standard error."""
@@ -99,13 +101,9 @@ class Workshop:
     def simplified(self, subject: Subject, passes: tuple[str, ...]) -> Simplified:
         """Export with deploykit and simplify."""
         part = ExportTable(tolerance=_TOLERANCE, batch=max(1, subject.batch), dynamic=not subject.batch)
-        exported, _ = export.run(
-            subject.source, part, SYNTHETIC, store=self.store, connection=self.connection, on_progress=self.on_progress
-        )
+        exported, _ = export.run(subject.source, part, self.context, images=ImageSource(name=SYNTHETIC))
         table = SimplifyTable(passes=passes)
-        lean, _ = simplify.run(
-            exported.onnx, table, store=self.store, connection=self.connection, on_progress=self.on_progress
-        )
+        lean, _ = simplify.run(exported.onnx, table, self.context)
         return lean
 
     def _ours(self, file: Ours, subject: Subject, n_images: int) -> Path:
@@ -113,10 +111,8 @@ class Workshop:
         if file.scheme is None:
             return self.store.path(lean)
         variant = Variant(name=file.scheme, scheme=file.scheme, options=dict(file.options))
-        used = str(self.calibration(n_images)) if n_images else None
-        typed, _ = quantize.run(
-            lean, variant, used, store=self.store, connection=self.connection, on_progress=self.on_progress
-        )
+        used = ImageSource(name=str(self.calibration(n_images))) if n_images else None
+        typed, _ = quantize.run(lean, variant, self.context, calibration=used)
         return self.store.path(typed)
 
     def _stock(self, recipe: str, subject: Subject, n_images: int) -> Path:
@@ -176,5 +172,5 @@ def _key(name: str, inputs: tuple[str, ...], options: list[object], libraries: t
 def opened(folder: Path) -> Iterator[Workshop]:
     """Open the workshop below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         yield Workshop(folder, connection)

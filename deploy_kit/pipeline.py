@@ -1,26 +1,31 @@
 """The straight line from a checkpoint to a report. One target that fails does not take the others with it."""
 
+import contextlib
 import dataclasses
 import datetime
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
 from deploy_kit.analysis import diagnosis, doctor
-from deploy_kit.base.errors import DeviceError, LinkLostError, StageError, nearest
+from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices import links
-from deploy_kit.devices.links import Connection
+from deploy_kit.graph import passes
+from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
 from deploy_kit.records.artifacts import Artifact, Device, Exported, ReferenceLogits
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
-from deploy_kit.records.results import ParityReport, Report, Row, Simplified, StageTime
-from deploy_kit.stages import bench, build, check, export, quantize, simplify
+from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
+from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify
 from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import Store
 
@@ -33,21 +38,36 @@ class Run:
 
     Attributes:
         recipe: What to do.
-        store: Keeps every result.
         host: This machine: exports, simplifies and quantizes.
-        connection: The device: builds, checks and measures.
-        on_progress: Called with progress events.
+        target: The device: builds, checks and measures.
         times: How long each stage took.
         remarks: What a reader must know beside the numbers.
     """
 
     recipe: Recipe
-    store: Store
-    host: Connection
-    connection: Connection
-    on_progress: ProgressCallback
+    host: Context
+    target: Context
     times: list[StageTime] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        """The store that keeps every result."""
+        return self.host.store
+
+    @functools.cached_property
+    def check_images(self) -> ImageSource:
+        """The check set, opened once for all stages."""
+        table = self.recipe.check
+        return ImageSource(name=table.images, skip_bad=table.skip_bad, orientation=table.orientation)
+
+    @functools.cached_property
+    def calibration_images(self) -> ImageSource | None:
+        """The calibration set, opened once for all stages; None where the recipe names none."""
+        table = self.recipe.quantize
+        if table.calibration is None:
+            return None
+        return ImageSource(name=table.calibration, skip_bad=table.skip_bad, orientation=table.orientation)
 
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
         """Do the work of one stage and note how long it took."""
@@ -57,6 +77,30 @@ class Run:
             StageTime(stage=stage, name=name, seconds=round(time.perf_counter() - begun, 3), reused=reused)
         )
         return result
+
+
+@contextlib.contextmanager
+def opened(recipe: Recipe, store: Store, device: Device, on_progress: ProgressCallback = no_progress) -> Iterator[Run]:
+    """Put a recipe in force in a store, and open this machine and the device for single stages.
+
+    A stage that fails leaves the recipe in force as it was before: what was said to it is not said to the next one.
+
+    Args:
+        recipe: What to do.
+        store: Keeps every result.
+        device: Where to build, check and measure.
+        on_progress: Called with progress events.
+    """
+    earlier = store.in_force()
+    store.recipe = recipe.model_dump(mode="json")
+    with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
+        host = Context(store=store, connection=here, on_progress=on_progress)
+        try:
+            yield Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
+        except DeployKitError:
+            if earlier is not None:
+                store.stand_by(earlier)
+            raise
 
 
 def deploy(
@@ -77,26 +121,26 @@ def deploy(
     Raises:
         DeployKitError: The recipe is not possible here, or the checkpoint could not be exported and simplified.
     """
-    with links.connect(links.LOCAL) as host, links.connect(device) as connection:
-        doctor.require(recipe, connection)
+    with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
+        doctor.require(recipe, there)
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
-        run = Run(recipe=recipe, store=store, host=host, connection=connection, on_progress=on_progress)
-        source, answers = exported_with_answers(run)
-        lean = simplified(run, source)
-        run.remarks += check.overlap(
-            recipe.quantize.calibration, recipe.check, lean.onnx, skip_bad=recipe.quantize.skip_bad
-        )
-        found = diagnosed(run, source, answers)
-        run.remarks += found.words if found else ()
-        typed, absent = _typed(run, lean.onnx)
+        host = Context(store=store, connection=here, on_progress=on_progress)
+        run = Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
+        source = exported(run)
+        logits = reference_logits(run, source)
+        simple = simplified(run, source)
+        run.remarks += check.overlap(run.calibration_images, run.check_images, simple.onnx.preprocess)
+        cause = diagnosed(run, source, logits)
+        run.remarks += cause.words if cause else ()
+        quantized, absent = _quantized(run, simple.onnx)
         rows = [
-            _built_and_checked(run, entry, name, typed, absent, answers)
+            _built_and_checked(run, entry, name, quantized, absent, logits)
             for entry in recipe.build.engines
             for name in entry.variants
         ]
         rows = _measured(run, rows, fresh=fresh)
-        return assemble(run, source, answers, lean, rows, tuple(typed.values()))
+        return assemble(run, source, logits, simple, rows, tuple(quantized.values()))
 
 
 def exported(run: Run) -> Exported:
@@ -105,65 +149,41 @@ def exported(run: Run) -> Exported:
     return run.timed(
         "export",
         recipe.source.checkpoint,
-        lambda: export.run(
-            recipe.source,
-            recipe.export,
-            recipe.check.images,
-            store=run.store,
-            connection=run.host,
-            on_progress=run.on_progress,
-            skip_bad=recipe.check.skip_bad,
-        ),
+        lambda: export.run(recipe.source, recipe.export, run.host, images=run.check_images),
     )
 
 
-def exported_with_answers(run: Run) -> tuple[Exported, ReferenceLogits]:
-    """Export the checkpoint, and compute its own logits on the check set."""
-    source = exported(run)
-    return source, answered(run, source)
-
-
-def answered(run: Run, source: Exported) -> ReferenceLogits:
+def reference_logits(run: Run, source: Exported) -> ReferenceLogits:
     """Compute the checkpoint's own logits on the check set."""
-    recipe = run.recipe
+    recipe, preprocess = run.recipe, source.onnx.preprocess
     return run.timed(
         "export",
         f"answers on {recipe.check.images}",
-        lambda: export.answers(
-            recipe.source,
-            source.onnx.preprocess,
-            recipe.check.images,
-            store=run.store,
-            connection=run.host,
-            on_progress=run.on_progress,
-            skip_bad=recipe.check.skip_bad,
-            crops=recipe.check.crops,
+        lambda: reference.run(
+            recipe.source, preprocess, run.host, images=run.check_images.open(preprocess), crops=recipe.check.crops
         ),
     )
 
 
 def simplified(run: Run, source: Exported) -> Simplified:
     """Simplify the exported graph."""
+    table = run.recipe.simplify
     return run.timed(
         "simplify",
-        f"{len(run.recipe.simplify.passes)} passes",
-        lambda: simplify.run(
-            source.onnx, run.recipe.simplify, store=run.store, connection=run.host, on_progress=run.on_progress
-        ),
+        f"{len(passes.resolve_names(table.passes))} passes",
+        lambda: simplify.run(source.onnx, table, run.host),
     )
 
 
-def diagnosed(run: Run, source: Exported, answers: ReferenceLogits, *, always: bool = False) -> Diagnosis | None:
+def diagnosed(run: Run, source: Exported, logits: ReferenceLogits, *, always: bool = False) -> Diagnosis | None:
     """Say why the checkpoint itself scores low: where a limit asks for more top-1 than it has, or `always`."""
-    asked = [table.min_top1 for table in run.recipe.check.limits.values() if table.min_top1 is not None]
-    if not always and (answers.top1 is None or answers.top1 >= max(asked, default=0.0)):
+    limits = [table.min_top1 for table in run.recipe.check.limits.values() if table.min_top1 is not None]
+    if not always and (logits.top1 is None or logits.top1 >= max(limits, default=0.0)):
         return None
     return run.timed(
         "diagnose",
-        answers.images,
-        lambda: diagnosis.diagnose(
-            source.onnx, answers, store=run.store, connection=run.host, on_progress=run.on_progress
-        ),
+        logits.images,
+        lambda: diagnosis.diagnose(source.onnx, logits, run.host, images=run.check_images),
     )
 
 
@@ -175,20 +195,20 @@ def distinct(engines: list[Artifact]) -> tuple[Artifact, ...]:
 
 def collect(run: Run) -> Report:
     """Put together what the store knows of the checkpoint of the recipe in force; measures nothing."""
-    source, answers = exported_with_answers(run)
-    lean = simplified(run, source)
+    source = exported(run)
+    logits, simple = reference_logits(run, source), simplified(run, source)
     family = graphs_of(run.store, source)
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
-    rows = list[Row]()
+    rows = list[EngineRow]()
     for engine in distinct(built):
         found = run.store.newest(
             ParityReport,
             "check",
-            where=lambda p, e=engine: (p.artifact, p.label, p.images) == (e.sha256, e.label, answers.images),  # type: ignore[misc]
+            where=lambda p, e=engine: (p.artifact, p.label, p.images) == (e.sha256, e.label, logits.images),  # type: ignore[misc]
         )
-        why = "" if found else check.why_unavailable(engine, run.connection)
+        why = "" if found else check.why_unavailable(engine, run.target.connection)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
-        row = Row(label=engine.label, artifact=engine, parity=parity)
+        row = EngineRow(label=engine.label, artifact=engine, parity=parity)
         measured = run.store.newest(
             Bench,
             "bench",
@@ -196,37 +216,41 @@ def collect(run: Run) -> Report:
         )
         rows += join(row, measured[0], run.recipe.bench) if measured else (row,)
     used = {engine.parent for engine in built}
-    return assemble(run, source, answers, lean, rows, tuple(a for a in family.values() if a.sha256 in used))
+    return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
 
 
 def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
     """List the graphs that were made of an export, simplified or quantized, by sha256."""
-    lean = [one.onnx for one in store.all(Simplified, "simplify") if one.onnx.parent == source.onnx.sha256]
-    roots = {source.onnx.sha256, *(one.sha256 for one in lean)}
-    typed = [one for one in store.all(Artifact, "quantize") if one.parent in roots]
-    return {one.sha256: one for one in (*lean, *typed)}
+    simple = [one.onnx for one in store.all(Simplified, "simplify") if one.onnx.parent == source.onnx.sha256]
+    roots = {source.onnx.sha256, *(one.sha256 for one in simple)}
+    quantized = [one for one in store.all(Artifact, "quantize") if one.parent in roots]
+    return {one.sha256: one for one in (*simple, *quantized)}
 
 
 def assemble(
-    run: Run, source: Exported, answers: ReferenceLogits, lean: Simplified, rows: list[Row], typed: tuple[Artifact, ...]
+    run: Run,
+    source: Exported,
+    logits: ReferenceLogits,
+    simple: Simplified,
+    rows: list[EngineRow],
+    quantized: tuple[Artifact, ...],
 ) -> Report:
     """Put the report together."""
-    lineage = dict.fromkeys((source.onnx, lean.onnx, *typed))
+    lineage = dict.fromkeys((source.onnx, simple.onnx, *quantized))
     built = [row.artifact for row in rows if row.artifact is not None]
     notes = [note(engine) for engine in built for note in (build.widened, layer_breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
-    told = [fact for facts in (answers.made_by, *(graph.made_by for graph in typed)) for fact in facts]
-    told = [fact for fact in told if fact[0] in ("calibration remarks", "left out")]
-    notes += dict.fromkeys(f"{what}: {value}" for what, value in told)
+    made_by = (logits.made_by, *(graph.made_by for graph in quantized))
+    notes += dict.fromkeys(note for one in made_by for note in _notes_on_images(one))
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
-        answers=answers,
+        answers=logits,
         difference=source.difference,
         lineage=tuple(lineage),
-        passes=lean.passes,
+        passes=simple.passes,
         rows=tuple(rows),
-        environment=run.connection.environment,
+        environment=run.target.connection.environment,
         times=tuple(run.times),
         when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=library_version("deploykit"),
@@ -235,13 +259,19 @@ def assemble(
     )
 
 
+def _notes_on_images(made_by: MadeBy) -> list[str]:
+    """List what a reader must know of the images that made something."""
+    remarks, left_out = made_by.calibration_remarks, made_by.left_out
+    return [f"{label}: {text}" for label, text in (("calibration remarks", remarks), ("left out", left_out)) if text]
+
+
 def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
     """List the newest decision behind each graph: two budgets may end in the same."""
     newest = {mix.artifact: mix for mix in reversed(store.all(Mix, "budget"))}
     return tuple(mix for mix in newest.values() if mix.artifact in graphs)
 
 
-def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
+def join(row: EngineRow, measured: Bench, part: BenchTable) -> tuple[EngineRow, ...]:
     """Put a row's measurement, its speed-up over the baseline and the limits it misses into it: a row for each batch.
 
     Args:
@@ -263,7 +293,7 @@ def join(row: Row, measured: Bench, part: BenchTable) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _hash_of(row: Row) -> str:
+def _hash_of(row: EngineRow) -> str:
     return row.artifact.sha256 if row.artifact else ""
 
 
@@ -276,73 +306,58 @@ def _require_place(recipe: Recipe, device: Device) -> None:
         )
 
 
-def _typed(run: Run, lean: Artifact) -> tuple[dict[str, Artifact], dict[str, Row]]:
-    """Make every variant; for those that are not there, give the row that says why."""
-    typed, absent = {"fp32": lean}, dict[str, Row]()
+def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[str, EngineRow]]:
+    """Make every variant; for those that are not there, return the row that says why."""
+    quantized, absent = {"fp32": simple}, dict[str, EngineRow]()
     for variant in run.recipe.quantize.variants:
         lack = doctor.missing(doctor.scheme_package(variant.scheme))
         if lack:
-            absent[variant.name] = Row(label=variant.name, artifact=None, left_out=lack)
+            absent[variant.name] = EngineRow(label=variant.name, artifact=None, left_out=lack)
             continue
         try:
-            typed[variant.name] = run.timed(
+            quantized[variant.name] = run.timed(
                 "quantize",
                 variant.name,
                 lambda variant=variant: quantize.run(  # type: ignore[misc]  # mypy loses the default's type
-                    lean,
-                    variant,
-                    run.recipe.quantize.calibration,
-                    store=run.store,
-                    connection=run.host,
-                    on_progress=run.on_progress,
-                    skip_bad=run.recipe.quantize.skip_bad,
+                    simple, variant, run.host, calibration=run.calibration_images
                 ),
             )
         except StageError as error:
-            absent[variant.name] = Row(label=variant.name, artifact=None, failed=error.reason)
-    return typed, absent
+            absent[variant.name] = EngineRow(label=variant.name, artifact=None, failed=error.reason)
+    return quantized, absent
 
 
 def _built_and_checked(
-    run: Run, entry: BuildEntry, name: str, typed: dict[str, Artifact], absent: dict[str, Row], answers: ReferenceLogits
-) -> Row:
+    run: Run,
+    entry: BuildEntry,
+    name: str,
+    quantized: dict[str, Artifact],
+    absent: dict[str, EngineRow],
+    logits: ReferenceLogits,
+) -> EngineRow:
     label = f"{name} · {entry.engine}"
     if name in absent:
         return dataclasses.replace(absent[name], label=label)
-    lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.connection)
-    lack = lack or build.misplaced(entry, run.connection.device)
+    lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.target.connection)
+    lack = lack or build.misplaced(entry, run.target.connection.device)
     if lack:
-        return Row(label=label, artifact=None, left_out=lack)
+        return EngineRow(label=label, artifact=None, left_out=lack)
     engine: Artifact | None = None
     try:
-        engine = run.timed(
-            "build",
-            label,
-            lambda: build.run(
-                typed[name], entry, store=run.store, connection=run.connection, on_progress=run.on_progress
-            ),
-        )
-        built = engine
+        built = engine = run.timed("build", label, lambda: build.run(quantized[name], entry, run.target))
         parity: ParityReport | NotRun = run.timed(
             "check",
             label,
-            lambda: check.run(
-                built,
-                answers,
-                run.recipe.check,
-                store=run.store,
-                connection=run.connection,
-                on_progress=run.on_progress,
-            ),
+            lambda: check.run(built, run.recipe.check, run.target, reference=logits, images=run.check_images),
         )
     except LinkLostError:
         raise  # no other target can do better
     except (StageError, DeviceError) as error:
-        return Row(label=label, artifact=engine, failed=error.reason)
-    return Row(label=label, artifact=engine, parity=parity)
+        return EngineRow(label=label, artifact=engine, failed=error.reason)
+    return EngineRow(label=label, artifact=engine, parity=parity)
 
 
-def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
+def _measured(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[EngineRow]:
     """Measure every engine that is there, in turns."""
     there = tuple(row.artifact for row in rows if row.artifact is not None and not row.failed)
     if not there:
@@ -351,9 +366,7 @@ def _measured(run: Run, rows: list[Row], *, fresh: bool) -> list[Row]:
     measured = run.timed(
         "bench",
         f"{len(there)} engines",
-        lambda: bench.run(
-            there, part, store=run.store, connection=run.connection, on_progress=run.on_progress, fresh=fresh
-        ),
+        lambda: bench.run(there, part, run.target, fresh=fresh),
     )
     timed = {m.label for m in measured.measurements}
     if part.baseline and part.baseline not in timed:
@@ -374,7 +387,7 @@ def unsettled(measured: Bench) -> list[str]:
     return remarks
 
 
-def not_worth_it(rows: list[Row], measured: Bench) -> list[str]:
+def not_worth_it(rows: list[EngineRow], measured: Bench) -> list[str]:
     """Say in words which int8 engines are not faster than the same engine's fp32."""
     timed = {measurement.label: measurement for measurement in measured.measurements}
     remarks = []

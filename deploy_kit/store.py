@@ -5,9 +5,13 @@
 └── quantize/int8-3f9a0c21b7de/         stage / name - first 12 hex digits of the key
       record.json  model.onnx
       rejected.json                     only after a check that failed
+
+A record carries its own hash, and the hashes of the files it speaks of: whoever reads a record has both compared, so
+that neither a changed digit nor a flipped bit passes for a result. Records of deploykit 0.1 have no hash of their own.
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -19,11 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy_kit.base.errors import InputError, RecipeError, StoreError
+from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreError
+from deploy_kit.base.live_folder import live_file, live_folder, sweep
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 
 R = TypeVar("R")
+_NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
+_PASSPORT = ".passport.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -49,7 +56,7 @@ class Key:
     def digest(self) -> str:
         """Hash what decides the result: the name does not."""
         parts = {"stage": self.stage, "inputs": self.inputs, "options": self.options, "versions": self.versions}
-        return hashlib.sha256(codec.canonical(parts).encode()).hexdigest()
+        return hashlib.sha256(codec.canonical_json(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +121,35 @@ def copy_whole(source: Path, path: Path) -> None:
         shutil.copyfile(source, aside)
 
 
+def verify_place(file: Path, rather: str) -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        InputError: A folder, for which `rather` says what to write, or a file in a folder that does not exist.
+    """
+    if file.is_dir():
+        raise InputError(f"{file}: expected a file to write, found a folder", hint=rather)
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p '{file.parent}'")
+
+
+def verify_out(out: Path | None) -> None:
+    """Refuse a target of a copy that cannot be written or is not ours to replace, before any work.
+
+    Raises:
+        InputError: A folder, a file in a folder that does not exist, or a file that no earlier copy made.
+    """
+    if out is None:
+        return
+    verify_place(out, f"--out '{out / 'model.onnx'}'")
+    if out.exists() and not _passport_of(out).is_file():
+        raise InputError(f"{out}: exists, and is no earlier copy of deploykit's", hint="choose another --out")
+
+
+def _passport_of(out: Path) -> Path:
+    return out.with_name(out.name + _PASSPORT)
+
+
 @contextlib.contextmanager
 def _put_in_place(path: Path) -> Iterator[Path]:
     """Give a path to write beside `path`; rename it to `path` once it is whole, or remove it.
@@ -121,39 +157,61 @@ def _put_in_place(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: No space, no permission, or a file where a folder should be.
     """
-    aside = path.parent / f".{path.name}.{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
+        with live_file(path) as aside:
+            yield aside
     except OSError as error:
         raise _full_or(error, path) from error
-    finally:
-        with contextlib.suppress(NotADirectoryError):
-            aside.unlink(missing_ok=True)
 
 
 class Store:
     """The results in one folder."""
 
-    def __init__(self, root: Path, recipe: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, root: str | os.PathLike[str], recipe: Mapping[str, Any] | None = None) -> None:
         """Open or create the store at `root`; `recipe` is noted in the journal beside each result."""
-        self.root = root
+        self.root = root = Path(root)
         self.recipe = dict(recipe or {})
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _full_or(error, root) from error
-        self._sweep()
+        self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
+        with contextlib.suppress(OSError):  # a store that cannot be written can still be read
+            sweep(root, _NEW)
 
     def path(self, artifact: Artifact) -> Path:
         """Give the artifact's file, once its content is known to be what the passport says."""
         path = self.root / artifact.path
-        if not path.is_file() or digest_of(path) != artifact.sha256:
-            raise StoreError(
-                f"{path}: missing, or changed since it was made", hint=f"delete '{path.parent}' and run again"
-            )
+        if not path.is_file() or self._digest_of(path) != artifact.sha256:
+            raise _changed(path)
         return path
+
+    def copy_out(self, artifact: Artifact, out: Path) -> None:
+        """Copy an artifact and its passport out of the store: whole, or not at all.
+
+        Args:
+            artifact: A result of this store.
+            out: File to write; the passport is written beside it. See `verify_out`.
+
+        Raises:
+            StoreError: The artifact changed since it was made, or the copy cannot be written.
+            RequestError: The artifact is marked rejected.
+        """
+        if self.rejected(artifact):
+            raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
+        source = self.path(artifact)
+        parts = [part for part in parts_of(source) if not part.name.endswith(_PASSPORT)]
+        for part in parts:
+            copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
+        write_whole(_passport_of(out), (source.parent / _RECORD).read_text(encoding="utf-8"))
+
+    def _digest_of(self, path: Path) -> str:
+        """Hash an artifact, or know its hash from before where none of its files changed in size or time since."""
+        stats = tuple((str(part), (stat := part.stat()).st_size, stat.st_mtime_ns) for part in parts_of(path))
+        if stats not in self._digests:
+            self._digests[stats] = digest_of(path)
+        return self._digests[stats]
 
     def produce(self, cls: type[R], key: Key, make: Callable[[Path, str], R], *, again: bool = False) -> tuple[R, bool]:
         """Give the result kept under `key`, or make and keep it.
@@ -170,21 +228,18 @@ class Store:
         home = self._home(key)
         kept = None if again else self._load(cls, home)
         if kept is not None:
-            self._log(key.stage, home)
+            with contextlib.suppress(StoreError):  # a store that cannot be written can still be read
+                self._log(key.stage, home)
             return kept, True
-        aside = self.root / f".new-{os.getpid()}-{key.digest[:12]}"
         try:
-            shutil.rmtree(aside, ignore_errors=True)  # of a dead process that had our number
-            aside.mkdir()
-            record = make(aside, str(home.relative_to(self.root)))
-            write_whole(aside / "record.json", codec.canonical(record))
-            home.parent.mkdir(exist_ok=True)
-            shutil.rmtree(home, ignore_errors=True)
-            aside.rename(home)
+            with live_folder(self.root, _NEW) as aside:
+                record = make(aside, str(home.relative_to(self.root)))
+                write_whole(aside / _RECORD, _sealed(record))
+                home.parent.mkdir(exist_ok=True)
+                shutil.rmtree(home, ignore_errors=True)
+                aside.rename(home)
         except OSError as error:
             raise _full_or(error, home) from error
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         self._log(key.stage, home)
         return record, False
 
@@ -203,14 +258,10 @@ class Store:
     def entries(self) -> Iterator[JournalEntry]:
         """Read the journal, newest first; lines whose result is gone are passed over."""
         journal = self.root / "journal.jsonl"
-        lines = journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []
+        lines = journal.read_bytes().splitlines() if journal.is_file() else []
         for line in reversed(lines):
-            try:
-                data = json.loads(line)
-                entry = JournalEntry(stage=data["stage"], folder=data["folder"], recipe=data["recipe"])
-            except (ValueError, KeyError, TypeError):
-                continue  # a line cut off by a full disk says nothing
-            if (self.root / entry.folder / "record.json").is_file():
+            entry = _entry_of(line)
+            if entry is not None and (self.root / entry.folder / _RECORD).is_file():
                 yield entry
 
     def in_force(self) -> JournalEntry | None:
@@ -256,10 +307,26 @@ class Store:
         return self.root / key.stage / f"{key.name}-{key.digest[:12]}"
 
     def _load(self, cls: type[R], home: Path) -> R | None:
+        """Read a record once it and its files are what they were when it was kept.
+
+        Raises:
+            StoreError: The record was changed, or a file of it.
+        """
+        path = home / _RECORD
         try:
-            return codec.from_json(cls, json.loads((home / "record.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecipeError):
-            return None  # absent, cut off, or written by another version: made again
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None  # absent or cut off: made again
+        try:
+            record = codec.from_json(cls, unsealed(data, path))
+        except (RecipeError, RecursionError):
+            return None  # written by another version: made again
+        for file, digest in _files_of(record):
+            if not (self.root / file).is_file():
+                return None  # its files were deleted: made again
+            if self._digest_of(self.root / file) != digest:
+                raise _changed(self.root / file)
+        return record
 
     def _log(self, stage: str, home: Path) -> None:
         line = {"stage": stage, "folder": str(home.relative_to(self.root)), "when": time.time(), "recipe": self.recipe}
@@ -278,12 +345,62 @@ class Store:
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
 
-    def _sweep(self) -> None:
-        """Remove what a killed process left half-written."""
-        for aside in self.root.glob(".new-*"):
-            owner = aside.name.split("-")[1]
-            if not Path(f"/proc/{owner}").exists():
-                shutil.rmtree(aside, ignore_errors=True)
+
+def _entry_of(line: bytes) -> JournalEntry | None:
+    """Read one line of the journal; None where it says nothing: cut off by a full disk, or edited by hand."""
+    try:
+        data = json.loads(line)
+        stage, folder, recipe = data["stage"], data["folder"], data["recipe"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    parts = Path(folder).parts if isinstance(folder, str) else ()
+    inside = len(parts) == 2 and ".." not in parts and not Path(folder).is_absolute() and "\0" not in folder
+    if not isinstance(stage, str) or not isinstance(recipe, dict) or not inside:
+        return None
+    return JournalEntry(stage=stage, folder=folder, recipe=recipe)
+
+
+def unsealed(data: Any, path: Path) -> Any:
+    """Return a record's JSON without its hash, once it is what was written; one without a hash is returned as it is.
+
+    Args:
+        data: JSON of ``record.json`` or of a passport that was copied from one.
+        path: Where it was read, for the message.
+
+    Raises:
+        StoreError: It was changed.
+    """
+    if not isinstance(data, dict) or _SEAL not in data:
+        return data
+    rest = {key: value for key, value in data.items() if key != _SEAL}
+    if data[_SEAL] != _seal_of(rest):
+        raise _changed(path)
+    return rest
+
+
+def _sealed(record: Any) -> str:
+    """Write a record with the hash of its content."""
+    data = codec.to_json(record)
+    return codec.canonical_json({**data, _SEAL: _seal_of(data)})
+
+
+def _seal_of(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(codec.canonical_json(data).encode()).hexdigest()
+
+
+def _files_of(record: Any) -> Iterator[tuple[str, str]]:
+    """List (path within the store, sha256) of each file that a record of the store speaks of."""
+    if not dataclasses.is_dataclass(record):
+        return
+    path, digest = getattr(record, "path", None), getattr(record, "sha256", None)
+    if isinstance(path, str) and isinstance(digest, str):
+        yield path, digest
+    for name in ("onnx",):  # an export and a simplification hold the passport of their graph
+        yield from _files_of(getattr(record, name, None))
+
+
+def _changed(path: Path) -> StoreError:
+    return StoreError(f"{path}: missing, or changed since it was made", hint=f"delete '{path.parent}' and run again")
 
 
 def _full_or(error: OSError, path: Path) -> StoreError:

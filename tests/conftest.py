@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def connection() -> Iterator[Connection]:
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         yield connection
 
 

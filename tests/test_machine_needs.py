@@ -82,7 +82,7 @@ def test_what_the_markers_leave_out_is_counted(run, workers: tuple[str, ...]) ->
 
 
 def test_a_gpu_is_not_asked_for_by_a_complete_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "why_unavailable", lambda: "no NVIDIA GPU on this machine")
+    monkeypatch.setattr(_cuda, "why_no_cuda", lambda: "no NVIDIA GPU on this machine")
 
     gpu = need_of("no NVIDIA GPU on this machine", ("gpu",))
     tensorrt, nncf = (need_of(install_line(package)) for package in ("tensorrt", "nncf"))
@@ -96,7 +96,7 @@ def test_a_gpu_is_not_asked_for_by_a_complete_run(monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_there_is_a_gpu_its_tests_need_what_their_reason_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "why_unavailable", lambda: "")
+    monkeypatch.setattr(_cuda, "why_no_cuda", lambda: "")
 
     assert need_of("pip install 'deploykit[nncf]'", ("gpu",)) == ("a package", "pip install 'deploykit[nncf]'")
 

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from stage_inputs import run_of
 from tiny_densenet import tiny_model
 
 from deploy_kit import pipeline, recipe
 from deploy_kit.analysis import doctor
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import DeployKitError, DeviceError, EngineCrashError, InputError, MissingPackageError
-from deploy_kit.base.progress import ProgressEvent, no_progress
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.devices import links
 from deploy_kit.engines import _cuda
 from deploy_kit.images import open_set
 from deploy_kit.measure import race
-from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Artifact, Device
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Measurement, NotRun
 from deploy_kit.records.results import ParityReport, Report, Simplified
 from deploy_kit.stages import check
@@ -145,9 +146,7 @@ def test_fresh_measures_again_and_nothing_else(line: "Line", shelf: Store, secon
 
 
 def test_collecting_from_the_store_gives_the_same_rows(line: "Line", shelf: Store, first: Report) -> None:
-    report = pipeline.collect(
-        Run(recipe=line.recipe, store=shelf, host=line.connection, connection=line.connection, on_progress=no_progress)
-    )
+    report = pipeline.collect(run_of(line.recipe, shelf, line.connection))
 
     assert {row.label: row.parity for row in report.rows} == {row.label: row.parity for row in first.rows}
 
@@ -249,7 +248,7 @@ def test_an_optional_engine_without_its_package_has_the_reason(troubled: Report)
 
 
 @pytest.mark.skipif(not lazy.present("tensorrt_rtx"), reason=lazy.install_line("tensorrt_rtx"))
-@pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
+@pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 def test_an_engine_for_another_machine_is_built_and_not_run(troubled: Report) -> None:
     row = troubled.rows[6]
 
@@ -363,12 +362,12 @@ def test_a_check_set_that_calibrated_ends_it(line: "Line", kept: Store) -> None:
 
 
 def test_what_is_to_be_known_of_the_images_stands_in_the_report_once(line: "Line", store: Store) -> None:
-    run = Run(
-        recipe=line.recipe, store=store, host=line.connection, connection=line.connection, on_progress=no_progress
+    run = run_of(line.recipe, store, line.connection)
+    answers = dataclasses.replace(
+        line.answers, made_by=MadeBy(versions=(("torch", "2"),), left_out="a.png: not readable")
     )
-    answers = dataclasses.replace(line.answers, made_by=(("torch", "2"), ("left out", "a.png: not readable")))
     few = tuple(
-        dataclasses.replace(line.lean, name=name, made_by=(("calibration remarks", "9 images are few"),))
+        dataclasses.replace(line.lean, name=name, made_by=MadeBy(calibration_remarks="9 images are few"))
         for name in ("int8", "int8-symmetric")
     )
 

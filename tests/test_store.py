@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,12 @@ from deploy_kit.store import JournalEntry, Key, Store, digest_of, parts_of, sha2
 
 KEY = Key(stage="quantize", name="int8", inputs=("ab",), options={"symmetric": True}, versions=(("stage", "1"),))
 OTHER = dataclasses.replace(KEY, options={"symmetric": False})
-NO_PROCESS = 2**31 - 1  # beyond the largest process id of Linux
+PASSPORT = Artifact(
+    kind="onnx", name="int8", path="", sha256="", size_bytes=7, precision="int8", inputs=(), outputs=(),
+    stage="quantize", parent="ab",
+    preprocess=Preprocess(height=1, width=1, color="gray", mean=(0.0,), std=(1.0,)),
+)  # fmt: skip
+OPENS = "from pathlib import Path; from deploy_kit.store import Store; Store(Path({!r}))"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +74,7 @@ def artifact(store, text="weights"):
     """Keep one file and give its passport."""
     store.produce(Note, KEY, makes(text))
     path = home(store) / "model.onnx"
-    return Artifact(
-        kind="onnx", name="int8", path=str(path.relative_to(store.root)), sha256=sha256_of(path), size_bytes=7,
-        precision="int8", inputs=(), outputs=(), stage="quantize", parent="ab",
-        preprocess=Preprocess(height=1, width=1, color="gray", mean=(0.0,), std=(1.0,)),
-    )  # fmt: skip
+    return dataclasses.replace(PASSPORT, path=str(path.relative_to(store.root)), sha256=sha256_of(path))
 
 
 # Keys
@@ -362,33 +364,144 @@ Store(Path({str(store.root)!r})).produce(dict, Key(stage="build", name="a", inpu
 # Leftovers of killed processes
 
 
-def test_what_a_dead_process_left_is_swept(store):
-    stale = store.root / f".new-{NO_PROCESS}-abcdef"
-    stale.mkdir()
-    (stale / "model.onnx").write_text("half")
+def test_what_a_version_without_locks_left_is_swept_after_an_hour(store):
+    stale, fresh = store.root / ".new-17-abcdef", store.root / ".new-18-abcdef"
+    for folder in (stale, fresh):
+        folder.mkdir()
+        (folder / "model.onnx").write_text("half")
+    os.utime(stale, (0, 0))
 
     Store(store.root)
 
-    assert not stale.exists()
+    assert (stale.exists(), fresh.exists()) == (False, True)
 
 
 def test_what_a_living_process_is_making_is_left_alone(store):
-    making = store.root / f".new-{os.getppid()}-abcdef"
-    making.mkdir()
+    def make(folder, home):
+        (folder / "model.onnx").write_text("half")
+        Store(store.root)  # another process of another container would do the same
+        subprocess.run([sys.executable, "-c", OPENS.format(str(store.root))], check=True)
+        return Note(text=(folder / "model.onnx").read_text())
 
-    Store(store.root)
-
-    assert making.exists()
+    assert store.produce(Note, KEY, make)[0] == Note(text="half")
 
 
-def test_a_leftover_of_an_earlier_process_with_our_id_does_not_stop_us(store):
-    stale = store.root / f".new-{os.getpid()}-{KEY.digest[:12]}"
-    stale.mkdir()
-    (stale / "old.onnx").write_text("half")
-
+def test_nothing_but_the_result_stays(store):
     store.produce(Note, KEY, makes("whole"))
 
-    assert sorted(path.name for path in home(store).iterdir()) == ["model.onnx", "record.json"]
+    assert sorted(path.name for path in store.root.iterdir()) == ["journal.jsonl", "quantize"]
+
+
+def test_half_a_text_of_a_killed_process_goes_with_the_next_write(tmp_path):
+    (tmp_path / ".report.md.0123.part").write_text("half")
+
+    write_whole(tmp_path / "report.md", "whole")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe", b"[" * 100_000, b"7", b"null", b'{"stage": 1, "folder": "a/b", "recipe": {}}',
+        b'{"stage": "quantize", "folder": 7, "recipe": {}}', b'{"stage": "quantize", "folder": "../b", "recipe": {}}',
+        b'{"stage": "quantize", "folder": "/etc/passwd", "recipe": {}}',
+        b'{"stage": "quantize", "folder": "a\\u0000/b", "recipe": {}}',
+        b'{"stage": "quantize", "folder": "quantize/int8", "recipe": []}',
+        b'{"stage": "quantize", "folder": ["a", "b"]}',
+    ],
+    ids=range(11),
+)  # fmt: skip
+def test_a_line_of_the_journal_that_says_nothing_is_passed_over(store, line):
+    store.produce(Note, KEY, makes("kept"))
+    with (store.root / "journal.jsonl").open("ab") as journal:
+        journal.write(line + b"\n")
+
+    assert store.newest(Note, "quantize")[0] == Note(text="kept")
+    assert store.all(Note, "quantize") == [Note(text="kept")]
+
+
+def test_a_store_that_cannot_be_written_is_read(store, tmp_path):
+    store.produce(Note, KEY, makes("kept"))
+    script = f"""
+from pathlib import Path
+from test_store import KEY, Note, Store, makes
+store = Store(Path({str(store.root)!r}))
+assert store.produce(Note, KEY, makes("again")) == (Note(text="kept"), True)
+assert store.newest(Note, "quantize")[0] == Note(text="kept")
+"""
+    read_only = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"']
+    probe = subprocess.run([*read_only, str(store.root), "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("no file system can be mounted read-only here: root and util-linux are needed")
+
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    ended = subprocess.run(
+        [*read_only, str(store.root), sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+
+    assert ended.returncode == 0
+
+
+# Records and files that were changed
+
+
+def changed(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_record_whose_text_was_changed_is_refused(store):
+    store.produce(Note, KEY, makes("93.56 %"))
+    changed(home(store) / "record.json", "93.56", "98.56")
+
+    for read in (
+        lambda: store.produce(Note, KEY, makes("again")),
+        lambda: store.kept(Note, KEY),
+        lambda: store.newest(Note, "quantize"),
+        lambda: store.all(Note, "quantize"),
+    ):
+        with pytest.raises(StoreError, match=r"record\.json: missing, or changed since it was made") as caught:
+            read()
+        assert caught.value.hint == f"delete '{home(store)}' and run again"
+
+
+def test_what_the_cure_of_a_changed_record_says_works(store):
+    store.produce(Note, KEY, makes("first"))
+    changed(home(store) / "record.json", "first", "other")
+    shutil.rmtree(home(store))
+
+    assert store.produce(Note, KEY, makes("second")) == (Note(text="second"), False)
+
+
+def test_a_file_whose_bit_was_flipped_is_refused_by_whoever_reads_its_record(store):
+    def make(folder, at):
+        (folder / "model.onnx").write_bytes(b"weights")
+        return dataclasses.replace(PASSPORT, path=f"{at}/model.onnx", sha256=sha256_of(folder / "model.onnx"))
+
+    store.produce(Artifact, KEY, make)
+    (home(store) / "model.onnx").write_bytes(b"veights")
+
+    with pytest.raises(StoreError, match=r"model\.onnx: missing, or changed since it was made"):
+        store.newest(Artifact, "quantize")
+
+
+def test_a_result_whose_file_was_deleted_is_made_again(store):
+    def make(folder, at):
+        (folder / "model.onnx").write_bytes(b"weights")
+        return dataclasses.replace(PASSPORT, path=f"{at}/model.onnx", sha256=sha256_of(folder / "model.onnx"))
+
+    store.produce(Artifact, KEY, make)
+    (home(store) / "model.onnx").unlink()
+
+    assert store.newest(Artifact, "quantize") is None
+    assert store.produce(Artifact, KEY, make)[1] is False
+
+
+def test_a_record_of_the_first_version_has_no_hash_and_is_read(store):
+    store.produce(Note, KEY, makes("old"))
+    (home(store) / "record.json").write_text('{"text":"old"}')
+
+    assert store.kept(Note, KEY) == Note(text="old")
 
 
 def test_a_file_in_the_place_of_the_store_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Numbers that say how far one set of logits is from another."""
+"""Distances between two sets of logits."""
 
 import math
 
@@ -36,11 +36,14 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
 
 
 def relative_difference(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Give the largest |difference| relative to the largest |reference|; NaN where the candidate holds one.
+    """Compute the largest absolute difference, divided by the largest absolute reference.
 
     Args:
-        reference: (N, K).
-        candidate: (N, K).
+        reference: (N, K) logits of the checkpoint.
+        candidate: (N, K) logits of the engine, same images, same order.
+
+    Returns:
+        0 when both are equal; NaN where the candidate holds NaN.
 
     Raises:
         ValueError: The shapes differ, or the reference is all zero.
@@ -52,17 +55,17 @@ def relative_difference(reference: np.ndarray, candidate: np.ndarray) -> float:
     return float(np.abs(reference.astype(np.float64) - candidate).max()) / largest
 
 
-def cosine(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Measure the angle between all logits taken as one vector.
+def cosine_similarity(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Compute the cosine of the angle between all logits, taken as one vector.
 
         cos = Σ r c / √( Σ r² · Σ c² )
 
     Args:
-        reference: (N, K).
-        candidate: (N, K).
+        reference: (N, K) logits of the checkpoint.
+        candidate: (N, K) logits of the engine, same images, same order.
 
     Returns:
-        1 for the same direction, 0 where the candidate is all zero.
+        1 for the same direction; 0 where either is all zero.
     """
     _same_shape(reference, candidate)
     r, c = reference.astype(np.float64), candidate.astype(np.float64)
@@ -70,27 +73,27 @@ def cosine(reference: np.ndarray, candidate: np.ndarray) -> float:
     return float((r * c).sum()) / length if length else 0.0
 
 
-def errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Give each image's largest |difference| of a logit: (N, K), (N, K) → (N,). NaN stays NaN."""
+def largest_errors(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Compute each image's largest absolute difference of a logit: (N, K), (N, K) → (N,). NaN stays NaN."""
     _same_shape(reference, candidate)
     return np.asarray(np.abs(reference.astype(np.float64) - candidate).max(axis=1))
 
 
-def agreement(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Give the share of images on which both have their largest logit at the same class; NaN agrees with nothing."""
+def top1_agreement(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Compute the share of images in 0..1 on which both have the same top-1 class; NaN agrees with nothing."""
     _same_shape(reference, candidate)
     same = reference.argmax(axis=1) == candidate.argmax(axis=1)
     return float((same & np.isfinite(candidate).all(axis=1)).mean())
 
 
-def divergence(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Measure how far the candidate's probabilities are from the reference's.
+def kl_divergence(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Compute the mean Kullback-Leibler divergence of the candidate's probabilities from the reference's.
 
         KL = mean over images of Σ p·(log p − log q),   p, q: softmax of the logits
 
     Args:
-        reference: (N, K).
-        candidate: (N, K).
+        reference: (N, K) logits of the checkpoint.
+        candidate: (N, K) logits of the engine, same images, same order.
 
     Returns:
         Nats; 0 when both are equal, NaN where the candidate is not finite.
@@ -105,6 +108,6 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Say for each image whether the largest logit is at the label: (N, K), (N,) → (N,) bool; NaN never hits."""
+def top1_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return for each image whether the largest logit is at the label: (N, K), (N,) → (N,) bool; NaN never is."""
     return np.asarray((logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1))

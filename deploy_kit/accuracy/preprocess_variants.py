@@ -1,6 +1,6 @@
-"""Other ways to prepare images than the present one: what goes wrong between training and deployment, one by one.
+"""Other ways to preprocess images than the present one: the usual mistakes between training and deployment.
 
-A way is a `Preprocess` or a change of the pixels, with what to do if it is the right one. Runs nothing.
+A variant is another `Preprocess` or a change of the pixels, with the way to apply it if it is right. Runs nothing.
 """
 
 import dataclasses
@@ -12,9 +12,10 @@ import numpy as np
 
 from deploy_kit.records.artifacts import Preprocess
 
-Load = Callable[[int], np.ndarray]
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of ImageNet
-# Of shicai's DenseNet-Caffe: 0..255 in BGR order less this, times 0.017.
+LoadPixels = Callable[[int], np.ndarray]
+"""Index of an image → its pixels, uint8 (H, W) or (H, W, 3)."""
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision uses them
+# shicai's DenseNet-Caffe: pixels 0..255 in BGR order, minus this mean, times 0.017.
 _CAFFE_MEAN, _CAFFE_STD = (123.68 / 255, 116.78 / 255, 103.94 / 255), 1 / (0.017 * 255)
 _INVERT = "no flag does it: store the images inverted (255 - pixel)"
 _SQUASH = "no flag does it: store the images scaled to {}×{} px, each side on its own, and export without --resize"
@@ -22,13 +23,13 @@ _SQUASH = "no flag does it: store the images scaled to {}×{} px, each side on i
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessVariant:
-    """One way to prepare an image.
+    """One way to preprocess an image.
 
     Attributes:
-        name: What is changed, for tables.
-        preprocess: How pixels become the input.
-        cure: What to do if this is right.
-        change: Of the pixels, before that.
+        name: Description of the change, for tables.
+        preprocess: Preprocessing that turns pixels into the input.
+        cure: How to apply the variant if it is right.
+        change: Change of the pixels before the preprocessing; empty for none.
     """
 
     name: str
@@ -36,8 +37,8 @@ class PreprocessVariant:
     cure: str
     change: Literal["", "inverted", "squashed"] = ""
 
-    def pixels(self, load: Load) -> Load:
-        """Give index → pixels, changed."""
+    def pixels(self, load: LoadPixels) -> LoadPixels:
+        """Wrap `load` so that it returns the changed pixels."""
         if self.change == "inverted":
             return lambda index: 255 - load(index)
         if self.change == "squashed":
@@ -46,16 +47,16 @@ class PreprocessVariant:
 
 
 def variants_of(now: Preprocess, shape: tuple[int, ...]) -> tuple[PreprocessVariant, ...]:
-    """Give the present way, then the others once each: first those that change one thing.
+    """List the present preprocessing, then every other variant once; those that change one thing come first.
 
     Args:
         now: The present preprocessing.
-        shape: Of an image's pixels: (H, W) or (H, W, 3).
+        shape: Shape of an image's pixels: (H, W) or (H, W, 3).
     """
-    found: dict[tuple[Preprocess, str], PreprocessVariant] = {}
-    for way in (PreprocessVariant(name="as now", preprocess=now, cure=""), *_others(now, shape)):
-        found.setdefault((way.preprocess, way.change), way)
-    return tuple(found.values())
+    variants: dict[tuple[Preprocess, str], PreprocessVariant] = {}
+    for variant in (PreprocessVariant(name="as now", preprocess=now, cure=""), *_others(now, shape)):
+        variants.setdefault((variant.preprocess, variant.change), variant)
+    return tuple(variants.values())
 
 
 def _others(now: Preprocess, shape: tuple[int, ...]) -> Iterator[PreprocessVariant]:
@@ -71,8 +72,8 @@ def _others(now: Preprocess, shape: tuple[int, ...]) -> Iterator[PreprocessVaria
             yield _flagged(f"{color}, {name}", both)
 
 
-def flags(preprocess: Preprocess) -> str:
-    """Write a preprocessing as flags of ``deploykit export``."""
+def export_flags(preprocess: Preprocess) -> str:
+    """Return a preprocessing as flags of ``deploykit export``."""
     mean, std = (",".join(f"{value:.6g}" for value in values) for values in (preprocess.mean, preprocess.std))
     text = f"--input {preprocess.height}x{preprocess.width} --color {preprocess.color} --mean {mean} --std {std}"
     if preprocess.resize is None:
@@ -81,11 +82,11 @@ def flags(preprocess: Preprocess) -> str:
 
 
 def _flagged(name: str, preprocess: Preprocess) -> PreprocessVariant:
-    return PreprocessVariant(name=name, preprocess=preprocess, cure=f"export again with {flags(preprocess)}")
+    return PreprocessVariant(name=name, preprocess=preprocess, cure=f"export again with {export_flags(preprocess)}")
 
 
 def _colors(now: Preprocess) -> tuple[tuple[str, Preprocess], ...]:
-    """Exchange red and blue: with mean and std where they are, and with them exchanged too."""
+    """Exchange red and blue: with mean and std in place, and with them exchanged too."""
     if now.color == "gray":
         return ()
     color: Literal["rgb", "bgr"] = "rgb" if now.color == "bgr" else "bgr"
@@ -96,7 +97,7 @@ def _colors(now: Preprocess) -> tuple[tuple[str, Preprocess], ...]:
 
 
 def _scales(now: Preprocess) -> Iterator[tuple[str, Preprocess]]:
-    """Give other means and stds, all of pixels in 0..1, so that 0..255 is a std of 1/255."""
+    """List other means and stds, all for pixels in 0..1; feeding pixels in 0..255 is a std of 1/255."""
     n, order = now.channels, -1 if now.color == "bgr" else 1
     imagenet = (_MEAN[::order], _STD[::order]) if n == 3 else ((float(np.mean(_MEAN)),), (float(np.mean(_STD)),))
     caffe = _CAFFE_MEAN[::order] if n == 3 else (float(np.mean(_CAFFE_MEAN)),)
@@ -117,7 +118,7 @@ def _scales(now: Preprocess) -> Iterator[tuple[str, Preprocess]]:
 
 
 def _sizes(now: Preprocess, shape: tuple[int, ...]) -> Iterator[PreprocessVariant]:
-    """Give other filters and lengths of the resize; none where images have the input's size and are not resized."""
+    """List other filters and lengths of the resize; empty where images have the input's size and are not resized."""
     height, width = shape[:2]
     if now.resize is None:
         return

@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from deploy_kit import images
 from deploy_kit.accuracy import paired
 from deploy_kit.analysis.sensitivity import N_IMAGES, TrialRunner
 from deploy_kit.base.errors import InputError, StageError
-from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.images import ImageSource
 from deploy_kit.records.artifacts import Artifact, BareInput
 from deploy_kit.records.mixed_precision import Decision, GroupSize, GroupTimes, Mix, Trial
 
@@ -53,33 +52,32 @@ class AccuracyBudget:
 
 def drop_of(trial: Trial) -> MeasuredDrop:
     """Give the drop of a trial with the upper end of its interval (`paired.interval`)."""
-    _, high = paired.interval(trial.lost, trial.gained, trial.n)
+    _, high = paired.drop_interval(trial.lost, trial.gained, trial.n)
     return MeasuredDrop(pp=100 * (trial.lost - trial.gained) / trial.n, upper_pp=100 * high)
 
 
 def n_needed(trial: Trial, max_drop_pp: float) -> int | None:
     """Say how many images would show a drop like this to be within the budget; None where no number would."""
-    return paired.needed(trial.lost, trial.gained, trial.n, max_drop_pp / 100)
+    return paired.images_needed(trial.lost, trial.gained, trial.n, max_drop_pp / 100)
 
 
-def refuse_overlap(tune: str, check: str, graph: Artifact, *, skip_bad: bool = False) -> None:
+def refuse_overlap(tune: ImageSource, check: ImageSource, graph: Artifact) -> None:
     """Refuse tuning images that the check judges by.
 
     Raises:
         InputError: They share at least one image, by sha256, or the tuning images are noise.
     """
-    if tune == images.SYNTHETIC or isinstance(graph.preprocess, BareInput):
+    if tune.is_noise or isinstance(graph.preprocess, BareInput):
         raise InputError(
             "an accuracy budget needs real images to tune with, and noise says nothing about accuracy",
             hint="give some: --tune FOLDER (or an npz file)",
         )
-    if check == images.SYNTHETIC:
+    if check.is_noise:
         return
-    seen, judged = (images.open_set(source, graph.preprocess, skip_bad=skip_bad) for source in (tune, check))
-    shared = seen.overlap(judged)
+    shared = tune.open(graph.preprocess).overlap(check.open(graph.preprocess))
     if shared:
         raise InputError(
-            f"{shared} images are both in the tuning set '{tune}' and in the check set '{check}'",
+            f"{shared} images are both in the tuning set '{tune.name}' and in the check set '{check.name}'",
             hint="tune on images that the check does not judge by",
         )
 
@@ -127,20 +125,20 @@ def find_mix(trials: TrialRunner, budget: AccuracyBudget) -> Mix:
         StageError: The time limit came before anything that holds was known.
         DeployKitError: A trial failed.
     """
-    _require_enough(trials.subject.answers.n, budget)
+    _require_enough(trials.subject.reference.n, budget)
     clock, seen = TrialClock(budget.time_limit_s), dict[tuple[str, ...], Trial]()
 
     def holds(kept: tuple[str, ...]) -> bool:
         what = f"{len(kept)} groups in float" if kept else "everything in int8"
         clock.require(what)
-        trials.on_progress(ProgressEvent(stage="quantize", text=f"drop with {what}"))
+        trials.context.report("quantize", f"drop with {what}")
         seen[kept] = trials.trial(kept)
         return drop_of(seen[kept]).upper_pp <= budget.max_drop_pp
 
     if holds(()) and not budget.sensitivity:
         return _mix(trials, _untried(trials, _HOLDS), seen, (), budget=budget)
     if told := few(seen[()], budget):
-        trials.on_progress(ProgressEvent(stage="quantize", text=told))
+        trials.context.report("quantize", told)
     rows, times = sensitivity(trials, clock)
     if drop_of(seen[()]).upper_pp <= budget.max_drop_pp:
         return _mix(trials, _decided(trials, rows, ()), seen, (), times, budget)
@@ -159,7 +157,7 @@ def find_mix(trials: TrialRunner, budget: AccuracyBudget) -> Mix:
 
 
 def _require_enough(n: int, budget: AccuracyBudget) -> None:
-    least = paired.least(budget.max_drop_pp / 100)
+    least = paired.fewest_images(budget.max_drop_pp / 100)
     if least is None:
         raise InputError("a drop of 0 points cannot be shown by any number of images", hint="e.g. --max-drop 0.3pt")
     if n < least:
@@ -206,9 +204,7 @@ def sensitivity(trials: TrialRunner, clock: "TrialClock") -> tuple[tuple[Decisio
     found = list[tuple[GroupSize, Trial]]()
     for number, group in enumerate(every, start=1):
         clock.require(f"{group.name} alone")
-        trials.on_progress(
-            ProgressEvent(stage="quantize", text="each group alone in int8", done=number, total=len(every))
-        )
+        trials.context.report("quantize", "each group alone in int8", done=number, total=len(every))
         others = tuple(other.name for other in every if other is not group)
         found.append((group, trials.trial(others, n=N_IMAGES)))
     times = trials.times()
@@ -297,7 +293,7 @@ def _mix(
         evaluated_in=subject.evaluated_in,
         max_drop_pp=budget.max_drop_pp if budget is not None else None,
         judged_by="top-1" if seen[kept].labelled else "agreement",
-        images=subject.answers.images,
+        images=subject.reference.images,
         n=seen[kept].n,
         n_sensitivity=min(N_IMAGES, seen[kept].n) if times is not None else 0,
         drop_pp=drop.pp,

@@ -11,8 +11,6 @@ from deploy_kit.records import codec
 from deploy_kit.records.measurements import Bench, Compared, Comparison, Environment, Measurement, SpeedUp
 from deploy_kit.records.results import Report
 
-# What a machine shows anew each moment; all else about it must be alike.
-_MOMENTARY = {"clock_mhz", "load", "free_memory_gib", "versions"}
 # What `bench --json` prints beside the record.
 _BESIDE = {"summary", "comparison", "beside"}
 Difference = tuple[str, str, str]
@@ -94,11 +92,8 @@ def unlike(old: Measurement, new: Measurement) -> list[Difference]:
         (name, str(getattr(old, name)), str(getattr(new, name))) for name in ("scenario", "batch", "span", "streams")
     ]
     here, there = old.environment, new.environment
-    machine = [
-        (field.name, _word(getattr(here, field.name)), _word(getattr(there, field.name)))
-        for field in fields(Environment)
-        if field.name not in _MOMENTARY
-    ]
+    pairs = zip(here.identity, there.identity, strict=True)
+    machine = [(name, _word(a), _word(b)) for (name, a), (_, b) in pairs if name != "versions"]
     settings = _by_name(old.settings, new.settings, "")
     versions = _by_name(here.versions, there.versions, "versions.")
     return [found for found in (*plain, *settings, *machine, *versions) if found[1] != found[2]]

@@ -9,19 +9,16 @@ import math
 
 import numpy as np
 
-from deploy_kit import images
 from deploy_kit.accuracy import metrics, paired, preprocess_variants
 from deploy_kit.accuracy.preprocess_variants import PreprocessVariant
 from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.accuracy.scores import confidence
 from deploy_kit.base.errors import CheckError, InputError
-from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices import inference
-from deploy_kit.devices.links import Connection
-from deploy_kit.images import ImageSet
+from deploy_kit.images import ImageSet, ImageSource
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Attempt, Diagnosis
-from deploy_kit.store import Key, Store
 
 VERSION = "1"
 _MOST = 512
@@ -31,63 +28,61 @@ _LABELS = "give a folder with one sub-folder a class, or an npz with 'labels'"
 
 
 def diagnose(
-    graph: Artifact,
-    answers: ReferenceLogits,
-    *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback = no_progress,
+    graph: Artifact, reference: ReferenceLogits, context: Context, *, images: ImageSource
 ) -> tuple[Diagnosis, bool]:
     """Try other ways to prepare the images of a check set on a float graph.
 
     Args:
         graph: The checkpoint as ONNX, float32.
-        answers: The checkpoint's own on the whole set.
-        store: Keeps the result.
-        connection: Where onnxruntime runs.
-        on_progress: Called with progress events.
+        reference: The checkpoint's own logits on the whole set.
+        context: Where onnxruntime runs.
+        images: The set that the reference logits are of.
 
     Returns:
         What was tried and found, and whether the store had it.
 
     Raises:
         InputError: The images have no labels, or several each, or how they become the input is not known.
+        CheckError: The images changed since the reference logits were computed.
     """
     preprocess = graph.preprocess
     if not isinstance(preprocess, Preprocess):
-        raise InputError(f"{answers.images}: how images become the input of this model is not known", hint=_PREPROCESS)
-    expect_labels(answers)
-    key = Key(
-        stage="diagnose",
-        name=graph.name,
-        inputs=(graph.sha256, answers.sha256),
-        options=[preprocess, answers.path],
-        versions=(("stage", VERSION), *connection.environment.versions),
-    )
+        raise InputError(
+            f"{reference.images}: how images become the input of this model is not known", hint=_PREPROCESS
+        )
+    expect_labels(reference)
 
     def make(folder: object, home: str) -> Diagnosis:
-        with np.load(store.root / answers.path, allow_pickle=False) as data:
+        with np.load(context.store.root / reference.path, allow_pickle=False) as data:
             values, labels = data["logits"], data["labels"]
-        image_set = images.open_set(answers.images, preprocess, skip_bad=answers.skipped > 0)
-        if image_set.n != answers.n:
-            raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
+        image_set = images.open(preprocess)
+        if image_set.n != reference.n:
+            raise CheckError(f"{reference.images}: {image_set.n} images, the reference logits are of {reference.n}")
         chosen = spread(labels, _MOST)
-        hits = _hits(graph, _taken(image_set, chosen), store, connection, on_progress)
-        return judge(graph, answers, hits, values, labels)
+        hits = _hits(graph, _taken(image_set, chosen), context)
+        return judge(graph, reference, hits, values, labels)
 
-    return store.produce(Diagnosis, key, make)
+    return context.produce(
+        Diagnosis,
+        make,
+        stage="diagnose",
+        name=graph.name,
+        inputs=(graph.sha256, reference.sha256),
+        options=[preprocess, reference.path],
+        versions=(("stage", VERSION), *context.connection.environment.versions),
+    )
 
 
-def expect_labels(answers: ReferenceLogits) -> None:
+def expect_labels(reference: ReferenceLogits) -> None:
     """Refuse a check set that says nothing about the preprocessing.
 
     Raises:
         InputError: Its images have no labels, or several each.
     """
-    if not answers.labelled:
-        raise InputError(f"{answers.images}: expected labelled images to diagnose with, found none", hint=_LABELS)
-    if answers.top1 is None:
-        raise InputError(f"{answers.images}: expected one label an image to diagnose with, found several")
+    if not reference.labelled:
+        raise InputError(f"{reference.images}: expected labelled images to diagnose with, found none", hint=_LABELS)
+    if reference.top1 is None:
+        raise InputError(f"{reference.images}: expected one label an image to diagnose with, found several")
 
 
 def spread(labels: np.ndarray, most: int) -> np.ndarray:
@@ -102,7 +97,7 @@ def spread(labels: np.ndarray, most: int) -> np.ndarray:
 
 def judge(
     graph: Artifact,
-    answers: ReferenceLogits,
+    reference: ReferenceLogits,
     hits: list[tuple[PreprocessVariant, np.ndarray]],
     values: np.ndarray,
     labels: np.ndarray,
@@ -111,7 +106,7 @@ def judge(
 
     Args:
         graph: What was run.
-        answers: On which set.
+        reference: On which set.
         hits: Each way that was tried with (n,) bool; the present one first, then those that change less before more.
         values: (N, K) the checkpoint's own outputs on the whole set.
         labels: (N,).
@@ -120,9 +115,9 @@ def judge(
     attempts = [_attempt(way, now, found, len(others)) for way, found in others]
     blind = np.bincount(labels).max() / len(labels)  # always naming the commonest class is no find
     finds = _alike([i for i, tried in enumerate(attempts) if _better(tried, blind)], [found for _, found in others])
-    exchanged = single.exchanged(values, labels, lambda index: "")
+    exchanged = single.describe_permuted_labels(values, labels, lambda index: "")
     # Colors that are exchanged can look like classes that are: where both explain as much, the images are at fault.
-    if exchanged and finds and attempts[finds[0]].high < single.relabelled(values, labels):
+    if exchanged and finds and attempts[finds[0]].high < single.relabelled_top1(values, labels):
         finds = []
     if finds:
         words: tuple[str, ...] = (_restored(float(now.mean()), [attempts[i] for i in finds]),)
@@ -130,7 +125,7 @@ def judge(
         words = exchanged or (_nothing(float(now.mean()), len(attempts)),)
     return Diagnosis(
         graph=graph.sha256,
-        images=answers.images,
+        images=reference.images,
         n=len(now),
         top1=float(now.mean()),
         attempts=tuple(sorted(attempts, key=lambda attempt: -attempt.top1)),
@@ -148,9 +143,9 @@ def _nothing(now: float, n_attempts: int) -> str:
 
 
 def _attempt(way: PreprocessVariant, now: np.ndarray, found: np.ndarray, n_attempts: int) -> Attempt:
-    lost, won = paired.counts(now, found)
-    low, high = paired.wilson(int(found.sum()), len(found))
-    p = min(1.0, n_attempts * paired.mcnemar(lost, won))
+    lost, won = paired.discordant_counts(now, found)
+    low, high = paired.wilson_interval(int(found.sum()), len(found))
+    p = min(1.0, n_attempts * paired.mcnemar_p(lost, won))
     return Attempt(name=way.name, cure=way.cure, top1=float(found.mean()), low=low, high=high, won=won, lost=lost, p=p)
 
 
@@ -159,7 +154,7 @@ def _alike(better: list[int], hits: list[np.ndarray]) -> list[int]:
     if not better:
         return []
     best = max(better, key=lambda i: int(hits[i].sum()))
-    return [i for i in better if paired.mcnemar(*paired.counts(hits[best], hits[i])) > _ALIKE]
+    return [i for i in better if paired.mcnemar_p(*paired.discordant_counts(hits[best], hits[i])) > _ALIKE]
 
 
 def _restored(now: float, alike: list[Attempt]) -> str:
@@ -171,10 +166,10 @@ def _restored(now: float, alike: list[Attempt]) -> str:
 
 def _softmaxes(values: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
     """Say what outputs that are probabilities mean; a softmax of a softmax exceeds e / (e + K - 1) nowhere."""
-    if confidence.outputs(values) != "softmax":
+    if confidence.output_kind(values) != "softmax":
         return ()
     most = math.e / (math.e + values.shape[1] - 1)
-    low, _ = paired.wilson(int(metrics.hits(values, labels).sum()), len(labels))
+    low, _ = paired.wilson_interval(int(metrics.top1_hits(values, labels).sum()), len(labels))
     if values.max() <= most + 1e-6 and low > most:
         return (
             f"the outputs look like a softmax of a softmax: none is above {most:.3f}, though {_percent(low)} of the "
@@ -187,21 +182,20 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _hits(
-    graph: Artifact, image_set: ImageSet, store: Store, connection: Connection, on_progress: ProgressCallback
-) -> list[tuple[PreprocessVariant, np.ndarray]]:
+def _hits(graph: Artifact, image_set: ImageSet, context: Context) -> list[tuple[PreprocessVariant, np.ndarray]]:
     preprocess, labels = graph.preprocess, image_set.labels
     assert isinstance(preprocess, Preprocess)
     assert labels is not None
     tried = []
     every = preprocess_variants.variants_of(preprocess, image_set.load(0).shape)
-    with inference.loaded(
-        connection, inference.InferenceTarget(engine="onnxruntime", path=store.path(graph), options={})
+    with inference.loaded_engine(
+        context.connection,
+        inference.InferenceTarget(engine="onnxruntime", path=context.store.path(graph), options={}),
     ) as engine:
         for done, way in enumerate(every):
-            on_progress(ProgressEvent(stage="diagnose", text=way.name, done=done, total=len(every)))
+            context.report("diagnose", way.name, done=done, total=len(every))
             prepared = dataclasses.replace(image_set, load=way.pixels(image_set.load))
-            tried.append((way, metrics.hits(engine.all(prepared, way.preprocess).logits, labels)))
+            tried.append((way, metrics.top1_hits(engine.all(prepared, way.preprocess).logits, labels)))
     return tried
 
 

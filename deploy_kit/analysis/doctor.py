@@ -106,9 +106,8 @@ def require(recipe: Recipe, connection: Connection) -> None:
         RecipeError: An option does not fit.
         MissingPackageError: A package is absent, and the entry is not marked optional.
     """
-    race.verify(recipe.bench)
-    for name in recipe.simplify.passes:
-        passes.CATALOGUE.get(name)
+    race.verify_bench_table(recipe.bench)
+    passes.resolve_names(recipe.simplify.passes)
     for variant in recipe.quantize.variants:
         _require_package(f"scheme '{variant.scheme}'", scheme_package(variant.scheme), optional=variant.optional)
         if present(scheme_package(variant.scheme)):
@@ -165,7 +164,7 @@ def missing_there(package: str, connection: Connection) -> str:
 
 def _built_by(plan: Artifact) -> tuple[str, str]:
     library = str(plan.engine)
-    return library, next((v for name, v in plan.made_by if name.replace("-", "_") == library), "")
+    return library, next((v for name, v in plan.made_by.versions if name.replace("-", "_") == library), "")
 
 
 def _require_package(who: str, package: str, *, optional: bool) -> None:

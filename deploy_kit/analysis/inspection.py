@@ -13,7 +13,7 @@ from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
-from deploy_kit.store import digest_of
+from deploy_kit.store import digest_of, unsealed
 
 _MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
@@ -73,7 +73,8 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
 def read_passport(path: Path) -> Artifact | None:
     """Read the record beside a file of a store; None where there is none, or where it is of other content."""
     try:
-        data = json.loads((path.parent / "record.json").read_text(encoding="utf-8"))
+        record = path.parent / "record.json"
+        data = unsealed(json.loads(record.read_text(encoding="utf-8")), record)
         passport = codec.from_json(Artifact, data.get("onnx", data))
     except (OSError, ValueError, AttributeError, RecipeError):
         return None
@@ -99,7 +100,7 @@ def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] |
         facts.append(
             ("classes", f"{', '.join(read.classes[:_MAX_CLASSES])}{', …' * (len(read.classes) > _MAX_CLASSES)}")
         )
-    facts.append(("preprocess", codec.canonical(read.preprocess) if read.preprocess else "not known"))
+    facts.append(("preprocess", codec.canonical_json(read.preprocess) if read.preprocess else "not known"))
     facts += [("remark", remark) for remark in (*read.remarks, *told)]
     return Inspection(
         kind="checkpoint",
@@ -138,7 +139,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("nodes", str(onnx_file.nodes(model))),
         ("parameters", f"{onnx_file.parameters(model):,}"),
         ("MACs per run", f"{onnx_file.macs(model):,}"),
-        ("preprocess", codec.canonical(preprocess) if preprocess else "not embedded"),
+        ("preprocess", codec.canonical_json(preprocess) if preprocess else "not embedded"),
     ]
     return Inspection(
         kind="onnx",
@@ -159,7 +160,7 @@ def _engine(path: Path, passport: Artifact | None) -> Inspection:
             f"{path}: an engine without a passport: nothing is known of it",
             hint="inspect it where it was built: the passport is 'record.json' beside it",
         )
-    facts = [("engine", str(passport.engine)), ("precision", passport.precision), *passport.made_by]
+    facts = [("engine", str(passport.engine)), ("precision", passport.precision), *passport.made_by.rows]
     if passport.proof:
         facts += [(f"{op} in {dtype}", str(n)) for op, dtype, n in passport.proof.counts]
         facts.append(("proved by", passport.proof.source))

@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit import engines, images
+from deploy_kit import engines
 from deploy_kit.accuracy import metrics
-from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import layer_names, onnx_file
-from deploy_kit.machine.environment import library_versions
+from deploy_kit.images import ImageSource
 from deploy_kit.measure import layer_profile
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, ReferenceLogits
-from deploy_kit.records.layer_times import UNKNOWN, LayerProfile, Trace
+from deploy_kit.records.layer_times import UNKNOWN_REGION, LayerProfile, Trace
 from deploy_kit.records.mixed_precision import GroupSize, GroupSizes, GroupTime, GroupTimes, Trial
-from deploy_kit.store import Key, Store
+from deploy_kit.store import Key
 
 VERSION = "2"
 N_IMAGES = 256
@@ -42,20 +42,20 @@ class TrialSubject:
     """What is tried.
 
     Attributes:
-        lean: The float graph.
+        simplified: The float graph.
         variant: Scheme and options; its own `keep` stays in float in every trial.
-        calibration: Image set for the scheme.
-        answers: The checkpoint's own answers on the tuning images.
-        engine: That the graph is for.
-        skip_bad: Leave out calibration images that cannot be read.
+        calibration: Image set that the scheme calibrates with.
+        tuning: Image set that trials are judged on.
+        reference: The checkpoint's own logits on the tuning images.
+        engine: Engine that the graph is for.
     """
 
-    lean: Artifact
+    simplified: Artifact
     variant: Variant
-    calibration: str
-    answers: ReferenceLogits
+    calibration: ImageSource
+    tuning: ImageSource
+    reference: ReferenceLogits
     engine: str
-    skip_bad: bool = False
 
     @property
     def evaluated_in(self) -> str:
@@ -85,18 +85,14 @@ class TrialRunner:
 
     Attributes:
         subject: What is tried.
-        store: Keeps each trial.
-        host: Plans and writes graphs.
-        connection: Runs them.
-        on_progress: Called with progress events.
-        made: Trials that the store did not have.
+        context: Keeps each trial, and runs graphs on the target.
+        host: Connection to this machine, which plans and writes graphs.
+        made: Number of trials that the store did not have.
     """
 
     subject: TrialSubject
-    store: Store
+    context: Context
     host: Connection
-    connection: Connection
-    on_progress: ProgressCallback = no_progress
     made: int = 0
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _writer: Worker | None = None
@@ -110,7 +106,7 @@ class TrialRunner:
 
     def groups(self) -> tuple[GroupSize, ...]:
         """Give the groups that can be chosen."""
-        found, _ = self.store.produce(GroupSizes, self._key("groups", []), lambda folder, home: self._planned())
+        found, _ = self.context.store.produce(GroupSizes, self._key("groups", []), lambda folder, home: self._planned())
         return found.groups
 
     @property
@@ -131,7 +127,7 @@ class TrialRunner:
             DeployKitError: The scheme or the engine refused.
         """
         ordered = self._ordered(kept)
-        n = min(n or self.subject.answers.n, self.subject.answers.n)
+        n = min(n or self.subject.reference.n, self.subject.reference.n)
 
         def make(folder: Path, home: str) -> Trial:
             self.made += 1
@@ -141,21 +137,21 @@ class TrialRunner:
             return self._judged(ordered, logits)
 
         key = self._key("trial", [ordered, n, self.subject.evaluated_in], of_machine=True)
-        return self.store.produce(Trial, key, make)[0]
+        return self.context.store.produce(Trial, key, make)[0]
 
     def times(self) -> GroupTimes:
         """Profile the engine with everything in float and with everything in INT8."""
         why = self._why_unavailable()
         if why:
-            return GroupTimes(source="", groups=(), rest=GroupTime(name=UNKNOWN, float_ms=0, int8_ms=0), why=why)
+            return GroupTimes(source="", groups=(), rest=GroupTime(name=UNKNOWN_REGION, float_ms=0, int8_ms=0), why=why)
 
         def make(folder: Path, home: str) -> GroupTimes:
             everything = tuple(group.name for group in self.groups())
-            self.on_progress(ProgressEvent(stage="quantize", text=f"profiling {self.subject.engine}: float and int8"))
+            self.context.report("quantize", f"profiling {self.subject.engine}: float and int8")
             return _paired(self._profile(folder, everything), self._profile(folder, self._ordered(())))
 
         key = self._key("times", [self.subject.engine, self._ordered(())], of_machine=True)
-        return self.store.produce(GroupTimes, key, make)[0]
+        return self.context.store.produce(GroupTimes, key, make)[0]
 
     def _ordered(self, kept: tuple[str, ...]) -> tuple[str, ...]:
         """Give what stays in float in graph order, what always does included; coordinates of parts come last."""
@@ -166,20 +162,19 @@ class TrialRunner:
     def _planned(self) -> GroupSizes:
         if self._writer is None or self._sizes is None:
             subject = self.subject
-            self.on_progress(
-                ProgressEvent(stage="quantize", text=f"{subject.variant.name}: observing the calibration images once")
-            )
+            self.context.report("quantize", f"{subject.variant.name}: observing the calibration images once")
             self._writer = self._open.enter_context(self.host.worker())
             answer = self._writer.ask(
                 "plan",
-                subject.lean.path,
+                subject.simplified.path,
                 scheme=subject.variant.scheme,
-                source=str(self.store.path(subject.lean)),
+                source=str(self.context.store.path(subject.simplified)),
                 options=dict(subject.variant.options),
-                calibration=subject.calibration,
-                preprocess=codec.to_json(subject.lean.preprocess),
-                skip_bad=subject.skip_bad,
-                store=str(self.store.root),
+                calibration=subject.calibration.name,
+                preprocess=codec.to_json(subject.simplified.preprocess),
+                skip_bad=subject.calibration.skip_bad,
+                orientation=subject.calibration.orientation,
+                store=str(self.context.store.root),
             )
             rows = tuple(GroupSize(name=name, macs=macs) for name, macs in answer["groups"])
             self._sizes = GroupSizes(groups=rows)
@@ -189,30 +184,28 @@ class TrialRunner:
         self._planned()
         assert self._writer is not None
         file = folder / "model.onnx"
-        self._writer.ask("mix", self.subject.lean.path, keep=list(kept), target=str(file))
+        self._writer.ask("mix", self.subject.simplified.path, keep=list(kept), target=str(file))
         return file
 
     def _logits(self, file: Path, n: int) -> np.ndarray:
         subject = self.subject
-        image_set = images.open_set(
-            subject.answers.images, subject.lean.preprocess, skip_bad=subject.answers.skipped > 0
-        ).first(n)
+        image_set = subject.tuning.open(subject.simplified.preprocess).first(n)
         target = inference.InferenceTarget(engine=subject.evaluated_in, path=file, options={})
-        return inference.infer_all(self.connection, target, image_set, subject.lean.preprocess).logits
+        return inference.infer_all(self.context.connection, target, image_set, subject.simplified.preprocess).logits
 
     def _judged(self, kept: tuple[str, ...], found: np.ndarray) -> Trial:
         n, (logits, labels) = len(found), self._truth
         wanted = logits[:n]
-        agreement = metrics.agreement(wanted, found)
+        agreement = metrics.top1_agreement(wanted, found)
         lost, gained = round(n * (1 - agreement)), 0
         if labels is not None:
-            before, after = metrics.hits(wanted, labels[:n]), metrics.hits(found, labels[:n])
+            before, after = metrics.top1_hits(wanted, labels[:n]), metrics.top1_hits(found, labels[:n])
             lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
         return Trial(
             kept=kept,
             n=n,
             sqnr_db=metrics.sqnr_db(wanted, found),
-            kl=metrics.divergence(wanted, found),
+            kl=metrics.kl_divergence(wanted, found),
             agreement=agreement,
             lost=lost,
             gained=gained,
@@ -221,29 +214,27 @@ class TrialRunner:
 
     @functools.cached_property
     def _truth(self) -> tuple[np.ndarray, np.ndarray | None]:
-        answers = self.subject.answers
-        with np.load(self.store.root / answers.path, allow_pickle=False) as data:
-            return data["logits"], data["labels"] if answers.top1 is not None else None
+        reference = self.subject.reference
+        with np.load(self.context.store.root / reference.path, allow_pickle=False) as data:
+            return data["logits"], data["labels"] if reference.top1 is not None else None
 
     def _profile(self, folder: Path, kept: tuple[str, ...]) -> LayerProfile:
         subject, file, inputs = self.subject, self._written(folder, kept), folder / "image.npy"
-        size = subject.lean.inputs[0].shape[0]
-        image_set = images.open_set(
-            subject.answers.images, subject.lean.preprocess, skip_bad=subject.answers.skipped > 0
-        )
-        batch = next(image_set.batches(subject.lean.preprocess, size if isinstance(size, int) else 1))
+        size = subject.simplified.inputs[0].shape[0]
+        image_set = subject.tuning.open(subject.simplified.preprocess)
+        batch = next(image_set.batches(subject.simplified.preprocess, size if isinstance(size, int) else 1))
         np.save(inputs, batch)
-        with self.connection.worker() as worker:
+        with self.context.connection.worker() as worker:
             answer = worker.ask(
                 "profile",
-                subject.lean.path,
+                subject.simplified.path,
                 engine=subject.engine,
-                path=self.connection.send(file),
+                path=self.context.connection.send(file),
                 options={},
-                inputs=self.connection.send(inputs),
+                inputs=self.context.connection.send(inputs),
                 runs=layer_profile.RUNS,
             )
-        found = layer_profile.attributed(
+        found = layer_profile.attribute_layers(
             codec.from_json(Trace, answer["trace"]), layer_names.named_locations(onnx_file.load(file))
         )
         file.unlink()
@@ -255,48 +246,45 @@ class TrialRunner:
         name = self.subject.engine
         if engines.CATALOGUE.get(name).profile is None:
             return f"engine '{name}' does not time its layers: multiply-accumulates stand in for ms"
-        with self.connection.worker() as worker:
-            why = str(worker.ask("why_unavailable", self.subject.lean.path, engine=name)["why"])
+        with self.context.connection.worker() as worker:
+            why = str(worker.ask("why_unavailable", self.subject.simplified.path, engine=name)["why"])
         return f"{why}: multiply-accumulates stand in for ms" if why else ""
 
     def _key(self, what: str, options: list[Any], *, of_machine: bool = False) -> Key:
         subject = self.subject
-        libraries = schemes.CATALOGUE.get(subject.variant.scheme).libraries
+        scheme = schemes.CATALOGUE.get(subject.variant.scheme)
         # With the defaults: other defaults are another graph. What stays in float is said in `options`.
         own = codec.to_json(subject.options)
         own.pop("keep", None)
         return Key(
             stage=_STAGE,
             name=f"{what}-{subject.variant.name}",
-            inputs=(subject.lean.sha256, self._calibration_digest, subject.answers.sha256),
+            inputs=(subject.simplified.sha256, self._calibration_digest, subject.reference.sha256),
             options=[what, subject.variant.scheme, own, *options],
             versions=(
                 ("stage", VERSION),
-                ("schemes", schemes.VERSION),
-                *(row for row in library_versions() if row[0] in libraries),
+                *scheme.key_versions(subject.simplified),
                 *(self._machine if of_machine else ()),
             ),
         )
 
     @functools.cached_property
     def _machine(self) -> tuple[tuple[str, str], ...]:
-        there = self.connection.environment
+        there = self.context.connection.environment
         return (("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions)
 
     @functools.cached_property
     def _calibration_digest(self) -> str:
-        return images.open_set(
-            self.subject.calibration, self.subject.lean.preprocess, skip_bad=self.subject.skip_bad
-        ).digest
+        return self.subject.calibration.open(self.subject.simplified.preprocess).digest
 
 
 def _paired(floats: LayerProfile, integers: LayerProfile) -> GroupTimes:
     """Put the layers of both engines beside each other by group."""
-    names = [name for name in dict.fromkeys((*floats.regions, *integers.regions)) if name != UNKNOWN]
+    names = [name for name in dict.fromkeys((*floats.regions, *integers.regions)) if name != UNKNOWN_REGION]
     return GroupTimes(
         source=floats.source,
         groups=tuple(_time(name, floats, integers) for name in names),
-        rest=_time(UNKNOWN, floats, integers),
+        rest=_time(UNKNOWN_REGION, floats, integers),
     )
 
 

@@ -1,4 +1,4 @@
-"""Every error raised on purpose, with its hint and its exit code.
+"""Every error that is raised on purpose, with its hint and its exit code.
 
 DeployKitError
 ├── RequestError            2   the request is wrong
@@ -15,7 +15,7 @@ DeployKitError
 │   └── StoreError              the store: no space, no permission, a changed file
 └── MeasurementError        6   the measurement is not valid
 
-A check that fails (parity, accuracy, latency limit) is an answer and no error: the command ends with exit code 1.
+A check that fails (parity, accuracy, latency limit) is an answer, not an error: the command ends with exit code 1.
 """
 
 import difflib
@@ -26,20 +26,25 @@ class DeployKitError(Exception):
     """Root of all errors raised on purpose.
 
     Attributes:
-        hint: What to do, a command if there is one; empty if nothing is known.
-        exit_code: What the command line ends with.
+        hint: How to fix it, as a command if there is one; empty if no fix is known.
+        exit_code: Exit code of the command line.
     """
 
     exit_code = 70
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        """Keep the message (where: expected, found) and the hint."""
+        """Create the error.
+
+        Args:
+            message: Where it occurred, what was expected and what was found.
+            hint: How to fix it.
+        """
         super().__init__(message)
         self.hint = hint
 
     @property
     def reason(self) -> str:
-        """The message with its hint, for a table's row."""
+        """The message followed by the hint, for one row of a table."""
         return f"{self} ({self.hint})" if self.hint else str(self)
 
 
@@ -78,7 +83,7 @@ class DeviceError(DeployKitError):
 
 
 class LinkLostError(DeviceError):
-    """The connection to a device ended in the middle of the work; what was asked may or may not have been done."""
+    """The connection to a device ended during the work; the last request may or may not have been carried out."""
 
 
 class StageError(DeployKitError):
@@ -122,14 +127,14 @@ class MeasurementError(DeployKitError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant, or list them all.
+    """Suggest the known name that was probably meant, or list all of them.
 
     Args:
-        name: What was written, e.g. ``tensort``.
-        known: The names that exist.
+        name: Name as it was written, e.g. ``tensort``.
+        known: Names that exist.
 
     Returns:
-        A hint, e.g. ``did you mean 'tensorrt'?`` or ``known: onnxruntime, openvino``.
+        A hint, e.g. ``did you mean 'tensorrt'?`` or ``known: onnxruntime, openvino``; empty where no name exists.
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""The one place that imports optional packages and says what to install when one is missing."""
+"""Imports of optional packages; a missing one is an error with the line that installs it."""
 
 import importlib
 import importlib.metadata
@@ -18,16 +18,25 @@ INSTALL = {
     "PIL": "pillow",
     "onnx_ir": "onnx-ir",
 }
-_ALONE = {"mlperf_loadgen": "mlcommons-loadgen"}  # import name → distribution, where hyphens do not make one
+# Import name → distribution, where replacing underscores by hyphens does not give its name.
+_ALONE = {"mlperf_loadgen": "mlcommons-loadgen"}
 
 
 def present(package: str) -> bool:
-    """Say whether `package` could be imported, without importing it."""
+    """Return whether `package` can be imported, without importing it."""
     return importlib.util.find_spec(package) is not None
 
 
 def install_line(package: str, *, bare: bool = False) -> str:
-    """Give the one line that installs `package`; alone, if `bare` or where this package itself is not installed."""
+    """Return the command that installs a package.
+
+    Args:
+        package: Import name of the package.
+        bare: Install the package itself instead of the extra of deploykit that brings it.
+
+    Returns:
+        A ``pip install`` command; on a device, where deploykit is not installed, always for the package itself.
+    """
     target = INSTALL.get(package, package)
     if target.startswith("deploykit[") and (bare or not _installed()):
         target = _ALONE.get(package, package.replace("_", "-"))
@@ -35,7 +44,7 @@ def install_line(package: str, *, bare: bool = False) -> str:
 
 
 def _installed() -> bool:
-    """Say whether deploykit itself is installed here: not on a device, which gets it as one file."""
+    """Return whether deploykit is installed here; a device gets it as a zip application instead."""
     try:
         importlib.metadata.version("deploykit")
     except importlib.metadata.PackageNotFoundError:
@@ -44,14 +53,17 @@ def _installed() -> bool:
 
 
 def need(package: str, *, by: str) -> ModuleType:
-    """Import `package` for the part of the program named `by`.
+    """Import an optional package.
 
     Args:
-        package: Import name, e.g. ``tensorrt_rtx``.
-        by: Who asks, as the user knows it, e.g. ``engine 'tensorrt_rtx'``.
+        package: Import name of the package, e.g. ``tensorrt_rtx``.
+        by: Part of the program that needs it, as the user knows it, e.g. ``engine 'tensorrt_rtx'``.
+
+    Returns:
+        The imported module.
 
     Raises:
-        MissingPackageError: The package is absent, or its native libraries do not load.
+        MissingPackageError: The package is not installed, or its native libraries do not load.
     """
     if not present(package):
         raise MissingPackageError(

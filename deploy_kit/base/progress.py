@@ -1,4 +1,4 @@
-"""Progress as values. Stages tell what they do; the command line draws it; nothing important is said only here."""
+"""Progress events: stages emit them and the command line draws them; nothing important is reported only here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ class ProgressEvent:
     """One step of a stage.
 
     Attributes:
-        stage: The stage's word, e.g. ``quantize``.
-        text: What is being done, e.g. ``int8: 512 images``.
-        done: Steps finished, or 0.
-        total: Steps in all, or 0 where nobody knows.
+        stage: Name of the stage, e.g. ``quantize``.
+        text: Description of the step, e.g. ``int8: 512 images``.
+        done: Number of steps finished.
+        total: Number of steps in all; 0 where it is not known.
     """
 
     stage: str
@@ -25,4 +25,4 @@ ProgressCallback = Callable[[ProgressEvent], None]
 
 
 def no_progress(event: ProgressEvent) -> None:
-    """Draw nothing."""
+    """Ignore a progress event."""

@@ -1,67 +1,35 @@
-"""The checkpoint: a DenseNet file → one torch module, its facts and where each fact came from.
+"""The checkpoint: a DenseNet file → one torch module, its facts, and where each fact comes from.
 
-container   bytes → named tensors, safely
-structure   named tensors → DenseNetSpec and canonical names: leaves, units, chain, body, heads
-decide      what shapes cannot say: attributes, gaps, evidence, conventions, the paper; probe, where one is given
-model       DenseNetSpec → torch.nn.Module
-equations   the same once more on the file's own tensors: the second opinion
+formats        bytes → named tensors, safely; nothing in a file is executed
+contents       what a file holds: the record that every format yields
+architecture   named tensors → DenseNetSpec and canonical names; what shapes cannot say, decided by the best source
+network        DenseNetSpec → a torch module, the same as equations (the second opinion), and ONNX
+facts          facts that shapes cannot give, each with its source
+record         the checkpoint as it is handed on
 """
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
+from deploy_kit.checkpoint.record import Checkpoint
 from deploy_kit.recipe import SourceTable
-from deploy_kit.records.artifacts import Preprocess
-from deploy_kit.records.densenet import DenseNetSpec
-
-if TYPE_CHECKING:
-    from deploy_kit.checkpoint.architecture.evidence import Evidence
-    from deploy_kit.checkpoint.network.densenet_module import DenseNet
-    from deploy_kit.checkpoint.network.equations import Equations
 
 __all__ = ["ArchitectureFacts", "Checkpoint", "StatedFacts", "read_checkpoint", "stated_facts"]
 
 _FACTS = frozenset(entry.name for entry in dataclasses.fields(ArchitectureFacts)) - {"source"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A checkpoint that has been read.
-
-    Attributes:
-        model: In eval mode, float32, weights loaded strictly.
-        spec: Its architecture.
-        equations: The same function on the file's own tensors, independent of `model`.
-        evidence: What its BN statistics say.
-        preprocess: Carried by the file; None where it is not.
-        classes: Names of its classes; None where the file has none.
-        container: The file format.
-        remarks: What was done to the names and types on the way in, and what nothing decides.
-    """
-
-    model: "DenseNet"
-    spec: DenseNetSpec
-    equations: "Equations"
-    evidence: "Evidence"
-    preprocess: Preprocess | None
-    classes: tuple[str, ...] | None
-    container: str
-    remarks: tuple[str, ...]
-
-
-def read_checkpoint(path: Path, asked: StatedFacts | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, stated: StatedFacts | None = None) -> Checkpoint:
     """Read a checkpoint; never runs what a file brings with it.
 
     Args:
-        path: Its place.
-        asked: What a person says of it.
+        path: The file; its format is known by its bytes, whatever its extension.
+        stated: What a person states about it.
 
     Raises:
         CheckpointError: Not a DenseNet checkpoint that this version can read, or one that leaves a question open.
-        InputError: Missing; or the probe is.
+        InputError: The file or the probe is missing or cannot be read.
     """
     import torch
 
@@ -70,11 +38,11 @@ def read_checkpoint(path: Path, asked: StatedFacts | None = None) -> Checkpoint:
     from deploy_kit.checkpoint.network.densenet_module import DenseNet
     from deploy_kit.checkpoint.network.equations import Equations
 
-    asked = asked or StatedFacts()
-    contents = container.read_contents(path, state_key=asked.state_key)
-    parsed = structure.parse_structure(contents, str(path), asked)
-    if asked.probe is not None:
-        parsed = probe.choose(parsed, Path(asked.probe))
+    stated = stated or StatedFacts()
+    contents = container.read_contents(path, state_key=stated.state_key)
+    parsed = structure.parse_structure(contents, str(path), stated)
+    if stated.probe is not None:
+        parsed = probe.choose(parsed, Path(stated.probe))
     with torch.device("meta"):  # no initial weights are drawn: they cost more than all the rest
         model = DenseNet(parsed.spec)
     model.load_state_dict(parsed.tensors, strict=True, assign=True)
@@ -92,10 +60,10 @@ def read_checkpoint(path: Path, asked: StatedFacts | None = None) -> Checkpoint:
 
 
 def stated_facts(source: SourceTable) -> StatedFacts:
-    """Give what a recipe says of its checkpoint."""
-    stated = {name: getattr(source, name) for name in _FACTS if getattr(source, name) is not None}
+    """Return what a recipe states about its checkpoint."""
+    values = {name: getattr(source, name) for name in _FACTS if getattr(source, name) is not None}
     return StatedFacts(
-        facts=ArchitectureFacts(**stated),
+        facts=ArchitectureFacts(**values),
         head=source.head,
         ignore=source.ignore,
         strict=source.strict,

@@ -1,7 +1,7 @@
-"""What a file, a graph or a person states of an architecture beyond the shapes; each fact with its source.
+"""Facts of an architecture that shapes cannot give, and where each comes from.
 
-Shapes and names cannot say these. `container` fills in what the file itself states (metadata, pickled attributes,
-TorchScript or torch.export graphs, Keras configs), the command line what a person states; `decide` weighs them.
+`formats` fills in what a file states (metadata, pickled attributes, TorchScript or torch.export graphs, Keras configs),
+the command line what a person states; `architecture.decide` weighs them against each other.
 """
 
 import dataclasses
@@ -12,32 +12,55 @@ from typing import Any, Literal
 from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
 
 Concat = Literal["append", "prepend"]
-Pool = StemPool
+SourceKind = Literal[
+    "flag", "file", "index_gap", "statistics", "family", "file_name", "convention", "default", "carried", "probe"
+]
+_GUESSES: frozenset[SourceKind] = frozenset({"family", "file_name", "convention", "default", "carried"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a fact comes from.
+
+    Attributes:
+        kind: What decides: a ``flag``, the ``file``'s own statement, an ``index_gap`` in its names, BN ``statistics``,
+            the ``family`` known by its key names, the ``file_name``, a ``convention`` for such stems, a ``default`` (of
+            the paper or the framework), a value ``carried`` over from the dense layers, or a ``probe``.
+        text: The same for people; no code reads it.
+    """
+
+    kind: SourceKind
+    text: str
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether nothing in the file proves the fact, so that a probe may still change it."""
+        return self.kind in _GUESSES
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureFacts:
-    """Facts of an architecture; None where the one who states is silent.
+    """Facts of an architecture; None where the source is silent.
 
     Attributes:
-        stem_stride: Of the (first) stem convolution; one number for all axes, or one for each.
-        stem_pool: What ends the stem.
-        eps: Of every BN.
+        stem_stride: Stride of the (first) stem convolution; one number for all axes, or one for each.
+        stem_pool: Pool that ends the stem.
+        eps: Epsilon of every BN.
         concat: Whether a dense layer's new features come after the old ones (the paper) or before them.
-        transition_relu: A ReLU stands between a transition's BN and its convolution.
+        transition_relu: Whether a ReLU stands between a transition's BN and its convolution.
         transition_pool: How a transition halves the map.
-        final_relu: A ReLU follows the last BN.
-        activation: Of the dense layers.
-        outer_activation: Of stem, transitions and end.
-        hidden_activation: Between linear layers of the head.
-        slope: Of leaky activations below zero.
+        final_relu: Whether a ReLU follows the last BN.
+        activation: Activation of the dense layers.
+        outer_activation: Activation of stem, transitions and end.
+        hidden_activation: Activation between linear layers of the head.
+        slope: Slope of leaky activations below zero.
         head_pool: How the last map becomes a vector.
         head_activation: What follows the last linear layer in the file's own forward pass.
-        source: Who states it, e.g. ``pickled attributes``, ``TorchScript graph``, ``flag``.
+        source: Where the facts come from.
     """
 
     stem_stride: int | tuple[int, ...] | None = None
-    stem_pool: Pool | None = None
+    stem_pool: StemPool | None = None
     eps: float | None = None
     concat: Concat | None = None
     transition_relu: bool | None = None
@@ -49,10 +72,10 @@ class ArchitectureFacts:
     slope: float | None = None
     head_pool: HeadPool | None = None
     head_activation: HeadActivation | None = None
-    source: str = "stated in the file"
+    source: Source = Source("file", "stated in the file")
 
     def stated(self) -> Iterator[tuple[str, Any]]:
-        """Give (name, value) of each fact that is stated."""
+        """Yield (name, value) of each fact that is stated."""
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
             if entry.name != "source" and value is not None:
@@ -61,15 +84,15 @@ class ArchitectureFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class StatedFacts:
-    """What a person says of a checkpoint.
+    """What a person states about a checkpoint.
 
     Attributes:
-        facts: Of the architecture.
+        facts: Facts of the architecture.
         head: Module of the head to take; ``none`` for the pooled features.
         ignore: Modules or tensors to leave out.
-        strict: Refuse to guess a fact that changes the numbers.
+        strict: Whether to refuse a guess that changes the numbers.
         state_key: Which state dict to take, where a file has several.
-        probe: An npz file with one ``input`` and its ``logits``: what is left open is tried on it.
+        probe: An npz file with one ``input`` and its ``logits``, on which open facts are tried.
     """
 
     facts: ArchitectureFacts = field(default_factory=ArchitectureFacts)

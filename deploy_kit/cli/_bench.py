@@ -5,39 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_kit import pipeline, recipe
+from deploy_kit import pipeline
 from deploy_kit.base.errors import DeviceError, MeasurementError, RequestError, StageError, UnknownNameError, nearest
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, table
 from deploy_kit.measure import scenarios
 from deploy_kit.pipeline import Run
-from deploy_kit.recipe import BenchTable, Recipe
+from deploy_kit.recipe import BenchTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Comparison, Measurement, NotRun
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import bench, report
 from deploy_kit.stages.report import dashboards, device
 from deploy_kit.store import write_whole
 
 _NONE = "–"
-
-
-def asked_for(base: Recipe, said: dict[str, Any], baseline: str | None) -> BenchTable:
-    """Put what was said on the command line over the recipe's table; how long is measured is one thing, said as one.
-
-    Raises:
-        RecipeError: A value cannot be.
-    """
-    data = base.model_dump(mode="json", exclude_none=True)
-    given = {key: value for key, value in {**said, "baseline": baseline}.items() if value is not None}
-    if given.get("scenario", data["bench"]["scenario"]) != data["bench"]["scenario"]:
-        for key in ("rounds", "runs", "min_iters", "duration_s"):
-            data["bench"].pop(key, None)
-    if "duration_s" in given:
-        data["bench"].pop("runs", None)
-    data["bench"] |= given
-    return recipe.parse_recipe(data).bench
 
 
 def engines(
@@ -64,7 +47,7 @@ def verify_load(part: BenchTable, target_qps: float | None) -> None:
     Raises:
         RequestError: It was given for another scenario than ``server``.
     """
-    if target_qps is not None and "target_qps" not in scenarios.get(part.scenario).needs:
+    if target_qps is not None and "target_qps" not in scenarios.get_scenario(part.scenario).needs:
         raise RequestError(
             f"--target-qps: the scenario '{part.scenario}' runs as fast as it can", hint="--scenario server"
         )
@@ -123,12 +106,12 @@ def chosen(
     return (*taking, *lacking)
 
 
-def rows(engines: Sequence[Artifact], found: Bench, part: BenchTable) -> list[Row]:
+def rows(engines: Sequence[Artifact], found: Bench, part: BenchTable) -> list[EngineRow]:
     """Give what was found of each engine, a row a batch."""
-    return [row for one in engines for row in pipeline.join(Row(label=one.label, artifact=one), found, part)]
+    return [row for one in engines for row in pipeline.join(EngineRow(label=one.label, artifact=one), found, part)]
 
 
-def latencies(tables: Mapping[str, Sequence[Row]], part: BenchTable) -> str:
+def latencies(tables: Mapping[str, Sequence[EngineRow]], part: BenchTable) -> str:
     """Lay out what was measured, a line a device, engine and batch, and below it what a reader must know.
 
     Args:
@@ -174,7 +157,7 @@ def export_times(found: Bench, path: Path) -> None:
     write_whole(path, json.dumps(dashboards.times(found), ensure_ascii=False) + "\n")
 
 
-def missed(rows: Sequence[Row]) -> list[str]:
+def missed(rows: Sequence[EngineRow]) -> list[str]:
     """List the limits that are not kept, each with its engine."""
     return [f"{row.label}: {miss}" for row in rows for miss in row.misses]
 
@@ -217,13 +200,13 @@ def end(made: Bench, *, at: str = "", allow_invalid: bool = False) -> None:
         raise MeasurementError(f"{at}{made.invalid[0]}", hint=f"{first} again, or go on knowingly with --allow-invalid")
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _notes(rows: Sequence[EngineRow]) -> list[str]:
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
     notes = [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
     return [*notes, *device.lacks(timed)]
 
 
-def _line(row: Row, part: BenchTable) -> tuple[str, ...]:
+def _line(row: EngineRow, part: BenchTable) -> tuple[str, ...]:
     m = row.measurement
     if not isinstance(m, Measurement):
         why = f"not run: {m.why}" if isinstance(m, NotRun) else row.failed

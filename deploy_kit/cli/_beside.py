@@ -1,5 +1,6 @@
 """``bench --beside``: the same engines on other devices, one after the other; no ratio crosses from one to another."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from deploy_kit.base.errors import DeployKitError, DeviceError, MissingPackageError
@@ -10,7 +11,7 @@ from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact, Device
 from deploy_kit.records.measurements import Bench, NotRun
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import bench
 
 
@@ -22,7 +23,7 @@ def reached(device: str, beside: Sequence[str]) -> dict[str, Device]:
     """
     others = {name: links.find_device(name) for name in dict.fromkeys(beside) if name != device}
     for other in others.values():
-        with links.connect(other):
+        with links.connect_device(other):
             pass
     return others
 
@@ -44,9 +45,9 @@ def measured(
     found, lost = dict[str, Bench](), dict[str, DeployKitError]()
     for name, device in others.items():
         try:
-            with links.connect(device) as connection:
+            with links.connect_device(device) as connection:
                 found[name], reused = bench.run(
-                    engines, part, store=run.store, connection=connection, on_progress=run.on_progress, fresh=fresh
+                    engines, part, dataclasses.replace(run.host, connection=connection), fresh=fresh
                 )
         except (DeviceError, MissingPackageError) as error:
             lost[name] = error
@@ -58,14 +59,14 @@ def measured(
     return found, lost
 
 
-def details(rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+def details(rows: Mapping[str, Sequence[EngineRow]]) -> Iterator[str]:
     """Draw what loading cost and the profiles of each device, under its name where there are several."""
     for name, found in rows.items():
         for text in _layers.texts(found):
             yield f"{name}\n{text}" if len(rows) > 1 else text
 
 
-def missed(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+def missed(rows: Mapping[str, Sequence[EngineRow]]) -> list[str]:
     """List the limits that are not kept, each with its engine, and with its device where there are several."""
     return [f"{_at(name, rows)}{miss}" for name, found in rows.items() for miss in _bench.missed(found)]
 

@@ -4,15 +4,13 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.base.progress_display import ProgressDisplay
 from deploy_kit.records import codec
-
-_REPEAT_S = 5.0
 
 
 class Console:
@@ -22,64 +20,32 @@ class Console:
         """Choose how to draw: moving and in color only on a terminal that wants it."""
         self._quiet = quiet
         self._as_json = as_json
-        self._moving = sys.stderr.isatty() and not no_color and "NO_COLOR" not in os.environ
-        self._progress: Any = None
-        self._task: Any = None
-        self._last = ("", "")
-        self._said_at = 0.0
+        moving = sys.stderr.isatty() and not no_color and "NO_COLOR" not in os.environ
+        self._display = ProgressDisplay(moving=moving and not quiet)
 
     def __enter__(self) -> "Console":
-        if self._moving and not self._quiet:
-            from rich.console import Console as RichConsole
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            self._progress = Progress(*columns, console=RichConsole(stderr=True), transient=True)
-            self._progress.start()
+        self._display.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self._display.stop()
 
     def on_progress(self, event: ProgressEvent) -> None:
         """Draw one event: a moving line on a terminal, else a plain line a step and at most one each five seconds."""
-        if self._quiet:
-            return
-        if self._progress is not None:
-            self._draw(event)
-            return
-        now, this = time.monotonic(), (event.stage, event.text)
-        if this != self._last or now - self._said_at > _REPEAT_S:
-            count = f" {event.done}/{event.total}" if event.total and event.done else ""
-            sys.stderr.write(f"{event.stage}: {event.text}{count}\n")
-            sys.stderr.flush()
-            self._last, self._said_at = this, now
+        if not self._quiet:
+            self._display.on_progress(event)
 
     def say(self, text: str) -> None:
         """Tell something beside the result, on standard error."""
-        if self._quiet:
-            return
-        if self._progress is not None:
-            self._progress.console.print(text, markup=False, highlight=False)
-        else:
-            sys.stderr.write(text + "\n")
+        if not self._quiet:
+            self._display.write(text)
 
     def result(self, record: Any, text: str) -> None:
         """Print the result: the record as JSON if that was asked for, else the text."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self._display.stop()
         written = json.dumps(codec.to_json(record), ensure_ascii=False, indent=1) if self._as_json else text
         sys.stdout.write(written + "\n")
         sys.stdout.flush()
-
-    def _draw(self, event: ProgressEvent) -> None:
-        description = f"[bold]{event.stage}[/bold] {event.text.replace('[', '(')}"
-        total = event.total or None
-        if self._task is None:
-            self._task = self._progress.add_task(description, total=total)
-        self._progress.update(self._task, description=description, completed=event.done, total=total)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

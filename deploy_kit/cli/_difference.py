@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy_kit.analysis import difference
-from deploy_kit.analysis.difference import Difference, PointDifference
+from deploy_kit.analysis.difference import NetworkDifference, PointDifference
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs, table
@@ -39,18 +39,11 @@ def show(names: tuple[str, str], asked: Asked, console: Console) -> None:
         asked = dataclasses.replace(asked, model=first_file)  # nothing is in the store: the default recipe will do
     with _steps.started(asked, console) as run:
         first, second = (difference.find_subject(name, run.store, run.recipe.source) for name in names)
-        found, _ = difference.find_difference(
-            first,
-            second,
-            run.recipe.check.images,
-            store=run.store,
-            connection=run.connection,
-            on_progress=run.on_progress,
-        )
+        found, _ = difference.find_difference(first, second, run.target, images=run.check_images)
     console.result(found, text(found))
 
 
-def text(found: Difference) -> str:
+def text(found: NetworkDifference) -> str:
     """Draw what was compared, each point, and the verdict."""
     one, other = found.computed_by
     about = [

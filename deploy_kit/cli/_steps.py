@@ -1,23 +1,20 @@
 """What single steps share: the recipe in force, the newest fitting result, a copy for the user."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deploy_kit import pipeline, recipe
 from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, RequestError, UnknownNameError, nearest
 from deploy_kit.cli._console import Console
 from deploy_kit.devices import links
 from deploy_kit.pipeline import Run
-from deploy_kit.recipe import Recipe
+from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Exported
 from deploy_kit.records.results import Simplified
-from deploy_kit.store import JournalEntry, Store, copy_whole, parts_of, write_whole
+from deploy_kit.store import JournalEntry, Store, verify_out, verify_place
 
-DEMO, DEFAULT = "demo", "default"
-_PASSPORT = ".passport.json"
+DEMO = "demo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +32,7 @@ class Asked:
     crops: int | None = None
 
 
-@contextmanager
-def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Iterator[Run]:
+def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> AbstractContextManager[Run]:
     """Open store and device under the recipe in force.
 
     The recipe is, in this order: the one given, the one named, the bundled default for a model given, the one the
@@ -48,48 +44,28 @@ def started(asked: Asked, console: Console, chosen: Recipe | None = None) -> Ite
     device = links.find_device(asked.device)
     verify_out(asked.out)
     store = Store(asked.store)
-    earlier = store.in_force()
-    found = chosen or _in_force(asked, store, earlier, console)
-    found = changed(found, asked)
-    store.recipe = found.model_dump(mode="json")
-    with links.connect(links.LOCAL) as host, links.connect(device) as connection:
-        try:
-            yield Run(recipe=found, store=store, host=host, connection=connection, on_progress=console.on_progress)
-        except DeployKitError:
-            if earlier is not None:
-                store.stand_by(earlier)  # what was said to a step that failed is not said to the next one
-            raise
+    base = chosen or _in_force(asked, store, store.in_force(), console)
+    return pipeline.opened(changed(base, asked), store, device, console.on_progress)
 
 
 def changed(base: Recipe, asked: Asked) -> Recipe:
     """Apply what was said on the command line to a recipe."""
-    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
-    if asked.calibration is not None:
-        data["quantize"]["calibration"] = asked.calibration
-    if asked.images is not None:
-        data["check"]["images"] = asked.images
-    if asked.skip_bad:
-        data["quantize"]["skip_bad"] = data["check"]["skip_bad"] = True
-    if asked.crops is not None:
-        data["check"]["crops"] = asked.crops
-    if asked.model is not None:
-        data["source"]["checkpoint"] = str(asked.model)
-    return recipe.parse_recipe(data)
-
-
-def for_model(model: Path) -> Recipe:
-    """Give the bundled default recipe for a user's own file."""
-    data = recipe.load_recipe(DEFAULT).model_dump(mode="json", exclude_none=True)
-    data["source"]["checkpoint"] = str(model)
-    return recipe.parse_recipe(data)
+    return overrides.with_inputs(
+        base,
+        checkpoint=None if asked.model is None else str(asked.model),
+        calibration=asked.calibration,
+        images=asked.images,
+        skip_bad=asked.skip_bad,
+        crops=asked.crops,
+    )
 
 
 def _in_force(asked: Asked, store: Store, earlier: JournalEntry | None, console: Console) -> Recipe:
     if asked.recipe is not None:
         return recipe.load_recipe(asked.recipe)
     if asked.model is not None:
-        console.say(f"recipe '{DEFAULT}' (limits and passes that ship with deploykit)")
-        return for_model(asked.model)
+        console.say(f"recipe '{overrides.DEFAULT}' (limits and passes that ship with deploykit)")
+        return overrides.for_checkpoint(str(asked.model))
     if earlier is None:
         raise RequestError(
             f"{store.root}: nothing was exported here yet",
@@ -105,7 +81,7 @@ def exported(run: Run, console: Console) -> Exported:
     return result
 
 
-def lean(run: Run, console: Console) -> Simplified:
+def simplified(run: Run, console: Console) -> Simplified:
     """Give the simplified graph of the recipe in force: from the store, or made now, which is said."""
     source = exported(run, console)
     result = pipeline.simplified(run, source)
@@ -152,7 +128,7 @@ def newest_graph(root: Path, console: Console) -> Path:
     return store.path(found)
 
 
-def typed(run: Run, console: Console, variant: str | None = None) -> Artifact:
+def quantized(run: Run, console: Console, variant: str | None = None) -> Artifact:
     """Give the graph to build: the variant named, else the newest quantized one, else the float one, simplified.
 
     Raises:
@@ -160,48 +136,23 @@ def typed(run: Run, console: Console, variant: str | None = None) -> Artifact:
     """
     source = exported(run, console)
     simple = run.store.newest(Simplified, "simplify", where=lambda found: found.onnx.parent == source.onnx.sha256)
-    lean = simple[0].onnx if simple else pipeline.simplified(run, source).onnx
-    made = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == lean.sha256]
+    source_graph = simple[0].onnx if simple else pipeline.simplified(run, source).onnx
+    made = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == source_graph.sha256]
     if variant is not None:
-        by_name = {lean.name: lean} | {graph.name: graph for graph in reversed(made)}
+        by_name = {source_graph.name: source_graph} | {graph.name: graph for graph in reversed(made)}
         if variant not in by_name:
             raise UnknownNameError(f"no variant is called '{variant}' here", hint=nearest(variant, by_name))
         return by_name[variant]
     if made:
         console.say(f"building {made[0].path} ({made[0].precision})")
         return made[0]
-    console.say(f"nothing is quantized here yet: building {lean.path} ({lean.precision})")
-    return lean
+    console.say(f"nothing is quantized here yet: building {source_graph.path} ({source_graph.precision})")
+    return source_graph
 
 
 def not_run(label: str, why: str) -> DeviceError:
     """Give the error for an engine that cannot run here: no answer is not a yes."""
     return DeviceError(f"{label}: not run: {why}", hint="run this step on a machine that has what the engine needs")
-
-
-def verify_out(out: Path | None) -> None:
-    """Refuse a target that cannot be written or is not ours to replace, before any work.
-
-    Raises:
-        InputError: A folder, a file in a folder that does not exist, or a file that no earlier copy made.
-    """
-    if out is None:
-        return
-    verify_place(out, f"--out '{out / 'model.onnx'}'")
-    if out.exists() and not _passport_of(out).is_file():
-        raise InputError(f"{out}: exists, and is no earlier copy of deploykit's", hint="choose another --out")
-
-
-def verify_place(file: Path, rather: str) -> None:
-    """Refuse a file that cannot be written, before any work.
-
-    Raises:
-        InputError: A folder, for which `rather` says what to write, or a file in a folder that does not exist.
-    """
-    if file.is_dir():
-        raise InputError(f"{file}: expected a file to write, found a folder", hint=rather)
-    if not file.parent.is_dir():
-        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p '{file.parent}'")
 
 
 def verify_recipe_file(path: Path) -> None:
@@ -218,10 +169,6 @@ def verify_recipe_file(path: Path) -> None:
         raise InputError(f"{path}: exists, and is no recipe", hint="choose another --save-recipe") from error
 
 
-def _passport_of(out: Path) -> Path:
-    return out.with_name(out.name + _PASSPORT)
-
-
 def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -> None:
     """Copy a result and its passport to where the user wants it: whole, or not at all.
 
@@ -229,14 +176,6 @@ def copy_out(run: Run, artifact: Artifact, out: Path | None, console: Console) -
         InputError: The folder of the target does not exist.
         RequestError: The artifact is marked rejected.
     """
-    if out is None:
-        return
-    if run.store.rejected(artifact):
-        raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
-    source = run.store.path(artifact)
-    parts = [part for part in parts_of(source) if not part.name.endswith(_PASSPORT)]
-    for part in parts:
-        copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
-    passport = (source.parent / "record.json").read_text(encoding="utf-8")
-    write_whole(_passport_of(out), passport)
-    console.say(f"copied to {out}, passport beside it")
+    if out is not None:
+        run.store.copy_out(artifact, out)
+        console.say(f"copied to {out}, passport beside it")

@@ -69,7 +69,9 @@ def bench(
     from deploy_kit.analysis import compare
     from deploy_kit.cli import _bench, _beside, _layers, _quantities, _steps
     from deploy_kit.cli._console import Console
+    from deploy_kit.recipe import overrides
     from deploy_kit.stages import bench as stage
+    from deploy_kit.store import verify_place
 
     said = {
         "scenario": scenario,
@@ -93,17 +95,15 @@ def bench(
         compare.verify_valid(measured, str(baseline))
     asked = _steps.Asked(store=store, recipe=recipe, device=device)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        part = _bench.asked_for(run.recipe, said, None if earlier else baseline)
+        part = overrides.with_bench(run.recipe, {**said, "baseline": None if earlier else baseline})
         engines = _bench.engines(run, console, part, everything=all_engines, engine=engine, variant=variant)
         _bench.verify_baseline(part, engines, named=baseline if not earlier else None, earlier=earlier is not None)
         _layers.verify_export(export_profile, n_engines=len(engines))
         if export_times is not None:
-            _steps.verify_place(export_times, f"'{export_times / 'times.json'}'")
+            verify_place(export_times, f"'{export_times / 'times.json'}'")
         _bench.verify_load(part, target_qps)
         others = _beside.reached(device, beside or ())
-        made, reused = stage.run(
-            engines, part, store=run.store, connection=run.connection, on_progress=run.on_progress, fresh=fresh
-        )
+        made, reused = stage.run(engines, part, run.target, fresh=fresh)
         if reused:
             console.say(
                 f"measured before, on {'this machine' if device == 'local' else repr(device)}: --fresh measures again"

@@ -53,8 +53,8 @@ def build(
     engines.CATALOGUE.get(engine)  # a misspelt name before any work
     asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device, out=out)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        doctor.require_engine(engine, run.connection)
-        typed = _steps.typed(run, console, variant)
+        doctor.require_engine(engine, run.target.connection)
+        graph = _steps.quantized(run, console, variant)
         options: dict[str, Any] = next((dict(e.options) for e in run.recipe.build.engines if e.engine == engine), {})
         flags = {
             "compute_capabilities": compute_capability, "min_shapes": min_shapes, "opt_shapes": opt_shapes,
@@ -62,11 +62,11 @@ def build(
         }  # fmt: skip
         options |= _engine_options.parse(engines.CATALOGUE.get(engine).options, option or ())
         options |= {name: value for name, value in flags.items() if value is not None}
-        entry = BuildEntry(engine=engine, variants=(typed.name,), options=options)
+        entry = BuildEntry(engine=engine, variants=(graph.name,), options=options)
         made = run.timed(
             "build",
-            f"{typed.name} · {engine}",
-            lambda: stage.run(typed, entry, store=run.store, connection=run.connection, on_progress=run.on_progress),
+            f"{graph.name} · {engine}",
+            lambda: stage.run(graph, entry, run.target),
         )
         _steps.copy_out(run, made, out, console)
         proof = made.proof

@@ -53,20 +53,17 @@ def check(
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
         source = pipeline.exported(run)
         engine = _steps.newest_engine(run, console, source)
-        calibration = run.recipe.quantize
-        for remark in stage.overlap(calibration.calibration, run.recipe.check, engine, skip_bad=calibration.skip_bad):
+        for remark in stage.overlap(run.calibration_images, run.check_images, engine.preprocess):
             console.say(remark)
-        answers = pipeline.answered(run, source)
+        reference = pipeline.reference_logits(run, source)
         if diagnose:
-            expect_labels(answers)  # before the check, whose numbers would be lost
+            expect_labels(reference)  # before the check, whose numbers would be lost
         part = run.recipe.check.with_max_drop(engine.precision, points)
-        made, _ = stage.run(
-            engine, answers, part, store=run.store, connection=run.connection, on_progress=run.on_progress
-        )
+        made, _ = stage.run(engine, part, run.target, reference=reference, images=run.check_images)
         if isinstance(made, NotRun):
             raise _steps.not_run(made.label, made.why)
-        made = dataclasses.replace(made, diagnosis=pipeline.diagnosed(run, source, answers, always=diagnose))
-        left_out = [fact for fact in answers.made_by if fact[0] == "left out"]
+        made = dataclasses.replace(made, diagnosis=pipeline.diagnosed(run, source, reference, always=diagnose))
+        left_out = [("left out", reference.made_by.left_out)] if reference.made_by.left_out else []
         console.result(made, pairs([*accuracy.lines(made), *left_out]))
     if not made.passed:
         raise typer.Exit(1)

@@ -36,7 +36,7 @@ def add(
     from deploy_kit.devices import named_devices
 
     entry = {"link": link, "accelerator": accelerator, "profile": profile, "python": python}
-    made = named_devices.add(name, entry)
+    made = named_devices.add_device(name, entry)
     with Console(quiet=quiet, as_json=as_json) as console:
         console.say(f"next: deploykit devices probe {name}")
         console.result(made, f"{name} is kept in {named_devices.user_file()}")
@@ -47,7 +47,7 @@ def show(quiet: _options.Quiet = False, as_json: _options.Json = False) -> None:
     from deploy_kit.cli._console import Console, table
     from deploy_kit.devices import named_devices
 
-    known = tuple(named_devices.all_known().values())
+    known = tuple(named_devices.known_devices().values())
     rows = [
         (d.name, f"ssh://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python) for d in known
     ]
@@ -67,7 +67,7 @@ def probe(
     from deploy_kit.devices import links
 
     device = links.find_device(name)
-    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, links.connect(device) as link:
+    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, links.connect_device(device) as link:
         found = doctor.probe(link)
         rows = [(row.name, {True: "yes", False: "no", None: "–"}[row.runs], row.detail) for row in found.findings]
         console.result(found, f"{pairs(facts(found.environment))}\n\n{table(('engine', 'runs', 'detail'), rows)}")
@@ -90,7 +90,7 @@ def remove(name: _Name, quiet: _options.Quiet = False, as_json: _options.Json = 
     from deploy_kit.cli._console import Console
     from deploy_kit.devices import named_devices
 
-    path = named_devices.remove(name)
+    path = named_devices.remove_device(name)
     with Console(quiet=quiet, as_json=as_json) as console:
         console.result({"removed": name, "file": str(path)}, f"{name} is taken out of {path}")
 

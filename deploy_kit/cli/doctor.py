@@ -35,7 +35,7 @@ def doctor(
         return
     with (
         Console(quiet=quiet, as_json=as_json, no_color=no_color) as console,
-        links.connect(links.find_device(device)) as connection,
+        links.connect_device(links.find_device(device)) as connection,
     ):
         found = stage.examine(connection, _passport(plan) if plan is not None else None)
         here = found.environment

@@ -62,6 +62,7 @@ def export(
     from deploy_kit import recipe as recipes
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, pairs
+    from deploy_kit.recipe import overrides
     from deploy_kit.store import write_whole
 
     asked = _steps.Asked(
@@ -71,7 +72,7 @@ def export(
         if recipe is not None:
             base = recipes.load_recipe(recipe)
         elif model is not None:
-            base = _steps.for_model(model)
+            base = overrides.for_checkpoint(str(model))
         else:
             console.say("no checkpoint given: taking the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
             base = recipes.load_recipe(_steps.DEMO)
@@ -99,7 +100,7 @@ def export(
                 *(("remark", remark) for remark in facts.remarks),
                 ("input", f"{made.onnx.inputs[0].name} {list(made.onnx.inputs[0].shape)}"),
                 *(("output", f"{output.name} {list(output.shape)}") for output in made.onnx.outputs),
-                ("difference", made.said),
+                ("difference", made.agreement),
                 ("onnx", str(run.store.root / made.onnx.path)),
             ]
             console.result(made, pairs(lines))

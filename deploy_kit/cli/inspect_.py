@@ -37,11 +37,11 @@ def inspect(
     given = dict(locals())
     from deploy_kit import recipe as recipes
     from deploy_kit.analysis import inspection as stage
-    from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, pairs
+    from deploy_kit.recipe import overrides
     from deploy_kit.stages.report import size as size_text
 
-    data = _steps.for_model(path).model_dump(mode="json", exclude_none=True)
+    data = overrides.for_checkpoint(str(path)).model_dump(mode="json", exclude_none=True)
     data["source"] |= _facts.source(given)
     sides = None if size is None else tuple(_facts.numbers(size, "x", "--input 224x224"))
     found = stage.inspect_file(path, recipes.parse_recipe(data).source, sides)
@@ -51,7 +51,7 @@ def inspect(
     if found.operators:
         lines.append(("operators", ", ".join(f"{n} {name}" for name, n in found.operators)))
     if found.passport:
-        lines.append(("made by", "; ".join(f"{k} {v}" for k, v in found.passport.made_by)))
+        lines.append(("made by", "; ".join(f"{k} {v}" for k, v in found.passport.made_by.rows)))
         lines.append(("parent", found.passport.parent))
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         console.result(found, pairs(lines))

@@ -30,6 +30,7 @@ def lint(
     no_color: _options.NoColor = False,
 ) -> None:
     """Apply the rules of a target to a graph; exit code 1 if one finds an error."""
+    from deploy_kit import engines
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import Console, table
     from deploy_kit.graph import lint as linter
@@ -38,7 +39,7 @@ def lint(
     if rules:
         typer.echo(linter.rules_table())
         return
-    wanted = linter.parse_target(target)
+    wanted = linter.parse_target(target, engines.CATALOGUE.names())
     if not wanted.version:
         library = "tensorrt" if wanted.engine == linter.DLA else wanted.engine
         here = library_version(library) or library_version(library.replace("_", "-"))

@@ -1,15 +1,13 @@
 """``deploykit quantize``: a graph that carries its precision."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from deploy_kit.cli import Command, _options
 
 if TYPE_CHECKING:
-    from deploy_kit.recipe import Recipe, Variant
     from deploy_kit.records.artifacts import Artifact
     from deploy_kit.records.results import QuantizedBlock
 
@@ -47,15 +45,17 @@ def quantize(
     no_color: _options.NoColor = False,
 ) -> None:
     """Give the graph a precision: --int8, --fp16, --bf16 or --fp32."""
+    from deploy_kit.api import mixing
     from deploy_kit.base.errors import RequestError
     from deploy_kit.cli import _mix, _quantities, _steps
     from deploy_kit.cli._console import Console, pairs
     from deploy_kit.machine import environment
+    from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float
     from deploy_kit.stages import quantize as stage
     from deploy_kit.stages.report import size
 
     said = (("int8", int8), ("fp16", fp16), ("bf16", bf16), ("fp32", fp32))
-    wish = Wish(
+    request = VariantRequest(
         precisions=tuple(name for name, on in said if on),
         target=target,
         layout=layout,
@@ -64,7 +64,7 @@ def quantize(
         rounding=rounding,
         scheme=scheme,
     )
-    wanted = _mix.MixRequest(
+    wanted = mixing.MixRequest(
         max_drop_pp=_quantities.points("--max-drop", max_drop),
         time_limit_s=_quantities.seconds("--time-limit", time_limit),
         sensitivity=sensitivity,
@@ -79,13 +79,15 @@ def quantize(
         )
     asked = _steps.Asked(store=store, recipe=recipe, model=model, calibration=calibration, out=out, skip_bad=skip_bad)
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
-        variant, remarks = choose(wish, run.recipe, environment.describe().isa, environment.library_version)
+        variant, remarks = choose_variant(
+            request, run.recipe, environment.describe_machine().isa, environment.library_version
+        )
         for remark in remarks:
             console.say(remark)
-        variant = _mix.varied(variant, keep or ())
-        lean = _steps.lean(run, console).onnx
+        variant = keep_float(variant, keep or ())
+        simplified = _steps.simplified(run, console).onnx
         if mixes:
-            found = _mix.made(run, lean, variant, wanted, console)
+            found = mixing.mix_in_run(run, simplified, variant, wanted, console.say)
             if found.artifact is not None:
                 _steps.copy_out(run, found.artifact, out, console)
             text = [pairs(_mix.pairs_of(found.mix)), _mix.sensitivity(found.mix, only_kept=not sensitivity)]
@@ -98,21 +100,13 @@ def quantize(
         made = run.timed(
             "quantize",
             variant.name,
-            lambda: stage.run(
-                lean,
-                variant,
-                run.recipe.quantize.calibration,
-                store=run.store,
-                connection=run.host,
-                on_progress=run.on_progress,
-                skip_bad=run.recipe.quantize.skip_bad,
-            ),
+            lambda: stage.run(simplified, variant, run.host, calibration=run.calibration_images),
         )
         _steps.copy_out(run, made, out, console)
         lines = [
             ("precision", made.precision),
-            ("size", f"{size(lean.size_bytes)} → {size(made.size_bytes)}"),
-            *made.made_by,
+            ("size", f"{size(simplified.size_bytes)} → {size(made.size_bytes)}"),
+            *made.made_by.rows,
             ("onnx", str(run.store.root / made.path)),
         ]
         if not explain:
@@ -128,105 +122,6 @@ class Explained:
 
     artifact: "Artifact"
     blocks: "tuple[QuantizedBlock, ...]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What was said about the precision, and the engine it is for."""
-
-    precisions: tuple[str, ...] = ()
-    target: str = "onnxruntime"
-    layout: str | None = None
-    form: str | None = None
-    method: str | None = None
-    rounding: str | None = None
-    scheme: str | None = None
-
-
-def choose(
-    wish: Wish, recipe: "Recipe", isa: tuple[str, ...], version_of: Callable[[str], str]
-) -> "tuple[Variant, tuple[str, ...]]":
-    """Find the variant that was asked for: the recipe's own if it has one, else the scheme with its defaults.
-
-    Args:
-        wish: What was said.
-        recipe: In force.
-        isa: Instruction sets of the processor it will run on.
-        version_of: Gives the version of an installed distribution.
-
-    Returns:
-        The variant, and what was decided for the processor and the runtime at hand.
-
-    Raises:
-        RequestError: Nothing was asked for, or too much.
-        UnknownNameError: No such target or scheme.
-    """
-    from deploy_kit.base.errors import RequestError
-    from deploy_kit.quantization import schemes
-    from deploy_kit.recipe import Variant, targets
-
-    named = wish.scheme is not None
-    if len(wish.precisions) + (named and not wish.precisions) != 1:
-        raise RequestError("say one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
-    precision = wish.precisions[0] if wish.precisions else ""
-    if (wish.layout or wish.form or wish.method or wish.rounding) and (named or precision != "int8"):
-        raise RequestError(
-            "--layout, --form, --method and --rounding belong to --int8",
-            hint="deploykit quantize --int8 --layout portable",
-        )
-    liked = targets.find_target(wish.target)
-    layout = wish.layout or liked.int8
-    name = wish.scheme or (f"int8_{layout}" if precision == "int8" else precision)
-    entry = schemes.CATALOGUE.get(name)
-    if precision and entry.precision != precision:
-        raise RequestError(f"--{precision} and scheme '{name}', which gives {entry.precision}, contradict")
-    said = {"form": wish.form, "method": wish.method, "rounding": wish.rounding}
-    options: dict[str, Any] = {option: value for option, value in said.items() if value}
-    remarks: tuple[str, ...] = ()
-    if name == "int8_portable":
-        fitted, remarks = _fitted(wish, isa, version_of("onnxruntime"))
-        options |= fitted
-    elif not named and precision != "int8":
-        wanted = liked.passes(entry.precision)
-        options = {"passes": list(wanted)} if wanted else {}
-    own = [variant for variant in recipe.quantize.variants if variant.scheme == name]
-    if len(own) == 1 and entry.precision == "int8":
-        options = {**own[0].options, **options}
-    for variant in own:
-        if variant.options == options:
-            return variant, remarks
-    if len(own) > 1 and entry.precision == "int8":
-        called = ", ".join(variant.name for variant in own)
-        remarks = (*remarks, f"the options of the recipe's {called} are left alone: one of several is not picked here")
-    return Variant(name=_name(wish, precision, layout, name), scheme=name, options=options), remarks
-
-
-def _fitted(wish: Wish, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fit the portable layout to a processor and a runtime; say what was decided and why."""
-    from deploy_kit.base import versions
-    from deploy_kit.recipe import targets
-
-    options: dict[str, Any] = {}
-    remarks = []
-    if targets.narrow_weights(isa):
-        options["reduce_range"] = True
-        remarks.append("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate")
-    if wish.form is None and wish.target == "onnxruntime" and versions.lacks_integer_maximum(runtime):
-        options["form"] = "depthwise"
-        floor = versions.INTEGER_MAXIMUM
-        remarks.append(f"onnxruntime {runtime} has no maximum of integers ({floor} has): the depthwise form instead")
-    return options, tuple(remarks)
-
-
-def _name(wish: Wish, precision: str, layout: str, scheme: str) -> str:
-    """Name a variant that no recipe names: by its precision, and by what differs from the usual."""
-    if wish.scheme is not None:
-        return scheme
-    if precision != "int8":
-        return precision if precision != "fp32" else f"fp32-{wish.target}"
-    unusual = [(layout, "portable"), (wish.form or "max", "max"), (wish.method or "minmax", "minmax")]
-    unusual.append((wish.rounding or "", ""))
-    return "-".join([precision, *(said for said, usual in unusual if said != usual)])
 
 
 def _explained(found: "tuple[QuantizedBlock, ...]") -> str:

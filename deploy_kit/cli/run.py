@@ -39,7 +39,7 @@ def run(
         write_whole(save_recipe, recipes.dump_recipe(chosen))
     with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
         if dry_run:
-            with links.connect(target) as connection:
+            with links.connect_device(target) as connection:
                 doctor.require(chosen, connection)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return
@@ -60,6 +60,7 @@ def run(
 
 def plan(recipe: object) -> str:
     """Write what a recipe would do, a line a stage."""
+    from deploy_kit.graph import passes
     from deploy_kit.recipe import Recipe
 
     assert isinstance(recipe, Recipe)
@@ -69,7 +70,7 @@ def plan(recipe: object) -> str:
     return "\n".join(
         (
             f"export    {recipe.source.checkpoint}: {recipe.export.exporter}, opset {recipe.export.opset}, {batch}",
-            f"simplify  {', '.join(recipe.simplify.passes)}",
+            f"simplify  {', '.join(passes.resolve_names(recipe.simplify.passes))}",
             f"quantize  {variants}; calibrated with {recipe.quantize.calibration or 'nothing'}",
             f"build     {targets}",
             f"check     on {recipe.check.images}, limits for {', '.join(recipe.check.limits) or 'nothing'}",

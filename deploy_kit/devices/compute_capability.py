@@ -1,6 +1,6 @@
-"""The compute capability of a PC's NVIDIA GPU: only its driver knows it, and that is asked in a worker.
+"""Compute capability of a PC's NVIDIA GPU, which only the driver knows. It is asked in a worker.
 
-CUDA stays started in a process that has asked it anything, so neither this process nor one that is timed asks.
+CUDA stays initialized in a process that has asked it anything, so neither the host nor a process that is timed asks.
 """
 
 from collections.abc import Callable
@@ -11,17 +11,23 @@ from deploy_kit.base.errors import EngineCrashError
 from deploy_kit.records.measurements import Environment
 
 
-class _Asked(Protocol):
+class _Worker(Protocol):
     def ask(self, op: str, about: str) -> dict[str, Any]: ...
 
 
-def completed(found: Environment, ask: Callable[[], str]) -> Environment:
-    """Add the capability where there is a GPU whose files do not tell it (a Jetson's do)."""
-    return replace(found, cuda_capability=ask()) if found.gpu and not found.cuda_capability else found
+def with_capability(environment: Environment, ask: Callable[[], str]) -> Environment:
+    """Add the compute capability to an environment that has a GPU and lacks it; a Jetson's files contain it.
+
+    Args:
+        environment: Description of a machine.
+        ask: Asks the driver of that machine.
+    """
+    lacking = environment.gpu and not environment.cuda_capability
+    return replace(environment, cuda_capability=ask()) if lacking else environment
 
 
-def capability(worker: _Asked, about: str) -> str:
-    """Ask a worker; empty where the driver does not answer, or takes the worker with it."""
+def ask_capability(worker: _Worker, about: str) -> str:
+    """Ask a worker for the compute capability; empty where the driver does not answer, or crashes the worker."""
     try:
         return str(worker.ask("cuda_capability", about)["capability"])
     except EngineCrashError:

@@ -1,61 +1,65 @@
-"""Frames: a line of JSON, and as many raw bytes behind it as its ``size`` says. What crosses to an agent and back."""
+"""Frames between host and agent: a line of JSON, followed by as many raw bytes as its ``size`` gives."""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PIECE = 1 << 18  # bytes of a file in one frame: small enough that replies of other workers do not wait
+PIECE_BYTES = 1 << 18  # of a file in one frame: small enough that replies of other workers do not wait for long
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One message.
+    """One message between host and agent.
 
     Attributes:
-        head: What it says, as JSON can hold it.
-        body: Raw bytes, for a file's content or a worker's line.
+        head: Kind and arguments of the message, as JSON can hold them.
+        body: Raw bytes: a piece of a file, or a line of a worker.
     """
 
     head: dict[str, Any]
     body: bytes = b""
 
-    def packed(self) -> bytes:
-        """Write it as it crosses."""
+    def to_bytes(self) -> bytes:
+        """Return the frame as it is sent."""
         head = self.head | ({"size": len(self.body)} if self.body else {})
         return json.dumps(head).encode() + b"\n" + self.body
 
 
-class Reader:
-    """Cuts a stream of bytes into frames."""
+class FrameReader:
+    """Splits a stream of bytes into frames."""
 
     def __init__(self, receive: Callable[[], bytes]) -> None:
-        """Take bytes from `receive`, which waits for some and gives none at the end of the stream."""
-        self._receive = receive
-        self._held = b""
+        """Create a reader.
 
-    def line(self) -> bytes | None:
-        """Give the next line without its end; None at the end of the stream, also in the middle of a line."""
-        while b"\n" not in self._held:
-            if not self._more():
+        Args:
+            receive: Waits for bytes and returns them; it returns none at the end of the stream.
+        """
+        self._receive = receive
+        self._buffer = b""
+
+    def read_line(self) -> bytes | None:
+        """Return the next line without its line feed; None at the end of the stream, even within a line."""
+        while b"\n" not in self._buffer:
+            if not self._receive_more():
                 return None
-        line, _, self._held = self._held.partition(b"\n")
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def frame(self) -> Frame | None:
-        """Give the next frame; None at the end of the stream, also in the middle of a frame."""
-        line = self.line()
+    def read_frame(self) -> Frame | None:
+        """Return the next frame; None at the end of the stream, even within a frame."""
+        line = self.read_line()
         if line is None:
             return None
         head = json.loads(line)
         size = int(head.pop("size", 0))
-        while len(self._held) < size:
-            if not self._more():
+        while len(self._buffer) < size:
+            if not self._receive_more():
                 return None
-        body, self._held = self._held[:size], self._held[size:]
+        body, self._buffer = self._buffer[:size], self._buffer[size:]
         return Frame(head=head, body=body)
 
-    def _more(self) -> bool:
+    def _receive_more(self) -> bool:
         received = self._receive()
-        self._held += received
+        self._buffer += received
         return bool(received)

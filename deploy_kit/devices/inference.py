@@ -1,4 +1,4 @@
-"""Run preprocessed images through an engine in a worker, a few at a time: memory and disk stay constant."""
+"""Inference of preprocessed images by an engine in a worker, a few at a time, so that memory and disk stay constant."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,13 @@ _CHUNK = 256
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceTarget:
-    """An engine file to run: the catalogue's name, the file, the engine's options."""
+    """An engine file to run.
+
+    Attributes:
+        engine: Name of the engine in the catalogue.
+        path: Path of the engine's file on the host.
+        options: Options of the engine.
+    """
 
     engine: str
     path: Path
@@ -26,7 +32,12 @@ class InferenceTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred:
-    """Logits (n, classes) float32 in the order of the images, and what the engine was set to."""
+    """Result of an inference.
+
+    Attributes:
+        logits: (n, classes) float32 logits, in the order of the images.
+        settings: (name, value) of the settings that the engine reports.
+    """
 
     logits: np.ndarray
     settings: tuple[tuple[str, str], ...]
@@ -37,9 +48,9 @@ class LoadedEngine:
     """An engine that is loaded in a worker.
 
     Attributes:
-        batch: Images it takes in a run; 0 where that is open.
-        settings: What it was set to.
-        ask: Images (n, C, H, W) float32 and how many to run at once, where that is open → logits (n, classes).
+        batch: Batch size of the engine; 0 where it is open.
+        settings: (name, value) of the settings that the engine reports.
+        ask: (images (n, C, H, W) float32, batch size where the engine leaves it open) → logits (n, classes) float32.
     """
 
     batch: int
@@ -55,7 +66,15 @@ class LoadedEngine:
         crops: Crops = 1,
         progress: Callable[[int], None] = lambda done: None,
     ) -> Inferred:
-        """Infer all images of a set; with ten crops, the mean of an image's logits is its answer."""
+        """Run all images of a set.
+
+        Args:
+            image_set: Images to run.
+            preprocess: How images become the input.
+            batch: Images per run, where the engine leaves it open.
+            crops: Crops of each image, whose logits are averaged: 1 or 10.
+            progress: Called with the number of images done.
+        """
         logits, done = [], 0
         for chunk in image_set.batches(preprocess, max(1, _CHUNK // crops), crops):
             logits.append(mean_of_crops(self.ask(chunk, batch), crops))
@@ -65,17 +84,17 @@ class LoadedEngine:
 
 
 @contextmanager
-def loaded(connection: Connection, target: InferenceTarget) -> Iterator[LoadedEngine]:
+def loaded_engine(connection: Connection, target: InferenceTarget) -> Iterator[LoadedEngine]:
     """Load an engine in a worker of its own, which ends with the block.
 
     Raises:
         EngineCrashError: The engine's native code killed the worker.
-        DeployKitError: What the engine refused.
+        DeployKitError: The engine refused its file or its options.
     """
     inputs, about = connection.folder / "images.npy", str(target.path)
     with connection.worker() as worker:
         path = connection.send(target.path, keep=True)
-        found = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
+        opened = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
 
         def ask(images: np.ndarray, batch: int) -> np.ndarray:
             np.save(inputs, images)
@@ -84,7 +103,7 @@ def loaded(connection: Connection, target: InferenceTarget) -> Iterator[LoadedEn
                 worker.ask("infer", about, inputs=connection.send(inputs), outputs=outputs, batch=batch)
             return np.asarray(np.load(connection.folder / "logits.npy"))
 
-        yield LoadedEngine(batch=int(found["batch"]), settings=tuple(sorted(found["settings"].items())), ask=ask)
+        yield LoadedEngine(batch=int(opened["batch"]), settings=tuple(sorted(opened["settings"].items())), ask=ask)
 
 
 def infer_all(
@@ -97,20 +116,20 @@ def infer_all(
     crops: Crops = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Inferred:
-    """Infer all images of a set.
+    """Run all images of a set through an engine.
 
     Args:
-        connection: Where.
-        target: With what.
-        image_set: On what.
+        connection: Connection to the machine that runs the engine.
+        target: Engine to run.
+        image_set: Images to run.
         preprocess: How images become the input.
-        batch: Images per run, where the engine leaves that open.
-        crops: Of each image, whose logits are averaged: 1, or 10 (`images.ten_crops`).
+        batch: Images per run, where the engine leaves it open.
+        crops: Crops of each image, whose logits are averaged: 1, or 10 (`images.ten_crops`).
         progress: Called with the number of images done.
 
     Raises:
         EngineCrashError: The engine's native code killed the worker.
-        DeployKitError: What the engine refused.
+        DeployKitError: The engine refused its file, its options or the images.
     """
-    with loaded(connection, target) as engine:
+    with loaded_engine(connection, target) as engine:
         return engine.all(image_set, preprocess, batch=batch, crops=crops, progress=progress)

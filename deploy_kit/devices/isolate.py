@@ -1,4 +1,4 @@
-"""Run native code in a child process: a segfault there becomes an error here that names the file and a hint."""
+"""A worker as a child process: a crash of its native code becomes an error here that names the file and the signal."""
 
 import os
 import signal
@@ -16,47 +16,48 @@ from deploy_kit.devices.protocol import Job, await_reply, job_line
 _HINTS = {
     "SIGSEGV": "this is a fault of the engine's native code, not of the file format: "
     "quantize for this engine (see `deploykit inspect FILE`), or try another engine version",
-    "SIGABRT": "the engine's native code gave up; its last words are above",
+    "SIGABRT": "the engine's native code aborted; its last output is above",
     "SIGKILL": "killed from outside, most often because the machine is out of memory: close other programs, "
     "use a smaller batch, or bound a builder's scratch memory (-o workspace_mib=512)",
     "SIGILL": "the engine's native code uses an instruction that this processor lacks",
 }
 
 
-def ended_by(code: int) -> str:
-    """Name what ended a process: a signal, also where a shell tells it as 128 + its number; else its exit code."""
+def describe_exit(code: int) -> str:
+    """Return the name of the signal that ended a process, else its exit code; a shell reports a signal as 128 + n."""
     number = -code if code < 0 else code - 128
     try:
         return signal.Signals(number).name if number > 0 else f"exit code {code}"
-    except ValueError:  # a real-time signal has no name, and not every code above 128 is one
+    except ValueError:  # real-time signals have no name, and not every code above 128 is a signal
         return f"signal {number}" if code < 0 else f"exit code {code}"
 
 
-def crash(about: str, op: str, code: int, words: str = "") -> EngineCrashError:
-    """Say how a worker process died.
+def crash_error(about: str, op: str, code: int, stderr: str = "") -> EngineCrashError:
+    """Create the error for a worker process that died.
 
     Args:
-        about: The file it was at.
-        op: The operation.
-        code: Exit code; the negative number of a signal.
-        words: The last it wrote to standard error.
+        about: File that the job was about.
+        op: Operation of the job.
+        code: Exit code of the process; the negative number of a signal.
+        stderr: End of what the process wrote to standard error.
     """
-    name = ended_by(code)
+    name = describe_exit(code)
     message = f"{about}: the worker process died in '{op}' with {name}"
-    if words:
-        message += f"; its last words: {words}"
+    if stderr:
+        message += f"; its last output: {stderr}"
     return EngineCrashError(message, hint=_HINTS.get(name, ""))
 
 
 class Child:
-    """A worker process. Jobs go in as lines, replies come out; closing it ends the process.
+    """A worker process on this machine: jobs are lines on its input, replies are lines on its output.
 
-    Use it as a context manager. The process talks on its own pipes, so what a native library prints to standard
-    output cannot be taken for a reply.
+    Use it as a context manager; closing it ends the process. The worker writes replies to a copy of its standard
+    output and redirects the original, so that what a native library prints cannot be taken for a reply.
     """
 
     def __init__(self, command: tuple[str, ...] = ()) -> None:
         """Start the worker; `command` replaces the default ``python -m deploy_kit.programs.worker``."""
+        # A file and not a pipe: nobody reads standard error while a job runs, and a full pipe would block the worker.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
         package_root = str(Path(__file__).parents[2])
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
@@ -67,7 +68,7 @@ class Child:
             stderr=self._stderr,
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C is the parent's: it ends the child in order
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the child in order
         )
 
     def __enter__(self) -> "Child":
@@ -82,10 +83,10 @@ class Child:
         """Send one job and wait for its result.
 
         Args:
-            op: The worker's operation.
-            about: The file at work, named if the process dies.
-            on_progress: Called with the job's progress.
-            **arguments: The operation's arguments, as JSON can hold them.
+            op: Name of the worker's operation.
+            about: File that the job is about; the error names it if the process dies.
+            on_progress: Called with the job's progress events.
+            **arguments: Arguments of the operation, as JSON can hold them.
 
         Raises:
             EngineCrashError: The process died.
@@ -104,7 +105,7 @@ class Child:
         return reply.unwrap()
 
     def close(self) -> None:
-        """End the process: closed pipes first, then a signal."""
+        """End the process: close its pipes, and kill it if it does not end within five seconds."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None and not pipe.closed:
                 try:
@@ -121,8 +122,8 @@ class Child:
     def _crash(self, op: str, about: str) -> EngineCrashError:
         try:
             code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:  # its pipe is closed and it lives on: nothing more will come
+        except subprocess.TimeoutExpired:  # its pipe is closed and it lives on: no reply can come any more
             self._process.kill()
             code = self._process.wait()
         self._stderr.seek(0)
-        return crash(about, op, code, self._stderr.read()[-600:].decode(errors="replace").strip())
+        return crash_error(about, op, code, self._stderr.read()[-600:].decode(errors="replace").strip())

@@ -1,6 +1,6 @@
-"""Log in by the user's own OpenSSH configuration: keys, agent, ProxyJump and known hosts. A host key is always checked.
+"""SSH login by the user's OpenSSH configuration: keys, agent, ProxyJump and known hosts. Host keys are always checked.
 
-Nothing is asked for: a key that needs a passphrase belongs into the agent, and a password is never used.
+The user is never prompted: a key with a passphrase must be loaded into the SSH agent, and passwords are not used.
 """
 
 import base64
@@ -18,15 +18,24 @@ from deploy_kit.base.lazy import need
 from deploy_kit.records.artifacts import Device
 
 TIMEOUT_S = 15
-BEAT_S = 5.0
-SILENCE_S = 20.0  # four beats that nobody answered: the cable is out
+"""Seconds to wait for the connection, the server's banner and the authentication, each."""
+KEEPALIVE_S = 5.0
+"""Seconds between two keep-alives."""
+SERVER_SILENCE_S = 20.0
+"""Seconds without an answer, four keep-alives long, after which the connection counts as lost."""
 _SYSTEM_KEYS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
 _USER_KEYS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """``[user@]host[:port]``, taken apart."""
+    """Parts of an address ``[user@]host[:port]``.
+
+    Attributes:
+        user: Name of the user; None where the SSH configuration decides.
+        host: Host name, alias of the SSH configuration, or IP address.
+        port: Port; None where the SSH configuration decides.
+    """
 
     user: str | None
     host: str
@@ -34,13 +43,13 @@ class Address:
 
     @property
     def arguments(self) -> str:
-        """What to type behind ``ssh`` to reach it."""
+        """Arguments of the command ``ssh`` that reach the address."""
         port = f"-p {self.port} " if self.port else ""
         return f"{port}{self.user}@{self.host}" if self.user else f"{port}{self.host}"
 
 
-def address(text: str) -> Address:
-    """Take an address apart; a host may be an alias of the user's configuration, or ``[an IPv6 address]``."""
+def parse_address(text: str) -> Address:
+    """Split an address into its parts; the host may be an alias of the SSH configuration, or ``[an IPv6 address]``."""
     user, _, rest = text.rpartition("@")
     host, mark, port = rest.rpartition(":")
     if not mark or rest.endswith("]"):
@@ -50,24 +59,31 @@ def address(text: str) -> Address:
 
 @contextlib.contextmanager
 def logged_in(device: Device) -> Iterator[Any]:
-    """Log in and give the transport; a thread watches that somebody answers at its other end.
+    """Log in to a device, and watch in a thread that its server keeps answering.
+
+    Args:
+        device: Device to log in to.
+
+    Yields:
+        paramiko's transport.
 
     Raises:
-        DeviceError: Unknown, unreachable, not the machine it was, or the login is refused; with the line to run.
+        DeviceError: The host or its key is unknown, the key has changed, the host cannot be reached, or the login is
+            refused; the hint gives a command to run.
     """
     fabric = need("fabric", by=f"device '{device.name}' at 'ssh://{device.address}'")
-    where = address(device.address)
+    where = parse_address(device.address)
     connection = fabric.Connection(
         where.host, user=where.user, port=where.port, connect_timeout=TIMEOUT_S,
         connect_kwargs={"banner_timeout": TIMEOUT_S, "auth_timeout": TIMEOUT_S},
     )  # fmt: skip
     _check_host_keys(connection)
-    with _translated(device, where, connection), contextlib.ExitStack() as stack:
+    with _as_device_errors(device, where, connection), contextlib.ExitStack() as stack:
         stack.callback(connection.close)
         connection.open()
         opened = stack.pop_all()
     stop = threading.Event()
-    threading.Thread(target=_on_progress, args=(connection.transport, stop), daemon=True).start()
+    threading.Thread(target=_keep_alive, args=(connection.transport, stop), daemon=True).start()
     try:
         with opened:
             yield connection.transport
@@ -76,11 +92,11 @@ def logged_in(device: Device) -> Iterator[Any]:
 
 
 def _check_host_keys(connection: Any) -> None:
-    """Replace fabric's policy, which accepts every host, on this machine and on those that are jumped through."""
+    """Replace fabric's policy, which accepts every host key, for the device and every host that is jumped through."""
     import paramiko
 
     hop = connection
-    while hop is not None and not isinstance(hop, str):  # a ProxyCommand is ssh's own, which checks for itself
+    while hop is not None and not isinstance(hop, str):  # a ProxyCommand (a text) runs ssh, which checks by itself
         known, config = paramiko.HostKeys(), hop.ssh_config
         for setting, usual in (("userknownhostsfile", _USER_KEYS), ("globalknownhostsfile", _SYSTEM_KEYS)):
             for file in config.get(setting, usual).split():
@@ -89,7 +105,7 @@ def _check_host_keys(connection: Any) -> None:
         name = _key_name(hop)
         for kind, key in (known.lookup(config.get("hostkeyalias", name)) or {}).items():
             hop.client.get_host_keys().add(name, kind, key)
-        hop.client.set_missing_host_key_policy(_Refuse(name))
+        hop.client.set_missing_host_key_policy(_RefuseUnknownKeys(name))
         hop = hop.gateway
 
 
@@ -97,45 +113,45 @@ def _key_name(hop: Any) -> str:
     return hop.host if hop.port == 22 else f"[{hop.host}]:{hop.port}"
 
 
-class _Unknown(Exception):  # noqa: N818  # carries what the policy saw past paramiko
+class _UnknownHostKey(Exception):  # noqa: N818  # carries the key from the policy through paramiko
     def __init__(self, name: str, key: Any) -> None:
         super().__init__(name)
         self.name, self.key = name, key
 
 
-class _Refuse:
-    """What paramiko asks about a host that no known_hosts file names."""
+class _RefuseUnknownKeys:
+    """paramiko's policy for a host that no known_hosts file contains."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        raise _Unknown(self._name, key)
+        raise _UnknownHostKey(self._name, key)
 
 
-def fingerprint(key: Any) -> str:
-    """Give a key's fingerprint as ``ssh-keygen -l`` writes it."""
+def key_fingerprint(key: Any) -> str:
+    """Return a key's fingerprint as ``ssh-keygen -l`` prints it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
 
 
 @contextlib.contextmanager
-def _translated(device: Device, where: Address, connection: Any) -> Iterator[None]:
+def _as_device_errors(device: Device, where: Address, connection: Any) -> Iterator[None]:
     import paramiko
 
     at, name = f"{connection.host}:{connection.port}", f"device '{device.name}'"
     try:
         yield
-    except _Unknown as error:
+    except _UnknownHostKey as error:
         raise DeviceError(
             f"{name}: the host key of '{error.name}' is not known here: {error.key.get_name()} "
-            f"{fingerprint(error.key)}",
+            f"{key_fingerprint(error.key)}",
             hint=f"ssh {where.arguments}   (compare the fingerprint with the device's own, then answer yes)",
         ) from error
     except paramiko.BadHostKeyException as error:
         raise DeviceError(
             f"{name}: the host key of '{_key_name(connection)}' has changed: expected "
-            f"{fingerprint(error.expected_key)}, found {fingerprint(error.key)}; either the device was set up anew, "
-            "or somebody stands between you and it: nothing was sent",
+            f"{key_fingerprint(error.expected_key)}, found {key_fingerprint(error.key)}; either the device was set up "
+            "anew, or somebody stands between you and it: nothing was sent",
             hint="only if you know why it changed: "
             f"ssh-keygen -R '{_key_name(connection)}', then ssh {where.arguments}",
         ) from error
@@ -168,13 +184,13 @@ def _refused(name: str, where: Address, connection: Any, why: str) -> DeviceErro
     )
 
 
-def _on_progress(transport: Any, stop: threading.Event) -> None:
-    """Ask the server again and again whether it is there, and close the connection when it is not.
+def _keep_alive(transport: Any, stop: threading.Event) -> None:
+    """Ask the server repeatedly for an answer, and close the connection when none comes.
 
-    As ServerAliveInterval of OpenSSH; TCP alone would wait a quarter of an hour.
+    This is what ServerAliveInterval does in OpenSSH; TCP alone would wait a quarter of an hour.
     """
-    while not stop.wait(BEAT_S) and transport.is_active():
-        alarm = threading.Timer(SILENCE_S, transport.close)
+    while not stop.wait(KEEPALIVE_S) and transport.is_active():
+        alarm = threading.Timer(SERVER_SILENCE_S, transport.close)
         alarm.daemon = True
         alarm.start()
         with contextlib.suppress(OSError, EOFError):

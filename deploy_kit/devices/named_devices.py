@@ -1,4 +1,4 @@
-"""``devices.yaml``: the devices a user has given names to, strictly read.
+"""``devices.yaml``: the devices that a user has named, read strictly.
 
     jetson:
       link: ssh://user@orin:22
@@ -6,7 +6,7 @@
       profile: jetson-orin-nano
       python: /opt/venv/bin/python3
 
-One lies in the user's config folder, one may lie in the working folder; the latter's entries win.
+One file is in the user's configuration folder, another may be in the working folder, whose entries take precedence.
 """
 
 import json
@@ -33,13 +33,13 @@ _LINKS = "expected 'local' or 'ssh://user@host:port'"
 
 
 class NamedDevice(BaseModel):
-    """One device as a person writes it.
+    """One device as a user writes it.
 
     Attributes:
         link: ``local``, or ``ssh://[user@]host[:port]``; the host may be an alias of the user's SSH configuration.
-        accelerator: What computes there.
-        profile: Profile of its hardware.
-        python: The interpreter that runs there.
+        accelerator: Processor that engines run on: ``cpu``, ``cuda:N``, ``dla:N``, ``GPU`` or ``NPU``.
+        profile: Name of its hardware profile.
+        python: Command of the Python interpreter on the device.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -51,28 +51,33 @@ class NamedDevice(BaseModel):
 
 
 def user_file() -> Path:
-    """Give the user's own file, by the XDG base directory specification."""
+    """Return the path of the user's own file, by the XDG base directory specification."""
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(config).expanduser() / "deploykit" / _FILE
 
 
-def all_known() -> dict[str, Device]:
+def known_devices() -> dict[str, Device]:
     """Read both files, and add this machine.
 
     Raises:
-        RecipeError: A file is no YAML, or an entry is wrong; the message names file and key.
+        RecipeError: A file is not YAML, or an entry is wrong; the message names file and key.
     """
     known = {LOCAL.name: LOCAL}
     for path in (user_file(), Path(_FILE)):
-        known |= {name: device(name, entry) for name, entry in _read(path).items()}
+        known |= {name: device_of_entry(name, entry) for name, entry in _read_entries(path).items()}
     return known
 
 
 def find_named(name: str) -> Device:
-    """Give a device by its name, or by its address."""
+    """Return a device by its name, or by its address.
+
+    Raises:
+        DeviceError: No device has this name.
+        RecipeError: The address is not valid, or a file of devices is wrong.
+    """
     if name.startswith("ssh://"):
-        return device(name.removeprefix("ssh://").rstrip("/"), NamedDevice(link=name))
-    known = all_known()
+        return device_of_entry(name.removeprefix("ssh://").rstrip("/"), NamedDevice(link=name))
+    known = known_devices()
     if name in known:
         return known[name]
     if set(known) == {LOCAL.name}:
@@ -83,42 +88,46 @@ def find_named(name: str) -> Device:
     raise DeviceError(f"no device is called '{name}'", hint=nearest(name, known))
 
 
-def add(name: str, entry: dict[str, Any]) -> Device:
-    """Write an entry into the user's file; one of this name is replaced.
+def add_device(name: str, entry: dict[str, Any]) -> Device:
+    """Write an entry to the user's file; an entry of the same name is replaced.
+
+    Args:
+        name: Name of the device.
+        entry: Keys and values as in the file.
 
     Raises:
-        RecipeError: The name, the link or the accelerator is none.
+        RecipeError: The name, the link or the accelerator is not valid.
     """
     if name == LOCAL.name or not _NAME.match(name):
         raise RecipeError(
             f"'{name}': expected a name of letters, digits, '.', '_' and '-' other than '{LOCAL.name}'",
             hint="deploykit devices add jetson ssh://user@host",
         )
-    made = device(name, _entry(f"device '{name}'", entry))
+    device = device_of_entry(name, _validated_entry(f"device '{name}'", entry))
     path = user_file()
-    _write(path, _read(path) | {name: _entry(f"device '{name}'", entry)})
-    return made
+    _write_entries(path, _read_entries(path) | {name: _validated_entry(f"device '{name}'", entry)})
+    return device
 
 
-def remove(name: str) -> Path:
-    """Take an entry out of the user's file, or out of the working folder's; give the file.
+def remove_device(name: str) -> Path:
+    """Remove an entry from the working folder's file, or else from the user's, and return the file's path.
 
     Raises:
         DeviceError: No entry has this name.
     """
     for path in (Path(_FILE), user_file()):
-        entries = _read(path)
+        entries = _read_entries(path)
         if name in entries:
-            _write(path, {key: entry for key, entry in entries.items() if key != name})
+            _write_entries(path, {key: entry for key, entry in entries.items() if key != name})
             return path
-    raise DeviceError(f"no device is called '{name}'", hint=nearest(name, set(all_known()) - {LOCAL.name}))
+    raise DeviceError(f"no device is called '{name}'", hint=nearest(name, set(known_devices()) - {LOCAL.name}))
 
 
-def device(name: str, entry: NamedDevice) -> Device:
-    """Turn an entry into its record.
+def device_of_entry(name: str, entry: NamedDevice) -> Device:
+    """Convert an entry to its record.
 
     Raises:
-        RecipeError: The link is none; a password in it is refused.
+        RecipeError: The link is not valid, or contains a password.
     """
     link = entry.link
     facts = {"accelerator": entry.accelerator, "profile": entry.profile, "python": entry.python}
@@ -128,13 +137,13 @@ def device(name: str, entry: NamedDevice) -> Device:
         raise RecipeError(
             f"device '{name}'.link: a password does not belong here", hint="use a key: ssh-copy-id USER@HOST"
         )
-    found = _SSH.match(link)
-    if found is None or not 0 < int(found["port"] or 22) < 65536:
+    parts = _SSH.match(link)
+    if parts is None or not 0 < int(parts["port"] or 22) < 65536:
         raise RecipeError(f"device '{name}'.link: {_LINKS}, found '{link}'", hint="e.g. ssh://user@orin:22")
     return Device(name=name, link="ssh", address=link.removeprefix("ssh://").rstrip("/"), **facts)  # type: ignore[arg-type]
 
 
-def _read(path: Path) -> dict[str, NamedDevice]:
+def _read_entries(path: Path) -> dict[str, NamedDevice]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -144,34 +153,35 @@ def _read(path: Path) -> dict[str, NamedDevice]:
     try:
         data = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
+        raise RecipeError(f"{path}: not YAML: {error}", hint="correct the line it names") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: expected a table of devices by name, found {data!r}")
-    return {str(name): _entry(f"{path}: {name}", entry) for name, entry in data.items()}
+    return {str(name): _validated_entry(f"{path}: {name}", entry) for name, entry in data.items()}
 
 
-def _entry(where: str, data: Any) -> NamedDevice:
+def _validated_entry(where: str, data: Any) -> NamedDevice:
     if not isinstance(data, dict):
         raise RecipeError(f"{where}: expected a table, found {data!r}", hint="link: ssh://user@host")
     try:
         return NamedDevice.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        found = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")[0]
-        key = ".".join(str(part) for part in found["loc"])
-        if found["type"] == "extra_forbidden":
+        # An unknown key comes first: a key that is missing is most often one that was misspelled.
+        first = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
             raise RecipeError(f"{where}: unknown key '{key}'", hint=nearest(key, NamedDevice.model_fields)) from error
-        if found["type"] == "missing":
+        if first["type"] == "missing":
             raise RecipeError(f"{where}: '{key}' is missing", hint=_LINKS) from error
-        if key == "accelerator" and found["type"] == "string_pattern_mismatch":
+        if key == "accelerator" and first["type"] == "string_pattern_mismatch":
             raise RecipeError(
-                f"{where}.accelerator: expected 'cpu', 'cuda:N', 'dla:N', 'GPU' or 'NPU', found '{found['input']}'",
+                f"{where}.accelerator: expected 'cpu', 'cuda:N', 'dla:N', 'GPU' or 'NPU', found '{first['input']}'",
                 hint="e.g. cuda:0",
             ) from error
         raise RecipeError(
-            f"{where}.{key}: {found['msg'][0].lower()}{found['msg'][1:]}, found {found['input']!r}"
+            f"{where}.{key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
         ) from error
 
 
-def _write(path: Path, entries: dict[str, NamedDevice]) -> None:
+def _write_entries(path: Path, entries: dict[str, NamedDevice]) -> None:
     data = {name: entry.model_dump(exclude_defaults=True) for name, entry in sorted(entries.items())}
     write_whole(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else "{}\n")

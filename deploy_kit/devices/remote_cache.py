@@ -1,12 +1,12 @@
-"""The one folder that a device keeps for its hosts: sessions, kept files, and files on their way in.
+"""The folder of deploykit on a device: sessions, kept files, and files that are being received.
 
 Needs the standard library alone.
 
 ~/.cache/deploykit/
 ├── deploykit-1f0c….pyz       the program
-├── cache/  cuda/             what an engine's library keeps
+├── cache/  cuda/             caches of the engines' libraries
 ├── files/3f9a0c…/            kept files, under the sha256 of their content
-└── sessions/k3x9…/           of one connection; gone with it
+└── sessions/k3x9…/           files of one connection, removed with it
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deploy_kit.base.errors import DeviceError
-from deploy_kit.devices.framing import PIECE
+from deploy_kit.devices.framing import PIECE_BYTES
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -30,94 +30,108 @@ class RemoteCache:
     """The folder, and one connection's session in it.
 
     Attributes:
-        root: The folder.
-        session: The session's own; gone once it is closed.
+        root: Path of the folder.
+        session: Folder of the session; it is removed when the session is closed.
     """
 
     def __init__(self, root: Path) -> None:
-        """Open a session, and remove what dead ones left."""
+        """Open a session, and remove what sessions without a process have left."""
         self.root = root
         self._lock: BinaryIO
         self.session = self._open_session()
         self._incoming: _Incoming | None = None
 
     def close(self) -> None:
-        """Remove the session's folder, and a file that has not come whole."""
+        """Remove the session's folder, and a file that has not arrived completely."""
         if self._incoming is not None:
             self._incoming.drop()
         shutil.rmtree(self.session, ignore_errors=True)
         self._lock.close()
 
-    def whole(self, digest: str, files: dict[str, str]) -> list[str]:
-        """List which files (name → sha256) are kept under `digest`, whole; a damaged one is removed."""
-        found = []
+    def intact_files(self, digest: str, files: dict[str, str]) -> list[str]:
+        """List the files that are kept under `digest` and intact; damaged ones are removed.
+
+        Args:
+            digest: Hash of the artifact that the files belong to.
+            files: Name of each file → its sha256.
+        """
+        intact = []
         for name, sha256 in files.items():
-            path = self.kept(digest) / name
+            path = self.folder_of(digest) / name
+            # Hashed each time, because the file may have been damaged since it was received.
             if path.is_file() and _sha256_of(path) == sha256:
-                found.append(name)
+                intact.append(name)
             else:
                 path.unlink(missing_ok=True)
-        return found
+        return intact
 
-    def kept(self, digest: str) -> Path:
-        """Give the folder of what is kept under a hash."""
+    def folder_of(self, digest: str) -> Path:
+        """Return the folder of the files that are kept under a hash."""
         return self.root / "files" / digest
 
-    def begin(self, path: Path, size: int) -> None:
-        """Get ready for a file of `size` bytes.
+    def begin_file(self, path: Path, size: int) -> None:
+        """Prepare to receive a file of `size` bytes.
 
         Raises:
-            DeviceError: The disk has not so much left.
+            DeviceError: The disk has too little space left.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         if size > shutil.disk_usage(path.parent).free:
             raise _full(path, size)
         self._incoming = _Incoming(path, size)
 
-    def append(self, piece: bytes) -> None:
-        """Take a piece of the file that was begun; one that was refused is passed over."""
+    def append_piece(self, piece: bytes) -> None:
+        """Append a piece to the file that is being received; without one the piece is ignored.
+
+        The host sends pieces without waiting for answers, so those of a file that was refused still come.
+        """
         if self._incoming is not None:
             self._incoming.write(piece)
 
-    def finish(self, sha256: str) -> None:
-        """Put the file that was begun in its place, if it is what its hash says.
+    def finish_file(self, sha256: str) -> None:
+        """Give the received file its name, if it has the expected sha256.
 
         Raises:
-            DeviceError: The disk is full, or something else arrived than was sent.
+            DeviceError: The disk is full, or the file has another sha256.
         """
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
             incoming.finish(sha256)
 
     def outbox(self) -> Path:
-        """Make an empty folder for a worker's results."""
+        """Create an empty folder for a worker's results."""
         return Path(tempfile.mkdtemp(prefix="out-", dir=self.session))
 
     def clean(self) -> int:
-        """Remove the folder with all that is in it, and give the bytes it held.
+        """Remove the folder with everything in it, and return the size of its files in bytes.
 
         Raises:
-            DeviceError: Another connection is at work there.
+            DeviceError: Other connections use it.
         """
         others = [folder for folder in _sessions(self.root) if folder != self.session and _alive(folder)]
         if others:
             raise DeviceError(
                 f"{self.root}: other connections are at work there ({len(others)})", hint="wait until they have ended"
             )
-        held = sum(path.lstat().st_size for path in self.root.rglob("*") if path.is_file())
+        n_bytes = sum(path.lstat().st_size for path in self.root.rglob("*") if path.is_file())
         shutil.rmtree(self.root)
-        return held
+        return n_bytes
 
     def _open_session(self) -> Path:
-        """Make this connection's folder, and remove what dead ones left."""
+        """Create this connection's folder, and remove what sessions without a process have left.
+
+        A session is alive as long as its process holds a lock on a file in it. The kernel releases the lock however the
+        process ends, and does not mistake a new process of the same number for it, as a noted process id would.
+        """
         sessions = self.root / "sessions"
         sessions.mkdir(parents=True, exist_ok=True)
+        # Without this lock another agent could remove a folder between its creation and the lock within it.
         with _locked(sessions / ".lock"):
             for folder in _sessions(self.root):
                 if not _alive(folder):
                     shutil.rmtree(folder, ignore_errors=True)
             for aside in [*self.root.glob(".*.*"), *self.root.glob("files/*/.*.*")]:
-                owner = aside.name.rpartition(".")[2]
+                owner = aside.name.rpartition(".")[2]  # a temporary name ends with the id of its process
                 if owner.isdigit() and not Path(f"/proc/{owner}").exists():
                     aside.unlink(missing_ok=True)
             session = Path(tempfile.mkdtemp(prefix="", dir=sessions))
@@ -127,7 +141,7 @@ class RemoteCache:
 
 
 class _Incoming:
-    """A file on its way in: written aside, then renamed."""
+    """A file that is being received: written under a temporary name, then renamed."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._path, self._size, self._free = path, size, 0
@@ -137,7 +151,7 @@ class _Incoming:
         self._failed: OSError | None = None
 
     def write(self, piece: bytes) -> None:
-        """Append a piece; after a failure nothing more is written, and `finish` tells."""
+        """Append a piece; after a failure nothing more is written, and `finish` raises the error."""
         if self._failed is None:
             try:
                 self._file.write(piece)
@@ -149,10 +163,10 @@ class _Incoming:
                 self.drop()
 
     def finish(self, sha256: str) -> None:
-        """Put it in place.
+        """Give the file its name.
 
         Raises:
-            DeviceError: The disk is full, or something else arrived than was sent.
+            DeviceError: The disk is full, or the file has another sha256.
             OSError: It could not be written for another reason.
         """
         if self._failed is not None:
@@ -174,7 +188,7 @@ class _Incoming:
         self._aside.replace(self._path)
 
     def drop(self) -> None:
-        """Remove what has come so far."""
+        """Remove what has been received so far."""
         self._aside.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._file.close()
@@ -193,7 +207,7 @@ def _sessions(root: Path) -> list[Path]:
 
 
 def _alive(session: Path) -> bool:
-    """Say whether the connection of a session's folder still holds its lock."""
+    """Return whether the process of a session still holds its lock."""
     try:
         with (session / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -214,6 +228,6 @@ def _locked(path: Path) -> Iterator[None]:
 def _sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
+        while piece := file.read(PIECE_BYTES):
             digest.update(piece)
     return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""``deploykit.pyz``: what a device needs of this package, as one zip application. The same files give the same bytes.
+"""``deploykit.pyz``: the part of this package that a device needs, as one zip application. Same files, same bytes.
 
-In it are the agent, the worker, and every module that these import when they are loaded. A catalogue comes with its
-whole folder, since its entries are looked up by file name; of any other package only what is imported comes. What a
-function imports when it is called stays on the host: that is what makes a stage the host's.
+It contains the agent, the worker, and every module that these import when they are loaded. Of a catalogue the whole
+folder is included, since its entries are looked up by file name; of any other package only the imported modules are.
+What a function imports when it is called stays on the host, which is how a stage is kept off the device.
 """
 
 import ast
@@ -13,12 +13,16 @@ from pathlib import Path
 
 _ROOTS = ("deploy_kit.programs.agent", "deploy_kit.programs.worker")
 _MAIN = "from deploy_kit.programs.agent import main\n\nmain()\n"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip file knows
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
 
 @functools.cache
-def contents() -> bytes:
-    """Make the zip application."""
+def zip_bytes() -> bytes:
+    """Return the zip application.
+
+    Files are sorted and have a fixed time and mode: its hash must depend on its content alone, because a device keeps
+    the program under that hash.
+    """
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, data in sorted({**_files(), "__main__.py": _MAIN.encode()}.items()):
@@ -46,7 +50,7 @@ def _files() -> dict[str, bytes]:
 
 
 def _path_of(package: Path, name: str) -> Path | None:
-    """Give the file of a module of this package; None where it is none."""
+    """Return the file of a module of this package; None where there is none."""
     stem = package.joinpath(*name.split(".")[1:])
     if stem == package:
         return None
@@ -55,15 +59,15 @@ def _path_of(package: Path, name: str) -> Path | None:
 
 
 def _is_catalogue(tree: ast.Module) -> bool:
-    """Whether a package's ``__init__`` declares a catalogue, whose entries are imported by file name."""
+    """Return whether a package's ``__init__`` declares a catalogue, whose entries are imported by file name."""
     targets = (node.target for node in tree.body if isinstance(node, ast.AnnAssign))
     return any(isinstance(target, ast.Name) and target.id == "CATALOGUE" for target in targets)
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """List what a file imports of this package when it is loaded, by full name."""
+    """List the modules of this package that a file imports when it is loaded, by full name."""
     names = set[str]()
-    for node in tree.body:
+    for node in tree.body:  # not the whole tree: an import within a function is not executed on loading
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "deploy_kit":
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):

@@ -80,7 +80,7 @@ def _driver(library: str) -> Any:
     return loaded
 
 
-def call(name: str, *arguments: Any) -> None:
+def call_driver(name: str, *arguments: Any) -> None:
     """Call the driver.
 
     Raises:
@@ -95,18 +95,18 @@ def call(name: str, *arguments: Any) -> None:
         raise DeviceError(f"CUDA: {name} answered with {said}")
 
 
-def why_unavailable() -> str:
+def why_no_cuda() -> str:
     """Say why no CUDA device can be used here; empty if one can."""
     if not has_device_file():
         return _NO_DRIVER
     try:
-        call("cuInit", 0)
+        call_driver("cuInit", 0)
     except DeviceError as error:
         return str(error)
     return ""
 
 
-def place(accelerator: str) -> dict[str, Any] | None:
+def options_for_accelerator(accelerator: str) -> dict[str, Any] | None:
     """Say which options make an engine compute on an accelerator: none for CUDA device 0; None for all others."""
     return {} if accelerator == "cuda:0" else None
 
@@ -118,13 +118,13 @@ def has_device_file() -> bool:
 
 def device_or_none() -> Gpu | None:
     """Describe CUDA device 0; None where there is none."""
-    if why_unavailable():
+    if why_no_cuda():
         return None
     name = ctypes.create_string_buffer(256)
-    call("cuDeviceGetName", name, 256, 0)
+    call_driver("cuDeviceGetName", name, 256, 0)
     major, minor = (_attribute(index) for index in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR))
     version = ctypes.c_int()
-    call("cuDriverGetVersion", ctypes.byref(version))
+    call_driver("cuDriverGetVersion", ctypes.byref(version))
     cuda = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
     module = Path("/sys/module/nvidia/version")
     kernel = module.read_text().strip() if module.is_file() else ""
@@ -133,14 +133,14 @@ def device_or_none() -> Gpu | None:
 
 def _attribute(index: int) -> int:
     value = ctypes.c_int()
-    call("cuDeviceGetAttribute", ctypes.byref(value), index, 0)
+    call_driver("cuDeviceGetAttribute", ctypes.byref(value), index, 0)
     return value.value
 
 
 def _made(name: str, *arguments: Any) -> ctypes.c_void_p:
     """Call what gives a handle through its first argument."""
     handle = ctypes.c_void_p()
-    call(name, ctypes.byref(handle), *arguments)
+    call_driver(name, ctypes.byref(handle), *arguments)
     return handle
 
 
@@ -149,8 +149,8 @@ class CudaContext:
 
     def __init__(self) -> None:
         """Start CUDA on device 0."""
-        call("cuInit", 0)
-        call("cuCtxSetCurrent", _made("cuDevicePrimaryCtxRetain", 0))
+        call_driver("cuInit", 0)
+        call_driver("cuCtxSetCurrent", _made("cuDevicePrimaryCtxRetain", 0))
         self.stream = _made("cuStreamCreate", _NON_BLOCKING)
 
     @property
@@ -161,7 +161,7 @@ class CudaContext:
     def allocate(self, n_bytes: int) -> int:
         """Reserve device memory and give its address."""
         address = ctypes.c_uint64()
-        call("cuMemAlloc_v2", ctypes.byref(address), n_bytes)
+        call_driver("cuMemAlloc_v2", ctypes.byref(address), n_bytes)
         return address.value
 
     def allocate_host(self, n_bytes: int) -> int:
@@ -170,22 +170,22 @@ class CudaContext:
 
     def copy_in(self, address: int, host: int, n_bytes: int) -> None:
         """Put a copy to the device on the stream."""
-        call("cuMemcpyHtoDAsync_v2", address, host, n_bytes, self.stream)
+        call_driver("cuMemcpyHtoDAsync_v2", address, host, n_bytes, self.stream)
 
     def copy_out(self, host: int, address: int, n_bytes: int) -> None:
         """Put a copy from the device on the stream."""
-        call("cuMemcpyDtoHAsync_v2", host, address, n_bytes, self.stream)
+        call_driver("cuMemcpyDtoHAsync_v2", host, address, n_bytes, self.stream)
 
     def wait(self) -> None:
         """Return when all work on the stream has finished."""
-        call("cuStreamSynchronize", self.stream)
+        call_driver("cuStreamSynchronize", self.stream)
 
     def close(self) -> None:
         """Give the stream back; the primary context ends with the process."""
-        call("cuStreamDestroy_v2", self.stream)
+        call_driver("cuStreamDestroy_v2", self.stream)
 
 
-class Span:
+class EventPair:
     """Two events on a stream: how long the device worked between them."""
 
     def __init__(self, context: CudaContext) -> None:
@@ -197,9 +197,9 @@ class Span:
     @contextmanager
     def around(self) -> Iterator[None]:
         """Put an event before and one behind what the block puts on the stream."""
-        call("cuEventRecord", self._begin, self._context.stream)
+        call_driver("cuEventRecord", self._begin, self._context.stream)
         yield
-        call("cuEventRecord", self._end, self._context.stream)
+        call_driver("cuEventRecord", self._end, self._context.stream)
         self._used = True
 
     @property
@@ -208,7 +208,7 @@ class Span:
         if not self._used:
             return 0.0
         taken = ctypes.c_float()
-        call("cuEventElapsedTime", ctypes.byref(taken), self._begin, self._end)
+        call_driver("cuEventElapsedTime", ctypes.byref(taken), self._begin, self._end)
         return taken.value
 
 
@@ -223,14 +223,14 @@ class CudaGraph:
     @contextmanager
     def capture(self) -> Iterator[None]:
         """Keep what the block puts on the stream instead of running it."""
-        call("cuStreamBeginCapture_v2", self._context.stream, _THREAD_LOCAL)
+        call_driver("cuStreamBeginCapture_v2", self._context.stream, _THREAD_LOCAL)
         try:
             yield
         finally:
             graph = _made_by_capture(self._context)
         self.drop()
         self._ready = _made("cuGraphInstantiateWithFlags", graph, 0)
-        call("cuGraphDestroy", graph)
+        call_driver("cuGraphDestroy", graph)
 
     @property
     def captured(self) -> bool:
@@ -239,16 +239,16 @@ class CudaGraph:
 
     def launch(self) -> None:
         """Put all of it on the stream."""
-        call("cuGraphLaunch", self._ready, self._context.stream)
+        call_driver("cuGraphLaunch", self._ready, self._context.stream)
 
     def drop(self) -> None:
         """Forget what was captured."""
         if self._ready is not None:
-            call("cuGraphExecDestroy", self._ready)
+            call_driver("cuGraphExecDestroy", self._ready)
             self._ready = None
 
 
 def _made_by_capture(context: CudaContext) -> ctypes.c_void_p:
     graph = ctypes.c_void_p()
-    call("cuStreamEndCapture", context.stream, ctypes.byref(graph))
+    call_driver("cuStreamEndCapture", context.stream, ctypes.byref(graph))
     return graph

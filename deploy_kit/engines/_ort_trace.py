@@ -104,13 +104,13 @@ def _dtype(facts: Any) -> str:
     return _DTYPES.get(weight, weight)
 
 
-def precisions(kernels: Iterable[Kernel]) -> tuple[tuple[str, str, int], ...]:
+def count_precisions(kernels: Iterable[Kernel]) -> tuple[tuple[str, str, int], ...]:
     """Count the convolutions and matrix products by what they compute in."""
     found = Counter((COMPUTE[kernel.op], kernel.dtype) for kernel in kernels if kernel.op in COMPUTE)
     return tuple((op, dtype, n) for (op, dtype), n in sorted(found.items()))
 
 
-def placement(kernels: Iterable[Kernel]) -> tuple[tuple[str, str, int], ...]:
+def count_placement(kernels: Iterable[Kernel]) -> tuple[tuple[str, str, int], ...]:
     """Count kernels by the provider they ran on: convolutions, matrix products, and all others."""
     found = Counter((kernel.provider, COMPUTE.get(kernel.op, "other")) for kernel in kernels)
     return tuple((provider, op, n) for (provider, op), n in sorted(found.items()))
@@ -144,11 +144,13 @@ def layer_times(kernels: Iterable[Kernel], runs: int) -> tuple[LayerTime, ...]:
         if len(kernel.samples_ms) < runs:
             raise StageError(f"ONNX Runtime's profile holds {len(kernel.samples_ms)} of {runs} runs of '{kernel.name}'")
         samples = kernel.samples_ms[-runs:]
-        layers.append(LayerTime(name=kernel.name, op=kernel.op, origins=origins(kernel.name), samples_ms=samples))
+        layers.append(
+            LayerTime(name=kernel.name, op=kernel.op, origins=origins_of_kernel(kernel.name), samples_ms=samples)
+        )
     return tuple(layers)
 
 
-def origins(name: str) -> tuple[str, ...]:
+def origins_of_kernel(name: str) -> tuple[str, ...]:
     """List the names that a kernel's node may come from: its own, and that without each suffix of the optimizer."""
     names = [name]
     while (shorter := _SUFFIX.sub("", names[-1])) != names[-1]:

@@ -147,9 +147,11 @@ def prove_precision(path: Path, options: OnnxRuntimeOptions) -> Proof:
         DeviceError: Most of the work ran on another provider than was asked for.
     """
     _, kernels = _profiled(path, options, None, 1)
-    placed = _ort_trace.placement(kernels)
+    placed = _ort_trace.count_placement(kernels)
     _ort_trace.verify_placement(path, placed, options.provider)
-    return Proof(source="ONNX Runtime's profile of one run", counts=_ort_trace.precisions(kernels), placement=placed)
+    return Proof(
+        source="ONNX Runtime's profile of one run", counts=_ort_trace.count_precisions(kernels), placement=placed
+    )
 
 
 def profile(path: Path, options: OnnxRuntimeOptions, image: np.ndarray, runs: int) -> Trace:

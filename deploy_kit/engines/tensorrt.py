@@ -6,7 +6,7 @@ from typing import Any
 from deploy_kit.base.errors import DeviceError
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.engines import Engine, Session, _cuda
-from deploy_kit.engines._nvidia import Flavour, lets_go
+from deploy_kit.engines._nvidia import Flavour, releases_library_objects
 from deploy_kit.engines._nvidia.build import build_plan
 from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.engines._nvidia.proof import prove_file
@@ -20,7 +20,7 @@ def _capabilities(trt: Any, options: TensorRtOptions) -> tuple[str, ...]:
     here = _cuda.device_or_none()
     if here is None:
         raise DeviceError(
-            f"engine 'tensorrt': cannot build: {_cuda.why_unavailable()}",
+            f"engine 'tensorrt': cannot build: {_cuda.why_no_cuda()}",
             hint="build on the device (--device), or with --engine tensorrt_rtx --compute-capability 8.9",
         )
     return (here.capability,)
@@ -62,7 +62,7 @@ def prove_precision(path: Path, options: TensorRtOptions) -> Proof:
     return prove_file(_FLAVOUR, path)
 
 
-@lets_go
+@releases_library_objects
 def open_session(path: Path, options: TensorRtOptions) -> Session:
     """Load the plan on CUDA device 0."""
     return NvidiaSession(_FLAVOUR, path, options)
@@ -70,7 +70,7 @@ def open_session(path: Path, options: TensorRtOptions) -> Session:
 
 def _place(accelerator: str) -> dict[str, Any] | None:
     kind, _, number = accelerator.partition(":")
-    return {"use_dla_core": int(number)} if kind == "dla" else _cuda.place(accelerator)
+    return {"use_dla_core": int(number)} if kind == "dla" else _cuda.options_for_accelerator(accelerator)
 
 
 ENGINE = Engine(
@@ -80,7 +80,7 @@ ENGINE = Engine(
     build=build,
     prove_precision=prove_precision,
     open_session=open_session,
-    why_unavailable=_cuda.why_unavailable,
+    why_unavailable=_cuda.why_no_cuda,
     typed=True,
     place=_place,
 )

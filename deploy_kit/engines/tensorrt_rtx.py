@@ -10,7 +10,7 @@ from typing import Any
 from deploy_kit.base.errors import BuildError
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.engines import Engine, Session, _cuda
-from deploy_kit.engines._nvidia import Flavour, lets_go
+from deploy_kit.engines._nvidia import Flavour, releases_library_objects
 from deploy_kit.engines._nvidia.build import build_plan
 from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.engines._nvidia.proof import prove_file
@@ -30,7 +30,7 @@ def _capabilities(trt: Any, options: TensorRtOptions) -> tuple[str, ...]:
     here = _cuda.device_or_none()
     if not options.compute_capabilities and here is None:
         raise BuildError(
-            f"engine 'tensorrt_rtx': no compute capability named, and {_cuda.why_unavailable()}",
+            f"engine 'tensorrt_rtx': no compute capability named, and {_cuda.why_no_cuda()}",
             hint="name the GPU to build for, e.g. --compute-capability 8.9",
         )
     asked = options.compute_capabilities or (here.capability if here else "",)
@@ -80,7 +80,7 @@ def prove_precision(path: Path, options: TensorRtOptions) -> Proof:
     return prove_file(_FLAVOUR, path)
 
 
-@lets_go
+@releases_library_objects
 def open_session(path: Path, options: TensorRtOptions) -> Session:
     """Load the plan on CUDA device 0."""
     return NvidiaSession(_FLAVOUR, path, options)
@@ -93,8 +93,8 @@ ENGINE = Engine(
     build=build,
     prove_precision=prove_precision,
     open_session=open_session,
-    why_unavailable=_cuda.why_unavailable,
+    why_unavailable=_cuda.why_no_cuda,
     cross_builds=True,
     typed=True,
-    place=_cuda.place,
+    place=_cuda.options_for_accelerator,
 )

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from deploy_kit.records.layer_times import UNKNOWN, Kind
+from deploy_kit.records.layer_times import UNKNOWN_REGION, LayerKind
 
 # What ends a run of maps that belong together: blocks are connected through none of these.
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean")
 _CUTS = frozenset({"Conv", "Gemm", "MatMul", *_POOLS})
 _GRIDS = ("QuantizeLinear", "DequantizeLinear", "Cast")
 _PASSED_ON = frozenset({"Relu", "LeakyRelu", "Clip", "Max", "Min", "Identity", *_GRIDS})
-_KINDS: Mapping[str, Kind] = {
+_KINDS: Mapping[str, LayerKind] = {
     "Conv": "conv",
     "Gemm": "gemm",
     "MatMul": "gemm",
@@ -34,8 +34,8 @@ class LayerLocation:
     """Where a node stands and what it is; `made_by` is the work whose result it only passes on, where it does."""
 
     region: str
-    kind: Kind
-    made_by: Kind
+    kind: LayerKind
+    made_by: LayerKind
 
 
 def locations(model: ir.Model) -> dict[str, LayerLocation]:
@@ -55,7 +55,7 @@ def locations(model: ir.Model) -> dict[str, LayerLocation]:
     return {name: place for name, place in found.items() if name not in doubled}
 
 
-def kind_of(node: ir.Node) -> Kind:
+def kind_of(node: ir.Node) -> LayerKind:
     """Name a node's kind; a depthwise convolution of one pixel is a BN written as one, of one stride a pool."""
     weight = node.inputs[1] if node.op_type == "Conv" else None
     shape = tuple(weight.shape or ()) if weight is not None else ()
@@ -68,7 +68,7 @@ def kind_of(node: ir.Node) -> Kind:
     return _KINDS.get(node.op_type, "other")
 
 
-def _work_before(node: ir.Node) -> Kind:
+def _work_before(node: ir.Node) -> LayerKind:
     """Give the kind of the nearest node, from this one up, that does not merely pass values on."""
     seen: ir.Node | None = node
     while seen is not None and seen.op_type in _PASSED_ON and seen.inputs and seen.inputs[0] is not None:
@@ -109,7 +109,7 @@ class GraphStructure:
         for index in reversed(range(len(self.nodes))):
             if index not in self.fed:
                 users = {named[user] for user in self.after(index)}
-                named[index] = users.pop() if len(users) == 1 else UNKNOWN
+                named[index] = users.pop() if len(users) == 1 else UNKNOWN_REGION
         return named
 
     def before(self, node: ir.Node) -> Iterable[int]:
@@ -176,10 +176,10 @@ class GraphStructure:
         """Name the region of a node that is in no block, by the blocks above it."""
         passed = sum(self._above[index] >> last & 1 for _, last, _ in blocks)
         if not blocks:
-            return UNKNOWN
+            return UNKNOWN_REGION
         if passed == len(blocks):
             return "head"
         entry = blocks[passed][0]
         if entry < 0 or not self._above[entry] >> index & 1:
-            return UNKNOWN
+            return UNKNOWN_REGION
         return f"transition {passed}" if passed else "stem"

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from deploy_kit.base.errors import UnknownNameError, nearest
 from deploy_kit.graph import layer_location
 from deploy_kit.graph.layer_location import GraphStructure, LayerLocation
-from deploy_kit.records.layer_times import UNKNOWN
+from deploy_kit.records.layer_times import UNKNOWN_REGION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ def layer_groups(model: ir.Model) -> tuple[LayerGroup, ...]:
     names = _names(structure)
     found: dict[str, list[ir.Node]] = {}
     for node, name in zip(structure.nodes, names, strict=True):
-        if name != UNKNOWN:
+        if name != UNKNOWN_REGION:
             found.setdefault(name, []).append(node)
     named = [LayerGroup(name=name, nodes=tuple(nodes)) for name, nodes in found.items()]
-    rest = [node for node, name in zip(structure.nodes, names, strict=True) if name == UNKNOWN]
+    rest = [node for node, name in zip(structure.nodes, names, strict=True) if name == UNKNOWN_REGION]
     named += [
         LayerGroup(name=_name_of(_work_of(nodes)), nodes=nodes, by_structure=False)
         for nodes in _cut(rest)
@@ -76,7 +76,7 @@ def named_locations(model: ir.Model) -> dict[str, LayerLocation]:
         for node in group.nodes:
             coordinates |= dict.fromkeys(filter(None, (node.name, *(v.name for v in node.outputs))), group.name)
     return {
-        name: dataclasses.replace(place, region=coordinates.get(name, UNKNOWN))
+        name: dataclasses.replace(place, region=coordinates.get(name, UNKNOWN_REGION))
         for name, place in layer_location.locations(model).items()
     }
 
@@ -115,11 +115,11 @@ def _names(structure: GraphStructure) -> list[str]:
     layers = _layers(structure, names)
     # Weights on their way belong to what uses them; users come later in order.
     for index in reversed(range(len(names))):
-        if index not in structure.fed and names[index] != UNKNOWN:
+        if index not in structure.fed and names[index] != UNKNOWN_REGION:
             used = {layers[user] for user in structure.after(index) if user in layers}
             layers[index] = used.pop() if len(used) == 1 else 0
     return [
-        (f"{name}.denselayer{layers[index]}" if layers[index] else UNKNOWN) if name.startswith("dense") else name
+        (f"{name}.denselayer{layers[index]}" if layers[index] else UNKNOWN_REGION) if name.startswith("dense") else name
         for index, name in enumerate(names)
     ]
 

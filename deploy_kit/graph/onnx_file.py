@@ -185,7 +185,7 @@ def ranges(model: ir.Model) -> dict[str, float]:
 def embed(model: ir.Model, what: Preprocess | BareInput) -> None:
     """Embed the preprocessing where it is known, so that the file can be used without its passport."""
     if isinstance(what, Preprocess):
-        model.metadata_props[PREPROCESS_KEY] = codec.canonical(what)
+        model.metadata_props[PREPROCESS_KEY] = codec.canonical_json(what)
 
 
 def expect_input(model: ir.Model, what: Preprocess | BareInput, where: Path) -> None:

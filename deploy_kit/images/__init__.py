@@ -3,6 +3,7 @@
 Does not hold a preprocessed set in memory, and never calls random numbers images: seeded noise has its own name.
 """
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,27 @@ import numpy as np
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
 from deploy_kit.images import files, manifest, npz
-from deploy_kit.images.sets import ImageSet, of_pixels
+from deploy_kit.images.sets import ImageSet, Orientation, of_pixels
 from deploy_kit.images.tensors import Crops, mean_of_crops, ten_crops, to_tensors
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
-__all__ = ["SYNTHETIC", "Crops", "ImageSet", "mean_of_crops", "open_set", "ten_crops", "to_tensors"]
+__all__ = [
+    "SYNTHETIC", "Crops", "ImageSet", "ImageSource", "Orientation", "mean_of_crops", "open_set", "ten_crops",
+    "to_tensors",
+]  # fmt: skip
 
 SYNTHETIC = "synthetic"
 _SYNTHETIC_N, _NOISE_N = 32, 8
 _UNKNOWN = "export the checkpoint again with --input, --mean and --std, or leave --images and --calibration out"
 
 
-def open_set(source: str, preprocess: Preprocess | BareInput, *, skip_bad: bool = False) -> ImageSet:
+def open_set(
+    source: str,
+    preprocess: Preprocess | BareInput,
+    *,
+    skip_bad: bool = False,
+    orientation: Orientation | None = None,
+) -> ImageSet:
     """Open an image set.
 
     Args:
@@ -30,6 +40,9 @@ def open_set(source: str, preprocess: Preprocess | BareInput, *, skip_bad: bool 
         preprocess: Gives the size of synthetic images; others are read as they are.
         skip_bad: Decode every file now, and leave out what cannot be read and lines of a manifest that cannot be
             used; otherwise a bad line is an error now, and a bad file when it is decoded.
+
+        orientation: Whether image files with an EXIF orientation are read as they are ``stored`` or turned
+            ``upright``; such files are refused where nobody said.
 
     Raises:
         InputError: Missing, empty, of the wrong kind, or not what its manifest says; or images for a bare input.
@@ -42,11 +55,12 @@ def open_set(source: str, preprocess: Preprocess | BareInput, *, skip_bad: bool 
         return _synthetic(preprocess)
     if not source:
         raise InputError("images: expected a path or a name, found an empty text")
-    path = bundled.resolve("calibration", source)
+    path = bundled.resolve_bundled("calibration", source)
     if path.is_dir():
-        found = files.opened(source, files.folder(path), skip_bad=skip_bad)
+        found = files.opened(source, files.folder(path), skip_bad=skip_bad, orientation=orientation)
     elif path.is_file() and path.suffix.lower() == ".csv":
-        found = files.opened(source, manifest.read_manifest(path, skip_bad=skip_bad), skip_bad=skip_bad)
+        listing = manifest.read_manifest(path, skip_bad=skip_bad)
+        found = files.opened(source, listing, skip_bad=skip_bad, orientation=orientation)
     elif path.is_file():
         found = npz.open_npz(source, path)
     else:
@@ -55,7 +69,40 @@ def open_set(source: str, preprocess: Preprocess | BareInput, *, skip_bad: bool 
         )
     if found.n == 0:
         raise _empty(path, found)
-    return found
+    return replace(found, skip_bad=skip_bad, orientation=orientation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """An image set by its name: opened once, at first use, by however many stages read it.
+
+    Attributes:
+        name: As the recipe names it; see `open_set`.
+        skip_bad: Whether images that cannot be read are left out, counted and named.
+        orientation: What becomes of images that say that they are to be turned; see `open_set`.
+    """
+
+    name: str
+    skip_bad: bool = False
+    orientation: Orientation | None = None
+    _opened: dict[object, ImageSet] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it is seeded noise, which says nothing about accuracy."""
+        return self.name == SYNTHETIC
+
+    def open(self, preprocess: Preprocess | BareInput) -> ImageSet:
+        """Open the set for a model's input, or return it as it was opened before.
+
+        Raises:
+            InputError: As `open_set`.
+        """
+        # Pixels of noise and the refusal of a bare input depend on the input; images that are read do not.
+        key = preprocess if self.is_noise or isinstance(preprocess, BareInput) else None
+        if key not in self._opened:
+            self._opened[key] = open_set(self.name, preprocess, skip_bad=self.skip_bad, orientation=self.orientation)
+        return self._opened[key]
 
 
 def _empty(path: Path, found: ImageSet) -> InputError:

@@ -3,9 +3,11 @@
 import functools
 import hashlib
 import os
+import stat
 import struct
+from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,28 @@ import numpy as np
 from deploy_kit.base.errors import InputError, nearest
 from deploy_kit.base.lazy import need
 from deploy_kit.images.ordered import in_order
-from deploy_kit.images.sets import ImageSet
+from deploy_kit.images.sets import ImageSet, Orientation
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+SUFFIXES = frozenset(
+    {
+        ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".ppm", ".pgm", ".pbm", ".pnm",
+        ".tif", ".tiff", ".gif",
+    }
+)  # fmt: skip
+# Decoders that Pillow may use. Left to itself it asks all it has by the bytes, and one of them (EPS) starts another
+# program, Ghostscript, on a file that somebody named .png.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
+# Endings of what lies beside images without being one.
+_NO_IMAGE = frozenset(
+    {"", ".txt", ".csv", ".tsv", ".json", ".md", ".xml", ".yaml", ".yml", ".html", ".db", ".ini", ".log"}
+)
+_ORIENTATION = 0x0112  # of EXIF; 1 is upright
+_SAY_ORIENTATION = (
+    "say what the model was trained on: --orientation stored (pixels as they lie in the file, as torchvision's "
+    "loader gives them) or --orientation upright (turned, as viewers and OpenCV show them)"
+)
 CLASSES = "classes.txt"
+_HEAD_BYTES = 1 << 20
 _GRAY = frozenset({"L", "LA", "1"})
 _EIGHT_BITS = "convert the images to 8 bits as they were in training"
 _SKIP = "mend or remove it, or leave out what cannot be read: --skip-bad ('skip_bad: true' in a recipe)"
@@ -32,6 +52,7 @@ class Listing:
         labels: Of each file, as in `ImageSet`.
         classes: As in `ImageSet`.
         skipped: Rows of a manifest that were left out.
+        passed_over: (ending, number) of the files of a folder that are no images by their ending, though they may be.
     """
 
     files: tuple[Path, ...]
@@ -39,6 +60,7 @@ class Listing:
     labels: np.ndarray | None
     classes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    passed_over: tuple[tuple[str, int], ...] = ()
 
 
 def folder(path: Path) -> Listing:
@@ -51,12 +73,13 @@ def folder(path: Path) -> Listing:
     Raises:
         InputError: A folder cannot be read, images lie beside class folders, or `CLASSES` does not name a sub-folder.
     """
-    inside, found = _walk(path)
+    inside, found, others = _walk(path)
     files = tuple(sorted(found))
+    passed_over = tuple(sorted(others.items()))
     names = tuple(file.relative_to(path).as_posix() for file in files)
     known, steps = class_names(path), [name.split("/") for name in names]
     if not any(len(parts) == 2 for parts in steps):
-        return Listing(files=files, names=names, labels=None)
+        return Listing(files=files, names=names, labels=None, passed_over=passed_over)
     stray = next((parts[0] for parts in steps if len(parts) == 1), None)
     if stray is not None:
         raise InputError(
@@ -67,7 +90,7 @@ def folder(path: Path) -> Listing:
     for one in {parts[0] for parts in steps} - set(classes):
         raise InputError(f"{path / CLASSES}: no line names the class of the folder '{one}'", hint=nearest(one, classes))
     labels = np.array([classes.index(parts[0]) for parts in steps], np.int64)
-    return Listing(files=files, names=names, labels=labels, classes=classes)
+    return Listing(files=files, names=names, labels=labels, classes=classes, passed_over=passed_over)
 
 
 def class_names(path: Path) -> tuple[str, ...]:
@@ -89,49 +112,66 @@ def class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def opened(name: str, listing: Listing, *, skip_bad: bool) -> ImageSet:
+def opened(name: str, listing: Listing, *, skip_bad: bool, orientation: Orientation | None = None) -> ImageSet:
     """Hash the files of a listing; with `skip_bad` also decode them, and leave out what cannot be read.
 
+    Args:
+        name: As the recipe names the set.
+        listing: Its files.
+        skip_bad: Leave out what cannot be read.
+        orientation: What becomes of images that say that they are to be turned (EXIF); None where nobody said.
+
     Raises:
-        InputError: A file cannot be read, without `skip_bad`.
+        InputError: A file cannot be read, without `skip_bad`; or an image is to be turned, and nobody said whether.
     """
 
-    def look(index: int) -> tuple[str, str]:
+    def look(index: int) -> _Look:
         return _looked(listing.files[index], decoded=skip_bad)
 
     with closing(in_order(look, len(listing.files))) as looks:
         seen = tuple(looks)
-    bad = {index: fault for index, (_, fault) in enumerate(seen) if fault}
+    bad = {index: look.fault for index, look in enumerate(seen) if look.fault}
     if bad and not skip_bad:
         raise InputError(f"{listing.files[min(bad)]}: {bad[min(bad)]}", hint=_SKIP)
     good = [index for index in range(len(seen)) if index not in bad]
+    turned = [listing.names[index] for index in good if seen[index].turned]
+    if turned and orientation is None:
+        raise InputError(
+            f"{name}: {len(turned)} of {len(good)} images say that they are to be turned (EXIF orientation), the first "
+            f"is {turned[0]}",
+            hint=_SAY_ORIENTATION,
+        )
+    upright = orientation == "upright"
     files = tuple(listing.files[index] for index in good)
     return ImageSet(
         name=name,
         n=len(good),
         labels=None if listing.labels is None else listing.labels[good],
-        hashes=tuple(seen[index][0] for index in good),
-        load=lambda index: decode(files[index]),
+        hashes=tuple(seen[index].digest for index in good),
+        load=lambda index: decode(files[index], upright=upright),
         classes=listing.classes,
         files=tuple(listing.names[index] for index in good),
         skipped=(*listing.skipped, *((listing.names[index], fault) for index, fault in bad.items())),
+        passed_over=listing.passed_over,
+        turned=tuple(turned) if upright else (),
     )
 
 
-def decode(file: Path) -> np.ndarray:
+def decode(file: Path, *, upright: bool = False) -> np.ndarray:
     """Read one image file: uint8 (H, W) if it is gray, else (H, W, 3), without transparency.
 
-    Turned by no EXIF tag, as torchvision reads files. Of 16 bits in colors Pillow gives the higher eight.
+    Turned by its EXIF tag where `upright`. Of 16 bits in colors Pillow gives the higher eight.
 
     Raises:
         InputError: It is no image, broken, or gray with more than 8 bits.
     """
     need("PIL", by="reading image files")
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     Image.init()  # its search for a decoder is not safe while another thread loads them (Pillow 13)
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as opened_file:
+            image = ImageOps.exif_transpose(opened_file) if upright else opened_file
             if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255 without a word
                 raise InputError(f"{file}: expected 8 bits a channel, found mode '{image.mode}'", hint=_EIGHT_BITS)
             return np.asarray(image.convert("L" if image.mode in _GRAY else "RGB"))
@@ -140,22 +180,30 @@ def decode(file: Path) -> np.ndarray:
         raise InputError(f"{file}: not a readable image: {error}", hint=_SKIP) from error
 
 
-def _walk(path: Path) -> tuple[tuple[str, ...], list[Path]]:
-    """Give the names of the sub-folders, sorted, and the image files at any depth; links to folders are followed."""
+def _walk(path: Path) -> tuple[tuple[str, ...], list[Path], Counter[str]]:
+    """Find the names of the sub-folders, sorted, the image files at any depth, and how many others have which ending.
+
+    Links to folders are followed.
+    """
 
     def refuse(error: OSError) -> None:
         raise InputError(
             f"{error.filename}: not a readable folder: {error.strerror}", hint="check who may read it: ls -ld"
         ) from error
 
-    found, inside = list[Path](), tuple[str, ...]()
+    found, inside, others = list[Path](), tuple[str, ...](), Counter[str]()
     for top, folders, files in os.walk(path, onerror=refuse, followlinks=True):
         here = Path(top)
         folders[:] = [name for name in folders if not name.startswith(".") and not _is_above(here / name, here)]
         if here == path:
             inside = tuple(sorted(folders))
-        found += [here / file for file in files if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")]
-    return inside, found
+        for file in files:
+            ending = Path(file).suffix.lower()
+            if ending in SUFFIXES and not file.startswith("."):
+                found.append(here / file)
+            elif ending not in _NO_IMAGE and not file.startswith("."):
+                others[ending] += 1
+    return inside, found, others
 
 
 def _is_above(folder: Path, here: Path) -> bool:
@@ -163,20 +211,49 @@ def _is_above(folder: Path, here: Path) -> bool:
     return folder.is_symlink() and folder.resolve() in {one.resolve() for one in (here, *here.absolute().parents)}
 
 
-def _looked(file: Path, *, decoded: bool) -> tuple[str, str]:
-    """Give the hash of a file, and why it cannot be used; empty if it can."""
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What is known of a file before it is used: its hash, whether it is to be turned, and why it cannot be used."""
+
+    digest: str = ""
+    turned: bool = False
+    fault: str = ""
+
+
+def _looked(file: Path, *, decoded: bool) -> _Look:
     try:
-        stat = file.stat()
-        digest = _digest_of(file, stat.st_size, stat.st_mtime_ns)
+        state = file.stat()
+        if not stat.S_ISREG(state.st_mode):  # a pipe or a device has no end
+            return _Look(fault="is no regular file")
+        look = _look_of(file, state.st_size, state.st_mtime_ns)
     except OSError as error:
-        return "", f"cannot be read: {error.strerror}"
-    return digest, _fault_of(file, stat.st_size, stat.st_mtime_ns) if decoded else ""
+        return _Look(fault=f"cannot be read: {error.strerror}")
+    return replace(look, fault=_fault_of(file, state.st_size, state.st_mtime_ns)) if decoded else look
 
 
 @functools.cache
-def _digest_of(file: Path, size: int, modified_ns: int) -> str:
+def _look_of(file: Path, size: int, modified_ns: int) -> _Look:
     """Hash a file; a folder that is opened again is not read again while sizes and times are the same."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as stream:
+        start = stream.read(_HEAD_BYTES)
+        digest = hashlib.sha256(start)
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    # Few files have the tag, and only those are opened for it: TIFF stores it as a tag of its own.
+    maybe = any(mark in start for mark in (b"Exif\0\0", b"eXIf", b"EXIF")) or start[:4] in (b"II*\0", b"MM\0*")
+    return _Look(digest=digest.hexdigest(), turned=maybe and _orientation_of(file) not in (0, 1))
+
+
+def _orientation_of(file: Path) -> int:
+    """Read the EXIF orientation of an image file; 0 where it has none, or cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            orientation = image.getexif().get(_ORIENTATION, 0)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError):
+        return 0
+    return orientation if isinstance(orientation, int) and 2 <= orientation <= 8 else 0
 
 
 @functools.cache

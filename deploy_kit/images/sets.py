@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from deploy_kit.images.tensors import Crops, expect_room, ten_crops, to_tensors
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
 _TOLD = 3
+Orientation = Literal["stored", "upright"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,10 @@ class ImageSet:
         classes: Names of the classes in the order of their numbers; empty where only numbers are known.
         files: Name of each image's file as its folder or manifest has it; empty for an npz.
         skipped: (file, why) of what was left out because it cannot be used; only where that was asked for.
+        skip_bad: Whether it was asked for.
+        passed_over: (ending, number) of the files beside them that are no images by their ending, though they may be.
+        turned: Files that are turned upright by their EXIF tag.
+        orientation: What was said of images with such a tag; None where nothing was.
     """
 
     name: str
@@ -39,13 +45,18 @@ class ImageSet:
     classes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    skip_bad: bool = False
+    passed_over: tuple[tuple[str, int], ...] = ()
+    turned: tuple[str, ...] = ()
+    orientation: Orientation | None = None
 
     @property
     def digest(self) -> str:
         """Hash of the whole set: images, order and labels."""
         labels = b"" if self.labels is None else np.asarray(self.labels, np.int64).tobytes()
         several = f"{self.labels.shape[1]} classes" if self.labels is not None and self.multilabel else ""
-        return hashlib.sha256("".join(self.hashes).encode() + labels + several.encode()).hexdigest()
+        turned = f"turned {self.turned}" if self.turned else ""
+        return hashlib.sha256("".join(self.hashes).encode() + labels + (several + turned).encode()).hexdigest()
 
     @property
     def multilabel(self) -> bool:
@@ -54,7 +65,18 @@ class ImageSet:
 
     @property
     def left_out(self) -> str:
-        """Say how many images were left out, and the first of them; empty if none."""
+        """How many images were left out, and the first of them, and which files were passed over; empty if none."""
+        return "; ".join(filter(None, (self._skipped_text, self._passed_over_text)))
+
+    @property
+    def _passed_over_text(self) -> str:
+        if not self.passed_over:
+            return ""
+        endings = ", ".join(f"{ending} ×{n}" for ending, n in self.passed_over)
+        return f"{self.name}: files that are no images by their ending were passed over: {endings}"
+
+    @property
+    def _skipped_text(self) -> str:
         if not self.skipped:
             return ""
         told = "; ".join(f"{file}: {why}" for file, why in self.skipped[:_TOLD])

@@ -1,7 +1,8 @@
-"""What a container may use: limits of Linux control groups, version 2 and version 1. No limit reads as 0.
+"""Limits of a container on processors and memory, from Linux control groups of version 2 and 1. No limit is 0.
 
 A group is bounded by its own limit and by those of all groups it lies in; inside a container the outer ones cannot
-be seen. Files and their meaning as in the kernel's admin-guide: cgroup-v2, cgroup-v1/memory, scheduler/sched-bwc.
+be seen. Files and their meaning are those of the kernel's admin-guide: cgroup-v2, cgroup-v1/memory and
+scheduler/sched-bwc.
 """
 
 from collections.abc import Iterator
@@ -12,16 +13,16 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 60  # version 1 writes "no limit" as the largest whole page below 2^63
 
 
-def cpus(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float:
-    """Give the processors whose time this process may use up, e.g. 1.5; 0 without a limit."""
-    found = [_quota(_read(group / "cpu.max")) for group in _groups(root, membership, "")]
+def cpu_limit(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float:
+    """Return the number of processors whose time this process may use, e.g. 1.5; 0 without a limit."""
+    quotas = [_quota(_read(group / "cpu.max")) for group in _groups(root, membership, "")]
     for group in _groups(root, membership, "cpu"):
-        found.append(_quota(f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"))
-    return min(filter(None, found), default=0.0)
+        quotas.append(_quota(f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"))
+    return min(filter(None, quotas), default=0.0)
 
 
-def memory_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int:
-    """Give the memory this process may use; 0 without a limit."""
+def memory_limit_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int:
+    """Return the memory in bytes that this process may use; 0 without a limit."""
     texts = [_read(group / "memory.max") for group in _groups(root, membership, "")]
     texts += [_read(group / "memory.limit_in_bytes") for group in _groups(root, membership, "memory")]
     limits = [int(text) for text in texts if text.isdecimal()]
@@ -29,12 +30,12 @@ def memory_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int:
 
 
 def _groups(root: Path, membership: Path, controller: str) -> Iterator[Path]:
-    """Walk from this process's group to the root; a container often shows the root alone.
+    """List this process's group and those that it lies in; a container often shows the outermost alone.
 
     Args:
-        root: Where control groups are mounted.
-        membership: Lines ``hierarchy:controllers:path``.
-        controller: Of version 1; empty for version 2, which has one hierarchy for all.
+        root: Folder where control groups are mounted.
+        membership: File with lines ``hierarchy:controllers:path``.
+        controller: Controller of version 1; empty for version 2, which has one hierarchy for all.
     """
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -46,7 +47,7 @@ def _groups(root: Path, membership: Path, controller: str) -> Iterator[Path]:
 
 
 def _quota(text: str) -> float:
-    """Turn ``quota period``, both in µs, into processors; ``max`` and -1 are no limit."""
+    """Convert ``quota period``, both in µs, to processors; ``max`` and -1 are no limit."""
     quota, _, period = text.partition(" ")
     return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else 0.0
 

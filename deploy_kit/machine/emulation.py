@@ -1,13 +1,13 @@
-"""Whether this machine is played by another one. Times taken on such a machine measure its player.
+"""Detection of emulators. Times taken under one measure the emulator, not the machine.
 
 Two kinds are told apart:
 
 - A program of another architecture under an emulator of user mode (qemu-user, FEX, Rosetta). It fakes
   ``/proc/self/exe``, but the kernel knows what it runs: ``/proc/thread-self/exe`` is the emulator, an ELF file of the
-  host's machine.
-- A whole machine under QEMU's translator. QEMU's processor ``max`` names itself: ``QEMU TCG CPU`` on x86, and on ARM
-  an implementer 0 with part ``'Q'`` (QEMU, target/arm/tcg/cpu64.c, `aarch64_max_initfn`). Under KVM ``max`` is the
-  host's processor and bears its name. Other models that QEMU translates pass for what they pretend to be.
+  host's architecture.
+- A whole machine under QEMU's translator (TCG). QEMU's processor ``max`` identifies itself: as ``QEMU TCG CPU`` on x86,
+  and on ARM by implementer 0 with part ``'Q'`` (QEMU, target/arm/tcg/cpu64.c, `aarch64_max_initfn`). Under KVM ``max``
+  is the host's processor and has its name. Other processor models that QEMU translates cannot be told from real ones.
 """
 
 import struct
@@ -28,13 +28,13 @@ _ARM_FEATURES = (
 )
 
 
-def emulator(cpu_facts: Mapping[str, str], running: Path = _RUNNING, program: str = sys.executable) -> str:
-    """Name what plays this machine; empty where nothing shows that anything does.
+def detect_emulator(cpu_facts: Mapping[str, str], running: Path = _RUNNING, program: str = sys.executable) -> str:
+    """Return the name of the emulator that this process runs under; empty where none is found.
 
     Args:
-        cpu_facts: The first processor's block of ``/proc/cpuinfo``.
-        running: What the kernel runs in this process.
-        program: What this process believes to be.
+        cpu_facts: Keys and values of the first processor in ``/proc/cpuinfo``.
+        running: Link to the file that the kernel runs in this process.
+        program: File that this process believes to be running.
     """
     host, guest = elf_machine(running), elf_machine(Path(program))
     if host and guest and host != guest:
@@ -45,7 +45,7 @@ def emulator(cpu_facts: Mapping[str, str], running: Path = _RUNNING, program: st
 
 
 def elf_machine(path: Path) -> int:
-    """Give the machine number in the header of an ELF file; 0 where there is none."""
+    """Return the machine number (``e_machine``) in the header of an ELF file; 0 where the file is none."""
     try:
         with path.open("rb") as file:
             head = file.read(20)
@@ -58,9 +58,9 @@ def elf_machine(path: Path) -> int:
 
 
 def arm_features(auxv: Path = _AUXV) -> tuple[str, ...]:
-    """List the instruction sets that the auxiliary vector promises to a 64-bit ARM program.
+    """List the instruction sets that the auxiliary vector reports to a 64-bit ARM program.
 
-    Under qemu-user ``/proc/cpuinfo`` is the host's; the auxiliary vector is the emulated processor's own.
+    Under qemu-user ``/proc/cpuinfo`` describes the host's processor, the auxiliary vector the emulated one.
     """
     try:
         data = auxv.read_bytes()

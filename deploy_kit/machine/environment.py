@@ -1,4 +1,4 @@
-"""What the machine is and how it is set. Reads files of Linux; a fact that a machine does not give stays empty."""
+"""Description of the machine and its settings, read from files of Linux; a fact that is not there stays empty."""
 
 import math
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 from deploy_kit.machine import cgroup, emulation, jetson
 from deploy_kit.records.measurements import Environment
 
-# Instruction sets that decide how fast, or how right, integer and half precision inference is.
+# Instruction sets that decide how fast integer and half precision inference is, or how exact: x64 without VNNI sums
+# int8 products in 16 bits, which may saturate.
 _ISA = (
     "avx2",
     "avx512f",
@@ -49,7 +50,7 @@ def _read(path: str) -> str:
 
 
 def library_version(name: str) -> str:
-    """Give the version of an installed distribution; empty if it is absent."""
+    """Return the version of an installed distribution; empty if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -57,13 +58,13 @@ def library_version(name: str) -> str:
 
 
 def library_versions() -> tuple[tuple[str, str], ...]:
-    """List the versions of the libraries that decide an artifact or a number."""
+    """List (library, version) of the installed libraries that decide an artifact or a number."""
     found = ((name, library_version(name)) for name in ("python", *_LIBRARIES) if name != "python")
     return (("python", platform.python_version()), *((name, text) for name, text in found if text))
 
 
 def _cpu_facts() -> dict[str, str]:
-    """Read the first processor's block of /proc/cpuinfo: x86 says ``flags``, ARM says ``Features``."""
+    """Read the first processor's block of /proc/cpuinfo; its instruction sets are ``flags`` (x86) or ``Features``."""
     block = _read("/proc/cpuinfo").split("\n\n")[0]
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in block.splitlines())}
 
@@ -82,24 +83,30 @@ def _free_memory_gib() -> float:
     return next((round(int(word[1]) / 2**20, 2) for word in words if word[0] == "MemAvailable:"), 0.0)
 
 
-def usable_cores() -> int:
-    """Count the logical cores this process may use: those of its affinity, or of its container's quota if fewer.
+def versions_of(*libraries: str) -> tuple[tuple[str, str], ...]:
+    """List (library, version) of those of `libraries` that are installed, in the order of `library_versions`."""
+    return tuple(row for row in library_versions() if row[0] in libraries)
 
-    A quota of 1.5 cores gives 2: one thread could not use it up.
+
+def usable_cores() -> int:
+    """Return the number of logical cores that this process may use.
+
+    These are the cores of its affinity, or of its container's quota if that allows fewer. A quota of 1.5 cores gives 2,
+    because one thread could not use it up.
     """
-    allowed, quota = len(os.sched_getaffinity(0)), cgroup.cpus()
+    allowed, quota = len(os.sched_getaffinity(0)), cgroup.cpu_limit()
     return min(allowed, math.ceil(quota)) if quota else allowed
 
 
-def memory_mib() -> int:
-    """Give the memory this process holds now; 0 where the system does not say."""
+def resident_memory_mib() -> int:
+    """Return the resident memory of this process in MiB; 0 where the system does not report it."""
     return _status_mib("VmRSS:")
 
 
 def peak_memory_mib() -> int:
-    """Give the most memory this process has held; 0 where the system does not say.
+    """Return the peak resident memory of this process in MiB; 0 where the system does not report it.
 
-    Not ``getrusage``: its maximum is inherited from the process that started this one.
+    ``getrusage`` would not do: its maximum is inherited from the process that started this one.
     """
     return _status_mib("VmHWM:")
 
@@ -115,13 +122,13 @@ def _gpu() -> str:
     return ", ".join(filter(None, [board, driver]))
 
 
-def describe() -> Environment:
-    """Describe the machine as it is at this moment."""
+def describe_machine() -> Environment:
+    """Describe the machine at this moment."""
     facts = _cpu_facts()
     flags = (facts.get("flags") or facts.get("Features") or "").split()
     cpu = facts.get("model name") or platform.processor() or platform.machine()
-    emulated = emulation.emulator(facts)
-    if emulated and "flags" in facts and platform.machine() == "aarch64":  # what is told there is the host's
+    emulated = emulation.detect_emulator(facts)
+    if emulated and "flags" in facts and platform.machine() == "aarch64":  # /proc/cpuinfo is the host's there
         cpu, flags = f"{platform.machine()} on {cpu}", list(emulation.arm_features())
     return Environment(
         host=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -134,10 +141,10 @@ def describe() -> Environment:
         load=round(os.getloadavg()[0], 2),
         gpu=_gpu(),
         virtual="hypervisor" in flags,
-        cpu_limit=round(cgroup.cpus(), 2),
-        memory_limit_gib=round(cgroup.memory_bytes() / 2**30, 2),
+        cpu_limit=round(cgroup.cpu_limit(), 2),
+        memory_limit_gib=round(cgroup.memory_limit_bytes() / 2**30, 2),
         emulated=emulated,
         versions=library_versions(),
         free_memory_gib=_free_memory_gib(),
-        **vars(jetson.describe()),
+        **vars(jetson.describe_jetson()),
     )

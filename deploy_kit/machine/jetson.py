@@ -1,4 +1,4 @@
-"""What a Jetson board says of itself in its files: L4T, JetPack, power mode, compute capability. Empty elsewhere."""
+"""Facts of a Jetson board, from its files: L4T, JetPack, power mode, compute capability. Empty on other machines."""
 
 import re
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ _MODE = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>")
 
 @dataclass(frozen=True, kw_only=True)
 class Jetson:
-    """Facts of a board; a fact that is not there is empty.
+    """Facts of a Jetson board; a fact that is not there is empty.
 
     Attributes:
-        board: Model, as the device tree has it.
+        board: Model in the device tree.
         l4t: Jetson Linux release, e.g. ``36.4.3``.
-        jetpack: Version of the package ``nvidia-jetpack``.
-        tensorrt: Version of the system's package ``tensorrt``.
-        power_mode: Name of the mode that nvpmodel has set.
-        cuda_capability: Of the board's GPU, by its Tegra generation.
+        jetpack: Version of the Debian package ``nvidia-jetpack``.
+        tensorrt: Version of the Debian package ``tensorrt``.
+        power_mode: Name of the power mode that nvpmodel has set.
+        cuda_capability: Compute capability of the board's GPU, by its Tegra generation.
     """
 
     board: str
@@ -32,8 +32,8 @@ class Jetson:
     cuda_capability: str
 
 
-def describe(root: Path = Path("/")) -> Jetson:
-    """Read the facts under `root`."""
+def describe_jetson(root: Path = Path("/")) -> Jetson:
+    """Read the facts of the board whose files are under `root`."""
     release = _RELEASE.search(_read(root / "etc/nv_tegra_release"))
     generations = re.findall(r"nvidia,(tegra\d+)", _read(root / "proc/device-tree/compatible"))
     return Jetson(
@@ -47,7 +47,7 @@ def describe(root: Path = Path("/")) -> Jetson:
 
 
 def _package(root: Path, name: str) -> str:
-    """Give the version of an installed Debian package."""
+    """Return the version of a Debian package; empty where it is not installed."""
     for block in _read(root / "var/lib/dpkg/status").split("\n\n"):
         if re.search(rf"^Package: {name}$", block, re.M) and re.search(r"^Status: .* installed$", block, re.M):
             version = re.search(r"^Version: (.+)$", block, re.M)
@@ -56,7 +56,7 @@ def _package(root: Path, name: str) -> str:
 
 
 def _power_mode(root: Path) -> str:
-    """Name the mode in force: nvpmodel's service notes its number, its configuration knows the name."""
+    """Return the name of the power mode in force: nvpmodel's status has its number, its configuration the name."""
     status = re.search(r"pmode:(\d+)", _read(root / "var/lib/nvpmodel/status"))
     if status is None:
         return ""

@@ -1,8 +1,8 @@
-"""Energy from readings: counters summed over their wrap-around, powers integrated, idle subtracted.
+"""Energy from readings: counters summed over their wrap-around, powers integrated, idle power subtracted.
 
-counter   E = Σ (cᵢ₊₁ - cᵢ), plus the range of the counter where it began anew
-power     E = Σ (tᵢ₊₁ - tᵢ) (Pᵢ + Pᵢ₊₁) / 2
-above idle    E - P_idle · T
+counter      E = Σ (cᵢ₊₁ - cᵢ), plus the range of the counter where it wrapped around
+power        E = Σ (tᵢ₊₁ - tᵢ) (Pᵢ + Pᵢ₊₁) / 2
+above idle   E - P_idle · T
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,18 @@ from itertools import pairwise
 from deploy_kit.records.readings import Energy, Rail, Reading, Snapshot, Watched
 
 MIN_S = 10.0  # INA3221 on Jetson averages over hundreds of ms, and a board's idle power wanders within seconds
-GAUGES = ("rapl", "nvml", "ina")
+_FIRST = ("rapl", "nvml", "ina")  # order in a message: processor, GPU, board; then all others
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """What one rail drew: joules in seconds, from so many readings."""
+class RailEnergy:
+    """Energy of one rail.
+
+    Attributes:
+        joules: Energy in J.
+        seconds: Time between the first and the last reading in seconds.
+        readings: Number of readings.
+    """
 
     joules: float
     seconds: float
@@ -25,63 +31,66 @@ class Drawn:
 
     @property
     def watts(self) -> float:
-        """Mean power."""
+        """Mean power in W."""
         return self.joules / self.seconds
 
 
-def integrate(snapshots: Sequence[Snapshot]) -> dict[tuple[str, str], Drawn]:
-    """Give what each rail drew between the first and the last snapshot that hold it.
+def integrate_rails(snapshots: Sequence[Snapshot]) -> dict[tuple[str, str], RailEnergy]:
+    """Compute the energy of each rail between the first and the last snapshot that contain it.
 
     Args:
-        snapshots: In order of time.
+        snapshots: Snapshots in order of time.
 
     Returns:
-        By (gauge, rail). A rail read only once, or a counter that was reset, is left out.
+        Energy by (gauge, rail). A rail that was read only once, or whose counter was reset, is left out.
     """
     series: dict[tuple[str, str], list[tuple[float, Reading]]] = {}
     for snapshot in snapshots:
         for reading in snapshot.readings:
             if reading.kind in ("energy_uj", "power_mw"):
                 series.setdefault((reading.gauge, reading.what), []).append((snapshot.at_s, reading))
-    drawn = {}
+    energies = {}
     for rail, points in series.items():
-        parts = [_between(first, second) for first, second in pairwise(points)]
+        parts = [_joules_between(first, second) for first, second in pairwise(points)]
         seconds = points[-1][0] - points[0][0]
         joules = [part for part in parts if part is not None]
+        # One unknown part makes the sum unknown: a rail without a number is better than one that is too low.
         if len(joules) == len(parts) and seconds > 0:
-            drawn[rail] = Drawn(joules=sum(joules), seconds=seconds, readings=len(points))
-    return drawn
+            energies[rail] = RailEnergy(joules=sum(joules), seconds=seconds, readings=len(points))
+    return energies
 
 
-def _between(first: tuple[float, Reading], second: tuple[float, Reading]) -> float | None:
-    """Give the joules between two readings; None where the counter was set back without a known range."""
+def _joules_between(first: tuple[float, Reading], second: tuple[float, Reading]) -> float | None:
+    """Return the energy in J between two readings; None where the counter fell and its range is not known."""
     (begun_s, before), (ended_s, after) = first, second
     if after.kind == "power_mw":
         return (ended_s - begun_s) * (before.value + after.value) / 2000
-    gone = after.value - before.value
-    if gone < 0:
+    microjoules = after.value - before.value
+    if microjoules < 0:  # readings come several times a second, so a counter wraps around once between two at most
         if after.wraps_at <= 0:
             return None
-        gone += after.wraps_at
-    return gone / 1e6
+        microjoules += after.wraps_at
+    return microjoules / 1e6
 
 
-def of_engine(idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, batch: int, watched: Watched) -> Energy:
-    """Give what an engine cost, by rail.
+def energy_of_engine(
+    idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, batch: int, watched: Watched
+) -> Energy:
+    """Compute the energy of an engine by rail.
 
     Args:
-        idle: Before any engine was loaded.
-        busy: From the first to the last of `runs` inferences, without a pause.
-        runs: How many.
-        batch: Images of one.
-        watched: What the gauges can read there.
+        idle: Snapshots from before any engine was loaded.
+        busy: Snapshots from the first to the last of `runs` inferences without a pause.
+        runs: Number of inferences.
+        batch: Images per inference.
+        watched: What the gauges of the machine can and cannot read.
 
     Returns:
-        Rails, or why there are none.
+        Energy of each rail, or the reason why nothing was measured.
     """
-    resting, working = integrate(idle), integrate(busy)
+    resting, working = integrate_rails(idle), integrate_rails(busy)
     if not working.keys() & resting.keys():
-        return Energy(why=why_not(watched) or "not measured: no gauge gave an energy or a power while it ran")
+        return Energy(why=why_no_energy(watched) or "not measured: no gauge gave an energy or a power while it ran")
     short = min(min(resting[rail].seconds, working[rail].seconds) for rail in working.keys() & resting.keys())
     if short < MIN_S:
         return Energy(why=f"not measured: {short:.1f} s were read, energy takes {MIN_S:g} s idle and as many at work")
@@ -102,9 +111,10 @@ def of_engine(idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, 
     return Energy(rails=rails)
 
 
-def why_not(watched: Watched) -> str:
-    """Say why no energy can be read there; empty if it can."""
+def why_no_energy(watched: Watched) -> str:
+    """Return why no energy can be read on a machine; empty if a gauge can read it."""
     known = dict(watched.unreadable)
-    if any(name not in known for name in GAUGES):
+    if any(name not in known for name in watched.energy_gauges):
         return ""
-    return "not measured: " + "; ".join(known[name] for name in GAUGES)
+    ordered = sorted(watched.energy_gauges, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    return "not measured: " + "; ".join(known[name] for name in ordered)

@@ -1,4 +1,4 @@
-"""What known GPUs can do at best (`profiles.yaml`), and what a processor did when it was measured."""
+"""Peak rates for the roofline: of known GPUs from `hardware_peaks.yaml`, of processors as measured."""
 
 from dataclasses import dataclass, field
 from importlib import resources
@@ -14,7 +14,13 @@ from deploy_kit.records.readings import Board
 
 @dataclass(frozen=True, kw_only=True)
 class PowerMode:
-    """A power mode: the clocks that it allows the GPU and the memory."""
+    """A power mode of a Jetson.
+
+    Attributes:
+        name: Name of the mode, e.g. ``MAXN``.
+        gpu_mhz: Highest GPU clock that it allows in MHz.
+        memory_mhz: Memory clock in MHz.
+    """
 
     name: str
     gpu_mhz: float
@@ -23,7 +29,17 @@ class PowerMode:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownGpu:
-    """A device with a GPU of its own kind; the fields are those of `profiles.yaml`."""
+    """A device with a known GPU; one row of `hardware_peaks.yaml`.
+
+    Attributes:
+        name: Name of the device.
+        match: Texts of which one is in the device tree's model or compatible strings.
+        gpu: Name of the GPU's architecture in the table of rates.
+        sm: Number of streaming multiprocessors.
+        bus_bits: Width of the memory bus in bits.
+        modes: Power modes in ascending order of their clocks.
+        source: Document that the numbers come from.
+    """
 
     name: str
     match: tuple[str, ...]
@@ -36,7 +52,14 @@ class KnownGpu:
 
 @dataclass(frozen=True, kw_only=True)
 class PeakTable:
-    """All of `profiles.yaml`; rates by name and precision, clusters by name."""
+    """Content of `hardware_peaks.yaml`.
+
+    Attributes:
+        gpus: Dense operations per clock and streaming multiprocessor, by GPU architecture and precision.
+        tpcs: Number of texture processing clusters, by GPU architecture.
+        devices: Known devices.
+        isa: Factor over the measured float32 rate, by precision and instruction set, the fastest set first.
+    """
 
     gpus: dict[str, dict[str, float]] = field(default_factory=dict)
     tpcs: dict[str, int] = field(default_factory=dict)
@@ -45,8 +68,13 @@ class PeakTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What the cores did: float32 operations and bytes a second, the most of all attempts."""
+class MeasuredPeak:
+    """Measured rates of a processor's cores, the best of all attempts.
+
+    Attributes:
+        flop_s: Float32 operations per second; a multiply-accumulate counts as two.
+        bandwidth_b_s: Bytes per second that are read and written while copying memory.
+    """
 
     flop_s: float
     bandwidth_b_s: float
@@ -54,7 +82,15 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """A device's rate at one precision, and where it comes from."""
+    """Peak rates of a device at one precision.
+
+    Attributes:
+        device: Name of the device or processor.
+        basis: Whether the rate was measured, computed from the clock in force, or taken from a datasheet.
+        source: The numbers that the rate is made from, and their source.
+        ops_s: Dense operations per second; a multiply-accumulate counts as two.
+        bandwidth_b_s: Memory bandwidth in bytes per second.
+    """
 
     device: str
     basis: Literal["measured", "computed", "datasheet"]
@@ -64,36 +100,40 @@ class Peak:
 
 
 def peak_table() -> PeakTable:
-    """Read the data.
+    """Read `hardware_peaks.yaml`.
 
     Raises:
-        RecipeError: A row does not fit; the message names it.
+        RecipeError: A row has an unknown or missing key; the message names it.
     """
     text = resources.files("deploy_kit.measure").joinpath("hardware_peaks.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
     return PeakTable(
         gpus=data["gpus"],
         tpcs=data["tpcs"],
-        devices=tuple(codec.from_json(KnownGpu, row, f"profiles.yaml: {row['name']}") for row in data["devices"]),
+        devices=tuple(codec.from_json(KnownGpu, row, f"hardware_peaks.yaml: {row['name']}") for row in data["devices"]),
         isa=data["isa"],
     )
 
 
-def device_of(board: Board) -> KnownGpu | None:
-    """Give the row of a device, by the board's names in its device tree; None where there is none."""
-    said = " ".join((*board.compatible, board.model))
-    return next((row for row in peak_table().devices if any(name in said for name in row.match)), None)
+def find_known_gpu(board: Board) -> KnownGpu | None:
+    """Find the row of a device by the names in its device tree; None where there is none."""
+    names = " ".join((*board.compatible, board.model))
+    return next((row for row in peak_table().devices if any(name in names for name in row.match)), None)
 
 
 def gpu_peak(board: Board, precision: Precision) -> Peak | None:
-    """Compute the dense rate of the GPU of a known device as its power mode has set it.
+    """Compute the dense rate of a known device's GPU as its power mode has set it.
 
-        operations a second = SM · operations a clock and SM · clock
+        operations per second = SM · operations per clock and SM · clock
+
+    Args:
+        board: Identity of the board, and the clocks in force.
+        precision: Precision of the products.
 
     Returns:
-        None where the device has no row, or no source gives a rate for the precision.
+        The rates; None where the device has no row, or no source gives a rate for the precision.
     """
-    row = device_of(board)
+    row = find_known_gpu(board)
     per_clock = peak_table().gpus[row.gpu].get(precision) if row else None
     if row is None or per_clock is None:
         return None
@@ -112,19 +152,25 @@ def gpu_peak(board: Board, precision: Precision) -> Peak | None:
 
 
 def _multiprocessors(row: KnownGpu, board: Board) -> int:
-    """Count the SM that the power mode leaves on; all, where no source says what its mask means."""
+    """Return the number of SM that the power mode leaves on; all where no source explains its mask."""
     clusters = peak_table().tpcs.get(row.gpu, 0) - board.gpu_tpc_mask.bit_count()
     return min(row.sm, 2 * clusters) if clusters > 0 else row.sm
 
 
 def _memory_mhz(row: KnownGpu, board: Board, gpu_mhz: float) -> float:
-    """Give the memory's clock: as the device states it, else that of the first mode that allows the GPU this clock."""
+    """Return the memory clock: as the device reports it, else that of the first mode that allows this GPU clock."""
     mode = next((mode for mode in row.modes if mode.gpu_mhz >= gpu_mhz), row.modes[-1])
     return min(board.memory_max_mhz or mode.memory_mhz, row.modes[-1].memory_mhz)
 
 
-def cpu_peak(here: Environment, precision: Precision, measured: Measured) -> Peak:
-    """Give the rate of a processor: float32 as measured, times what its instruction set gives at this precision."""
+def cpu_peak(here: Environment, precision: Precision, measured: MeasuredPeak) -> Peak:
+    """Compute the rate of a processor: the measured float32 rate, times the factor of its instruction set.
+
+    Args:
+        here: Machine that the processor belongs to.
+        precision: Precision of the products.
+        measured: Measured rates of its cores.
+    """
     known = peak_table().isa.get(precision, {})
     isa = next((name for name in known if name in here.isa), "")
     factor = known.get(isa, 1.0)

@@ -1,7 +1,7 @@
-"""What samples of latency can say: ratios with intervals, block bootstrap, drift over the rounds.
+"""Statistics of latency samples: ratios with confidence intervals, and drift over the rounds.
 
-Samples of one engine are autocorrelated: a machine is fast or slow for a while. Nothing here takes them for
-independent. Either a round is one observation, or whole blocks are drawn.
+Samples of one engine are autocorrelated, because a machine is fast or slow for a while. Nothing here treats them as
+independent: either a round is one observation, or whole blocks are resampled.
 """
 
 import math
@@ -11,60 +11,65 @@ from collections.abc import Sequence
 import numpy as np
 
 FEWEST_ROUNDS = 6
-"""Both ends of six observations hold the median with 1 - 2 · 0.5⁶ = 96.9 %; those of five only with 93.8 %."""
+"""Least number of rounds for a confidence interval: smallest and largest of six observations enclose the median with
+1 - 2 · 0.5⁶ = 96.9 %, those of five only with 93.8 %."""
 DRIFT_PERCENT = 5.0
+"""Least change of the median that counts as drift, in percent; the warm-up calls an engine steady within the same."""
 _RESAMPLES = 2000
-_MOST_DRAWN = 2000  # samples that a bootstrap looks at: longer series are thinned to the medians of short runs
+_MOST_DRAWN = 2000  # samples that a bootstrap draws from: longer series are thinned to the medians of short runs
 
 
 def ratio_in_turns(baseline: Sequence[float], candidate: Sequence[float]) -> tuple[float, float, float]:
-    """Compare two latencies measured in turns: a round is one observation, so what both met in it cancels.
+    """Compute the ratio of two latencies that were measured in turns.
 
-    The interval is between two order statistics of the ratios, symmetric, with the binomial probability of holding
-    the median of at least 95 % (Conover, Practical Nonparametric Statistics, section 3.2). A bootstrap over a dozen
-    rounds holds it in 90 to 94 % only: `tests/test_latency.py` counts that.
+    A round is one observation, so what both engines met in it cancels. The interval lies between two symmetric order
+    statistics of the ratios that enclose the median with a binomial probability of at least 95 % (Conover, Practical
+    Nonparametric Statistics, section 3.2). A bootstrap over a dozen rounds would enclose it in 90 to 94 % only:
+    `tests/measure/test_latency.py` counts that.
 
     Args:
-        baseline: One median per round, in ms.
-        candidate: One median per round, same rounds, in ms.
+        baseline: Median of the baseline in each round, in ms.
+        candidate: Median of the candidate in each round, in ms; the same rounds.
 
     Returns:
-        Median over rounds of baseline / candidate, and its 95 % interval: (0, inf) for fewer than `FEWEST_ROUNDS`.
+        Median over the rounds of baseline / candidate, and the lower and upper end of its 95 % confidence interval:
+        0 and ``inf`` for fewer than `FEWEST_ROUNDS` rounds.
     """
     ratios = sorted(a / b for a, b in zip(baseline, candidate, strict=True))
     n, middle = len(ratios), statistics.median(ratios)
     if n < FEWEST_ROUNDS:
         return middle, 0.0, math.inf
+    # Largest k with 2 · P(Bin(n, ½) ≤ k) ≤ 5 %, in integers: the interval drops k ratios at each end.
     cut = max(k for k in range(n // 2) if 2 * sum(math.comb(n, i) for i in range(k + 1)) <= 0.05 * 2**n)
     return middle, ratios[cut], ratios[n - 1 - cut]
 
 
 def ratio_apart(baseline: Sequence[float], candidate: Sequence[float], *, seed: int = 0) -> tuple[float, float, float]:
-    """Compare two latencies that were not measured in turns: circular block bootstrap of each series by itself.
+    """Compute the ratio of two latencies that were not measured in turns, by a circular block bootstrap of each series.
 
-    It knows how much the machine wanders within a run, not what changed between the two.
+    The interval covers how much the machine wanders within a run, but not what changed between the two runs.
 
     Args:
-        baseline: Every sample in order, in ms.
-        candidate: Every sample in order, in ms.
-        seed: Of the bootstrap.
+        baseline: All samples of the baseline in order, in ms.
+        candidate: All samples of the candidate in order, in ms.
+        seed: Seed of the bootstrap.
 
     Returns:
-        Median of the baseline / median of the candidate, and its 95 % percentile interval.
+        Median of the baseline / median of the candidate, and the lower and upper end of its 95 % percentile interval.
     """
     generator = np.random.default_rng(seed)
     a, b = (np.asarray(series, np.float64) for series in (baseline, candidate))
-    drawn = _medians(a, generator) / _medians(b, generator)
+    drawn = _resampled_medians(a, generator) / _resampled_medians(b, generator)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(np.median(a) / np.median(b)), float(low), float(high)
 
 
 def block_length(series: np.ndarray) -> int:
-    """Choose the block of a circular block bootstrap by the rule of Politis and White.
+    """Choose the block length of a circular block bootstrap by the rule of Politis and White.
 
         b = (2 g² / d · n)^(1/3),  g = Σ λ(k/m) |k| γ(k),  d = 4/3 (Σ λ(k/m) γ(k))²,  λ(x) = min(1, 2 (1 - |x|))
 
-    with autocovariances γ and twice the first lag as m after which five autocorrelations in a row (more for long
+    with autocovariances γ, and with m as twice the first lag after which five autocorrelations in a row (more for long
     series) are within 2 √(log10 n / n) of zero. Politis and White, Automatic block-length selection for the dependent
     bootstrap, Econometric Reviews 23 (2004) 53-70; corrected by Patton, Politis and White, 28 (2009) 372-375.
 
@@ -72,7 +77,7 @@ def block_length(series: np.ndarray) -> int:
         series: (n,) samples in order.
 
     Returns:
-        At least 1, at most a third of the series and 3 √n.
+        Block length: at least 1, at most a third of the series and 3 √n.
     """
     n = len(series)
     most = max(1, math.ceil(min(3 * math.sqrt(n), n / 3)))
@@ -94,44 +99,45 @@ def block_length(series: np.ndarray) -> int:
     return int(min(most, max(1, math.ceil((2 * g * g / d * n) ** (1 / 3))))) if d > 0 else 1
 
 
-def drift(medians: Sequence[float], *, seed: int = 0) -> str:
-    """Say whether the latency moved over the rounds: a step, or a trend, which shows as a step in its middle.
+def describe_drift(medians: Sequence[float], *, seed: int = 0) -> str:
+    """Describe how the latency moved over the rounds: by a step, or by a trend, which shows as a step in its middle.
 
-    Pettitt's test (A non-parametric approach to the change-point problem, Applied Statistics 28 (1979) 126-135), its
-    probability by permutation because rounds are few. Said only where it is below 1 % and the medians before and
-    after differ by more than `DRIFT_PERCENT`; eight rounds are the fewest that can show it.
+    Pettitt's test (A non-parametric approach to the change-point problem, Applied Statistics 28 (1979) 126-135), with
+    its p-value by permutation because rounds are few. Drift is reported only where p is below 1 % and the medians
+    before and after the step differ by more than `DRIFT_PERCENT`; eight rounds are the fewest that can show it.
 
     Args:
-        medians: One per round, in order, in ms.
-        seed: Of the permutations.
+        medians: Median of each round, in order, in ms.
+        seed: Seed of the permutations.
 
     Returns:
-        Words such as ``21 % slower from round 8 of 12 on``; empty where nothing is shown.
+        Text such as ``21 % slower from round 8 of 12 on``; empty where no drift is shown.
     """
     n, values = len(medians), np.asarray(medians, np.float64)
     signs = np.sign(values[None, :] - values[:, None])
-    reach, at = _change(signs, np.arange(n)[None, :])
+    statistic, at = _pettitt(signs, np.arange(n)[None, :])
     generator = np.random.default_rng(seed)
-    shuffled, _ = _change(signs, np.argsort(generator.random((_RESAMPLES, n)), axis=1))
+    permuted, _ = _pettitt(signs, np.argsort(generator.random((_RESAMPLES, n)), axis=1))
     split = int(at[0]) + 1
     before, after = float(np.median(values[:split])), float(np.median(values[split:])) if split < n else 0.0
     percent = 100 * (after / before - 1)
-    chance = (1 + int((shuffled >= reach[0]).sum())) / (1 + _RESAMPLES)
-    if split >= n or chance >= 0.01 or abs(percent) <= DRIFT_PERCENT:
+    p = (1 + int((permuted >= statistic[0]).sum())) / (1 + _RESAMPLES)  # the order that was seen counts as one draw
+    if split >= n or p >= 0.01 or abs(percent) <= DRIFT_PERCENT:
         return ""
     word = "slower" if percent > 0 else "faster"
     return f"{abs(percent):.0f} % {word} from round {split + 1} of {n} on"
 
 
-def _change(signs: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give Pettitt's K = max |U(t)|, U(t) = Σ over i ≤ t < j of sign(xⱼ - xᵢ), and its t, for each order of rounds."""
+def _pettitt(signs: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute Pettitt's K = max |U(t)|, U(t) = Σ over i ≤ t < j of sign(xⱼ - xᵢ), and its t, for each order."""
+    # Summing over all j is the same as over j > t: the signs of pairs within the first t rounds cancel.
     ordered = signs[orders[:, :, None], orders[:, None, :]]
     totals = np.abs(np.cumsum(ordered.sum(axis=2), axis=1))
     return totals.max(axis=1), totals.argmax(axis=1)
 
 
-def _medians(series: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Draw the median again and again, from circular blocks of the series: (resamples,)."""
+def _resampled_medians(series: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Resample the median from circular blocks of the series: (resamples,)."""
     thinned = _thinned(series)
     n, block = len(thinned), block_length(thinned)
     starts = generator.integers(0, n, (_RESAMPLES, -(-n // block), 1))

@@ -1,4 +1,4 @@
-"""Watches a machine from a worker of its own while engines are timed in others. Changes nothing there."""
+"""Reading of a machine's gauges from a worker of its own, while engines are timed in others. Changes nothing there."""
 
 import time
 from collections.abc import Iterator
@@ -7,17 +7,26 @@ from dataclasses import dataclass, field
 
 from deploy_kit.devices.links import Worker
 from deploy_kit.measure import energy, validity
-from deploy_kit.measure.hardware_peaks import Measured
+from deploy_kit.measure.hardware_peaks import MeasuredPeak
 from deploy_kit.records import codec
 from deploy_kit.records.readings import Conditions, Energy, Processor, Snapshot, Watched
 
-PERIOD_S = 0.25  # Tegra's own clock of rails is slower, and a reading costs a few ms
+PERIOD_S = 0.25  # a reading costs a few ms, and Tegra updates its power rails less often
 _ABOUT = "gauges"
 
 
 @dataclass(kw_only=True)
 class Monitor:
-    """The gauges of one machine, and what they said in the turns of each engine."""
+    """Gauges of one machine, and their readings in the turns of each engine.
+
+    Attributes:
+        worker: Worker that reads the gauges.
+        watched: What the gauges of the machine can and cannot read.
+        own: Process ids of the workers whose load is deploykit's own.
+        cost: Share of one core in 0..1 that reading has taken so far.
+        turns: Snapshots of each turn, by the name of the engine.
+        idle: Snapshots of the idle machine.
+    """
 
     worker: Worker
     watched: Watched
@@ -26,59 +35,67 @@ class Monitor:
     turns: dict[str, list[list[Snapshot]]] = field(default_factory=dict)
     idle: list[Snapshot] = field(default_factory=list)
 
-    def read(self) -> list[Snapshot]:
-        """Give all snapshots since the last call, and one of now."""
+    def read_snapshots(self) -> list[Snapshot]:
+        """Return all snapshots since the last call, the last of them taken now."""
         answer = self.worker.ask("read_gauges", _ABOUT, own=self.own)
         self.cost = float(answer["cost"])
         return [codec.from_json(Snapshot, data) for data in answer["snapshots"]]
 
-    def adopt(self, worker: Worker) -> None:
-        """Count the load of this worker as our own."""
+    def count_as_own(self, worker: Worker) -> None:
+        """Count the load of this worker as deploykit's own from now on."""
         self.own.append(int(worker.ask("process", _ABOUT)["pid"]))
-        self.read()
+        self.read_snapshots()
 
-    def rest(self, seconds: float) -> None:
-        """Read the gauges of the idle machine for so long."""
-        self.idle = self.read()[-1:]
+    def record_idle(self, seconds: float) -> None:
+        """Read the gauges of the idle machine for `seconds`."""
+        self.idle = self.read_snapshots()[-1:]
         time.sleep(seconds)
-        self.idle += self.read()
+        self.idle += self.read_snapshots()
 
     @contextmanager
     def turn(self, key: str) -> Iterator[None]:
-        """Read the gauges just before and just after a turn of the engine called `key`, and within it."""
-        with self.reading() as snapshots:
+        """Read the gauges just before, during and just after a turn of the engine called `key`."""
+        with self.recording() as snapshots:
             yield
         self.turns.setdefault(key, []).append(snapshots)
 
     @contextmanager
-    def reading(self) -> Iterator[list[Snapshot]]:
-        """Give a list that holds the snapshots from just before to just after the block once it ended."""
-        snapshots = self.read()[-1:]
+    def recording(self) -> Iterator[list[Snapshot]]:
+        """Yield a list that holds the snapshots from just before to just after the block, once the block has ended."""
+        snapshots = self.read_snapshots()[-1:]  # those before it belong to the pause between two turns
         yield snapshots
-        snapshots += self.read()
+        snapshots += self.read_snapshots()
 
-    def judged(self, key: str, processor: Processor) -> tuple[tuple[str, ...], Conditions | None]:
-        """Judge the turns of an engine: why its numbers must not be used, and the conditions; None without a turn."""
+    def judge(self, key: str, processor: Processor) -> tuple[tuple[str, ...], Conditions | None]:
+        """Judge the turns of an engine.
+
+        Args:
+            key: Name of the engine.
+            processor: Processor that the engine runs on.
+
+        Returns:
+            Reasons why its numbers must not be used, and the conditions; None where it had no turn.
+        """
         turns = self.turns.get(key)
         return validity.judge_validity(turns, processor, self.watched, self.cost) if turns else ((), None)
 
     def energy_of(self, busy: list[Snapshot], *, runs: int, batch: int) -> Energy:
-        """Give what `runs` inferences within these snapshots cost, idle subtracted."""
-        return energy.of_engine(self.idle, busy, runs=runs, batch=batch, watched=self.watched)
+        """Return the energy of `runs` inferences within the snapshots `busy`, with the idle power subtracted."""
+        return energy.energy_of_engine(self.idle, busy, runs=runs, batch=batch, watched=self.watched)
 
-    def roof(self) -> Measured:
-        """Measure what the cores can do."""
+    def measure_peak(self) -> MeasuredPeak:
+        """Measure the peak rates of the machine's cores."""
         answer = self.worker.ask("measure_roof", _ABOUT)
-        return Measured(flop_s=float(answer["flop_s"]), bandwidth_b_s=float(answer["bandwidth_b_s"]))
+        return MeasuredPeak(flop_s=float(answer["flop_s"]), bandwidth_b_s=float(answer["bandwidth_b_s"]))
 
 
-def started(worker: Worker, *, period_s: float = PERIOD_S, root: str = "/") -> Monitor:
-    """Start to read the gauges.
+def start_monitor(worker: Worker, *, period_s: float = PERIOD_S, root: str = "/") -> Monitor:
+    """Start reading the gauges of a machine.
 
     Args:
-        worker: Of the machine, and used for nothing else from now on.
-        period_s: Between two readings.
-        root: Below which the gauges read.
+        worker: Worker on the machine; it is used for nothing else from now on.
+        period_s: Time between two readings in seconds.
+        root: Folder below which the gauges read: ``/``, or a recorded tree.
     """
     answer = worker.ask("watch_gauges", _ABOUT, period_s=period_s, root=root)
     return Monitor(worker=worker, watched=codec.from_json(Watched, answer["watched"]))

@@ -20,11 +20,11 @@ from deploy_kit import engines, images
 from deploy_kit.base.errors import DeployKitError, InputError, StageError, StoreError
 from deploy_kit.base.lazy import need
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
-from deploy_kit.devices.protocol import Reply, failure, progress_line, read_job, reply_line
+from deploy_kit.devices.protocol import Reply, error_reply, progress_line, read_job, reply_line
 from deploy_kit.engines import _cuda
 from deploy_kit.machine import environment
 from deploy_kit.measure import scenarios, stopwatch
-from deploy_kit.measure.gauges._operations import Operations
+from deploy_kit.measure.gauges._operations import GaugeOperations
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.measurements import LoadCost
@@ -64,7 +64,7 @@ class WorkerProgram:
             "scenario_why_unavailable": self.scenario_why_unavailable,
             "environment": self.environment,
             "cuda_capability": self.cuda_capability,
-            **Operations().table(),
+            **GaugeOperations().table(),
         }
 
     def why_unavailable(self, arguments: Arguments) -> Arguments:
@@ -73,7 +73,7 @@ class WorkerProgram:
 
     def scenario_why_unavailable(self, arguments: Arguments) -> Arguments:
         """Say why the scenario cannot run here; empty if it can."""
-        return {"why": scenarios.get(arguments["scenario"]).why_unavailable()}
+        return {"why": scenarios.get_scenario(arguments["scenario"]).why_unavailable()}
 
     def quantize(self, arguments: Arguments) -> Arguments:
         """Apply a scheme to ``source``; only where the host's own packages are installed."""
@@ -116,7 +116,7 @@ class WorkerProgram:
         shared = _shared(options, streams)
         need(engine.package, by=f"engine '{arguments['engine']}'")  # importing it is not loading the engine
         self._sessions = ()  # two engines at once would count as the memory of one
-        self._memory_before_mib, begun = environment.memory_mib(), time.perf_counter_ns()
+        self._memory_before_mib, begun = environment.resident_memory_mib(), time.perf_counter_ns()
         self._sessions = tuple(engine.open_session(Path(arguments["path"]), shared) for _ in range(streams))
         self._load_ms = (time.perf_counter_ns() - begun) / 1e6
         session = self._sessions[0]
@@ -186,8 +186,8 @@ class WorkerProgram:
 
     def time(self, arguments: Arguments) -> Arguments:
         """Take one turn of a scenario: ``n`` samples at least, for ``seconds`` at least, after discarded runs."""
-        scenario = scenarios.get(arguments.get("scenario", "closed-loop"))
-        load = scenarios.Load(
+        scenario = scenarios.get_scenario(arguments.get("scenario", "closed-loop"))
+        load = scenarios.TurnLoad(
             n=arguments["n"],
             seconds=arguments.get("seconds", 0.0),
             batch=arguments.get("batch", 1),
@@ -201,7 +201,7 @@ class WorkerProgram:
 
     def environment(self, arguments: Arguments) -> Arguments:
         """Describe this machine."""
-        return {"environment": codec.to_json(environment.describe())}
+        return {"environment": codec.to_json(environment.describe_machine())}
 
     def cuda_capability(self, arguments: Arguments) -> Arguments:
         """Say the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
@@ -218,7 +218,9 @@ class WorkerProgram:
             return scheme, options, None
         preprocess = codec.from_json(Preprocess, arguments["preprocess"])
         skip_bad = bool(arguments.get("skip_bad", False))
-        image_set = images.open_set(arguments["calibration"], preprocess, skip_bad=skip_bad)
+        image_set = images.open_set(
+            arguments["calibration"], preprocess, skip_bad=skip_bad, orientation=arguments.get("orientation")
+        )
         if arguments.get("digest", image_set.digest) != image_set.digest:
             raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
         calibration = schemes.stream(Path(arguments["source"]), image_set, preprocess)
@@ -292,15 +294,15 @@ def serve(jobs: TextIO, replies: TextIO) -> None:
                 raise StageError(f"worker: no operation is called '{job.op}'")
             reply = Reply(result=operation(job.arguments))
         except DeployKitError as error:
-            reply = failure(error)
+            reply = error_reply(error)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             hint = "free some space, or choose another folder with --store" if error.errno in _FULL else ""
-            reply = failure(StoreError(f"{where}{error.strerror or error} (in '{job.op}')", hint=hint))
+            reply = error_reply(StoreError(f"{where}{error.strerror or error} (in '{job.op}')", hint=hint))
         except Exception as error:  # noqa: BLE001  # the host must hear of a bug too, with where it happened
             at = traceback.extract_tb(error.__traceback__)[-1]
             text = f"worker: {type(error).__name__} in '{job.op}' at {Path(at.filename).name}:{at.lineno}: {error}"
-            reply = failure(StageError(text))
+            reply = error_reply(StageError(text))
         replies.write(reply_line(reply))
         replies.flush()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
@@ -131,10 +131,20 @@ class ExportTable(RecipeTable):
     dynamic: bool = False
 
 
-class SimplifyTable(RecipeTable):
-    """ONNX → ONNX, the same function in fewer steps. Passes run in this order."""
+def _listed(value: Any) -> Any:
+    """Turn a single name into a list of one; a strict field takes the list as a tuple alone behind a validator."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
-    passes: tuple[str, ...]
+
+class SimplifyTable(RecipeTable):
+    """ONNX → ONNX, the same function in fewer steps.
+
+    Attributes:
+        passes: Names of graph passes, which run in this order; ``default`` stands for the default passes
+            (`deploy_kit.graph.passes`), also as an entry of a longer list. A single name needs no list.
+    """
+
+    passes: Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class Variant(RecipeTable):
@@ -159,11 +169,14 @@ class QuantizeTable(RecipeTable):
     Attributes:
         calibration: Image set for schemes that need one.
         skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
+        orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``;
+            where it is not said, such images are refused.
         variants: What to make.
     """
 
     calibration: str | None = None
     skip_bad: bool = False
+    orientation: Literal["stored", "upright"] | None = None
     variants: tuple[Variant, ...] = ()
 
 
@@ -211,12 +224,15 @@ class CheckTable(RecipeTable):
     Attributes:
         images: The check set; ``synthetic`` is seeded noise, for parity of tensors only.
         skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
+        orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``;
+            where it is not said, such images are refused.
         crops: Of each image, whose logits are averaged: 1, or 10 as in the paper's table 3 (`images.ten_crops`).
         limits: By precision.
     """
 
     images: str
     skip_bad: bool = False
+    orientation: Literal["stored", "upright"] | None = None
     crops: Literal[1, 10] = 1
     limits: dict[Precision, LimitsTable]
 

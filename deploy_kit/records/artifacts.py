@@ -1,22 +1,29 @@
-"""The nouns that are made: checkpoints, graphs, engines, and what travels with them. All frozen.
+"""Records of the files that stages write: graphs and engines, and the facts that travel with them. All frozen.
 
-What is found out about them is in `results`; `codec` takes both to JSON and back.
+Records of what is measured on them are in `results` and `measurements`; `codec` converts both to JSON and back.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from deploy_kit.base.errors import RecipeError
 from deploy_kit.records.densenet import DenseNetSpec
+from deploy_kit.records.made_by import MadeBy
 
-Kind = Literal["checkpoint", "onnx", "engine"]
+ArtifactKind = Literal["checkpoint", "onnx", "engine"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """An input or output of a graph: name, dtype as ONNX calls it, shape with text for dynamic axes."""
+    """An input or output of a graph.
+
+    Attributes:
+        name: Name of the tensor in the graph.
+        dtype: Element type by its name in ONNX, in lower case, e.g. ``float`` or ``int64``.
+        shape: Length of each axis; text where it is dynamic: the symbolic name of the axis, or ``?``.
+    """
 
     name: str
     dtype: str
@@ -25,16 +32,18 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How an image becomes the input tensor; it travels with every artifact.
+    """How an image becomes the input tensor; every artifact carries it.
+
+        tensor = (pixel / 255 - mean) / std
 
     Attributes:
-        height: Rows of the input, in px.
-        width: Columns of the input, in px.
+        height: Height of the input in px.
+        width: Width of the input in px.
         color: Channel order of the tensor.
-        mean: Per channel, subtracted after dividing by 255.
-        std: Per channel, divided by after the mean is subtracted.
-        resize: Length in px that the shorter side is scaled to before a center crop; None where images must
-            already have the input's size.
+        mean: Mean of each channel, for pixels scaled to 0..1.
+        std: Standard deviation of each channel, for pixels scaled to 0..1.
+        resize: Length in px to which an image's shorter side is scaled before the center crop; None where images
+            must already have the input's size.
         interpolation: Filter of the resize.
     """
 
@@ -48,19 +57,20 @@ class Preprocess:
 
     @property
     def channels(self) -> int:
-        """Channels of the input."""
+        """Number of channels of the input."""
         return 1 if self.color == "gray" else 3
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image's tensor: (channels, height, width)."""
+        """Shape of one image's tensor: (channels, height, width)."""
         return (self.channels, self.height, self.width)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be carried out.
+        """Validate the values.
 
         Raises:
-            RecipeError: A size, a mean or a std that no image can be prepared with.
+            RecipeError: A size is not positive, a mean or std is not finite or has the wrong number of channels, or a
+                std is not positive.
         """
         if min(self.height, self.width) < 1:
             raise RecipeError(f"preprocess: expected a size of at least 1×1 px, found {self.height}×{self.width}")
@@ -77,10 +87,10 @@ class Preprocess:
 
 @dataclass(frozen=True, kw_only=True)
 class BareInput:
-    """An input of which only the shape is known, or that is no image: seeded noise can be fed to it, images cannot.
+    """An input that is not an image, or of which only the shape is known: it takes seeded noise, but no images.
 
     Attributes:
-        shape: Of one sample: (channels, …).
+        shape: Shape of one sample: (channels, …), without the batch axis.
     """
 
     shape: tuple[int, ...]
@@ -88,18 +98,19 @@ class BareInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What a built engine really computes in, read from the engine itself.
+    """The types that a built engine really computes in, read from the engine itself.
 
     Attributes:
-        source: Where it was read, e.g. ``OpenVINO runtime model``.
-        counts: (operation, dtype, how many) for each pair found.
-        remark: What the counts do not cover; empty if nothing.
-        placement: (device or provider, operation or ``other``, how many nodes) for each pair found; empty where the
-            engine does not say.
-        kernels: (kind, how many) of the kernels that the engine launches, where it names them.
-        network: (layer, dtype, how many) of the typed network that the builder was given, where it was counted.
-        bindings: (input or output, dtype).
-        advice: What the numbers tell before anything is measured, in words; empty if nothing.
+        source: Where the counts were read, e.g. ``OpenVINO's runtime model``.
+        counts: (operation, dtype, number of nodes) for each pair that occurs, e.g. ``("Conv", "int8", 42)``.
+        remark: What the counts do not cover; empty if they cover everything.
+        placement: (device or execution provider, operation or ``other``, number of nodes) for each pair that occurs;
+            empty where the engine does not report it.
+        kernels: (kind, number) of the kernels that the engine launches; empty where it does not name them.
+        network: (layer, dtype, number) of the typed network that was handed to the builder; empty where it was not
+            counted.
+        bindings: (input or output, dtype) of each binding of the engine.
+        advice: Warning that the counts justify before anything is measured; empty if there is none.
     """
 
     source: str
@@ -112,36 +123,38 @@ class Proof:
     advice: str = ""
 
     def share(self, dtype: str, *, of: str | None = None) -> float:
-        """Give the share of operations named `of` (of all, if None) that compute in `dtype`."""
+        """Return the share in 0..1 of operations named `of` (of all operations, if None) that compute in `dtype`."""
         rows = [row for row in self.counts if of is None or row[0] == of]
         total = sum(row[2] for row in rows)
         return sum(row[2] for row in rows if row[1] == dtype) / total if total else 0.0
 
     @property
     def places(self) -> dict[str, int]:
-        """Nodes on each device or provider, the most first."""
-        found: dict[str, int] = {}
+        """Number of nodes on each device or execution provider, in descending order."""
+        nodes: dict[str, int] = {}
         for place, _, n in self.placement:
-            found[place] = found.get(place, 0) + n
-        return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+            nodes[place] = nodes.get(place, 0) + n
+        return dict(sorted(nodes.items(), key=lambda entry: -entry[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltFor:
-    """Where and from what an engine was built that fits one version and one kind of GPU.
+    """Passport of an engine that fits only one library version and one kind of GPU.
 
     Attributes:
-        package: Of the engine, e.g. ``tensorrt``.
-        version: Of the package.
-        capabilities: Compute capabilities that it fits, e.g. ``("8.6", "8.9")``.
-        compatible: What else it may be loaded by: ``version`` (a later one), ``ampere+``, ``same_compute_capability``.
-        gpu: That it was built on; empty if there was none.
-        driver: NVIDIA's, likewise.
-        host: Operating system.
-        onnx_sha256: Of the graph.
-        engine_sha256: Of the engine's main file.
-        options: It was built with, as JSON.
-        timing_cache: What became of it; empty where there is none.
+        package: Library that built the engine, e.g. ``tensorrt``.
+        version: Version of that library.
+        capabilities: Compute capabilities of the GPUs that the engine fits, e.g. ``("8.6", "8.9")``.
+        compatible: Further targets that may load it: ``version`` (later library versions), or the hardware
+            compatibility level it was built with (``ampere+``, ``sameComputeCapability``).
+        gpu: Name of the GPU on the build machine; empty if it had none.
+        driver: Version of the NVIDIA driver on the build machine; empty if it had none.
+        host: Operating system, kernel and architecture of the build machine.
+        onnx_sha256: sha256 of the ONNX graph that it was built from.
+        engine_sha256: sha256 of the engine's main file.
+        options: Build options, as JSON.
+        timing_cache: Name of the timing cache, whether it was reused, and its size before and after; empty where none
+            was used.
     """
 
     package: str
@@ -159,29 +172,29 @@ class BuiltFor:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A file of the store and its passport.
+    """A file in the store, with everything that a later stage must know about it.
 
     Attributes:
-        kind: ``checkpoint``, ``onnx`` or ``engine``.
+        kind: Kind of file: ``checkpoint``, ``onnx`` or ``engine``.
         name: Short name within a recipe, e.g. ``int8``.
-        path: Of the main file, relative to the store.
-        sha256: Of the file; of all its files where there are several (`store.digest_of`).
-        size_bytes: Of all files a target needs.
-        precision: What its graph is typed in.
-        inputs: Input tensors.
-        outputs: Output tensors.
-        preprocess: How images become its input, as far as that is known.
-        stage: The stage that made it.
-        parent: sha256 of what it was made from; chains back to the checkpoint.
-        engine: The engine it is for, if it is one.
-        made_by: (what, value): options and versions that decided it.
-        options: Options it was built with, as JSON; it runs with the same.
-        proof: What the engine computes in, and where; None before a build.
-        build_s: Seconds its build took on the device, the proof not counted; 0 where it is no engine.
-        built: What it fits, if it does not load everywhere.
+        path: Path of the main file, relative to the store.
+        sha256: sha256 of the file; where it consists of several files, of all of them (`store.digest_of`).
+        size_bytes: Total size of the files that a target needs, in bytes.
+        precision: Numeric precision of the graph; ``int8`` also where some layers stay in float.
+        inputs: Input tensors of the graph.
+        outputs: Output tensors of the graph.
+        preprocess: How images become the input; a `BareInput` where only its shape is known.
+        stage: Name of the stage that wrote it.
+        parent: sha256 of the file it was made from; following it leads back to the checkpoint.
+        engine: Name of its engine in the catalogue; None for a file that is not an engine.
+        made_by: Options, images and library versions that decided its content.
+        options: Build options as JSON; the engine is run with the same options.
+        proof: Types and devices that the engine computes in; None before a build.
+        build_s: Duration of the build on the device in seconds, without the proof; 0 for a file that is not an engine.
+        built: Passport of an engine that fits only one version and GPU; None where it loads everywhere.
     """
 
-    kind: Kind
+    kind: ArtifactKind
     name: str
     path: str
     sha256: str
@@ -193,7 +206,7 @@ class Artifact:
     stage: str
     parent: str
     engine: str | None = None
-    made_by: tuple[tuple[str, str], ...] = ()
+    made_by: MadeBy = field(default_factory=MadeBy)
     options: str = "{}"
     proof: Proof | None = None
     build_s: float = 0.0
@@ -201,22 +214,22 @@ class Artifact:
 
     @property
     def label(self) -> str:
-        """Name it for a table, e.g. ``int8 · openvino``."""
+        """Name in tables, e.g. ``int8 · openvino``."""
         return f"{self.name} · {self.engine}" if self.engine else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFacts:
-    """What is known of the checkpoint that all artifacts come from.
+    """Facts about the checkpoint that all artifacts are made from.
 
     Attributes:
-        name: As the recipe names it.
-        sha256: Of the file.
-        size_bytes: Of the file.
-        container: The file format.
-        spec: The architecture; None where an ONNX file was given instead of a checkpoint.
-        parameters: Number of weights, BN statistics not counted.
-        remarks: What was done to it while reading.
+        name: Name of the checkpoint in the recipe.
+        sha256: sha256 of the file.
+        size_bytes: Size of the file in bytes.
+        container: File format.
+        spec: Architecture that was found in it; None where an ONNX file was given instead of a checkpoint.
+        parameters: Number of trainable parameters; BN running statistics are not counted.
+        remarks: Sentences on what was changed or assumed while the file was read.
     """
 
     name: str
@@ -229,19 +242,20 @@ class CheckpointFacts:
 
     @property
     def title(self) -> str:
-        """Name the architecture."""
+        """Name of the architecture, e.g. ``DenseNet-BC-121 (k = 32)``."""
         return self.spec.title if self.spec else "ONNX graph"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What `export` gives.
+    """Result of the stage `export`.
 
     Attributes:
-        checkpoint: Where it came from.
-        onnx: The graph.
-        difference: Largest |difference| to the checkpoint's logits when re-run, relative to the largest |logit|.
-        verified_on: What it was re-run on, e.g. ``32 images, batch 1``.
+        checkpoint: The checkpoint that was exported.
+        onnx: The ONNX graph that was written.
+        difference: Largest absolute difference between the logits of the graph and of the checkpoint, divided by the
+            largest absolute logit.
+        verified_on: Input on which both were run, e.g. ``32 images, batch 1``.
     """
 
     checkpoint: CheckpointFacts
@@ -250,8 +264,8 @@ class Exported:
     verified_on: str
 
     @property
-    def said(self) -> str:
-        """Say how the graph was held against the checkpoint."""
+    def agreement(self) -> str:
+        """Sentence on how well the graph reproduces the checkpoint, and on which input."""
         if self.checkpoint.spec is None:
             return self.verified_on
         return f"{self.difference:.2g} of the largest logit, on {self.verified_on}"
@@ -259,19 +273,19 @@ class Exported:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceLogits:
-    """The checkpoint's own logits on a set of images: what every engine is held against.
+    """The checkpoint's own logits on a set of images; every engine is compared with them.
 
     Attributes:
-        path: npz with ``logits`` (n, classes) float32 and, if labelled, ``labels`` as in `ImageSet`; relative
-            to the store.
-        sha256: Of the npz.
-        images: The image set, as the recipe names it; ``synthetic`` for seeded noise.
+        path: Path of the npz file, relative to the store. It holds ``logits`` (n, classes) float32 and, where the
+            images are labelled, ``labels`` as in `ImageSet`.
+        sha256: sha256 of the npz file.
+        images: Name of the image set in the recipe; ``synthetic`` for seeded noise.
         n: Number of images.
-        labelled: Whether accuracy can be measured.
-        top1: The checkpoint's own accuracy in 0..1; None without labels, or with several labels an image.
-        made_by: (what, value), e.g. who computed it.
-        skipped: Images that were left out because they cannot be read.
-        crops: Of each image, whose logits were averaged.
+        labelled: Whether the images have labels, so that accuracy can be measured.
+        top1: Top-1 accuracy of the checkpoint in 0..1; None without labels, or where an image has several labels.
+        made_by: Library that computed them, and images that were left out.
+        skipped: Number of images that were left out because they cannot be read.
+        crops: Number of crops of each image whose logits were averaged.
     """
 
     path: str
@@ -280,22 +294,22 @@ class ReferenceLogits:
     n: int
     labelled: bool
     top1: float | None
-    made_by: tuple[tuple[str, str], ...] = ()
+    made_by: MadeBy = field(default_factory=MadeBy)
     skipped: int = 0
     crops: Literal[1, 10] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A machine to work on.
+    """A machine on which engines are built, checked and measured.
 
     Attributes:
-        name: As the user calls it.
-        link: How it is reached; an entry of the catalogue of links.
-        address: ``[user@]host[:port]``; empty for this machine.
-        accelerator: What computes there: ``cpu``, ``cuda:0``, ``dla:0``, or OpenVINO's ``GPU`` or ``NPU``.
-        profile: Profile of its hardware, by name; None where it has none.
-        python: The interpreter that runs there.
+        name: Name that the user gave it.
+        link: Name of the link that reaches it, from the catalogue of links, e.g. ``ssh``.
+        address: Address of the machine, ``[user@]host[:port]``; empty for this machine.
+        accelerator: Processor that engines run on: ``cpu``, ``cuda:0``, ``dla:0``, or OpenVINO's ``GPU`` or ``NPU``.
+        profile: Name of its hardware profile; None where it has none.
+        python: Command of the Python interpreter on the machine.
     """
 
     name: str

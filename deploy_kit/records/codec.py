@@ -1,4 +1,7 @@
-"""Records to JSON and back, strictly: an unknown key or a wrong type is an error that names its path."""
+"""Records to JSON and back, strictly: an unknown key or a wrong type is an error that names its path.
+
+A record class whose JSON form has changed reads the older form itself, by a class method ``upgraded(data)``.
+"""
 
 import dataclasses
 import json
@@ -15,7 +18,7 @@ R = TypeVar("R")
 
 
 def to_json(record: Any) -> Any:
-    """Turn a record (or a tuple of records) into what `json` can write; infinities become text."""
+    """Convert a record (or a tuple of records) to values that `json` can write; infinities and NaN become text."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         tag = {"record": type(record).__name__} if isinstance(record, NotRun) else {}
         return tag | {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
@@ -28,8 +31,8 @@ def to_json(record: Any) -> Any:
     return record
 
 
-def canonical(value: Any) -> str:
-    """Write a value as the one JSON text that equal values share: sorted keys, no spaces."""
+def canonical_json(value: Any) -> str:
+    """Return the canonical JSON of a value, equal for equal values: keys sorted, no spaces."""
     return json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -37,9 +40,12 @@ def from_json(cls: type[R], data: Any, where: str = "") -> R:
     """Build a record of class `cls` from JSON data, strictly.
 
     Args:
-        cls: A record class.
-        data: A mapping of its fields.
-        where: Path of `data` for messages, e.g. ``recipe.quantize.options``.
+        cls: Record class to build.
+        data: Mapping from its field names to their values.
+        where: Path of `data` for error messages, e.g. ``recipe.quantize.options``; by default the class's name.
+
+    Returns:
+        The record.
 
     Raises:
         RecipeError: A key is unknown or missing, or a value has the wrong type; the message names its path.
@@ -64,6 +70,8 @@ def _build(hint: Any, data: Any, where: str) -> Any:
     if origin is tuple:
         return _build_tuple(hint, data, where)
     if dataclasses.is_dataclass(hint):
+        if hasattr(hint, "upgraded"):
+            data = hint.upgraded(data)
         return _build_record(typing.cast("type[Any]", hint), data, where)
     if hint is float and (type(data) is int or data in ("inf", "-inf", "nan")):
         return float(data)
@@ -78,6 +86,7 @@ def _build_union(hint: Any, data: Any, where: str) -> Any:
         return None
     rest = [choice for choice in choices if choice is not type(None)]
     if isinstance(data, Mapping):
+        # Only `NotRun` is written with a tag; the other records of a union are told apart by their fields.
         tables = [choice for choice in rest if dataclasses.is_dataclass(choice)]
         tagged = [table for table in tables if (table is NotRun) == (data.get("record") == NotRun.__name__)]
         fitting = [table for table in tagged if data.keys() <= {field.name for field in dataclasses.fields(table)}]

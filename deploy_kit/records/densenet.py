@@ -1,4 +1,4 @@
-"""A DenseNet as a record: everything that decides its numbers, weights aside."""
+"""The architecture of a DenseNet as a record: everything that decides its output, except the weights."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,12 +14,12 @@ class StemConv:
     """One convolution of the stem; a deep stem has three.
 
     Attributes:
-        channels: It gives.
-        kernel: Its sides, one for each axis of the image, in px.
-        stride: One for each axis.
-        bias: Whether it has one.
-        norm: A BN follows.
-        relu: An activation follows (behind the BN, where there is one).
+        channels: Number of output channels.
+        kernel: Kernel size in px, one value for each spatial axis.
+        stride: Stride in px, one value for each spatial axis.
+        bias: Whether the convolution has a bias.
+        norm: Whether a BN follows it.
+        relu: Whether an activation follows it (after the BN, if there is one).
     """
 
     channels: int
@@ -36,12 +36,12 @@ class DenseBlock:
 
     Attributes:
         layers: Number of dense layers.
-        growth: Channels each layer adds (the paper's k).
-        bottleneck: Channels between the 1×1 and the 3×3 convolution; None where there is no bottleneck.
-        kernel: Sides of the wide convolution, one for each axis; (3, 3) in the paper.
-        biases: Of the 1×1 and of the wide convolution; of the wide one alone (the second) without a bottleneck.
-        groups: Likewise.
-        bottleneck_norm: A BN stands between the two; not where it was folded into the first.
+        growth: Channels that each layer adds (the paper's growth rate k).
+        bottleneck: Channels between the 1×1 and the wide convolution; None where layers have no bottleneck.
+        kernel: Kernel size of the wide convolution, one value for each spatial axis; (3, 3) in the paper.
+        biases: Whether the 1×1 and the wide convolution have a bias; without a bottleneck only the second value counts.
+        groups: Groups of the 1×1 and of the wide convolution; without a bottleneck only the second value counts.
+        bottleneck_norm: Whether a BN stands between the two convolutions; False where it was folded into the first.
     """
 
     layers: int
@@ -55,12 +55,12 @@ class DenseBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLayer:
-    """One step behind the last map.
+    """One layer after the last feature map has become a vector.
 
     Attributes:
-        kind: ``linear``, ``norm`` (BN of a vector) or ``activation``.
-        channels: It gives; of an activation 0.
-        bias: Of a linear layer.
+        kind: Kind of layer: ``linear``, ``norm`` (BN of a vector) or ``activation``.
+        channels: Number of output features; 0 for an activation.
+        bias: Whether a linear layer has a bias.
     """
 
     kind: Literal["linear", "norm", "activation"]
@@ -70,11 +70,11 @@ class HeadLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """A classifier: one linear layer, or a chain with BNs and activations between.
+    """A classifier: one linear layer, or several with BNs and activations between them.
 
     Attributes:
-        name: Of its output.
-        layers: In order.
+        name: Name of its output.
+        layers: Layers in order of computation.
     """
 
     name: str
@@ -82,41 +82,41 @@ class Head:
 
     @property
     def classes(self) -> int:
-        """Numbers it gives."""
+        """Number of classes, which is the width of its output."""
         return next((step.channels for step in reversed(self.layers) if step.channels), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseNetSpec:
-    """Everything about a DenseNet that decides its numbers, weights aside.
+    """Architecture of a DenseNet: everything that decides its output, except the weights.
 
     Attributes:
-        in_channels: Channels of the input.
-        stem: The convolutions before the first dense block.
-        blocks: The dense blocks in order.
-        transitions: Channels after each transition; one fewer than blocks.
-        heads: The classifiers; none where the pooled features are the output.
-        stem_pool: What ends the stem.
+        in_channels: Number of input channels.
+        stem: Convolutions before the first dense block, in order.
+        blocks: Dense blocks in order.
+        transitions: Output channels of each transition; one fewer than there are blocks.
+        heads: Classifiers; empty where the pooled features are the output.
+        stem_pool: Pooling at the end of the stem.
         eps: Epsilon of every BN.
-        concat: Whether a dense layer's new channels come after the old ones, as in the paper, or before them.
-        activation: Of the dense layers.
-        outer_activation: Of stem, transitions and end.
-        slope: Of leaky activations below zero.
-        transition_norm: A BN opens each transition.
-        transition_relu: An activation stands before each transition's convolution.
-        transition_kernel: Side of its convolution.
-        transition_bias: Whether that has one.
-        transition_groups: Its groups.
-        transition_pool: How a transition halves the map.
-        final_norm: A BN follows the last block.
-        final_relu: An activation follows that.
-        head_pool: How the last map becomes a vector; ``max_avg`` is both, one after the other.
-        head_activation: What follows the last linear layer.
-        hidden_activation: Between linear layers.
-        trunk: Steps that all heads share.
-        map_side: Side that the last map must have, where it is flattened.
-        input_norm: The file carries a mean and a std that are applied to the input first.
-        sources: (fact, where it came from) for each fact that shapes alone do not give.
+        concat: Whether a dense layer's new channels are appended to the earlier ones, as in the paper, or prepended.
+        activation: Activation within dense layers.
+        outer_activation: Activation of the stem, of transitions and after the last block.
+        slope: Slope of leaky activations for negative inputs.
+        transition_norm: Whether each transition begins with a BN.
+        transition_relu: Whether an activation precedes each transition's convolution.
+        transition_kernel: Kernel size of a transition's convolution, the same for all axes, in px.
+        transition_bias: Whether a transition's convolution has a bias.
+        transition_groups: Groups of a transition's convolution.
+        transition_pool: Pooling with which a transition halves the feature map.
+        final_norm: Whether a BN follows the last block.
+        final_relu: Whether an activation follows the last block (after the BN, if there is one).
+        head_pool: How the last feature map becomes a vector; ``max_avg`` concatenates both poolings.
+        head_activation: Activation after the last linear layer.
+        hidden_activation: Activation between linear layers.
+        trunk: Layers between the pooling and the heads, shared by all heads.
+        map_side: Side in px that the last feature map must have where it is flattened; None where it is pooled.
+        input_norm: Whether the network itself normalizes its input by a mean and std stored in the checkpoint.
+        sources: (fact, origin) for each fact that the tensors' shapes do not decide.
     """
 
     in_channels: int
@@ -148,22 +148,22 @@ class DenseNetSpec:
 
     @property
     def ndim(self) -> int:
-        """Axes of the image: 1, 2 or 3."""
+        """Number of spatial axes of the input: 1, 2 or 3."""
         return len(self.stem[0].kernel)
 
     @property
     def stem_channels(self) -> int:
-        """Channels that the first block reads."""
+        """Number of channels that the first dense block reads."""
         return self.stem[-1].channels
 
     @property
     def classes(self) -> int:
-        """Numbers that the (first) head gives; the width of the features where there is none."""
+        """Number of outputs of the first head; the number of features where there is no head."""
         return self.heads[0].classes if self.heads else self.width
 
     @property
     def width(self) -> int:
-        """Channels of the last map."""
+        """Number of channels of the last feature map."""
         widths = [self.stem_channels]
         for index, block in enumerate(self.blocks):
             widths.append(widths[-1] + block.layers * block.growth)
@@ -172,7 +172,7 @@ class DenseNetSpec:
 
     @property
     def depth(self) -> int:
-        """Layers with weights, counted as the paper does: DenseNet-121 has 121; a deep stem counts as one."""
+        """Number of layers with weights as the paper counts them: 121 for DenseNet-121; a deep stem counts as one."""
         dense = sum(block.layers * (1 if block.bottleneck is None else 2) for block in self.blocks)
         chains = [self.trunk, *(head.layers for head in self.heads[:1])]
         linear = sum(step.kind == "linear" for chain in chains for step in chain)
@@ -180,7 +180,7 @@ class DenseNetSpec:
 
     @property
     def compressed(self) -> bool:
-        """Whether a transition gives fewer channels than it reads."""
+        """Whether a transition has fewer output than input channels (the C of DenseNet-BC)."""
         width, fewer = self.stem_channels, False
         for block, out in zip(self.blocks, self.transitions, strict=False):
             fewer |= out < width + block.layers * block.growth
@@ -189,7 +189,7 @@ class DenseNetSpec:
 
     @property
     def title(self) -> str:
-        """Name it as the paper would, e.g. ``DenseNet-BC-40 (k = 12)``."""
+        """Name as the paper would write it, e.g. ``DenseNet-BC-40 (k = 12)``."""
         letters = "B" * any(block.bottleneck is not None for block in self.blocks) + "C" * self.compressed
         family = f"DenseNet-{letters}" if letters else "DenseNet"
         growths = dict.fromkeys(str(block.growth) for block in self.blocks)

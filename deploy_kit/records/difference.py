@@ -1,4 +1,4 @@
-"""The nouns of a comparison within two networks: what was found at each point, and where the two part."""
+"""Records of a comparison of two forms of one network: the error at each point, and where the two begin to differ."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,18 +8,20 @@ Sign = Literal["fall", "lost channel", ""]
 
 @dataclass(frozen=True, kw_only=True)
 class PointDifference:
-    """What was found at one point.
+    """Error of the second network at one point, against the first.
 
     Attributes:
-        point: Its coordinate, e.g. ``denseblock3.denselayer14.conv2``.
-        sqnr_db: Of the second against the first; ``inf`` where both are equal, ``-inf`` where one is not finite.
-        expected_db: What the points before it let one expect.
-        max_error: Largest |difference|, in the network's own units; NaN where one of them is.
-        channel: The channel that is worst off, of those that carry a signal; -1 where none does.
-        channel_db: That channel's SQNR, the signal being its variance.
-        session: Number of the run that observed it: points of one number were observed together.
-        undisturbed_db: SQNR of the logits while this was observed against those while nothing was, of the worse of the
-            two; ``inf`` where observing changed nothing.
+        point: Name of the point, e.g. ``denseblock3.denselayer14.conv2``.
+        sqnr_db: Signal-to-quantization-noise ratio in dB; ``inf`` where both are equal, ``-inf`` where one is not
+            finite.
+        expected_db: SQNR in dB that the points before this one lead to expect.
+        max_error: Largest absolute difference, in the network's own units; NaN where either network gives NaN.
+        channel: Index of the channel with the most error for its variance, among those that carry a signal; -1 where
+            none does.
+        channel_db: SQNR of that channel in dB, with its variance as the signal.
+        session: Number of the session that observed the point; points with the same number were observed together.
+        undisturbed_db: SQNR in dB of the logits while the point was observed against the logits while nothing was
+            observed, in the more disturbed of the two networks; ``inf`` where observing changed nothing.
     """
 
     point: str
@@ -33,21 +35,21 @@ class PointDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Where two forms of one network differ.
+class NetworkDifference:
+    """Where two forms of one network begin to differ.
 
     Attributes:
-        first: Label of the one that the other is held against.
-        second: Label of the other.
-        computed_by: What computed each of them.
-        n: Images.
-        images: Name of their set.
-        points: In the order in which they are computed.
-        unlike: Points that one of the two does not have.
-        part: The first point at which the two part; empty where there is none.
-        sign: How that shows.
-        every_layer: Whether all layers were looked at; else the blocks' ends, and one block's layers.
-        verdict: All that in a sentence.
+        first: Label of the reference.
+        second: Label of the network that is compared with it.
+        computed_by: Runtime that computed the first and the second.
+        n: Number of images.
+        images: Name of the image set.
+        points: Compared points, in order of computation.
+        unlike: Points that only one of the two networks has.
+        part: First point at which they differ by more than quantization explains; empty where there is none.
+        sign: How that shows: a ``fall`` of the SQNR, or a ``lost channel``; empty where there is no such point.
+        every_layer: Whether all layers were compared; otherwise only the ends of blocks and the layers of one block.
+        verdict: The result in one sentence.
     """
 
     first: str

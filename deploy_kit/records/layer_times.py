@@ -1,15 +1,16 @@
-"""The nouns of a layer profile: what an engine says of its own layers, and where in the network they belong.
+"""Records of a layer profile: the times of an engine's own layers, and where in the network these layers belong.
 
-A profiled run is slower than others, because each layer is timed: shares are what a profile is for, and its total
-stands beside the latency measured without it.
+Timing each layer slows a run down, so a profile is for shares. Its total stands beside the latency that was measured
+without a profiler.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["conv", "gemm", "bn_relu", "concat", "pool", "requantize", "copy", "other"]
+LayerKind = Literal["conv", "gemm", "bn_relu", "concat", "pool", "requantize", "copy", "other"]
 
-UNKNOWN = "unknown"
+UNKNOWN_REGION = "unknown"
+"""Region of a layer that cannot be traced back to the graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +18,10 @@ class LayerTime:
     """One layer as an engine names and times it.
 
     Attributes:
-        name: The engine's own.
-        op: What it calls the operation, e.g. ``QLinearConv``.
-        origins: Names of the graph's nodes and values that it says, or shows, the layer was made of.
-        samples_ms: One time a run; 0 where it did not run.
+        name: Name that the engine gives the layer.
+        op: Operation as the engine calls it, e.g. ``QLinearConv``.
+        origins: Names of the graph's nodes and values that the layer was made from, as far as the engine reveals them.
+        samples_ms: Duration in each profiled run in ms; 0 in a run that did not execute the layer.
     """
 
     name: str
@@ -31,12 +32,12 @@ class LayerTime:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What an engine says of its layers.
+    """Output of an engine's profiler.
 
     Attributes:
-        source: Where it was read, e.g. ``ONNX Runtime's profiler``.
-        runs_ms: Wall time of each profiled run.
-        layers: In the order they run.
+        source: Profiler that gave the times, e.g. ``ONNX Runtime's profiler``.
+        runs_ms: Wall time of each profiled run in ms.
+        layers: Layers in order of execution.
     """
 
     source: str
@@ -46,21 +47,22 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class ProfiledLayer:
-    """One layer and where it belongs.
+    """One layer with its place in the network.
 
     Attributes:
-        name: The engine's own.
-        op: What the engine calls the operation.
-        kind: The operation in the network's terms; ``copy`` moves or reorders, ``requantize`` changes grid or type.
-        region: ``stem``, ``block 1``, ``transition 1``, …, ``head``; ``unknown`` where the engine's name says nothing.
-        total_ms: Over all runs.
-        mean_ms: Of one run.
-        median_ms: Of one run.
+        name: Name that the engine gives the layer.
+        op: Operation as the engine calls it.
+        kind: Operation in the network's terms; ``copy`` moves or reorders data, ``requantize`` changes scale or type.
+        region: ``stem``, ``block 1``, ``transition 1``, …, ``head``; ``unknown`` where the layer cannot be traced back
+            to the graph.
+        total_ms: Time over all profiled runs in ms.
+        mean_ms: Mean time of one run in ms.
+        median_ms: Median time of one run in ms.
     """
 
     name: str
     op: str
-    kind: Kind
+    kind: LayerKind
     region: str
     total_ms: float
     mean_ms: float
@@ -69,14 +71,14 @@ class ProfiledLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
-    """Where an engine's time goes, from runs of its own after the latency was measured.
+    """How an engine's time is distributed over its layers, from separate runs after the latency was measured.
 
     Attributes:
-        source: Where it was read; empty where the engine has no profile.
-        runs: Profiled runs.
-        run_ms: Median wall time of a profiled run.
-        layers: In the order they run.
-        remark: Why there is none; empty where there is one.
+        source: Profiler that gave the times; empty where there is no profile.
+        runs: Number of profiled runs.
+        run_ms: Median wall time of a profiled run in ms.
+        layers: Layers in order of execution.
+        remark: Why there is no profile; empty where there is one.
     """
 
     source: str
@@ -87,33 +89,33 @@ class LayerProfile:
 
     @property
     def total_ms(self) -> float:
-        """The layers' median times added up: what an undisturbed run spends in layers."""
+        """Sum of the layers' median times in ms: the time that an undisturbed run spends in layers."""
         return sum(layer.median_ms for layer in self.layers)
 
     @property
     def mean_total_ms(self) -> float:
-        """The layers' mean times added up; far above `total_ms` where other programs held layers up now and then."""
+        """Sum of the layers' mean times in ms; far above `total_ms` where other programs delayed single layers."""
         return sum(layer.mean_ms for layer in self.layers)
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The regions that layers are in, in the order they begin; ``unknown`` last."""
-        found = dict.fromkeys(layer.region for layer in self.layers)
-        return tuple(sorted(found, key=lambda region: region == UNKNOWN))
+        """Regions of the layers in order of first execution; ``unknown`` last."""
+        regions = dict.fromkeys(layer.region for layer in self.layers)
+        return tuple(sorted(regions, key=lambda region: region == UNKNOWN_REGION))
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds that are there, the costliest first."""
-        found = dict.fromkeys(layer.kind for layer in self.layers)
-        return tuple(sorted(found, key=lambda kind: -self.share(kind=kind)))
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """Kinds of the layers, in descending order of their time."""
+        kinds = dict.fromkeys(layer.kind for layer in self.layers)
+        return tuple(sorted(kinds, key=lambda kind: -self.share(kind=kind)))
 
-    def share(self, *, region: str | None = None, kind: Kind | None = None) -> float:
-        """Give the share in 0..1 of the layers' time, of one region or one kind or both; 0 where none took any."""
+    def share(self, *, region: str | None = None, kind: LayerKind | None = None) -> float:
+        """Return the share in 0..1 of the time in layers of this region and this kind; None stands for any."""
         total = self.total_ms
         chosen = (x for x in self.layers if region in (None, x.region) and kind in (None, x.kind))
         return sum(layer.median_ms for layer in chosen) / total if total else 0.0
 
     @property
     def unknown(self) -> float:
-        """Share of the time in layers whose region is not known."""
-        return self.share(region=UNKNOWN)
+        """Share in 0..1 of the time in layers whose region is not known."""
+        return self.share(region=UNKNOWN_REGION)

@@ -1,49 +1,52 @@
-"""The nouns of a bench: the machine, the samples, what LoadGen says, how two compare. All frozen.
+"""Records of a bench: the machine, every latency sample, LoadGen's result, and how two runs compare. All frozen.
 
-Every sample is kept; percentiles, throughput and verdicts are derived from them.
+Samples are kept whole; percentiles, throughput and verdicts are properties derived from them.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from deploy_kit.records.layer_times import LayerProfile
 from deploy_kit.records.readings import Conditions, Energy, Roof
 
 LOADED_TWICE = 0.02
-"""One file in two processes: up to this apart, and by more than its rounds show, in 3 of 12 pairs measured."""
+"""Relative difference between two processes that load the same file: up to this, and more than their rounds show, in 3
+of 12 pairs measured."""
 _CONSTRAINTS = "Performance constraints satisfied"
-Span = Literal["compute", "whole"]
-# Stands beside every time that an emulator took: real results, but not the machine's times, so never compared.
+LatencySpan = Literal["compute", "whole"]
 EMULATED = "emulated: not a measurement"
+"""Mark beside every time taken under an emulator: the outputs are real, but the times are not those of the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """The machine a number was measured on, and how it was set.
+    """The machine on which a number was measured, and how it was set.
 
     Attributes:
-        host: Operating system, kernel and architecture.
-        cpu: Model name.
+        host: Operating system, kernel release and architecture.
+        cpu: Model name of the processor.
         isa: Instruction sets that matter for inference, e.g. ``avx512_vnni``.
-        cores: Logical cores this process may use.
-        memory_gib: Of the machine.
-        governor: Clock governor; empty where the machine does not say.
-        clock_mhz: Current clock of the first core; 0 where the machine does not say.
+        cores: Number of logical cores that this process may use.
+        memory_gib: Memory of the machine in GiB.
+        governor: Clock governor of the first core; empty where the machine does not report it.
+        clock_mhz: Current clock of the first core in MHz; 0 where the machine does not report it.
         load: One-minute load average.
         gpu: NVIDIA GPU and driver; empty if there is none.
-        virtual: Whether the processor says it runs under a hypervisor.
-        versions: (library, version).
-        board: Model in the device tree; empty where there is none.
-        l4t: Jetson Linux release, e.g. ``36.4.3``; empty on other machines.
-        jetpack: Version of JetPack, likewise.
-        tensorrt: Version of the system's TensorRT, likewise.
-        power_mode: Name of nvpmodel's mode, likewise.
-        cuda_capability: Of the NVIDIA GPU; a measurement's machine says it of a Jetson only.
-        free_memory_gib: What a new process could have without swapping; 0 where the machine does not say.
-        cpu_limit: Processors whose time the container may use up, e.g. 1.5; 0 without a limit.
-        memory_limit_gib: Memory that the container may use; 0 without a limit.
-        emulated: What plays this machine, e.g. ``qemu-aarch64-static``; empty for a real one.
+        virtual: Whether the processor reports that it runs under a hypervisor.
+        versions: (library, version) of the libraries that decide an artifact or a number.
+        board: Model of the board in the device tree; empty where there is none.
+        l4t: Jetson Linux release, e.g. ``36.4.3``; empty on machines that are not a Jetson.
+        jetpack: Version of JetPack; empty on machines that are not a Jetson.
+        tensorrt: Version of the system's TensorRT package; empty on machines that are not a Jetson.
+        power_mode: Name of the power mode in force; empty on machines that are not a Jetson.
+        cuda_capability: Compute capability of the NVIDIA GPU, e.g. ``8.7``; in a measurement only for a Jetson, since
+            elsewhere the driver would have to be asked in the process that is timed.
+        free_memory_gib: Memory in GiB available to a new process without swapping; 0 where the machine does not report
+            it.
+        cpu_limit: Number of processors whose time the container may use, e.g. 1.5; 0 without a limit.
+        memory_limit_gib: Memory in GiB that the container may use; 0 without a limit.
+        emulated: Emulator that this machine runs under, e.g. ``qemu-aarch64-static``; empty on real hardware.
     """
 
     host: str
@@ -68,15 +71,29 @@ class Environment:
     memory_limit_gib: float = 0.0
     emulated: str = ""
 
+    @property
+    def identity(self) -> tuple[tuple[str, Any], ...]:
+        """(field, value) of everything in which two machines are not the same machine for a latency.
+
+        A kernel, a driver, a power mode or a CPU quota changes latencies as another processor does; only what differs
+        from one moment to the next is left out.
+        """
+        return tuple((field.name, getattr(self, field.name)) for field in fields(self) if field.name not in _MOMENTARY)
+
+
+_MOMENTARY = frozenset({"clock_mhz", "load", "free_memory_gib"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceTimes:
-    """What the device itself timed of each sample, in ms; what the host waited for it is in the samples.
+    """Times that the device's own clock gives for each sample, e.g. by CUDA events.
+
+    The time for which the host waited is in the measurement's samples.
 
     Attributes:
-        compute_ms: Computing alone.
-        h2d_ms: Copying in; empty for span ``compute``.
-        d2h_ms: Copying out; empty for span ``compute``.
+        compute_ms: Time of the computation in ms, one value for each sample.
+        h2d_ms: Time of the copy to the device in ms; empty for span ``compute``.
+        d2h_ms: Time of the copy from the device in ms; empty for span ``compute``.
     """
 
     compute_ms: tuple[float, ...]
@@ -84,20 +101,21 @@ class DeviceTimes:
     d2h_ms: tuple[float, ...] = ()
 
     def cut(self, begin: int, end: int) -> "DeviceTimes":
-        """Give the times of some samples."""
+        """Return the times of the samples `begin` to `end` (exclusive)."""
         compute, h2d, d2h = (times[begin:end] for times in (self.compute_ms, self.h2d_ms, self.d2h_ms))
         return DeviceTimes(compute_ms=compute, h2d_ms=h2d, d2h_ms=d2h)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadCost:
-    """What an engine (with several streams: all its sessions) cost before its first steady run, in a fresh process.
+    """Cost of loading an engine in a fresh process; with several streams, of all its sessions together.
 
     Attributes:
-        load_ms: From the engine's file to a session that can run; importing the engine's package is not in it.
-        first_ms: The first run, which may still compile or reserve memory.
-        memory_before_mib: Host memory of the process before it loads: interpreter, numpy and the engine's package.
-        peak_memory_mib: The most host memory it had held when its warm-up ended.
+        load_ms: Time in ms from the engine's file to a session that can run, without importing the engine's package.
+        first_ms: Time in ms of the first run, which may still compile kernels or reserve memory.
+        memory_before_mib: Host memory of the process in MiB before it loads the engine: interpreter, numpy and the
+            engine's package.
+        peak_memory_mib: Largest host memory of the process in MiB by the end of the warm-up.
     """
 
     load_ms: float
@@ -108,13 +126,13 @@ class LoadCost:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadGenResult:
-    """What MLPerf's LoadGen says of one test.
+    """Result of one test by MLPerf's LoadGen.
 
     Attributes:
-        valid: Its VALID or INVALID, by its own rules and the settings it was given.
-        sentence: Its recommendation or early-stopping text, word for word.
-        version: Of ``mlcommons-loadgen``.
-        summary: (what, value) of the lines of its summary, in order.
+        valid: Whether LoadGen calls the result VALID, by its own rules and the settings it was given.
+        sentence: LoadGen's recommendations and early-stopping result, verbatim.
+        version: Version of ``mlcommons-loadgen``.
+        summary: (name, value) of each line of LoadGen's summary, in order.
     """
 
     valid: bool
@@ -124,54 +142,56 @@ class LoadGenResult:
 
     @property
     def judges_latency(self) -> bool:
-        """Whether LoadGen held the latency against a budget itself, as in scenario ``server``."""
+        """Whether LoadGen compared the latency with a budget itself, as in scenario ``server``."""
         return _CONSTRAINTS in dict(self.summary)
 
     @property
     def over_budget(self) -> bool:
-        """Whether it is INVALID because the latency budget was not kept: an answer, and no fault of the test."""
+        """Whether the result is INVALID because the latency exceeds the budget: an answer, not a fault of the test."""
         return dict(self.summary).get(_CONSTRAINTS) == "NO"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Latency of one engine at one batch.
+    """Latency of one engine at one batch size.
 
     Attributes:
         artifact: sha256 of the engine.
-        label: Its name in tables.
+        label: Label of the engine in tables.
         batch: Images per run.
-        span: ``compute`` times `run` alone; ``whole`` copying in and out too.
-        samples_ms: Every timed run (of a LoadGen scenario: query), in order of its end.
-        rounds: Index of the first sample of each interleaved round.
-        warmup_runs: Runs before the first sample.
-        steady: Whether the warm-up became steady before its limit.
-        settings: (setting, value) the engine ran with, e.g. threads and inference precision.
-        environment: The machine.
-        when: UTC time, ISO 8601.
-        scenario: How runs were issued; an entry of the catalogue of scenarios.
-        streams: Sessions that ran at the same time.
-        starts_ms: When each sample began, since the first of the bench.
-        h2d_ms: Of each sample, what copying in took; empty for span ``compute``.
-        d2h_ms: Of each sample, what copying out took; empty for span ``compute``.
-        device: Of each sample, what the device says it took; None where it times nothing.
-        round_s: Wall time of each round, in seconds.
-        drift: What moved over the rounds, in words; empty where the latency was steady.
-        stopped: Why rounds are missing, e.g. a lost connection; empty where none is.
-        resumed_at: Rounds before which it was taken up again.
-        invalid: Why the numbers must not be used; empty where they may be.
-        loadgen: Of a LoadGen scenario.
-        conditions: What the gauges of the machine saw while it was timed.
-        energy: What it cost, by rail, or why that was not measured.
-        roof: The least time that the device could need, an estimate.
-        cost: What loading it cost; None where that is not known.
-        profile: Where its time goes, layer by layer; None where that was not asked for.
+        span: Part of a run that is timed: ``compute`` is the computation alone, ``whole`` includes the copies to and
+            from the device.
+        samples_ms: Duration of every timed run (in a LoadGen scenario: of every query) in ms, in order of its end.
+        rounds: Index of the first sample of each round.
+        warmup_runs: Number of runs before the first sample.
+        steady: Whether the warm-up became steady before its time limit.
+        settings: (name, value) of the settings the engine reports, e.g. threads and inference precision.
+        environment: Machine on which it was measured.
+        when: Time of the measurement, UTC in ISO 8601.
+        scenario: Name of the scenario that issued the runs, from the catalogue of scenarios.
+        streams: Number of sessions that ran at the same time.
+        starts_ms: Start of each sample in ms since the first sample of the bench.
+        h2d_ms: Time of each sample's copy to the device in ms; empty for span ``compute``.
+        d2h_ms: Time of each sample's copy from the device in ms; empty for span ``compute``.
+        device: Times by the device's own clock; None where the device has none.
+        round_s: Wall time of each round in seconds.
+        drift: How the latency moved over the rounds, e.g. ``21 % slower from round 8 of 12 on``; empty where no drift
+            was shown.
+        stopped: Why rounds are missing, e.g. a lost connection; empty where none is missing.
+        resumed_at: Number of finished rounds at each time the measurement was resumed.
+        invalid: Reasons why the numbers must not be used; empty where they are valid.
+        loadgen: Result of LoadGen; None where the scenario does not use it.
+        conditions: Readings of the machine's gauges during the turns of this engine; None where nothing was read.
+        energy: Energy by rail, or why it was not measured.
+        roof: Estimate of the least time that the device could need; None where the device's rates are not known.
+        cost: Cost of loading the engine; None where it was not measured.
+        profile: Time by layer; None where no profile was requested.
     """
 
     artifact: str
     label: str
     batch: int
-    span: Span
+    span: LatencySpan
     samples_ms: tuple[float, ...]
     rounds: tuple[int, ...]
     warmup_runs: int
@@ -198,10 +218,13 @@ class Measurement:
     profile: LayerProfile | None = None
 
     def percentile_ms(self, percent: float) -> float | None:
-        """Give a percentile of the samples, linearly interpolated.
+        """Return a percentile of the samples, linearly interpolated.
+
+        Args:
+            percent: Percentile to compute, from 0 to below 100, e.g. 99 for p99.
 
         Returns:
-            Milliseconds; None where the samples are too few for it (`samples_for`).
+            Milliseconds; None where there are fewer samples than the percentile needs (`samples_for`).
         """
         ordered = sorted(self.samples_ms)
         if len(ordered) < samples_for(percent):
@@ -213,13 +236,13 @@ class Measurement:
 
     @property
     def by_round(self) -> tuple[tuple[float, ...], ...]:
-        """The samples of each round."""
+        """Samples of each round in ms."""
         ends = (*self.rounds[1:], len(self.samples_ms))
         return tuple(self.samples_ms[a:b] for a, b in zip(self.rounds, ends, strict=True))
 
     @property
     def compute_ms(self) -> tuple[float, ...]:
-        """Of each sample, what `run` took: the sample itself where nothing was copied."""
+        """Time of each sample without its copies in ms; the sample itself where nothing was copied."""
         if not self.h2d_ms:
             return self.samples_ms
         parts = zip(self.samples_ms, self.h2d_ms, self.d2h_ms, strict=True)
@@ -227,17 +250,17 @@ class Measurement:
 
     @property
     def qps(self) -> float:
-        """Runs a second over all rounds and streams; 0 where the wall time is not known."""
+        """Runs per second over all rounds and streams; 0 where the wall time is not known."""
         return len(self.samples_ms) / sum(self.round_s) if sum(self.round_s) > 0 else 0.0
 
     @property
     def images_per_s(self) -> float:
-        """Images a second: `qps` times the batch."""
+        """Images per second: `qps` times the batch size."""
         return self.qps * self.batch
 
     @property
     def starved(self) -> str:
-        """Say that the container gives fewer processors than the engine has threads; empty where it does not."""
+        """Warning that the engine has more threads than the container allows processors; empty if it has not."""
         threads, limit = dict(self.settings).get("threads", ""), self.environment.cpu_limit
         if not limit or not threads.isdecimal() or int(threads) <= limit:
             return ""
@@ -253,25 +276,26 @@ class Measurement:
 
     @property
     def emulated(self) -> str:
-        """Say what the times are worth where the machine was played by another one; empty on a real one."""
+        """Mark for times taken under an emulator (`EMULATED`); empty on real hardware."""
         return EMULATED if self.environment.emulated else ""
 
 
 def samples_for(percent: float) -> int:
-    """Give the samples that a percentile needs: ten beyond it, so 1,000 for p99 and 20 for the median."""
+    """Return the number of samples that a percentile needs: ten beyond it, so 1,000 for p99 and 20 for the median."""
     return math.ceil(10 * 100 / (100 - percent) - 1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedUp:
-    """How many times faster than the baseline.
+    """Ratio of a baseline's latency to a candidate's.
 
     Attributes:
-        ratio: Baseline / candidate.
-        low: Lower end of the 95 % interval.
-        high: Upper end.
+        ratio: Latency of the baseline divided by that of the candidate; above 1 the candidate is faster.
+        low: Lower end of the ratio's 95 % confidence interval.
+        high: Upper end of the ratio's 95 % confidence interval; ``inf`` where there were too few rounds for one.
         baseline: Label of the baseline.
-        interleaved: Whether both took turns in one run; where not, what the machine did in between is in the ratio.
+        interleaved: Whether both were measured in turns in one run; if not, the ratio also holds what changed on the
+            machine between the two runs.
     """
 
     ratio: float
@@ -282,12 +306,12 @@ class SpeedUp:
 
     @property
     def noise(self) -> bool:
-        """Whether no difference was shown: the interval holds 1, or it is no more than loading a file twice makes."""
+        """Whether no difference was shown: the interval contains 1, or the ratio is within `LOADED_TWICE` of 1."""
         return self.low <= 1 <= self.high or max(self.ratio, 1 / self.ratio) < 1 + LOADED_TWICE
 
     @property
     def verdict(self) -> str:
-        """Say it in words, e.g. ``1.42× faster, CI 1.38–1.47`` or ``within noise, CI 0.99–1.02``."""
+        """Verdict in words, e.g. ``1.42× faster, CI 1.38–1.47`` or ``within noise, CI 0.99–1.02``."""
         apart = "" if self.interleaved else ", measured apart"
         if math.isinf(self.high):
             return f"{self.ratio:.2f}×, too few rounds for a verdict{apart}"
@@ -298,7 +322,7 @@ class SpeedUp:
         return f"{1 / self.ratio:.2f}× slower, CI {1 / self.high:.2f}–{1 / self.low:.2f}{apart}"
 
     def regression(self, percent: float) -> str:
-        """Say how much slower it is, where that is shown and more than `percent`; else empty."""
+        """Describe by how much the candidate is slower if that is shown and more than `percent`; empty otherwise."""
         slower = 100 * (1 / self.ratio - 1)
         if self.noise or slower <= percent:
             return ""
@@ -307,7 +331,13 @@ class SpeedUp:
 
 @dataclass(frozen=True, kw_only=True)
 class NotRun:
-    """An engine that exists and could not be run here; never a number."""
+    """An engine that could not be run on this machine; it takes the place of a number.
+
+    Attributes:
+        artifact: sha256 of the engine.
+        label: Label of the engine in tables.
+        why: Reason why it could not be run.
+    """
 
     artifact: str
     label: str
@@ -316,12 +346,12 @@ class NotRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What `bench` gives.
+    """Result of the stage `bench`.
 
     Attributes:
-        measurements: Of the engines measured in turns, in one run.
+        measurements: Measurements of the engines, taken in turns in one run.
         not_run: Engines that this machine cannot run.
-        failed: Engines that died or refused on the way; a bench with one is not kept.
+        failed: Engines that crashed or gave an error while they were measured; such a bench is not kept in the store.
     """
 
     measurements: tuple[Measurement, ...]
@@ -330,24 +360,24 @@ class Bench:
 
     @property
     def stopped(self) -> str:
-        """Why rounds are missing; empty where none is."""
+        """Why rounds are missing; empty where none is missing."""
         return next((m.stopped for m in self.measurements if m.stopped), "")
 
     @property
     def invalid(self) -> tuple[str, ...]:
-        """Why numbers must not be used, each with its engine."""
+        """Reasons why numbers must not be used, each with the engine's label."""
         return tuple(f"{m.label}: {why}" for m in self.measurements for why in m.invalid)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One engine of two runs.
+    """One engine in two runs.
 
     Attributes:
-        label: Of the candidate.
+        label: Label of the candidate in tables.
         batch: Images per run.
-        speed_up: Of the candidate over the baseline.
-        allowed: Differences of the two runs that were allowed, in words.
+        speed_up: Speed-up of the candidate over the baseline.
+        allowed: Differences between the two runs that the user allowed, as sentences.
     """
 
     label: str
@@ -358,13 +388,13 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two runs held against each other.
+    """Comparison of two runs.
 
     Attributes:
-        rows: Of the engines that both have.
-        baseline_when: UTC time of the first, ISO 8601.
-        candidate_when: Of the second.
-        alone: Labels that only one of the two has.
+        rows: Engines that both runs measured.
+        baseline_when: Time of the baseline run, UTC in ISO 8601.
+        candidate_when: Time of the candidate run, UTC in ISO 8601.
+        alone: Labels of engines that only one of the two runs measured.
     """
 
     rows: tuple[Compared, ...]
@@ -374,7 +404,7 @@ class Comparison:
 
     @property
     def caveat(self) -> str:
-        """Say what the ratios hold beside the engines."""
+        """Caveat that the ratios also hold what changed on the machine between the two runs."""
         return (
             f"measured apart ({self.baseline_when} and {self.candidate_when}), not in turns: what the machine did "
             "differently is in the ratio, and no interval covers that"

@@ -1,4 +1,4 @@
-"""The nouns of a mix of precisions: what each choice of groups left in float gave, and what was decided for each group.
+"""Records of a mixed-precision search: trials with some layer groups in float, and the decision for each group.
 
 Latencies here are estimates from the layer profiles of two engines, never measurements of the mix.
 """
@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSize:
-    """A layer group by its coordinate, and its multiply-accumulates of one image."""
+    """Size of a layer group.
+
+    Attributes:
+        name: Name of the group, e.g. ``denseblock3.denselayer14``.
+        macs: Multiply-accumulates of the group for one image.
+    """
 
     name: str
     macs: int
@@ -16,24 +21,29 @@ class GroupSize:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSizes:
-    """The layer groups of a graph that have weights, in graph order."""
+    """Sizes of a graph's layer groups.
+
+    Attributes:
+        groups: Groups that have weights, in graph order.
+    """
 
     groups: tuple[GroupSize, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One graph with some groups left in float, held against the checkpoint's answers.
+    """One graph with some layer groups left in float, compared with the checkpoint's logits.
 
     Attributes:
-        kept: Coordinates of what stayed in float.
+        kept: Names of the groups that stayed in float.
         n: Number of images.
-        sqnr_db: Signal to quantization noise of the logits.
-        kl: Mean divergence of the softmax from the checkpoint's, in nats.
-        agreement: Share of images with the checkpoint's top-1.
-        lost: Images that the checkpoint gets right and the graph does not; without labels, those on which they differ.
-        gained: Images that the graph gets right and the checkpoint does not; without labels 0.
-        labelled: Whether `lost` and `gained` are by labels.
+        sqnr_db: Signal-to-quantization-noise ratio of the logits in dB.
+        kl: Mean Kullback-Leibler divergence of the softmax from the checkpoint's, in nats.
+        agreement: Share of images in 0..1 whose top-1 class is the checkpoint's.
+        lost: Number of images that only the checkpoint classifies correctly; without labels, the number of images on
+            which the two differ.
+        gained: Number of images that only the graph classifies correctly; 0 without labels.
+        labelled: Whether `lost` and `gained` were counted by labels.
     """
 
     kept: tuple[str, ...]
@@ -48,7 +58,13 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTime:
-    """Median ms a run of one group's layers, in the engine of the float graph and in that of the INT8 graph."""
+    """Time of one layer group in two engines.
+
+    Attributes:
+        name: Name of the group.
+        float_ms: Median time of the group's layers in one run of the float graph's engine, in ms.
+        int8_ms: Median time of the group's layers in one run of the INT8 graph's engine, in ms.
+    """
 
     name: str
     float_ms: float
@@ -56,19 +72,19 @@ class GroupTime:
 
     @property
     def saved_ms(self) -> float:
-        """What INT8 saves; negative where it costs."""
+        """Time that INT8 saves in ms; negative where INT8 is slower."""
         return self.float_ms - self.int8_ms
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTimes:
-    """Where the time of both engines goes.
+    """Distribution of both engines' time over the layer groups.
 
     Attributes:
-        source: Where it was read; empty where the engine does not time its layers.
-        groups: Of the groups that layers lead to.
-        rest: Of all layers that lead to no group.
-        why: Why there are none; empty where there are.
+        source: Profiler that gave the times; empty where the engine does not time its layers.
+        groups: Times of the groups to which layers could be traced.
+        rest: Time of all layers that could not be traced to a group.
+        why: Why there are no times; empty where there are.
     """
 
     source: str
@@ -77,13 +93,20 @@ class GroupTimes:
     why: str = ""
 
     def saved_ms(self, name: str) -> float | None:
-        """Give what INT8 saves in one group; None where that is not known."""
+        """Return the time in ms that INT8 saves in one group; None where that is not known."""
         return next((group.saved_ms for group in self.groups if group.name == name), None)
 
     def total_ms(self, kept: tuple[str, ...]) -> float | None:
-        """Estimate a run with these groups in float: what changing types at their borders costs is not in it.
+        """Estimate the time in ms of a run with these groups in float, without the type conversions at their borders.
 
-        What leads to no group (reordering for float convolutions, most of it) counts by the share of float.
+        Layers that belong to no group, most of which reorder data for float convolutions, are counted in proportion to
+        the share of time in float.
+
+        Args:
+            kept: Names of the groups in float.
+
+        Returns:
+            Milliseconds; None where the engine does not time its layers.
         """
         if not self.groups:
             return None
@@ -95,16 +118,16 @@ class GroupTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What was decided for one layer group, and on what grounds.
+    """Decision for one layer group, with its reasons.
 
     Attributes:
-        group: Its coordinate.
-        precision: ``int8``, or the float type it stays in.
-        sqnr_db: Of the logits when only this group is quantized; None where that was not tried.
-        kl: Likewise.
-        saved_ms: What INT8 saves in it, an estimate; None where the engine does not time its layers.
-        macs: Multiply-accumulates of one image.
-        why: In words.
+        group: Name of the group.
+        precision: ``int8``, or the float type that the group stays in.
+        sqnr_db: SQNR of the logits in dB when only this group is quantized; None where that was not tried.
+        kl: Mean Kullback-Leibler divergence in nats when only this group is quantized; None where that was not tried.
+        saved_ms: Estimated time in ms that INT8 saves in the group; None where the engine does not time its layers.
+        macs: Multiply-accumulates of the group for one image.
+        why: Reason for the decision, as a sentence.
     """
 
     group: str
@@ -118,30 +141,30 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """The mix of precisions that was found, and the way to it.
+    """Result of a mixed-precision search.
 
     Attributes:
-        artifact: sha256 of the graph; empty where no mix keeps the budget.
-        target: The engine it is for.
-        evaluated_in: The engine that computed the logits.
-        max_drop_pp: The budget in percentage points; None where only the sensitivity was asked for.
-        judged_by: ``top-1``, or ``agreement`` where the images have no labels.
-        images: Tuning images.
-        n: How many.
-        n_sensitivity: How many of them, the first, the sensitivity was measured on.
-        drop_pp: Of the mix, in percentage points.
-        upper_pp: Upper end of its 95 % interval.
-        int8_drop_pp: With everything in INT8.
-        int8_upper_pp: Likewise.
-        estimated_ms: Of the mix.
-        int8_ms: With everything in INT8.
-        float_ms: With everything in float.
-        times_from: Where the times were read; why there are none.
-        trials: Graphs that the search looked at, those that the store had included.
-        decisions: One for each group, in graph order.
-        asked: Coordinates that stay in float in any case; a part of a group among them has no decision of its own.
-        found: Whether the budget is kept.
-        remark: What a reader must know; empty if nothing.
+        artifact: sha256 of the mixed-precision graph; empty where no mix keeps the budget.
+        target: Name of the engine that the graph is for.
+        evaluated_in: Name of the engine that computed the logits.
+        max_drop_pp: Accuracy budget in percentage points; None where only the sensitivity was requested.
+        judged_by: Measure of the drop: ``top-1``, or ``agreement`` where the images have no labels.
+        images: Name of the set of tuning images.
+        n: Number of tuning images.
+        n_sensitivity: Number of tuning images, from the first on, on which the sensitivity was measured.
+        drop_pp: Drop of the mix in percentage points.
+        upper_pp: Upper end of the drop's 95 % confidence interval in percentage points.
+        int8_drop_pp: Drop with every group in INT8 in percentage points.
+        int8_upper_pp: Upper end of that drop's 95 % confidence interval in percentage points.
+        estimated_ms: Estimated latency of the mix in ms; None where the engine does not time its layers.
+        int8_ms: Estimated latency with every group in INT8 in ms; None where the engine does not time its layers.
+        float_ms: Estimated latency with every group in float in ms; None where the engine does not time its layers.
+        times_from: Profiler that gave the times, or why there are none.
+        trials: Number of graphs that the search evaluated, including those that the store already had.
+        decisions: Decision for each group, in graph order.
+        asked: Names of groups and layers that the user keeps in float; a part of a group has no decision of its own.
+        found: Whether a mix keeps the budget.
+        remark: Sentence that a reader must know beside the numbers; empty if there is none.
     """
 
     artifact: str
@@ -168,11 +191,11 @@ class Mix:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Coordinates of what stays in float."""
+        """Names of the layers and groups that stay in float."""
         groups = tuple(decision.group for decision in self.decisions if decision.precision != "int8")
         return (*groups, *(name for name in self.asked if not any(f"{name}.".startswith(f"{g}.") for g in groups)))
 
     @property
     def whole(self) -> str:
-        """Name what `int8_drop_pp` and `int8_ms` are of."""
+        """Description of the graph that `int8_drop_pp` and `int8_ms` belong to."""
         return "everything else in int8" if self.asked else "everything in int8"

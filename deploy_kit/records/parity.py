@@ -1,4 +1,4 @@
-"""The nouns of a check: drop, flips, scores, consistency, diagnosis. All frozen; `results` holds their report."""
+"""Records of a check: accuracy drop, flips, scores, consistency, diagnosis. All frozen; `results` has their report."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,18 +9,18 @@ Answer = Literal["kept", "not kept", "too few images to tell"]
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
-    """What an engine loses against the checkpoint on the same images.
+    """Accuracy that an engine loses against the checkpoint on the same images.
 
     Attributes:
-        what: ``top-1`` or, with several labels an image, ``mean AUROC``.
-        points: Lost, in percentage points; negative where the engine is better.
-        low: Lower end of the 95 % interval, in points.
-        high: Its upper end: what a limit judges.
-        lost: Images that only the checkpoint gets right; None for AUROC.
-        won: Images that only the engine gets right.
-        p: Exact McNemar test, two-sided.
-        needed: Images of this kind that would keep the limit with a chance of 80 %; None where nothing is to be
-            settled, or no number could.
+        what: Measure of accuracy: ``top-1``, or ``mean AUROC`` where an image has several labels.
+        points: Drop in percentage points; negative where the engine is better.
+        low: Lower end of the drop's 95 % confidence interval in percentage points.
+        high: Upper end of the drop's 95 % confidence interval in percentage points; this is what a limit judges.
+        lost: Number of images that only the checkpoint classifies correctly; None for AUROC.
+        won: Number of images that only the engine classifies correctly; None for AUROC.
+        p: Two-sided p-value of McNemar's exact test; None for AUROC.
+        needed: Number of such images that would show the limit to be kept with a probability of 80 %; None where the
+            answer is clear already, or where no number of images would do.
     """
 
     what: Literal["top-1", "mean AUROC"]
@@ -33,7 +33,10 @@ class Drop:
     needed: int | None = None
 
     def answer(self, limit: float) -> Answer:
-        """Hold the interval against a limit in points: the upper end must keep it; NaN keeps none."""
+        """Compare the drop with a limit in percentage points.
+
+        The upper end of the interval must be within the limit; NaN is within none.
+        """
         if not self.points <= limit:
             return "not kept"
         return "kept" if self.high <= limit else "too few images to tell"
@@ -41,14 +44,14 @@ class Drop:
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """One image whose predicted class is not the checkpoint's.
+    """One image whose predicted class differs from the checkpoint's.
 
     Attributes:
-        image: Its index.
-        name: As the image set calls it.
-        margin: The checkpoint's largest output minus its second largest.
-        reference: The checkpoint's class.
-        found: The engine's.
+        image: Index of the image in its set.
+        name: Name of the image in its set.
+        margin: Difference between the checkpoint's largest and second largest output.
+        reference: Class index that the checkpoint predicts.
+        found: Class index that the engine predicts.
     """
 
     image: int
@@ -60,13 +63,13 @@ class Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class Flips:
-    """The images that changed their predicted class, and how sure the checkpoint was of them.
+    """Images whose predicted class changed, and how certain the checkpoint was about them.
 
     Attributes:
-        n: How many.
-        close_margin: 5th percentile of the checkpoint's margins over all images: below it lie its close calls.
-        close: How many flips are close calls.
-        worst: Up to ten, the largest margin first.
+        n: Number of flips.
+        close_margin: 5th percentile of the checkpoint's margins over all images; an image below it is a close call.
+        close: Number of flips that are close calls.
+        worst: Up to ten flips, those with the largest margin first.
     """
 
     n: int
@@ -76,20 +79,20 @@ class Flips:
 
     @property
     def largest_margin(self) -> float:
-        """The largest margin among the flips; 0 where there are none."""
+        """Largest margin among the flips; 0 where there are none."""
         return self.worst[0].margin if self.worst else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class: its recall, or with several labels an image its AUROC.
+    """Score of one class: its recall, or its AUROC where an image has several labels.
 
     Attributes:
-        index: Place among the outputs.
-        name: As the image set calls it; empty where it does not.
-        n: Images with this label.
-        reference: The checkpoint's score in 0..1.
-        found: The engine's.
+        index: Index of the class among the outputs.
+        name: Name of the class in the image set; empty where it has none.
+        n: Number of images with this label.
+        reference: Score of the checkpoint in 0..1.
+        found: Score of the engine in 0..1.
     """
 
     index: int
@@ -101,18 +104,19 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What labels say of checkpoint and engine; shares in 0..1.
+    """Scores of checkpoint and engine on labelled images; all shares are in 0..1.
 
     Attributes:
-        outputs: What the checkpoint's outputs are: logits, or already probabilities (then taken as they are).
-        measure: Of a class: ``recall``, or ``AUROC`` where an image has several labels.
-        classes: Those with a score: with images, for AUROC with both outcomes.
-        top5_reference: Share of images whose label is among the five largest; None from five classes down.
-        top5: The engine's.
+        outputs: Kind of the checkpoint's outputs: logits, or probabilities of a softmax or sigmoid, which are used as
+            they are.
+        measure: Score of a class: ``recall``, or ``AUROC`` where an image has several labels.
+        classes: Scores of the classes that have images; for AUROC, of those with positive and negative images.
+        top5_reference: Top-5 accuracy of the checkpoint; None for five classes or fewer.
+        top5: Top-5 accuracy of the engine; None for five classes or fewer.
         ece_reference: Expected calibration error of the checkpoint.
-        ece: The engine's; NaN where an output is no finite number.
-        mean_reference: Mean of the classes' scores.
-        mean: The engine's.
+        ece: Expected calibration error of the engine; NaN where an output is not finite.
+        mean_reference: Mean of the checkpoint's class scores.
+        mean: Mean of the engine's class scores.
     """
 
     outputs: Outputs
@@ -127,26 +131,29 @@ class Scores:
 
     @property
     def worst(self) -> ClassScore | None:
-        """The class with the engine's lowest score."""
+        """Class with the engine's lowest score; None where no class has a score."""
         return min(self.classes, key=lambda entry: entry.found, default=None)
 
     @property
     def ece_shift(self) -> float:
-        """How much the engine's calibration error is above the checkpoint's."""
+        """Expected calibration error of the engine minus that of the checkpoint."""
         return self.ece - self.ece_reference
 
 
 @dataclass(frozen=True, kw_only=True)
 class Consistency:
-    """Whether an engine agrees with itself: largest differences, relative to its largest |output|.
+    """Whether an engine gives the same output for the same image in different runs.
+
+    Differences are the largest absolute difference divided by the engine's largest absolute output.
 
     Attributes:
-        n: Images used.
-        batch: Images in the runs that one image alone was held against; 1 where the engine takes one at a time.
-        positions: Between the places of one image in a batch.
-        batches: Between one image alone and in a batch; None where the batch is 1.
-        again: Between the first run and those after it, with another input between.
-        allowed: The most each may be.
+        n: Number of images used.
+        batch: Batch size of the runs that single images were compared with; 1 where the engine takes one image at a
+            time.
+        positions: Difference between the positions of one image in a batch.
+        batches: Difference between one image alone and in a batch; None where the batch size is 1.
+        again: Difference between the first run and later runs of the same images, with another input in between.
+        allowed: Largest difference that counts as consistent.
     """
 
     n: int
@@ -158,32 +165,33 @@ class Consistency:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Each way in which the engine contradicts itself, in words."""
+        """Sentence for each kind of difference that is larger than allowed; NaN counts as larger."""
         kinds = (
             ("the same image at another place in a batch", self.positions),
             (f"an image alone and in a batch of {self.batch}", 0.0 if self.batches is None else self.batches),
             ("the same images run again", self.again),
         )
         return tuple(
-            f"not consistent: {what} differ by {value:.2g} of the largest output, at most {self.allowed:g} allowed"
-            for what, value in kinds
+            f"not consistent: {runs} differ by {value:.2g} of the largest output, at most {self.allowed:g} allowed"
+            for runs, value in kinds
             if not value <= self.allowed
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One way to prepare the images, tried on the float graph.
+    """Another preprocessing, tried on the float graph.
 
     Attributes:
-        name: What is changed.
-        cure: What to do if it is right: flags of `deploykit export`, or a sentence.
-        top1: Its accuracy in 0..1.
-        low: Lower end of Wilson's 95 % interval.
-        high: Its upper end.
-        won: Images right only so.
-        lost: Images right only as they are prepared now.
-        p: Exact McNemar test against the preparation now, two-sided, times the number of attempts (Bonferroni).
+        name: What it changes, e.g. ``pixels 0..255, no mean and std``.
+        cure: How to apply it if it is right: flags of `deploykit export`, or a sentence.
+        top1: Top-1 accuracy with this preprocessing in 0..1.
+        low: Lower end of Wilson's 95 % confidence interval of `top1`.
+        high: Upper end of Wilson's 95 % confidence interval of `top1`.
+        won: Number of images that only this preprocessing classifies correctly.
+        lost: Number of images that only the present preprocessing classifies correctly.
+        p: Two-sided p-value of McNemar's exact test against the present preprocessing, multiplied by the number of
+            attempts (Bonferroni).
     """
 
     name: str
@@ -198,16 +206,16 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Whether the way images are prepared explains a score.
+    """Whether the preprocessing explains a low score.
 
     Attributes:
-        graph: sha256 of the float graph.
-        images: The image set.
-        n: Images tried, spread over the classes.
-        top1: As the images are prepared now.
-        attempts: What was tried, best first.
-        words: What was found, in sentences.
-        found: Name of the attempt that is better beyond noise; empty if none is.
+        graph: sha256 of the float graph that was run.
+        images: Name of the image set.
+        n: Number of images used, spread over the classes.
+        top1: Top-1 accuracy in 0..1 with the present preprocessing.
+        attempts: Preprocessings that were tried, best first.
+        words: Findings, as sentences.
+        found: Name of the attempt that is significantly better; empty if none is.
     """
 
     graph: str

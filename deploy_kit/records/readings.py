@@ -1,45 +1,51 @@
-"""The nouns of what a machine says of itself while it is timed: readings, conditions, energy, roof. All frozen."""
+"""Records of a machine's state while engines are timed: gauge readings, conditions, energy, roofline. All frozen."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal[
-    "clock_mhz",  # of now
-    "temperature_c",
-    "throttle_flag",  # not 0 while something is held back
-    "throttle_count",  # grows each time
-    "energy_uj",  # a counter
-    "power_mw",  # of now
-    "busy_s",  # processor time of all processes, counters all
-    "own_s",
-    "steal_s",
+ReadingKind = Literal[
+    "clock_mhz",  # momentary clock
+    "temperature_c",  # momentary temperature
+    "throttle_flag",  # nonzero while the machine is throttled
+    "throttle_count",  # counter of throttle events
+    "energy_uj",  # counter
+    "power_mw",  # momentary power
+    "busy_s",  # counter of the processor time of all processes
+    "own_s",  # counter of the processor time of deploykit's own processes
+    "steal_s",  # counter of the processor time that a hypervisor gave to other guests
     "load",  # one-minute load average
 ]
+"""Quantity and unit of a reading."""
 Processor = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One number that a gauge gave.
+    """One value that a gauge read.
 
     Attributes:
-        gauge: The gauge.
-        what: Of what, as the machine calls it, e.g. ``cpu0``, ``VDD_IN``, ``tj-thermal``.
-        kind: What the number is, with its unit.
-        value: The number.
-        wraps_at: Where a counter starts anew; 0 where it does not.
+        gauge: Name of the gauge in the catalogue.
+        what: Source of the value as the machine names it, e.g. ``cpu0``, ``VDD_IN`` or ``tj-thermal``.
+        kind: Quantity and unit of the value.
+        value: The value, in the unit of `kind`.
+        wraps_at: Value at which a counter wraps around to 0; 0 where it does not wrap, or where the range is not known.
     """
 
     gauge: str
     what: str
-    kind: Kind
+    kind: ReadingKind
     value: float
     wraps_at: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """All readings of one moment; `at_s` is the machine's own monotonic clock."""
+    """All readings at one moment.
+
+    Attributes:
+        at_s: Time of the readings in seconds on the machine's monotonic clock.
+        readings: Readings of all gauges.
+    """
 
     at_s: float
     readings: tuple[Reading, ...]
@@ -47,16 +53,16 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """What says which device this is, and how fast it may run.
+    """Identity of a board, and the clocks that its power mode allows.
 
     Attributes:
-        model: Of the device tree; empty on a PC.
-        compatible: Of the device tree, most exact first.
-        memory_gib: Of the machine.
-        cores: Logical cores a process may use.
-        gpu_max_mhz: The clock that the power mode in force allows the GPU; 0 where it is not said.
-        gpu_tpc_mask: A bit for each texture processing cluster of the GPU that the mode switches off.
-        memory_max_mhz: The clock that the mode allows the memory; 0 where it is not said.
+        model: Model in the device tree; empty on a PC.
+        compatible: Compatible strings of the device tree, the most specific first.
+        memory_gib: Memory of the machine in GiB.
+        cores: Number of logical cores that a process may use.
+        gpu_max_mhz: Highest GPU clock in MHz that the power mode in force allows; 0 where it is not known.
+        gpu_tpc_mask: Bit mask of the GPU's texture processing clusters that the power mode switches off.
+        memory_max_mhz: Highest memory clock in MHz that the power mode in force allows; 0 where it is not known.
     """
 
     model: str
@@ -73,29 +79,31 @@ class Watched:
     """What the gauges of a machine can and cannot read.
 
     Attributes:
-        settings: (setting, value) of the machine, e.g. governor and power mode.
-        unreadable: (gauge, why it reads nothing).
-        advice: Commands that an administrator may want to run first; none is ever run by deploykit.
-        board: Which device it is.
+        settings: (name, value) of the machine's settings, e.g. governor and power mode.
+        unreadable: (gauge, reason) for each gauge that reads nothing on this machine.
+        advice: Commands that an administrator may run to steady the machine; deploykit never runs them.
+        board: Identity of the board.
+        energy_gauges: Gauges that give energies or powers, whether or not they can read them on this machine.
     """
 
     settings: tuple[tuple[str, str], ...]
     unreadable: tuple[tuple[str, str], ...]
     advice: tuple[str, ...]
     board: Board
+    energy_gauges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """One quantity before, while and after an engine was timed.
+    """Course of one quantity before, during and after the turns of an engine.
 
     Attributes:
-        what: e.g. ``clock of the fastest core``.
-        unit: Of the numbers.
-        before: Before its first turn.
-        low: Least at the end of, or during, a turn.
-        high: Most.
-        after: After its last turn.
+        what: Name of the quantity, e.g. ``clock of the fastest core``.
+        unit: Unit of the values; empty for a number without one.
+        before: Value before the first turn.
+        low: Smallest value within the turns.
+        high: Largest value within the turns.
+        after: Value after the last turn.
     """
 
     what: str
@@ -108,16 +116,17 @@ class Course:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """Under what conditions an engine was timed.
+    """Conditions under which an engine was timed.
 
     Attributes:
-        settings: (setting, value) of the machine.
-        courses: What moved.
-        foreign: Share of the cores' time that other processes, and a hypervisor's other guests, took; None: not known.
-        timed_s: Wall time of its turns.
-        unjudged: What could not be judged, and why.
-        advice: Commands for an administrator.
-        own_cost: Share of one core that reading the gauges took.
+        settings: (name, value) of the machine's settings.
+        courses: Clocks, temperature and load before, during and after the turns.
+        foreign: Share in 0..1 of the cores' time taken by other processes and by a hypervisor's other guests; None
+            where it is not known.
+        timed_s: Wall time of the engine's turns in seconds.
+        unjudged: Validity rules that could not be applied, each with the reason.
+        advice: Commands that an administrator may run to steady the machine; empty where the numbers are valid.
+        own_cost: Share of one core in 0..1 that reading the gauges took.
     """
 
     settings: tuple[tuple[str, str], ...]
@@ -131,17 +140,17 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class Rail:
-    """Energy that one rail, or one counter, gave while an engine ran.
+    """Energy that one power rail or energy counter recorded while an engine ran.
 
     Attributes:
-        name: As the machine calls it.
-        gauge: What read it.
-        joules: While the engine ran, idle included.
-        seconds: Wall time.
-        idle_w: Power before the first engine was loaded.
-        rate_hz: Readings a second.
-        runs: Inferences in that time.
-        batch: Images of one inference.
+        name: Name of the rail or counter on the machine.
+        gauge: Name of the gauge that read it.
+        joules: Energy in J while the engine ran, including the idle power.
+        seconds: Wall time in seconds.
+        idle_w: Mean power in W before the first engine was loaded.
+        rate_hz: Readings per second.
+        runs: Number of inferences in that time.
+        batch: Images per inference.
     """
 
     name: str
@@ -155,23 +164,28 @@ class Rail:
 
     @property
     def net_joules(self) -> float:
-        """Energy above idle."""
+        """Energy above idle in J."""
         return self.joules - self.idle_w * self.seconds
 
     @property
     def mj_per_inference(self) -> float:
-        """Energy above idle of one image, in mJ."""
+        """Energy above idle per image in mJ."""
         return 1000 * self.net_joules / (self.runs * self.batch)
 
     @property
     def inferences_per_joule(self) -> float | None:
-        """Images for a joule above idle, which is images a second for a watt; None where idle drew no less."""
+        """Images per joule above idle, which equals images per second per watt; None where idle drew as much power."""
         return self.runs * self.batch / self.net_joules if self.net_joules > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """What an engine cost in energy: by rail, or why nothing was measured. Never 0 for what was not read."""
+    """Energy of an engine by rail, or the reason why it was not measured; a rail that was not read is absent, never 0.
+
+    Attributes:
+        rails: Energy of each rail. Rails may overlap, so they must not be added up.
+        why: Why nothing was measured; empty where there are rails.
+    """
 
     rails: tuple[Rail, ...] = ()
     why: str = ""
@@ -179,18 +193,18 @@ class Energy:
 
 @dataclass(frozen=True, kw_only=True)
 class Roof:
-    """The least time that a device could need for one run: an estimate, and the parts it is made from.
+    """Roofline estimate of the least time that a device could need for one run, and the numbers it is made from.
 
     Attributes:
-        device: Its profile.
-        processor: What of it.
-        precision: Of the products.
-        basis: Where the rate comes from.
-        source: Datasheet, or how it was computed or measured.
-        peak_ops_s: Operations a second, dense; a multiply-accumulate is two.
-        bandwidth_b_s: Bytes a second from memory.
+        device: Name of the device or processor.
+        processor: Processor of the device that computes: ``cpu`` or ``gpu``.
+        precision: Precision of the products.
+        basis: Whether the peak rate was measured, computed from the clock in force, or taken from a datasheet.
+        source: Datasheet, or the way in which the rate was computed or measured.
+        peak_ops_s: Peak rate of dense operations per second; a multiply-accumulate counts as two.
+        bandwidth_b_s: Memory bandwidth in bytes per second.
         macs: Multiply-accumulates of a run.
-        moved_bytes: Weights, and what convolutions read and write, each moved once.
+        moved_bytes: Bytes of the weights and of all that convolutions and matrix products read and write, each once.
     """
 
     device: str
@@ -205,24 +219,24 @@ class Roof:
 
     @property
     def compute_ms(self) -> float:
-        """Time for the products alone."""
+        """Time in ms for the products alone."""
         return 2e3 * self.macs / self.peak_ops_s
 
     @property
     def memory_ms(self) -> float:
-        """Time for the bytes alone."""
+        """Time in ms for the memory traffic alone."""
         return 1e3 * self.moved_bytes / self.bandwidth_b_s
 
     @property
     def floor_ms(self) -> float:
-        """The greater of the two."""
+        """Least time in ms: the larger of `compute_ms` and `memory_ms`."""
         return max(self.compute_ms, self.memory_ms)
 
     @property
     def bound_by(self) -> Literal["compute", "memory"]:
-        """Which of the two it is."""
+        """Which of the two times is the larger one."""
         return "compute" if self.compute_ms >= self.memory_ms else "memory"
 
     def share(self, latency_ms: float) -> float:
-        """Say what share of the roof a latency reaches; above 1 the roof is too low, not the engine too fast."""
+        """Return the share of the roof that a latency in ms reaches; above 1 the estimate of the roof is too low."""
         return self.floor_ms / latency_ms

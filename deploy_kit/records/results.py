@@ -1,4 +1,4 @@
-"""The nouns that are found out: what passes did, parity, and the report of it all. All frozen.
+"""Records of what stages find out: effects of graph passes, parity with the checkpoint, and the report. All frozen.
 
 A record holds facts and derives the rest: `passed` is a property of numbers and limits. Latencies and the machine are
 in `measurements`.
@@ -16,18 +16,19 @@ from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flip
 
 @dataclass(frozen=True, kw_only=True)
 class PassRow:
-    """What one graph pass did.
+    """Effect of one graph pass.
 
     Attributes:
-        name: The pass.
-        fired: How many places it changed.
-        nodes_before: Nodes before it.
-        nodes_after: Nodes after it.
-        macs_before: Multiply-accumulates per image before it.
-        macs_after: Multiply-accumulates per image after it.
-        max_difference: Largest |difference| of the outputs before and after, relative to the largest |output|.
-        promise: The most that difference may be.
-        refused: (reason, how many places) where the pattern was there and the pass did not hold.
+        name: Name of the pass.
+        fired: Number of places that it changed.
+        nodes_before: Number of nodes before the pass.
+        nodes_after: Number of nodes after the pass.
+        macs_before: Multiply-accumulates per image before the pass.
+        macs_after: Multiply-accumulates per image after the pass.
+        max_difference: Largest absolute difference between the outputs before and after the pass, divided by the
+            largest absolute output.
+        promise: Largest `max_difference` that the pass may cause.
+        refused: (reason, number of places) where the pattern occurs and the pass cannot be applied.
     """
 
     name: str
@@ -43,7 +44,12 @@ class PassRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Simplified:
-    """What `simplify` gives: the graph, and what each pass did."""
+    """Result of the stage `simplify`.
+
+    Attributes:
+        onnx: The simplified graph.
+        passes: Effect of each pass, in order of application.
+    """
 
     onnx: Artifact
     passes: tuple[PassRow, ...]
@@ -51,17 +57,17 @@ class Simplified:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What an engine must keep to be accepted; None judges nothing.
+    """Limits that an engine must keep to be accepted; None sets no limit.
 
     Attributes:
-        min_sqnr_db: Signal to quantization noise of the logits.
-        min_cosine: Cosine of all logits.
-        max_error: Largest |difference| of a logit.
-        min_agreement: Share of images with the checkpoint's top-1.
-        max_drop: Percentage points of top-1 accuracy that may be lost (of mean AUROC with several labels an image); the
-            upper end of the drop's 95 % interval must keep it.
-        min_top1: Share of images whose label is the largest output.
-        max_ece_shift: Points that the expected calibration error may be above the checkpoint's.
+        min_sqnr_db: Least signal-to-quantization-noise ratio of the logits in dB.
+        min_cosine: Least cosine similarity of all logits.
+        max_error: Largest absolute difference of a logit.
+        min_agreement: Least share of images in 0..1 whose top-1 class is the checkpoint's.
+        max_drop: Largest drop in percentage points of top-1 accuracy, or of mean AUROC where an image has several
+            labels; the upper end of the drop's 95 % confidence interval is what must keep it.
+        min_top1: Least top-1 accuracy in 0..1.
+        max_ece_shift: Largest increase of the expected calibration error over the checkpoint's in percentage points.
     """
 
     min_sqnr_db: float | None = None
@@ -75,30 +81,31 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """An engine held against the checkpoint's answers.
+    """Comparison of an engine's logits with the checkpoint's on the same images.
 
     Attributes:
         artifact: sha256 of the engine.
-        label: Its name in tables.
+        label: Label of the engine in tables.
         n: Number of images.
-        images: The image set.
-        sqnr_db: Signal to quantization noise of the logits; ``inf`` when equal.
-        cosine: Cosine of all logits.
-        max_error: Largest |difference| of a logit.
-        agreement: Share of images with the checkpoint's top-1.
-        top1_reference: Accuracy of the checkpoint in 0..1; None without labels.
-        top1: Accuracy of the engine.
-        drop_pp: Lost top-1, in percentage points.
-        drop_pp_interval: Half the width of the 95 % interval of the paired drop.
-        worst_images: Indices of the images with the largest error, worst first.
-        limits: What it is judged by.
-        settings: (setting, value) the engine ran with.
+        images: Name of the image set.
+        sqnr_db: Signal-to-quantization-noise ratio of the logits in dB; ``inf`` where they are equal.
+        cosine: Cosine similarity of all logits.
+        max_error: Largest absolute difference of a logit.
+        agreement: Share of images in 0..1 whose top-1 class is the checkpoint's.
+        top1_reference: Top-1 accuracy of the checkpoint in 0..1; None without labels, or where an image has several.
+        top1: Top-1 accuracy of the engine in 0..1; None without labels, or where an image has several.
+        drop_pp: Drop in percentage points of top-1 accuracy, or of mean AUROC where an image has several labels; None
+            without labels.
+        drop_pp_interval: Half the width of the drop's 95 % confidence interval in percentage points.
+        worst_images: Indices of the images with the largest error, in descending order.
+        limits: Limits that judge the engine.
+        settings: (name, value) of the settings that the engine reports.
         drop: The drop with its interval, counts and test; None without labels.
-        flips: Images that changed their class; None where an image has several labels.
-        scores: What labels say beside top-1; None without labels.
-        consistency: Whether the engine agrees with itself.
-        diagnosis: Whether the way images are prepared explains the score; None where that was not asked.
-        remarks: What a reader must know beside the numbers.
+        flips: Images whose predicted class changed; None where an image has several labels, or for a single output.
+        scores: Further scores on labelled images; None without labels.
+        consistency: Whether the engine is consistent with itself; None where that was not examined.
+        diagnosis: Whether the preprocessing explains a low score; None where no diagnosis was requested.
+        remarks: Sentences that a reader must know beside the numbers.
     """
 
     artifact: str
@@ -125,7 +132,7 @@ class ParityReport:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Each limit that is not kept, in words; NaN keeps none."""
+        """Sentence for each limit that is not kept; NaN keeps none."""
         limits = self.limits
         shift = None if self.scores is None else 100 * self.scores.ece_shift
         rules = (
@@ -137,29 +144,29 @@ class ParityReport:
             ("top-1", self.top1, limits.min_top1, "at least", ""),
             ("shift of the calibration error", shift, limits.max_ece_shift, "at most", "points"),
         )
-        found = []
-        for what, value, limit, word, unit in rules:
+        failures = []
+        for name, value, limit, word, unit in rules:
             if limit is None:
                 continue
             if value is None:
-                found.append(f"{what} cannot be measured: {self._without}")
+                failures.append(f"{name} cannot be measured: {self._why_no_accuracy}")
             elif not (value >= limit if word == "at least" else value <= limit):
-                digits = 4 if f"{value:.4g}" != f"{limit:.4g}" else 12
-                found.append(f"{what} {value:.{digits}g}{unit and ' ' + unit}, {word} {limit:g} asked for")
-        found += [self._untold] if self.drop_answer == "too few images to tell" else []
+                digits = 4 if f"{value:.4g}" != f"{limit:.4g}" else 12  # a value must not print as its own limit
+                failures.append(f"{name} {value:.{digits}g}{unit and ' ' + unit}, {word} {limit:g} asked for")
+        failures += [self._too_few_images] if self.drop_answer == "too few images to tell" else []
         if not math.isfinite(self.max_error):
             first = f": image {self.worst_images[0]}" if self.worst_images else ""
-            found.append(f"a logit is no finite number{first}")
-        return (*found, *(self.consistency.failures if self.consistency else ()))
+            failures.append(f"a logit is no finite number{first}")
+        return (*failures, *(self.consistency.failures if self.consistency else ()))
 
     @property
     def drop_answer(self) -> Answer | None:
-        """What the limit on the drop has to say; None where there is no limit or no drop."""
+        """Whether the limit on the drop is kept; None where there is no limit or no drop."""
         limit = self.limits.max_drop
         return None if limit is None or self.drop is None else self.drop.answer(limit)
 
     @property
-    def _untold(self) -> str:
+    def _too_few_images(self) -> str:
         assert self.drop is not None
         drop, number = self.drop, "no number of images would"
         if drop.needed is not None:
@@ -170,7 +177,7 @@ class ParityReport:
         )
 
     @property
-    def _without(self) -> str:
+    def _why_no_accuracy(self) -> str:
         several = self.scores is not None and self.scores.measure == "AUROC"
         return "the check images have several labels each" if several else "the check images have no labels"
 
@@ -182,7 +189,14 @@ class ParityReport:
 
 @dataclass(frozen=True, kw_only=True)
 class StageTime:
-    """How long a stage took, and whether the store already had its result."""
+    """Duration of one stage.
+
+    Attributes:
+        stage: Name of the stage, e.g. ``quantize``.
+        name: Name of the artifact that the stage worked on.
+        seconds: Wall time in seconds.
+        reused: Whether the store already had the result.
+    """
 
     stage: str
     name: str
@@ -191,18 +205,18 @@ class StageTime:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the report's table: an engine and all that is known of it.
+class EngineRow:
+    """One row of the report's table: an engine with its check and its bench.
 
     Attributes:
-        label: e.g. ``int8 · openvino``.
+        label: Label of the engine, e.g. ``int8 · openvino``.
         artifact: The engine; None where it could not be built.
-        parity: Its check.
-        measurement: Its bench.
-        speed_up: Against the baseline.
-        misses: Latency limits that it does not keep, in words.
-        failed: What went wrong; empty if nothing.
-        left_out: Why an optional entry was not tried, e.g. a package that is not installed; empty if it was.
+        parity: Result of its check; None where it was not checked.
+        measurement: Result of its bench; None where it was not measured.
+        speed_up: Speed-up over the baseline; None where there is none.
+        misses: Latency limits that it does not keep, as sentences.
+        failed: Error that stopped it; empty if there was none.
+        left_out: Why an optional entry was not tried, e.g. because a package is not installed; empty if it was tried.
     """
 
     label: str
@@ -216,7 +230,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Say ``accepted``, ``rejected: …``, ``not run: …``, ``failed: …``, ``left out: …`` or ``not checked``."""
+        """Verdict: ``accepted``, ``rejected: …``, ``not run: …``, ``failed: …``, ``left out: …`` or ``not checked``."""
         if self.left_out:
             return f"left out: {self.left_out}"
         if self.failed:
@@ -231,22 +245,23 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All of one deployment.
+    """Report of one deployment, from the checkpoint to the measured engines.
 
     Attributes:
-        recipe: The recipe's name.
-        checkpoint: Where everything comes from.
-        answers: What every engine was held against.
-        difference: Of the exported graph from the checkpoint, relative to the largest |logit|.
-        lineage: Every graph on the way from the checkpoint to the engines.
-        passes: What each graph pass did.
-        rows: The engines.
-        environment: The machine that measured.
-        times: How long each stage took.
-        when: UTC time, ISO 8601.
-        version: Of deploykit.
-        remarks: What a reader must know beside the numbers.
-        mixes: How the precision of layer groups was chosen, for graphs of the lineage.
+        recipe: Name of the recipe.
+        checkpoint: The checkpoint that was deployed.
+        answers: Logits of the checkpoint that every engine was compared with.
+        difference: Largest absolute difference between the logits of the exported graph and of the checkpoint, divided
+            by the largest absolute logit.
+        lineage: Graphs on the way from the checkpoint to the engines.
+        passes: Effect of each graph pass.
+        rows: One row for each engine.
+        environment: Machine on which the engines were measured.
+        times: Duration of each stage.
+        when: Time of the report, UTC in ISO 8601.
+        version: Version of deploykit.
+        remarks: Sentences that a reader must know beside the numbers.
+        mixes: Mixed-precision searches that graphs of the lineage came from.
     """
 
     recipe: str
@@ -255,7 +270,7 @@ class Report:
     difference: float
     lineage: tuple[Artifact, ...]
     passes: tuple[PassRow, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[EngineRow, ...]
     environment: Environment
     times: tuple[StageTime, ...]
     when: str
@@ -265,36 +280,36 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every engine that ran kept its limits."""
+        """Whether every engine that was run keeps its limits."""
         failing = (isinstance(row.parity, ParityReport) and not row.parity.passed for row in self.rows)
         return not any(failing) and not any(row.misses for row in self.rows)
 
     @property
     def invalid(self) -> tuple[str, ...]:
-        """Why latencies must not be used, each with its engine."""
+        """Reasons why latencies must not be used, each with the engine's label."""
         timed = (row.measurement for row in self.rows if isinstance(row.measurement, Measurement))
         return tuple(f"{m.label}: {why}" for m in timed for why in m.invalid)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedBlock:
-    """What INT8 made of one dense block: of one group of activations that are concatenated on one grid.
+    """How one dense block was quantized: a group of activations that are concatenated and share one scale.
 
     Attributes:
-        name: In graph order, e.g. ``block 1``.
-        channels: Of all maps that are concatenated.
-        concats: What its concatenations move: ``int8``, or the float type they stay in.
-        scale: Step between two integers, where they move integers.
-        zero_point: The integer that stands for 0.0.
-        spread: Smallest, median and largest half range of the channels before they were given one range.
-        not_equalized: Why they were left as they were; empty if they were not.
-        maxima: BN + ReLU that became one integer maximum (or minimum).
-        depthwise: BN + ReLU that became an integer depthwise convolution.
-        floating: BN, or BN + ReLU, that stay in float.
-        never: Share of the bounds that never clip: the BN's ReLU is idle there.
-        always: Share of the bounds that always do: the channel is constant to that layer.
-        macs: Multiply-accumulates of the block's convolutions, one image.
-        moved_bytes: Bytes that its concatenations and maxima write, one image.
+        name: Name of the block, numbered in graph order, e.g. ``block 1``.
+        channels: Number of channels of all concatenated feature maps.
+        concats: Type in which the block's concatenations move data: ``int8``, or the float type they stay in.
+        scale: Quantization scale of the concatenations, where they move integers.
+        zero_point: Quantization zero point of the concatenations, where they move integers.
+        spread: Smallest, median and largest half range of the channels before equalization.
+        not_equalized: Why the channels were not equalized; empty where they were.
+        maxima: Number of BN + ReLU pairs that became one integer maximum (or minimum).
+        depthwise: Number of BN + ReLU pairs that became an integer depthwise convolution.
+        floating: Number of BNs, with or without a ReLU, that stay in float.
+        never: Share in 0..1 of the bounds that never clip, where the ReLU has no effect.
+        always: Share in 0..1 of the bounds that always clip, where the channel is constant to that layer.
+        macs: Multiply-accumulates of the block's convolutions for one image.
+        moved_bytes: Bytes that the block's concatenations and maxima write for one image.
     """
 
     name: str

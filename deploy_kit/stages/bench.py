@@ -4,16 +4,17 @@ import statistics
 from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
-from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.measure import latency, race, scenarios
 from deploy_kit.measure.race import RaceEntry
 from deploy_kit.recipe import BenchTable
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Measurement, SpeedUp, samples_for
-from deploy_kit.store import Key, Store
+from deploy_kit.store import Key
 
-VERSION = "3"
+VERSION = "4"
 # What shows and judges samples decides none of them.
 _READERS = {"baseline", "percentiles", "latency_budget_ms", "fail_on_regression"}
 
@@ -28,21 +29,17 @@ class _NotKept(Exception):  # noqa: N818  # no error: it carries a result past t
 
 def run(
     engines: tuple[Artifact, ...],
-    part: BenchTable,
+    table: BenchTable,
+    context: Context,
     *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback = no_progress,
     fresh: bool = False,
 ) -> tuple[Bench, bool]:
     """Measure engines against each other.
 
     Args:
         engines: What to measure.
-        part: How.
-        store: Keeps the samples; of a bench that lost its device, the rounds that were finished.
-        connection: Where.
-        on_progress: Called with progress events.
+        table: How.
+        context: Where. The store keeps the samples; of a bench that lost its device, the rounds that were finished.
         fresh: Measure again, even where the store has these engines measured on this machine; where what it has is
             not valid, they are measured again anyway.
 
@@ -54,14 +51,17 @@ def run(
         MeasurementError: The clock gave times that cannot be.
         DeviceError: The device was lost before a round was finished.
     """
-    entries = entered(engines, part)
-    key, rest = _key(entries, part, "bench", connection), _key(entries, part, "bench-begun", connection)
+    store, connection = context.store, context.connection
+    entries = entered(engines, table)
+    key, rest = _key(entries, table, "bench", connection), _key(entries, table, "bench-begun", connection)
     kept = store.kept(Bench, key)
     again = fresh or (kept is not None and bool(kept.invalid))
 
     def make(folder: Path, home: str) -> Bench:
         begun = None if fresh else store.kept(Bench, rest)
-        made = race.run_race(entries, part, store=store, connection=connection, on_progress=on_progress, begun=begun)
+        made = race.run_race(
+            entries, table, store=store, connection=connection, on_progress=context.on_progress, begun=begun
+        )
         if made.failed or made.stopped:
             raise _NotKept(made)
         return made
@@ -83,7 +83,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
     Raises:
         RequestError: No engine takes a batch that was asked for, or the scenario does not feed it.
     """
-    race.verify(part)
+    race.verify_bench_table(part)
     found = []
     for engine in engines:
         for batch in part.batch or (_built_for(engine) or 1,):
@@ -98,7 +98,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
                 "then quantize and build again",
             )
     for entry in found:
-        why = scenarios.get(part.scenario).batches(entry.batch)
+        why = scenarios.get_scenario(part.scenario).batches(entry.batch)
         if why:
             raise RequestError(f"{entry.engine.label}: {why}", hint="give --batch 1, or --scenario offline")
     return tuple(found)
@@ -160,11 +160,12 @@ def _runs(entry: RaceEntry, label: str, batch: int) -> bool:
 def _key(entries: tuple[RaceEntry, ...], part: BenchTable, stage: str, connection: Connection) -> Key:
     here, address = connection.environment, connection.device.address
     where = (("device", address),) if address else ()  # two boards of one make are two machines
-    readers = _READERS - set(scenarios.get(part.scenario).needs)
+    machine = codec.canonical_json(dict(here.identity))  # what `compare` would hold unlike is measured anew
+    readers = _READERS - set(scenarios.get_scenario(part.scenario).needs)
     return Key(
         stage=stage,
         name="bench",
         inputs=tuple(sorted(f"{entry.engine.sha256}/{entry.engine.label}/{entry.batch}" for entry in entries)),
         options=[part.model_dump(exclude=readers), [entry.engine.options for entry in entries]],
-        versions=(("stage", VERSION), ("cpu", here.cpu), ("cores", str(here.cores)), *where, *here.versions),
+        versions=(("stage", VERSION), ("machine", machine), *where),
     )

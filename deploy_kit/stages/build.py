@@ -6,29 +6,27 @@ from typing import Any
 
 from deploy_kit import engines
 from deploy_kit.base.errors import BuildError, DeviceError
-from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices import links
-from deploy_kit.devices.links import Connection
 from deploy_kit.graph import lint
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BuiltFor, Device, Proof
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Environment
-from deploy_kit.store import Key, Store, digest_of, parts_of
+from deploy_kit.store import digest_of, parts_of
 
 VERSION = "2"
 _HALF = ("fp16", "bf16")
 
 
-def run(
-    typed: Artifact,
-    entry: BuildEntry,
-    *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback = no_progress,
-) -> tuple[Artifact, bool]:
+def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artifact, bool]:
     """Build one engine from one graph.
+
+    Args:
+        quantized: A graph that carries its precision, which may be float32.
+        entry: Names the engine and its options.
+        context: Where.
 
     Returns:
         The engine, and whether the store had it.
@@ -41,56 +39,58 @@ def run(
             not of the graph's precision.
         EngineCrashError: Native code died.
     """
+    connection = context.connection
     engine = engines.CATALOGUE.get(entry.engine)
     options = codec.from_json(engine.options, placed(entry, connection.device), f"engine '{entry.engine}'")
     there = connection.environment
-    versions = identity(engine, there)
-    key = Key(
-        stage="build",
-        name=f"{typed.name}.{entry.engine}",
-        inputs=(typed.sha256,),
-        options=[entry.engine, options],
-        versions=(("stage", VERSION), *versions),
-    )
+    versions, machine = engine.versions_in(there.versions), machine_identity(there)
 
     def make(folder: Path, home: str) -> Artifact:
-        source = store.path(typed)
+        source = context.store.path(quantized)
         verify_fit(source, lint.LintTarget(engine=entry.engine, version=engine.version_in(there.versions)))
-        on_progress(ProgressEvent(stage="build", text=f"{typed.name} · {entry.engine}"))
+        context.report("build", f"{quantized.name} · {entry.engine}")
         with connection.worker() as worker, connection.outbox(folder) as outbox:
             answer = worker.ask(
                 "build",
                 str(source),
-                on_progress=on_progress,
+                on_progress=context.on_progress,
                 engine=entry.engine,
                 onnx=connection.send(source, keep=True),
                 folder=outbox,
                 options=codec.to_json(options),
             )
         proof = codec.from_json(Proof, answer["proof"])
-        verify_precision(typed, entry.engine, proof, strict=engine.typed)
+        verify_precision(quantized, entry.engine, proof, strict=engine.typed)
         file = folder / engine.file_name
         return Artifact(
             kind="engine",
-            name=typed.name,
+            name=quantized.name,
             path=f"{home}/{engine.file_name}",
             sha256=digest_of(file),
             size_bytes=sum(part.stat().st_size for part in parts_of(file)),
-            precision=typed.precision,
-            inputs=typed.inputs,
-            outputs=typed.outputs,
-            preprocess=typed.preprocess,
+            precision=quantized.precision,
+            inputs=quantized.inputs,
+            outputs=quantized.outputs,
+            preprocess=quantized.preprocess,
             stage="build",
-            parent=typed.sha256,
+            parent=quantized.sha256,
             engine=entry.engine,
-            made_by=versions,
-            options=codec.canonical(options),
+            made_by=MadeBy(versions=versions, machine=machine),
+            options=codec.canonical_json(options),
             proof=proof,
             build_s=float(answer["build_s"]),
             built=None if answer["built"] is None else codec.from_json(BuiltFor, answer["built"]),
         )
 
-    return store.produce(Artifact, key, make)
+    return context.produce(
+        Artifact,
+        make,
+        stage="build",
+        name=f"{quantized.name}.{entry.engine}",
+        inputs=(quantized.sha256,),
+        options=[entry.engine, options],
+        versions=(("stage", VERSION), *versions, *machine),
+    )
 
 
 def verify_fit(onnx_file: Path, target: lint.LintTarget) -> None:
@@ -131,14 +131,10 @@ def placed(entry: BuildEntry, device: Device) -> dict[str, Any]:
     return {**(engine.place(device.accelerator) or {}), **entry.options}
 
 
-def identity(engine: engines.Engine, there: Environment) -> tuple[tuple[str, str], ...]:
-    """Say what of the target decides an engine that is built on it: the engine's version, and for which machine."""
+def machine_identity(there: Environment) -> tuple[tuple[str, str], ...]:
+    """Return what of a machine decides an engine that is built on it, as (what, value) pairs."""
     machine = (("cpu", there.cpu), ("isa", " ".join(there.isa)), ("gpu", there.gpu), ("l4t", there.l4t))
-    return (
-        *engine.versions_in(there.versions),
-        ("machine", there.host.split()[-1]),
-        *(fact for fact in machine if fact[1]),
-    )
+    return (("machine", there.host.split()[-1]), *(fact for fact in machine if fact[1]))
 
 
 def widened(engine: Artifact) -> str:
@@ -151,11 +147,11 @@ def widened(engine: Artifact) -> str:
     return f"{engine.label} stores {engine.precision} and computes in {dtypes} on this machine"
 
 
-def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool) -> None:
+def verify_precision(quantized: Artifact, engine: str, proof: Proof, *, strict: bool) -> None:
     """Refuse an engine that fell back to another precision in silence.
 
     Args:
-        typed: The graph, with the precision it carries.
+        quantized: The graph, with the precision it carries.
         engine: For the message.
         proof: What the engine computes in.
         strict: Also hold half precision; CPU runtimes may widen it, which the proof then shows.
@@ -170,14 +166,16 @@ def verify_precision(typed: Artifact, engine: str, proof: Proof, *, strict: bool
     said = ", ".join(f"{n} {op} {dtype}" for op, dtype, n in counts)
     kinds = {kind for kind, _, _ in counts}
     computing = {"Conv"} & kinds or kinds - {"weight", "shape"}  # weights alone may be stored small and computed wide
-    if typed.precision == "int8" and not any(dtype == "int8" and kind in computing for kind, dtype, _ in counts):
+    if quantized.precision == "int8" and not any(dtype == "int8" and kind in computing for kind, dtype, _ in counts):
         what = "no convolution" if "Conv" in kinds else "nothing"
         raise BuildError(
-            f"'{typed.name}' carries int8, and {engine} computes {what} in it ({said})",
+            f"'{quantized.name}' carries int8, and {engine} computes {what} in it ({said})",
             hint="the engine fell back to float: quantize for this engine, or build the float graph",
         )
     share = Proof(source="", counts=counts).share(
-        typed.precision, of=next((kind for kind in ("activation", "Conv") if kind in kinds), None)
+        quantized.precision, of=next((kind for kind in ("activation", "Conv") if kind in kinds), None)
     )
-    if strict and typed.precision in _HALF and share < 0.5:
-        raise BuildError(f"'{typed.name}' carries {typed.precision}, and {engine} holds {share:.0%} of it ({said})")
+    if strict and quantized.precision in _HALF and share < 0.5:
+        raise BuildError(
+            f"'{quantized.name}' carries {quantized.precision}, and {engine} holds {share:.0%} of it ({said})"
+        )

@@ -1,4 +1,4 @@
-"""Engine against the checkpoint's own answers, on tensors and on labels where there are any. A failure is an answer."""
+"""Engine against the checkpoint's own logits, on tensors and on labels where there are any. A failure is an answer."""
 
 import dataclasses
 import json
@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit import images
 from deploy_kit.accuracy import consistency, metrics, paired, scores
 from deploy_kit.accuracy.scores import auroc, flips
 from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.base.errors import CheckError
-from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
-from deploy_kit.images import calibration_checks
+from deploy_kit.images import ImageSet, ImageSource, calibration_checks
 from deploy_kit.recipe import CheckTable
-from deploy_kit.records.artifacts import Artifact, ReferenceLogits
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.results import Limits, ParityReport
-from deploy_kit.store import Key, Store
 
 VERSION = "3"
 _WORST = 10
@@ -29,44 +27,46 @@ _PROBABILITIES = "the outputs are probabilities already ({}): confidences are ta
 
 
 def run(
-    engine: Artifact,
-    answers: ReferenceLogits,
-    part: CheckTable,
-    *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback = no_progress,
+    engine: Artifact, table: CheckTable, context: Context, *, reference: ReferenceLogits, images: ImageSource
 ) -> tuple[ParityReport | NotRun, bool]:
-    """Hold one engine against the answers, and mark it accepted or rejected.
+    """Compare one engine with the reference logits, and mark it accepted or rejected.
+
+    Args:
+        engine: The engine to judge.
+        table: Limits by precision.
+        context: Where.
+        reference: The checkpoint's own logits.
+        images: The set that the reference logits are of.
 
     Returns:
         The report (or why it cannot run here), and whether the store had it.
 
     Raises:
-        CheckError: The engine gives logits of another shape.
+        CheckError: The engine gives logits of another shape, or the images changed since the reference was computed.
         EngineCrashError: Native code died.
     """
-    why = why_unavailable(engine, connection)
+    why = why_unavailable(engine, context.connection)
     if why:
         return NotRun(artifact=engine.sha256, label=engine.label, why=why), False
-    there = connection.environment
-    limits = part.limits[engine.precision].record() if engine.precision in part.limits else Limits()
-    key = Key(
-        stage="check",
-        name=f"{engine.name}.{engine.engine}",
-        inputs=(engine.sha256, answers.sha256),
-        options=[limits, engine.options, engine.engine, answers.path],
-        versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
-    )
+    there = context.connection.environment
+    limits = table.limits[engine.precision].record() if engine.precision in table.limits else Limits()
 
     def make(folder: object, home: str) -> ParityReport:
-        return _compare(engine, answers, limits, store, connection, on_progress)
+        return _compare(engine, reference, limits, images.open(engine.preprocess), context)
 
-    report, reused = store.produce(ParityReport, key, make)
+    report, reused = context.produce(
+        ParityReport,
+        make,
+        stage="check",
+        name=f"{engine.name}.{engine.engine}",
+        inputs=(engine.sha256, reference.sha256),
+        options=[limits, engine.options, engine.engine, reference.path],
+        versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
+    )
     if report.passed:
-        store.accept(engine)
+        context.store.accept(engine)
     else:
-        store.reject(engine, report.failures)
+        context.store.reject(engine, report.failures)
     return report, reused
 
 
@@ -76,16 +76,13 @@ def why_unavailable(engine: Artifact, connection: Connection) -> str:
         return str(worker.ask("why_unavailable", engine.path, engine=engine.engine)["why"])
 
 
-def overlap(
-    calibration: str | None, part: CheckTable, engine_input: Artifact, *, skip_bad: bool = False
-) -> tuple[str, ...]:
+def overlap(calibration: ImageSource | None, check: ImageSource, preprocess: Preprocess | BareInput) -> tuple[str, ...]:
     """Refuse a check set that shares images with the calibration set.
 
     Args:
         calibration: The calibration set; None where there is none.
-        part: Names the check set.
-        engine_input: Whose preprocessing both sets go through.
-        skip_bad: Leave out calibration images that cannot be read.
+        check: The check set.
+        preprocess: How both become the input.
 
     Returns:
         What else is to be known of the two: images that look alike, classes that only one has.
@@ -93,46 +90,37 @@ def overlap(
     Raises:
         InputError: They share at least one image, by sha256.
     """
-    if calibration is None or images.SYNTHETIC in (calibration, part.images):
+    if calibration is None or calibration.is_noise or check.is_noise:
         return ()
-    preprocess = engine_input.preprocess
-    seen = images.open_set(calibration, preprocess, skip_bad=skip_bad)
-    return calibration_checks.require(
-        seen, calibration_checks.compare(seen, images.open_set(part.images, preprocess, skip_bad=part.skip_bad))
-    )
+    seen = calibration.open(preprocess)
+    return calibration_checks.require(seen, calibration_checks.compare(seen, check.open(preprocess)))
 
 
 def _compare(
-    engine: Artifact,
-    answers: ReferenceLogits,
-    limits: Limits,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback,
+    engine: Artifact, reference: ReferenceLogits, limits: Limits, image_set: ImageSet, context: Context
 ) -> ParityReport:
-    with np.load(store.root / answers.path, allow_pickle=False) as data:
+    with np.load(context.store.root / reference.path, allow_pickle=False) as data:
         wanted = data["logits"]
-        labels = data["labels"] if answers.labelled else None
-    image_set = images.open_set(answers.images, engine.preprocess, skip_bad=answers.skipped > 0)
-    if image_set.n != answers.n:
-        raise CheckError(f"{answers.images}: {image_set.n} images, the answers are for {answers.n}")
+        labels = data["labels"] if reference.labelled else None
+    if image_set.n != reference.n:
+        raise CheckError(f"{reference.images}: {image_set.n} images, the reference logits are of {reference.n}")
     assert engine.engine is not None
     target = inference.InferenceTarget(
-        engine=engine.engine, path=store.path(engine), options=json.loads(engine.options)
+        engine=engine.engine, path=context.store.path(engine), options=json.loads(engine.options)
     )
 
     def progress(done: int) -> None:
-        on_progress(ProgressEvent(stage="check", text=engine.label, done=done, total=image_set.n))
+        context.report("check", engine.label, done=done, total=image_set.n)
 
-    with inference.loaded(connection, target) as opened:
-        found = opened.all(image_set, engine.preprocess, crops=answers.crops, progress=progress)
+    with inference.loaded_engine(context.connection, target) as opened:
+        found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
         if found.logits.shape != wanted.shape:
             raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
         sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
-        itself = consistency.examine(opened.ask, sample, opened.batch, engine.precision)
+        itself = consistency.examine_consistency(opened.ask, sample, opened.batch, engine.precision)
     names = image_set.classes
     report = judge(
-        engine, answers, wanted, found.logits, labels, limits,
+        engine, reference, wanted, found.logits, labels, limits,
         image=image_set.name_of, class_name=lambda index: names[index] if names else "",
     )  # fmt: skip
     unasked = (_NOTHING_ASKED.format(engine.precision),) if limits == Limits() else ()
@@ -141,7 +129,7 @@ def _compare(
 
 def judge(
     engine: Artifact,
-    answers: ReferenceLogits,
+    reference: ReferenceLogits,
     wanted: np.ndarray,
     found: np.ndarray,
     labels: np.ndarray | None,
@@ -154,7 +142,7 @@ def judge(
 
     Args:
         engine: Whose logits.
-        answers: What they are held against.
+        reference: What they are held against.
         wanted: The checkpoint's.
         found: The engine's.
         labels: (n,), or (n, classes) of 0 and 1; None without.
@@ -162,18 +150,18 @@ def judge(
         image: Index → how the set calls that image.
         class_name: Index → how the set calls that class.
     """
-    errors = metrics.errors(wanted, found)
+    errors = metrics.largest_errors(wanted, found)
     worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]
     several = labels is not None and labels.ndim == 2
     return ParityReport(
         artifact=engine.sha256,
         label=engine.label,
         n=len(wanted),
-        images=answers.images,
+        images=reference.images,
         sqnr_db=metrics.sqnr_db(wanted, found),
-        cosine=metrics.cosine(wanted, found),
+        cosine=metrics.cosine_similarity(wanted, found),
         max_error=float(errors.max()),
-        agreement=metrics.agreement(wanted, found),
+        agreement=metrics.top1_agreement(wanted, found),
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
         flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image),
@@ -187,16 +175,16 @@ def _labelled(
     """Give the fields of the report that need labels."""
     if labels is None:
         return dict.fromkeys(("top1_reference", "top1", "drop_pp", "drop_pp_interval"))
-    table = scores.measure(wanted, found, labels, class_name)
+    table = scores.score_outputs(wanted, found, labels, class_name)
     remarks = [_PROBABILITIES.format(table.outputs)] if table.outputs != "logits" else []
     top1 = top1_reference = None
     if labels.ndim == 2:
-        drop = auroc.drop(wanted, found, labels, limits.max_drop)
+        drop = auroc.auroc_drop(wanted, found, labels, limits.max_drop)
     else:
-        before, after = metrics.hits(wanted, labels), metrics.hits(found, labels)
+        before, after = metrics.top1_hits(wanted, labels), metrics.top1_hits(found, labels)
         top1_reference, top1 = float(before.mean()), float(after.mean())
-        drop = paired.drop(before, after, limits.max_drop)
-        remarks += single.exchanged(wanted, labels, class_name)
+        drop = paired.top1_drop(before, after, limits.max_drop)
+        remarks += single.describe_permuted_labels(wanted, labels, class_name)
     return {
         "top1_reference": top1_reference,
         "top1": top1,

@@ -2,47 +2,38 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deploy_kit import images
 from deploy_kit.base.errors import InputError, QuantizeError
-from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
-from deploy_kit.devices.links import Connection
-from deploy_kit.graph import lint
-from deploy_kit.graph import onnx_file as graph
-from deploy_kit.images import ImageSet, calibration_checks
-from deploy_kit.machine.environment import library_versions
+from deploy_kit.context import Context
+from deploy_kit.graph import lint, onnx_file
+from deploy_kit.graph.onnx_artifact import onnx_artifact
+from deploy_kit.images import ImageSet, ImageSource, calibration_checks
 from deploy_kit.quantization import schemes
 from deploy_kit.quantization.schemes import BLOCKS_KEY, FLOAT_KEY, KEPT_KEY
 from deploy_kit.recipe import Variant
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Preprocess
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.results import QuantizedBlock
-from deploy_kit.store import Key, Store, sha256_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def run(
-    lean: Artifact,
-    variant: Variant,
-    calibration: str | None,
-    *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback = no_progress,
-    skip_bad: bool = False,
+    simplified: Artifact, variant: Variant, context: Context, *, calibration: ImageSource | None
 ) -> tuple[Artifact, bool]:
-    """Give a graph the precision of one variant.
+    """Quantize a graph to the precision of one variant.
 
     Args:
-        lean: A float32 graph.
+        simplified: A float32 graph.
         variant: Scheme and options.
-        calibration: Image set, for schemes that calibrate.
-        store: Keeps the result.
-        connection: Runs the scheme.
-        on_progress: Called with progress, and of what calibration was done with.
-        skip_bad: Leave out calibration images that cannot be read.
+        context: Where.
+        calibration: Image set for schemes that calibrate.
 
     Returns:
-        The typed graph, and whether the store had it.
+        The quantized graph, and whether the store had it.
 
     Raises:
         RecipeError: An option does not fit the scheme.
@@ -51,104 +42,112 @@ def run(
     """
     scheme = schemes.CATALOGUE.get(variant.scheme)
     options = codec.from_json(scheme.options, variant.options, f"scheme '{variant.scheme}'")
-    if lean.precision != "fp32":
+    if simplified.precision != "fp32":
         raise InputError(
-            f"{lean.path}: expected a float32 graph, found {lean.precision}",
+            f"{simplified.path}: expected a float32 graph, found {simplified.precision}",
             hint="give the float32 file it was made from",
         )
-    used = calibration if scheme.calibrates or (scheme.observes and calibration != images.SYNTHETIC) else None
-    image_set = calibration_set(variant, used, lean, skip_bad=skip_bad) if scheme.calibrates or used else None
-    digest = "" if image_set is None else image_set.digest
-    if image_set is not None and image_set.left_out:
-        on_progress(ProgressEvent(stage="quantize", text=image_set.left_out))
-    versions = tuple(row for row in library_versions() if row[0] in scheme.libraries)
-    key = Key(
-        stage="quantize",
-        name=variant.name,
-        inputs=(lean.sha256, digest),
-        options=[variant.scheme, options],
-        versions=(("schemes", schemes.VERSION), *versions),
-    )
+    used = _calibration_set(scheme, variant, calibration, simplified)
+    digest = "" if used is None else used.digest
+    if used is not None and used.left_out:
+        context.report("quantize", used.left_out)
 
     def make(folder: Path, home: str) -> Artifact:
-        remarks = examined(image_set, lean, on_progress)
-        on_progress(ProgressEvent(stage="quantize", text=f"{variant.name}: scheme {variant.scheme}"))
+        remarks = examined(used, simplified, context)
+        context.report("quantize", f"{variant.name}: scheme {variant.scheme}")
         file = folder / "model.onnx"
-        with connection.worker() as worker:
+        with context.connection.worker() as worker:
             spent = worker.ask(
                 "quantize",
-                lean.path,
-                on_progress=on_progress,
+                simplified.path,
+                on_progress=context.on_progress,
                 scheme=variant.scheme,
-                source=str(store.path(lean)),
+                source=str(context.store.path(simplified)),
                 target=str(file),
                 options=codec.to_json(options),
-                calibration=used,
-                preprocess=codec.to_json(lean.preprocess),
-                skip_bad=skip_bad,
+                calibration=used.name if used else None,
+                preprocess=codec.to_json(simplified.preprocess),
+                skip_bad=used is not None and used.skip_bad,
+                orientation=used.orientation if used else None,
                 digest=digest,
-                store=str(store.root),
+                store=str(context.store.root),
             )
-        model = graph.load(file)
-        kept_float = tuple(getattr(options, "keep", None) or ())
-        if kept_float and graph.precision(model) == "fp32":
-            raise InputError(
-                f"{', '.join(kept_float)}: with this in float nothing is left to quantize",
-                hint="build the float graph: deploykit build --variant fp32, or keep less",
-            )
-        if graph.precision(model) != scheme.precision:
-            raise QuantizeError(
-                f"scheme '{variant.scheme}' promised {scheme.precision}, its graph carries {graph.precision(model)}"
-            )
-        graph.embed(model, lean.preprocess)
-        graph.save(model, file)
-        images_used = (("calibration", used), ("images", str(spent["n"]))) if used else ()
-        needs = tuple(("needs", f"{what} ({why})") for what, why in lint.needs(model))
-        kept = json.loads(model.metadata_props.get(KEPT_KEY, "[]"))
-        groups = json.loads(model.metadata_props.get(FLOAT_KEY, "[]"))
-        return Artifact(
-            kind="onnx",
+        model = onnx_file.load(file)
+        _verify_precision(model, variant, options)
+        onnx_file.embed(model, simplified.preprocess)
+        onnx_file.save(model, file)
+        return onnx_artifact(
+            file,
+            home,
             name=variant.name,
-            path=f"{home}/model.onnx",
-            sha256=sha256_of(file),
-            size_bytes=file.stat().st_size,
-            precision=scheme.precision,
-            inputs=graph.specs(graph.inputs(model)),
-            outputs=graph.specs(tuple(model.graph.outputs)),
-            preprocess=lean.preprocess,
             stage="quantize",
-            parent=lean.sha256,
-            made_by=(
-                ("scheme", variant.scheme),
-                ("options", codec.canonical(options)),
-                *images_used,
-                *remarks,
-                *((str(what), str(said)) for what, said in spent["facts"]),
-                *((("layer groups kept in float", ", ".join(groups)),) if groups else ()),
-                *((("kept in fp32", ", ".join(kept)),) if kept else ()),
-                *needs,
-                ("peak_memory_mib", str(spent["peak_memory_mib"])),
-                *versions,
+            parent=simplified.sha256,
+            preprocess=simplified.preprocess,
+            made_by=MadeBy(
+                scheme=variant.scheme,
+                options=codec.canonical_json(options),
+                calibration=used.name if used else "",
+                n_images=str(spent["n"]) if used else "",
+                calibration_remarks="; ".join(remarks),
+                left_out=used.left_out if used else "",
+                notes=tuple((str(name), str(value)) for name, value in spent["facts"]),
+                float_groups=", ".join(json.loads(model.metadata_props.get(FLOAT_KEY, "[]"))),
+                float_nodes=", ".join(json.loads(model.metadata_props.get(KEPT_KEY, "[]"))),
+                needs=tuple(f"{requirement} ({why})" for requirement, why in lint.needs(model)),
+                peak_memory_mib=str(spent["peak_memory_mib"]),
+                versions=scheme.installed_libraries,
             ),
         )
 
-    return store.produce(Artifact, key, make)
+    return context.produce(
+        Artifact,
+        make,
+        stage="quantize",
+        name=variant.name,
+        inputs=(simplified.sha256, digest),
+        options=[variant.scheme, options],
+        versions=scheme.key_versions(simplified),
+    )
 
 
-def explained(onnx_file: Path) -> tuple[QuantizedBlock, ...]:
+def _verify_precision(model: "ir.Model", variant: Variant, options: object) -> None:
+    """Refuse a graph that is not of the precision its scheme promises."""
+    scheme, precision = schemes.CATALOGUE.get(variant.scheme), onnx_file.precision(model)
+    kept_float = tuple(getattr(options, "keep", None) or ())
+    if kept_float and precision == "fp32":
+        raise InputError(
+            f"{', '.join(kept_float)}: with this in float nothing is left to quantize",
+            hint="build the float graph: deploykit build --variant fp32, or keep less",
+        )
+    if precision != scheme.precision:
+        raise QuantizeError(f"scheme '{variant.scheme}' promised {scheme.precision}, its graph carries {precision}")
+
+
+def _calibration_set(
+    scheme: schemes.Scheme, variant: Variant, calibration: ImageSource | None, simplified: Artifact
+) -> ImageSet | None:
+    """Open the calibration images, where the scheme makes use of any."""
+    if scheme.calibrates:
+        return require_images(variant, calibration).open(simplified.preprocess)
+    if scheme.observes and calibration is not None and not calibration.is_noise:
+        return calibration.open(simplified.preprocess)
+    return None
+
+
+def explained(path: Path) -> tuple[QuantizedBlock, ...]:
     """Read what INT8 made of each dense block from a file's metadata; empty where its scheme does not say."""
-    text = graph.load(onnx_file).metadata_props.get(BLOCKS_KEY)
+    text = onnx_file.load(path).metadata_props.get(BLOCKS_KEY)
     rows = json.loads(text) if text else []
     return tuple(codec.from_json(QuantizedBlock, row, BLOCKS_KEY) for row in rows)
 
 
-def require_images(variant: Variant, calibration: str | None) -> str:
-    """Give the image set, once it is one that a scheme can calibrate with.
+def require_images(variant: Variant, calibration: ImageSource | None) -> ImageSource:
+    """Return the calibration images, once they are ones that a scheme can calibrate with.
 
     Raises:
-        InputError: There is none, or it is noise.
+        InputError: There are none, or they are noise.
     """
-    if calibration is None or calibration == images.SYNTHETIC:
+    if calibration is None or calibration.is_noise:
         raise InputError(
             f"scheme '{variant.scheme}' needs images to calibrate with, and noise would give wrong ranges",
             hint="give a few hundred real ones: --calibration FOLDER (or an npz file)",
@@ -156,27 +155,17 @@ def require_images(variant: Variant, calibration: str | None) -> str:
     return calibration
 
 
-def calibration_set(variant: Variant, calibration: str | None, lean: Artifact, *, skip_bad: bool = False) -> ImageSet:
-    """Open the images that a scheme calibrates with.
-
-    Raises:
-        InputError: There are none, or they are noise, or cannot be read.
-    """
-    return images.open_set(require_images(variant, calibration), lean.preprocess, skip_bad=skip_bad)
-
-
-def examined(image_set: ImageSet | None, lean: Artifact, on_progress: ProgressCallback) -> tuple[tuple[str, str], ...]:
-    """Refuse images that would give wrong ranges; give what else is to be known of them, for the passport.
+def examined(images: ImageSet | None, simplified: Artifact, context: Context) -> tuple[str, ...]:
+    """Refuse images that would give wrong ranges; return what else is to be known of them.
 
     Raises:
         InputError: Noise, constant images, mostly copies, or pixels or preprocessing in the wrong unit.
     """
-    if image_set is None:
+    if images is None:
         return ()
-    assert isinstance(lean.preprocess, Preprocess)  # of a bare input no image set but noise can be opened
-    on_progress(ProgressEvent(stage="quantize", text=f"looking at {image_set.name}"))
-    remarks = calibration_checks.require(image_set, calibration_checks.examine(image_set, lean.preprocess))
+    assert isinstance(simplified.preprocess, Preprocess)  # of a bare input no image set but noise can be opened
+    context.report("quantize", f"looking at {images.name}")
+    remarks = calibration_checks.require(images, calibration_checks.examine(images, simplified.preprocess))
     for remark in remarks:
-        on_progress(ProgressEvent(stage="quantize", text=f"calibration: {remark}"))
-    facts = (("calibration remarks", "; ".join(remarks)), ("left out", image_set.left_out))
-    return tuple(fact for fact in facts if fact[1])
+        context.report("quantize", f"calibration: {remark}")
+    return remarks

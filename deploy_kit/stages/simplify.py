@@ -4,19 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import images
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import SimplifyError, StageError
-from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file, passes
-from deploy_kit.images import SYNTHETIC
-from deploy_kit.machine.environment import library_versions
+from deploy_kit.graph.onnx_artifact import onnx_artifact
+from deploy_kit.images import SYNTHETIC, open_set
+from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import SimplifyTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.results import PassRow, Simplified
-from deploy_kit.store import Key, Store, sha256_of
+from deploy_kit.store import sha256_of
 
 VERSION = "2"
 _LIBRARIES = ("onnx", "onnx-ir", "onnxscript")
@@ -24,15 +25,13 @@ _VERIFIED_IMAGES = 8
 _LEAVE_OUT = "leave '{}' out of recipe.simplify.passes, and report this graph"
 
 
-def run(
-    exported: Artifact,
-    part: SimplifyTable,
-    *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback = no_progress,
-) -> tuple[Simplified, bool]:
+def run(exported: Artifact, table: SimplifyTable, context: Context) -> tuple[Simplified, bool]:
     """Simplify a graph.
+
+    Args:
+        exported: A float32 graph.
+        table: Names the passes.
+        context: Where.
 
     Returns:
         The graph with a row for each pass, and whether the store had it.
@@ -41,36 +40,32 @@ def run(
         UnknownNameError: No pass has this name.
         SimplifyError: A pass changed the outputs by more than it promises.
     """
-    versions = tuple(row for row in library_versions() if row[0] in _LIBRARIES)
-    key = Key(
-        stage="simplify",
-        name="simplified",
-        inputs=(exported.sha256,),
-        options=part.model_dump(),
-        versions=(("stage", VERSION), *versions),
-    )
+    versions = versions_of(*_LIBRARIES)
+    names = passes.resolve_names(table.passes)  # in the key as well: other default passes are another result
 
     def make(folder: Path, home: str) -> Simplified:
         file = folder / "model.onnx"
-        rows = _apply(store.path(exported), file, part.passes, exported.preprocess, connection, on_progress)
-        model = onnx_file.load(file)
-        onnx = Artifact(
-            kind="onnx",
+        rows = _apply(context.store.path(exported), file, names, exported.preprocess, context)
+        onnx = onnx_artifact(
+            file,
+            home,
             name="fp32",
-            path=f"{home}/model.onnx",
-            sha256=sha256_of(file),
-            size_bytes=file.stat().st_size,
-            precision=onnx_file.precision(model),
-            inputs=onnx_file.specs(onnx_file.inputs(model)),
-            outputs=onnx_file.specs(tuple(model.graph.outputs)),
-            preprocess=exported.preprocess,
             stage="simplify",
             parent=exported.sha256,
-            made_by=(("passes", ", ".join(part.passes)), *versions),
+            preprocess=exported.preprocess,
+            made_by=MadeBy(passes=", ".join(names), versions=versions),
         )
         return Simplified(onnx=onnx, passes=rows)
 
-    return store.produce(Simplified, key, make)
+    return context.produce(
+        Simplified,
+        make,
+        stage="simplify",
+        name="simplified",
+        inputs=(exported.sha256,),
+        options=table.model_dump() | {"passes": names},
+        versions=(("stage", VERSION), *versions),
+    )
 
 
 def _apply(
@@ -78,13 +73,12 @@ def _apply(
     file: Path,
     names: tuple[str, ...],
     preprocess: Preprocess | BareInput,
-    connection: Connection,
-    on_progress: ProgressCallback,
+    context: Context,
 ) -> tuple[PassRow, ...]:
     model = onnx_file.load(source)
     onnx_file.expect_input(model, preprocess, source)
     onnx_file.save(model, file)
-    before, rows = _logits(file, preprocess, connection), []
+    before, rows = _logits(file, preprocess, context.connection), []
     if not before.any():
         raise SimplifyError(f"{source}: its outputs are all zero: nothing can be compared")
     if not np.isfinite(before).all():
@@ -93,14 +87,14 @@ def _apply(
             hint="a weight is NaN or infinite, or something divides by 0 or overflows: mend it where it was exported",
         )
     for index, name in enumerate(names):
-        on_progress(ProgressEvent(stage="simplify", text=name, done=index, total=len(names)))
+        context.report("simplify", name, done=index, total=len(names))
         entry = passes.CATALOGUE.get(name)
         nodes, macs = onnx_file.nodes(model), onnx_file.macs(model)
         try:
             outcome = entry.apply(model)
             digest = sha256_of(file)
             onnx_file.save(model, file)
-            after = before if sha256_of(file) == digest else _logits(file, preprocess, connection)
+            after = before if sha256_of(file) == digest else _logits(file, preprocess, context.connection)
         except StageError as error:
             raise SimplifyError(f"pass '{name}' broke the graph: {error}", hint=_LEAVE_OUT.format(name)) from error
         difference = metrics.relative_difference(before, after)
@@ -130,5 +124,5 @@ def _apply(
 def _logits(file: Path, preprocess: Preprocess | BareInput, connection: Connection) -> np.ndarray:
     """Compute the graph node by node as it stands: ONNX Runtime's own rewrites would blur what a pass did."""
     target = inference.InferenceTarget(engine="onnxruntime", path=file, options={"optimize": False})
-    sample = images.open_set(SYNTHETIC, preprocess).first(_VERIFIED_IMAGES)
+    sample = open_set(SYNTHETIC, preprocess).first(_VERIFIED_IMAGES)
     return inference.infer_all(connection, target, sample, preprocess).logits

@@ -69,8 +69,10 @@ def examined(folder: Path, fault: Fault, fixed_batch: int = 0) -> Consistency:
         return {"n": len(images)}
 
     connection = PretendLink(folder, {"open": {"batch": fixed_batch, "settings": {}}, "infer": answer})
-    with inference.loaded(connection, InferenceTarget(engine="pretended", path=Path("engine"), options={})) as engine:
-        return consistency.examine(engine.ask, IMAGES, engine.batch, "fp32")
+    with inference.loaded_engine(
+        connection, InferenceTarget(engine="pretended", path=Path("engine"), options={})
+    ) as engine:
+        return consistency.examine_consistency(engine.ask, IMAGES, engine.batch, "fp32")
 
 
 @pytest.mark.parametrize("fixed_batch", [0, 1, 4, 32])
@@ -130,7 +132,7 @@ def test_one_image_is_enough(tmp_path: Path) -> None:
     def ask(images: np.ndarray, batch: int) -> np.ndarray:
         return np.asarray(images.reshape(len(images), -1) @ WEIGHTS)
 
-    assert consistency.examine(ask, IMAGES[:1], 0, "fp32").failures == ()
+    assert consistency.examine_consistency(ask, IMAGES[:1], 0, "fp32").failures == ()
 
 
 def test_at_most_64_images_are_run() -> None:
@@ -140,6 +142,6 @@ def test_at_most_64_images_are_run() -> None:
         asked.append(len(images))
         return np.asarray(images.reshape(len(images), -1) @ WEIGHTS)
 
-    consistency.examine(ask, IMAGES, 0, "int8")
+    consistency.examine_consistency(ask, IMAGES, 0, "int8")
 
     assert sum(asked) == 64

@@ -9,8 +9,12 @@ import torch
 from deploy_kit.accuracy import metrics
 
 COMPARISONS = [
-    metrics.sqnr_db, metrics.relative_difference, metrics.cosine, metrics.errors, metrics.agreement,
-]  # fmt: skip
+    metrics.sqnr_db,
+    metrics.relative_difference,
+    metrics.cosine_similarity,
+    metrics.largest_errors,
+    metrics.top1_agreement,
+]
 
 
 def f32(*rows):
@@ -126,34 +130,34 @@ def test_relative_difference_of_nan_is_nan():
     [([3, 4], 1), ([6, 8], 1), ([4, 3], 24 / 25), ([-4, 3], 0), ([-3, -4], -1), ([0, 0], 0)],
 )
 def test_cosine_of_a_worked_example(candidate, expected):
-    assert metrics.cosine(f32([3, 4]), f32(candidate)) == pytest.approx(expected, abs=1e-12)
+    assert metrics.cosine_similarity(f32([3, 4]), f32(candidate)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_cosine_takes_all_logits_as_one_vector():
-    assert metrics.cosine(f32([1, 0], [0, 1]), f32([1, 0], [0, -1])) == 0
+    assert metrics.cosine_similarity(f32([1, 0], [0, 1]), f32([1, 0], [0, -1])) == 0
 
 
 def test_cosine_notices_images_in_the_wrong_order(logits):
-    assert metrics.cosine(logits, np.roll(logits, 1, axis=0)) < 0.5
+    assert metrics.cosine_similarity(logits, np.roll(logits, 1, axis=0)) < 0.5
 
 
 def test_cosine_of_nan_is_nan():
-    assert math.isnan(metrics.cosine(f32([1, 2]), f32([1, np.nan])))
+    assert math.isnan(metrics.cosine_similarity(f32([1, 2]), f32([1, np.nan])))
 
 
 # Errors of images
 
 
 def test_an_images_error_is_its_largest():
-    assert metrics.errors(f32([1, 2], [3, 4]), f32([1.5, 1], [3, 4])).tolist() == [1, 0]
+    assert metrics.largest_errors(f32([1, 2], [3, 4]), f32([1.5, 1], [3, 4])).tolist() == [1, 0]
 
 
 def test_errors_find_the_one_image_that_changed(logits):
-    assert np.flatnonzero(metrics.errors(logits, nudged(logits, image=17))).tolist() == [17]
+    assert np.flatnonzero(metrics.largest_errors(logits, nudged(logits, image=17))).tolist() == [17]
 
 
 def test_the_error_of_nan_is_nan():
-    assert np.isnan(metrics.errors(f32([1, 2], [3, 4]), f32([1, np.nan], [3, 4]))).tolist() == [True, False]
+    assert np.isnan(metrics.largest_errors(f32([1, 2], [3, 4]), f32([1, np.nan], [3, 4]))).tolist() == [True, False]
 
 
 # Agreement and hits
@@ -162,32 +166,32 @@ def test_the_error_of_nan_is_nan():
 def test_agreement_of_a_worked_example():
     reference = f32([1, 2], [2, 1], [0, 5], [3, 0])
 
-    assert metrics.agreement(reference, f32([8, 9], [9, 8], [9, 8], [9, 8])) == 3 / 4
+    assert metrics.top1_agreement(reference, f32([8, 9], [9, 8], [9, 8], [9, 8])) == 3 / 4
 
 
 def test_agreement_does_not_see_a_scale(logits):
-    assert metrics.agreement(logits, logits * np.float32(0.1)) == 1
+    assert metrics.top1_agreement(logits, logits * np.float32(0.1)) == 1
 
 
 def test_agreement_notices_one_image_that_changed_its_class(logits):
     changed = logits.copy()
     changed[17] = -changed[17]
 
-    assert metrics.agreement(logits, changed) == 63 / 64
+    assert metrics.top1_agreement(logits, changed) == 63 / 64
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_agrees_with_nothing(value):
-    assert metrics.agreement(f32([1, 2], [1, 2]), f32([1, value], [1, 2])) == 1 / 2
+    assert metrics.top1_agreement(f32([1, 2], [1, 2]), f32([1, value], [1, 2])) == 1 / 2
 
 
 def test_hits_are_largest_logits_at_the_label():
-    assert metrics.hits(f32([1, 2], [2, 1], [0, 5]), np.array([1, 1, 1])).tolist() == [True, False, True]
+    assert metrics.top1_hits(f32([1, 2], [2, 1], [0, 5]), np.array([1, 1, 1])).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_hits_nothing(value):
-    assert metrics.hits(f32([1, value]), np.array([1])).tolist() == [False]
+    assert metrics.top1_hits(f32([1, value]), np.array([1])).tolist() == [False]
 
 
 def test_divergence_is_torchs() -> None:
@@ -197,6 +201,6 @@ def test_divergence_is_torchs() -> None:
 
     wanted = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
-    assert metrics.divergence(reference, candidate) == pytest.approx(float(wanted))
-    assert metrics.divergence(reference, reference) == 0
-    assert math.isnan(metrics.divergence(reference, np.where(candidate > 2, np.nan, candidate)))
+    assert metrics.kl_divergence(reference, candidate) == pytest.approx(float(wanted))
+    assert metrics.kl_divergence(reference, reference) == 0
+    assert math.isnan(metrics.kl_divergence(reference, np.where(candidate > 2, np.nan, candidate)))

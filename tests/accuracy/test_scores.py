@@ -43,14 +43,17 @@ def logits() -> np.ndarray:
     ],
 )
 def test_outputs_that_are_probabilities_are_recognized(values: np.ndarray, kind: str) -> None:
-    assert calibration.outputs(values) == kind
+    assert calibration.output_kind(values) == kind
 
 
 def test_the_calibration_error_is_the_same_for_logits_their_log_softmax_and_their_softmax(logits: np.ndarray) -> None:
     labels = np.random.default_rng(1).integers(0, 8, 200)
     sure = softmax(logits)
 
-    found = [calibration.ece(v, calibration.outputs(v), labels) for v in (logits, np.log(sure), sure)]
+    found = [
+        calibration.expected_calibration_error(v, calibration.output_kind(v), labels)
+        for v in (logits, np.log(sure), sure)
+    ]
 
     assert found == pytest.approx([found[0]] * 3, abs=1e-6)
 
@@ -59,7 +62,10 @@ def test_a_second_softmax_would_change_the_calibration_error(logits: np.ndarray)
     labels = logits.argmax(axis=1)
     sure = softmax(3 * logits)
 
-    assert calibration.ece(sure, "softmax", labels) < calibration.ece(sure, "logits", labels) - 0.1
+    assert (
+        calibration.expected_calibration_error(sure, "softmax", labels)
+        < calibration.expected_calibration_error(sure, "logits", labels) - 0.1
+    )
 
 
 # Calibration
@@ -90,11 +96,11 @@ def test_with_several_labels_every_answer_counts_by_its_sigmoid() -> None:
     values, labels = f32([0.0, 100.0], [-100.0, 0.0]), np.array([[1, 1], [0, 0]], np.uint8)
 
     # 0.5 twice, one of them yes: right on average; 1 is yes and 0 is no
-    assert calibration.ece(values, "logits", labels) == pytest.approx(0, abs=1e-9)
+    assert calibration.expected_calibration_error(values, "logits", labels) == pytest.approx(0, abs=1e-9)
 
 
 def test_an_output_that_is_no_number_has_no_calibration_error() -> None:
-    assert math.isnan(calibration.ece(f32([math.nan, 1.0]), "logits", np.array([1])))
+    assert math.isnan(calibration.expected_calibration_error(f32([math.nan, 1.0]), "logits", np.array([1])))
 
 
 # One label an image
@@ -120,14 +126,14 @@ def test_the_worst_class_is_named_with_its_change() -> None:
     candidate = reference.copy()
     candidate[2:5] = np.eye(4, dtype=np.float32)[0]
 
-    worst = scores.measure(reference, candidate, labels, "class {}".format).worst
+    worst = scores.score_outputs(reference, candidate, labels, "class {}".format).worst
 
     assert worst is not None
     assert (worst.name, worst.n, worst.reference, worst.found) == ("class 1", 4, 1.0, 0.25)
 
 
 def test_a_class_without_images_has_no_recall() -> None:
-    found = scores.measure(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32), np.array([0, 1, 1, 3]))
+    found = scores.score_outputs(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32), np.array([0, 1, 1, 3]))
 
     assert [entry.index for entry in found.classes] == [0, 1, 3]
 
@@ -136,7 +142,7 @@ def test_a_class_without_images_has_no_recall() -> None:
 def test_top_5_is_asked_of_more_than_five_classes(classes: int, there: bool) -> None:
     values = np.eye(classes, dtype=np.float32)
 
-    found = scores.measure(values, values, np.arange(classes))
+    found = scores.score_outputs(values, values, np.arange(classes))
 
     assert (found.top5 is not None) is there
 
@@ -155,27 +161,27 @@ def planted(order: list[int], right: float = 0.9, each: int = 40) -> tuple[np.nd
 def test_a_permutation_of_the_labels_is_found_whole() -> None:
     order = [3, 0, 2, 1, 4]
 
-    assert dict(single.permuted(*planted(order))) == {3: 0, 0: 1, 1: 3}
+    assert dict(single.permuted_labels(*planted(order))) == {3: 0, 0: 1, 1: 3}
 
 
 @pytest.mark.parametrize("right", [1.0, 0.9, 0.6, 0.3, 0.0])
 def test_labels_in_order_are_never_called_permuted(right: float) -> None:
-    assert single.permuted(*planted(list(range(10)), right)) == ()
+    assert single.permuted_labels(*planted(list(range(10)), right)) == ()
 
 
 def test_two_classes_that_a_net_takes_for_one_are_no_permutation() -> None:
     values, labels = planted(list(range(5)), 1.0)
     values[labels == 1] = np.eye(5, dtype=np.float32)[2]
 
-    assert single.permuted(values, labels) == ()
+    assert single.permuted_labels(values, labels) == ()
 
 
 def test_a_few_images_a_class_prove_no_permutation() -> None:
-    assert single.permuted(*planted([1, 0, 2], 1.0, each=7)) == ()
+    assert single.permuted_labels(*planted([1, 0, 2], 1.0, each=7)) == ()
 
 
 def test_many_exchanged_labels_are_cut_off_in_words() -> None:
-    (words,) = single.exchanged(*planted([*range(1, 13), 0], 1.0), "c{}".format)
+    (words,) = single.describe_permuted_labels(*planted([*range(1, 13), 0], 1.0), "c{}".format)
 
     assert "c1 → c0, " in words
     assert " and 3 more)" in words
@@ -185,7 +191,7 @@ def test_many_exchanged_labels_are_cut_off_in_words() -> None:
 
 
 def test_margins_are_between_the_two_largest() -> None:
-    assert flips.margins(f32([1, 5, 3], [2, 2, 0])).tolist() == [2, 0]
+    assert flips.top1_margins(f32([1, 5, 3], [2, 2, 0])).tolist() == [2, 0]
 
 
 def test_flips_are_counted_by_how_close_a_call_they_were() -> None:
@@ -225,7 +231,7 @@ def test_auroc_of_a_worked_example() -> None:
     # Fawcett (2006) style: scores .8 .4 .35 .1 of classes 1 0 1 0: three of four pairs are in order.
     values, labels = f32([0.1], [0.4], [0.35], [0.8]), np.array([[0], [0], [1], [1]])
 
-    assert auroc.areas(values, labels).tolist() == [0.75]
+    assert auroc.auroc_by_class(values, labels).tolist() == [0.75]
 
 
 @pytest.mark.parametrize("steps", [3, 1000])
@@ -235,13 +241,13 @@ def test_auroc_is_the_share_of_pairs_in_order_with_ties_a_half(steps: int) -> No
     labels = random.integers(0, 2, (60, 4)).astype(np.uint8)
 
     wanted = [counted(values[:, k], labels[:, k]) for k in range(4)]
-    assert auroc.areas(values, labels).tolist() == pytest.approx(wanted, rel=1e-12)
+    assert auroc.auroc_by_class(values, labels).tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_a_class_with_one_outcome_has_no_auroc() -> None:
     labels = np.array([[1, 0], [1, 1]], np.uint8)
 
-    found = scores.measure(f32([1, 2], [3, 4]), f32([1, 2], [3, 4]), labels)
+    found = scores.score_outputs(f32([1, 2], [3, 4]), f32([1, 2], [3, 4]), labels)
 
     assert [entry.index for entry in found.classes] == [1]
     assert found.mean == 1
@@ -253,10 +259,10 @@ def test_the_bootstrap_interval_of_a_drop_holds_it_and_is_the_same_every_time() 
     reference = (labels + random.standard_normal((300, 3))).astype(np.float32)
     candidate = reference + random.standard_normal((300, 3)).astype(np.float32) / 2
 
-    found = auroc.drop(reference, candidate, labels)
+    found = auroc.auroc_drop(reference, candidate, labels)
 
-    assert found == auroc.drop(reference, candidate, labels)
-    lost = (auroc.areas(reference, labels) - auroc.areas(candidate, labels)).mean()
+    assert found == auroc.auroc_drop(reference, candidate, labels)
+    lost = (auroc.auroc_by_class(reference, labels) - auroc.auroc_by_class(candidate, labels)).mean()
     assert found.points == pytest.approx(100 * lost)
     assert found.low < found.points < found.high < 10
 
@@ -266,7 +272,7 @@ def test_a_bootstrap_over_images_agrees_with_one_written_out() -> None:
     labels = random.integers(0, 2, (80, 1)).astype(np.uint8)
     reference = (labels + random.standard_normal((80, 1))).astype(np.float32)
     candidate = reference + random.standard_normal((80, 1)).astype(np.float32)
-    found, drawn = auroc.drop(reference, candidate, labels), []
+    found, drawn = auroc.auroc_drop(reference, candidate, labels), []
     for _ in range(1000):
         picked = random.integers(0, 80, 80)
         drawn.append(
@@ -281,10 +287,10 @@ def test_a_drop_of_auroc_on_too_few_images_says_how_many_would_tell() -> None:
     labels = random.integers(0, 2, (100, 2)).astype(np.uint8)
     reference = (labels + random.standard_normal((100, 2))).astype(np.float32)
     candidate = reference + random.standard_normal((100, 2)).astype(np.float32) / 4
-    loose = auroc.drop(reference, candidate, labels)
+    loose = auroc.auroc_drop(reference, candidate, labels)
     limit = (loose.points + loose.high) / 2
 
-    found = auroc.drop(reference, candidate, labels, limit)
+    found = auroc.auroc_drop(reference, candidate, labels, limit)
 
     # half of the interval must shrink to a half, with a chance of 80 %: (2 · 2.80 / 1.96)² times as many
     assert found.needed == pytest.approx(100 * (2 * 2.801585 / 1.959964) ** 2, rel=0.01)
@@ -293,8 +299,8 @@ def test_a_drop_of_auroc_on_too_few_images_says_how_many_would_tell() -> None:
 def test_no_number_has_no_drop_of_auroc() -> None:
     labels = np.array([[1], [0]], np.uint8)
 
-    assert math.isnan(auroc.drop(f32([1], [0]), f32([math.nan], [0]), labels).points)
+    assert math.isnan(auroc.auroc_drop(f32([1], [0]), f32([math.nan], [0]), labels).points)
 
 
 def test_where_no_class_has_both_outcomes_there_is_no_drop() -> None:
-    assert math.isnan(auroc.drop(f32([1], [0]), f32([1], [0]), np.ones((2, 1), np.uint8)).points)
+    assert math.isnan(auroc.auroc_drop(f32([1], [0]), f32([1], [0]), np.ones((2, 1), np.uint8)).points)

@@ -2,6 +2,7 @@
 
 import pytest
 from planted_faults import FAULTY, GROUPS, Planted, planted, planted_once
+from stage_inputs import images_of
 from tiny_densenet import save_images
 
 from deploy_kit.accuracy import paired
@@ -236,11 +237,11 @@ def trial(n: int, lost: int, gained: int) -> Trial:
 def test_the_drop_of_a_trial_is_the_paired_one_of_its_images() -> None:
     found = budget.drop_of(trial(1000, 30, 20))
 
-    assert (found.pp, found.upper_pp) == pytest.approx((1.0, 100 * paired.interval(30, 20, 1000)[1]))
+    assert (found.pp, found.upper_pp) == pytest.approx((1.0, 100 * paired.drop_interval(30, 20, 1000)[1]))
 
 
 def test_the_images_needed_are_those_of_the_paired_test() -> None:
-    assert budget.n_needed(trial(1000, 5, 5), 0.5) == paired.needed(5, 5, 1000, 0.005)
+    assert budget.n_needed(trial(1000, 5, 5), 0.5) == paired.images_needed(5, 5, 1000, 0.005)
     assert budget.n_needed(trial(1000, 6, 3), 0.3) is None
 
 
@@ -284,13 +285,13 @@ def test_images_that_the_check_judges_by_are_refused(planted: Planted, tmp_path)
     tune, check = save_images(tmp_path / "tune.npz", 8), save_images(tmp_path / "check.npz", 4)
 
     with pytest.raises(InputError, match="4 images are both in the tuning set") as caught:
-        budget.refuse_overlap(str(tune), str(check), planted.lean)
+        budget.refuse_overlap(images_of(tune), images_of(check), planted.lean)
 
     assert caught.value.hint == "tune on images that the check does not judge by"
-    budget.refuse_overlap(str(tune), str(save_images(tmp_path / "other.npz", 4, seed=5)), planted.lean)
-    budget.refuse_overlap(str(tune), "synthetic", planted.lean)
+    budget.refuse_overlap(images_of(tune), images_of(save_images(tmp_path / "other.npz", 4, seed=5)), planted.lean)
+    budget.refuse_overlap(images_of(tune), images_of("synthetic"), planted.lean)
 
 
 def test_noise_is_refused_as_tuning_images(planted: Planted) -> None:
     with pytest.raises(InputError, match="noise says nothing about accuracy"):
-        budget.refuse_overlap("synthetic", "synthetic", planted.lean)
+        budget.refuse_overlap(images_of("synthetic"), images_of("synthetic"), planted.lean)

@@ -7,11 +7,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from stage_inputs import images_of
 
 from deploy_kit import images
 from deploy_kit.accuracy import preprocess_variants
 from deploy_kit.analysis import diagnosis as diagnose
 from deploy_kit.base.errors import CheckError, InputError
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Diagnosis
@@ -73,7 +75,12 @@ class Planted:
     def diagnosed(self, present: Preprocess, labels: np.ndarray, connection: Connection) -> Diagnosis:
         np.savez(self.folder / "photos.npz", images=self.pixels, labels=labels)
         answers = self.answers(present, labels)
-        return diagnose.diagnose(self.graph(present), answers, store=self.store, connection=connection)[0]
+        return diagnose.diagnose(
+            self.graph(present),
+            answers,
+            Context(store=self.store, connection=connection),
+            images=images_of(answers.images, skip_bad=answers.skipped > 0),
+        )[0]
 
     def answers(self, present: Preprocess, labels: np.ndarray) -> ReferenceLogits:
         inputs = np.stack([images.to_tensors(image, present) for image in self.pixels]).reshape(len(self.pixels), -1)
@@ -105,7 +112,7 @@ class Planted:
         onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
         return Artifact(
             kind="onnx", name="planted", path="model.onnx", sha256=sha256_of(path), size_bytes=1, precision="fp32",
-            inputs=(), outputs=(), preprocess=present, stage="export", parent="", made_by=(),
+            inputs=(), outputs=(), preprocess=present, stage="export", parent="",
         )  # fmt: skip
 
 
@@ -198,7 +205,12 @@ def test_a_second_diagnosis_is_taken_from_the_store(tmp_path: Path, connection: 
     planted.diagnosed(IMAGENET, labels, connection)
 
     _, reused = diagnose.diagnose(
-        planted.graph(IMAGENET), planted.answers(IMAGENET, labels), store=planted.store, connection=connection
+        planted.graph(IMAGENET),
+        planted.answers(IMAGENET, labels),
+        Context(store=planted.store, connection=connection),
+        images=images_of(
+            planted.answers(IMAGENET, labels).images, skip_bad=planted.answers(IMAGENET, labels).skipped > 0
+        ),
     )
 
     assert reused
@@ -209,7 +221,7 @@ def test_a_second_diagnosis_is_taken_from_the_store(tmp_path: Path, connection: 
     [
         ({"labelled": False}, IMAGENET, "expected labelled images to diagnose with, found none"),
         ({}, BareInput(shape=(3, 8, 8)), "how images become the input of this model is not known"),
-        ({"n": 7}, IMAGENET, "64 images, the answers are for 7"),
+        ({"n": 7}, IMAGENET, "64 images, the reference logits are of 7"),
     ],
 )
 def test_what_cannot_be_diagnosed_is_said(
@@ -222,7 +234,12 @@ def test_what_cannot_be_diagnosed_is_said(
     graph = dataclasses.replace(planted.graph(IMAGENET), preprocess=preprocess)
 
     with pytest.raises((InputError, CheckError), match=message):
-        diagnose.diagnose(graph, answers, store=planted.store, connection=connection)
+        diagnose.diagnose(
+            graph,
+            answers,
+            Context(store=planted.store, connection=connection),
+            images=images_of(answers.images, skip_bad=answers.skipped > 0),
+        )
 
 
 def test_several_labels_an_image_cannot_be_diagnosed(tmp_path: Path, connection: Connection) -> None:
@@ -231,7 +248,12 @@ def test_several_labels_an_image_cannot_be_diagnosed(tmp_path: Path, connection:
     answers = planted.answers(IMAGENET, np.eye(8, dtype=np.uint8)[labels])
 
     with pytest.raises(InputError, match="expected one label an image to diagnose with, found several"):
-        diagnose.diagnose(planted.graph(IMAGENET), answers, store=planted.store, connection=connection)
+        diagnose.diagnose(
+            planted.graph(IMAGENET),
+            answers,
+            Context(store=planted.store, connection=connection),
+            images=images_of(answers.images, skip_bad=answers.skipped > 0),
+        )
 
 
 # What is judged, without an engine
@@ -241,7 +263,7 @@ def judged(values: np.ndarray, labels: np.ndarray) -> Diagnosis:
     way = preprocess_variants.PreprocessVariant(name="as now", preprocess=IMAGENET, cure="")
     graph = Artifact(
         kind="onnx", name="", path="", sha256="", size_bytes=1, precision="fp32", inputs=(), outputs=(),
-        preprocess=IMAGENET, stage="export", parent="", made_by=(),
+        preprocess=IMAGENET, stage="export", parent="",
     )  # fmt: skip
     answers = ReferenceLogits(path="", sha256="", images="some", n=len(labels), labelled=True, top1=None)
     return diagnose.judge(graph, answers, [(way, values.argmax(axis=1) == labels)], values, labels)
@@ -289,7 +311,7 @@ def test_always_naming_the_commonest_class_is_no_find() -> None:
     way = preprocess_variants.PreprocessVariant(name="BGR", preprocess=IMAGENET, cure="")
     graph = Artifact(
         kind="onnx", name="", path="", sha256="", size_bytes=1, precision="fp32", inputs=(), outputs=(),
-        preprocess=IMAGENET, stage="export", parent="", made_by=(),
+        preprocess=IMAGENET, stage="export", parent="",
     )  # fmt: skip
     answers = ReferenceLogits(path="", sha256="", images="some", n=100, labelled=True, top1=None)
 
@@ -345,6 +367,6 @@ def test_another_filter_is_a_flag_too() -> None:
 
 def test_flags_are_those_of_export() -> None:
     assert (
-        preprocess_variants.flags(changed(GRAY, resize=9))
+        preprocess_variants.export_flags(changed(GRAY, resize=9))
         == "--input 8x8 --color gray --mean 0.3 --std 0.35 --resize 9 --interpolation bilinear"
     )

@@ -20,6 +20,7 @@ from deploy_kit.machine import environment
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import BuiltFor
+from deploy_kit.records.made_by import MadeBy
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 pytest_plugins = ["tiny_line"]
 
 QUIET = dataclasses.replace(
-    environment.describe(), isa=("avx2", "avx512_vnni"), governor="performance", load=0.0, cores=2, virtual=False
+    environment.describe_machine(),
+    isa=("avx2", "avx512_vnni"),
+    governor="performance",
+    load=0.0,
+    cores=2,
+    virtual=False,
 )
 
 
@@ -73,7 +79,7 @@ def test_an_entry_that_works_says_the_version_of_its_package(diagnosis: DoctorRe
 
 
 @pytest.mark.skipif(not lazy.present("tensorrt_rtx"), reason=lazy.install_line("tensorrt_rtx"))
-@pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
+@pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 def test_an_engine_that_builds_for_other_machines_makes_and_does_not_run(diagnosis: DoctorReport) -> None:
     found = row(diagnosis, "engine", "tensorrt_rtx")
 
@@ -285,7 +291,10 @@ def test_a_plan_is_held_against_the_library_that_is_to_load_it(
         onnx_sha256="", engine_sha256="", options="{}",
     )  # fmt: skip
     made = dataclasses.replace(
-        line.built("fp32", "onnxruntime"), engine="tensorrt", made_by=(("tensorrt", "10.3.0"),), built=built
+        line.built("fp32", "onnxruntime"),
+        engine="tensorrt",
+        made_by=MadeBy(versions=(("tensorrt", "10.3.0"),)),
+        built=built,
     )
     idle.environment = dataclasses.replace(QUIET, versions=(("tensorrt", "10.4.0"),))
 

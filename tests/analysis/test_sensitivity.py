@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from planted_faults import FAULTY, GROUPS, N, Planted, logits_of, pictures, planted, planted_once
+from stage_inputs import images_of
 
 from deploy_kit.accuracy import metrics
+from deploy_kit.context import Context
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
 from deploy_kit.records.mixed_precision import GroupTime, GroupTimes
@@ -16,7 +18,10 @@ __all__ = ["planted", "planted_once"]  # fixtures
 def test_a_trial_is_of_the_graph_that_quantize_writes(planted: Planted) -> None:
     variant = Variant(name="int8", scheme="int8_portable", options={"keep": [FAULTY, "stem"]})
     graph, _ = quantize.run(
-        planted.lean, variant, planted.calibration, store=planted.store, connection=planted.connection
+        planted.lean,
+        variant,
+        Context(store=planted.store, connection=planted.connection),
+        calibration=images_of(planted.calibration),
     )
     found = logits_of(planted.store.path(graph), pictures(N, 1))
     with np.load(planted.store.root / planted.answers.path) as data:

@@ -60,16 +60,16 @@ def test_unknown_name_is_a_wrong_request(checkout):
 
 
 def test_resolve_turns_the_prefix_into_the_bundled_path(checkout):
-    assert bundled.resolve("recipes", "bundled:zebra") == checkout / "recipes" / "zebra.yaml"
+    assert bundled.resolve_bundled("recipes", "bundled:zebra") == checkout / "recipes" / "zebra.yaml"
 
 
 def test_resolve_leaves_any_other_text_as_a_path(checkout):
-    assert bundled.resolve("recipes", "zebra") == Path("zebra")
+    assert bundled.resolve_bundled("recipes", "zebra") == Path("zebra")
 
 
 def test_resolve_names_the_nearest_of_a_bundled_name_that_does_not_exist(checkout):
     with pytest.raises(UnknownNameError, match="no file 'zebr' is bundled under 'recipes'"):
-        bundled.resolve("recipes", "bundled:zebr")
+        bundled.resolve_bundled("recipes", "bundled:zebr")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import deploy_kit
-from deploy_kit.base.versions import INTEGER_MAXIMUM, lacks_integer_maximum, numbers, older
+from deploy_kit.base.versions import INTEGER_MAXIMUM, is_older, lacks_integer_maximum, version_numbers
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ from deploy_kit.base.versions import INTEGER_MAXIMUM, lacks_integer_maximum, num
     ],
 )
 def test_a_version_gives_its_leading_numbers(text: str, found: tuple[int, ...]) -> None:
-    assert numbers(text) == found
+    assert version_numbers(text) == found
 
 
 @pytest.mark.parametrize(
-    ("version", "floor", "is_older"),
+    ("version", "floor", "expected"),
     [
         ("1.23.2", "1.24", True),
         ("1.24.1", "1.24", False),
@@ -34,8 +34,8 @@ def test_a_version_gives_its_leading_numbers(text: str, found: tuple[int, ...]) 
         ("", "1", False),
     ],
 )
-def test_older_compares_numbers_and_not_letters(version: str, floor: str, is_older: bool) -> None:
-    assert older(version, floor) is is_older
+def test_older_compares_numbers_and_not_letters(version: str, floor: str, expected: bool) -> None:
+    assert is_older(version, floor) is expected
 
 
 @pytest.mark.parametrize(("version", "lacks"), [("1.23.2", True), ("1.24.1", False), ("", False)])

@@ -19,7 +19,7 @@ STAMP = Stamp(
     command="python -m benchmarks",
     when="2026-01-01T00:00:00+00:00",
     seconds=1.0,
-    environment=environment.describe(),
+    environment=environment.describe_machine(),
     load_after=1.25,
 )
 
@@ -122,7 +122,7 @@ def test_a_score_counts_lost_hits_and_flips() -> None:
     assert (found.top1, found.drop_pp, found.flips) == (0.5, 25.0, 0.25)
     # Signal 4 · 81, noise 2 · 81: 3.01 dB.
     assert found.sqnr_db == pytest.approx(10 * np.log10(2))
-    low, high = paired.interval(1, 0, 4)
+    low, high = paired.drop_interval(1, 0, 4)
     assert (found.low_pp, found.high_pp) == pytest.approx((100 * low, 100 * high))
 
 

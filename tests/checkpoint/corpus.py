@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from stage_inputs import images_of
 
 from deploy_kit.base.errors import DeployKitError, RequestError
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
 from deploy_kit.recipe import ExportTable, SourceTable
@@ -57,7 +59,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     onnxruntime.set_default_logger_severity(4)
     outcomes = []
-    with links.connect(links.LOCAL) as connection, tempfile.TemporaryDirectory() as folder:
+    with links.connect_device(links.LOCAL) as connection, tempfile.TemporaryDirectory() as folder:
         line = Line(store=Store(Path(folder)), connection=connection, exporter=options.exporter)
         for kind, judge in (("good", line.good), ("bad", line.bad)):
             for entry in sorted((options.folder / kind).iterdir()):
@@ -117,7 +119,9 @@ class Line:
         source = SourceTable(checkpoint=str(file), input=sides, **said)
         part = ExportTable(tolerance=1e-5, exporter=self.exporter)
         try:
-            made, _ = export.run(source, part, "synthetic", store=self.store, connection=self.connection)
+            made, _ = export.run(
+                source, part, Context(store=self.store, connection=self.connection), images=images_of("synthetic")
+            )
         except RequestError as error:
             text = str(error).replace(f"{file}: ", "").replace(str(file), file.name)
             return f"refused: {text}" + (f" ({error.hint})" if error.hint else ""), False, None

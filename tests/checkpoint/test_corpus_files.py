@@ -1,10 +1,12 @@
 """The corpora of real layouts and hostile files, where they are at hand: what the readers make of each file."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from deploy_kit.base.errors import CheckpointError, DeployKitError
 from deploy_kit.checkpoint.facts import ArchitectureFacts
@@ -25,6 +27,13 @@ KINDS = {
     "tv_legacy_dotted_keys": "torch legacy",
     "chexnet_arnoweng_legacy_dataparallel": "torch legacy",
 }
+# Those that torch's restricted unpickler refuses (torch 2.13): whole modules, NumPy scalars, a Namespace beside the
+# weights, a plain pickle, and files of other containers.
+REFUSED_BY_TORCH = frozenset({
+    "bamos_full_pickle_logsoftmax", "kuangliu_full_pickle_unimportable", "xrv_full_pickle_1ch", "hysts_basic",
+    "hysts_bottleneck", "timm_trainer_ema_namespace", "paddleclas_pdparams", "torchscript_traced",
+    "keras_applications_keras_zip", "keras_applications_legacy_h5", "tfkeras_denseunit_mnist",
+})  # fmt: skip
 # Those whose bytes hold weights, and whose weights are no DenseNet's or not a whole one: the reader gives them.
 READABLE = frozenset({
     "classifier_bias_mismatch", "missing_dense_layer", "missing_last_dense_layer", "missing_one_tensor", "nan_weight",
@@ -49,6 +58,18 @@ def test_every_real_layout_is_read(meta: Path) -> None:
     path = json.loads(meta.read_text())["wrapper"]["path"]
     if path and not path[0].startswith("<"):
         assert f"'{path[0]}'" in contents.remarks[0]
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:'torch.load' received")  # before it refuses
+@pytest.mark.parametrize("meta", GOOD, ids=name)
+def test_what_torch_refuses_and_what_it_reads_is_read_here(meta: Path) -> None:
+    try:
+        torch.load(file_of(meta), weights_only=True)
+        refused = False
+    except (pickle.UnpicklingError, RuntimeError):
+        refused = True
+
+    assert refused == (name(meta) in REFUSED_BY_TORCH)
 
 
 @pytest.mark.parametrize("meta", [meta for meta in GOOD if meta.with_name("keymap.json").is_file()], ids=name)

@@ -25,8 +25,8 @@ from torch import nn
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import structure
 from deploy_kit.checkpoint.architecture.structure import ParsedStructure
+from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
-from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.checkpoint.network.equations import Equations
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv

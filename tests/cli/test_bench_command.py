@@ -13,7 +13,7 @@ from command_line import Said, deploykit
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _bench, _quantities
 from deploy_kit.measure import race
-from deploy_kit.recipe import BenchTable, Recipe
+from deploy_kit.recipe import BenchTable, Recipe, overrides
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, Measurement
@@ -111,7 +111,7 @@ def test_a_wrong_request_ends_with_2_and_a_way_out(kept: Store, arguments: tuple
 
 
 def test_what_was_said_stands_over_the_recipe(tiny: Recipe) -> None:
-    part = _bench.asked_for(tiny, {"streams": 2, "runs": None}, None)
+    part = overrides.with_bench(tiny, {"streams": 2, "runs": None})
 
     assert (part.streams, part.runs) == (2, tiny.bench.runs)
 
@@ -119,8 +119,8 @@ def test_what_was_said_stands_over_the_recipe(tiny: Recipe) -> None:
 def test_a_duration_or_another_scenario_puts_the_recipe_s_runs_aside(tiny: Recipe) -> None:
     base = tiny.model_copy(update={"bench": BenchTable(rounds=12, runs=100)})
 
-    timed = _bench.asked_for(base, {"duration_s": 6.0}, None)
-    other = _bench.asked_for(base, {"scenario": "offline"}, None)
+    timed = overrides.with_bench(base, {"duration_s": 6.0})
+    other = overrides.with_bench(base, {"scenario": "offline"})
 
     assert (race.plan_race(timed).runs, race.plan_race(other).rounds) == (1, 1)
 

@@ -12,6 +12,7 @@ from emulated_records import MARK, PLAYED, measurement
 from stand_ins import PretendLink
 
 from deploy_kit.base.errors import DeviceError, LinkLostError, MissingPackageError, nearest
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Artifact, Device
@@ -21,7 +22,7 @@ from deploy_kit.store import Store
 
 pytest_plugins = ["tiny_line"]
 
-HERE = environment.describe()
+HERE = environment.describe_machine()
 BOARD = dataclasses.replace(HERE, host="Linux 5.15.148-tegra aarch64")
 LOST = LinkLostError("device 'orin': the connection was lost", hint="run it again")
 
@@ -64,9 +65,10 @@ class Shop:
         connection.device = device
         yield connection
 
-    def run(self, *_: object, connection: PretendLink, **__: object) -> tuple[Bench, bool]:
-        self.measured.append(connection.device.name)
-        answer = self.answers[connection.device.name]
+    def run(self, engines: object, table: object, context: Context, **_: object) -> tuple[Bench, bool]:
+        name = context.connection.device.name
+        self.measured.append(name)
+        answer = self.answers[name]
         if isinstance(answer, Exception):
             raise answer
         return answer, False
@@ -85,7 +87,7 @@ def shop(kept: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     made.holds("edge", PLAYED, fp32=80.0, int8=60.0)
     made.holds("local", HERE, fp32=8.0, int8=4.0)
     monkeypatch.setattr(links, "find_device", made.find)
-    monkeypatch.setattr(links, "connect", made.connect)
+    monkeypatch.setattr(links, "connect_device", made.connect)
     monkeypatch.setattr(bench, "run", made.run)
     return made
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from command_line import deploykit
+from stage_inputs import run_of
 
 from deploy_kit import pipeline, recipe
 from deploy_kit.base.errors import RequestError
-from deploy_kit.base.progress import no_progress
 from deploy_kit.cli import _quantities
-from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.store import Store
 
@@ -98,13 +97,7 @@ def test_a_diagnosis_is_told_on_request(kept: Store) -> None:
 def test_a_checkpoint_that_scores_below_its_own_limit_is_diagnosed(
     line: "Line", kept: Store, limits: dict[str, float], asked: bool
 ) -> None:
-    run = Run(
-        recipe=limited(line.recipe, **limits),
-        store=kept,
-        host=line.connection,
-        connection=line.connection,
-        on_progress=no_progress,
-    )
+    run = run_of(limited(line.recipe, **limits), kept, line.connection)
 
     found = pipeline.diagnosed(run, line.exported, line.answers)
 

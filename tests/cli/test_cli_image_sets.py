@@ -124,8 +124,8 @@ def test_a_calibration_leaves_out_what_cannot_be_read_and_says_so(desk: Path, ke
     said = deploykit(*quantize, "--store", kept.root, "--json")
 
     assert said.code == 0, said.err
-    facts = dict(json.loads(said.out)["made_by"])
-    assert facts["images"] == "19" and "1 of 20 left out: 03.png" in facts["left out"]
+    made_by = json.loads(said.out)["made_by"]
+    assert made_by["n_images"] == "19" and "1 of 20 left out: 03.png" in made_by["left_out"]
     assert "1 of 20 left out: 03.png" in said.err
 
 
@@ -157,7 +157,7 @@ def test_what_a_calibration_is_remarked_on_is_in_the_result(kept: Store, tmp_pat
     assert re.search(r"calibration remarks +9 images are few to see ranges in", said.out)
     assert "calibration: 9 images are few" in said.err
     newest = kept.newest(Artifact, "quantize")
-    assert newest is not None and "calibration remarks" in dict(newest[0].made_by)
+    assert newest is not None and "calibration remarks" in dict(newest[0].made_by.rows)
 
 
 def test_a_check_set_that_looks_like_the_calibration_set_is_remarked_on(

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from deploy_kit.base.errors import InputError, RequestError
 from deploy_kit.cli import _layers, build_app
+from deploy_kit.context import Context
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.stages import build
 from deploy_kit.store import Store
@@ -64,7 +65,9 @@ def test_a_folder_that_is_missing_is_named_before_any_work(tmp_path: Path) -> No
 
 
 def test_an_engine_without_a_profile_writes_none(kept: Store, line: "Line", tmp_path: Path) -> None:
-    build.run(line.lean, BuildEntry(engine="reference", variants=("fp32",)), store=kept, connection=line.connection)
+    build.run(
+        line.lean, BuildEntry(engine="reference", variants=("fp32",)), Context(store=kept, connection=line.connection)
+    )
     arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "1", "--warmup", "100ms"]
 
     found = CliRunner().invoke(build_app(), [*arguments, "--export-profile", str(tmp_path / "p.json")])

@@ -4,11 +4,10 @@ import pytest
 
 from deploy_kit.base.errors import RecipeError, RequestError
 from deploy_kit.cli import _engine_options
-from deploy_kit.engines import onnxruntime
-from deploy_kit.engines._nvidia.options import TensorRtOptions
+from deploy_kit.engines import onnxruntime, tensorrt_rtx
 from deploy_kit.records import codec
 
-NVIDIA = TensorRtOptions
+NVIDIA = tensorrt_rtx.TensorRtOptions
 
 
 @pytest.mark.parametrize(

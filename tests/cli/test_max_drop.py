@@ -13,8 +13,9 @@ from tiny_densenet import save_images, tiny_recipe
 from deploy_kit import recipe
 from deploy_kit.analysis import budget
 from deploy_kit.base.errors import RequestError
-from deploy_kit.cli import _mix, _quantities
+from deploy_kit.cli import _quantities
 from deploy_kit.cli._mix import pairs_of, sensitivity
+from deploy_kit.quantization.variant_choice import keep_float
 from deploy_kit.recipe import Variant
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.store import Store
@@ -116,17 +117,17 @@ def test_what_is_no_number_of_points_is_refused(text: str, meant: str) -> None:
 
 def test_a_scheme_that_cannot_mix_is_refused() -> None:
     with pytest.raises(RequestError, match="scheme 'int8_ort' cannot leave layer groups in float"):
-        _mix.varied(Variant(name="int8-ort", scheme="int8_ort"), ["stem"])
+        keep_float(Variant(name="int8-ort", scheme="int8_ort"), ["stem"])
 
 
 def test_a_mix_has_a_name_of_its_own() -> None:
     variant = Variant(name="int8", scheme="int8_portable", options={"form": "max"})
 
-    mixed = _mix.varied(variant, ("stem",))
+    mixed = keep_float(variant, ("stem",))
 
     assert (mixed.name, mixed.options) == ("int8-mixed", {"form": "max", "keep": ["stem"]})
-    assert _mix.varied(mixed, ("stem", "head")).name == "int8-mixed"
-    assert _mix.varied(variant, ()) is variant
+    assert keep_float(mixed, ("stem", "head")).name == "int8-mixed"
+    assert keep_float(variant, ()) is variant
 
 
 def test_a_recipe_may_keep_groups(folder: Path) -> None:

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from stage_inputs import run_of
 
 from deploy_kit import recipe
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.lazy import install_line, present
-from deploy_kit.base.progress import no_progress
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console
 from deploy_kit.engines._nvidia import passport
-from deploy_kit.pipeline import Run
+from deploy_kit.store import verify_out
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -24,7 +24,7 @@ def test_a_file_that_is_no_copy_of_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.pth").write_bytes(b"weights")
 
     with pytest.raises(InputError, match=r"mine\.pth: exists, and is no earlier copy of deploykit's"):
-        _steps.verify_out(tmp_path / "mine.pth")
+        verify_out(tmp_path / "mine.pth")
 
     assert (tmp_path / "mine.pth").read_bytes() == b"weights"
 
@@ -33,12 +33,12 @@ def test_an_earlier_copy_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"graph")
     (tmp_path / "model.onnx.passport.json").write_text("{}")
 
-    _steps.verify_out(tmp_path / "model.onnx")
+    verify_out(tmp_path / "model.onnx")
 
 
 def test_a_folder_that_does_not_exist_is_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        _steps.verify_out(tmp_path / "a b" / "model.onnx")
+        verify_out(tmp_path / "a b" / "model.onnx")
 
     assert caught.value.hint == f"mkdir -p '{tmp_path / 'a b'}'"
 
@@ -46,9 +46,7 @@ def test_a_folder_that_does_not_exist_is_named_before_any_work(tmp_path: Path) -
 @pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 def test_a_plan_copied_out_has_one_passport_that_a_session_reads(line: "Line", tmp_path: Path) -> None:
     built = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
-    run = Run(
-        recipe=line.recipe, store=line.store, host=line.connection, connection=line.connection, on_progress=no_progress
-    )
+    run = run_of(line.recipe, line.store, line.connection)
 
     _steps.copy_out(run, built, tmp_path / "mine.plan", Console(quiet=True))
 

@@ -23,7 +23,7 @@ FAST = ("--rounds", "6", "--runs", "3", "--warmup", "10ms", "--allow-invalid", "
 @pytest.fixture
 def named(board: Device) -> str:
     """The device, under the name 'board'."""
-    named_devices.add(board.name, {"link": f"ssh://{board.address}", "python": board.python})
+    named_devices.add_device(board.name, {"link": f"ssh://{board.address}", "python": board.python})
     return board.name
 
 
@@ -49,7 +49,7 @@ def test_this_machine_and_a_board_stand_in_one_table_each_with_samples_of_its_ow
 
 def cut_in(monkeypatch: pytest.MonkeyPatch, server: Server, number: int) -> None:
     """Pull the cable before round `number` of the board's race; this machine's goes undisturbed."""
-    real: Callable[..., None] = race._Race._round
+    real: Callable[..., None] = race._Race._run_round
     begun = {"rounds": 0}
 
     def cutting(self: race._Race, drawn: list[object]) -> None:
@@ -59,7 +59,7 @@ def cut_in(monkeypatch: pytest.MonkeyPatch, server: Server, number: int) -> None
                 server.cut()
         real(self, drawn)
 
-    monkeypatch.setattr(race._Race, "_round", cutting)
+    monkeypatch.setattr(race._Race, "_run_round", cutting)
 
 
 def test_a_board_that_is_lost_in_the_middle_keeps_its_rounds_and_the_same_line_goes_on_from_there(

@@ -8,7 +8,7 @@ import pytest
 from deploy_kit.analysis.doctor import facts_of
 from deploy_kit.base.errors import EngineCrashError
 from deploy_kit.devices import links
-from deploy_kit.devices.compute_capability import capability, completed
+from deploy_kit.devices.compute_capability import ask_capability, with_capability
 from deploy_kit.devices.links import local
 from deploy_kit.machine import environment
 from deploy_kit.programs.worker import WorkerProgram
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["fake_driver"]
 
-HERE = replace(environment.describe(), gpu="", cuda_capability="")
+HERE = replace(environment.describe_machine(), gpu="", cuda_capability="")
 PC = replace(HERE, gpu="NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024")
 
 
@@ -57,26 +57,26 @@ def test_no_context_is_made_for_it(driver: "Driver") -> None:
 
 @pytest.mark.parametrize("found", [HERE, replace(PC, cuda_capability="8.7")], ids=["no GPU", "a file tells it"])
 def test_nothing_is_asked_where_there_is_nothing_to_learn(found: Environment) -> None:
-    assert completed(found, never) == found
+    assert with_capability(found, never) == found
 
 
 def test_the_doctor_knows_the_capability_of_a_pc() -> None:
-    found = completed(PC, lambda: capability(Asked("8.9"), "local"))
+    found = with_capability(PC, lambda: ask_capability(Asked("8.9"), "local"))
 
     assert facts_of(found).sm == "8.9"
 
 
 def test_a_driver_that_takes_the_worker_with_it_leaves_it_unknown() -> None:
-    assert capability(Asked(None), "local") == ""
+    assert ask_capability(Asked(None), "local") == ""
 
 
 def test_this_machine_asks_a_process_of_its_own_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(environment, "describe", lambda: PC)
-    monkeypatch.setattr(local, "capability", lambda worker, about: asked.append(type(worker).__name__) or "8.9")
+    monkeypatch.setattr(environment, "describe_machine", lambda: PC)
+    monkeypatch.setattr(local, "ask_capability", lambda worker, about: asked.append(type(worker).__name__) or "8.9")
     local._capability.cache_clear()
 
-    with links.connect(links.LOCAL) as connection:
+    with links.connect_device(links.LOCAL) as connection:
         found = {connection.environment.cuda_capability, connection.environment.cuda_capability}
     local._capability.cache_clear()
 

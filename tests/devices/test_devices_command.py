@@ -14,6 +14,7 @@ import pytest
 from ssh_server import Server, descendants, until
 
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.records.artifacts import Device
 from deploy_kit.stages import bench
@@ -138,10 +139,10 @@ def test_a_connection_that_is_cut_in_a_bench_is_told_and_the_rounds_before_it_ar
         if event.done == 1:
             server.cut()
 
-    with links.connect(board) as connection:
-        found, _ = bench.run((engine,), line.recipe.bench, store=store, connection=connection, on_progress=cut)
+    with links.connect_device(board) as connection:
+        found, _ = bench.run((engine,), line.recipe.bench, Context(store=store, connection=connection, on_progress=cut))
 
     assert found.stopped == "the device was lost in round 2 of 3: device 'board': the connection was lost"
     assert [len(m.rounds) for m in found.measurements] == [1]
-    with links.connect(board):
+    with links.connect_device(board):
         assert until(lambda: len(server.sessions()) == 1)

@@ -15,7 +15,7 @@ from deploy_kit.records.artifacts import Device
 
 
 def refusal(board: Device) -> DeviceError:
-    with pytest.raises(DeviceError) as caught, links.connect(board):
+    with pytest.raises(DeviceError) as caught, links.connect_device(board):
         pass
     return caught.value
 
@@ -91,7 +91,7 @@ def test_a_hashed_entry_is_known(board: Device, server: Server) -> None:
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", server.known_hosts], capture_output=True, check=True)
     assert "127.0.0.1" not in server.known_hosts.read_text()
 
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         assert connection.environment.cores
 
 
@@ -101,7 +101,7 @@ def test_another_file_of_known_hosts_is_read_where_the_configuration_names_it(bo
     config = "Host 127.0.0.1\n  UserKnownHostsFile ~/nothing_here ~/known_elsewhere\n"
     (server.host_home / ".ssh" / "config").write_text(config)
 
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         assert connection.environment.cores
 
 
@@ -111,7 +111,7 @@ def test_an_alias_of_the_configuration_is_followed(board: Device, server: Server
     config = f"Host orin\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  HostKeyAlias the-orin\n"
     (server.host_home / ".ssh" / "config").write_text(config)
 
-    with links.connect(Device(name="orin", link="ssh", address="orin", python=board.python)) as connection:
+    with links.connect_device(Device(name="orin", link="ssh", address="orin", python=board.python)) as connection:
         assert connection.environment.cores
 
 
@@ -126,7 +126,7 @@ def test_a_jump_through_another_host_checks_that_ones_key_too(board: Device, ser
     assert f"the host key of '[127.0.0.1]:{port}' is not known here" in str(refusal(inner))
 
     server.known_hosts.write_text(f"[localhost]:{port},[127.0.0.1]:{port} {kind} {body}\n")
-    with links.connect(inner) as connection:
+    with links.connect_device(inner) as connection:
         assert connection.environment.cores
 
 
@@ -140,4 +140,4 @@ def test_a_jump_through_another_host_checks_that_ones_key_too(board: Device, ser
     ],
 )
 def test_an_address_is_taken_apart(text: str, wanted: Address) -> None:
-    assert login.address(text) == wanted
+    assert login.parse_address(text) == wanted

@@ -8,7 +8,7 @@ import pytest
 
 from deploy_kit.base.errors import EngineCrashError, InputError, StageError
 from deploy_kit.base.progress import ProgressEvent
-from deploy_kit.devices.isolate import Child, ended_by
+from deploy_kit.devices.isolate import Child, describe_exit
 
 NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
 SEGFAULT = NO_CORE + "import ctypes; ctypes.string_at(0)"
@@ -83,7 +83,7 @@ def test_a_segfault_is_a_failed_stage():
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("SIGABRT", "the engine's native code gave up; its last words are above"),
+        ("SIGABRT", "the engine's native code aborted; its last output is above"),
         (
             "SIGKILL",
             "killed from outside, most often because the machine is out of memory: close other programs, "
@@ -111,7 +111,7 @@ def test_a_shells_word_for_a_kill_is_told_as_the_signal_it_was():
      (-40, "signal 40")],
 )  # fmt: skip
 def test_codes_of_shells_and_of_processes_are_named_alike(code, name):
-    assert ended_by(code) == name
+    assert describe_exit(code) == name
 
 
 def test_an_exit_is_told_with_its_code():
@@ -130,20 +130,20 @@ def test_last_words_are_told():
     error = crash("import sys; sys.exit('terminate called after throwing an instance of std::bad_alloc')")
 
     assert str(error).endswith(
-        "with exit code 1; its last words: terminate called after throwing an instance of std::bad_alloc"
+        "with exit code 1; its last output: terminate called after throwing an instance of std::bad_alloc"
     )
 
 
 def test_only_the_last_of_many_words_are_told():
     error = crash("import sys; sys.exit('first' + 'x' * 5000 + 'last')")
 
-    assert str(error).split("its last words: ")[1] == "x" * 595 + "last"
+    assert str(error).split("its last output: ")[1] == "x" * 595 + "last"
 
 
 def test_last_words_that_are_no_text_do_not_hide_the_crash():
     error = crash("import os; os.write(2, b'bad \\xff byte'); os._exit(3)")
 
-    assert str(error).endswith("with exit code 3; its last words: bad \N{REPLACEMENT CHARACTER} byte")
+    assert str(error).endswith("with exit code 3; its last output: bad \N{REPLACEMENT CHARACTER} byte")
 
 
 def test_a_crash_is_told_again_when_the_dead_worker_is_asked_again():

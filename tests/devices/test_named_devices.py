@@ -101,7 +101,7 @@ def test_a_file_that_is_no_yaml_is_told(config: Path) -> None:
     error = wrong(config, "jetson: {link: local")
 
     assert str(error).startswith(f"{config}: not YAML: ")
-    assert error.hint == "mend the line it names"
+    assert error.hint == "correct the line it names"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_file_that_is_no_yaml_is_told(config: Path) -> None:
 )
 def test_a_link_that_is_none_is_refused(link: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        named_devices.add("jetson", {"link": link})
+        named_devices.add_device("jetson", {"link": link})
 
     assert str(caught.value) == (f"device 'jetson'.link: expected 'local' or 'ssh://user@host:port', found '{link}'")
     assert caught.value.hint == "e.g. ssh://user@orin:22"
@@ -117,7 +117,7 @@ def test_a_link_that_is_none_is_refused(link: str) -> None:
 
 def test_a_password_in_a_link_is_refused_and_not_repeated(config: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        named_devices.add("jetson", {"link": "ssh://me:secret@orin"})
+        named_devices.add_device("jetson", {"link": "ssh://me:secret@orin"})
 
     assert str(caught.value) == "device 'jetson'.link: a password does not belong here"
     assert caught.value.hint == "use a key: ssh-copy-id USER@HOST"
@@ -125,7 +125,7 @@ def test_a_password_in_a_link_is_refused_and_not_repeated(config: Path) -> None:
 
 
 def test_add_writes_what_find_reads(config: Path) -> None:
-    made = named_devices.add(
+    made = named_devices.add_device(
         "nano", {"link": "ssh://me@nano", "accelerator": "dla:0", "python": "/opt/venv/bin/python3"}
     )
 
@@ -136,7 +136,7 @@ def test_add_writes_what_find_reads(config: Path) -> None:
 def test_add_keeps_the_others_and_replaces_its_own(config: Path) -> None:
     config.write_text(JETSON + "nano:\n  link: ssh://old\n")
 
-    named_devices.add("nano", {"link": "ssh://new"})
+    named_devices.add_device("nano", {"link": "ssh://new"})
 
     assert (links.find_device("jetson").profile, links.find_device("nano").address) == ("jetson-orin-nano", "new")
 
@@ -144,7 +144,7 @@ def test_add_keeps_the_others_and_replaces_its_own(config: Path) -> None:
 @pytest.mark.parametrize("name", ["local", "a b", "../x", ""])
 def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        named_devices.add(name, {"link": "ssh://orin"})
+        named_devices.add_device(name, {"link": "ssh://orin"})
 
     assert str(caught.value).startswith(f"'{name}': expected a name of letters, digits, '.', '_' and '-'")
 
@@ -152,15 +152,15 @@ def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
 def test_remove_forgets_a_device(config: Path) -> None:
     config.write_text(JETSON)
 
-    assert named_devices.remove("jetson") == config
-    assert set(named_devices.all_known()) == {"local"}
+    assert named_devices.remove_device("jetson") == config
+    assert set(named_devices.known_devices()) == {"local"}
 
 
 def test_remove_of_an_unknown_name_gives_the_nearest(config: Path) -> None:
     config.write_text(JETSON)
 
     with pytest.raises(DeviceError) as caught:
-        named_devices.remove("jetso")
+        named_devices.remove_device("jetso")
 
     assert (str(caught.value), caught.value.hint) == ("no device is called 'jetso'", "did you mean 'jetson'?")
 
@@ -168,6 +168,6 @@ def test_remove_of_an_unknown_name_gives_the_nearest(config: Path) -> None:
 def test_the_example_can_be_read() -> None:
     example = Path(__file__).parents[2] / "recipes" / "devices.example.yaml"
 
-    known = named_devices._read(example)
+    known = named_devices._read_entries(example)
 
-    assert {named_devices.device(name, entry).link for name, entry in known.items()} == {"local", "ssh"}
+    assert {named_devices.device_of_entry(name, entry).link for name, entry in known.items()} == {"local", "ssh"}

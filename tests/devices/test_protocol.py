@@ -60,7 +60,7 @@ def test_unwrap_gives_the_result():
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_each_error_arrives_as_its_own_class(cls):
-    reply = crossed(protocol.failure(cls("gone")))
+    reply = crossed(protocol.error_reply(cls("gone")))
 
     with pytest.raises(DeployKitError) as caught:
         reply.unwrap()
@@ -69,7 +69,7 @@ def test_each_error_arrives_as_its_own_class(cls):
 
 
 def test_an_error_arrives_with_its_message():
-    reply = crossed(protocol.failure(InputError("ä.npz: no such file\nat all", hint="check the path")))
+    reply = crossed(protocol.error_reply(InputError("ä.npz: no such file\nat all", hint="check the path")))
 
     with pytest.raises(InputError) as caught:
         reply.unwrap()
@@ -78,7 +78,7 @@ def test_an_error_arrives_with_its_message():
 
 
 def test_an_error_arrives_with_its_hint():
-    reply = crossed(protocol.failure(InputError("ä.npz: no such file", hint="check the path")))
+    reply = crossed(protocol.error_reply(InputError("ä.npz: no such file", hint="check the path")))
 
     with pytest.raises(InputError) as caught:
         reply.unwrap()
@@ -87,7 +87,7 @@ def test_an_error_arrives_with_its_hint():
 
 
 def test_an_error_class_that_the_host_does_not_know_arrives_as_a_failed_stage():
-    reply = crossed(protocol.failure(OvenError("the oven is cold", hint="light it")))
+    reply = crossed(protocol.error_reply(OvenError("the oven is cold", hint="light it")))
 
     with pytest.raises(StageError) as caught:
         reply.unwrap()
@@ -96,7 +96,7 @@ def test_an_error_class_that_the_host_does_not_know_arrives_as_a_failed_stage():
 
 
 def test_an_error_with_an_empty_message_is_still_an_error():
-    reply = crossed(protocol.failure(BuildError("")))
+    reply = crossed(protocol.error_reply(BuildError("")))
 
     with pytest.raises(BuildError):
         reply.unwrap()

@@ -30,7 +30,7 @@ echo "python 3.8.10"
 
 
 def refusal(device: Device) -> DeviceError:
-    with pytest.raises(DeviceError) as caught, links.connect(device):
+    with pytest.raises(DeviceError) as caught, links.connect_device(device):
         pass
     assert caught.value.exit_code == 4
     return caught.value
@@ -54,7 +54,7 @@ def give_numpy(python: Path) -> None:
 def test_the_package_for_ssh_is_asked_for_where_it_is_missing(board: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lazy, "present", lambda package: package != "fabric")
 
-    with pytest.raises(MissingPackageError) as caught, links.connect(board):
+    with pytest.raises(MissingPackageError) as caught, links.connect_device(board):
         pass
 
     assert str(caught.value) == (
@@ -95,7 +95,7 @@ def test_no_numpy(board: Device, bare_python: Path) -> None:
 def test_no_engine(board: Device, bare_python: Path) -> None:
     give_numpy(bare_python)
 
-    with links.connect(replace(board, python=str(bare_python))) as connection, connection.worker() as worker:
+    with links.connect_device(replace(board, python=str(bare_python))) as connection, connection.worker() as worker:
         with pytest.raises(DeviceError) as caught:
             worker.ask("open", "model.onnx", engine="onnxruntime", path="model.onnx", options={})
         assert connection.lacks("onnxruntime") == f"{bare_python} -m pip install 'onnxruntime'"
@@ -141,7 +141,7 @@ def test_an_agent_that_cannot_start_says_its_last_words(board: Device, server: S
 
     error = refusal(board)
 
-    assert str(error).startswith("device 'board': the agent did not start there; its last words: ")
+    assert str(error).startswith("device 'board': the agent did not start there; its last output: ")
     assert "FileExistsError" in str(error)
     assert error.hint == "on board: df -h ~; ls -ld ~/.cache/deploykit"
 
@@ -179,7 +179,7 @@ def test_a_login_that_talks_is_not_taken_for_an_answer(board: Device, server: Se
     (server.device_home / ".bashrc").write_text(noise)
     (server.device_home / ".profile").write_text(noise)
 
-    with links.connect(board) as connection, connection.worker() as worker:
+    with links.connect_device(board) as connection, connection.worker() as worker:
         assert worker.ask("environment", "board")["environment"]["cores"]
 
 
@@ -187,11 +187,11 @@ def test_a_login_that_talks_is_not_taken_for_an_answer(board: Device, server: Se
     ("number", "hint"),
     [
         (signal.SIGKILL, LITTLE_MEMORY),
-        (signal.SIGABRT, "the engine's native code gave up; its last words are above"),
+        (signal.SIGABRT, "the engine's native code aborted; its last output is above"),
     ],
 )
 def test_a_worker_that_is_killed_there(board: Device, number: signal.Signals, hint: str) -> None:
-    with links.connect(board) as connection, connection.worker() as worker:
+    with links.connect_device(board) as connection, connection.worker() as worker:
         worker.ask("environment", "board")
         os.kill(worker.pid, number)  # type: ignore[attr-defined]
 
@@ -205,7 +205,11 @@ def test_a_worker_that_is_killed_there(board: Device, number: signal.Signals, hi
 
 
 def test_a_connection_that_is_cut_is_told_and_leaves_nothing(board: Device, server: Server) -> None:
-    with pytest.raises(LinkLostError) as caught, links.connect(board) as connection, connection.worker() as worker:
+    with (
+        pytest.raises(LinkLostError) as caught,
+        links.connect_device(board) as connection,
+        connection.worker() as worker,
+    ):
         pid = worker.pid  # type: ignore[attr-defined]
         worker.ask("environment", "board")
         threading.Timer(0.3, server.cut).start()
@@ -222,23 +226,23 @@ def test_a_connection_that_is_cut_is_told_and_leaves_nothing(board: Device, serv
 
 
 def test_what_was_answered_before_the_connection_was_lost_counts(board: Device, server: Server) -> None:
-    with links.connect(board) as connection, connection.worker() as worker:
+    with links.connect_device(board) as connection, connection.worker() as worker:
         worker.ask("environment", "board")
         with pytest.raises(LinkLostError):
             server.cut()
             while True:
                 worker.ask("environment", "board")
 
-    with links.connect(board):
+    with links.connect_device(board):
         assert until(lambda: len(server.sessions()) == 1)
 
 
 def test_a_device_that_falls_silent_is_noticed(board: Device, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "BEAT_S", 0.2)
-    monkeypatch.setattr(login, "SILENCE_S", 1.0)
+    monkeypatch.setattr(login, "KEEPALIVE_S", 0.2)
+    monkeypatch.setattr(login, "SERVER_SILENCE_S", 1.0)
     stopped = list[int]()
     try:
-        with pytest.raises(LinkLostError), links.connect(board) as connection, connection.worker() as worker:
+        with pytest.raises(LinkLostError), links.connect_device(board) as connection, connection.worker() as worker:
             worker.ask("environment", "board")
             stopped = server.login_processes()
             for pid in stopped:
@@ -261,7 +265,7 @@ def test_a_disk_that_is_full_half_way(tight: Server, board: Device, tmp_path: Pa
     (tmp_path / "model.plan").write_bytes(os.urandom(1_000_000))
     device = replace(board, address=tight.address)
 
-    with links.connect(device) as connection:
+    with links.connect_device(device) as connection:
         with pytest.raises(DeviceError) as caught:
             connection.send(tmp_path / "model.plan", keep=True)
         left = [path for path in tight.cache.rglob("*") if path.is_file() and "sessions" not in path.parts]

@@ -29,7 +29,7 @@ def test_a_kept_file_arrives_whole_under_its_hash(board: Device, server: Server,
     content = os.urandom(3 << 20)
     (tmp_path / "model.plan").write_bytes(content)
 
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         path = Path(connection.send(tmp_path / "model.plan", keep=True))
 
         assert path.read_bytes() == content
@@ -40,37 +40,37 @@ def test_a_kept_file_arrives_whole_under_its_hash(board: Device, server: Server,
 def test_a_second_connection_sends_nothing(board: Device, tmp_path: Path, sent: list[str]) -> None:
     (tmp_path / "model.xml").write_bytes(b"graph")
     (tmp_path / "model.bin").write_bytes(b"weights")
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         first = connection.send(tmp_path / "model.xml", keep=True)
     assert sorted(sent) == ["model.bin", "model.xml"]
     sent.clear()
 
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         second = connection.send(tmp_path / "model.xml", keep=True)
 
     assert (second, sent) == (first, [])
 
 
 def test_the_program_is_sent_once(board: Device, server: Server) -> None:
-    with links.connect(board):
+    with links.connect_device(board):
         pass
     (program,) = server.cache.glob("*.pyz")
     arrived = program.stat().st_mtime_ns
 
-    with links.connect(board):
+    with links.connect_device(board):
         pass
 
     assert [(path, path.stat().st_mtime_ns) for path in server.cache.glob("*.pyz")] == [(program, arrived)]
 
 
 def test_a_damaged_program_is_sent_again(board: Device, server: Server) -> None:
-    with links.connect(board):
+    with links.connect_device(board):
         pass
     (program,) = server.cache.glob("*.pyz")
     whole = program.read_bytes()
     program.write_bytes(whole[:1000])
 
-    with links.connect(board):
+    with links.connect_device(board):
         pass
 
     assert program.read_bytes() == whole
@@ -78,7 +78,7 @@ def test_a_damaged_program_is_sent_again(board: Device, server: Server) -> None:
 
 def test_a_kept_file_that_was_damaged_is_sent_again(board: Device, tmp_path: Path, sent: list[str]) -> None:
     (tmp_path / "model.plan").write_bytes(b"right")
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         path = Path(connection.send(tmp_path / "model.plan", keep=True))
         path.write_bytes(b"wrong")
 
@@ -88,7 +88,7 @@ def test_a_kept_file_that_was_damaged_is_sent_again(board: Device, tmp_path: Pat
 
 
 def test_results_come_back_and_leave_nothing(board: Device, tmp_path: Path) -> None:
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         with connection.outbox(tmp_path) as outbox:
             Path(outbox, "logits.npy").write_bytes(b"x" * 1_000_000)
             Path(outbox, "empty.txt").write_bytes(b"")
@@ -102,7 +102,7 @@ def test_results_come_back_and_leave_nothing(board: Device, tmp_path: Path) -> N
 def test_the_sessions_folder_goes_with_the_connection(board: Device, server: Server, tmp_path: Path) -> None:
     (tmp_path / "images.npy").write_bytes(b"images")
 
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         path = Path(connection.send(tmp_path / "images.npy"))
         assert path.is_file()
 
@@ -111,7 +111,7 @@ def test_the_sessions_folder_goes_with_the_connection(board: Device, server: Ser
 
 
 def test_an_exception_takes_the_sessions_folder_and_the_workers_too(board: Device, server: Server) -> None:
-    with pytest.raises(KeyboardInterrupt), links.connect(board) as connection, connection.worker() as worker:
+    with pytest.raises(KeyboardInterrupt), links.connect_device(board) as connection, connection.worker() as worker:
         pid = worker.pid  # type: ignore[attr-defined]
         assert pid in descendants(server.process.pid)
         raise KeyboardInterrupt
@@ -126,16 +126,16 @@ def test_a_dead_runs_folder_is_removed_at_the_next_connection(board: Device, ser
     (stale / "lock").write_bytes(b"")
     (stale / "images.npy").write_bytes(b"left behind")
 
-    with links.connect(board):
+    with links.connect_device(board):
         assert not stale.exists()
 
 
 def test_a_living_runs_folder_is_left_alone(board: Device, tmp_path: Path) -> None:
     (tmp_path / "images.npy").write_bytes(b"images")
 
-    with links.connect(board) as first:
+    with links.connect_device(board) as first:
         path = Path(first.send(tmp_path / "images.npy"))
-        with links.connect(board):
+        with links.connect_device(board):
             pass
 
         assert path.read_bytes() == b"images"
@@ -143,7 +143,7 @@ def test_a_living_runs_folder_is_left_alone(board: Device, tmp_path: Path) -> No
 
 def test_clean_empties_the_device_and_says_how_much(board: Device, server: Server, tmp_path: Path) -> None:
     (tmp_path / "model.plan").write_bytes(b"x" * 2_000_000)
-    with links.connect(board) as connection:
+    with links.connect_device(board) as connection:
         connection.send(tmp_path / "model.plan", keep=True)
 
     cleaned = links.clean_device(board)
@@ -154,7 +154,7 @@ def test_clean_empties_the_device_and_says_how_much(board: Device, server: Serve
 
 
 def test_clean_is_refused_while_another_works_there(board: Device, server: Server) -> None:
-    with links.connect(board), pytest.raises(DeviceError) as caught:
+    with links.connect_device(board), pytest.raises(DeviceError) as caught:
         links.clean_device(board)
 
     assert str(caught.value) == f"{server.cache}: other connections are at work there (1)"
@@ -162,8 +162,8 @@ def test_clean_is_refused_while_another_works_there(board: Device, server: Serve
 
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_sent(board: Device, server: Server) -> None:
-    with links.connect(board) as connection, pytest.raises(DeviceError) as caught:
-        connection.talk.ask("put", path=f"{server.cache}/files/x/model.plan", size=1 << 60)  # type: ignore[attr-defined]
+    with links.connect_device(board) as connection, pytest.raises(DeviceError) as caught:
+        connection.client.ask("put", path=f"{server.cache}/files/x/model.plan", size=1 << 60)  # type: ignore[attr-defined]
 
     assert str(caught.value).startswith(f"{server.cache}/files/x/model.plan: no space left for 1099511627776.0 MiB, ")
     assert str(caught.value).endswith(" MiB are free there")
@@ -173,7 +173,7 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_sent(board: Device,
 def test_nothing_is_written_outside_the_one_folder(board: Device, server: Server, tmp_path: Path) -> None:
     (tmp_path / "model.plan").write_bytes(b"x")
 
-    with links.connect(board) as connection, connection.worker() as worker:
+    with links.connect_device(board) as connection, connection.worker() as worker:
         connection.send(tmp_path / "model.plan", keep=True)
         worker.ask("environment", "board")
 

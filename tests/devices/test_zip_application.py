@@ -31,7 +31,7 @@ HOST_ONLY = {
 @pytest.fixture
 def pyz(tmp_path: Path) -> Path:
     path = tmp_path / "deploykit.pyz"
-    path.write_bytes(zip_application.contents())
+    path.write_bytes(zip_application.zip_bytes())
     return path
 
 
@@ -58,7 +58,7 @@ def bare(pyz: Path, numpy_alone: Path, script: str, words: str = "") -> str:
 
 
 def test_the_same_files_give_the_same_bytes() -> None:
-    assert zip_application.contents.__wrapped__() == zip_application.contents()
+    assert zip_application.zip_bytes.__wrapped__() == zip_application.zip_bytes()
 
 
 def test_the_worker_describes_its_machine_with_numpy_alone(pyz: Path, numpy_alone: Path) -> None:

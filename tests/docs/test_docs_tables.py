@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit.graph import lint
 from deploy_kit.recipe.compatibility import page
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -13,7 +12,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize(
     ("name", "mark", "printed", "command"),
     [
-        ("lint.md", "rules", lint.rules_table, "deploykit lint --rules"),
         ("compatibility.md", "table", page.markdown, "deploykit doctor --versions"),
     ],
 )

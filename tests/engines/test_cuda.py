@@ -55,7 +55,7 @@ def test_what_is_copied_in_comes_out_again(driver: "Driver") -> None:
 
 def test_a_span_lies_between_its_two_events(driver: "Driver") -> None:
     context = _cuda.CudaContext()
-    span = _cuda.Span(context)
+    span = _cuda.EventPair(context)
     assert span.ms == 0.0
     with span.around():
         context.wait()
@@ -106,7 +106,7 @@ def test_an_error_is_told_by_its_name(code: int, words: str, driver: "Driver") -
 def test_a_driver_that_does_not_start_is_a_hindrance_in_words(driver: "Driver") -> None:
     driver.fail("cuInit", 700)
 
-    assert _cuda.why_unavailable() == "CUDA: cuInit answered with CUDA_ERROR_ILLEGAL_ADDRESS (700)"
+    assert _cuda.why_no_cuda() == "CUDA: cuInit answered with CUDA_ERROR_ILLEGAL_ADDRESS (700)"
     assert _cuda.device_or_none() is None
 
 
@@ -114,7 +114,7 @@ def test_an_old_driver_is_told_what_it_lacks(tmp_path: Path, driver: "Driver", m
     monkeypatch.setattr(_cuda, "LIBRARY", "libm.so.6")
 
     with pytest.raises(DeviceError, match="this driver has no 'cuInit'") as caught:
-        _cuda.call("cuInit", 0)
+        _cuda.call_driver("cuInit", 0)
 
     assert caught.value.hint == "install a driver for CUDA 12 or later"
 
@@ -122,4 +122,4 @@ def test_an_old_driver_is_told_what_it_lacks(tmp_path: Path, driver: "Driver", m
 def test_no_driver_is_no_gpu(driver: "Driver", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "LIBRARY", "libnone.so.1")
 
-    assert _cuda.why_unavailable() == "no NVIDIA GPU on this machine"
+    assert _cuda.why_no_cuda() == "no NVIDIA GPU on this machine"

@@ -15,6 +15,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import DeployKitError, MissingPackageError, RecipeError
 from deploy_kit.base.lazy import install_line
+from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.engines import CATALOGUE
 from deploy_kit.images import open_set
@@ -153,7 +154,9 @@ def test_another_weight_gives_other_logits(name: str, line: "Line", tmp_path: Pa
     model = scaled(onnx.load(line.store.path(line.lean)), "classifier.weight", 10)
     entry = BuildEntry(engine=name, variants=("fp32",))
 
-    other, _ = build.run(hand_made(store, model, line.lean, "other"), entry, store=store, connection=line.connection)
+    other, _ = build.run(
+        hand_made(store, model, line.lean, "other"), entry, Context(store=store, connection=line.connection)
+    )
 
     target = inference.InferenceTarget(engine=name, path=store.path(other), options={})
     image_set = open_set(line.recipe.check.images, other.preprocess)
@@ -167,7 +170,9 @@ def test_engines_of_other_weights_are_told_apart_by_their_hash(name: str, line: 
     model = scaled(onnx.load(line.store.path(line.lean)), "classifier.weight", 1.001)
     entry = BuildEntry(engine=name, variants=("fp32",))
 
-    other, _ = build.run(hand_made(store, model, line.lean, "other"), entry, store=store, connection=line.connection)
+    other, _ = build.run(
+        hand_made(store, model, line.lean, "other"), entry, Context(store=store, connection=line.connection)
+    )
 
     assert other.sha256 != line.built("fp32", name).sha256
 

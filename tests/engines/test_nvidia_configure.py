@@ -28,7 +28,7 @@ def real() -> tuple[Any, Any]:
 def test_the_workspace_is_bounded_in_mib(mib: int, real: tuple[Any, Any]) -> None:
     trt, config = real
 
-    build.configure(trt, config, TensorRtOptions(workspace_mib=mib))
+    build.configure_builder(trt, config, TensorRtOptions(workspace_mib=mib))
 
     assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == mib * 2**20
 
@@ -48,7 +48,7 @@ def test_the_workspace_is_bounded_in_mib(mib: int, real: tuple[Any, Any]) -> Non
 def test_switches_reach_the_builder(options: TensorRtOptions, flag: str, on: bool, real: tuple[Any, Any]) -> None:
     trt, config = real
 
-    build.configure(trt, config, options)
+    build.configure_builder(trt, config, options)
 
     assert config.get_flag(getattr(trt.BuilderFlag, flag)) is on
 
@@ -57,7 +57,9 @@ def test_switches_reach_the_builder(options: TensorRtOptions, flag: str, on: boo
 def test_level_and_verbosity_reach_the_builder(real: tuple[Any, Any]) -> None:
     trt, config = real
 
-    build.configure(trt, config, TensorRtOptions(builder_optimization_level=5, profiling_verbosity="layer_names_only"))
+    build.configure_builder(
+        trt, config, TensorRtOptions(builder_optimization_level=5, profiling_verbosity="layer_names_only")
+    )
 
     assert config.builder_optimization_level == 5
     assert config.profiling_verbosity == trt.ProfilingVerbosity.LAYER_NAMES_ONLY
@@ -92,14 +94,14 @@ def old_tensorrt() -> Any:
 def test_a_hardware_level_reaches_the_builder() -> None:
     config = OldConfig()
 
-    build.configure(old_tensorrt(), config, TensorRtOptions(hardware_compatibility_level="ampere+"))
+    build.configure_builder(old_tensorrt(), config, TensorRtOptions(hardware_compatibility_level="ampere+"))
 
     assert config.hardware_compatibility_level == "ampere+"
 
 
 def test_a_hardware_level_that_came_later_is_refused_by_version() -> None:
     with pytest.raises(BuildError) as caught:
-        build.configure(
+        build.configure_builder(
             old_tensorrt(), OldConfig(), TensorRtOptions(hardware_compatibility_level="sameComputeCapability")
         )
 
@@ -110,7 +112,7 @@ def test_a_hardware_level_that_came_later_is_refused_by_version() -> None:
 def test_the_accelerator_is_chosen_with_the_gpu_to_fall_back_to() -> None:
     config = OldConfig()
 
-    build.configure(old_tensorrt(), config, TensorRtOptions(use_dla_core=1))
+    build.configure_builder(old_tensorrt(), config, TensorRtOptions(use_dla_core=1))
 
     assert (config.default_device_type, config.DLA_core, config.flags) == ("dla", 1, ["GPU_FALLBACK"])
 

@@ -66,7 +66,7 @@ def test_one_byte_less_is_not_refused_for_its_size(tmp_path: Path) -> None:
     with (tmp_path / "large.onnx").open("wb") as file:
         file.truncate(2**31 - 1)
 
-    network.verify_file(tmp_path / "large.onnx")
+    network.verify_onnx_size(tmp_path / "large.onnx")
 
 
 def test_weights_beside_the_file_are_found(graph: Path, folder: Path, tmp_path: Path) -> None:
@@ -207,10 +207,10 @@ def test_ctrl_c_in_a_terminal_ends_with_130_and_an_empty_store(graph: Path, tmp_
 COLLECTED = """
 import gc, pathlib, sys
 from deploy_kit.engines import tensorrt_rtx
-from deploy_kit.engines._nvidia import Words, build
+from deploy_kit.engines._nvidia import LibraryMessages, build
 from deploy_kit.base.errors import BuildError
 
-class Collecting(Words):
+class Collecting(LibraryMessages):
     def __init__(self, trt):
         super().__init__(trt)
         logger = type(self.logger)

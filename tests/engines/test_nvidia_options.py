@@ -13,7 +13,7 @@ from deploy_kit.engines._nvidia.options import TensorRtOptions, parse_shapes
 from deploy_kit.records import codec
 
 with_rtx = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
-without_gpu = pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
+without_gpu = pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 
 
 def refusal(flavour: object, **options: object) -> RecipeError:

@@ -35,7 +35,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rewritten(plan: Path, **changes: object) -> BuiltFor:
     """Change what the passport says of where the plan was built."""
-    path = passport.path_of(plan)
+    path = passport.passport_path(plan)
     data = json.loads(path.read_text())
     data["built"] |= changes
     path.write_text(json.dumps(data))
@@ -70,7 +70,7 @@ def test_it_holds_the_proof(plan: Path) -> None:
 
 
 def test_it_is_sent_with_its_plan(plan: Path) -> None:
-    assert store.parts_of(plan) == [plan, passport.path_of(plan)]
+    assert store.parts_of(plan) == [plan, passport.passport_path(plan)]
 
 
 def test_a_record_of_the_store_is_read_as_a_passport_too(plan: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_record_of_the_store_is_read_as_a_passport_too(plan: Path) -> None:
         kind="engine", name="x", path="x", sha256="0", size_bytes=1, precision="fp32", inputs=(), outputs=(),
         preprocess=TINY_PREPROCESS, stage="build", parent="0", proof=read[1], built=read[0],
     )  # fmt: skip
-    passport.path_of(plan).write_text(codec.canonical(record))
+    passport.passport_path(plan).write_text(codec.canonical_json(record))
 
     assert passport.read_passport(plan) == read
 
@@ -117,21 +117,21 @@ def test_a_plan_that_fits_this_gpu_is_let_through(
 
     rewritten(plan, capabilities=capabilities, compatible=compatible)
 
-    passport.verify(plan, "tensorrt_rtx", trt.__version__)
+    passport.verify_plan(plan, "tensorrt_rtx", trt.__version__)
 
 
 @pytest.mark.usefixtures("with_gpu")
 def test_ampere_and_later_does_not_cover_turing(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = rewritten(plan, compatible=["ampere+"])
 
-    assert not passport.fits(built, "7.5")
-    assert passport.fits(built, "12.0")
+    assert not passport.fits_capability(built, "7.5")
+    assert passport.fits_capability(built, "12.0")
 
 
 def test_a_version_compatible_plan_is_let_through_to_a_later_version(plan: Path) -> None:
     rewritten(plan, compatible=["version"], version="1.0.0")
 
-    passport.verify(plan, "tensorrt_rtx", "1.99.0")
+    passport.verify_plan(plan, "tensorrt_rtx", "1.99.0")
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,11 @@ def test_a_damaged_plan_is_not_proved_from_its_old_passport(plan: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"built": {"package": 3}, "proof": {}}', "[]"])
 def test_a_passport_that_cannot_be_read_is_named(text: str, plan: Path) -> None:
-    passport.path_of(plan).write_text(text)
+    passport.passport_path(plan).write_text(text)
 
     error = opening(plan)
 
-    assert str(error).startswith(f"{passport.path_of(plan)}: cannot be read as a passport: ")
+    assert str(error).startswith(f"{passport.passport_path(plan)}: cannot be read as a passport: ")
     assert error.hint == "build the plan again"
 
 
@@ -173,9 +173,9 @@ def test_a_plan_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert (str(error), error.hint) == (f"{tmp_path / 'model.rtx.plan'}: no such file", "build it again")
 
 
-@pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
+@pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 def test_a_plan_without_a_passport_is_left_to_the_library(plan: Path) -> None:
-    passport.path_of(plan).unlink()
+    passport.passport_path(plan).unlink()
 
     assert str(opening(plan)) == f"{plan}: cannot run: no NVIDIA GPU on this machine"
     assert tensorrt_rtx.prove_precision(plan, TensorRtOptions()).share("fp32", of="Conv") == 1
@@ -185,4 +185,4 @@ def test_a_version_compatible_plan_of_a_later_version_is_refused(plan: Path) -> 
     rewritten(plan, compatible=["version"], version="1.99.0")
 
     with pytest.raises(DeviceError, match=r"built with tensorrt_rtx 1\.99\.0 for sm_89; this machine has"):
-        passport.verify(plan, "tensorrt_rtx", "1.7.1")
+        passport.verify_plan(plan, "tensorrt_rtx", "1.7.1")

@@ -27,7 +27,7 @@ def layer(kind: str, dtype: str, weights: str = "") -> dict[str, object]:
 
 
 def inspected(*layers: object) -> proof.Proof:
-    return proof.from_inspector(json.dumps({"Layers": list(layers), "Bindings": ["input"]}), "the inspector")
+    return proof.proof_from_inspector(json.dumps({"Layers": list(layers), "Bindings": ["input"]}), "the inspector")
 
 
 def n_convolutions(path: Path) -> int:
@@ -93,7 +93,7 @@ def written(convolution: str, *kernels: tuple[str, str]) -> bytes:
 def test_a_kernel_is_for_int8_alone_that_finishes_an_integer_convolution(
     convolution: str, name: str, reads: str, alone: bool
 ) -> None:
-    found = proof.from_text(written(convolution, (name, reads)), "text")
+    found = proof.proof_from_text(written(convolution, (name, reads)), "text")
 
     assert (proof.FOR_INT8 in dict(found.kernels)) is alone
 
@@ -102,7 +102,7 @@ def test_a_kernel_is_for_int8_alone_that_finishes_an_integer_convolution(
 def test_one_kernel_for_four_integer_convolutions_is_worth_a_word(extra: int, advised: bool) -> None:
     kernels = (("Conv", 12), ("pointwise", 9), (proof.FOR_INT8, extra))
 
-    said = proof.advice(kernels, (("Conv", "int8", 10), ("Conv", "fp16", 2)))
+    said = proof.int8_advice(kernels, (("Conv", "int8", 10), ("Conv", "fp16", 2)))
 
     assert ("may not pay" in said) is advised
 
@@ -119,7 +119,7 @@ def test_float_plans_come_without_advice(name: str, line: "Line") -> None:
 def test_a_plan_without_text_leaves_the_typed_network_and_says_so() -> None:
     network = (("Conv", "fp16", 7),)
 
-    found = proof.prove(tensorrt_rtx._FLAVOUR, bytes(range(256)) * 64, network, (("input 'x'", "fp32"),))
+    found = proof.prove_plan(tensorrt_rtx._FLAVOUR, bytes(range(256)) * 64, network, (("input 'x'", "fp32"),))
 
     assert (found.source, found.counts, found.network) == ("typed network only", (), network)
     assert found.remark == "the plan holds no readable text: only the network's types are known"
@@ -128,13 +128,13 @@ def test_a_plan_without_text_leaves_the_typed_network_and_says_so() -> None:
 def test_scratch_space_is_no_tensor_of_the_network() -> None:
     plan = b'  tensor={ name="s" is_scratchspace=1 type=int8 }\n  tensor={ name="x" dims={ 1 } type=half }\n'
 
-    assert proof.from_text(plan, "text").counts == (("activation", "fp16", 1),)
+    assert proof.proof_from_text(plan, "text").counts == (("activation", "fp16", 1),)
 
 
 def test_arithmetic_on_shapes_is_no_activation() -> None:
     plan = b'  tensor={ name="n" dims={ 1 } type=int64 }\n  tensor={ name="x" dims={ 1 } type=half }\n'
 
-    assert proof.from_text(plan, "text").counts == (("activation", "fp16", 1), ("shape", "int64", 1))
+    assert proof.proof_from_text(plan, "text").counts == (("activation", "fp16", 1), ("shape", "int64", 1))
 
 
 def test_a_convolution_that_reads_a_view_is_typed_by_it() -> None:
@@ -143,7 +143,7 @@ def test_a_convolution_that_reads_a_view_is_typed_by_it() -> None:
         b'  corrltn={ name="c" output={"y" } input={"x^deref" "w" } }\n'
     )
 
-    assert ("Conv", "fp16", 1) in proof.from_text(plan, "text").counts
+    assert ("Conv", "fp16", 1) in proof.proof_from_text(plan, "text").counts
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tiny_line"]
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(bool(_cuda.why_unavailable()), reason=_cuda.why_unavailable() or "there is a GPU"),
+    pytest.mark.skipif(bool(_cuda.why_no_cuda()), reason=_cuda.why_no_cuda() or "there is a GPU"),
 ]
 
 both_flavours = pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from onnxruntime import quantization as ort
 from stand_ins import Calibration
 
 from deploy_kit.base.errors import BuildError, EngineCrashError, StoreError
+from deploy_kit.context import Context
 from deploy_kit.engines import openvino
 from deploy_kit.engines.openvino import OpenVinoOptions
 from deploy_kit.recipe import BuildEntry
@@ -103,7 +104,7 @@ def test_weights_changed_since_they_were_built_are_noticed(line: "Line", tmp_pat
     lean = Artifact(**vars(line.lean) | {"path": "lean.onnx"})
     (store.root / "lean.onnx").write_bytes(line.store.path(line.lean).read_bytes())
     engine, _ = build.run(
-        lean, BuildEntry(engine="openvino", variants=("fp32",)), store=store, connection=line.connection
+        lean, BuildEntry(engine="openvino", variants=("fp32",)), Context(store=store, connection=line.connection)
     )
     weights = store.path(engine).with_suffix(".bin")
 
@@ -152,7 +153,9 @@ def test_a_segfault_leaves_nothing_in_the_store(line: "Line", deadly: Path, tmp_
     graph = Artifact(**vars(line.graph("int8")) | {"path": "deadly.onnx", "sha256": sha256_of(deadly)})
 
     with pytest.raises(EngineCrashError):
-        build.run(graph, BuildEntry(engine="openvino", variants=("int8",)), store=store, connection=line.connection)
+        build.run(
+            graph, BuildEntry(engine="openvino", variants=("int8",)), Context(store=store, connection=line.connection)
+        )
 
     assert {path.name for path in store.root.iterdir()} == {"deadly.onnx"}
 

@@ -58,7 +58,7 @@ def test_placement_counts_nodes_by_provider(tmp_path: Path) -> None:
     events = [event(f"c{i}", "Conv", CUDA, i) for i in range(3)]
     events += [event("m", "MemcpyToHost", CUDA, 3), event("max", "Max", CPU, 4), event("g", "Gemm", CPU, 5)]
 
-    placed = _ort_trace.placement(_ort_trace.read_trace(written(tmp_path, *events)))
+    placed = _ort_trace.count_placement(_ort_trace.read_trace(written(tmp_path, *events)))
 
     assert placed == ((CPU, "Gemm", 1), (CPU, "other", 1), (CUDA, "Conv", 3), (CUDA, "other", 1))
 
@@ -123,4 +123,4 @@ def test_events_that_were_dropped_are_noticed(tmp_path: Path) -> None:
     ],
 )
 def test_the_optimizers_suffixes_come_off_one_by_one(name: str, wanted: tuple[str, ...]) -> None:
-    assert _ort_trace.origins(name) == wanted
+    assert _ort_trace.origins_of_kernel(name) == wanted

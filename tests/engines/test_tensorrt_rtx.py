@@ -12,6 +12,7 @@ from stand_ins import Calibration
 
 from deploy_kit.base.errors import BuildError, DeviceError
 from deploy_kit.base.lazy import install_line, present
+from deploy_kit.context import Context
 from deploy_kit.engines import _cuda
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.stages import check
@@ -23,7 +24,7 @@ pytest_plugins = ["tiny_line"]
 pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
 
 CAPABILITIES = ("8.6", "8.9")
-without_gpu = pytest.mark.skipif(not _cuda.why_unavailable(), reason="there is an NVIDIA GPU on this machine")
+without_gpu = pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 every_capability = pytest.mark.parametrize("capability", CAPABILITIES)
 
 
@@ -212,7 +213,13 @@ def test_running_a_plan_needs_the_gpu(line: "Line") -> None:
 def test_checking_a_plan_says_why_it_is_not_run(line: "Line") -> None:
     engine = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
 
-    found, _ = check.run(engine, line.answers, line.recipe.check, store=line.store, connection=line.connection)
+    found, _ = check.run(
+        engine,
+        line.recipe.check,
+        Context(store=line.store, connection=line.connection),
+        reference=line.answers,
+        images=line.check_images,
+    )
 
     wanted = NotRun(artifact=engine.sha256, label="fp16 · tensorrt_rtx", why="no NVIDIA GPU on this machine")
     assert found == wanted

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from deploy_kit.engines import _cuda
-from deploy_kit.engines._nvidia.timing import TimingCache, folder
+from deploy_kit.engines._nvidia.timing import TimingCache, timing_folder
 
 
 class FakeConfig:
@@ -51,7 +51,7 @@ def test_the_first_build_begins_it_and_the_next_reuses_it(monkeypatch: pytest.Mo
     (path, first), (_, second) = built(), built()
 
     assert (first, second) == (f"{path.name}: begun, 0 → 1 bytes", f"{path.name}: reused, 1 → 2 bytes")
-    assert (path.parent, path.read_bytes()) == (folder(), b"++")
+    assert (path.parent, path.read_bytes()) == (timing_folder(), b"++")
 
 
 def test_its_name_says_version_gpu_and_driver(monkeypatch: pytest.MonkeyPatch) -> None:

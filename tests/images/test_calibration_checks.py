@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from stage_inputs import images_of
 from tiny_densenet import TINY_PREPROCESS, save_images
 
 from deploy_kit import images
@@ -13,8 +14,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.images import calibration_checks
 from deploy_kit.images.calibration_checks import near_duplicates, noise
 from deploy_kit.images.sets import of_pixels
-from deploy_kit.recipe import CheckTable
-from deploy_kit.records.artifacts import Artifact, Preprocess
+from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.stages import check
 
 FASHION = Preprocess(height=28, width=28, color="gray", mean=(0.286,), std=(0.353,))
@@ -376,35 +376,27 @@ def test_a_sample_is_spread_over_a_large_set(monkeypatch):
     assert found(pixels)["constant"].text == "2 of 4 images have one value in every pixel, the first is image 0"
 
 
-@pytest.fixture
-def lean():
-    """What `check.overlap` asks of an engine: its preprocessing."""
-    return Artifact(
-        kind="onnx", name="small", path="", sha256="", size_bytes=0, precision="fp32", inputs=(), outputs=(),
-        preprocess=TINY_PREPROCESS, stage="simplify", parent="",
-    )  # fmt: skip
-
-
-def test_the_check_tells_what_looks_alike(tmp_path, lean):
+def test_the_check_tells_what_looks_alike(tmp_path):
     save_images(tmp_path / "a.npz", 20)
     with np.load(tmp_path / "a.npz") as data:
         np.savez(tmp_path / "b.npz", images=data["images"] // 2 + 9, labels=data["labels"])
 
-    remarks = check.overlap(str(tmp_path / "a.npz"), CheckTable(images=str(tmp_path / "b.npz"), limits={}), lean)
+    remarks = check.overlap(images_of(tmp_path / "a.npz"), images_of(tmp_path / "b.npz"), TINY_PREPROCESS)
 
     assert len(remarks) == 1
     assert remarks[0].startswith("20 of 20 calibration images look like one of 20 check images")
 
 
-def test_the_check_leaves_out_what_either_set_was_told_to(tmp_path, lean):
+def test_the_check_leaves_out_what_either_set_was_told_to(tmp_path):
     save_images(tmp_path / "b.npz", 20, seed=1)
     (tmp_path / "a").mkdir()
     for index, image in enumerate(texture(3, side=16)):
         Image.fromarray(image).save(tmp_path / "a" / f"{index}.png")
     (tmp_path / "a" / "bad.png").write_bytes(b"no image")
-    npz, folder = str(tmp_path / "b.npz"), str(tmp_path / "a")
+    npz, folder = images_of(tmp_path / "b.npz"), tmp_path / "a"
+    lenient = images_of(folder, skip_bad=True)
 
-    assert check.overlap(folder, CheckTable(images=npz, limits={}), lean, skip_bad=True) == ()
-    assert check.overlap(npz, CheckTable(images=folder, limits={}, skip_bad=True), lean) == ()
+    assert check.overlap(lenient, npz, TINY_PREPROCESS) == ()
+    assert check.overlap(npz, lenient, TINY_PREPROCESS) == ()
     with pytest.raises(InputError, match=r"bad\.png: not a readable image"):
-        check.overlap(folder, CheckTable(images=npz, limits={}), lean)
+        check.overlap(images_of(folder), npz, TINY_PREPROCESS)

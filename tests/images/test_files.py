@@ -127,7 +127,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
     assert (str(error), error.hint) == (
         f"{tmp_path}: expected at least one image, found none",
-        "images end in .bmp, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp",
+        "images end in .apng, .bmp, .dib, .gif, .jfif, .jpe, .jpeg, .jpg, .pbm, .pgm, .png, .pnm, .ppm, .tif, .tiff, .webp",  # noqa: E501
     )
 
 

@@ -67,7 +67,7 @@ def test_a_set_of_no_images_gets_no_hint_that_is_for_folders(tmp_path):
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "set.npz").write_bytes(b"")
 
-    assert str(refused(tmp_path / "set.npz")) == f"{tmp_path / 'set.npz'}: not a whole npz file: No data left in file"
+    assert str(refused(tmp_path / "set.npz")) == f"{tmp_path / 'set.npz'}: not a whole npz file: File is not a zip file"
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):

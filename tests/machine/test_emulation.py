@@ -54,26 +54,26 @@ def test_a_file_that_cannot_be_read_has_no_machine(tmp_path):
 def test_a_program_under_another_machines_program_is_emulated(tmp_path):
     host, guest = elf(tmp_path / "qemu-aarch64-static", X86_64), elf(tmp_path / "python3", AARCH64)
 
-    assert emulation.emulator({}, running=host, program=str(guest)) == "qemu-aarch64-static"
+    assert emulation.detect_emulator({}, running=host, program=str(guest)) == "qemu-aarch64-static"
 
 
 def test_the_emulator_is_named_by_what_the_kernel_links_to(tmp_path):
     host, guest = elf(tmp_path / "qemu-aarch64", X86_64), elf(tmp_path / "python3", AARCH64)
     (tmp_path / "exe").symlink_to(host)
 
-    assert emulation.emulator({}, running=tmp_path / "exe", program=str(guest)) == "qemu-aarch64"
+    assert emulation.detect_emulator({}, running=tmp_path / "exe", program=str(guest)) == "qemu-aarch64"
 
 
 def test_a_program_that_the_kernel_runs_itself_is_not(tmp_path):
     program = elf(tmp_path / "python3", AARCH64)
 
-    assert emulation.emulator({}, running=program, program=str(program)) == ""
+    assert emulation.detect_emulator({}, running=program, program=str(program)) == ""
 
 
 def test_a_machine_that_does_not_say_is_taken_for_real(tmp_path):
     program = elf(tmp_path / "python3", AARCH64)
 
-    assert emulation.emulator({}, running=tmp_path / "none", program=str(program)) == ""
+    assert emulation.detect_emulator({}, running=tmp_path / "none", program=str(program)) == ""
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_machine_that_does_not_say_is_taken_for_real(tmp_path):
     ids=["x86", "arm"],
 )
 def test_a_processor_that_qemu_translates_is_emulated(facts):
-    assert emulation.emulator(facts) == "qemu-system"
+    assert emulation.detect_emulator(facts) == "qemu-system"
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_a_processor_that_qemu_translates_is_emulated(facts):
     ids=["qemu64", "cortex", "another's part 0x051"],
 )
 def test_a_processor_that_may_be_real_is_not(facts):
-    assert emulation.emulator(facts) == ""
+    assert emulation.detect_emulator(facts) == ""
 
 
 def test_this_machine_is_real_to_its_own_python():
-    assert emulation.emulator({}) == ""
+    assert emulation.detect_emulator({}) == ""
 
 
 def test_arm_features_are_bits_of_the_auxiliary_vector(tmp_path):

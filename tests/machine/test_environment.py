@@ -39,13 +39,13 @@ def machine(monkeypatch):
 
     def describe(files):
         monkeypatch.setattr(environment, "_read", lambda path: files.get(path, ""))
-        return environment.describe()
+        return environment.describe_machine()
 
     return describe
 
 
 def test_this_machine_is_described_as_python_knows_it():
-    here = environment.describe()
+    here = environment.describe_machine()
 
     assert here.host == f"{platform.system()} {platform.release()} {platform.machine()}"
 
@@ -54,7 +54,7 @@ def test_cores_are_those_this_process_may_use():
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert environment.describe().cores == 1
+        assert environment.describe_machine().cores == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -63,11 +63,11 @@ def test_memory_is_that_of_proc_meminfo():
     with open("/proc/meminfo") as file:
         kib = int(file.readline().split()[1])
 
-    assert environment.describe().memory_gib == pytest.approx(kib / 2**20, abs=0.06)
+    assert environment.describe_machine().memory_gib == pytest.approx(kib / 2**20, abs=0.06)
 
 
 def test_a_description_crosses_as_json():
-    here = environment.describe()
+    here = environment.describe_machine()
 
     assert codec.from_json(Environment, codec.to_json(here)) == here
 
@@ -180,20 +180,20 @@ def test_memory_is_read_in_mib(monkeypatch):
     status = "Name:\tpython\nVmHWM:\t  524288 kB\nVmRSS:\t  262144 kB"
     monkeypatch.setattr(environment, "_read", {"/proc/self/status": status}.get)
 
-    assert environment.memory_mib() == 256
+    assert environment.resident_memory_mib() == 256
 
 
 @pytest.mark.parametrize(("quota", "threads"), [(0.0, 8), (1.5, 2), (2.0, 2), (0.25, 1), (64.0, 8)])
 def test_usable_cores_are_those_of_the_affinity_or_of_the_quota_if_fewer(monkeypatch, quota, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
-    monkeypatch.setattr(cgroup, "cpus", lambda: quota)
+    monkeypatch.setattr(cgroup, "cpu_limit", lambda: quota)
 
     assert environment.usable_cores() == threads
 
 
 def test_limits_of_a_container_are_told(machine, monkeypatch):
-    monkeypatch.setattr(cgroup, "cpus", lambda: 1.5)
-    monkeypatch.setattr(cgroup, "memory_bytes", lambda: 3 << 29)
+    monkeypatch.setattr(cgroup, "cpu_limit", lambda: 1.5)
+    monkeypatch.setattr(cgroup, "memory_limit_bytes", lambda: 3 << 29)
 
     here = machine({})
 
@@ -201,4 +201,4 @@ def test_limits_of_a_container_are_told(machine, monkeypatch):
 
 
 def test_load_is_a_number():
-    assert math.isfinite(environment.describe().load)
+    assert math.isfinite(environment.describe_machine().load)

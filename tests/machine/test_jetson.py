@@ -34,7 +34,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_an_orin_nano_says_all_of_itself(tmp_path: Path) -> None:
-    assert jetson.describe(tree(tmp_path, ORIN)) == jetson.Jetson(
+    assert jetson.describe_jetson(tree(tmp_path, ORIN)) == jetson.Jetson(
         board="NVIDIA Jetson Orin Nano Developer Kit",
         l4t="36.4.0",
         jetpack="6.1+b123",
@@ -45,30 +45,30 @@ def test_an_orin_nano_says_all_of_itself(tmp_path: Path) -> None:
 
 
 def test_a_recorded_orin_nano_says_what_its_owner_saw() -> None:
-    found = jetson.describe(Path(__file__).parents[1] / "support/trees/orin-nano-super")
+    found = jetson.describe_jetson(Path(__file__).parents[1] / "support/trees/orin-nano-super")
 
     assert (found.l4t, found.power_mode, found.cuda_capability) == ("36.4.3", "25W", "8.7")
     assert found.board == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
 
 
 def test_a_machine_that_is_no_jetson_says_nothing(tmp_path: Path) -> None:
-    assert set(vars(jetson.describe(tmp_path)).values()) == {""}
+    assert set(vars(jetson.describe_jetson(tmp_path)).values()) == {""}
 
 
 def test_an_older_release_line_is_read_too(tmp_path: Path) -> None:
     line = "# R32 (release), REVISION: 3.1, GCID: 18186506, BOARD: t210ref, EABI: aarch64, DATE: Tue Dec 10 06:58:34"
 
-    assert jetson.describe(tree(tmp_path, {"etc/nv_tegra_release": line})).l4t == "32.3.1"
+    assert jetson.describe_jetson(tree(tmp_path, {"etc/nv_tegra_release": line})).l4t == "32.3.1"
 
 
 @pytest.mark.parametrize(
     ("status", "mode"), [("pmode:0000 fmode:quiet", "15W"), ("pmode:0009", "mode 9"), ("", ""), ("nonsense", "")]
 )
 def test_the_power_mode_has_its_name(tmp_path: Path, status: str, mode: str) -> None:
-    assert jetson.describe(tree(tmp_path, ORIN | {"var/lib/nvpmodel/status": status})).power_mode == mode
+    assert jetson.describe_jetson(tree(tmp_path, ORIN | {"var/lib/nvpmodel/status": status})).power_mode == mode
 
 
 def test_a_package_that_was_removed_is_not_told(tmp_path: Path) -> None:
     status = "Package: tensorrt\nStatus: deinstall ok config-files\nVersion: 8.5\n"
 
-    assert jetson.describe(tree(tmp_path, {"var/lib/dpkg/status": status})).tensorrt == ""
+    assert jetson.describe_jetson(tree(tmp_path, {"var/lib/dpkg/status": status})).tensorrt == ""

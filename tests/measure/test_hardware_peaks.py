@@ -9,7 +9,7 @@ from deploy_kit.graph import onnx_file
 from deploy_kit.machine import environment
 from deploy_kit.measure import hardware_peaks, roofline
 from deploy_kit.measure.gauges import _peak
-from deploy_kit.measure.hardware_peaks import Measured, Peak
+from deploy_kit.measure.hardware_peaks import MeasuredPeak, Peak
 from deploy_kit.measure.roofline import Work
 from deploy_kit.records.artifacts import Precision
 from deploy_kit.records.readings import Board
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
-HERE = dataclasses.replace(environment.describe(), cpu="a processor", isa=("avx2",), virtual=False, cores=2)
-MEASURED = Measured(flop_s=200e9, bandwidth_b_s=20e9)
+HERE = dataclasses.replace(environment.describe_machine(), cpu="a processor", isa=("avx2",), virtual=False, cores=2)
+MEASURED = MeasuredPeak(flop_s=200e9, bandwidth_b_s=20e9)
 NANO = "nvidia,p3768-0000+p3767-0005"
 
 
@@ -156,7 +156,7 @@ def test_an_unknown_gpu_has_no_roof() -> None:
 
 def test_every_row_is_found_by_each_of_its_names_and_has_a_source() -> None:
     for row in hardware_peaks.peak_table().devices:
-        assert [hardware_peaks.device_of(board(f"nvidia,{name}")) for name in row.match] == [row] * len(row.match)
+        assert [hardware_peaks.find_known_gpu(board(f"nvidia,{name}")) for name in row.match] == [row] * len(row.match)
         assert "https://" in row.source
         assert [mode.gpu_mhz for mode in row.modes] == sorted(mode.gpu_mhz for mode in row.modes)
 
@@ -202,7 +202,7 @@ PEAK = Peak(device="d", basis="measured", source="s", ops_s=100e9, bandwidth_b_s
 
 def test_the_roof_is_as_worked_by_hand() -> None:
     # 2 · 50e6 operations at 100 GOP/s: 1 ms. 4 MB at 10 GB/s: 0.4 ms.
-    found = roofline.roof(Work(macs=50_000_000, weights=600_000, activations=400_000), PEAK, "fp32", "cpu")
+    found = roofline.estimate_roof(Work(macs=50_000_000, weights=600_000, activations=400_000), PEAK, "fp32", "cpu")
 
     assert found is not None
     assert (found.compute_ms, found.memory_ms) == pytest.approx((1.0, 0.4))
@@ -213,14 +213,14 @@ def test_the_roof_is_as_worked_by_hand() -> None:
 def test_int8_moves_a_quarter_of_the_bytes() -> None:
     work = Work(macs=1, weights=600_000, activations=400_000)
 
-    found = [roofline.roof(work, PEAK, precision, "cpu") for precision in ("fp32", "fp16", "int8")]
+    found = [roofline.estimate_roof(work, PEAK, precision, "cpu") for precision in ("fp32", "fp16", "int8")]
 
     assert [one.moved_bytes for one in found if one] == [4_000_000, 2_000_000, 1_000_000]
     assert [one.bound_by for one in found if one] == ["memory"] * 3
 
 
 def test_a_graph_without_products_has_no_roof() -> None:
-    assert roofline.roof(Work(macs=0, weights=0, activations=9), PEAK, "fp32", "cpu") is None
+    assert roofline.estimate_roof(Work(macs=0, weights=0, activations=9), PEAK, "fp32", "cpu") is None
 
 
 def test_the_peak_is_that_of_the_fastest_run() -> None:

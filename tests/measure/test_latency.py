@@ -133,32 +133,32 @@ def test_the_interval_of_runs_apart_is_the_same_each_time() -> None:
 def test_a_throttle_in_the_middle_is_not_steady(factor: float, word: str) -> None:
     jitter = [1.0 + 0.01 * (-1) ** i for i in range(12)]
 
-    said = latency.drift(jitter[:7] + [factor * value for value in jitter[7:]])
+    said = latency.describe_drift(jitter[:7] + [factor * value for value in jitter[7:]])
 
     assert said.endswith(f"{word} from round 8 of 12 on")
     assert 15 <= int(said.split()[0]) <= 23
 
 
 def test_a_trend_is_not_steady() -> None:
-    assert "slower from round" in latency.drift([1.0 + 0.03 * i for i in range(12)])
+    assert "slower from round" in latency.describe_drift([1.0 + 0.03 * i for i in range(12)])
 
 
 def test_a_step_too_small_to_matter_is_steady() -> None:
-    assert latency.drift([1.0] * 6 + [1.04] * 6) == ""
+    assert latency.describe_drift([1.0] * 6 + [1.04] * 6) == ""
 
 
 def test_one_slow_round_is_steady() -> None:
-    assert latency.drift([1.0, 1.01, 0.99, 1.0, 3.0, 1.01, 1.0, 0.99, 1.0, 1.01, 0.99, 1.0]) == ""
+    assert latency.describe_drift([1.0, 1.01, 0.99, 1.0, 3.0, 1.01, 1.0, 0.99, 1.0, 1.01, 0.99, 1.0]) == ""
 
 
 def test_a_steady_machine_is_hardly_ever_called_unsteady() -> None:
     generator = np.random.default_rng(0)
 
-    said = [latency.drift(list(np.exp(generator.normal(0, 0.1, 12)))) for _ in range(200)]
+    said = [latency.describe_drift(list(np.exp(generator.normal(0, 0.1, 12)))) for _ in range(200)]
 
     assert sum(map(bool, said)) <= 6  # 1 % of 200, and what chance adds to it
 
 
 @pytest.mark.parametrize("medians", [[1.0], [1.0, 9.0], [1.0, 1.0, 9.0, 9.0]])
 def test_a_few_rounds_show_nothing(medians: list[float]) -> None:
-    assert latency.drift(medians) == ""
+    assert latency.describe_drift(medians) == ""

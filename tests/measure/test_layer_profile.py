@@ -15,6 +15,7 @@ from deploy_kit import engines
 from deploy_kit.graph import layer_location, onnx_file
 from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.measure import layer_profile
+from deploy_kit.measure.source_graph import source_graph
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.layer_times import LayerTime, Trace
 from deploy_kit.store import Store
@@ -43,7 +44,7 @@ def timed(op: str, *origins: str, ms: tuple[float, ...] = (1.0,)) -> LayerTime:
 def attributed(*layers: LayerTime) -> list[tuple[str, str]]:
     """Give (kind, region) of each layer."""
     trace = Trace(source="a test", runs_ms=(9.0,), layers=layers)
-    return [(layer.kind, layer.region) for layer in layer_profile.attributed(trace, PLACES).layers]
+    return [(layer.kind, layer.region) for layer in layer_profile.attribute_layers(trace, PLACES).layers]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_shares_are_of_the_layers_median_times() -> None:
     )
     trace = Trace(source="a test", runs_ms=(9.0, 8.0, 10.0), layers=layers)
 
-    found = layer_profile.attributed(trace, PLACES)
+    found = layer_profile.attribute_layers(trace, PLACES)
 
     assert (found.total_ms, found.run_ms, found.runs) == (8, 9, 3)
     assert (found.share(region="block 1"), found.share(kind="conv"), found.unknown) == (0.5, 0.375, 0.5)
@@ -94,8 +95,8 @@ def test_shares_are_of_the_layers_median_times() -> None:
 def test_a_profile_is_written_with_the_keys_of_trtexec() -> None:
     layers = (timed("Conv", "conv", ms=(1, 2, 6)), timed("Concat", "cat", ms=(1, 1, 1)))
 
-    written = layer_profile.trtexec(
-        layer_profile.attributed(Trace(source="", runs_ms=(9, 9, 9), layers=layers), PLACES)
+    written = layer_profile.trtexec_profile(
+        layer_profile.attribute_layers(Trace(source="", runs_ms=(9, 9, 9), layers=layers), PLACES)
     )
 
     assert written == [
@@ -107,9 +108,11 @@ def test_a_profile_is_written_with_the_keys_of_trtexec() -> None:
 
 
 def test_layers_that_took_no_time_have_no_share() -> None:
-    found = layer_profile.attributed(Trace(source="", runs_ms=(1,), layers=(timed("Conv", "conv", ms=(0,)),)), PLACES)
+    found = layer_profile.attribute_layers(
+        Trace(source="", runs_ms=(1,), layers=(timed("Conv", "conv", ms=(0,)),)), PLACES
+    )
 
-    assert (found.share(kind="conv"), layer_profile.trtexec(found)[1]["percentage"]) == (0, 0)
+    assert (found.share(kind="conv"), layer_profile.trtexec_profile(found)[1]["percentage"]) == (0, 0)
 
 
 def profiled(
@@ -175,7 +178,7 @@ def test_an_engine_that_does_not_time_its_layers_says_so(line: "Line", tmp_path:
 
 def test_the_graph_an_engine_was_built_from_is_found(line: "Line") -> None:
     for variant in ("fp32", "int8"):
-        found = layer_profile.built_from(line.built(variant, "onnxruntime"), line.store)
+        found = source_graph(line.built(variant, "onnxruntime"), line.store)
 
         assert isinstance(found, Artifact)
         assert found.sha256 == line.graph(variant).sha256

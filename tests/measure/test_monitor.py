@@ -35,11 +35,11 @@ def burning() -> Iterator[None]:
 
 def test_load_of_other_processes_is_found() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker)
-        with burning(), on_progress.turn("one"):
+        running = monitor.start_monitor(worker)
+        with burning(), running.turn("one"):
             time.sleep(1.2)
 
-        found = on_progress.judged("one", "cpu")
+        found = running.judge("one", "cpu")
 
     reasons, conditions = found
     assert conditions is not None
@@ -50,11 +50,11 @@ def test_load_of_other_processes_is_found() -> None:
 
 def test_load_of_our_own_processes_is_counted_as_ours() -> None:
     with Child() as worker, Child() as engine:
-        on_progress = monitor.started(worker)
-        on_progress.adopt(engine)
-        with on_progress.turn("one"):
+        running = monitor.start_monitor(worker)
+        running.count_as_own(engine)
+        with running.turn("one"):
             engine.ask("measure_roof", "roof")
-        turn = on_progress.turns["one"][0]
+        turn = running.turns["one"][0]
 
     begun, ended = (sum(r.value for r in s.readings if r.kind == "own_s") for s in (turn[0], turn[-1]))
     assert ended - begun > 0.1
@@ -65,13 +65,13 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
     clock = tmp_path / "root/sys/class/devfreq/17000000.gpu/cur_freq"
     clock.write_text("918000000\n")
     with Child() as worker:
-        on_progress = monitor.started(worker, period_s=0.02, root=str(tmp_path / "root"))
-        with on_progress.turn("one"):
+        running = monitor.start_monitor(worker, period_s=0.02, root=str(tmp_path / "root"))
+        with running.turn("one"):
             time.sleep(0.6)
             clock.write_text("612000000\n")
             time.sleep(0.6)
 
-        found = on_progress.judged("one", "gpu")
+        found = running.judge("one", "gpu")
 
     assert found[1] is not None
     assert found[0] == ("the clock fell by 33.3 % while it was timed, from 918 to 612 MHz; at most 5 % is valid",)
@@ -80,11 +80,11 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
 
 def test_a_clock_that_stays_is_valid() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
-        with on_progress.turn("one"):
+        running = monitor.start_monitor(worker, period_s=0.02, root=str(TREE))
+        with running.turn("one"):
             time.sleep(1.1)
 
-        found = on_progress.judged("one", "gpu")
+        found = running.judge("one", "gpu")
 
     assert found[1] is not None
     assert found[0] == ()
@@ -93,26 +93,26 @@ def test_a_clock_that_stays_is_valid() -> None:
 
 def test_what_reading_costs_is_said() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker)
-        with on_progress.turn("one"):
+        running = monitor.start_monitor(worker)
+        with running.turn("one"):
             time.sleep(0.6)
 
-    assert 0 < on_progress.cost < 0.2
+    assert 0 < running.cost < 0.2
 
 
 def test_an_engine_without_a_turn_is_not_judged() -> None:
     with Child() as worker:
-        assert monitor.started(worker).judged("none", "cpu") == ((), None)
+        assert monitor.start_monitor(worker).judge("none", "cpu") == ((), None)
 
 
 def test_too_short_an_energy_is_refused() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
-        on_progress.rest(0.1)
-        with on_progress.reading() as snapshots:
+        running = monitor.start_monitor(worker, period_s=0.02, root=str(TREE))
+        running.record_idle(0.1)
+        with running.recording() as snapshots:
             time.sleep(0.1)
 
-        found = on_progress.energy_of(snapshots, runs=10, batch=1)
+        found = running.energy_of(snapshots, runs=10, batch=1)
 
     assert found.rails == ()
     assert "energy takes 10 s idle and as many at work" in found.why
@@ -125,10 +125,10 @@ def test_gauges_are_not_read_before_they_are_watched() -> None:
 
 def test_conditions_come_back_from_json() -> None:
     with Child() as worker:
-        on_progress = monitor.started(worker, period_s=0.02, root=str(TREE))
-        with on_progress.turn("one"):
+        running = monitor.start_monitor(worker, period_s=0.02, root=str(TREE))
+        with running.turn("one"):
             time.sleep(0.1)
-        found = on_progress.judged("one", "gpu")
+        found = running.judge("one", "gpu")
 
     assert found[1] is not None
     assert codec.from_json(Conditions, codec.to_json(found[1])) == found[1]

@@ -17,6 +17,7 @@ from deploy_kit.base.errors import (
     RequestError,
     UnknownNameError,
 )
+from deploy_kit.context import Context
 from deploy_kit.measure import race
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
@@ -46,7 +47,7 @@ def losing(folder: Path, after: int) -> Any:
 
 
 def test_a_lost_device_keeps_the_rounds_that_all_have_finished(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=losing(tmp_path, after=5)))
 
     assert [len(m.rounds) for m in found.measurements] == [2, 2]
     assert found.stopped == f"the device was lost in round 3 of 4: {LOST}"
@@ -66,8 +67,8 @@ def test_what_the_device_timed_is_kept_through_a_loss(line: "Line", kept: Store,
         connection.answers["time"] = time
         return connection
 
-    bench.run(pair(line), PART, store=kept, connection=timed(after=5))
-    found, _ = bench.run(pair(line), PART, store=kept, connection=timed(after=99))
+    bench.run(pair(line), PART, Context(store=kept, connection=timed(after=5)))
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=timed(after=99)))
 
     for measured in found.measurements:
         assert measured.device is not None
@@ -76,16 +77,16 @@ def test_what_the_device_timed_is_kept_through_a_loss(line: "Line", kept: Store,
 
 
 def test_a_bench_that_was_stopped_is_not_taken_for_a_whole_one(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
+    bench.run(pair(line), PART, Context(store=kept, connection=losing(tmp_path, after=5)))
 
     assert kept.all(Bench, "bench") == []
 
 
 def test_the_same_call_goes_on_where_it_was(line: "Line", kept: Store, tmp_path: Path) -> None:
-    first, _ = bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
+    first, _ = bench.run(pair(line), PART, Context(store=kept, connection=losing(tmp_path, after=5)))
 
     connection = timing(tmp_path)
-    second, reused = bench.run(pair(line), PART, store=kept, connection=connection)
+    second, reused = bench.run(pair(line), PART, Context(store=kept, connection=connection))
 
     assert (reused, second.stopped, [m.resumed_at for m in second.measurements]) == (False, "", [(2,), (2,)])
     for before, after in zip(first.measurements, second.measurements, strict=True):
@@ -95,32 +96,32 @@ def test_the_same_call_goes_on_where_it_was(line: "Line", kept: Store, tmp_path:
 
 
 def test_times_go_on_after_those_of_the_rounds_before(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
+    bench.run(pair(line), PART, Context(store=kept, connection=losing(tmp_path, after=5)))
 
-    found, _ = bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=timing(tmp_path)))
 
     for m in found.measurements:
         assert max(m.starts_ms[:10]) < min(m.starts_ms[10:])
 
 
 def test_fresh_begins_anew(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
+    bench.run(pair(line), PART, Context(store=kept, connection=losing(tmp_path, after=5)))
 
-    found, _ = bench.run(pair(line), PART, store=kept, connection=timing(tmp_path), fresh=True)
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=timing(tmp_path)), fresh=True)
 
     assert [m.resumed_at for m in found.measurements] == [(), ()]
 
 
 def test_what_was_begun_is_forgotten_once_it_is_whole(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=5))
-    bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
+    bench.run(pair(line), PART, Context(store=kept, connection=losing(tmp_path, after=5)))
+    bench.run(pair(line), PART, Context(store=kept, connection=timing(tmp_path)))
 
     assert kept.all(Bench, "bench-begun") == []
 
 
 def test_a_device_lost_in_the_first_round_is_an_error(line: "Line", kept: Store, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="connection to 'jetson' lost") as caught:
-        bench.run(pair(line), PART, store=kept, connection=losing(tmp_path, after=1))
+        bench.run(pair(line), PART, Context(store=kept, connection=losing(tmp_path, after=1)))
 
     assert caught.value.exit_code == 4
 
@@ -129,9 +130,9 @@ def test_a_device_lost_in_the_first_round_is_an_error(line: "Line", kept: Store,
 def test_what_only_judges_does_not_measure_again(
     line: "Line", kept: Store, tmp_path: Path, reader: dict[str, Any]
 ) -> None:
-    bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
+    bench.run(pair(line), PART, Context(store=kept, connection=timing(tmp_path)))
 
-    _, reused = bench.run(pair(line), PART.model_copy(update=reader), store=kept, connection=timing(tmp_path))
+    _, reused = bench.run(pair(line), PART.model_copy(update=reader), Context(store=kept, connection=timing(tmp_path)))
 
     assert reused
 
@@ -143,9 +144,9 @@ def test_what_only_judges_does_not_measure_again(
 )
 def test_what_decides_samples_measures_again(line: "Line", kept: Store, tmp_path: Path, other: dict[str, Any]) -> None:
     connection = timing(tmp_path, scenario_why_unavailable={"why": ""})
-    bench.run(pair(line), PART, store=kept, connection=connection)
+    bench.run(pair(line), PART, Context(store=kept, connection=connection))
 
-    _, reused = bench.run(pair(line), PART.model_copy(update=other), store=kept, connection=connection)
+    _, reused = bench.run(pair(line), PART.model_copy(update=other), Context(store=kept, connection=connection))
 
     assert not reused
 
@@ -182,7 +183,7 @@ def test_the_batch_is_fed_and_recorded(line: "Line", kept: Store, tmp_path: Path
     connection = timing(tmp_path, open={"batch": 0, "settings": {}})
 
     found, _ = bench.run(
-        (dynamic(pair(line)[0]),), PART.model_copy(update={"batch": (3,)}), store=kept, connection=connection
+        (dynamic(pair(line)[0]),), PART.model_copy(update={"batch": (3,)}), Context(store=kept, connection=connection)
     )
 
     assert [m.batch for m in found.measurements] == [3]
@@ -216,14 +217,14 @@ def test_a_scenario_refuses_a_batch_that_it_cannot_feed(line: "Line", scenario: 
 @pytest.mark.parametrize(("given", "lack"), [({}, "target_qps"), ({"target_qps": 9.0}, "latency_budget_ms")])
 def test_server_needs_a_rate_and_a_budget(given: dict[str, Any], lack: str) -> None:
     with pytest.raises(RecipeError, match=f"scenario 'server' needs '{lack}'") as caught:
-        race.verify(BenchTable(scenario="server", **given))
+        race.verify_bench_table(BenchTable(scenario="server", **given))
 
     assert caught.value.hint.startswith("e.g. --")
 
 
 def test_an_unknown_scenario_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="no scenario is called 'singel-stream'") as caught:
-        race.verify(BenchTable(scenario="singel-stream"))
+        race.verify_bench_table(BenchTable(scenario="singel-stream"))
 
     assert caught.value.hint == "did you mean 'single-stream'?"
 
@@ -231,7 +232,7 @@ def test_an_unknown_scenario_names_the_nearest() -> None:
 def test_a_scenario_that_cannot_run_there_gives_its_reason(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = timing(tmp_path, scenario_why_unavailable={"why": "MLPerf scenarios need 'mlcommons-loadgen'"})
 
-    found, _ = bench.run(pair(line)[:1], BenchTable(scenario="offline"), store=kept, connection=connection)
+    found, _ = bench.run(pair(line)[:1], BenchTable(scenario="offline"), Context(store=kept, connection=connection))
 
     assert [entry.why for entry in found.not_run] == ["MLPerf scenarios need 'mlcommons-loadgen'"]
 
@@ -280,7 +281,7 @@ def test_what_loadgen_judges_is_a_limit_and_the_rest_is_not_valid(
     connection = timing(tmp_path, scenario_why_unavailable={"why": ""}, time=answer)
     part = BenchTable(scenario="server", target_qps=5.0, latency_budget_ms=8.0)
 
-    found, _ = bench.run(pair(line)[:1], part, store=kept, connection=connection)
+    found, _ = bench.run(pair(line)[:1], part, Context(store=kept, connection=connection))
 
     one = found.measurements[0]
     assert (len(found.invalid), len(bench.misses(one, part))) == (invalid, missed)
@@ -294,7 +295,7 @@ def test_throughput_counts_all_streams_and_images() -> None:
 
 
 def test_the_machine_is_that_of_the_worker(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line)[:1], PART, store=kept, connection=timing(tmp_path))
+    found, _ = bench.run(pair(line)[:1], PART, Context(store=kept, connection=timing(tmp_path)))
 
     assert found.measurements[0].environment == HERE
 
@@ -306,7 +307,7 @@ def test_a_throttle_between_rounds_is_told(line: "Line", kept: Store, tmp_path: 
         return turn([1.0 if next(clock) < 7 else 1.3] * arguments["n"])
 
     part = PART.model_copy(update={"rounds": 12})
-    found, _ = bench.run(pair(line)[:1], part, store=kept, connection=timing(tmp_path, time=time))
+    found, _ = bench.run(pair(line)[:1], part, Context(store=kept, connection=timing(tmp_path, time=time)))
 
     assert found.measurements[0].drift == "30 % slower from round 8 of 12 on"
 
@@ -328,7 +329,7 @@ def test_an_engine_that_lacks_something_there_does_not_take_the_others_with_it(
 ) -> None:
     connection = timing(tmp_path, open=lacking(kind("engine 'x' needs the package 'x'", hint="pip install x")))
 
-    found, _ = bench.run(pair(line), PART, store=kept, connection=connection)
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=connection))
 
     assert [m.label for m in found.measurements] == ["int8 · onnxruntime"]
     assert [(one.label, one.why) for one in found.not_run] == [
@@ -343,11 +344,11 @@ def test_where_every_engine_lacks_something_the_first_says_what(
     connection = timing(tmp_path, open=lacking(kind("engine 'x' needs the package 'x'")))
 
     with pytest.raises(kind, match="engine 'x' needs the package 'x'"):
-        bench.run(pair(line)[:1], PART, store=kept, connection=connection)
+        bench.run(pair(line)[:1], PART, Context(store=kept, connection=connection))
 
 
 def test_a_device_that_is_lost_in_the_warm_up_is_an_error(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = timing(tmp_path, open=lacking(LinkLostError(LOST)))
 
     with pytest.raises(LinkLostError, match=LOST):
-        bench.run(pair(line)[::-1], PART, store=kept, connection=connection)
+        bench.run(pair(line)[::-1], PART, Context(store=kept, connection=connection))

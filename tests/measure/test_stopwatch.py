@@ -122,7 +122,7 @@ def test_the_device_is_asked_between_runs_and_not_while_one_is_timed():
         bench.now_ns += 50_000_000  # asking takes long
         return (0.5, 1.5, 3.5)
 
-    turn = stopwatch.turn((copying(bench),), 2, clock=bench.clock, devices=(device,))
+    turn = stopwatch.take_turn((copying(bench),), 2, clock=bench.clock, devices=(device,))
 
     assert (turn.samples_ms, turn.h2d_ms, turn.d2h_ms) == ((7.0, 7.0), (1.0, 1.0), (4.0, 4.0))
     assert turn.starts_ns[1] - turn.starts_ns[0] == 57_000_000
@@ -132,7 +132,7 @@ def test_the_device_is_asked_between_runs_and_not_while_one_is_timed():
 def test_a_device_without_copies_has_times_of_computing_alone():
     bench = Bench(lambda run: 2.0)
 
-    turn = stopwatch.turn(((bench.run,),), 2, clock=bench.clock, devices=(lambda: (1.0 + bench.runs,),))
+    turn = stopwatch.take_turn(((bench.run,),), 2, clock=bench.clock, devices=(lambda: (1.0 + bench.runs,),))
 
     assert turn.device == DeviceTimes(compute_ms=(3.0, 4.0))
 
@@ -140,7 +140,7 @@ def test_a_device_without_copies_has_times_of_computing_alone():
 def test_each_stream_keeps_the_times_of_its_own_device():
     slow, fast = (lambda: time.sleep(0.004)), (lambda: time.sleep(0.001))
 
-    turn = stopwatch.turn(((slow,), (fast,)), 4, devices=(lambda: (4.0,), lambda: (1.0,)))
+    turn = stopwatch.take_turn(((slow,), (fast,)), 4, devices=(lambda: (4.0,), lambda: (1.0,)))
 
     assert turn.device is not None
     assert sorted(turn.device.compute_ms) == [1.0, 1.0, 4.0, 4.0]
@@ -151,13 +151,13 @@ def test_each_stream_keeps_the_times_of_its_own_device():
 def test_without_a_device_s_clock_there_are_no_times_of_it():
     bench = Bench(lambda run: 2.0)
 
-    assert stopwatch.turn(((bench.run,),), 2, clock=bench.clock).device is None
+    assert stopwatch.take_turn(((bench.run,),), 2, clock=bench.clock).device is None
 
 
 def test_the_times_of_turns_are_one_after_the_other_and_none_where_one_turn_has_none():
     bench = Bench(lambda run: 2.0)
-    timed = stopwatch.turn(((bench.run,),), 1, clock=bench.clock, devices=(lambda: (1.0,),))
-    untimed = stopwatch.turn(((bench.run,),), 1, clock=bench.clock)
+    timed = stopwatch.take_turn(((bench.run,),), 1, clock=bench.clock, devices=(lambda: (1.0,),))
+    untimed = stopwatch.take_turn(((bench.run,),), 1, clock=bench.clock)
 
-    assert stopwatch.device_of([timed, timed]) == DeviceTimes(compute_ms=(1.0, 1.0))
-    assert stopwatch.device_of([timed, untimed]) is None
+    assert stopwatch.device_times_of([timed, timed]) == DeviceTimes(compute_ms=(1.0, 1.0))
+    assert stopwatch.device_times_of([timed, untimed]) is None

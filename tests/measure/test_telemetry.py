@@ -10,6 +10,7 @@ from stand_ins import PretendWorker
 from deploy_kit.graph import onnx_file
 from deploy_kit.machine import environment
 from deploy_kit.measure import roofline
+from deploy_kit.measure.source_graph import source_graph
 from deploy_kit.measure.telemetry import Telemetry
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Measurement
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
-HERE = dataclasses.replace(environment.describe(), virtual=True, isa=("avx2", "avx512_vnni"), cores=2)
+HERE = dataclasses.replace(environment.describe_machine(), virtual=True, isa=("avx2", "avx512_vnni"), cores=2)
 BLIND = dataclasses.replace(WATCHED, unreadable=(*WATCHED.unreadable, *NO_ENERGY))
 
 
@@ -45,7 +46,7 @@ def measurement(engine: Artifact, **changed: object) -> Measurement:
     return dataclasses.replace(facts, **changed)  # type: ignore[arg-type]
 
 
-def told(
+def annotated(
     line: "Line", gauges: Gauges, *, variant: str = "fp32", energy: bool = False, **changed: object
 ) -> Measurement:
     engine = line.built(variant, "onnxruntime")
@@ -56,18 +57,18 @@ def told(
         pass
     if telemetry.measures_energy:
         telemetry.run_for_energy("one", batch=2, run=lambda seconds: 500)
-    return telemetry.told(facts, engine, "one")
+    return telemetry.annotate(facts, engine, "one")
 
 
 def test_conditions_without_fault_leave_a_measurement_valid(line: "Line") -> None:
-    found = told(line, Gauges())
+    found = annotated(line, Gauges())
 
     assert (found.valid, found.conditions is not None) == (True, True)
 
 
 def test_foreign_load_makes_it_invalid_and_keeps_every_sample(line: "Line") -> None:
     # Two cores for 11 s are 22 s; 4.4 s of them are foreign.
-    found = told(line, Gauges(foreign=4.4))
+    found = annotated(line, Gauges(foreign=4.4))
 
     assert found.invalid == ("foreign load took 20.0 % of the cores' time; at most 5 % is valid",)
     assert found.samples_ms == (1.0,) * 20
@@ -76,14 +77,14 @@ def test_foreign_load_makes_it_invalid_and_keeps_every_sample(line: "Line") -> N
 
 
 def test_what_was_invalid_before_stays_so(line: "Line") -> None:
-    found = told(line, Gauges(foreign=4.4), invalid=("LoadGen says INVALID: too few queries",))
+    found = annotated(line, Gauges(foreign=4.4), invalid=("LoadGen says INVALID: too few queries",))
 
     assert [why.partition(" ")[0] for why in found.invalid] == ["LoadGen", "foreign"]
 
 
 def test_energy_is_that_above_idle(line: "Line") -> None:
     # Read: idle twice at 5 W; adopt no worker; turn twice; then 11 s at 15 W.
-    found = told(line, Gauges(watts=(5, 5, 5, 5, 15, 15)), energy=True)
+    found = annotated(line, Gauges(watts=(5, 5, 5, 5, 15, 15)), energy=True)
 
     assert found.energy is not None
     (rail,) = found.energy.rails
@@ -92,7 +93,7 @@ def test_energy_is_that_above_idle(line: "Line") -> None:
 
 
 def test_energy_that_was_not_asked_for_says_how_to_ask(line: "Line") -> None:
-    found = told(line, Gauges())
+    found = annotated(line, Gauges())
 
     assert found.energy is not None
     assert (found.energy.rails, found.energy.why) == ((), "not measured: not asked for (--energy, 10 s an engine)")
@@ -100,14 +101,14 @@ def test_energy_that_was_not_asked_for_says_how_to_ask(line: "Line") -> None:
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_energy_that_cannot_be_read_says_why(line: "Line", asked: bool) -> None:
-    found = told(line, Gauges(watched=BLIND), energy=asked)
+    found = annotated(line, Gauges(watched=BLIND), energy=asked)
 
     assert found.energy is not None
     assert (found.energy.rails, found.energy.why) == ((), "not measured: no RAPL; no driver; no INA")
 
 
 def test_the_roof_is_that_of_the_graph_the_engine_was_built_from(line: "Line") -> None:
-    found = told(line, Gauges()).roof
+    found = annotated(line, Gauges()).roof
 
     assert found is not None
     assert found.macs == onnx_file.macs(onnx_file.load(line.store.path(line.lean)))
@@ -115,7 +116,7 @@ def test_the_roof_is_that_of_the_graph_the_engine_was_built_from(line: "Line") -
 
 
 def test_int8_has_a_roof_of_its_own(line: "Line") -> None:
-    whole, quarter = told(line, Gauges()).roof, told(line, Gauges(), variant="int8").roof
+    whole, quarter = annotated(line, Gauges()).roof, annotated(line, Gauges(), variant="int8").roof
 
     assert whole is not None
     assert quarter is not None
@@ -125,29 +126,28 @@ def test_int8_has_a_roof_of_its_own(line: "Line") -> None:
 
 
 def test_an_engine_on_an_unknown_gpu_has_no_roof(line: "Line") -> None:
-    assert told(line, Gauges(), settings=(("provider", "CUDAExecutionProvider"),)).roof is None
+    assert annotated(line, Gauges(), settings=(("provider", "CUDAExecutionProvider"),)).roof is None
 
 
 @pytest.mark.parametrize(
-    ("engine", "setting", "processor"),
+    ("setting", "value", "processor"),
     [
-        ("onnxruntime", "CPUExecutionProvider", "cpu"),
-        ("onnxruntime", "CUDAExecutionProvider", "gpu"),
-        ("openvino", "CPU", "cpu"),
-        ("openvino", "GPU.0", "gpu"),
-        ("tensorrt", "", "gpu"),
-        ("tensorrt_rtx", "", "gpu"),
-        ("reference", "", "cpu"),
+        ("provider", "CPUExecutionProvider", "cpu"),
+        ("provider", "CUDAExecutionProvider", "gpu"),
+        ("device", "CPU", "cpu"),
+        ("device", "GPU.0", "gpu"),
+        ("gpu", "NVIDIA H100 (sm_90)", "gpu"),
+        ("arithmetic", "numpy", "cpu"),
     ],
 )
-def test_the_processor_is_that_of_engine_and_session(engine: str, setting: str, processor: str) -> None:
-    assert roofline.processor_of(engine, (("device", setting),)) == processor
+def test_the_processor_is_what_the_session_reports(setting: str, value: str, processor: str) -> None:
+    assert roofline.processor_of(((setting, value), ("threads", "2"))) == processor
 
 
 def test_an_emulated_machine_is_not_judged(line: "Line") -> None:
     played = dataclasses.replace(HERE, emulated="qemu-aarch64-static")
 
-    found = told(line, Gauges(foreign=4.4), environment=played)
+    found = annotated(line, Gauges(foreign=4.4), environment=played)
 
     assert (found.invalid, found.conditions) == ((), None)
 
@@ -158,7 +158,7 @@ def test_an_emulated_machine_has_no_roof_and_no_energy(line: "Line") -> None:
     engine = line.built("fp32", "onnxruntime")
 
     telemetry = Telemetry(worker, machine=played, store=line.store, with_energy=True)
-    found = telemetry.told(measurement(engine, environment=played), engine, "one")
+    found = telemetry.annotate(measurement(engine, environment=played), engine, "one")
 
     assert (found.roof, telemetry.measures_energy) == (None, False)
     assert found.energy is not None
@@ -168,4 +168,4 @@ def test_an_emulated_machine_has_no_roof_and_no_energy(line: "Line") -> None:
 def test_an_engine_whose_graph_is_gone_has_no_roof(line: "Line") -> None:
     engine = Artifact(**vars(line.built("fp32", "onnxruntime")) | {"parent": "0" * 64})
 
-    assert roofline.graph_of(engine, line.store) is None
+    assert source_graph(engine, line.store) is None

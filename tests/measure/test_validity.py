@@ -3,7 +3,7 @@
 import pytest
 
 from deploy_kit.measure import validity
-from deploy_kit.records.readings import Board, Conditions, Kind, Reading, Snapshot, Watched
+from deploy_kit.records.readings import Board, Conditions, Reading, ReadingKind, Snapshot, Watched
 
 WATCHED = Watched(
     settings=(("governor", "powersave"),),
@@ -27,7 +27,7 @@ def snapshot(
     readings = [Reading(gauge="cpu_clocks", what=f"cpu{i}", kind="clock_mhz", value=v) for i, v in enumerate(cpu)]
     if gpu is not None:
         readings.append(Reading(gauge="tegra", what="gpu", kind="clock_mhz", value=gpu))
-    others: tuple[tuple[str, str, Kind, float], ...] = (
+    others: tuple[tuple[str, str, ReadingKind, float], ...] = (
         ("throttle", "cpu-throttle-alert", "throttle_flag", flag),
         ("throttle", "cpu0 core_throttle_count", "throttle_count", count),
         ("thermal", "tj-thermal", "temperature_c", 50 + at_s),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit.devices.framing import Frame, Reader
+from deploy_kit.devices.framing import Frame, FrameReader
 from deploy_kit.devices.isolate import Child
 
 SERVE = """
@@ -33,7 +33,7 @@ class Talker:
         )  # fmt: skip
         assert self.process.stdout is not None
         out = self.process.stdout.fileno()
-        self.reader = Reader(lambda: os.read(out, 1 << 16))
+        self.reader = FrameReader(lambda: os.read(out, 1 << 16))
         self.hello = self.answer()
 
     def close(self) -> None:
@@ -44,14 +44,14 @@ class Talker:
         self.process.wait()
 
     def answer(self) -> dict[str, object]:
-        frame = self.reader.frame()
+        frame = self.reader.read_frame()
         assert frame is not None
         return frame.head
 
     def send(self, *frames: Frame) -> None:
         assert self.process.stdin is not None
         for frame in frames:
-            self.process.stdin.write(frame.packed())
+            self.process.stdin.write(frame.to_bytes())
         self.process.stdin.flush()
 
     def ask(self, op: str, **arguments: object) -> dict[str, object]:
@@ -145,7 +145,7 @@ def test_a_worker_there_answers_as_one_here(talker: Talker) -> None:
     talker.ask("start", number=7)
     talker.send(Frame(head={"worker": 7}, body=b'{"op": "sing", "arguments": {}}\n'))
 
-    frame = talker.reader.frame()
+    frame = talker.reader.read_frame()
 
     with Child() as child, pytest.raises(Exception, match="no operation is called 'sing'"):
         child.ask("sing", "x")

@@ -71,8 +71,8 @@ def test_each_bundled_recipe_is_called_like_its_file():
     }
 
 
-def test_each_bundled_recipe_names_passes_that_exist(shipped):
-    assert set(shipped.simplify.passes) <= set(passes.CATALOGUE.names())
+def test_each_bundled_recipe_simplifies_with_the_default_passes(shipped):
+    assert passes.resolve_names(shipped.simplify.passes) == passes.default_passes()
 
 
 def test_each_bundled_recipe_names_schemes_that_exist(shipped):
@@ -118,7 +118,7 @@ def test_the_demo_needs_no_file_that_does_not_ship():
     demo = recipe.load_recipe("demo")
 
     assert all(
-        bundled.resolve(kind, source).is_file()
+        bundled.resolve_bundled(kind, source).is_file()
         for kind, source in [
             ("models", demo.source.checkpoint),
             ("calibration", demo.quantize.calibration),
@@ -342,6 +342,28 @@ def test_each_table_is_asked_for(table):
 )
 def test_a_missing_key_is_named_with_its_table(path, message):
     assert str(refused(without(path))) == message
+
+
+# Passes
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("default", ("default",)),
+        (["default", "relu_after_pool"], ("default", "relu_after_pool")),
+        (["fold_constants"], ("fold_constants",)),
+    ],
+)
+def test_passes_are_one_name_or_a_list(written, read):
+    assert recipe.parse_recipe(changed(["simplify", "passes"], written)).simplify.passes == read
+
+
+@pytest.mark.parametrize("written", [3, {"fold_constants": True}, None])
+def test_passes_that_are_neither_are_refused(written):
+    error = refused(changed(["simplify", "passes"], written))
+
+    assert str(error) == f"recipe.simplify.passes: input should be a valid array, found {written!r}"
 
 
 # Values that do not fit

@@ -9,8 +9,9 @@ from deploy_kit.base.errors import RecipeError
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Preprocess, Proof, TensorSpec  # fmt: skip
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import NotRun
-from deploy_kit.records.results import Limits, ParityReport, Row, StageTime
+from deploy_kit.records.results import EngineRow, Limits, ParityReport, StageTime
 
 BLOCK = {"layers": 6, "growth": 12, "bottleneck": 48}
 PREPROCESS = Preprocess(height=28, width=28, color="gray", mean=(0.286,), std=(0.353,))
@@ -35,7 +36,7 @@ ARTIFACT = Artifact(
     stage="build",
     parent="cd",
     engine="openvino",
-    made_by=(("threads", "2"),),
+    made_by=MadeBy(notes=(("threads", "2"),)),
     proof=Proof(source="the runtime model", counts=(("Conv", "int8", 39),)),
 )
 PARITY = ParityReport(
@@ -59,8 +60,8 @@ RECORDS = [
     SPEC,
     ARTIFACT,
     PARITY,
-    Row(label="int8 · openvino", artifact=ARTIFACT, parity=PARITY),
-    Row(label="fp16", artifact=None, parity=NotRun(artifact="ab", label="fp16", why="no GPU here")),
+    EngineRow(label="int8 · openvino", artifact=ARTIFACT, parity=PARITY),
+    EngineRow(label="fp16", artifact=None, parity=NotRun(artifact="ab", label="fp16", why="no GPU here")),
     StageTime(stage="export", name="demo", seconds=0.1, reused=True),
 ]
 
@@ -81,7 +82,7 @@ def test_a_record_comes_back_from_json_as_it_was(record):
 def test_nan_comes_back_as_nan():
     record = StageTime(stage="export", name="demo", seconds=math.nan, reused=False)
 
-    back = codec.from_json(StageTime, json.loads(codec.canonical(record)))
+    back = codec.from_json(StageTime, json.loads(codec.canonical_json(record)))
 
     assert math.isnan(back.seconds)
 
@@ -90,29 +91,29 @@ def test_nan_comes_back_as_nan():
 def test_an_infinity_comes_back_with_its_sign(value):
     record = StageTime(stage="export", name="demo", seconds=value, reused=False)
 
-    assert codec.from_json(StageTime, json.loads(codec.canonical(record))) == record
+    assert codec.from_json(StageTime, json.loads(codec.canonical_json(record))) == record
 
 
 def test_what_was_not_run_is_told_from_a_result():
-    row = Row(label="a", artifact=None, parity=NotRun(artifact="ab", label="a", why="no GPU"), measurement=None)
+    row = EngineRow(label="a", artifact=None, parity=NotRun(artifact="ab", label="a", why="no GPU"), measurement=None)
 
     assert codec.to_json(row)["parity"]["record"] == "NotRun"
 
 
 def test_equal_mappings_share_one_text_whatever_their_order():
-    assert codec.canonical({"b": 1, "a": (2, 3)}) == codec.canonical({"a": [2, 3], "b": 1})
+    assert codec.canonical_json({"b": 1, "a": (2, 3)}) == codec.canonical_json({"a": [2, 3], "b": 1})
 
 
 def test_canonical_text_is_sorted_json_without_spaces():
-    assert codec.canonical({"b": [1, True, None], "a": "ä"}) == '{"a":"ä","b":[1,true,null]}'
+    assert codec.canonical_json({"b": [1, True, None], "a": "ä"}) == '{"a":"ä","b":[1,true,null]}'
 
 
 def test_canonical_text_writes_a_record_by_its_fields():
-    assert codec.canonical(HeadLayer(kind="linear", channels=10)) == '{"bias":true,"channels":10,"kind":"linear"}'
+    assert codec.canonical_json(HeadLayer(kind="linear", channels=10)) == '{"bias":true,"channels":10,"kind":"linear"}'
 
 
 def test_different_values_have_different_texts():
-    assert codec.canonical({"symmetric": True}) != codec.canonical({"symmetric": False})
+    assert codec.canonical_json({"symmetric": True}) != codec.canonical_json({"symmetric": False})
 
 
 def test_a_whole_number_fits_where_a_float_is_expected():
@@ -229,9 +230,9 @@ def test_text_is_no_table():
 
 
 def test_a_list_where_one_of_two_tables_is_expected_is_refused():
-    error = refused(Row, {"label": "a", "artifact": None, "parity": []})
+    error = refused(EngineRow, {"label": "a", "artifact": None, "parity": []})
 
-    assert str(error) == "Row.parity: expected a table, found []"
+    assert str(error) == "EngineRow.parity: expected a table, found []"
 
 
 def test_a_key_called_record_is_as_unknown_as_any_other():

@@ -10,7 +10,7 @@ from deploy_kit.base.errors import RecipeError
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, Preprocess, Proof  # fmt: skip
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
-from deploy_kit.records.results import Limits, ParityReport, Report, Row
+from deploy_kit.records.results import EngineRow, Limits, ParityReport, Report
 
 MACHINE = Environment(
     host="Linux", cpu="a processor", isa=(), cores=2, memory_gib=4.0, governor="", clock_mhz=0.0, load=0.0, gpu="",
@@ -248,16 +248,16 @@ def test_a_limit_missed_by_a_hair_is_told_with_different_numbers():
 @pytest.mark.parametrize(
     ("row", "verdict"),
     [
-        (Row(label="a", artifact=None), "not checked"),
-        (Row(label="a", artifact=None, parity=parity()), "accepted"),
+        (EngineRow(label="a", artifact=None), "not checked"),
+        (EngineRow(label="a", artifact=None, parity=parity()), "accepted"),
         (
-            Row(label="a", artifact=None, parity=parity(limits=Limits(min_sqnr_db=21, min_agreement=1.0))),
+            EngineRow(label="a", artifact=None, parity=parity(limits=Limits(min_sqnr_db=21, min_agreement=1.0))),
             "rejected: SQNR 20 dB, at least 21 asked for; top-1 agreement 0.99, at least 1 asked for",
         ),
-        (Row(label="a", artifact=None, parity=NotRun(artifact="ab", label="a", why="no GPU")), "not run: no GPU"),
-        (Row(label="a", artifact=None, failed="the builder gave up"), "failed: the builder gave up"),
-        (Row(label="a", artifact=None, parity=parity(), failed="it crashed"), "failed: it crashed"),
-        (Row(label="a", artifact=None, left_out="nncf is not installed"), "left out: nncf is not installed"),
+        (EngineRow(label="a", artifact=None, parity=NotRun(artifact="ab", label="a", why="no GPU")), "not run: no GPU"),
+        (EngineRow(label="a", artifact=None, failed="the builder gave up"), "failed: the builder gave up"),
+        (EngineRow(label="a", artifact=None, parity=parity(), failed="it crashed"), "failed: it crashed"),
+        (EngineRow(label="a", artifact=None, left_out="nncf is not installed"), "left out: nncf is not installed"),
     ],
 )
 def test_a_verdict_says_what_became_of_an_engine(row, verdict):
@@ -276,7 +276,7 @@ def test_a_verdict_says_what_became_of_an_engine(row, verdict):
 def test_a_report_passes_where_every_engine_that_ran_kept_its_limits(rows, passed):
     report = Report(
         recipe="demo", checkpoint=None, answers=None, difference=0.0, lineage=(), passes=(),
-        rows=tuple(Row(label="a", artifact=None, parity=row) for row in rows), environment=MACHINE, times=(),
+        rows=tuple(EngineRow(label="a", artifact=None, parity=row) for row in rows), environment=MACHINE, times=(),
         when="", version="",
     )  # fmt: skip
 

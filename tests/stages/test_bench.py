@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from gauged import Gauges
 from stand_ins import PretendLink
 
 from deploy_kit.base.errors import EngineCrashError, MeasurementError
+from deploy_kit.context import Context
 from deploy_kit.measure import race
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
@@ -30,7 +32,7 @@ NO_GPU = "no NVIDIA GPU on this machine"
 @pytest.fixture(scope="module")
 def measured(line: "Line") -> Bench:
     """Two real engines measured in turns."""
-    return bench.run(pair(line), PART, store=line.store, connection=line.connection)[0]
+    return bench.run(pair(line), PART, Context(store=line.store, connection=line.connection))[0]
 
 
 def test_each_engine_has_rounds_times_runs_samples(measured: Bench) -> None:
@@ -64,7 +66,7 @@ def test_a_number_comes_with_its_machine_and_settings(measured: Bench) -> None:
 def test_samples_stay_with_the_engine_that_took_them(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = timing(tmp_path)
 
-    found, _ = bench.run(pair(line), PART, store=kept, connection=connection)
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=connection))
 
     taken = Counter(itertools.chain(*(m.samples_ms for m in found.measurements)))
     assert taken == Counter(float(n) for n in range(1, 2 * 4 * 5 + 1))
@@ -72,7 +74,7 @@ def test_samples_stay_with_the_engine_that_took_them(line: "Line", kept: Store, 
 
 def test_every_engine_takes_one_turn_in_each_round(line: "Line", kept: Store, tmp_path: Path) -> None:
     # The clock counts on, so that a sample says when it was taken: round n holds 10n + 1 … 10n + 10.
-    found, _ = bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=timing(tmp_path)))
 
     for m in found.measurements:
         assert [int((turn[0] - 1) // 10) for turn in m.by_round] == [0, 1, 2, 3]
@@ -81,7 +83,7 @@ def test_every_engine_takes_one_turn_in_each_round(line: "Line", kept: Store, tm
 def test_the_order_of_turns_is_drawn_anew_each_round(line: "Line", kept: Store, tmp_path: Path) -> None:
     part = BenchTable(rounds=20, runs=1, warmup_s=0.05)
 
-    found, _ = bench.run(pair(line), part, store=kept, connection=timing(tmp_path))
+    found, _ = bench.run(pair(line), part, Context(store=kept, connection=timing(tmp_path)))
 
     # Engine 0 has the odd sample of a round where it came first.
     first = [turn[0] % 2 == 1 for turn in found.measurements[0].by_round]
@@ -91,8 +93,8 @@ def test_the_order_of_turns_is_drawn_anew_each_round(line: "Line", kept: Store, 
 def test_the_order_of_turns_is_that_of_the_seed(line: "Line", kept: Store, tmp_path: Path) -> None:
     part = BenchTable(rounds=20, runs=1, warmup_s=0.05)
 
-    first, _ = bench.run(pair(line), part, store=kept, connection=timing(tmp_path))
-    second, _ = bench.run(pair(line), part, store=kept, connection=timing(tmp_path), fresh=True)
+    first, _ = bench.run(pair(line), part, Context(store=kept, connection=timing(tmp_path)))
+    second, _ = bench.run(pair(line), part, Context(store=kept, connection=timing(tmp_path)), fresh=True)
 
     assert [m.samples_ms for m in first.measurements] == [m.samples_ms for m in second.measurements]
 
@@ -105,7 +107,7 @@ def test_the_batch_of_a_static_engine_is_fed_whole(line: "Line", kept: Store, tm
         return WARM
 
     connection = timing(tmp_path, open={"batch": 5, "settings": {}}, warm_up=warm_up)
-    found, _ = bench.run(pair(line)[:1], PART, store=kept, connection=connection)
+    found, _ = bench.run(pair(line)[:1], PART, Context(store=kept, connection=connection))
 
     assert (shapes, found.measurements[0].batch) == ([(5, 1, 16, 16)], 5)
 
@@ -113,13 +115,13 @@ def test_the_batch_of_a_static_engine_is_fed_whole(line: "Line", kept: Store, tm
 def test_a_warm_up_that_never_became_steady_is_recorded(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = timing(tmp_path, warm_up=WARM | {"runs": 20, "steady": False})
 
-    found, _ = bench.run(pair(line)[:1], PART, store=kept, connection=connection)
+    found, _ = bench.run(pair(line)[:1], PART, Context(store=kept, connection=connection))
 
     assert (found.measurements[0].warmup_runs, found.measurements[0].steady) == (20, False)
 
 
 def test_what_loading_cost_is_kept_with_the_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line)[:1], PART, store=kept, connection=timing(tmp_path))
+    found, _ = bench.run(pair(line)[:1], PART, Context(store=kept, connection=timing(tmp_path)))
 
     assert found.measurements[0].cost == LoadCost(**COST)
 
@@ -137,7 +139,7 @@ def test_a_profile_is_taken_after_all_turns_in_a_worker_of_its_own(line: "Line",
     connection = timing(tmp_path, profile={"trace": trace})
     part = PART.model_copy(update={"profile": True})
 
-    found, _ = bench.run(pair(line), part, store=kept, connection=connection)
+    found, _ = bench.run(pair(line), part, Context(store=kept, connection=connection))
 
     assert [m.profile.total_ms for m in found.measurements if m.profile] == [1.5, 1.5]
     asked = [[op for op, _ in worker.asked] for worker in connection.workers]
@@ -154,14 +156,14 @@ def test_a_time_that_cannot_be_is_no_measurement(
     line: "Line", kept: Store, tmp_path: Path, samples_ms: list[float]
 ) -> None:
     with pytest.raises(MeasurementError, match="fp32 · onnxruntime: a run took") as caught:
-        bench.run(pair(line)[:1], PART, store=kept, connection=timing(tmp_path, samples_ms))
+        bench.run(pair(line)[:1], PART, Context(store=kept, connection=timing(tmp_path, samples_ms)))
 
     assert caught.value.exit_code == 6
 
 
 def test_a_failed_measurement_is_not_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError):
-        bench.run(pair(line)[:1], PART, store=kept, connection=timing(tmp_path, []))
+        bench.run(pair(line)[:1], PART, Context(store=kept, connection=timing(tmp_path, [])))
 
     assert kept.all(Bench, "bench") == []
 
@@ -173,7 +175,7 @@ def test_an_engine_that_cannot_run_here_gets_no_number(line: "Line", kept: Store
         tmp_path, why_unavailable=lambda asked: {"why": NO_GPU if asked["engine"] == "tensorrt_rtx" else ""}
     )
 
-    found, _ = bench.run((float_engine, gpu), PART, store=kept, connection=connection)
+    found, _ = bench.run((float_engine, gpu), PART, Context(store=kept, connection=connection))
 
     assert [m.label for m in found.measurements] == ["fp32 · onnxruntime"]
     assert found.not_run == (NotRun(artifact=gpu.sha256, label="int8 · tensorrt_rtx", why=NO_GPU),)
@@ -182,7 +184,7 @@ def test_an_engine_that_cannot_run_here_gets_no_number(line: "Line", kept: Store
 def test_where_nothing_can_run_nothing_is_measured(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = timing(tmp_path, why_unavailable={"why": NO_GPU})
 
-    found, _ = bench.run(pair(line), PART, store=kept, connection=connection)
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=connection))
 
     assert (found.measurements, len(found.not_run)) == ((), 2)
 
@@ -190,7 +192,7 @@ def test_where_nothing_can_run_nothing_is_measured(line: "Line", kept: Store, tm
 def test_every_worker_is_closed_at_the_end(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = timing(tmp_path)
 
-    bench.run(pair(line), PART, store=kept, connection=connection)
+    bench.run(pair(line), PART, Context(store=kept, connection=connection))
 
     assert [worker.closed for worker in connection.workers] == [True] * 3
 
@@ -209,19 +211,19 @@ def dying(folder: Path, label: str) -> PretendLink:
 
 
 def test_an_engine_that_dies_leaves_the_others_their_numbers(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line), PART, store=kept, connection=dying(tmp_path, "int8"))
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=dying(tmp_path, "int8")))
 
     assert [(m.label, len(m.samples_ms)) for m in found.measurements] == [("fp32 · onnxruntime", 20)]
 
 
 def test_an_engine_that_dies_has_its_reason_and_no_number(line: "Line", kept: Store, tmp_path: Path) -> None:
-    found, _ = bench.run(pair(line), PART, store=kept, connection=dying(tmp_path, "int8"))
+    found, _ = bench.run(pair(line), PART, Context(store=kept, connection=dying(tmp_path, "int8")))
 
     assert [(entry.label, "SIGSEGV" in entry.why) for entry in found.failed] == [("int8 · onnxruntime", True)]
 
 
 def test_a_bench_in_which_an_engine_died_is_not_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
-    bench.run(pair(line), PART, store=kept, connection=dying(tmp_path, "int8"))
+    bench.run(pair(line), PART, Context(store=kept, connection=dying(tmp_path, "int8")))
 
     assert kept.all(Bench, "bench") == []
     assert list(kept.root.glob(".new-*")) == []
@@ -230,7 +232,7 @@ def test_a_bench_in_which_an_engine_died_is_not_kept(line: "Line", kept: Store, 
 def test_every_worker_is_closed_after_a_crash(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = dying(tmp_path, "int8")
 
-    bench.run(pair(line), PART, store=kept, connection=connection)
+    bench.run(pair(line), PART, Context(store=kept, connection=connection))
 
     assert [worker.closed for worker in connection.workers] == [True] * 3
 
@@ -240,25 +242,25 @@ def test_an_engine_file_that_changed_is_not_measured(line: "Line", kept: Store, 
     with (kept.root / engine.path).open("ab") as file:
         file.write(b"more")
 
-    found, _ = bench.run((engine,), PART, store=kept, connection=timing(tmp_path))
+    found, _ = bench.run((engine,), PART, Context(store=kept, connection=timing(tmp_path)))
 
     assert found.measurements == ()
     assert "changed since it was made" in found.failed[0].why
 
 
 def test_a_second_run_is_taken_from_the_store(line: "Line", kept: Store, tmp_path: Path) -> None:
-    first, _ = bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
+    first, _ = bench.run(pair(line), PART, Context(store=kept, connection=timing(tmp_path)))
 
-    second, reused = bench.run(pair(line), PART, store=kept, connection=PretendLink(tmp_path, {}))
+    second, reused = bench.run(pair(line), PART, Context(store=kept, connection=PretendLink(tmp_path, {})))
 
     assert (second, reused) == (first, True)
 
 
 def test_fresh_measures_again(line: "Line", kept: Store, tmp_path: Path) -> None:
     engines = pair(line)[:1]
-    bench.run(engines, PART, store=kept, connection=timing(tmp_path, [1.0]))
+    bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [1.0])))
 
-    found, reused = bench.run(engines, PART, store=kept, connection=timing(tmp_path, [2.0]), fresh=True)
+    found, reused = bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [2.0])), fresh=True)
 
     assert (set(found.measurements[0].samples_ms), reused) == ({2.0}, False)
 
@@ -268,21 +270,49 @@ def test_fresh_measures_again_within_the_same_second(
 ) -> None:
     monkeypatch.setattr(race, "_now", lambda: "2026-01-01T00:00:00+00:00")
     engines = pair(line)[:1]
-    bench.run(engines, PART, store=kept, connection=timing(tmp_path, [1.0]), fresh=True)
+    bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [1.0])), fresh=True)
 
-    found, reused = bench.run(engines, PART, store=kept, connection=timing(tmp_path, [2.0]), fresh=True)
+    found, reused = bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [2.0])), fresh=True)
 
     assert (set(found.measurements[0].samples_ms), reused) == ({2.0}, False)
 
 
 def test_what_was_measured_last_is_what_the_store_gives(line: "Line", kept: Store, tmp_path: Path) -> None:
     engines = pair(line)[:1]
-    bench.run(engines, PART, store=kept, connection=timing(tmp_path, [1.0]))
-    bench.run(engines, PART, store=kept, connection=timing(tmp_path, [2.0]), fresh=True)
+    bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [1.0])))
+    bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [2.0])), fresh=True)
 
-    found, _ = bench.run(engines, PART, store=kept, connection=timing(tmp_path, [3.0]))
+    found, _ = bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [3.0])))
 
     assert set(found.measurements[0].samples_ms) == {2.0}
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"cpu_limit": 0.4}, {"governor": "powersave"}, {"power_mode": "15W"}, {"gpu": "H200, driver 570"},
+        {"host": "Linux 7.0 x86_64"}, {"isa": ("avx2",)}, {"board": "Orin"}, {"memory_limit_gib": 1.0},
+    ],
+    ids=lambda fact: next(iter(fact)),
+)  # fmt: skip
+def test_a_machine_in_another_state_is_measured_anew(
+    line: "Line", kept: Store, tmp_path: Path, fact: dict[str, Any]
+) -> None:
+    here, there = timing(tmp_path, [1.0]), timing(tmp_path, [2.0])
+    there.environment = replace(there.environment, **fact)
+    bench.run(pair(line)[:1], PART, Context(store=kept, connection=here))
+
+    found, reused = bench.run(pair(line)[:1], PART, Context(store=kept, connection=there))
+
+    assert (set(found.measurements[0].samples_ms), reused) == ({2.0}, False)
+
+
+def test_a_moment_is_no_state(line: "Line", kept: Store, tmp_path: Path) -> None:
+    later = timing(tmp_path)
+    later.environment = replace(later.environment, load=9.0, clock_mhz=1.0, free_memory_gib=0.5)
+    bench.run(pair(line)[:1], PART, Context(store=kept, connection=timing(tmp_path)))
+
+    assert bench.run(pair(line)[:1], PART, Context(store=kept, connection=later))[1] is True
 
 
 @pytest.mark.parametrize(
@@ -293,10 +323,10 @@ def test_what_was_measured_last_is_what_the_store_gives(line: "Line", kept: Stor
 def test_another_way_to_measure_is_another_measurement(
     line: "Line", kept: Store, tmp_path: Path, other: dict[str, Any]
 ) -> None:
-    bench.run(pair(line), PART, store=kept, connection=timing(tmp_path))
+    bench.run(pair(line), PART, Context(store=kept, connection=timing(tmp_path)))
 
     part = BenchTable(**PART.model_dump() | other)
-    _, reused = bench.run(pair(line), part, store=kept, connection=timing(tmp_path))
+    _, reused = bench.run(pair(line), part, Context(store=kept, connection=timing(tmp_path)))
 
     assert not reused
 
@@ -340,9 +370,9 @@ def test_percentiles_are_those_of_numpy(percent: int) -> None:
 def test_what_is_not_valid_is_kept_and_measured_again(line: "Line", kept: Store, tmp_path: Path) -> None:
     engines = pair(line)[:1]
     busy = timing(tmp_path, [1.0] * 5, **Gauges(foreign=10.0).answers())
-    invalid, _ = bench.run(engines, PART, store=kept, connection=busy)
+    invalid, _ = bench.run(engines, PART, Context(store=kept, connection=busy))
 
-    found, reused = bench.run(engines, PART, store=kept, connection=timing(tmp_path, [2.0] * 5))
+    found, reused = bench.run(engines, PART, Context(store=kept, connection=timing(tmp_path, [2.0] * 5)))
 
     assert [m.invalid[0].partition(" took")[0] for m in invalid.measurements] == ["foreign load"]
     assert set(invalid.measurements[0].samples_ms) == {1.0}
@@ -357,7 +387,7 @@ def test_energy_is_another_way_to_measure(line: "Line", kept: Store, tmp_path: P
         patch.setattr("time.sleep", slept.append)
         # idle at 5 W; then whatever is read at 12 W
         connection = timing(tmp_path, **Gauges(watts=(5, 5, 12)).answers())
-        found, _ = bench.run(pair(line)[:1], part, store=kept, connection=connection)
+        found, _ = bench.run(pair(line)[:1], part, Context(store=kept, connection=connection))
 
     energy = found.measurements[0].energy
     assert slept[:1] == [10.5]

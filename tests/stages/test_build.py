@@ -12,6 +12,7 @@ from stand_ins import Calibration, PretendLink, hand_made
 
 from deploy_kit import engines
 from deploy_kit.base.errors import BuildError, DeviceError, RecipeError, StoreError, UnknownNameError
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.machine import environment
 from deploy_kit.recipe import BuildEntry
@@ -110,7 +111,7 @@ def test_a_runtime_that_may_widen_is_not_held_to_half_precision(line: "Line") ->
 
 def test_a_real_engine_that_falls_back_to_float_is_refused(line: "Line", kept: Store) -> None:
     with pytest.raises(BuildError, match="carries int8, and onnxruntime computes no convolution in it"):
-        build.run(line.graph("int8"), entry(optimize=False), store=kept, connection=line.connection)
+        build.run(line.graph("int8"), entry(optimize=False), Context(store=kept, connection=line.connection))
 
 
 def test_a_refused_engine_is_not_kept(line: "Line", tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_refused_engine_is_not_kept(line: "Line", tmp_path: Path) -> None:
     graph = Artifact(**vars(typed(line, "int8")) | {"path": "lean.onnx"})
 
     with pytest.raises(BuildError):
-        build.run(graph, entry(), store=store, connection=proving(tmp_path, ("Conv", "fp32", 10)))
+        build.run(graph, entry(), Context(store=store, connection=proving(tmp_path, ("Conv", "fp32", 10))))
 
     assert {path.name for path in store.root.rglob("*")} == {"lean.onnx"}
 
@@ -127,26 +128,28 @@ def test_a_refused_engine_is_not_kept(line: "Line", tmp_path: Path) -> None:
 def test_an_engine_that_proves_its_precision_is_kept(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = proving(tmp_path, ("Conv", "int8", 10))
 
-    made, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, connection=connection)
+    made, _ = build.run(line.graph("int8"), entry(threads=7), Context(store=kept, connection=connection))
 
     assert kept.path(made).read_bytes() == b"an engine"
 
 
 def test_a_second_build_asks_no_worker(line: "Line", kept: Store, tmp_path: Path) -> None:
     first, _ = build.run(
-        line.graph("int8"), entry(threads=7), store=kept, connection=proving(tmp_path, ("Conv", "int8", 1))
+        line.graph("int8"), entry(threads=7), Context(store=kept, connection=proving(tmp_path, ("Conv", "int8", 1)))
     )
 
-    second, reused = build.run(line.graph("int8"), entry(threads=7), store=kept, connection=PretendLink(tmp_path, {}))
+    second, reused = build.run(
+        line.graph("int8"), entry(threads=7), Context(store=kept, connection=PretendLink(tmp_path, {}))
+    )
 
     assert (second, reused) == (first, True)
 
 
 def test_other_options_are_another_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
     connection = proving(tmp_path, ("Conv", "int8", 10))
-    first, _ = build.run(line.graph("int8"), entry(threads=7), store=kept, connection=connection)
+    first, _ = build.run(line.graph("int8"), entry(threads=7), Context(store=kept, connection=connection))
 
-    second, reused = build.run(line.graph("int8"), entry(threads=8), store=kept, connection=connection)
+    second, reused = build.run(line.graph("int8"), entry(threads=8), Context(store=kept, connection=connection))
 
     assert (second.path != first.path, reused) == (True, False)
 
@@ -172,14 +175,14 @@ def test_preprocessing_and_tensors_travel_with_the_engine(line: "Line") -> None:
 
 def test_an_unknown_option_names_the_nearest(line: "Line", kept: Store) -> None:
     with pytest.raises(RecipeError, match="engine 'onnxruntime': unknown key 'thread'") as caught:
-        build.run(line.graph("int8"), entry(thread=2), store=kept, connection=line.connection)
+        build.run(line.graph("int8"), entry(thread=2), Context(store=kept, connection=line.connection))
 
     assert caught.value.hint == "did you mean 'threads'?"
 
 
 def test_an_unknown_engine_names_the_nearest(line: "Line", kept: Store) -> None:
     with pytest.raises(UnknownNameError, match="no engine is called 'onnxrutime'") as caught:
-        build.run(line.graph("int8"), entry("onnxrutime"), store=kept, connection=line.connection)
+        build.run(line.graph("int8"), entry("onnxrutime"), Context(store=kept, connection=line.connection))
 
     assert caught.value.hint == "did you mean 'onnxruntime'?"
 
@@ -190,7 +193,7 @@ def test_a_graph_changed_since_it_was_made_is_not_built(line: "Line", kept: Stor
         file.write(b"more")
 
     with pytest.raises(StoreError, match="changed since it was made"):
-        build.run(graph, entry(threads=7), store=kept, connection=line.connection)
+        build.run(graph, entry(threads=7), Context(store=kept, connection=line.connection))
 
 
 def test_a_half_precision_engine_that_computes_in_float_says_so(line):
@@ -239,7 +242,7 @@ def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
     connection = PretendLink(tmp_path, {})
 
     with pytest.raises(BuildError, match=words) as caught:
-        build.run(typed, entry(engine), store=kept, connection=connection)
+        build.run(typed, entry(engine), Context(store=kept, connection=connection))
 
     assert (connection.workers, caught.value.exit_code) == ([], 5)
     assert cure in caught.value.hint
@@ -303,7 +306,7 @@ def test_an_engine_is_refused_where_it_cannot_compute(
     connection.device = on(accelerator)
 
     with pytest.raises(DeviceError) as caught:
-        build.run(line.lean, entry(engine), store=kept, connection=connection)
+        build.run(line.lean, entry(engine), Context(store=kept, connection=connection))
 
     assert (str(caught.value), caught.value.exit_code) == (
         f"'orin' computes on {accelerator}, which {engine} cannot",
@@ -326,13 +329,11 @@ def test_the_refusal_says_how_to_compute_on_the_processor_where_an_engine_can() 
 
 
 def test_the_identity_of_a_build_is_the_targets() -> None:
-    here = environment.describe()
+    here = environment.describe_machine()
     there = dataclasses.replace(
         here, host="Linux 5.15.148-tegra aarch64", cpu="ARMv8", l4t="36.4.0", versions=(("onnxruntime", "1.23.0"),)
     )
-    engine = engines.CATALOGUE.get("onnxruntime")
 
-    assert dict(build.identity(engine, there))["onnxruntime"] == "1.23.0"
-    assert dict(build.identity(engine, there))["machine"] == "aarch64"
-    assert dict(build.identity(engine, there))["l4t"] == "36.4.0"
-    assert build.identity(engine, there) != build.identity(engine, here)
+    assert dict(build.machine_identity(there))["machine"] == "aarch64"
+    assert dict(build.machine_identity(there))["l4t"] == "36.4.0"
+    assert build.machine_identity(there) != build.machine_identity(here)

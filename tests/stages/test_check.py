@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+from stage_inputs import images_of
 from stand_ins import PretendLink, hand_made, scaled
 from tiny_densenet import save_images
 
 from deploy_kit.base.errors import CheckError, InputError
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
+from deploy_kit.images import open_set
 from deploy_kit.recipe import BuildEntry, CheckTable, LimitsTable
 from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.results import Limits, ParityReport
-from deploy_kit.stages import build, check, export
+from deploy_kit.stages import build, check, reference
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -56,7 +59,13 @@ def checked(
     line: "Line", store: Store, engine: Artifact, table: CheckTable, connection: Connection | PretendLink | None = None
 ) -> ParityReport:
     """Check an engine, by default in a real worker."""
-    report, _ = check.run(engine, line.answers, table, store=store, connection=connection or line.connection)
+    report, _ = check.run(
+        engine,
+        table,
+        Context(store=store, connection=connection or line.connection),
+        reference=line.answers,
+        images=line.check_images,
+    )
     assert isinstance(report, ParityReport)
     return report
 
@@ -301,7 +310,13 @@ def test_a_second_check_is_taken_from_the_store(line: "Line", kept: Store, engin
     first = checked(line, kept, engine, part(line, min_sqnr_db=5), near)
     idle = PretendLink(kept.root, {"why_unavailable": {"why": ""}})
 
-    second, reused = check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, connection=idle)
+    second, reused = check.run(
+        engine,
+        part(line, min_sqnr_db=5),
+        Context(store=kept, connection=idle),
+        reference=line.answers,
+        images=line.check_images,
+    )
 
     assert (second, reused) == (first, True)
 
@@ -310,7 +325,9 @@ def test_a_second_check_is_taken_from_the_store(line: "Line", kept: Store, engin
 def test_one_weight_changed_by_a_thousandth_is_noticed(name: str, line: "Line", kept: Store) -> None:
     model = scaled(onnx.load(line.store.path(line.lean)), "features.transition1.conv.weight", 1.001)
     entry = BuildEntry(engine=name, variants=("fp32",))
-    wrong, _ = build.run(hand_made(kept, model, line.lean, "wrong"), entry, store=kept, connection=line.connection)
+    wrong, _ = build.run(
+        hand_made(kept, model, line.lean, "wrong"), entry, Context(store=kept, connection=line.connection)
+    )
 
     assert not checked(line, kept, wrong, part(line, min_sqnr_db=120)).passed
 
@@ -326,8 +343,10 @@ def test_the_weights_as_they_are_keep_the_same_limit(name: str, line: "Line") ->
 def test_one_engine_is_not_given_the_check_of_another(name: str, line: "Line", kept: Store) -> None:
     entry, table = BuildEntry(engine=name, variants=("fp32",)), part(line, min_sqnr_db=120)
     model = scaled(onnx.load(line.store.path(line.lean)), "features.transition1.conv.weight", 2)
-    right, _ = build.run(line.lean, entry, store=kept, connection=line.connection)
-    wrong, _ = build.run(hand_made(kept, model, line.lean, "fp32"), entry, store=kept, connection=line.connection)
+    right, _ = build.run(line.lean, entry, Context(store=kept, connection=line.connection))
+    wrong, _ = build.run(
+        hand_made(kept, model, line.lean, "fp32"), entry, Context(store=kept, connection=line.connection)
+    )
     checked(line, kept, right, table)
 
     report = checked(line, kept, wrong, table)
@@ -339,7 +358,13 @@ def test_an_engine_that_cannot_run_here_gets_no_number(line: "Line", kept: Store
     connection = PretendLink(kept.root, {"why_unavailable": {"why": "no NVIDIA GPU on this machine"}})
     gpu = Artifact(**vars(engine) | {"engine": "tensorrt_rtx"})
 
-    report, _ = check.run(gpu, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
+    report, _ = check.run(
+        gpu,
+        part(line, min_sqnr_db=5),
+        Context(store=kept, connection=connection),
+        reference=line.answers,
+        images=line.check_images,
+    )
 
     assert report == NotRun(artifact=gpu.sha256, label="int8 · tensorrt_rtx", why="no NVIDIA GPU on this machine")
 
@@ -348,7 +373,13 @@ def test_an_engine_that_was_not_run_is_not_kept_as_checked(line: "Line", kept: S
     connection = PretendLink(kept.root, {"why_unavailable": {"why": "no NVIDIA GPU on this machine"}})
     gpu = Artifact(**vars(engine) | {"engine": "tensorrt_rtx"})
 
-    check.run(gpu, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
+    check.run(
+        gpu,
+        part(line, min_sqnr_db=5),
+        Context(store=kept, connection=connection),
+        reference=line.answers,
+        images=line.check_images,
+    )
 
     assert kept.all(ParityReport, "check") == []
 
@@ -357,7 +388,13 @@ def test_logits_of_another_shape_are_an_error(line: "Line", kept: Store, engine:
     connection = answering(line, tmp_path, np.zeros((24, 5), np.float32))
 
     with pytest.raises(CheckError, match=r"int8 · onnxruntime: expected logits \(24, 4\), found \(24, 5\)"):
-        check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
+        check.run(
+            engine,
+            part(line, min_sqnr_db=5),
+            Context(store=kept, connection=connection),
+            reference=line.answers,
+            images=line.check_images,
+        )
 
 
 def test_an_error_is_not_kept(line: "Line", kept: Store, engine: Artifact, tmp_path: Path) -> None:
@@ -365,7 +402,13 @@ def test_an_error_is_not_kept(line: "Line", kept: Store, engine: Artifact, tmp_p
 
     with pytest.raises(CheckError):
         connection = answering(line, tmp_path, np.zeros((24, 5), np.float32))
-        check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
+        check.run(
+            engine,
+            part(line, min_sqnr_db=5),
+            Context(store=kept, connection=connection),
+            reference=line.answers,
+            images=line.check_images,
+        )
 
     assert set(kept.root.rglob("*")) == before
 
@@ -373,7 +416,13 @@ def test_an_error_is_not_kept(line: "Line", kept: Store, engine: Artifact, tmp_p
 def test_an_engine_that_answers_nan_is_rejected(line: "Line", kept: Store, engine: Artifact, tmp_path: Path) -> None:
     connection = answering(line, tmp_path, np.full((24, 4), math.nan, np.float32))
 
-    check.run(engine, line.answers, part(line, min_sqnr_db=5), store=kept, connection=connection)
+    check.run(
+        engine,
+        part(line, min_sqnr_db=5),
+        Context(store=kept, connection=connection),
+        reference=line.answers,
+        images=line.check_images,
+    )
 
     assert kept.rejected(engine)
 
@@ -381,15 +430,21 @@ def test_an_engine_that_answers_nan_is_rejected(line: "Line", kept: Store, engin
 def test_images_that_changed_in_number_are_an_error(line: "Line", kept: Store, engine: Artifact) -> None:
     answers = ReferenceLogits(**vars(line.answers) | {"n": 23})
 
-    with pytest.raises(CheckError, match="24 images, the answers are for 23"):
-        check.run(engine, answers, part(line, min_sqnr_db=5), store=kept, connection=line.connection)
+    with pytest.raises(CheckError, match="24 images, the reference logits are of 23"):
+        check.run(
+            engine,
+            part(line, min_sqnr_db=5),
+            Context(store=kept, connection=line.connection),
+            reference=answers,
+            images=images_of(answers.images, skip_bad=answers.skipped > 0),
+        )
 
 
 def test_a_check_set_that_calibrated_is_refused(line: "Line", engine: Artifact) -> None:
     table = CheckTable(images=line.recipe.check.images, limits={})
 
     with pytest.raises(InputError, match="24 images are both in the calibration set") as caught:
-        check.overlap(line.recipe.check.images, table, engine)
+        check.overlap(line.check_images, images_of(table.images), engine.preprocess)
 
     assert caught.value.hint == "check on images that calibration has not seen"
 
@@ -401,18 +456,18 @@ def test_one_shared_image_is_enough(line: "Line", engine: Artifact, tmp_path: Pa
     np.savez(tmp_path / "calibration.npz", images=np.concatenate([fresh, shared]))
 
     with pytest.raises(InputError, match="1 images are both in"):
-        check.overlap(str(tmp_path / "calibration.npz"), line.recipe.check, engine)
+        check.overlap(images_of(tmp_path / "calibration.npz"), line.check_images, engine.preprocess)
 
 
 def test_sets_with_no_image_in_common_pass(line: "Line", engine: Artifact, tmp_path: Path) -> None:
     other = save_images(tmp_path / "other.npz", 12, seed=99)
 
-    check.overlap(str(other), line.recipe.check, engine)
+    check.overlap(images_of(other), line.check_images, engine.preprocess)
 
 
 @pytest.mark.parametrize("calibration", [None, "no-such-file.npz"])
 def test_noise_overlaps_with_nothing(engine: Artifact, calibration: str | None) -> None:
-    check.overlap(calibration, CheckTable(images="synthetic", limits={}), engine)
+    check.overlap(images_of(calibration), images_of("synthetic"), engine.preprocess)
 
 
 def test_an_engine_that_keeps_its_limits_but_contradicts_itself_is_rejected(
@@ -452,8 +507,19 @@ def test_several_labels_an_image_are_not_taken_for_one(
     with np.load(line.recipe.check.images) as data:
         np.savez(tmp_path / "several.npz", images=data["images"], labels=np.eye(4, dtype=np.uint8)[data["labels"]])
     source, several = line.recipe.source, str(tmp_path / "several.npz")
-    answers, _ = export.answers(source, engine.preprocess, several, store=kept, connection=line.connection)
+    answers, _ = reference.run(
+        source,
+        engine.preprocess,
+        Context(store=kept, connection=line.connection),
+        images=open_set(several, engine.preprocess),
+    )
 
-    report, _ = check.run(engine, answers, part(line, min_sqnr_db=5), store=kept, connection=line.connection)
+    report, _ = check.run(
+        engine,
+        part(line, min_sqnr_db=5),
+        Context(store=kept, connection=line.connection),
+        reference=answers,
+        images=images_of(answers.images, skip_bad=answers.skipped > 0),
+    )
 
     assert isinstance(report, ParityReport) and (report.n, report.top1) == (24, None)

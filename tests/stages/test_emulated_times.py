@@ -9,7 +9,7 @@ from deploy_kit.base.errors import MeasurementError
 from deploy_kit.cli import _bench
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.measurements import Bench, Measurement
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import bench, report
 from deploy_kit.stages.report import dashboards
 
@@ -20,8 +20,8 @@ FP32, INT8 = measurement("fp32 · onnxruntime", 4.0), measurement("int8 · onnxr
 REAL = measurement("fp32 · onnxruntime", 4.0, HERE)
 
 
-def row(measured: Measurement) -> Row:
-    return Row(label=measured.label, artifact=None, measurement=measured)
+def row(measured: Measurement) -> EngineRow:
+    return EngineRow(label=measured.label, artifact=None, measurement=measured)
 
 
 def test_a_measurement_of_an_emulated_machine_says_so():

@@ -14,6 +14,7 @@ import pytest
 import tiny_graphs
 import torch
 from PIL import Image
+from stage_inputs import images_of
 from stand_ins import PretendLink
 from tiny_densenet import TINY_PREPROCESS, TINY_SPEC, save_images, save_tiny, tiny_model
 
@@ -23,14 +24,15 @@ from deploy_kit.base.errors import CheckpointError, ExportError, InputError, Req
 from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.checkpoint.network import to_onnx
 from deploy_kit.checkpoint.network.equations import Equations
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
-from deploy_kit.images import ImageSet
+from deploy_kit.images import ImageSet, open_set
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import ExportTable, PreprocessTable, SourceTable
 from deploy_kit.records.artifacts import BareInput, Exported, TensorSpec
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
-from deploy_kit.stages import export
+from deploy_kit.stages import export, reference
 from deploy_kit.store import Store, sha256_of
 
 EXPORTS = {
@@ -65,7 +67,12 @@ def check_images(tmp_path: Path) -> str:
 def run(store: Store, connection: Connection, check_images: str) -> Callable[..., tuple[Exported, bool]]:
     def run(path: Path, preprocess: PreprocessTable | None = None, **part: Any) -> tuple[Exported, bool]:
         source = SourceTable(checkpoint=str(path), preprocess=preprocess)
-        return export.run(source, ExportTable(**(QUICK | part)), check_images, store=store, connection=connection)
+        return export.run(
+            source,
+            ExportTable(**(QUICK | part)),
+            Context(store=store, connection=connection),
+            images=images_of(check_images),
+        )
 
     return run
 
@@ -235,7 +242,7 @@ def test_passport_says_what_the_file_is(
     assert (artifact.sha256, artifact.size_bytes) == (sha256_of(file), file.stat().st_size)
     assert (artifact.parent, artifact.preprocess) == (sha256_of(checkpoint), TINY_PREPROCESS)
     assert {"exporter": "torchscript", "opset": "18", "torch": torch.__version__}.items() <= dict(
-        artifact.made_by
+        artifact.made_by.rows
     ).items()
 
 
@@ -281,8 +288,8 @@ def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
 ) -> None:
     honest = to_onnx.write_onnx
 
-    def careless(read: Any, preprocess: Any, part: Any, file: Path) -> None:
-        honest(read, preprocess, part, file)
+    def careless(network: Any, preprocess: Any, table: Any, file: Path, **options: Any) -> None:
+        honest(network, preprocess, table, file, **options)
         model = onnx_file.load(file)
         bias = model.graph.initializers["classifier.bias"]
         array = bias.const_value.numpy() * np.array([1.001, 1, 1, 1], np.float32)
@@ -346,7 +353,9 @@ def test_same_checkpoint_gives_the_same_bytes(
     first, _ = run(checkpoint)
     source, elsewhere = SourceTable(checkpoint=str(checkpoint)), Store(tmp_path / "elsewhere")
 
-    second, _ = export.run(source, ExportTable(**QUICK), check_images, store=elsewhere, connection=connection)
+    second, _ = export.run(
+        source, ExportTable(**QUICK), Context(store=elsewhere, connection=connection), images=images_of(check_images)
+    )
 
     assert second.onnx.sha256 == first.onnx.sha256
 
@@ -375,7 +384,9 @@ def bare(store: Store, connection: Connection, tmp_path: Path) -> Callable[..., 
     def bare(spec: DenseNetSpec = TINY_SPEC, **source: Any) -> Exported:
         path = save_tiny(tmp_path / "bare.safetensors", tiny_model(spec), preprocess=None)
         named = SourceTable(checkpoint=str(path), **source)
-        return export.run(named, ExportTable(**QUICK), "synthetic", store=store, connection=connection)[0]
+        return export.run(
+            named, ExportTable(**QUICK), Context(store=store, connection=connection), images=images_of("synthetic")
+        )[0]
 
     return bare
 
@@ -399,7 +410,9 @@ def test_images_are_refused_where_the_preprocessing_is_not_known(
     source = SourceTable(checkpoint=str(path), input=(16, 16))
 
     with pytest.raises(InputError, match="how images become the input of this model is not known") as caught:
-        export.run(source, ExportTable(**QUICK), check_images, store=store, connection=connection)
+        export.run(
+            source, ExportTable(**QUICK), Context(store=store, connection=connection), images=images_of(check_images)
+        )
 
     assert "--mean and --std" in caught.value.hint
 
@@ -442,7 +455,10 @@ def test_networks_of_other_axes_are_exported_and_verified_on_noise(
     source = SourceTable(checkpoint=str(path), input=(12,) * ndim, stem_stride=1, stem_pool="max")
 
     exported, _ = export.run(
-        source, ExportTable(tolerance=1e-5, exporter=exporter), "synthetic", store=store, connection=connection
+        source,
+        ExportTable(tolerance=1e-5, exporter=exporter),
+        Context(store=store, connection=connection),
+        images=images_of("synthetic"),
     )
 
     assert exported.onnx.inputs[0].shape == (1, 2, *(12,) * ndim)
@@ -458,9 +474,16 @@ def test_several_heads_are_outputs_by_name_and_later_stages_ask_for_one(
     torch.save(two, tmp_path / "two.pth")
     source = SourceTable(checkpoint=str(tmp_path / "two.pth"), input=(16, 16), stem_pool="max")
 
-    exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, connection=connection)
+    exported, _ = export.run(
+        source, ExportTable(**QUICK), Context(store=store, connection=connection), images=images_of("synthetic")
+    )
     with pytest.raises(InputError, match=r"2 heads \(age, sex\)") as caught:
-        export.answers(source, exported.onnx.preprocess, "synthetic", store=store, connection=connection)
+        reference.run(
+            source,
+            exported.onnx.preprocess,
+            Context(store=store, connection=connection),
+            images=open_set("synthetic", exported.onnx.preprocess),
+        )
 
     assert [(output.name, output.shape) for output in exported.onnx.outputs] == [("age", (1, 4)), ("sex", (1, 2))]
     assert exported.difference < 1e-5 and "--head" in caught.value.hint
@@ -525,7 +548,10 @@ def test_check_images_of_another_size_are_refused_by_name(
 
     with pytest.raises(InputError, match=r"large\.npz: image 0: expected 16×16 px, found 28×28"):
         export.run(
-            SourceTable(checkpoint=str(checkpoint)), ExportTable(**QUICK), large, store=store, connection=connection
+            SourceTable(checkpoint=str(checkpoint)),
+            ExportTable(**QUICK),
+            Context(store=store, connection=connection),
+            images=images_of(large),
         )
 
 
@@ -592,7 +618,9 @@ def test_onnx_file_without_preprocess_is_taken_with_a_remark(
 ) -> None:
     source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(RELU))))
 
-    exported, _ = export.run(source, ExportTable(**QUICK), "synthetic", store=store, connection=connection)
+    exported, _ = export.run(
+        source, ExportTable(**QUICK), Context(store=store, connection=connection), images=images_of("synthetic")
+    )
 
     assert exported.onnx.preprocess == BareInput(shape=(1, 16, 16))
     assert any(remark.startswith("how images become its input is not known") for remark in exported.checkpoint.remarks)
@@ -633,9 +661,11 @@ def test_stage_tells_what_it_does(store: Store, connection: Connection, checkpoi
     heard = list[ProgressEvent]()
 
     export.run(
-        SourceTable(checkpoint=str(checkpoint)), ExportTable(**QUICK), check_images, store=store, connection=connection,
-        on_progress=heard.append,
-    )  # fmt: skip
+        SourceTable(checkpoint=str(checkpoint)),
+        ExportTable(**QUICK),
+        Context(store=store, connection=connection, on_progress=heard.append),
+        images=images_of(check_images),
+    )
 
     assert {event.stage for event in heard} == {"export"}
     assert heard[0].text == "reading tiny.safetensors"
@@ -651,7 +681,12 @@ def test_answers_are_torchs_own_logits(
 ) -> None:
     source = SourceTable(checkpoint=str(checkpoint))
 
-    answers, _ = export.answers(source, TINY_PREPROCESS, check_images, store=store, connection=connection)
+    answers, _ = reference.run(
+        source,
+        TINY_PREPROCESS,
+        Context(store=store, connection=connection),
+        images=open_set(check_images, TINY_PREPROCESS),
+    )
 
     assert np.array_equal(logits(store, answers.path), by_torch(images.open_set(check_images, TINY_PREPROCESS)))
 
@@ -662,16 +697,22 @@ def test_answers_count_the_accuracy_on_labels(
     image_set = images.open_set(check_images, TINY_PREPROCESS)
     expected = float((by_torch(image_set).argmax(1) == image_set.labels).mean())
 
-    answers, _ = export.answers(
-        SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, check_images, store=store, connection=connection
+    answers, _ = reference.run(
+        SourceTable(checkpoint=str(checkpoint)),
+        TINY_PREPROCESS,
+        Context(store=store, connection=connection),
+        images=open_set(check_images, TINY_PREPROCESS),
     )
 
     assert (answers.n, answers.labelled, answers.top1) == (10, True, expected)
 
 
 def test_answers_without_labels_have_no_accuracy(store: Store, connection: Connection, checkpoint: Path) -> None:
-    answers, _ = export.answers(
-        SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, "synthetic", store=store, connection=connection
+    answers, _ = reference.run(
+        SourceTable(checkpoint=str(checkpoint)),
+        TINY_PREPROCESS,
+        Context(store=store, connection=connection),
+        images=open_set("synthetic", TINY_PREPROCESS),
     )
 
     assert (answers.labelled, answers.top1) == (False, None)
@@ -684,8 +725,11 @@ def test_answers_refuse_labels_that_the_checkpoint_has_no_classes_for(
     np.savez(path, images=np.zeros((2, 16, 16), np.uint8), labels=np.array([0, 4]))
 
     with pytest.raises(InputError, match=r"labels\.npz: image \d+: label 4, and the checkpoint has 4 classes"):
-        export.answers(
-            SourceTable(checkpoint=str(checkpoint)), TINY_PREPROCESS, str(path), store=store, connection=connection
+        reference.run(
+            SourceTable(checkpoint=str(checkpoint)),
+            TINY_PREPROCESS,
+            Context(store=store, connection=connection),
+            images=open_set(str(path), TINY_PREPROCESS),
         )
 
 
@@ -697,9 +741,19 @@ def test_answers_refuse_folders_of_some_classes_only(
     source = SourceTable(checkpoint=str(checkpoint))
 
     with pytest.raises(InputError, match=r"two: labels of 2 classes, and the checkpoint has 4") as caught:
-        export.answers(source, TINY_PREPROCESS, str(folder), store=store, connection=connection)
+        reference.run(
+            source,
+            TINY_PREPROCESS,
+            Context(store=store, connection=connection),
+            images=open_set(str(folder), TINY_PREPROCESS),
+        )
     (folder / "classes.txt").write_text("ant\ncat\nbee\ndog\n")
-    answers, _ = export.answers(source, TINY_PREPROCESS, str(folder), store=store, connection=connection)
+    answers, _ = reference.run(
+        source,
+        TINY_PREPROCESS,
+        Context(store=store, connection=connection),
+        images=open_set(str(folder), TINY_PREPROCESS),
+    )
 
     assert "classes.txt" in caught.value.hint
     with np.load(store.root / answers.path) as data:
@@ -713,12 +767,11 @@ def test_answers_refuse_a_label_below_zero_and_name_the_file(
     (tmp_path / "set.csv").write_text("path,label\none/0.png,-1\n")
 
     with pytest.raises(InputError, match=r"set\.csv: one/0\.png: label -1, and the checkpoint has 4 classes"):
-        export.answers(
+        reference.run(
             SourceTable(checkpoint=str(checkpoint)),
             TINY_PREPROCESS,
-            str(tmp_path / "set.csv"),
-            store=store,
-            connection=connection,
+            Context(store=store, connection=connection),
+            images=open_set(str(tmp_path / "set.csv"), TINY_PREPROCESS),
         )
 
 
@@ -729,7 +782,9 @@ def test_answers_keep_several_labels_an_image(
     np.savez(tmp_path / "several.npz", images=np.zeros((2, 16, 16), np.uint8), labels=labels)
     source, several = SourceTable(checkpoint=str(checkpoint)), str(tmp_path / "several.npz")
 
-    answers, _ = export.answers(source, TINY_PREPROCESS, several, store=store, connection=connection)
+    answers, _ = reference.run(
+        source, TINY_PREPROCESS, Context(store=store, connection=connection), images=open_set(several, TINY_PREPROCESS)
+    )
 
     assert (answers.labelled, answers.top1) == (True, None)
     with np.load(store.root / answers.path) as data:
@@ -743,19 +798,18 @@ def test_answers_count_what_was_left_out(
     (folder / "b" / "0.png").write_bytes(b"no image")
     source, heard = SourceTable(checkpoint=str(checkpoint)), list[str]()
 
-    answers, _ = export.answers(
+    answers, _ = reference.run(
         source,
         TINY_PREPROCESS,
-        str(folder),
-        store=store,
-        connection=connection,
-        on_progress=lambda e: heard.append(e.text),
-        skip_bad=True,
+        Context(store=store, connection=connection, on_progress=lambda e: heard.append(e.text)),
+        images=open_set(str(folder), TINY_PREPROCESS, skip_bad=True),
     )
 
     assert (answers.n, answers.skipped) == (3, 1)
-    assert dict(answers.made_by)["left out"].startswith(f"{folder}: 1 of 4 left out: b/0.png: not a readable image")
-    assert dict(answers.made_by)["left out"] in heard
+    assert dict(answers.made_by.rows)["left out"].startswith(
+        f"{folder}: 1 of 4 left out: b/0.png: not a readable image"
+    )
+    assert dict(answers.made_by.rows)["left out"] in heard
 
 
 def class_folders(folder: Path, *names: str) -> Path:
@@ -771,13 +825,16 @@ def test_answers_of_an_onnx_file_are_its_own(
 ) -> None:
     path = written(tmp_path, tiny_graphs.exported_model())
 
-    answers, _ = export.answers(
-        SourceTable(checkpoint=str(path)), TINY_PREPROCESS, check_images, store=store, connection=connection
+    answers, _ = reference.run(
+        SourceTable(checkpoint=str(path)),
+        TINY_PREPROCESS,
+        Context(store=store, connection=connection),
+        images=open_set(check_images, TINY_PREPROCESS),
     )
 
     wanted = by_torch(images.open_set(check_images, TINY_PREPROCESS))
     assert metrics.relative_difference(wanted, logits(store, answers.path)) < 1e-5
-    assert [row[0] for row in answers.made_by] == ["onnxruntime"]
+    assert [row[0] for row in answers.made_by.rows] == ["onnxruntime"]
 
 
 def test_answers_are_kept_until_the_images_change(
@@ -788,7 +845,14 @@ def test_answers_are_kept_until_the_images_change(
     had = []
     for seed in (0, 0, 1):
         save_images(Path(check_images), 10, seed=seed)
-        had.append(export.answers(source, TINY_PREPROCESS, check_images, store=store, connection=connection)[1])
+        had.append(
+            reference.run(
+                source,
+                TINY_PREPROCESS,
+                Context(store=store, connection=connection),
+                images=open_set(check_images, TINY_PREPROCESS),
+            )[1]
+        )
 
     assert had == [False, True, False]
 
@@ -799,7 +863,12 @@ def test_answers_of_a_missing_checkpoint_name_it(
     source = SourceTable(checkpoint=str(tmp_path / "absent.pth"))
 
     with pytest.raises(InputError, match=r"absent\.pth: no such file"):
-        export.answers(source, TINY_PREPROCESS, check_images, store=store, connection=connection)
+        reference.run(
+            source,
+            TINY_PREPROCESS,
+            Context(store=store, connection=connection),
+            images=open_set(check_images, TINY_PREPROCESS),
+        )
 
 
 def test_labels_without_a_class_are_refused(
@@ -809,12 +878,11 @@ def test_labels_without_a_class_are_refused(
     np.savez(tmp_path / "none.npz", images=images, labels=labels)
 
     with pytest.raises(InputError, match=r"none\.npz: labels of 0 classes, and the checkpoint has 4"):
-        export.answers(
+        reference.run(
             SourceTable(checkpoint=str(checkpoint)),
             TINY_PREPROCESS,
-            str(tmp_path / "none.npz"),
-            store=store,
-            connection=connection,
+            Context(store=store, connection=connection),
+            images=open_set(str(tmp_path / "none.npz"), TINY_PREPROCESS),
         )
 
 
@@ -822,6 +890,11 @@ def test_answers_of_a_graph_that_gives_maps_are_refused(store: Store, connection
     source = SourceTable(checkpoint=str(written(tmp_path, tiny_graphs.parse(RELU))))
 
     with pytest.raises(InputError, match=r"expected one output N×classes, found y \['N', 1, 16, 16\]") as caught:
-        export.answers(source, TINY_PREPROCESS, "synthetic", store=store, connection=connection)
+        reference.run(
+            source,
+            TINY_PREPROCESS,
+            Context(store=store, connection=connection),
+            images=open_set("synthetic", TINY_PREPROCESS),
+        )
 
     assert caught.value.hint == "end the model with a Flatten"

@@ -11,11 +11,13 @@ import onnx_ir as ir
 import pytest
 import tiny_graphs
 from PIL import Image
+from stage_inputs import images_of
 from stand_ins import PretendLink, hand_made, scaled
 from tiny_densenet import TINY_PREPROCESS, save_images
 
 from deploy_kit.base.errors import InputError, RecipeError, UnknownNameError
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
@@ -51,7 +53,9 @@ def run(store: Store, connection: Connection, lean: Artifact) -> Run:
         scheme: str, images: str | None, options: dict[str, Any] | None = None, artifact: Artifact = lean
     ) -> tuple[Artifact, bool]:
         variant = Variant(name="small", scheme=scheme, options=options or {})
-        return quantize.run(artifact, variant, images, store=store, connection=connection)
+        return quantize.run(
+            artifact, variant, Context(store=store, connection=connection), calibration=images_of(images)
+        )
 
     return run
 
@@ -76,7 +80,7 @@ def test_passport_says_what_the_file_is(run: Run, calibration: str, lean: Artifa
 def test_passport_says_how_it_was_made(run: Run, calibration: str) -> None:
     made, _ = run("int8_ort", calibration, {"symmetric": True})
 
-    facts = dict(made.made_by)
+    facts = dict(made.made_by.rows)
     assert (facts["scheme"], facts["calibration"], facts["images"]) == ("int8_ort", calibration, "10")
     assert '"symmetric":true' in facts["options"]
     assert int(facts["peak_memory_mib"]) > 0
@@ -99,13 +103,13 @@ def test_passport_counts_the_images_that_were_used(run: Run, calibration: str, s
 
     made, _ = run("int8_ort", calibration, artifact=artifact)
 
-    assert dict(made.made_by)["images"] == "9"
+    assert dict(made.made_by.rows)["images"] == "9"
 
 
 def test_scheme_without_calibration_names_no_images(run: Run, calibration: str) -> None:
     made, _ = run("fp32", calibration)
 
-    assert not {"calibration", "images"} & dict(made.made_by).keys()
+    assert not {"calibration", "images"} & dict(made.made_by.rows).keys()
 
 
 @pytest.mark.parametrize("scheme", ["fp32", "bf16", "int8_ort"])
@@ -323,13 +327,15 @@ def test_a_preprocessing_in_other_units_than_its_pixels_is_refused(run: Run, cal
 def test_passport_says_what_is_to_be_known_of_the_images(run: Run, calibration: str) -> None:
     made, _ = run("int8_ort", calibration)
 
-    assert dict(made.made_by)["calibration remarks"] == "10 images are few to see ranges in (a few hundred are usual)"
+    assert (
+        dict(made.made_by.rows)["calibration remarks"] == "10 images are few to see ranges in (a few hundred are usual)"
+    )
 
 
 def test_passport_has_no_remark_where_nothing_is_to_be_said(run: Run, tmp_path: Path) -> None:
     made, _ = run("int8_ort", str(save_images(tmp_path / "twenty.npz", 20)))
 
-    assert not {"calibration remarks", "left out"} & dict(made.made_by).keys()
+    assert not {"calibration remarks", "left out"} & dict(made.made_by.rows).keys()
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named(
@@ -342,14 +348,11 @@ def test_images_that_cannot_be_read_are_left_out_and_named(
     made, _ = quantize.run(
         lean,
         Variant(name="small", scheme="int8_ort"),
-        str(folder),
-        store=store,
-        connection=connection,
-        on_progress=lambda event: heard.append(event.text),
-        skip_bad=True,
+        Context(store=store, connection=connection, on_progress=lambda event: heard.append(event.text)),
+        calibration=images_of(str(folder), skip_bad=True),
     )
 
-    facts = dict(made.made_by)
+    facts = dict(made.made_by.rows)
     assert facts["images"] == "17"
     assert facts["left out"].startswith(f"{folder}: 1 of 18 left out: 07.png: not a readable image: ")
     assert facts["left out"] in heard
@@ -377,7 +380,7 @@ def test_images_that_change_while_they_are_in_use_are_noticed(calibration: str, 
 
 def kept(made: Artifact) -> str:
     """Say from which kept statistics a graph was made; empty if from none."""
-    return dict(made.made_by).get("statistics", "")
+    return dict(made.made_by.rows).get("statistics", "")
 
 
 @pytest.mark.parametrize("options", [{"method": "mse"}, {"method": "entropy", "equalize": False}])
@@ -445,11 +448,16 @@ def test_passport_and_screen_say_what_was_found_about_the_ranges(
     events: list[ProgressEvent] = []
     variant = Variant(name="small", scheme="int8_portable", options={"method": "mse"})
 
-    with links.connect(links.LOCAL) as local:
-        made, _ = quantize.run(lean, variant, images, store=store, connection=local, on_progress=events.append)
+    with links.connect_device(links.LOCAL) as local:
+        made, _ = quantize.run(
+            lean,
+            variant,
+            Context(store=store, connection=local, on_progress=events.append),
+            calibration=images_of(images),
+        )
 
-    assert "settled after " in dict(made.made_by)["ranges"]
-    assert dict(made.made_by)["ranges"].startswith("mse, ")
+    assert "settled after " in dict(made.made_by.rows)["ranges"]
+    assert dict(made.made_by.rows)["ranges"].startswith("mse, ")
     texts = [event.text for event in events]
     assert any(text.startswith("ranges (mse) of 70 images: about ") for text in texts)
     assert any("settled after " in text for text in texts)

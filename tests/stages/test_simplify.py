@@ -14,8 +14,9 @@ from tiny_densenet import tiny_model
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import InputError, SimplifyError, StoreError, UnknownNameError
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_file, passes
 from deploy_kit.graph.passes import Outcome, Pass, drop_identities
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import SimplifyTable
@@ -49,7 +50,7 @@ def exported(store: Store) -> Artifact:
 @pytest.fixture
 def run(store: Store, connection: Connection, exported: Artifact) -> Callable[..., tuple[Simplified, bool]]:
     def run(*names: str, artifact: Artifact = exported) -> tuple[Simplified, bool]:
-        return simplify.run(artifact, SimplifyTable(passes=names), store=store, connection=connection)
+        return simplify.run(artifact, SimplifyTable(passes=names), Context(store=store, connection=connection))
 
     return run
 
@@ -152,7 +153,7 @@ def test_passport_says_what_the_file_is(
     artifact, file = result.onnx, store.root / result.onnx.path
     assert (artifact.name, artifact.stage, artifact.precision) == ("fp32", "simplify", "fp32")
     assert (artifact.sha256, artifact.parent) == (sha256_of(file), exported.sha256)
-    assert dict(artifact.made_by)["passes"] == "remove_unused"
+    assert dict(artifact.made_by.rows)["passes"] == "remove_unused"
     assert onnx_file.preprocess(onnx_file.load(file)) == exported.preprocess
 
 
@@ -273,9 +274,37 @@ def test_stage_tells_each_pass(store: Store, connection: Connection, exported: A
     heard = list[ProgressEvent]()
     part = SimplifyTable(passes=("drop_identities", "remove_unused"))
 
-    simplify.run(exported, part, store=store, connection=connection, on_progress=heard.append)
+    simplify.run(exported, part, Context(store=store, connection=connection, on_progress=heard.append))
 
     assert [(event.text, event.done, event.total) for event in heard] == [
         ("drop_identities", 0, 2),
         ("remove_unused", 1, 2),
     ]
+
+
+def test_default_passes_are_recorded_by_name(run: Callable[..., tuple[Simplified, bool]]) -> None:
+    made, _ = run("default")
+
+    assert tuple(row.name for row in made.passes) == passes.default_passes()
+    assert dict(made.onnx.made_by)["passes"] == ", ".join(passes.default_passes())
+
+
+def test_default_and_the_list_that_it_stands_for_are_one_result(run: Callable[..., tuple[Simplified, bool]]) -> None:
+    first, _ = run(*passes.default_passes())
+
+    second, had = run("default")
+
+    assert had
+    assert second == first
+
+
+def test_other_default_passes_are_another_result(
+    run: Callable[..., tuple[Simplified, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("default")
+    monkeypatch.setattr(passes, "default_passes", lambda: ("fold_constants", "remove_unused"))
+
+    made, had = run("default")
+
+    assert not had
+    assert [row.name for row in made.passes] == ["fold_constants", "remove_unused"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PART = BenchTable(rounds=4, runs=5, warmup_s=0.05)
 
 
-HERE = environment.describe()
+HERE = environment.describe_machine()
 
 
 COST = {"load_ms": 7.5, "first_ms": 3.5, "memory_before_mib": 40, "peak_memory_mib": 90}

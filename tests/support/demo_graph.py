@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from dense_graphs import run
+from stage_inputs import images_of
 
 from deploy_kit import images, recipe
 from deploy_kit.accuracy import metrics
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization import schemes
@@ -24,10 +26,12 @@ from deploy_kit.store import Store
 @functools.cache
 def exported() -> tuple[bytes, Preprocess]:
     """Export the demo checkpoint, by the exporter that is faster."""
-    with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as connection:
+    with tempfile.TemporaryDirectory() as folder, links.connect_device(links.LOCAL) as connection:
         store, demo = Store(Path(folder)), recipe.load_recipe("demo")
         part = demo.export.model_copy(update={"exporter": "torchscript"})
-        made, _ = export.run(demo.source, part, images.SYNTHETIC, store=store, connection=connection)
+        made, _ = export.run(
+            demo.source, part, Context(store=store, connection=connection), images=images_of(images.SYNTHETIC)
+        )
         return store.path(made.onnx).read_bytes(), made.onnx.preprocess
 
 
@@ -51,6 +55,6 @@ def kept(scheme: ModuleType, n_images: int = 128, **options: Any) -> tuple[float
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         source.write_bytes(data)
-        scheme.apply(source, target, scheme.SCHEME.options(**options), schemes.stream(source, some, preprocess))
+        scheme.SCHEME.apply(source, target, scheme.SCHEME.options(**options), schemes.stream(source, some, preprocess))
         found = run(onnx_file.load(target), unseen_images())[0]
-    return metrics.sqnr_db(float_logits(), found), metrics.agreement(float_logits(), found)
+    return metrics.sqnr_db(float_logits(), found), metrics.top1_agreement(float_logits(), found)

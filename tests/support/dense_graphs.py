@@ -140,7 +140,9 @@ def quantized(model: ir.Model, x: np.ndarray, scheme: ModuleType = int8_portable
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         onnx_file.save(model, source)
-        scheme.apply(source, target, scheme.SCHEME.options(**options), calibration(x, batch if isinstance(batch, int) else 1))
+        scheme.SCHEME.apply(
+            source, target, scheme.SCHEME.options(**options), calibration(x, batch if isinstance(batch, int) else 1)
+        )
         return onnx_file.load(target)
 
 

@@ -22,12 +22,14 @@ from typing import Any
 
 import edge_machine as machine
 import numpy as np
+from stage_inputs import images_of
 
 import deploy_kit
 from benchmarks import subjects
 from benchmarks.subjects import Subject
 from deploy_kit import images, recipe
 from deploy_kit.accuracy import metrics
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.devices.isolate import Child
 from deploy_kit.quantization import schemes
@@ -89,9 +91,11 @@ def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: in
     """Export and simplify a net, write it in each form, and `n_images` of the demo's test images for it."""
     preprocess, demo = subject.preprocess, recipe.load_recipe("demo")
     store, part = Store(folder / "store"), demo.export.model_copy(update={"exporter": "torchscript", "tolerance": 1e-4})
-    with links.connect(links.LOCAL) as connection:
-        made, _ = export.run(subject.source, part, images.SYNTHETIC, store=store, connection=connection)
-        lean, _ = simplify.run(made.onnx, demo.simplify, store=store, connection=connection)
+    with links.connect_device(links.LOCAL) as connection:
+        made, _ = export.run(
+            subject.source, part, Context(store=store, connection=connection), images=images_of(images.SYNTHETIC)
+        )
+        lean, _ = simplify.run(made.onnx, demo.simplify, Context(store=store, connection=connection))
     calibration = images.open_set(subjects.CALIBRATION, preprocess).first(128)
     names = {}
     for form in forms:
@@ -99,7 +103,7 @@ def prepare(subject: Subject, folder: Path, forms: tuple[str, ...], n_images: in
         names[form] = form.replace(", ", "-").replace(" ", "-") + ".onnx"
         source = store.path(lean.onnx)
         ranges = schemes.stream(source, calibration, preprocess)
-        scheme.apply(source, folder / names[form], scheme.SCHEME.options(**options), ranges)
+        scheme.SCHEME.apply(source, folder / names[form], scheme.SCHEME.options(**options), ranges)
     seen = images.open_set(subjects.TEST, preprocess).first(n_images)
     np.save(folder / "images.npy", next(seen.batches(preprocess, n_images)))
     return Files(folder=folder, forms=names)
@@ -138,7 +142,7 @@ def compare(files: Files, root: Path) -> tuple[Likeness, ...]:
                     equal=float((x86 == arm).mean()),
                     difference=metrics.relative_difference(x86, arm),
                     sqnr_db=metrics.sqnr_db(x86, arm),
-                    agreement=metrics.agreement(x86, arm),
+                    agreement=metrics.top1_agreement(x86, arm),
                     noise_db=metrics.sqnr_db(reference, x86),
                     noise_arm_db=metrics.sqnr_db(reference, arm),
                 )

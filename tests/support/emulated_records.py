@@ -8,7 +8,7 @@ from deploy_kit.records.measurements import Measurement
 MARK = "emulated: not a measurement"
 
 
-HERE = environment.describe()
+HERE = environment.describe_machine()
 
 
 PLAYED = dataclasses.replace(HERE, host="Linux 6.1 aarch64", emulated="qemu-aarch64-static")

@@ -10,6 +10,7 @@ WATCHED = Watched(
     unreadable=(("cpu_clocks", "no cpufreq here"), ("throttle", "no throttle counter here")),
     advice=("sudo nvpmodel -m 2",),
     board=Board(model="a board", compatible=(), memory_gib=8.0, cores=2, gpu_max_mhz=0.0),
+    energy_gauges=("ina", "nvml", "rapl"),
 )
 NO_ENERGY = (("rapl", "no RAPL"), ("nvml", "no driver"), ("ina", "no INA"))
 

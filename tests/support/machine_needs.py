@@ -43,7 +43,7 @@ def why_missing(thing: str, programs: Iterable[str], packages: str) -> str:
 
 def need_of(reason: str, keywords: Iterable[str] = ()) -> Need | None:
     """Return what a test that was skipped for this reason needs of the machine; None if it is skipped by design."""
-    if "gpu" in keywords and _cuda.why_unavailable():
+    if "gpu" in keywords and _cuda.why_no_cuda():
         return _GPU
     if (match := _NEED.fullmatch(reason)) is None:
         return None

@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from stage_inputs import images_of
 from stand_ins import PretendLink
 from tiny_densenet import linear_head
 
 from deploy_kit import images
 from deploy_kit.analysis import difference
-from deploy_kit.analysis.difference import Difference
+from deploy_kit.context import Context
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.store import Store
 
 SPEC = DenseNetSpec(
@@ -75,12 +77,14 @@ class Forms:
         onnx.save(proto, path)
         return path
 
-    def difference(self, first: Path | str, second: Path | str, store: Store) -> Difference:
+    def difference(self, first: Path | str, second: Path | str, store: Store) -> NetworkDifference:
         """Compare two files, the worker's own operations in this process."""
         source = self.recipe.source
-        pair = [difference.find(str(one), store, source) for one in (first, second)]
+        pair = [difference.find_subject(str(one), store, source) for one in (first, second)]
         connection = PretendLink(self.folder, {"observe": WorkerProgram().observe})
-        return difference.find_difference(*pair, self.recipe.check.images, store=store, connection=connection)[0]
+        return difference.find_difference(
+            *pair, Context(store=store, connection=connection), images=images_of(self.recipe.check.images)
+        )[0]
 
 
 def maker(proto: onnx.ModelProto, tensor: str) -> onnx.NodeProto:

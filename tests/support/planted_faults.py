@@ -21,7 +21,9 @@ from tiny_densenet import TINY_PREPROCESS
 from deploy_kit import images
 from deploy_kit.analysis.sensitivity import TrialRunner, TrialSubject
 from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.context import Context
 from deploy_kit.graph import layer_names
+from deploy_kit.images import ImageSource
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import Variant
 from deploy_kit.records.artifacts import Artifact, ReferenceLogits
@@ -81,14 +83,17 @@ class Planted:
     ) -> TrialRunner:
         """Open trials; engine ``reference`` times no layers, so that multiply-accumulates order the groups."""
         subject = TrialSubject(
-            lean=self.lean,
+            simplified=self.lean,
             variant=Variant(name="int8", scheme="int8_portable", options=options),
-            calibration=self.calibration,
-            answers=self.answers,
+            calibration=ImageSource(name=self.calibration),
+            tuning=ImageSource(name=self.answers.images),
+            reference=self.answers,
             engine=engine,
         )
         return TrialRunner(
-            subject=subject, store=self.store, host=self.connection, connection=self.connection, on_progress=on_progress
+            subject=subject,
+            context=Context(store=self.store, connection=self.connection, on_progress=on_progress),
+            host=self.connection,
         )
 
     def answered(self, *, wrong: int = 0, labelled: bool = True, n: int = N) -> "Planted":
@@ -125,7 +130,6 @@ def planted_once(tmp_path_factory: pytest.TempPathFactory) -> Planted:
         n=N,
         labelled=True,
         top1=1.0,
-        made_by=(),
     )
     return Planted(store, connection, lean, answers, str(folder / "calibration.npz"))
 

@@ -7,8 +7,9 @@ from typing import Any
 from tiny_densenet import TINY_PREPROCESS, TINY_SPEC
 
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, Proof, ReferenceLogits, TensorSpec
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
-from deploy_kit.records.results import Limits, ParityReport, PassRow, Report, Row, StageTime
+from deploy_kit.records.results import EngineRow, Limits, ParityReport, PassRow, Report, StageTime
 
 HERE = Environment(
     host="Linux 6.1 x86_64",
@@ -39,7 +40,7 @@ def artifact(name: str, engine: str | None = None, **changes: Any) -> Artifact:
         "stage": "build" if engine else "quantize",
         "parent": "p" * 64,
         "engine": engine,
-        "made_by": (("scheme", "int8_ort"),),
+        "made_by": MadeBy(scheme="int8_ort"),
         "proof": Proof(source="the engine", counts=(("Conv", "int8", 9),)) if engine else None,
     }
     return Artifact(**facts | changes)
@@ -81,13 +82,13 @@ def measurement(label: str, samples_ms: tuple[float, ...]) -> Measurement:
     )
 
 
-def row(name: str, engine: str, **changes: Any) -> Row:
+def row(name: str, engine: str, **changes: Any) -> EngineRow:
     label = f"{name} · {engine}"
     facts = {"label": label, "artifact": artifact(name, engine), "parity": parity(label)}
-    return Row(**facts | changes)
+    return EngineRow(**facts | changes)
 
 
-def made(*rows: Row, **changes: Any) -> Report:
+def made(*rows: EngineRow, **changes: Any) -> Report:
     facts: dict[str, Any] = {
         "recipe": "some",
         "checkpoint": CheckpointFacts(
@@ -143,7 +144,7 @@ def everything() -> Report:
             parity=NotRun(artifact="d" * 64, label="fp16 · tensorrt_rtx", why="no NVIDIA GPU on this machine"),
             measurement=NotRun(artifact="d" * 64, label="fp16 · tensorrt_rtx", why="no NVIDIA GPU on this machine"),
         ),
-        Row(label="bf16 · onnxruntime", artifact=None, failed="it has no bfloat16"),
+        EngineRow(label="bf16 · onnxruntime", artifact=None, failed="it has no bfloat16"),
         remarks=("this is a remark",),
     )
 

@@ -2,12 +2,11 @@
 
 import pytest
 from planted import SPEC, Forms
+from stage_inputs import run_of
 from tiny_densenet import save_tiny, tiny_model, tiny_recipe
 
 from deploy_kit import pipeline, recipe
-from deploy_kit.base.progress import no_progress
 from deploy_kit.devices import links
-from deploy_kit.pipeline import Run
 from deploy_kit.store import Store
 
 
@@ -19,8 +18,8 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> Forms:
     base["simplify"]["passes"] = recipe.load_recipe("default").simplify.passes
     made = Forms(folder, recipe.parse_recipe(base))
     store = Store(folder / "line")
-    with links.connect(links.LOCAL) as connection:
-        run = Run(recipe=made.recipe, store=store, host=connection, connection=connection, on_progress=no_progress)
+    with links.connect_device(links.LOCAL) as connection:
+        run = run_of(made.recipe, store, connection)
         exported = pipeline.exported(run)
         made.made = {
             "exported": store.path(exported.onnx), "simplified": store.path(pipeline.simplified(run, exported).onnx)

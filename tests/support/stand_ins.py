@@ -85,7 +85,7 @@ class PretendLink:
         self.answers = Gauges().answers() | answers
         self.workers: list[PretendWorker] = []
         self.device = links.LOCAL
-        self.environment = environment.describe()
+        self.environment = environment.describe_machine()
 
     def lacks(self, package: str) -> str:
         return ""

@@ -10,8 +10,10 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+from stage_inputs import images_of
 from tiny_densenet import tiny_recipe
 
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.records.artifacts import Artifact, Exported
 from deploy_kit.records.results import Simplified
@@ -28,20 +30,24 @@ def exported(exporter: str = "dynamo", dynamic: bool = False) -> tuple[Exported,
 
 @functools.cache
 def _exported(exporter: str, dynamic: bool) -> tuple[Exported, bytes]:
-    with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as connection:
+    with tempfile.TemporaryDirectory() as folder, links.connect_device(links.LOCAL) as connection:
         recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
         part = recipe.export.model_copy(update={"exporter": exporter, "dynamic": dynamic})
-        result, _ = export.run(recipe.source, part, recipe.check.images, store=store, connection=connection)
+        result, _ = export.run(
+            recipe.source, part, Context(store=store, connection=connection), images=images_of(recipe.check.images)
+        )
         return result, store.path(result.onnx).read_bytes()
 
 
 @functools.cache
 def simplified() -> tuple[Simplified, bytes]:
     """Simplify the exported graph with all passes, once a session: its record, and the bytes of its ONNX file."""
-    with tempfile.TemporaryDirectory() as folder, links.connect(links.LOCAL) as connection:
+    with tempfile.TemporaryDirectory() as folder, links.connect_device(links.LOCAL) as connection:
         recipe, store = tiny_recipe(Path(folder)), Store(Path(folder) / "store")
         raw, data = exported()
-        result, _ = simplify.run(place(store, raw.onnx, data), recipe.simplify, store=store, connection=connection)
+        result, _ = simplify.run(
+            place(store, raw.onnx, data), recipe.simplify, Context(store=store, connection=connection)
+        )
         return result, store.path(result.onnx).read_bytes()
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stage_inputs import images_of, run_of
 
 from deploy_kit import images, pipeline
-from deploy_kit.base.progress import no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
-from deploy_kit.pipeline import Run
+from deploy_kit.images import ImageSource
 from deploy_kit.recipe import BuildEntry, Recipe, Variant
 from deploy_kit.records.artifacts import Artifact, Exported, ReferenceLogits
 from deploy_kit.stages import build, quantize
@@ -37,17 +38,27 @@ class Line:
     lean: Artifact
     snapshot: Path
 
+    @property
+    def check_images(self) -> ImageSource:
+        """The set that the reference logits are of."""
+        return ImageSource(name=self.answers.images)
+
     def graph(self, name: str) -> Artifact:
         """Give the graph of one variant."""
         if name == "fp32":
             return self.lean
         calibration = self.recipe.quantize.calibration
-        return quantize.run(self.lean, VARIANTS[name], calibration, store=self.store, connection=self.connection)[0]
+        return quantize.run(
+            self.lean,
+            VARIANTS[name],
+            Context(store=self.store, connection=self.connection),
+            calibration=images_of(calibration),
+        )[0]
 
     def built(self, name: str, engine: str, **options: Any) -> Artifact:
         """Give the engine of one variant."""
         entry = BuildEntry(engine=engine, variants=(name,), options=options)
-        return build.run(self.graph(name), entry, store=self.store, connection=self.connection)[0]
+        return build.run(self.graph(name), entry, Context(store=self.store, connection=self.connection))[0]
 
     def inputs(self) -> np.ndarray:
         """Give the check images as the graph takes them: (24, 1, 16, 16) float32."""
@@ -65,8 +76,9 @@ def line(tiny: Recipe, connection: Connection, tmp_path_factory: pytest.TempPath
     """Export, simplify and quantize the tiny DenseNet, and build it for onnxruntime."""
     folder = tmp_path_factory.mktemp("line")
     store = Store(folder / "store", tiny.model_dump(mode="json"))
-    run = Run(recipe=tiny, store=store, host=connection, connection=connection, on_progress=no_progress)
-    exported, answers = pipeline.exported_with_answers(run)
+    run = run_of(tiny, store, connection)
+    exported = pipeline.exported(run)
+    answers = pipeline.reference_logits(run, exported)
     lean = pipeline.simplified(run, exported).onnx
     made = Line(tiny, store, connection, exported, answers, lean, folder / "snapshot")
     made.built("fp32", "onnxruntime")

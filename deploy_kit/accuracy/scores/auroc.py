@@ -1,4 +1,4 @@
-"""Area under the ROC curve of each class, and what an engine loses of its mean: for images with several labels."""
+"""Area under the ROC curve by class, and the drop of its mean: the score of images with several labels."""
 
 import math
 from collections.abc import Callable
@@ -7,12 +7,12 @@ import numpy as np
 
 from deploy_kit.records.parity import ClassScore, Drop
 
-_DRAWS, _AT_ONCE, _SEED, _LEVELS = 1000, 25, 0, (2.5, 97.5)
-_CHANCE = (1.959964 + 0.841621) / 1.959964
+_DRAWS, _AT_ONCE, _SEED, _LEVELS = 1000, 25, 0, (2.5, 97.5)  # 25 draws at once bound the memory of (draws, n) arrays
+_CHANCE = (1.959964 + 0.841621) / 1.959964  # interval halves that a probability of 80 % takes
 
 
-def areas(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Give each class's AUROC, exactly: the share of (image with, image without) pairs in the right order.
+def auroc_by_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Compute each class's AUROC exactly: the share of (positive, negative) pairs of images in the right order.
 
     A tie counts half (Mann-Whitney U divided by the number of pairs; Hanley and McNeil 1982).
 
@@ -21,17 +21,24 @@ def areas(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         labels: (n, K) of 0 and 1.
 
     Returns:
-        (K,) float64; NaN for a class with one outcome only, or with an output that is no finite number.
+        (K,) float64; NaN for a class with only positive or only negative images, or with an output that is not finite.
     """
     once = np.ones((1, len(values)))
     return np.array([_Ranked(values[:, k], labels[:, k]).area(once)[0] for k in range(values.shape[1])])
 
 
-def table(
+def auroc_table(
     reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, name: Callable[[int], str]
 ) -> tuple[ClassScore, ...]:
-    """Give both AUROCs of every class with both outcomes: (n, K), (n, K), (n, K)."""
-    before, after, n = areas(reference, labels), areas(candidate, labels), labels.sum(axis=0)
+    """Compute the AUROC of checkpoint and engine for every class with positive and negative images.
+
+    Args:
+        reference: (n, K) outputs of the checkpoint.
+        candidate: (n, K) outputs of the engine.
+        labels: (n, K) of 0 and 1.
+        name: Index of a class → its name.
+    """
+    before, after, n = auroc_by_class(reference, labels), auroc_by_class(candidate, labels), labels.sum(axis=0)
     return tuple(
         ClassScore(index=k, name=name(k), n=int(n[k]), reference=float(before[k]), found=float(after[k]))
         for k in range(labels.shape[1])
@@ -39,43 +46,44 @@ def table(
     )
 
 
-def drop(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, limit: float | None = None) -> Drop:
-    """Measure the lost mean AUROC on the same images, over the classes with both outcomes.
+def auroc_drop(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, limit: float | None = None) -> Drop:
+    """Compute the drop in mean AUROC on the same images, over the classes with positive and negative images.
 
     The interval is the 2.5th to 97.5th percentile of 1,000 paired bootstrap draws of images (seed 0): checkpoint and
-    engine are scored on the same draw. A draw without both outcomes of a class leaves that class out.
+    engine are scored on the same draw. A draw in which a class has only positive or only negative images leaves that
+    class out.
 
     Args:
-        reference: (n, K) of the checkpoint.
-        candidate: (n, K) of the engine.
+        reference: (n, K) outputs of the checkpoint.
+        candidate: (n, K) outputs of the engine.
         labels: (n, K) of 0 and 1.
-        limit: Points that it will be judged by; only then `Drop.needed` is worked out: half an interval shrinks with
-            √n, and a chance of 80 % asks for (1.96 + 0.84) / 1.96 of that half.
+        limit: Limit in percentage points that will judge the drop; `Drop.needed` is computed only with one. Half the
+            interval shrinks with √n, and a probability of 80 % takes (1.96 + 0.84) / 1.96 of that half.
     """
-    lost = areas(reference, labels) - areas(candidate, labels)
+    lost = auroc_by_class(reference, labels) - auroc_by_class(candidate, labels)
     both = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
     if not both or not np.isfinite(lost[both]).all():
         nan = float("nan")
         return Drop(what="mean AUROC", points=nan, low=nan, high=nan)
     pairs = [(_Ranked(reference[:, k], labels[:, k]), _Ranked(candidate[:, k], labels[:, k])) for k in both]
     low, high = np.percentile(100 * _drawn(pairs, len(labels)), _LEVELS)
-    found = Drop(what="mean AUROC", points=100 * float(lost[both].mean()), low=float(low), high=float(high))
-    if limit is None or limit <= found.points or found.answer(limit) != "too few images to tell":
-        return found
-    wider = (found.high - found.points) * _CHANCE / (limit - found.points)
-    return Drop(**vars(found) | {"needed": math.ceil(len(labels) * wider**2)})
+    drop = Drop(what="mean AUROC", points=100 * float(lost[both].mean()), low=float(low), high=float(high))
+    if limit is None or limit <= drop.points or drop.answer(limit) != "too few images to tell":
+        return drop
+    wider = (drop.high - drop.points) * _CHANCE / (limit - drop.points)
+    return Drop(**vars(drop) | {"needed": math.ceil(len(labels) * wider**2)})
 
 
 def _drawn(pairs: "list[tuple[_Ranked, _Ranked]]", n: int) -> np.ndarray:
-    """Give what the mean loses in each draw, (draws,) at most: a draw that no class can be scored on says nothing."""
-    random, found = np.random.default_rng(_SEED), []
+    """Compute the drop of the mean in each draw: (draws,) at most, without those in which no class can be scored."""
+    random, drops = np.random.default_rng(_SEED), []
     for _ in range(_DRAWS // _AT_ONCE):
         weights = random.multinomial(n, np.full(n, 1 / n), _AT_ONCE).astype(np.float64)
         lost = np.stack([reference.area(weights) - candidate.area(weights) for reference, candidate in pairs])
         scored = np.isfinite(lost)
         some = scored.any(axis=0)
-        found.append(np.where(scored, lost, 0).sum(axis=0)[some] / scored.sum(axis=0)[some])
-    return np.concatenate(found)
+        drops.append(np.where(scored, lost, 0).sum(axis=0)[some] / scored.sum(axis=0)[some])
+    return np.concatenate(drops)
 
 
 class _Ranked:
@@ -90,7 +98,7 @@ class _Ranked:
         self._yes = labels[self._order] == 1
 
     def area(self, weights: np.ndarray) -> np.ndarray:
-        """Give the AUROC of each draw: (draws, n) how often each image was drawn → (draws,)."""
+        """Compute the AUROC of each draw: (draws, n) counts of how often each image was drawn → (draws,)."""
         if not self._finite:
             return np.full(len(weights), np.nan)
         drawn = weights[:, self._order]

@@ -1,4 +1,4 @@
-"""One label an image: top-k, recall of each class, and labels that look exchanged."""
+"""Scores of images with one label: top-k accuracy, recall by class, and labels that look permuted."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,18 @@ _FEW, _MAJORITY, _NAMED = 4, 0.5, 10
 
 
 def top_k(values: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Give the share of images with fewer than `k` classes above the label's: (n, K), (n,); NaN never hits.
+    """Compute the top-k accuracy: the share of images with fewer than `k` classes above the label's.
 
-    Of equal values the lower class is above, as for `argmax`: whoever gives one value to all must not gain by it.
+    Of equal values the lower class index counts as above, as for `argmax`: an engine that gives all classes the same
+    value must not gain by it.
+
+    Args:
+        values: (n, K) outputs.
+        labels: (n,) class indices.
+        k: Number of classes that may contain the label.
+
+    Returns:
+        Share in 0..1; an image with an output that is not finite counts as wrong.
     """
     own = values[np.arange(len(labels)), labels][:, None]
     lower = np.arange(values.shape[1]) < labels[:, None]
@@ -21,12 +30,19 @@ def top_k(values: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float(((above < k) & np.isfinite(values).all(axis=1)).mean())
 
 
-def table(
+def recall_table(
     reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, name: Callable[[int], str]
 ) -> tuple[ClassScore, ...]:
-    """Give both recalls of every class that has images: (n, K), (n, K), (n,)."""
+    """Compute the recall of checkpoint and engine for every class that has images.
+
+    Args:
+        reference: (n, K) outputs of the checkpoint.
+        candidate: (n, K) outputs of the engine.
+        labels: (n,) class indices.
+        name: Index of a class → its name.
+    """
     n = np.bincount(labels)
-    before, after = (np.bincount(labels, metrics.hits(values, labels)) for values in (reference, candidate))
+    before, after = (np.bincount(labels, metrics.top1_hits(values, labels)) for values in (reference, candidate))
     return tuple(
         ClassScore(
             index=int(i),
@@ -39,25 +55,25 @@ def table(
     )
 
 
-def permuted(values: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Find labels that look exchanged, e.g. class folders in another order than the checkpoint's classes.
+def permuted_labels(values: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Find labels that look permuted, e.g. where class folders are in another order than the checkpoint's classes.
 
-    The even images say which class is predicted for most images of a label; where that is another one, the odd images
-    must bear it out: for most of them too. No two labels may claim one class, and a label needs four images in each
-    half.
+    The even images of a label decide the class that is predicted for most of them. Where that is another class, it must
+    be predicted for most of the odd images too, so that one half of the images confirms the other. No two labels may
+    claim the same class, and a label needs four images in each half.
 
     Args:
         values: (n, K) outputs of the checkpoint.
-        labels: (n,).
+        labels: (n,) class indices.
 
     Returns:
-        (label, class predicted for it) for each that differ; empty where labels look right.
+        (label, class predicted for it) for each pair that differs; empty where the labels look right.
     """
-    found = values.argmax(axis=1)
+    predicted = values.argmax(axis=1)
     claims = {}
     for label in np.unique(labels):
-        mine = found[labels == label]
-        first, second = mine[::2], mine[1::2]
+        of_label = predicted[labels == label]
+        first, second = of_label[::2], of_label[1::2]
         if len(second) < _FEW:
             continue
         claimed = int(np.bincount(first).argmax())
@@ -67,17 +83,17 @@ def permuted(values: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, int], .
     return tuple((label, to) for label, to in claims.items() if label != to and targets.count(to) == 1)
 
 
-def relabelled(values: np.ndarray, labels: np.ndarray) -> float:
-    """Give the top-1 if labels that look exchanged were set right: (n, K), (n,) → 0..1."""
+def relabelled_top1(values: np.ndarray, labels: np.ndarray) -> float:
+    """Compute the top-1 accuracy in 0..1 that `values` (n, K) would have if permuted labels (n,) were corrected."""
     right = labels.copy()
-    for label, to in permuted(values, labels):
+    for label, to in permuted_labels(values, labels):
         right[labels == label] = to
-    return float(metrics.hits(values, right).mean())
+    return float(metrics.top1_hits(values, right).mean())
 
 
-def exchanged(values: np.ndarray, labels: np.ndarray, name: Callable[[int], str]) -> tuple[str, ...]:
-    """Say in words which labels look exchanged; empty where they look right."""
-    pairs = permuted(values, labels)
+def describe_permuted_labels(values: np.ndarray, labels: np.ndarray, name: Callable[[int], str]) -> tuple[str, ...]:
+    """Describe which labels look permuted, in at most one sentence; empty where they look right."""
+    pairs = permuted_labels(values, labels)
     if not pairs:
         return ()
     named = [f"{name(label) or label} → {name(to) or to}" for label, to in pairs[:_NAMED]]

@@ -1,4 +1,4 @@
-"""How far confidences are from the share that is right; knows outputs that are probabilities already."""
+"""Kind of a network's outputs, their probabilities, and how far confidences are from the share that is right."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from deploy_kit.records.parity import Outputs
 _BINS = 15
 
 
-def outputs(values: np.ndarray) -> Outputs:
-    """Say what outputs (n, K) are: a softmax's where all lie in [0, 1] and rows sum to 1 within 1e-3.
+def output_kind(values: np.ndarray) -> Outputs:
+    """Classify outputs (n, K) by their values.
 
-    All in [0, 1] with other sums are a sigmoid's; all else, a log-softmax too, are logits, whose softmax is the
-    probability.
+    They are a softmax's where all lie in [0, 1] and rows sum to 1 within 1e-3, a sigmoid's where all lie in [0, 1] with
+    other sums, and logits otherwise. A log-softmax counts as logits, because its softmax is the probability.
     """
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         return "logits"
@@ -19,13 +19,13 @@ def outputs(values: np.ndarray) -> Outputs:
     return "softmax" if values.shape[1] > 1 and np.abs(sums - 1).max() <= 1e-3 else "sigmoid"
 
 
-def probabilities(values: np.ndarray, kind: Outputs, *, each: bool = False) -> np.ndarray:
-    """Turn outputs (n, K) into probabilities (n, K) float64; those that are some already stay as they are.
+def to_probabilities(values: np.ndarray, kind: Outputs, *, each: bool = False) -> np.ndarray:
+    """Convert outputs (n, K) to probabilities (n, K) float64; outputs that are probabilities already stay as they are.
 
     Args:
-        values: What the network gives.
-        kind: What that is.
-        each: Every class is a question of its own: a sigmoid instead of a softmax.
+        values: Outputs of the network.
+        kind: Kind of the outputs.
+        each: Whether classes are independent of each other, so that logits go through a sigmoid instead of a softmax.
     """
     wide = values.astype(np.float64)
     if kind != "logits":
@@ -37,19 +37,19 @@ def probabilities(values: np.ndarray, kind: Outputs, *, each: bool = False) -> n
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Measure how far confidences are from the share that is right.
+    """Compute the expected calibration error of confidences.
 
         ECE = Σ_b |b| / n · | share right in b - mean confidence in b |
 
-    In 15 bins of equal width, each with its upper edge (Guo et al., "On Calibration of Modern Neural Networks",
-    ICML 2017, equation 3).
+    It takes 15 bins b of equal width that include their upper edge (Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017, equation 3).
 
     Args:
-        confidence: (n,) in 0..1.
-        right: (n,) bool.
+        confidence: (n,) confidences in 0..1.
+        right: (n,) bool: whether each prediction is right.
 
     Returns:
-        In 0..1; NaN where a confidence is none.
+        Error in 0..1; NaN where a confidence is not finite.
     """
     if not np.isfinite(confidence).all():
         return float("nan")
@@ -58,16 +58,16 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def ece(values: np.ndarray, kind: Outputs, labels: np.ndarray) -> float:
-    """Measure the calibration error of outputs (n, K).
+def expected_calibration_error(values: np.ndarray, kind: Outputs, labels: np.ndarray) -> float:
+    """Compute the expected calibration error of outputs (n, K).
 
-    Of the predicted class where `labels` are (n,); of all n · K answers, each a yes with its probability, where they
-    are (n, K) of 0 and 1.
+    With labels (n,) the confidence is that of the predicted class. With labels (n, K) of 0 and 1 each of the n · K
+    outputs is a prediction of its own, whose confidence is its probability.
     """
     if not np.isfinite(values).all():
         return float("nan")
     each = labels.ndim == 2
-    sure = probabilities(values, kind, each=each)
+    sure = to_probabilities(values, kind, each=each)
     if each:
         return calibration_error(sure.ravel(), labels.ravel() == 1)
     return calibration_error(sure.max(axis=1), values.argmax(axis=1) == labels)

@@ -1,4 +1,4 @@
-"""Images whose predicted class is not the checkpoint's, and how sure the checkpoint was of them."""
+"""Images whose predicted class differs from the checkpoint's, and how certain the checkpoint was about them."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from deploy_kit.records.parity import Flip, Flips
 _WORST = 10
 
 
-def margins(values: np.ndarray) -> np.ndarray:
-    """Give each image's largest output minus its second largest: (n, K) → (n,); 0 for a single output."""
+def top1_margins(values: np.ndarray) -> np.ndarray:
+    """Compute each image's largest output minus its second largest: (n, K) → (n,); 0 for a single output."""
     if values.shape[1] < 2:
         return np.zeros(len(values))
     two = np.partition(values, -2, axis=1)[:, -2:].astype(np.float64)
@@ -18,10 +18,16 @@ def margins(values: np.ndarray) -> np.ndarray:
 
 
 def find_flips(reference: np.ndarray, candidate: np.ndarray, name: Callable[[int], str]) -> Flips:
-    """Find the images whose largest output is at another class than the checkpoint's: (n, K), (n, K); NaN is one."""
+    """Find the images whose predicted class differs from the checkpoint's.
+
+    Args:
+        reference: (n, K) outputs of the checkpoint.
+        candidate: (n, K) outputs of the engine; an image with an output that is not finite counts as a flip.
+        name: Index of an image → its name in the image set.
+    """
     before, after = reference.argmax(axis=1), candidate.argmax(axis=1)
     changed = np.flatnonzero((before != after) | ~np.isfinite(candidate).all(axis=1))
-    margin = margins(reference)
+    margin = top1_margins(reference)
     close = float(np.percentile(margin, 5))
     worst = changed[np.argsort(-margin[changed], kind="stable")][:_WORST]
     return Flips(

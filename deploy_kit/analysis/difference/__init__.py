@@ -16,19 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy_kit import images
 from deploy_kit.analysis.difference import points, rule, verdict
 from deploy_kit.analysis.difference.subjects import Subject, SubjectSession, find_subject, opened_subject
 from deploy_kit.base.errors import InputError
-from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
-from deploy_kit.devices.links import Connection
-from deploy_kit.images import ImageSet
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent
+from deploy_kit.context import Context
+from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource
 from deploy_kit.machine.environment import library_versions
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
-from deploy_kit.records.difference import Difference, PointDifference
-from deploy_kit.store import Key, Store
+from deploy_kit.records.difference import NetworkDifference, PointDifference
 
-__all__ = ["Difference", "PointDifference", "Subject", "find_difference", "find_subject"]
+__all__ = ["NetworkDifference", "PointDifference", "Subject", "find_difference", "find_subject"]
 
 VERSION = "2"
 N_IMAGES = 16
@@ -37,23 +35,15 @@ _COARSER: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
 def find_difference(
-    first: Subject,
-    second: Subject,
-    check_images: str,
-    *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback = no_progress,
-) -> tuple[Difference, bool]:
+    first: Subject, second: Subject, context: Context, *, images: ImageSource
+) -> tuple[NetworkDifference, bool]:
     """Find where two subjects part.
 
     Args:
         first: What the other is held against.
         second: The other.
-        check_images: Set whose first images both see.
-        store: Keeps the result.
-        connection: Runs engines; torch runs in this process.
-        on_progress: Called with progress events.
+        context: Runs engines; torch runs in this process.
+        images: Set whose first images both see.
 
     Returns:
         The answer, and whether the store had it.
@@ -63,13 +53,22 @@ def find_difference(
         EngineCrashError: Native code died.
     """
     _verify_alike(first, second)
-    what = first.input if isinstance(first.input, Preprocess) else second.input
-    image_set = images.open_set(images.SYNTHETIC if isinstance(what, BareInput) else check_images, what).first(N_IMAGES)
-    key = Key(
+    preprocess = first.input if isinstance(first.input, Preprocess) else second.input
+    source = ImageSource(name=SYNTHETIC) if isinstance(preprocess, BareInput) else images
+    image_set, connection = source.open(preprocess).first(N_IMAGES), context.connection
+
+    def make(folder: Path, home: str) -> NetworkDifference:
+        tensors = next(image_set.batches(preprocess, N_IMAGES))
+        with opened_subject(first, tensors, connection) as one, opened_subject(second, tensors, connection) as other:
+            return _DifferenceSearch(first, second, (one, other), context.on_progress).difference(image_set)
+
+    return context.produce(
+        NetworkDifference,
+        make,
         stage="difference",
         name="difference",
         inputs=(first.digest, second.digest, image_set.digest),
-        options=[(one.label, one.target, what) for one in (first, second)],
+        options=[(one.label, one.target, preprocess) for one in (first, second)],
         versions=(
             ("stage", VERSION),
             ("cpu", connection.environment.cpu),
@@ -77,13 +76,6 @@ def find_difference(
             *connection.environment.versions,
         ),
     )
-
-    def make(folder: Path, home: str) -> Difference:
-        tensors = next(image_set.batches(what, N_IMAGES))
-        with opened_subject(first, tensors, connection) as one, opened_subject(second, tensors, connection) as other:
-            return _DifferenceSearch(first, second, (one, other), on_progress).difference(image_set)
-
-    return store.produce(Difference, key, make)
 
 
 def _verify_alike(first: Subject, second: Subject) -> None:
@@ -116,7 +108,7 @@ class _DifferenceSearch:
         self.found: dict[str, PointDifference] = {}
         self.count = 0
 
-    def difference(self, image_set: ImageSet) -> Difference:
+    def difference(self, image_set: ImageSet) -> NetworkDifference:
         """Look at the ends of blocks, then within the one that is suspect, or within all."""
         self.look(name for name in self.names if not name.startswith("denseblock"))
         suspect, _ = rule.parted(self.rows())
@@ -124,7 +116,7 @@ class _DifferenceSearch:
         rows = self.rows()
         part, sign = rule.parted(rows)
         first, second = self.subjects
-        answer = Difference(
+        answer = NetworkDifference(
             first=first.label,
             second=second.label,
             computed_by=(first.how, second.how),

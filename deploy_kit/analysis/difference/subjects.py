@@ -86,7 +86,7 @@ def find_subject(name: str, store: Store, source: SourceTable) -> Subject:
     """
     path = Path(name)
     if name == CHECKPOINT:
-        path = bundled.resolve("models", source.checkpoint)
+        path = bundled.resolve_bundled("models", source.checkpoint)
     built = {_plain(engine.label): engine for engine in reversed(store.all(Artifact, "build"))}
     made = {_plain(one.name): one for one in reversed(_graphs(store))}
     if _plain(name) in built:
@@ -180,7 +180,7 @@ def _checkpoint(path: Path, label: str, source: SourceTable) -> Subject:
             f"{path}: expected one head, found {len(read.spec.heads)}", hint="choose one in the recipe: source.head"
         )
     stated = source.preprocess.record() if source.preprocess else None
-    what, _ = map_sizes.input_of(read, source.input, stated, path)
+    what, _ = map_sizes.input_of(read.spec, source.input, path, stated=stated, carried=read.preprocess)
     return Subject(
         label=label if label == CHECKPOINT else path.name,
         digest=sha256_of(path),

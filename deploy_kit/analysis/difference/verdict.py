@@ -4,10 +4,10 @@ import math
 
 from deploy_kit.analysis.difference import points
 from deploy_kit.records.artifacts import Precision
-from deploy_kit.records.difference import Difference, PointDifference
+from deploy_kit.records.difference import NetworkDifference, PointDifference
 
 
-def verdict(found: Difference, precision: Precision) -> str:
+def verdict(found: NetworkDifference, precision: Precision) -> str:
     """Say where the two part, or that they do not, and what that cannot tell."""
     said = _parted(found) if found.part else _level(found, precision)
     if len(found.points) == 1:
@@ -19,7 +19,7 @@ def verdict(found: Difference, precision: Precision) -> str:
     return said
 
 
-def _parted(found: Difference) -> str:
+def _parted(found: NetworkDifference) -> str:
     rows = {row.point: row for row in found.points}
     row = rows[found.part]
     if found.sign == "lost channel":
@@ -34,7 +34,7 @@ def _before(rows: dict[str, PointDifference], name: str) -> str:
     return f"{_db(min(read))} before, " if read else ""
 
 
-def _level(found: Difference, precision: Precision) -> str:
+def _level(found: NetworkDifference, precision: Precision) -> str:
     rows = [row for row in found.points if math.isfinite(row.sqnr_db)]
     if not rows:
         return "they are equal to the last bit"

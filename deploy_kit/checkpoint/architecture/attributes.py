@@ -13,10 +13,10 @@ from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.heads import FoundHeads
 from deploy_kit.checkpoint.architecture.leaves import Leaf
 from deploy_kit.checkpoint.architecture.paths import Path
-from deploy_kit.checkpoint.facts import ArchitectureFacts
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 
 Attributes = Mapping[str, Mapping[str, Any]]
-SOURCE = "attributes of the file's modules"
+_SOURCE = Source("file", "attributes of the file's modules")
 _ACTIVATIONS = {
     "ReLU": "relu", "ReLU6": None, "LeakyReLU": "leaky_relu", "ELU": "elu", "SiLU": "silu", "Swish": "silu",
     "GELU": "gelu", "PReLU": None, "Hardswish": None, "Mish": None, "Tanh": None, "Sigmoid": None, "SELU": None,
@@ -52,7 +52,7 @@ def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> A
     stem_pool = _stem_pool(attributes, body)
     if stem_pool:
         found["stem_pool"] = stem_pool
-    return ArchitectureFacts(**found, source=SOURCE)
+    return ArchitectureFacts(**found, source=_SOURCE)
 
 
 def _norms(body: Body) -> Iterable[str]:

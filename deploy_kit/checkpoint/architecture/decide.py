@@ -1,7 +1,8 @@
-"""What shapes cannot say, decided: each fact from the best witness there is, and who it was.
+"""Decide what shapes cannot say: each fact comes from the best source there is, and the source is recorded with it.
 
-The order: a flag, the file's own word, a gap in the names' numbers, BN statistics, the family known by its names, the
-paper. A family that statistics contradict stops; a fact that is left to the paper alone is said, or stops if strict.
+Order of precedence: a flag, the file's own statement, a gap in the names' numbers, BN statistics, the family known by
+its key names, the paper. A family that statistics contradict is refused; a fact that only the paper decides is
+remarked, or refused if strict.
 """
 
 import re
@@ -15,7 +16,7 @@ from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.conventions import Family
 from deploy_kit.checkpoint.architecture.evidence import Evidence
 from deploy_kit.checkpoint.architecture.heads import FoundHeads
-from deploy_kit.checkpoint.facts import ArchitectureFacts
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 
 FLAGS = {
     "stem_stride": "--stem-stride 2",
@@ -44,18 +45,22 @@ _PAPER: dict[str, Any] = {
     "slope": 0.01,
     "head_pool": "avg",
 }
-# Left to the paper, these change nothing or are the framework's own default: no word about them.
+# Left to the paper, these change nothing or are the framework's own default, so no remark is made.
 _QUIET = frozenset({"eps", "slope", "outer_activation"})
-_CARRIED = "default: as in the dense layers"
+_CARRIED = Source("carried", "default: as in the dense layers")
 _TRANSITION = ("transition_pool", "outer_activation")
-# Where nothing may be guessed, a probe begins with these.
-_FIRST: dict[str, Any] = {"stem_stride": 2, "stem_pool": "max"}
+# Where nothing may be guessed, a probe starts from these.
+_PROBED_FIRST: dict[str, Any] = {"stem_stride": 2, "stem_pool": "max"}
+# timm's names of networks with a deep stem, e.g. densenet264d.
 _DEEP = re.compile(r"densenet\d+d", re.IGNORECASE)
+_LARGE_KERNEL = 7  # the paper's stem for ImageNet; its stem for CIFAR has 3
+
+Decision = tuple[Any, Source]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Witnesses:
-    """All that is known beside the shapes, best first."""
+class FactSources:
+    """All that is known beside the shapes, in order of precedence."""
 
     flags: ArchitectureFacts
     stated: tuple[ArchitectureFacts, ...]
@@ -65,113 +70,94 @@ class Witnesses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decided:
+class DecidedFacts:
     """Facts with their sources.
 
     Attributes:
-        values: Each fact's value.
-        sources: Each fact's source.
-        open: Facts that only a default decides, and that change the numbers.
-        remarks: For a person.
+        values: Value of each fact.
+        sources: Source of each fact.
+        remarks: Remarks for people.
     """
 
     values: Mapping[str, Any]
-    sources: Mapping[str, str]
-    open: tuple[str, ...]
+    sources: Mapping[str, Source]
     remarks: tuple[str, ...]
 
 
 def decide_facts(
-    witnesses: Witnesses, body: Body, head: FoundHeads, where: str, *, strict: bool, keras: bool, probing: bool = False
-) -> Decided:
-    """Decide every fact that the network has a place for; what only a person knows is left to a probe, if there is one.
+    known: FactSources, body: Body, head: FoundHeads, where: str, *, strict: bool, keras: bool, probing: bool = False
+) -> DecidedFacts:
+    """Decide every fact that the network has a place for.
+
+    Args:
+        known: What each source says.
+        body: The network without its head.
+        head: The network's heads.
+        where: The file, for messages.
+        strict: Whether to refuse facts that only a default decides.
+        keras: Whether Keras wrote the file, whose defaults differ.
+        probing: Whether a probe follows, which settles what nothing else does.
 
     Raises:
-        CheckpointError: Witnesses contradict each other, a fact must be asked for, or `strict` and one is left open.
+        CheckpointError: Sources contradict each other, a fact must be asked for, or `strict` and one is left open.
     """
     values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    remarks = list(witnesses.evidence.doubts)
-    unknown, asked = [], []
-    for name in _relevant(body, head):
-        found = _heard(name, witnesses, body, where, remarks)
-        if name == "outer_activation" and (found is None or found[1].startswith("family")):
-            found = _outer(values.get("activation", "relu"), found, witnesses.family, remarks)
-        if found is None:
-            value, source = _default(name, body, where, keras=keras)
-            if value is None or name in (witnesses.family.ask if witnesses.family else ()):
+    sources: dict[str, Source] = {}
+    remarks = list(known.evidence.doubts)
+    variants = known.family.ask if known.family else ()
+    unknown, unanswered = [], []
+    for name in _relevant_facts(body, head):
+        decision = _known_fact(name, known, body, where, remarks)
+        if name == "outer_activation" and (decision is None or decision[1].kind == "family"):
+            decision = _outer_activation(values.get("activation", "relu"), decision, known.family, remarks)
+        if decision is None:
+            default = _default(name, body, where, keras=keras)
+            if default is None or name in variants:
                 if not probing:
-                    asked.append(name)
+                    unanswered.append(name)
                     continue
-                value, source = _FIRST.get(name, value), "default: to be probed"
-            if source.startswith("default") and name not in _QUIET:
+                start = _PROBED_FIRST.get(name, default[0] if default else None)
+                default = start, Source("default", "default: to be probed")
+            if default[1].kind == "default" and name not in _QUIET:
                 unknown.append(name)
-            found = value, source
-        values[name], sources[name] = found
-    if asked:
-        raise _ask(asked, where, witnesses)
+            decision = default
+        values[name], sources[name] = decision
+    if unanswered:
+        raise _open_question(unanswered, where, known)
     if not probing:
-        _verify_transitions(values, sources, witnesses, where)
-    if head.outside and sources.get("final_relu", "").startswith("family") and not _own_head(witnesses.family):
+        _verify_transitions(values, sources, known, where)
+    # A head in a module of its own may read the features before torchvision's functional ReLU: `model.features(x)`.
+    final_relu = sources.get("final_relu")
+    if head.outside and final_relu is not None and final_relu.kind == "family" and not _has_own_head(known.family):
         unknown.append("final_relu")
-        sources["final_relu"] = "default: the head stands outside the network's own module"
+        sources["final_relu"] = Source("default", "default: the head stands outside the network's own module")
     if "leaky_relu" not in values.values():
-        sources.pop("slope", None)  # of no account
-    told = [f"{name} = {_text(values[name])}" for name in unknown]
-    loose = [*unknown, *["outer_activation"] * (sources["outer_activation"] == _CARRIED)]
+        sources.pop("slope", None)  # without a leaky activation it decides nothing
+    loose = [*unknown, *["outer_activation"] * (sources["outer_activation"].kind == "carried")]
     if loose and strict and not probing:
         raise CheckpointError(
             f"{where}: nothing in the file decides {', '.join(loose)}",
             hint="say " + "; ".join(FLAGS[name] for name in loose) + "; or give --probe io.npz",
         )
-    if told and not probing:
-        remarks.append("nothing in the file decides these, taken as in the paper: " + ", ".join(told))
-    return Decided(values=values, sources=sources, open=tuple(unknown), remarks=tuple(remarks))
+    if unknown and not probing:
+        guesses = ", ".join(f"{name} = {_text(values[name])}" for name in unknown)
+        remarks.append(f"nothing in the file decides these, taken as in the paper: {guesses}")
+    return DecidedFacts(values=values, sources=sources, remarks=tuple(remarks))
 
 
-def _outer(
-    inner: str, found: tuple[str, str] | None, family: Family | None, remarks: list[str]
-) -> tuple[str, str] | None:
-    """Carry a dense layer's activation outside, where it is not the one that the paper or the family would have."""
-    usual = family.facts.activation if found is not None and family is not None else _PAPER["activation"]
-    if inner == usual:
-        return found
-    remarks.append(f"outer_activation = {inner}: nothing in the file decides it, taken as in the dense layers")
-    return inner, _CARRIED
-
-
-def _verify_transitions(
-    values: Mapping[str, Any], sources: Mapping[str, str], witnesses: Witnesses, where: str
-) -> None:
-    """Stop where statistics rule out (ReLU or none, average pool) and names or the paper alone speak for it."""
-    if not witnesses.evidence.contradicted or values["transition_pool"] == "max":
-        return
-    weak = [name for name in _TRANSITION if sources[name].startswith(("family", "default"))]
-    told = any(getattr(witnesses.flags, name) is not None for name in (*_TRANSITION, "transition_relu"))
-    if weak and not told and values["outer_activation"] == "relu":
-        raise CheckpointError(
-            f"{where}: {witnesses.evidence.doubts[-1]}, and nothing better than {sources[weak[0]]} says "
-            + ", ".join(f"{name} = {values[name]}" for name in weak),
-            hint="say " + "; ".join(FLAGS[name] for name in _TRANSITION) + "; or give --probe io.npz",
-        )
-
-
-def gaps(body: Body) -> ArchitectureFacts:
+def index_gaps(body: Body) -> ArchitectureFacts:
     """Read index gaps: in one ``Sequential``, BN 0 and convolution 2 have a module without weights between them."""
-    found = set()
+    relus = set()
     for joint in body.chain.transitions:
         if joint.norm is not None and (between := paths.gap(joint.norm.path, joint.conv.path)) is not None:
-            found.add(between > 0)
-    relu = found.pop() if len(found) == 1 else None
-    return ArchitectureFacts(transition_relu=relu, source="index gap in the transitions' names")
+            relus.add(between > 0)
+    relu = relus.pop() if len(relus) == 1 else None
+    return ArchitectureFacts(transition_relu=relu, source=Source("index_gap", "index gap in the transitions' names"))
 
 
-def _own_head(family: Family | None) -> bool:
-    return family is not None and family.outside
-
-
-def _relevant(body: Body, head: FoundHeads) -> list[str]:
+def _relevant_facts(body: Body, head: FoundHeads) -> list[str]:
     """List the facts that this network has a place for."""
+    # `activation` comes before `outer_activation`, which may be carried over from it.
     names = ["stem_stride", "stem_pool", "eps", "activation", "outer_activation", "slope"]
     if any(len(block) > 1 for block in body.chain.blocks) or body.chain.transitions:
         names.append("concat")
@@ -184,91 +170,133 @@ def _relevant(body: Body, head: FoundHeads) -> list[str]:
     return names + ["head_pool"] * (head.pool is None)
 
 
-def _heard(name: str, witnesses: Witnesses, body: Body, where: str, remarks: list[str]) -> tuple[Any, str] | None:
-    """Give the best witness's word; None where all are silent."""
-    proved = getattr(witnesses.evidence.facts, name)
-    for facts in (witnesses.flags, *witnesses.stated, witnesses.gaps):
+def _known_fact(name: str, known: FactSources, body: Body, where: str, remarks: list[str]) -> Decision | None:
+    """Return a fact from the best source that states it; None where all are silent."""
+    proved = getattr(known.evidence.facts, name)
+    for facts in (known.flags, *known.stated, known.gaps):
         value = getattr(facts, name)
-        if value is not None:
-            if proved is not None and proved != value:
-                why = witnesses.evidence.why[name]
-                if facts is witnesses.gaps:  # in a list of modules the ReLU may be a function call
-                    raise CheckpointError(
-                        f"{where}: {name}: {facts.source} says {_text(value)}, "
-                        f"BN statistics say {_text(proved)}: {why}",
-                        hint=f"say which: {FLAGS[name]}",
-                    )
-                remarks.append(
-                    f"{name}: {facts.source} says {_text(value)} and holds, BN statistics say {_text(proved)} ({why})"
+        if value is None:
+            continue
+        if proved is not None and proved != value:
+            why = known.evidence.why[name]
+            if facts.source.kind == "index_gap":  # in a list of modules the ReLU may be a function call
+                raise CheckpointError(
+                    f"{where}: {name}: {facts.source.text} says {_text(value)}, "
+                    f"BN statistics say {_text(proved)}: {why}",
+                    hint=f"say which: {FLAGS[name]}",
                 )
-            return value, facts.source
-    custom = _of_family(name, witnesses.family, body)
+            # Statistics are evidence and no proof (frozen, recalibrated): who states a fact outright is believed.
+            remarks.append(
+                f"{name}: {facts.source.text} says {_text(value)} and holds, BN statistics say {_text(proved)} ({why})"
+            )
+        return value, facts.source
+    usual = _family_fact(name, known.family, body)
     if proved is not None:
-        why = witnesses.evidence.why[name]
-        if custom is not None and custom != proved:
-            assert witnesses.family is not None
+        why = known.evidence.why[name]
+        # Names alone do not outvote data: bearpaw's are nearly kuangliu's, and their orders of concatenation differ.
+        if usual is not None and usual != proved:
+            assert known.family is not None
             raise CheckpointError(
-                f"{where}: {name}: by its names this is {witnesses.family.name} ({_text(custom)}), "
+                f"{where}: {name}: by its names this is {known.family.name} ({_text(usual)}), "
                 f"its BN statistics say {_text(proved)}: {why}",
                 hint=f"say which: {FLAGS[name]}",
             )
-        return proved, f"BN statistics: {why}"
-    if custom is not None and witnesses.family is not None and name not in witnesses.family.ask:
-        return custom, f"family '{witnesses.family.name}', by its names"
+        return proved, Source("statistics", f"BN statistics: {why}")
+    if usual is not None and known.family is not None and name not in known.family.ask:
+        return usual, Source("family", f"family '{known.family.name}', by its names")
     return None
 
 
-def _of_family(name: str, family: Family | None, body: Body) -> Any:
+def _family_fact(name: str, family: Family | None, body: Body) -> Any:
+    """Return what a family's source code does; None where it is not known."""
     if family is None:
         return None
     if name in ("stem_stride", "stem_pool"):
         conv = body.stem[0].conv
+        # Deep stems (timm) and 3-D ports have torchvision's names too; of the families, MONAI alone is 3-D.
         if len(body.stem) > 1 or (len(conv.kernel) == 3 and family.name != "MONAI"):
             return None
-        facts = family.wide_stem if max(conv.kernel) >= 7 else family.narrow_stem
+        facts = family.wide_stem if max(conv.kernel) >= _LARGE_KERNEL else family.narrow_stem
         return getattr(facts, name) if facts is not None else None
     return getattr(family.facts, name)
 
 
-def _default(name: str, body: Body, where: str, *, keras: bool) -> tuple[Any, str]:
-    """Give the paper's way; None where nothing may be guessed."""
+def _outer_activation(
+    inner: str, decision: Decision | None, family: Family | None, remarks: list[str]
+) -> Decision | None:
+    """Carry the dense layers' activation outside, where it is not the one that the paper or the family has."""
+    usual = family.facts.activation if decision is not None and family is not None else _PAPER["activation"]
+    if inner == usual:
+        return decision
+    remarks.append(f"outer_activation = {inner}: nothing in the file decides it, taken as in the dense layers")
+    return inner, _CARRIED
+
+
+def _default(name: str, body: Body, where: str, *, keras: bool) -> Decision | None:
+    """Return what the paper has; None where nothing may be guessed."""
     if name in ("stem_stride", "stem_pool"):
         return _stem_default(name, body, where)
     if name == "eps" and keras:
-        return 1e-3, "default of Keras"
+        return 1e-3, Source("default", "default of Keras")
     if name == "transition_relu" and all(joint.norm is None for joint in body.chain.transitions):
-        return False, "default: no BN there, no ReLU"
+        return False, Source("default", "default: no BN there, no ReLU")
     if name == "final_relu" and body.final is None:
-        return False, "default: no BN there, no ReLU"
-    return _PAPER[name], "default: as in the paper"
+        return False, Source("default", "default: no BN there, no ReLU")
+    return _PAPER[name], Source("default", "default: as in the paper")
 
 
-def _stem_default(name: str, body: Body, where: str) -> tuple[Any, str]:
-    first, wide = body.stem[0], max(body.stem[0].conv.kernel) >= 7
+def _stem_default(name: str, body: Body, where: str) -> Decision | None:
+    first, wide = body.stem[0], max(body.stem[0].conv.kernel) >= _LARGE_KERNEL
     normed = body.stem[-1].norm is not None
     if len(first.conv.kernel) == 3:
-        return None, ""  # along time, strides 1 and 2 are both common
+        return None  # along time, strides 1 and 2 are both common
     if len(body.stem) > 1:
         if name == "stem_stride":
-            return 2, "convention: a deep stem halves the map in its first convolution"
+            return 2, Source("convention", "convention: a deep stem halves the map in its first convolution")
         name_of_file = where.replace("\\", "/").rpartition("/")[2]
         if _DEEP.search(name_of_file) and "blur" not in name_of_file.lower():
-            return "max", f"the file's name, '{name_of_file}'"
-        return None, ""  # with and without a blur the tensors are the same
+            return "max", Source("file_name", f"the file's name, '{name_of_file}'")
+        return None  # with and without a blur the tensors are the same
     if wide:
-        return (2 if name == "stem_stride" else "max"), "convention: the paper's stem for large images"
+        source = Source("convention", "convention: the paper's stem for large images")
+        return (2 if name == "stem_stride" else "max"), source
     if not normed and max(first.conv.kernel) == 3:
-        return (1 if name == "stem_stride" else "none"), "convention: the paper's stem for small images"
-    return (1, "default: stride 1") if name == "stem_stride" else (None, "")
+        source = Source("convention", "convention: the paper's stem for small images")
+        return (1 if name == "stem_stride" else "none"), source
+    return (1, Source("default", "default: stride 1")) if name == "stem_stride" else None
 
 
-def _ask(names: list[str], where: str, witnesses: Witnesses) -> CheckpointError:
-    known = witnesses.family
-    family = f" ('{known.name}' has variants)" if known is not None and set(names) & set(known.ask) else ""
+def _verify_transitions(
+    values: Mapping[str, Any], sources: Mapping[str, Source], known: FactSources, where: str
+) -> None:
+    """Refuse transitions that statistics rule out (ReLU or none, average pool) where only names or the paper give them.
+
+    The statistics' prediction holds for a ReLU and an average pool alone: ELU, SiLU and a max pool miss it both ways.
+    """
+    if not known.evidence.contradicted or values["transition_pool"] == "max":
+        return
+    weak = [name for name in _TRANSITION if sources[name].kind in ("family", "default", "carried")]
+    flagged = any(getattr(known.flags, name) is not None for name in (*_TRANSITION, "transition_relu"))
+    if weak and not flagged and values["outer_activation"] == "relu":
+        raise CheckpointError(
+            f"{where}: {known.evidence.doubts[-1]}, and nothing better than {sources[weak[0]].text} says "
+            + ", ".join(f"{name} = {values[name]}" for name in weak),
+            hint="say " + "; ".join(FLAGS[name] for name in _TRANSITION) + "; or give --probe io.npz",
+        )
+
+
+def _has_own_head(family: Family | None) -> bool:
+    return family is not None and family.outside
+
+
+def _open_question(names: list[str], where: str, known: FactSources) -> CheckpointError:
+    """Make the error that asks for facts by their flags."""
+    family = known.family
+    variants = f" ('{family.name}' has variants)" if family is not None and set(names) & set(family.ask) else ""
     flags = "; ".join(FLAGS[name] for name in names)
     flags = flags.replace("--stem-stride 2", "--stem-stride 2 (or one number an axis: 1,2,2)")
     return CheckpointError(
-        f"{where}: the file cannot say: {', '.join(name.replace('_', ' ') for name in names)}{family}",
+        f"{where}: the file cannot say: {', '.join(name.replace('_', ' ') for name in names)}{variants}",
         hint=f"say {flags}; or give one input and its logits: --probe io.npz",
     )
 

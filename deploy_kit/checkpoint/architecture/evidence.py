@@ -16,7 +16,7 @@ from torch import Tensor
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.dense_layers import Joint
 from deploy_kit.checkpoint.architecture.leaves import Leaf
-from deploy_kit.checkpoint.facts import ArchitectureFacts
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 
 # Thresholds lie between what was seen on nets of known make: E1 1.00 (0.71 with dropout) against 0.02; E2 0.08 against
 # 0.16; E3 0.01 against 0.13.
@@ -80,7 +80,7 @@ def weigh(body: Body, tensors: Tensors, eps: float = 1e-5) -> Evidence:
             facts["stem_pool"] = "max"
         why["stem_pool"] = f"the first block's means are {gain:.2f} σ above those of the stem's BN and ReLU"
     return Evidence(
-        facts=ArchitectureFacts(**facts, source="BN statistics"),  # type: ignore[arg-type]
+        facts=ArchitectureFacts(**facts, source=Source("statistics", "BN statistics")),  # type: ignore[arg-type]
         why=why,
         alive=alive,
         doubts=tuple(doubts),

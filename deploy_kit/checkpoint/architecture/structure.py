@@ -1,19 +1,21 @@
 """Named tensors → DenseNetSpec and canonical names. The architecture is found in paths and widths, never in names.
 
-Every tensor is used exactly once, or the file is refused with the names that are left over.
+Every tensor is used exactly once, or the file is refused with the names that are left over: X-DenseNet fits every other
+test and gives itself away by its masks alone. The order of the tensors in the file is of no account: safetensors sorts
+them, and mmpretrain's order is not that of execution.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import (
     attributes,
     body,
+    canonical_tensors,
     conventions,
     decide,
     evidence,
@@ -24,32 +26,31 @@ from deploy_kit.checkpoint.architecture import (
 )
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.conventions import Family
-from deploy_kit.checkpoint.architecture.decide import Decided, Witnesses
+from deploy_kit.checkpoint.architecture.decide import DecidedFacts, FactSources
 from deploy_kit.checkpoint.architecture.dense_layers import DenseUnit
 from deploy_kit.checkpoint.architecture.evidence import Evidence
-from deploy_kit.checkpoint.architecture.heads import FoundHeads, Step
+from deploy_kit.checkpoint.architecture.heads import FoundHeads
 from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, left_over
-from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
-from deploy_kit.checkpoint.formats.contents import Contents
+from deploy_kit.checkpoint.contents import Contents
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source, StatedFacts
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
 
 _WIDE_STEM = 7
-_GUESSES = ("family", "default", "convention", "the file's name")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedStructure:
-    """A spec, its tensors under canonical names as float32, where each came from, and what was done to them.
+    """A spec and its tensors.
 
     Attributes:
         spec: The architecture.
-        tensors: By canonical name.
+        tensors: Tensors by canonical name, as float32; what the rebuilt network loads.
         names: Canonical name → name in the file.
         originals: The file's own tensors as float32, by their names in it.
-        channels_last: The file's linear layers read flattened maps as (H, W, C).
-        guessed: Facts that a probe may still change: those that no flag, file or statistic decides.
+        channels_last: Whether the file's linear layers read flattened maps as (H, W, C).
+        sources: Source of each fact that shapes alone do not give.
         evidence: What the BN statistics say.
-        remarks: For a person.
+        remarks: Remarks for people: what was done to names and types, and what nothing decides.
     """
 
     spec: DenseNetSpec
@@ -57,57 +58,69 @@ class ParsedStructure:
     names: Mapping[str, str]
     originals: Mapping[str, Tensor]
     channels_last: bool
-    guessed: tuple[str, ...]
+    sources: Mapping[str, Source]
     evidence: Evidence
     remarks: tuple[str, ...]
 
+    @property
+    def guessed(self) -> tuple[str, ...]:
+        """Facts that a probe may still change: those that no flag, file or statistic decides."""
+        return tuple(name for name, source in self.sources.items() if source.is_guess)
 
-def parse_structure(contents: Contents, where: str, said: StatedFacts = StatedFacts()) -> ParsedStructure:  # noqa: B008  # frozen
-    """Find the architecture in the tensors.
+
+def parse_structure(contents: Contents, where: str, stated: StatedFacts = StatedFacts()) -> ParsedStructure:  # noqa: B008  # frozen
+    """Find the architecture in the tensors of a file.
+
+    Args:
+        contents: What the file holds.
+        where: The file, for messages; where nothing else decides, a deep stem's pool is taken from its name.
+        stated: What a person states about it.
 
     Raises:
         CheckpointError: No DenseNet, an incomplete one, tensors left over, or a fact that must be asked for.
     """
-    tensors, ignored = _without(contents.tensors, said.ignore, where)
-    found = leaves.gather(tensors, where)
-    normalized, others = input_normalization.find_normalization(found.others, found.tensors)
-    net = body.find_body(found, where)
+    tensors, ignored = _without(contents.tensors, stated.ignore, where)
+    layers = leaves.gather(tensors, where)
+    normalized, others = input_normalization.find_normalization(layers.others, layers.tensors)
+    net = body.find_body(layers, where)
     _verify_uniform(net, where)
     ndim, width = len(net.stem[0].conv.kernel), net.chain.width
     dense = paths.shared(unit.home for unit in net.units)
-    head = heads.find_heads(_outside(net), width, ndim, dense, said.head, where)
-    _verify_used(found, net, head, others, where)
-    facts = attributes.facts(contents.attributes, net, head, where)
-    proved = evidence.weigh(net, found.tensors)
-    keras = "keras" in contents.kind.lower()
-    witnesses = Witnesses(
-        flags=replace(said.facts, source="flag"),
-        stated=(contents.facts, facts),
-        gaps=decide.gaps(net),
+    head = heads.find_heads(_outside(net), width, ndim, dense, stated.head, where)
+    _verify_used(layers, net, head, others, where)
+    attributed = attributes.facts(contents.attributes, net, head, where)
+    proved = evidence.weigh(net, layers.tensors)
+    known = FactSources(
+        flags=replace(stated.facts, source=Source("flag", "flag")),
+        # A stated graph says what is computed; a module's attribute only what it would compute if it were called.
+        stated=(contents.facts, attributed),
+        gaps=decide.index_gaps(net),
         evidence=proved,
         family=conventions.family_of(tensors),
     )
-    lacking = _lacking(net, witnesses.family, where)
+    lacking = _lacking(net, known.family, where)
+    keras = contents.from_keras
     decided = decide.decide_facts(
-        witnesses, net, head, where, strict=said.strict, keras=keras, probing=said.probe is not None
+        known, net, head, where, strict=stated.strict, keras=keras, probing=stated.probe is not None
     )
-    spec = _spec(net, head, decided, said.facts, input_norm=bool(normalized), where=where)
-    names = dict(_names(net, head, spec)) | {f"normalize.{part}": name for part, name in normalized.items()}
-    stored = {canonical: found.tensors[name] for canonical, name in names.items()}
+    spec = _spec(net, head, decided, stated.facts, input_norm=bool(normalized), where=where)
+    names = dict(canonical_tensors.canonical_names(net, head, spec))
+    names |= {f"normalize.{part}": name for part, name in normalized.items()}
+    stored = {canonical: layers.tensors[name] for canonical, name in names.items()}
     return ParsedStructure(
         spec=spec,
-        tensors=_complete(stored, spec, channels_last=keras),
+        tensors=canonical_tensors.complete_state(stored, spec, channels_last=keras),
         names=names,
-        originals=found.tensors,
+        originals=layers.tensors,
         channels_last=keras,
-        guessed=tuple(name for name, source in decided.sources.items() if source.startswith(_GUESSES)),
+        sources=decided.sources,
         evidence=proved,
         remarks=(
             *ignored,
-            *found.remarks,
-            *input_normalization.remarks(normalized, found.tensors),
+            *layers.remarks,
+            *input_normalization.remarks(normalized, layers.tensors),
             *lacking,
-            *_head_remarks(head, witnesses, said.facts),
+            *_head_remarks(head, known, stated.facts),
             *decided.remarks,
             *["its BN statistics are initial values: this network was never trained"] * proved.untrained,
         ),
@@ -198,7 +211,7 @@ def _verify_used(found: Leaves, net: Body, head: FoundHeads, others: Sequence[st
 
 
 def _spec(
-    net: Body, head: FoundHeads, decided: Decided, said: ArchitectureFacts, *, input_norm: bool, where: str
+    net: Body, head: FoundHeads, decided: DecidedFacts, flags: ArchitectureFacts, *, input_norm: bool, where: str
 ) -> DenseNetSpec:
     """Put shapes and decisions together."""
     values = dict(decided.values)
@@ -240,8 +253,8 @@ def _spec(
         map_side=head.map_side,
         final_norm=net.final is not None,
         input_norm=input_norm,
-        head_activation=said.head_activation or "none",
-        sources=tuple(decided.sources.items()),
+        head_activation=flags.head_activation or "none",
+        sources=tuple((name, source.text) for name, source in decided.sources.items()),
         **values,
     )
 
@@ -259,84 +272,24 @@ def _block(units: Sequence[DenseUnit]) -> DenseBlock:
     )
 
 
-def _names(net: Body, head: FoundHeads, spec: DenseNetSpec) -> Iterator[tuple[str, str]]:
-    """Give (canonical name, name in the file) of every tensor."""
-    for at, joint in enumerate(net.stem):
-        yield from _parts(f"features.conv{at}", joint.conv)
-        yield from _parts(f"features.norm{at}", joint.norm)
-    for number, block in enumerate(net.chain.blocks, start=1):
-        for layer, unit in enumerate(block, start=1):
-            start = f"features.denseblock{number}.denselayer{layer}"
-            yield from _parts(f"{start}.norm1", unit.norm1)
-            yield from _parts(f"{start}.conv1", unit.narrow or unit.wide)
-            yield from _parts(f"{start}.norm2", unit.norm2)
-            yield from _parts(f"{start}.conv2", unit.wide if unit.narrow else None)
-    for number, joint in enumerate(net.chain.transitions, start=1):
-        yield from _parts(f"features.transition{number}.norm", joint.norm)
-        yield from _parts(f"features.transition{number}.conv", joint.conv)
-    yield from _parts("features.norm5", net.final)
-    yield from _steps("trunk", head.trunk)
-    for at, (_, steps) in enumerate(head.heads):
-        yield from _steps(_head_name(at, spec), steps)
-
-
-def _head_name(at: int, spec: DenseNetSpec) -> str:
-    from deploy_kit.checkpoint.network.densenet_module import is_plain
-
-    if is_plain(spec):
-        return "classifier"
-    return "head" if len(spec.heads) == 1 else f"heads.{at}"
-
-
-def _steps(name: str, steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
-    for at, step in enumerate(steps):
-        yield from _parts(name if name == "classifier" else f"{name}.{at}", step.leaf)
-
-
-def _parts(canonical: str, leaf: Leaf | None) -> Iterator[tuple[str, str]]:
-    for part, name in leaf.parts.items() if leaf is not None else ():
-        yield f"{canonical}.{part}", name
-
-
-def _complete(stored: dict[str, Tensor], spec: DenseNetSpec, *, channels_last: bool) -> dict[str, Tensor]:
-    """Give the model what it loads: counters, the weights of BNs without any, linear layers as matrices."""
-    from deploy_kit.checkpoint.network.densenet_module import DenseNet
-
-    with torch.device("meta"):
-        wanted = DenseNet(spec).state_dict()
-    result = {}
-    for name, tensor in wanted.items():
-        if name in stored:
-            result[name] = stored[name].reshape(tensor.shape).contiguous()
-        else:
-            result[name] = (torch.ones if name.endswith("weight") else torch.zeros)(tensor.shape, dtype=tensor.dtype)
-    if channels_last and spec.head_pool == "flatten":
-        first = next(name for name in result if name.startswith(("trunk.", "classifier.", "head.", "heads.")))
-        result[first] = _to_channels_first(result[first], spec.width)
-    return result
-
-
-def _to_channels_first(weight: Tensor, channels: int) -> Tensor:
-    """Reorder the columns of a linear layer that reads a flattened (H, W, C) map: this project's are (C, H, W)."""
-    rows = weight.shape[0]
-    return weight.reshape(rows, -1, channels).transpose(1, 2).reshape(rows, -1).contiguous()
-
-
-def _head_remarks(head: FoundHeads, witnesses: Witnesses, said: ArchitectureFacts) -> Iterator[str]:
-    """Say what may follow the last linear layer and was left out."""
+def _head_remarks(head: FoundHeads, known: FactSources, flags: ArchitectureFacts) -> Iterator[str]:
+    """Remark what may follow the last linear layer and was left out."""
     for _, steps in head.heads:
         yield from (f"'{step.leaf.name}' has no bias" for step in steps if step.leaf and not step.layer.bias)
     if head.dropped:
         yield "heads left out, as asked: " + leaves.listed(leaf.name for leaf in head.dropped)
-    if said.head_activation is not None:
+    if flags.head_activation is not None:
         return
-    known = [*witnesses.stated, *([witnesses.family.facts] if witnesses.family else [])]
-    stated = next((facts.head_activation for facts in known if facts.head_activation not in (None, "none")), None)
-    if stated is not None:
-        yield f"its forward pass ends with {stated}: left out, the output is the logits (--head-activation keeps it)"
+    sources = [*known.stated, *([known.family.facts] if known.family else [])]
+    activation = next((facts.head_activation for facts in sources if facts.head_activation not in (None, "none")), None)
+    if activation is not None:
+        yield (
+            f"its forward pass ends with {activation}: left out, the output is the logits (--head-activation keeps it)"
+        )
         return
     for _, steps in head.heads:
         last = steps[-1].leaf
+        # Nobody makes a `Sequential` of one module: `classifier.0` alone hints at a `classifier.1` without weights.
         if last is not None and last.path[-1:] == ("0",) and len(steps) == 1:
             yield (
                 f"'{last.name}' is the first of a list and alone: a sigmoid or softmax may follow it; the output is "

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 from deploy_kit.base.errors import CheckpointError, InputError, RequestError
+from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.formats import foreign, safetensors_file, zip_formats
-from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_file
 from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
-from deploy_kit.checkpoint.formats.pickled.contents_of import contents_of
+from deploy_kit.checkpoint.formats.pickled.pickled_contents import contents_of
 from deploy_kit.checkpoint.formats.zip_archive import MAGIC, open_archive
 
 __all__ = ["Contents", "read_contents"]
@@ -41,7 +41,7 @@ def read_contents(path: Path, *, state_key: str | None = None) -> Contents:
         raise InputError(f"{path}: cannot be read: {error.strerror}", hint="give a file") from error
     try:
         contents = _read(path, head, state_key)
-        if state_key is not None and not any(f"'{state_key}'" in remark for remark in contents.remarks):
+        if state_key is not None and contents.state_key is None:
             raise CheckpointError(
                 f"{contents.kind} holds one set of weights, and none is called '{state_key}'",
                 hint="leave --state-key out",

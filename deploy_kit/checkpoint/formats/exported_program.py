@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import ArchitectureFacts
+from deploy_kit.checkpoint.contents import Contents
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import aten, stated_graph
-from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 from deploy_kit.checkpoint.formats.pickled import torch_file
-from deploy_kit.checkpoint.formats.pickled.arrays import Unreadable
-from deploy_kit.checkpoint.formats.pickled.rebuild import Storage, view
+from deploy_kit.checkpoint.formats.pickled.inert_values import Unreadable
+from deploy_kit.checkpoint.formats.pickled.torch_tensors import Storage, view
 from deploy_kit.checkpoint.formats.zip_archive import Archive, open_archive
 
-KIND = "torch.export"
-_SOURCE = "torch.export graph"
+_SOURCE = Source("file", "torch.export graph")
 _WEIGHTS, _MODEL, _OLD_MODEL, _OLD_WEIGHTS = (
     "data/weights/model_weights_config.json", "models/model.json",
     "serialized_exported_program.json", "serialized_state_dict.pt",
@@ -66,7 +65,7 @@ def read_exported_program(archive: Archive, budget: ReadLimits) -> Contents:
         if facts != ArchitectureFacts()
         else ("its graph is written in a way this version does not read: it states no facts",)
     )
-    return Contents(kind=KIND, tensors=tensors, facts=facts, remarks=remarks)
+    return Contents(kind="torch.export", tensors=tensors, facts=facts, remarks=remarks)
 
 
 def _json(archive: Archive, name: str) -> Any:
@@ -105,7 +104,7 @@ def _tensor(name: str, data: bytearray, meta: Mapping[str, Any], budget: ReadLim
 
 def _old_weights(archive: Archive, home: str, budget: ReadLimits) -> Iterator[tuple[str, Tensor]]:
     with open_archive(io.BytesIO(archive.read(home + _OLD_WEIGHTS)), budget) as inner:
-        for name, value in torch_file.read_zip(inner, budget, depth=1).items():
+        for name, value in torch_file.read_zip(inner, budget).items():
             if not isinstance(value, Tensor):
                 raise CheckpointError(f"'{name}' is no plain tensor; plain floating-point weights are expected")
             yield str(name), value

@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-KIND = "Paddle .pdparams"
+from deploy_kit.checkpoint.contents import Container
+
+KIND: Container = "Paddle .pdparams"
 _NAMES = "StructuredToParameterName@@"
 _RENAMED = {"_mean": "running_mean", "_variance": "running_var"}
 

@@ -1,5 +1,6 @@
 """safetensors → named tensors, with the facts and the preprocessing that this program keeps in the metadata."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import safetensors
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import ArchitectureFacts
-from deploy_kit.checkpoint.formats.contents import Contents
+from deploy_kit.checkpoint.contents import Contents
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats.limits import damaged
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Preprocess
@@ -57,11 +58,17 @@ def _json(text: str, key: str) -> Any:
 
 
 def _facts(stated: Any) -> ArchitectureFacts:
-    if isinstance(stated, dict) and isinstance(stated.get("stem_pool"), bool):
-        stated = stated | {"stem_pool": "max" if stated["stem_pool"] else "none"}
+    """Read the facts; what the file calls their source is kept as text, and never as another kind of source."""
+    source = Source("file", "stated in the file")
+    if isinstance(stated, dict):
+        stated = dict(stated)
+        if isinstance(stated.get("stem_pool"), bool):  # earlier versions knew a max pool or none
+            stated["stem_pool"] = "max" if stated["stem_pool"] else "none"
+        if "source" in stated:
+            source = Source("file", codec.from_json(str, stated.pop("source"), f"{FACTS_KEY}.source"))
     facts = codec.from_json(ArchitectureFacts, stated, FACTS_KEY)
     for name in ("stem_stride", "eps"):
         value = getattr(facts, name)
         if value is not None and not value > 0:
             raise CheckpointError(f"{FACTS_KEY}.{name}: expected more than 0, found {value}")
-    return facts
+    return dataclasses.replace(facts, source=source)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import ArchitectureFacts, Concat, Pool
-from deploy_kit.records.densenet import Activation, HeadActivation
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Concat, Source
+from deploy_kit.records.densenet import Activation, HeadActivation, StemPool
 
 T = TypeVar("T")
 Sides = int | tuple[int, ...]
@@ -51,7 +51,7 @@ class Node:
     slope: float | None = None
 
 
-def facts(nodes: Sequence[Node], source: str) -> ArchitectureFacts:
+def facts(nodes: Sequence[Node], source: Source) -> ArchitectureFacts:
     """Read the facts of a DenseNet's graph; of any other graph some may come out, and the shapes will not fit.
 
     Args:
@@ -114,7 +114,7 @@ class _Graph:
         users = self.users.get(place, [])
         return users[0] if len(users) == 1 else None
 
-    def facts(self, source: str) -> ArchitectureFacts:
+    def facts(self, source: Source) -> ArchitectureFacts:
         stem = self._stem()
         self._verify_convolutions(stem)
         transitions = [place for place in self.convs if place not in stem and self._pool_after(place) is not None]
@@ -169,7 +169,7 @@ class _Graph:
             place = self.after(place)
         return walk
 
-    def _stem_pool(self, stem: list[int]) -> Pool | None:
+    def _stem_pool(self, stem: list[int]) -> StemPool | None:
         if not stem or len(self.users.get(stem[-1], [])) < 2:
             return None
         pools = [at for at, place in enumerate(stem) if self.op(place) in _POOLS]

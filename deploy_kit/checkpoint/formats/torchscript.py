@@ -15,17 +15,15 @@ from typing import Any
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import ArchitectureFacts
+from deploy_kit.checkpoint.contents import Contents
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import aten, stated_graph
-from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
-from deploy_kit.checkpoint.formats.pickled.arrays import Unreadable
-from deploy_kit.checkpoint.formats.pickled.inert import Record
+from deploy_kit.checkpoint.formats.pickled.inert_values import Record, Unreadable
 from deploy_kit.checkpoint.formats.zip_archive import Archive
 
-KIND = "TorchScript"
-_SOURCE = "TorchScript code"
+_SOURCE = Source("file", "TorchScript code")
 _MAX_CODE, _MAX_NODES, _MAX_LEVELS, _MAX_MODULES = 1 << 20, 100_000, 32, 50_000
 _UNREAD = (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError)
 
@@ -54,7 +52,7 @@ def read_torchscript(archive: Archive, budget: ReadLimits) -> Contents:
     remarks = (
         () if facts != ArchitectureFacts() else ("its code is no straight line of known operators: it states no facts",)
     )
-    return Contents(kind=KIND, tensors=tensors, facts=facts, remarks=remarks)
+    return Contents(kind="TorchScript", tensors=tensors, facts=facts, remarks=remarks)
 
 
 def _tensors(module: Record, path: str, level: int, count: list[int]) -> Iterator[tuple[str, Tensor]]:

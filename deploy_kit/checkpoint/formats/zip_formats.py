@@ -1,12 +1,12 @@
 """Zip archives: which of the formats that are one, told by the names of the members."""
 
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.formats import exported_program, torchscript
-from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.formats.keras_files import keras_file
 from deploy_kit.checkpoint.formats.limits import ReadLimits
 from deploy_kit.checkpoint.formats.pickled import torch_file
-from deploy_kit.checkpoint.formats.pickled.contents_of import contents_of
+from deploy_kit.checkpoint.formats.pickled.pickled_contents import contents_of
 from deploy_kit.checkpoint.formats.zip_archive import Archive
 
 

@@ -13,8 +13,6 @@ from deploy_kit.records.densenet import DenseNetSpec
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from deploy_kit.checkpoint import Checkpoint
-
 UNKNOWN = (
     "how images become its input is not known: steps that read images ask for it "
     "(export again with --input, --mean and --std)"
@@ -90,33 +88,33 @@ def _ends_with(spec: DenseNetSpec, side: int) -> int:
 
 
 def input_of(
-    read: "Checkpoint", asked: Sides | None, stated: Preprocess | None, path: Path
+    spec: DenseNetSpec, sides: Sides | None, path: Path, *, stated: Preprocess | None, carried: Preprocess | None
 ) -> tuple[Preprocess | BareInput, tuple[str, ...]]:
-    """Decide what the input is: as a person says it, as the file does, else of the size that the network is known for.
+    """Decide what the input is: as a person states it, as the file does, else of the size the network is known for.
 
     Args:
-        read: The checkpoint.
-        asked: Sides that a person named.
-        stated: Preprocessing that a person named.
-        path: Of the checkpoint, for messages.
+        spec: The network.
+        sides: Sides of the input in px, where a person names them.
+        path: The checkpoint, for messages.
+        stated: Preprocessing that a person states.
+        carried: Preprocessing that the file carries.
 
     Returns:
-        The input, and remarks for a person.
+        The input, and remarks for people.
 
     Raises:
         InputError: The size is not known, or does not fit the network.
     """
-    spec = read.spec
-    preprocess = stated or read.preprocess
-    if stated is None and preprocess is not None and asked is not None and len(asked) == 2:
-        preprocess = dataclasses.replace(preprocess, height=asked[0], width=asked[1], resize=None)
+    preprocess = stated or carried
+    if stated is None and preprocess is not None and sides is not None and len(sides) == 2:
+        preprocess = dataclasses.replace(preprocess, height=sides[0], width=sides[1], resize=None)
     if preprocess is not None:
         _verify_channels(preprocess, spec, path)
         _verify_sides(spec, preprocess.shape[1:], path)
         return preprocess, ()
-    if asked is not None:
-        _verify_sides(spec, asked, path)
-        return BareInput(shape=(spec.in_channels, *asked)), (UNKNOWN,)
+    if sides is not None:
+        _verify_sides(spec, sides, path)
+        return BareInput(shape=(spec.in_channels, *sides)), (UNKNOWN,)
     known = usual(spec)
     if known is None:
         raise InputError(

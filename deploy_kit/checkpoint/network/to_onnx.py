@@ -1,4 +1,4 @@
-"""Network → ONNX file by torch's exporters, in eval mode, what is known of it embedded. Compares no numbers."""
+"""DenseNet module → ONNX file by torch's exporters, in eval mode, with its facts embedded. Compares no numbers."""
 
 import contextlib
 import ctypes
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from deploy_kit.base.errors import ExportError
-from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.graph import onnx_file
 from deploy_kit.recipe import ExportTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Preprocess
+from deploy_kit.records.densenet import DenseNetSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,31 +27,45 @@ if TYPE_CHECKING:
 INPUT = "input"
 
 
-def outputs_of(read: Checkpoint) -> list[str]:
+def output_names(spec: DenseNetSpec) -> list[str]:
     """Name the outputs: ``logits``, or one for each of several heads, or ``features``."""
-    return [head.name for head in read.spec.heads] or ["features"]
+    return [head.name for head in spec.heads] or ["features"]
 
 
-def write_onnx(read: Checkpoint, what: Preprocess | BareInput, part: ExportTable, file: Path) -> None:
-    """Export in eval mode and embed the preprocessing; refuse a graph that still trains.
+def write_onnx(
+    network: DenseNet,
+    preprocess: Preprocess | BareInput,
+    table: ExportTable,
+    file: Path,
+    *,
+    classes: tuple[str, ...] | None = None,
+) -> None:
+    """Export in eval mode and embed what is known of the network; refuse a graph that still trains.
+
+    Args:
+        network: The network in eval mode.
+        preprocess: How images become its input; embedded.
+        table: Exporter, operator set and batch.
+        file: The ONNX file to write.
+        classes: Names of the classes; embedded where they are known.
 
     Raises:
         ExportError: torch cannot export it, or not to the operator set asked for.
     """
-    # A dummy batch of 1 would be taken for a constant by the tracer where the batch shall stay open.
-    batch = 2 if part.dynamic else part.batch
-    dummy, names = torch.zeros(batch, *what.shape), outputs_of(read)
+    # A dummy batch of 1 would be taken for a constant by the tracer where the batch is to stay open.
+    batch = 2 if table.dynamic else table.batch
+    dummy, names = torch.zeros(batch, *preprocess.shape), output_names(network.spec)
     try:
-        with _quiet(), _biased(read.model):
-            if part.exporter == "dynamo":
-                shapes = ({0: torch.export.Dim("N")},) if part.dynamic else None
+        with _quiet(), _biased(network):
+            if table.exporter == "dynamo":
+                shapes = ({0: torch.export.Dim("N")},) if table.dynamic else None
                 program = torch.onnx.export(
-                    read.model,
+                    network,
                     (dummy,),
                     dynamo=True,
                     input_names=[INPUT],
                     output_names=names,
-                    opset_version=part.opset,
+                    opset_version=table.opset,
                     optimize=False,  # `simplify` does that, pass by pass and verified
                     verbose=False,
                     dynamic_shapes=shapes,
@@ -58,45 +73,45 @@ def write_onnx(read: Checkpoint, what: Preprocess | BareInput, part: ExportTable
                 assert program is not None
                 model = program.model
             else:
-                axes = {name: {0: "N"} for name in (INPUT, *names)} if part.dynamic else None
+                axes = {name: {0: "N"} for name in (INPUT, *names)} if table.dynamic else None
                 torch.onnx.export(
-                    read.model,
+                    network,
                     (dummy,),
                     str(file),
                     dynamo=False,
                     input_names=[INPUT],
                     output_names=names,
-                    opset_version=part.opset,
+                    opset_version=table.opset,
                     dynamic_axes=axes,
                 )
                 model = onnx_file.load(file)
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ExportError(
-            f"torch's {part.exporter} exporter failed: {error}", hint=f"try the other one: --exporter {other(part)}"
+            f"torch's {table.exporter} exporter failed: {error}", hint=f"try the other one: --exporter {other(table)}"
         ) from error
     model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
-    onnx_file.embed(model, what)
-    model.metadata_props["deploykit.exporter"] = part.exporter
-    model.metadata_props["deploykit.densenet"] = codec.canonical(read.spec)
-    if read.classes is not None:
-        model.metadata_props["deploykit.classes"] = codec.canonical(read.classes)
+    onnx_file.embed(model, preprocess)
+    model.metadata_props["deploykit.exporter"] = table.exporter
+    model.metadata_props["deploykit.densenet"] = codec.canonical_json(network.spec)
+    if classes is not None:
+        model.metadata_props["deploykit.classes"] = codec.canonical_json(classes)
     model.graph.name = "densenet"
     _forget_paths(model)
     onnx_file.save(model, file)
-    verify_file(onnx_file.load(file), part)
+    verify_file(onnx_file.load(file), table)
 
 
-def other(part: ExportTable) -> str:
+def other(table: ExportTable) -> str:
     """Name the exporter that was not asked for."""
-    return "torchscript" if part.exporter == "dynamo" else "dynamo"
+    return "torchscript" if table.exporter == "dynamo" else "dynamo"
 
 
-def verify_file(model: "ir.Model", part: ExportTable) -> None:
+def verify_file(model: "ir.Model", table: ExportTable) -> None:
     """Refuse another operator set, and a node that still trains."""
-    if onnx_file.opset(model) != part.opset:
+    if onnx_file.opset(model) != table.opset:
         raise ExportError(
-            f"asked for opset {part.opset}, the file has {onnx_file.opset(model)}",
-            hint=f"torch's {part.exporter} exporter cannot write it: use --opset {onnx_file.opset(model)}",
+            f"asked for opset {table.opset}, the file has {onnx_file.opset(model)}",
+            hint=f"torch's {table.exporter} exporter cannot write it: use --opset {onnx_file.opset(model)}",
         )
     for node in model.graph:
         if node.op_type == "Dropout" or node.attributes.get_int("training_mode"):

@@ -1,4 +1,7 @@
-"""Devices: how a job reaches a machine. One file a kind of link."""
+"""Links: connections to a machine, and the workers on it. One file for each kind of link.
+
+A third party registers a kind of link under the entry points ``deploy_kit.links``.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Worker(Protocol):
-    """A worker process on the machine, a context manager: leaving it ends the process."""
+    """A worker process on a machine; leaving its context ends the process."""
 
     def __enter__(self) -> "Self": ...
 
@@ -31,10 +34,10 @@ class Worker(Protocol):
         """Send one job and wait for its result.
 
         Args:
-            op: The worker's operation.
-            about: What the job is about, as the user knows it: named if the process dies.
-            on_progress: Called with the job's progress.
-            **arguments: The operation's arguments, as JSON can hold them; paths are the machine's own.
+            op: Name of the worker's operation.
+            about: Subject of the job, as the user knows it; the error names it if the process dies.
+            on_progress: Called with the job's progress events.
+            **arguments: Arguments of the operation, as JSON can hold them; paths are those of the machine.
 
         Raises:
             EngineCrashError: The process died.
@@ -43,7 +46,7 @@ class Worker(Protocol):
 
 
 class Connection(Protocol):
-    """An open link to a machine."""
+    """An open connection to a machine."""
 
     @property
     def device(self) -> Device:
@@ -51,14 +54,14 @@ class Connection(Protocol):
 
     @property
     def environment(self) -> "Environment":
-        """What it is, and how it is set."""
+        """Description of the machine and its settings."""
 
     def lacks(self, package: str) -> str:
-        """Give the line that installs a package which is missing there; empty if it is there."""
+        """Return the command that installs a package which is missing on the machine; empty if it is installed."""
 
     @property
     def folder(self) -> Path:
-        """A scratch folder of the host's; gone when the connection closes."""
+        """Scratch folder on the host, removed when the connection closes."""
 
     def worker(self) -> Worker:
         """Start a worker process on the machine."""
@@ -67,20 +70,29 @@ class Connection(Protocol):
         """Make a file of the host, and those that belong to it (`store.parts_of`), readable for workers.
 
         Args:
-            file: Sent under its own name; sending another one of that name replaces it, unless it is kept.
-            keep: Leave it there for the next connection, where that saves a copy.
+            file: File to send under its own name; another file of that name replaces it, unless it is kept.
+            keep: Keep the file on the machine for later connections, where that saves a copy.
 
         Returns:
-            Its path as a worker sees it.
+            Path of the file as a worker sees it.
         """
 
     def outbox(self, folder: Path) -> AbstractContextManager[str]:
-        """Give a folder as a worker sees it; what it writes there is in the host's `folder` once the block ends."""
+        """Return a context whose value is an output folder as a worker sees it.
+
+        Args:
+            folder: Folder of the host that holds what the worker wrote, once the context is left.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaned:
-    """What was removed from a device: the folder, and how many bytes it held."""
+    """What was removed from a device.
+
+    Attributes:
+        folder: Path of the removed folder on the device.
+        n_bytes: Size of its files in bytes.
+    """
 
     folder: str
     n_bytes: int
@@ -91,8 +103,8 @@ class Link:
     """One kind of link of the catalogue.
 
     Attributes:
-        connect: Opens it.
-        clean: Removes what it keeps on the device.
+        connect: device → context of an open connection to it.
+        clean: device → removes everything that is kept on it, and reports what was removed.
     """
 
     connect: Callable[[Device], AbstractContextManager[Connection]]
@@ -101,22 +113,23 @@ class Link:
 
 CATALOGUE: Catalogue[Link] = Catalogue(__name__, "LINK", "kind of link")
 LOCAL = Device(name="local", link="local")
+"""This machine."""
 
 
 def find_device(name: str) -> Device:
-    """Give the device of this name, or the one that ``ssh://[user@]host[:port]`` says itself.
+    """Return the device of this name, or the one at the address ``ssh://[user@]host[:port]``.
 
     Raises:
-        DeviceError: No device of this name is known, or the address is none.
-        RecipeError: A file of devices is wrong; the message names the key.
+        DeviceError: No device has this name.
+        RecipeError: The address is not valid, or a file of devices is wrong; the message names the key.
     """
     from deploy_kit.devices import named_devices
 
     return named_devices.find_named(name)
 
 
-def connect(device: Device) -> AbstractContextManager[Connection]:
-    """Open the device's link."""
+def connect_device(device: Device) -> AbstractContextManager[Connection]:
+    """Open a connection to a device."""
     return CATALOGUE.get(device.link).connect(device)
 
 
@@ -124,6 +137,6 @@ def clean_device(device: Device) -> Cleaned:
     """Remove everything that is kept on a device.
 
     Raises:
-        DeviceError: It cannot be reached, or is at work for another connection.
+        DeviceError: The device cannot be reached, or other connections use it.
     """
     return CATALOGUE.get(device.link).clean(device)

@@ -1,4 +1,4 @@
-"""This machine: every job runs in a fresh child process."""
+"""Link to this machine: every worker is a child process, and files are used where they are."""
 
 import functools
 import tempfile
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
 from deploy_kit.base.lazy import install_line, present
-from deploy_kit.devices.compute_capability import capability, completed
+from deploy_kit.devices.compute_capability import ask_capability, with_capability
 from deploy_kit.devices.isolate import Child
 from deploy_kit.devices.links import Cleaned, Connection, Link
 from deploy_kit.machine import environment
@@ -24,7 +24,7 @@ class _Local:
 
     @property
     def environment(self) -> Environment:
-        return completed(environment.describe(), _capability)
+        return with_capability(environment.describe_machine(), _capability)
 
     def lacks(self, package: str) -> str:
         return "" if present(package) else install_line(package)
@@ -43,18 +43,18 @@ class _Local:
 @functools.cache
 def _capability() -> str:
     with Child() as child:
-        return capability(child, "local")
+        return ask_capability(child, "local")
 
 
 @contextmanager
 def connect(device: Device) -> Iterator[Connection]:
-    """Give a connection with a temporary folder."""
+    """Open a connection with a temporary scratch folder."""
     with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
         yield _Local(device, Path(folder))
 
 
 def clean(device: Device) -> Cleaned:
-    """Remove nothing: this machine keeps results in its store alone.
+    """Refuse to clean: this machine keeps results in its store alone.
 
     Raises:
         RequestError: Always.

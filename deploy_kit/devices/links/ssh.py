@@ -1,4 +1,4 @@
-"""A device behind SSH: an agent is sent there, keeps files and starts workers. Nothing needs to be installed for it."""
+"""Link to a device by SSH: an agent is sent there, which keeps files and starts workers. It needs no installation."""
 
 import contextlib
 import functools
@@ -12,97 +12,103 @@ from deploy_kit.base.errors import DeviceError, LinkLostError
 from deploy_kit.base.lazy import install_line
 from deploy_kit.devices import agent_start, login
 from deploy_kit.devices.agent_client import AgentClient, RemoteWorker
-from deploy_kit.devices.compute_capability import capability, completed
+from deploy_kit.devices.compute_capability import ask_capability, with_capability
 from deploy_kit.devices.links import Cleaned, Connection, Link
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Device
 from deploy_kit.records.measurements import Environment
 from deploy_kit.store import digest_of, parts_of, sha256_of
 
-_WORDS = 600
+_STDERR_BYTES = 600  # of an agent's standard error that an error quotes
 
 
 class SshConnection:
-    """An open link to a device."""
+    """An open connection to a device, with an agent that runs there."""
 
-    def __init__(self, talk: AgentClient, folder: Path, session: str) -> None:
-        """Take a running conversation, a scratch folder here and the session's folder there."""
+    def __init__(self, client: AgentClient, folder: Path, session: str) -> None:
+        """Wrap a running agent.
+
+        Args:
+            client: Connection to the agent.
+            folder: Scratch folder on the host.
+            session: Folder of the session on the device.
+        """
         self.folder = folder
-        self.talk = talk
+        self.client = client
         self._session = session
 
     @property
     def device(self) -> Device:
-        return self.talk.device
+        return self.client.device
 
     @functools.cached_property
     def environment(self) -> Environment:
         with self.worker() as worker:
-            found = codec.from_json(Environment, worker.ask("environment", self.device.name)["environment"])
-            return completed(found, lambda: capability(worker, self.device.name))
+            described = codec.from_json(Environment, worker.ask("environment", self.device.name)["environment"])
+            return with_capability(described, lambda: ask_capability(worker, self.device.name))
 
     def lacks(self, package: str) -> str:
-        if self.talk.ask("present", package=package)["present"]:
+        if self.client.ask("present", package=package)["present"]:
             return ""
         return install_line(package, bare=True).replace("pip", f"{self.device.python} -m pip", 1)
 
     def worker(self) -> RemoteWorker:
-        return self.talk.worker()
+        return self.client.worker()
 
     def send(self, file: Path, *, keep: bool = False) -> str:
         parts = {part.name: part for part in parts_of(file)}
         folder, have = f"{self._session}/in", list[str]()
         if keep:
             hashes = {name: sha256_of(part) for name, part in parts.items()}
-            found = self.talk.ask("has", digest=digest_of(file), files=hashes)
-            folder, have = found["folder"], found["have"]
+            kept = self.client.ask("has", digest=digest_of(file), files=hashes)
+            folder, have = kept["folder"], kept["have"]
         for name, part in parts.items():
             if name not in have:
-                self.talk.put(part, f"{folder}/{name}")
+                self.client.put(part, f"{folder}/{name}")
         return f"{folder}/{file.name}"
 
     @contextlib.contextmanager
     def outbox(self, folder: Path) -> Iterator[str]:
-        remote = str(self.talk.ask("outbox")["folder"])
+        remote = str(self.client.ask("outbox")["folder"])
         yield remote
-        self.talk.fetch(remote, folder)
+        self.client.fetch(remote, folder)
 
 
 @contextlib.contextmanager
 def connect(device: Device) -> Iterator[Connection]:
-    """Log in, start the agent and give a connection; the agent clears its session away when it closes.
+    """Log in, start the agent and open a connection; when it closes, the agent removes its session.
 
     Raises:
-        DeviceError: It cannot be reached, or lacks what every job needs.
+        DeviceError: The device cannot be reached, or lacks Python or numpy.
     """
     with login.logged_in(device) as transport:
-        channel, reader = agent_start.agent(transport, device)
-        talk, stop = AgentClient(agent_start.Outgoing(channel), reader, device), threading.Event()
-        threading.Thread(target=_beat, args=(talk, stop), daemon=True).start()
+        channel, reader = agent_start.start_agent(transport, device)
+        client, stop = AgentClient(agent_start.ChannelStream(channel), reader, device), threading.Event()
+        threading.Thread(target=_send_heartbeats, args=(client, stop), daemon=True).start()
         try:
-            hello = _greeted(talk, channel)
+            hello = _await_hello(client, channel)
             with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-                yield SshConnection(talk, Path(folder), hello["session"])
+                yield SshConnection(client, Path(folder), hello["session"])
         finally:
             stop.set()
             with contextlib.suppress(OSError, EOFError):
-                channel.shutdown_write()  # the agent clears up, then closes its side
-            talk.wait(agent_start.END_S)
+                channel.shutdown_write()  # the end of its input makes the agent clean up and close its side
+            client.wait(agent_start.END_S)
 
 
-def _greeted(talk: AgentClient, channel: Any) -> dict[str, Any]:
-    device = talk.device
+def _await_hello(client: AgentClient, channel: Any) -> dict[str, Any]:
+    device = client.device
     try:
-        hello = talk.hello()
+        hello = client.hello()
     except LinkLostError as error:
         if not channel.get_transport().is_active():
             raise
-        words = channel.makefile_stderr("rb").read()[-_WORDS:].decode(errors="replace").strip()
+        stderr = channel.makefile_stderr("rb").read()[-_STDERR_BYTES:].decode(errors="replace").strip()
         raise DeviceError(
-            f"device '{device.name}': the agent did not start there; its last words: {words or 'none'}",
+            f"device '{device.name}': the agent did not start there; its last output: {stderr or 'none'}",
             hint=f"on {device.name}: df -h ~; ls -ld ~/.cache/deploykit",
         ) from error
-    if not talk.ask("present", package="numpy")["present"]:
+    if not client.ask("present", package="numpy")["present"]:
         raise DeviceError(
             f"device '{device.name}': every job needs the package 'numpy', which is not installed there",
             hint=f"on {device.name}: {device.python} -m pip install numpy",
@@ -110,17 +116,17 @@ def _greeted(talk: AgentClient, channel: Any) -> dict[str, Any]:
     return hello
 
 
-def _beat(talk: AgentClient, stop: threading.Event) -> None:
-    """Let the agent hear of us while a job takes long."""
-    while not stop.wait(login.BEAT_S):
-        talk.beat()
+def _send_heartbeats(client: AgentClient, stop: threading.Event) -> None:
+    """Show the agent that the host lives while a long job runs."""
+    while not stop.wait(login.KEEPALIVE_S):
+        client.send_heartbeat()
 
 
 def clean(device: Device) -> Cleaned:
-    """Remove the folder on the device."""
+    """Remove deploykit's folder on the device."""
     with connect(device) as connection:
         assert isinstance(connection, SshConnection)
-        answer = connection.talk.ask("clean")
+        answer = connection.client.ask("clean")
     return Cleaned(folder=answer["folder"], n_bytes=answer["bytes"])
 
 

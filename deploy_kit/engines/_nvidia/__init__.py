@@ -39,7 +39,7 @@ class Flavour:
     timed: bool
 
 
-def module(flavour: Flavour) -> Any:
+def flavour_module(flavour: Flavour) -> Any:
     """Import the flavour's package.
 
     Raises:
@@ -48,7 +48,7 @@ def module(flavour: Flavour) -> Any:
     return need(flavour.package, by=f"engine '{flavour.package}'")
 
 
-def lets_go(call: Callable[P, T]) -> Callable[P, T]:
+def releases_library_objects(call: Callable[P, T]) -> Callable[P, T]:
     """Make a call let go of the library's objects before its error travels on.
 
     An error keeps the frames it passed, and these the builders and engines in them. Once it is part of a cycle they are
@@ -82,7 +82,7 @@ def verify_options(flavour: Flavour, options: TensorRtOptions) -> None:
             raise RecipeError(f"engine '{flavour.package}'.{name}: {why}", hint=f"leave '{name}' out")
 
 
-class Words:
+class LibraryMessages:
     """Collects what a library says of errors, and counts what it says of copies."""
 
     def __init__(self, trt: Any) -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 from deploy_kit.base.errors import BuildError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent
 from deploy_kit.engines import _cuda
-from deploy_kit.engines._nvidia import Flavour, Words, lets_go, module, network, passport, proof, verify_options
+from deploy_kit.engines._nvidia import (
+    Flavour,
+    LibraryMessages,
+    flavour_module,
+    network,
+    passport,
+    proof,
+    releases_library_objects,
+    verify_options,
+)
 from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.engines._nvidia.timing import TimingCache
 from deploy_kit.records import codec
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
 _LEVELS = {"ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPABILITY"}
 
 
-@lets_go
+@releases_library_objects
 def build_plan(
     flavour: Flavour, onnx_file: Path, plan_file: Path, options: TensorRtOptions, on_progress: ProgressCallback
 ) -> BuiltFor:
@@ -32,14 +41,14 @@ def build_plan(
         BuildError: The parser refused a node, or the builder gave up; the message holds its words whole.
         StoreError: The plan cannot be written.
     """
-    trt = module(flavour)
+    trt = flavour_module(flavour)
     verify_options(flavour, options)
     capabilities = flavour.capabilities(trt, options)
-    words = Words(trt)
+    words = LibraryMessages(trt)
     builder: tensorrt.Builder = trt.Builder(words.logger)
     parsed = network.parse_network(trt, flavour, builder, words.logger, onnx_file)
     config = builder.create_builder_config()
-    configure(trt, config, options)
+    configure_builder(trt, config, options)
     flavour.configure(trt, config, options)
     network.add_profiles(builder, parsed, config, options, onnx_file)
     dla = _dla_share(trt, config, parsed, options)
@@ -54,7 +63,7 @@ def build_plan(
     if serialized is None:
         raise _nothing_built(flavour, onnx_file, words)
     plan = bytes(serialized)
-    found = proof.prove(flavour, plan, network.census(parsed), network.bindings(parsed), dla)
+    found = proof.prove_plan(flavour, plan, network.count_layers(parsed), network.list_bindings(parsed), dla)
     here = _cuda.device_or_none()
     write_whole(plan_file, plan)
     built = BuiltFor(
@@ -67,14 +76,14 @@ def build_plan(
         host=f"{platform.system()} {platform.release()} {platform.machine()}",
         onnx_sha256=sha256_of(onnx_file),
         engine_sha256=sha256_of(plan_file),
-        options=codec.canonical(options),
+        options=codec.canonical_json(options),
         timing_cache=cache.keep(config) if cache else "",
     )
     passport.write_passport(plan_file, built, found)
     return built
 
 
-def configure(trt: Any, config: "tensorrt.IBuilderConfig", options: TensorRtOptions) -> None:
+def configure_builder(trt: Any, config: "tensorrt.IBuilderConfig", options: TensorRtOptions) -> None:
     """Set what both flavours know by the same name; what one refuses was refused before."""
     flag = trt.BuilderFlag
     config.builder_optimization_level = options.builder_optimization_level
@@ -122,7 +131,7 @@ def _compatible(options: TensorRtOptions) -> tuple[str, ...]:
     return (*(["version"] if options.version_compatible else []), *([level] if level != "none" else []))
 
 
-def _nothing_built(flavour: Flavour, onnx_file: Path, words: Words) -> BuildError:
+def _nothing_built(flavour: Flavour, onnx_file: Path, words: LibraryMessages) -> BuildError:
     said = str(words)
     hint = ""
     if "out of memory" in said.lower() or "OutOfMemory" in said:

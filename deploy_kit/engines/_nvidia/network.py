@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_kit.base.errors import BuildError, InputError
 from deploy_kit.engines._nvidia import Flavour
-from deploy_kit.engines._nvidia.options import Shapes, TensorRtOptions, written
+from deploy_kit.engines._nvidia.options import Shapes, TensorRtOptions, shape_text
 
 if TYPE_CHECKING:
     import tensorrt
 
 _PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message, by protobuf's own specification
-DTYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
+DTYPE_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 _COMPUTING = {"CONVOLUTION": "Conv", "MATRIX_MULTIPLY": "Gemm"}
 
 
@@ -24,7 +24,7 @@ def parse_network(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logge
         InputError: The file is missing, or larger than ONNX's container allows.
         BuildError: The parser refuses it; the message holds its words whole.
     """
-    verify_file(onnx_file)
+    verify_onnx_size(onnx_file)
     flags = trt.NetworkDefinitionCreationFlag
     typed = 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
     network: Any = builder.create_network(typed)
@@ -35,7 +35,7 @@ def parse_network(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logge
     return network
 
 
-def verify_file(onnx_file: Path) -> None:
+def verify_onnx_size(onnx_file: Path) -> None:
     """Refuse a file that no parser can take, before one tries.
 
     Raises:
@@ -52,7 +52,7 @@ def verify_file(onnx_file: Path) -> None:
         )
 
 
-def census(network: Any) -> tuple[tuple[str, str, int], ...]:
+def count_layers(network: Any) -> tuple[tuple[str, str, int], ...]:
     """Count the layers of a typed network by what they compute in; constants are no layers.
 
     A convolution or product is int8 where both its operands come out of DequantizeLinear: there the network's own type
@@ -65,7 +65,7 @@ def census(network: Any) -> tuple[tuple[str, str, int], ...]:
         kind = layer.type.name
         if kind == "CONSTANT" or not layer.num_outputs:
             continue
-        dtype = DTYPES.get(layer.get_output(0).dtype.name, layer.get_output(0).dtype.name.lower())
+        dtype = DTYPE_NAMES.get(layer.get_output(0).dtype.name, layer.get_output(0).dtype.name.lower())
         if kind in _COMPUTING:
             operands = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
             if all(operand is not None and maker.get(operand.name) == "DEQUANTIZE" for operand in operands):
@@ -74,12 +74,12 @@ def census(network: Any) -> tuple[tuple[str, str, int], ...]:
     return tuple((kind, dtype, n) for (kind, dtype), n in sorted(found.items()))
 
 
-def bindings(network: Any) -> tuple[tuple[str, str], ...]:
+def list_bindings(network: Any) -> tuple[tuple[str, str], ...]:
     """List inputs and outputs with their dtypes."""
     tensors = [("input", tensor) for tensor in _inputs(network)]
     tensors += [("output", network.get_output(index)) for index in range(network.num_outputs)]
     return tuple(
-        (f"{role} '{tensor.name}'", DTYPES.get(tensor.dtype.name, tensor.dtype.name.lower()))
+        (f"{role} '{tensor.name}'", DTYPE_NAMES.get(tensor.dtype.name, tensor.dtype.name.lower()))
         for role, tensor in tensors
     )
 
@@ -106,9 +106,9 @@ def add_profiles(
 
 
 def _without_shapes(onnx_file: Path, name: str, shape: tuple[int, ...]) -> BuildError:
-    sample, most = (written(tuple(side if side > 0 else n for side in shape)) for n in (1, 32))
+    sample, most = (shape_text(tuple(side if side > 0 else n for side in shape)) for n in (1, 32))
     return BuildError(
-        f"{onnx_file}: input '{name}' is open ({written(shape)}) and no shapes were given",
+        f"{onnx_file}: input '{name}' is open ({shape_text(shape)}) and no shapes were given",
         hint=f"say its range, e.g. --min-shapes {name}:{sample} --opt-shapes {name}:{sample} "
         f"--max-shapes {name}:{most}; or export with a fixed batch: --batch N",
     )
@@ -120,7 +120,7 @@ def _verify_shapes(onnx_file: Path, inputs: Shapes, still_open: Shapes, shapes: 
             raise BuildError(f"{onnx_file}: has no input '{name}'", hint="its inputs: " + ", ".join(inputs))
         if name not in still_open:
             raise BuildError(
-                f"{onnx_file}: input '{name}' has the fixed shape {written(inputs[name])}, and shapes were given",
+                f"{onnx_file}: input '{name}' has the fixed shape {shape_text(inputs[name])}, and shapes were given",
                 hint="leave the shapes out, or export with --dynamic",
             )
     for name, shape in still_open.items():
@@ -128,10 +128,10 @@ def _verify_shapes(onnx_file: Path, inputs: Shapes, still_open: Shapes, shapes: 
         if any(
             len(row) != len(shape) or any(s > 0 and s != r for s, r in zip(shape, row, strict=True)) for row in rows
         ):
-            found = ", ".join(written(row) or "nothing" for row in rows)
-            raise BuildError(f"{onnx_file}: input '{name}': expected shapes like {written(shape)}, found {found}")
+            found = ", ".join(shape_text(row) or "nothing" for row in rows)
+            raise BuildError(f"{onnx_file}: input '{name}': expected shapes like {shape_text(shape)}, found {found}")
         if not all(a <= b <= c for a, b, c in zip(*rows, strict=True)):
-            found = " ≤ ".join(map(written, rows))
+            found = " ≤ ".join(map(shape_text, rows))
             raise BuildError(f"{onnx_file}: input '{name}': expected min ≤ opt ≤ max, found {found}")
 
 

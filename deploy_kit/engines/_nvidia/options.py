@@ -96,6 +96,6 @@ def parse_shapes(text: str, where: str) -> Shapes:
     return shapes
 
 
-def written(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
     """Write a shape as `trtexec` does; open dimensions as ``?``."""
     return "x".join("?" if side < 0 else str(side) for side in shape)

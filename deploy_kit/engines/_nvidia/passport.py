@@ -15,14 +15,14 @@ from deploy_kit.records.artifacts import BuiltFor, Proof
 from deploy_kit.store import sha256_of, write_whole
 
 
-def path_of(plan_file: Path) -> Path:
+def passport_path(plan_file: Path) -> Path:
     """Give the passport's path."""
     return plan_file.with_name(plan_file.name + ".passport.json")
 
 
 def write_passport(plan_file: Path, built: BuiltFor, proof: Proof) -> None:
     """Write the passport of a plan."""
-    write_whole(path_of(plan_file), codec.canonical({"built": built, "proof": proof}))
+    write_whole(passport_path(plan_file), codec.canonical_json({"built": built, "proof": proof}))
 
 
 def read_passport(plan_file: Path) -> tuple[BuiltFor, Proof] | None:
@@ -33,7 +33,7 @@ def read_passport(plan_file: Path) -> tuple[BuiltFor, Proof] | None:
     """
     if not plan_file.is_file():
         raise BuildError(f"{plan_file}: no such file", hint="build it again")
-    path = path_of(plan_file)
+    path = passport_path(plan_file)
     if not path.is_file():
         return None
     try:
@@ -46,12 +46,12 @@ def read_passport(plan_file: Path) -> tuple[BuiltFor, Proof] | None:
         raise BuildError(
             f"{plan_file}: changed or cut off since it was built: expected sha256 {built.engine_sha256[:12]}…, "
             f"found {found[:12]}…",
-            hint=rebuild(built.package),
+            hint=rebuild_hint(built.package),
         )
     return built, proof
 
 
-def verify(plan_file: Path, package: str, version: str) -> None:
+def verify_plan(plan_file: Path, package: str, version: str) -> None:
     """Refuse a plan that does not fit this machine, in words, before TensorRT does in codes.
 
     Args:
@@ -69,25 +69,25 @@ def verify(plan_file: Path, package: str, version: str) -> None:
     built, here = read_in[0], _cuda.device_or_none()
     outlives = "version" in built.compatible and loads_compatible(built.version, version)
     right_version = built.version == version or outlives
-    right_gpu = here is None or fits(built, here.capability)
+    right_gpu = here is None or fits_capability(built, here.capability)
     if built.package == package and right_version and right_gpu:
         return
     machine = " / ".join([f"{package} {version}", *([_sm(here.capability)] if here else [])])
     made_for = ", ".join(map(_sm, built.capabilities))
     raise DeviceError(
         f"{plan_file}: built with {built.package} {built.version} for {made_for}; this machine has {machine}",
-        hint=rebuild(package, here.capability if here else ""),
+        hint=rebuild_hint(package, here.capability if here else ""),
     )
 
 
-def fits(built: BuiltFor, capability: str) -> bool:
+def fits_capability(built: BuiltFor, capability: str) -> bool:
     """Whether a plan may be loaded on a GPU of this compute capability."""
     if "ampere+" in built.compatible:
         return float(capability) >= 8
     return capability in built.capabilities
 
 
-def rebuild(package: str, capability: str = "") -> str:
+def rebuild_hint(package: str, capability: str = "") -> str:
     """Give the command that builds a plan again."""
     target = f" --compute-capability {capability}" if capability and package == "tensorrt_rtx" else ""
     return f"build it again: deploykit build --engine {package}{target}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy_kit.engines import _cuda
-from deploy_kit.engines._nvidia import Flavour, Words, module, passport
+from deploy_kit.engines._nvidia import Flavour, LibraryMessages, flavour_module, passport
 from deploy_kit.records.artifacts import Proof
 
 Census = tuple[tuple[str, str, int], ...]
@@ -44,7 +44,7 @@ _INSPECTED = {"half": "fp16", "fp16": "fp16", "float": "fp32", "fp32": "fp32", "
 _NETWORK_ONLY = "the plan holds no readable text: only the network's types are known"
 
 
-def prove(
+def prove_plan(
     flavour: Flavour, plan: bytes, network: Census, bindings: tuple[tuple[str, str], ...], note: str = ""
 ) -> Proof:
     """Prove a plan's precision by the best witness there is.
@@ -58,7 +58,7 @@ def prove(
     """
     found = None if _cuda.device_or_none() is None else _inspected(flavour, plan)
     if found is None or not found.counts:
-        found = from_text(plan, f"{flavour.title} plan text")
+        found = proof_from_text(plan, f"{flavour.title} plan text")
     remark = "; ".join(filter(None, [found.remark, note]))
     return Proof(
         source=found.source if found.counts else "typed network only",
@@ -67,7 +67,7 @@ def prove(
         kernels=found.kernels,
         network=network,
         bindings=bindings,
-        advice=advice(found.kernels, found.counts),
+        advice=int8_advice(found.kernels, found.counts),
     )
 
 
@@ -78,10 +78,10 @@ def prove_file(flavour: Flavour, plan_file: Path) -> Proof:
         BuildError: The plan is missing or damaged.
     """
     kept = passport.read_passport(plan_file)
-    return kept[1] if kept else prove(flavour, plan_file.read_bytes(), (), ())
+    return kept[1] if kept else prove_plan(flavour, plan_file.read_bytes(), (), ())
 
 
-def from_text(plan: bytes, source: str) -> Proof:
+def proof_from_text(plan: bytes, source: str) -> Proof:
     """Count tensors and convolutions of a plan by dtype, and its kernels by kind, from the text inside it."""
     counts: Counter[tuple[str, str]] = Counter()
     dtypes = {name: _DTYPES.get(dtype, dtype.decode()) for name, dtype in _NAMED.findall(plan)}
@@ -120,7 +120,7 @@ def _names(arguments: bytes) -> set[bytes]:
     return set(re.findall(rb'"([^"]*)"', arguments))
 
 
-def from_inspector(text: str, source: str) -> Proof:
+def proof_from_inspector(text: str, source: str) -> Proof:
     """Count the layers of a built engine by dtype, and by type, from its inspector's JSON."""
     layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
     counts: Counter[tuple[str, str]] = Counter()
@@ -133,7 +133,7 @@ def from_inspector(text: str, source: str) -> Proof:
     return Proof(source=source, counts=_rows(counts), remark=remark, kernels=tuple(sorted(kernels.items())))
 
 
-def advice(kernels: Iterable[tuple[str, int]], counts: Census) -> str:
+def int8_advice(kernels: Iterable[tuple[str, int]], counts: Census) -> str:
     """Say before any GPU has run it that int8 may not pay; empty if nothing speaks against it."""
     by_kind = dict(kernels)
     n_int8 = sum(n for kind, dtype, n in counts if (kind, dtype) == ("Conv", "int8"))
@@ -149,12 +149,12 @@ def advice(kernels: Iterable[tuple[str, int]], counts: Census) -> str:
 
 def _inspected(flavour: Flavour, plan: bytes) -> Proof | None:
     """Ask the engine inspector; None where the engine does not load here."""
-    trt = module(flavour)
-    engine = trt.Runtime(Words(trt).logger).deserialize_cuda_engine(plan)
+    trt = flavour_module(flavour)
+    engine = trt.Runtime(LibraryMessages(trt).logger).deserialize_cuda_engine(plan)
     if engine is None:
         return None
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return from_inspector(text, f"{flavour.title}'s engine inspector")
+    return proof_from_inspector(text, f"{flavour.title}'s engine inspector")
 
 
 def _kind(layer: dict[str, Any]) -> str:

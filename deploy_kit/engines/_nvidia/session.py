@@ -14,8 +14,8 @@ import numpy as np
 
 from deploy_kit.base.errors import BuildError, DeviceError, InputError
 from deploy_kit.engines import _cuda
-from deploy_kit.engines._nvidia import Flavour, Words, module, passport
-from deploy_kit.engines._nvidia.options import TensorRtOptions, written
+from deploy_kit.engines._nvidia import Flavour, LibraryMessages, flavour_module, passport
+from deploy_kit.engines._nvidia.options import TensorRtOptions, shape_text
 
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "UINT8": np.uint8, "INT32": np.int32,
           "INT64": np.int64, "BOOL": np.bool_}  # fmt: skip
@@ -49,13 +49,13 @@ class NvidiaSession:
             BuildError: The plan is damaged, or the library refuses it.
             DeviceError: It was built for another version or GPU, or there is no GPU here.
         """
-        trt = module(flavour)
-        passport.verify(plan_file, flavour.package, str(trt.__version__))
-        why = _cuda.why_unavailable()
+        trt = flavour_module(flavour)
+        passport.verify_plan(plan_file, flavour.package, str(trt.__version__))
+        why = _cuda.why_no_cuda()
         if why:
             raise DeviceError(f"{plan_file}: cannot run: {why}", hint="run it on a machine with an NVIDIA GPU")
         self._cuda = _cuda.CudaContext()
-        self._words = Words(trt)
+        self._words = LibraryMessages(trt)
         self._runtime = trt.Runtime(self._words.logger)
         self._engine = _loaded(trt, flavour, self._runtime, plan_file, options, self._words)
         self._context: Any = self._engine.create_execution_context()
@@ -73,7 +73,7 @@ class NvidiaSession:
         self.batch = 0 if self._open else self._input.shape[0]
         self._graph = _cuda.CudaGraph(self._cuda) if options.cuda_graph else None
         self._shape = self._input.shape
-        self._spans = {name: _cuda.Span(self._cuda) for name in ("h2d", "compute", "d2h")}
+        self._spans = {name: _cuda.EventPair(self._cuda) for name in ("h2d", "compute", "d2h")}
         self.settings: Mapping[str, str] = self._describe(flavour, str(trt.__version__), options)
 
     @property
@@ -140,21 +140,21 @@ class NvidiaSession:
 
     def _give_shape(self, shape: tuple[int, ...]) -> None:
         if self._open and not self._context.set_input_shape(self._input.name, shape):
-            raise InputError(f"the plan does not take {written(shape)}: {self._words}")
+            raise InputError(f"the plan does not take {shape_text(shape)}: {self._words}")
 
     def _reshape(self, shape: tuple[int, ...]) -> None:
         """Take another shape, if the plan's first profile has room for it; a captured graph is of the old one."""
-        expected = written(self._input.shape)
+        expected = shape_text(self._input.shape)
         if self._open:
             low, _, high = (tuple(found) for found in self._engine.get_tensor_profile_shape(self._input.name, 0))
-            expected = f"{written(low)} to {written(high)}"
+            expected = f"{shape_text(low)} to {shape_text(high)}"
             if len(shape) == len(low) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True)):
                 self._give_shape(shape)
                 self._shape = shape
                 if self._graph is not None:
                     self._graph.drop()
                 return
-        raise InputError(f"input '{self._input.name}': expected shape {expected}, found {written(shape)}")
+        raise InputError(f"input '{self._input.name}': expected shape {expected}, found {shape_text(shape)}")
 
     def _describe(self, flavour: Flavour, version: str, options: TensorRtOptions) -> dict[str, str]:
         here = _cuda.device_or_none()
@@ -168,7 +168,9 @@ class NvidiaSession:
         }
 
 
-def _loaded(trt: Any, flavour: Flavour, runtime: Any, plan_file: Path, options: TensorRtOptions, words: Words) -> Any:
+def _loaded(
+    trt: Any, flavour: Flavour, runtime: Any, plan_file: Path, options: TensorRtOptions, words: LibraryMessages
+) -> Any:
     """Deserialize a plan.
 
     Raises:
@@ -182,6 +184,6 @@ def _loaded(trt: Any, flavour: Flavour, runtime: Any, plan_file: Path, options: 
     if engine is None:
         raise BuildError(
             f"{plan_file}: {flavour.package} {trt.__version__} cannot load this plan: {words}",
-            hint=f"plans fit one version and one GPU; {passport.rebuild(flavour.package)}",
+            hint=f"plans fit one version and one GPU; {passport.rebuild_hint(flavour.package)}",
         )
     return engine

@@ -9,7 +9,7 @@ from deploy_kit.engines import _cuda
 from deploy_kit.store import write_whole
 
 
-def folder() -> Path:
+def timing_folder() -> Path:
     """Give the folder of timing caches: ``$XDG_CACHE_HOME/deploykit/timing``."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "deploykit" / "timing"
@@ -26,7 +26,7 @@ class TimingCache:
             version,
             *((f"sm{here.capability}", here.name, f"driver{here.driver}") if here else ("no-gpu",)),
         ]
-        self.path = folder() / (re.sub(r"[^\w.+-]+", "_", "-".join(parts)) + ".cache")
+        self.path = timing_folder() / (re.sub(r"[^\w.+-]+", "_", "-".join(parts)) + ".cache")
         self.known = self.path.read_bytes() if self.path.is_file() else b""
 
     def hand_to(self, config: Any) -> None:

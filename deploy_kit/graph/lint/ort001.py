@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.base.versions import INTEGER_MAXIMUM, lacks_integer_maximum, numbers
+from deploy_kit.base.versions import INTEGER_MAXIMUM, lacks_integer_maximum, version_numbers
 from deploy_kit.graph.lint import LintFault, LintTarget, Rule, name_of
 
 _INTEGERS = frozenset({ir.DataType.UINT8, ir.DataType.INT8})
@@ -21,7 +21,7 @@ def extrema(model: ir.Model) -> tuple[ir.Node, ...]:
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find integer extrema where the version lacks them; where it is not known, say what they need."""
-    if numbers(target.version) and not lacks_integer_maximum(target.version):
+    if version_numbers(target.version) and not lacks_integer_maximum(target.version):
         return
     known = f", here is {target.version}" if target.version else ""
     for node in extrema(model):
@@ -32,6 +32,11 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
         )
 
 
+def needs(model: ir.Model) -> tuple[tuple[str, str], ...]:
+    """Return the version of ONNX Runtime that computes integer extrema, where there are any."""
+    return ((f"onnxruntime>={INTEGER_MAXIMUM}", "maximum of integers"),) if extrema(model) else ()
+
+
 RULE = Rule(
     targets=("onnxruntime",),
     level="error",
@@ -39,4 +44,5 @@ RULE = Rule(
     cure="update onnxruntime, or quantize with --form depthwise",
     source="measured: onnxruntime 1.23.2 refuses it, 1.24.1 computes it",
     check=check,
+    needs=needs,
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.base.versions import older
+from deploy_kit.base.versions import is_older
 from deploy_kit.graph.lint import LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import shifted
 
@@ -16,7 +16,7 @@ _TRIED = "2026.4.1"
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find the BatchNormalizations at the end of the chain; a version newer than the one tried is only warned of."""
-    newer = older(_TRIED, target.version)
+    newer = is_older(_TRIED, target.version)
     for node in model.graph:
         if node.op_type == "BatchNormalization" and _behind_concat(node):
             yield LintFault(

@@ -43,4 +43,4 @@ def _shortened(parts: _Parts, axis: int, made: dict[tuple[int, _Parts], ir.Value
     return None
 
 
-PASS = Pass(apply=apply, promise=0.0)
+PASS = Pass(apply=apply, promise=0.0, order=90)

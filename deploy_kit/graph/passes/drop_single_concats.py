@@ -21,4 +21,4 @@ def apply(model: ir.Model) -> Outcome:
     return Outcome(fired=fired, refused=(("it makes an output of the graph", kept),) if kept else ())
 
 
-PASS = Pass(apply=apply, promise=0.0)
+PASS = Pass(apply=apply, promise=0.0, order=40)

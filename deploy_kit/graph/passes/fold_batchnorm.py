@@ -71,4 +71,4 @@ def _fold(model: ir.Model, norm: ir.Node) -> None:
         conv.outputs[0].name = name
 
 
-PASS = Pass(apply=apply, promise=1e-5)
+PASS = Pass(apply=apply, promise=1e-5, order=50)

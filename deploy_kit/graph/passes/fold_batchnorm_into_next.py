@@ -75,4 +75,5 @@ def _fold(model: ir.Model, norm: ir.Node) -> None:
     model.graph.remove(norm, safe=True)
 
 
-PASS = Pass(apply=apply, promise=1e-5)
+# Before `pool_before_conv`, which would put the pool of a transition between this BN and its convolution.
+PASS = Pass(apply=apply, promise=1e-5, order=60)

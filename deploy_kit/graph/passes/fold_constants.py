@@ -19,4 +19,5 @@ def apply(model: ir.Model) -> Outcome:
     return Outcome(fired=before - len(model.graph))
 
 
-PASS = Pass(apply=apply, promise=1e-6)
+# First: behind the nodes that compute it from constants, no other pass sees a weight or an axis.
+PASS = Pass(apply=apply, promise=1e-6, order=10)

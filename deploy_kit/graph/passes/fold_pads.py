@@ -94,4 +94,4 @@ def _fold(model: ir.Model, pad: ir.Node, reader: ir.Node) -> None:
     model.graph.remove(pad, safe=True)
 
 
-PASS = Pass(apply=apply, promise=0.0)
+PASS = Pass(apply=apply, promise=0.0, order=30)

@@ -49,4 +49,5 @@ def _rewrite(model: ir.Model, node: ir.Node) -> None:
     new.name, new.type, new.shape = old.name, old.type, old.shape
 
 
-PASS = Pass(apply=apply, promise=1e-5)
+# Before `pool_before_conv`, which swaps pools and knows no ReduceMean.
+PASS = Pass(apply=apply, promise=1e-5, order=70)

@@ -62,4 +62,4 @@ def _pooled_shape(conv: ir.Node, pool: ir.Node) -> ir.Shape | None:
     return ir.Shape((*before.dims[:2], *after.dims[2:]))
 
 
-PASS = Pass(apply=apply, promise=1e-5)
+PASS = Pass(apply=apply, promise=1e-5, order=80)

@@ -1,6 +1,6 @@
-"""Gauges: what can be read of a machine while it is timed. One file a gauge; none changes anything.
+"""Gauges: sensors and counters of a machine that are read while engines are timed. One file each; none changes a thing.
 
-Everything here runs in a worker and needs the standard library. A gauge reads below a root folder (``/`` of the
+Everything here runs in a worker and needs the standard library alone. A gauge reads below a root folder (``/`` of the
 machine), so that the recorded tree of another machine can be read as well.
 """
 
@@ -16,12 +16,12 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class GaugeScope:
-    """Where to read.
+    """Part of a machine that gauges read.
 
     Attributes:
-        root: ``/``, or the root of a recorded tree.
-        own: Processes whose load is deploykit's own.
-        cores: Logical cores that the engines may use; empty for all.
+        root: Folder below which they read: ``/``, or the root of a recorded tree.
+        own: Ids of the processes whose load is deploykit's own.
+        cores: Numbers of the logical cores that engines may use; empty for all.
     """
 
     root: Path = Path("/")
@@ -29,7 +29,7 @@ class GaugeScope:
     cores: tuple[int, ...] = ()
 
 
-def _nothing(place: GaugeScope) -> tuple[()]:
+def _nothing(scope: GaugeScope) -> tuple[()]:
     return ()
 
 
@@ -38,16 +38,18 @@ class Gauge:
     """One gauge of the catalogue.
 
     Attributes:
-        read: Readings of this moment.
-        why_unavailable: Why it reads nothing here; empty if it reads.
-        settings: (setting, value) of the machine that belong to it.
-        advice: Commands for an administrator that would steady what it reads.
+        read: scope → readings at this moment; a value that cannot be read is left out, never 0.
+        why_unavailable: scope → why it reads nothing there; empty if it reads.
+        settings: scope → (name, value) of the machine's settings that affect what it reads.
+        advice: scope → commands for an administrator that would steady what it reads.
+        measures_energy: Whether its readings are energies or powers.
     """
 
     read: Callable[[GaugeScope], tuple[Reading, ...]]
     why_unavailable: Callable[[GaugeScope], str]
     settings: Callable[[GaugeScope], Pairs] = _nothing
     advice: Callable[[GaugeScope], tuple[str, ...]] = _nothing
+    measures_energy: bool = False
 
 
 CATALOGUE: Catalogue[Gauge] = Catalogue(__name__, "GAUGE", "gauge")

@@ -1,27 +1,27 @@
-"""Small files of /sys and /proc: read, or why not."""
+"""Reading of small files of /sys and /proc, and the reason where one cannot be read."""
 
 import stat
 from pathlib import Path
 
 
-def text(path: Path) -> str:
-    """Give a file's text; empty where it is absent or its driver refuses (a sensor that is powered down does)."""
+def read_text(path: Path) -> str:
+    """Return a file's text; empty where it is absent or its driver refuses, as for a sensor that is powered down."""
     try:
         return path.read_text(errors="replace").strip("\n\0 ")
     except OSError:
         return ""
 
 
-def number(path: Path) -> float | None:
-    """Give a file's number; None where there is none."""
+def read_number(path: Path) -> float | None:
+    """Return a file's number; None where there is none."""
     try:
-        return float(text(path))
+        return float(read_text(path))
     except ValueError:
         return None
 
 
-def why_unavailable(path: Path) -> str:
-    """Say why a file that exists cannot be read; empty if it can."""
+def why_unreadable(path: Path) -> str:
+    """Return why a file cannot be read; empty if it can."""
     try:
         path.read_bytes()
     except PermissionError:

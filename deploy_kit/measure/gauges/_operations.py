@@ -1,4 +1,4 @@
-"""What a worker answers about the machine it is on, while others are timed."""
+"""Operations of a worker that reads the gauges of its machine while engines are timed in others."""
 
 import os
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from typing import Any
 
 from deploy_kit.base.errors import StageError
 from deploy_kit.measure.gauges import _peak
-from deploy_kit.measure.gauges._recorder import Recorder, look, place_of
+from deploy_kit.measure.gauges._recorder import Recorder, scope_of_process, survey_gauges
 from deploy_kit.records import codec
 
 Arguments = dict[str, Any]
 
 
-class Operations:
-    """One recorder at most, and the operations on it."""
+class GaugeOperations:
+    """Operations on the gauges of a machine, with at most one recorder."""
 
     def __init__(self) -> None:
-        """Start with nothing watched."""
+        """Create the operations; nothing is read yet."""
         self._recorder: Recorder | None = None
 
     def table(self) -> dict[str, Callable[[Arguments], Arguments]]:
-        """Give the operations by name."""
+        """Return the operations by name."""
         return {
             "process": self.process,
             "watch_gauges": self.watch_gauges,
@@ -29,23 +29,23 @@ class Operations:
         }
 
     def process(self, arguments: Arguments) -> Arguments:
-        """Say which process this is: its load is no foreign load."""
+        """Return the id of this process, whose load is deploykit's own."""
         return {"pid": os.getpid()}
 
     def watch_gauges(self, arguments: Arguments) -> Arguments:
-        """Read all gauges below ``root`` every ``period_s`` from now on."""
-        place = place_of(arguments["root"])
-        self._recorder = Recorder(place, arguments["period_s"])
-        return {"watched": codec.to_json(look(place))}
+        """Read all gauges below ``root`` every ``period_s`` seconds from now on, and describe them."""
+        scope = scope_of_process(arguments["root"])
+        self._recorder = Recorder(scope, arguments["period_s"])
+        return {"watched": codec.to_json(survey_gauges(scope))}
 
     def read_gauges(self, arguments: Arguments) -> Arguments:
-        """Give the snapshots since the last call and one of now; the load of processes ``own`` is ours from now on."""
+        """Return the snapshots since the last call, the last taken now; processes ``own`` are own load from now on."""
         if self._recorder is None:
             raise StageError("worker: read_gauges was asked for before watch_gauges")
         snapshots = self._recorder.take()
-        self._recorder.own(tuple(arguments["own"]))
+        self._recorder.set_own(tuple(arguments["own"]))
         return {"snapshots": codec.to_json(snapshots), "cost": self._recorder.cost}
 
     def measure_roof(self, arguments: Arguments) -> Arguments:
-        """Measure the float32 rate and the memory bandwidth of the cores."""
+        """Measure the float32 rate and the memory bandwidth of this machine's cores."""
         return {"flop_s": _peak.flop_s(), "bandwidth_b_s": _peak.bandwidth_b_s()}

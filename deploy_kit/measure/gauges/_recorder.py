@@ -1,4 +1,4 @@
-"""Reads all gauges at a low rate, from a thread of a worker that is not timed itself."""
+"""Reading of all gauges at a low rate, from a thread of a worker that is not timed itself."""
 
 import os
 import threading
@@ -7,50 +7,51 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy_kit.measure.gauges import CATALOGUE, Gauge, GaugeScope, tegra
-from deploy_kit.measure.gauges._files import text
+from deploy_kit.measure.gauges._files import read_text
 from deploy_kit.records.readings import Board, Reading, Snapshot, Watched
 
 
-def look(place: GaugeScope) -> Watched:
-    """Say what the gauges of this machine can read, how it is set, and what an administrator may change."""
+def survey_gauges(scope: GaugeScope) -> Watched:
+    """Describe what the gauges can read, how the machine is set, and what an administrator may change."""
     gauges = {name: CATALOGUE.get(name) for name in CATALOGUE.names()}
-    unreadable = tuple((name, why) for name, gauge in gauges.items() if (why := gauge.why_unavailable(place)))
+    unreadable = tuple((name, why) for name, gauge in gauges.items() if (why := gauge.why_unavailable(scope)))
     return Watched(
-        settings=tuple(pair for gauge in gauges.values() for pair in gauge.settings(place)),
+        settings=tuple(pair for gauge in gauges.values() for pair in gauge.settings(scope)),
         unreadable=unreadable,
-        advice=tuple(command for gauge in gauges.values() for command in gauge.advice(place)),
-        board=board(place),
+        advice=tuple(command for gauge in gauges.values() for command in gauge.advice(scope)),
+        board=read_board(scope),
+        energy_gauges=tuple(name for name, gauge in gauges.items() if gauge.measures_energy),
     )
 
 
-def board(place: GaugeScope) -> Board:
-    """Say which device this is."""
-    tree = place.root / "proc/device-tree"
-    memory = text(place.root / "proc/meminfo").partition("MemTotal:")[2].split()
+def read_board(scope: GaugeScope) -> Board:
+    """Read the identity of the board."""
+    tree = scope.root / "proc/device-tree"
+    memory = read_text(scope.root / "proc/meminfo").partition("MemTotal:")[2].split()
     return Board(
-        model=text(tree / "model"),
-        compatible=tuple(filter(None, text(tree / "compatible").split("\0"))),
+        model=read_text(tree / "model"),
+        compatible=tuple(filter(None, read_text(tree / "compatible").split("\0"))),
         memory_gib=round(int(memory[0]) / 2**20, 1) if memory else 0.0,
-        cores=len(place.cores) or os.cpu_count() or 1,
-        gpu_max_mhz=tegra.gpu_max_mhz(place),
-        gpu_tpc_mask=tegra.gpu_tpc_mask(place),
-        memory_max_mhz=tegra.memory_max_mhz(place),
+        cores=len(scope.cores) or os.cpu_count() or 1,
+        gpu_max_mhz=tegra.gpu_max_mhz(scope),
+        gpu_tpc_mask=tegra.gpu_tpc_mask(scope),
+        memory_max_mhz=tegra.memory_max_mhz(scope),
     )
 
 
 class Recorder:
-    """Takes a snapshot every period, and at once when asked."""
+    """Takes a snapshot of all gauges every period, and one at each request."""
 
-    def __init__(self, place: GaugeScope, period_s: float) -> None:
-        """Start the thread; gauges that read nothing here are left out from the start."""
-        found = (CATALOGUE.get(name) for name in CATALOGUE.names())
-        self._gauges: list[Gauge] = [gauge for gauge in found if not gauge.why_unavailable(place)]
-        self._place = place
+    def __init__(self, scope: GaugeScope, period_s: float) -> None:
+        """Start the thread; gauges that read nothing on this machine are left out from the start."""
+        gauges = (CATALOGUE.get(name) for name in CATALOGUE.names())
+        self._gauges: list[Gauge] = [gauge for gauge in gauges if not gauge.why_unavailable(scope)]
+        self._scope = scope
         self._period_s = period_s
         self._lock = threading.Lock()
         self._snapshots: list[Snapshot] = []
         self._begun_s, self._spent_s = time.monotonic(), 0.0
-        threading.Thread(target=self._run, daemon=True).start()  # ends with its worker
+        threading.Thread(target=self._run, daemon=True).start()  # a daemon: it ends with its worker
 
     def _run(self) -> None:
         pause = threading.Event()
@@ -63,28 +64,28 @@ class Recorder:
             at_s = time.monotonic()
             readings: list[Reading] = []
             for gauge in self._gauges:
-                readings += gauge.read(self._place)
+                readings += gauge.read(self._scope)
             self._snapshots.append(Snapshot(at_s=at_s, readings=tuple(readings)))
             self._spent_s += time.thread_time() - begun
 
-    def own(self, processes: tuple[int, ...]) -> None:
-        """Say whose load is not foreign from now on, beside this process and its parent."""
+    def set_own(self, processes: tuple[int, ...]) -> None:
+        """Set the processes whose load is deploykit's own from now on, beside this process and its parent."""
         with self._lock:
-            self._place = replace(self._place, own=(*processes, os.getpid(), os.getppid()))
+            self._scope = replace(self._scope, own=(*processes, os.getpid(), os.getppid()))
 
     def take(self) -> list[Snapshot]:
-        """Take one more snapshot; give all since the last call."""
+        """Take one more snapshot and return all since the last call."""
         self._snap()
         with self._lock:
-            taken, self._snapshots = self._snapshots, []
-        return taken
+            snapshots, self._snapshots = self._snapshots, []
+        return snapshots
 
     @property
     def cost(self) -> float:
-        """Share of one core that reading has taken since the start."""
+        """Share of one core in 0..1 that reading has taken since the start."""
         return self._spent_s / max(time.monotonic() - self._begun_s, 1e-9)
 
 
-def place_of(root: str) -> GaugeScope:
-    """Give the place of this process: its own load and its parent's are not foreign."""
+def scope_of_process(root: str) -> GaugeScope:
+    """Return the scope of this process: its cores, with its own load and its parent's as deploykit's own."""
     return GaugeScope(root=Path(root), own=(os.getpid(), os.getppid()), cores=tuple(sorted(os.sched_getaffinity(0))))

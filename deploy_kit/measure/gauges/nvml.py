@@ -1,7 +1,7 @@
-"""NVIDIA GPUs by the driver's own library NVML: energy, power, clock, temperature and what holds the clock back.
+"""NVIDIA GPUs by the driver's library NVML: energy, power, clock, temperature and reasons for throttling.
 
-Loaded with ctypes, so that nothing needs to be installed. On Jetson the library loads and then answers "not supported"
-to all of this (`ina` and `tegra` read what is there); what it does not answer is left out, never 0.
+The library is loaded with ctypes, so that no package is needed. On Jetson it loads and then answers "not supported" to
+all of this (`ina` and `tegra` read what is there); a value that it does not give is left out, never 0.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from deploy_kit.records.readings import Reading
 
 _LIBRARY = "libnvidia-ml.so.1"
 _GRAPHICS_CORE, _SM = 0, 1  # NVML_TEMPERATURE_GPU, NVML_CLOCK_SM
-# nvmlClocksEventReasons: only what slows a busy GPU down; idleness and chosen clocks are not among them.
+# nvmlClocksEventReasons, those that slow a busy GPU down; idleness and clocks set by a user are not among them.
 _REASONS = {
     0x04: "software power cap",
     0x08: "hardware slowdown",
@@ -26,10 +26,10 @@ _REASONS = {
 
 
 class _Library:
-    """NVML, started, and a handle of each GPU."""
+    """NVML, initialized, with a handle for each GPU."""
 
     def __init__(self) -> None:
-        """Load and start it.
+        """Load and initialize the library.
 
         Raises:
             OSError: There is no such library, or it finds no driver.
@@ -44,18 +44,19 @@ class _Library:
 
     def _handle(self, index: int) -> ctypes.c_void_p | None:
         handle = ctypes.c_void_p()
-        found = self._nvml.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(handle))
-        return handle if found == 0 else None
+        code = self._nvml.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(handle))
+        return handle if code == 0 else None
 
-    def ask(self, function: str, gpu: ctypes.c_void_p, *arguments: int, kind: type[Any] = ctypes.c_uint) -> int | None:
-        """Ask for one number; None where this GPU or driver does not say."""
+    def query(
+        self, function: str, gpu: ctypes.c_void_p, *arguments: int, kind: type[Any] = ctypes.c_uint
+    ) -> int | None:
+        """Return the number that a function of NVML gives; None where this GPU or driver does not support it."""
         value = kind()
-        asked = (ctypes.c_uint(argument) for argument in arguments)
-        code = getattr(self._nvml, function)(gpu, *asked, ctypes.byref(value))
+        code = getattr(self._nvml, function)(gpu, *map(ctypes.c_uint, arguments), ctypes.byref(value))
         return int(value.value) if code == 0 else None
 
-    def mig(self, gpu: ctypes.c_void_p) -> bool:
-        """Say whether the GPU is split into instances."""
+    def is_split(self, gpu: ctypes.c_void_p) -> bool:
+        """Return whether the GPU is split into instances (MIG)."""
         now, later = ctypes.c_uint(), ctypes.c_uint()
         return self._nvml.nvmlDeviceGetMigMode(gpu, ctypes.byref(now), ctypes.byref(later)) == 0 and now.value == 1
 
@@ -68,23 +69,23 @@ def _library() -> _Library | str:
         return str(error)
 
 
-def _opened(place: GaugeScope) -> _Library | None:
-    """Give the library of this machine; a recorded tree has none."""
-    library = _library() if place.root == Path("/") else ""
+def _opened(scope: GaugeScope) -> _Library | None:
+    """Return the library of this machine; None where it does not load, or for a recorded tree, which has none."""
+    library = _library() if scope.root == Path("/") else ""
     return library if isinstance(library, _Library) else None
 
 
-def _of(library: _Library, index: int, gpu: ctypes.c_void_p) -> Iterator[Reading]:
+def _readings_of(library: _Library, index: int, gpu: ctypes.c_void_p) -> Iterator[Reading]:
     name = f"gpu{index}"
     wide = ctypes.c_ulonglong
-    energy_mj = library.ask("nvmlDeviceGetTotalEnergyConsumption", gpu, kind=wide)
-    power_mw = library.ask("nvmlDeviceGetPowerUsage", gpu)
-    clock_mhz = library.ask("nvmlDeviceGetClockInfo", gpu, _SM)
-    temperature_c = library.ask("nvmlDeviceGetTemperature", gpu, _GRAPHICS_CORE)
-    reasons = library.ask("nvmlDeviceGetCurrentClocksThrottleReasons", gpu, kind=wide)
+    energy_mj = library.query("nvmlDeviceGetTotalEnergyConsumption", gpu, kind=wide)
+    power_mw = library.query("nvmlDeviceGetPowerUsage", gpu)
+    clock_mhz = library.query("nvmlDeviceGetClockInfo", gpu, _SM)
+    temperature_c = library.query("nvmlDeviceGetTemperature", gpu, _GRAPHICS_CORE)
+    reasons = library.query("nvmlDeviceGetCurrentClocksThrottleReasons", gpu, kind=wide)
     if energy_mj is not None:
         yield Reading(gauge="nvml", what=name, kind="energy_uj", value=1000.0 * energy_mj)
-    elif power_mw is not None:  # no counter before Volta
+    elif power_mw is not None:  # GPUs before Volta have no energy counter
         yield Reading(gauge="nvml", what=name, kind="power_mw", value=power_mw)
     if clock_mhz is not None:
         yield Reading(gauge="nvml", what=name, kind="clock_mhz", value=clock_mhz)
@@ -95,36 +96,36 @@ def _of(library: _Library, index: int, gpu: ctypes.c_void_p) -> Iterator[Reading
             yield Reading(gauge="nvml", what=f"{name} {word}", kind="throttle_flag", value=bool(reasons & bit))
 
 
-def read(place: GaugeScope) -> tuple[Reading, ...]:
+def read(scope: GaugeScope) -> tuple[Reading, ...]:
     """Read every GPU."""
-    library = _opened(place)
+    library = _opened(scope)
     if library is None:
         return ()
-    return tuple(reading for index, gpu in enumerate(library.gpus) for reading in _of(library, index, gpu))
+    return tuple(reading for index, gpu in enumerate(library.gpus) for reading in _readings_of(library, index, gpu))
 
 
-def why_unavailable(place: GaugeScope) -> str:
-    """Say why it reads nothing."""
-    library = _library() if place.root == Path("/") else "a recorded tree has no driver"
+def why_unavailable(scope: GaugeScope) -> str:
+    """Return why it reads nothing."""
+    library = _library() if scope.root == Path("/") else "a recorded tree has no driver"
     if isinstance(library, str):
         return library
-    return "" if read(place) else "NVML loads and answers nothing: not supported by this GPU (Jetson) or none is there"
+    return "" if read(scope) else "NVML loads and answers nothing: not supported by this GPU (Jetson) or none is there"
 
 
-def settings(place: GaugeScope) -> Pairs:
-    """Say where a GPU is split: clocks and energy are then those of the whole GPU."""
-    library = _opened(place)
-    split = [index for index, gpu in enumerate(library.gpus) if library.mig(gpu)] if library else []
+def settings(scope: GaugeScope) -> Pairs:
+    """Return which GPUs are split (MIG); their clock and energy are those of the whole GPU."""
+    library = _opened(scope)
+    split = [index for index, gpu in enumerate(library.gpus) if library.is_split(gpu)] if library else []
     return tuple((f"gpu{index} MIG", "on: clock and energy are of the whole GPU") for index in split)
 
 
-def advice(place: GaugeScope) -> tuple[str, ...]:
-    """Recommend to lock the clocks."""
-    library = _opened(place)
+def advice(scope: GaugeScope) -> tuple[str, ...]:
+    """Recommend locking the clock of each GPU at its highest."""
+    library = _opened(scope)
     if library is None:
         return ()
-    most = [library.ask("nvmlDeviceGetMaxClockInfo", gpu, _SM) for gpu in library.gpus]
-    return tuple(f"sudo nvidia-smi -i {index} -lgc {mhz}" for index, mhz in enumerate(most) if mhz)
+    highest = [library.query("nvmlDeviceGetMaxClockInfo", gpu, _SM) for gpu in library.gpus]
+    return tuple(f"sudo nvidia-smi -i {index} -lgc {mhz}" for index, mhz in enumerate(highest) if mhz)
 
 
-GAUGE = Gauge(read=read, why_unavailable=why_unavailable, settings=settings, advice=advice)
+GAUGE = Gauge(read=read, why_unavailable=why_unavailable, settings=settings, advice=advice, measures_energy=True)

@@ -1,7 +1,7 @@
 """Scenarios: how runs are issued to an engine. One file each, named with underscores for the dashes.
 
-A scenario runs where the engine runs, inside its worker: no network and no other process is in the latency. It needs
-the standard library, and those of MLPerf the package ``mlcommons-loadgen`` on that machine.
+A scenario runs inside the worker of the engine, so that neither a network nor another process is part of the latency.
+It needs the standard library; those of MLPerf need the package ``mlcommons-loadgen`` on the same machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from deploy_kit.records.measurements import LoadGenResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
-    """What is asked of one turn.
+class TurnLoad:
+    """Load that a scenario puts on an engine in one turn.
 
     Attributes:
-        n: Runs (of a LoadGen scenario: queries) at least.
-        seconds: Of the turn, at least.
+        n: Least number of runs, or of queries in a LoadGen scenario.
+        seconds: Least duration of the turn in seconds.
         batch: Images per run.
-        pace_ms: What one run took in the warm-up.
-        target_qps: Queries a second that arrive; ``server`` alone.
-        latency_budget_ms: What LoadGen judges ``server`` by.
-        devices: The device's own clock of each stream, for ``closed-loop`` alone; empty where there is none.
+        pace_ms: Median time of a run in the warm-up, in ms.
+        target_qps: Queries per second that arrive; only for ``server``.
+        latency_budget_ms: Latency budget in ms by which LoadGen judges ``server``.
+        devices: The device's own clock for each stream, used by ``closed-loop``; empty where there is none.
     """
 
     n: int
@@ -41,16 +41,17 @@ class Scenario:
     """One scenario of the catalogue.
 
     Attributes:
-        run: (one run of each stream, what is asked) → the samples, and what LoadGen says.
-        why_unavailable: Why it cannot run on this machine; empty if it can.
-        batches: Why it cannot feed an engine of this batch; empty if it can.
-        rounds: Turns of every engine, unless something else is asked for.
-        runs: Runs (of a LoadGen scenario: queries) of one turn at least, likewise.
-        seconds: Of one turn, unless something else is asked for.
-        needs: Keys of a recipe's bench table that it cannot do without.
+        run: (steps of one run for each stream, load) → the samples of a turn, and LoadGen's result; None without
+            LoadGen.
+        why_unavailable: () → why it cannot run on this machine; empty if it can.
+        batches: (batch size of an engine) → why it cannot feed the engine; empty if it can.
+        rounds: Number of rounds, unless the recipe sets another.
+        runs: Least number of runs in a turn, or of queries in a LoadGen scenario, unless the recipe sets another.
+        seconds: Least duration of a turn in seconds, unless the recipe sets another.
+        needs: Keys of a recipe's bench table that it requires.
     """
 
-    run: Callable[[Sequence[Steps], Load], tuple[Turn, LoadGenResult | None]]
+    run: Callable[[Sequence[Steps], TurnLoad], tuple[Turn, LoadGenResult | None]]
     why_unavailable: Callable[[], str]
     batches: Callable[[int], str]
     rounds: int = 1
@@ -62,17 +63,17 @@ class Scenario:
 CATALOGUE: Catalogue[Scenario] = Catalogue(__name__, "SCENARIO", "scenario")
 
 
-def names() -> tuple[str, ...]:
-    """List all scenarios as users write them, e.g. ``single-stream``."""
+def scenario_names() -> tuple[str, ...]:
+    """List all scenarios as users write their names, e.g. ``single-stream``."""
     return tuple(name.replace("_", "-") for name in CATALOGUE.names())
 
 
-def get(name: str) -> Scenario:
-    """Give the scenario of this name.
+def get_scenario(name: str) -> Scenario:
+    """Return the scenario of this name, e.g. ``single-stream``.
 
     Raises:
-        UnknownNameError: There is none; the hint names the nearest.
+        UnknownNameError: No scenario has this name; the hint gives the nearest one.
     """
-    if name not in names():
-        raise UnknownNameError(f"no scenario is called '{name}'", hint=nearest(name, names()))
+    if name not in scenario_names():
+        raise UnknownNameError(f"no scenario is called '{name}'", hint=nearest(name, scenario_names()))
     return CATALOGUE.get(name.replace("-", "_"))

@@ -1,7 +1,7 @@
-"""MLPerf's own LoadGen over an open engine: it issues the queries, keeps the rules and says VALID or INVALID.
+"""MLPerf's own LoadGen on a loaded engine: it issues the queries, applies its rules and decides VALID or INVALID.
 
-Every sample is the same image: the time of a run does not depend on its pixels. That, durations of seconds and no
-accuracy run make it no submission to MLPerf; it is the same generator with the same arithmetic.
+Every sample is the same image, because the time of a run does not depend on its pixels. That, durations of seconds and
+the missing accuracy run make this no submission to MLPerf; it is the same generator with the same arithmetic.
 """
 
 import queue
@@ -17,35 +17,40 @@ from typing import Any
 from deploy_kit.base.errors import StageError
 from deploy_kit.base.lazy import install_line, need
 from deploy_kit.machine.environment import library_version
-from deploy_kit.measure.scenarios import Load
+from deploy_kit.measure.scenarios import TurnLoad
 from deploy_kit.measure.stopwatch import Steps, Turn
 from deploy_kit.records.measurements import LoadGenResult
 
 PACKAGE = "mlcommons-loadgen"
 _PREFIX = "mlperf_log_"
-Setter = Callable[[Any, Load], None]
+Setter = Callable[[Any, TurnLoad], None]
+"""Sets what only one scenario has: (LoadGen's settings, load)."""
 Runs = list[tuple[int, int]]
-"""(begun, ended) in nanoseconds, one a query or a run."""
+"""(start, end) of each query or run in ns."""
 
 
 def why_unavailable() -> str:
-    """Say that LoadGen is not installed where the engine runs."""
+    """Return why LoadGen cannot be used on this machine; empty if it is installed."""
     if library_version(PACKAGE):
         return ""
     return f"MLPerf scenarios need '{PACKAGE}' on the machine that runs the engine ({install_line('mlperf_loadgen')})"
 
 
-def test(name: str, streams: Sequence[Steps], load: Load, configure: Setter) -> tuple[Turn, LoadGenResult]:
+def run_loadgen(name: str, streams: Sequence[Steps], load: TurnLoad, configure: Setter) -> tuple[Turn, LoadGenResult]:
     """Run one test of LoadGen.
 
     Args:
-        name: Of LoadGen's ``TestScenario``.
-        streams: One run of each stream; queries are shared among them.
-        load: What is asked.
+        name: Name in LoadGen's ``TestScenario``.
+        streams: Steps of one run for each stream; queries are shared among the streams.
+        load: Load of the turn.
         configure: Sets what only this scenario has.
 
     Returns:
-        Of each query the time from its issue to its completion (offline: of each run), and LoadGen's verdict.
+        Time of each query from its issue to its completion (offline: of each run), and LoadGen's result.
+
+    Raises:
+        MissingPackageError: LoadGen is not installed on this machine.
+        StageError: A run failed, or LoadGen's summary has no verdict.
     """
     loadgen = need("mlperf_loadgen", by=f"scenario '{name}'")
     settings = loadgen.TestSettings()
@@ -54,8 +59,8 @@ def test(name: str, streams: Sequence[Steps], load: Load, configure: Setter) -> 
     settings.min_duration_ms = max(1, round(load.seconds * 1e3))
     settings.min_query_count = load.n
     configure(settings, load)
-    for steps in streams:  # the first run after a pause is slower, and no query's fault
-        _run(steps)
+    for steps in streams:  # the first run after a pause is slower, which no query is to blame for
+        _run_steps(steps)
     with tempfile.TemporaryDirectory(prefix="loadgen-") as folder:
         with _served(streams, load.batch, loadgen, queued=name == "Server") as system:
             begun = time.perf_counter_ns()
@@ -64,14 +69,15 @@ def test(name: str, streams: Sequence[Steps], load: Load, configure: Setter) -> 
         summary = (Path(folder) / f"{_PREFIX}summary.txt").read_text(encoding="utf-8")
     if system.error is not None:
         raise StageError(f"scenario '{name}': a run failed: {system.error}") from system.error
-    return _turn(system.runs if name == "Offline" else system.queries, seconds), read_summary(summary)
+    # Offline is a single query of all images, so the runs are its samples.
+    return _turn_of(system.runs if name == "Offline" else system.queries, seconds), read_summary(summary)
 
 
 def read_summary(text: str) -> LoadGenResult:
-    """Read LoadGen's summary: its verdict, its sentence, its numbers.
+    """Parse LoadGen's summary: its verdict, its sentences and its numbers.
 
     Raises:
-        StageError: There is no verdict in it.
+        StageError: The summary has no verdict.
     """
     verdict = re.search(r"^Result is : (VALID|INVALID)$", text, re.MULTILINE)
     if verdict is None:
@@ -86,43 +92,43 @@ def read_summary(text: str) -> LoadGenResult:
 
 
 def _colon(parts: tuple[str, str, str]) -> tuple[str, str, str]:
-    """Split ``Samples per second: 12`` too, which LoadGen writes without the space."""
+    """Split lines such as ``Samples per second: 12``, which LoadGen writes without a space before the colon."""
     return parts if parts[1] else parts[0].partition(": ")
 
 
 def _sentence(text: str) -> str:
-    """Give the lines under ``Recommendations:`` and ``Early Stopping Result:`` as one text, word for word."""
-    said, listening = list[str](), False
+    """Join the lines under ``Recommendations:`` and ``Early Stopping Result:`` to one text, verbatim."""
+    lines, in_section = list[str](), False
     for line in text.splitlines():
         if line.startswith(("Recommendations:", "Early Stopping Result:")):
-            listening = True
+            in_section = True
         elif not line.startswith(" "):
-            listening = False
-        elif listening:
-            said.append(line.strip())
-    return " ".join(said).removeprefix("* ").replace(". * ", ". ").replace(" * ", "; ")
+            in_section = False
+        elif in_section:
+            lines.append(line.strip())
+    return " ".join(lines).removeprefix("* ").replace(". * ", ". ").replace(" * ", "; ")
 
 
 class _Query:
-    """One query of LoadGen, cut into batches: answered when all of them have ended."""
+    """One query of LoadGen, split into batches; it is complete when all of them have ended."""
 
     def __init__(self, samples: list[Any], batch: int) -> None:
         self.issued = time.perf_counter_ns()
         self.parts = [samples[start : start + batch] for start in range(0, len(samples), batch)]
         self._left, self._lock = len(self.parts), threading.Lock()
 
-    def last(self) -> bool:
-        """Count one batch off; say whether it was the last."""
+    def end_batch(self) -> bool:
+        """Count one batch as ended, and return whether it was the last."""
         with self._lock:
             self._left -= 1
             return self._left == 0
 
 
 class _System:
-    """The system under test.
+    """The system under test, in LoadGen's terms.
 
-    With one stream and queries that wait for each other, the thread that LoadGen calls in runs them: handing them to
-    another would cost tens of µs. Else every stream has a thread, and all take from one queue.
+    With one stream and queries that wait for each other, runs happen in the thread in which LoadGen calls: handing a
+    query to another thread would cost tens of µs. Otherwise every stream has a thread, and all take from one queue.
     """
 
     def __init__(self, streams: Sequence[Steps], batch: int, loadgen: Any, *, queued: bool) -> None:
@@ -137,13 +143,13 @@ class _System:
             thread.start()
 
     def issue(self, samples: list[Any]) -> None:
-        """Take one query of LoadGen."""
+        """Accept one query of LoadGen."""
         query = _Query(samples, self._batch)
         for part in query.parts:
             if self._alone is None:
                 self._waiting.put((query, part))
             else:
-                self._answer(query, part, self._alone)
+                self._complete(query, part, self._alone)
 
     def close(self) -> None:
         """End the threads."""
@@ -154,18 +160,18 @@ class _System:
 
     def _serve(self, steps: Steps) -> None:
         while (job := self._waiting.get()) is not None:
-            self._answer(*job, steps)
+            self._complete(*job, steps)
 
-    def _answer(self, query: _Query, part: list[Any], steps: Steps) -> None:
+    def _complete(self, query: _Query, part: list[Any], steps: Steps) -> None:
         begun = time.perf_counter_ns()
         try:
             if self.error is None:
-                _run(steps)
-        except Exception as error:  # noqa: BLE001  # LoadGen waits for every answer; raised once it has them
+                _run_steps(steps)
+        except Exception as error:  # noqa: BLE001  # LoadGen waits for every response; raised once it has them
             self.error = error
         ended = time.perf_counter_ns()
         self.runs.append((begun, ended))
-        if query.last():
+        if query.end_batch():
             self.queries.append((query.issued, ended))
         response = self._loadgen.QuerySampleResponse
         self._loadgen.QuerySamplesComplete([response(sample.id, 0, 0) for sample in part])
@@ -193,12 +199,12 @@ def _start(loadgen: Any, system: _System, settings: Any, folder: Path) -> None:
         loadgen.DestroySUT(sut)
 
 
-def _run(steps: Steps) -> None:
+def _run_steps(steps: Steps) -> None:
     for step in steps:
         step()
 
 
-def _turn(runs: Runs, seconds: float) -> Turn:
+def _turn_of(runs: Runs, seconds: float) -> Turn:
     ordered = sorted(runs, key=lambda one: one[1])
     return Turn(
         samples_ms=tuple((ended - begun) / 1e6 for begun, ended in ordered),

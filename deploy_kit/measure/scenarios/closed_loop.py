@@ -1,15 +1,15 @@
-"""The plain closed loop: each stream issues its next run when the last one has ended. The default."""
+"""The closed loop, which is the default: each stream issues its next run when its last one has ended."""
 
 from collections.abc import Sequence
 
 from deploy_kit.measure import stopwatch
-from deploy_kit.measure.scenarios import Load, Scenario
+from deploy_kit.measure.scenarios import Scenario, TurnLoad
 from deploy_kit.measure.stopwatch import Steps, Turn
 
 
-def run(streams: Sequence[Steps], load: Load) -> tuple[Turn, None]:
-    """Take one turn; LoadGen has no say in it."""
-    return stopwatch.turn(streams, load.n, load.seconds, devices=load.devices), None
+def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, None]:
+    """Take one turn, without LoadGen."""
+    return stopwatch.take_turn(streams, load.n, load.seconds, devices=load.devices), None
 
 
 SCENARIO = Scenario(run=run, why_unavailable=lambda: "", batches=lambda _: "", rounds=12, seconds=0.0)

@@ -1,31 +1,31 @@
-"""MLPerf MultiStream: queries of eight images, the next when the last is answered; judged by p99 query latency."""
+"""MLPerf MultiStream: queries of eight images, each after the last was answered; judged by p99 query latency."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from deploy_kit.measure.scenarios import Load, Scenario, _loadgen
+from deploy_kit.measure.scenarios import Scenario, TurnLoad, _loadgen
 from deploy_kit.measure.stopwatch import Steps, Turn
 from deploy_kit.records.measurements import LoadGenResult
 
 IMAGES = 8
-"""Of one query: what MLPerf's rules say, and LoadGen's default."""
+"""Images of one query, by MLPerf's rules and LoadGen's default."""
 
 
-def run(streams: Sequence[Steps], load: Load) -> tuple[Turn, LoadGenResult]:
-    """Run one test."""
-    return _loadgen.test("MultiStream", streams, load, _configure)
+def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
+    """Run one test of LoadGen."""
+    return _loadgen.run_loadgen("MultiStream", streams, load, _configure)
 
 
-def _configure(settings: Any, load: Load) -> None:
+def _configure(settings: Any, load: TurnLoad) -> None:
     settings.multi_stream_samples_per_query = IMAGES
     settings.multi_stream_expected_latency_ns = max(1, round(load.pace_ms * 1e6 * IMAGES / load.batch))
 
 
 def batches(batch: int) -> str:
-    """Say that the batch must divide a query."""
+    """Return why an engine of this batch size cannot be fed: the batch must divide a query."""
     fits = batch <= IMAGES and IMAGES % batch == 0
     return "" if fits else f"a query of 'multi-stream' is {IMAGES} images, and the engine takes {batch}"
 
 
-# LoadGen needs 662 queries to call p99 with 99 % confidence.
+# LoadGen needs 662 queries to state p99 with 99 % confidence.
 SCENARIO = Scenario(runs=662, run=run, why_unavailable=_loadgen.why_unavailable, batches=batches)

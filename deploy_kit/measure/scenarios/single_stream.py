@@ -1,24 +1,24 @@
-"""MLPerf SingleStream: one image at a time, the next when the last is answered; judged by p90 latency."""
+"""MLPerf SingleStream: one image at a time, each after the last was answered; judged by p90 latency."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from deploy_kit.measure.scenarios import Load, Scenario, _loadgen
+from deploy_kit.measure.scenarios import Scenario, TurnLoad, _loadgen
 from deploy_kit.measure.stopwatch import Steps, Turn
 from deploy_kit.records.measurements import LoadGenResult
 
 
-def run(streams: Sequence[Steps], load: Load) -> tuple[Turn, LoadGenResult]:
-    """Run one test."""
-    return _loadgen.test("SingleStream", streams, load, _configure)
+def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
+    """Run one test of LoadGen."""
+    return _loadgen.run_loadgen("SingleStream", streams, load, _configure)
 
 
-def _configure(settings: Any, load: Load) -> None:
+def _configure(settings: Any, load: TurnLoad) -> None:
     settings.single_stream_expected_latency_ns = max(1, round(load.pace_ms * 1e6))
 
 
 def batches(batch: int) -> str:
-    """Say that a query is one image."""
+    """Return why an engine of this batch size cannot be fed: a query is one image."""
     return "" if batch == 1 else f"a query of 'single-stream' is one image, and the engine takes {batch}"
 
 

@@ -178,7 +178,7 @@ def _pass(
     images: ImageStream,
 ) -> Observed:
     """Send the images through the graph, looking at the ranges each time their number has doubled."""
-    here = environment.memory_mib() + memory_mib(model, wanted)
+    here = environment.resident_memory_mib() + memory_mib(model, wanted)
     observer, looks = Observer(model, wanted), _Looks(targets, ranging, images.n)
     begun, text = time.perf_counter(), ""
     for batch in images.batches():

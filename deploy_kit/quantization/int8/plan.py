@@ -23,11 +23,6 @@ from deploy_kit.quantization.ranges import Channels, ObservedActivations
 Rounding: TypeAlias = Literal["nearest", "descent"]
 
 _MIN_OPSET = 13
-# Each is exact and none hurts; a graph that is simplified already does not change.
-_ALWAYS = (
-    "fold_constants", "drop_identities", "drop_single_concats", "fold_batchnorm", "mean_to_global_pool",
-    "pool_before_conv", "fold_batchnorm_into_next",
-)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -84,13 +79,12 @@ class Int8Choices:
     """What a layout decides.
 
     Attributes:
-        passes: Rewrites that this layout wants on top of those that always pay.
+        passes: Graph passes that the layout needs on top of the default ones.
         signed: int8 around 0 instead of uint8 with a zero point.
         bits: Of the weights: 8, or 7 for processors whose sums of two products saturate.
         equalized: Give concatenated channels one range first.
         bias_correction: Let biases make up for what is known on average.
         rounding: Of weights: each to the nearest integer, or all by the error of the output (`descent`).
-        concats: The pass that gives concatenations their form.
         ranging: How the ends of ranges are chosen.
     """
 
@@ -100,7 +94,6 @@ class Int8Choices:
     equalized: bool = True
     bias_correction: bool = True
     rounding: Rounding = "nearest"
-    concats: Literal["chain_concats", "flatten_concats"] = "chain_concats"
     ranging: RangeMethod = field(default_factory=RangeMethod)
 
 
@@ -178,7 +171,8 @@ def _prepared(source: Path, choices: Int8Choices) -> ir.Model:
             hint=f"export with --opset {_MIN_OPSET} or higher",
         )
     onnx_file.expect_flat(model, source)
-    passes.apply_passes(model, (*_ALWAYS, choices.concats, "remove_unused", *choices.passes))
+    # The default passes once more: a file need not come from `simplify`, and one that does hardly changes.
+    passes.apply_passes(model, (*passes.default_passes(), *choices.passes))
     return onnx_file.reread(model)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import InputError
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_file, passes
 from deploy_kit.images import ImageSet
+from deploy_kit.machine.environment import library_version, library_versions
 from deploy_kit.quantization.int8.observation import CalibrationContext
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import BareInput, Precision, Preprocess
+from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess
 
 VERSION = "5"
 """Of what the schemes write; higher where any of them gives another graph for the same options than before."""
@@ -75,6 +76,7 @@ class Scheme:
         observes: Whether `apply` makes use of images where they are given.
         planned: (source file, options, calibration) → what writes one graph for each choice of groups that stay in
             float, from one pass over the images; None where the scheme has no such choice.
+        simplifies: Whether `apply` runs the default graph passes before anything else.
     """
 
     package: str
@@ -85,6 +87,25 @@ class Scheme:
     libraries: tuple[str, ...]
     observes: bool = False
     planned: Callable[[Path, Any, Calibration], PlannedMix] | None = None
+    simplifies: bool = False
+
+    @property
+    def installed_libraries(self) -> tuple[tuple[str, str], ...]:
+        """Versions of the installed ones of `libraries`."""
+        known = tuple(row for row in library_versions() if row[0] in self.libraries)
+        others = ((name, library_version(name)) for name in self.libraries if name not in dict(known))
+        return (*known, *((name, text) for name, text in others if text))
+
+    def key_versions(self, source: Artifact) -> tuple[tuple[str, str], ...]:
+        """List what decides the scheme's result beside the source, the images and the options: for the store's key.
+
+        The default passes are left out where `simplify` has applied them to the source: others would change its hash.
+        """
+        versions = (("schemes", VERSION), *self.installed_libraries)
+        if not self.simplifies:
+            return versions
+        applied = ", ".join(passes.default_passes())
+        return versions if applied == source.made_by.passes else (*versions, ("passes", applied))
 
 
 def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput) -> Calibration:
@@ -101,7 +122,7 @@ def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput
     if not n_batches:
         raise InputError(f"{image_set.name}: {image_set.n} images, fewer than the graph's batch of {size}")
     used = image_set.first(n_batches * size)
-    said = codec.canonical([used.digest, type(preprocess).__name__, preprocess])
+    said = codec.canonical_json([used.digest, type(preprocess).__name__, preprocess])
     return Calibration(
         n_batches=n_batches,
         n_images=used.n,

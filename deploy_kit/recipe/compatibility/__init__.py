@@ -7,7 +7,7 @@ from importlib import resources
 
 import yaml
 
-from deploy_kit.base.versions import numbers, older
+from deploy_kit.base.versions import is_older, version_numbers
 from deploy_kit.records import codec
 
 
@@ -128,18 +128,22 @@ def compatibility_table() -> CompatibilityTable:
 
 def within(version: str, since: str, until: str) -> bool:
     """Whether a known version lies in a range that includes its ends; an empty end is open."""
-    return bool(numbers(version)) and not (since and older(version, since)) and not (until and older(until, version))
+    return (
+        bool(version_numbers(version))
+        and not (since and is_older(version, since))
+        and not (until and is_older(until, version))
+    )
 
 
 def starts_with(version: str, prefix: str) -> bool:
     """Whether a version begins with all numbers of a prefix: 10.3.0 with 10.3, and not with 10.30."""
-    wanted = numbers(prefix)
-    return bool(wanted) and numbers(version)[: len(wanted)] == wanted
+    wanted = version_numbers(prefix)
+    return bool(wanted) and version_numbers(version)[: len(wanted)] == wanted
 
 
 def jetpack(l4t: str) -> JetPack | None:
     """Find the JetPack of an L4T release, e.g. ``36.4.3``; NVIDIA writes 36.4 for 36.4.0. A neighbor is no answer."""
-    exact = ".".join(map(str, (*numbers(l4t), 0, 0)[:3]))
+    exact = ".".join(map(str, (*version_numbers(l4t), 0, 0)[:3]))
     return next((row for row in compatibility_table().jetpack if exact in row.l4t), None)
 
 
@@ -158,4 +162,4 @@ def onnx_limit(library: str, version: str) -> OnnxLimit | None:
     rows: Sequence[OnnxLimit] = [
         row for row in compatibility_table().onnx if row.library == library and within(version, row.since, "")
     ]
-    return max(rows, key=lambda row: numbers(row.since), default=None)
+    return max(rows, key=lambda row: version_numbers(row.since), default=None)

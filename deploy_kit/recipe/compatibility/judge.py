@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deploy_kit.base.versions import loads_compatible, numbers, older
+from deploy_kit.base.versions import is_older, loads_compatible, version_numbers
 from deploy_kit.recipe.compatibility import (
     JetPack,
     JetsonModule,
@@ -128,7 +128,7 @@ def _jetpack(facts: MachineFacts, row: JetPack | None, board: JetsonModule | Non
             fix=f"flash a JetPack that supports {board.module}",
         )  # fmt: skip
     other = bool(facts.tensorrt) and bool(row.tensorrt) and not starts_with(facts.tensorrt, row.tensorrt)
-    if other and older(facts.tensorrt, "11"):  # 11 has a question of its own
+    if other and is_older(facts.tensorrt, "11"):  # 11 has a question of its own
         yield CompatibilityVerdict(
             code="DEV004", level="warning", source=row.source,
             text=f"TensorRT {facts.tensorrt} is installed, and JetPack {row.jetpack} ships {row.tensorrt}",
@@ -182,13 +182,13 @@ def _capability(facts: MachineFacts, sm: str) -> Iterator[CompatibilityVerdict]:
     row = capability(sm)
     if row is None:
         return
-    if row.last and facts.tensorrt and older(row.last, facts.tensorrt):
+    if row.last and facts.tensorrt and is_older(row.last, facts.tensorrt):
         yield CompatibilityVerdict(
             code="DEV007", level="error", source=row.source,
             text=f"TensorRT {facts.tensorrt} does not support compute capability {sm} ({row.architecture}); "
             f"{row.last} was the last",
             fix="take the onnxruntime engine"
-            + ("" if older(row.last, _OLDEST_TENSORRT) else f", or pip install 'tensorrt=={row.last}.*'"),
+            + ("" if is_older(row.last, _OLDEST_TENSORRT) else f", or pip install 'tensorrt=={row.last}.*'"),
         )  # fmt: skip
     if not row.precisions:
         return
@@ -205,11 +205,11 @@ def _driver(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
     if facts.l4t or not facts.cuda or not facts.driver:
         return
     for row in compatibility_table().driver:
-        if starts_with(facts.cuda, row.cuda) and older(facts.driver, row.driver):
+        if starts_with(facts.cuda, row.cuda) and is_older(facts.driver, row.driver):
             wheels = [
                 f"-cu{other.cuda}"
                 for other in compatibility_table().driver
-                if not older(facts.driver, other.driver) and not older(other.cuda, _OLDEST_CUDA)
+                if not is_older(facts.driver, other.driver) and not is_older(other.cuda, _OLDEST_CUDA)
             ]
             yield CompatibilityVerdict(
                 code="DEV009", level="error", source=row.source,
@@ -221,7 +221,7 @@ def _driver(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
 
 def _python(facts: MachineFacts, row: JetPack | None) -> Iterator[CompatibilityVerdict]:
     version = facts.python or (row.python if row is not None else "")
-    if older(version, _PYTHON):
+    if is_older(version, _PYTHON):
         whose = f"JetPack {row.jetpack}'s Python" if row is not None and not facts.python else "Python"
         yield CompatibilityVerdict(
             code="DEV010", level="error", source=row.source if row is not None else "pyproject.toml",
@@ -243,7 +243,7 @@ def _known_bad(facts: MachineFacts, sm: str) -> Iterator[CompatibilityVerdict]:
 def _plan(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
     library, built = facts.plan
     here = facts.versions.get(library, "")
-    if library not in _PLAN_MAKERS or not built or not here or numbers(built) == numbers(here):
+    if library not in _PLAN_MAKERS or not built or not here or version_numbers(built) == version_numbers(here):
         return
     if facts.plan_outlives and loads_compatible(built, here):
         return
@@ -257,4 +257,4 @@ def _plan(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
 
 def _before(row: JetPack, floor: str) -> bool:
     """Whether a JetPack comes before another: here 7.2 is 7.2.0, and no prefix of 7.2.2."""
-    return numbers(row.jetpack) < numbers(floor)
+    return version_numbers(row.jetpack) < version_numbers(floor)

@@ -8,7 +8,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Environment, Measurement, SpeedUp
-from deploy_kit.records.results import ParityReport, PassRow, Report, Row
+from deploy_kit.records.results import EngineRow, ParityReport, PassRow, Report
 from deploy_kit.stages.report import accuracy, device, layer_breakdown, mixed_precision
 from deploy_kit.stages.report.markdown import NONE as _NONE
 from deploy_kit.stages.report.markdown import table as _table
@@ -39,7 +39,7 @@ def load_report(path: Path) -> Report:
     return codec.from_json(Report, data, str(path))
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: EngineRow) -> tuple[str, ...]:
     """Give one line of the table, a text for each heading."""
     artifact, parity, measured, faster = row.artifact, row.parity, row.measurement, row.speed_up
     checked = parity if isinstance(parity, ParityReport) else None
@@ -166,7 +166,7 @@ def _simplify(passes: tuple[PassRow, ...]) -> list[str]:
 
 def _quantize(report: Report) -> list[str]:
     typed = [artifact for artifact in report.lineage if artifact.stage == "quantize"]
-    rows = [(a.name, a.precision, size(a.size_bytes), "; ".join(f"{k} {v}" for k, v in a.made_by)) for a in typed]
+    rows = [(a.name, a.precision, size(a.size_bytes), "; ".join(f"{k} {v}" for k, v in a.made_by.rows)) for a in typed]
     return ["## Quantize", "", *_table(("variant", "precision", "size", "made by"), rows), ""] if rows else []
 
 

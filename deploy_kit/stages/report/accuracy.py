@@ -1,9 +1,9 @@
 """What a check found, in words: lines for the terminal, and the report's section. Judges nothing."""
 
-from deploy_kit.accuracy.paired import wilson
+from deploy_kit.accuracy.paired import wilson_interval
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, Scores
-from deploy_kit.records.results import ParityReport, Row
+from deploy_kit.records.results import EngineRow, ParityReport
 from deploy_kit.stages.report.markdown import NONE, table
 
 _NAMED, _TRIED = 3, 5
@@ -40,7 +40,7 @@ def top1(made: ParityReport) -> str:
     """Write both accuracies, the engine's with Wilson's 95 % interval, and top-5 where there is one."""
     if made.top1 is None or made.top1_reference is None:
         return NONE
-    low, high = (100 * end for end in wilson(round(made.top1 * made.n), made.n))
+    low, high = (100 * end for end in wilson_interval(round(made.top1 * made.n), made.n))
     scores = made.scores
     five = ""
     if scores and scores.top5 is not None and scores.top5_reference is not None:
@@ -69,7 +69,7 @@ def consistent(found: Consistency) -> str:
     return f"{how}: places, runs{batch} ({found.n} images)"
 
 
-def section(rows: tuple[Row, ...]) -> list[str]:
+def section(rows: tuple[EngineRow, ...]) -> list[str]:
     """Write the report's section: what logits say of every engine, then what labels say."""
     checked = [(row.label, row.parity) for row in rows if isinstance(row.parity, ParityReport)]
     absent = [(row.label, row.parity) for row in rows if isinstance(row.parity, NotRun)]

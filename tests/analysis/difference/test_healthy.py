@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from planted import FORMS
+from stage_inputs import images_of
 
 from deploy_kit.analysis import difference
 from deploy_kit.base import lazy
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.store import Store
 
@@ -70,11 +72,16 @@ def test_what_observing_changes_is_said(forms: "Forms", store: Store) -> None:
 
 
 def test_an_answer_is_kept(forms: "Forms", store: Store, connection: Connection) -> None:
-    pair = [difference.find(str(forms.file(name)), store, forms.recipe.source) for name in ("exported", "simplified")]
+    pair = [
+        difference.find_subject(str(forms.file(name)), store, forms.recipe.source)
+        for name in ("exported", "simplified")
+    ]
 
-    made, reused = difference.find_difference(*pair, forms.recipe.check.images, store=store, connection=connection)
+    made, reused = difference.find_difference(
+        *pair, Context(store=store, connection=connection), images=images_of(forms.recipe.check.images)
+    )
     again, reused_again = difference.find_difference(
-        *pair, forms.recipe.check.images, store=store, connection=connection
+        *pair, Context(store=store, connection=connection), images=images_of(forms.recipe.check.images)
     )
 
     assert (reused, reused_again) == (False, True)

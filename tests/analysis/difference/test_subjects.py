@@ -11,10 +11,12 @@ import tiny_graphs
 from command_line import deploykit
 from dense_graphs import Sketch
 from planted import weights_of
+from stage_inputs import images_of
 
 from deploy_kit.analysis import difference
 from deploy_kit.analysis.difference import points
 from deploy_kit.base.errors import BuildError, InputError, RequestError, UnknownNameError
+from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.engines import CATALOGUE
 from deploy_kit.graph import onnx_file
@@ -32,9 +34,11 @@ pytest_plugins = ["small_forms", "tiny_line"]
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "reference"])
 def test_an_engine_shows_what_is_within_it(engine: str, line: "Line") -> None:
     built = line.built("fp32", engine)
-    pair = [difference.find(name, line.store, line.recipe.source) for name in ("checkpoint", built.label)]
+    pair = [difference.find_subject(name, line.store, line.recipe.source) for name in ("checkpoint", built.label)]
 
-    found, _ = difference.find_difference(*pair, line.recipe.check.images, store=line.store, connection=line.connection)
+    found, _ = difference.find_difference(
+        *pair, Context(store=line.store, connection=line.connection), images=images_of(line.recipe.check.images)
+    )
 
     assert found.computed_by == ("torch", engine)
     assert found.part == ""
@@ -53,9 +57,11 @@ def test_openvino_says_that_a_tensor_is_not_there(line: "Line") -> None:
 
 def test_int8_of_two_engines_is_the_same(line: "Line") -> None:
     labels = [line.built("int8", engine).label for engine in ("onnxruntime", "openvino")]
-    pair = [difference.find(label.replace(" · ", " "), line.store, line.recipe.source) for label in labels]
+    pair = [difference.find_subject(label.replace(" · ", " "), line.store, line.recipe.source) for label in labels]
 
-    found, _ = difference.find_difference(*pair, line.recipe.check.images, store=line.store, connection=line.connection)
+    found, _ = difference.find_difference(
+        *pair, Context(store=line.store, connection=line.connection), images=images_of(line.recipe.check.images)
+    )
 
     assert [found.first, found.second] == labels
     assert found.part == ""
@@ -63,7 +69,7 @@ def test_int8_of_two_engines_is_the_same(line: "Line") -> None:
 
 def test_unknown_name_lists_what_is_there(line: "Line") -> None:
     with pytest.raises(UnknownNameError, match=r"no file, engine or graph of .* is called 'fp23'") as caught:
-        difference.find("fp23", line.store, line.recipe.source)
+        difference.find_subject("fp23", line.store, line.recipe.source)
 
     assert caught.value.hint == "did you mean 'fp32'?"
 
@@ -72,7 +78,7 @@ def test_engine_without_a_graph_is_refused(line: "Line", store: Store, tmp_path:
     (tmp_path / "model.xml").write_text("<net/>")
 
     with pytest.raises(InputError, match=r"model.xml: an engine of which .* has no graph") as caught:
-        difference.find(str(tmp_path / "model.xml"), store, line.recipe.source)
+        difference.find_subject(str(tmp_path / "model.xml"), store, line.recipe.source)
 
     assert caught.value.hint == "build it here, and give its label"
 
@@ -82,7 +88,7 @@ def test_engine_whose_graph_is_gone_is_refused(line: "Line", kept: Store, monkey
     monkeypatch.setattr(line.store, "all", lambda cls, stage: Store.all(line.store, cls, stage) * (stage == "build"))
 
     with pytest.raises(InputError, match="the graph it was built from is gone"):
-        difference.find(label, line.store, line.recipe.source)
+        difference.find_subject(label, line.store, line.recipe.source)
 
 
 def test_engine_that_shows_nothing_names_its_graph(line: "Line", monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +96,7 @@ def test_engine_that_shows_nothing_names_its_graph(line: "Line", monkeypatch: py
     monkeypatch.setattr(line.store, "all", lambda cls, stage: [engine] * (stage == "build"))
 
     with pytest.raises(RequestError, match="engine 'tensorrt' does not show what is within it") as caught:
-        difference.find(engine.label, line.store, line.recipe.source)
+        difference.find_subject(engine.label, line.store, line.recipe.source)
 
     assert caught.value.hint == f"compare its graph, which ONNX Runtime computes: '{engine.name}'"
 
@@ -98,20 +104,26 @@ def test_engine_that_shows_nothing_names_its_graph(line: "Line", monkeypatch: py
 def test_two_networks_are_refused(forms: "Forms", store: Store, tmp_path: Path, connection: Connection) -> None:
     other = tmp_path / "tiny.onnx"
     onnx_file.save(tiny_graphs.simplified_model(), other)
-    pair = [difference.find(str(file), store, forms.recipe.source) for file in (forms.file("simplified"), other)]
+    pair = [
+        difference.find_subject(str(file), store, forms.recipe.source) for file in (forms.file("simplified"), other)
+    ]
 
     with pytest.raises(InputError, match="not forms of one network: they have 14 and 8 convolutions in dense blocks"):
-        difference.find_difference(*pair, forms.recipe.check.images, store=store, connection=connection)
+        difference.find_difference(
+            *pair, Context(store=store, connection=connection), images=images_of(forms.recipe.check.images)
+        )
 
 
 def test_other_inputs_are_refused(forms: "Forms", store: Store, tmp_path: Path, connection: Connection) -> None:
     sketch = Sketch()
     onnx_file.save(sketch.model(sketch.network()), tmp_path / "sketch.onnx")
     files = (forms.file("simplified"), tmp_path / "sketch.onnx")
-    pair = [difference.find(str(file), store, forms.recipe.source) for file in files]
+    pair = [difference.find_subject(str(file), store, forms.recipe.source) for file in files]
 
     with pytest.raises(InputError, match=r"model\.onnx and sketch\.onnx take other inputs: 1×16×16 and 3×8×8"):
-        difference.find_difference(*pair, forms.recipe.check.images, store=store, connection=connection)
+        difference.find_difference(
+            *pair, Context(store=store, connection=connection), images=images_of(forms.recipe.check.images)
+        )
 
 
 def test_equalized_file_without_units_is_refused(forms: "Forms") -> None:

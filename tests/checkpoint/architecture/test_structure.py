@@ -13,8 +13,8 @@ from torch import Tensor
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import structure
+from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
-from deploy_kit.checkpoint.formats.contents import Contents
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
 
@@ -35,7 +35,9 @@ def weights(spec: DenseNetSpec = TINY_SPEC) -> dict[str, Tensor]:
 
 
 def parse(tensors: dict[str, Tensor], facts: dict[str, Any] | None = None) -> structure.ParsedStructure:
-    contents = Contents(kind="test", tensors=tensors, facts=ArchitectureFacts(**(STATED if facts is None else facts)))
+    contents = Contents(
+        kind="torch zip", tensors=tensors, facts=ArchitectureFacts(**(STATED if facts is None else facts))
+    )
     return structure.parse_structure(contents, "file")
 
 
@@ -88,6 +90,18 @@ def test_facts_not_stated_follow_the_papers_stems_and_the_familys_source(
 
     assert (spec.stem[0].stride, spec.stem_pool, spec.eps) == ((stride, stride), pool, 1e-5)
     assert all(source.startswith(("convention: ", "family 'torchvision'")) for source in sources_of(spec).values())
+
+
+def test_kinds_of_sources_say_what_a_probe_may_change() -> None:
+    parsed = parse(weights(PLAIN_SPEC), {"stem_stride": 1, "eps": 1e-5})
+
+    assert {name: source.kind for name, source in parsed.sources.items()} == {
+        "stem_stride": "file", "stem_pool": "convention", "eps": "file", "activation": "family",
+        "outer_activation": "family", "concat": "family", "transition_relu": "family", "transition_pool": "family",
+        "final_relu": "family", "head_pool": "family",
+    }  # fmt: skip
+    assert set(parsed.sources) - set(parsed.guessed) == {"stem_stride", "eps"}
+    assert parsed.spec.sources == tuple((name, source.text) for name, source in parsed.sources.items())
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.module.", "backbone."])
@@ -194,13 +208,13 @@ def test_tensor_left_over_is_named() -> None:
 
 def test_tensor_named_to_be_left_out_is() -> None:
     said = StatedFacts(facts=ArchitectureFacts(**STATED), ignore=("features.gate",))
-    contents = Contents(kind="test", tensors=weights() | {"features.gate": torch.zeros(4)})
+    contents = Contents(kind="torch zip", tensors=weights() | {"features.gate": torch.zeros(4)})
 
     assert "'features.gate' left out, as asked" in structure.parse_structure(contents, "file", said).remarks
 
 
 def test_name_to_be_left_out_that_does_not_exist_is_refused() -> None:
-    contents = Contents(kind="test", tensors=weights())
+    contents = Contents(kind="torch zip", tensors=weights())
 
     with pytest.raises(CheckpointError, match=r"nothing is called 'features\.gat', so it cannot be left out"):
         structure.parse_structure(contents, "file", StatedFacts(ignore=("features.gat",)))

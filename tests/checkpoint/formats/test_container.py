@@ -15,7 +15,7 @@ from checkpoint_files import SAVERS, TORCH_SAVERS, bytes_of, save_safetensors, s
 from safetensors.torch import save_file
 
 from deploy_kit.base.errors import CheckpointError, InputError, RequestError
-from deploy_kit.checkpoint.facts import ArchitectureFacts
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import container, safetensors_file
 from deploy_kit.records.artifacts import Preprocess
 
@@ -160,6 +160,14 @@ def test_preprocess_and_facts_are_read_from_safetensors_metadata(tmp_path: Path)
     assert contents.facts == ArchitectureFacts(stem_stride=1, stem_pool="max", eps=1e-5)
 
 
+@pytest.mark.parametrize("text", ["family 'mine', by its names", "flag", "default: mine"])
+def test_source_that_the_metadata_names_is_shown_and_is_of_no_other_kind(text: str, tmp_path: Path) -> None:
+    facts = {"stem_stride": 1, "source": text}
+    save_file(weights(), tmp_path / "file", {"deploykit.densenet": json.dumps(facts)})
+
+    assert container.read_contents(tmp_path / "file").facts.source == Source("file", text)
+
+
 @pytest.mark.parametrize(("written", "meant"), [(True, "max"), (False, "none")])
 def test_stem_pool_of_earlier_files_was_yes_or_no(written: bool, meant: str, tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "file", {"deploykit.densenet": json.dumps({"stem_pool": written})})
@@ -197,7 +205,17 @@ def test_unknown_key_in_the_preprocess_metadata_names_the_nearest(tmp_path: Path
 
 @pytest.mark.parametrize(
     "stated",
-    ['["stem_stride"]', "null", "3", '{"stem_stride": "2"}', '{"stem_stride": 0}', '{"eps": -1}', '{"stem_strid": 2}'],
+    [
+        '["stem_stride"]',
+        "null",
+        "3",
+        '{"stem_stride": "2"}',
+        '{"stem_stride": 0}',
+        '{"eps": -1}',
+        '{"stem_strid": 2}',
+        '{"source": 3}',
+        '{"source": {"kind": "flag", "text": "flag"}}',
+    ],
 )
 def test_facts_of_a_wrong_kind_are_refused(stated: str, tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "file", {safetensors_file.FACTS_KEY: stated})
@@ -246,4 +264,4 @@ def test_kind_and_everything_else_has_a_plain_default(tmp_path: Path) -> None:
 
     contents: Any = container.read_contents(tmp_path / "file")
 
-    assert (contents.classes, contents.order, contents.preprocess, dict(contents.attributes)) == (None, None, None, {})
+    assert (contents.classes, contents.preprocess, dict(contents.attributes)) == (None, None, {})

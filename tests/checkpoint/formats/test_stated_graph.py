@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.facts import ArchitectureFacts
+from deploy_kit.checkpoint.contents import Contents
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import container
-from deploy_kit.checkpoint.formats.contents import Contents
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")  # its files are still about
 IMAGES = torch.zeros(2, 3, 64, 64)
@@ -82,7 +82,7 @@ def test_graph_states_the_facts(kind: str, case: str, tmp_path: Path) -> None:
     facts = read(kind, tiny_net(**options), tmp_path).facts
 
     source = {"TorchScript": "TorchScript code", "torch.export": "torch.export graph"}[kind]
-    assert facts == ArchitectureFacts(**PLAIN | differing, source=source)
+    assert facts == ArchitectureFacts(**PLAIN | differing, source=Source("file", source))
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -294,7 +294,7 @@ def test_exported_layout_before_torch_2_8_is_read(exported: Path, tmp_path: Path
     contents = container.read_contents(write(tmp_path / "old.pt2", zip_bytes(members)))
 
     assert all(torch.equal(contents.tensors[name], tensor) for name, tensor in net.state_dict().items())
-    assert contents.facts == ArchitectureFacts(**PLAIN, source="torch.export graph")
+    assert contents.facts == ArchitectureFacts(**PLAIN, source=Source("file", "torch.export graph"))
 
 
 def test_bomb_inside_an_exported_archive_is_refused(tmp_path: Path) -> None:

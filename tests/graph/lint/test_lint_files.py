@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 import pytest
-from lint_graphs import Case, graph, reshape
+from lint_graphs import Case, extremum, graph, reshape
 
 from deploy_kit.base.errors import InputError, UnknownNameError
+from deploy_kit.base.versions import INTEGER_MAXIMUM
 from deploy_kit.graph import lint
 from deploy_kit.graph import onnx_file as graphs
 
@@ -45,10 +46,32 @@ def test_an_unknown_target_names_the_nearest() -> None:
     assert caught.value.hint == "did you mean 'tensorrt'?"
 
 
-def test_an_engine_of_a_third_party_has_no_rules() -> None:
-    model = graphs.ir.serde.deserialize_model(Case("", "", graph("y = Relu(x)")).proto())
+def test_an_engine_without_rules_of_its_own_is_a_target() -> None:
+    assert lint.parse_target("somebodys:2", ("onnxruntime", "somebodys")) == lint.LintTarget(
+        engine="somebodys", version="2"
+    )
 
-    assert lint.lint_model(model, lint.LintTarget(engine="somebody's")) == ()
+
+def test_all_is_no_target() -> None:
+    with pytest.raises(UnknownNameError, match="no target is called 'all'"):
+        lint.parse_target("all")
+
+
+def test_rules_for_every_engine_hold_for_one_of_a_third_party() -> None:
+    rules = {name for name in lint.CATALOGUE.names() if lint.CATALOGUE.get(name).concerns("somebodys")}
+
+    assert {"onnx001", "onnx002"} <= rules
+    assert not rules & {"trt001", "ort001", "ov001", "dla001"}
+
+
+def test_what_a_graph_asks_of_a_runtime_is_said_by_its_rule() -> None:
+    plain, integers = (
+        graphs.ir.serde.deserialize_model(Case("", text).proto())
+        for text in (graph("y = Relu(x)"), extremum("Max", "uint8"))
+    )
+
+    assert lint.needs(graphs.reread(plain)) == ()
+    assert lint.needs(graphs.reread(integers)) == ((f"onnxruntime>={INTEGER_MAXIMUM}", "maximum of integers"),)
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "bf16", "int8-symmetric"])
@@ -67,7 +90,7 @@ def test_a_half_precision_graph_carries_the_ranges_that_were_seen(line: "Line") 
 
 
 def test_a_reshape_to_1_with_the_rest_behind_folds_the_batch_into_it(tmp_path: Path) -> None:
-    case = Case("trt003", "the rest behind", reshape("1,-1"), "error")
+    case = Case("the rest behind", reshape("1,-1"), "error")
     session = onnxruntime.InferenceSession(case.proto().SerializeToString(), providers=["CPUExecutionProvider"])
 
     made = session.run(None, {"x": np.zeros((2, 4, 8, 8), np.float32)})[0]
@@ -75,3 +98,19 @@ def test_a_reshape_to_1_with_the_rest_behind_folds_the_batch_into_it(tmp_path: P
     model = graphs.reread(graphs.ir.serde.deserialize_model(case.proto()))
     found = [f.code for f in lint.lint_model(model, lint.LintTarget(engine="tensorrt"))]
     assert (made.shape, found) == ((1, 512), ["TRT003"])
+
+
+def test_the_table_has_a_row_for_each_rule_by_code() -> None:
+    heading, line, *rows = lint.rules_table().splitlines()
+
+    assert heading == "| code | level | targets | finds | cure | source |"
+    assert line.count("|") == heading.count("|")
+    assert [row.split("`")[1] for row in rows] == [name.upper() for name in lint.CATALOGUE.names()]
+
+
+def test_the_table_names_targets_in_short() -> None:
+    targets = {row.split(" | ")[0]: row.split(" | ")[2] for row in lint.rules_table().splitlines()}
+
+    assert targets["| `TRT001`"] == "TensorRT's"
+    assert targets["| `ONNX001`"] == "all"
+    assert targets["| `TRT005`"] == "tensorrt, dla"

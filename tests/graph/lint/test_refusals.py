@@ -8,7 +8,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from lint_graphs import TENSORRT, Case, graph
+from lint_cases import TENSORRT
+from lint_graphs import Case, graph
 
 from deploy_kit.base.lazy import install_line, present
 from deploy_kit.graph import lint

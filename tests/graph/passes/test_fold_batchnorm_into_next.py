@@ -7,6 +7,7 @@ import rewriting
 import tiny_graphs
 import torch
 
+from deploy_kit.graph import passes
 from deploy_kit.graph.passes import fold_batchnorm_into_next
 
 BOUND = 1e-6  # weight and bias are rounded to float32 once each: 2 · 2^-24, and sums of four to 36 of them
@@ -308,3 +309,24 @@ def test_comparison_notices_one_constant_that_is_off_by_a_thousandth(name: str) 
     value.const_value = ir.tensor(array, name=name)
 
     assert rewriting.differences(before, rewriting.evaluate(model, x))[0] > fold_batchnorm_into_next.PASS.promise
+
+
+def transition() -> ir.Model:
+    """Write a transition without a ReLU: BN, 1×1 convolution, average pool."""
+    return parse("c = Conv(n, w) y = AveragePool<kernel_shape=[2,2], strides=[2,2]>(c)", "[1,4,8,8]")
+
+
+def test_default_passes_fold_before_the_pool_of_a_transition_comes_between() -> None:
+    model = transition()
+
+    passes.apply_passes(model, passes.default_passes())
+
+    assert sorted(node.op_type for node in model.graph) == ["AveragePool", "Conv"]
+
+
+def test_fold_behind_the_swap_of_the_pool_would_have_come_too_late() -> None:
+    model = transition()
+
+    passes.apply_passes(model, ("pool_before_conv", "fold_batchnorm_into_next"))
+
+    assert sorted(node.op_type for node in model.graph) == ["AveragePool", "BatchNormalization", "Conv"]

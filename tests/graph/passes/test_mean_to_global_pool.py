@@ -7,6 +7,7 @@ import rewriting
 import tiny_graphs
 import torch
 
+from deploy_kit.graph import passes
 from deploy_kit.graph.passes import fold_constants, mean_to_global_pool
 
 DOUBLE = 1e-13  # float64 sums in another order
@@ -182,3 +183,9 @@ def test_comparison_notices_a_mean_of_one_pixel_less() -> None:
     after = tiny_graphs.evaluate(model, X[..., :-1])
 
     assert rewriting.differences(before, after)[0] > 1e-2
+
+
+def test_default_passes_turn_a_mean_into_a_pool_before_they_swap_pools() -> None:
+    order = passes.default_passes()
+
+    assert order.index("mean_to_global_pool") < order.index("pool_before_conv")

@@ -29,6 +29,14 @@ def test_where_it_reads_there_is_no_reason(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_gauge_of_energies_or_powers_says_so(name: str) -> None:
+    gauge = CATALOGUE.get(name)
+    kinds = {reading.kind for tree in ("orin-nano-super", "agx-orin") for reading in gauge.read(recorded(tree))}
+
+    assert not kinds & {"energy_uj", "power_mw"} or gauge.measures_energy
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_reading_bears_the_name_of_its_gauge(name: str) -> None:
     for place in (recorded("orin-nano-super"), recorded("agx-orin"), GaugeScope()):
         assert {reading.gauge for reading in CATALOGUE.get(name).read(place)} <= {name}

@@ -7,7 +7,7 @@ import pytest
 from trees import HERE, recorded, written
 
 from deploy_kit.measure.gauges import GaugeScope, cpu_clocks, ina, tegra, thermal, throttle
-from deploy_kit.measure.gauges._recorder import look
+from deploy_kit.measure.gauges._recorder import survey_gauges
 
 NANO = recorded("orin-nano-super")
 
@@ -102,12 +102,12 @@ def test_jetson_clocks_take_the_place_of_the_governor() -> None:
 
 
 def test_the_board_says_what_its_power_mode_leaves_on(copy: GaugeScope) -> None:
-    board = look(NANO).board
+    board = survey_gauges(NANO).board
     change(copy, "sys/devices/platform/gpu.0/tpc_pg_mask", "-1")
     (copy.root / "sys/kernel/nvpmodel_clk_cap/emc").unlink()
 
     assert (board.gpu_tpc_mask, board.memory_max_mhz) == (240, 3199.0)
-    assert (look(copy).board.gpu_tpc_mask, look(copy).board.memory_max_mhz) == (0, 0.0)
+    assert (survey_gauges(copy).board.gpu_tpc_mask, survey_gauges(copy).board.memory_max_mhz) == (0, 0.0)
 
 
 def test_masks_and_caps_are_found_where_older_kernels_have_them(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_masks_and_caps_are_found_where_older_kernels_have_them(tmp_path: Path) 
 
 
 def test_the_board_says_what_it_is() -> None:
-    board = look(NANO).board
+    board = survey_gauges(NANO).board
 
     assert board.model == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
     assert board.compatible[-1] == "nvidia,tegra234"
@@ -126,7 +126,7 @@ def test_the_board_says_what_it_is() -> None:
 
 
 def test_what_a_jetson_lacks_is_named() -> None:
-    unreadable = dict(look(NANO).unreadable)
+    unreadable = dict(survey_gauges(NANO).unreadable)
 
     assert unreadable["rapl"] == "no RAPL package here (/sys/class/powercap/intel-rapl:*)"
     assert unreadable["nvml"] == "a recorded tree has no driver"

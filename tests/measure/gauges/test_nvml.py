@@ -26,10 +26,10 @@ class Driver(nvml._Library):
         self.answers = answers
         self.split = split
 
-    def ask(self, function: str, gpu: Any, *arguments: int, kind: type[Any] = int) -> int | None:
+    def query(self, function: str, gpu: Any, *arguments: int, kind: type[Any] = int) -> int | None:
         return self.answers.get(function)
 
-    def mig(self, gpu: Any) -> bool:
+    def is_split(self, gpu: Any) -> bool:
         return self.split
 
 
@@ -63,6 +63,10 @@ def test_a_gpu_without_a_counter_gives_power(driver: Fake) -> None:
     driver({name: value for name, value in ANSWERS.items() if "Energy" not in name})
 
     assert ("power_mw", 61_500) in {(r.kind, r.value) for r in nvml.read(GaugeScope())}
+
+
+def test_it_counts_among_the_gauges_of_energy(driver: Fake) -> None:
+    assert nvml.GAUGE.measures_energy
 
 
 def test_a_jetson_whose_driver_answers_nothing_has_no_readings_and_no_zeros(driver: Fake) -> None:

@@ -7,7 +7,7 @@ import pytest
 from trees import written
 
 from deploy_kit.measure.gauges import GaugeScope, cpu_clocks, load, nvml, rapl, thermal, throttle
-from deploy_kit.measure.gauges._files import why_unavailable
+from deploy_kit.measure.gauges._files import why_unreadable
 
 CPU = "sys/devices/system/cpu"
 PACKAGE = "sys/class/powercap/intel-rapl:0"
@@ -89,7 +89,7 @@ def test_rapl_that_is_closed_says_its_mode_and_the_command(tmp_path: Path, monke
 
 
 def test_a_file_that_fails_says_how(tmp_path: Path) -> None:
-    assert why_unavailable(tmp_path) == f"{tmp_path}: Is a directory"
+    assert why_unreadable(tmp_path) == f"{tmp_path}: Is a directory"
 
 
 def test_sensors_of_the_processor_are_read_and_others_not(tmp_path: Path) -> None:

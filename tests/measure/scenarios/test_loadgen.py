@@ -7,7 +7,7 @@ import pytest
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import StageError
 from deploy_kit.measure import scenarios
-from deploy_kit.measure.scenarios import Load, _loadgen
+from deploy_kit.measure.scenarios import TurnLoad, _loadgen
 from deploy_kit.measure.stopwatch import Turn
 from deploy_kit.records.measurements import LoadGenResult
 
@@ -41,8 +41,8 @@ target_qps : 200
 def played(name: str, n_streams: int = 1, batch: int = 1, **asked: float) -> tuple[Turn, LoadGenResult]:
     """Run one short test with runs of a millisecond."""
     pytest.importorskip("mlperf_loadgen", reason="pip install 'deploykit[loadgen]'")
-    load = Load(n=100, seconds=0.2, batch=batch, pace_ms=1e3 * RUN_S, **asked)
-    turn, said = scenarios.get(name).run([(lambda: time.sleep(RUN_S),)] * n_streams, load)
+    load = TurnLoad(n=100, seconds=0.2, batch=batch, pace_ms=1e3 * RUN_S, **asked)
+    turn, said = scenarios.get_scenario(name).run([(lambda: time.sleep(RUN_S),)] * n_streams, load)
     assert said is not None
     return turn, said
 
@@ -128,26 +128,26 @@ def test_a_run_that_fails_ends_the_test_with_its_error() -> None:
             raise StageError("out of memory")
 
     with pytest.raises(StageError, match="scenario 'SingleStream': a run failed: out of memory"):
-        scenarios.get("single-stream").run([(die,)], Load(n=10, seconds=0.01, batch=1, pace_ms=1.0))
+        scenarios.get_scenario("single-stream").run([(die,)], TurnLoad(n=10, seconds=0.01, batch=1, pace_ms=1.0))
 
 
 def test_without_loadgen_the_reason_says_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_loadgen, "library_version", lambda _: "")
 
     said = "MLPerf scenarios need 'mlcommons-loadgen' on the machine that runs the engine"
-    assert scenarios.get("offline").why_unavailable() == f"{said} (pip install 'deploykit[loadgen]')"
+    assert scenarios.get_scenario("offline").why_unavailable() == f"{said} (pip install 'deploykit[loadgen]')"
 
 
 def test_a_device_installs_loadgen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_loadgen, "library_version", lambda _: "")
     monkeypatch.setattr(lazy, "_installed", lambda: False)
 
-    assert scenarios.get("offline").why_unavailable().endswith("(pip install 'mlcommons-loadgen')")
+    assert scenarios.get_scenario("offline").why_unavailable().endswith("(pip install 'mlcommons-loadgen')")
 
 
-@pytest.mark.parametrize("name", scenarios.names())
+@pytest.mark.parametrize("name", scenarios.scenario_names())
 def test_every_scenario_is_found_by_the_name_that_people_write(name: str) -> None:
-    entry = scenarios.get(name)
+    entry = scenarios.get_scenario(name)
 
     assert "_" not in name
     assert entry.rounds >= 1

@@ -150,11 +150,14 @@ def test_one_plan_writes_many_graphs_each_as_if_it_were_the_only_one(tmp_path) -
     x = sketch.images(8)
     onnx_file.save(model, tmp_path / "source.onnx")
     for scheme, options in ((int8_portable, {}), (int8_tensorrt, {"rest": "fp32"})):
-        planned = scheme.planned(tmp_path / "source.onnx", scheme.SCHEME.options(**options), calibration(x))
+        planned = scheme.SCHEME.planned(tmp_path / "source.onnx", scheme.SCHEME.options(**options), calibration(x))
         assert [name for name, macs in planned.groups if macs] == ["stem", *LAYERS, "head"]
         for number, kept in enumerate(((), LAYERS[:1], LAYERS[1:], ())):
             planned.write(tmp_path / f"{number}.onnx", kept)
-            scheme.apply(
-                tmp_path / "source.onnx", tmp_path / "alone.onnx", scheme.SCHEME.options(keep=kept, **options), calibration(x)
+            scheme.SCHEME.apply(
+                tmp_path / "source.onnx",
+                tmp_path / "alone.onnx",
+                scheme.SCHEME.options(keep=kept, **options),
+                calibration(x),
             )
             assert (tmp_path / f"{number}.onnx").read_bytes() == (tmp_path / "alone.onnx").read_bytes()

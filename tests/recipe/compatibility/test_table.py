@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy_kit.base.versions import numbers, older
+from deploy_kit.base.versions import is_older, version_numbers
 from deploy_kit.machine import jetson
 from deploy_kit.recipe import compatibility
 from deploy_kit.recipe.compatibility import within
@@ -24,7 +24,7 @@ def test_every_row_names_a_document_or_a_measurement(table: str, row: Any) -> No
 
 @pytest.mark.parametrize("row", [*TABLE.dla, *TABLE.tensorrt_on_jetson, *TABLE.known_bad])
 def test_a_range_begins_before_it_ends(row: Any) -> None:
-    assert not (row.since and row.until and older(row.until, row.since))
+    assert not (row.since and row.until and is_older(row.until, row.since))
 
 
 @pytest.mark.parametrize("row", TABLE.jetpack, ids=lambda row: row.jetpack)
@@ -84,7 +84,7 @@ def test_every_module_s_compute_capability_has_a_row() -> None:
 
 @pytest.mark.parametrize("library", ["onnxruntime", "tensorrt"])
 def test_a_newer_library_never_reads_less(library: str) -> None:
-    rows = sorted((row for row in TABLE.onnx if row.library == library), key=lambda row: numbers(row.since))
+    rows = sorted((row for row in TABLE.onnx if row.library == library), key=lambda row: version_numbers(row.since))
 
     assert [row.opset for row in rows] == sorted(row.opset for row in rows)
 
@@ -130,6 +130,6 @@ def test_a_release_file_leads_to_its_jetpack(line: str, jetpack: str, tmp_path: 
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/nv_tegra_release").write_text(f"{line}\n# KERNEL_VARIANT: oot\n")
 
-    found = compatibility.jetpack(jetson.describe(tmp_path).l4t)
+    found = compatibility.jetpack(jetson.describe_jetson(tmp_path).l4t)
 
     assert (found.jetpack if found else "") == jetpack

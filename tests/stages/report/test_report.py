@@ -10,7 +10,7 @@ import pytest
 from report_records import everything, made, measurement, row, tables
 
 from deploy_kit.base.errors import InputError, RecipeError, StoreError
-from deploy_kit.records.results import Report, Row
+from deploy_kit.records.results import EngineRow, Report
 from deploy_kit.stages import report
 
 
@@ -96,14 +96,16 @@ def test_no_p99_is_printed_from_fewer_than_a_thousand_samples(n: int, p99: str) 
 
 
 def test_a_pipe_in_a_reason_does_not_open_a_cell() -> None:
-    of = made(Row(label="int8 · openvino", artifact=None, failed="Conv|Concat | BatchNormalization"))
+    of = made(EngineRow(label="int8 · openvino", artifact=None, failed="Conv|Concat | BatchNormalization"))
 
     assert engines(of)[0]["verdict"] == "failed: Conv|Concat | BatchNormalization"
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_a_reason_of_many_lines_stays_in_its_cell(end: str) -> None:
-    of = made(Row(label="int8 · openvino", artifact=None, failed=f"the parser refuses it:{end}node 'a'{end}node 'b'"))
+    of = made(
+        EngineRow(label="int8 · openvino", artifact=None, failed=f"the parser refuses it:{end}node 'a'{end}node 'b'")
+    )
 
     line = next(line for line in report.markdown(of).splitlines() if line.startswith("| int8 · openvino"))
 

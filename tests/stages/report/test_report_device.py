@@ -8,7 +8,7 @@ from report_records import artifact, made, measurement
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.readings import Conditions, Course, Energy, Rail, Roof
-from deploy_kit.records.results import Row
+from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import report
 from deploy_kit.stages.report import device
 
@@ -44,7 +44,7 @@ def timed(**facts: Any) -> Measurement:
 
 
 def lines(**facts: Any) -> list[str]:
-    row = Row(label="int8 · openvino", artifact=artifact("int8", "openvino"), measurement=timed(**facts))
+    row = EngineRow(label="int8 · openvino", artifact=artifact("int8", "openvino"), measurement=timed(**facts))
     return device.sections(made(row))
 
 
@@ -132,7 +132,7 @@ def test_a_share_needs_a_median_and_a_roof() -> None:
 
 
 def test_the_sections_stand_in_the_report() -> None:
-    row = Row(label="one", artifact=artifact("int8", "openvino"), measurement=timed(roof=ROOF))
+    row = EngineRow(label="one", artifact=artifact("int8", "openvino"), measurement=timed(roof=ROOF))
 
     assert "## Roofline" in report.markdown(made(row)).splitlines()
 

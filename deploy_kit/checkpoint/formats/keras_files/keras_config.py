@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deploy_kit.checkpoint.facts import ArchitectureFacts
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import stated_graph
 from deploy_kit.checkpoint.formats.stated_graph import Node, Sides, sides
 
-SOURCE = "Keras config"
+_SOURCE = Source("file", "Keras config")
 _MODELS = frozenset({"Functional", "Model", "Sequential"})
 _MAX_LEVELS = 8
 _CONVOLUTIONS = frozenset({"Conv1D", "Conv2D", "Conv3D", "Convolution2D"})
@@ -81,7 +81,7 @@ class KerasConfig:
         Raises:
             CheckpointError: It computes what no DenseNet does.
         """
-        return stated_graph.facts(self.nodes, SOURCE) if self.nodes else ArchitectureFacts()
+        return stated_graph.facts(self.nodes, _SOURCE) if self.nodes else ArchitectureFacts()
 
 
 def read_config(model: Any) -> KerasConfig:

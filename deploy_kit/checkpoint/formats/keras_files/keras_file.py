@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.formats.contents import Contents
+from deploy_kit.checkpoint.contents import Container, Contents
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_config
 from deploy_kit.checkpoint.formats.keras_files.hdf5 import Hdf5Group
 from deploy_kit.checkpoint.formats.keras_files.keras_config import KerasConfig, KerasLayer
@@ -72,10 +72,10 @@ def read_hdf5(file: Path) -> Contents:
     raise CheckpointError(f"an HDF5 file that Keras did not write: it holds {shown}", hint="give a Keras file")
 
 
-def _contents(kind: str, tensors: dict[str, Tensor], config: KerasConfig) -> Contents:
+def _contents(kind: Container, tensors: dict[str, Tensor], config: KerasConfig) -> Contents:
     if not tensors:
         raise CheckpointError("a Keras file without weights")
-    return Contents(kind=kind, tensors=tensors, facts=config.facts(), order=tuple(config.layers) or None)
+    return Contents(kind=kind, tensors=tensors, facts=config.facts())
 
 
 def _config(text: bytes) -> KerasConfig:

@@ -6,6 +6,7 @@ Source of the layouts: torch/serialization.py, `_load` and `_legacy_load`, torch
 import io
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -13,20 +14,19 @@ import torch
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
-from deploy_kit.checkpoint.formats.pickled.calls import CALLS, INERT
-from deploy_kit.checkpoint.formats.pickled.inert import Global, Rules, refuse
-from deploy_kit.checkpoint.formats.pickled.rebuild import QUANTIZED, STORAGES, Storage
+from deploy_kit.checkpoint.formats.pickled.allowed_calls import CALLS, MENTIONS
+from deploy_kit.checkpoint.formats.pickled.inert_values import Global, Rules, refuse
+from deploy_kit.checkpoint.formats.pickled.torch_tensors import QUANTIZED, STORAGES, Storage
 from deploy_kit.checkpoint.formats.pickled.unpickle import unpickle
-from deploy_kit.checkpoint.formats.zip_archive import MAGIC, Archive, open_archive
+from deploy_kit.checkpoint.formats.zip_archive import Archive
 
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the number 0x1950a86a20f9469cfc6c, pickled
 _PROTOCOL = 1001
-_MAX_NESTED = 2
 _READ = 1 << 24
 
 
 def is_legacy(head: bytes) -> bool:
-    """Say whether a file begins with the legacy format's magic number, whatever the pickle protocol."""
+    """Return whether a file begins with the legacy format's magic number, whatever the pickle protocol."""
     return head[:1] == b"\x80" and _LEGACY_MAGIC in head[:24]
 
 
@@ -66,49 +66,49 @@ class Bounded:
         return result
 
 
-def read_zip(archive: Archive, budget: ReadLimits, pickle: str = "data.pkl", depth: int = 0) -> Any:
+def read_zip(archive: Archive, budget: ReadLimits) -> Any:
     """Read the pickle of an archive and the storages that it names.
 
     Args:
         archive: Holds ``<name>/data.pkl`` and ``<name>/data/<key>``.
-        budget: Of the file.
-        pickle: Which pickle.
-        depth: How many checkpoints this one lies in.
+        budget: Budget of the file.
     """
-    home = next(name for name in archive.names if name.endswith(f"/{pickle}")).removesuffix(pickle)
+    home = next(name for name in archive.names if name.endswith("/data.pkl")).removesuffix("data.pkl")
     order = bytes(archive.read(f"{home}byteorder")) if f"{home}byteorder" in archive.names else b"little"
     _verify_order(order == b"little")
     rows: dict[str, Storage] = {}
 
-    def storage(found: Any) -> Storage:
-        kind, key, count = _persistent(found, 5)
+    def storage(persistent_id: Any) -> Storage:
+        kind, key, count = _storage_id(persistent_id, 5)
         if key not in rows:
             rows[key] = kind.row(archive.read(f"{home}data/{key}"))
         return kind.verified(rows[key], key, count)
 
-    source = Bounded(io.BytesIO(archive.read(home + pickle)))
-    return unpickle(source, _rules(storage, budget, depth))
+    source = Bounded(io.BytesIO(archive.read(f"{home}data.pkl")))
+    return unpickle(source, _rules(storage, budget))
 
 
-def read_legacy(file: BinaryIO, budget: ReadLimits, depth: int = 0) -> Any:
+def read_legacy(file: BinaryIO, budget: ReadLimits) -> Any:
     """Read the five pickles of the format before torch 1.6, then the storages behind them."""
     source = Bounded(file)
     rows: dict[str, Storage] = {}
 
-    def storage(found: Any) -> Any:
-        if isinstance(found, tuple) and found[:1] == ("module",):
-            return found[1]  # a class, with its source code behind it
-        kind, key, count = _persistent(found, 6)
+    def storage(persistent_id: Any) -> Any:
+        if isinstance(persistent_id, tuple) and persistent_id[:1] == ("module",):
+            return persistent_id[1]  # a class, with its source code behind it
+        kind, key, count = _storage_id(persistent_id, 6)
+        if persistent_id[5] is not None:
+            raise CheckpointError("holds a storage that is a part of another one", hint="save it anew with torch")
         if key not in rows:
+            # The numbers come last: a claim is held against what is left of the file before anything is reserved.
             n_bytes = count * kind.dtype.itemsize
             if n_bytes > source.left:
                 raise damaged(f"storage '{key}' claims {n_bytes:,} bytes, {source.left:,} are left")
             budget.take(n_bytes)
             rows[key] = kind.row(bytearray(n_bytes))
-        row = kind.verified(rows[key], key, count)
-        return _part(row, found[5])
+        return kind.verified(rows[key], key, count)
 
-    rules = _rules(storage, budget, depth)
+    rules = _rules(storage, budget)
     unpickle(source, rules)  # the magic number
     if unpickle(source, rules) != _PROTOCOL:
         raise damaged("its protocol is unknown")
@@ -126,30 +126,26 @@ def read_legacy(file: BinaryIO, budget: ReadLimits, depth: int = 0) -> Any:
     return result
 
 
-def read_pickle(file: BinaryIO, budget: ReadLimits, depth: int = 0) -> Any:
+def read_pickle(file: BinaryIO, budget: ReadLimits) -> Any:
     """Read a plain pickle, whose tensors are NumPy arrays or lie inside it as whole legacy files."""
 
-    def storage(found: Any) -> Any:
+    def storage(_: Any) -> Any:
         raise refuse("a persistent id")
 
-    return unpickle(Bounded(file), _rules(storage, budget, depth))
+    return unpickle(Bounded(file), _rules(storage, budget, nested=lambda data: read_legacy(io.BytesIO(data), budget)))
 
 
-def _rules(storage: Any, budget: ReadLimits, depth: int) -> Rules:
-    def nested(data: bytes) -> Any:
-        if depth >= _MAX_NESTED:
-            raise CheckpointError("refused: checkpoints inside checkpoints inside checkpoints")
-        file = io.BytesIO(data)
-        if data.startswith(MAGIC):
-            with open_archive(file, budget) as archive:
-                return read_zip(archive, budget, depth=depth + 1)
-        return read_legacy(file, budget, depth + 1)
+def _no_nested(_: bytes) -> Any:
+    """Refuse a checkpoint in a torch file: torch keeps storages beside the pickle, and nesting has no end."""
+    raise CheckpointError("refused: checkpoints inside checkpoints")
 
-    return Rules(calls=CALLS, inert=INERT, storage=storage, nested=nested, budget=budget)
+
+def _rules(storage: Callable[[Any], Any], budget: ReadLimits, nested: Callable[[bytes], Any] = _no_nested) -> Rules:
+    return Rules(calls=CALLS, mentions=MENTIONS, storage=storage, nested=nested, budget=budget)
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _StorageKind:
     """What a storage holds."""
 
     dtype: torch.dtype
@@ -163,7 +159,7 @@ class _Kind:
         return Storage(numbers, self.quantized)
 
     def verified(self, row: Storage, key: str, count: int) -> Storage:
-        """Hold a claim of `count` numbers against the bytes that are there."""
+        """Compare a claim of `count` numbers with the bytes that are there."""
         n_bytes = row.numbers.numel() * row.numbers.element_size()
         if count * self.dtype.itemsize != n_bytes:
             raise damaged(f"storage '{key}' claims {count * self.dtype.itemsize:,} bytes, it has {n_bytes:,}")
@@ -172,31 +168,22 @@ class _Kind:
         return Storage(row.numbers.view(self.dtype), self.quantized)
 
 
-def _persistent(found: Any, length: int) -> tuple[_Kind, str, int]:
+def _storage_id(persistent_id: Any, length: int) -> tuple[_StorageKind, str, int]:
     """Take ('storage', type, key, location, count, …) apart."""
-    if not (isinstance(found, tuple) and len(found) >= length and found[0] in ("storage", b"storage")):
+    named = isinstance(persistent_id, tuple) and len(persistent_id) >= length
+    if not (named and persistent_id[0] in ("storage", b"storage")):
         raise refuse("a persistent id")
-    _, kind, key, _, count = found[:5]
+    _, kind, key, _, count = persistent_id[:5]
     if not isinstance(kind, Global) or not isinstance(key, (str, int)) or type(count) is not int or count < 0:
         raise TypeError("a storage without a type, a key or a size")
     if kind.module not in ("torch", "torch.cuda", "torch.storage"):
         raise refuse(kind)
     if kind.name in QUANTIZED:
         name, dtype = QUANTIZED[kind.name]
-        return _Kind(dtype, name), str(key), count
+        return _StorageKind(dtype, name), str(key), count
     if kind.name not in STORAGES:
         raise CheckpointError(f"holds a storage of an unknown type, '{kind}'")
-    return _Kind(STORAGES[kind.name]), str(key), count
-
-
-def _part(row: Storage, view: Any) -> Storage:
-    """Give the part of a storage that a legacy file names: (its key, offset, count)."""
-    if view is None:
-        return row
-    _, offset, count = view
-    if type(offset) is not int or type(count) is not int or not 0 <= offset <= offset + count <= row.numbers.numel():
-        raise damaged("a part of a storage reaches beyond it")
-    return Storage(row.numbers[offset : offset + count], row.quantized)
+    return _StorageKind(STORAGES[kind.name]), str(key), count
 
 
 def _fill(row: Storage, source: Bounded, key: str) -> None:

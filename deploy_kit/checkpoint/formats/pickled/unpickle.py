@@ -1,8 +1,8 @@
 """Pickle → inert values. A small machine of our own: it imports nothing, calls nothing of the file, sets no attribute.
 
-`pickle.Unpickler` is not used. Classes become `Record`s that keep what would have been their state; a call becomes a
-value only where `calls.CALLS` has that exact name, and then our own function makes it; any other call is refused by
-its name. Opcodes are read by the standard library's `pickletools`.
+`pickle.Unpickler` is not used: it looks names up before it asks anyone. Here classes become `Record`s that keep what
+would have been their state; a call becomes a value only where `allowed_calls.CALLS` has that exact name, and then our
+own function makes it; any other call is refused by its name. Opcodes are read by the standard library's `pickletools`.
 """
 
 import pickletools
@@ -12,19 +12,19 @@ from collections.abc import Callable
 from typing import IO, Any, Protocol, cast
 
 from deploy_kit.checkpoint.formats.limits import damaged
-from deploy_kit.checkpoint.formats.pickled.inert import Draft, Global, Record, Rules, key_of, refuse
+from deploy_kit.checkpoint.formats.pickled.inert_values import Draft, Global, Record, Rules, key_of, refuse
 
-_MAX_LONG_BITS = 4096
-# What `pickletools` and the functions of `calls` raise on opcodes that do not fit together.
+_MAX_LONG_BITS = 4096  # Python prints no number of more than 4,300 digits: every one that is kept can be shown
+# What `pickletools` and the functions of `allowed_calls` raise on opcodes that do not fit together.
 _BROKEN = (
     ValueError, LookupError, TypeError, OverflowError, RuntimeError, AttributeError, BufferError,
 )  # fmt: skip
-# What Python 2 called them.
+# What Python 2 called them, and protocol 2 still does.
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class Source(Protocol):
-    """Bytes read from front to back; neither method ever gives more than there is."""
+    """Bytes read from front to back; neither method returns more than there is."""
 
     def read(self, n: int, /) -> bytes: ...
     def readline(self) -> bytes: ...
@@ -34,7 +34,7 @@ def unpickle(source: Source, rules: Rules) -> Any:
     """Read one pickle.
 
     Args:
-        source: Stands at its first byte; afterwards at the byte behind its STOP.
+        source: Bytes from the pickle's first on; left at the byte behind its STOP.
         rules: What stands for calls and persistent ids.
 
     Raises:
@@ -126,18 +126,21 @@ class _Machine:
     def find(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a name that is no text")
-        found = self.names.get((module, name))
-        if found is None:
+        known = self.names.get((module, name))
+        if known is None:
             today = "range" if (module, name) == ("__builtin__", "xrange") else name
-            found = self.names[module, name] = self.allowed(Global(_RENAMED.get(module, module), today))
-        self.push(found)
+            known = self.names[module, name] = self.allowed(Global(_RENAMED.get(module, module), today))
+        self.push(known)
 
-    def allowed(self, found: Global) -> Global:
-        """Refuse what the standard library has and no checkpoint needs, even if it is only mentioned."""
-        standard = found.module.partition(".")[0] in sys.stdlib_module_names
-        if standard and str(found) not in self.rules.inert and str(found) not in self.rules.calls:
-            raise refuse(found)
-        return found
+    def allowed(self, mentioned: Global) -> Global:
+        """Refuse what the standard library has and no checkpoint needs, even if it is only mentioned.
+
+        A mention runs nothing here; a file that mentions `os.system` is told apart from one that was made by training.
+        """
+        standard = mentioned.module.partition(".")[0] in sys.stdlib_module_names
+        if standard and str(mentioned) not in self.rules.mentions and str(mentioned) not in self.rules.calls:
+            raise refuse(mentioned)
+        return mentioned
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
@@ -157,27 +160,6 @@ class _Machine:
             self.push(self.rules.calls[str(kind)](arguments, self.rules))
         else:
             self.push(Record(str(kind), arguments))
-
-    def new_with_keywords(self, _: Any) -> None:
-        keywords, arguments = self.pop(), self.pop()
-        if keywords:
-            raise refuse(self.pop())
-        self.new(arguments)
-
-    def instance(self, kind: Any, arguments: list[Any]) -> None:
-        """INST and OBJ: with arguments a call of the class, without them an object of Python 2."""
-        if arguments or not isinstance(kind, Global):
-            raise refuse(kind)
-        self.push(Record(str(kind)))
-
-    def inst(self, names: str) -> None:
-        self.find(*names.split(" ", 1))
-        kind = self.pop()
-        self.instance(kind, self.pop_mark())
-
-    def obj(self) -> None:
-        kind, *arguments = self.pop_mark()
-        self.instance(kind, arguments)
 
     def build(self) -> None:
         state = self.pop()
@@ -200,32 +182,13 @@ class _Machine:
         self.result = self.pop()
 
 
-_PUSHES = (
-    "BININT BININT1 BININT2 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE "
-    "BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
-)
 _Operation = Callable[[_Machine, Any], None]
-
-
-def _constants() -> dict[str, _Operation]:
-    """Give the opcodes that push a value of their own."""
-    texts = ("STRING", "UNICODE", "BYTES", "BYTEARRAY8")
-    plain = {
-        name: _Machine.push_text if any(text in name for text in texts) else _Machine.push for name in _PUSHES.split()
-    }
-    return plain | {
-        "NONE": lambda machine, _: machine.push(None),
-        "NEWTRUE": lambda machine, _: machine.push(True),
-        "NEWFALSE": lambda machine, _: machine.push(False),
-        "EMPTY_LIST": lambda machine, _: machine.push([]),
-        "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-        "EMPTY_DICT": lambda machine, _: machine.push({}),
-        "EMPTY_SET": lambda machine, _: machine.push(set()),
-        "INT": _Machine.push_long,
-        "LONG": _Machine.push_long,
-        "LONG1": _Machine.push_long,
-        "LONG4": _Machine.push_long,
-    }
+_NUMBERS = ("BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT")
+_LONG_NUMBERS = ("INT", "LONG", "LONG1", "LONG4")  # of as many digits as the file likes
+_TEXTS = (
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
+    "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+)  # fmt: skip
 
 
 def _pop_mark(machine: _Machine, _: Any) -> None:
@@ -263,8 +226,23 @@ def _stack_global(machine: _Machine, _: Any) -> None:
     machine.find(module, name)
 
 
-def _persid(machine: _Machine, text: str) -> None:
+def _persid(_: _Machine, text: str) -> None:
     raise refuse(f"persistent id {text!r}")
+
+
+def _inst(_: _Machine, names: str) -> None:
+    """INST calls a class, as Python 2 did; no checkpoint was seen that does."""
+    raise refuse(names.replace(" ", ".", 1))
+
+
+def _obj(machine: _Machine, _: Any) -> None:
+    """OBJ likewise."""
+    raise refuse(machine.pop_mark()[0])
+
+
+def _newobj_ex(machine: _Machine, _: Any) -> None:
+    """NEWOBJ_EX gives a constructor keywords; no checkpoint was seen that does."""
+    raise refuse(machine.stack[-3])
 
 
 def _nothing(machine: _Machine, _: Any) -> None:
@@ -272,7 +250,16 @@ def _nothing(machine: _Machine, _: Any) -> None:
 
 
 _OPERATIONS: dict[str, _Operation] = {
-    **_constants(),
+    **dict.fromkeys(_NUMBERS, _Machine.push),
+    **dict.fromkeys(_LONG_NUMBERS, _Machine.push_long),
+    **dict.fromkeys(_TEXTS, _Machine.push_text),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_SET": lambda machine, _: machine.push(set()),
     "PROTO": _nothing,
     "FRAME": _nothing,
     "MARK": _Machine.mark,
@@ -302,9 +289,9 @@ _OPERATIONS: dict[str, _Operation] = {
     "STACK_GLOBAL": _stack_global,
     "REDUCE": lambda machine, _: machine.call(),
     "NEWOBJ": lambda machine, _: machine.new(machine.pop()),
-    "NEWOBJ_EX": _Machine.new_with_keywords,
-    "INST": _Machine.inst,
-    "OBJ": lambda machine, _: machine.obj(),
+    "NEWOBJ_EX": _newobj_ex,
+    "INST": _inst,
+    "OBJ": _obj,
     "BUILD": lambda machine, _: machine.build(),
     "PERSID": _persid,
     "BINPERSID": lambda machine, _: machine.persistent(),

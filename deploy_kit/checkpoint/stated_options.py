@@ -1,0 +1,25 @@
+"""What is said of a checkpoint beside its file, in the form that decides a result of the store."""
+
+from pathlib import Path
+
+from deploy_kit.base.errors import InputError
+from deploy_kit.recipe import SourceTable
+from deploy_kit.store import sha256_of
+
+
+def stated_options(source: SourceTable) -> dict[str, object]:
+    """Return all that a recipe says of its checkpoint except where it lies and how its images are prepared."""
+    return source.model_dump(exclude={"checkpoint", "preprocess", "probe"}, exclude_defaults=True)
+
+
+def probe_digest(source: SourceTable) -> tuple[str, ...]:
+    """Return the sha256 of the probe file; empty where no probe is given.
+
+    Raises:
+        InputError: The file does not exist.
+    """
+    if source.probe is None:
+        return ()
+    if not Path(source.probe).is_file():
+        raise InputError(f"{source.probe}: no such file", hint="check the path given to --probe")
+    return (sha256_of(Path(source.probe)),)

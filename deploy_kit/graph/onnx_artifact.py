@@ -1,0 +1,46 @@
+"""An ONNX file of the store → its passport: what every stage that writes a graph returns."""
+
+from pathlib import Path
+
+from deploy_kit.graph import onnx_file
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
+from deploy_kit.records.made_by import MadeBy
+from deploy_kit.store import sha256_of
+
+
+def onnx_artifact(
+    file: Path,
+    home: str,
+    *,
+    name: str,
+    stage: str,
+    parent: str,
+    preprocess: Preprocess | BareInput,
+    made_by: MadeBy,
+) -> Artifact:
+    """Describe an ONNX file that a stage has written.
+
+    Args:
+        file: The file.
+        home: Folder of the file as the store will keep it, relative to the store.
+        name: Short name within a recipe, e.g. ``int8``.
+        stage: Stage that wrote it.
+        parent: sha256 of what it was made from.
+        preprocess: How images become its input.
+        made_by: What decided it.
+    """
+    model = onnx_file.load(file)
+    return Artifact(
+        kind="onnx",
+        name=name,
+        path=f"{home}/{file.name}",
+        sha256=sha256_of(file),
+        size_bytes=file.stat().st_size,
+        precision=onnx_file.precision(model),
+        inputs=onnx_file.specs(onnx_file.inputs(model)),
+        outputs=onnx_file.specs(tuple(model.graph.outputs)),
+        preprocess=preprocess,
+        stage=stage,
+        parent=parent,
+        made_by=made_by,
+    )

@@ -1,0 +1,107 @@
+"""What the schemes that plan INT8 from a DenseNet's structure share: options, and how a plan becomes a file."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from deploy_kit.graph import onnx_file
+from deploy_kit.quantization.int8 import mixed_precision, plan, range_selection
+from deploy_kit.quantization.int8.plan import Int8Choices, Int8Plan, Rounding
+from deploy_kit.quantization.ranges.thresholds import Method
+from deploy_kit.quantization.schemes import FLOAT_KEY, Calibration, PlannedMix, Scheme
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Options:
+    """Options of a recipe's variant that every INT8 layout has.
+
+    Attributes:
+        equalize: Give concatenated channels one range before they are quantized; without it accuracy is lost.
+        method: How the ends of ranges are chosen (`deploy_kit.quantization.ranges.thresholds`).
+        percentile: Share of the values that the method ``percentile`` encodes, in per cent.
+        settle: Stop observing images once the ranges have settled; with ``minmax`` they never do.
+        bias_correction: Let biases make up for the mean error of the integers.
+        rounding: How weights are rounded: each to the ``nearest``, or by ``descent`` on the error of the outputs.
+        keep: Layer groups that stay in float, by name, e.g. ``denseblock1.denselayer1`` (`graph.layer_names`).
+    """
+
+    equalize: bool = True
+    method: Method = "minmax"
+    percentile: float = 99.99
+    settle: bool = False
+    bias_correction: bool = True
+    rounding: Rounding = "nearest"
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a percentile that leaves nothing.
+
+        Raises:
+            RecipeError: It is not above 50 and at most 100.
+        """
+        range_selection.ranging(self.method, self.percentile, self.settle)
+
+    def choices(self, *, passes: tuple[str, ...], signed: bool = False, bits: int = 8) -> Int8Choices:
+        """Put the options together with what a layout decides."""
+        return Int8Choices(
+            passes=passes,
+            signed=signed,
+            bits=bits,
+            equalized=self.equalize,
+            bias_correction=self.bias_correction,
+            rounding=self.rounding,
+            ranging=range_selection.ranging(self.method, self.percentile, self.settle),
+        )
+
+
+def scheme(options: type[Int8Options], planned: Callable[[Path, Any, Calibration], PlannedMix]) -> Scheme:
+    """Make the catalogue's entry of a layout from its options and its planner."""
+
+    def apply(source: Path, target: Path, chosen: Int8Options, calibration: Calibration | None) -> None:
+        assert calibration is not None
+        planned(source, chosen, calibration).write(target, chosen.keep)
+
+    return Scheme(
+        package="onnxruntime",
+        precision="int8",
+        options=options,
+        calibrates=True,
+        apply=apply,
+        libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),
+        planned=planned,
+        simplifies=True,
+    )
+
+
+def plan_mix(
+    source: Path, choices: Int8Choices, calibration: Calibration, write: Callable[[Int8Plan], ir.Model]
+) -> PlannedMix:
+    """Observe the images once, and return what writes the graph for any choice of groups that stay in float.
+
+    Args:
+        source: A float32 ONNX file.
+        choices: Options and layout.
+        calibration: The images.
+        write: Writes a plan as a graph; leaves the plan's model as it is.
+
+    Raises:
+        QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
+        UnknownNameError: Raised by the result's `write`: no layer group has one of the names.
+    """
+    whole = plan.make_plan(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
+
+    def write_file(target: Path, kept: tuple[str, ...]) -> None:
+        if kept and choices.rounding == "descent" and not whole.rounded:
+            # The integers of a weight do not depend on what else is quantized. Chosen once with nothing in float, they
+            # are the same in every mix, whichever is written first.
+            write(mixed_precision.keep_in_float(whole, ()))
+        model = write(mixed_precision.keep_in_float(whole, kept))
+        if kept:
+            model.metadata_props[FLOAT_KEY] = json.dumps(kept)
+        onnx_file.save(model, target)
+
+    return PlannedMix(groups=mixed_precision.groups(whole), write=write_file)

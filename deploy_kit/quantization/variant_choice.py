@@ -1,0 +1,146 @@
+"""Which variant is meant: a precision and a target, turned into a scheme and its options."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deploy_kit.base import versions
+from deploy_kit.base.errors import RequestError
+from deploy_kit.quantization import schemes
+from deploy_kit.recipe import Recipe, Variant, targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRequest:
+    """A precision, the engine it is for, and what the user decides beside them.
+
+    Attributes:
+        precisions: Precisions that were asked for: exactly one, or none where a scheme is named.
+        target: The engine: it decides layout and form.
+        layout: INT8 layout; the target's if None.
+        form: What BN + ReLU become in the portable layout.
+        method: How INT8 ranges are chosen.
+        rounding: How INT8 weights are rounded.
+        scheme: A scheme of the catalogue, by name.
+    """
+
+    precisions: tuple[str, ...] = ()
+    target: str = "onnxruntime"
+    layout: str | None = None
+    form: str | None = None
+    method: str | None = None
+    rounding: str | None = None
+    scheme: str | None = None
+
+
+def choose_variant(
+    request: VariantRequest, recipe: Recipe, isa: tuple[str, ...], version_of: Callable[[str], str]
+) -> tuple[Variant, tuple[str, ...]]:
+    """Find the variant that is meant: the recipe's own if it has one, else the scheme with its defaults.
+
+    Args:
+        request: What was asked for.
+        recipe: The recipe in force.
+        isa: Instruction sets of the processor it will run on.
+        version_of: Returns the version of an installed distribution.
+
+    Returns:
+        The variant, and what was decided for the processor and the runtime at hand.
+
+    Raises:
+        RequestError: No precision, or several, or options that belong to another one.
+        UnknownNameError: No such target or scheme.
+    """
+    named = request.scheme is not None
+    if len(request.precisions) + (named and not request.precisions) != 1:
+        raise RequestError("say one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
+    precision = request.precisions[0] if request.precisions else ""
+    if (request.layout or request.form or request.method or request.rounding) and (named or precision != "int8"):
+        raise RequestError(
+            "--layout, --form, --method and --rounding belong to --int8",
+            hint="deploykit quantize --int8 --layout portable",
+        )
+    preferences = targets.find_target(request.target)
+    layout = request.layout or preferences.int8
+    name = request.scheme or (f"int8_{layout}" if precision == "int8" else precision)
+    entry = schemes.CATALOGUE.get(name)
+    if precision and entry.precision != precision:
+        raise RequestError(f"--{precision} and scheme '{name}', which gives {entry.precision}, contradict")
+    given = {"form": request.form, "method": request.method, "rounding": request.rounding}
+    options: dict[str, Any] = {option: value for option, value in given.items() if value}
+    remarks: tuple[str, ...] = ()
+    if name == "int8_portable":
+        fitted, remarks = _fitted(request, isa, version_of("onnxruntime"))
+        options |= fitted
+    elif not named and precision != "int8":
+        passes = preferences.passes(entry.precision)
+        options = {"passes": list(passes)} if passes else {}
+    own = [variant for variant in recipe.quantize.variants if variant.scheme == name]
+    if len(own) == 1 and entry.precision == "int8":
+        options = {**own[0].options, **options}
+    for variant in own:
+        if variant.options == options:
+            return variant, remarks
+    if len(own) > 1 and entry.precision == "int8":
+        names = ", ".join(variant.name for variant in own)
+        remarks = (*remarks, f"the options of the recipe's {names} are left alone: one of several is not picked here")
+    return Variant(name=_name(request, precision, layout, name), scheme=name, options=options), remarks
+
+
+def keep_float(variant: Variant, groups: Sequence[str]) -> Variant:
+    """Return a variant that leaves layer groups in float, under a name of its own.
+
+    Args:
+        variant: An INT8 variant.
+        groups: Coordinates of the groups, e.g. ``transition1``; the variant itself is returned where there are none.
+
+    Raises:
+        RequestError: Its scheme cannot.
+    """
+    if not groups:
+        return variant
+    verify_mixes(variant)
+    return variant.model_copy(
+        update={
+            "name": f"{variant.name.removesuffix('-mixed')}-mixed",
+            "options": {**variant.options, "keep": list(groups)},
+        }
+    )
+
+
+def verify_mixes(variant: Variant) -> None:
+    """Refuse a scheme that quantizes everything or nothing.
+
+    Raises:
+        RequestError: It does.
+    """
+    if schemes.CATALOGUE.get(variant.scheme).planned is None:
+        raise RequestError(
+            f"scheme '{variant.scheme}' cannot leave layer groups in float",
+            hint="--keep, --max-drop and --sensitivity need --int8 with layout portable or tensorrt",
+        )
+
+
+def _fitted(request: VariantRequest, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Fit the portable layout to a processor and a runtime, and say what was decided and why."""
+    options: dict[str, Any] = {}
+    remarks = []
+    if targets.narrow_weights(isa):
+        options["reduce_range"] = True
+        remarks.append("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate")
+    if request.form is None and request.target == "onnxruntime" and versions.lacks_integer_maximum(runtime):
+        options["form"] = "depthwise"
+        floor = versions.INTEGER_MAXIMUM
+        remarks.append(f"onnxruntime {runtime} has no maximum of integers ({floor} has): the depthwise form instead")
+    return options, tuple(remarks)
+
+
+def _name(request: VariantRequest, precision: str, layout: str, scheme: str) -> str:
+    """Name a variant that no recipe names: by its precision, and by what differs from the usual."""
+    if request.scheme is not None:
+        return scheme
+    if precision != "int8":
+        return precision if precision != "fp32" else f"fp32-{request.target}"
+    parts = [(layout, "portable"), (request.form or "max", "max"), (request.method or "minmax", "minmax")]
+    parts.append((request.rounding or "", ""))
+    return "-".join([precision, *(value for value, usual in parts if value != usual)])

@@ -1,0 +1,91 @@
+"""Recipes changed by what a user says beside them, on the command line or in Python."""
+
+from typing import Any
+
+from deploy_kit import recipe
+from deploy_kit.recipe import BenchTable, Recipe
+
+DEFAULT = "default"
+# How long is measured is one thing said in several ways: another scenario means them differently.
+_LENGTHS = ("rounds", "runs", "min_iters", "duration_s")
+
+
+def for_checkpoint(checkpoint: str) -> Recipe:
+    """Return the bundled default recipe for a user's own checkpoint or ONNX file."""
+    return with_inputs(recipe.load_recipe(DEFAULT), checkpoint=checkpoint)
+
+
+def with_inputs(
+    base: Recipe,
+    *,
+    checkpoint: str | None = None,
+    calibration: str | None = None,
+    images: str | None = None,
+    skip_bad: bool = False,
+    orientation: str | None = None,
+    crops: int | None = None,
+) -> Recipe:
+    """Return a recipe that reads other files; what is None stays as it is.
+
+    Args:
+        base: The recipe to start from.
+        checkpoint: Checkpoint or ONNX file.
+        calibration: Image set to calibrate with.
+        images: Image set to check with.
+        skip_bad: Leave out images of both sets that cannot be read.
+        orientation: Whether images of both sets with an EXIF orientation are read ``stored`` or ``upright``.
+        crops: Crops of each check image.
+
+    Raises:
+        RecipeError: A value does not fit.
+    """
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    if calibration is not None:
+        data["quantize"]["calibration"] = calibration
+    if images is not None:
+        data["check"]["images"] = images
+    if skip_bad:
+        data["quantize"]["skip_bad"] = data["check"]["skip_bad"] = True
+    if orientation is not None:
+        data["quantize"]["orientation"] = data["check"]["orientation"] = orientation
+    if crops is not None:
+        data["check"]["crops"] = crops
+    if checkpoint is not None:
+        data["source"]["checkpoint"] = checkpoint
+    return recipe.parse_recipe(data)
+
+
+def with_export(base: Recipe, source: dict[str, Any], table: dict[str, Any]) -> Recipe:
+    """Return a recipe that exports otherwise: `source` and `table` go over its source and its export table.
+
+    Raises:
+        RecipeError: A key is unknown, or a value does not fit.
+    """
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    data["source"] |= source
+    data["export"] |= table
+    return recipe.parse_recipe(data)
+
+
+def with_passes(base: Recipe, passes: tuple[str, ...]) -> Recipe:
+    """Return a recipe that simplifies by other passes, in their order."""
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    data["simplify"]["passes"] = list(passes)
+    return recipe.parse_recipe(data)
+
+
+def with_bench(base: Recipe, changes: dict[str, Any]) -> BenchTable:
+    """Return a recipe's bench table with changes; a change to None is none.
+
+    Raises:
+        RecipeError: A key is unknown, or a value does not fit.
+    """
+    data = base.model_dump(mode="json", exclude_none=True)
+    given = {key: value for key, value in changes.items() if value is not None}
+    if given.get("scenario", data["bench"]["scenario"]) != data["bench"]["scenario"]:
+        for key in _LENGTHS:
+            data["bench"].pop(key, None)
+    if "duration_s" in given:
+        data["bench"].pop("runs", None)
+    data["bench"] |= given
+    return recipe.parse_recipe(data).bench

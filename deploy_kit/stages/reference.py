@@ -1,0 +1,154 @@
+"""Checkpoint → its own logits on real images: what every engine is held against.
+
+Computed in torch; of an ONNX file in ONNX Runtime, node by node, without its graph optimizer.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from deploy_kit import checkpoint
+from deploy_kit.accuracy import metrics
+from deploy_kit.base import bundled
+from deploy_kit.base.errors import InputError
+from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.checkpoint.stated_options import probe_digest, stated_options
+from deploy_kit.context import Context
+from deploy_kit.devices import inference
+from deploy_kit.graph import onnx_file
+from deploy_kit.images import Crops, ImageSet
+from deploy_kit.machine.environment import versions_of
+from deploy_kit.recipe import SourceTable
+from deploy_kit.records.artifacts import BareInput, Preprocess, ReferenceLogits
+from deploy_kit.records.made_by import MadeBy
+from deploy_kit.store import sha256_of
+
+VERSION = "3"
+
+
+def run(
+    source: SourceTable,
+    preprocess: Preprocess | BareInput,
+    context: Context,
+    *,
+    images: ImageSet,
+    crops: Crops = 1,
+) -> tuple[ReferenceLogits, bool]:
+    """Compute the checkpoint's logits on a set of images.
+
+    Args:
+        source: The checkpoint, and what was said of it.
+        preprocess: How an image becomes the input.
+        context: Where.
+        images: The check set.
+        crops: Crops of each image, whose logits are averaged: 1 or 10.
+
+    Returns:
+        The logits, and whether the store had them.
+
+    Raises:
+        InputError: The checkpoint has several heads, or the labels are not of its classes.
+    """
+    path = bundled.resolve_bundled("models", source.checkpoint)
+    digest = sha256_of(path)
+    left_out = (("left out", images.left_out),) if images.left_out else ()
+    if left_out:
+        context.report("export", images.left_out)
+    authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
+    versions = versions_of(authority)
+
+    def make(folder: Path, home: str) -> ReferenceLogits:
+        if authority == "torch":
+            logits = _in_torch(source, path, images, preprocess, context, crops)
+        else:
+            onnx_file.expect_classes(onnx_file.load(path), path)
+            target = inference.InferenceTarget(engine="onnxruntime", path=path, options={"optimize": False})
+            logits = inference.infer_all(context.connection, target, images, preprocess, crops=crops).logits
+        arrays = {"logits": logits}
+        top1 = None
+        if images.labels is not None:
+            _verify_labels(images, logits.shape[1])
+            arrays["labels"] = images.labels
+            top1 = None if images.multilabel else float(metrics.top1_hits(logits, images.labels).mean())
+        np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
+        return ReferenceLogits(
+            path=f"{home}/answers.npz",
+            sha256=sha256_of(folder / "answers.npz"),
+            images=images.name,
+            n=images.n,
+            labelled=images.labels is not None,
+            top1=top1,
+            made_by=MadeBy(versions=versions, left_out=images.left_out),
+            skipped=len(images.skipped),
+            crops=crops,
+        )
+
+    return context.produce(
+        ReferenceLogits,
+        make,
+        stage="answers",
+        name=images.name.removeprefix(bundled.PREFIX).replace("/", "_")[-40:],
+        inputs=(digest, images.digest, *probe_digest(source)),
+        options=[
+            images.name,
+            images.files,
+            images.classes,
+            preprocess,
+            stated_options(source),
+            *left_out,
+            *([crops] if crops > 1 else []),
+        ],
+        versions=(("stage", VERSION), *versions),
+    )
+
+
+def _in_torch(
+    source: SourceTable,
+    path: Path,
+    images: ImageSet,
+    preprocess: Preprocess | BareInput,
+    context: Context,
+    crops: Crops,
+) -> np.ndarray:
+    from deploy_kit.checkpoint.network.torch_logits import torch_logits
+
+    def on_batch(done: int) -> None:
+        context.report("export", "the checkpoint's own answers", done=done, total=images.n)
+
+    network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
+    _expect_one_head(network, path)
+    return np.concatenate(list(torch_logits(network.model, images, preprocess, crops=crops, on_batch=on_batch)))
+
+
+def _expect_one_head(network: Checkpoint, path: Path) -> None:
+    names = [head.name for head in network.spec.heads]
+    if len(names) > 1:
+        raise InputError(
+            f"{path}: {len(names)} heads ({', '.join(names)}): what comes after the export measures one",
+            hint="choose one: --head NAME, or 'source.head' in a recipe",
+        )
+
+
+def _verify_labels(images: ImageSet, classes: int) -> None:
+    """Refuse labels that are not of this checkpoint: out of range, or of classes whose numbers nobody can know."""
+    assert images.labels is not None
+    named = images.labels.shape[1] if images.multilabel else len(images.classes)
+    if (named or images.multilabel) and named != classes:
+        raise InputError(
+            f"{images.name}: labels of {named} classes, and the checkpoint has {classes}",
+            hint="name all of the checkpoint's classes in its order, one a line, in classes.txt beside the images",
+        )
+    outside = np.flatnonzero((images.labels < 0) | (images.labels >= classes))
+    if len(outside) and not images.multilabel:
+        first = int(outside[0])
+        if images.labels.min() == 1 and images.labels.max() == classes:
+            raise InputError(
+                f"{images.name}: labels run from 1 to {classes}, and the checkpoint's {classes} classes are numbered "
+                f"from 0 to {classes - 1}",
+                hint="subtract 1 from every label, so that the first class is 0",
+            )
+        raise InputError(
+            f"{images.name}: {images.name_of(first)}: label {images.labels[first]}, and the checkpoint has "
+            f"{classes} classes (and {len(outside) - 1} more such images)",
+            hint="give the images of this checkpoint's classes, numbered from 0",
+        )

@@ -1,0 +1,1 @@
+"""A graph pass and an engine for deploykit, from outside of it."""

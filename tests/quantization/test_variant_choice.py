@@ -1,0 +1,136 @@
+"""``quantize`` finds the variant that was asked for: by precision, target, processor and runtime."""
+
+from typing import Any
+
+import pytest
+
+from deploy_kit import recipe
+from deploy_kit.base.errors import RequestError, UnknownNameError
+from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
+from deploy_kit.recipe import Recipe, Variant
+
+VNNI, NO_VNNI = ("avx2", "avx512_vnni"), ("avx2",)
+FLAT = {"passes": ["flatten_concats"]}
+
+
+def chosen(
+    *precisions: str, of: str = "default", isa: tuple[str, ...] = VNNI, ort: str = "1.31.1", **said: Any
+) -> Variant:
+    return choose_variant(VariantRequest(precisions=precisions, **said), recipe.load_recipe(of), isa, lambda _: ort)[0]
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_for_tensorrt_has_flat_concatenations(precision: str, target: str) -> None:
+    assert chosen(precision, target=target) == Variant(name=precision, scheme=precision, options=FLAT)
+
+
+def test_half_precision_for_onnxruntime_is_not_rewritten() -> None:
+    assert chosen("fp16") == Variant(name="fp16", scheme="fp16")
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "scheme"),
+    [
+        ("onnxruntime", "int8", "int8_portable"),
+        ("openvino", "int8", "int8_portable"),
+        ("tensorrt", "int8-tensorrt", "int8_tensorrt"),
+        ("tensorrt_rtx", "int8-tensorrt", "int8_tensorrt"),
+    ],
+)
+def test_a_target_has_its_int8_layout(target: str, name: str, scheme: str) -> None:
+    assert chosen("int8", target=target) == Variant(name=name, scheme=scheme)
+
+
+def test_a_layout_that_is_said_wins() -> None:
+    assert chosen("int8", target="tensorrt", layout="ort") == Variant(name="int8-ort", scheme="int8_ort")
+
+
+def test_the_recipes_own_variant_is_taken_where_it_is_the_same() -> None:
+    own = chosen("fp16", of="demo", target="tensorrt_rtx")
+
+    assert own in recipe.load_recipe("demo").quantize.variants
+
+
+def test_a_method_is_an_option_and_a_part_of_the_name() -> None:
+    assert chosen("int8", method="entropy") == Variant(
+        name="int8-entropy", scheme="int8_portable", options={"method": "entropy"}
+    )
+    assert chosen("int8", target="tensorrt", method="minmax").name == "int8-tensorrt"
+
+
+def test_a_processor_without_vnni_gets_narrow_weights_and_is_told_why() -> None:
+    variant, remarks = choose_variant(
+        VariantRequest(precisions=("int8",)), recipe.load_recipe("default"), NO_VNNI, lambda _: "1.31.1"
+    )
+
+    assert variant.options == {"reduce_range": True}
+    assert remarks == ("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate",)
+
+
+def test_an_old_runtime_gets_the_depthwise_form_and_is_told_why() -> None:
+    variant, remarks = choose_variant(
+        VariantRequest(precisions=("int8",)), recipe.load_recipe("default"), VNNI, lambda _: "1.23.2"
+    )
+
+    assert variant.options == {"form": "depthwise"}
+    assert remarks[0].startswith("onnxruntime 1.23.2 has no maximum of integers")
+
+
+def test_rounding_is_an_option_of_the_variant_and_part_of_its_name() -> None:
+    variant = chosen("int8", rounding="nearest")
+
+    assert variant == Variant(name="int8-nearest", scheme="int8_portable", options={"rounding": "nearest"})
+
+
+@pytest.mark.parametrize(
+    ("precisions", "said", "message"),
+    [
+        ((), {}, "say one precision"),
+        (("int8", "fp16"), {}, "say one precision"),
+        (("fp16",), {"layout": "ort"}, "--layout, --form, --method and --rounding belong to --int8"),
+        (("fp16",), {"method": "mse"}, "--layout, --form, --method and --rounding belong to --int8"),
+        (("fp16",), {"rounding": "nearest"}, "--layout, --form, --method and --rounding belong to --int8"),
+        (("fp16",), {"scheme": "bf16"}, "--fp16 and scheme 'bf16', which gives bf16, contradict"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_refused(precisions: tuple[str, ...], said: dict[str, str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        chosen(*precisions, **said)
+
+
+def test_an_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="no target is called 'tensort'") as caught:
+        chosen("fp16", target="tensort")
+
+    assert caught.value.hint == "did you mean 'tensorrt'?"
+
+
+def with_variants(*variants: Variant) -> Recipe:
+    data = recipe.load_recipe("default").model_dump(mode="json", exclude_none=True)
+    data["quantize"]["variants"] = [variant.model_dump(mode="json") for variant in variants]
+    return recipe.parse_recipe(data)
+
+
+def test_the_options_of_the_recipes_one_variant_are_kept() -> None:
+    own = Variant(name="mine", scheme="int8_portable", options={"keep": ["transition1"]})
+
+    assert choose_variant(VariantRequest(precisions=("int8",)), with_variants(own), VNNI, lambda _: "1.31.1") == (
+        own,
+        (),
+    )
+    changed, _ = choose_variant(
+        VariantRequest(precisions=("int8",), method="mse"), with_variants(own), VNNI, lambda _: "1.31.1"
+    )
+    assert changed.options == {"keep": ["transition1"], "method": "mse"}
+
+
+def test_of_several_variants_none_is_picked_and_that_is_told() -> None:
+    own = [Variant(name=n, scheme="int8_portable", options={"equalize": e}) for n, e in (("one", True), ("two", False))]
+
+    variant, remarks = choose_variant(
+        VariantRequest(precisions=("int8",)), with_variants(*own), VNNI, lambda _: "1.31.1"
+    )
+
+    assert variant.options == {}
+    assert remarks == ("the options of the recipe's one, two are left alone: one of several is not picked here",)

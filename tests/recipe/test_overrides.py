@@ -1,0 +1,54 @@
+"""Recipes changed by what a user says beside them."""
+
+import pytest
+
+from deploy_kit import recipe
+from deploy_kit.base.errors import RecipeError
+from deploy_kit.recipe import overrides
+
+DEFAULT = recipe.load_recipe("default")
+
+
+def test_a_checkpoint_of_ones_own_has_the_default_recipe() -> None:
+    made = overrides.for_checkpoint("mine.pth")
+
+    assert made.source.checkpoint == "mine.pth"
+    assert made.model_copy(update={"source": DEFAULT.source}) == DEFAULT
+
+
+def test_what_is_not_said_stays() -> None:
+    assert overrides.with_inputs(DEFAULT) == DEFAULT
+
+
+def test_how_images_are_read_is_said_of_both_sets() -> None:
+    made = overrides.with_inputs(
+        DEFAULT, images="val/", calibration="calib/", skip_bad=True, orientation="upright", crops=10
+    )
+
+    assert (made.check.images, made.check.skip_bad, made.check.crops) == ("val/", True, 10)
+    assert (made.quantize.calibration, made.quantize.skip_bad) == ("calib/", True)
+    assert made.check.orientation == made.quantize.orientation == "upright"
+
+
+def test_an_export_is_changed_key_by_key() -> None:
+    made = overrides.with_export(DEFAULT, {"head": "fc"}, {"opset": 20})
+
+    assert (made.source.head, made.export.opset) == ("fc", 20)
+    assert (made.source.checkpoint, made.export.tolerance) == (DEFAULT.source.checkpoint, DEFAULT.export.tolerance)
+
+
+def test_a_key_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(RecipeError, match="unknown key 'opsets'") as caught:
+        overrides.with_export(DEFAULT, {}, {"opsets": 20})
+
+    assert caught.value.hint == "did you mean 'opset'?"
+
+
+def test_passes_are_replaced() -> None:
+    assert overrides.with_passes(DEFAULT, ("fold_constants",)).simplify.passes == ("fold_constants",)
+
+
+def test_a_duration_takes_the_place_of_runs() -> None:
+    assert DEFAULT.bench.runs is not None
+
+    assert overrides.with_bench(DEFAULT, {"duration_s": 5.0, "batch": None}).runs is None
