@@ -1,19 +1,30 @@
-# `make demo` and `make test` set up everything they need in .venv; nothing else of the machine is touched.
+# Every target sets up what it needs in .venv; nothing else of the machine is touched.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMPLEMENTATIONS := $(VENV)/implementations
+# A worker for each core the machine shows; 8 at most, since each holds torch and the engines in memory.
+WORKERS ?= logical
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: setup demo check test lint bench wheel clean
+
+setup: $(READY)
 
 # Its subject is the line, not the milliseconds: on a busy machine they are marked INVALID, and it still ends well.
 demo: $(READY)
 	$(BIN)/deploykit run demo --allow-invalid
 
+# Before each commit: minutes. What it leaves out is counted at its end.
+check: lint
+	$(PYTEST) -m "not slow and not ssh and not edge"
+
+# Everything. What the machine lacks is skipped, and named at the end with the command that adds it;
+# `PYTEST_ADDOPTS=--complete make test` fails for it.
 test: lint $(IMPLEMENTATIONS)/.ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_densenet import tiny_recipe
 
 from deploy_kit.devices import links
@@ -17,6 +18,10 @@ pytest_plugins = ["machine_needs", "ssh_devices", "edge_devices", "small_plans"]
 
 def pytest_configure() -> None:
     os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has 80, and tables would be wrapped
+    # Threads of OpenMP wait for each other by spinning: on two busy cores tests/checkpoint/test_generality.py
+    # took 319 s with two of them and 54 s with one. The variable is for the processes that tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_what_the_markers_leave_out_is_counted(run, workers: tuple[str, ...]) ->
     code, out = run("-m", "not slow and not ssh", *workers)
 
     assert code == 0
-    assert out[-3:-1] == [PACKAGE, "LEFT OUT: 4 tests by -m 'not slow and not ssh'"]
+    assert out[-3:-1] == [PACKAGE, "LEFT OUT: 4 tests by -m 'not slow and not ssh'; make test runs all"]
 
 
 def test_a_gpu_is_not_asked_for_by_a_complete_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def opened(name: str, listing: Listing, *, skip_bad: bool, orientation: Orientat
         InputError: A file cannot be read, without `skip_bad`; or an image is to be turned, and nobody said whether.
     """
 
-    def look(index: int) -> _Look:
+    def look(index: int) -> _FileLook:
         return _looked(listing.files[index], decoded=skip_bad)
 
     with closing(in_order(look, len(listing.files))) as looks:
@@ -212,7 +212,7 @@ def _is_above(folder: Path, here: Path) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Look:
+class _FileLook:
     """What is known of a file before it is used: its hash, whether it is to be turned, and why it cannot be used."""
 
     digest: str = ""
@@ -220,19 +220,19 @@ class _Look:
     fault: str = ""
 
 
-def _looked(file: Path, *, decoded: bool) -> _Look:
+def _looked(file: Path, *, decoded: bool) -> _FileLook:
     try:
         state = file.stat()
         if not stat.S_ISREG(state.st_mode):  # a pipe or a device has no end
-            return _Look(fault="is no regular file")
+            return _FileLook(fault="is no regular file")
         look = _look_of(file, state.st_size, state.st_mtime_ns)
     except OSError as error:
-        return _Look(fault=f"cannot be read: {error.strerror}")
+        return _FileLook(fault=f"cannot be read: {error.strerror}")
     return replace(look, fault=_fault_of(file, state.st_size, state.st_mtime_ns)) if decoded else look
 
 
 @functools.cache
-def _look_of(file: Path, size: int, modified_ns: int) -> _Look:
+def _look_of(file: Path, size: int, modified_ns: int) -> _FileLook:
     """Hash a file; a folder that is opened again is not read again while sizes and times are the same."""
     with file.open("rb") as stream:
         start = stream.read(_HEAD_BYTES)
@@ -241,7 +241,7 @@ def _look_of(file: Path, size: int, modified_ns: int) -> _Look:
             digest.update(piece)
     # Few files have the tag, and only those are opened for it: TIFF stores it as a tag of its own.
     maybe = any(mark in start for mark in (b"Exif\0\0", b"eXIf", b"EXIF")) or start[:4] in (b"II*\0", b"MM\0*")
-    return _Look(digest=digest.hexdigest(), turned=maybe and _orientation_of(file) not in (0, 1))
+    return _FileLook(digest=digest.hexdigest(), turned=maybe and _orientation_of(file) not in (0, 1))
 
 
 def _orientation_of(file: Path) -> int:

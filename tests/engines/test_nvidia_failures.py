@@ -170,10 +170,28 @@ def test_an_interrupt_ends_the_worker_and_leaves_nothing(graph: Path, folder: Pa
     assert list(folder.glob("*.plan")) == []
 
 
+# The command line, which takes its time over one event: this build is over within 0.1 s, and Ctrl-C must come before.
+SLOW = """
+import time
+from deploy_kit import cli
+from deploy_kit.cli import _console
+
+show = _console.Console.on_progress
+
+def show_and_wait(self, event):
+    show(self, event)
+    if event.text == "Building engine":
+        time.sleep(60)
+
+_console.Console.on_progress = show_and_wait
+cli.main()
+"""
+
+
 def test_ctrl_c_in_a_terminal_ends_with_130_and_an_empty_store(graph: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     words = ["build", str(graph), "--engine", "tensorrt_rtx", "--compute-capability", "8.9", "--store", str(store)]
-    command = [sys.executable, "-m", "deploy_kit", *words]
+    command = [sys.executable, "-c", SLOW, *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stderr is not None
         begun = next((line for line in process.stderr if line.startswith("build: Building engine")), "")

@@ -104,7 +104,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Gen
     left_out: _LeftOut = config.pluginmanager.getplugin("left_out")
     if left_out.count:
         chosen = config.option.markexpr
-        terminalreporter.write_line(f"LEFT OUT: {left_out.count} tests by -m '{chosen}'", yellow=True, bold=True)
+        terminalreporter.write_line(
+            f"LEFT OUT: {left_out.count} tests by -m '{chosen}'; make test runs all", yellow=True, bold=True
+        )
 
 
 class _LeftOut:

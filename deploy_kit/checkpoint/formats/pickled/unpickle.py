@@ -23,14 +23,14 @@ _BROKEN = (
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes read from front to back; neither method returns more than there is."""
 
     def read(self, n: int, /) -> bytes: ...
     def readline(self) -> bytes: ...
 
 
-def unpickle(source: Source, rules: Rules) -> Any:
+def unpickle(source: ByteSource, rules: Rules) -> Any:
     """Read one pickle.
 
     Args:
