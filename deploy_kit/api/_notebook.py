@@ -1,18 +1,21 @@
-"""How a notebook shows results: as tables, where the plain text of a record would be all of its samples."""
+"""How a notebook shows a check and a bench: as tables, where the plain text of a record would be all of its samples.
+
+A report draws itself (`Report._repr_html_`).
+"""
 
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import Bench
-from deploy_kit.records.results import ParityReport, Report
-from deploy_kit.stages import report as report_stage
+from deploy_kit.records.results import ParityReport
 from deploy_kit.stages.report import accuracy
-from deploy_kit.stages.report.markdown import NONE, table
+from deploy_kit.stages.report.markdown import table
 
 
 def register() -> None:
-    """Tell IPython, where it runs, how to show reports, checks and benches; nothing happens elsewhere."""
+    """Tell IPython, where it runs, how to show checks and benches; nothing happens elsewhere."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None:
@@ -22,14 +25,6 @@ def register() -> None:
         formatters["text/markdown"].for_type(cls, draw)
         # A front end without Markdown shows the plain text, which notebooks store as well.
         formatters["text/plain"].for_type(cls, _plain(draw))
-
-
-def report_table(report: Report) -> str:
-    """Lay out a report: a line an engine, and what a reader must know beside the numbers."""
-    rows = [report_stage.cells(row) for row in report.rows]
-    remarks = [line for remark in report.remarks for line in ("", f"- {remark}")]
-    title = f"**{report.recipe}: {report.checkpoint.title}**"
-    return "\n".join([title, "", *table(report_stage.HEADINGS, rows), *remarks])
 
 
 def parity_table(parity: ParityReport) -> str:
@@ -55,4 +50,4 @@ def _plain(draw: Callable[[Any], str]) -> Callable[[Any, Any, bool], None]:
     return lambda record, printer, cycle: printer.text(draw(record))
 
 
-_DRAWN: dict[type[Any], Callable[[Any], str]] = {Report: report_table, ParityReport: parity_table, Bench: bench_table}
+_DRAWN: dict[type[Any], Callable[[Any], str]] = {ParityReport: parity_table, Bench: bench_table}

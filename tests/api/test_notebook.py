@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from bench_records import measurement
-from report_records import artifact, everything, parity
+from report_records import artifact, parity
 
-from deploy_kit import Bench, NotRun, ParityReport, Report
+from deploy_kit import Bench, NotRun, ParityReport
 from deploy_kit.api import _notebook
 
 
@@ -39,22 +39,12 @@ def test_nothing_happens_where_no_notebook_runs(ipython: object, monkeypatch: py
     _notebook.register()
 
 
-def test_a_report_is_a_table_of_its_engines(formatters: dict[str, Formatter]) -> None:
-    report = everything()
-
-    shown = formatters["text/markdown"][Report](report)
-
-    assert "| artifact | size | top-1 |" in shown
-    assert all(f"| {row.label} |" in shown for row in report.rows)
-    assert len(shown) < 5000  # no samples
-
-
 def test_the_plain_text_is_the_table_as_well(formatters: dict[str, Formatter]) -> None:
     said = list[str]()
 
-    formatters["text/plain"][Report](everything(), SimpleNamespace(text=said.append), False)
+    formatters["text/plain"][ParityReport](parity("int8 · openvino"), SimpleNamespace(text=said.append), False)
 
-    assert said == [formatters["text/markdown"][Report](everything())]
+    assert said == [formatters["text/markdown"][ParityReport](parity("int8 · openvino"))]
 
 
 def test_a_check_says_its_verdict_first(formatters: dict[str, Formatter]) -> None:
