@@ -130,6 +130,7 @@ def _stems(convs: Sequence[Leaf], widths: set[int]) -> Iterator[tuple[Leaf, ...]
     for conv in wide:
         grow((conv,))
     in_order = {conv: at for at, conv in enumerate(wide)}
+    # Longest first: a shorter stem would leave convolutions over, which no transition's place fits.
     rows.sort(key=lambda row: (-len(row), [in_order[conv] for conv in row]))
     longest = [row for row in rows if set(row) == set(rows[0])]
     if len(longest) > 1 and len({paths.numbers(conv.path) for conv in wide}) < len(wide):

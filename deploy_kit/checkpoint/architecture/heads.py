@@ -86,6 +86,7 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
     before = {leaf: _feeder(leaf, linears, width) for leaf in linears}
     roots = [leaf for leaf in linears if before[leaf] is None]
     pools = {leaf: _pool(leaf.read, width, ndim) for leaf in roots}
+    # Where the last block lacks a layer and no BN ends it, the head's width is what shows it.
     lost = [leaf for leaf in roots if pools[leaf] is None]
     if lost:
         why = why_no_densenet(leaf.parts["weight"] for leaf in lost)
@@ -103,6 +104,7 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
         (name, tuple(step for node in row for step in node.steps)) for name, row in zip(_names(rows), rows, strict=True)
     )
     shared = tuple(step for node in trunk for step in node.steps)
+    # In most families the head stands beside `features`; one that stands further out was added by a user.
     homes = [row[-1].leaf.path[:-1] for row in rows]
     return FoundHeads(
         pool=pool,
@@ -163,7 +165,7 @@ def _pool(read: int, width: int, ndim: int) -> tuple[HeadPool | None, int | None
 
 
 def _nodes(linears: Sequence[Leaf], before: dict[Leaf, Leaf | None], norms: Sequence[Leaf]) -> dict[Leaf, _Node]:
-    """Give each linear layer the BN before it: of the width that it reads, and nearest by name."""
+    """Pair each linear layer with the BN before it: of the width that it reads, and nearest by name."""
     free = list(norms)
     nodes: dict[Leaf, _Node] = {}
     for leaf in linears:
@@ -217,6 +219,7 @@ def _names(rows: Sequence[Sequence[_Node]]) -> list[str]:
         return ["logits"]
     homes = [paths.shared(node.leaf.path for node in row) for row in rows]
     common = len(paths.shared(homes))
+    # They name the outputs of the ONNX file.
     return [re.sub(r"\W", "_", "_".join(home[common:]) or f"head{at}") for at, home in enumerate(homes)]
 
 
