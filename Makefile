@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMPLEMENTATIONS := $(VENV)/implementations
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test lint bench docs wheel clean
 
 # Its subject is the line, not the milliseconds: on a busy machine they are marked INVALID, and it still ends well.
 demo: $(READY)
@@ -26,6 +26,10 @@ lint: $(READY)
 # .venv/bin/python -m benchmarks --modes latency --quick
 bench: $(READY)
 	$(BIN)/python -m benchmarks --out docs
+
+# The documentation as a site in site/, without a network; a link that leads nowhere fails it.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
