@@ -66,6 +66,10 @@ class StepOptions:
         bool,
         typer.Option("--skip-bad", help="Skip images that cannot be read, and report them, instead of failing."),
     ] = False
+    orientation: Annotated[
+        str | None,
+        typer.Option(help="Read images with an EXIF orientation as they are 'stored', or turned 'upright'."),
+    ] = None
     crops: Annotated[int | None, typer.Option(help="Number of crops per image whose logits are averaged: 1 or 10.")] = (
         None
     )

@@ -43,6 +43,7 @@ def with_inputs(base: Recipe, step: StepOptions) -> Recipe:
         calibration=step.calibration,
         images=step.images,
         skip_bad=step.skip_bad,
+        orientation=step.orientation,
         crops=step.crops,
     )
 

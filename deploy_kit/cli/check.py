@@ -30,7 +30,7 @@ def check(
             help="Find the layers where two artifacts differ: files, labels, names of graphs, or 'checkpoint'.",
         ),
     ] = None,
-    step: Annotated[StepOptions, Only("images", "skip_bad", "crops", "recipe", "device", "store")],
+    step: Annotated[StepOptions, Only("images", "skip_bad", "orientation", "crops", "recipe", "device", "store")],
     output: OutputOptions,
 ) -> None:
     """Check the newest engine against the checkpoint; exit with code 1 if a limit is not kept."""

@@ -36,7 +36,7 @@ def export(
     batch: Annotated[int | None, typer.Option(help="Batch size of a static graph.")] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Export a graph with a dynamic batch size.")] = False,
     facts: CheckpointOptions,
-    step: Annotated[StepOptions, Only("images", "calibration", "skip_bad", "recipe", "store", "out")],
+    step: Annotated[StepOptions, Only("images", "calibration", "skip_bad", "orientation", "recipe", "store", "out")],
     save_recipe: SaveRecipe = None,
     output: OutputOptions,
 ) -> None:

@@ -47,7 +47,7 @@ def quantize(
         str | None, typer.Option(help="Tuning images of the search; by default the calibration images.")
     ] = None,
     time_limit: Annotated[str | None, typer.Option(help="Time after which no trial starts, e.g. 10min.")] = None,
-    step: Annotated[StepOptions, Only("model", "calibration", "skip_bad", "recipe", "store", "out")],
+    step: Annotated[StepOptions, Only("model", "calibration", "skip_bad", "orientation", "recipe", "store", "out")],
     output: OutputOptions,
 ) -> None:
     """Convert the graph to a precision: --int8, --fp16, --bf16 or --fp32."""
