@@ -49,7 +49,8 @@ def show(quiet: _options.Quiet = False, as_json: _options.Json = False) -> None:
 
     known = tuple(named_devices.known_devices().values())
     rows = [
-        (d.name, f"ssh://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python) for d in known
+        (d.name, f"{d.link}://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python)
+        for d in known
     ]
     with Console(quiet=quiet, as_json=as_json) as console:
         console.result(known, table(("name", "link", "accelerator", "profile", "python"), rows))
