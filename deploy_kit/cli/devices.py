@@ -48,7 +48,8 @@ def show(*, output: _Output) -> None:
 
     known = tuple(named_devices.known_devices().values())
     rows = [
-        (d.name, f"ssh://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python) for d in known
+        (d.name, f"{d.link}://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python)
+        for d in known
     ]
     with output.console() as console:
         console.result(known, table(("name", "link", "accelerator", "profile", "python"), rows))
