@@ -9,7 +9,7 @@ IMPLEMENTATIONS := $(VENV)/implementations
 WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: setup demo check test lint bench wheel clean
+.PHONY: setup demo check test lint bench docs wheel clean
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ lint: $(READY)
 # .venv/bin/python -m benchmarks --modes latency --quick
 bench: $(READY)
 	$(BIN)/python -m benchmarks --out docs
+
+# The documentation as a site in site/, without a network; a link that leads nowhere fails it.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .

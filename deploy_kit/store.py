@@ -143,7 +143,7 @@ def verify_out(out: Path | None) -> None:
         return
     verify_place(out, f"--out '{out / 'model.onnx'}'")
     if out.exists() and not _passport_of(out).is_file():
-        raise InputError(f"{out}: exists, and is no earlier copy of deploykit's", hint="choose another --out")
+        raise InputError(f"{out}: exists, and was not written by deploykit", hint="choose another --out")
 
 
 def _passport_of(out: Path) -> Path:

@@ -10,6 +10,7 @@ _step   what every call opens: the store, the devices, the progress
 keeps them, so that either finds what the other made.
 """
 
+from deploy_kit.api import _notebook
 from deploy_kit.api.engines import bench, build, check, speed_up
 from deploy_kit.api.graphs import export, quantize, simplify
 from deploy_kit.api.line import deploy, load_recipe, load_report, write_report
@@ -29,3 +30,5 @@ __all__ = [
     "speed_up",
     "write_report",
 ]
+
+_notebook.register()

@@ -155,7 +155,7 @@ def mix_in_run(
         lambda: reference.run(run.recipe.source, preprocess, run.host, images=tuning.open(preprocess)),
     )
     if logits.top1 is None:
-        remark(f"{tuning.name}: no single label for each image, so the budget is on agreement with the checkpoint")
+        remark(f"{tuning.name}: images without one label each: the budget applies to agreement with the checkpoint")
     subject = TrialSubject(
         simplified=simplified,
         variant=variant,
@@ -165,7 +165,7 @@ def mix_in_run(
         engine=request.target,
     )
     if subject.evaluated_in != request.target:
-        remark(f"'{request.target}' is not run for each trial: {subject.evaluated_in} computes the same graphs here")
+        remark(f"trials run on {subject.evaluated_in} instead of '{request.target}': it computes the same graphs here")
     with TrialRunner(subject=subject, context=run.target, host=run.host.connection) as trials:
         mix = _found(trials, request)
     if not mix.found:

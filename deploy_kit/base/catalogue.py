@@ -1,8 +1,8 @@
-"""A folder is the registry and a file is the entry: ``engines/openvino.py`` holds ``ENGINE`` and is named 'openvino'.
+"""Catalogues: a folder is the registry and a file is an entry; ``engines/openvino.py`` with ``ENGINE`` is 'openvino'.
 
-Third parties register through entry points of the group ``deploy_kit.<folder>``, e.g. ``deploy_kit.passes`` for
-``deploy_kit/graph/passes``. Files that start with an underscore are not entries. A file whose plain name would
-shadow a module of the standard library ends with an underscore, which is not part of the name.
+Third parties register entries through entry points of the group ``deploy_kit.<folder>``, e.g. ``deploy_kit.passes`` for
+``deploy_kit/graph/passes``. Files that start with an underscore are not entries. A file whose plain name would shadow a
+module of the standard library ends with an underscore, which is not part of the name.
 """
 
 import functools
@@ -18,37 +18,46 @@ T = TypeVar("T")
 
 
 class Catalogue(Generic[T]):
-    """The entries of one kind, imported on first use."""
+    """The entries of one kind, each imported on first use."""
 
-    def __init__(self, package: str, constant: str, noun: str) -> None:
-        """Look into `package` for modules that hold `constant`; call an entry `noun` in messages."""
+    def __init__(self, package: str, constant: str, noun: str, *, former_groups: tuple[str, ...] = ()) -> None:
+        """Create a catalogue.
+
+        Args:
+            package: Full name of the package whose modules are the entries.
+            constant: Name of the constant in a module that holds the entry.
+            noun: Word for an entry in messages, e.g. ``engine``.
+            former_groups: Earlier names of `group`, under which entries are found too.
+        """
         self.package = package
         self.constant = constant
         self.noun = noun
+        self.former_groups = former_groups
 
     @property
     def group(self) -> str:
-        """The group of entry points that third parties register under: stable, wherever the folder stands."""
+        """Group of entry points for third parties; it does not change when the folder moves within the package."""
         root, *_, folder = self.package.split(".")
         return f"{root}.{folder}"
 
     @functools.cache  # noqa: B019  # a catalogue lives as long as the program
     def names(self) -> tuple[str, ...]:
-        """List all entries by name, sorted; imports none of them."""
+        """List the names of all entries, sorted, without importing any."""
         folder = importlib.import_module(self.package).__path__
         own = {module.name.rstrip("_") for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")}
         return tuple(sorted(own | self._foreign().keys()))
 
     @functools.cache  # noqa: B019  # looking them up takes milliseconds, and passes are looked up by the dozen
     def _foreign(self) -> dict[str, EntryPoint]:
-        """List the entries of third parties."""
-        return {point.name: point for point in entry_points(group=self.group)}
+        """List the entries of third parties by name."""
+        groups = (*self.former_groups, self.group)
+        return {point.name: point for group in groups for point in entry_points(group=group)}
 
     def get(self, name: str) -> T:
         """Import one entry.
 
         Raises:
-            UnknownNameError: No entry has this name; the hint names the nearest.
+            UnknownNameError: No entry has this name; the hint gives the nearest one.
         """
         if name not in self.names():
             raise UnknownNameError(f"no {self.noun} is called '{name}'", hint=nearest(name, self.names()))

@@ -30,13 +30,13 @@ class Contents:
 
     Attributes:
         kind: The file format.
-        tensors: By dotted name, in torch's layouts and with torch's leaf names, of the dtype they are kept in.
+        tensors: Tensors by dotted name, in torch's layouts and with torch's leaf names, of the dtype they are kept in.
         facts: Facts of the architecture that the file states.
         preprocess: Preprocessing of its images, if the file states it.
         remarks: What was chosen while reading.
         classes: Names of the classes in the order of the outputs, if the file states them.
-        attributes: Module path → the module's class (under ``class``) and its plain attributes such as ``eps``; of
-            whole modules and of formats that keep a configuration.
+        attributes: Module path → the module's class (under ``class``) and its plain attributes such as ``eps``, where
+            the file is a whole pickled module.
         state_key: Path of the state dict inside the file; None where the format holds one set of weights alone.
     """
 
@@ -51,5 +51,5 @@ class Contents:
 
     @property
     def from_keras(self) -> bool:
-        """Whether Keras wrote it: its linear layers read flattened maps channels last, its epsilon is 1e-3."""
+        """Whether Keras wrote it: maps are flattened channels last there, and epsilon is 1e-3 unless stated."""
         return self.kind in _KERAS

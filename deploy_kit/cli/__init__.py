@@ -18,6 +18,7 @@ import typer
 
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import DeployKitError
+from deploy_kit.cli._option_groups import expand_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,9 @@ class Command:
     """One command.
 
     Attributes:
-        call: Its function; parameters are the options, the docstring is the help.
-        order: Where it stands in the help.
-        parts: Commands below it, by name, where it has some; the function itself then only carries the help.
+        call: Function of the command: its parameters are the options, its docstring is the help.
+        order: Position in the help; lower comes first.
+        parts: Subcommands by name, if it has any; `call` then only carries the help.
     """
 
     call: Callable[..., Any]
@@ -39,7 +40,7 @@ CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command")
 
 
 def build_app() -> typer.Typer:
-    """Put the commands together."""
+    """Return the application of all commands."""
     app = typer.Typer(
         name="deploykit",
         help="Take a trained DenseNet from checkpoint to verified, measured engines.",
@@ -52,17 +53,17 @@ def build_app() -> typer.Typer:
     @app.callback()
     def options(
         version: bool = typer.Option(
-            False, "--version", help="Print the version and end.", is_eager=True, callback=_version
+            False, "--version", help="Print the version and exit.", is_eager=True, callback=_version
         ),
     ) -> None:
-        """Hold the options that stand before a command."""
+        """Declare the options that stand before a command."""
 
     commands = [(name, CATALOGUE.get(name)) for name in CATALOGUE.names()]
     for name, command in sorted(commands, key=lambda pair: pair[1].order):
         if command.parts:
             app.add_typer(_group(command), name=name)
         else:
-            app.command(name)(_guarded(command.call))
+            app.command(name)(expand_groups(_guarded(command.call)))
     return app
 
 
@@ -70,12 +71,12 @@ def _group(command: Command) -> typer.Typer:
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     group.callback()(command.call)
     for name, call in command.parts.items():
-        group.command(name)(_guarded(call))
+        group.command(name)(expand_groups(_guarded(call)))
     return group
 
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let an interrupt and a closed pipe through to `main`: typer would end them with codes of its own."""
+    """Let an interrupt and a closed pipe pass typer, which would end them with exit codes of its own, to `main`."""
 
     @functools.wraps(call)
     def guarded(*arguments: Any, **options: Any) -> Any:
@@ -95,8 +96,8 @@ class _Ended(Exception):  # noqa: N818  # it carries another exception past type
         self.by = by
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from deploy_kit import __version__
 
         typer.echo(f"deploykit {__version__}")
@@ -109,7 +110,7 @@ def main() -> None:
     try:
         build_app()(standalone_mode=True)
     except DeployKitError as error:
-        _say(error)
+        _print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # while the commands are imported
         _interrupted()
@@ -127,7 +128,7 @@ def main() -> None:
 
 
 def _terminated(number: int, frame: object) -> None:
-    """End as after an interrupt, so that folders of the moment go and workers end: with the shell's code for it."""
+    """Exit as after an interrupt, so that temporary folders are removed and workers end, with the shell's exit code."""
     raise SystemExit(128 + number)
 
 
@@ -136,7 +137,7 @@ def _interrupted() -> NoReturn:
     sys.exit(130)
 
 
-def _say(error: DeployKitError) -> None:
+def _print_error(error: DeployKitError) -> None:
     sys.stderr.write(f"error: {error}\n")
     if error.hint:
         sys.stderr.write(f"  fix: {error.hint}\n")

@@ -1,4 +1,4 @@
-"""What a person sees: results on standard output, talk and progress on standard error."""
+"""What a person sees: results on standard output, notes and progress on standard error."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from deploy_kit.records import codec
 
 
 class Console:
-    """Draws progress and prints results. A context manager: it takes its moving line away at the end."""
+    """Draws progress and prints results. A context manager: it removes the progress bar at the end."""
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False, no_color: bool = False) -> None:
-        """Choose how to draw: moving and in color only on a terminal that wants it."""
+        """Choose how to draw: animated and in color only on a terminal that allows it."""
         self._quiet = quiet
         self._as_json = as_json
         moving = sys.stderr.isatty() and not no_color and "NO_COLOR" not in os.environ
@@ -31,17 +31,17 @@ class Console:
         self._display.stop()
 
     def on_progress(self, event: ProgressEvent) -> None:
-        """Draw one event: a moving line on a terminal, else a plain line a step and at most one each five seconds."""
+        """Draw one event: as a progress bar on a terminal, else as one line per step, repeated every five seconds."""
         if not self._quiet:
             self._display.on_progress(event)
 
     def say(self, text: str) -> None:
-        """Tell something beside the result, on standard error."""
+        """Print a note on standard error."""
         if not self._quiet:
             self._display.write(text)
 
     def result(self, record: Any, text: str) -> None:
-        """Print the result: the record as JSON if that was asked for, else the text."""
+        """Print the result: the record where JSON is requested, else the text."""
         self._display.stop()
         written = json.dumps(codec.to_json(record), ensure_ascii=False, indent=1) if self._as_json else text
         sys.stdout.write(written + "\n")
@@ -52,8 +52,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out text in columns; the last column wraps to the terminal's width.
 
     Args:
-        headings: One a column.
-        rows: One text a column each.
+        headings: One text per column.
+        rows: One text per column each.
     """
     lines = [tuple(headings), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings) - 1)]
@@ -77,6 +77,6 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> str:
-    """Lay out (what, value) lines."""
-    width = max((len(what) for what, _ in rows), default=0)
-    return "\n".join(f"{what.ljust(width)}  {value}" for what, value in rows)
+    """Lay out (name, value) lines."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)

@@ -10,15 +10,19 @@ from deploy_kit.base.errors import RequestError
 
 
 def parse(options: type[Any], texts: Iterable[str]) -> dict[str, Any]:
-    """Read ``key=value`` texts as the record `options` takes them; a list is given one entry at a time.
+    """Parse ``key=value`` texts into the values that the record `options` takes.
 
-    What does not fit is passed on as text, for the record to refuse with its name.
+    A list is given one entry at a time. A value that does not fit is returned as text: the record refuses it by name.
+
+    Args:
+        options: Record class of an engine's options.
+        texts: One option each.
 
     Raises:
         RequestError: A text has no ``=``.
     """
     hints = typing.get_type_hints(options)
-    read: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in texts:
         key, mark, value = text.partition("=")
         if not (key and mark):
@@ -26,18 +30,18 @@ def parse(options: type[Any], texts: Iterable[str]) -> dict[str, Any]:
         key = key.replace("-", "_")
         hint = hints.get(key)
         if typing.get_origin(hint) is tuple:
-            read[key] = [*read.get(key, []), value]
+            values[key] = [*values.get(key, []), value]
         else:
-            read[key] = _value(value, hint)
-    return read
+            values[key] = _value(value, hint)
+    return values
 
 
 def changed(options: type[Any], record: Mapping[str, Any]) -> str:
-    """Write the options that are not as the engine has them by default."""
+    """List the options that differ from the engine's defaults."""
     default = {field.name: field.default for field in dataclasses.fields(options)}
     rows = [(key, tuple(value) if isinstance(value, list) else value) for key, value in record.items()]
-    said = [f"{key}={_written(value)}" for key, value in rows if value != default.get(key)]
-    return ", ".join(said) or "as by default"
+    settings = [f"{key}={_written(value)}" for key, value in rows if value != default.get(key)]
+    return ", ".join(settings) or "defaults"
 
 
 def _value(text: str, hint: Any) -> Any:

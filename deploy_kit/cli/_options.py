@@ -1,43 +1,79 @@
-"""Options that several commands share, each worded once."""
+"""Options that several commands share, each declared once: alone, or as a field of an option group."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of results.", envvar="DEPLOYKIT_STORE")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON.")]
-NoColor = Annotated[bool, typer.Option("--no-color", help="Plain text, no moving progress.")]
+if TYPE_CHECKING:
+    from deploy_kit.cli._console import Console
+
+STORE, REPORTS = Path(".deploykit"), Path("reports")
+
+StorePath = Annotated[Path, typer.Option("--store", help="Folder that keeps all results.", envvar="DEPLOYKIT_STORE")]
 DeviceName = Annotated[
-    str, typer.Option("--device", help="Where to work: a name of `devices list`, or ssh://user@host:port.")
+    str, typer.Option("--device", help="Device to work on: a name from `devices list`, or ssh://user@host:port.")
 ]
-RecipeName = Annotated[
-    Optional[str],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
-    typer.Option("--recipe", help="A recipe file, or the name of a bundled recipe."),
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure latency again, even if the store has a result.")]
+AllowInvalid = Annotated[
+    bool, typer.Option("--allow-invalid", help="Do not exit with code 6 if latencies are invalid; they stay marked.")
 ]
-ModelPath = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Argument(help="A checkpoint or an ONNX file; by default the newest result in the store."),
-]
-CalibrationSet = Annotated[
-    Optional[str],  # noqa: UP045
+FailOnRegression = Annotated[
+    str | None,
     typer.Option(
-        "--calibration", help="Images to calibrate with: a folder, a CSV manifest, an npz file or bundled:NAME."
+        "--fail-on-regression",
+        help="Exit with code 1 if an engine is slower than the baseline by more than this, e.g. 3%.",
     ),
 ]
-CheckSet = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--images", help="Images to check with: a folder, a CSV manifest, an npz file or bundled:NAME."),
-]
-OutPath = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--out", help="Also copy the result to this path."),
-]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, and count them, instead of ending.")
-]
-AllowInvalid = Annotated[
-    bool, typer.Option("--allow-invalid", help="Do not end with 6 where latencies are not valid; they stay marked.")
-]
-STORE = Path(".deploykit")
+ReportFolder = Annotated[Path, typer.Option("--out", help="Folder to write reports to.")]
+SaveRecipe = Annotated[Path | None, typer.Option("--save-recipe", help="Write the recipe in force to this file.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """How a command shows its progress and its result."""
+
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notes.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as a JSON record.")] = False
+    no_color: Annotated[bool, typer.Option("--no-color", help="Show plain text without an animated progress bar.")] = (
+        False
+    )
+
+    def console(self) -> "Console":
+        """Return the console that draws this way."""
+        from deploy_kit.cli._console import Console
+
+        return Console(quiet=self.quiet, as_json=self.as_json, no_color=self.no_color)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """What a single step works on, where and under which recipe. None takes what the recipe or the store has."""
+
+    model: Annotated[
+        Path | None, typer.Argument(help="Checkpoint or ONNX file; by default the newest result in the store.")
+    ] = None
+    images: Annotated[
+        str | None,
+        typer.Option(help="Images to check on: a folder, a CSV manifest, an npz file or bundled:NAME."),
+    ] = None
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="Images to calibrate with: a folder, a CSV manifest, an npz file or bundled:NAME."),
+    ] = None
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Skip images that cannot be read, and report them, instead of failing."),
+    ] = False
+    orientation: Annotated[
+        str | None,
+        typer.Option(help="Read images with an EXIF orientation as they are 'stored', or turned 'upright'."),
+    ] = None
+    crops: Annotated[int | None, typer.Option(help="Number of crops per image whose logits are averaged: 1 or 10.")] = (
+        None
+    )
+    recipe: Annotated[str | None, typer.Option(help="Recipe file, or name of a bundled recipe.")] = None
+    device: DeviceName = "local"
+    store: StorePath = STORE
+    out: Annotated[Path | None, typer.Option(help="Also copy the result to this path.")] = None

@@ -1,4 +1,4 @@
-"""Numbers with units as people type them: ``200ms``, ``8ms``, ``3%``, ``1,8``."""
+"""Numbers as people type them on the command line: ``200ms``, ``3%``, ``0.3pt``, ``1,8``, ``224x224``."""
 
 import math
 import re
@@ -9,25 +9,25 @@ _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.
 
 
 def seconds(option: str, text: str | None) -> float | None:
-    """Read a time; a bare number is seconds.
+    """Parse a time; a bare number is seconds.
 
     Raises:
-        RequestError: It is none, or not above zero.
+        RequestError: It is not a time, or not above zero.
     """
     if text is None:
         return None
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?[0-9]+)?)\s*([a-zµ]*)\s*", text)
-    value = _number(found[1]) if found and (found[2] or "s") in _SECONDS else None
-    if found is None or not value:
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?[0-9]+)?)\s*([a-zµ]*)\s*", text)
+    value = _number(match[1]) if match and (match[2] or "s") in _SECONDS else None
+    if match is None or not value:
         raise RequestError(f"{option}: expected a time, found '{text}'", hint=f"e.g. {option} 200ms, or {option} 10s")
-    return round(value * _SECONDS[found[2] or "s"], 9)
+    return round(value * _SECONDS[match[2] or "s"], 9)
 
 
 def milliseconds(option: str, text: str | None) -> float | None:
-    """Read a time as milliseconds; here a bare number would be ambiguous, so the unit is asked for.
+    """Parse a time into milliseconds; a bare number is ambiguous here, so the unit is required.
 
     Raises:
-        RequestError: It is none, or has no unit.
+        RequestError: It is not a time, or has no unit.
     """
     if text is not None and _number(text.strip()) is not None:
         raise RequestError(f"{option}: expected a time with its unit, found '{text}'", hint=f"e.g. {option} {text}ms")
@@ -36,10 +36,10 @@ def milliseconds(option: str, text: str | None) -> float | None:
 
 
 def percent(option: str, text: str | None) -> float | None:
-    """Read ``3%`` or ``3`` as 3.
+    """Parse a percentage: ``3%`` or ``3`` as 3.
 
     Raises:
-        RequestError: It is none, or below zero.
+        RequestError: It is not a percentage, or below zero.
     """
     if text is None:
         return None
@@ -50,15 +50,15 @@ def percent(option: str, text: str | None) -> float | None:
 
 
 def points(option: str, text: str | None) -> float | None:
-    """Read percentage points: ``0.3``, ``0.3pt`` or ``0.3pp`` as 0.3.
+    """Parse percentage points: ``0.3``, ``0.3pt`` or ``0.3pp`` as 0.3.
 
     Raises:
-        RequestError: It is none, below zero, or a percentage: that could be of the accuracy.
+        RequestError: It is not a number, below zero, or a percentage, which could be relative to the accuracy.
     """
     if text is None:
         return None
-    found = re.fullmatch(r"(.*?)\s*(pt|pp|points)?", text.strip())
-    value = _number(found[1]) if found else None
+    match = re.fullmatch(r"(.*?)\s*(pt|pp|points)?", text.strip())
+    value = _number(match[1]) if match else None
     if value is None:
         percent_of = text.strip().removesuffix("%").strip()
         example = percent_of if _number(percent_of) is not None else "0.3"
@@ -67,10 +67,10 @@ def points(option: str, text: str | None) -> float | None:
 
 
 def counts(option: str, text: str | None) -> list[int] | None:
-    """Read a comma list of whole numbers above zero.
+    """Parse a comma-separated list of whole numbers above zero.
 
     Raises:
-        RequestError: One is none.
+        RequestError: An entry is not one.
     """
     if text is None:
         return None
@@ -80,11 +80,23 @@ def counts(option: str, text: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def percentiles(option: str, text: str | None) -> list[float] | None:
-    """Read a comma list of percentiles.
+def whole_numbers(text: str, mark: str, example: str) -> list[int]:
+    """Parse whole numbers between marks, e.g. ``224x224``.
 
     Raises:
-        RequestError: One is none, or not between 0 and 100.
+        RequestError: They are not; the example is the hint.
+    """
+    try:
+        return [int(part) for part in text.lower().split(mark)]
+    except ValueError as error:
+        raise RequestError(f"'{text}': expected whole numbers", hint=f"e.g. {example}") from error
+
+
+def percentiles(option: str, text: str | None) -> list[float] | None:
+    """Parse a comma-separated list of percentiles.
+
+    Raises:
+        RequestError: An entry is not a number between 0 and 100.
     """
     if text is None:
         return None
@@ -97,6 +109,6 @@ def percentiles(option: str, text: str | None) -> list[float] | None:
 
 
 def _number(text: str) -> float | None:
-    """Read a plain number; None where it is none: no sign, no infinity, no NaN."""
+    """Parse a plain number; None for anything else, a sign, an infinity and NaN included."""
     value = float(text) if re.fullmatch(r"[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?|\.[0-9]+", text) else math.inf
     return value if math.isfinite(value) else None

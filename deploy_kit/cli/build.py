@@ -2,88 +2,96 @@
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy_kit.cli import Command, _options
+from deploy_kit.cli import Command
+from deploy_kit.cli._option_groups import Only
+from deploy_kit.cli._options import OutputOptions, StepOptions
 
 if TYPE_CHECKING:
-    from deploy_kit.records.artifacts import Proof
-
-_Texts = Optional[list[str]]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
+    from deploy_kit.records.artifacts import Artifact, Proof
 
 
 def build(
-    model: _options.ModelPath = None,
-    engine: Annotated[str, typer.Option("--engine", help="An engine of the catalogue.")] = "onnxruntime",
+    *,
+    engine: Annotated[
+        str, typer.Option(help="Engine to build, e.g. onnxruntime, openvino or tensorrt.")
+    ] = "onnxruntime",
     variant: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--variant", help="Which graph: fp32, or a quantized one by name; by default the newest."),
+        str | None,
+        typer.Option(help="Graph to build: fp32, or the name of a quantized one; by default the newest."),
     ] = None,
     compute_capability: Annotated[
-        _Texts, typer.Option("--compute-capability", help="GPU to build for, e.g. 8.9; again for another (RTX).")
+        list[str] | None,
+        typer.Option(help="Compute capability to build for, e.g. 8.9; repeatable (TensorRT-RTX)."),
     ] = None,
     min_shapes: Annotated[
-        _Texts, typer.Option(help="Smallest input of an open graph, e.g. input:1x3x224x224; again for a profile.")
+        list[str] | None,
+        typer.Option(
+            help="Smallest input shape of a dynamic graph, e.g. input:1x3x224x224; repeatable, one per profile."
+        ),
     ] = None,
-    opt_shapes: Annotated[_Texts, typer.Option(help="Input that it is tuned for.")] = None,
-    max_shapes: Annotated[_Texts, typer.Option(help="Largest input.")] = None,
+    opt_shapes: Annotated[
+        list[str] | None, typer.Option(help="Input shape to optimize for; repeatable, one per profile.")
+    ] = None,
+    max_shapes: Annotated[
+        list[str] | None, typer.Option(help="Largest input shape; repeatable, one per profile.")
+    ] = None,
     option: Annotated[
-        _Texts, typer.Option("--build-option", "-o", help="Any option of the engine, key=value; see docs/recipes.md.")
+        list[str] | None,
+        typer.Option(
+            "--build-option", "-o", help="Any option of the engine as key=value, see docs/recipes.md; repeatable."
+        ),
     ] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Threads of one run (CPU engines).")] = None,  # noqa: UP045
-    recipe: _options.RecipeName = None,
-    device: _options.DeviceName = "local",
-    store: _options.StorePath = _options.STORE,
-    out: _options.OutPath = None,
-    quiet: _options.Quiet = False,
-    as_json: _options.Json = False,
-    no_color: _options.NoColor = False,
+    threads: Annotated[int | None, typer.Option(help="Number of threads per run (CPU engines).")] = None,
+    step: Annotated[StepOptions, Only("model", "recipe", "device", "store", "out")],
+    output: OutputOptions,
 ) -> None:
     """Build an engine and prove its precision."""
     from deploy_kit import engines
     from deploy_kit.analysis import doctor
-    from deploy_kit.cli import _engine_options, _steps
-    from deploy_kit.cli._console import Console, pairs
+    from deploy_kit.cli import _engine_options, _output_files, _step_inputs, _steps
+    from deploy_kit.cli._console import pairs
     from deploy_kit.recipe import BuildEntry
     from deploy_kit.stages import build as stage
-    from deploy_kit.stages.report import layer_breakdown, size
 
-    engines.CATALOGUE.get(engine)  # a misspelt name before any work
-    asked = _steps.Asked(store=store, recipe=recipe, model=model, device=device, out=out)
-    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, _steps.started(asked, console) as run:
+    accepted = engines.CATALOGUE.get(engine).options  # a misspelt name before any work
+    flags = {
+        "compute_capabilities": compute_capability, "min_shapes": min_shapes, "opt_shapes": opt_shapes,
+        "max_shapes": max_shapes, "threads": threads,
+    }  # fmt: skip
+    with output.console() as console, _steps.open_run(step, console) as run:
         doctor.require_engine(engine, run.target.connection)
-        graph = _steps.quantized(run, console, variant)
+        graph = _step_inputs.graph_to_build(run, console, variant)
         options: dict[str, Any] = next((dict(e.options) for e in run.recipe.build.engines if e.engine == engine), {})
-        flags = {
-            "compute_capabilities": compute_capability, "min_shapes": min_shapes, "opt_shapes": opt_shapes,
-            "max_shapes": max_shapes, "threads": threads,
-        }  # fmt: skip
-        options |= _engine_options.parse(engines.CATALOGUE.get(engine).options, option or ())
+        options |= _engine_options.parse(accepted, option or ())
         options |= {name: value for name, value in flags.items() if value is not None}
         entry = BuildEntry(engine=engine, variants=(graph.name,), options=options)
-        made = run.timed(
-            "build",
-            f"{graph.name} · {engine}",
-            lambda: stage.run(graph, entry, run.target),
-        )
-        _steps.copy_out(run, made, out, console)
-        proof = made.proof
-        assert proof is not None
-        lines = [
-            ("engine", made.label),
-            ("size", size(made.size_bytes)),
-            *_proved(proof),
-            ("runs on", layer_breakdown.where(proof)),
-            ("options", _engine_options.changed(engines.CATALOGUE.get(engine).options, json.loads(made.options))),
-            *(
-                ("note", note)
-                for note in filter(None, [stage.widened(made), layer_breakdown.split(made), proof.advice])
-            ),
-            ("file", str(run.store.root / made.path)),
-        ]
-        console.result(made, pairs(lines))
+        built = run.timed("build", f"{graph.name} · {engine}", lambda: stage.run(graph, entry, run.target))
+        _output_files.copy_out(run, built, step.out, console)
+        settings = _engine_options.changed(accepted, json.loads(built.options))
+        lines = [*_rows(built, settings), ("file", str(run.store.root / built.path))]
+        console.result(built, pairs(lines))
+
+
+def _rows(built: "Artifact", settings: str) -> list[tuple[str, str]]:
+    from deploy_kit.records.engine_table import size
+    from deploy_kit.stages import build as stage
+    from deploy_kit.stages.report import layer_breakdown
+
+    proof = built.proof
+    assert proof is not None
+    notes = filter(None, (stage.widened(built), layer_breakdown.split(built), proof.advice))
+    return [
+        ("engine", built.label),
+        ("size", size(built.size_bytes)),
+        *_proved(proof),
+        ("runs on", layer_breakdown.where(proof)),
+        ("options", settings),
+        *(("note", note) for note in notes),
+    ]
 
 
 def _proved(proof: "Proof") -> list[tuple[str, str]]:

@@ -1,40 +1,41 @@
 """``deploykit compare``: two runs against each other, if they were measured alike."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from deploy_kit.cli import Command, _options
+from deploy_kit.cli import Command
+from deploy_kit.cli._option_groups import Only
+from deploy_kit.cli._options import FailOnRegression, OutputOptions
 
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="A run: what bench --json printed, or a report.json.")],
-    candidate: Annotated[Path, typer.Argument(help="The run to hold against it.")],
+    baseline: Annotated[Path, typer.Argument(help="Baseline run: the output of `bench --json`, or a report.json.")],
+    candidate: Annotated[Path, typer.Argument(help="Run to compare with the baseline.")],
+    *,
     allow: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--allow", help="Differences to accept, e.g. versions,threads; environment for all."),
+        str | None,
+        typer.Option(
+            help="Comma-separated differences to accept, e.g. versions,threads; 'environment' for the whole machine.",
+        ),
     ] = None,
-    fail_on_regression: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--fail-on-regression", help="End with 1 where an engine is slower than this, e.g. 3%."),
-    ] = None,
-    as_json: _options.Json = False,
+    fail_on_regression: FailOnRegression = None,
+    output: Annotated[OutputOptions, Only("as_json")],
 ) -> None:
-    """Compare two runs; refuse those that were not measured alike, and say in what."""
+    """Compare two runs; refuse runs that were measured differently, and name the differences."""
     from deploy_kit.analysis import compare as stage
-    from deploy_kit.cli import _quantities
-    from deploy_kit.cli._bench import comparison
-    from deploy_kit.cli._console import Console
+    from deploy_kit.cli import _bench_outcome, _quantities
+    from deploy_kit.cli._bench_tables import comparison
 
     limit = _quantities.percent("--fail-on-regression", fail_on_regression)
     allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())
-    with Console(as_json=as_json) as console:
-        found = stage.compare_runs(stage.read_bench(baseline), stage.read_bench(candidate), allow=allowed)
-        missed = [said for row in found.rows if limit is not None and (said := row.speed_up.regression(limit))]
-        console.result(found, comparison(found))
-        for said in missed:
-            console.say(f"limit not kept: {said}")
+    with output.console() as console:
+        compared = stage.compare_runs(stage.read_bench(baseline), stage.read_bench(candidate), allow=allowed)
+        console.result(compared, comparison(compared))
+        missed = _bench_outcome.regressions(compared, limit)
+        for miss in missed:
+            console.say(f"limit not kept: {miss}")
     if missed:
         raise typer.Exit(1)
 

@@ -1,106 +1,100 @@
 """``deploykit devices``: the machines to work on."""
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy_kit.cli import Command, _options
+from deploy_kit.cli import Command
+from deploy_kit.cli._option_groups import Only
+from deploy_kit.cli._options import OutputOptions
 
 if TYPE_CHECKING:
     from deploy_kit.records.measurements import Environment
 
-_Name = Annotated[str, typer.Argument(help="The device, as you call it.")]
-_AnyName = Annotated[str, typer.Argument(help="The device, as you call it, or ssh://user@host:port.")]
+_Name = Annotated[str, typer.Argument(help="Name of the device.")]
+_AnyName = Annotated[str, typer.Argument(help="Name of the device, or ssh://user@host:port.")]
+_Output = Annotated[OutputOptions, Only("quiet", "as_json")]
 
 
 def devices() -> None:
-    """Name the machines to work on, look at them, and clear them up."""
+    """Add, list, probe, clean and remove the devices to work on."""
 
 
 def add(
     name: _Name,
-    link: Annotated[str, typer.Argument(help="ssh://user@host:port, or local.")],
+    link: Annotated[str, typer.Argument(help="Connection to the device: ssh://user@host:port, or local.")],
+    *,
     accelerator: Annotated[
-        str, typer.Option("--accelerator", help="What computes there: cpu, cuda:0, dla:0, GPU or NPU.")
+        str, typer.Option(help="Processor that runs the engines: cpu, cuda:0, dla:0, GPU or NPU.")
     ] = "cpu",
-    profile: Annotated[
-        Optional[str],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
-        typer.Option("--profile", help="Profile of its hardware."),
-    ] = None,
-    python: Annotated[str, typer.Option("--python", help="The interpreter that runs there.")] = "python3",
-    quiet: _options.Quiet = False,
-    as_json: _options.Json = False,
+    profile: Annotated[str | None, typer.Option(help="Hardware profile of the device, e.g. jetson-orin-nano.")] = None,
+    python: Annotated[str, typer.Option(help="Python interpreter on the device.")] = "python3",
+    output: _Output,
 ) -> None:
-    """Give a machine a name; nothing is sent to it."""
-    from deploy_kit.cli._console import Console
+    """Add a device under a name; nothing is sent to it."""
     from deploy_kit.devices import named_devices
 
     entry = {"link": link, "accelerator": accelerator, "profile": profile, "python": python}
-    made = named_devices.add_device(name, entry)
-    with Console(quiet=quiet, as_json=as_json) as console:
+    device = named_devices.add_device(name, entry)
+    with output.console() as console:
         console.say(f"next: deploykit devices probe {name}")
-        console.result(made, f"{name} is kept in {named_devices.user_file()}")
+        console.result(device, f"added '{name}' to {named_devices.user_file()}")
 
 
-def show(quiet: _options.Quiet = False, as_json: _options.Json = False) -> None:
-    """List the devices that have a name."""
-    from deploy_kit.cli._console import Console, table
+def show(*, output: _Output) -> None:
+    """List the named devices."""
+    from deploy_kit.cli._console import table
     from deploy_kit.devices import named_devices
 
     known = tuple(named_devices.known_devices().values())
     rows = [
-        (d.name, f"ssh://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python) for d in known
+        (d.name, f"{d.link}://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python)
+        for d in known
     ]
-    with Console(quiet=quiet, as_json=as_json) as console:
+    with output.console() as console:
         console.result(known, table(("name", "link", "accelerator", "profile", "python"), rows))
 
 
-def probe(
-    name: _AnyName,
-    quiet: _options.Quiet = False,
-    as_json: _options.Json = False,
-    no_color: _options.NoColor = False,
-) -> None:
-    """Say what a device is, how it is set, and which engines it can run."""
+def probe(name: _AnyName, *, output: OutputOptions) -> None:
+    """Show a device's hardware, its settings and the engines it can run."""
     from deploy_kit.analysis import doctor
-    from deploy_kit.cli._console import Console, pairs, table
+    from deploy_kit.cli._console import pairs, table
     from deploy_kit.devices import links
 
     device = links.find_device(name)
-    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console, links.connect_device(device) as link:
-        found = doctor.probe(link)
-        rows = [(row.name, {True: "yes", False: "no", None: "–"}[row.runs], row.detail) for row in found.findings]
-        console.result(found, f"{pairs(facts(found.environment))}\n\n{table(('engine', 'runs', 'detail'), rows)}")
+    with output.console() as console, links.connect_device(device) as connection:
+        report = doctor.probe(connection)
+        rows = [(row.name, {True: "yes", False: "no", None: "–"}[row.runs], row.detail) for row in report.findings]
+        engines = table(("engine", "runs", "detail"), rows)
+        console.result(report, f"{pairs(machine_rows(report.environment))}\n\n{engines}")
 
 
-def clean(name: _AnyName, quiet: _options.Quiet = False, as_json: _options.Json = False) -> None:
+def clean(name: _AnyName, *, output: _Output) -> None:
     """Remove everything that deploykit keeps on a device."""
-    from deploy_kit.cli._console import Console
     from deploy_kit.devices import links
-    from deploy_kit.stages.report import size
+    from deploy_kit.records.engine_table import size
 
     device = links.find_device(name)
-    with Console(quiet=quiet, as_json=as_json) as console:
+    with output.console() as console:
         cleaned = links.clean_device(device)
         console.result(cleaned, f"{cleaned.folder} on {name}: {size(cleaned.n_bytes)} removed")
 
 
-def remove(name: _Name, quiet: _options.Quiet = False, as_json: _options.Json = False) -> None:
-    """Forget a device's name; what lies on it stays."""
-    from deploy_kit.cli._console import Console
+def remove(name: _Name, *, output: _Output) -> None:
+    """Forget a device's name; its files stay."""
     from deploy_kit.devices import named_devices
 
     path = named_devices.remove_device(name)
-    with Console(quiet=quiet, as_json=as_json) as console:
-        console.result({"removed": name, "file": str(path)}, f"{name} is taken out of {path}")
+    with output.console() as console:
+        console.result({"removed": name, "file": str(path)}, f"removed '{name}' from {path}")
 
 
-def facts(there: "Environment") -> list[tuple[str, str]]:
-    """Lay out what a machine is; what it does not give is left out."""
-    found = [
+def machine_rows(there: "Environment") -> list[tuple[str, str]]:
+    """Describe a machine as (name, value) lines; what it does not report is left out."""
+    rows = [
         ("board", there.board),
         ("machine", there.host + (" (virtual)" if there.virtual else "")),
-        ("emulated", there.emulated and f"by {there.emulated}: its times are none"),
+        ("emulated", there.emulated and f"by {there.emulated}: its times are not measurements"),
         ("JetPack", there.jetpack),
         ("L4T", there.l4t),
         ("TensorRT", there.tensorrt or dict(there.versions).get("tensorrt", "")),
@@ -114,7 +108,7 @@ def facts(there: "Environment") -> list[tuple[str, str]]:
         ("GPU", there.gpu),
         ("Python", dict(there.versions)["python"]),
     ]
-    return [(what, value) for what, value in found if value]
+    return [(name, value) for name, value in rows if value]
 
 
 COMMAND = Command(

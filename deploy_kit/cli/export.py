@@ -1,112 +1,74 @@
 """``deploykit export``: a checkpoint to ONNX."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy_kit.cli import Command, _facts, _options
+from deploy_kit.cli import Command
+from deploy_kit.cli._checkpoint_options import CheckpointOptions, InputSize
+from deploy_kit.cli._option_groups import Only
+from deploy_kit.cli._options import OutputOptions, SaveRecipe, StepOptions
 
-_TEXT = Optional[str]  # noqa: UP045  # typer reads it at run time, also on Python 3.10
+if TYPE_CHECKING:
+    from deploy_kit.cli._console import Console
+    from deploy_kit.recipe import Recipe
+    from deploy_kit.records.artifacts import Exported
 
 
 def export(
-    model: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Argument(help="A checkpoint or an ONNX file; by default the bundled demo."),
+    model: Annotated[Path | None, typer.Argument(help="Checkpoint or ONNX file; by default the bundled demo.")] = None,
+    *,
+    size: InputSize = None,
+    mean: Annotated[str | None, typer.Option(help="Mean per channel in 0..1, e.g. 0.485,0.456,0.406.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation per channel, e.g. 0.229,0.224,0.225.")] = None,
+    color: Annotated[
+        str | None, typer.Option(help="Color order: gray, rgb or bgr; by default gray for one mean, rgb for three.")
     ] = None,
-    size: _facts.InputSize = None,
-    mean: Annotated[_TEXT, typer.Option(help="Per channel, e.g. 0.485,0.456,0.406 (of 0..1).")] = None,
-    std: Annotated[_TEXT, typer.Option(help="Per channel, e.g. 0.229,0.224,0.225.")] = None,
-    color: Annotated[_TEXT, typer.Option(help="gray, rgb or bgr; by default as many channels as --mean has.")] = None,
-    resize: Annotated[Optional[int], typer.Option(help="Scale the shorter side first, in px.")] = None,  # noqa: UP045
-    interpolation: Annotated[_TEXT, typer.Option(help="Filter of --resize: bilinear (default) or bicubic.")] = None,
-    exporter: Annotated[_TEXT, typer.Option(help="dynamo or torchscript.")] = None,
-    opset: Annotated[Optional[int], typer.Option(help="ONNX operator set.")] = None,  # noqa: UP045
-    batch: Annotated[Optional[int], typer.Option(help="Images per run of a static graph.")] = None,  # noqa: UP045
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave the batch open.")] = False,
-    state_key: _facts.StateKey = None,
-    head: _facts.Head = None,
-    ignore: _facts.Ignore = None,
-    probe: _facts.Probe = None,
-    strict: _facts.Strict = False,
-    stem_stride: _facts.StemStride = None,
-    stem_pool: _facts.StemPool = None,
-    concat: _facts.Concat = None,
-    activation: _facts.Activation = None,
-    outer_activation: _facts.OuterActivation = None,
-    hidden_activation: _facts.HiddenActivation = None,
-    slope: _facts.Slope = None,
-    transition_relu: _facts.TransitionRelu = None,
-    transition_pool: _facts.TransitionPool = None,
-    final_relu: _facts.FinalRelu = None,
-    eps: _facts.Eps = None,
-    head_pool: _facts.HeadPool = None,
-    head_activation: _facts.HeadActivation = None,
-    images: _options.CheckSet = None,
-    calibration: _options.CalibrationSet = None,
-    skip_bad: _options.SkipBad = False,
-    recipe: _options.RecipeName = None,
-    store: _options.StorePath = _options.STORE,
-    out: _options.OutPath = None,
-    save_recipe: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--save-recipe", help="Write the recipe in force to this file."),
+    resize: Annotated[
+        int | None, typer.Option(help="Length in px to scale the shorter side to, before a center crop.")
     ] = None,
-    quiet: _options.Quiet = False,
-    as_json: _options.Json = False,
-    no_color: _options.NoColor = False,
+    interpolation: Annotated[
+        str | None, typer.Option(help="Interpolation of --resize: bilinear (default) or bicubic.")
+    ] = None,
+    exporter: Annotated[str | None, typer.Option(help="ONNX exporter of torch: dynamo or torchscript.")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset version.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Batch size of a static graph.")] = None,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Export a graph with a dynamic batch size.")] = False,
+    facts: CheckpointOptions,
+    step: Annotated[StepOptions, Only("images", "calibration", "skip_bad", "orientation", "recipe", "store", "out")],
+    save_recipe: SaveRecipe = None,
+    output: OutputOptions,
 ) -> None:
-    """Export a checkpoint to ONNX, re-run and compared before it is kept."""
-    given = dict(locals())
+    """Export a checkpoint to ONNX, and verify the graph against the checkpoint before it is kept."""
+    import dataclasses
+
     from deploy_kit import recipe as recipes
-    from deploy_kit.cli import _steps
-    from deploy_kit.cli._console import Console, pairs
+    from deploy_kit.cli import _output_files, _step_inputs, _steps
+    from deploy_kit.cli._console import pairs
     from deploy_kit.recipe import overrides
     from deploy_kit.store import write_whole
 
-    asked = _steps.Asked(
-        store=store, recipe=recipe, model=model, images=images, calibration=calibration, out=out, skip_bad=skip_bad
-    )
-    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
-        if recipe is not None:
-            base = recipes.load_recipe(recipe)
-        elif model is not None:
-            base = overrides.for_checkpoint(str(model))
-        else:
-            console.say("no checkpoint given: taking the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
-            base = recipes.load_recipe(_steps.DEMO)
-        data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
-        if model is not None:
-            data["source"]["checkpoint"] = str(model)
-        said = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
-        data["export"] |= {key: value for key, value in said.items() if value is not None}
-        data["source"] |= _facts.source(given) | shape(
-            size, mean, std, color=color, resize=resize, interpolation=interpolation
-        )
-        chosen = _steps.changed(recipes.parse_recipe(data), asked)
+    step = dataclasses.replace(step, model=model)
+    with output.console() as console:
+        base = _base_recipe(step, console)
+        source = input_table(size, mean, std, color=color, resize=resize, interpolation=interpolation)
+        stated = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
+        table = {key: value for key, value in stated.items() if value is not None}
+        chosen = overrides.with_export(base, facts.source_table() | source, table)
+        chosen = _steps.with_inputs(chosen, step)
         if save_recipe is not None:
-            _steps.verify_recipe_file(save_recipe)
-        with _steps.started(asked, console, chosen) as run:
-            made = _steps.exported(run, console)
-            _steps.copy_out(run, made.onnx, out, console)
+            _output_files.verify_recipe_file(save_recipe)
+        with _steps.open_run(step, console, chosen) as run:
+            exported = _step_inputs.exported(run, console)
+            _output_files.copy_out(run, exported.onnx, step.out, console)
             if save_recipe is not None:
                 write_whole(save_recipe, recipes.dump_recipe(chosen))
-            facts = made.checkpoint
-            lines = [
-                ("checkpoint", f"{facts.name} ({facts.container}, {facts.parameters:,} parameters)"),
-                ("architecture", facts.title),
-                *((f"{fact} from", source) for fact, source in (facts.spec.sources if facts.spec else ())),
-                *(("remark", remark) for remark in facts.remarks),
-                ("input", f"{made.onnx.inputs[0].name} {list(made.onnx.inputs[0].shape)}"),
-                *(("output", f"{output.name} {list(output.shape)}") for output in made.onnx.outputs),
-                ("difference", made.agreement),
-                ("onnx", str(run.store.root / made.onnx.path)),
-            ]
-            console.result(made, pairs(lines))
+            lines = [*_rows(exported), ("onnx", str(run.store.root / exported.onnx.path))]
+            console.result(exported, pairs(lines))
 
 
-def shape(
+def input_table(
     size: str | None,
     mean: str | None,
     std: str | None,
@@ -115,18 +77,21 @@ def shape(
     resize: int | None,
     interpolation: str | None,
 ) -> dict[str, Any]:
-    """Turn what was said about the input into a recipe's ``preprocess`` table, or its ``input`` if that is all.
+    """Turn the options of the input into a recipe's ``preprocess`` table, or its ``input`` if there is a size alone.
 
     Raises:
         RequestError: A part is missing or not a number.
     """
     from deploy_kit.base.errors import RequestError
+    from deploy_kit.cli import _quantities
 
     if mean is None and std is None and color is None and resize is None and interpolation is None:
-        return {} if size is None else {"input": _facts.numbers(size, "x", "--input 224x224"), "preprocess": None}
+        if size is None:
+            return {}
+        return {"input": _quantities.whole_numbers(size, "x", "--input 224x224"), "preprocess": None}
     if size is None or mean is None or std is None:
         raise RequestError(
-            "--mean, --std and --input belong together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
+            "--mean, --std and --input must be given together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
         )
     try:
         height, width = (int(side) for side in size.lower().split("x"))
@@ -138,8 +103,35 @@ def shape(
         ) from error
     chosen = color or ("gray" if len(means) == 1 else "rgb")
     table: dict[str, Any] = {"height": height, "width": width, "color": chosen, "mean": means, "std": stds}
-    more = {"resize": resize, "interpolation": interpolation}
-    return {"preprocess": table | {key: value for key, value in more.items() if value is not None}}
+    stated = {"resize": resize, "interpolation": interpolation}
+    return {"preprocess": table | {key: value for key, value in stated.items() if value is not None}}
+
+
+def _base_recipe(step: StepOptions, console: "Console") -> "Recipe":
+    """Return the recipe named, the default one for a model given, or the demo's."""
+    from deploy_kit import recipe as recipes
+    from deploy_kit.cli import _steps
+    from deploy_kit.recipe import overrides
+
+    if step.recipe is not None:
+        return recipes.load_recipe(step.recipe)
+    if step.model is not None:
+        return overrides.for_checkpoint(str(step.model))
+    console.say("no checkpoint given: using the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
+    return recipes.load_recipe(_steps.DEMO)
+
+
+def _rows(exported: "Exported") -> list[tuple[str, str]]:
+    facts, onnx = exported.checkpoint, exported.onnx
+    return [
+        ("checkpoint", f"{facts.name} ({facts.container}, {facts.parameters:,} parameters)"),
+        ("architecture", facts.title),
+        *((f"{fact} from", source) for fact, source in (facts.spec.sources if facts.spec else ())),
+        *(("remark", remark) for remark in facts.remarks),
+        ("input", f"{onnx.inputs[0].name} {list(onnx.inputs[0].shape)}"),
+        *(("output", f"{output.name} {list(output.shape)}") for output in onnx.outputs),
+        ("difference", exported.agreement),
+    ]
 
 
 COMMAND = Command(call=export, order=10)

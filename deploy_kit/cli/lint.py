@@ -1,63 +1,67 @@
-"""``deploykit lint``: what a target will not take, before it is asked."""
+"""``deploykit lint``: what a target will not accept, before it is built."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy_kit.cli import Command, _options
+from deploy_kit.cli import Command
+from deploy_kit.cli._options import STORE, OutputOptions, StorePath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deploy_kit.graph.lint import LintFinding
+    from deploy_kit.graph.lint import LintFinding, LintTarget
 
 
 def lint(
-    model: Annotated[
-        Optional[Path],  # noqa: UP045  # typer reads it at run time, also on Python 3.10
-        typer.Argument(help="An ONNX file; by default the newest graph in the store."),
-    ] = None,
+    model: Annotated[Path | None, typer.Argument(help="ONNX file; by default the newest graph in the store.")] = None,
+    *,
     target: Annotated[
         str,
-        typer.Option(help="The engine it is for, or dla; with a version if it is another than here: tensorrt:10.3."),
+        typer.Option(help="Target engine, or dla; with a version if it is not the installed one: tensorrt:10.3."),
     ] = "onnxruntime",
-    strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail, too.")] = False,
-    rules: Annotated[bool, typer.Option("--rules", help="Print every rule as a Markdown table, and end.")] = False,
-    store: _options.StorePath = _options.STORE,
-    quiet: _options.Quiet = False,
-    as_json: _options.Json = False,
-    no_color: _options.NoColor = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 on warnings, too.")] = False,
+    rules: Annotated[bool, typer.Option("--rules", help="Print all rules as a Markdown table, and exit.")] = False,
+    store: StorePath = STORE,
+    output: OutputOptions,
 ) -> None:
-    """Apply the rules of a target to a graph; exit code 1 if one finds an error."""
+    """Check a graph against the rules of a target; exit with code 1 on an error."""
     from deploy_kit import engines
-    from deploy_kit.cli import _steps
-    from deploy_kit.cli._console import Console, table
+    from deploy_kit.cli import _step_inputs
+    from deploy_kit.cli._console import table
     from deploy_kit.graph import lint as linter
-    from deploy_kit.machine.environment import library_version
 
     if rules:
         typer.echo(linter.rules_table())
         return
-    wanted = linter.parse_target(target, engines.CATALOGUE.names())
-    if not wanted.version:
-        library = "tensorrt" if wanted.engine == linter.DLA else wanted.engine
-        here = library_version(library) or library_version(library.replace("_", "-"))
-        wanted = linter.LintTarget(engine=wanted.engine, version=here)
-    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
-        found = linter.lint_file(model or _steps.newest_graph(store, console), wanted)
-        rows = _grouped(found)
-        named = f"{wanted.engine} {wanted.version}".strip()
-        console.result(found, table(("code", "", "node", "what"), rows) if rows else f"nothing found for {named}")
+    lint_target = _with_version(linter.parse_target(target, engines.CATALOGUE.names()))
+    with output.console() as console:
+        findings = linter.lint_file(model or _step_inputs.newest_graph(store, console), lint_target)
+        rows = _grouped(findings)
+        named = f"{lint_target.engine} {lint_target.version}".strip()
+        console.result(findings, table(("code", "", "node", "what"), rows) if rows else f"no findings for {named}")
     failing = {"error", "warning"} if strict else {"error"}
-    if any(f.level in failing for f in found):
+    if any(finding.level in failing for finding in findings):
         raise typer.Exit(1)
 
 
-def _grouped(found: "Sequence[LintFinding]") -> list[tuple[str, str, str, str]]:
+def _with_version(target: "LintTarget") -> "LintTarget":
+    """Return a target without a version with that of its library here."""
+    from deploy_kit.graph import lint as linter
+    from deploy_kit.machine.environment import library_version
+
+    if target.version:
+        return target
+    library = "tensorrt" if target.engine == linter.DLA else target.engine
+    version = library_version(library) or library_version(library.replace("_", "-"))
+    return linter.LintTarget(engine=target.engine, version=version)
+
+
+def _grouped(findings: "Sequence[LintFinding]") -> list[tuple[str, str, str, str]]:
     """Put findings that say the same into one row: code, level, the first node and how many more, text and cure."""
     nodes: dict[tuple[str, str, str], list[str]] = {}
-    for one in found:
+    for one in findings:
         nodes.setdefault((one.code, one.level, f"{one.text}; fix: {one.cure}"), []).append(one.node or "–")
     return [
         (code, level, at[0] + (f" and {len(at) - 1} more" if len(at) > 1 else ""), text)

@@ -1,69 +1,76 @@
 """``deploykit run``: a whole recipe, from checkpoint to report."""
 
-from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy_kit.cli import Command, _options
+from deploy_kit.cli import Command
+from deploy_kit.cli._options import (
+    REPORTS,
+    STORE,
+    AllowInvalid,
+    DeviceName,
+    Fresh,
+    OutputOptions,
+    ReportFolder,
+    SaveRecipe,
+    StorePath,
+)
+
+if TYPE_CHECKING:
+    from deploy_kit.recipe import Recipe
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a bundled recipe.")] = "demo",
-    store: _options.StorePath = _options.STORE,
-    out: Annotated[Path, typer.Option("--out", help="Folder of reports.")] = Path("reports"),
-    device: _options.DeviceName = "local",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure latency again.")] = False,
-    allow_invalid: _options.AllowInvalid = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and end.")] = False,
-    save_recipe: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--save-recipe", help="Write the recipe in force to this file."),
-    ] = None,
-    quiet: _options.Quiet = False,
-    as_json: _options.Json = False,
-    no_color: _options.NoColor = False,
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or name of a bundled recipe.")] = "demo",
+    *,
+    store: StorePath = STORE,
+    out: ReportFolder = REPORTS,
+    device: DeviceName = "local",
+    fresh: Fresh = False,
+    allow_invalid: AllowInvalid = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and exit.")] = False,
+    save_recipe: SaveRecipe = None,
+    output: OutputOptions,
 ) -> None:
     """Take a recipe from checkpoint to report: export, simplify, quantize, build, check, bench, report."""
     from deploy_kit import pipeline
     from deploy_kit import recipe as recipes
     from deploy_kit.analysis import doctor
-    from deploy_kit.cli._console import Console, table
+    from deploy_kit.cli._console import table
     from deploy_kit.devices import links
-    from deploy_kit.stages import report
+    from deploy_kit.records import engine_table
+    from deploy_kit.stages import report as stage
     from deploy_kit.store import Store, write_whole
 
     chosen = recipes.load_recipe(recipe)
     target = links.find_device(device)
     if save_recipe is not None:
         write_whole(save_recipe, recipes.dump_recipe(chosen))
-    with Console(quiet=quiet, as_json=as_json, no_color=no_color) as console:
+    with output.console() as console:
         if dry_run:
             with links.connect_device(target) as connection:
                 doctor.require(chosen, connection)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return
-        made = pipeline.deploy(
-            chosen, target, Store(store, chosen.model_dump(mode="json")), console.on_progress, fresh=fresh
-        )
-        path = report.run(made, out / chosen.name)
-        text = table(report.HEADINGS, [report.cells(row) for row in made.rows])
-        remarks = "".join(f"\nnote: {remark}" for remark in made.remarks)
-        console.result(made, f"{text}\n{remarks}\nreport: {path}")
-    if any(row.failed for row in made.rows):
+        kept = Store(store, chosen.model_dump(mode="json"))
+        report = pipeline.deploy(chosen, target, kept, console.on_progress, fresh=fresh)
+        path = stage.run(report, out / chosen.name)
+        text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in report.rows])
+        remarks = "".join(f"\nnote: {remark}" for remark in report.remarks)
+        console.result(report, f"{text}\n{remarks}\nreport: {path}")
+    if any(row.failed for row in report.rows):
         raise typer.Exit(5)
-    if made.invalid and not allow_invalid:
+    if report.invalid and not allow_invalid:
         raise typer.Exit(6)
-    if not made.passed:
+    if not report.passed:
         raise typer.Exit(1)
 
 
-def plan(recipe: object) -> str:
-    """Write what a recipe would do, a line a stage."""
+def plan(recipe: "Recipe") -> str:
+    """Describe what a recipe would do, a line for each stage."""
     from deploy_kit.graph import passes
-    from deploy_kit.recipe import Recipe
 
-    assert isinstance(recipe, Recipe)
     variants = ", ".join(f"{variant.name} ({variant.scheme})" for variant in recipe.quantize.variants) or "none"
     targets = ", ".join(f"{name} · {entry.engine}" for entry in recipe.build.engines for name in entry.variants)
     batch = "dynamic batch" if recipe.export.dynamic else f"batch {recipe.export.batch}"
@@ -79,12 +86,10 @@ def plan(recipe: object) -> str:
     )
 
 
-def timing(recipe: object) -> str:
-    """Say how long each engine is measured."""
+def timing(recipe: "Recipe") -> str:
+    """Describe how long each engine is measured."""
     from deploy_kit.measure import race
-    from deploy_kit.recipe import Recipe
 
-    assert isinstance(recipe, Recipe)
     planned = race.plan_race(recipe.bench)
     seconds = f" and {planned.seconds:g} s" if planned.seconds else ""
     scenario = "" if recipe.bench.scenario == "closed-loop" else f"scenario {recipe.bench.scenario}, "

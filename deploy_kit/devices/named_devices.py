@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deploy_kit.base.errors import DeviceError, InputError, RecipeError, nearest
+from deploy_kit.devices import links
 from deploy_kit.devices.links import LOCAL
 from deploy_kit.records.artifacts import Device
 from deploy_kit.store import write_whole
@@ -36,7 +37,8 @@ class NamedDevice(BaseModel):
     """One device as a user writes it.
 
     Attributes:
-        link: ``local``, or ``ssh://[user@]host[:port]``; the host may be an alias of the user's SSH configuration.
+        link: ``local``, or ``ssh://[user@]host[:port]``; the host may be an alias of the user's SSH configuration. The
+            address of a third party's link begins with the link's name, ``NAME://…``.
         accelerator: Processor that engines run on: ``cpu``, ``cuda:N``, ``dla:N``, ``GPU`` or ``NPU``.
         profile: Name of its hardware profile.
         python: Command of the Python interpreter on the device.
@@ -75,8 +77,9 @@ def find_named(name: str) -> Device:
         DeviceError: No device has this name.
         RecipeError: The address is not valid, or a file of devices is wrong.
     """
-    if name.startswith("ssh://"):
-        return device_of_entry(name.removeprefix("ssh://").rstrip("/"), NamedDevice(link=name))
+    kind, separator, address = name.partition("://")
+    if separator and kind != LOCAL.link and kind in links.CATALOGUE.names():
+        return device_of_entry(address.rstrip("/"), NamedDevice(link=name))
     known = known_devices()
     if name in known:
         return known[name]
@@ -129,18 +132,31 @@ def device_of_entry(name: str, entry: NamedDevice) -> Device:
     Raises:
         RecipeError: The link is not valid, or contains a password.
     """
-    link = entry.link
-    facts = {"accelerator": entry.accelerator, "profile": entry.profile, "python": entry.python}
-    if link == "local":
-        return Device(name=name, link="local", **facts)  # type: ignore[arg-type]  # checked by the model
-    if re.match(r"^ssh://[^/@]*:[^/@]*@", link):
+    kind, _, address = entry.link.partition("://")
+    if entry.link == LOCAL.link:
+        address = ""
+    elif re.match(r"^[^/@]*:[^/@]*@", address):
         raise RecipeError(
             f"device '{name}'.link: a password does not belong here", hint="use a key: ssh-copy-id USER@HOST"
         )
+    elif not _is_address(kind, address, entry.link):
+        raise RecipeError(f"device '{name}'.link: {_LINKS}, found '{entry.link}'", hint="e.g. ssh://user@orin:22")
+    return Device(
+        name=name,
+        link=kind,
+        address=address.rstrip("/"),
+        accelerator=entry.accelerator,
+        profile=entry.profile,
+        python=entry.python,
+    )
+
+
+def _is_address(kind: str, address: str, link: str) -> bool:
+    """Return whether a link is an address: of an SSH server, or anything for a third party's kind of link."""
+    if kind != "ssh":
+        return bool(address) and kind != LOCAL.link and kind in links.CATALOGUE.names()
     parts = _SSH.match(link)
-    if parts is None or not 0 < int(parts["port"] or 22) < 65536:
-        raise RecipeError(f"device '{name}'.link: {_LINKS}, found '{link}'", hint="e.g. ssh://user@orin:22")
-    return Device(name=name, link="ssh", address=link.removeprefix("ssh://").rstrip("/"), **facts)  # type: ignore[arg-type]
+    return parts is not None and 0 < int(parts["port"] or 22) < 65536
 
 
 def _read_entries(path: Path) -> dict[str, NamedDevice]:

@@ -2,6 +2,9 @@
 
 Everything in this folder runs inside a worker process and needs the standard library, numpy and the engine's own
 package, nothing else: the same files run on a small device.
+
+A third party registers an engine under the entry points ``deploy_kit.engines``. On a device, its distribution must be
+installed beside the engine's package.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,39 +20,41 @@ from deploy_kit.records.artifacts import BuiltFor, Proof
 from deploy_kit.records.layer_times import Trace
 
 Batches: TypeAlias = Iterable[np.ndarray]
+"""Batches of images, (N, C, H, W) float32 each."""
 
 
 class Session(Protocol):
-    """A loaded engine: ``bind`` copies in, ``run`` computes, ``fetch`` copies out.
+    """A loaded engine: ``bind`` copies the input in, ``run`` computes, ``fetch`` copies the output out.
 
-    ``run`` returns only when the device has finished, so a stopwatch around it measures compute, and one around all
-    three measures the whole.
+    ``run`` returns only when the device has finished, so that a stopwatch around it measures the computation, and one
+    around all three the whole.
 
     Attributes:
-        batch: Images per run; 0 where any number is taken.
-        settings: What the engine was really set to, e.g. ``{"threads": "2"}``.
+        batch: Images per run; 0 where the batch size is open.
+        settings: Settings that the engine really uses, e.g. ``{"threads": "2"}``. A session on a GPU names it in a
+            setting ``gpu``, or has ``CUDA`` or ``GPU`` in the name of its device or provider.
     """
 
     batch: int
     settings: Mapping[str, str]
 
     def bind(self, image: np.ndarray) -> None:
-        """Copy the input in: (N, C, H, W) float32."""
+        """Copy the input to the device: (N, C, H, W) float32."""
 
     def run(self) -> None:
         """Compute; return when the device has finished."""
 
     def fetch(self) -> np.ndarray:
-        """Copy the logits out: (N, classes) float32."""
+        """Copy the logits from the device: (N, classes) float32."""
 
 
 @runtime_checkable
 class DeviceTimed(Protocol):
-    """A session whose device times its own work, apart from the host that waits for it."""
+    """A session whose device times its own work, independently of the host that waits for it."""
 
     @property
     def device_ms(self) -> Mapping[str, float]:
-        """What the device worked on the last ``bind``, ``run`` and ``fetch``, in ms: ``h2d``, ``compute``, ``d2h``."""
+        """Device time in ms of the last ``bind``, ``run`` and ``fetch``: ``h2d``, ``compute``, ``d2h``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +62,23 @@ class Engine:
     """One engine of the catalogue.
 
     Attributes:
-        package: What must be importable.
-        file_name: Of the built engine, e.g. ``model.xml``.
-        options: Record class of its options, each with a default.
-        build: (onnx file, folder to write into, options, on_progress) → what it fits, or None; writes `file_name`.
-        prove_precision: (built engine, options) → what it computes in.
+        package: Import name of the package that it needs.
+        file_name: Name of the built engine's main file, e.g. ``model.xml``.
+        options: Record class of its options; each has a default.
+        build: (ONNX file, folder to write to, options, on_progress) → passport of an engine that fits only one version
+            and GPU, else None; it writes `file_name` to the folder.
+        prove_precision: (built engine, options) → the types that it computes in.
         open_session: (built engine, options) → a session.
-        why_unavailable: Why it cannot run on this machine; empty if it can.
-        cross_builds: Whether it builds for a device that is not here.
+        why_unavailable: () → why it cannot run on this machine; empty if it can.
+        cross_builds: Whether it builds for a device other than the machine it runs on.
         profile: (built engine, options, input (N, C, H, W) float32, runs) → the time of each layer; None where the
-            engine does not say.
-        observe: (built engine, options, tensors, batches (N, C, H, W)) → for each batch the output and these tensors
-            within the graph, which in an engine that is an ONNX file are outputs of it; None where the engine cannot.
-        place: (a device's accelerator, e.g. ``cuda:0``) → the options that make it compute there; None where it cannot.
-            An engine without it computes in one place, whatever the device has.
-        typed: Whether it computes in the graph's own types. Where False, the runtime may widen half precision.
+            engine does not time its layers.
+        observe: (built engine, options, tensor names, batches) → for each batch the output and these tensors of the
+            graph. In an engine that is an ONNX file, the tensors are outputs of the file. None where the engine cannot
+            show tensors.
+        place: (accelerator of a device, e.g. ``cuda:0``) → options that make it compute there; None where it cannot. An
+            engine without `place` computes in one place, whatever accelerator the device has.
+        typed: Whether it computes in the graph's own types. If not, its runtime may widen half precision.
     """
 
     package: str
@@ -88,11 +95,19 @@ class Engine:
     place: Callable[[str], dict[str, Any] | None] | None = None
 
     def versions_in(self, versions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """Pick the engine's own from (library, version) rows: a distribution may be named with hyphens."""
+        """Select the rows of the engine's library; its distribution may be named with hyphens.
+
+        Args:
+            versions: (library, version) of a machine.
+        """
         return tuple(row for row in versions if row[0].replace("-", "_") == self.package)
 
     def version_in(self, versions: tuple[tuple[str, str], ...]) -> str:
-        """Give the version of the engine's library; empty where it is not among them."""
+        """Return the version of the engine's library; empty where it is not among them.
+
+        Args:
+            versions: (library, version) of a machine.
+        """
         return next((version for _, version in self.versions_in(versions)), "")
 
 

@@ -1,7 +1,7 @@
-"""The calls of the CUDA driver that an engine needs, through ctypes: no package to install on a device.
+"""Calls of the CUDA driver that an engine needs, through ctypes, so that a device needs no package for them.
 
-Memory, streams, events and graphs only; kernels are TensorRT's. Calls and types as in NVIDIA's CUDA Driver API
-reference; each has its argument types here, so that ctypes passes what the driver expects.
+Only memory, streams, events and graphs; kernels are TensorRT's. Calls and types are those of NVIDIA's CUDA Driver API
+reference; each call declares its argument types, because ctypes would pass Python integers as 32-bit ones.
 """
 
 import ctypes
@@ -56,9 +56,9 @@ class Gpu:
     """CUDA device 0.
 
     Attributes:
-        name: As the driver gives it.
+        name: Name that the driver gives it.
         capability: Compute capability, e.g. ``8.7``.
-        driver: Version of the kernel module where it says one, and of the CUDA it speaks.
+        driver: Version of the kernel module, where it reports one, and the CUDA version that the driver supports.
     """
 
     name: str
@@ -81,22 +81,26 @@ def _driver(library: str) -> Any:
 
 
 def call_driver(name: str, *arguments: Any) -> None:
-    """Call the driver.
+    """Call a function of the driver.
+
+    Args:
+        name: Name of the function.
+        *arguments: Its arguments.
 
     Raises:
-        DeviceError: It answered with an error, which the message names.
+        DeviceError: The function returned an error, which the message names, or there is no driver.
     """
     driver = _driver(LIBRARY)
     code = getattr(driver, name)(*arguments)
     if code:
-        words = ctypes.c_char_p()
-        unknown = driver.cuGetErrorName(code, ctypes.byref(words))
-        said = f"error {code}" if unknown or not words.value else f"{words.value.decode()} ({code})"
-        raise DeviceError(f"CUDA: {name} answered with {said}")
+        error_name = ctypes.c_char_p()
+        unknown = driver.cuGetErrorName(code, ctypes.byref(error_name))
+        text = f"error {code}" if unknown or not error_name.value else f"{error_name.value.decode()} ({code})"
+        raise DeviceError(f"CUDA: {name} answered with {text}")
 
 
 def why_no_cuda() -> str:
-    """Say why no CUDA device can be used here; empty if one can."""
+    """Return why no CUDA device can be used on this machine; empty if one can."""
     if not has_device_file():
         return _NO_DRIVER
     try:
@@ -107,12 +111,12 @@ def why_no_cuda() -> str:
 
 
 def options_for_accelerator(accelerator: str) -> dict[str, Any] | None:
-    """Say which options make an engine compute on an accelerator: none for CUDA device 0; None for all others."""
+    """Return the options that make an engine compute on an accelerator: none for CUDA device 0; None for all others."""
     return {} if accelerator == "cuda:0" else None
 
 
 def has_device_file() -> bool:
-    """Whether the system has a node of an NVIDIA GPU: of a card, or of a Tegra's own."""
+    """Return whether the system has a device file of an NVIDIA GPU: of a card, or of a Tegra's own GPU."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-gpu").exists()
 
 
@@ -137,8 +141,8 @@ def _attribute(index: int) -> int:
     return value.value
 
 
-def _made(name: str, *arguments: Any) -> ctypes.c_void_p:
-    """Call what gives a handle through its first argument."""
+def _create_handle(name: str, *arguments: Any) -> ctypes.c_void_p:
+    """Call a function that returns a handle through its first argument."""
     handle = ctypes.c_void_p()
     call_driver(name, ctypes.byref(handle), *arguments)
     return handle
@@ -150,53 +154,53 @@ class CudaContext:
     def __init__(self) -> None:
         """Start CUDA on device 0."""
         call_driver("cuInit", 0)
-        call_driver("cuCtxSetCurrent", _made("cuDevicePrimaryCtxRetain", 0))
-        self.stream = _made("cuStreamCreate", _NON_BLOCKING)
+        call_driver("cuCtxSetCurrent", _create_handle("cuDevicePrimaryCtxRetain", 0))
+        self.stream = _create_handle("cuStreamCreate", _NON_BLOCKING)
 
     @property
     def stream_handle(self) -> int:
-        """The stream as a number, as TensorRT takes it."""
+        """Address of the stream as a number, as TensorRT takes it."""
         return self.stream.value or 0
 
     def allocate(self, n_bytes: int) -> int:
-        """Reserve device memory and give its address."""
+        """Allocate device memory and return its address."""
         address = ctypes.c_uint64()
         call_driver("cuMemAlloc_v2", ctypes.byref(address), n_bytes)
         return address.value
 
     def allocate_host(self, n_bytes: int) -> int:
-        """Reserve page-locked host memory, which copies need to be asynchronous, and give its address."""
-        return _made("cuMemAllocHost_v2", n_bytes).value or 0
+        """Allocate page-locked host memory, which asynchronous copies need, and return its address."""
+        return _create_handle("cuMemAllocHost_v2", n_bytes).value or 0
 
     def copy_in(self, address: int, host: int, n_bytes: int) -> None:
-        """Put a copy to the device on the stream."""
+        """Enqueue a copy to the device on the stream."""
         call_driver("cuMemcpyHtoDAsync_v2", address, host, n_bytes, self.stream)
 
     def copy_out(self, host: int, address: int, n_bytes: int) -> None:
-        """Put a copy from the device on the stream."""
+        """Enqueue a copy from the device on the stream."""
         call_driver("cuMemcpyDtoHAsync_v2", host, address, n_bytes, self.stream)
 
     def wait(self) -> None:
-        """Return when all work on the stream has finished."""
+        """Wait until all work on the stream has finished."""
         call_driver("cuStreamSynchronize", self.stream)
 
     def close(self) -> None:
-        """Give the stream back; the primary context ends with the process."""
+        """Destroy the stream; the primary context ends with the process."""
         call_driver("cuStreamDestroy_v2", self.stream)
 
 
 class EventPair:
-    """Two events on a stream: how long the device worked between them."""
+    """Two events on a stream, which measure the device's time between them."""
 
     def __init__(self, context: CudaContext) -> None:
-        """Make both events."""
+        """Create both events."""
         self._context = context
-        self._begin, self._end = (_made("cuEventCreate", 0) for _ in range(2))
+        self._begin, self._end = (_create_handle("cuEventCreate", 0) for _ in range(2))
         self._used = False
 
     @contextmanager
     def around(self) -> Iterator[None]:
-        """Put an event before and one behind what the block puts on the stream."""
+        """Record an event before and after what the block enqueues on the stream."""
         call_driver("cuEventRecord", self._begin, self._context.stream)
         yield
         call_driver("cuEventRecord", self._end, self._context.stream)
@@ -204,51 +208,51 @@ class EventPair:
 
     @property
     def ms(self) -> float:
-        """Milliseconds between them, once the stream has finished; 0 before the first use."""
+        """Time between the events in ms, once the stream has finished; 0 before the first use."""
         if not self._used:
             return 0.0
-        taken = ctypes.c_float()
-        call_driver("cuEventElapsedTime", ctypes.byref(taken), self._begin, self._end)
-        return taken.value
+        elapsed = ctypes.c_float()
+        call_driver("cuEventElapsedTime", ctypes.byref(elapsed), self._begin, self._end)
+        return elapsed.value
 
 
 class CudaGraph:
-    """What was put on a stream once, ready to be launched as one."""
+    """A CUDA graph: work that was captured from a stream and can be launched as one."""
 
     def __init__(self, context: CudaContext) -> None:
-        """Begin with nothing captured."""
+        """Create an empty graph."""
         self._context = context
         self._ready: ctypes.c_void_p | None = None
 
     @contextmanager
     def capture(self) -> Iterator[None]:
-        """Keep what the block puts on the stream instead of running it."""
+        """Capture what the block enqueues on the stream instead of running it."""
         call_driver("cuStreamBeginCapture_v2", self._context.stream, _THREAD_LOCAL)
         try:
             yield
         finally:
-            graph = _made_by_capture(self._context)
+            graph = _end_capture(self._context)  # after an error too, or the stream would keep capturing
         self.drop()
-        self._ready = _made("cuGraphInstantiateWithFlags", graph, 0)
+        self._ready = _create_handle("cuGraphInstantiateWithFlags", graph, 0)
         call_driver("cuGraphDestroy", graph)
 
     @property
     def captured(self) -> bool:
-        """Whether there is something to launch."""
+        """Whether there is a graph to launch."""
         return self._ready is not None
 
     def launch(self) -> None:
-        """Put all of it on the stream."""
+        """Enqueue the graph on the stream."""
         call_driver("cuGraphLaunch", self._ready, self._context.stream)
 
     def drop(self) -> None:
-        """Forget what was captured."""
+        """Destroy the captured graph, if there is one."""
         if self._ready is not None:
             call_driver("cuGraphExecDestroy", self._ready)
             self._ready = None
 
 
-def _made_by_capture(context: CudaContext) -> ctypes.c_void_p:
+def _end_capture(context: CudaContext) -> ctypes.c_void_p:
     graph = ctypes.c_void_p()
     call_driver("cuStreamEndCapture", context.stream, ctypes.byref(graph))
     return graph

@@ -1,4 +1,4 @@
-"""ONNX Runtime's profile: which kernel ran where, on what types, for how long. JSON of its own profiler.
+"""The JSON trace of ONNX Runtime's profiler: each kernel's provider, types and times.
 
 Events of category ``Node`` whose name ends in ``_kernel_time`` are one run of one kernel: ``dur`` in µs, and in
 ``args`` the operator, the execution provider and the types of the inputs (onnxruntime/core/common/profiler.cc).
@@ -15,7 +15,7 @@ from typing import Any
 from deploy_kit.base.errors import DeviceError, StageError
 from deploy_kit.records.layer_times import LayerTime
 
-# Operations that do multiply-accumulates, by the name ONNX Runtime gives them after its optimizer.
+# Operations with multiply-accumulates, by the names that ONNX Runtime's optimizer gives them.
 COMPUTE = {
     "Conv": "Conv",
     "FusedConv": "Conv",
@@ -32,7 +32,7 @@ COMPUTE = {
 _INTEGER = frozenset({"QLinearConv", "QGemm", "QLinearMatMul"})
 _DTYPES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _KERNEL = "_kernel_time"
-# What its optimizer puts behind the name of the node or value that a kernel replaces.
+# Suffixes that its optimizer appends to the name of the node or value that a kernel replaces.
 _SUFFIX = re.compile(r"(_nchwc|_nhwc|_bn|_token_\d+)$")
 
 
@@ -41,11 +41,11 @@ class Kernel:
     """One kernel of a session.
 
     Attributes:
-        name: Of its node in the optimized graph.
-        op: The operator.
-        provider: The execution provider it ran on.
-        dtype: What it computes in; empty where it does no multiply-accumulates.
-        samples_ms: One time a run.
+        name: Name of its node in the optimized graph.
+        op: Operator.
+        provider: Execution provider that ran it.
+        dtype: Type that it computes in; empty for an operator without multiply-accumulates.
+        samples_ms: Duration of each run in ms.
     """
 
     name: str
@@ -56,16 +56,16 @@ class Kernel:
 
 
 def read_trace(file: Path) -> tuple[Kernel, ...]:
-    """Read a profile.
+    """Read a trace.
 
     Args:
-        file: What `InferenceSession.end_profiling` wrote.
+        file: File that `InferenceSession.end_profiling` wrote.
 
     Returns:
-        One entry a kernel, in the order of their first run.
+        One entry for each kernel, in order of the first run.
 
     Raises:
-        StageError: Not the JSON that was expected, or no kernel in it.
+        StageError: The file is not the expected JSON, or contains no kernel.
     """
     try:
         events = json.loads(file.read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def _kernel(name: str, events: list[Any]) -> Kernel:
 
 
 def _dtype(facts: Any) -> str:
-    """Give what a kernel with multiply-accumulates computes in: the type of its weight, its second input."""
+    """Return the type that a kernel with multiply-accumulates computes in: that of its weight, the second input."""
     op = facts["op_name"]
     if op not in COMPUTE:
         return ""
@@ -105,27 +105,32 @@ def _dtype(facts: Any) -> str:
 
 
 def count_precisions(kernels: Iterable[Kernel]) -> tuple[tuple[str, str, int], ...]:
-    """Count the convolutions and matrix products by what they compute in."""
-    found = Counter((COMPUTE[kernel.op], kernel.dtype) for kernel in kernels if kernel.op in COMPUTE)
-    return tuple((op, dtype, n) for (op, dtype), n in sorted(found.items()))
+    """Count the convolutions and matrix products by the type that they compute in."""
+    counts = Counter((COMPUTE[kernel.op], kernel.dtype) for kernel in kernels if kernel.op in COMPUTE)
+    return tuple((op, dtype, n) for (op, dtype), n in sorted(counts.items()))
 
 
 def count_placement(kernels: Iterable[Kernel]) -> tuple[tuple[str, str, int], ...]:
-    """Count kernels by the provider they ran on: convolutions, matrix products, and all others."""
-    found = Counter((kernel.provider, COMPUTE.get(kernel.op, "other")) for kernel in kernels)
-    return tuple((provider, op, n) for (provider, op), n in sorted(found.items()))
+    """Count kernels by execution provider and operation: convolutions, matrix products, and all others."""
+    counts = Counter((kernel.provider, COMPUTE.get(kernel.op, "other")) for kernel in kernels)
+    return tuple((provider, op, n) for (provider, op), n in sorted(counts.items()))
 
 
 def verify_placement(where: Path, placed: tuple[tuple[str, str, int], ...], provider: str) -> None:
-    """Refuse an engine most of whose multiply-accumulates ran on another provider than was asked for.
+    """Refuse an engine whose multiply-accumulates mostly ran on another execution provider than was requested.
+
+    Args:
+        where: Engine's file, for the error message.
+        placed: (provider, operation, number of kernels) of a run.
+        provider: Execution provider that was requested.
 
     Raises:
         DeviceError: More than half of the convolutions and matrix products ran elsewhere.
     """
     work = [row for row in placed if row[1] != "other"]
-    total, there = sum(n for _, _, n in work), sum(n for found, _, n in work if found == provider)
+    total, there = sum(n for _, _, n in work), sum(n for used, _, n in work if used == provider)
     if 2 * there < total:
-        elsewhere = ", ".join(f"{n} {op} on {found}" for found, op, n in work if found != provider)
+        elsewhere = ", ".join(f"{n} {op} on {used}" for used, op, n in work if used != provider)
         raise DeviceError(
             f"{where}: asked for {provider}, and {total - there} of {total} convolutions and matrix products ran "
             f"elsewhere ({elsewhere})",
@@ -134,10 +139,10 @@ def verify_placement(where: Path, placed: tuple[tuple[str, str, int], ...], prov
 
 
 def layer_times(kernels: Iterable[Kernel], runs: int) -> tuple[LayerTime, ...]:
-    """Give the last `runs` times of each kernel, with the names that it may have in the graph that was loaded.
+    """Return the last `runs` times of each kernel, with the names that it may have in the graph that was loaded.
 
     Raises:
-        StageError: A kernel ran fewer times: the profiler drops events beyond its limit.
+        StageError: The trace has fewer runs of a kernel, because the profiler drops events beyond its limit.
     """
     layers = []
     for kernel in kernels:
@@ -151,7 +156,7 @@ def layer_times(kernels: Iterable[Kernel], runs: int) -> tuple[LayerTime, ...]:
 
 
 def origins_of_kernel(name: str) -> tuple[str, ...]:
-    """List the names that a kernel's node may come from: its own, and that without each suffix of the optimizer."""
+    """List the names that a kernel's node may come from: its own, and its own without suffixes of the optimizer."""
     names = [name]
     while (shorter := _SUFFIX.sub("", names[-1])) != names[-1]:
         names.append(shorter)

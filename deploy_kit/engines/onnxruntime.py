@@ -1,6 +1,6 @@
-"""ONNX Runtime, on the CPU or by CUDA. The engine is the ONNX file itself: its optimizer runs when it is loaded.
+"""ONNX Runtime, on the CPU or by CUDA. The engine is the ONNX file itself; the optimizer runs when it is loaded.
 
-ONNX Runtime falls back to the CPU with a warning where CUDA cannot be had; here that is an error.
+Where CUDA does not work, ONNX Runtime falls back to the CPU with a warning; here that is an error.
 """
 
 import re
@@ -36,9 +36,9 @@ class OnnxRuntimeOptions:
     """Options of a recipe's build entry.
 
     Attributes:
-        threads: Threads of one run; 0 takes every core this process may use.
-        optimize: Let its optimizer work; without it the graph is computed node by node as it stands.
-        device: ``cpu``, or ``cuda:N`` for the N-th GPU.
+        threads: Threads of one run; 0 uses every core that this process may use.
+        optimize: Run the graph optimizer; without it the graph is computed node by node as it is.
+        device: Device to run on: ``cpu``, or ``cuda:N`` for the N-th GPU.
     """
 
     threads: int = 0
@@ -46,10 +46,10 @@ class OnnxRuntimeOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse a number of threads or a device that cannot be.
+        """Validate the values.
 
         Raises:
-            RecipeError: The number is negative, or the device is neither ``cpu`` nor ``cuda:N``.
+            RecipeError: The number of threads is negative, or the device is neither ``cpu`` nor ``cuda:N``.
         """
         if self.threads < 0:
             raise RecipeError(f"engine 'onnxruntime'.threads: expected 0 or more, found {self.threads}")
@@ -61,13 +61,13 @@ class OnnxRuntimeOptions:
 
     @property
     def place(self) -> tuple[str, int]:
-        """The device in ONNX Runtime's terms: kind and number."""
+        """Device in ONNX Runtime's terms: kind and number."""
         kind, _, number = self.device.partition(":")
         return kind, int(number or 0)
 
     @property
     def provider(self) -> str:
-        """The execution provider that this device asks for."""
+        """Execution provider that runs on this device."""
         return _PROVIDERS[self.place[0]]
 
 
@@ -78,22 +78,22 @@ def _session_options(runtime: Any, options: OnnxRuntimeOptions) -> Any:
     settings.log_severity_level = 3
     if not options.optimize:
         settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Its threads spin on after a run; beside other engines in turn that would slow those.
+    # Its threads keep spinning after a run, which would slow the engines that have their turns next.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     return settings
 
 
-def _load(path: Path, settings: Any, options: OnnxRuntimeOptions) -> Any:
+def _load_session(path: Path, settings: Any, options: OnnxRuntimeOptions) -> Any:
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
     states = runtime.capi.onnxruntime_pybind11_state
     own: tuple[type[Exception], ...] = (RuntimeError, ValueError)
-    own += tuple(found for found in vars(states).values() if isinstance(found, type) and issubclass(found, Exception))
+    own += tuple(cls for cls in vars(states).values() if isinstance(cls, type) and issubclass(cls, Exception))
     kind, number = options.place
-    asked = [("CUDAExecutionProvider", {"device_id": number})] if kind == "cuda" else []
+    requested = [("CUDAExecutionProvider", {"device_id": number})] if kind == "cuda" else []
     try:
-        with warnings.catch_warnings():  # it warns of a fallback; that is refused below, with its reason
+        with warnings.catch_warnings():  # it warns of a fallback, which is refused below with the reason
             warnings.filterwarnings("ignore", "Specified provider", UserWarning)
-            session = runtime.InferenceSession(str(path), settings, providers=[*asked, "CPUExecutionProvider"])
+            session = runtime.InferenceSession(str(path), settings, providers=[*requested, "CPUExecutionProvider"])
     except states.InvalidProtobuf as error:
         raise InputError(
             f"{path}: not a whole ONNX file: {error}", hint="export it again; the file may be cut off"
@@ -101,7 +101,8 @@ def _load(path: Path, settings: Any, options: OnnxRuntimeOptions) -> Any:
     except own as error:
         if kind == "cuda" and "CUDA" in str(error):
             raise DeviceError(f"{path}: CUDA does not work: {error}", hint=_cuda_needs(runtime)) from error
-        raise BuildError(f"{path}: ONNX Runtime cannot load it: {error}", hint=_advice(str(error), runtime)) from error
+        hint = _missing_operator_hint(str(error), runtime)
+        raise BuildError(f"{path}: ONNX Runtime cannot load it: {error}", hint=hint) from error
     used = session.get_providers()
     if used[0] != options.provider:
         raise DeviceError(
@@ -112,7 +113,7 @@ def _load(path: Path, settings: Any, options: OnnxRuntimeOptions) -> Any:
 
 
 def _cuda_needs(runtime: Any) -> str:
-    """Say what is missing for CUDA: the package's other build, or what that build stands on."""
+    """Return what CUDA needs: another build of the package, or the libraries that this build depends on."""
     if "CUDAExecutionProvider" not in runtime.get_available_providers():
         return (
             f"onnxruntime {runtime.__version__} here is built without CUDA: "
@@ -121,8 +122,8 @@ def _cuda_needs(runtime: Any) -> str:
     return f"it needs an NVIDIA driver, and CUDA and cuDNN of the versions it was built for: {_REQUIREMENTS}"
 
 
-def _advice(error: str, runtime: Any) -> str:
-    """Say what to do about an operator that this version does not have."""
+def _missing_operator_hint(error: str, runtime: Any) -> str:
+    """Return what to do about an operator that this version lacks; empty if nothing is known."""
     if "NOT_IMPLEMENTED" in error and _EXTREMUM.search(error):
         return (
             f"maxima of integers need onnxruntime {INTEGER_MAXIMUM}, here is {runtime.__version__}: "
@@ -134,19 +135,25 @@ def _advice(error: str, runtime: Any) -> str:
 def build(
     onnx_file: Path, folder: Path, options: OnnxRuntimeOptions, on_progress: ProgressCallback = no_progress
 ) -> None:
-    """Copy the ONNX file, once it is known to load."""
+    """Copy the ONNX file, after checking that it loads.
+
+    Raises:
+        InputError: The file is not a complete ONNX file.
+        BuildError: ONNX Runtime cannot load it.
+        DeviceError: The device does not work.
+    """
     runtime = need("onnxruntime", by="engine 'onnxruntime'")
-    _load(onnx_file, _session_options(runtime, options), options)
+    _load_session(onnx_file, _session_options(runtime, options), options)
     shutil.copyfile(onnx_file, folder / ENGINE.file_name)
 
 
 def prove_precision(path: Path, options: OnnxRuntimeOptions) -> Proof:
-    """Run once under the profiler; count kernels by what they compute in, and by the provider they ran on.
+    """Run once with the profiler, and count kernels by the type that they compute in and by execution provider.
 
     Raises:
-        DeviceError: Most of the work ran on another provider than was asked for.
+        DeviceError: Most of the work ran on another provider than was requested.
     """
-    _, kernels = _profiled(path, options, None, 1)
+    _, kernels = _run_profiled(path, options, None, 1)
     placed = _ort_trace.count_placement(kernels)
     _ort_trace.verify_placement(path, placed, options.provider)
     return Proof(
@@ -156,7 +163,7 @@ def prove_precision(path: Path, options: OnnxRuntimeOptions) -> Proof:
 
 def profile(path: Path, options: OnnxRuntimeOptions, image: np.ndarray, runs: int) -> Trace:
     """Time each kernel over `runs` runs, in a session of its own."""
-    runs_ms, kernels = _profiled(path, options, image, _SETTLING + runs)
+    runs_ms, kernels = _run_profiled(path, options, image, _SETTLING + runs)
     return Trace(
         source="ONNX Runtime's profiler",
         runs_ms=runs_ms[-runs:],
@@ -167,22 +174,22 @@ def profile(path: Path, options: OnnxRuntimeOptions, image: np.ndarray, runs: in
 def observe(
     path: Path, options: OnnxRuntimeOptions, tensors: tuple[str, ...], batches: Batches
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Compute the output and these further outputs of the file, with the settings of `open_session`."""
-    session = _load(path, _session_options(need("onnxruntime", by="engine 'onnxruntime'"), options), options)
+    """Compute the output and these further outputs of the file, with the same settings as `open_session`."""
+    session = _load_session(path, _session_options(need("onnxruntime", by="engine 'onnxruntime'"), options), options)
     names = [session.get_outputs()[0].name, *tensors]
     for batch in batches:
         yield tuple(session.run(names, {session.get_inputs()[0].name: batch}))
 
 
-def _profiled(
+def _run_profiled(
     path: Path, options: OnnxRuntimeOptions, image: np.ndarray | None, runs: int
 ) -> tuple[tuple[float, ...], tuple[_ort_trace.Kernel, ...]]:
-    """Run with the profiler on; without an image on zeros, one where the batch is open."""
+    """Run with the profiler; without an image on zeros, with a batch size of 1 where it is open."""
     settings = _session_options(need("onnxruntime", by="engine 'onnxruntime'"), options)
     settings.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         settings.profile_file_prefix = str(Path(folder) / "profile")
-        session = _load(path, settings, options)
+        session = _load_session(path, settings, options)
         entry = session.get_inputs()[0]
         if image is None:
             dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
@@ -197,11 +204,11 @@ def _profiled(
 
 
 class _OrtSession:
-    """ONNX Runtime behind the `Session` seam, through I/O binding so that `run` copies nothing."""
+    """ONNX Runtime as a `Session`, through I/O binding so that `run` copies nothing."""
 
     def __init__(self, path: Path, options: OnnxRuntimeOptions) -> None:
         self._runtime = need("onnxruntime", by="engine 'onnxruntime'")
-        self._session = _load(path, _session_options(self._runtime, options), options)
+        self._session = _load_session(path, _session_options(self._runtime, options), options)
         self._binding = self._session.io_binding()
         self._place = options.place
         self._image: Any = None
@@ -229,12 +236,18 @@ class _OrtSession:
 
 
 def open_session(path: Path, options: OnnxRuntimeOptions) -> Session:
-    """Load the file; raise what ONNX Runtime says if it cannot."""
+    """Load the file.
+
+    Raises:
+        InputError: The file is not a complete ONNX file.
+        BuildError: ONNX Runtime cannot load it.
+        DeviceError: The device does not work.
+    """
     return _OrtSession(path, options)
 
 
 def why_unavailable() -> str:
-    """Say that the CPU is always there; whether CUDA is shows when an engine is built or opened for it."""
+    """Return nothing: the CPU is always available, and CUDA is checked when an engine is built or loaded for it."""
     return ""
 
 

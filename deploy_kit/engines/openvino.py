@@ -1,6 +1,6 @@
-"""OpenVINO on the CPU, a GPU or an NPU of Intel. The engine is its IR (xml and bin).
+"""OpenVINO on the CPU, an Intel GPU or an Intel NPU. The engine is its IR (xml and bin).
 
-The inference precision is always set, and where it runs is read from the compiled model.
+The inference precision is always set, and the device that runs the model is read from the compiled model.
 """
 
 import re
@@ -25,9 +25,9 @@ _DTYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "in
 _COMPUTE = {"Convolution": "Conv", "FullyConnected": "Gemm", "MatMul": "Gemm"}
 _DEVICE = re.compile(r"(CPU|GPU|NPU|AUTO)(\.\d+)?")
 _SETTLING = 5  # profiled runs before those that count
-# What its ONNX reader calls the convolution inside a node that also has a bias.
+# Suffix of its ONNX reader for the convolution within a node that also has a bias.
 _PART = "/WithoutBiases"
-_IDLE = frozenset({"Const", "Input", "Output", "Result"})  # they hold, and compute nothing
+_IDLE = frozenset({"Const", "Input", "Output", "Result"})  # layers that compute nothing
 _NEEDS = {
     "GPU": "it needs an Intel GPU and its OpenCL driver: apt install intel-opencl-icd",
     "NPU": "it needs an Intel NPU and its driver: https://github.com/intel/linux-npu-driver",
@@ -44,10 +44,11 @@ class OpenVinoOptions:
     """Options of a recipe's build entry.
 
     Attributes:
-        threads: Threads of one run; 0 takes every core this process may use.
-        inference_precision: What the float part computes in. OpenVINO's own default differs from machine to machine
-            (bf16 where the processor has it), so this is always set.
-        device: ``CPU``, ``GPU`` (``GPU.1`` for the second), ``NPU``, or ``AUTO``, which leaves the choice to OpenVINO.
+        threads: Threads of one run; 0 uses every core that this process may use.
+        inference_precision: Type that the float part computes in. OpenVINO's own default differs between machines (bf16
+            where the processor supports it), so this is always set.
+        device: Device to run on: ``CPU``, ``GPU`` (``GPU.1`` for the second), ``NPU``, or ``AUTO``, which leaves the
+            choice to OpenVINO.
     """
 
     threads: int = 0
@@ -55,10 +56,10 @@ class OpenVinoOptions:
     device: str = "CPU"
 
     def __post_init__(self) -> None:
-        """Refuse a number of threads or a device that cannot be.
+        """Validate the values.
 
         Raises:
-            RecipeError: The number is negative, or the device is none of OpenVINO's.
+            RecipeError: The number of threads is negative, or OpenVINO knows no such device.
         """
         if not _DEVICE.fullmatch(self.device.upper()):
             raise RecipeError(
@@ -69,7 +70,7 @@ class OpenVinoOptions:
             raise RecipeError(f"engine 'openvino'.threads: expected 0 or more, found {self.threads}")
 
 
-def _read(path: Path) -> tuple[Any, Any]:
+def _read_model(path: Path) -> tuple[Any, Any]:
     openvino = need("openvino", by="engine 'openvino'")
     core = openvino.Core()
     try:
@@ -79,13 +80,19 @@ def _read(path: Path) -> tuple[Any, Any]:
 
 
 def _compile(path: Path, options: OpenVinoOptions, *, tensors: tuple[str, ...] = (), **more: Any) -> Any:
-    """Compile for the device asked for, and for no other; `tensors` within the graph become outputs behind its own.
+    """Compile a model for the requested device, and for no other.
+
+    Args:
+        path: IR or ONNX file.
+        options: Options of the engine.
+        tensors: Names of tensors in the graph that become further outputs.
+        **more: Further properties of OpenVINO.
 
     Raises:
-        DeviceError: The device is not there, or another one would run.
-        BuildError: The device is there and refuses the model, or the model has no such tensor.
+        DeviceError: The device is not available, or another one would run the model.
+        BuildError: The device refuses the model, or the model has no such tensor.
     """
-    core, model = _read(path)
+    core, model = _read_model(path)
     if tensors:
         try:
             model.add_outputs(list(tensors))
@@ -95,12 +102,12 @@ def _compile(path: Path, options: OpenVinoOptions, *, tensors: tuple[str, ...] =
     properties = {"INFERENCE_PRECISION_HINT": options.inference_precision, "PERFORMANCE_HINT": "LATENCY", **more}
     if device == "CPU":
         properties["INFERENCE_NUM_THREADS"] = options.threads or environment.usable_cores()
-    if device == "AUTO":  # else it answers from the CPU until the device it chose is ready
+    if device == "AUTO":  # otherwise it runs on the CPU until the chosen device is ready
         properties["ENABLE_STARTUP_FALLBACK"] = False
     try:
         compiled = core.compile_model(model, device, properties)
     except RuntimeError as error:
-        if not _there(core, device):
+        if not _device_available(core, device):
             raise DeviceError(
                 f"{path}: asked for device '{device}', OpenVINO finds {', '.join(core.available_devices)}: "
                 f"{' '.join(str(error).split())}",
@@ -111,33 +118,34 @@ def _compile(path: Path, options: OpenVinoOptions, *, tensors: tuple[str, ...] =
     return compiled
 
 
-def _there(core: Any, device: str) -> bool:
-    """Whether OpenVINO finds a device; it lists one of several with its number."""
-    return device == "AUTO" or any(device in (found, found.partition(".")[0]) for found in core.available_devices)
+def _device_available(core: Any, device: str) -> bool:
+    """Return whether OpenVINO finds a device; where there are several of a kind, it lists them with numbers."""
+    return device == "AUTO" or any(device in (name, name.partition(".")[0]) for name in core.available_devices)
 
 
-def _verify_device(path: Path, asked: str, used: tuple[str, ...]) -> None:
-    """Refuse a model that runs elsewhere than was asked for; ``AUTO`` asks for nothing.
+def _verify_device(path: Path, requested: str, used: tuple[str, ...]) -> None:
+    """Refuse a model that runs on another device than was requested; ``AUTO`` requests none.
 
     Raises:
-        DeviceError: One of the devices it runs on is another.
+        DeviceError: The model runs on another device.
     """
-    family = asked.partition(".")[0]
-    if asked != "AUTO" and (not used or any(device.partition(".")[0] != family for device in used)):
+    family = requested.partition(".")[0]
+    if requested != "AUTO" and (not used or any(device.partition(".")[0] != family for device in used)):
         raise DeviceError(
-            f"{path}: asked for device '{asked}', OpenVINO runs it on {', '.join(used) or 'none that it names'}",
+            f"{path}: asked for device '{requested}', OpenVINO runs it on {', '.join(used) or 'none that it names'}",
             hint=_NEEDS.get(family, ""),
         )
 
 
 def build(onnx_file: Path, folder: Path, options: OpenVinoOptions, on_progress: ProgressCallback = no_progress) -> None:
-    """Convert to IR without touching a weight (no silent fp16 compression), and compile it once.
+    """Convert to IR without changing a weight (OpenVINO's default compresses to fp16), and compile it once.
 
     Raises:
         BuildError: OpenVINO refuses the graph.
+        DeviceError: The device is not available.
     """
     openvino = need("openvino", by="engine 'openvino'")
-    _, model = _read(onnx_file)
+    _, model = _read_model(onnx_file)
     path = folder / ENGINE.file_name
     openvino.save_model(model, path, compress_to_fp16=False)
     _compile(path, options)
@@ -147,19 +155,19 @@ def prove_precision(path: Path, options: OpenVinoOptions) -> Proof:
     """Count the convolutions and matrix products of the compiled model by their runtime precision."""
     compiled = _compile(path, options)
     device = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
-    found, placed = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    counts, placed = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for node in compiled.get_runtime_model().get_ops():
         facts = node.get_rt_info()
         layer = facts["layerType"].astype(str) if "layerType" in facts else ""
         kind = _COMPUTE.get(layer)
         if kind:
             precision = facts["runtimePrecision"].astype(str)
-            found[kind, _DTYPES.get(precision, precision)] += 1
+            counts[kind, _DTYPES.get(precision, precision)] += 1
         if layer not in _IDLE:
             placed[device, kind or "other"] += 1
     return Proof(
         source="OpenVINO's runtime model",
-        counts=tuple((op, t, n) for (op, t), n in sorted(found.items())),
+        counts=tuple((op, dtype, n) for (op, dtype), n in sorted(counts.items())),
         placement=tuple((place, op, n) for (place, op), n in sorted(placed.items())),
     )
 
@@ -170,14 +178,14 @@ def profile(path: Path, options: OpenVinoOptions, image: np.ndarray, runs: int) 
     compiled = _compile(path, options, PERF_COUNT=True)
     request = compiled.create_infer_request()
     request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(image), shared_memory=False))
-    made_of = _made_of(compiled.get_runtime_model())
+    origins = _original_names(compiled.get_runtime_model())
     runs_ms, times, ops = list[float](), dict[str, list[float]](), dict[str, str]()
     for done in range(_SETTLING + runs):
         begun = time.perf_counter_ns()
         request.infer()
         runs_ms.append((time.perf_counter_ns() - begun) / 1e6)
         for layer in request.profiling_info:
-            # In a run that took it less than its clock's step, a layer counts as not run: 0 ms, not no time.
+            # A layer that took less than a step of the clock is listed as not executed; it counts as 0 ms.
             samples = times.setdefault(layer.node_name, [0.0] * (_SETTLING + runs))
             samples[done] = layer.real_time.total_seconds() * 1e3
             ops[layer.node_name] = layer.node_type
@@ -185,7 +193,7 @@ def profile(path: Path, options: OpenVinoOptions, image: np.ndarray, runs: int) 
         source="OpenVINO's performance counters",
         runs_ms=tuple(runs_ms[-runs:]),
         layers=tuple(
-            LayerTime(name=name, op=ops[name], origins=made_of.get(name, ()), samples_ms=tuple(samples[-runs:]))
+            LayerTime(name=name, op=ops[name], origins=origins.get(name, ()), samples_ms=tuple(samples[-runs:]))
             for name, samples in times.items()
             if any(samples)
         ),
@@ -195,7 +203,7 @@ def profile(path: Path, options: OpenVinoOptions, image: np.ndarray, runs: int) 
 def observe(
     path: Path, options: OpenVinoOptions, tensors: tuple[str, ...], batches: Batches
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Compute the output and these tensors of the graph, with the settings of `open_session`."""
+    """Compute the output and these tensors of the graph, with the same settings as `open_session`."""
     openvino = need("openvino", by="engine 'openvino'")
     request = _compile(path, options, tensors=tensors).create_infer_request()
     for batch in batches:
@@ -204,18 +212,18 @@ def observe(
         yield tuple(np.array(request.get_output_tensor(index).data) for index in range(1 + len(tensors)))
 
 
-def _made_of(model: Any) -> dict[str, tuple[str, ...]]:
-    """Read for each node of the runtime model which nodes of the graph it was made of."""
-    found = {}
+def _original_names(model: Any) -> dict[str, tuple[str, ...]]:
+    """Read for each node of the runtime model the names of the graph's nodes that it was made from."""
+    origins = {}
     for node in model.get_ops():
         facts = node.get_rt_info()
         names = facts["originalLayersNames"].astype(str).split(",") if "originalLayersNames" in facts else []
-        found[node.get_friendly_name()] = tuple(dict.fromkeys(n.removesuffix(_PART) for n in names if n))
-    return found
+        origins[node.get_friendly_name()] = tuple(dict.fromkeys(n.removesuffix(_PART) for n in names if n))
+    return origins
 
 
 class _OpenVinoSession:
-    """A compiled model behind the `Session` seam."""
+    """A compiled model as a `Session`."""
 
     def __init__(self, path: Path, options: OpenVinoOptions) -> None:
         self._openvino = need("openvino", by="engine 'openvino'")
@@ -225,7 +233,7 @@ class _OpenVinoSession:
         self.batch = first.get_length() if first.is_static else 0
         self.settings: Mapping[str, str] = {
             "device": ", ".join(compiled.get_property("EXECUTION_DEVICES")),
-            **_told(compiled),
+            **_read_settings(compiled),
         }
 
     def bind(self, image: np.ndarray) -> None:
@@ -238,20 +246,25 @@ class _OpenVinoSession:
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
 
-def _told(compiled: Any) -> dict[str, str]:
-    """Read back what the compiled model runs with, as far as its device says."""
+def _read_settings(compiled: Any) -> dict[str, str]:
+    """Read the settings that the compiled model runs with, as far as its device reports them."""
     known = compiled.get_property("SUPPORTED_PROPERTIES")
     values = {name: compiled.get_property(key) for name, key in _SETTINGS.items() if key in known}
     return {name: value.to_string() if hasattr(value, "to_string") else str(value) for name, value in values.items()}
 
 
 def open_session(path: Path, options: OpenVinoOptions) -> Session:
-    """Compile the IR for the device."""
+    """Compile the IR for the device.
+
+    Raises:
+        BuildError: OpenVINO refuses the file.
+        DeviceError: The device is not available.
+    """
     return _OpenVinoSession(path, options)
 
 
 def why_unavailable() -> str:
-    """Say that the CPU is always there; whether another device is shows when an engine is built or opened for it."""
+    """Return nothing: the CPU is always available, and other devices are checked when an engine is built or loaded."""
     return ""
 
 

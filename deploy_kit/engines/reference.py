@@ -1,4 +1,4 @@
-"""ONNX's own reference evaluator: pure numpy, slow, and nobody's optimizer. An authority to hold others against."""
+"""ONNX's reference evaluator: pure numpy, slow and without an optimizer. Other engines can be compared with it."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,18 +14,22 @@ from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.engines import Batches, Engine, Session
 from deploy_kit.records.artifacts import Proof
 
-_Q_DQ_OPSET = 19
+_Q_DQ_OPSET = 19  # first operator set whose DequantizeLinear the evaluator has
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceOptions:
-    """The reference evaluator has no options."""
+    """Options of a recipe's build entry: none."""
 
 
 def build(
     onnx_file: Path, folder: Path, options: ReferenceOptions, on_progress: ProgressCallback = no_progress
 ) -> None:
-    """Copy the ONNX file, once ONNX's checker accepts it."""
+    """Copy the ONNX file, after ONNX's checker has accepted it.
+
+    Raises:
+        BuildError: The checker refuses the file.
+    """
     onnx = need("onnx", by="engine 'reference'")
     try:
         onnx.checker.check_model(str(onnx_file), full_check=True)
@@ -35,15 +39,15 @@ def build(
 
 
 def prove_precision(path: Path, options: ReferenceOptions) -> Proof:
-    """Count the graph's own convolutions: those fed by DequantizeLinear stand for int8, though computed in float."""
-    graph = _load(path).graph
-    maker = {name: node.op_type for node in graph.node for name in node.output}
+    """Count the graph's convolutions; those fed by DequantizeLinear count as int8, though computed in float."""
+    graph = _load_model(path).graph
+    producer = {name: node.op_type for node in graph.node for name in node.output}
     weights = {tensor.name: tensor.data_type for tensor in graph.initializer}
     dtypes = {1: "fp32", 10: "fp16", 16: "bf16"}
     counts: dict[str, int] = {}
     for node in graph.node:
         if node.op_type == "Conv":
-            quantized = maker.get(node.input[0]) == maker.get(node.input[1]) == "DequantizeLinear"
+            quantized = producer.get(node.input[0]) == producer.get(node.input[1]) == "DequantizeLinear"
             dtype = "int8" if quantized else dtypes.get(weights.get(node.input[1], 1), "fp32")
             counts[dtype] = counts.get(dtype, 0) + 1
     return Proof(
@@ -53,7 +57,7 @@ def prove_precision(path: Path, options: ReferenceOptions) -> Proof:
     )
 
 
-def _load(path: Path) -> Any:
+def _load_model(path: Path) -> Any:
     onnx = need("onnx", by="engine 'reference'")
     try:
         return onnx.load(path)
@@ -61,8 +65,8 @@ def _load(path: Path) -> Any:
         raise BuildError(f"{path}: cannot be read as ONNX: {error}") from error
 
 
-def _with_q_dq(model: Any) -> Any:
-    """Raise a quantized graph to the first operator set whose DequantizeLinear the evaluator has."""
+def _with_supported_opset(model: Any) -> Any:
+    """Convert a quantized graph to the first operator set whose DequantizeLinear the evaluator has."""
     quantized = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
     default = next(entry.version for entry in model.opset_import if not entry.domain)
     if not quantized or default >= _Q_DQ_OPSET:
@@ -71,12 +75,12 @@ def _with_q_dq(model: Any) -> Any:
 
 
 class _ReferenceSession:
-    """The evaluator behind the `Session` seam."""
+    """The evaluator as a `Session`."""
 
     def __init__(self, path: Path) -> None:
         reference = need("onnx.reference", by="engine 'reference'")
-        model = _load(path)
-        self._evaluator = reference.ReferenceEvaluator(_with_q_dq(model))
+        model = _load_model(path)
+        self._evaluator = reference.ReferenceEvaluator(_with_supported_opset(model))
         entry = model.graph.input[0]
         self._input, self._output = entry.name, model.graph.output[0].name
         self.batch = entry.type.tensor_type.shape.dim[0].dim_value
@@ -94,7 +98,7 @@ class _ReferenceSession:
         return np.array(self._logits, dtype=np.float32)
 
     def compute(self, image: np.ndarray, tensors: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-        """Compute the output and further ones."""
+        """Compute the output and the tensors of these names."""
         return tuple(self._evaluator.run([self._output, *tensors], {self._input: image}))
 
 
@@ -108,12 +112,16 @@ def observe(
 
 
 def open_session(path: Path, options: ReferenceOptions) -> Session:
-    """Load the graph into the evaluator."""
+    """Load the graph into the evaluator.
+
+    Raises:
+        BuildError: The file cannot be read as ONNX.
+    """
     return _ReferenceSession(path)
 
 
 def why_unavailable() -> str:
-    """Say that numpy is always there."""
+    """Return nothing: numpy is always available."""
     return ""
 
 

@@ -1,4 +1,4 @@
-"""TensorRT 10 and 11. Builds on the machine that runs it: a plan fits one version and one GPU."""
+"""TensorRT 10 and 11. A plan is built on the machine that runs it, because it fits only one version and one GPU."""
 
 from pathlib import Path
 from typing import Any
@@ -53,18 +53,18 @@ _FLAVOUR = Flavour(
 def build(
     onnx_file: Path, folder: Path, options: TensorRtOptions, on_progress: ProgressCallback = no_progress
 ) -> BuiltFor:
-    """Build a plan for the GPU of this machine."""
+    """Build a plan for the GPU of this machine; see `build_plan`."""
     return build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options, on_progress)
 
 
 def prove_precision(path: Path, options: TensorRtOptions) -> Proof:
-    """Give the proof of the plan's passport, or ask the engine inspector."""
+    """Return the proof in the plan's passport, or ask the engine inspector."""
     return prove_file(_FLAVOUR, path)
 
 
 @releases_library_objects
 def open_session(path: Path, options: TensorRtOptions) -> Session:
-    """Load the plan on CUDA device 0."""
+    """Load the plan on CUDA device 0; see `NvidiaSession`."""
     return NvidiaSession(_FLAVOUR, path, options)
 
 

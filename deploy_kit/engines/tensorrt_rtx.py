@@ -1,7 +1,7 @@
-"""TensorRT for RTX. Builds plans for named GPUs on a machine that has none; running one needs the GPU.
+"""TensorRT for RTX. Builds plans for named GPUs on a machine that has none; running a plan needs the GPU.
 
-Its kernels are compiled on the machine that runs the plan, so its builder times nothing: what only guides timing has
-no effect here and is refused. What is refused was tried with version 1.7.1.
+Its kernels are compiled on the machine that runs the plan, so its builder times nothing. Options that only guide timing
+have no effect and are refused. Each refusal was tried with version 1.7.1.
 """
 
 from pathlib import Path
@@ -33,27 +33,27 @@ def _capabilities(trt: Any, options: TensorRtOptions) -> tuple[str, ...]:
             f"engine 'tensorrt_rtx': no compute capability named, and {_cuda.why_no_cuda()}",
             hint="name the GPU to build for, e.g. --compute-capability 8.9",
         )
-    asked = options.compute_capabilities or (here.capability if here else "",)
-    for capability in asked:
+    requested = options.compute_capabilities or (here.capability if here else "",)
+    for capability in requested:
         if capability not in known:
             raise BuildError(
                 f"engine 'tensorrt_rtx': cannot build for compute capability '{capability}'",
                 hint="known: " + ", ".join(sorted(known, key=float)),
             )
-    if (options.refit or options.strip_weights) and (len(asked) > 1 or here is None):
+    if (options.refit or options.strip_weights) and (len(requested) > 1 or here is None):
         name = "refit" if options.refit else "strip_weights"
         raise BuildError(
             f"engine 'tensorrt_rtx'.{name}: needs the GPU here and one compute capability, "
-            f"found {'no GPU' if here is None else here.name} and {len(asked)}",
+            f"found {'no GPU' if here is None else here.name} and {len(requested)}",
             hint=f"leave '{name}' out, or build on the machine that runs the plan",
         )
-    return asked
+    return requested
 
 
 def _configure(trt: Any, config: Any, options: TensorRtOptions) -> None:
-    asked = _capabilities(trt, options)  # said also for the GPU here: left out, a plan is made for a family of GPUs
-    config.num_compute_capabilities = len(asked)
-    for index, capability in enumerate(asked):
+    requested = _capabilities(trt, options)  # set for the GPU here too: otherwise the plan is for a family of GPUs
+    config.num_compute_capabilities = len(requested)
+    for index, capability in enumerate(requested):
         name = "SM" + capability.replace(".", "")
         config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
 
@@ -71,18 +71,18 @@ _FLAVOUR = Flavour(
 def build(
     onnx_file: Path, folder: Path, options: TensorRtOptions, on_progress: ProgressCallback = no_progress
 ) -> BuiltFor:
-    """Build one plan for all compute capabilities named."""
+    """Build one plan for all named compute capabilities; see `build_plan`."""
     return build_plan(_FLAVOUR, onnx_file, folder / ENGINE.file_name, options, on_progress)
 
 
 def prove_precision(path: Path, options: TensorRtOptions) -> Proof:
-    """Give the proof of the plan's passport, or read the plan's text; needs no GPU."""
+    """Return the proof in the plan's passport, or read the plan's text; needs no GPU."""
     return prove_file(_FLAVOUR, path)
 
 
 @releases_library_objects
 def open_session(path: Path, options: TensorRtOptions) -> Session:
-    """Load the plan on CUDA device 0."""
+    """Load the plan on CUDA device 0; see `NvidiaSession`."""
     return NvidiaSession(_FLAVOUR, path, options)
 
 

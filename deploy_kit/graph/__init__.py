@@ -1,10 +1,10 @@
-"""ONNX graphs: read and written whole, where in a DenseNet a node stands, exact rewrites, known faults of targets.
+"""ONNX graphs: files, where in a DenseNet a node stands, exact rewrites, known faults of targets.
 
-onnx_file        an ONNX file and what it holds
-edit             what rewrites share
-layer_location   stem, block, transition or head, found in the structure
-layer_names      names of dense layers that are the same in every graph of a network
-channel_affine   what the values of an equalized graph stand for
+onnx_file        reads and writes ONNX files, counts what they hold
+edit             helpers of rewrites: constants, neighbors
+layer_location   stem, dense block, transition or head of each node, found in the structure
+layer_names      names of layer groups that are the same in every graph of a network
+channel_affine   per-channel scale and shift of an equalized graph, kept in its file
 passes/          one exact rewrite a file
 lint/            one known fault of a target a file
 """

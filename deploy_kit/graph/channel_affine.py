@@ -1,8 +1,8 @@
-"""What the numbers of an equalized graph stand for, kept in its file: they can be held against the float graph's.
+"""Per-channel scale and shift of an equalized graph, kept in its file, so that it can be compared with the float graph.
 
-    x = r·x' + m        x: of the graph before, x': of the file; r > 0 and m for each channel
+    x = r·x' + m        x: value in the float graph, x': value in the file; r > 0 and m for each channel
 
-Written by what gives channels another range (`int8/equalize.py`), read by what compares two graphs.
+Written by what gives channels another range (`quantization.int8.equalize`), read by what compares two graphs.
 """
 
 import base64
@@ -30,34 +30,34 @@ class Affine:
     m: np.ndarray
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """Give x of x'."""
+        """Compute x from x'."""
         return np.asarray(self.r * x + self.m)
 
     def inverse(self, x: np.ndarray) -> np.ndarray:
-        """Give x' of x."""
+        """Compute x' from x."""
         return np.asarray((x - self.m) / self.r)
 
     def after(self, first: "Affine") -> "Affine":
-        """Put two rewrites together: x = first.r·(r·x'' + m) + first.m."""
+        """Compose with an earlier rewrite: x = first.r·(r·x'' + m) + first.m."""
         return Affine(r=first.r * self.r, m=first.apply(self.m))
 
 
 def record_affines(model: "ir.Model", new: Mapping[str, Affine]) -> None:
-    """Note in a graph what its activations stand for from now on; what was noted before is rewritten once more."""
+    """Record new scales and shifts of activations in a graph's metadata, composed with those recorded before."""
     known = affines_of(model)
     known |= {name: units.after(known[name]) if name in known else units for name, units in new.items()}
     model.metadata_props[UNITS_KEY] = json.dumps({name: _written(units) for name, units in known.items()})
 
 
 def affines_of(model: "ir.Model") -> dict[str, Affine]:
-    """Read what the activations of a graph stand for; those that are not named stand for themselves.
+    """Read the recorded scales and shifts of a graph's activations; an activation without one is unchanged.
 
     Raises:
-        InputError: It is noted and cannot be read.
+        InputError: The record cannot be read.
     """
     try:
-        noted = json.loads(model.metadata_props.get(UNITS_KEY, "{}"))
-        return {str(name): _read(text) for name, text in noted.items()}
+        recorded = json.loads(model.metadata_props.get(UNITS_KEY, "{}"))
+        return {str(name): _read(text) for name, text in recorded.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"metadata '{UNITS_KEY}' is no table of units: {error}", hint="quantize again") from error
 

@@ -1,23 +1,23 @@
-"""What passes share: constants in and out, and two neighbors that change places."""
+"""Helpers of graph rewrites: constants in and out, properties of nodes, and two neighbors that change places."""
 
 import numpy as np
 import onnx_ir as ir
 
 
 def array(value: ir.Value | None) -> np.ndarray:
-    """Give a constant as float64: what is computed from it is exact but for one rounding to the graph's type."""
+    """Return a constant as float64, so that what is computed from it is rounded once, to the graph's type."""
     assert value is not None
     assert value.const_value is not None
     return np.asarray(value.const_value.numpy(), np.float64)
 
 
 def constant(value: ir.Value | None) -> bool:
-    """Whether a value is there and known while the graph is rewritten."""
+    """Return whether a value exists and is a constant."""
     return value is not None and value.const_value is not None
 
 
 def bias(node: ir.Node, n: int) -> np.ndarray:
-    """Give the bias (n,) of a Conv or Gemm as float64, zeros where it has none."""
+    """Return the bias (n,) of a Conv or Gemm as float64, zeros where it has none."""
     value = node.inputs[2] if len(node.inputs) > 2 else None
     return np.zeros(n) if value is None else np.broadcast_to(array(value).reshape(-1), (n,))
 
@@ -32,7 +32,7 @@ def initializer(model: ir.Model, name: str, values: np.ndarray, dtype: ir.DataTy
 
 
 def free_name(model: ir.Model, name: str) -> str:
-    """Give `name`, or the next one like it that no value of the graph has."""
+    """Return `name`, or with a number behind it the first that no value of the graph has."""
     taken = {value.name for node in model.graph for value in node.outputs}
     taken |= {value.name for value in model.graph.inputs} | set(model.graph.initializers)
     free, number = name, 1
@@ -42,34 +42,34 @@ def free_name(model: ir.Model, name: str) -> str:
 
 
 def alone(value: ir.Value) -> bool:
-    """Whether one node reads the value, once, and nothing else."""
+    """Return whether one node reads the value, once, and nothing else does."""
     return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def pads(node: ir.Node) -> bool:
-    """Whether a convolution or a pool reads beyond its input."""
+    """Return whether a convolution or a pool reads beyond its input."""
     automatic = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     return automatic or any(node.attributes.get_ints("pads", ()))
 
 
 def misses(pool: ir.Node) -> bool:
-    """Whether a window of the pool may hold padding alone: a dilated one steps over a small input."""
+    """Return whether a window of the pool may hold padding alone: a dilated one can step over a small input."""
     return pads(pool) and any(step != 1 for step in pool.attributes.get_ints("dilations", ()))
 
 
 def averages_padding(pool: ir.Node) -> bool:
-    """Whether the weights with which an average pool reads pixels may sum to less than one."""
+    """Return whether the weights of an average pool may sum to less than one, because padding counts."""
     counted = bool(pool.attributes.get_int("count_include_pad", 0))
     return misses(pool) or (counted and (pads(pool) or bool(pool.attributes.get_int("ceil_mode", 0))))
 
 
 def trains(norm: ir.Node) -> bool:
-    """Whether a BN computes its statistics itself; before operator set 14 its further outputs say so."""
+    """Return whether a BN normalizes by its own batch; before operator set 14 its further outputs say so."""
     return bool(norm.attributes.get_int("training_mode", 0)) or len(norm.outputs) > 1
 
 
 def affine(norm: ir.Node) -> tuple[np.ndarray, np.ndarray]:
-    """Give a BatchNormalization as y = a·x + b, float64 per channel: a = γ/√(σ² + ε), b = β − a·μ."""
+    """Return a and b of a BatchNormalization y = a·x + b, float64 per channel: a = γ/√(σ² + ε), b = β − a·μ."""
     gamma, beta, mean, variance = (array(value) for value in norm.inputs[1:5])
     scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
     return scale, beta - scale * mean
@@ -79,10 +79,10 @@ def swap(model: ir.Model, first: ir.Node, second: ir.Node, between: ir.Shape | N
     """Let `second`, the only reader of `first`, run before it: x → first → second becomes x → second → first.
 
     Args:
-        model: Holds both.
-        first: Keeps its parameters.
-        second: Keeps its attributes; has one input.
-        between: Shape of what `second` now gives to `first`.
+        model: The graph of both nodes.
+        first: Node that runs first now; keeps its parameters.
+        second: Node that will run first; keeps its attributes, and has one input.
+        between: Shape of the value between the two afterwards.
     """
     source, middle, result = first.inputs[0], first.outputs[0], second.outputs[0]
     assert source is not None

@@ -1,7 +1,7 @@
 """Where in a DenseNet a node stands: stem, dense block, transition or head, found in the graph's structure.
 
-A dense block is what lies between a value that is carried on and the last concatenation that carries it. Names play no
-part, so that graphs of any exporter, simplified or quantized, are read alike.
+A dense block is what lies between a value that is carried on and the last concatenation that carries it. Names are not
+read, so that graphs of any exporter, simplified or quantized, give the same regions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from deploy_kit.records.layer_times import UNKNOWN_REGION, LayerKind
 
-# What ends a run of maps that belong together: blocks are connected through none of these.
+# A block's concatenations are connected without passing one of these: what follows makes maps of its own.
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean")
 _CUTS = frozenset({"Conv", "Gemm", "MatMul", *_POOLS})
 _GRIDS = ("QuantizeLinear", "DequantizeLinear", "Cast")
@@ -31,7 +31,13 @@ _KINDS: Mapping[str, LayerKind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LayerLocation:
-    """Where a node stands and what it is; `made_by` is the work whose result it only passes on, where it does."""
+    """Where a node stands and what it is.
+
+    Attributes:
+        region: ``stem``, ``block 1``, ``transition 1``, ``head`` …; `UNKNOWN_REGION` where the structure does not say.
+        kind: What the node does.
+        made_by: LayerKind of the node whose result this one passes on; its own kind where it computes itself.
+    """
 
     region: str
     kind: LayerKind
@@ -39,24 +45,28 @@ class LayerLocation:
 
 
 def locations(model: ir.Model) -> dict[str, LayerLocation]:
-    """Find the place of each node, under its own name and those of its outputs.
+    """Locate each node, under its own name and those of its outputs.
 
-    A name that stands for nodes of several regions, as careless exporters write, is left out.
+    A name that stands for nodes of several regions is left out: some exporters give nodes the same name.
     """
     graph = GraphStructure(model)
     regions = graph.regions()
-    found: dict[str, LayerLocation] = {}
-    doubled = set[str]()
+    located: dict[str, LayerLocation] = {}
+    ambiguous = set[str]()
     for index, node in enumerate(graph.nodes):
-        place = LayerLocation(region=regions[index], kind=kind_of(node), made_by=_work_before(node))
+        location = LayerLocation(region=regions[index], kind=kind_of(node), made_by=_work_before(node))
         for name in filter(None, {node.name, *(value.name for value in node.outputs)}):
-            if found.setdefault(name, place).region != place.region:
-                doubled.add(name)
-    return {name: place for name, place in found.items() if name not in doubled}
+            if located.setdefault(name, location).region != location.region:
+                ambiguous.add(name)
+    return {name: location for name, location in located.items() if name not in ambiguous}
 
 
 def kind_of(node: ir.Node) -> LayerKind:
-    """Name a node's kind; a depthwise convolution of one pixel is a BN written as one, of one stride a pool."""
+    """Return a node's kind.
+
+    INT8 layouts write a BN as a depthwise 1×1 convolution, and an average pool as a depthwise convolution whose stride
+    is its kernel: both count as what they stand for.
+    """
     weight = node.inputs[1] if node.op_type == "Conv" else None
     shape = tuple(weight.shape or ()) if weight is not None else ()
     if shape and node.attributes.get_int("group", 1) == shape[0] != 1 and shape[1] == 1:
@@ -69,27 +79,28 @@ def kind_of(node: ir.Node) -> LayerKind:
 
 
 def _work_before(node: ir.Node) -> LayerKind:
-    """Give the kind of the nearest node, from this one up, that does not merely pass values on."""
-    seen: ir.Node | None = node
-    while seen is not None and seen.op_type in _PASSED_ON and seen.inputs and seen.inputs[0] is not None:
-        before = seen.inputs[0].producer()
+    """Return the kind of the nearest node, from this one up, that does not merely pass values on."""
+    while node.op_type in _PASSED_ON and node.inputs and node.inputs[0] is not None:
+        before = node.inputs[0].producer()
         if before is None:
             break
-        seen = before
-    return kind_of(seen if seen is not None else node)
+        node = before
+    return kind_of(node)
 
 
 class GraphStructure:
-    """A graph's nodes in order, and for each the set of nodes above it as the bits of an integer.
+    """A graph's nodes in order, and for each the set of its ancestors.
 
     Attributes:
-        nodes: In graph order; their numbers are their places here.
-        fed: Numbers of the nodes that depend on an input: the others make weights.
+        nodes: Nodes in graph order; the number of a node is its index here.
+        fed: Numbers of the nodes that depend on an input; the others make weights.
     """
 
     def __init__(self, model: ir.Model) -> None:
         self.nodes = tuple(model.graph)
         self._index = {node: index for index, node in enumerate(self.nodes)}
+        # Ancestors as the bits of one integer: what two nodes share is an `&`, and as numbers follow the graph's order,
+        # the highest bit is the last of them.
         self._above = list[int]()
         for index, node in enumerate(self.nodes):
             bits = 1 << index
@@ -99,7 +110,7 @@ class GraphStructure:
         self.fed = self._reached_by_input(model)
 
     def regions(self) -> list[str]:
-        """Name the region of each node."""
+        """Return the region of each node."""
         blocks = sorted(filter(None, map(self._block, self._joined())))
         named = [self._outside(index, blocks) for index in range(len(self.nodes))]
         for number, (_, _, members) in enumerate(blocks, start=1):
@@ -113,23 +124,23 @@ class GraphStructure:
         return named
 
     def before(self, node: ir.Node) -> Iterable[int]:
-        """Give the numbers of the nodes whose outputs a node reads."""
+        """Iterate over the numbers of the nodes whose outputs a node reads."""
         for value in node.inputs:
             producer = value.producer() if value is not None else None
             if producer is not None:
                 yield self._index[producer]
 
     def after(self, index: int) -> Iterable[int]:
-        """Give the numbers of the nodes that read a node's outputs."""
+        """Iterate over the numbers of the nodes that read a node's outputs."""
         return (self._index[use.node] for value in self.nodes[index].outputs for use in value.uses())
 
     def _reached_by_input(self, model: ir.Model) -> set[int]:
         inputs = {value for value in model.graph.inputs if value.name not in model.graph.initializers}
-        found = set[int]()
+        reached = set[int]()
         for index, node in enumerate(self.nodes):
-            if inputs.intersection(filter(None, node.inputs)) or found.intersection(self.before(node)):
-                found.add(index)
-        return found
+            if inputs.intersection(filter(None, node.inputs)) or reached.intersection(self.before(node)):
+                reached.add(index)
+        return reached
 
     def _joined(self) -> list[list[int]]:
         """Group concatenations that are connected without passing a convolution or a pool."""
@@ -152,9 +163,9 @@ class GraphStructure:
         return list(groups.values())
 
     def _block(self, concats: list[int]) -> tuple[int, int, frozenset[int]] | None:
-        """Give (entry, last concatenation, nodes) of a dense block; None where nothing is computed in between.
+        """Return (entry, last concatenation, nodes) of a dense block; None where nothing is computed in between.
 
-        The entry is the last node that all inputs of the first concatenation depend on.
+        The entry is the last node that all inputs of the first concatenation depend on; -1 where that is none.
         """
         first, last = concats[0], concats[-1]
         shared = ~0
@@ -169,17 +180,19 @@ class GraphStructure:
             for index in range(max(entry, 0), last + 1)
             if index != entry and until >> index & 1 and (entry < 0 or self._above[index] >> entry & 1)
         )
+        # A head that concatenates two pools is no block: between its entry and the concatenation nothing convolves.
         convolves = "conv" in {kind_of(self.nodes[index]) for index in members}
         return (entry, last, members) if convolves else None
 
     def _outside(self, index: int, blocks: list[tuple[int, int, frozenset[int]]]) -> str:
-        """Name the region of a node that is in no block, by the blocks above it."""
+        """Return the region of a node that is in no block, by the number of blocks above it."""
         passed = sum(self._above[index] >> last & 1 for _, last, _ in blocks)
         if not blocks:
             return UNKNOWN_REGION
         if passed == len(blocks):
             return "head"
         entry = blocks[passed][0]
+        # The stem and the transitions are what the next block's entry depends on; a side branch is neither.
         if entry < 0 or not self._above[entry] >> index & 1:
             return UNKNOWN_REGION
         return f"transition {passed}" if passed else "stem"

@@ -1,7 +1,7 @@
-"""Names for the parts of a DenseNet by structure: ``stem``, ``denseblock3.denselayer14``, ``transition2``, ``head``.
+"""Names of layer groups by structure: ``stem``, ``denseblock3.denselayer14``, ``transition2``, ``head``.
 
-The same part has the same name in every graph of a network: exported by any exporter, simplified, quantized. Names of
-nodes play no part, except in a graph without dense blocks: there each node with weights is a group of its own.
+The same group has the same name in every graph of a network: exported by any exporter, simplified, quantized. Names of
+nodes are not read, except in a graph without dense blocks: there each node with weights is a group of its own.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from deploy_kit.records.layer_times import UNKNOWN_REGION
 
 @dataclass(frozen=True, kw_only=True)
 class LayerGroup:
-    """The nodes with weights that belong together, and what belongs to them.
+    """The nodes with weights that belong together, and the nodes that belong to them.
 
     Attributes:
-        name: A coordinate; in a graph without dense blocks the name of its node.
-        nodes: In graph order. A dense layer ends with the concatenation that takes its result up.
-        by_structure: Whether the name is one; else it is a node's.
+        name: Name by structure; in a graph without dense blocks the name of its node with weights.
+        nodes: Nodes in graph order. A dense layer ends with the concatenation that appends its result.
+        by_structure: Whether the name comes from the structure.
     """
 
     name: str
@@ -33,12 +33,12 @@ class LayerGroup:
 
     @property
     def weighted(self) -> tuple[ir.Node, ...]:
-        """Its convolutions and matrix products; a BN or a pool written as a convolution is none."""
+        """Its convolutions and matrix products, without a BN or a pool that is written as a convolution."""
         return tuple(node for node in self.nodes if _works(node))
 
     @property
     def parts(self) -> "tuple[LayerGroup, ...]":
-        """One group a convolution, e.g. ``denseblock1.denselayer2.conv1`` and ``.conv2``; none where there is one."""
+        """A group for each convolution, e.g. ``denseblock1.denselayer2.conv1``; empty where there is but one."""
         if len(self.weighted) < 2:
             return ()
         return tuple(
@@ -50,15 +50,15 @@ class LayerGroup:
 def layer_groups(model: ir.Model) -> tuple[LayerGroup, ...]:
     """Find the layer groups of a graph, in the order of their first weights.
 
-    A node that belongs to no group alone, such as a constant that several read, is in none.
+    A node that belongs to several groups, such as a constant that all of them read, is in none.
     """
     structure = GraphStructure(model)
     names = _names(structure)
-    found: dict[str, list[ir.Node]] = {}
+    members: dict[str, list[ir.Node]] = {}
     for node, name in zip(structure.nodes, names, strict=True):
         if name != UNKNOWN_REGION:
-            found.setdefault(name, []).append(node)
-    named = [LayerGroup(name=name, nodes=tuple(nodes)) for name, nodes in found.items()]
+            members.setdefault(name, []).append(node)
+    named = [LayerGroup(name=name, nodes=tuple(nodes)) for name, nodes in members.items()]
     rest = [node for node, name in zip(structure.nodes, names, strict=True) if name == UNKNOWN_REGION]
     named += [
         LayerGroup(name=_name_of(_work_of(nodes)), nodes=nodes, by_structure=False)
@@ -70,32 +70,32 @@ def layer_groups(model: ir.Model) -> tuple[LayerGroup, ...]:
 
 
 def named_locations(model: ir.Model) -> dict[str, LayerLocation]:
-    """Find the place of each node as `regions.places` does, with its coordinate for its region."""
-    coordinates: dict[str, str] = {}
+    """Locate each node as `layer_location.locations` does, with the name of its layer group for its region."""
+    group_of: dict[str, str] = {}
     for group in layer_groups(model):
         for node in group.nodes:
-            coordinates |= dict.fromkeys(filter(None, (node.name, *(v.name for v in node.outputs))), group.name)
+            group_of |= dict.fromkeys(filter(None, (node.name, *(v.name for v in node.outputs))), group.name)
     return {
-        name: dataclasses.replace(place, region=coordinates.get(name, UNKNOWN_REGION))
-        for name, place in layer_location.locations(model).items()
+        name: dataclasses.replace(location, region=group_of.get(name, UNKNOWN_REGION))
+        for name, location in layer_location.locations(model).items()
     }
 
 
 def find_groups(known: Sequence[LayerGroup], names: Iterable[str]) -> tuple[LayerGroup, ...]:
-    """Find groups by coordinate: of a group, of a part of one, or of several (``denseblock3``).
+    """Find groups by name: a group, a part of one, or all of a dense block (``denseblock3``).
 
     Args:
         known: All groups of a graph.
-        names: Coordinates.
+        names: Names of groups, parts or dense blocks.
 
     Returns:
         Groups and parts in graph order, each once.
 
     Raises:
-        UnknownNameError: Nothing in the graph is called so; the nearest name is the hint.
+        UnknownNameError: Nothing in the graph has this name; the nearest is the hint.
     """
     choices = [choice for group in known for choice in (group, *group.parts)]
-    wanted = set[str]()
+    selected = set[str]()
     for name in names:
         meant = {group.name for group in known if group.name.startswith(f"{name}.") and group.by_structure}
         meant |= {choice.name for choice in choices if choice.name == name}
@@ -105,12 +105,12 @@ def find_groups(known: Sequence[LayerGroup], names: Iterable[str]) -> tuple[Laye
                 f"no layer group is called '{name}' here",
                 hint=nearest(name, {*(choice.name for choice in choices), *regions_of}),
             )
-        wanted |= meant
-    return tuple(choice for choice in choices if choice.name in wanted)
+        selected |= meant
+    return tuple(choice for choice in choices if choice.name in selected)
 
 
 def _names(structure: GraphStructure) -> list[str]:
-    """Give the coordinate of each node; `UNKNOWN` where it has none."""
+    """Return the name of each node's group; `UNKNOWN_REGION` where it has none."""
     names = [re.sub(r"(block|transition) (\d+)", _joined, region) for region in structure.regions()]
     layers = _layers(structure, names)
     # Weights on their way belong to what uses them; users come later in order.
@@ -124,35 +124,37 @@ def _names(structure: GraphStructure) -> list[str]:
     ]
 
 
-def _joined(found: "re.Match[str]") -> str:
-    return f"{'dense' * (found[1] == 'block')}{found[1]}{found[2]}"
+def _joined(match: "re.Match[str]") -> str:
+    return f"{'dense' * (match[1] == 'block')}{match[1]}{match[2]}"
 
 
 def _layers(structure: GraphStructure, names: Sequence[str]) -> dict[int, int]:
     """Number the dense layers of each block from 1: what lies between two concatenations is one.
 
     Returns:
-        Of each node of a block that depends on an input, the number of its layer.
+        Number of the layer of each node of a block that depends on an input.
     """
     inside = [index for index in sorted(structure.fed) if names[index].startswith("dense")]
     pieces = _pieces(structure, names, inside)
     counts: dict[str, int] = {}
-    found: dict[int, int] = {}
+    layers: dict[int, int] = {}
+    # A layer's last node with weights depends on all layers before it: sorted, they are in the order of the layers, in
+    # whatever order an exporter wrote the rest.
     last_work = {pieces[index]: index for index in inside if index in pieces and _works(structure.nodes[index])}
     for piece, index in sorted(last_work.items(), key=lambda entry: entry[1]):
         counts[names[index]] = counts.get(names[index], 0) + 1
-        found |= dict.fromkeys((one for one in pieces if pieces[one] == piece), counts[names[index]])
-    for index in inside:  # a concatenation ends the newest layer that it takes up
+        layers |= dict.fromkeys((one for one in pieces if pieces[one] == piece), counts[names[index]])
+    for index in inside:  # a concatenation ends the newest layer among its inputs
         if index not in pieces:
-            found[index] = max((found.get(b, 1) for b in structure.before(structure.nodes[index])), default=1)
-    for index in reversed(inside):  # what only passes a map on belongs to the layer that reads it
-        if index not in found:
-            found[index] = min((found[user] for user in structure.after(index) if user in found), default=1)
-    return found
+            layers[index] = max((layers.get(b, 1) for b in structure.before(structure.nodes[index])), default=1)
+    for index in reversed(inside):  # a node that only passes a map on belongs to the first layer that reads it
+        if index not in layers:
+            layers[index] = min((layers[user] for user in structure.after(index) if user in layers), default=1)
+    return layers
 
 
 def _pieces(structure: GraphStructure, names: Sequence[str], inside: Sequence[int]) -> dict[int, int]:
-    """Give the nodes of blocks that are connected without a concatenation one number each; concatenations get none."""
+    """Number the sets of a block's nodes that are connected without a concatenation; concatenations get no number."""
     parent = {index: index for index in inside if structure.nodes[index].op_type != "Concat"}
 
     def root(index: int) -> int:
@@ -168,7 +170,7 @@ def _pieces(structure: GraphStructure, names: Sequence[str], inside: Sequence[in
 
 
 def _cut(nodes: Sequence[ir.Node]) -> list[tuple[ir.Node, ...]]:
-    """Cut nodes behind each one with weights; what follows the last one goes with it."""
+    """Cut a list of nodes behind each one with weights; what follows the last one stays with it."""
     pieces: list[list[ir.Node]] = [[]]
     for node in nodes:
         pieces[-1].append(node)

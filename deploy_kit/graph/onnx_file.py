@@ -1,6 +1,6 @@
-"""What an ONNX graph holds: tensors, multiply-accumulates, precision, metadata. Reads and writes whole files.
+"""ONNX files: read and write them whole; their tensors, multiply-accumulates, precision and metadata.
 
-Does not change a graph; `passes` and `schemes` do.
+Does not change a graph; `graph.passes` and `quantization.schemes` do.
 """
 
 import json
@@ -17,7 +17,7 @@ from deploy_kit.records.artifacts import BareInput, Precision, Preprocess, Tenso
 PREPROCESS_KEY = "deploykit.preprocess"
 
 RANGES_KEY = "deploykit.ranges"
-"""Metadata of a half-precision file: JSON object, activation → the largest magnitude seen on the calibration images."""
+"""Metadata of a half-precision file: JSON object, activation → largest magnitude observed on the calibration images."""
 
 _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT: "fp32",
@@ -28,7 +28,7 @@ _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
 
 
 def is_onnx(path: Path) -> bool:
-    """Say whether a file starts as an ONNX model does: field 1 of its protobuf, the IR version."""
+    """Return whether a file starts as an ONNX model does: with field 1 of its protobuf, the IR version."""
     with path.open("rb") as file:
         head = file.read(2)
     return len(head) == 2 and head[0] == 0x08 and 3 <= head[1] < 0x20
@@ -72,13 +72,13 @@ def save(model: ir.Model, path: Path) -> None:
 
 
 def reread(model: ir.Model) -> ir.Model:
-    """Give the graph as a file would hold it, every shape inferred anew."""
+    """Return the graph as a file would hold it, every shape inferred anew."""
     onnx = need("onnx", by="rewriting ONNX graphs")
     return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(ir.serde.serialize_model(model)))
 
 
 def opset(model: ir.Model) -> int:
-    """Give the version of the default operator set."""
+    """Return the version of the default operator set."""
     return model.opset_imports[""]
 
 
@@ -126,7 +126,7 @@ def parameters(model: ir.Model) -> int:
 
 
 def precision(model: ir.Model) -> Precision:
-    """Name the precision that the graph carries: int8 where it quantizes, else the type of its first weight."""
+    """Return the precision that the graph carries: int8 where it quantizes, else the type of its first weight."""
     if any(node.op_type in _QUANTIZERS for node in model.graph):
         return "int8"
     for node in model.graph:
@@ -137,12 +137,12 @@ def precision(model: ir.Model) -> Precision:
 
 
 def inputs(model: ir.Model) -> tuple[ir.Value, ...]:
-    """List the inputs that are fed: files of IR version 3 list their weights among the inputs too."""
+    """List the inputs that are fed: files of IR version 3 list their weights among the inputs, too."""
     return tuple(value for value in model.graph.inputs if value.name not in model.graph.initializers)
 
 
 def specs(values: "list[ir.Value] | tuple[ir.Value, ...]") -> tuple[TensorSpec, ...]:
-    """Describe inputs or outputs; dynamic axes by their names."""
+    """Describe inputs or outputs; a dynamic axis is its name."""
     return tuple(
         TensorSpec(
             name=value.name or "",
@@ -157,23 +157,23 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     """Read the preprocessing embedded in the file; None where there is none.
 
     Raises:
-        RequestError: It is there and cannot be read.
+        InputError: It cannot be read.
     """
     text = model.metadata_props.get(PREPROCESS_KEY)
     if not text:
         return None
     try:
-        stated = json.loads(text)
+        data = json.loads(text)
     except ValueError as error:
         raise InputError(f"metadata '{PREPROCESS_KEY}' is not JSON: {error}") from error
-    return codec.from_json(Preprocess, stated, PREPROCESS_KEY)
+    return codec.from_json(Preprocess, data, PREPROCESS_KEY)
 
 
 def ranges(model: ir.Model) -> dict[str, float]:
-    """Read the largest magnitude of each activation embedded in the file; none where there are none.
+    """Read the largest magnitude of each activation that the file records; empty where it records none.
 
     Raises:
-        InputError: They are there and cannot be read.
+        InputError: The record cannot be read.
     """
     text = model.metadata_props.get(RANGES_KEY, "{}")
     try:
@@ -183,13 +183,13 @@ def ranges(model: ir.Model) -> dict[str, float]:
 
 
 def embed(model: ir.Model, what: Preprocess | BareInput) -> None:
-    """Embed the preprocessing where it is known, so that the file can be used without its passport."""
+    """Embed the preprocessing, where it is known, so that the file can be used without its passport."""
     if isinstance(what, Preprocess):
         model.metadata_props[PREPROCESS_KEY] = codec.canonical_json(what)
 
 
 def expect_input(model: ir.Model, what: Preprocess | BareInput, where: Path) -> None:
-    """Refuse a graph whose input is not what the preprocessing gives, or that has several outputs.
+    """Refuse a graph whose input is not what the preprocessing makes, or that has several outputs.
 
     Raises:
         InputError: More than one input or output, or another shape.
@@ -206,14 +206,14 @@ def expect_input(model: ir.Model, what: Preprocess | BareInput, where: Path) -> 
 
 
 def _layout_hint(found: tuple[TensorSpec, ...], wanted: tuple[int, ...]) -> str:
-    """Say how to export a graph again whose channels come last; empty if they do not."""
+    """Return how to export a graph again whose channels come last; empty if they do not."""
     if len(found) != 1 or found[0].shape[1:] != (*wanted[1:], wanted[0]):
         return ""
     return f"its channels come last: export it channels first (tf2onnx: --inputs-as-nchw {found[0].name})"
 
 
 def expect_output(model: ir.Model, where: Path) -> None:
-    """Refuse a graph with several outputs: what comes after the export measures one.
+    """Refuse a graph with several outputs: the stages behind the export measure one.
 
     Raises:
         InputError: More than one output.
@@ -227,7 +227,7 @@ def expect_output(model: ir.Model, where: Path) -> None:
 
 
 def expect_classes(model: ir.Model, where: Path) -> None:
-    """Refuse a graph whose output is a map: a check holds a row of numbers of each image against another.
+    """Refuse a graph whose output is a feature map: a check compares one row of logits for each image.
 
     Raises:
         InputError: The output is not N×classes.

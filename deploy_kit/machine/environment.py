@@ -1,9 +1,11 @@
 """Description of the machine and its settings, read from files of Linux; a fact that is not there stays empty."""
 
+import functools
 import math
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from deploy_kit.machine import cgroup, emulation, jetson
@@ -58,9 +60,24 @@ def library_version(name: str) -> str:
 
 
 def library_versions() -> tuple[tuple[str, str], ...]:
-    """List (library, version) of the installed libraries that decide an artifact or a number."""
-    found = ((name, library_version(name)) for name in ("python", *_LIBRARIES) if name != "python")
-    return (("python", platform.python_version()), *((name, text) for name, text in found if text))
+    """List (library, version) of the installed libraries that decide an artifact or a number.
+
+    After Python come the libraries of deploykit, then the distributions of third parties that register entries of its
+    catalogues, with the distributions that they require: an engine from outside names its library there.
+    """
+    names = dict.fromkeys((*_LIBRARIES, *_third_party_libraries()))
+    rows = ((name, library_version(name)) for name in names)
+    return (("python", platform.python_version()), *((name, text) for name, text in rows if text))
+
+
+@functools.cache  # reads the metadata of every installed distribution, which takes 20 ms
+def _third_party_libraries() -> tuple[str, ...]:
+    names = set[str]()
+    for distribution in distributions():
+        if any(point.group.startswith("deploy_kit.") for point in distribution.entry_points):
+            required = (text for text in distribution.requires or () if "extra ==" not in text)
+            names |= {distribution.metadata["Name"], *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in required)}
+    return tuple(sorted(names - {"deploykit"}))
 
 
 def _cpu_facts() -> dict[str, str]:

@@ -7,7 +7,6 @@ its total stands beside that latency. A layer whose name leads to no node of the
 import json
 import statistics
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from deploy_kit import engines
 from deploy_kit.devices.links import Connection
@@ -81,22 +80,6 @@ def attribute_layers(trace: Trace, locations: Mapping[str, LayerLocation]) -> La
             for layer in trace.layers
         ),
     )
-
-
-def trtexec_profile(profile: LayerProfile) -> list[dict[str, Any]]:
-    """Convert a profile to what ``trtexec --exportProfile`` writes: the count, then a table per layer, times in ms."""
-    total = sum(layer.total_ms for layer in profile.layers)
-    rows = [
-        {
-            "name": layer.name,
-            "timeMs": layer.total_ms,
-            "averageMs": layer.mean_ms,
-            "medianMs": layer.median_ms,
-            "percentage": 100 * layer.total_ms / total if total else 0.0,
-        }
-        for layer in profile.layers
-    ]
-    return [{"count": profile.runs}, *rows]
 
 
 def _profiled_layer(layer: LayerTime, origins: list[LayerLocation]) -> ProfiledLayer:

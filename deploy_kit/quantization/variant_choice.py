@@ -53,11 +53,11 @@ def choose_variant(
     """
     named = request.scheme is not None
     if len(request.precisions) + (named and not request.precisions) != 1:
-        raise RequestError("say one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
+        raise RequestError("expected exactly one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
     precision = request.precisions[0] if request.precisions else ""
     if (request.layout or request.form or request.method or request.rounding) and (named or precision != "int8"):
         raise RequestError(
-            "--layout, --form, --method and --rounding belong to --int8",
+            "--layout, --form, --method and --rounding apply to --int8 only",
             hint="deploykit quantize --int8 --layout portable",
         )
     preferences = targets.find_target(request.target)
@@ -65,7 +65,7 @@ def choose_variant(
     name = request.scheme or (f"int8_{layout}" if precision == "int8" else precision)
     entry = schemes.CATALOGUE.get(name)
     if precision and entry.precision != precision:
-        raise RequestError(f"--{precision} and scheme '{name}', which gives {entry.precision}, contradict")
+        raise RequestError(f"--{precision} contradicts scheme '{name}', which yields {entry.precision}")
     given = {"form": request.form, "method": request.method, "rounding": request.rounding}
     options: dict[str, Any] = {option: value for option, value in given.items() if value}
     remarks: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ def choose_variant(
             return variant, remarks
     if len(own) > 1 and entry.precision == "int8":
         names = ", ".join(variant.name for variant in own)
-        remarks = (*remarks, f"the options of the recipe's {names} are left alone: one of several is not picked here")
+        remarks = (*remarks, f"the recipe has several variants of this scheme ({names}): the options of none are used")
     return Variant(name=_name(request, precision, layout, name), scheme=name, options=options), remarks
 
 
@@ -127,11 +127,11 @@ def _fitted(request: VariantRequest, isa: tuple[str, ...], runtime: str) -> tupl
     remarks = []
     if targets.narrow_weights(isa):
         options["reduce_range"] = True
-        remarks.append("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate")
+        remarks.append("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate")
     if request.form is None and request.target == "onnxruntime" and versions.lacks_integer_maximum(runtime):
         options["form"] = "depthwise"
         floor = versions.INTEGER_MAXIMUM
-        remarks.append(f"onnxruntime {runtime} has no maximum of integers ({floor} has): the depthwise form instead")
+        remarks.append(f"onnxruntime {runtime} has no maximum of integers ({floor} has): using the depthwise form")
     return options, tuple(remarks)
 
 

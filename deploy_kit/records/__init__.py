@@ -12,5 +12,7 @@ layer_times       per-layer times of an engine, and where in the network the lay
 readings          sensor readings of a machine while it is timed, energy, roofline
 difference        point-by-point comparison of two forms of one network
 mixed_precision   trials and decisions of a mixed-precision search
+engine_table      text cells of a report's table of engines
+report_html       a report as HTML for notebooks
 codec             records to JSON and back, strictly
 """

@@ -290,6 +290,12 @@ class Report:
         timed = (row.measurement for row in self.rows if isinstance(row.measurement, Measurement))
         return tuple(f"{m.label}: {why}" for m in timed for why in m.invalid)
 
+    def _repr_html_(self) -> str:
+        """Return the report as HTML, which notebooks show in place of the record."""
+        from deploy_kit.records.report_html import report_html
+
+        return report_html(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedBlock:

@@ -101,6 +101,12 @@ def test_get_gives_what_a_third_party_registers(shelf, vendor):
     assert shelf.get("drill") == "turns"
 
 
+def test_an_entry_is_found_under_a_former_name_of_the_group_too(shelf, vendor):
+    moved = Catalogue("house_of_tools.cellar", "TOOL", "tool", former_groups=(GROUP,))
+
+    assert moved.get("drill") == "turns"
+
+
 def test_a_third_party_counts_among_the_nearest_names(shelf, vendor):
     with pytest.raises(UnknownNameError) as caught:
         shelf.get("dril")

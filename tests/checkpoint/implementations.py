@@ -18,7 +18,7 @@ HOME = Path(sys.prefix) / "implementations"
 
 
 def lively(model: nn.Module, *shape: int) -> nn.Module:
-    """Give BNs weights that do something and statistics of real activations."""
+    """Draw the weights of BNs and set their statistics to those of real activations."""
     for part in model.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(part.weight, 0.5, 1.5)
@@ -31,7 +31,7 @@ def lively(model: nn.Module, *shape: int) -> nn.Module:
 
 
 def makers() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
-    """List what to make: name → how, and the shape of one input."""
+    """List the networks: name → how to build one, and the shape of one input."""
     import timm
     import torchvision
     from monai.networks.nets.densenet import DenseNet as MonaiNet

@@ -35,7 +35,7 @@ SEEDS = range(40)
 
 
 def stated(spec: DenseNetSpec) -> ArchitectureFacts:
-    """Say of a network all that its tensors cannot."""
+    """Return all facts of a network that its tensors cannot give."""
     return ArchitectureFacts(
         stem_stride=spec.stem[0].stride,
         stem_pool=spec.stem_pool,
@@ -342,7 +342,7 @@ def test_variant_that_shares_its_names_is_asked_for() -> None:
 
 
 def with_head(tensors: Tensors, model: DenseNet, name: str) -> Tensors:
-    """Put a chain of head layers under its own names in place of the one linear layer's."""
+    """Replace the one linear layer by a chain of head layers under its own names."""
     rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(name + ".")}
     return rest | {f"{name}.{key}": tensor for key, tensor in model.head.state_dict().items()}
 

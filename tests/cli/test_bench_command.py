@@ -11,7 +11,7 @@ from bench_records import measurement
 from command_line import Said, deploykit
 
 from deploy_kit.base.errors import RequestError
-from deploy_kit.cli import _bench, _quantities
+from deploy_kit.cli import _bench_request, _quantities
 from deploy_kit.measure import race
 from deploy_kit.recipe import BenchTable, Recipe, overrides
 from deploy_kit.records import codec
@@ -100,7 +100,7 @@ def test_what_is_no_percentile_is_refused(text: str) -> None:
         (("--engine", "openvin"), "no engine 'openvin' was built here"),
         (("--batch", "8"), "asked for batch 8, the engine was built for batch 1"),
         (("--baseline", "int9 · onnxruntime"), "--baseline: 'int9 · onnxruntime' is not measured in this run"),
-        (("--fail-on-regression", "3%"), "--fail-on-regression: nothing to compare with is measured in this run"),
+        (("--fail-on-regression", "3%"), "--fail-on-regression: no baseline is measured in this run"),
         (("--baseline", "no.json"), "no.json: no such file"),
     ],
 )
@@ -130,7 +130,9 @@ def test_of_each_label_the_newest_that_takes_the_batch_is_meant(line: "Line") ->
     spec = one.inputs[0]
     eight = dataclasses.replace(one, sha256="8" * 64, inputs=(dataclasses.replace(spec, shape=(8, *spec.shape[1:])),))
 
-    chosen = _bench.chosen([one, eight], BenchTable(batch=(8, 1)), engines="onnxruntime", variants="fp32")
+    chosen = _bench_request.matching_engines(
+        [one, eight], BenchTable(batch=(8, 1)), engines="onnxruntime", variants="fp32"
+    )
 
     assert [entry.batch for entry in bench.entered(chosen, BenchTable(batch=(8, 1)))] == [8, 1]
 
@@ -142,7 +144,7 @@ def test_an_engine_and_a_variant_that_never_met_are_refused(line: "Line") -> Non
     ]
 
     with pytest.raises(RequestError, match="no engine is both 'openvino' and 'fp32'"):
-        _bench.chosen(built, BenchTable(), engines="openvino", variants="fp32")
+        _bench_request.matching_engines(built, BenchTable(), engines="openvino", variants="fp32")
 
 
 @pytest.mark.slow
@@ -215,7 +217,7 @@ def test_a_bench_that_lost_its_device_shows_what_came_back_and_ends_with_4(
 
     assert (said.code, "7.000 ms" in said.out) == (4, True), said.err
     assert said.error == "error: the device was lost in round 3 of 4: gone; the rounds before it are kept"
-    assert "the same command goes on from there" in said.fix
+    assert "to resume" in said.fix
 
 
 @pytest.fixture
@@ -250,7 +252,7 @@ def test_a_run_that_is_not_valid_is_shown_and_not_held_against_a_baseline(
     said = ended(monkeypatch, kept, bad, "--baseline", str(earlier), "--allow-invalid")
 
     assert (said.code, "7.000 ms" in said.out) == (1, True), said.err
-    assert f"limit not kept: not held against {earlier}: int8 · onnxruntime: the clock fell by 20 %" in said.err
+    assert f"limit not kept: not compared with {earlier}: int8 · onnxruntime: the clock fell by 20 %" in said.err
 
 
 @pytest.mark.parametrize(("ms", "code"), [(5.1, 0), (6.0, 1), (4.0, 0)])

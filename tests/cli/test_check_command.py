@@ -171,4 +171,4 @@ def test_where_two_differ_takes_no_limit(kept: Store) -> None:
     )
 
     assert (said.code, said.out) == (2, "")
-    assert said.error.endswith("it does not take --max-drop, --diagnose")
+    assert said.error.endswith("it cannot be combined with --max-drop, --diagnose")

@@ -100,7 +100,7 @@ CASES = {
     "no size of the input": Case(
         lambda d, s: ["export", d / "bare.safetensors"], 2, "does not say how large its input is", "--input"
     ),
-    "half a preprocessing": Case(lambda d, s: ["export", "--mean", "0.5"], 2, "belong together", "--mean"),
+    "half a preprocessing": Case(lambda d, s: ["export", "--mean", "0.5"], 2, "must be given together", "--mean"),
     "a size that is no number": Case(
         lambda d, s: ["export", "--input", "28", "--mean", "0", "--std", "1"], 2, "expected numbers", "--input"
     ),
@@ -179,10 +179,12 @@ CASES = {
         lambda d, s: ["bench", "--export-times", d / "empty"], 2, "expected a file to write, found a folder", "times"
     ),
     "arrivals where nothing arrives": Case(
-        lambda d, s: ["bench", "--target-qps", "5"], 2, "--target-qps: the scenario 'closed-loop'", "--scenario server"
+        lambda d, s: ["bench", "--target-qps", "5"], 2, "--target-qps: scenario 'closed-loop'", "--scenario server"
     ),
-    "no precision": Case(lambda d, s: ["quantize"], 2, "say one precision", "--int8"),
-    "two precisions": Case(lambda d, s: ["quantize", "--int8", "--fp16"], 2, "say one precision", "--int8"),
+    "no precision": Case(lambda d, s: ["quantize"], 2, "expected exactly one precision", "--int8"),
+    "two precisions": Case(
+        lambda d, s: ["quantize", "--int8", "--fp16"], 2, "expected exactly one precision", "--int8"
+    ),
     "a check on the calibration set": Case(
         lambda d, s: ["check", "--images", json.loads((d / "tiny.yaml.json").read_text())],
         2,
@@ -432,14 +434,16 @@ def test_after_a_full_disk_the_same_command_works(line: "Line", kept: Store, mon
     assert said.code == 0, said.err
 
 
-def test_a_journal_on_a_full_disk_is_a_failed_stage(desk: Path, kept: Store) -> None:
+def test_with_a_journal_on_a_full_disk_results_are_read_and_none_is_made(desk: Path, kept: Store) -> None:
     journal = kept.root / "journal.jsonl"
     journal.unlink()
     journal.symlink_to("/dev/full")
 
-    said = deploykit("simplify", "--recipe", desk / "tiny.yaml", "--store", kept.root)
+    read = deploykit("simplify", "--recipe", desk / "tiny.yaml", "--store", kept.root)
+    made = deploykit("quantize", "--fp16", "--recipe", desk / "tiny.yaml", "--store", kept.root)
 
-    assert (said.code, "no space left on the disk" in said.error) == (5, True), said.err
+    assert read.code == 0, read.err
+    assert (made.code, "no space left on the disk" in made.error) == (5, True), made.err
 
 
 def test_a_full_disk_during_a_copy_is_a_failed_stage(

@@ -49,7 +49,7 @@ MANIFESTS = {
     "word": ("00.png,1", "01.png,cat", "02.png,0"),
     "gone": ("00.png,1", "gone.png,2"),
     "twice": ("00.png,1", "00.png,1"),
-    "range": ("00.png,1", "01.png,4"),
+    "range": ("00.png,0", "01.png,4"),
     "empty": (),
 }
 

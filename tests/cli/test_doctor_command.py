@@ -38,7 +38,7 @@ def test_a_plan_without_a_passport_is_refused(
     code = doctor(monkeypatch, "--plan", path)
 
     assert code == 2
-    assert f"{path}: no passport beside it: nothing is known of what built it" in capsys.readouterr().err
+    assert f"{path}: no passport beside it, so what built it is not known" in capsys.readouterr().err
 
 
 @pytest.mark.slow

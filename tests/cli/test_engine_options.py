@@ -66,4 +66,4 @@ def test_only_options_that_were_changed_are_shown() -> None:
     record = codec.to_json(NVIDIA(compute_capabilities=("8.6", "8.9"), workspace_mib=64))
 
     assert _engine_options.changed(NVIDIA, record) == "workspace_mib=64, compute_capabilities=8.6+8.9"
-    assert _engine_options.changed(NVIDIA, codec.to_json(NVIDIA())) == "as by default"
+    assert _engine_options.changed(NVIDIA, codec.to_json(NVIDIA())) == "defaults"

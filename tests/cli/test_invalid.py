@@ -43,7 +43,7 @@ def test_bench_ends_with_6_and_shows_every_number(built: Store) -> None:
     assert " ms" in said.out
     assert "error: " in said.err
     assert "foreign load took" in said.err
-    assert "go on knowingly with --allow-invalid" in said.err
+    assert "accept the latencies as they are with --allow-invalid" in said.err
 
 
 @pytest.mark.slow

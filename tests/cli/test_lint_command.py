@@ -42,7 +42,7 @@ Caught = pytest.CaptureFixture[str]
 def test_a_graph_without_a_fault_ends_with_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Caught) -> None:
     code, out, _ = lint(monkeypatch, capsys, written(tmp_path / "a.onnx"), "--target", "tensorrt:10.3")
 
-    assert (code, out) == (0, "nothing found for tensorrt 10.3\n")
+    assert (code, out) == (0, "no findings for tensorrt 10.3\n")
 
 
 def test_an_error_ends_with_1_and_says_code_and_fix(
@@ -107,7 +107,7 @@ def test_the_newest_graph_of_the_store_is_taken_where_none_is_named(
 ) -> None:
     _, _, err = lint(monkeypatch, capsys, "--store", kept.root)
 
-    assert f"looking at {line.graph('int8').path} (int8)" in err
+    assert f"checking {line.graph('int8').path} (int8)" in err
 
 
 def test_an_empty_store_says_how_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Caught) -> None:

@@ -13,8 +13,7 @@ from tiny_densenet import save_images, tiny_recipe
 from deploy_kit import recipe
 from deploy_kit.analysis import budget
 from deploy_kit.base.errors import RequestError
-from deploy_kit.cli import _quantities
-from deploy_kit.cli._mix import pairs_of, sensitivity
+from deploy_kit.cli import _mixed_precision, _quantities
 from deploy_kit.quantization.variant_choice import keep_float
 from deploy_kit.recipe import Variant
 from deploy_kit.records.mixed_precision import Mix
@@ -102,7 +101,7 @@ def test_tuning_without_a_budget_is_refused(folder: Path) -> None:
     said = quantize(folder)
 
     assert said.code == 2
-    assert said.error == "error: --tune and --time-limit belong to --max-drop and --sensitivity"
+    assert said.error == "error: --tune and --time-limit apply to --max-drop and --sensitivity only"
 
 
 @pytest.mark.parametrize(("text", "points"), [("0.3pt", 0.3), ("0.3pp", 0.3), ("1", 1.0), ("0.25 points", 0.25)])
@@ -141,10 +140,10 @@ def test_a_recipe_may_keep_groups(folder: Path) -> None:
 
 
 def test_the_screen_has_the_kept_groups_and_totals() -> None:
-    rows = dict(pairs_of(MIX))
+    rows = dict(_mixed_precision.summary_rows(MIX))
 
     assert rows["in float"] == "1 of 2 groups: denseblock1.denselayer1"
     assert rows["this mix"] == "+0.05, at most +0.21"
     assert "estimate" in rows["latency"]
-    assert "stem" not in sensitivity(MIX, only_kept=True)
-    assert "stem" in sensitivity(MIX, only_kept=False)
+    assert "stem" not in _mixed_precision.decision_table(MIX, only_float=True)
+    assert "stem" in _mixed_precision.decision_table(MIX, only_float=False)

@@ -55,7 +55,7 @@ def test_a_device_is_added_listed_probed_cleaned_and_removed(named: str, server:
     assert not server.cache.exists()
 
     removed = deploykit("devices", "remove", named)
-    assert removed.stdout == f"board is taken out of {server.host_home}/.config/deploykit/devices.yaml\n"
+    assert removed.stdout == f"removed 'board' from {server.host_home}/.config/deploykit/devices.yaml\n"
     assert "board" not in deploykit("devices", "list").stdout
 
 

@@ -90,7 +90,7 @@ def test_weights_that_are_not_beside_the_file_are_named(graph: Path, folder: Pat
     with pytest.raises(BuildError, match="Failed to import initializer: w") as caught:
         build(external, folder)
 
-    assert caught.value.hint == "its weights lie in a file of their own: it is missing beside this one, or cut off"
+    assert caught.value.hint == "its weights are in a separate file, which is missing beside this one or cut off"
 
     assert list(folder.iterdir()) == []
 

@@ -151,6 +151,31 @@ def test_versions_leave_out_absent_libraries(monkeypatch):
     assert environment.library_versions()[1:] == (("onnx", "1.0"),)
 
 
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A distribution that registers an engine, requires one library, and another with an extra."""
+    facts = tmp_path / "engine_of_others-2.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: engine-of-others\nVersion: 2.0\nRequires-Dist: numpy>=1\n"
+        'Requires-Dist: deploykit\nRequires-Dist: pytest; extra == "test"\n'
+    )
+    (facts / "entry_points.txt").write_text("[deploy_kit.engines]\nothers = engine_of_others:ENGINE\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    environment._third_party_libraries.cache_clear()
+    yield
+    environment._third_party_libraries.cache_clear()
+
+
+def test_versions_hold_a_third_partys_distribution_and_what_it_requires(plugin):
+    assert environment._third_party_libraries() == ("engine-of-others", "numpy")
+    assert ("engine-of-others", "2.0") in environment.library_versions()
+
+
+def test_a_library_of_deploykits_own_is_listed_once_where_a_third_party_requires_it_too(plugin):
+    assert [name for name, _ in environment.library_versions()].count("numpy") == 1
+
+
 def test_peak_memory_is_read_in_mib(monkeypatch):
     status = "Name:\tpython\nVmPeak:\t 9000000 kB\nVmHWM:\t  524288 kB\nVmRSS:\t  1000 kB"
     monkeypatch.setattr(environment, "_read", {"/proc/self/status": status}.get)

@@ -65,7 +65,7 @@ def test_a_processor_without_vnni_gets_narrow_weights_and_is_told_why() -> None:
     )
 
     assert variant.options == {"reduce_range": True}
-    assert remarks == ("this processor has no VNNI: weights in 7 bits, so that its 16-bit sums do not saturate",)
+    assert remarks == ("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate",)
 
 
 def test_an_old_runtime_gets_the_depthwise_form_and_is_told_why() -> None:
@@ -86,12 +86,12 @@ def test_rounding_is_an_option_of_the_variant_and_part_of_its_name() -> None:
 @pytest.mark.parametrize(
     ("precisions", "said", "message"),
     [
-        ((), {}, "say one precision"),
-        (("int8", "fp16"), {}, "say one precision"),
-        (("fp16",), {"layout": "ort"}, "--layout, --form, --method and --rounding belong to --int8"),
-        (("fp16",), {"method": "mse"}, "--layout, --form, --method and --rounding belong to --int8"),
-        (("fp16",), {"rounding": "nearest"}, "--layout, --form, --method and --rounding belong to --int8"),
-        (("fp16",), {"scheme": "bf16"}, "--fp16 and scheme 'bf16', which gives bf16, contradict"),
+        ((), {}, "expected exactly one precision"),
+        (("int8", "fp16"), {}, "expected exactly one precision"),
+        (("fp16",), {"layout": "ort"}, "--layout, --form, --method and --rounding apply to --int8 only"),
+        (("fp16",), {"method": "mse"}, "--layout, --form, --method and --rounding apply to --int8 only"),
+        (("fp16",), {"rounding": "nearest"}, "--layout, --form, --method and --rounding apply to --int8 only"),
+        (("fp16",), {"scheme": "bf16"}, "--fp16 contradicts scheme 'bf16', which yields bf16"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused(precisions: tuple[str, ...], said: dict[str, str], message: str) -> None:
@@ -133,4 +133,4 @@ def test_of_several_variants_none_is_picked_and_that_is_told() -> None:
     )
 
     assert variant.options == {}
-    assert remarks == ("the options of the recipe's one, two are left alone: one of several is not picked here",)
+    assert remarks == ("the recipe has several variants of this scheme (one, two): the options of none are used",)

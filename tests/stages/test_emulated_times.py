@@ -6,12 +6,12 @@ from emulated_records import HERE, MARK, measurement
 from deploy_kit import pipeline
 from deploy_kit.analysis import compare
 from deploy_kit.base.errors import MeasurementError
-from deploy_kit.cli import _bench
+from deploy_kit.cli import _bench_tables, _tool_formats
 from deploy_kit.recipe import BenchTable
+from deploy_kit.records import engine_table
 from deploy_kit.records.measurements import Bench, Measurement
 from deploy_kit.records.results import EngineRow
-from deploy_kit.stages import bench, report
-from deploy_kit.stages.report import dashboards
+from deploy_kit.stages import bench
 
 PART = BenchTable(rounds=6, runs=4, warmup_s=0.1, baseline="fp32 · onnxruntime")
 
@@ -58,19 +58,19 @@ def test_runs_are_not_compared(one, other):
 
 
 def test_the_table_of_bench_marks_the_row():
-    lines = _bench.latencies({"edge": [row(REAL), row(INT8)]}, PART).splitlines()
+    lines = _bench_tables.latencies({"edge": [row(REAL), row(INT8)]}, PART).splitlines()
 
     assert [MARK in line for line in lines if " ms " in line] == [False, True]
 
 
 def test_the_note_below_it_names_the_emulator():
-    notes = _bench.latencies({"edge": [row(INT8)]}, PART)
+    notes = _bench_tables.latencies({"edge": [row(INT8)]}, PART)
 
     assert f"note: int8 · onnxruntime: {MARK} (by qemu-aarch64-static)" in notes
 
 
 def test_the_report_marks_each_time():
-    *_, p50, p99, faster, _ = report.cells(row(INT8))
+    *_, p50, p99, faster, _ = engine_table.cells(row(INT8))
 
     assert (p50, p99, faster) == (f"2.000 ms ({MARK})", "–", "–")
 
@@ -80,10 +80,10 @@ def test_the_report_says_so_in_a_remark():
 
 
 def test_other_tools_records_carry_the_mark():
-    assert dashboards.summary(INT8)["remark"] == MARK
-    assert {item["remark"] for item in dashboards.times(Bench(measurements=(INT8,)))} == {MARK}
+    assert _tool_formats.summary(INT8)["remark"] == MARK
+    assert {item["remark"] for item in _tool_formats.times(Bench(measurements=(INT8,)))} == {MARK}
 
 
 def test_records_of_real_machines_carry_none():
-    assert "remark" not in dashboards.summary(REAL)
-    assert all("remark" not in item for item in dashboards.times(Bench(measurements=(REAL,))))
+    assert "remark" not in _tool_formats.summary(REAL)
+    assert all("remark" not in item for item in _tool_formats.times(Bench(measurements=(REAL,))))

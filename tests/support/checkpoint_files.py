@@ -30,7 +30,7 @@ class TinyLayer(nn.Module):
 
 
 class TinyDenseNet(nn.Module):
-    """Two blocks of two layers; whatever the shapes cannot say is an option."""
+    """Two blocks of two layers; options set what shapes cannot say."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ def zip_bytes(members: dict[str, bytes], *, pack: int = 0) -> bytes:
 
 
 class Payload:
-    """Unpickling it calls `function` with what it is given: what a hostile file does."""
+    """Calls `function` with `arguments` when it is unpickled, as a hostile file does."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = (function, arguments)

@@ -1,7 +1,7 @@
 """Small DenseNets and the names that implementations give their tensors; names drawn at random too.
 
 A network is drawn or given as a spec; `named` writes its tensors under one family's names, so that what a reader finds
-in them can be held against the spec.
+in them can be compared with the spec.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ Tensors = dict[str, Tensor]
 
 
 def linear(classes: int, *, bias: bool = True) -> tuple[Head, ...]:
-    """Give one linear layer."""
+    """Return a head of one linear layer."""
     return (Head(name="logits", layers=(HeadLayer(kind="linear", channels=classes, bias=bias),)),)
 
 
 def small(**changes: object) -> DenseNetSpec:
-    """Give a small DenseNet-BC with the paper's stem for large images, changed at will."""
+    """Return a small DenseNet-BC with the paper's stem for large images; `changes` replace fields."""
     spec = DenseNetSpec(
         in_channels=3,
         stem=(StemConv(channels=10, kernel=(7, 7), stride=(2, 2)),),
@@ -37,7 +37,7 @@ def small(**changes: object) -> DenseNetSpec:
 
 
 def cifar(**changes: object) -> DenseNetSpec:
-    """Give a small DenseNet-BC with the paper's stem for small images, changed at will."""
+    """Return a small DenseNet-BC with the paper's stem for small images; `changes` replace fields."""
     stem = (StemConv(channels=10, kernel=(3, 3), stride=(1, 1), norm=False, relu=False),)
     return dataclasses.replace(small(stem=stem, stem_pool="none"), **changes)
 
@@ -95,8 +95,8 @@ def trained(spec: DenseNetSpec, *, seed: int = 0, side: int = 32, statistics: bo
 
     Args:
         spec: The network.
-        seed: Of weights and data.
-        side: Of the data, in px.
+        seed: Seed of weights and data.
+        side: Side of the images in px.
         statistics: Whether BN statistics come from a forward pass.
     """
     torch.manual_seed(seed)
@@ -124,15 +124,15 @@ def trained(spec: DenseNetSpec, *, seed: int = 0, side: int = 32, statistics: bo
 
 @dataclass(frozen=True)
 class Names:
-    """How one family calls its modules; {b} and {l} count blocks and layers.
+    """Module names of one family; {b} and {l} stand for the numbers of blocks and layers.
 
     Attributes:
-        stem: Of each stem convolution and its BN: (convolution, BN).
-        layer: Of norm1, conv1, norm2, conv2.
-        transition: Of norm and conv.
-        final: Of the last BN.
-        head: Of the linear layer.
-        base: What blocks and layers count from.
+        stem: Names of each stem convolution and its BN.
+        layer: Names of norm1, conv1, norm2, conv2.
+        transition: Names of norm and conv.
+        final: Name of the last BN.
+        head: Name of the linear layer.
+        base: First numbers of blocks and layers.
     """
 
     stem: tuple[tuple[str, str], ...]
@@ -229,7 +229,7 @@ def random_names(seed: int, n_stem: int = 3) -> Names:
 
 
 def named(model: DenseNet, names: Names, *, shuffle: int | None = None, counters: bool = True) -> Tensors:
-    """Give a model's tensors under a family's names, in random order if that is asked for."""
+    """Return a model's tensors under a family's names, in random order where `shuffle` is a seed."""
     renamed = {}
     for name, tensor in model.state_dict().items():
         module, _, part = name.rpartition(".")

@@ -25,12 +25,12 @@ AUTOMATIC = {"Conv2D": "conv2d", "Dense": "dense", "BatchNormalization": "batch_
 
 
 def layers() -> dict[str, nn.Module]:
-    """Give the layers with weights, by the flat names a Keras model would have."""
+    """Return the layers with weights, by the flat names that a Keras model would have."""
     return {path.replace(".", "_"): module for path, module in tiny_net().named_modules() if type(module) in LEAVES}
 
 
-def wanted() -> dict[str, Tensor]:
-    """Give what a reader shall make of the files."""
+def expected_tensors() -> dict[str, Tensor]:
+    """Return the tensors that a reader is to find in the files."""
     return {
         f"{path}.{leaf}": getattr(module, leaf)
         for path, module in layers().items()
@@ -40,13 +40,13 @@ def wanted() -> dict[str, Tensor]:
 
 
 def variables(module: nn.Module) -> dict[str, np.ndarray]:
-    """Give a layer's variables by Keras's names, in Keras's order and layout."""
-    found = {}
+    """Return a layer's variables by Keras's names, in Keras's order and layout."""
+    values = {}
     for leaf, name in LEAVES[type(module)].items():
         tensor = getattr(module, leaf)
         if tensor is not None:
-            found[name] = tensor.permute(*range(2, tensor.dim()), 1, 0).numpy() if tensor.dim() > 1 else tensor.numpy()
-    return found
+            values[name] = tensor.permute(*range(2, tensor.dim()), 1, 0).numpy() if tensor.dim() > 1 else tensor.numpy()
+    return values
 
 
 def write_keras_2(path: Path, config: dict[str, Any] | None = None, *, nested: str = "") -> Path:
@@ -92,7 +92,7 @@ def write_keras_3(path: Path, config: dict[str, Any], *, named: bool = True) -> 
 
 
 class Functional:
-    """Builds the config of a functional model, in the words of Keras 2 or 3."""
+    """Builds the config of a functional model as Keras 2 or 3 writes it."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -115,7 +115,7 @@ class Functional:
 
 
 def densenet_config(version: int, **options: Any) -> dict[str, Any]:
-    """Describe the small DenseNet; options are those that `test_keras` changes."""
+    """Describe the small DenseNet; options are those that `test_keras_file` changes."""
     net = Functional(version)
     prepend, relu, final = (options.get(key) for key in ("prepend", "transition_linear", "final_linear"))
 

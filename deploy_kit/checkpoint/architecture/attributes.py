@@ -1,7 +1,7 @@
-"""What pickled modules and layer configurations state of themselves → facts. A forward pass is never known from them.
+"""Attributes of a pickled network's modules → facts. The forward pass itself is never known from them.
 
-A module that stands where it can only serve one purpose tells: the activation inside a dense layer, the pool inside a
-transition, a BN's epsilon, the stem's stride. What is not there proves nothing: it may be a function call.
+A module that can serve one purpose only, where it stands, states a fact: the activation inside a dense layer, the pool
+inside a transition, a BN's epsilon, the stem's stride. An absent module proves nothing: it may be a function call.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,6 +17,7 @@ from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 
 Attributes = Mapping[str, Mapping[str, Any]]
 _SOURCE = Source("file", "attributes of the file's modules")
+# Activations by class; None for those that no DenseNet of this version has.
 _ACTIVATIONS = {
     "ReLU": "relu", "ReLU6": None, "LeakyReLU": "leaky_relu", "ELU": "elu", "SiLU": "silu", "Swish": "silu",
     "GELU": "gelu", "PReLU": None, "Hardswish": None, "Mish": None, "Tanh": None, "Sigmoid": None, "SELU": None,
@@ -29,6 +30,12 @@ _HEAD_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid
 def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> ArchitectureFacts:
     """Collect what modules state.
 
+    Args:
+        attributes: Module path → class and plain attributes, in the order of the modules.
+        body: The network without its head.
+        head: The network's heads.
+        where: The file, for messages.
+
     Raises:
         CheckpointError: They state what this version does not rebuild: dilation, other padding, another activation,
             leaky activations of several slopes.
@@ -36,26 +43,27 @@ def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> A
     if not attributes:
         return ArchitectureFacts()
     _verify_convs(attributes, body, where)
-    found: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     epsilons = {attributes[name]["eps"] for name in _norms(body) if "eps" in attributes.get(name, {})}
     if len(epsilons) > 1:
         raise CheckpointError(f"{where}: BNs with different eps: {', '.join(map(str, sorted(epsilons)))}")
     if epsilons:
-        found["eps"] = float(epsilons.pop())
+        stated["eps"] = float(epsilons.pop())
     stride = attributes.get(body.stem[0].conv.name, {}).get("stride")
     if stride is not None:
-        found["stem_stride"] = tuple(stride) if isinstance(stride, (tuple, list)) else int(stride)
-    found |= _activations_of(attributes, body, head, where)
+        stated["stem_stride"] = tuple(stride) if isinstance(stride, (tuple, list)) else int(stride)
+    stated |= _activations_of(attributes, body, head, where)
     pools = {kind for joint in body.chain.transitions if (kind := _pool(attributes, joint.conv.path[:-1]))}
     if len(pools) == 1:
-        found["transition_pool"] = pools.pop()
+        stated["transition_pool"] = pools.pop()
     stem_pool = _stem_pool(attributes, body)
     if stem_pool:
-        found["stem_pool"] = stem_pool
-    return ArchitectureFacts(**found, source=_SOURCE)
+        stated["stem_pool"] = stem_pool
+    return ArchitectureFacts(**stated, source=_SOURCE)
 
 
 def _norms(body: Body) -> Iterable[str]:
+    """List the names of the body's BNs; a head's may have another epsilon."""
     leaves = [leaf for unit in body.units for leaf in unit.leaves if leaf.kind == "norm"]
     leaves += [joint.norm for joint in (*body.stem, *body.chain.transitions) if joint.norm is not None]
     return [leaf.name for leaf in (*leaves, *([body.final] if body.final else []))]
@@ -66,6 +74,7 @@ def _class(entry: Mapping[str, Any]) -> str:
 
 
 def _below(attributes: Attributes, home: Path) -> Iterable[Mapping[str, Any]]:
+    """List the modules inside a module."""
     start = ".".join(home) + "."
     return [entry for name, entry in attributes.items() if name.startswith(start)]
 
@@ -76,24 +85,24 @@ def _activations_of(attributes: Attributes, body: Body, head: FoundHeads, where:
     homes = [joint.conv.path[:-1] for joint in body.chain.transitions]
     outer = [list(_below(attributes, home)) for home in homes if _is_apart(home, body)]
     hidden, last = _of_head(attributes, body, head)
-    found: dict[str, Any] = {"head_activation": _HEAD_ACTIVATIONS.get(_class(last))}
+    facts: dict[str, Any] = {"head_activation": _HEAD_ACTIVATIONS.get(_class(last))}
     for name, groups in (("activation", inner), ("outer_activation", outer), ("hidden_activation", [hidden])):
         kinds = {kind for entries in groups for kind in _activations(entries, where)}
-        found[name] = kinds.pop() if len(kinds) == 1 else None
+        facts[name] = kinds.pop() if len(kinds) == 1 else None
     entries = [entry for group in (*inner, *outer, hidden) for entry in group if _class(entry) == "LeakyReLU"]
     slopes = {float(entry["negative_slope"]) for entry in entries if "negative_slope" in entry}
     if len(slopes) > 1:
         raise CheckpointError(f"{where}: leaky activations of different slopes: {', '.join(map(str, sorted(slopes)))}")
-    return found | {"slope": slopes.pop() if slopes else None}
+    return facts | {"slope": slopes.pop() if slopes else None}
 
 
 def _is_apart(home: Path, body: Body) -> bool:
-    """Whether a module holds no dense layer."""
+    """Return whether a module holds no dense layer, so that what it holds is its own."""
     return bool(home) and not any(unit.path[: len(home)] == home for unit in body.units)
 
 
 def _of_head(attributes: Attributes, body: Body, head: FoundHeads) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
-    """Give the modules between the head's linear layers, and the one that ends its ``Sequential``."""
+    """Return the modules between the head's linear layers, and the one that ends its ``Sequential``."""
     between: list[Mapping[str, Any]] = []
     last: Mapping[str, Any] = {}
     for row in (head.trunk, *(steps for _, steps in head.heads)):
@@ -105,6 +114,7 @@ def _of_head(attributes: Attributes, body: Body, head: FoundHeads) -> tuple[list
         ends = [below.index(".".join(name)) for name in (names[0], names[-1]) if ".".join(name) in below]
         if len(ends) == 2:
             between += [attributes[name] for name in below[ends[0] : ends[1]]]
+            # Only a `Sequential` calls what it holds last; elsewhere the last module may be called first, or never.
             if _class(attributes[".".join(home)]) == "Sequential" and ends[1] < len(below) - 1:
                 last = attributes[below[-1]]
     return between, last
@@ -120,8 +130,8 @@ def _activations(entries: Iterable[Mapping[str, Any]], where: str) -> list[str]:
 
 def _pool(attributes: Attributes, home: Path) -> str | None:
     kinds = {_class(entry).lower() for entry in _below(attributes, home)}
-    found = {name for name in ("avg", "max") for kind in kinds if kind.startswith((f"{name}pool", f"{name}_pool"))}
-    return found.pop() if len(found) == 1 else None
+    pools = {name for name in ("avg", "max") for kind in kinds if kind.startswith((f"{name}pool", f"{name}_pool"))}
+    return pools.pop() if len(pools) == 1 else None
 
 
 def _stem_pool(attributes: Attributes, body: Body) -> str | None:
@@ -150,14 +160,14 @@ def _verify_convs(attributes: Attributes, body: Body, where: str) -> None:
 def _verify_conv(entry: Mapping[str, Any], leaf: Leaf, where: str, *, strided: bool) -> None:
     """Refuse a convolution that the rebuilt network would compute otherwise."""
     same = [side // 2 for side in leaf.kernel]
-    wanted = {"padding": same, "dilation": [1] * len(same)} | ({} if strided else {"stride": [1] * len(same)})
-    for what, value in wanted.items():
-        stated = entry.get(what)
+    rebuilt = {"padding": same, "dilation": [1] * len(same)} | ({} if strided else {"stride": [1] * len(same)})
+    for option, expected in rebuilt.items():
+        stated = entry.get(option)
         if stated is None or stated == "same":
             continue
-        found = list(stated) if isinstance(stated, (tuple, list)) else [stated] * len(same)
-        if found != value:
-            raise CheckpointError(f"{where}: '{leaf.name}' has {what} {found}, expected {value}: not supported")
+        sides = list(stated) if isinstance(stated, (tuple, list)) else [stated] * len(same)
+        if sides != expected:
+            raise CheckpointError(f"{where}: '{leaf.name}' has {option} {sides}, expected {expected}: not supported")
     if entry.get("padding_mode", "zeros") != "zeros":
         raise CheckpointError(
             f"{where}: '{leaf.name}' pads with {entry['padding_mode']}, expected zeros: not supported"

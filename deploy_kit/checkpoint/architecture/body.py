@@ -19,9 +19,9 @@ class Body:
 
     Attributes:
         stem: Convolutions before the first block, each with the BN behind it.
-        chain: Blocks and transitions.
+        chain: Blocks and transitions in order.
         final: The last BN; None where there is none.
-        rest: Leaves that are not of the body: the head's, or too many.
+        rest: Leaves outside the body: the head's, or leaves that have no place.
     """
 
     stem: tuple[Joint, ...]
@@ -38,14 +38,19 @@ class Body:
 def find_body(leaves: Leaves, where: str) -> Body:
     """Find the body.
 
+    Args:
+        leaves: The file's layers.
+        where: The file, for messages.
+
     Raises:
         CheckpointError: No DenseNet, or one that lacks a layer; the message says where the widths break.
     """
     failures: list[tuple[int, str]] = []
+    # Bottlenecks first: the BN and the wide convolution of a bottleneck layer also read as a layer without one.
     for bottleneck in (True, False):
         dense: Sequence[DenseUnit] = ()
         try:
-            dense = dense_layers.dense_units(leaves.found, bottleneck=bottleneck)
+            dense = dense_layers.dense_units(leaves.layers, bottleneck=bottleneck)
             if len(dense) >= (1 if bottleneck else _MIN_UNITS):
                 return _assembled(leaves, dense)
         except ChainError as error:
@@ -54,10 +59,11 @@ def find_body(leaves: Leaves, where: str) -> Body:
 
 
 def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) -> CheckpointError:
-    names = [name for leaf in leaves.found for name in leaf.parts.values()] + list(leaves.others)
+    """Make the error of a file in which no body is found; the reading that got furthest says why."""
+    names = [name for leaf in leaves.layers for name in leaf.parts.values()] + list(leaves.others)
     why = why_no_densenet(names)
     if not failures:
-        n = sum(leaf.kind == "norm" for leaf in leaves.found)
+        n = sum(leaf.kind == "norm" for leaf in leaves.layers)
         text = f"expected dense layers (BN, ReLU, convolution), found {n} BNs and none that a 3×3 convolution follows"
     else:
         text = max(failures, key=lambda failure: failure[0])[1]
@@ -69,42 +75,53 @@ def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) ->
 
 
 def _assembled(leaves: Leaves, dense: Sequence[DenseUnit]) -> Body:
+    """Put stem, blocks, transitions and last BN together around the dense layers.
+
+    Raises:
+        ChainError: They do not fit.
+    """
     used = {leaf for unit in dense for leaf in unit.leaves}
-    free = [leaf for leaf in leaves.found if leaf not in used]
+    free = [leaf for leaf in leaves.layers if leaf not in used]
     convs = [leaf for leaf in free if leaf.kind == "conv"]
+    # Of several stems that fail, the longest one's error is shown: the others leave out convolutions that belong to it.
     first: ChainError | None = None
     for stem in _stems(convs, {unit.read for unit in dense}):
         between = [conv for conv in convs if conv not in stem]
-        transitions, closing = _transitions(free, between, dense)
+        transitions = _transitions(free, between)
         try:
-            found = chain.arrange(dense, transitions, stem[-1].out)
+            arranged = chain.arrange(dense, transitions, stem[-1].out)
         except ChainError as error:
             first = first or error
             continue
-        if _is_head(found, leaves):
-            found = replace(found, transitions=found.transitions[:-1])
-        return _closed(found, stem, closing, free)
+        if _is_head(arranged, leaves):
+            arranged = replace(arranged, transitions=arranged.transitions[:-1])
+        return _closed(arranged, stem, free)
     if first is not None:
         raise first
     widths = ", ".join(sorted({str(unit.read) for unit in dense}))
     raise ChainError(f"no convolution before the first block gives what its layers read ({widths} channels)")
 
 
-def _is_head(found: Chain, leaves: Leaves) -> bool:
-    """Say whether the 1×1 convolution behind the last block is the head: named otherwise, and no linear layer there."""
-    if len(found.transitions) < len(found.blocks) or any(leaf.kind == "linear" for leaf in leaves.found):
+def _is_head(arranged: Chain, leaves: Leaves) -> bool:
+    """Return whether the 1×1 convolution behind the last block is the head: named otherwise, and no linear layer."""
+    if len(arranged.transitions) < len(arranged.blocks) or any(leaf.kind == "linear" for leaf in leaves.layers):
         return False
-    *others, last = ([word for word in paths.words(joint.path) if not word.isdigit()] for joint in found.transitions)
-    return last not in others and not dense_layers.is_wide(found.transitions[-1].conv)
+    *others, last = ([word for word in paths.words(joint.path) if not word.isdigit()] for joint in arranged.transitions)
+    return last not in others and not dense_layers.is_wide(arranged.transitions[-1].conv)
 
 
-def _stems(convs: Sequence[Leaf], wanted: set[int]) -> Iterator[tuple[Leaf, ...]]:
-    """List the rows of wide convolutions that could be the stem, the longest first: each reads what the last gave."""
+def _stems(convs: Sequence[Leaf], widths: set[int]) -> Iterator[tuple[Leaf, ...]]:
+    """Yield the rows of wide convolutions that could be the stem, the longest first: each reads what the last gave.
+
+    Args:
+        convs: Convolutions that belong to no dense layer.
+        widths: Channels that the dense layers read; the last convolution gives one of them.
+    """
     wide = sorted((conv for conv in convs if dense_layers.is_wide(conv)), key=lambda conv: paths.counting(conv.path))
     rows: list[tuple[Leaf, ...]] = []
 
     def grow(row: tuple[Leaf, ...]) -> None:
-        if row[-1].out in wanted:
+        if row[-1].out in widths:
             rows.append(row)
         for conv in wide:
             if conv not in row and conv.read == row[-1].out:
@@ -113,6 +130,7 @@ def _stems(convs: Sequence[Leaf], wanted: set[int]) -> Iterator[tuple[Leaf, ...]
     for conv in wide:
         grow((conv,))
     in_order = {conv: at for at, conv in enumerate(wide)}
+    # Longest first: a shorter stem would leave convolutions over, which no transition's place fits.
     rows.sort(key=lambda row: (-len(row), [in_order[conv] for conv in row]))
     longest = [row for row in rows if set(row) == set(rows[0])]
     if len(longest) > 1 and len({paths.numbers(conv.path) for conv in wide}) < len(wide):
@@ -121,28 +139,30 @@ def _stems(convs: Sequence[Leaf], wanted: set[int]) -> Iterator[tuple[Leaf, ...]
     yield from rows
 
 
-def _transitions(
-    free: Sequence[Leaf], between: Sequence[Leaf], dense: Sequence[DenseUnit]
-) -> tuple[list[Joint], list[Leaf]]:
-    """Give the transitions with their BNs, and the convolutions that rather are a head (1×1, no BN before them)."""
+def _transitions(free: Sequence[Leaf], between: Sequence[Leaf]) -> list[Joint]:
+    """Return the transitions with their BNs.
+
+    BNs stand in all transitions or in none. A 1×1 convolution without one among others that have one is rather a head;
+    a wide one, or more than half of them, means that the BNs belong elsewhere.
+    """
     joints = dense_layers.joints(free, between, before=True)
     bare = [joint for joint in joints if joint.norm is None]
     if len(bare) == len(joints):
-        return joints, []
+        return joints
     with_norm = [joint for joint in joints if joint.norm is not None]
     if any(dense_layers.is_wide(joint.conv) for joint in bare) or len(bare) > len(with_norm):
-        return [Joint(norm=None, conv=joint.conv) for joint in joints], []
-    return with_norm, [joint.conv for joint in bare]
+        return [Joint(norm=None, conv=joint.conv) for joint in joints]
+    return with_norm
 
 
-def _closed(found: Chain, stem: Sequence[Leaf], closing: Sequence[Leaf], free: Sequence[Leaf]) -> Body:
-    """Give the stem its BNs and the end its own, from what is left."""
-    used = {leaf for joint in found.transitions for leaf in (joint.norm, joint.conv) if leaf is not None}
+def _closed(arranged: Chain, stem: Sequence[Leaf], free: Sequence[Leaf]) -> Body:
+    """Assign the BNs that are left to the stem and to the end."""
+    used = {leaf for joint in arranged.transitions for leaf in (joint.norm, joint.conv) if leaf is not None}
     left = [leaf for leaf in free if leaf not in used and leaf not in stem]
     joints = dense_layers.joints(left, stem, before=False)
-    final = _final(left, found, {joint.norm for joint in joints})
-    if final is None and any(joint.norm is not None and joint.norm.out == found.width for joint in joints):
-        final = next(joint.norm for joint in joints if joint.norm is not None and joint.norm.out == found.width)
+    final = _final(left, arranged, {joint.norm for joint in joints})
+    if final is None and any(joint.norm is not None and joint.norm.out == arranged.width for joint in joints):
+        final = next(joint.norm for joint in joints if joint.norm is not None and joint.norm.out == arranged.width)
         if not _beside(final, stem):  # a bare stem as wide as the last map: the BN is the last one
             joints = [replace(joint, norm=None) if joint.norm is final else joint for joint in joints]
         else:
@@ -150,30 +170,31 @@ def _closed(found: Chain, stem: Sequence[Leaf], closing: Sequence[Leaf], free: S
     taken = {final, *(joint.norm for joint in joints)}
     rest = [leaf for leaf in left if leaf not in taken]
     if final is None:
-        _refuse_other_width(rest, found)
-    return Body(stem=tuple(joints), chain=found, final=final, rest=(*rest,))
+        _refuse_other_width(rest, arranged)
+    return Body(stem=tuple(joints), chain=arranged, final=final, rest=(*rest,))
 
 
 def _beside(norm: Leaf, stem: Sequence[Leaf]) -> bool:
-    """Whether a BN stands in the stem's own module."""
+    """Return whether a BN stands in the stem's own module."""
     return any(len(conv.path) > 1 and paths.kinship(norm.path, conv.path) == len(conv.path) - 1 for conv in stem)
 
 
-def _final(left: Sequence[Leaf], found: Chain, stem_norms: set[Leaf | None]) -> Leaf | None:
+def _final(left: Sequence[Leaf], arranged: Chain, stem_norms: set[Leaf | None]) -> Leaf | None:
     """Choose the last BN: as wide as the last map, and nearest to the last dense layer."""
-    last = found.blocks[-1][-1].home
-    fitting = [leaf for leaf in left if leaf.kind == "norm" and leaf.out == found.width and leaf not in stem_norms]
+    last = arranged.blocks[-1][-1].home
+    fitting = [leaf for leaf in left if leaf.kind == "norm" and leaf.out == arranged.width and leaf not in stem_norms]
+    # fastai's head begins with another BN of that width.
     return max(fitting, key=lambda leaf: paths.kinship(leaf.path, last), default=None)
 
 
-def _refuse_other_width(rest: Sequence[Leaf], found: Chain) -> None:
+def _refuse_other_width(rest: Sequence[Leaf], arranged: Chain) -> None:
     """Refuse a BN near the body that no map fits: the block before it lacks a layer."""
-    last = found.blocks[-1][-1].home
+    last = arranged.blocks[-1][-1].home
     near = [leaf for leaf in rest if leaf.kind == "norm" and paths.kinship(leaf.path, last) >= len(last) - 2]
     if near:
-        run = found.blocks[-1]
+        run = arranged.blocks[-1]
         layers = listed(unit.home[-1] for unit in run if unit.home)
         raise ChainError(
-            f"{near[0].path[-1]} has {near[0].out} channels, blocks produce {found.width} "
+            f"{near[0].path[-1]} has {near[0].out} channels, blocks produce {arranged.width} "
             f"(the last block has {layers}: another one missing?)"
         )

@@ -1,6 +1,7 @@
 """Dense layers and transitions → blocks in their order, by channel arithmetic: each must read what came before.
 
 Numbers in the names only choose between orders that the arithmetic allows; where neither decides, the file is refused.
+The order in the file is not asked: safetensors sorts its names.
 """
 
 import itertools
@@ -11,13 +12,18 @@ from deploy_kit.checkpoint.architecture import paths
 from deploy_kit.checkpoint.architecture.dense_layers import ChainError, DenseUnit, Joint
 from deploy_kit.checkpoint.architecture.paths import Path
 
-_MAX_STEPS = 20_000
+_MAX_STEPS = 20_000  # bounds the search on names without numbers, where every order of equal blocks is tried
 Run = tuple[DenseUnit, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """Blocks in order, and the transition behind each but (usually) the last."""
+    """Blocks in order, and the transition behind each but (usually) the last.
+
+    Attributes:
+        blocks: Dense layers of each block.
+        transitions: Transitions in order; as many as blocks where one stands behind the last block too.
+    """
 
     blocks: tuple[Run, ...]
     transitions: tuple[Joint, ...]
@@ -31,7 +37,7 @@ class Chain:
 
 
 def end(run: Run) -> int:
-    """Give the channels behind a run of dense layers."""
+    """Return the channels behind a run of dense layers."""
     return run[-1].read + run[-1].growth
 
 
@@ -43,24 +49,34 @@ def home_of(run: Run) -> str:
 def runs(units: Sequence[DenseUnit], transitions: Sequence[Joint]) -> list[Run]:
     """Split dense layers into runs in which each reads what the one before it ends with.
 
+    Args:
+        units: Dense layers in any order.
+        transitions: Transitions in any order.
+
     Raises:
         ChainError: A layer in the middle is missing; its siblings say which.
     """
     families: dict[Path, list[DenseUnit]] = {}
     for unit in units:
         families.setdefault(unit.home[:-1], []).append(unit)
-    made: list[Run] = []
+    pieces: list[Run] = []
     for parent, members in families.items():
+        # Siblings of distinct widths are in order by width; where widths repeat, a module holds several blocks.
         distinct = len({unit.read for unit in members}) == len(members)
         members.sort(key=lambda unit: unit.read if distinct else 0)
         if not distinct or _is_flat(parent, transitions):
             members.sort(key=lambda unit: paths.counting(unit.home))
-        made += _split(members, parent, transitions)
-    return made
+        pieces += _split(members, parent, transitions)
+    return pieces
 
 
 def arrange(units: Sequence[DenseUnit], transitions: Sequence[Joint], start: int) -> Chain:
-    """Put everything into the one order that the widths allow, beginning with `start` channels.
+    """Put everything into the one order that the widths allow.
+
+    Args:
+        units: Dense layers in any order.
+        transitions: Transitions in any order.
+        start: Channels that the stem gives.
 
     Raises:
         ChainError: There is none, or there are several and the names have no numbers that choose.
@@ -68,27 +84,28 @@ def arrange(units: Sequence[DenseUnit], transitions: Sequence[Joint], start: int
     pieces = sorted(runs(units, transitions), key=lambda run: paths.counting(run[0].home))
     joints = sorted(transitions, key=lambda joint: paths.counting(joint.path))
     search = _ChainSearch(pieces, joints)
-    found = list(itertools.islice(_orders(pieces, joints, start, search), 2))
-    if not found:
+    orders = list(itertools.islice(_orders(pieces, joints, start, search), 2))  # two are enough to be ambiguous
+    if not orders:
         raise ChainError(_break(pieces, joints, start))
-    if len(found) > 1 and not (search.counted and search.joints_counted):
-        names = ", ".join(home_of(run) for run in found[0].blocks)
+    if len(orders) > 1 and not (search.counted and search.joints_counted):
+        names = ", ".join(home_of(run) for run in orders[0].blocks)
         raise ChainError(f"the blocks fit in several orders, and their names have no numbers that choose: {names}")
-    numbers = [paths.counting(run[0].home) for run in found[0].blocks]
+    numbers = [paths.counting(run[0].home) for run in orders[0].blocks]
     if search.counted and numbers != sorted(numbers):  # widths that fit against the numbers: something is missing
         raise ChainError(_break(pieces, joints, start))
-    return found[0]
+    return orders[0]
 
 
 def _is_flat(parent: Path, transitions: Sequence[Joint]) -> bool:
-    """Whether transitions stand in one list with the dense layers."""
+    """Return whether transitions stand in one list with the dense layers."""
     return any(
         joint.path[: len(parent)] == parent and paths.numbers(joint.path[len(parent) :][:1]) for joint in transitions
     )
 
 
 def _split(members: Sequence[DenseUnit], parent: Path, transitions: Sequence[Joint]) -> list[Run]:
-    made: list[list[DenseUnit]] = [[members[0]]]
+    """Split siblings where the next does not read what the last ended with, or where a transition stands between."""
+    pieces: list[list[DenseUnit]] = [[members[0]]]
     for before, unit in itertools.pairwise(members):
         reached = before.read + before.growth
         between = any(
@@ -98,13 +115,14 @@ def _split(members: Sequence[DenseUnit], parent: Path, transitions: Sequence[Joi
             for joint in transitions
         )
         if unit.read == reached and not between:
-            made[-1].append(unit)
-        elif unit.read > reached and not between and len(made[-1]) + len(members) > 2:
+            pieces[-1].append(unit)
+        elif unit.read > reached and not between and len(pieces[-1]) + len(members) > 2:
+            # A jump upwards is a missing layer; asked before transitions are placed, or the transition gets the blame.
             _refuse_gap(members, parent, unit, reached, transitions)
-            made.append([unit])
+            pieces.append([unit])
         else:
-            made.append([unit])
-    return [tuple(run) for run in made]
+            pieces.append([unit])
+    return [tuple(run) for run in pieces]
 
 
 def _refuse_gap(
@@ -115,8 +133,8 @@ def _refuse_gap(
         return
     names = [member.home[len(parent)] if len(member.home) > len(parent) else "" for member in members]
     missing = paths.siblings_missing(names)
-    found = ", ".join(names)
-    hint = f"{found}: {', '.join(missing)} missing?" if missing else f"its layers: {found}"
+    siblings = ", ".join(names)
+    hint = f"{siblings}: {', '.join(missing)} missing?" if missing else f"its layers: {siblings}"
     raise ChainError(
         f"{'.'.join(parent) or 'the dense layers'}: expected {reached} input channels, found {unit.read} "
         f"in '{'.'.join(unit.home)}' ({hint})"
@@ -124,7 +142,7 @@ def _refuse_gap(
 
 
 def _orders(pieces: list[Run], joints: list[Joint], width: int, search: "_ChainSearch") -> Iterator[Chain]:
-    """Search depth first, in the order the numbers give; of pieces that are alike, the first by number goes first."""
+    """Yield the orders depth first, as the numbers sort them; of pieces that are alike, the first by number alone."""
     if next(search.steps) > _MAX_STEPS:
         return
     tried = set()
@@ -140,7 +158,7 @@ def _orders(pieces: list[Run], joints: list[Joint], width: int, search: "_ChainS
 
 
 def _joined(rest: list[Run], joints: list[Joint], width: int, search: "_ChainSearch") -> Iterator[Chain]:
-    """Try each transition that reads `width`, and what can follow it."""
+    """Yield each way to go on with a transition that reads `width`."""
     tried = set()
     for at, joint in enumerate(joints):
         key = search.joint_key(joint)
@@ -155,7 +173,7 @@ def _joined(rest: list[Run], joints: list[Joint], width: int, search: "_ChainSea
 
 
 class _ChainSearch:
-    """What a search knows: whether numbers order the pieces, and how far it has come."""
+    """State of a search: whether numbers order the pieces, and how many steps it has taken."""
 
     def __init__(self, pieces: Sequence[Run], joints: Sequence[Joint]) -> None:
         self.counted = _counted([run[0].home for run in pieces])
@@ -163,21 +181,21 @@ class _ChainSearch:
         self.steps = itertools.count()
 
     def key(self, run: Run) -> object:
-        """Give what makes two runs the same to the search."""
+        """Return what makes two runs the same to the search: where numbers order them, their widths."""
         return tuple((unit.read, unit.growth) for unit in run) if self.counted else run[0].home
 
     def joint_key(self, joint: Joint) -> object:
-        """Give what makes two transitions the same to the search."""
+        """Return what makes two transitions the same to the search."""
         return joint.out if self.joints_counted else joint.path
 
 
 def _counted(names: Sequence[Path]) -> bool:
-    """Whether numbers alone put paths into an order."""
+    """Return whether numbers alone put paths into an order."""
     return len({paths.numbers(path) for path in names}) == len(names)
 
 
 def _break(pieces: Sequence[Run], joints: Sequence[Joint], start: int) -> str:
-    """Say where the widths no longer fit, following the numbers in the names."""
+    """Describe where the widths no longer fit, following the numbers in the names."""
     width, rest, left, after = start, list(pieces), list(joints), "the stem"
     while rest:
         run = next((piece for piece in rest if piece[0].read == width), None)
@@ -187,8 +205,8 @@ def _break(pieces: Sequence[Run], joints: Sequence[Joint], start: int) -> str:
         width, after = end(run), f"'{home_of(run)}'"
         joint = next((joint for joint in left if joint.read == width), None)
         if joint is None and (rest or left):
-            found = ", ".join(str(joint.read) for joint in left) or "none"
-            return f"{after} ends with {width} channels, and no transition reads them (transitions read: {found})"
+            widths = ", ".join(str(joint.read) for joint in left) or "none"
+            return f"{after} ends with {width} channels, and no transition reads them (transitions read: {widths})"
         if joint is not None:
             left.remove(joint)
             width, after = joint.out, f"'{joint.conv.name}'"
@@ -197,11 +215,12 @@ def _break(pieces: Sequence[Run], joints: Sequence[Joint], start: int) -> str:
 
 
 def _no_reader(rest: Sequence[Run], width: int, after: str) -> str:
+    """Describe that no block reads what comes before it."""
     run = rest[0]
-    found = ", ".join(str(piece[0].read) for piece in rest)
+    widths = ", ".join(str(piece[0].read) for piece in rest)
     missing = paths.siblings_missing([unit.home[-1] for unit in run if unit.home])
     lacking = f"; {', '.join(missing)} missing?" if missing else ""
     return (
         f"{home_of(run)}: expected {width} input channels behind {after}, found {run[0].read} "
-        f"(blocks read: {found}{lacking})"
+        f"(blocks read: {widths}{lacking})"
     )

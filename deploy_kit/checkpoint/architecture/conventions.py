@@ -1,6 +1,6 @@
-"""Families of implementations, known by their key names: one row each. What a row says, its source code was read for.
+"""Families of implementations, known by their key names: one row each, read from the implementation's source code.
 
-Names decide only what shapes cannot; a row that BN statistics contradict stops the reading.
+Names decide only what shapes cannot; a row that BN statistics contradict is refused.
 """
 
 import re
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from deploy_kit.checkpoint.facts import ArchitectureFacts
 
+# Huang et al., CVPR 2017, section 3, and torch's default epsilon.
 _PAPER = ArchitectureFacts(
     concat="append",
     transition_relu=True,
@@ -22,10 +23,12 @@ _PAPER = ArchitectureFacts(
 
 
 def _like_the_paper(**other: object) -> ArchitectureFacts:
+    """Return the paper's facts with some changed."""
     known = dict(_PAPER.stated()) | other
     return ArchitectureFacts(**known)
 
 
+# The paper's stems for ImageNet and for CIFAR.
 _LARGE = ArchitectureFacts(stem_stride=2, stem_pool="max")
 _BARE = ArchitectureFacts(stem_stride=1, stem_pool="none")
 
@@ -35,15 +38,15 @@ class Family:
     """An implementation.
 
     Attributes:
-        name: As people call it.
-        keys: Patterns; each must be found in a tensor's name.
-        without: Patterns that none may have.
+        name: Its usual name.
+        keys: Patterns that must each match a tensor's name.
+        without: Patterns that no tensor's name may match.
         facts: What its source code does.
-        wide_stem: What it does after a stem kernel of 7: stride 2, max pool.
-        narrow_stem: What it does after a smaller one.
-        ask: Facts in which variants with these very names differ: never guessed.
-        outside: Its own head stands outside the module of the dense layers.
-        bare: It has no BN in transitions and behind the last block.
+        wide_stem: What its source code does with a stem kernel of 7: stride 2, max pool.
+        narrow_stem: What its source code does with a smaller one; None where it has none.
+        ask: Facts in which variants with these very names differ, so that they are never guessed.
+        outside: Whether its own head stands outside the module of the dense layers.
+        bare: Whether it has no BN in transitions and behind the last block.
     """
 
     name: str
@@ -57,6 +60,9 @@ class Family:
     bare: bool = False
 
 
+# In order: the first row that matches counts. Rows that share names go from the special to the general: fastai before
+# torchvision, whose names it has; bamos (a BN `bn1` at the root) before bearpaw; the tutorial's variant before the
+# tutorial. kuangliu and bearpaw differ in the name of the transition's BN, and put new features on opposite sides.
 FAMILIES = (
     Family(
         name="fastai",
@@ -166,7 +172,7 @@ FAMILIES = (
 
 
 def family_of(names: Iterable[str]) -> Family | None:
-    """Find the family that tensors' names belong to; the first row that fits."""
+    """Return the family that tensors' names belong to: the first row that matches; None where none does."""
     names = list(names)
     for family in FAMILIES:
         if all(any(re.search(key, name) for name in names) for key in family.keys) and not any(

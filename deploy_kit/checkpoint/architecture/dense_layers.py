@@ -1,7 +1,8 @@
-"""Leaves → dense layers, transitions and stem convolutions, by where they stand together and what widths fit.
+"""Leaves → dense layers, transitions and stem convolutions, by where they stand together and which widths fit.
 
 No name is looked for. A dense layer is a wide convolution with a BN of its own input width before it, and in the
-bottleneck form BN, 1×1, BN, wide; what is left of the convolutions are transitions (1×1) and the stem.
+bottleneck form BN, 1×1, BN, wide (Huang et al., section 3); the convolutions that are left are transitions (1×1) and
+the stem.
 """
 
 import itertools
@@ -13,12 +14,12 @@ from deploy_kit.checkpoint.architecture import paths
 from deploy_kit.checkpoint.architecture.leaves import Leaf
 from deploy_kit.checkpoint.architecture.paths import Path
 
-_SPATIAL = 1  # a kernel with a longer side sees neighbours
-_FAR = 99
+_POINT = 1  # side of a kernel that reads one pixel; a longer side makes a wide convolution
+_FAR = 99  # more than numbers in the names of neighbours ever differ
 
 
 class ChainError(Exception):
-    """Widths or names do not give one network; the text says where."""
+    """Widths or names do not give exactly one network; the text says where."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,9 @@ class DenseUnit:
 
     Attributes:
         home: The largest module that holds no other wide convolution.
-        norm1: Before everything.
+        norm1: The BN that reads the layer's input.
         narrow: The 1×1 convolution; None without a bottleneck.
-        norm2: Behind it; None without one, or where it was folded.
+        norm2: The BN behind it; None without a bottleneck, or where it was folded.
         wide: The convolution that gives the new channels.
     """
 
@@ -41,12 +42,12 @@ class DenseUnit:
 
     @property
     def read(self) -> int:
-        """Channels it reads."""
+        """Input channels."""
         return self.norm1.out
 
     @property
     def growth(self) -> int:
-        """Channels it adds."""
+        """Channels that it adds."""
         return self.wide.out
 
     @property
@@ -68,47 +69,56 @@ class DenseUnit:
 
     @property
     def path(self) -> Path:
-        """What the paths of its layers share."""
+        """Path that its layers share."""
         return paths.shared(leaf.path for leaf in self.leaves)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:
-    """A convolution between blocks (or in the stem) with the BN that belongs to it, if there is one."""
+    """A convolution between blocks (or in the stem) with the BN that belongs to it; None where there is none."""
 
     norm: Leaf | None
     conv: Leaf
 
     @property
     def read(self) -> int:
-        """Channels it reads."""
+        """Input channels."""
         return self.norm.out if self.norm is not None else self.conv.read
 
     @property
     def out(self) -> int:
-        """Channels it gives."""
+        """Output channels."""
         return self.conv.out
 
     @property
     def path(self) -> Path:
-        """Of its convolution."""
+        """Path of its convolution."""
         return self.conv.path
 
 
 def is_wide(leaf: Leaf) -> bool:
-    """Say whether a leaf is a convolution that sees neighbours."""
-    return leaf.kind == "conv" and max(leaf.kernel) > _SPATIAL
+    """Return whether a leaf is a convolution that reads more than one pixel."""
+    return leaf.kind == "conv" and max(leaf.kernel) > _POINT
 
 
 def reads(conv: Leaf, width: int) -> bool:
-    """Say whether a convolution can read `width` channels, in groups if need be."""
+    """Return whether a convolution can read `width` channels, in groups if need be."""
     groups, rest = divmod(width, conv.read)
     return rest == 0 and groups >= 1 and conv.out % groups == 0
 
 
 def dense_units(leaves: Sequence[Leaf], *, bottleneck: bool) -> list[DenseUnit]:
-    """Find every dense layer of one form; the forms do not mix in one network."""
+    """Find every dense layer of one form; the forms do not mix in one network.
+
+    Args:
+        leaves: All layers of the file.
+        bottleneck: Whether to look for layers with a 1×1 convolution or for those without.
+
+    Raises:
+        ChainError: A layer's BNs could change places.
+    """
     wide = [leaf for leaf in leaves if is_wide(leaf)]
+    # Layers that leave no choice show how this file names its roles; the others are read likewise.
     options = {leaf: _options(leaf, leaves, wide, bottleneck=bottleneck) for leaf in wide}
     certain = Counter(
         (role, _relative(leaf, unit))
@@ -117,20 +127,30 @@ def dense_units(leaves: Sequence[Leaf], *, bottleneck: bool) -> list[DenseUnit]:
         for unit in units
         for role, leaf in _roles(unit)
     )
-    found = [_likeliest(units, certain) for units in options.values() if units]
-    grouped = [unit for unit in found if unit.grouped]
+    likeliest = [_likeliest(units, certain) for units in options.values() if units]
+    grouped = [unit for unit in likeliest if unit.grouped]
     # One image channel divides every width: a stem then looks like a grouped layer. Groups are the rule of a network.
-    return found if 2 * len(grouped) > len(found) else [unit for unit in found if not unit.grouped]
+    return likeliest if 2 * len(grouped) > len(likeliest) else [unit for unit in likeliest if not unit.grouped]
 
 
 def joints(leaves: Iterable[Leaf], convs: Iterable[Leaf], *, before: bool) -> list[Joint]:
-    """Give each convolution the unused BN next to it: of the width it reads (`before`), or of the width it gives."""
+    """Pair each convolution with the unused BN next to it.
+
+    Args:
+        leaves: Layers, BNs among them, that belong to no dense layer.
+        convs: The convolutions.
+        before: Whether the BN reads the convolution's input, as in transitions, or its output, as in the stem.
+
+    Raises:
+        ChainError: Two BNs could change places.
+    """
     norms = [leaf for leaf in leaves if leaf.kind == "norm"]
     convs = list(convs)
     pairs = [
         (conv, norm) for conv in convs for norm in norms if (reads(conv, norm.out) if before else norm.out == conv.out)
     ]
     nearness = {pair: _nearness(*pair, before=before) for pair in pairs}
+    # The nearest pairs first: a BN between two convolutions goes to the one in its own module.
     taken: dict[Leaf, Leaf] = {}
     for conv, norm in sorted(pairs, key=lambda pair: (nearness[pair], paths.natural(pair[0].path))):
         if conv not in taken and norm not in taken.values():
@@ -148,7 +168,7 @@ def _nearness(conv: Leaf, norm: Leaf, *, before: bool) -> tuple[int, int, bool]:
 
 
 def _verify_unique(taken: dict[Leaf, Leaf], nearness: dict[tuple[Leaf, Leaf], tuple[int, int, bool]]) -> None:
-    """Refuse two BNs that could change places: neither widths nor names say which is which."""
+    """Refuse two BNs that could change places: neither widths nor names tell which is which."""
     for (conv, norm), (other, its) in itertools.combinations(taken.items(), 2):
         swapped = (nearness.get((conv, its)), nearness.get((other, norm)))
         if swapped == (nearness[conv, norm], nearness[other, its]):
@@ -157,6 +177,7 @@ def _verify_unique(taken: dict[Leaf, Leaf], nearness: dict[tuple[Leaf, Leaf], tu
 
 def _options(leaf: Leaf, leaves: Sequence[Leaf], wide: Sequence[Leaf], *, bottleneck: bool) -> list[DenseUnit]:
     """List the dense layers that a wide convolution could end; names split at underscores where paths are flat."""
+    # Keras's flat names (`conv2_block1_1_bn`) carry their tree between underscores; paths are asked first.
     for split in (False, True):
         cut = paths.subparts if split else (lambda path: path)
         view = {other: cut(other.path) for other in leaves}
@@ -171,6 +192,7 @@ def _options(leaf: Leaf, leaves: Sequence[Leaf], wide: Sequence[Leaf], *, bottle
 
 
 def _fitting(wide: Leaf, inside: Sequence[Leaf], home: Path, *, bottleneck: bool) -> list[DenseUnit]:
+    """List the readings of a module that widths allow; grouped convolutions only where no other reading fits."""
     norms = [leaf for leaf in inside if leaf.kind == "norm"]
     if not bottleneck:
         plain = [
@@ -179,20 +201,20 @@ def _fitting(wide: Leaf, inside: Sequence[Leaf], home: Path, *, bottleneck: bool
             if reads(wide, norm.out)
         ]
         return [unit for unit in plain if not unit.grouped] or plain
-    found = []
+    units = []
     for narrow in inside:
         if narrow.kind != "conv" or is_wide(narrow) or not reads(wide, narrow.out):
             continue
         first = [norm for norm in norms if reads(narrow, norm.out)]
         second: list[Leaf | None] = [norm for norm in norms if norm.out == narrow.out]
         if narrow.bias and not any(norm not in first or len(first) > 1 for norm in second):
-            second = [None]  # folded into the 1×1 convolution, whose bias it left
-        found += [
+            second = [None]  # folded into the 1×1 convolution, where it left a bias
+        units += [
             DenseUnit(home=home, norm1=a, narrow=narrow, norm2=b, wide=wide)
             for a, b in itertools.product(first, second)
             if a is not b
         ]
-    return [unit for unit in found if not unit.grouped] or found
+    return [unit for unit in units if not unit.grouped] or units
 
 
 def _roles(unit: DenseUnit) -> list[tuple[str, Leaf]]:
@@ -205,7 +227,7 @@ def _relative(leaf: Leaf, unit: DenseUnit) -> Path:
 
 
 def _likeliest(units: Sequence[DenseUnit], certain: Counter[tuple[str, Path]]) -> DenseUnit:
-    """Choose a reading: the closest together, then as in units that leave no choice, then in the order of numbers.
+    """Choose a reading: leaves closest together, then as in layers without a choice, then in the order of numbers.
 
     Raises:
         ChainError: Two readings are alike in all three.

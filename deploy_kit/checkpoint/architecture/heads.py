@@ -1,4 +1,4 @@
-"""What is left behind the body → heads: which linear layers follow each other, which stand side by side."""
+"""Layers behind the body → heads: which linear layers follow each other, which stand side by side."""
 
 import re
 from collections.abc import Sequence
@@ -28,49 +28,45 @@ class FoundHeads:
     """Heads with their weights.
 
     Attributes:
-        pool: How the last map becomes the vector that they read; None where avg and max are alike.
-        map_side: Of the last map, where it is flattened.
-        trunk: Steps that all share.
-        heads: (name, steps) of each.
-        hidden: Whether an activation was put between linear layers that no index gap shows.
+        pool: How the last map becomes the vector that they read; None where widths do not tell avg from max.
+        map_side: Side of the last map in px, where it is flattened.
+        trunk: Steps that all heads share.
+        heads: (name, steps) of each head.
         dropped: Leaves of heads that were not chosen.
-        outside: No head stands beside the body in its module.
+        outside: Whether a head stands outside the body's own module.
     """
 
     pool: HeadPool | None
     map_side: int | None
     trunk: tuple[Step, ...]
     heads: tuple[tuple[str, tuple[Step, ...]], ...]
-    hidden: bool
     dropped: tuple[Leaf, ...]
     outside: bool
 
     @property
     def records(self) -> tuple[Head, ...]:
-        """Heads without weights."""
+        """The heads without their weights."""
         return tuple(Head(name=name, layers=tuple(step.layer for step in steps)) for name, steps in self.heads)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Node:
-    """A linear layer with what stands before it since the one it reads."""
+    """A linear layer with the steps before it, back to the linear layer that it reads."""
 
     steps: tuple[Step, ...]
     leaf: Leaf
-    before: Leaf | None
-    guessed: bool
 
 
 def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: str | None, where: str) -> FoundHeads:
     """Find the heads behind a map of `width` channels.
 
     Args:
-        rest: Leaves that are not of the body.
+        rest: Leaves outside the body.
         width: Channels of the last map.
-        ndim: Axes of the image.
+        ndim: Number of axes of the image.
         body: Module that holds all dense layers.
-        chosen: Module of the head to take, ``none`` for the features themselves; None where nobody said.
-        where: For messages.
+        chosen: Module of the head to take, ``none`` for the features themselves; None where none was chosen.
+        where: The file, for messages.
 
     Raises:
         CheckpointError: No head, several that may not belong together, or a linear layer that nothing feeds.
@@ -78,9 +74,7 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
     linears = sorted((leaf for leaf in rest if leaf.kind in _LINEARS), key=lambda leaf: paths.counting(leaf.path))
     norms = [leaf for leaf in rest if leaf.kind == "norm"]
     if chosen == NONE:
-        return FoundHeads(
-            pool=None, map_side=None, trunk=(), heads=(), hidden=False, dropped=(*linears, *norms), outside=False
-        )
+        return FoundHeads(pool=None, map_side=None, trunk=(), heads=(), dropped=(*linears, *norms), outside=False)
     if not linears:
         raise CheckpointError(
             f"{where}: no classifier behind the {width} channels of the last map",
@@ -92,6 +86,7 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
     before = {leaf: _feeder(leaf, linears, width) for leaf in linears}
     roots = [leaf for leaf in linears if before[leaf] is None]
     pools = {leaf: _pool(leaf.read, width, ndim) for leaf in roots}
+    # Where the last block lacks a layer and no BN ends it, the head's width is what shows it.
     lost = [leaf for leaf in roots if pools[leaf] is None]
     if lost:
         why = why_no_densenet(leaf.parts["weight"] for leaf in lost)
@@ -104,18 +99,18 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
     nodes = _nodes(linears, before, norms)
     trunk, rows = _rows(nodes, before)
     _verify_one_home(rows, where)
-    pool, side = next(found for leaf in roots if (found := pools[leaf]))
+    pool, side = next(pooled for leaf in roots if (pooled := pools[leaf]))
     heads = tuple(
         (name, tuple(step for node in row for step in node.steps)) for name, row in zip(_names(rows), rows, strict=True)
     )
     shared = tuple(step for node in trunk for step in node.steps)
+    # In most families the head stands beside `features`; one that stands further out was added by a user.
     homes = [row[-1].leaf.path[:-1] for row in rows]
     return FoundHeads(
         pool=pool,
         map_side=side,
         trunk=shared,
         heads=heads,
-        hidden=any(node.guessed for node in nodes.values()),
         dropped=dropped,
         outside=any(paths.kinship(home, body) < len(body) - 1 for home in homes),
     )
@@ -124,7 +119,7 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
 def _chosen(
     linears: Sequence[Leaf], norms: Sequence[Leaf], name: str, where: str
 ) -> tuple[list[Leaf], list[Leaf], tuple[Leaf, ...]]:
-    """Keep the layers under the module that was named."""
+    """Return the linear layers and BNs under the module that was named, and the others."""
     path = tuple(name.split("."))
 
     def under(leaf: Leaf) -> bool:
@@ -140,7 +135,10 @@ def _chosen(
 
 
 def _feeder(leaf: Leaf, linears: Sequence[Leaf], width: int) -> Leaf | None:
-    """Give the linear layer whose output this one reads; None where it reads the map."""
+    """Return the linear layer whose output this one reads; None where it reads the map.
+
+    A head's width may be that of the map: the numbers in the names then tell, for later layers count higher.
+    """
     near = [
         other
         for other in linears
@@ -154,19 +152,20 @@ def _feeder(leaf: Leaf, linears: Sequence[Leaf], width: int) -> Leaf | None:
 
 
 def _pool(read: int, width: int, ndim: int) -> tuple[HeadPool | None, int | None] | None:
-    """Read from a linear layer's width what came before it; None where nothing fits."""
+    """Return (pool, side of a flattened map) that a linear layer's width tells; None where no pool fits it."""
     times, left = divmod(read, width)
     if left or not times:
         return None
     side = round(times ** (1 / ndim))
     if times == 1:
         return None, None
-    if times == 2 and ndim > 1:
+    if times == 2 and ndim > 1:  # fastai's, max first; in 1-D a flattened map of two pixels has that width too
         return "max_avg", None
     return ("flatten", side) if side**ndim == times else None
 
 
 def _nodes(linears: Sequence[Leaf], before: dict[Leaf, Leaf | None], norms: Sequence[Leaf]) -> dict[Leaf, _Node]:
+    """Pair each linear layer with the BN before it: of the width that it reads, and nearest by name."""
     free = list(norms)
     nodes: dict[Leaf, _Node] = {}
     for leaf in linears:
@@ -176,28 +175,27 @@ def _nodes(linears: Sequence[Leaf], before: dict[Leaf, Leaf | None], norms: Sequ
         norm = max(fitting, key=lambda norm: sum(paths.kinship(norm.path, path) for path in near), default=None)
         if norm is not None:
             free.remove(norm)
-        steps, guessed = _between(feeder, norm, leaf)
-        nodes[leaf] = _Node(steps=steps, leaf=leaf, before=feeder, guessed=guessed)
+        nodes[leaf] = _Node(steps=_between(feeder, norm, leaf), leaf=leaf)
     return nodes
 
 
-def _between(feeder: Leaf | None, norm: Leaf | None, leaf: Leaf) -> tuple[tuple[Step, ...], bool]:
+def _between(feeder: Leaf | None, norm: Leaf | None, leaf: Leaf) -> tuple[Step, ...]:
     """Put the activation where an index gap shows one; else behind the BN; none before the first linear layer."""
     linear = Step(layer=HeadLayer(kind="linear", channels=leaf.out, bias=leaf.bias), leaf=leaf)
     middle = [Step(layer=HeadLayer(kind="norm", channels=norm.out), leaf=norm)] if norm is not None else []
     if feeder is None:
-        return (*middle, linear), False
+        return (*middle, linear)
     active = Step(layer=HeadLayer(kind="activation"), leaf=None)
     gap = paths.gap(feeder.path, (norm or leaf).path)
     if gap == 0 and norm is None:
-        return (linear,), False
+        return (linear,)
     if gap:
-        return (active, *middle, linear), False
-    return (*middle, active, linear), True
+        return (active, *middle, linear)
+    return (*middle, active, linear)
 
 
 def _rows(nodes: dict[Leaf, _Node], before: dict[Leaf, Leaf | None]) -> tuple[list[_Node], list[list[_Node]]]:
-    """Follow each last layer back to the map; what all rows share is the trunk."""
+    """Follow each last layer back to the map; return what all rows share, the trunk, and the rest of each."""
     fed = set(before.values())
     rows = []
     for leaf in nodes:
@@ -216,16 +214,20 @@ def _rows(nodes: dict[Leaf, _Node], before: dict[Leaf, Leaf | None]) -> tuple[li
 
 
 def _names(rows: Sequence[Sequence[_Node]]) -> list[str]:
-    """Name outputs by the parts of their paths that tell them apart; one alone is ``logits``."""
+    """Name outputs by the parts of their paths that differ; a single one is ``logits``."""
     if len(rows) == 1:
         return ["logits"]
     homes = [paths.shared(node.leaf.path for node in row) for row in rows]
     common = len(paths.shared(homes))
+    # They name the outputs of the ONNX file.
     return [re.sub(r"\W", "_", "_".join(home[common:]) or f"head{at}") for at, home in enumerate(homes)]
 
 
 def _verify_one_home(rows: Sequence[Sequence[_Node]], where: str) -> None:
-    """Refuse heads that stand in different modules: one of them is likely left from another task."""
+    """Refuse heads that stand in different modules: one of them may be left from another task.
+
+    Re-identification networks wrap torchvision's class, keep its ImageNet classifier and put their own behind features.
+    """
     homes = [paths.shared(node.leaf.path for node in row) for row in rows]
     parents = {home[:-1] for home in homes}
     if len(parents) > 1:

@@ -1,4 +1,4 @@
-"""A normalization of the input that the file carries in buffers: it belongs to the network and must not be dropped."""
+"""A mean and a std of the input that the file carries in buffers: part of the network, and never dropped."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,10 @@ _MAX_CHANNELS = 16
 
 def find_normalization(others: Sequence[str], tensors: Mapping[str, Tensor]) -> tuple[dict[str, str], list[str]]:
     """Find a mean and a std of the input among the tensors that belong to no layer.
+
+    Args:
+        others: Names of tensors that belong to no layer.
+        tensors: The file's tensors by name.
 
     Returns:
         ``mean`` and ``std`` with their names in the file (empty where there are none), and the other tensors.
@@ -28,12 +32,12 @@ def find_normalization(others: Sequence[str], tensors: Mapping[str, Tensor]) -> 
 
 
 def _is_per_channel(tensor: Tensor) -> bool:
-    """Whether a buffer has one number a channel: (C,), (C, 1, 1) or (1, C, 1, 1)."""
+    """Return whether a buffer has one number a channel: (C,), (C, 1, 1) or (1, C, 1, 1)."""
     return 0 < tensor.numel() <= _MAX_CHANNELS and sum(side > 1 for side in tensor.shape) <= 1 and tensor.dim() > 0
 
 
 def remarks(pair: Mapping[str, str], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Say that the network normalizes its input itself."""
+    """Remark that the network normalizes its input itself, and which pixels it reads."""
     if not pair:
         return []
     mean, std = ([round(float(value), 4) for value in tensors[pair[part]].flatten()] for part in ("mean", "std"))

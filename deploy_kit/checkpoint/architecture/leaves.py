@@ -1,6 +1,6 @@
-"""Named tensors → leaves: one BN, convolution or linear layer each, under its module path. Says nothing of order.
+"""Named tensors → leaves: one BN, convolution or linear layer each, under its module path, in no order.
 
-What training tools leave beside the weights is set aside here, and said; what a leaf lacks is refused by name.
+What training tools leave beside the weights is set aside here and remarked; what a leaf lacks is refused by name.
 """
 
 import re
@@ -14,13 +14,15 @@ from torch import Tensor
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 
+# Counters of BNs and of averaged models, profilers' counts (thop), weights and buffers of losses and metrics.
 _HARMLESS = re.compile(
     r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params|pos_weight|__ops__|__params__)$"
     r"|(^|\.)(criterion|criterions|loss|losses|loss_fn|loss_fun|loss_func|loss_function|metrics?)\d*\."
     r"|(^|\.)((train|val|valid|test|eval)_?)(auroc|auc|acc|accuracy|f1|loss|metrics?|map|ap|precision|recall)\w*\.",
     re.IGNORECASE,
 )
-_PAIRS = (("weight_orig", "weight_mask"), ("bias_orig", "bias_mask"))
+# As torch.nn.utils names what it computes a weight from: pruning, weight norm and spectral norm, old form and new.
+_PRUNED = (("weight_orig", "weight_mask"), ("bias_orig", "bias_mask"))
 _WEIGHT_NORM = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
@@ -40,9 +42,9 @@ class Leaf:
     """One layer with weights.
 
     Attributes:
-        path: Of its module, part by part; empty at the root.
+        path: Path of its module, part by part; empty at the root.
         kind: What it is.
-        shape: Of its weight; of a BN (channels,).
+        shape: Shape of its weight; of a BN (channels,).
         parts: Part → the tensor's name in the file.
     """
 
@@ -53,17 +55,17 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        """Path as text."""
+        """The path as text."""
         return ".".join(self.path)
 
     @property
     def out(self) -> int:
-        """Channels it gives."""
+        """Output channels."""
         return self.shape[0]
 
     @property
     def read(self) -> int:
-        """Channels that its weight reads; one group's where it is grouped."""
+        """Input channels of its weight; those of one group where it is grouped."""
         return self.shape[1]
 
     @property
@@ -73,22 +75,22 @@ class Leaf:
 
     @property
     def bias(self) -> bool:
-        """Whether it has one."""
+        """Whether it has a bias."""
         return "bias" in self.parts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaves:
-    """What a file holds.
+    """The layers of a file.
 
     Attributes:
-        found: All layers with weights.
+        layers: All layers with weights.
         others: Names of tensors that belong to none of them.
         tensors: Every kept tensor as float32, by its name in the file.
         remarks: What was set aside or folded.
     """
 
-    found: tuple[Leaf, ...]
+    layers: tuple[Leaf, ...]
     others: tuple[str, ...]
     tensors: Mapping[str, Tensor]
     remarks: tuple[str, ...]
@@ -96,6 +98,10 @@ class Leaves:
 
 def gather(tensors: Mapping[str, Tensor], where: str) -> Leaves:
     """Group tensors into leaves.
+
+    Args:
+        tensors: Tensors by their names in the file.
+        where: The file, for messages.
 
     Raises:
         CheckpointError: A tensor that is no dense floating-point one, NaN, a negative variance, or half a layer.
@@ -110,13 +116,13 @@ def gather(tensors: Mapping[str, Tensor], where: str) -> Leaves:
     for name in floats:
         module, _, part = name.rpartition(".")
         modules.setdefault(tuple(module.split(".")) if module else (), {})[part] = name
-    found, others = [], []
+    layers, others = [], []
     for path, parts in modules.items():
         leaf = _leaf(path, parts, floats, where)
         if leaf is not None:
-            found.append(leaf)
+            layers.append(leaf)
         others += [name for name in parts.values() if leaf is None or name not in leaf.parts.values()]
-    return Leaves(found=tuple(found), others=tuple(others), tensors=floats, remarks=(*remarks, *folded))
+    return Leaves(layers=tuple(layers), others=tuple(others), tensors=floats, remarks=(*remarks, *folded))
 
 
 def listed(names: Iterable[str]) -> str:
@@ -130,16 +136,16 @@ def _kept(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Set aside counters, profilers' notes, losses and metrics."""
     aside = [name for name in tensors if _HARMLESS.search(name)]
     kept = {name: tensor for name, tensor in tensors.items() if name not in set(aside)}
-    told = sorted({name for name in aside if not name.endswith("num_batches_tracked")})
-    return kept, [f"left out, no part of the network: {listed(told)}"] if told else []
+    remarked = sorted({name for name in aside if not name.endswith("num_batches_tracked")})
+    return kept, [f"left out, no part of the network: {listed(remarked)}"] if remarked else []
 
 
 def _folded(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Multiply pruning masks in, and weight and spectral norms out: what the layer computes with."""
+    """Replace what a weight is computed from by the weight: pruning masks, weight norms, spectral norms."""
     result, pruned, normed = dict(tensors), 0, 0
     spectral = _divide_spectral(tensors, result)
     for name in tensors:
-        for kept, mask in _PAIRS:
+        for kept, mask in _PRUNED:
             if name.endswith("." + kept) and (other := name.removesuffix(kept) + mask) in tensors:
                 plain = name.removesuffix(kept) + kept.removesuffix("_orig")
                 result[plain] = result.pop(name) * result.pop(other)
@@ -156,23 +162,24 @@ def _folded(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _divide_spectral(tensors: Mapping[str, Tensor], result: dict[str, Tensor]) -> int:
-    """Put W / (uᵀ W v) in place of W, u and v, W as a matrix of one row a channel; give how many.
+    """Put W / (uᵀ W v) in place of W, u and v, W as a matrix of one row a channel; return how many were replaced.
 
     Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, equations 8 and 9;
     in eval mode torch takes the stored u and v as they are.
     """
-    found = 0
+    n_replaced = 0
     for name in tensors:
         for parts in _SPECTRAL_NORM:
             start = name.removesuffix(parts[0])
             if name != start and start[-1:] in ("", ".") and all(start + part in tensors for part in parts):
                 weight, u, v = (result.pop(start + part).float() for part in parts)
                 result[start + "weight"] = weight / torch.dot(u, weight.flatten(1) @ v)
-                found += 1
-    return found
+                n_replaced += 1
+    return n_replaced
 
 
 def _as_float(name: str, tensor: Tensor, where: str) -> Tensor:
+    """Widen a tensor to float32, and refuse what no network computes with."""
     if tensor.is_quantized or tensor.dtype in (torch.int8, torch.uint8):
         kind = str(tensor.dtype).removeprefix("torch.")
         raise CheckpointError(
@@ -180,8 +187,8 @@ def _as_float(name: str, tensor: Tensor, where: str) -> Tensor:
             hint="export the float checkpoint; deploykit quantizes the graph itself",
         )
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
-        what = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})".replace("torch.", "")
-        raise CheckpointError(f"{where}: {name}: expected a dense floating-point tensor, found {what}")
+        kind = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})".replace("torch.", "")
+        raise CheckpointError(f"{where}: {name}: expected a dense floating-point tensor, found {kind}")
     wide = tensor.detach().float()
     if tensor.is_floating_point() and not torch.isfinite(wide).all():
         raise CheckpointError(
@@ -193,8 +200,9 @@ def _as_float(name: str, tensor: Tensor, where: str) -> Tensor:
 
 
 def _leaf(path: tuple[str, ...], parts: dict[str, str], tensors: Mapping[str, Tensor], where: str) -> Leaf | None:
-    """Name the layer that a module's tensors make; None where they make none."""
+    """Return the layer that a module's tensors make; None where they make none."""
     shapes = {part: tuple(tensors[name].shape) for part, name in parts.items()}
+    # Running statistics tell a BN from a layer norm, whose weight and bias have the same shapes.
     if any(part in parts for part in _STATISTICS):
         return _norm(path, parts, shapes, where)
     weight = shapes.get("weight", ())
@@ -228,7 +236,7 @@ def _norm(path: tuple[str, ...], parts: dict[str, str], shapes: dict[str, tuple[
 
 
 def left_over(names: Iterable[str], where: str, title: str) -> CheckpointError:
-    """Give the error for tensors that have no place: they would change the numbers if they were dropped."""
+    """Make the error of tensors that have no place: dropping them could change the numbers."""
     names = sorted(names)
     why = why_no_densenet(names)
     return CheckpointError(

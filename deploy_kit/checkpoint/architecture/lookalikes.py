@@ -1,11 +1,12 @@
-"""Networks that look like a DenseNet and are none: by which names they give themselves away, and why they are refused.
+"""Networks that look like a DenseNet and are none: the names that give them away, and why they are refused.
 
-Read only where a file is refused anyway: a name alone refuses nothing.
+Asked only where a file is refused anyway: a name alone refuses nothing.
 """
 
 import re
 from collections.abc import Iterable
 
+# The special before the general: a quantized or masked network also has the names of the network that it was.
 _REASONS = (
     (
         r"fake_quant|activation_post_process|_observer\b|_amax$",
@@ -34,7 +35,7 @@ _REASONS = (
 
 
 def why_no_densenet(names: Iterable[str]) -> str:
-    """Say why a network with tensors of such names is refused; empty where nothing is known."""
+    """Return why a network with tensors of such names is refused; empty where nothing is known."""
     names = list(names)
     for pattern, why in _REASONS:
         if any(re.search(pattern, name, re.IGNORECASE) for name in names):

@@ -1,4 +1,4 @@
-"""Module paths as evidence: which belong together, and in which order they count. Knows no names."""
+"""Module paths as evidence: which belong together, and in which order they count. No name has a meaning here."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -18,22 +18,22 @@ def subparts(path: Path) -> Path:
 
 
 def numbers(path: Path) -> tuple[int, ...]:
-    """Give the numbers of a path in order; they count, the words between do not."""
+    """Return the numbers of a path in order, without the words between them."""
     return tuple(int(word) for word in words(path) if word.isdigit())
 
 
 def natural(path: Path) -> tuple[tuple[int, int, str], ...]:
-    """Give a sort key in which 2 comes before 10."""
+    """Return a sort key in which 2 comes before 10."""
     return tuple((0, int(word), "") if word.isdigit() else (1, 0, word.lower()) for word in words(path))
 
 
 def counting(path: Path) -> tuple[tuple[int, ...], tuple[tuple[int, int, str], ...]]:
-    """Give a sort key by numbers first: ``dense_block3`` comes after ``dense_block_layer_2``."""
+    """Return a sort key by numbers first: ``dense_block3`` comes after ``dense_block_layer_2``."""
     return numbers(path), natural(path)
 
 
 def shared(paths: Iterable[Path]) -> Path:
-    """Give the longest path that all begin with."""
+    """Return the longest path that all begin with."""
     kept: list[str] = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:
@@ -43,7 +43,7 @@ def shared(paths: Iterable[Path]) -> Path:
 
 
 def kinship(a: Path, b: Path) -> int:
-    """Count the parts that two paths begin with alike."""
+    """Count the leading parts that two paths share."""
     return len(shared((a, b)))
 
 
@@ -63,13 +63,13 @@ def gap(earlier: Path, later: Path) -> int | None:
 
 def siblings_missing(names: Sequence[str]) -> tuple[str, ...]:
     """Name what is missing in a row of siblings: denselayer1 and denselayer3 lack denselayer2."""
-    found: dict[tuple[str, str], list[int]] = {}
+    numbered: dict[tuple[str, str], list[int]] = {}
     for name in names:
         if match := re.fullmatch(r"(.*?)(\d+)(\D*)", name):
-            found.setdefault((match[1], match[3]), []).append(int(match[2]))
+            numbered.setdefault((match[1], match[3]), []).append(int(match[2]))
     return tuple(
         f"{before}{number}{after}"
-        for (before, after), row in found.items()
+        for (before, after), row in numbered.items()
         for number in range(min(row), max(row))
         if number not in row
     )

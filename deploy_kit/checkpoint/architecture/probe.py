@@ -148,7 +148,7 @@ def _text(change: dict[str, Any]) -> str:
 
 
 def _settled(parsed: ParsedStructure, change: dict[str, Any], outcome: str) -> ParsedStructure:
-    """Take a change; every fact that was open now comes from the probe."""
+    """Apply a change; every fact that was open now comes from the probe."""
     proof = Source("probe", f"probe {outcome}")
     sources = {name: proof if source.is_guess else source for name, source in parsed.sources.items()}
     texts = tuple((name, source.text) for name, source in sources.items())

@@ -80,16 +80,16 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
         CheckpointError: No DenseNet, an incomplete one, tensors left over, or a fact that must be asked for.
     """
     tensors, ignored = _without(contents.tensors, stated.ignore, where)
-    layers = leaves.gather(tensors, where)
-    normalized, others = input_normalization.find_normalization(layers.others, layers.tensors)
-    net = body.find_body(layers, where)
+    gathered = leaves.gather(tensors, where)
+    normalized, others = input_normalization.find_normalization(gathered.others, gathered.tensors)
+    net = body.find_body(gathered, where)
     _verify_uniform(net, where)
     ndim, width = len(net.stem[0].conv.kernel), net.chain.width
     dense = paths.shared(unit.home for unit in net.units)
     head = heads.find_heads(_outside(net), width, ndim, dense, stated.head, where)
-    _verify_used(layers, net, head, others, where)
+    _verify_used(gathered, net, head, others, where)
     attributed = attributes.facts(contents.attributes, net, head, where)
-    proved = evidence.weigh(net, layers.tensors)
+    proved = evidence.weigh(net, gathered.tensors)
     known = FactSources(
         flags=replace(stated.facts, source=Source("flag", "flag")),
         # A stated graph says what is computed; a module's attribute only what it would compute if it were called.
@@ -106,19 +106,19 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     spec = _spec(net, head, decided, stated.facts, input_norm=bool(normalized), where=where)
     names = dict(canonical_tensors.canonical_names(net, head, spec))
     names |= {f"normalize.{part}": name for part, name in normalized.items()}
-    stored = {canonical: layers.tensors[name] for canonical, name in names.items()}
+    stored = {canonical: gathered.tensors[name] for canonical, name in names.items()}
     return ParsedStructure(
         spec=spec,
         tensors=canonical_tensors.complete_state(stored, spec, channels_last=keras),
         names=names,
-        originals=layers.tensors,
+        originals=gathered.tensors,
         channels_last=keras,
         sources=decided.sources,
         evidence=proved,
         remarks=(
             *ignored,
-            *layers.remarks,
-            *input_normalization.remarks(normalized, layers.tensors),
+            *gathered.remarks,
+            *input_normalization.remarks(normalized, gathered.tensors),
             *lacking,
             *_head_remarks(head, known, stated.facts),
             *decided.remarks,
@@ -142,7 +142,7 @@ def _without(
 
 
 def _outside(net: Body) -> list[Leaf]:
-    """Give the leaves that a head may have: of BNs those alone that stand nearer to a linear layer than to the body."""
+    """Return the leaves that a head may have: of BNs those that stand nearer to a linear layer than to the body."""
     inner = [leaf.path for unit in net.units for leaf in unit.leaves]
     inner += [joint.conv.path for joint in net.chain.transitions]
     linear = [leaf.path for leaf in net.rest if leaf.kind != "norm"]
@@ -154,7 +154,7 @@ def _outside(net: Body) -> list[Leaf]:
 
 
 def _verify_uniform(net: Body, where: str) -> None:
-    """Refuse a block whose layers differ in more than what they read."""
+    """Refuse a block whose layers differ in more than their input channels, which no DenseNet's do."""
     for block in net.chain.blocks:
         kinds = Counter(_kind(unit) for unit in block)
         if len(kinds) > 1:
@@ -172,7 +172,7 @@ def _verify_uniform(net: Body, where: str) -> None:
 
 
 def _lacking(net: Body, family: Family | None, where: str) -> tuple[str, ...]:
-    """Refuse a family's network that lacks a whole BN; of others, remark it: they may be made so."""
+    """Refuse a family's network that lacks a whole BN; remark it in others, which may be made so."""
     bare = [joint.conv.name for joint in net.stem if joint.norm is None]
     if 0 < len(bare) < len(net.stem):
         raise CheckpointError(f"{where}: no BN behind '{bare[0]}', the stem's other convolutions have one")
@@ -187,6 +187,7 @@ def _lacking(net: Body, family: Family | None, where: str) -> tuple[str, ...]:
         raise CheckpointError(
             f"{where}: no BN {missing[0]}, and {family.name} has one there", hint="get the whole checkpoint"
         )
+    # Without a family nothing says whether the file or the network lacks it, and both give a whole set of widths.
     return (f"no BN {' and none '.join(missing)}: taken as it is",) if missing and family is None else ()
 
 
@@ -199,12 +200,12 @@ def _biases(unit: DenseUnit) -> tuple[bool, bool]:
     return unit.narrow is not None and unit.narrow.bias, unit.wide.bias
 
 
-def _verify_used(found: Leaves, net: Body, head: FoundHeads, others: Sequence[str], where: str) -> None:
-    """Refuse the file if anything in it has no place: without it the answer would be another."""
+def _verify_used(gathered: Leaves, net: Body, head: FoundHeads, others: Sequence[str], where: str) -> None:
+    """Refuse the file if anything in it has no place: the network may compute with it."""
     steps = [step for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
     used = {leaf for unit in net.units for leaf in unit.leaves} | {step.leaf for step in steps} | {net.final}
     used |= {leaf for joint in (*net.stem, *net.chain.transitions) for leaf in (joint.norm, joint.conv)}
-    left = [leaf for leaf in found.found if leaf not in used and leaf not in head.dropped]
+    left = [leaf for leaf in gathered.layers if leaf not in used and leaf not in head.dropped]
     names = [name for leaf in left for name in leaf.parts.values()] + list(others)
     if names:
         raise left_over(names, where, "this DenseNet")
@@ -213,7 +214,7 @@ def _verify_used(found: Leaves, net: Body, head: FoundHeads, others: Sequence[st
 def _spec(
     net: Body, head: FoundHeads, decided: DecidedFacts, flags: ArchitectureFacts, *, input_norm: bool, where: str
 ) -> DenseNetSpec:
-    """Put shapes and decisions together."""
+    """Put what shapes give and what was decided together."""
     values = dict(decided.values)
     stride, kernel = values.pop("stem_stride"), net.stem[0].conv.kernel
     strides = tuple(stride) if isinstance(stride, (tuple, list)) else (stride,) * len(kernel)
@@ -221,6 +222,7 @@ def _spec(
         raise CheckpointError(
             f"{where}: stem stride: expected {len(kernel)} numbers for a {len(kernel)}-D network, found {len(strides)}"
         )
+    # A BN folded into the stem's convolution leaves a bias there, and the ReLU behind it stays.
     folded = all(unit.norm2 is None for unit in net.units) and net.units[0].narrow is not None
     stem = tuple(
         StemConv(

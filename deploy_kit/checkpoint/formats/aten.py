@@ -1,4 +1,4 @@
-"""torch's operators by their ATen name → the nodes of `graphs`. TorchScript and torch.export name the same ones."""
+"""torch's operators by their ATen name → nodes of a stated graph. TorchScript and torch.export name the same ones."""
 
 from typing import Any
 
@@ -38,11 +38,11 @@ _KINDS = {
     ),
     "identity",
 )  # fmt: skip
-# These ask for a shape and compute nothing.
+# They read a shape and compute nothing.
 SIZES = frozenset({"size", "sym_size", "NumToTensor", "Int", "dim", "len", "numel"})
-# With a buffer of the model as their other operand these normalize the input; the buffer tells of it.
+# With a buffer of the model as their other operand they normalize the input, which the buffer shows by itself.
 ARITHMETIC = frozenset({"sub", "sub_", "div", "div_", "mul", "mul_", "add", "add_"})
-# Where eps stands among the arguments if not at the eighth place.
+# Place of eps among the arguments, where it is not the eighth.
 _EPS_PLACE = {"_native_batch_norm_legit_no_training": 6}
 
 
@@ -50,9 +50,9 @@ def node(name: str, arguments: list[Any], reads: tuple[int, ...]) -> Node:
     """Make the node of one operator.
 
     Args:
-        name: Without namespace and overload, e.g. ``relu_``.
-        arguments: In the operator's order; numbers and lists of numbers as they are, a weight as its shape (a tuple),
-            anything else as None.
+        name: Name without namespace and overload, e.g. ``relu_``.
+        arguments: Arguments in the operator's order: numbers and lists of numbers as they are, a weight as its shape (a
+            tuple), anything else as None.
         reads: Places of the activations that it reads, in order.
     """
     plain = name if name in _KINDS or name in _CONVOLUTIONS else name.removesuffix("_")
@@ -69,13 +69,13 @@ def node(name: str, arguments: list[Any], reads: tuple[int, ...]) -> Node:
         return Node(op=kind, inputs=reads[:1], slope=slope if isinstance(slope, float) else 0.01)
     if "_pool" in plain and not plain.startswith(("adaptive", "_adaptive")):
         return _pool(kind, arguments, reads)
-    if plain == "addmm":
+    if plain == "addmm":  # (bias, input, weight): a bias that is computed comes first
         reads = reads[-1:]
     return Node(op=kind, inputs=reads if kind == "cat" else reads[:1])
 
 
 def _convolution(arguments: list[Any], reads: tuple[int, ...]) -> Node:
-    """Arguments: input, weight, bias, stride, padding, dilation, …."""
+    """Make a convolution of (input, weight, bias, stride, padding, dilation, …)."""
     shape = _argument(arguments, 1)
     return Node(
         op="conv",
@@ -88,7 +88,7 @@ def _convolution(arguments: list[Any], reads: tuple[int, ...]) -> Node:
 
 
 def _pool(kind: str, arguments: list[Any], reads: tuple[int, ...]) -> Node:
-    """Arguments: input, kernel, stride (the kernel if empty), padding, …."""
+    """Make a pool of (input, kernel, stride (the kernel if empty), padding, …)."""
     kernel = sides(_argument(arguments, 1))
     return Node(
         op=kind,

@@ -1,4 +1,4 @@
-"""File → named tensors, by its bytes and never by its extension. Untrusted input: nothing in a file is executed."""
+"""File → named tensors, by its bytes and never by its extension: ``.pth.tar`` is no tar, ``.pkl`` may be a zip."""
 
 import re
 from pathlib import Path
@@ -15,8 +15,8 @@ from deploy_kit.checkpoint.formats.zip_archive import MAGIC, open_archive
 __all__ = ["Contents", "read_contents"]
 
 _HEAD, _TAIL = 512, 64
-_PICKLE = b"\x80"  # of protocol 2 or later
-# A pickle of protocol 0 or 1 begins with what it holds, and ends in a full stop.
+_PICKLE = b"\x80"  # protocol 2 or later
+# A pickle of protocol 0 or 1 has no header: it begins with what it holds, and ends in a full stop.
 _OLD_PICKLE = re.compile(rb"\([dlitcVISF(X]|[}\]]q|c[\w.]+\n[\w.]+\n")
 
 
@@ -24,12 +24,12 @@ def read_contents(path: Path, *, state_key: str | None = None) -> Contents:
     """Read a checkpoint file.
 
     Args:
-        path: Its place; the extension is of no account.
-        state_key: Which state dict to take where there are several, as a dotted path.
+        path: The file, whatever its extension.
+        state_key: State dict to take where there are several, as a dotted path.
 
     Raises:
-        InputError: Missing or unreadable.
-        CheckpointError: Of another kind, cut off, made to exhaust memory, or asking for code to be run.
+        InputError: The file is missing or cannot be read.
+        CheckpointError: It is of another kind, cut off, made to exhaust memory, or asks for code to be run.
         MissingPackageError: Its format needs a package that is not installed.
     """
     try:
@@ -52,6 +52,7 @@ def read_contents(path: Path, *, state_key: str | None = None) -> Contents:
 
 
 def _read(path: Path, head: bytes, state_key: str | None) -> Contents:
+    """Read a file whose first bytes are `head`; the formats that are surest by their bytes are asked first."""
     size = path.stat().st_size
     budget = ReadLimits(size)
     if safetensors_file.is_safetensors(head):

@@ -39,12 +39,12 @@ _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, Recursion
 
 
 def is_exported(names: tuple[str, ...]) -> bool:
-    """Say whether an archive with these members is one."""
+    """Return whether an archive with these members is one."""
     return any(name.endswith((f"/{_MODEL}", _OLD_MODEL)) or name == _MODEL for name in names)
 
 
 def read_exported_program(archive: Archive, budget: ReadLimits) -> Contents:
-    """Read the archive.
+    """Read a torch.export archive.
 
     Raises:
         CheckpointError: Damaged, or of a layout this version does not know.
@@ -95,11 +95,11 @@ def _tensor(name: str, data: bytearray, meta: Mapping[str, Any], budget: ReadLim
     size, stride = ([axis["as_int"] for axis in meta[key]] for key in ("sizes", "strides"))
     whole = len(data) // dtype.itemsize
     numbers = torch.frombuffer(data, dtype=dtype, count=whole) if whole else torch.empty(0, dtype=dtype)
-    found = view(Storage(numbers), meta["storage_offset"]["as_int"], size, stride, budget)
-    assert not isinstance(found, Unreadable)
+    tensor = view(Storage(numbers), meta["storage_offset"]["as_int"], size, stride, budget)
+    assert not isinstance(tensor, Unreadable)
     if math.prod(size) * dtype.itemsize > len(data):
         raise damaged(f"'{name}' is larger than its record")
-    return found
+    return tensor
 
 
 def _old_weights(archive: Archive, home: str, budget: ReadLimits) -> Iterator[tuple[str, Tensor]]:
@@ -111,7 +111,7 @@ def _old_weights(archive: Archive, home: str, budget: ReadLimits) -> Iterator[tu
 
 
 def _facts(graph: Any) -> ArchitectureFacts:
-    """Read the graph; one that is written otherwise than expected states nothing."""
+    """Read the graph's facts; a graph that is written otherwise than expected states none."""
     try:
         return stated_graph.facts(_nodes(graph), _SOURCE)
     except _WRONG:
@@ -119,6 +119,7 @@ def _facts(graph: Any) -> ArchitectureFacts:
 
 
 def _nodes(graph: Mapping[str, Any]) -> list[stated_graph.Node]:
+    """Turn the graph's JSON into nodes; its weights come as inputs whose names begin with p_ or b_."""
     nodes: list[stated_graph.Node] = []
     places: dict[str, int] = {}
     constants = {name for entry in graph["inputs"] for name in _names(entry) if name[:2] in ("p_", "b_", "c_")}
@@ -140,7 +141,7 @@ def _nodes(graph: Mapping[str, Any]) -> list[stated_graph.Node]:
 
 
 def _operator(target: str) -> str:
-    """Give ``conv2d`` of ``torch.ops.aten.conv2d.default``."""
+    """Return ``conv2d`` of ``torch.ops.aten.conv2d.default``."""
     parts = target.split(".")
     return parts[3] if target.startswith("torch.ops.aten.") else parts[-1]
 
@@ -152,7 +153,7 @@ def _names(argument: Mapping[str, Any]) -> list[str]:
 
 
 def _value(argument: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
-    """Give a number or a list of them, a weight's shape as a tuple, None for all else."""
+    """Return a number or a list of them, a weight's shape as a tuple, None for all else."""
     for name in _names(argument):
         if name[:2] in ("p_", "b_"):
             return tuple(axis["as_int"] for axis in tensors[name]["sizes"])

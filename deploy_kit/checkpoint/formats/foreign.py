@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, or one of another framework, by their first bytes: what to call them, what to do."""
+"""Files that are no checkpoint, or one of another framework, by their first bytes: what they are and what to do."""
 
 from deploy_kit.base.errors import CheckpointError
 
@@ -34,28 +34,29 @@ _TEXTS = (
 )
 _SHARDED = b'"weight_map"'
 _TENSORFLOW = b"_CHECKPOINTABLE_OBJECT_GRAPH"
-_TABLE_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # of a LevelDB table: TensorFlow's .index files
+_TABLE_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # last bytes of a LevelDB table: TensorFlow's .index files
 
 
 def refusal(head: bytes, tail: bytes) -> CheckpointError:
     """Make the error that names a file which is no checkpoint this version reads.
 
     Args:
-        head: Its first bytes.
-        tail: Its last bytes.
+        head: First bytes of the file.
+        tail: Last bytes of the file.
     """
-    what, hint = _name(head, tail)
-    return CheckpointError(f"not a recognised checkpoint container: {what}", hint=hint)
+    name, hint = _name(head, tail)
+    return CheckpointError(f"not a recognised checkpoint container: {name}", hint=hint)
 
 
 def _name(head: bytes, tail: bytes) -> tuple[str, str]:
+    """Return (what a file is, what to do)."""
     if not head:
         return "the file is empty", "get the file again"
     if not any(head) and not any(tail):
         return "nothing but zeros", "get the file again"
-    for magic, what, hint in _MAGIC:
+    for magic, name, hint in _MAGIC:
         if head.startswith(magic):
-            return what, hint
+            return name, hint
     if head[257:262] == b"ustar":
         return "a tar archive", _UNPACK
     if head[4:8] == b"TFL3":
@@ -67,9 +68,9 @@ def _name(head: bytes, tail: bytes) -> tuple[str, str]:
 
 def _text(head: bytes) -> tuple[str, str]:
     plain = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for start, what, hint in _TEXTS:
+    for start, name, hint in _TEXTS:
         if plain.startswith(start):
-            return what, hint
+            return name, hint
     if plain.startswith(b"{") and _SHARDED in plain:
         return "the index of a sharded checkpoint", "merge its parts into one safetensors file"
     printable = sum(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head)

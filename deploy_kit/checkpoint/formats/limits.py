@@ -1,4 +1,4 @@
-"""How much a checkpoint may ask for. One budget per file; a file that wants more is refused before it gets it."""
+"""How much a checkpoint may take. One budget per file; a file that asks for more is refused before it gets it."""
 
 from deploy_kit.base.errors import CheckpointError
 
@@ -9,15 +9,15 @@ _STEPS = 1_500_000
 
 
 class ReadLimits:
-    """What is left of the bytes and steps that one file may take.
+    """Bytes and steps that one file may still take.
 
     Attributes:
-        bytes: For tensors, arrays, copied text and unpacked members.
-        steps: For pickle opcodes and copied items.
+        bytes: Bytes left for tensors, arrays, copied text and unpacked members.
+        steps: Steps left for pickle opcodes and copied items.
     """
 
     def __init__(self, size: int) -> None:
-        """Grant a file of `size` bytes its share."""
+        """Start with the budget of a file of `size` bytes."""
         self.bytes = _SHARE * size + _FREE_BYTES
         self.steps = _STEPS
 

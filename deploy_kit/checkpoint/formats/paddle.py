@@ -17,7 +17,7 @@ _RENAMED = {"_mean": "running_mean", "_variance": "running_var"}
 
 
 def is_paddle(data: Any, tensors: Mapping[str, Tensor]) -> bool:
-    """Say whether a pickle's content is Paddle's: by its table of names, or by how it names a BN's statistics."""
+    """Return whether a pickle's content is Paddle's: by its table of names, or by its names of a BN's statistics."""
     leaves = {name.rpartition(".")[2] for name in tensors}
     return (isinstance(data, dict) and _NAMES in data) or leaves >= _RENAMED.keys()
 

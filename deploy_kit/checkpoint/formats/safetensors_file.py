@@ -1,4 +1,4 @@
-"""safetensors → named tensors, with the facts and the preprocessing that this program keeps in the metadata."""
+"""safetensors → named tensors, with the facts and the preprocessing that deploykit's metadata states."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ _MAX_HEADER = 8 << 20
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Say whether a file begins with a header's length (eight bytes, little-endian) and a JSON object."""
+    """Return whether a file begins with a header's length (eight bytes, little-endian) and a JSON object."""
     return head[8:9] == b"{" and 0 in head[:8]
 
 
@@ -29,7 +29,7 @@ def read_safetensors(path: Path, head: bytes) -> Contents:
     """Read the file whose first bytes are `head`.
 
     Raises:
-        CheckpointError: Not whole, or with a header made to exhaust memory.
+        CheckpointError: It is not whole, or its header is made to exhaust memory.
         RecipeError: Its metadata states something impossible.
     """
     length = int.from_bytes(head[:8], "little")

@@ -1,7 +1,7 @@
 """A forward pass that a file states, as a list of operations → facts of the architecture.
 
-TorchScript code, torch.export graphs and Keras configs are brought into the same few nodes; what they say of a DenseNet
-is read here once. Each fact is given only where all places of the graph agree on it.
+TorchScript code, torch.export graphs and Keras configs are turned into the same few kinds of nodes, and their facts are
+read here once. A fact is stated only where all places of the graph agree on it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ Sides = int | tuple[int, ...]
 ACTIVATIONS = frozenset({"relu", "leaky_relu", "elu", "silu", "gelu"})
 _HEADS = frozenset({"sigmoid", "softmax", "log_softmax"})
 _POOLS = frozenset({"max_pool", "avg_pool"})
-# Before the first linear layer these move numbers about or scale them; none of them pools.
+# Between the pool and the first linear layer: they reshape or scale a vector and do not pool.
 _BETWEEN = frozenset({"flatten", "identity", "bn"})
 _KNOWN = frozenset({"input", "conv", "bn", "cat", "linear", *ACTIVATIONS, *_HEADS, *_POOLS, *_BETWEEN})
 _AS_ONNX = "export it to ONNX with the framework it comes from, and give that file"
@@ -33,12 +33,12 @@ class Node:
             ``sigmoid``, ``softmax``, ``log_softmax``, ``identity`` (dropout, casts, padding), or the name of an
             operation that no DenseNet has.
         inputs: Places of the nodes that it reads.
-        kernel: Of a convolution or pool: one number where all axes have the same, None where it is not stated.
-        stride: Likewise.
-        padding: Likewise; ``uneven`` where one side has more than the other.
-        dilation: Likewise.
-        eps: Of a BN.
-        slope: Of a leaky activation.
+        kernel: Kernel of a convolution or pool: one number where all axes have the same, None where it is not stated.
+        stride: Its stride, likewise.
+        padding: Its padding, likewise; ``uneven`` where one side has more than the other.
+        dilation: Its dilation, likewise.
+        eps: Epsilon of a BN.
+        slope: Slope of a leaky activation below zero.
     """
 
     op: str
@@ -52,15 +52,16 @@ class Node:
 
 
 def facts(nodes: Sequence[Node], source: Source) -> ArchitectureFacts:
-    """Read the facts of a DenseNet's graph; of any other graph some may come out, and the shapes will not fit.
+    """Read the facts of a DenseNet's graph; another network's graph may state some too, and its shapes will not fit.
 
     Args:
-        nodes: In an order in which they can be computed; the last is the output.
-        source: Who states the graph.
+        nodes: Nodes in an order in which they can be computed; the last is the output.
+        source: Where the graph is stated.
 
     Raises:
         CheckpointError: It computes what no DenseNet does, such as a normalization of its input.
     """
+    # Refused rather than ignored: an operation that the rebuilt network lacks would change every logit.
     strange = sorted({node.op for node in nodes} - _KNOWN)
     if strange:
         raise CheckpointError(
@@ -71,7 +72,7 @@ def facts(nodes: Sequence[Node], source: Source) -> ArchitectureFacts:
 
 
 def sides(value: Any, *, default: Sides | None = None) -> Sides | None:
-    """Give one number where all axes have the same; `default` where nothing is stated."""
+    """Return one number where all axes have the same; `default` where nothing is stated."""
     if isinstance(value, int):
         return value
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(item, int) for item in value):
@@ -80,7 +81,7 @@ def sides(value: Any, *, default: Sides | None = None) -> Sides | None:
 
 
 class _Graph:
-    """Nodes without those that do nothing, and who reads whom."""
+    """Nodes without those that do nothing, and the readers of each."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = nodes
@@ -105,18 +106,19 @@ class _Graph:
         return self.nodes[place].op
 
     def before(self, place: int) -> int | None:
-        """Give the first input of a node."""
+        """Return the first input of a node."""
         inputs = self.nodes[place].inputs
         return self.real(inputs[0]) if inputs else None
 
     def after(self, place: int) -> int | None:
-        """Give the only reader of a node."""
+        """Return the only reader of a node; None where there are none or several."""
         users = self.users.get(place, [])
         return users[0] if len(users) == 1 else None
 
     def facts(self, source: Source) -> ArchitectureFacts:
         stem = self._stem()
         self._verify_convolutions(stem)
+        # Within a block no convolution is pooled: one that is ends a transition.
         transitions = [place for place in self.convs if place not in stem and self._pool_after(place) is not None]
         for place in transitions:
             self._verify_window(self.users[place][0], (2, 2, 0), "a transition's pool")
@@ -151,17 +153,16 @@ class _Graph:
             if node.dilation not in (None, 1):
                 raise _unsupported(f"a convolution of dilation {node.dilation}")
 
-    def _verify_window(self, place: int, wanted: tuple[Any, Any, Any], what: str) -> None:
+    def _verify_window(self, place: int, rebuilt: tuple[Any, Any, Any], layer: str) -> None:
         """Compare (kernel, stride, padding) with what the rebuilt network has; what is not stated passes."""
         node = self.nodes[place]
-        found = (node.kernel, node.stride, node.padding)
-        if any(
-            have is not None and want is not None and have != want for have, want in zip(found, wanted, strict=True)
-        ):
-            raise _unsupported(f"{what} with kernel {found[0]}, stride {found[1]} and padding {found[2]}")
+        stated = (node.kernel, node.stride, node.padding)
+        pairs = zip(stated, rebuilt, strict=True)
+        if any(ours is not None and theirs is not None and ours != theirs for theirs, ours in pairs):
+            raise _unsupported(f"{layer} with kernel {stated[0]}, stride {stated[1]} and padding {stated[2]}")
 
     def _stem(self) -> list[int]:
-        """Walk from the first convolution to where the first dense layer branches off."""
+        """Return the nodes from the first convolution to where the first dense layer branches off."""
         walk: list[int] = []
         place = self.convs[0] if self.convs else None
         while place is not None and len(walk) < _MAX_WALK and self.op(place) != "cat":
@@ -170,6 +171,7 @@ class _Graph:
         return walk
 
     def _stem_pool(self, stem: list[int]) -> StemPool | None:
+        # The walk must have ended where the block's first layer and its concatenation both read: elsewhere it saw less.
         if not stem or len(self.users.get(stem[-1], [])) < 2:
             return None
         pools = [at for at, place in enumerate(stem) if self.op(place) in _POOLS]
@@ -182,7 +184,7 @@ class _Graph:
         return _pool_name(self.op(stem[pools[0]])) if len(pools) == 1 else None
 
     def _concat(self) -> Concat | None:
-        """Old features come before new ones in any order of computation."""
+        """Return the order of concatenation: old features are computed before new ones, so places sort by age."""
         orders: list[Concat | None] = []
         for node in self.nodes:
             reads = [self.real(place) for place in node.inputs]
@@ -199,7 +201,7 @@ class _Graph:
         return _pool_name(self.op(after)) if after is not None and self.op(after) in _POOLS else None
 
     def _relu_before(self, place: int) -> bool | None:
-        """Say whether an activation stands between a node and the BN before it."""
+        """Return whether an activation stands between a node and the BN before it; None where there is no BN."""
         before = self.before(place)
         if before is None:
             return None
@@ -216,22 +218,22 @@ class _Graph:
         return self.op(place) if place is not None and self.op(place) in ACTIVATIONS else None
 
     def _outer_activation(self, stem: list[int], transitions: list[int], head: int | None) -> Activation | None:
-        """Give what stem, transitions and end have; a place without one has no say."""
+        """Return the activation of stem, transitions and end; a place without one is not asked."""
         places = [*stem, *(self.before(place) for place in transitions), None if head is None else self.before(head)]
         kinds = [kind for kind in map(self._activation_at, places) if kind is not None]
         return cast("Activation | None", _agreed(kinds))
 
     def _head(self) -> int | None:
-        """Find what pools or flattens the last map: the node behind the body."""
+        """Return the node behind the body: what pools or flattens the last map."""
         place = self.before(self.linears[0]) if self.linears else None
-        found = None
+        head = None
         while place is not None and self.op(place) in (*_BETWEEN, *_POOLS):
             if self.op(place) in (*_POOLS, "flatten"):
-                found = place
+                head = place
             place = self.before(place)
         if place is not None and self.op(place) == "cat" and self._pooled(place):
             return self._pooled(place)[0]
-        return found
+        return head
 
     def _head_pool(self) -> Literal["avg", "max", "max_avg", "flatten"] | None:
         place = self.before(self.linears[0]) if self.linears else None
@@ -246,7 +248,7 @@ class _Graph:
         return "flatten" if self.op(place) in ACTIVATIONS else None
 
     def _pooled(self, place: int) -> list[int]:
-        """Give the pools that a node puts side by side."""
+        """Return the pools that a node puts side by side."""
         reads = [self._through(read) for read in self.nodes[place].inputs]
         return reads if self.op(place) == "cat" and all(self.op(read) in _POOLS for read in reads) else []
 
@@ -267,13 +269,14 @@ class _Graph:
 
 
 def _half(kernel: Sides | None) -> Sides | None:
+    """Return the padding that keeps a map's size at stride 1."""
     if isinstance(kernel, tuple):
         return tuple(side // 2 for side in kernel)
     return None if kernel is None else kernel // 2
 
 
-def _unsupported(what: str) -> CheckpointError:
-    return CheckpointError(f"its graph has {what}, which is not supported", hint=_AS_ONNX)
+def _unsupported(layer: str) -> CheckpointError:
+    return CheckpointError(f"its graph has {layer}, which is not supported", hint=_AS_ONNX)
 
 
 def _pool_name(op: str) -> Literal["max", "avg"]:
@@ -281,6 +284,6 @@ def _pool_name(op: str) -> Literal["max", "avg"]:
 
 
 def _agreed(values: Iterable[T | None]) -> T | None:
-    """Give what all say; None if they differ, say nothing, or are none."""
-    found = list(values)
-    return found[0] if found and all(value == found[0] for value in found) else None
+    """Return the value on which all agree; None if they differ, are None, or there is none."""
+    first, *others = [*values] or [None]
+    return first if all(value == first for value in others) else None

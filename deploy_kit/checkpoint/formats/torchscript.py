@@ -1,8 +1,8 @@
 """TorchScript → weights and the facts of its code. The code is read, never compiled or run.
 
 `torch.jit.load` is not used: it hands untrusted bytes to a C++ parser and keeps operators that a forward pass would
-call. Here the module objects are read by the restricted pickle reader, and the code, which is written in a subset of
-Python, as a syntax tree of which only traced straight lines are followed. Code with branches or loops (scripted
+call. Here the module objects are read by the pickle machine, and the code, which is written in a subset of Python, as a
+syntax tree of which only straight lines are followed, as tracing writes them. Code with branches or loops (scripted
 modules) states nothing.
 """
 
@@ -24,17 +24,18 @@ from deploy_kit.checkpoint.formats.pickled.inert_values import Record, Unreadabl
 from deploy_kit.checkpoint.formats.zip_archive import Archive
 
 _SOURCE = Source("file", "TorchScript code")
+# They end what has no end; a DenseNet-264 as TorchScript has some 4,000 archive members.
 _MAX_CODE, _MAX_NODES, _MAX_LEVELS, _MAX_MODULES = 1 << 20, 100_000, 32, 50_000
 _UNREAD = (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError)
 
 
 def is_torchscript(names: tuple[str, ...]) -> bool:
-    """Say whether an archive with these members is one."""
+    """Return whether an archive with these members is one."""
     return any("/code/" in name for name in names) and any(name.endswith("/data.pkl") for name in names)
 
 
 def read_torchscript(archive: Archive, budget: ReadLimits) -> Contents:
-    """Read the archive.
+    """Read a TorchScript archive.
 
     Raises:
         CheckpointError: It holds no module with weights, or asks for code to be run.
@@ -56,6 +57,7 @@ def read_torchscript(archive: Archive, budget: ReadLimits) -> Contents:
 
 
 def _tensors(module: Record, path: str, level: int, count: list[int]) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, tensor) of a module and of those in it; `count` is shared by all of them."""
     count[0] += 1
     if level > _MAX_LEVELS or count[0] > _MAX_MODULES:
         raise CheckpointError(f"refused: its module has more than {_MAX_LEVELS} levels or {_MAX_MODULES:,} parts")
@@ -70,7 +72,7 @@ def _tensors(module: Record, path: str, level: int, count: list[int]) -> Iterato
 
 
 def _facts(root: Record, archive: Archive) -> ArchitectureFacts:
-    """Read the code; code that is no straight line of known operators states nothing."""
+    """Read the code's facts; code that is no straight line of known operators states none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in the code's texts
@@ -83,8 +85,8 @@ def _facts(root: Record, archive: Archive) -> ArchitectureFacts:
 
 
 def _classes(archive: Archive) -> dict[str, ast.ClassDef]:
-    """Give every class of the code by its full name, e.g. ``__torch__.torch.nn.modules.conv.Conv2d``."""
-    found = {}
+    """Return every class of the code by its full name, e.g. ``__torch__.torch.nn.modules.conv.Conv2d``."""
+    classes = {}
     size = 0
     for name in archive.names:
         home, code, file = name.partition("/code/")
@@ -96,13 +98,13 @@ def _classes(archive: Archive) -> dict[str, ast.ClassDef]:
         module = file.removesuffix(".py").replace("/", ".")
         for entry in ast.parse(bytes(archive.read(name))).body:
             if isinstance(entry, ast.ClassDef):
-                found[f"{module}.{entry.name}"] = entry
-    return found
+                classes[f"{module}.{entry.name}"] = entry
+    return classes
 
 
 @dataclass(frozen=True)
 class _Place:
-    """The place of a node whose result a value is."""
+    """Place of the node whose result a value is."""
 
     at: int
 
@@ -123,7 +125,7 @@ def _forward(module: ast.ClassDef) -> ast.FunctionDef:
 
 
 def _assigned(target: ast.expr, value: Any) -> dict[str, Any]:
-    """Give the names that an assignment binds; of several results the first is the one with numbers of the map."""
+    """Return the names that an assignment binds; of several results the first is the map (a pool's second: indices)."""
     names = target.elts if isinstance(target, ast.Tuple) else [target]
     return {name.id: value if place == 0 else None for place, name in enumerate(names) if isinstance(name, ast.Name)}
 
@@ -131,7 +133,8 @@ def _assigned(target: ast.expr, value: Any) -> dict[str, Any]:
 class _Tracer:
     """Follows a traced forward pass through its modules and notes the operators.
 
-    A value is a `_Place`, a module's record, a list of values, a number, or None for all else.
+    A value is a `_Place`, a module's record, a list of values, a number, or None for all else. What is None reads
+    nothing and computes nothing known, so an operator on it adds no node: shapes, options, text.
     """
 
     def __init__(self, classes: dict[str, ast.ClassDef]) -> None:
@@ -139,13 +142,14 @@ class _Tracer:
         self.nodes: list[stated_graph.Node] = []
 
     def call(self, module: Record, arguments: list[Any], level: int) -> Any:
-        """Follow a module's ``forward`` and give its result."""
+        """Follow a module's ``forward`` and return its result."""
         if level > _MAX_LEVELS or len(self.nodes) > _MAX_NODES:
             raise ValueError("an endless forward pass")
         body = _forward(self.classes[module.kind])
         names = [argument.arg for argument in body.args.args]
         values = dict(zip(names, [module, *arguments], strict=False))
         for line in body.body:
+            # Anything but assignments and one return is a branch or a loop, whose way depends on the input.
             if isinstance(line, ast.Assign):
                 values |= _assigned(line.targets[0], self.value(line.value, values, level))
             elif isinstance(line, ast.Return) and line.value is not None:
@@ -174,7 +178,7 @@ class _Tracer:
         return None
 
     def builtin(self, name: str, arguments: list[Any]) -> Any:
-        """Give ``getattr(self, "0")``, which stands for names that are no identifiers, and ``annotate(type, x)``."""
+        """Evaluate ``getattr(self, "0")``, written for names that are no identifiers, and ``annotate(type, x)``."""
         if name == "getattr" and isinstance(arguments[0], Record):
             return arguments[0].attributes().get(arguments[1])
         return arguments[1] if name == "annotate" else None
@@ -182,9 +186,11 @@ class _Tracer:
     def operator(self, code: ast.Call, function: ast.Attribute, values: dict[str, Any], level: int) -> Any:
         arguments = [self.value(item, values, level) for item in code.args]
         owner = self.value(function.value, values, level)
+        # The second call of one module is written `forward1`, with the same body as `forward`.
         if isinstance(owner, Record) and function.attr.startswith("forward"):
             return self.call(owner, arguments, level + 1)
         reads = tuple(place for argument in arguments for place in _places(argument))
+        # A size that is read from the map changes no number of it, as in `x.view(x.size(0), -1)`.
         if not reads or function.attr in aten.SIZES:
             return None
         plain = [tuple(one.shape) if isinstance(one, Tensor) else one for one in arguments]

@@ -1,6 +1,6 @@
 """A zip archive of untrusted origin: bounded before it is unpacked, every member's CRC checked.
 
-Python's `zipfile` reads what this lets through. torch's own reader checks no CRC and loads flipped bytes silently.
+Python's `zipfile` reads what is let through. torch's own reader compares no CRC and loads flipped bits silently.
 """
 
 import struct
@@ -26,17 +26,17 @@ class Archive:
     """An open archive whose members fit the budget.
 
     Attributes:
-        names: Of its members, in the archive's order.
+        names: Names of its members, in the archive's order.
     """
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
-        """Take an archive that `open_archive` let through."""
+        """Wrap an archive that `open_archive` has verified."""
         self._archive = archive
         self._members = {info.filename: info for info in archive.infolist()}
         self.names = tuple(self._members)
 
     def size(self, name: str) -> int:
-        """Give a member's size in bytes, unpacked."""
+        """Return a member's size in bytes, unpacked."""
         return self._members[name].file_size
 
     def read(self, name: str) -> bytearray:
@@ -59,7 +59,7 @@ class Archive:
 
 @contextmanager
 def open_archive(file: BinaryIO, budget: ReadLimits) -> Iterator[Archive]:
-    """Open an archive, hold it against the budget, and check every CRC.
+    """Open an archive, take its members from the budget, and check every CRC.
 
     Raises:
         CheckpointError: Cut off, damaged, or made to exhaust memory.
@@ -83,7 +83,7 @@ def _verify_directory(file: BinaryIO) -> None:
     at = tail.rfind(_END)
     if at < 0:
         raise damaged("the archive's directory is missing at its end")
-    # The 64-bit record, where there is one, comes right before; whichever claims most counts.
+    # Comments may hold further records, and a 64-bit record may come before; whichever claims most counts.
     claims = [struct.unpack_from("<I", tail, place + 12)[0] for place in _places(tail, _END, _END_SIZE)]
     claims = [claim for claim in claims if claim != 0xFFFFFFFF]
     claims += [struct.unpack_from("<Q", tail, place + 40)[0] for place in _places(tail, _END_64, 56)]
@@ -96,6 +96,7 @@ def _verify_directory(file: BinaryIO) -> None:
 
 
 def _places(data: bytes, magic: bytes, length: int) -> Iterator[int]:
+    """Yield each place of a record that lies in the data as a whole."""
     at = data.find(magic)
     while at >= 0:
         if at + length <= len(data):
@@ -104,6 +105,7 @@ def _places(data: bytes, magic: bytes, length: int) -> Iterator[int]:
 
 
 def _verify_members(archive: zipfile.ZipFile, budget: ReadLimits) -> None:
+    """Refuse members that no checkpoint has, and take the size of the others from the budget."""
     members = sorted(archive.infolist(), key=lambda info: info.header_offset)
     if len(members) > _MAX_MEMBERS:
         raise CheckpointError(f"refused: its archive has {len(members):,} members")
@@ -115,7 +117,7 @@ def _verify_members(archive: zipfile.ZipFile, budget: ReadLimits) -> None:
             raise CheckpointError(f"'{info.filename}' inside it is encrypted", hint="unpack it and save it anew")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise CheckpointError(f"'{info.filename}' inside it is packed in a way that no checkpoint is")
-        if info.header_offset < end:
+        if info.header_offset < end:  # how small archives unpack to petabytes: one record under many names
             raise CheckpointError("refused: members of its archive overlap", hint="get the file from its source")
         end = info.header_offset + _LOCAL_SIZE + len(info.filename) + info.compress_size
         budget.take(info.file_size)

@@ -1,4 +1,4 @@
-"""Zip archives: which of the formats that are one, told by the names of the members."""
+"""Zip archives: which of the checkpoint formats one is, by the names of its members."""
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.contents import Contents
@@ -14,7 +14,7 @@ def read_zip(archive: Archive, budget: ReadLimits, state_key: str | None) -> Con
     """Read a torch, TorchScript, torch.export or Keras archive.
 
     Raises:
-        CheckpointError: Another archive, or one that cannot be read.
+        CheckpointError: It is another archive, or cannot be read.
     """
     names = archive.names
     if exported_program.is_exported(names):

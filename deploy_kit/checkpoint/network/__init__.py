@@ -2,7 +2,8 @@
 
 densenet_module   the torch module
 equations         the same function on the file's own tensors: the second opinion
-to_onnx           by torch's exporters
+torch_logits      the module's logits on preprocessed images
+to_onnx           the ONNX file, by torch's exporters
 map_sizes         sizes of maps and of the input
-paper_table       the network as the paper's Table 1 shows one
+paper_table       the network laid out as in the paper's Table 1
 """

@@ -1,7 +1,7 @@
-"""DenseNetSpec → torch.nn.Module. The forward pass as the spec gives it, nothing else: no training tricks, no loading.
+"""DenseNetSpec → torch.nn.Module. The forward pass as the spec states it, nothing else: no training tricks, no loading.
 
-Parameter names are torchvision's (``features.denseblock1.denselayer1.norm1.weight``), so a checkpoint that was
-canonicalized by ``structure`` loads strictly.
+Parameter names are torchvision's (``features.denseblock1.denselayer1.norm1.weight``), so tensors under canonical names
+load strictly.
 
 Source: Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", CVPR 2017, section 3.
 """
@@ -21,7 +21,7 @@ _AVG_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3
 
 
 def activation(kind: str, slope: float) -> Callable[[Tensor], Tensor]:
-    """Give an activation by its name; `slope` is that of a leaky one below zero."""
+    """Return an activation by its name; `slope` is that of a leaky one below zero."""
     named: dict[str, Callable[[Tensor], Tensor]] = {
         "relu": torch.relu,
         "leaky_relu": nn.LeakyReLU(slope),
@@ -44,7 +44,7 @@ class DenseLayer(nn.Module):
     """One composite function H: BN-ReLU-conv1×1-BN-ReLU-conv3×3, or BN-ReLU-conv3×3 without a bottleneck."""
 
     def __init__(self, width: int, block: DenseBlock, spec: DenseNetSpec) -> None:
-        """Take (N, width, …), give (N, block.growth, …)."""
+        """Map (N, width, …) to (N, block.growth, …)."""
         super().__init__()
         norm = _NORMS[spec.ndim - 1]
         self.activation = activation(spec.activation, spec.slope)
@@ -71,7 +71,7 @@ class DenseBlockModule(nn.Module):
     """Layers that each read the concatenation of the block's input and all earlier outputs."""
 
     def __init__(self, width: int, block: DenseBlock, spec: DenseNetSpec) -> None:
-        """Take (N, width, …), give (N, width + layers · growth, …)."""
+        """Map (N, width, …) to (N, width + layers · growth, …)."""
         super().__init__()
         self.append = spec.concat == "append"
         for index in range(block.layers):
@@ -90,7 +90,7 @@ class Transition(nn.Module):
     """BN-ReLU-conv1×1 and a 2×2 pool between two dense blocks."""
 
     def __init__(self, width: int, out: int, spec: DenseNetSpec) -> None:
-        """Take (N, width, H, W), give (N, out, H // 2, W // 2)."""
+        """Map (N, width, H, W) to (N, out, H // 2, W // 2)."""
         super().__init__()
         if spec.transition_norm:
             self.norm = _NORMS[spec.ndim - 1](width, eps=spec.eps)
@@ -106,14 +106,14 @@ class Transition(nn.Module):
 
 
 class StemPool(nn.Module):
-    """What ends the stem: a 3×3 pool of stride 2, or a 3×3 max of stride 1 and a blur of stride 2.
+    """The pool that ends the stem: 3×3 with stride 2, or a 3×3 max pool of stride 1 and a blur of stride 2.
 
     Source of the blur: Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019: weights (1, 2, 1) / 4
     along each axis, the border reflected.
     """
 
     def __init__(self, kind: str, ndim: int) -> None:
-        """Take (N, C, H, W), give (N, C, ⌈H / 2⌉, ⌈W / 2⌉)."""
+        """Map (N, C, H, W) to (N, C, ⌈H / 2⌉, ⌈W / 2⌉)."""
         super().__init__()
         self.kind, self.ndim = kind, ndim
 
@@ -129,7 +129,7 @@ class StemPool(nn.Module):
         return pooled
 
     def _blur(self) -> Tensor:
-        """Give (1, 2, 1) / 4 along each axis, as one kernel."""
+        """Return the kernel of (1, 2, 1) / 4 along each axis."""
         line = torch.tensor([0.25, 0.5, 0.25])
         kernel = line
         for _ in range(self.ndim - 1):
@@ -141,7 +141,7 @@ class Activation(nn.Module):
     """An activation as a module, for chains."""
 
     def __init__(self, kind: str, slope: float) -> None:
-        """Name it; `slope` is that of a leaky one below zero."""
+        """Choose it by its name; `slope` is that of a leaky one below zero."""
         super().__init__()
         self.function = activation(kind, slope)
 
@@ -153,7 +153,7 @@ class InputNorm(nn.Module):
     """Subtract a mean and divide by a standard deviation, each per channel and kept in the file."""
 
     def __init__(self, channels: int, ndim: int) -> None:
-        """Take and give (N, channels, …)."""
+        """Map (N, channels, …) to the same shape."""
         super().__init__()
         self.shape = (channels, *[1] * ndim)
         self.register_buffer("mean", torch.zeros(channels))
@@ -165,7 +165,7 @@ class InputNorm(nn.Module):
 
 
 def _chain(steps: tuple[HeadLayer, ...], width: int, spec: DenseNetSpec) -> tuple[nn.Sequential, int]:
-    """Build one line of head layers from vectors of `width`; also give the width that it ends with."""
+    """Build one line of head layers from vectors of `width`; return it and the width that it ends with."""
     chain = nn.Sequential()
     for step in steps:
         if step.kind == "linear":
@@ -179,10 +179,10 @@ def _chain(steps: tuple[HeadLayer, ...], width: int, spec: DenseNetSpec) -> tupl
 
 
 class DenseNet(nn.Module):
-    """A DenseNet; gives the logits (N, classes) of its head, a tuple of them for several, features for none."""
+    """A DenseNet; returns the logits (N, classes) of its head, a tuple of them for several, the features for none."""
 
     def __init__(self, spec: DenseNetSpec) -> None:
-        """Build the layers that `spec` names, with torch's default initial weights."""
+        """Build the layers of `spec` with torch's default initial weights."""
         super().__init__()
         self.spec = spec
         self.outer = activation(spec.outer_activation, spec.slope)
@@ -191,8 +191,8 @@ class DenseNet(nn.Module):
             self.normalize = InputNorm(spec.in_channels, spec.ndim)
         self.features = nn.Sequential()
         for index, step in enumerate(spec.stem):
-            made = conv(read, step.channels, step.kernel, stride=step.stride, bias=step.bias)
-            self.features.add_module(f"conv{index}", made)
+            layer = conv(read, step.channels, step.kernel, stride=step.stride, bias=step.bias)
+            self.features.add_module(f"conv{index}", layer)
             if step.norm:
                 self.features.add_module(f"norm{index}", norm(step.channels, eps=spec.eps))
             if step.relu:
@@ -212,7 +212,7 @@ class DenseNet(nn.Module):
         self._add_heads(self._pooled(read))
 
     def _pooled(self, width: int) -> int:
-        """Give the length of the vector that the head reads."""
+        """Return the length of the vector that the head reads."""
         if self.spec.head_pool == "flatten":
             assert self.spec.map_side is not None
             return width * int(self.spec.map_side**self.spec.ndim)
@@ -255,5 +255,5 @@ class DenseNet(nn.Module):
 
 
 def is_plain(spec: DenseNetSpec) -> bool:
-    """Say whether the head is one linear layer alone, as in the paper."""
+    """Return whether the head is one linear layer alone, as in the paper."""
     return len(spec.heads) == 1 and not spec.trunk and [step.kind for step in spec.heads[0].layers] == ["linear"]

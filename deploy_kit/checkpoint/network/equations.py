@@ -1,7 +1,8 @@
-"""A DenseNet once more, written out as equations on the file's own tensors: a second path to the same logits.
+"""A DenseNet written out as equations on the file's own tensors: a second, independent path to the same logits.
 
-Shares nothing with `model` but the spec. A layer put in the wrong place, a name mapped to the wrong tensor or a step
-left out there shows as a difference here.
+It shares nothing with `densenet_module` but the spec: BN, ReLU and the blur are written out, tensors are taken by their
+names in the file. A name mapped to the wrong tensor, or a layer that the module computes otherwise, shows as a
+difference.
 
 Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, section 3.
 """
@@ -21,18 +22,18 @@ _AVG = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_po
 
 
 class Equations:
-    """The forward pass of one spec on one file's tensors."""
+    """Forward pass of one spec on one file's tensors."""
 
     def __init__(
         self, spec: DenseNetSpec, names: Mapping[str, str], tensors: Mapping[str, Tensor], *, channels_last: bool
     ) -> None:
-        """Take the spec, canonical name → name in the file, and the file's tensors.
+        """Bind a spec to a file's tensors.
 
         Args:
-            spec: What to compute.
+            spec: The network.
             names: Canonical name → name in the file.
-            tensors: The file's tensors.
-            channels_last: Its linear layers read flattened maps as (H, W, C).
+            tensors: The file's tensors by their names in it.
+            channels_last: Whether its linear layers read flattened maps as (H, W, C).
         """
         self.spec, self.names, self.tensors, self.channels_last = spec, names, tensors, channels_last
 
@@ -56,7 +57,7 @@ class Equations:
         return tuple(rows) if rows else (vector,)
 
     def answers(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute what the network gives: `logits` behind its last activation."""
+        """Compute the network's outputs: `logits` behind its last activation."""
         last: dict[str, Callable[[Tensor], Tensor]] = {
             "none": lambda row: row,
             "sigmoid": lambda row: 1 / (1 + torch.exp(-row)),
@@ -158,7 +159,7 @@ def _activated(x: Tensor, kind: str, slope: float) -> Tensor:
 
 
 def _blurred(x: Tensor, ndim: int) -> Tensor:
-    """Weigh neighbours (1, 2, 1) / 4 along each axis with a reflected border, and keep every second pixel."""
+    """Average neighbours with weights (1, 2, 1) / 4 along each axis, the border reflected; keep every second pixel."""
     for axis in range(2, 2 + ndim):
         size = x.shape[axis]
         index = torch.arange(-1, size + 1).abs()

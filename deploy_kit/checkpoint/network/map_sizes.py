@@ -1,4 +1,4 @@
-"""Sizes of maps and of the input: what a network needs, what its stem was made for, what each stage ends with."""
+"""Sizes of maps and of the input: what a network requires, what its stem is known for, what each stage ends with."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,7 +23,13 @@ Sides = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class MapSize:
-    """A feature map behind one stage: its channels and its sides in px."""
+    """A feature map behind one stage.
+
+    Attributes:
+        stage: Name of the stage, e.g. ``dense block 1``.
+        channels: Its channels.
+        sides: Its sides in px.
+    """
 
     stage: str
     channels: int
@@ -31,18 +37,22 @@ class MapSize:
 
 
 def maps(spec: DenseNetSpec, sides: Sides) -> tuple[MapSize, ...]:
-    """Give the map behind each stage for an input of these sides.
+    """Compute the map behind each stage.
+
+    Args:
+        spec: The network.
+        sides: Sides of the input in px.
 
     Raises:
         InputError: A map would have no pixel left.
     """
-    found: list[MapSize] = []
+    stages: list[MapSize] = []
 
     def add(stage: str, channels: int, now: Sides) -> Sides:
         if min(now) < 1:
-            asked = "×".join(map(str, sides))
-            raise InputError(f"an input of {asked} px leaves no pixel behind {stage}", hint="give a larger --input")
-        found.append(MapSize(stage=stage, channels=channels, sides=now))
+            size = "×".join(map(str, sides))
+            raise InputError(f"an input of {size} px leaves no pixel behind {stage}", hint="give a larger --input")
+        stages.append(MapSize(stage=stage, channels=channels, sides=now))
         return now
 
     now = sides
@@ -59,15 +69,16 @@ def maps(spec: DenseNetSpec, sides: Sides) -> tuple[MapSize, ...]:
         if number <= len(spec.transitions):
             width = spec.transitions[number - 1]
             now = add(f"transition {number}", width, tuple(side // 2 for side in now))
-    return tuple(found)
+    return tuple(stages)
 
 
 def usual(spec: DenseNetSpec) -> tuple[Sides, str] | None:
-    """Give the input's sides that the network fixes or that its stem is known for, and why; None where nothing says."""
+    """Return the input's sides that the network fixes or its stem is known for, and why; None where nothing tells."""
     if spec.map_side is not None:
         fits = [side for side in range(1, 1025) if _ends_with(spec, side) == spec.map_side]
         if not fits:
             return None
+        # Several sides end with the same map; one that the transitions halve without a remainder comes first.
         even = [side for side in fits if side % 2 ** len(spec.transitions) == 0]
         return ((even or fits)[0],) * spec.ndim, "the flattened map fixes it"
     if spec.ndim != 2:
@@ -164,12 +175,12 @@ def input_of_graph(model: "ir.Model", path: Path) -> BareInput:
     """Read the input of an ONNX graph whose preprocessing is not known.
 
     Raises:
-        InputError: It has not one input, or its sides are open.
+        InputError: It has several inputs or none, or its sides are open.
     """
     from deploy_kit.graph import onnx_file
 
-    found = onnx_file.specs(onnx_file.inputs(model))
-    shape = found[0].shape[1:] if len(found) == 1 else ()
+    inputs = onnx_file.specs(onnx_file.inputs(model))
+    shape = inputs[0].shape[1:] if len(inputs) == 1 else ()
     sides = tuple(side for side in shape if isinstance(side, int))
     if not sides or len(sides) != len(shape):
         raise InputError(
@@ -181,7 +192,7 @@ def input_of_graph(model: "ir.Model", path: Path) -> BareInput:
 
 
 def input_range(means: Sequence[float]) -> str:
-    """Name the range of pixel values that estimated input means speak for."""
+    """Name the range of pixel values that estimated means of the input fit."""
     middle = sum(means) / len(means)
     if middle > 20:
         return "about 0 to 255"

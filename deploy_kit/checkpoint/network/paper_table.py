@@ -1,4 +1,4 @@
-"""A spec as the paper's Table 1 shows a network: each stage with its layers and the size of its map; and its MACs."""
+"""A spec laid out as in the paper's Table 1: each stage with its layers and the size of its map; and its MACs."""
 
 import math
 
@@ -17,36 +17,36 @@ def rows(spec: DenseNetSpec, sides: Sides | None) -> list[Row]:
 
     Args:
         spec: The network.
-        sides: Of its input; None leaves the sizes of maps and the MACs out.
+        sides: Sides of its input in px; None leaves out the sizes of maps and the MACs.
 
     Raises:
         InputError: The input leaves no pixel somewhere.
     """
-    found = {entry.stage: entry for entry in map_sizes.maps(spec, sides)} if sides else {}
+    stages = {entry.stage: entry for entry in map_sizes.maps(spec, sides)} if sides else {}
     entry = f"{spec.in_channels} × {_times(sides)}" if sides else f"{spec.in_channels} × {'?' * spec.ndim}"
-    laid: list[Row] = [("input", entry + (", normalized by the network itself" if spec.input_norm else ""))]
+    table: list[Row] = [("input", entry + (", normalized by the network itself" if spec.input_norm else ""))]
     for at, step in enumerate(spec.stem, start=1):
-        laid.append((f"convolution {at}" if len(spec.stem) > 1 else "convolution",
-                     _sized(_stem(step, spec), found.get(f"stem convolution {at}"))))  # fmt: skip
+        table.append((f"convolution {at}" if len(spec.stem) > 1 else "convolution",
+                      _sized(_stem(step, spec), stages.get(f"stem convolution {at}"))))  # fmt: skip
     if spec.stem_pool != "none":
-        laid.append(("pooling", _sized(_POOLS[spec.stem_pool], found.get("stem pool"))))
+        table.append(("pooling", _sized(_POOLS[spec.stem_pool], stages.get("stem pool"))))
     for number, block in enumerate(spec.blocks, start=1):
-        laid.append((f"dense block {number}", _sized(_block(block, spec), found.get(f"dense block {number}"))))
+        table.append((f"dense block {number}", _sized(_block(block, spec), stages.get(f"dense block {number}"))))
         if number <= len(spec.transitions):
-            laid.append((f"transition {number}", _sized(_transition(spec), found.get(f"transition {number}"))))
-    laid += _classification(spec)
-    return laid + ([("MACs per run", f"{macs(spec, sides):,}")] if sides else [])
+            table.append((f"transition {number}", _sized(_transition(spec), stages.get(f"transition {number}"))))
+    table += _classification(spec)
+    return table + ([("MACs per run", f"{macs(spec, sides):,}")] if sides else [])
 
 
 def macs(spec: DenseNetSpec, sides: Sides) -> int:
     """Count the multiply-accumulates of one image: out channels · out pixels · (in / groups) · kernel pixels."""
-    found = {entry.stage: math.prod(entry.sides) for entry in map_sizes.maps(spec, sides)}
+    pixels_of = {entry.stage: math.prod(entry.sides) for entry in map_sizes.maps(spec, sides)}
     total, read = 0, spec.in_channels
     for at, step in enumerate(spec.stem, start=1):
-        total += read * step.channels * math.prod(step.kernel) * found[f"stem convolution {at}"]
+        total += read * step.channels * math.prod(step.kernel) * pixels_of[f"stem convolution {at}"]
         read = step.channels
     for number, block in enumerate(spec.blocks, start=1):
-        pixels = found[f"dense block {number}"]
+        pixels = pixels_of[f"dense block {number}"]
         for _ in range(block.layers):
             total += pixels * _layer_macs(read, block)
             read += block.growth

@@ -102,7 +102,7 @@ def write_onnx(
 
 
 def other(table: ExportTable) -> str:
-    """Name the exporter that was not asked for."""
+    """Return the exporter that was not asked for."""
     return "torchscript" if table.exporter == "dynamo" else "dynamo"
 
 
@@ -130,7 +130,7 @@ def _forget_paths(model: "ir.Model") -> None:
 
 @contextlib.contextmanager
 def _biased(model: torch.nn.Module) -> Iterator[None]:
-    """Give 3-D convolutions a bias of zeros while they are exported.
+    """Add a bias of zeros to 3-D convolutions while they are exported.
 
     Without one, onnxscript (0.7.2, `aten_conv3d`) writes a bias with two axes, which no runtime accepts.
     """
@@ -146,7 +146,7 @@ def _biased(model: torch.nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what torch's exporters print, from Python and from C++: results alone go to standard output."""
+    """Silence torch's exporters, Python and C++ alike: results alone go to standard output."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     sys.stdout.flush()
@@ -159,7 +159,7 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        ctypes.CDLL(None).fflush(None)  # what C++ still holds back belongs into the sink too
+        ctypes.CDLL(None).fflush(None)  # what C++ still buffers belongs into the sink too
         os.dup2(kept, 1)
         os.close(kept)
         os.close(sink)

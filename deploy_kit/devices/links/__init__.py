@@ -1,6 +1,6 @@
 """Links: connections to a machine, and the workers on it. One file for each kind of link.
 
-A third party registers a kind of link under the entry points ``deploy_kit.links``.
+A third party registers a kind of link under the entry points ``deploy_kit.links``, formerly ``deploy_kit.devices``.
 """
 
 from collections.abc import Callable
@@ -111,7 +111,7 @@ class Link:
     clean: Callable[[Device], Cleaned]
 
 
-CATALOGUE: Catalogue[Link] = Catalogue(__name__, "LINK", "kind of link")
+CATALOGUE: Catalogue[Link] = Catalogue(__name__, "LINK", "kind of link", former_groups=("deploy_kit.devices",))
 LOCAL = Device(name="local", link="local")
 """This machine."""
 

@@ -1,7 +1,15 @@
-"""What both NVIDIA flavours share: one way from typed ONNX to a plan, its proof, its passport and its session.
+"""The part that TensorRT and TensorRT-RTX share: from a typed ONNX graph to a plan, its proof, passport and session.
 
-Every network is strongly typed: dtypes come from the graph. TensorRT 10 is told so by a flag; TensorRT 11 and
-TensorRT-RTX know nothing else. What differs between the flavours is a `Flavour`, one for each engine's file.
+Every network is strongly typed: dtypes come from the graph. TensorRT 10 takes a flag for this; TensorRT 11 and
+TensorRT-RTX know no other networks. What differs between the two libraries is a `Flavour`, one in each engine's file.
+
+options    options of both engines, under the names of `trtexec`
+network    ONNX → a typed network: parsed, its layers counted, its open inputs given profiles
+build      a typed network → a plan
+proof      the types that a plan computes in, from the engine inspector or the text in the plan
+passport   the file beside a plan that states what the plan fits
+session    a plan that runs on CUDA device 0
+timing     the timing cache of builders
 """
 
 import functools
@@ -23,12 +31,12 @@ class Flavour:
     """What differs between TensorRT and TensorRT-RTX.
 
     Attributes:
-        package: Import name, and the engine's.
-        title: As NVIDIA writes it.
-        refuses: Option → why this flavour does not take it.
+        package: Import name of the library, which is also the engine's name.
+        title: Name of the library as NVIDIA writes it.
+        refuses: Option → why this flavour does not support it.
         capabilities: (module, options) → compute capabilities that the plan will fit, e.g. ``("8.6", "8.9")``.
         configure: (module, builder config, options) → None; sets what only this flavour has.
-        timed: Whether its builder times kernels on the GPU, so that a timing cache pays.
+        timed: Whether its builder times kernels on the GPU, so that a timing cache saves time.
     """
 
     package: str
@@ -40,20 +48,20 @@ class Flavour:
 
 
 def flavour_module(flavour: Flavour) -> Any:
-    """Import the flavour's package.
+    """Import the flavour's library.
 
     Raises:
-        MissingPackageError: It is absent or does not load.
+        MissingPackageError: The library is not installed or does not load.
     """
     return need(flavour.package, by=f"engine '{flavour.package}'")
 
 
 def releases_library_objects(call: Callable[P, T]) -> Callable[P, T]:
-    """Make a call let go of the library's objects before its error travels on.
+    """Wrap a function so that an error releases the library's objects before it is passed on.
 
-    An error keeps the frames it passed, and these the builders and engines in them. Once it is part of a cycle they are
-    freed whenever Python collects, which may be inside the logger: there the library holds the lock that freeing takes,
-    and waits for itself forever (TensorRT-RTX 1.7.1).
+    An error keeps the frames that it passed, and these keep their builders and engines. Once the error is part of a
+    reference cycle, these are freed whenever Python collects garbage, which may be inside the logger. There the library
+    holds the lock that freeing takes, and waits for itself forever (seen with TensorRT-RTX 1.7.1).
     """
 
     @functools.wraps(call)
@@ -61,20 +69,20 @@ def releases_library_objects(call: Callable[P, T]) -> Callable[P, T]:
         try:
             return call(*args, **kwargs)
         except BaseException as error:
-            connection: BaseException | None = error
-            while connection is not None:
-                traceback.clear_frames(connection.__traceback__)
-                connection = connection.__cause__ or connection.__context__
+            link: BaseException | None = error
+            while link is not None:
+                traceback.clear_frames(link.__traceback__)
+                link = link.__cause__ or link.__context__
             raise
 
     return wrapped
 
 
 def verify_options(flavour: Flavour, options: TensorRtOptions) -> None:
-    """Refuse an option that this flavour does not take.
+    """Refuse options that this flavour does not support.
 
     Raises:
-        RecipeError: One was set; the message says why not.
+        RecipeError: Such an option is set; the message gives the reason.
     """
     default = TensorRtOptions()
     for name, why in flavour.refuses.items():
@@ -83,22 +91,26 @@ def verify_options(flavour: Flavour, options: TensorRtOptions) -> None:
 
 
 class LibraryMessages:
-    """Collects what a library says of errors, and counts what it says of copies."""
+    """Collects the errors and warnings that the library logs; as a text it is the errors."""
 
     def __init__(self, trt: Any) -> None:
-        """Make `logger`, to be handed to the library of module `trt`."""
-        words: list[str] = []
+        """Create `logger`, to be handed to the library.
+
+        Args:
+            trt: The library's module.
+        """
+        errors: list[str] = []
         warnings: list[str] = []
 
         class Collector(trt.ILogger):  # type: ignore[misc]  # the base class is known only once its library is loaded
             def log(self, severity: Any, message: str) -> None:
                 if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                    words.append(message)
+                    errors.append(message)
                 elif severity == trt.ILogger.WARNING:
                     warnings.append(message)
 
         self.logger = Collector()
-        self.errors = words
+        self.errors = errors
         self.warnings = warnings
 
     def __str__(self) -> str:

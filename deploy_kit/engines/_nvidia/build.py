@@ -1,4 +1,4 @@
-"""A typed network → a plan with its proof and its passport: written whole, or not at all."""
+"""Build of a plan with its proof and its passport; the files are written completely or not at all."""
 
 import functools
 import platform
@@ -36,17 +36,27 @@ def build_plan(
 ) -> BuiltFor:
     """Build a plan, prove its precision, and write both: ``model.plan`` and ``model.plan.passport.json``.
 
+    Args:
+        flavour: Library that builds the plan.
+        onnx_file: Typed ONNX graph.
+        plan_file: File to write.
+        options: Build options.
+        on_progress: Called with the builder's progress events.
+
+    Returns:
+        The plan's passport.
+
     Raises:
-        RecipeError: The flavour does not take an option.
-        BuildError: The parser refused a node, or the builder gave up; the message holds its words whole.
+        RecipeError: The flavour does not support an option.
+        BuildError: The parser refuses a node, or the builder fails; the message contains the library's messages.
         StoreError: The plan cannot be written.
     """
     trt = flavour_module(flavour)
     verify_options(flavour, options)
     capabilities = flavour.capabilities(trt, options)
-    words = LibraryMessages(trt)
-    builder: tensorrt.Builder = trt.Builder(words.logger)
-    parsed = network.parse_network(trt, flavour, builder, words.logger, onnx_file)
+    messages = LibraryMessages(trt)
+    builder: tensorrt.Builder = trt.Builder(messages.logger)
+    parsed = network.parse_network(trt, flavour, builder, messages.logger, onnx_file)
     config = builder.create_builder_config()
     configure_builder(trt, config, options)
     flavour.configure(trt, config, options)
@@ -55,15 +65,15 @@ def build_plan(
     cache = TimingCache(flavour.package, trt.__version__) if flavour.timed and options.timing_cache else None
     if cache:
         cache.hand_to(config)
-    monitor = _monitor(trt, on_progress)
+    monitor = _monitor_class(trt)(on_progress)
     config.progress_monitor = monitor
     serialized = builder.build_serialized_network(parsed, config)
     if monitor.stopped:
         raise BuildError(f"{onnx_file}: the build was canceled")
     if serialized is None:
-        raise _nothing_built(flavour, onnx_file, words)
+        raise _build_error(flavour, onnx_file, messages)
     plan = bytes(serialized)
-    found = proof.prove_plan(flavour, plan, network.count_layers(parsed), network.list_bindings(parsed), dla)
+    proven = proof.prove_plan(flavour, plan, network.count_layers(parsed), network.list_bindings(parsed), dla)
     here = _cuda.device_or_none()
     write_whole(plan_file, plan)
     built = BuiltFor(
@@ -79,12 +89,12 @@ def build_plan(
         options=codec.canonical_json(options),
         timing_cache=cache.keep(config) if cache else "",
     )
-    passport.write_passport(plan_file, built, found)
+    passport.write_passport(plan_file, built, proven)
     return built
 
 
 def configure_builder(trt: Any, config: "tensorrt.IBuilderConfig", options: TensorRtOptions) -> None:
-    """Set what both flavours know by the same name; what one refuses was refused before."""
+    """Set the options that both flavours have under the same name; `verify_options` has refused what one lacks."""
     flag = trt.BuilderFlag
     config.builder_optimization_level = options.builder_optimization_level
     config.profiling_verbosity = getattr(trt.ProfilingVerbosity, options.profiling_verbosity.upper())
@@ -115,14 +125,14 @@ def configure_builder(trt: Any, config: "tensorrt.IBuilderConfig", options: Tens
 
 
 def _dla_share(trt: Any, config: Any, parsed: Any, options: TensorRtOptions) -> str:
-    """Say how many layers the accelerator can run, and which kinds fall back."""
+    """Describe how many layers the DLA can run, and which kinds fall back to the GPU; empty without a DLA."""
     if options.use_dla_core is None:
         return ""
     layers = [parsed.get_layer(index) for index in range(parsed.num_layers)]
     layers = [layer for layer in layers if layer.type != trt.LayerType.CONSTANT]
-    back = [layer.type.name.lower() for layer in layers if not config.can_run_on_DLA(layer)]
-    kinds = ", ".join(sorted(set(back))) or "none"
-    able = f"{len(layers) - len(back)} of {len(layers)} layers"
+    fallback = [layer.type.name.lower() for layer in layers if not config.can_run_on_DLA(layer)]
+    kinds = ", ".join(sorted(set(fallback))) or "none"
+    able = f"{len(layers) - len(fallback)} of {len(layers)} layers"
     return f"DLA core {options.use_dla_core} can run {able}; to the GPU: {kinds}"
 
 
@@ -131,18 +141,18 @@ def _compatible(options: TensorRtOptions) -> tuple[str, ...]:
     return (*(["version"] if options.version_compatible else []), *([level] if level != "none" else []))
 
 
-def _nothing_built(flavour: Flavour, onnx_file: Path, words: LibraryMessages) -> BuildError:
-    said = str(words)
+def _build_error(flavour: Flavour, onnx_file: Path, messages: LibraryMessages) -> BuildError:
+    text = str(messages)
     hint = ""
-    if "out of memory" in said.lower() or "OutOfMemory" in said:
+    if "out of memory" in text.lower() or "OutOfMemory" in text:
         hint = "close other programs, or bound its scratch memory: -o workspace_mib=512"
-    return BuildError(f"{onnx_file}: {flavour.package} built nothing:\n{said}", hint=hint)
+    return BuildError(f"{onnx_file}: {flavour.package} built nothing:\n{text}", hint=hint)
 
 
 @functools.cache
 def _monitor_class(trt: Any) -> Any:
     class BuildMonitor(trt.IProgressMonitor):  # type: ignore[misc]  # known only once its library is loaded
-        """Tells the outermost phases; a listener that is gone cancels the build."""
+        """Reports the outermost phases; a callback that fails because its pipe is closed cancels the build."""
 
         def __init__(self, on_progress: ProgressCallback) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -152,26 +162,22 @@ def _monitor_class(trt: Any) -> Any:
         def phase_start(self, phase: str, parent: str | None, n_steps: int) -> None:
             depth = self._steps[parent][1] + 1 if parent in self._steps else 0
             self._steps[phase] = (n_steps, depth)
-            self._tell(phase, 0)
+            self._report(phase, 0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            self._tell(phase, step + 1)
+            self._report(phase, step + 1)
             return not self.stopped
 
         def phase_finish(self, phase: str) -> None:
             self._steps.pop(phase, None)
 
-        def _tell(self, phase: str, done: int) -> None:
+        def _report(self, phase: str, done: int) -> None:
             total, depth = self._steps.get(phase, (0, 0))
             if depth > 1 or self.stopped:
                 return
             try:
                 self._on_progress(ProgressEvent(stage="build", text=phase, done=done, total=total))
-            except (OSError, ValueError):  # nobody listens: the pipe is closed
+            except (OSError, ValueError):  # the pipe is closed: nobody waits for the build any more
                 self.stopped = True
 
     return BuildMonitor
-
-
-def _monitor(trt: Any, on_progress: ProgressCallback) -> Any:
-    return _monitor_class(trt)(on_progress)

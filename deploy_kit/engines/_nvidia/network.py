@@ -1,4 +1,4 @@
-"""ONNX → a typed network: parsed, its layers counted by type, its open inputs given profiles."""
+"""ONNX → a typed network: parsing, counting of its layers by type, and optimization profiles of open inputs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ def parse_network(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logge
     """Parse an ONNX file into a strongly typed network.
 
     Raises:
-        InputError: The file is missing, or larger than ONNX's container allows.
-        BuildError: The parser refuses it; the message holds its words whole.
+        InputError: The file is missing, or larger than protobuf allows.
+        BuildError: The parser refuses the file; the message contains the parser's errors.
     """
     verify_onnx_size(onnx_file)
     flags = trt.NetworkDefinitionCreationFlag
@@ -30,13 +30,13 @@ def parse_network(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logge
     network: Any = builder.create_network(typed)
     parser: Any = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_file)):
-        refusal = _parser_words(parser)
-        raise BuildError(f"{onnx_file}: {flavour.package}'s parser refuses it:\n{refusal}", hint=_hint(refusal))
+        errors = _parser_errors(parser)
+        raise BuildError(f"{onnx_file}: {flavour.package}'s parser refuses it:\n{errors}", hint=_hint(errors))
     return network
 
 
 def verify_onnx_size(onnx_file: Path) -> None:
-    """Refuse a file that no parser can take, before one tries.
+    """Refuse a file that no parser can read, before one tries.
 
     Raises:
         InputError: The file is missing, or 2 GiB or larger.
@@ -53,14 +53,17 @@ def verify_onnx_size(onnx_file: Path) -> None:
 
 
 def count_layers(network: Any) -> tuple[tuple[str, str, int], ...]:
-    """Count the layers of a typed network by what they compute in; constants are no layers.
+    """Count the layers of a typed network by the type that they compute in, without constants.
 
-    A convolution or product is int8 where both its operands come out of DequantizeLinear: there the network's own type
-    is that of the result, and the builder fuses the rest.
+    A convolution or product counts as int8 where both its operands come from DequantizeLinear: the network's own type
+    there is that of the result, and the builder fuses the rest.
+
+    Returns:
+        (layer, dtype, number) for each pair that occurs.
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    maker = {output.name: layer.type.name for layer in layers for output in _outputs(layer)}
-    found: Counter[tuple[str, str]] = Counter()
+    producer = {output.name: layer.type.name for layer in layers for output in _outputs(layer)}
+    counts: Counter[tuple[str, str]] = Counter()
     for layer in layers:
         kind = layer.type.name
         if kind == "CONSTANT" or not layer.num_outputs:
@@ -68,14 +71,14 @@ def count_layers(network: Any) -> tuple[tuple[str, str, int], ...]:
         dtype = DTYPE_NAMES.get(layer.get_output(0).dtype.name, layer.get_output(0).dtype.name.lower())
         if kind in _COMPUTING:
             operands = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
-            if all(operand is not None and maker.get(operand.name) == "DEQUANTIZE" for operand in operands):
+            if all(operand is not None and producer.get(operand.name) == "DEQUANTIZE" for operand in operands):
                 dtype = "int8"
-        found[_COMPUTING.get(kind, kind.lower()), dtype] += 1
-    return tuple((kind, dtype, n) for (kind, dtype), n in sorted(found.items()))
+        counts[_COMPUTING.get(kind, kind.lower()), dtype] += 1
+    return tuple((kind, dtype, n) for (kind, dtype), n in sorted(counts.items()))
 
 
 def list_bindings(network: Any) -> tuple[tuple[str, str], ...]:
-    """List inputs and outputs with their dtypes."""
+    """List the inputs and outputs of a network with their dtypes."""
     tensors = [("input", tensor) for tensor in _inputs(network)]
     tensors += [("output", network.get_output(index)) for index in range(network.num_outputs)]
     return tuple(
@@ -87,16 +90,16 @@ def list_bindings(network: Any) -> tuple[tuple[str, str], ...]:
 def add_profiles(
     builder: "tensorrt.Builder", network: Any, config: Any, options: TensorRtOptions, onnx_file: Path
 ) -> None:
-    """Give open inputs their optimization profiles.
+    """Add the optimization profiles of open inputs to the builder's configuration.
 
     Raises:
-        BuildError: An input is open and has no shapes, is fixed and has some, or the shapes do not fit it.
+        BuildError: An open input has no shapes, a fixed one has some, or the shapes do not fit the input.
     """
     inputs = {tensor.name: tuple(tensor.shape) for tensor in _inputs(network)}
     still_open = {name: shape for name, shape in inputs.items() if min(shape, default=0) < 0}
     if not options.profiles:
         for name, shape in still_open.items():
-            raise _without_shapes(onnx_file, name, shape)
+            raise _missing_shapes_error(onnx_file, name, shape)
     for shapes in options.profiles:
         _verify_shapes(onnx_file, inputs, still_open, shapes)
         profile: Any = builder.create_optimization_profile()  # takes any sequence for a shape
@@ -105,11 +108,11 @@ def add_profiles(
         config.add_optimization_profile(profile)
 
 
-def _without_shapes(onnx_file: Path, name: str, shape: tuple[int, ...]) -> BuildError:
+def _missing_shapes_error(onnx_file: Path, name: str, shape: tuple[int, ...]) -> BuildError:
     sample, most = (shape_text(tuple(side if side > 0 else n for side in shape)) for n in (1, 32))
     return BuildError(
         f"{onnx_file}: input '{name}' is open ({shape_text(shape)}) and no shapes were given",
-        hint=f"say its range, e.g. --min-shapes {name}:{sample} --opt-shapes {name}:{sample} "
+        hint=f"give its range, e.g. --min-shapes {name}:{sample} --opt-shapes {name}:{sample} "
         f"--max-shapes {name}:{most}; or export with a fixed batch: --batch N",
     )
 
@@ -143,7 +146,7 @@ def _outputs(layer: Any) -> Iterator[Any]:
     return (layer.get_output(index) for index in range(layer.num_outputs))
 
 
-def _parser_words(parser: "tensorrt.OnnxParser") -> str:
+def _parser_errors(parser: "tensorrt.OnnxParser") -> str:
     lines = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
@@ -152,13 +155,13 @@ def _parser_words(parser: "tensorrt.OnnxParser") -> str:
     return "\n".join(lines)
 
 
-def _hint(words: str) -> str:
-    if "zero point" in words.lower() or "shiftIsAllZeros" in words:
+def _hint(errors: str) -> str:
+    if "zero point" in errors.lower() or "shiftIsAllZeros" in errors:
         return "it takes symmetric int8 only: deploykit quantize --int8 --target tensorrt"
-    if "Int32" in words and "DequantizeLinear" in words:
+    if "Int32" in errors and "DequantizeLinear" in errors:
         return "it takes no quantized biases: deploykit quantize --int8 --target tensorrt"
-    if "Failed to import initializer" in words:
-        return "its weights lie in a file of their own: it is missing beside this one, or cut off"
-    if "Plugin not found" in words or ("creator" in words and "plugin" in words.lower()):
+    if "Failed to import initializer" in errors:
+        return "its weights are in a separate file, which is missing beside this one or cut off"
+    if "Plugin not found" in errors or ("creator" in errors and "plugin" in errors.lower()):
         return "it has no such operator: replace it before export; plugins are not loaded"
     return ""

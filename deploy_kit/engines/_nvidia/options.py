@@ -1,4 +1,4 @@
-"""Options of both NVIDIA engines, by the names that `trtexec` has for them."""
+"""Options of both NVIDIA engines, under the names of `trtexec`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,20 +13,20 @@ class TensorRtOptions:
     """Options of a recipe's build entry.
 
     Attributes:
-        min_shapes: Smallest shapes of open inputs, one entry an optimization profile, e.g. ``input:1x3x224x224``;
-            several inputs stand behind commas. Left out, as `opt_shapes`.
-        opt_shapes: Shapes that the builder tunes for. Left out, as `max_shapes`.
-        max_shapes: Largest shapes. Left out, as `opt_shapes`.
-        workspace_mib: Most scratch memory a layer may use, in MiB; 0 leaves the default, all of the device.
+        min_shapes: Smallest shapes of open inputs, one entry for each optimization profile, e.g.
+            ``input:1x3x224x224``; several inputs are separated by commas. By default the same as `opt_shapes`.
+        opt_shapes: Shapes that the builder tunes for. By default the same as `max_shapes`.
+        max_shapes: Largest shapes. By default the same as `opt_shapes`.
+        workspace_mib: Largest scratch memory of a layer in MiB; 0 keeps the default, all memory of the device.
         builder_optimization_level: How long the builder searches, 0..5; 3 is the default.
-        timing_cache: Keep what the builder measured for the next build, by version, GPU and driver.
+        timing_cache: Keep the builder's measurements for the next build, by version, GPU and driver.
         version_compatible: Let later versions of the library load the plan.
-        hardware_compatibility_level: What other GPUs may load it.
-        refit: Weights can be exchanged later.
-        strip_weights: Leave out weights that can be put back by refitting.
-        use_dla_core: Core of the deep learning accelerator to run on; layers it cannot run fall back to the GPU.
+        hardware_compatibility_level: Other GPUs that may load the plan.
+        refit: Let weights be exchanged later.
+        strip_weights: Leave out weights that refitting can restore.
+        use_dla_core: Core of the deep learning accelerator to run on; layers that it cannot run fall back to the GPU.
         no_tf32: Keep float32 products in float32; TensorRT rounds them to TF32 by default.
-        profiling_verbosity: What the plan says of its layers; the precision proof on a GPU needs ``detailed``.
+        profiling_verbosity: How much the plan describes its layers; the precision proof on a GPU needs ``detailed``.
         compute_capabilities: GPUs to build for, e.g. ``("8.6", "8.9")``; empty builds for the GPU of this machine.
         cuda_graph: Run as one captured CUDA graph instead of kernel by kernel.
     """
@@ -48,10 +48,10 @@ class TensorRtOptions:
     cuda_graph: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what no builder could take.
+        """Validate the values.
 
         Raises:
-            RecipeError: A number out of range, a shape that cannot be read, or profiles that do not pair up.
+            RecipeError: A number is out of range, a shape cannot be parsed, or the lists of shapes differ in length.
         """
         if not 0 <= self.builder_optimization_level <= 5:
             found = self.builder_optimization_level
@@ -61,15 +61,15 @@ class TensorRtOptions:
         given = [name for name in ("min_shapes", "opt_shapes", "max_shapes") if getattr(self, name)]
         counts = {name: len(getattr(self, name)) for name in given}
         if len(set(counts.values())) > 1:
-            said = ", ".join(f"{n} in {name}" for name, n in counts.items())
-            raise RecipeError(f"shapes: expected one entry a profile in each list, found {said}")
+            lengths = ", ".join(f"{n} in {name}" for name, n in counts.items())
+            raise RecipeError(f"shapes: expected one entry a profile in each list, found {lengths}")
         for name in given:
             for text in getattr(self, name):
                 parse_shapes(text, name)
 
     @property
     def profiles(self) -> tuple[tuple[Shapes, Shapes, Shapes], ...]:
-        """Smallest, tuned-for and largest shapes by input, for each optimization profile."""
+        """Smallest, optimal and largest shapes by input, for each optimization profile."""
         opt = self.opt_shapes or self.max_shapes or self.min_shapes
         lists = (self.min_shapes or opt, opt, self.max_shapes or opt)
         rows = zip(*lists, strict=True)
@@ -78,10 +78,14 @@ class TensorRtOptions:
 
 
 def parse_shapes(text: str, where: str) -> Shapes:
-    """Read ``input:1x3x224x224,mask:1x1`` as shapes by input.
+    """Parse a text such as ``input:1x3x224x224,mask:1x1`` to shapes by input.
+
+    Args:
+        text: Text to parse.
+        where: Name of the option, for the error message.
 
     Raises:
-        RecipeError: It is written another way.
+        RecipeError: The text has another form.
     """
     shapes: Shapes = {}
     for part in text.split(","):
@@ -97,5 +101,5 @@ def parse_shapes(text: str, where: str) -> Shapes:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Write a shape as `trtexec` does; open dimensions as ``?``."""
+    """Format a shape as `trtexec` does, with ``?`` for open dimensions."""
     return "x".join("?" if side < 0 else str(side) for side in shape)

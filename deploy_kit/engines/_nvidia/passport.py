@@ -1,7 +1,7 @@
-"""The passport beside a plan: what it fits and what it computes in. Read before any library sees the plan.
+"""The passport beside a plan: what the plan fits and computes in. It is read before the library loads the plan.
 
-``model.plan.passport.json`` holds the parts ``built`` and ``proof`` of the artifact's record; the copy that a command
-writes beside ``--out`` is the whole record, and reads the same.
+``model.plan.passport.json`` contains the parts ``built`` and ``proof`` of the artifact's record. The copy that a
+command writes beside ``--out`` contains the whole record, and is read the same way.
 """
 
 import json
@@ -16,7 +16,7 @@ from deploy_kit.store import sha256_of, write_whole
 
 
 def passport_path(plan_file: Path) -> Path:
-    """Give the passport's path."""
+    """Return the path of a plan's passport."""
     return plan_file.with_name(plan_file.name + ".passport.json")
 
 
@@ -29,7 +29,7 @@ def read_passport(plan_file: Path) -> tuple[BuiltFor, Proof] | None:
     """Read the passport of a plan; None where it has none.
 
     Raises:
-        BuildError: The plan is missing, is not the one the passport is of, or the passport cannot be read.
+        BuildError: The plan is missing or has changed since it was built, or the passport cannot be read.
     """
     if not plan_file.is_file():
         raise BuildError(f"{plan_file}: no such file", hint="build it again")
@@ -41,34 +41,34 @@ def read_passport(plan_file: Path) -> tuple[BuiltFor, Proof] | None:
         built, proof = codec.from_json(BuiltFor, data["built"]), codec.from_json(Proof, data["proof"])
     except (ValueError, KeyError, TypeError, RecipeError) as error:
         raise BuildError(f"{path}: cannot be read as a passport: {error}", hint="build the plan again") from error
-    found = sha256_of(plan_file)
-    if found != built.engine_sha256:
+    sha256 = sha256_of(plan_file)
+    if sha256 != built.engine_sha256:
         raise BuildError(
             f"{plan_file}: changed or cut off since it was built: expected sha256 {built.engine_sha256[:12]}…, "
-            f"found {found[:12]}…",
+            f"found {sha256[:12]}…",
             hint=rebuild_hint(built.package),
         )
     return built, proof
 
 
 def verify_plan(plan_file: Path, package: str, version: str) -> None:
-    """Refuse a plan that does not fit this machine, in words, before TensorRT does in codes.
+    """Refuse a plan that does not fit this machine, with a message that the library itself would not give.
 
     Args:
-        plan_file: With or without a passport; without one there is nothing to hold it against.
-        package: That is to load it.
-        version: Of the package here.
+        plan_file: Plan to load; one without a passport is left to the library to judge.
+        package: Library that is to load it.
+        version: Version of that library on this machine.
 
     Raises:
         BuildError: The plan is damaged.
-        DeviceError: It was built for another version or GPU.
+        DeviceError: The plan was built for another version or GPU.
     """
-    read_in = read_passport(plan_file)
-    if read_in is None:
+    known = read_passport(plan_file)
+    if known is None:
         return
-    built, here = read_in[0], _cuda.device_or_none()
-    outlives = "version" in built.compatible and loads_compatible(built.version, version)
-    right_version = built.version == version or outlives
+    built, here = known[0], _cuda.device_or_none()
+    later_version = "version" in built.compatible and loads_compatible(built.version, version)
+    right_version = built.version == version or later_version
     right_gpu = here is None or fits_capability(built, here.capability)
     if built.package == package and right_version and right_gpu:
         return
@@ -81,14 +81,14 @@ def verify_plan(plan_file: Path, package: str, version: str) -> None:
 
 
 def fits_capability(built: BuiltFor, capability: str) -> bool:
-    """Whether a plan may be loaded on a GPU of this compute capability."""
+    """Return whether a plan may be loaded on a GPU of this compute capability."""
     if "ampere+" in built.compatible:
         return float(capability) >= 8
     return capability in built.capabilities
 
 
 def rebuild_hint(package: str, capability: str = "") -> str:
-    """Give the command that builds a plan again."""
+    """Return the hint with the command that builds a plan again."""
     target = f" --compute-capability {capability}" if capability and package == "tensorrt_rtx" else ""
     return f"build it again: deploykit build --engine {package}{target}"
 

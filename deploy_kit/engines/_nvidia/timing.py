@@ -1,4 +1,4 @@
-"""The timing cache: what a builder measured of kernels, kept by version, GPU and driver, and used by the next build."""
+"""The timing cache: a builder's measurements of kernels, kept by version, GPU and driver and reused by later builds."""
 
 import os
 import re
@@ -10,16 +10,16 @@ from deploy_kit.store import write_whole
 
 
 def timing_folder() -> Path:
-    """Give the folder of timing caches: ``$XDG_CACHE_HOME/deploykit/timing``."""
+    """Return the folder of timing caches: ``$XDG_CACHE_HOME/deploykit/timing``."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "deploykit" / "timing"
 
 
 class TimingCache:
-    """The cache of one version on one GPU under one driver."""
+    """The timing cache of one library version on one GPU with one driver."""
 
     def __init__(self, package: str, version: str) -> None:
-        """Find its file; whatever differs in the key has a file of its own."""
+        """Read the cache's file, if there is one; each combination of version, GPU and driver has a file of its own."""
         here = _cuda.device_or_none()
         parts = [
             package,
@@ -30,14 +30,14 @@ class TimingCache:
         self.known = self.path.read_bytes() if self.path.is_file() else b""
 
     def hand_to(self, config: Any) -> None:
-        """Let a builder read it; one that TensorRT finds foreign or damaged is begun anew."""
+        """Hand the cache to a builder; one that TensorRT rejects as foreign or damaged is replaced by an empty one."""
         cache = config.create_timing_cache(self.known)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             self.known = b""
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
     def keep(self, config: Any) -> str:
-        """Write what the builder knows now, and say what became of it."""
+        """Write the builder's cache, and describe whether it was reused and how it grew."""
         data = bytes(config.get_timing_cache().serialize())
         if data != self.known:
             write_whole(self.path, data)

@@ -1,4 +1,4 @@
-"""What rules about quantized graphs share: Q and DQ nodes, zero points, constants."""
+"""Helpers of rules about quantized graphs: Q and DQ nodes, zero points, constants."""
 
 from collections.abc import Iterator
 
@@ -9,18 +9,18 @@ PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """Give a constant's numbers: an initializer, or what a Constant node holds; None where it is computed."""
-    found = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if found is None else found.numpy()
+    """Return the numbers of an initializer or of a Constant node; None where the value is computed."""
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if tensor is None else tensor.numpy()
 
 
 def pairs(model: ir.Model) -> Iterator[ir.Node]:
-    """Give every QuantizeLinear and DequantizeLinear."""
+    """Iterate over every QuantizeLinear and DequantizeLinear."""
     return (node for node in model.graph if node.op_type in PAIR)
 
 
 def shifted(node: ir.Node) -> bool:
-    """Whether a Q or DQ has a zero point that is not 0, or one that is not known."""
+    """Return whether a Q or DQ has a zero point that is not 0, or one that is not known."""
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     if zero is None:
         return False
@@ -29,9 +29,9 @@ def shifted(node: ir.Node) -> bool:
 
 
 def stored(node: ir.Node) -> ir.DataType | None:
-    """Give the type of a Q's output or of a DQ's input."""
+    """Return the type of a Q's output or of a DQ's input."""
     value = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
     if value is not None and value.dtype is not None:
         return value.dtype
-    found = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if found is None else found.dtype
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if tensor is None else tensor.dtype

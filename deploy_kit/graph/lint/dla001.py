@@ -1,4 +1,4 @@
-"""The DLA knows no dynamic dimension: what it is built for is what it runs."""
+"""The DLA has no dynamic dimensions: it runs the shapes that it was built for."""
 
 from collections.abc import Iterator
 

@@ -20,7 +20,7 @@ def extrema(model: ir.Model) -> tuple[ir.Node, ...]:
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
-    """Find integer extrema where the version lacks them; where it is not known, say what they need."""
+    """Find integer extrema where the version lacks them; where it is not known, a warning names what they need."""
     if version_numbers(target.version) and not lacks_integer_maximum(target.version):
         return
     known = f", here is {target.version}" if target.version else ""

@@ -28,14 +28,14 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
 
 
 def _scale(value: ir.Value | None) -> np.ndarray | None:
-    """Give the scale of the DequantizeLinear that makes a value."""
+    """Return the scale of the DequantizeLinear that makes a value."""
     node = value.producer() if value is not None else None
-    found = constant(node.inputs[1]) if node is not None and node.op_type == "DequantizeLinear" else None
-    return None if found is None else found.astype(np.float64)
+    scale = constant(node.inputs[1]) if node is not None and node.op_type == "DequantizeLinear" else None
+    return None if scale is None else scale.astype(np.float64)
 
 
 def _quantized_behind(node: ir.Node) -> bool:
-    """Whether a QuantizeLinear reads the result, or the result of its ReLU."""
+    """Return whether a QuantizeLinear reads the result, or the result of its ReLU."""
     readers = node.outputs[0].consumers()
     behind = [reader for relu in readers if relu.op_type in ("Relu", "Clip") for reader in relu.outputs[0].consumers()]
     return any(reader.op_type == "QuantizeLinear" for reader in (*readers, *behind))

@@ -1,6 +1,6 @@
 """Half precision ends at 65504: an activation beyond becomes infinite.
 
-Judged by the ranges that a file records (`graph.RANGES_KEY`); a file that records none is not judged.
+Judged by the ranges that a file records (`onnx_file.RANGES_KEY`); a file that records none is not judged.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from deploy_kit.graph import onnx_file
 from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
 
 _LARGEST = float(np.finfo(np.float16).max)
-_HEADROOM = 2.0  # as `schemes._half` keeps it: further images reach further
+_HEADROOM = 2.0  # the one that `schemes._half` keeps: further images reach further
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:

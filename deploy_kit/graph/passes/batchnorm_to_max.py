@@ -19,9 +19,11 @@ import onnx_ir as ir
 from deploy_kit.graph import edit
 from deploy_kit.graph.passes import Outcome, Pass
 
-_LARGEST = 1e30  # a threshold beyond it is never reached: the channel is constant
-NEVER = 3e38  # bounds nothing; infinities upset some runtimes
-_LARGEST_HALF = 65504.0  # stands for both in a float16 graph
+_LARGEST = 1e30  # no activation reaches a threshold beyond it: the channel is constant
+NEVER = 3e38
+"""Bound of a channel that is not bounded: finite, as some runtimes do not take infinities."""
+
+_LARGEST_HALF = 65504.0  # stands for both in a float16 graph, which ends there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ def _rewrite(model: ir.Model, match: _Match) -> None:
     norm, source = match.norm, match.norm.inputs[0]
     assert source is not None
     slope, offset = edit.affine(norm)
+    # A slope of 0 gives an infinite or undefined threshold: the comparison below is false for both.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         threshold = -offset / slope
     weight = match.convs[0].inputs[1]
@@ -94,9 +97,10 @@ def _rewrite(model: ir.Model, match: _Match) -> None:
     for conv in match.convs:
         _absorb(model, conv, slope, np.where(flat, np.maximum(offset, 0.0), -slope * threshold))
     clipped, never = source, _LARGEST_HALF if half else NEVER
-    for operator, wanted, unbounded in (("Max", slope > 0, -never), ("Min", slope < 0, never)):
-        if wanted.any():
-            limits = np.where(wanted, threshold, unbounded).reshape(1, -1, *[1] * (rank - 2))
+    # One BN may have slopes of both signs: then a minimum follows the maximum, each bounding its own channels.
+    for operator, bounded, unbounded in (("Max", slope > 0, -never), ("Min", slope < 0, never)):
+        if bounded.any():
+            limits = np.where(bounded, threshold, unbounded).reshape(1, -1, *[1] * (rank - 2))
             bound = edit.initializer(model, f"{norm.outputs[0].name}.{operator.lower()}", limits, dtype)
             node = ir.node(operator, [clipped, bound], name=f"{norm.name or norm.outputs[0].name}.{operator.lower()}")
             clipped = node.outputs[0]

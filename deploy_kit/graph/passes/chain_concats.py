@@ -2,8 +2,8 @@
 
     concat(x, f1, f2, f3) = concat(concat(x, f1, f2), f3)
 
-torchvision writes each dense layer's input as a list of all earlier maps, up to 25 tensors. The same bytes move in
-calls of two inputs; and a tool that quantizes then meets each map once instead of once per reader.
+torchvision writes each dense layer's input as a list of all earlier maps, up to 25 tensors. Chained, the same bytes
+move in concatenations of two inputs, and a quantizer meets each map once instead of once per reader.
 """
 
 import onnx_ir as ir
@@ -34,7 +34,7 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _shortened(parts: _Parts, axis: int, made: dict[tuple[int, _Parts], ir.Value]) -> _Parts | None:
-    """Give the inputs with one earlier result in place of at least two of them; None where there is none."""
+    """Return the inputs with one earlier result in place of at least two of them; None where there is none."""
     for length in range(len(parts) - 1, 1, -1):
         if (beginning := made.get((axis, parts[:length]))) is not None:
             return (beginning, *parts[length:])

@@ -7,7 +7,7 @@ from deploy_kit.graph.passes import Outcome, Pass
 
 
 def apply(model: ir.Model) -> Outcome:
-    """Drop every node that hands its input through; counts the nodes that are gone."""
+    """Drop every node that returns its input; counts the nodes that are gone."""
     before = len(model.graph)
     for node in tuple(model.graph):
         if node.op_type == "Dropout" and len(node.outputs) == 1 and not _training(node):
@@ -20,7 +20,7 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _training(node: ir.Node) -> bool:
-    """Whether the third input may switch training on."""
+    """Return whether the third input may switch training on."""
     if len(node.inputs) < 3 or node.inputs[2] is None:
         return False
     mode = node.inputs[2].const_value

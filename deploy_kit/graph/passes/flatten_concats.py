@@ -13,7 +13,7 @@ from deploy_kit.graph.passes import Outcome, Pass
 
 
 def apply(model: ir.Model) -> Outcome:
-    """Replace every input that a concatenation along the same axis makes by what that one reads."""
+    """Replace every input that is itself a concatenation along the same axis by that one's inputs."""
     fired = 0
     for node in model.graph:
         if node.op_type != "Concat":
@@ -32,8 +32,9 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _leaves(value: ir.Value | None, axis: int) -> tuple[ir.Value | None, ...]:
-    """Give what a value is concatenated of; nodes come in order, so one step is enough."""
+    """Return the parts that a value is concatenated of."""
     producer = value.producer() if value is not None else None
+    # One step is enough: nodes come in order, so the producer has been flattened already.
     if producer is None or producer.op_type != "Concat" or _axis(producer) != axis or len(producer.inputs) < 2:
         return (value,)
     return tuple(producer.inputs)

@@ -4,7 +4,7 @@
     b' = (b - μ) · γ / √(σ² + ε) + β
 
 In a DenseNet the BN after the stem and the one between a layer's two convolutions fold. The ones that open a layer
-or a transition read a concatenation or a pool and stay: their number and the reason are reported.
+or a transition read a concatenation or a pool and stay; their number and the reason are reported.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _refusal(norm: ir.Node) -> str:
-    """Say why a BN cannot fold; empty if it can."""
+    """Return why a BN cannot fold; empty if it can."""
     source = norm.inputs[0]
     conv = source.producer() if source is not None else None
     if conv is None or conv.op_type != "Conv":

@@ -31,7 +31,7 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _refusal(norm: ir.Node) -> str:
-    """Say why a BN cannot fold; empty if it can."""
+    """Return why a BN cannot fold; empty if it can."""
     if not edit.alone(norm.outputs[0]):
         return "it does not feed one node alone"
     (reader, index), *_ = norm.outputs[0].uses()

@@ -1,10 +1,10 @@
-"""Let the convolution or max pool behind a Pad read beyond its input itself; Keras and tf2onnx write the two apart.
+"""Move a Pad into the convolution or max pool behind it; Keras and tf2onnx write the two apart.
 
     conv(pad(x, 0), pads = p)         = conv(x, pads = p + q)        a convolution pads with zeros
     maxpool(pad(x, 0), pads = p)      = maxpool(x, pads = p + q)     where x ≥ 0: behind a ReLU
 
 A max pool pads with -∞; the zeros of the Pad change no maximum of numbers that are not negative. One map less is
-written, and the pool's scale can be moved into what feeds it.
+written, and INT8 can equalize the channels in front of the pool.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _reader(pad: ir.Node) -> ir.Node | None:
-    """Give the node that alone reads what a Pad writes, if it is one that can pad itself."""
+    """Return the node that alone reads what a Pad writes, if it is one that can pad itself."""
     if pad.op_type != "Pad" or not edit.alone(pad.outputs[0]):
         return None
     ((reader, index),) = pad.outputs[0].uses()
@@ -40,7 +40,7 @@ def _reader(pad: ir.Node) -> ir.Node | None:
 
 
 def _refusal(pad: ir.Node, reader: ir.Node) -> str:
-    """Say why the border cannot move; empty if it can."""
+    """Return why the border cannot move; empty if it can."""
     if pad.attributes.get_string("mode", "constant") != "constant":
         return "it does not pad with a constant"
     if len(pad.inputs) < 2:
@@ -74,7 +74,7 @@ def _refusal_of_pool(pad: ir.Node, pool: ir.Node) -> str:
 
 
 def _border(pad: ir.Node) -> tuple[int, ...]:
-    """Give the border: all axes' begins, then all their ends."""
+    """Return the border: all axes' begins, then all their ends."""
     return tuple(int(side) for side in edit.array(pad.inputs[1]))
 
 

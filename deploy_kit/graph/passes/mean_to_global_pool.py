@@ -1,4 +1,4 @@
-"""Write ReduceMean over all pixels as GlobalAveragePool, which runtimes have integer and half-precision kernels for.
+"""Write ReduceMean over all pixels as GlobalAveragePool, for which runtimes have integer and half-precision kernels.
 
 torch's dynamo exporter writes the end of every network as ReduceMean.
 """
@@ -33,7 +33,7 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _axes(node: ir.Node) -> tuple[int, ...]:
-    """Give the axes, an attribute before operator set 18 and an input from there on; none where they are computed."""
+    """Return the axes, an attribute before operator set 18 and an input since; empty where they are computed."""
     if len(node.inputs) > 1 and edit.constant(node.inputs[1]):
         return tuple(int(axis) for axis in edit.array(node.inputs[1]))
     return tuple(node.attributes.get_ints("axes", ()))

@@ -1,4 +1,4 @@
-"""Compute and store once what occurs twice: the library's common subexpressions and equal initializers."""
+"""Merge what is computed or stored twice: common subexpressions and equal initializers, by the library's passes."""
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -7,7 +7,7 @@ from deploy_kit.graph.passes import Outcome, Pass
 
 
 def apply(model: ir.Model) -> Outcome:
-    """Merge; counts the nodes and initializers that are gone."""
+    """Merge both; counts the nodes and initializers that are gone."""
     before = len(model.graph) + len(model.graph.initializers)
     common.CommonSubexpressionEliminationPass()(model)
     common.DeduplicateInitializersPass(size_limit=1 << 20)(model)

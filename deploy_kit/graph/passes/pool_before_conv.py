@@ -31,14 +31,14 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _feeding(pool: ir.Node) -> ir.Node | None:
-    """Give the convolution that feeds an average pool, if both are what they must be."""
+    """Return the convolution that feeds an average pool; None if either is another operator."""
     source = pool.inputs[0] if pool.op_type in _POOLS else None
     conv = source.producer() if source is not None else None
     return conv if conv is not None and conv.op_type == "Conv" else None
 
 
 def _refusal(conv: ir.Node, pool: ir.Node) -> str:
-    """Say why the two cannot change places; empty if they can."""
+    """Return why the two cannot change places; empty if they can."""
     weight, moves = conv.inputs[1], conv.attributes
     kernel = weight.shape if weight is not None else None
     if kernel is None or any(side != 1 for side in tuple(kernel)[2:]):
@@ -55,7 +55,7 @@ def _refusal(conv: ir.Node, pool: ir.Node) -> str:
 
 
 def _pooled_shape(conv: ir.Node, pool: ir.Node) -> ir.Shape | None:
-    """Give the convolution's input channels on the pool's pixels."""
+    """Return the shape between the two afterwards: the convolution's input channels on the pool's pixels."""
     before, after = (conv.inputs[0].shape if conv.inputs[0] is not None else None), pool.outputs[0].shape
     if before is None or after is None:
         return None

@@ -1,4 +1,4 @@
-"""Run a ReLU behind a max pool instead of before it: max(0, ·) is monotone, so it commutes with a maximum.
+"""Run a ReLU behind a max pool instead of in front of it: max(0, ·) is monotone, so it commutes with a maximum.
 
     maxpool(max(0, x)) = max(0, maxpool(x))
 
@@ -29,14 +29,14 @@ def apply(model: ir.Model) -> Outcome:
 
 
 def _feeding(pool: ir.Node) -> ir.Node | None:
-    """Give the ReLU that feeds a max pool, if both are what they must be."""
+    """Return the ReLU that feeds a max pool; None if either is another operator."""
     source = pool.inputs[0] if pool.op_type in ("MaxPool", "GlobalMaxPool") else None
     relu = source.producer() if source is not None else None
     return relu if relu is not None and relu.op_type == "Relu" else None
 
 
 def _refusal(relu: ir.Node, pool: ir.Node) -> str:
-    """Say why the two cannot change places; empty if they can."""
+    """Return why the two cannot change places; empty if they can."""
     if len(pool.outputs) > 1:
         return "the pool gives indices too"
     if not edit.alone(relu.outputs[0]):

@@ -7,7 +7,7 @@ from deploy_kit.graph.passes import Outcome, Pass
 
 
 def apply(model: ir.Model) -> Outcome:
-    """Remove; counts the nodes and initializers that are gone. The model's own metadata stays."""
+    """Remove all of it; counts the nodes and initializers that are gone. The model's own metadata stays."""
     before = len(model.graph) + len(model.graph.initializers)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)

@@ -2,6 +2,8 @@
 
 Everything here runs in a worker and needs the standard library alone. A gauge reads below a root folder (``/`` of the
 machine), so that the recorded tree of another machine can be read as well.
+
+A third party registers a gauge under the entry points ``deploy_kit.gauges``.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,8 @@
 
 A scenario runs inside the worker of the engine, so that neither a network nor another process is part of the latency.
 It needs the standard library; those of MLPerf need the package ``mlcommons-loadgen`` on the same machine.
+
+A third party registers a scenario under the entry points ``deploy_kit.scenarios``.
 """
 
 from collections.abc import Callable, Sequence

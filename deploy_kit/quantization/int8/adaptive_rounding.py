@@ -1,38 +1,37 @@
-"""Weights → integers that keep a layer's output, not each weight, near: arithmetic only, no graph.
+"""Weights → integers that minimize the error of a layer's output, not of each weight: arithmetic only, no graph.
 
-    E‖(W_q − W)·x‖² = Σ_rows (w_q − w)·H·(w_q − w)ᵀ,   H = E[x·xᵀ]      of the x that is read
-    with the average made up for by the bias:           H = E[x·xᵀ] − E[x]·E[x]ᵀ
+    E‖(W_q − W)·x‖² = Σ_rows (w_q − w)·H·(w_q − w)ᵀ,   H = E[x·xᵀ]      x: the layer's input
+    with the mean error corrected by the bias:          H = E[x·xᵀ] − E[x]·E[x]ᵀ
 
 Rounding each weight to the nearest minimizes it only where H is diagonal; among correlated inputs one weight's error
-can undo another's, and weights of inputs that are constant do not matter at all. One column after another is set to its
-best integer while the others stand, until none moves: the error never grows, and nothing is random.
+can cancel another's, and weights of constant inputs do not matter at all. One column after another is set to its best
+integer while the others are fixed, until none changes: the error never grows, and nothing is random.
 
 Source of the objective: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (AdaRound), ICML
-2020; of the solver: Behdin et al., "QuantEase: Optimization-based Quantization for Language Models", 2023. The scales'
-search is what AIMET calls SeqMSE (its documentation, "Sequential MSE").
+2020; of the solver: Behdin et al., "QuantEase: Optimization-based Quantization for Language Models", 2023.
 """
 
 import numpy as np
 
 _SWEEPS = 2  # over all columns: on the demo 1, 2 and 4 give the same logits within 0.3 dB
-_BLOCK = 64  # columns whose slopes are kept up to date one by one; the others follow in one product
+_BLOCK = 64  # columns whose gradients are updated one by one; those of the others follow in one matrix product
 _LARGEST = np.float32(1e15)  # sums of larger squares may overflow float32
-_DAMPING = 0.01  # of the mean variance, as in GPTQ (Frantar et al., 2022): the sample does not know every direction
+_DAMPING = 0.01  # of the mean variance, as in GPTQ (Frantar et al., 2022): a sample does not span every direction
 
 
 def second_moments(patches: np.ndarray, *, centered: bool) -> np.ndarray:
-    """Give H (D, D) float32 of what is read, (M, D); `centered` where the bias makes up for the average."""
+    """Compute H (D, D) float32 of inputs (M, D); `centered` where the bias corrects the mean error."""
     x = patches - patches.mean(0, dtype=np.float64).astype(np.float32) if centered else patches
     largest = np.abs(x).max(initial=0.0)
     if largest > _LARGEST:
-        x = x / largest  # integers do not depend on H's unit
+        x = x / largest  # the best integers do not depend on the scale of H
     second = (x.T @ x) / np.float32(len(x))
     second[np.diag_indices(len(second))] += np.float32(_DAMPING * np.diag(second).mean())
     return np.asarray(second)
 
 
 def output_error(difference: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Give E[(d·x)²] for each row d of W_q − W: (outputs,) float64."""
+    """Compute E[(d·x)²] for each row d of W_q − W: (outputs,) float64."""
     return np.asarray(((difference @ second.astype(np.float64)) * difference).sum(1))
 
 
@@ -40,14 +39,15 @@ def integers(rows: np.ndarray, scales: np.ndarray, second: np.ndarray, *, limit:
     """Choose the integers of weights by the error of the output.
 
     Args:
-        rows: (outputs, D) float64.
-        scales: (outputs,) that they will have.
-        second: (D, D) float32, see `second_moments`.
+        rows: (outputs, D) float64 weights.
+        scales: (outputs,) scales of the integers.
+        second: (D, D) float32 second moments of the inputs, from `second_moments`.
         limit: Largest integer.
 
     Returns:
         (outputs, D) float64; the error is at most that of rounding to the nearest.
     """
+    # Transposed, a column of the weights is one row in memory, which all outputs update at once.
     weights, steps = rows.T, scales.astype(np.float64)
     whole = np.clip(np.rint(weights / steps), -limit, limit)
     slope = second @ (whole * steps - weights).astype(np.float32)  # (D, outputs): half the gradient
@@ -55,6 +55,7 @@ def integers(rows: np.ndarray, scales: np.ndarray, second: np.ndarray, *, limit:
         before = whole.copy()
         for start in range(0, len(second), _BLOCK):
             block = slice(start, start + _BLOCK)
+            # Within a block gradients follow each change; all other columns see the block's changes together.
             old = whole[block].copy()
             _descend(whole[block], slope[block].copy(), second[block, block], steps, limit)
             slope += second[:, block] @ ((whole[block] - old) * steps).astype(np.float32)
@@ -66,6 +67,7 @@ def integers(rows: np.ndarray, scales: np.ndarray, second: np.ndarray, *, limit:
 def _descend(whole: np.ndarray, slope: np.ndarray, second: np.ndarray, steps: np.ndarray, limit: int) -> None:
     """Set a block of columns, as rows (block, outputs), each to its best integers, in place."""
     curvature = np.diag(second).astype(np.float64)
+    # Without curvature, where all inputs are constant, weights stay rounded to the nearest.
     for j in np.flatnonzero(curvature > 0):
         best = np.clip(np.rint(whole[j] - slope[j] / (curvature[j] * steps)), -limit, limit)
         step = best - whole[j]

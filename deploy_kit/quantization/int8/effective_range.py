@@ -1,11 +1,11 @@
-"""Which part of an activation's range its readers can tell apart: the rest need not be encoded.
+"""The part of an activation's range that its readers can tell apart: the rest need not be encoded.
 
-A dense layer opens with BN and ReLU: of relu(a·x + b), a > 0, all x below t = −b/a are one. A channel of a block is
-read by every later layer, each with its own t; below the least of them nothing is lost when the quantizer saturates.
-So the grid begins there and not at the smallest value seen: exact, and the step is nearly halved.
+A dense layer begins with BN and ReLU: relu(a·x + b), a > 0, is 0 for all x below t = −b/a. A channel of a block is read
+by every later layer, each with its own t; below the smallest of them nothing is lost when the quantizer saturates. So
+the grid begins there and not at the smallest observed value: exact, and the step is nearly halved.
 
     max(x, t): [t, ∞)      min(x, t): (−∞, t]      BN + ReLU: [t, ∞) for a > 0, (−∞, t] for a < 0, nothing for a = 0
-    concatenation: each part its channels;  max pool: as what it gives;  all else: everything
+    concatenation: each part its channels;  max pool: the interval of its result;  any other reader: everything
 """
 
 from dataclasses import dataclass
@@ -21,31 +21,34 @@ from deploy_kit.quantization.int8.scale_groups import ScaleGroups
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Per channel (C,) float64; empty where `low` is above `high`."""
+    """An interval for each channel, (C,) float64; empty where `low` is above `high`."""
 
     low: np.ndarray
     high: np.ndarray
 
 
 def intervals(model: ir.Model, groups: ScaleGroups) -> dict[ir.Value, Interval]:
-    """Find the useful interval of every grouped activation whose channels are known."""
+    """Find the interval of every grouped activation whose channels are known.
+
+    The readers' intervals are united: a value must be encoded as finely as its most demanding reader needs.
+    """
     found: dict[ir.Value, Interval] = {}
     values = [node.outputs[0] for node in model.graph if node.outputs[0] in groups.of]
-    for value in reversed(values):
+    for value in reversed(values):  # readers first: the interval of a concatenation decides those of its parts
         shape = value.shape
         if shape is None or len(shape) < 2 or not isinstance(shape[1], int):
             continue
-        wanted = [_by(node, index, shape[1], found) for node, index in value.uses()]
+        needed = [_by(node, index, shape[1], found) for node, index in value.uses()]
         if value.is_graph_output():
-            wanted.append(_all(shape[1]))
-        low = np.min([entry.low for entry in wanted], axis=0, initial=np.inf)
-        high = np.max([entry.high for entry in wanted], axis=0, initial=-np.inf)
+            needed.append(_all(shape[1]))
+        low = np.min([entry.low for entry in needed], axis=0, initial=np.inf)
+        high = np.max([entry.high for entry in needed], axis=0, initial=-np.inf)
         found[value] = Interval(low=low, high=high)
     return found
 
 
 def _by(node: ir.Node, index: int, n: int, found: dict[ir.Value, Interval]) -> Interval:
-    """Give what one reader can tell apart of its input number `index`, which has `n` channels."""
+    """Return the interval that one reader can tell apart of its input number `index`, which has `n` channels."""
     result = found.get(node.outputs[0])
     if node.op_type == "Concat" and result is not None and grouping.moved(node):
         start = sum(_channels(value) for value in node.inputs[:index])
@@ -63,6 +66,7 @@ def _by(node: ir.Node, index: int, n: int, found: dict[ir.Value, Interval]) -> I
 
 
 def _bounded(limits: np.ndarray, operator: str, result: Interval) -> Interval:
+    # Where the bound is none, what follows it decides.
     active = np.abs(limits) < NEVER
     if operator == "Max":
         return Interval(low=np.where(active, limits, result.low), high=result.high)

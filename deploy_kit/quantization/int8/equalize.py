@@ -1,4 +1,4 @@
-"""Give every channel of a concatenation the same range, exactly in float, so that one scale fits all of them.
+"""Scale every channel of a concatenation to the same range, exactly in float, so that one scale fits all of them.
 
     x = r·x' + m                                r > 0 and m for each channel: x' spans [-1, 1]
     producer:  W[c] / r[c], (b[c] − m[c]) / r[c]                the convolution that makes channel c
@@ -7,11 +7,11 @@
     between:   max(x, t) → max(x', (t − m)/r), relu(x) → max(x', −m/r)
 
 Max and average poolings and concatenations commute with it. The maps of a DenseNet block differ in range by orders of
-magnitude; on one shared scale without this step the small ones drown (18 dB of logit SQNR on the demo), and maps behind
-a ReLU would use half of the grid.
+magnitude; on one shared scale without this step the small ones vanish in rounding (18 dB of logit SQNR on the demo),
+and maps behind a ReLU would use half of the grid.
 
 Source of the idea: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019;
-here the ranges are observed, and the BN that cannot be folded takes the inverse for free.
+here the ranges are observed, and the BN that cannot be folded absorbs the inverse for free.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from deploy_kit.quantization.int8.range_selection import Span
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
 from deploy_kit.quantization.ranges import Channels
 
-_FLOOR = 1e-3  # of the median reach: channels that are (nearly) dead are not blown up to noise
+_FLOOR = 1e-3  # of the median reach: a channel that is (nearly) dead is not scaled up, or it would be noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,7 @@ class EqualizedGraph:
 
     Attributes:
         group: The group.
-        reach: (channels,) half the range of each source's channels before, concatenated in graph order; without those
-            of the input.
+        reach: (channels,) half the range of each channel before, of all sources in graph order except the input.
         refused: Why it was left as it is; empty if it was scaled.
     """
 
@@ -53,14 +52,14 @@ def equalize_channels(
     means: dict[ir.Value, np.ndarray],
     spans: dict[ir.Value, Span],
 ) -> tuple[EqualizedGraph, ...]:
-    """Equalize every group with a concatenation, in place, and scale what was seen along; shift what nothing pads.
+    """Equalize every group with a concatenation, in place.
 
     Args:
         model: A float32 graph; its outputs do not change but for rounding.
-        groups: Of this graph; ReLUs among its nodes may become maxima, their values stay.
+        groups: Groups of this graph; ReLUs among its nodes may become maxima, their values stay.
         seen: Statistics of activations; updated to the scaled values.
         means: Means of further activations; updated likewise.
-        spans: Of each source, the lowest and highest value per channel to be encoded.
+        spans: Lowest and highest value per channel to encode, of each source.
 
     Returns:
         One row for each group with a concatenation.
@@ -72,6 +71,7 @@ def equalize_channels(
         refused = refusal(group, groups)
         ranges = {source: spans[source] for source in group.sources if source in spans}
         if not refused:
+            # Shifted, a channel's 0 is no longer 0, and padding is: a group with a reader that pads is scaled alone.
             padded = any(_pads(node) for value in group.values for node in value.consumers())
             maps = _maps(ranges, center=not padded)
             rewrite(model, group, maps)
@@ -86,11 +86,12 @@ def equalize_channels(
 
 
 def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, Affine]:
-    """Choose r and m for each source; channels far below the group's median are left small."""
+    """Choose r and m for each source; channels far below the group's median stay small."""
     maps = {}
     for source, (low, high) in ranges.items():
         producer = source.producer()
-        shifts = center and producer is not None and producer.op_type != "Relu"  # a fused ReLU cannot shift
+        # A ReLU that is fused into its convolution clips at 0, so its result cannot be shifted.
+        shifts = center and producer is not None and producer.op_type != "Relu"
         middle = (low + high) / 2 if shifts else np.zeros_like(low)
         maps[source] = Affine(r=np.maximum(high - middle, middle - low), m=middle)
     together = np.concatenate([entry.r for entry in maps.values()])
@@ -99,11 +100,11 @@ def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, Affin
 
 
 def least(reach: np.ndarray, share: float) -> float:
-    """Give what a channel is scaled by at least, so that none that is (nearly) off is blown up.
+    """Return the least reach that a channel counts with, so that one that is (nearly) dead is not scaled up to noise.
 
     Args:
-        reach: (C,), none below 0.
-        share: Of the median reach. Where most channels are off that is 0, and the median of the others counts.
+        reach: (C,) half ranges, none below 0.
+        share: Share of the median reach. Where most channels are dead that is 0, and the median of the others counts.
     """
     alive = reach[reach > 0]
     return float(np.median(reach) or np.median(alive)) * share if len(alive) else 1.0
@@ -116,7 +117,7 @@ def _moved(seen: Channels, by: Affine) -> Channels:
 
 
 def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
-    """Say why a group cannot be scaled; empty if it can."""
+    """Return why a group cannot be scaled; empty if it can."""
     for source in group.sources:
         producer = maker(source)
         if producer is None or producer.op_type != "Conv" or not grouping.quantizable(producer):
@@ -136,12 +137,12 @@ def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
 
 
 def _pads(node: ir.Node) -> bool:
-    """Whether a node lets zeros in at the border, which would not be zeros of the shifted values."""
+    """Return whether a node pads its input with zeros, which the shifted values would not be."""
     return node.op_type in ("Conv", "AveragePool") and edit.pads(node)
 
 
 def maker(source: ir.Value) -> ir.Node | None:
-    """Give the node whose weights decide a source: behind a fused ReLU, its convolution."""
+    """Return the node whose weights decide a source: behind a fused ReLU, its convolution."""
     producer = source.producer()
     if producer is not None and producer.op_type == "Relu":
         return grouping.fused_into(producer)
@@ -149,7 +150,7 @@ def maker(source: ir.Value) -> ir.Node | None:
 
 
 def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) -> None:
-    """Rewrite the nodes of a group and around it; completes `maps` for all its values, and notes them in the model."""
+    """Rewrite the nodes of a group and around it; completes `maps` for all its values and records them."""
     for source in group.sources:
         conv = maker(source)
         assert conv is not None
@@ -173,7 +174,7 @@ def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) ->
 
 
 def _joins(value: ir.Value, group: ScaleGroup) -> bool:
-    """Whether a value holds the channels of several sources, concatenated."""
+    """Return whether a value holds the channels of several sources, concatenated."""
     while value not in group.sources:
         producer = value.producer()
         if producer is None or producer.op_type == "Concat":
@@ -183,7 +184,7 @@ def _joins(value: ir.Value, group: ScaleGroup) -> bool:
 
 
 def _shift_bound(model: ir.Model, node: ir.Node, by: Affine) -> None:
-    """Move the bound of a maximum or minimum; a ReLU among shifted values becomes a maximum."""
+    """Scale and shift the bound of a maximum or minimum; a ReLU among shifted values becomes a maximum."""
     rank = len(node.outputs[0].shape or ())
     column = (1, -1, *[1] * (rank - 2))
     if node.op_type in ("Max", "Min"):
@@ -207,6 +208,7 @@ def _divide_rows(model: ir.Model, conv: ir.Node, by: Affine) -> None:
 
 
 def absorb_in_conv(model: ir.Model, conv: ir.Node, by: Affine) -> None:
+    """Let a convolution take the scaled input: weights times r, bias plus Σ W·m."""
     weight = edit.array(conv.inputs[1])
     row = (1, -1, *[1] * (weight.ndim - 2))
     moved = (weight * by.m.reshape(row)).reshape(len(weight), -1).sum(1)
@@ -226,6 +228,7 @@ def _absorb_in_norm(model: ir.Model, norm: ir.Node, by: Affine) -> None:
 
 
 def replace(model: ir.Model, node: ir.Node, index: int, values: np.ndarray) -> None:
+    """Replace a constant input of a node, for this node alone: others may read the old one."""
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
     old = node.inputs[index]

@@ -1,4 +1,4 @@
-"""A plan in words and numbers, block by block."""
+"""A plan in numbers, block by block."""
 
 import math
 from typing import Literal, TypeAlias
@@ -19,12 +19,12 @@ _BYTES: dict[Moved, int] = {"int8": 1, "fp16": 2, "fp32": 4}
 
 
 def blocks(plan: Int8Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tuple[QuantizedBlock, ...]:
-    """Describe each group of the plan that concatenates; call it before a writer uses the plan up.
+    """Describe each group of the plan that concatenates; call it before a writer changes the plan.
 
     Args:
-        plan: Equalized, not yet written.
-        concats: What the writer lets concatenations move.
-        rest: The type of what stays float.
+        plan: An equalized plan that is not written yet.
+        concats: Type that the writer lets concatenations move.
+        rest: Type of everything that stays float.
     """
     rows = [row for row in plan.rows if row.reach.size]  # the input joined to itself has no source to describe
     return tuple(_block(f"block {number}", row, plan, (concats, rest)) for number, row in enumerate(rows, start=1))
@@ -63,7 +63,7 @@ def _block(name: str, row: EqualizedGraph, plan: Int8Plan, types: tuple[Moved, M
 
 
 def _second_half(node: ir.Node) -> bool:
-    """Whether a minimum belongs to the maximum before it: one BN with slopes of both signs."""
+    """Return whether a minimum belongs to the maximum before it: one BN with slopes of both signs."""
     source = node.inputs[0]
     before = source.producer() if source is not None else None
     return (
@@ -73,7 +73,7 @@ def _second_half(node: ir.Node) -> bool:
 
 
 def _idle_and_constant(bounds: list[ir.Node], grid: Grid) -> tuple[float, float]:
-    """Give the shares of bounds beyond the grid: on one side they never clip, on the other always."""
+    """Return the shares of bounds beyond the grid: those that never clip, and those that always do."""
     idle, constant, total = 0, 0, 0
     for node in bounds:
         limits = edit.array(node.inputs[1]).reshape(-1)
@@ -85,7 +85,7 @@ def _idle_and_constant(bounds: list[ir.Node], grid: Grid) -> tuple[float, float]
 
 
 def _convolutions(group: grouping.ScaleGroup) -> set[ir.Node]:
-    """Find the block's convolutions: what reads it, and what writes into it without reading another block."""
+    """Find the block's convolutions: its readers, and those that write into it without reading another block."""
     readers = {node for value in group.values for node in value.consumers() if node.op_type == "Conv"}
     makers = set()
     for value in group.sources:
@@ -100,5 +100,5 @@ def _convolutions(group: grouping.ScaleGroup) -> set[ir.Node]:
 
 
 def _size(value: ir.Value) -> int:
-    """Give the elements of one image."""
+    """Count the elements of one image."""
     return math.prod(size for size in tuple(value.shape or ())[1:] if isinstance(size, int))

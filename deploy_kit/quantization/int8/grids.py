@@ -16,7 +16,7 @@ _BIAS_LIMIT = 2.0**30  # half of int32: the sum of products needs the rest
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The integers of one activation: uint8 with a zero point, or int8 around 0.
+    """The quantization grid of one activation: uint8 with a zero point, or int8 around 0.
 
     Attributes:
         scale: Step between two integers.
@@ -39,27 +39,27 @@ class Grid:
         return 127 if self.signed else 255
 
     def raw(self, x: np.ndarray) -> np.ndarray:
-        """Give the rounded integers before clipping, as float64."""
+        """Compute the rounded integers before clipping, as float64."""
         return np.asarray(np.rint(np.asarray(x, np.float64) / self.scale) + self.zero)
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Give the integers, as float64."""
+        """Compute the integers, as float64."""
         return np.asarray(np.clip(self.raw(x), self.low, self.high))
 
     def real(self, q: np.ndarray) -> np.ndarray:
-        """Give what integers stand for."""
+        """Compute the values that integers stand for."""
         return (np.asarray(q, np.float64) - self.zero) * self.scale
 
 
 def spanning(low: float, high: float) -> Grid:
-    """Give the uint8 grid from `low` to `high`, widened to hold 0.0 exactly."""
+    """Return the uint8 grid from `low` to `high`, widened to hold 0.0 exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max((high - low) / 255, _TINY)))
     return Grid(scale=scale, zero=int(np.clip(np.rint(-low / scale), 0, 255)))
 
 
 def around_zero(reach: float) -> Grid:
-    """Give the int8 grid from ``-reach`` to ``reach`` with zero point 0."""
+    """Return the int8 grid from ``-reach`` to ``reach`` with zero point 0."""
     return Grid(scale=float(np.float32(max(reach / 127, _TINY))), zero=0, signed=True)
 
 
@@ -68,9 +68,9 @@ class Weights:
     """Weights and bias of one node as integers.
 
     Attributes:
-        integers: int8, the shape of the weights.
-        scales: (outputs,) float32.
-        bias: (outputs,) int32 in steps of ``input scale · scales``.
+        integers: int8 array in the shape of the weights.
+        scales: (outputs,) float32 scales of the integers.
+        bias: (outputs,) int32 bias in steps of ``input scale · scales``.
     """
 
     integers: np.ndarray
@@ -79,7 +79,7 @@ class Weights:
 
     @property
     def values(self) -> np.ndarray:
-        """What the integers stand for, float64."""
+        """The values that the integers stand for, float64."""
         rest = [1] * (self.integers.ndim - 1)
         return self.integers.astype(np.float64) * self.scales.astype(np.float64).reshape(-1, *rest)
 
@@ -93,7 +93,7 @@ class ChosenGrid:
 
 
 def largest(bits: int) -> int:
-    """Give the largest integer of a weight; the smallest is its negative."""
+    """Return the largest integer of a weight; the smallest is its negative."""
     return int(2 ** (bits - 1) - 1)
 
 
@@ -105,17 +105,17 @@ def weights(
     bits: int = 8,
     chosen: ChosenGrid | None = None,
 ) -> Weights:
-    """Quantize weights symmetrically, a scale for each output, and the bias to int32.
+    """Quantize weights symmetrically, with a scale for each output, and the bias to int32.
 
     A scale grows where the bias would not fit int32 otherwise: channels that are constant have weights near 0 and a
     bias that is not.
 
     Args:
-        array: (outputs, …) float64.
-        bias: (outputs,) float64.
-        input_scale: Of the activation that is read.
+        array: (outputs, …) float64 weights.
+        bias: (outputs,) float64 bias.
+        input_scale: Scale of the input.
         bits: 8, or 7 for processors whose 16-bit sums of two products saturate (x64 without VNNI).
-        chosen: Integers that are taken, but where the bias needs a larger scale than theirs.
+        chosen: Integers to use, except where the bias needs a larger scale than theirs.
     """
     limit = largest(bits)
     scales = channel_scales(array, bias, input_scale, limit)
@@ -133,7 +133,7 @@ def weights(
 
 
 def channel_scales(array: np.ndarray, bias: np.ndarray, input_scale: float, limit: int) -> np.ndarray:
-    """Give the smallest scale per output that holds its weights and its bias; float32 values as float64."""
+    """Return the smallest scale per output that holds its weights and its bias; float32 values as float64."""
     reach = np.abs(array.reshape(len(array), -1)).max(1)
     scales = np.maximum(reach / limit, bias_scales(bias, input_scale))
     # Weights far below the rest of their tensor change nothing; a scale down there would be a denormal number.
@@ -142,21 +142,21 @@ def channel_scales(array: np.ndarray, bias: np.ndarray, input_scale: float, limi
 
 
 def bias_scales(bias: np.ndarray, input_scale: float) -> np.ndarray:
-    """Give the smallest scale per output that holds its bias."""
+    """Return the smallest scale per output that holds its bias."""
     return np.asarray(np.abs(bias) / (input_scale * _BIAS_LIMIT))
 
 
 def quantized_bias(bias: np.ndarray, input_scale: float, scales: np.ndarray) -> np.ndarray:
-    """Give the bias in steps of ``input scale · scales`` as int32.
+    """Compute the bias in steps of ``input scale · scales`` as int32.
 
-    The product is taken in float32 first, as a runtime takes it.
+    The product is taken in float32, as a runtime takes it.
     """
     steps = (np.float32(input_scale) * scales.astype(np.float32)).astype(np.float64)
     return np.clip(np.rint(bias / steps), -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)
 
 
 def row_scales(array: np.ndarray, *, one: bool = False) -> np.ndarray:
-    """Give the scales that hold weights in −127 … 127: one for each row, (outputs,), or with `one` a scalar."""
+    """Return the scales that hold weights in −127 … 127: one for each row, (outputs,), or with `one` a scalar."""
     reach = np.abs(array.reshape(len(array), -1)).max(1)
     scales = np.maximum(reach, max(float(reach.max()) * 1e-6, _TINY)) / 127
     return np.asarray(scales.max() if one else scales)
@@ -164,7 +164,7 @@ def row_scales(array: np.ndarray, *, one: bool = False) -> np.ndarray:
 
 def fitting(scales: np.ndarray | float, dtype: type[np.floating[Any]]) -> np.ndarray:
     """Round scales up to what a type holds, as float64; in half precision none falls below 2⁻²⁰, where digits end."""
-    wanted = np.maximum(np.asarray(scales, np.float64), 2.0**-20 if dtype is np.float16 else 0.0)
-    rounded = wanted.astype(dtype)
+    least = np.maximum(np.asarray(scales, np.float64), 2.0**-20 if dtype is np.float16 else 0.0)
+    rounded = least.astype(dtype)
     up = np.nextafter(rounded, np.asarray(np.inf, dtype))
-    return np.where(rounded.astype(np.float64) < wanted, up, rounded).astype(np.float64)
+    return np.where(rounded.astype(np.float64) < least, up, rounded).astype(np.float64)

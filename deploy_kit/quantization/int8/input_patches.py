@@ -1,6 +1,6 @@
-"""What convolutions on integers read: a bounded sample of patches, each as long as a row of the weights.
+"""A bounded sample of the patches that convolutions on integers read, each as long as a row of the weights.
 
-The pixels are drawn and gathered inside an augmented copy of the float graph, so whole tensors never leave the runtime.
+Pixels are gathered inside an augmented copy of the float graph, so whole tensors never leave the runtime.
 """
 
 import zlib
@@ -18,25 +18,25 @@ from deploy_kit.quantization.int8.grids import Grid
 from deploy_kit.quantization.int8.receptive_window import Window
 
 N_PATCHES = 2048
-"""Of each convolution, over all images; fewer where there are fewer pixels. 1024 to 8192 give the same logits within
-0.5 dB, on the demo and on DenseNet-121 at 64×64."""
+"""Patches of each convolution, over all images; fewer where there are fewer pixels. 1024 to 8192 give the same logits
+within 0.5 dB, on the demo and on DenseNet-121 at 64×64."""
 
 N_IMAGES = 32
-"""That patches are taken from, spread over all; 16 to 512 give the same logits within 0.5 dB, too."""
+"""Images that patches are taken from, spread over all; 16 to 512 give the same logits within 0.5 dB, too."""
 
-_BYTES = 256 * 2**20  # held at once: convolutions beyond it wait for another pass over the images
+_BYTES = 256 * 2**20  # of patches in memory; further convolutions wait for another pass over the images
 _SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledInput:
-    """What is sampled: the input of one convolution or Gemm.
+    """The input of one convolution or Gemm, to be sampled.
 
     Attributes:
-        node: It.
+        node: The convolution or Gemm.
         value: Name of its input.
-        grid: Of its input.
-        window: Which pixels it reads; None for a Gemm.
+        grid: Grid of its input.
+        window: Geometry of the pixels that it reads; None for a Gemm.
         width: Length of a patch.
     """
 
@@ -48,7 +48,7 @@ class SampledInput:
 
 
 def sampled_inputs(node: ir.Node, grid: Grid, width: int) -> SampledInput | None:
-    """Say what is to be sampled for a node; None where it is grouped or its sizes are not known."""
+    """Describe the input of a node to sample; None where the node is grouped or its sizes are not known."""
     source, window = node.inputs[0], receptive_window.window_of(node) if node.op_type == "Conv" else None
     assert source is not None
     assert source.name is not None
@@ -58,62 +58,63 @@ def sampled_inputs(node: ir.Node, grid: Grid, width: int) -> SampledInput | None
 
 
 def sample_patches(
-    model: onnx.ModelProto, wanted: list[SampledInput], batches: Callable[[], Iterator[np.ndarray]], n_images: int
+    model: onnx.ModelProto, inputs: list[SampledInput], batches: Callable[[], Iterator[np.ndarray]], n_images: int
 ) -> Iterator[tuple[SampledInput, np.ndarray]]:
-    """Sample what each of them reads, from all images alike; the draw is seeded.
+    """Sample patches of inputs, as many from each image; the draw is seeded.
 
     Args:
         model: A float32 graph; not changed.
-        wanted: In graph order: each pass runs as far as it must.
-        batches: Gives the images, (N, C, …) float32, from the start.
-        n_images: How many these are.
+        inputs: Inputs in graph order.
+        batches: Returns an iterator over the images, (N, C, …) float32, from the start.
+        n_images: Number of images.
 
     Yields:
-        Each with its patches, (M, width) float32: what the integers stand for, channels first, then taps; padding is 0.
+        Each input with its patches, (M, width) float32: the values that the integers stand for, channels first, then
+        taps; padding is 0.
     """
-    rest = list(wanted)
+    rest = list(inputs)
     while rest:
         sizes = np.cumsum([entry.width * N_PATCHES for entry in rest])
         n = max(int(np.searchsorted(sizes, _BYTES, side="right")), 1)
-        found = _pass(model, rest[:n], batches(), n_images)
+        patches = _pass(model, rest[:n], batches(), n_images)
         for entry in rest[:n]:
-            whole = np.concatenate(found.pop(entry.node)).astype(np.float32)
+            whole = np.concatenate(patches.pop(entry.node)).astype(np.float32)
             yield entry, (whole - np.float32(entry.grid.zero)) * np.float32(entry.grid.scale)
         rest = rest[n:]
 
 
 def _pass(
-    model: onnx.ModelProto, wanted: list[SampledInput], batches: Iterator[np.ndarray], n_images: int
+    model: onnx.ModelProto, inputs: list[SampledInput], batches: Iterator[np.ndarray], n_images: int
 ) -> dict[ir.Node, list[np.ndarray]]:
-    """Run the images once; gives the integers (M, width) of each batch."""
+    """Run the images once; returns the integers (M, width) of each batch by node."""
     ort = need("onnxruntime", by="calibration")
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    augmented = _augmented(model, wanted).SerializeToString()
+    augmented = _augmented(model, inputs).SerializeToString()
     session = ort.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
     feed = session.get_inputs()[0].name
-    generators = [_generator(entry) for entry in wanted]
-    found: dict[ir.Node, list[np.ndarray]] = {entry.node: [] for entry in wanted}
+    generators = [_generator(entry) for entry in inputs]
+    integers: dict[ir.Node, list[np.ndarray]] = {entry.node: [] for entry in inputs}
     for at, batch in enumerate(batches):
         every = max(1, n_images // max(N_IMAGES, len(batch)))  # one batch in so many: folders are sorted by class
         if at % every:
             continue
         n = -(-N_PATCHES // (len(batch) * -(-(n_images // len(batch)) // every)))
-        places, inside = zip(*(_draw(e.window, n, g) for e, g in zip(wanted, generators, strict=True)), strict=True)
-        feeds = {_at(i): place.reshape(-1) for i, place in enumerate(places) if wanted[i].window is not None}
-        parts = session.run([_out(i) for i in range(len(wanted))], {feed: batch, **feeds})
-        for entry, part, within in zip(wanted, parts, inside, strict=True):
-            found[entry.node].append(_rows(_integers(part, entry.grid), within, entry.grid.zero))
-    return found
+        places, inside = zip(*(_draw(e.window, n, g) for e, g in zip(inputs, generators, strict=True)), strict=True)
+        feeds = {_at(i): place.reshape(-1) for i, place in enumerate(places) if inputs[i].window is not None}
+        parts = session.run([_out(i) for i in range(len(inputs))], {feed: batch, **feeds})
+        for entry, part, within in zip(inputs, parts, inside, strict=True):
+            integers[entry.node].append(_rows(_integers(part, entry.grid), within, entry.grid.zero))
+    return integers
 
 
 def _generator(entry: SampledInput) -> np.random.Generator:
-    """Seed the draw of a node by its name: what else is sampled beside it changes nothing."""
+    """Seed the draw of a node by its name, so that it does not depend on what else is sampled."""
     return np.random.default_rng([_SEED, zlib.crc32(str(entry.node.outputs[0].name).encode())])
 
 
 def _draw(window: Window | None, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw output pixels; gives what `Window.read` gives of them."""
+    """Draw output pixels; returns what `Window.read` returns for them."""
     if window is None:
         return np.empty((0, 0), np.int64), np.empty((0, 0), bool)
     return window.read(np.sort(generator.permutation(window.n_outputs)[:n]))
@@ -142,13 +143,13 @@ def _at(i: int) -> str:
     return f"patches.{i}.at"
 
 
-def _augmented(model: onnx.ModelProto, wanted: list[SampledInput]) -> onnx.ModelProto:
-    """Copy the graph and give it, in place of its outputs, the pixels whose places are fed."""
+def _augmented(model: onnx.ModelProto, inputs: list[SampledInput]) -> onnx.ModelProto:
+    """Copy the graph; its outputs become the pixels whose places are fed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
     copy.graph.initializer.append(helper.make_tensor("patches.shape", onnx.TensorProto.INT64, [3], [0, 0, -1]))
-    for i, entry in enumerate(wanted):
+    for i, entry in enumerate(inputs):
         if entry.window is None:
             copy.graph.node.append(helper.make_node("Identity", [entry.value], [_out(i)]))
         else:

@@ -1,15 +1,15 @@
-"""Layer groups that stay in float: a plan's integers reach as far as a node that computes on them needs them.
+"""Layer groups that stay in float: an activation keeps its grid only where a node that computes on integers needs it.
 
 A plan is made once for the whole graph, equalization included, which is exact in float; a group that stays in float
-reads the scaled values and has taken the inverse scale like any reader. What is left is which activations keep their
+reads the scaled values and has taken the inverse scale like any reader. What remains is which activations keep their
 grid:
 
-    what a node on integers reads        its grid
-    what a node on integers computes     its grid, so that the runtime takes one integer kernel
-    what a moved value is moved from     its grid, where the result needs one
-    all else                             float
+    input of a node on integers          its grid
+    result of a node on integers         its grid, so that the runtime takes one integer kernel
+    source of a moved value              its grid, where the result needs one
+    everything else                      float
 
-A concatenation whose group stays in float, and whose parts are float all, is float too: the layers kept at the
+A concatenation whose group stays in float, and whose parts are all float, is float, too: the layers kept at the
 beginning of a block concatenate floats, and a block that is kept as a whole has no integers.
 """
 
@@ -27,7 +27,7 @@ _MULTIPLIES = frozenset({"Conv", "Gemm", "BatchNormalization"})
 
 
 def groups(plan: Int8Plan) -> tuple[tuple[str, int], ...]:
-    """Give (coordinate, multiply-accumulates of one image) of each group with weights, in graph order."""
+    """List (name, multiply-accumulates of one image) of each layer group with weights, in graph order."""
     return tuple(
         (group.name, sum(map(onnx_file.macs_of, group.weighted)))
         for group in layer_names.layer_groups(plan.model)
@@ -39,19 +39,21 @@ def keep_in_float(plan: Int8Plan, names: Iterable[str]) -> Int8Plan:
     """Leave layer groups in float.
 
     Args:
-        plan: For all of the graph; stays as it is, but for what a writer changes in its model.
-        names: Coordinates (`coordinates.find`).
+        plan: A plan of the whole graph; not changed, and its model is shared with the result.
+        names: Names of layer groups (`layer_names.find_groups`).
 
     Returns:
-        The plan with fewer grids, of the same model.
+        The plan with fewer grids.
 
     Raises:
-        UnknownNameError: Nothing in the graph is called so.
+        UnknownNameError: Nothing in the graph has one of the names.
     """
     known = layer_names.layer_groups(plan.model)
-    found = layer_names.find_groups(known, names)
-    kept = {node for group in found for node in group.nodes if node.op_type != "Concat"}
-    joins = {node for group in found for node in group.nodes if node.op_type == "Concat"}
+    selected = layer_names.find_groups(known, names)
+    kept = {node for group in selected for node in group.nodes if node.op_type != "Concat"}
+    joins = {node for group in selected for node in group.nodes if node.op_type == "Concat"}
+    # In graph order: whether a concatenation is float depends on those before it. Parts from outside the block (its
+    # input, made by the stem or a transition) do not hold it back: a float concatenation restores them.
     blocks = {node: group.name.split(".")[0] for group in known if group.by_structure for node in group.nodes}
     for node in plan.model.graph:
         if node in joins and all(
@@ -69,7 +71,7 @@ def keep_in_float(plan: Int8Plan, names: Iterable[str]) -> Int8Plan:
 
 
 def copied(plan: Int8Plan) -> Int8Plan:
-    """Give a plan of its own copy of the model, for a writer that uses it up."""
+    """Copy a plan with its model, for a writer that changes both."""
     model = ir.serde.deserialize_model(ir.serde.serialize_model(plan.model))
     new = dict(zip(_values(plan.model), _values(model), strict=True))
     nodes = dict(zip(plan.model.graph, model.graph, strict=True))
@@ -96,7 +98,7 @@ def copied(plan: Int8Plan) -> Int8Plan:
 
 
 def maker(value: ir.Value) -> ir.Node | None:
-    """Give the node that makes a value; behind a ReLU that belongs to a node, that node."""
+    """Return the node that makes a value; behind a ReLU that is fused into a node, that node."""
     producer = value.producer()
     if producer is not None and producer.op_type == "Relu":
         return grouping.fused_into(producer) or producer
@@ -104,12 +106,12 @@ def maker(value: ir.Value) -> ir.Node | None:
 
 
 def in_float(value: ir.Value, plan: Int8Plan) -> bool:
-    """Whether a value is made by a node that stays in float."""
+    """Return whether a value is made by a node that stays in float."""
     return maker(value) in plan.kept
 
 
 def _needed(plan: Int8Plan, kept: set[ir.Node]) -> set[ir.Value]:
-    """Find the values that must have a grid, from the outputs up."""
+    """Find the values that must have a grid, from the outputs backwards: a move needs one where its result does."""
     needed = set[ir.Value]()
     for node in reversed(tuple(plan.model.graph)):
         if node in kept or not node.outputs:

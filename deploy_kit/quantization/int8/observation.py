@@ -1,7 +1,7 @@
-"""One pass over the calibration images: an estimate, progress, looks at 32, 64, 128 … images, and what is kept of it.
+"""One pass over the calibration images: an estimate, progress, a look at the ranges after 32, 64, 128 … images.
 
-What is kept does not depend on layout or method: extremes serve `minmax`, histograms all other methods. It lies in the
-store under the graph's bytes, the images and their preprocessing.
+Its statistics are kept in the store under the graph's bytes, the images and their preprocessing. They do not depend on
+layout or method: extremes serve `minmax`, histograms all other methods.
 """
 
 import hashlib
@@ -22,26 +22,30 @@ from deploy_kit.quantization.ranges.histogram import BINS, Histogram
 from deploy_kit.store import Key, Store, sha256_of
 
 VERSION = "2"
+"""Version of the statistics in the key of the store; to be raised where the same images would give others."""
+
 STAGE = "calibrate"
+"""Folder of the statistics in the store."""
+
 _FIRST_LOOK = 32
 _FILE = "statistics.npz"
 _LIBRARIES = ("onnxruntime", "onnx", "numpy")
 _CHANNELS = ("low", "high", "mean", "std")
 
 
-def _ignore(what: str, said: str) -> None:
-    """Note nothing."""
+def _ignore(name: str, fact: str) -> None:
+    """Ignore a fact."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationContext:
-    """What surrounds a pass.
+    """Where the statistics of a pass are kept, and who is told about it.
 
     Attributes:
-        digest: Of the images, their order and their preprocessing; without it nothing is kept.
-        store: Folder of the store that keeps what was observed; None keeps nothing.
-        on_progress: Called with the estimate and of progress.
-        note: Takes a fact for the passport: what, and how it is.
+        digest: Hash of the images, their order and their preprocessing; without it nothing is kept.
+        store: Folder of the store that keeps the statistics; None keeps nothing.
+        on_progress: Called with progress events, the first of which holds the estimate.
+        note: (name, fact) → None; called with facts for the passport.
     """
 
     digest: str = ""
@@ -55,9 +59,9 @@ class ImageStream:
     """The calibration images.
 
     Attributes:
-        n: How many.
-        batches: Gives them, (N, C, …) float32, from the start.
-        context: What surrounds the pass.
+        n: Number of images.
+        batches: Returns an iterator over the images, (N, C, …) float32, from the start.
+        context: Where statistics are kept, and who is told.
     """
 
     n: int
@@ -67,14 +71,14 @@ class ImageStream:
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What one pass has seen.
+    """The statistics of one pass.
 
     Attributes:
         channels: Statistics by activation.
         means: Means (C,) of further activations.
-        histograms: By activation; none for ``minmax``.
-        n_images: Images seen.
-        said: What was found about the ranges while they were observed.
+        histograms: Histograms by activation; empty for ``minmax``.
+        n_images: Number of images observed.
+        said: How the ranges moved while they were observed, in words.
     """
 
     channels: dict[str, Channels]
@@ -86,15 +90,15 @@ class Observed:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptObservations:
-    """The record of what the store keeps.
+    """The record of statistics in the store.
 
     Attributes:
-        sha256: Of the file with the arrays.
-        n_images: Images seen.
-        seconds: What the pass took.
-        peak_memory_mib: The most memory its process held.
-        method: For which it was made, with its percentile where that decides.
-        said: What was found about the ranges of that method.
+        sha256: Hash of the file with the arrays.
+        n_images: Number of images observed.
+        seconds: Duration of the pass.
+        peak_memory_mib: Peak memory of its process.
+        method: Method that the pass was made for, with its percentile where that decides.
+        said: How the ranges of that method moved, in words.
     """
 
     sha256: str
@@ -107,18 +111,18 @@ class KeptObservations:
 
 def observe_images(
     model: onnx.ModelProto,
-    wanted: ObservedActivations,
+    activations: ObservedActivations,
     targets: tuple[RangeTarget, ...],
     ranging: RangeMethod,
     images: ImageStream,
 ) -> Observed:
-    """Observe a graph, or take what the store has kept of the same graph and images.
+    """Observe a graph, or read the statistics that the store has kept of the same graph and images.
 
     Args:
-        model: The float graph, prepared.
-        wanted: What is to be observed.
+        model: The prepared float graph.
+        activations: The activations to observe.
         targets: Activations whose ranges are looked at on the way.
-        ranging: Decides whether histograms are made, and when to stop.
+        ranging: Decides whether histograms are counted, and when to stop.
         images: The calibration images.
 
     Raises:
@@ -126,36 +130,36 @@ def observe_images(
     """
     context = images.context
     if context.store is None or not context.digest:
-        found = _pass(model, wanted, targets, ranging, images)
+        found = _pass(model, activations, targets, ranging, images)
         _note(context, ranging, found.said)
         return found
     store, graph = Store(context.store), hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-    key = _key(graph, wanted, ranging, images)
+    key = _key(graph, activations, ranging, images)
     kept = store.kept(KeptObservations, key)
-    there = None if kept is None else _read(store.folder(key) / _FILE, kept, wanted)
+    there = None if kept is None else _read(store.folder(key) / _FILE, kept, activations)
     if kept is not None and there is not None:
         said = kept.said if kept.method == _named(ranging) else f"of {kept.n_images} images"
         _note(context, ranging, said, kept)
         return Observed(**{**vars(there), "said": said})
-    return _made(store, key, wanted, ranging, lambda: _pass(model, wanted, targets, ranging, images), context)
+    return _made(store, key, activations, ranging, lambda: _pass(model, activations, targets, ranging, images), context)
 
 
 def _made(
     store: Store,
     key: Key,
-    wanted: ObservedActivations,
+    activations: ObservedActivations,
     ranging: RangeMethod,
     look: Callable[[], Observed],
     context: CalibrationContext,
 ) -> Observed:
-    """Make the pass and keep what it saw."""
+    """Make the pass and keep its statistics."""
     result: list[Observed] = []
 
     def make(folder: Path, home: str) -> KeptObservations:
         begun = time.perf_counter()
         result.append(look())
         seconds = round(time.perf_counter() - begun, 1)
-        np.savez_compressed(folder / _FILE, allow_pickle=False, **_arrays(result[0], wanted))
+        np.savez_compressed(folder / _FILE, allow_pickle=False, **_arrays(result[0], activations))
         return KeptObservations(
             sha256=sha256_of(folder / _FILE),
             n_images=result[0].n_images,
@@ -165,26 +169,26 @@ def _made(
             said=result[0].said,
         )
 
-    store.produce(KeptObservations, key, make, again=True)  # what is there, if anything, could not be read
+    store.produce(KeptObservations, key, make, again=True)  # statistics in the store, if any, could not be read
     _note(context, ranging, result[0].said)
     return result[0]
 
 
 def _pass(
     model: onnx.ModelProto,
-    wanted: ObservedActivations,
+    activations: ObservedActivations,
     targets: tuple[RangeTarget, ...],
     ranging: RangeMethod,
     images: ImageStream,
 ) -> Observed:
-    """Send the images through the graph, looking at the ranges each time their number has doubled."""
-    here = environment.resident_memory_mib() + memory_mib(model, wanted)
-    observer, looks = Observer(model, wanted), _Looks(targets, ranging, images.n)
+    """Run the images through the graph, looking at the ranges each time their number has doubled."""
+    here = environment.resident_memory_mib() + memory_mib(model, activations)
+    observer, looks = Observer(model, activations), _Looks(targets, ranging, images.n)
     begun, text = time.perf_counter(), ""
     for batch in images.batches():
         observer.add(batch)
         if not text and observer.n_images >= min(images.n, 2 * len(batch)):
-            # The second batch tells the time: what the first one allocates is there from then on.
+            # Timed on the second batch: the first one also pays for what the runtime allocates once.
             seconds = (time.perf_counter() - begun) * images.n / len(batch)
             text = f"ranges ({ranging.method}) of {images.n} images: about {seconds:.0f} s and {here} MiB (estimated)"
             images.context.on_progress(ProgressEvent(stage="quantize", text=text))
@@ -212,14 +216,14 @@ class _Looks:
         self._before, self._settled_at = 0, 0
 
     def due(self, n_images: int) -> bool:
-        """Whether it is time for a look."""
+        """Return whether it is time for a look."""
         return n_images >= self._next
 
     def settled(self, observer: Observer) -> bool:
-        """Look, and say whether the ranges have settled; extremes never do."""
+        """Look at the ranges, and return whether they have settled; extremes never do."""
         doubled, channels = observer.n_images >= 2 * self._seen, observer.channels()
         self._next = 2 * observer.n_images
-        # Slack is no part of what was seen: it shrinks by itself.
+        # Without slack, which shrinks with the number of images whether ranges have settled or not.
         spans = {
             target.name: range_selection.seen(target, channels[target.name], observer.histograms, self._ranging)
             for target in self._targets
@@ -227,12 +231,12 @@ class _Looks:
         self._moved = range_selection.moved(self._spans, spans) if self._spans else None
         self._before, self._seen, self._spans = self._seen, observer.n_images, spans
         settled = self._ranging.by_histogram and self._moved is not None and self._moved.settled
-        # Settled is what a doubling hardly moves, and what stays so: any later look may take it back.
+        # Settled are ranges that a doubling hardly moves, and that stay so: any later look may revoke it.
         self._settled_at = (self._settled_at or self._seen * doubled) if settled else 0
         return self._settled_at > 0
 
     def said(self, observer: Observer) -> str:
-        """Say what the looks have shown."""
+        """Describe how the ranges moved from look to look."""
         if observer.n_images > self._seen and self._seen:
             self.settled(observer)
         if self._moved is None:
@@ -259,9 +263,9 @@ def _note(context: CalibrationContext, ranging: RangeMethod, said: str, kept: Ke
         )
 
 
-def _key(graph: str, wanted: ObservedActivations, ranging: RangeMethod, images: ImageStream) -> Key:
+def _key(graph: str, activations: ObservedActivations, ranging: RangeMethod, images: ImageStream) -> Key:
     kind = "histograms" if ranging.by_histogram else "extremes"
-    # Extremes never settle: whoever would stop sees all images, as everybody else.
+    # Extremes never settle: with `settle` they are observed on all images, as without.
     stop = (
         [_named(ranging), range_selection.MEDIAN, range_selection.MOST]
         if ranging.settle and ranging.by_histogram
@@ -271,36 +275,38 @@ def _key(graph: str, wanted: ObservedActivations, ranging: RangeMethod, images: 
         stage=STAGE,
         name=kind,
         inputs=(graph, images.context.digest),
-        options=[kind, BINS if ranging.by_histogram else 0, images.n, wanted, stop],
+        options=[kind, BINS if ranging.by_histogram else 0, images.n, activations, stop],
         versions=(("stage", VERSION), *((name, environment.library_version(name)) for name in _LIBRARIES)),
     )
 
 
-def _arrays(found: Observed, wanted: ObservedActivations) -> dict[str, np.ndarray]:
-    """Name every array by its activation's place in what was wanted."""
+def _arrays(found: Observed, activations: ObservedActivations) -> dict[str, np.ndarray]:
+    """Name every array by the index of its activation: names of activations may not be names of files."""
     arrays = {
         f"{at}.{part}": getattr(found.channels[name], part)
-        for at, name in enumerate(wanted.names)
+        for at, name in enumerate(activations.names)
         for part in _CHANNELS
     }
-    arrays |= {f"{at}.only": found.means[name] for at, name in enumerate(wanted.means)}
-    for at, name in enumerate(wanted.histograms):
+    arrays |= {f"{at}.only": found.means[name] for at, name in enumerate(activations.means)}
+    for at, name in enumerate(activations.histograms):
         arrays |= found.histograms[name].parts(f"{at}.histogram")
     return arrays
 
 
-def _read(file: Path, kept: KeptObservations, wanted: ObservedActivations) -> Observed | None:
-    """Read what was kept; None where the file is not what its record says."""
+def _read(file: Path, kept: KeptObservations, activations: ObservedActivations) -> Observed | None:
+    """Read kept statistics; None where the file is not the one that its record describes."""
     if not file.is_file() or sha256_of(file) != kept.sha256:
         return None
     with np.load(file, allow_pickle=False) as arrays:
         return Observed(
             channels={
                 name: Channels(**{part: arrays[f"{at}.{part}"] for part in _CHANNELS})
-                for at, name in enumerate(wanted.names)
+                for at, name in enumerate(activations.names)
             },
-            means={name: arrays[f"{at}.only"] for at, name in enumerate(wanted.means)},
-            histograms={name: Histogram.of(arrays, f"{at}.histogram") for at, name in enumerate(wanted.histograms)},
+            means={name: arrays[f"{at}.only"] for at, name in enumerate(activations.means)},
+            histograms={
+                name: Histogram.of(arrays, f"{at}.histogram") for at, name in enumerate(activations.histograms)
+            },
             n_images=kept.n_images,
             said=kept.said,
         )

@@ -1,4 +1,9 @@
-"""Float graph and images → what both writers need: groups, statistics, equalized weights, a grid for each group."""
+"""Float graph and images → a plan for either writer: groups, statistics, equalized weights, a grid for each group.
+
+The order of its steps matters. What readers cannot tell apart is found before ranges are chosen, as it limits them;
+ranges are chosen before channels are equalized, as equalization scales by them. Grids come last: an equalized group
+spans [-1, 1] whatever its ranges were.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,7 +27,7 @@ from deploy_kit.quantization.ranges import Channels, ObservedActivations
 
 Rounding: TypeAlias = Literal["nearest", "descent"]
 
-_MIN_OPSET = 13
+_MIN_OPSET = 13  # Q/DQ with a scale for each channel begin here
 
 
 @dataclass(kw_only=True)
@@ -30,20 +35,20 @@ class Int8Plan:
     """A float graph, ready to be written as integers.
 
     Attributes:
-        model: The graph, equalized.
-        groups: Its groups.
-        grids: A grid for each grouped value.
-        seen: Statistics of the groups' sources, in the scaled units, and of what moves to other channels or pixels.
-        means: Means (C,) of what maxima, minima and ReLUs give, in the scaled units.
-        spans: Lowest and highest value per channel that is to be encoded, of each source, in its units before scaling.
+        model: The equalized graph.
+        groups: Groups of activations that share a grid.
+        grids: Grid of each grouped value.
+        seen: Statistics of the groups' sources, as equalized, and of values moved to other channels or pixels.
+        means: Means (C,) of the results of maxima, minima and ReLUs, as equalized.
+        spans: Lowest and highest value per channel to encode, of each source, before it was equalized.
         rows: What equalization did to each group with a concatenation.
-        bits: Of the weights.
-        choices: What it was made with.
-        batches: Gives the calibration images, (N, C, …) float32, from the start.
-        n_images: How many these are.
-        known: Moments found so far; a writer adds those of what it clips.
-        kept: Nodes that stay in float (`keep.apply`).
-        rounded: Integers of weights found so far (`rounding`), shared by all that are made of one plan.
+        bits: Bit width of the weights.
+        choices: The choices that it was made with.
+        batches: Returns an iterator over the calibration images, (N, C, …) float32, from the start.
+        n_images: Number of calibration images.
+        known: Moments computed so far; a writer adds those of values that it clips.
+        kept: Nodes that stay in float (`mixed_precision.keep_in_float`).
+        rounded: Integers of weights chosen so far (`weight_rounding`), shared by all copies of the plan.
     """
 
     model: ir.Model
@@ -62,7 +67,7 @@ class Int8Plan:
     rounded: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
 
     def moments(self, value: ir.Value) -> Moments:
-        """Give mean, deviation and error of a value: known, observed, or put together from what was moved into it."""
+        """Return the moments of a value: known, observed, or those of its parts where it was moved."""
         if value not in self.known:
             seen, producer = self.seen.get(value), value.producer()
             if seen is not None:
@@ -81,10 +86,10 @@ class Int8Choices:
     Attributes:
         passes: Graph passes that the layout needs on top of the default ones.
         signed: int8 around 0 instead of uint8 with a zero point.
-        bits: Of the weights: 8, or 7 for processors whose sums of two products saturate.
+        bits: Bit width of the weights: 8, or 7 for processors whose sums of two products saturate.
         equalized: Give concatenated channels one range first.
-        bias_correction: Let biases make up for what is known on average.
-        rounding: Of weights: each to the nearest integer, or all by the error of the output (`descent`).
+        bias_correction: Let biases make up for the mean error of the integers.
+        rounding: How weights are rounded: each to the nearest integer, or by the error of the output (`descent`).
         ranging: How the ends of ranges are chosen.
     """
 
@@ -109,10 +114,10 @@ def make_plan(
 
     Args:
         source: A float32 ONNX file.
-        choices: Of the layout.
-        batches: Gives the calibration images, (N, C, …) float32, from the start.
-        n_images: How many these are: ranges of few images are widened.
-        context: Where what was observed is kept, and who hears of progress.
+        choices: The choices of the layout.
+        batches: Returns an iterator over the calibration images, (N, C, …) float32, from the start.
+        n_images: Number of images; ranges of few images are widened.
+        context: Where statistics are kept, and who is told about progress.
 
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, there are no images, or an activation is
@@ -125,6 +130,7 @@ def make_plan(
             f"{source}: nothing in it can be quantized",
             hint="it needs a convolution or a Gemm with constant weights",
         )
+    # Moved to other channels or pixels, a value's moments are not those of its source: it is observed itself.
     moved = [v for g in groups.all for v in g.values if _made_by(v, "MaxPool", "Flatten", "Reshape", "Squeeze")]
     sources = [v for g in groups.all for v in g.sources] + moved
     clipped = [v for g in groups.all for v in g.values if _made_by(v, "Max", "Min", "Relu") and v not in sources]
@@ -193,7 +199,7 @@ def _names(values: list[ir.Value]) -> tuple[str, ...]:
 def _target(
     value: ir.Value, group: ScaleGroup, groups: ScaleGroups, interval: Interval | None, choices: Int8Choices
 ) -> RangeTarget:
-    """Say how the range of an activation is chosen: for each channel where a writer scales its channels one by one."""
+    """Describe how the range of an activation is chosen: by channel where a writer scales its channels one by one."""
     producer = value.producer()
     assert producer is not None
     equalized = choices.equalized and group.concats > 0 and not equalize.refusal(group, groups)

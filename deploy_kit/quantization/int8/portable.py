@@ -1,12 +1,12 @@
 """Float graph → one standard-ONNX INT8 graph that ONNX Runtime and OpenVINO both run at their best.
 
-Within a group (`groups`) everything stays uint8: concatenations, poolings, and the maxima that BatchNormalization and
-ReLU have become. Convolutions are Q/DQ groups that both runtimes take as one integer kernel: uint8 activations, int8
-weights per output channel, int32 bias.
+Within a group (`scale_groups`) everything stays uint8: concatenations, poolings, and the maxima that
+BatchNormalization and ReLU have become. Convolutions are Q/DQ groups that both runtimes take as one integer kernel:
+uint8 activations, int8 weights per output channel, int32 bias.
 
-An integer graph is off on average where a float graph is not, and the averages are known, so biases make up for them:
+The results of an integer graph are off on average, by an amount that is known, so biases correct it:
 
-    b' = b − Σ (W_q − W)·E[y] − Σ W_q·e        y: what is read, e = E[y_q] − E[y]: by how much its integers are off
+    b' = b − Σ (W_q − W)·E[y] − Σ W_q·e        y: the input, e = E[y_q] − E[y]: the mean error of its integers
 
 E[y] is observed. e comes from rounding a constant once instead of a signal many times: max(x, t) on integers gives t_q,
 the nearest integer of t:
@@ -15,7 +15,7 @@ the nearest integer of t:
     e = 0                                      where t_q falls below the grid: the maximum never clips
     e = t_q − t                                where it falls above: it always does
 
-At the border a kernel reads zeros of padding, which are exact: each tap counts for the pixels for which it is inside.
+At the border a kernel reads zeros of padding, which are exact: a tap counts for the pixels for which it is inside.
 """
 
 import dataclasses
@@ -38,7 +38,17 @@ _WEIGHTED = frozenset({"Conv", "Gemm", "BatchNormalization"})
 
 @dataclass(kw_only=True)
 class _Writer:
-    """The new graph while it is written: nodes, constants, and what stands for each value of the old one."""
+    """The new graph while it is written.
+
+    Attributes:
+        plan: The plan, whose model is the old graph.
+        nodes: Nodes written so far.
+        constants: Constants by name.
+        integers: Integers of each old value.
+        floats: Each old value in float, as it was computed.
+        restored: Each old value in float, restored from its integers.
+        chosen: Integers of weights that were chosen by what the node reads.
+    """
 
     plan: Int8Plan
     nodes: list[ir.Node] = field(default_factory=list)
@@ -49,7 +59,7 @@ class _Writer:
     chosen: dict[ir.Node, ChosenGrid] = field(default_factory=dict)
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
-        """Add a constant; one of this name and content is used again."""
+        """Add a constant, or return the one of this name: a name stands for one content."""
         if name not in self.constants:
             tensor = ir.Tensor(array, name=name)
             self.constants[name] = ir.Value(
@@ -58,14 +68,14 @@ class _Writer:
         return self.constants[name]
 
     def node(self, operator: str, inputs: list[ir.Value], output: str, **attributes: object) -> ir.Value:
-        """Add a node; gives its output."""
+        """Add a node, and return its output."""
         made = ir.node(operator, inputs, attributes or None, name=output)
         made.outputs[0].name = output
         self.nodes.append(made)
         return made.outputs[0]
 
     def grid_inputs(self, grid: Grid) -> list[ir.Value]:
-        """Give scale and zero point as constants, one pair for each grid."""
+        """Return scale and zero point as constants, one pair for each grid."""
         name = f"grid.{np.float32(grid.scale).view(np.uint32):08x}.{grid.zero}"
         return [
             self.constant(f"{name}.scale", np.array(grid.scale, np.float32)),
@@ -73,14 +83,14 @@ class _Writer:
         ]
 
     def quantized(self, value: ir.Value) -> ir.Value:
-        """Give a value as integers of its grid, quantizing it once."""
+        """Return a value as integers of its grid; it is quantized once."""
         if value not in self.integers:
             inputs = [self.floats[value], *self.grid_inputs(self.plan.grids[value])]
             self.integers[value] = self.node("QuantizeLinear", inputs, f"{value.name}.q")
         return self.integers[value]
 
     def real(self, value: ir.Value) -> ir.Value:
-        """Give a value as floats; a gridded one through its integers, so that all readers see the same numbers."""
+        """Return a value in float; one with a grid through its integers, so that all readers see the same numbers."""
         if value not in self.plan.grids:
             return self.floats[value]
         if value not in self.restored:
@@ -89,12 +99,12 @@ class _Writer:
         return self.restored[value]
 
     def read(self, value: ir.Value, node: ir.Node) -> ir.Value:
-        """Give a constant, or a value as floats; what stays in float reads what was made in float as it was made."""
+        """Return a constant, or a value in float; between nodes that stay in float it is not rounded to the grid."""
         exact = node in self.plan.kept and mixed_precision.in_float(value, self.plan) and value in self.floats
         return self.floats[value] if exact or value.const_value is not None else self.real(value)
 
     def weight(self, name: str, quantized: Weights, input_scale: float) -> list[ir.Value]:
-        """Add DequantizeLinear nodes for weights and bias; gives both as floats."""
+        """Add DequantizeLinear nodes for weights and bias, and return the results of both."""
         scales = self.constant(f"{name}.w.scale", quantized.scales)
         zeros = self.constant(f"{name}.w.zero", np.zeros(quantized.scales.shape, np.int8))
         integers = self.constant(f"{name}.w.q", quantized.integers)
@@ -108,7 +118,7 @@ class _Writer:
 
 
 def write_portable(plan: Int8Plan) -> ir.Model:
-    """Write the integer graph; the float model stays as it is."""
+    """Write the integer graph; the plan's model stays as it is."""
     writer, old = _Writer(plan=plan), plan.model.graph
     for value in onnx_file.inputs(plan.model):
         writer.floats[value] = ir.Value(name=value.name, type=value.type, shape=value.shape)
@@ -158,11 +168,13 @@ def _copy(writer: _Writer, node: ir.Node, *, without: str = "") -> None:
 
 
 def _finish(writer: _Writer, node: ir.Node, result: ir.Value) -> None:
-    """Take over a node's float result: with its ReLU, and as integers where its readers want them."""
+    """Register a node's float result: with its ReLU, and quantized where it has a grid."""
     relu = grouping.fused_relu(node)
     value = relu.outputs[0] if relu is not None else node.outputs[0]
     grid = writer.plan.grids.get(value)
-    clipped = grid is not None and grid.zero > 0  # then 0 lies inside the grid and saturation does not do it
+    # With a zero point of 0 the quantizer's saturation is the ReLU; otherwise 0 lies inside the grid, and a maximum of
+    # integers clips.
+    clipped = grid is not None and grid.zero > 0
     if relu is not None and not clipped:
         result = writer.node("Relu", [result], str(relu.outputs[0].name))
     writer.floats[value] = result
@@ -171,7 +183,7 @@ def _finish(writer: _Writer, node: ir.Node, result: ir.Value) -> None:
     whole = writer.quantized(value)
     if relu is not None and clipped:
         writer.integers[value] = _limited(writer, "Max", whole, np.array([grid.zero]), value)
-        del writer.floats[value]  # that was before the ReLU
+        del writer.floats[value]  # this was the result before the ReLU
 
 
 def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray, like: ir.Value) -> ir.Value:
@@ -187,18 +199,18 @@ def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray
 
 def _chosen(writer: _Writer) -> dict[ir.Node, ChosenGrid]:
     """Choose the integers of all convolutions and Gemm by what they read."""
-    plan, asked = writer.plan, {}
+    plan, by_node = writer.plan, {}
     for node in plan.model.graph:
         if node.op_type in ("Conv", "Gemm") and _on_integers(writer, node):
             rows, read = _rows(node), plan.grids[grouping.activations(node)[0]]
             scales = channel_scales(rows, edit.bias(node, len(rows)), read.scale, largest(plan.bits))
-            asked[node] = weight_rounding.Rows(weights=rows, scales=scales)
-    found = weight_rounding.rounded_weights(plan, asked, limit=largest(plan.bits))
-    return {node: ChosenGrid(integers=integers, scales=asked[node].scales) for node, integers in found.items()}
+            by_node[node] = weight_rounding.Rows(weights=rows, scales=scales)
+    rounded = weight_rounding.rounded_weights(plan, by_node, limit=largest(plan.bits))
+    return {node: ChosenGrid(integers=integers, scales=by_node[node].scales) for node, integers in rounded.items()}
 
 
 def _rows(node: ir.Node) -> np.ndarray:
-    """Give the weights of a Conv or Gemm, (outputs, inputs / groups, …) float64."""
+    """Return the weights of a Conv or Gemm, (outputs, inputs / groups, …) float64."""
     matrix = edit.array(node.inputs[1])
     across = node.op_type == "Gemm" and not node.attributes.get_int("transB")
     return np.ascontiguousarray(matrix.T if across else matrix)
@@ -218,8 +230,9 @@ def _weighted(
     assert source is not None
     scale, read = writer.plan.grids[source].scale, writer.plan.moments(source)
     chosen = writer.chosen.get(node)
+    # Quantized twice: the error of the integers is known only then, and the corrected bias may need another scale.
     trial = weights(weight, bias, scale, bits=writer.plan.bits, chosen=chosen)
-    # What the grid cannot hold is no matter of choice: of a channel fixed beyond it the bias must know.
+    # Without bias correction, too, a channel that is constant beyond the grid is corrected: its error is no rounding.
     counted = np.ones(len(read.mean), bool) if writer.plan.choices.bias_correction else read.fixed
     inside = receptive_window.inside(node)
     drift = summed(trial.values - weight, read.mean * counted, inside)
@@ -238,7 +251,7 @@ def _norm(writer: _Writer, node: ir.Node) -> None:
     """Write a BN as a depthwise 1×1 convolution: weights ±127 are exact, the slope is their scale."""
     relu = grouping.fused_relu(node)
     if (node if relu is None else relu).outputs[0] not in writer.plan.grids:
-        _copy(writer, node)  # what reads it computes in float: a convolution would, too, and slower
+        _copy(writer, node)  # its readers compute in float, and so would a convolution in its place, but slower
         return
     slope, offset = edit.affine(node)
     rank = len(node.outputs[0].shape or (0, 0, 0, 0))
@@ -253,13 +266,15 @@ def _average(writer: _Writer, node: ir.Node) -> None:
     plain = not any(moves.get_ints("pads", ())) and moves.get_string("auto_pad", "NOTSET") == "NOTSET"
     kernel, channels = moves.get_ints("kernel_shape", ()), source.shape[1] if source.shape is not None else None
     if not plain or moves.get_int("ceil_mode") or not isinstance(channels, int):
-        # Without padding it means nothing; ONNX Runtime 1.31's integer pool then counts what `ceil_mode` adds.
+        # Without padding the attribute has no effect, but ONNX Runtime 1.31's integer pool counts what `ceil_mode`
+        # adds.
         _copy(writer, node, without="count_include_pad" if plain else "")
         return
     weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
     moving = {key: list(moves.get_ints(key, [1] * len(kernel))) for key in ("strides", "dilations")}
     attributes = {"group": channels, "kernel_shape": list(kernel), **moving}
-    # No correction here: its own grid could not hold one for a bound beyond it. The convolution behind corrects.
+    # The mean error is not corrected here, as the grid could not hold the correction of a bound beyond it; it is passed
+    # on, and the convolution behind corrects it.
     scale = writer.plan.grids[source].scale
     whole = weights(weight, np.zeros(channels), scale, bits=writer.plan.bits)
     inputs = [writer.real(source), *writer.weight(name, whole, scale)]
@@ -267,7 +282,7 @@ def _average(writer: _Writer, node: ir.Node) -> None:
 
 
 def _move(writer: _Writer, node: ir.Node) -> None:
-    """Write a node that moves values on the integers as they are."""
+    """Write a node that moves values, on their integers."""
     if not grouping.moved(node) or node.outputs[0] not in writer.plan.grids:
         _copy(writer, node)
         return
@@ -305,7 +320,7 @@ def _bounded(writer: _Writer, node: ir.Node) -> None:
 
 
 def _note(writer: _Writer, source: ir.Value, value: ir.Value, limits: np.ndarray, *, upper: bool) -> None:
-    """Note what a bound makes of its source on average: the biases behind it must know."""
+    """Record the moments behind a bound, which the biases behind it correct."""
     after = clipped(writer.plan.moments(source), limits, writer.plan.grids[value], upper=upper)
     writer.plan.known[value] = dataclasses.replace(after, mean=writer.plan.means.get(value, after.mean))
 

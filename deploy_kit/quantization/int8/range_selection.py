@@ -1,7 +1,7 @@
-"""Statistics → the lowest and highest value of each channel that is to be encoded, by method; and when these settle.
+"""Statistics → the lowest and highest value of each channel to encode, by method; and when these settle.
 
 A method chooses one range for each channel where a scheme scales channels one by one, and one for the tensor elsewhere.
-Ends that the readers set (`useful`) are exact, and what lies beyond them counts as the end itself.
+Ends that the readers set (`effective_range`) are exact, and what lies beyond them counts as the end itself.
 """
 
 import math
@@ -19,9 +19,10 @@ from deploy_kit.quantization.ranges.thresholds import Method
 Span = tuple[np.ndarray, np.ndarray]
 
 MEDIAN, MOST = 0.01, 0.2
-"""Ranges have settled where twice the images change half of them by less than the one, and 95 % by less than the other,
-of the range. Rare channels go on growing, and `unseen` allows for them. On the demo this is reached after 256 images:
-`mse` from these keeps 35.6 dB, from all 512 34.6 dB, `percentile` 35.2 and 35.1 dB (10,000 test images)."""
+"""Ranges have settled where twice the images change half of them by less than the first, and 95 % by less than the
+second, as shares of the range. Rare channels go on growing, and `unseen` allows for them. On the demo this is reached
+after 256 images: `mse` from these keeps 35.6 dB, from all 512 34.6 dB, `percentile` 35.2 and 35.1 dB (10,000 test
+images)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,9 @@ class RangeMethod:
     """How ranges are chosen.
 
     Attributes:
-        method: Of `statistics.thresholds`.
+        method: A method of `ranges.thresholds`.
         percentile: Share of the values that ``percentile`` encodes, in per cent.
-        settle: Stop looking at images once the ranges have settled.
+        settle: Stop observing images once the ranges have settled.
     """
 
     method: Method = "minmax"
@@ -40,12 +41,12 @@ class RangeMethod:
 
     @property
     def by_histogram(self) -> bool:
-        """Whether extremes alone do not decide."""
+        """Whether the method needs histograms; extremes are enough for ``minmax``."""
         return self.method != "minmax"
 
 
 def ranging(method: Method, percentile: float, settle: bool) -> RangeMethod:
-    """Give the way that a scheme's options say.
+    """Return how ranges are chosen by a scheme's options.
 
     Raises:
         RecipeError: The percentile is not above 50 and at most 100.
@@ -63,8 +64,8 @@ class RangeTarget:
     """One activation whose range is chosen.
 
     Attributes:
-        name: In the graph.
-        useful: What its readers can tell apart; None where nobody knows.
+        name: Name in the graph.
+        useful: Interval that its readers can tell apart; None where it is not known.
         by_channel: Whether each channel has a range of its own.
     """
 
@@ -76,7 +77,7 @@ class RangeTarget:
 def chosen(
     target: RangeTarget, channels: Channels, histograms: Mapping[str, Histogram], ranging: RangeMethod, n_images: int
 ) -> Span:
-    """Give the lowest and highest value (C,) of each channel of an activation that is to be encoded."""
+    """Return the lowest and highest value (C,) of each channel of an activation to encode."""
     if not (ranging.by_histogram and target.name in histograms):
         return span(channels, target.useful, slack(n_images))
     low, high = seen(target, channels, histograms, ranging)
@@ -85,7 +86,7 @@ def chosen(
 
 
 def seen(target: RangeTarget, channels: Channels, histograms: Mapping[str, Histogram], ranging: RangeMethod) -> Span:
-    """Give what a method makes of an activation as it was seen: no end is moved out for images to come."""
+    """Return the range that a method chooses from the images observed: no end is moved out for further images."""
     if not (ranging.by_histogram and target.name in histograms):
         return span(channels, target.useful, 0.0)
     histogram, useful = histograms[target.name], target.useful
@@ -100,26 +101,26 @@ def seen(target: RangeTarget, channels: Channels, histograms: Mapping[str, Histo
 
 
 def span(seen: Channels, useful: Interval | None, slack: float) -> Span:
-    """Give the lowest and highest value of each channel that is to be encoded; equal where nothing is.
+    """Return the lowest and highest value of each channel to encode; equal where there is nothing to encode.
 
-    An end that was seen is moved out by `slack` of its distance to the mean, as further images will go beyond it; an
-    end that the readers set is exact.
+    An end that was observed is moved out by `slack` of its distance to the mean, as further images will go beyond it;
+    an end that the readers set is exact.
     """
     low, high = seen.low - slack * (seen.mean - seen.low), seen.high + slack * (seen.high - seen.mean)
     low = np.where(seen.low < 0, low, seen.low)  # behind a ReLU nothing lies below 0
     if useful is None:
         return low, high
     low, high = np.maximum(low, useful.low), np.minimum(high, useful.high)
-    # Never reached by any reader: one point will do, the one nearest to what the readers know.
+    # No reader tells the observed values apart: one point will do, the one nearest to the readers' interval.
     point = np.clip(np.where(np.isfinite(useful.low), useful.low, useful.high), seen.low, seen.high)
     empty = low > high
     return np.where(empty, point, low), np.where(empty, point, high)
 
 
 def slack(n_images: int) -> float:
-    """Say how much further than seen a range must reach, as a share of its end's distance to the mean.
+    """Return how far the ends of a range are moved out, as a share of their distance to the mean.
 
-    Maxima of more images than were seen are larger, the more so the fewer were seen. Measured on the demo (10,000 test
+    Maxima of more images are larger, the more so the fewer were observed. Measured on the demo (10,000 test
     images): logit SQNR from 16 images rises from 20 to 30 dB, from 64 from 31 to 35 dB, from 512 by 1 dB; more slack
     costs resolution.
     """
@@ -127,17 +128,17 @@ def slack(n_images: int) -> float:
 
 
 def unseen(n_images: int) -> float:
-    """Give the part of `slack` that few images need, whatever the method: the more are seen, the less.
+    """Return the part of `slack` that allows for few images, whatever the method: the more images, the less.
 
     Measured on the demo (2,000 test images): it lifts `mse` from 16 images from 20 to 28 dB, from 64 from 31 to 35 dB,
-    and costs 0.3 dB at 512; methods that clip do not want the rest.
+    and costs 0.3 dB at 512; methods that clip do without the rest.
     """
     return 1.6 / math.sqrt(n_images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RangeMovement:
-    """How far ranges moved between two looks, as shares of the range: the median and the 95th percentile of them."""
+    """How far ranges moved between two looks, as shares of the range: their median and their 95th percentile."""
 
     median: float
     most: float
@@ -152,7 +153,7 @@ class RangeMovement:
 
 
 def moved(before: Mapping[str, Span], after: Mapping[str, Span]) -> RangeMovement:
-    """Compare two looks; ranges that hold one point are left out."""
+    """Compare two looks; ranges of a single point are left out."""
     changes = [np.zeros(0)]
     for name, (low, high) in after.items():
         reach = high - low

@@ -1,4 +1,4 @@
-"""Which pixels of its input a convolution reads for each pixel of its output, and which of them are padding."""
+"""The pixels of its input that a convolution reads for each pixel of its output, and which of them are padding."""
 
 import math
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from deploy_kit.graph import edit
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The geometry of a convolution; each tuple has a number for each axis of pixels.
+    """The geometry of a convolution; each tuple has a number for each spatial axis.
 
     Attributes:
         sizes: Pixels of the input.
         outputs: Pixels of the output.
-        kernel: Taps.
+        kernel: Taps of the kernel.
         strides: Step from one output pixel to the next.
         dilations: Step from one tap to the next.
-        begins: Padding in front.
+        begins: Padding at the beginning.
     """
 
     sizes: tuple[int, ...]
@@ -31,17 +31,17 @@ class Window:
 
     @property
     def n_outputs(self) -> int:
-        """Pixels of the output together."""
+        """Number of pixels of the output."""
         return math.prod(self.outputs)
 
     def read(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give the input pixel that each tap reads.
+        """Compute the input pixel that each tap reads.
 
         Args:
-            pixels: (M,) output pixels, each as its place in the flattened output.
+            pixels: (M,) indices of output pixels in the flattened output.
 
         Returns:
-            (M, taps) places in the flattened input, and which of them are inside; those of padding are 0.
+            (M, taps) indices in the flattened input, 0 for padding; and (M, taps) bool, False for padding.
         """
         places = np.unravel_index(pixels, self.outputs)
         taps = np.unravel_index(np.arange(math.prod(self.kernel)), self.kernel)
@@ -79,12 +79,12 @@ def window_of(conv: ir.Node) -> Window | None:
 
 
 def inside(node: ir.Node) -> np.ndarray | None:
-    """Give the share of output pixels for which each tap reads no padding: (taps,); None where it is not known."""
+    """Compute the share of output pixels for which each tap reads no padding, (taps,); None where it is not known."""
     window = window_of(node) if node.op_type == "Conv" and edit.pads(node) else None
     return None if window is None else np.asarray(window.read(np.arange(window.n_outputs))[1].mean(0))
 
 
 def _known(shape: ir.Shape | None) -> tuple[int, ...]:
-    """Give the sizes behind batch and channels; empty where one is open."""
+    """Return the sizes behind batch and channels; empty where one is open."""
     sizes = tuple(size for size in (shape[2:] if shape is not None else ()) if isinstance(size, int))
     return sizes if shape is not None and len(sizes) == len(shape) - 2 else ()

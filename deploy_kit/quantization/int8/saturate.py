@@ -4,8 +4,8 @@
     Q(y') = clip(round(128·y'), −128, 127)                              relu(·) ≥ 0 ⇔ y' ≥ −1: the clip is the ReLU
     W·y + b₁ = (W·r)·y' + b₁ + Σ W·m
 
-int8 around 0 leaves half of its numbers unused behind a ReLU. Shifted by m all 256 are used, the ReLU is gone, and the
-scale 2⁻⁷ is exact in half precision; each channel has its own r for free, as the BN takes it. All of it is exact but
+int8 around 0 leaves half of its integers unused behind a ReLU. Shifted by m all 256 are used, the ReLU is gone, and the
+scale 2⁻⁷ is exact in half precision; each channel has its own r for free, as the BN absorbs it. All of it is exact but
 for the rounding to integers. A convolution that pads reads zeros of y, which y' cannot shift: there m = 0, the ReLU
 stays, and r = 128·h/127.
 """
@@ -26,12 +26,12 @@ from deploy_kit.quantization.int8.plan import Int8Plan
 UNIT = Grid(scale=2.0**-7, zero=0, signed=True)
 """The grid of y'."""
 
-_FLOOR = 0.05  # of the median reach: a channel that is nearly off would ask a large slope of a half-precision BN
+_FLOOR = 0.05  # of the median reach: a channel that is nearly dead would need a large slope in a half-precision BN
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Joint:
-    """A BN, its ReLU, and the one convolution behind."""
+    """A BN, its ReLU, and the only convolution behind them."""
 
     norm: ir.Node
     relu: ir.Node
@@ -39,14 +39,15 @@ class _Joint:
 
 
 def saturate_relus(plan: Int8Plan) -> frozenset[ir.Node]:
-    """Rewrite every BN + ReLU that one convolution alone reads; gives these convolutions.
+    """Rewrite every BN + ReLU that one convolution alone reads.
 
-    Their inputs are on the grid `UNIT` afterwards.
+    Returns:
+        These convolutions; their inputs are on the grid `UNIT` afterwards.
     """
-    found = [joint for node in plan.model.graph if (joint := _joint(node, plan)) is not None]
-    for joint in found:
+    joints = [joint for node in plan.model.graph if (joint := _joint(node, plan)) is not None]
+    for joint in joints:
         _rewrite(joint, plan)
-    return frozenset(joint.conv for joint in found)
+    return frozenset(joint.conv for joint in joints)
 
 
 def _joint(conv: ir.Node, plan: Int8Plan) -> _Joint | None:

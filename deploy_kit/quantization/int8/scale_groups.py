@@ -1,8 +1,8 @@
 """Float graph → groups of activations that share one grid.
 
-Concatenation, pooling, clipping and reshaping move values and make none (an average pool makes none beyond the range).
-Where such nodes read and write one grid, they work on the integers as they are and nothing is quantized again: a whole
-dense block, its concatenations and its maxima, is one group.
+Concatenation, pooling, clipping and reshaping move values and compute none (an average pool computes none beyond the
+range). Where such nodes read and write one grid, they work on the integers as they are and nothing is quantized again:
+a whole dense block, its concatenations and its maxima, is one group.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 _MOVERS = frozenset({"MaxPool", "AveragePool", "Flatten", "Reshape", "Identity", "Squeeze", "Relu"})
 READERS = frozenset({"Conv", "Gemm", "BatchNormalization", "GlobalAveragePool", "Add"})
-"""Operators that read a grid and make values of their own."""
+"""Operators that read integers and compute values of their own range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +19,9 @@ class ScaleGroup:
     """Activations on one grid.
 
     Attributes:
-        values: All of them, in graph order.
-        sources: Those whose values come from a node that computes: what decides the range.
-        concats: Concatenations among its nodes.
+        values: All activations of the group, in graph order.
+        sources: Activations that a node computes, or the input: they decide the range.
+        concats: Number of concatenations among its nodes.
     """
 
     values: tuple[ir.Value, ...]
@@ -31,17 +31,18 @@ class ScaleGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleGroups:
-    """All groups of a graph, and which group an activation is in."""
+    """All groups of a graph, and the group of each activation."""
 
     all: tuple[ScaleGroup, ...]
     of: dict[ir.Value, ScaleGroup]
 
 
 def moved(node: ir.Node) -> bool:
-    """Whether a node works on quantized values as they are: its inputs and its output share a grid."""
-    if len(node.outputs) > 1:
+    """Return whether a node works on quantized values as they are: its inputs and its output share a grid."""
+    if len(node.outputs) > 1:  # a second output, such as a max pool's indices, is not on the grid
         return False
     if node.op_type == "Concat":
+        # Along another axis, equalization may have scaled parts of one channel differently.
         shape = node.outputs[0].shape
         along = (1, 1 - len(shape)) if shape is not None else (1,)
         return node.attributes.get_int("axis", 1) in along and len(activations(node)) == len(node.inputs)
@@ -53,7 +54,7 @@ def moved(node: ir.Node) -> bool:
 
 
 def fused_into(relu: ir.Node) -> ir.Node | None:
-    """Give the computing node that a ReLU belongs to; None where it clips a value that others made."""
+    """Return the computing node that a ReLU is fused into; None where it clips a value that was only moved."""
     source = relu.inputs[0]
     assert source is not None
     producer = source.producer()
@@ -63,19 +64,19 @@ def fused_into(relu: ir.Node) -> ir.Node | None:
 
 
 def fused_relu(node: ir.Node) -> ir.Node | None:
-    """Give the ReLU that belongs to a computing node."""
+    """Return the ReLU that is fused into a computing node."""
     reader = only_reader(node.outputs[0])
     return reader if reader is not None and reader.op_type == "Relu" and fused_into(reader) is node else None
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:
-    """Give the one node that reads a value; None where there are others, or the value is an output."""
+    """Return the only node that reads a value; None where there are others, or the value is an output."""
     readers = [use.node for use in value.uses()]
     return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
 
 def bound(node: ir.Node) -> ir.Value | None:
-    """Give the constant of a Max or Min with one, one number or one for each channel; it is the second input."""
+    """Return the constant of a Max or Min, one number or one for each channel, where it is the second input."""
     source, value = (node.inputs[0], node.inputs[1]) if len(node.inputs) == 2 else (None, None)
     if source is None or value is None or value.const_value is None or source.shape is None:
         return None
@@ -85,7 +86,7 @@ def bound(node: ir.Node) -> ir.Value | None:
 
 
 def activations(node: ir.Node) -> tuple[ir.Value, ...]:
-    """List the float inputs of a node that depend on the image: for most nodes the first alone."""
+    """List the float inputs of a node that are no constants: for most nodes the first alone."""
     inputs = (value for value in node.inputs if value is not None and value.const_value is None)
     return tuple(value for value in inputs if value.dtype in (None, ir.DataType.FLOAT))
 
@@ -95,10 +96,11 @@ def find_scale_groups(model: ir.Model, *, results: bool = False) -> ScaleGroups:
 
     Args:
         model: A float graph.
-        results: Also what a convolution gives to operators that compute in float, e.g. a LeakyRelu, on its way to
-            further quantized nodes: runtimes whose integer convolution must write integers compute it in float else.
+        results: Group also the results of convolutions that reach further quantized nodes through operators that
+            compute in float, e.g. a LeakyRelu. Runtimes whose integer convolution must write integers would compute
+            such a convolution in float otherwise.
     """
-    wanted = _wanted(model, results=results)
+    grouped = _read_by_integers(model, results=results)
     parent: dict[ir.Value, ir.Value] = {}
 
     def root(value: ir.Value) -> ir.Value:
@@ -108,12 +110,12 @@ def find_scale_groups(model: ir.Model, *, results: bool = False) -> ScaleGroups:
 
     for node in model.graph:
         result = node.outputs[0]
-        if result in wanted and moved(node):
+        if result in grouped and moved(node):
             for value in activations(node):
                 parent[root(value)] = root(result)
     members: dict[ir.Value, list[ir.Value]] = {}
     for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
-        if value in wanted:
+        if value in grouped:
             members.setdefault(root(value), []).append(value)
     groups = tuple(_group(values) for values in members.values())
     return ScaleGroups(all=groups, of={value: group for group in groups for value in group.values})
@@ -126,9 +128,10 @@ def _group(values: list[ir.Value]) -> ScaleGroup:
     return ScaleGroup(values=tuple(values), sources=sources, concats=concats)
 
 
-def _wanted(model: ir.Model, *, results: bool) -> set[ir.Value]:
-    """Find the activations that reach a node that computes on integers, not counting one that a ReLU is fused into."""
-    wanted, leading = set[ir.Value](), set[ir.Value]()  # leading: to a node that computes on integers, however
+def _read_by_integers(model: ir.Model, *, results: bool) -> set[ir.Value]:
+    """Find the activations that a node on integers reads, at once or moved; not those between a node and its ReLU."""
+    # `leading` holds what leads to a node on integers by whatever way, also through operators that compute in float.
+    wanted, leading = set[ir.Value](), set[ir.Value]()
     for node in reversed(tuple(model.graph)):
         relu = fused_relu(node)
         result = node.outputs[0] if relu is None else relu.outputs[0]
@@ -143,13 +146,13 @@ def _wanted(model: ir.Model, *, results: bool) -> set[ir.Value]:
 
 
 def _hidden(value: ir.Value) -> bool:
-    """Whether the value lives only between a node and the ReLU fused into it."""
+    """Return whether the value exists only between a node and the ReLU that is fused into it."""
     reader = only_reader(value)
     return reader is not None and reader.op_type == "Relu" and fused_into(reader) is not None
 
 
 def quantizable(node: ir.Node) -> bool:
-    """Whether a reader can compute on integers: its parameters are constants, and a BN can become a convolution."""
+    """Return whether a reader can compute on integers: its parameters are constants, a BN can become a convolution."""
     if node.op_type == "Add":
         return len(activations(node)) == 2
     if node.op_type == "Gemm":

@@ -34,16 +34,17 @@ def write_symmetric(
     """Write Q/DQ pairs into the plan's model.
 
     Args:
-        plan: With signed grids; used up. Its `kept` nodes stay in float; with nothing else, the graph is float.
-        convolutions: That compute on integers: ``behind_norms``, those that read a BN + ReLU, so that each quantizer
-            is part of a kernel that is there anyway; ``blocks``, also those that read a convolution's ReLU; or
-            ``all``, and Gemm.
-        concats: Quantize what concatenations read, too, one scale for a block.
-        scales: The type that all scales will have: they are rounded to it before anything is divided by them.
+        plan: A plan with signed grids; it is changed. Its `kept` nodes stay in float.
+        convolutions: Convolutions that compute on integers: ``behind_norms``, those that read a BN + ReLU, so that
+            each quantizer is part of a kernel that is there anyway; ``blocks``, also those that read a convolution's
+            ReLU; or ``all``, and Gemm.
+        concats: Quantize what concatenations read, too, with one scale for a block.
+        scales: Type that all scales will have: they are rounded to it before anything is divided by them.
 
     Raises:
-        QuantizeError: There is no such convolution.
+        QuantizeError: There is no such convolution, and no layer group stays in float that would explain it.
     """
+    # BN + ReLU first: they decide which convolutions are behind norms, and change the weights that rows are scaled in.
     model, behind_norms = plan.model, saturate.saturate_relus(plan)
     weighted = [node for node in model.graph if node in behind_norms or _chosen(node, plan, convolutions)]
     if not weighted and not plan.kept:
@@ -51,12 +52,12 @@ def write_symmetric(
             "no convolution reads a BatchNormalization and ReLU that it alone reads",
             hint="a recipe can: scheme: int8_tensorrt, options: {convolutions: all} quantizes the others",
         )
-    free = convolutions == "behind_norms"  # then floats read what the convolutions write
+    free = convolutions == "behind_norms"  # then only float nodes read what these convolutions write
     leveled = row_equalization.equalize_rows(plan, behind_norms, but_concats=concats) if free else frozenset[ir.Node]()
-    asked = {node: _rows(node, scales, one=node in leveled) for node in weighted}
-    better = weight_rounding.rounded_weights(plan, asked) if plan.choices.rounding == "descent" else {}
-    for node, wanted in asked.items():
-        _weight(node, plan, wanted, better.get(node))
+    rows = {node: _rows(node, scales, one=node in leveled) for node in weighted}
+    chosen = weight_rounding.rounded_weights(plan, rows) if plan.choices.rounding == "descent" else {}
+    for node, weights in rows.items():
+        _weight(node, plan, weights, chosen.get(node))
     parts = [v for group in plan.groups.all if concats and group.concats for v in group.sources if v in plan.grids]
     for value in dict.fromkeys([*(node.inputs[0] for node in weighted), *parts]):
         assert value is not None
@@ -65,7 +66,7 @@ def write_symmetric(
 
 
 def _chosen(node: ir.Node, plan: Int8Plan, convolutions: Convolutions) -> bool:
-    """Whether a node computes on integers that is not behind a norm."""
+    """Return whether a node that is not behind a norm computes on integers."""
     source = node.inputs[0] if node.inputs else None
     if node.op_type not in _WEIGHTED or source not in plan.grids or not grouping.quantizable(node):
         return False
@@ -79,7 +80,7 @@ def _chosen(node: ir.Node, plan: Int8Plan, convolutions: Convolutions) -> bool:
 
 
 def _pair(model: ir.Model, value: ir.Value, step: np.ndarray) -> None:
-    """Let all readers of a value read it through QuantizeLinear and DequantizeLinear."""
+    """Put QuantizeLinear and DequantizeLinear between a value and all its readers."""
     scale = edit.initializer(model, f"{value.name}.scale", step, ir.DataType.FLOAT)
     zero = edit.initializer(model, f"{value.name}.zero", np.array(0), ir.DataType.INT8)
     users, producer = tuple(value.uses()), value.producer()
@@ -97,7 +98,7 @@ def _pair(model: ir.Model, value: ir.Value, step: np.ndarray) -> None:
 
 
 def _rows(node: ir.Node, scales: type[np.floating[Any]], *, one: bool) -> Rows:
-    """Give weights (outputs, inputs / groups, …) and their scales; with `one` the tensor has one, else each row."""
+    """Return weights (outputs, inputs / groups, …) and their scales: with `one` a single one, else one for each row."""
     matrix = edit.array(node.inputs[1])
     weights = np.ascontiguousarray(matrix.T if _across(node) else matrix)
     return Rows(weights=weights, scales=fitting(row_scales(weights, one=one), scales))
@@ -107,22 +108,22 @@ def _across(node: ir.Node) -> bool:
     return node.op_type == "Gemm" and not node.attributes.get_int("transB")
 
 
-def _weight(node: ir.Node, plan: Int8Plan, wanted: Rows, better: np.ndarray | None) -> None:
+def _weight(node: ir.Node, plan: Int8Plan, rows: Rows, chosen: np.ndarray | None) -> None:
     """Replace weights by integers and a DequantizeLinear; the float bias makes up for their mean error."""
-    model, source, name, weights = plan.model, node.inputs[0], node.outputs[0].name, wanted.weights
+    model, source, name, weights = plan.model, node.inputs[0], node.outputs[0].name, rows.weights
     assert source is not None
-    steps = wanted.per_row
-    integers = np.clip(np.rint(weights / steps), -127, 127) if better is None else better
+    steps = rows.per_row
+    integers = np.clip(np.rint(weights / steps), -127, 127) if chosen is None else chosen
     bias = edit.bias(node, len(weights))
     if plan.choices.bias_correction:
         bias = bias - summed(integers * steps - weights, plan.moments(source).mean, receptive_window.inside(node))
-    across, one = _across(node), wanted.scales.ndim == 0
+    across, one = _across(node), rows.scales.ndim == 0
     constants = [
         edit.initializer(
             model, f"{name}.w.q", np.ascontiguousarray(integers.T if across else integers), ir.DataType.INT8
         ),
-        edit.initializer(model, f"{name}.w.scale", wanted.scales, ir.DataType.FLOAT),
-        edit.initializer(model, f"{name}.w.zero", np.zeros(wanted.scales.shape), ir.DataType.INT8),
+        edit.initializer(model, f"{name}.w.scale", rows.scales, ir.DataType.FLOAT),
+        edit.initializer(model, f"{name}.w.zero", np.zeros(rows.scales.shape), ir.DataType.INT8),
     ]
     axis = {} if one else {"axis": 1 if across else 0}
     restore = ir.node("DequantizeLinear", constants, axis, name=f"{name}.w")

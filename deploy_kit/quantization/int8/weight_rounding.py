@@ -1,6 +1,6 @@
-"""A plan → integers of its weights that keep outputs near, from what each convolution reads on the calibration images.
+"""A plan → integers of its weights that keep outputs near, by what each convolution reads on the calibration images.
 
-Convolutions whose inputs are not sampled (grouped ones, open sizes) are left to rounding to the nearest.
+Convolutions whose inputs are not sampled (grouped ones, open sizes) are rounded to the nearest.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from deploy_kit.quantization.int8.plan import Int8Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Weights of one node, ready to be rounded.
+    """Weights of one node and the scales to round them with.
 
     Attributes:
-        weights: (outputs, inputs / groups, …) float64.
-        scales: (outputs,) float64, or a scalar for all.
+        weights: (outputs, inputs / groups, …) float64 weights.
+        scales: (outputs,) float64 scales, or a scalar for all.
     """
 
     weights: np.ndarray
@@ -36,34 +36,37 @@ def _digest(rows: Rows) -> bytes:
     return hashlib.sha256(rows.weights.tobytes() + rows.scales.tobytes()).digest()
 
 
-def rounded_weights(plan: Int8Plan, asked: dict[ir.Node, Rows], *, limit: int = 127) -> dict[ir.Node, np.ndarray]:
-    """Give the integers of weights as float64, in the shape of the weights.
-
-    What was found once is not looked for again: many graphs are written of one plan, with other nodes in float.
+def rounded_weights(plan: Int8Plan, rows: dict[ir.Node, Rows], *, limit: int = 127) -> dict[ir.Node, np.ndarray]:
+    """Choose the integers of weights, as float64 in the shape of the weights.
 
     Args:
-        plan: Its model is still in float, its grids are those that the nodes read.
-        asked: In graph order.
+        plan: A plan whose model is still in float, with the grids that the nodes read.
+        rows: Weights by node, in graph order.
         limit: Largest integer.
+
+    Returns:
+        Integers by node, without nodes whose inputs are not sampled.
     """
-    keys = {node: (str(node.outputs[0].name), _digest(rows)) for node, rows in asked.items()}
+    # Many graphs are written from one plan, each with other nodes in float: a weight is rounded once for all of them.
+    # Its digest is part of the key, as a rewrite around nodes that stay in float may have changed it.
+    keys = {node: (str(node.outputs[0].name), _digest(entry)) for node, entry in rows.items()}
     found = {node: plan.rounded[key] for node, key in keys.items() if key in plan.rounded}
     reads = []
-    for node, rows in asked.items():
+    for node, weights in rows.items():
         source = node.inputs[0]
         if node in found:
             continue
         assert source is not None
-        entry = input_patches.sampled_inputs(node, plan.grids[source], rows.weights[0].size)
+        entry = input_patches.sampled_inputs(node, plan.grids[source], weights.weights[0].size)
         if entry is not None:
             reads.append(entry)
     if not reads:
         return found
     model = ir.serde.serialize_model(plan.model)
-    for entry, read in input_patches.sample_patches(model, reads, plan.batches, plan.n_images):
-        rows = asked[entry.node]
-        second = adaptive_rounding.second_moments(read, centered=plan.choices.bias_correction)
-        flat = rows.weights.reshape(len(rows.weights), -1)
-        whole = adaptive_rounding.integers(flat, rows.per_row.reshape(-1), second, limit=limit)
-        found[entry.node] = plan.rounded[keys[entry.node]] = whole.reshape(rows.weights.shape)
+    for entry, patches in input_patches.sample_patches(model, reads, plan.batches, plan.n_images):
+        weights = rows[entry.node]
+        second = adaptive_rounding.second_moments(patches, centered=plan.choices.bias_correction)
+        flat = weights.weights.reshape(len(weights.weights), -1)
+        whole = adaptive_rounding.integers(flat, weights.per_row.reshape(-1), second, limit=limit)
+        found[entry.node] = plan.rounded[keys[entry.node]] = whole.reshape(weights.weights.shape)
     return found

@@ -1,7 +1,7 @@
-"""What the activations of a float graph are like, per channel, over streamed images: memory does not grow with them.
+"""Statistics of a float graph's activations, per channel, over streamed images: memory does not grow with them.
 
-Minima, maxima and moments are nodes of an augmented copy of the graph, so a tensor never leaves the runtime; what comes
-out of a run are a few thousand numbers. Only activations whose histogram is wanted are fetched, a batch at a time.
+Minima, maxima and moments are nodes of an augmented copy of the graph, so a tensor never leaves the runtime: a run
+returns a few thousand numbers. Only activations that need a histogram are fetched, a batch at a time.
 """
 
 import math
@@ -20,12 +20,12 @@ from deploy_kit.quantization.ranges.histogram import BINS, Histogram
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """One activation, per channel (C,) float64, over all images and pixels.
+    """Statistics of one activation, per channel (C,) float64, over all images and pixels.
 
     Attributes:
-        low: Smallest value seen.
-        high: Largest value seen.
-        mean: Average.
+        low: Smallest value.
+        high: Largest value.
+        mean: Mean.
         std: Standard deviation.
     """
 
@@ -37,12 +37,12 @@ class Channels:
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedActivations:
-    """What is to be observed.
+    """The activations to observe, by statistic.
 
     Attributes:
-        names: Activations of rank 2 or more, or the input: minima, maxima and moments.
-        means: Further activations, of which the mean alone is wanted; it costs a quarter.
-        histograms: Those of `names` whose histogram is wanted, too.
+        names: Activations of rank 2 or more, or the input, of which minima, maxima and moments are observed.
+        means: Further activations of which the mean alone is observed, at a quarter of the cost.
+        histograms: Those of `names` of which a histogram is counted, too.
     """
 
     names: tuple[str, ...]
@@ -51,38 +51,38 @@ class ObservedActivations:
 
 
 class Observer:
-    """A graph that images are sent through, one batch after the other, and what was seen so far."""
+    """Runs images through a graph, batch by batch, and accumulates the statistics of its activations."""
 
-    def __init__(self, model: onnx.ModelProto, wanted: ObservedActivations, threads: int = 0) -> None:
-        """Load the graph, which is not changed; `threads` of the runtime, 0 for all cores."""
+    def __init__(self, model: onnx.ModelProto, activations: ObservedActivations, threads: int = 0) -> None:
+        """Load the graph, which is not changed; `threads` is the number of the runtime's, 0 for all cores."""
         ort = need("onnxruntime", by="calibration")
-        self.wanted, self.n_images = wanted, 0
-        reduced = [(name, tuple(_REDUCTIONS)) for name in dict.fromkeys(wanted.names)]
-        reduced += [(name, (_MEAN,)) for name in dict.fromkeys(wanted.means)]
+        self.activations, self.n_images = activations, 0
+        reduced = [(name, tuple(_REDUCTIONS)) for name in dict.fromkeys(activations.names)]
+        reduced += [(name, (_MEAN,)) for name in dict.fromkeys(activations.means)]
         self._outputs = [f"{name}{suffix}" for name, suffixes in reduced for suffix in suffixes]
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        augmented = _augmented(model, reduced, wanted.histograms).SerializeToString()
+        augmented = _augmented(model, reduced, activations.histograms).SerializeToString()
         self._session = ort.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
         self._feed, self._n_runs = self._session.get_inputs()[0].name, 0
         self._totals: dict[str, np.ndarray] = {}
         self.histograms: dict[str, Histogram] = {}
 
     def add(self, batch: np.ndarray) -> None:
-        """Observe a batch (N, C, …) float32; all are of one size.
+        """Observe a batch (N, C, …) float32; all batches have one size.
 
         Raises:
-            QuantizeError: An activation whose histogram is wanted is not finite.
+            QuantizeError: An activation that needs a histogram is not finite.
         """
-        given = self._session.run([*self._outputs, *self.wanted.histograms], {self._feed: batch})
+        results = self._session.run([*self._outputs, *self.activations.histograms], {self._feed: batch})
         parts = {}
-        for output, value in zip(self._outputs, given, strict=False):
+        for output, value in zip(self._outputs, results, strict=False):
             merge = _MERGE[output[output.rindex(".") :]]
             part = merge.reduce(np.asarray(value, np.float64), axis=0) / (len(value) if merge is np.add else 1)
             self._totals[output] = merge(self._totals[output], part) if output in self._totals else part
             parts[output] = part
-        for name, fetched in zip(self.wanted.histograms, given[len(self._outputs) :], strict=True):
+        for name, fetched in zip(self.activations.histograms, results[len(self._outputs) :], strict=True):
             low, high = parts[f"{name}.low"], parts[f"{name}.high"]
             _expect_finite(name, low, high, parts[f"{name}{_MEAN}"])
             if name not in self.histograms:
@@ -92,22 +92,22 @@ class Observer:
         self.n_images += len(batch)
 
     def channels(self) -> dict[str, Channels]:
-        """Give the statistics of `Wanted.names`.
+        """Return the statistics of `ObservedActivations.names`.
 
         Raises:
             QuantizeError: No images, or an activation is not finite.
         """
         self._expect_images()
-        return {name: _channels(name, self._totals, self._n_runs) for name in dict.fromkeys(self.wanted.names)}
+        return {name: _channels(name, self._totals, self._n_runs) for name in dict.fromkeys(self.activations.names)}
 
     def means(self) -> dict[str, np.ndarray]:
-        """Give the means (C,) of `Wanted.means`.
+        """Return the means (C,) of `ObservedActivations.means`.
 
         Raises:
             QuantizeError: No images.
         """
         self._expect_images()
-        return {name: self._totals[f"{name}{_MEAN}"] / self._n_runs for name in dict.fromkeys(self.wanted.means)}
+        return {name: self._totals[f"{name}{_MEAN}"] / self._n_runs for name in dict.fromkeys(self.activations.means)}
 
     def _expect_images(self) -> None:
         if not self._n_runs:
@@ -128,8 +128,8 @@ def observe_activations(
         model: A float32 graph; not changed.
         names: Activations of rank 2 or more, or the input.
         batches: (N, C, …) float32, all of one size.
-        means: Further activations, of which the mean alone is wanted; it costs a quarter.
-        threads: Of the runtime; 0 for all cores.
+        means: Further activations of which the mean alone is observed, at a quarter of the cost.
+        threads: Threads of the runtime; 0 for all cores.
 
     Returns:
         The statistics of `names`, and the means (C,) of `means`.
@@ -143,17 +143,17 @@ def observe_activations(
     return observer.channels(), observer.means()
 
 
-def memory_mib(model: onnx.ModelProto, wanted: ObservedActivations) -> int:
+def memory_mib(model: onnx.ModelProto, activations: ObservedActivations) -> int:
     """Estimate what observing adds to the memory of a process, from the graph's shapes: weights, activations, bins.
 
     An open batch counts as 1.
     """
     shapes = {value.name: _shape(value) for value in _values(model)}
     computed = {name for node in model.graph.node for name in node.output}
-    activations = 4 * sum(math.prod(shape) for name, shape in shapes.items() if name in computed)
-    fetched = 4 * sum(math.prod(shapes[name]) for name in wanted.histograms if name in shapes)
-    bins = 8 * BINS * sum(shapes[name][1] for name in wanted.histograms if name in shapes)
-    return round((_COPIES * int(model.ByteSize()) + _ALIVE * activations + fetched + bins) / 2**20)
+    tensors = 4 * sum(math.prod(shape) for name, shape in shapes.items() if name in computed)
+    fetched = 4 * sum(math.prod(shapes[name]) for name in activations.histograms if name in shapes)
+    bins = 8 * BINS * sum(shapes[name][1] for name in activations.histograms if name in shapes)
+    return round((_COPIES * int(model.ByteSize()) + _ALIVE * tensors + fetched + bins) / 2**20)
 
 
 def _channels(name: str, totals: dict[str, np.ndarray], n_runs: int) -> Channels:
@@ -185,15 +185,15 @@ _AXES_AS_INPUT = 18  # from this operator set on, ReduceMin, ReduceMax and Reduc
 
 
 def _augmented(
-    model: onnx.ModelProto, wanted: list[tuple[str, tuple[str, ...]]], fetched: tuple[str, ...]
+    model: onnx.ModelProto, reduced: list[tuple[str, tuple[str, ...]]], fetched: tuple[str, ...]
 ) -> onnx.ModelProto:
-    """Copy the graph; in place of its outputs come the reductions of what is named, and what is fetched."""
+    """Copy the graph; its outputs become the reductions of some activations, and others as they are."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     ranks = _ranks(copy)
     del copy.graph.output[:]
     version = next(entry.version for entry in copy.opset_import if not entry.domain)
-    for name, suffixes in wanted:
+    for name, suffixes in reduced:
         # Over the pixels alone: the runtime reduces whole rows in parallel, and the batch is left to numpy.
         axes = list(range(2, ranks[name]))
         squared = f"{name}.squared"

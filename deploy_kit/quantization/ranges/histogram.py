@@ -1,10 +1,10 @@
 """Histograms of activations, one for each channel, whose bins double when a value falls outside: memory is constant.
 
-A bin is [k·w, (k+1)·w) with w a power of two, so that doubling merges pairs exactly: what comes out is the histogram
-of all values together, whatever their order and their batches were.
+A bin is [k·w, (k+1)·w) with w a power of two, so that doubling merges pairs exactly: the result is the histogram of all
+values together, whatever their order and their batches were.
 
-A value far beyond all others would leave these in one bin. It is counted apart; what is far is judged by the values so
-far, so this alone, where tails are that heavy, depends on the order.
+A value far beyond all others would leave the others in one bin, so it is counted apart. What is far is judged by the
+values observed before it: where tails are that heavy, this alone depends on the order.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 1024
-"""Of each channel; its values fill between half and all of them."""
+"""Bins of each channel; its values fill between half and all of them."""
 
 FAR = 1024
-"""How many times the range of the others a value lies beyond them that is counted apart."""
+"""A value is counted apart that lies beyond the others by more than this many times their range."""
 
 _FINEST = -100  # exponent of the least width: its inverse is still a float32
-_BLOCK = 1 << 15  # values at a time: what is made of them stays in a core's cache, 2 to 3 times as fast as all at once
-_SAMPLE = 64  # pixels of an image that tell what is far
+_BLOCK = 1 << 15  # values at a time: intermediates stay in a core's cache, 2 to 3 times as fast as all at once
+_SAMPLE = 64  # pixels of each image from which is judged what is far
 _DIGITS = 24  # of a float32: numbers of bins stay exact below 2^24
 _PARTS = ("counts", "exponents", "starts", "beyond", "inner")
 
@@ -30,11 +30,11 @@ class Histogram:
     """Counts of C channels.
 
     Attributes:
-        counts: (C, BINS) int64.
-        exponents: (C,) int64: a bin is 2**exponent wide.
-        starts: (C,) int64: number of the first bin; bin k begins at k·w.
-        beyond: (C, 2) int64: how many values are far below and far above the bins.
-        inner: (C, 2) float64: smallest and largest value that is in the bins.
+        counts: (C, BINS) int64 number of values in each bin.
+        exponents: (C,) int64; a bin is 2**exponent wide.
+        starts: (C,) int64 number of the first bin; bin k begins at k·w.
+        beyond: (C, 2) int64 number of values far below and far above the bins.
+        inner: (C, 2) float64 smallest and largest value in the bins.
     """
 
     counts: np.ndarray
@@ -45,7 +45,7 @@ class Histogram:
 
     @classmethod
     def empty(cls, channels: int) -> "Histogram":
-        """Give a histogram that has seen nothing."""
+        """Make a histogram without values."""
         return cls(
             counts=np.zeros((channels, BINS), np.int64),
             exponents=np.full(channels, _FINEST, np.int64),
@@ -56,12 +56,12 @@ class Histogram:
 
     @classmethod
     def of(cls, parts: Mapping[str, np.ndarray], prefix: str) -> "Histogram":
-        """Read back what `parts` gave."""
+        """Make a histogram from the arrays that `parts` returned."""
         return cls(**{part: parts[f"{prefix}.{part}"].astype(np.float64 if part == "inner" else np.int64)
                       for part in _PARTS})  # fmt: skip
 
     def parts(self, prefix: str) -> dict[str, np.ndarray]:
-        """Give the arrays by name, counts in the fewest bytes that hold them."""
+        """Return the arrays by name, counts in the narrowest type that holds them."""
         small = np.min_scalar_type(int(self.counts.max(initial=0)))
         return {f"{prefix}.{part}": getattr(self, part) for part in _PARTS} | {
             f"{prefix}.counts": self.counts.astype(small)
@@ -74,7 +74,7 @@ class Histogram:
 
     @property
     def edges(self) -> np.ndarray:
-        """Ends of all bins (C, BINS + 1)."""
+        """Edges of all bins (C, BINS + 1)."""
         return np.asarray((self.starts[:, None] + np.arange(BINS + 1)) * self.width[:, None])
 
     def add(self, values: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
@@ -82,13 +82,14 @@ class Histogram:
 
         Args:
             values: (N, C, …) float32, all finite.
-            low: (C,) their smallest.
-            high: (C,) their largest.
+            low: (C,) smallest of the values.
+            high: (C,) largest of the values.
         """
         x = np.ascontiguousarray(values, np.float32).reshape(*values.shape[:2], -1)
         bounds = np.stack([low, high], axis=1).astype(np.float64)
         reach = _united(self.inner, bounds)
         range_before = np.maximum(self.inner[:, 1] - self.inner[:, 0], 0.0)
+        # Only a channel whose range would grow that much can hold a far value: the others need no sorted sample.
         suspect = np.flatnonzero(reach[:, 1] - reach[:, 0] > FAR * range_before)
         limits = self._limits(x, suspect) if len(suspect) else np.zeros((0, 2))
         is_far = (bounds[suspect, 0] < limits[:, 0]) | (bounds[suspect, 1] > limits[:, 1])
@@ -107,7 +108,7 @@ class Histogram:
             self.beyond[row] += far
 
     def together(self) -> "Histogram":
-        """Give one histogram of all channels: that of the whole tensor."""
+        """Return one histogram of all channels: that of the whole tensor."""
         inner = np.array([[self.inner[:, 0].min(), self.inner[:, 1].max()]])
         made = Histogram.empty(1)
         made._fit(inner)
@@ -119,10 +120,10 @@ class Histogram:
         return made
 
     def _limits(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Give (rows, 2) beyond which a value of these channels is far: nowhere, where most values are one."""
+        """Return the limits (rows, 2) beyond which a value of these channels is far; ±∞ where most values are equal."""
         step = -(-x[0, 0].size // _SAMPLE)
         sample = np.sort(x[:, rows, ::step].swapaxes(0, 1).reshape(len(rows), -1), axis=1).astype(np.float64)
-        # Without the outermost 2 %, and one at least: what is left does not know of a lone outlier.
+        # Without the outermost 2 %, and one at least, so that a single outlier does not decide what is far.
         cut = min(-(-sample.shape[1] // 50), (sample.shape[1] - 1) // 2)
         most = _united(self.inner[rows], sample[:, [cut, -1 - cut]])
         reach = FAR * (most[:, 1] - most[:, 0])
@@ -130,7 +131,7 @@ class Histogram:
         return np.stack([most[:, 0] - reach, most[:, 1] + reach], axis=1)
 
     def _fit(self, reach: np.ndarray) -> None:
-        """Let the bins hold `reach` (C, 2), at the least width that does."""
+        """Widen and move the bins until they hold `reach` (C, 2), at the smallest width that does."""
         grown = np.flatnonzero((reach[:, 0] < self.inner[:, 0]) | (reach[:, 1] > self.inner[:, 1]))
         self.inner = reach
         if not len(grown):
@@ -143,7 +144,7 @@ class Histogram:
             self._move(grown[changed], doubled[changed], ((first + last + 1 - BINS) // 2)[changed])
 
     def _move(self, rows: np.ndarray, doubled: np.ndarray, starts: np.ndarray) -> None:
-        """Double the bins of some channels so many times and let them begin at `starts`."""
+        """Double the bins of some channels `doubled` times and let them begin at `starts`."""
         at = _halved(self.starts[rows, None] + np.arange(BINS), doubled[:, None])
         at += (BINS * np.arange(len(rows)) - starts)[:, None]
         old = self.counts[rows]
@@ -153,7 +154,7 @@ class Histogram:
         self.starts[rows] = starts
 
     def _count(self, x: np.ndarray) -> None:
-        # Scaling by a power of two is exact, and so is the number of the bin: below 2^24 in a float32.
+        # Scaling by a power of two is exact, and so is a bin's number, which is below 2^24 in a float32.
         scales = np.ldexp(np.float32(1), -self.exponents).astype(np.float32)[:, None]
         step = max(1, _BLOCK // max(1, x[:, 0].size))
         for first in range(0, len(self.exponents), step):
@@ -173,7 +174,7 @@ def _united(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _halved(numbers: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Give the numbers of the bins that bins become when their width doubles `times` times."""
+    """Return the new numbers of bins when their width doubles `times` times."""
     return np.asarray(np.right_shift(numbers, np.minimum(times, 62)))
 
 
@@ -184,7 +185,7 @@ def _sums(at: np.ndarray, counts: np.ndarray, n: int) -> np.ndarray:
 
 
 def _exponents(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Give the least exponent at which BINS bins hold all from `low` to `high`, and their numbers fit a float32."""
+    """Return the smallest exponent at which BINS bins hold `low` to `high`, and bin numbers are exact in float32."""
     largest = np.frexp(np.maximum(np.abs(low), np.abs(high)))[1] - _DIGITS + 1
     spread = np.where(high > low, np.frexp((high - low) / BINS)[1], _FINEST)
     exponents = np.maximum(np.maximum(spread, largest), _FINEST).astype(np.int64)

@@ -1,76 +1,77 @@
-"""What a check found, in words: lines for the terminal, and the report's section. Judges nothing."""
+"""Results of a check as text: lines for the terminal, and the report's section. Judges nothing."""
 
 from deploy_kit.accuracy.paired import wilson_interval
+from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, Scores
 from deploy_kit.records.results import EngineRow, ParityReport
-from deploy_kit.stages.report.markdown import NONE, table
+from deploy_kit.stages.report.markdown import table
 
 _NAMED, _TRIED = 3, 5
 
 
-def lines(made: ParityReport) -> list[tuple[str, str]]:
-    """Give (what, value) of one check, the verdict last."""
-    named = made.diagnosis
+def lines(checked: ParityReport) -> list[tuple[str, str]]:
+    """Describe one check as (name, value) lines, the verdict last."""
+    diagnosis = checked.diagnosis
     return [
-        ("engine", made.label),
-        ("images", f"{made.n} ({made.images})"),
-        ("SQNR", f"{made.sqnr_db:.1f} dB"),
-        ("cosine", f"{made.cosine:.6f}"),
-        ("largest logit error", f"{made.max_error:.4g}"),
-        ("top-1 agreement", f"{100 * made.agreement:.2f} %"),
-        *([("top-1", top1(made))] if made.top1 is not None else []),
-        *([(f"{made.drop.what} drop", drop(made.drop) + _held(made))] if made.drop else []),
-        *([("McNemar", _mcnemar(made.drop))] if made.drop and made.drop.p is not None else []),
-        *([("flips", flips(made.flips, made.n))] if made.flips else []),
-        *(_scored(made.scores) if made.scores else []),
-        *([("consistency", consistent(made.consistency))] if made.consistency else []),
-        *(("remark", remark) for remark in made.remarks if not (named and remark in named.words)),
-        *(_diagnosed(named) if named else []),
-        ("verdict", "accepted" if made.passed else "rejected: " + "; ".join(made.failures)),
+        ("engine", checked.label),
+        ("images", f"{checked.n} ({checked.images})"),
+        ("SQNR", f"{checked.sqnr_db:.1f} dB"),
+        ("cosine", f"{checked.cosine:.6f}"),
+        ("largest logit error", f"{checked.max_error:.4g}"),
+        ("top-1 agreement", f"{100 * checked.agreement:.2f} %"),
+        *([("top-1", _top1(checked))] if checked.top1 is not None else []),
+        *([(f"{checked.drop.what} drop", _drop(checked.drop) + _limit(checked))] if checked.drop else []),
+        *([("McNemar", _mcnemar(checked.drop))] if checked.drop and checked.drop.p is not None else []),
+        *([("flips", _flips(checked.flips, checked.n))] if checked.flips else []),
+        *(_scored(checked.scores) if checked.scores else []),
+        *([("consistency", _consistency(checked.consistency))] if checked.consistency else []),
+        *(("remark", remark) for remark in checked.remarks if not (diagnosis and remark in diagnosis.words)),
+        *(_diagnosed(diagnosis) if diagnosis else []),
+        ("verdict", "accepted" if checked.passed else "rejected: " + "; ".join(checked.failures)),
     ]
 
 
-def drop(found: Drop) -> str:
+def _drop(drop: Drop) -> str:
     """Write a drop with its interval, e.g. ``+0.09 [-0.06, +0.24] points``."""
-    return f"{found.points:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points"
+    return f"{drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}] points"
 
 
-def top1(made: ParityReport) -> str:
+def _top1(checked: ParityReport) -> str:
     """Write both accuracies, the engine's with Wilson's 95 % interval, and top-5 where there is one."""
-    if made.top1 is None or made.top1_reference is None:
+    if checked.top1 is None or checked.top1_reference is None:
         return NONE
-    low, high = (100 * end for end in wilson_interval(round(made.top1 * made.n), made.n))
-    scores = made.scores
+    low, high = (100 * end for end in wilson_interval(round(checked.top1 * checked.n), checked.n))
+    scores = checked.scores
     five = ""
     if scores and scores.top5 is not None and scores.top5_reference is not None:
         five = f"; top-5 {100 * scores.top5_reference:.2f} % → {100 * scores.top5:.2f} %"
-    return f"{100 * made.top1_reference:.2f} % → {100 * made.top1:.2f} % [{low:.2f}, {high:.2f}]{five}"
+    return f"{100 * checked.top1_reference:.2f} % → {100 * checked.top1:.2f} % [{low:.2f}, {high:.2f}]{five}"
 
 
-def flips(found: Flips, n: int) -> str:
+def _flips(flips: Flips, n: int) -> str:
     """Write how many predictions changed, and how sure the checkpoint was of them."""
-    if not found.n:
+    if not flips.n:
         return f"0 of {n}"
-    worst = ", ".join(f"{flip.name} ({flip.margin:.3g})" for flip in found.worst[:_NAMED])
+    worst = ", ".join(f"{flip.name} ({flip.margin:.3g})" for flip in flips.worst[:_NAMED])
     return (
-        f"{found.n} of {n}, {found.close} of them close calls (margin up to {found.close_margin:.3g}, the checkpoint's "
+        f"{flips.n} of {n}, {flips.close} of them close calls (margin up to {flips.close_margin:.3g}, the checkpoint's "
         f"closest 5 %); largest margins: {worst}"
     )
 
 
-def consistent(found: Consistency) -> str:
-    """Write whether an engine agrees with itself."""
-    if found.failures:
-        return "; ".join(found.failures)
-    seen = max(found.positions, found.again, found.batches or 0.0)
-    how = "equal bits" if seen == 0 else f"within {seen:.1g} of the largest output ({found.allowed:g} allowed)"
-    batch = f", batch 1 as {found.batch}" if found.batches is not None else ""
-    return f"{how}: places, runs{batch} ({found.n} images)"
+def _consistency(consistency: Consistency) -> str:
+    """Write whether an engine agrees with itself across positions, runs and batch sizes."""
+    if consistency.failures:
+        return "; ".join(consistency.failures)
+    seen = max(consistency.positions, consistency.again, consistency.batches or 0.0)
+    how = "equal bits" if seen == 0 else f"within {seen:.1g} of the largest output ({consistency.allowed:g} allowed)"
+    batch = f", batch 1 as {consistency.batch}" if consistency.batches is not None else ""
+    return f"{how}: places, runs{batch} ({consistency.n} images)"
 
 
 def section(rows: tuple[EngineRow, ...]) -> list[str]:
-    """Write the report's section: what logits say of every engine, then what labels say."""
+    """Return the report's section: a table of logits for every engine, then one of labels where there are any."""
     checked = [(row.label, row.parity) for row in rows if isinstance(row.parity, ParityReport)]
     absent = [(row.label, row.parity) for row in rows if isinstance(row.parity, NotRun)]
     if not checked and not absent:
@@ -97,7 +98,7 @@ def _tensors(parity: ParityReport) -> tuple[str, ...]:
         f"{parity.sqnr_db:.1f} dB",
         f"{parity.cosine:.6f}",
         f"{parity.max_error:.3g}",
-        consistent(parity.consistency) if parity.consistency else NONE,
+        _consistency(parity.consistency) if parity.consistency else NONE,
         limits,
         ", ".join(map(str, parity.worst_images[:5])),
     )
@@ -108,21 +109,21 @@ def _labels(parity: ParityReport) -> tuple[str, ...]:
     scores = parity.scores
     worst = scores.worst if scores else None
     return (
-        top1(parity),
-        drop(parity.drop) + _held(parity),
+        _top1(parity),
+        _drop(parity.drop) + _limit(parity),
         _mcnemar(parity.drop) if parity.drop.p is not None else NONE,
-        flips(parity.flips, parity.n) if parity.flips else NONE,
+        _flips(parity.flips, parity.n) if parity.flips else NONE,
         _calibration(scores) if scores else NONE,
         _class(scores, worst) if scores and worst else NONE,
     )
 
 
-def _held(made: ParityReport) -> str:
-    return f", at most {made.limits.max_drop:g}: {made.drop_answer}" if made.drop_answer else ""
+def _limit(checked: ParityReport) -> str:
+    return f", at most {checked.limits.max_drop:g}: {checked.drop_answer}" if checked.drop_answer else ""
 
 
-def _mcnemar(found: Drop) -> str:
-    return f"p = {found.p:.2g} ({found.lost} lost, {found.won} won)"
+def _mcnemar(drop: Drop) -> str:
+    return f"p = {drop.p:.2g} ({drop.lost} lost, {drop.won} won)"
 
 
 def _scored(scores: Scores) -> list[tuple[str, str]]:
@@ -145,8 +146,8 @@ def _class(scores: Scores, worst: ClassScore) -> str:
     return f"{name}: {scores.measure} {100 * worst.found:.1f} % ({change:+.1f} points, {worst.n} images)"
 
 
-def _diagnosed(found: Diagnosis) -> list[tuple[str, str]]:
+def _diagnosed(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     tried = [f"{100 * entry.top1:.1f} % [{100 * entry.low:.1f}, {100 * entry.high:.1f}] {entry.name}"
-             for entry in found.attempts[:_TRIED]]  # fmt: skip
-    best = f"best of {len(found.attempts)} on {found.n} images, {100 * found.top1:.1f} % as now: " + "; ".join(tried)
-    return [*(("diagnosis", words) for words in found.words), ("tried", best)]
+             for entry in diagnosis.attempts[:_TRIED]]  # fmt: skip
+    best = f"best of {len(diagnosis.attempts)} on {diagnosis.n} images, {100 * diagnosis.top1:.1f} % as now"
+    return [*(("diagnosis", words) for words in diagnosis.words), ("tried", f"{best}: {'; '.join(tried)}")]

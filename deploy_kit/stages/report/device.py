@@ -2,22 +2,23 @@
 
 from collections.abc import Sequence
 
+from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.readings import Conditions, Course, Rail
 from deploy_kit.records.results import Report
-from deploy_kit.stages.report.markdown import NONE, table
+from deploy_kit.stages.report.markdown import table
 
 _Timed = list[tuple[str, Measurement]]
 
 
 def sections(report: Report) -> list[str]:
-    """Write what there is."""
+    """Return the sections on conditions, energy and roofline, as far as they were recorded."""
     timed = [(row.label, row.measurement) for row in report.rows if isinstance(row.measurement, Measurement)]
     return [*_conditions(timed), *_energy(timed), *_roofline(timed)]
 
 
 def share(measured: Measurement) -> str:
-    """Say how much of its roof an engine reaches, e.g. ``41 % of the int8 roof``; empty where nothing is known."""
+    """Describe how much of its roof an engine reaches, e.g. ``41 % of the int8 roof``; empty where it is not known."""
     median = measured.percentile_ms(50)
     if measured.roof is None or median is None:
         return ""
@@ -26,7 +27,7 @@ def share(measured: Measurement) -> str:
 
 
 def notes(measured: Measurement) -> tuple[str, ...]:
-    """Say in a line each how far the roof is, and what a run cost."""
+    """Return a line on the share of the roof, and one on the energy of an inference for each rail."""
     reached, rails = share(measured), measured.energy.rails if measured.energy else ()
     roof = f"{reached} (an estimate, bound by {measured.roof.bound_by})" if reached and measured.roof else ""
     costs = (f"{rail.mj_per_inference:.3g} mJ per inference above idle, {rail.name} ({rail.gauge})" for rail in rails)
@@ -34,9 +35,9 @@ def notes(measured: Measurement) -> tuple[str, ...]:
 
 
 def lacks(measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """Say what was not measured or not judged, once each."""
+    """List what was not measured or not judged, once each."""
     energies = [f"energy {m.energy.why}" for m in measured if m.energy and m.energy.why]
-    unjudged = [f"not judged: {what}" for m in measured if m.conditions for what in m.conditions.unjudged]
+    unjudged = [f"not judged: {reason}" for m in measured if m.conditions for reason in m.conditions.unjudged]
     return tuple(dict.fromkeys((*energies, *unjudged)))
 
 
@@ -50,9 +51,9 @@ def _conditions(timed: _Timed) -> list[str]:
             label,
             "**INVALID**: " + "; ".join(m.invalid) if m.invalid else "valid",
             f"{c.timed_s:.1f} s",
-            _moved(c, "clock of the fastest core") if _moved(c, "clock of the GPU") == NONE else _clocks(c),
-            _moved(c, "hottest sensor"),
-            _moved(c, "load average"),
+            _course(c, "clock of the fastest core") if _course(c, "clock of the GPU") == NONE else _clocks(c),
+            _course(c, "hottest sensor"),
+            _course(c, "load average"),
             NONE if c.foreign is None else f"{100 * c.foreign:.1f} %",
             "; ".join(c.unjudged) or NONE,
         )
@@ -69,13 +70,13 @@ def _conditions(timed: _Timed) -> list[str]:
     return ["## Conditions", "", text, "", *table(headings, rows), "", *commands]
 
 
-def _moved(conditions: Conditions, what: str) -> str:
-    course = next((one for one in conditions.courses if one.what == what), None)
+def _course(conditions: Conditions, gauge: str) -> str:
+    course = next((one for one in conditions.courses if one.what == gauge), None)
     return _words(course) if course else NONE
 
 
 def _clocks(conditions: Conditions) -> str:
-    cpu, gpu = (_moved(conditions, f"clock of the {part}") for part in ("fastest core", "GPU"))
+    cpu, gpu = (_course(conditions, f"clock of the {part}") for part in ("fastest core", "GPU"))
     return f"CPU {cpu}, GPU {gpu}"
 
 
@@ -93,13 +94,13 @@ def _energy(timed: _Timed) -> list[str]:
         return []
     headings = ("engine", "rail", "mJ per inference", "inferences per joule", "mean power", "idle", "read")
     rows = [(label, *_rail(rail)) for label, energy in known for rail in energy.rails]
-    lacking = dict.fromkeys(energy.why for _, energy in known if energy.why)
+    reasons = dict.fromkeys(energy.why for _, energy in known if energy.why)
     text = (
         "Above idle: the power before the first engine was loaded is subtracted. Inferences per joule are images a "
         "second per watt. Rails overlap and are not added up."
     )
     body = [text, "", *table(headings, rows), ""] if rows else []
-    return ["## Energy", "", *body, *(line for why in lacking for line in (f"{why[0].upper()}{why[1:]}.", ""))]
+    return ["## Energy", "", *body, *(line for why in reasons for line in (f"{why[0].upper()}{why[1:]}.", ""))]
 
 
 def _rail(rail: Rail) -> tuple[str, ...]:

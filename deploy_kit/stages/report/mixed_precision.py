@@ -1,18 +1,19 @@
-"""The mix of precisions in the report: what keeps the budget, and the decision for each layer group."""
+"""Mixed precision in the report: which groups keep the budget in float, and the decision for each layer group."""
 
 from collections.abc import Iterable, Mapping
 
+from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.mixed_precision import Decision, Mix
-from deploy_kit.stages.report.markdown import NONE, table
+from deploy_kit.stages.report.markdown import table
 
 HEADINGS = ("group", "precision", "SQNR alone", "KL alone", "saved by int8 (estimate)", "MMACs", "why")
 
 
 def sections(mixes: Iterable[Mix], names: Mapping[str, str]) -> list[str]:
-    """Write a section for each mix; nothing where no budget was given.
+    """Return a section for each mix; empty where no budget was given.
 
     Args:
-        mixes: Of graphs in the report.
+        mixes: Mixed-precision searches behind graphs of the report.
         names: sha256 of a graph → its variant.
     """
     lines = []
@@ -23,21 +24,21 @@ def sections(mixes: Iterable[Mix], names: Mapping[str, str]) -> list[str]:
 
 
 def sentence(mix: Mix) -> str:
-    """Say what the budget is, how it is kept, and what the mix is estimated to take."""
+    """Describe the budget, how it is kept, and the estimated latency of the mix."""
     lost = "top-1 drop" if mix.judged_by == "top-1" else "lost agreement"
     kept = ", ".join(mix.kept) or "nothing"
     budget = f"Budget {mix.max_drop_pp:g} points, kept. " if mix.max_drop_pp is not None else ""
     alone = f"Each group alone in int8 on the first {mix.n_sensitivity} of them. " if mix.n_sensitivity else ""
-    took = latency(mix)
+    estimate = latency(mix)
     return (
         f"{budget}In float: {kept}. On {mix.n} tuning images ({mix.images}), computed in {mix.evaluated_in}: {lost} "
         f"{mix.drop_pp:+.2f} points, at most {mix.upper_pp:+.2f} (95 %); {mix.whole} {mix.int8_drop_pp:+.2f}, "
-        f"at most {mix.int8_upper_pp:+.2f}. {alone}" + (f"Latency, {took}." if took else "")
+        f"at most {mix.int8_upper_pp:+.2f}. {alone}" + (f"Latency, {estimate}." if estimate else "")
     )
 
 
 def latency(mix: Mix) -> str:
-    """Give the estimated latencies in words; empty where nothing was to be estimated."""
+    """Describe the estimated latencies; empty where nothing was to be estimated."""
     if mix.estimated_ms is None or mix.int8_ms is None or mix.float_ms is None:
         return mix.times_from and f"not estimated: {mix.times_from}"
     return (
@@ -47,7 +48,7 @@ def latency(mix: Mix) -> str:
 
 
 def cells(row: Decision) -> tuple[str, ...]:
-    """Give one line of the table, a text for each heading."""
+    """Return one line of the table: a text for each of `HEADINGS`."""
     return (
         row.group,
         row.precision,

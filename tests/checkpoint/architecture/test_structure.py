@@ -1,4 +1,4 @@
-"""Tests of `checkpoint.structure`: the architecture found in named tensors, and each broken file refused by name."""
+"""Tests of `structure`: the architecture found in named tensors, and each broken file refused by name."""
 
 import dataclasses
 import re

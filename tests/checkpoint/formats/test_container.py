@@ -1,4 +1,4 @@
-"""Tests of `checkpoint.container`: files of every kind, told by their bytes; what is foreign is called by its name."""
+"""Tests of `container`: files of every kind, told by their bytes; what is foreign is called by its name."""
 
 import gzip
 import io

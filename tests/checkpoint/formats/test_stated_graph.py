@@ -1,4 +1,4 @@
-"""Tests of `graphs`, `aten`, `torchscript` and `exported`: torch itself writes the files, their facts are known."""
+"""Tests of stated graphs in TorchScript and torch.export: torch itself writes the files, their facts are known."""
 
 import warnings
 import zipfile

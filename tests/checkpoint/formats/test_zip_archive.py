@@ -1,4 +1,4 @@
-"""Tests of `checkpoint.archive`, `torchfile`, `limits`: archives that are damaged, that lie, that would fill memory."""
+"""Tests of `zip_archive`, `torch_file` and `limits`: archives that are damaged, that lie, that would fill memory."""
 
 import io
 import pickle

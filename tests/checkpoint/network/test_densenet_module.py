@@ -1,4 +1,4 @@
-"""Tests of `checkpoint.model`: the sizes the literature gives, and the equations of the paper written out once more."""
+"""Tests of `densenet_module`: the sizes the literature gives, and the equations of the paper written out once more."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ WIDE_STEM = (StemConv(channels=8, kernel=(7, 7), stride=(2, 2)),)
 
 
 def imagenet(layers: tuple[int, ...], growth: int = 32, stem: int = 64) -> DenseNetSpec:
-    """Give the spec of torchvision's densenets: 7×7 stem, bottleneck 4 k, compression 0.5, 1,000 classes."""
+    """Return the spec of torchvision's densenets: 7×7 stem, bottleneck 4 k, compression 0.5, 1,000 classes."""
     blocks = tuple(DenseBlock(layers=n, growth=growth, bottleneck=4 * growth) for n in layers)
     return DenseNetSpec(
         in_channels=3,
@@ -35,7 +35,7 @@ def imagenet(layers: tuple[int, ...], growth: int = 32, stem: int = 64) -> Dense
 
 
 def cifar(depth: int, growth: int, *, bottleneck: bool) -> DenseNetSpec:
-    """Give the spec of the paper's CIFAR networks: three equal blocks; with a bottleneck also compression 0.5."""
+    """Return the spec of the paper's CIFAR networks: three equal blocks; with a bottleneck also compression 0.5."""
     layers = (depth - 4) // (6 if bottleneck else 3)
     block = DenseBlock(layers=layers, growth=growth, bottleneck=4 * growth if bottleneck else None)
     stem = 2 * growth if bottleneck else 16
@@ -49,7 +49,7 @@ def cifar(depth: int, growth: int, *, bottleneck: bool) -> DenseNetSpec:
 
 
 def widths(stem: int, blocks: tuple[DenseBlock, ...], compression: float) -> tuple[int, ...]:
-    """Give the channels after each transition: ⌊θ m⌋ of the m that its block ends with."""
+    """Return the channels after each transition: ⌊θ m⌋ of the m that its block ends with."""
     steps = itertools.accumulate(
         blocks[:-1], lambda width, block: int((width + block.layers * block.growth) * compression), initial=stem
     )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from report_records import everything, made, parity, row, tables
 
+from deploy_kit.records import engine_table
 from deploy_kit.records.parity import Attempt, ClassScore, Consistency, Diagnosis, Drop, Flip, Flips, Scores
 from deploy_kit.records.results import Limits, ParityReport
 from deploy_kit.stages import report
@@ -113,7 +114,7 @@ def test_the_report_has_a_table_of_tensors_and_one_of_labels() -> None:
 
 
 def test_the_drop_in_the_table_of_engines_has_its_interval() -> None:
-    cells = dict(zip(report.HEADINGS, report.cells(row("int8", "openvino", parity=checked())), strict=True))
+    cells = dict(zip(engine_table.HEADINGS, engine_table.cells(row("int8", "openvino", parity=checked())), strict=True))
 
     assert cells["drop"] == "+0.50 [-0.10, +1.10]"
 

@@ -1,4 +1,4 @@
-"""HDF5 of untrusted origin: read by a child process that may not take long, seen here as a plain tree."""
+"""HDF5 of untrusted origin: read by a child process of limited time and memory, seen here as a plain tree."""
 
 import json
 import os
@@ -28,29 +28,29 @@ class Hdf5Group:
 
     Attributes:
         tree: Its attributes, groups and datasets, as the child wrote them.
-        data: Numbers of all datasets.
+        data: Numbers of all datasets of the file.
     """
 
     tree: dict[str, Any]
     data: bytes
 
     def attribute(self, name: str) -> Any:
-        """Give an attribute: text, a list of texts, or None where it is absent or anything else."""
+        """Return an attribute: text, a list of texts, or None where it is absent or anything else."""
         return self.tree["attributes"].get(name)
 
     def names(self) -> tuple[str, ...]:
-        """Give the names of the groups and datasets in it, as the file sorts them."""
+        """Return the names of its groups and datasets, as the file sorts them."""
         return (*self.tree["groups"], *self.tree["numbers"])
 
     def group(self, path: str) -> "Hdf5Group | None":
-        """Give a group by its path, None where there is none."""
+        """Return a group by its path, None where there is none."""
         tree: dict[str, Any] | None = self.tree
         for part in filter(None, path.split("/")):
             tree = None if tree is None else tree["groups"].get(part)
         return None if tree is None else Hdf5Group(tree, self.data)
 
     def numbers(self, path: str) -> np.ndarray | None:
-        """Give a dataset by its path, read-only; None where there is none."""
+        """Return a dataset by its path, read-only; None where there is none."""
         home, _, name = path.rpartition("/")
         group = self.group(home)
         if group is None or name not in group.tree["numbers"]:
@@ -66,7 +66,7 @@ def read_hdf5(file: Path) -> Hdf5Group:
     """Read an HDF5 file.
 
     Raises:
-        CheckpointError: Damaged, larger than the budget, or reaching into other files.
+        CheckpointError: It is damaged, larger than the budget, or reaches into other files.
         MissingPackageError: h5py is not installed.
     """
     lazy.need("h5py", by="reading a Keras file")
@@ -82,7 +82,7 @@ def read_hdf5(file: Path) -> Hdf5Group:
 
 
 def _run(file: Path, folder: Path) -> None:
-    """Let a child process read; what it prints and how it ends does not matter, only what it leaves."""
+    """Run the child process; what it prints and how it ends does not matter, only the files that it leaves."""
     root = str(Path(__file__).parents[4])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     seconds = _SECONDS + file.stat().st_size / _BYTES_A_SECOND

@@ -3,7 +3,7 @@
 libhdf5 is C code that a few flipped bytes send into endless loops; here it can only end this process. h5py would also
 follow links, external data and virtual datasets into other files of the machine: none of them is followed.
 
-    python -m deploy_kit.checkpoint.hdf5_child FILE FOLDER
+    python -m deploy_kit.checkpoint.formats.keras_files.hdf5_child FILE FOLDER
 """
 
 import json
@@ -25,14 +25,14 @@ _MAX_LEVELS = 16
 _MAX_ATTRIBUTE = 1 << 30
 # Texts of variable length lie in heaps that begin so; size as eight bytes, eight bytes on.
 _HEAP = b"GCOL"
-# Of no use for the network's answers, and often twice its size.
+# Groups of no use for the logits, and often twice the network's size.
 _ASIDE = frozenset({"optimizer", "optimizer_weights"})
 _OWN_BYTES = 256 << 20
 _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, OverflowError, MemoryError, AttributeError)
 
 
 def main(file: Path, folder: Path) -> int:
-    """Read `file`, write into `folder`; give 0, or 2 with the error in `folder`."""
+    """Read `file` and write into `folder`; return 0, or 2 with the error in `folder`."""
     budget = ReadLimits(file.stat().st_size)
     _bound_memory(budget)
     try:
@@ -49,7 +49,7 @@ def main(file: Path, folder: Path) -> int:
 
 
 def _bound_memory(budget: ReadLimits) -> None:
-    """Let allocations fail that no sound file needs: numbers, their copy in another byte order, the library's own."""
+    """Limit memory to what a sound file needs: numbers, their copy in another byte order, the library's own."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + 2 * budget.bytes + _OWN_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -61,7 +61,7 @@ def _failed(error: CheckpointError, folder: Path) -> int:
 
 
 def _largest_heap(file: Path) -> int:
-    """Give the size of the largest heap that the file claims, at most that of the file."""
+    """Return the size of the largest heap that the file claims, at most that of the file."""
     data = file.read_bytes()
     largest, place = 0, data.find(_HEAP)
     while place >= 0:
@@ -77,7 +77,7 @@ class _Reader:
         self.budget, self.numbers, self.heap = budget, numbers, heap
 
     def group(self, group: Any, path: str, level: int) -> dict[str, Any]:
-        """Give a group's attributes, its groups, and where the numbers of its datasets were written."""
+        """Return a group's attributes, its groups, and where the numbers of its datasets were written."""
         if level > _MAX_LEVELS:
             raise CheckpointError("refused: its groups are nested without end")
         result: dict[str, Any] = {"attributes": {}, "groups": {}, "numbers": {}}
@@ -91,19 +91,19 @@ class _Reader:
                 continue
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise _elsewhere(below)
-            found = group[name]
-            if isinstance(found, h5py.Group):
-                result["groups"][name] = self.group(found, below, level + 1)
-            elif isinstance(found, h5py.Dataset) and found.dtype.kind in "fiub":
-                result["numbers"][name] = self.dataset(found, below)
+            child = group[name]
+            if isinstance(child, h5py.Group):
+                result["groups"][name] = self.group(child, below, level + 1)
+            elif isinstance(child, h5py.Dataset) and child.dtype.kind in "fiub":
+                result["numbers"][name] = self.dataset(child, below)
         return result
 
     def attribute(self, group: Any, name: str) -> str | list[str] | None:
-        """Give a text or a list of texts, None of anything else."""
-        found = group.attrs.get_id(name)
+        """Return a text or a list of texts, None of anything else."""
+        stored = group.attrs.get_id(name)
         # Every text may be the same one of the heap, as large as that: how a small file would fill memory.
-        each = self.heap if found.dtype.kind == "O" else found.dtype.itemsize
-        if math.prod(found.shape or ()) * each > _MAX_ATTRIBUTE:
+        each = self.heap if stored.dtype.kind == "O" else stored.dtype.itemsize
+        if math.prod(stored.shape or ()) * each > _MAX_ATTRIBUTE:
             raise CheckpointError(f"refused: its attribute '{name}' is larger than any checkpoint's")
         value = group.attrs[name]
         if isinstance(value, (str, bytes)):
@@ -112,12 +112,12 @@ class _Reader:
             return [_text(item) for item in value.tolist() if isinstance(item, (str, bytes))]
         return None
 
-    def dataset(self, found: Any, path: str) -> list[Any]:
-        """Write a dataset's numbers and give (dtype, shape, offset)."""
-        if found.is_virtual or found.external:
+    def dataset(self, stored: Any, path: str) -> list[Any]:
+        """Write a dataset's numbers and return (dtype, shape, offset)."""
+        if stored.is_virtual or stored.external:
             raise _elsewhere(path)
-        self.budget.take(found.size * found.dtype.itemsize)
-        value = np.asarray(found[()])
+        self.budget.take(stored.size * stored.dtype.itemsize)
+        value = np.asarray(stored[()])
         value = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<"), copy=False)).reshape(value.shape)
         offset = self.numbers.tell()
         self.numbers.write(value.data if value.size else b"")

@@ -1,4 +1,4 @@
-"""A Keras config (JSON) → layers by name, their order, the facts of their graph. Of Keras 2 and 3; nothing is built.
+"""A Keras config (JSON) of Keras 2 or 3 → layers by name, and the facts of their graph. Nothing is built.
 
 Source of the layouts: keras/src/models/functional.py and keras/src/legacy/saving, Keras 3.15.
 """
@@ -53,7 +53,7 @@ class KerasLayer:
     """One layer of a config.
 
     Attributes:
-        path: Names of the models it lies in and its own, with dots.
+        path: Names of the models that it lies in and its own, with dots.
         kind: Its class, e.g. ``Conv2D``.
         config: Its options.
     """
@@ -65,11 +65,11 @@ class KerasLayer:
 
 @dataclass
 class KerasConfig:
-    """What a config says.
+    """What a config states.
 
     Attributes:
-        layers: By path, in the config's order.
-        nodes: The graph; empty where it is no graph of known layers.
+        layers: Layers by path, in the config's order.
+        nodes: Its graph; empty where the config does not state one.
     """
 
     layers: dict[str, KerasLayer] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def read_config(model: Any) -> KerasConfig:
     """Read the JSON of a model.
 
     Raises:
-        KeyError, TypeError, ValueError: It is no config.
+        AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError: It is no config.
     """
     result = KerasConfig()
     builder = _Builder(result)
@@ -104,7 +104,7 @@ class _UnstatedError(Exception):
 
 
 class _Builder:
-    """Adds layers and nodes, model by model."""
+    """Collects layers and nodes, model by model."""
 
     def __init__(self, result: KerasConfig) -> None:
         self.result = result
@@ -116,11 +116,11 @@ class _Builder:
         return len(self.result.nodes) - 1
 
     def model(self, model: Mapping[str, Any], path: str, inputs: list[int], level: int) -> int:
-        """Add a model's layers and give the place of its output."""
+        """Add a model's layers and return the place of its output."""
         if level > _MAX_LEVELS:
             raise ValueError("models within models without end")
         config = model["config"]
-        layers = config["layers"] if isinstance(config, dict) else config  # Keras 2.2 kept a list in a Sequential
+        layers = config["layers"] if isinstance(config, dict) else config  # Keras 2.2 kept a Sequential as a list
         outputs: dict[str, int] = {}
         given = iter(inputs)
         place = inputs[0]
@@ -138,6 +138,7 @@ class _Builder:
         return outputs[ends[0]] if ends else place
 
     def layer(self, layer: Mapping[str, Any], path: str, reads: list[int], level: int) -> int:
+        """Add a layer and the activation that it names, and return the place of its output."""
         kind, config = layer["class_name"], layer["config"]
         if kind in _MODELS:
             return self.model(layer, f"{path}.", reads, level + 1)
@@ -145,8 +146,9 @@ class _Builder:
         self.channels_first = self.channels_first or config.get("data_format") == "channels_first"
         if kind == "Activation":
             return self.add(_activation(config), reads, slope=_slope(config))
+        # Linear layers are turned as if they read (H, W, C); a flattened (C, H, W) map would be turned wrongly.
         if kind not in _LAYERS or (kind == "Flatten" and self.channels_first):
-            return self.add(kind, reads)  # `graphs` refuses it by its name
+            return self.add(kind, reads)  # `stated_graph` refuses it by its name
         place = self.add(_LAYERS[kind], reads, **self.options(kind, config, reads[0]))
         if kind.startswith("ZeroPadding"):
             self.padded[place] = _padding(config["padding"])
@@ -154,11 +156,12 @@ class _Builder:
         return place if named == "identity" else self.add(named, [place], slope=_slope(config))
 
     def options(self, kind: str, config: Mapping[str, Any], read: int) -> dict[str, Any]:
-        """Give what decides the numbers of a layer beside its weights."""
+        """Return what decides the numbers of a layer beside its weights."""
         if kind in _CONVOLUTIONS or kind.startswith(("MaxPooling", "AveragePooling")):
             kernel = sides(config.get("kernel_size", config.get("pool_size")))
             stride = sides(config.get("strides"), default=1 if kind in _CONVOLUTIONS else kernel)
             padding = self.padded.get(read, 0)
+            # A ZeroPadding layer and the convolution behind it are one padded convolution of torch.
             if config.get("padding", "valid") == "same":
                 padding = _same(kernel, stride) if padding == 0 else "uneven"
             dilation = sides(config.get("dilation_rate"))
@@ -167,7 +170,7 @@ class _Builder:
 
 
 def _same(kernel: Sides | None, stride: Sides | None) -> Sides | Literal["uneven"]:
-    """Give what ``same`` adds: half the kernel at stride 1; at a larger stride more on one side than on the other."""
+    """Return what ``same`` adds: half the kernel at stride 1; at a larger stride more on one side than on the other."""
     if kernel == stride:
         return 0  # exact where the map is divisible, and every map of a DenseNet is
     if stride != 1:
@@ -185,7 +188,7 @@ def _padding(config: Any) -> Sides | Literal["uneven"]:
 
 
 def _names(inbound: Any) -> Iterator[str]:
-    """Give the layers that are read, from [["name", 0, 0, {}]] of Keras 2 or tensors with a history of Keras 3."""
+    """Yield the layers that are read: [["name", 0, 0, {}]] in Keras 2, tensors with a history in Keras 3."""
     if isinstance(inbound, dict):
         if inbound.get("class_name") == "__keras_tensor__":
             yield inbound["config"]["keras_history"][0]
@@ -201,11 +204,11 @@ def _names(inbound: Any) -> Iterator[str]:
 
 
 def _activation(config: Mapping[str, Any]) -> str:
-    found = config.get("activation") or "linear"
-    if isinstance(found, dict):  # Keras 3 keeps its own activation layers as objects
-        name = str(found.get("class_name", "an unknown activation"))
+    activation = config.get("activation") or "linear"
+    if isinstance(activation, dict):  # Keras 3 keeps its own activation layers as objects
+        name = str(activation.get("class_name", "an unknown activation"))
         return _LAYERS.get(name, name)
-    return _ACTIVATIONS.get(found, found)
+    return _ACTIVATIONS.get(activation, activation)
 
 
 def _slope(config: Mapping[str, Any]) -> float | None:

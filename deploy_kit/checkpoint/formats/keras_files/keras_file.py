@@ -1,7 +1,7 @@
 """Keras files without TensorFlow or Keras: ``.keras``, ``.weights.h5`` and the ``.h5`` of Keras 2 → torch's convention.
 
 Kernels are turned from (…, in, out) into (out, in, …), the BN's gamma, beta, moving_mean and moving_variance renamed.
-What the file's config states of the graph is read by `keras_graph`. Lambda layers hold code and are never unpacked.
+What the file's config states of the graph is read by `keras_config`. Lambda layers hold code and are never unpacked.
 
 Source of the layouts: keras/src/saving/saving_lib.py and keras/src/legacy/saving/legacy_h5_format.py, Keras 3.15.
 """
@@ -32,7 +32,7 @@ _RENAMED = {
     "moving_variance": "running_var",
 }  # fmt: skip
 _NORM = ("weight", "bias", "running_mean", "running_var")
-# Not weights of the network.
+# Groups that hold no weights of the network.
 _ASIDE = frozenset(
     {"optimizer", "optimizer_weights", "seed_generator", "vars", "_metrics", "metrics", "compile_metrics"}
 )
@@ -41,7 +41,7 @@ _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, Recursion
 
 
 def is_keras(names: tuple[str, ...]) -> bool:
-    """Say whether an archive with these members is a ``.keras`` file."""
+    """Return whether an archive with these members is a ``.keras`` file."""
     return _CONFIG in names and _WEIGHTS in names
 
 
@@ -58,7 +58,7 @@ def read_hdf5(file: Path) -> Contents:
     """Read a ``.weights.h5`` of Keras 3, or an ``.h5`` of either format before.
 
     Raises:
-        CheckpointError: HDF5, but of nothing that Keras wrote.
+        CheckpointError: It is HDF5, and Keras did not write it.
     """
     root = hdf5.read_hdf5(file)
     stated = root.attribute("model_config")
@@ -92,7 +92,7 @@ def _config(text: bytes) -> KerasConfig:
 
 
 def _old(home: Hdf5Group) -> Iterator[tuple[str, Tensor]]:
-    """Read layers as Keras 2 kept them: lists of names, and datasets under them."""
+    """Yield the weights as Keras 2 kept them: lists of names, and datasets under them."""
     for layer in home.attribute("layer_names") or ():
         group = home.group(layer)
         if group is None:
@@ -108,7 +108,7 @@ def _old(home: Hdf5Group) -> Iterator[tuple[str, Tensor]]:
 
 
 def _new(root: Hdf5Group, config: KerasConfig) -> Iterator[tuple[str, Tensor]]:
-    """Read layers as Keras 3 keeps them: ``<layer>/vars/<number>``, auto-named, the layer's name in an attribute."""
+    """Yield the weights as Keras 3 keeps them: ``<layer>/vars/<number>``, the layer's own name in an attribute."""
     given = _given_names(config)
     for path, group, kind in _layers(root, "", "", 0):
         layer = config.layers.get(path) or given.get(path)
@@ -118,7 +118,7 @@ def _new(root: Hdf5Group, config: KerasConfig) -> Iterator[tuple[str, Tensor]]:
 
 
 def _layers(group: Hdf5Group, path: str, kind: str, level: int) -> Iterator[tuple[str, Hdf5Group, str]]:
-    """Give each group that has variables, with the names of layers in place of their automatic ones."""
+    """Yield each group that has variables, with the names of layers in place of their automatic ones."""
     if level > _MAX_LEVELS:
         raise CheckpointError("refused: its groups are nested without end")
     variables = group.group("vars")
@@ -155,14 +155,14 @@ def _has_variables(group: Hdf5Group, level: int) -> bool:
 
 
 def _given_names(config: KerasConfig) -> dict[str, KerasLayer]:
-    """Give each layer by its automatic name: its class in snake case, numbered in the config's order."""
+    """Return each layer by its automatic name: its class in snake case, numbered in the config's order."""
     counts: Counter[str] = Counter()
-    found = {}
+    layers = {}
     for layer in config.layers.values():
         kind = _WORDS.sub("_", layer.kind).lower()
-        found[f"{kind}_{counts[kind]}" if counts[kind] else kind] = layer
+        layers[f"{kind}_{counts[kind]}" if counts[kind] else kind] = layer
         counts[kind] += 1
-    return found
+    return layers
 
 
 def _numbered(variables: Hdf5Group) -> Iterator[np.ndarray]:
@@ -173,7 +173,7 @@ def _numbered(variables: Hdf5Group) -> Iterator[np.ndarray]:
 
 
 def _named(path: str, layer: KerasLayer | None, kind: str, values: list[np.ndarray]) -> Iterator[tuple[str, Tensor]]:
-    """Give the variables of one layer their names; they are kept in the order in which the layer made them."""
+    """Yield the variables of one layer by name; a file keeps them in the order in which the layer made them."""
     if values[0].ndim > 1:
         for name, value in zip(("kernel", "bias"), values, strict=False):
             yield f"{path}.{_RENAMED[name]}", _turned(name, value)

@@ -23,7 +23,7 @@ class Dtype:
     order: str = "="
 
     def build(self, state: Any, budget: ReadLimits) -> None:
-        """Take the byte order from (version, order, subtype, names, fields, …)."""
+        """Set the byte order from (version, order, subtype, names, fields, …)."""
         if state[1] in ("<", ">", "="):
             self.order = state[1]
         if state[2] is not None or state[3] is not None:
@@ -43,7 +43,7 @@ class Array:
     shape: tuple[int, ...] = ()
 
     def build(self, state: Any, budget: ReadLimits) -> None:
-        """Take (version, shape, dtype, Fortran order, raw bytes)."""
+        """Fill the array from (version, shape, dtype, Fortran order, raw bytes)."""
         _, shape, dtype, fortran, raw = state
         self.shape = shape_of(shape)
         kind = dtype.numpy() if isinstance(dtype, Dtype) else None

@@ -1,4 +1,4 @@
-"""What a pickle held → `Contents`: weights, class names and preprocessing, where the file states them plainly."""
+"""Values of a pickle → `Contents`: weights, class names and preprocessing, where the file states them plainly."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,38 +12,38 @@ from deploy_kit.checkpoint.formats.pickled.inert_values import Record
 from deploy_kit.records.artifacts import Preprocess
 
 _MAX_CLASSES = 100_000
-# Where trainers keep what they know of the data, beside the weights.
+# Where trainers keep what they know of the data, beside the weights (mmengine, timm, Lightning and others).
 _BESIDE = ("meta", "dataset_meta", "args", "config", "cfg", "hyper_parameters", "hparams", "data_config", "data_cfg")
 _CLASSES = ("classes", "class_names", "CLASSES", "idx_to_class", "class_to_idx")
 
 
 def contents_of(kind: Container, data: Any, budget: ReadLimits, state_key: str | None) -> Contents:
-    """Search `data` for the weights and what is known of them.
+    """Search the values of a pickle for the weights and what is known of them.
 
     Args:
         kind: The container.
         data: Inert values.
-        budget: Of the file.
-        state_key: Which state dict to take where there are several.
+        budget: Budget of the file.
+        state_key: State dict to take where there are several.
     """
-    found = weight_search.find_weights(data, budget, state_key=state_key)
-    tensors: Mapping[str, Any] = found.tensors
+    weights = weight_search.find_weights(data, budget, state_key=state_key)
+    tensors: Mapping[str, Any] = weights.tensors
     if kind == "pickle" and paddle.is_paddle(data, tensors):
         kind, tensors = paddle.KIND, paddle.to_torch(tensors)
     tables = list(_tables(data))
     return Contents(
         kind=kind,
         tensors=tensors,
-        remarks=found.remarks,
-        state_key=found.path,
-        attributes=found.attributes,
+        remarks=weights.remarks,
+        state_key=weights.path,
+        attributes=weights.attributes,
         classes=next((names for table in tables if (names := _classes(table))), None),
         preprocess=next((stated for table in tables if (stated := _preprocess(table))), None),
     )
 
 
 def _tables(data: Any) -> list[Mapping[Any, Any]]:
-    """Give the file's own table and the usual ones in it."""
+    """List the file's own table and the usual ones in it, breadth first."""
     tables: list[Mapping[Any, Any]] = []
     waiting = [_table(data)]
     while waiting and len(tables) < len(_BESIDE) ** 2:

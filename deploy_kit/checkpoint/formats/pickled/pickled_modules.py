@@ -1,4 +1,4 @@
-"""A whole module that was pickled → its state dict and plain attributes, from inert records; its code is not needed."""
+"""A whole pickled module → its state dict and plain attributes, from inert records; its code is not needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class PickledModule:
     """A module without its code.
 
     Attributes:
-        tensors: What its ``state_dict()`` would hold, under the same names and in the same order.
+        tensors: Contents of its ``state_dict()``, under the same names and in the same order.
         attributes: Module path → class name and plain attributes.
     """
 
@@ -28,7 +28,7 @@ class PickledModule:
 
 
 def is_module(value: Any) -> bool:
-    """Say whether a record is of a `torch.nn.Module`, of whatever class."""
+    """Return whether a value is a record of a `torch.nn.Module`, of whatever class."""
     return isinstance(value, Record) and isinstance(value.attributes().get("_modules"), (dict, Record))
 
 
@@ -36,7 +36,7 @@ def flatten(root: Record) -> PickledModule:
     """Walk a module as ``state_dict()`` does: parameters, persistent buffers, then the modules in it.
 
     Raises:
-        CheckpointError: Endless or too large.
+        CheckpointError: It contains itself or is too large.
     """
     result = PickledModule()
     _walk(root, "", result, 0)
@@ -68,8 +68,8 @@ def _items(table: Any) -> Mapping[Any, Any]:
 
 
 def _names(value: Any) -> set[Any]:
-    found = value.elements if isinstance(value, Record) else value
-    return {name for name in found if isinstance(name, str)} if isinstance(found, (list, set, frozenset)) else set()
+    names = value.elements if isinstance(value, Record) else value
+    return {name for name in names if isinstance(name, str)} if isinstance(names, (list, set, frozenset)) else set()
 
 
 def _is_plain(value: Any) -> bool:

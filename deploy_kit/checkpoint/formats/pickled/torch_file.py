@@ -169,7 +169,7 @@ class _StorageKind:
 
 
 def _storage_id(persistent_id: Any, length: int) -> tuple[_StorageKind, str, int]:
-    """Take ('storage', type, key, location, count, …) apart."""
+    """Return (kind, key, count) of ('storage', type, key, location, count, …)."""
     named = isinstance(persistent_id, tuple) and len(persistent_id) >= length
     if not (named and persistent_id[0] in ("storage", b"storage")):
         raise refuse("a persistent id")

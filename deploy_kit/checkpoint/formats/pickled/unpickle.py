@@ -1,8 +1,9 @@
 """Pickle → inert values. A small machine of our own: it imports nothing, calls nothing of the file, sets no attribute.
 
-`pickle.Unpickler` is not used: it looks names up before it asks anyone. Here classes become `Record`s that keep what
-would have been their state; a call becomes a value only where `allowed_calls.CALLS` has that exact name, and then our
-own function makes it; any other call is refused by its name. Opcodes are read by the standard library's `pickletools`.
+`pickle.Unpickler` is not used, even with a `find_class` of our own: it calls what that returns, sets attributes, hashes
+any key and has no budget. Here classes become `Record`s that keep what would be their state; a call becomes a value
+only where `allowed_calls.CALLS` has that exact name, and then our own function makes it; any other call is refused by
+its name. Opcodes are read by the standard library's `pickletools`, and counted before they are carried out.
 """
 
 import pickletools
@@ -54,7 +55,10 @@ def unpickle(source: ByteSource, rules: Rules) -> Any:
 
 
 class _Machine:
-    """Stack, marks and memo of one pickle."""
+    """Stack, marks and memo of one pickle.
+
+    A mark puts the stack aside and begins a new one, as in Python's own unpickler: no operation searches for it.
+    """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -103,6 +107,7 @@ class _Machine:
         self.stack[-n:] = [items]
 
     def set_items(self, pairs: list[Any]) -> None:
+        """Set items of a dict or a record of one; keys are hashed, and hashing some takes exponential time."""
         target = self.stack[-1]
         into = target.items if isinstance(target, Record) else target
         if not isinstance(into, dict) or len(pairs) % 2:
@@ -111,6 +116,7 @@ class _Machine:
             into[key_of(key)] = value
 
     def extend(self, items: list[Any]) -> None:
+        """Append to a list or a record of one; the opcodes that made the items have paid for them."""
         target = self.stack[-1]
         into = target.elements if isinstance(target, Record) else target
         if not isinstance(into, list):
@@ -152,7 +158,7 @@ class _Machine:
         self.push(known(arguments, self.rules))
 
     def new(self, arguments: Any) -> None:
-        """NEWOBJ: an object made without its constructor, so far without a state."""
+        """Make the record of an object whose constructor is not called (NEWOBJ); BUILD may give it a state."""
         kind = self.pop()
         if not isinstance(kind, Global) or not isinstance(arguments, tuple):
             raise refuse(kind)
@@ -231,22 +237,22 @@ def _persid(_: _Machine, text: str) -> None:
 
 
 def _inst(_: _Machine, names: str) -> None:
-    """INST calls a class, as Python 2 did; no checkpoint was seen that does."""
+    """Refuse INST, which calls a class as Python 2 did; no checkpoint was seen with it."""
     raise refuse(names.replace(" ", ".", 1))
 
 
 def _obj(machine: _Machine, _: Any) -> None:
-    """OBJ likewise."""
+    """Refuse OBJ likewise."""
     raise refuse(machine.pop_mark()[0])
 
 
 def _newobj_ex(machine: _Machine, _: Any) -> None:
-    """NEWOBJ_EX gives a constructor keywords; no checkpoint was seen that does."""
+    """Refuse NEWOBJ_EX, which passes keywords; no checkpoint was seen with it."""
     raise refuse(machine.stack[-3])
 
 
 def _nothing(machine: _Machine, _: Any) -> None:
-    """PROTO and FRAME say how the rest is written; it reads the same either way."""
+    """Pass over PROTO and FRAME: they tell how the rest is written, and it reads the same either way."""
 
 
 _OPERATIONS: dict[str, _Operation] = {

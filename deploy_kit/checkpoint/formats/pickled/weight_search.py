@@ -1,4 +1,4 @@
-"""Which of the things in a checkpoint are the weights: the state dict, its EMA copy, or a whole module."""
+"""Which of the values in a checkpoint are the weights: the state dict, its EMA copy, or a whole module."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ _MIN_CONVOLUTIONS = 4
 _MAX_CHILDREN = 4096
 _EMA = re.compile(r"(^|[._])ema|ema($|[._])|averaged|swa_(model|state)", re.IGNORECASE)
 _OPTIMIZER = re.compile(r"optim|opt$|(lr_)?scheduler|amp$|scaler$", re.IGNORECASE)
-# Where several names hold equal weights, this one is named.
+# Names in order of precedence, where several hold equal weights.
 _USUAL = (
     "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "backbone",
 )  # fmt: skip
@@ -31,9 +31,9 @@ class FoundWeights:
     """The weights.
 
     Attributes:
-        path: Where they were, e.g. ``state_dict_ema``; empty if the file is nothing else.
-        tensors: By name.
-        attributes: Of a whole module, by module path.
+        path: Their path in the file, e.g. ``state_dict_ema``; empty if the file holds nothing else.
+        tensors: Tensors by name.
+        attributes: Attributes of a whole module, by module path.
         remarks: What was chosen.
     """
 
@@ -58,14 +58,14 @@ def find_weights(data: Any, budget: ReadLimits, *, state_key: str | None = None)
     """Find the weights, at most three levels deep.
 
     Args:
-        data: What the file holds.
-        budget: Pays for arrays that become tensors.
-        state_key: Which to take where there are several, as a dotted path.
+        data: Inert values of the file.
+        budget: Budget of the file, for arrays that become tensors.
+        state_key: State dict to take where there are several, as a dotted path.
 
     Raises:
-        CheckpointError: None, or several and none asked for, or some that cannot be used.
+        CheckpointError: There are none, or several and none is asked for, or some that cannot be used.
     """
-    candidates = list(_candidates(data, "", 0, asked=state_key))
+    candidates = list(_candidates(data, "", 0, state_key=state_key))
     if not candidates:
         raise _nothing(data)
     chosen, remarks = _choose(candidates, state_key)
@@ -79,20 +79,23 @@ def find_weights(data: Any, budget: ReadLimits, *, state_key: str | None = None)
     )
 
 
-def _candidates(value: Any, path: str, level: int, *, asked: str | None) -> Iterator[_Candidate]:
-    found = _as_candidate(value, path)
-    if found is not None:
-        yield found
+def _candidates(value: Any, path: str, level: int, *, state_key: str | None) -> Iterator[_Candidate]:
+    """Yield whatever could be the weights; what holds them is not searched further."""
+    candidate = _as_candidate(value, path)
+    if candidate is not None:
+        yield candidate
         return
     if level >= _LEVELS:
         return
     for key, child in _children(value):
         below = f"{path}.{key}" if path else key
-        if not _OPTIMIZER.match(key) or below == asked:
-            yield from _candidates(child, below, level + 1, asked=asked)
+        # An optimizer's moments have the shapes of the weights.
+        if not _OPTIMIZER.match(key) or below == state_key:
+            yield from _candidates(child, below, level + 1, state_key=state_key)
 
 
 def _as_candidate(value: Any, path: str) -> _Candidate | None:
+    """Return a whole module or a dict of tensors with as many convolutions as a network has; else None."""
     if pickled_modules.is_module(value):
         module = pickled_modules.flatten(value)
         candidate = _Candidate(path, module.tensors, module.attributes)
@@ -107,7 +110,7 @@ def _as_candidate(value: Any, path: str) -> _Candidate | None:
 
 
 def _children(value: Any) -> list[tuple[str, Any]]:
-    """Give what is one level down, by name or number."""
+    """List what is one level down, by name or number."""
     if isinstance(value, Record):
         pairs = [*value.attributes().items(), *value.items.items(), *enumerate(value.elements)]
     elif isinstance(value, dict):
@@ -119,13 +122,16 @@ def _children(value: Any) -> list[tuple[str, Any]]:
     return [(_name(key), child) for key, child in pairs[:_MAX_CHILDREN] if isinstance(key, (str, bytes, int))]
 
 
-def _choose(candidates: list[_Candidate], asked: str | None) -> tuple[_Candidate, tuple[str, ...]]:
+def _choose(candidates: list[_Candidate], state_key: str | None) -> tuple[_Candidate, tuple[str, ...]]:
+    """Choose one candidate and remark it: the one that is asked for, else the EMA, else the only one."""
     paths = [candidate.path for candidate in candidates]
-    if asked is not None:
-        chosen = next((candidate for candidate in candidates if candidate.path == asked), None)
+    if state_key is not None:
+        chosen = next((candidate for candidate in candidates if candidate.path == state_key), None)
         if chosen is None:
-            raise CheckpointError(f"no state dict is called '{asked}'", hint=nearest(asked, filter(None, paths)))
-        return chosen, (f"weights taken from '{asked}', as asked",)
+            raise CheckpointError(
+                f"no state dict is called '{state_key}'", hint=nearest(state_key, filter(None, paths))
+            )
+        return chosen, (f"weights taken from '{state_key}', as asked",)
     averaged = _distinct([candidate for candidate in candidates if candidate.ema])
     raw = _distinct([candidate for candidate in candidates if not candidate.ema])
     if len(averaged) > 1 or len(raw) > 1:
@@ -160,6 +166,7 @@ def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _usable(name: str, value: Any, budget: ReadLimits) -> Tensor:
+    """Return a weight as a tensor, and refuse one without plain numbers."""
     tensor = value.tensor(budget) if isinstance(value, Array) else value
     if isinstance(tensor, Unreadable):
         raise CheckpointError(
@@ -171,7 +178,7 @@ def _usable(name: str, value: Any, budget: ReadLimits) -> Tensor:
 
 
 def _nothing(data: Any) -> CheckpointError:
-    """Say what is there instead of weights."""
+    """Make the error of a file without weights, which names what is there instead."""
     if _is_tensor(data):
         return CheckpointError("a single tensor, not a state dict", hint=SAVE_TENSORS)
     names = [key for key, _ in _children(data)]
@@ -186,7 +193,7 @@ def _nothing(data: Any) -> CheckpointError:
 
 
 def _unpaired(value: Any) -> Any:
-    """Take the array of Paddle's (name, array) pairs."""
+    """Return the array of Paddle's (name, array) pairs."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], Array):
         return value[1]
     return value

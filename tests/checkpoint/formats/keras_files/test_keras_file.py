@@ -1,4 +1,4 @@
-"""Tests of `keras`, `keras_graph` and `hdf5`: one net in Keras's three layouts; nothing outside the file is read."""
+"""Tests of `keras_file`, `keras_config`, `hdf5`: one net in Keras's three layouts; nothing outside the file is read."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import write, zip_bytes
-from keras_files import densenet_config, wanted, weights_3, write_keras_2, write_keras_3
+from keras_files import densenet_config, expected_tensors, weights_3, write_keras_2, write_keras_3
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError, MissingPackageError
@@ -27,7 +27,7 @@ PLAIN = ArchitectureFacts(
 
 
 def same(tensors: Mapping[str, Tensor]) -> bool:
-    expected = wanted()
+    expected = expected_tensors()
     return tensors.keys() == expected.keys() and all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
@@ -73,7 +73,7 @@ def test_keras_3_weights_without_names_keep_the_automatic_ones(tmp_path: Path) -
     contents = container.read_contents(write(tmp_path / "net.weights.h5", weights_3(named=False)))
 
     assert "batch_normalization_3.running_mean" in contents.tensors
-    assert len(contents.tensors) == len(wanted())
+    assert len(contents.tensors) == len(expected_tensors())
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -123,7 +123,7 @@ def test_config_of_a_model_of_its_own_states_nothing(config: Any, tmp_path: Path
     contents = container.read_contents(write_keras_3(tmp_path / "net", config))
 
     assert contents.facts == ArchitectureFacts()
-    assert len(contents.tensors) == len(wanted())
+    assert len(contents.tensors) == len(expected_tensors())
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000])

@@ -9,7 +9,7 @@ from stage_inputs import run_of
 from deploy_kit import recipe
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.lazy import install_line, present
-from deploy_kit.cli import _steps
+from deploy_kit.cli import _output_files
 from deploy_kit.cli._console import Console
 from deploy_kit.engines._nvidia import passport
 from deploy_kit.store import verify_out
@@ -23,7 +23,7 @@ pytest_plugins = ["tiny_line"]
 def test_a_file_that_is_no_copy_of_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.pth").write_bytes(b"weights")
 
-    with pytest.raises(InputError, match=r"mine\.pth: exists, and is no earlier copy of deploykit's"):
+    with pytest.raises(InputError, match=r"mine\.pth: exists, and was not written by deploykit"):
         verify_out(tmp_path / "mine.pth")
 
     assert (tmp_path / "mine.pth").read_bytes() == b"weights"
@@ -48,7 +48,7 @@ def test_a_plan_copied_out_has_one_passport_that_a_session_reads(line: "Line", t
     built = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
     run = run_of(line.recipe, line.store, line.connection)
 
-    _steps.copy_out(run, built, tmp_path / "mine.plan", Console(quiet=True))
+    _output_files.copy_out(run, built, tmp_path / "mine.plan", Console(quiet=True))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.plan", "mine.plan.passport.json"]
     assert passport.read_passport(tmp_path / "mine.plan") == (built.built, built.proof)
@@ -59,9 +59,9 @@ def test_a_recipe_takes_the_place_of_a_recipe_and_of_nothing_else(line: "Line", 
     mine.write_text("print('mine')\n")
     other.write_text(recipe.dump_recipe(line.recipe))
 
-    with pytest.raises(InputError, match=r"train\.py: exists, and is no recipe"):
-        _steps.verify_recipe_file(mine)
+    with pytest.raises(InputError, match=r"train\.py: exists, and is not a recipe"):
+        _output_files.verify_recipe_file(mine)
     with pytest.raises(InputError, match="found a folder"):
-        _steps.verify_recipe_file(tmp_path)
-    _steps.verify_recipe_file(other)
-    _steps.verify_recipe_file(tmp_path / "new.yaml")
+        _output_files.verify_recipe_file(tmp_path)
+    _output_files.verify_recipe_file(other)
+    _output_files.verify_recipe_file(tmp_path / "new.yaml")

@@ -11,7 +11,8 @@ from tiny_densenet import save_tiny, tiny_model
 
 from deploy_kit import recipe
 from deploy_kit.base.errors import RequestError
-from deploy_kit.cli import _facts, main
+from deploy_kit.cli import main
+from deploy_kit.cli._checkpoint_options import CheckpointOptions
 from deploy_kit.recipe import SourceTable
 
 GIVEN = {
@@ -60,12 +61,12 @@ def test_every_flag_is_a_key_of_the_recipes_source_table() -> None:
 
 
 def test_stride_for_each_axis_is_read() -> None:
-    assert _facts.source({"stem_stride": "1,2,2"}) == {"stem_stride": [1, 2, 2]}
+    assert CheckpointOptions(stem_stride="1,2,2").source_table() == {"stem_stride": [1, 2, 2]}
 
 
 def test_stride_that_is_no_number_is_refused() -> None:
     with pytest.raises(RequestError, match="'two': expected whole numbers") as caught:
-        _facts.source({"stem_stride": "two"})
+        CheckpointOptions(stem_stride="two").source_table()
 
     assert "--stem-stride 2" in caught.value.hint
 

@@ -1,29 +1,44 @@
-"""A bench in the words of other tools, so that what reads theirs reads ours: trtexec, benchmark_app, Model Navigator.
+"""A bench in the formats of trtexec, benchmark_app and Model Navigator, for what reads theirs.
 
 trtexec's times are the device's own (CUDA events), so its keys hold those where the device times itself; ``clock`` says
-whose they are. All other keys are host time.
-
-docs/measuring.md lists the keys and where each comes from.
+whose they are. All other keys are host time. docs/measuring.md lists the keys and where each comes from.
 """
 
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from deploy_kit.records.layer_times import LayerProfile
 from deploy_kit.records.measurements import Bench, Measurement, samples_for
 
 
-def times(found: Bench) -> list[dict[str, Any]]:
-    """Give every run as trtexec's ``--exportTimes`` does, with the engine and the batch beside it; all in ms."""
+def times(measured: Bench) -> list[dict[str, Any]]:
+    """Return every run as trtexec's ``--exportTimes`` does, with its engine and batch; all times in ms."""
     return [
         {"engine": m.label, "batch": m.batch, "clock": _clock(m), **_remark(m), **item}
-        for m in found.measurements
+        for m in measured.measurements
         for item in _items(m)
     ]
 
 
+def layers(profile: LayerProfile) -> list[dict[str, Any]]:
+    """Return a profile as trtexec's ``--exportProfile`` does: the count, then a table for each layer; times in ms."""
+    total = sum(layer.total_ms for layer in profile.layers)
+    rows = [
+        {
+            "name": layer.name,
+            "timeMs": layer.total_ms,
+            "averageMs": layer.mean_ms,
+            "medianMs": layer.median_ms,
+            "percentage": 100 * layer.total_ms / total if total else 0.0,
+        }
+        for layer in profile.layers
+    ]
+    return [{"count": profile.runs}, *rows]
+
+
 def summary(measured: Measurement) -> dict[str, Any]:
-    """Give one measurement under the names of all three tools; a percentile that samples cannot carry is null."""
+    """Return one measurement under the keys of all three tools; a percentile the samples cannot carry is null."""
     samples, parts = measured.samples_ms, _parts(measured)
     return {
         "engine": measured.label,
@@ -62,11 +77,9 @@ def _clock(measured: Measurement) -> str:
 
 
 def _parts(measured: Measurement) -> dict[str, tuple[float, ...]]:
-    """Give what each part of a run took, by the device's clock where it has one; a copy that was not made has none."""
-    device = measured.device
-    if device is not None:
-        return {"h2d": device.h2d_ms, "compute": device.compute_ms, "d2h": device.d2h_ms}
-    return {"h2d": measured.h2d_ms, "compute": measured.compute_ms, "d2h": measured.d2h_ms}
+    """Return the times of each part of a run, by the device's clock where it has one; empty for a copy not made."""
+    source = measured.device or measured
+    return {"h2d": source.h2d_ms, "compute": source.compute_ms, "d2h": source.d2h_ms}
 
 
 def _sums(parts: dict[str, tuple[float, ...]]) -> tuple[float, ...]:
@@ -94,7 +107,7 @@ def _items(m: Measurement) -> Iterator[dict[str, float]]:
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Give what trtexec prints of a distribution; nothing of one that was not measured."""
+    """Return what trtexec prints of a distribution; None of one that was not measured."""
     if not values:
         return None
     ordered = sorted(values)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy_kit.base.errors import InputError, RequestError
-from deploy_kit.cli import _layers, build_app
+from deploy_kit.cli import _layer_profiles, build_app
 from deploy_kit.context import Context
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.stages import build
@@ -49,19 +49,19 @@ def test_without_being_asked_nothing_is_profiled(kept: Store, line: "Line") -> N
 
 def test_one_file_holds_one_profile(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--export-profile writes the profile of one engine, 2 are measured"):
-        _layers.verify_export(tmp_path / "profile.json", n_engines=2)
+        _layer_profiles.verify_export(tmp_path / "profile.json", n_engines=2)
 
 
 def test_a_folder_is_no_profile(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a file to write, found a folder") as caught:
-        _layers.verify_export(tmp_path, n_engines=1)
+        _layer_profiles.verify_export(tmp_path, n_engines=1)
 
     assert caught.value.hint == f"'{tmp_path / 'profile.json'}'"
 
 
 def test_a_folder_that_is_missing_is_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder") as caught:
-        _layers.verify_export(tmp_path / "none" / "profile.json", n_engines=1)
+        _layer_profiles.verify_export(tmp_path / "none" / "profile.json", n_engines=1)
 
     assert caught.value.hint == f"mkdir -p '{tmp_path / 'none'}'"
 

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
+from deploy_kit.cli import _tool_formats
 from deploy_kit.cli._console import Console, table
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow
 from deploy_kit.stages.report import layer_breakdown
-from deploy_kit.store import verify_place
+from deploy_kit.store import verify_place, write_whole
 
 
-def texts(rows: Iterable[EngineRow]) -> Iterator[str]:
+def tables(rows: Iterable[EngineRow]) -> Iterator[str]:
     """Draw what loading cost, then each profile that there is."""
     measured = [(r.artifact, r.measurement) for r in rows if r.artifact and isinstance(r.measurement, Measurement)]
     if measured:
@@ -47,9 +48,6 @@ def export(measurements: Sequence[Measurement], file: Path | None, console: Cons
     Raises:
         RequestError: The engine does not time its layers.
     """
-    from deploy_kit.measure.layer_profile import trtexec_profile
-    from deploy_kit.store import write_whole
-
     profile = measurements[0].profile if measurements else None
     if file is None or profile is None:
         return
@@ -58,5 +56,5 @@ def export(measurements: Sequence[Measurement], file: Path | None, console: Cons
             f"{measurements[0].label}: no profile to write: {profile.remark}",
             hint="engines 'onnxruntime' and 'openvino' time their layers",
         )
-    write_whole(file, json.dumps(trtexec_profile(profile), ensure_ascii=False, indent=1) + "\n")
+    write_whole(file, json.dumps(_tool_formats.layers(profile), ensure_ascii=False, indent=1) + "\n")
     console.say(f"profile written to {file}")

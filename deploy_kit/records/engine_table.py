@@ -1,0 +1,67 @@
+"""A report's table of engines as text cells: Markdown, HTML and the terminal draw the same ones."""
+
+import math
+
+from deploy_kit.records.measurements import Measurement, SpeedUp
+from deploy_kit.records.results import EngineRow, ParityReport, Report
+
+HEADINGS = ("artifact", "size", "top-1", "drop", "agreement", "p50", "p99", "speed-up", "verdict")
+NONE = "–"
+
+
+def cells(row: EngineRow) -> tuple[str, ...]:
+    """Return one line of the table: a text for each of `HEADINGS`."""
+    artifact, parity, measured, faster = row.artifact, row.parity, row.measurement, row.speed_up
+    checked = parity if isinstance(parity, ParityReport) else None
+    timed = measured if isinstance(measured, Measurement) else None
+    drop = NONE
+    if checked and checked.drop:
+        drop = f"{checked.drop.points:+.2f} [{checked.drop.low:+.2f}, {checked.drop.high:+.2f}]"
+    elif checked and checked.drop_pp is not None and checked.drop_pp_interval is not None:
+        # Reports written before the paired interval have a symmetric one.
+        drop = f"{checked.drop_pp:+.2f} ± {checked.drop_pp_interval:.2f}"
+    return (
+        row.label,
+        size(artifact.size_bytes) if artifact else NONE,
+        f"{100 * checked.top1:.2f} %" if checked and checked.top1 is not None else NONE,
+        drop,
+        f"{100 * checked.agreement:.2f} %" if checked else NONE,
+        _with_validity(timed, 50),
+        _with_validity(timed, 99),
+        interval(faster) + (" (INVALID)" if timed and timed.invalid else "") if faster else NONE,
+        row.verdict + ("; latency INVALID" if timed and timed.invalid else ""),
+    )
+
+
+def summary(report: Report) -> str:
+    """Return the verdict on all engines, with the time and the version."""
+    verdict = "Every engine that ran keeps its limits." if report.passed else "At least one engine is rejected."
+    return f"{verdict} Made {report.when} by deploykit {report.version}."
+
+
+def interval(faster: SpeedUp) -> str:
+    """Write a ratio with its interval, e.g. ``1.52× [1.40, 1.60]``; without one where there are too few rounds."""
+    if math.isinf(faster.high):
+        return f"{faster.ratio:.2f}×"
+    return f"{faster.ratio:.2f}× [{faster.low:.2f}, {faster.high:.2f}]"
+
+
+def size(n_bytes: int) -> str:
+    """Write a file size, e.g. ``1.25 MB``."""
+    return f"{n_bytes / 1e6:.2f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"
+
+
+def percentile(measured: Measurement | None, percent: int) -> str:
+    """Write a latency percentile in ms; a dash where the samples do not carry it."""
+    value = measured.percentile_ms(percent) if measured else None
+    return NONE if measured is None or value is None else marked(f"{value:.3f} ms", measured)
+
+
+def marked(number: str, measured: Measurement) -> str:
+    """Mark a number that was measured on an emulated machine."""
+    return f"{number} ({measured.emulated})" if measured.emulated else number
+
+
+def _with_validity(measured: Measurement | None, percent: int) -> str:
+    text = percentile(measured, percent)
+    return f"{text} (INVALID)" if measured and measured.invalid and text != NONE else text
