@@ -98,7 +98,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
                 "then quantize and build again",
             )
     for entry in found:
-        why = scenarios.get_scenario(part.scenario).batches(entry.batch)
+        why = scenarios.get_scenario(part.scenario).why_batch_refused(entry.batch)
         if why:
             raise RequestError(f"{entry.engine.label}: {why}", hint="give --batch 1, or --scenario offline")
     return tuple(found)

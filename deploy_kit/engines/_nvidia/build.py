@@ -89,7 +89,7 @@ def build_plan(
         options=codec.canonical_json(options),
         timing_cache=cache.keep(config) if cache else "",
     )
-    passport.write_passport(plan_file, built, proven)
+    passport.write_plan_passport(plan_file, built, proven)
     return built
 
 
