@@ -14,28 +14,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
+from deploy_kit.recipe._yaml import StrictLoader
 from deploy_kit.records.artifacts import Precision, Preprocess
 from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
 from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-5 as a number (YAML 1.2; PyYAML wants 1.0e-5) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        doubled = next((key for key in keys if keys.count(key) > 1), None)
-        if doubled is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{doubled}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 class RecipeTable(BaseModel):
@@ -320,7 +305,7 @@ def load_recipe(source: str) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506  # a subclass of SafeLoader
+        data = yaml.load(text, StrictLoader)  # noqa: S506  # a subclass of SafeLoader
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
     except ValueError as error:  # a date that does not exist
