@@ -137,7 +137,7 @@ class Agent:
         return {}
 
     def put_end(self, arguments: Arguments) -> Arguments:
-        """Give the received file its name, if it has the sha256 ``sha256``."""
+        """Return the received file its name, if it has the sha256 ``sha256``."""
         self._cache.finish_file(arguments["sha256"])
         return {}
 
