@@ -89,7 +89,7 @@ def test_a_missing_package_gives_the_one_message(name: str, tmp_path: Path, monk
 
 
 @every_engine
-def test_hindrance_is_words(name: str) -> None:
+def test_why_it_is_unavailable_is_words(name: str) -> None:
     assert isinstance(CATALOGUE.get(name).why_unavailable(), str)
 
 

@@ -14,8 +14,6 @@ from deploy_kit import engines
 from deploy_kit.graph import layer_location, onnx_file
 from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.measure import layer_profile
-from deploy_kit.measure.source_graph import source_graph
-from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.layer_times import LayerTime, Trace
 from deploy_kit.store import Store
 
@@ -162,14 +160,6 @@ def test_an_engine_that_does_not_time_its_layers_says_so(line: "Line", tmp_path:
     found = profiled(line, tmp_path, "fp32", "reference")
 
     assert (found.layers, found.remark) == ((), "engine 'reference' does not time its layers")
-
-
-def test_the_graph_an_engine_was_built_from_is_found(line: "Line") -> None:
-    for variant in ("fp32", "int8"):
-        found = source_graph(line.built(variant, "onnxruntime"), line.store)
-
-        assert isinstance(found, Artifact)
-        assert found.sha256 == line.graph(variant).sha256
 
 
 @timing_engine

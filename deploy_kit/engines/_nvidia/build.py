@@ -19,7 +19,7 @@ from deploy_kit.engines._nvidia import (
     verify_options,
 )
 from deploy_kit.engines._nvidia.options import TensorRtOptions
-from deploy_kit.engines._nvidia.timing import TimingCache
+from deploy_kit.engines._nvidia.timing_cache import TimingCache
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BuiltFor
 from deploy_kit.store import sha256_of, write_whole
