@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 IMPLEMENTATIONS := $(VENV)/implementations
 # A worker for each core the machine shows; 8 at most, since each holds torch and the engines in memory.
 WORKERS ?= logical
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
+# A file stays in one worker: what its tests share is made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo check test lint bench docs wheel clean
 

@@ -176,7 +176,7 @@ def simplified(run: Run, source: Exported) -> Simplified:
 
 
 def diagnosed(run: Run, source: Exported, logits: ReferenceLogits, *, always: bool = False) -> Diagnosis | None:
-    """Say why the checkpoint itself scores low: where a limit asks for more top-1 than it has, or `always`."""
+    """Return why the checkpoint itself scores low: where a limit asks for more top-1 than it has, or `always`."""
     limits = [table.min_top1 for table in run.recipe.check.limits.values() if table.min_top1 is not None]
     if not always and (logits.top1 is None or logits.top1 >= max(limits, default=0.0)):
         return None
@@ -378,7 +378,7 @@ def _measured(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[EngineRow
 
 
 def unsettled(measured: Bench) -> list[str]:
-    """Say in words which latencies are none or were not steady, and what went wrong with the run."""
+    """List in words which latencies are none or were not steady, and what went wrong with the run."""
     remarks = [f"{m.label}: its times are {m.emulated}" for m in measured.measurements if m.emulated]
     remarks += [f"{m.label} was not steady: {m.drift}" for m in measured.measurements if m.drift]
     remarks += [f"no valid measurement: {why}" for why in measured.invalid]
@@ -388,7 +388,7 @@ def unsettled(measured: Bench) -> list[str]:
 
 
 def not_worth_it(rows: list[EngineRow], measured: Bench) -> list[str]:
-    """Say in words which int8 engines are not faster than the same engine's fp32."""
+    """List in words which int8 engines are not faster than the same engine's fp32."""
     timed = {measurement.label: measurement for measurement in measured.measurements}
     remarks = []
     for row in rows:

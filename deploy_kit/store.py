@@ -39,11 +39,11 @@ class Key:
     """Everything that decides a result.
 
     Attributes:
-        stage: The stage's word.
-        name: For the folder's name only.
+        stage: Name of the stage.
+        name: Readable part of the folder's name; it decides nothing.
         inputs: sha256 of each input.
-        options: The stage's part of the recipe.
-        versions: Of the stage and of the libraries it uses.
+        options: Table of the recipe, and whatever else was asked for.
+        versions: (what, version) of the stage and of the libraries it uses.
     """
 
     stage: str
@@ -152,7 +152,7 @@ def _passport_of(out: Path) -> Path:
 
 @contextlib.contextmanager
 def _put_in_place(path: Path) -> Iterator[Path]:
-    """Give a path to write beside `path`; rename it to `path` once it is whole, or remove it.
+    """Return a path to write beside `path`; rename it to `path` once it is whole, or remove it.
 
     Raises:
         StoreError: No space, no permission, or a file where a folder should be.
@@ -181,7 +181,7 @@ class Store:
             sweep(root, _NEW)
 
     def path(self, artifact: Artifact) -> Path:
-        """Give the artifact's file, once its content is known to be what the passport says."""
+        """Return the artifact's file, once its content is known to be what the passport says."""
         path = self.root / artifact.path
         if not path.is_file() or self._digest_of(path) != artifact.sha256:
             raise _changed(path)
@@ -214,7 +214,7 @@ class Store:
         return self._digests[stats]
 
     def produce(self, cls: type[R], key: Key, make: Callable[[Path, str], R], *, again: bool = False) -> tuple[R, bool]:
-        """Give the result kept under `key`, or make and keep it.
+        """Return the result kept under `key`, or make and keep it.
 
         Args:
             cls: The result's record class.
@@ -244,11 +244,11 @@ class Store:
         return record, False
 
     def kept(self, cls: type[R], key: Key) -> R | None:
-        """Give the result kept under `key`; None where there is none."""
+        """Return the result kept under `key`; None where there is none."""
         return self._load(cls, self._home(key))
 
     def folder(self, key: Key) -> Path:
-        """Give the folder of the files kept under `key`, whether it is there or not."""
+        """Return the folder of the files kept under `key`, whether it is there or not."""
         return self._home(key)
 
     def forget(self, key: Key) -> None:
@@ -265,7 +265,7 @@ class Store:
                 yield entry
 
     def in_force(self) -> JournalEntry | None:
-        """Give the newest entry that has a recipe (what a worker keeps has none); None where there is none."""
+        """Return the newest entry that has a recipe (what a worker keeps has none); None where there is none."""
         return next((entry for entry in self.entries() if entry.recipe), None)
 
     def stand_by(self, entry: JournalEntry) -> None:
@@ -300,7 +300,7 @@ class Store:
         ((self.root / artifact.path).parent / "rejected.json").unlink(missing_ok=True)
 
     def rejected(self, artifact: Artifact) -> bool:
-        """Say whether the last check marked the artifact."""
+        """Return whether the last check marked the artifact."""
         return ((self.root / artifact.path).parent / "rejected.json").is_file()
 
     def _home(self, key: Key) -> Path:
@@ -337,7 +337,7 @@ class Store:
             raise _full_or(error, self.root) from error
 
     def _cut_off(self) -> bool:
-        """Say whether a full disk has cut the journal's last line off."""
+        """Return whether a full disk has cut the journal's last line off."""
         journal = self.root / "journal.jsonl"
         with journal.open("rb") as file:
             if not file.seek(0, os.SEEK_END):

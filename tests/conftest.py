@@ -24,6 +24,13 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let workers begin with the files that take long: one that came last would leave the other workers idle."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if {"slow", "ssh", "edge"} & {mark.name for mark in item.iter_markers()}}
+        items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")

@@ -51,13 +51,13 @@ class AccuracyBudget:
 
 
 def drop_of(trial: Trial) -> MeasuredDrop:
-    """Give the drop of a trial with the upper end of its interval (`paired.interval`)."""
+    """Return the drop of a trial with the upper end of its interval (`paired.interval`)."""
     _, high = paired.drop_interval(trial.lost, trial.gained, trial.n)
     return MeasuredDrop(pp=100 * (trial.lost - trial.gained) / trial.n, upper_pp=100 * high)
 
 
 def n_needed(trial: Trial, max_drop_pp: float) -> int | None:
-    """Say how many images would show a drop like this to be within the budget; None where no number would."""
+    """Return how many images would show a drop like this to be within the budget; None where no number would."""
     return paired.images_needed(trial.lost, trial.gained, trial.n, max_drop_pp / 100)
 
 
@@ -235,13 +235,13 @@ def worst_first(rows: Sequence[Decision]) -> list[str]:
 
 
 def _gains(rows: Sequence[Decision]) -> list[float]:
-    """Give what INT8 saves in each group: ms, or multiply-accumulates where the time of one is not known."""
+    """Return what INT8 saves in each group: ms, or multiply-accumulates where the time of one is not known."""
     times = [row.saved_ms for row in rows if row.saved_ms is not None]
     return times if len(times) == len(rows) and sum(times) > 0 else [float(row.macs) for row in rows]
 
 
 def _noise(row: Decision) -> float:
-    """Give noise over signal; infinite where the logits are not finite."""
+    """Return noise over signal; infinite where the logits are not finite."""
     if row.sqnr_db is None or not math.isfinite(row.sqnr_db):
         return 0.0 if row.sqnr_db == math.inf else math.inf
     return float(10 ** (-row.sqnr_db / 10))
@@ -312,7 +312,7 @@ def _mix(
 
 
 def _unfound(floats: Trial, mix: Mix, holds: bool) -> str:
-    """Say why there is no mix, and what would help."""
+    """Return why there is no mix, and what would help."""
     if holds:
         return "it holds with every group in float alone: build the float graph"
     drop = drop_of(floats)

@@ -102,7 +102,7 @@ def judge(
     values: np.ndarray,
     labels: np.ndarray,
 ) -> Diagnosis:
-    """Say which way is better than the present one beyond noise.
+    """Return which way is better than the present one beyond noise.
 
     Args:
         graph: What was run.

@@ -26,7 +26,7 @@ class DoctorFinding:
 
     Attributes:
         kind: ``engine`` or ``scheme``.
-        name: Of the entry.
+        name: Name of the engine or scheme.
         builds: Whether it can be made here.
         runs: Whether its result can be run here; None for schemes.
         detail: Version, or what is wrong.
@@ -140,7 +140,7 @@ def require_engine(name: str, connection: Connection) -> None:
 
 
 def scheme_package(name: str) -> str:
-    """Give the package that a scheme needs.
+    """Return the package that a scheme needs.
 
     Raises:
         UnknownNameError: No scheme has this name.

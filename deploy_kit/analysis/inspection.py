@@ -21,19 +21,19 @@ _ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found.
+    """Description of one file.
 
     Attributes:
         kind: ``checkpoint``, ``onnx`` or ``engine``.
-        path: The file.
-        size_bytes: Of the file.
-        title: One line that names it.
-        facts: (what, value) for people.
-        spec: Of a checkpoint.
-        inputs: Of a graph.
-        outputs: Of a graph.
-        operators: (operator, how many) of a graph, most frequent first.
-        passport: Of a file that a store made.
+        path: Path of the file.
+        size_bytes: Size of the file in bytes.
+        title: Name of the architecture or artifact, in one line.
+        facts: (name, value) pairs to print.
+        spec: Architecture of a checkpoint; None for other files.
+        inputs: Input tensors of a graph or engine.
+        outputs: Output tensors of a graph or engine.
+        operators: (operator, count) of a graph, most frequent first.
+        passport: Passport of a file that a store made; None for other files.
     """
 
     kind: str
@@ -52,9 +52,9 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
     """Inspect one file.
 
     Args:
-        path: Its place.
-        source: What a person says of a checkpoint.
-        sides: Of its input, to count maps and MACs with.
+        path: Path of the file.
+        source: What is stated about a checkpoint beside its file.
+        sides: Sides of the input in px, to compute map sizes and MACs with.
 
     Raises:
         InputError: Missing, or nothing this program knows.
@@ -113,7 +113,7 @@ def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] |
 
 
 def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
-    """Give the input's sides: as asked, as the file says, or as such networks usually have; None where nothing says."""
+    """Return the input's sides: as asked, as the file says, or as is usual; None where nothing says."""
     if asked is not None:
         if len(asked) != read.spec.ndim:
             raise InputError(f"expected {read.spec.ndim} sides of the input, found {len(asked)}")

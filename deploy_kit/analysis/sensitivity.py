@@ -105,7 +105,7 @@ class TrialRunner:
         self._open.close()
 
     def groups(self) -> tuple[GroupSize, ...]:
-        """Give the groups that can be chosen."""
+        """Return the groups that can be chosen."""
         found, _ = self.context.store.produce(GroupSizes, self._key("groups", []), lambda folder, home: self._planned())
         return found.groups
 
@@ -154,7 +154,7 @@ class TrialRunner:
         return self.context.store.produce(GroupTimes, key, make)[0]
 
     def _ordered(self, kept: tuple[str, ...]) -> tuple[str, ...]:
-        """Give what stays in float in graph order, what always does included; coordinates of parts come last."""
+        """Return what stays in float in graph order, what always does included; coordinates of parts come last."""
         wanted = {*kept, *self.subject.asked}
         known = [group.name for group in self.groups()]
         return (*(name for name in known if name in wanted), *sorted(wanted - set(known)))
@@ -242,7 +242,7 @@ class TrialRunner:
         return found
 
     def _why_unavailable(self) -> str:
-        """Say why there are no layer times; empty if there are."""
+        """Return why there are no layer times; empty if there are."""
         name = self.subject.engine
         if engines.CATALOGUE.get(name).profile is None:
             return f"engine '{name}' does not time its layers: multiply-accumulates stand in for ms"

@@ -222,8 +222,8 @@ def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp | None:
     """Compare two measurements, with a 95 % interval: in turns where they are of one run, else each by itself.
 
     Args:
-        baseline: What is divided.
-        candidate: What it is divided by.
+        baseline: Measurement that the ratio is relative to.
+        candidate: Measurement that is compared with it.
 
     Returns:
         The ratio and its interval; None where a machine is emulated, whose times measure the emulator.

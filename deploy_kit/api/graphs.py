@@ -193,7 +193,7 @@ def quantize(
     store: StoreLike = None,
     on_progress: Progress = "auto",
 ) -> Artifact:
-    """Give a graph a precision, written into the graph itself.
+    """Return a graph a precision, written into the graph itself.
 
     Args:
         graph: What `export` or `simplify` returned, or a checkpoint or ONNX file; it is simplified first.

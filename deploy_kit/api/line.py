@@ -59,7 +59,7 @@ def deploy(
         engines: Engines to build; by default the recipe's, for a checkpoint ``onnxruntime`` and ``openvino``.
         precisions: Precisions to build each of them in; by default the recipe's, for a checkpoint ``fp32``, and
             ``int8`` where there are images to calibrate with.
-        input: Of a checkpoint: see `export`, as the five that follow.
+        input: Sides of a checkpoint's input in px; see `export` for this and the next five.
         mean: Mean of each channel.
         std: Standard deviation of each channel.
         color: Order of the channels.

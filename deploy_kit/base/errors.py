@@ -3,7 +3,7 @@
 DeployKitError
 ├── RequestError            2   the request is wrong
 │   ├── RecipeError             a recipe, or an option of one
-│   ├── UnknownNameError        an engine, scheme, pass, device or bundled file that does not exist
+│   ├── UnknownNameError        an engine, scheme, pass, recipe or bundled file that does not exist
 │   ├── InputError              a file or folder given: missing, truncated, of the wrong kind or shape
 │   └── CheckpointError         a checkpoint that cannot be read as a DenseNet
 ├── MissingPackageError     3   an optional package is not installed

@@ -59,7 +59,7 @@ def sweep(parent: Path, prefix: str) -> None:
 
 @contextlib.contextmanager
 def live_file(path: Path) -> Iterator[Path]:
-    """Give a path to write beside `path`, held while the block runs; rename it to `path` once the block ends well.
+    """Return a path to write beside `path`, held while the block runs; rename it to `path` once the block ends well.
 
     Leftovers of dead processes beside the same path are removed first.
 

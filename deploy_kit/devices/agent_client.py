@@ -281,7 +281,7 @@ class _IncomingFiles:
             file.write(piece)
 
     def finish(self, files: dict[str, str]) -> None:
-        """Give all files their names, once each has the sha256 that the device sent.
+        """Return all files their names, once each has the sha256 that the device sent.
 
         Raises:
             DeviceError: A file has another sha256.

@@ -89,7 +89,7 @@ class RemoteCache:
             self._incoming.write(piece)
 
     def finish_file(self, sha256: str) -> None:
-        """Give the received file its name, if it has the expected sha256.
+        """Return the received file its name, if it has the expected sha256.
 
         Raises:
             DeviceError: The disk is full, or the file has another sha256.
@@ -163,7 +163,7 @@ class _Incoming:
                 self.drop()
 
     def finish(self, sha256: str) -> None:
-        """Give the file its name.
+        """Return the file its name.
 
         Raises:
             DeviceError: The disk is full, or the file has another sha256.

@@ -182,34 +182,34 @@ def ranges(model: ir.Model) -> dict[str, float]:
         raise InputError(f"metadata '{RANGES_KEY}' is no table of numbers: {error}") from error
 
 
-def embed(model: ir.Model, what: Preprocess | BareInput) -> None:
+def embed(model: ir.Model, preprocessing: Preprocess | BareInput) -> None:
     """Embed the preprocessing, where it is known, so that the file can be used without its passport."""
-    if isinstance(what, Preprocess):
-        model.metadata_props[PREPROCESS_KEY] = codec.canonical_json(what)
+    if isinstance(preprocessing, Preprocess):
+        model.metadata_props[PREPROCESS_KEY] = codec.canonical_json(preprocessing)
 
 
-def expect_input(model: ir.Model, what: Preprocess | BareInput, where: Path) -> None:
+def expect_input(model: ir.Model, preprocessing: Preprocess | BareInput, where: Path) -> None:
     """Refuse a graph whose input is not what the preprocessing makes, or that has several outputs.
 
     Raises:
         InputError: More than one input or output, or another shape.
     """
-    found = specs(inputs(model))
-    wanted = what.shape
-    if len(found) != 1 or found[0].shape[1:] != wanted:
-        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in found)
+    given = specs(inputs(model))
+    expected = preprocessing.shape
+    if len(given) != 1 or given[0].shape[1:] != expected:
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in given)
         raise InputError(
-            f"{where}: expected one input N×{'×'.join(map(str, wanted))}, found {shapes or 'none'}",
-            hint=_layout_hint(found, wanted) or "the preprocessing and the model do not belong together",
+            f"{where}: expected one input N×{'×'.join(map(str, expected))}, found {shapes or 'none'}",
+            hint=_layout_hint(given, expected) or "the preprocessing and the model do not belong together",
         )
     expect_output(model, where)
 
 
-def _layout_hint(found: tuple[TensorSpec, ...], wanted: tuple[int, ...]) -> str:
+def _layout_hint(given: tuple[TensorSpec, ...], expected: tuple[int, ...]) -> str:
     """Return how to export a graph again whose channels come last; empty if they do not."""
-    if len(found) != 1 or found[0].shape[1:] != (*wanted[1:], wanted[0]):
+    if len(given) != 1 or given[0].shape[1:] != (*expected[1:], expected[0]):
         return ""
-    return f"its channels come last: export it channels first (tf2onnx: --inputs-as-nchw {found[0].name})"
+    return f"its channels come last: export it channels first (tf2onnx: --inputs-as-nchw {given[0].name})"
 
 
 def expect_output(model: ir.Model, where: Path) -> None:
@@ -232,10 +232,10 @@ def expect_classes(model: ir.Model, where: Path) -> None:
     Raises:
         InputError: The output is not N×classes.
     """
-    found = specs(tuple(model.graph.outputs))[0]
-    if model.graph.outputs[0].shape is not None and len(found.shape) != 2:
+    output = specs(tuple(model.graph.outputs))[0]
+    if model.graph.outputs[0].shape is not None and len(output.shape) != 2:
         raise InputError(
-            f"{where}: expected one output N×classes, found {found.name} {list(found.shape)}",
+            f"{where}: expected one output N×classes, found {output.name} {list(output.shape)}",
             hint="end the model with a Flatten",
         )
 

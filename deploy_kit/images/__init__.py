@@ -120,6 +120,6 @@ def _synthetic(preprocess: Preprocess) -> ImageSet:
 
 
 def _noise(bare: BareInput) -> ImageSet:
-    """Give tensors of normally distributed numbers, as normalized images have them."""
+    """Return tensors of normally distributed numbers, as normalized images have them."""
     tensors = np.random.default_rng(0).standard_normal((_NOISE_N, *bare.shape)).astype(np.float32)
     return of_pixels(SYNTHETIC, tensors, None)

@@ -47,9 +47,9 @@ class Listing:
     """What a folder or a manifest says, before any image is read.
 
     Attributes:
-        files: Where they lie.
-        names: As folder or manifest has them.
-        labels: Of each file, as in `ImageSet`.
+        files: Path of each file.
+        names: Name of each file in the folder or manifest.
+        labels: Label of each file, as in `ImageSet`; None without labels.
         classes: As in `ImageSet`.
         skipped: Rows of a manifest that were left out.
         passed_over: (ending, number) of the files of a folder that are no images by their ending, though they may be.

@@ -79,7 +79,7 @@ def read_manifest(path: Path, *, skip_bad: bool) -> Listing:
 
 
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Give the header, and each line that is not empty with its number."""
+    """Return the header, and each line that is not empty with its number."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if "\0" in text:
@@ -181,6 +181,6 @@ def _odd(row: _Row, expected: str) -> str:
 
 
 def _unknown(names: tuple[str, ...], classes: tuple[str, ...]) -> str:
-    """Say which of the names is no class; empty if all are."""
+    """Return which of the names is no class; empty if all are."""
     odd = next((name for name in names if name not in classes), None)
     return "" if odd is None else f"no class is called '{odd}' in classes.txt ({nearest(odd, classes)})"

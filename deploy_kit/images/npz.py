@@ -79,7 +79,7 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _labels(path: Path, labels: np.ndarray, n: int) -> np.ndarray:
-    """Give labels of one class an image as (n,) int64, of several as (n, K) uint8."""
+    """Return labels of one class an image as (n,) int64, of several as (n, K) uint8."""
     if labels.ndim not in (1, 2) or len(labels) != n:
         raise InputError(f"{path}: expected {n} labels, found {labels.shape}")
     if labels.ndim == 1:

@@ -14,7 +14,7 @@ AHEAD = 2 * THREADS
 
 
 def in_order(work: Callable[[int], T], n: int) -> Generator[T, None, None]:
-    """Give ``work(0)`` … ``work(n - 1)``, done on threads that decoding keeps busy outside the interpreter's lock.
+    """Return ``work(0)`` … ``work(n - 1)``, done on threads that decoding keeps busy outside the interpreter's lock.
 
     An error of `work` reaches the caller at the place of its result. When the iterator is closed or dropped, what has
     not begun is left out and what has begun is waited for.

@@ -94,7 +94,7 @@ class ImageSet:
         return replace(self, n=n, labels=labels, hashes=self.hashes[:n], files=self.files[:n])
 
     def batches(self, preprocess: Preprocess | BareInput, size: int, crops: Crops = 1) -> Iterator[np.ndarray]:
-        """Give the preprocessed images in order, `size` at a time; the last batch may be smaller.
+        """Return the preprocessed images in order, `size` at a time; the last batch may be smaller.
 
         Files are decoded on a few threads, a bounded number of images ahead.
 

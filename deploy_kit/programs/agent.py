@@ -137,7 +137,7 @@ class Agent:
         return {}
 
     def put_end(self, arguments: Arguments) -> Arguments:
-        """Give the received file its name, if it has the sha256 ``sha256``."""
+        """Return the received file its name, if it has the sha256 ``sha256``."""
         self._cache.finish_file(arguments["sha256"])
         return {}
 
@@ -206,7 +206,7 @@ def _receive(stream: int, silence_s: float) -> bytes:
     return os.read(stream, PIECE_BYTES) if ready else b""
 
 
-def serve(root: Path, program: Path, silence_s: float = HOST_SILENCE_S) -> None:
+def serve_host(root: Path, program: Path, silence_s: float = HOST_SILENCE_S) -> None:
     """Serve one host on standard input and output until it is gone.
 
     Args:
@@ -240,7 +240,7 @@ def serve(root: Path, program: Path, silence_s: float = HOST_SILENCE_S) -> None:
 def main() -> None:
     """Serve from the folder that contains this zip application."""
     program = Path(sys.argv[0]).resolve()
-    serve(program.parent, program)
+    serve_host(program.parent, program)
 
 
 if __name__ == "__main__":

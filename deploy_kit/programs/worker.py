@@ -68,11 +68,11 @@ class WorkerProgram:
         }
 
     def why_unavailable(self, arguments: Arguments) -> Arguments:
-        """Say why the engine cannot run here; empty if it can."""
+        """Return why the engine cannot run here; empty if it can."""
         return {"why": engines.CATALOGUE.get(arguments["engine"]).why_unavailable()}
 
     def scenario_why_unavailable(self, arguments: Arguments) -> Arguments:
-        """Say why the scenario cannot run here; empty if it can."""
+        """Return why the scenario cannot run here; empty if it can."""
         return {"why": scenarios.get_scenario(arguments["scenario"]).why_unavailable()}
 
     def quantize(self, arguments: Arguments) -> Arguments:
@@ -209,7 +209,7 @@ class WorkerProgram:
         return {"capability": gpu.capability if gpu else ""}
 
     def _scheme(self, arguments: Arguments, facts: list[list[str]]) -> "tuple[Scheme, Any, Calibration | None]":
-        """Give the scheme that a job names, its options, and its images where it has any; `facts` hears of them."""
+        """Return the scheme that a job names, its options, and its images where it has any; `facts` hears of them."""
         from deploy_kit.quantization import schemes
 
         scheme = schemes.CATALOGUE.get(arguments["scheme"])
@@ -236,7 +236,7 @@ class WorkerProgram:
         return self._sessions
 
     def _steps(self, span: str) -> tuple[stopwatch.Steps, ...]:
-        """Give what one run of each stream consists of."""
+        """Return what one run of each stream consists of."""
         sessions, image = self._opened(), self._first
         if span == "compute":
             return tuple((session.run,) for session in sessions)
@@ -245,13 +245,13 @@ class WorkerProgram:
         return tuple((partial(session.bind, image), session.run, session.fetch) for session in sessions)
 
     def _devices(self, span: str) -> tuple[stopwatch.DeviceClock, ...]:
-        """Give the device's own clock of each stream; empty where it has none."""
+        """Return the device's own clock of each stream; empty where it has none."""
         timed = [session for session in self._opened() if isinstance(session, engines.DeviceTimed)]
         return tuple(partial(_device_ms, session, _TIMED[span]) for session in timed)
 
 
 def _batches(images: np.ndarray, size: int, *, fixed: bool) -> Iterator[np.ndarray]:
-    """Give the images `size` at a time; a last batch of fixed size is filled up with the last image."""
+    """Return the images `size` at a time; a last batch of fixed size is filled up with the last image."""
     for start in range(0, len(images), size):
         part = np.asarray(images[start : start + size])
         lacking = size - len(part) if fixed else 0
@@ -264,7 +264,7 @@ def _device_ms(session: engines.DeviceTimed, names: tuple[str, ...]) -> tuple[fl
 
 
 def _shared(options: Any, streams: int) -> Any:
-    """Give each stream its share of the cores, unless the options say how many threads a run takes."""
+    """Return each stream its share of the cores, unless the options say how many threads a run takes."""
     if streams == 1 or getattr(options, "threads", None) != 0:
         return options
     return replace(options, threads=max(1, environment.usable_cores() // streams))

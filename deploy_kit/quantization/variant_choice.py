@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy_kit.base import versions
-from deploy_kit.base.errors import RequestError
+from deploy_kit.base.errors import RequestError, UnknownNameError, nearest
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe, Variant, targets
+
+_INT8 = "int8_"
+"""What the name of a scheme begins with that writes an INT8 layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +52,14 @@ def choose_variant(
 
     Raises:
         RequestError: No precision, or several, or options that belong to another one.
-        UnknownNameError: No such target or scheme.
+        UnknownNameError: No such target, layout or scheme.
     """
     named = request.scheme is not None
     if len(request.precisions) + (named and not request.precisions) != 1:
-        raise RequestError("expected exactly one precision", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)")
+        found = " and ".join(f"--{precision}" for precision in request.precisions) or "none"
+        raise RequestError(
+            f"expected exactly one precision, found {found}", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)"
+        )
     precision = request.precisions[0] if request.precisions else ""
     if (request.layout or request.form or request.method or request.rounding) and (named or precision != "int8"):
         raise RequestError(
@@ -62,7 +68,10 @@ def choose_variant(
         )
     preferences = targets.find_target(request.target)
     layout = request.layout or preferences.int8
-    name = request.scheme or (f"int8_{layout}" if precision == "int8" else precision)
+    layouts = [one.removeprefix(_INT8) for one in schemes.CATALOGUE.names() if one.startswith(_INT8)]
+    if layout not in layouts:
+        raise UnknownNameError(f"no INT8 layout is called '{layout}'", hint=nearest(layout, layouts))
+    name = request.scheme or (f"{_INT8}{layout}" if precision == "int8" else precision)
     entry = schemes.CATALOGUE.get(name)
     if precision and entry.precision != precision:
         raise RequestError(f"--{precision} contradicts scheme '{name}', which yields {entry.precision}")

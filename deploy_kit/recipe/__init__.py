@@ -1,4 +1,4 @@
-"""YAML → frozen recipe, strict: an unknown key names the nearest, nothing that judges has a default.
+"""YAML → frozen recipe, strict: an unknown key names the nearest, and no limit has a default.
 
 A recipe mirrors the stages table for table. Names of engines, schemes and passes, and their options, are looked up
 by `doctor` before any work.
@@ -14,28 +14,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
+from deploy_kit.recipe._yaml import StrictLoader
 from deploy_kit.records.artifacts import Precision, Preprocess
 from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
 from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-5 as a number (YAML 1.2; PyYAML wants 1.0e-5) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        doubled = next((key for key in keys if keys.count(key) > 1), None)
-        if doubled is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{doubled}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 class RecipeTable(BaseModel):
@@ -45,7 +30,7 @@ class RecipeTable(BaseModel):
 
 
 class PreprocessTable(RecipeTable):
-    """How an image becomes the input; the fields of `records.Preprocess`."""
+    """How an image becomes the input; the fields of `records.artifacts.Preprocess`."""
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
@@ -56,37 +41,37 @@ class PreprocessTable(RecipeTable):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def record(self) -> Preprocess:
-        """Give the record that travels with artifacts."""
+        """Return the record that travels with artifacts."""
         return Preprocess(**self.model_dump())
 
 
 class SourceTable(RecipeTable):
-    """What to deploy.
+    """The checkpoint to deploy.
 
-    What follows `input` is asked for only where a checkpoint cannot say it; `inspect` shows what a file says.
+    The keys behind `input` are needed only where a checkpoint does not state the fact; `inspect` shows what it states.
 
     Attributes:
         checkpoint: A file, or ``bundled:NAME``.
-        preprocess: Needed for images where the checkpoint does not carry its own.
-        input: Sides of the input in px, where there is no preprocessing that gives them.
-        state_key: Which state dict to take, where the file holds several.
-        head: Module of the head to take, where there are several; ``none`` for the pooled features.
-        ignore: Modules or tensors of the file to leave out.
-        probe: npz file with one ``input`` and its ``logits``: what is left open is tried on it.
+        preprocess: Preprocessing of images, where the checkpoint does not carry its own.
+        input: Sides of the input in px, where no preprocessing states them.
+        state_key: Key of the state dict to use, where the file holds several.
+        head: Module of the head to use, where there are several; ``none`` for the pooled features.
+        ignore: Modules or tensors of the file to ignore.
+        probe: npz file with one ``input`` and its ``logits``, to try open facts on.
         strict: Refuse to guess a fact that changes the numbers.
-        stem_stride: Of the first convolution: one number, or one for each axis.
-        stem_pool: What ends the stem.
-        concat: Whether new channels come after the old ones, or before them.
-        activation: Of the dense layers.
-        outer_activation: Of stem, transitions and end.
-        hidden_activation: Between linear layers.
-        slope: Of leaky activations below zero.
-        transition_relu: An activation stands before each transition's convolution.
-        transition_pool: How a transition halves the map.
-        final_relu: An activation follows the last BN.
-        eps: Of every BN.
+        stem_stride: Stride of the first convolution: one number, or one for each axis.
+        stem_pool: Pool at the end of the stem.
+        concat: Whether new channels are appended to the old ones or prepended.
+        activation: Activation of the dense layers.
+        outer_activation: Activation of stem, transitions and end.
+        hidden_activation: Activation between linear layers.
+        slope: Slope of leaky activations below zero.
+        transition_relu: Whether an activation precedes each transition's convolution.
+        transition_pool: Pool that halves the map in a transition.
+        final_relu: Whether an activation follows the last BN.
+        eps: Epsilon of every BN.
         head_pool: How the last map becomes a vector.
-        head_activation: To put behind the last linear layer.
+        head_activation: Activation to add behind the last linear layer.
     """
 
     checkpoint: str
@@ -116,12 +101,12 @@ class ExportTable(RecipeTable):
     """Checkpoint → ONNX.
 
     Attributes:
-        tolerance: Largest |difference| between the checkpoint's and the ONNX file's logits, relative to the
-            largest |logit|, that is accepted.
-        exporter: torch's exporter; never switched in silence.
+        tolerance: Largest accepted |difference| between the checkpoint's and the ONNX file's logits, relative to the
+            largest |logit|.
+        exporter: Exporter of torch; it is never switched silently.
         opset: ONNX operator set.
         batch: Images per run of a static graph.
-        dynamic: Leave the batch open instead.
+        dynamic: Whether the batch is left open instead.
     """
 
     tolerance: float = Field(gt=0, allow_inf_nan=False)
@@ -148,13 +133,13 @@ class SimplifyTable(RecipeTable):
 
 
 class Variant(RecipeTable):
-    """One way to give the graph a precision.
+    """One quantized form of the graph.
 
     Attributes:
-        name: For tables and build entries; ``fp32`` is taken by the graph as it is.
+        name: Name in tables and build entries; ``fp32`` is the name of the simplified graph.
         scheme: A scheme of the catalogue.
-        options: Of the scheme.
-        optional: Leave it out, and say so, where its package is not installed.
+        options: Options of the scheme.
+        optional: Whether it is left out, with a remark, where its package is not installed.
     """
 
     name: str = Field(pattern=_NAME)
@@ -171,7 +156,7 @@ class QuantizeTable(RecipeTable):
         skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``;
             where it is not said, such images are refused.
-        variants: What to make.
+        variants: Graphs to make.
     """
 
     calibration: str | None = None
@@ -186,8 +171,8 @@ class BuildEntry(RecipeTable):
     Attributes:
         engine: An engine of the catalogue.
         variants: Names of variants; ``fp32`` is the simplified graph.
-        options: Of the engine.
-        optional: Leave it out, and say so, where its package is not installed.
+        options: Options of the engine.
+        optional: Whether it is left out, with a remark, where its package is not installed.
     """
 
     engine: str
@@ -197,13 +182,13 @@ class BuildEntry(RecipeTable):
 
 
 class BuildTable(RecipeTable):
-    """Typed ONNX → engines."""
+    """Quantized ONNX → engines."""
 
     engines: tuple[BuildEntry, ...]
 
 
 class LimitsTable(RecipeTable):
-    """What an engine must keep; the fields of `results.Limits`. A limit left out judges nothing."""
+    """Limits of an engine's accuracy; the fields of `results.Limits`. A limit that is left out judges nothing."""
 
     min_sqnr_db: float | None = Field(default=None, allow_inf_nan=False)
     min_cosine: float | None = Field(default=None, allow_inf_nan=False)
@@ -214,20 +199,21 @@ class LimitsTable(RecipeTable):
     max_ece_shift: float | None = Field(default=None, allow_inf_nan=False)
 
     def record(self) -> Limits:
-        """Give the record that judges."""
+        """Return the record that judges."""
         return Limits(**self.model_dump())
 
 
 class CheckTable(RecipeTable):
-    """Engine against the checkpoint's answers.
+    """Engine against the checkpoint's own logits.
 
     Attributes:
         images: The check set; ``synthetic`` is seeded noise, for parity of tensors only.
         skip_bad: Leave out images that cannot be read, and lines of a manifest that cannot be used.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``;
             where it is not said, such images are refused.
-        crops: Of each image, whose logits are averaged: 1, or 10 as in the paper's table 3 (`images.ten_crops`).
-        limits: By precision.
+        crops: Number of crops of each image, whose logits are averaged: 1, or 10 as in the paper's table 3
+            (`images.ten_crops`).
+        limits: Limits by precision.
     """
 
     images: str
@@ -237,7 +223,7 @@ class CheckTable(RecipeTable):
     limits: dict[Precision, LimitsTable]
 
     def with_max_drop(self, precision: Precision, points: float | None) -> "CheckTable":
-        """Give the table with another limit on the drop of one precision; itself where there is none."""
+        """Return the table with another limit on the drop of one precision; itself if `points` is None."""
         if points is None:
             return self
         table = self.limits.get(precision, LimitsTable()).model_copy(update={"max_drop": points})
@@ -249,21 +235,21 @@ class BenchTable(RecipeTable):
 
     Attributes:
         scenario: How runs are issued: ``closed-loop``, or one of LoadGen's.
-        batch: Images per run; empty takes what each engine was built for (1 where it takes any number).
-        streams: Sessions that run at the same time, with a share of the cores each.
-        rounds: Turns of every engine, in an order drawn anew each round; 12 (LoadGen: one test) if not said.
-        runs: Timed runs (LoadGen: queries) in one turn, at least; 100 if neither this nor a duration is said.
-        min_iters: Timed runs of all turns together, at least.
-        duration_s: Of all turns of one engine together, at least; LoadGen's own default is 10.
+        batch: Images per run; if empty, each engine takes the batch it was built for (1 where it takes any).
+        streams: Sessions that run at the same time, each with a share of the cores.
+        rounds: Turns of every engine, in an order drawn anew each round; by default 12 (LoadGen: one test).
+        runs: Minimum number of timed runs (LoadGen: queries) in one turn; by default 100, unless a duration is set.
+        min_iters: Minimum number of timed runs of all turns together.
+        duration_s: Minimum duration of all turns of one engine together; LoadGen's own default is 10.
         warmup_s: Limit of the warm-up, per engine.
         span: ``compute``, or ``whole`` with copying in and out.
-        target_qps: Queries a second that arrive, for scenario ``server``.
-        seed: Of the order.
-        energy: Also run each engine for its energy, where the machine can read any.
+        target_qps: Queries per second that arrive, for scenario ``server``.
+        seed: Seed of the order.
+        energy: Also run each engine for its energy, where the machine can measure it.
         profile: Also time each layer, in runs of their own after the latency was measured.
-        baseline: Label that speed-ups are against, e.g. ``fp32 · onnxruntime``.
-        percentiles: What tables show, where there are samples enough.
-        latency_budget_ms: What the largest of `percentiles` must keep.
+        baseline: Label of the engine that speed-ups refer to, e.g. ``fp32 · onnxruntime``.
+        percentiles: Percentiles in tables, where there are enough samples.
+        latency_budget_ms: Limit of the largest of `percentiles`.
         fail_on_regression: Percent that an engine may be slower than the baseline.
     """
 
@@ -319,7 +305,7 @@ def load_recipe(source: str) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506  # a subclass of SafeLoader
+        data = yaml.load(text, StrictLoader)  # noqa: S506  # a subclass of SafeLoader
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
     except ValueError as error:  # a date that does not exist
@@ -338,9 +324,9 @@ def parse_recipe(data: Any) -> Recipe:
     try:
         recipe = Recipe.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        # A misspelt key is found as missing first and as unknown second; the second says what to do.
-        found = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
-        raise _translated(found[0]) from error
+        # A misspelt key is reported as missing first and as unknown second; the second has a hint.
+        entries = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
+        raise _translated(entries[0]) from error
     except (TypeError, ValueError) as error:
         raise RecipeError(f"recipe: a value is not plain YAML: {error}") from error
     _verify_names(recipe)
@@ -367,7 +353,7 @@ def _verify_names(recipe: Recipe) -> None:
 
 
 def _translated(error: Any) -> RecipeError:
-    """Say in the words of this project what pydantic found first."""
+    """Translate an error of pydantic."""
     location = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         return RecipeError(
@@ -404,5 +390,5 @@ def _table_in(annotation: Any) -> type[RecipeTable] | None:
     """Find the table class inside ``tuple[Variant, ...]``, ``dict[str, LimitsTable]`` or ``X | None``."""
     if isinstance(annotation, type) and issubclass(annotation, RecipeTable):
         return annotation
-    found = (_table_in(part) for part in get_args(annotation))
-    return next((table for table in found if table is not None), None)
+    tables = (_table_in(part) for part in get_args(annotation))
+    return next((table for table in tables if table is not None), None)

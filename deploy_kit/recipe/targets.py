@@ -1,4 +1,4 @@
-"""What each target likes: exact rewrites by precision and the INT8 layout, read from `targets.yaml`."""
+"""Preferences of each target: graph passes by precision and the INT8 layout, read from `targets.yaml`."""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -14,13 +14,13 @@ _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 @dataclass(frozen=True, kw_only=True)
 class TargetPreferences:
-    """One engine's likes.
+    """Preferences of one engine.
 
     Attributes:
         int8: Layout of `quantize --int8`: scheme ``int8_<layout>``.
-        fp32: Rewrites on top of the recipe's, in float32.
-        fp16: In float16.
-        bf16: In bfloat16.
+        fp32: Graph passes on top of the recipe's, in float32.
+        fp16: Graph passes on top of the recipe's, in float16.
+        bf16: Graph passes on top of the recipe's, in bfloat16.
     """
 
     int8: str
@@ -29,15 +29,15 @@ class TargetPreferences:
     bf16: tuple[str, ...] = ()
 
     def passes(self, precision: Precision) -> tuple[str, ...]:
-        """Give the rewrites for one precision; INT8 layouts bring their own."""
+        """Return the graph passes for one precision; INT8 layouts bring their own."""
         return {"fp32": self.fp32, "fp16": self.fp16, "bf16": self.bf16, "int8": ()}[precision]
 
 
 def find_target(name: str) -> TargetPreferences:
-    """Give what an engine likes.
+    """Return the preferences of an engine.
 
     Raises:
-        UnknownNameError: Nothing is known of it.
+        UnknownNameError: The table has no row for it.
     """
     table = target_names()
     if name not in table:
@@ -53,7 +53,7 @@ def target_names() -> dict[str, object]:
 
 
 def narrow_weights(isa: tuple[str, ...]) -> bool:
-    """Whether int8 weights must stay within 7 bits there.
+    """Return whether int8 weights must stay within 7 bits on a processor with these instruction sets.
 
     x64 without VNNI adds two products of uint8 and int8 in 16 bits: 2 · 255 · 127 does not fit, 2 · 255 · 63 does.
     Processors with VNNI, and ARM with its dot product (``asimddp``, ``i8mm``), add in 32 bits.

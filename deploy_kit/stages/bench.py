@@ -78,7 +78,7 @@ def run(
 
 
 def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry, ...]:
-    """Say which engine is measured at which batch.
+    """Return which engine is measured at which batch.
 
     Raises:
         RequestError: No engine takes a batch that was asked for, or the scenario does not feed it.
@@ -98,14 +98,14 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
                 "then quantize and build again",
             )
     for entry in found:
-        why = scenarios.get_scenario(part.scenario).batches(entry.batch)
+        why = scenarios.get_scenario(part.scenario).why_batch_refused(entry.batch)
         if why:
             raise RequestError(f"{entry.engine.label}: {why}", hint="give --batch 1, or --scenario offline")
     return tuple(found)
 
 
 def takes(engine: Artifact, batch: int) -> bool:
-    """Say whether an engine runs at this batch: it was built for it, or for any."""
+    """Return whether an engine runs at this batch: it was built for it, or for any."""
     return _built_for(engine) in (None, batch)
 
 
@@ -126,7 +126,7 @@ def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp | None:
 
 
 def misses(measured: Measurement, part: BenchTable, faster: SpeedUp | None = None) -> tuple[str, ...]:
-    """Give each latency limit of the recipe that a measurement does not keep, in words."""
+    """Return each latency limit of the recipe that a measurement does not keep, in words."""
     if measured.emulated and (part.latency_budget_ms is not None or part.fail_on_regression is not None):
         return (f"latency cannot be judged: {measured.emulated}",)
     found = []
@@ -148,7 +148,7 @@ def _over_budget(measured: Measurement, percent: float, budget_ms: float) -> str
 
 
 def _built_for(engine: Artifact) -> int | None:
-    """Give the batch that an engine was built for; None where it takes any."""
+    """Return the batch that an engine was built for; None where it takes any."""
     batch = engine.inputs[0].shape[0]
     return batch if isinstance(batch, int) and batch > 0 else None
 

@@ -115,7 +115,7 @@ def misplaced(entry: BuildEntry, device: Device) -> str:
 
 
 def placed(entry: BuildEntry, device: Device) -> dict[str, Any]:
-    """Give an entry's options, with what puts the engine on the device's accelerator where the entry says nothing.
+    """Return an entry's options, with what puts the engine on the device's accelerator where the entry says nothing.
 
     Raises:
         DeviceError: The engine cannot compute there.
@@ -152,7 +152,7 @@ def verify_precision(quantized: Artifact, engine: str, proof: Proof, *, strict: 
 
     Args:
         quantized: The graph, with the precision it carries.
-        engine: For the message.
+        engine: Name of the engine, for the message.
         proof: What the engine computes in.
         strict: Also hold half precision; CPU runtimes may widen it, which the proof then shows.
 

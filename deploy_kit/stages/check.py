@@ -141,14 +141,14 @@ def judge(
     """Measure two sets of logits (n, classes) against each other and put the limits beside the numbers.
 
     Args:
-        engine: Whose logits.
-        reference: What they are held against.
-        wanted: The checkpoint's.
-        found: The engine's.
-        labels: (n,), or (n, classes) of 0 and 1; None without.
-        limits: What it is judged by.
-        image: Index → how the set calls that image.
-        class_name: Index → how the set calls that class.
+        engine: The engine that computed the logits.
+        reference: Record of the reference logits.
+        wanted: (n, classes) float32 logits of the checkpoint.
+        found: (n, classes) float32 logits of the engine, same images, same order.
+        labels: (n,) class numbers, or (n, classes) of 0 and 1; None without labels.
+        limits: Limits for the engine's precision.
+        image: Index → name of that image in the set.
+        class_name: Index → name of that class; empty where it has none.
     """
     errors = metrics.largest_errors(wanted, found)
     worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]
@@ -172,7 +172,7 @@ def judge(
 def _labelled(
     wanted: np.ndarray, found: np.ndarray, labels: np.ndarray | None, limits: Limits, class_name: Callable[[int], str]
 ) -> dict[str, Any]:
-    """Give the fields of the report that need labels."""
+    """Return the fields of the report that need labels."""
     if labels is None:
         return dict.fromkeys(("top1_reference", "top1", "drop_pp", "drop_pp_interval"))
     table = scores.score_outputs(wanted, found, labels, class_name)

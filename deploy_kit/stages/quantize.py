@@ -164,7 +164,7 @@ def examined(images: ImageSet | None, simplified: Artifact, context: Context) ->
     if images is None:
         return ()
     assert isinstance(simplified.preprocess, Preprocess)  # of a bare input no image set but noise can be opened
-    context.report("quantize", f"looking at {images.name}")
+    context.report("quantize", f"checking the calibration images of {images.name}")
     remarks = calibration_checks.require(images, calibration_checks.examine(images, simplified.preprocess))
     for remark in remarks:
         context.report("quantize", f"calibration: {remark}")

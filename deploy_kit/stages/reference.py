@@ -53,7 +53,7 @@ def run(
     digest = sha256_of(path)
     left_out = (("left out", images.left_out),) if images.left_out else ()
     if left_out:
-        context.report("export", images.left_out)
+        context.report("reference", images.left_out)
     authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
     versions = versions_of(authority)
 
@@ -113,7 +113,7 @@ def _in_torch(
     from deploy_kit.checkpoint.network.torch_logits import torch_logits
 
     def on_batch(done: int) -> None:
-        context.report("export", "the checkpoint's own answers", done=done, total=images.n)
+        context.report("reference", "computing the checkpoint's logits", done=done, total=images.n)
 
     network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
     _expect_one_head(network, path)

@@ -156,6 +156,7 @@ def test_inverted_gray_is_named(tmp_path: Path, connection: Connection) -> None:
     assert diagnosis.words[0].endswith("no flag does it: store the images inverted (255 - pixel)")
 
 
+@pytest.mark.slow
 def test_a_cut_that_the_training_did_not_have_is_named(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos(side=16)
     pixels[:, 4:12, 4:12] = np.random.default_rng(1).integers(0, 256, (len(labels), 8, 8, 3))
@@ -179,6 +180,7 @@ def test_a_sound_preprocessing_has_nothing_better(tmp_path: Path, connection: Co
     assert "none of " in diagnosis.words[0]
 
 
+@pytest.mark.slow
 def test_swapped_labels_are_named_and_no_preprocessing_is_blamed(tmp_path: Path, connection: Connection) -> None:
     pixels, labels = photos()
     order = np.array([0, 1, 2, 3, 7, 5, 6, 4])

@@ -15,6 +15,7 @@ from deploy_kit.stages import quantize
 __all__ = ["planted", "planted_once"]  # fixtures
 
 
+@pytest.mark.slow
 def test_a_trial_is_of_the_graph_that_quantize_writes(planted: Planted) -> None:
     variant = Variant(name="int8", scheme="int8_portable", options={"keep": [FAULTY, "stem"]})
     graph, _ = quantize.run(
@@ -116,6 +117,7 @@ def test_other_defaults_of_a_scheme_are_another_trial(planted: Planted, monkeypa
     assert (first.made, same.made, other.made) == (1, 0, 1)
 
 
+@pytest.mark.slow
 def test_layer_times_are_of_the_mix_that_was_asked_for(planted: Planted) -> None:
     with planted.trials(engine="onnxruntime", keep=["stem"]) as first:
         first.times()

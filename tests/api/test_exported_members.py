@@ -80,6 +80,7 @@ def test_the_import_loads_nothing_heavy() -> None:
     assert HEAVY & {name.partition(".")[0] for name in names} == set()
 
 
+@pytest.mark.slow
 def test_a_name_loads_what_it_needs() -> None:
     """The probe above can fail."""
     probe = "import sys, deploy_kit; deploy_kit.load_recipe; print(*sys.modules)"

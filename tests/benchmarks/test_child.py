@@ -6,6 +6,7 @@ from benchmarks import child
 from deploy_kit.base import bundled
 
 
+@pytest.mark.slow
 def test_a_value_comes_back_with_its_cost() -> None:
     ended = child.call("end_to_end:tree_mib", root=1)
 
@@ -15,6 +16,7 @@ def test_a_value_comes_back_with_its_cost() -> None:
     assert ended.peak_mib > 0
 
 
+@pytest.mark.slow
 def test_an_error_raised_on_purpose_is_its_reason() -> None:
     ended = child.call("calibration:infer", source="absent.onnx", calibration="absent.npz", preprocess={})
 

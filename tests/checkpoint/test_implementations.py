@@ -41,6 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_rebuilt_network_gives_the_implementations_own_logits(made: Path, name: str) -> None:
     depth, facts = NETWORKS[name]

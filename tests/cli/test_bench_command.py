@@ -147,6 +147,7 @@ def test_an_engine_and_a_variant_that_never_met_are_refused(line: "Line") -> Non
         _bench_request.matching_engines(built, BenchTable(), engines="openvino", variants="fp32")
 
 
+@pytest.mark.slow
 def test_several_variants_are_measured_and_told_with_a_verdict(kept: Store) -> None:
     label = "fp32 · onnxruntime"
     said = deploykit("bench", "--variant", "fp32,int8", "--baseline", label, *FAST, "--store", kept.root)
@@ -156,6 +157,7 @@ def test_several_variants_are_measured_and_told_with_a_verdict(kept: Store) -> N
     assert "CI " in said.out
 
 
+@pytest.mark.slow
 def test_json_holds_the_record_and_a_summary_and_is_read_back(kept: Store, tmp_path: Path) -> None:
     said = deploykit("bench", *FAST, "--json", "--store", kept.root)
     (tmp_path / "run.json").write_text(said.out)
@@ -166,6 +168,7 @@ def test_json_holds_the_record_and_a_summary_and_is_read_back(kept: Store, tmp_p
     assert (again.code, "within noise" in again.out, "not in turns" in again.out) == (0, True, True), again.err
 
 
+@pytest.mark.slow
 def test_times_are_exported(kept: Store, tmp_path: Path) -> None:
     said = deploykit("bench", *FAST, "--export-times", tmp_path / "times.json", "--store", kept.root)
 
@@ -282,6 +285,7 @@ def test_compare_refuses_unlike_runs_with_2(tmp_path: Path, earlier: Path) -> No
     assert (said.code, said.error) == (2, "error: one: not measured alike: span compute and whole")
 
 
+@pytest.mark.slow
 def test_engines_take_turns_of_every_batch(line: "Line") -> None:
     spec = line.lean.inputs[0]
     engines = [

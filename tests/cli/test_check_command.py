@@ -62,6 +62,7 @@ def test_a_limit_on_the_drop_is_judged_and_too_few_images_are_no_yes(kept: Store
     assert len(found["scores"]["classes"]) == 4
 
 
+@pytest.mark.slow
 def test_the_limit_of_the_command_line_is_not_that_of_the_next_call(kept: Store) -> None:
     deploykit("check", "--store", kept.root, "--max-drop", "5pt", "--quiet")
 
@@ -75,6 +76,7 @@ def test_a_percentage_is_refused_as_a_limit(kept: Store) -> None:
     assert said.fix == "  fix: e.g. --max-drop 0.3pt"
 
 
+@pytest.mark.slow
 def test_the_main_numbers_are_told_with_the_verdict_last(kept: Store) -> None:
     said = deploykit("check", "--store", kept.root, "--quiet")
 
@@ -85,6 +87,7 @@ def test_the_main_numbers_are_told_with_the_verdict_last(kept: Store) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_diagnosis_is_told_on_request(kept: Store) -> None:
     said = deploykit("check", "--store", kept.root, "--diagnose", "--quiet")
 
@@ -104,6 +107,7 @@ def test_a_checkpoint_that_scores_below_its_own_limit_is_diagnosed(
     assert (found is not None) is asked
 
 
+@pytest.mark.slow
 def test_an_engine_of_another_export_is_not_held_against_the_one_in_force(line: "Line", kept: Store) -> None:
     said = deploykit("check", "--store", kept.root, "--quiet")
     assert said.code == 0, said.err
@@ -118,6 +122,7 @@ def test_an_engine_of_another_export_is_not_held_against_the_one_in_force(line: 
     assert not kept.rejected(line.built("int8", "onnxruntime"))
 
 
+@pytest.mark.slow
 def test_images_that_lie_elsewhere_are_called_by_their_own_name(line: "Line", kept: Store, tmp_path: Path) -> None:
     again = shutil.copy(line.recipe.check.images, tmp_path / "again.npz")
     deploykit("check", "--store", kept.root, "--quiet")
@@ -127,6 +132,7 @@ def test_images_that_lie_elsewhere_are_called_by_their_own_name(line: "Line", ke
     assert json.loads(said.out)["images"] == str(again)
 
 
+@pytest.mark.slow
 def test_what_was_said_to_a_step_that_failed_is_not_said_to_the_next(kept: Store, tmp_path: Path) -> None:
     labels = np.full(3, 9)  # the checkpoint has four classes: known only once the recipe was noted
     np.savez(tmp_path / "wrong.npz", images=np.zeros((3, 16, 16), np.uint8), labels=labels)
@@ -138,6 +144,7 @@ def test_what_was_said_to_a_step_that_failed_is_not_said_to_the_next(kept: Store
     assert said.code == 0, said.err
 
 
+@pytest.mark.slow
 def test_a_diagnosis_without_labels_is_refused_before_the_check(kept: Store) -> None:
     before = {path.name for path in (kept.root / "check").glob("*")} if (kept.root / "check").exists() else set()
 
@@ -147,6 +154,7 @@ def test_a_diagnosis_without_labels_is_refused_before_the_check(kept: Store) -> 
     assert {path.name for path in (kept.root / "check").glob("*")} == before
 
 
+@pytest.mark.slow
 def test_where_nothing_is_asked_the_verdict_says_so(line: "Line", kept: Store, tmp_path: Path) -> None:
     data = line.recipe.model_dump(mode="json", exclude_none=True)
     data["check"]["limits"] = {"fp32": {"min_cosine": 0.5}}

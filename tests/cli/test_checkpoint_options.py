@@ -136,6 +136,7 @@ def test_probe_that_does_not_exist_is_refused(bare: Path, capsys: pytest.Capture
     assert "absent.npz: no such file" in err
 
 
+@pytest.mark.slow
 def test_saved_recipe_says_the_same_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = save_tiny(tmp_path / "tiny.safetensors", tiny_model())
     saved = tmp_path / "own.yaml"

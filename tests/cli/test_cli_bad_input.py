@@ -308,6 +308,7 @@ def test_an_unknown_option_is_a_wrong_request() -> None:
     assert deploykit("export", "--opst", "18").code == 2
 
 
+@pytest.mark.slow
 def test_a_model_given_beside_a_recipe_is_the_one_that_is_taken(desk: Path, kept: Store) -> None:
     other = desk / "other.safetensors"
 
@@ -363,6 +364,7 @@ def test_a_report_with_a_rejected_engine_is_the_answer_no(
     assert said.code == 1, said.err
 
 
+@pytest.mark.slow
 def test_a_target_that_fails_after_its_build_is_no_success(
     desk: Path, kept: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +380,7 @@ def test_a_target_that_fails_after_its_build_is_no_success(
     assert said.code == 5, said.out
 
 
+@pytest.mark.slow
 def test_a_scheme_that_fails_behind_its_calibration_does_not_lock_the_store(kept: Store) -> None:
     said = deploykit("quantize", "--int8", "--keep", "denseblock9", "--store", kept.root)
     assert (said.code, "denseblock9" in said.error) == (2, True), said.err
@@ -420,6 +423,7 @@ def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(
     assert (contents(store), half_written(store)) == (before, [])
 
 
+@pytest.mark.slow
 def test_after_a_full_disk_the_same_command_works(line: "Line", kept: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
@@ -486,7 +490,7 @@ def started(*arguments: str | Path, **options: object) -> "subprocess.Popen[str]
 
 
 def finished(process: "subprocess.Popen[str]") -> Said:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return Said(process.returncode, out, err)
 
 
@@ -503,14 +507,17 @@ def cut_short(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> tuple[S
     return finished(process), before, store
 
 
+@pytest.mark.slow
 def test_a_write_that_stops_in_the_middle_is_a_failed_stage(cut_short: tuple[Said, object, Path]) -> None:
     assert cut_short[0].code == 5, cut_short[0].err
 
 
+@pytest.mark.slow
 def test_a_write_that_stops_in_the_middle_comes_with_a_way_out(cut_short: tuple[Said, object, Path]) -> None:
     assert cut_short[0].fix, cut_short[0].err
 
 
+@pytest.mark.slow
 def test_a_write_that_stops_in_the_middle_leaves_the_store_as_it_was(
     cut_short: tuple[Said, dict[str, str], Path],
 ) -> None:
@@ -580,18 +587,22 @@ def interrupted(
         yield interrupt(line, store, "in turns", "bench", "--rounds", "100000", "--warmup", "0.01")
 
 
+@pytest.mark.slow
 def test_an_interruption_has_its_own_exit_code(interrupted: Interrupted) -> None:
     assert interrupted.said.code == 130, interrupted.said.err
 
 
+@pytest.mark.slow
 def test_an_interruption_shows_no_trace(interrupted: Interrupted) -> None:
     assert "Traceback" not in interrupted.said.err
 
 
+@pytest.mark.slow
 def test_an_interruption_says_that_nothing_is_half_written(interrupted: Interrupted) -> None:
     assert "interrupted: nothing is half-written" in interrupted.said.err
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_no_worker_behind(interrupted: Interrupted) -> None:
     assert interrupted.workers
     for _ in range(250):
@@ -602,10 +613,12 @@ def test_an_interruption_leaves_no_worker_behind(interrupted: Interrupted) -> No
     assert [pid for pid in interrupted.workers if running(pid)] == []
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_the_store_as_it_was(interrupted: Interrupted) -> None:
     assert (contents(interrupted.store), half_written(interrupted.store)) == (interrupted.before, [])
 
 
+@pytest.mark.slow
 def test_a_store_can_be_used_after_an_interruption(interrupted: Interrupted) -> None:
     said = deploykit("check", "--store", interrupted.store)
 
@@ -613,6 +626,7 @@ def test_a_store_can_be_used_after_an_interruption(interrupted: Interrupted) -> 
     assert Store(interrupted.store).all(ParityReport, "check")
 
 
+@pytest.mark.slow
 def test_a_command_that_is_terminated_unwinds(kept: Store, tmp_path: Path) -> None:
     before = contents(kept.root)
     process = started(
@@ -635,18 +649,20 @@ def test_a_command_that_is_terminated_unwinds(kept: Store, tmp_path: Path) -> No
     assert (contents(kept.root), half_written(kept.root), list(tmp_path.glob("deploykit-*"))) == (before, [], [])
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_not_told_no(line: "Line") -> None:
     process = started("inspect", line.store.path(line.lean))
     assert process.stdout is not None
     process.stdout.close()
 
-    code = process.wait(timeout=60)
+    code = process.wait(timeout=300)
 
     assert process.stderr is not None
     assert (code, "Traceback" in process.stderr.read()) == (141, False)
     process.stderr.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code"), [(["export", "no.pth"], 2), (["build", "--device", "jetson"], 4)])
 def test_the_real_command_ends_with_the_same_code(arguments: list[str], code: int, kept: Store) -> None:
     said = finished(started(*arguments, "--store", kept.root))

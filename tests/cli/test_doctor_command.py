@@ -41,6 +41,7 @@ def test_a_plan_without_a_passport_is_refused(
     assert f"{path}: no passport beside it, so what built it is not known" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_engine_of_the_store_is_looked_at(
     line: "Line", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def built(line: "Line", kept: Store) -> Store:
     return kept
 
 
+@pytest.mark.slow
 def test_bench_ends_with_6_and_shows_every_number(built: Store) -> None:
     said = deploykit("bench", *QUICK, "--store", built.root)
 
@@ -45,6 +46,7 @@ def test_bench_ends_with_6_and_shows_every_number(built: Store) -> None:
     assert "accept the latencies as they are with --allow-invalid" in said.err
 
 
+@pytest.mark.slow
 def test_bench_goes_on_knowingly_and_the_mark_stays(built: Store) -> None:
     said = deploykit("bench", *QUICK, "--store", built.root, "--allow-invalid")
 
@@ -52,6 +54,7 @@ def test_bench_goes_on_knowingly_and_the_mark_stays(built: Store) -> None:
     assert "INVALID" in said.out
 
 
+@pytest.mark.slow
 def test_run_ends_with_6_and_its_report_is_marked(line: "Line", built: Store, tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     data = line.recipe.model_dump(mode="json", exclude_none=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tiny_line"]
 
 
+@pytest.mark.slow
 def test_a_profile_is_drawn_and_written_as_trtexec_does(kept: Store, line: "Line", tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
     arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "5", "--warmup", "100ms"]
@@ -35,6 +36,7 @@ def test_a_profile_is_drawn_and_written_as_trtexec_does(kept: Store, line: "Line
         assert text in found.output
 
 
+@pytest.mark.slow
 def test_without_being_asked_nothing_is_profiled(kept: Store, line: "Line") -> None:
     arguments = ["bench", "--store", str(kept.root), "--rounds", "3", "--runs", "5", "--warmup", "100ms", "--json"]
 
@@ -64,6 +66,7 @@ def test_a_folder_that_is_missing_is_named_before_any_work(tmp_path: Path) -> No
     assert caught.value.hint == f"mkdir -p '{tmp_path / 'none'}'"
 
 
+@pytest.mark.slow
 def test_an_engine_without_a_profile_writes_none(kept: Store, line: "Line", tmp_path: Path) -> None:
     build.run(
         line.lean, BuildEntry(engine="reference", variants=("fp32",)), Context(store=kept, connection=line.connection)

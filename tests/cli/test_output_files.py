@@ -51,7 +51,7 @@ def test_a_plan_copied_out_has_one_passport_that_a_session_reads(line: "Line", t
     _output_files.copy_out(run, built, tmp_path / "mine.plan", Console(quiet=True))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.plan", "mine.plan.passport.json"]
-    assert passport.read_passport(tmp_path / "mine.plan") == (built.built, built.proof)
+    assert passport.read_plan_passport(tmp_path / "mine.plan") == (built.built, built.proof)
 
 
 def test_a_recipe_takes_the_place_of_a_recipe_and_of_nothing_else(line: "Line", tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""docs/architecture.md and CONTRIBUTING.md against the tree: layers, rooms, stages, and every file they name."""
+"""docs/architecture.md and CONTRIBUTING.md against the tree: layers, packages, stages, and every file they name."""
 
 import re
 from pathlib import Path
@@ -59,13 +59,13 @@ def test_the_layers_are_those_of_import_linter() -> None:
 def test_every_room_of_the_package_is_in_the_table_and_nothing_else() -> None:
     there = {f"{path.name}/" if path.is_dir() else path.name for path in PACKAGE.iterdir() if path.name not in NO_ROOMS}
 
-    assert set(first_cells(section(PAGE, "The rooms"))) == there
+    assert set(first_cells(section(PAGE, "Packages"))) == there
 
 
 def test_every_stage_is_a_row_of_the_datas_way() -> None:
     folder = Path(stages.__file__).parent
     there = {path.stem for path in folder.iterdir() if path.name not in NO_ROOMS}
-    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| `?(\w+)", section(PAGE, "The data's way"), re.MULTILINE)
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| `?(\w+)", section(PAGE, "Data flow"), re.MULTILINE)
 
     assert {stage for stage, _ in rows} == there
     assert {record for _, record in rows if record != "report"} <= set(deploy_kit.__all__)

@@ -103,7 +103,7 @@ def test_an_error_is_told_by_its_name(code: int, words: str, driver: "Driver") -
     assert str(caught.value) == f"CUDA: cuMemAlloc_v2 answered with {words}"
 
 
-def test_a_driver_that_does_not_start_is_a_hindrance_in_words(driver: "Driver") -> None:
+def test_a_driver_that_does_not_start_is_a_reason_in_words(driver: "Driver") -> None:
     driver.fail("cuInit", 700)
 
     assert _cuda.why_no_cuda() == "CUDA: cuInit answered with CUDA_ERROR_ILLEGAL_ADDRESS (700)"

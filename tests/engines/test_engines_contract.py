@@ -89,7 +89,7 @@ def test_a_missing_package_gives_the_one_message(name: str, tmp_path: Path, monk
 
 
 @every_engine
-def test_hindrance_is_words(name: str) -> None:
+def test_why_it_is_unavailable_is_words(name: str) -> None:
     assert isinstance(CATALOGUE.get(name).why_unavailable(), str)
 
 
@@ -134,6 +134,7 @@ def test_a_build_tells_its_proof_and_leaves_its_file(name: str, line: "Line") ->
     assert Path(built.path).name == engine.file_name
 
 
+@pytest.mark.slow
 @running_engine
 def test_float_logits_agree_with_torch(name: str, line: "Line") -> None:
     found = tensors(line, "fp32", name)
@@ -141,6 +142,7 @@ def test_float_logits_agree_with_torch(name: str, line: "Line") -> None:
     assert metrics.relative_difference(line.logits(), found) < 1e-5
 
 
+@pytest.mark.slow
 @running_engine
 def test_int8_logits_are_near_those_of_torch(name: str, line: "Line") -> None:
     found = tensors(line, "int8", name)
@@ -148,6 +150,7 @@ def test_int8_logits_are_near_those_of_torch(name: str, line: "Line") -> None:
     assert metrics.sqnr_db(line.logits(), found) > 25
 
 
+@pytest.mark.slow
 @running_engine
 def test_another_weight_gives_other_logits(name: str, line: "Line", tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
@@ -164,6 +167,7 @@ def test_another_weight_gives_other_logits(name: str, line: "Line", tmp_path: Pa
     assert metrics.relative_difference(line.logits(), logits) > 1e-3
 
 
+@pytest.mark.slow
 @running_engine
 def test_engines_of_other_weights_are_told_apart_by_their_hash(name: str, line: "Line", tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
@@ -211,6 +215,7 @@ def test_opening_tells_the_static_batch_and_the_settings_in_words(name: str, lin
     assert all(isinstance(value, str) and value for value in opened["settings"].values())
 
 
+@pytest.mark.slow
 @running_engine
 def test_an_open_batch_is_told_as_zero(name: str, line: "Line", tmp_path: Path) -> None:
     model = onnx.load(line.store.path(line.lean))

@@ -188,6 +188,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_ends_with_130_and_an_empty_store(graph: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     words = ["build", str(graph), "--engine", "tensorrt_rtx", "--compute-capability", "8.9", "--store", str(store)]
@@ -232,6 +233,7 @@ print("ended")
 """
 
 
+@pytest.mark.slow
 def test_an_error_that_is_kept_does_not_hold_up_later_builds(graph: Path, folder: Path) -> None:
     command = [sys.executable, "-c", COLLECTED, str(graph), str(folder)]
 

@@ -51,7 +51,7 @@ def opening(plan: Path) -> Exception:
 def test_it_says_from_what_and_for_what_the_plan_was_built(plan: Path, small_plan: Path) -> None:
     import tensorrt_rtx as trt
 
-    read = passport.read_passport(plan)
+    read = passport.read_plan_passport(plan)
 
     assert read is not None
     built = read[0]
@@ -62,7 +62,7 @@ def test_it_says_from_what_and_for_what_the_plan_was_built(plan: Path, small_pla
 
 
 def test_it_holds_the_proof(plan: Path) -> None:
-    read = passport.read_passport(plan)
+    read = passport.read_plan_passport(plan)
 
     assert read is not None
     assert ("Conv", "fp32", 1) in read[1].counts
@@ -74,7 +74,7 @@ def test_it_is_sent_with_its_plan(plan: Path) -> None:
 
 
 def test_a_record_of_the_store_is_read_as_a_passport_too(plan: Path) -> None:
-    read = passport.read_passport(plan)
+    read = passport.read_plan_passport(plan)
     assert read is not None
     record = Artifact(
         kind="engine", name="x", path="x", sha256="0", size_bytes=1, precision="fp32", inputs=(), outputs=(),
@@ -82,7 +82,7 @@ def test_a_record_of_the_store_is_read_as_a_passport_too(plan: Path) -> None:
     )  # fmt: skip
     passport.passport_path(plan).write_text(codec.canonical_json(record))
 
-    assert passport.read_passport(plan) == read
+    assert passport.read_plan_passport(plan) == read
 
 
 def test_a_plan_of_another_version_is_refused_in_words(plan: Path) -> None:

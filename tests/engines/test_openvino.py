@@ -69,6 +69,7 @@ def test_the_inference_precision_is_always_set_and_recorded(line: "Line") -> Non
     assert settings(line, "f32")["inference_precision"] == "f32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "f16"])
 def test_the_precision_recorded_is_the_one_proved(line: "Line", precision: str) -> None:
     recorded = settings(line, precision)["inference_precision"]
@@ -134,6 +135,7 @@ def test_a_segfault_names_the_file_the_signal_and_a_way_out(line: "Line", deadly
     assert "quantize for this engine" in caught.value.hint
 
 
+@pytest.mark.slow
 @crashing_version
 def test_after_a_segfault_the_next_worker_works(line: "Line", deadly: Path, tmp_path: Path) -> None:
     healthy = str(line.store.path(line.graph("int8")))

@@ -81,6 +81,7 @@ def with_int32_biases(line: "Line", tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+@pytest.mark.slow
 @every_capability
 @pytest.mark.parametrize("name", ["fp16", "int8-symmetric"])
 def test_a_plan_is_written_without_a_gpu(name: str, capability: str, line: "Line") -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from deploy_kit.engines import _cuda
-from deploy_kit.engines._nvidia.timing import TimingCache, timing_folder
+from deploy_kit.engines._nvidia.timing_cache import TimingCache, timing_folder
 
 
 class FakeConfig:

@@ -123,6 +123,7 @@ def test_noise_is_found_among_some_images():
     assert finding.text.startswith("30 of 40 images are random noise")
 
 
+@pytest.mark.slow
 def test_the_statistic_of_noise_is_chi_squared_with_six_degrees_of_freedom():
     scipy = pytest.importorskip("scipy.stats")
     values = [
@@ -263,6 +264,7 @@ def test_nothing_is_found_between_the_bundled_sets(calibration, tests):
     assert calibration_checks.compare(calibration, tests) == ()
 
 
+@pytest.mark.slow
 def test_no_two_of_five_million_pairs_look_alike(calibration, tests, monkeypatch):
     monkeypatch.setattr(near_duplicates, "COMPARED", 10_000)
 

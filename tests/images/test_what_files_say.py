@@ -143,6 +143,7 @@ def test_an_npz_whose_header_asks_for_other_bytes_is_refused(tmp_path: Path, sha
         open_set(str(npz(tmp_path / "a.npz", shape, bytes(32))), TINY_PREPROCESS)
 
 
+@pytest.mark.slow
 def test_an_npz_that_unpacks_to_far_more_than_images_do_is_refused_unread(tmp_path: Path) -> None:
     n = 300 << 20
     path = npz(tmp_path / "a.npz", (n // 256, 16, 16), bytes(n))

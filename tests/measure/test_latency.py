@@ -38,6 +38,7 @@ def shown(seed: int, factor: float = 1.0) -> bool:
     return not low <= 1 <= high
 
 
+@pytest.mark.slow
 def test_two_identical_engines_are_within_noise_in_95_of_100_runs() -> None:
     wrong = [sum(shown(seed) for seed in range(start, start + 100)) for start in range(0, 1000, 100)]
 
@@ -46,6 +47,7 @@ def test_two_identical_engines_are_within_noise_in_95_of_100_runs() -> None:
     assert max(wrong) <= 13
 
 
+@pytest.mark.slow
 def test_a_bootstrap_over_a_dozen_rounds_would_call_more_noise_a_difference() -> None:
     def bootstrap(seed: int) -> bool:
         ratios = np.divide(*raced(seed))

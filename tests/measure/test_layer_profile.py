@@ -14,8 +14,6 @@ from deploy_kit import engines
 from deploy_kit.graph import layer_location, onnx_file
 from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.measure import layer_profile
-from deploy_kit.measure.source_graph import source_graph
-from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.layer_times import LayerTime, Trace
 from deploy_kit.store import Store
 
@@ -110,6 +108,7 @@ def profiled(
     )
 
 
+@pytest.mark.slow
 @timing_engine
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 def test_every_convolution_of_a_real_engine_is_found_in_its_region(
@@ -124,6 +123,7 @@ def test_every_convolution_of_a_real_engine_is_found_in_its_region(
     assert Counter(layer.region for layer in found.layers if layer.kind == "conv") == wanted
 
 
+@pytest.mark.slow
 @timing_engine
 def test_every_concatenation_of_a_real_engine_is_in_a_block(name: str, line: "Line", tmp_path: Path) -> None:
     found = profiled(line, tmp_path, "int8", name)
@@ -131,6 +131,7 @@ def test_every_concatenation_of_a_real_engine_is_in_a_block(name: str, line: "Li
     assert Counter(layer.region for layer in found.layers if layer.kind == "concat") == {"block 1": 2, "block 2": 2}
 
 
+@pytest.mark.slow
 @timing_engine
 def test_no_work_of_a_real_engine_stays_unknown(name: str, line: "Line", tmp_path: Path) -> None:
     found = profiled(line, tmp_path, "int8", name)
@@ -139,6 +140,7 @@ def test_no_work_of_a_real_engine_stays_unknown(name: str, line: "Line", tmp_pat
     assert unknown.isdisjoint({"conv", "gemm", "concat", "pool"})
 
 
+@pytest.mark.slow
 @timing_engine
 def test_the_layers_of_a_run_fit_into_it(name: str, line: "Line", tmp_path: Path) -> None:
     found = profiled(line, tmp_path, "fp32", name)
@@ -160,14 +162,6 @@ def test_an_engine_that_does_not_time_its_layers_says_so(line: "Line", tmp_path:
     assert (found.layers, found.remark) == ((), "engine 'reference' does not time its layers")
 
 
-def test_the_graph_an_engine_was_built_from_is_found(line: "Line") -> None:
-    for variant in ("fp32", "int8"):
-        found = source_graph(line.built(variant, "onnxruntime"), line.store)
-
-        assert isinstance(found, Artifact)
-        assert found.sha256 == line.graph(variant).sha256
-
-
 @timing_engine
 def test_a_trace_has_one_time_a_run_for_each_layer(name: str, line: "Line") -> None:
     engine, built = engines.CATALOGUE.get(name), line.built("fp32", name)
@@ -179,6 +173,7 @@ def test_a_trace_has_one_time_a_run_for_each_layer(name: str, line: "Line") -> N
     assert {len(layer.samples_ms) for layer in trace.layers} == {3}
 
 
+@pytest.mark.slow
 def test_onnxruntime_times_as_many_kernels_as_it_runs(line: "Line", tmp_path: Path) -> None:
     import onnxruntime as ort
 

@@ -48,6 +48,7 @@ def test_load_of_other_processes_is_found() -> None:
     assert any(reason.startswith("foreign load took") for reason in reasons)
 
 
+@pytest.mark.slow
 def test_load_of_our_own_processes_is_counted_as_ours() -> None:
     with Child() as worker, Child() as engine:
         running = monitor.start_monitor(worker)

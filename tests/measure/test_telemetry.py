@@ -10,7 +10,6 @@ from stand_ins import PretendWorker
 from deploy_kit.graph import onnx_file
 from deploy_kit.machine import environment
 from deploy_kit.measure import roofline
-from deploy_kit.measure.source_graph import source_graph
 from deploy_kit.measure.telemetry import Telemetry
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Measurement
@@ -163,9 +162,3 @@ def test_an_emulated_machine_has_no_roof_and_no_energy(line: "Line") -> None:
     assert (found.roof, telemetry.measures_energy) == (None, False)
     assert found.energy is not None
     assert found.energy.why == "not measured: emulated: not a measurement"
-
-
-def test_an_engine_whose_graph_is_gone_has_no_roof(line: "Line") -> None:
-    engine = Artifact(**vars(line.built("fp32", "onnxruntime")) | {"parent": "0" * 64})
-
-    assert source_graph(engine, line.store) is None

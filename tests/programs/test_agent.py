@@ -18,7 +18,7 @@ SERVE = """
 import sys
 from pathlib import Path
 from deploy_kit.programs import agent
-agent.serve(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+agent.serve_host(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
 """
 PACKAGE = Path(__file__).parents[2]
 

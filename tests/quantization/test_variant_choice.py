@@ -42,6 +42,13 @@ def test_a_target_has_its_int8_layout(target: str, name: str, scheme: str) -> No
     assert chosen("int8", target=target) == Variant(name=name, scheme=scheme)
 
 
+def test_an_unknown_layout_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="no INT8 layout is called 'portabel'") as caught:
+        chosen("int8", layout="portabel")
+
+    assert caught.value.hint == "did you mean 'portable'?"
+
+
 def test_a_layout_that_is_said_wins() -> None:
     assert chosen("int8", target="tensorrt", layout="ort") == Variant(name="int8-ort", scheme="int8_ort")
 

@@ -11,6 +11,7 @@ from deploy_kit.engines import _cuda
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, "--out", tmp_path / "gpu.json", "--work", tmp_path / "work"]

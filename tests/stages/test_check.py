@@ -275,12 +275,14 @@ def test_limits_are_those_of_the_engines_precision(
     assert checked(line, kept, engine, table, near).limits == Limits(min_sqnr_db=3)
 
 
+@pytest.mark.slow
 def test_an_engine_that_keeps_its_limits_is_not_marked(line: "Line", kept: Store, engine: Artifact) -> None:
     checked(line, kept, engine, part(line, min_sqnr_db=5))
 
     assert not kept.rejected(engine)
 
 
+@pytest.mark.slow
 def test_an_engine_that_breaks_a_limit_is_marked_rejected(line: "Line", kept: Store, engine: Artifact) -> None:
     checked(line, kept, engine, part(line, min_sqnr_db=500))
 
@@ -321,6 +323,7 @@ def test_a_second_check_is_taken_from_the_store(line: "Line", kept: Store, engin
     assert (second, reused) == (first, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_one_weight_changed_by_a_thousandth_is_noticed(name: str, line: "Line", kept: Store) -> None:
     model = scaled(onnx.load(line.store.path(line.lean)), "features.transition1.conv.weight", 1.001)
@@ -332,6 +335,7 @@ def test_one_weight_changed_by_a_thousandth_is_noticed(name: str, line: "Line", 
     assert not checked(line, kept, wrong, part(line, min_sqnr_db=120)).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_the_weights_as_they_are_keep_the_same_limit(name: str, line: "Line") -> None:
     right = line.built("fp32", name)
@@ -339,6 +343,7 @@ def test_the_weights_as_they_are_keep_the_same_limit(name: str, line: "Line") ->
     assert checked(line, line.store, right, part(line, min_sqnr_db=120)).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_one_engine_is_not_given_the_check_of_another(name: str, line: "Line", kept: Store) -> None:
     entry, table = BuildEntry(engine=name, variants=("fp32",)), part(line, min_sqnr_db=120)
@@ -492,6 +497,7 @@ def test_an_engine_that_keeps_its_limits_but_contradicts_itself_is_rejected(
     assert any(failure.startswith("not consistent: the same images run again differ") for failure in report.failures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_real_engines_agree_with_themselves(name: str, line: "Line") -> None:
     report = checked(line, line.store, line.built("fp32", name), part(line, min_sqnr_db=5))
@@ -501,6 +507,7 @@ def test_real_engines_agree_with_themselves(name: str, line: "Line") -> None:
     assert report.consistency.again == 0
 
 
+@pytest.mark.slow
 def test_several_labels_an_image_are_not_taken_for_one(
     line: "Line", kept: Store, engine: Artifact, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def test_answers_of_ten_crops_are_the_mean_of_torchs_logits(
     assert answers.crops == 10
 
 
+@pytest.mark.slow
 def test_an_engine_is_checked_on_the_crops_of_its_answers(tmp_path: Path, store: Store, connection: Connection) -> None:
     pictures = str(save_images(tmp_path / "check.npz", 6, size=24))
     source = SourceTable(checkpoint=str(save_tiny(tmp_path / "tiny.safetensors", tiny_model(), RESIZED)))

@@ -165,6 +165,7 @@ def test_static_batch_is_the_one_asked_for(run: Callable[..., tuple[Exported, bo
     assert exported.onnx.inputs[0].shape == (3, 1, 16, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("exporter", "opset"), [("dynamo", 20), ("torchscript", 13), ("torchscript", 17)])
 def test_operator_set_is_the_one_asked_for(
     exporter: str, opset: int, run: Callable[..., tuple[Exported, bool]], checkpoint: Path, store: Store
@@ -179,6 +180,7 @@ def test_default_operator_set_is_18() -> None:
     assert onnx_file.opset(tiny_graphs.exported_model()) == ExportTable(tolerance=1e-5).opset == 18
 
 
+@pytest.mark.slow
 def test_operator_set_that_the_exporter_does_not_write_is_refused(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, store: Store
 ) -> None:
@@ -205,6 +207,7 @@ def test_failure_of_one_exporter_hints_at_the_other(
     assert "dynamo" in caught.value.hint and "torchscript" not in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 def test_exporters_print_nothing(
     exporter: str, run: Callable[..., tuple[Exported, bool]], checkpoint: Path, capfd: pytest.CaptureFixture[str]
@@ -443,6 +446,7 @@ def test_size_follows_from_the_network_and_is_remarked(
     assert any(remark.startswith("input size") for remark in exported.checkpoint.remarks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 @pytest.mark.parametrize("ndim", [1, 3])
 def test_networks_of_other_axes_are_exported_and_verified_on_noise(

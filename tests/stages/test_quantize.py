@@ -428,6 +428,7 @@ def test_statistics_of_anything_else_are_not_taken(
     assert kept(made) == ""
 
 
+@pytest.mark.slow
 def test_graph_from_kept_statistics_is_the_same_to_the_byte(run: Run, calibration: str, store: Store) -> None:
     run("int8_portable", calibration, {"reduce_range": True})
     from_kept, _ = run("int8_portable", calibration)
@@ -441,6 +442,7 @@ def test_graph_from_kept_statistics_is_the_same_to_the_byte(run: Run, calibratio
     assert from_kept.sha256 == observed.sha256
 
 
+@pytest.mark.slow
 def test_passport_and_screen_say_what_was_found_about_the_ranges(
     store: Store, connection: Connection, lean: Artifact, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """Every precision deploykit writes, computed by ONNX Runtime's ARM kernels and held against its x86 ones.
 
-    PYTHONPATH=. python tests/edge/arm.py [--net densenet121] [--size 64] [--images 32] [--cpu max]
+    PYTHONPATH=. python tests/support/edge_arm.py [--net densenet121] [--size 64] [--images 32] [--cpu max]
 
 prints the table of docs/int8.md, section ARM. What is computed on the emulated device is what an ARM processor
 computes; times are not looked at. The processor that qemu plays decides which kernels ONNX Runtime takes: seen in

@@ -95,7 +95,7 @@ def run(streams, load):
     return stopwatch.take_turn(streams, load.n, load.seconds), None
 
 
-SCENARIO = Scenario(run=run, why_unavailable=lambda: "", batches=lambda batch: "", rounds=2, runs=3, seconds=0.0)
+SCENARIO = Scenario(run=run, rounds=2, runs=3, seconds=0.0)
 """,
     "link": """
 from contextlib import contextmanager

@@ -132,7 +132,7 @@ class _DifferenceSearch:
         return replace(answer, verdict=verdict.verdict(answer, self.precision))
 
     def rows(self) -> tuple[PointDifference, ...]:
-        """Give what was found so far, in order, with what was to be expected."""
+        """Return what was found so far, in order, with what was to be expected."""
         ordered = [self.found[name] for name in self.names if name in self.found]
         expected = rule.expected_db({row.point: row.sqnr_db for row in ordered}, self.precision)
         return tuple(replace(row, expected_db=expected[row.point]) for row in ordered)

@@ -65,7 +65,7 @@ def points_of(model: ir.Model, where: str) -> tuple[Point, ...]:
 
 
 def reads(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Say which of these points each of them is computed from; those left out are passed over.
+    """Return which of these points each of them is computed from; those left out are passed over.
 
     Args:
         names: In the order in which they are computed.
@@ -86,21 +86,21 @@ def reads(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def block_before(end: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Give the points of the block that ends at `end`; none where it ends none."""
+    """Return the points of the block that ends at `end`; none where it ends none."""
     before = names[: names.index(end)]
     start = next((at for at in reversed(range(len(before))) if not _in_block(before[at])), -1)
     return tuple(before[start + 1 :])
 
 
 def restored(array: np.ndarray, point: Point) -> np.ndarray:
-    """Give the network's own numbers, (n, C, pixels) float64, of what was observed: (n, C, …)."""
+    """Return the network's own numbers, (n, C, pixels) float64, of what was observed: (n, C, …)."""
     flat = array.reshape(array.shape[0], array.shape[1], -1).astype(np.float64)
     flat = (flat - point.zero) * point.scale
     return flat if point.units is None else _column(point.units).apply(flat)
 
 
 def holds(point: Point) -> tuple[np.ndarray, np.ndarray] | None:
-    """Give the ends (C, 1) of what an equalized integer can hold: its readers cannot tell what lies beyond apart."""
+    """Return the ends (C, 1) of what an equalized integer can hold: its readers cannot tell what lies beyond apart."""
     if point.units is None or not point.whole:
         return None
     column = _column(point.units)

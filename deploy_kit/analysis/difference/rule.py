@@ -101,7 +101,7 @@ def _kind(name: str) -> str:
 
 
 def parted(found: Sequence[PointDifference]) -> tuple[PointDifference | None, Sign]:
-    """Give the first point at which the two part, and how it shows; None where they do not."""
+    """Return the first point at which the two part, and how it shows; None where they do not."""
     for point in found:
         if point.sqnr_db == -math.inf or point.expected_db - point.sqnr_db >= FALL_DB:
             return point, "fall"

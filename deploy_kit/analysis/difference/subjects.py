@@ -36,20 +36,20 @@ class SubjectSession(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One of the two.
+    """One of the two artifacts that are compared.
 
     Attributes:
-        label: As a person knows it.
-        digest: Of its content.
-        precision: What its numbers are kept in.
+        label: Name for messages.
+        digest: sha256 of its content.
+        precision: Precision of its graph.
         how: What computes it, in words.
-        input: What it takes.
-        points: By name, in the order in which they are computed.
-        where: The file.
-        target: The engine's name and options; None where torch computes the checkpoint.
-        observed: The ONNX file whose copies show what is within; None where the engine's own file does.
-        model: torch's module, where there is no target.
-        batch: Images per run; 0 where any number is taken.
+        input: Preprocessing or shape of its input.
+        points: Points within the network by name, in the order of computation.
+        where: Path of its file.
+        target: Name and options of its engine; None where torch computes the checkpoint.
+        observed: ONNX file whose copies show the tensors within; None where the engine's own file does.
+        model: torch module, where there is no target.
+        batch: Images per run; 0 where any number is accepted.
     """
 
     label: str
@@ -244,7 +244,7 @@ class _EngineSession:
         return logits, {name: by_tensor[subject.points[name].tensor] for name in names}
 
     def _file(self, tensors: tuple[str, ...]) -> str:
-        """Give the engine's file as the worker sees it; of an ONNX file a copy with these outputs."""
+        """Return the engine's file as the worker sees it; of an ONNX file a copy with these outputs."""
         if not self._subject.observed or not tensors:
             return self._connection.send(self._subject.where, keep=True)
         onnx = need("onnx", by="observing ONNX files")

@@ -3,13 +3,13 @@
 Every network is strongly typed: dtypes come from the graph. TensorRT 10 takes a flag for this; TensorRT 11 and
 TensorRT-RTX know no other networks. What differs between the two libraries is a `Flavour`, one in each engine's file.
 
-options    options of both engines, under the names of `trtexec`
-network    ONNX → a typed network: parsed, its layers counted, its open inputs given profiles
-build      a typed network → a plan
-proof      the types that a plan computes in, from the engine inspector or the text in the plan
-passport   the file beside a plan that states what the plan fits
-session    a plan that runs on CUDA device 0
-timing     the timing cache of builders
+options        options of both engines, under the names of `trtexec`
+network        ONNX → a typed network: parsed, its layers counted, its open inputs given profiles
+build          a typed network → a plan
+proof          the types that a plan computes in, from the engine inspector or the text in the plan
+passport       the file beside a plan that states what the plan fits
+session        a plan that runs on CUDA device 0
+timing_cache   the timing cache of builders
 """
 
 import functools

@@ -19,7 +19,7 @@ from deploy_kit.engines._nvidia import (
     verify_options,
 )
 from deploy_kit.engines._nvidia.options import TensorRtOptions
-from deploy_kit.engines._nvidia.timing import TimingCache
+from deploy_kit.engines._nvidia.timing_cache import TimingCache
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BuiltFor
 from deploy_kit.store import sha256_of, write_whole
@@ -89,7 +89,7 @@ def build_plan(
         options=codec.canonical_json(options),
         timing_cache=cache.keep(config) if cache else "",
     )
-    passport.write_passport(plan_file, built, proven)
+    passport.write_plan_passport(plan_file, built, proven)
     return built
 
 

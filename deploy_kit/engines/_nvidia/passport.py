@@ -20,12 +20,12 @@ def passport_path(plan_file: Path) -> Path:
     return plan_file.with_name(plan_file.name + ".passport.json")
 
 
-def write_passport(plan_file: Path, built: BuiltFor, proof: Proof) -> None:
+def write_plan_passport(plan_file: Path, built: BuiltFor, proof: Proof) -> None:
     """Write the passport of a plan."""
     write_whole(passport_path(plan_file), codec.canonical_json({"built": built, "proof": proof}))
 
 
-def read_passport(plan_file: Path) -> tuple[BuiltFor, Proof] | None:
+def read_plan_passport(plan_file: Path) -> tuple[BuiltFor, Proof] | None:
     """Read the passport of a plan; None where it has none.
 
     Raises:
@@ -63,7 +63,7 @@ def verify_plan(plan_file: Path, package: str, version: str) -> None:
         BuildError: The plan is damaged.
         DeviceError: The plan was built for another version or GPU.
     """
-    known = read_passport(plan_file)
+    known = read_plan_passport(plan_file)
     if known is None:
         return
     built, here = known[0], _cuda.device_or_none()

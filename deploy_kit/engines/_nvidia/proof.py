@@ -81,7 +81,7 @@ def prove_file(flavour: Flavour, plan_file: Path) -> Proof:
     Raises:
         BuildError: The plan is missing or damaged.
     """
-    known = passport.read_passport(plan_file)
+    known = passport.read_plan_passport(plan_file)
     return known[1] if known else prove_plan(flavour, plan_file.read_bytes(), (), ())
 
 

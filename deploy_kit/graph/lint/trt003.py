@@ -15,10 +15,10 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     for node in model.graph:
         if node.op_type != "Reshape" or node.inputs[0] is None:
             continue
-        shape, wanted = node.inputs[0].shape, constant(node.inputs[1])
-        if not shape or not _dynamic(shape) or str(shape[0]) not in batches or wanted is None or not wanted.size:
+        shape, sides = node.inputs[0].shape, constant(node.inputs[1])
+        if not shape or not _dynamic(shape) or str(shape[0]) not in batches or sides is None or not sides.size:
             continue
-        batch = int(wanted.flat[0])
+        batch = int(sides.flat[0])
         if batch > 0:
             yield LintFault(node=name_of(node), text=f"Reshape to a batch of {batch}, and the input's batch is dynamic")
 

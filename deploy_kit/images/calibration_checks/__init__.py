@@ -1,6 +1,6 @@
-"""Whether images are fit to calibrate with: noise, constants, copies, wrong units, what they share with a check set.
+"""Checks of calibration images: noise, constants, copies, wrong units, images shared with a check set.
 
-Looks at the hashes of all images and at the pixels of a bounded sample, spread evenly. Judges nothing about accuracy.
+They read the hashes of all images and the pixels of a bounded, evenly spread sample, and say nothing about accuracy.
 """
 
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ Code = Literal[
     "units", "range", "constant", "noise", "duplicates", "few", "one-class", "overlap", "near-duplicates",
     "absent-classes",
 ]  # fmt: skip
-_SAMPLE, _FEW, _TOLD = 256, 16, 5
+_SAMPLE, _FEW, _NAMED = 256, 16, 5
 _MOST_MEAN, _MOST_STD = 2.0, 3.0
-"""Of pixels in 0..1 no channel has a larger mean or standard deviation than 1; of pixels in 0..255 nearly every one."""
+"""Of pixels in 0..1 no channel has a larger mean or standard deviation than 1; of pixels in 0..255 nearly all have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationFinding:
-    """One thing that is wrong with a set.
+    """One fault of a calibration set.
 
     Attributes:
-        code: A word for it.
-        severity: ``refuse`` where numbers made with the set would be worthless, else ``warn``.
-        text: What was found, with numbers.
+        code: Name of the check.
+        severity: ``refuse`` where the set must not be used, else ``warn``.
+        text: The fault, with numbers.
         cure: What to do.
     """
 
@@ -42,7 +42,7 @@ class CalibrationFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """What one image's pixels say: the largest, whether all are one value, and how neighbors correlate."""
+    """Facts of one image: the largest pixel, whether all have one value, and how neighbors correlate."""
 
     largest: int
     constant: bool
@@ -51,25 +51,25 @@ class _Look:
 
 
 def examine(image_set: ImageSet, preprocess: Preprocess) -> tuple[CalibrationFinding, ...]:
-    """Find what makes a set unfit to calibrate with.
+    """Find the faults of a calibration set.
 
     Args:
         image_set: The calibration set.
-        preprocess: How its images become tensors.
+        preprocess: Preprocessing of its images.
 
     Raises:
         InputError: An image of the sample cannot be read.
     """
     looks = tuple(over(image_set, _SAMPLE, _look))
-    found = (
+    findings = (
         _units(preprocess), _range(looks), _constant(image_set, looks), _noise(looks), _duplicates(image_set),
         _few(image_set), _one_class(image_set),
     )  # fmt: skip
-    return tuple(finding for finding in found if finding is not None)
+    return tuple(finding for finding in findings if finding is not None)
 
 
 def compare(calibration: ImageSet, check: ImageSet) -> tuple[CalibrationFinding, ...]:
-    """Find what a calibration set and a check set share that they should not, and what the first lacks.
+    """Find images that a calibration set and a check set share, and classes that the first lacks.
 
     Raises:
         InputError: An image of a sample cannot be read.
@@ -77,12 +77,12 @@ def compare(calibration: ImageSet, check: ImageSet) -> tuple[CalibrationFinding,
     shared = _overlap(calibration, check)
     if shared is not None:
         return (shared,)
-    found = (_near(calibration, check), _absent(calibration, check))
-    return tuple(finding for finding in found if finding is not None)
+    findings = (_near(calibration, check), _absent(calibration, check))
+    return tuple(finding for finding in findings if finding is not None)
 
 
 def require(image_set: ImageSet, findings: tuple[CalibrationFinding, ...]) -> tuple[str, ...]:
-    """Refuse a set for the first finding that is worth it; else give the warnings in words.
+    """Refuse a set for the first finding of severity ``refuse``; otherwise return the warnings in words.
 
     Raises:
         InputError: The set must not be used.
@@ -136,7 +136,7 @@ def _constant(image_set: ImageSet, looks: tuple[_Look, ...]) -> CalibrationFindi
 
 
 def _noise(looks: tuple[_Look, ...]) -> CalibrationFinding | None:
-    """Refuse where half of the images show no correlation between neighbors, and nor do these taken together."""
+    """Refuse where half of the images show no correlation between neighbors, alone and taken together."""
     alive = [look for look in looks if not look.constant]
     silent = [look for look in alive if noise.silent(look.correlations, look.pairs)]
     if not silent or 2 * len(silent) < len(alive):
@@ -224,11 +224,11 @@ def _absent(calibration: ImageSet, check: ImageSet) -> CalibrationFinding | None
         absent = [one for one in sorted(_classes_in(check.labels)) if names[one] not in known]
     if not absent:
         return None
-    told = ", ".join(names.get(one, str(one)) for one in absent[:_TOLD]) + (", …" if len(absent) > _TOLD else "")
+    named = ", ".join(names.get(one, str(one)) for one in absent[:_NAMED]) + (", …" if len(absent) > _NAMED else "")
     return CalibrationFinding(
         code="absent-classes",
         severity="warn",
-        text=f"{len(absent)} classes of the check set are not in the calibration set: {told}",
+        text=f"{len(absent)} classes of the check set are not in the calibration set: {named}",
         cure="calibrate with images of every class",
     )
 

@@ -6,19 +6,19 @@ from deploy_kit.images import ImageSet
 from deploy_kit.images.calibration_checks.pixels import gray_of, over
 
 COMPARED = 2048
-"""Most images of each set that are compared."""
+"""Largest number of images of each set that are compared."""
 _SIDE, _BITS, _ALIKE = 16, 12, 0.996
 # Of 5,120,000 pairs of Fashion-MNIST (512 training, 10,000 test images) none passes: the closest correlates by 0.9947.
 # Of the 512 saved as JPEG of quality 75, 98 % are found; of quality 50, 94 %; of those resized to 64×64 px, 99.8 %.
 
 
 def pairs(ours: ImageSet, theirs: ImageSet) -> np.ndarray:
-    """Find what looks alike: few bits of the hashes differ, and the shapes correlate.
+    """Find pairs that look alike: few bits of the hashes differ, and the shapes correlate.
 
-    Either alone would alarm: the bits on images of little detail, the shapes on those that share one bright outline.
+    Either alone raises false alarms: the bits on images of little detail, the shapes on images with one bright outline.
 
     Returns:
-        (n, 2) places among the images that are compared, of each pair.
+        (n, 2) indices of each pair among the images that are compared.
 
     Raises:
         InputError: An image cannot be read.
@@ -29,7 +29,7 @@ def pairs(ours: ImageSet, theirs: ImageSet) -> np.ndarray:
 
 
 def fingerprint(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give what stays when an image is saved again: 64 bits of its gradients, and its shape in 16×16 gray values.
+    """Compute what stays when an image is saved again: 64 bits of its gradients, and its shape in 16×16 gray values.
 
     The bits are a difference hash (dHash): whether each of 8×8 gray areas is darker than its right neighbor.
 
@@ -45,19 +45,19 @@ def fingerprint(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _prints(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """Give the bits as (n, 64) of -1 and 1, and the shapes as (n, 256), of the images that are compared."""
+    """Return the bits as (n, 64) of -1 and 1, and the shapes as (n, 256), of the images that are compared."""
     bits, shapes = zip(*over(image_set, COMPARED, fingerprint), strict=True)
     return np.where(np.stack(bits), np.float32(1), np.float32(-1)), np.stack(shapes).astype(np.float32)
 
 
 def _shrunk(gray: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Average over `height` × `width` areas of equal size; what lies across a border counts by its parts."""
+    """Average over `height` × `width` areas of equal size; a pixel across a border counts in proportion."""
     return _means(_means(gray, height).T, width).T
 
 
 def _means(rows: np.ndarray, n: int) -> np.ndarray:
     """Average rows over `n` equal parts of their number, from their sums up to each border."""
-    # Sums, not a product with weights: BLAS's threads under those that decode took 8 ms of processor time for 0.3.
+    # Sums, not a matrix product: BLAS's threads beside those that decode took 8 ms of processor time instead of 0.3.
     edges = np.arange(n + 1) * len(rows) / n
     whole = np.minimum(edges.astype(int), len(rows) - 1)
     sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])

@@ -1,4 +1,4 @@
-"""What the looks at a set share: which of its images are looked at, and how a color image becomes gray."""
+"""What the checks share: the sample of a set that is examined, and gray values of color images."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def spread(n: int, most: int) -> tuple[int, ...]:
-    """Give `most` places among `n`, evenly spread; all where there are fewer."""
+    """Return `most` indices below `n`, evenly spread; all where there are fewer."""
     return tuple(int(place) for place in np.unique(np.linspace(0, n - 1, min(n, most)).round()))
 
 
 def over(image_set: ImageSet, most: int, look: Callable[[np.ndarray], T]) -> Iterator[T]:
-    """Look at the pixels of `most` images of a set, evenly spread, in their order.
+    """Apply `look` to the pixels of `most` images of a set, evenly spread, in their order.
 
     Raises:
         InputError: One of them cannot be read.
@@ -29,7 +29,7 @@ def over(image_set: ImageSet, most: int, look: Callable[[np.ndarray], T]) -> Ite
 
 
 def gray_of(pixels: np.ndarray) -> np.ndarray:
-    """Give the mean of the channels as (H, W) float64."""
+    """Compute the mean of the channels as (H, W) float64."""
     if pixels.ndim == 2:
         return pixels.astype(np.float64)
     # Channel by channel: ten times as fast as numpy's mean over a last axis of three.

@@ -38,6 +38,14 @@ class TurnLoad:
     devices: tuple[DeviceClock, ...] = ()
 
 
+def _always_available() -> str:
+    return ""
+
+
+def _takes_any_batch(batch: int) -> str:
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """One scenario of the catalogue.
@@ -46,7 +54,7 @@ class Scenario:
         run: (steps of one run for each stream, load) → the samples of a turn, and LoadGen's result; None without
             LoadGen.
         why_unavailable: () → why it cannot run on this machine; empty if it can.
-        batches: (batch size of an engine) → why it cannot feed the engine; empty if it can.
+        why_batch_refused: (batch size of an engine) → why it cannot feed the engine; empty if it can.
         rounds: Number of rounds, unless the recipe sets another.
         runs: Least number of runs in a turn, or of queries in a LoadGen scenario, unless the recipe sets another.
         seconds: Least duration of a turn in seconds, unless the recipe sets another.
@@ -54,8 +62,8 @@ class Scenario:
     """
 
     run: Callable[[Sequence[Steps], TurnLoad], tuple[Turn, LoadGenResult | None]]
-    why_unavailable: Callable[[], str]
-    batches: Callable[[int], str]
+    why_unavailable: Callable[[], str] = _always_available
+    why_batch_refused: Callable[[int], str] = _takes_any_batch
     rounds: int = 1
     runs: int = 100
     seconds: float = 10.0

@@ -29,7 +29,7 @@ Runs = list[tuple[int, int]]
 """(start, end) of each query or run in ns."""
 
 
-def why_unavailable() -> str:
+def why_no_loadgen() -> str:
     """Return why LoadGen cannot be used on this machine; empty if it is installed."""
     if library_version(PACKAGE):
         return ""

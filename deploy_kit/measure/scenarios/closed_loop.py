@@ -7,9 +7,9 @@ from deploy_kit.measure.scenarios import Scenario, TurnLoad
 from deploy_kit.measure.stopwatch import Steps, Turn
 
 
-def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, None]:
+def run_closed_loop(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, None]:
     """Take one turn, without LoadGen."""
     return stopwatch.take_turn(streams, load.n, load.seconds, devices=load.devices), None
 
 
-SCENARIO = Scenario(run=run, why_unavailable=lambda: "", batches=lambda _: "", rounds=12, seconds=0.0)
+SCENARIO = Scenario(run=run_closed_loop, rounds=12, seconds=0.0)

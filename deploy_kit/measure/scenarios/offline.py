@@ -8,7 +8,7 @@ from deploy_kit.measure.stopwatch import Steps, Turn
 from deploy_kit.records.measurements import LoadGenResult
 
 
-def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
+def run_offline(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
     """Run one test of LoadGen, which issues as many images as fill the time at the pace of the warm-up."""
     expected = 1e3 * load.batch * len(streams) / load.pace_ms
 
@@ -18,4 +18,4 @@ def run(streams: Sequence[Steps], load: TurnLoad) -> tuple[Turn, LoadGenResult]:
     return _loadgen.run_loadgen("Offline", streams, load, configure)
 
 
-SCENARIO = Scenario(run=run, why_unavailable=_loadgen.why_unavailable, batches=lambda _: "")
+SCENARIO = Scenario(run=run_offline, why_unavailable=_loadgen.why_no_loadgen)

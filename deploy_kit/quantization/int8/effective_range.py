@@ -32,24 +32,24 @@ def intervals(model: ir.Model, groups: ScaleGroups) -> dict[ir.Value, Interval]:
 
     The readers' intervals are united: a value must be encoded as finely as its most demanding reader needs.
     """
-    found: dict[ir.Value, Interval] = {}
+    known: dict[ir.Value, Interval] = {}
     values = [node.outputs[0] for node in model.graph if node.outputs[0] in groups.of]
     for value in reversed(values):  # readers first: the interval of a concatenation decides those of its parts
         shape = value.shape
         if shape is None or len(shape) < 2 or not isinstance(shape[1], int):
             continue
-        needed = [_by(node, index, shape[1], found) for node, index in value.uses()]
+        needed = [_by(node, index, shape[1], known) for node, index in value.uses()]
         if value.is_graph_output():
             needed.append(_all(shape[1]))
         low = np.min([entry.low for entry in needed], axis=0, initial=np.inf)
         high = np.max([entry.high for entry in needed], axis=0, initial=-np.inf)
-        found[value] = Interval(low=low, high=high)
-    return found
+        known[value] = Interval(low=low, high=high)
+    return known
 
 
-def _by(node: ir.Node, index: int, n: int, found: dict[ir.Value, Interval]) -> Interval:
+def _by(node: ir.Node, index: int, n: int, known: dict[ir.Value, Interval]) -> Interval:
     """Return the interval that one reader can tell apart of its input number `index`, which has `n` channels."""
-    result = found.get(node.outputs[0])
+    result = known.get(node.outputs[0])
     if node.op_type == "Concat" and result is not None and grouping.moved(node):
         start = sum(_channels(value) for value in node.inputs[:index])
         return Interval(low=result.low[start : start + n], high=result.high[start : start + n])

@@ -189,6 +189,7 @@ def _shift_bound(model: ir.Model, node: ir.Node, by: Affine) -> None:
     column = (1, -1, *[1] * (rank - 2))
     if node.op_type in ("Max", "Min"):
         limit = edit.array(node.inputs[1]).reshape(-1)
+        # A channel that is not bounded stays so, whatever its scale.
         moved = np.where(np.abs(limit) < NEVER, by.inverse(limit), limit)
         replace(model, node, 1, np.clip(moved, -NEVER, NEVER).reshape(column))
     elif node.op_type == "Relu" and by.m.any():
@@ -222,6 +223,7 @@ def _absorb_in_norm(model: ir.Model, norm: ir.Node, by: Affine) -> None:
     slope, _ = edit.affine(norm)
     mean = edit.array(norm.inputs[3])
     epsilon = norm.attributes.get_float("epsilon", 1e-5)
+    # The attribute ε stays, so its root is part of γ': γ'/√(1 + ε) is the slope exactly.
     parts = {1: slope * by.r * np.sqrt(1.0 + epsilon), 3: by.inverse(mean), 4: np.ones_like(mean)}
     for index, values in parts.items():
         replace(model, norm, index, values)

@@ -119,7 +119,7 @@ def _needed(plan: Int8Plan, kept: set[ir.Node]) -> set[ir.Value]:
         values = grouping.activations(node)
         if node.op_type in grouping.READERS and grouping.quantizable(node) and all(v in plan.grids for v in values):
             needed.update(values)
-            if node.op_type in _MULTIPLIES:
+            if node.op_type in _MULTIPLIES:  # with its ReLU, which is part of the same integer kernel
                 relu = grouping.fused_relu(node)
                 needed.add((relu or node).outputs[0])
         elif grouping.moved(node) and node.outputs[0] in needed:

@@ -130,14 +130,15 @@ def observe_images(
     """
     context = images.context
     if context.store is None or not context.digest:
-        found = _pass(model, activations, targets, ranging, images)
-        _note(context, ranging, found.said)
-        return found
+        observed = _pass(model, activations, targets, ranging, images)
+        _note(context, ranging, observed.said)
+        return observed
     store, graph = Store(context.store), hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     key = _key(graph, activations, ranging, images)
     kept = store.kept(KeptObservations, key)
     there = None if kept is None else _read(store.folder(key) / _FILE, kept, activations)
     if kept is not None and there is not None:
+        # How ranges moved was judged by the method of that pass, and holds for it alone.
         said = kept.said if kept.method == _named(ranging) else f"of {kept.n_images} images"
         _note(context, ranging, said, kept)
         return Observed(**{**vars(there), "said": said})
@@ -280,16 +281,16 @@ def _key(graph: str, activations: ObservedActivations, ranging: RangeMethod, ima
     )
 
 
-def _arrays(found: Observed, activations: ObservedActivations) -> dict[str, np.ndarray]:
+def _arrays(observed: Observed, activations: ObservedActivations) -> dict[str, np.ndarray]:
     """Name every array by the index of its activation: names of activations may not be names of files."""
     arrays = {
-        f"{at}.{part}": getattr(found.channels[name], part)
+        f"{at}.{part}": getattr(observed.channels[name], part)
         for at, name in enumerate(activations.names)
         for part in _CHANNELS
     }
-    arrays |= {f"{at}.only": found.means[name] for at, name in enumerate(activations.means)}
+    arrays |= {f"{at}.only": observed.means[name] for at, name in enumerate(activations.means)}
     for at, name in enumerate(activations.histograms):
-        arrays |= found.histograms[name].parts(f"{at}.histogram")
+        arrays |= observed.histograms[name].parts(f"{at}.histogram")
     return arrays
 
 

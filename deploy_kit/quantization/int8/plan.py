@@ -124,6 +124,7 @@ def make_plan(
             not finite.
     """
     model = _prepared(source, choices)
+    # TensorRT's integer convolutions write floats: their results need no grid of their own.
     groups = grouping.find_scale_groups(model, results=not choices.signed)
     if not groups.all:
         raise QuantizeError(
@@ -142,7 +143,7 @@ def make_plan(
         if v.producer()
     }
     histograms = choices.ranging.by_histogram
-    found = observation.observe_images(
+    observed = observation.observe_images(
         ir.serde.serialize_model(model),
         ObservedActivations(
             names=_names(sources), means=_names(clipped), histograms=_names(list(targets)) if histograms else ()
@@ -151,15 +152,15 @@ def make_plan(
         choices.ranging,
         ImageStream(n=n_images, batches=batches, context=context or CalibrationContext()),
     )
-    seen = {v: found.channels[_name(v)] for v in sources}
+    seen = {v: observed.channels[_name(v)] for v in sources}
     spans = {
-        v: range_selection.chosen(target, seen[v], found.histograms, choices.ranging, found.n_images)
+        v: range_selection.chosen(target, seen[v], observed.histograms, choices.ranging, observed.n_images)
         for v, target in targets.items()
     }
     plan = Int8Plan(
         choices=choices, batches=batches, n_images=n_images,
         model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
-        seen=seen, means={v: found.means[_name(v)] for v in clipped}, spans=spans,
+        seen=seen, means={v: observed.means[_name(v)] for v in clipped}, spans=spans,
     )  # fmt: skip
     if choices.equalized:
         plan.rows = equalize.equalize_channels(model, groups, plan.seen, plan.means, spans)
@@ -203,6 +204,7 @@ def _target(
     producer = value.producer()
     assert producer is not None
     equalized = choices.equalized and group.concats > 0 and not equalize.refusal(group, groups)
+    # `saturate` scales the channels of a BN + ReLU one by one.
     fused = grouping.fused_into(producer) if choices.signed and producer.op_type == "Relu" else None
     saturates = fused is not None and fused.op_type == "BatchNormalization"
     return RangeTarget(name=_name(value), useful=interval, by_channel=equalized or saturates)
@@ -213,6 +215,7 @@ def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, Span], choice
     if any(row.group is group and not row.refused for row in plan.rows):
         low, high = -1.0, 1.0
     else:
+        # The input has no span: its range is never cut.
         ends = [spans.get(v) or (plan.seen[v].low, plan.seen[v].high) for v in group.sources]
         low, high = min(float(a.min()) for a, _ in ends), max(float(b.max()) for _, b in ends)
     return around_zero(max(-low, high)) if choices.signed else spanning(low, high)

@@ -81,6 +81,7 @@ def chosen(
     if not (ranging.by_histogram and target.name in histograms):
         return span(channels, target.useful, slack(n_images))
     low, high = seen(target, channels, histograms, ranging)
+    # The mean is clipped, too: one outside the range would move an end inwards.
     kept = Channels(low=low, high=high, mean=channels.mean.clip(low, high), std=channels.std)
     return span(kept, target.useful, unseen(n_images))
 

@@ -131,18 +131,18 @@ def _group(values: list[ir.Value]) -> ScaleGroup:
 def _read_by_integers(model: ir.Model, *, results: bool) -> set[ir.Value]:
     """Find the activations that a node on integers reads, at once or moved; not those between a node and its ReLU."""
     # `leading` holds what leads to a node on integers by whatever way, also through operators that compute in float.
-    wanted, leading = set[ir.Value](), set[ir.Value]()
+    read, leading = set[ir.Value](), set[ir.Value]()
     for node in reversed(tuple(model.graph)):
         relu = fused_relu(node)
         result = node.outputs[0] if relu is None else relu.outputs[0]
         computes = node.op_type in READERS and quantizable(node)
         if results and computes and node.op_type == "Conv" and result in leading:
-            wanted.add(result)
-        if computes or (moved(node) and result in wanted):
-            wanted.update(activations(node))
+            read.add(result)
+        if computes or (moved(node) and result in read):
+            read.update(activations(node))
         if computes or not leading.isdisjoint(node.outputs):
             leading.update(activations(node))
-    return {value for value in wanted if value.dtype in (None, ir.DataType.FLOAT) and not _hidden(value)}
+    return {value for value in read if value.dtype in (None, ir.DataType.FLOAT) and not _hidden(value)}
 
 
 def _hidden(value: ir.Value) -> bool:
@@ -159,6 +159,7 @@ def quantizable(node: ir.Node) -> bool:
         moves = node.attributes
         plain = moves.get_float("alpha", 1.0) == 1.0 and moves.get_float("beta", 1.0) == 1.0
         return plain and not moves.get_int("transA") and all(v.const_value is not None for v in node.inputs[1:] if v)
+    # As a convolution a BN needs pixels; with further outputs it is in training mode.
     if node.op_type == "BatchNormalization" and (len(node.outputs[0].shape or ()) < 3 or len(node.outputs) > 1):
         return False
     return all(value.const_value is not None for value in node.inputs[1:] if value is not None)

@@ -58,6 +58,7 @@ def write_symmetric(
     chosen = weight_rounding.rounded_weights(plan, rows) if plan.choices.rounding == "descent" else {}
     for node, weights in rows.items():
         _weight(node, plan, weights, chosen.get(node))
+    # All parts of a block share the block's grid, so that its concatenations move int8.
     parts = [v for group in plan.groups.all if concats and group.concats for v in group.sources if v in plan.grids]
     for value in dict.fromkeys([*(node.inputs[0] for node in weighted), *parts]):
         assert value is not None
@@ -115,6 +116,7 @@ def _weight(node: ir.Node, plan: Int8Plan, rows: Rows, chosen: np.ndarray | None
     steps = rows.per_row
     integers = np.clip(np.rint(weights / steps), -127, 127) if chosen is None else chosen
     bias = edit.bias(node, len(weights))
+    # The error of the weights alone: no bound is computed on integers here, so inputs are right on average.
     if plan.choices.bias_correction:
         bias = bias - summed(integers * steps - weights, plan.moments(source).mean, receptive_window.inside(node))
     across, one = _across(node), rows.scales.ndim == 0

@@ -110,14 +110,14 @@ class Histogram:
     def together(self) -> "Histogram":
         """Return one histogram of all channels: that of the whole tensor."""
         inner = np.array([[self.inner[:, 0].min(), self.inner[:, 1].max()]])
-        made = Histogram.empty(1)
-        made._fit(inner)
-        finer = made.exponents[0] - self.exponents
-        at = _halved(self.starts[:, None] + np.arange(BINS), finer[:, None]) - made.starts[0]
+        merged = Histogram.empty(1)
+        merged._fit(inner)
+        finer = merged.exponents[0] - self.exponents
+        at = _halved(self.starts[:, None] + np.arange(BINS), finer[:, None]) - merged.starts[0]
         there = self.counts > 0
-        made.counts[0] = _sums(at[there], self.counts[there], BINS)
-        made.beyond[0] = self.beyond.sum(0)
-        return made
+        merged.counts[0] = _sums(at[there], self.counts[there], BINS)
+        merged.beyond[0] = self.beyond.sum(0)
+        return merged
 
     def _limits(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return the limits (rows, 2) beyond which a value of these channels is far; ±∞ where most values are equal."""

@@ -1,4 +1,4 @@
-"""Quantization schemes: ONNX → ONNX that carries its precision in the graph. One file each."""
+"""Quantization schemes: ONNX → ONNX that carries its precision in the graph. A scheme is a file that has its name."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess
 
 VERSION = "5"
-"""Of what the schemes write; higher where any of them gives another graph for the same options than before."""
+"""Version of what the schemes write; to be raised where any of them writes another graph for the same options."""
 
 KEPT_KEY = "deploykit.kept_fp32"
 """Metadata of a half-precision file: JSON list of the nodes that stayed in float32."""
@@ -27,19 +27,19 @@ BLOCKS_KEY = "deploykit.int8"
 """Metadata of an INT8 file: JSON list of `results.QuantizedBlock`."""
 
 FLOAT_KEY = "deploykit.kept_float"
-"""Metadata of an INT8 file: JSON list of the layer groups that stayed in float (`coordinates`)."""
+"""Metadata of an INT8 file: JSON list of the layer groups that stayed in float (`graph.layer_names`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Images for a scheme that observes ranges, streamed: a scheme may ask for them as often as it likes.
+    """Images for a scheme that observes ranges, streamed, as often as the scheme needs them.
 
     Attributes:
-        n_batches: How many batches `batches` gives.
-        n_images: How many images these are.
-        input_name: The graph's input.
-        batches: Gives (N, C, H, W) float32 batches of the graph's size, each time from the start.
-        context: Where a scheme may keep what it observes, and who hears of its progress.
+        n_batches: Number of batches.
+        n_images: Number of images in all batches.
+        input_name: Name of the graph's input.
+        batches: Returns an iterator over (N, C, H, W) float32 batches of the graph's size, from the start.
+        context: Where a scheme may keep statistics, and who is told about its progress.
     """
 
     n_batches: int
@@ -51,11 +51,11 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedMix:
-    """A graph whose images were observed once, and that can be written with any of its layer groups left in float.
+    """A graph whose images were observed once, to be written with any of its layer groups left in float.
 
     Attributes:
-        groups: (coordinate, multiply-accumulates of one image) of each group with weights, in graph order.
-        write: (target file, coordinates of what stays in float) → None; writes the target.
+        groups: (name, multiply-accumulates of one image) of each layer group with weights, in graph order.
+        write: (target file, names of layer groups that stay in float) → None; writes the target.
     """
 
     groups: tuple[tuple[str, int], ...]
@@ -67,15 +67,15 @@ class Scheme:
     """One scheme of the catalogue.
 
     Attributes:
-        package: What must be importable.
-        precision: What the graph carries afterwards.
+        package: Package that `apply` needs; where it is optional, the scheme's file must import without it.
+        precision: Precision that the graph carries afterwards.
         options: Record class of its options, each with a default.
         calibrates: Whether `apply` needs images.
         apply: (source file, target file, options, calibration) → None; writes the target.
-        libraries: Distributions whose versions decide the result.
-        observes: Whether `apply` makes use of images where they are given.
-        planned: (source file, options, calibration) → what writes one graph for each choice of groups that stay in
-            float, from one pass over the images; None where the scheme has no such choice.
+        libraries: Distributions whose versions decide the result; a third party's own is one of them.
+        observes: Whether `apply` makes use of images where there are some.
+        planned: (source file, options, calibration) → `PlannedMix`, from one pass over the images; None where the
+            scheme cannot leave layer groups in float.
         simplifies: Whether `apply` runs the default graph passes before anything else.
     """
 
@@ -91,13 +91,13 @@ class Scheme:
 
     @property
     def installed_libraries(self) -> tuple[tuple[str, str], ...]:
-        """Versions of the installed ones of `libraries`."""
+        """Versions of those of `libraries` that are installed."""
         known = tuple(row for row in library_versions() if row[0] in self.libraries)
         others = ((name, library_version(name)) for name in self.libraries if name not in dict(known))
         return (*known, *((name, text) for name, text in others if text))
 
     def key_versions(self, source: Artifact) -> tuple[tuple[str, str], ...]:
-        """List what decides the scheme's result beside the source, the images and the options: for the store's key.
+        """List what decides the result beside the source, the images and the options, for the key of the store.
 
         The default passes are left out where `simplify` has applied them to the source: others would change its hash.
         """
@@ -109,10 +109,10 @@ class Scheme:
 
 
 def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput) -> Calibration:
-    """Give the images of a set as the graph in `source` takes them: full batches of its own size.
+    """Stream the images of a set as the graph in `source` takes them: in full batches of its own size.
 
     Raises:
-        InputError: The graph's input is not what the preprocessing gives, or fewer images than one batch.
+        InputError: The graph's input is not what the preprocessing makes, or there are fewer images than one batch.
     """
     model = onnx_file.load(source)
     onnx_file.expect_input(model, preprocess, source)
@@ -122,13 +122,13 @@ def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput
     if not n_batches:
         raise InputError(f"{image_set.name}: {image_set.n} images, fewer than the graph's batch of {size}")
     used = image_set.first(n_batches * size)
-    said = codec.canonical_json([used.digest, type(preprocess).__name__, preprocess])
+    identity = codec.canonical_json([used.digest, type(preprocess).__name__, preprocess])
     return Calibration(
         n_batches=n_batches,
         n_images=used.n,
         input_name=spec.name,
         batches=lambda: used.batches(preprocess, size),
-        context=CalibrationContext(digest=hashlib.sha256(said.encode()).hexdigest()),
+        context=CalibrationContext(digest=hashlib.sha256(identity.encode()).hexdigest()),
     )
 
 

@@ -1,8 +1,7 @@
-"""What FP16 and BF16 share: every float32 weight and activation becomes half, the input and output stay float32.
+"""What FP16 and BF16 share: float32 weights and activations are converted; input and output stay float32.
 
-Where images are given, ranges are recorded first: a node that reads or makes an activation beyond the range of the half
-type, or one so small that it would lose its digits, stays in float32 and is named in the file's metadata, where the
-ranges are recorded too.
+With images, ranges are recorded first: a node that reads or computes an activation beyond the range of the half type,
+or one so small that it would lose digits, stays in float32 and is named in the file's metadata, with the ranges.
 """
 
 import itertools
@@ -24,11 +23,11 @@ from deploy_kit.quantization.schemes import KEPT_KEY, Calibration
 # ONNX allows bfloat16 in Conv and the pools from this operator set on.
 _BF16_OPSET = 22
 QDQ_OPSET = 19
-"""The first operator set whose Q/DQ read and give half precision."""
+"""The first operator set whose Q/DQ take half precision."""
 
 _NEEDS = {_BF16_OPSET: "bfloat16", QDQ_OPSET: "Q/DQ in half precision"}
 _OBSERVED_IMAGES = 64  # extremes of a range of 30 powers of two need no more
-_HEADROOM = 2.0  # further images reach further; at the range's end a factor of two costs one of many bits
+_HEADROOM = 2.0  # further images reach further; at the end of the range a factor of two is one of many exponents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class HalfOptions:
     """Options of a recipe's variant.
 
     Attributes:
-        passes: Exact rewrites before the types change, for a target that likes them (`targets`).
+        passes: Graph passes before the types change, for a target that prefers them (`recipe.targets`).
     """
 
     passes: tuple[str, ...] = ()
@@ -45,10 +44,10 @@ class HalfOptions:
 def convert(
     source: Path, target: Path, dtype: ir.DataType, options: HalfOptions, calibration: Calibration | None
 ) -> None:
-    """Type a float32 graph as `dtype`, with a Cast wherever float32 and `dtype` meet.
+    """Convert a float32 graph to `dtype`, with a Cast wherever float32 and `dtype` meet.
 
     Raises:
-        QuantizeError: A weight is too large for `dtype`, or a node needs a newer operator set and cannot have it.
+        QuantizeError: A weight is too large for `dtype`, or the graph cannot be raised to the operator set it needs.
         UnknownNameError: A pass does not exist.
     """
     model = onnx_file.load(source)
@@ -60,7 +59,7 @@ def convert(
 
 
 def narrow(model: ir.Model, dtype: ir.DataType, calibration: Calibration | None, source: Path) -> None:
-    """Type a graph as `dtype` in place; Q/DQ pairs stay, their scales and what they give become `dtype`, too.
+    """Convert a graph to `dtype` in place; Q/DQ pairs stay, their scales and results become `dtype`, too.
 
     Raises:
         InputError: A node holds a graph of its own.
@@ -90,9 +89,9 @@ def _reach(model: ir.Model, calibration: Calibration | None) -> dict[ir.Value, f
     size = calibration.n_images // calibration.n_batches
     n_batches = min(calibration.n_batches, -(-_OBSERVED_IMAGES // size))
     batches = itertools.islice(calibration.batches(), n_batches)
-    found, _ = observe_activations(ir.serde.serialize_model(model), [str(value.name) for value in values], batches)
+    channels, _ = observe_activations(ir.serde.serialize_model(model), [str(value.name) for value in values], batches)
     calibration.context.note("recorded ranges", f"largest magnitudes on {n_batches * size} images")
-    ranges = ((value, found[str(value.name)]) for value in values)
+    ranges = ((value, channels[str(value.name)]) for value in values)
     return {value: float(max(abs(seen.low).max(), seen.high.max())) for value, seen in ranges}
 
 
@@ -119,7 +118,7 @@ def _retype(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node]) -> None:
 
 
 def _narrow_weights(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node], source: Path) -> None:
-    """Narrow every float32 constant; one that a kept node reads, too, is there twice."""
+    """Convert every float32 constant; one that a node in float32 reads, too, is stored in both types."""
     for name, value in tuple(model.graph.initializers.items()):
         if value.dtype != ir.DataType.FLOAT:
             continue
@@ -137,27 +136,27 @@ def _narrow_weights(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node], sou
 
 def _cast(model: ir.Model, dtype: ir.DataType, kept: set[ir.Node]) -> None:
     """Put a Cast before every node that reads an activation of the other type."""
-    made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+    casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in tuple(model.graph):
-        wanted, other = (ir.DataType.FLOAT, dtype) if node in kept else (dtype, ir.DataType.FLOAT)
+        needed, other = (ir.DataType.FLOAT, dtype) if node in kept else (dtype, ir.DataType.FLOAT)
         for index, value in enumerate(node.inputs):
             if value is None or value.const_value is not None or value.dtype != other or node.op_type == "Cast":
                 continue
-            if (value, wanted) not in made:
-                suffix = "narrow" if wanted == dtype else "wide"
-                cast = ir.node("Cast", [value], {"to": int(wanted)}, name=f"{value.name}.cast.{suffix}")
+            if (value, needed) not in casts:
+                suffix = "narrow" if needed == dtype else "wide"
+                cast = ir.node("Cast", [value], {"to": int(needed)}, name=f"{value.name}.cast.{suffix}")
                 result = cast.outputs[0]
-                result.name, result.dtype, result.shape = f"{value.name}.{suffix}", wanted, value.shape
+                result.name, result.dtype, result.shape = f"{value.name}.{suffix}", needed, value.shape
                 model.graph.insert_before(node, cast)
-                made[value, wanted] = result
-            node.replace_input_with(index, made[value, wanted])
+                casts[value, needed] = result
+            node.replace_input_with(index, casts[value, needed])
 
 
 def raised(model: ir.Model, opset: int, source: Path) -> ir.Model:
-    """Give a graph in this operator set or a higher one.
+    """Return a graph in this operator set or a higher one.
 
     Raises:
-        QuantizeError: It cannot be raised; names `source`.
+        QuantizeError: The graph cannot be raised; names `source`.
     """
     if onnx_file.opset(model) >= opset:
         return model

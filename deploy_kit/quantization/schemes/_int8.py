@@ -23,7 +23,7 @@ class Int8Options:
         equalize: Give concatenated channels one range before they are quantized; without it accuracy is lost.
         method: How the ends of ranges are chosen (`deploy_kit.quantization.ranges.thresholds`).
         percentile: Share of the values that the method ``percentile`` encodes, in per cent.
-        settle: Stop observing images once the ranges have settled; with ``minmax`` they never do.
+        settle: Stop observing images once the ranges have settled; those of ``minmax`` never do.
         bias_correction: Let biases make up for the mean error of the integers.
         rounding: How weights are rounded: each to the ``nearest``, or by ``descent`` on the error of the outputs.
         keep: Layer groups that stay in float, by name, e.g. ``denseblock1.denselayer1`` (`graph.layer_names`).

@@ -9,7 +9,7 @@ from deploy_kit.quantization.schemes._half import HalfOptions, convert
 
 
 def apply(source: Path, target: Path, options: HalfOptions, calibration: Calibration | None) -> None:
-    """Write the graph typed in bfloat16."""
+    """Write the graph in bfloat16."""
     convert(source, target, ir.DataType.BFLOAT16, options, calibration)
 
 

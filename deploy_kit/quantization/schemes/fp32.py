@@ -1,4 +1,4 @@
-"""Float32 in the form that one runtime likes: exact rewrites on top of the recipe's."""
+"""Float32 in the form that a target prefers: exact rewrites on top of the recipe's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ class Fp32Options:
     """Options of a recipe's variant.
 
     Attributes:
-        passes: Names of the rewrites, in order (`targets` knows what a target likes).
+        passes: Graph passes in their order, for a target that prefers them (`recipe.targets`).
     """
 
     passes: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ class Int8NncfOptions:
 
     Attributes:
         preset: ``mixed`` has asymmetric activations, ``performance`` symmetric ones.
-        ranges: ``mean_minmax`` is NNCF's default; ``minmax`` keeps outliers and gives a higher SQNR on DenseNets.
+        ranges: ``mean_minmax`` is NNCF's default; ``minmax`` keeps outliers and reaches a higher SQNR on DenseNets.
         bias_correction: Correct biases by the mean error of each layer.
     """
 
@@ -58,12 +58,12 @@ def apply(source: Path, target: Path, options: Int8NncfOptions, calibration: Cal
 def _errors() -> tuple[type[Exception], ...]:
     """List what NNCF raises: its own exceptions have no common root."""
     module = vars(need("nncf.errors", by="scheme 'int8_nncf'"))
-    own = [found for found in module.values() if isinstance(found, type) and issubclass(found, Exception)]
+    own = [entry for entry in module.values() if isinstance(entry, type) and issubclass(entry, Exception)]
     return (RuntimeError, ValueError, *own)
 
 
 class _Stream:
-    """Calibration as NNCF wants it: something to iterate over more than once, with a length."""
+    """Calibration as NNCF takes it: an iterable with a length that can be iterated over more than once."""
 
     def __init__(self, calibration: Calibration) -> None:
         self._calibration = calibration

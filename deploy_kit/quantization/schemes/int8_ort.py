@@ -42,9 +42,9 @@ class Int8OrtOptions:
         symmetric: Activations as int8 with zero point 0, biases in float, a Q/DQ pair of its own for each reader:
             what TensorRT takes. Otherwise uint8 with a zero point, which x64 processors run fastest.
         reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
-        method: How ranges become scales.
-        operators: What is quantized. With Relu among them a ReLU becomes part of the quantizer behind it: on the demo
-            99.6 instead of 99.2 % of 2,000 predictions stay, at no measured cost in time.
+        method: How the ends of ranges are chosen.
+        operators: Operators that are quantized. With Relu among them a ReLU becomes part of the quantizer behind it: on
+            the demo 99.6 instead of 99.2 % of 2,000 predictions stay, at no measured cost in time.
     """
 
     symmetric: bool = False
@@ -54,7 +54,7 @@ class Int8OrtOptions:
 
 
 class _Chunk(ort.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    """The next images of a stream, as the collector wants them."""
+    """The next images of a stream, as the collector takes them."""
 
     def __init__(self, input_name: str, batches: Iterator[np.ndarray]) -> None:
         self._input_name = input_name
@@ -66,7 +66,7 @@ class _Chunk(ort.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime sh
 
 
 def observe(source: Path, options: Int8OrtOptions, calibration: Calibration) -> Any:
-    """Observe the range of every tensor to be quantized, in memory that does not grow with the images.
+    """Observe the range of every tensor to quantize, in memory that does not grow with the images.
 
     Returns:
         ONNX Runtime's ``TensorsData``.
@@ -126,7 +126,7 @@ def apply(source: Path, target: Path, options: Int8OrtOptions, calibration: Cali
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back ONNX Runtime's advice to run a preprocessing that `simplify` has done."""
+    """Suppress ONNX Runtime's advice to run a preprocessing that `simplify` has done."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""What fits what, as data with sources: the rows of `compatibility.yaml`, and how they are looked up."""
+"""Which versions work together, as data with sources: the rows of `compatibility.yaml`, and how they are looked up."""
 
 import functools
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from deploy_kit.records import codec
 
 @dataclass(frozen=True, kw_only=True)
 class JetPack:
-    """What one JetPack release ships; what no source says is empty."""
+    """What one JetPack release ships; a field that no source states is empty."""
 
     jetpack: str
     l4t: tuple[str, ...]
@@ -38,7 +38,7 @@ class JetsonModule:
 
 @dataclass(frozen=True, kw_only=True)
 class DlaSupport:
-    """On which modules a range of TensorRT drives the DLA, and from which JetPack on."""
+    """The modules on which a range of TensorRT versions supports the DLA, and the first JetPack that it needs."""
 
     modules: tuple[str, ...]
     source: str
@@ -49,7 +49,7 @@ class DlaSupport:
 
 @dataclass(frozen=True, kw_only=True)
 class OnJetson:
-    """On which families, and from which JetPack on, a range of TensorRT runs that no JetPack ships."""
+    """The families on which a range of TensorRT that no JetPack ships runs, and the first JetPack that it needs."""
 
     since: str
     jetpack: str
@@ -94,7 +94,7 @@ class OnnxLimit:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownBad:
-    """A range of releases with a fault, and the way around it; on one compute capability alone if that is given."""
+    """A range of releases with a fault, and its workaround; on one compute capability only, if `sm` names it."""
 
     library: str
     since: str
@@ -127,7 +127,7 @@ def compatibility_table() -> CompatibilityTable:
 
 
 def within(version: str, since: str, until: str) -> bool:
-    """Whether a known version lies in a range that includes its ends; an empty end is open."""
+    """Return whether a known version lies in a range that includes its ends; an empty end is open."""
     return (
         bool(version_numbers(version))
         and not (since and is_older(version, since))
@@ -136,13 +136,13 @@ def within(version: str, since: str, until: str) -> bool:
 
 
 def starts_with(version: str, prefix: str) -> bool:
-    """Whether a version begins with all numbers of a prefix: 10.3.0 with 10.3, and not with 10.30."""
-    wanted = version_numbers(prefix)
-    return bool(wanted) and version_numbers(version)[: len(wanted)] == wanted
+    """Return whether a version begins with all numbers of a prefix: 10.3.0 with 10.3, and not with 10.30."""
+    first = version_numbers(prefix)
+    return bool(first) and version_numbers(version)[: len(first)] == first
 
 
 def jetpack(l4t: str) -> JetPack | None:
-    """Find the JetPack of an L4T release, e.g. ``36.4.3``; NVIDIA writes 36.4 for 36.4.0. A neighbor is no answer."""
+    """Find the JetPack of exactly this L4T release, e.g. ``36.4.3``; NVIDIA writes 36.4 for 36.4.0."""
     exact = ".".join(map(str, (*version_numbers(l4t), 0, 0)[:3]))
     return next((row for row in compatibility_table().jetpack if exact in row.l4t), None)
 
@@ -158,7 +158,7 @@ def capability(sm: str) -> Capability | None:
 
 
 def onnx_limit(library: str, version: str) -> OnnxLimit | None:
-    """Find what a version of a library reads: the newest row that is not newer; None if it is older than all."""
+    """Find the limits of a library's version: its newest row that is not newer than the version, if there is one."""
     rows: Sequence[OnnxLimit] = [
         row for row in compatibility_table().onnx if row.library == library and within(version, row.since, "")
     ]

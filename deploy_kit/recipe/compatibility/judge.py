@@ -34,18 +34,18 @@ _OLDEST_CUDA = "12"  # the oldest CUDA that has a package tensorrt-cuN of every 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineFacts:
-    """What is known of a machine; empty where it is not.
+    """Facts of a machine; those that are not known are empty.
 
     Attributes:
         board: Model in the device tree, e.g. ``NVIDIA Jetson AGX Orin Developer Kit``.
         l4t: Jetson Linux release, e.g. ``36.4.3``.
         sm: Compute capability, e.g. ``8.9``; a Jetson's follows from its board.
-        driver: Of the GPU, e.g. ``550.54.15``.
+        driver: Version of the GPU's driver, e.g. ``550.54.15``.
         cuda: Version of the toolkit or runtime, e.g. ``12.6``.
-        python: Version, e.g. ``3.10.12``.
+        python: Version of Python, e.g. ``3.10.12``.
         versions: Distribution → version, e.g. ``{"tensorrt": "10.3.0"}``.
         plan: Library and version that built the plan to be loaded there, e.g. ``("tensorrt", "10.3.0")``.
-        plan_outlives: Whether it was built version-compatible.
+        plan_outlives: Whether the plan was built version-compatible.
     """
 
     board: str = ""
@@ -66,14 +66,14 @@ class MachineFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class CompatibilityVerdict:
-    """One thing found.
+    """One verdict on a machine.
 
     Attributes:
-        code: Of the question.
+        code: Code of the question.
         level: ``error`` will not work, ``warning`` may not, ``note`` is good to know.
-        text: What is so.
-        fix: What to do; empty if nothing is to do.
-        source: Of the fact.
+        text: The finding.
+        fix: What to do; empty if there is nothing to do.
+        source: Source of the fact.
     """
 
     code: str
@@ -85,12 +85,12 @@ class CompatibilityVerdict:
 
 def driver_of(text: str) -> str:
     """Read the driver from ``/proc/driver/nvidia/version``: ``NVRM version: … Kernel Module  550.54.15 …``."""
-    found = _DRIVER.search(text)
-    return found[1] if found else ""
+    match = _DRIVER.search(text)
+    return match[1] if match else ""
 
 
 def judge_machine(facts: MachineFacts) -> tuple[CompatibilityVerdict, ...]:
-    """Hold facts against every table that they touch; what is not known is not judged."""
+    """Compare the facts with every table that they touch; what is not known is not judged."""
     row, board = jetpack(facts.l4t), module(facts.board)
     sm = board.sm if board is not None else facts.sm
     questions = (
@@ -201,7 +201,7 @@ def _capability(facts: MachineFacts, sm: str) -> Iterator[CompatibilityVerdict]:
 
 
 def _driver(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
-    """Judge a PC's driver; a Jetson's comes with its L4T and follows another count."""
+    """Judge the driver of a PC; that of a Jetson comes with its L4T and has other version numbers."""
     if facts.l4t or not facts.cuda or not facts.driver:
         return
     for row in compatibility_table().driver:
@@ -256,5 +256,5 @@ def _plan(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
 
 
 def _before(row: JetPack, floor: str) -> bool:
-    """Whether a JetPack comes before another: here 7.2 is 7.2.0, and no prefix of 7.2.2."""
+    """Return whether a JetPack is older than another: here 7.2 is 7.2.0, and no prefix of 7.2.2."""
     return version_numbers(row.jetpack) < version_numbers(floor)

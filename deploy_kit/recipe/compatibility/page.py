@@ -19,7 +19,7 @@ _TITLES = {
 
 
 def markdown() -> str:
-    """Lay out all rows; an empty cell is what no source says."""
+    """Lay out all rows as Markdown; a cell that no source states is empty."""
     rows = compatibility_table()
     return "\n\n".join(f"### {title}\n\n{_part(getattr(rows, name))}" for name, title in _TITLES.items())
 

@@ -161,6 +161,7 @@ def test_without_dense_blocks_the_logits_alone_are_compared(store: Store, tmp_pa
     assert found.verdict.endswith("no dense block was found in it: the logits alone were compared")
 
 
+@pytest.mark.slow
 def test_command_names_the_layer_and_ends_with_0(forms: "Forms", tmp_path: Path) -> None:
     def fault(proto: onnx.ModelProto, find: "Find") -> None:
         name = weights_of(proto, find("denseblock2.denselayer2.conv2"))[1]

@@ -96,6 +96,7 @@ def settled(rounds: int) -> settings:
     return settings(max_examples=rounds, derandomize=True, database=None, deadline=None, suppress_health_check=health)
 
 
+@pytest.mark.slow
 @settled(ROUNDS)
 @given(st.sampled_from(CONTAINERS), st.sampled_from(sorted(DAMAGES)), st.integers(0, 2**32))
 def test_damaged_file_ends_in_weights_or_an_error_made_on_purpose(
@@ -104,6 +105,7 @@ def test_damaged_file_ends_in_weights_or_an_error_made_on_purpose(
     assert_sound(path, DAMAGES[damage](samples[kind], random.Random(seed)))
 
 
+@pytest.mark.slow
 @settled(HDF5_ROUNDS)
 @given(st.sampled_from(HDF5), st.sampled_from(sorted(DAMAGES)), st.integers(0, 2**32))
 def test_damaged_hdf5_ends_in_weights_or_an_error_made_on_purpose(

@@ -158,6 +158,7 @@ def test_convolution_that_would_be_rebuilt_otherwise_is_refused(
         read(kind, net.eval(), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRITERS)
 def test_stem_pool_of_another_window_is_refused(kind: str, tmp_path: Path) -> None:
     net = tiny_net(stem_pool="none")
@@ -297,6 +298,7 @@ def test_exported_layout_before_torch_2_8_is_read(exported: Path, tmp_path: Path
     assert contents.facts == ArchitectureFacts(**PLAIN, source=Source("file", "torch.export graph"))
 
 
+@pytest.mark.slow
 def test_bomb_inside_an_exported_archive_is_refused(tmp_path: Path) -> None:
     inner = zip_bytes({"a/data.pkl": bytes(300 << 20)}, pack=zipfile.ZIP_DEFLATED)
     program = b'{"graph_module": {"graph": {}}}'

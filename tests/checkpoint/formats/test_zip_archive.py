@@ -71,6 +71,7 @@ def test_record_that_unpacks_to_a_gigabyte_is_refused(bomb: Path) -> None:
         container.read_contents(bomb)
 
 
+@pytest.mark.slow
 def test_many_records_that_unpack_to_much_are_refused_together(tmp_path: Path) -> None:
     path = write(tmp_path / "bomb", zip_bytes({f"a/data/{i}": bytes(40 << 20) for i in range(8)}, pack=DEFLATED))
 
@@ -78,6 +79,7 @@ def test_many_records_that_unpack_to_much_are_refused_together(tmp_path: Path) -
         container.read_contents(path)
 
 
+@pytest.mark.slow
 def test_bomb_is_refused_within_bounded_memory(bomb: Path) -> None:
     """A child process that may have 512 MiB above what the imports take reads a 1 GiB record."""
     code = (

@@ -304,6 +304,7 @@ def applied(model: ir.Model, names: tuple[str, ...] = MAXED) -> dict[str, int]:
     return {name: times for name, times in fired.items() if times and name not in TIDYING}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_pass_keeps_its_promise_and_all_together_a_smaller_one(name: str) -> None:
     model = copy_of(name)

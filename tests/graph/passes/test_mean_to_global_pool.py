@@ -166,6 +166,7 @@ def test_global_pool_computes_what_torch_does() -> None:
     assert rewriting.differences([wanted], rewriting.by_onnxruntime(model, X))[0] < 1e-6
 
 
+@pytest.mark.slow
 def test_end_of_a_densenet_is_rewritten() -> None:
     """Both of torch's exporters write a mean."""
     models = [tiny_graphs.exported_model(exporter) for exporter in ("dynamo", "torchscript")]

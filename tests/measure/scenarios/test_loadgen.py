@@ -151,4 +151,4 @@ def test_every_scenario_is_found_by_the_name_that_people_write(name: str) -> Non
 
     assert "_" not in name
     assert entry.rounds >= 1
-    assert entry.batches(1) == ""
+    assert entry.why_batch_refused(1) == ""

@@ -143,6 +143,7 @@ def test_an_unknown_group_is_refused_with_the_nearest(scheme) -> None:  # type: 
     assert "denseblock1.denselayer" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_one_plan_writes_many_graphs_each_as_if_it_were_the_only_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
     from dense_graphs import calibration
 

@@ -272,6 +272,7 @@ def mean_error(sketch: Sketch, logits: str, **options: Any) -> float:
     return float(np.abs((found - wanted).mean(0)).max() / wanted.std())
 
 
+@pytest.mark.slow
 def test_biases_make_up_for_the_mean_error_unless_told_otherwise() -> None:
     sketch = Sketch(seed=4)
     block = sketch.block(sketch.stem(), 4)

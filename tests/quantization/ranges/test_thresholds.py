@@ -134,6 +134,7 @@ def test_entropy_finds_the_threshold_of_a_plain_loop(shape: str) -> None:
     assert lost[round(found / width)] == pytest.approx(least, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_entropy_and_onnx_runtime_find_the_end_of_a_uniform_bulk() -> None:
     """Where the bulk ends sharply both must stop there.
 

@@ -200,6 +200,7 @@ def sizable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["minmax", "entropy"])
 def test_memory_does_not_grow_with_the_images(method: str, sizable: Path) -> None:
     few, many = (peak_mib(sizable, n, method, int8_ort._CHUNK) for n in (32, 256))
@@ -207,6 +208,7 @@ def test_memory_does_not_grow_with_the_images(method: str, sizable: Path) -> Non
     assert many < 1.1 * few
 
 
+@pytest.mark.slow
 def test_memory_would_grow_if_all_images_were_one_chunk(sizable: Path) -> None:
     few, many = (peak_mib(sizable, n, "entropy", 1000) for n in (32, 256))
 

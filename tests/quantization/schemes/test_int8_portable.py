@@ -57,6 +57,7 @@ def test_logits_are_near_torchs_own_in_onnx_runtime(form: str, optimize: bool, t
     assert metrics.sqnr_db(wanted(x), found) > FLOOR_DB
 
 
+@pytest.mark.slow
 @either_form
 def test_logits_are_near_torchs_own_in_openvino(
     form: str, tiny: Callable[..., ir.Model], connection: Connection, tmp_path: Path

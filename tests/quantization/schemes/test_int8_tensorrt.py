@@ -63,6 +63,7 @@ def test_onnx_runtimes_whole_optimizer_keeps_the_logits(options: dict[str, objec
     assert metrics.sqnr_db(wanted(x), run(model, x)[0]) > FLOOR_DB
 
 
+@pytest.mark.slow
 def test_logits_are_near_torchs_own_in_openvino(tiny: ir.Model, connection: Connection, tmp_path: Path) -> None:
     x = tiny_graphs.images(12)
 
@@ -84,6 +85,7 @@ def built(connection: Connection, model: ir.Model, folder: Path) -> Proof:
         )
 
 
+@pytest.mark.slow
 @with_tensorrt_rtx
 def test_tensorrt_rtx_builds_it_with_int8_activations(tiny: ir.Model, connection: Connection, tmp_path: Path) -> None:
     proof = built(connection, tiny, tmp_path)
@@ -95,6 +97,7 @@ def kernels(proof: Proof) -> int:
     return sum(n for kind, n in proof.kernels if kind.startswith("pointwise"))
 
 
+@pytest.mark.slow
 @with_tensorrt_rtx
 def test_int8_behind_norms_needs_no_more_kernels_than_fp16(connection: Connection, tmp_path: Path) -> None:
     x, source = tiny_graphs.images(24, seed=3), tiny_graphs.simplified_model()
@@ -107,6 +110,7 @@ def test_int8_behind_norms_needs_no_more_kernels_than_fp16(connection: Connectio
     assert "int8 may not pay" in everywhere.advice
 
 
+@pytest.mark.slow
 @with_tensorrt_rtx
 def test_no_activation_of_a_plan_behind_norms_is_float32_but_its_ends(connection: Connection, tmp_path: Path) -> None:
     model = quantized(tiny_graphs.simplified_model(), tiny_graphs.images(24, seed=3), int8_tensorrt)
@@ -127,6 +131,7 @@ def test_scales_and_floats_are_half_precision() -> None:
         assert not array(node.inputs[2]).any()
 
 
+@pytest.mark.slow
 @with_tensorrt_rtx
 @pytest.mark.parametrize("name", ["ReLU inside a concatenation", "grouped convolutions", "new maps first"])
 def test_tensorrt_rtx_builds_other_networks(name: str, connection: Connection, tmp_path: Path) -> None:
@@ -154,6 +159,7 @@ def test_metadata_of_the_file_stays(tiny: ir.Model) -> None:
     assert tiny.metadata_props.keys() - before.keys() == {BLOCKS_KEY, UNITS_KEY, *half}
 
 
+@pytest.mark.slow
 def test_demo_keeps_its_answers() -> None:
     sqnr_db, agreement = demo_graph.kept(int8_tensorrt)
 
@@ -161,6 +167,7 @@ def test_demo_keeps_its_answers() -> None:
     assert agreement >= 0.995
 
 
+@pytest.mark.slow
 def test_demo_gains_from_equalization_where_concatenations_are_quantized() -> None:
     without, _ = demo_graph.kept(int8_tensorrt, concats=True, equalize=False)
     equalized, _ = demo_graph.kept(int8_tensorrt, concats=True)
@@ -168,6 +175,7 @@ def test_demo_gains_from_equalization_where_concatenations_are_quantized() -> No
     assert equalized > without + 4
 
 
+@pytest.mark.slow
 def test_demo_does_not_collapse_on_sixteen_images() -> None:
     sqnr_db, agreement = demo_graph.kept(int8_tensorrt, n_images=16)
 

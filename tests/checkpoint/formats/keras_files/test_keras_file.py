@@ -134,6 +134,7 @@ def test_config_that_is_not_json_is_called_damaged(text: bytes, tmp_path: Path) 
         container.read_contents(path)
 
 
+@pytest.mark.slow
 def test_bn_without_scale_is_read_by_its_config_and_refused_without(tmp_path: Path) -> None:
     file = io.BytesIO()
     with h5py.File(file, "w") as root:

@@ -462,6 +462,7 @@ def test_text_encoded_again_and_again_is_refused(tmp_path: Path) -> None:
         container.read_contents(write(tmp_path / "file", b"\x80\x02" + call + b"h\x00h\x01h\x02\x86R" * 1_000 + b"."))
 
 
+@pytest.mark.slow
 def test_deeply_nested_pickle_is_read_or_refused_without_recursion(tmp_path: Path) -> None:
     data = b"\x80\x02" + b"]" * 500_000 + b"a" * 499_999 + b"."
 
