@@ -4,7 +4,7 @@ import deploy_kit
 
 report = deploy_kit.deploy(
     "bundled:densenet_bc40_fmnist",  # your file; where it does not say how images are prepared: input=, mean=, std=
-    engines=["onnxruntime", "openvino"],
+    engines=["onnxruntime"],  # compare_engines.py takes several
     precisions=["fp32", "int8"],
     calibration="bundled:fashion-mnist-512",  # a folder of a few hundred training images
     images="bundled:fashion-mnist-10000",  # the images to check on: none of them may calibrate

@@ -4,7 +4,8 @@ graphs     export, simplify, quantize
 engines    build, check, bench, speed_up
 mixing     find_mix: INT8 and float within an accuracy budget
 line       deploy, and the recipes and reports around it
-_step   what every call opens: the store, the devices, the progress
+_step      what every call opens: the store, the devices, the progress
+_notebook  how a notebook shows a check and a bench
 
 ``import deploy_kit`` exposes all of it; each function opens what it needs and keeps its results where the command line
 keeps them, so that either finds what the other made.

@@ -72,7 +72,7 @@ def test_a_copy_and_its_passport_are_written(line: "Line", kept: Store, tmp_path
 def test_a_copy_that_would_replace_another_file_is_refused_before_any_work(line: "Line", kept: Store) -> None:
     (mine := kept.root / "train.py").write_text("print()")
 
-    with pytest.raises(deploy_kit.InputError, match="is no earlier copy of deploykit's"):
+    with pytest.raises(deploy_kit.InputError, match="exists, and was not written by deploykit"):
         deploy_kit.quantize(line.exported, scheme="int8_ort", out=mine, store=kept)
 
 
