@@ -80,7 +80,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def opened(recipe: Recipe, store: Store, device: Device, on_progress: ProgressCallback = no_progress) -> Iterator[Run]:
+def open_run(
+    recipe: Recipe, store: Store, device: Device, on_progress: ProgressCallback = no_progress
+) -> Iterator[Run]:
     """Put a recipe in force in a store, and open this machine and the device for single stages.
 
     A stage that fails leaves the recipe in force as it was before: what was said to it is not said to the next one.
@@ -214,7 +216,7 @@ def collect(run: Run) -> Report:
             "bench",
             where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements),  # type: ignore[misc]
         )
-        rows += join(row, measured[0], run.recipe.bench) if measured else (row,)
+        rows += with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
 
@@ -271,7 +273,7 @@ def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
     return tuple(mix for mix in newest.values() if mix.artifact in graphs)
 
 
-def join(row: EngineRow, measured: Bench, part: BenchTable) -> tuple[EngineRow, ...]:
+def with_measurement(row: EngineRow, measured: Bench, part: BenchTable) -> tuple[EngineRow, ...]:
     """Put a row's measurement, its speed-up over the baseline and the limits it misses into it: a row for each batch.
 
     Args:
@@ -373,11 +375,11 @@ def _measured(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[EngineRow
         run.remarks.append(
             f"no speed-ups: the baseline '{part.baseline}' was not measured; {nearest(part.baseline, timed)}"
         )
-    run.remarks += [*not_worth_it(rows, measured), *unsettled(measured)]
-    return [joined for row in rows for joined in ((row,) if row.failed else join(row, measured, part))]
+    run.remarks += [*not_faster_remarks(rows, measured), *unsteady_remarks(measured)]
+    return [joined for row in rows for joined in ((row,) if row.failed else with_measurement(row, measured, part))]
 
 
-def unsettled(measured: Bench) -> list[str]:
+def unsteady_remarks(measured: Bench) -> list[str]:
     """List in words which latencies are none or were not steady, and what went wrong with the run."""
     remarks = [f"{m.label}: its times are {m.emulated}" for m in measured.measurements if m.emulated]
     remarks += [f"{m.label} was not steady: {m.drift}" for m in measured.measurements if m.drift]
@@ -387,7 +389,7 @@ def unsettled(measured: Bench) -> list[str]:
     return remarks
 
 
-def not_worth_it(rows: list[EngineRow], measured: Bench) -> list[str]:
+def not_faster_remarks(rows: list[EngineRow], measured: Bench) -> list[str]:
     """List in words which int8 engines are not faster than the same engine's fp32."""
     timed = {measurement.label: measurement for measurement in measured.measurements}
     remarks = []

@@ -72,7 +72,7 @@ def opened(
     target = find_device(device)
     with (
         followed(on_progress, stage) as (callback, remark),
-        pipeline.opened(recipe_in_force, store, target, callback) as run,
+        pipeline.open_run(recipe_in_force, store, target, callback) as run,
     ):
         yield OpenedStep(run=run, remark=remark)
 

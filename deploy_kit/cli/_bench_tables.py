@@ -16,7 +16,7 @@ from deploy_kit.stages.report import device
 def rows_of(engines: Sequence[Artifact], measured: Bench, part: BenchTable) -> list[EngineRow]:
     """Return a row for each engine and batch."""
     unmeasured = (EngineRow(label=engine.label, artifact=engine) for engine in engines)
-    return [row for engine in unmeasured for row in pipeline.join(engine, measured, part)]
+    return [row for engine in unmeasured for row in pipeline.with_measurement(engine, measured, part)]
 
 
 def latencies(rows_by_device: Mapping[str, Sequence[EngineRow]], part: BenchTable) -> str:

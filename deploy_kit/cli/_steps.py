@@ -32,7 +32,7 @@ def open_run(step: StepOptions, console: Console, chosen: Recipe | None = None) 
     verify_out(step.out)
     store = Store(step.store)
     base = chosen or _recipe_in_force(step, store, console)
-    return pipeline.opened(with_inputs(base, step), store, device, console.on_progress)
+    return pipeline.open_run(with_inputs(base, step), store, device, console.on_progress)
 
 
 def with_inputs(base: Recipe, step: StepOptions) -> Recipe:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from deploy_kit.records.readings import Energy, Rail, Reading, Snapshot, Watched
+from deploy_kit.records.readings import Energy, MonitorSettings, Rail, Reading, Snapshot
 
 MIN_S = 10.0  # INA3221 on Jetson averages over hundreds of ms, and a board's idle power wanders within seconds
 _FIRST = ("rapl", "nvml", "ina")  # order in a message: processor, GPU, board; then all others
@@ -74,7 +74,7 @@ def _joules_between(first: tuple[float, Reading], second: tuple[float, Reading])
 
 
 def energy_of_engine(
-    idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, batch: int, watched: Watched
+    idle: Sequence[Snapshot], busy: Sequence[Snapshot], *, runs: int, batch: int, watched: MonitorSettings
 ) -> Energy:
     """Compute the energy of an engine by rail.
 
@@ -111,7 +111,7 @@ def energy_of_engine(
     return Energy(rails=rails)
 
 
-def why_no_energy(watched: Watched) -> str:
+def why_no_energy(watched: MonitorSettings) -> str:
     """Return why no energy can be read on a machine; empty if a gauge can read it."""
     known = dict(watched.unreadable)
     if any(name not in known for name in watched.energy_gauges):

@@ -9,7 +9,7 @@ from deploy_kit.devices.links import Worker
 from deploy_kit.measure import energy, validity
 from deploy_kit.measure.hardware_peaks import MeasuredPeak
 from deploy_kit.records import codec
-from deploy_kit.records.readings import Conditions, Energy, Processor, Snapshot, Watched
+from deploy_kit.records.readings import Conditions, Energy, MonitorSettings, Processor, Snapshot
 
 PERIOD_S = 0.25  # a reading costs a few ms, and Tegra updates its power rails less often
 _ABOUT = "gauges"
@@ -29,7 +29,7 @@ class Monitor:
     """
 
     worker: Worker
-    watched: Watched
+    watched: MonitorSettings
     own: list[int] = field(default_factory=list)
     cost: float = 0.0
     turns: dict[str, list[list[Snapshot]]] = field(default_factory=dict)
@@ -98,4 +98,4 @@ def start_monitor(worker: Worker, *, period_s: float = PERIOD_S, root: str = "/"
         root: Folder below which the gauges read: ``/``, or a recorded tree.
     """
     answer = worker.ask("watch_gauges", _ABOUT, period_s=period_s, root=root)
-    return Monitor(worker=worker, watched=codec.from_json(Watched, answer["watched"]))
+    return Monitor(worker=worker, watched=codec.from_json(MonitorSettings, answer["watched"]))

@@ -11,7 +11,7 @@ instructions set the clock too: AVX-512 or a hot GPU kernel runs at another cloc
 
 from collections.abc import Callable, Iterable, Sequence
 
-from deploy_kit.records.readings import Conditions, Course, Processor, ReadingKind, Snapshot, Watched
+from deploy_kit.records.readings import Conditions, MonitorSettings, Processor, QuantityCourse, ReadingKind, Snapshot
 
 MAX_CLOCK_DROP = 0.05
 MAX_FOREIGN = 0.05
@@ -24,7 +24,7 @@ TurnSnapshots = Sequence[Snapshot]
 
 
 def judge_validity(
-    turns: Sequence[TurnSnapshots], processor: Processor, watched: Watched, own_cost: float
+    turns: Sequence[TurnSnapshots], processor: Processor, watched: MonitorSettings, own_cost: float
 ) -> tuple[tuple[str, ...], Conditions]:
     """Judge the turns of one engine.
 
@@ -74,7 +74,7 @@ def _has_reading(turns: Sequence[TurnSnapshots], kinds: tuple[ReadingKind, ...])
     return any(reading.kind in kinds for turn in turns for reading in turn[-1].readings)
 
 
-def _why_unread(watched: Watched, gauges: tuple[str, ...]) -> str:
+def _why_unread(watched: MonitorSettings, gauges: tuple[str, ...]) -> str:
     """Return why none of these gauges gave enough readings."""
     known = dict(watched.unreadable)
     return "; ".join(known[name] for name in gauges if name in known) or "too few readings"
@@ -160,7 +160,7 @@ def _foreign_reason(foreign: float | None, steal: float) -> Iterable[str]:
         yield f"foreign load took {share}; at most {100 * MAX_FOREIGN:g} % is valid"
 
 
-def _courses(turns: Sequence[TurnSnapshots]) -> tuple[Course, ...]:
+def _courses(turns: Sequence[TurnSnapshots]) -> tuple[QuantityCourse, ...]:
     quantities: tuple[tuple[str, str, Callable[[Snapshot], float | None]], ...] = (
         ("clock of the fastest core", "MHz", _clock_of("cpu")),
         ("clock of the GPU", "MHz", _clock_of("gpu")),
@@ -171,5 +171,7 @@ def _courses(turns: Sequence[TurnSnapshots]) -> tuple[Course, ...]:
     for name, unit, value_of in quantities:
         before, after, within = value_of(turns[0][0]), value_of(turns[-1][-1]), _values_within(turns, value_of)
         if before is not None and after is not None and within:
-            courses.append(Course(what=name, unit=unit, before=before, low=min(within), high=max(within), after=after))
+            courses.append(
+                QuantityCourse(what=name, unit=unit, before=before, low=min(within), high=max(within), after=after)
+            )
     return tuple(courses)

@@ -75,7 +75,7 @@ class Board:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class MonitorSettings:
     """What the gauges of a machine can and cannot read.
 
     Attributes:
@@ -94,7 +94,7 @@ class Watched:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class QuantityCourse:
     """Course of one quantity before, during and after the turns of an engine.
 
     Attributes:
@@ -130,7 +130,7 @@ class Conditions:
     """
 
     settings: tuple[tuple[str, str], ...]
-    courses: tuple[Course, ...]
+    courses: tuple[QuantityCourse, ...]
     foreign: float | None
     timed_s: float
     unjudged: tuple[str, ...]

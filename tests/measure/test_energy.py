@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 
 from deploy_kit.measure import energy
-from deploy_kit.records.readings import Board, Reading, Snapshot, Watched
+from deploy_kit.records.readings import Board, MonitorSettings, Reading, Snapshot
 
 BOARD = Board(model="", compatible=(), memory_gib=8.0, cores=2, gpu_max_mhz=0.0)
 RANGE_UJ = 262_143_328_850.0
 
 
-def watched(*unreadable: tuple[str, str]) -> Watched:
+def watched(*unreadable: tuple[str, str]) -> MonitorSettings:
     gauges = ("ina", "nvml", "rapl")
-    return Watched(settings=(), unreadable=unreadable, advice=(), board=BOARD, energy_gauges=gauges)
+    return MonitorSettings(settings=(), unreadable=unreadable, advice=(), board=BOARD, energy_gauges=gauges)
 
 
 def counter(*points: tuple[float, float], wraps_at: float = RANGE_UJ) -> list[Snapshot]:

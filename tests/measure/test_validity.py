@@ -3,9 +3,9 @@
 import pytest
 
 from deploy_kit.measure import validity
-from deploy_kit.records.readings import Board, Conditions, Reading, ReadingKind, Snapshot, Watched
+from deploy_kit.records.readings import Board, Conditions, MonitorSettings, Reading, ReadingKind, Snapshot
 
-WATCHED = Watched(
+WATCHED = MonitorSettings(
     settings=(("governor", "powersave"),),
     unreadable=(),
     advice=("sudo cpupower frequency-set -g performance",),
@@ -174,7 +174,7 @@ def test_a_clock_is_not_judged_by_turns_too_short_either() -> None:
 
 
 def test_what_no_gauge_reads_is_not_judged_and_says_why() -> None:
-    blind = Watched(
+    blind = MonitorSettings(
         settings=(),
         unreadable=(("cpu_clocks", "no cpufreq here"), ("throttle", "no flag"), ("load", "no /proc/stat here")),
         advice=(),

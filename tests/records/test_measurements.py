@@ -64,7 +64,7 @@ def test_a_quiet_measurement_needs_no_words() -> None:
 def test_a_report_remarks_what_was_not_steady_or_not_valid() -> None:
     shaken = replace(measurement("one", [1.0]), drift="9 % faster from round 4 of 12 on", invalid=("throttled",))
 
-    assert pipeline.unsettled(Bench(measurements=(shaken,))) == [
+    assert pipeline.unsteady_remarks(Bench(measurements=(shaken,))) == [
         "one was not steady: 9 % faster from round 4 of 12 on",
         "no valid measurement: one: throttled",
     ]

@@ -76,7 +76,7 @@ def test_the_report_marks_each_time():
 
 
 def test_the_report_says_so_in_a_remark():
-    assert pipeline.unsettled(Bench(measurements=(INT8,))) == [f"int8 · onnxruntime: its times are {MARK}"]
+    assert pipeline.unsteady_remarks(Bench(measurements=(INT8,))) == [f"int8 · onnxruntime: its times are {MARK}"]
 
 
 def test_other_tools_records_carry_the_mark():

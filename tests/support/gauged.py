@@ -3,9 +3,9 @@
 from typing import Any
 
 from deploy_kit.records import codec
-from deploy_kit.records.readings import Board, Reading, Snapshot, Watched
+from deploy_kit.records.readings import Board, MonitorSettings, Reading, Snapshot
 
-WATCHED = Watched(
+WATCHED = MonitorSettings(
     settings=(("power mode", "25W (1)"),),
     unreadable=(("cpu_clocks", "no cpufreq here"), ("throttle", "no throttle counter here")),
     advice=("sudo nvpmodel -m 2",),
@@ -18,7 +18,9 @@ NO_ENERGY = (("rapl", "no RAPL"), ("nvml", "no driver"), ("ina", "no INA"))
 class Gauges:
     """Answers of a gauge worker: `watts` by the number of the reading; `foreign` seconds are taken between two."""
 
-    def __init__(self, *, watched: Watched = WATCHED, watts: tuple[float, ...] = (5.0,), foreign: float = 0.0) -> None:
+    def __init__(
+        self, *, watched: MonitorSettings = WATCHED, watts: tuple[float, ...] = (5.0,), foreign: float = 0.0
+    ) -> None:
         self.watched, self.watts, self.foreign = watched, watts, foreign
         self.readings = 0
 

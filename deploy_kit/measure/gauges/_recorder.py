@@ -8,14 +8,14 @@ from pathlib import Path
 
 from deploy_kit.measure.gauges import CATALOGUE, Gauge, GaugeScope, tegra
 from deploy_kit.measure.gauges._files import read_text
-from deploy_kit.records.readings import Board, Reading, Snapshot, Watched
+from deploy_kit.records.readings import Board, MonitorSettings, Reading, Snapshot
 
 
-def survey_gauges(scope: GaugeScope) -> Watched:
+def survey_gauges(scope: GaugeScope) -> MonitorSettings:
     """Describe what the gauges can read, how the machine is set, and what an administrator may change."""
     gauges = {name: CATALOGUE.get(name) for name in CATALOGUE.names()}
     unreadable = tuple((name, why) for name, gauge in gauges.items() if (why := gauge.why_unavailable(scope)))
-    return Watched(
+    return MonitorSettings(
         settings=tuple(pair for gauge in gauges.values() for pair in gauge.settings(scope)),
         unreadable=unreadable,
         advice=tuple(command for gauge in gauges.values() for command in gauge.advice(scope)),

@@ -50,7 +50,7 @@ def intervals(model: ir.Model, groups: ScaleGroups) -> dict[ir.Value, Interval]:
 def _by(node: ir.Node, index: int, n: int, known: dict[ir.Value, Interval]) -> Interval:
     """Return the interval that one reader can tell apart of its input number `index`, which has `n` channels."""
     result = known.get(node.outputs[0])
-    if node.op_type == "Concat" and result is not None and grouping.moved(node):
+    if node.op_type == "Concat" and result is not None and grouping.shares_grid(node):
         start = sum(_channels(value) for value in node.inputs[:index])
         return Interval(low=result.low[start : start + n], high=result.high[start : start + n])
     if node.op_type in ("Max", "Min") and grouping.bound(node) is not None:

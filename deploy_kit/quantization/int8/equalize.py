@@ -23,7 +23,7 @@ from deploy_kit.graph import channel_affine, edit
 from deploy_kit.graph.channel_affine import Affine
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
 from deploy_kit.quantization.int8 import scale_groups as grouping
-from deploy_kit.quantization.int8.range_selection import Span
+from deploy_kit.quantization.int8.range_selection import ChannelRange
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
 from deploy_kit.quantization.ranges import Channels
 
@@ -31,7 +31,7 @@ _FLOOR = 1e-3  # of the median reach: a channel that is (nearly) dead is not sca
 
 
 @dataclass(frozen=True, kw_only=True)
-class EqualizedGraph:
+class EqualizedGroup:
     """One group after equalization.
 
     Attributes:
@@ -50,8 +50,8 @@ def equalize_channels(
     groups: ScaleGroups,
     seen: dict[ir.Value, Channels],
     means: dict[ir.Value, np.ndarray],
-    spans: dict[ir.Value, Span],
-) -> tuple[EqualizedGraph, ...]:
+    spans: dict[ir.Value, ChannelRange],
+) -> tuple[EqualizedGroup, ...]:
     """Equalize every group with a concatenation, in place.
 
     Args:
@@ -81,11 +81,11 @@ def equalize_channels(
                 if value in means:
                     means[value] = maps[value].inverse(means[value])
         reach = np.concatenate([np.empty(0), *((high - low) / 2 for low, high in ranges.values())])
-        rows.append(EqualizedGraph(group=group, reach=reach, refused=refused))
+        rows.append(EqualizedGroup(group=group, reach=reach, refused=refused))
     return tuple(rows)
 
 
-def _maps(ranges: dict[ir.Value, Span], *, center: bool) -> dict[ir.Value, Affine]:
+def _maps(ranges: dict[ir.Value, ChannelRange], *, center: bool) -> dict[ir.Value, Affine]:
     """Choose r and m for each source; channels far below the group's median stay small."""
     maps = {}
     for source, (low, high) in ranges.items():
@@ -126,7 +126,7 @@ def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
         if value.is_graph_output():
             return "a part of it is an output"
         for node in value.consumers():
-            if groups.of.get(node.outputs[0]) is group and grouping.moved(node):
+            if groups.of.get(node.outputs[0]) is group and grouping.shares_grid(node):
                 if node.op_type in ("Reshape", "Flatten", "Squeeze"):
                     return f"{node.op_type} moves its channels"
                 continue

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from deploy_kit.graph import edit, onnx_file
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
 from deploy_kit.quantization.int8 import scale_groups as grouping
-from deploy_kit.quantization.int8.equalize import EqualizedGraph
+from deploy_kit.quantization.int8.equalize import EqualizedGroup
 from deploy_kit.quantization.int8.grids import Grid
 from deploy_kit.quantization.int8.plan import Int8Plan
 from deploy_kit.records.results import QuantizedBlock
@@ -30,11 +30,11 @@ def blocks(plan: Int8Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tup
     return tuple(_block(f"block {number}", row, plan, (concats, rest)) for number, row in enumerate(rows, start=1))
 
 
-def _block(name: str, row: EqualizedGraph, plan: Int8Plan, types: tuple[Moved, Moved]) -> QuantizedBlock:
+def _block(name: str, row: EqualizedGroup, plan: Int8Plan, types: tuple[Moved, Moved]) -> QuantizedBlock:
     group = row.group
     grid = next((plan.grids[value] for value in group.values if value in plan.grids), None)
     writers = [value.producer() for value in group.values]
-    movers = [node for node in writers if node is not None and grouping.moved(node)]
+    movers = [node for node in writers if node is not None and grouping.shares_grid(node)]
     joins = [node for node in movers if node.op_type == "Concat" and node not in plan.kept]
     concats = types[0] if any(node.outputs[0] in plan.grids for node in joins) else types[1]
     norms = {n for v in group.values for n in v.consumers() if n.op_type == "BatchNormalization"}

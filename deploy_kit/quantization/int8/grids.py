@@ -51,14 +51,14 @@ class Grid:
         return (np.asarray(q, np.float64) - self.zero) * self.scale
 
 
-def spanning(low: float, high: float) -> Grid:
+def asymmetric_grid(low: float, high: float) -> Grid:
     """Return the uint8 grid from `low` to `high`, widened to hold 0.0 exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max((high - low) / 255, _TINY)))
     return Grid(scale=scale, zero=int(np.clip(np.rint(-low / scale), 0, 255)))
 
 
-def around_zero(reach: float) -> Grid:
+def symmetric_grid(reach: float) -> Grid:
     """Return the int8 grid from ``-reach`` to ``reach`` with zero point 0."""
     return Grid(scale=float(np.float32(max(reach / 127, _TINY))), zero=0, signed=True)
 
@@ -92,12 +92,12 @@ class ChosenGrid:
     scales: np.ndarray
 
 
-def largest(bits: int) -> int:
+def largest_weight_integer(bits: int) -> int:
     """Return the largest integer of a weight; the smallest is its negative."""
     return int(2 ** (bits - 1) - 1)
 
 
-def weights(
+def quantize_weights(
     array: np.ndarray,
     bias: np.ndarray,
     input_scale: float,
@@ -117,7 +117,7 @@ def weights(
         bits: 8, or 7 for processors whose 16-bit sums of two products saturate (x64 without VNNI).
         chosen: Integers to use, except where the bias needs a larger scale than theirs.
     """
-    limit = largest(bits)
+    limit = largest_weight_integer(bits)
     scales = channel_scales(array, bias, input_scale, limit)
     rest = [1] * (array.ndim - 1)
     integers = np.clip(np.rint(array / scales.reshape(-1, *rest)), -limit, limit)
@@ -162,7 +162,7 @@ def row_scales(array: np.ndarray, *, one: bool = False) -> np.ndarray:
     return np.asarray(scales.max() if one else scales)
 
 
-def fitting(scales: np.ndarray | float, dtype: type[np.floating[Any]]) -> np.ndarray:
+def round_scales_up(scales: np.ndarray | float, dtype: type[np.floating[Any]]) -> np.ndarray:
     """Round scales up to what a type holds, as float64; in half precision none falls below 2⁻²⁰, where digits end."""
     least = np.maximum(np.asarray(scales, np.float64), 2.0**-20 if dtype is np.float16 else 0.0)
     rounded = least.astype(dtype)

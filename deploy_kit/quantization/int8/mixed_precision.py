@@ -122,7 +122,7 @@ def _needed(plan: Int8Plan, kept: set[ir.Node]) -> set[ir.Value]:
             if node.op_type in _MULTIPLIES:  # with its ReLU, which is part of the same integer kernel
                 relu = grouping.fused_relu(node)
                 needed.add((relu or node).outputs[0])
-        elif grouping.moved(node) and node.outputs[0] in needed:
+        elif grouping.shares_grid(node) and node.outputs[0] in needed:
             needed.update(values)
     return needed
 

@@ -16,7 +16,7 @@ import onnx
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.machine import environment
 from deploy_kit.quantization.int8 import range_selection
-from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeTarget, Span
+from deploy_kit.quantization.int8.range_selection import ChannelRange, RangeMethod, RangeTarget
 from deploy_kit.quantization.ranges import Channels, ObservedActivations, Observer, memory_mib
 from deploy_kit.quantization.ranges.histogram import BINS, Histogram
 from deploy_kit.store import Key, Store, sha256_of
@@ -212,7 +212,7 @@ class _Looks:
 
     def __init__(self, targets: tuple[RangeTarget, ...], ranging: RangeMethod, n_images: int) -> None:
         self._targets, self._ranging, self._n_images = targets, ranging, n_images
-        self._next, self._seen, self._spans = _FIRST_LOOK, 0, dict[str, Span]()
+        self._next, self._seen, self._spans = _FIRST_LOOK, 0, dict[str, ChannelRange]()
         self._moved: range_selection.RangeMovement | None = None
         self._before, self._settled_at = 0, 0
 
@@ -226,10 +226,12 @@ class _Looks:
         self._next = 2 * observer.n_images
         # Without slack, which shrinks with the number of images whether ranges have settled or not.
         spans = {
-            target.name: range_selection.seen(target, channels[target.name], observer.histograms, self._ranging)
+            target.name: range_selection.observed_range(
+                target, channels[target.name], observer.histograms, self._ranging
+            )
             for target in self._targets
         }
-        self._moved = range_selection.moved(self._spans, spans) if self._spans else None
+        self._moved = range_selection.range_movement(self._spans, spans) if self._spans else None
         self._before, self._seen, self._spans = self._seen, observer.n_images, spans
         settled = self._ranging.by_histogram and self._moved is not None and self._moved.settled
         # Settled are ranges that a doubling hardly moves, and that stay so: any later look may revoke it.

@@ -19,9 +19,9 @@ from deploy_kit.quantization.int8 import effective_range, equalize, observation,
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import Moments, exact, together
 from deploy_kit.quantization.int8.effective_range import Interval
-from deploy_kit.quantization.int8.grids import Grid, around_zero, spanning
+from deploy_kit.quantization.int8.grids import Grid, asymmetric_grid, symmetric_grid
 from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream
-from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeTarget, Span
+from deploy_kit.quantization.int8.range_selection import ChannelRange, RangeMethod, RangeTarget
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
 from deploy_kit.quantization.ranges import Channels, ObservedActivations
 
@@ -56,8 +56,8 @@ class Int8Plan:
     grids: dict[ir.Value, Grid]
     seen: dict[ir.Value, Channels]
     means: dict[ir.Value, np.ndarray]
-    spans: dict[ir.Value, Span]
-    rows: tuple[equalize.EqualizedGraph, ...]
+    spans: dict[ir.Value, ChannelRange]
+    rows: tuple[equalize.EqualizedGroup, ...]
     bits: int = 8
     choices: "Int8Choices"
     batches: Callable[[], Iterator[np.ndarray]]
@@ -154,7 +154,7 @@ def make_plan(
     )
     seen = {v: observed.channels[_name(v)] for v in sources}
     spans = {
-        v: range_selection.chosen(target, seen[v], observed.histograms, choices.ranging, observed.n_images)
+        v: range_selection.choose_range(target, seen[v], observed.histograms, choices.ranging, observed.n_images)
         for v, target in targets.items()
     }
     plan = Int8Plan(
@@ -210,7 +210,7 @@ def _target(
     return RangeTarget(name=_name(value), useful=interval, by_channel=equalized or saturates)
 
 
-def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, Span], choices: Int8Choices) -> Grid:
+def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, ChannelRange], choices: Int8Choices) -> Grid:
     """Choose the grid of a group: an equalized one spans [-1, 1]."""
     if any(row.group is group and not row.refused for row in plan.rows):
         low, high = -1.0, 1.0
@@ -218,4 +218,4 @@ def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, Span], choice
         # The input has no span: its range is never cut.
         ends = [spans.get(v) or (plan.seen[v].low, plan.seen[v].high) for v in group.sources]
         low, high = min(float(a.min()) for a, _ in ends), max(float(b.max()) for _, b in ends)
-    return around_zero(max(-low, high)) if choices.signed else spanning(low, high)
+    return symmetric_grid(max(-low, high)) if choices.signed else asymmetric_grid(low, high)

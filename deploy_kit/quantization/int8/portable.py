@@ -30,7 +30,14 @@ from deploy_kit.graph import edit, onnx_file
 from deploy_kit.quantization.int8 import mixed_precision, receptive_window, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import clipped, summed
-from deploy_kit.quantization.int8.grids import ChosenGrid, Grid, Weights, channel_scales, largest, weights
+from deploy_kit.quantization.int8.grids import (
+    ChosenGrid,
+    Grid,
+    Weights,
+    channel_scales,
+    largest_weight_integer,
+    quantize_weights,
+)
 from deploy_kit.quantization.int8.plan import Int8Plan
 
 _WEIGHTED = frozenset({"Conv", "Gemm", "BatchNormalization"})
@@ -203,9 +210,9 @@ def _chosen(writer: _Writer) -> dict[ir.Node, ChosenGrid]:
     for node in plan.model.graph:
         if node.op_type in ("Conv", "Gemm") and _on_integers(writer, node):
             rows, read = _rows(node), plan.grids[grouping.activations(node)[0]]
-            scales = channel_scales(rows, edit.bias(node, len(rows)), read.scale, largest(plan.bits))
+            scales = channel_scales(rows, edit.bias(node, len(rows)), read.scale, largest_weight_integer(plan.bits))
             by_node[node] = weight_rounding.Rows(weights=rows, scales=scales)
-    rounded = weight_rounding.rounded_weights(plan, by_node, limit=largest(plan.bits))
+    rounded = weight_rounding.rounded_weights(plan, by_node, limit=largest_weight_integer(plan.bits))
     return {node: ChosenGrid(integers=integers, scales=by_node[node].scales) for node, integers in rounded.items()}
 
 
@@ -231,13 +238,13 @@ def _weighted(
     scale, read = writer.plan.grids[source].scale, writer.plan.moments(source)
     chosen = writer.chosen.get(node)
     # Quantized twice: the error of the integers is known only then, and the corrected bias may need another scale.
-    trial = weights(weight, bias, scale, bits=writer.plan.bits, chosen=chosen)
+    trial = quantize_weights(weight, bias, scale, bits=writer.plan.bits, chosen=chosen)
     # Without bias correction, too, a channel that is constant beyond the grid is corrected: its error is no rounding.
     counted = np.ones(len(read.mean), bool) if writer.plan.choices.bias_correction else read.fixed
     inside = receptive_window.inside(node)
     drift = summed(trial.values - weight, read.mean * counted, inside)
     drift += summed(trial.values, read.error * counted, inside)
-    whole = weights(weight, bias - drift, scale, bits=writer.plan.bits, chosen=chosen)
+    whole = quantize_weights(weight, bias - drift, scale, bits=writer.plan.bits, chosen=chosen)
     inputs = [writer.real(source), *writer.weight(str(name), whole, scale)]
     _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
 
@@ -276,14 +283,14 @@ def _average(writer: _Writer, node: ir.Node) -> None:
     # The mean error is not corrected here, as the grid could not hold the correction of a bound beyond it; it is passed
     # on, and the convolution behind corrects it.
     scale = writer.plan.grids[source].scale
-    whole = weights(weight, np.zeros(channels), scale, bits=writer.plan.bits)
+    whole = quantize_weights(weight, np.zeros(channels), scale, bits=writer.plan.bits)
     inputs = [writer.real(source), *writer.weight(name, whole, scale)]
     _finish(writer, node, writer.node("Conv", inputs, f"{name}.real", **attributes))
 
 
 def _move(writer: _Writer, node: ir.Node) -> None:
     """Write a node that moves values, on their integers."""
-    if not grouping.moved(node) or node.outputs[0] not in writer.plan.grids:
+    if not grouping.shares_grid(node) or node.outputs[0] not in writer.plan.grids:
         _copy(writer, node)
         return
     moving = set(grouping.activations(node))

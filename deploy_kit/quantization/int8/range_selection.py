@@ -16,13 +16,13 @@ from deploy_kit.quantization.ranges import Channels, thresholds
 from deploy_kit.quantization.ranges.histogram import Histogram
 from deploy_kit.quantization.ranges.thresholds import Method
 
-Span = tuple[np.ndarray, np.ndarray]
+ChannelRange = tuple[np.ndarray, np.ndarray]
 
 MEDIAN, MOST = 0.01, 0.2
 """Ranges have settled where twice the images change half of them by less than the first, and 95 % by less than the
-second, as shares of the range. Rare channels go on growing, and `unseen` allows for them. On the demo this is reached
-after 256 images: `mse` from these keeps 35.6 dB, from all 512 34.6 dB, `percentile` 35.2 and 35.1 dB (10,000 test
-images)."""
+second, as shares of the range. Rare channels go on growing, and `slack_of_few_images` allows for them. On the demo this
+is reached after 256 images: `mse` from these keeps 35.6 dB, from all 512 34.6 dB, `percentile` 35.2 and 35.1 dB (10,000
+test images)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class RangeMethod:
         return self.method != "minmax"
 
 
-def ranging(method: Method, percentile: float, settle: bool) -> RangeMethod:
+def range_method(method: Method, percentile: float, settle: bool) -> RangeMethod:
     """Return how ranges are chosen by a scheme's options.
 
     Raises:
@@ -74,22 +74,24 @@ class RangeTarget:
     by_channel: bool
 
 
-def chosen(
+def choose_range(
     target: RangeTarget, channels: Channels, histograms: Mapping[str, Histogram], ranging: RangeMethod, n_images: int
-) -> Span:
+) -> ChannelRange:
     """Return the lowest and highest value (C,) of each channel of an activation to encode."""
     if not (ranging.by_histogram and target.name in histograms):
-        return span(channels, target.useful, slack(n_images))
-    low, high = seen(target, channels, histograms, ranging)
+        return encoded_range(channels, target.useful, range_slack(n_images))
+    low, high = observed_range(target, channels, histograms, ranging)
     # The mean is clipped, too: one outside the range would move an end inwards.
     kept = Channels(low=low, high=high, mean=channels.mean.clip(low, high), std=channels.std)
-    return span(kept, target.useful, unseen(n_images))
+    return encoded_range(kept, target.useful, slack_of_few_images(n_images))
 
 
-def seen(target: RangeTarget, channels: Channels, histograms: Mapping[str, Histogram], ranging: RangeMethod) -> Span:
+def observed_range(
+    target: RangeTarget, channels: Channels, histograms: Mapping[str, Histogram], ranging: RangeMethod
+) -> ChannelRange:
     """Return the range that a method chooses from the images observed: no end is moved out for further images."""
     if not (ranging.by_histogram and target.name in histograms):
-        return span(channels, target.useful, 0.0)
+        return encoded_range(channels, target.useful, 0.0)
     histogram, useful = histograms[target.name], target.useful
     if target.by_channel:
         limits = None if useful is None else (useful.low, useful.high)
@@ -98,14 +100,14 @@ def seen(target: RangeTarget, channels: Channels, histograms: Mapping[str, Histo
     ends = np.array([channels.low.min()]), np.array([channels.high.max()])
     bottom, top = thresholds.ends(thresholds.values(histogram.together(), *ends), ranging.method, ranging.percentile)
     low, high = channels.low.clip(bottom, top), channels.high.clip(bottom, top)
-    return span(Channels(low=low, high=high, mean=channels.mean, std=channels.std), useful, 0.0)
+    return encoded_range(Channels(low=low, high=high, mean=channels.mean, std=channels.std), useful, 0.0)
 
 
-def span(seen: Channels, useful: Interval | None, slack: float) -> Span:
+def encoded_range(seen: Channels, useful: Interval | None, slack: float) -> ChannelRange:
     """Return the lowest and highest value of each channel to encode; equal where there is nothing to encode.
 
-    An end that was observed is moved out by `slack` of its distance to the mean, as further images will go beyond it;
-    an end that the readers set is exact.
+    An end that was observed is moved out by `range_slack` of its distance to the mean, as further images will go beyond
+    it; an end that the readers set is exact.
     """
     low, high = seen.low - slack * (seen.mean - seen.low), seen.high + slack * (seen.high - seen.mean)
     low = np.where(seen.low < 0, low, seen.low)  # behind a ReLU nothing lies below 0
@@ -118,18 +120,18 @@ def span(seen: Channels, useful: Interval | None, slack: float) -> Span:
     return np.where(empty, point, low), np.where(empty, point, high)
 
 
-def slack(n_images: int) -> float:
+def range_slack(n_images: int) -> float:
     """Return how far the ends of a range are moved out, as a share of their distance to the mean.
 
     Maxima of more images are larger, the more so the fewer were observed. Measured on the demo (10,000 test
     images): logit SQNR from 16 images rises from 20 to 30 dB, from 64 from 31 to 35 dB, from 512 by 1 dB; more slack
     costs resolution.
     """
-    return unseen(n_images) + 0.1
+    return slack_of_few_images(n_images) + 0.1
 
 
-def unseen(n_images: int) -> float:
-    """Return the part of `slack` that allows for few images, whatever the method: the more images, the less.
+def slack_of_few_images(n_images: int) -> float:
+    """Return the part of `range_slack` that allows for few images, whatever the method: the more images, the less.
 
     Measured on the demo (2,000 test images): it lifts `mse` from 16 images from 20 to 28 dB, from 64 from 31 to 35 dB,
     and costs 0.3 dB at 512; methods that clip do without the rest.
@@ -153,7 +155,7 @@ class RangeMovement:
         return f"{self.median:.2%} (median) and {self.most:.2%} (95th percentile)"
 
 
-def moved(before: Mapping[str, Span], after: Mapping[str, Span]) -> RangeMovement:
+def range_movement(before: Mapping[str, ChannelRange], after: Mapping[str, ChannelRange]) -> RangeMovement:
     """Compare two looks; ranges of a single point are left out."""
     changes = [np.zeros(0)]
     for name, (low, high) in after.items():

@@ -37,7 +37,7 @@ class ScaleGroups:
     of: dict[ir.Value, ScaleGroup]
 
 
-def moved(node: ir.Node) -> bool:
+def shares_grid(node: ir.Node) -> bool:
     """Return whether a node works on quantized values as they are: its inputs and its output share a grid."""
     if len(node.outputs) > 1:  # a second output, such as a max pool's indices, is not on the grid
         return False
@@ -58,7 +58,12 @@ def fused_into(relu: ir.Node) -> ir.Node | None:
     source = relu.inputs[0]
     assert source is not None
     producer = source.producer()
-    if producer is None or moved(producer) or source is not producer.outputs[0] or only_reader(source) is not relu:
+    if (
+        producer is None
+        or shares_grid(producer)
+        or source is not producer.outputs[0]
+        or only_reader(source) is not relu
+    ):
         return None
     return producer
 
@@ -110,7 +115,7 @@ def find_scale_groups(model: ir.Model, *, results: bool = False) -> ScaleGroups:
 
     for node in model.graph:
         result = node.outputs[0]
-        if result in grouped and moved(node):
+        if result in grouped and shares_grid(node):
             for value in activations(node):
                 parent[root(value)] = root(result)
     members: dict[ir.Value, list[ir.Value]] = {}
@@ -123,7 +128,7 @@ def find_scale_groups(model: ir.Model, *, results: bool = False) -> ScaleGroups:
 
 def _group(values: list[ir.Value]) -> ScaleGroup:
     producers = [value.producer() for value in values]
-    sources = tuple(v for v, p in zip(values, producers, strict=True) if p is None or not moved(p))
+    sources = tuple(v for v, p in zip(values, producers, strict=True) if p is None or not shares_grid(p))
     concats = sum(producer is not None and producer.op_type == "Concat" for producer in producers)
     return ScaleGroup(values=tuple(values), sources=sources, concats=concats)
 
@@ -138,7 +143,7 @@ def _read_by_integers(model: ir.Model, *, results: bool) -> set[ir.Value]:
         computes = node.op_type in READERS and quantizable(node)
         if results and computes and node.op_type == "Conv" and result in leading:
             read.add(result)
-        if computes or (moved(node) and result in read):
+        if computes or (shares_grid(node) and result in read):
             read.update(activations(node))
         if computes or not leading.isdisjoint(node.outputs):
             leading.update(activations(node))

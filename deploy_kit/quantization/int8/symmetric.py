@@ -15,7 +15,7 @@ from deploy_kit.graph import edit
 from deploy_kit.quantization.int8 import receptive_window, row_equalization, saturate, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import summed
-from deploy_kit.quantization.int8.grids import fitting, row_scales
+from deploy_kit.quantization.int8.grids import round_scales_up, row_scales
 from deploy_kit.quantization.int8.plan import Int8Plan
 from deploy_kit.quantization.int8.weight_rounding import Rows
 
@@ -62,7 +62,7 @@ def write_symmetric(
     parts = [v for group in plan.groups.all if concats and group.concats for v in group.sources if v in plan.grids]
     for value in dict.fromkeys([*(node.inputs[0] for node in weighted), *parts]):
         assert value is not None
-        _pair(model, value, fitting(plan.grids[value].scale, scales))
+        _pair(model, value, round_scales_up(plan.grids[value].scale, scales))
     return model
 
 
@@ -102,7 +102,7 @@ def _rows(node: ir.Node, scales: type[np.floating[Any]], *, one: bool) -> Rows:
     """Return weights (outputs, inputs / groups, …) and their scales: with `one` a single one, else one for each row."""
     matrix = edit.array(node.inputs[1])
     weights = np.ascontiguousarray(matrix.T if _across(node) else matrix)
-    return Rows(weights=weights, scales=fitting(row_scales(weights, one=one), scales))
+    return Rows(weights=weights, scales=round_scales_up(row_scales(weights, one=one), scales))
 
 
 def _across(node: ir.Node) -> bool:

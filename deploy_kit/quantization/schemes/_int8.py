@@ -43,7 +43,7 @@ class Int8Options:
         Raises:
             RecipeError: It is not above 50 and at most 100.
         """
-        range_selection.ranging(self.method, self.percentile, self.settle)
+        range_selection.range_method(self.method, self.percentile, self.settle)
 
     def choices(self, *, passes: tuple[str, ...], signed: bool = False, bits: int = 8) -> Int8Choices:
         """Put the options together with what a layout decides."""
@@ -54,7 +54,7 @@ class Int8Options:
             equalized=self.equalize,
             bias_correction=self.bias_correction,
             rounding=self.rounding,
-            ranging=range_selection.ranging(self.method, self.percentile, self.settle),
+            ranging=range_selection.range_method(self.method, self.percentile, self.settle),
         )
 
 

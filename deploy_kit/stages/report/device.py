@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import Measurement
-from deploy_kit.records.readings import Conditions, Course, Rail
+from deploy_kit.records.readings import Conditions, QuantityCourse, Rail
 from deploy_kit.records.results import Report
 from deploy_kit.stages.report.markdown import table
 
@@ -80,7 +80,7 @@ def _clocks(conditions: Conditions) -> str:
     return f"CPU {cpu}, GPU {gpu}"
 
 
-def _words(course: Course) -> str:
+def _words(course: QuantityCourse) -> str:
     digits = 0 if course.unit == "MHz" else 2 if not course.unit else 1
     before, low, high, after = (
         f"{value:.{digits}f}" for value in (course.before, course.low, course.high, course.after)

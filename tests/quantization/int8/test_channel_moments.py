@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from deploy_kit.quantization.int8.channel_moments import Moments, clipped, exact, summed, together
-from deploy_kit.quantization.int8.grids import spanning
+from deploy_kit.quantization.int8.grids import asymmetric_grid
 
-GRID = spanning(-1, 1)
+GRID = asymmetric_grid(-1, 1)
 N = 1_000_000
 # A mean of so many numbers is off by σ/1000; five times that.
 NOISE = 5e-3
@@ -41,7 +41,7 @@ def test_mean_and_deviation_are_those_of_drawn_numbers(upper: bool, samples: np.
 
 @pytest.mark.parametrize("upper", [False, True], ids=["max", "min"])
 def test_error_is_what_integers_are_off_on_average(upper: bool, samples: np.ndarray) -> None:
-    coarse = spanning(-8, 8)  # a step of 1/16, so that what is measured is not noise
+    coarse = asymmetric_grid(-8, 8)  # a step of 1/16, so that what is measured is not noise
     whole = bounded(coarse.quantize(samples), coarse.quantize(LIMITS), upper)
     off = coarse.real(whole).mean(1) - bounded(samples, LIMITS, upper).mean(1)
 

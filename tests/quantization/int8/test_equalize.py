@@ -13,7 +13,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.graph import edit, onnx_file, passes
 from deploy_kit.quantization.int8 import equalize, range_selection
 from deploy_kit.quantization.int8.effective_range import Interval
-from deploy_kit.quantization.int8.equalize import EqualizedGraph
+from deploy_kit.quantization.int8.equalize import EqualizedGroup
 from deploy_kit.quantization.ranges import Channels, observe_activations
 
 EXACT = 1e-12  # rounding of float64: parameters are kept in it, so that only the algebra is judged
@@ -27,7 +27,7 @@ class Case:
     """A graph before and after."""
 
     model: ir.Model
-    rows: tuple[EqualizedGraph, ...]
+    rows: tuple[EqualizedGroup, ...]
     seen: dict[ir.Value, Channels]
     means: dict[ir.Value, np.ndarray]
     before: list[np.ndarray]
@@ -65,7 +65,7 @@ def equalized(sketch: Sketch, *outputs: str, names: tuple[str, ...] = (), stored
         means=[v.name for v in clipped],
     )
     seen, averages = {v: stats[v.name] for v in sources}, {v: means[v.name] for v in clipped}
-    spans = {v: range_selection.span(seen[v], useful.get(v), 0.1) for v in sources if v.producer()}
+    spans = {v: range_selection.encoded_range(seen[v], useful.get(v), 0.1) for v in sources if v.producer()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             edit,
@@ -298,7 +298,7 @@ def test_reach_is_half_of_each_channels_range_before() -> None:
     np.testing.assert_allclose(row.reach, 1.1 * halves, rtol=1e-5)
 
 
-def refused(sketch: Sketch, *outputs: str) -> EqualizedGraph:
+def refused(sketch: Sketch, *outputs: str) -> EqualizedGroup:
     found = equalized(sketch, *outputs)
     assert found.difference == 0
     return found.rows[0]
@@ -374,7 +374,7 @@ def channels(low: list[float], high: list[float]) -> Channels:
 
 
 def test_span_moves_the_ends_that_were_seen_out_and_never_below_zero_alone() -> None:
-    low, high = range_selection.span(channels([-2, 0, 1], [2, 4, 3]), None, 0.5)
+    low, high = range_selection.encoded_range(channels([-2, 0, 1], [2, 4, 3]), None, 0.5)
 
     # Half of the way from the mean, here 0, to each end; what was never negative begins where it was seen.
     np.testing.assert_allclose(low, [-3, 0, 1])
@@ -384,7 +384,7 @@ def test_span_moves_the_ends_that_were_seen_out_and_never_below_zero_alone() -> 
 def test_span_ends_exactly_where_the_readers_stop() -> None:
     useful = Interval(low=np.array([-1, -np.inf]), high=np.array([np.inf, 0.5]))
 
-    low, high = range_selection.span(channels([-2, -2], [2, 2]), useful, 0.5)
+    low, high = range_selection.encoded_range(channels([-2, -2], [2, 2]), useful, 0.5)
 
     np.testing.assert_allclose(low, [-1, -3])
     np.testing.assert_allclose(high, [3, 0.5])
@@ -398,6 +398,6 @@ def test_span_ends_exactly_where_the_readers_stop() -> None:
 def test_span_of_what_no_reader_reaches_is_one_point_that_was_seen(low: float, high: float, point: float) -> None:
     useful = Interval(low=np.array([low]), high=np.array([high]))
 
-    found = range_selection.span(channels([-2], [2]), useful, 0.5)
+    found = range_selection.encoded_range(channels([-2], [2]), useful, 0.5)
 
     assert [float(end[0]) for end in found] == [point, point]

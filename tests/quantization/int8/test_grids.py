@@ -6,17 +6,24 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from deploy_kit.quantization.int8.grids import ChosenGrid, Grid, around_zero, channel_scales, spanning, weights
+from deploy_kit.quantization.int8.grids import (
+    ChosenGrid,
+    Grid,
+    asymmetric_grid,
+    channel_scales,
+    quantize_weights,
+    symmetric_grid,
+)
 
 GRIDS = [
-    spanning(-1, 1),
-    spanning(-0.3, 5.7),
-    spanning(0, 6),
-    spanning(-9, 0),
-    spanning(2, 7),
-    spanning(-7, -2),
-    around_zero(1),
-    around_zero(0.02),
+    asymmetric_grid(-1, 1),
+    asymmetric_grid(-0.3, 5.7),
+    asymmetric_grid(0, 6),
+    asymmetric_grid(-9, 0),
+    asymmetric_grid(2, 7),
+    asymmetric_grid(-7, -2),
+    symmetric_grid(1),
+    symmetric_grid(0.02),
 ]
 every_grid = pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.scale:.3g}@{grid.zero}")
 generator = np.random.default_rng(0)
@@ -79,7 +86,7 @@ def test_scale_is_a_float32(grid: Grid) -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 1), (-0.3, 5.7), (0, 6), (-9, 0), (2, 7), (-7, -2), (-1e-4, 1e3)])
 def test_range_and_zero_lie_on_the_grid_within_half_a_step(low: float, high: float) -> None:
-    grid = spanning(low, high)
+    grid = asymmetric_grid(low, high)
 
     ends = np.array([min(low, 0), max(high, 0)])
 
@@ -87,14 +94,14 @@ def test_range_and_zero_lie_on_the_grid_within_half_a_step(low: float, high: flo
     assert 0 <= grid.zero <= 255
 
 
-@pytest.mark.parametrize("grid", [spanning(0, 0), around_zero(0)])
+@pytest.mark.parametrize("grid", [asymmetric_grid(0, 0), symmetric_grid(0)])
 def test_activation_that_is_always_zero_has_a_grid(grid: Grid) -> None:
     assert grid.scale > 0
     assert grid.real(grid.quantize(np.zeros(3))).tolist() == [0, 0, 0]
 
 
 def test_raw_integers_go_beyond_the_grid() -> None:
-    assert spanning(-1, 1).raw(np.array([10.0, -10.0])).tolist() == [1402, -1148]
+    assert asymmetric_grid(-1, 1).raw(np.array([10.0, -10.0])).tolist() == [1402, -1148]
 
 
 def drawn(outputs: int = 6, inputs: int = 5) -> np.ndarray:
@@ -105,7 +112,7 @@ def drawn(outputs: int = 6, inputs: int = 5) -> np.ndarray:
 def test_weights_are_within_half_a_step_of_their_output() -> None:
     array = drawn()
 
-    whole = weights(array, np.zeros(6), 0.01)
+    whole = quantize_weights(array, np.zeros(6), 0.01)
 
     half = 0.5001 * whole.scales.reshape(-1, 1, 1, 1)
     assert (np.abs(whole.values - array) <= half).all()
@@ -113,7 +120,7 @@ def test_weights_are_within_half_a_step_of_their_output() -> None:
 
 
 def test_weights_as_floats_are_those_of_onnx() -> None:
-    whole = weights(drawn(1), np.zeros(1), 0.01)
+    whole = quantize_weights(drawn(1), np.zeros(1), 0.01)
 
     wanted = by_onnx("DequantizeLinear", whole.integers, Grid(scale=float(whole.scales[0]), zero=0, signed=True))
 
@@ -121,7 +128,7 @@ def test_weights_as_floats_are_those_of_onnx() -> None:
 
 
 def test_seven_bits_leave_room_for_a_sum_of_two_products_in_sixteen() -> None:
-    whole = weights(drawn(), np.zeros(6), 0.01, bits=7)
+    whole = quantize_weights(drawn(), np.zeros(6), 0.01, bits=7)
 
     largest = int(np.abs(whole.integers.astype(int)).max())
 
@@ -134,7 +141,7 @@ def test_seven_bits_leave_room_for_a_sum_of_two_products_in_sixteen() -> None:
 def test_bias_is_within_half_of_its_step(input_scale: float) -> None:
     bias = np.array([0.5, -3, 1e-3, 0, 20, -7])
 
-    whole = weights(drawn(), bias, input_scale)
+    whole = quantize_weights(drawn(), bias, input_scale)
 
     steps = np.float32(input_scale) * whole.scales
     assert (np.abs(whole.bias * steps.astype(np.float64) - bias) <= 0.5001 * steps).all()
@@ -144,7 +151,7 @@ def test_huge_bias_with_tiny_weights_fits_int32_and_keeps_its_value() -> None:
     bias = np.array([1e4, -1e4, 3.0])
     array = np.full((3, 2, 1, 1), 1e-9)
 
-    whole = weights(array, bias, 1e-4)
+    whole = quantize_weights(array, bias, 1e-4)
 
     reached = whole.bias * (np.float32(1e-4) * whole.scales).astype(np.float64)
     np.testing.assert_allclose(reached, bias, rtol=1e-6)
@@ -155,7 +162,7 @@ def test_huge_bias_with_tiny_weights_fits_int32_and_keeps_its_value() -> None:
 def test_channel_that_is_constant_keeps_its_constant() -> None:
     array, bias = np.array([1.0, 1e-12]).reshape(2, 1, 1, 1), np.array([0.0, 0.75])
 
-    whole = weights(array, bias, 0.01)
+    whole = quantize_weights(array, bias, 0.01)
 
     assert whole.integers[1].item() == 0
     assert whole.bias[1] * float(np.float32(0.01) * whole.scales[1]) == pytest.approx(0.75, rel=1e-6)
@@ -163,7 +170,7 @@ def test_channel_that_is_constant_keeps_its_constant() -> None:
 
 @pytest.mark.parametrize("bias", [0.0, 2.5])
 def test_weights_that_are_all_zero_stay_zero(bias: float) -> None:
-    whole = weights(np.zeros((3, 2, 1, 1)), np.full(3, bias), 0.01)
+    whole = quantize_weights(np.zeros((3, 2, 1, 1)), np.full(3, bias), 0.01)
 
     assert not whole.integers.any()
     assert (whole.scales > 0).all() and np.isfinite(whole.scales).all()
@@ -171,7 +178,7 @@ def test_weights_that_are_all_zero_stay_zero(bias: float) -> None:
 
 
 def test_types_are_those_of_onnx() -> None:
-    whole = weights(drawn(), np.ones(6), 0.01)
+    whole = quantize_weights(drawn(), np.ones(6), 0.01)
 
     assert (whole.integers.dtype, whole.scales.dtype, whole.bias.dtype) == (np.int8, np.float32, np.int32)
 
@@ -181,10 +188,10 @@ def test_chosen_integers_are_taken_but_where_the_bias_needs_a_larger_scale() -> 
     scales = channel_scales(array, before, 0.01, 127)
     chosen = ChosenGrid(integers=np.full(array.shape, 5.0), scales=scales)
 
-    whole = weights(array, after, 0.01, chosen=chosen)
+    whole = quantize_weights(array, after, 0.01, chosen=chosen)
 
     assert (whole.integers[[0, 2]] == 5).all()
     np.testing.assert_array_equal(whole.scales[[0, 2]], scales[[0, 2]].astype(np.float32))
-    np.testing.assert_array_equal(whole.integers[1], weights(array, after, 0.01).integers[1])
+    np.testing.assert_array_equal(whole.integers[1], quantize_weights(array, after, 0.01).integers[1])
     reached = whole.bias * (np.float32(0.01) * whole.scales).astype(np.float64)
     np.testing.assert_allclose(reached, after, rtol=1e-3, atol=1e-9)

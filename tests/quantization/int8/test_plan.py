@@ -39,7 +39,7 @@ def test_without_equalization_the_loudest_channel_decides() -> None:
     made = planned(model, x, equalized=False)
 
     grid = made.grids[value(made.model, stem)]
-    widened = 1 + range_selection.slack(8)
+    widened = 1 + range_selection.range_slack(8)
     assert grid.scale * 255 == pytest.approx((convolved.max() - convolved.min()) * widened, rel=0.05)
     assert made.rows == ()
 

@@ -44,7 +44,7 @@ def target(*, by_channel: bool = True, useful: Interval | None = None) -> RangeT
 def test_extremes_are_moved_out_by_the_slack_alone() -> None:
     channels, histograms = summed_up(activation())
 
-    low, high = range_selection.chosen(target(), channels, histograms, RangeMethod(), 64)
+    low, high = range_selection.choose_range(target(), channels, histograms, RangeMethod(), 64)
 
     np.testing.assert_allclose(high, channels.high + 0.3 * (channels.high - channels.mean))
     np.testing.assert_allclose(low, channels.low - 0.3 * (channels.mean - channels.low))
@@ -54,7 +54,7 @@ def test_extremes_are_moved_out_by_the_slack_alone() -> None:
 def test_a_range_lies_within_what_was_seen_where_nothing_is_left_unseen(method: Method) -> None:
     channels, histograms = summed_up(activation())
 
-    low, high = range_selection.chosen(target(), channels, histograms, RangeMethod(method=method), EVERYTHING)
+    low, high = range_selection.choose_range(target(), channels, histograms, RangeMethod(method=method), EVERYTHING)
 
     slightly = 1e-3 * (channels.high - channels.low)
     assert (low >= channels.low - slightly).all()
@@ -68,7 +68,8 @@ def test_few_images_move_ends_out(method: Method) -> None:
     channels, histograms = summed_up(activation())
 
     few, many = (
-        range_selection.chosen(target(), channels, histograms, RangeMethod(method=method), n)[1] for n in (16, 4096)
+        range_selection.choose_range(target(), channels, histograms, RangeMethod(method=method), n)[1]
+        for n in (16, 4096)
     )
 
     assert few[0] > many[0]
@@ -79,10 +80,12 @@ def test_one_range_for_a_tensor_is_that_of_all_its_values(method: Method) -> Non
     x = activation()
     channels, histograms = summed_up(x)
 
-    low, high = range_selection.seen(target(by_channel=False), channels, histograms, RangeMethod(method=method))
+    low, high = range_selection.observed_range(
+        target(by_channel=False), channels, histograms, RangeMethod(method=method)
+    )
 
     merged = summed_up(x.reshape(1, 1, -1))
-    wanted = range_selection.seen(target(), *merged, RangeMethod(method=method))
+    wanted = range_selection.observed_range(target(), *merged, RangeMethod(method=method))
     assert [low.min(), high.max()] == pytest.approx([wanted[0][0], wanted[1][0]])
 
 
@@ -92,7 +95,7 @@ def test_an_end_that_the_readers_set_is_exact(method: Method, by_channel: bool) 
     channels, histograms = summed_up(activation())
     useful = Interval(low=np.array([0.25, -np.inf, -1.0]), high=np.array([np.inf, np.inf, 2.0]))
 
-    low, high = range_selection.chosen(
+    low, high = range_selection.choose_range(
         target(useful=useful, by_channel=by_channel), channels, histograms, RangeMethod(method=method), 512
     )
 
@@ -104,7 +107,9 @@ def test_a_channel_that_no_reader_tells_apart_has_one_point_that_was_seen(method
     channels, histograms = summed_up(activation())
     never = Interval(low=np.full(3, np.inf), high=np.full(3, -np.inf))
 
-    low, high = range_selection.chosen(target(useful=never), channels, histograms, RangeMethod(method=method), 512)
+    low, high = range_selection.choose_range(
+        target(useful=never), channels, histograms, RangeMethod(method=method), 512
+    )
 
     np.testing.assert_array_equal(low, high)
     assert ((low >= channels.low) & (low <= channels.high)).all()
@@ -112,7 +117,7 @@ def test_a_channel_that_no_reader_tells_apart_has_one_point_that_was_seen(method
 
 @pytest.mark.parametrize(("n_images", "share"), [(16, 0.5), (64, 0.3), (512, 0.17), (10**8, 0.1)])
 def test_slack_shrinks_with_the_images(n_images: int, share: float) -> None:
-    assert range_selection.slack(n_images) == pytest.approx(share, abs=0.005)
+    assert range_selection.range_slack(n_images) == pytest.approx(share, abs=0.005)
 
 
 def test_movement_is_counted_by_channels_that_have_a_range() -> None:
@@ -120,7 +125,7 @@ def test_movement_is_counted_by_channels_that_have_a_range() -> None:
     after = {"a": (np.array([0.0, -2.0, 0.0, 0.0]), np.array([10.0, 8.0, 10.0, 0.0]))}
 
     # 1/10, 2/10 and 0; the fourth holds one point.
-    found = range_selection.moved(before, after)
+    found = range_selection.range_movement(before, after)
 
     assert found.median == pytest.approx(0.1)
     assert found.most == pytest.approx(0.19)

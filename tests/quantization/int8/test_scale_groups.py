@@ -107,7 +107,7 @@ def test_a_relu_behind_a_pool_moves_values() -> None:
     pool = sketch.node("MaxPool", sketch.stem(), kernel_shape=[2, 2])
     model = sketch.model(sketch.conv(sketch.node("Relu", pool, output="r"), 3))
 
-    assert grouping.moved(nodes(model, "Relu")[0])
+    assert grouping.shares_grid(nodes(model, "Relu")[0])
 
 
 def test_a_relu_of_a_value_that_is_an_output_is_not_fused() -> None:
@@ -135,7 +135,7 @@ def test_only_concatenations_of_channels_keep_the_grid(axis: int, moves: bool) -
     whole = sketch.node("Concat", sketch.stem(), sketch.stem(), axis=axis)
     model = sketch.model(whole)
 
-    assert grouping.moved(nodes(model, "Concat")[0]) is moves
+    assert grouping.shares_grid(nodes(model, "Concat")[0]) is moves
 
 
 def test_a_concatenation_with_a_constant_is_computed() -> None:
@@ -155,7 +155,7 @@ def test_a_max_pool_that_gives_indices_too_is_computed() -> None:
     sketch.n_channels["p"] = 6
     model = sketch.model(sketch.conv("p", 3))
 
-    assert not grouping.moved(nodes(model, "MaxPool")[0])
+    assert not grouping.shares_grid(nodes(model, "MaxPool")[0])
 
 
 def test_what_no_integer_node_reads_has_no_group() -> None:

@@ -8,7 +8,7 @@ from dense_networks import FLOOR_DB, LOWER_DB, NETWORKS, quantized_network, sign
 
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file
-from deploy_kit.quantization.int8.grids import fitting
+from deploy_kit.quantization.int8.grids import round_scales_up
 from deploy_kit.quantization.schemes import int8_tensorrt
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -175,7 +175,7 @@ def test_graph_without_a_norm_before_a_convolution_says_what_takes_it() -> None:
 def test_scales_fit_their_type_and_hold_what_they_must(scales: type, wanted: float) -> None:
     given = np.array([1 / 127, 0.3, 1e-9])
 
-    found = fitting(given, scales)
+    found = round_scales_up(given, scales)
 
     np.testing.assert_array_equal(found, found.astype(scales))
     assert (found >= given).all()

@@ -7,7 +7,7 @@ from report_records import artifact, made, measurement
 
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Measurement
-from deploy_kit.records.readings import Conditions, Course, Energy, Rail, Roof
+from deploy_kit.records.readings import Conditions, Energy, QuantityCourse, Rail, Roof
 from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import report
 from deploy_kit.stages.report import device
@@ -15,8 +15,8 @@ from deploy_kit.stages.report import device
 CONDITIONS = Conditions(
     settings=(("governor", "powersave"),),
     courses=(
-        Course(what="clock of the fastest core", unit="MHz", before=800, low=1800, high=3000, after=2900),
-        Course(what="hottest sensor", unit="°C", before=41, low=60.5, high=71, after=70),
+        QuantityCourse(what="clock of the fastest core", unit="MHz", before=800, low=1800, high=3000, after=2900),
+        QuantityCourse(what="hottest sensor", unit="°C", before=41, low=60.5, high=71, after=70),
     ),
     foreign=0.012,
     timed_s=2.4,
@@ -87,7 +87,7 @@ def test_commands_for_an_administrator_are_printed_as_not_run() -> None:
 
 
 def test_the_clock_of_the_gpu_stands_beside_that_of_the_cores() -> None:
-    gpu = Course(what="clock of the GPU", unit="MHz", before=306, low=918, high=918, after=918)
+    gpu = QuantityCourse(what="clock of the GPU", unit="MHz", before=306, low=918, high=918, after=918)
     both = dataclasses.replace(CONDITIONS, courses=(*CONDITIONS.courses, gpu))
 
     row = row_of(lines(conditions=both), "## Conditions")
