@@ -76,6 +76,7 @@ class RemoteCache:
             DeviceError: The disk has too little space left.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Before anything is sent; a quota or another writer may still fill the disk, which `_Incoming.write` notices.
         if size > shutil.disk_usage(path.parent).free:
             raise _full(path, size)
         self._incoming = _Incoming(path, size)
@@ -108,6 +109,7 @@ class RemoteCache:
         Raises:
             DeviceError: Other connections use it.
         """
+        # Its own session is skipped: the lock that it holds would make it look like another connection.
         others = [folder for folder in _sessions(self.root) if folder != self.session and _alive(folder)]
         if others:
             raise DeviceError(
@@ -174,7 +176,7 @@ class _Incoming:
                 raise _full(self._path, self._size) from self._failed
             raise self._failed
         try:
-            os.fsync(self._file.fileno())
+            os.fsync(self._file.fileno())  # before the rename: a device that loses power must not keep half a file
             self._file.close()
         except OSError:
             self.drop()

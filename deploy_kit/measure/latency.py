@@ -59,6 +59,7 @@ def ratio_apart(baseline: Sequence[float], candidate: Sequence[float], *, seed: 
     """
     generator = np.random.default_rng(seed)
     a, b = (np.asarray(series, np.float64) for series in (baseline, candidate))
+    # Each series is resampled by itself: samples of two runs have no common order in which they could be paired.
     drawn = _resampled_medians(a, generator) / _resampled_medians(b, generator)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(np.median(a) / np.median(b)), float(low), float(high)
@@ -85,7 +86,7 @@ def block_length(series: np.ndarray) -> int:
     in_a_row = max(5, math.ceil(math.sqrt(math.log10(n)))) if n > 1 else 5
     lags = min(n - 1, math.ceil(math.sqrt(n)) + in_a_row)
     gamma = np.array([float(centered[: n - k] @ centered[k:]) / n for k in range(lags + 1)])
-    if lags < 1 or gamma[0] <= 0:
+    if lags < 1 or gamma[0] <= 0:  # a single sample, or samples that are all equal
         return 1
     small = np.abs(gamma[1:] / gamma[0]) < 2 * math.sqrt(math.log10(n) / n)
     first = next((k for k in range(len(small) - in_a_row + 1) if small[k : k + in_a_row].all()), None)

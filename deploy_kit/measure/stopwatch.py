@@ -210,6 +210,7 @@ def _run_together(work: Sequence[Callable[[], list[float]]], *, steps: int, colu
 def _turn_of(readings: list[float], steps: int, seconds: float, *, timed: bool) -> Turn:
     width = _readings_per_run(steps, timed)
     columns = [tuple(readings[i::width]) for i in range(width)]
+    # The first columns are the host's clock before the run and after each step, the others the device's own times.
     host, device = columns[: steps + 1], columns[steps + 1 :]
     begun, ended = host[0], host[-1]
     h2d, d2h = ((host[0], host[1]), (host[-2], host[-1])) if steps == 3 else (((), ()), ((), ()))
@@ -237,10 +238,10 @@ def _differences_ms(begun: Sequence[float], ended: Sequence[float]) -> tuple[flo
 @contextmanager
 def _no_collector() -> Iterator[None]:
     """Keep Python's garbage collector out of the samples, as ``timeit`` does."""
-    was = gc.isenabled()
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if enabled:  # a caller may have disabled it for longer
             gc.enable()

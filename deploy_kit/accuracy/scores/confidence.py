@@ -31,8 +31,8 @@ def to_probabilities(values: np.ndarray, kind: Outputs, *, each: bool = False) -
     if kind != "logits":
         return wide
     if each:
-        return np.asarray(1 / (1 + np.exp(-np.clip(wide, -700, 700))))
-    raised = np.exp(wide - wide.max(axis=1, keepdims=True))
+        return np.asarray(1 / (1 + np.exp(-np.clip(wide, -700, 700))))  # exp overflows a float64 from 710 on
+    raised = np.exp(wide - wide.max(axis=1, keepdims=True))  # the largest exponent is 0, so none overflows
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
@@ -53,7 +53,9 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """
     if not np.isfinite(confidence).all():
         return float("nan")
+    # Rounding up puts an upper edge into the bin below it; a confidence of 0 goes into the first bin.
     place = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
+    # |b| times the difference of the two means is the difference of the two sums, so no bin is divided by its count.
     gaps = np.bincount(place, right.astype(np.float64) - confidence, minlength=_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 

@@ -26,6 +26,7 @@ def parse_network(trt: Any, flavour: Flavour, builder: "tensorrt.Builder", logge
     """
     verify_onnx_size(onnx_file)
     flags = trt.NetworkDefinitionCreationFlag
+    # Versions without the flag know strongly typed networks alone.
     typed = 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
     network: Any = builder.create_network(typed)
     parser: Any = trt.OnnxParser(network, logger)
@@ -99,6 +100,7 @@ def add_profiles(
     still_open = {name: shape for name, shape in inputs.items() if min(shape, default=0) < 0}
     if not options.profiles:
         for name, shape in still_open.items():
+            # Before the build: the message can then hold flags that would build.
             raise _missing_shapes_error(onnx_file, name, shape)
     for shapes in options.profiles:
         _verify_shapes(onnx_file, inputs, still_open, shapes)
@@ -156,6 +158,7 @@ def _parser_errors(parser: "tensorrt.OnnxParser") -> str:
 
 
 def _hint(errors: str) -> str:
+    # Recognized by the parser's texts, which name the cause.
     if "zero point" in errors.lower() or "shiftIsAllZeros" in errors:
         return "it takes symmetric int8 only: deploykit quantize --int8 --target tensorrt"
     if "Int32" in errors and "DequantizeLinear" in errors:

@@ -96,7 +96,7 @@ def proof_from_text(plan: bytes, source: str) -> Proof:
     dtypes = {name: _DTYPES.get(dtype, dtype.decode()) for name, dtype in _NAMED.findall(plan)}
     for body, dtype in _TENSOR.findall(plan):
         kind = _DTYPES.get(dtype, dtype.decode())
-        if _SCRATCH not in body:
+        if _SCRATCH not in body:  # it is typed int8 in a float32 plan too, and would count as int8 activations
             role = "shape" if dtype in _SHAPES else "weight" if _CONSTANT in body else "activation"
             counts[role, kind] += 1
     if not counts:
@@ -104,6 +104,7 @@ def proof_from_text(plan: bytes, source: str) -> Proof:
     kernels: Counter[str] = Counter()
     for kind, first in _LIBRARY.findall(plan):
         kernels[_KINDS.get(kind, kind.decode())] += 1
+        # A kernel has no type of its own in the text: it computes in that of its first input.
         if kind in _KINDS and first in dtypes:
             counts[_KINDS[kind], dtypes[first]] += 1
     integers = _written_by_int8(plan, dtypes)
