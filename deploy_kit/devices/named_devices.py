@@ -10,7 +10,6 @@ One file is in the user's configuration folder, another may be in the working fo
 """
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deploy_kit.base.errors import DeviceError, InputError, RecipeError, nearest
+from deploy_kit.base.user_folders import config_folder
 from deploy_kit.devices import links
 from deploy_kit.devices.links import LOCAL
 from deploy_kit.records.artifacts import Device
@@ -53,9 +53,24 @@ class NamedDevice(BaseModel):
 
 
 def user_file() -> Path:
-    """Return the path of the user's own file, by the XDG base directory specification."""
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "deploykit" / _FILE
+    """Return the path of the user's own file, by the XDG base directory specification.
+
+    Raises:
+        DeviceError: No home is known, so that the user has none.
+    """
+    folder = config_folder()
+    if folder is None:
+        raise DeviceError(
+            "no folder for the user's own devices: HOME is not set, and no user of this number is known",
+            hint="set HOME or XDG_CONFIG_HOME, or write devices.yaml in the current folder",
+        )
+    return folder / _FILE
+
+
+def _files() -> tuple[Path, ...]:
+    """List the files that are read: the user's, where there is one, and the working folder's, which goes over it."""
+    folder = config_folder()
+    return (*((folder / _FILE,) if folder is not None else ()), Path(_FILE))
 
 
 def known_devices() -> dict[str, Device]:
@@ -65,7 +80,7 @@ def known_devices() -> dict[str, Device]:
         RecipeError: A file is not YAML, or an entry is wrong; the message names file and key.
     """
     known = {LOCAL.name: LOCAL}
-    for path in (user_file(), Path(_FILE)):
+    for path in _files():
         known |= {name: device_of_entry(name, entry) for name, entry in _read_entries(path).items()}
     return known
 
@@ -118,7 +133,7 @@ def remove_device(name: str) -> Path:
     Raises:
         DeviceError: No entry has this name.
     """
-    for path in (Path(_FILE), user_file()):
+    for path in reversed(_files()):
         entries = _read_entries(path)
         if name in entries:
             _write_entries(path, {key: entry for key, entry in entries.items() if key != name})

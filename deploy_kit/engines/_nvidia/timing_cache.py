@@ -1,18 +1,20 @@
 """The timing cache: a builder's measurements of kernels, kept by version, GPU and driver and reused by later builds."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from deploy_kit.base.user_folders import cache_folder
 from deploy_kit.engines import _cuda
 from deploy_kit.store import write_whole
 
 
 def timing_folder() -> Path:
-    """Return the folder of timing caches: ``$XDG_CACHE_HOME/deploykit/timing``."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "deploykit" / "timing"
+    """Return the folder of timing caches: ``$XDG_CACHE_HOME/deploykit/timing``; without a home, one below the current.
+
+    A cache saves time and decides nothing, so a user without a home loses it with the folder that is worked in.
+    """
+    return (cache_folder() or Path(".deploykit")) / "timing"
 
 
 class TimingCache:
