@@ -1,6 +1,7 @@
 """From a checkpoint to a graph that carries its precision: `export`, `simplify`, `quantize`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from deploy_kit import pipeline
@@ -13,6 +14,7 @@ from deploy_kit.quantization.variant_choice import VariantRequest, choose_varian
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Exported, Precision
 from deploy_kit.records.results import Simplified
+from deploy_kit.stages import export as export_stage
 from deploy_kit.stages import quantize as quantize_stage
 from deploy_kit.store import verify_out
 
@@ -119,7 +121,10 @@ def export(
     table = {key: given[key] for key in ("exporter", "opset", "batch") if given[key] is not None}
     if dynamic:
         table["dynamic"] = True
-    base = overrides.with_export(base, _facts.source(given) | _facts.image(given), table)
+    source = _facts.source(given) | _facts.image(given)
+    if checkpoint is not None:
+        export_stage.verify_applicable(Path(checkpoint), [*table, *source])
+    base = overrides.with_export(base, source, table)
     base = overrides.with_inputs(
         base,
         checkpoint=_step.text_or_none(checkpoint),

@@ -47,6 +47,7 @@ def export(
     from deploy_kit.cli import _output_files, _step_inputs, _steps
     from deploy_kit.cli._console import pairs
     from deploy_kit.recipe import overrides
+    from deploy_kit.stages import export as stage
     from deploy_kit.store import write_whole
 
     step = dataclasses.replace(step, model=model)
@@ -55,7 +56,10 @@ def export(
         source = input_table(size, mean, std, color=color, resize=resize, interpolation=interpolation)
         stated = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
         table = {key: value for key, value in stated.items() if value is not None}
-        chosen = overrides.with_export(base, facts.source_table() | source, table)
+        source |= facts.source_table()
+        if model is not None:
+            stage.verify_applicable(model, [*table, *source])
+        chosen = overrides.with_export(base, source, table)
         chosen = _steps.with_inputs(chosen, step)
         if save_recipe is not None:
             _output_files.verify_recipe_file(save_recipe)

@@ -3,6 +3,7 @@
 A file that is ONNX already is taken as it is: its own float answers stand for the checkpoint's.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from deploy_kit import checkpoint
 from deploy_kit.accuracy import metrics
 from deploy_kit.base import bundled
-from deploy_kit.base.errors import ExportError
+from deploy_kit.base.errors import ExportError, InputError
 from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.network import map_sizes
@@ -30,6 +31,7 @@ from deploy_kit.store import sha256_of
 VERSION = "3"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _VERIFIED_IMAGES = 32
+_OF_THE_INPUT = frozenset({"input", "preprocess"})
 # float32 against float64 through 264 layers; seen: 2e-6.
 _REBUILT = 1e-4
 _DYNAMIC_BATCHES = (1, 3)
@@ -98,6 +100,25 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         options=[table.model_dump(), stated, images.name, stated_options(source)],
         versions=(("stage", VERSION), *versions),
     )
+
+
+def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
+    """Refuse what would change nothing: a file that is ONNX already is taken as it is.
+
+    Args:
+        checkpoint: Checkpoint or ONNX file.
+        given: Keys of the recipe's source and export tables that were given for this export.
+
+    Raises:
+        InputError: The file is ONNX, and a key is about the way from a checkpoint to ONNX.
+    """
+    useless = [key for key in given if key not in _OF_THE_INPUT]
+    if useless and checkpoint.is_file() and onnx_file.is_onnx(checkpoint):
+        keys = ", ".join(f"'{key}'" for key in useless)
+        raise InputError(
+            f"{checkpoint}: is an ONNX file and is taken as it is: {keys} would change nothing",
+            hint="leave them out; for another graph export the checkpoint itself",
+        )
 
 
 def _adopt(

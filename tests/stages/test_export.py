@@ -902,3 +902,26 @@ def test_answers_of_a_graph_that_gives_maps_are_refused(store: Store, connection
         )
 
     assert caught.value.hint == "end the model with a Flatten"
+
+
+# Flags that would change nothing
+
+
+@pytest.mark.parametrize("key", ["opset", "batch", "dynamic", "exporter", "head", "eps", "stem_stride"])
+def test_a_flag_that_would_change_nothing_is_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08\x12\x00")
+
+    with pytest.raises(
+        InputError, match=f"is an ONNX file and is taken as it is: '{key}' would change nothing"
+    ) as caught:
+        export.verify_applicable(tmp_path / "model.onnx", ["preprocess", key])
+
+    assert caught.value.hint == "leave them out; for another graph export the checkpoint itself"
+
+
+def test_flags_of_the_input_apply_to_every_file(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08\x12\x00")
+    (tmp_path / "model.pth").write_bytes(b"PK")
+
+    export.verify_applicable(tmp_path / "model.onnx", ["input", "preprocess"])
+    export.verify_applicable(tmp_path / "model.pth", ["opset", "head"])
