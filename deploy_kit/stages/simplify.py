@@ -21,7 +21,7 @@ from deploy_kit.store import Key, Store, sha256_of
 VERSION = "2"
 _LIBRARIES = ("onnx", "onnx-ir", "onnxscript")
 _VERIFIED_IMAGES = 8
-_LEAVE_OUT = "leave '{}' out of recipe.simplify.passes, and report this graph"
+_LEAVE_OUT = "list recipe.simplify.passes without '{}' (deploykit run --dry-run prints them), and report this graph"
 
 
 def run(

@@ -168,7 +168,10 @@ def test_pass_that_breaks_its_promise_is_caught(
     with pytest.raises(SimplifyError, match=message) as caught:
         run("drop_identities")
 
-    assert caught.value.hint == "leave 'drop_identities' out of recipe.simplify.passes, and report this graph"
+    assert caught.value.hint == (
+        "list recipe.simplify.passes without 'drop_identities' (deploykit run --dry-run prints them), "
+        "and report this graph"
+    )
 
 
 def test_pass_within_its_promise_is_accepted(
