@@ -52,9 +52,9 @@ def keep_in_float(plan: Int8Plan, names: Iterable[str]) -> Int8Plan:
     selected = layer_names.find_groups(known, names)
     kept = {node for group in selected for node in group.nodes if node.op_type != "Concat"}
     joins = {node for group in selected for node in group.nodes if node.op_type == "Concat"}
+    blocks = {node: group.name.split(".")[0] for group in known if group.by_structure for node in group.nodes}
     # In graph order: whether a concatenation is float depends on those before it. Parts from outside the block (its
     # input, made by the stem or a transition) do not hold it back: a float concatenation restores them.
-    blocks = {node: group.name.split(".")[0] for group in known if group.by_structure for node in group.nodes}
     for node in plan.model.graph:
         if node in joins and all(
             made is None or made in kept or blocks.get(made) != blocks.get(node)
