@@ -52,7 +52,7 @@ def test_its_engine_is_built_with_its_version_and_computes_what_torch_computes(l
 
     assert built.proof is not None
     assert (built.proof.source, Path(built.path).name) == ("the toy file", "model.toy")
-    assert ("toy_vendor", "1.4") in built.made_by
+    assert ("toy_vendor", "1.4") in built.made_by.versions
     target = inference.InferenceTarget(engine="toy", path=line.store.path(built), options={})
     image_set = open_set(line.recipe.check.images, built.preprocess)
     with links.connect_device(BOARD) as connection:

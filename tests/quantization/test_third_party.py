@@ -86,6 +86,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from deploy_kit.analysis import doctor
+from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.graph import lint, onnx_file, passes
 from deploy_kit.recipe import SimplifyTable, Variant
@@ -95,17 +96,18 @@ from deploy_kit.stages import quantize, simplify
 from deploy_kit.store import Store
 
 store, exported = Store(Path(sys.argv[1])), codec.from_json(Artifact, json.loads(sys.argv[2]))
-with links.connect(links.LOCAL) as connection:
-    made, _ = simplify.run(exported, SimplifyTable(passes="default"), store=store, connection=connection)
+with links.connect_device(links.LOCAL) as connection:
+    context = Context(store=store, connection=connection)
+    made, _ = simplify.run(exported, SimplifyTable(passes="default"), context)
     variant = Variant(name="half", scheme="acme_half", options={"label": "tiny"})
-    typed, _ = quantize.run(made.onnx, variant, None, store=store, connection=connection)
+    typed, _ = quantize.run(made.onnx, variant, context, calibration=None)
 graph, typed_graph = onnx_file.load(store.path(made.onnx)), onnx_file.load(store.path(typed))
 print(json.dumps({
     "passes": [row.name for row in made.passes],
     "graph": dict(graph.metadata_props),
     "typed": dict(typed_graph.metadata_props),
     "precision": onnx_file.precision(typed_graph),
-    "made_by": dict(typed.made_by),
+    "made_by": dict(typed.made_by.rows),
     "findings": {
         engine: [str(found) for found in lint.lint_file(store.path(typed), lint.parse_target(engine, [engine]))]
         for engine in ("reference", "acme_engine")

@@ -289,7 +289,7 @@ def test_default_passes_are_recorded_by_name(run: Callable[..., tuple[Simplified
     made, _ = run("default")
 
     assert tuple(row.name for row in made.passes) == passes.default_passes()
-    assert dict(made.onnx.made_by)["passes"] == ", ".join(passes.default_passes())
+    assert made.onnx.made_by.passes == ", ".join(passes.default_passes())
 
 
 def test_default_and_the_list_that_it_stands_for_are_one_result(run: Callable[..., tuple[Simplified, bool]]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from deploy_kit.base.errors import StoreError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.machine import environment
 from deploy_kit.quantization.int8 import range_selection
@@ -135,7 +136,10 @@ def observe_images(
         return observed
     store, graph = Store(context.store), hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     key = _key(graph, activations, ranging, images)
-    kept = store.kept(KeptObservations, key)
+    try:
+        kept = store.kept(KeptObservations, key)
+    except StoreError:  # changed since it was kept: the images are at hand, and are observed again
+        kept = None
     there = None if kept is None else _read(store.folder(key) / _FILE, kept, activations)
     if kept is not None and there is not None:
         # How ranges moved was judged by the method of that pass, and holds for it alone.

@@ -9,6 +9,7 @@ from deploy_kit.graph import passes
 from deploy_kit.machine import environment
 from deploy_kit.quantization import schemes
 from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.made_by import MadeBy
 
 SIMPLIFYING = [name for name in schemes.CATALOGUE.names() if schemes.CATALOGUE.get(name).simplifies]
 
@@ -16,7 +17,7 @@ SIMPLIFYING = [name for name in schemes.CATALOGUE.names() if schemes.CATALOGUE.g
 def source(*names: str) -> Artifact:
     """Give a float graph that `simplify` made with these passes."""
     exported = tiny_graphs.exported()[0].onnx
-    return dataclasses.replace(exported, made_by=(("passes", ", ".join(names)), ("onnx", "1.0")))
+    return dataclasses.replace(exported, made_by=MadeBy(passes=", ".join(names), versions=(("onnx", "1.0"),)))
 
 
 @pytest.mark.parametrize("name", schemes.CATALOGUE.names())
