@@ -125,7 +125,7 @@ def test_noise_is_found_among_some_images():
 
 @pytest.mark.slow
 def test_the_statistic_of_noise_is_chi_squared_with_six_degrees_of_freedom():
-    scipy = pytest.importorskip("scipy.stats")
+    scipy = pytest.importorskip("scipy.stats", reason="pip install scipy")
     values = [
         float((pairs * found**2).sum()) for found, pairs in map(noise.correlations, random_pixels(800, 32, 32, seed=3))
     ]
