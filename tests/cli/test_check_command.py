@@ -48,6 +48,7 @@ def test_no_points_are_none() -> None:
     assert _quantities.points("--max-drop", None) is None
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_drop_is_judged_and_too_few_images_are_no_yes(kept: Store) -> None:
     said = deploykit("check", "--store", kept.root, "--max-drop", "5pt", "--json", "--quiet")
 

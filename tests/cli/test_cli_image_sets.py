@@ -76,6 +76,7 @@ CHECKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "message"), CHECKS.items(), ids=CHECKS)
 def test_a_check_on_wrong_images_names_what_is_wrong(images: str, message: str, desk: Path, kept: Store) -> None:
     said = deploykit("check", "--images", desk / images, "--store", kept.root)

@@ -90,6 +90,7 @@ def test_a_plan_is_written_without_a_gpu(name: str, capability: str, line: "Line
     assert line.store.path(engine).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_one_plan_serves_several_capabilities(line: "Line") -> None:
     one = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
 
@@ -114,6 +115,7 @@ def test_the_proof_of_an_int8_graph_shows_int8_activations(capability: str, line
     assert proof.share("int8", of="activation") > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fp32", "fp16", "bf16"])
 def test_the_proof_of_a_float_graph_shows_no_int8(name: str, line: "Line") -> None:
     proof = line.built(name, "tensorrt_rtx", compute_capabilities=["8.9"]).proof

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["small_forms", "tiny_line"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "reference"])
 def test_an_engine_shows_what_is_within_it(engine: str, line: "Line") -> None:
     built = line.built("fp32", engine)

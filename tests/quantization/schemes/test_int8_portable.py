@@ -69,6 +69,7 @@ def test_logits_are_near_torchs_own_in_openvino(
     assert metrics.sqnr_db(wanted(x), found) > FLOOR_DB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -85,6 +86,7 @@ def test_openvino_and_onnx_runtime_agree(name: str, connection: Connection, tmp_
     assert metrics.sqnr_db(run(network.model(), x)[0], found) > FLOOR_DB - 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 @pytest.mark.parametrize("dynamic", [False, True], ids=["batch of 1", "open batch"])
 def test_graphs_of_each_exporter_come_as_they_are(exporter: str, dynamic: bool, tiny: Callable[..., ir.Model]) -> None:
@@ -148,6 +150,7 @@ def test_unknown_form_names_the_known_ones() -> None:
     assert "max" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_demo_keeps_its_answers() -> None:
     sqnr_db, agreement = demo_graph.kept(int8_portable)
 
@@ -155,6 +158,7 @@ def test_demo_keeps_its_answers() -> None:
     assert agreement >= 0.99
 
 
+@pytest.mark.slow
 def test_demo_gains_from_equalization() -> None:
     without, _ = demo_graph.kept(int8_portable, equalize=False)
     equalized, _ = demo_graph.kept(int8_portable)
@@ -162,6 +166,7 @@ def test_demo_gains_from_equalization() -> None:
     assert equalized > without + 10
 
 
+@pytest.mark.slow
 def test_demo_does_not_collapse_on_sixteen_images() -> None:
     sqnr_db, agreement = demo_graph.kept(int8_portable, n_images=16)
 
@@ -169,6 +174,7 @@ def test_demo_does_not_collapse_on_sixteen_images() -> None:
     assert agreement >= 0.97
 
 
+@pytest.mark.slow
 def test_demo_in_the_depthwise_form_keeps_its_answers() -> None:
     sqnr_db, agreement = demo_graph.kept(int8_portable, form="depthwise")
 
