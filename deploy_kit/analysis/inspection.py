@@ -1,11 +1,11 @@
 """What is this file: a checkpoint, an ONNX graph or a built engine? Architecture, parameters, precision, passport."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import InputError, RecipeError
+from deploy_kit.base.text_files import read_json
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.network import map_sizes, paper_table
 from deploy_kit.graph import onnx_file
@@ -74,9 +74,9 @@ def read_passport(path: Path) -> Artifact | None:
     """Read the record beside a file of a store; None where there is none, or where it is of other content."""
     try:
         record = path.parent / "record.json"
-        data = unsealed(json.loads(record.read_text(encoding="utf-8")), record)
+        data = unsealed(read_json(record), record)
         passport = codec.from_json(Artifact, data.get("onnx", data))
-    except (OSError, ValueError, AttributeError, RecipeError):
+    except (FileNotFoundError, ValueError, AttributeError, InputError, RecipeError):
         return None
     return passport if passport.sha256 == digest_of(path) else None
 

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from deploy_kit.base.plain_text import one_line, printable
 from deploy_kit.base.progress import ProgressEvent
 
 if TYPE_CHECKING:
@@ -66,19 +67,19 @@ class ProgressDisplay:
         now, step = time.monotonic(), (event.stage, event.text)
         if step != self._last or now - self._drawn_at > _REPEAT_S:
             count = f" {event.done}/{event.total}" if event.total and event.done else ""
-            sys.stderr.write(f"{event.stage}: {event.text}{count}\n")
+            sys.stderr.write(f"{event.stage}: {one_line(event.text)}{count}\n")
             sys.stderr.flush()
             self._last, self._drawn_at = step, now
 
     def write(self, text: str) -> None:
         """Write a line that stays."""
         if self._progress is not None:
-            self._progress.console.print(text, markup=False, highlight=False)
+            self._progress.console.print(printable(text), markup=False, highlight=False)
         else:
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(printable(text) + "\n")
 
     def _move(self, event: ProgressEvent) -> None:
-        description = f"[bold]{event.stage}[/bold] {event.text.replace('[', '(')}"
+        description = f"[bold]{event.stage}[/bold] {one_line(event.text).replace('[', '(')}"
         total = event.total or None
         if self._task is None:
             self._task = self._progress.add_task(description, total=total)

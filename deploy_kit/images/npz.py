@@ -1,6 +1,5 @@
 """Images in an npz file: arrays ``images`` and, if labelled, ``labels``; held against the manifest beside it."""
 
-import json
 import math
 import tokenize
 import zipfile
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.text_files import read_json
 from deploy_kit.images.sets import ImageSet, of_pixels
 
 # Pixels of images shrink to a half or a tenth; deflate's utmost, about 1,000 to 1, is what a file made to be large has.
@@ -22,7 +22,8 @@ def open_npz(name: str, path: Path) -> ImageSet:
     Raises:
         InputError: Not an npz, not whole, arrays of the wrong kind, or not what its manifest says.
     """
-    arrays = _arrays(path)
+    _verify_kind(path)
+    arrays = read_arrays(path, "images", "labels")
     pixels, labels = arrays.get("images"), arrays.get("labels")
     if pixels is None:
         raise InputError(f"{path}: expected an array 'images', found none")
@@ -36,17 +37,28 @@ def open_npz(name: str, path: Path) -> ImageSet:
     return found
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _verify_kind(path: Path) -> None:
     try:
         with path.open("rb") as file:
             start = file.read(6)
-            if start and not start.startswith((b"PK", b"\x93NUMPY")):
-                raise InputError(f"{path}: expected a folder of images, a CSV manifest or an npz file")
-            if start == b"\x93NUMPY":
-                raise InputError(f"{path}: expected an npz file with an array 'images', found one bare array")
-            with zipfile.ZipFile(file) as archive:
-                members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-                return {key: _array(path, archive, members[key]) for key in ("images", "labels") if key in members}
+    except OSError as error:
+        raise InputError(f"{path}: not a readable npz file: {error}") from error
+    if start and not start.startswith((b"PK", b"\x93NUMPY")):
+        raise InputError(f"{path}: expected a folder of images, a CSV manifest or an npz file")
+    if start == b"\x93NUMPY":
+        raise InputError(f"{path}: expected an npz file with an array 'images', found one bare array")
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Read those arrays of an npz file that are called `names`, once their headers agree with what the file holds.
+
+    Raises:
+        InputError: It cannot be read, is not whole, or an array is damaged, made to exhaust memory, or would run code.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            return {key: _array(path, archive, members[key]) for key in names if key in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise InputError(f"{path}: not a whole npz file: {error}", hint="it may be cut off: get it again") from error
     # What numpy raises on a header that is damaged, beside ValueError.
@@ -99,8 +111,8 @@ def _verify_manifest(path: Path, found: ImageSet) -> None:
     if not manifest.is_file():
         return
     try:
-        promised = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        promised = read_json(manifest)["sha256"]
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{manifest}: not a manifest: expected JSON with 'sha256'") from error
     if not isinstance(promised, list):
         raise InputError(f"{manifest}: not a manifest: expected 'sha256' to be a list, one of each image")

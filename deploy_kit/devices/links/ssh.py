@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import tempfile
+import shlex
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy_kit.base.errors import DeviceError, LinkLostError
 from deploy_kit.base.lazy import install_line
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.devices import agent_start, login
 from deploy_kit.devices.agent_client import AgentClient, RemoteWorker
 from deploy_kit.devices.compute_capability import ask_capability, with_capability
@@ -50,7 +51,7 @@ class SshConnection:
     def lacks(self, package: str) -> str:
         if self.client.ask("present", package=package)["present"]:
             return ""
-        return install_line(package, bare=True).replace("pip", f"{self.device.python} -m pip", 1)
+        return install_line(package, bare=True).replace("pip", f"{shlex.quote(self.device.python)} -m pip", 1)
 
     def worker(self) -> RemoteWorker:
         return self.client.worker()
@@ -87,8 +88,8 @@ def connect(device: Device) -> Iterator[Connection]:
         threading.Thread(target=_send_heartbeats, args=(client, stop), daemon=True).start()
         try:
             hello = _await_hello(client, channel)
-            with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-                yield SshConnection(client, Path(folder), hello["session"])
+            with temporary_folder() as folder:
+                yield SshConnection(client, folder, hello["session"])
         finally:
             stop.set()
             with contextlib.suppress(OSError, EOFError):
@@ -111,7 +112,7 @@ def _await_hello(client: AgentClient, channel: Any) -> dict[str, Any]:
     if not client.ask("present", package="numpy")["present"]:
         raise DeviceError(
             f"device '{device.name}': every job needs the package 'numpy', which is not installed there",
-            hint=f"on {device.name}: {device.python} -m pip install numpy",
+            hint=f"on {device.name}: {shlex.quote(device.python)} -m pip install numpy",
         )
     return hello
 
