@@ -99,7 +99,7 @@ def read_yaml(path: Path) -> Any:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {printable(str(error))}", hint="mend the line it names") from error
+        raise RecipeError(f"{path}: not YAML: {printable(str(error))}", hint="correct the line it names") from error
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}", hint=error.hint) from error
     except (ValueError, OverflowError) as error:  # a date that does not exist, a number of 5,000 digits
@@ -110,26 +110,28 @@ def _verify_size(root: "yaml.Node") -> None:
     """Refuse a document whose anchors nest or grow without measure: a node counts as often as it is used."""
     import yaml
 
-    sizes: dict[int, int] = {}
+    known: dict[int, tuple[int, int]] = {}
 
-    def size(node: yaml.Node, depth: int) -> int:
-        if depth > _DEPTH:
-            raise RecipeError(f"expected at most {_DEPTH} levels, found more, or an anchor that contains itself")
-        if id(node) not in sizes:
+    def measured(node: yaml.Node, depth: int) -> tuple[int, int]:
+        """Return the number of values in a node, and its levels."""
+        if id(node) not in known and depth <= _DEPTH:
             children: list[yaml.Node] = []
             if isinstance(node, yaml.MappingNode):
                 children = [part for pair in node.value for part in pair]
             elif isinstance(node, yaml.SequenceNode):
                 children = node.value
-            total = 1
+            size, levels = 1, 0
             for child in children:
-                total += size(child, depth + 1)
-                if total > _NODES:
+                below = measured(child, depth + 1)
+                size, levels = size + below[0], max(levels, below[1] + 1)
+                if size > _NODES:
                     raise RecipeError(f"expected at most {_NODES:,} values, found more; anchors count at each use")
-            sizes[id(node)] = total
-        return sizes[id(node)]
+            known[id(node)] = size, levels
+        if depth > _DEPTH or depth + known[id(node)][1] > _DEPTH:
+            raise RecipeError(f"expected at most {_DEPTH} levels, found more, or an anchor that contains itself")
+        return known[id(node)]
 
-    size(root, 0)
+    measured(root, 0)
 
 
 def _loader() -> "type[yaml.SafeLoader]":

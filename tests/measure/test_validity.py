@@ -24,9 +24,12 @@ def snapshot(
     own: float = 0,
     steal: float = 0,
 ) -> Snapshot:
-    readings = [Reading(gauge="cpu_clocks", what=f"cpu{i}", kind="clock_mhz", value=v) for i, v in enumerate(cpu)]
+    readings = [
+        Reading(gauge="cpu_clocks", what=f"cpu{i}", kind="clock_mhz", value=v, processor="cpu")
+        for i, v in enumerate(cpu)
+    ]
     if gpu is not None:
-        readings.append(Reading(gauge="tegra", what="gpu", kind="clock_mhz", value=gpu))
+        readings.append(Reading(gauge="tegra", what="gpu", kind="clock_mhz", value=gpu, processor="gpu"))
     others: tuple[tuple[str, str, ReadingKind, float], ...] = (
         ("throttle", "cpu-throttle-alert", "throttle_flag", flag),
         ("throttle", "cpu0 core_throttle_count", "throttle_count", count),
