@@ -20,7 +20,7 @@ class ReaderGoneError(Exception):
 class _Output(io.FileIO):
     """Standard output. Its errors are no OSErrors: typer would end a broken pipe with exit code 1."""
 
-    def write(self, data: object) -> int:  # type: ignore[override]  # typeshed: any buffer
+    def write(self, data: object) -> int:
         try:
             return super().write(data)  # type: ignore[arg-type]
         except BrokenPipeError as error:
@@ -32,7 +32,7 @@ class _Output(io.FileIO):
 class _Notes(io.FileIO):
     """Standard error: progress and notes. Where they cannot be written the work goes on."""
 
-    def write(self, data: object) -> int:  # type: ignore[override]
+    def write(self, data: object) -> int:
         try:
             return super().write(data)  # type: ignore[arg-type]
         except OSError:

@@ -21,6 +21,7 @@ from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, St
 from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
+_NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
 
 
@@ -314,7 +315,12 @@ def parse_recipe(data: Any) -> Recipe:
     if not isinstance(data, dict):
         raise RecipeError(f"recipe: expected a table, found {shown(data)}")
     try:
-        recipe = Recipe.model_validate_json(json.dumps(data))
+        text = json.dumps(data, ensure_ascii=False)
+        if (other := _NOT_UTF8.search(text)) is not None:
+            raise RecipeError(
+                f"recipe: expected names in UTF-8, found {one_line(other[0])}", hint="rename the file or folder: mv"
+            )
+        recipe = Recipe.model_validate_json(text)
     except ValidationError as error:
         # A misspelt key is reported as missing first and as unknown second; the second has a hint.
         entries = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
