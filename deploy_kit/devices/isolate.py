@@ -112,6 +112,9 @@ class Child:
             self._process.stdin.write(job_line(Job(op=op, arguments=arguments)))
             self._process.stdin.flush()
             reply = await_reply(partial(watch.next_line, self._next_line), on_progress)
+        except EngineCrashError:  # it is stopped or hangs, and would not end by itself
+            self._process.kill()
+            raise
         except BrokenPipeError:
             reply = None
         if reply is None:

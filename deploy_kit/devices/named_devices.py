@@ -122,7 +122,7 @@ def add_device(name: str, entry: dict[str, Any]) -> Device:
     """
     if name == LOCAL.name or not _NAME.fullmatch(name):
         raise RecipeError(
-            f"'{name}': expected a name of letters, digits, '.', '_' and '-' other than '{LOCAL.name}'",
+            f"{shown(name)}: expected a name of letters, digits, '.', '_' and '-' other than '{LOCAL.name}'",
             hint="deploykit devices add jetson ssh://user@host",
         )
     device = device_of_entry(name, _validated_entry(f"device '{name}'", entry))
@@ -159,7 +159,7 @@ def device_of_entry(name: str, entry: NamedDevice) -> Device:
             f"device '{name}'.link: a password does not belong here", hint="use a key: ssh-copy-id USER@HOST"
         )
     elif not _is_address(kind, address, entry.link):
-        raise RecipeError(f"device '{name}'.link: {_LINKS}, found '{entry.link}'", hint="e.g. ssh://user@orin:22")
+        raise RecipeError(f"device '{name}'.link: {_LINKS}, found {shown(entry.link)}", hint="e.g. ssh://user@orin:22")
     return Device(
         name=name,
         link=kind,
@@ -203,7 +203,8 @@ def _validated_entry(where: str, data: Any) -> NamedDevice:
             raise RecipeError(f"{where}: '{key}' is missing", hint=_LINKS) from error
         if key == "accelerator" and first["type"] == "string_pattern_mismatch":
             raise RecipeError(
-                f"{where}.accelerator: expected 'cpu', 'cuda:N', 'dla:N', 'GPU' or 'NPU', found '{first['input']}'",
+                f"{where}.accelerator: expected 'cpu', 'cuda:N', 'dla:N', 'GPU' or 'NPU', found "
+                f"{shown(first['input'])}",
                 hint="e.g. cuda:0",
             ) from error
         raise RecipeError(

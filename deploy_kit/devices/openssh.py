@@ -84,8 +84,8 @@ def settings_of(host: str, *, user: str | None, port: int | None) -> HostSetting
     if shutil.which("ssh") is None:
         return None
     # OpenSSH takes the home of the password file, whatever HOME says; deploykit's other files go by HOME.
-    own = Path.home() / ".ssh" / "config"
-    moved = ["-F", str(own)] if _home_is_moved() and own.is_file() else []
+    own = _file(["~/.ssh/config"])
+    moved = ["-F", str(own)] if _former_home() is not None and own.is_file() else []
     chosen = [*(["-p", str(port)] if port else []), *(["-l", user] if user else [])]
     command = ["ssh", "-G", *moved, *chosen, "--", host]
     try:
@@ -103,10 +103,19 @@ def settings_of(host: str, *, user: str | None, port: int | None) -> HostSetting
     return _parsed(answer.stdout.decode(errors="surrogateescape"))
 
 
-def _home_is_moved() -> bool:
-    with contextlib.suppress(KeyError):
-        return Path.home() != Path(pwd.getpwuid(os.getuid()).pw_dir)
-    return False
+def _former_home() -> Path | None:
+    """Return the home that OpenSSH takes, where HOME says another."""
+    with contextlib.suppress(KeyError, RuntimeError):
+        listed = Path(pwd.getpwuid(os.getuid()).pw_dir)
+        return listed if Path.home() != listed else None
+    return None
+
+
+def _both_homes(file: Path) -> Iterator[Path]:
+    yield file
+    former = _former_home()
+    if former is not None and file.is_relative_to(former):
+        yield Path.home() / file.relative_to(former)
 
 
 def _parsed(text: str) -> HostSettings:
@@ -119,10 +128,9 @@ def _parsed(text: str) -> HostSettings:
         value = values.get(key, [""])[-1]
         return "" if value.lower() == "none" else value
 
-    identities = (Path(_unquoted(name)).expanduser() for name in values.get("identityfile", []))
-    files = [*_files(one("userknownhostsfile")), *_files(one("globalknownhostsfile"))]
-    if _home_is_moved():
-        files += [Path.home() / ".ssh" / name for name in ("known_hosts", "known_hosts2")]
+    identities = [path for name in values.get("identityfile", []) for path in _both_homes(_file([name]))]
+    known = [*_files(one("userknownhostsfile")), *_files(one("globalknownhostsfile"))]
+    files = [path for file in known for path in _both_homes(file)]
     return HostSettings(
         host=one("hostname"),
         user=one("user"),

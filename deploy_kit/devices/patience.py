@@ -62,7 +62,7 @@ class Watch:
         on_progress: ProgressCallback,
         *,
         at: str = "",
-        look_s: float = LOOK_S,
+        look_s: float | None = None,
     ) -> None:
         """Begin to wait.
 
@@ -72,10 +72,10 @@ class Watch:
             look: Looks at the worker.
             on_progress: Hears how long the job has been waited for.
             at: Name of the device; empty for this machine.
-            look_s: Seconds between two looks.
+            look_s: Seconds between two looks; by default `LOOK_S`.
         """
         self._op, self._about, self._look, self._on_progress = op, about, look, on_progress
-        self._at, self._look_s = f" on {at}" if at else "", look_s
+        self._at, self._look_s = f" on {at}" if at else "", look_s or LOOK_S
         self._begun = time.monotonic()
         self._said_s = self._stopped_s = self._idle_s = 0.0
         self._cpu_s = -1.0
