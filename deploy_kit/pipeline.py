@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
-from deploy_kit.analysis import diagnosis, doctor
+from deploy_kit.analysis import diagnosis, doctor, recommendation
 from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
-from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.graph import passes
@@ -24,6 +24,7 @@ from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
+from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
 from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify
 from deploy_kit.stages.report import layer_breakdown
@@ -42,6 +43,7 @@ class Run:
         target: The device: builds, checks and measures.
         times: How long each stage took.
         remarks: What a reader must know beside the numbers.
+        n_steps: Number of stages that it will take; 0 where only some are taken.
     """
 
     recipe: Recipe
@@ -49,6 +51,7 @@ class Run:
     target: Context
     times: list[StageTime] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    n_steps: int = 0
 
     @property
     def store(self) -> Store:
@@ -72,6 +75,9 @@ class Run:
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
         """Do the work of one stage and note how long it took."""
         begun = time.perf_counter()
+        if self.n_steps:
+            step = f"step {min(len(self.times) + 1, self.n_steps)} of {self.n_steps}"
+            self.host.on_progress(ProgressEvent(stage=stage, text=f"{name} ({step})"))
         result, reused = work()
         self.times.append(
             StageTime(stage=stage, name=name, seconds=round(time.perf_counter() - begun, 3), reused=reused)
@@ -81,7 +87,12 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    recipe: Recipe, store: Store, device: Device, on_progress: ProgressCallback = no_progress
+    recipe: Recipe,
+    store: Store,
+    device: Device,
+    on_progress: ProgressCallback = no_progress,
+    *,
+    lasting: bool = True,
 ) -> Iterator[Run]:
     """Put a recipe in force in a store, and open this machine and the device for single stages.
 
@@ -92,6 +103,7 @@ def open_run(
         store: Keeps every result.
         device: Where to build, check and measure.
         on_progress: Called with progress events.
+        lasting: Whether the recipe stays in force afterwards; if not, the earlier one is, also after success.
     """
     earlier = store.in_force()
     store.recipe = recipe.model_dump(mode="json")
@@ -100,9 +112,11 @@ def open_run(
         try:
             yield Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
         except DeployKitError:
-            if earlier is not None:
-                store.stand_by(earlier)
+            lasting = False
             raise
+        finally:
+            if earlier is not None and not lasting:
+                store.stand_by(earlier)
 
 
 def deploy(
@@ -128,7 +142,9 @@ def deploy(
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
         host = Context(store=store, connection=here, on_progress=on_progress)
-        run = Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
+        run = Run(
+            recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
+        )
         source = exported(run)
         logits = reference_logits(run, source)
         simple = simplified(run, source)
@@ -143,6 +159,12 @@ def deploy(
         ]
         rows = _measured(run, rows, fresh=fresh)
         return assemble(run, source, logits, simple, rows, tuple(quantized.values()))
+
+
+def _n_steps(recipe: Recipe) -> int:
+    """Count the stages of a deployment: a variant is quantized once, and an engine is built and checked."""
+    n_engines = sum(len(entry.variants) for entry in recipe.build.engines)
+    return 3 + len(recipe.quantize.variants) + 2 * n_engines + bool(n_engines)
 
 
 def exported(run: Run) -> Exported:
@@ -258,7 +280,13 @@ def assemble(
         version=library_version("deploykit"),
         remarks=(*run.remarks, *filter(None, notes)),
         mixes=_mixes(run.store, {graph.sha256 for graph in lineage}),
+        recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
+
+
+def budgets_of(recipe: Recipe) -> Budgets:
+    """Return what an engine may cost by a recipe; its limits on accuracy are in the verdicts already."""
+    return Budgets(latency_ms=recipe.bench.latency_budget_ms, max_size_mb=recipe.recommend.max_size_mb)
 
 
 def _notes_on_images(made_by: MadeBy) -> list[str]:

@@ -26,12 +26,14 @@ from typing import Any, TypeVar
 from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreError
 from deploy_kit.base.live_folder import live_file, live_folder, sweep
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.records.verdict import Verdict
 
 R = TypeVar("R")
 _NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
-_PASSPORT = ".passport.json"
+PASSPORT = ".passport.json"
+_COMPANIONS = {".xml": (".bin",)}
+_ENDINGS = frozenset({".onnx", ".xml", ".bin", ".plan", ".engine", ".blob"})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -148,7 +150,42 @@ def verify_out(out: Path | None) -> None:
 
 
 def _passport_of(out: Path) -> Path:
-    return out.with_name(out.name + _PASSPORT)
+    return out.with_name(out.name + PASSPORT)
+
+
+def _with_ending(out: Path, ending: str) -> Path:
+    """Give a path the ending of an engine's main file, in place of another file's ending."""
+    return out.with_suffix(ending) if out.suffix in _ENDINGS else out.with_name(out.name + ending)
+
+
+def read_passport(file: Path) -> Artifact | None:
+    """Read the passport of an artifact, in a store or wherever it was copied; None without one, or of another content.
+
+    It is ``record.json`` in a store, and ``FILE.passport.json`` beside a copy; copies of deploykit 0.2 and earlier of
+    several files may have ``STEM.passport.json``.
+    """
+    for passport in (file.with_name(_RECORD), _passport_of(file), file.with_name(file.stem + PASSPORT)):
+        try:
+            data = unsealed(json.loads(passport.read_text(encoding="utf-8")), passport)
+            artifact = codec.from_json(Artifact, data.get("onnx", data))
+        except (OSError, ValueError, AttributeError, RecipeError, RecursionError, StoreError):
+            continue
+        if _is_content(file, artifact):
+            return artifact
+    return None
+
+
+def _is_content(file: Path, artifact: Artifact) -> bool:
+    """Return whether a file, and those that belong to it, are what a passport speaks of, whatever they are called."""
+    if artifact.built is not None:  # a plan's own passport is part of its hash, and a copy's is the record
+        return sha256_of(file) == artifact.built.engine_sha256
+    if sha256_of(file) == artifact.sha256 or digest_of(file) == artifact.sha256:
+        return True
+    named = Path(artifact.path).stem
+    beside = (file.with_suffix(ending) for ending in _COMPANIONS.get(file.suffix, ()))
+    parts = (file, *(part for part in beside if part.is_file()))
+    lines = sorted(f"{named}{part.suffix} {sha256_of(part)}\n" for part in parts)
+    return hashlib.sha256("".join(lines).encode()).hexdigest() == artifact.sha256
 
 
 @contextlib.contextmanager
@@ -170,13 +207,9 @@ class Store:
     """The results in one folder."""
 
     def __init__(self, root: str | os.PathLike[str], recipe: Mapping[str, Any] | None = None) -> None:
-        """Open or create the store at `root`; `recipe` is noted in the journal beside each result."""
+        """Open the store at `root`, which its first result creates; `recipe` is journaled beside each result."""
         self.root = root = Path(root)
         self.recipe = dict(recipe or {})
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _full_or(error, root) from error
         self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
         with contextlib.suppress(OSError):  # a store that cannot be written can still be read
             sweep(root, _NEW)
@@ -188,12 +221,16 @@ class Store:
             raise _changed(path)
         return path
 
-    def copy_out(self, artifact: Artifact, out: Path) -> None:
+    def copy_out(self, artifact: Artifact, out: Path, origin: Origin | None = None) -> Path:
         """Copy an artifact and its passport out of the store: whole, or not at all.
 
         Args:
             artifact: A result of this store.
             out: File to write; the passport is written beside it. See `verify_out`.
+            origin: What the passport says of checkpoint and verdict besides.
+
+        Returns:
+            The main file: `out`, with the ending of the artifact's own where it consists of several files.
 
         Raises:
             StoreError: The artifact changed since it was made, or the copy cannot be written.
@@ -205,10 +242,15 @@ class Store:
                 f"{artifact.path}: {_word_in(mark)} by its last check, not copied", hint="deploykit check"
             )
         source = self.path(artifact)
-        parts = [part for part in parts_of(source) if not part.name.endswith(_PASSPORT)]
+        parts = [part for part in parts_of(source) if not part.name.endswith(PASSPORT)]
+        main = _with_ending(out, source.suffix) if len(parts) > 1 else out
         for part in parts:
-            copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
-        write_whole(_passport_of(out), (source.parent / _RECORD).read_text(encoding="utf-8"))
+            copy_whole(part, main.with_suffix(part.suffix))
+        record = (source.parent / _RECORD).read_text(encoding="utf-8")
+        if origin is not None:
+            record = _sealed(dataclasses.replace(artifact, origin=origin))
+        write_whole(_passport_of(main), record)
+        return main
 
     def _digest_of(self, path: Path) -> str:
         """Hash an artifact, or know its hash from before where none of its files changed in size or time since."""
@@ -236,7 +278,7 @@ class Store:
                 self._log(key.stage, home)
             return kept, True
         try:
-            with live_folder(self.root, _NEW) as aside:
+            with self._created(), live_folder(self.root, _NEW) as aside:
                 record = make(aside, str(home.relative_to(self.root)))
                 write_whole(aside / _RECORD, _sealed(record))
                 home.parent.mkdir(exist_ok=True)
@@ -246,6 +288,18 @@ class Store:
             raise _full_or(error, home) from error
         self._log(key.stage, home)
         return record, False
+
+    @contextlib.contextmanager
+    def _created(self) -> Iterator[None]:
+        """Create the store's folder; without a result in it, it goes again."""
+        there = self.root.is_dir()
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        finally:
+            if not there:
+                with contextlib.suppress(OSError):  # something is in it
+                    self.root.rmdir()
 
     def kept(self, cls: type[R], key: Key) -> R | None:
         """Return the result kept under `key`; None where there is none."""

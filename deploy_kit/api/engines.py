@@ -130,7 +130,7 @@ def check(
         reference = pipeline.reference_logits(run, source)
         if diagnose:
             expect_labels(reference)  # before the check, whose numbers would be lost
-        table = base.check.with_max_drop(engine.precision, max_drop)
+        table = base.check.with_limits(engine.precision, max_drop=max_drop)
         report, _ = check_stage.run(engine, table, run.target, reference=reference, images=run.check_images)
         if isinstance(report, NotRun):
             raise _not_run(report)

@@ -17,6 +17,51 @@ def _help(text: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """How an image becomes the input, where the checkpoint does not carry it."""
+
+    size: InputSize = None
+    mean: Annotated[str | None, _help("Mean per channel in 0..1, e.g. 0.485,0.456,0.406.")] = None
+    std: Annotated[str | None, _help("Standard deviation per channel, e.g. 0.229,0.224,0.225.")] = None
+    color: Annotated[
+        str | None, _help("Color order: gray, rgb or bgr; by default gray for one mean, rgb for three.")
+    ] = None
+    resize: Annotated[int | None, _help("Length in px to scale the shorter side to, before a center crop.")] = None
+    interpolation: Annotated[str | None, _help("Interpolation of --resize: bilinear (default) or bicubic.")] = None
+
+    def source_table(self) -> dict[str, Any]:
+        """Return a recipe's ``preprocess`` table, or its ``input`` if there is a size alone.
+
+        Raises:
+            RequestError: A part is missing or not a number.
+        """
+        from deploy_kit.base.errors import RequestError
+        from deploy_kit.cli import _quantities
+
+        size, mean, std = self.size, self.mean, self.std
+        stated = {"resize": self.resize, "interpolation": self.interpolation}
+        given = {key: value for key, value in stated.items() if value is not None}
+        if mean is None and std is None and self.color is None and not given:
+            if size is None:
+                return {}
+            return {"input": _quantities.whole_numbers(size, "x", "--input 224x224"), "preprocess": None}
+        if size is None or mean is None or std is None:
+            raise RequestError(
+                "--mean, --std and --input must be given together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
+            )
+        try:
+            height, width = (int(side) for side in size.lower().split("x"))
+            means, stds = ([float(part) for part in text.split(",")] for text in (mean, std))
+        except ValueError as error:
+            raise RequestError(
+                f"--input {size} --mean {mean} --std {std}: expected numbers",
+                hint="e.g. --input 224x224 --mean 0.5 --std 0.5",
+            ) from error
+        color = self.color or ("gray" if len(means) == 1 else "rgb")
+        return {"preprocess": {"height": height, "width": width, "color": color, "mean": means, "std": stds, **given}}
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
     """Facts that shapes cannot tell, named as the keys of a recipe's source table.
 

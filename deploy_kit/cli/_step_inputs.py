@@ -49,6 +49,12 @@ def graph_to_build(run: Run, console: Console, variant: str | None = None) -> Ar
     return float_graph
 
 
+def engines_of(run: Run, source: Exported) -> list[Artifact]:
+    """List the engines in the store that come from one export, newest first."""
+    family = {source.onnx.sha256, *pipeline.graphs_of(run.store, source)}
+    return [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
+
+
 def newest_engine(run: Run, console: Console, source: Exported | None = None) -> Artifact:
     """Return the newest engine in the store, or the newest that comes from one export.
 

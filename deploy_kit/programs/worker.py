@@ -55,6 +55,7 @@ class WorkerProgram:
             "plan": self.plan,
             "mix": self.mix,
             "build": self.build,
+            "prove": self.prove,
             "open": self.open,
             "infer": self.infer,
             "warm_up": self.warm_up,
@@ -108,6 +109,12 @@ class WorkerProgram:
         build_s = round(time.perf_counter() - begun, 3)
         proof = engine.prove_precision(folder / engine.file_name, options)
         return {"proof": codec.to_json(proof), "build_s": build_s, "built": codec.to_json(built)}
+
+    def prove(self, arguments: Arguments) -> Arguments:
+        """Read from an engine's file which types it computes in."""
+        engine = engines.CATALOGUE.get(arguments["engine"])
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
+        return {"proof": codec.to_json(engine.prove_precision(Path(arguments["path"]), options))}
 
     def open(self, arguments: Arguments) -> Arguments:
         """Load an engine, a session for each of ``streams``; answer with its batch and settings."""

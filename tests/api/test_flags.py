@@ -12,7 +12,7 @@ from deploy_kit import cli
 from deploy_kit.api import _facts, _step
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _options
-from deploy_kit.cli.export import input_table
+from deploy_kit.cli._checkpoint_options import ImageOptions
 
 # Input of a step: the command line takes it from the store, Python is handed it.
 SUBJECTS = {"checkpoint", "graph", "engine", "engines"}
@@ -89,7 +89,7 @@ GRAY: dict[str, Any] = {"mean": 0.286, "std": 0.353, "color": None, "resize": No
     ],
 )
 def test_an_input_means_the_same_on_both_sides(size: Any, mean: Any, std: Any, given: dict[str, Any]) -> None:
-    assert _facts.image(given) == input_table(size, mean, std, color=None, resize=None, interpolation=None)
+    assert _facts.image(given) == ImageOptions(size=size, mean=mean, std=std).source_table()
 
 
 def test_three_means_are_rgb_and_a_resize_travels() -> None:
