@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import Store
 
 T = TypeVar("T")
+BASELINE = "fp32 · "
 
 
 @dataclass(kw_only=True)
@@ -314,13 +315,19 @@ def with_measurement(row: EngineRow, measured: Bench, part: BenchTable) -> tuple
         absent = next((entry for entry in measured.not_run if entry.label == row.label), None)
         died = next((entry.why for entry in measured.failed if entry.label == row.label), "")
         return (dataclasses.replace(row, measurement=absent, failed=died),)
+    baseline = default_baseline(part, [m.label for m in measured.measurements])
     rows = []
     for one in mine:
-        base = next((m for m in measured.measurements if (m.label, m.batch) == (part.baseline, one.batch)), None)
+        base = next((m for m in measured.measurements if (m.label, m.batch) == (baseline, one.batch)), None)
         faster = bench.speed_up(base, one) if base is not None and base is not one else None
         missed = bench.misses(one, part, faster)
         rows.append(dataclasses.replace(row, measurement=one, speed_up=faster, misses=missed))
     return tuple(rows)
+
+
+def default_baseline(part: BenchTable, labels: Sequence[str]) -> str | None:
+    """Return the label that speed-ups refer to: the table's, or where it names none the first fp32 engine measured."""
+    return part.baseline or next((label for label in labels if label.startswith(BASELINE)), None)
 
 
 def _hash_of(row: EngineRow) -> str:

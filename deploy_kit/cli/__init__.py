@@ -19,7 +19,10 @@ import typer
 
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import DeployKitError
+from deploy_kit.cli._help import HelpfulCommand
 from deploy_kit.cli._option_groups import expand_groups
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +33,15 @@ class Command:
         call: Function of the command: its parameters are the options, its docstring is the help.
         order: Position in the help; lower comes first.
         parts: Subcommands by name, if it has any; `call` then only carries the help.
+        example: A command line to copy, below the help; of subcommands one for each in `examples`.
+        examples: Examples of the subcommands, by name.
     """
 
     call: Callable[..., Any]
     order: int
     parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    example: str = ""
+    examples: Mapping[str, str] = field(default_factory=dict)
 
 
 CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command")
@@ -46,9 +53,9 @@ def build_app() -> typer.Typer:
         name="deploykit",
         help="Take a trained DenseNet from checkpoint to verified, measured engines.",
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
     )
 
     @app.callback()
@@ -64,15 +71,20 @@ def build_app() -> typer.Typer:
         if command.parts:
             app.add_typer(_group(command), name=name)
         else:
-            app.command(name)(expand_groups(_guarded(command.call)))
+            _add(app, name, command.call, command.example)
     return app
 
 
+def _add(app: typer.Typer, name: str, call: Callable[..., Any], example: str) -> None:
+    add = app.command(name, cls=HelpfulCommand, epilog=example or None, context_settings=_SETTINGS)
+    add(expand_groups(_guarded(call)))
+
+
 def _group(command: Command) -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS)
     group.callback()(command.call)
     for name, call in command.parts.items():
-        group.command(name)(expand_groups(_guarded(call)))
+        _add(group, name, call, command.examples.get(name, ""))
     return group
 
 

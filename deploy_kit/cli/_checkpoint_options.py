@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
+
+from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
 
 InputSize = Annotated[
     str | None,
@@ -20,14 +22,18 @@ def _help(text: str) -> Any:
 class ImageOptions:
     """How an image becomes the input, where the checkpoint does not carry it."""
 
+    HEADING: ClassVar[str] = "Preprocessing, where the file does not state it"
+
     size: InputSize = None
     mean: Annotated[str | None, _help("Mean per channel in 0..1, e.g. 0.485,0.456,0.406.")] = None
     std: Annotated[str | None, _help("Standard deviation per channel, e.g. 0.229,0.224,0.225.")] = None
     color: Annotated[
-        str | None, _help("Color order: gray, rgb or bgr; by default gray for one mean, rgb for three.")
+        Literal["gray", "rgb", "bgr"] | None, _help("Color order; by default gray for one mean, rgb for three.")
     ] = None
     resize: Annotated[int | None, _help("Length in px to scale the shorter side to, before a center crop.")] = None
-    interpolation: Annotated[str | None, _help("Interpolation of --resize: bilinear (default) or bicubic.")] = None
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic"] | None, _help("Interpolation of --resize; by default bilinear.")
+    ] = None
 
     def source_table(self) -> dict[str, Any]:
         """Return a recipe's ``preprocess`` table, or its ``input`` if there is a size alone.
@@ -68,24 +74,28 @@ class CheckpointOptions:
     Where an option is not given, the file, its BN statistics or its names decide.
     """
 
+    HEADING: ClassVar[str] = "Facts of a checkpoint that the file does not state"
+
     state_key: Annotated[str | None, _help("Key of the state dict to load, if the file holds several.")] = None
     head: Annotated[str | None, _help("Name of the head module to use; 'none' for the pooled features.")] = None
     ignore: Annotated[list[str] | None, _help("Name of a module or tensor to leave out; repeatable.")] = None
     probe: Annotated[Path | None, _help("npz file with 'input' and 'logits', on which open facts are tried.")] = None
     strict: Annotated[bool, typer.Option("--strict", help="Refuse to guess a fact that changes the numbers.")] = False
     stem_stride: Annotated[str | None, _help("Stride of the first convolution: 2, or one per axis: 1,2,2.")] = None
-    stem_pool: Annotated[str | None, _help("Pooling of the stem: none, max, avg or blur.")] = None
-    concat: Annotated[str | None, _help("Where new channels go: append (after the old ones) or prepend.")] = None
-    activation: Annotated[str | None, _help("Activation of dense layers: relu, leaky_relu, elu, silu or gelu.")] = None
-    outer_activation: Annotated[str | None, _help("Activation of stem, transitions and final BN; same choices.")] = None
-    hidden_activation: Annotated[str | None, _help("Activation between linear layers; same choices, or none.")] = None
+    stem_pool: Annotated[StemPool | None, _help("Pooling of the stem.")] = None
+    concat: Annotated[
+        Literal["append", "prepend"] | None, _help("Where new channels go: after the old, or before.")
+    ] = None
+    activation: Annotated[Activation | None, _help("Activation of dense layers.")] = None
+    outer_activation: Annotated[Activation | None, _help("Activation of stem, transitions and final BN.")] = None
+    hidden_activation: Annotated[Activation | None, _help("Activation between linear layers.")] = None
     slope: Annotated[float | None, _help("Negative slope of leaky activations.")] = None
     transition_relu: Annotated[bool | None, _help("Whether the transitions have a ReLU.")] = None
-    transition_pool: Annotated[str | None, _help("Pooling of the transitions: avg or max.")] = None
+    transition_pool: Annotated[Literal["avg", "max"] | None, _help("Pooling of the transitions.")] = None
     final_relu: Annotated[bool | None, _help("Whether a ReLU follows the final BN.")] = None
     eps: Annotated[float | None, _help("Epsilon of every BN, e.g. 1e-5.")] = None
-    head_pool: Annotated[str | None, _help("Global pooling in front of the head: avg, max or max_avg.")] = None
-    head_activation: Annotated[str | None, _help("Activation to append: none, sigmoid, softmax or log_softmax.")] = None
+    head_pool: Annotated[HeadPool | None, _help("Global pooling in front of the head.")] = None
+    head_activation: Annotated[HeadActivation | None, _help("Activation to append to the head.")] = None
 
     def source_table(self) -> dict[str, Any]:
         """Return the stated facts as keys of a recipe's source table.

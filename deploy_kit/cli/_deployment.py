@@ -11,7 +11,7 @@ from deploy_kit.cli._console import Console, table
 from deploy_kit.cli._verdict_codes import report_code
 from deploy_kit.devices import links
 from deploy_kit.recipe import Recipe
-from deploy_kit.records.engine_table import NONE, percentile, size
+from deploy_kit.records.engine_table import NONE, percentile, size, typed
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.results import EngineRow, ParityReport, Report
@@ -103,11 +103,6 @@ def recommended(found: Recommendation) -> list[str]:
         first = f"recommended{budgets}: {typed(found.winner)}: {found.why}"
     losers = (f"{typed(loser.label)}: {loser.why}" for loser in found.losers)
     return [*_wrapped(first), *(line for loser in losers for line in _wrapped(loser, 2))]
-
-
-def typed(label: str) -> str:
-    """Write a label as it can be typed: ``int8@openvino`` for ``int8 · openvino``."""
-    return label.replace(" · ", "@")
 
 
 def _cells(row: EngineRow) -> tuple[str, ...]:

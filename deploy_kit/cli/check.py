@@ -57,10 +57,7 @@ def check(
     facts: CheckpointOptions,
     output: OutputOptions,
 ) -> None:
-    """Check an engine against the checkpoint: accepted (exit code 0), rejected (1) or undecided (6).
-
-    Example: deploykit check deliver/best-int8.onnx --against best.pth --images val/ --max-drop 0.3pt
-    """
+    """Check an engine against the checkpoint: accepted (exit code 0), rejected (1) or undecided (6)."""
     from deploy_kit.base.errors import RequestError
     from deploy_kit.cli import _checked_engines, _given_engine, _layer_difference, _quantities
     from deploy_kit.cli._verdict_codes import EXIT_CODES
@@ -105,4 +102,8 @@ def check(
         raise typer.Exit(code)
 
 
-COMMAND = Command(call=check, order=50)
+COMMAND = Command(
+    call=check,
+    order=50,
+    example="deploykit check deliver/best-int8.onnx --against best.pth --images val/ --max-drop 0.3pt",
+)

@@ -13,11 +13,12 @@ def demo(
     allow_invalid: AllowInvalid = False,
     output: OutputOptions,
 ) -> None:
-    """Run the bundled demo: a DenseNet-BC-40 on Fashion-MNIST, in about a minute.
-
-    Example: deploykit demo --allow-invalid
-    """
+    """Run the bundled demo: a DenseNet-BC-40 on Fashion-MNIST, in about a minute."""
     run("demo", store=store, out=out, fresh=fresh, allow_invalid=allow_invalid, output=output)
 
 
-COMMAND = Command(call=demo, order=2)
+COMMAND = Command(
+    call=demo,
+    order=2,
+    example="deploykit demo --allow-invalid",
+)

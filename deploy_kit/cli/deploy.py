@@ -49,8 +49,6 @@ def deploy(
 
     Builds fp32 and, with --calibration, int8 on every engine, checks them on --images, measures them in turns, writes
     a report and copies what is accepted to a folder.
-
-    Example: deploykit deploy best.pth --images val/ --calibration calib/ --max-drop 0.5pt -o deliver/
     """
     import dataclasses
 
@@ -97,4 +95,8 @@ def deploy(
         raise typer.Exit(code)
 
 
-COMMAND = Command(call=deploy, order=0)
+COMMAND = Command(
+    call=deploy,
+    order=0,
+    example="deploykit deploy best.pth --images val/ --calibration calib/ --max-drop 0.5pt -o deliver/",
+)

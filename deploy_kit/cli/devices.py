@@ -112,5 +112,14 @@ def machine_rows(there: "Environment") -> list[tuple[str, str]]:
 
 
 COMMAND = Command(
-    call=devices, order=95, parts={"add": add, "list": show, "probe": probe, "clean": clean, "remove": remove}
+    call=devices,
+    order=95,
+    parts={"add": add, "list": show, "probe": probe, "clean": clean, "remove": remove},
+    examples={
+        "add": "deploykit devices add jetson ssh://user@orin --accelerator cuda:0",
+        "list": "deploykit devices list",
+        "probe": "deploykit devices probe jetson",
+        "clean": "deploykit devices clean jetson",
+        "remove": "deploykit devices remove jetson",
+    },
 )

@@ -73,4 +73,8 @@ def _passport(plan: Path) -> "Artifact":
     return passport
 
 
-COMMAND = Command(call=doctor, order=90)
+COMMAND = Command(
+    call=doctor,
+    order=90,
+    example="deploykit doctor --device jetson",
+)

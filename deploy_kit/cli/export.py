@@ -1,7 +1,7 @@
 """``deploykit export``: a checkpoint to ONNX."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,7 +20,9 @@ def export(
     model: Annotated[Path | None, typer.Argument(help="Checkpoint or ONNX file; by default the bundled demo.")] = None,
     *,
     image: ImageOptions,
-    exporter: Annotated[str | None, typer.Option(help="ONNX exporter of torch: dynamo or torchscript.")] = None,
+    exporter: Annotated[
+        Literal["dynamo", "torchscript"] | None, typer.Option(help="ONNX exporter of torch; by default dynamo.")
+    ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX opset version.")] = None,
     batch: Annotated[int | None, typer.Option(help="Batch size of a static graph.")] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Export a graph with a dynamic batch size.")] = False,
@@ -88,4 +90,8 @@ def _rows(exported: "Exported") -> list[tuple[str, str]]:
     ]
 
 
-COMMAND = Command(call=export, order=10)
+COMMAND = Command(
+    call=export,
+    order=10,
+    example="deploykit export best.pth --input 224x224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --images val/",
+)

@@ -33,4 +33,8 @@ def report(
         raise typer.Exit(code)
 
 
-COMMAND = Command(call=report, order=70)
+COMMAND = Command(
+    call=report,
+    order=70,
+    example="deploykit report -o reports/",
+)

@@ -35,10 +35,7 @@ def run(
     save_recipe: SaveRecipe = None,
     output: OutputOptions,
 ) -> None:
-    """Take a recipe from checkpoint to report: export, simplify, quantize, build, check, bench, report.
-
-    Example: deploykit run my.yaml --deliver files/
-    """
+    """Take a recipe from checkpoint to report: export, simplify, quantize, build, check, bench, report."""
     from deploy_kit import recipe as recipes
     from deploy_kit.analysis import doctor
     from deploy_kit.cli import _deployment
@@ -95,4 +92,8 @@ def timing(recipe: "Recipe") -> str:
     return f"{scenario}{planned.rounds} rounds of {planned.runs} runs{seconds}"
 
 
-COMMAND = Command(call=run, order=4)
+COMMAND = Command(
+    call=run,
+    order=4,
+    example="deploykit run my.yaml --deliver files/",
+)
