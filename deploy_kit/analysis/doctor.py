@@ -149,12 +149,12 @@ def scheme_package(name: str) -> str:
 
 
 def missing(package: str) -> str:
-    """Say that a package is missing and how to get it; empty if it is there."""
+    """Explain that a package is missing and how to get it; empty if it is there."""
     return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
 
 
 def missing_there(package: str, connection: Connection) -> str:
-    """Say the same of a package on the device."""
+    """Explain the same of a package on the device."""
     fix, where = (
         connection.lacks(package),
         "" if connection.device == links.LOCAL else f" on '{connection.device.name}'",

@@ -211,7 +211,7 @@ class WorkerProgram:
         return {"environment": codec.to_json(environment.describe_machine())}
 
     def cuda_capability(self, arguments: Arguments) -> Arguments:
-        """Say the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
+        """Return the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
         gpu = _cuda.device_or_none()
         return {"capability": gpu.capability if gpu else ""}
 
