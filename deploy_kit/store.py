@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,11 +64,38 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class JournalEntry:
-    """One line of the journal."""
+    """One line of the journal.
+
+    Attributes:
+        stage: Name of the stage.
+        folder: Folder of the result, relative to the store.
+        recipe: The recipe in force.
+        when: Seconds since 1970 at which it was made or used; not compared.
+    """
 
     stage: str
     folder: str
     recipe: Mapping[str, Any]
+    when: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptResult:
+    """One result of a store.
+
+    Attributes:
+        stage: Name of the stage that made it.
+        folder: Its folder, relative to the store.
+        size_bytes: Size of its files.
+        used: Seconds since 1970 at which it was made or used last; 0 where the journal does not know it.
+        checkpoint: Checkpoint of the recipe that it was used under last; empty where none is known.
+    """
+
+    stage: str
+    folder: str
+    size_bytes: int
+    used: float
+    checkpoint: str
 
 
 def sha256_of(path: Path) -> str:
@@ -322,6 +349,42 @@ class Store:
             if entry is not None and (self.root / entry.folder / _RECORD).is_file():
                 yield entry
 
+    def results(self) -> list[KeptResult]:
+        """List all results, by stage and name."""
+        newest = dict[str, JournalEntry]()
+        for entry in self.entries():
+            newest.setdefault(entry.folder, entry)
+        found = []
+        for path in sorted(self.root.glob("*/*/")):
+            folder = str(path.relative_to(self.root))
+            if path.parent.name.startswith("."):
+                continue
+            last = newest.get(folder)
+            source = last.recipe.get("source", {}) if last else {}
+            found.append(
+                KeptResult(
+                    stage=path.parent.name,
+                    folder=folder,
+                    size_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+                    used=last.when if last else 0.0,
+                    checkpoint=str(source.get("checkpoint", "")) if isinstance(source, dict) else "",
+                )
+            )
+        return found
+
+    def remove(self, result: KeptResult) -> None:
+        """Remove a result; it is made again when it is needed.
+
+        Raises:
+            StoreError: It cannot be removed.
+        """
+        try:
+            shutil.rmtree(self.root / result.folder)
+        except FileNotFoundError:
+            return  # somebody else did
+        except OSError as error:
+            raise _full_or(error, self.root / result.folder) from error
+
     def in_force(self) -> JournalEntry | None:
         """Return the newest entry that has a recipe (what a worker keeps has none); None where there is none."""
         return next((entry for entry in self.entries() if entry.recipe), None)
@@ -420,14 +483,15 @@ def _entry_of(line: bytes) -> JournalEntry | None:
     """Read one line of the journal; None where it says nothing: cut off by a full disk, or edited by hand."""
     try:
         data = json.loads(line)
-        stage, folder, recipe = data["stage"], data["folder"], data["recipe"]
+        stage, folder, recipe, when = data["stage"], data["folder"], data["recipe"], data.get("when", 0.0)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     parts = Path(folder).parts if isinstance(folder, str) else ()
     inside = len(parts) == 2 and ".." not in parts and not Path(folder).is_absolute() and "\0" not in folder
     if not isinstance(stage, str) or not isinstance(recipe, dict) or not inside:
         return None
-    return JournalEntry(stage=stage, folder=folder, recipe=recipe)
+    used = float(when) if isinstance(when, (int, float)) else 0.0
+    return JournalEntry(stage=stage, folder=folder, recipe=recipe, when=used)
 
 
 def unsealed(data: Any, path: Path) -> Any:

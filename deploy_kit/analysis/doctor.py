@@ -176,9 +176,9 @@ def _require_package(who: str, package: str, *, optional: bool) -> None:
 
 def _engine(name: str, connection: Connection, there: Environment) -> DoctorFinding:
     engine = engines.CATALOGUE.get(name)
-    fix = connection.lacks(engine.package)
-    if fix:
-        detail = f"package '{engine.package}' is not installed"
+    missing = next((package for package in ("numpy", engine.package) if connection.lacks(package)), None)
+    if missing is not None:
+        fix, detail = connection.lacks(missing), f"package '{missing}' is not installed"
         return DoctorFinding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
     detail = engine.version_in(there.versions)
     try:

@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 import typer
 
+from deploy_kit.base import lazy
 from deploy_kit.base.catalogue import Catalogue
-from deploy_kit.base.errors import DeployKitError
+from deploy_kit.base.errors import DeployKitError, MissingPackageError
 from deploy_kit.cli._help import HelpfulCommand
 from deploy_kit.cli._option_groups import expand_groups
 
@@ -125,6 +126,12 @@ def main() -> None:
     except DeployKitError as error:
         _print_error(error)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        package = lazy.optional(error)
+        if package is None:
+            _bug()
+        _print_error(lazy.missing_error(package, by="this command"))
+        sys.exit(MissingPackageError.exit_code)
     except KeyboardInterrupt:  # while the commands are imported
         _interrupted()
     except _Ended as ended:
@@ -133,11 +140,15 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: what Python would still flush goes nowhere
         sys.exit(141)
     except Exception:  # noqa: BLE001  # the one place that turns a bug into exit code 70
-        import traceback
+        _bug()
 
-        traceback.print_exc()
-        sys.stderr.write("error: this is a bug in deploykit; please report the trace above\n")
-        sys.exit(70)
+
+def _bug() -> NoReturn:
+    import traceback
+
+    traceback.print_exc()
+    sys.stderr.write("error: this is a bug in deploykit; please report the trace above\n")
+    sys.exit(70)
 
 
 def _terminated(number: int, frame: object) -> None:

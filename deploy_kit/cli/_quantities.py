@@ -23,6 +23,18 @@ def seconds(option: str, text: str | None) -> float | None:
     return round(value * _SECONDS[match[2] or "s"], 9)
 
 
+def days(option: str, text: str) -> float:
+    """Parse a number of days: ``30d`` or ``0d``; the unit is required.
+
+    Raises:
+        RequestError: It is not one.
+    """
+    value = _number(text.strip().removesuffix("d").strip()) if text.strip().endswith("d") else None
+    if value is None:
+        raise RequestError(f"{option}: expected a number of days, found '{text}'", hint=f"e.g. {option} 30d")
+    return value
+
+
 def milliseconds(option: str, text: str | None) -> float | None:
     """Parse a time into milliseconds; a bare number is ambiguous here, so the unit is required.
 
