@@ -33,6 +33,7 @@ R = TypeVar("R")
 _NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
 PASSPORT = ".passport.json"
 _COMPANIONS = {".xml": (".bin",)}
+_CREATED: list[Path] = []
 _ENDINGS = frozenset({".onnx", ".xml", ".bin", ".plan", ".engine", ".blob"})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -230,13 +231,26 @@ def _put_in_place(path: Path) -> Iterator[Path]:
         raise _full_or(error, path) from error
 
 
+def remove_empty() -> None:
+    """Remove the stores that this process created and that hold nothing: a command that failed leaves no folder."""
+    while _CREATED:
+        with contextlib.suppress(OSError):  # something is in it
+            _CREATED.pop().rmdir()
+
+
 class Store:
     """The results in one folder."""
 
     def __init__(self, root: str | os.PathLike[str], recipe: Mapping[str, Any] | None = None) -> None:
-        """Open the store at `root`, which its first result creates; `recipe` is journaled beside each result."""
+        """Open or create the store at `root`; `recipe` is noted in the journal beside each result."""
         self.root = root = Path(root)
         self.recipe = dict(recipe or {})
+        try:
+            if not root.is_dir():
+                root.mkdir(parents=True)
+                _CREATED.append(root)
+        except OSError as error:
+            raise _full_or(error, root) from error
         self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
         with contextlib.suppress(OSError):  # a store that cannot be written can still be read
             sweep(root, _NEW)
@@ -305,7 +319,7 @@ class Store:
                 self._log(key.stage, home)
             return kept, True
         try:
-            with self._created(), live_folder(self.root, _NEW) as aside:
+            with live_folder(self.root, _NEW) as aside:
                 record = make(aside, str(home.relative_to(self.root)))
                 write_whole(aside / _RECORD, _sealed(record))
                 home.parent.mkdir(exist_ok=True)
@@ -315,18 +329,6 @@ class Store:
             raise _full_or(error, home) from error
         self._log(key.stage, home)
         return record, False
-
-    @contextlib.contextmanager
-    def _created(self) -> Iterator[None]:
-        """Create the store's folder; without a result in it, it goes again."""
-        there = self.root.is_dir()
-        self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            yield
-        finally:
-            if not there:
-                with contextlib.suppress(OSError):  # something is in it
-                    self.root.rmdir()
 
     def kept(self, cls: type[R], key: Key) -> R | None:
         """Return the result kept under `key`; None where there is none."""

@@ -13,7 +13,7 @@ PERCENTILES = (50.0, 90.0, 99.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Candidate:
+class _Contender:
     """An engine that was accepted, measured and keeps every budget."""
 
     label: str
@@ -39,7 +39,7 @@ def recommend(
     Returns:
         The recommendation, with a reason for every row that lost.
     """
-    candidates, losers = list[_Candidate](), list[Loser]()
+    candidates, losers = list[_Contender](), list[Loser]()
     for row in rows:
         why = _why_not(row, budgets, max(percentiles))
         if why:
@@ -110,11 +110,11 @@ def _over_latency(measured: Measurement, limit_ms: float | None, percent: float)
     return f"p{percent:g} {value:.4g} ms, at most {limit_ms:g} ms" if value > limit_ms else ""
 
 
-def _candidate(row: EngineRow, rows: Sequence[EngineRow]) -> _Candidate:
+def _candidate(row: EngineRow, rows: Sequence[EngineRow]) -> _Contender:
     parity, measured, artifact = row.parity, row.measurement, row.artifact
     assert isinstance(parity, ParityReport) and isinstance(measured, Measurement) and artifact is not None
     ordered = sorted(measured.samples_ms)
-    return _Candidate(
+    return _Contender(
         label=_named(row, rows),
         size_bytes=artifact.size_bytes,
         measured=measured,
@@ -133,7 +133,7 @@ def _named(row: EngineRow, rows: Sequence[EngineRow]) -> str:
     )
 
 
-def _within_noise(fastest: _Candidate, other: _Candidate) -> bool:
+def _within_noise(fastest: _Contender, other: _Contender) -> bool:
     """Return whether no difference of the two latencies was shown."""
     if fastest.measured.batch != other.measured.batch:
         return False
@@ -141,7 +141,7 @@ def _within_noise(fastest: _Candidate, other: _Candidate) -> bool:
     return gain is None or gain.noise
 
 
-def _loser(one: _Candidate, winner: _Candidate, *, tied: bool) -> Loser:
+def _loser(one: _Contender, winner: _Contender, *, tied: bool) -> Loser:
     if tied:
         larger = one.size_bytes - winner.size_bytes
         rest = f"{size(larger)} larger" if larger else "as large" if one.drop_high == winner.drop_high else "less exact"
@@ -151,7 +151,7 @@ def _loser(one: _Candidate, winner: _Candidate, *, tied: bool) -> Loser:
     return Loser(label=one.label, why=f"the winner is {ratio:.2f}× as fast")
 
 
-def _advantage(tied: Sequence[_Candidate], winner: _Candidate) -> str:
+def _advantage(tied: Sequence[_Contender], winner: _Contender) -> str:
     others = [one for one in tied if one is not winner]
     if all(one.size_bytes > winner.size_bytes for one in others):
         return "the smallest"

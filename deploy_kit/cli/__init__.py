@@ -120,6 +120,15 @@ def _version(requested: bool) -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    try:
+        _run()
+    finally:
+        store = sys.modules.get("deploy_kit.store")  # a command that opened none has not loaded it
+        if store is not None:
+            store.remove_empty()
+
+
+def _run() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         build_app()(standalone_mode=True)

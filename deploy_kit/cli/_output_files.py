@@ -20,12 +20,12 @@ def verify_recipe_file(path: Path, chosen: Recipe) -> None:
             anything but this recipe.
     """
     verify_place(path, f"--save-recipe '{path / 'my.yaml'}'")
-    if path.suffix not in (".yaml", ".yml"):
-        raise InputError(
-            f"{path}: expected a file that ends in .yaml, as `deploykit run` reads it",
-            hint=f"--save-recipe '{path.with_name(path.name + '.yaml')}'",
-        )
     if not path.exists():
+        if path.suffix not in (".yaml", ".yml"):
+            raise InputError(
+                f"{path}: expected a file that ends in .yaml, as `deploykit run` reads it",
+                hint=f"--save-recipe '{path.with_name(path.name + '.yaml')}'",
+            )
         return
     try:
         earlier = recipe.load_recipe(str(path))

@@ -1,5 +1,6 @@
 """Keywords of the API are the command line's flags: what is learned on one side is known on the other."""
 
+import dataclasses
 import inspect
 import typing
 from typing import Any
@@ -12,8 +13,14 @@ from deploy_kit import cli
 from deploy_kit.api import _facts, _step
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _options
-from deploy_kit.cli._checkpoint_options import ImageOptions
+from deploy_kit.cli._checkpoint_options import CheckpointOptions, ImageOptions
 
+# What is said of a checkpoint, and of how its images are prepared.
+FACTS = {
+    "input" if field.name == "size" else field.name
+    for group in (ImageOptions, CheckpointOptions)
+    for field in dataclasses.fields(group)
+} | {"no_transition_relu", "no_final_relu"}
 # Input of a step: the command line takes it from the store, Python is handed it.
 SUBJECTS = {"checkpoint", "graph", "engine", "engines"}
 # How the API follows progress, and how it says what an exit code says.
@@ -49,7 +56,14 @@ def keywords(name: str) -> set[str]:
             {"options"},
             {"build_option", "compute_capability", "min_shapes", "opt_shapes", "max_shapes", "variant"},
         ),
-        ("check", set(), {"layers"}),
+        # A file of one's own is judged by the command alone; the API checks what `build` returned.
+        (
+            "check",
+            set(),
+            {
+                "layers", "all", "engine", "variant", "against", "golden", *FACTS,
+            },
+        ),
         # Milliseconds have their unit in the name; what tables show and what ends a command is not measured.
         (
             "bench",

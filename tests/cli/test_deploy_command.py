@@ -59,7 +59,7 @@ def test_it_ends_with_a_table_that_fits_a_recommendation_and_the_files(deployed:
     assert "recommended: " in deployed.out
     assert "limits of int8: SQNR ≥ 15 dB" in deployed.out
     assert str(desk / "out" / "best-int8.onnx") in deployed.out
-    assert "step 1 of 8" in deployed.err
+    assert "step 1 of 9" in deployed.err
 
 
 @pytest.mark.slow
@@ -207,3 +207,11 @@ def test_a_report_of_another_checkpoint_is_not_replaced(tmp_path: Path) -> None:
         _output_files.verify_report_folder(tmp_path, "runs/other.pth")
     _output_files.verify_report_folder(tmp_path, "some.pth")
     _output_files.verify_report_folder(tmp_path / "new", "other.pth")
+
+
+def test_a_command_that_fails_leaves_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    for arguments in (("check",), ("bench",), ("report",), ("export", "none.pth"), ("lint",), ("quantize", "--int8")):
+        assert deploykit(*arguments).code in (2, 5), arguments
+        assert list(tmp_path.iterdir()) == [], arguments
