@@ -20,7 +20,7 @@ FACTS = {
     "input" if field.name == "size" else field.name
     for group in (ImageOptions, CheckpointOptions)
     for field in dataclasses.fields(group)
-} | {"no_transition_relu", "no_final_relu"}
+}
 # Input of a step: the command line takes it from the store, Python is handed it.
 SUBJECTS = {"checkpoint", "graph", "engine", "engines"}
 # How the API follows progress, and how it says what an exit code says.
@@ -61,7 +61,7 @@ def keywords(name: str) -> set[str]:
             "check",
             set(),
             {
-                "layers", "all", "engine", "variant", "against", "golden", *FACTS,
+                "layers", "all", "variant", "against", "golden", *FACTS,
             },
         ),
         # Milliseconds have their unit in the name; what tables show and what ends a command is not measured.
