@@ -91,10 +91,9 @@ def test_another_checkpoint_rejects_it(line: "Line", tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("wrong", "code"), [(0.0, 0), (5.0, 1)])
 def test_golden_outputs_take_the_place_of_a_checkpoint(line: "Line", tmp_path: Path, wrong: float, code: int) -> None:
+    expected = (line.logits() + wrong * np.eye(24, 4)).astype(np.float32)
     with np.load(line.recipe.check.images) as data:
-        np.savez(
-            tmp_path / "golden.npz", images=data["images"], logits=line.logits() + np.float32(wrong) * np.eye(24, 4)
-        )
+        np.savez(tmp_path / "golden.npz", images=data["images"], logits=expected)
 
     said = check(delivered(line, "fp32", "onnxruntime", tmp_path), line, "--golden", tmp_path / "golden.npz")
 
