@@ -25,11 +25,14 @@ if TYPE_CHECKING:
         deploy,
         export,
         find_mix,
+        load,
         load_recipe,
         load_report,
+        pack,
         quantize,
         simplify,
         speed_up,
+        verify,
         write_report,
     )
     from deploy_kit.api.mixing import Mixed
@@ -54,6 +57,9 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from deploy_kit.base.progress import ProgressCallback, ProgressEvent
+    from deploy_kit.delivery.manifest import Manifest
+    from deploy_kit.delivery.predictor import Prediction, Predictor
+    from deploy_kit.delivery.verification import BundleFinding, Verification
     from deploy_kit.devices.links import find_device
     from deploy_kit.recipe import Recipe
     from deploy_kit.records.artifacts import (
@@ -79,7 +85,10 @@ __version__ = "0.2.0"
 
 # Module → the public names that it holds, so that each is imported on first use.
 _NAMES = {
-    "api": ("bench build check deploy export find_mix load_recipe load_report quantize simplify speed_up write_report"),
+    "api": (
+        "bench build check deploy export find_mix load load_recipe load_report pack quantize simplify speed_up verify "
+        "write_report"
+    ),
     "api.mixing": "Mixed",
     "base.errors": (
         "BuildError CheckError CheckpointError DeployKitError DeviceError EngineCrashError ExportError "
@@ -87,6 +96,9 @@ _NAMES = {
         "SimplifyError StageError StoreError UnknownNameError"
     ),
     "base.progress": "ProgressCallback ProgressEvent",
+    "delivery.manifest": "Manifest",
+    "delivery.predictor": "Prediction Predictor",
+    "delivery.verification": "BundleFinding Verification",
     "devices.links": "find_device",
     "recipe": "Recipe",
     "records.artifacts": (
@@ -107,6 +119,7 @@ __all__ = [
     "BareInput",
     "Bench",
     "BuildError",
+    "BundleFinding",
     "CheckError",
     "CheckpointError",
     "CheckpointFacts",
@@ -126,6 +139,7 @@ __all__ = [
     "Limits",
     "LinkLostError",
     "MadeBy",
+    "Manifest",
     "Measurement",
     "MeasurementError",
     "MissingPackageError",
@@ -134,6 +148,8 @@ __all__ = [
     "NotRun",
     "ParityReport",
     "PassRow",
+    "Prediction",
+    "Predictor",
     "Preprocess",
     "ProgressCallback",
     "ProgressEvent",
@@ -153,6 +169,7 @@ __all__ = [
     "StoreError",
     "TensorSpec",
     "UnknownNameError",
+    "Verification",
     "__version__",
     "bench",
     "build",
@@ -161,11 +178,14 @@ __all__ = [
     "export",
     "find_device",
     "find_mix",
+    "load",
     "load_recipe",
     "load_report",
+    "pack",
     "quantize",
     "simplify",
     "speed_up",
+    "verify",
     "write_report",
 ]
 

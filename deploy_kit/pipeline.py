@@ -14,6 +14,7 @@ from deploy_kit.analysis import diagnosis, doctor
 from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.context import Context
+from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
@@ -25,7 +26,7 @@ from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
-from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify
+from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify
 from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import Store
 
@@ -227,6 +228,26 @@ def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
     roots = {source.onnx.sha256, *(one.sha256 for one in simple)}
     quantized = [one for one in store.all(Artifact, "quantize") if one.parent in roots]
     return {one.sha256: one for one in (*simple, *quantized)}
+
+
+def packed(run: Run, source: Exported, engine: Artifact, parity: ParityReport, table: pack.PackTable) -> Manifest:
+    """Pack a checked engine of an export into a bundle."""
+    graph = graphs_of(run.store, source)[engine.parent]
+    measured = run.store.newest(
+        Bench,
+        "bench",
+        where=lambda b: any((m.artifact, m.label) == (engine.sha256, engine.label) for m in b.measurements),
+    )
+    mine = [m for m in measured[0].measurements if m.artifact == engine.sha256] if measured else []
+    proved = pack.ProvedEngine(
+        engine=engine,
+        graph=graph,
+        checkpoint=source.checkpoint,
+        reference=reference_logits(run, source),
+        parity=parity,
+        measurement=min(mine, key=lambda one: one.batch, default=None),
+    )
+    return pack.run(proved, table, run.target, images=run.check_images, calibration=run.calibration_images)
 
 
 def assemble(

@@ -3,6 +3,7 @@
 graphs     export, simplify, quantize
 engines    build, check, bench, speed_up
 mixing     find_mix: INT8 and float within an accuracy budget
+bundles    pack, verify, load
 line       deploy, and the recipes and reports around it
 _step      what every call opens: the store, the devices, the progress
 _notebook  how a notebook shows a check and a bench
@@ -12,6 +13,7 @@ keeps them, so that either finds what the other made.
 """
 
 from deploy_kit.api import _notebook
+from deploy_kit.api.bundles import load, pack, verify
 from deploy_kit.api.engines import bench, build, check, speed_up
 from deploy_kit.api.graphs import export, quantize, simplify
 from deploy_kit.api.line import deploy, load_recipe, load_report, write_report
@@ -24,11 +26,14 @@ __all__ = [
     "deploy",
     "export",
     "find_mix",
+    "load",
     "load_recipe",
     "load_report",
+    "pack",
     "quantize",
     "simplify",
     "speed_up",
+    "verify",
     "write_report",
 ]
 

@@ -49,14 +49,30 @@ def graph_to_build(run: Run, console: Console, variant: str | None = None) -> Ar
     return float_graph
 
 
-def newest_engine(run: Run, console: Console, source: Exported | None = None) -> Artifact:
-    """Return the newest engine in the store, or the newest that comes from one export.
+def newest_engine(
+    run: Run,
+    console: Console,
+    source: Exported | None = None,
+    *,
+    engine: str | None = None,
+    variant: str | None = None,
+) -> Artifact:
+    """Return the newest engine in the store, or the newest that comes from one export, of an engine and a variant.
 
     Raises:
         RequestError: There is none.
     """
     family = {source.onnx.sha256, *pipeline.graphs_of(run.store, source)} if source is not None else None
-    newest = run.store.newest(Artifact, "build", where=lambda engine: family is None or engine.parent in family)
+
+    def meant(built: Artifact) -> bool:
+        here = family is None or built.parent in family
+        return here and engine in (None, built.engine) and variant in (None, built.name)
+
+    newest = run.store.newest(Artifact, "build", where=meant)
+    if newest is None and (engine or variant):
+        built = [one.label for one in run.store.all(Artifact, "build") if family is None or one.parent in family]
+        wanted = f"{variant or 'any variant'} · {engine or 'any engine'}"
+        raise RequestError(f"{run.store.root}: '{wanted}' was not built here yet", hint=nearest(wanted, built))
     if newest is None and run.store.newest(Artifact, "build") is not None:
         raise RequestError(
             f"{run.store.root}: no engine was built here yet from the export in force",

@@ -22,7 +22,7 @@ def open_npz(name: str, path: Path) -> ImageSet:
     Raises:
         InputError: Not an npz, not whole, arrays of the wrong kind, or not what its manifest says.
     """
-    arrays = _arrays(path)
+    arrays = read_arrays(path, ("images", "labels"))
     pixels, labels = arrays.get("images"), arrays.get("labels")
     if pixels is None:
         raise InputError(f"{path}: expected an array 'images', found none")
@@ -36,7 +36,12 @@ def open_npz(name: str, path: Path) -> ImageSet:
     return found
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Read these arrays of an npz file, as far as it has them; no array takes more memory than its file holds.
+
+    Raises:
+        InputError: Not a whole npz file, or an array that is not what its header says.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(6)
@@ -46,7 +51,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: expected an npz file with an array 'images', found one bare array")
             with zipfile.ZipFile(file) as archive:
                 members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-                return {key: _array(path, archive, members[key]) for key in ("images", "labels") if key in members}
+                return {key: _array(path, archive, members[key]) for key in names if key in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise InputError(f"{path}: not a whole npz file: {error}", hint="it may be cut off: get it again") from error
     # What numpy raises on a header that is damaged, beside ValueError.
