@@ -27,6 +27,7 @@ def pack(
     name: str = "",
     golden: int = 8,
     sign: PathLike | None = None,
+    allow_undecided: bool = False,
     images: PathLike | None = None,
     skip_bad: bool = False,
     orientation: Literal["stored", "upright"] | None = None,
@@ -44,6 +45,7 @@ def pack(
         name: Name of the bundle; by default the checkpoint's, the variant's and the engine's together.
         golden: Number of check images that are packed to verify with.
         sign: PEM file with an elliptic-curve private key to sign with.
+        allow_undecided: Pack an engine, too, whose limits the check shows neither to be kept nor broken.
         images: Images to check with; by default those of the recipe.
         skip_bad: Leave out images that cannot be read, and count them.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
@@ -55,11 +57,13 @@ def pack(
         The bundle's manifest.
 
     Raises:
-        RequestError: The engine does not keep its limits.
+        RequestError: The engine is not accepted.
         DeviceError: The engine cannot run there.
         InputError: The bundle cannot be put there, or how images become the input is not known.
     """
-    table = PackTable(out=Path(out), name=name, n_golden=golden, sign=_step.path_or_none(sign))
+    table = PackTable(
+        out=Path(out), name=name, n_golden=golden, sign=_step.path_or_none(sign), allow_undecided=allow_undecided
+    )
     pack_stage.verify_request(table)
     opened_store = _step.open_store(store)
     base = overrides.with_inputs(

@@ -20,6 +20,10 @@ def pack(
     name: Annotated[str, typer.Option(help="Name of the bundle; by default checkpoint, variant and engine.")] = "",
     golden: Annotated[int, typer.Option(help="Number of check images to pack, to verify with.")] = 8,
     sign: Annotated[Path | None, typer.Option(help="PEM file with an elliptic-curve private key to sign with.")] = None,
+    allow_undecided: Annotated[
+        bool,
+        typer.Option("--allow-undecided", help="Pack an engine, too, whose check could not decide."),
+    ] = False,
     step: Annotated[StepOptions, Only("model", "images", "skip_bad", "orientation", "recipe", "device", "store")],
     output: OutputOptions,
 ) -> None:
@@ -27,12 +31,13 @@ def pack(
     from deploy_kit import pipeline
     from deploy_kit.cli import _step_inputs, _steps
     from deploy_kit.cli._console import pairs
+    from deploy_kit.cli._verdict_codes import EXIT_CODES
     from deploy_kit.records.engine_table import size
     from deploy_kit.records.measurements import NotRun
     from deploy_kit.stages import check as check_stage
     from deploy_kit.stages import pack as stage
 
-    table = stage.PackTable(out=out, name=name, n_golden=golden, sign=sign)
+    table = stage.PackTable(out=out, name=name, n_golden=golden, sign=sign, allow_undecided=allow_undecided)
     stage.verify_request(table)
     with output.console() as console, _steps.open_run(step, console) as run:
         source = pipeline.exported(run)
@@ -41,9 +46,10 @@ def pack(
         parity, _ = check_stage.run(chosen, run.recipe.check, run.target, reference=reference, images=run.check_images)
         if isinstance(parity, NotRun):
             raise _steps.not_run_error(parity.label, parity.why)
-        if not parity.passed:
-            console.result(parity, f"{chosen.label}: rejected, not packed: {'; '.join(parity.failures)}")
-            raise typer.Exit(1)
+        word = parity.verdict.word
+        if word == "rejected" or (word == "undecided" and not allow_undecided):
+            console.result(parity, f"{chosen.label}: not packed: {parity.verdict.text}")
+            raise typer.Exit(EXIT_CODES[word])
         manifest = pipeline.packed(run, source, chosen, parity, table)
         rows = [
             ("bundle", str(out)),
@@ -52,7 +58,7 @@ def pack(
              f"{manifest.engine.minimum}"),
             ("files", f"{len(manifest.files)}, {size(sum(file.size for file in manifest.files))}"),
             ("classes", f"{len(manifest.classes)} names" if manifest.classes else "without names"),
-            ("verdict", manifest.verdict.words),
+            ("verdict", manifest.check.verdict.text),
         ]  # fmt: skip
         console.say(f"next: deploykit verify {out}")
         console.result(manifest, pairs(rows))

@@ -14,6 +14,7 @@ from deploy_kit.records.artifacts import BuiltFor, Precision, Preprocess, Tensor
 from deploy_kit.records.made_by import MadeBy, Pairs
 from deploy_kit.records.parity import Drop
 from deploy_kit.records.results import Limits
+from deploy_kit.records.verdict import Verdict
 
 SCHEMA_VERSION = 1
 FILE = "manifest.json"
@@ -112,11 +113,11 @@ class PackedImages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class PackedCheck:
     """What the check against the checkpoint found.
 
     Attributes:
-        words: ``accepted``, or ``rejected`` or ``not checked`` with the reasons.
+        verdict: The verdict, with its reasons and the limits in force.
         limits: Limits that it was held to.
         sqnr_db: Signal-to-quantization-noise ratio of the logits in dB.
         agreement: Share of images in 0..1 whose top-1 class is the checkpoint's.
@@ -126,7 +127,7 @@ class Verdict:
         remarks: What a reader must know beside the numbers.
     """
 
-    words: str
+    verdict: Verdict
     limits: Limits
     sqnr_db: float
     agreement: float
@@ -204,8 +205,8 @@ class Manifest:
         classes: Names of the classes in the order of the outputs; empty where nothing names them.
         checkpoint: The checkpoint.
         calibration: Images that INT8 was calibrated with; None where there were none.
-        check: Images that the verdict is on.
-        verdict: Result of the check.
+        images: Check set that the engine was judged on.
+        check: Result of the check.
         latency: Latency; None where it was not measured.
         golden: Images to verify with.
         made_by: Options and versions that decided the graph.
@@ -225,8 +226,8 @@ class Manifest:
     classes: tuple[str, ...]
     checkpoint: PackedSource
     calibration: PackedImages | None
-    check: PackedImages
-    verdict: Verdict
+    images: PackedImages
+    check: PackedCheck
     latency: Latency | None
     golden: GoldenRecord
     made_by: MadeBy
@@ -256,16 +257,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a manifest: {error}", hint="get the bundle again") from error
     found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if found != SCHEMA_VERSION:
+    if type(found) is not int or found != SCHEMA_VERSION:
         later = type(found) is int and found > SCHEMA_VERSION
         raise InputError(
-            f"{where}: expected a manifest of schema version {SCHEMA_VERSION}, found {found!r}",
+            f"{where}: expected a manifest of schema version {SCHEMA_VERSION}, found {_plain(repr(found))}",
             hint="pip install --upgrade deploykit" if later else "give a bundle that `deploykit pack` wrote",
         )
     try:
         manifest = codec.from_json(Manifest, raw, where)
     except (RecipeError, RecursionError, TypeError) as error:
-        raise InputError(f"{where}: not a manifest: {error}") from error
+        raise InputError(f"not a manifest: {_plain(str(error))}", hint="get the bundle again") from error
     for file in manifest.files:
         expect_path(file.path, where)
     verify_classes(manifest.classes, where)
@@ -301,8 +302,28 @@ def expect_path(path: str, where: str) -> PurePosixPath:
     return PurePosixPath(path)
 
 
+def verify_name(name: str, where: str) -> None:
+    """Refuse a name of a bundle that could not be a folder's.
+
+    Raises:
+        InputError: It has other characters, or is too long.
+    """
+    if not _PART.fullmatch(name) or len(name) > MAX_NAME // 2:
+        raise InputError(
+            f"{where}: name: expected letters, digits, '.', '_' and '-', found {name[:MAX_NAME]!r}",
+            hint="--name best-int8",
+        )
+
+
+def _plain(text: str) -> str:
+    """Return a text with names from a file as it may be printed: on one line, and not without end."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: 2 * MAX_NAME])
+    return shown + " …" * (len(text) > 2 * MAX_NAME)
+
+
 def _verify_whole(manifest: Manifest, where: str) -> None:
     """Refuse a manifest that contradicts itself."""
+    verify_name(manifest.name, where)
     paths = [file.path for file in manifest.files]
     doubled = next((path for path in paths if paths.count(path) > 1), None) if len(set(paths)) < len(paths) else None
     if doubled is not None:

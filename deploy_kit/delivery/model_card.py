@@ -1,6 +1,7 @@
 """README.md of a bundle: what it is, how accurate, its limits, how to run it and how to verify it."""
 
 import re
+from collections.abc import Sequence
 
 from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.records.engine_table import size
@@ -28,7 +29,7 @@ def model_card(manifest: Manifest) -> str:
 
 def escaped(text: str) -> str:
     """Write a text that somebody else chose so that Markdown shows it as it is, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~$-])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|&~$])", r"\\\1", " ".join(text.split()))
 
 
 def _head(m: Manifest) -> list[str]:
@@ -42,7 +43,7 @@ def _head(m: Manifest) -> list[str]:
             "built with",
             f"{engine.package} {engine.built_with}" if engine.built_with else "a version that was not recorded",
         ),
-        ("verdict", m.verdict.words),
+        ("verdict", escaped(m.check.verdict.text)),
         ("latency", _latency(m)),
     ]
     return [f"# {escaped(m.name)}", "", *_table(("what", "value"), rows), ""]
@@ -75,19 +76,19 @@ def _run(m: Manifest) -> list[str]:
             f"build/classify {m.engine.file} cpp/golden.ppm", "```", "",
         ]  # fmt: skip
     lines += [
-        "`triton/` is a model repository: `tritonserver --model-repository triton`; its input is the normalized tensor.",
+        "`triton/` is a model repository for `tritonserver --model-repository triton`: it takes the normalized tensor.",
         "",
     ]
     if m.engine.rebuild:
         lines += [
-            f"The engine fits one version of {package} and one kind of GPU. `{m.engine.graph}` is the graph that it was",
+            f"The engine fits one version of {package} and one kind of GPU. `{m.engine.graph}` is the graph it was",
             "built from; for another version or GPU:", "", "```", m.engine.rebuild, "```", "",
         ]  # fmt: skip
     return lines
 
 
 def _accuracy(m: Manifest) -> list[str]:
-    v, check = m.verdict, m.check
+    v, check = m.check, m.images
     rows = [("images", f"{check.n:,} of {escaped(check.name)} (sha256 of the set {_short(check.sha256)})")]
     if v.top1 is not None and v.top1_reference is not None:
         rows.append(("top-1", f"{100 * v.top1:.2f} %, the checkpoint {100 * v.top1_reference:.2f} %"))
@@ -154,6 +155,6 @@ def _short(digest: str) -> str:
     return f"{digest[:12]}…" if digest else "not recorded"
 
 
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [headings, tuple("---" for _ in headings), *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines]

@@ -99,8 +99,8 @@ class Predictor:
         if not tensors:
             raise InputError("predict: expected at least one image, found none")
         logits = self._engine.ask(np.stack(tensors), len(tensors))
-        kind, how = ("sigmoid" if self.manifest.scores == "none" else "logits"), self.manifest.scores
-        return confidence.to_probabilities(logits, kind, each=how == "sigmoid")
+        how = self.manifest.scores
+        return confidence.to_probabilities(logits, "sigmoid" if how == "none" else "logits", each=how == "sigmoid")
 
     def _prediction(self, row: np.ndarray, ranks: np.ndarray) -> Prediction:
         classes = self.manifest.classes

@@ -188,13 +188,11 @@ def read_image(image: "Path | Image.Image", orientation: Orientation | None) -> 
         InputError: As `decode`; or it says that it is to be turned (EXIF), and nobody said whether.
     """
     need("PIL", by="reading image files")
-    is_file = isinstance(image, Path)
-    turned = _orientation_of(image) if is_file else image.getexif().get(_ORIENTATION, 0)
+    turned = _orientation_of(image) if isinstance(image, Path) else image.getexif().get(_ORIENTATION, 0)
+    where, upright = str(image) if isinstance(image, Path) else "image", orientation == "upright"
     if turned not in (0, 1) and orientation is None:
-        where = image if is_file else "image"
         raise InputError(f"{where}: says that it is to be turned (EXIF orientation)", hint=_SAY_ORIENTATION)
-    upright = orientation == "upright"
-    return decode(image, upright=upright) if is_file else _pixels(image, "image", upright=upright)
+    return decode(image, upright=upright) if isinstance(image, Path) else _pixels(image, where, upright=upright)
 
 
 def _pixels(image: "Image.Image", where: str, *, upright: bool) -> np.ndarray:

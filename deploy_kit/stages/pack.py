@@ -1,5 +1,6 @@
 """A proved engine → a bundle that runs, explains and verifies itself without deploykit."""
 
+import dataclasses
 import functools
 import re
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ from deploy_kit.delivery.manifest import (
     GoldenRecord,
     Latency,
     Manifest,
+    PackedCheck,
     PackedEngine,
     PackedImages,
     PackedSource,
     Scores,
-    Verdict,
 )
 from deploy_kit.delivery.verification import golden_tensors
 from deploy_kit.devices import inference
@@ -29,9 +30,8 @@ from deploy_kit.images import ImageSet, ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import Environment, Measurement
-from deploy_kit.records.results import EngineRow, ParityReport
+from deploy_kit.records.results import ParityReport
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SAY_INPUT = "export the checkpoint again with --input, --mean and --std"
 
 
@@ -65,12 +65,14 @@ class PackTable:
         name: Name of the bundle; empty for the checkpoint's, the variant's and the engine's together.
         n_golden: Number of golden images.
         sign: PEM file with the private key to sign with; None for no signature.
+        allow_undecided: Pack an engine, too, whose limits the check shows neither to be kept nor broken.
     """
 
     out: Path
     name: str = ""
     n_golden: int = golden.N
     sign: Path | None = None
+    allow_undecided: bool = False
 
 
 def run(
@@ -94,7 +96,7 @@ def run(
         The bundle's manifest.
 
     Raises:
-        RequestError: The engine was rejected.
+        RequestError: The engine is not accepted.
         UnknownNameError: Engines of this kind cannot be packed.
         InputError: How images become the input is not known; or the bundle cannot be put there.
         BuildError: The engine gives no usable outputs.
@@ -102,10 +104,7 @@ def run(
     engine = proved.engine
     runtime = runtimes.CATALOGUE.get(str(engine.engine))
     verify_request(table)
-    if not proved.parity.passed:
-        raise RequestError(
-            f"{engine.label}: rejected by its check, not packed: {proved.parity.failures[0]}", hint="deploykit check"
-        )
+    verify_accepted(engine, proved.parity, table)
     if not isinstance(engine.preprocess, Preprocess):
         raise InputError(f"{engine.label}: how images become the input of this model is not known", hint=_SAY_INPUT)
     context.report("pack", f"{engine.label}: golden outputs")
@@ -133,14 +132,28 @@ def verify_request(table: PackTable) -> None:
         RequestError: The number of golden images.
     """
     writer.verify_target(table.out)
-    if table.name and not _NAME.fullmatch(table.name):
-        raise InputError(
-            f"name: expected letters, digits, '.', '_' and '-', found {table.name!r}", hint="--name best-int8"
-        )
+    if table.name:
+        manifest.verify_name(table.name, str(table.out))
     if not 1 <= table.n_golden <= golden.MAX_N:
         raise RequestError(f"golden images: expected 1 to {golden.MAX_N}, found {table.n_golden}")
     if table.sign is not None:
         signature.verify_private_key(table.sign)
+
+
+def verify_accepted(engine: Artifact, parity: ParityReport, table: PackTable) -> None:
+    """Refuse an engine that is not accepted.
+
+    Raises:
+        RequestError: It is rejected; or undecided, and that is not allowed.
+    """
+    verdict = parity.verdict
+    if verdict.word == "rejected":
+        raise RequestError(f"{engine.label}: {verdict.text}; not packed", hint="pack an engine that keeps its limits")
+    if verdict.word == "undecided" and not table.allow_undecided:
+        raise RequestError(
+            f"{engine.label}: {verdict.text}; not packed",
+            hint="check it on more images (--images), or pack it knowingly: --allow-undecided",
+        )
 
 
 def _answers(engine: Artifact, file: Path, tensors: np.ndarray, context: Context) -> np.ndarray:
@@ -185,8 +198,8 @@ def _manifest(
             parameters=proved.checkpoint.parameters,
         ),
         calibration=_calibrated(proved.graph, preprocess, calibration),
-        check=PackedImages(name=_plain(image_set.name), n=image_set.n, sha256=image_set.digest),
-        verdict=_verdict(proved),
+        images=PackedImages(name=_plain(image_set.name), n=image_set.n, sha256=image_set.digest),
+        check=_checked(proved.parity),
         latency=None if proved.measurement is None else _latency(proved.measurement),
         golden=GoldenRecord(
             file=golden.FILE,
@@ -195,7 +208,8 @@ def _manifest(
             tolerance=golden.tolerance_of(engine.precision),
             computed_on=", ".join(f"{what} {value}" for what, value in _machine(there)),
         ),
-        made_by=proved.graph.made_by,
+        # Folders of the machine and what a run happened to take are not of the bundle.
+        made_by=dataclasses.replace(proved.graph.made_by, calibration="", n_images="", peak_memory_mib=""),
         deploykit=library_version("deploykit"),
     )
 
@@ -258,10 +272,9 @@ def _calibrated(graph: Artifact, preprocess: Preprocess, calibration: ImageSourc
     return PackedImages(name=_plain(made_by.calibration), n=int(made_by.n_images or 0), sha256=digest)
 
 
-def _verdict(proved: ProvedEngine) -> Verdict:
-    parity = proved.parity
-    return Verdict(
-        words=EngineRow(label=parity.label, artifact=proved.engine, parity=parity).verdict,
+def _checked(parity: ParityReport) -> PackedCheck:
+    return PackedCheck(
+        verdict=parity.verdict,
         limits=parity.limits,
         sqnr_db=parity.sqnr_db,
         agreement=parity.agreement,

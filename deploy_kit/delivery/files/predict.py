@@ -16,8 +16,8 @@ sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != HERE]
 sys.dont_write_bytecode = True  # the bundle stays as it was packed
 
 import argparse
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,8 @@ class Classifier:
         self.manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
         self.orientation = orientation or self.manifest["orientation"]
         self.classes = self.manifest["classes"]
-        spec = importlib.util.spec_from_file_location("bundle_engine", Path(folder) / "engine.py")
-        engine = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(engine)
-        self._run = engine.open_engine(Path(folder) / self.manifest["engine"]["file"], self.manifest, options)
+        open_engine = runpy.run_path(str(Path(folder) / "engine.py"))["open_engine"]
+        self._run = open_engine(Path(folder) / self.manifest["engine"]["file"], self.manifest, options)
 
     def predict(self, image: Any, top: int = 5) -> list[tuple[str, float]]:
         """Return the likeliest classes of one image as (name, score), best first; see `prepare` for `image`."""
@@ -60,14 +58,14 @@ class Classifier:
 
     def name(self, index: int) -> str:
         """Return the name of a class; its number where the bundle has no names."""
-        return self.classes[index] if self.classes else str(int(index))
+        return str(self.classes[index] if self.classes else index)
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Turn outputs (n, K) into scores (n, K) float64 in 0..1, as the manifest says."""
         wide = logits.astype(np.float64)
         if self.manifest["scores"] == "softmax":
-            raised = np.exp(wide - wide.max(axis=1, keepdims=True))
-            return raised / raised.sum(axis=1, keepdims=True)
+            wide = np.exp(wide - wide.max(axis=1, keepdims=True))
+            wide /= wide.sum(axis=1, keepdims=True)
         return 1 / (1 + np.exp(-np.clip(wide, -700, 700))) if self.manifest["scores"] == "sigmoid" else wide
 
     def logits(self, tensors: np.ndarray) -> np.ndarray:
