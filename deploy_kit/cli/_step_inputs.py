@@ -27,6 +27,14 @@ def simplified(run: Run, console: Console) -> Simplified:
     return result
 
 
+def float_graph(run: Run, console: Console) -> Artifact:
+    """Return the graph to quantize: the simplified one, or where the recipe in force slims, the slimmed one."""
+    graph = pipeline.float_graph(run, simplified(run, console))
+    if graph.made_by.slimmed:
+        console.say(f"using {graph.path}: {graph.made_by.slimmed}")
+    return graph
+
+
 def graph_to_build(run: Run, console: Console, variant: str | None = None) -> Artifact:
     """Return the graph to build: the variant named, else the newest quantized one, else the float one, simplified.
 
@@ -35,18 +43,18 @@ def graph_to_build(run: Run, console: Console, variant: str | None = None) -> Ar
     """
     source = exported(run, console)
     simple = run.store.newest(Simplified, "simplify", where=lambda result: result.onnx.parent == source.onnx.sha256)
-    float_graph = simple[0].onnx if simple else pipeline.simplified(run, source).onnx
-    quantized = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == float_graph.sha256]
+    lean = pipeline.float_graph(run, simple[0] if simple else pipeline.simplified(run, source))
+    quantized = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == lean.sha256]
     if variant is not None:
-        by_name = {float_graph.name: float_graph} | {graph.name: graph for graph in reversed(quantized)}
+        by_name = {lean.name: lean} | {graph.name: graph for graph in reversed(quantized)}
         if variant not in by_name:
             raise UnknownNameError(f"no variant is called '{variant}' here", hint=nearest(variant, by_name))
         return by_name[variant]
     if quantized:
         console.say(f"building {quantized[0].path} ({quantized[0].precision})")
         return quantized[0]
-    console.say(f"nothing is quantized here yet: building {float_graph.path} ({float_graph.precision})")
-    return float_graph
+    console.say(f"nothing is quantized here yet: building {lean.path} ({lean.precision})")
+    return lean
 
 
 def newest_engine(run: Run, console: Console, source: Exported | None = None) -> Artifact:

@@ -21,12 +21,14 @@ class TargetPreferences:
         fp32: Graph passes on top of the recipe's, in float32.
         fp16: Graph passes on top of the recipe's, in float16.
         bf16: Graph passes on top of the recipe's, in bfloat16.
+        channels: Width of its kernels: `slim` keeps multiples of so many channels.
     """
 
     int8: str
     fp32: tuple[str, ...] = ()
     fp16: tuple[str, ...] = ()
     bf16: tuple[str, ...] = ()
+    channels: int = 16
 
     def passes(self, precision: Precision) -> tuple[str, ...]:
         """Return the graph passes for one precision; INT8 layouts bring their own."""

@@ -49,6 +49,8 @@ def keywords(name: str) -> set[str]:
             {"options"},
             {"build_option", "compute_capability", "min_shapes", "opt_shapes", "max_shapes", "variant"},
         ),
+        # The check images are those that the graph was exported with.
+        ("slim", set(), {"explain", "images"}),
         ("check", set(), {"layers"}),
         # Milliseconds have their unit in the name; what tables show and what ends a command is not measured.
         (
