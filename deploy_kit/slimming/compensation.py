@@ -289,7 +289,7 @@ class _Fit:
         self._sampler = PatchSampler(node, n_images)
         self._enough = n_images >= 2 * ridge.EVERY
         width, n_outputs = bottlenecks.width(node), bottlenecks.shape_of(node.inputs[2])[0]
-        self.fitted, self.held_out = (ridge.Moments.empty(width, n_outputs) for _ in range(2))
+        self.fitted, self.held_out = (ridge.RowMoments.empty(width, n_outputs) for _ in range(2))
 
     def add(self, x: torch.Tensor, y: torch.Tensor, numbers: torch.Tensor) -> None:
         """Add a batch: inputs of the slimmed network, outputs of the original, numbers of the images."""

@@ -21,7 +21,7 @@ EVERY = 5
 
 
 @dataclass(kw_only=True)
-class Moments:
+class RowMoments:
     """Sums over rows of inputs (with a one behind them) and outputs, float64.
 
     Attributes:
@@ -35,7 +35,7 @@ class Moments:
     outputs: torch.Tensor
 
     @classmethod
-    def empty(cls, width: int, n_outputs: int) -> "Moments":
+    def empty(cls, width: int, n_outputs: int) -> "RowMoments":
         """Begin with no rows."""
         d = torch.float64
         return cls(
@@ -51,8 +51,8 @@ class Moments:
         self.across += a.T @ y
         self.outputs += y.T @ y
 
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(
+    def __add__(self, other: "RowMoments") -> "RowMoments":
+        return RowMoments(
             inputs=self.inputs + other.inputs,
             across=self.across + other.across,
             outputs=self.outputs + other.outputs,
@@ -70,12 +70,12 @@ class Moments:
         return (self.outputs - crossed - crossed.T + both.T @ self.inputs @ both) / self.n
 
 
-def refit(fitted: Moments, held_out: Moments, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def refit(fitted: RowMoments, held_out: RowMoments, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Refit a layer.
 
     Args:
-        fitted: Moments of the images to fit to.
-        held_out: Moments of those that choose λ; none at all where there are too few images.
+        fitted: RowMoments of the images to fit to.
+        held_out: RowMoments of those that choose λ; none at all where there are too few images.
         before: (width, O) float64 weights before.
 
     Returns:
@@ -93,7 +93,7 @@ def refit(fitted: Moments, held_out: Moments, before: torch.Tensor) -> tuple[tor
     return _solved(everything, before, SHARES[least])
 
 
-def _solved(moments: Moments, before: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _solved(moments: RowMoments, before: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
     n = moments.n
     mean, mean_out = moments.inputs[-1, :-1] / n, moments.across[-1] / n
     covariance = covariance_of(moments.inputs)
@@ -103,5 +103,5 @@ def _solved(moments: Moments, before: torch.Tensor, share: float) -> tuple[torch
     return weights, _bias(moments, weights)
 
 
-def _bias(moments: Moments, weights: torch.Tensor) -> torch.Tensor:
+def _bias(moments: RowMoments, weights: torch.Tensor) -> torch.Tensor:
     return (moments.across[-1] - weights.T @ moments.inputs[-1, :-1]) / moments.n

@@ -8,10 +8,11 @@ from command_line import deploykit
 from tiny_densenet import save_images, tiny_recipe
 
 from deploy_kit import recipe
+from deploy_kit.analysis import slim_budget
 from deploy_kit.api import slimming
 from deploy_kit.base.errors import RequestError
 from deploy_kit.recipe import SlimTable
-from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.slimming import SlimSearch
 from deploy_kit.store import Store
 
 
@@ -65,7 +66,11 @@ def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -
 
 
 @pytest.mark.slow
-def test_a_budget_is_searched_on_tuning_images_and_judged_on_others(folder: Path) -> None:
+def test_a_budget_is_searched_on_tuning_images_and_judged_on_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slim_budget, "STEP", 0.4)
+
     said = slim(folder, "--max-drop", "99pt", "--tune", str(folder / "tune.npz"))
 
     assert said.code == 0
@@ -74,17 +79,21 @@ def test_a_budget_is_searched_on_tuning_images_and_judged_on_others(folder: Path
     assert f"on 64 images ({folder / 'check.npz'})" in next(
         line for line in said.out.splitlines() if line.startswith("judged")
     )
-    assert Store(folder / "store").all(Artifact, "build") is not None
 
 
 @pytest.mark.slow
-def test_nothing_within_the_budget_ends_with_1(folder: Path) -> None:
-    save_images(folder / "many.npz", 64, seed=9)
+def test_nothing_within_the_budget_ends_with_1_and_keeps_no_graph(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = SlimSearch(max_drop_pp=20, tried=(), chosen=None, judged=None)
+    monkeypatch.setattr(slim_budget, "search", lambda *given: (none, None))
 
-    said = slim(folder, "--max-drop", "6pt", "--tune", str(folder / "many.npz"), "--out", str(folder / "none.onnx"))
+    said = slim(folder, "--max-drop", "20pt", "--tune", str(folder / "tune.npz"), "--out", str(folder / "none.onnx"))
 
-    assert said.code in (0, 1)
-    assert (said.code == 0) == (folder / "none.onnx").exists() == ("nothing within the budget" not in said.out)
+    assert said.code == 1
+    assert "budget  20 points: not kept" in said.out
+    assert "answer  nothing within the budget" in said.out
+    assert not (folder / "none.onnx").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from deploy_kit.slimming import ridge
-from deploy_kit.slimming.ridge import Moments
+from deploy_kit.slimming.ridge import RowMoments
 
 WIDTH, OUT = 7, 3
 
 
-def moments(a: np.ndarray, y: np.ndarray) -> Moments:
-    made = Moments.empty(a.shape[1], y.shape[1])
+def moments(a: np.ndarray, y: np.ndarray) -> RowMoments:
+    made = RowMoments.empty(a.shape[1], y.shape[1])
     made.add(torch.from_numpy(a).float(), torch.from_numpy(y).float())
     return made
 
@@ -65,7 +65,7 @@ def test_too_few_images_to_hold_any_out_change_little() -> None:
     a, y = drawn(3)
     before = torch.from_numpy(np.random.default_rng(4).standard_normal((WIDTH, OUT)))
 
-    weights, bias = ridge.refit(moments(a, y), Moments.empty(WIDTH, OUT), before)
+    weights, bias = ridge.refit(moments(a, y), RowMoments.empty(WIDTH, OUT), before)
 
     assert torch.isfinite(weights).all()
     assert torch.isfinite(bias).all()
@@ -76,7 +76,7 @@ def test_constant_inputs_get_a_bias_alone() -> None:
     a, y = np.ones((50, WIDTH)), drawn(50)[1]
     before = torch.zeros(WIDTH, OUT, dtype=torch.float64)
 
-    weights, bias = ridge.refit(moments(a, y), Moments.empty(WIDTH, OUT), before)
+    weights, bias = ridge.refit(moments(a, y), RowMoments.empty(WIDTH, OUT), before)
 
     assert np.abs((np.ones(WIDTH) @ weights.numpy() + bias.numpy()) - y.mean(0)).max() < 1e-4
 
