@@ -53,7 +53,7 @@ def _measured(mode: str, asked: Asked, shop: workshop.Workshop, said: argparse.N
 
 
 def _command(mode: str, said: argparse.Namespace) -> str:
-    """Give the line that repeats one mode, without the folders of this machine."""
+    """Return the line that repeats one mode, without the folders of this machine."""
     words = ["python -m benchmarks --modes", mode, *(["--quick"] if said.quick else [])]
     for name in ("only", "rounds", "recompiles", "threads"):
         if getattr(said, name):

@@ -68,12 +68,12 @@ class Asked:
         return tuple(candidate for name, candidate in ALL.items() if name in chosen and keep(candidate))
 
     def files(self) -> dict[str, Ours]:
-        """Give each INT8 file of ours that a chosen candidate runs, by name."""
+        """Return each INT8 file of ours that a chosen candidate runs, by name."""
         chosen = [candidate.file for candidate in self.candidates()]
         return {name: file for name, file in ours.quantized().items() if file in chosen}
 
     def subject(self, workshop: Workshop) -> Subject:
-        """Give the net that latency is measured on, at 224×224 px."""
+        """Return the net that latency is measured on, at 224×224 px."""
         if self.checkpoint is not None:
             return subjects.trained(self.checkpoint, 224)
         return subjects.seeded("densenet121", workshop.folder)
@@ -84,7 +84,7 @@ class Mode:
     """One section.
 
     Attributes:
-        title: Of the section.
+        title: The section's heading.
         about: A sentence for ``--help`` and the page.
         record: What `measure` gives.
         measure: Does the work.

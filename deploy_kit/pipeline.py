@@ -5,14 +5,14 @@ import dataclasses
 import datetime
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
-from deploy_kit.analysis import diagnosis, doctor
+from deploy_kit.analysis import diagnosis, doctor, recommendation
 from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
-from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.graph import passes
@@ -24,6 +24,7 @@ from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
+from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
 from deploy_kit.records.slimming import Slimmed
 from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify, slim
@@ -31,6 +32,7 @@ from deploy_kit.stages.report import layer_breakdown
 from deploy_kit.store import Store
 
 T = TypeVar("T")
+BASELINE = "fp32 · "
 
 
 @dataclass(kw_only=True)
@@ -43,6 +45,7 @@ class Run:
         target: The device: builds, checks and measures.
         times: How long each stage took.
         remarks: What a reader must know beside the numbers.
+        n_steps: Number of stages that it will take; 0 where only some are taken.
     """
 
     recipe: Recipe
@@ -50,6 +53,7 @@ class Run:
     target: Context
     times: list[StageTime] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    n_steps: int = 0
 
     @property
     def store(self) -> Store:
@@ -81,6 +85,9 @@ class Run:
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
         """Do the work of one stage and note how long it took."""
         begun = time.perf_counter()
+        if self.n_steps:
+            step = f"step {min(len(self.times) + 1, self.n_steps)} of {self.n_steps}"
+            self.host.on_progress(ProgressEvent(stage=stage, text=f"{name} ({step})"))
         result, reused = work()
         self.times.append(
             StageTime(stage=stage, name=name, seconds=round(time.perf_counter() - begun, 3), reused=reused)
@@ -90,7 +97,12 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    recipe: Recipe, store: Store, device: Device, on_progress: ProgressCallback = no_progress
+    recipe: Recipe,
+    store: Store,
+    device: Device,
+    on_progress: ProgressCallback = no_progress,
+    *,
+    lasting: bool = True,
 ) -> Iterator[Run]:
     """Put a recipe in force in a store, and open this machine and the device for single stages.
 
@@ -101,6 +113,7 @@ def open_run(
         store: Keeps every result.
         device: Where to build, check and measure.
         on_progress: Called with progress events.
+        lasting: Whether the recipe stays in force afterwards; if not, the earlier one is, also after success.
     """
     earlier = store.in_force()
     store.recipe = recipe.model_dump(mode="json")
@@ -109,9 +122,11 @@ def open_run(
         try:
             yield Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
         except DeployKitError:
-            if earlier is not None:
-                store.stand_by(earlier)
+            lasting = False
             raise
+        finally:
+            if earlier is not None and not lasting:
+                store.stand_by(earlier)
 
 
 def deploy(
@@ -137,7 +152,9 @@ def deploy(
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
         host = Context(store=store, connection=here, on_progress=on_progress)
-        run = Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
+        run = Run(
+            recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
+        )
         source = exported(run)
         logits = reference_logits(run, source)
         simple = simplified(run, source)
@@ -154,6 +171,12 @@ def deploy(
         ]
         rows = _measured(run, rows, fresh=fresh)
         return assemble(run, source, logits, simple, rows, tuple(quantized.values()))
+
+
+def _n_steps(recipe: Recipe) -> int:
+    """Count the stages of a deployment: a variant is quantized once, and an engine is built and checked."""
+    n_engines = sum(len(entry.variants) for entry in recipe.build.engines)
+    return 3 + len(recipe.quantize.variants) + 2 * n_engines + bool(n_engines)
 
 
 def exported(run: Run) -> Exported:
@@ -289,7 +312,13 @@ def assemble(
         version=library_version("deploykit"),
         remarks=(*run.remarks, *filter(None, notes)),
         mixes=_mixes(run.store, {graph.sha256 for graph in lineage}),
+        recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
+
+
+def budgets_of(recipe: Recipe) -> Budgets:
+    """Return what an engine may cost by a recipe; its limits on accuracy are in the verdicts already."""
+    return Budgets(latency_ms=recipe.bench.latency_budget_ms, max_size_mb=recipe.recommend.max_size_mb)
 
 
 def _notes(made_by: MadeBy) -> list[str]:
@@ -318,13 +347,19 @@ def with_measurement(row: EngineRow, measured: Bench, part: BenchTable) -> tuple
         absent = next((entry for entry in measured.not_run if entry.label == row.label), None)
         died = next((entry.why for entry in measured.failed if entry.label == row.label), "")
         return (dataclasses.replace(row, measurement=absent, failed=died),)
+    baseline = default_baseline(part, [m.label for m in measured.measurements])
     rows = []
     for one in mine:
-        base = next((m for m in measured.measurements if (m.label, m.batch) == (part.baseline, one.batch)), None)
+        base = next((m for m in measured.measurements if (m.label, m.batch) == (baseline, one.batch)), None)
         faster = bench.speed_up(base, one) if base is not None and base is not one else None
         missed = bench.misses(one, part, faster)
         rows.append(dataclasses.replace(row, measurement=one, speed_up=faster, misses=missed))
     return tuple(rows)
+
+
+def default_baseline(part: BenchTable, labels: Sequence[str]) -> str | None:
+    """Return the label that speed-ups refer to: the table's, or where it names none the first fp32 engine measured."""
+    return part.baseline or next((label for label in labels if label.startswith(BASELINE)), None)
 
 
 def _hash_of(row: EngineRow) -> str:

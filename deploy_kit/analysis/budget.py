@@ -173,7 +173,7 @@ def require_enough(n: int, max_drop_pp: float) -> None:
 
 
 def few(whole: Trial, budget: AccuracyBudget) -> str:
-    """Say that images were too few to show that everything may be INT8; empty where that is not what is missing."""
+    """Explain that images were too few to show that everything may be INT8; empty where that is not what is missing."""
     drop = drop_of(whole)
     needed = n_needed(whole, budget.max_drop_pp)
     if needed is None or drop.upper_pp <= budget.max_drop_pp:

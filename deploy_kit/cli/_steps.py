@@ -14,7 +14,9 @@ from deploy_kit.store import Store, verify_out
 DEMO = "demo"
 
 
-def open_run(step: StepOptions, console: Console, chosen: Recipe | None = None) -> AbstractContextManager[Run]:
+def open_run(
+    step: StepOptions, console: Console, chosen: Recipe | None = None, *, lasting: bool = True
+) -> AbstractContextManager[Run]:
     """Open store and device under the recipe in force.
 
     The recipe is, in this order: the one chosen, the one named, the bundled default for a model given, the one the
@@ -24,6 +26,7 @@ def open_run(step: StepOptions, console: Console, chosen: Recipe | None = None) 
         step: Options of the step.
         console: Draws progress.
         chosen: Recipe of a command that puts its own together.
+        lasting: Whether what is said to this step is also said to the next.
 
     Raises:
         RequestError: There is none: nothing was exported here yet.
@@ -32,7 +35,7 @@ def open_run(step: StepOptions, console: Console, chosen: Recipe | None = None) 
     verify_out(step.out)
     store = Store(step.store)
     base = chosen or recipe_in_force(step, store, console)
-    return pipeline.open_run(with_inputs(base, step), store, device, console.on_progress)
+    return pipeline.open_run(with_inputs(base, step), store, device, console.on_progress, lasting=lasting)
 
 
 def with_inputs(base: Recipe, step: StepOptions) -> Recipe:

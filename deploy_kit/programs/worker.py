@@ -57,6 +57,7 @@ class WorkerProgram:
             "slim_curves": self.slim_curves,
             "slim": self.slim,
             "build": self.build,
+            "prove": self.prove,
             "open": self.open,
             "infer": self.infer,
             "warm_up": self.warm_up,
@@ -149,6 +150,12 @@ class WorkerProgram:
         build_s = round(time.perf_counter() - begun, 3)
         proof = engine.prove_precision(folder / engine.file_name, options)
         return {"proof": codec.to_json(proof), "build_s": build_s, "built": codec.to_json(built)}
+
+    def prove(self, arguments: Arguments) -> Arguments:
+        """Read from an engine's file which types it computes in."""
+        engine = engines.CATALOGUE.get(arguments["engine"])
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
+        return {"proof": codec.to_json(engine.prove_precision(Path(arguments["path"]), options))}
 
     def open(self, arguments: Arguments) -> Arguments:
         """Load an engine, a session for each of ``streams``; answer with its batch and settings."""
@@ -245,7 +252,7 @@ class WorkerProgram:
         return {"environment": codec.to_json(environment.describe_machine())}
 
     def cuda_capability(self, arguments: Arguments) -> Arguments:
-        """Say the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
+        """Return the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
         gpu = _cuda.device_or_none()
         return {"capability": gpu.capability if gpu else ""}
 

@@ -236,11 +236,15 @@ class CheckTable(RecipeTable):
     crops: Literal[1, 10] = 1
     limits: dict[Precision, LimitsTable]
 
-    def with_max_drop(self, precision: Precision, points: float | None) -> "CheckTable":
-        """Return the table with another limit on the drop of one precision; itself if `points` is None."""
-        if points is None:
+    def with_limits(
+        self, precision: Precision, *, max_drop: float | None = None, min_top1: float | None = None
+    ) -> "CheckTable":
+        """Return the table with other limits of one precision; what is None stays as it is."""
+        given = {"max_drop": max_drop, "min_top1": min_top1}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if not changes:
             return self
-        table = self.limits.get(precision, LimitsTable()).model_copy(update={"max_drop": points})
+        table = self.limits.get(precision, LimitsTable()).model_copy(update=changes)
         return self.model_copy(update={"limits": {**self.limits, precision: table}})
 
 
@@ -286,6 +290,17 @@ class BenchTable(RecipeTable):
     fail_on_regression: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
+class RecommendTable(RecipeTable):
+    """Which engine is recommended: the fastest that is accepted and keeps the budgets.
+
+    Attributes:
+        max_size_mb: Largest size of the files that a target needs, in MB (10⁶ bytes). The budget of the latency is
+            ``bench.latency_budget_ms``, that of the accuracy stands in ``check.limits``.
+    """
+
+    max_size_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
 class Recipe(RecipeTable):
     """One deployment, table by table in the order of the stages."""
 
@@ -298,6 +313,7 @@ class Recipe(RecipeTable):
     build: BuildTable
     check: CheckTable
     bench: BenchTable
+    recommend: RecommendTable = RecommendTable()
 
 
 def load_recipe(source: str) -> Recipe:

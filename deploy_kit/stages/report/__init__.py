@@ -38,7 +38,7 @@ def load_report(path: Path) -> Report:
 
 def markdown(report: Report) -> str:
     """Return a report as Markdown."""
-    verdict = summary(report).replace("is rejected.", "is **rejected**.")
+    verdict = summary(report).replace("is rejected.", "is **rejected**.").replace("is undecided.", "is **undecided**.")
     sections = (
         [f"# {report.recipe}: {report.checkpoint.title}", "", verdict, ""],
         ["## Engines", "", *table(HEADINGS, [cells(row) for row in report.rows]), "", *_legend(report), ""],
