@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         pack,
         quantize,
         simplify,
+        slim,
         speed_up,
         verify,
         write_report,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         RecipeError,
         RequestError,
         SimplifyError,
+        SlimError,
         StageError,
         StoreError,
         UnknownNameError,
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from deploy_kit.records.mixed_precision import Mix
     from deploy_kit.records.parity import Diagnosis, Drop, Flips, Scores
     from deploy_kit.records.results import EngineRow, Limits, ParityReport, PassRow, Report, Simplified
+    from deploy_kit.records.slimming import Slimmed, Slimming
     from deploy_kit.store import Store
 
 __version__ = "0.2.0"
@@ -86,14 +89,14 @@ __version__ = "0.2.0"
 # Module → the public names that it holds, so that each is imported on first use.
 _NAMES = {
     "api": (
-        "bench build check deploy export find_mix load load_recipe load_report pack quantize simplify speed_up verify "
-        "write_report"
+        "bench build check deploy export find_mix load load_recipe load_report pack quantize simplify slim speed_up "
+        "verify write_report"
     ),
     "api.mixing": "Mixed",
     "base.errors": (
         "BuildError CheckError CheckpointError DeployKitError DeviceError EngineCrashError ExportError "
         "InputError LinkLostError MeasurementError MissingPackageError QuantizeError RecipeError RequestError "
-        "SimplifyError StageError StoreError UnknownNameError"
+        "SimplifyError SlimError StageError StoreError UnknownNameError"
     ),
     "base.progress": "ProgressCallback ProgressEvent",
     "delivery.manifest": "Manifest",
@@ -110,6 +113,7 @@ _NAMES = {
     "records.mixed_precision": "Mix",
     "records.parity": "Diagnosis Drop Flips Scores",
     "records.results": "EngineRow Limits ParityReport PassRow Report Simplified",
+    "records.slimming": "Slimmed Slimming",
     "store": "Store",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -163,6 +167,9 @@ __all__ = [
     "Scores",
     "Simplified",
     "SimplifyError",
+    "SlimError",
+    "Slimmed",
+    "Slimming",
     "SpeedUp",
     "StageError",
     "Store",
@@ -184,6 +191,7 @@ __all__ = [
     "pack",
     "quantize",
     "simplify",
+    "slim",
     "speed_up",
     "verify",
     "write_report",

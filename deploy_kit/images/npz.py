@@ -36,6 +36,22 @@ def open_npz(name: str, path: Path) -> ImageSet:
     return found
 
 
+def read_logits(path: Path) -> np.ndarray:
+    """Read the array ``logits`` (n, classes) float32 of an npz file.
+
+    Raises:
+        InputError: Not an npz, not whole, no such array, or of another kind; or a logit is no finite number.
+    """
+    found = read_arrays(path, ("logits",)).get("logits")
+    if found is None:
+        raise InputError(f"{path}: expected an array 'logits', found none")
+    if found.ndim != 2 or found.dtype != np.float32 or not len(found):
+        raise InputError(f"{path}: logits: expected float32 (n, classes), found {found.dtype} {found.shape}")
+    if not np.isfinite(found).all() or not found.any():
+        raise InputError(f"{path}: logits: expected finite numbers that are not all 0")
+    return found
+
+
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Read these arrays of an npz file, as far as it has them; no array takes more memory than its file holds.
 
