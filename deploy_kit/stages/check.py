@@ -20,7 +20,7 @@ from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, Refere
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.results import Limits, ParityReport
 
-VERSION = "3"
+VERSION = "4"
 _WORST = 10
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
@@ -164,7 +164,7 @@ def judge(
         agreement=metrics.top1_agreement(wanted, found),
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
-        flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image),
+        flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image, labels),
         **_labelled(wanted, found, labels, limits, class_name),
     )
 

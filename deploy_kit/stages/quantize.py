@@ -88,6 +88,7 @@ def run(
                 options=codec.canonical_json(options),
                 calibration=used.name if used else "",
                 n_images=str(spent["n"]) if used else "",
+                calibration_sha256=digest,
                 calibration_remarks="; ".join(remarks),
                 left_out=used.left_out if used else "",
                 notes=tuple((str(name), str(value)) for name, value in spent["facts"]),

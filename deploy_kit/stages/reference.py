@@ -81,6 +81,7 @@ def run(
             made_by=MadeBy(versions=versions, left_out=images.left_out),
             skipped=len(images.skipped),
             crops=crops,
+            images_sha256=images.digest,
         )
 
     return context.produce(

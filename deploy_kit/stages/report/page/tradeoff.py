@@ -1,0 +1,175 @@
+"""Accuracy against latency: one mark an engine, both intervals, and the Pareto front of those that may be used."""
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from deploy_kit.accuracy.paired import wilson_interval
+from deploy_kit.base.markup import Markup
+from deploy_kit.measure import latency
+from deploy_kit.records.measurements import Measurement
+from deploy_kit.records.results import EngineRow, ParityReport
+from deploy_kit.stages.report.page import plot, tables
+from deploy_kit.stages.report.page.plot import Look
+
+_HEIGHT = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """An engine in both respects.
+
+    Attributes:
+        name: Label, with the batch where an engine was measured at several.
+        look: Colour and shape.
+        ms: (median, low, high) latency in ms; an end that is not known is 0 or ``inf``.
+        points: (change, low, high) of the accuracy against the checkpoint in percentage points; above 0 is better.
+        what: Measure of accuracy.
+        barred: Why it is not one to be used; empty where it is.
+        on_front: Whether no other engine that may be used is both as fast and as accurate.
+    """
+
+    name: str
+    look: Look
+    ms: tuple[float, float, float]
+    points: tuple[float, float, float]
+    what: str
+    barred: str
+    on_front: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """All of it in words."""
+        front = "; on the Pareto front" if self.on_front else ""
+        barred = f"; {self.barred}" if self.barred else ""
+        return f"{self.name}: {span(self.ms, 'ms')}; {self.what} {span(self.points, 'points', '+')}{front}{barred}"
+
+
+def draw(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> Markup | None:
+    """Draw the engines that were both checked and measured; None where there are none."""
+    points = points_of(rows, looks)
+    if not points:
+        return None
+    ms = [value for p in points for value in p.ms if 0 < value < math.inf]
+    changes = [value for p in points for value in p.points]
+    limits = sorted({-found for row in rows if (found := _limit(row)) is not None and found <= 20})
+    x = plot.axis(
+        ms, start=plot.LEFT, end=plot.WIDTH - plot.RIGHT, log=max(ms) > 8 * min(ms), zero=max(ms) <= 8 * min(ms)
+    )
+    y = plot.axis([*changes, *limits, 0.0], start=_HEIGHT - plot.BOTTOM, end=plot.TOP + 12)
+    front = sorted((p for p in points if p.on_front), key=lambda p: p.ms[0])
+    parts = [
+        plot.frame(x, y, "median latency, ms", f"{points[0].what}, points"),
+        plot.line(x.start, y.at(0), x.end, y.at(0), "zero"),
+    ]
+    for limit in limits:
+        parts += [plot.line(x.start, y.at(limit), x.end, y.at(limit), "limit")]
+        parts += [plot.label(x.end, y.at(limit) - 4, f"limit {plot.number(limit)}", "note", anchor="end")]
+    parts.append(
+        plot.element("path", d=plot.path(_steps(front, x, y)), class_="front") if len(front) > 1 else plot.markup(None)
+    )
+    for p in sorted(points, key=lambda p: p.on_front):
+        place_x, place_y = x.at(p.ms[0]), y.at(p.points[0])
+        if p.ms[2] < math.inf:
+            parts.append(plot.line(x.at(p.ms[1]), place_y, x.at(p.ms[2]), place_y, f"whisker {p.look.color}"))
+        parts.append(plot.line(place_x, y.at(p.points[1]), place_x, y.at(p.points[2]), f"whisker {p.look.color}"))
+        parts.append(
+            plot.mark(
+                p.look, place_x, place_y, p.sentence, hollow=bool(p.barred), label=p.name, ms=p.ms[0],
+                points=p.points[0], low=p.points[1], high=p.points[2], front=p.on_front or None,
+            )
+        )  # fmt: skip
+    numbers = tables.table(
+        ("engine", "median latency", points[0].what, "", "front"),
+        [
+            (p.name, span(p.ms, "ms"), span(p.points, "points", "+"), p.barred, "yes" if p.on_front else "no")
+            for p in points
+        ],
+    )
+    note = (
+        "Up is more accurate, left is faster; 0 is the checkpoint itself. Bars are 95 % intervals, the line is the "
+        "Pareto front, and outlines mark engines that are rejected, undecided or not validly measured."
+    )
+    svg = plot.picture("Accuracy against latency", _HEIGHT, parts)
+    return plot.figure(
+        "tradeoff", "Accuracy against latency", note, svg, numbers, plot.legend([(p.name, p.look) for p in points])
+    )
+
+
+def points_of(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> list[Point]:
+    """List the engines that were checked and measured, with the Pareto front among them marked."""
+    both = [
+        (row, row.parity, row.measurement)
+        for row in rows
+        if isinstance(row.parity, ParityReport) and isinstance(row.measurement, Measurement)
+    ]
+    several = len({m.batch for _, _, m in both}) > 1
+    found = []
+    for row, parity, measured in both:
+        what, change = accuracy(parity)
+        found.append(
+            Point(
+                name=f"{row.label}, batch {measured.batch}" if several else row.label,
+                look=looks[row.label],
+                ms=median_ms(measured),
+                points=change,
+                what=what,
+                barred=_barred(row, measured),
+            )
+        )
+    free = [p for p in found if not p.barred]
+    front = {p.name for p in free if not any(_beats(other, p) for other in free)}
+    return [Point(**vars(p) | {"on_front": p.name in front and not p.barred}) for p in found]
+
+
+def accuracy(parity: ParityReport) -> tuple[str, tuple[float, float, float]]:
+    """Return what an engine's accuracy is told by, and its change against the checkpoint with its 95 % interval."""
+    if parity.drop is not None:
+        drop = parity.drop
+        return f"{drop.what} change", (0.0 - drop.points, 0.0 - drop.high, 0.0 - drop.low)
+    if parity.drop_pp is not None and parity.drop_pp_interval is not None:  # as reports of version 0.1 have it
+        change, half = 0.0 - parity.drop_pp, parity.drop_pp_interval
+        return "top-1 change", (change, change - half, change + half)
+    low, high = wilson_interval(round(parity.agreement * parity.n), parity.n)
+    return "top-1 agreement − 100", (100 * parity.agreement - 100, 100 * low - 100, 100 * high - 100)
+
+
+def median_ms(measured: Measurement) -> tuple[float, float, float]:
+    """Return the median latency in ms and its 95 % interval over the rounds; 0 and ``inf`` for too few of them."""
+    median = statistics.median(measured.samples_ms)
+    low, high = latency.median_interval([statistics.median(turn) for turn in measured.by_round if turn])
+    return median, low, high
+
+
+def span(values: tuple[float, float, float], unit: str, sign: str = "") -> str:
+    """Write a number with its interval, where it has one."""
+    middle, low, high = (f"{value:{sign}.4g}" if sign == "" else f"{value:{sign}.2f}" for value in values)
+    interval = f" [{low}, {high}]" if math.isfinite(values[2]) else ""
+    return f"{middle}{interval} {unit}"
+
+
+def _barred(row: EngineRow, measured: Measurement) -> str:
+    if measured.emulated:
+        return measured.emulated
+    if measured.invalid:
+        return "latency INVALID"
+    word = row.verdict.partition(":")[0]
+    return word if word in ("rejected", "undecided", "failed") else ""
+
+
+def _beats(one: Point, other: Point) -> bool:
+    """Return whether `one` is at least as good in both respects and better in one."""
+    ours, theirs = (one.ms[0], -one.points[0]), (other.ms[0], -other.points[0])
+    return ours != theirs and ours[0] <= theirs[0] and ours[1] <= theirs[1]
+
+
+def _steps(front: list[Point], x: plot.Axis, y: plot.Axis) -> list[tuple[float, float]]:
+    corners = list[tuple[float, float]]()
+    for p in front:
+        here = (x.at(p.ms[0]), y.at(p.points[0]))
+        corners += [(here[0], corners[-1][1]), here] if corners else [here]
+    return corners
+
+
+def _limit(row: EngineRow) -> float | None:
+    return row.parity.limits.max_drop if isinstance(row.parity, ParityReport) else None
