@@ -4,7 +4,7 @@
 ├── journal.jsonl                       one line a result made or used again, newest last
 └── quantize/int8-3f9a0c21b7de/         stage / name - first 12 hex digits of the key
       record.json  model.onnx
-      rejected.json                     only after a check that failed
+      rejected.json                     only after a check that did not accept it
 
 A record carries its own hash, and the hashes of the files it speaks of: whoever reads a record has both compared, so
 that neither a changed digit nor a flipped bit passes for a result. Records of deploykit 0.1 have no hash of their own.
@@ -27,6 +27,7 @@ from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreE
 from deploy_kit.base.live_folder import live_file, live_folder, sweep
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.verdict import Verdict
 
 R = TypeVar("R")
 _NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
@@ -196,10 +197,13 @@ class Store:
 
         Raises:
             StoreError: The artifact changed since it was made, or the copy cannot be written.
-            RequestError: The artifact is marked rejected.
+            RequestError: The artifact was not accepted by its last check.
         """
-        if self.rejected(artifact):
-            raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
+        mark = self._mark_of(artifact)
+        if mark.is_file():
+            raise RequestError(
+                f"{artifact.path}: {_word_in(mark)} by its last check, not copied", hint="deploykit check"
+            )
         source = self.path(artifact)
         parts = [part for part in parts_of(source) if not part.name.endswith(_PASSPORT)]
         for part in parts:
@@ -291,17 +295,21 @@ class Store:
         records = (self._load(cls, self.root / folder) for folder in folders)
         return [record for record in records if record is not None]
 
-    def reject(self, artifact: Artifact, reasons: tuple[str, ...]) -> None:
-        """Mark an artifact as not deployable."""
-        write_whole((self.root / artifact.path).parent / "rejected.json", json.dumps({"reasons": reasons}))
+    def reject(self, artifact: Artifact, verdict: Verdict) -> None:
+        """Mark an artifact as not deployable: rejected, or undecided."""
+        mark = {"word": verdict.word, "reasons": verdict.reasons}
+        write_whole(self._mark_of(artifact), json.dumps(mark, ensure_ascii=False))
 
     def accept(self, artifact: Artifact) -> None:
-        """Take a mark away, after a check that passed."""
-        ((self.root / artifact.path).parent / "rejected.json").unlink(missing_ok=True)
+        """Take a mark away, after a check that accepted it."""
+        self._mark_of(artifact).unlink(missing_ok=True)
 
     def rejected(self, artifact: Artifact) -> bool:
         """Return whether the last check marked the artifact."""
-        return ((self.root / artifact.path).parent / "rejected.json").is_file()
+        return self._mark_of(artifact).is_file()
+
+    def _mark_of(self, artifact: Artifact) -> Path:
+        return (self.root / artifact.path).parent / "rejected.json"
 
     def _home(self, key: Key) -> Path:
         return self.root / key.stage / f"{key.name}-{key.digest[:12]}"
@@ -344,6 +352,14 @@ class Store:
                 return False
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
+
+
+def _word_in(mark: Path) -> str:
+    """Read the verdict that a mark was set for; marks of earlier versions say only why."""
+    try:
+        return str(json.loads(mark.read_text(encoding="utf-8")).get("word", "rejected"))
+    except (OSError, ValueError, AttributeError):
+        return "rejected"
 
 
 def _entry_of(line: bytes) -> JournalEntry | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
+ACCEPTED = {"fp32": "accepted (agreement ≥ 100 %)", "int8": "accepted (SQNR ≥ 5 dB)"}
 QUICK = {"rounds": 3, "runs": 2, "warmup_s": 0.01}
 
 
@@ -83,7 +84,7 @@ def test_every_target_of_the_recipe_has_its_row(first: Report) -> None:
 
 
 def test_every_engine_that_keeps_its_limits_is_accepted(first: Report) -> None:
-    assert verdicts(first) == {"fp32 · onnxruntime": "accepted", "int8 · onnxruntime": "accepted"}
+    assert verdicts(first) == {"fp32 · onnxruntime": ACCEPTED["fp32"], "int8 · onnxruntime": ACCEPTED["int8"]}
     assert first.passed
 
 
@@ -211,7 +212,7 @@ def test_every_target_that_comes_to_grief_still_has_its_row(troubled: Report) ->
 def test_the_others_are_left_alone(troubled: Report) -> None:
     row = troubled.rows[5]
 
-    assert row.verdict == "accepted"
+    assert row.verdict == ACCEPTED["fp32"]
     assert isinstance(row.measurement, Measurement)
 
 
@@ -305,7 +306,7 @@ def test_an_engine_that_cannot_compute_where_the_device_does_is_left_out(line: "
 
     assert verdicts(report) == {
         "fp32 · openvino": "left out: 'orin' computes on cuda:0, which openvino cannot",
-        "fp32 · onnxruntime": "accepted",
+        "fp32 · onnxruntime": ACCEPTED["fp32"],
     }
 
 
@@ -336,7 +337,7 @@ def test_a_target_that_fails_in_its_check_leaves_the_others_alone(
     monkeypatch.setattr(check, "run", dying)
     report = deployed(changed(line.recipe), kept)
 
-    assert verdicts(report) == {"fp32 · onnxruntime": "accepted", "int8 · onnxruntime": "failed: out of memory"}
+    assert verdicts(report) == {"fp32 · onnxruntime": ACCEPTED["fp32"], "int8 · onnxruntime": "failed: out of memory"}
 
 
 @pytest.mark.slow

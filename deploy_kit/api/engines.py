@@ -85,7 +85,7 @@ def check(
 ) -> ParityReport:
     """Hold an engine against the checkpoint's own logits.
 
-    A limit that is not kept is an answer, not an error: ``report.passed`` is False and ``report.failures`` says why.
+    A limit that is not kept is an answer, not an error: ``report.passed`` is False and ``report.verdict`` says why.
 
     Args:
         engine: What `build` returned.

@@ -1,7 +1,8 @@
 """The command line: a thin shell that parses, calls and renders. Exit codes are given here and nowhere else.
 
     0 yes · 1 the answer is no · 2 the request is wrong · 3 a package is missing · 4 the device · 5 a stage failed ·
-    6 the measurement is not valid · 70 a bug, with its trace · 130 interrupted · 143 terminated
+    6 undecided: the measurement is not valid, or the images do not decide · 70 a bug, with its trace ·
+    130 interrupted · 143 terminated
 
 A command is a file of this folder with ``COMMAND``; it imports what it needs when it is called.
 """

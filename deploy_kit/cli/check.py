@@ -33,13 +33,14 @@ def check(
     step: Annotated[StepOptions, Only("images", "skip_bad", "orientation", "crops", "recipe", "device", "store")],
     output: OutputOptions,
 ) -> None:
-    """Check the newest engine against the checkpoint; exit with code 1 if a limit is not kept."""
+    """Check the newest engine against the checkpoint: accepted (exit code 0), rejected (1) or undecided (6)."""
     import dataclasses
 
     from deploy_kit import pipeline
     from deploy_kit.analysis.diagnosis import expect_labels
     from deploy_kit.cli import _layer_difference, _quantities, _step_inputs, _steps
     from deploy_kit.cli._console import pairs
+    from deploy_kit.cli._verdict_codes import EXIT_CODES
     from deploy_kit.records.measurements import NotRun
     from deploy_kit.stages import check as stage
     from deploy_kit.stages.report import accuracy
@@ -66,8 +67,8 @@ def check(
         checked = dataclasses.replace(checked, diagnosis=diagnosis)
         left_out = [("left out", reference.made_by.left_out)] if reference.made_by.left_out else []
         console.result(checked, pairs([*accuracy.lines(checked), *left_out]))
-    if not checked.passed:
-        raise typer.Exit(1)
+    if code := EXIT_CODES[checked.verdict.word]:
+        raise typer.Exit(code)
 
 
 COMMAND = Command(call=check, order=50)

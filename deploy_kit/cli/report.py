@@ -6,19 +6,21 @@ import typer
 
 from deploy_kit.cli import Command
 from deploy_kit.cli._option_groups import Only
-from deploy_kit.cli._options import REPORTS, OutputOptions, ReportFolder, StepOptions
+from deploy_kit.cli._options import REPORTS, AllowInvalid, OutputOptions, ReportFolder, StepOptions
 
 
 def report(
     *,
     step: Annotated[StepOptions, Only("recipe", "store")],
     out: ReportFolder = REPORTS,
+    allow_invalid: AllowInvalid = False,
     output: OutputOptions,
 ) -> None:
     """Write report.json and report.md on everything made from the newest checkpoint."""
     from deploy_kit import pipeline
     from deploy_kit.cli import _steps
     from deploy_kit.cli._console import table
+    from deploy_kit.cli._verdict_codes import report_code
     from deploy_kit.records import engine_table
     from deploy_kit.stages import report as stage
 
@@ -27,8 +29,8 @@ def report(
         path = stage.run(collected, out / run.recipe.name)
         text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in collected.rows])
         console.result(collected, f"{text}\n\nreport: {path}")
-    if not collected.passed:
-        raise typer.Exit(1)
+    if code := report_code(collected, allow_invalid=allow_invalid):
+        raise typer.Exit(code)
 
 
 COMMAND = Command(call=report, order=70)

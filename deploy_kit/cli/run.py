@@ -38,6 +38,7 @@ def run(
     from deploy_kit import recipe as recipes
     from deploy_kit.analysis import doctor
     from deploy_kit.cli._console import table
+    from deploy_kit.cli._verdict_codes import report_code
     from deploy_kit.devices import links
     from deploy_kit.records import engine_table
     from deploy_kit.stages import report as stage
@@ -59,12 +60,8 @@ def run(
         text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in report.rows])
         remarks = "".join(f"\nnote: {remark}" for remark in report.remarks)
         console.result(report, f"{text}\n{remarks}\nreport: {path}")
-    if any(row.failed for row in report.rows):
-        raise typer.Exit(5)
-    if report.invalid and not allow_invalid:
-        raise typer.Exit(6)
-    if not report.passed:
-        raise typer.Exit(1)
+    if code := report_code(report, allow_invalid=allow_invalid):
+        raise typer.Exit(code)
 
 
 def plan(recipe: "Recipe") -> str:

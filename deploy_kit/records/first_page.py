@@ -9,20 +9,12 @@ from collections.abc import Iterator
 from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.records.engine_table import NONE, size
 from deploy_kit.records.measurements import Environment
-from deploy_kit.records.results import Limits, ParityReport, Report
+from deploy_kit.records.results import ParityReport, Report
+from deploy_kit.records.verdict import NO_LIMIT
 
 Facts = tuple[tuple[str, str], ...]
 FILE_HEADINGS = ("artifact", "file", "size", "sha256", "made from", "limits in force")
 UNKNOWN = "not recorded"
-_SIGNS = {
-    "min_sqnr_db": "SQNR ≥ {:g} dB",
-    "min_cosine": "cosine ≥ {:g}",
-    "max_error": "logit error ≤ {:g}",
-    "min_agreement": "agreement ≥ {:g}",
-    "max_drop": "drop ≤ {:g} points (upper end of its interval)",
-    "min_top1": "top-1 ≥ {:g}",
-    "max_ece_shift": "calibration error ≤ {:g} points more",
-}
 
 
 def facts(report: Report) -> Facts:
@@ -38,6 +30,7 @@ def facts(report: Report) -> Facts:
         ("checked on", f"{answers.images}, {answers.n:,} images, {'with' if answers.labelled else 'without'} labels"),
         ("check data sha256", answers.images_sha256 or UNKNOWN),
         ("checkpoint's own score", own),
+        *_limits(report),
         ("machine", describe_machine(report.environment)),
         ("made", f"{report.when} by deploykit {report.version}"),
         ("repeat with", report.command or UNKNOWN),
@@ -51,16 +44,10 @@ def files(report: Report) -> list[tuple[str, ...]]:
     for row in report.rows:
         engine = row.artifact
         if engine is not None:
-            limits = describe_limits(row.parity.limits) if isinstance(row.parity, ParityReport) else NONE
+            limits = (", ".join(row.parity.limits.words) or NO_LIMIT) if isinstance(row.parity, ParityReport) else NONE
             parent = f"{names.get(engine.parent, '')} {engine.parent[:12]}".strip()
             rows.append((row.label, engine.path, size(engine.size_bytes), engine.sha256, parent, limits))
     return rows
-
-
-def describe_limits(limits: Limits) -> str:
-    """Write the limits that are set; ``none`` where there are none."""
-    found = (_SIGNS[name].format(value) for name, value in vars(limits).items() if value is not None)
-    return ", ".join(found) or "none"
 
 
 def describe_preprocess(preprocess: Preprocess | BareInput) -> str:
@@ -111,6 +98,16 @@ def _calibration(report: Report) -> Iterator[tuple[str, str]]:
     for (name, n, digest), variants in sets.items():
         yield "calibrated on", f"{name}, {int(n):,} images ({', '.join(variants)})" if n.isdecimal() else name
         yield "calibration data sha256", digest or UNKNOWN
+
+
+def _limits(report: Report) -> Iterator[tuple[str, str]]:
+    """Name the limits in force once for each precision."""
+    found: dict[tuple[str, str], None] = {}
+    for row in report.rows:
+        if row.artifact is not None and isinstance(row.parity, ParityReport):
+            found[row.artifact.precision, ", ".join(row.parity.limits.words) or NO_LIMIT] = None
+    for precision, words in found:
+        yield f"limits in force, {precision}", words
 
 
 def _values(values: tuple[float, ...]) -> str:

@@ -29,7 +29,7 @@ _PROBABILITIES = "the outputs are probabilities already ({}): confidences are ta
 def run(
     engine: Artifact, table: CheckTable, context: Context, *, reference: ReferenceLogits, images: ImageSource
 ) -> tuple[ParityReport | NotRun, bool]:
-    """Compare one engine with the reference logits, and mark it accepted or rejected.
+    """Compare one engine with the reference logits, and mark it where it is not accepted.
 
     Args:
         engine: The engine to judge.
@@ -63,10 +63,11 @@ def run(
         options=[limits, engine.options, engine.engine, reference.path],
         versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
     )
-    if report.passed:
+    verdict = report.verdict
+    if verdict.word == "accepted":
         context.store.accept(engine)
     else:
-        context.store.reject(engine, report.failures)
+        context.store.reject(engine, verdict)
     return report, reused
 
 
@@ -177,6 +178,7 @@ def _labelled(
         return dict.fromkeys(("top1_reference", "top1", "drop_pp", "drop_pp_interval"))
     table = scores.score_outputs(wanted, found, labels, class_name)
     remarks = [_PROBABILITIES.format(table.outputs)] if table.outputs != "logits" else []
+    doubts: tuple[str, ...] = ()
     top1 = top1_reference = None
     if labels.ndim == 2:
         drop = auroc.auroc_drop(wanted, found, labels, limits.max_drop)
@@ -184,7 +186,7 @@ def _labelled(
         before, after = metrics.top1_hits(wanted, labels), metrics.top1_hits(found, labels)
         top1_reference, top1 = float(before.mean()), float(after.mean())
         drop = paired.top1_drop(before, after, limits.max_drop)
-        remarks += single.describe_permuted_labels(wanted, labels, class_name)
+        doubts = single.describe_permuted_labels(wanted, labels, class_name)
     return {
         "top1_reference": top1_reference,
         "top1": top1,
@@ -192,5 +194,6 @@ def _labelled(
         "drop_pp_interval": (drop.high - drop.low) / 2,
         "drop": drop,
         "scores": table,
-        "remarks": tuple(remarks),
+        "remarks": (*remarks, *doubts),
+        "doubts": doubts,
     }

@@ -66,5 +66,5 @@ def test_run_ends_with_6_and_its_report_is_marked(line: "Line", built: Store, tm
 
     assert (said.code, knowingly.code) == (6, 0), said.err + knowingly.err
     assert " ms (INVALID)" in said.out
-    assert "accepted; latency INVALID" in said.out
+    assert "undecided: latency INVALID: foreign load took" in said.out
     assert "**INVALID**: foreign load took" in (tmp_path / "reports/tiny/report.md").read_text()

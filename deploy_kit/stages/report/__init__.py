@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deploy_kit.base.errors import InputError
 from deploy_kit.records import codec, first_page
+from deploy_kit.records.engine_table import summary
 from deploy_kit.records.results import Report
 from deploy_kit.stages.report import content, page
 from deploy_kit.stages.report.content import notes
@@ -48,7 +49,7 @@ def load_report(path: Path) -> Report:
 
 def markdown(report: Report) -> str:
     """Return a report as Markdown."""
-    verdict = content.verdict(report).replace("rejected", "**rejected**")
+    verdict = summary(report).replace("is rejected.", "is **rejected**.").replace("is undecided.", "is **undecided**.")
     facts = table(("what", "value"), first_page.facts(report))
     lines = [f"# {content.title(report)}", "", verdict, "", *facts, ""]
     return "\n".join((*lines, *(line for part in content.sections(report) for line in section(part))))

@@ -5,6 +5,7 @@ from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, Scores
 from deploy_kit.records.results import EngineRow, ParityReport
+from deploy_kit.records.verdict import NO_LIMIT
 from deploy_kit.stages.report.document import Section, Table
 
 _NAMED, _TRIED = 3, 5
@@ -28,7 +29,8 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
         *([("consistency", _consistency(checked.consistency))] if checked.consistency else []),
         *(("remark", remark) for remark in checked.remarks if not (diagnosis and remark in diagnosis.words)),
         *(_diagnosed(diagnosis) if diagnosis else []),
-        ("verdict", "accepted" if checked.passed else "rejected: " + "; ".join(checked.failures)),
+        ("limits", ", ".join(checked.limits.words) or NO_LIMIT),
+        ("verdict", checked.verdict.text),
     ]
 
 

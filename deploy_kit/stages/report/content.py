@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deploy_kit.records import first_page
 from deploy_kit.records.artifacts import Artifact
-from deploy_kit.records.engine_table import HEADINGS, NONE, cells, marked, percentile, size, summary
+from deploy_kit.records.engine_table import HEADINGS, NONE, cells, marked, percentile, size
 from deploy_kit.records.measurements import Environment, Measurement
 from deploy_kit.records.results import PassRow, Report
 from deploy_kit.stages.report import accuracy, device, layer_breakdown, mixed_precision
@@ -14,11 +14,6 @@ from deploy_kit.stages.report.document import Section, Table
 def title(report: Report) -> str:
     """Return the report's heading."""
     return f"{report.recipe}: {report.checkpoint.title}"
-
-
-def verdict(report: Report) -> str:
-    """Return the verdict on all engines as a sentence, with time and version."""
-    return summary(report)
 
 
 def sections(report: Report) -> list[Section]:

@@ -80,9 +80,11 @@ def timings(rows: Iterable[EngineRow], looks: dict[str, plot.Look]) -> list[tupl
 
 def engines(rows: Iterable[EngineRow]) -> Markup:
     """Lay the engines out with their verdicts."""
-    texts = [dict(zip(HEADINGS, cells(row), strict=True)) for row in rows]
     headings = ("artifact", "verdict", *(heading for heading in HEADINGS if heading not in ("artifact", "verdict")))
-    drawn = [[_verdict_cell(line[h]) if h == "verdict" else line[h] for h in headings] for line in texts]
+    drawn = []
+    for row in rows:
+        texts: dict[str, Child] = {**dict(zip(HEADINGS, cells(row), strict=True)), "verdict": _verdict_cell(row)}
+        drawn.append([texts[heading] for heading in headings])
     return tables.table(headings, drawn, class_="engines")
 
 
@@ -131,14 +133,15 @@ def document(title: str, *body: Child) -> str:
 
 
 def _verdict(report: Report) -> str:
-    words = {row.verdict.partition(":")[0] for row in report.rows}
-    return next((word for word in ("rejected", "undecided", "failed", "accepted") if word in words), "not checked")
+    return report.verdict if any(row.judged is not None for row in report.rows) else "not checked"
 
 
-def _verdict_cell(text: str) -> Markup:
-    word, _, reason = text.partition(":")
-    word, _, rest = word.partition(";")
-    return markup((chip(word), f" {rest}{reason}".rstrip()))
+def _verdict_cell(row: EngineRow) -> Markup:
+    """Draw the word of a row's verdict, and its reasons or limits."""
+    if row.judged is None:
+        word, _, reason = row.verdict.partition(": ")
+        return markup((chip(word), " ", reason))
+    return markup((chip(row.judged.word), " ", "; ".join(row.judged.reasons) or ", ".join(row.judged.limits)))
 
 
 def _kind(what: str) -> str | None:

@@ -33,8 +33,10 @@ def _figure(number: int, what: str, courses: list[tuple[str, plot.Look, Quantity
         left, right = x.at(c.low), x.at(c.high)
         parts.append(plot.label(x.start, y + 13, name, "name"))
         parts.append(
-            plot.area(tip, name="rect", class_=f"bar {look.color}", data=data, x=left, y=y + 19, width=max(right - left, 3.0),
-                      height=8.0)
+            plot.area(
+                tip, name="rect", class_=f"bar {look.color}", data=data,
+                x=left, y=y + 19, width=max(right - left, 3.0), height=8.0,
+            )
         )  # fmt: skip
         parts += [plot.line(x.at(v), y + 16, x.at(v), y + 30, f"quantile {look.color}") for v in (c.before, c.after)]
     parts.append(plot.label(x.end, bottom + 32, unit or what, "axis", anchor="end"))

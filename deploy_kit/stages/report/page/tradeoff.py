@@ -153,8 +153,7 @@ def _barred(row: EngineRow, measured: Measurement) -> str:
         return measured.emulated
     if measured.invalid:
         return "latency INVALID"
-    word = row.verdict.partition(":")[0]
-    return word if word in ("rejected", "undecided", "failed") else ""
+    return "" if row.failed or row.judged is None or row.judged.word == "accepted" else row.judged.word
 
 
 def _beats(one: Point, other: Point) -> bool:
