@@ -18,6 +18,7 @@ from deploy_kit.records.results import EngineRow, Report
 from deploy_kit.stages.report import content
 from deploy_kit.stages.report.page import classes, conditions, layers, passes, plot, roofline, spread, tables, tradeoff
 
+GENERATOR = "deploykit"
 _MONOSPACE = ("sha256", "repeat with")
 _ICONS = {"accepted": "✓", "rejected": "✕", "undecided": "?", "failed": "!"}
 
@@ -53,7 +54,7 @@ def pictures(report: Report, looks: dict[str, plot.Look]) -> list[Markup]:
     times = (layers.times(name, measured, number) for number, (name, _, measured) in enumerate(timed))
     found = (
         tradeoff.draw(report.rows, looks),
-        spread.distributions(timed),
+        spread.distributions([[one] for one in timed]),
         *times,
         layers.depth(report.differences),
         classes.lost(report.rows, looks),
@@ -125,6 +126,7 @@ def document(title: str, *body: Child) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name_="color-scheme", content="light dark"),
+        element("meta", name_="generator", content=GENERATOR),
         element("title", title),
         element("style", Markup(style)),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deploy_kit.base.markup import Markup, element, markup
+from deploy_kit.base.markup import Markup, markup
 from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.stages.report.page import plot, tables
@@ -18,20 +18,33 @@ Timed = Sequence[tuple[str, Look, Measurement]]
 """(name, look, measurement) of what is drawn."""
 
 
-def distributions(timed: Timed) -> Markup | None:
-    """Draw a histogram for each engine, from every sample; None where nothing was measured."""
+def distributions(rows: Sequence[Timed], note: str = "") -> Markup | None:
+    """Draw the latencies of one or more measurements in each row, from every sample; None where there are none.
+
+    Args:
+        rows: What is drawn over one another in each row; the first one's name stands above it.
+        note: What to know beside how to read it.
+    """
+    timed = [one for row in rows for one in row]
     if not timed:
         return None
     shown = [(min(m.samples_ms), m.percentile_ms(99) or max(m.samples_ms)) for _, _, m in timed]
     low, high = min(low for low, _ in shown), max(high for _, high in shown)
     x = plot.axis([low, high], start=10, end=plot.WIDTH - plot.RIGHT, log=high > 6 * low > 0, zero=high <= 6 * low)
-    bottom = plot.TOP + _ROW * len(timed)
+    bottom = plot.TOP + _ROW * len(rows)
     parts = plot.x_ticks(x, bottom, plot.TOP)
-    for index, (name, look, measured) in enumerate(timed):
+    for index, row in enumerate(rows):
         base = plot.TOP + _ROW * (index + 1) - 3
-        parts.append(_histogram(name, look, measured, x, base))
+        parts += [
+            plot.line(x.start, base, x.end, base, "base"),
+            plot.label(x.start, base - _ROW + 18, row[0][0], "name"),
+        ]
+        parts += [_hill(name, look, measured, x, base) for name, look, measured in row]
+        parts.append(
+            plot.label(x.end, base - _ROW + 18, " → ".join(_median(m) for _, _, m in row), "value", anchor="end")
+        )
     parts.append(plot.label(x.end, bottom + 32, "latency, ms", "axis", anchor="end"))
-    rows = [
+    cells = [
         (
             name,
             *(_ms(m.percentile_ms(p)) for p in _PERCENTS),
@@ -41,10 +54,10 @@ def distributions(timed: Timed) -> Markup | None:
         )
         for name, _, m in timed
     ]
-    numbers = tables.table(("engine", "p50", "p90", "p99", "longest", "samples", "beyond the axis"), rows)
-    note = "Every sample counts; each engine has its own height. Ticks are p50, p90 and, from 1,000 samples on, p99."
+    numbers = tables.table(("engine", "p50", "p90", "p99", "longest", "samples", "beyond the axis"), cells)
+    words = "Every sample counts; each has its own height. Ticks are p50, p90 and, from 1,000 samples on, p99."
     svg = plot.picture("Latency distributions", bottom + plot.BOTTOM, parts)
-    return plot.figure("latency", "Latency distributions", note, svg, numbers)
+    return plot.figure("latency", "Latency distributions", f"{note} {words}".strip(), svg, numbers)
 
 
 def course(timed: Timed) -> Markup | None:
@@ -75,39 +88,36 @@ def course(timed: Timed) -> Markup | None:
     )
 
 
-def _histogram(name: str, look: Look, measured: Measurement, x: plot.Axis, base: float) -> Markup:
+def _hill(name: str, look: Look, measured: Measurement, x: plot.Axis, base: float) -> Markup:
+    """Draw one histogram with its percentiles."""
     samples = np.asarray(measured.samples_ms, np.float64)
-    places = np.asarray([x.at(value) for value in samples])
-    counts, edges = np.histogram(places[samples <= x.high], bins=_BINS, range=(x.start, x.end))
-    heights = counts / max(counts.max(), 1) * (_ROW - 20)
+    places = [x.at(value) for value in samples[samples <= x.high]]
+    counts, edges = np.histogram(places, bins=_BINS, range=(x.start, x.end))
+    tops = base - counts / max(counts.max(), 1) * (_ROW - 20)
     seen = np.flatnonzero(counts)
-    corners = [(float(edges[seen[0]]), base)] if len(seen) else [(x.start, base)]
+    corners = list[tuple[float, float]]()
     for place in range(seen[0], seen[-1] + 1) if len(seen) else ():
-        top = base - float(heights[place])
-        corners += [(float(edges[place]), top), (float(edges[place + 1]), top)]
-    corners.append((corners[-1][0], base))
+        corners += [(float(edges[place]), float(tops[place])), (float(edges[place + 1]), float(tops[place]))]
+    outline = [(corners[0][0], base), *corners, (corners[-1][0], base)] if corners else [(x.start, base)]
     known = {f"p{percent}": value for percent in _PERCENTS if (value := measured.percentile_ms(percent)) is not None}
     words = ", ".join(f"{key} {value:.3f} ms" for key, value in known.items()) or "too few samples for a median"
     tip = f"{name}: {words}; {len(samples):,} samples{'; INVALID' if measured.invalid else ''}"
-    body = plot.area(
-        tip, class_=f"hill {look.color}", d=plot.path(corners) + "Z", data={"label": name, **known, "n": len(samples)}
-    )
-    ticks = (
-        plot.line(
-            x.at(value),
-            base - (_ROW - 20) * (1 if key == "p50" else 0.6),
-            x.at(value),
-            base + 3,
-            f"quantile {look.color}",
+    data = {"label": name, **known, "n": len(samples)}
+    high = {"p50": 1.0, "p90": 0.7, "p99": 0.7}
+    return markup(
+        (
+            plot.area(tip, class_=f"hill {look.color}", d=plot.path(outline) + "Z", data=data),
+            *(
+                plot.line(x.at(value), base - (_ROW - 20) * high[key], x.at(value), base + 3, f"quantile {look.color}")
+                for key, value in known.items()
+            ),
         )
-        for key, value in known.items()
     )
-    median = f"{known['p50']:.3f} ms" if "p50" in known else ""
-    texts = (
-        plot.label(x.start, base - _ROW + 18, name, "name"),
-        plot.label(x.end, base - _ROW + 18, f"{median}{' INVALID' if measured.invalid else ''}", "value", anchor="end"),
-    )
-    return element("g", plot.line(x.start, base, x.end, base, "base"), body, markup(ticks), texts)
+
+
+def _median(measured: Measurement) -> str:
+    invalid = " INVALID" if measured.invalid else ""
+    return f"{_ms(measured.percentile_ms(50))}{invalid}{' emulated' if measured.emulated else ''}"
 
 
 def _by_round(measured: Measurement) -> list[tuple[float, float]]:

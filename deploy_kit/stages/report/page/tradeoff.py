@@ -2,17 +2,19 @@
 
 import math
 import statistics
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from deploy_kit.accuracy.paired import wilson_interval
-from deploy_kit.base.markup import Markup
+from deploy_kit.base.markup import Markup, element, markup
 from deploy_kit.measure import latency
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow, ParityReport
 from deploy_kit.stages.report.page import plot, tables
 from deploy_kit.stages.report.page.plot import Look
 
-_HEIGHT = 300
+_HEIGHT, _TITLE = 300, "Accuracy against latency"
+_MOST_POINTS = 20  # a limit further down would press everything else into a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,50 +52,46 @@ def draw(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> Markup | None:
     points = points_of(rows, looks)
     if not points:
         return None
+    note = (
+        "Up is more accurate, left is faster; 0 is the checkpoint itself. Bars are 95 % intervals, the line is the "
+        "Pareto front, and outlines mark engines that are rejected, undecided or not validly measured."
+    )
+    return draw_runs([points], limits_of(rows), note)
+
+
+def draw_runs(runs: Sequence[list[Point]], limits: Sequence[float], note: str) -> Markup:
+    """Draw the points of one or more runs over one another, each with its Pareto front.
+
+    Args:
+        runs: Points of each run, at least one.
+        limits: Changes in points that limits allow, below 0.
+        note: How to read it.
+    """
+    points = [p for run in runs for p in run]
     ms = [value for p in points for value in p.ms if 0 < value < math.inf]
+    wide = max(ms) > 8 * min(ms)
+    x = plot.axis(ms, start=plot.LEFT, end=plot.WIDTH - plot.RIGHT, log=wide, zero=not wide)
     changes = [value for p in points for value in p.points]
-    limits = sorted({-found for row in rows if (found := _limit(row)) is not None and found <= 20})
-    x = plot.axis(
-        ms, start=plot.LEFT, end=plot.WIDTH - plot.RIGHT, log=max(ms) > 8 * min(ms), zero=max(ms) <= 8 * min(ms)
-    )
     y = plot.axis([*changes, *limits, 0.0], start=_HEIGHT - plot.BOTTOM, end=plot.TOP + 12)
-    front = sorted((p for p in points if p.on_front), key=lambda p: p.ms[0])
-    parts = [
-        plot.frame(x, y, "median latency, ms", f"{points[0].what}, points"),
-        plot.line(x.start, y.at(0), x.end, y.at(0), "zero"),
-    ]
+    parts = [plot.frame(x, y, "median latency, ms", f"{points[0].what}, points")]
+    parts.append(plot.line(x.start, y.at(0), x.end, y.at(0), "zero"))
     for limit in limits:
-        parts += [plot.line(x.start, y.at(limit), x.end, y.at(limit), "limit")]
-        parts += [plot.label(x.end, y.at(limit) - 4, f"limit {plot.number(limit)}", "note", anchor="end")]
-    parts.append(
-        plot.element("path", d=plot.path(_steps(front, x, y)), class_="front") if len(front) > 1 else plot.markup(None)
-    )
-    for p in sorted(points, key=lambda p: p.on_front):
-        place_x, place_y = x.at(p.ms[0]), y.at(p.points[0])
-        if p.ms[2] < math.inf:
-            parts.append(plot.line(x.at(p.ms[1]), place_y, x.at(p.ms[2]), place_y, f"whisker {p.look.color}"))
-        parts.append(plot.line(place_x, y.at(p.points[1]), place_x, y.at(p.points[2]), f"whisker {p.look.color}"))
-        parts.append(
-            plot.mark(
-                p.look, place_x, place_y, p.sentence, hollow=bool(p.barred), label=p.name, ms=p.ms[0],
-                points=p.points[0], low=p.points[1], high=p.points[2], front=p.on_front or None,
-            )
-        )  # fmt: skip
+        parts.append(plot.line(x.start, y.at(limit), x.end, y.at(limit), "limit"))
+        parts.append(plot.label(x.end, y.at(limit) - 4, f"limit {plot.number(limit)}", "note", anchor="end"))
+    for run in runs:
+        front = sorted((p for p in run if p.on_front), key=lambda p: p.ms[0])
+        if len(front) > 1:
+            parts.append(element("path", d=plot.path(_steps(front, x, y)), class_="front"))
+    parts += (_mark(p, x, y) for p in sorted(points, key=lambda p: p.on_front))
     numbers = tables.table(
-        ("engine", "median latency", points[0].what, "", "front"),
+        ("engine", "median latency", points[0].what, "barred", "front"),
         [
             (p.name, span(p.ms, "ms"), span(p.points, "points", "+"), p.barred, "yes" if p.on_front else "no")
             for p in points
         ],
     )
-    note = (
-        "Up is more accurate, left is faster; 0 is the checkpoint itself. Bars are 95 % intervals, the line is the "
-        "Pareto front, and outlines mark engines that are rejected, undecided or not validly measured."
-    )
-    svg = plot.picture("Accuracy against latency", _HEIGHT, parts)
-    return plot.figure(
-        "tradeoff", "Accuracy against latency", note, svg, numbers, plot.legend([(p.name, p.look) for p in points])
-    )
+    svg = plot.picture(_TITLE, _HEIGHT, parts)
+    return plot.figure("tradeoff", _TITLE, note, svg, numbers, plot.legend([(p.name, p.look) for p in points]))
 
 
 def points_of(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> list[Point]:
@@ -119,7 +117,7 @@ def points_of(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> list[Point
         )
     free = [p for p in found if not p.barred]
     front = {p.name for p in free if not any(_beats(other, p) for other in free)}
-    return [Point(**vars(p) | {"on_front": p.name in front and not p.barred}) for p in found]
+    return [replace(p, on_front=p.name in front and not p.barred) for p in found]
 
 
 def accuracy(parity: ParityReport) -> tuple[str, tuple[float, float, float]]:
@@ -148,6 +146,22 @@ def span(values: tuple[float, float, float], unit: str, sign: str = "") -> str:
     return f"{middle}{interval} {unit}"
 
 
+def limits_of(rows: Iterable[EngineRow]) -> list[float]:
+    """List the changes in points that limits allow, as far as they fit a picture."""
+    limits = {row.parity.limits.max_drop for row in rows if isinstance(row.parity, ParityReport)}
+    return sorted(-limit for limit in limits if limit is not None and limit <= _MOST_POINTS)
+
+
+def _mark(p: Point, x: plot.Axis, y: plot.Axis) -> Markup:
+    """Draw a point with its intervals."""
+    left, top = x.at(p.ms[0]), y.at(p.points[0])
+    whisker = f"whisker {p.look.color}"
+    across = plot.line(x.at(p.ms[1]), top, x.at(p.ms[2]), top, whisker) if p.ms[2] < math.inf else None
+    data = {"label": p.name, "ms": p.ms[0], "points": p.points[0], "low": p.points[1], "high": p.points[2]}
+    point = plot.mark(p.look, left, top, p.sentence, hollow=bool(p.barred), front=p.on_front or None, **data)
+    return markup((across, plot.line(left, y.at(p.points[1]), left, y.at(p.points[2]), whisker), point))
+
+
 def _barred(row: EngineRow, measured: Measurement) -> str:
     if measured.emulated:
         return measured.emulated
@@ -168,7 +182,3 @@ def _steps(front: list[Point], x: plot.Axis, y: plot.Axis) -> list[tuple[float, 
         here = (x.at(p.ms[0]), y.at(p.points[0]))
         corners += [(here[0], corners[-1][1]), here] if corners else [here]
     return corners
-
-
-def _limit(row: EngineRow) -> float | None:
-    return row.parity.limits.max_drop if isinstance(row.parity, ParityReport) else None
