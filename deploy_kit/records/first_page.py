@@ -101,13 +101,13 @@ def _calibration(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _limits(report: Report) -> Iterator[tuple[str, str]]:
-    """Name the limits in force once for each precision."""
-    found: dict[tuple[str, str], None] = {}
+    """Name the limits in force, with the precisions that they are for where these differ."""
+    found: dict[str, dict[str, None]] = {}
     for row in report.rows:
         if row.artifact is not None and isinstance(row.parity, ParityReport):
-            found[row.artifact.precision, ", ".join(row.parity.limits.words) or NO_LIMIT] = None
-    for precision, words in found:
-        yield f"limits in force, {precision}", words
+            found.setdefault(", ".join(row.parity.limits.words) or NO_LIMIT, {})[row.artifact.precision] = None
+    for words, precisions in found.items():
+        yield "limits in force" if len(found) == 1 else f"limits, {', '.join(precisions)}", words
 
 
 def _values(values: tuple[float, ...]) -> str:

@@ -115,6 +115,6 @@ def _measurement(label: str, ms: float, number: int) -> Measurement:
     return Measurement(
         artifact="a" * 64, label=label, batch=1, span="compute", samples_ms=tuple(map(float, samples)),
         rounds=tuple(range(0, 1200, 100)), warmup_runs=60, steady=True, settings=(("threads", "2"),), environment=HERE,
-        when="2026-01-01T00:00:00+00:00", starts_ms=tuple(map(float, starts)), roof=roof, conditions=conditions, cost=COST,
-        profile=PROFILE if label.startswith("int8") else None,
+        when="2026-01-01T00:00:00+00:00", starts_ms=tuple(map(float, starts)), roof=roof, conditions=conditions,
+        cost=COST, profile=PROFILE if label.startswith("int8") else None,
     )  # fmt: skip

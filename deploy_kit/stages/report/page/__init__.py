@@ -81,7 +81,8 @@ def timings(rows: Iterable[EngineRow], looks: dict[str, plot.Look]) -> list[tupl
 
 def engines(rows: Iterable[EngineRow]) -> Markup:
     """Lay the engines out with their verdicts."""
-    headings = ("artifact", "verdict", *(heading for heading in HEADINGS if heading not in ("artifact", "verdict")))
+    first = ("artifact", "verdict", "drop", "speed-up", "p50", "size")
+    headings = (*first, *(heading for heading in HEADINGS if heading not in first))
     drawn = []
     for row in rows:
         texts: dict[str, Child] = {**dict(zip(HEADINGS, cells(row), strict=True)), "verdict": _verdict_cell(row)}
@@ -139,11 +140,11 @@ def _verdict(report: Report) -> str:
 
 
 def _verdict_cell(row: EngineRow) -> Markup:
-    """Draw the word of a row's verdict, and its reasons or limits."""
+    """Draw the word of a row's verdict and its reasons; limits stand among the facts."""
     if row.judged is None:
         word, _, reason = row.verdict.partition(": ")
         return markup((chip(word), " ", reason))
-    return markup((chip(row.judged.word), " ", "; ".join(row.judged.reasons) or ", ".join(row.judged.limits)))
+    return markup((chip(row.judged.word), " ", "; ".join(row.judged.reasons)))
 
 
 def _kind(what: str) -> str | None:

@@ -136,7 +136,7 @@ def _image(thumbnail: Thumbnail | None) -> Markup:
         data = b""
     if thumbnail is None or not data.startswith(_JPEG) or len(data) > _MOST_BYTES:
         return element("span", class_="no-image", aria_hidden="true")
-    return element("img", src=f"data:image/jpeg;base64,{thumbnail.data}", alt=thumbnail.name, loading="lazy")
+    return element("img", src=f"data:image/jpeg;base64,{thumbnail.data}", alt=thumbnail.name)
 
 
 def _margin(margin: float | None) -> str:

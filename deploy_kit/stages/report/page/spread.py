@@ -11,7 +11,7 @@ from deploy_kit.records.measurements import Measurement
 from deploy_kit.stages.report.page import plot, tables
 from deploy_kit.stages.report.page.plot import Look
 
-_ROW, _BINS, _HEIGHT = 40, 90, 240
+_ROW, _BINS, _HEIGHT = 42, 150, 240
 _PERCENTS = (50, 90, 99)
 
 Timed = Sequence[tuple[str, Look, Measurement]]
@@ -30,7 +30,7 @@ def distributions(rows: Sequence[Timed], note: str = "") -> Markup | None:
         return None
     shown = [(min(m.samples_ms), m.percentile_ms(99) or max(m.samples_ms)) for _, _, m in timed]
     low, high = min(low for low, _ in shown), max(high for _, high in shown)
-    x = plot.axis([low, high], start=10, end=plot.WIDTH - plot.RIGHT, log=high > 6 * low > 0, zero=high <= 6 * low)
+    x = plot.axis([low, high], start=10, end=plot.WIDTH - plot.RIGHT, log=high > 6 * low > 0)
     bottom = plot.TOP + _ROW * len(rows)
     parts = plot.x_ticks(x, bottom, plot.TOP)
     for index, row in enumerate(rows):
