@@ -23,6 +23,7 @@ class MadeBy:
         calibration_sha256: Hash over the calibration images and their order (`ImageSet.digest`).
         calibration_remarks: What the checks of the calibration set remarked.
         left_out: Images that were left out because they cannot be read, as one sentence.
+        slimmed: What was removed from the checkpoint's network, as one sentence.
         notes: (what, value) pairs that the scheme itself reports.
         float_groups: Layer groups that stayed in float.
         float_nodes: Nodes of a half-precision graph that stayed in float32.
@@ -42,6 +43,7 @@ class MadeBy:
     calibration_sha256: str = ""
     calibration_remarks: str = ""
     left_out: str = ""
+    slimmed: str = ""
     notes: Pairs = ()
     float_groups: str = ""
     float_nodes: str = ""
@@ -99,6 +101,7 @@ _LABELS = {
     "exporter": "exporter",
     "opset": "opset",
     "passes": "passes",
+    "slimmed": "slimmed",
     "scheme": "scheme",
     "options": "options",
     "calibration": "calibration",

@@ -13,6 +13,7 @@ from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
+from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.verdict import Verdict, Word, decide
 
 _SEVEREST_FIRST: tuple[Word, ...] = ("rejected", "undecided")
@@ -332,6 +333,7 @@ class Report:
         command: Command that makes the report again; empty where it is not known.
         differences: Errors along the layers of artifacts of this report, as far as somebody looked.
         thumbnails: Check images whose prediction changed.
+        recommendation: The engine to deploy, and why not another one; None in reports of earlier versions.
     """
 
     recipe: str
@@ -352,6 +354,7 @@ class Report:
     command: str = ""
     differences: tuple[NetworkDifference, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
+    recommendation: Recommendation | None = None
 
     @property
     def passed(self) -> bool:

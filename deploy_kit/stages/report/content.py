@@ -22,10 +22,23 @@ def sections(report: Report) -> list[Section]:
     files = Table(headings=first_page.FILE_HEADINGS, rows=first_page.files(report))
     found = (
         Section(title="Engines", blocks=(engines, *_legend(report))),
+        recommendation(report),
         Section(title="Files", blocks=(files,) if files.rows else ()),
         *details(report),
     )
     return [part for part in found if not part.empty]
+
+
+def recommendation(report: Report) -> Section:
+    """Return which engine to deploy, and for each other one why not; empty where the report does not say."""
+    found = report.recommendation
+    if found is None:
+        return Section(title="Recommendation", blocks=())
+    budgets = f" within {', '.join(found.budgets.words)}" if found.budgets.words else ""
+    words = f"**{found.winner}**{budgets}: {found.why}" if found.winner else f"None{budgets}: {found.why}"
+    rows = [(one.label, one.why, "yes" if one.tied else "no") for one in found.losers]
+    losers = (Table(headings=("not recommended", "why", "tied"), rows=rows),) if rows else ()
+    return Section(title="Recommendation", blocks=(f"{words}.", *losers))
 
 
 def details(report: Report) -> list[Section]:

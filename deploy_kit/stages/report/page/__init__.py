@@ -36,7 +36,7 @@ def page(report: Report) -> str:
     )
     first = element(
         "div",
-        element("section", element("h2", "Engines"), engines(report.rows), aria_label="engines"),
+        element("section", element("h2", "Engines"), engines(report.rows), *_recommended(report), aria_label="engines"),
         element("section", element("h2", "What was proved"), facts(first_page.facts(report)), aria_label="facts"),
         class_="first",
     )
@@ -133,6 +133,11 @@ def document(title: str, *body: Child) -> str:
     )
     whole = element("html", head, element("body", element("main", *body), element("script", Markup(script))), lang="en")
     return f"<!doctype html>\n{whole}\n"
+
+
+def _recommended(report: Report) -> list[Markup]:
+    part = content.recommendation(report)
+    return [] if part.empty else [element("h2", part.title), *tables.blocks(part)]
 
 
 def _verdict(report: Report) -> str:

@@ -21,8 +21,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Child]], *, class_: s
 
 def section(part: Section) -> Markup:
     """Draw a section, closed until it is asked for."""
-    blocks = (_block(block) for block in part.blocks if block)
-    return element("details", element("summary", element("h3", part.title)), *blocks, class_="section")
+    return element("details", element("summary", element("h3", part.title)), *blocks(part), class_="section")
+
+
+def blocks(part: Section) -> list[Markup]:
+    """Draw the blocks of a section without its title."""
+    return [_block(block) for block in part.blocks if block]
 
 
 def _block(block: str | Table | tuple[str, ...]) -> Markup:
