@@ -40,7 +40,7 @@ def facts(report: Report) -> Facts:
 def files(report: Report) -> list[tuple[str, ...]]:
     """Return one line for each engine that was built: a text for each of `FILE_HEADINGS`."""
     names = {graph.sha256: graph.name for graph in report.lineage}
-    rows = []
+    rows = list[tuple[str, ...]]()
     for row in report.rows:
         engine = row.artifact
         if engine is not None:

@@ -18,7 +18,9 @@ def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[st
 def section(part: Section) -> list[str]:
     """Return the lines of a section: its heading, then each block, with an empty line behind every one."""
     lines = [f"## {_line(part.title)}", ""]
-    for block in filter(None, part.blocks):
+    for block in part.blocks:
+        if not block:
+            continue
         if isinstance(block, Table):
             lines += table(block.headings, block.rows)
         elif isinstance(block, str):

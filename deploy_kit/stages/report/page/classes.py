@@ -43,8 +43,12 @@ def lost(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> Markup | None:
                 f"{name_of(entry)}, {label}: {100 * entry.reference:.1f} % → {100 * entry.found:.1f} % "
                 f"({change(entry):+.1f} points, {entry.n} images)"
             )
-            data = {"label": label, "class": entry.index, "reference": entry.reference, "found": entry.found}
-            parts.append(plot.mark(looks[label], x.at(change(entry)), middle, tip, **data))
+            parts.append(
+                plot.mark(
+                    looks[label], x.at(change(entry)), middle, tip, label=label, class_index=entry.index,
+                    reference=entry.reference, found=entry.found,
+                )
+            )  # fmt: skip
     measure = scored[0][1].measure
     parts.append(plot.label(x.end, bottom + 32, f"change of {measure}, points", "axis", anchor="end"))
     numbers = tables.table(

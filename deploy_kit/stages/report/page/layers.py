@@ -23,7 +23,7 @@ def times(name: str, measured: Measurement, number: int) -> Markup | None:
     x = plot.axis([sum(ms for _, ms in stack) for _, stack in regions], start=_NAMES, end=plot.WIDTH - 52, zero=True)
     bottom = plot.TOP + _ROW * len(regions)
     parts = plot.x_ticks(x, bottom, plot.TOP)
-    colors = {kind: f"c{index % plot.N_COLORS}" for index, kind in enumerate(profile.kinds)}
+    colors: dict[str, str] = {kind: f"c{index % plot.N_COLORS}" for index, kind in enumerate(profile.kinds)}
     for index, (region, stack) in enumerate(regions):
         top, begin = plot.TOP + _ROW * index + 4, 0.0
         parts.append(plot.label(_NAMES - 6, top + 12, region, anchor="end"))

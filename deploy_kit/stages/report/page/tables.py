@@ -44,7 +44,7 @@ def sentence(text: str) -> Markup:
 
 
 def _cells(headings: Sequence[str], row: Sequence[Child]) -> list[Markup]:
-    cells = []
+    cells = list[Markup]()
     for heading, cell in zip(headings, row, strict=True):
         text = markup(cell)
         name = "td" if cells else "th"
