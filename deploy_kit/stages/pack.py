@@ -209,7 +209,9 @@ def _manifest(
             computed_on=", ".join(f"{what} {value}" for what, value in _machine(there)),
         ),
         # Folders of the machine and what a run happened to take are not of the bundle.
-        made_by=dataclasses.replace(proved.graph.made_by, calibration="", n_images="", peak_memory_mib=""),
+        made_by=dataclasses.replace(
+            proved.graph.made_by, calibration="", n_images="", calibration_sha256="", peak_memory_mib=""
+        ),
         deploykit=library_version("deploykit"),
     )
 
