@@ -16,6 +16,7 @@ from benchmarks import (
     races,
     rewrites,
     roofline,
+    slimmed,
     stock,
     subjects,
 )
@@ -30,7 +31,8 @@ from benchmarks.race import run as race
 from benchmarks.records import Races
 from benchmarks.rewrites import Rewrites
 from benchmarks.roofline import Roofline
-from benchmarks.subjects import Subject
+from benchmarks.slimmed import SlimmedNets, SlimPlan
+from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Workshop
 
 ALL = {candidate.name: candidate for candidate in (*stock.CANDIDATES, *ours.CANDIDATES, *ours.SIMULATED)}
@@ -47,6 +49,7 @@ class Asked:
         checkpoint: A trained DenseNet in place of the seeded one; None for that.
         size: Side of the input in px that it was trained at, for accuracy.
         quick: Measure as little as shows that it works.
+        images: Image set that slimming refits weights to.
     """
 
     only: tuple[str, ...]
@@ -54,6 +57,7 @@ class Asked:
     checkpoint: Path | None = None
     size: int = 224
     quick: bool = False
+    images: str = CALIBRATION
 
     def candidates(self, keep: Callable[[Candidate], bool] = lambda one: not one.simulated) -> tuple[Candidate, ...]:
         """Choose candidates: those named, their baselines, and of all these the ones to `keep` (the timed)."""
@@ -175,6 +179,19 @@ def _loop(asked: Asked, workshop: Workshop) -> Loop:
     return loop.measure()
 
 
+def _slim(asked: Asked, workshop: Workshop) -> SlimmedNets:
+    chosen = tuple(ALL[pair[0]] for pair in stock.BASELINES.values() if pair and pair[0])
+    shares = (1.0, 0.7) if asked.quick else slimmed.SHARES
+
+    def planned(subject: Subject, raced: Subject) -> SlimPlan:
+        return SlimPlan(subject=subject, raced=raced, shares=shares, images=asked.images, stock=chosen)
+
+    nets = [planned(subjects.demo(), subjects.demo())]
+    if asked.checkpoint is not None:
+        nets.append(planned(subjects.trained(asked.checkpoint, asked.size), subjects.trained(asked.checkpoint, 224)))
+    return slimmed.measure(tuple(nets), workshop, asked.plan)
+
+
 def _plans(asked: Asked, workshop: Workshop) -> plans.Plans:
     nets = plans.subjects_of(asked.subject(workshop), workshop, quick=asked.quick)
     return plans.measure(nets, workshop)
@@ -212,6 +229,13 @@ MODES = {
         measure=_accuracy,
         render=accuracy.render,
         page="accuracy",
+    ),
+    "slim": Mode(
+        title="Fewer multiply-accumulates",
+        about="the demo slimmed to several shares, INT8 against INT8; with --checkpoint that net too",
+        record=SlimmedNets,
+        measure=_slim,
+        render=slimmed.render,
     ),
     "rewrites": Mode(
         title="Exact rewrites in float",

@@ -12,23 +12,25 @@ from typing import TypeVar
 
 from deploy_kit import engines
 from deploy_kit.analysis import diagnosis, doctor, recommendation
-from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
+from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
+from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, parse_recipe
-from deploy_kit.records.artifacts import Artifact, Device, Exported, ReferenceLogits
+from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
+from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.records.recommendation import Budgets
-from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
-from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify
-from deploy_kit.stages.report import layer_breakdown
+from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime, Thumbnail
+from deploy_kit.records.slimming import Slimmed
+from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
+from deploy_kit.stages.report import layer_breakdown, thumbnails
 from deploy_kit.store import Store
 
 T = TypeVar("T")
@@ -73,6 +75,14 @@ class Run:
         if table.calibration is None:
             return None
         return ImageSource(name=table.calibration, skip_bad=table.skip_bad, orientation=table.orientation)
+
+    @functools.cached_property
+    def slim_images(self) -> ImageSource | None:
+        """The set that slimming refits weights to; the calibration set where the recipe names no other."""
+        slim_table, table = self.recipe.slim, self.recipe.quantize
+        if slim_table is None or slim_table.images is None:
+            return self.calibration_images
+        return ImageSource(name=slim_table.images, skip_bad=table.skip_bad, orientation=table.orientation)
 
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
         """Do the work of one stage and note how long it took."""
@@ -150,10 +160,12 @@ def deploy(
         source = exported(run)
         logits = reference_logits(run, source)
         simple = simplified(run, source)
-        run.remarks += check.overlap(run.calibration_images, run.check_images, simple.onnx.preprocess)
+        graph = float_graph(run, simple)
+        for used in dict.fromkeys((run.calibration_images, run.slim_images)):
+            run.remarks += check.overlap(used, run.check_images, graph.preprocess)
         cause = diagnosed(run, source, logits)
         run.remarks += cause.words if cause else ()
-        quantized, absent = _quantized(run, simple.onnx)
+        quantized, absent = _quantized(run, graph)
         rows = [
             _built_and_checked(run, entry, name, quantized, absent, logits)
             for entry in recipe.build.engines
@@ -199,6 +211,24 @@ def simplified(run: Run, source: Exported) -> Simplified:
         f"{len(passes.resolve_names(table.passes))} passes",
         lambda: simplify.run(source.onnx, table, run.host),
     )
+
+
+def slimmed(run: Run, simple: Simplified) -> Slimmed | None:
+    """Slim the simplified graph; None where the recipe does not ask for it."""
+    table = run.recipe.slim
+    if table is None:
+        return None
+    return run.timed(
+        "slim",
+        f"{table.macs:g} of the multiply-accumulates",
+        lambda: slim.run(simple.onnx, table, run.host, images=run.slim_images),
+    )
+
+
+def float_graph(run: Run, simple: Simplified) -> Artifact:
+    """Return the graph that is quantized and built: the slimmed one where the recipe slims, else the simplified one."""
+    small = slimmed(run, simple)
+    return simple.onnx if small is None else small.onnx
 
 
 def diagnosed(run: Run, source: Exported, logits: ReferenceLogits, *, always: bool = False) -> Diagnosis | None:
@@ -273,9 +303,31 @@ def recipe_done(run: Run, source: Exported) -> Recipe:
 def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
     """List the graphs that were made of an export, simplified or quantized, by sha256."""
     simple = [one.onnx for one in store.all(Simplified, "simplify") if one.onnx.parent == source.onnx.sha256]
+    parents = {one.sha256 for one in simple}
+    simple += [one.onnx for one in store.all(Slimmed, "slim") if one.onnx.parent in parents]
     roots = {source.onnx.sha256, *(one.sha256 for one in simple)}
     quantized = [one for one in store.all(Artifact, "quantize") if one.parent in roots]
     return {one.sha256: one for one in (*simple, *quantized)}
+
+
+def packed(run: Run, source: Exported, engine: Artifact, parity: ParityReport, table: pack.PackTable) -> Manifest:
+    """Pack a checked engine of an export into a bundle."""
+    graph = graphs_of(run.store, source)[engine.parent]
+    measured = run.store.newest(
+        Bench,
+        "bench",
+        where=lambda b: any((m.artifact, m.label) == (engine.sha256, engine.label) for m in b.measurements),
+    )
+    mine = [m for m in measured[0].measurements if m.artifact == engine.sha256] if measured else []
+    proved = pack.ProvedEngine(
+        engine=engine,
+        graph=graph,
+        checkpoint=source.checkpoint,
+        reference=reference_logits(run, source),
+        parity=parity,
+        measurement=min(mine, key=lambda one: one.batch, default=None),
+    )
+    return pack.run(proved, table, run.target, images=run.check_images, calibration=run.calibration_images)
 
 
 def assemble(
@@ -291,8 +343,9 @@ def assemble(
     built = [row.artifact for row in rows if row.artifact is not None]
     notes = [note(engine) for engine in built for note in (build.widened, layer_breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
+    small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
-    notes += dict.fromkeys(note for one in made_by for note in _notes_on_images(one))
+    notes += dict.fromkeys(note for one in made_by for note in _notes(one))
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
@@ -307,8 +360,23 @@ def assemble(
         version=library_version("deploykit"),
         remarks=(*run.remarks, *filter(None, notes)),
         mixes=_mixes(run.store, {graph.sha256 for graph in lineage}),
+        device=run.target.connection.device.name,
+        recipe_yaml=dump_recipe(run.recipe),
+        thumbnails=small,
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
+
+
+def _thumbnails(run: Run, source: Exported, rows: list[EngineRow]) -> tuple[Thumbnail, ...]:
+    """Show the images that changed their class; none where they cannot be read any more."""
+    preprocess = source.onnx.preprocess
+    if isinstance(preprocess, BareInput):
+        return ()
+    try:
+        return thumbnails.thumbnails(run.check_images.open(preprocess), rows)
+    except InputError as error:
+        run.remarks.append(f"no pictures of the images that changed their class: {error}")
+        return ()
 
 
 def budgets_of(recipe: Recipe) -> Budgets:
@@ -316,10 +384,11 @@ def budgets_of(recipe: Recipe) -> Budgets:
     return Budgets(latency_ms=recipe.bench.latency_budget_ms, max_size_mb=recipe.recommend.max_size_mb)
 
 
-def _notes_on_images(made_by: MadeBy) -> list[str]:
-    """List what a reader must know of the images that made something."""
+def _notes(made_by: MadeBy) -> list[str]:
+    """List what a reader must know of what made something: the images, and whether it is another network."""
     remarks, left_out = made_by.calibration_remarks, made_by.left_out
-    return [f"{label}: {text}" for label, text in (("calibration remarks", remarks), ("left out", left_out)) if text]
+    notes = [f"{label}: {text}" for label, text in (("calibration remarks", remarks), ("left out", left_out)) if text]
+    return [*notes, made_by.slimmed] if made_by.slimmed else notes
 
 
 def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:

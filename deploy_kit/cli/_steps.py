@@ -34,7 +34,7 @@ def open_run(
     device = links.find_device(step.device)
     verify_out(step.out)
     store = Store(step.store)
-    base = chosen or _recipe_in_force(step, store, console)
+    base = chosen or recipe_in_force(step, store, console)
     return pipeline.open_run(with_inputs(base, step), store, device, console.on_progress, lasting=lasting)
 
 
@@ -56,7 +56,12 @@ def not_run_error(label: str, why: str) -> DeviceError:
     return DeviceError(f"{label}: not run: {why}", hint="run this step on a machine that has what the engine needs")
 
 
-def _recipe_in_force(step: StepOptions, store: Store, console: Console) -> Recipe:
+def recipe_in_force(step: StepOptions, store: Store, console: Console) -> Recipe:
+    """Return the recipe in force, as `open_run` says.
+
+    Raises:
+        RequestError: There is none: nothing was exported here yet.
+    """
     if step.recipe is not None:
         return recipe.load_recipe(step.recipe)
     if step.model is not None:

@@ -92,7 +92,7 @@ def quantize(
         for remark in remarks:
             console.say(remark)
         variant = keep_float(variant, keep or ())
-        simplified = _step_inputs.simplified(run, console).onnx
+        simplified = _step_inputs.float_graph(run, console)
         record: Any
         if searching:
             record = mixing.mix_in_run(run, simplified, variant, search, console.say)

@@ -74,6 +74,7 @@ def plan(recipe: "Recipe") -> str:
         (
             f"export    {recipe.source.checkpoint}: {recipe.export.exporter}, opset {recipe.export.opset}, {batch}",
             f"simplify  {', '.join(passes.resolve_names(recipe.simplify.passes))}",
+            *(() if recipe.slim is None else (f"slim      to {recipe.slim.macs:g} of the multiply-accumulates",)),
             f"quantize  {variants}; calibrated with {recipe.quantize.calibration or 'nothing'}",
             f"build     {targets}",
             f"check     on {recipe.check.images}, limits for {', '.join(recipe.check.limits) or 'nothing'}",

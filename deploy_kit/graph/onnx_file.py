@@ -14,10 +14,13 @@ from deploy_kit.base.lazy import need
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess, TensorSpec
 
-PREPROCESS_KEY = "deploykit.preprocess"
+PREPROCESS_KEY, CLASSES_KEY = "deploykit.preprocess", "deploykit.classes"
 
 RANGES_KEY = "deploykit.ranges"
 """Metadata of a half-precision file: JSON object, activation → largest magnitude observed on the calibration images."""
+
+SLIMMED_KEY = "deploykit.slimmed"
+"""Metadata of a slimmed file: JSON object with `macs_before`, `macs_after`, and `channels`, layer → [before, after]."""
 
 _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT: "fp32",
@@ -185,6 +188,21 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     return codec.from_json(Preprocess, data, PREPROCESS_KEY)
 
 
+def classes(model: ir.Model) -> tuple[str, ...]:
+    """Read the names of the classes that the file records; empty where it records none.
+
+    Raises:
+        InputError: They cannot be read.
+    """
+    try:
+        names = json.loads(model.metadata_props.get(CLASSES_KEY, "[]"))
+    except ValueError as error:
+        raise InputError(f"metadata '{CLASSES_KEY}' is not JSON: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"metadata '{CLASSES_KEY}': expected a list of names")
+    return tuple(names)
+
+
 def ranges(model: ir.Model) -> dict[str, float]:
     """Read the largest magnitude of each activation that the file records; empty where it records none.
 
@@ -202,6 +220,12 @@ def embed(model: ir.Model, preprocessing: Preprocess | BareInput) -> None:
     """Embed the preprocessing, where it is known, so that the file can be used without its passport."""
     if isinstance(preprocessing, Preprocess):
         model.metadata_props[PREPROCESS_KEY] = codec.canonical_json(preprocessing)
+
+
+def carry_mark(source: ir.Model, target: ir.Model) -> None:
+    """Let a file made from a slimmed one say so, too."""
+    if SLIMMED_KEY in source.metadata_props:
+        target.metadata_props[SLIMMED_KEY] = source.metadata_props[SLIMMED_KEY]
 
 
 def expect_input(model: ir.Model, preprocessing: Preprocess | BareInput, where: Path) -> None:

@@ -101,6 +101,20 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[:n]
         return replace(self, n=n, labels=labels, hashes=self.hashes[:n], files=self.files[:n])
 
+    def spread(self, n: int) -> "ImageSet":
+        """Take `n` images at equal distances, or all where there are fewer: a folder is sorted by class."""
+        if n >= self.n:
+            return self
+        at = [index * self.n // n for index in range(n)]
+        return replace(
+            self,
+            n=n,
+            labels=None if self.labels is None else self.labels[at],
+            hashes=tuple(self.hashes[index] for index in at),
+            files=tuple(self.files[index] for index in at) if self.files else (),
+            load=lambda index: self.load(at[index]),
+        )
+
     def parts(self, size: int) -> Iterator["ImageSet"]:
         """Return the set as consecutive parts of `size` images; the last may be smaller."""
         for begin in range(0, self.n, size):

@@ -132,6 +132,20 @@ class SimplifyTable(RecipeTable):
     passes: Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
+class SlimTable(RecipeTable):
+    """ONNX → ONNX with fewer multiply-accumulates: another network, refitted to the checkpoint's answers.
+
+    Attributes:
+        macs: Share of the multiply-accumulates that may be left, in 0..1.
+        images: Image set that the weights are refitted to; the calibration images if None. Labels are not read.
+        step: Numbers of channels are multiples of it: the width of the target's kernels.
+    """
+
+    macs: float = Field(gt=0, le=1, allow_inf_nan=False)
+    images: str | None = None
+    step: int = Field(default=16, gt=0)
+
+
 class Variant(RecipeTable):
     """One quantized form of the graph.
 
@@ -294,6 +308,7 @@ class Recipe(RecipeTable):
     source: SourceTable
     export: ExportTable
     simplify: SimplifyTable
+    slim: SlimTable | None = None
     quantize: QuantizeTable
     build: BuildTable
     check: CheckTable

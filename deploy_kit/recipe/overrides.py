@@ -118,6 +118,17 @@ def with_passes(base: Recipe, passes: tuple[str, ...]) -> Recipe:
     return recipe.parse_recipe(data)
 
 
+def with_slim(base: Recipe, table: dict[str, Any] | None) -> Recipe:
+    """Return a recipe that slims by another table, or not at all.
+
+    Raises:
+        RecipeError: A key is unknown, or a value does not fit.
+    """
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    data.pop("slim", None)
+    return recipe.parse_recipe(data if table is None else data | {"slim": table})
+
+
 def with_bench(base: Recipe, changes: dict[str, Any]) -> BenchTable:
     """Return a recipe's bench table with changes; a change to None is none.
 

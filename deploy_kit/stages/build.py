@@ -75,7 +75,7 @@ def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artif
             stage="build",
             parent=quantized.sha256,
             engine=entry.engine,
-            made_by=MadeBy(versions=versions, machine=machine),
+            made_by=MadeBy(slimmed=quantized.made_by.slimmed, versions=versions, machine=machine),
             options=codec.canonical_json(options),
             proof=proof,
             build_s=float(answer["build_s"]),

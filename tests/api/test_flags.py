@@ -56,6 +56,8 @@ def keywords(name: str) -> set[str]:
             {"options"},
             {"build_option", "compute_capability", "min_shapes", "opt_shapes", "max_shapes", "variant"},
         ),
+        # The check images are those that the graph was exported with.
+        ("slim", set(), {"explain", "images"}),
         # A file of one's own is judged by the command alone; the API checks what `build` returned.
         (
             "check",
