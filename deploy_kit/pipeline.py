@@ -11,24 +11,25 @@ from typing import TypeVar
 
 from deploy_kit import engines
 from deploy_kit.analysis import diagnosis, doctor, recommendation
-from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
+from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
+from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
-from deploy_kit.records.artifacts import Artifact, Device, Exported, ReferenceLogits
+from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe
+from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.records.recommendation import Budgets
-from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
+from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime, Thumbnail
 from deploy_kit.records.slimming import Slimmed, SlimSearch
-from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify, slim
-from deploy_kit.stages.report import layer_breakdown
+from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
+from deploy_kit.stages.report import layer_breakdown, thumbnails
 from deploy_kit.store import Store
 
 T = TypeVar("T")
@@ -283,6 +284,26 @@ def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
     return {one.sha256: one for one in (*simple, *quantized)}
 
 
+def packed(run: Run, source: Exported, engine: Artifact, parity: ParityReport, table: pack.PackTable) -> Manifest:
+    """Pack a checked engine of an export into a bundle."""
+    graph = graphs_of(run.store, source)[engine.parent]
+    measured = run.store.newest(
+        Bench,
+        "bench",
+        where=lambda b: any((m.artifact, m.label) == (engine.sha256, engine.label) for m in b.measurements),
+    )
+    mine = [m for m in measured[0].measurements if m.artifact == engine.sha256] if measured else []
+    proved = pack.ProvedEngine(
+        engine=engine,
+        graph=graph,
+        checkpoint=source.checkpoint,
+        reference=reference_logits(run, source),
+        parity=parity,
+        measurement=min(mine, key=lambda one: one.batch, default=None),
+    )
+    return pack.run(proved, table, run.target, images=run.check_images, calibration=run.calibration_images)
+
+
 def assemble(
     run: Run,
     source: Exported,
@@ -296,6 +317,7 @@ def assemble(
     built = [row.artifact for row in rows if row.artifact is not None]
     notes = [note(engine) for engine in built for note in (build.widened, layer_breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
+    small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
     notes += dict.fromkeys(note for one in made_by for note in _notes(one))
     used = {graph.sha256 for graph in lineage} | {graph.parent for graph in lineage}
@@ -314,8 +336,23 @@ def assemble(
         version=library_version("deploykit"),
         remarks=(*run.remarks, *filter(None, notes)),
         mixes=_mixes(run.store, {graph.sha256 for graph in lineage}),
+        device=run.target.connection.device.name,
+        recipe_yaml=dump_recipe(run.recipe),
+        thumbnails=small,
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
+
+
+def _thumbnails(run: Run, source: Exported, rows: list[EngineRow]) -> tuple[Thumbnail, ...]:
+    """Show the images that changed their class; none where they cannot be read any more."""
+    preprocess = source.onnx.preprocess
+    if isinstance(preprocess, BareInput):
+        return ()
+    try:
+        return thumbnails.thumbnails(run.check_images.open(preprocess), rows)
+    except InputError as error:
+        run.remarks.append(f"no pictures of the images that changed their class: {error}")
+        return ()
 
 
 def budgets_of(recipe: Recipe) -> Budgets:

@@ -85,7 +85,7 @@ def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> st
         "\n".join(_reasons(report)),
         "\n".join(recommended(report.recommendation)) if report.recommendation else "",
         "\n".join(f"{'files' if number == 0 else '':8}{path}" for number, (_, path) in enumerate(files)),
-        f"report  {written}",
+        f"report  {written}, {written.with_suffix('.html').name}",
     ]
     return "\n\n".join(filter(None, parts))
 

@@ -14,7 +14,7 @@ from deploy_kit.base.lazy import need
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess, TensorSpec
 
-PREPROCESS_KEY = "deploykit.preprocess"
+PREPROCESS_KEY, CLASSES_KEY = "deploykit.preprocess", "deploykit.classes"
 
 RANGES_KEY = "deploykit.ranges"
 """Metadata of a half-precision file: JSON object, activation → largest magnitude observed on the calibration images."""
@@ -170,6 +170,21 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     except ValueError as error:
         raise InputError(f"metadata '{PREPROCESS_KEY}' is not JSON: {error}") from error
     return codec.from_json(Preprocess, data, PREPROCESS_KEY)
+
+
+def classes(model: ir.Model) -> tuple[str, ...]:
+    """Read the names of the classes that the file records; empty where it records none.
+
+    Raises:
+        InputError: They cannot be read.
+    """
+    try:
+        names = json.loads(model.metadata_props.get(CLASSES_KEY, "[]"))
+    except ValueError as error:
+        raise InputError(f"metadata '{CLASSES_KEY}' is not JSON: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"metadata '{CLASSES_KEY}': expected a list of names")
+    return tuple(names)
 
 
 def ranges(model: ir.Model) -> dict[str, float]:

@@ -326,6 +326,7 @@ class ReferenceLogits:
         made_by: Library that computed them, and images that were left out.
         skipped: Number of images that were left out because they cannot be read.
         crops: Number of crops of each image whose logits were averaged.
+        images_sha256: Hash over images, order and labels (`ImageSet.digest`); empty where it was not recorded.
     """
 
     path: str
@@ -337,6 +338,7 @@ class ReferenceLogits:
     made_by: MadeBy = field(default_factory=MadeBy)
     skipped: int = 0
     crops: Literal[1, 10] = 1
+    images_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
