@@ -28,7 +28,7 @@ from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime, Thumbnail
-from deploy_kit.records.slimming import Slimmed
+from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
 from deploy_kit.stages.report import layer_breakdown, thumbnails
 from deploy_kit.store import Store
@@ -346,6 +346,8 @@ def assemble(
     small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
     notes += dict.fromkeys(note for one in made_by for note in _notes(one))
+    used = {graph.sha256 for graph in lineage} | {graph.parent for graph in lineage}
+    notes += dict.fromkeys(one.words for one in run.store.all(SlimSearch, "slim-search") if one.artifact in used)
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
