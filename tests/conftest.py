@@ -1,6 +1,8 @@
 """Small real parts that many tests share: a tiny DenseNet with lively BatchNorms, its images, a connection, a store."""
 
+import math
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from tiny_densenet import tiny_recipe
 
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
+from deploy_kit.measure import validity
 from deploy_kit.recipe import Recipe
 from deploy_kit.store import Store
 
@@ -22,6 +25,9 @@ def pytest_configure() -> None:
     # took 319 s with two of them and 54 s with one. The variable is for the processes that tests start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    # A job that a shell starts with `&` ignores Ctrl-C, and so would every process that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,6 +35,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         long = {item.path for item in items if {"slow", "ssh", "edge"} & {mark.name for mark in item.iter_markers()}}
         items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def beside_other_load() -> Iterator[None]:
+    """Let benches of tests be valid beside other tests; those of the rule itself set it back (`alone`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validity, "MAX_FOREIGN", math.inf)
+        yield
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge foreign load as users have it judged."""
+    monkeypatch.setattr(validity, "MAX_FOREIGN", 0.05)
 
 
 @pytest.fixture

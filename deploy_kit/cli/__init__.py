@@ -1,8 +1,8 @@
 """The command line: a thin shell that parses, calls and renders. Exit codes are given here and nowhere else.
 
     0 yes · 1 the answer is no · 2 the request is wrong · 3 a package is missing · 4 the device · 5 a stage failed ·
-    6 the measurement is not valid · 70 a bug, with its trace · 129 hung up · 130 interrupted · 143 terminated ·
-    141 nobody reads standard output any more
+    6 undecided: the measurement is not valid, or the images do not decide · 70 a bug, with its trace · 129 hung up ·
+    130 interrupted · 141 nobody reads standard output any more · 143 terminated
 
 A command is a file of this folder with ``COMMAND``; it imports what it needs when it is called.
 """
@@ -16,11 +16,14 @@ from typing import Any
 
 import typer
 
-from deploy_kit.base import signals, standard_streams
+from deploy_kit.base import lazy, signals, standard_streams
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import DeployKitError, OutputError, StageError
 from deploy_kit.base.plain_text import printable
+from deploy_kit.cli._help import HelpfulCommand
 from deploy_kit.cli._option_groups import expand_groups
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +34,15 @@ class Command:
         call: Function of the command: its parameters are the options, its docstring is the help.
         order: Position in the help; lower comes first.
         parts: Subcommands by name, if it has any; `call` then only carries the help.
+        example: A command line to copy, below the help; of subcommands one for each in `examples`.
+        examples: Examples of the subcommands, by name.
     """
 
     call: Callable[..., Any]
     order: int
     parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    example: str = ""
+    examples: Mapping[str, str] = field(default_factory=dict)
 
 
 # What a machine that is full, or that forbids, answers: no fault of the program, wherever it is met.
@@ -52,9 +59,9 @@ def build_app() -> typer.Typer:
         name="deploykit",
         help="Take a trained DenseNet from checkpoint to verified, measured engines.",
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
     )
 
     @app.callback()
@@ -70,15 +77,20 @@ def build_app() -> typer.Typer:
         if command.parts:
             app.add_typer(_group(command), name=name)
         else:
-            app.command(name)(expand_groups(_guarded(command.call)))
+            _add(app, name, command.call, command.example)
     return app
 
 
+def _add(app: typer.Typer, name: str, call: Callable[..., Any], example: str) -> None:
+    add = app.command(name, cls=HelpfulCommand, epilog=example or None, context_settings=_SETTINGS)
+    add(expand_groups(_guarded(call)))
+
+
 def _group(command: Command) -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS)
     group.callback()(command.call)
     for name, call in command.parts.items():
-        group.command(name)(expand_groups(_guarded(call)))
+        _add(group, name, call, command.examples.get(name, ""))
     return group
 
 
@@ -116,6 +128,15 @@ def main() -> None:
     signals.watch_signals()
     standard_streams.prepare_streams()
     try:
+        _run()
+    finally:
+        store = sys.modules.get("deploy_kit.store")  # a command that opened none has not loaded it
+        if store is not None:
+            store.remove_empty()
+
+
+def _run() -> None:
+    try:
         try:
             build_app()(standalone_mode=True)
         finally:
@@ -138,6 +159,8 @@ def _exit_code(error: BaseException) -> int:
         return 130
     if isinstance(error, OutputError):
         standard_streams.discard_output()
+    if isinstance(error, ModuleNotFoundError) and (package := lazy.optional(error)) is not None:
+        error = lazy.missing_error(package, by="this command")
     if isinstance(error, DeployKitError):
         _print_error(error)
         return error.exit_code

@@ -5,6 +5,7 @@ import pytest
 from deploy_kit.measure import validity
 from deploy_kit.records.readings import Board, Conditions, MonitorSettings, Reading, ReadingKind, Snapshot
 
+pytestmark = pytest.mark.usefixtures("alone")
 WATCHED = MonitorSettings(
     settings=(("governor", "powersave"),),
     unreadable=(),

@@ -84,7 +84,7 @@ def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
     if not file.exists():
         raise InputError(f"{file}: no such file", hint="check the path given to --probe")
     try:
-        arrays = read_arrays(file, "input", "logits")
+        arrays = read_arrays(file, ("input", "logits"))
         x, logits = (np.asarray(arrays[name], np.float64) for name in ("input", "logits"))
     except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: cannot be read: {_SHAPE}, found {error}") from error
