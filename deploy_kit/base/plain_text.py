@@ -3,12 +3,11 @@
 import re
 from typing import Any
 
-# C0 without tab and line feed, DEL and C1 steer terminals; the others turn the direction of text, break lines or hide
-# (Unicode's bidirectional controls, separators, zero-width space and byte order mark), or are no characters at all.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and line feed, terminal escapes among them
+    "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"  # what turns, breaks or hides the text around it
+    "\ud800-\udfff\ufffe\uffff]"  # bytes of a file name that are no UTF-8, and what no document may hold
 )
-_MARKDOWN = re.compile(r"[\\`*_\[\]<>|&]")
 _SHOWN = 200
 
 
@@ -30,8 +29,3 @@ def shown(value: Any) -> str:
         text = f"a {type(value).__name__} too large to print"
     text = one_line(text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
-
-
-def markdown(text: str) -> str:
-    """Make a text mean itself in Markdown: no link, picture, markup or HTML of its own."""
-    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", one_line(text)).replace("\\<", "&lt;").replace("\\&", "&amp;")

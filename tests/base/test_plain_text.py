@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from markdown_it import MarkdownIt
 
-from deploy_kit.base.plain_text import markdown, one_line, printable, shown
+from deploy_kit.base.plain_text import one_line, printable, shown
 
 HOSTILE = {
     "a colour": "\x1b[31mred",
@@ -52,14 +51,3 @@ def test_a_value_is_shown_shortened() -> None:
 
 def test_an_integer_that_python_does_not_print_is_told() -> None:
     assert shown(1 << 100_000) == "a int too large to print"
-
-
-@pytest.mark.parametrize(
-    "name", ["![x](http://a.example/t.png)", "[a](javascript:b)", "<script>a</script>", "a|b", "**b**", "`c`", "&lt;"]
-)
-def test_markdown_shows_the_name_itself(name: str) -> None:
-    tokens = MarkdownIt().parse(markdown(name))
-
-    children = tokens[1].children or []
-    assert {token.type for token in children} <= {"text", "text_special"}
-    assert "".join(token.content for token in children) == name
