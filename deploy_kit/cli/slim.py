@@ -110,4 +110,4 @@ def _layers(small: "Slimmed") -> str:
     )
 
 
-COMMAND = Command(call=slim, order=25)
+COMMAND = Command(call=slim, order=25, example="deploykit slim best.pth --calibration calib/ --macs 0.6")
