@@ -25,12 +25,15 @@ if TYPE_CHECKING:
         deploy,
         export,
         find_mix,
+        load,
         load_recipe,
         load_report,
+        pack,
         quantize,
         simplify,
         slim,
         speed_up,
+        verify,
         write_report,
     )
     from deploy_kit.api.mixing import Mixed
@@ -56,6 +59,9 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from deploy_kit.base.progress import ProgressCallback, ProgressEvent
+    from deploy_kit.delivery.manifest import Manifest
+    from deploy_kit.delivery.predictor import Prediction, Predictor
+    from deploy_kit.delivery.verification import BundleFinding, Verification
     from deploy_kit.devices.links import find_device
     from deploy_kit.recipe import Recipe
     from deploy_kit.records.artifacts import (
@@ -83,7 +89,8 @@ __version__ = "0.2.0"
 # Module → the public names that it holds, so that each is imported on first use.
 _NAMES = {
     "api": (
-        "bench build check deploy export find_mix load_recipe load_report quantize simplify slim speed_up write_report"
+        "bench build check deploy export find_mix load load_recipe load_report pack quantize simplify slim speed_up "
+        "verify write_report"
     ),
     "api.mixing": "Mixed",
     "base.errors": (
@@ -92,6 +99,9 @@ _NAMES = {
         "SimplifyError SlimError StageError StoreError UnknownNameError"
     ),
     "base.progress": "ProgressCallback ProgressEvent",
+    "delivery.manifest": "Manifest",
+    "delivery.predictor": "Prediction Predictor",
+    "delivery.verification": "BundleFinding Verification",
     "devices.links": "find_device",
     "recipe": "Recipe",
     "records.artifacts": (
@@ -113,6 +123,7 @@ __all__ = [
     "BareInput",
     "Bench",
     "BuildError",
+    "BundleFinding",
     "CheckError",
     "CheckpointError",
     "CheckpointFacts",
@@ -132,6 +143,7 @@ __all__ = [
     "Limits",
     "LinkLostError",
     "MadeBy",
+    "Manifest",
     "Measurement",
     "MeasurementError",
     "MissingPackageError",
@@ -140,6 +152,8 @@ __all__ = [
     "NotRun",
     "ParityReport",
     "PassRow",
+    "Prediction",
+    "Predictor",
     "Preprocess",
     "ProgressCallback",
     "ProgressEvent",
@@ -162,6 +176,7 @@ __all__ = [
     "StoreError",
     "TensorSpec",
     "UnknownNameError",
+    "Verification",
     "__version__",
     "bench",
     "build",
@@ -170,12 +185,15 @@ __all__ = [
     "export",
     "find_device",
     "find_mix",
+    "load",
     "load_recipe",
     "load_report",
+    "pack",
     "quantize",
     "simplify",
     "slim",
     "speed_up",
+    "verify",
     "write_report",
 ]
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,12 @@ from deploy_kit.analysis import diagnosis, doctor, recommendation
 from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
+from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe
+from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
@@ -26,8 +28,8 @@ from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime, Thumbnail
-from deploy_kit.records.slimming import Slimmed
-from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify, slim
+from deploy_kit.records.slimming import Slimmed, SlimSearch
+from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
 from deploy_kit.stages.report import layer_breakdown, thumbnails
 from deploy_kit.store import Store
 
@@ -273,6 +275,31 @@ def collect(run: Run) -> Report:
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
 
 
+def recipe_done(run: Run, source: Exported) -> Recipe:
+    """Return the recipe in force with the variants and engines that the store has of an export: what single steps did.
+
+    Of variants of one name, and of engines of one label, the newest is taken.
+    """
+    built = distinct([one for one in run.store.all(Artifact, "build") if one.parent in graphs_of(run.store, source)])
+    graphs = {graph.sha256: graph for graph in graphs_of(run.store, source).values()}
+    variants, names, entries = dict[str, dict[str, object]](), dict[str, str](), dict[tuple[str, str], list[str]]()
+    for engine in built:
+        graph = graphs[engine.parent]
+        quantized = graph.stage == "quantize"
+        names[engine.label] = graph.name if quantized else "fp32"
+        if quantized:
+            options = json.loads(graph.made_by.options or "{}")
+            variants[graph.name] = {"name": graph.name, "scheme": graph.made_by.scheme, "options": options}
+        entries.setdefault((engine.engine or "", engine.options), []).append(names[engine.label])
+    data = run.recipe.model_dump(mode="json", exclude_none=True)
+    data["quantize"]["variants"] = list(variants.values())
+    data["build"]["engines"] = [
+        {"engine": engine, "variants": made, "options": json.loads(options)}
+        for (engine, options), made in entries.items()
+    ]
+    return parse_recipe(data)
+
+
 def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
     """List the graphs that were made of an export, simplified or quantized, by sha256."""
     simple = [one.onnx for one in store.all(Simplified, "simplify") if one.onnx.parent == source.onnx.sha256]
@@ -281,6 +308,26 @@ def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
     roots = {source.onnx.sha256, *(one.sha256 for one in simple)}
     quantized = [one for one in store.all(Artifact, "quantize") if one.parent in roots]
     return {one.sha256: one for one in (*simple, *quantized)}
+
+
+def packed(run: Run, source: Exported, engine: Artifact, parity: ParityReport, table: pack.PackTable) -> Manifest:
+    """Pack a checked engine of an export into a bundle."""
+    graph = graphs_of(run.store, source)[engine.parent]
+    measured = run.store.newest(
+        Bench,
+        "bench",
+        where=lambda b: any((m.artifact, m.label) == (engine.sha256, engine.label) for m in b.measurements),
+    )
+    mine = [m for m in measured[0].measurements if m.artifact == engine.sha256] if measured else []
+    proved = pack.ProvedEngine(
+        engine=engine,
+        graph=graph,
+        checkpoint=source.checkpoint,
+        reference=reference_logits(run, source),
+        parity=parity,
+        measurement=min(mine, key=lambda one: one.batch, default=None),
+    )
+    return pack.run(proved, table, run.target, images=run.check_images, calibration=run.calibration_images)
 
 
 def assemble(
@@ -299,6 +346,8 @@ def assemble(
     small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
     notes += dict.fromkeys(note for one in made_by for note in _notes(one))
+    used = {graph.sha256 for graph in lineage} | {graph.parent for graph in lineage}
+    notes += dict.fromkeys(one.words for one in run.store.all(SlimSearch, "slim-search") if one.artifact in used)
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,

@@ -391,3 +391,22 @@ def test_what_is_to_be_known_of_the_images_stands_in_the_report_once(line: "Line
     report = pipeline.assemble(run, line.exported, answers, Simplified(onnx=line.lean, passes=()), [], few)
 
     assert report.remarks == ("left out: a.png: not readable", "calibration remarks: 9 images are few")
+
+
+@pytest.mark.slow
+def test_a_recipe_that_slims_says_so_in_its_report(line: "Line", kept: Store) -> None:
+    data = changed(line.recipe).model_dump(mode="json", exclude_none=True)
+    data |= {"slim": {"macs": 0.8, "step": 4}}
+    data["check"]["limits"] = {}
+    of = recipe.parse_recipe(data)
+    store = Store(kept.root, of.model_dump(mode="json"))
+
+    report = deployed(of, store)
+
+    assert [graph.stage for graph in report.lineage[:3]] == ["export", "simplify", "slim"]
+    (remark,) = [remark for remark in report.remarks if "another network" in remark]
+    assert all(("slimmed", remark) in row.artifact.made_by.rows for row in report.rows if row.artifact is not None)
+    assert [time.stage for time in report.times].count("slim") == 1
+    collected = pipeline.collect(run_of(of, store, line.connection))
+    assert remark in collected.remarks
+    assert {row.label for row in collected.rows} >= {row.label for row in report.rows}

@@ -171,12 +171,27 @@ class SlimSearch:
         tried: Trials on the tuning images, in the order in which they were made.
         chosen: The trial that was chosen; None where none keeps the budget.
         judged: The chosen graph on the check images, which chose nothing; None where there are none.
+        artifact: sha256 of the chosen graph; empty where none keeps the budget.
     """
 
     max_drop_pp: float
     tried: tuple[SlimTrial, ...]
     chosen: SlimTrial | None
     judged: SlimTrial | None
+    artifact: str = ""
+
+    @property
+    def words(self) -> str:
+        """Sentence on what the slimmed graph loses, before it is quantized."""
+        trial = self.judged or self.chosen
+        if trial is None:
+            return f"slimmed: nothing within {self.max_drop_pp:g} points"
+        what = "drop" if trial.labelled else "changed answers"
+        chose = "which chose nothing" if self.judged else "which also chose the share"
+        return (
+            f"slimmed to {trial.share:.2f} of the multiply-accumulates: {what} {trial.drop_pp:+.2f} points, at most "
+            f"{trial.upper_pp:+.2f}, on {trial.n} images of {trial.images}, {chose}"
+        )
 
     @property
     def found(self) -> bool:
