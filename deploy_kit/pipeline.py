@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe
+from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
@@ -272,6 +273,31 @@ def collect(run: Run) -> Report:
         rows += with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
+
+
+def recipe_done(run: Run, source: Exported) -> Recipe:
+    """Return the recipe in force with the variants and engines that the store has of an export: what single steps did.
+
+    Of variants of one name, and of engines of one label, the newest is taken.
+    """
+    built = distinct([one for one in run.store.all(Artifact, "build") if one.parent in graphs_of(run.store, source)])
+    graphs = {graph.sha256: graph for graph in graphs_of(run.store, source).values()}
+    variants, names, entries = dict[str, dict[str, object]](), dict[str, str](), dict[tuple[str, str], list[str]]()
+    for engine in built:
+        graph = graphs[engine.parent]
+        quantized = graph.stage == "quantize"
+        names[engine.label] = graph.name if quantized else "fp32"
+        if quantized:
+            options = json.loads(graph.made_by.options or "{}")
+            variants[graph.name] = {"name": graph.name, "scheme": graph.made_by.scheme, "options": options}
+        entries.setdefault((engine.engine or "", engine.options), []).append(names[engine.label])
+    data = run.recipe.model_dump(mode="json", exclude_none=True)
+    data["quantize"]["variants"] = list(variants.values())
+    data["build"]["engines"] = [
+        {"engine": engine, "variants": made, "options": json.loads(options)}
+        for (engine, options), made in entries.items()
+    ]
+    return parse_recipe(data)
 
 
 def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:

@@ -114,7 +114,7 @@ def _cells(row: EngineRow) -> tuple[str, ...]:
         size(row.artifact.size_bytes) if row.artifact else NONE,
         f"{drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}]" if drop else NONE,
         percentile(measured, 50),
-        f"{row.speed_up.ratio:.2f}×" if row.speed_up else NONE,
+        "INVALID" if measured and measured.invalid else f"{row.speed_up.ratio:.2f}×" if row.speed_up else NONE,
         word,
     )
 

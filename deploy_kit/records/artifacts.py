@@ -65,6 +65,17 @@ class Preprocess:
         """Shape of one image's tensor: (channels, height, width)."""
         return (self.channels, self.height, self.width)
 
+    @property
+    def words(self) -> str:
+        """How an image becomes the input, in words."""
+        size = f"{self.height}×{self.width} px"
+        if self.resize is None:
+            size = f"images of {size}"
+        else:
+            size = f"shorter side scaled to {self.resize} px ({self.interpolation}, antialiased), center crop of {size}"
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{size}, {self.color}; (pixel / 255 - mean) / std with mean {mean} and std {std}"
+
     def __post_init__(self) -> None:
         """Validate the values.
 
