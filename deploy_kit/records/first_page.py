@@ -13,7 +13,7 @@ from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.records.verdict import NO_LIMIT
 
 Facts = tuple[tuple[str, str], ...]
-FILE_HEADINGS = ("artifact", "file", "size", "sha256", "made from", "limits in force")
+FILE_HEADINGS = ("artifact", "file", "size", "sha256", "made from")
 UNKNOWN = "not recorded"
 
 
@@ -44,9 +44,8 @@ def files(report: Report) -> list[tuple[str, ...]]:
     for row in report.rows:
         engine = row.artifact
         if engine is not None:
-            limits = (", ".join(row.parity.limits.words) or NO_LIMIT) if isinstance(row.parity, ParityReport) else NONE
             parent = f"{names.get(engine.parent, '')} {engine.parent[:12]}".strip()
-            rows.append((row.label, engine.path, size(engine.size_bytes), engine.sha256, parent, limits))
+            rows.append((row.label, engine.path, size(engine.size_bytes), engine.sha256, parent))
     return rows
 
 

@@ -36,8 +36,8 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Return the place of a value; what lies outside, or is infinite, stands at the end of the axis."""
-        value = min(max(value, self.low), self.high)
+        """Return the place of a value; what lies outside, or is infinite, stands at the end, NaN at the start."""
+        value = self.low if math.isnan(value) else min(max(value, self.low), self.high)
         if self.log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:
