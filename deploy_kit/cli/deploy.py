@@ -80,7 +80,9 @@ def deploy(
         max_size_mb=megabytes,
     )
     with output.console() as console:
-        if given.images is not None and points is None:
+        if given.images is None:
+            console.say("no images to check on are given: limits judge seeded noise, and no accuracy is measured")
+        elif points is None:
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")
         folder = out or DELIVERIES / recipe.name
         code = _deployment.run(
