@@ -35,11 +35,21 @@ class CheckpointOptions:
     outer_activation: Annotated[str | None, _help("Activation of stem, transitions and final BN; same choices.")] = None
     hidden_activation: Annotated[str | None, _help("Activation between linear layers; same choices, or none.")] = None
     slope: Annotated[float | None, _help("Negative slope of leaky activations.")] = None
+    dense_order: Annotated[str | None, _help("In dense layers: norm_first (BN, activation) or activation_first.")] = (
+        None
+    )
+    transition_order: Annotated[str | None, _help("In transitions; same choices.")] = None
+    final_order: Annotated[str | None, _help("Of the final BN and its activation; same choices.")] = None
+    hidden_order: Annotated[str | None, _help("Between linear layers; same choices.")] = None
     transition_relu: Annotated[bool | None, _help("Whether the transitions have a ReLU.")] = None
-    transition_pool: Annotated[str | None, _help("Pooling of the transitions: avg or max.")] = None
+    transition_pool: Annotated[str | None, _help("Pooling of the transitions: avg, max or none.")] = None
     final_relu: Annotated[bool | None, _help("Whether a ReLU follows the final BN.")] = None
     eps: Annotated[float | None, _help("Epsilon of every BN, e.g. 1e-5.")] = None
-    head_pool: Annotated[str | None, _help("Global pooling in front of the head: avg, max or max_avg.")] = None
+    hidden_eps: Annotated[float | None, _help("Epsilon of BNs between linear layers, if it is another one.")] = None
+    head_pool: Annotated[
+        str | None, _help("Global pooling in front of the head: avg, max, max_avg, avg_max or avg_max_mean.")
+    ] = None
+    feature_norm: Annotated[str | None, _help("Whether the pooled features are normalized: none or l2.")] = None
     head_activation: Annotated[str | None, _help("Activation to append: none, sigmoid, softmax or log_softmax.")] = None
 
     def source_table(self) -> dict[str, Any]:
