@@ -37,6 +37,9 @@ def deploy(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the files; by default deliver/NAME.")
     ] = None,
+    pack: Annotated[
+        Path | None, typer.Option(help="Also pack the recommended engine into this bundle: a folder, or a .zip.")
+    ] = None,
     save_recipe: SaveRecipe = None,
     rest: Annotated[StepOptions, Only("device", "store", "skip_bad", "orientation", "crops")],
     image: ImageOptions,
@@ -90,6 +93,7 @@ def deploy(
             save_recipe=save_recipe,
             fresh=fresh,
             allow_invalid=allow_invalid,
+            bundle=pack,
         )
     if code:
         raise typer.Exit(code)

@@ -113,4 +113,4 @@ def _layers(found: "Slimming", small: "Slimmed") -> str:
     return f"{drawn}\n\nno times: {found.no_savings}" if found.no_savings else drawn
 
 
-COMMAND = Command(call=slim, order=25)
+COMMAND = Command(call=slim, order=25, example="deploykit slim best.pth --calibration calib/ --macs 0.6")

@@ -47,7 +47,7 @@ def deployed(desk: Path) -> Said:
         quick_base = base.model_copy(update={"bench": quick})
         load = recipe.load_recipe
         patch.setattr(recipe, "load_recipe", lambda name: quick_base if name == "default" else load(name))
-        return deploy(desk, "-o", desk / "out", "--save-recipe", desk / "done.yaml")
+        return deploy(desk, "-o", desk / "out", "--save-recipe", desk / "done.yaml", "--pack", desk / "bundle")
 
 
 @pytest.mark.slow
@@ -77,6 +77,16 @@ def test_files_have_speaking_names_and_passports_that_are_read_wherever_they_lie
     assert passport.origin.verdict.startswith("accepted (SQNR ≥ 15 dB)")
     assert passport.origin.n_images == 24
     assert onnx.load(tmp_path / "best-int8.onnx").graph.node
+
+
+@pytest.mark.slow
+def test_the_recommended_engine_is_packed(deployed: Said, desk: Path) -> None:
+    winner = deployed.out.partition("recommended: ")[2].partition("@")[0]
+
+    manifest = json.loads((desk / "bundle" / "manifest.json").read_text())
+
+    assert manifest["name"].startswith(f"best-{winner}")
+    assert f"bundle  {desk / 'bundle'}" in deployed.out
 
 
 @pytest.mark.slow
