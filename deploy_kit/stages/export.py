@@ -44,7 +44,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         source: The checkpoint, its preprocessing where the file does not carry it, and what shapes cannot say.
         table: How.
         context: Where.
-        images: Image set whose first images the ONNX file is verified on.
+        images: Image set whose first images the ONNX file is verified on; another set later exports nothing again.
 
     Returns:
         The graph with its facts, and whether the store had it.
@@ -103,7 +103,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         stage="export",
         name=path.name.split(".")[0],
         inputs=(digest, *probe_digest(source)),
-        options=[table.model_dump(), stated, images.name, stated_options(source)],
+        options=[table.model_dump(), stated, stated_options(source)],
         versions=(("stage", VERSION), *versions),
     )
 
