@@ -8,8 +8,11 @@ import pytest
 from page_records import CLASSES, page_report
 from report_records import everything
 
+from deploy_kit.analysis import compare
+from deploy_kit.records.measurements import Bench, Measurement
 from deploy_kit.records.results import Report
 from deploy_kit.stages.report import page
+from deploy_kit.stages.report.page.comparison import RunDrawn, comparison_page
 
 if TYPE_CHECKING:
     from browser import Browser
@@ -156,3 +159,17 @@ def test_a_page_is_small_enough_to_be_drawn_at_once(browser: "Browser", file: Pa
 
     assert browser.value("document.querySelectorAll('*').length") < 5000
     assert file.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (768, True), (1600, False)])
+def test_two_runs_over_one_another_fit_a_screen(browser: "Browser", tmp_path: Path, width: int, dark: bool) -> None:
+    rows = page_report().rows
+    timed = tuple(row.measurement for row in rows if isinstance(row.measurement, Measurement))
+    run = RunDrawn(name=HOSTILE, measurements=timed, rows=rows)
+    compared = compare.compare_runs(Bench(measurements=timed), Bench(measurements=timed))
+    (tmp_path / "both.html").write_text(comparison_page(compared, run, run), encoding="utf-8")
+
+    browser.open(tmp_path / "both.html", width=width, dark=dark)
+
+    assert browser.complaints() == [] and browser.requests() == []
+    assert browser.value(_BESIDE) == 0 and browser.value(_BEYOND) == []

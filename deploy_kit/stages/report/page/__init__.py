@@ -20,7 +20,7 @@ from deploy_kit.stages.report import content
 from deploy_kit.stages.report.page import classes, conditions, layers, passes, plot, roofline, spread, tables, tradeoff
 
 _MARK = re.compile(r"(.*) \((INVALID|emulated.*)\)")
-GENERATOR = "deploykit"
+_GENERATOR = element("meta", name_="generator", content="deploykit")
 _MONOSPACE = ("sha256", "repeat with")
 _ICONS = {"accepted": "✓", "rejected": "✕", "undecided": "?", "failed": "!"}
 
@@ -137,7 +137,7 @@ def document(title: str, *body: Child) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name_="color-scheme", content="light dark"),
-        element("meta", name_="generator", content=GENERATOR),
+        _GENERATOR,
         element("title", title),
         element("style", Markup(style)),
     )
@@ -148,6 +148,12 @@ def document(title: str, *body: Child) -> str:
 def _recommended(report: Report) -> list[Markup]:
     part = content.recommendation(report)
     return [] if part.empty else [element("h2", part.title), *tables.blocks(part)]
+
+
+def is_page(path: Path) -> bool:
+    """Return whether a file begins as the pages of `document` do."""
+    with path.open("rb") as file:
+        return _GENERATOR.encode() in file.read(4096)
 
 
 def _verdict(report: Report) -> str:

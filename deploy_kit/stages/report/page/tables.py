@@ -9,7 +9,7 @@ from deploy_kit.stages.report.document import Section, Table
 
 _CODE = re.compile(r"`([^`<>]+)`")
 _STRONG = re.compile(r"\*\*([^*<>]+)\*\*")
-_NUMBER = re.compile(r"[-+−]?\d")
+_NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]\d+)? ?(%|×|ms|s|MB|kB|dB|M|G|k|GOP/s|TOP/s)?( \[.*\])?( ms| points)?(<|$)")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Child]], *, class_: str = "") -> Markup:
