@@ -3,13 +3,27 @@
 from dataclasses import dataclass
 from typing import Literal
 
-StemPool = Literal["none", "max", "avg", "blur"]
-TransitionPool = Literal["avg", "max", "none"]
-HeadPool = Literal["avg", "max", "max_avg", "avg_max", "avg_max_mean", "flatten"]
-Order = Literal["norm_first", "activation_first"]
-FeatureNorm = Literal["none", "l2"]
-Activation = Literal["relu", "leaky_relu", "elu", "silu", "gelu", "none"]
-HeadActivation = Literal["none", "sigmoid", "softmax", "log_softmax"]
+from deploy_kit.records.network_words import (
+    Activation as Activation,
+)
+from deploy_kit.records.network_words import (
+    FeatureNorm as FeatureNorm,
+)
+from deploy_kit.records.network_words import (
+    HeadActivation as HeadActivation,
+)
+from deploy_kit.records.network_words import (
+    HeadPool as HeadPool,
+)
+from deploy_kit.records.network_words import (
+    Order as Order,
+)
+from deploy_kit.records.network_words import (
+    StemPool as StemPool,
+)
+from deploy_kit.records.network_words import (
+    TransitionPool as TransitionPool,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
