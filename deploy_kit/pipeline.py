@@ -22,6 +22,7 @@ from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
@@ -367,8 +368,15 @@ def assemble(
         device=run.target.connection.device.name,
         recipe_yaml=dump_recipe(run.recipe),
         thumbnails=small,
+        differences=differences_of(run.store, {graph.sha256 for graph in (*lineage, *built)}),
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
+
+
+def differences_of(store: Store, files: set[str]) -> tuple[NetworkDifference, ...]:
+    """List the newest difference of each artifact of the report, where somebody looked."""
+    newest = {found.sha256[1]: found for found in reversed(store.all(NetworkDifference, "difference"))}
+    return tuple(found for digest, found in newest.items() if digest in files)
 
 
 def _thumbnails(run: Run, source: Exported, rows: list[EngineRow]) -> tuple[Thumbnail, ...]:

@@ -89,13 +89,17 @@ def compare_apart(rows: Iterable[EngineRow]) -> tuple[list[EngineRow], list[str]
         a sentence that says why.
     """
     rows, told = list(rows), list[str]()
-    floats = [(row, m) for row in rows if (m := _measured(row)) and row.artifact and row.artifact.precision == "fp32"]
+    floats = [
+        (row.artifact.engine, m)
+        for row in rows
+        if (m := _measured(row)) and row.artifact and row.artifact.precision == "fp32"
+    ]
     for place, row in enumerate(rows):
         measured = _measured(row)
         if measured is None or row.artifact is None or row.artifact.precision == "fp32" or row.speed_up is not None:
             continue
-        alike = [(base, m) for base, m in floats if m.batch == measured.batch]
-        alike.sort(key=lambda pair: pair[0].artifact is None or pair[0].artifact.engine != row.artifact.engine)
+        own = row.artifact.engine
+        alike = sorted((found for found in floats if found[1].batch == measured.batch), key=lambda f: f[0] != own)
         why = _why_not_compared(alike[0][1], measured) if alike else "no fp32 engine was measured at its batch"
         if why:
             told.append(f"{row.label}: no speed-up: {why}; deploykit bench --all measures them in one run")
