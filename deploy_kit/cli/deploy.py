@@ -86,7 +86,9 @@ def deploy(
     if slim is not None:
         recipe = overrides.with_slim_within(recipe, slim, _required(points))
     with output.console() as console:
-        if given.images is not None and points is None:
+        if given.images is None:
+            console.say("no images to check on are given: limits judge seeded noise, and no accuracy is measured")
+        elif points is None:
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")
         folder = out or DELIVERIES / recipe.name
         code = _deployment.run(
