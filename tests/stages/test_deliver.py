@@ -1,4 +1,4 @@
-"""Delivery: a passport says of which checkpoint a file is, on which data it was calibrated and checked, and the verdict."""
+"""Delivery: a passport says of which checkpoint a file is, on which data it was made and checked, and the verdict."""
 
 from dataclasses import replace
 from pathlib import Path
