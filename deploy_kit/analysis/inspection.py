@@ -108,6 +108,9 @@ def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, 
         return asked, ()
     if read.preprocess is not None:
         return read.preprocess.shape[1:], ()
+    if read.witness is not None and read.witness.sides is not None:
+        sides = read.witness.sides
+        return sides, (f"input size {'×'.join(map(str, sides))}: stated by the file's own graph",)
     known = map_sizes.usual(read.spec)
     if known is None:
         example = "x".join(["64"] * read.spec.ndim)

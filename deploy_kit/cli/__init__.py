@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from deploy_kit.base import lazy, signals, standard_streams
+from deploy_kit.base import signals, standard_streams
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import DeployKitError, OutputError, StageError
 from deploy_kit.base.plain_text import printable
@@ -50,7 +50,7 @@ _REFUSALS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
     | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 )
-CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command")
+CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command", closed=True)
 
 
 def build_app() -> typer.Typer:
@@ -159,8 +159,11 @@ def _exit_code(error: BaseException) -> int:
         return 130
     if isinstance(error, OutputError):
         standard_streams.discard_output()
-    if isinstance(error, ModuleNotFoundError) and (package := lazy.optional(error)) is not None:
-        error = lazy.missing_error(package, by="this command")
+    if isinstance(error, ModuleNotFoundError):
+        from deploy_kit.base import lazy
+
+        package = lazy.optional(error)
+        error = error if package is None else lazy.missing_error(package, by="this command")
     if isinstance(error, DeployKitError):
         _print_error(error)
         return error.exit_code

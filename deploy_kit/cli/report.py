@@ -23,10 +23,8 @@ def report(
     """
     from deploy_kit import pipeline
     from deploy_kit import recipe as recipes
-    from deploy_kit.cli import _output_files, _steps
-    from deploy_kit.cli._console import table
+    from deploy_kit.cli import _deployment, _output_files, _steps
     from deploy_kit.cli._verdict_codes import report_code
-    from deploy_kit.records import engine_table
     from deploy_kit.stages import report as stage
     from deploy_kit.store import write_whole
 
@@ -39,8 +37,7 @@ def report(
             write_whole(save_recipe, recipes.dump_recipe(done))
         collected = pipeline.collect(run)
         path = stage.run(collected, folder)
-        text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in collected.rows])
-        console.result(collected, f"{text}\n\nreport: {path}")
+        console.result(collected, _deployment.text(collected, (), path))
     if code := report_code(collected, allow_invalid=allow_invalid):
         raise typer.Exit(code)
 

@@ -200,6 +200,21 @@ class SlimSearch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerSaving:
+    """Time of one layer group in the float engines of both graphs, which were not timed in turns.
+
+    Attributes:
+        name: Name of the layer group.
+        before_ms: Its time in one run before, in ms.
+        after_ms: Its time in one run of the slimmed graph, in ms.
+    """
+
+    name: str
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Slimming:
     """What `slim` returns.
 
@@ -207,8 +222,12 @@ class Slimming:
         slimmed: The graph; None where none keeps the budget.
         search: How the number of multiply-accumulates was found; None where it was given.
         refused: (reason, number of convolutions) for those whose channels cannot be removed.
+        savings: Time of each layer group before and after, on the engine it is for; empty where it was not asked for.
+        no_savings: Why there are no times although they were asked for; empty where there are.
     """
 
     slimmed: Slimmed | None
     search: SlimSearch | None = None
     refused: tuple[tuple[str, int], ...] = ()
+    savings: tuple[LayerSaving, ...] = ()
+    no_savings: str = ""
