@@ -80,8 +80,10 @@ if TYPE_CHECKING:
     from deploy_kit.records.measurements import Bench, Environment, Measurement, NotRun, SpeedUp
     from deploy_kit.records.mixed_precision import Mix
     from deploy_kit.records.parity import Diagnosis, Drop, Flips, Scores
+    from deploy_kit.records.recommendation import Recommendation
     from deploy_kit.records.results import EngineRow, Limits, ParityReport, PassRow, Report, Simplified
     from deploy_kit.records.slimming import Slimmed, Slimming
+    from deploy_kit.records.verdict import Verdict
     from deploy_kit.store import Store
 
 __version__ = "0.2.0"
@@ -112,8 +114,10 @@ _NAMES = {
     "records.measurements": "Bench Environment Measurement NotRun SpeedUp",
     "records.mixed_precision": "Mix",
     "records.parity": "Diagnosis Drop Flips Scores",
+    "records.recommendation": "Recommendation",
     "records.results": "EngineRow Limits ParityReport PassRow Report Simplified",
     "records.slimming": "Slimmed Slimming",
+    "records.verdict": "Verdict",
     "store": "Store",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -161,6 +165,7 @@ __all__ = [
     "QuantizeError",
     "Recipe",
     "RecipeError",
+    "Recommendation",
     "ReferenceLogits",
     "Report",
     "RequestError",
@@ -176,6 +181,7 @@ __all__ = [
     "StoreError",
     "TensorSpec",
     "UnknownNameError",
+    "Verdict",
     "Verification",
     "__version__",
     "bench",

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
-from deploy_kit.analysis import diagnosis, doctor, recommendation
+from deploy_kit.analysis import compare, diagnosis, doctor, recommendation
 from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
@@ -19,15 +20,16 @@ from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe
+from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime, Thumbnail
-from deploy_kit.records.slimming import Slimmed
+from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
 from deploy_kit.stages.report import layer_breakdown, thumbnails
 from deploy_kit.store import Store
@@ -270,8 +272,35 @@ def collect(run: Run) -> Report:
             where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements),  # type: ignore[misc]
         )
         rows += with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
+    rows, told = compare.compare_apart(rows)
+    run.remarks += told
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
+
+
+def recipe_done(run: Run, source: Exported) -> Recipe:
+    """Return the recipe in force with the variants and engines that the store has of an export: what single steps did.
+
+    Of variants of one name, and of engines of one label, the newest is taken.
+    """
+    built = distinct([one for one in run.store.all(Artifact, "build") if one.parent in graphs_of(run.store, source)])
+    graphs = {graph.sha256: graph for graph in graphs_of(run.store, source).values()}
+    variants, names, entries = dict[str, dict[str, object]](), dict[str, str](), dict[tuple[str, str], list[str]]()
+    for engine in built:
+        graph = graphs[engine.parent]
+        quantized = graph.stage == "quantize"
+        names[engine.label] = graph.name if quantized else "fp32"
+        if quantized:
+            options = json.loads(graph.made_by.options or "{}")
+            variants[graph.name] = {"name": graph.name, "scheme": graph.made_by.scheme, "options": options}
+        entries.setdefault((engine.engine or "", engine.options), []).append(names[engine.label])
+    data = run.recipe.model_dump(mode="json", exclude_none=True)
+    data["quantize"]["variants"] = list(variants.values())
+    data["build"]["engines"] = [
+        {"engine": engine, "variants": made, "options": json.loads(options)}
+        for (engine, options), made in entries.items()
+    ]
+    return parse_recipe(data)
 
 
 def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
@@ -320,6 +349,8 @@ def assemble(
     small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
     notes += dict.fromkeys(note for one in made_by for note in _notes(one))
+    used = {graph.sha256 for graph in lineage} | {graph.parent for graph in lineage}
+    notes += dict.fromkeys(one.words for one in run.store.all(SlimSearch, "slim-search") if one.artifact in used)
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
@@ -337,8 +368,15 @@ def assemble(
         device=run.target.connection.device.name,
         recipe_yaml=dump_recipe(run.recipe),
         thumbnails=small,
+        differences=differences_of(run.store, {graph.sha256 for graph in (*lineage, *built)}),
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
+
+
+def differences_of(store: Store, files: set[str]) -> tuple[NetworkDifference, ...]:
+    """List the newest difference of each artifact of the report, where somebody looked."""
+    newest = {found.sha256[1]: found for found in reversed(store.all(NetworkDifference, "difference"))}
+    return tuple(found for digest, found in newest.items() if digest in files)
 
 
 def _thumbnails(run: Run, source: Exported, rows: list[EngineRow]) -> tuple[Thumbnail, ...]:

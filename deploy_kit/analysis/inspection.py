@@ -10,7 +10,7 @@ from deploy_kit.checkpoint.network import map_sizes, paper_table
 from deploy_kit.graph import onnx_file
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact, TensorSpec
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
 from deploy_kit.store import read_passport
 
@@ -85,7 +85,7 @@ def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] |
             ("input range", f"{map_sizes.input_range(read.evidence.input_mean)} (mean {middle} by its first BN)")
         )
     facts += _classes_row(read.classes or ())
-    facts.append(("preprocess", codec.canonical_json(read.preprocess) if read.preprocess else "not known"))
+    facts += _preprocess_rows(read.preprocess) if read.preprocess else (("preprocess", "not known"),)
     facts += [("remark", remark) for remark in (*read.remarks, *told)]
     return Inspection(
         kind="checkpoint",
@@ -111,6 +111,9 @@ def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, 
         return asked, ()
     if read.preprocess is not None:
         return read.preprocess.shape[1:], ()
+    if read.witness is not None and read.witness.sides is not None:
+        sides = read.witness.sides
+        return sides, (f"input size {'×'.join(map(str, sides))}: stated by the file's own graph",)
     known = map_sizes.usual(read.spec)
     if known is None:
         example = "x".join(["64"] * read.spec.ndim)
@@ -130,7 +133,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("nodes", str(onnx_file.nodes(model))),
         ("parameters", f"{onnx_file.parameters(model):,}"),
         ("MACs per run", f"{onnx_file.macs(model):,}"),
-        ("preprocess", codec.canonical_json(preprocess) if preprocess else "not embedded"),
+        *(_preprocess_rows(preprocess) if preprocess else (("preprocess", "not embedded"),)),
         *_classes_row(onnx_file.classes(model)),
     ]
     return Inspection(
@@ -146,6 +149,12 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
     )
 
 
+def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str], ...]:
+    """Describe how an image becomes the input: as data, and in words."""
+    words = (("from an image", preprocess.words),) if isinstance(preprocess, Preprocess) else ()
+    return (("preprocess", codec.canonical_json(preprocess)), *words)
+
+
 def _engine(path: Path, passport: Artifact | None) -> Inspection:
     if passport is None:
         raise InputError(
@@ -155,7 +164,7 @@ def _engine(path: Path, passport: Artifact | None) -> Inspection:
     facts = [
         ("engine", str(passport.engine)),
         ("precision", passport.precision),
-        ("preprocess", codec.canonical_json(passport.preprocess)),
+        *_preprocess_rows(passport.preprocess),
         *passport.made_by.rows,
     ]
     if passport.proof:

@@ -1,7 +1,6 @@
 """Imports of optional packages; a missing one is an error with the line that installs it."""
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 import sysconfig
@@ -77,9 +76,11 @@ def _managed_line(package: str, python: str, *, bare: bool) -> str:
 
 def _installed() -> bool:
     """Return whether deploykit is installed here; a device gets it as a zip application instead."""
+    from importlib import metadata  # it takes milliseconds, and few commands ask
+
     try:
-        importlib.metadata.version("deploykit")
-    except importlib.metadata.PackageNotFoundError:
+        metadata.version("deploykit")
+    except metadata.PackageNotFoundError:
         return False
     return True
 

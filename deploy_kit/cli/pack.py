@@ -64,4 +64,4 @@ def pack(
         console.result(manifest, pairs(rows))
 
 
-COMMAND = Command(call=pack, order=72)
+COMMAND = Command(call=pack, order=72, example="deploykit pack best.pth --variant int8 -o best-int8/")

@@ -32,4 +32,4 @@ def verify(
         raise typer.Exit(1)
 
 
-COMMAND = Command(call=verify, order=74)
+COMMAND = Command(call=verify, order=74, example="deploykit verify best-int8/ --device jetson")

@@ -123,9 +123,25 @@ def macs_of(node: ir.Node) -> int:
 
 
 def parameters(model: ir.Model) -> int:
-    """Count the numbers in floating-point initializers."""
-    floats = (v for v in model.graph.initializers.values() if v.dtype in _DTYPES and v.const_value is not None)
-    return sum(int(value.const_value.size) for value in floats if value.const_value is not None)
+    """Count the numbers in initializers that are weights: floating-point ones, and integers that are dequantized.
+
+    Scales and zero points are not counted, so that a quantized graph has the parameters of the float one.
+    """
+    grids, integers = set[str | None](), set[str | None]()
+    for node in model.graph:
+        inputs = [None if value is None else value.name for value in node.inputs]
+        if node.op_type == "QLinearConv":  # x, its grid, weight, its grid, the output's grid, bias
+            grids |= {*inputs[1:3], *inputs[4:8]}
+            integers |= {inputs[3], *inputs[8:]}
+        elif node.op_type in _QUANTIZERS:
+            grids |= {*inputs[1:]}
+            integers |= {inputs[0]} if node.op_type == "DequantizeLinear" else set()
+    weights = (
+        value.const_value
+        for name, value in model.graph.initializers.items()
+        if name not in grids and (value.dtype in _DTYPES or name in integers)
+    )
+    return sum(int(weight.size) for weight in weights if weight is not None)
 
 
 def precision(model: ir.Model) -> Precision:

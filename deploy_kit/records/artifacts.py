@@ -65,6 +65,17 @@ class Preprocess:
         """Shape of one image's tensor: (channels, height, width)."""
         return (self.channels, self.height, self.width)
 
+    @property
+    def words(self) -> str:
+        """How an image becomes the input, in words."""
+        size = f"{self.height}×{self.width} px"
+        if self.resize is None:
+            size = f"images of {size}"
+        else:
+            size = f"shorter side scaled to {self.resize} px ({self.interpolation}, antialiased), center crop of {size}"
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{size}, {self.color}; (pixel / 255 - mean) / std with mean {mean} and std {std}"
+
     def __post_init__(self) -> None:
         """Validate the values.
 
@@ -182,6 +193,9 @@ class Origin:
         n_images: Number of images of the check.
         drop: Accuracy that was lost, with its interval, in words; empty without labels.
         answers_sha256: sha256 of the reference logits and labels that the check compared with.
+        images_sha256: Hash over the check images, their order and labels (`ImageSet.digest`); empty where not recorded.
+        calibration: Calibration image set of the graph that the engine was built from; empty where it saw none.
+        calibration_sha256: Hash over the calibration images and their order; empty where it was not recorded.
     """
 
     checkpoint: str
@@ -191,6 +205,9 @@ class Origin:
     n_images: int
     drop: str = ""
     answers_sha256: str = ""
+    images_sha256: str = ""
+    calibration: str = ""
+    calibration_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,10 +83,10 @@ class Browser:
         return [event for event in self.events if event["method"] in kinds]
 
     def requests(self) -> list[str]:
-        """Return what the page asked for, itself included."""
-        return [
-            event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"
-        ]
+        """Return the addresses that the page asked for; its own and embedded data are left out."""
+        sent = (event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent")
+        urls = (one["request"]["url"] for one in sent if one.get("type") != "Document")
+        return [url for url in urls if not url.startswith("data:")]
 
     def accessible_names(self, role: str) -> list[str]:
         """Return the names under which a screen reader finds what has this role."""

@@ -7,6 +7,7 @@ no text of a file can become either.
 import base64
 import functools
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from deploy_kit.records.results import EngineRow, Report
 from deploy_kit.stages.report import content
 from deploy_kit.stages.report.page import classes, conditions, layers, passes, plot, roofline, spread, tables, tradeoff
 
-GENERATOR = "deploykit"
+_MARK = re.compile(r"(.*?) \((INVALID|emulated.*|measured apart.*)\)")
+_GENERATOR = element("meta", name_="generator", content="deploykit")
 _MONOSPACE = ("sha256", "repeat with")
 _ICONS = {"accepted": "✓", "rejected": "✕", "undecided": "?", "failed": "!"}
 
@@ -32,7 +34,6 @@ def page(report: Report) -> str:
         element("p", "deploykit report", class_="kicker"),
         element("h1", element("bdi", content.title(report))),
         element("p", chip(word), " ", summary(report), class_="verdict"),
-        element("ul", *(element("li", tables.sentence(remark)) for remark in report.remarks), class_="remarks"),
     )
     first = element(
         "div",
@@ -40,12 +41,18 @@ def page(report: Report) -> str:
         element("section", element("h2", "What was proved"), facts(first_page.facts(report)), aria_label="facts"),
         class_="first",
     )
-    files = element("section", element("h2", "Files"), tables.table(first_page.FILE_HEADINGS, first_page.files(report)))
+    reasons = _reasons(report)
+    notes = element("section", element("h2", "What to know"), tables.remarks(reasons)) if reasons else None
+    files = element(
+        "section",
+        element("h2", "Files"),
+        tables.table(first_page.FILE_HEADINGS, first_page.files(report), class_="files"),
+    )
     drawn = pictures(report, looks)
     shown = element("section", element("h2", "Pictures"), element("div", *drawn, class_="grid")) if drawn else None
     more = element("section", element("h2", "Details"), *map(tables.section, content.details(report)))
     flips = classes.flipped(report)
-    return document(content.title(report), top, first, files, shown, flips, more)
+    return document(content.title(report), top, first, notes, files, shown, flips, more)
 
 
 def pictures(report: Report, looks: dict[str, plot.Look]) -> list[Markup]:
@@ -85,8 +92,11 @@ def engines(rows: Iterable[EngineRow]) -> Markup:
     headings = (*first, *(heading for heading in HEADINGS if heading not in first))
     drawn = []
     for row in rows:
-        texts: dict[str, Child] = {**dict(zip(HEADINGS, cells(row), strict=True)), "verdict": _verdict_cell(row)}
-        drawn.append([texts[heading] for heading in headings])
+        texts = {h: _marked(text) for h, text in zip(HEADINGS, cells(row), strict=True)}
+        if row.artifact is not None:
+            digest = element("small", f"sha256 {row.artifact.sha256[:12]}…")
+            texts["artifact"] = markup((texts["artifact"], digest))
+        drawn.append([chip(_word(row)) if heading == "verdict" else texts[heading] for heading in headings])
     return tables.table(headings, drawn, class_="engines")
 
 
@@ -127,7 +137,7 @@ def document(title: str, *body: Child) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name_="color-scheme", content="light dark"),
-        element("meta", name_="generator", content=GENERATOR),
+        _GENERATOR,
         element("title", title),
         element("style", Markup(style)),
     )
@@ -140,16 +150,31 @@ def _recommended(report: Report) -> list[Markup]:
     return [] if part.empty else [element("h2", part.title), *tables.blocks(part)]
 
 
+def is_page(path: Path) -> bool:
+    """Return whether a file begins as the pages of `document` do."""
+    with path.open("rb") as file:
+        return _GENERATOR.encode() in file.read(4096)
+
+
 def _verdict(report: Report) -> str:
     return report.verdict if any(row.judged is not None for row in report.rows) else "not checked"
 
 
-def _verdict_cell(row: EngineRow) -> Markup:
-    """Draw the word of a row's verdict and its reasons; limits stand among the facts."""
-    if row.judged is None:
-        word, _, reason = row.verdict.partition(": ")
-        return markup((chip(word), " ", reason))
-    return markup((chip(row.judged.word), " ", "; ".join(row.judged.reasons)))
+def _word(row: EngineRow) -> str:
+    return row.judged.word if row.judged is not None else row.verdict.partition(":")[0]
+
+
+def _reasons(report: Report) -> list[str]:
+    """List why engines are not accepted, and the remarks that say more than that."""
+    reasons = [f"{row.label}: {row.verdict}" for row in report.rows if _word(row) != "accepted"]
+    told = [why for row in report.rows if isinstance(row.measurement, Measurement) for why in row.measurement.invalid]
+    return [*reasons, *(remark for remark in report.remarks if not any(why in remark for why in told))]
+
+
+def _marked(text: str) -> Markup:
+    """Set the mark of a number that must not be used on a line of its own."""
+    number, mark = (found[1], found[2]) if (found := _MARK.fullmatch(text)) else (text, "")
+    return markup((number, element("span", mark, class_="invalid") if mark else None))
 
 
 def _kind(what: str) -> str | None:

@@ -120,8 +120,9 @@ def _accuracies(baseline: RunDrawn, candidate: RunDrawn) -> Markup | None:
         runs.append([dataclasses.replace(p, name=f"{p.name}, {which}") for p in points])
     if not all(runs):
         return None
-    note = "Circles are the baseline, squares the candidate; each has its own Pareto front, and 0 is its checkpoint."
-    return tradeoff.draw_runs(runs, tradeoff.limits_of((*baseline.rows, *candidate.rows)), note)
+    note = "Each run has its own Pareto front, and 0 is its checkpoint. Outlines mark engines that may not be used."
+    limits = tradeoff.limits_of((*baseline.rows, *candidate.rows))
+    return tradeoff.draw_runs(runs, limits, note, [("baseline", _BEFORE), ("candidate", _AFTER)])
 
 
 def _of(measurements: Sequence[Measurement], label: str, batch: int) -> Measurement | None:

@@ -26,7 +26,7 @@ def waterfall(passes: tuple[PassRow, ...]) -> Markup | None:
         parts.append(plot.label(_NAMES - 6, y + 13, name, anchor="end"))
         for scale, what, low, high in ((macs, "MACs", macs_to, macs_from), (nodes, "nodes", nodes_to, nodes_from)):
             change = f"{high:,} {what}" if index == 0 else f"{high:,} → {low:,} {what}"
-            kind = "whole" if index == 0 else "gain" if low < high else "loss" if low > high else "same"
+            kind = "whole" if index == 0 else "less" if low < high else "more" if low > high else "same"
             left, right = sorted((scale.at(low), scale.at(high)))
             data = {"name": name, "what": what, "before": high, "after": low}
             parts.append(

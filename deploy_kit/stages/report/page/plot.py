@@ -36,8 +36,8 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Return the place of a value; what lies outside, or is infinite, stands at the end of the axis."""
-        value = min(max(value, self.low), self.high)
+        """Return the place of a value; what lies outside, or is infinite, stands at the end, NaN at the start."""
+        value = self.low if math.isnan(value) else min(max(value, self.low), self.high)
         if self.log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:
@@ -47,16 +47,18 @@ class Axis:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Return round values within the axis and their texts."""
+        values = list[float]()
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if len(decades) < _TICKS else (1,)
-            values = [step * 10.0**power for power in decades for step in steps]
-        else:
+            values = self._within(step * 10.0**power for power in decades for step in steps)
+        if len(values) < 3:  # also a short stretch of a logarithmic axis
             step = _round_step((self.high - self.low) / _TICKS)
-            values = [
-                n * step for n in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
-            ]
-        return [(value, number(value)) for value in values if self.low <= value * (1 + 1e-12) and value <= self.high]
+            values = self._within(n * step for n in range(math.ceil(self.low / step), math.floor(self.high / step) + 1))
+        return [(value, number(value)) for value in values]
+
+    def _within(self, values: Iterable[float]) -> list[float]:
+        return [value for value in values if self.low <= value * (1 + 1e-12) and value <= self.high]
 
 
 def axis(values: Iterable[float], *, start: float, end: float, log: bool = False, zero: bool = False) -> Axis:

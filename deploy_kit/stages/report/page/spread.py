@@ -11,7 +11,7 @@ from deploy_kit.records.measurements import Measurement
 from deploy_kit.stages.report.page import plot, tables
 from deploy_kit.stages.report.page.plot import Look
 
-_ROW, _BINS, _HEIGHT = 42, 150, 240
+_ROW, _HILL, _BINS, _HEIGHT = 48, 24, 150, 240
 _PERCENTS = (50, 90, 99)
 
 Timed = Sequence[tuple[str, Look, Measurement]]
@@ -37,11 +37,11 @@ def distributions(rows: Sequence[Timed], note: str = "") -> Markup | None:
         base = plot.TOP + _ROW * (index + 1) - 3
         parts += [
             plot.line(x.start, base, x.end, base, "base"),
-            plot.label(x.start, base - _ROW + 18, row[0][0], "name"),
+            plot.label(x.start, base - _HILL - 8, row[0][0], "name"),
         ]
         parts += [_hill(name, look, measured, x, base) for name, look, measured in row]
         parts.append(
-            plot.label(x.end, base - _ROW + 18, " → ".join(_median(m) for _, _, m in row), "value", anchor="end")
+            plot.label(x.end, base - _HILL - 8, " → ".join(_median(m) for _, _, m in row), "value", anchor="end")
         )
     parts.append(plot.label(x.end, bottom + 32, "latency, ms", "axis", anchor="end"))
     cells = [
@@ -93,7 +93,7 @@ def _hill(name: str, look: Look, measured: Measurement, x: plot.Axis, base: floa
     samples = np.asarray(measured.samples_ms, np.float64)
     places = [x.at(value) for value in samples[samples <= x.high]]
     counts, edges = np.histogram(places, bins=_BINS, range=(x.start, x.end))
-    tops = base - counts / max(counts.max(), 1) * (_ROW - 20)
+    tops = base - counts / max(counts.max(), 1) * _HILL
     seen = np.flatnonzero(counts)
     corners = list[tuple[float, float]]()
     for place in range(seen[0], seen[-1] + 1) if len(seen) else ():
@@ -108,7 +108,7 @@ def _hill(name: str, look: Look, measured: Measurement, x: plot.Axis, base: floa
         (
             plot.area(tip, class_=f"hill {look.color}", d=plot.path(outline) + "Z", data=data),
             *(
-                plot.line(x.at(value), base - (_ROW - 20) * high[key], x.at(value), base + 3, f"quantile {look.color}")
+                plot.line(x.at(value), base - _HILL * high[key], x.at(value), base + 3, f"quantile {look.color}")
                 for key, value in known.items()
             ),
         )

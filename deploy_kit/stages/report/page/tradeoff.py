@@ -56,16 +56,19 @@ def draw(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> Markup | None:
         "Up is more accurate, left is faster; 0 is the checkpoint itself. Bars are 95 % intervals, the line is the "
         "Pareto front, and outlines mark engines that are rejected, undecided or not validly measured."
     )
-    return draw_runs([points], limits_of(rows), note)
+    return draw_runs([points], limits_of(rows), note, [(p.name, p.look) for p in points])
 
 
-def draw_runs(runs: Sequence[list[Point]], limits: Sequence[float], note: str) -> Markup:
+def draw_runs(
+    runs: Sequence[list[Point]], limits: Sequence[float], note: str, legend: Sequence[tuple[str, Look]]
+) -> Markup:
     """Draw the points of one or more runs over one another, each with its Pareto front.
 
     Args:
         runs: Points of each run, at least one.
         limits: Changes in points that limits allow, below 0.
         note: How to read it.
+        legend: What the looks mean.
     """
     points = [p for run in runs for p in run]
     ms = [value for p in points for value in p.ms if 0 < value < math.inf]
@@ -91,7 +94,7 @@ def draw_runs(runs: Sequence[list[Point]], limits: Sequence[float], note: str) -
         ],
     )
     svg = plot.picture(_TITLE, _HEIGHT, parts)
-    return plot.figure("tradeoff", _TITLE, note, svg, numbers, plot.legend([(p.name, p.look) for p in points]))
+    return plot.figure("tradeoff", _TITLE, note, svg, numbers, plot.legend(legend))
 
 
 def points_of(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> list[Point]:
