@@ -113,7 +113,8 @@ def _fill(parts: BundleParts, folder: Path) -> Manifest:
             shutil.copyfile(file, cpp / file.name)
         (cpp / "bundle.h").write_text(_constants(m), encoding="utf-8")
         (cpp / "golden.ppm").write_bytes(_netpbm(parts.images[0]))
-    _write_triton(parts, folder)
+    if runtime.triton:
+        _write_triton(parts, folder)
     if m.classes:
         (folder / triton.LABELS).write_text("".join(f"{name}\n" for name in m.classes), encoding="utf-8")
     m = replace(m, files=_listed(folder))
