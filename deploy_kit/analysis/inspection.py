@@ -119,7 +119,7 @@ def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, 
             raise InputError(f"expected {read.spec.ndim} sides of the input, found {len(asked)}")
         return asked, ()
     if read.preprocess is not None:
-        return read.preprocess.shape[1:], ()
+        return (read.preprocess.height, read.preprocess.width), ()
     known = map_sizes.usual(read.spec)
     if known is None:
         example = "x".join(["64"] * read.spec.ndim)

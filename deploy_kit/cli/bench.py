@@ -32,7 +32,10 @@ def bench(
     duration: Annotated[str | None, typer.Option(help="Minimum measuring time per engine, e.g. 10s.")] = None,
     warmup: Annotated[str | None, typer.Option(help="Time limit of the warm-up per engine, e.g. 200ms.")] = None,
     span: Annotated[
-        str | None, typer.Option(help="What is timed: compute, or whole to include copying in and out.")
+        str | None,
+        typer.Option(
+            help="What is timed: compute, whole to include copying in and out, or frame: pixels in memory to class."
+        ),
     ] = None,
     percentiles: Annotated[
         str | None, typer.Option(help="Comma-separated latency percentiles to show, e.g. 50,90,95,99.")

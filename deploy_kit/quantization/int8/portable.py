@@ -135,7 +135,11 @@ def write_portable(plan: Int8Plan) -> ir.Model:
         writer.floats[value] = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
     if plan.choices.rounding == "descent":
         writer.chosen = _chosen(writer)
+    pixels = plan.pixels if plan.pixels is not None and plan.pixels.value in plan.grids else None
     for node in old:
+        if pixels is not None and node in pixels.nodes:  # the pixels are the integers: no float of them is written
+            writer.integers[pixels.value] = writer.floats[pixels.integers]
+            continue
         if node.op_type == "Relu" and grouping.fused_into(node) is not None:
             continue  # written with the node it belongs to
         write_node = _WRITERS.get(node.op_type, _copy) if _on_integers(writer, node) else _copy
