@@ -109,6 +109,15 @@ def normalization_of(model: ir.Model) -> Normalization | None:
     return Normalization(cast=cast, nodes=tuple(nodes), result=result, scale=scale, shift=shift)
 
 
+def movers(cast: ir.Node) -> list[ir.Node]:
+    """List the nodes that move pixels before a Cast reads them, in order."""
+    found, value = list[ir.Node](), cast.inputs[0]
+    while value is not None and (node := value.producer()) is not None and node.op_type in _LAYOUT:
+        found.insert(0, node)
+        value = node.inputs[0]
+    return found
+
+
 def with_float_input(model: ir.Model, preprocess: Preprocess) -> Preprocess:
     """Let a graph that takes pixels take the normalized float32 tensor (N, C, H, W) again, in place.
 
@@ -126,7 +135,7 @@ def with_float_input(model: ir.Model, preprocess: Preprocess) -> Preprocess:
     tensor = ir.Value(name=frames.name, type=pixels.type, shape=pixels.shape)
     frames.name = edit.free_name(model, f"{frames.name}.frames")
     # `fold_normalization` puts channels in BGR order back in the weights: the Cast gives RGB then.
-    turned = preprocess.color == "bgr" and not _ordered(cast)
+    turned = preprocess.color == "bgr" and all(node.op_type != "Gather" for node in movers(cast))
     mean, std = (np.asarray(values)[:: -1 if turned else 1] for values in (taken.mean, taken.std))
     steps: list[_Step] = [
         ("spread", "Mul", (_column(model, f"{tensor.name}.std.255", 255 * std),), {}),
@@ -170,23 +179,14 @@ def _reversed_order(model: ir.Model, name: str) -> ir.Value:
     return edit.initializer(model, f"{name}.bgr", np.array([2, 1, 0]), ir.DataType.INT64)
 
 
-def _ordered(cast: ir.Node) -> bool:
-    """Return whether what a Cast reads was put into another order of channels."""
-    source = cast.inputs[0]
-    producer = source.producer() if source is not None else None
-    return producer is not None and producer.op_type == "Gather"
-
-
 def _turns_pixels(node: ir.Node) -> bool:
     """Return whether a node turns uint8 values that were only moved since the input into floats."""
     value = node.inputs[0] if node.op_type == "Cast" else None
     if value is None or value.dtype != ir.DataType.UINT8 or node.attributes.get_int("to", 0) not in _FLOATS:
         return False
-    while (producer := value.producer()) is not None and producer.op_type in _LAYOUT:
-        value = producer.inputs[0]
-        if value is None:
-            return False
-    return value.producer() is None and value.const_value is None
+    moved = movers(node)
+    source = moved[0].inputs[0] if moved else value
+    return source is not None and source.producer() is None and source.const_value is None
 
 
 def _affine(node: ir.Node, index: int, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
