@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         load_report,
         quantize,
         simplify,
+        slim,
         speed_up,
         write_report,
     )
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         RecipeError,
         RequestError,
         SimplifyError,
+        SlimError,
         StageError,
         StoreError,
         UnknownNameError,
@@ -73,18 +75,21 @@ if TYPE_CHECKING:
     from deploy_kit.records.mixed_precision import Mix
     from deploy_kit.records.parity import Diagnosis, Drop, Flips, Scores
     from deploy_kit.records.results import EngineRow, Limits, ParityReport, PassRow, Report, Simplified
+    from deploy_kit.records.slimming import Slimmed, Slimming
     from deploy_kit.store import Store
 
 __version__ = "0.2.0"
 
 # Module → the public names that it holds, so that each is imported on first use.
 _NAMES = {
-    "api": ("bench build check deploy export find_mix load_recipe load_report quantize simplify speed_up write_report"),
+    "api": (
+        "bench build check deploy export find_mix load_recipe load_report quantize simplify slim speed_up write_report"
+    ),
     "api.mixing": "Mixed",
     "base.errors": (
         "BuildError CheckError CheckpointError DeployKitError DeviceError EngineCrashError ExportError "
         "InputError LinkLostError MeasurementError MissingPackageError QuantizeError RecipeError RequestError "
-        "SimplifyError StageError StoreError UnknownNameError"
+        "SimplifyError SlimError StageError StoreError UnknownNameError"
     ),
     "base.progress": "ProgressCallback ProgressEvent",
     "devices.links": "find_device",
@@ -98,6 +103,7 @@ _NAMES = {
     "records.mixed_precision": "Mix",
     "records.parity": "Diagnosis Drop Flips Scores",
     "records.results": "EngineRow Limits ParityReport PassRow Report Simplified",
+    "records.slimming": "Slimmed Slimming",
     "store": "Store",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -147,6 +153,9 @@ __all__ = [
     "Scores",
     "Simplified",
     "SimplifyError",
+    "SlimError",
+    "Slimmed",
+    "Slimming",
     "SpeedUp",
     "StageError",
     "Store",
@@ -165,6 +174,7 @@ __all__ = [
     "load_report",
     "quantize",
     "simplify",
+    "slim",
     "speed_up",
     "write_report",
 ]

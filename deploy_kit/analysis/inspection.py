@@ -1,11 +1,10 @@
 """What is this file: a checkpoint, an ONNX graph or a built engine? Architecture, parameters, precision, passport."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy_kit import checkpoint
-from deploy_kit.base.errors import InputError, RecipeError
+from deploy_kit.base.errors import InputError
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.network import map_sizes, paper_table
 from deploy_kit.graph import onnx_file
@@ -13,7 +12,7 @@ from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
-from deploy_kit.store import digest_of, unsealed
+from deploy_kit.store import read_passport
 
 _MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
@@ -68,17 +67,6 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
     if path.suffix in _ENGINE_SUFFIXES:
         return _engine(path, passport)
     return _onnx(path, passport) if onnx_file.is_onnx(path) else _checkpoint(path, source, sides)
-
-
-def read_passport(path: Path) -> Artifact | None:
-    """Read the record beside a file of a store; None where there is none, or where it is of other content."""
-    try:
-        record = path.parent / "record.json"
-        data = unsealed(json.loads(record.read_text(encoding="utf-8")), record)
-        passport = codec.from_json(Artifact, data.get("onnx", data))
-    except (OSError, ValueError, AttributeError, RecipeError):
-        return None
-    return passport if passport.sha256 == digest_of(path) else None
 
 
 def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] | None) -> Inspection:
@@ -158,9 +146,14 @@ def _engine(path: Path, passport: Artifact | None) -> Inspection:
     if passport is None:
         raise InputError(
             f"{path}: an engine without a passport: nothing is known of it",
-            hint="inspect it where it was built: the passport is 'record.json' beside it",
+            hint=f"put the passport beside it that was written with it: {path.name}.passport.json, or record.json",
         )
-    facts = [("engine", str(passport.engine)), ("precision", passport.precision), *passport.made_by.rows]
+    facts = [
+        ("engine", str(passport.engine)),
+        ("precision", passport.precision),
+        ("preprocess", codec.canonical_json(passport.preprocess)),
+        *passport.made_by.rows,
+    ]
     if passport.proof:
         facts += [(f"{op} in {dtype}", str(n)) for op, dtype, n in passport.proof.counts]
         facts.append(("proved by", passport.proof.source))

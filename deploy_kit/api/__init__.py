@@ -2,6 +2,7 @@
 
 graphs     export, simplify, quantize
 engines    build, check, bench, speed_up
+slimming   slim: fewer multiply-accumulates within an accuracy budget
 mixing     find_mix: INT8 and float within an accuracy budget
 line       deploy, and the recipes and reports around it
 _step      what every call opens: the store, the devices, the progress
@@ -16,6 +17,7 @@ from deploy_kit.api.engines import bench, build, check, speed_up
 from deploy_kit.api.graphs import export, quantize, simplify
 from deploy_kit.api.line import deploy, load_recipe, load_report, write_report
 from deploy_kit.api.mixing import find_mix
+from deploy_kit.api.slimming import slim
 
 __all__ = [
     "bench",
@@ -28,6 +30,7 @@ __all__ = [
     "load_report",
     "quantize",
     "simplify",
+    "slim",
     "speed_up",
     "write_report",
 ]

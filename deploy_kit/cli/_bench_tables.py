@@ -38,7 +38,7 @@ def latencies(rows_by_device: Mapping[str, Sequence[EngineRow]], part: BenchTabl
     notes = [
         f"note: {device_name}: {note}" if several else f"note: {note}"
         for device_name, rows in rows_by_device.items()
-        for note in _notes(rows)
+        for note in _notes(rows, part)
     ]
     headings = (("device",) if several else ()) + ("engine", "batch", "samples", *percentiles, "images/s", "verdict")
     drawn = table(headings, lines)
@@ -56,11 +56,11 @@ def comparison(compared: Comparison) -> str:
     return f"{drawn}\n\nnote: {compared.caveat}{alone}"
 
 
-def _notes(rows: Sequence[EngineRow]) -> list[str]:
+def _notes(rows: Sequence[EngineRow], part: BenchTable) -> list[str]:
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
     notes = [_FRAME] if any(m.span == "frame" for m in timed) else []
     notes += [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
-    return [*notes, *device.lacks(timed)]
+    return [*notes, *device.lacks(timed, energy=part.energy)]
 
 
 def _line(row: EngineRow, part: BenchTable) -> tuple[str, ...]:

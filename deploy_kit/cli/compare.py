@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from deploy_kit.cli import Command
-from deploy_kit.cli._option_groups import Only
 from deploy_kit.cli._options import FailOnRegression, OutputOptions
 
 
@@ -21,7 +20,7 @@ def compare(
         ),
     ] = None,
     fail_on_regression: FailOnRegression = None,
-    output: Annotated[OutputOptions, Only("as_json")],
+    output: OutputOptions,
 ) -> None:
     """Compare two runs; refuse runs that were measured differently, and name the differences."""
     from deploy_kit.analysis import compare as stage
@@ -40,4 +39,8 @@ def compare(
         raise typer.Exit(1)
 
 
-COMMAND = Command(call=compare, order=65)
+COMMAND = Command(
+    call=compare,
+    order=65,
+    example="deploykit compare monday.json tuesday.json --fail-on-regression 3%",
+)

@@ -51,4 +51,8 @@ def _rows(inspected: "Inspection") -> list[tuple[str, str]]:
     return rows
 
 
-COMMAND = Command(call=inspect, order=80)
+COMMAND = Command(
+    call=inspect,
+    order=80,
+    example="deploykit inspect deliver/best-int8.xml",
+)

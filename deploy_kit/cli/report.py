@@ -11,7 +11,7 @@ from deploy_kit.cli._options import REPORTS, AllowInvalid, OutputOptions, Report
 
 def report(
     *,
-    step: Annotated[StepOptions, Only("recipe", "store")],
+    step: Annotated[StepOptions, Only("images", "recipe", "store")],
     out: ReportFolder = REPORTS,
     allow_invalid: AllowInvalid = False,
     output: OutputOptions,
@@ -24,7 +24,7 @@ def report(
     from deploy_kit.records import engine_table
     from deploy_kit.stages import report as stage
 
-    with output.console() as console, _steps.open_run(step, console) as run:
+    with output.console() as console, _steps.open_run(step, console, lasting=step.images is None) as run:
         collected = pipeline.collect(run)
         path = stage.run(collected, out / run.recipe.name)
         text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in collected.rows])
@@ -33,4 +33,8 @@ def report(
         raise typer.Exit(code)
 
 
-COMMAND = Command(call=report, order=70)
+COMMAND = Command(
+    call=report,
+    order=70,
+    example="deploykit report -o reports/",
+)

@@ -19,6 +19,9 @@ PREPROCESS_KEY = "deploykit.preprocess"
 RANGES_KEY = "deploykit.ranges"
 """Metadata of a half-precision file: JSON object, activation → largest magnitude observed on the calibration images."""
 
+SLIMMED_KEY = "deploykit.slimmed"
+"""Metadata of a slimmed file: JSON object with `macs_before`, `macs_after`, and `channels`, layer → [before, after]."""
+
 _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT: "fp32",
     ir.DataType.FLOAT16: "fp16",
@@ -186,6 +189,12 @@ def embed(model: ir.Model, preprocessing: Preprocess | BareInput) -> None:
     """Embed the preprocessing, where it is known, so that the file can be used without its passport."""
     if isinstance(preprocessing, Preprocess):
         model.metadata_props[PREPROCESS_KEY] = codec.canonical_json(preprocessing)
+
+
+def carry_mark(source: ir.Model, target: ir.Model) -> None:
+    """Let a file made from a slimmed one say so, too."""
+    if SLIMMED_KEY in source.metadata_props:
+        target.metadata_props[SLIMMED_KEY] = source.metadata_props[SLIMMED_KEY]
 
 
 def expect_input(model: ir.Model, preprocessing: Preprocess | BareInput, where: Path) -> None:

@@ -186,6 +186,29 @@ class BuiltFor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What the passport of a delivered file says besides the file itself.
+
+    Attributes:
+        checkpoint: Name of the checkpoint.
+        checkpoint_sha256: sha256 of the checkpoint.
+        verdict: Verdict of the check in one line, with the limits it judged by.
+        images: Name of the image set of the check.
+        n_images: Number of images of the check.
+        drop: Accuracy that was lost, with its interval, in words; empty without labels.
+        answers_sha256: sha256 of the reference logits and labels that the check compared with.
+    """
+
+    checkpoint: str
+    checkpoint_sha256: str
+    verdict: str
+    images: str
+    n_images: int
+    drop: str = ""
+    answers_sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A file in the store, with everything that a later stage must know about it.
 
@@ -207,6 +230,7 @@ class Artifact:
         proof: Types and devices that the engine computes in; None before a build.
         build_s: Duration of the build on the device in seconds, without the proof; 0 for a file that is not an engine.
         built: Passport of an engine that fits only one version and GPU; None where it loads everywhere.
+        origin: Checkpoint and verdict, in the passport of a delivered file; None in the store.
     """
 
     kind: ArtifactKind
@@ -226,6 +250,7 @@ class Artifact:
     proof: Proof | None = None
     build_s: float = 0.0
     built: BuiltFor | None = None
+    origin: Origin | None = None
 
     @property
     def label(self) -> str:
@@ -284,6 +309,21 @@ class Exported:
         if self.checkpoint.spec is None:
             return self.verified_on
         return f"{self.difference:.2g} of the largest logit, on {self.verified_on}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitsPart:
+    """The checkpoint's own logits on some consecutive images of a set.
+
+    Attributes:
+        path: Path of the npy file, relative to the store: (n, classes) float32.
+        sha256: sha256 of the npy file.
+        n: Number of images.
+    """
+
+    path: str
+    sha256: str
+    n: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """A report's table of engines as text cells: Markdown, HTML and the terminal draw the same ones."""
 
 import math
+import re
 
 from deploy_kit.records.measurements import Measurement, SpeedUp
 from deploy_kit.records.results import EngineRow, ParityReport, Report
@@ -37,6 +38,16 @@ def cells(row: EngineRow) -> tuple[str, ...]:
         interval(faster) + (" (INVALID)" if timed and timed.invalid else "") if faster else NONE,
         row.verdict,
     )
+
+
+def typed(label: str) -> str:
+    """Write a label as it can be typed: ``int8@openvino`` for ``int8 · openvino``."""
+    return label.replace(" · ", "@")
+
+
+def plain(label: str) -> str:
+    """Return what is equal for all ways to type a label: ``int8 · openvino``, ``int8@openvino``, ``int8 openvino``."""
+    return re.sub(r"[\s·@]+", " ", label).strip()
 
 
 def summary(report: Report) -> str:

@@ -22,6 +22,7 @@ class MadeBy:
         n_images: Number of calibration images.
         calibration_remarks: What the checks of the calibration set remarked.
         left_out: Images that were left out because they cannot be read, as one sentence.
+        slimmed: What was removed from the checkpoint's network, as one sentence.
         notes: (what, value) pairs that the scheme itself reports.
         float_groups: Layer groups that stayed in float.
         float_nodes: Nodes of a half-precision graph that stayed in float32.
@@ -40,6 +41,7 @@ class MadeBy:
     n_images: str = ""
     calibration_remarks: str = ""
     left_out: str = ""
+    slimmed: str = ""
     notes: Pairs = ()
     float_groups: str = ""
     float_nodes: str = ""
@@ -97,6 +99,7 @@ _LABELS = {
     "exporter": "exporter",
     "opset": "opset",
     "passes": "passes",
+    "slimmed": "slimmed",
     "scheme": "scheme",
     "options": "options",
     "calibration": "calibration",

@@ -12,6 +12,7 @@ from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLog
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
+from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.verdict import Verdict, Word, decide
 
 _SEVEREST_FIRST: tuple[Word, ...] = ("rejected", "undecided")
@@ -311,6 +312,7 @@ class Report:
         version: Version of deploykit.
         remarks: Sentences that a reader must know beside the numbers.
         mixes: Mixed-precision searches that graphs of the lineage came from.
+        recommendation: The engine to deploy, and why not another one; None in reports of earlier versions.
     """
 
     recipe: str
@@ -326,6 +328,7 @@ class Report:
     version: str
     remarks: tuple[str, ...] = ()
     mixes: tuple[Mix, ...] = ()
+    recommendation: Recommendation | None = None
 
     @property
     def passed(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from deploy_kit.accuracy import consistency, metrics, paired, scores
 from deploy_kit.accuracy.scores import auroc, flips
 from deploy_kit.accuracy.scores import classification as single
-from deploy_kit.base.errors import CheckError
+from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
@@ -18,6 +18,7 @@ from deploy_kit.images import ImageSet, ImageSource, calibration_checks
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
+from deploy_kit.records.parity import LabelScore
 from deploy_kit.records.results import Limits, ParityReport
 
 VERSION = "4"
@@ -71,6 +72,77 @@ def run(
     return report, reused
 
 
+def by_labels(
+    engine: Artifact, context: Context, *, images: ImageSource, min_top1: float | None = None
+) -> LabelScore | NotRun:
+    """Score an engine on labelled images where there is nothing to compare it with.
+
+    Args:
+        engine: The engine to judge.
+        context: Where.
+        images: Labelled images, one label each.
+        min_top1: Least top-1 accuracy in 0..1 to accept.
+
+    Returns:
+        The score (or why it cannot run here).
+
+    Raises:
+        InputError: The images have no labels, or several each, or labels that the engine has no class for.
+        CheckError: An output is no finite number.
+        EngineCrashError: Native code died.
+    """
+    why = why_unavailable(engine, context.connection)
+    if why:
+        return NotRun(artifact=engine.sha256, label=engine.label, why=why)
+    image_set = images.open(engine.preprocess)
+    labels = image_set.labels
+    if labels is None or image_set.multilabel:
+        found = "several" if labels is not None else "none"
+        raise InputError(
+            f"{image_set.name}: expected one label an image, found {found}", hint="give --against CHECKPOINT"
+        )
+    inferred = _inferred(engine, image_set, context)
+    logits, names = inferred.logits, image_set.classes
+    if not np.isfinite(logits).all():
+        raise CheckError(f"{engine.label}: a logit is no finite number")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InputError(
+            f"{image_set.name}: labels from {labels.min()} to {labels.max()}, and {logits.shape[1]} classes"
+        )
+    top1 = float(metrics.top1_hits(logits, labels).mean())
+    low, high = paired.wilson_interval(round(top1 * image_set.n), image_set.n)
+    return LabelScore(
+        artifact=engine.sha256,
+        label=engine.label,
+        images=image_set.name,
+        n=image_set.n,
+        top1=top1,
+        low=low,
+        high=high,
+        top5=single.top_k(logits, labels, 5) if logits.shape[1] > 5 else None,
+        min_top1=min_top1,
+        doubts=single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
+        settings=inferred.settings,
+    )
+
+
+def _inferred(engine: Artifact, image_set: ImageSet, context: Context) -> inference.Inferred:
+    """Run all images of a set through an engine."""
+    with inference.loaded_engine(context.connection, _target_of(engine, context)) as opened:
+        return opened.all(
+            image_set,
+            engine.preprocess,
+            progress=lambda done: context.report("check", engine.label, done=done, total=image_set.n),
+        )
+
+
+def _target_of(engine: Artifact, context: Context) -> inference.InferenceTarget:
+    assert engine.engine is not None
+    return inference.InferenceTarget(
+        engine=engine.engine, path=context.store.path(engine), options=json.loads(engine.options)
+    )
+
+
 def why_unavailable(engine: Artifact, connection: Connection) -> str:
     """Ask the machine why it cannot run this engine; empty if it can."""
     with connection.worker() as worker:
@@ -105,15 +177,11 @@ def _compare(
         labels = data["labels"] if reference.labelled else None
     if image_set.n != reference.n:
         raise CheckError(f"{reference.images}: {image_set.n} images, the reference logits are of {reference.n}")
-    assert engine.engine is not None
-    target = inference.InferenceTarget(
-        engine=engine.engine, path=context.store.path(engine), options=json.loads(engine.options)
-    )
 
     def progress(done: int) -> None:
         context.report("check", engine.label, done=done, total=image_set.n)
 
-    with inference.loaded_engine(context.connection, target) as opened:
+    with inference.loaded_engine(context.connection, _target_of(engine, context)) as opened:
         found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
         if found.logits.shape != wanted.shape:
             raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")

@@ -28,7 +28,7 @@ from deploy_kit.records.artifacts import BareInput, CheckpointFacts, Exported, P
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
 
-VERSION = "3"
+VERSION = "4"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _VERIFIED_IMAGES = 32
 _OF_THE_INPUT = frozenset({"input", "preprocess", "input_pixels"})
@@ -44,7 +44,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         source: The checkpoint, its preprocessing where the file does not carry it, and what shapes cannot say.
         table: How.
         context: Where.
-        images: Image set whose first images the ONNX file is verified on.
+        images: Image set whose first images the ONNX file is verified on; another set later exports nothing again.
 
     Returns:
         The graph with its facts, and whether the store had it.
@@ -104,7 +104,6 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         options=[
             table.model_dump(exclude={"input_pixels"}),
             stated,
-            images.name,
             stated_options(source),
             *(["input_pixels"] if table.input_pixels else []),
         ],

@@ -73,6 +73,7 @@ def run(
                 store=str(context.store.root),
             )
         model = onnx_file.load(file)
+        onnx_file.carry_mark(onnx_file.load(context.store.path(simplified)), model)
         _verify_precision(model, variant, options)
         onnx_file.embed(model, simplified.preprocess)
         onnx_file.save(model, file)
@@ -90,6 +91,7 @@ def run(
                 n_images=str(spent["n"]) if used else "",
                 calibration_remarks="; ".join(remarks),
                 left_out=used.left_out if used else "",
+                slimmed=simplified.made_by.slimmed,
                 notes=tuple((str(name), str(value)) for name, value in spent["facts"]),
                 float_groups=", ".join(json.loads(model.metadata_props.get(FLOAT_KEY, "[]"))),
                 float_nodes=", ".join(json.loads(model.metadata_props.get(KEPT_KEY, "[]"))),

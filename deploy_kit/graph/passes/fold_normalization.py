@@ -64,7 +64,7 @@ def _fold(model: ir.Model, found: Normalization, conv: ir.Node, *, pads: bool) -
     dtype, stem = conv.inputs[1].dtype or ir.DataType.FLOAT, conv.outputs[0].name
     result = found.cast.outputs[0]
     if pads:
-        zero = edit.initializer(model, f"{stem}.mean", pixel.reshape(column[1:]), result.dtype or ir.DataType.FLOAT)
+        zero = edit.initializer(model, f"{stem}.pixel", pixel.reshape(column[1:]), result.dtype or ir.DataType.FLOAT)
         center = ir.node("Sub", [result, zero], name=f"{result.name}.centered")
         center.outputs[0].name, center.outputs[0].shape = center.name, result.shape
         center.outputs[0].type = result.type

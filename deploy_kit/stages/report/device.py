@@ -34,9 +34,9 @@ def notes(measured: Measurement) -> tuple[str, ...]:
     return tuple(filter(None, (roof, *costs)))
 
 
-def lacks(measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """List what was not measured or not judged, once each."""
-    energies = [f"energy {m.energy.why}" for m in measured if m.energy and m.energy.why]
+def lacks(measured: Sequence[Measurement], *, energy: bool) -> tuple[str, ...]:
+    """List what was not measured or not judged, once each; energy only where it was asked for."""
+    energies = [f"energy {m.energy.why}" for m in measured if energy and m.energy and m.energy.why]
     unjudged = [f"not judged: {reason}" for m in measured if m.conditions for reason in m.conditions.unjudged]
     return tuple(dict.fromkeys((*energies, *unjudged)))
 

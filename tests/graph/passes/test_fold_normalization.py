@@ -66,8 +66,8 @@ def test_a_wrong_mean_is_noticed() -> None:
     model = taking_pixels()
     before = tiny_graphs.evaluate(model, frames())
     fold_normalization.apply(model)
-    mean = model.graph.initializers["c.mean"]
-    mean.const_value = ir.Tensor(mean.const_value.numpy() * np.float32(1.001), name="c.mean")
+    mean = model.graph.initializers["c.pixel"]
+    mean.const_value = ir.Tensor(mean.const_value.numpy() * np.float32(1.001), name="c.pixel")
 
     after = tiny_graphs.evaluate(model, frames())
 
