@@ -128,6 +128,11 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("parameters", f"{onnx_file.parameters(model):,}"),
         ("MACs per run", f"{onnx_file.macs(model):,}"),
         ("preprocess", codec.canonical_json(preprocess) if preprocess else "not embedded"),
+        *(
+            [("takes", "pixels: uint8 frames, channels last in RGB order, normalized inside")]
+            if preprocess and preprocess.input_pixels
+            else []
+        ),
     ]
     return Inspection(
         kind="onnx",

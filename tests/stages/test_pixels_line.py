@@ -13,16 +13,25 @@ from tiny_densenet import TINY_PREPROCESS, TINY_SPEC, save_images, save_tiny, ti
 
 from deploy_kit import images
 from deploy_kit.accuracy import metrics
-from deploy_kit.analysis import difference
+from deploy_kit.analysis import difference, inspection
 from deploy_kit.base.errors import InputError, RequestError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
-from deploy_kit.recipe import BenchTable, BuildEntry, CheckTable, ExportTable, SimplifyTable, SourceTable, Variant
+from deploy_kit.recipe import (
+    BenchTable,
+    BuildEntry,
+    CheckTable,
+    ExportTable,
+    SimplifyTable,
+    SlimTable,
+    SourceTable,
+    Variant,
+)
 from deploy_kit.records.artifacts import BareInput
 from deploy_kit.records.results import ParityReport
-from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify
+from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify, slim
 from deploy_kit.store import Store
 
 PIXELS = dataclasses.replace(TINY_PREPROCESS, input_pixels=True)
@@ -65,6 +74,13 @@ def test_exported_graph_takes_frames_and_agrees_with_torch(line: SimpleNamespace
     assert line.exported.onnx.preprocess == PIXELS
     assert line.exported.difference <= 1e-5
     assert metrics.relative_difference(by_torch(line), computed(line, line.lean.onnx, "onnxruntime")) <= 1e-5
+
+
+def test_inspection_says_what_the_graph_takes(line: SimpleNamespace) -> None:
+    facts = dict(inspection.inspect_file(line.context.store.path(line.lean.onnx)).facts)
+
+    assert facts["takes"] == "pixels: uint8 frames, channels last in RGB order, normalized inside"
+    assert '"input_pixels":true' in facts["preprocess"]
 
 
 def test_normalization_is_folded_and_held_to_its_promise(line: SimpleNamespace) -> None:
@@ -154,6 +170,13 @@ def test_a_graph_that_takes_pixels_is_not_given_them_twice(line: SimpleNamespace
 
     with pytest.raises(InputError, match="takes pixels already"):
         export.run(source, ExportTable(**QUICK, input_pixels=True), line.context, images=images_of(line.pictures))
+
+
+def test_slimming_takes_a_float_input(line: SimpleNamespace) -> None:
+    with pytest.raises(InputError, match="takes pixels, and slim refits weights behind a float input") as caught:
+        slim.run(line.lean.onnx, SlimTable(macs=0.9), line.context, images=images_of(line.calibration))
+
+    assert caught.value.hint.endswith("export SLIMMED.onnx --input-pixels")
 
 
 def test_a_checkpoint_that_says_it_takes_pixels_is_refused(line: SimpleNamespace, tmp_path: Path) -> None:
