@@ -20,7 +20,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.graph import edit, onnx_file
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
-_LAYOUT = frozenset({"Transpose", "Gather", "Pad", "Identity"})  # operators that move pixels and keep their type
+_LAYOUT = frozenset({"Transpose", "Gather", "Identity"})  # operators that move pixels and keep their type
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 

@@ -19,7 +19,7 @@ def apply(model: ir.Model) -> Outcome:
     if found is None or not movers:
         return Outcome(fired=0)
     cast, first, last = found.cast, movers[0], movers[-1].outputs[0]
-    if any(not edit.alone(node.outputs[0]) or node.op_type == "Pad" for node in movers):
+    if not all(edit.alone(node.outputs[0]) for node in movers):
         return Outcome(fired=0, refused=(("its pixels are read before they are floats", 1),))
     frames, floats = first.inputs[0], cast.outputs[0]
     assert frames is not None

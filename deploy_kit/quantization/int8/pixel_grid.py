@@ -1,12 +1,12 @@
 """The first convolution on the grid of the pixels themselves: uint8 frames are integers already.
 
-    x = a·(p - t)                                       p: pixels 0..255; a, t per channel (`passes.fold_normalization`)
-    W·x = (W·a)·(p - z) + (W·a)·(z - t)                 z: the zero point, an integer near t; the step is 1
-    second part: one more channel with the pixel v everywhere, weights Σ (W·a)·(z - t) / (v - z)
+    x = a·(p - t)                                  p: pixels 0..255; a, t per channel (`passes.fold_normalization`)
+    W·x = (W·a)·(p - z) + Σ (W·a)·(z - t)          z: the zero point, an integer; the step is 1
 
-A convolution that pads reads the integer z there: 0 of the first part, and 0 of the second, as the channel is padded,
-too. So a padded zero is the pixel t of its channel, exactly and whatever fraction it has, without a border of its own.
-Without padding the second part is a constant, and goes into the bias.
+The second part is a constant and goes into the bias. A padded zero of x is the pixel t of its channel. So the frames
+get a border of their own, of the integer nearest to t in each channel, and the convolution pads nothing: a border is
+exact to half a step, all else exactly. Where that integer is the same in all channels, the zero point is it, and the
+convolution pads itself.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph import edit, pixel_input
+from deploy_kit.graph import edit, pixel_input, receptive_window
 from deploy_kit.quantization.int8.grids import Grid
 
 
@@ -42,66 +42,77 @@ def read_pixels(model: ir.Model) -> PixelGrid | None:
         model: A float graph behind the default passes, its shapes known.
 
     Returns:
-        What it reads then; None where the graph takes no pixels, or something else reads them.
+        What it reads then; None where the graph takes no pixels, something else reads them, a size is open, or a mean
+        is no pixel: below 0 or above 255.
     """
     found = pixel_input.normalization_of(model)
     if found is None or not edit.alone(found.result) or not np.all(found.scale):
         return None
     ((conv, index),) = found.result.uses()
-    weight = conv.inputs[1] if conv.op_type == "Conv" and index == 0 else None
-    pixels = found.cast.inputs[0]
-    if not edit.constant(weight) or conv.attributes.get_int("group", 1) != 1 or pixels is None or weight is None:
+    moved = pixel_input.movers(found.cast)
+    if conv.op_type != "Conv" or index != 0 or conv.attributes.get_int("group", 1) != 1:
         return None
-    array = edit.array(weight)
-    column = (1, -1, *[1] * (array.ndim - 2))
-    array, mean = array * found.scale.reshape(column), -found.shift / found.scale
+    if not all(map(edit.constant, filter(None, conv.inputs[1:]))) or [node.op_type for node in moved] != ["Transpose"]:
+        return None
+    weight, mean = edit.array(conv.inputs[1]), -found.shift / found.scale
+    nearest, pads, window = np.rint(mean), edit.pads(conv), receptive_window.window_of(conv)
+    if window is None or (pads and (nearest.min() < 0 or nearest.max() > 255)):
+        return None
     # Without padding the mean is in the bias already, and the middle stands for it.
-    zero = int(np.clip(np.rint(mean.mean()), 0, 255)) if edit.pads(conv) else 128
-    rest = (array * (zero - mean).reshape(column)).sum(1, keepdims=True)
-    bias = edit.bias(conv, len(array))
-    if edit.pads(conv):
-        full = 255 if zero < 128 else 0
-        array = np.concatenate([array, rest / (full - zero)], axis=1)
-        pixels = _with_channel(model, found.cast, full)
-    else:
-        bias = bias + rest.reshape(len(array), -1).sum(1)
-    value = _centered(model, found.cast, zero)
+    zero = int(np.rint(mean.mean())) if pads else 128
+    column = (1, -1, *[1] * (weight.ndim - 2))
+    weight = weight * found.scale.reshape(column)
+    rest = (weight * (zero - mean).reshape(column)).reshape(len(weight), -1).sum(1)
+    if pads and np.any(nearest != zero):
+        _border(model, moved[0], nearest.astype(np.uint8), (window.begins, window.ends))
+        conv.attributes.pop("auto_pad", None)
+        conv.attributes["pads"] = ir.AttrInt64s("pads", [0] * 2 * len(window.begins))
+    planes, value = found.cast.inputs[0], _centered(model, found.cast, zero)
+    assert planes is not None
     conv.resize_inputs(3)
     conv.replace_input_with(0, value)
-    conv.replace_input_with(1, edit.initializer(model, f"{value.name}.weight", array, ir.DataType.FLOAT))
+    conv.replace_input_with(1, edit.initializer(model, f"{value.name}.weight", weight, ir.DataType.FLOAT))
+    bias = edit.bias(conv, len(weight)) + rest
     conv.replace_input_with(2, edit.initializer(model, f"{value.name}.bias", bias, ir.DataType.FLOAT))
     for node in reversed(found.nodes):
         model.graph.remove(node, safe=True)
     return PixelGrid(
-        integers=pixels, nodes=tuple(filter(None, (found.cast, value.producer()))), value=value,
+        integers=planes, nodes=tuple(filter(None, (found.cast, value.producer()))), value=value,
         grid=Grid(scale=1.0, zero=zero),
     )  # fmt: skip
 
 
-def _with_channel(model: ir.Model, cast: ir.Node, full: int) -> ir.Value:
-    """Add a channel of pixels `full` to what a Cast reads: to the frames, in which channels lie side by side."""
-    planes = cast.inputs[0]
-    assert planes is not None
-    made = planes.producer()
-    from_frames = made is not None and made.op_type == "Transpose" and edit.alone(planes)
-    reader, axis = (made, 3) if made is not None and from_frames else (cast, 1)
-    source = reader.inputs[0]
-    assert source is not None
-    sizes = [size + (at == axis) if isinstance(size, int) else size for at, size in enumerate(source.shape or ())]
-    border = [int(at == 4 + axis) for at in range(8)]
-    constants = [
-        edit.initializer(model, f"{source.name}.border", np.array(border), ir.DataType.INT64),
-        edit.initializer(model, f"{source.name}.full", np.array(full), ir.DataType.UINT8),
-    ]
-    pad = ir.node("Pad", [source, *constants], name=edit.free_name(model, f"{source.name}.wide"))
-    wide = pad.outputs[0]
-    wide.name, wide.type, wide.shape = pad.name, source.type, ir.Shape(sizes)
-    model.graph.insert_before(reader, pad)
-    reader.replace_input_with(0, wide)
-    if not from_frames:
-        return wide
-    planes.shape = ir.Shape([sizes[0], sizes[3], sizes[1], sizes[2]])
-    return planes
+def _border(
+    model: ir.Model, transpose: ir.Node, pixel: np.ndarray, sides: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    """Put a border of one pixel (C,) uint8 around the frames that a Transpose reads; `sides` are begins and ends."""
+    frames, planes = transpose.inputs[0], transpose.outputs[0]
+    assert frames is not None
+    assert frames.shape is not None
+    batch, *inner = frames.shape
+    sizes = [int(size) for size in inner if isinstance(size, int)]
+    ends = [(0, 0), *zip(*sides, strict=True), (0, 0)]
+    # One number for each pixel and channel: with fewer, ONNX Runtime would broadcast three bytes at a time.
+    inside = np.pad(np.ones((1, *sizes), bool), ends)
+    row = np.broadcast_to(pixel, (1, 1, *inside.shape[2:]))
+    name = str(frames.name)
+    widths = edit.initializer(model, f"{name}.widths", np.transpose(ends).reshape(-1), ir.DataType.INT64)
+    pad = ir.node("Pad", [frames, widths], name=edit.free_name(model, f"{name}.wide"))
+    fill = ir.node(
+        "Where",
+        [
+            edit.initializer(model, f"{name}.inside", inside, ir.DataType.BOOL),
+            pad.outputs[0],
+            edit.initializer(model, f"{name}.border", row, ir.DataType.UINT8),
+        ],
+        name=edit.free_name(model, f"{name}.bordered"),
+    )
+    for node in (pad, fill):
+        node.outputs[0].name, node.outputs[0].type = node.name, frames.type
+        node.outputs[0].shape = ir.Shape([batch, *inside.shape[1:]])
+    model.graph.insert_before(transpose, (pad, fill))
+    transpose.replace_input_with(0, fill.outputs[0])
+    planes.shape = ir.Shape([batch, inside.shape[3], *inside.shape[1:3]])
 
 
 def _centered(model: ir.Model, cast: ir.Node, zero: int) -> ir.Value:
