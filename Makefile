@@ -16,7 +16,7 @@ setup: $(READY)
 
 # Its subject is the line, not the milliseconds: on a busy machine they are marked INVALID, and it still ends well.
 demo: $(READY)
-	$(BIN)/deploykit run demo --allow-invalid
+	$(BIN)/deploykit demo --allow-invalid
 
 # Before each commit: minutes. What it leaves out is counted at its end.
 check: lint

@@ -14,6 +14,7 @@ from benchmarks.document import Section
 from benchmarks.modes import ALL, MODES, Asked
 from benchmarks.race import Plan
 from benchmarks.records import Stamp
+from benchmarks.slimmed import SHARES
 from benchmarks.subjects import CALIBRATION
 from deploy_kit.base.errors import DeployKitError, RequestError, nearest
 from deploy_kit.machine import environment
@@ -55,7 +56,7 @@ def _measured(mode: str, asked: Asked, shop: workshop.Workshop, said: argparse.N
 def _command(mode: str, said: argparse.Namespace) -> str:
     """Return the line that repeats one mode, without the folders of this machine."""
     words = ["python -m benchmarks --modes", mode, *(["--quick"] if said.quick else [])]
-    for name in ("only", "rounds", "recompiles", "threads"):
+    for name in ("only", "rounds", "recompiles", "threads", "shares"):
         if getattr(said, name):
             words += [f"--{name}", str(getattr(said, name))]
     if said.images != CALIBRATION:
@@ -78,6 +79,7 @@ def _asked(said: argparse.Namespace) -> Asked:
         size=said.size,
         quick=said.quick,
         images=said.images,
+        shares=tuple(float(text) for text in said.shares.split(",")) if said.shares else SHARES,
     )
 
 
@@ -111,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, help="a trained DenseNet instead of the one with seeded weights")
     add("--size", type=int, default=224, help="side in px that --checkpoint was trained at, for accuracy")
     add("--images", default=CALIBRATION, help="images that slimming refits weights to (default: the bundled ones)")
+    add("--shares", default="", metavar="0.8,…", help="shares of the multiply-accumulates that slimming leaves")
     add("--out", type=Path, default=Path("reports"), help="folder of benchmarks.json and its pages (default: reports)")
     add("--work", type=Path, default=Path(".deploykit/benchmarks"), help="folder of the files that are made")
     return parser

@@ -51,6 +51,7 @@ class Asked:
         size: Side of the input in px that it was trained at, for accuracy.
         quick: Measure as little as shows that it works.
         images: Image set that slimming refits weights to.
+        shares: Shares of the multiply-accumulates that it leaves.
     """
 
     only: tuple[str, ...]
@@ -59,6 +60,7 @@ class Asked:
     size: int = 224
     quick: bool = False
     images: str = CALIBRATION
+    shares: tuple[float, ...] = slimmed.SHARES
 
     def candidates(self, keep: Callable[[Candidate], bool] = lambda one: not one.simulated) -> tuple[Candidate, ...]:
         """Choose candidates: those named, their baselines, and of all these the ones to `keep` (the timed)."""
@@ -186,7 +188,7 @@ def _loop(asked: Asked, workshop: Workshop) -> Loop:
 
 def _slim(asked: Asked, workshop: Workshop) -> SlimmedNets:
     chosen = tuple(ALL[pair[0]] for pair in stock.BASELINES.values() if pair and pair[0])
-    shares = (1.0, 0.7) if asked.quick else slimmed.SHARES
+    shares = (1.0, 0.7) if asked.quick else (1.0, *(share for share in asked.shares if share < 1))
 
     def planned(subject: Subject, raced: Subject) -> SlimPlan:
         return SlimPlan(subject=subject, raced=raced, shares=shares, images=asked.images, stock=chosen)

@@ -4,31 +4,34 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
-from deploy_kit.analysis import diagnosis, doctor, recommendation
-from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
+from deploy_kit.analysis import compare, diagnosis, doctor, recommendation
+from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
+from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
-from deploy_kit.records.artifacts import Artifact, Device, Exported, ReferenceLogits
+from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
+from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.records.recommendation import Budgets
-from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
-from deploy_kit.records.slimming import Slimmed
-from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify, slim
-from deploy_kit.stages.report import layer_breakdown
+from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime, Thumbnail
+from deploy_kit.records.slimming import Slimmed, SlimSearch
+from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
+from deploy_kit.stages.report import layer_breakdown, thumbnails
 from deploy_kit.store import Store
 
 T = TypeVar("T")
@@ -269,8 +272,35 @@ def collect(run: Run) -> Report:
             where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements),  # type: ignore[misc]
         )
         rows += with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
+    rows, told = compare.compare_apart(rows)
+    run.remarks += told
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
+
+
+def recipe_done(run: Run, source: Exported) -> Recipe:
+    """Return the recipe in force with the variants and engines that the store has of an export: what single steps did.
+
+    Of variants of one name, and of engines of one label, the newest is taken.
+    """
+    built = distinct([one for one in run.store.all(Artifact, "build") if one.parent in graphs_of(run.store, source)])
+    graphs = {graph.sha256: graph for graph in graphs_of(run.store, source).values()}
+    variants, names, entries = dict[str, dict[str, object]](), dict[str, str](), dict[tuple[str, str], list[str]]()
+    for engine in built:
+        graph = graphs[engine.parent]
+        quantized = graph.stage == "quantize"
+        names[engine.label] = graph.name if quantized else "fp32"
+        if quantized:
+            options = json.loads(graph.made_by.options or "{}")
+            variants[graph.name] = {"name": graph.name, "scheme": graph.made_by.scheme, "options": options}
+        entries.setdefault((engine.engine or "", engine.options), []).append(names[engine.label])
+    data = run.recipe.model_dump(mode="json", exclude_none=True)
+    data["quantize"]["variants"] = list(variants.values())
+    data["build"]["engines"] = [
+        {"engine": engine, "variants": made, "options": json.loads(options)}
+        for (engine, options), made in entries.items()
+    ]
+    return parse_recipe(data)
 
 
 def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
@@ -281,6 +311,26 @@ def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
     roots = {source.onnx.sha256, *(one.sha256 for one in simple)}
     quantized = [one for one in store.all(Artifact, "quantize") if one.parent in roots]
     return {one.sha256: one for one in (*simple, *quantized)}
+
+
+def packed(run: Run, source: Exported, engine: Artifact, parity: ParityReport, table: pack.PackTable) -> Manifest:
+    """Pack a checked engine of an export into a bundle."""
+    graph = graphs_of(run.store, source)[engine.parent]
+    measured = run.store.newest(
+        Bench,
+        "bench",
+        where=lambda b: any((m.artifact, m.label) == (engine.sha256, engine.label) for m in b.measurements),
+    )
+    mine = [m for m in measured[0].measurements if m.artifact == engine.sha256] if measured else []
+    proved = pack.ProvedEngine(
+        engine=engine,
+        graph=graph,
+        checkpoint=source.checkpoint,
+        reference=reference_logits(run, source),
+        parity=parity,
+        measurement=min(mine, key=lambda one: one.batch, default=None),
+    )
+    return pack.run(proved, table, run.target, images=run.check_images, calibration=run.calibration_images)
 
 
 def assemble(
@@ -296,8 +346,11 @@ def assemble(
     built = [row.artifact for row in rows if row.artifact is not None]
     notes = [note(engine) for engine in built for note in (build.widened, layer_breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
+    small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
     notes += dict.fromkeys(note for one in made_by for note in _notes(one))
+    used = {graph.sha256 for graph in lineage} | {graph.parent for graph in lineage}
+    notes += dict.fromkeys(one.words for one in run.store.all(SlimSearch, "slim-search") if one.artifact in used)
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
@@ -312,8 +365,30 @@ def assemble(
         version=library_version("deploykit"),
         remarks=(*run.remarks, *filter(None, notes)),
         mixes=_mixes(run.store, {graph.sha256 for graph in lineage}),
+        device=run.target.connection.device.name,
+        recipe_yaml=dump_recipe(run.recipe),
+        thumbnails=small,
+        differences=differences_of(run.store, {graph.sha256 for graph in (*lineage, *built)}),
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
+
+
+def differences_of(store: Store, files: set[str]) -> tuple[NetworkDifference, ...]:
+    """List the newest difference of each artifact of the report, where somebody looked."""
+    newest = {found.sha256[1]: found for found in reversed(store.all(NetworkDifference, "difference"))}
+    return tuple(found for digest, found in newest.items() if digest in files)
+
+
+def _thumbnails(run: Run, source: Exported, rows: list[EngineRow]) -> tuple[Thumbnail, ...]:
+    """Show the images that changed their class; none where they cannot be read any more."""
+    preprocess = source.onnx.preprocess
+    if isinstance(preprocess, BareInput):
+        return ()
+    try:
+        return thumbnails.thumbnails(run.check_images.open(preprocess), rows)
+    except InputError as error:
+        run.remarks.append(f"no pictures of the images that changed their class: {error}")
+        return ()
 
 
 def budgets_of(recipe: Recipe) -> Budgets:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from page_records import difference
 from stage_inputs import run_of
 from tiny_densenet import tiny_model
 
@@ -23,11 +24,12 @@ from deploy_kit.images import open_set
 from deploy_kit.measure import race
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Artifact, Device
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Measurement, NotRun
 from deploy_kit.records.results import ParityReport, Report, Simplified
 from deploy_kit.stages import check
-from deploy_kit.store import Store
+from deploy_kit.store import Key, Store
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -391,3 +393,32 @@ def test_what_is_to_be_known_of_the_images_stands_in_the_report_once(line: "Line
     report = pipeline.assemble(run, line.exported, answers, Simplified(onnx=line.lean, passes=()), [], few)
 
     assert report.remarks == ("left out: a.png: not readable", "calibration remarks: 9 images are few")
+
+
+@pytest.mark.slow
+def test_a_recipe_that_slims_says_so_in_its_report(line: "Line", kept: Store) -> None:
+    data = changed(line.recipe).model_dump(mode="json", exclude_none=True)
+    data |= {"slim": {"macs": 0.8, "step": 4}}
+    data["check"]["limits"] = {}
+    of = recipe.parse_recipe(data)
+    store = Store(kept.root, of.model_dump(mode="json"))
+
+    report = deployed(of, store)
+
+    assert [graph.stage for graph in report.lineage[:3]] == ["export", "simplify", "slim"]
+    (remark,) = [remark for remark in report.remarks if "another network" in remark]
+    assert all(("slimmed", remark) in row.artifact.made_by.rows for row in report.rows if row.artifact is not None)
+    assert [time.stage for time in report.times].count("slim") == 1
+    collected = pipeline.collect(run_of(of, store, line.connection))
+    assert remark in collected.remarks
+    assert {row.label for row in collected.rows} >= {row.label for row in report.rows}
+
+
+def test_the_newest_difference_of_each_file_of_a_report_is_collected(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, (digest, label) in enumerate([("a" * 64, "old"), ("a" * 64, "new"), ("b" * 64, "of another")]):
+        found = dataclasses.replace(difference(label), sha256=("c" * 64, digest))
+        key = Key(stage="difference", name="difference", inputs=(str(number),), options=None, versions=())
+        store.produce(NetworkDifference, key, lambda folder, home, found=found: found)
+
+    assert [one.second for one in pipeline.differences_of(store, {"a" * 64})] == ["new"]

@@ -1,15 +1,15 @@
 """Two runs against each other: refused where they were not measured alike, else a ratio with its interval."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError, MeasurementError, RecipeError, RequestError
 from deploy_kit.measure import latency
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Bench, Compared, Comparison, Environment, Measurement, SpeedUp
-from deploy_kit.records.results import Report
+from deploy_kit.records.results import EngineRow, Report
 
 # What `bench --json` prints beside the record.
 _BESIDE = {"summary", "comparison", "beside"}
@@ -18,16 +18,25 @@ Difference = tuple[str, str, str]
 
 
 def read_bench(path: Path) -> Bench:
+    """Read the measurements of a run; see `read_run`."""
+    return read_run(path)[0]
+
+
+def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
     """Read a run: what ``bench --json`` prints, or a ``report.json``.
+
+    Returns:
+        Its measurements, and the rows of a report; no rows for a bench alone.
 
     Raises:
         InputError: Missing, or neither of the two, or without a measurement.
     """
+    rows: tuple[EngineRow, ...] = ()
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if "rows" in data:
-            report = codec.from_json(Report, data, path.name)
-            timed = (row.measurement for row in report.rows if isinstance(row.measurement, Measurement))
+            rows = codec.from_json(Report, data, path.name).rows
+            timed = (row.measurement for row in rows if isinstance(row.measurement, Measurement))
             found = Bench(measurements=tuple(timed))
         else:
             found = codec.from_json(Bench, {k: v for k, v in data.items() if k not in _BESIDE}, path.name)
@@ -39,7 +48,7 @@ def read_bench(path: Path) -> Bench:
         ) from error
     if not found.measurements:
         raise InputError(f"{path}: expected a run, found one without measurements", hint="measure again")
-    return found
+    return found, rows
 
 
 def compare_runs(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Comparison:
@@ -67,6 +76,50 @@ def compare_runs(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = 
         candidate_when=pairs[0][1].when,
         alone=tuple(label for label in labels if label not in both),
     )
+
+
+def compare_apart(rows: Iterable[EngineRow]) -> tuple[list[EngineRow], list[str]]:
+    """Compare engines with fp32 engines of other runs, where their own run had none: what single steps leave.
+
+    Args:
+        rows: Engines, each with the newest measurement of it.
+
+    Returns:
+        The rows, with speed-ups that say that they were measured apart; and for each engine that could not be compared
+        a sentence that says why.
+    """
+    rows, told = list(rows), list[str]()
+    floats = [
+        (row.artifact.engine, m)
+        for row in rows
+        if (m := _measured(row)) and row.artifact and row.artifact.precision == "fp32"
+    ]
+    for place, row in enumerate(rows):
+        measured = _measured(row)
+        if measured is None or row.artifact is None or row.artifact.precision == "fp32" or row.speed_up is not None:
+            continue
+        own = row.artifact.engine
+        alike = sorted((found for found in floats if found[1].batch == measured.batch), key=lambda f: f[0] != own)
+        why = _why_not_compared(alike[0][1], measured) if alike else "no fp32 engine was measured at its batch"
+        if why:
+            told.append(f"{row.label}: no speed-up: {why}; deploykit bench --all measures them in one run")
+            continue
+        ratio, low, high = latency.ratio_apart(alike[0][1].samples_ms, measured.samples_ms)
+        faster = SpeedUp(ratio=ratio, low=low, high=high, baseline=alike[0][1].label, interleaved=False)
+        rows[place] = replace(row, speed_up=faster)
+    return rows, told
+
+
+def _why_not_compared(old: Measurement, new: Measurement) -> str:
+    for one in (old, new):
+        if one.invalid or one.emulated:
+            return f"the times of {one.label} are {one.emulated or 'not valid'}"
+    words = "; ".join(f"{name} {a or 'nothing'} and {b or 'nothing'}" for name, a, b in unlike(old, new))
+    return words and f"{old.label} was not measured alike: {words}"
+
+
+def _measured(row: EngineRow) -> Measurement | None:
+    return row.measurement if isinstance(row.measurement, Measurement) else None
 
 
 def verify_valid(measured: Measurement, which: str) -> None:

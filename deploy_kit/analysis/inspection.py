@@ -10,7 +10,7 @@ from deploy_kit.checkpoint.network import map_sizes, paper_table
 from deploy_kit.graph import onnx_file
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact, TensorSpec
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
 from deploy_kit.store import read_passport
 
@@ -88,7 +88,7 @@ def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] |
         facts.append(
             ("classes", f"{', '.join(read.classes[:_MAX_CLASSES])}{', …' * (len(read.classes) > _MAX_CLASSES)}")
         )
-    facts.append(("preprocess", codec.canonical_json(read.preprocess) if read.preprocess else "not known"))
+    facts += _preprocess_rows(read.preprocess) if read.preprocess else (("preprocess", "not known"),)
     facts += [("remark", remark) for remark in (*read.remarks, *told)]
     return Inspection(
         kind="checkpoint",
@@ -108,6 +108,9 @@ def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, 
         return asked, ()
     if read.preprocess is not None:
         return (read.preprocess.height, read.preprocess.width), ()
+    if read.witness is not None and read.witness.sides is not None:
+        sides = read.witness.sides
+        return sides, (f"input size {'×'.join(map(str, sides))}: stated by the file's own graph",)
     known = map_sizes.usual(read.spec)
     if known is None:
         example = "x".join(["64"] * read.spec.ndim)
@@ -127,12 +130,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("nodes", str(onnx_file.nodes(model))),
         ("parameters", f"{onnx_file.parameters(model):,}"),
         ("MACs per run", f"{onnx_file.macs(model):,}"),
-        ("preprocess", codec.canonical_json(preprocess) if preprocess else "not embedded"),
-        *(
-            [("takes", "pixels: uint8 frames, channels last in RGB order, normalized inside")]
-            if preprocess and preprocess.input_pixels
-            else []
-        ),
+        *(_preprocess_rows(preprocess) if preprocess else (("preprocess", "not embedded"),)),
     ]
     return Inspection(
         kind="onnx",
@@ -147,6 +145,12 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
     )
 
 
+def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str], ...]:
+    """Describe how an image becomes the input: as data, and in words."""
+    words = (("from an image", preprocess.words),) if isinstance(preprocess, Preprocess) else ()
+    return (("preprocess", codec.canonical_json(preprocess)), *words)
+
+
 def _engine(path: Path, passport: Artifact | None) -> Inspection:
     if passport is None:
         raise InputError(
@@ -156,7 +160,7 @@ def _engine(path: Path, passport: Artifact | None) -> Inspection:
     facts = [
         ("engine", str(passport.engine)),
         ("precision", passport.precision),
-        ("preprocess", codec.canonical_json(passport.preprocess)),
+        *_preprocess_rows(passport.preprocess),
         *passport.made_by.rows,
     ]
     if passport.proof:

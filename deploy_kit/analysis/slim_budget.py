@@ -99,7 +99,21 @@ def search(subject: SlimSubject, max_drop_pp: float, context: Context) -> tuple[
     judged = None
     if chosen is not None and best is not None and subject.check_logits is not None:
         judged = _trial(chosen, best.asked, subject.check, subject.check_logits, context)
-    return SlimSearch(max_drop_pp=max_drop_pp, tried=tuple(tried), chosen=best, judged=judged), chosen
+    found = SlimSearch(
+        max_drop_pp=max_drop_pp,
+        tried=tuple(tried),
+        chosen=best,
+        judged=judged,
+        artifact="" if chosen is None else chosen.onnx.sha256,
+    )
+    key = Key(
+        stage="slim-search",
+        name=f"{max_drop_pp:g}",
+        inputs=(subject.simplified.sha256, subject.tuning_logits.sha256),
+        options=[max_drop_pp, subject.step],
+        versions=(("stage", VERSION),),
+    )
+    return context.store.produce(SlimSearch, key, lambda folder, home: found, again=True)[0], chosen
 
 
 def _slimmed(subject: SlimSubject, share: float, context: Context) -> Slimmed:

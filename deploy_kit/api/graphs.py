@@ -47,11 +47,17 @@ def export(
     outer_activation: str | None = None,
     hidden_activation: str | None = None,
     slope: float | None = None,
+    dense_order: Literal["norm_first", "activation_first"] | None = None,
+    transition_order: Literal["norm_first", "activation_first"] | None = None,
+    final_order: Literal["norm_first", "activation_first"] | None = None,
+    hidden_order: Literal["norm_first", "activation_first"] | None = None,
     transition_relu: bool | None = None,
-    transition_pool: Literal["avg", "max"] | None = None,
+    transition_pool: Literal["avg", "max", "none"] | None = None,
     final_relu: bool | None = None,
     eps: float | None = None,
+    hidden_eps: float | None = None,
     head_pool: str | None = None,
+    feature_norm: Literal["none", "l2"] | None = None,
     head_activation: str | None = None,
     images: PathLike | None = None,
     calibration: PathLike | None = None,
@@ -92,11 +98,17 @@ def export(
         outer_activation: Activation of stem, transitions and end.
         hidden_activation: Activation between linear layers.
         slope: Slope of leaky activations below zero.
+        dense_order: Whether a dense layer's BNs come before their activations, as in the paper, or behind them.
+        transition_order: The same of a transition's BN.
+        final_order: The same of the last BN.
+        hidden_order: The same of BNs between linear layers.
         transition_relu: Whether an activation stands before each transition's convolution.
         transition_pool: Pooling of the transitions.
         final_relu: Whether an activation follows the last BN.
         eps: Epsilon of every BN.
-        head_pool: How the last map becomes a vector: ``avg``, ``max`` or ``max_avg``.
+        hidden_eps: Epsilon of BNs between linear layers, where it is another one.
+        head_pool: How the last map becomes a vector: ``avg``, ``max``, ``max_avg``, ``avg_max`` or ``avg_max_mean``.
+        feature_norm: ``l2`` where that vector is divided by its Euclidean norm.
         head_activation: Activation to put behind the logits.
         images: Images that later checks use: a folder, a CSV manifest, an npz file or ``bundled:NAME``.
         calibration: Images that a later quantization uses, likewise.

@@ -17,12 +17,14 @@ from deploy_kit.machine import environment
 from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
 from deploy_kit.recipe import Recipe, Variant, overrides, targets
 from deploy_kit.records.artifacts import Device, Exported, Precision
+from deploy_kit.records.measurements import samples_for
 from deploy_kit.records.results import Report
 from deploy_kit.stages import report as report_stage
 from deploy_kit.store import Store
 
 _YAML = (".yaml", ".yml")
 _USUAL_ENGINES = ("onnxruntime", "openvino")
+_MEASURED_S = 5.0
 # Accelerator → engines that compute there.
 _USUAL_ON = {"cuda": ("tensorrt", "onnxruntime"), "dla": ("tensorrt",), "gpu": ("openvino",), "npu": ("openvino",)}
 
@@ -172,7 +174,12 @@ def deployment_recipe(
     if not engines:
         entries = tuple(entry.model_copy(update={"optional": True}) for entry in made.build.engines)
         made = made.model_copy(update={"build": made.build.model_copy(update={"engines": entries})})
-    return overrides.with_limits(made, max_drop=max_drop, latency_budget_ms=latency_budget_ms, max_size_mb=max_size_mb)
+    limited = overrides.with_limits(
+        made, max_drop=max_drop, latency_budget_ms=latency_budget_ms, max_size_mb=max_size_mb
+    )
+    # By time, so that a slow network is not measured for minutes; a budget is on p99, which takes 1,000 runs.
+    length = {"duration_s": _MEASURED_S, "min_iters": None if latency_budget_ms is None else samples_for(99)}
+    return limited.model_copy(update={"bench": overrides.with_bench(limited, length)})
 
 
 def with_engines(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy_kit import pipeline
-from deploy_kit.analysis import slim_budget
+from deploy_kit.analysis import slim_budget, slim_times
 from deploy_kit.api import _step
 from deploy_kit.api._step import Graph, PathLike, Progress, StoreLike
 from deploy_kit.base.errors import RequestError
@@ -118,13 +118,14 @@ def slim(
         return found
 
 
-def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest) -> Slimming:
+def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest, *, explain_on: str | None = None) -> Slimming:
     """Slim a graph, and put the share that was found into the recipe in force.
 
     Args:
         run: Recipe, store and devices; the recipe does not slim.
         simplified: The float graph.
         request: The share or the budget.
+        explain_on: Engine on which both graphs are profiled; None for no profile.
 
     Raises:
         DeployKitError: As `stages.slim.run` and `slim_budget.search`.
@@ -143,7 +144,12 @@ def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest) -> Slimmin
     chosen, table = _with(run.recipe, share, request)
     run.store.recipe = chosen.model_dump(mode="json")
     found = run.timed("slim", f"{share:g}", lambda: stage.run(simplified, table, run.host, images=images))
-    return Slimming(slimmed=found, search=search, refused=curves.refused)
+    made = Slimming(slimmed=found, search=search, refused=curves.refused)
+    if explain_on is None:
+        return made
+    assert images is not None  # `measured` has refused a graph without images
+    savings, why = slim_times.savings(simplified, found.onnx, explain_on, run.host, images)
+    return dataclasses.replace(made, savings=savings, no_savings=why)
 
 
 def _with(base: Recipe, share: float, request: SlimRequest) -> tuple[Recipe, SlimTable]:

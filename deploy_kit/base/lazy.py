@@ -1,7 +1,6 @@
 """Imports of optional packages; a missing one is an error with the line that installs it."""
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 import sysconfig
@@ -19,6 +18,9 @@ INSTALL = {
     "fabric": "deploykit[ssh]",
     "h5py": "deploykit[keras]",
     "mlperf_loadgen": "deploykit[loadgen]",
+    "model_signing": "deploykit[signing]",
+    "OpenSSL": "deploykit[signing]",
+    "cryptography": "deploykit[signing]",
     "nncf": "deploykit[nncf]",
     "tensorrt": "deploykit[tensorrt]",
     "tensorrt_rtx": "deploykit[tensorrt-rtx]",
@@ -74,9 +76,11 @@ def _managed_line(package: str, python: str, *, bare: bool) -> str:
 
 def _installed() -> bool:
     """Return whether deploykit is installed here; a device gets it as a zip application instead."""
+    from importlib import metadata  # it takes milliseconds, and few commands ask
+
     try:
-        importlib.metadata.version("deploykit")
-    except importlib.metadata.PackageNotFoundError:
+        metadata.version("deploykit")
+    except metadata.PackageNotFoundError:
         return False
     return True
 

@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 import typer
 
-from deploy_kit.base import lazy
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import DeployKitError, MissingPackageError
 from deploy_kit.cli._help import HelpfulCommand
@@ -45,7 +44,7 @@ class Command:
     examples: Mapping[str, str] = field(default_factory=dict)
 
 
-CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command")
+CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command", closed=True)
 
 
 def build_app() -> typer.Typer:
@@ -136,6 +135,8 @@ def _run() -> None:
         _print_error(error)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
+        from deploy_kit.base import lazy
+
         package = lazy.optional(error)
         if package is None:
             _bug()

@@ -41,7 +41,9 @@ def latencies(rows_by_device: Mapping[str, Sequence[EngineRow]], part: BenchTabl
         for note in _notes(rows, part)
     ]
     headings = (("device",) if several else ()) + ("engine", "batch", "samples", *percentiles, "images/s", "verdict")
-    drawn = table(headings, lines)
+    one_batch = len({line[1 + several] for line in lines}) == 1
+    spare = ("samples", "images/s", *(("batch",) if one_batch else ()), *percentiles[1:-1])
+    drawn = table(headings, lines, spare=spare)
     return "\n".join((drawn, *([""] if notes else []), *notes))
 
 

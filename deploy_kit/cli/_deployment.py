@@ -11,11 +11,12 @@ from deploy_kit.cli._console import Console, table
 from deploy_kit.cli._verdict_codes import report_code
 from deploy_kit.devices import links
 from deploy_kit.recipe import Recipe
+from deploy_kit.records.artifacts import Device
 from deploy_kit.records.engine_table import NONE, percentile, size, typed
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.results import EngineRow, ParityReport, Report
-from deploy_kit.stages import deliver
+from deploy_kit.stages import deliver, pack
 from deploy_kit.stages import report as report_stage
 from deploy_kit.store import Store, write_whole
 
@@ -34,6 +35,7 @@ def run(
     save_recipe: Path | None,
     fresh: bool,
     allow_invalid: bool,
+    bundle: Path | None = None,
 ) -> int:
     """Run a recipe, write its report, deliver what is accepted, and print all of it.
 
@@ -47,6 +49,7 @@ def run(
         save_recipe: File to write the recipe to.
         fresh: Measure latency again, even if the store has it.
         allow_invalid: Whether invalid latencies alone leave nothing undecided.
+        bundle: Where to pack the recommended engine; None packs none.
 
     Returns:
         The exit code.
@@ -61,14 +64,32 @@ def run(
     _output_files.verify_report_folder(reports, recipe.source.checkpoint)
     if deliveries is not None:
         deliver.require_room(recipe, deliveries)
+    packing = None if bundle is None else pack.PackTable(out=bundle)
+    if packing is not None:
+        pack.verify_request(packing)
     kept = Store(store, recipe.model_dump(mode="json"))
     report = pipeline.deploy(recipe, target, kept, console.on_progress, fresh=fresh)
     if save_recipe is not None:
         write_whole(save_recipe, recipes.dump_recipe(recipe))
     files = deliver.run(report, deliveries, kept) if deliveries is not None else ()
     written = report_stage.run(report, reports)
-    console.result(report, text(report, files, written))
+    packed = packing is not None and _pack(recipe, kept, target, report, packing)
+    more = f"\nbundle  {bundle}" if packed else ""
+    console.result(report, text(report, files, written) + more)
+    if packing is not None and not packed:
+        console.say("nothing is packed: no engine is recommended")
     return report_code(report, allow_invalid=allow_invalid)
+
+
+def _pack(recipe: Recipe, store: Store, device: Device, report: Report, packing: pack.PackTable) -> bool:
+    """Pack the recommended engine; return whether there is one."""
+    winner = report.recommendation.winner if report.recommendation else ""
+    row = next((row for row in report.rows if winner and row.label == winner.partition(",")[0]), None)
+    if row is None or row.artifact is None or not isinstance(row.parity, ParityReport):
+        return False
+    with pipeline.open_run(recipe, store, device) as opened:
+        pipeline.packed(opened, pipeline.exported(opened), row.artifact, row.parity, packing)
+    return True
 
 
 def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> str:
@@ -85,7 +106,7 @@ def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> st
         "\n".join(_reasons(report)),
         "\n".join(recommended(report.recommendation)) if report.recommendation else "",
         "\n".join(f"{'files' if number == 0 else '':8}{path}" for number, (_, path) in enumerate(files)),
-        f"report  {written}",
+        f"report  {written}, {written.with_suffix('.html').name}",
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -114,7 +135,7 @@ def _cells(row: EngineRow) -> tuple[str, ...]:
         size(row.artifact.size_bytes) if row.artifact else NONE,
         f"{drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}]" if drop else NONE,
         percentile(measured, 50),
-        f"{row.speed_up.ratio:.2f}×" if row.speed_up else NONE,
+        "INVALID" if measured and measured.invalid else f"{row.speed_up.ratio:.2f}×" if row.speed_up else NONE,
         word,
     )
 

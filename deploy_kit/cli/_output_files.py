@@ -9,6 +9,7 @@ from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.stages import report
+from deploy_kit.stages.report import page
 from deploy_kit.store import verify_place
 
 
@@ -33,6 +34,17 @@ def verify_recipe_file(path: Path, chosen: Recipe) -> None:
         raise InputError(f"{path}: exists, and is not a recipe", hint="choose another --save-recipe") from error
     if earlier != chosen:
         raise InputError(f"{path}: exists, and is another recipe", hint="delete it, or choose another --save-recipe")
+
+
+def verify_page(path: Path) -> None:
+    """Refuse to put a page in the place of another file, before any work.
+
+    Raises:
+        InputError: A folder, a folder that does not exist, or a file that is no page of deploykit's.
+    """
+    verify_place(path, f"--html '{path / 'comparison.html'}'")
+    if path.exists() and not page.is_page(path):
+        raise InputError(f"{path}: exists, and was not written by deploykit", hint="choose another --html")
 
 
 def verify_report_folder(folder: Path, checkpoint: str) -> None:

@@ -71,13 +71,34 @@ def engines_in_force(run: Run, source: Exported | None = None) -> list[Artifact]
     return [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
 
 
-def newest_engine(run: Run, console: Console, source: Exported | None = None) -> Artifact:
+def newest_engine(
+    run: Run,
+    console: Console,
+    source: Exported | None = None,
+    *,
+    engine: str | None = None,
+    variant: str | None = None,
+) -> Artifact:
     """Return the newest engine in the store that comes from one export, or from the checkpoint in force.
+
+    Args:
+        run: The run.
+        console: Told which engine it is.
+        source: The export; None for the checkpoint in force.
+        engine: Name of its engine; None for any.
+        variant: Name of its variant; None for any.
 
     Raises:
         RequestError: There is none.
     """
     built = engines_in_force(run, source)
+    meant = [one for one in built if engine in (None, one.engine) and variant in (None, one.name)]
+    if built and not meant:
+        wanted = f"{variant or 'any variant'} · {engine or 'any engine'}"
+        raise RequestError(
+            f"{run.store.root}: '{wanted}' was not built here yet",
+            hint=nearest(wanted, [one.label for one in built]),
+        )
     if not built:
         others = run.store.newest(Artifact, "build") is not None
         of = "the export in force" if source else f"'{run.recipe.source.checkpoint}', the checkpoint in force"
@@ -85,8 +106,8 @@ def newest_engine(run: Run, console: Console, source: Exported | None = None) ->
             f"{run.store.root}: no engine was built here yet{f' from {of}' if others else ''}",
             hint="deploykit build --engine onnxruntime, after quantize where it is to be int8",
         )
-    console.say(f"using {built[0].path} ({built[0].label})")
-    return built[0]
+    console.say(f"using {meant[0].path} ({meant[0].label})")
+    return meant[0]
 
 
 def newest_graph(root: Path, console: Console) -> Path:

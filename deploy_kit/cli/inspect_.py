@@ -48,7 +48,20 @@ def _rows(inspected: "Inspection") -> list[tuple[str, str]]:
     if inspected.passport:
         rows.append(("made by", "; ".join(f"{k} {v}" for k, v in inspected.passport.made_by.rows)))
         rows.append(("parent", inspected.passport.parent))
+    origin = inspected.passport.origin if inspected.passport else None
+    if origin is not None:
+        rows += [
+            ("checkpoint", f"{origin.checkpoint} (sha256 {origin.checkpoint_sha256})"),
+            *([("calibrated on", _data(origin.calibration, origin.calibration_sha256))] if origin.calibration else []),
+            ("checked on", f"{origin.n_images:,} images ({_data(origin.images, origin.images_sha256)})"),
+            *([("lost", origin.drop)] if origin.drop else []),
+            ("verdict", origin.verdict),
+        ]
     return rows
+
+
+def _data(name: str, digest: str) -> str:
+    return f"{name}, sha256 {digest}" if digest else name
 
 
 COMMAND = Command(

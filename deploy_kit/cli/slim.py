@@ -55,11 +55,11 @@ def slim(
         base = overrides.with_slim(_steps.recipe_in_force(step, Store(step.store), console), None)
         with _steps.open_run(step, console, base) as run:
             simplified = pipeline.float_graph(run, _step_inputs.simplified(run, console))
-            found = slimming.slim_in_run(run, simplified, request)
+            found = slimming.slim_in_run(run, simplified, request, explain_on=target if explain else None)
             texts = [pairs(_rows(found))]
             if found.slimmed is not None:
                 _output_files.copy_out(run, found.slimmed.onnx, step.out, console)
-                texts += [_layers(found.slimmed)] if explain else []
+                texts += [_layers(found, found.slimmed)] if explain else []
                 texts.append(f"onnx: {run.store.root / found.slimmed.onnx.path}")
             console.result(found, "\n\n".join(texts))
     if found.slimmed is None:
@@ -91,11 +91,12 @@ def _trial(trial: "SlimTrial") -> str:
     )
 
 
-def _layers(small: "Slimmed") -> str:
+def _layers(found: "Slimming", small: "Slimmed") -> str:
     from deploy_kit.cli._console import table
 
-    headings = ("layer", "channels", "MACs", "predicted KL", "seen KL")
-    return table(
+    headings = ("layer", "channels", "MACs", "predicted KL", "seen KL", "ms in float, by layer")
+    times = {row.name: f"{row.before_ms:.3f} → {row.after_ms:.3f}" for row in found.savings}
+    drawn = table(
         headings,
         [
             (
@@ -104,10 +105,12 @@ def _layers(small: "Slimmed") -> str:
                 f"{layer.macs_before:,} → {layer.macs_after:,}",
                 f"{layer.predicted:.2g}",
                 f"{layer.seen:.2g}",
+                times.get(layer.name, "–"),
             )
             for layer in small.layers
         ],
     )
+    return f"{drawn}\n\nno times: {found.no_savings}" if found.no_savings else drawn
 
 
-COMMAND = Command(call=slim, order=25)
+COMMAND = Command(call=slim, order=25, example="deploykit slim best.pth --calibration calib/ --macs 0.6")

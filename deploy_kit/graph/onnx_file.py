@@ -14,7 +14,7 @@ from deploy_kit.base.lazy import need
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess, TensorSpec
 
-PREPROCESS_KEY = "deploykit.preprocess"
+PREPROCESS_KEY, CLASSES_KEY = "deploykit.preprocess", "deploykit.classes"
 
 RANGES_KEY = "deploykit.ranges"
 """Metadata of a half-precision file: JSON object, activation → largest magnitude observed on the calibration images."""
@@ -123,9 +123,25 @@ def macs_of(node: ir.Node) -> int:
 
 
 def parameters(model: ir.Model) -> int:
-    """Count the numbers in floating-point initializers."""
-    floats = (v for v in model.graph.initializers.values() if v.dtype in _DTYPES and v.const_value is not None)
-    return sum(int(value.const_value.size) for value in floats if value.const_value is not None)
+    """Count the numbers in initializers that are weights: floating-point ones, and integers that are dequantized.
+
+    Scales and zero points are not counted, so that a quantized graph has the parameters of the float one.
+    """
+    grids, integers = set[str | None](), set[str | None]()
+    for node in model.graph:
+        inputs = [None if value is None else value.name for value in node.inputs]
+        if node.op_type == "QLinearConv":  # x, its grid, weight, its grid, the output's grid, bias
+            grids |= {*inputs[1:3], *inputs[4:8]}
+            integers |= {inputs[3], *inputs[8:]}
+        elif node.op_type in _QUANTIZERS:
+            grids |= {*inputs[1:]}
+            integers |= {inputs[0]} if node.op_type == "DequantizeLinear" else set()
+    weights = (
+        value.const_value
+        for name, value in model.graph.initializers.items()
+        if name not in grids and (value.dtype in _DTYPES or name in integers)
+    )
+    return sum(int(weight.size) for weight in weights if weight is not None)
 
 
 def precision(model: ir.Model) -> Precision:
@@ -170,6 +186,21 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     except ValueError as error:
         raise InputError(f"metadata '{PREPROCESS_KEY}' is not JSON: {error}") from error
     return codec.from_json(Preprocess, data, PREPROCESS_KEY)
+
+
+def classes(model: ir.Model) -> tuple[str, ...]:
+    """Read the names of the classes that the file records; empty where it records none.
+
+    Raises:
+        InputError: They cannot be read.
+    """
+    try:
+        names = json.loads(model.metadata_props.get(CLASSES_KEY, "[]"))
+    except ValueError as error:
+        raise InputError(f"metadata '{CLASSES_KEY}' is not JSON: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"metadata '{CLASSES_KEY}': expected a list of names")
+    return tuple(names)
 
 
 def ranges(model: ir.Model) -> dict[str, float]:

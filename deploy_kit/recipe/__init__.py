@@ -16,7 +16,15 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
 from deploy_kit.recipe._yaml import StrictLoader
 from deploy_kit.records.artifacts import Precision, Preprocess
-from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
+from deploy_kit.records.densenet import (
+    Activation,
+    FeatureNorm,
+    HeadActivation,
+    HeadPool,
+    Order,
+    StemPool,
+    TransitionPool,
+)
 from deploy_kit.records.measurements import LatencySpan
 from deploy_kit.records.results import Limits
 
@@ -67,11 +75,17 @@ class SourceTable(RecipeTable):
         outer_activation: Activation of stem, transitions and end.
         hidden_activation: Activation between linear layers.
         slope: Slope of leaky activations below zero.
+        dense_order: Whether a dense layer's BNs come before their activations or behind them.
+        transition_order: The same of a transition's BN.
+        final_order: The same of the last BN.
+        hidden_order: The same of BNs between linear layers.
         transition_relu: Whether an activation precedes each transition's convolution.
         transition_pool: Pool that halves the map in a transition.
         final_relu: Whether an activation follows the last BN.
         eps: Epsilon of every BN.
+        hidden_eps: Epsilon of BNs between linear layers, where it is another one.
         head_pool: How the last map becomes a vector.
+        feature_norm: Whether that vector is divided by its Euclidean norm.
         head_activation: Activation to add behind the last linear layer.
     """
 
@@ -90,11 +104,17 @@ class SourceTable(RecipeTable):
     outer_activation: Activation | None = None
     hidden_activation: Activation | None = None
     slope: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    dense_order: Order | None = None
+    transition_order: Order | None = None
+    final_order: Order | None = None
+    hidden_order: Order | None = None
     transition_relu: bool | None = None
-    transition_pool: Literal["avg", "max"] | None = None
+    transition_pool: TransitionPool | None = None
     final_relu: bool | None = None
     eps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    hidden_eps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     head_pool: HeadPool | None = None
+    feature_norm: FeatureNorm | None = None
     head_activation: HeadActivation | None = None
 
 

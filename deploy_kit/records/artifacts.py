@@ -75,6 +75,20 @@ class Preprocess:
         """The same for a graph that takes the normalized float32 tensor."""
         return replace(self, input_pixels=False)
 
+    @property
+    def words(self) -> str:
+        """How an image becomes the input, in words."""
+        size = f"{self.height}×{self.width} px"
+        if self.resize is None:
+            size = f"images of {size}"
+        else:
+            size = f"shorter side scaled to {self.resize} px ({self.interpolation}, antialiased), center crop of {size}"
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        formula = f"(pixel / 255 - mean) / std with mean {mean} and std {std}"
+        if self.input_pixels:
+            return f"{size}; the graph takes the pixels, uint8 with channels last, and computes {self.color}, {formula}"
+        return f"{size}, {self.color}; {formula}"
+
     def __post_init__(self) -> None:
         """Validate the values.
 
@@ -197,6 +211,9 @@ class Origin:
         n_images: Number of images of the check.
         drop: Accuracy that was lost, with its interval, in words; empty without labels.
         answers_sha256: sha256 of the reference logits and labels that the check compared with.
+        images_sha256: Hash over the check images, their order and labels (`ImageSet.digest`); empty where not recorded.
+        calibration: Calibration image set of the graph that the engine was built from; empty where it saw none.
+        calibration_sha256: Hash over the calibration images and their order; empty where it was not recorded.
     """
 
     checkpoint: str
@@ -206,6 +223,9 @@ class Origin:
     n_images: int
     drop: str = ""
     answers_sha256: str = ""
+    images_sha256: str = ""
+    calibration: str = ""
+    calibration_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,6 +361,7 @@ class ReferenceLogits:
         made_by: Library that computed them, and images that were left out.
         skipped: Number of images that were left out because they cannot be read.
         crops: Number of crops of each image whose logits were averaged.
+        images_sha256: Hash over images, order and labels (`ImageSet.digest`); empty where it was not recorded.
     """
 
     path: str
@@ -352,6 +373,7 @@ class ReferenceLogits:
     made_by: MadeBy = field(default_factory=MadeBy)
     skipped: int = 0
     crops: Literal[1, 10] = 1
+    images_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ class MadeBy:
         options: Options of the scheme, as JSON.
         calibration: Calibration image set, as the recipe names it.
         n_images: Number of calibration images.
+        calibration_sha256: Hash over the calibration images and their order (`ImageSet.digest`).
         calibration_remarks: What the checks of the calibration set remarked.
         left_out: Images that were left out because they cannot be read, as one sentence.
         slimmed: What was removed from the checkpoint's network, as one sentence.
@@ -39,6 +40,7 @@ class MadeBy:
     options: str = ""
     calibration: str = ""
     n_images: str = ""
+    calibration_sha256: str = ""
     calibration_remarks: str = ""
     left_out: str = ""
     slimmed: str = ""
@@ -104,6 +106,7 @@ _LABELS = {
     "options": "options",
     "calibration": "calibration",
     "n_images": "images",
+    "calibration_sha256": "calibration data sha256",
     "calibration_remarks": "calibration remarks",
     "left_out": "left out",
     "float_groups": "layer groups kept in float",

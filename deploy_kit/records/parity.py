@@ -54,6 +54,9 @@ class Flip:
         margin: Difference between the checkpoint's largest and second largest output.
         reference: Class index that the checkpoint predicts.
         found: Class index that the engine predicts.
+        found_margin: Difference between the engine's largest and second largest output; None where it was not recorded,
+            NaN where an output is not finite.
+        label: Class index that the image is labelled with; None without labels.
     """
 
     image: int
@@ -61,6 +64,8 @@ class Flip:
     margin: float
     reference: int
     found: int
+    found_margin: float | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

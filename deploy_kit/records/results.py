@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLogits
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
@@ -294,6 +295,21 @@ class EngineRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A check image in small, so that a page can show it without the image set.
+
+    Attributes:
+        image: Index of the image in the check set.
+        name: Name of the image in its set.
+        data: JPEG of at most 96×96 px, in base64.
+    """
+
+    image: int
+    name: str
+    data: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Report of one deployment, from the checkpoint to the measured engines.
 
@@ -312,6 +328,11 @@ class Report:
         version: Version of deploykit.
         remarks: Sentences that a reader must know beside the numbers.
         mixes: Mixed-precision searches that graphs of the lineage came from.
+        device: Name of the device on which engines were built, checked and measured.
+        recipe_yaml: The whole recipe as YAML; empty in reports of earlier versions.
+        command: Command that makes the report again; empty where it is not known.
+        differences: Errors along the layers of artifacts of this report, as far as somebody looked.
+        thumbnails: Check images whose prediction changed.
         recommendation: The engine to deploy, and why not another one; None in reports of earlier versions.
     """
 
@@ -328,6 +349,11 @@ class Report:
     version: str
     remarks: tuple[str, ...] = ()
     mixes: tuple[Mix, ...] = ()
+    device: str = "local"
+    recipe_yaml: str = ""
+    command: str = ""
+    differences: tuple[NetworkDifference, ...] = ()
+    thumbnails: tuple[Thumbnail, ...] = ()
     recommendation: Recommendation | None = None
 
     @property

@@ -171,17 +171,47 @@ class SlimSearch:
         tried: Trials on the tuning images, in the order in which they were made.
         chosen: The trial that was chosen; None where none keeps the budget.
         judged: The chosen graph on the check images, which chose nothing; None where there are none.
+        artifact: sha256 of the chosen graph; empty where none keeps the budget.
     """
 
     max_drop_pp: float
     tried: tuple[SlimTrial, ...]
     chosen: SlimTrial | None
     judged: SlimTrial | None
+    artifact: str = ""
+
+    @property
+    def words(self) -> str:
+        """Sentence on what the slimmed graph loses, before it is quantized."""
+        trial = self.judged or self.chosen
+        if trial is None:
+            return f"slimmed: nothing within {self.max_drop_pp:g} points"
+        what = "drop" if trial.labelled else "changed answers"
+        chose = "which chose nothing" if self.judged else "which also chose the share"
+        return (
+            f"slimmed to {trial.share:.2f} of the multiply-accumulates: {what} {trial.drop_pp:+.2f} points, at most "
+            f"{trial.upper_pp:+.2f}, on {trial.n} images of {trial.images}, {chose}"
+        )
 
     @property
     def found(self) -> bool:
         """Whether the chosen graph keeps the budget on the images that did not choose it."""
         return self.chosen is not None and (self.judged is None or self.judged.upper_pp <= self.max_drop_pp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSaving:
+    """Time of one layer group in the float engines of both graphs, which were not timed in turns.
+
+    Attributes:
+        name: Name of the layer group.
+        before_ms: Its time in one run before, in ms.
+        after_ms: Its time in one run of the slimmed graph, in ms.
+    """
+
+    name: str
+    before_ms: float
+    after_ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +222,12 @@ class Slimming:
         slimmed: The graph; None where none keeps the budget.
         search: How the number of multiply-accumulates was found; None where it was given.
         refused: (reason, number of convolutions) for those whose channels cannot be removed.
+        savings: Time of each layer group before and after, on the engine it is for; empty where it was not asked for.
+        no_savings: Why there are no times although they were asked for; empty where there are.
     """
 
     slimmed: Slimmed | None
     search: SlimSearch | None = None
     refused: tuple[tuple[str, int], ...] = ()
+    savings: tuple[LayerSaving, ...] = ()
+    no_savings: str = ""

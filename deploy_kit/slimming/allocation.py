@@ -33,7 +33,7 @@ def allocate(curves: ChannelCurves, macs: float, step: int) -> tuple[int, ...]:
         share = math.ceil(100 * curves.cost(least) / curves.macs) / 100
         raise InputError(
             f"slim: {macs:g} of the multiply-accumulates is less than what is left with the fewest channels everywhere",
-            hint=f"ask for at least --macs {share:g}",
+            hint=f"ask for at least --macs {share:g} (or less with a smaller --channel-step)",
         )
     low, high = 0.0, 1.0
     while curves.cost(_at_price(curves, choices, high)) > budget:

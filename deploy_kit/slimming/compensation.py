@@ -28,6 +28,7 @@ _STOPS = frozenset({"Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "
 """Operators whose results are kept for later layers; everything else is computed again by each that reads it."""
 
 _BATCH_BYTES, _KEPT_BYTES = 32 * 2**20, 256 * 2**20
+_ROWS = 4096  # sums in float64 cost more than products of fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +256,7 @@ class _Walk:
                 kept, size = [*kept, [x]], size + x.nbytes
         if fit is None:
             return None
+        fit.finish()
         error = self._refitted(fit, nodes[1], cost)
         if name in self._last:
             for index in range(len(numbers)):
@@ -283,19 +285,28 @@ class _Walk:
 
 
 class _Fit:
-    """The moments of one layer, of the images to fit to and of those held out."""
+    """The moments of one layer, of the images to fit to and of those held out: rows are multiplied many at a time."""
 
     def __init__(self, node: ir.Node, n_images: int) -> None:
         self._sampler = PatchSampler(node, n_images)
         self._enough = n_images >= 2 * ridge.EVERY
         width, n_outputs = bottlenecks.width(node), bottlenecks.shape_of(node.inputs[2])[0]
         self.fitted, self.held_out = (ridge.RowMoments.empty(width, n_outputs) for _ in range(2))
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def add(self, x: torch.Tensor, y: torch.Tensor, numbers: torch.Tensor) -> None:
         """Add a batch: inputs of the slimmed network, outputs of the original, numbers of the images."""
         rows = self._sampler.rows(x)
         wanted = self._sampler.outputs(y)
         out = (numbers % ridge.EVERY == ridge.EVERY - 1).repeat_interleave(len(rows) // len(numbers))
-        out &= self._enough
-        self.fitted.add(rows[~out], wanted[~out])
-        self.held_out.add(rows[out], wanted[out])
+        self._waiting.append((rows, wanted, out & self._enough))
+        if sum(len(waits) for waits, _, _ in self._waiting) >= _ROWS:
+            self.finish()
+
+    def finish(self) -> None:
+        """Add the rows that wait."""
+        if self._waiting:
+            rows, wanted, out = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            self._waiting = []
+            self.fitted.add(rows[~out], wanted[~out])
+            self.held_out.add(rows[out], wanted[out])

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import InputError, SlimError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent
 from deploy_kit.graph import onnx_file
 from deploy_kit.images import ImageSet
@@ -52,6 +52,7 @@ def measure(
 
     Raises:
         InputError: The graph has no place where channels can be removed, or an operator that is not covered.
+        SlimError: torch's answers differ from ONNX Runtime's, or an activation is not finite.
     """
     model = onnx_file.load(path)
     onnx_file.expect_input(model, preprocess, path)
@@ -133,6 +134,9 @@ def _covariances(
             graph.forward(batch, visit)
             n += len(batch)
             done(n)
+    for place in places:
+        if not torch.isfinite(moments[place.reader]).all():
+            raise SlimError(f"slim: '{place.name}' is not finite on these images", hint=sensitivity.NOT_FINITE)
     return [covariance_of(moments.pop(place.reader)) for place in places]
 
 

@@ -13,7 +13,7 @@ import torch
 from deploy_kit.slimming.group_obs import damped
 from deploy_kit.slimming.patches import covariance_of, with_one
 
-SHARES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+SHARES = (1e-4, 1e-3, 1e-2, 1e-1)
 """Values of λ that are tried, as shares of the mean variance of an input."""
 
 EVERY = 5

@@ -4,7 +4,8 @@ Errors e at the pixels of a layer's output y move the logits by Σ J e, and the 
 
     KL(p ‖ q) ≈ ½ δᵀ (diag(p) − p pᵀ) δ,    δ = Σ_pixels J e
 
-With v = √p ∘ ξ − p (√pᵀξ), ξ normal, E[v vᵀ] = diag(p) − p pᵀ: the Fisher information of the softmax. So, with
+With v = √p ∘ ξ − p (√pᵀξ), ξ normal, E[v vᵀ] = diag(p) − p pᵀ: the Fisher information of the softmax. A single logit
+has that of its sigmoid s instead, v = √(s(1 − s)) ξ. So, with
 g = ∂(vᵀ logits)/∂y, and errors of different pixels taken as independent,
 
     KL ≈ ½ tr(F E[e eᵀ]),    F = E[ Σ_pixels g gᵀ ]
@@ -18,12 +19,14 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from deploy_kit.base.errors import SlimError
 from deploy_kit.slimming.torch_graph import TorchGraph
 
 N_IMAGES = 256
 """Images of which gradients are taken."""
 
 N_DRAWS = 2
+NOT_FINITE = "check the preprocessing (mean, std) and the checkpoint"
 _SEED = 23
 
 
@@ -40,6 +43,9 @@ def sensitivities(
 
     Returns:
         (O, O) float64 for each layer.
+
+    Raises:
+        SlimError: A gradient is not finite.
     """
     generator = torch.Generator().manual_seed(_SEED)
     names = [str(node.outputs[0].name) for node in layers]
@@ -53,9 +59,7 @@ def sensitivities(
         targets = [values[name] for name in names]
         del values
         for draw in range(N_DRAWS):
-            root = torch.softmax(logits.detach(), -1).sqrt()
-            noise = torch.randn(logits.shape, generator=generator)
-            v = root * noise - root * root * (root * noise).sum(-1, keepdim=True)
+            v = _drawn(logits.detach(), generator)
             found = torch.autograd.grad((v * logits).sum(), targets, retain_graph=draw + 1 < N_DRAWS)
             for index, gradient in enumerate(found):
                 rows = gradient.flatten(2).permute(0, 2, 1).reshape(-1, gradient.shape[1])
@@ -64,7 +68,20 @@ def sensitivities(
                 totals[index] = part if before is None else before + part
         n_images += len(batch)
         done(n_images)
-    return [total / n_images for total in totals if total is not None]
+    sums = [total / n_images for total in totals if total is not None]
+    if not all(torch.isfinite(total).all() for total in sums):
+        raise SlimError("slim: gradients are not finite on these images", hint=NOT_FINITE)
+    return sums
+
+
+def _drawn(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw v (N, K) for logits (N, K)."""
+    noise = torch.randn(logits.shape, generator=generator)
+    if logits.shape[-1] == 1:
+        share = torch.sigmoid(logits)
+        return (share * (1 - share)).sqrt() * noise
+    root = torch.softmax(logits, -1).sqrt()
+    return root * noise - root * root * (root * noise).sum(-1, keepdim=True)
 
 
 def _up_to_logits(graph: TorchGraph) -> tuple[tuple[ir.Node, ...], str]:

@@ -233,7 +233,7 @@ def judge(
         agreement=metrics.top1_agreement(wanted, found),
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
-        flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image),
+        flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image, labels),
         **_labelled(wanted, found, labels, limits, class_name),
     )
 

@@ -30,7 +30,7 @@ from deploy_kit.store import sha256_of
 
 VERSION = "4"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
-_VERIFIED_IMAGES = 32
+_VERIFIED_IMAGES, _WITNESSED_IMAGES = 32, 3
 _OF_THE_INPUT = frozenset({"input", "preprocess", "input_pixels"})
 # float32 against float64 through 264 layers; seen: 2e-6.
 _REBUILT = 1e-4
@@ -67,7 +67,12 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
             return _adopt(path, digest, source, stated, folder, home, input_pixels=table.input_pixels)
         network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
         preprocess, remarks = map_sizes.input_of(
-            network.spec, source.input, path, stated=stated, carried=network.preprocess
+            network.spec,
+            source.input,
+            path,
+            stated=stated,
+            carried=network.preprocess,
+            graph=None if network.witness is None else network.witness.sides,
         )
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
@@ -78,10 +83,11 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
             preprocess = pixel_input.take_pixels(graph, preprocess)
             onnx_file.save(graph, file)
         context.report("export", "re-running the file in ONNX Runtime")
-        difference, verified = _verify(network, file, sample, preprocess, table, context.connection)
+        difference, verified, answers = _verify(network, file, sample, preprocess, table, context.connection)
         rebuilt = _verify_rebuilt(network, sample, preprocess)
+        witnessed = _verify_witness(network, sample, preprocess, answers)
         return Exported(
-            checkpoint=_facts(network, source.checkpoint, path, digest, (*remarks, rebuilt)),
+            checkpoint=_facts(network, source.checkpoint, path, digest, (*remarks, witnessed, rebuilt)),
             onnx=onnx_artifact(
                 file,
                 home,
@@ -178,8 +184,8 @@ def _verify(
     preprocess: Preprocess | BareInput,
     table: ExportTable,
     connection: Connection,
-) -> tuple[float, str]:
-    """Re-run the file in ONNX Runtime and compare with torch, relative to the largest |logit|."""
+) -> tuple[float, str, np.ndarray]:
+    """Re-run the file in ONNX Runtime, compare with torch, relative to the largest |logit|, and return its answers."""
     from deploy_kit.checkpoint.network import to_onnx
     from deploy_kit.checkpoint.network.torch_logits import torch_logits
 
@@ -191,10 +197,8 @@ def _verify(
     batches = _DYNAMIC_BATCHES if table.dynamic else (table.batch,)
     worst = 0.0
     for batch in batches:
-        worst = max(
-            worst,
-            metrics.relative_difference(wanted, _onnx_logits(network, file, sample, preprocess, batch, connection)),
-        )
+        found = _onnx_logits(network, file, sample, preprocess, batch, connection)
+        worst = max(worst, metrics.relative_difference(wanted, found))
     if not worst <= table.tolerance:
         raise ExportError(
             f"the ONNX file differs from the checkpoint by {worst:.2g} of the largest logit, "
@@ -202,7 +206,7 @@ def _verify(
             hint=f"try the other exporter: --exporter {to_onnx.other(table)}; the file was not kept",
         )
     noun = "noise tensors" if isinstance(preprocess, BareInput) else "images"
-    return worst, f"{sample.n} {noun} ({sample.name}), batch {' and '.join(map(str, batches))}"
+    return worst, f"{sample.n} {noun} ({sample.name}), batch {' and '.join(map(str, batches))}", found
 
 
 def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preprocess | BareInput) -> str:
@@ -223,6 +227,34 @@ def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preproces
             hint="this is a fault of deploykit, and the file was not kept: report it with the names in the checkpoint",
         )
     return f"rebuilt network against the equations on the file's own tensors: {difference:.1g} of the largest logit off"
+
+
+def _verify_witness(
+    network: Checkpoint, sample: ImageSet, preprocess: Preprocess | BareInput, answers: np.ndarray
+) -> str:
+    """Hold the ONNX file's answers against those of the graph that the checkpoint states, on its first images."""
+    import torch
+
+    if network.witness is None:
+        return "its order of operations has no witness: the file holds weights, and no graph"
+    witness, forward = network.witness, network.witness.forward
+    n = min(_WITNESSED_IMAGES, len(answers)) * (forward.batch or 1)
+    images = torch.from_numpy(np.concatenate(list(sample.first(min(n, sample.n)).batches(preprocess.normalized, 1))))
+    fixed = witness.sides is not None and witness.sides != tuple(images.shape[2:])
+    found = torch.from_numpy(answers[: len(images)])
+    if fixed:  # a graph of another size than was asked for is compared at its own, with the rebuilt network
+        assert witness.sides is not None
+        shape = (n, images.shape[1], *witness.sides)
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        outputs = network.model(images)
+        found = torch.cat(outputs, 1) if isinstance(outputs, tuple) else outputs
+    step = forward.batch or 1
+    worst = max(
+        witness.verify(network.spec, images[at : at + step], found[at : at + step], network.model)
+        for at in range(0, len(images) - step + 1, step)
+    )
+    what = "rebuilt network" if fixed else "ONNX file"
+    return f"{what} against {forward.source}, {len(images)} inputs: {worst:.1g} of the largest logit off"
 
 
 def _onnx_logits(

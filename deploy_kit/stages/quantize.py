@@ -89,6 +89,7 @@ def run(
                 options=codec.canonical_json(options),
                 calibration=used.name if used else "",
                 n_images=str(spent["n"]) if used else "",
+                calibration_sha256=digest,
                 calibration_remarks="; ".join(remarks),
                 left_out=used.left_out if used else "",
                 slimmed=simplified.made_by.slimmed,

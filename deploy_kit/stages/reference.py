@@ -117,6 +117,7 @@ def _written(
         made_by=made_by or MadeBy(),
         skipped=len(images.skipped),
         crops=crops,
+        images_sha256=images.digest,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from report_records import artifact
 
 from deploy_kit.analysis import slim_budget
 from deploy_kit.analysis.slim_budget import SlimSubject, judged
@@ -12,15 +13,20 @@ from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import ImageSource
 from deploy_kit.records.artifacts import ReferenceLogits
-from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, SlimTrial
+from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, Slimmed, SlimTrial
 from deploy_kit.stages import slim
 from deploy_kit.store import Store
 
 N = 4000
+GRAPH = artifact("fp32")
 
 
 def trial(**given: object) -> SlimTrial:
     return replace(slim_budget._UNJUDGED, **given)  # type: ignore[arg-type]
+
+
+def stand_in(share: float) -> Slimmed:
+    return Slimmed(onnx=replace(GRAPH, sha256=f"{share:g}"), macs_before=100, macs_after=round(100 * share), layers=())
 
 
 class Searched:
@@ -32,12 +38,12 @@ class Searched:
             path="", sha256="", macs=100, n_images=1, curves=(curve,), refused=(), seconds=0, peak_memory_mib=0
         )
         monkeypatch.setattr(slim, "measured", lambda *given, **named: (curves, True))
-        monkeypatch.setattr(slim_budget, "_slimmed", lambda subject, share, context: share)
+        monkeypatch.setattr(slim_budget, "_slimmed", lambda subject, share, context: stand_in(share))
         monkeypatch.setattr(slim_budget, "_trial", self._trial)
         self._drops = {"tune": tuning, "check": check}
 
     def _trial(
-        self, small: float, asked: float, images: ImageSource, reference: ReferenceLogits, context: Context
+        self, small: Slimmed, asked: float, images: ImageSource, reference: ReferenceLogits, context: Context
     ) -> SlimTrial:
         lost = self._drops[images.name] * (1 - asked)  # in points: linear in what is removed
         return trial(asked=asked, share=asked, images=images.name, n=N, drop_pp=lost, upper_pp=lost + 0.1)
@@ -48,7 +54,7 @@ def subject(check: bool = True, n: int = N) -> SlimSubject:
         return ReferenceLogits(path="", sha256="", images=name, n=n, labelled=True, top1=0.9)
 
     return SlimSubject(
-        simplified=None,  # type: ignore[arg-type]
+        simplified=GRAPH,
         images=ImageSource(name="calibration"),
         tuning=ImageSource(name="tune"),
         tuning_logits=logits("tune"),
@@ -69,7 +75,7 @@ def test_the_smallest_share_that_keeps_the_budget_is_chosen(
 
     found, small = searched(store, connection, subject())
 
-    assert (found.chosen.asked, small) == (0.7, 0.7)  # 0.3 lost and 0.1 of interval
+    assert (found.chosen.asked, small.share, found.artifact) == (0.7, 0.7, "0.7")  # 0.3 lost and 0.1 of interval
     assert (found.judged.images, found.judged.upper_pp) == ("check", pytest.approx(0.25))
     assert found.found
     assert len(found.tried) <= 5

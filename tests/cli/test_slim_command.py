@@ -40,6 +40,9 @@ def test_a_share_gives_a_graph_and_later_steps_take_it(folder: Path) -> None:
     assert "slimmed               slimmed: " in said.out
     assert "another network than the checkpoint's" in said.out
     assert "denseblock1.denselayer1  16 → " in said.out
+    (row,) = [line for line in said.out.splitlines() if line.startswith("denseblock1.denselayer1")]
+    before, after = row.split()[-3], row.split()[-1]
+    assert 0 < float(before) < 10 and 0 < float(after) < 10
     assert "left alone            " in said.out
     assert (folder / "slim.onnx.passport.json").is_file()
     quantized = deploykit("quantize", "--int8", "--scheme", "int8_ort", "--store", str(folder / "store"), "--json")
@@ -49,6 +52,14 @@ def test_a_share_gives_a_graph_and_later_steps_take_it(folder: Path) -> None:
         json.loads(quantized.out)["parent"]
         == json.loads((folder / "slim.onnx.passport.json").read_text())["onnx"]["sha256"]
     )
+
+
+@pytest.mark.slow
+def test_an_engine_that_does_not_time_its_layers_says_so(folder: Path) -> None:
+    said = slim(folder, "--macs", "0.8", "--explain", "--target", "reference")
+
+    assert said.code == 0
+    assert "no times: engine 'reference' does not time its layers" in said.out
 
 
 @pytest.mark.slow
@@ -128,7 +139,7 @@ def test_a_share_below_the_least_names_one_that_works(folder: Path) -> None:
 
     assert said.code == 2
     assert "less than what is left with the fewest channels everywhere" in said.error
-    assert slim(folder, *said.fix.split()[-2:]).code == 0
+    assert slim(folder, "--macs", said.fix.split("--macs ")[1].split()[0]).code == 0
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from dense_graphs import Sketch, nodes, quantized, run
 from slim_graphs import measured, planted, resnet, slimmed
 
+from deploy_kit.base.errors import SlimError
 from deploy_kit.graph import onnx_file
 
 
@@ -72,6 +73,29 @@ def test_a_resnet_bottleneck_is_pruned_by_the_same_code() -> None:
     assert divergence(model, small, sketch.images(400, seed=3)) < 5 * layer.predicted
 
 
+def test_a_two_way_dense_layer_is_pruned_by_the_same_code() -> None:
+    sketch = Sketch(pixels=(6, 6))
+    x = sketch.stem(8)
+    for _ in range(2):  # PeleeNet's: one branch of a 3×3 convolution, one of two
+        near = sketch.node("Relu", sketch.conv(x, 16))
+        far = sketch.node("Relu", sketch.conv(x, 8))
+        far = sketch.node("Relu", sketch.conv(far, 16, 3, pad=1))
+        x = sketch.concat(x, sketch.conv(near, 4, 3, pad=1), sketch.conv(far, 4, 3, pad=1))
+    model = sketch.model(sketch.head(sketch.norm(x)))
+    images = sketch.images(400)
+    found = measured(model, images)
+    assert [curve.channels for curve in found.curves] == [
+        16
+    ] * 4  # of the second branch the larger place: between its two 3×3
+
+    small, result = slimmed(model, images, (8, 8, 16, 16), found)
+
+    for layer in result.layers[:2]:
+        assert layer.seen == pytest.approx(layer.predicted, rel=0.3)
+    predicted = sum(layer.predicted for layer in result.layers)
+    assert divergence(model, small, sketch.images(400, seed=3)) < 5 * predicted
+
+
 def test_refits_make_up_for_most_of_what_a_plain_removal_loses() -> None:
     sketch, model = dense()
     x = sketch.images(400)
@@ -126,6 +150,15 @@ def test_one_image_gives_a_graph_with_finite_answers() -> None:
     small, _ = slimmed(model, sketch.images(1), (8, 8, 8))
 
     assert np.isfinite(run(small, sketch.images(8, seed=2))[0]).all()
+
+
+def test_activations_that_are_not_finite_are_refused_with_the_layer() -> None:
+    sketch, model = dense()
+    x = sketch.images(8)
+    x[3] = 1e38
+
+    with pytest.raises(SlimError, match=r"denseblock1\.denselayer1' is not finite on these images"):
+        measured(model, x)
 
 
 def test_the_same_images_give_the_same_bytes() -> None:

@@ -74,5 +74,22 @@ def test_a_softmax_at_the_end_changes_nothing() -> None:
     assert torch.allclose(plain, same)
 
 
+def test_a_single_logit_has_the_information_of_its_sigmoid(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketch = Sketch(pixels=(4, 4))
+    graph = TorchGraph(sketch.model(sketch.head(sketch.norm(sketch.block(sketch.stem())), classes=1)))
+    layer, x = nodes_of(graph)[-1], sketch.images(N)
+    monkeypatch.setattr(sensitivity, "N_DRAWS", 400)
+
+    (found,) = sensitivity.sensitivities(graph, (layer,), iter([x]), lambda done: None)
+
+    values = {"x": torch.from_numpy(x).requires_grad_()}
+    graph.run(values, graph.nodes)
+    (gradient,) = torch.autograd.grad(values[graph.output].sum(), values[str(layer.outputs[0].name)])
+    share = torch.sigmoid(values[graph.output].detach())[:, 0]
+    rows = gradient.flatten(2)
+    wanted = torch.einsum("n,nop,nqp->oq", share * (1 - share), rows, rows).numpy() / N
+    assert np.abs(found.numpy() - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
 def nodes_of(graph: TorchGraph) -> list:  # type: ignore[type-arg]
     return [node for node in graph.nodes if node.op_type == "Conv"]

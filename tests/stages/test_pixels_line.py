@@ -79,7 +79,7 @@ def test_exported_graph_takes_frames_and_agrees_with_torch(line: SimpleNamespace
 def test_inspection_says_what_the_graph_takes(line: SimpleNamespace) -> None:
     facts = dict(inspection.inspect_file(line.context.store.path(line.lean.onnx)).facts)
 
-    assert facts["takes"] == "pixels: uint8 frames, channels last in RGB order, normalized inside"
+    assert "the graph takes the pixels, uint8 with channels last, and computes gray" in facts["from an image"]
     assert '"input_pixels":true' in facts["preprocess"]
 
 

@@ -129,6 +129,7 @@ class _DifferenceSearch:
         answer = NetworkDifference(
             first=first.label,
             second=second.label,
+            sha256=(first.digest, second.digest),
             computed_by=(first.how, second.how),
             n=image_set.n,
             images=image_set.name,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.contents import Container, Contents
+from deploy_kit.checkpoint.formats.forward.keras_graph import KerasForward
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_config
 from deploy_kit.checkpoint.formats.keras_files.hdf5 import Hdf5Group
 from deploy_kit.checkpoint.formats.keras_files.keras_config import KerasConfig, KerasLayer
@@ -75,7 +76,16 @@ def read_hdf5(file: Path) -> Contents:
 def _contents(kind: Container, tensors: dict[str, Tensor], config: KerasConfig) -> Contents:
     if not tensors:
         raise CheckpointError("a Keras file without weights")
-    return Contents(kind=kind, tensors=tensors, facts=config.facts())
+    forward = None
+    if config.model is not None:
+        try:
+            forward = KerasForward(config.model, tensors)
+        except _WRONG as error:
+            raise damaged(f"its config makes no sense ({type(error).__name__})") from error
+    remarks = (
+        () if forward is not None else ("the file holds weights and no graph: its order of operations is not stated",)
+    )
+    return Contents(kind=kind, tensors=tensors, facts=config.facts(), forward=forward, remarks=remarks)
 
 
 def _config(text: bytes) -> KerasConfig:
