@@ -5,10 +5,11 @@ Needs the standard library, numpy and the engine's own package. Native code live
 
 import errno
 import os
-import sys
+import queue
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ Arguments = dict[str, Any]
 _WHOLE = ("h2d", "compute", "d2h")
 _TIMED = {"compute": ("compute",), "whole": _WHOLE, "frame": _WHOLE}
 """What a device times of one run, by span."""
+_END_S = 2.0
+"""Seconds that a job has for ending in order once the host is gone."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -368,7 +371,7 @@ def _in_one(steps: stopwatch.Steps) -> Callable[[], None]:
     return run
 
 
-def serve(jobs: TextIO, replies: TextIO) -> None:
+def serve(jobs: Iterable[str], replies: TextIO) -> None:
     """Answer jobs until the input ends."""
 
     def tell(event: ProgressEvent) -> None:
@@ -397,11 +400,27 @@ def serve(jobs: TextIO, replies: TextIO) -> None:
         replies.flush()
 
 
+def _jobs_of(host: TextIO) -> Iterator[str]:
+    """Yield the lines of a host; once it is gone this process ends, also in a job: nobody would read its reply."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in host:
+            lines.put(line)
+        lines.put("")
+        time.sleep(_END_S)
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while line := lines.get():
+        yield line
+
+
 def main() -> None:
     """Serve on standard input and output; whatever else prints to standard output goes to standard error."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(sys.stdin, replies)
+    serve(_jobs_of(os.fdopen(os.dup(0))), replies)
 
 
 if __name__ == "__main__":

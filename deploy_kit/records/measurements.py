@@ -130,7 +130,8 @@ class LoadGenResult:
 
     Attributes:
         valid: Whether LoadGen calls the result VALID, by its own rules and the settings it was given.
-        sentence: LoadGen's recommendations and early-stopping result, verbatim.
+        sentence: LoadGen's recommendations and early-stopping result, verbatim; before them, where the engine could
+            not keep up, how many queries were waiting when LoadGen stopped.
         version: Version of ``mlcommons-loadgen``.
         summary: (name, value) of each line of LoadGen's summary, in order.
     """
@@ -162,7 +163,8 @@ class Measurement:
         span: Part of a run that is timed: ``compute`` is the computation alone, ``whole`` includes the copies to and
             from the device, and ``frame`` goes from uint8 pixels in memory to the class: with the normalization by
             numpy, where the engine takes floats, and the largest logit.
-        samples_ms: Duration of every timed run (in a LoadGen scenario: of every query) in ms, in order of its end.
+        samples_ms: Duration of every timed run (in a LoadGen scenario: of every query; in ``server`` from its scheduled
+            time) in ms, in order of its end.
         rounds: Index of the first sample of each round.
         warmup_runs: Number of runs before the first sample.
         steady: Whether the warm-up became steady before its time limit.
