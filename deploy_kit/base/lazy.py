@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from deploy_kit.base.errors import MissingPackageError
 
@@ -113,6 +114,7 @@ def need(package: str, *, by: str) -> ModuleType:
     """
     if not present(package):
         raise missing_error(package, by=by)
+    _switch_telemetry_off()
     try:
         return importlib.import_module(package)
     except (ImportError, OSError) as error:
@@ -120,3 +122,26 @@ def need(package: str, *, by: str) -> ModuleType:
             f"{by} needs the package '{package}', which is installed but does not load: {error}",
             hint=f"{install_line(package)} --force-reinstall",
         ) from error
+
+
+class _Silent:
+    """Takes every call of Intel's ``Telemetry`` and does nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+def _switch_telemetry_off() -> None:
+    """Put an empty package in the place of ``openvino_telemetry``, unless the process has loaded that one itself.
+
+    ``import openvino`` asks for a host of Google Analytics, sends it an event and writes ``~/intel``, and NNCF does the
+    same; their own switch is a file in the user's home. Nothing leaves the machine unasked.
+    """
+    name = "openvino_telemetry"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.Telemetry = _Silent  # type: ignore[attr-defined]
+        sys.modules[name] = package
