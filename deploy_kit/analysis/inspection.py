@@ -110,7 +110,7 @@ def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, 
             raise InputError(f"expected {read.spec.ndim} sides of the input, found {len(asked)}")
         return asked, ()
     if read.preprocess is not None:
-        return read.preprocess.shape[1:], ()
+        return (read.preprocess.height, read.preprocess.width), ()
     if read.witness is not None and read.witness.sides is not None:
         sides = read.witness.sides
         return sides, (f"input size {'×'.join(map(str, sides))}: stated by the file's own graph",)

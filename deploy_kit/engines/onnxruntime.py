@@ -192,7 +192,7 @@ def _run_profiled(
         session = _load_session(path, settings, options)
         entry = session.get_inputs()[0]
         if image is None:
-            dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
+            dtype = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(entry.type, np.float32)
             image = np.zeros([size if isinstance(size, int) else 1 for size in entry.shape], dtype)
         runs_ms = []
         for _ in range(runs):

@@ -26,6 +26,7 @@ from deploy_kit.records.densenet import (
     StemPool,
     TransitionPool,
 )
+from deploy_kit.records.measurements import LatencySpan
 from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
@@ -129,6 +130,7 @@ class ExportTable(RecipeTable):
         opset: ONNX operator set.
         batch: Images per run of a static graph.
         dynamic: Whether the batch is left open instead.
+        input_pixels: Whether the graph takes pixels, uint8 (N, H, W, C) in RGB order, and normalizes them itself.
     """
 
     tolerance: float = Field(gt=0, allow_inf_nan=False)
@@ -136,6 +138,7 @@ class ExportTable(RecipeTable):
     opset: int = Field(default=18, ge=13)
     batch: int = Field(default=1, gt=0)
     dynamic: bool = False
+    input_pixels: bool = False
 
 
 def _listed(value: Any) -> Any:
@@ -282,7 +285,7 @@ class BenchTable(RecipeTable):
         min_iters: Minimum number of timed runs of all turns together.
         duration_s: Minimum duration of all turns of one engine together; LoadGen's own default is 10.
         warmup_s: Limit of the warm-up, per engine.
-        span: ``compute``, or ``whole`` with copying in and out.
+        span: ``compute``, ``whole`` with copying in and out, or ``frame``, from pixels in memory to the class.
         target_qps: Queries per second that arrive, for scenario ``server``.
         seed: Seed of the order.
         energy: Also run each engine for its energy, where the machine can measure it.
@@ -301,7 +304,7 @@ class BenchTable(RecipeTable):
     min_iters: int | None = Field(default=None, gt=0)
     duration_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     warmup_s: float = Field(default=3.0, gt=0, allow_inf_nan=False)
-    span: Literal["compute", "whole"] = "compute"
+    span: LatencySpan = "compute"
     target_qps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
     energy: bool = False

@@ -19,10 +19,13 @@ R = TypeVar("R")
 
 
 def to_json(record: Any) -> Any:
-    """Convert a record (or a tuple of records) to values that `json` can write; infinities and NaN become text."""
+    """Convert a record (or a tuple of records) to values that `json` can write; infinities and NaN become text.
+
+    A field that states ``json: unless default`` in its metadata is left out where it has its default.
+    """
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         tag = {"record": type(record).__name__} if isinstance(record, NotRun) else {}
-        return tag | {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+        return tag | {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record) if _told(f, record)}
     if isinstance(record, Mapping):
         return {str(key): to_json(value) for key, value in record.items()}
     if isinstance(record, (tuple, list)):
@@ -30,6 +33,10 @@ def to_json(record: Any) -> Any:
     if isinstance(record, float) and not math.isfinite(record):
         return str(record)
     return record
+
+
+def _told(field: dataclasses.Field[Any], record: Any) -> bool:
+    return field.metadata.get("json") != "unless default" or getattr(record, field.name) != field.default
 
 
 def canonical_json(value: Any) -> str:
