@@ -10,6 +10,7 @@ from deploy_kit.measure import latency
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Bench, Compared, Comparison, Environment, Measurement, SpeedUp
 from deploy_kit.records.results import EngineRow, Report
+from deploy_kit.stages.report import plausible
 
 # What `bench --json` prints beside the record.
 _BESIDE = {"summary", "comparison", "beside"}
@@ -35,19 +36,23 @@ def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if "rows" in data:
-            rows = codec.from_json(Report, data, path.name).rows
+            report = codec.from_json(Report, data, path.name)
+            plausible.verify_report(report, str(path))
+            rows = report.rows
             timed = (row.measurement for row in rows if isinstance(row.measurement, Measurement))
             found = Bench(measurements=tuple(timed))
         else:
             found = codec.from_json(Bench, {k: v for k, v in data.items() if k not in _BESIDE}, path.name)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", hint="deploykit bench --json > run.json") from error
-    except (OSError, ValueError, AttributeError, TypeError, RecipeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, RecipeError) as error:
         raise InputError(
             f"{path}: expected a run, found none: {error}", hint="deploykit bench --json > run.json, or a report.json"
         ) from error
     if not found.measurements:
         raise InputError(f"{path}: expected a run, found one without measurements", hint="measure again")
+    for measured in found.measurements:
+        plausible.verify_measurement(measured, f"{path}: {measured.label}")
     return found, rows
 
 
