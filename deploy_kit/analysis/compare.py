@@ -1,11 +1,11 @@
 """Two runs against each other: refused where they were not measured alike, else a ratio with its interval."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError, MeasurementError, RecipeError, RequestError
+from deploy_kit.base.text_files import read_json
 from deploy_kit.measure import latency
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Bench, Compared, Comparison, Environment, Measurement, SpeedUp
@@ -32,28 +32,29 @@ def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
     Raises:
         InputError: Missing, or neither of the two, or without a measurement.
     """
-    rows: tuple[EngineRow, ...] = ()
+    report: Report | None = None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         if "rows" in data:
             report = codec.from_json(Report, data, path.name)
-            plausible.verify_report(report, str(path))
-            rows = report.rows
-            timed = (row.measurement for row in rows if isinstance(row.measurement, Measurement))
+            timed = (row.measurement for row in report.rows if isinstance(row.measurement, Measurement))
             found = Bench(measurements=tuple(timed))
         else:
             found = codec.from_json(Bench, {k: v for k, v in data.items() if k not in _BESIDE}, path.name)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", hint="deploykit bench --json > run.json") from error
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError, RecipeError) as error:
+    except (ValueError, AttributeError, TypeError, InputError, RecipeError) as error:
         raise InputError(
             f"{path}: expected a run, found none: {error}", hint="deploykit bench --json > run.json, or a report.json"
         ) from error
     if not found.measurements:
         raise InputError(f"{path}: expected a run, found one without measurements", hint="measure again")
+    if report is not None:
+        plausible.verify_report(report, str(path))
+        return found, report.rows
     for measured in found.measurements:
         plausible.verify_measurement(measured, f"{path}: {measured.label}")
-    return found, rows
+    return found, ()
 
 
 def compare_runs(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Comparison:

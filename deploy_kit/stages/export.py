@@ -19,11 +19,12 @@ from deploy_kit.checkpoint.stated_options import probe_digest, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_file, pixel_input
 from deploy_kit.graph.onnx_artifact import onnx_artifact
-from deploy_kit.images import ImageSet, ImageSource
+from deploy_kit.images import ImageSet, ImageSource, files
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import ExportTable, SourceTable
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, CheckpointFacts, Exported, Preprocess
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
@@ -31,7 +32,7 @@ from deploy_kit.store import sha256_of
 VERSION = "4"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _VERIFIED_IMAGES, _WITNESSED_IMAGES = 32, 3
-_OF_THE_INPUT = frozenset({"input", "preprocess"})
+_OF_THE_INPUT = frozenset({"input", "preprocess", "input_pixels"})
 # float32 against float64 through 264 layers; seen: 2e-6.
 _REBUILT = 1e-4
 _DYNAMIC_BATCHES = (1, 3)
@@ -58,13 +59,14 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
     stated = source.preprocess.record() if source.preprocess else None
+    said = class_names_beside(path)
 
     def make(folder: Path, home: str) -> Exported:
         from deploy_kit.checkpoint.network import to_onnx
 
         context.report("export", f"reading {path.name}")
         if onnx_file.is_onnx(path):
-            return _adopt(path, digest, source, stated, folder, home)
+            return _adopt(path, digest, source, stated, said, folder, home, input_pixels=table.input_pixels)
         network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
         preprocess, remarks = map_sizes.input_of(
             network.spec,
@@ -77,7 +79,12 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
         file = folder / "model.onnx"
-        to_onnx.write_onnx(network.model, preprocess, table, file, classes=network.classes)
+        classes = network.classes or _fitting(said, network.spec.classes) or None
+        to_onnx.write_onnx(network.model, preprocess, table, file, classes=classes)
+        if table.input_pixels:
+            graph = onnx_file.load(file)
+            preprocess = pixel_input.take_pixels(graph, preprocess)
+            onnx_file.save(graph, file)
         context.report("export", "re-running the file in ONNX Runtime")
         difference, verified, answers = _verify(network, file, sample, preprocess, table, context.connection)
         rebuilt = _verify_rebuilt(network, sample, preprocess)
@@ -103,9 +110,33 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         stage="export",
         name=path.name.split(".")[0],
         inputs=(digest, *probe_digest(source)),
-        options=[table.model_dump(), stated, stated_options(source)],
+        options=[
+            table.model_dump(exclude={"input_pixels"}),
+            stated,
+            stated_options(source),
+            *([said] if said else []),
+            *(["input_pixels"] if table.input_pixels else []),
+        ],
         versions=(("stage", VERSION), *versions),
     )
+
+
+def class_names_beside(path: Path) -> tuple[str, ...]:
+    """Read the names of the classes beside a checkpoint: ``best.classes.txt`` for ``best.pth``, else ``classes.txt``.
+
+    Returns:
+        The names in the order of the outputs; empty where there is no such file.
+
+    Raises:
+        InputError: It cannot be read, or names a class twice.
+    """
+    own = path.with_name(f"{path.name.split('.')[0]}.{files.CLASSES}")
+    return files.read_class_names(own) if own.is_file() else files.class_names(path.parent)
+
+
+def _fitting(names: tuple[str, ...], n: int | str) -> tuple[str, ...]:
+    """Return names that are as many as the outputs; others are of another network in the same folder."""
+    return names if len(names) == n else ()
 
 
 def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
@@ -128,13 +159,26 @@ def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
 
 
 def _adopt(
-    path: Path, digest: str, source: SourceTable, stated: Preprocess | None, folder: Path, home: str
+    path: Path,
+    digest: str,
+    source: SourceTable,
+    stated: Preprocess | None,
+    said: tuple[str, ...],
+    folder: Path,
+    home: str,
+    *,
+    input_pixels: bool,
 ) -> Exported:
-    """Take an ONNX file as it is, once it is whole and fits its preprocessing."""
+    """Take an ONNX file as it is, once it is whole and fits its preprocessing; in front of it what takes pixels."""
     model = onnx_file.load(path)
     preprocess = stated or onnx_file.preprocess(model) or map_sizes.input_of_graph(model, path)
     onnx_file.expect_input(model, preprocess, path)
     onnx_file.embed(model, preprocess)
+    output = onnx_file.specs(tuple(model.graph.outputs))[0].shape
+    if not onnx_file.classes(model) and output and (names := _fitting(said, output[-1])):
+        model.metadata_props[onnx_file.CLASSES_KEY] = codec.canonical_json(names)
+    if input_pixels:
+        preprocess = pixel_input.take_pixels(model, preprocess)
     file = folder / "model.onnx"
     onnx_file.save(model, file)
     unknown = (map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()
@@ -198,7 +242,7 @@ def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preproces
     from deploy_kit.checkpoint.network.torch_logits import torch_logits
 
     first = sample.first(1)
-    image = torch.from_numpy(next(first.batches(preprocess, 1)).astype(np.float64))
+    image = torch.from_numpy(next(first.batches(preprocess.normalized, 1)).astype(np.float64))
     wanted = torch.cat(network.equations.answers(image), 1).numpy()
     found = np.concatenate(list(torch_logits(network.model, first, preprocess)))
     difference = metrics.relative_difference(wanted, found)
@@ -221,7 +265,7 @@ def _verify_witness(
         return "its order of operations has no witness: the file holds weights, and no graph"
     witness, forward = network.witness, network.witness.forward
     n = min(_WITNESSED_IMAGES, len(answers)) * (forward.batch or 1)
-    images = torch.from_numpy(np.concatenate(list(sample.first(min(n, sample.n)).batches(preprocess, 1))))
+    images = torch.from_numpy(np.concatenate(list(sample.first(min(n, sample.n)).batches(preprocess.normalized, 1))))
     fixed = witness.sides is not None and witness.sides != tuple(images.shape[2:])
     found = torch.from_numpy(answers[: len(images)])
     if fixed:  # a graph of another size than was asked for is compared at its own, with the rebuilt network

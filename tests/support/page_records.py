@@ -41,8 +41,8 @@ def page_report(classes: tuple[str, ...] = CLASSES, file: str = "images/0001.png
     rows = tuple(
         _row(label, ms, lost, number, classes, file) for number, (label, (ms, lost)) in enumerate(ENGINES.items())
     )
-    facts = {
-        "differences": found,
+    facts: dict[str, Any] = {
+        "differences": (difference("int8"), difference("int8-mixed", better=6.0)),
         "thumbnails": (thumbnail(file),),
         "recommendation": recommend(rows, Budgets(latency_ms=4.0)),
     }

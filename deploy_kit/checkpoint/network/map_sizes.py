@@ -128,8 +128,13 @@ def input_of(
     if stated is None and preprocess is not None and sides is not None and len(sides) == 2:
         preprocess = dataclasses.replace(preprocess, height=sides[0], width=sides[1], resize=None)
     if preprocess is not None:
+        if preprocess.input_pixels:
+            raise InputError(
+                f"{path}: its preprocessing says that it takes pixels, and a checkpoint takes normalized tensors",
+                hint="store the preprocessing without 'input_pixels', and export with --input-pixels",
+            )
         _verify_channels(preprocess, spec, path)
-        _verify_sides(spec, preprocess.shape[1:], path)
+        _verify_sides(spec, (preprocess.height, preprocess.width), path)
         return preprocess, ()
     if sides is not None:
         _verify_sides(spec, sides, path)

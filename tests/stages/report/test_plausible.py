@@ -66,7 +66,7 @@ def test_a_number_that_cannot_be_is_refused_by_its_field(tmp_path: Path, path: s
 def test_a_file_nested_without_end_is_no_report(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("[" * 100_000)
 
-    with pytest.raises(InputError, match="not a report"):
+    with pytest.raises(InputError, match="nested too deeply"):
         stage.load_report(tmp_path / "report.json")
     assert deploykit("compare", tmp_path / "report.json", tmp_path / "report.json").code == 2
 
