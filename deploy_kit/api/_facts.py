@@ -6,8 +6,8 @@ from typing import Any
 from deploy_kit.base.errors import RequestError
 
 _PLAIN = (
-    "state_key", "head", "stem_pool", "concat", "activation", "outer_activation", "hidden_activation", "slope",
-    "transition_relu", "transition_pool", "final_relu", "eps", "head_pool", "head_activation",
+    "state_key", "head", "output", "stem_pool", "concat", "activation", "outer_activation", "hidden_activation",
+    "slope", "transition_relu", "transition_pool", "final_relu", "eps", "head_pool", "head_activation",
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ def export(
     opset: int | None = None,
     batch: int | None = None,
     dynamic: bool = False,
+    output: str | None = None,
     state_key: str | None = None,
     head: str | None = None,
     ignore: str | Sequence[str] = (),
@@ -78,6 +79,7 @@ def export(
         opset: ONNX operator set.
         batch: Images per run of a static graph.
         dynamic: Leave the batch open instead.
+        output: Output of an ONNX file to take, where it has several, or a value within it.
         state_key: Which state dict to take, where the file holds several.
         head: Module of the head to take, where there are several; ``"none"`` for the pooled features.
         ignore: Modules or tensors of the file to leave out.

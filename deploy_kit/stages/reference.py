@@ -3,6 +3,7 @@
 Computed in torch; of an ONNX file in ONNX Runtime, node by node, without its graph optimizer.
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
 from deploy_kit.checkpoint import Checkpoint
-from deploy_kit.checkpoint.stated_options import probe_digest, stated_options
+from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import adoption, onnx_file
 from deploy_kit.images import Crops, ImageSet
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import SourceTable
@@ -23,7 +24,7 @@ from deploy_kit.records.artifacts import BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
 
-VERSION = "3"
+VERSION = "4"
 
 
 def run(
@@ -61,9 +62,7 @@ def run(
         if authority == "torch":
             logits = _in_torch(source, path, images, preprocess, context, crops)
         else:
-            onnx_file.expect_classes(onnx_file.load(path), path)
-            target = inference.InferenceTarget(engine="onnxruntime", path=path, options={"optimize": False})
-            logits = inference.infer_all(context.connection, target, images, preprocess, crops=crops).logits
+            logits = _of_graph(source, path, images, preprocess, context, crops)
         arrays = {"logits": logits}
         top1 = None
         if images.labels is not None:
@@ -88,7 +87,7 @@ def run(
         make,
         stage="answers",
         name=images.name.removeprefix(bundled.PREFIX).replace("/", "_")[-40:],
-        inputs=(digest, images.digest, *probe_digest(source)),
+        inputs=(digest, images.digest, *probe_digest(source), *onnx_file.data_digests(path)),
         options=[
             images.name,
             images.files,
@@ -118,6 +117,24 @@ def _in_torch(
     network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
     _expect_one_head(network, path)
     return np.concatenate(list(torch_logits(network.model, images, preprocess, crops=crops, on_batch=on_batch)))
+
+
+def _of_graph(
+    source: SourceTable,
+    path: Path,
+    images: ImageSet,
+    preprocess: Preprocess | BareInput,
+    context: Context,
+    crops: Crops,
+) -> np.ndarray:
+    """Run an ONNX file in the normal form that `export` has compared with it."""
+    model = adoption.adopt(path, stated_of_graph(source)).model
+    onnx_file.expect_classes(model, path)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        onnx_file.save(model, file)
+        target = inference.InferenceTarget(engine="onnxruntime", path=file, options={"optimize": False})
+        return inference.infer_all(context.connection, target, images, preprocess, crops=crops).logits
 
 
 def _expect_one_head(network: Checkpoint, path: Path) -> None:
