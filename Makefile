@@ -16,7 +16,7 @@ setup: $(READY)
 
 # Its subject is the line, not the milliseconds: on a busy machine they are marked INVALID, and it still ends well.
 demo: $(READY)
-	$(BIN)/deploykit run demo --allow-invalid
+	$(BIN)/deploykit demo --allow-invalid
 
 # Before each commit: minutes. What it leaves out is counted at its end.
 check: lint
@@ -43,8 +43,10 @@ bench: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-wheel: $(READY)
-	$(BIN)/python -m build --wheel --outdir dist .
+# Needs Python alone, not the environment above.
+wheel:
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf $(VENV) .deploykit reports dist build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -54,7 +56,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[keras,nncf,ssh,tensorrt-rtx]" --group dev
+		--editable ".[all,keras,nncf,ssh,tensorrt-rtx]" --group dev
 	touch $(READY)
 
 # Other people's DenseNets, for the tests alone: beside the environment and without dependencies, so that none of them

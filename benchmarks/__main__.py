@@ -14,6 +14,8 @@ from benchmarks.document import Section
 from benchmarks.modes import ALL, MODES, Asked
 from benchmarks.race import Plan
 from benchmarks.records import Stamp
+from benchmarks.slimmed import SHARES
+from benchmarks.subjects import CALIBRATION
 from deploy_kit.base.errors import DeployKitError, RequestError, nearest
 from deploy_kit.machine import environment
 
@@ -52,11 +54,13 @@ def _measured(mode: str, asked: Asked, shop: workshop.Workshop, said: argparse.N
 
 
 def _command(mode: str, said: argparse.Namespace) -> str:
-    """Give the line that repeats one mode, without the folders of this machine."""
+    """Return the line that repeats one mode, without the folders of this machine."""
     words = ["python -m benchmarks --modes", mode, *(["--quick"] if said.quick else [])]
-    for name in ("only", "rounds", "recompiles", "threads"):
+    for name in ("only", "rounds", "recompiles", "threads", "shares"):
         if getattr(said, name):
             words += [f"--{name}", str(getattr(said, name))]
+    if said.images != CALIBRATION:
+        words += ["--images", Path(said.images).name]
     if said.checkpoint is not None:
         words += ["--checkpoint", said.checkpoint.name, "--size", str(said.size)]
     return " ".join(words)
@@ -74,6 +78,8 @@ def _asked(said: argparse.Namespace) -> Asked:
         checkpoint=said.checkpoint,
         size=said.size,
         quick=said.quick,
+        images=said.images,
+        shares=tuple(float(text) for text in said.shares.split(",")) if said.shares else SHARES,
     )
 
 
@@ -106,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=0, help="of one run (default: every core this process may use)")
     add("--checkpoint", type=Path, help="a trained DenseNet instead of the one with seeded weights")
     add("--size", type=int, default=224, help="side in px that --checkpoint was trained at, for accuracy")
+    add("--images", default=CALIBRATION, help="images that slimming refits weights to (default: the bundled ones)")
+    add("--shares", default="", metavar="0.8,…", help="shares of the multiply-accumulates that slimming leaves")
     add("--out", type=Path, default=Path("reports"), help="folder of benchmarks.json and its pages (default: reports)")
     add("--work", type=Path, default=Path(".deploykit/benchmarks"), help="folder of the files that are made")
     return parser

@@ -44,7 +44,7 @@ class Score:
         low_pp: Lower end of the 95 % interval of the paired difference (`paired.interval`).
         high_pp: Its upper end.
         flips: Share of images whose predicted class is not the checkpoint's.
-        sqnr_db: Of the logits.
+        sqnr_db: SQNR of the logits, in dB.
         why: Why there are no numbers; empty where there are.
         note: What a reader must know beside them.
     """
@@ -71,7 +71,7 @@ class Accuracy:
         images: The check set; none of its images calibrates.
         n: How many images.
         top1: The checkpoint's own.
-        scores: Of the candidates.
+        scores: One for each candidate.
     """
 
     subject: str
@@ -157,7 +157,7 @@ def _scored(candidate: Candidate, subject: Subject, n: int, workshop: Workshop, 
 
 
 def _simulation(path: Path, found: np.ndarray, subject: Subject, workshop: Workshop) -> str:
-    """Say how far ONNX's own reference evaluator is from the engine that stands in for another."""
+    """State how far ONNX's own reference evaluator is from the engine that stands in for another."""
     sample = images.open_set(TEST, subject.preprocess).first(_SIMULATED)
     target = inference.InferenceTarget(engine="reference", path=path, options={})
     wanted = inference.infer_all(workshop.connection, target, sample, subject.preprocess).logits

@@ -173,7 +173,7 @@ def render(found: Agreement) -> str:
 
 
 def difference(pair: Pair) -> tuple[float, float, float]:
-    """Give how much more deploykit shows than the tool, in percent, and its 95 % interval."""
+    """Return how much more deploykit shows than the tool, in percent, and its 95 % interval."""
     ratio, low, high = latency.ratio_in_turns(pair.ours_ms, pair.theirs_ms)
     return 100 * (ratio - 1), 100 * (low - 1), 100 * (high - 1)
 
@@ -195,7 +195,7 @@ def _row(pair: Pair) -> tuple[str, ...]:
 
 
 def _verdict(percent: float, low: float, high: float) -> str:
-    """Say yes only where the whole interval is within the limit, and no only where none of it is."""
+    """Answer yes only where the whole interval is within the limit, and no only where none of it is."""
     if low >= -LIMIT_PERCENT and high <= LIMIT_PERCENT:
         return "agree"
     if high < -LIMIT_PERCENT or low > LIMIT_PERCENT:

@@ -42,11 +42,11 @@ class Cost:
     """One method.
 
     Attributes:
-        name: Of the method, or `INFERENCE`.
+        name: The method's, or `INFERENCE`.
         ours: Whether it is deploykit's.
         n: Images.
         seconds: Wall time in its process, imports included.
-        plain_s: Of plain inference right before it; 0 where it was not run again.
+        plain_s: Seconds of plain inference right before it; 0 where it was not run again.
         peak_mib: The most memory its process held.
         why: Why there are no numbers; empty where there are.
     """

@@ -23,7 +23,7 @@ class Ours:
     Attributes:
         passes: Graph passes of `simplify`, in order.
         scheme: Scheme of `quantize`; None leaves the graph in float32.
-        options: Of the scheme.
+        options: The scheme's options.
     """
 
     passes: tuple[str, ...]
@@ -39,7 +39,7 @@ class Candidate:
         name: ``WHAT@ENGINE``, for ``--only`` and the tables.
         file: How its file is made.
         engine: An engine of deploykit's catalogue, or ``torch``.
-        options: Of the engine, threads aside.
+        options: The engine's options, threads aside.
         simulated: Whether the engine only computes the graph as it stands, in place of the one it is made for: for
             accuracy, never timed.
     """

@@ -23,6 +23,7 @@ from deploy_kit.stages import report
 _ROOT = Path(__file__).parent.parent
 _POLL_S = 0.1
 _CHECK_IMAGES = 128
+_DEPLOY_CALIBRATION, _DEPLOY_CHECK = 128, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,12 @@ class EndToEnd:
 
 
 def measure(subject: Subject, files: Mapping[str, Ours], n_images: int, workshop: Workshop) -> EndToEnd:
-    """Export alone, then the whole line for each INT8 file of ours on both CPU engines."""
-    commands = [_export(subject), *(_run(name, file, subject, n_images, workshop) for name, file in files.items())]
+    """Deploy twice and export alone; then the whole line for each INT8 file of ours on both CPU engines."""
+    commands = [
+        *_deploy(subject, workshop),
+        _export(subject),
+        *(_run(name, file, subject, n_images, workshop) for name, file in files.items()),
+    ]
     return EndToEnd(
         subject=subject.name, calibration_images=n_images, check_images=_CHECK_IMAGES, commands=tuple(commands)
     )
@@ -77,7 +82,8 @@ def render(found: EndToEnd) -> str:
     ]
     headings = ("command", "exit code", "seconds", "peak MiB", "seconds by stage", "verdicts", "note")
     text = (
-        f"{found.subject}; calibrated with {found.calibration_images}, checked on {found.check_images} images. Peak is "
+        f"{found.subject}; calibrated with {found.calibration_images}, checked on {found.check_images} images; "
+        f"`deploy` with {_DEPLOY_CALIBRATION} and {_DEPLOY_CHECK}, fp32 and INT8 on both CPU engines. Peak is "
         "the largest sum of the resident memory of all processes of a command, looked at every 100 ms."
     )
     return f"{text}\n\n{page.table(headings, rows)}"
@@ -109,6 +115,20 @@ def _export(subject: Subject) -> Command:
         checkpoint = Path(folder) / subject.path.name
         checkpoint.symlink_to(subject.path.absolute())
         return _timed("export", ("export", checkpoint.name, *stated, "--store", "store"), Path(folder))
+
+
+def _deploy(subject: Subject, workshop: Workshop) -> tuple[Command, Command]:
+    """Time `deploykit deploy` of a checkpoint, and the same command again, which takes all from the store."""
+    what, checkpoint = subject.preprocess, subject.path.absolute()
+    stated = ("--input", f"{what.height}x{what.width}", "--mean", _listed(what.mean), "--std", _listed(what.std))
+    resize = () if what.resize is None else ("--resize", str(what.resize))
+    sets = (workshop.calibration(_DEPLOY_CALIBRATION), subjects.subset(TEST, _DEPLOY_CHECK, workshop.folder))
+    calibration, check = (str(path.absolute()) for path in sets)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / checkpoint.name).symlink_to(checkpoint)
+        line = ("deploy", checkpoint.name, "--images", check, "--calibration", calibration, *stated, *resize)
+        line = (*line, "--store", "store", "--out", "deliver", "--allow-invalid")
+        return _timed("deploy", line, Path(folder)), _timed("deploy again", line, Path(folder))
 
 
 def _run(name: str, file: Ours, subject: Subject, n_images: int, workshop: Workshop) -> Command:

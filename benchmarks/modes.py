@@ -16,6 +16,7 @@ from benchmarks import (
     races,
     rewrites,
     roofline,
+    slimmed,
     stock,
     subjects,
 )
@@ -30,7 +31,8 @@ from benchmarks.race import run as race
 from benchmarks.records import Races
 from benchmarks.rewrites import Rewrites
 from benchmarks.roofline import Roofline
-from benchmarks.subjects import Subject
+from benchmarks.slimmed import SlimmedNets, SlimPlan
+from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Workshop
 
 ALL = {candidate.name: candidate for candidate in (*stock.CANDIDATES, *ours.CANDIDATES, *ours.SIMULATED)}
@@ -47,6 +49,8 @@ class Asked:
         checkpoint: A trained DenseNet in place of the seeded one; None for that.
         size: Side of the input in px that it was trained at, for accuracy.
         quick: Measure as little as shows that it works.
+        images: Image set that slimming refits weights to.
+        shares: Shares of the multiply-accumulates that it leaves.
     """
 
     only: tuple[str, ...]
@@ -54,6 +58,8 @@ class Asked:
     checkpoint: Path | None = None
     size: int = 224
     quick: bool = False
+    images: str = CALIBRATION
+    shares: tuple[float, ...] = slimmed.SHARES
 
     def candidates(self, keep: Callable[[Candidate], bool] = lambda one: not one.simulated) -> tuple[Candidate, ...]:
         """Choose candidates: those named, their baselines, and of all these the ones to `keep` (the timed)."""
@@ -64,12 +70,12 @@ class Asked:
         return tuple(candidate for name, candidate in ALL.items() if name in chosen and keep(candidate))
 
     def files(self) -> dict[str, Ours]:
-        """Give each INT8 file of ours that a chosen candidate runs, by name."""
+        """Return each INT8 file of ours that a chosen candidate runs, by name."""
         chosen = [candidate.file for candidate in self.candidates()]
         return {name: file for name, file in ours.quantized().items() if file in chosen}
 
     def subject(self, workshop: Workshop) -> Subject:
-        """Give the net that latency is measured on, at 224×224 px."""
+        """Return the net that latency is measured on, at 224×224 px."""
         if self.checkpoint is not None:
             return subjects.trained(self.checkpoint, 224)
         return subjects.seeded("densenet121", workshop.folder)
@@ -80,7 +86,7 @@ class Mode:
     """One section.
 
     Attributes:
-        title: Of the section.
+        title: The section's heading.
         about: A sentence for ``--help`` and the page.
         record: What `measure` gives.
         measure: Does the work.
@@ -175,6 +181,19 @@ def _loop(asked: Asked, workshop: Workshop) -> Loop:
     return loop.measure()
 
 
+def _slim(asked: Asked, workshop: Workshop) -> SlimmedNets:
+    chosen = tuple(ALL[pair[0]] for pair in stock.BASELINES.values() if pair and pair[0])
+    shares = (1.0, 0.7) if asked.quick else (1.0, *(share for share in asked.shares if share < 1))
+
+    def planned(subject: Subject, raced: Subject) -> SlimPlan:
+        return SlimPlan(subject=subject, raced=raced, shares=shares, images=asked.images, stock=chosen)
+
+    nets = [planned(subjects.demo(), subjects.demo())]
+    if asked.checkpoint is not None:
+        nets.append(planned(subjects.trained(asked.checkpoint, asked.size), subjects.trained(asked.checkpoint, 224)))
+    return slimmed.measure(tuple(nets), workshop, asked.plan)
+
+
 def _plans(asked: Asked, workshop: Workshop) -> plans.Plans:
     nets = plans.subjects_of(asked.subject(workshop), workshop, quick=asked.quick)
     return plans.measure(nets, workshop)
@@ -212,6 +231,13 @@ MODES = {
         measure=_accuracy,
         render=accuracy.render,
         page="accuracy",
+    ),
+    "slim": Mode(
+        title="Fewer multiply-accumulates",
+        about="the demo slimmed to several shares, INT8 against INT8; with --checkpoint that net too",
+        record=SlimmedNets,
+        measure=_slim,
+        render=slimmed.render,
     ),
     "rewrites": Mode(
         title="Exact rewrites in float",

@@ -52,7 +52,7 @@ REWRITES = {
 
 
 def quantized() -> dict[str, Ours]:
-    """Give each INT8 file once, under the name of its first candidate without the engine."""
+    """Return each INT8 file once, under the name of its first candidate without the engine."""
     found: dict[str, Ours] = {}
     for candidate in CANDIDATES:
         if candidate.int8 and isinstance(candidate.file, Ours) and candidate.file not in found.values():

@@ -22,7 +22,7 @@ def ratio(found: tuple[float, float, float]) -> str:
 
 
 def stamp(found: Stamp) -> str:
-    """Say when, where and how a section was measured."""
+    """Describe when, where and how a section was measured."""
     here = found.environment
     versions = ", ".join(f"{name} {version}" for name, version in here.versions)
     machine = f"{here.cores} cores of {here.cpu}{' (virtual machine)' if here.virtual else ''}"

@@ -26,8 +26,8 @@ class Plan:
 
     Attributes:
         net: Name and input.
-        precision: Of the graph.
-        size_bytes: Of the plan; 0 where there is none.
+        precision: Precision of the graph.
+        size_bytes: Size of the plan; 0 where there is none.
         proof: What it computes in; None where there is none.
         why: Why there is none.
     """
@@ -55,7 +55,7 @@ def measure(nets: tuple[Subject, ...], workshop: Workshop) -> Plans:
 
 
 def subjects_of(asked: Subject, workshop: Workshop, *, quick: bool) -> tuple[Subject, ...]:
-    """Give the nets: the demo and the one asked for; unless quick, the family and an open batch too."""
+    """Return the nets: the demo and the one asked for; unless quick, the family and an open batch too."""
     if quick:
         return (subjects.demo(),)
     names = ("densenet169", "densenet201", "densenet264")
@@ -69,7 +69,7 @@ def _family(net: Subject, workshop: Workshop) -> list[Plan]:
 
 
 def variants() -> tuple[Variant, ...]:
-    """Give what `deploykit quantize --target` makes of each precision."""
+    """Return what `deploykit quantize --target` makes of each precision."""
     liked = targets.find_target(_ENGINE)
     floats = [
         Variant(name=name, scheme=name, options={"passes": list(passes)})

@@ -22,7 +22,7 @@ def render(race: Race) -> str:
 
 
 def fastest(race: Race, *, ours: bool, engine: str | None = None) -> Entry | None:
-    """Give the fastest entry of one side, on one engine or on all; None where nothing of it ran."""
+    """Return the fastest entry of one side, on one engine or on all; None where nothing of it ran."""
     timed = {entry.name: entry for entry in race.entries if entry.samples_ms}
     asked = tuple(name for name, entry in timed.items() if entry.ours == ours and engine in (None, entry.engine))
     if not asked:
@@ -31,7 +31,7 @@ def fastest(race: Race, *, ours: bool, engine: str | None = None) -> Entry | Non
 
 
 def baseline(race: Race, engine: str, index: int) -> Entry | None:
-    """Give the entry that candidates of `engine` are held against: 0 for stock INT8, 1 for float32."""
+    """Return the entry that candidates of `engine` are held against: 0 for stock INT8, 1 for float32."""
     names = stock.BASELINES.get(engine, ())
     found = [entry for entry in race.entries if names[index : index + 1] == (entry.name,) and entry.samples_ms]
     return found[0] if found else None
@@ -58,7 +58,7 @@ def _against(base: Entry, entry: Entry) -> tuple[float, float, float]:
 
 
 def _legend(race: Race) -> str:
-    """Say what the columns are against, and how the fastest of both sides compare."""
+    """State what the columns are against, and how the fastest of both sides compare."""
     lines = []
     for engine in dict.fromkeys(entry.engine for entry in race.entries):
         found = [baseline(race, engine, 0), baseline(race, engine, 1), fastest(race, ours=False, engine=engine)]

@@ -9,7 +9,7 @@ _RESAMPLES = 4000
 
 
 def turns_ms(samples: Samples) -> np.ndarray:
-    """Give the fastest run of each turn: (recompiles, rounds) in ms.
+    """Return the fastest run of each turn: (recompiles, rounds) in ms.
 
     The minimum, because whatever else runs on the machine can only add.
     """
@@ -17,7 +17,7 @@ def turns_ms(samples: Samples) -> np.ndarray:
 
 
 def least_ms(samples: Samples) -> float:
-    """Give the fastest run of all."""
+    """Return the fastest run of all."""
     return float(turns_ms(samples).min())
 
 
@@ -25,7 +25,7 @@ def fastest(samples: dict[str, Samples], among: tuple[str, ...]) -> str:
     """Name the fastest of some candidates of a race: by its median place against the mean of all, round by round.
 
     Args:
-        samples: Of every candidate of the race, by name; same rounds.
+        samples: Samples of every candidate of the race, by name; same rounds.
         among: The names to choose from, at least one.
     """
     turns = {name: np.log(turns_ms(found)) for name, found in samples.items()}
@@ -46,7 +46,7 @@ def interval(baseline: Samples, candidate: Samples, *, scale: float = 1.0, seed:
         baseline: Its samples.
         candidate: Its samples, of the same rounds.
         scale: Multiplies every ratio.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The median over all rounds, and its 95 % percentile interval.

@@ -34,7 +34,7 @@ class Entry:
         engine: Its engine.
         ours: Whether deploykit made the file.
         int8: Whether the file is quantized to 8 bits.
-        size_bytes: Of its file or files; 0 where there is none.
+        size_bytes: Size of its file or files; 0 where there is none.
         settings: (setting, value) that the engine ran with.
         samples_ms: Every timed run, by recompile, round and run; of two streams, ms per image.
         why: Why there are no samples; empty where there are.
@@ -55,7 +55,7 @@ class Race:
     """Candidates measured in turns.
 
     Attributes:
-        title: Of the section.
+        title: The section's heading.
         subject: The net and its input.
         batch: Images per run.
         streams: Runs at the same time, each with a share of the threads.
@@ -64,7 +64,7 @@ class Race:
         runs: Timed runs of a turn.
         recompiles: Processes, each of which loads every file anew.
         calibration_images: That quantizers saw, at most.
-        seed: Of the order of turns.
+        seed: Seed of the order of turns.
         entries: The candidates.
     """
 

@@ -30,10 +30,10 @@ class Rewrite:
     """One pass list on one net.
 
     Attributes:
-        name: Of the pass list; ``stock`` for the export itself.
+        name: Name of the pass list; ``stock`` for the export itself.
         passes: In order.
         macs: Multiply-accumulates of one image.
-        nodes: Of the graph.
+        nodes: Number of nodes in the graph.
         difference: Largest |difference| to the stock export's logits in float64, relative to the largest.
         differences: (way, the same with both on this way); of the stock export, to its own logits in float64.
     """

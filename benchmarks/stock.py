@@ -37,7 +37,7 @@ class Recipe:
     libraries: tuple[str, ...] = ()
 
     def most_images(self, n: int, preprocess: Preprocess) -> int:
-        """Give the calibration images that this recipe can take on a common machine: at most `n`."""
+        """Return the calibration images that this recipe can take on a common machine: at most `n`."""
         fit = _HOARDED_PX // (preprocess.height * preprocess.width)
         return min(n, fit) if self.hoards else n
 

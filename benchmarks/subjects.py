@@ -55,7 +55,7 @@ class Subject:
         return bundled.resolve_bundled("models", self.source.checkpoint)
 
     def batched(self, batch: int) -> "Subject":
-        """Give the same net with another batch."""
+        """Return the same net with another batch."""
         return replace(self, batch=batch)
 
 
@@ -67,7 +67,7 @@ def imagenet(size: int) -> PreprocessTable:
 
 
 def demo() -> Subject:
-    """Give the bundled demo."""
+    """Return the bundled demo."""
     source = SourceTable(checkpoint=f"{bundled.PREFIX}{DEMO}")
     read = checkpoint.read_checkpoint(bundled.find_bundled("models", DEMO))
     assert read.preprocess is not None
@@ -75,7 +75,7 @@ def demo() -> Subject:
 
 
 def trained(path: Path, size: int) -> Subject:
-    """Give a checkpoint of the user's, at size×size px."""
+    """Return a checkpoint of the user's, at size×size px."""
     table = imagenet(size)
     source = SourceTable(checkpoint=str(path), preprocess=table)
     title = checkpoint.read_checkpoint(path).spec.title
@@ -83,7 +83,7 @@ def trained(path: Path, size: int) -> Subject:
 
 
 def seeded(name: str, folder: Path, size: int = 224) -> Subject:
-    """Give a DenseNet with seeded weights; its checkpoint is written into `folder` once."""
+    """Return a DenseNet with seeded weights; its checkpoint is written into `folder` once."""
     table = imagenet(size)
     path = folder / f"{name}-seed{_SEED}-{size}px-v{_VERSION}.safetensors"
     if not path.is_file():
@@ -96,7 +96,7 @@ def seeded(name: str, folder: Path, size: int = 224) -> Subject:
 
 
 def spec(name: str) -> DenseNetSpec:
-    """Give the architecture of a member of the family, with 1,000 classes."""
+    """Return the architecture of a member of the family, with 1,000 classes."""
     stem, growth, layers = _FAMILY[name]
     width, transitions = stem, []
     for n in layers[:-1]:

@@ -65,7 +65,7 @@ class Workshop:
         self.context = Context(store=self.store, connection=connection, on_progress=self.on_progress)
 
     def on_progress(self, event: ProgressEvent) -> None:
-        """Say one line on standard error."""
+        """Print one line on standard error."""
         if not event.done:
             sys.stderr.write(f"{event.stage}: {event.text}\n")
 
@@ -95,7 +95,7 @@ class Workshop:
         return onnx_file.macs(onnx_file.load(self.file(source, subject, 0)))
 
     def calibration(self, n: int) -> Path:
-        """Give the first `n` calibration images as npz."""
+        """Return the first `n` calibration images as npz."""
         return subjects.subset(subjects.CALIBRATION, n, self.folder)
 
     def simplified(self, subject: Subject, passes: tuple[str, ...]) -> Simplified:
@@ -148,7 +148,7 @@ class Workshop:
         )
 
     def _produce(self, function: str, key: Key, **arguments: object) -> File:
-        """Give the stock file kept under `key`, or let a child process make it."""
+        """Return the stock file kept under `key`, or let a child process make it."""
 
         def make(folder: Path, home: str) -> File:
             self.on_progress(ProgressEvent(stage="stock", text=key.name))

@@ -25,11 +25,15 @@ if TYPE_CHECKING:
         deploy,
         export,
         find_mix,
+        load,
         load_recipe,
         load_report,
+        pack,
         quantize,
         simplify,
+        slim,
         speed_up,
+        verify,
         write_report,
     )
     from deploy_kit.api.mixing import Mixed
@@ -49,11 +53,15 @@ if TYPE_CHECKING:
         RecipeError,
         RequestError,
         SimplifyError,
+        SlimError,
         StageError,
         StoreError,
         UnknownNameError,
     )
     from deploy_kit.base.progress import ProgressCallback, ProgressEvent
+    from deploy_kit.delivery.manifest import Manifest
+    from deploy_kit.delivery.predictor import Prediction, Predictor
+    from deploy_kit.delivery.verification import BundleFinding, Verification
     from deploy_kit.devices.links import find_device
     from deploy_kit.recipe import Recipe
     from deploy_kit.records.artifacts import (
@@ -72,21 +80,30 @@ if TYPE_CHECKING:
     from deploy_kit.records.measurements import Bench, Environment, Measurement, NotRun, SpeedUp
     from deploy_kit.records.mixed_precision import Mix
     from deploy_kit.records.parity import Diagnosis, Drop, Flips, Scores
+    from deploy_kit.records.recommendation import Recommendation
     from deploy_kit.records.results import EngineRow, Limits, ParityReport, PassRow, Report, Simplified
+    from deploy_kit.records.slimming import Slimmed, Slimming
+    from deploy_kit.records.verdict import Verdict
     from deploy_kit.store import Store
 
 __version__ = "0.2.0"
 
 # Module → the public names that it holds, so that each is imported on first use.
 _NAMES = {
-    "api": ("bench build check deploy export find_mix load_recipe load_report quantize simplify speed_up write_report"),
+    "api": (
+        "bench build check deploy export find_mix load load_recipe load_report pack quantize simplify slim speed_up "
+        "verify write_report"
+    ),
     "api.mixing": "Mixed",
     "base.errors": (
         "BuildError CheckError CheckpointError DeployKitError DeviceError EngineCrashError ExportError "
         "InputError LinkLostError MeasurementError MissingPackageError QuantizeError RecipeError RequestError "
-        "SimplifyError StageError StoreError UnknownNameError"
+        "SimplifyError SlimError StageError StoreError UnknownNameError"
     ),
     "base.progress": "ProgressCallback ProgressEvent",
+    "delivery.manifest": "Manifest",
+    "delivery.predictor": "Prediction Predictor",
+    "delivery.verification": "BundleFinding Verification",
     "devices.links": "find_device",
     "recipe": "Recipe",
     "records.artifacts": (
@@ -97,7 +114,10 @@ _NAMES = {
     "records.measurements": "Bench Environment Measurement NotRun SpeedUp",
     "records.mixed_precision": "Mix",
     "records.parity": "Diagnosis Drop Flips Scores",
+    "records.recommendation": "Recommendation",
     "records.results": "EngineRow Limits ParityReport PassRow Report Simplified",
+    "records.slimming": "Slimmed Slimming",
+    "records.verdict": "Verdict",
     "store": "Store",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -107,6 +127,7 @@ __all__ = [
     "BareInput",
     "Bench",
     "BuildError",
+    "BundleFinding",
     "CheckError",
     "CheckpointError",
     "CheckpointFacts",
@@ -126,6 +147,7 @@ __all__ = [
     "Limits",
     "LinkLostError",
     "MadeBy",
+    "Manifest",
     "Measurement",
     "MeasurementError",
     "MissingPackageError",
@@ -134,6 +156,8 @@ __all__ = [
     "NotRun",
     "ParityReport",
     "PassRow",
+    "Prediction",
+    "Predictor",
     "Preprocess",
     "ProgressCallback",
     "ProgressEvent",
@@ -141,18 +165,24 @@ __all__ = [
     "QuantizeError",
     "Recipe",
     "RecipeError",
+    "Recommendation",
     "ReferenceLogits",
     "Report",
     "RequestError",
     "Scores",
     "Simplified",
     "SimplifyError",
+    "SlimError",
+    "Slimmed",
+    "Slimming",
     "SpeedUp",
     "StageError",
     "Store",
     "StoreError",
     "TensorSpec",
     "UnknownNameError",
+    "Verdict",
+    "Verification",
     "__version__",
     "bench",
     "build",
@@ -161,11 +191,15 @@ __all__ = [
     "export",
     "find_device",
     "find_mix",
+    "load",
     "load_recipe",
     "load_report",
+    "pack",
     "quantize",
     "simplify",
+    "slim",
     "speed_up",
+    "verify",
     "write_report",
 ]
 

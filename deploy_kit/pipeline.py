@@ -4,32 +4,37 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
-from deploy_kit.analysis import diagnosis, doctor
-from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StageError, nearest
-from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.analysis import diagnosis, doctor, recommendation
+from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
+from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import BenchTable, BuildEntry, Recipe
-from deploy_kit.records.artifacts import Artifact, Device, Exported, ReferenceLogits
+from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
+from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Diagnosis
-from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime
-from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify
-from deploy_kit.stages.report import layer_breakdown
+from deploy_kit.records.recommendation import Budgets
+from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplified, StageTime, Thumbnail
+from deploy_kit.records.slimming import Slimmed, SlimSearch
+from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
+from deploy_kit.stages.report import layer_breakdown, thumbnails
 from deploy_kit.store import Store
 
 T = TypeVar("T")
+BASELINE = "fp32 · "
 
 
 @dataclass(kw_only=True)
@@ -42,6 +47,7 @@ class Run:
         target: The device: builds, checks and measures.
         times: How long each stage took.
         remarks: What a reader must know beside the numbers.
+        n_steps: Number of stages that it will take; 0 where only some are taken.
     """
 
     recipe: Recipe
@@ -49,6 +55,7 @@ class Run:
     target: Context
     times: list[StageTime] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    n_steps: int = 0
 
     @property
     def store(self) -> Store:
@@ -69,9 +76,20 @@ class Run:
             return None
         return ImageSource(name=table.calibration, skip_bad=table.skip_bad, orientation=table.orientation)
 
+    @functools.cached_property
+    def slim_images(self) -> ImageSource | None:
+        """The set that slimming refits weights to; the calibration set where the recipe names no other."""
+        slim_table, table = self.recipe.slim, self.recipe.quantize
+        if slim_table is None or slim_table.images is None:
+            return self.calibration_images
+        return ImageSource(name=slim_table.images, skip_bad=table.skip_bad, orientation=table.orientation)
+
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
         """Do the work of one stage and note how long it took."""
         begun = time.perf_counter()
+        if self.n_steps:
+            step = f"step {min(len(self.times) + 1, self.n_steps)} of {self.n_steps}"
+            self.host.on_progress(ProgressEvent(stage=stage, text=f"{name} ({step})"))
         result, reused = work()
         self.times.append(
             StageTime(stage=stage, name=name, seconds=round(time.perf_counter() - begun, 3), reused=reused)
@@ -81,7 +99,12 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    recipe: Recipe, store: Store, device: Device, on_progress: ProgressCallback = no_progress
+    recipe: Recipe,
+    store: Store,
+    device: Device,
+    on_progress: ProgressCallback = no_progress,
+    *,
+    lasting: bool = True,
 ) -> Iterator[Run]:
     """Put a recipe in force in a store, and open this machine and the device for single stages.
 
@@ -92,6 +115,7 @@ def open_run(
         store: Keeps every result.
         device: Where to build, check and measure.
         on_progress: Called with progress events.
+        lasting: Whether the recipe stays in force afterwards; if not, the earlier one is, also after success.
     """
     earlier = store.in_force()
     store.recipe = recipe.model_dump(mode="json")
@@ -100,9 +124,11 @@ def open_run(
         try:
             yield Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
         except DeployKitError:
-            if earlier is not None:
-                store.stand_by(earlier)
+            lasting = False
             raise
+        finally:
+            if earlier is not None and not lasting:
+                store.stand_by(earlier)
 
 
 def deploy(
@@ -128,14 +154,18 @@ def deploy(
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
         host = Context(store=store, connection=here, on_progress=on_progress)
-        run = Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
+        run = Run(
+            recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
+        )
         source = exported(run)
         logits = reference_logits(run, source)
         simple = simplified(run, source)
-        run.remarks += check.overlap(run.calibration_images, run.check_images, simple.onnx.preprocess)
+        graph = float_graph(run, simple)
+        for used in dict.fromkeys((run.calibration_images, run.slim_images)):
+            run.remarks += check.overlap(used, run.check_images, graph.preprocess)
         cause = diagnosed(run, source, logits)
         run.remarks += cause.words if cause else ()
-        quantized, absent = _quantized(run, simple.onnx)
+        quantized, absent = _quantized(run, graph)
         rows = [
             _built_and_checked(run, entry, name, quantized, absent, logits)
             for entry in recipe.build.engines
@@ -143,6 +173,12 @@ def deploy(
         ]
         rows = _measured(run, rows, fresh=fresh)
         return assemble(run, source, logits, simple, rows, tuple(quantized.values()))
+
+
+def _n_steps(recipe: Recipe) -> int:
+    """Count the stages of a deployment: a variant is quantized once, and an engine is built and checked."""
+    n_engines = sum(len(entry.variants) for entry in recipe.build.engines)
+    return 3 + len(recipe.quantize.variants) + 2 * n_engines + bool(n_engines)
 
 
 def exported(run: Run) -> Exported:
@@ -175,6 +211,24 @@ def simplified(run: Run, source: Exported) -> Simplified:
         f"{len(passes.resolve_names(table.passes))} passes",
         lambda: simplify.run(source.onnx, table, run.host),
     )
+
+
+def slimmed(run: Run, simple: Simplified) -> Slimmed | None:
+    """Slim the simplified graph; None where the recipe does not ask for it."""
+    table = run.recipe.slim
+    if table is None:
+        return None
+    return run.timed(
+        "slim",
+        f"{table.macs:g} of the multiply-accumulates",
+        lambda: slim.run(simple.onnx, table, run.host, images=run.slim_images),
+    )
+
+
+def float_graph(run: Run, simple: Simplified) -> Artifact:
+    """Return the graph that is quantized and built: the slimmed one where the recipe slims, else the simplified one."""
+    small = slimmed(run, simple)
+    return simple.onnx if small is None else small.onnx
 
 
 def diagnosed(run: Run, source: Exported, logits: ReferenceLogits, *, always: bool = False) -> Diagnosis | None:
@@ -221,12 +275,59 @@ def collect(run: Run) -> Report:
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
 
 
+def recipe_done(run: Run, source: Exported) -> Recipe:
+    """Return the recipe in force with the variants and engines that the store has of an export: what single steps did.
+
+    Of variants of one name, and of engines of one label, the newest is taken.
+    """
+    built = distinct([one for one in run.store.all(Artifact, "build") if one.parent in graphs_of(run.store, source)])
+    graphs = {graph.sha256: graph for graph in graphs_of(run.store, source).values()}
+    variants, names, entries = dict[str, dict[str, object]](), dict[str, str](), dict[tuple[str, str], list[str]]()
+    for engine in built:
+        graph = graphs[engine.parent]
+        quantized = graph.stage == "quantize"
+        names[engine.label] = graph.name if quantized else "fp32"
+        if quantized:
+            options = json.loads(graph.made_by.options or "{}")
+            variants[graph.name] = {"name": graph.name, "scheme": graph.made_by.scheme, "options": options}
+        entries.setdefault((engine.engine or "", engine.options), []).append(names[engine.label])
+    data = run.recipe.model_dump(mode="json", exclude_none=True)
+    data["quantize"]["variants"] = list(variants.values())
+    data["build"]["engines"] = [
+        {"engine": engine, "variants": made, "options": json.loads(options)}
+        for (engine, options), made in entries.items()
+    ]
+    return parse_recipe(data)
+
+
 def graphs_of(store: Store, source: Exported) -> dict[str, Artifact]:
     """List the graphs that were made of an export, simplified or quantized, by sha256."""
     simple = [one.onnx for one in store.all(Simplified, "simplify") if one.onnx.parent == source.onnx.sha256]
+    parents = {one.sha256 for one in simple}
+    simple += [one.onnx for one in store.all(Slimmed, "slim") if one.onnx.parent in parents]
     roots = {source.onnx.sha256, *(one.sha256 for one in simple)}
     quantized = [one for one in store.all(Artifact, "quantize") if one.parent in roots]
     return {one.sha256: one for one in (*simple, *quantized)}
+
+
+def packed(run: Run, source: Exported, engine: Artifact, parity: ParityReport, table: pack.PackTable) -> Manifest:
+    """Pack a checked engine of an export into a bundle."""
+    graph = graphs_of(run.store, source)[engine.parent]
+    measured = run.store.newest(
+        Bench,
+        "bench",
+        where=lambda b: any((m.artifact, m.label) == (engine.sha256, engine.label) for m in b.measurements),
+    )
+    mine = [m for m in measured[0].measurements if m.artifact == engine.sha256] if measured else []
+    proved = pack.ProvedEngine(
+        engine=engine,
+        graph=graph,
+        checkpoint=source.checkpoint,
+        reference=reference_logits(run, source),
+        parity=parity,
+        measurement=min(mine, key=lambda one: one.batch, default=None),
+    )
+    return pack.run(proved, table, run.target, images=run.check_images, calibration=run.calibration_images)
 
 
 def assemble(
@@ -242,8 +343,11 @@ def assemble(
     built = [row.artifact for row in rows if row.artifact is not None]
     notes = [note(engine) for engine in built for note in (build.widened, layer_breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
+    small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
-    notes += dict.fromkeys(note for one in made_by for note in _notes_on_images(one))
+    notes += dict.fromkeys(note for one in made_by for note in _notes(one))
+    used = {graph.sha256 for graph in lineage} | {graph.parent for graph in lineage}
+    notes += dict.fromkeys(one.words for one in run.store.all(SlimSearch, "slim-search") if one.artifact in used)
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
@@ -258,13 +362,35 @@ def assemble(
         version=library_version("deploykit"),
         remarks=(*run.remarks, *filter(None, notes)),
         mixes=_mixes(run.store, {graph.sha256 for graph in lineage}),
+        device=run.target.connection.device.name,
+        recipe_yaml=dump_recipe(run.recipe),
+        thumbnails=small,
+        recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
 
 
-def _notes_on_images(made_by: MadeBy) -> list[str]:
-    """List what a reader must know of the images that made something."""
+def _thumbnails(run: Run, source: Exported, rows: list[EngineRow]) -> tuple[Thumbnail, ...]:
+    """Show the images that changed their class; none where they cannot be read any more."""
+    preprocess = source.onnx.preprocess
+    if isinstance(preprocess, BareInput):
+        return ()
+    try:
+        return thumbnails.thumbnails(run.check_images.open(preprocess), rows)
+    except InputError as error:
+        run.remarks.append(f"no pictures of the images that changed their class: {error}")
+        return ()
+
+
+def budgets_of(recipe: Recipe) -> Budgets:
+    """Return what an engine may cost by a recipe; its limits on accuracy are in the verdicts already."""
+    return Budgets(latency_ms=recipe.bench.latency_budget_ms, max_size_mb=recipe.recommend.max_size_mb)
+
+
+def _notes(made_by: MadeBy) -> list[str]:
+    """List what a reader must know of what made something: the images, and whether it is another network."""
     remarks, left_out = made_by.calibration_remarks, made_by.left_out
-    return [f"{label}: {text}" for label, text in (("calibration remarks", remarks), ("left out", left_out)) if text]
+    notes = [f"{label}: {text}" for label, text in (("calibration remarks", remarks), ("left out", left_out)) if text]
+    return [*notes, made_by.slimmed] if made_by.slimmed else notes
 
 
 def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
@@ -286,13 +412,19 @@ def with_measurement(row: EngineRow, measured: Bench, part: BenchTable) -> tuple
         absent = next((entry for entry in measured.not_run if entry.label == row.label), None)
         died = next((entry.why for entry in measured.failed if entry.label == row.label), "")
         return (dataclasses.replace(row, measurement=absent, failed=died),)
+    baseline = default_baseline(part, [m.label for m in measured.measurements])
     rows = []
     for one in mine:
-        base = next((m for m in measured.measurements if (m.label, m.batch) == (part.baseline, one.batch)), None)
+        base = next((m for m in measured.measurements if (m.label, m.batch) == (baseline, one.batch)), None)
         faster = bench.speed_up(base, one) if base is not None and base is not one else None
         missed = bench.misses(one, part, faster)
         rows.append(dataclasses.replace(row, measurement=one, speed_up=faster, misses=missed))
     return tuple(rows)
+
+
+def default_baseline(part: BenchTable, labels: Sequence[str]) -> str | None:
+    """Return the label that speed-ups refer to: the table's, or where it names none the first fp32 engine measured."""
+    return part.baseline or next((label for label in labels if label.startswith(BASELINE)), None)
 
 
 def _hash_of(row: EngineRow) -> str:

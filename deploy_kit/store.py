@@ -4,7 +4,7 @@
 ├── journal.jsonl                       one line a result made or used again, newest last
 └── quantize/int8-3f9a0c21b7de/         stage / name - first 12 hex digits of the key
       record.json  model.onnx
-      rejected.json                     only after a check that failed
+      rejected.json                     only after a check that did not accept it
 
 A record carries its own hash, and the hashes of the files it speaks of: whoever reads a record has both compared, so
 that neither a changed digit nor a flipped bit passes for a result. Records of deploykit 0.1 have no hash of their own.
@@ -19,18 +19,22 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreError
 from deploy_kit.base.live_folder import live_file, live_folder, sweep
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.artifacts import Artifact, Origin
+from deploy_kit.records.verdict import Verdict
 
 R = TypeVar("R")
 _NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
-_PASSPORT = ".passport.json"
+PASSPORT = ".passport.json"
+_COMPANIONS = {".xml": (".bin",)}
+_CREATED: list[Path] = []
+_ENDINGS = frozenset({".onnx", ".xml", ".bin", ".plan", ".engine", ".blob"})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -61,11 +65,38 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class JournalEntry:
-    """One line of the journal."""
+    """One line of the journal.
+
+    Attributes:
+        stage: Name of the stage.
+        folder: Folder of the result, relative to the store.
+        recipe: The recipe in force.
+        when: Seconds since 1970 at which it was made or used; not compared.
+    """
 
     stage: str
     folder: str
     recipe: Mapping[str, Any]
+    when: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptResult:
+    """One result of a store.
+
+    Attributes:
+        stage: Name of the stage that made it.
+        folder: Its folder, relative to the store.
+        size_bytes: Size of its files.
+        used: Seconds since 1970 at which it was made or used last; 0 where the journal does not know it.
+        checkpoint: Checkpoint of the recipe that it was used under last; empty where none is known.
+    """
+
+    stage: str
+    folder: str
+    size_bytes: int
+    used: float
+    checkpoint: str
 
 
 def sha256_of(path: Path) -> str:
@@ -147,7 +178,42 @@ def verify_out(out: Path | None) -> None:
 
 
 def _passport_of(out: Path) -> Path:
-    return out.with_name(out.name + _PASSPORT)
+    return out.with_name(out.name + PASSPORT)
+
+
+def _with_ending(out: Path, ending: str) -> Path:
+    """Give a path the ending of an engine's main file, in place of another file's ending."""
+    return out.with_suffix(ending) if out.suffix in _ENDINGS else out.with_name(out.name + ending)
+
+
+def read_passport(file: Path) -> Artifact | None:
+    """Read the passport of an artifact, in a store or wherever it was copied; None without one, or of another content.
+
+    It is ``record.json`` in a store, and ``FILE.passport.json`` beside a copy; copies of deploykit 0.2 and earlier of
+    several files may have ``STEM.passport.json``.
+    """
+    for passport in (file.with_name(_RECORD), _passport_of(file), file.with_name(file.stem + PASSPORT)):
+        try:
+            data = unsealed(json.loads(passport.read_text(encoding="utf-8")), passport)
+            artifact = codec.from_json(Artifact, data.get("onnx", data))
+        except (OSError, ValueError, AttributeError, RecipeError, RecursionError, StoreError):
+            continue
+        if _is_content(file, artifact):
+            return artifact
+    return None
+
+
+def _is_content(file: Path, artifact: Artifact) -> bool:
+    """Return whether a file, and those that belong to it, are what a passport speaks of, whatever they are called."""
+    if artifact.built is not None:  # a plan's own passport is part of its hash, and a copy's is the record
+        return sha256_of(file) == artifact.built.engine_sha256
+    if sha256_of(file) == artifact.sha256 or digest_of(file) == artifact.sha256:
+        return True
+    named = Path(artifact.path).stem
+    beside = (file.with_suffix(ending) for ending in _COMPANIONS.get(file.suffix, ()))
+    parts = (file, *(part for part in beside if part.is_file()))
+    lines = sorted(f"{named}{part.suffix} {sha256_of(part)}\n" for part in parts)
+    return hashlib.sha256("".join(lines).encode()).hexdigest() == artifact.sha256
 
 
 @contextlib.contextmanager
@@ -165,6 +231,13 @@ def _put_in_place(path: Path) -> Iterator[Path]:
         raise _full_or(error, path) from error
 
 
+def remove_empty() -> None:
+    """Remove the stores that this process created and that hold nothing: a command that failed leaves no folder."""
+    while _CREATED:
+        with contextlib.suppress(OSError):  # something is in it
+            _CREATED.pop().rmdir()
+
+
 class Store:
     """The results in one folder."""
 
@@ -173,7 +246,9 @@ class Store:
         self.root = root = Path(root)
         self.recipe = dict(recipe or {})
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            if not root.is_dir():
+                root.mkdir(parents=True)
+                _CREATED.append(root)
         except OSError as error:
             raise _full_or(error, root) from error
         self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
@@ -187,24 +262,36 @@ class Store:
             raise _changed(path)
         return path
 
-    def copy_out(self, artifact: Artifact, out: Path) -> None:
+    def copy_out(self, artifact: Artifact, out: Path, origin: Origin | None = None) -> Path:
         """Copy an artifact and its passport out of the store: whole, or not at all.
 
         Args:
             artifact: A result of this store.
             out: File to write; the passport is written beside it. See `verify_out`.
+            origin: What the passport says of checkpoint and verdict besides.
+
+        Returns:
+            The main file: `out`, with the ending of the artifact's own where it consists of several files.
 
         Raises:
             StoreError: The artifact changed since it was made, or the copy cannot be written.
-            RequestError: The artifact is marked rejected.
+            RequestError: The artifact was not accepted by its last check.
         """
-        if self.rejected(artifact):
-            raise RequestError(f"{artifact.path}: rejected by its last check, not copied", hint="deploykit check")
+        mark = self._mark_of(artifact)
+        if mark.is_file():
+            raise RequestError(
+                f"{artifact.path}: {_word_in(mark)} by its last check, not copied", hint="deploykit check"
+            )
         source = self.path(artifact)
-        parts = [part for part in parts_of(source) if not part.name.endswith(_PASSPORT)]
+        parts = [part for part in parts_of(source) if not part.name.endswith(PASSPORT)]
+        main = _with_ending(out, source.suffix) if len(parts) > 1 else out
         for part in parts:
-            copy_whole(part, out.with_suffix(part.suffix) if len(parts) > 1 else out)
-        write_whole(_passport_of(out), (source.parent / _RECORD).read_text(encoding="utf-8"))
+            copy_whole(part, main.with_suffix(part.suffix))
+        record = (source.parent / _RECORD).read_text(encoding="utf-8")
+        if origin is not None:
+            record = _sealed(dataclasses.replace(artifact, origin=origin))
+        write_whole(_passport_of(main), record)
+        return main
 
     def _digest_of(self, path: Path) -> str:
         """Hash an artifact, or know its hash from before where none of its files changed in size or time since."""
@@ -264,6 +351,42 @@ class Store:
             if entry is not None and (self.root / entry.folder / _RECORD).is_file():
                 yield entry
 
+    def results(self) -> list[KeptResult]:
+        """List all results, by stage and name."""
+        newest = dict[str, JournalEntry]()
+        for entry in self.entries():
+            newest.setdefault(entry.folder, entry)
+        found = []
+        for path in sorted(self.root.glob("*/*/")):
+            folder = str(path.relative_to(self.root))
+            if path.parent.name.startswith("."):
+                continue
+            last = newest.get(folder)
+            source = last.recipe.get("source", {}) if last else {}
+            found.append(
+                KeptResult(
+                    stage=path.parent.name,
+                    folder=folder,
+                    size_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+                    used=last.when if last else 0.0,
+                    checkpoint=str(source.get("checkpoint", "")) if isinstance(source, dict) else "",
+                )
+            )
+        return found
+
+    def remove(self, result: KeptResult) -> None:
+        """Remove a result; it is made again when it is needed.
+
+        Raises:
+            StoreError: It cannot be removed.
+        """
+        try:
+            shutil.rmtree(self.root / result.folder)
+        except FileNotFoundError:
+            return  # somebody else did
+        except OSError as error:
+            raise _full_or(error, self.root / result.folder) from error
+
     def in_force(self) -> JournalEntry | None:
         """Return the newest entry that has a recipe (what a worker keeps has none); None where there is none."""
         return next((entry for entry in self.entries() if entry.recipe), None)
@@ -291,17 +414,21 @@ class Store:
         records = (self._load(cls, self.root / folder) for folder in folders)
         return [record for record in records if record is not None]
 
-    def reject(self, artifact: Artifact, reasons: tuple[str, ...]) -> None:
-        """Mark an artifact as not deployable."""
-        write_whole((self.root / artifact.path).parent / "rejected.json", json.dumps({"reasons": reasons}))
+    def reject(self, artifact: Artifact, verdict: Verdict) -> None:
+        """Mark an artifact as not deployable: rejected, or undecided."""
+        mark = {"word": verdict.word, "reasons": verdict.reasons}
+        write_whole(self._mark_of(artifact), json.dumps(mark, ensure_ascii=False))
 
     def accept(self, artifact: Artifact) -> None:
-        """Take a mark away, after a check that passed."""
-        ((self.root / artifact.path).parent / "rejected.json").unlink(missing_ok=True)
+        """Take a mark away, after a check that accepted it."""
+        self._mark_of(artifact).unlink(missing_ok=True)
 
     def rejected(self, artifact: Artifact) -> bool:
         """Return whether the last check marked the artifact."""
-        return ((self.root / artifact.path).parent / "rejected.json").is_file()
+        return self._mark_of(artifact).is_file()
+
+    def _mark_of(self, artifact: Artifact) -> Path:
+        return (self.root / artifact.path).parent / "rejected.json"
 
     def _home(self, key: Key) -> Path:
         return self.root / key.stage / f"{key.name}-{key.digest[:12]}"
@@ -346,18 +473,27 @@ class Store:
             return file.read(1) != b"\n"
 
 
+def _word_in(mark: Path) -> str:
+    """Read the verdict that a mark was set for; marks of earlier versions say only why."""
+    try:
+        return str(json.loads(mark.read_text(encoding="utf-8")).get("word", "rejected"))
+    except (OSError, ValueError, AttributeError):
+        return "rejected"
+
+
 def _entry_of(line: bytes) -> JournalEntry | None:
     """Read one line of the journal; None where it says nothing: cut off by a full disk, or edited by hand."""
     try:
         data = json.loads(line)
-        stage, folder, recipe = data["stage"], data["folder"], data["recipe"]
+        stage, folder, recipe, when = data["stage"], data["folder"], data["recipe"], data.get("when", 0.0)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     parts = Path(folder).parts if isinstance(folder, str) else ()
     inside = len(parts) == 2 and ".." not in parts and not Path(folder).is_absolute() and "\0" not in folder
     if not isinstance(stage, str) or not isinstance(recipe, dict) or not inside:
         return None
-    return JournalEntry(stage=stage, folder=folder, recipe=recipe)
+    used = float(when) if isinstance(when, (int, float)) else 0.0
+    return JournalEntry(stage=stage, folder=folder, recipe=recipe, when=used)
 
 
 def unsealed(data: Any, path: Path) -> Any:

@@ -1,6 +1,7 @@
 """Small real parts that many tests share: a tiny DenseNet with lively BatchNorms, its images, a connection, a store."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ def pytest_configure() -> None:
     # took 319 s with two of them and 54 s with one. The variable is for the processes that tests start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    # A job that a shell starts with `&` ignores Ctrl-C, and so would every process that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

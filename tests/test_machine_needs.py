@@ -58,6 +58,7 @@ def run(tmp_path: Path) -> object:
     return with_options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "in workers"])
 def test_each_thing_that_is_absent_has_one_line_at_the_end(run, workers: tuple[str, ...]) -> None:
     code, out = run(*workers)
@@ -67,6 +68,7 @@ def test_each_thing_that_is_absent_has_one_line_at_the_end(run, workers: tuple[s
     assert "LEFT OUT" not in "".join(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "in workers"])
 def test_a_complete_run_fails_for_what_is_absent(run, workers: tuple[str, ...]) -> None:
     code, out = run("--complete", *workers)
@@ -76,6 +78,7 @@ def test_a_complete_run_fails_for_what_is_absent(run, workers: tuple[str, ...]) 
     assert "1 passed, 1 skipped, 1 xfailed, 4 errors" in out[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "in workers"])
 def test_what_the_markers_leave_out_is_counted(run, workers: tuple[str, ...]) -> None:
     code, out = run("-m", "not slow and not ssh", *workers)
@@ -117,6 +120,7 @@ def test_programs_that_are_absent_are_named_by_the_command_that_adds_them(
     assert why_missing("it", (sys.executable,), packages) == ""
 
 
+@pytest.mark.slow
 def test_the_fixtures_of_devices_skip_where_their_programs_are_absent(tmp_path: Path) -> None:
     tests = (
         "tests/devices/test_ssh_faults.py::test_a_python_that_does_not_run",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
+ACCEPTED = {"fp32": "accepted (agreement ≥ 100 %)", "int8": "accepted (SQNR ≥ 5 dB)"}
 QUICK = {"rounds": 3, "runs": 2, "warmup_s": 0.01}
 
 
@@ -83,7 +84,7 @@ def test_every_target_of_the_recipe_has_its_row(first: Report) -> None:
 
 
 def test_every_engine_that_keeps_its_limits_is_accepted(first: Report) -> None:
-    assert verdicts(first) == {"fp32 · onnxruntime": "accepted", "int8 · onnxruntime": "accepted"}
+    assert verdicts(first) == {"fp32 · onnxruntime": ACCEPTED["fp32"], "int8 · onnxruntime": ACCEPTED["int8"]}
     assert first.passed
 
 
@@ -211,7 +212,7 @@ def test_every_target_that_comes_to_grief_still_has_its_row(troubled: Report) ->
 def test_the_others_are_left_alone(troubled: Report) -> None:
     row = troubled.rows[5]
 
-    assert row.verdict == "accepted"
+    assert row.verdict == ACCEPTED["fp32"]
     assert isinstance(row.measurement, Measurement)
 
 
@@ -305,7 +306,7 @@ def test_an_engine_that_cannot_compute_where_the_device_does_is_left_out(line: "
 
     assert verdicts(report) == {
         "fp32 · openvino": "left out: 'orin' computes on cuda:0, which openvino cannot",
-        "fp32 · onnxruntime": "accepted",
+        "fp32 · onnxruntime": ACCEPTED["fp32"],
     }
 
 
@@ -336,7 +337,7 @@ def test_a_target_that_fails_in_its_check_leaves_the_others_alone(
     monkeypatch.setattr(check, "run", dying)
     report = deployed(changed(line.recipe), kept)
 
-    assert verdicts(report) == {"fp32 · onnxruntime": "accepted", "int8 · onnxruntime": "failed: out of memory"}
+    assert verdicts(report) == {"fp32 · onnxruntime": ACCEPTED["fp32"], "int8 · onnxruntime": "failed: out of memory"}
 
 
 @pytest.mark.slow
@@ -390,3 +391,22 @@ def test_what_is_to_be_known_of_the_images_stands_in_the_report_once(line: "Line
     report = pipeline.assemble(run, line.exported, answers, Simplified(onnx=line.lean, passes=()), [], few)
 
     assert report.remarks == ("left out: a.png: not readable", "calibration remarks: 9 images are few")
+
+
+@pytest.mark.slow
+def test_a_recipe_that_slims_says_so_in_its_report(line: "Line", kept: Store) -> None:
+    data = changed(line.recipe).model_dump(mode="json", exclude_none=True)
+    data |= {"slim": {"macs": 0.8, "step": 4}}
+    data["check"]["limits"] = {}
+    of = recipe.parse_recipe(data)
+    store = Store(kept.root, of.model_dump(mode="json"))
+
+    report = deployed(of, store)
+
+    assert [graph.stage for graph in report.lineage[:3]] == ["export", "simplify", "slim"]
+    (remark,) = [remark for remark in report.remarks if "another network" in remark]
+    assert all(("slimmed", remark) in row.artifact.made_by.rows for row in report.rows if row.artifact is not None)
+    assert [time.stage for time in report.times].count("slim") == 1
+    collected = pipeline.collect(run_of(of, store, line.connection))
+    assert remark in collected.remarks
+    assert {row.label for row in collected.rows} >= {row.label for row in report.rows}

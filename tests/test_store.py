@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from deploy_kit import store as store_module
-from deploy_kit.base.errors import BuildError, InputError, StoreError
+from deploy_kit.base.errors import BuildError, InputError, RequestError, StoreError
 from deploy_kit.records.artifacts import Artifact, Preprocess
+from deploy_kit.records.verdict import Verdict
 from deploy_kit.store import JournalEntry, Key, Store, digest_of, parts_of, sha256_of, write_whole
 
 KEY = Key(stage="quantize", name="int8", inputs=("ab",), options={"symmetric": True}, versions=(("stage", "1"),))
@@ -572,7 +573,7 @@ def test_nothing_is_rejected_before_a_check(store):
 def test_a_rejected_artifact_is_known_as_one(store):
     kept = artifact(store)
 
-    store.reject(kept, ("SQNR 12 dB, at least 15 asked for",))
+    store.reject(kept, Verdict(word="rejected", reasons=("SQNR 12 dB, at least 15 asked for",)))
 
     assert store.rejected(kept)
 
@@ -580,14 +581,29 @@ def test_a_rejected_artifact_is_known_as_one(store):
 def test_a_rejected_artifact_carries_the_reasons(store):
     kept = artifact(store)
 
-    store.reject(kept, ("one", "two"))
+    store.reject(kept, Verdict(word="undecided", reasons=("one", "two")))
 
-    assert json.loads((home(store) / "rejected.json").read_text()) == {"reasons": ["one", "two"]}
+    assert json.loads((home(store) / "rejected.json").read_text()) == {
+        "word": "undecided",
+        "reasons": ["one", "two"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("mark", "word"),
+    [('{"word": "undecided", "reasons": []}', "undecided"), ('{"reasons": ["one"]}', "rejected"), ("[", "rejected")],
+)
+def test_what_was_not_accepted_is_not_copied_and_the_word_is_said(store, tmp_path, mark, word):
+    kept = artifact(store)
+    (home(store) / "rejected.json").write_text(mark)
+
+    with pytest.raises(RequestError, match=f"{word} by its last check, not copied"):
+        store.copy_out(kept, tmp_path / "out.onnx")
 
 
 def test_a_check_that_passes_takes_the_mark_away(store):
     kept = artifact(store)
-    store.reject(kept, ("one",))
+    store.reject(kept, Verdict(word="rejected", reasons=("one",)))
 
     store.accept(kept)
 

@@ -125,7 +125,7 @@ def find_mix(trials: TrialRunner, budget: AccuracyBudget) -> Mix:
         StageError: The time limit came before anything that holds was known.
         DeployKitError: A trial failed.
     """
-    _require_enough(trials.subject.reference.n, budget)
+    require_enough(trials.subject.reference.n, budget.max_drop_pp)
     clock, seen = TrialClock(budget.time_limit_s), dict[tuple[str, ...], Trial]()
 
     def holds(kept: tuple[str, ...]) -> bool:
@@ -156,19 +156,24 @@ def find_mix(trials: TrialRunner, budget: AccuracyBudget) -> Mix:
     return replace(mix, remark="; ".join(filter(None, (late, few(seen[()], budget)))))
 
 
-def _require_enough(n: int, budget: AccuracyBudget) -> None:
-    least = paired.fewest_images(budget.max_drop_pp / 100)
+def require_enough(n: int, max_drop_pp: float) -> None:
+    """Refuse a number of images that could not show that a budget is kept, even if no answer changed.
+
+    Raises:
+        InputError: Too few images, or a budget of 0.
+    """
+    least = paired.fewest_images(max_drop_pp / 100)
     if least is None:
         raise InputError("a drop of 0 points cannot be shown by any number of images", hint="e.g. --max-drop 0.3pt")
     if n < least:
         raise InputError(
-            f"{n} images cannot show a drop of at most {budget.max_drop_pp:g} points, even if no answer changed",
+            f"{n} images cannot show a drop of at most {max_drop_pp:g} points, even if no answer changed",
             hint=f"give {least:,} or more, none of them of the check set: --tune FOLDER (or an npz file)",
         )
 
 
 def few(whole: Trial, budget: AccuracyBudget) -> str:
-    """Say that images were too few to show that everything may be INT8; empty where that is not what is missing."""
+    """Explain that images were too few to show that everything may be INT8; empty where that is not what is missing."""
     drop = drop_of(whole)
     needed = n_needed(whole, budget.max_drop_pp)
     if needed is None or drop.upper_pp <= budget.max_drop_pp:

@@ -9,7 +9,7 @@ from deploy_kit.base.errors import InputError, MeasurementError, RecipeError, Re
 from deploy_kit.measure import latency
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Bench, Compared, Comparison, Environment, Measurement, SpeedUp
-from deploy_kit.records.results import Report
+from deploy_kit.records.results import EngineRow, Report
 
 # What `bench --json` prints beside the record.
 _BESIDE = {"summary", "comparison", "beside"}
@@ -18,16 +18,25 @@ Difference = tuple[str, str, str]
 
 
 def read_bench(path: Path) -> Bench:
+    """Read the measurements of a run; see `read_run`."""
+    return read_run(path)[0]
+
+
+def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
     """Read a run: what ``bench --json`` prints, or a ``report.json``.
+
+    Returns:
+        Its measurements, and the rows of a report; no rows for a bench alone.
 
     Raises:
         InputError: Missing, or neither of the two, or without a measurement.
     """
+    rows: tuple[EngineRow, ...] = ()
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if "rows" in data:
-            report = codec.from_json(Report, data, path.name)
-            timed = (row.measurement for row in report.rows if isinstance(row.measurement, Measurement))
+            rows = codec.from_json(Report, data, path.name).rows
+            timed = (row.measurement for row in rows if isinstance(row.measurement, Measurement))
             found = Bench(measurements=tuple(timed))
         else:
             found = codec.from_json(Bench, {k: v for k, v in data.items() if k not in _BESIDE}, path.name)
@@ -39,7 +48,7 @@ def read_bench(path: Path) -> Bench:
         ) from error
     if not found.measurements:
         raise InputError(f"{path}: expected a run, found one without measurements", hint="measure again")
-    return found
+    return found, rows
 
 
 def compare_runs(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Comparison:

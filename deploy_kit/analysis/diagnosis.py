@@ -165,7 +165,7 @@ def _restored(now: float, alike: list[Attempt]) -> str:
 
 
 def _softmaxes(values: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
-    """Say what outputs that are probabilities mean; a softmax of a softmax exceeds e / (e + K - 1) nowhere."""
+    """State what outputs that are probabilities mean; a softmax of a softmax exceeds e / (e + K - 1) nowhere."""
     if confidence.output_kind(values) != "softmax":
         return ()
     most = math.e / (math.e + values.shape[1] - 1)

@@ -149,12 +149,12 @@ def scheme_package(name: str) -> str:
 
 
 def missing(package: str) -> str:
-    """Say that a package is missing and how to get it; empty if it is there."""
+    """Explain that a package is missing and how to get it; empty if it is there."""
     return "" if present(package) else f"package '{package}' is not installed ({install_line(package)})"
 
 
 def missing_there(package: str, connection: Connection) -> str:
-    """Say the same of a package on the device."""
+    """Explain the same of a package on the device."""
     fix, where = (
         connection.lacks(package),
         "" if connection.device == links.LOCAL else f" on '{connection.device.name}'",
@@ -176,9 +176,9 @@ def _require_package(who: str, package: str, *, optional: bool) -> None:
 
 def _engine(name: str, connection: Connection, there: Environment) -> DoctorFinding:
     engine = engines.CATALOGUE.get(name)
-    fix = connection.lacks(engine.package)
-    if fix:
-        detail = f"package '{engine.package}' is not installed"
+    missing = next((package for package in ("numpy", engine.package) if connection.lacks(package)), None)
+    if missing is not None:
+        fix, detail = connection.lacks(missing), f"package '{missing}' is not installed"
         return DoctorFinding(kind="engine", name=name, builds=False, runs=False, detail=detail, fix=fix)
     detail = engine.version_in(there.versions)
     try:

@@ -1,19 +1,18 @@
 """What is this file: a checkpoint, an ONNX graph or a built engine? Architecture, parameters, precision, passport."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy_kit import checkpoint
-from deploy_kit.base.errors import InputError, RecipeError
+from deploy_kit.base.errors import InputError
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.network import map_sizes, paper_table
 from deploy_kit.graph import onnx_file
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact, TensorSpec
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
-from deploy_kit.store import digest_of, unsealed
+from deploy_kit.store import read_passport
 
 _MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
@@ -70,17 +69,6 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
     return _onnx(path, passport) if onnx_file.is_onnx(path) else _checkpoint(path, source, sides)
 
 
-def read_passport(path: Path) -> Artifact | None:
-    """Read the record beside a file of a store; None where there is none, or where it is of other content."""
-    try:
-        record = path.parent / "record.json"
-        data = unsealed(json.loads(record.read_text(encoding="utf-8")), record)
-        passport = codec.from_json(Artifact, data.get("onnx", data))
-    except (OSError, ValueError, AttributeError, RecipeError):
-        return None
-    return passport if passport.sha256 == digest_of(path) else None
-
-
 def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] | None) -> Inspection:
     read = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source) if source else None)
     spec = read.spec
@@ -100,7 +88,7 @@ def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] |
         facts.append(
             ("classes", f"{', '.join(read.classes[:_MAX_CLASSES])}{', …' * (len(read.classes) > _MAX_CLASSES)}")
         )
-    facts.append(("preprocess", codec.canonical_json(read.preprocess) if read.preprocess else "not known"))
+    facts += _preprocess_rows(read.preprocess) if read.preprocess else (("preprocess", "not known"),)
     facts += [("remark", remark) for remark in (*read.remarks, *told)]
     return Inspection(
         kind="checkpoint",
@@ -140,7 +128,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("parameters", f"{onnx_file.parameters(model):,}"),
         ("weights", f"{onnx_file.weight_bytes(model):,} bytes"),
         ("MACs per run", f"{onnx_file.macs(model):,}"),
-        ("preprocess", codec.canonical_json(preprocess) if preprocess else "not embedded"),
+        *(_preprocess_rows(preprocess) if preprocess else (("preprocess", "not embedded"),)),
     ]
     return Inspection(
         kind="onnx",
@@ -155,13 +143,24 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
     )
 
 
+def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str], ...]:
+    """Describe how an image becomes the input: as data, and in words."""
+    words = (("from an image", preprocess.words),) if isinstance(preprocess, Preprocess) else ()
+    return (("preprocess", codec.canonical_json(preprocess)), *words)
+
+
 def _engine(path: Path, passport: Artifact | None) -> Inspection:
     if passport is None:
         raise InputError(
             f"{path}: an engine without a passport: nothing is known of it",
-            hint="inspect it where it was built: the passport is 'record.json' beside it",
+            hint=f"put the passport beside it that was written with it: {path.name}.passport.json, or record.json",
         )
-    facts = [("engine", str(passport.engine)), ("precision", passport.precision), *passport.made_by.rows]
+    facts = [
+        ("engine", str(passport.engine)),
+        ("precision", passport.precision),
+        *_preprocess_rows(passport.preprocess),
+        *passport.made_by.rows,
+    ]
     if passport.proof:
         facts += [(f"{op} in {dtype}", str(n)) for op, dtype, n in passport.proof.counts]
         facts.append(("proved by", passport.proof.source))

@@ -16,11 +16,12 @@ from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Device, Exported
 from deploy_kit.records.results import Simplified
+from deploy_kit.records.slimming import Slimmed
 from deploy_kit.stages import simplify
 from deploy_kit.store import Store
 
 PathLike: TypeAlias = str | os.PathLike[str]
-Graph: TypeAlias = Exported | Simplified | Artifact | PathLike
+Graph: TypeAlias = Exported | Simplified | Slimmed | Artifact | PathLike
 StoreLike: TypeAlias = Store | PathLike | None
 Progress: TypeAlias = ProgressCallback | Literal["auto"] | None
 
@@ -106,7 +107,7 @@ def recipe_of(graph: Graph, store: Store) -> Recipe:
     return recipe.parse_recipe(dict(entry.recipe))
 
 
-def artifact_of(graph: Exported | Simplified | Artifact) -> Artifact:
+def artifact_of(graph: Exported | Simplified | Slimmed | Artifact) -> Artifact:
     """Return the passport of a graph."""
     return graph if isinstance(graph, Artifact) else graph.onnx
 
@@ -117,9 +118,12 @@ def exported(run: Run, graph: Graph) -> Artifact:
 
 
 def simplified(run: Run, graph: Graph) -> Artifact:
-    """Return the graph that is meant; a user's own file is exported first, and an exported graph simplified."""
+    """Return the graph that is meant; a user's own file is exported first, and an exported graph simplified.
+
+    Where the recipe slims, what was exported is slimmed as well.
+    """
     artifact = exported(run, graph)
-    return simplified_of(run, artifact).onnx if artifact.stage == "export" else artifact
+    return pipeline.float_graph(run, simplified_of(run, artifact)) if artifact.stage == "export" else artifact
 
 
 def simplified_of(run: Run, graph: Artifact) -> Simplified:

@@ -78,6 +78,7 @@ def check(
     orientation: Literal["stored", "upright"] | None = None,
     crops: Literal[1, 10] | None = None,
     max_drop: float | None = None,
+    min_top1: float | None = None,
     diagnose: bool = False,
     device: Device | str = "local",
     store: StoreLike = None,
@@ -85,7 +86,7 @@ def check(
 ) -> ParityReport:
     """Hold an engine against the checkpoint's own logits.
 
-    A limit that is not kept is an answer, not an error: ``report.passed`` is False and ``report.failures`` says why.
+    A limit that is not kept is an answer, not an error: ``report.passed`` is False and ``report.verdict`` says why.
 
     Args:
         engine: What `build` returned.
@@ -95,6 +96,7 @@ def check(
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
         crops: Crops of each image, whose logits are averaged.
         max_drop: Percentage points of top-1 that may be lost: the upper end of the 95 % interval must keep it.
+        min_top1: Least top-1 accuracy in 0..1.
         diagnose: Also try other ways to prepare the images on the float graph.
         device: Where it runs, see `build`.
         store: Folder of results, see `export`.
@@ -130,7 +132,7 @@ def check(
         reference = pipeline.reference_logits(run, source)
         if diagnose:
             expect_labels(reference)  # before the check, whose numbers would be lost
-        table = base.check.with_max_drop(engine.precision, max_drop)
+        table = base.check.with_limits(engine.precision, max_drop=max_drop, min_top1=min_top1)
         report, _ = check_stage.run(engine, table, run.target, reference=reference, images=run.check_images)
         if isinstance(report, NotRun):
             raise _not_run(report)

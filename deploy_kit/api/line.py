@@ -5,22 +5,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from deploy_kit import engines as engine_catalogue
 from deploy_kit import pipeline
 from deploy_kit import recipe as recipes
 from deploy_kit.api import _facts, _step
 from deploy_kit.api._step import PathLike, Progress, StoreLike
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import RequestError
+from deploy_kit.devices import links
 from deploy_kit.machine import environment
 from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
 from deploy_kit.recipe import Recipe, Variant, overrides, targets
 from deploy_kit.records.artifacts import Device, Exported, Precision
+from deploy_kit.records.measurements import samples_for
 from deploy_kit.records.results import Report
 from deploy_kit.stages import report as report_stage
 from deploy_kit.store import Store
 
 _YAML = (".yaml", ".yml")
 _USUAL_ENGINES = ("onnxruntime", "openvino")
+_MEASURED_S = 5.0
+# Accelerator → engines that compute there.
+_USUAL_ON = {"cuda": ("tensorrt", "onnxruntime"), "dla": ("tensorrt",), "gpu": ("openvino",), "npu": ("openvino",)}
 
 
 def deploy(
@@ -132,42 +138,108 @@ def write_report(report: Report, folder: PathLike) -> Path:
     return report_stage.run(report, Path(folder))
 
 
-def with_engines(base: Recipe, engines: tuple[str, ...], precisions: tuple[str, ...]) -> Recipe:
+def deployment_recipe(
+    base: Recipe,
+    *,
+    engines: tuple[str, ...] = (),
+    precisions: tuple[str, ...] = (),
+    device: Device | str = "local",
+    max_drop: float | None = None,
+    latency_budget_ms: float | None = None,
+    max_size_mb: float | None = None,
+) -> Recipe:
+    """Return the recipe that `deploykit deploy` runs: engines that the device can run, in precisions that gain there.
+
+    Args:
+        base: The recipe of a checkpoint, with its images.
+        engines: Engines to build, which must be there; if empty, the usual ones of the device's accelerator, of which
+            those that are not installed are left out.
+        precisions: Precisions of every engine; if empty, those that gain on each.
+        device: Where it is built, checked and measured; its processor decides the form of INT8.
+        max_drop: Percentage points that may be lost.
+        latency_budget_ms: Limit of the largest percentile.
+        max_size_mb: Largest file that is recommended.
+
+    Raises:
+        DeviceError: The device cannot be reached.
+        UnknownNameError: No engine or no precision has a name.
+    """
+    for engine in engines:
+        engine_catalogue.CATALOGUE.get(engine)
+    target = _step.find_device(device)
+    with links.connect_device(target) as connection:
+        isa = connection.environment.isa
+    usual = _USUAL_ON.get(target.accelerator.partition(":")[0].lower(), _USUAL_ENGINES)
+    made = with_engines(base, engines or usual, precisions, isa=isa, accelerator=target.accelerator)
+    if not engines:
+        entries = tuple(entry.model_copy(update={"optional": True}) for entry in made.build.engines)
+        made = made.model_copy(update={"build": made.build.model_copy(update={"engines": entries})})
+    limited = overrides.with_limits(
+        made, max_drop=max_drop, latency_budget_ms=latency_budget_ms, max_size_mb=max_size_mb
+    )
+    # By time, so that a slow network is not measured for minutes; a budget is on p99, which takes 1,000 runs.
+    length = {"duration_s": _MEASURED_S, "min_iters": None if latency_budget_ms is None else samples_for(99)}
+    return limited.model_copy(update={"bench": overrides.with_bench(limited, length)})
+
+
+def with_engines(
+    base: Recipe,
+    engines: tuple[str, ...],
+    precisions: tuple[str, ...],
+    *,
+    isa: tuple[str, ...] | None = None,
+    accelerator: str = "cpu",
+) -> Recipe:
     """Return a recipe that builds these engines in these precisions.
 
     What is empty stays as the recipe has it, or is chosen where it has none.
 
+    Args:
+        base: The recipe to start from.
+        engines: Engines to build.
+        precisions: Precisions of every engine; if empty, those that gain on each (`targets.yaml`).
+        isa: Instruction sets of the processor that will run them; by default this machine's.
+        accelerator: Where they will run.
+
     Raises:
         UnknownNameError: No precision has a name.
     """
+    isa = environment.describe_machine().isa if isa is None else isa
     if not engines and not precisions and base.build.engines:
         return base
     data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
     own = {entry.engine: dict(entry.options) for entry in base.build.engines}
-    precisions = precisions or (("fp32",) if base.quantize.calibration is None else ("fp32", "int8"))
+    calibrated = base.quantize.calibration is not None
     variants, entries = dict[str, Variant](), list[dict[str, Any]]()
     for engine in dict.fromkeys(engines or tuple(own) or _USUAL_ENGINES):
-        chosen = [_variant(precision, engine, base, variants) for precision in precisions]
+        gaining = targets.find_target(_target_of(engine)).precisions(isa, accelerator, calibrated=calibrated)
+        chosen = [_variant(precision, engine, base, variants, isa) for precision in precisions or gaining]
         variants |= {variant.name: variant for variant in chosen if variant is not None}
         names = [variant.name if variant else "fp32" for variant in chosen]
         entries.append({"engine": engine, "variants": names, "options": own.get(engine, {})})
     data["quantize"]["variants"] = [variant.model_dump(mode="json") for variant in variants.values()]
     data["build"]["engines"] = entries
-    if base.bench.baseline is None and "fp32" in precisions:
+    if base.bench.baseline is None and "fp32" in entries[0]["variants"]:
         data["bench"]["baseline"] = f"fp32 · {entries[0]['engine']}"
     return recipes.parse_recipe(data)
 
 
-def _variant(precision: str, engine: str, base: Recipe, taken: dict[str, Variant]) -> Variant | None:
+def _target_of(engine: str) -> str:
+    """Return the row of preferences of an engine; a third party's has none of its own."""
+    return engine if engine in targets.target_names() else "onnxruntime"
+
+
+def _variant(
+    precision: str, engine: str, base: Recipe, taken: dict[str, Variant], isa: tuple[str, ...]
+) -> Variant | None:
     """Choose the variant of a precision for an engine; None for the simplified graph itself.
 
     Engines share a variant where they like the same; where a name is taken by another one, it is told apart.
     """
     if precision == "fp32":
         return None
-    target = engine if engine in targets.target_names() else "onnxruntime"  # a third party's has no row of its own
-    request = VariantRequest(precisions=(precision,), target=target)
-    variant, _ = choose_variant(request, base, environment.describe_machine().isa, environment.library_version)
+    request = VariantRequest(precisions=(precision,), target=_target_of(engine))
+    variant, _ = choose_variant(request, base, isa, environment.library_version)
     if taken.get(variant.name, variant) == variant:
         return variant
     return variant.model_copy(update={"name": f"{variant.name}-{engine}"})

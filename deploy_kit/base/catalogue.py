@@ -12,7 +12,7 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
 
-from deploy_kit.base.errors import UnknownNameError, nearest
+from deploy_kit.base.errors import MissingPackageError, UnknownNameError, nearest
 
 T = TypeVar("T")
 
@@ -58,11 +58,22 @@ class Catalogue(Generic[T]):
 
         Raises:
             UnknownNameError: No entry has this name; the hint gives the nearest one.
+            MissingPackageError: A third party's entry cannot be imported.
         """
         if name not in self.names():
             raise UnknownNameError(f"no {self.noun} is called '{name}'", hint=nearest(name, self.names()))
         if name in self._foreign():
-            return cast("T", self._foreign()[name].load())
+            return self._load(self._foreign()[name])
         shadows = name in sys.stdlib_module_names
         module = importlib.import_module(f"{self.package}.{name}{'_' * shadows}")
         return cast("T", getattr(module, self.constant))
+
+    def _load(self, point: EntryPoint) -> T:
+        try:
+            return cast("T", point.load())
+        except (ImportError, AttributeError) as error:
+            owner = point.dist.name if point.dist else point.module
+            raise MissingPackageError(
+                f"{self.noun} '{point.name}' of package '{owner}' ({point.value}) cannot be imported: {error}",
+                hint=f"install what it needs, or remove it: pip uninstall {owner}",
+            ) from error

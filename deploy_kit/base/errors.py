@@ -10,7 +10,7 @@ DeployKitError
 ├── DeviceError             4   the device: unknown, unreachable, not ready
 │   └── LinkLostError           the connection ended in the middle of the work
 ├── StageError              5   a stage failed on a request that was right
-│   ├── ExportError, SimplifyError, QuantizeError, BuildError, CheckError
+│   ├── ExportError, SimplifyError, SlimError, QuantizeError, BuildError, CheckError
 │   ├── EngineCrashError        native code killed the worker process
 │   └── StoreError              the store: no space, no permission, a changed file
 └── MeasurementError        6   the measurement is not valid
@@ -98,6 +98,10 @@ class ExportError(StageError):
 
 class SimplifyError(StageError):
     """A pass failed or broke its promise."""
+
+
+class SlimError(StageError):
+    """Channels could not be removed from the graph."""
 
 
 class QuantizeError(StageError):

@@ -3,15 +3,25 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
+import sysconfig
+from pathlib import Path
 from types import ModuleType
 
 from deploy_kit.base.errors import MissingPackageError
 
 # Import name → what to install, where the two differ.
 INSTALL = {
+    "torch": "deploykit[torch]",
+    "onnxscript": "deploykit[torch]",
+    "onnxruntime": "deploykit[onnxruntime]",
+    "openvino": "deploykit[openvino]",
     "fabric": "deploykit[ssh]",
     "h5py": "deploykit[keras]",
     "mlperf_loadgen": "deploykit[loadgen]",
+    "model_signing": "deploykit[signing]",
+    "OpenSSL": "deploykit[signing]",
+    "cryptography": "deploykit[signing]",
     "nncf": "deploykit[nncf]",
     "tensorrt": "deploykit[tensorrt]",
     "tensorrt_rtx": "deploykit[tensorrt-rtx]",
@@ -27,20 +37,42 @@ def present(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def install_line(package: str, *, bare: bool = False) -> str:
+def install_line(package: str, *, bare: bool = False, python: str = "", managed: bool | None = None) -> str:
     """Return the command that installs a package.
 
     Args:
         package: Import name of the package.
         bare: Install the package itself instead of the extra of deploykit that brings it.
+        python: Command of the interpreter to install it for; by default that of the shell.
+        managed: Whether pip refuses to install for that interpreter (PEP 668); by default as it is here.
 
     Returns:
-        A ``pip install`` command; on a device, where deploykit is not installed, always for the package itself.
+        A ``pip install`` command; on a device, where deploykit is not installed, always for the package itself. Where
+        the system's own packages alone may be installed, that package, or an environment of its own.
     """
+    if managed or (managed is None and externally_managed()):
+        return _managed_line(package, python or "python3", bare=bare)
     target = INSTALL.get(package, package)
     if target.startswith("deploykit[") and (bare or not _installed()):
         target = _ALONE.get(package, package.replace("_", "-"))
-    return f"pip install '{target}'"
+    return f"{f'{python} -m ' if python else ''}pip install '{target}'"
+
+
+def externally_managed() -> bool:
+    """Return whether pip refuses to install for this interpreter, which the system's packages manage (PEP 668)."""
+    if sys.prefix != sys.base_prefix:
+        return False
+    return Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").is_file()
+
+
+def _managed_line(package: str, python: str, *, bare: bool) -> str:
+    if package == "numpy":
+        return "sudo apt-get install python3-numpy"
+    target = install_line(package, bare=bare, managed=False).removeprefix("pip install ")
+    needed = "'numpy' " if bare else ""
+    there = "~/deploykit/bin/python3"
+    use = f", and use it: deploykit devices add … --python PATH --replace (PATH: that of {there})" if bare else ""
+    return f"{python} -m venv ~/deploykit && {there} -m pip install {needed}{target}{use}"
 
 
 def _installed() -> bool:
@@ -50,6 +82,19 @@ def _installed() -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def optional(error: ModuleNotFoundError) -> str | None:
+    """Return the optional package whose absence an error is about; None if it is about any other module."""
+    package = (error.name or "").partition(".")[0]
+    return package if package in INSTALL and not present(package) else None
+
+
+def missing_error(package: str, *, by: str) -> MissingPackageError:
+    """Return the error for a package that is not installed; for `by` see `need`."""
+    return MissingPackageError(
+        f"{by} needs the package '{package}', which is not installed here", hint=install_line(package)
+    )
 
 
 def need(package: str, *, by: str) -> ModuleType:
@@ -66,9 +111,7 @@ def need(package: str, *, by: str) -> ModuleType:
         MissingPackageError: The package is not installed, or its native libraries do not load.
     """
     if not present(package):
-        raise MissingPackageError(
-            f"{by} needs the package '{package}', which is not installed here", hint=install_line(package)
-        )
+        raise missing_error(package, by=by)
     try:
         return importlib.import_module(package)
     except (ImportError, OSError) as error:

@@ -37,14 +37,24 @@ class ProgressDisplay:
         self._progress: Any = None
         self._task: Any = None
         self._last = ("", "")
-        self._drawn_at = 0.0
+        self._drawn_at = self._begun_at = 0.0
 
     def __enter__(self) -> "Self":
         if self._moving:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )  # fmt: skip
 
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            columns = (
+                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"),
+                TimeElapsedColumn(), TimeRemainingColumn(compact=True),
+            )  # fmt: skip
             self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
             self._progress.start()
         return self
@@ -64,9 +74,11 @@ class ProgressDisplay:
             self._move(event)
             return
         now, step = time.monotonic(), (event.stage, event.text)
+        if step != self._last:
+            self._begun_at = now
         if step != self._last or now - self._drawn_at > _REPEAT_S:
-            count = f" {event.done}/{event.total}" if event.total and event.done else ""
-            sys.stderr.write(f"{event.stage}: {event.text}{count}\n")
+            left = _left(event, now - self._begun_at)
+            sys.stderr.write(f"{event.stage}: {event.text}{_count(event)}{left and f', about {left} left'}\n")
             sys.stderr.flush()
             self._last, self._drawn_at = step, now
 
@@ -79,7 +91,22 @@ class ProgressDisplay:
 
     def _move(self, event: ProgressEvent) -> None:
         description = f"[bold]{event.stage}[/bold] {event.text.replace('[', '(')}"
-        total = event.total or None
-        if self._task is None:
-            self._task = self._progress.add_task(description, total=total)
-        self._progress.update(self._task, description=description, completed=event.done, total=total)
+        total, step = event.total or None, (event.stage, event.text)
+        if self._task is None or step != self._last:  # a task's speed is that of one step
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(description, total=total, count="")
+            self._last = step
+        self._progress.update(self._task, completed=event.done, total=total, count=_count(event).strip())
+
+
+def _count(event: ProgressEvent) -> str:
+    return f" {event.done}/{event.total}" if event.total and event.done else ""
+
+
+def _left(event: ProgressEvent, elapsed_s: float) -> str:
+    """Estimate how long a step will still take, by its pace so far; empty where nothing is known yet."""
+    if not event.total or not event.done or elapsed_s < _REPEAT_S / 2:
+        return ""
+    seconds = elapsed_s * (event.total - event.done) / event.done
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

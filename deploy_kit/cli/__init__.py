@@ -1,7 +1,8 @@
 """The command line: a thin shell that parses, calls and renders. Exit codes are given here and nowhere else.
 
     0 yes · 1 the answer is no · 2 the request is wrong · 3 a package is missing · 4 the device · 5 a stage failed ·
-    6 the measurement is not valid · 70 a bug, with its trace · 130 interrupted · 143 terminated
+    6 undecided: the measurement is not valid, or the images do not decide · 70 a bug, with its trace ·
+    130 interrupted · 143 terminated
 
 A command is a file of this folder with ``COMMAND``; it imports what it needs when it is called.
 """
@@ -16,9 +17,13 @@ from typing import Any, NoReturn
 
 import typer
 
+from deploy_kit.base import lazy
 from deploy_kit.base.catalogue import Catalogue
-from deploy_kit.base.errors import DeployKitError
+from deploy_kit.base.errors import DeployKitError, MissingPackageError
+from deploy_kit.cli._help import HelpfulCommand
 from deploy_kit.cli._option_groups import expand_groups
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +34,15 @@ class Command:
         call: Function of the command: its parameters are the options, its docstring is the help.
         order: Position in the help; lower comes first.
         parts: Subcommands by name, if it has any; `call` then only carries the help.
+        example: A command line to copy, below the help; of subcommands one for each in `examples`.
+        examples: Examples of the subcommands, by name.
     """
 
     call: Callable[..., Any]
     order: int
     parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    example: str = ""
+    examples: Mapping[str, str] = field(default_factory=dict)
 
 
 CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command")
@@ -45,9 +54,9 @@ def build_app() -> typer.Typer:
         name="deploykit",
         help="Take a trained DenseNet from checkpoint to verified, measured engines.",
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
     )
 
     @app.callback()
@@ -63,15 +72,20 @@ def build_app() -> typer.Typer:
         if command.parts:
             app.add_typer(_group(command), name=name)
         else:
-            app.command(name)(expand_groups(_guarded(command.call)))
+            _add(app, name, command.call, command.example)
     return app
 
 
+def _add(app: typer.Typer, name: str, call: Callable[..., Any], example: str) -> None:
+    add = app.command(name, cls=HelpfulCommand, epilog=example or None, context_settings=_SETTINGS)
+    add(expand_groups(_guarded(call)))
+
+
 def _group(command: Command) -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS)
     group.callback()(command.call)
     for name, call in command.parts.items():
-        group.command(name)(expand_groups(_guarded(call)))
+        _add(group, name, call, command.examples.get(name, ""))
     return group
 
 
@@ -106,12 +120,27 @@ def _version(requested: bool) -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    try:
+        _run()
+    finally:
+        store = sys.modules.get("deploy_kit.store")  # a command that opened none has not loaded it
+        if store is not None:
+            store.remove_empty()
+
+
+def _run() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         build_app()(standalone_mode=True)
     except DeployKitError as error:
         _print_error(error)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        package = lazy.optional(error)
+        if package is None:
+            _bug()
+        _print_error(lazy.missing_error(package, by="this command"))
+        sys.exit(MissingPackageError.exit_code)
     except KeyboardInterrupt:  # while the commands are imported
         _interrupted()
     except _Ended as ended:
@@ -120,11 +149,15 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: what Python would still flush goes nowhere
         sys.exit(141)
     except Exception:  # noqa: BLE001  # the one place that turns a bug into exit code 70
-        import traceback
+        _bug()
 
-        traceback.print_exc()
-        sys.stderr.write("error: this is a bug in deploykit; please report the trace above\n")
-        sys.exit(70)
+
+def _bug() -> NoReturn:
+    import traceback
+
+    traceback.print_exc()
+    sys.stderr.write("error: this is a bug in deploykit; please report the trace above\n")
+    sys.exit(70)
 
 
 def _terminated(number: int, frame: object) -> None:

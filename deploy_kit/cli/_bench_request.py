@@ -10,6 +10,7 @@ from deploy_kit.measure import scenarios
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.engine_table import plain, typed
 from deploy_kit.stages import bench
 
 
@@ -22,7 +23,7 @@ def select_engines(
         RequestError: Nothing was built here yet, or nothing that is both.
         UnknownNameError: No engine, or no variant, of a name was built here.
     """
-    built = run.store.all(Artifact, "build")
+    built = _step_inputs.engines_in_force(run)
     if everything or engines or variants:
         if not built:
             _step_inputs.newest_engine(run, console)  # raises the message of every command that needs an engine
@@ -82,6 +83,28 @@ def verify_target_qps(table: BenchTable, target_qps: float | None) -> None:
         raise RequestError(f"--target-qps: scenario '{table.scenario}' has no arrival rate", hint="--scenario server")
 
 
+def with_baseline(table: BenchTable, engines: Sequence[Artifact], named: str | None) -> BenchTable:
+    """Return the table with the label of the baseline: the one named, as it is typed, or the first fp32 engine.
+
+    Args:
+        table: Bench table in force.
+        engines: Engines that are measured.
+        named: ``fp32``, ``fp32@onnxruntime`` or the label itself; None where none was named.
+
+    Raises:
+        RequestError: No engine of this run, or several, have the name.
+    """
+    labels = [engine.label for engine in engines]
+    if named is None:
+        return table.model_copy(update={"baseline": pipeline.default_baseline(table, labels)})
+    meant = [label for label in labels if plain(label) == plain(named)]
+    meant = meant or [engine.label for engine in engines if engine.name == named]
+    if len(meant) > 1:
+        choices = ", ".join(f"--baseline {typed(label)}" for label in meant)
+        raise RequestError(f"--baseline: '{named}' is {len(meant)} engines of this run", hint=choices)
+    return table.model_copy(update={"baseline": meant[0] if meant else named})
+
+
 def verify_baseline(table: BenchTable, engines: Sequence[Artifact], *, named: str | None, earlier: bool) -> None:
     """Refuse a baseline that is not measured, before any work: one named here, or one that a limit needs.
 
@@ -95,12 +118,13 @@ def verify_baseline(table: BenchTable, engines: Sequence[Artifact], *, named: st
         RequestError: It is not among the engines.
     """
     labels = [engine.label for engine in engines]
-    if named is not None and named not in labels:
-        raise RequestError(f"--baseline: '{named}' is not measured in this run", hint=nearest(named, labels))
+    if named is not None and table.baseline not in labels:
+        known = [typed(label) for label in labels]
+        raise RequestError(f"--baseline: '{named}' is not measured in this run", hint=nearest(typed(named), known))
     if table.fail_on_regression is not None and not earlier and table.baseline not in labels:
         raise RequestError(
             "--fail-on-regression: no baseline is measured in this run",
-            hint="add --baseline 'LABEL' with --all, or --baseline run.json",
+            hint="add --baseline fp32@onnxruntime with --all, or --baseline run.json",
         )
 
 

@@ -36,10 +36,12 @@ def latencies(rows_by_device: Mapping[str, Sequence[EngineRow]], part: BenchTabl
     notes = [
         f"note: {device_name}: {note}" if several else f"note: {note}"
         for device_name, rows in rows_by_device.items()
-        for note in _notes(rows)
+        for note in _notes(rows, part)
     ]
     headings = (("device",) if several else ()) + ("engine", "batch", "samples", *percentiles, "images/s", "verdict")
-    drawn = table(headings, lines)
+    one_batch = len({line[1 + several] for line in lines}) == 1
+    spare = ("samples", "images/s", *(("batch",) if one_batch else ()), *percentiles[1:-1])
+    drawn = table(headings, lines, spare=spare)
     return "\n".join((drawn, *([""] if notes else []), *notes))
 
 
@@ -54,10 +56,10 @@ def comparison(compared: Comparison) -> str:
     return f"{drawn}\n\nnote: {compared.caveat}{alone}"
 
 
-def _notes(rows: Sequence[EngineRow]) -> list[str]:
+def _notes(rows: Sequence[EngineRow], part: BenchTable) -> list[str]:
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
     notes = [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
-    return [*notes, *device.lacks(timed)]
+    return [*notes, *device.lacks(timed, energy=part.energy)]
 
 
 def _line(row: EngineRow, part: BenchTable) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
+
+from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
 
 InputSize = Annotated[
     str | None,
@@ -17,11 +19,62 @@ def _help(text: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """How an image becomes the input, where the checkpoint does not carry it."""
+
+    HEADING: ClassVar[str] = "Preprocessing, where the file does not state it"
+
+    size: InputSize = None
+    mean: Annotated[str | None, _help("Mean per channel in 0..1, e.g. 0.485,0.456,0.406.")] = None
+    std: Annotated[str | None, _help("Standard deviation per channel, e.g. 0.229,0.224,0.225.")] = None
+    color: Annotated[
+        Literal["gray", "rgb", "bgr"] | None, _help("Color order; by default gray for one mean, rgb for three.")
+    ] = None
+    resize: Annotated[int | None, _help("Length in px to scale the shorter side to, before a center crop.")] = None
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic"] | None, _help("Interpolation of --resize; by default bilinear.")
+    ] = None
+
+    def source_table(self) -> dict[str, Any]:
+        """Return a recipe's ``preprocess`` table, or its ``input`` if there is a size alone.
+
+        Raises:
+            RequestError: A part is missing or not a number.
+        """
+        from deploy_kit.base.errors import RequestError
+        from deploy_kit.cli import _quantities
+
+        size, mean, std = self.size, self.mean, self.std
+        stated = {"resize": self.resize, "interpolation": self.interpolation}
+        given = {key: value for key, value in stated.items() if value is not None}
+        if mean is None and std is None and self.color is None and not given:
+            if size is None:
+                return {}
+            return {"input": _quantities.whole_numbers(size, "x", "--input 224x224"), "preprocess": None}
+        if size is None or mean is None or std is None:
+            raise RequestError(
+                "--mean, --std and --input must be given together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
+            )
+        try:
+            height, width = (int(side) for side in size.lower().split("x"))
+            means, stds = ([float(part) for part in text.split(",")] for text in (mean, std))
+        except ValueError as error:
+            raise RequestError(
+                f"--input {size} --mean {mean} --std {std}: expected numbers",
+                hint="e.g. --input 224x224 --mean 0.5 --std 0.5",
+            ) from error
+        color = self.color or ("gray" if len(means) == 1 else "rgb")
+        return {"preprocess": {"height": height, "width": width, "color": color, "mean": means, "std": stds, **given}}
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
     """Facts that shapes cannot tell, named as the keys of a recipe's source table.
 
     Where an option is not given, the file, its BN statistics or its names decide.
     """
+
+    HEADING: ClassVar[str] = "Facts of a checkpoint that the file does not state"
 
     state_key: Annotated[str | None, _help("Key of the state dict to load, if the file holds several.")] = None
     head: Annotated[str | None, _help("Name of the head module to use; 'none' for the pooled features.")] = None
@@ -29,18 +82,20 @@ class CheckpointOptions:
     probe: Annotated[Path | None, _help("npz file with 'input' and 'logits', on which open facts are tried.")] = None
     strict: Annotated[bool, typer.Option("--strict", help="Refuse to guess a fact that changes the numbers.")] = False
     stem_stride: Annotated[str | None, _help("Stride of the first convolution: 2, or one per axis: 1,2,2.")] = None
-    stem_pool: Annotated[str | None, _help("Pooling of the stem: none, max, avg or blur.")] = None
-    concat: Annotated[str | None, _help("Where new channels go: append (after the old ones) or prepend.")] = None
-    activation: Annotated[str | None, _help("Activation of dense layers: relu, leaky_relu, elu, silu or gelu.")] = None
-    outer_activation: Annotated[str | None, _help("Activation of stem, transitions and final BN; same choices.")] = None
-    hidden_activation: Annotated[str | None, _help("Activation between linear layers; same choices, or none.")] = None
+    stem_pool: Annotated[StemPool | None, _help("Pooling of the stem.")] = None
+    concat: Annotated[
+        Literal["append", "prepend"] | None, _help("Where new channels go: after the old, or before.")
+    ] = None
+    activation: Annotated[Activation | None, _help("Activation of dense layers.")] = None
+    outer_activation: Annotated[Activation | None, _help("Activation of stem, transitions and final BN.")] = None
+    hidden_activation: Annotated[Activation | None, _help("Activation between linear layers.")] = None
     slope: Annotated[float | None, _help("Negative slope of leaky activations.")] = None
     transition_relu: Annotated[bool | None, _help("Whether the transitions have a ReLU.")] = None
-    transition_pool: Annotated[str | None, _help("Pooling of the transitions: avg or max.")] = None
+    transition_pool: Annotated[Literal["avg", "max"] | None, _help("Pooling of the transitions.")] = None
     final_relu: Annotated[bool | None, _help("Whether a ReLU follows the final BN.")] = None
     eps: Annotated[float | None, _help("Epsilon of every BN, e.g. 1e-5.")] = None
-    head_pool: Annotated[str | None, _help("Global pooling in front of the head: avg, max or max_avg.")] = None
-    head_activation: Annotated[str | None, _help("Activation to append: none, sigmoid, softmax or log_softmax.")] = None
+    head_pool: Annotated[HeadPool | None, _help("Global pooling in front of the head.")] = None
+    head_activation: Annotated[HeadActivation | None, _help("Activation to append to the head.")] = None
 
     def source_table(self) -> dict[str, Any]:
         """Return the stated facts as keys of a recipe's source table.

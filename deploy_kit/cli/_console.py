@@ -12,6 +12,9 @@ from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.base.progress_display import ProgressDisplay
 from deploy_kit.records import codec
 
+_LEAST = 24
+"""Least width of a table's last column."""
+
 
 class Console:
     """Draws progress and prints results. A context manager: it removes the progress bar at the end."""
@@ -48,16 +51,23 @@ class Console:
         sys.stdout.flush()
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()) -> str:
     """Lay out text in columns; the last column wraps to the terminal's width.
 
     Args:
         headings: One text per column.
         rows: One text per column each.
+        spare: Headings of columns that are left out, the first one first, where the terminal is too narrow for all.
     """
+    for heading in spare:
+        if _width(headings, rows) <= shutil.get_terminal_size((160, 24)).columns:
+            break
+        column = list(headings).index(heading)
+        headings = [*headings[:column], *headings[column + 1 :]]
+        rows = [[*row[:column], *row[column + 1 :]] for row in rows]
     lines = [tuple(headings), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings) - 1)]
-    room = max(24, shutil.get_terminal_size((160, 24)).columns - sum(widths) - 2 * len(widths))
+    room = max(_LEAST, shutil.get_terminal_size((160, 24)).columns - sum(widths) - 2 * len(widths))
     drawn = []
     for number, line in enumerate(lines):
         start = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
@@ -68,6 +78,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         if number == 0:
             drawn.append("  ".join("─" * width for width in (*widths, min(room, max(len(r[-1]) for r in lines)))))
     return "\n".join(drawn)
+
+
+def _width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return the width of a table whose last column wraps at `_LEAST`."""
+    columns = list(zip(headings, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    return sum(widths[:-1]) + 2 * len(widths[:-1]) + min(widths[-1], _LEAST)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

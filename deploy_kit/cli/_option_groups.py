@@ -13,6 +13,10 @@ from dataclasses import fields, is_dataclass
 from inspect import Parameter
 from typing import Any, get_args
 
+from deploy_kit.cli._help import with_headings
+
+_OWN = frozenset({"model"})  # arguments have a heading of their own
+
 
 class Only:
     """Marks the options of a group that a command offers, in the order of its help; the others keep their defaults."""
@@ -33,6 +37,7 @@ def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
         ValueError: Two parameters have one name.
     """
     parameters: list[Parameter] = []
+    headings: dict[str, str] = {}
     groups: dict[str, tuple[type[Any], tuple[str, ...]]] = {}
     for parameter in inspect.signature(command).parameters.values():
         group = _group(parameter.annotation)
@@ -40,7 +45,10 @@ def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
         else:
             groups[parameter.name] = group
-            parameters += _options(*group)
+            options = _options(*group)
+            parameters += options
+            heading = getattr(group[0], "HEADING", None)
+            headings |= {option.name: heading for option in options if heading and option.name not in _OWN}
 
     @functools.wraps(command)
     def expanded(**values: Any) -> None:
@@ -53,7 +61,7 @@ def expand_groups(command: Callable[..., None]) -> Callable[..., None]:
     # typer reads both: the signature for order and defaults, the annotations for types.
     expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return expanded
+    return with_headings(expanded, headings)
 
 
 def _group(annotation: Any) -> tuple[type[Any], tuple[str, ...]] | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -26,13 +26,15 @@ FailOnRegression = Annotated[
         help="Exit with code 1 if an engine is slower than the baseline by more than this, e.g. 3%.",
     ),
 ]
-ReportFolder = Annotated[Path, typer.Option("--out", help="Folder to write reports to.")]
+ReportFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write reports to.")]
 SaveRecipe = Annotated[Path | None, typer.Option("--save-recipe", help="Write the recipe in force to this file.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """How a command shows its progress and its result."""
+
+    HEADING: ClassVar[str] = "Output"
 
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notes.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as a JSON record.")] = False
@@ -51,6 +53,8 @@ class OutputOptions:
 class StepOptions:
     """What a single step works on, where and under which recipe. None takes what the recipe or the store has."""
 
+    HEADING: ClassVar[str] = "Images, recipe and place"
+
     model: Annotated[
         Path | None, typer.Argument(help="Checkpoint or ONNX file; by default the newest result in the store.")
     ] = None
@@ -67,13 +71,16 @@ class StepOptions:
         typer.Option("--skip-bad", help="Skip images that cannot be read, and report them, instead of failing."),
     ] = False
     orientation: Annotated[
-        str | None,
-        typer.Option(help="Read images with an EXIF orientation as they are 'stored', or turned 'upright'."),
+        Literal["stored", "upright"] | None,
+        typer.Option(
+            help="Read images with an EXIF orientation as they are stored, or turned upright; by default such images "
+            "are refused."
+        ),
     ] = None
-    crops: Annotated[int | None, typer.Option(help="Number of crops per image whose logits are averaged: 1 or 10.")] = (
-        None
-    )
+    crops: Annotated[
+        Literal[1, 10] | None, typer.Option(help="Number of crops per image whose logits are averaged; by default 1.")
+    ] = None
     recipe: Annotated[str | None, typer.Option(help="Recipe file, or name of a bundled recipe.")] = None
     device: DeviceName = "local"
     store: StorePath = STORE
-    out: Annotated[Path | None, typer.Option(help="Also copy the result to this path.")] = None
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also copy the result to this path.")] = None

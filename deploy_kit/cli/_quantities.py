@@ -23,6 +23,18 @@ def seconds(option: str, text: str | None) -> float | None:
     return round(value * _SECONDS[match[2] or "s"], 9)
 
 
+def days(option: str, text: str) -> float:
+    """Parse a number of days: ``30d`` or ``0d``; the unit is required.
+
+    Raises:
+        RequestError: It is not one.
+    """
+    value = _number(text.strip().removesuffix("d").strip()) if text.strip().endswith("d") else None
+    if value is None:
+        raise RequestError(f"{option}: expected a number of days, found '{text}'", hint=f"e.g. {option} 30d")
+    return value
+
+
 def milliseconds(option: str, text: str | None) -> float | None:
     """Parse a time into milliseconds; a bare number is ambiguous here, so the unit is required.
 
@@ -64,6 +76,41 @@ def points(option: str, text: str | None) -> float | None:
         example = percent_of if _number(percent_of) is not None else "0.3"
         raise RequestError(f"{option}: expected percentage points, found '{text}'", hint=f"e.g. {option} {example}pt")
     return value
+
+
+def share(option: str, text: str | None) -> float | None:
+    """Parse a share: ``92%``, or ``0.92``; a bare number above 1 could be either, so it is refused.
+
+    Raises:
+        RequestError: It is not a share between 0 and 100 %.
+    """
+    if text is None:
+        return None
+    value = _number(text.strip().removesuffix("%").strip())
+    value = value / 100 if value is not None and text.strip().endswith("%") else value
+    if value is None or value > 1:
+        raise RequestError(f"{option}: expected a share, found '{text}'", hint=f"e.g. {option} 92%")
+    return value
+
+
+def megabytes(option: str, text: str | None) -> float | None:
+    """Parse a file size into MB (10⁶ bytes): ``10MB``, ``500kB`` or ``0.5GB``; the unit is required.
+
+    Raises:
+        RequestError: It is not a size, not above zero, or has no unit.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(kB|KB|MB|GB)\s*", text)
+    value = _number(match[1]) if match else None
+    if match is None or not value:
+        raise RequestError(f"{option}: expected a size with its unit, found '{text}'", hint=f"e.g. {option} 10MB")
+    return round(value * {"K": 1e-3, "M": 1.0, "G": 1e3}[match[2][0].upper()], 9)
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """Parse a comma-separated list of names; empty if None."""
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
 def counts(option: str, text: str | None) -> list[int] | None:

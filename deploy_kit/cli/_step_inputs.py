@@ -27,6 +27,14 @@ def simplified(run: Run, console: Console) -> Simplified:
     return result
 
 
+def float_graph(run: Run, console: Console) -> Artifact:
+    """Return the graph to quantize: the simplified one, or where the recipe in force slims, the slimmed one."""
+    graph = pipeline.float_graph(run, simplified(run, console))
+    if graph.made_by.slimmed:
+        console.say(f"using {graph.path}: {graph.made_by.slimmed}")
+    return graph
+
+
 def graph_to_build(run: Run, console: Console, variant: str | None = None) -> Artifact:
     """Return the graph to build: the variant named, else the newest quantized one, else the float one, simplified.
 
@@ -35,39 +43,71 @@ def graph_to_build(run: Run, console: Console, variant: str | None = None) -> Ar
     """
     source = exported(run, console)
     simple = run.store.newest(Simplified, "simplify", where=lambda result: result.onnx.parent == source.onnx.sha256)
-    float_graph = simple[0].onnx if simple else pipeline.simplified(run, source).onnx
-    quantized = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == float_graph.sha256]
+    lean = pipeline.float_graph(run, simple[0] if simple else pipeline.simplified(run, source))
+    quantized = [graph for graph in run.store.all(Artifact, "quantize") if graph.parent == lean.sha256]
     if variant is not None:
-        by_name = {float_graph.name: float_graph} | {graph.name: graph for graph in reversed(quantized)}
+        by_name = {lean.name: lean} | {graph.name: graph for graph in reversed(quantized)}
         if variant not in by_name:
             raise UnknownNameError(f"no variant is called '{variant}' here", hint=nearest(variant, by_name))
         return by_name[variant]
     if quantized:
         console.say(f"building {quantized[0].path} ({quantized[0].precision})")
         return quantized[0]
-    console.say(f"nothing is quantized here yet: building {float_graph.path} ({float_graph.precision})")
-    return float_graph
+    console.say(f"nothing is quantized here yet: building {lean.path} ({lean.precision})")
+    return lean
 
 
-def newest_engine(run: Run, console: Console, source: Exported | None = None) -> Artifact:
-    """Return the newest engine in the store, or the newest that comes from one export.
+def engines_in_force(run: Run, source: Exported | None = None) -> list[Artifact]:
+    """List the engines in the store that come from one export, or from any export of the checkpoint in force.
+
+    Returns:
+        The engines, newest first.
+    """
+    checkpoint = run.recipe.source.checkpoint
+    exports = [source] if source else [
+        one for one in run.store.all(Exported, "export") if one.checkpoint.name == checkpoint
+    ]  # fmt: skip
+    family = {digest for one in exports for digest in (one.onnx.sha256, *pipeline.graphs_of(run.store, one))}
+    return [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
+
+
+def newest_engine(
+    run: Run,
+    console: Console,
+    source: Exported | None = None,
+    *,
+    engine: str | None = None,
+    variant: str | None = None,
+) -> Artifact:
+    """Return the newest engine in the store that comes from one export, or from the checkpoint in force.
+
+    Args:
+        run: The run.
+        console: Told which engine it is.
+        source: The export; None for the checkpoint in force.
+        engine: Name of its engine; None for any.
+        variant: Name of its variant; None for any.
 
     Raises:
         RequestError: There is none.
     """
-    family = {source.onnx.sha256, *pipeline.graphs_of(run.store, source)} if source is not None else None
-    newest = run.store.newest(Artifact, "build", where=lambda engine: family is None or engine.parent in family)
-    if newest is None and run.store.newest(Artifact, "build") is not None:
+    built = engines_in_force(run, source)
+    meant = [one for one in built if engine in (None, one.engine) and variant in (None, one.name)]
+    if built and not meant:
+        wanted = f"{variant or 'any variant'} · {engine or 'any engine'}"
         raise RequestError(
-            f"{run.store.root}: no engine was built here yet from the export in force",
+            f"{run.store.root}: '{wanted}' was not built here yet",
+            hint=nearest(wanted, [one.label for one in built]),
+        )
+    if not built:
+        others = run.store.newest(Artifact, "build") is not None
+        of = "the export in force" if source else f"'{run.recipe.source.checkpoint}', the checkpoint in force"
+        raise RequestError(
+            f"{run.store.root}: no engine was built here yet{f' from {of}' if others else ''}",
             hint="deploykit build --engine onnxruntime, after quantize where it is to be int8",
         )
-    if newest is None:
-        raise RequestError(
-            f"{run.store.root}: no engine was built here yet", hint="deploykit build --engine onnxruntime"
-        )
-    console.say(f"using {newest[0].path} ({newest[0].label})")
-    return newest[0]
+    console.say(f"using {meant[0].path} ({meant[0].label})")
+    return meant[0]
 
 
 def newest_graph(root: Path, console: Console) -> Path:

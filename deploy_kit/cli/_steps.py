@@ -14,7 +14,9 @@ from deploy_kit.store import Store, verify_out
 DEMO = "demo"
 
 
-def open_run(step: StepOptions, console: Console, chosen: Recipe | None = None) -> AbstractContextManager[Run]:
+def open_run(
+    step: StepOptions, console: Console, chosen: Recipe | None = None, *, lasting: bool = True
+) -> AbstractContextManager[Run]:
     """Open store and device under the recipe in force.
 
     The recipe is, in this order: the one chosen, the one named, the bundled default for a model given, the one the
@@ -24,6 +26,7 @@ def open_run(step: StepOptions, console: Console, chosen: Recipe | None = None) 
         step: Options of the step.
         console: Draws progress.
         chosen: Recipe of a command that puts its own together.
+        lasting: Whether what is said to this step is also said to the next.
 
     Raises:
         RequestError: There is none: nothing was exported here yet.
@@ -31,8 +34,8 @@ def open_run(step: StepOptions, console: Console, chosen: Recipe | None = None) 
     device = links.find_device(step.device)
     verify_out(step.out)
     store = Store(step.store)
-    base = chosen or _recipe_in_force(step, store, console)
-    return pipeline.open_run(with_inputs(base, step), store, device, console.on_progress)
+    base = chosen or recipe_in_force(step, store, console)
+    return pipeline.open_run(with_inputs(base, step), store, device, console.on_progress, lasting=lasting)
 
 
 def with_inputs(base: Recipe, step: StepOptions) -> Recipe:
@@ -53,7 +56,12 @@ def not_run_error(label: str, why: str) -> DeviceError:
     return DeviceError(f"{label}: not run: {why}", hint="run this step on a machine that has what the engine needs")
 
 
-def _recipe_in_force(step: StepOptions, store: Store, console: Console) -> Recipe:
+def recipe_in_force(step: StepOptions, store: Store, console: Console) -> Recipe:
+    """Return the recipe in force, as `open_run` says.
+
+    Raises:
+        RequestError: There is none: nothing was exported here yet.
+    """
     if step.recipe is not None:
         return recipe.load_recipe(step.recipe)
     if step.model is not None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,7 +32,8 @@ def bench(
     duration: Annotated[str | None, typer.Option(help="Minimum measuring time per engine, e.g. 10s.")] = None,
     warmup: Annotated[str | None, typer.Option(help="Time limit of the warm-up per engine, e.g. 200ms.")] = None,
     span: Annotated[
-        str | None, typer.Option(help="What is timed: compute, or whole to include copying in and out.")
+        Literal["compute", "whole"] | None,
+        typer.Option(help="What is timed: the computation (default), or the whole with copying in and out."),
     ] = None,
     percentiles: Annotated[
         str | None, typer.Option(help="Comma-separated latency percentiles to show, e.g. 50,90,95,99.")
@@ -45,7 +46,9 @@ def bench(
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(help="Baseline of the comparison: label of an engine in this run, or an earlier run.json."),
+        typer.Option(
+            help="Baseline to compare with: an engine of this run, e.g. fp32@onnxruntime, or an earlier run.json."
+        ),
     ] = None,
     fail_on_regression: FailOnRegression = None,
     energy: Annotated[
@@ -109,10 +112,11 @@ def bench(
         compare.verify_valid(measurement, str(baseline))
     named = None if earlier else baseline
     with output.console() as console, _steps.open_run(step, console) as run:
-        table = overrides.with_bench(run.recipe, {**options, "baseline": named})
+        table = overrides.with_bench(run.recipe, options)
         engines = _bench_request.select_engines(
             run, console, table, everything=all_engines, engines=engine, variants=variant
         )
+        table = _bench_request.with_baseline(table, engines, named) if earlier is None else table
         _bench_request.verify_baseline(table, engines, named=named, earlier=earlier is not None)
         _layer_profiles.verify_export(export_profile, n_engines=len(engines))
         if export_times is not None:
@@ -148,4 +152,8 @@ def bench(
         raise typer.Exit(1)
 
 
-COMMAND = Command(call=bench, order=60)
+COMMAND = Command(
+    call=bench,
+    order=60,
+    example="deploykit bench --all --baseline fp32@onnxruntime --latency-budget 8ms",
+)

@@ -111,4 +111,8 @@ def _counted(rows: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in rows)
 
 
-COMMAND = Command(call=build, order=40)
+COMMAND = Command(
+    call=build,
+    order=40,
+    example="deploykit build --engine openvino --variant int8",
+)

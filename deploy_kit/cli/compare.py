@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from deploy_kit.cli import Command
-from deploy_kit.cli._option_groups import Only
 from deploy_kit.cli._options import FailOnRegression, OutputOptions
 
 
@@ -20,18 +19,32 @@ def compare(
             help="Comma-separated differences to accept, e.g. versions,threads; 'environment' for the whole machine.",
         ),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also draw both runs over one another, as a page in this file.")
+    ] = None,
     fail_on_regression: FailOnRegression = None,
-    output: Annotated[OutputOptions, Only("as_json")],
+    output: OutputOptions,
 ) -> None:
     """Compare two runs; refuse runs that were measured differently, and name the differences."""
     from deploy_kit.analysis import compare as stage
-    from deploy_kit.cli import _bench_outcome, _quantities
+    from deploy_kit.cli import _bench_outcome, _output_files, _quantities
     from deploy_kit.cli._bench_tables import comparison
+    from deploy_kit.stages.report.page.comparison import RunDrawn, comparison_page
+    from deploy_kit.store import write_whole
 
     limit = _quantities.percent("--fail-on-regression", fail_on_regression)
     allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())
+    if html is not None:
+        _output_files.verify_page(html)
     with output.console() as console:
-        compared = stage.compare_runs(stage.read_bench(baseline), stage.read_bench(candidate), allow=allowed)
+        (old, old_rows), (new, new_rows) = stage.read_run(baseline), stage.read_run(candidate)
+        compared = stage.compare_runs(old, new, allow=allowed)
+        if html is not None:
+            runs = (
+                RunDrawn(name=str(baseline), measurements=old.measurements, rows=old_rows),
+                RunDrawn(name=str(candidate), measurements=new.measurements, rows=new_rows),
+            )
+            write_whole(html, comparison_page(compared, *runs))
         console.result(compared, comparison(compared))
         missed = _bench_outcome.regressions(compared, limit)
         for miss in missed:
@@ -40,4 +53,8 @@ def compare(
         raise typer.Exit(1)
 
 
-COMMAND = Command(call=compare, order=65)
+COMMAND = Command(
+    call=compare,
+    order=65,
+    example="deploykit compare monday.json tuesday.json --fail-on-regression 3%",
+)

@@ -29,13 +29,14 @@ def add(
     ] = "cpu",
     profile: Annotated[str | None, typer.Option(help="Hardware profile of the device, e.g. jetson-orin-nano.")] = None,
     python: Annotated[str, typer.Option(help="Python interpreter on the device.")] = "python3",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the device that has the name already.")] = False,
     output: _Output,
 ) -> None:
     """Add a device under a name; nothing is sent to it."""
     from deploy_kit.devices import named_devices
 
     entry = {"link": link, "accelerator": accelerator, "profile": profile, "python": python}
-    device = named_devices.add_device(name, entry)
+    device = named_devices.add_device(name, entry, replace=replace)
     with output.console() as console:
         console.say(f"next: deploykit devices probe {name}")
         console.result(device, f"added '{name}' to {named_devices.user_file()}")
@@ -62,7 +63,7 @@ def probe(name: _AnyName, *, output: OutputOptions) -> None:
     from deploy_kit.devices import links
 
     device = links.find_device(name)
-    with output.console() as console, links.connect_device(device) as connection:
+    with output.console() as console, links.connect_device(device, bare=True) as connection:
         report = doctor.probe(connection)
         rows = [(row.name, {True: "yes", False: "no", None: "–"}[row.runs], row.detail) for row in report.findings]
         engines = table(("engine", "runs", "detail"), rows)
@@ -112,5 +113,14 @@ def machine_rows(there: "Environment") -> list[tuple[str, str]]:
 
 
 COMMAND = Command(
-    call=devices, order=95, parts={"add": add, "list": show, "probe": probe, "clean": clean, "remove": remove}
+    call=devices,
+    order=95,
+    parts={"add": add, "list": show, "probe": probe, "clean": clean, "remove": remove},
+    examples={
+        "add": "deploykit devices add jetson ssh://user@orin --accelerator cuda:0",
+        "list": "deploykit devices list",
+        "probe": "deploykit devices probe jetson",
+        "clean": "deploykit devices clean jetson",
+        "remove": "deploykit devices remove jetson",
+    },
 )

@@ -61,8 +61,8 @@ def _text(report: "DoctorReport") -> str:
 
 
 def _passport(plan: Path) -> "Artifact":
-    from deploy_kit.analysis.inspection import read_passport
     from deploy_kit.base.errors import InputError
+    from deploy_kit.store import read_passport
 
     passport = read_passport(plan) if plan.is_file() else None
     if passport is None:
@@ -73,4 +73,8 @@ def _passport(plan: Path) -> "Artifact":
     return passport
 
 
-COMMAND = Command(call=doctor, order=90)
+COMMAND = Command(
+    call=doctor,
+    order=90,
+    example="deploykit doctor --device jetson",
+)

@@ -48,7 +48,19 @@ def _rows(inspected: "Inspection") -> list[tuple[str, str]]:
     if inspected.passport:
         rows.append(("made by", "; ".join(f"{k} {v}" for k, v in inspected.passport.made_by.rows)))
         rows.append(("parent", inspected.passport.parent))
+    origin = inspected.passport.origin if inspected.passport else None
+    if origin is not None:
+        rows += [
+            ("checkpoint", f"{origin.checkpoint} (sha256 {origin.checkpoint_sha256})"),
+            ("checked on", f"{origin.n_images:,} images ({origin.images})"),
+            *([("lost", origin.drop)] if origin.drop else []),
+            ("verdict", origin.verdict),
+        ]
     return rows
 
 
-COMMAND = Command(call=inspect, order=80)
+COMMAND = Command(
+    call=inspect,
+    order=80,
+    example="deploykit inspect deliver/best-int8.xml",
+)

@@ -69,4 +69,8 @@ def _grouped(findings: "Sequence[LintFinding]") -> list[tuple[str, str, str, str
     ]
 
 
-COMMAND = Command(call=lint, order=35)
+COMMAND = Command(
+    call=lint,
+    order=35,
+    example="deploykit lint best-int8.onnx --target tensorrt:10.3",
+)

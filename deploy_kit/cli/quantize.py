@@ -1,6 +1,6 @@
 """``deploykit quantize``: a graph that carries its precision."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,12 +26,15 @@ def quantize(
     ] = "onnxruntime",
     layout: Annotated[str | None, typer.Option(help="INT8 layout: portable, tensorrt, ort or nncf.")] = None,
     form: Annotated[
-        str | None, typer.Option(help="Form of BN + ReLU in the portable layout: max or depthwise.")
+        Literal["max", "depthwise"] | None,
+        typer.Option(help="Form of BN + ReLU in the portable layout; by default the target's."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="Calibration method for INT8 ranges: minmax, percentile, entropy or mse.")
     ] = None,
-    rounding: Annotated[str | None, typer.Option(help="Rounding of INT8 weights: nearest or descent.")] = None,
+    rounding: Annotated[
+        Literal["nearest", "descent"] | None, typer.Option(help="Rounding of INT8 weights; by default the scheme's.")
+    ] = None,
     scheme: Annotated[str | None, typer.Option(help="Name of a quantization scheme.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show how INT8 treats each dense block.")] = False,
     keep: Annotated[
@@ -89,7 +92,7 @@ def quantize(
         for remark in remarks:
             console.say(remark)
         variant = keep_float(variant, keep or ())
-        simplified = _step_inputs.simplified(run, console).onnx
+        simplified = _step_inputs.float_graph(run, console)
         record: Any
         if searching:
             record = mixing.mix_in_run(run, simplified, variant, search, console.say)
@@ -127,4 +130,8 @@ def _rows(run: "Run", simplified: "Artifact", quantized: "Artifact") -> list[tup
     ]
 
 
-COMMAND = Command(call=quantize, order=30)
+COMMAND = Command(
+    call=quantize,
+    order=30,
+    example="deploykit quantize --int8 --calibration calib/ -o best-int8.onnx",
+)

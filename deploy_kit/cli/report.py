@@ -6,29 +6,44 @@ import typer
 
 from deploy_kit.cli import Command
 from deploy_kit.cli._option_groups import Only
-from deploy_kit.cli._options import REPORTS, OutputOptions, ReportFolder, StepOptions
+from deploy_kit.cli._options import REPORTS, AllowInvalid, OutputOptions, ReportFolder, SaveRecipe, StepOptions
 
 
 def report(
     *,
-    step: Annotated[StepOptions, Only("recipe", "store")],
+    step: Annotated[StepOptions, Only("images", "recipe", "store")],
     out: ReportFolder = REPORTS,
+    allow_invalid: AllowInvalid = False,
+    save_recipe: SaveRecipe = None,
     output: OutputOptions,
 ) -> None:
-    """Write report.json and report.md on everything made from the newest checkpoint."""
+    """Write report.json and report.md on everything made from the newest checkpoint.
+
+    --save-recipe writes the steps that were taken as a recipe for `deploykit run`.
+    """
     from deploy_kit import pipeline
-    from deploy_kit.cli import _steps
-    from deploy_kit.cli._console import table
-    from deploy_kit.records import engine_table
+    from deploy_kit import recipe as recipes
+    from deploy_kit.cli import _deployment, _output_files, _steps
+    from deploy_kit.cli._verdict_codes import report_code
     from deploy_kit.stages import report as stage
+    from deploy_kit.store import write_whole
 
-    with output.console() as console, _steps.open_run(step, console) as run:
+    with output.console() as console, _steps.open_run(step, console, lasting=step.images is None) as run:
+        folder = out / run.recipe.name
+        _output_files.verify_report_folder(folder, run.recipe.source.checkpoint)
+        if save_recipe is not None:
+            done = pipeline.recipe_done(run, pipeline.exported(run))
+            _output_files.verify_recipe_file(save_recipe, done)
+            write_whole(save_recipe, recipes.dump_recipe(done))
         collected = pipeline.collect(run)
-        path = stage.run(collected, out / run.recipe.name)
-        text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in collected.rows])
-        console.result(collected, f"{text}\n\nreport: {path}")
-    if not collected.passed:
-        raise typer.Exit(1)
+        path = stage.run(collected, folder)
+        console.result(collected, _deployment.text(collected, (), path))
+    if code := report_code(collected, allow_invalid=allow_invalid):
+        raise typer.Exit(code)
 
 
-COMMAND = Command(call=report, order=70)
+COMMAND = Command(
+    call=report,
+    order=70,
+    example="deploykit report -o reports/",
+)

@@ -1,5 +1,6 @@
 """``deploykit run``: a whole recipe, from checkpoint to report."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or name of a bundled recipe.")] = "demo",
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or name of a bundled recipe, e.g. demo.")],
     *,
     store: StorePath = STORE,
     out: ReportFolder = REPORTS,
+    deliver: Annotated[Path | None, typer.Option(help="Folder to copy accepted engines to.")] = None,
     device: DeviceName = "local",
     fresh: Fresh = False,
     allow_invalid: AllowInvalid = False,
@@ -34,37 +36,31 @@ def run(
     output: OutputOptions,
 ) -> None:
     """Take a recipe from checkpoint to report: export, simplify, quantize, build, check, bench, report."""
-    from deploy_kit import pipeline
     from deploy_kit import recipe as recipes
     from deploy_kit.analysis import doctor
-    from deploy_kit.cli._console import table
+    from deploy_kit.cli import _deployment
     from deploy_kit.devices import links
-    from deploy_kit.records import engine_table
-    from deploy_kit.stages import report as stage
-    from deploy_kit.store import Store, write_whole
 
     chosen = recipes.load_recipe(recipe)
-    target = links.find_device(device)
-    if save_recipe is not None:
-        write_whole(save_recipe, recipes.dump_recipe(chosen))
     with output.console() as console:
         if dry_run:
-            with links.connect_device(target) as connection:
+            with links.connect_device(links.find_device(device)) as connection:
                 doctor.require(chosen, connection)
             console.result(chosen.model_dump(mode="json"), plan(chosen))
             return
-        kept = Store(store, chosen.model_dump(mode="json"))
-        report = pipeline.deploy(chosen, target, kept, console.on_progress, fresh=fresh)
-        path = stage.run(report, out / chosen.name)
-        text = table(engine_table.HEADINGS, [engine_table.cells(row) for row in report.rows])
-        remarks = "".join(f"\nnote: {remark}" for remark in report.remarks)
-        console.result(report, f"{text}\n{remarks}\nreport: {path}")
-    if any(row.failed for row in report.rows):
-        raise typer.Exit(5)
-    if report.invalid and not allow_invalid:
-        raise typer.Exit(6)
-    if not report.passed:
-        raise typer.Exit(1)
+        code = _deployment.run(
+            chosen,
+            console,
+            device=device,
+            store=store,
+            reports=out / chosen.name,
+            deliveries=deliver,
+            save_recipe=save_recipe,
+            fresh=fresh,
+            allow_invalid=allow_invalid,
+        )
+    if code:
+        raise typer.Exit(code)
 
 
 def plan(recipe: "Recipe") -> str:
@@ -78,6 +74,7 @@ def plan(recipe: "Recipe") -> str:
         (
             f"export    {recipe.source.checkpoint}: {recipe.export.exporter}, opset {recipe.export.opset}, {batch}",
             f"simplify  {', '.join(passes.resolve_names(recipe.simplify.passes))}",
+            *(() if recipe.slim is None else (f"slim      to {recipe.slim.macs:g} of the multiply-accumulates",)),
             f"quantize  {variants}; calibrated with {recipe.quantize.calibration or 'nothing'}",
             f"build     {targets}",
             f"check     on {recipe.check.images}, limits for {', '.join(recipe.check.limits) or 'nothing'}",
@@ -96,4 +93,8 @@ def timing(recipe: "Recipe") -> str:
     return f"{scenario}{planned.rounds} rounds of {planned.runs} runs{seconds}"
 
 
-COMMAND = Command(call=run, order=0)
+COMMAND = Command(
+    call=run,
+    order=4,
+    example="deploykit run my.yaml --deliver files/",
+)

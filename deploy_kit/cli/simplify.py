@@ -35,4 +35,8 @@ def _row(row: "PassRow") -> tuple[str, ...]:
     )
 
 
-COMMAND = Command(call=simplify, order=20)
+COMMAND = Command(
+    call=simplify,
+    order=20,
+    example="deploykit simplify -o simple.onnx",
+)

@@ -1,5 +1,6 @@
 """Inference of preprocessed images by an engine in a worker, a few at a time, so that memory and disk stay constant."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import Crops, ImageSet, mean_of_crops
-from deploy_kit.records.artifacts import BareInput, Preprocess
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 
 _CHUNK = 256
 
@@ -81,6 +82,12 @@ class LoadedEngine:
             done += len(chunk) // crops
             progress(done)
         return Inferred(logits=np.concatenate(logits), settings=self.settings)
+
+
+def options_of(engine: Artifact) -> dict[str, Any]:
+    """Return the options that an engine was built with, and is run with."""
+    options: dict[str, Any] = json.loads(engine.options)
+    return options
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deploy_kit.base.errors import DeviceError, InputError, RecipeError, nearest
+from deploy_kit.base.errors import DeviceError, InputError, RecipeError, RequestError, nearest
 from deploy_kit.base.user_folders import config_folder
 from deploy_kit.devices import links
 from deploy_kit.devices.links import LOCAL
@@ -106,15 +106,17 @@ def find_named(name: str) -> Device:
     raise DeviceError(f"no device is called '{name}'", hint=nearest(name, known))
 
 
-def add_device(name: str, entry: dict[str, Any]) -> Device:
-    """Write an entry to the user's file; an entry of the same name is replaced.
+def add_device(name: str, entry: dict[str, Any], *, replace: bool = False) -> Device:
+    """Write an entry to the user's file.
 
     Args:
         name: Name of the device.
         entry: Keys and values as in the file.
+        replace: Whether it may take the place of another entry of the same name.
 
     Raises:
-        RecipeError: The name, the link or the accelerator is not valid.
+        RecipeError: The name, the link, or the accelerator is not valid.
+        RequestError: Another device has the name.
     """
     if name == LOCAL.name or not _NAME.match(name):
         raise RecipeError(
@@ -123,6 +125,13 @@ def add_device(name: str, entry: dict[str, Any]) -> Device:
         )
     device = device_of_entry(name, _validated_entry(f"device '{name}'", entry))
     path = user_file()
+    earlier = known_devices().get(name)
+    if earlier is not None and earlier != device and not replace:
+        address = f"{earlier.link}://{earlier.address}" if earlier.address else earlier.link
+        raise RequestError(
+            f"a device is called '{name}' already: {address}, {earlier.accelerator}",
+            hint="choose another name, or replace it with --replace",
+        )
     _write_entries(path, _read_entries(path) | {name: _validated_entry(f"device '{name}'", entry)})
     return device
 

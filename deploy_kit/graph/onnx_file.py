@@ -22,10 +22,13 @@ from deploy_kit.store import sha256_of
 if TYPE_CHECKING:
     import onnx
 
-PREPROCESS_KEY = "deploykit.preprocess"
+PREPROCESS_KEY, CLASSES_KEY = "deploykit.preprocess", "deploykit.classes"
 
 RANGES_KEY = "deploykit.ranges"
 """Metadata of a half-precision file: JSON object, activation → largest magnitude observed on the calibration images."""
+
+SLIMMED_KEY = "deploykit.slimmed"
+"""Metadata of a slimmed file: JSON object with `macs_before`, `macs_after`, and `channels`, layer → [before, after]."""
 
 _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT: "fp32",
@@ -33,20 +36,6 @@ _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.BFLOAT16: "bf16",
 }
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
-# (operator, input): where scales stand, and where integers stand for weights and biases.
-_SCALES = frozenset(
-    {
-        ("QuantizeLinear", 1),
-        ("DequantizeLinear", 1),
-        *((op, at) for op in ("QLinearConv", "QLinearMatMul") for at in (1, 4, 6)),
-    }
-)
-_INTEGER_WEIGHTS = frozenset(
-    {
-        ("DequantizeLinear", 0), ("QLinearConv", 3), ("QLinearConv", 8), ("QLinearMatMul", 3), ("ConvInteger", 1),
-        ("MatMulInteger", 1),
-    }
-)  # fmt: skip
 _WITHOUT_WEIGHTS = 4  # the first IR version whose inputs need not list the weights
 
 
@@ -210,25 +199,31 @@ def macs_of(node: ir.Node) -> int:
 
 
 def parameters(model: ir.Model) -> int:
-    """Count the parameters: floating-point weights, and the integers that stand for them in a quantized graph.
+    """Count the numbers in initializers that are weights: floating-point ones, and integers that are dequantized.
 
-    Scales and zero points are no parameters, nor are the integers that state shapes and axes.
+    Scales and zero points are not counted, so that a quantized graph has the parameters of the float one.
     """
-    counted = (value.const_value for value in model.graph.initializers.values() if _is_parameter(value))
-    return sum(int(tensor.size) for tensor in counted if tensor is not None)
+    grids, integers = set[str | None](), set[str | None]()
+    for node in model.graph:
+        inputs = [None if value is None else value.name for value in node.inputs]
+        if node.op_type == "QLinearConv":  # x, its grid, weight, its grid, the output's grid, bias
+            grids |= {*inputs[1:3], *inputs[4:8]}
+            integers |= {inputs[3], *inputs[8:]}
+        elif node.op_type in _QUANTIZERS:
+            grids |= {*inputs[1:]}
+            integers |= {inputs[0]} if node.op_type == "DequantizeLinear" else set()
+    weights = (
+        value.const_value
+        for name, value in model.graph.initializers.items()
+        if name not in grids and (value.dtype in _DTYPES or name in integers)
+    )
+    return sum(int(weight.size) for weight in weights if weight is not None)
 
 
 def weight_bytes(model: ir.Model) -> int:
     """Add up what all constants of the main graph take in memory, scales and zero points among them."""
     tensors = (value.const_value for value in model.graph.initializers.values())
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-
-def _is_parameter(value: ir.Value) -> bool:
-    uses = [(node.op_type, index) for node, index in value.uses()]
-    if value.dtype in _DTYPES:
-        return not uses or not all(use in _SCALES for use in uses)
-    return any(use in _INTEGER_WEIGHTS for use in uses)
 
 
 def precision(model: ir.Model) -> Precision:
@@ -270,6 +265,18 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     return codec.from_json(Preprocess, metadata(model, PREPROCESS_KEY), PREPROCESS_KEY)
 
 
+def classes(model: ir.Model) -> tuple[str, ...]:
+    """Read the names of the classes that the file records; empty where it records none.
+
+    Raises:
+        InputError: They cannot be read.
+    """
+    names = metadata(model, CLASSES_KEY) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"metadata '{CLASSES_KEY}': expected a list of names")
+    return tuple(names)
+
+
 def ranges(model: ir.Model) -> dict[str, float]:
     """Read the largest magnitude of each activation that the file records; empty where it records none.
 
@@ -306,6 +313,12 @@ def embed(model: ir.Model, preprocessing: Preprocess | BareInput) -> None:
     """Embed the preprocessing, where it is known, so that the file can be used without its passport."""
     if isinstance(preprocessing, Preprocess):
         model.metadata_props[PREPROCESS_KEY] = codec.canonical_json(preprocessing)
+
+
+def carry_mark(source: ir.Model, target: ir.Model) -> None:
+    """Let a file made from a slimmed one say so, too."""
+    if SLIMMED_KEY in source.metadata_props:
+        target.metadata_props[SLIMMED_KEY] = source.metadata_props[SLIMMED_KEY]
 
 
 def expect_input(model: ir.Model, preprocessing: Preprocess | BareInput, where: Path) -> None:

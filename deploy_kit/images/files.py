@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from deploy_kit.base.errors import InputError, nearest
 from deploy_kit.base.lazy import need
 from deploy_kit.images.ordered import in_order
 from deploy_kit.images.sets import ImageSet, Orientation
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = frozenset(
     {
@@ -166,18 +170,39 @@ def decode(file: Path, *, upright: bool = False) -> np.ndarray:
         InputError: It is no image, broken, or gray with more than 8 bits.
     """
     need("PIL", by="reading image files")
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     Image.init()  # its search for a decoder is not safe while another thread loads them (Pillow 13)
     try:
         with Image.open(file, formats=FORMATS) as opened_file:
-            image = ImageOps.exif_transpose(opened_file) if upright else opened_file
-            if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255 without a word
-                raise InputError(f"{file}: expected 8 bits a channel, found mode '{image.mode}'", hint=_EIGHT_BITS)
-            return np.asarray(image.convert("L" if image.mode in _GRAY else "RGB"))
+            return _pixels(opened_file, str(file), upright=upright)
     # What Pillow's decoders raise on broken files; UnidentifiedImageError is an OSError.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise InputError(f"{file}: not a readable image: {error}", hint=_SKIP) from error
+
+
+def read_image(image: "Path | Image.Image", orientation: Orientation | None) -> np.ndarray:
+    """Read one image that a user hands over, a file or what Pillow opened, as `decode` does.
+
+    Raises:
+        InputError: As `decode`; or it says that it is to be turned (EXIF), and nobody said whether.
+    """
+    need("PIL", by="reading image files")
+    turned = _orientation_of(image) if isinstance(image, Path) else image.getexif().get(_ORIENTATION, 0)
+    where, upright = str(image) if isinstance(image, Path) else "image", orientation == "upright"
+    if turned not in (0, 1) and orientation is None:
+        raise InputError(f"{where}: says that it is to be turned (EXIF orientation)", hint=_SAY_ORIENTATION)
+    return decode(image, upright=upright) if isinstance(image, Path) else _pixels(image, where, upright=upright)
+
+
+def _pixels(image: "Image.Image", where: str, *, upright: bool) -> np.ndarray:
+    """Return what `decode` says of an image that is open."""
+    from PIL import ImageOps
+
+    turned = ImageOps.exif_transpose(image) if upright else image
+    if turned.mode == "F" or turned.mode.startswith("I"):  # Pillow would cut 16 bits off at 255 without a word
+        raise InputError(f"{where}: expected 8 bits a channel, found mode '{turned.mode}'", hint=_EIGHT_BITS)
+    return np.asarray(turned.convert("L" if turned.mode in _GRAY else "RGB"))
 
 
 def _walk(path: Path) -> tuple[tuple[str, ...], list[Path], Counter[str]]:

@@ -22,7 +22,7 @@ def open_npz(name: str, path: Path) -> ImageSet:
     Raises:
         InputError: Not an npz, not whole, arrays of the wrong kind, or not what its manifest says.
     """
-    arrays = _arrays(path)
+    arrays = read_arrays(path, ("images", "labels"))
     pixels, labels = arrays.get("images"), arrays.get("labels")
     if pixels is None:
         raise InputError(f"{path}: expected an array 'images', found none")
@@ -36,7 +36,28 @@ def open_npz(name: str, path: Path) -> ImageSet:
     return found
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_logits(path: Path) -> np.ndarray:
+    """Read the array ``logits`` (n, classes) float32 of an npz file.
+
+    Raises:
+        InputError: Not an npz, not whole, no such array, or of another kind; or a logit is no finite number.
+    """
+    found = read_arrays(path, ("logits",)).get("logits")
+    if found is None:
+        raise InputError(f"{path}: expected an array 'logits', found none")
+    if found.ndim != 2 or found.dtype != np.float32 or not len(found):
+        raise InputError(f"{path}: logits: expected float32 (n, classes), found {found.dtype} {found.shape}")
+    if not np.isfinite(found).all() or not found.any():
+        raise InputError(f"{path}: logits: expected finite numbers that are not all 0")
+    return found
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Read these arrays of an npz file, as far as it has them; no array takes more memory than its file holds.
+
+    Raises:
+        InputError: Not a whole npz file, or an array that is not what its header says.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(6)
@@ -46,7 +67,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: expected an npz file with an array 'images', found one bare array")
             with zipfile.ZipFile(file) as archive:
                 members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-                return {key: _array(path, archive, members[key]) for key in ("images", "labels") if key in members}
+                return {key: _array(path, archive, members[key]) for key in names if key in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise InputError(f"{path}: not a whole npz file: {error}", hint="it may be cut off: get it again") from error
     # What numpy raises on a header that is damaged, beside ValueError.

@@ -1,5 +1,6 @@
 """A set of images in a fixed order, with what is known of it: streamed as tensors, never held in memory whole."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -59,6 +60,13 @@ class ImageSet:
         return hashlib.sha256("".join(self.hashes).encode() + labels + (several + turned).encode()).hexdigest()
 
     @property
+    def pixel_digest(self) -> str:
+        """Hash of what the images look like, in their order: neither names nor labels are in it."""
+        turned = set(self.turned)
+        upright = "".join(str(int(file in turned)) for file in self.files) if turned else ""
+        return hashlib.sha256(("".join(self.hashes) + upright).encode()).hexdigest()
+
+    @property
     def multilabel(self) -> bool:
         """Whether an image may be of several classes."""
         return self.labels is not None and self.labels.ndim == 2
@@ -93,6 +101,33 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[:n]
         return replace(self, n=n, labels=labels, hashes=self.hashes[:n], files=self.files[:n])
 
+    def spread(self, n: int) -> "ImageSet":
+        """Take `n` images at equal distances, or all where there are fewer: a folder is sorted by class."""
+        if n >= self.n:
+            return self
+        at = [index * self.n // n for index in range(n)]
+        return replace(
+            self,
+            n=n,
+            labels=None if self.labels is None else self.labels[at],
+            hashes=tuple(self.hashes[index] for index in at),
+            files=tuple(self.files[index] for index in at) if self.files else (),
+            load=lambda index: self.load(at[index]),
+        )
+
+    def parts(self, size: int) -> Iterator["ImageSet"]:
+        """Return the set as consecutive parts of `size` images; the last may be smaller."""
+        for begin in range(0, self.n, size):
+            end = min(begin + size, self.n)
+            yield replace(
+                self,
+                n=end - begin,
+                labels=None if self.labels is None else self.labels[begin:end],
+                hashes=self.hashes[begin:end],
+                files=self.files[begin:end],
+                load=functools.partial(self._load_from, begin),
+            )
+
     def batches(self, preprocess: Preprocess | BareInput, size: int, crops: Crops = 1) -> Iterator[np.ndarray]:
         """Return the preprocessed images in order, `size` at a time; the last batch may be smaller.
 
@@ -118,6 +153,9 @@ class ImageSet:
     def overlap(self, other: "ImageSet") -> int:
         """Count the images that are in both sets, by sha256."""
         return len(set(self.hashes) & set(other.hashes))
+
+    def _load_from(self, begin: int, index: int) -> np.ndarray:
+        return self.load(begin + index)
 
     def _tensors(self, preprocess: Preprocess | BareInput, crops: Crops) -> Generator[np.ndarray, None, None]:
         def work(index: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from deploy_kit.base.lazy import need
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
 Crops = Literal[1, 10]
+_TO_GRAY = "convert the images to gray first"
 
 
 def to_tensors(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -26,16 +27,41 @@ def to_tensors(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     Raises:
         InputError: The image has the wrong size and the preprocessing does not resize, or the wrong channels.
     """
+    return _normalized(_sized(pixels, preprocess), preprocess)
+
+
+def to_pixels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Turn one image into what the network sees before the formula: resized, cut, with the network's channels.
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, 3) in RGB order.
+        preprocess: What to do.
+
+    Returns:
+        uint8 (height, width) for a gray network, else (height, width, 3) in RGB order; `to_tensors` of it without a
+        resize is `to_tensors` of the image.
+
+    Raises:
+        InputError: As `to_tensors`.
+    """
+    sized = _sized(pixels, preprocess)
+    if sized.ndim == 3 and preprocess.color == "gray":
+        raise InputError("expected a gray image, found 3 channels", hint=_TO_GRAY)
+    return np.repeat(sized[:, :, None], 3, axis=2) if sized.ndim == 2 and preprocess.channels == 3 else sized
+
+
+def _sized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Resize and cut an image where the preprocessing says so; else it has the network's size already."""
     if preprocess.resize is not None:
         scaled = _scaled(pixels, preprocess)
-        return _normalized(_cut(scaled, preprocess, _center(scaled, preprocess)), preprocess)
+        return _cut(scaled, preprocess, _center(scaled, preprocess))
     if pixels.shape[:2] != (preprocess.height, preprocess.width):
         found = f"{pixels.shape[0]}×{pixels.shape[1]}"
         raise InputError(
             f"expected {preprocess.height}×{preprocess.width} px, found {found}",
             hint="give images of the model's size, or set 'resize' in the recipe's preprocess",
         )
-    return _normalized(pixels, preprocess)
+    return pixels
 
 
 def ten_crops(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -131,7 +157,7 @@ def _normalized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if pixels.ndim == 2:
         planes = np.repeat(pixels[None], preprocess.channels, axis=0)
     elif preprocess.color == "gray":
-        raise InputError("expected a gray image, found 3 channels", hint="convert the images to gray first")
+        raise InputError("expected a gray image, found 3 channels", hint=_TO_GRAY)
     else:
         planes = pixels.transpose(2, 0, 1)
         planes = planes[::-1] if preprocess.color == "bgr" else planes

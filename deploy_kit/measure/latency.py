@@ -35,13 +35,25 @@ def ratio_in_turns(baseline: Sequence[float], candidate: Sequence[float]) -> tup
         Median over the rounds of baseline / candidate, and the lower and upper end of its 95 % confidence interval:
         0 and ``inf`` for fewer than `FEWEST_ROUNDS` rounds.
     """
-    ratios = sorted(a / b for a, b in zip(baseline, candidate, strict=True))
-    n, middle = len(ratios), statistics.median(ratios)
+    ratios = [a / b for a, b in zip(baseline, candidate, strict=True)]
+    return (statistics.median(ratios), *median_interval(ratios))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Enclose the median of independent observations, e.g. one of each round, between two of them.
+
+    Args:
+        values: Observations, in any order.
+
+    Returns:
+        Lower and upper end of the 95 % confidence interval: 0 and ``inf`` for fewer than `FEWEST_ROUNDS` observations.
+    """
+    ordered, n = sorted(values), len(values)
     if n < FEWEST_ROUNDS:
-        return middle, 0.0, math.inf
-    # Largest k with 2 · P(Bin(n, ½) ≤ k) ≤ 5 %, in integers: the interval drops k ratios at each end.
+        return 0.0, math.inf
+    # Largest k with 2 · P(Bin(n, ½) ≤ k) ≤ 5 %, in integers: the interval drops k observations at each end.
     cut = max(k for k in range(n // 2) if 2 * sum(math.comb(n, i) for i in range(k + 1)) <= 0.05 * 2**n)
-    return middle, ratios[cut], ratios[n - 1 - cut]
+    return ordered[cut], ordered[n - 1 - cut]
 
 
 def ratio_apart(baseline: Sequence[float], candidate: Sequence[float], *, seed: int = 0) -> tuple[float, float, float]:

@@ -19,10 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deploy_kit.base import lazy
 from deploy_kit.base.errors import DeployKitError, DeviceError
 from deploy_kit.devices.framing import PIECE_BYTES, Frame, FrameReader
 from deploy_kit.devices.protocol import error_reply
 from deploy_kit.devices.remote_cache import RemoteCache
+from deploy_kit.machine import environment
+from deploy_kit.records import codec
 
 Arguments = dict[str, Any]
 HOST_SILENCE_S = 60.0  # the host sends a heartbeat every 5 s
@@ -49,6 +52,7 @@ class Agent:
         self._operations: dict[str, Callable[[Arguments], Arguments]] = {
             "hello": self.hello,
             "present": self.present,
+            "environment": self.environment,
             "has": self.has,
             "put": self.put,
             "put_end": self.put_end,
@@ -89,7 +93,12 @@ class Agent:
 
     def present(self, arguments: Arguments) -> Arguments:
         """Return whether a package can be imported, without importing it."""
-        return {"present": importlib.util.find_spec(arguments["package"]) is not None}
+        found = importlib.util.find_spec(arguments["package"]) is not None
+        return {"present": found, "managed": lazy.externally_managed()}
+
+    def environment(self, arguments: Arguments) -> Arguments:
+        """Describe this machine, with the standard library alone."""
+        return {"environment": codec.to_json(environment.describe_machine())}
 
     def start(self, arguments: Arguments) -> Arguments:
         """Start a worker under the number that the host gave it."""

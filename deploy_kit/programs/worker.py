@@ -54,7 +54,10 @@ class WorkerProgram:
             "quantize": self.quantize,
             "plan": self.plan,
             "mix": self.mix,
+            "slim_curves": self.slim_curves,
+            "slim": self.slim,
             "build": self.build,
+            "prove": self.prove,
             "open": self.open,
             "infer": self.infer,
             "warm_up": self.warm_up,
@@ -98,6 +101,45 @@ class WorkerProgram:
         self._planned.write(Path(arguments["target"]), tuple(arguments["keep"]))
         return {}
 
+    def slim_curves(self, arguments: Arguments) -> Arguments:
+        """Measure what removing channels of ``source`` costs; the sensitivities go to the npz file ``target``."""
+        from deploy_kit.slimming import curves, torch_graph
+
+        torch_graph.keep_freed_memory()
+        image_set, preprocess = _image_set(arguments)
+        found = curves.measure(Path(arguments["source"]), image_set, preprocess, self._on_progress)
+        arrays = {str(index): array for index, array in enumerate(found.sensitivities)}
+        np.savez(arguments["target"], **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
+        return {
+            "macs": found.macs,
+            "curves": codec.to_json(found.curves),
+            "refused": found.refused,
+            "peak_memory_mib": environment.peak_memory_mib(),
+        }
+
+    def slim(self, arguments: Arguments) -> Arguments:
+        """Remove channels of ``source`` down to the numbers ``kept``, refit what follows, and write ``target``."""
+        from deploy_kit.records.slimming import ChannelCurve
+        from deploy_kit.slimming import compensation, torch_graph
+
+        torch_graph.keep_freed_memory()
+        image_set, preprocess = _image_set(arguments)
+        rows = tuple(codec.from_json(ChannelCurve, row) for row in arguments["curves"])
+        with np.load(arguments["sensitivities"], allow_pickle=False) as held:
+            task = compensation.SlimTask(
+                source=Path(arguments["source"]),
+                target=Path(arguments["target"]),
+                curves=rows,
+                kept=tuple(arguments["kept"]),
+                sensitivities=tuple(held[str(index)] for index in range(len(rows))),
+            )
+        found = compensation.slim(task, image_set, preprocess, self._on_progress)
+        return {
+            "macs": found.macs,
+            "layers": codec.to_json(found.layers),
+            "peak_memory_mib": environment.peak_memory_mib(),
+        }
+
     def build(self, arguments: Arguments) -> Arguments:
         """Build an engine from ``onnx`` into ``folder`` and prove its precision."""
         engine = engines.CATALOGUE.get(arguments["engine"])
@@ -108,6 +150,12 @@ class WorkerProgram:
         build_s = round(time.perf_counter() - begun, 3)
         proof = engine.prove_precision(folder / engine.file_name, options)
         return {"proof": codec.to_json(proof), "build_s": build_s, "built": codec.to_json(built)}
+
+    def prove(self, arguments: Arguments) -> Arguments:
+        """Read from an engine's file which types it computes in."""
+        engine = engines.CATALOGUE.get(arguments["engine"])
+        options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
+        return {"proof": codec.to_json(engine.prove_precision(Path(arguments["path"]), options))}
 
     def open(self, arguments: Arguments) -> Arguments:
         """Load an engine, a session for each of ``streams``; answer with its batch and settings."""
@@ -204,7 +252,7 @@ class WorkerProgram:
         return {"environment": codec.to_json(environment.describe_machine())}
 
     def cuda_capability(self, arguments: Arguments) -> Arguments:
-        """Say the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
+        """Return the first NVIDIA GPU's compute capability; empty where there is none. Starts CUDA in this process."""
         gpu = _cuda.device_or_none()
         return {"capability": gpu.capability if gpu else ""}
 
@@ -216,13 +264,7 @@ class WorkerProgram:
         options = codec.from_json(scheme.options, arguments["options"], f"scheme '{arguments['scheme']}'")
         if arguments["calibration"] is None:
             return scheme, options, None
-        preprocess = codec.from_json(Preprocess, arguments["preprocess"])
-        skip_bad = bool(arguments.get("skip_bad", False))
-        image_set = images.open_set(
-            arguments["calibration"], preprocess, skip_bad=skip_bad, orientation=arguments.get("orientation")
-        )
-        if arguments.get("digest", image_set.digest) != image_set.digest:
-            raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
+        image_set, preprocess = _image_set(arguments)
         calibration = schemes.stream(Path(arguments["source"]), image_set, preprocess)
         kept = Path(arguments["store"]) if arguments.get("store") else None
         context = replace(
@@ -248,6 +290,20 @@ class WorkerProgram:
         """Return the device's own clock of each stream; empty where it has none."""
         timed = [session for session in self._opened() if isinstance(session, engines.DeviceTimed)]
         return tuple(partial(_device_ms, session, _TIMED[span]) for session in timed)
+
+
+def _image_set(arguments: Arguments) -> tuple[images.ImageSet, Preprocess]:
+    """Open the image set that a job names, as the host has opened it."""
+    preprocess = codec.from_json(Preprocess, arguments["preprocess"])
+    image_set = images.open_set(
+        arguments["calibration"],
+        preprocess,
+        skip_bad=bool(arguments.get("skip_bad", False)),
+        orientation=arguments.get("orientation"),
+    )
+    if arguments.get("digest", image_set.digest) != image_set.digest:
+        raise InputError(f"{image_set.name}: its images changed while they were in use", hint="run it again")
+    return image_set, preprocess
 
 
 def _batches(images: np.ndarray, size: int, *, fixed: bool) -> Iterator[np.ndarray]:

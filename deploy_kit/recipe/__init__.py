@@ -134,6 +134,20 @@ class SimplifyTable(RecipeTable):
     passes: Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
+class SlimTable(RecipeTable):
+    """ONNX → ONNX with fewer multiply-accumulates: another network, refitted to the checkpoint's answers.
+
+    Attributes:
+        macs: Share of the multiply-accumulates that may be left, in 0..1.
+        images: Image set that the weights are refitted to; the calibration images if None. Labels are not read.
+        step: Numbers of channels are multiples of it: the width of the target's kernels.
+    """
+
+    macs: float = Field(gt=0, le=1, allow_inf_nan=False)
+    images: str | None = None
+    step: int = Field(default=16, gt=0)
+
+
 class Variant(RecipeTable):
     """One quantized form of the graph.
 
@@ -224,11 +238,15 @@ class CheckTable(RecipeTable):
     crops: Literal[1, 10] = 1
     limits: dict[Precision, LimitsTable]
 
-    def with_max_drop(self, precision: Precision, points: float | None) -> "CheckTable":
-        """Return the table with another limit on the drop of one precision; itself if `points` is None."""
-        if points is None:
+    def with_limits(
+        self, precision: Precision, *, max_drop: float | None = None, min_top1: float | None = None
+    ) -> "CheckTable":
+        """Return the table with other limits of one precision; what is None stays as it is."""
+        given = {"max_drop": max_drop, "min_top1": min_top1}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if not changes:
             return self
-        table = self.limits.get(precision, LimitsTable()).model_copy(update={"max_drop": points})
+        table = self.limits.get(precision, LimitsTable()).model_copy(update=changes)
         return self.model_copy(update={"limits": {**self.limits, precision: table}})
 
 
@@ -274,6 +292,17 @@ class BenchTable(RecipeTable):
     fail_on_regression: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
+class RecommendTable(RecipeTable):
+    """Which engine is recommended: the fastest that is accepted and keeps the budgets.
+
+    Attributes:
+        max_size_mb: Largest size of the files that a target needs, in MB (10⁶ bytes). The budget of the latency is
+            ``bench.latency_budget_ms``, that of the accuracy stands in ``check.limits``.
+    """
+
+    max_size_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
 class Recipe(RecipeTable):
     """One deployment, table by table in the order of the stages."""
 
@@ -281,10 +310,12 @@ class Recipe(RecipeTable):
     source: SourceTable
     export: ExportTable
     simplify: SimplifyTable
+    slim: SlimTable | None = None
     quantize: QuantizeTable
     build: BuildTable
     check: CheckTable
     bench: BenchTable
+    recommend: RecommendTable = RecommendTable()
 
 
 def load_recipe(source: str) -> Recipe:

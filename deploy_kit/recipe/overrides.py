@@ -1,9 +1,11 @@
 """Recipes changed by what a user says beside them, on the command line or in Python."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 from deploy_kit import recipe
-from deploy_kit.recipe import BenchTable, Recipe
+from deploy_kit.recipe import BenchTable, Recipe, SourceTable
 
 DEFAULT = "default"
 # How long is measured is one thing said in several ways: another scenario means them differently.
@@ -11,8 +13,41 @@ _LENGTHS = ("rounds", "runs", "min_iters", "duration_s")
 
 
 def for_checkpoint(checkpoint: str) -> Recipe:
-    """Return the bundled default recipe for a user's own checkpoint or ONNX file."""
-    return with_inputs(recipe.load_recipe(DEFAULT), checkpoint=checkpoint)
+    """Return the bundled default recipe for a user's own checkpoint or ONNX file, called as the file is."""
+    named = recipe.load_recipe(DEFAULT).model_copy(update={"name": name_of(checkpoint)})
+    return with_inputs(named, checkpoint=checkpoint)
+
+
+def name_of(checkpoint: str) -> str:
+    """Return the name that a checkpoint gives to its recipe and its folders: ``runs/best.pth`` → ``best``."""
+    stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(checkpoint.rpartition(":")[2]).stem).lstrip("._+-")
+    return stem or DEFAULT
+
+
+def with_limits(
+    base: Recipe, *, max_drop: float | None = None, latency_budget_ms: float | None = None,
+    max_size_mb: float | None = None,
+) -> Recipe:  # fmt: skip
+    """Return a recipe with other limits; what is None stays as it is.
+
+    Args:
+        base: The recipe to start from.
+        max_drop: Percentage points that a variant may lose, in every precision but ``fp32``, the baseline's.
+        latency_budget_ms: Limit of the largest percentile.
+        max_size_mb: Largest file that is recommended.
+
+    Raises:
+        RecipeError: A value does not fit.
+    """
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    if max_drop is not None:
+        for precision in ("fp16", "bf16", "int8"):
+            data["check"]["limits"].setdefault(precision, {})["max_drop"] = max_drop
+    if latency_budget_ms is not None:
+        data["bench"]["latency_budget_ms"] = latency_budget_ms
+    if max_size_mb is not None:
+        data["recommend"]["max_size_mb"] = max_size_mb
+    return recipe.parse_recipe(data)
 
 
 def with_inputs(
@@ -67,11 +102,31 @@ def with_export(base: Recipe, source: dict[str, Any], table: dict[str, Any]) -> 
     return recipe.parse_recipe(data)
 
 
+def source_table(facts: dict[str, Any]) -> SourceTable:
+    """Return the source table of these keys, ``checkpoint`` among them.
+
+    Raises:
+        RecipeError: A key is unknown, or a value does not fit.
+    """
+    return with_export(recipe.load_recipe(DEFAULT), facts, {}).source
+
+
 def with_passes(base: Recipe, passes: tuple[str, ...]) -> Recipe:
     """Return a recipe that simplifies by other passes, in their order."""
     data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
     data["simplify"]["passes"] = list(passes)
     return recipe.parse_recipe(data)
+
+
+def with_slim(base: Recipe, table: dict[str, Any] | None) -> Recipe:
+    """Return a recipe that slims by another table, or not at all.
+
+    Raises:
+        RecipeError: A key is unknown, or a value does not fit.
+    """
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    data.pop("slim", None)
+    return recipe.parse_recipe(data if table is None else data | {"slim": table})
 
 
 def with_bench(base: Recipe, changes: dict[str, Any]) -> BenchTable:

@@ -21,12 +21,30 @@ class TargetPreferences:
         fp32: Graph passes on top of the recipe's, in float32.
         fp16: Graph passes on top of the recipe's, in float16.
         bf16: Graph passes on top of the recipe's, in bfloat16.
+        channels: Width of its kernels: `slim` keeps multiples of so many channels.
+        faster: Precisions between float32 and int8 that gain there, each with what it takes: an accelerator's kind
+            (``gpu``), an instruction set, or ``any``.
     """
 
     int8: str
     fp32: tuple[str, ...] = ()
     fp16: tuple[str, ...] = ()
     bf16: tuple[str, ...] = ()
+    channels: int = 16
+    faster: tuple[tuple[Precision, str], ...] = ()
+
+    def precisions(self, isa: tuple[str, ...], accelerator: str, *, calibrated: bool) -> tuple[Precision, ...]:
+        """Return the precisions worth building: float32 as baseline, those that gain, int8 where images calibrate.
+
+        Args:
+            isa: Instruction sets of the processor.
+            accelerator: Where the engine runs: ``cpu``, ``cuda:0``, ``GPU``, …
+            calibrated: Whether there are images to calibrate with.
+        """
+        on_gpu = accelerator.partition(":")[0].lower() not in ("cpu", "npu")
+        met = {"any", *(("gpu",) if on_gpu else isa)}
+        between = tuple(precision for precision, need in self.faster if need in met)
+        return ("fp32", *between, *(("int8",) if calibrated else ()))
 
     def passes(self, precision: Precision) -> tuple[str, ...]:
         """Return the graph passes for one precision; INT8 layouts bring their own."""

@@ -13,6 +13,7 @@ readings          sensor readings of a machine while it is timed, energy, roofli
 difference        point-by-point comparison of two forms of one network
 mixed_precision   trials and decisions of a mixed-precision search
 engine_table      text cells of a report's table of engines
+first_page        what a reviewer asks first, as texts
 report_html       a report as HTML for notebooks
 codec             records to JSON and back, strictly
 """

@@ -65,6 +65,17 @@ class Preprocess:
         """Shape of one image's tensor: (channels, height, width)."""
         return (self.channels, self.height, self.width)
 
+    @property
+    def words(self) -> str:
+        """How an image becomes the input, in words."""
+        size = f"{self.height}×{self.width} px"
+        if self.resize is None:
+            size = f"images of {size}"
+        else:
+            size = f"shorter side scaled to {self.resize} px ({self.interpolation}, antialiased), center crop of {size}"
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{size}, {self.color}; (pixel / 255 - mean) / std with mean {mean} and std {std}"
+
     def __post_init__(self) -> None:
         """Validate the values.
 
@@ -171,6 +182,29 @@ class BuiltFor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What the passport of a delivered file says besides the file itself.
+
+    Attributes:
+        checkpoint: Name of the checkpoint.
+        checkpoint_sha256: sha256 of the checkpoint.
+        verdict: Verdict of the check in one line, with the limits it judged by.
+        images: Name of the image set of the check.
+        n_images: Number of images of the check.
+        drop: Accuracy that was lost, with its interval, in words; empty without labels.
+        answers_sha256: sha256 of the reference logits and labels that the check compared with.
+    """
+
+    checkpoint: str
+    checkpoint_sha256: str
+    verdict: str
+    images: str
+    n_images: int
+    drop: str = ""
+    answers_sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A file in the store, with everything that a later stage must know about it.
 
@@ -192,6 +226,7 @@ class Artifact:
         proof: Types and devices that the engine computes in; None before a build.
         build_s: Duration of the build on the device in seconds, without the proof; 0 for a file that is not an engine.
         built: Passport of an engine that fits only one version and GPU; None where it loads everywhere.
+        origin: Checkpoint and verdict, in the passport of a delivered file; None in the store.
     """
 
     kind: ArtifactKind
@@ -211,6 +246,7 @@ class Artifact:
     proof: Proof | None = None
     build_s: float = 0.0
     built: BuiltFor | None = None
+    origin: Origin | None = None
 
     @property
     def label(self) -> str:
@@ -272,6 +308,21 @@ class Exported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogitsPart:
+    """The checkpoint's own logits on some consecutive images of a set.
+
+    Attributes:
+        path: Path of the npy file, relative to the store: (n, classes) float32.
+        sha256: sha256 of the npy file.
+        n: Number of images.
+    """
+
+    path: str
+    sha256: str
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReferenceLogits:
     """The checkpoint's own logits on a set of images; every engine is compared with them.
 
@@ -286,6 +337,7 @@ class ReferenceLogits:
         made_by: Library that computed them, and images that were left out.
         skipped: Number of images that were left out because they cannot be read.
         crops: Number of crops of each image whose logits were averaged.
+        images_sha256: Hash over images, order and labels (`ImageSet.digest`); empty where it was not recorded.
     """
 
     path: str
@@ -297,6 +349,7 @@ class ReferenceLogits:
     made_by: MadeBy = field(default_factory=MadeBy)
     skipped: int = 0
     crops: Literal[1, 10] = 1
+    images_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

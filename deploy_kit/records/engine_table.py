@@ -1,12 +1,19 @@
 """A report's table of engines as text cells: Markdown, HTML and the terminal draw the same ones."""
 
 import math
+import re
 
 from deploy_kit.records.measurements import Measurement, SpeedUp
 from deploy_kit.records.results import EngineRow, ParityReport, Report
+from deploy_kit.records.verdict import Word
 
 HEADINGS = ("artifact", "size", "top-1", "drop", "agreement", "p50", "p99", "speed-up", "verdict")
 NONE = "–"
+_SUMMARIES: dict[Word, str] = {
+    "accepted": "Every engine that ran keeps its limits.",
+    "rejected": "At least one engine is rejected.",
+    "undecided": "No engine is rejected, and at least one is undecided.",
+}
 
 
 def cells(row: EngineRow) -> tuple[str, ...]:
@@ -29,13 +36,23 @@ def cells(row: EngineRow) -> tuple[str, ...]:
         _with_validity(timed, 50),
         _with_validity(timed, 99),
         interval(faster) + (" (INVALID)" if timed and timed.invalid else "") if faster else NONE,
-        row.verdict + ("; latency INVALID" if timed and timed.invalid else ""),
+        row.verdict,
     )
+
+
+def typed(label: str) -> str:
+    """Write a label as it can be typed: ``int8@openvino`` for ``int8 · openvino``."""
+    return label.replace(" · ", "@")
+
+
+def plain(label: str) -> str:
+    """Return what is equal for all ways to type a label: ``int8 · openvino``, ``int8@openvino``, ``int8 openvino``."""
+    return re.sub(r"[\s·@]+", " ", label).strip()
 
 
 def summary(report: Report) -> str:
     """Return the verdict on all engines, with the time and the version."""
-    verdict = "Every engine that ran keeps its limits." if report.passed else "At least one engine is rejected."
+    verdict = _SUMMARIES[report.verdict]
     return f"{verdict} Made {report.when} by deploykit {report.version}."
 
 

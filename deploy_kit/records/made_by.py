@@ -20,8 +20,10 @@ class MadeBy:
         options: Options of the scheme, as JSON.
         calibration: Calibration image set, as the recipe names it.
         n_images: Number of calibration images.
+        calibration_sha256: Hash over the calibration images and their order (`ImageSet.digest`).
         calibration_remarks: What the checks of the calibration set remarked.
         left_out: Images that were left out because they cannot be read, as one sentence.
+        slimmed: What was removed from the checkpoint's network, as one sentence.
         notes: (what, value) pairs that the scheme itself reports.
         float_groups: Layer groups that stayed in float.
         float_nodes: Nodes of a half-precision graph that stayed in float32.
@@ -38,8 +40,10 @@ class MadeBy:
     options: str = ""
     calibration: str = ""
     n_images: str = ""
+    calibration_sha256: str = ""
     calibration_remarks: str = ""
     left_out: str = ""
+    slimmed: str = ""
     notes: Pairs = ()
     float_groups: str = ""
     float_nodes: str = ""
@@ -97,10 +101,12 @@ _LABELS = {
     "exporter": "exporter",
     "opset": "opset",
     "passes": "passes",
+    "slimmed": "slimmed",
     "scheme": "scheme",
     "options": "options",
     "calibration": "calibration",
     "n_images": "images",
+    "calibration_sha256": "calibration data sha256",
     "calibration_remarks": "calibration remarks",
     "left_out": "left out",
     "float_groups": "layer groups kept in float",

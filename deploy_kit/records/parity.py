@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from deploy_kit.records.verdict import Verdict, decide
+
 Outputs = Literal["logits", "softmax", "sigmoid"]
 Answer = Literal["kept", "not kept", "too few images to tell"]
 
@@ -52,6 +54,9 @@ class Flip:
         margin: Difference between the checkpoint's largest and second largest output.
         reference: Class index that the checkpoint predicts.
         found: Class index that the engine predicts.
+        found_margin: Difference between the engine's largest and second largest output; None where it was not recorded,
+            NaN where an output is not finite.
+        label: Class index that the image is labelled with; None without labels.
     """
 
     image: int
@@ -59,6 +64,8 @@ class Flip:
     margin: float
     reference: int
     found: int
+    found_margin: float | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +183,49 @@ class Consistency:
             for runs, value in kinds
             if not value <= self.allowed
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScore:
+    """Accuracy of an engine on labelled images, without anything to compare it with.
+
+    Attributes:
+        artifact: sha256 of the engine.
+        label: Label of the engine in tables.
+        images: Name of the image set.
+        n: Number of images.
+        top1: Top-1 accuracy in 0..1.
+        low: Lower end of Wilson's 95 % confidence interval of `top1`.
+        high: Upper end of Wilson's 95 % confidence interval of `top1`.
+        top5: Top-5 accuracy in 0..1; None for five classes or fewer.
+        min_top1: Least top-1 accuracy in 0..1 to accept; None sets no limit.
+        doubts: Sentences on what makes the labels doubtful; with one of them nothing is accepted.
+        settings: (name, value) of the settings that the engine reports.
+    """
+
+    artifact: str
+    label: str
+    images: str
+    n: int
+    top1: float
+    low: float
+    high: float
+    top5: float | None
+    min_top1: float | None
+    doubts: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict: the lower end of the interval must keep the limit, and only its upper end can break it."""
+        limit = self.min_top1
+        if limit is None:
+            return decide(broken=(), doubts=self.doubts, limits=())
+        said = f"top-1 {100 * self.top1:.4g} % [{100 * self.low:.4g}, {100 * self.high:.4g}] on {self.n:,} images"
+        asked = f"at least {100 * limit:g} % asked for"
+        broken = (f"{said}, {asked}",) if self.high < limit and not self.doubts else ()
+        unshown = (f"too few images to tell: {said}, {asked}",) if self.low < limit <= self.high else ()
+        return decide(broken=broken, doubts=(*unshown, *self.doubts), limits=(f"top-1 ≥ {100 * limit:g} %",))
 
 
 @dataclass(frozen=True, kw_only=True)

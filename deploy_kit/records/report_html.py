@@ -1,21 +1,27 @@
-"""A report as HTML for notebooks: verdict, table of engines and remarks, every text escaped."""
+"""A report as HTML for notebooks: verdict, facts, table of engines and remarks, from the parts that the page has."""
 
 from collections.abc import Iterable
-from html import escape
 
+from deploy_kit.base.markup import Markup, element, markup
+from deploy_kit.records import first_page
 from deploy_kit.records.engine_table import HEADINGS, cells, summary
 from deploy_kit.records.results import Report
 
 
 def report_html(report: Report) -> str:
-    """Return a report as one HTML table, with the verdict above it and the remarks below."""
-    rows = "".join(f"<tr>{_elements('td', cells(row))}</tr>" for row in report.rows)
-    remarks = f"<ul>{_elements('li', report.remarks)}</ul>" if report.remarks else ""
-    return (
-        f"<p><b>{escape(report.recipe)}: {escape(report.checkpoint.title)}</b><br>{escape(summary(report))}</p>"
-        f"<table><thead><tr>{_elements('th', HEADINGS)}</tr></thead><tbody>{rows}</tbody></table>{remarks}"
+    """Return a report as HTML without styles: a notebook has its own."""
+    title = element("b", f"{report.recipe}: {report.checkpoint.title}")
+    rows = (element("tr", _elements("td", cells(row))) for row in report.rows)
+    facts = (markup((element("dt", what), element("dd", value))) for what, value in first_page.facts(report))
+    return markup(
+        (
+            element("p", title, element("br"), summary(report)),
+            element("table", element("thead", element("tr", _elements("th", HEADINGS))), element("tbody", *rows)),
+            element("ul", _elements("li", report.remarks)) if report.remarks else None,
+            element("details", element("summary", "What was proved"), element("dl", *facts)),
+        )
     )
 
 
-def _elements(tag: str, texts: Iterable[str]) -> str:
-    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+def _elements(tag: str, texts: Iterable[str]) -> list[Markup]:
+    return [element(tag, text) for text in texts]

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLogits
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
+from deploy_kit.records.recommendation import Recommendation
+from deploy_kit.records.verdict import Verdict, Word, decide
+
+_SEVEREST_FIRST: tuple[Word, ...] = ("rejected", "undecided")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,23 @@ class Limits:
     min_top1: float | None = None
     max_ece_shift: float | None = None
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Each limit that is set, e.g. ``SQNR ≥ 15 dB``."""
+        return tuple(
+            f"{name} {sign} {value:g}{unit and ' ' + unit}"
+            for name, sign, value, unit in (
+                ("SQNR", "≥", self.min_sqnr_db, "dB"),
+                ("cosine", "≥", self.min_cosine, ""),
+                ("logit error", "≤", self.max_error, ""),
+                ("agreement", "≥", self.min_agreement and 100 * self.min_agreement, "%"),
+                ("drop", "≤", self.max_drop, "points"),
+                ("top-1", "≥", self.min_top1 and 100 * self.min_top1, "%"),
+                ("calibration error", "≤", self.max_ece_shift, "points more"),
+            )
+            if value is not None
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
@@ -106,6 +128,7 @@ class ParityReport:
         consistency: Whether the engine is consistent with itself; None where that was not examined.
         diagnosis: Whether the preprocessing explains a low score; None where no diagnosis was requested.
         remarks: Sentences that a reader must know beside the numbers.
+        doubts: Sentences on what makes the images or their labels doubtful; with one of them nothing is accepted.
     """
 
     artifact: str
@@ -129,35 +152,55 @@ class ParityReport:
     consistency: Consistency | None = None
     diagnosis: Diagnosis | None = None
     remarks: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Sentence for each limit that is not kept; NaN keeps none."""
+        """Sentence for each limit that is not shown to be kept; NaN keeps none."""
+        broken, unshown = self._judged
+        return (*broken, *unshown)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict; limits on labels, and what a wrong preprocessing changes, are not judged on doubtful images."""
+        broken, unshown = self._judged
+        return decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limits.words)
+
+    @property
+    def _all_doubts(self) -> tuple[str, ...]:
+        found = self.diagnosis.found if self.diagnosis else ""
+        return (*self.doubts, *((f"the images look wrongly preprocessed: {found} scores better",) if found else ()))
+
+    @property
+    def _judged(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Sentences on limits that are broken, and on those that the images cannot show to be kept or broken."""
         limits = self.limits
         shift = None if self.scores is None else 100 * self.scores.ece_shift
+        drop = f"{self.drop.what if self.drop else 'top-1'} drop"
         rules = (
-            ("SQNR", self.sqnr_db, limits.min_sqnr_db, "at least", "dB"),
-            ("cosine", self.cosine, limits.min_cosine, "at least", ""),
-            ("largest logit error", self.max_error, limits.max_error, "at most", ""),
-            ("top-1 agreement", self.agreement, limits.min_agreement, "at least", ""),
-            (f"{self.drop.what if self.drop else 'top-1'} drop", self.drop_pp, limits.max_drop, "at most", "points"),
-            ("top-1", self.top1, limits.min_top1, "at least", ""),
-            ("shift of the calibration error", shift, limits.max_ece_shift, "at most", "points"),
+            ("SQNR", self.sqnr_db, limits.min_sqnr_db, "at least", "dB", False),
+            ("cosine", self.cosine, limits.min_cosine, "at least", "", False),
+            ("largest logit error", self.max_error, limits.max_error, "at most", "", False),
+            ("top-1 agreement", self.agreement, limits.min_agreement, "at least", "", False),
+            (drop, self.drop_pp, limits.max_drop, "at most", "points", True),
+            ("top-1", self.top1, limits.min_top1, "at least", "", True),
+            ("shift of the calibration error", shift, limits.max_ece_shift, "at most", "points", True),
         )
-        failures = []
-        for name, value, limit, word, unit in rules:
+        broken, unshown = list[str](), list[str]()
+        for name, value, limit, word, unit, by_labels in rules:
             if limit is None:
                 continue
             if value is None:
-                failures.append(f"{name} cannot be measured: {self._why_no_accuracy}")
+                unshown.append(f"{name} cannot be measured: {self._why_no_accuracy}")
             elif not (value >= limit if word == "at least" else value <= limit):
                 digits = 4 if f"{value:.4g}" != f"{limit:.4g}" else 12  # a value must not print as its own limit
-                failures.append(f"{name} {value:.{digits}g}{unit and ' ' + unit}, {word} {limit:g} asked for")
-        failures += [self._too_few_images] if self.drop_answer == "too few images to tell" else []
+                missed = f"{name} {value:.{digits}g}{unit and ' ' + unit}, {word} {limit:g} asked for"
+                (unshown if by_labels and self._all_doubts else broken).append(missed)
+        unshown += [self._too_few_images] if self.drop_answer == "too few images to tell" else []
         if not math.isfinite(self.max_error):
             first = f": image {self.worst_images[0]}" if self.worst_images else ""
-            failures.append(f"a logit is no finite number{first}")
-        return (*failures, *(self.consistency.failures if self.consistency else ()))
+            broken.append(f"a logit is no finite number{first}")
+        return (*broken, *(self.consistency.failures if self.consistency else ())), tuple(unshown)
 
     @property
     def drop_answer(self) -> Answer | None:
@@ -183,8 +226,8 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every limit is kept."""
-        return not self.failures
+        """Whether the engine is accepted: every limit is shown to be kept, on images that nothing casts doubt on."""
+        return self.verdict.word == "accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,18 +272,41 @@ class EngineRow:
     left_out: str = ""
 
     @property
+    def judged(self) -> Verdict | None:
+        """The verdict on accuracy and latency together; None where the engine was not checked."""
+        if self.left_out or self.failed or not isinstance(self.parity, ParityReport):
+            return None
+        verdict = self.parity.verdict
+        invalid = self.measurement.invalid if isinstance(self.measurement, Measurement) else ()
+        if invalid:  # it keeps and breaks no limit
+            return verdict.with_doubts(f"latency INVALID: {why}" for why in invalid)
+        return verdict.with_broken(self.misses)
+
+    @property
     def verdict(self) -> str:
-        """Verdict: ``accepted``, ``rejected: …``, ``not run: …``, ``failed: …``, ``left out: …`` or ``not checked``."""
+        """The verdict in one line, or ``not run: …``, ``failed: …``, ``left out: …`` or ``not checked``."""
         if self.left_out:
             return f"left out: {self.left_out}"
         if self.failed:
             return f"failed: {self.failed}"
-        if self.parity is None:
-            return "not checked"
         if isinstance(self.parity, NotRun):
             return f"not run: {self.parity.why}"
-        reasons = (*self.parity.failures, *self.misses)
-        return "rejected: " + "; ".join(reasons) if reasons else "accepted"
+        return "not checked" if self.judged is None else self.judged.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A check image in small, so that a page can show it without the image set.
+
+    Attributes:
+        image: Index of the image in the check set.
+        name: Name of the image in its set.
+        data: JPEG of at most 96×96 px, in base64.
+    """
+
+    image: int
+    name: str
+    data: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +328,12 @@ class Report:
         version: Version of deploykit.
         remarks: Sentences that a reader must know beside the numbers.
         mixes: Mixed-precision searches that graphs of the lineage came from.
+        device: Name of the device on which engines were built, checked and measured.
+        recipe_yaml: The whole recipe as YAML; empty in reports of earlier versions.
+        command: Command that makes the report again; empty where it is not known.
+        differences: Errors along the layers of artifacts of this report, as far as somebody looked.
+        thumbnails: Check images whose prediction changed.
+        recommendation: The engine to deploy, and why not another one; None in reports of earlier versions.
     """
 
     recipe: str
@@ -277,12 +349,24 @@ class Report:
     version: str
     remarks: tuple[str, ...] = ()
     mixes: tuple[Mix, ...] = ()
+    device: str = "local"
+    recipe_yaml: str = ""
+    command: str = ""
+    differences: tuple[NetworkDifference, ...] = ()
+    thumbnails: tuple[Thumbnail, ...] = ()
+    recommendation: Recommendation | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether every engine that was run keeps its limits."""
+        """Whether every engine that was run is accepted; latencies that are not valid are left to `invalid`."""
         failing = (isinstance(row.parity, ParityReport) and not row.parity.passed for row in self.rows)
         return not any(failing) and not any(row.misses for row in self.rows)
+
+    @property
+    def verdict(self) -> Word:
+        """The word on all engines that were checked: ``rejected`` before ``undecided`` before ``accepted``."""
+        words = {row.judged.word for row in self.rows if row.judged is not None}
+        return next((word for word in _SEVEREST_FIRST if word in words), "accepted")
 
     @property
     def invalid(self) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artif
             stage="build",
             parent=quantized.sha256,
             engine=entry.engine,
-            made_by=MadeBy(versions=versions, machine=machine),
+            made_by=MadeBy(slimmed=quantized.made_by.slimmed, versions=versions, machine=machine),
             options=codec.canonical_json(options),
             proof=proof,
             build_s=float(answer["build_s"]),
@@ -106,7 +106,7 @@ def verify_fit(onnx_file: Path, target: lint.LintTarget) -> None:
 
 
 def misplaced(entry: BuildEntry, device: Device) -> str:
-    """Say that an engine cannot compute where the device does; empty if it can, or the entry says another place."""
+    """Explain that an engine cannot compute where the device does; empty if it can, or the entry says another place."""
     place = engines.CATALOGUE.get(entry.engine).place
     unsaid = device.accelerator == links.LOCAL.accelerator or "device" in entry.options
     if unsaid or place is None or place(device.accelerator) is not None:
@@ -138,7 +138,7 @@ def machine_identity(there: Environment) -> tuple[tuple[str, str], ...]:
 
 
 def widened(engine: Artifact) -> str:
-    """Say that an engine of a half-precision graph computes in something else; empty if it does not."""
+    """Explain that an engine of a half-precision graph computes in something else; empty if it does not."""
     if engine.proof is None or engine.precision not in _HALF or not engine.proof.counts:
         return ""
     if engine.proof.share(engine.precision) >= 0.5:

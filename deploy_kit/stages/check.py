@@ -10,7 +10,7 @@ import numpy as np
 from deploy_kit.accuracy import consistency, metrics, paired, scores
 from deploy_kit.accuracy.scores import auroc, flips
 from deploy_kit.accuracy.scores import classification as single
-from deploy_kit.base.errors import CheckError
+from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
@@ -18,9 +18,10 @@ from deploy_kit.images import ImageSet, ImageSource, calibration_checks
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
+from deploy_kit.records.parity import LabelScore
 from deploy_kit.records.results import Limits, ParityReport
 
-VERSION = "3"
+VERSION = "4"
 _WORST = 10
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
@@ -29,7 +30,7 @@ _PROBABILITIES = "the outputs are probabilities already ({}): confidences are ta
 def run(
     engine: Artifact, table: CheckTable, context: Context, *, reference: ReferenceLogits, images: ImageSource
 ) -> tuple[ParityReport | NotRun, bool]:
-    """Compare one engine with the reference logits, and mark it accepted or rejected.
+    """Compare one engine with the reference logits, and mark it where it is not accepted.
 
     Args:
         engine: The engine to judge.
@@ -63,11 +64,83 @@ def run(
         options=[limits, engine.options, engine.engine, reference.path],
         versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
     )
-    if report.passed:
+    verdict = report.verdict
+    if verdict.word == "accepted":
         context.store.accept(engine)
     else:
-        context.store.reject(engine, report.failures)
+        context.store.reject(engine, verdict)
     return report, reused
+
+
+def by_labels(
+    engine: Artifact, context: Context, *, images: ImageSource, min_top1: float | None = None
+) -> LabelScore | NotRun:
+    """Score an engine on labelled images where there is nothing to compare it with.
+
+    Args:
+        engine: The engine to judge.
+        context: Where.
+        images: Labelled images, one label each.
+        min_top1: Least top-1 accuracy in 0..1 to accept.
+
+    Returns:
+        The score (or why it cannot run here).
+
+    Raises:
+        InputError: The images have no labels, or several each, or labels that the engine has no class for.
+        CheckError: An output is no finite number.
+        EngineCrashError: Native code died.
+    """
+    why = why_unavailable(engine, context.connection)
+    if why:
+        return NotRun(artifact=engine.sha256, label=engine.label, why=why)
+    image_set = images.open(engine.preprocess)
+    labels = image_set.labels
+    if labels is None or image_set.multilabel:
+        found = "several" if labels is not None else "none"
+        raise InputError(
+            f"{image_set.name}: expected one label an image, found {found}", hint="give --against CHECKPOINT"
+        )
+    inferred = _inferred(engine, image_set, context)
+    logits, names = inferred.logits, image_set.classes
+    if not np.isfinite(logits).all():
+        raise CheckError(f"{engine.label}: a logit is no finite number")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InputError(
+            f"{image_set.name}: labels from {labels.min()} to {labels.max()}, and {logits.shape[1]} classes"
+        )
+    top1 = float(metrics.top1_hits(logits, labels).mean())
+    low, high = paired.wilson_interval(round(top1 * image_set.n), image_set.n)
+    return LabelScore(
+        artifact=engine.sha256,
+        label=engine.label,
+        images=image_set.name,
+        n=image_set.n,
+        top1=top1,
+        low=low,
+        high=high,
+        top5=single.top_k(logits, labels, 5) if logits.shape[1] > 5 else None,
+        min_top1=min_top1,
+        doubts=single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
+        settings=inferred.settings,
+    )
+
+
+def _inferred(engine: Artifact, image_set: ImageSet, context: Context) -> inference.Inferred:
+    """Run all images of a set through an engine."""
+    with inference.loaded_engine(context.connection, _target_of(engine, context)) as opened:
+        return opened.all(
+            image_set,
+            engine.preprocess,
+            progress=lambda done: context.report("check", engine.label, done=done, total=image_set.n),
+        )
+
+
+def _target_of(engine: Artifact, context: Context) -> inference.InferenceTarget:
+    assert engine.engine is not None
+    return inference.InferenceTarget(
+        engine=engine.engine, path=context.store.path(engine), options=json.loads(engine.options)
+    )
 
 
 def why_unavailable(engine: Artifact, connection: Connection) -> str:
@@ -104,15 +177,11 @@ def _compare(
         labels = data["labels"] if reference.labelled else None
     if image_set.n != reference.n:
         raise CheckError(f"{reference.images}: {image_set.n} images, the reference logits are of {reference.n}")
-    assert engine.engine is not None
-    target = inference.InferenceTarget(
-        engine=engine.engine, path=context.store.path(engine), options=json.loads(engine.options)
-    )
 
     def progress(done: int) -> None:
         context.report("check", engine.label, done=done, total=image_set.n)
 
-    with inference.loaded_engine(context.connection, target) as opened:
+    with inference.loaded_engine(context.connection, _target_of(engine, context)) as opened:
         found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
         if found.logits.shape != wanted.shape:
             raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
@@ -164,7 +233,7 @@ def judge(
         agreement=metrics.top1_agreement(wanted, found),
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
-        flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image),
+        flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image, labels),
         **_labelled(wanted, found, labels, limits, class_name),
     )
 
@@ -177,6 +246,7 @@ def _labelled(
         return dict.fromkeys(("top1_reference", "top1", "drop_pp", "drop_pp_interval"))
     table = scores.score_outputs(wanted, found, labels, class_name)
     remarks = [_PROBABILITIES.format(table.outputs)] if table.outputs != "logits" else []
+    doubts: tuple[str, ...] = ()
     top1 = top1_reference = None
     if labels.ndim == 2:
         drop = auroc.auroc_drop(wanted, found, labels, limits.max_drop)
@@ -184,7 +254,7 @@ def _labelled(
         before, after = metrics.top1_hits(wanted, labels), metrics.top1_hits(found, labels)
         top1_reference, top1 = float(before.mean()), float(after.mean())
         drop = paired.top1_drop(before, after, limits.max_drop)
-        remarks += single.describe_permuted_labels(wanted, labels, class_name)
+        doubts = single.describe_permuted_labels(wanted, labels, class_name)
     return {
         "top1_reference": top1_reference,
         "top1": top1,
@@ -192,5 +262,6 @@ def _labelled(
         "drop_pp_interval": (drop.high - drop.low) / 2,
         "drop": drop,
         "scores": table,
-        "remarks": tuple(remarks),
+        "remarks": (*remarks, *doubts),
+        "doubts": doubts,
     }

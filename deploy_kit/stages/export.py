@@ -29,7 +29,7 @@ from deploy_kit.records.artifacts import BareInput, CheckpointFacts, Exported, P
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
 
-VERSION = "4"
+VERSION = "5"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _VERIFIED_IMAGES = 32
 _ADOPTED_IMAGES = 4
@@ -46,7 +46,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         source: The checkpoint, its preprocessing where the file does not carry it, and what shapes cannot say.
         table: How.
         context: Where.
-        images: Image set whose first images the ONNX file is verified on.
+        images: Image set whose first images the ONNX file is verified on; another set later exports nothing again.
 
     Returns:
         The graph with its facts, and whether the store had it.
@@ -99,7 +99,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         stage="export",
         name=path.name.split(".")[0],
         inputs=(digest, *probe_digest(source), *onnx_file.data_digests(path)),
-        options=[table.model_dump(), stated, images.name, stated_options(source)],
+        options=[table.model_dump(), stated, stated_options(source)],
         versions=(("stage", VERSION), *versions),
     )
 

@@ -72,6 +72,7 @@ def run(
                 store=str(context.store.root),
             )
         model = onnx_file.load(file)
+        onnx_file.carry_mark(onnx_file.load(context.store.path(simplified)), model)
         _verify_precision(model, variant, options)
         onnx_file.embed(model, simplified.preprocess)
         onnx_file.save(model, file)
@@ -87,8 +88,10 @@ def run(
                 options=codec.canonical_json(options),
                 calibration=used.name if used else "",
                 n_images=str(spent["n"]) if used else "",
+                calibration_sha256=digest,
                 calibration_remarks="; ".join(remarks),
                 left_out=used.left_out if used else "",
+                slimmed=simplified.made_by.slimmed,
                 notes=tuple((str(name), str(value)) for name, value in spent["facts"]),
                 float_groups=", ".join(onnx_file.metadata(model, FLOAT_KEY) or ()),
                 float_nodes=", ".join(onnx_file.metadata(model, KEPT_KEY) or ()),

@@ -17,14 +17,15 @@ from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, 
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.graph import adoption, onnx_file
-from deploy_kit.images import Crops, ImageSet
+from deploy_kit.images import Crops, ImageSet, npz
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import SourceTable
-from deploy_kit.records.artifacts import BareInput, Preprocess, ReferenceLogits
+from deploy_kit.records.artifacts import BareInput, LogitsPart, Preprocess, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
 
-VERSION = "4"
+VERSION = "5"
+_PART = 512  # images; a whole number of torch's batches, so that a part changes no bit
 
 
 def run(
@@ -59,28 +60,9 @@ def run(
     versions = versions_of(authority)
 
     def make(folder: Path, home: str) -> ReferenceLogits:
-        if authority == "torch":
-            logits = _in_torch(source, path, images, preprocess, context, crops)
-        else:
-            logits = _of_graph(source, path, images, preprocess, context, crops)
-        arrays = {"logits": logits}
-        top1 = None
-        if images.labels is not None:
-            _verify_labels(images, logits.shape[1])
-            arrays["labels"] = images.labels
-            top1 = None if images.multilabel else float(metrics.top1_hits(logits, images.labels).mean())
-        np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
-        return ReferenceLogits(
-            path=f"{home}/answers.npz",
-            sha256=sha256_of(folder / "answers.npz"),
-            images=images.name,
-            n=images.n,
-            labelled=images.labels is not None,
-            top1=top1,
-            made_by=MadeBy(versions=versions, left_out=images.left_out),
-            skipped=len(images.skipped),
-            crops=crops,
-        )
+        logits = _logits(source, path, preprocess, context, images=images, crops=crops)
+        made_by = MadeBy(versions=versions, left_out=images.left_out)
+        return _written(folder, home, logits, images, made_by=made_by, crops=crops)
 
     return context.produce(
         ReferenceLogits,
@@ -101,40 +83,124 @@ def run(
     )
 
 
-def _in_torch(
+def _written(
+    folder: Path,
+    home: str,
+    logits: np.ndarray,
+    images: ImageSet,
+    *,
+    made_by: MadeBy | None = None,
+    crops: Crops = 1,
+) -> ReferenceLogits:
+    """Write logits (n, classes) beside the labels of their images, and return their record."""
+    arrays, top1 = {"logits": logits}, None
+    if images.labels is not None:
+        _verify_labels(images, logits.shape[1])
+        arrays["labels"] = images.labels
+        top1 = None if images.multilabel else float(metrics.top1_hits(logits, images.labels).mean())
+    np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
+    return ReferenceLogits(
+        path=f"{home}/answers.npz",
+        sha256=sha256_of(folder / "answers.npz"),
+        images=images.name,
+        n=images.n,
+        labelled=images.labels is not None,
+        top1=top1,
+        made_by=made_by or MadeBy(),
+        skipped=len(images.skipped),
+        crops=crops,
+        images_sha256=images.digest,
+    )
+
+
+def of_file(file: Path, images: ImageSet, context: Context) -> tuple[ReferenceLogits, bool]:
+    """Take logits that were computed elsewhere as the reference, e.g. a bundle's golden outputs.
+
+    Args:
+        file: npz file with ``logits`` (n, classes) float32.
+        images: The images that they are of, in their order.
+        context: Where.
+
+    Raises:
+        InputError: Not such a file, of another number of images, or not finite.
+    """
+    logits = npz.read_logits(file)
+    if len(logits) != images.n:
+        raise InputError(f"{file}: logits of {len(logits)} images, and {images.name} has {images.n}")
+
+    def make(folder: Path, home: str) -> ReferenceLogits:
+        return _written(folder, home, logits, images)
+
+    return context.produce(
+        ReferenceLogits,
+        make,
+        stage="answers",
+        name=file.name.split(".")[0],
+        inputs=(sha256_of(file), images.digest),
+        options=["given", images.name],
+        versions=(("stage", VERSION),),
+    )
+
+
+def _logits(
     source: SourceTable,
     path: Path,
-    images: ImageSet,
     preprocess: Preprocess | BareInput,
     context: Context,
-    crops: Crops,
-) -> np.ndarray:
-    from deploy_kit.checkpoint.network.torch_logits import torch_logits
-
-    def on_batch(done: int) -> None:
-        context.report("reference", "computing the checkpoint's logits", done=done, total=images.n)
-
-    network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
-    _expect_one_head(network, path)
-    return np.concatenate(list(torch_logits(network.model, images, preprocess, crops=crops, on_batch=on_batch)))
-
-
-def _of_graph(
-    source: SourceTable,
-    path: Path,
+    *,
     images: ImageSet,
-    preprocess: Preprocess | BareInput,
-    context: Context,
     crops: Crops,
 ) -> np.ndarray:
-    """Run an ONNX file in the normal form that `export` has compared with it."""
+    """Return the logits (n, classes); each part of the set is kept by its pixels, without labels and names."""
+    authority, digest = "onnxruntime" if onnx_file.is_onnx(path) else "torch", sha256_of(path)
+    network: Checkpoint | None = None
+    parts, done = list[np.ndarray](), 0
+
+    def on_batch(n: int) -> None:
+        context.report("reference", "computing the checkpoint's logits", done=done + n, total=images.n)
+
+    def compute(part: ImageSet) -> np.ndarray:
+        nonlocal network
+        if authority == "onnxruntime":
+            graph = Path(folder) / "model.onnx"
+            if not graph.is_file():
+                _write_normal(source, path, graph)
+            target = inference.InferenceTarget(engine="onnxruntime", path=graph, options={"optimize": False})
+            return inference.infer_all(context.connection, target, part, preprocess, crops=crops).logits
+        from deploy_kit.checkpoint.network.torch_logits import torch_logits
+
+        if network is None:
+            network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
+            _expect_one_head(network, path)
+        return np.concatenate(list(torch_logits(network.model, part, preprocess, crops=crops, on_batch=on_batch)))
+
+    data = onnx_file.data_digests(path)
+    with tempfile.TemporaryDirectory() as folder:
+        for part in images.parts(_PART):
+
+            def make(kept_in: Path, home: str, part: ImageSet = part) -> LogitsPart:
+                np.save(kept_in / "logits.npy", compute(part))
+                return LogitsPart(path=f"{home}/logits.npy", sha256=sha256_of(kept_in / "logits.npy"), n=part.n)
+
+            kept, _ = context.produce(
+                LogitsPart,
+                make,
+                stage="logits",
+                name=path.name.split(".")[0],
+                inputs=(digest, *probe_digest(source), *data, part.pixel_digest),
+                options=[preprocess, stated_options(source), crops],
+                versions=(("stage", VERSION), *versions_of(authority)),
+            )
+            parts.append(np.load(context.store.root / kept.path, allow_pickle=False))
+            done += part.n
+    return np.concatenate(parts)
+
+
+def _write_normal(source: SourceTable, path: Path, file: Path) -> None:
+    """Write an ONNX file in the normal form that `export` has compared with it."""
     model = adoption.adopt(path, stated_of_graph(source)).model
     onnx_file.expect_classes(model, path)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        onnx_file.save(model, file)
-        target = inference.InferenceTarget(engine="onnxruntime", path=file, options={"optimize": False})
-        return inference.infer_all(context.connection, target, images, preprocess, crops=crops).logits
+    onnx_file.save(model, file)
 
 
 def _expect_one_head(network: Checkpoint, path: Path) -> None:

@@ -12,6 +12,8 @@ from deploy_kit.base.errors import InputError, StageError
 from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.records.mixed_precision import Decision, Trial
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["planted", "planted_once"]  # fixtures
 POINTS = 3.0  # the planted fault costs 9 points, INT8 without it 0.7
 
@@ -66,7 +68,6 @@ def test_without_time_a_search_stops_at_what_holds() -> None:
     assert budget.search("abcdefgh", holds, by_name, lambda: False) == tuple("abcd")
 
 
-@pytest.mark.slow
 def test_a_planted_fault_is_kept_in_float_and_nothing_else(planted: Planted) -> None:
     with planted.trials() as trials:
         mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
@@ -82,7 +83,6 @@ def test_a_planted_fault_is_kept_in_float_and_nothing_else(planted: Planted) -> 
     assert mix.trials == 1 + len(GROUPS) + 1
 
 
-@pytest.mark.slow
 def test_a_second_search_makes_nothing_and_finds_the_same(planted: Planted) -> None:
     with planted.trials() as first:
         mix = budget.find_mix(first, AccuracyBudget(max_drop_pp=POINTS))
@@ -93,7 +93,6 @@ def test_a_second_search_makes_nothing_and_finds_the_same(planted: Planted) -> N
     assert (first.made, second.made) == (mix.trials, 0)
 
 
-@pytest.mark.slow
 def test_a_search_that_was_interrupted_makes_only_what_is_missing(planted: Planted) -> None:
     def interrupting(event: ProgressEvent) -> None:
         if event.done == 4:
@@ -109,7 +108,6 @@ def test_a_search_that_was_interrupted_makes_only_what_is_missing(planted: Plant
     assert mix.kept == (FAULTY,)
 
 
-@pytest.mark.slow
 def test_one_trial_is_enough_where_everything_may_be_int8(planted: Planted) -> None:
     with planted.trials() as trials:
         mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=50.0))
@@ -118,7 +116,6 @@ def test_one_trial_is_enough_where_everything_may_be_int8(planted: Planted) -> N
     assert {row.why for row in mix.decisions} == {"the budget holds with it in int8"}
 
 
-@pytest.mark.slow
 def test_what_was_asked_for_stays_in_float_and_is_not_tried(planted: Planted) -> None:
     with planted.trials(keep=[FAULTY]) as trials:
         mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS, sensitivity=True))
@@ -128,7 +125,6 @@ def test_what_was_asked_for_stays_in_float_and_is_not_tried(planted: Planted) ->
     assert [row.why for row in mix.decisions if row.group == FAULTY] == ["asked for"]
 
 
-@pytest.mark.slow
 def test_a_budget_that_no_mix_keeps_is_told_in_words(planted: Planted) -> None:
     with planted.answered(wrong=30).trials() as trials:
         mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
@@ -140,7 +136,6 @@ def test_a_budget_that_no_mix_keeps_is_told_in_words(planted: Planted) -> None:
     )
 
 
-@pytest.mark.slow
 def test_too_few_images_are_told_with_how_many_would_do(planted: Planted) -> None:
     with planted.answered(wrong=2, n=150).trials() as trials:
         mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
@@ -149,7 +144,6 @@ def test_too_few_images_are_told_with_how_many_would_do(planted: Planted) -> Non
     assert mix.remark.endswith("at most +4.73 (95 %), on 150 images: about 669 images would show it")
 
 
-@pytest.mark.slow
 def test_images_too_few_for_int8_are_told_before_the_search_and_with_its_result(planted: Planted) -> None:
     told = list[str]()
     with planted.answered(n=100).trials(lambda event: told.append(event.text)) as trials:
@@ -162,7 +156,6 @@ def test_images_too_few_for_int8_are_told_before_the_search_and_with_its_result(
     assert told.index(mix.remark) < told.index("each group alone in int8")
 
 
-@pytest.mark.slow
 def test_images_without_labels_are_judged_by_agreement(planted: Planted) -> None:
     with planted.answered(labelled=False).trials() as trials:
         mix = budget.find_mix(trials, AccuracyBudget(max_drop_pp=POINTS))
@@ -183,7 +176,6 @@ def test_a_time_limit_ends_a_measurement_of_sensitivity_too(planted: Planted) ->
         budget.measured(trials, 1e-9)
 
 
-@pytest.mark.slow
 def test_sensitivity_alone_decides_nothing(planted: Planted) -> None:
     with planted.trials(keep=["stem"]) as trials:
         mix = budget.measured(trials)
@@ -198,7 +190,6 @@ def test_a_clock_without_a_limit_never_ends() -> None:
     assert TrialClock(None).more()
 
 
-@pytest.mark.slow
 def test_only_float_keeping_the_budget_is_no_mix(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     def strict(trial: Trial) -> MeasuredDrop:
         return MeasuredDrop(pp=0.0, upper_pp=0.0 if len(trial.kept) == len(GROUPS) else 9.0)
@@ -210,7 +201,6 @@ def test_only_float_keeping_the_budget_is_no_mix(planted: Planted, monkeypatch: 
     assert (mix.found, mix.remark) == (False, "it holds with every group in float alone: build the float graph")
 
 
-@pytest.mark.slow
 def test_a_search_without_time_to_leave_less_in_float_is_no_answer(
     planted: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

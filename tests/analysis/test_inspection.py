@@ -1,5 +1,6 @@
 """Inspection: what a file is, told from its bytes and its passport, and never guessed."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -7,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import onnx
 import pytest
-import torch
+import torch.utils.flop_counter
 from onnx import numpy_helper
 from stand_ins import scaled
-from tiny_densenet import TINY_SPEC, save_tiny, tiny_model
+from tiny_densenet import TINY_PREPROCESS, TINY_SPEC, save_tiny, tiny_model
 
 from deploy_kit.analysis import inspection
 from deploy_kit.analysis.inspection import Inspection
 from deploy_kit.base.errors import CheckpointError, DeployKitError, InputError
 from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Origin
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -113,6 +115,55 @@ def test_parameters_of_a_graph_are_its_float_numbers(line: "Line", graph: Inspec
     floats = [numpy_helper.to_array(tensor) for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT]
 
     assert dict(graph.facts)["parameters"] == f"{sum(array.size for array in floats):,}"
+
+
+def test_a_typed_graph_has_the_parameters_of_the_float_one_without_scales(line: "Line", graph: Inspection) -> None:
+    half, int8 = (dict(inspection.inspect_file(line.store.path(line.graph(name))).facts) for name in ("fp16", "int8"))
+
+    floats = int(dict(graph.facts)["parameters"].replace(",", ""))
+    assert half["parameters"] == f"{floats:,}"
+    # ONNX Runtime writes a bias that convolutions share once for each of them.
+    assert floats <= int(int8["parameters"].replace(",", "")) < 1.01 * floats
+
+
+def test_the_preprocessing_is_told_in_words(graph: Inspection) -> None:
+    words = "images of 16×16 px, gray; (pixel / 255 - mean) / std with mean 0.5 and std 0.25"
+
+    assert dict(graph.facts)["from an image"] == words
+    resized = dataclasses.replace(TINY_PREPROCESS, resize=20).words
+    assert resized.startswith("shorter side scaled to 20 px (bilinear, antialiased), center crop of 16×16 px, gray; ")
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_copy_is_known_wherever_it_lies_and_whatever_it_is_called(line: "Line", tmp_path: Path, engine: str) -> None:
+    built = line.built("int8", engine)
+    origin = Origin(checkpoint="best.pth", checkpoint_sha256="c" * 64, verdict="accepted", images="val", n_images=24)
+    for other in ("onnxruntime", "openvino"):  # both beside each other, as they are delivered
+        one = line.built("int8", other)
+        line.store.copy_out(one, tmp_path / f"best-int8{Path(one.path).suffix}", origin)
+    main = tmp_path / f"best-int8{Path(built.path).suffix}"
+
+    found = inspection.inspect_file(main)
+
+    assert found.passport == dataclasses.replace(built, origin=origin)
+    assert dict(found.facts)["from an image"].startswith("images of 16×16 px")
+
+
+def test_the_passport_of_an_earlier_version_beside_a_copy_of_two_files_is_read(line: "Line", tmp_path: Path) -> None:
+    built = line.built("int8", "openvino")
+    main = line.store.copy_out(built, tmp_path / "best.xml")
+    main.with_name("best.xml.passport.json").rename(tmp_path / "best.passport.json")
+
+    assert inspection.inspect_file(main).passport == built
+
+
+def test_a_copy_whose_weights_were_changed_has_no_passport(line: "Line", tmp_path: Path) -> None:
+    main = line.store.copy_out(line.built("int8", "openvino"), tmp_path / "best.xml")
+    weights = main.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+
+    with pytest.raises(InputError, match="an engine without a passport"):
+        inspection.inspect_file(main)
 
 
 def test_macs_are_those_that_torch_counts(graph: Inspection) -> None:

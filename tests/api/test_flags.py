@@ -1,5 +1,6 @@
 """Keywords of the API are the command line's flags: what is learned on one side is known on the other."""
 
+import dataclasses
 import inspect
 import typing
 from typing import Any
@@ -12,8 +13,14 @@ from deploy_kit import cli
 from deploy_kit.api import _facts, _step
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _options
-from deploy_kit.cli.export import input_table
+from deploy_kit.cli._checkpoint_options import CheckpointOptions, ImageOptions
 
+# What is said of a checkpoint, and of how its images are prepared.
+FACTS = {
+    "input" if field.name == "size" else field.name
+    for group in (ImageOptions, CheckpointOptions)
+    for field in dataclasses.fields(group)
+}
 # Input of a step: the command line takes it from the store, Python is handed it.
 SUBJECTS = {"checkpoint", "graph", "engine", "engines"}
 # How the API follows progress, and how it says what an exit code says.
@@ -49,7 +56,16 @@ def keywords(name: str) -> set[str]:
             {"options"},
             {"build_option", "compute_capability", "min_shapes", "opt_shapes", "max_shapes", "variant"},
         ),
-        ("check", set(), {"layers"}),
+        # The check images are those that the graph was exported with.
+        ("slim", set(), {"explain", "images"}),
+        # A file of one's own is judged by the command alone; the API checks what `build` returned.
+        (
+            "check",
+            set(),
+            {
+                "layers", "all", "variant", "against", "golden", *FACTS,
+            },
+        ),
         # Milliseconds have their unit in the name; what tables show and what ends a command is not measured.
         (
             "bench",
@@ -89,7 +105,7 @@ GRAY: dict[str, Any] = {"mean": 0.286, "std": 0.353, "color": None, "resize": No
     ],
 )
 def test_an_input_means_the_same_on_both_sides(size: Any, mean: Any, std: Any, given: dict[str, Any]) -> None:
-    assert _facts.image(given) == input_table(size, mean, std, color=None, resize=None, interpolation=None)
+    assert _facts.image(given) == ImageOptions(size=size, mean=mean, std=std).source_table()
 
 
 def test_three_means_are_rgb_and_a_resize_travels() -> None:

@@ -82,13 +82,14 @@ def test_a_bundled_recipe_is_meant_by_its_name(source: object, store: Store) -> 
 def test_a_file_is_a_checkpoint_and_has_the_default_recipe(source: object, store: Store) -> None:
     made = line._recipe_for(source, {}, store)  # type: ignore[arg-type]
 
-    assert (made.name, made.source.checkpoint) == ("default", str(source))
+    name = str(source).rpartition(":")[2].partition(".")[0]
+    assert (made.name, made.source.checkpoint) == (name, str(source))
 
 
 def test_a_file_without_a_suffix_is_a_checkpoint(store: Store, tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"")
 
-    assert line._recipe_for(str(tmp_path / "weights"), {}, store).name == "default"
+    assert line._recipe_for(str(tmp_path / "weights"), {}, store).name == "weights"
 
 
 def test_a_misspelt_recipe_names_the_nearest(store: Store) -> None:

@@ -13,6 +13,8 @@ import deploy_kit
 from deploy_kit import Artifact, Bench, Exported, ProgressEvent, Simplified, Store
 from deploy_kit.stages import bench as bench_stage
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tiny_line import Line
 
@@ -34,7 +36,6 @@ def test_an_export_finds_what_the_line_made(line: "Line", kept: Store) -> None:
     assert events == []  # nothing was exported again
 
 
-@pytest.mark.slow
 def test_a_command_finds_what_the_api_made(line: "Line", kept: Store) -> None:
     deploy_kit.simplify(line.exported, passes=["fold_constants"], store=kept.root)
 
@@ -77,7 +78,6 @@ def test_a_copy_that_would_replace_another_file_is_refused_before_any_work(line:
         deploy_kit.quantize(line.exported, scheme="int8_ort", out=mine, store=kept)
 
 
-@pytest.mark.slow
 def test_a_limit_that_is_not_kept_is_an_answer(kept: Store) -> None:
     report = deploy_kit.check(newest_engine(kept), max_drop=0.0, store=kept)
 
@@ -85,7 +85,6 @@ def test_a_limit_that_is_not_kept_is_an_answer(kept: Store) -> None:
     assert any("drop" in failure for failure in report.failures)
 
 
-@pytest.mark.slow
 def test_a_check_uses_the_images_it_is_given(kept: Store, tmp_path: Path) -> None:
     images = save_images(tmp_path / "other.npz", 12, seed=9)
 
@@ -94,7 +93,6 @@ def test_a_check_uses_the_images_it_is_given(kept: Store, tmp_path: Path) -> Non
     assert (report.n, report.images) == (12, str(images))
 
 
-@pytest.mark.slow
 def test_an_engine_of_a_checkpoint_that_was_replaced_is_not_held_against_its_successor(
     line: "Line", kept: Store, tmp_path: Path
 ) -> None:
@@ -124,7 +122,6 @@ def test_only_an_exported_graph_is_simplified(line: "Line", kept: Store) -> None
         deploy_kit.simplify(line.lean, store=kept)
 
 
-@pytest.mark.slow
 def test_int8_without_images_says_what_is_missing(kept: Store, tmp_path: Path) -> None:
     mine = save_tiny(tmp_path / "mine.safetensors", tiny_model())
 
@@ -140,7 +137,6 @@ def test_a_misspelt_engine_is_refused_before_any_work(line: "Line", tmp_path: Pa
     assert not (tmp_path / "never").exists()
 
 
-@pytest.mark.slow
 def test_layer_groups_stay_in_float(line: "Line", kept: Store) -> None:
     quantized = deploy_kit.quantize(line.lean, "int8", layout="portable", keep="stem", store=kept)
 
@@ -148,7 +144,6 @@ def test_layer_groups_stay_in_float(line: "Line", kept: Store) -> None:
     assert "stem" in quantized.made_by.float_groups
 
 
-@pytest.mark.slow
 def test_a_mix_within_a_budget_is_found(line: "Line", kept: Store, tmp_path: Path) -> None:
     tune = save_images(tmp_path / "tune.npz", 16, seed=7)
 
@@ -158,7 +153,6 @@ def test_a_mix_within_a_budget_is_found(line: "Line", kept: Store, tmp_path: Pat
     assert mixed.mix.max_drop_pp == 90.0
 
 
-@pytest.mark.slow
 def test_latencies_come_with_their_engines(kept: Store) -> None:
     engine = newest_engine(kept)
 
@@ -199,7 +193,6 @@ def test_nothing_to_measure_is_refused(kept: Store) -> None:
         deploy_kit.bench([], store=kept)
 
 
-@pytest.mark.slow
 def test_progress_is_reported_to_a_function_and_drawn_nowhere(
     line: "Line", kept: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,7 +205,6 @@ def test_progress_is_reported_to_a_function_and_drawn_nowhere(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.slow
 def test_the_line_takes_a_recipe_a_device_and_a_store_as_it_always_has(line: "Line", kept: Store) -> None:
     report = deploy_kit.deploy(line.recipe, deploy_kit.find_device("local"), kept)
 
@@ -220,7 +212,6 @@ def test_the_line_takes_a_recipe_a_device_and_a_store_as_it_always_has(line: "Li
     assert all(row.artifact is not None for row in report.rows)
 
 
-@pytest.mark.slow
 def test_a_checkpoint_is_deployed_to_engines_by_name(line: "Line", kept: Store, tmp_path: Path) -> None:
     report = deploy_kit.deploy(
         shutil.copy(line.recipe.source.checkpoint, tmp_path / "mine.safetensors"),
@@ -236,7 +227,6 @@ def test_a_checkpoint_is_deployed_to_engines_by_name(line: "Line", kept: Store, 
     assert deploy_kit.load_report(tmp_path / "reports" / "default") == report
 
 
-@pytest.mark.slow
 def test_an_export_carries_what_was_said_of_its_checkpoint_into_the_line(line: "Line", kept: Store) -> None:
     exported = deploy_kit.export(recipe=line.recipe, store=kept)
     assert isinstance(exported, Exported)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from deploy_kit.base.catalogue import Catalogue
-from deploy_kit.base.errors import UnknownNameError
+from deploy_kit.base.errors import MissingPackageError, UnknownNameError
 
 PACKAGE = "house_of_tools.cellar.tools"  # two folders down: the group names the first and the last
 GROUP = "house_of_tools.tools"
@@ -112,3 +112,15 @@ def test_a_third_party_counts_among_the_nearest_names(shelf, vendor):
         shelf.get("dril")
 
     assert caught.value.hint == "did you mean 'drill'?"
+
+
+@pytest.mark.parametrize("source", ["import a_package_that_is_not_there\nDRILL = 1\n", "OTHER = 1\n"])
+def test_third_partys_entry_that_cannot_be_imported_is_named_with_its_package(source, vendor, shelf, tmp_path):
+    (tmp_path / "site" / "other_vendor.py").write_text(source)
+
+    with pytest.raises(
+        MissingPackageError, match=r"tool 'drill' of package 'other_vendor' \(other_vendor:DRILL\)"
+    ) as caught:
+        shelf.get("drill")
+
+    assert caught.value.hint.endswith("pip uninstall other_vendor")

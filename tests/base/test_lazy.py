@@ -113,3 +113,41 @@ def test_every_extra_that_is_hinted_exists():
     hinted = {line.split("[")[1].rstrip("]") for line in lazy.INSTALL.values() if "[" in line}
 
     assert hinted <= set(metadata("deploykit").get_all("Provides-Extra"))
+
+
+@pytest.fixture
+def managed(monkeypatch):
+    monkeypatch.setattr(lazy, "externally_managed", lambda: True)
+
+
+def test_where_pip_may_not_install_an_environment_of_its_own_is_the_cure(managed):
+    line = lazy.install_line("tensorrt_rtx")
+
+    assert line == "python3 -m venv ~/deploykit && ~/deploykit/bin/python3 -m pip install 'deploykit[tensorrt-rtx]'"
+
+
+def test_where_pip_may_not_install_numpy_is_the_systems_package(managed):
+    assert lazy.install_line("numpy", bare=True, python="/usr/bin/python3") == "sudo apt-get install python3-numpy"
+
+
+def test_a_device_whose_python_is_the_systems_gets_an_environment_and_its_use():
+    line = lazy.install_line("onnxruntime", bare=True, python="python3", managed=True)
+
+    assert line.startswith(
+        "python3 -m venv ~/deploykit && ~/deploykit/bin/python3 -m pip install 'numpy' 'onnxruntime', and use it: "
+    )
+
+
+def test_an_environment_of_its_own_is_not_managed():
+    assert sys.prefix == sys.base_prefix or not lazy.externally_managed()
+
+
+@pytest.mark.parametrize(("name", "package"), [("torch", None), ("openvino_that_is_absent", None), (None, None)])
+def test_only_an_optional_package_that_is_absent_is_told_as_one(name, package):
+    assert lazy.optional(ModuleNotFoundError("no module", name=name)) is package
+
+
+def test_an_absent_optional_package_is_known_by_its_module(monkeypatch):
+    monkeypatch.setattr(lazy, "present", lambda name: False)
+
+    assert lazy.optional(ModuleNotFoundError("no module", name="torch.nn")) == "torch"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from deploy_kit.base import progress_display
 from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.base.progress_display import ProgressDisplay, can_move, in_notebook
 
@@ -32,6 +33,31 @@ def test_plain_lines_say_each_step_once(capsys: pytest.CaptureFixture[str]) -> N
         display.write("a remark")
 
     assert capsys.readouterr().err == "check: int8 1/9\nbench: round 1\na remark\n"
+
+
+def test_a_long_step_says_how_long_it_will_take(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress_display.time, "monotonic", lambda: clock.now)
+    with ProgressDisplay(moving=False) as display:
+        display.on_progress(ProgressEvent(stage="check", text="int8", done=0, total=100))
+        for seconds, done in ((2, 5), (10, 25), (70, 40)):
+            clock.now = 100.0 + seconds
+            display.on_progress(ProgressEvent(stage="check", text="int8", done=done, total=100))
+
+    assert capsys.readouterr().err == (
+        "check: int8\ncheck: int8 25/100, about 30 s left\ncheck: int8 40/100, about 2 min left\n"
+    )
+
+
+def test_a_moving_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+
+    with ProgressDisplay(moving=True) as display:
+        display.on_progress(ProgressEvent(stage="check", text="int8", done=3, total=9))
+
+    assert "3/9" in terminal.getvalue()
 
 
 def test_a_moving_line_is_gone_at_the_end_and_a_remark_stays(monkeypatch: pytest.MonkeyPatch) -> None:

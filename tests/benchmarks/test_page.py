@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, calibration, document, page, races, roofline
+from benchmarks import accuracy, calibration, document, page, races, roofline, slimmed
 from benchmarks.accuracy import Score, Truth
 from benchmarks.calibration import Cost, Costs
 from benchmarks.document import Section
 from benchmarks.records import Entry, Race, Races, Stamp
 from benchmarks.roofline import Roofline
+from benchmarks.slimmed import SlimmedNet, SlimmedNets, SlimShare
 from deploy_kit.accuracy import paired
 from deploy_kit.machine import environment
 
@@ -94,6 +95,33 @@ def test_a_slower_file_of_ours_is_shown_as_slower() -> None:
     slow = race_of(*RACE.entries[:3], entry("mine@ort", 12.0, ours=True))
 
     assert cells(races.render(slow), "**mine@ort**")[4] == "0.50× [0.50, 0.50]"
+
+
+def test_a_slimmed_net_has_a_row_for_each_share_against_its_whole_int8_and_stock() -> None:
+    def share(asked: float, ms: float) -> tuple[SlimShare, tuple[Entry, ...]]:
+        scores = tuple(
+            Score(name=name, ours=True, calibration_images=0, drop_pp=1 - asked, low_pp=-0.1, high_pp=2 - asked)
+            for name in ("fp32", "ort", "ov")
+        )
+        made = (entry(f"int8-{asked:g}@ort", ms, ours=True), entry(f"int8-{asked:g}@ov", ms / 2, engine="openvino"))
+        return SlimShare(asked=asked, share=asked - 0.01, seconds=3, peak_mib=900, scores=scores), made
+
+    (whole, first), (half, second) = share(1.0, 4.0), share(0.5, 2.0)
+    net = SlimmedNet(
+        subject="tiny",
+        images="cal.npz",
+        n_images=512,
+        shares=(whole, half),
+        race=race_of(*first, *second, entry("static-minmax@ort", 6.0)),
+    )
+
+    text = slimmed.render(SlimmedNets(nets=(net,)))
+
+    assert cells(text, "0.99")[4:6] == [page.NONE, page.NONE]
+    row = cells(text, "0.49")
+    assert row[1] == "+0.50 [-0.10, +1.50]"
+    assert row[4:] == ["2.00× [2.00, 2.00]", "2.00× [2.00, 2.00]", "3 s, 900 MiB"]
+    assert "Against static-minmax@ort, by share: 0.99: 1.50× [1.50, 1.50], 0.49: 3.00× [3.00, 3.00]." in text
 
 
 def test_share_of_the_peak_is_floor_over_time() -> None:

@@ -94,7 +94,6 @@ def test_what_is_no_percentile_is_refused(text: str) -> None:
     [
         (("--scenario", "sever"), "no scenario is called 'sever'"),
         (("--scenario", "server"), "scenario 'server' needs 'target_qps'"),
-        (("--span", "hole"), "recipe.bench.span"),
         (("--streams", "0"), "recipe.bench.streams: input should be greater than 0, found 0"),
         (("--variant", "int9"), "no variant 'int9' was built here"),
         (("--engine", "openvin"), "no engine 'openvin' was built here"),

@@ -53,7 +53,7 @@ def test_a_limit_on_the_drop_is_judged_and_too_few_images_are_no_yes(kept: Store
     said = deploykit("check", "--store", kept.root, "--max-drop", "5pt", "--json", "--quiet")
 
     found = json.loads(said.out)
-    assert said.code == 1
+    assert said.code == 6
     assert found["limits"] == {
         "min_sqnr_db": 5.0, "min_cosine": None, "max_error": None, "min_agreement": None, "max_drop": 5.0,
         "min_top1": None, "max_ece_shift": None,
@@ -84,7 +84,7 @@ def test_the_main_numbers_are_told_with_the_verdict_last(kept: Store) -> None:
     whats = [line.split("  ")[0] for line in said.out.splitlines()]
     assert whats == [
         "engine", "images", "SQNR", "cosine", "largest logit error", "top-1 agreement", "top-1", "top-1 drop",
-        "McNemar", "flips", "calibration error", "worst class", "consistency", "verdict",
+        "McNemar", "flips", "calibration error", "worst class", "consistency", "limits", "verdict",
     ]  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from deploy_kit.recipe import Variant
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,7 +37,6 @@ def quantize(folder: Path, *more: str, tune: str = "tune.npz"):  # type: ignore[
     return deploykit("quantize", "--int8", "--target", "reference", *given)
 
 
-@pytest.mark.slow
 def test_a_budget_that_holds_gives_a_graph_and_the_way_to_it(folder: Path) -> None:
     said = quantize(folder, "--max-drop", "100pt", "--json", "--out", str(folder / "out.onnx"))
 
@@ -66,7 +67,6 @@ def test_a_budget_that_nothing_keeps_ends_with_1_and_keeps_no_graph(
     assert not (folder / "none.onnx").exists()
 
 
-@pytest.mark.slow
 def test_kept_groups_are_in_the_passport(folder: Path) -> None:
     given = ("--recipe", folder / "tiny.yaml", "--store", folder / "store", "--keep", "denseblock2", "--keep", "stem")
 
@@ -79,7 +79,6 @@ def test_kept_groups_are_in_the_passport(folder: Path) -> None:
     assert "2 float" in block
 
 
-@pytest.mark.slow
 def test_an_unknown_group_ends_with_2_and_the_nearest(folder: Path) -> None:
     given = ("--recipe", folder / "tiny.yaml", "--store", folder / "store", "--keep", "denseblock2.denselayer7")
 

@@ -60,8 +60,8 @@ def test_a_recipe_takes_the_place_of_a_recipe_and_of_nothing_else(line: "Line", 
     other.write_text(recipe.dump_recipe(line.recipe))
 
     with pytest.raises(InputError, match=r"train\.py: exists, and is not a recipe"):
-        _output_files.verify_recipe_file(mine)
+        _output_files.verify_recipe_file(mine, line.recipe)
     with pytest.raises(InputError, match="found a folder"):
-        _output_files.verify_recipe_file(tmp_path)
-    _output_files.verify_recipe_file(other)
-    _output_files.verify_recipe_file(tmp_path / "new.yaml")
+        _output_files.verify_recipe_file(tmp_path, line.recipe)
+    _output_files.verify_recipe_file(other, line.recipe)
+    _output_files.verify_recipe_file(tmp_path / "new.yaml", line.recipe)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_kit.base.errors import DeployKitError, DeviceError, RecipeError
+from deploy_kit.base.errors import DeployKitError, DeviceError, RecipeError, RequestError
 from deploy_kit.devices import links, named_devices
 from deploy_kit.records.artifacts import Device
 
@@ -136,9 +136,21 @@ def test_add_writes_what_find_reads(config: Path) -> None:
 def test_add_keeps_the_others_and_replaces_its_own(config: Path) -> None:
     config.write_text(JETSON + "nano:\n  link: ssh://old\n")
 
-    named_devices.add_device("nano", {"link": "ssh://new"})
+    named_devices.add_device("nano", {"link": "ssh://new"}, replace=True)
 
     assert (links.find_device("jetson").profile, links.find_device("nano").address) == ("jetson-orin-nano", "new")
+
+
+def test_a_device_does_not_take_the_place_of_another_unless_it_is_said(config: Path) -> None:
+    config.write_text("nano:\n  link: ssh://old\n")
+
+    with pytest.raises(RequestError) as caught:
+        named_devices.add_device("nano", {"link": "ssh://new"})
+
+    assert str(caught.value) == "a device is called 'nano' already: ssh://old, cpu"
+    assert caught.value.hint == "choose another name, or replace it with --replace"
+    assert links.find_device("nano").address == "old"
+    assert named_devices.add_device("nano", {"link": "ssh://old"}).address == "old"
 
 
 @pytest.mark.parametrize("name", ["local", "a b", "../x", ""])

@@ -14,6 +14,7 @@ import pytest
 import ssh_server
 from ssh_server import Server, until
 
+from deploy_kit.analysis import doctor
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import DeviceError, EngineCrashError, LinkLostError, MissingPackageError
 from deploy_kit.devices import links, login
@@ -89,7 +90,19 @@ def test_no_numpy(board: Device, bare_python: Path) -> None:
     error = refusal(replace(board, python=str(bare_python)))
 
     assert str(error) == "device 'board': every job needs the package 'numpy', which is not installed there"
-    assert error.hint == f"on board: {bare_python} -m pip install numpy"
+    assert error.hint == f"on board: {bare_python} -m pip install 'numpy'"
+
+
+def test_a_device_without_numpy_can_be_looked_at_and_cleaned(board: Device, bare_python: Path) -> None:
+    bare = replace(board, python=str(bare_python))
+
+    with links.connect_device(bare, bare=True) as connection:
+        found = doctor.probe(connection)
+
+    assert found.environment.cores > 0
+    assert {row.detail for row in found.findings} == {"package 'numpy' is not installed"}
+    assert {row.runs for row in found.findings} == {False}
+    assert links.clean_device(bare).n_bytes > 0
 
 
 def test_no_engine(board: Device, bare_python: Path) -> None:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 NEEDS = "needs the documentation's packages: pip install --group docs"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not (present("mkdocs") and present("mkdocstrings")), reason=NEEDS),
     pytest.mark.xdist_group("site"),
 ]

@@ -88,7 +88,7 @@ def reports(tiny: Recipe, served_edge: Served, tmp_path_factory: pytest.TempPath
 
 def test_every_engine_is_built_checked_and_timed_there(reports: dict[str, Report]) -> None:
     assert [(row.label, row.verdict) for row in reports["edge"].rows] == [
-        ("fp32 · onnxruntime", "accepted"), ("int8 · onnxruntime", "accepted"),
+        ("fp32 · onnxruntime", "accepted (agreement ≥ 100 %)"), ("int8 · onnxruntime", "accepted (SQNR ≥ 5 dB)"),
     ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 pytest_plugins = ["tiny_line", "third_party"]
-pytestmark = pytest.mark.usefixtures("third_party")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("third_party")]
 
 BOARD = Device(name="board", link="tunnel", address="next-door")
 

@@ -18,7 +18,7 @@ from deploy_kit.engines import CATALOGUE
 PLUGIN = Path(__file__).parents[2] / "examples" / "plugin"
 ROOT = PLUGIN.parents[1]
 
-pytestmark = pytest.mark.xdist_group("plugin")  # one installation, one run
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("plugin")]  # one installation, one run
 
 LINE = """
 import json

@@ -203,6 +203,17 @@ def test_the_first_of_fewer_images_are_all(tmp_path):
     assert opened(npz(tmp_path, images=pixels(5, 4, 6))).first(99).n == 5
 
 
+def test_spread_images_come_from_the_whole_set_with_their_labels(tmp_path):
+    found = opened(npz(tmp_path, images=pixels(6, 4, 6), labels=np.arange(6)))
+
+    part = found.spread(3)
+
+    assert (part.n, part.labels.tolist()) == (3, [0, 2, 4])
+    assert part.hashes == tuple(found.hashes[index] for index in (0, 2, 4))
+    assert np.array_equal(part.load(1), found.load(2))
+    assert found.spread(6) is found
+
+
 def test_an_image_is_hashed_by_its_pixels(tmp_path):
     source = pixels(2, 4, 6)
 

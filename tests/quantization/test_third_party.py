@@ -13,6 +13,8 @@ import tiny_graphs
 from deploy_kit.records import codec
 from deploy_kit.store import Store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 PASS = """

@@ -249,7 +249,7 @@ def test_a_limit_missed_by_a_hair_is_told_with_different_numbers():
     ("row", "verdict"),
     [
         (EngineRow(label="a", artifact=None), "not checked"),
-        (EngineRow(label="a", artifact=None, parity=parity()), "accepted"),
+        (EngineRow(label="a", artifact=None, parity=parity()), "accepted (no limit is set)"),
         (
             EngineRow(label="a", artifact=None, parity=parity(limits=Limits(min_sqnr_db=21, min_agreement=1.0))),
             "rejected: SQNR 20 dB, at least 21 asked for; top-1 agreement 0.99, at least 1 asked for",

@@ -81,7 +81,7 @@ def test_a_latency_that_is_not_valid_is_marked() -> None:
     found = Elements(made(row("int8", "openvino", measurement=timed)))
 
     assert "1.500 ms (INVALID)" in found.all("td")
-    assert found.all("td")[-1] == "accepted; latency INVALID"
+    assert found.all("td")[-1] == "undecided: latency INVALID: the clock fell"
 
 
 def test_a_report_without_remarks_has_no_list() -> None:

@@ -77,7 +77,7 @@ def worst_channel(reference: np.ndarray, candidate: np.ndarray) -> tuple[int, fl
 
 
 def expected_db(found: Mapping[str, float], precision: Precision) -> dict[str, float]:
-    """Say for each point what those before it let one expect.
+    """State for each point what those before it let one expect.
 
     Args:
         found: SQNR of each point, in the order in which they are computed.

@@ -1,7 +1,6 @@
 """What can be held against another: an engine or a graph of the store, a file, a checkpoint; and what is within it."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import onnx_file as graph
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Exported, Precision, Preprocess
+from deploy_kit.records.engine_table import plain
 from deploy_kit.records.results import Simplified
 from deploy_kit.store import Store, digest_of, sha256_of
 
@@ -87,12 +87,12 @@ def find_subject(name: str, store: Store, source: SourceTable) -> Subject:
     path = Path(name)
     if name == CHECKPOINT:
         path = bundled.resolve_bundled("models", source.checkpoint)
-    built = {_plain(engine.label): engine for engine in reversed(store.all(Artifact, "build"))}
-    made = {_plain(one.name): one for one in reversed(_graphs(store))}
-    if _plain(name) in built:
-        return _engine(built[_plain(name)], store)
-    if _plain(name) in made:
-        return _graph(store.path(made[_plain(name)]), made[_plain(name)].name)
+    built = {plain(engine.label): engine for engine in reversed(store.all(Artifact, "build"))}
+    made = {plain(one.name): one for one in reversed(_graphs(store))}
+    if plain(name) in built:
+        return _engine(built[plain(name)], store)
+    if plain(name) in made:
+        return _graph(store.path(made[plain(name)]), made[plain(name)].name)
     if not path.is_file():
         known = [CHECKPOINT, *(engine.label for engine in built.values()), *(one.name for one in made.values())]
         raise UnknownNameError(
@@ -109,11 +109,6 @@ def find_subject(name: str, store: Store, source: SourceTable) -> Subject:
             hint="build it here, and give its label",
         )
     return _checkpoint(path, name, source)
-
-
-def _plain(label: str) -> str:
-    """Let ``int8 openvino`` stand for ``int8 · openvino``."""
-    return re.sub(r"[\s·]+", " ", label).strip()
 
 
 def _graphs(store: Store) -> list[Artifact]:

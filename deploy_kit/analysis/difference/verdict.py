@@ -8,7 +8,7 @@ from deploy_kit.records.difference import NetworkDifference, PointDifference
 
 
 def verdict(found: NetworkDifference, precision: Precision) -> str:
-    """Say where the two part, or that they do not, and what that cannot tell."""
+    """State where the two part, or that they do not, and what that cannot tell."""
     said = _parted(found) if found.part else _level(found, precision)
     if len(found.points) == 1:
         said += "; no dense block was found in it: the logits alone were compared"

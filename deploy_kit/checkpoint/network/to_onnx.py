@@ -97,7 +97,7 @@ def write_onnx(
     model.metadata_props["deploykit.exporter"] = table.exporter
     model.metadata_props["deploykit.densenet"] = codec.canonical_json(network.spec)
     if classes is not None:
-        model.metadata_props["deploykit.classes"] = codec.canonical_json(classes)
+        model.metadata_props[onnx_file.CLASSES_KEY] = codec.canonical_json(classes)
     model.graph.name = "densenet"
     _forget_paths(model)
     onnx_file.save(model, file)

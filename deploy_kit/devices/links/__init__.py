@@ -3,7 +3,8 @@
 A third party registers a kind of link under the entry points ``deploy_kit.links``, formerly ``deploy_kit.devices``.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy_kit.base.catalogue import Catalogue
+from deploy_kit.base.errors import DeviceError
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.records.artifacts import Device
 
@@ -128,9 +130,25 @@ def find_device(name: str) -> Device:
     return named_devices.find_named(name)
 
 
-def connect_device(device: Device) -> AbstractContextManager[Connection]:
-    """Open a connection to a device."""
-    return CATALOGUE.get(device.link).connect(device)
+@contextlib.contextmanager
+def connect_device(device: Device, *, bare: bool = False) -> Iterator[Connection]:
+    """Open a connection to a device.
+
+    Args:
+        device: The device.
+        bare: Whether Python alone will do there, as it does to look at a device; every job needs numpy as well.
+
+    Raises:
+        DeviceError: The device cannot be reached, or lacks what every job needs.
+    """
+    with CATALOGUE.get(device.link).connect(device) as connection:
+        cure = "" if bare else connection.lacks("numpy")
+        if cure:
+            raise DeviceError(
+                f"device '{device.name}': every job needs the package 'numpy', which is not installed there",
+                hint=f"on {device.name}: {cure}",
+            )
+        yield connection
 
 
 def clean_device(device: Device) -> Cleaned:

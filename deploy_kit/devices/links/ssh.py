@@ -43,14 +43,20 @@ class SshConnection:
 
     @functools.cached_property
     def environment(self) -> Environment:
+        described = codec.from_json(Environment, self.client.ask("environment")["environment"])
+        return with_capability(described, self._capability)
+
+    def _capability(self) -> str:
+        if self.lacks("numpy"):
+            return ""  # no worker starts
         with self.worker() as worker:
-            described = codec.from_json(Environment, worker.ask("environment", self.device.name)["environment"])
-            return with_capability(described, lambda: ask_capability(worker, self.device.name))
+            return ask_capability(worker, self.device.name)
 
     def lacks(self, package: str) -> str:
-        if self.client.ask("present", package=package)["present"]:
+        found = self.client.ask("present", package=package)
+        if found["present"]:
             return ""
-        return install_line(package, bare=True).replace("pip", f"{self.device.python} -m pip", 1)
+        return install_line(package, bare=True, python=self.device.python, managed=found["managed"])
 
     def worker(self) -> RemoteWorker:
         return self.client.worker()
@@ -79,7 +85,7 @@ def connect(device: Device) -> Iterator[Connection]:
     """Log in, start the agent and open a connection; when it closes, the agent removes its session.
 
     Raises:
-        DeviceError: The device cannot be reached, or lacks Python or numpy.
+        DeviceError: The device cannot be reached, or lacks Python.
     """
     with login.logged_in(device) as transport:
         channel, reader = agent_start.start_agent(transport, device)
@@ -108,11 +114,6 @@ def _await_hello(client: AgentClient, channel: Any) -> dict[str, Any]:
             f"device '{device.name}': the agent did not start there; its last output: {stderr or 'none'}",
             hint=f"on {device.name}: df -h ~; ls -ld ~/.cache/deploykit",
         ) from error
-    if not client.ask("present", package="numpy")["present"]:
-        raise DeviceError(
-            f"device '{device.name}': every job needs the package 'numpy', which is not installed there",
-            hint=f"on {device.name}: {device.python} -m pip install numpy",
-        )
     return hello
 
 

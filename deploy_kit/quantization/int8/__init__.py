@@ -13,8 +13,8 @@ plan                all of these in order
 What a plan is changed by before it is written:
 
 mixed_precision     layer groups that stay in float, and the activations that then need no grid
-weight_rounding     weights → integers that keep outputs near: `receptive_window` and `input_patches` collect what a
-                    convolution reads, `adaptive_rounding` chooses
+weight_rounding     weights → integers that keep outputs near: `input_patches` collects what a convolution reads,
+                    `adaptive_rounding` chooses
 saturate            BN + ReLU in front of an integer convolution: the quantizer clips (TensorRT)
 row_equalization    one scale for all rows of a weight (TensorRT)
 channel_moments     means and errors of activations, for bias correction

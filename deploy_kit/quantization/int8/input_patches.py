@@ -13,9 +13,9 @@ import onnx_ir as ir
 from onnx import helper
 
 from deploy_kit.base.lazy import need
-from deploy_kit.quantization.int8 import receptive_window
+from deploy_kit.graph import receptive_window
+from deploy_kit.graph.receptive_window import Window
 from deploy_kit.quantization.int8.grids import Grid
-from deploy_kit.quantization.int8.receptive_window import Window
 
 N_PATCHES = 2048
 """Patches of each convolution, over all images; fewer where there are fewer pixels. 1024 to 8192 give the same logits

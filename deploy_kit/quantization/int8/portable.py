@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph import edit, onnx_file
-from deploy_kit.quantization.int8 import mixed_precision, receptive_window, weight_rounding
+from deploy_kit.graph import edit, onnx_file, receptive_window
+from deploy_kit.quantization.int8 import mixed_precision, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import clipped, summed
 from deploy_kit.quantization.int8.grids import (

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.base.errors import QuantizeError
-from deploy_kit.graph import edit
-from deploy_kit.quantization.int8 import receptive_window, row_equalization, saturate, weight_rounding
+from deploy_kit.graph import edit, receptive_window
+from deploy_kit.quantization.int8 import row_equalization, saturate, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import summed
 from deploy_kit.quantization.int8.grids import round_scales_up, row_scales

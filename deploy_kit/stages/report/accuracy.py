@@ -5,7 +5,8 @@ from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, Scores
 from deploy_kit.records.results import EngineRow, ParityReport
-from deploy_kit.stages.report.markdown import table
+from deploy_kit.records.verdict import NO_LIMIT
+from deploy_kit.stages.report.document import Section, Table
 
 _NAMED, _TRIED = 3, 5
 
@@ -28,7 +29,8 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
         *([("consistency", _consistency(checked.consistency))] if checked.consistency else []),
         *(("remark", remark) for remark in checked.remarks if not (diagnosis and remark in diagnosis.words)),
         *(_diagnosed(diagnosis) if diagnosis else []),
-        ("verdict", "accepted" if checked.passed else "rejected: " + "; ".join(checked.failures)),
+        ("limits", ", ".join(checked.limits.words) or NO_LIMIT),
+        ("verdict", checked.verdict.text),
     ]
 
 
@@ -70,26 +72,20 @@ def _consistency(consistency: Consistency) -> str:
     return f"{how}: places, runs{batch} ({consistency.n} images)"
 
 
-def section(rows: tuple[EngineRow, ...]) -> list[str]:
+def section(rows: tuple[EngineRow, ...]) -> Section:
     """Return the report's section: a table of logits for every engine, then one of labels where there are any."""
     checked = [(row.label, row.parity) for row in rows if isinstance(row.parity, ParityReport)]
     absent = [(row.label, row.parity) for row in rows if isinstance(row.parity, NotRun)]
     if not checked and not absent:
-        return []
+        return Section(title="Check", blocks=())
     headings = ("engine", "SQNR", "cosine", "largest logit error", "consistency", "limits", "worst images")
     cells = [(label, *_tensors(parity)) for label, parity in checked]
     cells += [(label, f"not run: {why.why}", *(NONE,) * 5) for label, why in absent]
     labelled = [(label, *_labels(parity)) for label, parity in checked if parity.drop]
     more = ("engine", "top-1", "drop", "McNemar", "flips", "calibration error", "worst class")
-    remarks = [f"- {label}: {remark}" for label, parity in checked for remark in parity.remarks]
-    return [
-        "## Check",
-        "",
-        *table(headings, cells),
-        "",
-        *([*table(more, labelled), ""] if labelled else []),
-        *([*remarks, ""] if remarks else []),
-    ]
+    remarks = tuple(f"{label}: {remark}" for label, parity in checked for remark in parity.remarks)
+    labels = (Table(headings=more, rows=labelled),) if labelled else ()
+    return Section(title="Check", blocks=(Table(headings=headings, rows=cells), *labels, remarks))
 
 
 def _tensors(parity: ParityReport) -> tuple[str, ...]:

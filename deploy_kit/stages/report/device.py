@@ -6,15 +6,15 @@ from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.readings import Conditions, QuantityCourse, Rail
 from deploy_kit.records.results import Report
-from deploy_kit.stages.report.markdown import table
+from deploy_kit.stages.report.document import Section, Table
 
 _Timed = list[tuple[str, Measurement]]
 
 
-def sections(report: Report) -> list[str]:
+def sections(report: Report) -> list[Section]:
     """Return the sections on conditions, energy and roofline, as far as they were recorded."""
     timed = [(row.label, row.measurement) for row in report.rows if isinstance(row.measurement, Measurement)]
-    return [*_conditions(timed), *_energy(timed), *_roofline(timed)]
+    return [part for part in (_conditions(timed), _energy(timed), _roofline(timed)) if not part.empty]
 
 
 def share(measured: Measurement) -> str:
@@ -34,17 +34,17 @@ def notes(measured: Measurement) -> tuple[str, ...]:
     return tuple(filter(None, (roof, *costs)))
 
 
-def lacks(measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """List what was not measured or not judged, once each."""
-    energies = [f"energy {m.energy.why}" for m in measured if m.energy and m.energy.why]
+def lacks(measured: Sequence[Measurement], *, energy: bool) -> tuple[str, ...]:
+    """List what was not measured or not judged, once each; energy only where it was asked for."""
+    energies = [f"energy {m.energy.why}" for m in measured if energy and m.energy and m.energy.why]
     unjudged = [f"not judged: {reason}" for m in measured if m.conditions for reason in m.conditions.unjudged]
     return tuple(dict.fromkeys((*energies, *unjudged)))
 
 
-def _conditions(timed: _Timed) -> list[str]:
+def _conditions(timed: _Timed) -> Section:
     known = [(label, m, m.conditions) for label, m in timed if m.conditions is not None]
     if not known:
-        return []
+        return Section(title="Conditions", blocks=())
     headings = ("engine", "verdict", "timed", "clock", "hottest", "load average", "foreign load", "not judged")
     rows = [
         (
@@ -66,8 +66,8 @@ def _conditions(timed: _Timed) -> list[str]:
         f"Before → lowest to highest within turns → after. Settings: {settings}. "
         f"Reading the gauges took {100 * first.own_cost:.2f} % of one core."
     )
-    commands = [f"An administrator may steady it: `{'`, `'.join(advice)}`. Nothing was changed.", ""] if advice else []
-    return ["## Conditions", "", text, "", *table(headings, rows), "", *commands]
+    commands = f"An administrator may steady it: `{'`, `'.join(advice)}`. Nothing was changed." if advice else ""
+    return Section(title="Conditions", blocks=(text, Table(headings=headings, rows=rows), commands))
 
 
 def _course(conditions: Conditions, gauge: str) -> str:
@@ -88,10 +88,8 @@ def _words(course: QuantityCourse) -> str:
     return f"{before} → {low} to {high} → {after} {course.unit}".rstrip()
 
 
-def _energy(timed: _Timed) -> list[str]:
+def _energy(timed: _Timed) -> Section:
     known = [(label, m.energy) for label, m in timed if m.energy is not None]
-    if not known:
-        return []
     headings = ("engine", "rail", "mJ per inference", "inferences per joule", "mean power", "idle", "read")
     rows = [(label, *_rail(rail)) for label, energy in known for rail in energy.rails]
     reasons = dict.fromkeys(energy.why for _, energy in known if energy.why)
@@ -99,8 +97,8 @@ def _energy(timed: _Timed) -> list[str]:
         "Above idle: the power before the first engine was loaded is subtracted. Inferences per joule are images a "
         "second per watt. Rails overlap and are not added up."
     )
-    body = [text, "", *table(headings, rows), ""] if rows else []
-    return ["## Energy", "", *body, *(line for why in reasons for line in (f"{why[0].upper()}{why[1:]}.", ""))]
+    body = (text, Table(headings=headings, rows=rows)) if rows else ()
+    return Section(title="Energy", blocks=(*body, *(f"{why[0].upper()}{why[1:]}." for why in reasons)))
 
 
 def _rail(rail: Rail) -> tuple[str, ...]:
@@ -115,10 +113,10 @@ def _rail(rail: Rail) -> tuple[str, ...]:
     )
 
 
-def _roofline(timed: _Timed) -> list[str]:
+def _roofline(timed: _Timed) -> Section:
     known = [(label, m, m.roof) for label, m in timed if m.roof is not None]
     if not known:
-        return []
+        return Section(title="Roofline", blocks=())
     headings = ("engine", "share of the roof", "p50", "products", "bytes", "bound by", "basis")
     rows = []
     for label, m, roof in known:
@@ -138,7 +136,7 @@ def _roofline(timed: _Timed) -> list[str]:
         f"An estimate of the least time that {known[0][2].device} could need: the greater of the time for the products "
         "and the time for the bytes, weights and maps moved once. Caches save bytes, so a share can pass 100 %."
     )
-    return ["## Roofline", "", text, "", *table(headings, rows), ""]
+    return Section(title="Roofline", blocks=(text, Table(headings=headings, rows=rows)))
 
 
 def _rate(ops_s: float) -> str:

@@ -1,9 +1,35 @@
-"""Tables in Markdown."""
+"""Sections and tables in Markdown."""
 
+import re
 from collections.abc import Sequence
+
+from deploy_kit.base.markup import visible
+from deploy_kit.stages.report.document import Section, Table
+
+_TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 
 
 def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return a table, one line per row; line breaks and bars within a cell are replaced."""
+    """Return a table, one line per row; line breaks and bars within a cell are replaced, tags are made text."""
     lines = [headings, tuple("---" for _ in headings), *rows]
-    return ["| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def section(part: Section) -> list[str]:
+    """Return the lines of a section: its heading, then each block, with an empty line behind every one."""
+    lines = [f"## {_line(part.title)}", ""]
+    for block in part.blocks:
+        if not block:
+            continue
+        if isinstance(block, Table):
+            lines += table(block.headings, block.rows)
+        elif isinstance(block, str):
+            lines.append(_line(block))
+        else:
+            lines += [f"- {_line(remark)}" for remark in block]
+        lines.append("")
+    return lines
+
+
+def _line(text: str) -> str:
+    return _TAG.sub("&lt;", visible(" ".join(text.split())))

@@ -4,23 +4,24 @@ from collections.abc import Iterable, Mapping
 
 from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.mixed_precision import Decision, Mix
-from deploy_kit.stages.report.markdown import table
+from deploy_kit.stages.report.document import Section, Table
 
 HEADINGS = ("group", "precision", "SQNR alone", "KL alone", "saved by int8 (estimate)", "MMACs", "why")
 
 
-def sections(mixes: Iterable[Mix], names: Mapping[str, str]) -> list[str]:
+def sections(mixes: Iterable[Mix], names: Mapping[str, str]) -> list[Section]:
     """Return a section for each mix; empty where no budget was given.
 
     Args:
         mixes: Mixed-precision searches behind graphs of the report.
         names: sha256 of a graph → its variant.
     """
-    lines = []
+    found = []
     for mix in mixes:
-        rows = table(HEADINGS, [cells(row) for row in mix.decisions]) if mix.n_sensitivity else []
-        lines += [f"## Precision by layer group: {names[mix.artifact]}", "", sentence(mix), "", *rows, ""]
-    return lines
+        rows = (Table(headings=HEADINGS, rows=[cells(row) for row in mix.decisions]),) if mix.n_sensitivity else ()
+        title = f"Precision by layer group: {names[mix.artifact]}"
+        found.append(Section(title=title, blocks=(sentence(mix), *rows)))
+    return found
 
 
 def sentence(mix: Mix) -> str:

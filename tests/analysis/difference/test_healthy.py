@@ -13,6 +13,8 @@ from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.store import Store
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from planted import Forms
 

@@ -24,6 +24,8 @@ from deploy_kit.graph.channel_affine import UNITS_KEY
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.store import Store
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from planted import Find, Forms
     from tiny_line import Line
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["small_forms", "tiny_line"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "reference"])
 def test_an_engine_shows_what_is_within_it(engine: str, line: "Line") -> None:
     built = line.built("fp32", engine)
@@ -162,7 +163,6 @@ def test_without_dense_blocks_the_logits_alone_are_compared(store: Store, tmp_pa
     assert found.verdict.endswith("no dense block was found in it: the logits alone were compared")
 
 
-@pytest.mark.slow
 def test_command_names_the_layer_and_ends_with_0(forms: "Forms", tmp_path: Path) -> None:
     def fault(proto: onnx.ModelProto, find: "Find") -> None:
         name = weights_of(proto, find("denseblock2.denselayer2.conv2"))[1]

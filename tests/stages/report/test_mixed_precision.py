@@ -5,6 +5,7 @@ import dataclasses
 from mixes import KEPT, MIX, UNTRIED
 
 from deploy_kit.stages.report import mixed_precision
+from deploy_kit.stages.report.markdown import section
 
 
 def test_a_decision_has_a_text_for_each_heading() -> None:
@@ -38,7 +39,8 @@ def test_what_has_no_estimate_says_why() -> None:
 
 
 def test_a_section_names_the_variant_and_has_a_line_for_each_group() -> None:
-    lines = mixed_precision.sections([MIX], {"a" * 64: "int8-mixed"})
+    (part,) = mixed_precision.sections([MIX], {"a" * 64: "int8-mixed"})
+    lines = section(part)
 
     assert lines[0] == "## Precision by layer group: int8-mixed"
     assert sum(line.startswith("| denseblock1.denselayer1 ") for line in lines) == 1
@@ -46,6 +48,6 @@ def test_a_section_names_the_variant_and_has_a_line_for_each_group() -> None:
 
 
 def test_a_budget_that_held_at_once_has_no_table() -> None:
-    lines = mixed_precision.sections([dataclasses.replace(MIX, n_sensitivity=0)], {"a" * 64: "int8"})
+    (part,) = mixed_precision.sections([dataclasses.replace(MIX, n_sensitivity=0)], {"a" * 64: "int8"})
 
-    assert not [line for line in lines if line.startswith("|")]
+    assert not [line for line in section(part) if line.startswith("|")]

@@ -77,7 +77,7 @@ def test_an_engine_that_was_not_run_has_its_reason_and_no_number() -> None:
 def test_the_verdicts_say_what_happened() -> None:
     verdicts = [found["verdict"] for found in engines(everything())]
 
-    assert verdicts[:3] == ["accepted", "accepted", "rejected: SQNR 10 dB, at least 20 asked for"]
+    assert verdicts[:3] == ["accepted (SQNR ≥ 20 dB)"] * 2 + ["rejected: SQNR 10 dB, at least 20 asked for"]
     assert verdicts[4] == "failed: it has no bfloat16"
 
 
@@ -190,4 +190,4 @@ def test_a_full_disk_leaves_the_earlier_report_whole(tmp_path: Path, monkeypatch
         report.run(made(), tmp_path)
 
     assert report.load_report(tmp_path / "report.json") == earlier
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]

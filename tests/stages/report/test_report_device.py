@@ -11,6 +11,7 @@ from deploy_kit.records.readings import Conditions, Energy, QuantityCourse, Rail
 from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import report
 from deploy_kit.stages.report import device
+from deploy_kit.stages.report.markdown import section
 
 CONDITIONS = Conditions(
     settings=(("governor", "powersave"),),
@@ -45,7 +46,7 @@ def timed(**facts: Any) -> Measurement:
 
 def lines(**facts: Any) -> list[str]:
     row = EngineRow(label="int8 · openvino", artifact=artifact("int8", "openvino"), measurement=timed(**facts))
-    return device.sections(made(row))
+    return [line for part in device.sections(made(row)) for line in section(part)]
 
 
 def row_of(found: list[str], heading: str) -> str:

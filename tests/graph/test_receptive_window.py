@@ -6,7 +6,7 @@ from dense_graphs import Sketch, nodes
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.serde import serialize_model
 
-from deploy_kit.quantization.int8 import receptive_window
+from deploy_kit.graph import receptive_window
 
 SHAPES = {
     "plain": {},

@@ -1,0 +1,171 @@
+"""Which of the engines that were proved should be deployed, and why not each of the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy_kit.records.engine_table import size
+from deploy_kit.records.measurements import Measurement, samples_for
+from deploy_kit.records.recommendation import Budgets, Loser, Recommendation
+from deploy_kit.records.results import EngineRow, Limits, ParityReport
+from deploy_kit.stages.bench import speed_up
+
+PERCENTILES = (50.0, 90.0, 99.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contender:
+    """An engine that was accepted, measured and keeps every budget."""
+
+    label: str
+    size_bytes: int
+    measured: Measurement
+    median_ms: float
+    drop_high: float
+
+
+def recommend(
+    rows: Sequence[EngineRow], budgets: Budgets, percentiles: Sequence[float] = PERCENTILES
+) -> Recommendation:
+    """Choose the fastest engine of those that were accepted and keep the budgets.
+
+    Engines whose latency is not shown to differ from the fastest one's are tied (`SpeedUp.noise`, round by round): of
+    them the smallest wins, then the one with the lower upper end of its drop, then the first by name.
+
+    Args:
+        rows: The rows of one report, measured in turns.
+        budgets: What an engine may cost.
+        percentiles: Percentiles of which the largest one must keep the latency budget.
+
+    Returns:
+        The recommendation, with a reason for every row that lost.
+    """
+    candidates, losers = list[_Contender](), list[Loser]()
+    for row in rows:
+        why = _why_not(row, budgets, max(percentiles))
+        if why:
+            losers.append(Loser(label=_named(row, rows), why=why))
+        else:
+            candidates.append(_candidate(row, rows))
+    if not candidates:
+        return Recommendation(winner="", why=_why_none(rows), losers=tuple(losers), budgets=budgets)
+    candidates.sort(key=lambda one: (one.median_ms, one.label))
+    fastest = candidates[0]
+    tied = [one for one in candidates if one is fastest or _within_noise(fastest, one)]
+    winner = min(tied, key=lambda one: (one.size_bytes, one.drop_high, one.label))
+    losers += [_loser(one, winner, tied=one in tied) for one in candidates if one is not winner]
+    speed = f"median {winner.median_ms:.4g} ms, {size(winner.size_bytes)}"
+    why = f"the only one that qualifies: {speed}"
+    if len(tied) > 1:
+        why = f"no other is shown to be faster, and of those within noise it is {_advantage(tied, winner)}: {speed}"
+    elif len(candidates) > 1:
+        why = f"the fastest that qualifies: {speed}"
+    return Recommendation(winner=winner.label, why=why, losers=tuple(losers), budgets=budgets)
+
+
+def _why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:
+    """Return why an engine does not qualify; empty if it does."""
+    verdict = row.judged
+    if verdict is None or verdict.word != "accepted":
+        return row.verdict
+    parity, measured = row.parity, row.measurement
+    assert isinstance(parity, ParityReport)  # it was judged
+    if parity.limits == Limits() and budgets.max_drop is None:
+        return "nothing is proved of its accuracy: no limit is set"
+    if not isinstance(measured, Measurement):
+        return f"not measured{f': {measured.why}' if measured else ''}"
+    if measured.emulated:
+        return f"its times are {measured.emulated}"
+    assert row.artifact is not None  # it was measured
+    over_size = budgets.max_size_mb is not None and row.artifact.size_bytes > 1e6 * budgets.max_size_mb
+    reasons = (
+        _over_drop(parity, budgets.max_drop),
+        _over_latency(measured, budgets.latency_ms, percent),
+        f"{size(row.artifact.size_bytes)}, at most {budgets.max_size_mb:g} MB" if over_size else "",
+    )
+    return "; ".join(filter(None, reasons))
+
+
+def _over_drop(parity: ParityReport, limit: float | None) -> str:
+    if limit is None:
+        return ""
+    drop = parity.drop
+    if drop is None:
+        return "its drop is not known: the check images have no labels"
+    answer = drop.answer(limit)
+    if answer == "not kept":
+        return f"{drop.points:.3g} points lost, at most {limit:g}"
+    return (
+        "" if answer == "kept" else f"undecided: too few images: up to {drop.high:.3g} points lost, at most {limit:g}"
+    )
+
+
+def _over_latency(measured: Measurement, limit_ms: float | None, percent: float) -> str:
+    if limit_ms is None:
+        return ""
+    value = measured.percentile_ms(percent)
+    if value is None:
+        return (
+            f"undecided: p{percent:g} needs {samples_for(percent):,} samples, {len(measured.samples_ms):,} were taken"
+        )
+    return f"p{percent:g} {value:.4g} ms, at most {limit_ms:g} ms" if value > limit_ms else ""
+
+
+def _candidate(row: EngineRow, rows: Sequence[EngineRow]) -> _Contender:
+    parity, measured, artifact = row.parity, row.measurement, row.artifact
+    assert isinstance(parity, ParityReport) and isinstance(measured, Measurement) and artifact is not None
+    ordered = sorted(measured.samples_ms)
+    return _Contender(
+        label=_named(row, rows),
+        size_bytes=artifact.size_bytes,
+        measured=measured,
+        median_ms=ordered[len(ordered) // 2] / measured.batch,
+        drop_high=parity.drop.high if parity.drop else 0.0,
+    )
+
+
+def _named(row: EngineRow, rows: Sequence[EngineRow]) -> str:
+    """Return the label of a row, with its batch where one engine was measured at several."""
+    several = sum(other.label == row.label for other in rows) > 1
+    return (
+        f"{row.label}, batch {row.measurement.batch}"
+        if several and isinstance(row.measurement, Measurement)
+        else row.label
+    )
+
+
+def _within_noise(fastest: _Contender, other: _Contender) -> bool:
+    """Return whether no difference of the two latencies was shown."""
+    if fastest.measured.batch != other.measured.batch:
+        return False
+    gain = speed_up(fastest.measured, other.measured)
+    return gain is None or gain.noise
+
+
+def _loser(one: _Contender, winner: _Contender, *, tied: bool) -> Loser:
+    if tied:
+        larger = one.size_bytes - winner.size_bytes
+        rest = f"{size(larger)} larger" if larger else "as large" if one.drop_high == winner.drop_high else "less exact"
+        return Loser(label=one.label, why=f"within noise of the winner, {rest}", tied=True)
+    gain = speed_up(one.measured, winner.measured) if one.measured.batch == winner.measured.batch else None
+    ratio = gain.ratio if gain else one.median_ms / winner.median_ms
+    return Loser(label=one.label, why=f"the winner is {ratio:.2f}× as fast")
+
+
+def _advantage(tied: Sequence[_Contender], winner: _Contender) -> str:
+    others = [one for one in tied if one is not winner]
+    if all(one.size_bytes > winner.size_bytes for one in others):
+        return "the smallest"
+    return (
+        "the smallest and most exact"
+        if any(one.drop_high > winner.drop_high for one in others)
+        else "the first by name"
+    )
+
+
+def _why_none(rows: Sequence[EngineRow]) -> str:
+    words = [row.judged.word for row in rows if row.judged is not None]
+    if not words:
+        return "no engine was checked"
+    if "accepted" in words:
+        return "no accepted engine was measured within the budgets"
+    return "no engine was accepted" + (", and at least one is undecided" if "undecided" in words else "")

@@ -1,0 +1,163 @@
+"""What `deploy` and `run` share: a recipe is run, and ends with a table of 80 columns, a recommendation and files."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy_kit import pipeline
+from deploy_kit import recipe as recipes
+from deploy_kit.cli import _output_files
+from deploy_kit.cli._console import Console, table
+from deploy_kit.cli._verdict_codes import report_code
+from deploy_kit.devices import links
+from deploy_kit.recipe import Recipe
+from deploy_kit.records.artifacts import Device
+from deploy_kit.records.engine_table import NONE, percentile, size, typed
+from deploy_kit.records.measurements import Measurement
+from deploy_kit.records.recommendation import Recommendation
+from deploy_kit.records.results import EngineRow, ParityReport, Report
+from deploy_kit.stages import deliver, pack
+from deploy_kit.stages import report as report_stage
+from deploy_kit.store import Store, write_whole
+
+_HEADINGS = ("engine", "size", "drop in points", "p50", "speed-up", "verdict")
+_WIDTH = 80
+
+
+def run(
+    recipe: Recipe,
+    console: Console,
+    *,
+    device: str,
+    store: Path,
+    reports: Path,
+    deliveries: Path | None,
+    save_recipe: Path | None,
+    fresh: bool,
+    allow_invalid: bool,
+    bundle: Path | None = None,
+) -> int:
+    """Run a recipe, write its report, deliver what is accepted, and print all of it.
+
+    Args:
+        recipe: What to do.
+        console: Draws progress and the result.
+        device: Where to build, check and measure.
+        store: Folder of results.
+        reports: Folder of the report's files.
+        deliveries: Folder to copy accepted engines to; None copies none.
+        save_recipe: File to write the recipe to.
+        fresh: Measure latency again, even if the store has it.
+        allow_invalid: Whether invalid latencies alone leave nothing undecided.
+        bundle: Where to pack the recommended engine; None packs none.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: A file that is to be written is not deploykit's to replace; nothing was done.
+        DeployKitError: As `pipeline.deploy`.
+    """
+    target = links.find_device(device)
+    if save_recipe is not None:
+        _output_files.verify_recipe_file(save_recipe, recipe)
+    _output_files.verify_report_folder(reports, recipe.source.checkpoint)
+    if deliveries is not None:
+        deliver.require_room(recipe, deliveries)
+    packing = None if bundle is None else pack.PackTable(out=bundle)
+    if packing is not None:
+        pack.verify_request(packing)
+    kept = Store(store, recipe.model_dump(mode="json"))
+    report = pipeline.deploy(recipe, target, kept, console.on_progress, fresh=fresh)
+    if save_recipe is not None:
+        write_whole(save_recipe, recipes.dump_recipe(recipe))
+    files = deliver.run(report, deliveries, kept) if deliveries is not None else ()
+    written = report_stage.run(report, reports)
+    packed = packing is not None and _pack(recipe, kept, target, report, packing)
+    more = f"\nbundle  {bundle}" if packed else ""
+    console.result(report, text(report, files, written) + more)
+    if packing is not None and not packed:
+        console.say("nothing is packed: no engine is recommended")
+    return report_code(report, allow_invalid=allow_invalid)
+
+
+def _pack(recipe: Recipe, store: Store, device: Device, report: Report, packing: pack.PackTable) -> bool:
+    """Pack the recommended engine; return whether there is one."""
+    winner = report.recommendation.winner if report.recommendation else ""
+    row = next((row for row in report.rows if winner and row.label == winner.partition(",")[0]), None)
+    if row is None or row.artifact is None or not isinstance(row.parity, ParityReport):
+        return False
+    with pipeline.open_run(recipe, store, device) as opened:
+        pipeline.packed(opened, pipeline.exported(opened), row.artifact, row.parity, packing)
+    return True
+
+
+def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> str:
+    """Draw how a deployment ended.
+
+    Args:
+        report: What was found.
+        files: (label, main file) of each engine that was delivered.
+        written: The report's file.
+    """
+    parts = [
+        summary_table(report.rows),
+        "\n".join(_limits(report.rows)),
+        "\n".join(_reasons(report)),
+        "\n".join(recommended(report.recommendation)) if report.recommendation else "",
+        "\n".join(f"{'files' if number == 0 else '':8}{path}" for number, (_, path) in enumerate(files)),
+        f"report  {written}, {written.with_suffix('.html').name}",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def summary_table(rows: Sequence[EngineRow]) -> str:
+    """Lay out the engines in 80 columns, a word for each verdict: reasons and limits stand below it."""
+    return table(_HEADINGS, [_cells(row) for row in rows])
+
+
+def recommended(found: Recommendation) -> list[str]:
+    """Draw the recommendation, with a line for each engine that lost."""
+    budgets = f" within {', '.join(found.budgets.words)}" if found.budgets.words else ""
+    first = f"nothing is recommended{budgets}: {found.why}"
+    if found.winner:
+        first = f"recommended{budgets}: {typed(found.winner)}: {found.why}"
+    losers = (f"{typed(loser.label)}: {loser.why}" for loser in found.losers)
+    return [*_wrapped(first), *(line for loser in losers for line in _wrapped(loser, 2))]
+
+
+def _cells(row: EngineRow) -> tuple[str, ...]:
+    measured = row.measurement if isinstance(row.measurement, Measurement) else None
+    drop = row.parity.drop if isinstance(row.parity, ParityReport) else None
+    word = row.judged.word if row.judged else row.verdict.partition(":")[0]
+    return (
+        typed(row.label),
+        size(row.artifact.size_bytes) if row.artifact else NONE,
+        f"{drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}]" if drop else NONE,
+        percentile(measured, 50),
+        "INVALID" if measured and measured.invalid else f"{row.speed_up.ratio:.2f}×" if row.speed_up else NONE,
+        word,
+    )
+
+
+def _limits(rows: Sequence[EngineRow]) -> list[str]:
+    """Draw the limits in force, once for each precision."""
+    found = dict[str, str]()
+    for row in rows:
+        if row.judged and row.artifact:
+            found.setdefault(row.artifact.precision, ", ".join(row.judged.limits) or "none set")
+    return [line for precision, limits in found.items() for line in _wrapped(f"limits of {precision}: {limits}")]
+
+
+def _reasons(report: Report) -> list[str]:
+    """Draw why an engine is not accepted, and the remarks."""
+    rows = [row for row in report.rows if row.judged is None or row.judged.word != "accepted"]
+    losers = report.recommendation.losers if report.recommendation else ()
+    told = {(loser.label, loser.why) for loser in losers}
+    reasons = [f"{typed(row.label)}: {row.verdict}" for row in rows if (row.label, row.verdict) not in told]
+    reasons += [f"note: {remark}" for remark in report.remarks]
+    return [line for reason in reasons for line in _wrapped(reason)]
+
+
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))

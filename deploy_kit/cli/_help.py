@@ -1,0 +1,43 @@
+"""A command's help in plain text: options under the heading of their group, defaults, and an example to copy."""
+
+from collections.abc import Callable
+from typing import Any
+
+from typer.core import TyperCommand
+
+HEADINGS = "option_headings"
+"""Attribute of a command's function: name of an option → heading of its group."""
+_LAST = "Output"
+
+
+class HelpfulCommand(TyperCommand):
+    """A command whose help has groups of options; its epilog is an example, printed as it is."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then options by group: the command's own first, those of the output and the help last."""
+        headings: dict[str, str] = getattr(self.callback, HEADINGS, {})
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            own = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            name = _LAST if parameter.name == "help" else headings.get(str(parameter.name), own)
+            groups.setdefault(name, []).append(record)
+        last = groups.pop(_LAST, [])
+        for heading, rows in {**groups, _LAST: last}.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the example in one piece, so that it can be copied."""
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write(f"Example:\n  {self.epilog}\n")
+
+
+def with_headings(function: Callable[..., None], headings: dict[str, str]) -> Callable[..., None]:
+    """Note the headings of a function's options on it, for `HelpfulCommand`."""
+    setattr(function, HEADINGS, headings)
+    return function

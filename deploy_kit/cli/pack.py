@@ -1,0 +1,67 @@
+"""``deploykit pack``: a proved engine as a bundle that needs no deploykit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy_kit.cli import Command
+from deploy_kit.cli._option_groups import Only
+from deploy_kit.cli._options import OutputOptions, StepOptions
+
+
+def pack(
+    *,
+    engine: Annotated[str | None, typer.Option(help="Engine to pack; by default that of the newest one.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant to pack, e.g. int8; by default the newest.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write, or a file that ends in .zip.")] = Path(
+        "bundle"
+    ),
+    name: Annotated[str, typer.Option(help="Name of the bundle; by default checkpoint, variant and engine.")] = "",
+    golden: Annotated[int, typer.Option(help="Number of check images to pack, to verify with.")] = 8,
+    sign: Annotated[Path | None, typer.Option(help="PEM file with an elliptic-curve private key to sign with.")] = None,
+    allow_undecided: Annotated[
+        bool,
+        typer.Option("--allow-undecided", help="Pack an engine, too, whose check could not decide."),
+    ] = False,
+    step: Annotated[StepOptions, Only("model", "images", "skip_bad", "orientation", "recipe", "device", "store")],
+    output: OutputOptions,
+) -> None:
+    """Pack an engine that keeps its limits into a bundle: engine, manifest, programs, golden outputs, model card."""
+    from deploy_kit import pipeline
+    from deploy_kit.cli import _step_inputs, _steps
+    from deploy_kit.cli._console import pairs
+    from deploy_kit.cli._verdict_codes import EXIT_CODES
+    from deploy_kit.records.engine_table import size
+    from deploy_kit.records.measurements import NotRun
+    from deploy_kit.stages import check as check_stage
+    from deploy_kit.stages import pack as stage
+
+    table = stage.PackTable(out=out, name=name, n_golden=golden, sign=sign, allow_undecided=allow_undecided)
+    stage.verify_request(table)
+    with output.console() as console, _steps.open_run(step, console) as run:
+        source = pipeline.exported(run)
+        chosen = _step_inputs.newest_engine(run, console, source, engine=engine, variant=variant)
+        reference = pipeline.reference_logits(run, source)
+        parity, _ = check_stage.run(chosen, run.recipe.check, run.target, reference=reference, images=run.check_images)
+        if isinstance(parity, NotRun):
+            raise _steps.not_run_error(parity.label, parity.why)
+        word = parity.verdict.word
+        if word == "rejected" or (word == "undecided" and not allow_undecided):
+            console.result(parity, f"{chosen.label}: not packed: {parity.verdict.text}")
+            raise typer.Exit(EXIT_CODES[word])
+        manifest = pipeline.packed(run, source, chosen, parity, table)
+        rows = [
+            ("bundle", str(out)),
+            ("name", manifest.name),
+            ("engine", f"{manifest.engine.package}, {'exactly' if manifest.engine.exact else 'at least'} "
+             f"{manifest.engine.minimum}"),
+            ("files", f"{len(manifest.files)}, {size(sum(file.size for file in manifest.files))}"),
+            ("classes", f"{len(manifest.classes)} names" if manifest.classes else "without names"),
+            ("verdict", manifest.check.verdict.text),
+        ]  # fmt: skip
+        console.say(f"next: deploykit verify {out}")
+        console.result(manifest, pairs(rows))
+
+
+COMMAND = Command(call=pack, order=72, example="deploykit pack best.pth --variant int8 -o best-int8/")

@@ -1,0 +1,116 @@
+"""``deploykit slim``: fewer multiply-accumulates, as another network."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy_kit.cli import Command
+from deploy_kit.cli._option_groups import Only
+from deploy_kit.cli._options import OutputOptions, StepOptions
+
+if TYPE_CHECKING:
+    from deploy_kit.records.slimming import Slimmed, Slimming, SlimTrial
+
+
+def slim(
+    *,
+    macs: Annotated[
+        float | None, typer.Option(help="Share of the multiply-accumulates that may be left, e.g. 0.6.")
+    ] = None,
+    max_drop: Annotated[
+        str | None, typer.Option(help="Find the smallest share within this top-1 drop instead, e.g. 0.3pt.")
+    ] = None,
+    tune: Annotated[
+        str | None, typer.Option(help="Images that choose the share for --max-drop; labels are used if they have any.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="Engine the graph is for; decides the default of --channel-step.")
+    ] = "onnxruntime",
+    channel_step: Annotated[
+        int | None, typer.Option(min=1, help="Keep multiples of this many channels; by default the target's.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what was kept in each layer, and what it cost.")
+    ] = False,
+    step: Annotated[
+        StepOptions, Only("model", "images", "calibration", "skip_bad", "orientation", "recipe", "store", "out")
+    ],
+    output: OutputOptions,
+) -> None:
+    """Remove channels that the answers depend on least, and refit the rest to the calibration images."""
+    from deploy_kit import pipeline
+    from deploy_kit.api import slimming
+    from deploy_kit.cli import _output_files, _quantities, _step_inputs, _steps
+    from deploy_kit.cli._console import pairs
+    from deploy_kit.recipe import overrides, targets
+    from deploy_kit.store import Store
+
+    request = slimming.SlimRequest(
+        macs=macs,
+        max_drop_pp=_quantities.points("--max-drop", max_drop),
+        tune=tune,
+        step=channel_step or targets.find_target(target).channels,
+    )
+    with output.console() as console:
+        base = overrides.with_slim(_steps.recipe_in_force(step, Store(step.store), console), None)
+        with _steps.open_run(step, console, base) as run:
+            simplified = pipeline.float_graph(run, _step_inputs.simplified(run, console))
+            found = slimming.slim_in_run(run, simplified, request, explain_on=target if explain else None)
+            texts = [pairs(_rows(found))]
+            if found.slimmed is not None:
+                _output_files.copy_out(run, found.slimmed.onnx, step.out, console)
+                texts += [_layers(found, found.slimmed)] if explain else []
+                texts.append(f"onnx: {run.store.root / found.slimmed.onnx.path}")
+            console.result(found, "\n\n".join(texts))
+    if found.slimmed is None:
+        raise typer.Exit(1)
+
+
+def _rows(found: "Slimming") -> list[tuple[str, str]]:
+    rows = list[tuple[str, str]]()
+    if found.search is not None:
+        rows.append(("budget", f"{found.search.max_drop_pp:g} points: {'kept' if found.search.found else 'not kept'}"))
+        rows += [("tried", _trial(trial)) for trial in found.search.tried]
+        if found.search.judged is not None:
+            rows.append(("judged", _trial(found.search.judged)))
+    if found.slimmed is None:
+        return [*rows, ("answer", "nothing within the budget")]
+    small = found.slimmed
+    rows.append(("multiply-accumulates", f"{small.macs_before:,} → {small.macs_after:,} ({small.share:.2f})"))
+    kept, all_ = sum(layer.kept for layer in small.layers), sum(layer.channels for layer in small.layers)
+    rows.append(("channels", f"{all_} → {kept} in {len(small.layers)} layers"))
+    rows += small.onnx.made_by.rows
+    return [*rows, *(("left alone", f"{n} convolutions: {reason}") for reason, n in found.refused)]
+
+
+def _trial(trial: "SlimTrial") -> str:
+    what = "drop" if trial.labelled else "changed answers"
+    return (
+        f"{trial.share:.2f} of the multiply-accumulates: {what} {trial.drop_pp:+.2f} points, "
+        f"at most {trial.upper_pp:+.2f}, on {trial.n} images ({trial.images}); KL {trial.kl:.2g}"
+    )
+
+
+def _layers(found: "Slimming", small: "Slimmed") -> str:
+    from deploy_kit.cli._console import table
+
+    headings = ("layer", "channels", "MACs", "predicted KL", "seen KL", "ms in float, by layer")
+    times = {row.name: f"{row.before_ms:.3f} → {row.after_ms:.3f}" for row in found.savings}
+    drawn = table(
+        headings,
+        [
+            (
+                layer.name,
+                f"{layer.channels} → {layer.kept}",
+                f"{layer.macs_before:,} → {layer.macs_after:,}",
+                f"{layer.predicted:.2g}",
+                f"{layer.seen:.2g}",
+                times.get(layer.name, "–"),
+            )
+            for layer in small.layers
+        ],
+    )
+    return f"{drawn}\n\nno times: {found.no_savings}" if found.no_savings else drawn
+
+
+COMMAND = Command(call=slim, order=25, example="deploykit slim best.pth --calibration calib/ --macs 0.6")

@@ -1,0 +1,216 @@
+"""A bundle that somebody gave us → its files and its manifest. Nothing in it is executed, and all of it is bounded.
+
+A folder is read where it lies, without following a link; a zip is unpacked into a folder of the moment, each member as
+long as the manifest says.
+"""
+
+import contextlib
+import os
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy_kit.base.errors import InputError
+from deploy_kit.delivery import manifest as manifests
+from deploy_kit.delivery.manifest import Manifest
+from deploy_kit.store import sha256_of
+
+MAX_FILES = 1000
+MAX_BYTES = 16 << 30
+_MAX_DEPTH = 5
+# Weights shrink to a half; deflate's utmost, about 1,000 to 1, is what a file made to be large has.
+_MOST_RATIO, _SMALL = 100, 1 << 20
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_NOT_A_BUNDLE = "give a folder or zip that `deploykit pack` wrote"
+_UNLISTED = frozenset({manifests.FILE, manifests.SIGNATURE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleContents:
+    """A bundle whose files can be read.
+
+    Attributes:
+        path: Where it was given: a folder or a zip.
+        folder: Folder with its files.
+        manifest: What it says of itself.
+        faults: Files that are missing, not what the manifest says, or not of the bundle, one sentence each.
+    """
+
+    path: Path
+    folder: Path
+    manifest: Manifest
+    faults: tuple[str, ...]
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of its files."""
+        return self.folder / name
+
+    @property
+    def engine_file(self) -> Path:
+        """Path of the engine's main file."""
+        return self.file(self.manifest.engine.file)
+
+    @property
+    def signed(self) -> bool:
+        """Whether it has a signature."""
+        return self.file(manifests.SIGNATURE).is_file()
+
+    def expect_whole(self) -> None:
+        """Refuse a bundle that is not what was packed.
+
+        Raises:
+            InputError: A file is missing, changed, or not of the bundle.
+        """
+        if self.faults:
+            more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
+            raise InputError(f"{self.path}: {self.faults[0]}{more}", hint="get the bundle again from whoever packed it")
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BundleContents]:
+    """Open a bundle: a folder, or a zip, which is unpacked into a folder that goes when the block ends.
+
+    Raises:
+        InputError: Missing, not a bundle, or one that was made to do harm: links, paths that lead out of it, names
+            that occur twice, members that unpack to far more than they take.
+    """
+    if path.is_dir():
+        names = _names_in(path)
+        yield _compared(path, path, _manifest(path, path), names)
+    elif path.is_file():
+        with tempfile.TemporaryDirectory(prefix="deploykit-bundle-") as folder:
+            names = _unpack(path, Path(folder))
+            yield _compared(path, Path(folder), _manifest(path, Path(folder)), names)
+    else:
+        raise InputError(f"{path}: no such file or folder", hint=_NOT_A_BUNDLE)
+
+
+def is_bundle(path: Path) -> bool:
+    """Return whether a folder or file looks like a bundle, without reading all of it."""
+    if path.is_dir():
+        return (path / manifests.FILE).is_file()
+    return path.is_file() and zipfile.is_zipfile(path)
+
+
+def _compared(path: Path, folder: Path, manifest: Manifest, names: frozenset[str]) -> BundleContents:
+    """Compare the files with the manifest."""
+    faults = []
+    for file in manifest.files:
+        if file.path not in names:
+            faults.append(f"{file.path}: missing")
+        elif (size := (folder / file.path).stat().st_size) != file.size:
+            faults.append(f"{file.path}: expected {file.size:,} bytes, found {size:,}")
+        elif sha256_of(folder / file.path) != file.sha256:
+            faults.append(f"{file.path}: changed since it was packed: its sha256 is not {file.sha256[:12]}…")
+    others = sorted(names - {file.path for file in manifest.files} - _UNLISTED)
+    faults += [f"{name}: not of the bundle (delete it)" for name in others]
+    return BundleContents(path=path, folder=folder, manifest=manifest, faults=tuple(faults))
+
+
+def _manifest(path: Path, folder: Path) -> Manifest:
+    file = folder / manifests.FILE
+    if not file.is_file():
+        raise InputError(f"{path}: not a bundle: it has no {manifests.FILE}", hint=_NOT_A_BUNDLE)
+    if file.stat().st_size > manifests.MAX_BYTES:
+        raise InputError(f"{file}: expected at most {manifests.MAX_BYTES >> 20} MiB")
+    return manifests.parse_manifest(file.read_bytes(), str(path / manifests.FILE))
+
+
+def _names_in(root: Path) -> frozenset[str]:
+    """List the files below a folder by their paths in it.
+
+    Raises:
+        InputError: A link, something that is neither file nor folder, or more than a bundle has.
+    """
+    found, folders = list[str](), [""]
+    while folders:
+        at = folders.pop()
+        try:
+            entries = sorted(os.scandir(root / at), key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"{root / at}: cannot be read: {error.strerror}") from error
+        for entry in entries:
+            name = f"{at}{entry.name}"
+            if entry.is_symlink():
+                raise InputError(f"{root}: {name!r} is a link, and a bundle has none", hint=_NOT_A_BUNDLE)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(f"{name}/")
+            elif entry.is_file(follow_symlinks=False):
+                found.append(name)
+            else:
+                raise InputError(f"{root}: {name!r} is neither a file nor a folder", hint=_NOT_A_BUNDLE)
+            if len(found) + len(folders) > MAX_FILES or name.count("/") > _MAX_DEPTH:
+                raise InputError(f"{root}: more files or deeper folders than a bundle has", hint=_NOT_A_BUNDLE)
+    return frozenset(found)
+
+
+def _unpack(path: Path, folder: Path) -> frozenset[str]:
+    """Unpack a zip.
+
+    Raises:
+        InputError: Not a zip, or not one that was made in good faith.
+    """
+    try:
+        _expect_small_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _verify_members(path, members)
+            for member in members:
+                target = folder / manifests.expect_path(member.filename, str(path))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, target.open("xb") as file:
+                    left = member.file_size
+                    while left and (piece := source.read(min(left, 1 << 20))):
+                        file.write(piece)
+                        left -= len(piece)
+            return frozenset(member.filename for member in members)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as error:
+        raise InputError(f"{path}: not a whole zip: {error}", hint="it may be cut off: get it again") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be unpacked: {error}", hint=_NOT_A_BUNDLE) from error
+
+
+def _expect_small_directory(path: Path) -> None:
+    """Refuse a zip whose directory is larger than a bundle's, before `zipfile` takes it into memory."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - (1 << 16) - 22))
+        tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        raise InputError(f"{path}: not a bundle: neither a folder nor a zip", hint=_NOT_A_BUNDLE)
+    entries, n_bytes = struct.unpack("<HI", tail[at + 10 : at + 16])
+    if entries > MAX_FILES or n_bytes > MAX_FILES * 1024 or tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
+        raise InputError(
+            f"{path}: {entries:,} members in {n_bytes:,} bytes, more than a bundle has", hint=_NOT_A_BUNDLE
+        )
+
+
+def _verify_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    names = set[str]()
+    for member in members:
+        manifests.expect_path(member.filename, str(path))
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if member.filename.casefold() in names:
+            raise InputError(f"{path}: has '{member.filename}' twice", hint=_NOT_A_BUNDLE)
+        names.add(member.filename.casefold())
+        if kind not in (0, stat.S_IFREG):
+            raise InputError(f"{path}: '{member.filename}' is a link or a special file", hint=_NOT_A_BUNDLE)
+        if member.flag_bits & 1 or member.compress_type not in _METHODS:
+            raise InputError(
+                f"{path}: '{member.filename}' is encrypted or packed in an unusual way", hint=_NOT_A_BUNDLE
+            )
+        if member.file_size > _SMALL and member.file_size > _MOST_RATIO * max(1, member.compress_size):
+            raise InputError(
+                f"{path}: '{member.filename}' unpacks from {member.compress_size:,} to {member.file_size:,} bytes, far "
+                "more than an engine does",
+                hint=_NOT_A_BUNDLE,
+            )
+    packed, whole = sum(m.compress_size for m in members), sum(m.file_size for m in members)
+    if packed > path.stat().st_size or whole > MAX_BYTES:
+        raise InputError(f"{path}: unpacks to {whole:,} bytes, more than it can hold or a bundle has")

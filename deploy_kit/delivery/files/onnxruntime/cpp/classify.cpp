@@ -1,0 +1,90 @@
+// Classifies a frame with ONNX Runtime: classify MODEL.onnx FRAME.ppm [TOP]
+//
+// The library is loaded when the program starts, so that it is built without ONNX Runtime: ONNXRUNTIME_LIBRARY in the
+// environment names the file, or CMake's option of the same name.
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+
+#include "frame.h"
+#include "ort.h"
+
+#ifndef ONNXRUNTIME_LIBRARY
+#define ONNXRUNTIME_LIBRARY "libonnxruntime.so.1"
+#endif
+
+const OrtApi* load_api() {
+  const char* said = std::getenv("ONNXRUNTIME_LIBRARY");
+  const char* file = said != nullptr ? said : ONNXRUNTIME_LIBRARY;
+  void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    throw std::runtime_error(std::string(dlerror()) + "; set ONNXRUNTIME_LIBRARY to the library's path");
+  }
+  auto base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
+  const OrtApi* api = base != nullptr ? base()->GetApi(1) : nullptr;
+  if (api == nullptr) {
+    throw std::runtime_error(std::string(file) + ": not ONNX Runtime");
+  }
+  return api;
+}
+
+const OrtApi* api;
+
+void expect(OrtStatus* status) {
+  if (status != nullptr) {
+    const std::string message = api->GetErrorMessage(status);
+    api->ReleaseStatus(status);
+    throw std::runtime_error(message);
+  }
+}
+
+// Returns what a function of the API creates; it is released with its owner.
+template <typename T, typename Create>
+std::unique_ptr<T, void (*)(T*)> made(Create create, void (*release)(T*)) {
+  T* created = nullptr;
+  expect(create(&created));
+  return {created, release};
+}
+
+int main(int argc, char** argv) {
+  if (argc < 3) {
+    std::cerr << "usage: " << argv[0] << " MODEL.onnx FRAME.ppm [TOP]\n";
+    return 2;
+  }
+  try {
+    std::vector<float> tensor = tensor_of(read_frame(argv[2]));
+    api = load_api();
+    auto env = made<OrtEnv>([](OrtEnv** out) { return api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "classify", out); },
+                            api->ReleaseEnv);
+    auto options = made<OrtSessionOptions>([](OrtSessionOptions** out) { return api->CreateSessionOptions(out); },
+                                           api->ReleaseSessionOptions);
+    auto session = made<OrtSession>(
+        [&](OrtSession** out) { return api->CreateSession(env.get(), argv[1], options.get(), out); },
+        api->ReleaseSession);
+    auto memory = made<OrtMemoryInfo>(
+        [](OrtMemoryInfo** out) { return api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, out); },
+        api->ReleaseMemoryInfo);
+    const std::int64_t shape[] = {bundle::kBatch, bundle::kChannels, bundle::kHeight, bundle::kWidth};
+    auto input = made<OrtValue>(
+        [&](OrtValue** out) {
+          return api->CreateTensorWithDataAsOrtValue(memory.get(), tensor.data(), tensor.size() * sizeof(float), shape,
+                                                     4, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, out);
+        },
+        api->ReleaseValue);
+    const OrtValue* inputs[] = {input.get()};
+    auto output = made<OrtValue>(
+        [&](OrtValue** out) {
+          return api->Run(session.get(), nullptr, &bundle::kInput, inputs, 1, &bundle::kOutput, 1, out);
+        },
+        api->ReleaseValue);
+    void* outputs = nullptr;
+    expect(api->GetTensorMutableData(output.get(), &outputs));
+    print_top(static_cast<const float*>(outputs), argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 5);
+  } catch (const std::exception& error) {
+    std::cerr << "error: " << error.what() << "\n";
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,36 @@
+"""ONNX Runtime for this bundle: what `predict.py` runs its tensors with."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def open_engine(path: Path, manifest: dict[str, Any], options: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Load the file.
+
+    Args:
+        path: The engine's file.
+        manifest: What the bundle says of itself.
+        options: Options in place of the manifest's: ``threads`` (0: every core), ``optimize``, ``device``.
+
+    Returns:
+        (N, C, H, W) → outputs (N, K).
+    """
+    import onnxruntime
+
+    chosen = {**manifest["engine"]["options"], **options}
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = chosen["threads"] or len(os.sched_getaffinity(0))
+    settings.log_severity_level = 3
+    if not chosen["optimize"]:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    kind, _, number = chosen["device"].partition(":")
+    asked = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
+    session = onnxruntime.InferenceSession(str(path), settings, providers=[*asked, "CPUExecutionProvider"])
+    if asked and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise RuntimeError(f"asked for {chosen['device']}, ONNX Runtime fell back to {session.get_providers()[0]}")
+    name = session.get_inputs()[0].name
+    return lambda tensors: session.run(None, {name: tensors})[0]

@@ -1,0 +1,114 @@
+"""What a reviewer asks of a report first, as texts: which files, of which checkpoint, on which data, by which limits.
+
+Markdown, the page and notebooks draw the same ones. What a report does not hold is said to be unknown, never left out.
+"""
+
+import shlex
+from collections.abc import Iterator
+
+from deploy_kit.records.artifacts import BareInput, Preprocess
+from deploy_kit.records.engine_table import NONE, size
+from deploy_kit.records.measurements import Environment
+from deploy_kit.records.results import ParityReport, Report
+from deploy_kit.records.verdict import NO_LIMIT
+
+Facts = tuple[tuple[str, str], ...]
+FILE_HEADINGS = ("artifact", "file", "size", "sha256", "made from")
+UNKNOWN = "not recorded"
+
+
+def facts(report: Report) -> Facts:
+    """Return (what, value) for each fact that holds for the whole report."""
+    source, answers = report.checkpoint, report.answers
+    own = NONE if answers.top1 is None else f"{100 * answers.top1:.2f} % top-1"
+    preprocess = report.lineage[0].preprocess if report.lineage else None
+    return (
+        ("checkpoint", f"{source.name}, {source.title}, {source.parameters:,} parameters, {size(source.size_bytes)}"),
+        ("checkpoint sha256", source.sha256),
+        ("preprocessing", describe_preprocess(preprocess) if preprocess else UNKNOWN),
+        *_calibration(report),
+        ("checked on", f"{answers.images}, {answers.n:,} images, {'with' if answers.labelled else 'without'} labels"),
+        ("check data sha256", answers.images_sha256 or UNKNOWN),
+        ("checkpoint's own score", own),
+        *_limits(report),
+        ("machine", describe_machine(report.environment)),
+        ("made", f"{report.when} by deploykit {report.version}"),
+        ("repeat with", report.command or UNKNOWN),
+    )
+
+
+def files(report: Report) -> list[tuple[str, ...]]:
+    """Return one line for each engine that was built: a text for each of `FILE_HEADINGS`."""
+    names = {graph.sha256: graph.name for graph in report.lineage}
+    rows = list[tuple[str, ...]]()
+    for row in report.rows:
+        engine = row.artifact
+        if engine is not None:
+            parent = f"{names.get(engine.parent, '')} {engine.parent[:12]}".strip()
+            rows.append((row.label, engine.path, size(engine.size_bytes), engine.sha256, parent))
+    return rows
+
+
+def describe_preprocess(preprocess: Preprocess | BareInput) -> str:
+    """Write how an image becomes the input tensor, in the order in which it is done."""
+    if isinstance(preprocess, BareInput):
+        return f"not known: the input is {'×'.join(map(str, preprocess.shape))}"
+    cut = f"center crop to {preprocess.height}×{preprocess.width}"
+    steps = (
+        f"shorter side to {preprocess.resize} px ({preprocess.interpolation}), {cut}"
+        if preprocess.resize
+        else f"images of {preprocess.height}×{preprocess.width} px",
+        preprocess.color,
+        f"(pixel / 255 − {_values(preprocess.mean)}) / {_values(preprocess.std)}",
+    )
+    return "; ".join(steps)
+
+
+def describe_machine(here: Environment) -> str:
+    """Write which machine numbers are from."""
+    limit = f", limited to {here.cpu_limit:g} processors" if here.cpu_limit else ""
+    parts = (
+        here.board,
+        f"{here.cpu}, {here.cores} cores{limit}{' (virtual)' if here.virtual else ''}",
+        f"{here.memory_gib:g} GiB",
+        here.gpu,
+        here.host,
+        f"EMULATED by {here.emulated}" if here.emulated else "",
+    )
+    return ", ".join(filter(None, parts))
+
+
+def repeat_command(recipe_file: str, device: str) -> str:
+    """Write the command that makes a report again from the recipe beside it."""
+    words = ["deploykit", "run", recipe_file, *(["--device", device] if device != "local" else [])]
+    return shlex.join(words)
+
+
+def _calibration(report: Report) -> Iterator[tuple[str, str]]:
+    """Name each calibration set with the variants that it calibrated."""
+    sets: dict[tuple[str, str, str], list[str]] = {}
+    for graph in report.lineage:
+        made_by = graph.made_by
+        if made_by.calibration:
+            key = (made_by.calibration, made_by.n_images, made_by.calibration_sha256)
+            sets.setdefault(key, []).append(graph.name)
+    if not sets:
+        yield "calibrated on", "nothing"
+    for (name, n, digest), variants in sets.items():
+        yield "calibrated on", f"{name}, {int(n):,} images ({', '.join(variants)})" if n.isdecimal() else name
+        yield "calibration data sha256", digest or UNKNOWN
+
+
+def _limits(report: Report) -> Iterator[tuple[str, str]]:
+    """Name the limits in force, with the precisions that they are for where these differ."""
+    found: dict[str, dict[str, None]] = {}
+    for row in report.rows:
+        if row.artifact is not None and isinstance(row.parity, ParityReport):
+            found.setdefault(", ".join(row.parity.limits.words) or NO_LIMIT, {})[row.artifact.precision] = None
+    for words, precisions in found.items():
+        yield "limits in force" if len(found) == 1 else f"limits, {', '.join(precisions)}", words
+
+
+def _values(values: tuple[float, ...]) -> str:
+    texts = [f"{value:g}" for value in values]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"

@@ -1,0 +1,233 @@
+"""Records of slimming: what each channel costs, what was kept, and a search for the fewest channels within a budget.
+
+A divergence here is Kullback and Leibler's, of the softmax from the original network's, in nats a image.
+"""
+
+from dataclasses import dataclass
+
+from deploy_kit.records.artifacts import Artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelCurve:
+    """What it costs to remove the channels between two convolutions, one after the other.
+
+    Attributes:
+        name: Name of the layer group, e.g. ``denseblock3.denselayer14``.
+        reader: Output of the convolution that reads the channels, by which the place is found in the graph.
+        macs: Multiply-accumulates of both convolutions for one image, with all channels.
+        order: Channels in the order in which they are removed, all but the last.
+        errors: Predicted divergence with the first 0, 1, 2, … of `order` removed and the reader refitted; it assumes
+            that nothing else in the network is changed.
+    """
+
+    name: str
+    reader: str
+    macs: int
+    order: tuple[int, ...]
+    errors: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.errors)
+
+    def error(self, kept: int) -> float:
+        """Return the predicted divergence with this many channels kept."""
+        return self.errors[self.channels - kept]
+
+    def kept(self, n: int) -> tuple[int, ...]:
+        """List the channels that stay where `n` are kept, in ascending order."""
+        return tuple(sorted(set(range(self.channels)) - set(self.order[: self.channels - n])))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelCurves:
+    """The curves of a graph: one pass over the images serves every budget.
+
+    Attributes:
+        path: Path of the npz file with the sensitivities, relative to the store: array ``i`` is F of curve i.
+        sha256: sha256 of that file.
+        macs: Multiply-accumulates of the whole graph for one image.
+        n_images: Number of images observed.
+        curves: A curve for each place, in graph order.
+        refused: (reason, number of convolutions) for those whose channels cannot be removed.
+        seconds: Duration of the pass.
+        peak_memory_mib: Peak memory of its process, in MiB.
+    """
+
+    path: str
+    sha256: str
+    macs: int
+    n_images: int
+    curves: tuple[ChannelCurve, ...]
+    refused: tuple[tuple[str, int], ...]
+    seconds: float
+    peak_memory_mib: int
+
+    def cost(self, kept: tuple[int, ...]) -> int:
+        """Count the multiply-accumulates of the graph with so many channels kept at each place."""
+        saved = (c.macs * (c.channels - n) // c.channels for c, n in zip(self.curves, kept, strict=True))
+        return self.macs - sum(saved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlimmedLayer:
+    """One place of a slimmed graph.
+
+    Attributes:
+        name: Name of the layer group.
+        channels: Number of channels before.
+        kept: Number of channels that were kept.
+        macs_before: Multiply-accumulates of both convolutions before.
+        macs_after: Multiply-accumulates of both convolutions after.
+        predicted: Divergence in nats that the curve predicts for this layer alone.
+        seen: Divergence in nats that the layer's output differs by, weighted as `predicted` is, once everything before
+            it was slimmed and it was refitted; on the images it was fitted to.
+    """
+
+    name: str
+    channels: int
+    kept: int
+    macs_before: int
+    macs_after: int
+    predicted: float
+    seen: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slimmed:
+    """Result of the stage `slim`: another network than the checkpoint's.
+
+    Attributes:
+        onnx: The slimmed graph.
+        macs_before: Multiply-accumulates for one image before.
+        macs_after: Multiply-accumulates for one image after.
+        layers: What was kept, in graph order.
+        n_images: Number of images that the weights were refitted to.
+        seconds: Duration of the refits.
+        peak_memory_mib: Peak memory of their process, in MiB.
+    """
+
+    onnx: Artifact
+    macs_before: int
+    macs_after: int
+    layers: tuple[SlimmedLayer, ...]
+    n_images: int = 0
+    seconds: float = 0.0
+    peak_memory_mib: int = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the multiply-accumulates that are left, in 0..1."""
+        return self.macs_after / self.macs_before
+
+    @property
+    def words(self) -> str:
+        """Sentence that marks the network as another one."""
+        removed = sum(layer.channels - layer.kept for layer in self.layers)
+        return (
+            f"slimmed: {self.macs_after:,} of {self.macs_before:,} multiply-accumulates ({self.share:.2f}), {removed} "
+            f"of {sum(layer.channels for layer in self.layers)} channels removed: another network than the checkpoint's"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlimTrial:
+    """A slimmed graph held against the original network's answers.
+
+    Attributes:
+        asked: Share of the multiply-accumulates that was asked for, in 0..1.
+        share: Share that is left, in 0..1.
+        images: Name of the image set.
+        n: Number of images.
+        kl: Mean divergence in nats.
+        lost: Number of images that only the original classifies correctly; without labels, the number of images on
+            which the two differ.
+        gained: Number of images that only the slimmed graph classifies correctly; 0 without labels.
+        labelled: Whether `lost` and `gained` were counted by labels.
+        drop_pp: Drop in percentage points.
+        upper_pp: Upper end of the drop's 95 % confidence interval in percentage points.
+    """
+
+    asked: float
+    share: float
+    images: str
+    n: int
+    kl: float
+    lost: int
+    gained: int
+    labelled: bool
+    drop_pp: float
+    upper_pp: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlimSearch:
+    """The least multiply-accumulates within an accuracy budget: chosen on one image set, judged on another.
+
+    Attributes:
+        max_drop_pp: Percentage points that the upper end of the drop's interval may reach.
+        tried: Trials on the tuning images, in the order in which they were made.
+        chosen: The trial that was chosen; None where none keeps the budget.
+        judged: The chosen graph on the check images, which chose nothing; None where there are none.
+        artifact: sha256 of the chosen graph; empty where none keeps the budget.
+    """
+
+    max_drop_pp: float
+    tried: tuple[SlimTrial, ...]
+    chosen: SlimTrial | None
+    judged: SlimTrial | None
+    artifact: str = ""
+
+    @property
+    def words(self) -> str:
+        """Sentence on what the slimmed graph loses, before it is quantized."""
+        trial = self.judged or self.chosen
+        if trial is None:
+            return f"slimmed: nothing within {self.max_drop_pp:g} points"
+        what = "drop" if trial.labelled else "changed answers"
+        chose = "which chose nothing" if self.judged else "which also chose the share"
+        return (
+            f"slimmed to {trial.share:.2f} of the multiply-accumulates: {what} {trial.drop_pp:+.2f} points, at most "
+            f"{trial.upper_pp:+.2f}, on {trial.n} images of {trial.images}, {chose}"
+        )
+
+    @property
+    def found(self) -> bool:
+        """Whether the chosen graph keeps the budget on the images that did not choose it."""
+        return self.chosen is not None and (self.judged is None or self.judged.upper_pp <= self.max_drop_pp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSaving:
+    """Time of one layer group in the float engines of both graphs, which were not timed in turns.
+
+    Attributes:
+        name: Name of the layer group.
+        before_ms: Its time in one run before, in ms.
+        after_ms: Its time in one run of the slimmed graph, in ms.
+    """
+
+    name: str
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slimming:
+    """What `slim` returns.
+
+    Attributes:
+        slimmed: The graph; None where none keeps the budget.
+        search: How the number of multiply-accumulates was found; None where it was given.
+        refused: (reason, number of convolutions) for those whose channels cannot be removed.
+        savings: Time of each layer group before and after, on the engine it is for; empty where it was not asked for.
+        no_savings: Why there are no times although they were asked for; empty where there are.
+    """
+
+    slimmed: Slimmed | None
+    search: SlimSearch | None = None
+    refused: tuple[tuple[str, int], ...] = ()
+    savings: tuple[LayerSaving, ...] = ()
+    no_savings: str = ""

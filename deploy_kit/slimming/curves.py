@@ -1,0 +1,156 @@
+"""The curve of every place: what it costs to remove 1, 2, … of its channels. One pass serves every budget."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from deploy_kit.base.errors import InputError, SlimError
+from deploy_kit.base.progress import ProgressCallback, ProgressEvent
+from deploy_kit.graph import onnx_file
+from deploy_kit.images import ImageSet
+from deploy_kit.records.artifacts import BareInput, Preprocess
+from deploy_kit.records.slimming import ChannelCurve
+from deploy_kit.slimming import bottlenecks, group_obs, sensitivity, torch_graph
+from deploy_kit.slimming.bottlenecks import Bottleneck
+from deploy_kit.slimming.patches import PatchSampler, covariance_of, with_one
+
+_GRADIENT_BYTES, _FORWARD_BYTES = 400 * 2**20, 32 * 2**20
+_LARGEST_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredCurves:
+    """What one pass gives.
+
+    Attributes:
+        macs: Multiply-accumulates of the graph for one image.
+        curves: A curve for each place, in graph order.
+        sensitivities: F (O, O) float64 of each.
+        refused: (reason, number) of convolutions whose channels cannot be removed.
+    """
+
+    macs: int
+    curves: tuple[ChannelCurve, ...]
+    sensitivities: tuple[np.ndarray, ...]
+    refused: tuple[tuple[str, int], ...]
+
+
+def measure(
+    path: Path, images: ImageSet, preprocess: Preprocess | BareInput, on_progress: ProgressCallback
+) -> MeasuredCurves:
+    """Measure the curves of a graph.
+
+    Args:
+        path: A float32 ONNX file whose output are logits.
+        images: Calibration images; labels are not read.
+        preprocess: How images become the input.
+        on_progress: Called with progress events.
+
+    Raises:
+        InputError: The graph has no place where channels can be removed, or an operator that is not covered.
+        SlimError: torch's answers differ from ONNX Runtime's, or an activation is not finite.
+    """
+    model = onnx_file.load(path)
+    onnx_file.expect_input(model, preprocess, path)
+    onnx_file.expect_classes(model, path)
+    places, refused = bottlenecks.find_bottlenecks(model)
+    if not places:
+        why = "; ".join(f"{n}: {reason}" for reason, n in refused) or "it has no convolutions"
+        raise InputError(f"{path}: no convolution whose channels can be removed ({why})", hint="leave slimming out")
+    size = onnx_file.specs(onnx_file.inputs(model))[0].shape[0]
+    first = next(images.batches(preprocess, size if isinstance(size, int) else 1))
+    graph = torch_graph.verified(model, path, first)
+    largest, total = activation_bytes(model)
+    covariances = _covariances(
+        graph, places, images, preprocess, _batch(_FORWARD_BYTES, largest), _told(on_progress, "inputs", images.n)
+    )
+    few = images.spread(sensitivity.N_IMAGES)
+    costs = sensitivity.sensitivities(
+        graph,
+        tuple(place.reader for place in places),
+        few.batches(preprocess, _batch(_GRADIENT_BYTES, total)),
+        _told(on_progress, "gradients", few.n),
+    )
+    curves = []
+    for index, (place, cost) in enumerate(zip(places, costs, strict=True)):
+        text = "slim: which channels go first"
+        on_progress(ProgressEvent(stage="slim", text=text, done=index, total=len(places)))
+        covariance, covariances[index] = covariances[index], torch.empty(0)
+        curves.append(_curve(graph, place, covariance.double(), cost))
+    return MeasuredCurves(
+        macs=onnx_file.macs(model),
+        curves=tuple(curves),
+        sensitivities=tuple(cost.numpy() for cost in costs),
+        refused=refused,
+    )
+
+
+def activation_bytes(model: ir.Model) -> tuple[int, int]:
+    """Return the bytes of the largest float32 activation of one image, and of all together."""
+    sizes = []
+    for node in model.graph:
+        shape = node.outputs[0].shape
+        product = 4
+        for size in (shape or ())[1:]:
+            product *= size if isinstance(size, int) else 1
+        sizes.append(product)
+    return max(sizes), sum(sizes)
+
+
+def _batch(budget: int, each: int) -> int:
+    return max(1, min(_LARGEST_BATCH, budget // max(each, 1)))
+
+
+def _told(on_progress: ProgressCallback, what: str, total: int) -> Callable[[int], None]:
+    text = f"slim: {what} of {total} images"
+    return lambda done: on_progress(ProgressEvent(stage="slim", text=text, done=done, total=total))
+
+
+def _covariances(
+    graph: torch_graph.TorchGraph,
+    places: tuple[Bottleneck, ...],
+    images: ImageSet,
+    preprocess: Preprocess | BareInput,
+    size: int,
+    done: Callable[[int], None],
+) -> list[torch.Tensor]:
+    """Accumulate the covariance (width, width) float32 of what each reader reads."""
+    samplers = {place.reader: PatchSampler(place.reader, images.n) for place in places}
+    widths = {place.reader: bottlenecks.width(place.reader) + 1 for place in places}
+    moments = {reader: torch.zeros(width, width) for reader, width in widths.items()}
+
+    def visit(node: ir.Node, x: torch.Tensor) -> None:
+        if node in moments:
+            rows = with_one(samplers[node].rows(x))
+            moments[node].addmm_(rows.T, rows)
+
+    n = 0
+    with torch.no_grad():
+        for batch in images.batches(preprocess, size):
+            graph.forward(batch, visit)
+            n += len(batch)
+            done(n)
+    for place in places:
+        if not torch.isfinite(moments[place.reader]).all():
+            raise SlimError(f"slim: '{place.name}' is not finite on these images", hint=sensitivity.NOT_FINITE)
+    return [covariance_of(moments.pop(place.reader)) for place in places]
+
+
+def _curve(
+    graph: torch_graph.TorchGraph, place: Bottleneck, covariance: torch.Tensor, cost: torch.Tensor
+) -> ChannelCurve:
+    reader = place.reader
+    assert reader.inputs[1] is not None
+    weights = graph.constants[str(reader.inputs[1].name)].flatten(1).T.double()
+    order, errors = group_obs.removal_order(covariance, weights.contiguous(), cost, place.channels)
+    return ChannelCurve(
+        name=place.name,
+        reader=str(reader.outputs[0].name),
+        macs=place.macs,
+        order=tuple(order),
+        errors=tuple(errors),
+    )

@@ -1,0 +1,107 @@
+"""Weights that bring a layer's output back to the original's, on the inputs that it now has.
+
+    minimize  E‖y − Wᵀa − b‖² + λ‖W − W₀‖²          W = W₀ + (S + λI)⁻¹ (C − S W₀),   b = E[y] − WᵀE[a]
+
+with S the covariance of the inputs a, C their covariance with the original outputs y, and W₀ the weights before. λ is
+the one of a few that fits held-out images best; among them is ∞, where the weights stay and only b is new.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from deploy_kit.slimming.group_obs import damped
+from deploy_kit.slimming.patches import covariance_of, with_one
+
+SHARES = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Values of λ that are tried, as shares of the mean variance of an input."""
+
+EVERY = 5
+"""One image in so many is held out."""
+
+
+@dataclass(kw_only=True)
+class RowMoments:
+    """Sums over rows of inputs (with a one behind them) and outputs, float64.
+
+    Attributes:
+        inputs: (width + 1, width + 1) sum of a aᵀ.
+        across: (width + 1, O) sum of a yᵀ.
+        outputs: (O, O) sum of y yᵀ.
+    """
+
+    inputs: torch.Tensor
+    across: torch.Tensor
+    outputs: torch.Tensor
+
+    @classmethod
+    def empty(cls, width: int, n_outputs: int) -> "RowMoments":
+        """Begin with no rows."""
+        d = torch.float64
+        return cls(
+            inputs=torch.zeros(width + 1, width + 1, dtype=d),
+            across=torch.zeros(width + 1, n_outputs, dtype=d),
+            outputs=torch.zeros(n_outputs, n_outputs, dtype=d),
+        )
+
+    def add(self, a: torch.Tensor, y: torch.Tensor) -> None:
+        """Add rows (M, width) and (M, O) float32."""
+        a = with_one(a)
+        self.inputs += a.T @ a
+        self.across += a.T @ y
+        self.outputs += y.T @ y
+
+    def __add__(self, other: "RowMoments") -> "RowMoments":
+        return RowMoments(
+            inputs=self.inputs + other.inputs,
+            across=self.across + other.across,
+            outputs=self.outputs + other.outputs,
+        )
+
+    @property
+    def n(self) -> float:
+        """Number of rows."""
+        return float(self.inputs[-1, -1])
+
+    def residual(self, weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Return E[e eᵀ] (O, O) of e = y − Wᵀa − b."""
+        both = torch.cat([weights, bias[None]])
+        crossed = both.T @ self.across
+        return (self.outputs - crossed - crossed.T + both.T @ self.inputs @ both) / self.n
+
+
+def refit(fitted: RowMoments, held_out: RowMoments, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Refit a layer.
+
+    Args:
+        fitted: RowMoments of the images to fit to.
+        held_out: RowMoments of those that choose λ; none at all where there are too few images.
+        before: (width, O) float64 weights before.
+
+    Returns:
+        Weights (width, O) and bias (O,), float64, fitted to all images.
+    """
+    everything = fitted + held_out
+    unchanged = before, _bias(everything, before)
+    if not held_out.n:
+        return _solved(everything, before, SHARES[-1])
+    trials = [(share, _solved(fitted, before, share)) for share in SHARES]
+    errors = [float(held_out.residual(*solution).trace()) for _, solution in trials]
+    least = min(range(len(errors)), key=errors.__getitem__)
+    if float(held_out.residual(before, _bias(fitted, before)).trace()) <= errors[least]:
+        return unchanged
+    return _solved(everything, before, SHARES[least])
+
+
+def _solved(moments: RowMoments, before: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    n = moments.n
+    mean, mean_out = moments.inputs[-1, :-1] / n, moments.across[-1] / n
+    covariance = covariance_of(moments.inputs)
+    across = moments.across[:-1] / n - torch.outer(mean, mean_out)
+    lower = torch.linalg.cholesky(damped(covariance, share))
+    weights = before + torch.cholesky_solve(across - covariance @ before, lower)
+    return weights, _bias(moments, weights)
+
+
+def _bias(moments: RowMoments, weights: torch.Tensor) -> torch.Tensor:
+    return (moments.across[-1] - weights.T @ moments.inputs[-1, :-1]) / moments.n

@@ -1,0 +1,67 @@
+"""Channels cut out of an ONNX graph: rows of the producer, parameters between, columns of the reader."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy_kit.graph import edit, onnx_file
+from deploy_kit.slimming.bottlenecks import Bottleneck
+
+
+def narrow(model: ir.Model, place: Bottleneck, kept: Sequence[int]) -> None:
+    """Keep these channels alone; every node gets parameters of its own, which no other reads.
+
+    Args:
+        model: The graph of the place.
+        place: Where.
+        kept: Channels in ascending order.
+    """
+    index = np.asarray(kept)
+    producer, reader = place.producer, place.reader
+    _put(model, producer, 1, _plain(producer.inputs[1])[index])
+    if len(producer.inputs) > 2 and producer.inputs[2] is not None:
+        _put(model, producer, 2, _plain(producer.inputs[2])[index])
+    for node in place.between:
+        if node.op_type == "BatchNormalization":
+            for at in range(1, 5):
+                _put(model, node, at, _plain(node.inputs[at])[index])
+    _put(model, reader, 1, _plain(reader.inputs[1])[:, index])
+
+
+def own_parameters(model: ir.Model, node: ir.Node) -> None:
+    """Give a convolution or Gemm a weight that no other node reads, and a bias, 0 where it had none."""
+    weight = _plain(node.inputs[1])
+    n = weight.shape[1] if node.op_type == "Gemm" and not node.attributes.get_int("transB", 0) else len(weight)
+    bias = edit.bias(node, n)
+    _put(model, node, 1, weight)
+    node.resize_inputs(3)
+    _put(model, node, 2, bias)
+
+
+def set_parameters(node: ir.Node, weights: np.ndarray, bias: np.ndarray) -> None:
+    """Write the parameters of a node that has its own (`own_parameters`)."""
+    for value, array in zip(node.inputs[1:3], (weights, bias), strict=True):
+        assert value is not None
+        assert value.const_value is not None
+        value.const_value = ir.Tensor(array.astype(np.float32), name=value.name)
+
+
+def mark(model: ir.Model, macs_before: int, macs_after: int, channels: Mapping[str, tuple[int, int]]) -> None:
+    """Write into the file that it is another network than the checkpoint's."""
+    model.metadata_props.pop("deploykit.densenet", None)  # describes the network before
+    text = {"macs_before": macs_before, "macs_after": macs_after, "channels": channels}
+    model.metadata_props[onnx_file.SLIMMED_KEY] = json.dumps(text, sort_keys=True)
+
+
+def _plain(value: ir.Value | None) -> np.ndarray:
+    assert value is not None
+    assert value.const_value is not None
+    return np.asarray(value.const_value.numpy())
+
+
+def _put(model: ir.Model, node: ir.Node, index: int, array: np.ndarray) -> None:
+    old = node.inputs[index]
+    name = f"{node.outputs[0].name}.{'weight' if index == 1 else 'bias'}" if old is None else str(old.name)
+    node.replace_input_with(index, edit.initializer(model, f"{name}.slim", array, ir.DataType.FLOAT))

@@ -1,0 +1,148 @@
+"""A file given by the user, delivered or foreign → an engine of the store that can be checked as any other."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import get_args
+
+from deploy_kit import engines
+from deploy_kit.base.errors import InputError
+from deploy_kit.context import Context
+from deploy_kit.graph import onnx_file
+from deploy_kit.recipe import BuildEntry
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess, Proof
+from deploy_kit.records.made_by import MadeBy
+from deploy_kit.store import digest_of, read_passport, sha256_of
+
+VERSION = "1"
+# File ending → the engine that is meant where neither a passport nor the user says.
+_ENGINES = {".onnx": "onnxruntime", ".xml": "openvino", ".plan": "tensorrt", ".engine": "tensorrt"}
+_BESIDE = {".xml": ".bin"}
+_STORED = ("weight", "shape")  # kinds of a proof's rows that compute nothing
+
+
+def run(
+    file: Path, entry: BuildEntry | None, context: Context, *, preprocess: Preprocess | None = None
+) -> tuple[Artifact, bool]:
+    """Take a file into the store as an engine.
+
+    Args:
+        file: An ONNX graph, an OpenVINO IR (``.xml`` with its ``.bin``) or a TensorRT plan.
+        entry: Engine and its options; if None, those of the file's passport, or the engine of its ending.
+        context: Where. The engine's precision is read there, where the file does not state it.
+        preprocess: How images become its input, where the file does not say.
+
+    Returns:
+        The engine, and whether the store had it.
+
+    Raises:
+        InputError: Missing, of an unknown kind, or nothing says how images become its input.
+        RecipeError: An option does not fit the engine.
+        EngineCrashError: Native code died on the file.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file" if not file.exists() else f"{file}: expected a file, found a folder")
+    passport = read_passport(file)
+    is_onnx = onnx_file.is_onnx(file)
+    ending = ".onnx" if is_onnx else file.suffix.lower()
+    name = entry.engine if entry else (passport.engine if passport and passport.engine else _ENGINES.get(ending))
+    if name is None:
+        raise InputError(
+            f"{file}: expected an engine's file, found one that ends in '{file.suffix}'",
+            hint=f"known: {', '.join(_ENGINES)}; for another engine's file give --engine",
+        )
+    engine = engines.CATALOGUE.get(name)
+    given = dict(entry.options) if entry else {}
+    if not given and passport is not None and passport.engine == name:
+        options = codec.from_json(engine.options, json.loads(passport.options), f"engine '{name}'")
+    else:
+        options = codec.from_json(engine.options, given, f"engine '{name}'")
+    known = preprocess or _preprocess(file, passport, is_onnx=is_onnx)
+    bin_file = file.with_suffix(_BESIDE[ending]) if ending in _BESIDE else None
+    if bin_file is not None and not bin_file.is_file():
+        raise InputError(f"{bin_file}: no such file", hint=f"put it beside {file.name}: it holds the weights")
+    there = context.connection.environment
+
+    def make(folder: Path, home: str) -> Artifact:
+        kept = folder / f"model{ending}"
+        shutil.copyfile(file, kept)
+        if bin_file is not None:
+            shutil.copyfile(bin_file, kept.with_suffix(bin_file.suffix))
+        if passport is not None and passport.built is not None:
+            beside = codec.canonical_json({"built": passport.built, "proof": passport.proof})
+            kept.with_name(kept.name + ".passport.json").write_text(beside, encoding="utf-8")
+        proof = passport.proof if passport else None
+        if passport is not None:
+            precision, inputs, outputs = passport.precision, passport.inputs, passport.outputs
+        elif is_onnx:
+            model = onnx_file.load(kept)
+            precision, inputs = onnx_file.precision(model), onnx_file.specs(onnx_file.inputs(model))
+            outputs = onnx_file.specs(tuple(model.graph.outputs))
+        else:
+            proof = _proof(kept, name, options, context)
+            precision, inputs, outputs = precision_of(proof), (), ()
+        return Artifact(
+            kind="engine",
+            name=file.stem,
+            path=f"{home}/{kept.name}",
+            sha256=digest_of(kept),
+            size_bytes=file.stat().st_size + (bin_file.stat().st_size if bin_file else 0),
+            precision=precision,
+            inputs=inputs,
+            outputs=outputs,
+            preprocess=known,
+            stage="adopt",
+            parent=passport.parent if passport else "",
+            engine=name,
+            made_by=passport.made_by if passport else MadeBy(),
+            options=codec.canonical_json(options),
+            proof=proof,
+            built=passport.built if passport else None,
+            origin=passport.origin if passport else None,
+        )
+
+    return context.produce(
+        Artifact,
+        make,
+        stage="adopt",
+        name=f"{file.stem}.{name}",
+        inputs=(sha256_of(file), *((sha256_of(bin_file),) if bin_file else ())),
+        options=[name, options, known, file.stem, passport],
+        versions=(("stage", VERSION), *engine.versions_in(there.versions)),
+    )
+
+
+def precision_of(proof: Proof) -> Precision:
+    """Return the precision of an engine by what it computes in: int8 where anything is, else the most frequent type.
+
+    Raises:
+        InputError: The engine does not tell.
+    """
+    found: dict[Precision, int] = dict.fromkeys(get_args(Precision), 0)
+    for precision in found:
+        found[precision] = sum(
+            n for kind, dtype, n in proof.counts or proof.network if dtype == precision and kind not in _STORED
+        )
+    if not any(found.values()):
+        raise InputError("the engine does not tell which precision it computes in, and has no passport beside it")
+    return "int8" if found["int8"] else max(found, key=lambda precision: found[precision])
+
+
+def _preprocess(file: Path, passport: Artifact | None, *, is_onnx: bool) -> Preprocess:
+    found: Preprocess | BareInput | None = passport.preprocess if passport else None
+    if found is None and is_onnx:
+        found = onnx_file.preprocess(onnx_file.load(file))
+    if not isinstance(found, Preprocess):
+        raise InputError(
+            f"{file}: nothing says how an image becomes its input",
+            hint="give --input, --mean and --std, e.g. --input 28x28 --mean 0.286 --std 0.353",
+        )
+    return found
+
+
+def _proof(file: Path, engine: str, options: object, context: Context) -> Proof:
+    with context.connection.worker() as worker:
+        path = context.connection.send(file, keep=True)
+        answer = worker.ask("prove", str(file), engine=engine, path=path, options=codec.to_json(options))
+    return codec.from_json(Proof, answer["proof"])

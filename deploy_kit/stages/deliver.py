@@ -1,0 +1,104 @@
+"""Accepted engines → a folder of files under speaking names, each with its passport; no other file is touched."""
+
+from pathlib import Path
+
+from deploy_kit.base.errors import InputError
+from deploy_kit.recipe import Recipe
+from deploy_kit.records.artifacts import Artifact, Origin
+from deploy_kit.records.results import EngineRow, ParityReport, Report
+from deploy_kit.store import PASSPORT, Store
+
+_NAME_OF_BUNDLED = "bundled:"
+
+
+def stem_of(checkpoint: str) -> str:
+    """Return the name that a checkpoint gives its files: ``runs/best.pth`` → ``best``."""
+    return Path(checkpoint.removeprefix(_NAME_OF_BUNDLED)).stem or "model"
+
+
+def run(report: Report, folder: Path, store: Store) -> tuple[tuple[str, Path], ...]:
+    """Copy every engine that its check accepted into a folder.
+
+    A file is called by checkpoint, variant and, where two engines take files of one kind, engine:
+    ``best-int8.onnx``, ``best-int8.xml`` with ``best-int8.bin``. Its passport is ``FILE.passport.json``.
+
+    Args:
+        report: What was built and checked.
+        folder: Folder to write; it is created.
+        store: Store that keeps the engines.
+
+    Returns:
+        (label, main file) of each engine.
+
+    Raises:
+        InputError: A file of a name that is to be written was not written by deploykit.
+        StoreError: A file cannot be written.
+    """
+    checked = [(row, row.artifact, row.parity) for row in report.rows if row.artifact and not row.failed]
+    made = [
+        (row, artifact, parity)
+        for row, artifact, parity in checked
+        if isinstance(parity, ParityReport) and parity.passed and not store.rejected(artifact)
+    ]
+    names = _names(stem_of(report.checkpoint.name), tuple(artifact for _, artifact, _ in made))
+    delivered = []
+    for row, artifact, parity in made:
+        out = folder / names[artifact.label]
+        require_own(out)
+        delivered.append((row.label, store.copy_out(artifact, out, _origin(report, row, parity))))
+    return tuple(delivered)
+
+
+def require_room(recipe: Recipe, folder: Path) -> None:
+    """Refuse a folder that holds files of the same names that deploykit did not write, before any work.
+
+    Raises:
+        InputError: It does, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder to deliver to, found a file", hint="choose another folder: -o")
+    stem = stem_of(recipe.source.checkpoint)
+    for entry in recipe.build.engines:
+        for variant in entry.variants:
+            for path in sorted(folder.glob(f"{_escaped(stem)}-{_escaped(variant)}.*")):
+                if path.suffix != ".bin" and not path.name.endswith(PASSPORT):
+                    require_own(path)
+
+
+def require_own(path: Path) -> None:
+    """Refuse to put a file in the place of another that no earlier delivery wrote.
+
+    Raises:
+        InputError: It has no passport beside it.
+    """
+    if path.exists() and not path.with_name(path.name + PASSPORT).is_file():
+        raise InputError(f"{path}: exists, and was not written by deploykit", hint="choose another folder: -o")
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+
+
+def _names(stem: str, artifacts: tuple[Artifact, ...]) -> dict[str, str]:
+    """Name each engine's file by its label: the engine is in the name only where it is needed to tell two apart."""
+    plain = {artifact.label: f"{stem}-{artifact.name}{Path(artifact.path).suffix}" for artifact in artifacts}
+    doubled = {name for name in plain.values() if list(plain.values()).count(name) > 1}
+    return {
+        artifact.label: f"{stem}-{artifact.name}-{artifact.engine}{Path(artifact.path).suffix}"
+        if plain[artifact.label] in doubled
+        else plain[artifact.label]
+        for artifact in artifacts
+    }
+
+
+def _origin(report: Report, row: EngineRow, parity: ParityReport) -> Origin:
+    drop = parity.drop
+    return Origin(
+        checkpoint=report.checkpoint.name,
+        checkpoint_sha256=report.checkpoint.sha256,
+        verdict=row.verdict,
+        images=parity.images,
+        n_images=parity.n,
+        drop=f"{drop.what} {drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}] points" if drop else "",
+        answers_sha256=report.answers.sha256,
+    )

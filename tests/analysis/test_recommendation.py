@@ -1,0 +1,189 @@
+"""Which engine is recommended, on planted records: ties, noise, doubt, invalid latencies, nothing that qualifies."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+from report_records import artifact, measurement, parity
+
+from deploy_kit.analysis.recommendation import recommend
+from deploy_kit.records.measurements import EMULATED, Measurement, NotRun
+from deploy_kit.records.parity import Drop
+from deploy_kit.records.recommendation import Budgets
+from deploy_kit.records.results import EngineRow, Limits
+
+ROUNDS, RUNS = 12, 100
+
+
+def timed(label: str, ms: float, *, jitter: float = 0.0, **changes: Any) -> Measurement:
+    """Give a measurement of twelve rounds around a median; `jitter` is the relative difference between rounds."""
+    rounds = [ms * (1 + (jitter if number % 2 else -jitter)) for number in range(ROUNDS)]
+    samples = tuple(itertools.chain.from_iterable([one] * RUNS for one in rounds))
+    starts = tuple(range(0, ROUNDS * RUNS, RUNS))
+    return dataclasses.replace(measurement(label, samples), rounds=starts, **changes)
+
+
+def engine(
+    name: str, ms: float, *, mb: float = 1.0, lost: float = 0.0, high: float = 0.2, limits: Limits | None = None,
+    doubts: tuple[str, ...] = (), jitter: float = 0.0, **measured: Any,
+) -> EngineRow:  # fmt: skip
+    label = f"{name} · openvino"
+    checked = parity(
+        label,
+        drop=Drop(what="top-1", points=lost, low=-high, high=high),
+        drop_pp=lost,
+        limits=limits or Limits(min_sqnr_db=20),
+        doubts=doubts,
+    )
+    built = artifact(name, "openvino", size_bytes=int(mb * 1e6))
+    return EngineRow(
+        label=label, artifact=built, parity=checked, measurement=timed(label, ms, jitter=jitter, **measured)
+    )
+
+
+def whys(rows: list[EngineRow], **budgets: float) -> tuple[str, dict[str, str]]:
+    found = recommend(rows, Budgets(**budgets))
+    return found.winner, {loser.label: loser.why for loser in found.losers}
+
+
+FP32, INT8 = engine("fp32", 30.0, mb=28), engine("int8", 10.0, mb=7.5, lost=0.1, high=0.3)
+
+
+def test_the_fastest_wins_and_the_others_are_told_how_much_slower_they_are() -> None:
+    assert whys([FP32, INT8]) == ("int8 · openvino", {"fp32 · openvino": "the winner is 3.00× as fast"})
+    assert recommend([FP32, INT8], Budgets()).why == "the fastest that qualifies: median 10 ms, 7.50 MB"
+
+
+@pytest.mark.parametrize(
+    ("budgets", "winner", "why"),
+    [
+        ({"max_drop": 0.25}, "fp32 · openvino", "undecided: too few images: up to 0.3 points lost, at most 0.25"),
+        ({"max_drop": 0.05}, "", "0.1 points lost, at most 0.05"),
+        ({"latency_ms": 8.0}, "", "p99 10 ms, at most 8 ms"),
+        ({"max_size_mb": 7.0}, "", "7.50 MB, at most 7 MB"),
+    ],
+)
+def test_each_budget_takes_an_engine_out_with_its_reason(budgets: dict[str, float], winner: str, why: str) -> None:
+    found = whys([FP32, INT8], **budgets)
+
+    assert found[0] == winner or not winner
+    assert found[1]["int8 · openvino"] == why
+
+
+def test_all_budgets_that_are_not_kept_are_named() -> None:
+    _, losers = whys([INT8], max_drop=0.05, latency_ms=8, max_size_mb=7)
+
+    assert losers["int8 · openvino"] == "0.1 points lost, at most 0.05; p99 10 ms, at most 8 ms; 7.50 MB, at most 7 MB"
+
+
+def test_within_noise_the_smaller_file_wins_though_its_median_is_higher() -> None:
+    rows = [engine("quick", 10.0, mb=9, jitter=0.05), engine("small", 10.3, mb=7)]
+
+    found = recommend(rows, Budgets())
+
+    assert found.winner == "small · openvino"
+    assert [(one.label, one.tied) for one in found.losers] == [("quick · openvino", True)]
+    assert found.losers[0].why == "within noise of the winner, 2.00 MB larger"
+    assert "of those within noise it is the smallest" in found.why
+
+
+def test_beyond_noise_the_faster_wins_though_it_is_larger() -> None:
+    winner, losers = whys([engine("quick", 10.0, mb=9), engine("small", 10.5, mb=7)])
+
+    assert (winner, losers) == ("quick · openvino", {"small · openvino": "the winner is 1.05× as fast"})
+
+
+def test_a_difference_that_every_round_shows_is_noise_below_what_two_loads_of_a_file_differ_by() -> None:
+    assert whys([engine("quick", 10.0, mb=9), engine("small", 10.1, mb=7)])[0] == "small · openvino"
+
+
+def test_of_equal_size_the_more_exact_wins_and_then_the_first_by_name() -> None:
+    exact = [engine("b", 10.0, high=0.1), engine("a", 10.0, high=0.2)]
+    equal = [engine("b", 10.0), engine("a", 10.0)]
+
+    assert whys(exact) == ("b · openvino", {"a · openvino": "within noise of the winner, less exact"})
+    assert whys(equal) == ("a · openvino", {"b · openvino": "within noise of the winner, as large"})
+
+
+def test_an_invalid_latency_wins_nothing() -> None:
+    rows = [FP32, engine("int8", 10.0, invalid=("the clock fell",))]
+
+    assert whys(rows) == ("fp32 · openvino", {"int8 · openvino": "undecided: latency INVALID: the clock fell"})
+
+
+def test_a_doubtful_set_wins_nothing() -> None:
+    rows = [engine("fp32", 30.0, doubts=("labels look permuted",))]
+
+    found = recommend(rows, Budgets())
+
+    assert (found.winner, found.why) == ("", "no engine was accepted, and at least one is undecided")
+    assert found.losers[0].why == "undecided: labels look permuted"
+
+
+def test_a_rejected_engine_wins_nothing() -> None:
+    _, losers = whys([FP32, engine("int8", 1.0, limits=Limits(min_sqnr_db=90))])
+
+    assert losers == {"int8 · openvino": "rejected: SQNR 31.4 dB, at least 90 asked for"}
+
+
+def test_an_engine_without_any_limit_is_not_proved_unless_a_budget_judges_it() -> None:
+    bare = dataclasses.replace(FP32, parity=dataclasses.replace(FP32.parity, limits=Limits()))  # type: ignore[type-var]
+
+    assert whys([bare])[1] == {"fp32 · openvino": "nothing is proved of its accuracy: no limit is set"}
+    assert whys([bare], max_drop=0.5)[0] == "fp32 · openvino"
+
+
+def test_what_was_not_run_built_or_measured_has_its_reason() -> None:
+    absent = NotRun(artifact="d", label="fp16 · tensorrt", why="no NVIDIA GPU")
+    rows = [
+        EngineRow(label="fp16 · tensorrt", artifact=artifact("fp16", "tensorrt"), parity=absent, measurement=absent),
+        EngineRow(label="int8 · tensorrt", artifact=None, failed="the builder gave up"),
+        EngineRow(label="int8 · openvino", artifact=None, left_out="openvino is not installed"),
+        dataclasses.replace(FP32, measurement=None),
+        dataclasses.replace(
+            engine("emulated", 9.0), measurement=timed("emulated · openvino", 9.0, environment=_emulated())
+        ),
+    ]
+
+    winner, losers = whys(rows)
+
+    assert winner == ""
+    assert losers == {
+        "fp16 · tensorrt": "not run: no NVIDIA GPU",
+        "int8 · tensorrt": "failed: the builder gave up",
+        "int8 · openvino": "left out: openvino is not installed",
+        "fp32 · openvino": "not measured",
+        "emulated · openvino": f"its times are {EMULATED}",
+    }
+
+
+def _emulated() -> Any:
+    return dataclasses.replace(measurement("a", (1.0,)).environment, emulated="qemu-aarch64-static")
+
+
+def test_too_few_samples_for_the_percentile_are_undecided() -> None:
+    few = dataclasses.replace(INT8, measurement=measurement("int8 · openvino", (1.0,) * 100))
+
+    assert whys([few], latency_ms=8) == (
+        "", {"int8 · openvino": "undecided: p99 needs 1,000 samples, 100 were taken"}
+    )  # fmt: skip
+
+
+def test_of_one_engine_at_two_batches_images_per_time_decide() -> None:
+    one, eight = engine("int8", 10.0), engine("int8", 40.0, batch=8)
+
+    assert whys([one, eight]) == (
+        "int8 · openvino, batch 8",
+        {"int8 · openvino, batch 1": "the winner is 2.00× as fast"},
+    )
+
+
+def test_nothing_is_recommended_from_nothing() -> None:
+    assert recommend([], Budgets()).why == "no engine was checked"
+
+
+def test_budgets_are_said_in_words() -> None:
+    assert Budgets(latency_ms=8, max_drop=0.3, max_size_mb=10).words == (
+        "latency ≤ 8 ms", "drop ≤ 0.3 points", "size ≤ 10 MB"
+    )  # fmt: skip

@@ -1,0 +1,197 @@
+"""``check FILE``: delivered and foreign engines, against a checkpoint, golden outputs, or labels alone."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from command_line import Said, deploykit
+from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
+
+from deploy_kit.records.artifacts import Origin
+from deploy_kit.records.parity import LabelScore
+from deploy_kit.store import sha256_of
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
+
+STATED = ("--input", "16x16", "--mean", "0.5", "--std", "0.25")
+
+
+def delivered(line: "Line", name: str, engine: str, folder: Path) -> Path:
+    built, checkpoint = line.built(name, engine), line.recipe.source.checkpoint
+    origin = Origin(
+        checkpoint=checkpoint, checkpoint_sha256=sha256_of(Path(checkpoint)), verdict="accepted", images="", n_images=1
+    )
+    return line.store.copy_out(built, folder / f"best-{name}{Path(built.path).suffix}", origin)
+
+
+def check(file: Path, line: "Line", *more: str | Path) -> Said:
+    images = () if "--golden" in more else ("--images", line.recipe.check.images)
+    return deploykit("check", file, *images, "--store", file.parent / "store", "--quiet", *more)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_delivered_engine_is_judged_as_in_the_store_against_the_checkpoint_of_its_passport(
+    line: "Line", tmp_path: Path, engine: str
+) -> None:
+    file = delivered(line, "int8", engine, tmp_path)
+
+    said = check(file, line, "--json")
+
+    found = json.loads(said.out)
+    assert said.code == 0, said.err
+    assert (found["label"], found["n"]) == (f"best-int8 · {engine}", 24)
+    assert found["limits"]["min_sqnr_db"] == 15  # the default recipe's for the precision in the passport
+
+
+@pytest.mark.slow
+def test_a_foreign_file_is_judged_once_its_input_is_said(line: "Line", tmp_path: Path) -> None:
+    model = onnx.load(line.store.path(line.lean))
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    against = ("--against", line.recipe.source.checkpoint)
+
+    silent = check(tmp_path / "foreign.onnx", line, *against)
+    said = check(tmp_path / "foreign.onnx", line, *against, *STATED)
+
+    assert (silent.code, silent.fix.split(" ")[3]) == (2, "give"), silent.err
+    assert "nothing says how an image becomes its input" in silent.error
+    assert said.code == 0, said.err
+    assert "verdict" in said.out and "accepted (SQNR ≥ 90 dB)" in said.out
+
+
+@pytest.mark.slow
+def test_an_ir_without_a_passport_tells_its_precision_itself(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "int8", "openvino", tmp_path)
+    file.with_name(file.name + ".passport.json").unlink()
+
+    said = check(file, line, "--against", line.recipe.source.checkpoint, *STATED, "--json")
+
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["limits"]["min_sqnr_db"] == 15
+
+
+@pytest.mark.slow
+def test_another_checkpoint_rejects_it(line: "Line", tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "other.safetensors", tiny_model(seed=9))
+
+    said = check(delivered(line, "fp32", "onnxruntime", tmp_path), line, "--against", other)
+
+    assert said.code == 1, said.out
+    assert "rejected: SQNR" in said.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("wrong", "code"), [(0.0, 0), (5.0, 1)])
+def test_golden_outputs_take_the_place_of_a_checkpoint(line: "Line", tmp_path: Path, wrong: float, code: int) -> None:
+    expected = (line.logits() + wrong * np.eye(24, 4)).astype(np.float32)
+    with np.load(line.recipe.check.images) as data:
+        np.savez(tmp_path / "golden.npz", images=data["images"], logits=expected)
+
+    said = check(delivered(line, "fp32", "onnxruntime", tmp_path), line, "--golden", tmp_path / "golden.npz")
+
+    assert said.code == code, said.out + said.err
+
+
+@pytest.mark.slow
+def test_labels_alone_give_an_accuracy_and_its_verdict(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "fp32", "onnxruntime", tmp_path)
+
+    free, strict = (check(file, line, "--against", "labels", *limit) for limit in ((), ("--min-top1", "99%")))
+
+    assert free.code == 0, free.err
+    assert "labels alone: what the checkpoint answers is not known" in free.out
+    assert "accepted (no limit is set)" in free.out
+    assert strict.code == 1, strict.out
+    assert "at least 99 % asked for" in strict.out
+
+
+def score(top1: float, low: float, high: float, limit: float | None, doubts: tuple[str, ...] = ()) -> LabelScore:
+    return LabelScore(
+        artifact="a", label="b", images="c", n=100, top1=top1, low=low, high=high, top5=None, min_top1=limit,
+        doubts=doubts,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        (score(0.93, 0.91, 0.95, 0.90), "accepted"),
+        (score(0.93, 0.91, 0.95, 0.92), "undecided"),
+        (score(0.93, 0.91, 0.95, 0.94), "undecided"),
+        (score(0.93, 0.91, 0.95, 0.96), "rejected"),
+        (score(0.93, 0.91, 0.95, 0.90, ("labels look permuted",)), "undecided"),
+        (score(0.30, 0.25, 0.35, 0.90, ("labels look permuted",)), "undecided"),
+        (score(0.30, 0.25, 0.35, None), "accepted"),
+    ],
+)
+def test_the_interval_of_an_accuracy_decides(found: LabelScore, word: str) -> None:
+    assert found.verdict.word == word
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ((), "nothing to compare with"),
+        (("--all",), "--all, --variant and --diagnose are about engines of the store"),
+        (("--min-top1", "92"), "--min-top1: expected a share, found '92'"),
+        (("--golden", "none.npz", "--against", "labels"), "--golden has images and outputs of its own"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_a_way_out(
+    line: "Line", tmp_path: Path, more: tuple[str, ...], words: str
+) -> None:
+    built = line.built("fp32", "onnxruntime")
+    shutil.copy(line.store.path(built), tmp_path / "lonely.onnx")
+
+    said = deploykit(
+        "check", tmp_path / "lonely.onnx", "--images", line.recipe.check.images, "--store", tmp_path, *more
+    )
+
+    assert (said.code, words in said.error, bool(said.fix)) == (2, True, True), said.err
+
+
+def test_a_file_of_an_unknown_kind_is_refused(line: "Line", tmp_path: Path) -> None:
+    (tmp_path / "net.bin").write_bytes(b"\0" * 64)
+
+    said = deploykit("check", tmp_path / "net.bin", "--images", line.recipe.check.images, "--store", tmp_path / "s")
+
+    assert (said.code, "expected an engine's file" in said.error) == (2, True), said.err
+    assert not (tmp_path / "s").exists()
+
+
+def test_options_about_a_file_need_one() -> None:
+    said = deploykit("check", "--against", "best.pth")
+
+    assert (said.code, said.fix) == (2, "  fix: deploykit check FILE --against CHECKPOINT")
+
+
+@pytest.mark.slow
+def test_every_engine_is_checked_at_once_and_other_images_neither_stay_nor_export_again(
+    line: "Line", kept: "object", tmp_path: Path
+) -> None:
+    root = kept.root  # type: ignore[attr-defined]
+    line.built("fp32", "onnxruntime")
+    shutil.rmtree(root)
+    shutil.copytree(line.store.root, root)
+    other = save_images(tmp_path / "other.npz", 12, seed=5)
+    exports = sorted((root / "export").iterdir())
+
+    said = deploykit("check", "--all", "--images", other, "--store", root, "--quiet", "--json")
+    after = deploykit("check", "--store", root, "--quiet", "--json")
+
+    found = json.loads(said.out)
+    assert len(found) >= 2 and {one["n"] for one in found} == {12}
+    assert sorted((root / "export").iterdir()) == exports
+    assert json.loads(after.out)["images"] == line.recipe.check.images
+
+
+def test_the_preprocessing_of_the_tests_is_what_is_said() -> None:
+    assert (TINY_PREPROCESS.mean, TINY_PREPROCESS.std, TINY_PREPROCESS.height) == ((0.5,), (0.25,), 16)

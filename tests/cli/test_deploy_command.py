@@ -1,0 +1,227 @@
+"""``deploy``: one command from a checkpoint to named files, a table of 80 columns and a recommendation."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+from command_line import Said, deploykit
+from report_records import artifact, everything, made, measurement, parity, row
+from tiny_densenet import save_images, save_tiny, tiny_model
+
+from deploy_kit import recipe
+from deploy_kit.analysis.recommendation import recommend
+from deploy_kit.base.errors import InputError
+from deploy_kit.cli import _deployment, _quantities
+from deploy_kit.recipe import overrides, targets
+from deploy_kit.records import codec
+from deploy_kit.records.recommendation import Budgets
+from deploy_kit.records.results import Report
+from deploy_kit.stages import deliver
+from deploy_kit.store import read_passport
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint, and images to calibrate and to check with."""
+    folder = tmp_path_factory.mktemp("deploy")
+    save_tiny(folder / "best.safetensors", tiny_model())
+    save_images(folder / "calib.npz", 20, seed=1)
+    save_images(folder / "val.npz", 24, seed=2)
+    return folder
+
+
+def deploy(desk: Path, *more: str | Path) -> Said:
+    given = ("--images", desk / "val.npz", "--calibration", desk / "calib.npz", "--engines", "onnxruntime")
+    given = (*given, "--store", desk / "store", "--allow-invalid")
+    return deploykit("deploy", desk / "best.safetensors", *given, *more)
+
+
+@pytest.fixture(scope="module")
+def deployed(desk: Path) -> Said:
+    with pytest.MonkeyPatch.context() as patch:
+        base = recipe.load_recipe("default")
+        quick = base.bench.model_copy(update={"rounds": 6, "runs": 20, "warmup_s": 0.05})
+        quick_base = base.model_copy(update={"bench": quick})
+        load = recipe.load_recipe
+        patch.setattr(recipe, "load_recipe", lambda name: quick_base if name == "default" else load(name))
+        return deploy(desk, "-o", desk / "out", "--save-recipe", desk / "done.yaml", "--pack", desk / "bundle")
+
+
+@pytest.mark.slow
+def test_it_ends_with_a_table_that_fits_a_recommendation_and_the_files(deployed: Said, desk: Path) -> None:
+    assert deployed.code == 0, deployed.err
+    table = deployed.out.split("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "int8@onnxruntime" in table
+    assert "recommended: " in deployed.out
+    assert "limits of int8: SQNR ≥ 15 dB" in deployed.out
+    assert str(desk / "out" / "best-int8.onnx") in deployed.out
+    assert "step 1 of 9" in deployed.err
+
+
+@pytest.mark.slow
+def test_files_have_speaking_names_and_passports_that_are_read_wherever_they_lie(
+    deployed: Said, desk: Path, tmp_path: Path
+) -> None:
+    names = {path.name for path in (desk / "out").iterdir()}
+    assert {"best-fp32.onnx", "best-int8.onnx", "best-int8.onnx.passport.json", "report.json", "report.md"} <= names
+    for name in ("best-int8.onnx", "best-int8.onnx.passport.json"):
+        shutil.copy(desk / "out" / name, tmp_path / name)
+
+    passport = read_passport(tmp_path / "best-int8.onnx")
+
+    assert passport is not None and passport.origin is not None
+    assert passport.origin.verdict.startswith("accepted (SQNR ≥ 15 dB)")
+    assert passport.origin.n_images == 24
+    assert onnx.load(tmp_path / "best-int8.onnx").graph.node
+
+
+@pytest.mark.slow
+def test_the_recommended_engine_is_packed(deployed: Said, desk: Path) -> None:
+    winner = deployed.out.partition("recommended: ")[2].partition("@")[0]
+
+    manifest = json.loads((desk / "bundle" / "manifest.json").read_text())
+
+    assert manifest["name"].startswith(f"best-{winner}")
+    assert f"bundle  {desk / 'bundle'}" in deployed.out
+
+
+@pytest.mark.slow
+def test_the_recipe_that_it_saves_is_what_was_done(deployed: Said, desk: Path, tmp_path: Path) -> None:
+    again = deploykit(
+        "run", desk / "done.yaml", "--store", desk / "store", "--out", tmp_path, "--allow-invalid", "--json"
+    )
+
+    report = codec.from_json(Report, json.loads(again.out))
+    assert all(time.reused for time in report.times), report.times
+    assert [r.label for r in report.rows] == ["fp32 · onnxruntime", "int8 · onnxruntime"]
+
+
+@pytest.mark.slow
+def test_a_file_of_the_users_own_is_not_replaced_and_nothing_is_done(desk: Path, tmp_path: Path) -> None:
+    (tmp_path / "best-int8.onnx").write_bytes(b"mine")
+
+    said = deploy(desk, "-o", tmp_path, "--fresh")
+
+    assert (said.code, said.error) == (
+        2, f"error: {tmp_path / 'best-int8.onnx'}: exists, and was not written by deploykit"
+    )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["best-int8.onnx"]
+
+
+def test_a_checkpoint_that_is_not_there_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    said = deploykit("deploy", "none.pth", "--engines", "onnxruntime")
+
+    assert (said.code, said.error) == (2, "error: none.pth: no such file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_engine_is_refused_with_the_nearest(desk: Path) -> None:
+    said = deploykit("deploy", desk / "best.safetensors", "--engines", "openvno")
+
+    assert (said.code, said.fix) == (2, "  fix: did you mean 'openvino'?")
+
+
+@pytest.mark.parametrize(
+    ("text", "mb"), [("10MB", 10.0), ("500kB", 0.5), ("0.5 GB", 500.0), ("7.5MB", 7.5), (None, None)]
+)
+def test_sizes_are_read_with_their_unit(text: str | None, mb: float | None) -> None:
+    assert _quantities.megabytes("--max-size", text) == mb
+
+
+@pytest.mark.parametrize("text", ["10", "0MB", "10MiB", "-1MB", "ten"])
+def test_a_size_without_its_unit_is_refused(text: str, desk: Path) -> None:
+    said = deploykit("deploy", desk / "best.safetensors", "--max-size", text)
+
+    assert (said.code, said.fix) == (2, "  fix: e.g. --max-size 10MB")
+
+
+def test_limits_of_the_command_line_are_in_the_recipe() -> None:
+    made = overrides.with_limits(
+        overrides.for_checkpoint("a/best.pth"), max_drop=0.3, latency_budget_ms=8, max_size_mb=10
+    )
+
+    assert (made.name, made.bench.latency_budget_ms, made.recommend.max_size_mb) == ("best", 8, 10)
+    drops = {precision: limits.max_drop for precision, limits in made.check.limits.items()}
+    assert drops == {"fp32": None, "fp16": 0.3, "bf16": 0.3, "int8": 0.3}
+    assert recipe.parse_recipe(made.model_dump(mode="json", exclude_none=True)) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("runs/best.pth", "best"),
+        ("bundled:demo_net", "demo_net"),
+        ("my net (3).pth", "my-net-3-"),
+        ("-.pth", "default"),
+    ],
+)
+def test_a_checkpoint_gives_its_name_to_the_recipe(name: str, called: str) -> None:
+    assert overrides.name_of(name) == called
+
+
+@pytest.mark.parametrize(
+    ("engine", "accelerator", "calibrated", "found"),
+    [
+        ("onnxruntime", "cpu", True, ("fp32", "int8")),
+        ("openvino", "cpu", False, ("fp32",)),
+        ("openvino", "GPU", True, ("fp32", "fp16", "int8")),
+        ("tensorrt", "cuda:0", True, ("fp32", "fp16", "int8")),
+    ],
+)
+def test_an_engine_is_built_in_the_precisions_that_gain_there(
+    engine: str, accelerator: str, calibrated: bool, found: tuple[str, ...]
+) -> None:
+    assert targets.find_target(engine).precisions((), accelerator, calibrated=calibrated) == found
+
+
+def test_the_table_fits_80_columns_with_the_longest_names() -> None:
+    timed = measurement("int8 · onnxruntime", (123.456,) * 2000)
+    rows = [row("int8", "onnxruntime", measurement=dataclasses.replace(timed, invalid=("a",)))]
+
+    assert max(map(len, _deployment.summary_table(rows).splitlines())) <= 80
+
+
+def test_every_reason_is_below_the_table() -> None:
+    found = everything()
+    found = dataclasses.replace(found, recommendation=recommend(found.rows, Budgets(latency_ms=8)))
+
+    text = " ".join(_deployment.text(found, (), Path("report.md")).split())
+
+    assert "recommended within latency ≤ 8 ms: int8@onnxruntime: the only one that qualifies" in text
+    assert "int8@openvino: rejected: SQNR 10 dB, at least 20 asked for" in text
+    assert "bf16@onnxruntime: failed: it has no bfloat16" in text
+    assert "note: this is a remark" in text
+
+
+def test_two_engines_whose_files_end_alike_are_told_apart_by_the_engine() -> None:
+    one, two = (artifact("fp16", engine, path=f"build/{engine}/model.plan") for engine in ("tensorrt", "tensorrt_rtx"))
+
+    assert deliver._names("best", (one, two)) == {
+        "fp16 · tensorrt": "best-fp16-tensorrt.plan", "fp16 · tensorrt_rtx": "best-fp16-tensorrt_rtx.plan"
+    }  # fmt: skip
+
+
+def test_a_report_of_another_checkpoint_is_not_replaced(tmp_path: Path) -> None:
+    from deploy_kit.cli import _output_files
+    from deploy_kit.stages import report
+
+    report.run(made(row("fp32", "onnxruntime", parity=parity("fp32 · onnxruntime"))), tmp_path)
+
+    with pytest.raises(InputError, match=r"is the report of another checkpoint: some\.pth"):
+        _output_files.verify_report_folder(tmp_path, "runs/other.pth")
+    _output_files.verify_report_folder(tmp_path, "some.pth")
+    _output_files.verify_report_folder(tmp_path / "new", "other.pth")
+
+
+def test_a_command_that_fails_leaves_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    for arguments in (("check",), ("bench",), ("report",), ("export", "none.pth"), ("lint",), ("quantize", "--int8")):
+        assert deploykit(*arguments).code in (2, 5), arguments
+        assert list(tmp_path.iterdir()) == [], arguments

@@ -1,0 +1,84 @@
+"""The help of each command: groups, defaults, an example that parses, and closed sets that are refused at once."""
+
+import shlex
+from typing import Any
+
+import pytest
+import typer.main
+from command_line import deploykit
+
+from deploy_kit.cli import CATALOGUE, build_app
+
+APP = typer.main.get_command(build_app())
+COMMANDS = [
+    (name, *([part] if part else []))
+    for name in CATALOGUE.names()
+    for part in (tuple(CATALOGUE.get(name).parts) or ("",))
+]
+
+
+def command(path: tuple[str, ...]) -> Any:
+    found: Any = APP
+    for name in path:
+        found = found.commands[name]
+    return found
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_each_command_has_an_example_that_parses(path: tuple[str, ...]) -> None:
+    example = command(path).epilog
+
+    program, *words = shlex.split(example)
+
+    assert (program, tuple(words[: len(path)])) == ("deploykit", path)
+    command(path).make_context(path[-1], words[len(path) :])  # refuses what it does not know
+
+
+def test_an_example_is_one_line_that_can_be_copied() -> None:
+    said = deploykit("deploy", "-h")
+
+    assert said.code == 0
+    assert f"Example:\n  {command(('deploy',)).epilog}\n" in said.out
+    assert len(command(("deploy",)).epilog) > 80  # it would have been wrapped
+
+
+def test_options_stand_under_the_heading_of_their_group() -> None:
+    out = deploykit("export", "--help").out
+
+    headings = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [
+        "Arguments:", "Options:", "Preprocessing, where the file does not state it:",
+        "Facts of a checkpoint that the file does not state:", "Images, recipe and place:", "Output:", "Example:",
+    ]  # fmt: skip
+    assert out.index("--mean") > out.index("Preprocessing,")
+    assert out.index("--json") > out.index("\nOutput:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "choices"),
+    [
+        (("check", "--orientation", "upside-down"), "'stored', 'upright'"),
+        (("export", "--exporter", "tensorflow"), "'dynamo', 'torchscript'"),
+        (("bench", "--span", "all"), "'compute', 'whole'"),
+        (("deploy", "x.pth", "--crops", "5"), "'1', '10'"),
+        (("inspect", "x.pth", "--stem-pool", "mean"), "'none', 'max', 'avg', 'blur'"),
+    ],
+)
+def test_a_value_outside_a_closed_set_is_refused_with_the_set(arguments: tuple[str, ...], choices: str) -> None:
+    said = deploykit(*arguments)
+
+    assert said.code == 2
+    assert choices in said.err
+
+
+def test_completion_is_offered_for_the_usual_shells() -> None:
+    out = deploykit("--help").out
+
+    assert "--install-completion" in out and "--show-completion" in out
+
+
+def test_run_without_a_recipe_does_not_run_the_demo() -> None:
+    said = deploykit("run")
+
+    assert said.code == 2
+    assert "Missing argument" in said.err

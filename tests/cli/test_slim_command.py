@@ -1,0 +1,156 @@
+"""``deploykit slim``: what it prints and keeps, how it ends, what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import deploykit
+from tiny_densenet import save_images, tiny_recipe
+
+from deploy_kit import recipe
+from deploy_kit.analysis import slim_budget
+from deploy_kit.api import slimming
+from deploy_kit.base.errors import RequestError
+from deploy_kit.recipe import SlimTable
+from deploy_kit.records.slimming import SlimSearch
+from deploy_kit.store import Store
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe with enough images for a budget of 10 points."""
+    folder = tmp_path_factory.mktemp("slim")
+    made = tiny_recipe(folder)
+    save_images(folder / "check.npz", 64, seed=2)
+    save_images(folder / "tune.npz", 64, seed=7)
+    (folder / "tiny.yaml").write_text(recipe.dump_recipe(made))
+    return folder
+
+
+def slim(folder: Path, *more: str):  # type: ignore[no-untyped-def]
+    given = ("--recipe", folder / "tiny.yaml", "--store", folder / "store", "--channel-step", "4", *more)
+    return deploykit("slim", *given)
+
+
+@pytest.mark.slow
+def test_a_share_gives_a_graph_and_later_steps_take_it(folder: Path) -> None:
+    said = slim(folder, "--macs", "0.8", "--explain", "--out", str(folder / "slim.onnx"))
+
+    assert said.code == 0
+    assert "slimmed               slimmed: " in said.out
+    assert "another network than the checkpoint's" in said.out
+    assert "denseblock1.denselayer1  16 → " in said.out
+    (row,) = [line for line in said.out.splitlines() if line.startswith("denseblock1.denselayer1")]
+    before, after = row.split()[-3], row.split()[-1]
+    assert 0 < float(before) < 10 and 0 < float(after) < 10
+    assert "left alone            " in said.out
+    assert (folder / "slim.onnx.passport.json").is_file()
+    quantized = deploykit("quantize", "--int8", "--scheme", "int8_ort", "--store", str(folder / "store"), "--json")
+    assert quantized.code == 0
+    assert "another network" in quantized.err
+    assert (
+        json.loads(quantized.out)["parent"]
+        == json.loads((folder / "slim.onnx.passport.json").read_text())["onnx"]["sha256"]
+    )
+
+
+@pytest.mark.slow
+def test_an_engine_that_does_not_time_its_layers_says_so(folder: Path) -> None:
+    said = slim(folder, "--macs", "0.8", "--explain", "--target", "reference")
+
+    assert said.code == 0
+    assert "no times: engine 'reference' does not time its layers" in said.out
+
+
+@pytest.mark.slow
+def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -> None:
+    assert slim(folder, "--macs", "0.8").code == 0
+
+    said = slim(folder, "--macs", "1", "--json")
+
+    assert said.code == 0
+    small = json.loads(said.out)["slimmed"]
+    assert small["macs_after"] == small["macs_before"]
+    store = Store(folder / "store")
+    assert recipe.parse_recipe(dict(store.in_force().recipe)).slim == SlimTable(macs=1.0, step=4)  # type: ignore[union-attr]
+    assert "another network" not in deploykit("build", "--engine", "onnxruntime", "--store", str(store.root)).err
+
+
+@pytest.mark.slow
+def test_a_budget_is_searched_on_tuning_images_and_judged_on_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slim_budget, "STEP", 0.4)
+
+    said = slim(folder, "--max-drop", "99pt", "--tune", str(folder / "tune.npz"))
+
+    assert said.code == 0
+    assert "budget                99 points: kept" in said.out
+    assert "tried                 " in said.out
+    assert f"on 64 images ({folder / 'check.npz'})" in next(
+        line for line in said.out.splitlines() if line.startswith("judged")
+    )
+
+
+@pytest.mark.slow
+def test_nothing_within_the_budget_ends_with_1_and_keeps_no_graph(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = SlimSearch(max_drop_pp=20, tried=(), chosen=None, judged=None)
+    monkeypatch.setattr(slim_budget, "search", lambda *given: (none, None))
+
+    said = slim(folder, "--max-drop", "20pt", "--tune", str(folder / "tune.npz"), "--out", str(folder / "none.onnx"))
+
+    assert said.code == 1
+    assert "budget  20 points: not kept" in said.out
+    assert "answer  nothing within the budget" in said.out
+    assert not (folder / "none.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "a share of the multiply-accumulates or an accuracy budget, one of the two"),
+        (("--macs", "0.5", "--max-drop", "1pt"), "one of the two"),
+        (("--max-drop", "1pt"), "an accuracy budget needs images that choose the share"),
+        (("--macs", "0.5", "--tune", "x"), "--tune applies to --max-drop only"),
+    ],
+)
+def test_a_request_that_says_too_little_or_too_much_is_refused(
+    folder: Path, given: tuple[str, ...], words: str
+) -> None:
+    said = slim(folder, *given)
+
+    assert said.code == 2
+    assert words in said.error
+    assert "--max-drop 0.3pt --tune FOLDER" in said.fix or "--tune FOLDER" in said.fix
+
+
+def test_a_share_beyond_one_is_refused(folder: Path) -> None:
+    said = slim(folder, "--macs", "1.5")
+
+    assert said.code == 2
+    assert "recipe.slim.macs" in said.error
+
+
+@pytest.mark.slow
+def test_a_share_below_the_least_names_one_that_works(folder: Path) -> None:
+    said = slim(folder, "--macs", "0.01")
+
+    assert said.code == 2
+    assert "less than what is left with the fewest channels everywhere" in said.error
+    assert slim(folder, "--macs", said.fix.split("--macs ")[1].split()[0]).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "words"), [("calibration", "refitted to"), ("check", "check set")])
+def test_images_for_two_purposes_are_refused(folder: Path, name: str, words: str) -> None:
+    said = slim(folder, "--max-drop", "20pt", "--tune", str(folder / f"{name}.npz"))
+
+    assert said.code == 2
+    assert words in said.error
+
+
+def test_a_request_is_a_share_or_a_budget() -> None:
+    with pytest.raises(RequestError, match="one of the two"):
+        slimming.SlimRequest(macs=None, max_drop_pp=None, tune=None, step=16)

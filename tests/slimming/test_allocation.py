@@ -1,0 +1,82 @@
+"""Allocations, held against all combinations of small curves."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from deploy_kit.base.errors import InputError
+from deploy_kit.records.slimming import ChannelCurve, ChannelCurves
+from deploy_kit.slimming.allocation import allocate
+
+
+def curves(seed: int = 0, layers: int = 3, channels: int = 16, rest: int = 1000) -> ChannelCurves:
+    generator = np.random.default_rng(seed)
+    rows = []
+    for index in range(layers):
+        steps = np.sort(generator.exponential(size=channels - 1))  # convex: each removal costs more than the last
+        rows.append(
+            ChannelCurve(
+                name=f"layer{index}",
+                reader=f"y{index}",
+                macs=int(generator.integers(1000, 9000)) * channels,
+                order=tuple(range(channels - 1)),
+                errors=(0.0, *np.cumsum(steps).tolist()),
+            )
+        )
+    total = rest + sum(row.macs for row in rows)
+    return ChannelCurves(
+        path="", sha256="", macs=total, n_images=1, curves=tuple(rows), refused=(), seconds=0, peak_memory_mib=0
+    )
+
+
+def error(found: ChannelCurves, kept: tuple[int, ...]) -> float:
+    return sum(curve.error(n) for curve, n in zip(found.curves, kept, strict=True))
+
+
+@pytest.mark.parametrize("share", [0.95, 0.8, 0.6, 0.4])
+def test_no_choice_of_whole_steps_is_much_better(share: float) -> None:
+    for seed in range(4):
+        found = curves(seed)
+
+        kept = allocate(found, share, 4)
+
+        assert found.cost(kept) <= share * found.macs
+        assert all(n % 4 == 0 for n in kept)
+        every = [c for c in itertools.product(*[(4, 8, 12, 16)] * 3) if found.cost(c) <= share * found.macs]
+        best = min(error(found, choice) for choice in every)
+        # A price finds the lower convex hull alone; between its corners lies at most one layer's step.
+        step = max(curve.error(4) - curve.error(8) for curve in found.curves)
+        assert best <= error(found, kept) <= best + step
+
+
+def test_a_layer_whose_channels_are_no_multiple_may_keep_all() -> None:
+    found = curves(channels=10)
+
+    kept = allocate(found, 0.999, 4)
+
+    assert set(kept) <= {4, 8, 10}
+    assert kept.count(10) == 2
+
+
+def test_everything_fits_where_all_may_be_left() -> None:
+    assert allocate(curves(), 1.0, 4) == (16, 16, 16)
+
+
+def test_free_removals_do_not_cost_channels_that_still_fit() -> None:
+    found = curves()
+
+    kept = allocate(found, 1.0 - 1e-9, 4)
+
+    assert found.cost(kept) <= found.macs * (1 - 1e-9)
+    assert kept.count(16) == 2
+
+
+def test_less_than_what_can_be_left_names_the_least() -> None:
+    found = curves()
+
+    with pytest.raises(InputError, match="less than what is left with the fewest channels everywhere") as refused:
+        allocate(found, 0.1, 4)
+
+    least = float(refused.value.hint.split()[5])
+    assert allocate(found, least, 4) == (4, 4, 4)

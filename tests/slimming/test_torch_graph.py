@@ -1,0 +1,120 @@
+"""What torch computes of a graph is what ONNX's reference evaluator does, operator by operator."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_graphs
+import torch
+from dense_graphs import Sketch
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.serde import serialize_model
+
+from deploy_kit.base.errors import InputError, SlimError
+from deploy_kit.graph import onnx_file
+from deploy_kit.slimming import torch_graph
+from deploy_kit.slimming.torch_graph import TorchGraph
+
+
+def differ(sketch: Sketch, output: str, *, opset: int = 18, batch: int = 1) -> float:
+    model, x = sketch.model(output, opset=opset), sketch.images(batch)
+    wanted = ReferenceEvaluator(serialize_model(model)).run(None, {"x": x})[0]
+    with torch.no_grad():
+        found = TorchGraph(model).forward(x).numpy()
+    assert found.shape == wanted.shape
+    return float(np.abs(found - wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("operator", "given"),
+    [
+        ("Clip", {}),
+        ("Elu", {"alpha": 0.7}),
+        ("GlobalAveragePool", {}),
+        ("GlobalMaxPool", {}),
+        ("HardSigmoid", {"alpha": 0.3}),
+        ("HardSwish", {}),
+        ("Identity", {}),
+        ("LeakyRelu", {"alpha": 0.2}),
+        ("ReduceMean", {}),
+        ("Relu", {}),
+        ("Sigmoid", {}),
+        ("Softmax", {"axis": 1}),
+        ("Tanh", {}),
+        ("Flatten", {}),
+        ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, 1, 1]}),
+        ("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+        ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+    ],
+)
+def test_an_operator_is_the_evaluators(operator: str, given: dict[str, object]) -> None:
+    sketch = Sketch(pixels=(8, 7))
+    output = sketch.node(operator, "x", **given)
+
+    assert differ(sketch, output) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pad": 1},
+        {"strides": [2, 2], "pads": [0, 0, 1, 1]},
+        {"dilations": [2, 1], "pads": [2, 0, 2, 0]},
+        {"group": 3, "pad": 1},
+    ],
+)
+def test_a_convolution_is_the_evaluators(given: dict[str, object]) -> None:
+    sketch = Sketch()
+
+    assert differ(sketch, sketch.conv("x", 6, 3, **given)) < 1e-5
+
+
+def test_a_dense_network_is_the_evaluators_for_any_batch() -> None:
+    sketch = Sketch(batch=1)
+    output = sketch.network()
+    model, x = sketch.model(output), sketch.images(5)
+    session = ReferenceEvaluator(serialize_model(model))
+    wanted = np.concatenate([session.run(None, {"x": image[None]})[0] for image in x])
+
+    with torch.no_grad():
+        found = TorchGraph(model).forward(x).numpy()
+
+    assert np.abs(found - wanted).max() < 1e-4
+
+
+def test_a_shape_written_for_one_image_serves_a_batch() -> None:
+    model = tiny_graphs.parse(
+        "g (float[1,3,2,2] x) => (float[] y) { s = Constant<value = int64[2] {1, -1}>() y = Reshape(x, s) }", 18
+    )
+
+    with torch.no_grad():
+        found = TorchGraph(model).forward(Sketch(pixels=(2, 2)).images(3))
+
+    assert found.shape == (3, 12)
+
+
+def test_an_operator_that_is_not_covered_is_named() -> None:
+    sketch = Sketch()
+
+    with pytest.raises(InputError, match="operators that it does not compute: Erf"):
+        TorchGraph(sketch.model(sketch.node("Erf", "x")))
+
+
+def test_a_form_that_is_not_covered_is_named() -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.node("MaxPool", "x", kernel_shape=[2, 2], auto_pad="SAME_UPPER"))
+
+    with pytest.raises(InputError, match="auto_pad is not covered"):
+        TorchGraph(model).forward(sketch.images(1))
+
+
+def test_a_graph_that_onnxruntime_answers_otherwise_is_refused(tmp_path: Path) -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.network())
+    onnx_file.save(model, tmp_path / "model.onnx")
+    other = Sketch(seed=1)
+
+    with pytest.raises(SlimError, match="differ from ONNX Runtime's by"):
+        torch_graph.verified(other.model(other.network()), tmp_path / "model.onnx", sketch.images(1))
