@@ -15,8 +15,9 @@ from deploy_kit.base.errors import InputError
 if TYPE_CHECKING:
     import onnx
 
-_MAX_FIELDS = 5_000_000  # DenseNet-264 has 40,000; as many empty messages take 0.5 GB in memory
-_MAX_NODES = 200_000  # after inlining; DenseNet-264 has 1,000
+_MAX_FIELDS = 2_000_000  # as many empty messages take 200 MB in memory
+_TEXT = "text"
+_MAX_NODES = 200_000  # after inlining
 _MAX_BYTES = 2**31 - 1  # one protobuf message ends here, also after inlining
 _MAX_CALLS = 64  # functions within functions: native code recurses
 _MAX_ELEMENTS = 2**31 - 1  # of one tensor: 8 GiB of float32
@@ -29,12 +30,13 @@ _TYPED = {1: "float_data", 6: "int32_data", 7: "int64_data", 8: "string_data", 1
 
 
 def verify_messages(data: bytes, path: Path) -> None:
-    """Count the fields of all messages in an ONNX file without building them.
+    """Count the fields of all messages in an ONNX file without building them, and read its texts.
 
     Bytes that are no protobuf are left to the parser, which says so.
 
     Raises:
-        InputError: There are more than an ONNX file of a network has.
+        InputError: There are more fields than an ONNX file of a network has, or a text is not UTF-8: the parser gives
+            such a name as bytes, which is no name for anything else.
     """
     from onnx import onnx_ml_pb2
 
@@ -43,13 +45,18 @@ def verify_messages(data: bytes, path: Path) -> None:
         at, end, message = pending.pop()
         inner = _inner(message)
         while at < end:
+            fields += 1
+            if fields > _MAX_FIELDS:
+                raise InputError(f"{path}: more than {_MAX_FIELDS:,} fields in its messages", hint=_HINT)
             try:
                 key, at = _varint(data, at)
                 wire = key & 7
                 if wire == 2:
                     size, at = _varint(data, at)
                     kind = inner.get(key >> 3)
-                    if kind is not None:
+                    if kind is _TEXT:
+                        _verify_text(data[at : at + size], path)
+                    elif kind is not None and size:
                         pending.append((at, min(at + size, end), kind))
                     at += size
                 elif wire == 0:
@@ -60,15 +67,26 @@ def verify_messages(data: bytes, path: Path) -> None:
                     return
             except IndexError:
                 return
-            fields += 1
-        if fields + len(pending) > _MAX_FIELDS:
-            raise InputError(f"{path}: more than {_MAX_FIELDS:,} fields in its messages", hint=_HINT)
+
+
+def _verify_text(text: bytes, path: Path) -> None:
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: a name in it is not UTF-8, as ONNX asks for: {text[:40]!r}",
+            hint="rename it where the model is made, and export it again",
+        ) from error
 
 
 @functools.cache
 def _inner(message: Any) -> Mapping[int, Any]:
-    """Return the kinds of the messages within a message, by field number."""
-    return {field.number: field.message_type for field in message.fields if field.message_type is not None}
+    """Return the kinds of the messages within a message and where its texts are, by field number."""
+    return {
+        field.number: field.message_type or _TEXT
+        for field in message.fields
+        if field.message_type is not None or field.type == field.TYPE_STRING
+    }
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

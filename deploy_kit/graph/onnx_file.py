@@ -106,11 +106,6 @@ def _translated(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: not a valid ONNX model: {error}", hint="export it again") from error
     except onnx.shape_inference.InferenceError as error:
         raise InputError(f"{path}: its shapes do not fit together: {error}", hint="export it again") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: a name in it is not UTF-8, as ONNX asks for: {error.object[:40]!r}",
-            hint="rename it where the model is made, and export it again",
-        ) from error
     except need("google.protobuf.message", by="reading ONNX files").DecodeError as error:
         raise InputError(
             f"{path}: not a whole ONNX file: {error}", hint="it may be cut off: export it again"

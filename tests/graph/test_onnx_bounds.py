@@ -57,16 +57,15 @@ def nested(levels: int) -> bytes:
     """Write a graph within a node within a graph, `levels` deep, without any library's own limit."""
     graph = field(2, b"g")
     for _ in range(levels):
-        graph = (
-            field(1, field(4, b"If") + field(5, field(1, b"then_branch") + field(6, graph) + b"\xa0\x01\x05")) + graph
-        )
+        branch = field(1, b"then_branch") + field(6, graph) + varint(20 << 3) + b"\x05"
+        graph = field(2, b"g") + field(1, field(4, b"If") + field(5, branch))
     return b"\x08\x08" + field(7, graph) + field(8, b"\x10\x11")
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "functions that double 26 times": (
         lambda: small_cnns.with_function(26).SerializeToString(),
-        r"6.71e\+07 nodes .* once its functions are inlined",
+        r"e\+0[78] nodes .* once its functions are inlined",
     ),
     "functions 500 deep": (
         lambda: small_cnns.with_function(500, calls=1).SerializeToString(),
@@ -88,8 +87,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: filled([2**20, 2**20]).SerializeToString(), "'huge' would hold 1.1e\\+12 numbers",
     ),
     "graphs 200 deep": (lambda: nested(200), "not a whole ONNX file"),
-    "six million empty nodes": (
-        lambda: b"\x08\x08" + field(7, field(1, b"") * 6_000_000), "more than 5,000,000 fields in its messages",
+    "millions of empty nodes": (
+        lambda: b"\x08\x08" + field(7, field(1, b"") * 6_000_000), "more than 2,000,000 fields in its messages",
     ),
     "a name that is not UTF-8": (
         lambda: small_cnns.small_cnn().SerializeToString().replace(b"logits", b"l\xff\xfeits"), "is not UTF-8",
@@ -100,7 +99,9 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind.startswith("millions") else []) for kind in HOSTILE]
+)
 def test_hostile_file_is_refused(kind: str, tmp_path: Path) -> None:
     make, says = HOSTILE[kind]
     (tmp_path / "hostile.onnx").write_bytes(make())
