@@ -91,6 +91,7 @@ def write_onnx(
             f"torch's {table.exporter} exporter failed: {error}", hint=f"try the other one: --exporter {other(table)}"
         ) from error
     # Other programs' converters take no biases that are computed, nor the chains that compute a shape.
+    model = onnx_file.reread(model)  # with every shape, as `simplify` would read it: the folder computes by shapes
     fold_constants.apply(model)
     model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
     onnx_file.embed(model, preprocess)
