@@ -60,7 +60,7 @@ class Key:
     def digest(self) -> str:
         """Hash what decides the result: the name does not."""
         parts = {"stage": self.stage, "inputs": self.inputs, "options": self.options, "versions": self.versions}
-        return hashlib.sha256(codec.canonical_json(parts).encode()).hexdigest()
+        return hashlib.sha256(codec.canonical_json(parts).encode(errors="backslashreplace")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,8 @@ def parts_of(path: Path) -> list[Path]:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it."""
-    data = content.encode() if isinstance(content, str) else content
+    # A name of a file may hold bytes that are no UTF-8; JSON reads the backslashes as the same character.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with _put_in_place(path) as aside, aside.open("wb") as file:
         file.write(data)
         file.flush()
@@ -521,7 +522,7 @@ def _sealed(record: Any) -> str:
 
 
 def _seal_of(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(codec.canonical_json(data).encode()).hexdigest()
+    return hashlib.sha256(codec.canonical_json(data).encode(errors="backslashreplace")).hexdigest()
 
 
 def _files_of(record: Any) -> Iterator[tuple[str, str]]:

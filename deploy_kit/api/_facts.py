@@ -7,7 +7,8 @@ from deploy_kit.base.errors import RequestError
 
 _PLAIN = (
     "state_key", "head", "output", "stem_pool", "concat", "activation", "outer_activation", "hidden_activation",
-    "slope", "transition_relu", "transition_pool", "final_relu", "eps", "head_pool", "head_activation",
+    "slope", "dense_order", "transition_order", "final_order", "hidden_order", "transition_relu",
+    "transition_pool", "final_relu", "eps", "hidden_eps", "head_pool", "feature_norm", "head_activation",
 )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ def export(
     batch: int | None = None,
     dynamic: bool = False,
     output: str | None = None,
+    input_pixels: bool = False,
     state_key: str | None = None,
     head: str | None = None,
     ignore: str | Sequence[str] = (),
@@ -47,11 +48,17 @@ def export(
     outer_activation: str | None = None,
     hidden_activation: str | None = None,
     slope: float | None = None,
+    dense_order: Literal["norm_first", "activation_first"] | None = None,
+    transition_order: Literal["norm_first", "activation_first"] | None = None,
+    final_order: Literal["norm_first", "activation_first"] | None = None,
+    hidden_order: Literal["norm_first", "activation_first"] | None = None,
     transition_relu: bool | None = None,
-    transition_pool: Literal["avg", "max"] | None = None,
+    transition_pool: Literal["avg", "max", "none"] | None = None,
     final_relu: bool | None = None,
     eps: float | None = None,
+    hidden_eps: float | None = None,
     head_pool: str | None = None,
+    feature_norm: Literal["none", "l2"] | None = None,
     head_activation: str | None = None,
     images: PathLike | None = None,
     calibration: PathLike | None = None,
@@ -80,6 +87,7 @@ def export(
         batch: Images per run of a static graph.
         dynamic: Leave the batch open instead.
         output: Output of an ONNX file to take, where it has several, or a value within it.
+        input_pixels: Let the graph take pixels, uint8 (N, H, W, C) in RGB order, and normalize them itself.
         state_key: Which state dict to take, where the file holds several.
         head: Module of the head to take, where there are several; ``"none"`` for the pooled features.
         ignore: Modules or tensors of the file to leave out.
@@ -92,11 +100,17 @@ def export(
         outer_activation: Activation of stem, transitions and end.
         hidden_activation: Activation between linear layers.
         slope: Slope of leaky activations below zero.
+        dense_order: Whether a dense layer's BNs come before their activations, as in the paper, or behind them.
+        transition_order: The same of a transition's BN.
+        final_order: The same of the last BN.
+        hidden_order: The same of BNs between linear layers.
         transition_relu: Whether an activation stands before each transition's convolution.
         transition_pool: Pooling of the transitions.
         final_relu: Whether an activation follows the last BN.
         eps: Epsilon of every BN.
-        head_pool: How the last map becomes a vector: ``avg``, ``max`` or ``max_avg``.
+        hidden_eps: Epsilon of BNs between linear layers, where it is another one.
+        head_pool: How the last map becomes a vector: ``avg``, ``max``, ``max_avg``, ``avg_max`` or ``avg_max_mean``.
+        feature_norm: ``l2`` where that vector is divided by its Euclidean norm.
         head_activation: Activation to put behind the logits.
         images: Images that later checks use: a folder, a CSV manifest, an npz file or ``bundled:NAME``.
         calibration: Images that a later quantization uses, likewise.
@@ -121,8 +135,7 @@ def export(
     verify_out(copy_to)
     base = _base_recipe(checkpoint, recipe)
     table = {key: given[key] for key in ("exporter", "opset", "batch") if given[key] is not None}
-    if dynamic:
-        table["dynamic"] = True
+    table |= {key: True for key in ("dynamic", "input_pixels") if given[key]}
     source = _facts.source(given) | _facts.image(given)
     if checkpoint is not None:
         export_stage.verify_applicable(Path(checkpoint), [*table, *source])

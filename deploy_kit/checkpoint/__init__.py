@@ -33,7 +33,7 @@ def read_checkpoint(path: Path, stated: StatedFacts | None = None) -> Checkpoint
     """
     import torch
 
-    from deploy_kit.checkpoint.architecture import probe, structure
+    from deploy_kit.checkpoint.architecture import graph_witness, probe, structure
     from deploy_kit.checkpoint.formats import container
     from deploy_kit.checkpoint.network.densenet_module import DenseNet
     from deploy_kit.checkpoint.network.equations import Equations
@@ -43,6 +43,9 @@ def read_checkpoint(path: Path, stated: StatedFacts | None = None) -> Checkpoint
     parsed = structure.parse_structure(contents, str(path), stated)
     if stated.probe is not None:
         parsed = probe.choose(parsed, Path(stated.probe))
+    witness = None
+    if contents.forward is not None:
+        parsed, witness = graph_witness.settle(parsed, contents.forward, str(path))
     with torch.device("meta"):  # no initial weights are drawn: they cost more than all the rest
         model = DenseNet(parsed.spec)
     model.load_state_dict(parsed.tensors, strict=True, assign=True)
@@ -52,6 +55,7 @@ def read_checkpoint(path: Path, stated: StatedFacts | None = None) -> Checkpoint
         spec=parsed.spec,
         equations=Equations(parsed.spec, parsed.names, parsed.originals, channels_last=parsed.channels_last),
         evidence=parsed.evidence,
+        witness=witness,
         preprocess=contents.preprocess,
         classes=contents.classes,
         container=contents.kind,

@@ -1,13 +1,14 @@
 """What a checkpoint file holds, whatever its format: the record between `formats` and `architecture`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from deploy_kit.checkpoint.facts import ArchitectureFacts
 from deploy_kit.records.artifacts import Preprocess
+from deploy_kit.records.densenet import HeadActivation
 
 Container = Literal[
     "safetensors",
@@ -22,6 +23,51 @@ Container = Literal[
     "Keras 2 HDF5",
 ]
 _KERAS: frozenset[Container] = frozenset({"Keras 3 (.keras)", "Keras 3 HDF5", "Keras 2 HDF5"})
+OnRead = Callable[[str, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One output of a stated forward pass.
+
+    Attributes:
+        value: The output, (N, …) float32.
+        logits: What came before its last activation; the output itself where there is none.
+        activation: That activation.
+    """
+
+    value: Tensor
+    logits: Tensor
+    activation: HeadActivation
+
+
+class StatedForward(Protocol):
+    """The forward pass that a file states, computed operator by operator: a witness that knows of no architecture.
+
+    Attributes:
+        source: What states it, e.g. ``TorchScript code``.
+        shape: (channels, side, …) of its input as the file states it, None where a number is open; empty where the file
+            states no shape.
+        batch: Number of inputs at a time, where the graph is fixed to one number.
+    """
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int | None, ...]: ...
+    @property
+    def batch(self) -> int | None: ...
+
+    def answers(self, x: Tensor, on_read: OnRead | None = None) -> tuple[Answer, ...]:
+        """Compute its outputs.
+
+        Args:
+            x: (N, C, …) float32, whatever the file's own layout.
+            on_read: Called with (name of a weight, what it is applied to), in the order of computation.
+
+        Raises:
+            CheckpointError: It calls an operator that is not known, or does not fit the input.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +84,7 @@ class Contents:
         attributes: Module path → the module's class (under ``class``) and its plain attributes such as ``eps``, where
             the file is a whole pickled module.
         state_key: Path of the state dict inside the file; None where the format holds one set of weights alone.
+        forward: The forward pass that the file states; None where it holds none.
     """
 
     kind: Container
@@ -48,6 +95,7 @@ class Contents:
     classes: tuple[str, ...] | None = None
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     state_key: str | None = None
+    forward: StatedForward | None = None
 
     @property
     def from_keras(self) -> bool:

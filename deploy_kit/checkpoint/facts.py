@@ -9,11 +9,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
+from deploy_kit.records.densenet import (
+    Activation,
+    FeatureNorm,
+    HeadActivation,
+    HeadPool,
+    Order,
+    StemPool,
+    TransitionPool,
+)
 
 Concat = Literal["append", "prepend"]
 SourceKind = Literal[
-    "flag", "file", "index_gap", "statistics", "family", "file_name", "convention", "default", "carried", "probe"
+    "flag",
+    "file",
+    "index_gap",
+    "statistics",
+    "family",
+    "file_name",
+    "convention",
+    "default",
+    "carried",
+    "probe",
+    "graph",
 ]
 _GUESSES: frozenset[SourceKind] = frozenset({"family", "file_name", "convention", "default", "carried"})
 
@@ -25,7 +43,8 @@ class Source:
     Attributes:
         kind: What decides: a ``flag``, the ``file``'s own statement, an ``index_gap`` in its names, BN ``statistics``,
             the ``family`` known by its key names, the ``file_name``, a ``convention`` for such stems, a ``default`` (of
-            the paper or the framework), a value ``carried`` over from the dense layers, or a ``probe``.
+            the paper or the framework), a value ``carried`` over from the dense layers, a ``probe``, or the outputs of
+            the file's own ``graph``.
         text: The same for people; no code reads it.
     """
 
@@ -46,7 +65,12 @@ class ArchitectureFacts:
         stem_stride: Stride of the (first) stem convolution; one number for all axes, or one for each.
         stem_pool: Pool that ends the stem.
         eps: Epsilon of every BN.
+        hidden_eps: Epsilon of BNs between linear layers of the head, where it is another one.
         concat: Whether a dense layer's new features come after the old ones (the paper) or before them.
+        dense_order: Whether a dense layer's BNs come before their activations or behind them.
+        transition_order: The same of a transition's BN.
+        final_order: The same of the last BN.
+        hidden_order: The same of BNs between linear layers of the head.
         transition_relu: Whether a ReLU stands between a transition's BN and its convolution.
         transition_pool: How a transition halves the map.
         final_relu: Whether a ReLU follows the last BN.
@@ -55,6 +79,7 @@ class ArchitectureFacts:
         hidden_activation: Activation between linear layers of the head.
         slope: Slope of leaky activations below zero.
         head_pool: How the last map becomes a vector.
+        feature_norm: Whether that vector is divided by its Euclidean norm.
         head_activation: What follows the last linear layer in the file's own forward pass.
         source: Where the facts come from.
     """
@@ -62,15 +87,21 @@ class ArchitectureFacts:
     stem_stride: int | tuple[int, ...] | None = None
     stem_pool: StemPool | None = None
     eps: float | None = None
+    hidden_eps: float | None = None
     concat: Concat | None = None
     transition_relu: bool | None = None
-    transition_pool: Literal["avg", "max"] | None = None
+    transition_pool: TransitionPool | None = None
     final_relu: bool | None = None
     activation: Activation | None = None
     outer_activation: Activation | None = None
     hidden_activation: Activation | None = None
     slope: float | None = None
+    dense_order: Order | None = None
+    transition_order: Order | None = None
+    final_order: Order | None = None
+    hidden_order: Order | None = None
     head_pool: HeadPool | None = None
+    feature_norm: FeatureNorm | None = None
     head_activation: HeadActivation | None = None
     source: Source = Source("file", "stated in the file")
 

@@ -8,6 +8,7 @@ from deploy_kit.records.densenet import DenseNetSpec
 
 if TYPE_CHECKING:
     from deploy_kit.checkpoint.architecture.evidence import Evidence
+    from deploy_kit.checkpoint.architecture.graph_witness import Witness
     from deploy_kit.checkpoint.contents import Container
     from deploy_kit.checkpoint.network.densenet_module import DenseNet
     from deploy_kit.checkpoint.network.equations import Equations
@@ -22,6 +23,7 @@ class Checkpoint:
         spec: Its architecture.
         equations: The same function on the file's own tensors, independent of `model`.
         evidence: What its BN statistics say.
+        witness: The forward pass that the file states, beside `model`; None where it states none.
         preprocess: Preprocessing that the file carries; None where it carries none.
         classes: Names of its classes; None where the file has none.
         container: The file format.
@@ -32,6 +34,7 @@ class Checkpoint:
     spec: DenseNetSpec
     equations: "Equations"
     evidence: "Evidence"
+    witness: "Witness | None"
     preprocess: Preprocess | None
     classes: tuple[str, ...] | None
     container: "Container"

@@ -6,7 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
-from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
+from deploy_kit.records.densenet import (
+    Activation,
+    FeatureNorm,
+    HeadActivation,
+    HeadPool,
+    Order,
+    StemPool,
+    TransitionPool,
+)
 
 InputSize = Annotated[
     str | None,
@@ -90,11 +98,17 @@ class CheckpointOptions:
     outer_activation: Annotated[Activation | None, _help("Activation of stem, transitions and final BN.")] = None
     hidden_activation: Annotated[Activation | None, _help("Activation between linear layers.")] = None
     slope: Annotated[float | None, _help("Negative slope of leaky activations.")] = None
+    dense_order: Annotated[Order | None, _help("Order of BN and activation in dense layers.")] = None
+    transition_order: Annotated[Order | None, _help("Order of BN and activation in transitions.")] = None
+    final_order: Annotated[Order | None, _help("Order of the final BN and its activation.")] = None
+    hidden_order: Annotated[Order | None, _help("Order of BN and activation between linear layers.")] = None
     transition_relu: Annotated[bool | None, _help("Whether the transitions have a ReLU.")] = None
-    transition_pool: Annotated[Literal["avg", "max"] | None, _help("Pooling of the transitions.")] = None
+    transition_pool: Annotated[TransitionPool | None, _help("Pooling of the transitions.")] = None
     final_relu: Annotated[bool | None, _help("Whether a ReLU follows the final BN.")] = None
     eps: Annotated[float | None, _help("Epsilon of every BN, e.g. 1e-5.")] = None
+    hidden_eps: Annotated[float | None, _help("Epsilon of BNs between linear layers, if it is another one.")] = None
     head_pool: Annotated[HeadPool | None, _help("Global pooling in front of the head.")] = None
+    feature_norm: Annotated[FeatureNorm | None, _help("Whether the pooled features are normalized.")] = None
     head_activation: Annotated[HeadActivation | None, _help("Activation to append to the head.")] = None
 
     def source_table(self) -> dict[str, Any]:

@@ -320,14 +320,17 @@ def expect_input(model: ir.Model, preprocessing: Preprocess | BareInput, where: 
     """Refuse a graph whose input is not what the preprocessing makes, or that has several outputs.
 
     Raises:
-        InputError: More than one input or output, or another shape.
+        InputError: More than one input or output, another shape, or pixels in place of floats or the reverse.
     """
     given = specs(inputs(model))
     expected = preprocessing.shape
-    if len(given) != 1 or given[0].shape[1:] != expected:
-        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in given)
+    pixels = isinstance(preprocessing, Preprocess) and preprocessing.input_pixels
+    whole = len(given) == 1 and given[0].dtype == "uint8"
+    if len(given) != 1 or given[0].shape[1:] != expected or whole != pixels:
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}{' of uint8' * (spec.dtype == 'uint8')}" for spec in given)
         raise InputError(
-            f"{where}: expected one input N×{'×'.join(map(str, expected))}, found {shapes or 'none'}",
+            f"{where}: expected one input N×{'×'.join(map(str, expected))}{' of uint8' * pixels}, "
+            f"found {shapes or 'none'}",
             hint=_layout_hint(given, expected) or "the preprocessing and the model do not belong together",
         )
     expect_output(model, where)

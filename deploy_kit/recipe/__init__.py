@@ -14,12 +14,23 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
-from deploy_kit.recipe._yaml import StrictLoader
+from deploy_kit.base.plain_text import one_line, shown
+from deploy_kit.base.text_files import read_yaml
 from deploy_kit.records.artifacts import Precision, Preprocess
-from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, StemPool
+from deploy_kit.records.densenet import (
+    Activation,
+    FeatureNorm,
+    HeadActivation,
+    HeadPool,
+    Order,
+    StemPool,
+    TransitionPool,
+)
+from deploy_kit.records.measurements import LatencySpan
 from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
+_NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
 
 
@@ -67,11 +78,17 @@ class SourceTable(RecipeTable):
         outer_activation: Activation of stem, transitions and end.
         hidden_activation: Activation between linear layers.
         slope: Slope of leaky activations below zero.
+        dense_order: Whether a dense layer's BNs come before their activations or behind them.
+        transition_order: The same of a transition's BN.
+        final_order: The same of the last BN.
+        hidden_order: The same of BNs between linear layers.
         transition_relu: Whether an activation precedes each transition's convolution.
         transition_pool: Pool that halves the map in a transition.
         final_relu: Whether an activation follows the last BN.
         eps: Epsilon of every BN.
+        hidden_eps: Epsilon of BNs between linear layers, where it is another one.
         head_pool: How the last map becomes a vector.
+        feature_norm: Whether that vector is divided by its Euclidean norm.
         head_activation: Activation to add behind the last linear layer.
     """
 
@@ -91,11 +108,17 @@ class SourceTable(RecipeTable):
     outer_activation: Activation | None = None
     hidden_activation: Activation | None = None
     slope: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    dense_order: Order | None = None
+    transition_order: Order | None = None
+    final_order: Order | None = None
+    hidden_order: Order | None = None
     transition_relu: bool | None = None
-    transition_pool: Literal["avg", "max"] | None = None
+    transition_pool: TransitionPool | None = None
     final_relu: bool | None = None
     eps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    hidden_eps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     head_pool: HeadPool | None = None
+    feature_norm: FeatureNorm | None = None
     head_activation: HeadActivation | None = None
 
 
@@ -109,6 +132,7 @@ class ExportTable(RecipeTable):
         opset: ONNX operator set.
         batch: Images per run of a static graph.
         dynamic: Whether the batch is left open instead.
+        input_pixels: Whether the graph takes pixels, uint8 (N, H, W, C) in RGB order, and normalizes them itself.
     """
 
     tolerance: float = Field(gt=0, allow_inf_nan=False)
@@ -116,6 +140,7 @@ class ExportTable(RecipeTable):
     opset: int = Field(default=18, ge=13)
     batch: int = Field(default=1, gt=0)
     dynamic: bool = False
+    input_pixels: bool = False
 
 
 def _listed(value: Any) -> Any:
@@ -262,7 +287,7 @@ class BenchTable(RecipeTable):
         min_iters: Minimum number of timed runs of all turns together.
         duration_s: Minimum duration of all turns of one engine together; LoadGen's own default is 10.
         warmup_s: Limit of the warm-up, per engine.
-        span: ``compute``, or ``whole`` with copying in and out.
+        span: ``compute``, ``whole`` with copying in and out, or ``frame``, from pixels in memory to the class.
         target_qps: Queries per second that arrive, for scenario ``server``.
         seed: Seed of the order.
         energy: Also run each engine for its energy, where the machine can measure it.
@@ -281,7 +306,7 @@ class BenchTable(RecipeTable):
     min_iters: int | None = Field(default=None, gt=0)
     duration_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     warmup_s: float = Field(default=3.0, gt=0, allow_inf_nan=False)
-    span: Literal["compute", "whole"] = "compute"
+    span: LatencySpan = "compute"
     target_qps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
     energy: bool = False
@@ -330,20 +355,11 @@ def load_recipe(source: str) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = bundled.find_bundled("recipes", source.removeprefix(bundled.PREFIX))
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_recipe(read_yaml(path))
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such recipe", hint=nearest(path.stem, bundled.bundled_names("recipes"))
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    try:
-        data = yaml.load(text, StrictLoader)  # noqa: S506  # a subclass of SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
-    except ValueError as error:  # a date that does not exist
-        raise RecipeError(f"{path}: not YAML: {error}") from error
-    return parse_recipe(data)
 
 
 def parse_recipe(data: Any) -> Recipe:
@@ -353,14 +369,19 @@ def parse_recipe(data: Any) -> Recipe:
         RecipeError: A key is unknown or missing, or a value does not fit.
     """
     if not isinstance(data, dict):
-        raise RecipeError(f"recipe: expected a table, found {data!r}")
+        raise RecipeError(f"recipe: expected a table, found {shown(data)}")
     try:
-        recipe = Recipe.model_validate_json(json.dumps(data))
+        text = json.dumps(data, ensure_ascii=False)
+        if (other := _NOT_UTF8.search(text)) is not None:
+            raise RecipeError(
+                f"recipe: expected names in UTF-8, found {one_line(other[0])}", hint="rename the file or folder: mv"
+            )
+        recipe = Recipe.model_validate_json(text)
     except ValidationError as error:
         # A misspelt key is reported as missing first and as unknown second; the second has a hint.
         entries = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
         raise _translated(entries[0]) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError(f"recipe: a value is not plain YAML: {error}") from error
     _verify_names(recipe)
     return recipe
@@ -390,7 +411,8 @@ def _translated(error: Any) -> RecipeError:
     location = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         return RecipeError(
-            f"{_path(location[:-1])}: unknown key '{location[-1]}'", hint=nearest(location[-1], _keys_at(location[:-1]))
+            f"{_path(location[:-1])}: unknown key '{one_line(str(location[-1]))}'",
+            hint=nearest(str(location[-1]), _keys_at(location[:-1])),
         )
     if error["type"] == "missing":
         return RecipeError(f"{_path(location[:-1])}: '{location[-1]}' is missing")
@@ -402,7 +424,7 @@ def _translated(error: Any) -> RecipeError:
     expected = str(error.get("ctx", {}).get("expected", ""))
     hint = nearest(str(error["input"]), re.findall(r"'([^']+)'", expected)) if expected else ""
     return RecipeError(
-        f"{_path(location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}", hint=hint
+        f"{_path(location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {shown(error['input'])}", hint=hint
     )
 
 

@@ -3,10 +3,27 @@
 from dataclasses import dataclass
 from typing import Literal
 
-StemPool = Literal["none", "max", "avg", "blur"]
-HeadPool = Literal["avg", "max", "max_avg", "flatten"]
-Activation = Literal["relu", "leaky_relu", "elu", "silu", "gelu", "none"]
-HeadActivation = Literal["none", "sigmoid", "softmax", "log_softmax"]
+from deploy_kit.records.network_words import (
+    Activation as Activation,
+)
+from deploy_kit.records.network_words import (
+    FeatureNorm as FeatureNorm,
+)
+from deploy_kit.records.network_words import (
+    HeadActivation as HeadActivation,
+)
+from deploy_kit.records.network_words import (
+    HeadPool as HeadPool,
+)
+from deploy_kit.records.network_words import (
+    Order as Order,
+)
+from deploy_kit.records.network_words import (
+    StemPool as StemPool,
+)
+from deploy_kit.records.network_words import (
+    TransitionPool as TransitionPool,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,23 +115,30 @@ class DenseNetSpec:
         heads: Classifiers; empty where the pooled features are the output.
         stem_pool: Pooling at the end of the stem.
         eps: Epsilon of every BN.
+        hidden_eps: Epsilon of the BNs between linear layers; None where it is that of all others.
         concat: Whether a dense layer's new channels are appended to the earlier ones, as in the paper, or prepended.
         activation: Activation within dense layers.
         outer_activation: Activation of the stem, of transitions and after the last block.
         slope: Slope of leaky activations for negative inputs.
+        dense_order: Whether a dense layer's BNs come before their activations, as in the paper, or behind them.
+        transition_order: The same of a transition's BN.
         transition_norm: Whether each transition begins with a BN.
         transition_relu: Whether an activation precedes each transition's convolution.
         transition_kernel: Kernel size of a transition's convolution, the same for all axes, in px.
         transition_bias: Whether a transition's convolution has a bias.
         transition_groups: Groups of a transition's convolution.
-        transition_pool: Pooling with which a transition halves the feature map.
+        transition_pool: Pooling with which a transition halves the feature map; ``none`` keeps its size.
         final_norm: Whether a BN follows the last block.
         final_relu: Whether an activation follows the last block (after the BN, if there is one).
-        head_pool: How the last feature map becomes a vector; ``max_avg`` concatenates both poolings.
+        final_order: Whether the last BN comes before that activation or behind it.
+        head_pool: How the last feature map becomes a vector: ``max_avg`` and ``avg_max`` concatenate both poolings in
+            that order, ``avg_max_mean`` is the mean of both.
+        feature_norm: Whether that vector is divided by its Euclidean norm (``l2``).
         head_activation: Activation after the last linear layer.
         hidden_activation: Activation between linear layers.
         trunk: Layers between the pooling and the heads, shared by all heads.
         map_side: Side in px that the last feature map must have where it is flattened; None where it is pooled.
+        input_repeats: How often the input's channels are repeated before the stem reads them.
         input_norm: Whether the network itself normalizes its input by a mean and std stored in the checkpoint.
         sources: (fact, origin) for each fact that the tensors' shapes do not decide.
     """
@@ -126,23 +150,29 @@ class DenseNetSpec:
     heads: tuple[Head, ...]
     stem_pool: StemPool = "none"
     eps: float = 1e-5
+    hidden_eps: float | None = None
     concat: Literal["append", "prepend"] = "append"
     activation: Activation = "relu"
     outer_activation: Activation = "relu"
     slope: float = 0.01
+    dense_order: Order = "norm_first"
+    transition_order: Order = "norm_first"
     transition_norm: bool = True
     transition_relu: bool = True
     transition_kernel: int = 1
     transition_bias: bool = False
     transition_groups: int = 1
-    transition_pool: Literal["avg", "max"] = "avg"
+    transition_pool: TransitionPool = "avg"
     final_norm: bool = True
     final_relu: bool = True
+    final_order: Order = "norm_first"
     head_pool: HeadPool = "avg"
+    feature_norm: FeatureNorm = "none"
     head_activation: HeadActivation = "none"
     hidden_activation: Activation = "relu"
     trunk: tuple[HeadLayer, ...] = ()
     map_side: int | None = None
+    input_repeats: int = 1
     input_norm: bool = False
     sources: tuple[tuple[str, str], ...] = ()
 

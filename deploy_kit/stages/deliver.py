@@ -5,6 +5,7 @@ from pathlib import Path
 from deploy_kit.base.errors import InputError
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Artifact, Origin
+from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.results import EngineRow, ParityReport, Report
 from deploy_kit.store import PASSPORT, Store
 
@@ -93,6 +94,8 @@ def _names(stem: str, artifacts: tuple[Artifact, ...]) -> dict[str, str]:
 
 def _origin(report: Report, row: EngineRow, parity: ParityReport) -> Origin:
     drop = parity.drop
+    graphs = {graph.sha256: graph.made_by for graph in report.lineage}
+    made_by = graphs.get(row.artifact.parent, MadeBy()) if row.artifact else MadeBy()
     return Origin(
         checkpoint=report.checkpoint.name,
         checkpoint_sha256=report.checkpoint.sha256,
@@ -101,4 +104,7 @@ def _origin(report: Report, row: EngineRow, parity: ParityReport) -> Origin:
         n_images=parity.n,
         drop=f"{drop.what} {drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}] points" if drop else "",
         answers_sha256=report.answers.sha256,
+        images_sha256=report.answers.images_sha256,
+        calibration=made_by.calibration,
+        calibration_sha256=made_by.calibration_sha256,
     )

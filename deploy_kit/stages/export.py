@@ -20,20 +20,20 @@ from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, 
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import adoption, onnx_file
+from deploy_kit.graph import adoption, onnx_file, pixel_input
 from deploy_kit.graph.onnx_artifact import onnx_artifact
-from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource, open_set
+from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource, files, open_set
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import ExportTable, SourceTable
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, CheckpointFacts, Exported, Preprocess
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
 
 VERSION = "5"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
-_VERIFIED_IMAGES = 32
-_ADOPTED_IMAGES = 4
-_OF_ONNX = frozenset({"input", "preprocess", "output"})
+_VERIFIED_IMAGES, _WITNESSED_IMAGES, _ADOPTED_IMAGES = 32, 3, 4
+_OF_ONNX = frozenset({"input", "preprocess", "input_pixels", "output"})
 # float32 against float64 through 264 layers; seen: 2e-6.
 _REBUILT = 1e-4
 _DYNAMIC_BATCHES = (1, 3)
@@ -60,26 +60,38 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
     stated = source.preprocess.record() if source.preprocess else None
+    said = class_names_beside(path)
 
     def make(folder: Path, home: str) -> Exported:
         from deploy_kit.checkpoint.network import to_onnx
 
         context.report("export", f"reading {path.name}")
         if onnx_file.is_onnx(path):
-            return _adopt(path, digest, source, table, folder, home, context)
+            return _adopt(path, digest, source, table, said, folder, home, context)
         network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
         preprocess, remarks = map_sizes.input_of(
-            network.spec, source.input, path, stated=stated, carried=network.preprocess
+            network.spec,
+            source.input,
+            path,
+            stated=stated,
+            carried=network.preprocess,
+            graph=None if network.witness is None else network.witness.sides,
         )
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
         file = folder / "model.onnx"
-        to_onnx.write_onnx(network.model, preprocess, table, file, classes=network.classes)
+        classes = network.classes or _fitting(said, network.spec.classes) or None
+        to_onnx.write_onnx(network.model, preprocess, table, file, classes=classes)
+        if table.input_pixels:
+            graph = onnx_file.load(file)
+            preprocess = pixel_input.take_pixels(graph, preprocess)
+            onnx_file.save(graph, file)
         context.report("export", "re-running the file in ONNX Runtime")
-        difference, verified = _verify(network, file, sample, preprocess, table, context.connection)
+        difference, verified, answers = _verify(network, file, sample, preprocess, table, context.connection)
         rebuilt = _verify_rebuilt(network, sample, preprocess)
+        witnessed = _verify_witness(network, sample, preprocess, answers)
         return Exported(
-            checkpoint=_facts(network, source.checkpoint, path, digest, (*remarks, rebuilt)),
+            checkpoint=_facts(network, source.checkpoint, path, digest, (*remarks, witnessed, rebuilt)),
             onnx=onnx_artifact(
                 file,
                 home,
@@ -99,9 +111,33 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         stage="export",
         name=path.name.split(".")[0],
         inputs=(digest, *probe_digest(source), *onnx_file.data_digests(path)),
-        options=[table.model_dump(), stated, stated_options(source)],
+        options=[
+            table.model_dump(exclude={"input_pixels"}),
+            stated,
+            stated_options(source),
+            *([said] if said else []),
+            *(["input_pixels"] if table.input_pixels else []),
+        ],
         versions=(("stage", VERSION), *versions),
     )
+
+
+def class_names_beside(path: Path) -> tuple[str, ...]:
+    """Read the names of the classes beside a checkpoint: ``best.classes.txt`` for ``best.pth``, else ``classes.txt``.
+
+    Returns:
+        The names in the order of the outputs; empty where there is no such file.
+
+    Raises:
+        InputError: It cannot be read, or names a class twice.
+    """
+    own = path.with_name(f"{path.name.split('.')[0]}.{files.CLASSES}")
+    return files.read_class_names(own) if own.is_file() else files.class_names(path.parent)
+
+
+def _fitting(names: tuple[str, ...], n: int | str) -> tuple[str, ...]:
+    """Return names that are as many as the outputs; others are of another network in the same folder."""
+    return names if len(names) == n else ()
 
 
 def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
@@ -133,19 +169,32 @@ def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
 
 
 def _adopt(
-    path: Path, digest: str, source: SourceTable, table: ExportTable, folder: Path, home: str, context: Context
+    path: Path,
+    digest: str,
+    source: SourceTable,
+    table: ExportTable,
+    said: tuple[str, ...],
+    folder: Path,
+    home: str,
+    context: Context,
 ) -> Exported:
-    """Take an ONNX file, in normal form, once it is whole and fits its preprocessing."""
+    """Take an ONNX file in normal form, once it fits its preprocessing; in front of it what takes pixels, if asked."""
     stated = source.preprocess.record() if source.preprocess else None
     adopted = adoption.adopt(path, stated_of_graph(source))
     model = adopted.model
     preprocess = map_sizes.input_of_graph(model, path, source.input, stated=stated)
     onnx_file.expect_input(model, preprocess, path)
     onnx_file.embed(model, preprocess)
+    output = onnx_file.specs(tuple(model.graph.outputs))[0].shape
+    if not onnx_file.classes(model) and output and (names := _fitting(said, output[-1])):
+        model.metadata_props[onnx_file.CLASSES_KEY] = codec.canonical_json(names)
     file = folder / "model.onnx"
     onnx_file.save(model, file)
     context.report("export", "re-running the file in ONNX Runtime")
     difference, verified = _verify_adopted(adopted, file, path, preprocess, table, context.connection)
+    if table.input_pixels:
+        preprocess = pixel_input.take_pixels(model, preprocess)
+        onnx_file.save(model, file)
     facts = CheckpointFacts(
         name=source.checkpoint,
         sha256=digest,
@@ -218,8 +267,8 @@ def _verify(
     preprocess: Preprocess | BareInput,
     table: ExportTable,
     connection: Connection,
-) -> tuple[float, str]:
-    """Re-run the file in ONNX Runtime and compare with torch, relative to the largest |logit|."""
+) -> tuple[float, str, np.ndarray]:
+    """Re-run the file in ONNX Runtime, compare with torch, relative to the largest |logit|, and return its answers."""
     from deploy_kit.checkpoint.network import to_onnx
     from deploy_kit.checkpoint.network.torch_logits import torch_logits
 
@@ -231,10 +280,8 @@ def _verify(
     batches = _DYNAMIC_BATCHES if table.dynamic else (table.batch,)
     worst = 0.0
     for batch in batches:
-        worst = max(
-            worst,
-            metrics.relative_difference(wanted, _onnx_logits(network, file, sample, preprocess, batch, connection)),
-        )
+        found = _onnx_logits(network, file, sample, preprocess, batch, connection)
+        worst = max(worst, metrics.relative_difference(wanted, found))
     if not worst <= table.tolerance:
         raise ExportError(
             f"the ONNX file differs from the checkpoint by {worst:.2g} of the largest logit, "
@@ -242,7 +289,7 @@ def _verify(
             hint=f"try the other exporter: --exporter {to_onnx.other(table)}; the file was not kept",
         )
     noun = "noise tensors" if isinstance(preprocess, BareInput) else "images"
-    return worst, f"{sample.n} {noun} ({sample.name}), batch {' and '.join(map(str, batches))}"
+    return worst, f"{sample.n} {noun} ({sample.name}), batch {' and '.join(map(str, batches))}", found
 
 
 def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preprocess | BareInput) -> str:
@@ -252,7 +299,7 @@ def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preproces
     from deploy_kit.checkpoint.network.torch_logits import torch_logits
 
     first = sample.first(1)
-    image = torch.from_numpy(next(first.batches(preprocess, 1)).astype(np.float64))
+    image = torch.from_numpy(next(first.batches(preprocess.normalized, 1)).astype(np.float64))
     wanted = torch.cat(network.equations.answers(image), 1).numpy()
     found = np.concatenate(list(torch_logits(network.model, first, preprocess)))
     difference = metrics.relative_difference(wanted, found)
@@ -263,6 +310,34 @@ def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preproces
             hint="this is a fault of deploykit, and the file was not kept: report it with the names in the checkpoint",
         )
     return f"rebuilt network against the equations on the file's own tensors: {difference:.1g} of the largest logit off"
+
+
+def _verify_witness(
+    network: Checkpoint, sample: ImageSet, preprocess: Preprocess | BareInput, answers: np.ndarray
+) -> str:
+    """Hold the ONNX file's answers against those of the graph that the checkpoint states, on its first images."""
+    import torch
+
+    if network.witness is None:
+        return "its order of operations has no witness: the file holds weights, and no graph"
+    witness, forward = network.witness, network.witness.forward
+    n = min(_WITNESSED_IMAGES, len(answers)) * (forward.batch or 1)
+    images = torch.from_numpy(np.concatenate(list(sample.first(min(n, sample.n)).batches(preprocess.normalized, 1))))
+    fixed = witness.sides is not None and witness.sides != tuple(images.shape[2:])
+    found = torch.from_numpy(answers[: len(images)])
+    if fixed:  # a graph of another size than was asked for is compared at its own, with the rebuilt network
+        assert witness.sides is not None
+        shape = (n, images.shape[1], *witness.sides)
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        outputs = network.model(images)
+        found = torch.cat(outputs, 1) if isinstance(outputs, tuple) else outputs
+    step = forward.batch or 1
+    worst = max(
+        witness.verify(network.spec, images[at : at + step], found[at : at + step], network.model)
+        for at in range(0, len(images) - step + 1, step)
+    )
+    what = "rebuilt network" if fixed else "ONNX file"
+    return f"{what} against {forward.source}, {len(images)} inputs: {worst:.1g} of the largest logit off"
 
 
 def _onnx_logits(

@@ -57,6 +57,7 @@ def run(
     if left_out:
         context.report("reference", images.left_out)
     authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
+    preprocess = _of_the_checkpoint(path, preprocess, authority)
     versions = versions_of(authority)
 
     def make(folder: Path, home: str) -> ReferenceLogits:
@@ -81,6 +82,14 @@ def run(
         ],
         versions=(("stage", VERSION), *versions),
     )
+
+
+def _of_the_checkpoint(path: Path, preprocess: Preprocess | BareInput, authority: str) -> Preprocess | BareInput:
+    """Return how images become the checkpoint's own input: normalized, unless it is a graph that takes pixels."""
+    if authority == "torch" or preprocess == preprocess.normalized:
+        return preprocess.normalized
+    carried = onnx_file.preprocess(onnx_file.load(path))
+    return preprocess if carried is not None and carried.input_pixels else preprocess.normalized
 
 
 def _written(

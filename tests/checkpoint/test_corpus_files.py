@@ -93,7 +93,8 @@ def test_graphs_of_real_files_state_what_their_authors_say(case: str) -> None:
     assert facts == ArchitectureFacts(
         stem_stride=2, stem_pool="max", eps=said["bn_eps"], concat="append", transition_relu=True,
         transition_pool="avg", final_relu=True, activation="relu", outer_activation="relu", head_pool="avg",
-        head_activation="none", source=facts.source,
+        head_activation="none", dense_order="norm_first", transition_order="norm_first", final_order="norm_first",
+        source=facts.source,
     )  # fmt: skip
     assert said["concat_order"] == "x,new"
     assert said["stem"]["pool"] == "max 3x3 s2 p1"

@@ -274,7 +274,7 @@ def test_index_gap_says_that_a_transition_has_no_relu() -> None:
     parsed = read(named(model, names))
 
     assert parsed.spec.transition_relu is False
-    assert dict(parsed.spec.sources)["transition_relu"] == "index gap in the transitions' names"
+    assert dict(parsed.spec.sources)["transition_relu"] == "index gap in its names"
 
 
 def test_unknown_names_without_statistics_are_guessed_aloud_and_refused_if_strict() -> None:

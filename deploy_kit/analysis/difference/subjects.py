@@ -66,8 +66,8 @@ class Subject:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image's tensor."""
-        return tuple(self.input.shape)
+        """Of one image's tensor, behind the normalization of a graph that takes pixels."""
+        return tuple(self.input.normalized.shape)
 
 
 def find_subject(name: str, store: Store, source: SourceTable) -> Subject:

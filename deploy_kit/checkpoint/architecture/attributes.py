@@ -49,6 +49,14 @@ def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> A
         raise CheckpointError(f"{where}: BNs with different eps: {', '.join(map(str, sorted(epsilons)))}")
     if epsilons:
         stated["eps"] = float(epsilons.pop())
+    rows = [step for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
+    hidden = {
+        attributes[step.leaf.name].get("eps")
+        for step in rows
+        if step.leaf and step.leaf.name in attributes and step.layer.kind == "norm"
+    }
+    if len(hidden) == 1 and isinstance(eps := hidden.pop(), float):
+        stated["hidden_eps"] = eps
     stride = attributes.get(body.stem[0].conv.name, {}).get("stride")
     if stride is not None:
         stated["stem_stride"] = tuple(stride) if isinstance(stride, (tuple, list)) else int(stride)

@@ -17,7 +17,11 @@ _PAPER = ArchitectureFacts(
     final_relu=True,
     activation="relu",
     outer_activation="relu",
+    dense_order="norm_first",
+    transition_order="norm_first",
+    final_order="norm_first",
     head_pool="avg",
+    feature_norm="none",
     eps=1e-5,
 )
 
@@ -67,7 +71,9 @@ FAMILIES = (
     Family(
         name="fastai",
         keys=(r"^0\.0\.denseblock\d+\.denselayer\d+\.", r"^1\.\d+\.weight$"),
-        facts=_like_the_paper(final_relu=False, head_pool="max_avg", hidden_activation="relu"),
+        facts=_like_the_paper(
+            final_relu=False, head_pool="max_avg", hidden_activation="relu", hidden_order="activation_first"
+        ),
         outside=True,
     ),
     Family(
@@ -129,6 +135,7 @@ FAMILIES = (
     Family(
         name="Dive into Deep Learning",
         keys=(r"(^|\.)\d+\.net\.\d+\.\d+\.",),
+        ask=("head_pool",),  # editions of the book end with a global maximum or a global average
     ),
     Family(
         name="bottleneck_layer tutorial",

@@ -15,22 +15,28 @@ from deploy_kit.checkpoint.architecture import paths
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.conventions import Family
 from deploy_kit.checkpoint.architecture.evidence import Evidence
-from deploy_kit.checkpoint.architecture.heads import FoundHeads
+from deploy_kit.checkpoint.architecture.heads import DOUBLE_POOLS, FoundHeads
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 
 FLAGS = {
     "stem_stride": "--stem-stride 2",
     "stem_pool": "--stem-pool none, max, avg or blur",
     "eps": "--eps 1e-5",
+    "hidden_eps": "--hidden-eps 1e-5",
     "concat": "--concat append or prepend",
     "transition_relu": "--transition-relu or --no-transition-relu",
-    "transition_pool": "--transition-pool avg or max",
+    "dense_order": "--dense-order norm_first or activation_first",
+    "transition_order": "--transition-order norm_first or activation_first",
+    "final_order": "--final-order norm_first or activation_first",
+    "hidden_order": "--hidden-order norm_first or activation_first",
+    "transition_pool": "--transition-pool avg, max or none",
     "final_relu": "--final-relu or --no-final-relu",
     "activation": "--activation relu, leaky_relu, elu, silu or gelu",
     "outer_activation": "--outer-activation relu, leaky_relu, elu, silu or gelu",
     "hidden_activation": "--hidden-activation relu, leaky_relu, elu, silu, gelu or none",
     "slope": "--slope 0.01",
-    "head_pool": "--head-pool avg, max or max_avg",
+    "head_pool": "--head-pool avg, max or avg_max_mean",
+    "feature_norm": "--feature-norm none or l2",
     "head_activation": "--head-activation none, sigmoid, softmax or log_softmax",
 }
 _PAPER: dict[str, Any] = {
@@ -43,14 +49,28 @@ _PAPER: dict[str, Any] = {
     "outer_activation": "relu",
     "hidden_activation": "relu",
     "slope": 0.01,
+    "dense_order": "norm_first",
+    "transition_order": "norm_first",
+    "final_order": "norm_first",
+    "hidden_order": "norm_first",
     "head_pool": "avg",
+    "feature_norm": "none",
 }
+# Facts that one choice of an implementation decides together: who was wrong in one is no witness for the others.
+_TOGETHER = (
+    frozenset({"stem_stride", "stem_pool"}),
+    frozenset({"transition_relu", "transition_order", "transition_pool"}),
+    frozenset({"final_relu", "final_order", "head_pool", "feature_norm"}),
+    frozenset({"activation", "outer_activation", "slope"}),
+    frozenset({"hidden_activation", "hidden_order"}),
+)
 # Left to the paper, these change nothing or are the framework's own default, so no remark is made.
-_QUIET = frozenset({"eps", "slope", "outer_activation"})
+_QUIET = frozenset({"eps", "hidden_eps", "slope", "outer_activation"})
 _CARRIED = Source("carried", "default: as in the dense layers")
 _TRANSITION = ("transition_pool", "outer_activation")
 # Where nothing may be guessed, a probe starts from these.
-_PROBED_FIRST: dict[str, Any] = {"stem_stride": 2, "stem_pool": "max"}
+_PROBED_FIRST: dict[str, Any] = {"stem_stride": 2, "stem_pool": "max", **_PAPER}
+_DOUBLE = "--head-pool max_avg or avg_max"  # of a head that reads twice the last map's channels
 # timm's names of networks with a deep stem, e.g. densenet264d.
 _DEEP = re.compile(r"densenet\d+d", re.IGNORECASE)
 _LARGE_KERNEL = 7  # the paper's stem for ImageNet; its stem for CIFAR has 3
@@ -108,22 +128,25 @@ def decide_facts(
     unknown, unanswered = [], []
     for name in _relevant_facts(body, head):
         decision = _known_fact(name, known, body, where, remarks)
+        decision = _fitting(name, decision, head, values)
         if name == "outer_activation" and (decision is None or decision[1].kind == "family"):
             decision = _outer_activation(values.get("activation", "relu"), decision, known.family, remarks)
         if decision is None:
-            default = _default(name, body, where, keras=keras)
+            refuted = _refuted(name, known, body, values, sources)
+            default = None if refuted else _default(name, body, head, where, keras=keras)
             if default is None or name in variants:
                 if not probing:
                     unanswered.append(name)
                     continue
-                start = _PROBED_FIRST.get(name, default[0] if default else None)
+                start = "max_avg" if name == "head_pool" and head.double else _PROBED_FIRST.get(name)
+                start = default[0] if default else start
                 default = start, Source("default", "default: to be probed")
             if default[1].kind == "default" and name not in _QUIET:
                 unknown.append(name)
             decision = default
         values[name], sources[name] = decision
     if unanswered:
-        raise _open_question(unanswered, where, known)
+        raise _open_question(unanswered, where, known, double=head.double)
     if not probing:
         _verify_transitions(values, sources, known, where)
     # A head in a module of its own may read the features before torchvision's functional ReLU: `model.features(x)`.
@@ -137,7 +160,7 @@ def decide_facts(
     if loose and strict and not probing:
         raise CheckpointError(
             f"{where}: nothing in the file decides {', '.join(loose)}",
-            hint="say " + "; ".join(FLAGS[name] for name in loose) + "; or give --probe io.npz",
+            hint="say " + "; ".join(_flag(name, head.double) for name in loose) + "; or give --probe io.npz",
         )
     if unknown and not probing:
         guesses = ", ".join(f"{name} = {_text(values[name])}" for name in unknown)
@@ -145,14 +168,15 @@ def decide_facts(
     return DecidedFacts(values=values, sources=sources, remarks=tuple(remarks))
 
 
-def index_gaps(body: Body) -> ArchitectureFacts:
+def index_gaps(body: Body, head: FoundHeads) -> ArchitectureFacts:
     """Read index gaps: in one ``Sequential``, BN 0 and convolution 2 have a module without weights between them."""
     relus = set()
     for joint in body.chain.transitions:
         if joint.norm is not None and (between := paths.gap(joint.norm.path, joint.conv.path)) is not None:
             relus.add(between > 0)
     relu = relus.pop() if len(relus) == 1 else None
-    return ArchitectureFacts(transition_relu=relu, source=Source("index_gap", "index gap in the transitions' names"))
+    source = Source("index_gap", "index gap in its names")
+    return ArchitectureFacts(transition_relu=relu, hidden_order=head.hidden_order, source=source)
 
 
 def _relevant_facts(body: Body, head: FoundHeads) -> list[str]:
@@ -163,11 +187,14 @@ def _relevant_facts(body: Body, head: FoundHeads) -> list[str]:
         names.append("concat")
     if body.chain.transitions:
         names += ["transition_relu", "transition_pool"]
-    names.append("final_relu")
-    steps = [step for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
-    if any(step.leaf is None for step in steps):
+        names += ["transition_order"] * any(joint.norm is not None for joint in body.chain.transitions)
+    names += ["final_relu", "dense_order"] + ["final_order"] * (body.final is not None)
+    kinds = [step.layer.kind for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
+    names += ["hidden_eps"] * ("norm" in kinds)
+    if "activation" in kinds:
         names.append("hidden_activation")
-    return names + ["head_pool"] * (head.pool is None)
+        names += ["hidden_order"] * ("norm" in kinds[kinds.index("linear") :])
+    return names + ["head_pool"] * (head.pool is None) + ["feature_norm"]
 
 
 def _known_fact(name: str, known: FactSources, body: Body, where: str, remarks: list[str]) -> Decision | None:
@@ -191,6 +218,8 @@ def _known_fact(name: str, known: FactSources, body: Body, where: str, remarks: 
             )
         return value, facts.source
     usual = _family_fact(name, known.family, body)
+    if usual is not None and proved is None and _is_refuted(name, known, body):
+        usual = None
     if proved is not None:
         why = known.evidence.why[name]
         # Names alone do not outvote data: bearpaw's are nearly kuangliu's, and their orders of concatenation differ.
@@ -232,17 +261,70 @@ def _outer_activation(
     return inner, _CARRIED
 
 
-def _default(name: str, body: Body, where: str, *, keras: bool) -> Decision | None:
-    """Return what the paper has; None where nothing may be guessed."""
+def _fitting(name: str, decision: Decision | None, head: FoundHeads, values: Mapping[str, Any]) -> Decision | None:
+    """Drop what cannot hold: a pool of another width, and an order that the statistics show of ReLUs alone."""
+    if decision is None:
+        return None
+    value, source = decision
+    weak = source.kind in ("family", "statistics")
+    if name == "head_pool" and weak and head.double != (value in DOUBLE_POOLS):
+        return None
+    # A mean below zero proves that no ReLU stands before a BN; behind a leaky activation it proves nothing.
+    active = {"dense_order": "activation", "hidden_order": "hidden_activation"}.get(name, "outer_activation")
+    if name.endswith("_order") and source.kind == "statistics" and values.get(active, "relu") != "relu":
+        return None
+    return decision
+
+
+def _is_refuted(name: str, known: FactSources, body: Body) -> bool:
+    """Return whether a flag, the file or statistics contradict the family in a fact that hangs together with this."""
+    for other in _hanging(name):
+        usual = _family_fact(other, known.family, body)
+        better = (known.flags, *known.stated, known.evidence.facts)
+        if usual is not None and any(getattr(facts, other) not in (None, usual) for facts in better):
+            return True
+    return False
+
+
+def _refuted(
+    name: str, known: FactSources, body: Body, values: Mapping[str, Any], sources: Mapping[str, Source]
+) -> bool:
+    """Return whether the usual stem is contradicted in one half, so that it says nothing of the other."""
+    if name not in ("stem_stride", "stem_pool") or len(body.stem) > 1:
+        return False
+    if max(body.stem[0].conv.kernel) < _LARGE_KERNEL:
+        return False
+    usual = {"stem_stride": 2, "stem_pool": "max"}
+    better = (known.flags, *known.stated, known.evidence.facts)
+    (other,) = _hanging(name)
+    found = [value for facts in better if (value := getattr(facts, other)) is not None]
+    return any(value not in (usual[other], (2,) * len(body.stem[0].conv.kernel)) for value in found)
+
+
+def _hanging(name: str) -> frozenset[str]:
+    return next((group - {name} for group in _TOGETHER if name in group), frozenset())
+
+
+def _default(name: str, body: Body, head: FoundHeads, where: str, *, keras: bool) -> Decision | None:
+    """Return what the paper has; None where nothing may be guessed, as where the network is not the paper's."""
     if name in ("stem_stride", "stem_pool"):
         return _stem_default(name, body, where)
     if name == "eps" and keras:
         return 1e-3, Source("default", "default of Keras")
-    if name == "transition_relu" and all(joint.norm is None for joint in body.chain.transitions):
-        return False, Source("default", "default: no BN there, no ReLU")
+    if name == "hidden_eps":
+        return None, Source("default", "default: as in all other BNs")
+    if name in ("transition_relu", "transition_pool") and _is_odd_transition(body):
+        return None
     if name == "final_relu" and body.final is None:
         return False, Source("default", "default: no BN there, no ReLU")
+    if name == "head_pool" and head.double:
+        return None
     return _PAPER[name], Source("default", "default: as in the paper")
+
+
+def _is_odd_transition(body: Body) -> bool:
+    """Return whether transitions lack a BN or have a kernel of more than one pixel, which the paper's do not."""
+    return any(joint.norm is None or max(joint.conv.kernel) > 1 for joint in body.chain.transitions)
 
 
 def _stem_default(name: str, body: Body, where: str) -> Decision | None:
@@ -263,7 +345,9 @@ def _stem_default(name: str, body: Body, where: str) -> Decision | None:
     if not normed and max(first.conv.kernel) == 3:
         source = Source("convention", "convention: the paper's stem for small images")
         return (1 if name == "stem_stride" else "none"), source
-    return (1, Source("default", "default: stride 1")) if name == "stem_stride" else None
+    # The paper's stems have kernels of 3 and 7; of another kernel it says nothing.
+    small = name == "stem_stride" and max(first.conv.kernel) == 3
+    return (1, Source("default", "default: stride 1")) if small else None
 
 
 def _verify_transitions(
@@ -289,11 +373,15 @@ def _has_own_head(family: Family | None) -> bool:
     return family is not None and family.outside
 
 
-def _open_question(names: list[str], where: str, known: FactSources) -> CheckpointError:
+def _flag(name: str, double: bool) -> str:
+    return _DOUBLE if name == "head_pool" and double else FLAGS[name]
+
+
+def _open_question(names: list[str], where: str, known: FactSources, *, double: bool) -> CheckpointError:
     """Make the error that asks for facts by their flags."""
     family = known.family
     variants = f" ('{family.name}' has variants)" if family is not None and set(names) & set(family.ask) else ""
-    flags = "; ".join(FLAGS[name] for name in names)
+    flags = "; ".join(_flag(name, double) for name in names)
     flags = flags.replace("--stem-stride 2", "--stem-stride 2 (or one number an axis: 1,2,2)")
     return CheckpointError(
         f"{where}: the file cannot say: {', '.join(name.replace('_', ' ') for name in names)}{variants}",

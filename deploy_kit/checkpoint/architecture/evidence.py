@@ -6,6 +6,7 @@ E2  Average pooling keeps means and a 1×1 convolution is linear: behind a trans
     and W·E[relu(N(β, γ²))] with one.
 E3  A max pool in the stem lifts the first block's means above those of the stem's BN and ReLU.
 E4  The first BN's mean is the stem's weights times the mean of the input.
+E5  Behind a ReLU no mean lies below zero: a BN with negative means reads no ReLU, one without any reads one.
 
 They are evidence and no proof: frozen, recalibrated or random statistics leave a question open.
 """
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.dense_layers import Joint
+from deploy_kit.checkpoint.architecture.heads import FoundHeads
 from deploy_kit.checkpoint.architecture.leaves import Leaf
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
+from deploy_kit.records.densenet import Order
 
 # Thresholds lie between what was measured on networks of known make (calibrated, or trained 120 to 150 steps).
 # E1: 1.00 of the places in the right order against 0.02 in the other; memory-efficient layers with dropout update their
@@ -34,6 +37,8 @@ _FITS, _MISSES, _TIMES = 0.12, 0.12, 2.5
 _CONTRADICTS = 0.2
 # E3: at most 0.01 without a pool, at least 0.13 with one.
 _FLAT, _RAISED = 0.06, 0.1
+# E5: of features that no ReLU has cut, about half of the means are negative.
+_BELOW, _MANY, _MIN_CHANNELS = 0.05, 0.05, 16
 _NEAR = 0.01  # share of a standard deviation within which two channels are the same
 
 Tensors = Mapping[str, Tensor]
@@ -62,11 +67,12 @@ class Evidence:
     input_mean: tuple[float, ...]
 
 
-def weigh(body: Body, tensors: Tensors) -> Evidence:
+def weigh(body: Body, head: FoundHeads, tensors: Tensors) -> Evidence:
     """Weigh the statistics of a network's BNs.
 
     Args:
         body: The network without its head.
+        head: Its heads.
         tensors: The file's tensors by name.
     """
     untrained = all(_is_initial(unit.norm1, tensors) for unit in body.units)
@@ -78,17 +84,25 @@ def weigh(body: Body, tensors: Tensors) -> Evidence:
     if max(append, prepend) > _SAME and min(append, prepend) < _OTHER:
         facts["concat"] = "append" if append > prepend else "prepend"
         why["concat"] = f"channels repeat in {append:.0%} (appended) and {prepend:.0%} (prepended) of the places"
+    orders = {} if untrained else _orders(body, head, tensors)
     # E2 and E3 compare means across layers, which says nothing where E1 shows that the statistics are of no data.
     alive = "concat" in facts
     if alive and (errors := _transition_errors(body, tensors)) is not None:
         bare, relu = errors
         text = f"next block's means are {relu:.2f} σ off with a ReLU, {bare:.2f} σ without"
         if min(errors) < _FITS and max(errors) > max(_MISSES, _TIMES * min(errors)):
-            facts |= {"transition_relu": relu < bare, "transition_pool": "avg"}
+            # Where a ReLU stands before the BN none stands behind it, and the mean is W·β as well.
+            before = (
+                relu > bare and "transition_order" in orders and orders["transition_order"][0] == "activation_first"
+            )
+            facts |= {"transition_relu": relu < bare or before, "transition_pool": "avg"}
             why |= dict.fromkeys(("transition_relu", "transition_pool"), text)
         else:
             contradicted = min(errors) > _CONTRADICTS
             doubts.append(f"BN statistics fit no ReLU and average pool in the transitions ({text})")
+    for name, (order, told) in orders.items():
+        if alive or name == "hidden_order":
+            facts[name], why[name] = order, told
     # E3 assumes a ReLU behind the stem's BN; where the transitions have none, the stem may have none either.
     if alive and facts.get("transition_relu") is not False and (gain := _stem_gain(body, tensors)) is not None:
         if abs(gain) < _FLAT:
@@ -105,6 +119,32 @@ def weigh(body: Body, tensors: Tensors) -> Evidence:
         untrained=untrained,
         input_mean=_input_mean(body, tensors),
     )
+
+
+def _orders(body: Body, head: FoundHeads, tensors: Tensors) -> dict[str, tuple[Order, str]]:
+    """Measure E5 on the BNs of dense layers, of transitions, at the end, and between linear layers."""
+    rows = [step for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
+    kinds = [step.layer.kind for step in rows]
+    hidden = rows[kinds.index("linear") :] if "linear" in kinds else []
+    groups: dict[str, list[Leaf | None]] = {
+        "dense_order": [unit.norm2 or unit.norm1 for unit in body.units],
+        "transition_order": [joint.norm for joint in body.chain.transitions],
+        "final_order": [body.final],
+        "hidden_order": [step.leaf for step in hidden if step.layer.kind == "norm"],
+    }
+    found: dict[str, tuple[Order, str]] = {}
+    for name, norms in groups.items():
+        means = [_part(norm, "running_mean", tensors) for norm in norms if norm is not None]
+        deviations = [_part(norm, "running_var", tensors).sqrt() for norm in norms if norm is not None]
+        if sum(len(mean) for mean in means) < _MIN_CHANNELS:
+            continue
+        mean, deviation = torch.cat(means), torch.cat(deviations)
+        share = float((mean < -_BELOW * deviation).double().mean())
+        if share > _MANY:
+            found[name] = ("norm_first", f"{share:.0%} of its BNs' means are negative: no ReLU stands before them")
+        elif not bool((mean < -1e-6).any()) and bool((mean > 0).any()):
+            found[name] = ("activation_first", "none of its BNs' means is negative: a ReLU stands before them")
+    return found
 
 
 def _part(leaf: Leaf, part: str, tensors: Tensors) -> Tensor:

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import paths
 from deploy_kit.checkpoint.architecture.leaves import Leaf, listed
 from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 from deploy_kit.checkpoint.architecture.paths import Path
-from deploy_kit.records.densenet import Head, HeadLayer, HeadPool
+from deploy_kit.records.densenet import Head, HeadLayer, HeadPool, Order
 
 NONE = "none"
+DOUBLE_POOLS: tuple[HeadPool, ...] = ("max_avg", "avg_max")  # both poolings side by side
 _LINEARS = ("linear", "conv")  # a 1×1 convolution on a pooled map is a linear layer
 
 
@@ -28,7 +29,9 @@ class FoundHeads:
     """Heads with their weights.
 
     Attributes:
-        pool: How the last map becomes the vector that they read; None where widths do not tell avg from max.
+        pool: ``flatten`` where their width shows it; None where it does not tell how the last map is pooled.
+        double: Whether they read twice the map's channels: both poolings side by side, in either order.
+        hidden_order: Where an index gap shows whether the BNs between linear layers come before the activations.
         map_side: Side of the last map in px, where it is flattened.
         trunk: Steps that all heads share.
         heads: (name, steps) of each head.
@@ -37,6 +40,8 @@ class FoundHeads:
     """
 
     pool: HeadPool | None
+    double: bool = False
+    hidden_order: Order | None = None
     map_side: int | None
     trunk: tuple[Step, ...]
     heads: tuple[tuple[str, tuple[Step, ...]], ...]
@@ -100,6 +105,7 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
     trunk, rows = _rows(nodes, before)
     _verify_one_home(rows, where)
     pool, side = next(pooled for leaf in roots if (pooled := pools[leaf]))
+    gaps = {_gap_order(before[leaf], nodes[leaf]) for leaf in linears if before[leaf] is not None}
     heads = tuple(
         (name, tuple(step for node in row for step in node.steps)) for name, row in zip(_names(rows), rows, strict=True)
     )
@@ -107,7 +113,9 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
     # In most families the head stands beside `features`; one that stands further out was added by a user.
     homes = [row[-1].leaf.path[:-1] for row in rows]
     return FoundHeads(
-        pool=pool,
+        pool=None if pool in DOUBLE_POOLS else pool,
+        double=pool in DOUBLE_POOLS,
+        hidden_order=gaps.pop() if len(gaps) == 1 else None,
         map_side=side,
         trunk=shared,
         heads=heads,
@@ -159,7 +167,7 @@ def _pool(read: int, width: int, ndim: int) -> tuple[HeadPool | None, int | None
     side = round(times ** (1 / ndim))
     if times == 1:
         return None, None
-    if times == 2 and ndim > 1:  # fastai's, max first; in 1-D a flattened map of two pixels has that width too
+    if times == 2:  # in 1-D a flattened map of two pixels has that width too, and is the rarer one
         return "max_avg", None
     return ("flatten", side) if side**ndim == times else None
 
@@ -189,9 +197,30 @@ def _between(feeder: Leaf | None, norm: Leaf | None, leaf: Leaf) -> tuple[Step, 
     gap = paths.gap(feeder.path, (norm or leaf).path)
     if gap == 0 and norm is None:
         return (linear,)
-    if gap:
-        return (active, *middle, linear)
     return (*middle, active, linear)
+
+
+def _gap_order(feeder: Leaf | None, node: _Node) -> Order | None:
+    """Return the order that an index gap shows: BN 1 behind linear 0 comes first, BN 2 behind what stands between."""
+    norm = next((step.leaf for step in node.steps if step.layer.kind == "norm"), None)
+    if feeder is None or norm is None or (gap := paths.gap(feeder.path, norm.path)) is None:
+        return None
+    return "activation_first" if gap else "norm_first"
+
+
+def reordered(heads: FoundHeads) -> FoundHeads:
+    """Return heads in which the BNs between linear layers stand behind their activations."""
+    return replace(
+        heads, trunk=_swapped(heads.trunk), heads=tuple((name, _swapped(steps)) for name, steps in heads.heads)
+    )
+
+
+def _swapped(steps: Sequence[Step]) -> tuple[Step, ...]:
+    row = list(steps)
+    for at in range(len(row) - 1):
+        if (row[at].layer.kind, row[at + 1].layer.kind) == ("norm", "activation"):
+            row[at], row[at + 1] = row[at + 1], row[at]
+    return tuple(row)
 
 
 def _rows(nodes: dict[Leaf, _Node], before: dict[Leaf, Leaf | None]) -> tuple[list[_Node], list[list[_Node]]]:

@@ -2,9 +2,7 @@
 
 import dataclasses
 import itertools
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,11 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError, InputError
+from deploy_kit.checkpoint.architecture.heads import DOUBLE_POOLS
 from deploy_kit.checkpoint.architecture.structure import ParsedStructure
 from deploy_kit.checkpoint.facts import Source
 from deploy_kit.checkpoint.network.equations import Equations
+from deploy_kit.images.npz import read_arrays
 from deploy_kit.records.densenet import DenseNetSpec
 
 # The equations run in float64, the probe's logits are float32: through 264 layers the two were seen 2e-6 apart.
@@ -27,11 +27,15 @@ _ALTERNATIVES: dict[str, tuple[Any, ...]] = {
     "stem_pool": ("max", "none", "blur", "avg"),
     "transition_relu": (True, False),
     "final_relu": (True, False),
-    "transition_pool": ("avg", "max"),
+    "transition_pool": ("avg", "max", "none"),
     "activation": ("relu", "leaky_relu", "elu", "silu", "gelu"),
     "outer_activation": ("relu", "leaky_relu", "elu", "silu", "gelu"),
     "hidden_activation": ("relu", "leaky_relu", "none", "elu", "silu", "gelu"),
-    "head_pool": ("avg", "max"),
+    "dense_order": ("norm_first", "activation_first"),
+    "transition_order": ("norm_first", "activation_first"),
+    "final_order": ("norm_first", "activation_first"),
+    "head_pool": ("avg", "max", "avg_max_mean"),
+    "feature_norm": ("none", "l2"),
     "eps": (1e-5, 1e-3),
     "slope": (0.01, 0.1, 0.2),
 }
@@ -57,11 +61,11 @@ def choose(parsed: ParsedStructure, file: Path) -> ParsedStructure:
     # Fewest changes first: a combination that changes a fact without effect matches as well, and would be ambiguous.
     for n_changes in range(_MAX_CHANGES + 1):
         matches: list[tuple[float, dict[str, Any]]] = []
-        for change in _changes(parsed, n_changes):
+        for change in changes(parsed, n_changes, parsed.guessed):
             n_tried += 1
             if n_tried > _MAX_TRIED:
                 break
-            difference = _difference(_changed(parsed.spec, change), parsed, x, logits)
+            difference = _difference(changed(parsed.spec, change), parsed, x, logits)
             closest = min(closest, (difference, _text(change)))
             if difference <= TOLERANCE:
                 matches.append((difference, change))
@@ -82,12 +86,12 @@ def choose(parsed: ParsedStructure, file: Path) -> ParsedStructure:
 
 
 def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
+    if not file.exists():
+        raise InputError(f"{file}: no such file", hint="check the path given to --probe")
     try:
-        with np.load(file, allow_pickle=False) as data:
-            x, logits = np.asarray(data["input"], np.float64), np.asarray(data["logits"], np.float64)
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file", hint="check the path given to --probe") from error
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_arrays(file, ("input", "logits"))
+        x, logits = (np.asarray(arrays[name], np.float64) for name in ("input", "logits"))
+    except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: cannot be read: {_SHAPE}, found {error}") from error
     if x.ndim == spec.ndim + 2 and x.shape[1] != spec.in_channels and x.shape[-1] == spec.in_channels:
         x = np.moveaxis(x, -1, 1)  # as Keras keeps images
@@ -101,10 +105,10 @@ def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(np.ascontiguousarray(x)), logits
 
 
-def _changes(parsed: ParsedStructure, n: int) -> Iterator[dict[str, Any]]:
-    """Yield every way to change `n` of the open facts."""
+def changes(parsed: ParsedStructure, n: int, facts: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield every way to change `n` of some facts."""
     spec = parsed.spec
-    for names in itertools.combinations([name for name in parsed.guessed if name in _ALTERNATIVES], n):
+    for names in itertools.combinations([name for name in facts if name in _ALTERNATIVES], n):
         choices = [[value for value in _values(name, spec) if value != _value(name, spec)] for name in names]
         for values in itertools.product(*choices):
             change = dict(zip(names, values, strict=True))
@@ -114,6 +118,8 @@ def _changes(parsed: ParsedStructure, n: int) -> Iterator[dict[str, Any]]:
 
 
 def _values(name: str, spec: DenseNetSpec) -> tuple[Any, ...]:
+    if name == "head_pool" and spec.head_pool in DOUBLE_POOLS:
+        return DOUBLE_POOLS
     if name != "stem_stride":
         return _ALTERNATIVES[name]
     even = [(side,) * spec.ndim for side in _ALTERNATIVES[name]]
@@ -124,7 +130,8 @@ def _value(name: str, spec: DenseNetSpec) -> Any:
     return spec.stem[0].stride if name == "stem_stride" else getattr(spec, name)
 
 
-def _changed(spec: DenseNetSpec, change: dict[str, Any]) -> DenseNetSpec:
+def changed(spec: DenseNetSpec, change: dict[str, Any]) -> DenseNetSpec:
+    """Return a network with some facts changed."""
     rest = {name: value for name, value in change.items() if name != "stem_stride"}
     if "stem_stride" in change:
         first = dataclasses.replace(spec.stem[0], stride=change["stem_stride"])
@@ -152,5 +159,5 @@ def _settled(parsed: ParsedStructure, change: dict[str, Any], outcome: str) -> P
     proof = Source("probe", f"probe {outcome}")
     sources = {name: proof if source.is_guess else source for name, source in parsed.sources.items()}
     texts = tuple((name, source.text) for name, source in sources.items())
-    spec = dataclasses.replace(_changed(parsed.spec, change), sources=texts)
+    spec = dataclasses.replace(changed(parsed.spec, change), sources=texts)
     return dataclasses.replace(parsed, spec=spec, sources=sources, remarks=(*parsed.remarks, proof.text))

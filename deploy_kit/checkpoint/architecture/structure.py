@@ -89,20 +89,22 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     head = heads.find_heads(_outside(net), width, ndim, dense, stated.head, where)
     _verify_used(gathered, net, head, others, where)
     attributed = attributes.facts(contents.attributes, net, head, where)
-    proved = evidence.weigh(net, gathered.tensors)
+    proved = evidence.weigh(net, head, gathered.tensors)
     known = FactSources(
         flags=replace(stated.facts, source=Source("flag", "flag")),
         # A stated graph says what is computed; a module's attribute only what it would compute if it were called.
         stated=(contents.facts, attributed),
-        gaps=decide.index_gaps(net),
+        gaps=decide.index_gaps(net, head),
         evidence=proved,
         family=conventions.family_of(tensors),
     )
     lacking = _lacking(net, known.family, where)
     keras = contents.from_keras
-    decided = decide.decide_facts(
-        known, net, head, where, strict=stated.strict, keras=keras, probing=stated.probe is not None
-    )
+    # A probe, or the file's own graph, settles what is left open.
+    settled_later = stated.probe is not None or contents.forward is not None
+    decided = decide.decide_facts(known, net, head, where, strict=stated.strict, keras=keras, probing=settled_later)
+    if decided.values.get("hidden_order") == "activation_first":
+        head = heads.reordered(head)
     spec = _spec(net, head, decided, stated.facts, input_norm=bool(normalized), where=where)
     names = dict(canonical_tensors.canonical_names(net, head, spec))
     names |= {f"normalize.{part}": name for part, name in normalized.items()}
@@ -215,7 +217,7 @@ def _spec(
     net: Body, head: FoundHeads, decided: DecidedFacts, flags: ArchitectureFacts, *, input_norm: bool, where: str
 ) -> DenseNetSpec:
     """Put what shapes give and what was decided together."""
-    values = dict(decided.values)
+    values = {name: value for name, value in decided.values.items() if name != "hidden_order"}
     stride, kernel = values.pop("stem_stride"), net.stem[0].conv.kernel
     strides = tuple(stride) if isinstance(stride, (tuple, list)) else (stride,) * len(kernel)
     if len(strides) != len(kernel):

@@ -17,6 +17,7 @@ from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import aten, stated_graph
+from deploy_kit.checkpoint.formats.forward.exported_graph import ExportedForward
 from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 from deploy_kit.checkpoint.formats.pickled import torch_file
 from deploy_kit.checkpoint.formats.pickled.inert_values import Unreadable
@@ -33,6 +34,7 @@ _DTYPES = {
     1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16, 7: torch.float32,
     8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
 }  # fmt: skip
+_CONSTANTS = "data/constants/model_constants_config.json"
 _STRIDED = 7
 _MAX_JSON = 64 << 20
 _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
@@ -60,12 +62,17 @@ def read_exported_program(archive: Archive, budget: ReadLimits) -> Contents:
     if not tensors:
         raise CheckpointError("a torch.export archive without weights")
     facts = _facts(graph)
+    try:
+        known = {**dict(_weights(archive, home, budget, _CONSTANTS)), **tensors} if _OLD_MODEL not in model else tensors
+        forward = ExportedForward(program["graph_module"], known)
+    except _WRONG as error:
+        raise damaged(f"its graph makes no sense ({type(error).__name__})") from error
     remarks = (
         ()
         if facts != ArchitectureFacts()
         else ("its graph is written in a way this version does not read: it states no facts",)
     )
-    return Contents(kind="torch.export", tensors=tensors, facts=facts, remarks=remarks)
+    return Contents(kind="torch.export", tensors=tensors, facts=facts, remarks=remarks, forward=forward)
 
 
 def _json(archive: Archive, name: str) -> Any:
@@ -77,10 +84,13 @@ def _json(archive: Archive, name: str) -> Any:
         raise damaged(f"'{name}' inside it is not JSON") from error
 
 
-def _weights(archive: Archive, home: str, budget: ReadLimits) -> Iterator[tuple[str, Tensor]]:
+def _weights(archive: Archive, home: str, budget: ReadLimits, config: str = _WEIGHTS) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a table: the weights, or constants and buffers that are no part of the state dict."""
     rows: dict[str, bytearray] = {}
-    for name, entry in _json(archive, home + _WEIGHTS)["config"].items():
-        member = f"{home}data/weights/{entry['path_name']}"
+    if config != _WEIGHTS and home + config not in archive.names:
+        return
+    for name, entry in _json(archive, home + config)["config"].items():
+        member = f"{home}{config.rpartition('/')[0]}/{entry['path_name']}"
         if entry["use_pickle"] or entry["tensor_meta"]["layout"] != _STRIDED:
             raise CheckpointError(f"'{name}' is no plain tensor; plain floating-point weights are expected")
         if member not in rows:

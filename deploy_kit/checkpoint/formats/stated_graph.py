@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Concat, Source
-from deploy_kit.records.densenet import Activation, HeadActivation, StemPool
+from deploy_kit.records.densenet import Activation, HeadActivation, HeadPool, Order, StemPool
 
 T = TypeVar("T")
 Sides = int | tuple[int, ...]
@@ -80,6 +80,22 @@ def sides(value: Any, *, default: Sides | None = None) -> Sides | None:
     return int(value[0]) if len(set(value)) == 1 else tuple(value)
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What stands before a layer: the kind of its activation, and its order with a BN where both are there."""
+
+    kind: Activation
+    order: Order | None
+
+
+def _kind(before: _Before | None) -> Activation | None:
+    return None if before is None else before.kind
+
+
+def _order(before: _Before | None) -> Order | None:
+    return None if before is None else before.order
+
+
 class _Graph:
     """Nodes without those that do nothing, and the readers of each."""
 
@@ -122,19 +138,33 @@ class _Graph:
         transitions = [place for place in self.convs if place not in stem and self._pool_after(place) is not None]
         for place in transitions:
             self._verify_window(self.users[place][0], (2, 2, 0), "a transition's pool")
-        head = self._head()
+        head, hidden = self._head(), self._hidden()
+        norms = [place for place, node in enumerate(self.nodes) if node.op == "bn"]
+        behind = len(self.nodes) if head is None else head
+        slopes = sorted({node.slope for node in self.nodes if node.op == "leaky_relu" and node.slope is not None})
+        if len(slopes) > 1:
+            raise _unsupported(f"leaky activations of different slopes, {', '.join(map(str, slopes))}")
+        inner = [self._before_layer(place) for place in sorted(set(self.convs) - {*stem, *transitions})]
+        joints = [self._before_layer(place) for place in transitions]
+        between = [self._before_layer(place) for place in hidden]
+        last = None if head is None else self._before_layer(head)
         return ArchitectureFacts(
             stem_stride=self.nodes[self.convs[0]].stride if self.convs else None,
             stem_pool=self._stem_pool(stem),
-            eps=_agreed(node.eps for node in self.nodes if node.op == "bn"),
+            eps=_agreed(self.nodes[place].eps for place in norms if place < behind),
+            hidden_eps=_agreed(self.nodes[place].eps for place in norms if place > behind),
             concat=self._concat(),
-            transition_relu=_agreed(self._relu_before(place) for place in transitions),
+            transition_relu=_agreed(None if joint is None else joint.kind != "none" for joint in joints),
+            transition_order=_agreed(_order(joint) for joint in joints),
             transition_pool=_agreed(self._pool_after(place) for place in transitions),
-            final_relu=None if head is None else self._relu_before(head),
-            activation=self._activation_before(set(self.convs) - {*stem, *transitions}),
-            outer_activation=self._outer_activation(stem, transitions, head),
-            hidden_activation=self._activation_before(set(self.linears[1:])),
-            slope=_agreed(node.slope for node in self.nodes if node.op == "leaky_relu"),
+            final_relu=None if last is None else last.kind != "none",
+            final_order=_order(last),
+            activation=_agreed(_kind(layer) for layer in inner),
+            dense_order=_agreed(_order(layer) for layer in inner),
+            outer_activation=self._outer_activation(stem, [*joints, last]),
+            hidden_activation=_agreed(_kind(layer) for layer in between),
+            hidden_order=_agreed(_order(layer) for layer in between),
+            slope=slopes[0] if slopes else None,
             head_pool=self._head_pool(),
             head_activation=self._head_activation(),
             source=source,
@@ -200,27 +230,34 @@ class _Graph:
         after = self.after(place)
         return _pool_name(self.op(after)) if after is not None and self.op(after) in _POOLS else None
 
-    def _relu_before(self, place: int) -> bool | None:
-        """Return whether an activation stands between a node and the BN before it; None where there is no BN."""
+    def _before_layer(self, place: int) -> "_Before | None":
+        """Return the activation before a layer and its order with the BN there; None where neither is there."""
         before = self.before(place)
-        if before is None:
-            return None
-        if self.op(before) == "bn":
-            return False
+        if before is None or self.op(before) not in ("bn", *ACTIVATIONS):
+            return None if before is None or self.op(before) in _POOLS else _Before("none", None)
         further = self.before(before)
-        normed = further is not None and self.op(further) == "bn"
-        return True if normed and self.op(before) in ACTIVATIONS else None
+        if self.op(before) != "bn":
+            normed = further is not None and self.op(further) == "bn"
+            return _Before(cast("Activation", self.op(before)), "norm_first" if normed else None)
+        if further is not None and self.op(further) in ACTIVATIONS:
+            return _Before(cast("Activation", self.op(further)), "activation_first")
+        return _Before("none", None)
 
-    def _activation_before(self, places: set[int]) -> Activation | None:
-        return cast("Activation | None", _agreed(self._activation_at(self.before(place)) for place in sorted(places)))
+    def _hidden(self) -> list[int]:
+        """List the linear layers that read another one's answer."""
+        found = []
+        for place in self.linears:
+            at = self.before(place)
+            while at is not None and self.op(at) in ("bn", "flatten", *ACTIVATIONS):
+                at = self.before(at)
+            if at is not None and self.op(at) == "linear":
+                found.append(place)
+        return found
 
-    def _activation_at(self, place: int | None) -> str | None:
-        return self.op(place) if place is not None and self.op(place) in ACTIVATIONS else None
-
-    def _outer_activation(self, stem: list[int], transitions: list[int], head: int | None) -> Activation | None:
+    def _outer_activation(self, stem: list[int], joints: Sequence["_Before | None"]) -> Activation | None:
         """Return the activation of stem, transitions and end; a place without one is not asked."""
-        places = [*stem, *(self.before(place) for place in transitions), None if head is None else self.before(head)]
-        kinds = [kind for kind in map(self._activation_at, places) if kind is not None]
+        kinds = [self.op(place) for place in stem if self.op(place) in ACTIVATIONS]
+        kinds += [joint.kind for joint in joints if joint is not None and joint.kind != "none"]
         return cast("Activation | None", _agreed(kinds))
 
     def _head(self) -> int | None:
@@ -235,7 +272,7 @@ class _Graph:
             return self._pooled(place)[0]
         return head
 
-    def _head_pool(self) -> Literal["avg", "max", "max_avg", "flatten"] | None:
+    def _head_pool(self) -> HeadPool | None:
         place = self.before(self.linears[0]) if self.linears else None
         while place is not None and self.op(place) in _BETWEEN:
             place = self.before(place)
@@ -243,8 +280,9 @@ class _Graph:
             return None
         if self.op(place) in _POOLS:
             return _pool_name(self.op(place))
-        if [self.op(read) for read in self._pooled(place)] == ["max_pool", "avg_pool"]:
-            return "max_avg"
+        both = [self.op(read) for read in self._pooled(place)]
+        if sorted(both) == ["avg_pool", "max_pool"]:
+            return "max_avg" if both[0] == "max_pool" else "avg_max"
         return "flatten" if self.op(place) in ACTIVATIONS else None
 
     def _pooled(self, place: int) -> list[int]:

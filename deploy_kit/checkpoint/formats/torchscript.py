@@ -8,7 +8,7 @@ modules) states nothing.
 
 import ast
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,16 @@ from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import aten, stated_graph
-from deploy_kit.checkpoint.formats.limits import ReadLimits
+from deploy_kit.checkpoint.formats.forward.torchscript_code import Code, TorchScriptForward
+from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 from deploy_kit.checkpoint.formats.pickled import torch_file
 from deploy_kit.checkpoint.formats.pickled.inert_values import Record, Unreadable
 from deploy_kit.checkpoint.formats.zip_archive import Archive
 
 _SOURCE = Source("file", "TorchScript code")
 # They end what has no end; a DenseNet-264 as TorchScript has some 4,000 archive members.
-_MAX_CODE, _MAX_NODES, _MAX_LEVELS, _MAX_MODULES = 1 << 20, 100_000, 32, 50_000
+_MAX_CODE, _MAX_NODES, _MAX_LEVELS, _MAX_MODULES = 4 << 20, 100_000, 32, 50_000
+_MAX_ITEMS = 100_000  # of a list in lists, which doubling makes endless
 _UNREAD = (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError)
 
 
@@ -49,11 +51,13 @@ def read_torchscript(archive: Archive, budget: ReadLimits) -> Contents:
             "a TorchScript module without weights: they were frozen into its code",
             hint="give the file as it was before torch.jit.freeze, or export that one to ONNX",
         )
-    facts = _facts(root, archive)
+    code = _code(archive, budget)
+    facts = _facts(root, code.classes)
     remarks = (
         () if facts != ArchitectureFacts() else ("its code is no straight line of known operators: it states no facts",)
     )
-    return Contents(kind="TorchScript", tensors=tensors, facts=facts, remarks=remarks)
+    forward = TorchScriptForward(root, tensors, code)
+    return Contents(kind="TorchScript", tensors=tensors, facts=facts, remarks=remarks, forward=forward)
 
 
 def _tensors(module: Record, path: str, level: int, count: list[int]) -> Iterator[tuple[str, Tensor]]:
@@ -71,22 +75,25 @@ def _tensors(module: Record, path: str, level: int, count: list[int]) -> Iterato
             yield from _tensors(value, below, level + 1, count)
 
 
-def _facts(root: Record, archive: Archive) -> ArchitectureFacts:
+def _facts(root: Record, classes: Mapping[str, ast.ClassDef]) -> ArchitectureFacts:
     """Read the code's facts; code that is no straight line of known operators states none."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in the code's texts
-            tracer = _Tracer(_classes(archive))
-            tracer.nodes.append(stated_graph.Node(op="input"))
-            tracer.call(root, [_Place(0)], 0)
+        tracer = _Tracer(classes)
+        tracer.nodes.append(stated_graph.Node(op="input"))
+        tracer.call(root, [_Place(0)], 0)
         return stated_graph.facts(tracer.nodes, _SOURCE)
     except _UNREAD:
         return ArchitectureFacts()
 
 
-def _classes(archive: Archive) -> dict[str, ast.ClassDef]:
-    """Return every class of the code by its full name, e.g. ``__torch__.torch.nn.modules.conv.Conv2d``."""
-    classes = {}
+def _code(archive: Archive, budget: ReadLimits) -> Code:
+    """Parse the archive's code.
+
+    Raises:
+        CheckpointError: There is more of it than any network has, or it is not written as TorchScript is.
+    """
+    classes: dict[str, ast.ClassDef] = {}
+    functions: dict[str, ast.FunctionDef] = {}
     size = 0
     for name in archive.names:
         home, code, file = name.partition("/code/")
@@ -94,12 +101,28 @@ def _classes(archive: Archive) -> dict[str, ast.ClassDef]:
             continue
         size += archive.size(name)
         if size > _MAX_CODE:
-            raise ValueError("more code than any traced module has")
+            raise CheckpointError(f"refused: it has more than {_MAX_CODE:,} bytes of code")
         module = file.removesuffix(".py").replace("/", ".")
-        for entry in ast.parse(bytes(archive.read(name))).body:
+        for entry in _parsed(bytes(archive.read(name)), name):
             if isinstance(entry, ast.ClassDef):
                 classes[f"{module}.{entry.name}"] = entry
-    return classes
+            elif isinstance(entry, ast.FunctionDef):
+                functions[f"{module}.{entry.name}"] = entry
+    constants = torch_file.read_zip(archive, budget, "constants") if _has_constants(archive) else ()
+    return Code(classes, functions, tuple(constants) if isinstance(constants, (tuple, list)) else ())
+
+
+def _parsed(text: bytes, name: str) -> list[ast.stmt]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in the code's texts
+            return ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise damaged(f"'{name}' inside it is not TorchScript's code") from error
+
+
+def _has_constants(archive: Archive) -> bool:
+    return any(name.endswith("/constants.pkl") for name in archive.names)
 
 
 @dataclass(frozen=True)
@@ -110,11 +133,15 @@ class _Place:
 
 
 def _places(value: Any) -> Iterator[int]:
-    if isinstance(value, _Place):
-        yield value.at
-    elif isinstance(value, list):
-        for item in value:
-            yield from _places(item)
+    waiting, n_seen = [value], 0
+    while waiting:
+        one, n_seen = waiting.pop(), n_seen + 1
+        if n_seen > _MAX_ITEMS:
+            raise ValueError("lists without end")
+        if isinstance(one, _Place):
+            yield one.at
+        elif isinstance(one, list):
+            waiting += reversed(one)
 
 
 def _forward(module: ast.ClassDef) -> ast.FunctionDef:
@@ -137,7 +164,7 @@ class _Tracer:
     nothing and computes nothing known, so an operator on it adds no node: shapes, options, text.
     """
 
-    def __init__(self, classes: dict[str, ast.ClassDef]) -> None:
+    def __init__(self, classes: Mapping[str, ast.ClassDef]) -> None:
         self.classes = classes
         self.nodes: list[stated_graph.Node] = []
 

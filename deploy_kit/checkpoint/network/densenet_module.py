@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, HeadLayer
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, HeadLayer, Order
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
@@ -40,6 +40,14 @@ def conv(read: int, out: int, kernel: Sequence[int], *, stride: Any = 1, bias: b
     return build(read, out, tuple(kernel), stride=stride, padding=padding, bias=bias, groups=groups)
 
 
+def ordered(norm: nn.Module | None, act: Callable[[Tensor], Tensor], order: Order, x: Tensor) -> Tensor:
+    """Apply a BN, where there is one, and an activation in the order that the spec states."""
+    if norm is None:
+        return act(x)
+    result: Tensor = act(norm(x)) if order == "norm_first" else norm(act(x))
+    return result
+
+
 class DenseLayer(nn.Module):
     """One composite function H: BN-ReLU-conv1×1-BN-ReLU-conv3×3, or BN-ReLU-conv3×3 without a bottleneck."""
 
@@ -47,7 +55,7 @@ class DenseLayer(nn.Module):
         """Map (N, width, …) to (N, block.growth, …)."""
         super().__init__()
         norm = _NORMS[spec.ndim - 1]
-        self.activation = activation(spec.activation, spec.slope)
+        self.activation, self.order = activation(spec.activation, spec.slope), spec.dense_order
         self.norm1 = norm(width, eps=spec.eps)
         wide: dict[str, Any] = {"bias": block.biases[1], "groups": block.groups[1]}
         if block.bottleneck is None:
@@ -60,10 +68,9 @@ class DenseLayer(nn.Module):
             self.conv2 = conv(block.bottleneck, block.growth, block.kernel, **wide)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(self.activation(self.norm1(x)))
+        x = self.conv1(ordered(self.norm1, self.activation, self.order, x))
         if hasattr(self, "conv2"):
-            x = self.norm2(x) if hasattr(self, "norm2") else x
-            x = self.conv2(self.activation(x))
+            x = self.conv2(ordered(getattr(self, "norm2", None), self.activation, self.order, x))
         return x
 
 
@@ -97,12 +104,12 @@ class Transition(nn.Module):
         kernel = [spec.transition_kernel] * spec.ndim
         self.conv = conv(width, out, kernel, bias=spec.transition_bias, groups=spec.transition_groups)
         self.activation = activation(spec.outer_activation if spec.transition_relu else "none", spec.slope)
-        self.pool = (_AVG_POOLS if spec.transition_pool == "avg" else _MAX_POOLS)[spec.ndim - 1]
+        self.kind, self.order = spec.transition_pool, spec.transition_order
+        self.pool = (_MAX_POOLS if spec.transition_pool == "max" else _AVG_POOLS)[spec.ndim - 1]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x) if hasattr(self, "norm") else x
-        pooled: Tensor = self.pool(self.conv(self.activation(x)), 2)
-        return pooled
+        x = self.conv(ordered(getattr(self, "norm", None), self.activation, self.order, x))
+        return x if self.kind == "none" else self.pool(x, 2)
 
 
 class StemPool(nn.Module):
@@ -171,7 +178,7 @@ def _chain(steps: tuple[HeadLayer, ...], width: int, spec: DenseNetSpec) -> tupl
         if step.kind == "linear":
             chain.append(nn.Linear(width, step.channels, bias=step.bias))
         elif step.kind == "norm":
-            chain.append(nn.BatchNorm1d(width, eps=spec.eps))
+            chain.append(nn.BatchNorm1d(width, eps=spec.hidden_eps or spec.eps))
         else:
             chain.append(Activation(spec.hidden_activation, spec.slope))
         width = step.channels or width
@@ -186,9 +193,9 @@ class DenseNet(nn.Module):
         super().__init__()
         self.spec = spec
         self.outer = activation(spec.outer_activation, spec.slope)
-        norm, read = _NORMS[spec.ndim - 1], spec.in_channels
+        norm, read = _NORMS[spec.ndim - 1], spec.in_channels * spec.input_repeats
         if spec.input_norm:
-            self.normalize = InputNorm(spec.in_channels, spec.ndim)
+            self.normalize = InputNorm(read, spec.ndim)
         self.features = nn.Sequential()
         for index, step in enumerate(spec.stem):
             layer = conv(read, step.channels, step.kernel, stride=step.stride, bias=step.bias)
@@ -207,6 +214,8 @@ class DenseNet(nn.Module):
                 out = spec.transitions[index - 1]
                 self.features.add_module(f"transition{index}", Transition(read, out, spec))
                 read = out
+        if spec.final_norm and spec.final_order == "activation_first" and spec.final_relu:
+            self.features.add_module("relu5", Activation(spec.outer_activation, spec.slope))
         if spec.final_norm:
             self.features.add_module("norm5", norm(read, eps=spec.eps))
         self._add_heads(self._pooled(read))
@@ -216,7 +225,7 @@ class DenseNet(nn.Module):
         if self.spec.head_pool == "flatten":
             assert self.spec.map_side is not None
             return width * int(self.spec.map_side**self.spec.ndim)
-        return 2 * width if self.spec.head_pool == "max_avg" else width
+        return 2 * width if self.spec.head_pool in ("max_avg", "avg_max") else width
 
     def _add_heads(self, width: int) -> None:
         spec = self.spec
@@ -234,7 +243,10 @@ class DenseNet(nn.Module):
             return torch.flatten(x, 1)
         axes = tuple(range(2, x.dim()))
         # The axes stay until all parts are there: runtimes have integer kernels for that form of the average alone.
-        parts = [x.amax(axes, keepdim=True)] * ("max" in kind) + [x.mean(axes, keepdim=True)] * ("avg" in kind)
+        poolings = {"max": lambda: x.amax(axes, keepdim=True), "avg": lambda: x.mean(axes, keepdim=True)}
+        parts = [poolings[part]() for part in kind.removesuffix("_mean").split("_")]
+        if kind == "avg_max_mean":
+            return torch.flatten(0.5 * (parts[0] + parts[1]), 1)
         return torch.flatten(torch.cat(parts, 1) if len(parts) > 1 else parts[0], 1)
 
     def _activated(self, logits: Tensor) -> Tensor:
@@ -245,8 +257,12 @@ class DenseNet(nn.Module):
         return torch.sigmoid(logits) if kind == "sigmoid" else last(logits, 1)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        x = self.features(self.normalize(x) if self.spec.input_norm else x)
-        vector = self.trunk(self._pool(self.outer(x) if self.spec.final_relu else x))
+        spec = self.spec
+        x = torch.cat([x] * spec.input_repeats, 1) if spec.input_repeats > 1 else x
+        x = self.features(self.normalize(x) if spec.input_norm else x)
+        active = spec.final_relu and (spec.final_order == "norm_first" or not spec.final_norm)
+        vector = self._pool(self.outer(x) if active else x)
+        vector = self.trunk(functional.normalize(vector) if spec.feature_norm == "l2" else vector)
         if not self.spec.heads:
             return vector  # type: ignore[no-any-return]
         if len(self.spec.heads) > 1:

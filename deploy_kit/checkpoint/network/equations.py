@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deploy_kit.records.densenet import DenseNetSpec, HeadLayer
+from deploy_kit.records.densenet import DenseNetSpec, HeadLayer, Order
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
@@ -41,6 +41,7 @@ class Equations:
     def logits(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute (N, classes) of each head, before any last activation; the pooled features where there is none."""
         spec = self.spec
+        x = torch.cat([x] * spec.input_repeats, 1)
         if spec.input_norm:
             mean, std = (self._of(f"normalize.{part}", x).flatten() for part in ("mean", "std"))
             x = (x - _per_channel(mean, x)) / _per_channel(std, x)
@@ -51,8 +52,12 @@ class Equations:
                 x = torch.cat([x, new] if spec.concat == "append" else [new, x], 1)
             if number <= len(spec.transitions):
                 x = self._transition(x, f"features.transition{number}")
-        x = self._norm(x, "features.norm5") if spec.final_norm else x
-        vector = self._steps(self._pooled(self._outer(x) if spec.final_relu else x), "trunk", spec.trunk)
+        last = self._outer if spec.final_relu else _same
+        x = self._normed(x, "features.norm5" if spec.final_norm else None, last, spec.final_order)
+        vector = self._pooled(x)
+        if spec.feature_norm == "l2":
+            vector = vector / vector.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
+        vector = self._steps(vector, "trunk", spec.trunk)
         rows = [self._steps(vector, self._head(at), head.layers) for at, head in enumerate(spec.heads)]
         return tuple(rows) if rows else (vector,)
 
@@ -79,19 +84,20 @@ class Equations:
         return x
 
     def _dense(self, x: Tensor, name: str, block: int) -> Tensor:
-        shape = self.spec.blocks[block]
-        x = self._conv(self._inner(self._norm(x, f"{name}.norm1")), f"{name}.conv1")
+        shape, order = self.spec.blocks[block], self.spec.dense_order
+        x = self._conv(self._normed(x, f"{name}.norm1", self._inner, order), f"{name}.conv1")
         if shape.bottleneck is None:
             return x
-        x = self._norm(x, f"{name}.norm2") if shape.bottleneck_norm else x
-        return self._conv(self._inner(x), f"{name}.conv2")
+        x = self._normed(x, f"{name}.norm2" if shape.bottleneck_norm else None, self._inner, order)
+        return self._conv(x, f"{name}.conv2")
 
     def _transition(self, x: Tensor, name: str) -> Tensor:
         spec = self.spec
-        x = self._norm(x, f"{name}.norm") if spec.transition_norm else x
-        x = self._conv(self._outer(x) if spec.transition_relu else x, f"{name}.conv")
-        pooled: Tensor = (_AVG if spec.transition_pool == "avg" else _MAX)[spec.ndim](x, 2)
-        return pooled
+        norm = f"{name}.norm" if spec.transition_norm else None
+        x = self._normed(x, norm, self._outer if spec.transition_relu else _same, spec.transition_order)
+        x = self._conv(x, f"{name}.conv")
+        pools: dict[str, Callable[..., Tensor]] = {"avg": _AVG[spec.ndim], "max": _MAX[spec.ndim]}
+        return pools[spec.transition_pool](x, 2) if spec.transition_pool in pools else x
 
     def _pooled(self, x: Tensor) -> Tensor:
         kind = self.spec.head_pool
@@ -99,6 +105,8 @@ class Equations:
             return (x.movedim(1, -1) if self.channels_last else x).flatten(1)
         flat = x.flatten(2)
         vectors = {"avg": flat.mean(2), "max": flat.max(2).values}
+        if kind == "avg_max_mean":
+            return (vectors["avg"] + vectors["max"]) / 2
         return torch.cat([vectors[part] for part in kind.split("_")], 1)
 
     def _steps(self, x: Tensor, name: str, steps: tuple[HeadLayer, ...]) -> Tensor:
@@ -107,7 +115,7 @@ class Equations:
             if step.kind == "activation":
                 x = _activated(x, self.spec.hidden_activation, self.spec.slope)
             elif step.kind == "norm":
-                x = self._norm(x, own)
+                x = self._norm(x, own, self.spec.hidden_eps)
             else:
                 x = x @ self._of(f"{own}.weight", x).flatten(1).T
                 x = x + self._of(f"{own}.bias", x) if f"{own}.bias" in self.names else x
@@ -124,6 +132,12 @@ class Equations:
     def _outer(self, x: Tensor) -> Tensor:
         return _activated(x, self.spec.outer_activation, self.spec.slope)
 
+    def _normed(self, x: Tensor, name: str | None, active: Callable[[Tensor], Tensor], order: Order) -> Tensor:
+        """Apply a BN, where there is one, and an activation, the one before the other or behind it."""
+        if name is None:
+            return active(x)
+        return active(self._norm(x, name)) if order == "norm_first" else self._norm(active(x), name)
+
     def _of(self, name: str, like: Tensor) -> Tensor:
         return self.tensors[self.names[name]].to(like.dtype)
 
@@ -134,12 +148,16 @@ class Equations:
         convolve: Callable[..., Tensor] = _CONV[weight.dim() - 2]
         return convolve(x, weight, bias, stride, padding, 1, x.shape[1] // weight.shape[1])
 
-    def _norm(self, x: Tensor, name: str) -> Tensor:
+    def _norm(self, x: Tensor, name: str, eps: float | None = None) -> Tensor:
         mean, variance = (self._of(f"{name}.{part}", x) for part in ("running_mean", "running_var"))
-        scale = (variance + self.spec.eps).rsqrt()
+        scale = (variance + (eps or self.spec.eps)).rsqrt()
         scale = scale * self._of(f"{name}.weight", x) if f"{name}.weight" in self.names else scale
         shift = self._of(f"{name}.bias", x) if f"{name}.bias" in self.names else torch.zeros_like(mean)
         return (x - _per_channel(mean, x)) * _per_channel(scale, x) + _per_channel(shift, x)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def _per_channel(vector: Tensor, x: Tensor) -> Tensor:

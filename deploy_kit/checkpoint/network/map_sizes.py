@@ -68,7 +68,8 @@ def maps(spec: DenseNetSpec, sides: Sides) -> tuple[MapSize, ...]:
         now = add(f"dense block {number}", width, now)
         if number <= len(spec.transitions):
             width = spec.transitions[number - 1]
-            now = add(f"transition {number}", width, tuple(side // 2 for side in now))
+            halved = spec.transition_pool != "none"
+            now = add(f"transition {number}", width, tuple(side // 2 for side in now) if halved else now)
     return tuple(stages)
 
 
@@ -99,7 +100,13 @@ def _ends_with(spec: DenseNetSpec, side: int) -> int:
 
 
 def input_of(
-    spec: DenseNetSpec, sides: Sides | None, path: Path, *, stated: Preprocess | None, carried: Preprocess | None
+    spec: DenseNetSpec,
+    sides: Sides | None,
+    path: Path,
+    *,
+    stated: Preprocess | None,
+    carried: Preprocess | None,
+    graph: Sides | None = None,
 ) -> tuple[Preprocess | BareInput, tuple[str, ...]]:
     """Decide what the input is: as a person states it, as the file does, else of the size the network is known for.
 
@@ -109,6 +116,7 @@ def input_of(
         path: The checkpoint, for messages.
         stated: Preprocessing that a person states.
         carried: Preprocessing that the file carries.
+        graph: Sides that the file's own graph states.
 
     Returns:
         The input, and remarks for people.
@@ -120,13 +128,18 @@ def input_of(
     if stated is None and preprocess is not None and sides is not None and len(sides) == 2:
         preprocess = dataclasses.replace(preprocess, height=sides[0], width=sides[1], resize=None)
     if preprocess is not None:
+        if preprocess.input_pixels:
+            raise InputError(
+                f"{path}: its preprocessing says that it takes pixels, and a checkpoint takes normalized tensors",
+                hint="store the preprocessing without 'input_pixels', and export with --input-pixels",
+            )
         _verify_channels(preprocess, spec, path)
-        _verify_sides(spec, preprocess.shape[1:], path)
+        _verify_sides(spec, (preprocess.height, preprocess.width), path)
         return preprocess, ()
     if sides is not None:
         _verify_sides(spec, sides, path)
         return BareInput(shape=(spec.in_channels, *sides)), (UNKNOWN,)
-    known = usual(spec)
+    known = (graph, "stated by the file's own graph") if graph is not None else usual(spec)
     if known is None:
         raise InputError(
             f"{path}: the file does not say how large its input is",

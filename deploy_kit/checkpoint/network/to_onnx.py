@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import dataclasses
 import io
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 INPUT = "input"
+# Facts that files of earlier versions do not state, and that hold there as in the paper.
+_LATER = ("dense_order", "transition_order", "final_order", "feature_norm", "input_repeats", "hidden_eps")
 
 
 def output_names(spec: DenseNetSpec) -> list[str]:
@@ -96,13 +99,22 @@ def write_onnx(
     model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
     onnx_file.embed(model, preprocess)
     model.metadata_props["deploykit.exporter"] = table.exporter
-    model.metadata_props["deploykit.densenet"] = codec.canonical_json(network.spec)
+    model.metadata_props["deploykit.densenet"] = codec.canonical_json(_stated(network.spec))
     if classes is not None:
         model.metadata_props[onnx_file.CLASSES_KEY] = codec.canonical_json(classes)
     model.graph.name = "densenet"
     _forget_paths(model)
     onnx_file.save(model, file)
     verify_file(onnx_file.load(file), table)
+
+
+def _stated(spec: DenseNetSpec) -> dict[str, Any]:
+    """Return a spec for the metadata, without later facts that hold as before: a file stays the same byte for byte."""
+    stated: dict[str, Any] = codec.to_json(spec)
+    usual = {field.name: field.default for field in dataclasses.fields(DenseNetSpec)}
+    held = {name for name in _LATER if stated[name] == usual[name]}
+    sources = [row for row in stated["sources"] if row[0] not in held]
+    return {name: value for name, value in stated.items() if name not in held} | {"sources": sources}
 
 
 def other(table: ExportTable) -> str:

@@ -4,7 +4,8 @@
     interface     one float32 input of a known size without the weights, one output; the numbers stay by construction
     rewrites      older operator sets, other float types, conditions, a map of 1×1: shown equal by running both
 
-A normal graph is in operator set 13 or higher, has no functions and no graphs within nodes.
+A normal graph is in operator set 13 or higher, has no functions and no graphs within nodes. One that says it takes
+pixels keeps its uint8 input.
 """
 
 from dataclasses import dataclass, replace
@@ -77,8 +78,12 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     interface.drop_weights(proto, changes)
     interface.lower_ir_version(proto, changes)
     interface.choose_output(proto, stated.output, path, changes)
-    interface.size_input(proto, _with_carried(stated, proto), path, changes)
-    interface.feed_floats(proto, path, changes)
+    carried = onnx_file.preprocess(ir.serde.deserialize_model(proto)) if stated.shape is None else None
+    if carried is not None and stated.sides is None:
+        stated = replace(stated, shape=carried.shape)
+    interface.size_input(proto, stated, path, changes)
+    if carried is None or not carried.input_pixels:
+        interface.feed_floats(proto, path, changes)
     proto = interface.infer_anew(proto, path, changes)
     before, n_kept = onnx.ModelProto(), len(changes)
     before.CopyFrom(proto)
@@ -96,13 +101,3 @@ def adopt(path: Path, stated: Stated) -> Adopted:
         before=before if len(changes) > n_kept and rewrites.runs(tolerance) else None,
         tolerance=tolerance,
     )
-
-
-def _with_carried(stated: Stated, proto: "onnx.ModelProto") -> Stated:
-    """Add the shape that the preprocessing in the file makes, where nobody states another."""
-    import onnx_ir as ir
-
-    if stated.shape is not None or stated.sides is not None:
-        return stated
-    carried = onnx_file.preprocess(ir.serde.deserialize_model(proto))
-    return stated if carried is None else replace(stated, shape=carried.shape)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.text_files import read_json
 from deploy_kit.records import codec, first_page
 from deploy_kit.records.engine_table import summary
 from deploy_kit.records.results import Report
@@ -39,11 +40,9 @@ def load_report(path: Path) -> Report:
         InputError: The file is missing, or not a report.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such report") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a report: {error}") from error
     return codec.from_json(Report, data, str(path))
 
 

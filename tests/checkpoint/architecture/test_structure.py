@@ -98,7 +98,8 @@ def test_kinds_of_sources_say_what_a_probe_may_change() -> None:
     assert {name: source.kind for name, source in parsed.sources.items()} == {
         "stem_stride": "file", "stem_pool": "convention", "eps": "file", "activation": "family",
         "outer_activation": "family", "concat": "family", "transition_relu": "family", "transition_pool": "family",
-        "final_relu": "family", "head_pool": "family",
+        "transition_order": "family", "final_relu": "family", "dense_order": "family", "final_order": "family",
+        "head_pool": "family", "feature_norm": "family",
     }  # fmt: skip
     assert set(parsed.sources) - set(parsed.guessed) == {"stem_stride", "eps"}
     assert parsed.spec.sources == tuple((name, source.text) for name, source in parsed.sources.items())

@@ -22,7 +22,8 @@ IMAGES = torch.zeros(2, 3, 64, 64)
 PLAIN = {
     "stem_stride": 2, "stem_pool": "max", "eps": 1e-3, "concat": "append", "transition_relu": True,
     "transition_pool": "avg", "final_relu": True, "activation": "relu", "outer_activation": "relu",
-    "head_pool": "avg", "head_activation": "none",
+    "head_pool": "avg", "head_activation": "none", "dense_order": "norm_first", "transition_order": "norm_first",
+    "final_order": "norm_first",
 }  # fmt: skip
 # Options of the net → what the facts differ in.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -30,14 +31,20 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "new features first": ({"prepend": True}, {"concat": "prepend"}),
     "silu": ({"activation": functional.silu}, {"activation": "silu"}),
     "leaky": ({"activation": functional.leaky_relu}, {"activation": "leaky_relu", "slope": 0.01}),
-    "no relu": ({"transition_relu": False, "final_relu": False}, {"transition_relu": False, "final_relu": False}),
+    "no relu": (
+        {"transition_relu": False, "final_relu": False},
+        {"transition_relu": False, "final_relu": False, "transition_order": None, "final_order": None},
+    ),
     "max": ({"transition_pool": functional.max_pool2d}, {"transition_pool": "max"}),
     "no stem pool": ({"stem_pool": "none"}, {"stem_pool": "none"}),
     "avg stem pool": ({"stem_pool": "avg"}, {"stem_pool": "avg"}),
     "mean": ({"head_pool": "mean"}, {}),
     "window": ({"head_pool": "view"}, {}),
     "max head": ({"head_pool": "max"}, {"head_pool": "max"}),
-    "concat head": ({"head_pool": "max_avg", "final_relu": False}, {"head_pool": "max_avg", "final_relu": False}),
+    "concat head": (
+        {"head_pool": "max_avg", "final_relu": False},
+        {"head_pool": "max_avg", "final_relu": False, "final_order": None},
+    ),
     "flatten": ({"head_pool": "flatten"}, {"head_pool": "flatten"}),
     "sigmoid": ({"output": torch.sigmoid}, {"head_activation": "sigmoid"}),
     "softmax": ({"output": lambda x: functional.softmax(x, 1)}, {"head_activation": "softmax"}),
@@ -215,15 +222,13 @@ def rewritten(path: Path, folder: Path, change: Callable[[str, bytes], bytes]) -
 @pytest.mark.parametrize(
     "code",
     [
-        b"\x00", b"(" * 100_000, b"x = a" + b".b" * 100_000, b"x = 1" + b"+1" * 100_000, b"-" * 100_000,
-        b"x" * (2 << 20),
         b"class Conv2d(Module):\n  def forward(self, x):\n    return self.forward(x)\n",
         b"class Conv2d(Module):\n  def forward(self, x):\n    import os\n",
         b"class Conv2d(Module):\n  def forward(self, x):\n    return os.system('touch marker')\n",
         b"class Conv2d(Module):\n  pass\n",
     ],
-    ids=range(10),
-)  # fmt: skip
+    ids=range(4),
+)
 def test_code_of_any_kind_is_read_and_never_run(
     code: bytes, traced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +238,25 @@ def test_code_of_any_kind_is_read_and_never_run(
     contents = container.read_contents(path)
 
     assert contents.facts == ArchitectureFacts()
+    assert contents.forward is not None
+    with pytest.raises(CheckpointError, match="its TorchScript code"):
+        contents.forward.answers(IMAGES)
     assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\x00", b"(" * 100_000, b"x = a" + b".b" * 100_000, b"x = 1" + b"+1" * 100_000, b"-" * 100_000,
+        b"x" * (2 << 20),
+    ],
+    ids=range(6),
+)  # fmt: skip
+def test_code_that_is_no_code_is_refused(code: bytes, traced: Path, tmp_path: Path) -> None:
+    path = rewritten(traced, tmp_path, lambda name, data: code if "conv" in name else data)
+
+    with pytest.raises(CheckpointError, match=r"is not TorchScript.s code|bytes of code"):
+        container.read_contents(path)
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_the_first_page_answers_a_reviewer() -> None:
     facts = dict(first_page.facts(whole))
 
     assert facts["checkpoint sha256"] == whole.checkpoint.sha256
-    assert facts["preprocessing"] == "images of 16×16 px; gray; (pixel / 255 − 0.5) / 0.25"
+    assert facts["preprocessing"] == ("images of 16×16 px, gray; (pixel / 255 - mean) / std with mean 0.5 and std 0.25")
     assert facts["check data sha256"] == "not recorded"  # this record is of an earlier version
     assert facts["limits in force"] == "drop ≤ 0.3 points"
     assert facts["repeat with"] == "deploykit run reports/some/recipe.yaml"

@@ -70,10 +70,12 @@ class KerasConfig:
     Attributes:
         layers: Layers by path, in the config's order.
         nodes: Its graph; empty where the config does not state one.
+        model: The config itself; None where it does not state a graph.
     """
 
     layers: dict[str, KerasLayer] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+    model: Mapping[str, Any] | None = None
 
     def facts(self) -> ArchitectureFacts:
         """Read the graph's facts.
@@ -90,7 +92,7 @@ def read_config(model: Any) -> KerasConfig:
     Raises:
         AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError: It is no config.
     """
-    result = KerasConfig()
+    result = KerasConfig(model=model)
     builder = _Builder(result)
     try:
         builder.model(model, "", [builder.add("input", [])], 0)

@@ -8,7 +8,6 @@ Source of the layouts: keras/src/saving/saving_lib.py and keras/src/legacy/savin
 
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,9 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.checkpoint.contents import Container, Contents
+from deploy_kit.checkpoint.formats.forward.keras_graph import KerasForward
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_config
 from deploy_kit.checkpoint.formats.keras_files.hdf5 import Hdf5Group
 from deploy_kit.checkpoint.formats.keras_files.keras_config import KerasConfig, KerasLayer
@@ -48,8 +49,8 @@ def is_keras(names: tuple[str, ...]) -> bool:
 def read_archive(archive: Archive) -> Contents:
     """Read a ``.keras`` file."""
     config = _config(bytes(archive.read(_CONFIG)))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / _WEIGHTS
+    with temporary_folder() as folder:
+        file = folder / _WEIGHTS
         file.write_bytes(archive.read(_WEIGHTS))
         return _contents("Keras 3 (.keras)", dict(_new(hdf5.read_hdf5(file), config)), config)
 
@@ -75,7 +76,16 @@ def read_hdf5(file: Path) -> Contents:
 def _contents(kind: Container, tensors: dict[str, Tensor], config: KerasConfig) -> Contents:
     if not tensors:
         raise CheckpointError("a Keras file without weights")
-    return Contents(kind=kind, tensors=tensors, facts=config.facts())
+    forward = None
+    if config.model is not None:
+        try:
+            forward = KerasForward(config.model, tensors)
+        except _WRONG as error:
+            raise damaged(f"its config makes no sense ({type(error).__name__})") from error
+    remarks = (
+        () if forward is not None else ("the file holds weights and no graph: its order of operations is not stated",)
+    )
+    return Contents(kind=kind, tensors=tensors, facts=config.facts(), forward=forward, remarks=remarks)
 
 
 def _config(text: bytes) -> KerasConfig:

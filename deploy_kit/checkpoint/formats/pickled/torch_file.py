@@ -66,14 +66,15 @@ class Bounded:
         return result
 
 
-def read_zip(archive: Archive, budget: ReadLimits) -> Any:
+def read_zip(archive: Archive, budget: ReadLimits, part: str = "data") -> Any:
     """Read the pickle of an archive and the storages that it names.
 
     Args:
         archive: Holds ``<name>/data.pkl`` and ``<name>/data/<key>``.
+        part: ``constants`` for those of TorchScript's code, which are kept likewise.
         budget: Budget of the file.
     """
-    home = next(name for name in archive.names if name.endswith("/data.pkl")).removesuffix("data.pkl")
+    home = next(name for name in archive.names if name.endswith(f"/{part}.pkl")).removesuffix(f"{part}.pkl")
     order = bytes(archive.read(f"{home}byteorder")) if f"{home}byteorder" in archive.names else b"little"
     _verify_order(order == b"little")
     rows: dict[str, Storage] = {}
@@ -81,10 +82,10 @@ def read_zip(archive: Archive, budget: ReadLimits) -> Any:
     def storage(persistent_id: Any) -> Storage:
         kind, key, count = _storage_id(persistent_id, 5)
         if key not in rows:
-            rows[key] = kind.row(archive.read(f"{home}data/{key}"))
+            rows[key] = kind.row(archive.read(f"{home}{part}/{key}"))
         return kind.verified(rows[key], key, count)
 
-    source = Bounded(io.BytesIO(archive.read(f"{home}data.pkl")))
+    source = Bounded(io.BytesIO(archive.read(f"{home}{part}.pkl")))
     return unpickle(source, _rules(storage, budget))
 
 

@@ -19,7 +19,7 @@ from deploy_kit.records.results import EngineRow, Report
 from deploy_kit.stages.report import content
 from deploy_kit.stages.report.page import classes, conditions, layers, passes, plot, roofline, spread, tables, tradeoff
 
-_MARK = re.compile(r"(.*) \((INVALID|emulated.*)\)")
+_MARK = re.compile(r"(.*?) \((INVALID|emulated.*|measured apart.*)\)")
 _GENERATOR = element("meta", name_="generator", content="deploykit")
 _MONOSPACE = ("sha256", "repeat with")
 _ICONS = {"accepted": "✓", "rejected": "✕", "undecided": "?", "failed": "!"}

@@ -22,6 +22,7 @@ from deploy_kit.checkpoint.formats import container
 PLAIN = ArchitectureFacts(
     stem_stride=2, stem_pool="max", eps=1.001e-5, concat="append", transition_relu=True, transition_pool="avg",
     final_relu=True, activation="relu", outer_activation="relu", head_pool="avg", head_activation="none",
+    dense_order="norm_first", transition_order="norm_first", final_order="norm_first",
     source=Source("file", "Keras config"),
 )  # fmt: skip
 
@@ -81,8 +82,8 @@ def test_keras_3_weights_without_names_keep_the_automatic_ones(tmp_path: Path) -
     ("options", "facts"),
     [
         ({"prepend": True}, {"concat": "prepend"}),
-        ({"transition_linear": True}, {"transition_relu": False}),
-        ({"final_linear": True}, {"final_relu": False}),
+        ({"transition_linear": True}, {"transition_relu": False, "transition_order": None}),
+        ({"final_linear": True}, {"final_relu": False, "final_order": None}),
         ({"pool": "MaxPooling2D"}, {"transition_pool": "max"}),
         ({"eps": 1e-3}, {"eps": 1e-3}),
         ({"output": "softmax"}, {"head_activation": "softmax"}),
