@@ -208,13 +208,13 @@ def _is_content(file: Path, artifact: Artifact) -> bool:
     """Return whether a file, and those that belong to it, are what a passport speaks of, whatever they are called."""
     if artifact.built is not None:  # a plan's own passport is part of its hash, and a copy's is the record
         return sha256_of(file) == artifact.built.engine_sha256
-    if sha256_of(file) == artifact.sha256 or digest_of(file) == artifact.sha256:
-        return True
     named = Path(artifact.path).stem
     beside = (file.with_suffix(ending) for ending in _COMPANIONS.get(file.suffix, ()))
     parts = (file, *(part for part in beside if part.is_file()))
     lines = sorted(f"{named}{part.suffix} {sha256_of(part)}\n" for part in parts)
-    return hashlib.sha256("".join(lines).encode()).hexdigest() == artifact.sha256
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest() if len(parts) > 1 else sha256_of(file)
+    # In a store alone whatever has the stem of a file belongs to it.
+    return artifact.sha256 in (digest, digest_of(file) if file.with_name(_RECORD).is_file() else digest)
 
 
 @contextlib.contextmanager

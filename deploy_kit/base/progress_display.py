@@ -107,7 +107,7 @@ def _count(event: ProgressEvent) -> str:
 
 def _left(event: ProgressEvent, elapsed_s: float) -> str:
     """Estimate how long a step will still take, by its pace so far; empty where nothing is known yet."""
-    if not event.total or not event.done or elapsed_s < _REPEAT_S / 2:
+    if not event.done or event.done >= event.total or elapsed_s < _REPEAT_S / 2:
         return ""
     seconds = elapsed_s * (event.total - event.done) / event.done
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -4,26 +4,29 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy_kit.records.network_words import (
-    Activation as Activation,
-)
-from deploy_kit.records.network_words import (
-    FeatureNorm as FeatureNorm,
-)
-from deploy_kit.records.network_words import (
-    HeadActivation as HeadActivation,
-)
-from deploy_kit.records.network_words import (
-    HeadPool as HeadPool,
-)
-from deploy_kit.records.network_words import (
-    Order as Order,
-)
-from deploy_kit.records.network_words import (
-    StemPool as StemPool,
-)
-from deploy_kit.records.network_words import (
-    TransitionPool as TransitionPool,
-)
+    Activation,
+    FeatureNorm,
+    HeadActivation,
+    HeadPool,
+    Order,
+    StemPool,
+    TransitionPool,
+)  # fmt: skip
+
+__all__ = [
+    "Activation",
+    "DenseBlock",
+    "DenseNetSpec",
+    "FeatureNorm",
+    "Head",
+    "HeadActivation",
+    "HeadLayer",
+    "HeadPool",
+    "Order",
+    "StemConv",
+    "StemPool",
+    "TransitionPool",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

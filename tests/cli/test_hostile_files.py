@@ -12,6 +12,9 @@ import pytest
 from command_line import Said, deploykit
 
 from deploy_kit.base import text_files
+from deploy_kit.store import Store
+
+pytest_plugins = ["tiny_line"]
 
 DEEP, NO_KEY = "[" * 3000 + "]" * 3000, "\x1b[31mred\x1b[0m"
 YAML = {
@@ -220,3 +223,25 @@ def test_a_damaged_record_beside_a_file_is_no_record(text: str, tmp_path: Path) 
     (tmp_path / "record.json").write_text(text)
 
     orderly(deploykit("inspect", "model.onnx"))
+
+
+@pytest.mark.slow
+def test_images_whose_names_are_no_text_are_checked(kept: Store, tmp_path: Path) -> None:
+    from PIL import Image
+
+    generator, names = np.random.default_rng(0), (b"caf\xe9", b"\x1b[31mred", b"a\nerror: b", "größe".encode(), b"\xff")
+    for number, kind in enumerate((b"a\xe9", b"b\x9b2J", b"c", b"d")):
+        folder = os.fsencode(tmp_path / "set") + b"/" + kind
+        os.makedirs(folder)
+        for name in names:
+            pixels = generator.integers(0, 255, (16, 16), np.uint8) // (number + 1)
+            Image.fromarray(pixels).save(os.fsdecode(folder + b"/" + name + b".png"))
+
+    said = deploykit("check", "--images", tmp_path / "set", "--store", kept.root)
+    again = deploykit("check", "--images", tmp_path / "set", "--store", kept.root, "--json")
+
+    assert "Traceback" not in said.err + again.err, said.err
+    assert said.code == again.code
+    assert said.code in (0, 1, 6), said.err
+    assert all(part.isprintable() for part in (said.out + said.err + again.err).splitlines())
+    assert not said.out or json.loads(again.out)
