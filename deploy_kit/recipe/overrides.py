@@ -9,6 +9,13 @@ from deploy_kit.recipe import BenchTable, Recipe, SourceTable
 from deploy_kit.records.artifacts import Precision
 
 DEFAULT = "default"
+# Endings of checkpoints, of which a file may have several: best.pth.tar.
+_ENDINGS = frozenset(
+    (
+        ".pth", ".pt", ".pt2", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".hdf5", ".keras", ".pdparams",
+        ".npz", ".pkl", ".pickle", ".zip", ".gz",
+    )
+)  # fmt: skip
 # How long is measured is one thing said in several ways: another scenario means them differently.
 _LENGTHS = ("rounds", "runs", "min_iters", "duration_s")
 
@@ -21,8 +28,10 @@ def for_checkpoint(checkpoint: str) -> Recipe:
 
 def name_of(checkpoint: str) -> str:
     """Return the name that a checkpoint gives to its recipe and its folders: ``runs/best.pth`` → ``best``."""
-    stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(checkpoint.rpartition(":")[2]).stem).lstrip("._+-")
-    return stem or DEFAULT
+    name = Path(checkpoint.rpartition(":")[2]).name
+    while Path(name).suffix.lower() in _ENDINGS:
+        name = Path(name).stem
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).lstrip("._+-") or DEFAULT
 
 
 def with_limits(

@@ -159,6 +159,8 @@ def test_limits_of_the_command_line_are_in_the_recipe() -> None:
         ("bundled:demo_net", "demo_net"),
         ("my net (3).pth", "my-net-3-"),
         ("-.pth", "default"),
+        ("best.pth.tar", "best"),
+        ("net.v2.safetensors", "net.v2"),
     ],
 )
 def test_a_checkpoint_gives_its_name_to_the_recipe(name: str, called: str) -> None:
