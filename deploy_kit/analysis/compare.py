@@ -10,6 +10,7 @@ from deploy_kit.measure import latency
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Bench, Compared, Comparison, Environment, Measurement, SpeedUp
 from deploy_kit.records.results import EngineRow, Report
+from deploy_kit.stages.report import plausible
 
 # What `bench --json` prints beside the record.
 _BESIDE = {"summary", "comparison", "beside"}
@@ -31,12 +32,12 @@ def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
     Raises:
         InputError: Missing, or neither of the two, or without a measurement.
     """
-    rows: tuple[EngineRow, ...] = ()
+    report: Report | None = None
     try:
         data = read_json(path)
         if "rows" in data:
-            rows = codec.from_json(Report, data, path.name).rows
-            timed = (row.measurement for row in rows if isinstance(row.measurement, Measurement))
+            report = codec.from_json(Report, data, path.name)
+            timed = (row.measurement for row in report.rows if isinstance(row.measurement, Measurement))
             found = Bench(measurements=tuple(timed))
         else:
             found = codec.from_json(Bench, {k: v for k, v in data.items() if k not in _BESIDE}, path.name)
@@ -48,7 +49,12 @@ def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
         ) from error
     if not found.measurements:
         raise InputError(f"{path}: expected a run, found one without measurements", hint="measure again")
-    return found, rows
+    if report is not None:
+        plausible.verify_report(report, str(path))
+        return found, report.rows
+    for measured in found.measurements:
+        plausible.verify_measurement(measured, f"{path}: {measured.label}")
+    return found, ()
 
 
 def compare_runs(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Comparison:
