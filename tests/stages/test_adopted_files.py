@@ -41,7 +41,7 @@ FILES: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, Any]]] = {
     "a function of its own": (small_cnns.with_function, {}),
     "a scale stated by its shape": (small_cnns.shaped_weights, {}),
 }
-QUICK = ("opset 7", "float16")
+QUICK = ("opset 7",)
 
 
 @pytest.fixture
