@@ -14,8 +14,9 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import ExportError, InputError
 from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes
-from deploy_kit.checkpoint.stated_options import probe_digest, stated_options
+from deploy_kit.checkpoint.stated_options import probe_digest, sidecar_digests, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
@@ -55,6 +56,8 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         ExportError: torch cannot export it, or the ONNX file disagrees with the checkpoint.
     """
     path = bundled.resolve_bundled("models", source.checkpoint)
+    if path.is_dir():
+        raise folder_refusal(path)
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
     stated = source.preprocess.record() if source.preprocess else None
@@ -72,7 +75,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
             path,
             stated=stated,
             carried=network.preprocess,
-            graph=None if network.witness is None else network.witness.sides,
+            beside=network.sides,
         )
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
@@ -102,7 +105,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         make,
         stage="export",
         name=path.name.split(".")[0],
-        inputs=(digest, *probe_digest(source)),
+        inputs=(digest, *probe_digest(source), *sidecar_digests(path)),
         options=[table.model_dump(), stated, stated_options(source)],
         versions=(("stage", VERSION), *versions),
     )
