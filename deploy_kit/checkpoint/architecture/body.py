@@ -12,7 +12,7 @@ from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, listed
 from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 
 _MIN_UNITS = 2
-_MAX_STEM, _MAX_ROWS, _MAX_WAITING = 6, 64, 2_000  # the longest stem that was seen has three convolutions
+_MAX_STEM, _MAX_ROWS, _MAX_TRIED = 6, 64, 5_000  # the longest stem that was seen has three convolutions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +136,12 @@ def _stems(convs: Sequence[Leaf], widths: set[int]) -> Iterator[tuple[Leaf, ...]
         readers.setdefault(conv.read, []).append(conv)
     # Rows that end where a block reads: of a decoder's or an HRNet's convolutions there are more than can be listed.
     waiting: list[tuple[Leaf, ...]] = [(conv,) for conv in reversed(wide)]
+    n_tried = 0
     while waiting:
-        row = waiting.pop()
+        row, n_tried = waiting.pop(), n_tried + 1
         if row[-1].out in widths:
             rows.append(row)
-        if len(rows) > _MAX_ROWS or len(waiting) > _MAX_WAITING:
+        if len(rows) > _MAX_ROWS or n_tried > _MAX_TRIED:
             raise ChainError(f"{len(wide)} convolutions outside the dense layers fit as a stem in too many ways")
         if len(row) < _MAX_STEM:
             waiting += [(*row, conv) for conv in reversed(readers.get(row[-1].out, [])) if conv not in row]
