@@ -178,3 +178,23 @@ def test_norms_without_running_statistics_are_named() -> None:
 
     with pytest.raises(CheckpointError, match="have no running statistics: group, layer and instance norms"):
         parse(tensors)
+
+
+@pytest.mark.parametrize(("kind", "slope"), [("leaky_relu", 0.1), ("leaky_relu", 0.2), ("elu", 0.01), ("silu", 0.01)])
+def test_activation_that_is_no_relu_shows_in_the_means_and_is_asked_about(kind: str, slope: float) -> None:
+    tensors = torchvision(small(activation=kind, outer_activation=kind, slope=slope))
+
+    with pytest.raises(CheckpointError, match=r"cannot say: activation .*of what lies below zero passes") as caught:
+        parse(tensors)
+
+    assert "--activation relu, leaky_relu, elu, silu or gelu" in caught.value.hint
+    assert parse(tensors, activation=kind, slope=slope).spec.activation == kind
+
+
+def test_slope_that_the_means_contradict_is_asked_about_with_the_one_they_show() -> None:
+    tensors = torchvision(small(activation="leaky_relu", outer_activation="leaky_relu", slope=0.2))
+
+    with pytest.raises(CheckpointError, match="cannot say: slope") as caught:
+        parse(tensors, activation="leaky_relu")
+
+    assert "--slope 0.2" in caught.value.hint

@@ -251,19 +251,24 @@ def _norm(path: tuple[str, ...], parts: dict[str, str], shapes: dict[str, tuple[
     return Leaf(path=path, kind="norm", shape=width, parts=own)
 
 
-def _shortest(names: Sequence[str]) -> str:
-    """Return what leaves out the first of some tensors: its module, where all of them lie in it."""
-    home = names[0].rpartition(".")[0]
-    while home and not all(name.startswith(home + ".") for name in names):
-        home = home.rpartition(".")[0]
-    return home or names[0]
+def _flags(names: Sequence[str], known: Iterable[str]) -> str:
+    """Return flags that leave out some tensors and no other: whole modules where nothing else lies in them."""
+    kept = set(known) - set(names)
+    modules: list[str] = []
+    for name in names:
+        parts = name.split(".")
+        homes = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+        alone = next(home for home in homes if not any(one == home or one.startswith(home + ".") for one in kept))
+        if alone not in modules:
+            modules.append(alone)
+    return " ".join(f"--ignore {module}" for module in modules[:_MAX_LISTED]) + " …" * (len(modules) > _MAX_LISTED)
 
 
-def left_over(names: Iterable[str], where: str, title: str) -> CheckpointError:
-    """Make the error of tensors that have no place: dropping them could change the numbers."""
+def left_over(names: Iterable[str], known: Iterable[str], where: str) -> CheckpointError:
+    """Make the error of tensors, among those known, that have no place: dropping them could change the numbers."""
     names = sorted(names)
     why = why_no_densenet(names)
     return CheckpointError(
-        f"{where}: tensors that {title} has no place for: {listed(names)}" + (f": {why}" if why else ""),
-        hint=f"if they take no part in the answer, leave them out: --ignore {_shortest(names)}",
+        f"{where}: tensors that this DenseNet has no place for: {listed(names)}" + (f": {why}" if why else ""),
+        hint=f"if they take no part in the answer, leave them out: {_flags(names, known)}",
     )

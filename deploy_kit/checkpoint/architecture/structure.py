@@ -242,7 +242,7 @@ def _verify_used(gathered: Leaves, net: Body, head: FoundHeads, others: Sequence
     left = [leaf for leaf in gathered.layers if leaf not in used and leaf not in head.dropped]
     names = [name for leaf in left for name in leaf.parts.values()] + list(others)
     if names:
-        raise left_over(names, where, "this DenseNet")
+        raise left_over(names, gathered.tensors, where)
 
 
 def _spec(
