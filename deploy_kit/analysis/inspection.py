@@ -132,6 +132,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("producer", f"{model.producer_name or 'unknown'} {model.producer_version or ''}".strip()),
         ("nodes", str(onnx_file.nodes(model))),
         ("parameters", f"{onnx_file.parameters(model):,}"),
+        ("weights", f"{onnx_file.weight_bytes(model):,} bytes"),
         ("MACs per run", f"{onnx_file.macs(model):,}"),
         *(_preprocess_rows(preprocess) if preprocess else (("preprocess", "not embedded"),)),
         *_classes_row(onnx_file.classes(model)),

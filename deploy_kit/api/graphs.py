@@ -34,6 +34,7 @@ def export(
     opset: int | None = None,
     batch: int | None = None,
     dynamic: bool = False,
+    output: str | None = None,
     input_pixels: bool = False,
     state_key: str | None = None,
     head: str | None = None,
@@ -85,6 +86,7 @@ def export(
         opset: ONNX operator set.
         batch: Images per run of a static graph.
         dynamic: Leave the batch open instead.
+        output: Output of an ONNX file to take, where it has several, or a value within it.
         input_pixels: Let the graph take pixels, uint8 (N, H, W, C) in RGB order, and normalize them itself.
         state_key: Which state dict to take, where the file holds several.
         head: Module of the head to take, where there are several; ``"none"`` for the pooled features.

@@ -67,6 +67,7 @@ class SourceTable(RecipeTable):
         input: Sides of the input in px, where no preprocessing states them.
         state_key: Key of the state dict to use, where the file holds several.
         head: Module of the head to use, where there are several; ``none`` for the pooled features.
+        output: Output of an ONNX file to use, where it has several, or a value within it.
         ignore: Modules or tensors of the file to ignore.
         probe: npz file with one ``input`` and its ``logits``, to try open facts on.
         strict: Refuse to guess a fact that changes the numbers.
@@ -96,6 +97,7 @@ class SourceTable(RecipeTable):
     input: tuple[Side, ...] | None = Field(default=None, min_length=1, max_length=3)
     state_key: str | None = None
     head: str | None = None
+    output: str | None = None
     ignore: tuple[str, ...] = ()
     probe: str | None = None
     strict: bool = False

@@ -1,8 +1,9 @@
 """Checkpoint → ONNX, re-run and compared before it is kept.
 
-A file that is ONNX already is taken as it is: its own float answers stand for the checkpoint's.
+A file that is ONNX already is brought into normal form: its own float answers stand for the checkpoint's.
 """
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,13 +16,13 @@ from deploy_kit.base.errors import ExportError, InputError
 from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.network import map_sizes
-from deploy_kit.checkpoint.stated_options import probe_digest, stated_options
+from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import onnx_file, pixel_input
+from deploy_kit.graph import adoption, onnx_file, pixel_input
 from deploy_kit.graph.onnx_artifact import onnx_artifact
-from deploy_kit.images import ImageSet, ImageSource, files
+from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource, files, open_set
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import ExportTable, SourceTable
 from deploy_kit.records import codec
@@ -29,10 +30,10 @@ from deploy_kit.records.artifacts import BareInput, CheckpointFacts, Exported, P
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
 
-VERSION = "4"
+VERSION = "5"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
-_VERIFIED_IMAGES, _WITNESSED_IMAGES = 32, 3
-_OF_THE_INPUT = frozenset({"input", "preprocess", "input_pixels"})
+_VERIFIED_IMAGES, _WITNESSED_IMAGES, _ADOPTED_IMAGES = 32, 3, 4
+_OF_ONNX = frozenset({"input", "preprocess", "input_pixels", "output"})
 # float32 against float64 through 264 layers; seen: 2e-6.
 _REBUILT = 1e-4
 _DYNAMIC_BATCHES = (1, 3)
@@ -66,7 +67,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
 
         context.report("export", f"reading {path.name}")
         if onnx_file.is_onnx(path):
-            return _adopt(path, digest, source, stated, said, folder, home, input_pixels=table.input_pixels)
+            return _adopt(path, digest, source, table, said, folder, home, context)
         network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
         preprocess, remarks = map_sizes.input_of(
             network.spec,
@@ -109,7 +110,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         make,
         stage="export",
         name=path.name.split(".")[0],
-        inputs=(digest, *probe_digest(source)),
+        inputs=(digest, *probe_digest(source), *onnx_file.data_digests(path)),
         options=[
             table.model_dump(exclude={"input_pixels"}),
             stated,
@@ -140,17 +141,26 @@ def _fitting(names: tuple[str, ...], n: int | str) -> tuple[str, ...]:
 
 
 def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
-    """Refuse what would change nothing: a file that is ONNX already is taken as it is.
+    """Refuse what would change nothing: a file that is ONNX already is no checkpoint, and a checkpoint no ONNX file.
 
     Args:
         checkpoint: Checkpoint or ONNX file.
         given: Keys of the recipe's source and export tables that were given for this export.
 
     Raises:
-        InputError: The file is ONNX, and a key is about the way from a checkpoint to ONNX.
+        InputError: The file is ONNX, and a key is about the way from a checkpoint to ONNX; or the other way round.
     """
-    useless = [key for key in given if key not in _OF_THE_INPUT]
-    if useless and checkpoint.is_file() and onnx_file.is_onnx(checkpoint):
+    if not checkpoint.is_file():
+        return
+    if not onnx_file.is_onnx(checkpoint):
+        if "output" in given:
+            raise InputError(
+                f"{checkpoint}: is no ONNX file: 'output' would change nothing",
+                hint="of a checkpoint with several heads choose one with --head NAME; --out FILE says where to write",
+            )
+        return
+    useless = [key for key in given if key not in _OF_ONNX]
+    if useless:
         keys = ", ".join(f"'{key}'" for key in useless)
         raise InputError(
             f"{checkpoint}: is an ONNX file and is taken as it is: {keys} would change nothing",
@@ -162,26 +172,29 @@ def _adopt(
     path: Path,
     digest: str,
     source: SourceTable,
-    stated: Preprocess | None,
+    table: ExportTable,
     said: tuple[str, ...],
     folder: Path,
     home: str,
-    *,
-    input_pixels: bool,
+    context: Context,
 ) -> Exported:
-    """Take an ONNX file as it is, once it is whole and fits its preprocessing; in front of it what takes pixels."""
-    model = onnx_file.load(path)
-    preprocess = stated or onnx_file.preprocess(model) or map_sizes.input_of_graph(model, path)
+    """Take an ONNX file in normal form, once it fits its preprocessing; in front of it what takes pixels, if asked."""
+    stated = source.preprocess.record() if source.preprocess else None
+    adopted = adoption.adopt(path, stated_of_graph(source))
+    model = adopted.model
+    preprocess = map_sizes.input_of_graph(model, path, source.input, stated=stated)
     onnx_file.expect_input(model, preprocess, path)
     onnx_file.embed(model, preprocess)
     output = onnx_file.specs(tuple(model.graph.outputs))[0].shape
     if not onnx_file.classes(model) and output and (names := _fitting(said, output[-1])):
         model.metadata_props[onnx_file.CLASSES_KEY] = codec.canonical_json(names)
-    if input_pixels:
-        preprocess = pixel_input.take_pixels(model, preprocess)
     file = folder / "model.onnx"
     onnx_file.save(model, file)
-    unknown = (map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()
+    context.report("export", "re-running the file in ONNX Runtime")
+    difference, verified = _verify_adopted(adopted, file, path, preprocess, table, context.connection)
+    if table.input_pixels:
+        preprocess = pixel_input.take_pixels(model, preprocess)
+        onnx_file.save(model, file)
     facts = CheckpointFacts(
         name=source.checkpoint,
         sha256=digest,
@@ -189,7 +202,12 @@ def _adopt(
         container="ONNX",
         spec=None,
         parameters=onnx_file.parameters(model),
-        remarks=("an ONNX file: its own float answers are the reference", *unknown),
+        remarks=(
+            "an ONNX file: its own float answers are the reference",
+            *adopted.changes,
+            *((map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()),
+            *onnx_file.unfit_for_check(model),
+        ),
     )
     onnx = onnx_artifact(
         file,
@@ -200,7 +218,46 @@ def _adopt(
         preprocess=preprocess,
         made_by=MadeBy(exporter=model.producer_name or "unknown"),
     )
-    return Exported(checkpoint=facts, onnx=onnx, difference=0.0, verified_on="taken as it is")
+    return Exported(checkpoint=facts, onnx=onnx, difference=difference, verified_on=verified)
+
+
+def _verify_adopted(
+    adopted: adoption.Adopted,
+    file: Path,
+    path: Path,
+    preprocess: Preprocess | BareInput,
+    table: ExportTable,
+    connection: Connection,
+) -> tuple[float, str]:
+    """Run a graph that was adopted, and compare it with the file as it was given."""
+    found = _run_noise(file, preprocess, connection)
+    if not np.isfinite(found).all() or not found.any():
+        said = "all zero" if np.isfinite(found).all() else "not finite"
+        raise InputError(
+            f"{path}: its outputs are {said} on seeded noise: nothing can be compared",
+            hint="its weights are untrained, wiped or damaged: export it again with those of the training",
+        )
+    if adopted.before is None:
+        return 0.0, "with the changes above" if adopted.changes else "taken as it is"
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "given.onnx"
+        given.write_bytes(adopted.before.SerializeToString())
+        wanted = _run_noise(given, preprocess, connection).reshape(found.shape)
+    difference, limit = metrics.relative_difference(wanted, found), adopted.tolerance or table.tolerance
+    if not difference <= limit:
+        raise ExportError(
+            f"{path}: in normal form ({'; '.join(adopted.changes)}) it differs from the file as it was given by "
+            f"{difference:.2g} of the largest output, at most {limit:g} is rounding",
+            hint="export it again with operator set 13 or higher and float32; the file was not kept",
+        )
+    return difference, f"{difference:.1g} of the largest output off the file as given, on {len(found)} noise tensors"
+
+
+def _run_noise(file: Path, preprocess: Preprocess | BareInput, connection: Connection) -> np.ndarray:
+    target = inference.InferenceTarget(engine="onnxruntime", path=file, options={"optimize": False})
+    return inference.infer_all(
+        connection, target, open_set(SYNTHETIC, preprocess).first(_ADOPTED_IMAGES), preprocess
+    ).logits
 
 
 def _verify(

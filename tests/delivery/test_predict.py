@@ -116,9 +116,10 @@ def test_load_and_the_program_give_the_same_names_and_scores(bundle: Path, tmp_p
     )
     with deploy_kit.load(bundle) as predictor:
         one = predictor.predict(tmp_path / "a.png", top=2)
-        several = predictor.predict_batch(images)
+        several = predictor.predict(images)
+        assert predictor.predict([tmp_path / "a.png", Image.fromarray(images[0])], top=2) == (one, one)
         with pytest.raises(InputError, match="at least one image"):
-            predictor.predict_batch([])
+            predictor.predict([])
         with pytest.raises(InputError, match="expected pixels uint8"):
             predictor.predict(np.zeros((16, 16)))
 
@@ -185,9 +186,9 @@ def test_the_bundles_own_verification_says_what_the_command_says(
     assert (code, "8 images, 0 of the largest logit off" in said) == (0, True)
 
     whole = (bundle / "manifest.json").read_bytes()
-    edit_manifest(bundle, lambda m: m["engine"].update(minimum="99.1"))
+    edit_manifest(bundle, lambda m: m["engine"].update(minimum="9999.1"))
     code, said = verify()
-    assert (code, "the engine needs 99.1 or later" in said) == (4, True)
+    assert (code, "the engine needs 9999.1 or later" in said) == (4, True)
     edit_manifest(bundle, lambda m: m["engine"].update(package="no_such_engine"))
     code, said = verify()
     assert (code, "pip install no_such_engine" in said) == (3, True)

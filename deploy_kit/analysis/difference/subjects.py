@@ -159,7 +159,7 @@ def _of(
         digest=digest,
         precision=graph.precision(model),
         how=target[0],
-        input=graph.preprocess(model) or map_sizes.input_of_graph(model, onnx_file),
+        input=map_sizes.input_of_graph(model, onnx_file),
         points={point.name: point for point in points.points_of(model, label)},
         where=path,
         target=target,
