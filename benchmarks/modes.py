@@ -10,6 +10,7 @@ from benchmarks import (
     agreement,
     calibration,
     end_to_end,
+    frames,
     loop,
     ours,
     plans,
@@ -130,6 +131,10 @@ def _demo(asked: Asked, workshop: Workshop) -> Races:
     return Races(races=(race("Demo", subjects.demo(), asked.candidates(), workshop, plan),))
 
 
+def _frames(asked: Asked, workshop: Workshop) -> Races:
+    return Races(races=(frames.measure(asked.subject(workshop), workshop, asked.plan),))
+
+
 def _roofline(asked: Asked, workshop: Workshop) -> Roofline:
     return roofline.measure(
         asked.subject(workshop), asked.candidates(lambda one: one.int8 and not one.simulated), workshop, asked.plan
@@ -217,6 +222,13 @@ MODES = {
     "streams": _races("Throughput, two streams", "DenseNet-121, two images at a time", _streams),
     "family": _races("DenseNet-169 and 201", "one image a run", _family),
     "demo": _races("The demo", "the bundled DenseNet-BC-40, one image a run", _demo),
+    "frames": Mode(
+        title="Frame to class",
+        about="the INT8 file of DenseNet-121 with its normalization in numpy, in OpenVINO's own, in the graph",
+        record=Races,
+        measure=_frames,
+        render=lambda found: frames.render(found.races[0]),
+    ),
     "roofline": Mode(
         title="Distance to the machine's limit",
         about="INT8 files of DenseNet-121 against the INT8 matrix peak",

@@ -18,6 +18,7 @@ from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Made, Workshop
 from deploy_kit import images
 from deploy_kit.base.errors import MeasurementError
+from deploy_kit.records import codec
 from deploy_kit.store import parts_of
 
 
@@ -79,7 +80,8 @@ def _probed(one: Made, image: Path, common: dict[str, Any]) -> Entry:
 
 def _job(one: Made, image: Path) -> dict[str, Any]:
     candidate = one.candidate
-    return {
+    taken = {} if one.taken is None else {"taken": codec.to_json(one.taken)}
+    return taken | {
         "name": candidate.name,
         "engine": candidate.engine,
         "path": str(one.path),

@@ -2,13 +2,18 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks import streams
 from benchmarks.runners import open_session
+from deploy_kit.engines import Session
 from deploy_kit.measure import stopwatch
+from deploy_kit.programs.worker import Frames
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Preprocess
 
 _WARM_RUNS = 3
 
@@ -45,5 +50,14 @@ def _opened(job: dict[str, Any], threads: int, n_streams: int) -> tuple[Callable
             job["engine"], job["path"], job["options"], image=pixels, threads=threads, n_streams=n_streams
         )
     session = open_session(job["engine"], job["path"], job["options"], threads)
+    if "taken" in job:
+        frames = Frames(pixels=pixels, preprocess=codec.from_json(Preprocess, job["taken"]))
+        return partial(_from_frame_to_class, frames, session), dict(session.settings)
     session.bind(pixels)
     return session.run, dict(session.settings)
+
+
+def _from_frame_to_class(frames: Frames, session: Session) -> None:
+    frames.bind_to(session)
+    session.run()
+    session.fetch().argmax(1)

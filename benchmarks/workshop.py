@@ -19,6 +19,7 @@ from deploy_kit.images import SYNTHETIC, ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import ExportTable, SimplifyTable, Variant
 from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.results import Simplified
 from deploy_kit.stages import export, quantize, simplify
 from deploy_kit.store import Key, Store, digest_of, sha256_of
@@ -46,12 +47,15 @@ class Made:
         path: The file.
         why: Why there is none; empty where there is one.
         image: npy file that it runs on; None for the subject's images.
+        taken: What it takes, where `image` is pixels and a run ends with the class; None where a run is the
+            computation alone.
     """
 
     candidate: Candidate
     path: Path | None
     why: str = ""
     image: Path | None = None
+    taken: Preprocess | None = None
 
 
 class Workshop:
@@ -100,7 +104,12 @@ class Workshop:
 
     def simplified(self, subject: Subject, passes: tuple[str, ...]) -> Simplified:
         """Export with deploykit and simplify."""
-        part = ExportTable(tolerance=_TOLERANCE, batch=max(1, subject.batch), dynamic=not subject.batch)
+        part = ExportTable(
+            tolerance=_TOLERANCE,
+            batch=max(1, subject.batch),
+            dynamic=not subject.batch,
+            input_pixels=subject.preprocess.input_pixels,
+        )
         exported, _ = export.run(subject.source, part, self.context, images=ImageSource(name=SYNTHETIC))
         table = SimplifyTable(passes=passes)
         lean, _ = simplify.run(exported.onnx, table, self.context)

@@ -1,6 +1,20 @@
-"""``python -m deploy_kit`` is ``deploykit``."""
+"""``python -m deploy_kit`` and the command ``deploykit``: signals are watched before the program is loaded."""
 
-from deploy_kit.cli import main
+from deploy_kit.base import signals
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    signals.watch_signals()
+    try:
+        from deploy_kit import cli
+    except BaseException:
+        code = signals.signal_exit_code()
+        if code is None:
+            raise
+        raise SystemExit(code) from None
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
-from deploy_kit.analysis import diagnosis, doctor, recommendation
+from deploy_kit.analysis import compare, diagnosis, doctor, recommendation
 from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.context import Context
@@ -22,6 +22,7 @@ from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Bench, Measurement, NotRun
 from deploy_kit.records.mixed_precision import Mix
@@ -271,6 +272,8 @@ def collect(run: Run) -> Report:
             where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements),  # type: ignore[misc]
         )
         rows += with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
+    rows, told = compare.compare_apart(rows)
+    run.remarks += told
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
 
@@ -365,8 +368,15 @@ def assemble(
         device=run.target.connection.device.name,
         recipe_yaml=dump_recipe(run.recipe),
         thumbnails=small,
+        differences=differences_of(run.store, {graph.sha256 for graph in (*lineage, *built)}),
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
     )
+
+
+def differences_of(store: Store, files: set[str]) -> tuple[NetworkDifference, ...]:
+    """List the newest difference of each artifact of the report, where somebody looked."""
+    newest = {found.sha256[1]: found for found in reversed(store.all(NetworkDifference, "difference"))}
+    return tuple(found for digest, found in newest.items() if digest in files)
 
 
 def _thumbnails(run: Run, source: Exported, rows: list[EngineRow]) -> tuple[Thumbnail, ...]:

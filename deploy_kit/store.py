@@ -60,7 +60,7 @@ class Key:
     def digest(self) -> str:
         """Hash what decides the result: the name does not."""
         parts = {"stage": self.stage, "inputs": self.inputs, "options": self.options, "versions": self.versions}
-        return hashlib.sha256(codec.canonical_json(parts).encode()).hexdigest()
+        return hashlib.sha256(codec.canonical_json(parts).encode(errors="backslashreplace")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,8 @@ def parts_of(path: Path) -> list[Path]:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it."""
-    data = content.encode() if isinstance(content, str) else content
+    # A name of a file may hold bytes that are no UTF-8; JSON reads the backslashes as the same character.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with _put_in_place(path) as aside, aside.open("wb") as file:
         file.write(data)
         file.flush()
@@ -207,13 +208,13 @@ def _is_content(file: Path, artifact: Artifact) -> bool:
     """Return whether a file, and those that belong to it, are what a passport speaks of, whatever they are called."""
     if artifact.built is not None:  # a plan's own passport is part of its hash, and a copy's is the record
         return sha256_of(file) == artifact.built.engine_sha256
-    if sha256_of(file) == artifact.sha256 or digest_of(file) == artifact.sha256:
-        return True
     named = Path(artifact.path).stem
     beside = (file.with_suffix(ending) for ending in _COMPANIONS.get(file.suffix, ()))
     parts = (file, *(part for part in beside if part.is_file()))
     lines = sorted(f"{named}{part.suffix} {sha256_of(part)}\n" for part in parts)
-    return hashlib.sha256("".join(lines).encode()).hexdigest() == artifact.sha256
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest() if len(parts) > 1 else sha256_of(file)
+    # In a store alone whatever has the stem of a file belongs to it.
+    return artifact.sha256 in (digest, digest_of(file) if file.with_name(_RECORD).is_file() else digest)
 
 
 @contextlib.contextmanager
@@ -521,7 +522,7 @@ def _sealed(record: Any) -> str:
 
 
 def _seal_of(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(codec.canonical_json(data).encode()).hexdigest()
+    return hashlib.sha256(codec.canonical_json(data).encode(errors="backslashreplace")).hexdigest()
 
 
 def _files_of(record: Any) -> Iterator[tuple[str, str]]:

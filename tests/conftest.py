@@ -1,5 +1,6 @@
 """Small real parts that many tests share: a tiny DenseNet with lively BatchNorms, its images, a connection, a store."""
 
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from tiny_densenet import tiny_recipe
 
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
+from deploy_kit.measure import validity
 from deploy_kit.recipe import Recipe
 from deploy_kit.store import Store
 
@@ -33,6 +35,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         long = {item.path for item in items if {"slow", "ssh", "edge"} & {mark.name for mark in item.iter_markers()}}
         items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def beside_other_load() -> Iterator[None]:
+    """Let benches of tests be valid beside other tests; those of the rule itself set it back (`alone`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validity, "MAX_FOREIGN", math.inf)
+        yield
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge foreign load as users have it judged."""
+    monkeypatch.setattr(validity, "MAX_FOREIGN", 0.05)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from page_records import difference
 from stage_inputs import run_of
 from tiny_densenet import tiny_model
 
@@ -23,11 +24,12 @@ from deploy_kit.images import open_set
 from deploy_kit.measure import race
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Artifact, Device
+from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Measurement, NotRun
 from deploy_kit.records.results import ParityReport, Report, Simplified
 from deploy_kit.stages import check
-from deploy_kit.store import Store
+from deploy_kit.store import Key, Store
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -410,3 +412,13 @@ def test_a_recipe_that_slims_says_so_in_its_report(line: "Line", kept: Store) ->
     collected = pipeline.collect(run_of(of, store, line.connection))
     assert remark in collected.remarks
     assert {row.label for row in collected.rows} >= {row.label for row in report.rows}
+
+
+def test_the_newest_difference_of_each_file_of_a_report_is_collected(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, (digest, label) in enumerate([("a" * 64, "old"), ("a" * 64, "new"), ("b" * 64, "of another")]):
+        found = dataclasses.replace(difference(label), sha256=("c" * 64, digest))
+        key = Key(stage="difference", name="difference", inputs=(str(number),), options=None, versions=())
+        store.produce(NetworkDifference, key, lambda folder, home, found=found: found)
+
+    assert [one.second for one in pipeline.differences_of(store, {"a" * 64})] == ["new"]

@@ -76,6 +76,7 @@ def export_flags(preprocess: Preprocess) -> str:
     """Return a preprocessing as flags of ``deploykit export``."""
     mean, std = (",".join(f"{value:.6g}" for value in values) for values in (preprocess.mean, preprocess.std))
     text = f"--input {preprocess.height}x{preprocess.width} --color {preprocess.color} --mean {mean} --std {std}"
+    text += " --input-pixels" * preprocess.input_pixels
     if preprocess.resize is None:
         return text
     return f"{text} --resize {preprocess.resize} --interpolation {preprocess.interpolation}"

@@ -1,15 +1,16 @@
 """Two runs against each other: refused where they were not measured alike, else a ratio with its interval."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError, MeasurementError, RecipeError, RequestError
+from deploy_kit.base.text_files import read_json
 from deploy_kit.measure import latency
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import Bench, Compared, Comparison, Environment, Measurement, SpeedUp
 from deploy_kit.records.results import EngineRow, Report
+from deploy_kit.stages.report import plausible
 
 # What `bench --json` prints beside the record.
 _BESIDE = {"summary", "comparison", "beside"}
@@ -31,24 +32,29 @@ def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
     Raises:
         InputError: Missing, or neither of the two, or without a measurement.
     """
-    rows: tuple[EngineRow, ...] = ()
+    report: Report | None = None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         if "rows" in data:
-            rows = codec.from_json(Report, data, path.name).rows
-            timed = (row.measurement for row in rows if isinstance(row.measurement, Measurement))
+            report = codec.from_json(Report, data, path.name)
+            timed = (row.measurement for row in report.rows if isinstance(row.measurement, Measurement))
             found = Bench(measurements=tuple(timed))
         else:
             found = codec.from_json(Bench, {k: v for k, v in data.items() if k not in _BESIDE}, path.name)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", hint="deploykit bench --json > run.json") from error
-    except (OSError, ValueError, AttributeError, TypeError, RecipeError) as error:
+    except (ValueError, AttributeError, TypeError, InputError, RecipeError) as error:
         raise InputError(
             f"{path}: expected a run, found none: {error}", hint="deploykit bench --json > run.json, or a report.json"
         ) from error
     if not found.measurements:
         raise InputError(f"{path}: expected a run, found one without measurements", hint="measure again")
-    return found, rows
+    if report is not None:
+        plausible.verify_report(report, str(path))
+        return found, report.rows
+    for measured in found.measurements:
+        plausible.verify_measurement(measured, f"{path}: {measured.label}")
+    return found, ()
 
 
 def compare_runs(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = ()) -> Comparison:
@@ -76,6 +82,50 @@ def compare_runs(baseline: Bench, candidate: Bench, *, allow: tuple[str, ...] = 
         candidate_when=pairs[0][1].when,
         alone=tuple(label for label in labels if label not in both),
     )
+
+
+def compare_apart(rows: Iterable[EngineRow]) -> tuple[list[EngineRow], list[str]]:
+    """Compare engines with fp32 engines of other runs, where their own run had none: what single steps leave.
+
+    Args:
+        rows: Engines, each with the newest measurement of it.
+
+    Returns:
+        The rows, with speed-ups that say that they were measured apart; and for each engine that could not be compared
+        a sentence that says why.
+    """
+    rows, told = list(rows), list[str]()
+    floats = [
+        (row.artifact.engine, m)
+        for row in rows
+        if (m := _measured(row)) and row.artifact and row.artifact.precision == "fp32"
+    ]
+    for place, row in enumerate(rows):
+        measured = _measured(row)
+        if measured is None or row.artifact is None or row.artifact.precision == "fp32" or row.speed_up is not None:
+            continue
+        own = row.artifact.engine
+        alike = sorted((found for found in floats if found[1].batch == measured.batch), key=lambda f: f[0] != own)
+        why = _why_not_compared(alike[0][1], measured) if alike else "no fp32 engine was measured at its batch"
+        if why:
+            told.append(f"{row.label}: no speed-up: {why}; deploykit bench --all measures them in one run")
+            continue
+        ratio, low, high = latency.ratio_apart(alike[0][1].samples_ms, measured.samples_ms)
+        faster = SpeedUp(ratio=ratio, low=low, high=high, baseline=alike[0][1].label, interleaved=False)
+        rows[place] = replace(row, speed_up=faster)
+    return rows, told
+
+
+def _why_not_compared(old: Measurement, new: Measurement) -> str:
+    for one in (old, new):
+        if one.invalid or one.emulated:
+            return f"the times of {one.label} are {one.emulated or 'not valid'}"
+    words = "; ".join(f"{name} {a or 'nothing'} and {b or 'nothing'}" for name, a, b in unlike(old, new))
+    return words and f"{old.label} was not measured alike: {words}"
+
+
+def _measured(row: EngineRow) -> Measurement | None:
+    return row.measurement if isinstance(row.measurement, Measurement) else None
 
 
 def verify_valid(measured: Measurement, which: str) -> None:

@@ -16,6 +16,7 @@ from deploy_kit.accuracy.scores import confidence
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
+from deploy_kit.graph import onnx_file, pixel_input
 from deploy_kit.images import ImageSet, ImageSource
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Attempt, Diagnosis
@@ -183,19 +184,23 @@ def _percent(share: float) -> str:
 
 
 def _hits(graph: Artifact, image_set: ImageSet, context: Context) -> list[tuple[PreprocessVariant, np.ndarray]]:
-    preprocess, labels = graph.preprocess, image_set.labels
+    preprocess, labels, path = graph.preprocess, image_set.labels, context.store.path(graph)
     assert isinstance(preprocess, Preprocess)
     assert labels is not None
+    if preprocess.input_pixels:  # another normalization than the one inside takes a graph without it
+        model, path = onnx_file.load(path), context.connection.folder / "diagnosed.onnx"
+        pixel_input.with_float_input(model, preprocess)
+        onnx_file.save(model, path)
     tried = []
     every = preprocess_variants.variants_of(preprocess, image_set.load(0).shape)
     with inference.loaded_engine(
         context.connection,
-        inference.InferenceTarget(engine="onnxruntime", path=context.store.path(graph), options={}),
+        inference.InferenceTarget(engine="onnxruntime", path=path, options={}),
     ) as engine:
         for done, way in enumerate(every):
             context.report("diagnose", way.name, done=done, total=len(every))
             prepared = dataclasses.replace(image_set, load=way.pixels(image_set.load))
-            tried.append((way, metrics.top1_hits(engine.all(prepared, way.preprocess).logits, labels)))
+            tried.append((way, metrics.top1_hits(engine.all(prepared, way.preprocess.normalized).logits, labels)))
     return tried
 
 

@@ -85,10 +85,7 @@ def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] |
         facts.append(
             ("input range", f"{map_sizes.input_range(read.evidence.input_mean)} (mean {middle} by its first BN)")
         )
-    if read.classes:
-        facts.append(
-            ("classes", f"{', '.join(read.classes[:_MAX_CLASSES])}{', …' * (len(read.classes) > _MAX_CLASSES)}")
-        )
+    facts += _classes_row(read.classes or ())
     facts += _preprocess_rows(read.preprocess) if read.preprocess else (("preprocess", "not known"),)
     facts += [("remark", remark) for remark in (*read.remarks, *told)]
     return Inspection(
@@ -101,6 +98,12 @@ def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] |
     )
 
 
+def _classes_row(classes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return a row with the first names of classes; none where nothing names them."""
+    shown = f"{', '.join(classes[:_MAX_CLASSES])}{', …' * (len(classes) > _MAX_CLASSES)}"
+    return [("classes", shown)] if classes else []
+
+
 def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
     """Return the input's sides: as asked, as the file says, or as is usual; None where nothing says."""
     if asked is not None:
@@ -108,7 +111,7 @@ def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, 
             raise InputError(f"expected {read.spec.ndim} sides of the input, found {len(asked)}")
         return asked, ()
     if read.preprocess is not None:
-        return read.preprocess.shape[1:], ()
+        return (read.preprocess.height, read.preprocess.width), ()
     if read.sides is not None:
         sides, source = read.sides
         return sides, (f"input size {'×'.join(map(str, sides))}: stated by {source}",)
@@ -130,8 +133,10 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("producer", f"{model.producer_name or 'unknown'} {model.producer_version or ''}".strip()),
         ("nodes", str(onnx_file.nodes(model))),
         ("parameters", f"{onnx_file.parameters(model):,}"),
+        ("weights", f"{onnx_file.weight_bytes(model):,} bytes"),
         ("MACs per run", f"{onnx_file.macs(model):,}"),
         *(_preprocess_rows(preprocess) if preprocess else (("preprocess", "not embedded"),)),
+        *_classes_row(onnx_file.classes(model)),
     ]
     return Inspection(
         kind="onnx",

@@ -150,7 +150,7 @@ def bench(
     min_iters: int | None = None,
     duration: float | None = None,
     warmup: float | None = None,
-    span: Literal["compute", "whole"] | None = None,
+    span: Literal["compute", "whole", "frame"] | None = None,
     target_qps: float | None = None,
     latency_budget_ms: float | None = None,
     energy: bool = False,
@@ -173,7 +173,7 @@ def bench(
         min_iters: Timed runs of an engine, at least.
         duration: Seconds of an engine, at least.
         warmup: Limit of the warm-up in seconds.
-        span: ``compute``, or ``whole`` with copying in and out.
+        span: ``compute``, ``whole`` with copying in and out, or ``frame``, from pixels in memory to the class.
         target_qps: Queries a second that arrive, for the scenario ``server``.
         latency_budget_ms: What the largest percentile must keep in the scenario ``server``, in ms.
         energy: Also run each engine for its energy.

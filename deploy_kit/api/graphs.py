@@ -34,6 +34,8 @@ def export(
     opset: int | None = None,
     batch: int | None = None,
     dynamic: bool = False,
+    output: str | None = None,
+    input_pixels: bool = False,
     state_key: str | None = None,
     head: str | None = None,
     ignore: str | Sequence[str] = (),
@@ -84,6 +86,8 @@ def export(
         opset: ONNX operator set.
         batch: Images per run of a static graph.
         dynamic: Leave the batch open instead.
+        output: Output of an ONNX file to take, where it has several, or a value within it.
+        input_pixels: Let the graph take pixels, uint8 (N, H, W, C) in RGB order, and normalize them itself.
         state_key: Which state dict to take, where the file holds several.
         head: Module of the head to take, where there are several; ``"none"`` for the pooled features.
         ignore: Modules or tensors of the file to leave out.
@@ -131,8 +135,7 @@ def export(
     verify_out(copy_to)
     base = _base_recipe(checkpoint, recipe)
     table = {key: given[key] for key in ("exporter", "opset", "batch") if given[key] is not None}
-    if dynamic:
-        table["dynamic"] = True
+    table |= {key: True for key in ("dynamic", "input_pixels") if given[key]}
     source = _facts.source(given) | _facts.image(given)
     if checkpoint is not None:
         export_stage.verify_applicable(Path(checkpoint), [*table, *source])

@@ -6,4 +6,6 @@ lazy        imports of optional packages, and the line that installs a missing o
 progress    progress events and the callback that receives them
 bundled     recipes, image sets and models that ship with the package
 versions    comparison of version numbers
+plain_text  text from files, made safe to show; text_files reads YAML and JSON within bounds
+signals     how a process ends by a signal; standard_streams: what it does where a stream is closed, full or gone
 """

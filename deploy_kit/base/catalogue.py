@@ -9,10 +9,12 @@ import functools
 import importlib
 import pkgutil
 import sys
-from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from deploy_kit.base.errors import MissingPackageError, UnknownNameError, nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -20,7 +22,9 @@ T = TypeVar("T")
 class Catalogue(Generic[T]):
     """The entries of one kind, each imported on first use."""
 
-    def __init__(self, package: str, constant: str, noun: str, *, former_groups: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, package: str, constant: str, noun: str, *, former_groups: tuple[str, ...] = (), closed: bool = False
+    ) -> None:
         """Create a catalogue.
 
         Args:
@@ -28,11 +32,13 @@ class Catalogue(Generic[T]):
             constant: Name of the constant in a module that holds the entry.
             noun: Word for an entry in messages, e.g. ``engine``.
             former_groups: Earlier names of `group`, under which entries are found too.
+            closed: Whether third parties have no entries in it; looking for them takes milliseconds.
         """
         self.package = package
         self.constant = constant
         self.noun = noun
         self.former_groups = former_groups
+        self.closed = closed
 
     @property
     def group(self) -> str:
@@ -48,8 +54,12 @@ class Catalogue(Generic[T]):
         return tuple(sorted(own | self._foreign().keys()))
 
     @functools.cache  # noqa: B019  # looking them up takes milliseconds, and passes are looked up by the dozen
-    def _foreign(self) -> dict[str, EntryPoint]:
+    def _foreign(self) -> "dict[str, EntryPoint]":
         """List the entries of third parties by name."""
+        if self.closed:
+            return {}
+        from importlib.metadata import entry_points
+
         groups = (*self.former_groups, self.group)
         return {point.name: point for group in groups for point in entry_points(group=group)}
 
@@ -68,7 +78,7 @@ class Catalogue(Generic[T]):
         module = importlib.import_module(f"{self.package}.{name}{'_' * shadows}")
         return cast("T", getattr(module, self.constant))
 
-    def _load(self, point: EntryPoint) -> T:
+    def _load(self, point: "EntryPoint") -> T:
         try:
             return cast("T", point.load())
         except (ImportError, AttributeError) as error:

@@ -11,7 +11,8 @@ DeployKitError
 │   └── LinkLostError           the connection ended in the middle of the work
 ├── StageError              5   a stage failed on a request that was right
 │   ├── ExportError, SimplifyError, SlimError, QuantizeError, BuildError, CheckError
-│   ├── EngineCrashError        native code killed the worker process
+│   ├── EngineCrashError        the worker process died or hung
+│   ├── OutputError             standard output cannot be written
 │   └── StoreError              the store: no space, no permission, a changed file
 └── MeasurementError        6   the measurement is not valid
 
@@ -117,7 +118,11 @@ class CheckError(StageError):
 
 
 class EngineCrashError(StageError):
-    """Native code killed the worker process."""
+    """The worker process died, killed by its native code or from outside, or was ended because it hung."""
+
+
+class OutputError(StageError):
+    """Standard output cannot be written: the answer would be lost."""
 
 
 class StoreError(StageError):

@@ -1,12 +1,12 @@
 """Imports of optional packages; a missing one is an error with the line that installs it."""
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 import sysconfig
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from deploy_kit.base.errors import MissingPackageError
 
@@ -77,9 +77,11 @@ def _managed_line(package: str, python: str, *, bare: bool) -> str:
 
 def _installed() -> bool:
     """Return whether deploykit is installed here; a device gets it as a zip application instead."""
+    from importlib import metadata  # it takes milliseconds, and few commands ask
+
     try:
-        importlib.metadata.version("deploykit")
-    except importlib.metadata.PackageNotFoundError:
+        metadata.version("deploykit")
+    except metadata.PackageNotFoundError:
         return False
     return True
 
@@ -112,6 +114,7 @@ def need(package: str, *, by: str) -> ModuleType:
     """
     if not present(package):
         raise missing_error(package, by=by)
+    _switch_telemetry_off()
     try:
         return importlib.import_module(package)
     except (ImportError, OSError) as error:
@@ -119,3 +122,26 @@ def need(package: str, *, by: str) -> ModuleType:
             f"{by} needs the package '{package}', which is installed but does not load: {error}",
             hint=f"{install_line(package)} --force-reinstall",
         ) from error
+
+
+class _Silent:
+    """Takes every call of Intel's ``Telemetry`` and does nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+def _switch_telemetry_off() -> None:
+    """Put an empty package in the place of ``openvino_telemetry``, unless the process has loaded that one itself.
+
+    ``import openvino`` asks for a host of Google Analytics, sends it an event and writes ``~/intel``, and NNCF does the
+    same; their own switch is a file in the user's home. Nothing leaves the machine unasked.
+    """
+    name = "openvino_telemetry"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.Telemetry = _Silent  # type: ignore[attr-defined]
+        sys.modules[name] = package

@@ -7,31 +7,46 @@ that shares the file system, and ends with its process however that ends.
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-_LOCK = ".lock"
+_LOCK, _TEMPORARY = ".lock", "deploykit-"
+_DIGITS = 16  # of the random part of a name: what only begins like one of ours is somebody else's
 # A folder without a lock was left by a version that had none; an hour spares one whose owner still works in it.
 _UNLOCKED_S = 3600
 
 
 @contextlib.contextmanager
-def live_folder(parent: Path, prefix: str) -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder for the moment where temporary files go (TMPDIR); those of dead processes go first.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    with live_folder(Path(tempfile.gettempdir()), _TEMPORARY, alone=False) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def live_folder(parent: Path, prefix: str, *, alone: bool = True) -> Iterator[Path]:
     """Make a folder that goes when the block ends; first remove those of its kind whose owner is dead.
 
     Args:
         parent: Existing folder to make it in.
         prefix: Start of its name, which says of which kind it is.
+        alone: Whether every name of this kind in `parent` is deploykit's own.
 
     Raises:
         OSError: It cannot be made.
     """
-    sweep(parent, prefix)
-    folder = parent / f"{prefix}{secrets.token_hex(8)}"
+    sweep(parent, prefix, alone=alone)
+    folder = parent / f"{prefix}{secrets.token_hex(_DIGITS // 2)}"
     lock_path = folder.with_name(folder.name + _LOCK)
     with lock_path.open("w") as lock:
         try:
@@ -43,14 +58,17 @@ def live_folder(parent: Path, prefix: str) -> Iterator[Path]:
             lock_path.unlink(missing_ok=True)
 
 
-def sweep(parent: Path, prefix: str) -> None:
+def sweep(parent: Path, prefix: str, *, alone: bool = True) -> None:
     """Remove what dead processes left of one kind; what cannot be removed, because it is another user's, stays."""
+    ours = re.compile(f"{re.escape(prefix)}[0-9a-f]{{{_DIGITS}}}{re.escape(_LOCK)}")
     for lock_path in parent.glob(f"{prefix}*{_LOCK}"):
+        if not alone and not ours.fullmatch(lock_path.name):
+            continue
         with contextlib.suppress(OSError), lock_path.open("r+") as lock:
             if _free(lock):
                 shutil.rmtree(lock_path.with_name(lock_path.name.removesuffix(_LOCK)), ignore_errors=True)
                 lock_path.unlink(missing_ok=True)
-    for folder in parent.glob(f"{prefix}*"):
+    for folder in parent.glob(f"{prefix}*") if alone else ():
         with contextlib.suppress(OSError):
             unlocked = folder.is_dir() and not folder.with_name(folder.name + _LOCK).exists()
             if unlocked and not folder.is_symlink() and time.time() - folder.stat().st_mtime > _UNLOCKED_S:

@@ -1,14 +1,10 @@
 """HTML and SVG as text that is escaped once, in one place: whatever is not `Markup` yet becomes text on the page."""
 
 import html
-import re
 from collections.abc import Iterable
 
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters, terminal escapes among them
-    "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"  # what turns or hides the text around it
-    "\ud800-\udfff\ufffe\uffff]"  # bytes of a file name that are no UTF-8, and what no document may hold
-)
+from deploy_kit.base.plain_text import printable
+
 _EMPTY_ELEMENTS = frozenset({"br", "img", "meta"})
 
 
@@ -21,13 +17,6 @@ class Markup(str):
 Child = str | Iterable["Child"] | None
 
 
-def visible(text: str) -> str:
-    r"""Write characters that are not seen, or that turn the text around them, as their code, e.g. ``\u202e``."""
-    return _UNSEEN.sub(
-        lambda found: f"\\u{ord(found[0]):04x}" if found[0] > "\xff" else f"\\x{ord(found[0]):02x}", text
-    )
-
-
 def markup(child: Child) -> Markup:
     """Turn a text, markup or any nesting of them into markup: texts are escaped, None is left out."""
     if child is None:
@@ -35,7 +24,7 @@ def markup(child: Child) -> Markup:
     if isinstance(child, Markup):
         return child
     if isinstance(child, str):
-        return Markup(html.escape(visible(child)))
+        return Markup(html.escape(printable(child)))
     return Markup("".join(map(markup, child)))
 
 

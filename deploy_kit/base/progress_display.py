@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from deploy_kit.base.plain_text import one_line, printable
 from deploy_kit.base.progress import ProgressEvent
 
 if TYPE_CHECKING:
@@ -78,19 +79,19 @@ class ProgressDisplay:
             self._begun_at = now
         if step != self._last or now - self._drawn_at > _REPEAT_S:
             left = _left(event, now - self._begun_at)
-            sys.stderr.write(f"{event.stage}: {event.text}{_count(event)}{left and f', about {left} left'}\n")
+            sys.stderr.write(f"{event.stage}: {one_line(event.text)}{_count(event)}{left and f', about {left} left'}\n")
             sys.stderr.flush()
             self._last, self._drawn_at = step, now
 
     def write(self, text: str) -> None:
         """Write a line that stays."""
         if self._progress is not None:
-            self._progress.console.print(text, markup=False, highlight=False)
+            self._progress.console.print(printable(text), markup=False, highlight=False)
         else:
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(printable(text) + "\n")
 
     def _move(self, event: ProgressEvent) -> None:
-        description = f"[bold]{event.stage}[/bold] {event.text.replace('[', '(')}"
+        description = f"[bold]{event.stage}[/bold] {one_line(event.text).replace('[', '(')}"
         total, step = event.total or None, (event.stage, event.text)
         if self._task is None or step != self._last:  # a task's speed is that of one step
             if self._task is not None:
@@ -106,7 +107,7 @@ def _count(event: ProgressEvent) -> str:
 
 def _left(event: ProgressEvent, elapsed_s: float) -> str:
     """Estimate how long a step will still take, by its pace so far; empty where nothing is known yet."""
-    if not event.total or not event.done or elapsed_s < _REPEAT_S / 2:
+    if not event.done or event.done >= event.total or elapsed_s < _REPEAT_S / 2:
         return ""
     seconds = elapsed_s * (event.total - event.done) / event.done
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

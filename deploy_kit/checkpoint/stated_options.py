@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.graph import adoption
 from deploy_kit.recipe import SourceTable
 from deploy_kit.store import sha256_of
 
@@ -30,3 +31,9 @@ def probe_digest(source: SourceTable) -> tuple[str, ...]:
     if not Path(source.probe).is_file():
         raise InputError(f"{source.probe}: no such file", hint="check the path given to --probe")
     return (sha256_of(Path(source.probe)),)
+
+
+def stated_of_graph(source: SourceTable) -> adoption.Stated:
+    """Return what a recipe says of an ONNX file."""
+    shape = source.preprocess.record().shape if source.preprocess else None
+    return adoption.Stated(shape=shape, sides=source.input, output=source.output)

@@ -1,25 +1,25 @@
 """The command line: a thin shell that parses, calls and renders. Exit codes are given here and nowhere else.
 
     0 yes · 1 the answer is no · 2 the request is wrong · 3 a package is missing · 4 the device · 5 a stage failed ·
-    6 undecided: the measurement is not valid, or the images do not decide · 70 a bug, with its trace ·
-    130 interrupted · 143 terminated
+    6 undecided: the measurement is not valid, or the images do not decide · 70 a bug, with its trace · 129 hung up ·
+    130 interrupted · 141 nobody reads standard output any more · 143 terminated
 
 A command is a file of this folder with ``COMMAND``; it imports what it needs when it is called.
 """
 
+import errno
 import functools
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
-from deploy_kit.base import lazy
+from deploy_kit.base import signals, standard_streams
 from deploy_kit.base.catalogue import Catalogue
-from deploy_kit.base.errors import DeployKitError, MissingPackageError
+from deploy_kit.base.errors import DeployKitError, OutputError, StageError
+from deploy_kit.base.plain_text import printable
 from deploy_kit.cli._help import HelpfulCommand
 from deploy_kit.cli._option_groups import expand_groups
 
@@ -45,7 +45,12 @@ class Command:
     examples: Mapping[str, str] = field(default_factory=dict)
 
 
-CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command")
+# What a machine that is full, or that forbids, answers: no fault of the program, wherever it is met.
+_REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+    | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
+CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command", closed=True)
 
 
 def build_app() -> typer.Typer:
@@ -90,20 +95,20 @@ def _group(command: Command) -> typer.Typer:
 
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let an interrupt and a closed pipe pass typer, which would end them with exit codes of its own, to `main`."""
+    """Let what typer would end with exit codes of its own (an interrupt, a broken pipe, an EOFError) pass to `main`."""
 
     @functools.wraps(call)
     def guarded(*arguments: Any, **options: Any) -> Any:
         try:
             return call(*arguments, **options)
-        except (KeyboardInterrupt, BrokenPipeError) as error:
+        except (KeyboardInterrupt, OSError, EOFError) as error:
             raise _Ended(error) from error
 
     return guarded
 
 
 class _Ended(Exception):  # noqa: N818  # it carries another exception past typer
-    """The command was ended from outside."""
+    """The command was ended by an exception that typer has a meaning of its own for."""
 
     def __init__(self, by: BaseException) -> None:
         super().__init__()
@@ -120,6 +125,8 @@ def _version(requested: bool) -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    signals.watch_signals()
+    standard_streams.prepare_streams()
     try:
         _run()
     finally:
@@ -129,48 +136,61 @@ def main() -> None:
 
 
 def _run() -> None:
-    signal.signal(signal.SIGTERM, _terminated)
     try:
-        build_app()(standalone_mode=True)
-    except DeployKitError as error:
-        _print_error(error)
-        sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
+        try:
+            build_app()(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001  # the one place that turns everything into an exit code
+        code = signals.signal_exit_code() or _exit_code(error.by if isinstance(error, _Ended) else error)
+        if code == 130:
+            sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
+        sys.exit(code)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Say on standard error what ended the command, and return its exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, standard_streams.ReaderGoneError | BrokenPipeError):
+        standard_streams.discard_output()
+        return 141
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, OutputError):
+        standard_streams.discard_output()
+    if isinstance(error, ModuleNotFoundError):
+        from deploy_kit.base import lazy
+
         package = lazy.optional(error)
-        if package is None:
-            _bug()
-        _print_error(lazy.missing_error(package, by="this command"))
-        sys.exit(MissingPackageError.exit_code)
-    except KeyboardInterrupt:  # while the commands are imported
-        _interrupted()
-    except _Ended as ended:
-        if isinstance(ended.by, KeyboardInterrupt):
-            _interrupted()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: what Python would still flush goes nowhere
-        sys.exit(141)
-    except Exception:  # noqa: BLE001  # the one place that turns a bug into exit code 70
-        _bug()
-
-
-def _bug() -> NoReturn:
+        error = error if package is None else lazy.missing_error(package, by="this command")
+    if isinstance(error, DeployKitError):
+        _print_error(error)
+        return error.exit_code
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _REFUSALS):
+        _print_error(_refused(error))
+        return StageError.exit_code
     import traceback
 
-    traceback.print_exc()
+    traceback.print_exception(error)
     sys.stderr.write("error: this is a bug in deploykit; please report the trace above\n")
-    sys.exit(70)
+    return 70
 
 
-def _terminated(number: int, frame: object) -> None:
-    """Exit as after an interrupt, so that temporary folders are removed and workers end, with the shell's exit code."""
-    raise SystemExit(128 + number)
-
-
-def _interrupted() -> NoReturn:
-    sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
-    sys.exit(130)
+def _refused(error: BaseException) -> StageError:
+    """Return the error for what the operating system refused, wherever it was asked for."""
+    if isinstance(error, MemoryError):
+        return StageError("no memory left", hint="close other programs, or give the container more memory")
+    assert isinstance(error, OSError)
+    where = f"{error.filename}: " if error.filename else ""
+    return StageError(
+        f"{where}{error.strerror}", hint="see what is full or forbidden: df -h . /tmp; ls -ld . /tmp; ulimit -a"
+    )
 
 
 def _print_error(error: DeployKitError) -> None:
-    sys.stderr.write(f"error: {error}\n")
+    # A further line is indented: a name with a line feed in it must not look like a line of this program.
+    lines = printable(f"error: {error}").split("\n")
+    sys.stderr.write("\n       ".join(lines) + "\n")
     if error.hint:
-        sys.stderr.write(f"  fix: {error.hint}\n")
+        sys.stderr.write("\n       ".join(printable(f"  fix: {error.hint}").split("\n")) + "\n")

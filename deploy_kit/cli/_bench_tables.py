@@ -12,6 +12,8 @@ from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import report
 from deploy_kit.stages.report import device
 
+_FRAME = "times from pixels in memory to the class; engines that take floats with numpy's normalization"
+
 
 def rows_of(engines: Sequence[Artifact], measured: Bench, part: BenchTable) -> list[EngineRow]:
     """Return a row for each engine and batch."""
@@ -58,7 +60,8 @@ def comparison(compared: Comparison) -> str:
 
 def _notes(rows: Sequence[EngineRow], part: BenchTable) -> list[str]:
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
-    notes = [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
+    notes = [_FRAME] if any(m.span == "frame" for m in timed) else []
+    notes += [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
     return [*notes, *device.lacks(timed, energy=part.energy)]
 
 

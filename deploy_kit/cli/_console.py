@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from deploy_kit.base.plain_text import one_line, printable
 from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.base.progress_display import ProgressDisplay
+from deploy_kit.base.standard_streams import is_utf8
 from deploy_kit.records import codec
 
 _LEAST = 24
@@ -46,8 +48,9 @@ class Console:
     def result(self, record: Any, text: str) -> None:
         """Print the result: the record where JSON is requested, else the text."""
         self._display.stop()
-        written = json.dumps(codec.to_json(record), ensure_ascii=False, indent=1) if self._as_json else text
-        sys.stdout.write(written + "\n")
+        whole = is_utf8(sys.stdout)
+        written = json.dumps(codec.to_json(record), ensure_ascii=not whole, indent=1) if self._as_json else text
+        sys.stdout.write(printable(written) + "\n")
         sys.stdout.flush()
 
 
@@ -65,7 +68,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequ
         column = list(headings).index(heading)
         headings = [*headings[:column], *headings[column + 1 :]]
         rows = [[*row[:column], *row[column + 1 :]] for row in rows]
-    lines = [tuple(headings), *(tuple(row) for row in rows)]
+    lines = [tuple(headings), *((*map(one_line, row[:-1]), row[-1]) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings) - 1)]
     room = max(_LEAST, shutil.get_terminal_size((160, 24)).columns - sum(widths) - 2 * len(widths))
     drawn = []
@@ -95,5 +98,6 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def pairs(rows: Sequence[tuple[str, str]]) -> str:
     """Lay out (name, value) lines."""
-    width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+    width = max((len(one_line(name)) for name, _ in rows), default=0)
+    begin = "\n" + " " * (width + 2)  # a value with a line feed in it must not look like a row
+    return "\n".join(f"{one_line(name).ljust(width)}  {value.replace(chr(10), begin)}" for name, value in rows)

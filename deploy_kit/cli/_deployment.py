@@ -155,7 +155,8 @@ def _reasons(report: Report) -> list[str]:
     losers = report.recommendation.losers if report.recommendation else ()
     told = {(loser.label, loser.why) for loser in losers}
     reasons = [f"{typed(row.label)}: {row.verdict}" for row in rows if (row.label, row.verdict) not in told]
-    reasons += [f"note: {remark}" for remark in report.remarks]
+    invalid = {f"no valid measurement: {why}" for why in report.invalid}
+    reasons += [f"note: {remark}" for remark in report.remarks if remark not in invalid]
     return [line for reason in reasons for line in _wrapped(reason)]
 
 

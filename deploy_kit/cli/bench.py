@@ -32,8 +32,11 @@ def bench(
     duration: Annotated[str | None, typer.Option(help="Minimum measuring time per engine, e.g. 10s.")] = None,
     warmup: Annotated[str | None, typer.Option(help="Time limit of the warm-up per engine, e.g. 200ms.")] = None,
     span: Annotated[
-        Literal["compute", "whole"] | None,
-        typer.Option(help="What is timed: the computation (default), or the whole with copying in and out."),
+        Literal["compute", "whole", "frame"] | None,
+        typer.Option(
+            help="What is timed: the computation (default), the whole with copying in and out, or frame: from pixels "
+            "in memory to the class."
+        ),
     ] = None,
     percentiles: Annotated[
         str | None, typer.Option(help="Comma-separated latency percentiles to show, e.g. 50,90,95,99.")

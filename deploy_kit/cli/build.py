@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,10 +47,13 @@ def build(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Number of threads per run (CPU engines).")] = None,
-    step: Annotated[StepOptions, Only("model", "recipe", "device", "store", "out")],
+    out: Annotated[Path | None, typer.Option("--out", help="Also copy the result to this path.")] = None,
+    step: Annotated[StepOptions, Only("model", "recipe", "device", "store")],
     output: OutputOptions,
 ) -> None:
     """Build an engine and prove its precision."""
+    import dataclasses
+
     from deploy_kit import engines
     from deploy_kit.analysis import doctor
     from deploy_kit.cli import _engine_options, _output_files, _step_inputs, _steps
@@ -62,6 +66,7 @@ def build(
         "compute_capabilities": compute_capability, "min_shapes": min_shapes, "opt_shapes": opt_shapes,
         "max_shapes": max_shapes, "threads": threads,
     }  # fmt: skip
+    step = dataclasses.replace(step, out=out)  # its short form is taken here
     with output.console() as console, _steps.open_run(step, console) as run:
         doctor.require_engine(engine, run.target.connection)
         graph = _step_inputs.graph_to_build(run, console, variant)

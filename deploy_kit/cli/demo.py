@@ -13,8 +13,16 @@ def demo(
     allow_invalid: AllowInvalid = False,
     output: OutputOptions,
 ) -> None:
-    """Run the bundled demo: a DenseNet-BC-40 on Fashion-MNIST, in about a minute."""
-    run("demo", store=store, out=out, fresh=fresh, allow_invalid=allow_invalid, output=output)
+    """Run the bundled demo: a DenseNet-BC-40 on Fashion-MNIST, to a report and a bundle, in about a minute."""
+    run(
+        "demo",
+        store=store,
+        out=out,
+        pack=out / "demo" / "bundle",
+        fresh=fresh,
+        allow_invalid=allow_invalid,
+        output=output,
+    )
 
 
 COMMAND = Command(

@@ -30,6 +30,10 @@ def deploy(
     max_drop: Annotated[
         str | None, typer.Option(help="Largest drop of accuracy to accept, in points, e.g. 0.5pt.")
     ] = None,
+    slim: Annotated[
+        float | None,
+        typer.Option(help="Slim to this share of the multiply-accumulates first, e.g. 0.6: another network."),
+    ] = None,
     latency_budget: Annotated[
         str | None, typer.Option(help="Upper limit for the 99th percentile of the latency, e.g. 8ms.")
     ] = None,
@@ -79,8 +83,12 @@ def deploy(
         latency_budget_ms=budget,
         max_size_mb=megabytes,
     )
+    if slim is not None:
+        recipe = overrides.with_slim_within(recipe, slim, _required(points))
     with output.console() as console:
-        if given.images is not None and points is None:
+        if given.images is None:
+            console.say("no images to check on are given: limits judge seeded noise, and no accuracy is measured")
+        elif points is None:
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")
         folder = out or DELIVERIES / recipe.name
         code = _deployment.run(
@@ -97,6 +105,17 @@ def deploy(
         )
     if code:
         raise typer.Exit(code)
+
+
+def _required(points: float | None) -> float:
+    from deploy_kit.base.errors import RequestError
+
+    if points is None:
+        raise RequestError(
+            "--slim makes another network than the checkpoint's, and nothing says what it may lose",
+            hint="add --max-drop 0.5pt, and --images with labels to measure it on",
+        )
+    return points
 
 
 COMMAND = Command(

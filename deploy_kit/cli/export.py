@@ -26,6 +26,12 @@ def export(
     opset: Annotated[int | None, typer.Option(help="ONNX opset version.")] = None,
     batch: Annotated[int | None, typer.Option(help="Batch size of a static graph.")] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Export a graph with a dynamic batch size.")] = False,
+    output_name: Annotated[
+        str | None, typer.Option("--output", help="Name of the output of an ONNX file to keep, if it has several.")
+    ] = None,
+    input_pixels: Annotated[
+        bool, typer.Option("--input-pixels", help="Let the graph take uint8 frames (N, H, W, C) and normalize them.")
+    ] = False,
     facts: CheckpointOptions,
     step: Annotated[StepOptions, Only("images", "calibration", "skip_bad", "orientation", "recipe", "store", "out")],
     save_recipe: SaveRecipe = None,
@@ -45,9 +51,10 @@ def export(
     with output.console() as console:
         base = _base_recipe(step, console)
         source = image.source_table()
-        stated = {"exporter": exporter, "opset": opset, "batch": batch, "dynamic": dynamic or None}
+        stated = {"exporter": exporter, "opset": opset, "batch": batch}
+        stated |= {"dynamic": dynamic or None, "input_pixels": input_pixels or None}
         table = {key: value for key, value in stated.items() if value is not None}
-        source |= facts.source_table()
+        source |= facts.source_table() | ({} if output_name is None else {"output": output_name})
         if model is not None:
             stage.verify_applicable(model, [*table, *source])
         chosen = overrides.with_export(base, source, table)

@@ -52,11 +52,16 @@ def _rows(inspected: "Inspection") -> list[tuple[str, str]]:
     if origin is not None:
         rows += [
             ("checkpoint", f"{origin.checkpoint} (sha256 {origin.checkpoint_sha256})"),
-            ("checked on", f"{origin.n_images:,} images ({origin.images})"),
+            *([("calibrated on", _data(origin.calibration, origin.calibration_sha256))] if origin.calibration else []),
+            ("checked on", f"{origin.n_images:,} images ({_data(origin.images, origin.images_sha256)})"),
             *([("lost", origin.drop)] if origin.drop else []),
             ("verdict", origin.verdict),
         ]
     return rows
+
+
+def _data(name: str, digest: str) -> str:
+    return f"{name}, sha256 {digest}" if digest else name
 
 
 COMMAND = Command(

@@ -28,6 +28,9 @@ def run(
     store: StorePath = STORE,
     out: ReportFolder = REPORTS,
     deliver: Annotated[Path | None, typer.Option(help="Folder to copy accepted engines to.")] = None,
+    pack: Annotated[
+        Path | None, typer.Option(help="Also pack the recommended engine into this bundle: a folder, or a .zip.")
+    ] = None,
     device: DeviceName = "local",
     fresh: Fresh = False,
     allow_invalid: AllowInvalid = False,
@@ -58,6 +61,7 @@ def run(
             save_recipe=save_recipe,
             fresh=fresh,
             allow_invalid=allow_invalid,
+            bundle=pack,
         )
     if code:
         raise typer.Exit(code)

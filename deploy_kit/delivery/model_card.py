@@ -75,10 +75,9 @@ def _run(m: Manifest) -> list[str]:
             "```", "cmake -S cpp -B build && cmake --build build",
             f"build/classify {m.engine.file} cpp/golden.ppm", "```", "",
         ]  # fmt: skip
-    lines += [
-        "`triton/` is a model repository for `tritonserver --model-repository triton`: it takes the normalized tensor.",
-        "",
-    ]
+    if any(file.path.startswith("triton/") for file in m.files):
+        text = "a model repository for `tritonserver --model-repository triton`: it takes the normalized tensor."
+        lines += [f"`triton/` is {text}", ""]
     if m.engine.rebuild:
         lines += [
             f"The engine fits one version of {package} and one kind of GPU. `{m.engine.graph}` is the graph it was",

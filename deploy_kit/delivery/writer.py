@@ -46,12 +46,11 @@ def verify_target(out: Path) -> None:
     """Refuse to write where a bundle cannot be put, before any work.
 
     Raises:
-        InputError: The parent folder does not exist, or what is there is no bundle.
+        InputError: It cannot be written there, or what is there is no bundle.
     """
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder", hint=f"mkdir -p '{out.parent}'")
-    if not os.access(out.parent, os.W_OK):
-        raise InputError(f"{out.parent}: cannot be written", hint="choose another --out")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{above}: expected a folder to write to", hint="choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / manifest.FILE).is_file():
         raise InputError(f"{out}: exists, and is not a bundle", hint="choose another --out")
     if (out.exists() and out.is_dir() == _is_zip(out)) or (out.is_file() and not zipfile.is_zipfile(out)):
@@ -75,6 +74,7 @@ def write_bundle(parts: BundleParts, out: Path, sign: Callable[[Path], None] | N
     """
     verify_target(out)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with live_folder(out.parent, f".{out.name}.") as aside:
             folder = aside / "bundle"
             folder.mkdir()
@@ -113,7 +113,8 @@ def _fill(parts: BundleParts, folder: Path) -> Manifest:
             shutil.copyfile(file, cpp / file.name)
         (cpp / "bundle.h").write_text(_constants(m), encoding="utf-8")
         (cpp / "golden.ppm").write_bytes(_netpbm(parts.images[0]))
-    _write_triton(parts, folder)
+    if runtime.triton:
+        _write_triton(parts, folder)
     if m.classes:
         (folder / triton.LABELS).write_text("".join(f"{name}\n" for name in m.classes), encoding="utf-8")
     m = replace(m, files=_listed(folder))

@@ -8,7 +8,9 @@ import contextlib
 import hashlib
 import itertools
 import queue
+import shlex
 import threading
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -17,8 +19,12 @@ from deploy_kit.base.errors import DeviceError, LinkLostError, MissingPackageErr
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.devices.framing import PIECE_BYTES, Frame, FrameReader
 from deploy_kit.devices.isolate import crash_error
+from deploy_kit.devices.patience import Life, Watch
 from deploy_kit.devices.protocol import Job, Reply, await_reply, job_line
 from deploy_kit.records.artifacts import Device
+
+_ANSWER_S = 600.0  # for a request to the agent; the longest is the hash of a large file on a slow disk
+_LOOK_S = 5.0  # between two looks at a worker, each of which is a request over the network
 
 
 class Stream(Protocol):
@@ -110,7 +116,7 @@ class AgentClient:
         self._open_inbox("answer", number)
         self.send(Frame(head={"fetch": number, "folder": folder}))
         with _IncomingFiles(into) as incoming:
-            while "file" in (frame := self.next_frame("answer", number)).head:
+            while "file" in (frame := self.answer(number)).head:
                 incoming.write(frame.head["file"], frame.body)
             incoming.finish(_result_of(frame)["files"])
 
@@ -146,21 +152,43 @@ class AgentClient:
         except OSError as error:
             raise self.lost_error() from error
 
-    def next_frame(self, kind: str, number: int) -> Frame:
+    def next_frame(self, kind: str, number: int, limit_s: float) -> Frame | None:
         """Wait for the next frame for a request or a worker.
 
         Args:
             kind: ``answer`` for a request, ``worker`` for a worker.
             number: Number of the request or worker.
+            limit_s: Seconds to wait at most.
+
+        Returns:
+            The frame; None where none came in time.
 
         Raises:
             LinkLostError: The connection ended first.
         """
         inbox = self._inboxes[kind, number]
         # What came before the connection ended is still delivered: an answer that arrived counts.
-        frame = None if self._lost and inbox.empty() else inbox.get()
+        try:
+            frame = None if self._lost and inbox.empty() else inbox.get(timeout=limit_s)
+        except queue.Empty:
+            return None
         if frame is None:
             raise self.lost_error()
+        return frame
+
+    def answer(self, number: int) -> Frame:
+        """Wait for the next frame that answers a request.
+
+        Raises:
+            LinkLostError: The connection ended first.
+            DeviceError: The agent does not answer, though the connection holds.
+        """
+        frame = self.next_frame("answer", number, _ANSWER_S)
+        if frame is None:
+            raise DeviceError(
+                f"device '{self.device.name}': deploykit's agent there has not answered for {_ANSWER_S:g} s",
+                hint=f"on {self.device.name}: does a disk hang, or is the agent stopped? ps aux | grep deploykit",
+            )
         return frame
 
     def lost_error(self) -> LinkLostError:
@@ -175,7 +203,7 @@ class AgentClient:
 
     def _await_answer(self, number: int) -> dict[str, Any]:
         try:
-            return _result_of(self.next_frame("answer", number))
+            return _result_of(self.answer(number))
         finally:
             self._inboxes.pop(("answer", number), None)
 
@@ -231,16 +259,23 @@ class RemoteWorker:
             self._client.send(
                 Frame(head={"worker": self._number}, body=job_line(Job(op=op, arguments=arguments)).encode())
             )
-            reply = await_reply(self._read_line, on_progress)
+            watch = Watch(op, about, self._life, on_progress, at=self._client.device.name, look_s=_LOOK_S)
+            reply = await_reply(partial(watch.next_line, self._read_line), on_progress)
             self._busy = False
             if reply is not None:
                 return self._unwrap(reply)
         assert self._ended is not None
         raise crash_error(about, op, int(self._ended["ended"]), self._ended["stderr"])
 
-    def _read_line(self) -> str:
-        """Return the next line of the process; empty once it has ended."""
-        frame = self._client.next_frame("worker", self._number)
+    def _life(self) -> Life | None:
+        seen = self._client.ask("life", number=self._number)["life"]
+        return None if seen is None else Life(stopped=bool(seen["stopped"]), cpu_s=float(seen["cpu_s"]))
+
+    def _read_line(self, limit_s: float) -> str | None:
+        """Return the next line of the process, empty once it has ended; None where none comes in time."""
+        frame = self._client.next_frame("worker", self._number, limit_s)
+        if frame is None:
+            return None
         if "ended" in frame.head:
             self._ended = frame.head
         return frame.body.decode()
@@ -251,7 +286,7 @@ class RemoteWorker:
         try:
             return reply.unwrap()
         except MissingPackageError as error:
-            hint = error.hint.replace("pip", f"{device.python} -m pip", 1)
+            hint = error.hint.replace("pip", f"{shlex.quote(device.python)} -m pip", 1)
             message = str(error).replace("not installed here", "not installed there")
             raise DeviceError(f"device '{device.name}': {message}", hint=f"on {device.name}: {hint}") from error
         except StoreError as error:

@@ -101,7 +101,7 @@ def _verify_python(transport: Any, device: Device) -> None:
     version = next((line.split()[1] for line in lines if line.startswith("python ")), "")
     if not version:
         raise DeviceError(
-            f"{name}: '{device.python}' does not run", hint=f"on {device.name}: {device.python} --version"
+            f"{name}: '{device.python}' does not run", hint=f"on {device.name}: {shlex.quote(device.python)} --version"
         )
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         raise DeviceError(
@@ -121,7 +121,9 @@ def _upload(transport: Any, device: Device) -> None:
     program, aside = zip_application.zip_bytes(), f"$HOME/{FOLDER}/.{program_name()}.$$"
     script = (
         f'mkdir -p "$HOME/{FOLDER}" && echo ready && cat > "{aside}" && '
-        f'mv "{aside}" "$HOME/{FOLDER}/{program_name()}" && echo done; rm -f "{aside}"; df -Pk "$HOME" | tail -n 1'
+        f'mv "{aside}" "$HOME/{FOLDER}/{program_name()}" && echo done; rm -f "{aside}"; '
+        # Space is asked of the folder that is written, which may lie on a file system of its own, or of its parent.
+        f'at="$HOME/{FOLDER}"; while [ ! -d "$at" ]; do at=$(dirname "$at"); done; df -Pk "$at" | tail -n 1'
     )
     channel, reader = _run_sh(transport, script, device)
     if reader.read_line() == b"ready":
@@ -134,7 +136,7 @@ def _upload(transport: Any, device: Device) -> None:
         free = f"{int(columns[3]) / 1024:.1f} MiB are free there" if len(columns) > 3 else ""
         raise DeviceError(
             f"device '{device.name}': '~/{FOLDER}' cannot be written" + (f": {free}" if free else ""),
-            hint=f"on {device.name}: df -h ~; ls -ld ~/.cache",
+            hint=f"on {device.name}: df -h ~ ~/.cache; ls -ld ~/.cache",
         )
 
 

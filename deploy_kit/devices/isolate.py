@@ -1,16 +1,21 @@
 """A worker as a child process: a crash of its native code becomes an error here that names the file and the signal."""
 
+import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from deploy_kit.base.errors import EngineCrashError
 from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.devices.patience import Watch, life_of
 from deploy_kit.devices.protocol import Job, await_reply, job_line
 
 _HINTS = {
@@ -55,8 +60,13 @@ class Child:
     output and redirects the original, so that what a native library prints cannot be taken for a reply.
     """
 
-    def __init__(self, command: tuple[str, ...] = ()) -> None:
-        """Start the worker; `command` replaces the default ``python -m deploy_kit.programs.worker``."""
+    def __init__(self, command: tuple[str, ...] = (), *, temporary: Path | None = None) -> None:
+        """Start the worker.
+
+        Args:
+            command: Command instead of the default ``python -m deploy_kit.programs.worker``.
+            temporary: Folder for its temporary files, which whoever owns it removes; by default that of the system.
+        """
         # A file and not a pipe: nobody reads standard error while a job runs, and a full pipe would block the worker.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
         package_root = str(Path(__file__).parents[2])
@@ -67,9 +77,13 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(paths)}
+            | ({"TMPDIR": str(temporary)} if temporary is not None else {}),
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the child in order
         )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     def __enter__(self) -> "Child":
         return self
@@ -93,25 +107,39 @@ class Child:
             DeployKitError: The worker answered with an error.
         """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        watch = Watch(op, about, partial(life_of, self._process.pid), on_progress)
         try:
             self._process.stdin.write(job_line(Job(op=op, arguments=arguments)))
             self._process.stdin.flush()
-            reply = await_reply(self._process.stdout.readline, on_progress)
+            reply = await_reply(partial(watch.next_line, self._next_line), on_progress)
+        except EngineCrashError:  # it is stopped or hangs, and would not end by itself
+            self._process.kill()
+            raise
         except BrokenPipeError:
             reply = None
         if reply is None:
             raise self._crash(op, about)
         return reply.unwrap()
 
+    def _next_line(self, limit_s: float) -> str | None:
+        try:
+            return self._lines.get(timeout=limit_s)
+        except queue.Empty:
+            return None
+
+    def _listen(self) -> None:
+        """Hand on each line, and an empty one at the end."""
+        assert self._process.stdout is not None
+        with self._process.stdout as replies:
+            for line in replies:
+                self._lines.put(line)
+        self._lines.put("")
+
     def close(self) -> None:
-        """End the process: close its pipes, and kill it if it does not end within five seconds."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None and not pipe.closed:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
+        """End the process: close its input, and kill it if it does not end within five seconds."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -17,7 +17,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deploy_kit.base.errors import DeviceError, InputError, RecipeError, RequestError, nearest
+from deploy_kit.base.errors import DeviceError, RecipeError, RequestError, nearest
+from deploy_kit.base.plain_text import one_line, shown
+from deploy_kit.base.text_files import read_yaml
 from deploy_kit.base.user_folders import config_folder
 from deploy_kit.devices import links
 from deploy_kit.devices.links import LOCAL
@@ -25,9 +27,11 @@ from deploy_kit.records.artifacts import Device
 from deploy_kit.store import write_whole
 
 _FILE = "devices.yaml"
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SSH = re.compile(
-    r"^ssh://((?P<user>[^@:/\s]+)@)?(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^@:/\s\[\]-][^@:/\s\[\]]*)(:(?P<port>\d{1,5}))?/?$"
+    r"ssh://((?P<user>[^@:/\s\x00-\x1f\x7f-\x9f-][^@:/\s\x00-\x1f\x7f-\x9f]*)@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[\w.%][\w.%-]*)(:(?P<port>\d{1,5}))?/?",
+    re.ASCII,
 )
 _ACCELERATOR = r"^(cpu|cuda:\d+|dla:\d+|GPU(\.\d+)?|NPU)$"
 _LINKS = "expected 'local' or 'ssh://user@host:port'"
@@ -118,9 +122,9 @@ def add_device(name: str, entry: dict[str, Any], *, replace: bool = False) -> De
         RecipeError: The name, the link, or the accelerator is not valid.
         RequestError: Another device has the name.
     """
-    if name == LOCAL.name or not _NAME.match(name):
+    if name == LOCAL.name or not _NAME.fullmatch(name):
         raise RecipeError(
-            f"'{name}': expected a name of letters, digits, '.', '_' and '-' other than '{LOCAL.name}'",
+            f"{shown(name)}: expected a name of letters, digits, '.', '_' and '-' other than '{LOCAL.name}'",
             hint="deploykit devices add jetson ssh://user@host",
         )
     device = device_of_entry(name, _validated_entry(f"device '{name}'", entry))
@@ -164,7 +168,7 @@ def device_of_entry(name: str, entry: NamedDevice) -> Device:
             f"device '{name}'.link: a password does not belong here", hint="use a key: ssh-copy-id USER@HOST"
         )
     elif not _is_address(kind, address, entry.link):
-        raise RecipeError(f"device '{name}'.link: {_LINKS}, found '{entry.link}'", hint="e.g. ssh://user@orin:22")
+        raise RecipeError(f"device '{name}'.link: {_LINKS}, found {shown(entry.link)}", hint="e.g. ssh://user@orin:22")
     return Device(
         name=name,
         link=kind,
@@ -179,29 +183,23 @@ def _is_address(kind: str, address: str, link: str) -> bool:
     """Return whether a link is an address: of an SSH server, or anything for a third party's kind of link."""
     if kind != "ssh":
         return bool(address) and kind != LOCAL.link and kind in links.CATALOGUE.names()
-    parts = _SSH.match(link)
+    parts = _SSH.fullmatch(link)
     return parts is not None and 0 < int(parts["port"] or 22) < 65536
 
 
 def _read_entries(path: Path) -> dict[str, NamedDevice]:
     try:
-        text = path.read_text(encoding="utf-8")
+        data = read_yaml(path) or {}
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    try:
-        data = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}", hint="correct the line it names") from error
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}: expected a table of devices by name, found {data!r}")
-    return {str(name): _validated_entry(f"{path}: {name}", entry) for name, entry in data.items()}
+        raise RecipeError(f"{path}: expected a table of devices by name, found {shown(data)}")
+    return {str(name): _validated_entry(f"{path}: {one_line(str(name))}", entry) for name, entry in data.items()}
 
 
 def _validated_entry(where: str, data: Any) -> NamedDevice:
     if not isinstance(data, dict):
-        raise RecipeError(f"{where}: expected a table, found {data!r}", hint="link: ssh://user@host")
+        raise RecipeError(f"{where}: expected a table, found {shown(data)}", hint="link: ssh://user@host")
     try:
         return NamedDevice.model_validate_json(json.dumps(data))
     except ValidationError as error:
@@ -214,11 +212,12 @@ def _validated_entry(where: str, data: Any) -> NamedDevice:
             raise RecipeError(f"{where}: '{key}' is missing", hint=_LINKS) from error
         if key == "accelerator" and first["type"] == "string_pattern_mismatch":
             raise RecipeError(
-                f"{where}.accelerator: expected 'cpu', 'cuda:N', 'dla:N', 'GPU' or 'NPU', found '{first['input']}'",
+                f"{where}.accelerator: expected 'cpu', 'cuda:N', 'dla:N', 'GPU' or 'NPU', found "
+                f"{shown(first['input'])}",
                 hint="e.g. cuda:0",
             ) from error
         raise RecipeError(
-            f"{where}.{key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+            f"{where}.{key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {shown(first['input'])}"
         ) from error
 
 

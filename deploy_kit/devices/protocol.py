@@ -80,7 +80,7 @@ def await_reply(read_line: Callable[[], str], on_progress: ProgressCallback) -> 
     """Read lines until the reply comes.
 
     Args:
-        read_line: Returns the next line with its line feed; an empty text once the worker has ended.
+        read_line: Waits for the next line and returns it with its line feed; an empty text once the worker has ended.
         on_progress: Called with each progress event before the reply.
 
     Returns:

@@ -14,8 +14,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +25,7 @@ from typing import BinaryIO
 from deploy_kit.base.errors import DeviceError
 from deploy_kit.devices.framing import PIECE_BYTES
 
+_PART, _UNLOCKED_S = ".part", 3600
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -133,9 +136,7 @@ class RemoteCache:
                 if not _alive(folder):
                     shutil.rmtree(folder, ignore_errors=True)
             for aside in [*self.root.glob(".*.*"), *self.root.glob("files/*/.*.*")]:
-                owner = aside.name.rpartition(".")[2]  # a temporary name ends with the id of its process
-                if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-                    aside.unlink(missing_ok=True)
+                _remove_leftover(aside)
             session = Path(tempfile.mkdtemp(prefix="", dir=sessions))
             self._lock = (session / "lock").open("wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -147,8 +148,9 @@ class _Incoming:
 
     def __init__(self, path: Path, size: int) -> None:
         self._path, self._size, self._free = path, size, 0
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
-        self._file = self._aside.open("wb")
+        self._aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_PART}")
+        self._file = self._aside.open("xb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # as long as this process lives, however it ends
         self._digest = hashlib.sha256()
         self._failed: OSError | None = None
 
@@ -194,6 +196,17 @@ class _Incoming:
         self._aside.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _remove_leftover(aside: Path) -> None:
+    """Remove a file that arrived in part and whose receiver is dead: nobody holds its lock.
+
+    The program is sent by a shell, which holds no lock: what no one has written to for an hour is left over.
+    """
+    with contextlib.suppress(OSError), aside.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if aside.name.endswith(_PART) or time.time() - os.fstat(file.fileno()).st_mtime > _UNLOCKED_S:
+            aside.unlink(missing_ok=True)
 
 
 def _full(path: Path, size: int) -> DeviceError:

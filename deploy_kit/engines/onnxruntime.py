@@ -5,7 +5,6 @@ Where CUDA does not work, ONNX Runtime falls back to the CPU with a warning; her
 
 import re
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 
 from deploy_kit.base.errors import BuildError, DeviceError, InputError, RecipeError
 from deploy_kit.base.lazy import need
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.base.versions import INTEGER_MAXIMUM
 from deploy_kit.engines import Batches, Engine, Session, _ort_trace
@@ -187,12 +187,12 @@ def _run_profiled(
     """Run with the profiler; without an image on zeros, with a batch size of 1 where it is open."""
     settings = _session_options(need("onnxruntime", by="engine 'onnxruntime'"), options)
     settings.enable_profiling = True
-    with tempfile.TemporaryDirectory() as folder:
-        settings.profile_file_prefix = str(Path(folder) / "profile")
+    with temporary_folder() as folder:
+        settings.profile_file_prefix = str(folder / "profile")
         session = _load_session(path, settings, options)
         entry = session.get_inputs()[0]
         if image is None:
-            dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
+            dtype = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(entry.type, np.float32)
             image = np.zeros([size if isinstance(size, int) else 1 for size in entry.shape], dtype)
         runs_ms = []
         for _ in range(runs):

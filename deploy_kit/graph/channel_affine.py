@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.graph import onnx_file
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -56,7 +57,7 @@ def affines_of(model: "ir.Model") -> dict[str, Affine]:
         InputError: The record cannot be read.
     """
     try:
-        recorded = json.loads(model.metadata_props.get(UNITS_KEY, "{}"))
+        recorded = onnx_file.metadata(model, UNITS_KEY, "is no table of units") or {}
         return {str(name): _read(text) for name, text in recorded.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"metadata '{UNITS_KEY}' is no table of units: {error}", hint="quantize again") from error

@@ -3,16 +3,24 @@
 Does not change a graph; `graph.passes` and `quantization.schemes` do.
 """
 
+import contextlib
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from deploy_kit.base.errors import InputError, StageError
 from deploy_kit.base.lazy import need
+from deploy_kit.graph import onnx_bounds
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess, TensorSpec
+from deploy_kit.store import sha256_of
+
+if TYPE_CHECKING:
+    import onnx
 
 PREPROCESS_KEY, CLASSES_KEY = "deploykit.preprocess", "deploykit.classes"
 
@@ -28,6 +36,7 @@ _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.BFLOAT16: "bf16",
 }
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
+_WITHOUT_WEIGHTS = 4  # the first IR version whose inputs need not list the weights
 
 
 def is_onnx(path: Path) -> bool:
@@ -43,21 +52,83 @@ def load(path: Path) -> ir.Model:
     Raises:
         InputError: Missing, or not a whole ONNX file.
     """
+    proto = read(path)
+    with _translated(path):
+        inferred = need("onnx", by="reading ONNX files").shape_inference.infer_shapes(proto)
+        onnx_bounds.verify_values(inferred, path)
+        return ir.serde.deserialize_model(inferred)
+
+
+def read(path: Path) -> "onnx.ModelProto":
+    """Read an ONNX file whole, with its data files, as it stands.
+
+    Raises:
+        InputError: Missing, not a whole ONNX file, or one that grows without bounds.
+    """
     onnx = need("onnx", by="reading ONNX files")
     if not path.is_file():
         raise InputError(f"{path}: no such file", hint="check the path")
-    try:
-        proto = onnx.load(path)
+    with _translated(path):
+        proto = _parsed(path)
+        for entry in (*proto.opset_import, *onnx_bounds.nodes_of(proto.graph)):
+            entry.domain = "" if entry.domain == "ai.onnx" else entry.domain  # two names of ONNX's own operators
+        newest = max([entry.version for entry in proto.opset_import if entry.domain == ""], default=0)
+        if newest > onnx.defs.onnx_opset_version():
+            raise InputError(
+                f"{path}: operator set {newest}, and onnx {onnx.__version__} here knows them up to "
+                f"{onnx.defs.onnx_opset_version()}",
+                hint="export it again for an older one, e.g. torch.onnx.export(…, opset_version=18)",
+            )
+        onnx_bounds.verify_model(proto, path)
+        onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        stated = proto.ir_version
+        # Neither an IR version from the future nor one that lists weights as inputs is a fault of the graph.
+        proto.ir_version = min(max(stated, _WITHOUT_WEIGHTS), onnx.IR_VERSION)
         onnx.checker.check_model(proto)
+        proto.ir_version = stated
+        return proto
+
+
+def _parsed(path: Path) -> "onnx.ModelProto":
+    data = path.read_bytes()
+    onnx_bounds.verify_messages(data, path)
+    proto: onnx.ModelProto = need("onnx", by="reading ONNX files").load_model_from_string(data)
+    return proto
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn what readers raise into errors that name the file."""
+    onnx = need("onnx", by="reading ONNX files")
+    try:
+        yield
     except onnx.checker.ValidationError as error:
         raise InputError(f"{path}: not a valid ONNX model: {error}", hint="export it again") from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as ONNX: {error}") from error
+    except onnx.shape_inference.InferenceError as error:
+        raise InputError(f"{path}: its shapes do not fit together: {error}", hint="export it again") from error
     except need("google.protobuf.message", by="reading ONNX files").DecodeError as error:
         raise InputError(
             f"{path}: not a whole ONNX file: {error}", hint="it may be cut off: export it again"
         ) from error
-    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto))
+    except (ValueError, TypeError, OSError, ir.serde.SerdeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as ONNX: {error}", hint="export it again") from error
+
+
+def data_digests(path: Path) -> tuple[str, ...]:
+    """Return the sha256 of each data file of an ONNX file, of what lies outside of the file itself.
+
+    Raises:
+        InputError: A data file is missing.
+    """
+    if not is_onnx(path):
+        return ()
+    with _translated(path):
+        proto = _parsed(path)
+        onnx_bounds.verify_model(proto, path)
+        tensors = (tensor for tensor in onnx_bounds.tensors_of(proto) if tensor.data_location == tensor.EXTERNAL)
+        return tuple(
+            sha256_of(file) for file in sorted({onnx_bounds.external_file(tensor, path) for tensor in tensors})
+        )
 
 
 def save(model: ir.Model, path: Path) -> None:
@@ -82,7 +153,7 @@ def reread(model: ir.Model) -> ir.Model:
 
 def opset(model: ir.Model) -> int:
     """Return the version of the default operator set."""
-    return model.opset_imports[""]
+    return model.opset_imports.get("", 1)
 
 
 def nodes(model: ir.Model) -> int:
@@ -144,6 +215,12 @@ def parameters(model: ir.Model) -> int:
     return sum(int(weight.size) for weight in weights if weight is not None)
 
 
+def weight_bytes(model: ir.Model) -> int:
+    """Add up what all constants of the main graph take in memory, scales and zero points among them."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
 def precision(model: ir.Model) -> Precision:
     """Return the precision that the graph carries: int8 where it quantizes, else the type of its first weight."""
     if any(node.op_type in _QUANTIZERS for node in model.graph):
@@ -178,14 +255,9 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     Raises:
         InputError: It cannot be read.
     """
-    text = model.metadata_props.get(PREPROCESS_KEY)
-    if not text:
+    if not model.metadata_props.get(PREPROCESS_KEY):
         return None
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"metadata '{PREPROCESS_KEY}' is not JSON: {error}") from error
-    return codec.from_json(Preprocess, data, PREPROCESS_KEY)
+    return codec.from_json(Preprocess, metadata(model, PREPROCESS_KEY), PREPROCESS_KEY)
 
 
 def classes(model: ir.Model) -> tuple[str, ...]:
@@ -194,10 +266,7 @@ def classes(model: ir.Model) -> tuple[str, ...]:
     Raises:
         InputError: They cannot be read.
     """
-    try:
-        names = json.loads(model.metadata_props.get(CLASSES_KEY, "[]"))
-    except ValueError as error:
-        raise InputError(f"metadata '{CLASSES_KEY}' is not JSON: {error}") from error
+    names = metadata(model, CLASSES_KEY) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"metadata '{CLASSES_KEY}': expected a list of names")
     return tuple(names)
@@ -209,11 +278,30 @@ def ranges(model: ir.Model) -> dict[str, float]:
     Raises:
         InputError: The record cannot be read.
     """
-    text = model.metadata_props.get(RANGES_KEY, "{}")
     try:
-        return {str(name): float(top) for name, top in json.loads(text).items()}
+        return {
+            str(name): float(top) for name, top in (metadata(model, RANGES_KEY, "is no table of numbers") or {}).items()
+        }
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"metadata '{RANGES_KEY}' is no table of numbers: {error}") from error
+
+
+def metadata(model: ir.Model, key: str, otherwise: str = "is not JSON") -> Any:
+    """Read a metadata entry that holds JSON; None where there is none.
+
+    Args:
+        model: The graph.
+        key: Key of the entry.
+        otherwise: What the error says of an entry that holds something else.
+
+    Raises:
+        InputError: It is not JSON, or nested too deep.
+    """
+    text = model.metadata_props.get(key)
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"metadata '{key}' {otherwise}: {error}", hint="remove the entry, or export again") from error
 
 
 def embed(model: ir.Model, preprocessing: Preprocess | BareInput) -> None:
@@ -232,14 +320,17 @@ def expect_input(model: ir.Model, preprocessing: Preprocess | BareInput, where: 
     """Refuse a graph whose input is not what the preprocessing makes, or that has several outputs.
 
     Raises:
-        InputError: More than one input or output, or another shape.
+        InputError: More than one input or output, another shape, or pixels in place of floats or the reverse.
     """
     given = specs(inputs(model))
     expected = preprocessing.shape
-    if len(given) != 1 or given[0].shape[1:] != expected:
-        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in given)
+    pixels = isinstance(preprocessing, Preprocess) and preprocessing.input_pixels
+    whole = len(given) == 1 and given[0].dtype == "uint8"
+    if len(given) != 1 or given[0].shape[1:] != expected or whole != pixels:
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}{' of uint8' * (spec.dtype == 'uint8')}" for spec in given)
         raise InputError(
-            f"{where}: expected one input N×{'×'.join(map(str, expected))}, found {shapes or 'none'}",
+            f"{where}: expected one input N×{'×'.join(map(str, expected))}{' of uint8' * pixels}, "
+            f"found {shapes or 'none'}",
             hint=_layout_hint(given, expected) or "the preprocessing and the model do not belong together",
         )
     expect_output(model, where)
@@ -278,6 +369,14 @@ def expect_classes(model: ir.Model, where: Path) -> None:
             f"{where}: expected one output N×classes, found {output.name} {list(output.shape)}",
             hint="end the model with a Flatten",
         )
+
+
+def unfit_for_check(model: ir.Model) -> tuple[str, ...]:
+    """Say that a check will refuse the graph, because its output is no row of logits; empty where it is one."""
+    output = specs(tuple(model.graph.outputs))[0]
+    if model.graph.outputs[0].shape is None or len(output.shape) == 2:
+        return ()
+    return (f"its output {output.name} {list(output.shape)} is no N×classes: it can be built and timed, not checked",)
 
 
 def expect_flat(model: ir.Model, where: Path) -> None:

@@ -30,6 +30,12 @@ class Window:
     begins: tuple[int, ...]
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Padding at the end, as far as a tap reads it."""
+        axes = zip(self.outputs, self.strides, self.kernel, self.dilations, self.sizes, self.begins, strict=True)
+        return tuple(max((o - 1) * s + (k - 1) * d + 1 - size - begin, 0) for o, s, k, d, size, begin in axes)
+
+    @property
     def n_outputs(self) -> int:
         """Number of pixels of the output."""
         return math.prod(self.outputs)

@@ -12,12 +12,12 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
 from deploy_kit.images import files, manifest, npz
 from deploy_kit.images.sets import ImageSet, Orientation, of_pixels
-from deploy_kit.images.tensors import Crops, mean_of_crops, ten_crops, to_pixels, to_tensors
+from deploy_kit.images.tensors import Crops, mean_of_crops, normalize, ten_crops, to_pixels, to_tensors
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
 __all__ = [
-    "SYNTHETIC", "Crops", "ImageSet", "ImageSource", "Orientation", "mean_of_crops", "open_set", "ten_crops",
-    "to_pixels", "to_tensors",
+    "SYNTHETIC", "Crops", "ImageSet", "ImageSource", "Orientation", "mean_of_crops", "normalize", "open_set",
+    "ten_crops", "to_pixels", "to_tensors",
 ]  # fmt: skip
 
 SYNTHETIC = "synthetic"

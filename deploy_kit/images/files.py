@@ -104,8 +104,15 @@ def class_names(path: Path) -> tuple[str, ...]:
         InputError: A name is there twice, or the file is no text.
     """
     file = path / CLASSES
-    if not file.is_file():
-        return ()
+    return read_class_names(file) if file.is_file() else ()
+
+
+def read_class_names(file: Path) -> tuple[str, ...]:
+    """Read names of classes, one a line.
+
+    Raises:
+        InputError: A name is there twice, or the file is no text.
+    """
     try:
         names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,5 @@
 """Images in an npz file: arrays ``images`` and, if labelled, ``labels``; held against the manifest beside it."""
 
-import json
 import math
 import tokenize
 import zipfile
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.text_files import read_json
 from deploy_kit.images.sets import ImageSet, of_pixels
 
 # Pixels of images shrink to a half or a tenth; deflate's utmost, about 1,000 to 1, is what a file made to be large has.
@@ -120,8 +120,8 @@ def _verify_manifest(path: Path, found: ImageSet) -> None:
     if not manifest.is_file():
         return
     try:
-        promised = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        promised = read_json(manifest)["sha256"]
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{manifest}: not a manifest: expected JSON with 'sha256'") from error
     if not isinstance(promised, list):
         raise InputError(f"{manifest}: not a manifest: expected 'sha256' to be a list, one of each image")

@@ -1,4 +1,4 @@
-"""Pixels → input tensors: the formula, the resize, and one crop or ten."""
+"""Pixels → what a graph takes: frames of its size, or tensors by the formula; the resize, and one crop or ten."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ _TO_GRAY = "convert the images to gray first"
 
 
 def to_tensors(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Turn one image into an input tensor.
+    """Turn one image into what the graph takes: an input tensor, or the pixels themselves.
 
         x = (pixel / 255 - mean) / std
 
@@ -22,12 +22,12 @@ def to_tensors(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         preprocess: What to do.
 
     Returns:
-        (C, height, width) float32.
+        (C, height, width) float32; of a graph that takes pixels (height, width, C) uint8, channels in RGB order.
 
     Raises:
         InputError: The image has the wrong size and the preprocessing does not resize, or the wrong channels.
     """
-    return _normalized(_sized(pixels, preprocess), preprocess)
+    return _taken(_sized(pixels, preprocess), preprocess)
 
 
 def to_pixels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -76,7 +76,7 @@ def ten_crops(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         preprocess: What to do; its `resize` is larger than the crop.
 
     Returns:
-        (10, C, height, width) float32.
+        (10, C, height, width) float32, or (10, height, width, C) uint8, as of `to_tensors`.
 
     Raises:
         InputError: There is no room for ten crops, or the image has the wrong channels.
@@ -86,7 +86,7 @@ def ten_crops(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     bottom, right = scaled.shape[0] - preprocess.height, scaled.shape[1] - preprocess.width
     places = (_center(scaled, preprocess), (0, 0), (0, right), (bottom, 0), (bottom, right))
     pieces = [_cut(side, preprocess, place) for side in (scaled, scaled[:, ::-1]) for place in places]
-    return np.stack([_normalized(piece, preprocess) for piece in pieces])
+    return np.stack([_taken(piece, preprocess) for piece in pieces])
 
 
 def mean_of_crops(logits: np.ndarray, crops: Crops) -> np.ndarray:
@@ -153,14 +153,30 @@ def _cut(scaled: np.ndarray, preprocess: Preprocess, place: tuple[int, int]) -> 
     return scaled[top : top + preprocess.height, left : left + preprocess.width]
 
 
-def _normalized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def _taken(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if pixels.ndim == 2:
-        planes = np.repeat(pixels[None], preprocess.channels, axis=0)
+        frame = np.repeat(pixels[..., None], preprocess.channels, axis=2)
     elif preprocess.color == "gray":
         raise InputError("expected a gray image, found 3 channels", hint=_TO_GRAY)
     else:
-        planes = pixels.transpose(2, 0, 1)
-        planes = planes[::-1] if preprocess.color == "bgr" else planes
+        frame = pixels
+    return np.ascontiguousarray(frame) if preprocess.input_pixels else normalize(frame, preprocess)
+
+
+def normalize(frames: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Normalize pixels of the network's size.
+
+        x = (pixel / 255 - mean) / std
+
+    Args:
+        frames: uint8 (…, height, width, C), channels in RGB order.
+        preprocess: Channel order, mean and std.
+
+    Returns:
+        (…, C, height, width) float32.
+    """
+    planes = np.moveaxis(frames, -1, -3)
+    planes = planes[..., ::-1, :, :] if preprocess.color == "bgr" else planes
     mean = np.asarray(preprocess.mean, np.float32)[:, None, None]
     std = np.asarray(preprocess.std, np.float32)[:, None, None]
-    return (planes.astype(np.float32) / np.float32(255) - mean) / std
+    return np.asarray((planes.astype(np.float32) / np.float32(255) - mean) / std)

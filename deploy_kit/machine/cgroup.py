@@ -29,6 +29,19 @@ def memory_limit_bytes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> in
     return min((limit for limit in limits if 0 < limit < _UNLIMITED), default=0)
 
 
+def held_back_s(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float | None:
+    """Return the seconds for which a CPU quota has held this process's groups back so far, summed over the cores.
+
+    Returns:
+        Seconds since the groups were made; None where no group counts them.
+    """
+    files = [group / "cpu.stat" for name in ("", "cpu") for group in _groups(root, membership, name)]
+    counts = [dict(line.split(maxsplit=1) for line in _read(file).splitlines() if " " in line) for file in files]
+    us = [int(count["throttled_usec"]) for count in counts if count.get("throttled_usec", "").isdecimal()]
+    ns = [int(count["throttled_time"]) for count in counts if count.get("throttled_time", "").isdecimal()]
+    return sum(us) / 1e6 + sum(ns) / 1e9 if us or ns else None
+
+
 def _groups(root: Path, membership: Path, controller: str) -> Iterator[Path]:
     """List this process's group and those that it lies in; a container often shows the outermost alone.
 

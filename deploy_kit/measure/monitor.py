@@ -26,6 +26,7 @@ class Monitor:
         cost: Share of one core in 0..1 that reading has taken so far.
         turns: Snapshots of each turn, by the name of the engine.
         idle: Snapshots of the idle machine.
+        whole_run: The snapshot from when the last worker was counted as own, and the newest one.
     """
 
     worker: Worker
@@ -34,16 +35,21 @@ class Monitor:
     cost: float = 0.0
     turns: dict[str, list[list[Snapshot]]] = field(default_factory=dict)
     idle: list[Snapshot] = field(default_factory=list)
+    whole_run: list[Snapshot] = field(default_factory=list)
 
     def read_snapshots(self) -> list[Snapshot]:
         """Return all snapshots since the last call, the last of them taken now."""
         answer = self.worker.ask("read_gauges", _ABOUT, own=self.own)
         self.cost = float(answer["cost"])
-        return [codec.from_json(Snapshot, data) for data in answer["snapshots"]]
+        snapshots = [codec.from_json(Snapshot, data) for data in answer["snapshots"]]
+        self.whole_run = [*self.whole_run[:1], snapshots[-1]]
+        return snapshots
 
     def count_as_own(self, worker: Worker) -> None:
         """Count the load of this worker as deploykit's own from now on."""
         self.own.append(int(worker.ask("process", _ABOUT)["pid"]))
+        self.read_snapshots()
+        self.whole_run.clear()  # the counter of own time has jumped by what the worker took before
         self.read_snapshots()
 
     def record_idle(self, seconds: float) -> None:
@@ -77,7 +83,17 @@ class Monitor:
             Reasons why its numbers must not be used, and the conditions; None where it had no turn.
         """
         turns = self.turns.get(key)
-        return validity.judge_validity(turns, processor, self.watched, self.cost) if turns else ((), None)
+        if not turns:
+            return (), None
+        self._complete_run()
+        return validity.judge_validity(turns, processor, self.watched, self.cost, self.whole_run)
+
+    def _complete_run(self) -> None:
+        """Read on until the whole run is long enough to be judged."""
+        lacking_s = validity.MIN_TIMED_S - (self.whole_run[-1].at_s - self.whole_run[0].at_s)
+        if lacking_s > 0:
+            time.sleep(lacking_s)
+            self.read_snapshots()
 
     def energy_of(self, busy: list[Snapshot], *, runs: int, batch: int) -> Energy:
         """Return the energy of `runs` inferences within the snapshots `busy`, with the idle power subtracted."""

@@ -14,6 +14,7 @@ import statistics
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from deploy_kit.measure.stopwatch import Turn
 from deploy_kit.measure.telemetry import Telemetry
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 from deploy_kit.records.layer_times import LayerProfile
 from deploy_kit.records.measurements import Bench, Environment, LoadCost, LoadGenResult, Measurement, NotRun
 from deploy_kit.store import Store
@@ -393,8 +394,13 @@ class _Race:
             "open", engine.path, engine=engine.engine, path=path, options=options, streams=table.streams
         )
         entry = replace(entry, batch=int(opened["batch"]) or entry.batch)
-        inputs = self._connection.send(self._write_noise(entry))
-        warm = worker.ask("warm_up", engine.path, inputs=inputs, span=table.span, limit_s=table.warmup_s)
+        inputs = self._connection.send(self._write_noise(entry, engine.preprocess))
+        given: dict[str, Any] = {"inputs": inputs, "span": table.span, "limit_s": table.warmup_s}
+        if table.span == "frame":
+            assert isinstance(engine.preprocess, Preprocess)  # `stages.bench.entered` refuses others
+            pixels = self._write_noise(entry, replace(engine.preprocess, input_pixels=True))
+            given |= {"frames": self._connection.send(pixels), "preprocess": codec.to_json(engine.preprocess)}
+        warm = worker.ask("warm_up", engine.path, **given)
         return _Racer(
             entry=entry,
             worker=worker,
@@ -406,11 +412,12 @@ class _Race:
             inputs=inputs,
         )
 
-    def _write_noise(self, entry: RaceEntry) -> Path:
+    def _write_noise(self, entry: RaceEntry, preprocess: Preprocess | BareInput) -> Path:
         engine = entry.engine
-        noise = images.open_set(images.SYNTHETIC, engine.preprocess)
-        image = np.concatenate(list(noise.batches(engine.preprocess, noise.n)))
-        file = self._connection.folder / f"bench-{engine.sha256[:12]}-{engine.engine}-{entry.batch}.npy"
+        noise = images.open_set(images.SYNTHETIC, preprocess)
+        image = np.concatenate(list(noise.batches(preprocess, noise.n)))
+        name = f"bench-{engine.sha256[:12]}-{engine.engine}-{entry.batch}-{image.dtype}.npy"
+        file = self._connection.folder / name
         np.save(file, np.resize(image, (entry.batch, *image.shape[1:])))
         return file
 

@@ -3,10 +3,14 @@
     clock      (highest - lowest) / highest over its own turns, of the fastest core or of the GPU    at most 5 %
     throttle   a flag that is set, or a counter that grew, within a turn                             none
     foreign    (all processes - own processes + steal) / (cores · wall time) over its turns          at most 5 %
+    quota      time for which a CPU quota held the container back / wall time over its turns         at most 5 %
 
 5 %: a latency moves by about the share of the clock or of the cores that is lost, and the warm-up calls an engine
 steady within 5 %; less is within what a turn moves by itself. Clocks are compared within one engine's turns, because
 instructions set the clock too: AVX-512 or a hot GPU kernel runs at another clock than what came before.
+
+Turns of less than a second together are too short to tell a share of the cores' time: foreign load and quota are then
+taken over the whole run, from the last warm-up to the last turn of all engines.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +19,7 @@ from deploy_kit.records.readings import Conditions, MonitorSettings, Processor, 
 
 MAX_CLOCK_DROP = 0.05
 MAX_FOREIGN = 0.05
+MAX_HELD_BACK = 0.05
 # The kernel counts processor time in ticks of 10 ms for each process and core, which over one second is an error of a
 # percent or two. A clock is read four times in a second.
 MIN_TIMED_S = 1.0
@@ -24,7 +29,11 @@ TurnSnapshots = Sequence[Snapshot]
 
 
 def judge_validity(
-    turns: Sequence[TurnSnapshots], processor: Processor, watched: MonitorSettings, own_cost: float
+    turns: Sequence[TurnSnapshots],
+    processor: Processor,
+    watched: MonitorSettings,
+    own_cost: float,
+    whole_run: TurnSnapshots = (),
 ) -> tuple[tuple[str, ...], Conditions]:
     """Judge the turns of one engine.
 
@@ -33,14 +42,21 @@ def judge_validity(
         processor: Processor that the engine runs on; its clock is the one that counts.
         watched: What the gauges of the machine can and cannot read.
         own_cost: Share of one core in 0..1 that reading the gauges took.
+        whole_run: Snapshots from before the first turn of any engine to after the last one; empty where not kept.
 
     Returns:
         Reasons why the numbers must not be used (empty if they are valid), and the conditions.
     """
     timed_s = sum(turn[-1].at_s - turn[0].at_s for turn in turns)
-    foreign, steal = _foreign_share(turns, watched.board.cores)
+    loaded = turns if timed_s >= MIN_TIMED_S or len(whole_run) < 2 else [whole_run]
+    foreign_s = sum(turn[-1].at_s - turn[0].at_s for turn in loaded)
+    foreign, steal = _foreign_share(loaded, watched.board.cores)
+    held_back = _held_back(loaded)
     clocks = _values_within(turns, _clock_of(processor))
-    short = f"timed for {timed_s:.1f} s, a judgement takes {MIN_TIMED_S:g} s" if timed_s < MIN_TIMED_S else ""
+    short, brief = (
+        f"timed for {seconds:.1f} s, a judgement takes {MIN_TIMED_S:g} s" if seconds < MIN_TIMED_S else ""
+        for seconds in (timed_s, foreign_s)
+    )
     unjudged = []
     if len(clocks) < 2 or short:
         gauges = ("tegra", "nvml") if processor == "gpu" else ("cpu_clocks",)
@@ -48,17 +64,25 @@ def judge_validity(
     if not _has_reading(turns, ("throttle_flag", "throttle_count")):
         gauges = ("throttle", "nvml") if processor == "gpu" else ("throttle",)
         unjudged.append(f"throttle: {_why_unread(watched, gauges)}")
-    if foreign is None or short:
-        unjudged.append(f"foreign load: {_why_unread(watched, ('load',)) if foreign is None else short}")
+    if foreign is None or brief:
+        unjudged.append(f"foreign load: {_why_unread(watched, ('load',)) if foreign is None else brief}")
     # Throttling is judged in a short time too: one event is an event, while a share of few ticks is noise.
-    foreign = None if short else foreign
+    foreign, held_back = (None, None) if brief else (foreign, held_back)
     clocks = [] if short else clocks
-    reasons = (*_clock_reason(clocks), *_throttle_reason(turns), *_foreign_reason(foreign, steal))
+    over = "the whole run" if loaded is not turns else "its turns"
+    reasons = (
+        *_clock_reason(clocks),
+        *_throttle_reason(turns),
+        *_foreign_reason(foreign, steal, over),
+        *_quota_reason(held_back, over),
+    )
     conditions = Conditions(
         settings=watched.settings,
         courses=_courses(turns),
         foreign=foreign,
         timed_s=timed_s,
+        foreign_s=foreign_s,
+        held_back=held_back,
         unjudged=tuple(unjudged),
         advice=watched.advice if reasons else (),
         own_cost=own_cost,
@@ -82,12 +106,9 @@ def _why_unread(watched: MonitorSettings, gauges: tuple[str, ...]) -> str:
 
 def _clock_of(processor: Processor) -> Callable[[Snapshot], float | None]:
     def highest_clock(snapshot: Snapshot) -> float | None:
-        clocks = _values(snapshot, "clock_mhz")
         # The fastest core is the one that works: idle cores clock down and say nothing about the engine.
-        return max(
-            (mhz for name, mhz in clocks.items() if (processor == "cpu") == name.startswith("cpu_clocks ")),
-            default=None,
-        )
+        clocks = (r.value for r in snapshot.readings if r.kind == "clock_mhz" and r.processor == processor)
+        return max(clocks, default=None)
 
     return highest_clock
 
@@ -153,11 +174,27 @@ def _foreign_share(turns: Sequence[TurnSnapshots], cores: int) -> tuple[float | 
     return (taken / capacity, stolen / capacity) if capacity > 0 else (None, 0.0)
 
 
-def _foreign_reason(foreign: float | None, steal: float) -> Iterable[str]:
+def _foreign_reason(foreign: float | None, steal: float, over: str) -> Iterable[str]:
     if foreign is not None and foreign > MAX_FOREIGN:
         part = f" ({100 * steal:.1f} % by the hypervisor)" if steal >= 0.001 else ""
-        share = f"{100 * foreign:.1f} % of the cores' time{part}"
+        share = f"{100 * foreign:.1f} % of the cores' time{part}" + (f" in {over}" if over != "its turns" else "")
         yield f"foreign load took {share}; at most {100 * MAX_FOREIGN:g} % is valid"
+
+
+def _held_back(turns: Sequence[TurnSnapshots]) -> float | None:
+    """Return the time that a CPU quota took, summed over the cores, as a share of the wall time."""
+    held = wall = 0.0
+    for turn in turns:
+        before, after = (sum(_values(snapshot, "quota_s").values()) for snapshot in (turn[0], turn[-1]))
+        held, wall = held + after - before, wall + turn[-1].at_s - turn[0].at_s
+    known = _has_reading(turns, ("quota_s",)) and wall > 0
+    return held / wall if known else None
+
+
+def _quota_reason(held_back: float | None, over: str) -> Iterable[str]:
+    if held_back is not None and held_back > MAX_HELD_BACK:
+        share = f"{100 * held_back:.0f} % of {over}, summed over the cores"
+        yield f"the container's CPU quota held it back for {share}; at most {100 * MAX_HELD_BACK:g} % is valid"
 
 
 def _courses(turns: Sequence[TurnSnapshots]) -> tuple[QuantityCourse, ...]:

@@ -22,6 +22,7 @@ from typing import Any
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import DeployKitError, DeviceError
 from deploy_kit.devices.framing import PIECE_BYTES, Frame, FrameReader
+from deploy_kit.devices.patience import life_of
 from deploy_kit.devices.protocol import error_reply
 from deploy_kit.devices.remote_cache import RemoteCache
 from deploy_kit.machine import environment
@@ -58,6 +59,7 @@ class Agent:
             "put_end": self.put_end,
             "outbox": self.outbox,
             "start": self.start,
+            "life": self.life,
             "end": self.end,
             "clean": self.clean,
         }
@@ -121,6 +123,12 @@ class Agent:
         self._workers[number] = process
         threading.Thread(target=self._forward_replies, args=(number, process, log), daemon=True).start()
         return {"pid": process.pid}
+
+    def life(self, arguments: Arguments) -> Arguments:
+        """Look at a worker from outside: whether it is stopped, and its processor time; None where nothing is seen."""
+        process = self._workers.get(int(arguments["number"]))
+        seen = life_of(process.pid) if process is not None else None
+        return {"life": None if seen is None else vars(seen)}
 
     def end(self, arguments: Arguments) -> Arguments:
         """End a worker: close its pipe, then kill it; at once where its job is unfinished and no longer needed."""

@@ -5,11 +5,12 @@ Needs the standard library, numpy and the engine's own package. Native code live
 
 import errno
 import os
-import sys
+import queue
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -33,9 +34,30 @@ if TYPE_CHECKING:
     from deploy_kit.quantization.schemes import Calibration, PlannedMix, Scheme
 
 Arguments = dict[str, Any]
-_TIMED = {"compute": ("compute",), "whole": ("h2d", "compute", "d2h")}
+_WHOLE = ("h2d", "compute", "d2h")
+_TIMED = {"compute": ("compute",), "whole": _WHOLE, "frame": _WHOLE}
 """What a device times of one run, by span."""
+_END_S = 2.0
+"""Seconds that a job has for ending in order once the host is gone."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """Pixels in memory, as a camera or a decoder leaves them, and how they become an engine's input.
+
+    Attributes:
+        pixels: uint8 (N, H, W, C), channels in RGB order.
+        preprocess: What the engine takes.
+    """
+
+    pixels: np.ndarray
+    preprocess: Preprocess
+
+    def bind_to(self, session: engines.Session) -> None:
+        """Copy the pixels to the device, normalized by numpy where the engine takes floats."""
+        taken = self.preprocess.input_pixels
+        session.bind(self.pixels if taken else images.normalize(self.pixels, self.preprocess))
 
 
 class WorkerProgram:
@@ -46,6 +68,7 @@ class WorkerProgram:
         self._on_progress = on_progress
         self._sessions: tuple[engines.Session, ...] = ()
         self._first: np.ndarray | None = None
+        self._frames: Frames | None = None
         self._pace_ms = 0.0
         self._planned: PlannedMix | None = None
         self._load_ms, self._memory_before_mib = 0.0, 0
@@ -184,8 +207,14 @@ class WorkerProgram:
         return {"n": len(images)}
 
     def warm_up(self, arguments: Arguments) -> Arguments:
-        """Bind the images of ``inputs`` to every stream and run each until steady; say what came before that cost."""
-        self._first = np.load(arguments["inputs"])
+        """Bind the images of ``inputs`` to every stream and run each until steady; say what came before that cost.
+
+        Span ``frame`` begins with the pixels of ``frames`` instead, which become the input as ``preprocess`` says.
+        """
+        self._first, self._frames = np.load(arguments["inputs"]), None
+        if arguments["span"] == "frame":
+            preprocess = codec.from_json(Preprocess, arguments["preprocess"])
+            self._frames = Frames(pixels=np.load(arguments["frames"]), preprocess=preprocess)
         first, *_ = self._opened()
         first.bind(self._first)
         begun = time.perf_counter_ns()
@@ -284,6 +313,9 @@ class WorkerProgram:
             return tuple((session.run,) for session in sessions)
         if image is None:
             raise StageError("worker: time was asked for before warm_up")
+        if span == "frame" and self._frames is not None:
+            take = self._frames.bind_to
+            return tuple((partial(take, session), session.run, partial(_classes, session)) for session in sessions)
         return tuple((partial(session.bind, image), session.run, session.fetch) for session in sessions)
 
     def _devices(self, span: str) -> tuple[stopwatch.DeviceClock, ...]:
@@ -314,6 +346,11 @@ def _batches(images: np.ndarray, size: int, *, fixed: bool) -> Iterator[np.ndarr
         yield np.concatenate([part, np.repeat(part[-1:], lacking, axis=0)]) if lacking else part
 
 
+def _classes(session: engines.Session) -> np.ndarray:
+    """Return the class of each image: the place of its largest logit."""
+    return np.asarray(session.fetch().argmax(1))
+
+
 def _device_ms(session: engines.DeviceTimed, names: tuple[str, ...]) -> tuple[float, ...]:
     found = session.device_ms
     return tuple(found[name] for name in names)
@@ -334,7 +371,7 @@ def _in_one(steps: stopwatch.Steps) -> Callable[[], None]:
     return run
 
 
-def serve(jobs: TextIO, replies: TextIO) -> None:
+def serve(jobs: Iterable[str], replies: TextIO) -> None:
     """Answer jobs until the input ends."""
 
     def tell(event: ProgressEvent) -> None:
@@ -363,11 +400,27 @@ def serve(jobs: TextIO, replies: TextIO) -> None:
         replies.flush()
 
 
+def _jobs_of(host: TextIO) -> Iterator[str]:
+    """Yield the lines of a host; once it is gone this process ends, also in a job: nobody would read its reply."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in host:
+            lines.put(line)
+        lines.put("")
+        time.sleep(_END_S)
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while line := lines.get():
+        yield line
+
+
 def main() -> None:
     """Serve on standard input and output; whatever else prints to standard output goes to standard error."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(sys.stdin, replies)
+    serve(_jobs_of(os.fdopen(os.dup(0))), replies)
 
 
 if __name__ == "__main__":

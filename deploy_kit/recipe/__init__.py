@@ -14,7 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
-from deploy_kit.recipe._yaml import StrictLoader
+from deploy_kit.base.plain_text import one_line, shown
+from deploy_kit.base.text_files import read_yaml
 from deploy_kit.records.artifacts import Precision, Preprocess
 from deploy_kit.records.densenet import (
     Activation,
@@ -25,9 +26,11 @@ from deploy_kit.records.densenet import (
     StemPool,
     TransitionPool,
 )
+from deploy_kit.records.measurements import LatencySpan
 from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
+_NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
 
 
@@ -64,6 +67,7 @@ class SourceTable(RecipeTable):
         input: Sides of the input in px, where no preprocessing states them.
         state_key: Key of the state dict to use, where the file holds several.
         head: Module of the head to use, where there are several; ``none`` for the pooled features.
+        output: Output of an ONNX file to use, where it has several, or a value within it.
         ignore: Modules or tensors of the file to ignore.
         probe: npz file with one ``input`` and its ``logits``, to try open facts on.
         strict: Refuse to guess a fact that changes the numbers.
@@ -93,6 +97,7 @@ class SourceTable(RecipeTable):
     input: tuple[Side, ...] | None = Field(default=None, min_length=1, max_length=3)
     state_key: str | None = None
     head: str | None = None
+    output: str | None = None
     ignore: tuple[str, ...] = ()
     probe: str | None = None
     strict: bool = False
@@ -127,6 +132,7 @@ class ExportTable(RecipeTable):
         opset: ONNX operator set.
         batch: Images per run of a static graph.
         dynamic: Whether the batch is left open instead.
+        input_pixels: Whether the graph takes pixels, uint8 (N, H, W, C) in RGB order, and normalizes them itself.
     """
 
     tolerance: float = Field(gt=0, allow_inf_nan=False)
@@ -134,6 +140,7 @@ class ExportTable(RecipeTable):
     opset: int = Field(default=18, ge=13)
     batch: int = Field(default=1, gt=0)
     dynamic: bool = False
+    input_pixels: bool = False
 
 
 def _listed(value: Any) -> Any:
@@ -280,7 +287,7 @@ class BenchTable(RecipeTable):
         min_iters: Minimum number of timed runs of all turns together.
         duration_s: Minimum duration of all turns of one engine together; LoadGen's own default is 10.
         warmup_s: Limit of the warm-up, per engine.
-        span: ``compute``, or ``whole`` with copying in and out.
+        span: ``compute``, ``whole`` with copying in and out, or ``frame``, from pixels in memory to the class.
         target_qps: Queries per second that arrive, for scenario ``server``.
         seed: Seed of the order.
         energy: Also run each engine for its energy, where the machine can measure it.
@@ -299,7 +306,7 @@ class BenchTable(RecipeTable):
     min_iters: int | None = Field(default=None, gt=0)
     duration_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     warmup_s: float = Field(default=3.0, gt=0, allow_inf_nan=False)
-    span: Literal["compute", "whole"] = "compute"
+    span: LatencySpan = "compute"
     target_qps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
     energy: bool = False
@@ -348,20 +355,11 @@ def load_recipe(source: str) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = bundled.find_bundled("recipes", source.removeprefix(bundled.PREFIX))
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_recipe(read_yaml(path))
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such recipe", hint=nearest(path.stem, bundled.bundled_names("recipes"))
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    try:
-        data = yaml.load(text, StrictLoader)  # noqa: S506  # a subclass of SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}", hint="mend the line it names") from error
-    except ValueError as error:  # a date that does not exist
-        raise RecipeError(f"{path}: not YAML: {error}") from error
-    return parse_recipe(data)
 
 
 def parse_recipe(data: Any) -> Recipe:
@@ -371,14 +369,19 @@ def parse_recipe(data: Any) -> Recipe:
         RecipeError: A key is unknown or missing, or a value does not fit.
     """
     if not isinstance(data, dict):
-        raise RecipeError(f"recipe: expected a table, found {data!r}")
+        raise RecipeError(f"recipe: expected a table, found {shown(data)}")
     try:
-        recipe = Recipe.model_validate_json(json.dumps(data))
+        text = json.dumps(data, ensure_ascii=False)
+        if (other := _NOT_UTF8.search(text)) is not None:
+            raise RecipeError(
+                f"recipe: expected names in UTF-8, found {one_line(other[0])}", hint="rename the file or folder: mv"
+            )
+        recipe = Recipe.model_validate_json(text)
     except ValidationError as error:
         # A misspelt key is reported as missing first and as unknown second; the second has a hint.
         entries = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
         raise _translated(entries[0]) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError(f"recipe: a value is not plain YAML: {error}") from error
     _verify_names(recipe)
     return recipe
@@ -408,7 +411,8 @@ def _translated(error: Any) -> RecipeError:
     location = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         return RecipeError(
-            f"{_path(location[:-1])}: unknown key '{location[-1]}'", hint=nearest(location[-1], _keys_at(location[:-1]))
+            f"{_path(location[:-1])}: unknown key '{one_line(str(location[-1]))}'",
+            hint=nearest(str(location[-1]), _keys_at(location[:-1])),
         )
     if error["type"] == "missing":
         return RecipeError(f"{_path(location[:-1])}: '{location[-1]}' is missing")
@@ -420,7 +424,7 @@ def _translated(error: Any) -> RecipeError:
     expected = str(error.get("ctx", {}).get("expected", ""))
     hint = nearest(str(error["input"]), re.findall(r"'([^']+)'", expected)) if expected else ""
     return RecipeError(
-        f"{_path(location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}", hint=hint
+        f"{_path(location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {shown(error['input'])}", hint=hint
     )
 
 

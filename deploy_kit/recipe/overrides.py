@@ -2,12 +2,20 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from deploy_kit import recipe
 from deploy_kit.recipe import BenchTable, Recipe, SourceTable
+from deploy_kit.records.artifacts import Precision
 
 DEFAULT = "default"
+# Endings of checkpoints, of which a file may have several: best.pth.tar.
+_ENDINGS = frozenset(
+    (
+        ".pth", ".pt", ".pt2", ".tar", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".hdf5", ".keras", ".pdparams",
+        ".npz", ".pkl", ".pickle", ".zip", ".gz",
+    )
+)  # fmt: skip
 # How long is measured is one thing said in several ways: another scenario means them differently.
 _LENGTHS = ("rounds", "runs", "min_iters", "duration_s")
 
@@ -20,8 +28,10 @@ def for_checkpoint(checkpoint: str) -> Recipe:
 
 def name_of(checkpoint: str) -> str:
     """Return the name that a checkpoint gives to its recipe and its folders: ``runs/best.pth`` → ``best``."""
-    stem = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(checkpoint.rpartition(":")[2]).stem).lstrip("._+-")
-    return stem or DEFAULT
+    name = Path(checkpoint.rpartition(":")[2]).name
+    while Path(name).suffix.lower() in _ENDINGS:
+        name = Path(name).stem
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).lstrip("._+-") or DEFAULT
 
 
 def with_limits(
@@ -127,6 +137,24 @@ def with_slim(base: Recipe, table: dict[str, Any] | None) -> Recipe:
     data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
     data.pop("slim", None)
     return recipe.parse_recipe(data if table is None else data | {"slim": table})
+
+
+def with_slim_within(base: Recipe, macs: float, max_drop: float) -> Recipe:
+    """Return a recipe that slims, and judges every precision by the drop alone.
+
+    The other limits of a recipe are on rounding, of which another network's outputs differ by more.
+
+    Args:
+        base: The recipe to start from.
+        macs: Share of the multiply-accumulates that may be left, in 0..1.
+        max_drop: Percentage points that slimming and precision together may lose.
+
+    Raises:
+        RecipeError: A value does not fit.
+    """
+    data: dict[str, Any] = with_slim(base, {"macs": macs}).model_dump(mode="json", exclude_none=True)
+    data["check"]["limits"] = {precision: {"max_drop": max_drop} for precision in get_args(Precision)}
+    return recipe.parse_recipe(data)
 
 
 def with_bench(base: Recipe, changes: dict[str, Any]) -> BenchTable:

@@ -4,7 +4,7 @@ Records of what is measured on them are in `results` and `measurements`; `codec`
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from deploy_kit.base.errors import RecipeError
@@ -45,6 +45,8 @@ class Preprocess:
         resize: Length in px to which an image's shorter side is scaled before the center crop; None where images
             must already have the input's size.
         interpolation: Filter of the resize.
+        input_pixels: Whether the graph takes the pixels themselves, uint8 (height, width, channels) with channels in
+            RGB order, and normalizes them; `color` is then the channel order behind its normalization.
     """
 
     height: int
@@ -54,6 +56,8 @@ class Preprocess:
     std: tuple[float, ...]
     resize: int | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    # Hashes of the store and the metadata of files are made of this record's JSON: one without pixels keeps its own.
+    input_pixels: bool = field(default=False, metadata={"json": "unless default"})
 
     @property
     def channels(self) -> int:
@@ -62,8 +66,14 @@ class Preprocess:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one image's tensor: (channels, height, width)."""
-        return (self.channels, self.height, self.width)
+        """Shape of one image as the graph takes it: (channels, height, width); of pixels, channels come last."""
+        sides = (self.height, self.width)
+        return (*sides, self.channels) if self.input_pixels else (self.channels, *sides)
+
+    @property
+    def normalized(self) -> "Preprocess":
+        """The same for a graph that takes the normalized float32 tensor."""
+        return replace(self, input_pixels=False)
 
     @property
     def words(self) -> str:
@@ -74,7 +84,10 @@ class Preprocess:
         else:
             size = f"shorter side scaled to {self.resize} px ({self.interpolation}, antialiased), center crop of {size}"
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
-        return f"{size}, {self.color}; (pixel / 255 - mean) / std with mean {mean} and std {std}"
+        formula = f"(pixel / 255 - mean) / std with mean {mean} and std {std}"
+        if self.input_pixels:
+            return f"{size}; the graph takes the pixels, uint8 with channels last, and computes {self.color}, {formula}"
+        return f"{size}, {self.color}; {formula}"
 
     def __post_init__(self) -> None:
         """Validate the values.
@@ -105,6 +118,11 @@ class BareInput:
     """
 
     shape: tuple[int, ...]
+
+    @property
+    def normalized(self) -> "BareInput":
+        """The same: only images are normalized."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +211,9 @@ class Origin:
         n_images: Number of images of the check.
         drop: Accuracy that was lost, with its interval, in words; empty without labels.
         answers_sha256: sha256 of the reference logits and labels that the check compared with.
+        images_sha256: Hash over the check images, their order and labels (`ImageSet.digest`); empty where not recorded.
+        calibration: Calibration image set of the graph that the engine was built from; empty where it saw none.
+        calibration_sha256: Hash over the calibration images and their order; empty where it was not recorded.
     """
 
     checkpoint: str
@@ -202,6 +223,9 @@ class Origin:
     n_images: int
     drop: str = ""
     answers_sha256: str = ""
+    images_sha256: str = ""
+    calibration: str = ""
+    calibration_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,16 +12,20 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from deploy_kit.base.errors import RecipeError, nearest
+from deploy_kit.base.plain_text import one_line, shown
 from deploy_kit.records.measurements import NotRun
 
 R = TypeVar("R")
 
 
 def to_json(record: Any) -> Any:
-    """Convert a record (or a tuple of records) to values that `json` can write; infinities and NaN become text."""
+    """Convert a record (or a tuple of records) to values that `json` can write; infinities and NaN become text.
+
+    A field that states ``json: unless default`` in its metadata is left out where it has its default.
+    """
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         tag = {"record": type(record).__name__} if isinstance(record, NotRun) else {}
-        return tag | {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+        return tag | {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record) if _told(f, record)}
     if isinstance(record, Mapping):
         return {str(key): to_json(value) for key, value in record.items()}
     if isinstance(record, (tuple, list)):
@@ -29,6 +33,10 @@ def to_json(record: Any) -> Any:
     if isinstance(record, float) and not math.isfinite(record):
         return str(record)
     return record
+
+
+def _told(field: dataclasses.Field[Any], record: Any) -> bool:
+    return field.metadata.get("json") != "unless default" or getattr(record, field.name) != field.default
 
 
 def canonical_json(value: Any) -> str:
@@ -63,7 +71,7 @@ def _build(hint: Any, data: Any, where: str) -> Any:
         allowed = typing.get_args(hint)
         if data not in allowed:
             raise RecipeError(
-                f"{where}: expected one of {', '.join(map(str, allowed))}, found {data!r}",
+                f"{where}: expected one of {', '.join(map(str, allowed))}, found {shown(data)}",
                 hint=nearest(str(data), map(str, allowed)),
             )
         return data
@@ -74,9 +82,12 @@ def _build(hint: Any, data: Any, where: str) -> Any:
             data = hint.upgraded(data)
         return _build_record(typing.cast("type[Any]", hint), data, where)
     if hint is float and (type(data) is int or data in ("inf", "-inf", "nan")):
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError as error:
+            raise RecipeError(f"{where}: expected a number below 1e308, found {shown(data)}") from error
     if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
-        raise RecipeError(f"{where}: expected {hint.__name__}, found {data!r}")
+        raise RecipeError(f"{where}: expected {hint.__name__}, found {shown(data)}")
     return data
 
 
@@ -99,7 +110,7 @@ def _build_union(hint: Any, data: Any, where: str) -> Any:
 
 def _build_tuple(hint: Any, data: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(data, (list, tuple)):
-        raise RecipeError(f"{where}: expected a list, found {data!r}")
+        raise RecipeError(f"{where}: expected a list, found {shown(data)}")
     items = typing.get_args(hint)
     if items[-1] is Ellipsis:
         return tuple(_build(items[0], item, f"{where}[{i}]") for i, item in enumerate(data))
@@ -110,13 +121,13 @@ def _build_tuple(hint: Any, data: Any, where: str) -> tuple[Any, ...]:
 
 def _build_record(cls: type[Any], data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
-        raise RecipeError(f"{where}: expected a table, found {data!r}")
+        raise RecipeError(f"{where}: expected a table, found {shown(data)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     values = {key: value for key, value in data.items() if not (cls is NotRun and key == "record")}
     for key in values:
         if key not in fields:
-            raise RecipeError(f"{where}: unknown key '{key}'", hint=nearest(key, fields))
+            raise RecipeError(f"{where}: unknown key '{one_line(str(key))}'", hint=nearest(str(key), fields))
     for name, entry in fields.items():
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and name not in values:

@@ -3,13 +3,30 @@
 from dataclasses import dataclass
 from typing import Literal
 
-StemPool = Literal["none", "max", "avg", "blur"]
-TransitionPool = Literal["avg", "max", "none"]
-HeadPool = Literal["avg", "max", "max_avg", "avg_max", "avg_max_mean", "flatten"]
-Order = Literal["norm_first", "activation_first"]
-FeatureNorm = Literal["none", "l2"]
-Activation = Literal["relu", "leaky_relu", "elu", "silu", "gelu", "none"]
-HeadActivation = Literal["none", "sigmoid", "softmax", "log_softmax"]
+from deploy_kit.records.network_words import (
+    Activation,
+    FeatureNorm,
+    HeadActivation,
+    HeadPool,
+    Order,
+    StemPool,
+    TransitionPool,
+)  # fmt: skip
+
+__all__ = [
+    "Activation",
+    "DenseBlock",
+    "DenseNetSpec",
+    "FeatureNorm",
+    "Head",
+    "HeadActivation",
+    "HeadLayer",
+    "HeadPool",
+    "Order",
+    "StemConv",
+    "StemPool",
+    "TransitionPool",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

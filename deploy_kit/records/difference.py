@@ -50,6 +50,7 @@ class NetworkDifference:
         sign: How that shows: a ``fall`` of the SQNR, or a ``lost channel``; empty where there is no such point.
         every_layer: Whether all layers were compared; otherwise only the ends of blocks and the layers of one block.
         verdict: The result in one sentence.
+        sha256: sha256 of the first and of the second file; empty in records of earlier versions.
     """
 
     first: str
@@ -63,3 +64,4 @@ class NetworkDifference:
     sign: Sign
     every_layer: bool
     verdict: str
+    sha256: tuple[str, str] = ("", "")

@@ -58,9 +58,10 @@ def summary(report: Report) -> str:
 
 def interval(faster: SpeedUp) -> str:
     """Write a ratio with its interval, e.g. ``1.52× [1.40, 1.60]``; without one where there are too few rounds."""
+    apart = "" if faster.interleaved else " (measured apart)"
     if math.isinf(faster.high):
-        return f"{faster.ratio:.2f}×"
-    return f"{faster.ratio:.2f}× [{faster.low:.2f}, {faster.high:.2f}]"
+        return f"{faster.ratio:.2f}×{apart}"
+    return f"{faster.ratio:.2f}× [{faster.low:.2f}, {faster.high:.2f}]{apart}"
 
 
 def size(n_bytes: int) -> str:

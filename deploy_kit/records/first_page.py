@@ -6,7 +6,7 @@ Markdown, the page and notebooks draw the same ones. What a report does not hold
 import shlex
 from collections.abc import Iterator
 
-from deploy_kit.records.artifacts import BareInput, Preprocess
+from deploy_kit.records.artifacts import BareInput
 from deploy_kit.records.engine_table import NONE, size
 from deploy_kit.records.measurements import Environment
 from deploy_kit.records.results import ParityReport, Report
@@ -21,11 +21,10 @@ def facts(report: Report) -> Facts:
     """Return (what, value) for each fact that holds for the whole report."""
     source, answers = report.checkpoint, report.answers
     own = NONE if answers.top1 is None else f"{100 * answers.top1:.2f} % top-1"
-    preprocess = report.lineage[0].preprocess if report.lineage else None
     return (
         ("checkpoint", f"{source.name}, {source.title}, {source.parameters:,} parameters, {size(source.size_bytes)}"),
         ("checkpoint sha256", source.sha256),
-        ("preprocessing", describe_preprocess(preprocess) if preprocess else UNKNOWN),
+        ("preprocessing", _preprocessing(report)),
         *_calibration(report),
         ("checked on", f"{answers.images}, {answers.n:,} images, {'with' if answers.labelled else 'without'} labels"),
         ("check data sha256", answers.images_sha256 or UNKNOWN),
@@ -49,21 +48,6 @@ def files(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
-def describe_preprocess(preprocess: Preprocess | BareInput) -> str:
-    """Write how an image becomes the input tensor, in the order in which it is done."""
-    if isinstance(preprocess, BareInput):
-        return f"not known: the input is {'×'.join(map(str, preprocess.shape))}"
-    cut = f"center crop to {preprocess.height}×{preprocess.width}"
-    steps = (
-        f"shorter side to {preprocess.resize} px ({preprocess.interpolation}), {cut}"
-        if preprocess.resize
-        else f"images of {preprocess.height}×{preprocess.width} px",
-        preprocess.color,
-        f"(pixel / 255 − {_values(preprocess.mean)}) / {_values(preprocess.std)}",
-    )
-    return "; ".join(steps)
-
-
 def describe_machine(here: Environment) -> str:
     """Write which machine numbers are from."""
     limit = f", limited to {here.cpu_limit:g} processors" if here.cpu_limit else ""
@@ -82,6 +66,13 @@ def repeat_command(recipe_file: str, device: str) -> str:
     """Write the command that makes a report again from the recipe beside it."""
     words = ["deploykit", "run", recipe_file, *(["--device", device] if device != "local" else [])]
     return shlex.join(words)
+
+
+def _preprocessing(report: Report) -> str:
+    preprocess = report.lineage[0].preprocess if report.lineage else None
+    if isinstance(preprocess, BareInput):
+        return f"not known; the input is {'×'.join(map(str, preprocess.shape))}"
+    return preprocess.words if preprocess else UNKNOWN
 
 
 def _calibration(report: Report) -> Iterator[tuple[str, str]]:
@@ -107,8 +98,3 @@ def _limits(report: Report) -> Iterator[tuple[str, str]]:
             found.setdefault(", ".join(row.parity.limits.words) or NO_LIMIT, {})[row.artifact.precision] = None
     for words, precisions in found.items():
         yield "limits in force" if len(found) == 1 else f"limits, {', '.join(precisions)}", words
-
-
-def _values(values: tuple[float, ...]) -> str:
-    texts = [f"{value:g}" for value in values]
-    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"

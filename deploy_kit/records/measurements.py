@@ -14,7 +14,7 @@ LOADED_TWICE = 0.02
 """Relative difference between two processes that load the same file: up to this, and more than their rounds show, in 3
 of 12 pairs measured."""
 _CONSTRAINTS = "Performance constraints satisfied"
-LatencySpan = Literal["compute", "whole"]
+LatencySpan = Literal["compute", "whole", "frame"]
 EMULATED = "emulated: not a measurement"
 """Mark beside every time taken under an emulator: the outputs are real, but the times are not those of the machine."""
 
@@ -130,7 +130,8 @@ class LoadGenResult:
 
     Attributes:
         valid: Whether LoadGen calls the result VALID, by its own rules and the settings it was given.
-        sentence: LoadGen's recommendations and early-stopping result, verbatim.
+        sentence: LoadGen's recommendations and early-stopping result, verbatim; before them, where the engine could
+            not keep up, how many queries were waiting when LoadGen stopped.
         version: Version of ``mlcommons-loadgen``.
         summary: (name, value) of each line of LoadGen's summary, in order.
     """
@@ -160,8 +161,10 @@ class Measurement:
         label: Label of the engine in tables.
         batch: Images per run.
         span: Part of a run that is timed: ``compute`` is the computation alone, ``whole`` includes the copies to and
-            from the device.
-        samples_ms: Duration of every timed run (in a LoadGen scenario: of every query) in ms, in order of its end.
+            from the device, and ``frame`` goes from uint8 pixels in memory to the class: with the normalization by
+            numpy, where the engine takes floats, and the largest logit.
+        samples_ms: Duration of every timed run (in a LoadGen scenario: of every query; in ``server`` from its scheduled
+            time) in ms, in order of its end.
         rounds: Index of the first sample of each round.
         warmup_runs: Number of runs before the first sample.
         steady: Whether the warm-up became steady before its time limit.
@@ -171,8 +174,10 @@ class Measurement:
         scenario: Name of the scenario that issued the runs, from the catalogue of scenarios.
         streams: Number of sessions that ran at the same time.
         starts_ms: Start of each sample in ms since the first sample of the bench.
-        h2d_ms: Time of each sample's copy to the device in ms; empty for span ``compute``.
-        d2h_ms: Time of each sample's copy from the device in ms; empty for span ``compute``.
+        h2d_ms: Time of each sample's copy to the device in ms, for span ``frame`` with numpy's normalization; empty
+            for span ``compute``.
+        d2h_ms: Time of each sample's copy from the device in ms, for span ``frame`` with the choice of the class;
+            empty for span ``compute``.
         device: Times by the device's own clock; None where the device has none.
         round_s: Wall time of each round in seconds.
         drift: How the latency moved over the rounds, e.g. ``21 % slower from round 8 of 12 on``; empty where no drift

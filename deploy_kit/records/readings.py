@@ -14,6 +14,7 @@ ReadingKind = Literal[
     "own_s",  # counter of the processor time of deploykit's own processes
     "steal_s",  # counter of the processor time that a hypervisor gave to other guests
     "load",  # one-minute load average
+    "quota_s",  # counter of the time for which a CPU quota held processes back, summed over the cores
 ]
 """Quantity and unit of a reading."""
 Processor = Literal["cpu", "gpu"]
@@ -29,6 +30,7 @@ class Reading:
         kind: Quantity and unit of the value.
         value: The value, in the unit of `kind`.
         wraps_at: Value at which a counter wraps around to 0; 0 where it does not wrap, or where the range is not known.
+        processor: Processor that a clock belongs to, by which its engines are judged; None for another clock.
     """
 
     gauge: str
@@ -36,6 +38,7 @@ class Reading:
     kind: ReadingKind
     value: float
     wraps_at: float = 0.0
+    processor: Processor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,10 @@ class Conditions:
         foreign: Share in 0..1 of the cores' time taken by other processes and by a hypervisor's other guests; None
             where it is not known.
         timed_s: Wall time of the engine's turns in seconds.
+        foreign_s: Wall time in seconds over which `foreign` was taken: that of the turns, or where these were too short
+            for it that of the whole run; 0 in records of deploykit 0.1.
+        held_back: Seconds for which a CPU quota held the container back, summed over the cores, as a share of the time
+            that `foreign` was taken over; None where no group counts them.
         unjudged: Validity rules that could not be applied, each with the reason.
         advice: Commands that an administrator may run to steady the machine; empty where the numbers are valid.
         own_cost: Share of one core in 0..1 that reading the gauges took.
@@ -136,6 +143,8 @@ class Conditions:
     unjudged: tuple[str, ...]
     advice: tuple[str, ...]
     own_cost: float
+    foreign_s: float = 0.0
+    held_back: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from deploy_kit.measure import latency, race, scenarios
 from deploy_kit.measure.race import RaceEntry
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.artifacts import Artifact, BareInput
 from deploy_kit.records.measurements import Bench, Measurement, SpeedUp, samples_for
 from deploy_kit.store import Key
 
@@ -47,7 +47,7 @@ def run(
         Samples of each engine, or why there are none; and whether the store had them.
 
     Raises:
-        RequestError: An engine cannot take a batch that was asked for, or the scenario lacks a setting.
+        RequestError: An engine cannot take a batch or a span that was asked for, or the scenario lacks a setting.
         MeasurementError: The clock gave times that cannot be.
         DeviceError: The device was lost before a round was finished.
     """
@@ -81,11 +81,17 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
     """Return which engine is measured at which batch.
 
     Raises:
-        RequestError: No engine takes a batch that was asked for, or the scenario does not feed it.
+        RequestError: No engine takes a batch that was asked for, the scenario does not feed it, or an engine without
+            images has no frames.
     """
     race.verify_bench_table(part)
     found = []
     for engine in engines:
+        if part.span == "frame" and isinstance(engine.preprocess, BareInput):
+            raise RequestError(
+                f"{engine.label}: span 'frame' begins with pixels, and how they become its input is not known",
+                hint="give --span whole, or export the checkpoint again with --input, --mean and --std",
+            )
         for batch in part.batch or (_built_for(engine) or 1,):
             if takes(engine, batch):
                 found.append(RaceEntry(engine=engine, batch=batch))

@@ -3,17 +3,11 @@
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
-from deploy_kit.recipe import Recipe
+from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Origin
-from deploy_kit.records.results import EngineRow, ParityReport, Report
+from deploy_kit.records.made_by import MadeBy
+from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.store import PASSPORT, Store
-
-_NAME_OF_BUNDLED = "bundled:"
-
-
-def stem_of(checkpoint: str) -> str:
-    """Return the name that a checkpoint gives its files: ``runs/best.pth`` → ``best``."""
-    return Path(checkpoint.removeprefix(_NAME_OF_BUNDLED)).stem or "model"
 
 
 def run(report: Report, folder: Path, store: Store) -> tuple[tuple[str, Path], ...]:
@@ -40,12 +34,12 @@ def run(report: Report, folder: Path, store: Store) -> tuple[tuple[str, Path], .
         for row, artifact, parity in checked
         if isinstance(parity, ParityReport) and parity.passed and not store.rejected(artifact)
     ]
-    names = _names(stem_of(report.checkpoint.name), tuple(artifact for _, artifact, _ in made))
+    names = _names(overrides.name_of(report.checkpoint.name), tuple(artifact for _, artifact, _ in made))
     delivered = []
     for row, artifact, parity in made:
         out = folder / names[artifact.label]
         require_own(out)
-        delivered.append((row.label, store.copy_out(artifact, out, _origin(report, row, parity))))
+        delivered.append((row.label, store.copy_out(artifact, out, _origin(report, artifact, parity))))
     return tuple(delivered)
 
 
@@ -57,7 +51,7 @@ def require_room(recipe: Recipe, folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder to deliver to, found a file", hint="choose another folder: -o")
-    stem = stem_of(recipe.source.checkpoint)
+    stem = overrides.name_of(recipe.source.checkpoint)
     for entry in recipe.build.engines:
         for variant in entry.variants:
             for path in sorted(folder.glob(f"{_escaped(stem)}-{_escaped(variant)}.*")):
@@ -91,14 +85,19 @@ def _names(stem: str, artifacts: tuple[Artifact, ...]) -> dict[str, str]:
     }
 
 
-def _origin(report: Report, row: EngineRow, parity: ParityReport) -> Origin:
+def _origin(report: Report, artifact: Artifact, parity: ParityReport) -> Origin:
     drop = parity.drop
+    graphs = {graph.sha256: graph.made_by for graph in report.lineage}
+    made_by = graphs.get(artifact.parent, MadeBy())
     return Origin(
         checkpoint=report.checkpoint.name,
         checkpoint_sha256=report.checkpoint.sha256,
-        verdict=row.verdict,
+        verdict=parity.verdict.text,
         images=parity.images,
         n_images=parity.n,
         drop=f"{drop.what} {drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}] points" if drop else "",
         answers_sha256=report.answers.sha256,
+        images_sha256=report.answers.images_sha256,
+        calibration=made_by.calibration,
+        calibration_sha256=made_by.calibration_sha256,
     )

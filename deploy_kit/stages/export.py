@@ -1,8 +1,9 @@
 """Checkpoint → ONNX, re-run and compared before it is kept.
 
-A file that is ONNX already is taken as it is: its own float answers stand for the checkpoint's.
+A file that is ONNX already is brought into normal form: its own float answers stand for the checkpoint's.
 """
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,23 +17,24 @@ from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes
-from deploy_kit.checkpoint.stated_options import probe_digest, sidecar_digests, stated_options
+from deploy_kit.checkpoint.stated_options import probe_digest, sidecar_digests, stated_of_graph, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import adoption, onnx_file, pixel_input
 from deploy_kit.graph.onnx_artifact import onnx_artifact
-from deploy_kit.images import ImageSet, ImageSource
+from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource, files, open_set
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import ExportTable, SourceTable
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, CheckpointFacts, Exported, Preprocess
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
 
-VERSION = "4"
+VERSION = "5"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
-_VERIFIED_IMAGES, _WITNESSED_IMAGES = 32, 3
-_OF_THE_INPUT = frozenset({"input", "preprocess"})
+_VERIFIED_IMAGES, _WITNESSED_IMAGES, _ADOPTED_IMAGES = 32, 3, 4
+_OF_ONNX = frozenset({"input", "preprocess", "input_pixels", "output"})
 # float32 against float64 through 264 layers; seen: 2e-6.
 _REBUILT = 1e-4
 _DYNAMIC_BATCHES = (1, 3)
@@ -61,13 +63,14 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
     stated = source.preprocess.record() if source.preprocess else None
+    said = class_names_beside(path)
 
     def make(folder: Path, home: str) -> Exported:
         from deploy_kit.checkpoint.network import to_onnx
 
         context.report("export", f"reading {path.name}")
         if onnx_file.is_onnx(path):
-            return _adopt(path, digest, source, stated, folder, home)
+            return _adopt(path, digest, source, table, said, folder, home, context)
         network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
         preprocess, remarks = map_sizes.input_of(
             network.spec,
@@ -80,7 +83,12 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
         file = folder / "model.onnx"
-        to_onnx.write_onnx(network.model, preprocess, table, file, classes=network.classes)
+        classes = network.classes or _fitting(said, network.spec.classes) or None
+        to_onnx.write_onnx(network.model, preprocess, table, file, classes=classes)
+        if table.input_pixels:
+            graph = onnx_file.load(file)
+            preprocess = pixel_input.take_pixels(graph, preprocess)
+            onnx_file.save(graph, file)
         context.report("export", "re-running the file in ONNX Runtime")
         difference, verified, answers = _verify(network, file, sample, preprocess, table, context.connection)
         rebuilt = _verify_rebuilt(network, sample, preprocess)
@@ -105,24 +113,57 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         make,
         stage="export",
         name=path.name.split(".")[0],
-        inputs=(digest, *probe_digest(source), *sidecar_digests(path)),
-        options=[table.model_dump(), stated, stated_options(source)],
+        inputs=(digest, *probe_digest(source), *onnx_file.data_digests(path), *sidecar_digests(path)),
+        options=[
+            table.model_dump(exclude={"input_pixels"}),
+            stated,
+            stated_options(source),
+            *([said] if said else []),
+            *(["input_pixels"] if table.input_pixels else []),
+        ],
         versions=(("stage", VERSION), *versions),
     )
 
 
+def class_names_beside(path: Path) -> tuple[str, ...]:
+    """Read the names of the classes beside a checkpoint: ``best.classes.txt`` for ``best.pth``, else ``classes.txt``.
+
+    Returns:
+        The names in the order of the outputs; empty where there is no such file.
+
+    Raises:
+        InputError: It cannot be read, or names a class twice.
+    """
+    own = path.with_name(f"{path.name.split('.')[0]}.{files.CLASSES}")
+    return files.read_class_names(own) if own.is_file() else files.class_names(path.parent)
+
+
+def _fitting(names: tuple[str, ...], n: int | str) -> tuple[str, ...]:
+    """Return names that are as many as the outputs; others are of another network in the same folder."""
+    return names if len(names) == n else ()
+
+
 def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
-    """Refuse what would change nothing: a file that is ONNX already is taken as it is.
+    """Refuse what would change nothing: a file that is ONNX already is no checkpoint, and a checkpoint no ONNX file.
 
     Args:
         checkpoint: Checkpoint or ONNX file.
         given: Keys of the recipe's source and export tables that were given for this export.
 
     Raises:
-        InputError: The file is ONNX, and a key is about the way from a checkpoint to ONNX.
+        InputError: The file is ONNX, and a key is about the way from a checkpoint to ONNX; or the other way round.
     """
-    useless = [key for key in given if key not in _OF_THE_INPUT]
-    if useless and checkpoint.is_file() and onnx_file.is_onnx(checkpoint):
+    if not checkpoint.is_file():
+        return
+    if not onnx_file.is_onnx(checkpoint):
+        if "output" in given:
+            raise InputError(
+                f"{checkpoint}: is no ONNX file: 'output' would change nothing",
+                hint="of a checkpoint with several heads choose one with --head NAME; --out FILE says where to write",
+            )
+        return
+    useless = [key for key in given if key not in _OF_ONNX]
+    if useless:
         keys = ", ".join(f"'{key}'" for key in useless)
         raise InputError(
             f"{checkpoint}: is an ONNX file and is taken as it is: {keys} would change nothing",
@@ -131,16 +172,32 @@ def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
 
 
 def _adopt(
-    path: Path, digest: str, source: SourceTable, stated: Preprocess | None, folder: Path, home: str
+    path: Path,
+    digest: str,
+    source: SourceTable,
+    table: ExportTable,
+    said: tuple[str, ...],
+    folder: Path,
+    home: str,
+    context: Context,
 ) -> Exported:
-    """Take an ONNX file as it is, once it is whole and fits its preprocessing."""
-    model = onnx_file.load(path)
-    preprocess = stated or onnx_file.preprocess(model) or map_sizes.input_of_graph(model, path)
+    """Take an ONNX file in normal form, once it fits its preprocessing; in front of it what takes pixels, if asked."""
+    stated = source.preprocess.record() if source.preprocess else None
+    adopted = adoption.adopt(path, stated_of_graph(source))
+    model = adopted.model
+    preprocess = map_sizes.input_of_graph(model, path, source.input, stated=stated)
     onnx_file.expect_input(model, preprocess, path)
     onnx_file.embed(model, preprocess)
+    output = onnx_file.specs(tuple(model.graph.outputs))[0].shape
+    if not onnx_file.classes(model) and output and (names := _fitting(said, output[-1])):
+        model.metadata_props[onnx_file.CLASSES_KEY] = codec.canonical_json(names)
     file = folder / "model.onnx"
     onnx_file.save(model, file)
-    unknown = (map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()
+    context.report("export", "re-running the file in ONNX Runtime")
+    difference, verified = _verify_adopted(adopted, file, path, preprocess, table, context.connection)
+    if table.input_pixels:
+        preprocess = pixel_input.take_pixels(model, preprocess)
+        onnx_file.save(model, file)
     facts = CheckpointFacts(
         name=source.checkpoint,
         sha256=digest,
@@ -148,7 +205,12 @@ def _adopt(
         container="ONNX",
         spec=None,
         parameters=onnx_file.parameters(model),
-        remarks=("an ONNX file: its own float answers are the reference", *unknown),
+        remarks=(
+            "an ONNX file: its own float answers are the reference",
+            *adopted.changes,
+            *((map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()),
+            *onnx_file.unfit_for_check(model),
+        ),
     )
     onnx = onnx_artifact(
         file,
@@ -159,7 +221,46 @@ def _adopt(
         preprocess=preprocess,
         made_by=MadeBy(exporter=model.producer_name or "unknown"),
     )
-    return Exported(checkpoint=facts, onnx=onnx, difference=0.0, verified_on="taken as it is")
+    return Exported(checkpoint=facts, onnx=onnx, difference=difference, verified_on=verified)
+
+
+def _verify_adopted(
+    adopted: adoption.Adopted,
+    file: Path,
+    path: Path,
+    preprocess: Preprocess | BareInput,
+    table: ExportTable,
+    connection: Connection,
+) -> tuple[float, str]:
+    """Run a graph that was adopted, and compare it with the file as it was given."""
+    found = _run_noise(file, preprocess, connection)
+    if not np.isfinite(found).all() or not found.any():
+        said = "all zero" if np.isfinite(found).all() else "not finite"
+        raise InputError(
+            f"{path}: its outputs are {said} on seeded noise: nothing can be compared",
+            hint="its weights are untrained, wiped or damaged: export it again with those of the training",
+        )
+    if adopted.before is None:
+        return 0.0, "with the changes above" if adopted.changes else "taken as it is"
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "given.onnx"
+        given.write_bytes(adopted.before.SerializeToString())
+        wanted = _run_noise(given, preprocess, connection).reshape(found.shape)
+    difference, limit = metrics.relative_difference(wanted, found), adopted.tolerance or table.tolerance
+    if not difference <= limit:
+        raise ExportError(
+            f"{path}: in normal form ({'; '.join(adopted.changes)}) it differs from the file as it was given by "
+            f"{difference:.2g} of the largest output, at most {limit:g} is rounding",
+            hint="export it again with operator set 13 or higher and float32; the file was not kept",
+        )
+    return difference, f"{difference:.1g} of the largest output off the file as given, on {len(found)} noise tensors"
+
+
+def _run_noise(file: Path, preprocess: Preprocess | BareInput, connection: Connection) -> np.ndarray:
+    target = inference.InferenceTarget(engine="onnxruntime", path=file, options={"optimize": False})
+    return inference.infer_all(
+        connection, target, open_set(SYNTHETIC, preprocess).first(_ADOPTED_IMAGES), preprocess
+    ).logits
 
 
 def _verify(
@@ -201,7 +302,7 @@ def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preproces
     from deploy_kit.checkpoint.network.torch_logits import torch_logits
 
     first = sample.first(1)
-    image = torch.from_numpy(next(first.batches(preprocess, 1)).astype(np.float64))
+    image = torch.from_numpy(next(first.batches(preprocess.normalized, 1)).astype(np.float64))
     wanted = torch.cat(network.equations.answers(image), 1).numpy()
     found = np.concatenate(list(torch_logits(network.model, first, preprocess)))
     difference = metrics.relative_difference(wanted, found)
@@ -224,16 +325,19 @@ def _verify_witness(
         return "its order of operations has no witness: the file holds weights, and no graph"
     witness, forward = network.witness, network.witness.forward
     n = min(_WITNESSED_IMAGES, len(answers)) * (forward.batch or 1)
-    images = torch.from_numpy(np.concatenate(list(sample.first(min(n, sample.n)).batches(preprocess, 1))))
+    images = torch.from_numpy(np.concatenate(list(sample.first(min(n, sample.n)).batches(preprocess.normalized, 1))))
+    step = forward.batch or 1
+    if len(images) < step:  # a graph of a large batch: its images repeat
+        again = np.resize(np.arange(len(images)), step)
+        images, answers = images[again], answers[again]
     fixed = witness.sides is not None and witness.sides != tuple(images.shape[2:])
     found = torch.from_numpy(answers[: len(images)])
     if fixed:  # a graph of another size than was asked for is compared at its own, with the rebuilt network
         assert witness.sides is not None
-        shape = (n, images.shape[1], *witness.sides)
+        shape = (*images.shape[:2], *witness.sides)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         outputs = network.model(images)
         found = torch.cat(outputs, 1) if isinstance(outputs, tuple) else outputs
-    step = forward.batch or 1
     worst = max(
         witness.verify(network.spec, images[at : at + step], found[at : at + step], network.model)
         for at in range(0, len(images) - step + 1, step)

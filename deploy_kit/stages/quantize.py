@@ -1,6 +1,5 @@
 """ONNX → ONNX that carries its precision: the recipe's schemes, each in a worker process of its own."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,8 +93,8 @@ def run(
                 left_out=used.left_out if used else "",
                 slimmed=simplified.made_by.slimmed,
                 notes=tuple((str(name), str(value)) for name, value in spent["facts"]),
-                float_groups=", ".join(json.loads(model.metadata_props.get(FLOAT_KEY, "[]"))),
-                float_nodes=", ".join(json.loads(model.metadata_props.get(KEPT_KEY, "[]"))),
+                float_groups=", ".join(onnx_file.metadata(model, FLOAT_KEY) or ()),
+                float_nodes=", ".join(onnx_file.metadata(model, KEPT_KEY) or ()),
                 needs=tuple(f"{requirement} ({why})" for requirement, why in lint.needs(model)),
                 peak_memory_mib=str(spent["peak_memory_mib"]),
                 versions=scheme.installed_libraries,
@@ -139,8 +138,7 @@ def _calibration_set(
 
 def explained(path: Path) -> tuple[QuantizedBlock, ...]:
     """Read what INT8 made of each dense block from a file's metadata; empty where its scheme does not say."""
-    text = onnx_file.load(path).metadata_props.get(BLOCKS_KEY)
-    rows = json.loads(text) if text else []
+    rows = onnx_file.metadata(onnx_file.load(path), BLOCKS_KEY) or []
     return tuple(codec.from_json(QuantizedBlock, row, BLOCKS_KEY) for row in rows)
 
 

@@ -3,6 +3,7 @@
 Computed in torch; of an ONNX file in ONNX Runtime, node by node, without its graph optimizer.
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
 from deploy_kit.checkpoint import Checkpoint
-from deploy_kit.checkpoint.stated_options import probe_digest, stated_options
+from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import adoption, onnx_file
 from deploy_kit.images import Crops, ImageSet, npz
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import SourceTable
@@ -23,7 +24,7 @@ from deploy_kit.records.artifacts import BareInput, LogitsPart, Preprocess, Refe
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
 
-VERSION = "4"
+VERSION = "5"
 _PART = 512  # images; a whole number of torch's batches, so that a part changes no bit
 
 
@@ -56,6 +57,7 @@ def run(
     if left_out:
         context.report("reference", images.left_out)
     authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
+    preprocess = _of_the_checkpoint(path, preprocess, authority)
     versions = versions_of(authority)
 
     def make(folder: Path, home: str) -> ReferenceLogits:
@@ -68,7 +70,7 @@ def run(
         make,
         stage="answers",
         name=images.name.removeprefix(bundled.PREFIX).replace("/", "_")[-40:],
-        inputs=(digest, images.digest, *probe_digest(source)),
+        inputs=(digest, images.digest, *probe_digest(source), *onnx_file.data_digests(path)),
         options=[
             images.name,
             images.files,
@@ -80,6 +82,14 @@ def run(
         ],
         versions=(("stage", VERSION), *versions),
     )
+
+
+def _of_the_checkpoint(path: Path, preprocess: Preprocess | BareInput, authority: str) -> Preprocess | BareInput:
+    """Return how images become the checkpoint's own input: normalized, unless it is a graph that takes pixels."""
+    if authority == "torch" or preprocess == preprocess.normalized:
+        return preprocess.normalized
+    carried = onnx_file.preprocess(onnx_file.load(path))
+    return preprocess if carried is not None and carried.input_pixels else preprocess.normalized
 
 
 def _written(
@@ -161,8 +171,10 @@ def _logits(
     def compute(part: ImageSet) -> np.ndarray:
         nonlocal network
         if authority == "onnxruntime":
-            onnx_file.expect_classes(onnx_file.load(path), path)
-            target = inference.InferenceTarget(engine="onnxruntime", path=path, options={"optimize": False})
+            graph = Path(folder) / "model.onnx"
+            if not graph.is_file():
+                _write_normal(source, path, graph)
+            target = inference.InferenceTarget(engine="onnxruntime", path=graph, options={"optimize": False})
             return inference.infer_all(context.connection, target, part, preprocess, crops=crops).logits
         from deploy_kit.checkpoint.network.torch_logits import torch_logits
 
@@ -171,24 +183,33 @@ def _logits(
             _expect_one_head(network, path)
         return np.concatenate(list(torch_logits(network.model, part, preprocess, crops=crops, on_batch=on_batch)))
 
-    for part in images.parts(_PART):
+    data = onnx_file.data_digests(path)
+    with tempfile.TemporaryDirectory() as folder:
+        for part in images.parts(_PART):
 
-        def make(folder: Path, home: str, part: ImageSet = part) -> LogitsPart:
-            np.save(folder / "logits.npy", compute(part))
-            return LogitsPart(path=f"{home}/logits.npy", sha256=sha256_of(folder / "logits.npy"), n=part.n)
+            def make(kept_in: Path, home: str, part: ImageSet = part) -> LogitsPart:
+                np.save(kept_in / "logits.npy", compute(part))
+                return LogitsPart(path=f"{home}/logits.npy", sha256=sha256_of(kept_in / "logits.npy"), n=part.n)
 
-        kept, _ = context.produce(
-            LogitsPart,
-            make,
-            stage="logits",
-            name=path.name.split(".")[0],
-            inputs=(digest, *probe_digest(source), part.pixel_digest),
-            options=[preprocess, stated_options(source), crops],
-            versions=(("stage", VERSION), *versions_of(authority)),
-        )
-        parts.append(np.load(context.store.root / kept.path, allow_pickle=False))
-        done += part.n
+            kept, _ = context.produce(
+                LogitsPart,
+                make,
+                stage="logits",
+                name=path.name.split(".")[0],
+                inputs=(digest, *probe_digest(source), *data, part.pixel_digest),
+                options=[preprocess, stated_options(source), crops],
+                versions=(("stage", VERSION), *versions_of(authority)),
+            )
+            parts.append(np.load(context.store.root / kept.path, allow_pickle=False))
+            done += part.n
     return np.concatenate(parts)
+
+
+def _write_normal(source: SourceTable, path: Path, file: Path) -> None:
+    """Write an ONNX file in the normal form that `export` has compared with it."""
+    model = adoption.adopt(path, stated_of_graph(source)).model
+    onnx_file.expect_classes(model, path)
+    onnx_file.save(model, file)
 
 
 def _expect_one_head(network: Checkpoint, path: Path) -> None:

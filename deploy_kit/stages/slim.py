@@ -162,6 +162,11 @@ def _images(simplified: Artifact, images: ImageSource | None) -> ImageSet:
             f"{simplified.path}: expected a float32 graph, found {simplified.precision}",
             hint="slim before quantize: give the float32 file it was made from",
         )
+    if simplified.preprocess != simplified.preprocess.normalized:
+        raise InputError(
+            f"{simplified.path}: takes pixels, and slim refits weights behind a float input",
+            hint="slim the graph exported without --input-pixels, then: deploykit export SLIMMED.onnx --input-pixels",
+        )
     if images is None or images.is_noise:
         raise InputError(
             "slim needs images to refit the weights to, and noise would give wrong ones",

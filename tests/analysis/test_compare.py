@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from bench_records import measurement
+from report_records import artifact
 
 from deploy_kit.analysis import compare
 from deploy_kit.base.errors import InputError, MeasurementError, RequestError
 from deploy_kit.records import codec
-from deploy_kit.records.measurements import Bench, Measurement
+from deploy_kit.records.engine_table import HEADINGS, cells
+from deploy_kit.records.measurements import Bench, Measurement, SpeedUp
+from deploy_kit.records.results import EngineRow
 
 
 def one(label: str = "int8 · openvino", ms: float = 1.0, **facts: Any) -> Measurement:
@@ -159,3 +162,50 @@ def test_a_missing_run_is_refused_with_how_to_make_one(tmp_path: Path) -> None:
         compare.read_bench(tmp_path / "no.json")
 
     assert caught.value.hint == "deploykit bench --json > run.json"
+
+
+def row_of(label: str, timed: Measurement, precision: str) -> EngineRow:
+    name, _, engine = label.partition(" · ")
+    return EngineRow(label=label, artifact=artifact(name, engine, precision=precision), measurement=timed)
+
+
+def test_engines_that_were_measured_in_runs_of_their_own_are_compared_and_say_so() -> None:
+    fp32, int8 = one("fp32 · openvino", 2.0), one("int8 · openvino", 1.0)
+    other = row_of("fp32 · onnxruntime", one("fp32 · onnxruntime", 9.0), "fp32")
+
+    rows, told = compare.compare_apart(
+        [other, row_of("int8 · openvino", int8, "int8"), row_of("fp32 · openvino", fp32, "fp32")]
+    )
+
+    found = rows[1].speed_up
+    assert told == [] and found is not None and not found.interleaved
+    assert (found.ratio, found.baseline) == (2.0, "fp32 · openvino")
+    assert "(measured apart)" in dict(zip(HEADINGS, cells(rows[1]), strict=True))["speed-up"]
+    assert [row.speed_up for row in (rows[0], rows[2])] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        (None, "no fp32 engine was measured at its batch"),
+        (one("fp32 · openvino", batch=8), "no fp32 engine was measured at its batch"),
+        (one("fp32 · openvino", invalid=("the clock fell",)), "the times of fp32 · openvino are not valid"),
+        (one("fp32 · openvino", settings=(("threads", "1"),)), "not measured alike: threads 1 and 2"),
+        (elsewhere(emulated="qemu"), "emulated: not a measurement"),
+    ],
+)
+def test_an_engine_that_cannot_be_compared_says_why(base: Measurement | None, words: str) -> None:
+    lonely = row_of("int8 · openvino", one("int8 · openvino"), "int8")
+    floats = [] if base is None else [row_of("fp32 · openvino", base, "fp32")]
+
+    (found, *_), (told,) = compare.compare_apart([lonely, *floats])
+
+    assert found.speed_up is None
+    assert words in told and told.endswith("deploykit bench --all measures them in one run")
+
+
+def test_a_speed_up_of_the_same_run_is_kept() -> None:
+    own = SpeedUp(ratio=1.5, low=1.4, high=1.6, baseline="fp32 · openvino")
+    row = replace(row_of("int8 · openvino", one("int8 · openvino"), "int8"), speed_up=own)
+
+    assert compare.compare_apart([row]) == ([row], [])

@@ -52,7 +52,7 @@ def test_each_engine_gets_the_layout_it_likes() -> None:
     made = line.with_engines(DEFAULT, ("onnxruntime", "tensorrt"), ("fp16", "int8"))
 
     assert entries(made) == {"onnxruntime": ("fp16", "int8"), "tensorrt": ("fp16-tensorrt", "int8-tensorrt")}
-    assert made.quantize.variants[2].options == {"passes": ["flatten_concats"]}
+    assert made.quantize.variants[2].options == {"passes": ["flatten_concats", "cast_pixels_first"]}
 
 
 def test_engines_that_like_the_same_share_a_variant() -> None:

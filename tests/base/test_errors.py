@@ -25,6 +25,7 @@ EXIT_CODES = {
     "BuildError": 5,
     "CheckError": 5,
     "EngineCrashError": 5,
+    "OutputError": 5,
     "StoreError": 5,
     "MeasurementError": 6,
 }

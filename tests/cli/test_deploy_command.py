@@ -159,6 +159,8 @@ def test_limits_of_the_command_line_are_in_the_recipe() -> None:
         ("bundled:demo_net", "demo_net"),
         ("my net (3).pth", "my-net-3-"),
         ("-.pth", "default"),
+        ("best.pth.tar", "best"),
+        ("net.v2.safetensors", "net.v2"),
     ],
 )
 def test_a_checkpoint_gives_its_name_to_the_recipe(name: str, called: str) -> None:
@@ -225,3 +227,21 @@ def test_a_command_that_fails_leaves_no_store(tmp_path: Path, monkeypatch: pytes
     for arguments in (("check",), ("bench",), ("report",), ("export", "none.pth"), ("lint",), ("quantize", "--int8")):
         assert deploykit(*arguments).code in (2, 5), arguments
         assert list(tmp_path.iterdir()) == [], arguments
+
+
+def test_slimming_without_a_limit_on_the_drop_is_refused(desk: Path) -> None:
+    said = deploy(desk, "--slim", "0.8")
+
+    assert said.code == 2
+    assert "nothing says what it may lose" in said.error
+    assert "--max-drop 0.5pt" in said.fix
+
+
+def test_a_slimmed_deployment_is_judged_by_the_drop_alone() -> None:
+    made = overrides.with_slim_within(recipe.load_recipe("default"), 0.6, 0.5)
+
+    assert made.slim is not None
+    assert (made.slim.macs, made.slim.step) == (0.6, 16)
+    assert set(made.check.limits) == {"fp32", "fp16", "bf16", "int8"}
+    for limits in made.check.limits.values():
+        assert limits.model_dump(exclude_none=True) == {"max_drop": 0.5}

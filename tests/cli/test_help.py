@@ -34,6 +34,13 @@ def test_each_command_has_an_example_that_parses(path: tuple[str, ...]) -> None:
     command(path).make_context(path[-1], words[len(path) :])  # refuses what it does not know
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_no_flag_of_a_command_means_two_things(path: tuple[str, ...]) -> None:
+    flags = [flag for option in command(path).params for flag in (*option.opts, *option.secondary_opts)]
+
+    assert sorted(flags) == sorted(set(flags))
+
+
 def test_an_example_is_one_line_that_can_be_copied() -> None:
     said = deploykit("deploy", "-h")
 

@@ -41,6 +41,7 @@ def test_an_earlier_bundle_is_replaced_and_nothing_else(line: "Line", tmp_path: 
     out = pack(line, "fp32", "onnxruntime", tmp_path / "bundle")
     pack(line, "int8", "onnxruntime", out)
     assert "int8" in (out / "manifest.json").read_text()
+    assert (pack(line, "int8", "onnxruntime", tmp_path / "new" / "folder") / "manifest.json").is_file()
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
@@ -48,11 +49,11 @@ def test_an_earlier_bundle_is_replaced_and_nothing_else(line: "Line", tmp_path: 
     for target, said in (
         (tmp_path / "mine", "exists, and is not a bundle"),
         (tmp_path / "file.zip", "exists, and is not a bundle"),
-        (tmp_path / "no" / "folder", "no such folder"),
+        (tmp_path / "file.zip" / "folder", "expected a folder to write to"),
     ):
         with pytest.raises(InputError, match=said):
             pack(line, "int8", "onnxruntime", target)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "file.zip", "mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "file.zip", "mine", "new"]
 
 
 def test_a_full_disk_leaves_the_earlier_bundle(line: "Line", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

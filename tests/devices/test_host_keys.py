@@ -141,3 +141,62 @@ def test_a_jump_through_another_host_checks_that_ones_key_too(board: Device, ser
 )
 def test_an_address_is_taken_apart(text: str, wanted: Address) -> None:
     assert login.parse_address(text) == wanted
+
+
+def test_a_revoked_key_is_refused_by_its_name(board: Device, server: Server) -> None:
+    kind, body, *_ = (server.folder / "host_key.pub").read_text().split()
+    name = f"[127.0.0.1]:{server.port}"
+    server.known_hosts.write_text(f"{name} {kind} {body}\n@revoked {name} {kind} {body}\n")
+
+    assert f"the host key of '{name}' is revoked: {kind} SHA256:" in str(refusal(board))
+
+
+def test_lines_of_authorities_and_broken_ones_hide_no_key(board: Device, server: Server, other_key: Path) -> None:
+    kind, body, *_ = other_key.read_text().split()
+    known = server.known_hosts.read_text()
+    server.known_hosts.write_bytes(f"@cert-authority * {kind} {body}\nbroken\n".encode() + b"\xff\n" + known.encode())
+
+    with links.connect_device(board) as connection:
+        assert connection.environment.cores
+
+
+def test_a_host_may_be_known_by_several_keys_of_a_kind(board: Device, server: Server, other_key: Path) -> None:
+    kind, body, *_ = other_key.read_text().split()
+    name, known = f"[127.0.0.1]:{server.port}", server.known_hosts.read_text()
+    server.known_hosts.write_text(f"{name} {kind} {body}\n{known}")
+
+    with links.connect_device(board) as connection:
+        assert connection.environment.cores
+
+
+def test_an_included_file_and_a_quoted_one_are_read(board: Device, server: Server) -> None:
+    odd = server.host_home / "known hosts"
+    shutil.copy(server.known_hosts, odd)
+    server.known_hosts.write_text("")
+    (server.host_home / "more").write_text(f'Host orin\n  HostName 127.0.0.1\n  UserKnownHostsFile "{odd}"\n')
+    (server.host_home / ".ssh" / "config").write_text(f"Include {server.host_home / 'more'}\n")
+    user, port = server.address.split("@")[0], server.port
+    orin = Device(name="orin", link="ssh", address=f"{user}@orin:{port}", python=board.python)
+
+    with links.connect_device(orin) as connection:
+        assert connection.environment.cores
+
+
+def test_a_jump_that_is_switched_off_is_not_taken(board: Device, server: Server) -> None:
+    config = "Host 127.0.0.1\n  ProxyJump none\nHost *\n  ProxyJump nowhere.invalid\n"
+    (server.host_home / ".ssh" / "config").write_text(config)
+
+    with links.connect_device(board) as connection:
+        assert connection.environment.cores
+
+
+def test_a_jump_host_that_does_not_exist_is_the_one_that_is_named(board: Device, server: Server) -> None:
+    (server.host_home / ".ssh" / "config").write_text("Host 127.0.0.1\n  ProxyJump gate.invalid\n")
+
+    assert str(refusal(board)) == "device 'board': no host is called 'gate.invalid'"
+
+
+def test_hosts_that_are_jumped_through_in_a_circle_are_told(board: Device, server: Server) -> None:
+    (server.host_home / ".ssh" / "config").write_text("Host a\n  ProxyJump b\nHost *\n  ProxyJump a\n")
+
+    assert "reached through more than 8 hosts" in str(refusal(board))

@@ -1,6 +1,7 @@
 """What goes wrong with a device, caused for real over SSH: each message is read, and nothing stays behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -289,3 +290,22 @@ def test_a_disk_that_is_full_half_way(tight: Server, board: Device, tmp_path: Pa
     assert caught.value.hint == "free some space there, or: deploykit devices clean board"
     assert caught.value.exit_code == 4
     assert [path.suffix for path in left] == [".pyz"]
+
+
+def test_the_free_space_is_that_of_the_folder_that_is_full(board: Device, server: Server) -> None:
+    folder = server.device_home / ".cache"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system may be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        error = refusal(board)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+    # A file system of 64 kB: the home's own has gigabytes.
+    assert re.fullmatch(
+        r"device 'board': '~/\.cache/deploykit' cannot be written: 0\.\d MiB are free there", str(error)
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import edge_arm as arm
 import pytest
+from bundle_making import pack
 from edge_machine import Served
 
 from benchmarks import subjects
@@ -71,6 +72,19 @@ def test_a_probe_tells_which_engines_are_missing_there(edge: Served) -> None:
 
     runs = {row["name"]: row["runs"] for row in found}
     assert (runs["onnxruntime"], runs["openvino"]) == (True, False)
+
+
+@pytest.mark.slow
+def test_a_bundle_verifies_there(edge: Served, line: "Line", tmp_path: Path) -> None:
+    deploykit("devices", "add", "board", f"ssh://{edge.address}")
+    bundle = pack(line, "int8", "onnxruntime", tmp_path / "bundle")
+
+    found = json.loads(deploykit("verify", str(bundle), "--device", "board", "--json"))
+
+    assert [(row["what"], row["ok"]) for row in found["findings"]] == [
+        ("files", True), ("signature", None), ("version", True), ("golden outputs", True),
+    ]  # fmt: skip
+    assert found["device"] == "board"
 
 
 @pytest.fixture(scope="module")

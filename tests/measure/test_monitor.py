@@ -17,6 +17,7 @@ from deploy_kit.measure import monitor
 from deploy_kit.records import codec
 from deploy_kit.records.readings import Conditions
 
+pytestmark = pytest.mark.usefixtures("alone")
 TREE = Path(__file__).parents[1] / "support/trees/orin-nano-super"
 
 

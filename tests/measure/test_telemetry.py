@@ -65,6 +65,7 @@ def test_conditions_without_fault_leave_a_measurement_valid(line: "Line") -> Non
     assert (found.valid, found.conditions is not None) == (True, True)
 
 
+@pytest.mark.usefixtures("alone")
 def test_foreign_load_makes_it_invalid_and_keeps_every_sample(line: "Line") -> None:
     # Two cores for 11 s are 22 s; 4.4 s of them are foreign.
     found = annotated(line, Gauges(foreign=4.4))
@@ -75,6 +76,7 @@ def test_foreign_load_makes_it_invalid_and_keeps_every_sample(line: "Line") -> N
     assert found.conditions.advice == ("sudo nvpmodel -m 2",)
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_was_invalid_before_stays_so(line: "Line") -> None:
     found = annotated(line, Gauges(foreign=4.4), invalid=("LoadGen says INVALID: too few queries",))
 

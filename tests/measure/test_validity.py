@@ -5,6 +5,7 @@ import pytest
 from deploy_kit.measure import validity
 from deploy_kit.records.readings import Board, Conditions, MonitorSettings, Reading, ReadingKind, Snapshot
 
+pytestmark = pytest.mark.usefixtures("alone")
 WATCHED = MonitorSettings(
     settings=(("governor", "powersave"),),
     unreadable=(),
@@ -23,10 +24,14 @@ def snapshot(
     busy: float = 0,
     own: float = 0,
     steal: float = 0,
+    quota: float | None = None,
 ) -> Snapshot:
-    readings = [Reading(gauge="cpu_clocks", what=f"cpu{i}", kind="clock_mhz", value=v) for i, v in enumerate(cpu)]
+    readings = [
+        Reading(gauge="cpu_clocks", what=f"cpu{i}", kind="clock_mhz", value=v, processor="cpu")
+        for i, v in enumerate(cpu)
+    ]
     if gpu is not None:
-        readings.append(Reading(gauge="tegra", what="gpu", kind="clock_mhz", value=gpu))
+        readings.append(Reading(gauge="tegra", what="gpu", kind="clock_mhz", value=gpu, processor="gpu"))
     others: tuple[tuple[str, str, ReadingKind, float], ...] = (
         ("throttle", "cpu-throttle-alert", "throttle_flag", flag),
         ("throttle", "cpu0 core_throttle_count", "throttle_count", count),
@@ -37,6 +42,8 @@ def snapshot(
         ("load", "load average", "load", 1.5),
     )
     readings += [Reading(gauge=g, what=w, kind=k, value=v) for g, w, k, v in others]
+    if quota is not None:
+        readings.append(Reading(gauge="cpu_quota", what="control group", kind="quota_s", value=quota))
     return Snapshot(at_s=at_s, readings=tuple(readings))
 
 
@@ -199,3 +206,65 @@ def test_courses_tell_before_within_and_after() -> None:
     assert (heat.before, heat.low, heat.high, heat.after, heat.unit) == (50, 50.5, 51.5, 52, "°C")
     assert courses["clock of the fastest core"].high == 3000
     assert "clock of the GPU" not in courses
+
+
+@pytest.mark.parametrize(("held_s", "valid"), [(0.09, True), (0.11, False)])
+def test_a_quota_may_hold_back_for_five_percent(held_s: float, valid: bool) -> None:
+    turn = [snapshot(0.0, quota=7.0), snapshot(2.0, busy=3, own=3, quota=7.0 + held_s)]
+
+    assert (judged(turn)[0] == ()) is valid
+
+
+def test_a_quota_is_named_with_its_share() -> None:
+    turn = [snapshot(0.0, quota=0.0), snapshot(2.0, busy=3, own=3, quota=1.0)]
+
+    reasons, conditions = judged(turn)
+
+    assert conditions.held_back == 0.5
+    assert reasons == (
+        "the container's CPU quota held it back for 50 % of its turns, summed over the cores; at most 5 % is valid",
+    )
+
+
+def test_without_a_quota_nothing_is_known_of_it() -> None:
+    assert judged(quiet())[1].held_back is None
+
+
+def in_a_run(turn: list[Snapshot], whole_run: list[Snapshot]) -> tuple[tuple[str, ...], Conditions]:
+    return validity.judge_validity([turn], "cpu", WATCHED, 0.004, whole_run)
+
+
+def test_short_turns_are_judged_for_load_by_the_whole_run() -> None:
+    turn = [snapshot(2.0, busy=4, own=2), snapshot(2.2, busy=4.4, own=2.2)]
+
+    reasons, conditions = in_a_run(turn, [snapshot(0.0), snapshot(3.0, busy=6, own=3)])
+
+    assert (conditions.foreign, conditions.foreign_s) == (0.5, 3.0)
+    assert conditions.timed_s == pytest.approx(0.2)
+    assert reasons == ("foreign load took 50.0 % of the cores' time in the whole run; at most 5 % is valid",)
+    assert [reason for reason in conditions.unjudged if reason.startswith("foreign load")] == []
+
+
+def test_turns_that_are_long_enough_are_judged_by_themselves() -> None:
+    reasons, conditions = in_a_run(quiet(), [snapshot(-9.0), snapshot(9.0, busy=30)])
+
+    assert (reasons, conditions.foreign, conditions.foreign_s) == ((), 0.0, 2.0)
+
+
+def test_a_run_too_short_is_not_judged_and_says_so() -> None:
+    turn = [snapshot(0.0), snapshot(0.2, busy=0.4)]
+
+    reasons, conditions = in_a_run(turn, [snapshot(0.0), snapshot(0.9, busy=1.8)])
+
+    assert (reasons, conditions.foreign) == ((), None)
+    assert "foreign load: timed for 0.9 s, a judgement takes 1 s" in conditions.unjudged
+
+
+def test_a_clock_of_no_processor_judges_nothing() -> None:
+    def with_fan(s: Snapshot, mhz: float) -> Snapshot:
+        fan = Reading(gauge="third_party", what="memory", kind="clock_mhz", value=mhz)
+        return Snapshot(at_s=s.at_s, readings=(*s.readings, fan))
+
+    turn = [with_fan(s, 3000.0 - 700 * n) for n, s in enumerate(quiet())]
+
+    assert judged(turn)[0] == judged(turn, processor="gpu")[0] == ()

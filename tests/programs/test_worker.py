@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy_kit import images
 from deploy_kit.base.errors import DeployKitError, StageError, UnknownNameError
 from deploy_kit.devices.isolate import Child
 from deploy_kit.devices.links import Connection
 from deploy_kit.devices.protocol import Job, Reply, job_line
 from deploy_kit.programs import worker
 from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.measurements import Environment, LoadCost
 
 WEIGHTS = np.random.default_rng(5).standard_normal((3, 2), np.float32)
@@ -319,3 +322,19 @@ def test_a_worker_ends_when_its_input_does() -> None:
     )
 
     assert (ended.returncode, ended.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("color", ["gray", "rgb", "bgr"])
+def test_frames_are_bound_as_the_engine_takes_them(color: str) -> None:
+    channels = 1 if color == "gray" else 3
+    preprocess = Preprocess(height=4, width=5, color=color, mean=(0.4,) * channels, std=(0.2,) * channels)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, channels), np.uint8)
+    session = PretendSession()
+
+    worker.Frames(pixels=pixels, preprocess=preprocess).bind_to(session)
+    worker.Frames(pixels=pixels, preprocess=replace(preprocess, input_pixels=True)).bind_to(session)
+
+    wanted = [images.to_tensors(frame[..., 0] if color == "gray" else frame, preprocess) for frame in pixels]
+    np.testing.assert_array_equal(session.bound[0], wanted)
+    np.testing.assert_array_equal(session.bound[1], pixels)
+    assert [part.dtype for part in session.bound] == [np.float32, np.uint8]

@@ -10,7 +10,7 @@ from deploy_kit.quantization.variant_choice import VariantRequest, choose_varian
 from deploy_kit.recipe import Recipe, Variant
 
 VNNI, NO_VNNI = ("avx2", "avx512_vnni"), ("avx2",)
-FLAT = {"passes": ["flatten_concats"]}
+FLAT = {"passes": ["flatten_concats", "cast_pixels_first"]}
 
 
 def chosen(

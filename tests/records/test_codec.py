@@ -1,5 +1,6 @@
 """Tests of codec.py: records survive JSON unchanged, equal values share one text, and strictness names the path."""
 
+import dataclasses
 import json
 import math
 
@@ -245,3 +246,21 @@ def test_a_table_where_a_number_or_nothing_is_expected_is_refused():
     error = refused(DenseBlock, BLOCK | {"bottleneck": {"record": 1}}, "block")
 
     assert str(error).startswith("block.bottleneck: expected int")
+
+
+def test_preprocessing_without_pixels_keeps_the_text_that_it_had() -> None:
+    text = codec.canonical_json(PREPROCESS)
+
+    assert text == (
+        '{"color":"gray","height":28,"interpolation":"bilinear","mean":[0.286],"resize":null,"std":[0.353],"width":28}'
+    )
+    assert codec.from_json(Preprocess, json.loads(text)) == PREPROCESS
+
+
+def test_preprocessing_with_pixels_survives() -> None:
+    pixels = dataclasses.replace(PREPROCESS, input_pixels=True)
+
+    found = codec.to_json(pixels)
+
+    assert found["input_pixels"] is True
+    assert codec.from_json(Preprocess, found) == pixels

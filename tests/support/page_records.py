@@ -10,10 +10,12 @@ from layer_profiles import COST, PROFILE
 from PIL import Image
 from report_records import HERE, artifact, made, parity
 
+from deploy_kit.analysis.recommendation import recommend
 from deploy_kit.records.difference import NetworkDifference, PointDifference
 from deploy_kit.records.measurements import Measurement, SpeedUp
 from deploy_kit.records.parity import ClassScore, Drop, Flip, Flips, Scores
 from deploy_kit.records.readings import Conditions, QuantityCourse, Roof
+from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import EngineRow, Limits, ParityReport, Report, Thumbnail
 
 CLASSES = ("coat", "pullover", "shirt", "bag")
@@ -39,9 +41,10 @@ def page_report(classes: tuple[str, ...] = CLASSES, file: str = "images/0001.png
     rows = tuple(
         _row(label, ms, lost, number, classes, file) for number, (label, (ms, lost)) in enumerate(ENGINES.items())
     )
-    facts = {
+    facts: dict[str, Any] = {
         "differences": (difference("int8"), difference("int8-mixed", better=6.0)),
         "thumbnails": (thumbnail(file),),
+        "recommendation": recommend(rows, Budgets(latency_ms=4.0)),
     }
     return made(*rows, **facts | changes)
 

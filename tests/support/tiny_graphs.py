@@ -90,9 +90,10 @@ def parse(text: str, opset: int = 18, **weights: np.ndarray) -> ir.Model:
 
 
 def evaluate(model: ir.Model, *inputs: np.ndarray) -> list[np.ndarray]:
-    """Compute a float32 graph in float64 with ONNX's reference evaluator."""
+    """Compute a float32 graph in float64 with ONNX's reference evaluator; pixels stay uint8."""
     proto = _in_double(ir.serde.serialize_model(model))
-    feeds = {value.name: array.astype(np.float64) for value, array in zip(proto.graph.input, inputs, strict=True)}
+    wide = (array if array.dtype == np.uint8 else array.astype(np.float64) for array in inputs)
+    feeds = {value.name: array for value, array in zip(proto.graph.input, wide, strict=True)}
     return ReferenceEvaluator(proto).run(None, feeds)
 
 

@@ -58,8 +58,10 @@ def find_difference(
     image_set, connection = source.open(preprocess).first(N_IMAGES), context.connection
 
     def make(folder: Path, home: str) -> NetworkDifference:
-        tensors = next(image_set.batches(preprocess, N_IMAGES))
-        with opened_subject(first, tensors, connection) as one, opened_subject(second, tensors, connection) as other:
+        with (
+            opened_subject(first, _inputs(first, image_set, preprocess), connection) as one,
+            opened_subject(second, _inputs(second, image_set, preprocess), connection) as other,
+        ):
             return _DifferenceSearch(first, second, (one, other), context.on_progress).difference(image_set)
 
     return context.produce(
@@ -76,6 +78,14 @@ def find_difference(
             *connection.environment.versions,
         ),
     )
+
+
+def _inputs(subject: Subject, image_set: ImageSet, preprocess: Preprocess | BareInput) -> np.ndarray:
+    """Return the images as a subject takes them: one may take pixels where the other takes tensors."""
+    taken = preprocess.normalized
+    if isinstance(taken, Preprocess) and isinstance(subject.input, Preprocess):
+        taken = replace(taken, input_pixels=subject.input.input_pixels)
+    return next(image_set.batches(taken, N_IMAGES))
 
 
 def _verify_alike(first: Subject, second: Subject) -> None:
@@ -119,6 +129,7 @@ class _DifferenceSearch:
         answer = NetworkDifference(
             first=first.label,
             second=second.label,
+            sha256=(first.digest, second.digest),
             computed_by=(first.how, second.how),
             n=image_set.n,
             images=image_set.name,

@@ -66,8 +66,8 @@ class Subject:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image's tensor."""
-        return tuple(self.input.shape)
+        """Of one image's tensor, behind the normalization of a graph that takes pixels."""
+        return tuple(self.input.normalized.shape)
 
 
 def find_subject(name: str, store: Store, source: SourceTable) -> Subject:
@@ -159,7 +159,7 @@ def _of(
         digest=digest,
         precision=graph.precision(model),
         how=target[0],
-        input=graph.preprocess(model) or map_sizes.input_of_graph(model, onnx_file),
+        input=map_sizes.input_of_graph(model, onnx_file),
         points={point.name: point for point in points.points_of(model, label)},
         where=path,
         target=target,

@@ -2,8 +2,6 @@
 
 import dataclasses
 import itertools
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from deploy_kit.checkpoint.architecture.heads import DOUBLE_POOLS
 from deploy_kit.checkpoint.architecture.structure import ParsedStructure
 from deploy_kit.checkpoint.facts import Source
 from deploy_kit.checkpoint.network.equations import Equations
+from deploy_kit.images.npz import read_arrays
 from deploy_kit.records.densenet import DenseNetSpec
 
 # The equations run in float64, the probe's logits are float32: through 264 layers the two were seen 2e-6 apart.
@@ -87,12 +86,12 @@ def choose(parsed: ParsedStructure, file: Path) -> ParsedStructure:
 
 
 def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
+    if not file.exists():
+        raise InputError(f"{file}: no such file", hint="check the path given to --probe")
     try:
-        with np.load(file, allow_pickle=False) as data:
-            x, logits = np.asarray(data["input"], np.float64), np.asarray(data["logits"], np.float64)
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file", hint="check the path given to --probe") from error
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_arrays(file, ("input", "logits"))
+        x, logits = (np.asarray(arrays[name], np.float64) for name in ("input", "logits"))
+    except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: cannot be read: {_SHAPE}, found {error}") from error
     if x.ndim == spec.ndim + 2 and x.shape[1] != spec.in_channels and x.shape[-1] == spec.in_channels:
         x = np.moveaxis(x, -1, 1)  # as Keras keeps images

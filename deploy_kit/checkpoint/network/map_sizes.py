@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_kit.base.errors import InputError
-from deploy_kit.records.artifacts import BareInput, Preprocess
+from deploy_kit.records.artifacts import BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
 
 if TYPE_CHECKING:
@@ -128,8 +128,13 @@ def input_of(
     if stated is None and preprocess is not None and sides is not None and len(sides) == 2:
         preprocess = dataclasses.replace(preprocess, height=sides[0], width=sides[1], resize=None)
     if preprocess is not None:
+        if preprocess.input_pixels:
+            raise InputError(
+                f"{path}: its preprocessing says that it takes pixels, and a checkpoint takes normalized tensors",
+                hint="store the preprocessing without 'input_pixels', and export with --input-pixels",
+            )
         _verify_channels(preprocess, spec, path)
-        _verify_sides(spec, preprocess.shape[1:], path)
+        _verify_sides(spec, (preprocess.height, preprocess.width), path)
         return preprocess, ()
     if sides is not None:
         _verify_sides(spec, sides, path)
@@ -179,22 +184,38 @@ def _verify_sides(spec: DenseNetSpec, sides: Sides, path: Path) -> None:
         )
 
 
-def input_of_graph(model: "ir.Model", path: Path) -> BareInput:
-    """Read the input of an ONNX graph whose preprocessing is not known.
+def input_of_graph(
+    model: "ir.Model", path: Path, sides: Sides | None = None, *, stated: Preprocess | None = None
+) -> Preprocess | BareInput:
+    """Decide what the input of an ONNX graph is: as a person states it, as the file does, else bare.
+
+    Args:
+        model: The graph.
+        path: Its file, for messages.
+        sides: Sides of the input in px, where a person names them.
+        stated: Preprocessing that a person states.
 
     Raises:
-        InputError: It has several inputs or none, or its sides are open.
+        InputError: Nothing says how images become its input, and it has several inputs or none, or its sides are open.
     """
     from deploy_kit.graph import onnx_file
 
-    inputs = onnx_file.specs(onnx_file.inputs(model))
+    preprocess = stated or onnx_file.preprocess(model)
+    if preprocess is None:
+        return _bare(onnx_file.specs(onnx_file.inputs(model)), path)
+    if stated is None and sides is not None and len(sides) == 2:
+        return dataclasses.replace(preprocess, height=sides[0], width=sides[1], resize=None)
+    return preprocess
+
+
+def _bare(inputs: Sequence[TensorSpec], path: Path) -> BareInput:
     shape = inputs[0].shape[1:] if len(inputs) == 1 else ()
     sides = tuple(side for side in shape if isinstance(side, int))
     if not sides or len(sides) != len(shape):
         raise InputError(
             f"{path}: the file does not say how images become its input, and its size is open",
-            hint="name it: --input 224x224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, or 'source.preprocess' in "
-            "a recipe",
+            hint=f"set it: deploykit export {path.name} --input 224x224, for images with "
+            "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
         )
     return BareInput(shape=sides)
 

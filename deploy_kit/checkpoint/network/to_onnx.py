@@ -17,6 +17,7 @@ import torch
 from deploy_kit.base.errors import ExportError
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.graph import onnx_file
+from deploy_kit.graph.passes import fold_constants
 from deploy_kit.recipe import ExportTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Preprocess
@@ -69,7 +70,7 @@ def write_onnx(
                     input_names=[INPUT],
                     output_names=names,
                     opset_version=table.opset,
-                    optimize=False,  # `simplify` does that, pass by pass and verified
+                    optimize=False,  # what else there is to simplify, `simplify` does, pass by pass and verified
                     verbose=False,
                     dynamic_shapes=shapes,
                 )
@@ -92,6 +93,9 @@ def write_onnx(
         raise ExportError(
             f"torch's {table.exporter} exporter failed: {error}", hint=f"try the other one: --exporter {other(table)}"
         ) from error
+    # Other programs' converters take no biases that are computed, nor the chains that compute a shape.
+    model = onnx_file.reread(model)  # with every shape, as `simplify` would read it: the folder computes by shapes
+    fold_constants.apply(model)
     model.ir_version = min(model.ir_version or 10, 10)  # what ONNX Runtime 1.18 and later read
     onnx_file.embed(model, preprocess)
     model.metadata_props["deploykit.exporter"] = table.exporter
@@ -123,7 +127,8 @@ def verify_file(model: "ir.Model", table: ExportTable) -> None:
     if onnx_file.opset(model) != table.opset:
         raise ExportError(
             f"asked for opset {table.opset}, the file has {onnx_file.opset(model)}",
-            hint=f"torch's {table.exporter} exporter cannot write it: use --opset {onnx_file.opset(model)}",
+            hint=f"torch's {table.exporter} exporter cannot write it: use --exporter {other(table)}, or --opset "
+            f"{onnx_file.opset(model)}",
         )
     for node in model.graph:
         if node.op_type == "Dropout" or node.attributes.get_int("training_mode"):

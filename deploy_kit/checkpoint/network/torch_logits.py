@@ -25,7 +25,7 @@ def torch_logits(
     Args:
         network: The network in eval mode.
         image_set: Images in order.
-        preprocess: How an image becomes the input.
+        preprocess: How an image becomes the input; the network takes it normalized, whatever a graph of it takes.
         crops: Crops of each image, whose logits are averaged.
         on_batch: Called with the number of images that are done.
 
@@ -33,7 +33,7 @@ def torch_logits(
         (n, classes) float32, batch by batch; the logits of several heads stand side by side.
     """
     done = 0
-    for batch in image_set.batches(preprocess, max(1, _BATCH // crops), crops):
+    for batch in image_set.batches(preprocess.normalized, max(1, _BATCH // crops), crops):
         outputs = network(torch.from_numpy(batch))
         yield mean_of_crops((torch.cat(outputs, 1) if isinstance(outputs, tuple) else outputs).numpy(), crops)
         done += len(batch) // crops

@@ -36,14 +36,15 @@ class PackedRuntime:
     Attributes:
         program: ``engine.py`` of the bundle: ``open_engine(path, manifest, options)`` returns (N, C, H, W) → (N, K).
         needs: (engine's passport, ONNX graph that it was built from, version that built it) → versions that run it.
+        triton: Fields of a Triton ``config.pbtxt`` that name the backend, e.g. ``backend: "openvino"``; empty where
+            Triton has none.
         cpp: Folder of the C++ program for it; None where there is none.
-        triton: Fields of a Triton ``config.pbtxt`` that name the backend, e.g. ``backend: "openvino"``.
         packs_graph: Whether the ONNX graph is packed beside the engine, to build it again for another version or GPU.
     """
 
     program: Path
     needs: Callable[[Artifact, Path, str], VersionNeed]
-    triton: str
+    triton: str = ""
     cpp: Path | None = None
     packs_graph: bool = False
 

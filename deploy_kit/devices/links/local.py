@@ -1,7 +1,6 @@
 """Link to this machine: every worker is a child process, and files are used where they are."""
 
 import functools
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
 from deploy_kit.base.lazy import install_line, present
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.devices.compute_capability import ask_capability, with_capability
 from deploy_kit.devices.isolate import Child
 from deploy_kit.devices.links import Cleaned, Connection, Link
@@ -30,7 +30,7 @@ class _Local:
         return "" if present(package) else install_line(package)
 
     def worker(self) -> Child:
-        return Child()
+        return Child(temporary=self.folder)
 
     def send(self, file: Path, *, keep: bool = False) -> str:
         return str(file)
@@ -49,8 +49,8 @@ def _capability() -> str:
 @contextmanager
 def connect(device: Device) -> Iterator[Connection]:
     """Open a connection with a temporary scratch folder."""
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-        yield _Local(device, Path(folder))
+    with temporary_folder() as folder:
+        yield _Local(device, folder)
 
 
 def clean(device: Device) -> Cleaned:

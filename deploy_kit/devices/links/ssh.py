@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import tempfile
+import shlex
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy_kit.base.errors import DeviceError, LinkLostError
 from deploy_kit.base.lazy import install_line
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.devices import agent_start, login
 from deploy_kit.devices.agent_client import AgentClient, RemoteWorker
 from deploy_kit.devices.compute_capability import ask_capability, with_capability
@@ -56,7 +57,8 @@ class SshConnection:
         found = self.client.ask("present", package=package)
         if found["present"]:
             return ""
-        return install_line(package, bare=True, python=self.device.python, managed=found["managed"])
+        python = shlex.quote(self.device.python)
+        return install_line(package, bare=True, python=python, managed=found["managed"])
 
     def worker(self) -> RemoteWorker:
         return self.client.worker()
@@ -93,8 +95,8 @@ def connect(device: Device) -> Iterator[Connection]:
         threading.Thread(target=_send_heartbeats, args=(client, stop), daemon=True).start()
         try:
             hello = _await_hello(client, channel)
-            with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-                yield SshConnection(client, Path(folder), hello["session"])
+            with temporary_folder() as folder:
+                yield SshConnection(client, folder, hello["session"])
         finally:
             stop.set()
             with contextlib.suppress(OSError, EOFError):

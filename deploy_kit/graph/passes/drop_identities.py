@@ -1,7 +1,9 @@
-"""Identity and Dropout (at inference) do nothing: drop them. The library's own pass removes Identity."""
+"""Identity and Dropout (at inference) do nothing: drop them.
+
+Within the branches of an If they stay: there an Identity is what makes a value from outside the branch's result.
+"""
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from deploy_kit.graph.passes import Outcome, Pass
 
@@ -15,8 +17,27 @@ def apply(model: ir.Model) -> Outcome:
             node.resize_inputs(1)
             for name in tuple(node.attributes):
                 del node.attributes[name]
-    common.IdentityEliminationPass()(model)
+        if node.op_type == "Identity" and node.domain == "":
+            _drop(model, node)
     return Outcome(fired=before - len(model.graph))
+
+
+def _drop(model: ir.Model, node: ir.Node) -> None:
+    """Let the readers of an Identity read its input; one that makes an input or a constant an output stays."""
+    source, result = node.inputs[0], node.outputs[0]
+    if source is None or (result.is_graph_output() and source.producer() is None):
+        return
+    if result.is_graph_output() and (source.is_graph_output() or source.graph is not model.graph):
+        return
+    if source.shape is None:
+        source.shape = result.shape
+    if source.type is None:
+        source.type = result.type
+    is_output = result.is_graph_output()
+    result.replace_all_uses_with(source, replace_graph_outputs=True)
+    if is_output:
+        source.name = result.name
+    model.graph.remove(node, safe=True)
 
 
 def _training(node: ir.Node) -> bool:

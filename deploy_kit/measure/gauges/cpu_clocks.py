@@ -22,7 +22,7 @@ def read(scope: GaugeScope) -> tuple[Reading, ...]:
     """Read the momentary clock of each core."""
     found = ((name, read_number(policy / "scaling_cur_freq")) for name, policy in _policies(scope))
     return tuple(
-        Reading(gauge="cpu_clocks", what=name, kind="clock_mhz", value=khz / 1000)
+        Reading(gauge="cpu_clocks", what=name, kind="clock_mhz", value=khz / 1000, processor="cpu")
         for name, khz in found
         if khz is not None
     )

@@ -88,7 +88,7 @@ def _readings_of(library: _Library, index: int, gpu: ctypes.c_void_p) -> Iterato
     elif power_mw is not None:  # GPUs before Volta have no energy counter
         yield Reading(gauge="nvml", what=name, kind="power_mw", value=power_mw)
     if clock_mhz is not None:
-        yield Reading(gauge="nvml", what=name, kind="clock_mhz", value=clock_mhz)
+        yield Reading(gauge="nvml", what=name, kind="clock_mhz", value=clock_mhz, processor="gpu")
     if temperature_c is not None:
         yield Reading(gauge="nvml", what=name, kind="temperature_c", value=temperature_c)
     if reasons is not None:

@@ -66,7 +66,9 @@ def read(scope: GaugeScope) -> tuple[Reading, ...]:
     """Read the momentary clock of the GPU."""
     device = _gpu(scope)
     hertz = read_number(device / "cur_freq") if device else None
-    return () if hertz is None else (Reading(gauge="tegra", what="gpu", kind="clock_mhz", value=hertz / 1e6),)
+    if hertz is None:
+        return ()
+    return (Reading(gauge="tegra", what="gpu", kind="clock_mhz", value=hertz / 1e6, processor="gpu"),)
 
 
 def why_unavailable(scope: GaugeScope) -> str:

@@ -2,20 +2,25 @@
 
 Every sample is the same image, because the time of a run does not depend on its pixels. That, durations of seconds and
 the missing accuracy run make this no submission to MLPerf; it is the same generator with the same arithmetic.
+
+Queries of ``server`` arrive by a schedule, and their latency counts from the scheduled time, as LoadGen's own does: a
+query that waits because an earlier one holds the machine has waited. Counting from the call would leave that wait out
+(coordinated omission). LoadGen's trace says when each query was scheduled and completed.
 """
 
 import queue
 import re
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy_kit.base.errors import StageError
+from deploy_kit.base.errors import RequestError, StageError
 from deploy_kit.base.lazy import install_line, need
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.machine.environment import library_version
 from deploy_kit.measure.scenarios import TurnLoad
 from deploy_kit.measure.stopwatch import Steps, Turn
@@ -23,6 +28,12 @@ from deploy_kit.records.measurements import LoadGenResult
 
 PACKAGE = "mlcommons-loadgen"
 _PREFIX = "mlperf_log_"
+_MOST_QUERIES = 2_000_000  # that LoadGen plans before a test begins; each takes some hundred bytes
+_FEWEST_WAITING = 100
+_SCHEDULED = re.compile(
+    r'"name":"Sample","cat":"default","ph":"b",[^{]*"ts":([0-9.]+),"args":\{[^}]*"issue_start_ns":(\d+),"complete_ns":(\d+)'
+)
+_ENDED_EARLY = re.compile(r"Ending early: Too many outstanding queries\. issued (\d+) outstanding (\d+)")
 Setter = Callable[[Any, TurnLoad], None]
 """Sets what only one scenario has: (LoadGen's settings, load)."""
 Runs = list[tuple[int, int]]
@@ -46,12 +57,21 @@ def run_loadgen(name: str, streams: Sequence[Steps], load: TurnLoad, configure: 
         configure: Sets what only this scenario has.
 
     Returns:
-        Time of each query from its issue to its completion (offline: of each run), and LoadGen's result.
+        Time of each query to its completion, from its scheduled time in ``server`` and else from its issue (offline: of
+        each run), and LoadGen's result.
 
     Raises:
         MissingPackageError: LoadGen is not installed on this machine.
-        StageError: A run failed, or LoadGen's summary has no verdict.
+        RequestError: More queries are asked for than can be planned.
+        StageError: A run failed, or LoadGen's files have no verdict or no schedule.
     """
+    scheduled = name == "Server"
+    if scheduled and load.target_qps * load.seconds > _MOST_QUERIES:
+        raise RequestError(
+            f"scenario 'server': {load.target_qps:,.0f} queries a second for {load.seconds:g} s are more than the "
+            f"{_MOST_QUERIES:,} that can be planned",
+            hint=f"--target-qps {_MOST_QUERIES / load.seconds:.0f} at most, or a shorter --duration",
+        )
     loadgen = need("mlperf_loadgen", by=f"scenario '{name}'")
     settings = loadgen.TestSettings()
     settings.scenario = getattr(loadgen.TestScenario, name)
@@ -61,16 +81,45 @@ def run_loadgen(name: str, streams: Sequence[Steps], load: TurnLoad, configure: 
     configure(settings, load)
     for steps in streams:  # the first run after a pause is slower, which no query is to blame for
         _run_steps(steps)
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as folder:
-        with _served(streams, load.batch, loadgen, queued=name == "Server") as system:
+    if scheduled:  # otherwise a queue that only grows is issued to its end, and every query of it is answered
+        capacity = len(streams) * 1e3 / max(load.pace_ms, 1e-3)
+        settings.server_max_async_queries = max(_FEWEST_WAITING, round(capacity * max(load.seconds, 1.0)))
+    with temporary_folder() as folder:
+        with _served(streams, load.batch, loadgen, queued=scheduled) as system:
             begun = time.perf_counter_ns()
-            _start(loadgen, system, settings, Path(folder))
+            _start(loadgen, system, settings, folder, trace=scheduled)
             seconds = (time.perf_counter_ns() - begun) / 1e9
-        summary = (Path(folder) / f"{_PREFIX}summary.txt").read_text(encoding="utf-8")
-    if system.error is not None:
-        raise StageError(f"scenario '{name}': a run failed: {system.error}") from system.error
-    # Offline is a single query of all images, so the runs are its samples.
-    return _turn_of(system.runs if name == "Offline" else system.queries, seconds), read_summary(summary)
+        if system.error is not None:
+            raise StageError(f"scenario '{name}': a run failed: {system.error}") from system.error
+        result = read_summary((folder / f"{_PREFIX}summary.txt").read_text(encoding="utf-8"))
+        if not scheduled:
+            # Offline is a single query of all images, so the runs are its samples.
+            return _turn_of(system.runs if name == "Offline" else system.queries, seconds), result
+        early = _ENDED_EARLY.search((folder / f"{_PREFIX}detail.txt").read_text(encoding="utf-8"))
+        if early is not None:
+            why = f"The engine cannot keep up: {early[2]} of {early[1]} queries were waiting, and no more were issued."
+            result = replace(result, sentence=f"{why} {result.sentence}")
+        with (folder / f"{_PREFIX}trace.json").open(encoding="utf-8") as trace:
+            queries = read_schedule(trace, min(issued for issued, _ in system.queries))
+    if len(queries) != len(system.queries):
+        raise StageError(f"LoadGen's trace holds {len(queries)} queries, and {len(system.queries)} were answered")
+    return _turn_of(queries, seconds), result
+
+
+def read_schedule(trace: Iterable[str], first_ns: int) -> Runs:
+    """Read when each query was scheduled and completed from LoadGen's trace.
+
+    Args:
+        trace: Lines of the trace: a query's has ``ts``, its scheduled time in µs, and when it was issued and completed
+            in ns from there.
+        first_ns: Time at which the first query was issued, on this process's clock.
+    """
+    found = [match for line in trace if (match := _SCHEDULED.search(line))]
+    planned = [(round(1e3 * float(match[1])), int(match[2]), int(match[3])) for match in found]
+    if not planned:
+        return []
+    zero = first_ns - min(scheduled + issued for scheduled, issued, _ in planned)
+    return [(zero + scheduled, zero + scheduled + completed) for scheduled, _, completed in planned]
 
 
 def read_summary(text: str) -> LoadGenResult:
@@ -186,10 +235,10 @@ def _served(streams: Sequence[Steps], batch: int, loadgen: Any, *, queued: bool)
         system.close()
 
 
-def _start(loadgen: Any, system: _System, settings: Any, folder: Path) -> None:
+def _start(loadgen: Any, system: _System, settings: Any, folder: Path, *, trace: bool) -> None:
     out, log = loadgen.LogOutputSettings(), loadgen.LogSettings()
     out.outdir, out.prefix, out.copy_summary_to_stdout = str(folder), _PREFIX, False
-    log.log_output, log.enable_trace = out, False
+    log.log_output, log.enable_trace = out, trace
     sut = loadgen.ConstructSUT(system.issue, lambda: None)
     library = loadgen.ConstructQSL(1, 1, lambda _: None, lambda _: None)
     try:

@@ -15,12 +15,13 @@ import onnx_ir as ir
 
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file, passes
-from deploy_kit.quantization.int8 import effective_range, equalize, observation, range_selection
+from deploy_kit.quantization.int8 import effective_range, equalize, observation, pixel_grid, range_selection
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import Moments, exact, together
 from deploy_kit.quantization.int8.effective_range import Interval
 from deploy_kit.quantization.int8.grids import Grid, asymmetric_grid, symmetric_grid
 from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream
+from deploy_kit.quantization.int8.pixel_grid import PixelGrid
 from deploy_kit.quantization.int8.range_selection import ChannelRange, RangeMethod, RangeTarget
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
 from deploy_kit.quantization.ranges import Channels, ObservedActivations
@@ -47,6 +48,7 @@ class Int8Plan:
         batches: Returns an iterator over the calibration images, (N, C, …) float32, from the start.
         n_images: Number of calibration images.
         known: Moments computed so far; a writer adds those of values that it clips.
+        pixels: What the first convolution reads, where it reads the graph's pixels as they are.
         kept: Nodes that stay in float (`mixed_precision.keep_in_float`).
         rounded: Integers of weights chosen so far (`weight_rounding`), shared by all copies of the plan.
     """
@@ -63,6 +65,7 @@ class Int8Plan:
     batches: Callable[[], Iterator[np.ndarray]]
     n_images: int
     known: dict[ir.Value, Moments] = field(default_factory=dict)
+    pixels: PixelGrid | None = None
     kept: frozenset[ir.Node] = frozenset()
     rounded: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
 
@@ -124,6 +127,8 @@ def make_plan(
             not finite.
     """
     model = _prepared(source, choices)
+    # TensorRT quantizes around 0, where pixels are not.
+    pixels = None if choices.signed else pixel_grid.read_pixels(model)
     # TensorRT's integer convolutions write floats: their results need no grid of their own.
     groups = grouping.find_scale_groups(model, results=not choices.signed)
     if not groups.all:
@@ -140,7 +145,7 @@ def make_plan(
         v: _target(v, group, groups, needed.get(v), choices)
         for group in groups.all
         for v in group.sources
-        if v.producer()
+        if v.producer() and (pixels is None or v is not pixels.value)
     }
     histograms = choices.ranging.by_histogram
     observed = observation.observe_images(
@@ -160,7 +165,7 @@ def make_plan(
     plan = Int8Plan(
         choices=choices, batches=batches, n_images=n_images,
         model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
-        seen=seen, means={v: observed.means[_name(v)] for v in clipped}, spans=spans,
+        seen=seen, means={v: observed.means[_name(v)] for v in clipped}, spans=spans, pixels=pixels,
     )  # fmt: skip
     if choices.equalized:
         plan.rows = equalize.equalize_channels(model, groups, plan.seen, plan.means, spans)
@@ -212,6 +217,8 @@ def _target(
 
 def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, ChannelRange], choices: Int8Choices) -> Grid:
     """Choose the grid of a group: an equalized one spans [-1, 1]."""
+    if plan.pixels is not None and group.sources == (plan.pixels.value,):
+        return plan.pixels.grid
     if any(row.group is group and not row.refused for row in plan.rows):
         low, high = -1.0, 1.0
     else:

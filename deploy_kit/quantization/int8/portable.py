@@ -38,6 +38,7 @@ from deploy_kit.quantization.int8.grids import (
     largest_weight_integer,
     quantize_weights,
 )
+from deploy_kit.quantization.int8.pixel_grid import PixelGrid
 from deploy_kit.quantization.int8.plan import Int8Plan
 
 _WEIGHTED = frozenset({"Conv", "Gemm", "BatchNormalization"})
@@ -135,7 +136,11 @@ def write_portable(plan: Int8Plan) -> ir.Model:
         writer.floats[value] = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
     if plan.choices.rounding == "descent":
         writer.chosen = _chosen(writer)
+    pixels = plan.pixels if plan.pixels is not None and plan.pixels.value in plan.grids else None
     for node in old:
+        if pixels is not None and node in pixels.nodes:
+            _take_pixels(writer, pixels)
+            continue
         if node.op_type == "Relu" and grouping.fused_into(node) is not None:
             continue  # written with the node it belongs to
         write_node = _WRITERS.get(node.op_type, _copy) if _on_integers(writer, node) else _copy
@@ -153,6 +158,19 @@ def write_portable(plan: Int8Plan) -> ir.Model:
     model = ir.Model(written, ir_version=plan.model.ir_version, producer_name="deploykit")
     model.metadata_props.update(plan.model.metadata_props)
     return model
+
+
+def _take_pixels(writer: _Writer, pixels: PixelGrid) -> None:
+    """Take the pixels for the integers of the value that they stand for.
+
+    OpenVINO 2026.4 computes on integers behind a quantizer alone. One behind a DequantizeLinear of the same grid does
+    nothing: OpenVINO turns the two into a move of bytes, and ONNX Runtime drops them. Without them the stem of
+    DenseNet-121 takes OpenVINO 2.5 ms instead of 1.0 (EPYC with AVX512-VNNI, one thread).
+    """
+    if pixels.value not in writer.integers:
+        grid, name = writer.grid_inputs(pixels.grid), pixels.value.name
+        restored = writer.node("DequantizeLinear", [writer.floats[pixels.integers], *grid], f"{name}.pixels")
+        writer.integers[pixels.value] = writer.node("QuantizeLinear", [restored, *grid], f"{name}.q")
 
 
 def _on_integers(writer: _Writer, node: ir.Node) -> bool:

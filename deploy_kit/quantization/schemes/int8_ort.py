@@ -9,7 +9,6 @@ looking at it in 1.31.1, so its collector is fed in chunks here, merging after e
 import contextlib
 import itertools
 import logging
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from onnxruntime.quantization import calibrate
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from deploy_kit.base.errors import QuantizeError
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.schemes import Calibration, Scheme
 
@@ -71,7 +71,7 @@ def observe(source: Path, options: Int8OrtOptions, calibration: Calibration) -> 
     Returns:
         ONNX Runtime's ``TensorsData``.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         collector = calibrate.create_calibrator(
             source,
             list(options.operators),

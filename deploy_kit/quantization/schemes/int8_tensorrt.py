@@ -40,7 +40,7 @@ def planned(source: Path, options: Int8TensorRtOptions, calibration: Calibration
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
     """
-    choices = options.choices(passes=("flatten_concats",), signed=True)
+    choices = options.choices(passes=("flatten_concats", "cast_pixels_first"), signed=True)
     write = partial(_write, options=options, calibration=calibration, source=source)
     return _int8.plan_mix(source, choices, calibration, write)
 

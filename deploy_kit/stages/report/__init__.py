@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.text_files import read_json
 from deploy_kit.records import codec, first_page
 from deploy_kit.records.engine_table import summary
 from deploy_kit.records.results import Report
-from deploy_kit.stages.report import content, page
+from deploy_kit.stages.report import content, page, plausible
 from deploy_kit.stages.report.content import notes
 from deploy_kit.stages.report.markdown import section, table
 from deploy_kit.store import write_whole
@@ -36,15 +37,15 @@ def load_report(path: Path) -> Report:
     """Load a report from its ``report.json``.
 
     Raises:
-        InputError: The file is missing, or not a report.
+        InputError: The file is missing, not a report, or holds numbers that cannot be.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such report") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a report: {error}") from error
-    return codec.from_json(Report, data, str(path))
+    report = codec.from_json(Report, data, str(path))
+    plausible.verify_report(report, str(path))
+    return report
 
 
 def markdown(report: Report) -> str:

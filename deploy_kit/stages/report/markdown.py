@@ -3,9 +3,11 @@
 import re
 from collections.abc import Sequence
 
-from deploy_kit.base.markup import visible
+from deploy_kit.base.plain_text import printable
 from deploy_kit.stages.report.document import Section, Table
 
+# A link in a name would be followed, and a picture asked for where the report is read.
+_LINK = re.compile(r"(\]|!)([(\[])")
 _TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 
 
@@ -32,4 +34,4 @@ def section(part: Section) -> list[str]:
 
 
 def _line(text: str) -> str:
-    return _TAG.sub("&lt;", visible(" ".join(text.split())))
+    return _LINK.sub(r"\1\\\2", _TAG.sub("&lt;", printable(" ".join(text.split()))))

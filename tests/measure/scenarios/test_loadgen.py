@@ -5,7 +5,7 @@ import time
 import pytest
 
 from deploy_kit.base import lazy
-from deploy_kit.base.errors import StageError
+from deploy_kit.base.errors import RequestError, StageError
 from deploy_kit.measure import scenarios
 from deploy_kit.measure.scenarios import TurnLoad, _loadgen
 from deploy_kit.measure.stopwatch import Turn
@@ -152,3 +152,62 @@ def test_every_scenario_is_found_by_the_name_that_people_write(name: str) -> Non
     assert "_" not in name
     assert entry.rounds >= 1
     assert entry.why_batch_refused(1) == ""
+
+
+def percentile(samples: tuple[float, ...], percent: float) -> float:
+    """Give a percentile as LoadGen does: the sample of that rank."""
+    return sorted(samples)[int(len(samples) * percent / 100)]
+
+
+@pytest.mark.slow
+def test_latencies_of_server_are_those_of_loadgen() -> None:
+    # 600 queries a second and runs of a millisecond: queries wait for each other, and the waits are in the latencies.
+    turn, said = played("server", target_qps=600.0, latency_budget_ms=50.0)
+
+    theirs = dict(said.summary)
+    for percent in (50, 90, 99):
+        ns = float(theirs[f"{percent:.2f} percentile latency (ns)"])
+        assert percentile(turn.samples_ms, percent) == pytest.approx(ns / 1e6, abs=1e-3)
+    assert max(turn.samples_ms) == pytest.approx(float(theirs["Max latency (ns)"]) / 1e6, abs=1e-3)
+
+
+def test_a_query_that_waits_for_a_stall_has_waited() -> None:
+    """One run of 100 ms holds all that arrive meanwhile: with the waits left out, one sample would be slow."""
+    pytest.importorskip("mlperf_loadgen", reason="pip install 'deploykit[loadgen]'")
+    calls = iter(range(10_000))
+    load = TurnLoad(n=100, seconds=0.4, batch=1, pace_ms=1.0, target_qps=300.0, latency_budget_ms=5.0)
+
+    turn, _ = scenarios.get_scenario("server").run([(lambda: time.sleep(0.1 if next(calls) == 30 else 5e-4),)], load)
+
+    assert sum(ms > 20 for ms in turn.samples_ms) > 10
+
+
+def test_a_schedule_is_read_from_the_trace() -> None:
+    lines = [
+        '{"name":"IssueQuery","ph":"X","pid":1,"tid":1,"ts":297.241,"dur":77.365,"args":{}},',
+        '{"name":"Sample","cat":"default","ph":"b","pid":1,"id":0,"ts":296.831,"args":{"sample_seq":0,"query_seq":0,'
+        '"sample_idx":0,"issue_start_ns":190,"complete_ns":1228013}},',
+        '{"name":"Sample","cat":"default","ph":"b","pid":1,"id":1,"ts":1296.831,"args":{"sample_seq":1,"query_seq":1,'
+        '"sample_idx":0,"issue_start_ns":500,"complete_ns":2000000}},',
+    ]
+
+    found = _loadgen.read_schedule(lines, first_ns=5_000_190)
+
+    assert found == [(5_000_000, 6_228_013), (6_000_000, 8_000_000)]
+
+
+def test_an_engine_that_cannot_keep_up_ends_the_test_and_is_told() -> None:
+    begun = time.monotonic()
+    turn, said = played("server", target_qps=20_000.0, latency_budget_ms=10.0)
+
+    assert time.monotonic() - begun < 20
+    assert (said.valid, said.over_budget) == (False, True)
+    assert said.sentence.startswith("The engine cannot keep up: ")
+    assert len(turn.samples_ms) < 5000
+
+
+def test_more_queries_than_can_be_planned_are_refused() -> None:
+    with pytest.raises(RequestError, match="more than the 2,000,000 that can be planned") as caught:
+        played("server", target_qps=1e9, latency_budget_ms=10.0)
+
+    assert caught.value.hint == "--target-qps 10000000 at most, or a shorter --duration"

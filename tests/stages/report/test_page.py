@@ -15,7 +15,6 @@ from page_elements import Page
 from page_records import CLASSES, ENGINES, difference, page_report, thumbnail
 from report_records import everything, made, row
 
-from deploy_kit.base.markup import element, visible
 from deploy_kit.measure import latency
 from deploy_kit.records import codec, first_page
 from deploy_kit.records.measurements import Measurement
@@ -220,20 +219,6 @@ def test_hostile_texts_become_no_markup_and_hide_nothing() -> None:
     assert "\\u202egnp.exe" in "".join(found.texts)
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a\x1b[2Jb", "a\\x1b[2Jb"),
-        ("\u2066x\u2069", "\\u2066x\\u2069"),
-        ("\udcff.png", "\\udcff.png"),
-        ("شعار é", "شعار é"),
-    ],
-)
-def test_characters_that_are_not_seen_are_written_as_codes(text: str, shown: str) -> None:
-    assert visible(text) == shown
-    element("p", text).encode()
-
-
 def test_markdown_shows_hostile_texts_as_text() -> None:
     lines = stage.markdown(made(EngineRow(label=f"{HOSTILE}|x", artifact=None, failed=HOSTILE)))
 
@@ -245,7 +230,7 @@ def test_the_first_page_answers_a_reviewer() -> None:
     facts = dict(first_page.facts(whole))
 
     assert facts["checkpoint sha256"] == whole.checkpoint.sha256
-    assert facts["preprocessing"] == "images of 16×16 px; gray; (pixel / 255 − 0.5) / 0.25"
+    assert facts["preprocessing"] == ("images of 16×16 px, gray; (pixel / 255 - mean) / std with mean 0.5 and std 0.25")
     assert facts["check data sha256"] == "not recorded"  # this record is of an earlier version
     assert facts["limits in force"] == "drop ≤ 0.3 points"
     assert facts["repeat with"] == "deploykit run reports/some/recipe.yaml"
@@ -315,3 +300,17 @@ def test_an_axis_of_equal_values_has_room() -> None:
 
 def test_a_row_without_a_checked_engine_has_no_invented_verdict() -> None:
     assert "not checked" in "".join(drawn(made(row("fp32", "onnxruntime", parity=None))).texts)
+
+
+def test_the_recommended_engine_stands_with_a_reason_for_every_other() -> None:
+    whole = page_report()
+    found = whole.recommendation
+    assert found is not None and found.winner == "int8 · onnxruntime"
+
+    text = " ".join(drawn(whole).texts)
+    lines = stage.markdown(whole)
+
+    assert "latency ≤ 4 ms" in text and found.why in text
+    for loser in found.losers:
+        assert loser.why in text and loser.why in lines
+    assert f"**{found.winner}** within latency ≤ 4 ms: {found.why}." in lines

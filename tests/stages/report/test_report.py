@@ -163,7 +163,7 @@ def test_a_report_that_is_cut_off_is_an_input_error(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(path.read_text()[:1000])
 
-    with pytest.raises(InputError, match="not a report"):
+    with pytest.raises(InputError, match="not JSON"):
         report.load_report(path)
 
 

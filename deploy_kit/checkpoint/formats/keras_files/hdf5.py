@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.checkpoint.formats.limits import damaged
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -73,8 +73,7 @@ def read_hdf5(file: Path) -> Hdf5Group:
         MissingPackageError: h5py is not installed.
     """
     lazy.need("h5py", by="reading a Keras file")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         _run(file, folder)
         if (folder / _ERROR).is_file():
             message, hint = json.loads((folder / _ERROR).read_text())

@@ -8,7 +8,6 @@ Source of the layouts: keras/src/saving/saving_lib.py and keras/src/legacy/savin
 
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.checkpoint.contents import Container, Contents
 from deploy_kit.checkpoint.formats.forward.keras_graph import KerasForward
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_config
@@ -49,8 +49,8 @@ def is_keras(names: tuple[str, ...]) -> bool:
 def read_archive(archive: Archive) -> Contents:
     """Read a ``.keras`` file."""
     config = _config(bytes(archive.read(_CONFIG)))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / _WEIGHTS
+    with temporary_folder() as folder:
+        file = folder / _WEIGHTS
         file.write_bytes(archive.read(_WEIGHTS))
         return _contents("Keras 3 (.keras)", dict(_new(hdf5.read_hdf5(file), config)), config)
 

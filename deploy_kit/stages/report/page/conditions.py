@@ -40,7 +40,7 @@ def _figure(number: int, what: str, courses: list[tuple[str, plot.Look, Quantity
         )  # fmt: skip
         parts += [plot.line(x.at(v), y + 16, x.at(v), y + 30, f"quantile {look.color}") for v in (c.before, c.after)]
     parts.append(plot.label(x.end, bottom + 32, unit or what, "axis", anchor="end"))
-    title = what[0].upper() + what[1:]
+    title = what[:1].upper() + what[1:]
     rows = [(name, *(f"{value:.6g}" for value in (c.before, c.low, c.high, c.after))) for name, _, c in courses]
     numbers = tables.table(("engine", "before", "lowest", "highest", "after"), rows)
     svg = plot.picture(title, bottom + plot.BOTTOM, parts)

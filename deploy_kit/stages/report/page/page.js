@@ -8,9 +8,9 @@
 
   function show(mark) {
     if (at) at.classList.remove("at");
-    at = mark;
     tip.hidden = !mark;
-    if (!mark) return;
+    if (!mark) return; // where the arrow keys are is kept: a scroll hides the tip alone
+    at = mark;
     mark.classList.add("at");
     tip.textContent = mark.getAttribute("aria-label");
     const box = mark.getBoundingClientRect(), width = tip.offsetWidth, height = tip.offsetHeight;
@@ -31,7 +31,8 @@
     if (!step || !event.target.matches("svg")) return;
     event.preventDefault();
     const marks = [...event.target.querySelectorAll(".mark")];
-    if (marks.length) show(marks[(marks.indexOf(at) + step + marks.length + (at ? 0 : step < 0)) % marks.length]);
+    const here = marks.indexOf(at), next = here < 0 ? (step > 0 ? 0 : -1) : here + step;
+    if (marks.length) show(marks.at(next % marks.length));
   });
 
   const number = (text) => {

@@ -15,6 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 38
 N_COLORS = 8
 SHAPES = ("circle", "square", "triangle", "diamond", "hexagon", "bowtie")
 _TICKS = 5
+_MOST = 1e30  # what is larger stands at the end of its axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +72,13 @@ def axis(values: Iterable[float], *, start: float, end: float, log: bool = False
         log: Whether it is logarithmic; only where all values are positive.
         zero: Whether 0 is to be on it.
     """
-    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    finite = [value for value in values if abs(value) < _MOST] or [0.0, 1.0]
     low, high = min(finite), max(finite)
-    if log and low > 0:
+    if log and low > 1 / _MOST:
         return Axis(low=low / 1.15, high=high * 1.15, start=start, end=end, log=True)
     low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
+    if low == high == 0:
+        high = 1.0
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return Axis(
         low=low if zero and low == 0 else low - room,

@@ -1,0 +1,126 @@
+"""What no rewrite makes usable, refused by the name of its node before any other work."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy_kit.base.errors import InputError
+from deploy_kit.graph.onnx_bounds import nodes_of
+
+if TYPE_CHECKING:
+    import onnx
+
+_FIRST_OPSET = 7  # ONNX Runtime's own first one: nothing here computes an older file
+_STANDARD = frozenset({"", "ai.onnx.ml"})
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+_TRAINING = "export it again after model.eval()"
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+
+def verify(proto: "onnx.ModelProto", path: Path) -> None:
+    """Refuse operators of one runtime, operator sets that none computes any more, and nodes that train.
+
+    Raises:
+        InputError: Names the node, and what to do.
+    """
+    for node in nodes_of(proto.graph):
+        if node.domain not in _STANDARD:
+            raise _foreign(node, path)
+    version = opset(proto)
+    if version < _FIRST_OPSET:
+        raise InputError(
+            f"{path}: operator set {version}; what computes ONNX today begins at {_FIRST_OPSET}",
+            hint="export it again for a newer one, e.g. torch.onnx.export(…, opset_version=18); a file alone is raised "
+            "by onnx.version_converter.convert_version(onnx.load(path), 13), to be compared with its source",
+        )
+    if proto.graph.sparse_initializer:
+        raise InputError(
+            f"{path}: weight '{proto.graph.sparse_initializer[0].values.name}' is stored as a sparse tensor",
+            hint="export it again with dense weights: no runtime here computes with sparse ones",
+        )
+    constants = _constants(proto.graph)
+    for node in nodes_of(proto.graph):
+        what = _trains(node, version, constants)
+        if what:
+            raise InputError(f"{path}: {what} at node '{name_of(node)}'", hint=_TRAINING)
+
+
+def verify_result(proto: "onnx.ModelProto", path: Path) -> None:
+    """Refuse what is left of graphs within graphs, and an output that holds no numbers to compare.
+
+    Raises:
+        InputError: Names the node or the output, and what to do.
+    """
+    for node in proto.graph.node:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise InputError(
+                f"{path}: {node.op_type} '{name_of(node)}' decides at run time which graph it runs: no precision can "
+                "be given to it",
+                hint="export the model without control flow, e.g. traced in eval mode",
+            )
+    output = proto.graph.output[0]
+    kind = output.type.tensor_type.elem_type
+    if kind not in _FLOATS:
+        maker = next((node for node in proto.graph.node if output.name in node.output), None)
+        said = numpy_name(kind) if kind else "no tensor"
+        raise InputError(
+            f"{path}: output '{output.name}' is {said}: a check compares numbers before they are chosen from",
+            hint=f"make what it is chosen from the output: --output {maker.input[0]}" if maker else "",
+        )
+
+
+def opset(proto: "onnx.ModelProto") -> int:
+    """Return the version of the default operator set; 1 where the file names none."""
+    return next((entry.version for entry in proto.opset_import if entry.domain == ""), 1)
+
+
+def numpy_name(kind: int) -> str:
+    """Return the name of an element type as numpy says it, e.g. ``float64``."""
+    return str(helper.tensor_dtype_to_np_dtype(kind))
+
+
+def name_of(node: "onnx.NodeProto") -> str:
+    """Return the name of a node; of its first output where it has none."""
+    return node.name or next(iter(node.output), "")
+
+
+def _foreign(node: "onnx.NodeProto", path: Path) -> InputError:
+    if node.domain.startswith("com.microsoft"):
+        return InputError(
+            f"{path}: {node.op_type} '{name_of(node)}' is of {node.domain}: ONNX Runtime's optimizer wrote this file "
+            "for itself",
+            hint="give the file that it was made from; or save it with "
+            "graph_optimization_level = ORT_ENABLE_BASIC, which keeps to ONNX's operators",
+        )
+    return InputError(
+        f"{path}: {node.op_type} '{name_of(node)}' is of the domain '{node.domain}', whose operators nobody here knows",
+        hint="export it again with ONNX's own operators, in torch without custom_opsets and custom_translation_table",
+    )
+
+
+def _constants(graph: "onnx.GraphProto") -> dict[str, Any]:
+    """Return the small constants of a graph by name."""
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            known[node.output[0]] = node.attribute[0].t
+    return known
+
+
+def _trains(node: "onnx.NodeProto", version: int, constants: dict[str, Any]) -> str:
+    """Say in which way a node behaves as in training; empty if it does not."""
+    if node.op_type in _RANDOM:
+        return f"{node.op_type} draws random numbers,"
+    if node.op_type == "BatchNormalization":
+        stated = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+        updates = version < 14 and sum(bool(name) for name in node.output) > 1
+        return "BatchNormalization in training mode" if stated or updates else ""
+    if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
+        mode = constants.get(node.input[2])
+        if mode is None:
+            return "Dropout whose training mode is decided at run time"
+        return "Dropout in training mode" if numpy_helper.to_array(mode).any() else ""
+    return ""

@@ -1,0 +1,99 @@
+"""Numbers that no run writes: refused with the field's name, and whatever is let through is drawn."""
+
+import copy
+import itertools
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import deploykit
+from page_records import page_report
+
+from deploy_kit.base.errors import DeployKitError, InputError
+from deploy_kit.records import codec
+from deploy_kit.records.results import Report
+from deploy_kit.stages import report as stage
+from deploy_kit.stages.report import page, plausible
+
+
+def _whole() -> dict[str, Any]:
+    """Give the JSON of a report of one engine with few samples."""
+    data: dict[str, Any] = json.loads(json.dumps(codec.to_json(page_report())))
+    data["rows"] = data["rows"][-1:]
+    measured = data["rows"][0]["measurement"]
+    measured |= {"samples_ms": measured["samples_ms"][:24], "starts_ms": measured["starts_ms"][:24]}
+    measured["rounds"] = [0, 4, 8, 12, 16, 20]
+    return data
+
+
+def put(data: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    """Put a value into a place such as ``rows.0.parity.n``."""
+    *way, last = (int(part) if part.isdecimal() else part for part in path.split("."))
+    inner: Any = data
+    for part in way:
+        inner = inner[part]
+    inner[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("rows.0.parity.n", 0, r"rows\[0\]\.parity\.n: expected at least one image, found 0"),
+        ("rows.0.parity.top1", "nan", r"parity\.top1: expected a share in 0\.\.1, found nan"),
+        ("rows.0.parity.agreement", 1.5, r"parity\.agreement: expected a share in 0\.\.1, found 1\.5"),
+        ("rows.0.measurement.samples_ms", [], r"measurement\.rounds: expected samples in rounds"),
+        ("rows.0.measurement.samples_ms.3", "inf", r"samples_ms: expected times in ms, found inf"),
+        ("rows.0.measurement.samples_ms.3", -1.0, r"samples_ms: expected times in ms, found -1\.0"),
+        ("rows.0.measurement.rounds", [0, 30], r"rounds: expected ascending places among 24 samples"),
+        ("rows.0.measurement.batch", 0, r"batch: expected at least 1, found 0"),
+        ("rows.0.measurement.roof.bandwidth_b_s", 0.0, r"roof\.bandwidth_b_s: expected a number above 0"),
+        ("checkpoint.spec.stem", [], r"checkpoint\.spec: expected a stem and blocks, found none"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_by_its_field(tmp_path: Path, path: str, value: object, words: str) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(put(_whole(), path, value)))
+
+    with pytest.raises(InputError, match=words):
+        stage.load_report(file)
+    said = deploykit("compare", file, file)
+    assert said.code == 2 and said.fix
+
+
+def test_a_file_nested_without_end_is_no_report(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("[" * 100_000)
+
+    with pytest.raises(InputError, match="nested too deeply"):
+        stage.load_report(tmp_path / "report.json")
+    assert deploykit("compare", tmp_path / "report.json", tmp_path / "report.json").code == 2
+
+
+def test_a_report_as_deploykit_writes_it_is_plausible() -> None:
+    plausible.verify_report(page_report(), "report.json")
+
+
+def test_whatever_number_is_let_through_is_drawn() -> None:
+    whole = _whole()
+    places = dict[str, str]()  # one place of each kind: the same fields of other list entries are drawn alike
+    _numbers(whole, (), places)
+    cases = list(itertools.product(places.values(), ("nan", "inf", 0, -1, 1e308)))
+
+    for path, value in random.Random(0).sample(cases, 90):
+        try:
+            one = codec.from_json(Report, put(copy.deepcopy(whole), path, value))
+            plausible.verify_report(one, "report.json")
+        except DeployKitError:
+            continue
+        page.page(one)
+
+
+def _numbers(value: object, way: tuple[str, ...], places: dict[str, str]) -> None:
+    """Note one place for each kind of number in JSON data."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        _numbers(child, (*way, str(key)), places)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        places.setdefault(".".join("*" if part.isdecimal() else part for part in way), ".".join(way))

@@ -1,0 +1,54 @@
+"""Delivery: a passport says of which checkpoint a file is, on which data it was made and checked, and the verdict."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from page_records import page_report
+from report_records import artifact
+
+from deploy_kit.records.artifacts import Artifact, Origin
+from deploy_kit.records.made_by import MadeBy
+from deploy_kit.stages import deliver
+from deploy_kit.store import Store
+
+
+class Copies(Store):
+    """A store that copies nothing, and remembers what a passport would say."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.said: dict[str, Origin | None] = {}
+
+    def rejected(self, artifact: Artifact) -> bool:
+        return False
+
+    def copy_out(self, artifact: Artifact, out: Path, origin: Origin | None = None) -> Path:
+        self.said[artifact.label] = origin
+        return out
+
+
+def test_a_passport_names_checkpoint_data_and_verdict(tmp_path: Path) -> None:
+    made_by = MadeBy(calibration="calib", n_images="512", calibration_sha256="d" * 64)
+    graph = artifact("int8", sha256="p" * 64, made_by=made_by)
+    whole = page_report(lineage=(graph,))
+    whole = replace(whole, answers=replace(whole.answers, images_sha256="e" * 64))
+    store = Copies(tmp_path / "store")
+
+    deliver.run(whole, tmp_path / "out", store)
+
+    assert store.said.keys() == {row.label for row in whole.rows if row.judged and row.judged.word == "accepted"}
+    found = store.said["int8 · onnxruntime"]
+    assert found is not None
+    assert (found.checkpoint, found.checkpoint_sha256) == ("some.pth", "c" * 64)
+    assert (found.calibration, found.calibration_sha256) == ("calib", "d" * 64)
+    assert (found.images_sha256, found.verdict) == ("e" * 64, "accepted (drop ≤ 0.3 points)")
+    assert found.drop == "top-1 +0.09 [-0.06, +0.24] points"
+
+
+def test_a_passport_of_a_graph_that_saw_no_images_names_none(tmp_path: Path) -> None:
+    store = Copies(tmp_path / "store")
+
+    deliver.run(page_report(lineage=()), tmp_path / "out", store)
+
+    found = store.said["fp32 · openvino"]
+    assert found is not None and (found.calibration, found.calibration_sha256) == ("", "")
