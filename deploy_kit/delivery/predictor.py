@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 
@@ -71,30 +71,37 @@ class Predictor:
         """End the worker."""
         self._close()
 
-    def predict(self, image: ImageLike, top: int = 5) -> Prediction:
-        """Classify one image.
+    @overload
+    def predict(self, image: "str | Path | Image", top: int = 5) -> Prediction: ...
+
+    @overload
+    def predict(self, image: list[Any] | tuple[Any, ...], top: int = 5) -> tuple[Prediction, ...]: ...
+
+    @overload
+    def predict(self, image: np.ndarray, top: int = 5) -> Prediction | tuple[Prediction, ...]: ...
+
+    def predict(self, image: Any, top: int = 5) -> Prediction | tuple[Prediction, ...]:
+        """Classify one image, or several at once.
 
         Args:
-            image: Path of an image file, a Pillow image, or pixels: uint8 (H, W) or (H, W, 3) in RGB order.
+            image: Path of an image file, a Pillow image, or pixels: uint8 (H, W) or (H, W, 3) in RGB order; or several:
+                a list of these, or pixels (n, H, W) or (n, H, W, 3).
             top: Number of classes to return; all where there are fewer.
 
-        Raises:
-            InputError: It cannot be read, or does not fit the network.
-        """
-        return self.predict_batch([image], top)[0]
-
-    def predict_batch(self, images: Iterable[ImageLike], top: int = 5) -> tuple[Prediction, ...]:
-        """Classify images: a sequence of what `predict` takes, or uint8 (n, H, W) or (n, H, W, 3).
+        Returns:
+            What was found; of several images a tuple, in their order.
 
         Raises:
-            InputError: One cannot be read, or does not fit the network; or there are none.
+            InputError: An image cannot be read, or does not fit the network; or there is none.
         """
-        rows = self.scores(images)
+        several = _are_several(image)
+        rows = self.scores(image if several else [image])
         order = np.argsort(-rows, axis=1, kind="stable")[:, : max(1, top)]
-        return tuple(self._prediction(row, ranks) for row, ranks in zip(rows, order, strict=True))
+        found = tuple(self._prediction(row, ranks) for row, ranks in zip(rows, order, strict=True))
+        return found if several else found[0]
 
     def scores(self, images: Iterable[ImageLike]) -> np.ndarray:
-        """Return the scores (n, K) float64 in 0..1 of images; see `predict_batch`."""
+        """Return the scores (n, K) float64 in 0..1 of several images; see `predict`."""
         tensors = [self._tensor(image) for image in images]
         if not tensors:
             raise InputError("predict: expected at least one image, found none")
@@ -117,3 +124,10 @@ class Predictor:
             return to_tensors(image, self.manifest.preprocess)
         one = Path(image) if isinstance(image, str) else image
         return to_tensors(files.read_image(one, self._orientation), self.manifest.preprocess)
+
+
+def _are_several(image: Any) -> bool:
+    """Return whether these are images rather than one: pixels whose third axis is not of channels are gray images."""
+    if isinstance(image, np.ndarray):
+        return image.ndim == 4 or (image.ndim == 3 and image.shape[2] != 3)
+    return isinstance(image, (list, tuple))

@@ -1,12 +1,12 @@
 """Is this bundle what was packed, and does its engine answer on a machine as it did where it was packed?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from deploy_kit import engines
-from deploy_kit.base.errors import DeviceError, MissingPackageError
+from deploy_kit.base.errors import DeviceError, InputError, MissingPackageError
 from deploy_kit.base.versions import is_older
 from deploy_kit.delivery import golden, signature
 from deploy_kit.delivery.contents import BundleContents
@@ -83,14 +83,18 @@ def expect_version(manifest: Manifest, connection: Connection) -> str:
     """Return the version of the engine's package on a machine, in words.
 
     Raises:
+        UnknownNameError: No engine has this name.
+        InputError: The manifest names another package than the engine's.
         MissingPackageError: It is not installed.
         DeviceError: It cannot run the bundle's engine.
     """
     engine, device = manifest.engine, connection.device.name
+    entry = engines.CATALOGUE.get(engine.name)
+    if engine.package != entry.package:  # asked for by its name, a package may be imported
+        raise InputError(f"{engine.name}: expected the package '{entry.package}', the manifest names another")
     lack = connection.lacks(engine.package)
     if lack:
         raise MissingPackageError(f"'{device}' lacks the package '{engine.package}', which runs this bundle", hint=lack)
-    entry = engines.CATALOGUE.get(engine.name)
     here = entry.version_in(connection.environment.versions)
     other = engine.exact and here != engine.minimum
     if here and (other or is_older(here, engine.minimum)):
@@ -104,8 +108,6 @@ def expect_version(manifest: Manifest, connection: Connection) -> str:
 
 def golden_tensors(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Turn golden images, which have the network's size already, into input tensors (n, C, H, W) float32."""
-    from dataclasses import replace
-
     return np.stack([to_tensors(image, replace(preprocess, resize=None)) for image in images])
 
 

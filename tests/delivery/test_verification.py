@@ -1,5 +1,6 @@
 """`verify_bundle`: what holds, what does not, and how the command says so."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ from bundle_making import edit_manifest
 from command_line import deploykit
 
 import deploy_kit
-from deploy_kit.base.errors import DeviceError, MissingPackageError
+from deploy_kit.base.errors import DeviceError
 from deploy_kit.delivery import contents, manifest, writer
 from deploy_kit.delivery.verification import expect_version, verify_bundle
 from deploy_kit.devices.links import Connection
 
 pytest_plugins = ["tiny_line", "tiny_bundles"]
+pytestmark = pytest.mark.slow
 
 
 def reseal(bundle: Path) -> None:
@@ -82,11 +84,24 @@ def test_another_version_is_refused_by_name(bundle: Path, connection: Connection
         expect_version(manifest.parse_manifest(data, "m"), connection)
 
 
-def test_a_missing_package_is_said(bundle: Path) -> None:
-    edit_manifest(bundle, lambda m: m["engine"].update(package="no_such_engine"))
+def test_a_missing_package_is_said(bundle: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(connection), "lacks", lambda self, name: "pip install it" * (name == "onnxruntime"))
 
-    with pytest.raises(MissingPackageError, match="lacks the package 'no_such_engine'"):
-        deploy_kit.verify(bundle)
+    said = deploykit("verify", bundle)
+
+    assert said.code == 3
+    assert "'local' lacks the package 'onnxruntime', which runs this bundle" in said.error
+    assert "pip install it" in said.fix
+
+
+def test_a_package_that_is_not_the_engines_is_not_looked_for(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["engine"].update(package="antigravity.x"))
+
+    said = deploykit("verify", bundle)
+
+    assert said.code == 2
+    assert "expected the package 'onnxruntime', the manifest names another" in said.error
+    assert "antigravity" not in sys.modules
 
 
 def test_options_that_the_engine_does_not_have_are_refused(bundle: Path) -> None:

@@ -103,11 +103,13 @@ class Classifier:
         """Read a file or a Pillow image: gray as (H, W), all else as (H, W, 3) without transparency."""
         from PIL import Image, ImageOps
 
-        opened = image if isinstance(image, Image.Image) else Image.open(image, formats=FORMATS)
-        turned = opened.getexif().get(ORIENTATION, 1) != 1
+        if not isinstance(image, Image.Image):
+            with Image.open(image, formats=FORMATS) as opened:
+                return self._pixels(opened)
+        turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
         if turned and self.orientation is None:
             raise ValueError("it has an EXIF orientation: say 'stored' or 'upright' (--orientation), as in training")
-        upright = ImageOps.exif_transpose(opened) if turned and self.orientation == "upright" else opened
+        upright = ImageOps.exif_transpose(image) if turned and self.orientation == "upright" else image
         if upright.mode == "F" or upright.mode.startswith("I"):
             raise ValueError(f"expected 8 bits a channel, found mode '{upright.mode}'")
         return np.asarray(upright.convert("L" if upright.mode in ("L", "LA", "1") else "RGB"))

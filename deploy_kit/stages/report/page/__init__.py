@@ -28,12 +28,13 @@ _ICONS = {"accepted": "✓", "rejected": "✕", "undecided": "?", "failed": "!"}
 def page(report: Report) -> str:
     """Return the page of a report."""
     looks = plot.looks(row.label for row in report.rows)
-    word = _verdict(report)
+    word, found = _verdict(report), report.recommendation
+    winner = markup((" Recommended: ", element("strong", found.winner), ".")) if found and found.winner else None
     top = element(
         "header",
         element("p", "deploykit report", class_="kicker"),
         element("h1", element("bdi", content.title(report))),
-        element("p", chip(word), " ", summary(report), class_="verdict"),
+        element("p", chip(word), " ", summary(report), winner, class_="verdict"),
     )
     first = element(
         "div",
