@@ -13,6 +13,13 @@ def stated_options(source: SourceTable) -> dict[str, object]:
     return source.model_dump(exclude={"checkpoint", "preprocess", "probe"}, exclude_defaults=True)
 
 
+def sidecar_digests(checkpoint: Path) -> tuple[str, ...]:
+    """Return the sha256 of each file beside a checkpoint that may say something of it."""
+    from deploy_kit.checkpoint.formats.sidecar import files_beside
+
+    return tuple(sha256_of(file) for file in files_beside(checkpoint))
+
+
 def probe_digest(source: SourceTable) -> tuple[str, ...]:
     """Return the sha256 of the probe file; empty where no probe is given.
 
