@@ -6,6 +6,7 @@ from pathlib import Path
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import InputError
 from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes, paper_table
 from deploy_kit.graph import onnx_file
 from deploy_kit.recipe import SourceTable
@@ -60,7 +61,7 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
         CheckpointError: A checkpoint that cannot be read as a DenseNet.
     """
     if path.is_dir():
-        raise InputError(f"{path}: expected a file, found a folder")
+        raise folder_refusal(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file", hint="check the path")
     passport = read_passport(path)
@@ -111,9 +112,9 @@ def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, 
         return asked, ()
     if read.preprocess is not None:
         return (read.preprocess.height, read.preprocess.width), ()
-    if read.witness is not None and read.witness.sides is not None:
-        sides = read.witness.sides
-        return sides, (f"input size {'×'.join(map(str, sides))}: stated by the file's own graph",)
+    if read.sides is not None:
+        sides, source = read.sides
+        return sides, (f"input size {'×'.join(map(str, sides))}: stated by {source}",)
     known = map_sizes.usual(read.spec)
     if known is None:
         example = "x".join(["64"] * read.spec.ndim)

@@ -71,6 +71,25 @@ class StatedForward(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """What files beside the weights say.
+
+    Attributes:
+        source: The file, e.g. ``config.json``.
+        preprocess: Preprocessing of images.
+        classes: Names of the classes in the order of the outputs.
+        channels: Channels of the input.
+        sides: Sides of the input in px, where no preprocessing states them.
+    """
+
+    source: str
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] | None = None
+    channels: int | None = None
+    sides: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contents:
     """What a checkpoint file holds.
 
@@ -85,6 +104,7 @@ class Contents:
             the file is a whole pickled module.
         state_key: Path of the state dict inside the file; None where the format holds one set of weights alone.
         forward: The forward pass that the file states; None where it holds none.
+        beside: What files beside it say; None where there are none.
     """
 
     kind: Container
@@ -96,6 +116,7 @@ class Contents:
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     state_key: str | None = None
     forward: StatedForward | None = None
+    beside: Sidecar | None = None
 
     @property
     def from_keras(self) -> bool:

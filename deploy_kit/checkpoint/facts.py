@@ -123,6 +123,7 @@ class StatedFacts:
         ignore: Modules or tensors to leave out.
         strict: Whether to refuse a guess that changes the numbers.
         state_key: Which state dict to take, where a file has several.
+        preprocess_stated: Whether the preprocessing is stated too, so that what files say of it does not matter.
         probe: An npz file with one ``input`` and its ``logits``, on which open facts are tried.
     """
 
@@ -130,5 +131,6 @@ class StatedFacts:
     head: str | None = None
     ignore: tuple[str, ...] = ()
     strict: bool = False
+    preprocess_stated: bool = False
     state_key: str | None = None
     probe: str | None = None

@@ -26,6 +26,8 @@ class Checkpoint:
         witness: The forward pass that the file states, beside `model`; None where it states none.
         preprocess: Preprocessing that the file carries; None where it carries none.
         classes: Names of its classes; None where the file has none.
+        sides: Sides of its input in px as the file's graph or a file beside it states them, and which; None where none
+            does.
         container: The file format.
         remarks: Remarks for people: what was done to names and types on the way in, and what nothing decides.
     """
@@ -37,5 +39,6 @@ class Checkpoint:
     witness: "Witness | None"
     preprocess: Preprocess | None
     classes: tuple[str, ...] | None
+    sides: tuple[tuple[int, ...], str] | None
     container: "Container"
     remarks: tuple[str, ...]

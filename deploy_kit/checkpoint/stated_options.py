@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.checkpoint.formats.folders import files_beside
 from deploy_kit.graph import adoption
 from deploy_kit.recipe import SourceTable
 from deploy_kit.store import sha256_of
@@ -11,6 +12,11 @@ from deploy_kit.store import sha256_of
 def stated_options(source: SourceTable) -> dict[str, object]:
     """Return all that a recipe says of its checkpoint except where it lies and how its images are prepared."""
     return source.model_dump(exclude={"checkpoint", "preprocess", "probe"}, exclude_defaults=True)
+
+
+def sidecar_digests(checkpoint: Path) -> tuple[str, ...]:
+    """Return the sha256 of each file beside a checkpoint that may say something of it."""
+    return tuple(sha256_of(file) for file in files_beside(checkpoint))
 
 
 def probe_digest(source: SourceTable) -> tuple[str, ...]:

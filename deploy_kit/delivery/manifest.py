@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from deploy_kit.base.errors import InputError, RecipeError
+from deploy_kit.base.plain_text import one_line, shown
 from deploy_kit.base.versions import version_numbers
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BuiltFor, Precision, Preprocess, TensorSpec
@@ -260,13 +261,13 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if type(found) is not int or found != SCHEMA_VERSION:
         later = type(found) is int and found > SCHEMA_VERSION
         raise InputError(
-            f"{where}: expected a manifest of schema version {SCHEMA_VERSION}, found {_plain(repr(found))}",
+            f"{where}: expected a manifest of schema version {SCHEMA_VERSION}, found {shown(found)}",
             hint="pip install --upgrade deploykit" if later else "give a bundle that `deploykit pack` wrote",
         )
     try:
         manifest = codec.from_json(Manifest, raw, where)
     except (RecipeError, RecursionError, TypeError) as error:
-        raise InputError(f"not a manifest: {_plain(str(error))}", hint="get the bundle again") from error
+        raise InputError(f"not a manifest: {_bounded(str(error))}", hint="get the bundle again") from error
     for file in manifest.files:
         expect_path(file.path, where)
     verify_classes(manifest.classes, where)
@@ -315,10 +316,9 @@ def verify_name(name: str, where: str) -> None:
         )
 
 
-def _plain(text: str) -> str:
-    """Return a text with names from a file as it may be printed: on one line, and not without end."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: 2 * MAX_NAME])
-    return shown + " …" * (len(text) > 2 * MAX_NAME)
+def _bounded(text: str) -> str:
+    """Return a message about what somebody else wrote as it may be printed: on one line, and not without end."""
+    return one_line(text[: 3 * MAX_NAME]) + "…" * (len(text) > 3 * MAX_NAME)
 
 
 def _verify_whole(manifest: Manifest, where: str) -> None:

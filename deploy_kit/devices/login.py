@@ -164,7 +164,8 @@ def _hops(fabric: Any, where: Address, depth: int = 0) -> list[_Hop]:
             hops = _hops(fabric, jump, depth + 1)
         else:
             through = openssh.settings_of(jump.host, user=jump.user, port=jump.port)
-            hops.append(_hop(fabric, through or asked, hops[-1].connection))
+            assert through is not None  # OpenSSH has just answered
+            hops.append(_hop(fabric, through, hops[-1].connection))
     return [*hops, _hop(fabric, asked, hops[-1].connection if hops else asked.command or False)]
 
 

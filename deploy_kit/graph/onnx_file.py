@@ -371,12 +371,16 @@ def expect_classes(model: ir.Model, where: Path) -> None:
         )
 
 
-def unfit_for_check(model: ir.Model) -> tuple[str, ...]:
-    """Say that a check will refuse the graph, because its output is no row of logits; empty where it is one."""
-    output = specs(tuple(model.graph.outputs))[0]
-    if model.graph.outputs[0].shape is None or len(output.shape) == 2:
-        return ()
-    return (f"its output {output.name} {list(output.shape)} is no N×classes: it can be built and timed, not checked",)
+def unfit(model: ir.Model) -> tuple[str, ...]:
+    """Say which later steps will refuse a graph: one whose output is no row of logits, or that is typed already."""
+    said, output, carried = list[str](), specs(tuple(model.graph.outputs))[0], precision(model)
+    if carried != "fp32":
+        said.append(f"its weights are {carried}: it can be built, timed and checked; quantize takes the float32 file")
+    if model.graph.outputs[0].shape is not None and len(output.shape) != 2:
+        said.append(
+            f"its output {output.name} {list(output.shape)} is no N×classes: it can be built and timed, not checked"
+        )
+    return tuple(said)
 
 
 def expect_flat(model: ir.Model, where: Path) -> None:

@@ -15,8 +15,9 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import ExportError, InputError
 from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint import Checkpoint
+from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes
-from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, stated_options
+from deploy_kit.checkpoint.stated_options import probe_digest, sidecar_digests, stated_of_graph, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
@@ -57,6 +58,8 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         ExportError: torch cannot export it, or the ONNX file disagrees with the checkpoint.
     """
     path = bundled.resolve_bundled("models", source.checkpoint)
+    if path.is_dir():
+        raise folder_refusal(path)
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
     stated = source.preprocess.record() if source.preprocess else None
@@ -75,7 +78,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
             path,
             stated=stated,
             carried=network.preprocess,
-            graph=None if network.witness is None else network.witness.sides,
+            beside=network.sides,
         )
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
@@ -110,7 +113,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         make,
         stage="export",
         name=path.name.split(".")[0],
-        inputs=(digest, *probe_digest(source), *onnx_file.data_digests(path)),
+        inputs=(digest, *probe_digest(source), *onnx_file.data_digests(path), *sidecar_digests(path)),
         options=[
             table.model_dump(exclude={"input_pixels"}),
             stated,
@@ -206,7 +209,7 @@ def _adopt(
             "an ONNX file: its own float answers are the reference",
             *adopted.changes,
             *((map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()),
-            *onnx_file.unfit_for_check(model),
+            *onnx_file.unfit(model),
         ),
     )
     onnx = onnx_artifact(
@@ -237,8 +240,10 @@ def _verify_adopted(
             f"{path}: its outputs are {said} on seeded noise: nothing can be compared",
             hint="its weights are untrained, wiped or damaged: export it again with those of the training",
         )
+    if adopted.before is None and adopted.tolerance is not None:
+        return 0.0, "taken with the changes above, not compared: ONNX Runtime cannot run the file as given"
     if adopted.before is None:
-        return 0.0, "with the changes above" if adopted.changes else "taken as it is"
+        return 0.0, "taken with the changes above, which move no number" if adopted.changes else "taken as it is"
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "given.onnx"
         given.write_bytes(adopted.before.SerializeToString())
@@ -323,15 +328,18 @@ def _verify_witness(
     witness, forward = network.witness, network.witness.forward
     n = min(_WITNESSED_IMAGES, len(answers)) * (forward.batch or 1)
     images = torch.from_numpy(np.concatenate(list(sample.first(min(n, sample.n)).batches(preprocess.normalized, 1))))
+    step = forward.batch or 1
+    if len(images) < step:  # a graph of a large batch: its images repeat
+        again = np.resize(np.arange(len(images)), step)
+        images, answers = images[again], answers[again]
     fixed = witness.sides is not None and witness.sides != tuple(images.shape[2:])
     found = torch.from_numpy(answers[: len(images)])
     if fixed:  # a graph of another size than was asked for is compared at its own, with the rebuilt network
         assert witness.sides is not None
-        shape = (n, images.shape[1], *witness.sides)
+        shape = (*images.shape[:2], *witness.sides)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         outputs = network.model(images)
         found = torch.cat(outputs, 1) if isinstance(outputs, tuple) else outputs
-    step = forward.batch or 1
     worst = max(
         witness.verify(network.spec, images[at : at + step], found[at : at + step], network.model)
         for at in range(0, len(images) - step + 1, step)

@@ -212,6 +212,21 @@ def test_an_answer_that_is_no_number_is_a_flip() -> None:
     assert [flip.image for flip in found.worst] == [0]
 
 
+def test_a_flip_has_the_margins_of_both_and_the_label() -> None:
+    reference, candidate = f32([5, 1, 0], [1, 3, 0]), f32([5, 1, 0], [2.5, 2, 1])
+
+    (flip,) = flips.find_flips(reference, candidate, str, np.array([0, 2])).worst
+
+    assert (flip.reference, flip.found, flip.label) == (1, 0, 2)
+    assert (flip.margin, flip.found_margin) == (2.0, 0.5)
+
+
+def test_infinite_outputs_have_no_margin_and_no_warning() -> None:
+    (flip,) = flips.find_flips(f32([2, 1]), f32([math.inf, math.inf]), str).worst
+
+    assert flip.found_margin is not None and math.isnan(flip.found_margin)
+
+
 def test_no_flip_has_no_margin() -> None:
     found = flips.find_flips(f32([2, 1]), f32([3, 1]), str)
 

@@ -15,6 +15,7 @@ from deploy_kit.analysis import diagnosis as diagnose
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
+from deploy_kit.graph import onnx_file, pixel_input
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.store import Store, sha256_of
@@ -143,6 +144,34 @@ def test_a_planted_fault_is_named_with_its_cure(
     assert diagnosis.words[0].startswith(f"{found} restores it: {100 * diagnosis.top1:.1f} % → 100.0 %")
     assert "export again with --input 8x8 --color " in diagnosis.words[0]
     assert cure in diagnosis.words[0]
+
+
+@pytest.mark.parametrize(
+    ("trained", "found", "cure"),
+    [
+        (changed(IMAGENET, color="bgr"), "BGR", "--color bgr"),
+        (scaled(IMAGENET, 0, 1), "pixels 0..1, no mean and std", "--mean 0,0,0 --std 1,1,1 --input-pixels"),
+    ],
+)
+def test_a_normalization_within_the_graph_is_diagnosed_alike(
+    tmp_path: Path, connection: Connection, trained: Preprocess, found: str, cure: str
+) -> None:
+    pixels, labels = photos()
+    planted = Planted(tmp_path, trained, pixels, labels)
+    np.savez(tmp_path / "photos.npz", images=pixels, labels=labels)
+    graph, answers = planted.graph(IMAGENET), planted.answers(IMAGENET, labels)
+    path = planted.store.path(graph)
+    model = onnx_file.load(path)
+    taken = pixel_input.take_pixels(model, IMAGENET)
+    onnx_file.save(model, path)
+    graph = dataclasses.replace(graph, sha256=sha256_of(path), preprocess=taken)
+
+    diagnosis, _ = diagnose.diagnose(
+        graph, answers, Context(store=planted.store, connection=connection), images=images_of(answers.images)
+    )
+
+    assert diagnosis.found == found
+    assert any(cure in word for word in diagnosis.words)
 
 
 def test_inverted_gray_is_named(tmp_path: Path, connection: Connection) -> None:

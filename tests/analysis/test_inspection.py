@@ -126,6 +126,15 @@ def test_a_typed_graph_has_the_parameters_of_the_float_one_without_scales(line: 
     assert floats <= int(int8["parameters"].replace(",", "")) < 1.01 * floats
 
 
+def test_weights_are_counted_in_bytes(line: "Line") -> None:
+    path = line.store.path(line.graph("int8"))
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+
+    facts = dict(inspection.inspect_file(path).facts)
+
+    assert facts["weights"] == f"{sum(array.nbytes for array in arrays):,} bytes"
+
+
 def test_the_preprocessing_is_told_in_words(graph: Inspection) -> None:
     words = "images of 16×16 px, gray; (pixel / 255 - mean) / std with mean 0.5 and std 0.25"
 

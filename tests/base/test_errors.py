@@ -22,6 +22,7 @@ EXIT_CODES = {
     "ExportError": 5,
     "SimplifyError": 5,
     "QuantizeError": 5,
+    "SlimError": 5,
     "BuildError": 5,
     "CheckError": 5,
     "EngineCrashError": 5,

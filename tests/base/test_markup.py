@@ -4,13 +4,14 @@ import html
 
 import pytest
 
-from deploy_kit.base.markup import Markup, element, markup, visible
+from deploy_kit.base.markup import Markup, element, markup
+from deploy_kit.base.plain_text import printable
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("a\x1b[2Jb", "a\\u001b[2Jb"),
         ("\u2066x\u2069", "\\u2066x\\u2069"),
         ("\udcff.png", "\\udcff.png"),
         ("شعار é", "شعار é"),
@@ -18,7 +19,7 @@ from deploy_kit.base.markup import Markup, element, markup, visible
     ],
 )
 def test_characters_that_are_not_seen_are_written_as_codes(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert printable(text) == shown
     assert html.unescape(markup(text)) == shown
     markup(text).encode()
 

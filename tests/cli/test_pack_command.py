@@ -10,6 +10,7 @@ from deploy_kit import recipe
 from deploy_kit.store import Store
 
 pytest_plugins = ["tiny_line"]
+pytestmark = pytest.mark.slow
 
 
 def test_the_newest_engine_is_packed_and_verifies(kept: Store, tmp_path: Path) -> None:

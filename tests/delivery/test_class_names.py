@@ -29,6 +29,7 @@ pytest_plugins = ["tiny_line", "tiny_bundles"]
 NAMES = ("T-shirt/top", 'Bür"ste', "| *b* {{x}}", "d")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny.classes.txt", "classes.txt"])
 def test_names_beside_a_checkpoint_are_in_its_file(
     tiny: Recipe, connection: Connection, tmp_path: Path, name: str
@@ -66,6 +67,7 @@ def test_names_are_the_files_own_else_those_of_the_images(line: "Line") -> None:
     assert class_names(graph, replace(images, classes=NAMES[:2]), logits) == ()
 
 
+@pytest.mark.slow
 def test_a_bundle_holds_the_names_wherever_they_are_read(
     line: "Line", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

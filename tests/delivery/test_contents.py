@@ -183,7 +183,7 @@ CHANGES: list[tuple[Callable[[dict], object], str]] = [  # type: ignore[type-arg
     (lambda m: m.update(classes=["a", "b", "c", "\u202etxt.exe"]), "the control character U+202E"),
     (lambda m: m.update(classes=["a", "b", "c", ""]), "found 0 characters"),
     (lambda m: m.update(classes=["a", "b", "c", "x" * 5000]), "found 5000 characters"),
-    (lambda m: m.update({"\x1b[2J" * 9999: 1}), "unknown key '\\x1b[2J"),
+    (lambda m: m.update({"\x1b[2J" * 9999: 1}), "unknown key '\\u001b[2J"),
     (lambda m: m.update(deploykit=[0] * 99999), "expected str, found [0"),
     (lambda m: m["engine"].update(file="nothing.onnx"), "names 'nothing.onnx', which is not among its files"),
     (lambda m: m["engine"].update(minimum="newest"), "expected a version, found 'newest'"),

@@ -1,7 +1,9 @@
 """`predict.py` of a bundle and `deploy_kit.load`: both prepare an image as the check does, bit for bit."""
 
+import hashlib
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,6 +106,7 @@ def test_scores_are_those_of_the_package(classifier: Any, scores: str) -> None:
     np.testing.assert_allclose(classifier.scores(logits), wanted, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_load_and_the_program_give_the_same_names_and_scores(bundle: Path, tmp_path: Path) -> None:
     names = ["T-shirt/top", 'Bür"ste', "c", "d"]
     edit_manifest(bundle, lambda m: m.update(classes=names))
@@ -155,6 +158,7 @@ def test_the_program_is_short() -> None:
     assert len((FILES / "predict.py").read_text().splitlines()) < 150
 
 
+@pytest.mark.slow
 def test_modules_beside_the_programs_are_not_imported(bundle: Path) -> None:
     for name in ("numpy.py", "json.py", "onnxruntime.py", "argparse.py"):
         (bundle / name).write_text("raise SystemExit('planted')")
@@ -169,12 +173,11 @@ def test_modules_beside_the_programs_are_not_imported(bundle: Path) -> None:
     assert "FAILED  numpy.py: not of the bundle" in verified.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_the_bundles_own_verification_says_what_the_command_says(
     packed: Callable[..., Path], tmp_path: Path, engine: str
 ) -> None:
-    import shutil
-
     bundle = Path(shutil.copytree(packed("int8", engine), tmp_path / "bundle"))
 
     def verify() -> tuple[int, str]:
@@ -204,13 +207,11 @@ def test_the_bundles_own_verification_says_what_the_command_says(
     assert f"{file.name}: missing" in verify()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_outputs_that_differ_are_a_no_of_the_bundle_itself(
     packed: Callable[..., Path], tmp_path: Path, engine: str
 ) -> None:
-    import hashlib
-    import shutil
-
     bundle = Path(shutil.copytree(packed("fp32", engine), tmp_path / "bundle"))
     file = bundle / "golden.npz"
     with np.load(file) as data:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 pytest_plugins = ["tiny_line", "tiny_bundles"]
+pytestmark = pytest.mark.slow
 
 if not (present("model_signing") and present("OpenSSL")):
     pytest.skip(install_line("model_signing"), allow_module_level=True)

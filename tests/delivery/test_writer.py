@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 pytest_plugins = ["tiny_line", "tiny_bundles"]
+pytestmark = pytest.mark.slow
 
 
 def digest(folder: Path) -> dict[str, str]:

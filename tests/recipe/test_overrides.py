@@ -12,8 +12,8 @@ DEFAULT = recipe.load_recipe("default")
 def test_a_checkpoint_of_ones_own_has_the_default_recipe() -> None:
     made = overrides.for_checkpoint("mine.pth")
 
-    assert made.source.checkpoint == "mine.pth"
-    assert made.model_copy(update={"source": DEFAULT.source}) == DEFAULT
+    assert (made.name, made.source.checkpoint) == ("mine", "mine.pth")
+    assert made.model_copy(update={"name": DEFAULT.name, "source": DEFAULT.source}) == DEFAULT
 
 
 def test_what_is_not_said_stays() -> None:

@@ -82,6 +82,7 @@ def test_passport_says_how_it_was_made(run: Run, calibration: str) -> None:
 
     facts = dict(made.made_by.rows)
     assert (facts["scheme"], facts["calibration"], facts["images"]) == ("int8_ort", calibration, "10")
+    assert facts["calibration data sha256"] == images_of(calibration).open(made.preprocess).digest
     assert '"symmetric":true' in facts["options"]
     assert int(facts["peak_memory_mib"]) > 0
     assert {"onnx", "onnxruntime"} <= facts.keys()
@@ -109,7 +110,7 @@ def test_passport_counts_the_images_that_were_used(run: Run, calibration: str, s
 def test_scheme_without_calibration_names_no_images(run: Run, calibration: str) -> None:
     made, _ = run("fp32", calibration)
 
-    assert not {"calibration", "images"} & dict(made.made_by.rows).keys()
+    assert not {"calibration", "images", "calibration data sha256"} & dict(made.made_by.rows).keys()
 
 
 @pytest.mark.parametrize("scheme", ["fp32", "bf16", "int8_ort"])

@@ -58,6 +58,7 @@ def test_other_labels_and_another_name_compute_nothing_again(
     assert computed == [4, 4, 2]
     assert (first.images, second.images) == (str(images), str(tmp_path / "again.npz"))
     assert first.sha256 != second.sha256  # the labels are in it
+    assert first.images_sha256 == open_set(str(images), TINY_PREPROCESS).digest != second.images_sha256
     with np.load(store.root / first.path) as one, np.load(store.root / second.path) as other:
         np.testing.assert_array_equal(one["logits"], other["logits"])
 

@@ -42,6 +42,8 @@ def quota_group(share: float) -> Path | None:
         (Path("/sys/fs/cgroup/cpu"), {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": str(round(share * 1e5))}),
     ):
         with contextlib.suppress(OSError):
+            if not (root / "cgroup.procs").is_file():
+                continue  # a folder of mounts, and no control group
             group = root / _GROUP
             group.mkdir(exist_ok=True)
             for name, text in files.items():

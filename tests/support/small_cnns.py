@@ -128,6 +128,17 @@ def in_type(kind: int) -> onnx.ModelProto:
     return model
 
 
+def half_inside() -> onnx.ModelProto:
+    """Compute in float16 between two Casts, with a float32 input and output."""
+    model = in_type(TensorProto.FLOAT16)
+    node_of(model, "conv1").input[0], node_of(model, "fc").output[0] = "narrow", "wide"
+    model.graph.node.insert(0, helper.make_node("Cast", ["x"], ["narrow"], to=TensorProto.FLOAT16))
+    model.graph.node.append(helper.make_node("Cast", ["wide"], ["logits"], to=TensorProto.FLOAT))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
+
+
 def reads_bytes() -> onnx.ModelProto:
     """Read uint8 pixels, and cast them before anything else."""
     model = small_cnn()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.architecture import paths
+from deploy_kit.checkpoint.architecture import module_lists, paths
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.heads import FoundHeads
 from deploy_kit.checkpoint.architecture.leaves import Leaf
@@ -24,6 +24,7 @@ _ACTIVATIONS = {
     "CELU": None,
 }  # fmt: skip
 
+_AS_ONNX = "export it to ONNX with the framework it comes from, and give that file"
 _HEAD_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
 
@@ -67,7 +68,7 @@ def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> A
     stem_pool = _stem_pool(attributes, body)
     if stem_pool:
         stated["stem_pool"] = stem_pool
-    return ArchitectureFacts(**stated, source=_SOURCE)
+    return ArchitectureFacts(**stated | module_lists.orders(attributes, body), source=_SOURCE)
 
 
 def _norms(body: Body) -> Iterable[str]:
@@ -100,7 +101,9 @@ def _activations_of(attributes: Attributes, body: Body, head: FoundHeads, where:
     entries = [entry for group in (*inner, *outer, hidden) for entry in group if _class(entry) == "LeakyReLU"]
     slopes = {float(entry["negative_slope"]) for entry in entries if "negative_slope" in entry}
     if len(slopes) > 1:
-        raise CheckpointError(f"{where}: leaky activations of different slopes: {', '.join(map(str, sorted(slopes)))}")
+        raise CheckpointError(
+            f"{where}: leaky activations of different slopes: {', '.join(map(str, sorted(slopes)))}", hint=_AS_ONNX
+        )
     return facts | {"slope": slopes.pop() if slopes else None}
 
 
@@ -132,7 +135,9 @@ def _activations(entries: Iterable[Mapping[str, Any]], where: str) -> list[str]:
     kinds = [_class(entry) for entry in entries]
     unknown = next((kind for kind in kinds if kind in _ACTIVATIONS and _ACTIVATIONS[kind] is None), None)
     if unknown:
-        raise CheckpointError(f"{where}: one of its modules is {unknown}, an activation that is not supported")
+        raise CheckpointError(
+            f"{where}: one of its modules is {unknown}, an activation that is not supported", hint=_AS_ONNX
+        )
     return [name for kind in kinds if (name := _ACTIVATIONS.get(kind))]
 
 
@@ -175,8 +180,11 @@ def _verify_conv(entry: Mapping[str, Any], leaf: Leaf, where: str, *, strided: b
             continue
         sides = list(stated) if isinstance(stated, (tuple, list)) else [stated] * len(same)
         if sides != expected:
-            raise CheckpointError(f"{where}: '{leaf.name}' has {option} {sides}, expected {expected}: not supported")
+            raise CheckpointError(
+                f"{where}: '{leaf.name}' has {option} {sides}, expected {expected}: not supported", hint=_AS_ONNX
+            )
     if entry.get("padding_mode", "zeros") != "zeros":
         raise CheckpointError(
-            f"{where}: '{leaf.name}' pads with {entry['padding_mode']}, expected zeros: not supported"
+            f"{where}: '{leaf.name}' pads with {entry['padding_mode']}, expected zeros: not supported",
+            hint=_AS_ONNX,
         )

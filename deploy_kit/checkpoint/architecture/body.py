@@ -1,5 +1,6 @@
 """Leaves → the body of a DenseNet: stem, blocks, transitions and last BN, every leaf in one place. No names."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, listed
 from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 
 _MIN_UNITS = 2
+_MAX_STEM, _MAX_ROWS, _MAX_TRIED = 6, 64, 5_000  # the longest stem that was seen has three convolutions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +64,25 @@ def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) ->
     """Make the error of a file in which no body is found; the reading that got furthest says why."""
     names = [name for leaf in leaves.layers for name in leaf.parts.values()] + list(leaves.others)
     why = why_no_densenet(names)
+    hint = "give a DenseNet; of other networks deploykit takes ONNX files: export it with its own framework"
     if not failures:
         n = sum(leaf.kind == "norm" for leaf in leaves.layers)
+        bare = [name for name in leaves.others if name.endswith(".weight") and leaves.tensors[name].dim() == 1]
+        if n == 0 and len(bare) >= _MIN_UNITS and not why:
+            raise CheckpointError(
+                f"{where}: its norms, e.g. '{bare[0].removesuffix('.weight')}', have no running statistics: group, "
+                "layer and instance norms, and BNs without them, take theirs from each input, which is not supported",
+                hint=hint,
+            )
         text = f"expected dense layers (BN, ReLU, convolution), found {n} BNs and none that a 3×3 convolution follows"
     else:
         text = max(failures, key=lambda failure: failure[0])[1]
-    hint = "give a DenseNet; `deploykit inspect` also reads ONNX files of any network"
     if why:
         return CheckpointError(f"{where}: {why} ({text})", hint=hint)
     start = "" if failures else "not a DenseNet: "
-    return CheckpointError(f"{where}: {start}{text}", hint=hint if not failures else "get the whole checkpoint")
+    # A row of siblings with a gap lacks a layer; other networks are whole, and no DenseNet.
+    lacks = "missing?" in text
+    return CheckpointError(f"{where}: {start}{text}", hint="get the whole checkpoint" if lacks else hint)
 
 
 def _assembled(leaves: Leaves, dense: Sequence[DenseUnit]) -> Body:
@@ -85,11 +96,12 @@ def _assembled(leaves: Leaves, dense: Sequence[DenseUnit]) -> Body:
     convs = [leaf for leaf in free if leaf.kind == "conv"]
     # Of several stems that fail, the longest one's error is shown: the others leave out convolutions that belong to it.
     first: ChainError | None = None
+    budget = itertools.count()
     for stem in _stems(convs, {unit.read for unit in dense}):
         between = [conv for conv in convs if conv not in stem]
         transitions = _transitions(free, between)
         try:
-            arranged = chain.arrange(dense, transitions, stem[-1].out)
+            arranged = chain.arrange(dense, transitions, stem[-1].out, budget)
         except ChainError as error:
             first = first or error
             continue
@@ -119,16 +131,20 @@ def _stems(convs: Sequence[Leaf], widths: set[int]) -> Iterator[tuple[Leaf, ...]
     """
     wide = sorted((conv for conv in convs if dense_layers.is_wide(conv)), key=lambda conv: paths.counting(conv.path))
     rows: list[tuple[Leaf, ...]] = []
-
-    def grow(row: tuple[Leaf, ...]) -> None:
+    readers: dict[int, list[Leaf]] = {}
+    for conv in wide:
+        readers.setdefault(conv.read, []).append(conv)
+    # Rows that end where a block reads: of a decoder's or an HRNet's convolutions there are more than can be listed.
+    waiting: list[tuple[Leaf, ...]] = [(conv,) for conv in reversed(wide)]
+    n_tried = 0
+    while waiting:
+        row, n_tried = waiting.pop(), n_tried + 1
         if row[-1].out in widths:
             rows.append(row)
-        for conv in wide:
-            if conv not in row and conv.read == row[-1].out:
-                grow((*row, conv))
-
-    for conv in wide:
-        grow((conv,))
+        if len(rows) > _MAX_ROWS or n_tried > _MAX_TRIED:
+            raise ChainError(f"{len(wide)} convolutions outside the dense layers fit as a stem in too many ways")
+        if len(row) < _MAX_STEM:
+            waiting += [(*row, conv) for conv in reversed(readers.get(row[-1].out, [])) if conv not in row]
     in_order = {conv: at for at, conv in enumerate(wide)}
     # Longest first: a shorter stem would leave convolutions over, which no transition's place fits.
     rows.sort(key=lambda row: (-len(row), [in_order[conv] for conv in row]))

@@ -70,20 +70,23 @@ def runs(units: Sequence[DenseUnit], transitions: Sequence[Joint]) -> list[Run]:
     return pieces
 
 
-def arrange(units: Sequence[DenseUnit], transitions: Sequence[Joint], start: int) -> Chain:
+def arrange(
+    units: Sequence[DenseUnit], transitions: Sequence[Joint], start: int, steps: Iterator[int] | None = None
+) -> Chain:
     """Put everything into the one order that the widths allow.
 
     Args:
         units: Dense layers in any order.
         transitions: Transitions in any order.
         start: Channels that the stem gives.
+        steps: Steps that searches in one file take together.
 
     Raises:
         ChainError: There is none, or there are several and the names have no numbers that choose.
     """
     pieces = sorted(runs(units, transitions), key=lambda run: paths.counting(run[0].home))
     joints = sorted(transitions, key=lambda joint: paths.counting(joint.path))
-    search = _ChainSearch(pieces, joints)
+    search = _ChainSearch(pieces, joints, itertools.count() if steps is None else steps)
     orders = list(itertools.islice(_orders(pieces, joints, start, search), 2))  # two are enough to be ambiguous
     if not orders:
         raise ChainError(_break(pieces, joints, start))
@@ -175,10 +178,10 @@ def _joined(rest: list[Run], joints: list[Joint], width: int, search: "_ChainSea
 class _ChainSearch:
     """State of a search: whether numbers order the pieces, and how many steps it has taken."""
 
-    def __init__(self, pieces: Sequence[Run], joints: Sequence[Joint]) -> None:
+    def __init__(self, pieces: Sequence[Run], joints: Sequence[Joint], steps: Iterator[int]) -> None:
         self.counted = _counted([run[0].home for run in pieces])
         self.joints_counted = _counted([joint.path for joint in joints])
-        self.steps = itertools.count()
+        self.steps = steps
 
     def key(self, run: Run) -> object:
         """Return what makes two runs the same to the search: where numbers order them, their widths."""

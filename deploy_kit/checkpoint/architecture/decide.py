@@ -129,11 +129,13 @@ def decide_facts(
     for name in _relevant_facts(body, head):
         decision = _known_fact(name, known, body, where, remarks)
         decision = _fitting(name, decision, head, values)
+        no_relu = _is_no_relu(name, known.evidence, decision, values)
+        decision = None if no_relu else decision
         if name == "outer_activation" and (decision is None or decision[1].kind == "family"):
             decision = _outer_activation(values.get("activation", "relu"), decision, known.family, remarks)
         if decision is None:
             refuted = _refuted(name, known, body, values, sources)
-            default = None if refuted else _default(name, body, head, where, keras=keras)
+            default = None if refuted or no_relu else _default(name, body, head, where, keras=keras)
             if default is None or name in variants:
                 if not probing:
                     unanswered.append(name)
@@ -276,6 +278,13 @@ def _fitting(name: str, decision: Decision | None, head: FoundHeads, values: Map
     return decision
 
 
+def _is_no_relu(name: str, evidence: Evidence, decision: Decision | None, values: Mapping[str, Any]) -> bool:
+    """Return whether statistics rule out an activation, or a leaky one's slope, that only names or defaults give."""
+    if evidence.passes is None or (decision is not None and decision[1].kind not in ("family", "statistics")):
+        return False
+    return name == "activation" or (name == "slope" and values.get("activation") == "leaky_relu")
+
+
 def _is_refuted(name: str, known: FactSources, body: Body) -> bool:
     """Return whether a flag, the file or statistics contradict the family in a fact that hangs together with this."""
     for other in _hanging(name):
@@ -382,9 +391,17 @@ def _open_question(names: list[str], where: str, known: FactSources, *, double: 
     family = known.family
     variants = f" ('{family.name}' has variants)" if family is not None and set(names) & set(family.ask) else ""
     flags = "; ".join(_flag(name, double) for name in names)
+    passes = known.evidence.passes
+    shown = ""
+    if passes is not None and {"activation", "slope"} & set(names):
+        flags = flags.replace("--slope 0.01", f"--slope {passes:.1g}")
+        shown = (
+            f" (by the dense layers' BN statistics {passes:.2f} of what lies below zero passes; of a ReLU none, "
+            "of a leaky one its slope, GELU about 0.25, SiLU 0.4, ELU 0.6, no activation 1)"
+        )
     flags = flags.replace("--stem-stride 2", "--stem-stride 2 (or one number an axis: 1,2,2)")
     return CheckpointError(
-        f"{where}: the file cannot say: {', '.join(name.replace('_', ' ') for name in names)}{variants}",
+        f"{where}: the file cannot say: {', '.join(name.replace('_', ' ') for name in names)}{variants}{shown}",
         hint=f"say {flags}; or give one input and its logits: --probe io.npz",
     )
 

@@ -1,5 +1,6 @@
 """Layers behind the body → heads: which linear layers follow each other, which stand side by side."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -261,6 +262,15 @@ def _verify_one_home(rows: Sequence[Sequence[_Node]], where: str) -> None:
     parents = {home[:-1] for home in homes}
     if len(parents) > 1:
         names = [".".join(home) for home in homes]
+        ends = [(row[0].leaf.read, row[-1].leaf.out) for row in rows]
+        chained = [(a, b) for a, b in itertools.permutations(range(len(rows)), 2) if ends[a][1] == ends[b][0]]
+        if chained:
+            before, after = (names[at] for at in chained[0])
+            raise CheckpointError(
+                f"{where}: nothing says whether '{before}' stands before '{after}' or takes no part in its answer",
+                hint=f"if it takes no part: --ignore {before}; if it stands before, export the model to ONNX with its "
+                "own framework, and give that file",
+            )
         raise CheckpointError(
             f"{where}: {len(rows)} heads in different modules, one may be left from another task: {listed(names)}",
             hint=f"choose one: --head {names[-1]}; a head outside the network's own module may skip the last ReLU: say "

@@ -4,7 +4,7 @@ What training tools leave beside the weights is set aside here and remarked; wha
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,9 +14,11 @@ from torch import Tensor
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 
-# Counters of BNs and of averaged models, profilers' counts (thop), weights and buffers of losses and metrics.
+# Counters of BNs and of averaged models, profilers' counts (thop).
+_COUNTERS = re.compile(r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params|__ops__|__params__)$")
+# Weights and buffers of losses and metrics, where they are no layers.
 _HARMLESS = re.compile(
-    r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params|pos_weight|__ops__|__params__)$"
+    r"(^|\.)pos_weight$"
     r"|(^|\.)(criterion|criterions|loss|losses|loss_fn|loss_fun|loss_func|loss_function|metrics?)\d*\."
     r"|(^|\.)((train|val|valid|test|eval)_?)(auroc|auc|acc|accuracy|f1|loss|metrics?|map|ap|precision|recall)\w*\.",
     re.IGNORECASE,
@@ -116,13 +118,25 @@ def gather(tensors: Mapping[str, Tensor], where: str) -> Leaves:
     for name in floats:
         module, _, part = name.rpartition(".")
         modules.setdefault(tuple(module.split(".")) if module else (), {})[part] = name
-    layers, others = [], []
+    layers: list[Leaf] = []
+    others: list[str] = []
     for path, parts in modules.items():
         leaf = _leaf(path, parts, floats, where)
         if leaf is not None:
             layers.append(leaf)
         others += [name for name in parts.values() if leaf is None or name not in leaf.parts.values()]
+    _verify_finite(layers, floats, where)
     return Leaves(layers=tuple(layers), others=tuple(others), tensors=floats, remarks=(*remarks, *folded))
+
+
+def _verify_finite(layers: Iterable[Leaf], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse NaN in a layer; in a tensor of none it computes nothing, and the tensor is asked about by its name."""
+    for leaf in layers:
+        for name in leaf.parts.values():
+            if not torch.isfinite(tensors[name]).all():
+                raise CheckpointError(
+                    f"{where}: {name} holds NaN or infinity", hint="the training diverged: take an earlier checkpoint"
+                )
 
 
 def listed(names: Iterable[str]) -> str:
@@ -133,8 +147,14 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _kept(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Set aside counters, profilers' notes, losses and metrics."""
-    aside = [name for name in tensors if _HARMLESS.search(name)]
+    """Set aside counters, profilers' notes, losses and metrics; by a name alone no layer is: 'metric.0' may be one."""
+    layers = {
+        name.rpartition(".")[0]
+        for name, tensor in tensors.items()
+        if (name.endswith(".weight") and tensor.dim() > 1) or name.endswith(_STATISTICS)
+    }
+    aside = [name for name in tensors if _COUNTERS.search(name)]
+    aside += [name for name in tensors if _HARMLESS.search(name) and name.rpartition(".")[0] not in layers]
     kept = {name: tensor for name, tensor in tensors.items() if name not in set(aside)}
     remarked = sorted({name for name in aside if not name.endswith("num_batches_tracked")})
     return kept, [f"left out, no part of the network: {listed(remarked)}"] if remarked else []
@@ -190,10 +210,6 @@ def _as_float(name: str, tensor: Tensor, where: str) -> Tensor:
         kind = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})".replace("torch.", "")
         raise CheckpointError(f"{where}: {name}: expected a dense floating-point tensor, found {kind}")
     wide = tensor.detach().float()
-    if tensor.is_floating_point() and not torch.isfinite(wide).all():
-        raise CheckpointError(
-            f"{where}: {name} holds NaN or infinity", hint="the training diverged: take an earlier checkpoint"
-        )
     if name.endswith("running_var") and (wide < 0).any():
         raise CheckpointError(f"{where}: {name} holds a negative variance, {float(wide.min()):.3g}")
     return wide
@@ -235,11 +251,24 @@ def _norm(path: tuple[str, ...], parts: dict[str, str], shapes: dict[str, tuple[
     return Leaf(path=path, kind="norm", shape=width, parts=own)
 
 
-def left_over(names: Iterable[str], where: str, title: str) -> CheckpointError:
-    """Make the error of tensors that have no place: dropping them could change the numbers."""
+def _flags(names: Sequence[str], known: Iterable[str]) -> str:
+    """Return flags that leave out some tensors and no other: whole modules where nothing else lies in them."""
+    kept = set(known) - set(names)
+    modules: list[str] = []
+    for name in names:
+        parts = name.split(".")
+        homes = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+        alone = next(home for home in homes if not any(one == home or one.startswith(home + ".") for one in kept))
+        if alone not in modules:
+            modules.append(alone)
+    return " ".join(f"--ignore {module}" for module in modules[:_MAX_LISTED]) + " …" * (len(modules) > _MAX_LISTED)
+
+
+def left_over(names: Iterable[str], known: Iterable[str], where: str) -> CheckpointError:
+    """Make the error of tensors, among those known, that have no place: dropping them could change the numbers."""
     names = sorted(names)
     why = why_no_densenet(names)
     return CheckpointError(
-        f"{where}: tensors that {title} has no place for: {listed(names)}" + (f": {why}" if why else ""),
-        hint="if they take no part in the answer, leave them out with --ignore NAME",
+        f"{where}: tensors that this DenseNet has no place for: {listed(names)}" + (f": {why}" if why else ""),
+        hint=f"if they take no part in the answer, leave them out: {_flags(names, known)}",
     )

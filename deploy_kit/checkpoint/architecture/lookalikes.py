@@ -27,6 +27,7 @@ _REASONS = (
     (r"layer\d+\.\d+\.conv\d", "not a DenseNet: no concatenation growth (looks like ResNet)"),
     (r"inst_?norm|(^|\.)in\d*\.|IN\.", "instance norms (IBN-DenseNet) are not supported"),
     (r"c1x1_[abc]|c1x1_w|c3x3_b", "not a DenseNet: dual paths (looks like DPN)"),
+    (r"Mixed_\d|branch\dx\d|branch_pool|inception", "not a DenseNet: parallel branches (looks like Inception)"),
     (r"branch\d", "two-way dense layers (PeleeNet) are not supported"),
     (r"fc\d*_?[qkv]\b|attn|attention|qkv", "attention is not supported"),
     (r"decoder|up_?conv|upsample|deconv", "a decoder: segmentation networks are not supported"),

@@ -1,5 +1,6 @@
 """Module paths as evidence: which belong together, and in which order they count. No name has a meaning here."""
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -7,6 +8,7 @@ Path = tuple[str, ...]
 _WORDS = re.compile(r"\d+|[^\d_.]+")
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def words(path: Path) -> Path:
     """Split each part at underscores and between letters and digits: ``conv2_block1`` is conv, 2, block, 1."""
     return tuple(word for part in path for word in _WORDS.findall(part))
@@ -17,11 +19,13 @@ def subparts(path: Path) -> Path:
     return tuple(word for part in path for word in part.split("_") if word)
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def numbers(path: Path) -> tuple[int, ...]:
     """Return the numbers of a path in order, without the words between them."""
     return tuple(int(word) for word in words(path) if word.isdigit())
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def natural(path: Path) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key in which 2 comes before 10."""
     return tuple((0, int(word), "") if word.isdigit() else (1, 0, word.lower()) for word in words(path))

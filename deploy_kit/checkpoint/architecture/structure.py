@@ -22,6 +22,7 @@ from deploy_kit.checkpoint.architecture import (
     heads,
     input_normalization,
     leaves,
+    module_lists,
     paths,
 )
 from deploy_kit.checkpoint.architecture.body import Body
@@ -36,6 +37,8 @@ from deploy_kit.checkpoint.facts import ArchitectureFacts, Source, StatedFacts
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
 
 _WIDE_STEM = 7
+_KINDS = ("growth", "bottleneck width", "kernel", "biases", "groups", "no second BN")
+_TWIN_SHARE = 0.4  # of all tensors: two networks in one dict have about half each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,7 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
         CheckpointError: No DenseNet, an incomplete one, tensors left over, or a fact that must be asked for.
     """
     tensors, ignored = _without(contents.tensors, stated.ignore, where)
+    _verify_one_network(tensors, where)
     gathered = leaves.gather(tensors, where)
     normalized, others = input_normalization.find_normalization(gathered.others, gathered.tensors)
     net = body.find_body(gathered, where)
@@ -106,6 +110,7 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     if decided.values.get("hidden_order") == "activation_first":
         head = heads.reordered(head)
     spec = _spec(net, head, decided, stated.facts, input_norm=bool(normalized), where=where)
+    listed = () if stated.probe is not None else module_lists.verify(contents.attributes, spec, net, head, where)
     names = dict(canonical_tensors.canonical_names(net, head, spec))
     names |= {f"normalize.{part}": name for part, name in normalized.items()}
     stored = {canonical: gathered.tensors[name] for canonical, name in names.items()}
@@ -124,6 +129,7 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
             *lacking,
             *_head_remarks(head, known, stated.facts),
             *decided.remarks,
+            *listed,
             *["its BN statistics are initial values: this network was never trained"] * proved.untrained,
         ),
     )  # fmt: skip
@@ -143,6 +149,25 @@ def _without(
     return kept, tuple(f"'{name}' left out, as asked" for name in ignore)
 
 
+def _verify_one_network(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse a dict that holds one network twice, under two names: a model and its average."""
+    for depth in (1, 2):
+        groups: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, tensor in tensors.items():
+            parts = name.split(".")
+            groups.setdefault(".".join(parts[:depth]), {})[".".join(parts[depth:])] = tuple(tensor.shape)
+        large = [name for name, members in groups.items() if len(members) > _TWIN_SHARE * len(tensors)]
+        if len(large) == 2:
+            pairs = [{key.removeprefix("module."): shape for key, shape in groups[name].items()} for name in large]
+            same = pairs[0].items() & pairs[1].items()
+            if len(same) > _TWIN_SHARE * len(tensors):
+                one, other = sorted(large, key=len)
+                raise CheckpointError(
+                    f"{where}: holds two networks of one shape, '{one}' and '{other}'",
+                    hint=f"leave one out: --ignore {other}, or --ignore {one}",
+                )
+
+
 def _outside(net: Body) -> list[Leaf]:
     """Return the leaves that a head may have: of BNs those that stand nearer to a linear layer than to the body."""
     inner = [leaf.path for unit in net.units for leaf in unit.leaves]
@@ -159,11 +184,18 @@ def _verify_uniform(net: Body, where: str) -> None:
     """Refuse a block whose layers differ in more than their input channels, which no DenseNet's do."""
     for block in net.chain.blocks:
         kinds = Counter(_kind(unit) for unit in block)
-        if len(kinds) > 1:
-            odd = next(unit for unit in block if _kind(unit) == min(kinds, key=lambda kind: kinds[kind]))
+        usual = kinds.most_common(1)[0][0]
+        odd = next((unit for unit in block if _kind(unit) != usual), None)
+        if odd is not None:
+            apart = [
+                f"{name} {found} where others have {expected}"
+                for name, found, expected in zip(_KINDS, _kind(odd), usual, strict=True)
+                if found != expected
+            ]
             raise CheckpointError(
-                f"{where}: the layers of one block differ: '{'.'.join(odd.path)}' has {_kind(odd)}, "
-                f"expected {kinds.most_common(1)[0][0]} (growth, bottleneck, kernel, biases, groups)"
+                f"{where}: the layers of one block differ: '{'.'.join(odd.path)}' has {', '.join(apart)}",
+                hint="networks pruned by channels are not supported as checkpoints: export it to ONNX with its own "
+                "framework, and give that file",
             )
     joints = {
         (joint.norm is None, joint.conv.kernel, joint.conv.bias, joint.read // joint.conv.read)
@@ -210,7 +242,7 @@ def _verify_used(gathered: Leaves, net: Body, head: FoundHeads, others: Sequence
     left = [leaf for leaf in gathered.layers if leaf not in used and leaf not in head.dropped]
     names = [name for leaf in left for name in leaf.parts.values()] + list(others)
     if names:
-        raise left_over(names, where, "this DenseNet")
+        raise left_over(names, gathered.tensors, where)
 
 
 def _spec(

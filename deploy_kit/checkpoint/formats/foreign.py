@@ -1,5 +1,7 @@
 """Files that are no checkpoint, or one of another framework, by their first bytes: what they are and what to do."""
 
+import re
+
 from deploy_kit.base.errors import CheckpointError
 
 _GIVE = "give a file that torch.save, safetensors, Keras or Paddle wrote, or an ONNX file"
@@ -32,6 +34,10 @@ _TEXTS = (
     (b"<?xml", "an XML document", _GIVE),
     (b"<net", "an OpenVINO graph (.xml)", _GIVE),
 )
+# Flax writes MessagePack: a map whose first key is `params`; Caffe and MindSpore protocol buffers.
+_FLAX = re.compile(rb"[\x81-\x8f\xde\xdf].{0,8}\xa6params", re.DOTALL)
+_MINDSPORE = re.compile(rb"\x0a.{1,3}\x0a.[\w.]+\x12.{1,24}(Float|Int|BFloat)\d+", re.DOTALL)
+_CAFFE = re.compile(rb"\x0a.[\w .-]+(\xa2\x06|\x12)", re.DOTALL)
 _SHARDED = b'"weight_map"'
 _TENSORFLOW = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 _TABLE_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # last bytes of a LevelDB table: TensorFlow's .index files
@@ -61,6 +67,12 @@ def _name(head: bytes, tail: bytes) -> tuple[str, str]:
         return "a tar archive", _UNPACK
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model", _GIVE
+    if _FLAX.match(head):
+        return "a Flax checkpoint (MessagePack)", "save its parameters under a torch state dict's names as safetensors"
+    if _MINDSPORE.match(head):
+        return "a MindSpore checkpoint", "export the model to ONNX with mindspore.export(…, file_format='ONNX')"
+    if _CAFFE.match(head):
+        return "a Caffe model (.caffemodel)", "convert it to ONNX, and give that file"
     if tail.endswith(_TABLE_END) or _TENSORFLOW in head:
         return "a TensorFlow checkpoint", "load it in TensorFlow and save a .keras or .weights.h5 file"
     return _text(head)

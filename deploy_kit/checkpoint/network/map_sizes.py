@@ -106,7 +106,7 @@ def input_of(
     *,
     stated: Preprocess | None,
     carried: Preprocess | None,
-    graph: Sides | None = None,
+    beside: tuple[Sides, str] | None = None,
 ) -> tuple[Preprocess | BareInput, tuple[str, ...]]:
     """Decide what the input is: as a person states it, as the file does, else of the size the network is known for.
 
@@ -116,7 +116,7 @@ def input_of(
         path: The checkpoint, for messages.
         stated: Preprocessing that a person states.
         carried: Preprocessing that the file carries.
-        graph: Sides that the file's own graph states.
+        beside: Sides that the file's graph or a file beside it states, and which.
 
     Returns:
         The input, and remarks for people.
@@ -139,7 +139,7 @@ def input_of(
     if sides is not None:
         _verify_sides(spec, sides, path)
         return BareInput(shape=(spec.in_channels, *sides)), (UNKNOWN,)
-    known = (graph, "stated by the file's own graph") if graph is not None else usual(spec)
+    known = (beside[0], f"stated by {beside[1]}") if beside is not None else usual(spec)
     if known is None:
         raise InputError(
             f"{path}: the file does not say how large its input is",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from deploy_kit.graph import edit
 from deploy_kit.graph.lint import EVERYWHERE, LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import constant
 
@@ -17,7 +18,7 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
 
 def _trains(node: ir.Node) -> bool:
     if node.op_type == "BatchNormalization":
-        return bool(node.attributes.get_int("training_mode", 0))
+        return edit.trains(node)
     if node.op_type != "Dropout" or len(node.inputs) < 3:
         return False
     mode = constant(node.inputs[2])

@@ -111,7 +111,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="expected a file, found a folder"):
         container.read_contents(tmp_path)
 
 

@@ -1,10 +1,14 @@
 """Tests of the pass `drop_identities`: what hands its input through goes, what does not stays."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
+import small_cnns
 import tiny_graphs
 
+from deploy_kit.graph import onnx_file
 from deploy_kit.graph.passes import drop_identities
 
 X = np.linspace(-2, 2, 4, dtype=np.float32)
@@ -80,3 +84,15 @@ def test_identity_between_input_and_output_stays() -> None:
 
     assert outcome.fired == 0
     assert tiny_graphs.operators(tiny_graphs.reread(model)) == ["Identity"]
+
+
+def test_identity_that_is_a_branch_stays(tmp_path: Path) -> None:
+    """What torch's tracer writes for `squeeze`: the branch's result is a value from outside, by an Identity."""
+    x = small_cnns.pixels()
+    model = ir.serde.deserialize_model(small_cnns.with_condition())
+
+    drop_identities.apply(model)
+
+    onnx_file.save(model, tmp_path / "model.onnx")
+    wanted = small_cnns.by_torch(x)
+    assert np.abs(small_cnns.computed(tmp_path / "model.onnx", x) - wanted).max() < 1e-5 * np.abs(wanted).max()

@@ -54,7 +54,7 @@ class TorchScriptForward:
         run = Operators(self._tensors, on_read or (lambda name, read: None), self.source)
         names = {id(tensor): name for name, tensor in self._tensors.items()}
         try:
-            return run.answer(_Machine(self._code, run, names).method(self._root, "forward", [x], {}, 0))
+            return run.answer(_Interpreter(self._code, run, names).method(self._root, "forward", [x], {}, 0))
         except (*BROKEN, RecursionError) as error:
             raise CheckpointError(
                 f"{self.source} cannot be followed: {type(error).__name__}: {str(error)[:200]}",
@@ -77,7 +77,7 @@ class _Name:
     text: str
 
 
-class _Machine:
+class _Interpreter:
     """Carries out statements."""
 
     def __init__(self, code: Code, run: Operators, names: Mapping[int, str]) -> None:
@@ -312,19 +312,19 @@ _ON_LISTS = frozenset({
 })  # fmt: skip
 
 
-def _annotate(machine: _Machine, code: ast.Call, values: Values, level: int) -> Any:
+def _annotate(machine: _Interpreter, code: ast.Call, values: Values, level: int) -> Any:
     """Return x of ``annotate(type, x)`` and ``unchecked_cast(type, x)``."""
     return machine.value(code.args[1], values, level)
 
 
-def _getattr(machine: _Machine, code: ast.Call, values: Values, level: int) -> Any:
+def _getattr(machine: _Interpreter, code: ast.Call, values: Values, level: int) -> Any:
     """Return ``getattr(self, "0")``, written for names that are no identifiers."""
     owner, name = (machine.value(item, values, level) for item in code.args)
     return machine.attribute(owner, name)
 
 
-def _number(kind: Callable[[Any], Any]) -> Callable[[_Machine, ast.Call, Values, int], Any]:
-    def convert(machine: _Machine, code: ast.Call, values: Values, level: int) -> Any:
+def _number(kind: Callable[[Any], Any]) -> Callable[[_Interpreter, ast.Call, Values, int], Any]:
+    def convert(machine: _Interpreter, code: ast.Call, values: Values, level: int) -> Any:
         value = machine.value(code.args[0], values, level)
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ValueError("a number of what are several")
@@ -335,11 +335,11 @@ def _number(kind: Callable[[Any], Any]) -> Callable[[_Machine, ast.Call, Values,
     return convert
 
 
-def _range(machine: _Machine, code: ast.Call, values: Values, level: int) -> Iterator[int]:
+def _range(machine: _Interpreter, code: ast.Call, values: Values, level: int) -> Iterator[int]:
     return iter(_bounded(range(*(machine.value(item, values, level) for item in code.args))))
 
 
-_SPECIAL: Mapping[str, Callable[[_Machine, ast.Call, Values, int], Any]] = {
+_SPECIAL: Mapping[str, Callable[[_Interpreter, ast.Call, Values, int], Any]] = {
     "annotate": _annotate, "unchecked_cast": _annotate, "getattr": _getattr, "range": _range, "int": _number(int),
     "float": _number(float), "bool": _number(bool), "uninitialized": lambda *_: None, "isinstance": lambda *_: False,
 }  # fmt: skip

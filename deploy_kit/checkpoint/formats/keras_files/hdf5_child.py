@@ -3,7 +3,7 @@
 libhdf5 is C code that a few flipped bytes send into endless loops; here it can only end this process. h5py would also
 follow links, external data and virtual datasets into other files of the machine: none of them is followed.
 
-    python -m deploy_kit.checkpoint.formats.keras_files.hdf5_child FILE FOLDER
+    python -m deploy_kit.checkpoint.formats.keras_files.hdf5_child FILE FOLDER SECONDS
 """
 
 import json
@@ -31,9 +31,10 @@ _OWN_BYTES = 256 << 20
 _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, OverflowError, MemoryError, AttributeError)
 
 
-def main(file: Path, folder: Path) -> int:
-    """Read `file` and write into `folder`; return 0, or 2 with the error in `folder`."""
+def main(file: Path, folder: Path, seconds: int) -> int:
+    """Read `file` within so many seconds of processor time, write into `folder`; return 0, or 2 with an error there."""
     budget = ReadLimits(file.stat().st_size)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     _bound_memory(budget)
     try:
         with (folder / NUMBERS).open("wb") as numbers:
@@ -133,4 +134,4 @@ def _text(value: str | bytes) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

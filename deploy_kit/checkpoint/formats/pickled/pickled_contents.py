@@ -38,7 +38,7 @@ def contents_of(kind: Container, data: Any, budget: ReadLimits, state_key: str |
         state_key=weights.path,
         attributes=weights.attributes,
         classes=next((names for table in tables if (names := _classes(table))), None),
-        preprocess=next((stated for table in tables if (stated := _preprocess(table))), None),
+        preprocess=next((stated for table in tables if (stated := preprocess_of(table))), None),
     )
 
 
@@ -76,7 +76,7 @@ def _classes(table: Mapping[Any, Any]) -> tuple[str, ...] | None:
     return None
 
 
-def _preprocess(table: Mapping[Any, Any]) -> Preprocess | None:
+def preprocess_of(table: Mapping[Any, Any]) -> Preprocess | None:
     """Read timm's data config: ``input_size`` of three numbers, ``mean`` and ``std`` of RGB in 0..1.
 
     Source: timm/data/config.py, `resolve_data_config`; the shorter side is scaled to size / ``crop_pct``.

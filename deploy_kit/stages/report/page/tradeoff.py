@@ -18,7 +18,7 @@ _MOST_POINTS = 20  # a limit further down would press everything else into a lin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class TradeoffPoint:
     """An engine in both respects.
 
     Attributes:
@@ -60,7 +60,7 @@ def draw(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> Markup | None:
 
 
 def draw_runs(
-    runs: Sequence[list[Point]], limits: Sequence[float], note: str, legend: Sequence[tuple[str, Look]]
+    runs: Sequence[list[TradeoffPoint]], limits: Sequence[float], note: str, legend: Sequence[tuple[str, Look]]
 ) -> Markup:
     """Draw the points of one or more runs over one another, each with its Pareto front.
 
@@ -97,7 +97,7 @@ def draw_runs(
     return plot.figure("tradeoff", _TITLE, note, svg, numbers, plot.legend(legend))
 
 
-def points_of(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> list[Point]:
+def points_of(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> list[TradeoffPoint]:
     """List the engines that were checked and measured, with the Pareto front among them marked."""
     both = [
         (row, row.parity, row.measurement)
@@ -109,7 +109,7 @@ def points_of(rows: tuple[EngineRow, ...], looks: dict[str, Look]) -> list[Point
     for row, parity, measured in both:
         what, change = accuracy(parity)
         found.append(
-            Point(
+            TradeoffPoint(
                 name=f"{row.label}, batch {measured.batch}" if several else row.label,
                 look=looks[row.label],
                 ms=median_ms(measured),
@@ -155,7 +155,7 @@ def limits_of(rows: Iterable[EngineRow]) -> list[float]:
     return sorted(-limit for limit in limits if limit is not None and limit <= _MOST_POINTS)
 
 
-def _mark(p: Point, x: plot.Axis, y: plot.Axis) -> Markup:
+def _mark(p: TradeoffPoint, x: plot.Axis, y: plot.Axis) -> Markup:
     """Draw a point with its intervals."""
     left, top = x.at(p.ms[0]), y.at(p.points[0])
     whisker = f"whisker {p.look.color}"
@@ -173,13 +173,13 @@ def _barred(row: EngineRow, measured: Measurement) -> str:
     return "" if row.failed or row.judged is None or row.judged.word == "accepted" else row.judged.word
 
 
-def _beats(one: Point, other: Point) -> bool:
+def _beats(one: TradeoffPoint, other: TradeoffPoint) -> bool:
     """Return whether `one` is at least as good in both respects and better in one."""
     ours, theirs = (one.ms[0], -one.points[0]), (other.ms[0], -other.points[0])
     return ours != theirs and ours[0] <= theirs[0] and ours[1] <= theirs[1]
 
 
-def _steps(front: list[Point], x: plot.Axis, y: plot.Axis) -> list[tuple[float, float]]:
+def _steps(front: list[TradeoffPoint], x: plot.Axis, y: plot.Axis) -> list[tuple[float, float]]:
     corners = list[tuple[float, float]]()
     for p in front:
         here = (x.at(p.ms[0]), y.at(p.points[0]))

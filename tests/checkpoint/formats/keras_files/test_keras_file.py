@@ -213,10 +213,14 @@ def test_long_text_that_an_attribute_names_again_and_again_is_refused(tmp_path: 
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ("import time; time.sleep(60)", r"reading it took more than 1 s"),
+        ("import time; time.sleep(60)", r"reading it took more than 1 s$"),
+        (
+            "import resource, sys\nresource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]),) * 2)\nwhile True: pass",
+            r"reading it took more than 1 s of processor time",
+        ),
         ("import os; os.abort()", "reading it ends the process that does"),
     ],
-    ids=["endless", "abort"],
+    ids=["waiting", "endless", "abort"],
 )
 def test_child_that_hangs_or_dies_is_an_error_here(
     program: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -224,7 +228,8 @@ def test_child_that_hangs_or_dies_is_an_error_here(
     """A few flipped bytes send libhdf5 into an endless loop: seen with 2.0."""
     (tmp_path / "stand_in_child.py").write_text(program)
     monkeypatch.setattr("deploy_kit.checkpoint.formats.keras_files.hdf5._CHILD", "stand_in_child")
-    monkeypatch.setattr("deploy_kit.checkpoint.formats.keras_files.hdf5._SECONDS", 1)
+    monkeypatch.setattr("deploy_kit.checkpoint.formats.keras_files.hdf5._SECONDS", 0)
+    monkeypatch.setattr("deploy_kit.checkpoint.formats.keras_files.hdf5._WAITS", 1 if "sleep" in program else 30)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     with pytest.raises(CheckpointError, match=message):

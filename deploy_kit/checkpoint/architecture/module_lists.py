@@ -1,0 +1,215 @@
+"""The lists (``nn.Sequential``) of a pickled network as witness: what they hold is computed, all of it, in that order.
+
+A module of another class computes by code that is no part of the file. Of such a network the lists alone are compared,
+and a remark says so.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.architecture.body import Body
+from deploy_kit.checkpoint.architecture.heads import FoundHeads, Step
+from deploy_kit.records.densenet import DenseNetSpec, Order
+
+Attributes = Mapping[str, Mapping[str, Any]]
+Operation = tuple[str, str]  # (layer, its name), (activation, ""), (pool, max or avg)
+_LIST = "torch.nn.modules.container.Sequential"
+_TORCH = "torch.nn.modules."
+# Modules that compute nothing outside of training, or change a shape alone; the last words of their classes.
+_IDLE = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "Identity", "Flatten", "View", "Reshape",
+         "Squeeze")  # fmt: skip
+_ACTIVATION: Operation = ("activation", "")
+
+
+def verify(attributes: Attributes, spec: DenseNetSpec, body: Body, head: FoundHeads, where: str) -> tuple[str, ...]:
+    """Compare every list of a pickled network with the order in which the rebuilt one computes.
+
+    Args:
+        attributes: Module path → its class and plain attributes; empty where the file is no whole module.
+        spec: The rebuilt network.
+        body: The network without its head.
+        head: Its heads.
+        where: The file, for messages.
+
+    Returns:
+        What was compared, for people.
+
+    Raises:
+        CheckpointError: A list computes something else, or holds a module whose code is not in the file.
+    """
+    if not attributes:
+        return ()
+    rows = list(_rows(spec, body, head))
+    ends = {steps[-1].leaf.name for _, steps in head.heads if steps[-1].leaf is not None}
+    n_compared = 0
+    for path in _lists(attributes):
+        for segment in _segments(attributes, path):
+            if any(kind == "layer" for kind, _ in segment.operations):
+                _compare(segment, rows, ends, path, where)
+                n_compared += 1
+    root = attributes.get("", {}).get("class", "")
+    return (
+        f"the order in which '{root}' computes is code outside of the file and has no witness, but for {n_compared} of "
+        "its lists (nn.Sequential), which agree",
+    )
+
+
+def orders(attributes: Attributes, body: Body) -> dict[str, Any]:
+    """Read from lists whether transitions have an activation and a pool, and whether it stands before their BNs."""
+    found: set[tuple[tuple[str, Any], ...]] = set()
+    for joint in body.chain.transitions:
+        for path in _lists(attributes):
+            if joint.norm is None or not joint.conv.name.startswith(path + "." * bool(path)):
+                continue
+            norm, conv = ("layer", joint.norm.name), ("layer", joint.conv.name)
+            for segment in _segments(attributes, path):
+                row = [operation for operation in segment.operations if operation[0] != "pool"]
+                if norm not in row or conv not in row:
+                    continue
+                at, to = row.index(norm), row.index(conv)
+                behind, before = _ACTIVATION in row[at:to], at > 0 and row[at - 1] == _ACTIVATION
+                facts: dict[str, Any] = {"transition_relu": behind or before}
+                if behind or before:
+                    facts |= {"transition_order": "norm_first" if behind else "activation_first"}
+                if segment.leads and len(row) == len(segment.operations):
+                    facts |= {"transition_pool": "none"}
+                found.add(tuple(facts.items()))
+    return dict(found.pop()) if len(found) == 1 else {}
+
+
+def _lists(attributes: Attributes) -> Iterator[str]:
+    """Yield the path of each list; one in another is a part of it."""
+    for path, entry in attributes.items():
+        parent = attributes.get(path.rpartition(".")[0], {}) if path else {}
+        if entry.get("class") == _LIST and parent.get("class") != _LIST:
+            yield path
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """What a list computes between modules whose order within is not known.
+
+    Attributes:
+        operations: Its operations.
+        follows: Whether such a module comes directly before it, so that nothing else can.
+        leads: Whether one comes directly behind it.
+    """
+
+    operations: tuple[Operation, ...]
+    follows: bool
+    leads: bool
+
+
+def _segments(attributes: Attributes, path: str) -> Iterator[_Segment]:
+    """Yield what a list computes, cut where it holds modules whose order within is not known."""
+    row: list[Operation] = []
+    follows = False
+    for operation in _flat(attributes, path):
+        if operation is None:
+            yield _Segment(tuple(row), follows, leads=True)
+            row, follows = [], True
+        else:
+            row.append(operation)
+    yield _Segment(tuple(row), follows, leads=False)
+
+
+def _flat(attributes: Attributes, path: str) -> Iterator[Operation | None]:
+    start = f"{path}." if path else ""
+    depth = len(start.split(".")) - 1
+    children = [name for name in attributes if name.startswith(start) and name and name.count(".") == depth]
+    for child in children:
+        kind = str(attributes[child].get("class", ""))
+        last = kind.rpartition(".")[2]
+        if kind == _LIST:
+            yield from _flat(attributes, child)
+        elif kind.startswith((f"{_TORCH}conv.", f"{_TORCH}batchnorm.", f"{_TORCH}linear.Linear")):
+            yield "layer", child
+        elif kind.startswith(f"{_TORCH}pooling."):
+            yield "pool", "max" if "Max" in last else "avg"
+        elif last in _IDLE:
+            continue
+        elif kind.startswith(f"{_TORCH}activation."):
+            yield _ACTIVATION
+        elif "Blur" in last or any(name.startswith(f"{child}.") for name in attributes):
+            yield None
+        else:
+            yield "unknown", f"{child}' is a '{last}"
+
+
+def _compare(segment: _Segment, rows: Sequence[Sequence[Operation]], ends: set[str], path: str, where: str) -> None:
+    operations = segment.operations
+    layers = [operation for operation in operations if operation[0] == "layer"]
+    row = next((row for row in rows if layers[0] in row), None)
+    if row is None:
+        return  # a layer that was left out, as asked
+    start = row.index(layers[0]) - operations.index(layers[0])
+    lacking = list(row[: max(start, 0)]) if segment.follows else []
+    lacking += row[start + len(operations) :] if segment.leads else []
+    if lacking:
+        raise _apart(path, None, lacking[0], where)
+    for place, operation in enumerate(operations):
+        at = start + place
+        expected = row[at] if 0 <= at < len(row) else None
+        if operation == expected:
+            continue
+        if operation[0] == "unknown":
+            raise CheckpointError(
+                f"{where}: '{operation[1]}', whose code is not in the file",
+                hint="save it where its code is at hand, as torch.export.save(torch.export.export(model, (x,)), "
+                "'model.pt2'), and give that file",
+            )
+        if at >= len(row) and operation == _ACTIVATION and row[-1][1] in ends:
+            continue  # what follows the last layer, such as a softmax, is remarked elsewhere
+        raise _apart(path, operation, expected, where)
+
+
+def _apart(path: str, found: Operation | None, expected: Operation | None, where: str) -> CheckpointError:
+    return CheckpointError(
+        f"{where}: the list '{path}' computes {_text(found)} where the rebuilt network has {_text(expected)}",
+        hint="export it to ONNX with the framework it comes from, and give that file",
+    )
+
+
+def _text(operation: Operation | None) -> str:
+    if operation is None:
+        return "nothing"
+    kind, name = operation
+    return {"layer": f"'{name}'", "activation": "an activation", "pool": f"a pool ({name})"}.get(kind, kind)
+
+
+def _rows(spec: DenseNetSpec, body: Body, head: FoundHeads) -> Iterator[list[Operation]]:
+    """Yield what the rebuilt network computes between concatenations, in order."""
+
+    def normed(name: str | None, active: bool, order: Order) -> list[Operation]:
+        norm: list[Operation] = [] if name is None else [("layer", name)]
+        act = [_ACTIVATION] * active
+        return norm + act if order == "norm_first" else act + norm
+
+    stem: list[Operation] = []
+    for joint, step in zip(body.stem, spec.stem, strict=True):
+        stem.append(("layer", joint.conv.name))
+        stem += normed(joint.norm.name if joint.norm else None, step.relu, "norm_first")
+    yield stem + [("pool", spec.stem_pool)] * (spec.stem_pool in ("max", "avg"))
+    active = spec.activation != "none"
+    for unit in body.units:
+        row = normed(unit.norm1.name, active, spec.dense_order)
+        if unit.narrow is not None:
+            row.append(("layer", unit.narrow.name))
+            row += normed(unit.norm2.name if unit.norm2 else None, active, spec.dense_order)
+        yield [*row, ("layer", unit.wide.name)]
+    for joint in body.chain.transitions:
+        norm = joint.norm.name if joint.norm else None
+        row = [*normed(norm, spec.transition_relu, spec.transition_order), ("layer", joint.conv.name)]
+        yield row + [("pool", spec.transition_pool)] * (spec.transition_pool != "none")
+    final = normed(body.final.name if body.final else None, spec.final_relu, spec.final_order)
+    pools = [("pool", spec.head_pool)] * (spec.head_pool in ("avg", "max"))
+    trunk = [*final, *pools, *_steps(head.trunk)]
+    rows = [_steps(steps) for _, steps in head.heads] or [[]]
+    yield from rows if len(rows) > 1 else []
+    yield trunk + rows[0] if len(rows) == 1 else trunk
+
+
+def _steps(steps: Sequence[Step]) -> list[Operation]:
+    return [("layer", step.leaf.name) if step.leaf is not None else _ACTIVATION for step in steps]

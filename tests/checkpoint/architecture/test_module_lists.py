@@ -1,0 +1,118 @@
+"""Tests of pickled modules: their lists are compared, and what their own code computes is said to have no witness."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deploy_kit import checkpoint
+from deploy_kit.base.errors import CheckpointError
+
+SIDE = 32
+
+
+class Scale(nn.Module):
+    """An operation without weights, whose code no file holds."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Layer(nn.Module):
+    """A dense layer whose own order is a list."""
+
+    def __init__(self, width: int, growth: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        dilation = options.get("dilation", 1)
+        inner: list[nn.Module] = [
+            nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 2 * growth, 1, bias=False),
+            nn.BatchNorm2d(2 * growth), nn.ReLU(),
+            nn.Conv2d(2 * growth, growth, 3, padding=dilation, dilation=dilation, bias=False),
+        ]  # fmt: skip
+        if options.get("swap"):
+            inner[3], inner[4] = inner[4], inner[3]
+        self.inner = nn.Sequential(*inner, *[Scale(0.5)] * options.get("scaled", 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.inner(x)], 1)
+
+
+def net(**options: Any) -> nn.Module:
+    joint: list[nn.Module] = [nn.BatchNorm2d(14), nn.ReLU(), nn.Conv2d(14, 6, 1, bias=False), nn.AvgPool2d(2)]
+    if options.get("relu_first"):
+        joint[0], joint[1] = joint[1], joint[0]
+    if options.get("no_pool"):
+        joint = joint[:3]
+    if options.get("max_pool"):
+        joint[3] = nn.MaxPool2d(2)
+    end: list[nn.Module] = [nn.BatchNorm2d(14), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    if options.get("end_swap"):
+        end[0], end[1] = end[1], end[0]
+    parts = [
+        nn.Conv2d(3, 6, 3, padding=1, bias=False), Layer(6, 4, options), Layer(10, 4, options), nn.Sequential(*joint),
+        Layer(6, 4, options), Layer(10, 4, options), *end, nn.Linear(14, 5),
+    ]  # fmt: skip
+    torch.manual_seed(0)
+    model = nn.Sequential(*parts).requires_grad_(False)
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, 0, 0.5)
+            part.momentum = None
+    model.train()(torch.randn(8, 3, SIDE, SIDE))
+    return model.eval()
+
+
+def saved(model: nn.Module, folder: Path) -> Path:
+    torch.save(model, folder / "net.pth")
+    return folder / "net.pth"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"max_pool": True}, {"relu_first": True}, {"no_pool": True}], ids=lambda o: next(iter(o), "plain")
+)
+def test_network_of_lists_is_rebuilt_as_they_compute(options: dict[str, Any], tmp_path: Path) -> None:
+    model, x = net(**options), torch.randn(2, 3, SIDE, SIDE)
+
+    network = checkpoint.read_checkpoint(saved(model, tmp_path))
+
+    assert (network.model(x) - model(x)).abs().max() <= 1e-5 * model(x).abs().max()
+    assert any("has no witness, but for" in remark for remark in network.remarks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"swap": True}, "the list '1.inner' computes an activation where the rebuilt network has"),
+        ({"scaled": 1}, r"'1\.inner\.6' is a 'Scale', whose code is not in the file"),
+        ({"dilation": 2}, r"has padding \[2, 2\], expected \[1, 1\]"),
+        ({"end_swap": True}, "computes an activation where the rebuilt network has"),
+    ],
+    ids=["BN and ReLU", "scale", "dilation", "end"],
+)
+def test_list_that_computes_something_else_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read_checkpoint(saved(net(**options), tmp_path))
+
+
+class TwoCrops(nn.Module):
+    """Code of its own around lists: no file holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.net(x) + self.net(x.flip(3))) / 2
+
+
+def test_code_outside_of_the_file_is_said_to_have_no_witness(tmp_path: Path) -> None:
+    network = checkpoint.read_checkpoint(saved(TwoCrops().eval(), tmp_path))
+
+    assert any("TwoCrops' computes is code outside of the file" in remark for remark in network.remarks)

@@ -1,0 +1,93 @@
+"""Read the state dict of every model of timm's registry: a DenseNet, a question, or refused, each within ten seconds.
+
+    python -m tests.checkpoint.timm_sweep [--every N] [--from NAME]
+
+Models are built without memory; their tensors are views of one buffer of noise, so that models of any size cost little.
+Runs in a process of its own, as `implementations` does.
+"""
+
+import argparse
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.architecture import structure
+from deploy_kit.checkpoint.contents import Contents
+
+HOME = Path(sys.prefix) / "implementations"
+LIMIT_S = 10.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--every", type=int, default=1, help="read one model of so many")
+    parser.add_argument("--from", dest="start", default="", help="first name to read")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    counts: Counter[str] = Counter()
+    slow, wrong = [], []
+    for name, tensors in _state_dicts(options.every, options.start):
+        start = time.perf_counter()
+        outcome = outcome_of(name, tensors)
+        seconds = time.perf_counter() - start
+        counts[outcome.partition(":")[0]] += 1
+        print(f"{seconds:6.2f} s  {name}: {outcome}", flush=True)
+        slow += [name] * (seconds > LIMIT_S)
+        wrong += [name] * (outcome.startswith("read") and "densenet" not in name)
+    print(", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
+    print(f"slower than {LIMIT_S:.0f} s: {', '.join(slow) or 'none'}")
+    print(f"no DenseNet and read as one: {', '.join(wrong) or 'none'}")
+    return 1 if slow or wrong else 0
+
+
+def outcome_of(name: str, tensors: dict[str, Tensor]) -> str:
+    """Read one state dict and say in a line what came out."""
+    try:
+        parsed = structure.parse_structure(Contents(kind="safetensors", tensors=tensors), name)
+    except CheckpointError as error:
+        kind = "asked" if "the file cannot say" in str(error) else "refused"
+        return f"{kind}: {str(error).removeprefix(name + ': ')[:160]}"
+    return f"read: {parsed.spec.title}"
+
+
+def _state_dicts(every: int, start: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield (name, state dict) of timm's models; those that cannot be built without memory are left out."""
+    import timm
+
+    noise = torch.empty(0)
+    for name in [name for name in timm.list_models() if name >= start][::every]:
+        try:
+            with torch.device("meta"):
+                shapes = {
+                    key: (tuple(one.shape), one.dtype) for key, one in timm.create_model(name).state_dict().items()
+                }
+        except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+            print(f"          {name}: cannot be built without memory ({type(error).__name__})", flush=True)
+            continue
+        largest = max(torch.Size(shape).numel() for shape, _ in shapes.values())
+        if largest > noise.numel():
+            noise = torch.rand(largest) + 0.5
+        yield (
+            name,
+            {
+                key: noise[: torch.Size(shape).numel()].view(shape)
+                if dtype.is_floating_point
+                else torch.zeros(shape, dtype=dtype)
+                for key, (shape, dtype) in shapes.items()
+            },
+        )
+
+
+if __name__ == "__main__":
+    sys.path.append(str(HOME))
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    sys.exit(main())
