@@ -3,7 +3,7 @@
 Both networks go through the calibration images side by side, one layer at a time. A layer is refitted to the original's
 output on the inputs that the slimmed network gives it by then, so that it makes up for what happened before it as well;
 then the images go on with its new weights. Activations that later layers read wait in files: memory does not grow with
-the images. The 1×1 that makes a bottleneck's channels keeps its weights; refitting it gained nothing.
+the images. The 1×1 that makes a bottleneck's channels keeps its weights.
 """
 
 import tempfile
