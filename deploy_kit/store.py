@@ -543,6 +543,10 @@ def _changed(path: Path) -> StoreError:
 def _full_or(error: OSError, path: Path) -> StoreError:
     if error.errno in _FULL:
         return StoreError(f"{path}: no space left on the disk", hint="free some space; nothing earlier was lost")
+    gone = error.filename if isinstance(error, FileNotFoundError) else None
+    if isinstance(gone, str | os.PathLike) and not Path(gone).absolute().is_relative_to(path.absolute().parents[1]):
+        # A checkpoint or an image set that was moved while a stage read it: the store has nothing to do with it.
+        return StoreError(f"{gone}: no such file, while '{path}' was made", hint="run it again with its files in place")
     return StoreError(
         f"{path}: cannot be written: {error.strerror or error}", hint="choose another folder (--store, --out)"
     )

@@ -780,3 +780,17 @@ def test_a_file_in_the_place_of_a_folder_is_a_store_error(tmp_path):
 
     with pytest.raises(StoreError, match="cannot be written"):
         write_whole(tmp_path / "out" / "report.md", "text")
+
+
+def test_an_input_that_is_gone_is_named_and_not_the_store(tmp_path: Path) -> None:
+    store, image = Store(tmp_path / "store"), tmp_path / "images" / "cat.png"
+
+    def make(folder: Path, home: str) -> Artifact:
+        image.read_bytes()
+        raise AssertionError
+
+    with pytest.raises(StoreError) as caught:
+        store.produce(Artifact, Key(stage="export", name="a", inputs=(), options={}, versions=()), make)
+
+    assert str(caught.value).startswith(f"{image}: no such file, while '{store.root / 'export' / 'a-'}")
+    assert caught.value.hint == "run it again with its files in place"

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -30,6 +31,11 @@ INSTALL = {
 }
 # Import name → distribution, where replacing underscores by hyphens does not give its name.
 _ALONE = {"mlperf_loadgen": "mlcommons-loadgen"}
+
+
+# ONNX Runtime 1.31 sends events to a host of Microsoft from Linux too, some seconds after a session was made. It reads
+# this variable when it is loaded, and children inherit it; a user who sets another value keeps it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def present(package: str) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.checkpoint.formats.folders import files_beside
 from deploy_kit.graph import adoption
 from deploy_kit.recipe import SourceTable
 from deploy_kit.store import sha256_of
@@ -15,8 +16,6 @@ def stated_options(source: SourceTable) -> dict[str, object]:
 
 def sidecar_digests(checkpoint: Path) -> tuple[str, ...]:
     """Return the sha256 of each file beside a checkpoint that may say something of it."""
-    from deploy_kit.checkpoint.formats.sidecar import files_beside
-
     return tuple(sha256_of(file) for file in files_beside(checkpoint))
 
 

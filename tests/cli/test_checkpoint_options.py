@@ -19,7 +19,9 @@ GIVEN = {
     "--state-key": "state_dict", "--head": "classifier", "--ignore": "extra", "--stem-pool": "none",
     "--concat": "prepend", "--activation": "elu", "--outer-activation": "silu", "--hidden-activation": "none",
     "--slope": "0.1", "--transition-pool": "max", "--eps": "1e-3", "--head-pool": "max", "--head-activation": "sigmoid",
-    "--stem-stride": "2",
+    "--stem-stride": "2", "--dense-order": "activation_first", "--transition-order": "activation_first",
+    "--final-order": "activation_first", "--hidden-order": "activation_first", "--hidden-eps": "1e-4",
+    "--feature-norm": "l2",
 }  # fmt: skip
 
 
@@ -49,7 +51,8 @@ def test_every_flag_reaches_the_network(bare: Path, capsys: pytest.CaptureFixtur
     told = {
         "stem_pool": "none", "concat": "prepend", "activation": "elu", "outer_activation": "silu",
         "transition_pool": "max", "eps": 1e-3, "head_pool": "max", "head_activation": "sigmoid",
-        "transition_relu": False, "final_relu": False,
+        "transition_relu": False, "final_relu": False, "dense_order": "activation_first",
+        "transition_order": "activation_first", "final_order": "activation_first", "feature_norm": "l2",
     }  # fmt: skip
     assert {key: spec[key] for key in told} == told
 

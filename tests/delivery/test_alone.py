@@ -22,7 +22,8 @@ def test_a_bundle_needs_numpy_pillow_and_its_engine_alone(
     python = tmp_path / "new" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "new"], check=True)
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", CONSTRAINTS]
-    subprocess.run([*install, "numpy", "pillow", engine], check=True)
+    if subprocess.run([*install, "numpy", "pillow", engine]).returncode:
+        pytest.skip(f"needs an index of packages: pip install numpy pillow {engine}")
     with np.load(bundle / "golden.npz") as data:
         Image.fromarray(data["images"][0]).save(tmp_path / "a.png")
         wanted = int(data["logits"][0].argmax())

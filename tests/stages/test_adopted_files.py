@@ -94,6 +94,13 @@ def test_half_precision_is_compared_with_its_own_run(context: Context, tmp_path:
     )
 
 
+def test_what_cannot_be_compared_says_so(context: Context, tmp_path: Path) -> None:
+    result = exported(small_cnns.saved(small_cnns.in_type(TensorProto.DOUBLE), tmp_path), context)
+
+    assert result.agreement == "taken with the changes above, not compared: ONNX Runtime cannot run the file as given"
+    assert "float64 → float32 throughout, each weight rounded once" in remarks(result)
+
+
 def test_change_that_moves_the_numbers_is_refused(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

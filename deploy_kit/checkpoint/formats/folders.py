@@ -1,13 +1,21 @@
-"""Folders that stand for a checkpoint: what each is, and how to make the one file of it that is read here."""
+"""Folders around a checkpoint: which files beside it speak of it, and what a folder in its place is."""
 
 import sys
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
 
+CONFIG, PROCESSOR, BUNDLE = "config.json", "preprocessor_config.json", "configs/metadata.json"
 _MAX_LISTED = 200
 # Files of weights, as libraries call them; the first that is there is the one to give.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.pt", "model.pth", "model.keras", "best_model.pth")
+
+
+def files_beside(checkpoint: Path) -> tuple[Path, ...]:
+    """List the files beside a checkpoint that may say something of it, whether they do or not."""
+    home = checkpoint.parent
+    rows = (home / CONFIG, home / PROCESSOR, home.parent / BUNDLE, home / BUNDLE)
+    return tuple(file for file in rows if file != checkpoint and file.is_file())
 
 
 def folder_refusal(path: Path) -> InputError:

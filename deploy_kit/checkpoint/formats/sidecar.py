@@ -12,20 +12,13 @@ from typing import Any
 
 from deploy_kit.base.errors import RecipeError
 from deploy_kit.checkpoint.contents import Sidecar
+from deploy_kit.checkpoint.formats.folders import BUNDLE, CONFIG, PROCESSOR, files_beside
 from deploy_kit.checkpoint.formats.pickled.pickled_contents import preprocess_of
 from deploy_kit.records.artifacts import Preprocess
 
-_CONFIG, _PROCESSOR, _BUNDLE = "config.json", "preprocessor_config.json", "configs/metadata.json"
 _MAX_BYTES, _MAX_CLASSES = 8 << 20, 100_000
 _FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _WRONG = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecipeError)
-
-
-def files_beside(checkpoint: Path) -> tuple[Path, ...]:
-    """List the files beside a checkpoint that may say something of it, whether they do or not."""
-    home = checkpoint.parent
-    rows = (home / _CONFIG, home / _PROCESSOR, home.parent / _BUNDLE, home / _BUNDLE)
-    return tuple(file for file in rows if file != checkpoint and file.is_file())
 
 
 def read_sidecar(checkpoint: Path) -> Sidecar | None:
@@ -34,7 +27,7 @@ def read_sidecar(checkpoint: Path) -> Sidecar | None:
     Files that are no JSON, or that say something else, are of other programs and are passed over.
     """
     tables = {file.name: table for file in files_beside(checkpoint) if (table := _table(file))}
-    config, processor = tables.get(_CONFIG, {}), tables.get(_PROCESSOR, {})
+    config, processor = tables.get(CONFIG, {}), tables.get(PROCESSOR, {})
     bundle = tables.get("metadata.json", {})
     try:
         preprocess = _timm(config) or _hugging_face(processor)
@@ -47,9 +40,9 @@ def read_sidecar(checkpoint: Path) -> Sidecar | None:
     source = next(
         name
         for name, found in (
-            (_CONFIG, _timm(config) or _classes(config)),
-            (_PROCESSOR, preprocess),
-            (_BUNDLE, True),
+            (CONFIG, _timm(config) or _classes(config)),
+            (PROCESSOR, preprocess),
+            (BUNDLE, True),
         )
         if found
     )

@@ -19,6 +19,7 @@ def open_engine(path: Path, manifest: dict[str, Any], options: dict[str, Any]) -
     Returns:
         (N, C, H, W) → outputs (N, K).
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would send events to its maker
     import onnxruntime
 
     chosen = {**manifest["engine"]["options"], **options}
