@@ -1,10 +1,12 @@
 """Reading of a machine's gauges from a worker of its own, while engines are timed in others. Changes nothing there."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from deploy_kit.base.errors import DeviceError, EngineCrashError
 from deploy_kit.devices.links import Worker
 from deploy_kit.measure import energy, validity
 from deploy_kit.measure.hardware_peaks import MeasuredPeak
@@ -93,7 +95,8 @@ class Monitor:
         lacking_s = validity.MIN_TIMED_S - (self.whole_run[-1].at_s - self.whole_run[0].at_s)
         if lacking_s > 0:
             time.sleep(lacking_s)
-            self.read_snapshots()
+            with contextlib.suppress(DeviceError, EngineCrashError):  # a device that was lost is judged by what it said
+                self.read_snapshots()
 
     def energy_of(self, busy: list[Snapshot], *, runs: int, batch: int) -> Energy:
         """Return the energy of `runs` inferences within the snapshots `busy`, with the idle power subtracted."""

@@ -214,7 +214,8 @@ class _EngineSession:
 
     def __init__(self, subject: Subject, images: np.ndarray, connection: Connection, worker: Worker) -> None:
         self._subject, self._connection, self._worker = subject, connection, worker
-        self._inputs = connection.folder / "images.npy"
+        # One subject may take pixels where the other takes tensors.
+        self._inputs = connection.folder / f"images-{subject.digest[:16]}.npy"
         np.save(self._inputs, images)
 
     def observe(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

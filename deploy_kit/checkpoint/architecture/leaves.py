@@ -106,7 +106,7 @@ def gather(tensors: Mapping[str, Tensor], where: str) -> Leaves:
         where: The file, for messages.
 
     Raises:
-        CheckpointError: A tensor that is no dense floating-point one, NaN, a negative variance, or half a layer.
+        CheckpointError: A tensor that is no dense floating-point one, a negative variance, or half a layer.
     """
     kept, remarks = _kept(tensors)
     kept, folded = _folded(kept)
@@ -125,13 +125,13 @@ def gather(tensors: Mapping[str, Tensor], where: str) -> Leaves:
         if leaf is not None:
             layers.append(leaf)
         others += [name for name in parts.values() if leaf is None or name not in leaf.parts.values()]
-    _verify_finite(layers, floats, where)
     return Leaves(layers=tuple(layers), others=tuple(others), tensors=floats, remarks=(*remarks, *folded))
 
 
-def _verify_finite(layers: Iterable[Leaf], tensors: Mapping[str, Tensor], where: str) -> None:
+def verify_finite(leaves: Leaves, where: str) -> None:
     """Refuse NaN in a layer; in a tensor of none it computes nothing, and the tensor is asked about by its name."""
-    for leaf in layers:
+    tensors = leaves.tensors
+    for leaf in leaves.layers:
         for name in leaf.parts.values():
             if not torch.isfinite(tensors[name]).all():
                 raise CheckpointError(

@@ -87,6 +87,7 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     gathered = leaves.gather(tensors, where)
     normalized, others = input_normalization.find_normalization(gathered.others, gathered.tensors)
     net = body.find_body(gathered, where)
+    leaves.verify_finite(gathered, where)  # all numbers are looked at, so only those of a DenseNet are
     _verify_uniform(net, where)
     ndim, width = len(net.stem[0].conv.kernel), net.chain.width
     dense = paths.shared(unit.home for unit in net.units)
