@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         LinkLostError,
         MeasurementError,
         MissingPackageError,
+        OutputError,
         QuantizeError,
         RecipeError,
         RequestError,
@@ -97,8 +98,8 @@ _NAMES = {
     "api.mixing": "Mixed",
     "base.errors": (
         "BuildError CheckError CheckpointError DeployKitError DeviceError EngineCrashError ExportError "
-        "InputError LinkLostError MeasurementError MissingPackageError QuantizeError RecipeError RequestError "
-        "SimplifyError SlimError StageError StoreError UnknownNameError"
+        "InputError LinkLostError MeasurementError MissingPackageError OutputError QuantizeError RecipeError "
+        "RequestError SimplifyError SlimError StageError StoreError UnknownNameError"
     ),
     "base.progress": "ProgressCallback ProgressEvent",
     "delivery.manifest": "Manifest",
@@ -154,6 +155,7 @@ __all__ = [
     "Mix",
     "Mixed",
     "NotRun",
+    "OutputError",
     "ParityReport",
     "PassRow",
     "Prediction",
