@@ -98,7 +98,8 @@ def deploy(
     with _step.followed(on_progress, "deploy") as (callback, _):
         report = pipeline.deploy(base, _step.find_device(device), opened_store, callback, fresh=fresh)
     if out is not None:
-        report_stage.run(report, Path(out) / base.name)
+        written = report_stage.run(report, Path(out) / base.name)
+        return report_stage.load_report(written.with_name("report.json"))  # it holds the command that repeats it
     return report
 
 

@@ -27,6 +27,9 @@ FailOnRegression = Annotated[
     ),
 ]
 ReportFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write reports to.")]
+Pack = Annotated[
+    Path | None, typer.Option(help="Also pack the recommended engine into this bundle: a folder, or a .zip.")
+]
 SaveRecipe = Annotated[Path | None, typer.Option("--save-recipe", help="Write the recipe in force to this file.")]
 
 

@@ -47,7 +47,7 @@ def build(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Number of threads per run (CPU engines).")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Also copy the result to this path.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also copy the engine to this path.")] = None,
     step: Annotated[StepOptions, Only("model", "recipe", "device", "store")],
     output: OutputOptions,
 ) -> None:

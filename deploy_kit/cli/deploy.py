@@ -8,7 +8,7 @@ import typer
 from deploy_kit.cli import Command
 from deploy_kit.cli._checkpoint_options import CheckpointOptions, ImageOptions
 from deploy_kit.cli._option_groups import Only
-from deploy_kit.cli._options import AllowInvalid, Fresh, OutputOptions, SaveRecipe, StepOptions
+from deploy_kit.cli._options import AllowInvalid, Fresh, OutputOptions, Pack, SaveRecipe, StepOptions
 
 DELIVERIES = Path("deliver")
 
@@ -41,9 +41,7 @@ def deploy(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the files; by default deliver/NAME.")
     ] = None,
-    pack: Annotated[
-        Path | None, typer.Option(help="Also pack the recommended engine into this bundle: a folder, or a .zip.")
-    ] = None,
+    pack: Pack = None,
     save_recipe: SaveRecipe = None,
     rest: Annotated[StepOptions, Only("device", "store", "skip_bad", "orientation", "crops")],
     image: ImageOptions,

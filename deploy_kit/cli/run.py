@@ -13,6 +13,7 @@ from deploy_kit.cli._options import (
     DeviceName,
     Fresh,
     OutputOptions,
+    Pack,
     ReportFolder,
     SaveRecipe,
     StorePath,
@@ -28,9 +29,7 @@ def run(
     store: StorePath = STORE,
     out: ReportFolder = REPORTS,
     deliver: Annotated[Path | None, typer.Option(help="Folder to copy accepted engines to.")] = None,
-    pack: Annotated[
-        Path | None, typer.Option(help="Also pack the recommended engine into this bundle: a folder, or a .zip.")
-    ] = None,
+    pack: Pack = None,
     device: DeviceName = "local",
     fresh: Fresh = False,
     allow_invalid: AllowInvalid = False,

@@ -371,10 +371,12 @@ def _in_one(steps: stopwatch.Steps) -> Callable[[], None]:
     return run
 
 
-def serve(jobs: Iterable[str], replies: TextIO) -> None:
-    """Answer jobs until the input ends."""
+def serve(jobs: Iterable[str], replies: TextIO, host_gone: threading.Event) -> None:
+    """Answer jobs until the input ends; a job that tells of its progress is cancelled once the host is gone."""
 
     def tell(event: ProgressEvent) -> None:
+        if host_gone.is_set():
+            raise BrokenPipeError
         replies.write(progress_line(event))
         replies.flush()
 
@@ -400,13 +402,14 @@ def serve(jobs: Iterable[str], replies: TextIO) -> None:
         replies.flush()
 
 
-def _jobs_of(host: TextIO) -> Iterator[str]:
+def _jobs_of(host: TextIO, host_gone: threading.Event) -> Iterator[str]:
     """Yield the lines of a host; once it is gone this process ends, also in a job: nobody would read its reply."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen() -> None:
         for line in host:
             lines.put(line)
+        host_gone.set()
         lines.put("")
         time.sleep(_END_S)
         os._exit(1)
@@ -420,7 +423,8 @@ def main() -> None:
     """Serve on standard input and output; whatever else prints to standard output goes to standard error."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(_jobs_of(os.fdopen(os.dup(0))), replies)
+    host_gone = threading.Event()
+    serve(_jobs_of(os.fdopen(os.dup(0)), host_gone), replies, host_gone)
 
 
 if __name__ == "__main__":

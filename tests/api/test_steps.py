@@ -224,7 +224,7 @@ def test_a_checkpoint_is_deployed_to_engines_by_name(line: "Line", kept: Store, 
 
     assert [row.label for row in report.rows] == ["fp32 · onnxruntime", "int8 · onnxruntime"]
     assert report.rows[1].speed_up is not None and report.rows[1].speed_up.baseline == "fp32 · onnxruntime"
-    assert deploy_kit.load_report(tmp_path / "reports" / "default") == report
+    assert deploy_kit.load_report(tmp_path / "reports" / "mine") == report
 
 
 def test_an_export_carries_what_was_said_of_its_checkpoint_into_the_line(line: "Line", kept: Store) -> None:

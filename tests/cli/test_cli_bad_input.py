@@ -615,7 +615,12 @@ def test_an_interruption_leaves_no_worker_behind(interrupted: Interrupted) -> No
 
 @pytest.mark.slow
 def test_an_interruption_leaves_the_store_as_it_was(interrupted: Interrupted) -> None:
-    assert (contents(interrupted.store), half_written(interrupted.store)) == (interrupted.before, [])
+    found, before = contents(interrupted.store), interrupted.before
+    # What calibration has observed by then is a result of its own, and stays.
+    new = {path.split("/")[0] for path in found.keys() - before.keys()}
+
+    assert {path: found.get(path) for path in before} == before
+    assert (new & {"quantize", "bench"}, half_written(interrupted.store)) == (set(), [])
 
 
 @pytest.mark.slow

@@ -176,5 +176,5 @@ def test_a_check_set_that_looks_like_the_calibration_set_is_remarked_on(
 
     said = deploykit("check", "--images", tmp_path / "brighter.npz", "--store", kept.root)
 
-    assert said.code in (0, 1), said.err
+    assert said.code in (0, 1, 6), said.err  # 20 images may decide nothing
     assert "20 of 20 calibration images look like one of 20 check images" in said.err

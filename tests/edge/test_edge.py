@@ -1,6 +1,7 @@
 """The line over SSH to another architecture, and the numbers that its own kernels give."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -138,7 +139,8 @@ def test_its_times_and_this_machines_stand_in_one_table(beside: dict[str, str], 
 
     assert [row.split()[0] for row in rows] == [f"ssh://{served_edge.address}"] * 2 + ["local"] * 2
     assert ["emulated: not a measurement" in row for row in rows] == [True, True, False, False]
-    assert ["baseline" in row or "CI " in row for row in rows] == [False, False, True, True]
+    # Other tests beside it are foreign load, which this machine's rows say.
+    assert [bool(re.search("baseline|CI |INVALID", row)) for row in rows] == [False, False, True, True]
 
 
 def test_what_loading_took_there_is_marked_too(beside: dict[str, str]) -> None:
@@ -157,9 +159,7 @@ def test_the_record_of_both_says_which_is_emulated(beside: dict[str, str]) -> No
     assert [m["roof"] for m in there] == [None, None]
 
 
-NEEDS = (
-    "MLPerf scenarios need 'mlcommons-loadgen' on the machine that runs the engine (pip install 'mlcommons-loadgen')"
-)
+NEEDS = "MLPerf scenarios need 'mlcommons-loadgen' on the machine that runs the engine (python3 -m venv"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class PretendSession:
 def served(*jobs: Job) -> list[Reply]:
     """Serve jobs in this process and give the replies."""
     replies = io.StringIO()
-    worker.serve(io.StringIO("".join(map(job_line, jobs))), replies)
+    worker.serve(io.StringIO("".join(map(job_line, jobs))), replies, threading.Event())
     return [Reply(**json.loads(line)) for line in replies.getvalue().splitlines()]
 
 

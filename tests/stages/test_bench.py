@@ -367,6 +367,7 @@ def test_percentiles_are_those_of_numpy(percent: int) -> None:
     assert found == pytest.approx(np.percentile(samples, percent))
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_is_not_valid_is_kept_and_measured_again(line: "Line", kept: Store, tmp_path: Path) -> None:
     engines = pair(line)[:1]
     busy = timing(tmp_path, [1.0] * 5, **Gauges(foreign=10.0).answers())

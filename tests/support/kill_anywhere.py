@@ -44,9 +44,9 @@ class Desk:
         self.temporary.mkdir(parents=True, exist_ok=True)
         line = ["run", self.recipe, "--store", self.store, "--out", self.folder / "reports", "--allow-invalid"]
         environment = os.environ | {"TMPDIR": str(self.temporary), "DEPLOYKIT_DESK": str(self.folder)}
-        log = (self.folder / "said.txt").open("wb")
         command = [sys.executable, "-m", "deploy_kit", *map(str, line)]
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        with (self.folder / "said.txt").open("wb") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def processes(self) -> list[int]:
         """List the processes that this run has started, itself among them, by what is in their environment."""
