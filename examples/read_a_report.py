@@ -4,7 +4,8 @@ import sys
 
 import deploy_kit
 
-report = deploy_kit.load_report(sys.argv[1] if len(sys.argv) > 1 else "reports/default")  # deploy_a_checkpoint.py's
+folder = sys.argv[1] if len(sys.argv) > 1 else "reports/densenet_bc40_fmnist"  # deploy_a_checkpoint.py's
+report = deploy_kit.load_report(folder)
 
 print(f"{report.recipe}, made {report.when} by deploykit {report.version} on {report.environment.cpu}")
 print(f"checkpoint {report.checkpoint.name}, sha256 {report.checkpoint.sha256[:12]}")
