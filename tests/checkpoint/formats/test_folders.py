@@ -44,13 +44,14 @@ def hint_of(path: Path, error: type[Exception], match: str) -> str:
 
 
 def test_parts_of_a_safetensors_checkpoint_are_merged_by_the_command_that_is_named(tmp_path: Path) -> None:
-    folder = parts(tmp_path / "hub")
+    folder = parts(tmp_path / "a hub's $(touch x)")
     whole = hint_of(folder, InputError, "expected a file, found a safetensors checkpoint in parts")
     one = hint_of(folder / "model-00002-of-00002.safetensors", CheckpointError, "part 2 of a checkpoint in 2 parts")
 
     cured(whole.removeprefix("merge them: "), tmp_path)
 
     assert one == whole
+    assert not (tmp_path / "x").exists()
     assert same(tmp_path / "merged.safetensors")
 
 
