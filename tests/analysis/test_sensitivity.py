@@ -12,10 +12,11 @@ from deploy_kit.recipe import Variant
 from deploy_kit.records.mixed_precision import GroupTime, GroupTimes
 from deploy_kit.stages import quantize
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["planted", "planted_once"]  # fixtures
 
 
-@pytest.mark.slow
 def test_a_trial_is_of_the_graph_that_quantize_writes(planted: Planted) -> None:
     variant = Variant(name="int8", scheme="int8_portable", options={"keep": [FAULTY, "stem"]})
     graph, _ = quantize.run(
@@ -117,7 +118,6 @@ def test_other_defaults_of_a_scheme_are_another_trial(planted: Planted, monkeypa
     assert (first.made, same.made, other.made) == (1, 0, 1)
 
 
-@pytest.mark.slow
 def test_layer_times_are_of_the_mix_that_was_asked_for(planted: Planted) -> None:
     with planted.trials(engine="onnxruntime", keep=["stem"]) as first:
         first.times()

@@ -9,6 +9,8 @@ from benchmarks.race import Plan
 from benchmarks.records import Race
 from benchmarks.workshop import Made
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Race:

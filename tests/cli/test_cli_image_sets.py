@@ -14,6 +14,8 @@ from tiny_densenet import save_images
 from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.store import Store
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tiny_line import Line
 
@@ -76,7 +78,6 @@ CHECKS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("images", "message"), CHECKS.items(), ids=CHECKS)
 def test_a_check_on_wrong_images_names_what_is_wrong(images: str, message: str, desk: Path, kept: Store) -> None:
     said = deploykit("check", "--images", desk / images, "--store", kept.root)
@@ -104,7 +105,6 @@ def test_a_calibration_with_wrong_images_is_refused(
     assert re.search(message, said.error) and re.search(fix, said.fix), said.err
 
 
-@pytest.mark.slow
 def test_a_check_leaves_out_what_cannot_be_read_and_says_so(desk: Path, kept: Store) -> None:
     said = deploykit("check", "--images", desk / "png", "--skip-bad", "--store", kept.root)
 
@@ -114,7 +114,6 @@ def test_a_check_leaves_out_what_cannot_be_read_and_says_so(desk: Path, kept: St
     assert found is not None and (found[0].n, found[0].skipped) == (19, 1)
 
 
-@pytest.mark.slow
 def test_a_bad_line_and_its_label_are_left_out(desk: Path, kept: Store) -> None:
     said = deploykit("check", "--images", desk / "labels" / "gone.csv", "--skip-bad", "--store", kept.root)
 
@@ -122,7 +121,6 @@ def test_a_bad_line_and_its_label_are_left_out(desk: Path, kept: Store) -> None:
     assert "1 of 2 left out: gone.png: no such file" in said.out
 
 
-@pytest.mark.slow
 def test_a_calibration_leaves_out_what_cannot_be_read_and_says_so(desk: Path, kept: Store) -> None:
     quantize = ("quantize", "--int8", "--layout", "ort", "--calibration", desk / "png", "--skip-bad")
     said = deploykit(*quantize, "--store", kept.root, "--json")
@@ -133,7 +131,6 @@ def test_a_calibration_leaves_out_what_cannot_be_read_and_says_so(desk: Path, ke
     assert "1 of 20 left out: 03.png" in said.err
 
 
-@pytest.mark.slow
 def test_the_next_step_knows_what_was_left_out(desk: Path, kept: Store) -> None:
     """The recipe in force travels with each result."""
     quantize = ("quantize", "--int8", "--layout", "ort", "--calibration", desk / "png", "--skip-bad")
@@ -144,7 +141,6 @@ def test_the_next_step_knows_what_was_left_out(desk: Path, kept: Store) -> None:
     assert said.code in (0, 1), said.err
 
 
-@pytest.mark.slow
 def test_an_export_takes_its_sample_from_what_can_be_read(line: "Line", desk: Path, tmp_path: Path) -> None:
     export = ("export", line.recipe.source.checkpoint, "--images", desk / "png", "--store", tmp_path / "store")
 
@@ -154,7 +150,6 @@ def test_an_export_takes_its_sample_from_what_can_be_read(line: "Line", desk: Pa
     assert (made.code, json.loads(made.out)["verified_on"].startswith("19 images")) == (0, True), made.err
 
 
-@pytest.mark.slow
 def test_what_a_calibration_is_remarked_on_is_in_the_result(kept: Store, tmp_path: Path) -> None:
     few = save_images(tmp_path / "few.npz", 9, seed=3)
 
@@ -167,7 +162,6 @@ def test_what_a_calibration_is_remarked_on_is_in_the_result(kept: Store, tmp_pat
     assert newest is not None and "calibration remarks" in dict(newest[0].made_by.rows)
 
 
-@pytest.mark.slow
 def test_a_check_set_that_looks_like_the_calibration_set_is_remarked_on(
     line: "Line", kept: Store, tmp_path: Path
 ) -> None:

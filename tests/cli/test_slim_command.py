@@ -15,6 +15,8 @@ from deploy_kit.recipe import SlimTable
 from deploy_kit.records.slimming import SlimSearch
 from deploy_kit.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,7 +34,6 @@ def slim(folder: Path, *more: str):  # type: ignore[no-untyped-def]
     return deploykit("slim", *given)
 
 
-@pytest.mark.slow
 def test_a_share_gives_a_graph_and_later_steps_take_it(folder: Path) -> None:
     said = slim(folder, "--macs", "0.8", "--explain", "--out", str(folder / "slim.onnx"))
 
@@ -54,7 +55,6 @@ def test_a_share_gives_a_graph_and_later_steps_take_it(folder: Path) -> None:
     )
 
 
-@pytest.mark.slow
 def test_an_engine_that_does_not_time_its_layers_says_so(folder: Path) -> None:
     said = slim(folder, "--macs", "0.8", "--explain", "--target", "reference")
 
@@ -62,7 +62,6 @@ def test_an_engine_that_does_not_time_its_layers_says_so(folder: Path) -> None:
     assert "no times: engine 'reference' does not time its layers" in said.out
 
 
-@pytest.mark.slow
 def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -> None:
     assert slim(folder, "--macs", "0.8").code == 0
 
@@ -76,7 +75,6 @@ def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -
     assert "another network" not in deploykit("build", "--engine", "onnxruntime", "--store", str(store.root)).err
 
 
-@pytest.mark.slow
 def test_a_budget_is_searched_on_tuning_images_and_judged_on_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +90,6 @@ def test_a_budget_is_searched_on_tuning_images_and_judged_on_others(
     )
 
 
-@pytest.mark.slow
 def test_nothing_within_the_budget_ends_with_1_and_keeps_no_graph(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +130,6 @@ def test_a_share_beyond_one_is_refused(folder: Path) -> None:
     assert "recipe.slim.macs" in said.error
 
 
-@pytest.mark.slow
 def test_a_share_below_the_least_names_one_that_works(folder: Path) -> None:
     said = slim(folder, "--macs", "0.01")
 
@@ -142,7 +138,6 @@ def test_a_share_below_the_least_names_one_that_works(folder: Path) -> None:
     assert slim(folder, "--macs", said.fix.split("--macs ")[1].split()[0]).code == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "words"), [("calibration", "refitted to"), ("check", "check set")])
 def test_images_for_two_purposes_are_refused(folder: Path, name: str, words: str) -> None:
     said = slim(folder, "--max-drop", "20pt", "--tune", str(folder / f"{name}.npz"))

@@ -16,7 +16,10 @@ from deploy_kit.engines import tensorrt_rtx
 from deploy_kit.engines._nvidia import network
 from deploy_kit.engines._nvidia.options import TensorRtOptions
 
-pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx")),
+]
 OPTIONS = {"compute_capabilities": ["8.9"]}
 
 # The real worker, in a process of which something is wrong.
@@ -188,7 +191,6 @@ cli.main()
 """
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_ends_with_130_and_an_empty_store(graph: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     words = ["build", str(graph), "--engine", "tensorrt_rtx", "--compute-capability", "8.9", "--store", str(store)]
@@ -233,7 +235,6 @@ print("ended")
 """
 
 
-@pytest.mark.slow
 def test_an_error_that_is_kept_does_not_hold_up_later_builds(graph: Path, folder: Path) -> None:
     command = [sys.executable, "-c", COLLECTED, str(graph), str(folder)]
 

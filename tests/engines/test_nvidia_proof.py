@@ -11,6 +11,8 @@ from deploy_kit.base.lazy import install_line, present
 from deploy_kit.engines import tensorrt_rtx
 from deploy_kit.engines._nvidia import proof
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tiny_line import Line
 
@@ -34,7 +36,6 @@ def n_convolutions(path: Path) -> int:
     return sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
 
 
-@pytest.mark.slow
 @with_rtx
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", "fp32"), ("fp16", "fp16"), ("int8-symmetric", "int8")])
 def test_a_plan_names_every_convolution_with_its_type(name: str, dtype: str, line: "Line") -> None:

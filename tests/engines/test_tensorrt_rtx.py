@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 pytest_plugins = ["tiny_line"]
-pytestmark = pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx"))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not present("tensorrt_rtx"), reason=install_line("tensorrt_rtx")),
+]
 
 CAPABILITIES = ("8.6", "8.9")
 without_gpu = pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
@@ -81,7 +84,6 @@ def with_int32_biases(line: "Line", tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-@pytest.mark.slow
 @every_capability
 @pytest.mark.parametrize("name", ["fp16", "int8-symmetric"])
 def test_a_plan_is_written_without_a_gpu(name: str, capability: str, line: "Line") -> None:
@@ -90,7 +92,6 @@ def test_a_plan_is_written_without_a_gpu(name: str, capability: str, line: "Line
     assert line.store.path(engine).stat().st_size > 0
 
 
-@pytest.mark.slow
 def test_one_plan_serves_several_capabilities(line: "Line") -> None:
     one = line.built("fp16", "tensorrt_rtx", compute_capabilities=["8.9"])
 
@@ -115,7 +116,6 @@ def test_the_proof_of_an_int8_graph_shows_int8_activations(capability: str, line
     assert proof.share("int8", of="activation") > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fp32", "fp16", "bf16"])
 def test_the_proof_of_a_float_graph_shows_no_int8(name: str, line: "Line") -> None:
     proof = line.built(name, "tensorrt_rtx", compute_capabilities=["8.9"]).proof

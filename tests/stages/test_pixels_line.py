@@ -34,6 +34,8 @@ from deploy_kit.records.results import ParityReport
 from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
 from deploy_kit.store import Store
 
+pytestmark = pytest.mark.slow
+
 PIXELS = dataclasses.replace(TINY_PREPROCESS, input_pixels=True)
 QUICK = {"tolerance": 1e-5, "exporter": "torchscript"}
 MODEL = tiny_model(dataclasses.replace(TINY_SPEC))
@@ -109,7 +111,6 @@ def test_reference_logits_are_those_of_the_network_whatever_its_graph_takes(line
         ("fp16", "onnxruntime", 40),
     ],
 )
-@pytest.mark.slow
 def test_an_engine_of_every_scheme_is_checked_on_frames(
     line: SimpleNamespace, scheme: str, engine: str, floor_db: float
 ) -> None:
@@ -141,7 +142,6 @@ def test_int8_for_tensorrt_casts_the_pixels_first(line: SimpleNamespace) -> None
     assert metrics.sqnr_db(by_torch(line), computed(line, typed, "onnxruntime")) > 15
 
 
-@pytest.mark.slow
 def test_layers_of_graphs_with_either_input_are_held_together(line: SimpleNamespace) -> None:
     floats, _ = export.run(line.source, ExportTable(**QUICK), line.context, images=images_of(line.pictures))
     lean, _ = simplify.run(floats.onnx, SimplifyTable(passes="default"), line.context)
@@ -156,7 +156,6 @@ def test_layers_of_graphs_with_either_input_are_held_together(line: SimpleNamesp
     assert min(row.sqnr_db for row in found.points) > 80
 
 
-@pytest.mark.slow
 def test_an_onnx_file_takes_pixels_and_its_own_answers_are_the_reference(line: SimpleNamespace, tmp_path: Path) -> None:
     floats, _ = export.run(line.source, ExportTable(**QUICK), line.context, images=images_of(line.pictures))
     source = SourceTable(checkpoint=str(line.context.store.path(floats.onnx)))
@@ -225,7 +224,6 @@ def test_an_engine_without_images_has_no_frames_to_time(line: SimpleNamespace) -
         bench.entered((bare,), BenchTable(span="frame"))
 
 
-@pytest.mark.slow
 def test_frames_are_timed_with_either_input(line: SimpleNamespace) -> None:
     floats, _ = export.run(line.source, ExportTable(**QUICK), line.context, images=images_of(line.pictures))
     engines = [

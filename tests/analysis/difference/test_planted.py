@@ -9,6 +9,8 @@ from planted import Find, change, maker, weights_of
 
 from deploy_kit.store import Store
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from planted import Forms
 

@@ -26,6 +26,8 @@ from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.graph import onnx_file, passes
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
+pytestmark = pytest.mark.slow
+
 BOUND = 1e-6
 STANDARD = (
     "fold_constants", "drop_identities", "fold_pads", "drop_single_concats", "fold_batchnorm",
@@ -304,7 +306,6 @@ def applied(model: ir.Model, names: tuple[str, ...] = MAXED) -> dict[str, int]:
     return {name: times for name, times in fired.items() if times and name not in TIDYING}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_pass_keeps_its_promise_and_all_together_a_smaller_one(name: str) -> None:
     model = copy_of(name)

@@ -17,6 +17,8 @@ from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.schemes.int8_nncf import Int8NncfOptions
 from deploy_kit.records import codec
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["scheme_worker"]
 needs_nncf = pytest.mark.skipif(not lazy.present("nncf"), reason=lazy.install_line("nncf"))
 

@@ -17,6 +17,8 @@ from deploy_kit.records.results import Report
 from deploy_kit.stages import report
 from deploy_kit.stages.report.page.comparison import RunDrawn, comparison_page
 
+pytestmark = pytest.mark.slow
+
 
 def slower(of: Report, factor: float) -> Report:
     rows = tuple(
