@@ -44,15 +44,16 @@ def test_an_example_is_short_and_says_first_what_it_shows(script: Path) -> None:
 def test_a_checkpoint_is_deployed_and_its_report_read(folder: Path) -> None:
     said = run("deploy_a_checkpoint.py", folder)
 
+    # Other tests beside it are foreign load, which spoils the latency and leaves the verdict on accuracy.
+    verdict = "(accepted|undecided: latency INVALID)"
     for label in ("fp32 · onnxruntime", "int8 · onnxruntime"):
-        # Other tests beside it are foreign load, which spoils the latency and leaves the verdict on accuracy.
-        assert re.search(rf"{label}: (accepted|undecided: latency INVALID)", said)
+        assert re.search(rf"{label}: {verdict}", said)
     assert "DenseNet-BC-40 (k = 12)" in said and "top-1 93.56%" in said
     assert "every limit is kept" in said
 
     read = run("read_a_report.py", folder)
 
-    assert "int8 · onnxruntime ← int8 ← fp32 ← exported ← checkpoint: accepted" in read
+    assert re.search(rf"int8 · onnxruntime ← int8 ← fp32 ← exported ← checkpoint: {verdict}", read)
     assert "passes that fired: " in read and "fold_batchnorm " in read
 
 
