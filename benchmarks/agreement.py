@@ -43,7 +43,7 @@ class Pair:
         ours_ms: By round: deploykit's.
         theirs_ms: By round: the tool's.
         statistic: What of a turn is compared: what the tool gives.
-        runs: Of a turn.
+        runs: Number of runs in a turn.
         why: Why there are no numbers; empty where there are.
     """
 
@@ -70,10 +70,10 @@ class Net:
 
     Attributes:
         subject: The net.
-        runs: Of a turn of ``benchmark_app``, whose start takes seconds; it gives their median.
-        rounds: Of it.
-        short_rounds: Of ``onnxruntime_test``. It gives the mean of a turn, so its turns are two runs and many: few of
-            them meet a busy moment of the machine.
+        runs: Number of runs in a turn of ``benchmark_app``, whose start takes seconds; it gives their median.
+        rounds: Number of its rounds.
+        short_rounds: Number of rounds of ``onnxruntime_test``. It gives the mean of a turn, so its turns are two runs
+            and many: few of them meet a busy moment of the machine.
     """
 
     subject: Subject

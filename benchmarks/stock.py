@@ -26,7 +26,7 @@ class Recipe:
 
     Attributes:
         make: (raw file, folder, batches, options) → name of the file written into the folder.
-        options: Of `make`.
+        options: Options of `make`.
         hoards: Keeps every activation of every image while it calibrates: 187 MB an image for DenseNet-121 at 224 px.
         libraries: Distributions whose versions decide the file.
     """

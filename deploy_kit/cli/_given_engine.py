@@ -1,6 +1,7 @@
 """``check FILE``: a file given by the user, against a checkpoint, golden outputs, or labels alone."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,7 +113,7 @@ def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
     if given.golden is not None and (step.images or given.against):
         raise RequestError(
             "--golden has images and outputs of its own: --images and --against do not go with it",
-            hint=f"deploykit check {given.file} --golden {given.golden}",
+            hint=f"deploykit check {shlex.quote(str(given.file))} --golden {shlex.quote(str(given.golden))}",
         )
     name = str(given.golden) if given.golden is not None else step.images
     if name is None:

@@ -1,5 +1,6 @@
 """``deploykit check``: an engine against the checkpoint's own answers."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -89,7 +90,7 @@ def check(
         elif everything or variant or diagnose:
             raise RequestError(
                 "--all, --variant and --diagnose are about engines of the store, and a file was given",
-                hint=f"leave them out, or the file: deploykit check {file}",
+                hint=f"leave them out, or the file: deploykit check {shlex.quote(str(file))}",
             )
         else:
             given = _given_engine.GivenEngine(

@@ -88,7 +88,7 @@ class Served:
 
     Attributes:
         host: Its address.
-        port: Of its sshd.
+        port: Port of its sshd.
         user: To log in as.
         home: A home of its user's: ``.ssh`` has the private key that opens it, and its host key.
     """

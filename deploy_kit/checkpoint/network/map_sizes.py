@@ -1,6 +1,7 @@
 """Sizes of maps and of the input: what a network requires, what its stem is known for, what each stage ends with."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,7 @@ def _bare(inputs: Sequence[TensorSpec], path: Path) -> BareInput:
     if not sides or len(sides) != len(shape):
         raise InputError(
             f"{path}: the file does not say how images become its input, and its size is open",
-            hint=f"set it: deploykit export {path.name} --input 224x224, for images with "
+            hint=f"set it: deploykit export {shlex.quote(str(path))} --input 224x224, for images with "
             "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
         )
     return BareInput(shape=sides)

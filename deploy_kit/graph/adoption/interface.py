@@ -1,5 +1,6 @@
 """What a graph reads and gives, brought into normal form; the numbers that it computes stay by construction."""
 
+import shlex
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,7 +86,8 @@ def choose_output(proto: "onnx.ModelProto", wanted: str | None, path: Path, chan
         if len(names) != 1:
             raise InputError(
                 f"{path}: expected one output, found {len(names)}: {', '.join(names)}",
-                hint=f"choose one: deploykit export {path.name} --output {names[0] if names else 'NAME'}",
+                hint=f"choose one: deploykit export {shlex.quote(str(path))} "
+                f"--output {shlex.quote(names[0]) if names else 'NAME'}",
             )
         return
     made = {name for node in proto.graph.node for name in node.output if name}
