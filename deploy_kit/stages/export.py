@@ -21,7 +21,7 @@ from deploy_kit.checkpoint.stated_options import probe_digest, sidecar_digests, 
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import adoption, onnx_file, pixel_input
+from deploy_kit.graph import adoption, onnx_bounds, onnx_file, pixel_input
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource, files, open_set
 from deploy_kit.machine.environment import versions_of
@@ -69,7 +69,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         from deploy_kit.checkpoint.network import to_onnx
 
         context.report("export", f"reading {path.name}")
-        if onnx_file.is_onnx(path):
+        if onnx_bounds.is_onnx(path):
             return _adopt(path, digest, source, table, said, folder, home, context)
         network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
         preprocess, remarks = map_sizes.input_of(
@@ -84,7 +84,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
         file = folder / "model.onnx"
         classes = network.classes or _fitting(said, network.spec.classes) or None
-        to_onnx.write_onnx(network.model, preprocess, table, file, classes=classes)
+        graph = to_onnx.write_onnx(network.model, preprocess, table, file, classes=classes)
         if table.input_pixels:
             graph = onnx_file.load(file)
             preprocess = pixel_input.take_pixels(graph, preprocess)
@@ -103,6 +103,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
                 parent=digest,
                 preprocess=preprocess,
                 made_by=MadeBy(exporter=table.exporter, opset=str(table.opset), versions=versions),
+                model=graph,
             ),
             difference=difference,
             verified_on=verified,
@@ -155,7 +156,7 @@ def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
     """
     if not checkpoint.is_file():
         return
-    if not onnx_file.is_onnx(checkpoint):
+    if not onnx_bounds.is_onnx(checkpoint):
         if "output" in given:
             raise InputError(
                 f"{checkpoint}: is no ONNX file: 'output' would change nothing",

@@ -84,7 +84,7 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     """
     tensors, ignored = _without(contents.tensors, stated.ignore, where)
     _verify_one_network(tensors, where)
-    gathered = leaves.gather(tensors, where)
+    gathered = leaves.gather(tensors, where, contents.places)
     normalized, others = input_normalization.find_normalization(gathered.others, gathered.tensors)
     net = body.find_body(gathered, where)
     leaves.verify_finite(gathered, where)  # all numbers are looked at, so only those of a DenseNet are
@@ -194,7 +194,7 @@ def _verify_uniform(net: Body, where: str) -> None:
                 if found != expected
             ]
             raise CheckpointError(
-                f"{where}: the layers of one block differ: '{'.'.join(odd.path)}' has {', '.join(apart)}",
+                f"{where}: the layers of one block differ: '{odd.name}' has {', '.join(apart)}",
                 hint="networks pruned by channels are not supported as checkpoints: export it to ONNX with its own "
                 "framework, and give that file",
             )

@@ -85,6 +85,10 @@ class KerasConfig:
         """
         return stated_graph.facts(self.nodes, _SOURCE) if self.nodes else ArchitectureFacts()
 
+    def places(self) -> dict[str, tuple[str, str]]:
+        """Return each layer's place in the graph, which Keras's automatic names (``conv2d_21``) do not tell."""
+        return stated_graph.places(self.nodes)
+
 
 def read_config(model: Any) -> KerasConfig:
     """Read the JSON of a model.
@@ -151,7 +155,9 @@ class _Builder:
         # Linear layers are turned as if they read (H, W, C); a flattened (C, H, W) map would be turned wrongly.
         if kind not in _LAYERS or (kind == "Flatten" and self.channels_first):
             return self.add(kind, reads)  # `stated_graph` refuses it by its name
-        place = self.add(_LAYERS[kind], reads, **self.options(kind, config, reads[0]))
+        weighty = _LAYERS[kind] in ("conv", "bn", "linear")
+        options = self.options(kind, config, reads[0])
+        place = self.add(_LAYERS[kind], reads, layer=path.replace("/", ".") * weighty, **options)
         if kind.startswith("ZeroPadding"):
             self.padded[place] = _padding(config["padding"])
         named = _activation(config) if kind in ("Dense", *_CONVOLUTIONS) else "identity"

@@ -85,7 +85,8 @@ def _contents(kind: Container, tensors: dict[str, Tensor], config: KerasConfig) 
     remarks = (
         () if forward is not None else ("the file holds weights and no graph: its order of operations is not stated",)
     )
-    return Contents(kind=kind, tensors=tensors, facts=config.facts(), forward=forward, remarks=remarks)
+    facts = config.facts()
+    return Contents(kind=kind, tensors=tensors, facts=facts, forward=forward, remarks=remarks, places=config.places())
 
 
 def _config(text: bytes) -> KerasConfig:
