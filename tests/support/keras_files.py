@@ -67,9 +67,19 @@ def write_keras_2(
     *,
     nested: str = "",
     names: Mapping[str, str] | None = None,
+    built: str = "",
     **options: Any,
 ) -> Path:
-    """Write an ``.h5``: ``layer_names``, ``weight_names``, a dataset per variable; `names` replace those of layers."""
+    """Write an ``.h5``: ``layer_names``, ``weight_names``, a dataset per variable.
+
+    Args:
+        path: The file.
+        config: The model's config.
+        nested: What stands before each variable's scope.
+        names: Names to put in place of those of layers.
+        built: What stands behind each variable's scope, as of a model that was built again.
+        options: Options of the net.
+    """
     renamed = {(names or {}).get(name, name): module for name, module in layers(**options).items()}
     for old, new in (names or {}).items():
         config = json.loads(json.dumps(config).replace(f'"{old}"', f'"{new}"'))
@@ -81,10 +91,28 @@ def write_keras_2(
         home.create_group("input_1").attrs["weight_names"] = np.array([], dtype="S1")
         for name, module in renamed.items():
             group = home.create_group(name)
-            kept = {f"{nested}{name}/{leaf}:0": value for leaf, value in variables(module).items()}
+            kept = {f"{nested}{name}{built}/{leaf}:0": value for leaf, value in variables(module).items()}
             group.attrs["weight_names"] = np.array([key.encode() for key in kept])
             for key, value in kept.items():
                 group.create_dataset(key, data=value)
+    return path
+
+
+def write_nested(path: Path, config: dict[str, Any], *, built: str) -> Path:
+    """Write an ``.h5`` of a model within a model: all variables in one group, those that are trained first."""
+    inner = {"class_name": "Model", "config": config["config"] | {"name": "net"}}
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": [inner]})
+        home = file.create_group("model_weights")
+        home.attrs["layer_names"] = np.array([b"net"])
+        group = home.create_group("net")
+        kept = {
+            f"{name}{built}/{leaf}:0": one for name, part in layers().items() for leaf, one in variables(part).items()
+        }
+        order = sorted(kept, key=lambda name: "moving" in name)
+        group.attrs["weight_names"] = np.array([name.encode() for name in order])
+        for name in order:
+            group.create_dataset(name, data=kept[name])
     return path
 
 

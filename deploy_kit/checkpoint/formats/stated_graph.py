@@ -159,7 +159,7 @@ class _Graph:
         behind = len(self.nodes) if head is None else head
         slopes = sorted({node.slope for node in self.nodes if node.op == "leaky_relu" and node.slope is not None})
         if len(slopes) > 1:
-            raise _unsupported(f"leaky activations of different slopes, {', '.join(map(str, slopes))}")
+            raise _unsupported(f"leaky activations of different slopes, {', '.join(f'{one:.4g}' for one in slopes)}")
         inner = [self._before_layer(place) for place in sorted(set(self.convs) - {*stem, *transitions})]
         joints = [self._before_layer(place) for place in transitions]
         between = [self._before_layer(place) for place in hidden]

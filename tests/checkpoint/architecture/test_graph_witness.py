@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from keras_files import automatic_names, densenet_config, write_keras_2
+from keras_files import automatic_names, densenet_config, write_keras_2, write_nested
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -421,6 +421,17 @@ def test_structure_is_in_the_graph_where_keras_names_tell_nothing(start: int, tm
 
     assert torch.equal(network.model(x), plain.model(x))
     assert network.spec.blocks == plain.spec.blocks
+
+
+def test_variables_of_a_model_that_was_built_again_are_found(tmp_path: Path) -> None:
+    plain = read(write_keras_2(tmp_path / "plain.h5", densenet_config(2)))
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+    again = read(write_keras_2(tmp_path / "again.h5", densenet_config(2), built="_2"))
+    within = read(write_nested(tmp_path / "within.h5", densenet_config(2), built="_1"))
+
+    assert torch.equal(again.model(x), plain.model(x))
+    assert torch.equal(within.model(x), plain.model(x))
 
 
 def test_leaky_slopes_that_differ_are_refused_and_never_averaged(tmp_path: Path) -> None:
