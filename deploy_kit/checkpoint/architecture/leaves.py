@@ -133,9 +133,11 @@ def gather(tensors: Mapping[str, Tensor], where: str, places: Mapping[str, tuple
 
 def _refuse_decoder(modules: Iterable[Mapping[str, str]], tensors: Mapping[str, Tensor], where: str) -> None:
     """Refuse transposed convolutions, whose weights are (in, out, …): their biases show them."""
-    pairs = [(parts["weight"], tuple(tensors[parts["weight"]].shape), tuple(tensors[parts["bias"]].shape))
-             for parts in modules if parts.keys() >= {"weight", "bias"}]  # fmt: skip
-    turned = [name for name, shape, bias in pairs if len(shape) > 2 and (shape[1],) == bias != (shape[0],)]
+    turned: list[str] = []
+    for parts in modules:
+        weight, bias = (tuple(tensors[parts[part]].shape) if part in parts else () for part in ("weight", "bias"))
+        if len(weight) > 2 and (weight[1],) == bias != (weight[0],):
+            turned += [parts["weight"], parts["bias"]]
     if turned:
         raise CheckpointError(
             f"{where}: '{turned[0].removesuffix('.weight')}' is a transposed convolution, as decoders have: "
