@@ -18,7 +18,7 @@ from deploy_kit.checkpoint.architecture import structure
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
-from deploy_kit.records.densenet import DenseNetSpec
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec
 
 FAULTS = Path(__file__).parents[2].parent / "shared" / "faults" / "checkpoints"
 
@@ -124,6 +124,18 @@ def test_relu_before_a_transitions_bn_shows_in_its_means(seed: int) -> None:
     parsed = parse(named(trained(spec, seed=seed), random_names(seed, n_stem=1)))
 
     assert (parsed.spec.transition_relu, parsed.spec.transition_order) == (True, "activation_first")
+    assert parsed.sources["transition_order"].kind == "statistics"
+
+
+def test_relu_before_a_transitions_bn_shows_where_blocks_have_one_layer() -> None:
+    """Few channels repeat from BN to BN then: those of dense layers have negative means, the transitions' have none."""
+    blocks = tuple(DenseBlock(layers=1, growth=20, bottleneck=40) for _ in range(3))
+    stem = (dataclasses.replace(cifar().stem[0], channels=40),)
+    spec = cifar(stem=stem, blocks=blocks, transitions=(20, 10), transition_order="activation_first")
+
+    parsed = parse(named(trained(spec), random_names(3, n_stem=1)))
+
+    assert parsed.spec.transition_order == "activation_first"
     assert parsed.sources["transition_order"].kind == "statistics"
 
 
