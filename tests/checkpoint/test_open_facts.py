@@ -184,6 +184,24 @@ def test_decoder_whose_convolutions_all_fit_each_other_is_refused_soon() -> None
     assert time.perf_counter() - start < 5
 
 
+def test_decoder_of_blocks_with_norms_is_refused_soon() -> None:
+    """As segmentation_models_pytorch builds it, whose convolutions and BNs also read as dense layers and transitions."""
+    tensors = {f"encoder.{name}": one for name, one in torchvision(small()).items() if "classifier" not in name}
+    for at, (read, out) in enumerate(((64, 32), (48, 24), (34, 16), (26, 8), (8, 8))):
+        for part, width in ((1, read), (2, out)):
+            home = f"decoder.blocks.{at}.conv{part}"
+            tensors[f"{home}.0.weight"] = torch.zeros(out, width, 3, 3)
+            tensors |= {
+                f"{home}.1.{name}": torch.ones(out) for name in ("weight", "bias", "running_mean", "running_var")
+            }
+    start = time.perf_counter()
+
+    with pytest.raises(CheckpointError, match="a decoder: segmentation networks are not supported"):
+        parse(tensors)
+
+    assert time.perf_counter() - start < 5
+
+
 def test_norms_without_running_statistics_are_named() -> None:
     net = DenseNet(cifar(heads=linear(5)))
     tensors = {name: one for name, one in net.state_dict().items() if "running" not in name and "num_" not in name}

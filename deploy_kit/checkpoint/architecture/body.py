@@ -101,6 +101,7 @@ def _assembled(leaves: Leaves, dense: Sequence[DenseUnit]) -> Body:
         between = [conv for conv in convs if conv not in stem]
         transitions = _transitions(free, between)
         try:
+            _verify_one_kernel(transitions)
             arranged = chain.arrange(dense, transitions, stem[-1].out, budget)
         except ChainError as error:
             first = first or error
@@ -112,6 +113,20 @@ def _assembled(leaves: Leaves, dense: Sequence[DenseUnit]) -> Body:
         raise first
     widths = ", ".join(sorted({str(unit.read) for unit in dense}))
     raise ChainError(f"no convolution before the first block gives what its layers read ({widths} channels)")
+
+
+def _verify_one_kernel(transitions: Sequence[Joint]) -> None:
+    """Refuse transitions of several kernels before they are put in order: a decoder's convolutions fit in many orders.
+
+    Raises:
+        ChainError: Some have a kernel of 1, others a larger one.
+    """
+    wide = [joint.conv.name for joint in transitions if dense_layers.is_wide(joint.conv)]
+    if 0 < len(wide) < len(transitions):
+        raise ChainError(
+            f"{len(wide)} wide convolutions, e.g. '{wide[0]}', belong neither to the stem nor to a dense layer, beside "
+            f"{len(transitions) - len(wide)} with a kernel of 1"
+        )
 
 
 def _is_head(arranged: Chain, leaves: Leaves) -> bool:
