@@ -185,7 +185,7 @@ def test_decoder_whose_convolutions_all_fit_each_other_is_refused_soon() -> None
 
 
 def test_decoder_of_blocks_with_norms_is_refused_soon() -> None:
-    """As segmentation_models_pytorch builds it, whose convolutions and BNs also read as dense layers and transitions."""
+    """As segmentation_models_pytorch has it: its convolutions and BNs also read as dense layers and transitions."""
     tensors = {f"encoder.{name}": one for name, one in torchvision(small()).items() if "classifier" not in name}
     for at, (read, out) in enumerate(((64, 32), (48, 24), (34, 16), (26, 8), (8, 8))):
         for part, width in ((1, read), (2, out)):
