@@ -158,12 +158,15 @@ def deploy(
         run = Run(
             recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
         )
+        others = dict.fromkeys((run.calibration_images, run.slim_images))
+        for images in (run.check_images, *filter(None, others)):
+            images.read()
         source = exported(run)
+        for used in others:
+            run.remarks += check.overlap(used, run.check_images, source.onnx.preprocess)
         logits = reference_logits(run, source)
         simple = simplified(run, source)
         graph = float_graph(run, simple)
-        for used in dict.fromkeys((run.calibration_images, run.slim_images)):
-            run.remarks += check.overlap(used, run.check_images, graph.preprocess)
         cause = diagnosed(run, source, logits)
         run.remarks += cause.words if cause else ()
         quantized, absent = _quantized(run, graph)

@@ -81,6 +81,8 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
             beside=network.sides,
         )
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
+        for _ in sample.batches(preprocess.normalized, _VERIFIED_IMAGES):
+            pass  # images that do not fit are refused before the exporter takes its time
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
         file = folder / "model.onnx"
         classes = network.classes or _fitting(said, network.spec.classes) or None

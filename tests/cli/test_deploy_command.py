@@ -245,3 +245,26 @@ def test_a_slimmed_deployment_is_judged_by_the_drop_alone() -> None:
     assert set(made.check.limits) == {"fp32", "fp16", "bf16", "int8"}
     for limits in made.check.limits.values():
         assert limits.model_dump(exclude_none=True) == {"max_drop": 0.5}
+
+
+@pytest.mark.parametrize("option", ["--images", "--calibration"])
+def test_images_that_are_not_there_are_missed_before_the_export(desk: Path, tmp_path: Path, option: str) -> None:
+    given = {"--images": desk / "val.npz", "--calibration": desk / "calib.npz", option: tmp_path / "nowhere"}
+    words = [word for pair in given.items() for word in pair]
+
+    said = deploykit("deploy", desk / "best.safetensors", *words, "--store", tmp_path / "store")
+
+    assert (said.code, said.error) == (2, f"error: {tmp_path / 'nowhere'}: no such file or folder")
+    assert "export" not in said.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_images_of_another_size_are_refused_before_the_exporter_works(desk: Path, tmp_path: Path) -> None:
+    save_images(tmp_path / "large.npz", 4, seed=3, size=48)
+
+    said = deploykit("deploy", desk / "best.safetensors", "--images", tmp_path / "large.npz", "--store", tmp_path / "s")
+
+    assert said.code == 2
+    assert "px, found 48×48" in said.error
+    assert "--resize" in said.fix
+    assert "exporter" not in said.err
