@@ -166,16 +166,23 @@ def _word(row: EngineRow) -> str:
 
 
 def _reasons(report: Report) -> list[str]:
-    """List why engines are not accepted, and the remarks that say more than that."""
-    reasons = [f"{row.label}: {row.verdict}" for row in report.rows if _word(row) != "accepted"]
+    """List why engines are not accepted where the recommendation does not say it, and the remarks that say more."""
+    said = {(loser.label, loser.why) for loser in report.recommendation.losers} if report.recommendation else set()
+    reasons = [
+        f"{row.label}: {row.verdict}"
+        for row in report.rows
+        if _word(row) != "accepted" and (row.label, row.verdict) not in said
+    ]
     told = [why for row in report.rows if isinstance(row.measurement, Measurement) for why in row.measurement.invalid]
     return [*reasons, *(remark for remark in report.remarks if not any(why in remark for why in told))]
 
 
 def _marked(text: str) -> Markup:
-    """Set the mark of a number that must not be used on a line of its own."""
+    """Set a number's interval, and the mark of one that must not be used, on lines of their own."""
     number, mark = (found[1], found[2]) if (found := _MARK.fullmatch(text)) else (text, "")
-    return markup((number, element("span", mark, class_="invalid") if mark else None))
+    number, _, interval = number.partition(" [")
+    below = element("span", f" [{interval}", class_="interval") if interval else None
+    return markup((number, below, element("span", mark, class_="invalid") if mark else None))
 
 
 def _kind(what: str) -> str | None:
