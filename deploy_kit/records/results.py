@@ -334,6 +334,7 @@ class Report:
         differences: Errors along the layers of artifacts of this report, as far as somebody looked.
         thumbnails: Check images whose prediction changed.
         recommendation: The engine to deploy, and why not another one; None in reports of earlier versions.
+        delivered: (label, name of its file) of each engine that was copied beside the report.
     """
 
     recipe: str
@@ -355,6 +356,7 @@ class Report:
     differences: tuple[NetworkDifference, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
     recommendation: Recommendation | None = None
+    delivered: tuple[tuple[str, str], ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -29,7 +29,10 @@ def page(report: Report) -> str:
     """Return the page of a report."""
     looks = plot.looks(row.label for row in report.rows)
     word, found = _verdict(report), report.recommendation
-    winner = markup((" Recommended: ", element("strong", found.winner), ".")) if found and found.winner else None
+    winner = None
+    if found and found.winner:
+        file = dict(report.delivered).get(found.winner)
+        winner = markup((" Recommended: ", element("strong", found.winner), f" ({file})." if file else "."))
     top = element(
         "header",
         element("p", "deploykit report", class_="kicker"),
@@ -38,7 +41,7 @@ def page(report: Report) -> str:
     )
     first = element(
         "div",
-        element("section", element("h2", "Engines"), engines(report.rows), *_recommended(report), aria_label="engines"),
+        element("section", element("h2", "Engines"), engines(report), *_recommended(report), aria_label="engines"),
         element("section", element("h2", "What was proved"), facts(first_page.facts(report)), aria_label="facts"),
         class_="first",
     )
@@ -87,16 +90,17 @@ def timings(rows: Iterable[EngineRow], looks: dict[str, plot.Look]) -> list[tupl
     ]
 
 
-def engines(rows: Iterable[EngineRow]) -> Markup:
-    """Lay the engines out with their verdicts."""
+def engines(report: Report) -> Markup:
+    """Lay the engines out with their verdicts, each with its file where it was delivered."""
     first = ("artifact", "verdict", "drop", "speed-up", "p50", "size")
     headings = (*first, *(heading for heading in HEADINGS if heading not in first))
-    drawn = []
-    for row in rows:
+    drawn, delivered = [], dict(report.delivered)
+    for row in report.rows:
         texts = {h: _marked(text) for h, text in zip(HEADINGS, cells(row), strict=True)}
         if row.artifact is not None:
+            file = element("small", delivered[row.label]) if row.label in delivered else None
             digest = element("small", f"sha256 {row.artifact.sha256[:12]}…")
-            texts["artifact"] = markup((texts["artifact"], digest))
+            texts["artifact"] = markup((texts["artifact"], file, digest))
         drawn.append([chip(_word(row)) if heading == "verdict" else texts[heading] for heading in headings])
     return tables.table(headings, drawn, class_="engines")
 
