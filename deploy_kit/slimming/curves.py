@@ -16,7 +16,7 @@ from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.records.slimming import ChannelCurve
 from deploy_kit.slimming import bottlenecks, group_obs, sensitivity, torch_graph
 from deploy_kit.slimming.bottlenecks import Bottleneck
-from deploy_kit.slimming.patches import PatchSampler, covariance_of, with_one
+from deploy_kit.slimming.patches import PatchSampler, covariance_of, squares, with_one
 
 _GRADIENT_BYTES, _FORWARD_BYTES = 400 * 2**20, 32 * 2**20
 _LARGEST_BATCH = 32
@@ -65,15 +65,15 @@ def measure(
     first = next(images.batches(preprocess, size if isinstance(size, int) else 1))
     graph = torch_graph.verified(model, path, first)
     largest, total = activation_bytes(model)
-    covariances = _covariances(
-        graph, places, images, preprocess, _batch(_FORWARD_BYTES, largest), _told(on_progress, "inputs", images.n)
-    )
     few = images.spread(sensitivity.N_IMAGES)
     costs = sensitivity.sensitivities(
         graph,
         tuple(place.reader for place in places),
         few.batches(preprocess, _batch(_GRADIENT_BYTES, total)),
         _told(on_progress, "gradients", few.n),
+    )
+    covariances = _covariances(
+        graph, places, images, preprocess, _batch(_FORWARD_BYTES, largest), _told(on_progress, "inputs", images.n)
     )
     curves = []
     for index, (place, cost) in enumerate(zip(places, costs, strict=True)):
@@ -125,8 +125,7 @@ def _covariances(
 
     def visit(node: ir.Node, x: torch.Tensor) -> None:
         if node in moments:
-            rows = with_one(samplers[node].rows(x))
-            moments[node].addmm_(rows.T, rows)
+            moments[node] += squares(with_one(samplers[node].rows(x)))
 
     n = 0
     with torch.no_grad():

@@ -59,6 +59,12 @@ class PatchSampler:
         return y.flatten(2)[:, :, torch.from_numpy(self._pixels)].permute(0, 2, 1).reshape(-1, y.shape[1])
 
 
+def squares(rows: torch.Tensor) -> torch.Tensor:
+    """Return rowsᵀ rows: numpy computes half of it and mirrors that (BLAS `syrk`), which torch has no call for."""
+    array = rows.numpy()
+    return torch.from_numpy(array.T @ array)
+
+
 def with_one(rows: torch.Tensor) -> torch.Tensor:
     """Append a column of ones, so that one product holds the sums as well."""
     return torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)

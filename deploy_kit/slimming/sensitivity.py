@@ -25,7 +25,7 @@ from deploy_kit.slimming.torch_graph import TorchGraph
 N_IMAGES = 256
 """Images of which gradients are taken."""
 
-N_DRAWS = 2
+N_DRAWS = 1
 NOT_FINITE = "check the preprocessing (mean, std) and the checkpoint"
 _SEED = 23
 
