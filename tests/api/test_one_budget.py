@@ -18,7 +18,7 @@ from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.records.slimming import SlimSearch, SlimTrial
 from deploy_kit.stages import bench, build
 
-FLOAT_LOSS, INT8_LOSS = 0.5, 0.1  # points: for everything that is removed, and for int8 at any share
+FLOAT_LOSS, INT8_LOSS = 1.0, 0.1  # points: for everything that is removed, and for int8 at any share
 
 
 def graph(name: str, share: float) -> Artifact:
@@ -89,41 +89,41 @@ def base() -> Recipe:
 
 
 def test_the_fastest_that_keeps_the_budget_is_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {"fp32_1": 8.0, "int8_1": 4.0, "fp32_0.4": 5.0, "int8_0.4": 2.0, "mixed_0.2": 3.0}
+    times = {"fp32_1": 8.0, "int8_1": 4.0, "fp32_0.8": 5.0, "int8_0.8": 2.0, "mixed_0.6": 3.0}
 
     bed, search, made = found(monkeypatch, 0.42, **times)
 
-    assert bed.mixed_at == [0.2]  # one share below the smallest whose int8 keeps the budget
+    assert bed.mixed_at == [0.6]  # one share below the smallest whose int8 keeps the budget
     assert search.chosen is not None and search.chosen.ms is not None and search.chosen.faster is not None
-    assert (search.chosen.what, search.chosen.ms[0], search.chosen.faster.ratio) == ("int8, 0.40 of the MACs", 2.0, 4.0)
+    assert (search.chosen.what, search.chosen.ms[0], search.chosen.faster.ratio) == ("int8, 0.80 of the MACs", 2.0, 4.0)
     assert [trial.what for trial in search.compared] == [
-        "fp32, whole", "int8, whole", "fp32, 0.40 of the MACs", "int8, 0.40 of the MACs",
-        "int8 and 1 layer groups in float, 0.20 of the MACs",
+        "fp32, whole", "int8, whole", "fp32, 0.80 of the MACs", "int8, 0.80 of the MACs",
+        "int8 and 1 layer groups in float, 0.60 of the MACs",
     ]  # fmt: skip
     assert search.judged is not None
     assert made is not None and made.slim is not None
-    assert made.slim.macs == 0.4
+    assert made.slim.macs == 0.8
     assert {limit.max_drop for limit in made.check.limits.values()} == {0.42}
 
 
 def test_a_faster_mix_at_a_smaller_share_wins_and_its_groups_stay_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, search, made = found(monkeypatch, 0.42, **{"int8_0.4": 2.0, "mixed_0.2": 1.5})
+    _, search, made = found(monkeypatch, 0.42, **{"int8_0.8": 2.0, "mixed_0.6": 1.5})
 
     assert search.chosen is not None and search.chosen.kept == ("stem",)
     assert made is not None and made.slim is not None
-    assert made.slim.macs == 0.2
+    assert made.slim.macs == 0.6
     assert made.quantize.variants[0].options["keep"] == ["stem"]
 
 
 def test_no_mix_is_searched_where_slimming_alone_breaks_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    bed, search, _ = found(monkeypatch, 0.32, **{"int8_0.6": 2.0})
+    bed, search, _ = found(monkeypatch, 0.32, **{"int8_0.8": 2.0})
 
     assert bed.mixed_at == []
-    assert search.chosen is not None and search.chosen.asked == 0.6
+    assert search.chosen is not None and search.chosen.asked == 0.8
 
 
 def test_less_work_that_is_not_faster_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, search, made = found(monkeypatch, 0.32, **{"int8_1": 2.0, "int8_0.6": 2.5})
+    _, search, made = found(monkeypatch, 0.32, **{"int8_1": 2.0, "int8_0.8": 2.5})
 
     assert search.chosen is not None and search.chosen.what == "int8, whole"
     assert made is not None and made.slim is None
