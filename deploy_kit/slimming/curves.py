@@ -122,10 +122,14 @@ def _covariances(
     samplers = {place.reader: PatchSampler(place.reader, images.n) for place in places}
     widths = {place.reader: bottlenecks.width(place.reader) + 1 for place in places}
     moments = {reader: torch.zeros(width, width) for reader, width in widths.items()}
+    shifts = dict[ir.Node, torch.Tensor]()
 
     def visit(node: ir.Node, x: torch.Tensor) -> None:
         if node in moments:
-            moments[node] += squares(with_one(samplers[node].rows(x)))
+            rows = samplers[node].rows(x)
+            # A covariance is the same about any point; near the mean float32 loses least of it.
+            shift = shifts.setdefault(node, rows.mean(0))
+            moments[node] += squares(with_one(rows - shift))
 
     n = 0
     with torch.no_grad():
