@@ -20,6 +20,7 @@ from deploy_kit.slimming.patches import PatchSampler, covariance_of, squares, wi
 
 _GRADIENT_BYTES, _FORWARD_BYTES = 400 * 2**20, 32 * 2**20
 _LARGEST_BATCH = 32
+_N_ROWS = 8192  # they rank channels; what is kept is fitted to twice as many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ def _covariances(
     done: Callable[[int], None],
 ) -> list[torch.Tensor]:
     """Accumulate the covariance (width, width) float32 of what each reader reads."""
-    samplers = {place.reader: PatchSampler(place.reader, images.n) for place in places}
+    samplers = {place.reader: PatchSampler(place.reader, images.n, _N_ROWS) for place in places}
     widths = {place.reader: bottlenecks.width(place.reader) + 1 for place in places}
     moments = {reader: torch.zeros(width, width) for reader, width in widths.items()}
     shifts = dict[ir.Node, torch.Tensor]()
