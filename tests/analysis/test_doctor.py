@@ -282,6 +282,13 @@ def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe, conn
         doctor.require(changed(tiny, "build", {"engines": entries}), connection)
 
 
+def test_an_engine_that_is_no_plan_loads_in_other_versions(line: "Line", idle: PretendLink) -> None:
+    made = dataclasses.replace(line.built("fp32", "onnxruntime"), made_by=MadeBy(versions=(("onnxruntime", "1.30.0"),)))
+    idle.environment = dataclasses.replace(QUIET, versions=(("onnxruntime", "1.31.1"),))
+
+    assert "DEV012" not in [verdict.code for verdict in doctor.examine(idle, made).verdicts]
+
+
 @pytest.mark.parametrize(("compatible", "held"), [((), True), (("ampere+",), True), (("version",), False)])
 def test_a_plan_is_held_against_the_library_that_is_to_load_it(
     line: "Line", idle: PretendLink, compatible: tuple[str, ...], held: bool
