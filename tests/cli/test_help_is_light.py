@@ -55,6 +55,15 @@ def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
     assert loaded(command, "--help") <= {"pydantic"}
 
 
+def test_a_command_loads_no_other_command() -> None:
+    probe = PROBE.format(before="", arguments=["store", "list", "-h"])
+
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+
+    named = {f"deploy_kit.cli.{name}" for name in CATALOGUE.names()}
+    assert named & set(ended.stderr.split()) == {"deploy_kit.cli.store"}
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     probe = "import sys, deploy_kit; print(*sys.modules)"
 
