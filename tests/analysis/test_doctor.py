@@ -60,6 +60,7 @@ def idle(tmp_path: Path) -> PretendLink:
     return PretendLink(tmp_path, {"why_unavailable": {"why": ""}})
 
 
+@pytest.mark.slow
 def test_every_entry_of_both_catalogues_is_looked_at(diagnosis: DoctorReport) -> None:
     wanted = [("engine", name) for name in engines.CATALOGUE.names()]
     wanted += [("scheme", name) for name in schemes.CATALOGUE.names()]

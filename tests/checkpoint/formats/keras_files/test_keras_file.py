@@ -77,6 +77,7 @@ def test_keras_3_weights_without_names_keep_the_automatic_ones(tmp_path: Path) -
     assert len(contents.tensors) == len(expected_tensors())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize(
     ("options", "facts"),
@@ -98,6 +99,7 @@ def test_config_states_the_facts(version: int, options: dict[str, Any], facts: d
     assert contents.facts == ArchitectureFacts(**vars(PLAIN) | facts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
