@@ -16,7 +16,7 @@ from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
-from deploy_kit.graph import adoption, onnx_file
+from deploy_kit.graph import adoption, onnx_bounds, onnx_file
 from deploy_kit.images import Crops, ImageSet, npz
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import SourceTable
@@ -56,7 +56,7 @@ def run(
     left_out = (("left out", images.left_out),) if images.left_out else ()
     if left_out:
         context.report("reference", images.left_out)
-    authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
+    authority = "onnxruntime" if onnx_bounds.is_onnx(path) else "torch"
     preprocess = _of_the_checkpoint(path, preprocess, authority)
     versions = versions_of(authority)
 
@@ -161,7 +161,7 @@ def _logits(
     crops: Crops,
 ) -> np.ndarray:
     """Return the logits (n, classes); each part of the set is kept by its pixels, without labels and names."""
-    authority, digest = "onnxruntime" if onnx_file.is_onnx(path) else "torch", sha256_of(path)
+    authority, digest = "onnxruntime" if onnx_bounds.is_onnx(path) else "torch", sha256_of(path)
     network: Checkpoint | None = None
     parts, done = list[np.ndarray](), 0
 

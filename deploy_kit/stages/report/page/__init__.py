@@ -17,7 +17,18 @@ from deploy_kit.records.engine_table import HEADINGS, cells, summary
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow, Report
 from deploy_kit.stages.report import content
-from deploy_kit.stages.report.page import classes, conditions, layers, passes, plot, roofline, spread, tables, tradeoff
+from deploy_kit.stages.report.page import (
+    classes,
+    conditions,
+    layers,
+    passes,
+    plot,
+    roofline,
+    slimming,
+    spread,
+    tables,
+    tradeoff,
+)
 
 _MARK = re.compile(r"(.*?) \((INVALID|emulated.*|measured apart.*)\)")
 _GENERATOR = element("meta", name_="generator", content="deploykit")
@@ -65,6 +76,7 @@ def pictures(report: Report, looks: dict[str, plot.Look]) -> list[Markup]:
     times = (layers.times(name, measured, number) for number, (name, _, measured) in enumerate(timed))
     found = (
         tradeoff.draw(report.rows, looks),
+        *map(slimming.draw, report.slim_searches),
         spread.distributions([[one] for one in timed]),
         *times,
         layers.depth(report.differences),
