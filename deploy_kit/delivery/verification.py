@@ -107,7 +107,7 @@ def expect_version(manifest: Manifest, connection: Connection) -> str:
 
 
 def golden_tensors(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Turn golden images, which have the network's size already, into input tensors (n, C, H, W) float32."""
+    """Turn golden images, which have the network's size already, into inputs of the engine: see `to_tensors`."""
     return np.stack([to_tensors(image, replace(preprocess, resize=None)) for image in images])
 
 

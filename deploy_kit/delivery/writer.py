@@ -157,13 +157,18 @@ def _constants(m: Manifest) -> str:
     p = m.preprocess
     mean, std = (", ".join(f"{float(np.float32(value))!r}f" for value in values) for values in (p.mean, p.std))
     batch = m.inputs[0].shape[0]
+    batch = batch if isinstance(batch, int) else 1
     names = "".join(f"    {quoted(name)},\n" for name in m.classes)
     return f"""// Constants of this bundle, from manifest.json.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 
 namespace bundle {{
-constexpr std::size_t kBatch = {batch if isinstance(batch, int) else 1};  // images that one run takes
+using Element = {"std::uint8_t" if p.input_pixels else "float"};  // of the input
+constexpr bool kPixels = {"true" if p.input_pixels else "false"};  // the engine takes frames and normalizes them
+constexpr std::size_t kShape[] = {{{", ".join(map(str, (batch, *p.shape)))}}};  // of the input
+constexpr std::size_t kBatch = {batch};  // images that one run takes
 constexpr std::size_t kChannels = {p.channels}, kHeight = {p.height}, kWidth = {p.width};
 constexpr std::size_t kClasses = {m.outputs[0].shape[1]}, kNames = {len(m.classes)};
 constexpr bool kReversed = {"true" if p.color == "bgr" else "false"};  // channels in BGR order

@@ -107,11 +107,6 @@ def run(
     verify_accepted(engine, proved.parity, table)
     if not isinstance(engine.preprocess, Preprocess):
         raise InputError(f"{engine.label}: how images become the input of this model is not known", hint=_SAY_INPUT)
-    if engine.preprocess.input_pixels:
-        raise InputError(
-            f"{engine.label}: takes pixels, and a bundle's own programs normalize images themselves",
-            hint="export without --input-pixels, then quantize, build, check and pack that engine",
-        )
     context.report("pack", f"{engine.label}: golden outputs")
     source, graph = context.store.path(engine), context.store.path(proved.graph)
     image_set = images.open(engine.preprocess)

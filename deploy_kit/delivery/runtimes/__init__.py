@@ -34,7 +34,7 @@ class PackedRuntime:
     """One engine that can be packed.
 
     Attributes:
-        program: ``engine.py`` of the bundle: ``open_engine(path, manifest, options)`` returns (N, C, H, W) → (N, K).
+        program: ``engine.py`` of the bundle: ``open_engine(path, manifest, options)`` returns (N, …) → (N, K).
         needs: (engine's passport, ONNX graph that it was built from, version that built it) → versions that run it.
         triton: Fields of a Triton ``config.pbtxt`` that name the backend, e.g. ``backend: "openvino"``; empty where
             Triton has none.
