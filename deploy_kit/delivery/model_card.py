@@ -145,7 +145,7 @@ def _files(m: Manifest) -> list[str]:
 def _origin(m: Manifest) -> list[str]:
     rows = [
         ("checkpoint", f"{escaped(m.checkpoint.name)}, sha256 `{m.checkpoint.sha256}`"),
-        ("graph", f"sha256 `{m.engine.graph_sha256}`"),
+        ("graph", f"sha256 `{m.engine.graph_sha256}`" if m.engine.graph_sha256 else "not recorded"),
         *((escaped(what), escaped(value)) for what, value in m.made_by.rows),
         ("packed by", f"deploykit {m.deploykit}"),
     ]
