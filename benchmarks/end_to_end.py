@@ -63,10 +63,11 @@ class EndToEnd:
 
 
 def measure(subject: Subject, files: Mapping[str, Ours], n_images: int, workshop: Workshop) -> EndToEnd:
-    """Deploy twice and export alone; then the whole line for each INT8 file of ours on both CPU engines."""
+    """Deploy twice, inspect and export alone; then the whole line for each INT8 file of ours on both CPU engines."""
     commands = [
         *_deploy(subject, workshop),
-        _export(subject),
+        _alone("inspect", subject),
+        _alone("export", subject, *_stated(subject), "--store", "store"),
         *(_run(name, file, subject, n_images, workshop) for name, file in files.items()),
     ]
     return EndToEnd(
@@ -107,26 +108,28 @@ def recipe_for(name: str, file: Ours, subject: Subject, calibration: Path, check
     )
 
 
-def _export(subject: Subject) -> Command:
-    """Time `deploykit export` on a checkpoint that states nothing of its images."""
+def _stated(subject: Subject) -> tuple[str, ...]:
     what = subject.preprocess
-    stated = ("--input", f"{what.height}x{what.width}", "--mean", _listed(what.mean), "--std", _listed(what.std))
+    return "--input", f"{what.height}x{what.width}", "--mean", _listed(what.mean), "--std", _listed(what.std)
+
+
+def _alone(verb: str, subject: Subject, *options: str) -> Command:
+    """Time one command on a checkpoint that states nothing of its images."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / subject.path.name
         checkpoint.symlink_to(subject.path.absolute())
-        return _timed("export", ("export", checkpoint.name, *stated, "--store", "store"), Path(folder))
+        return _timed(verb, (verb, checkpoint.name, *options), Path(folder))
 
 
 def _deploy(subject: Subject, workshop: Workshop) -> tuple[Command, Command]:
     """Time `deploykit deploy` of a checkpoint, and the same command again, which takes all from the store."""
     what, checkpoint = subject.preprocess, subject.path.absolute()
-    stated = ("--input", f"{what.height}x{what.width}", "--mean", _listed(what.mean), "--std", _listed(what.std))
     resize = () if what.resize is None else ("--resize", str(what.resize))
     sets = (workshop.calibration(_DEPLOY_CALIBRATION), subjects.subset(TEST, _DEPLOY_CHECK, workshop.folder))
     calibration, check = (str(path.absolute()) for path in sets)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / checkpoint.name).symlink_to(checkpoint)
-        line = ("deploy", checkpoint.name, "--images", check, "--calibration", calibration, *stated, *resize)
+        line = ("deploy", checkpoint.name, "--images", check, "--calibration", calibration, *_stated(subject), *resize)
         line = (*line, "--store", "store", "--out", "deliver", "--allow-invalid")
         return _timed("deploy", line, Path(folder)), _timed("deploy again", line, Path(folder))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy_kit.records.engine_table import size
+from deploy_kit.records.engine_table import size, typed
 from deploy_kit.records.measurements import Measurement, samples_for
 from deploy_kit.records.recommendation import Budgets, Loser, Recommendation
 from deploy_kit.records.results import EngineRow, Limits, ParityReport
@@ -52,7 +52,8 @@ def recommend(
     fastest = candidates[0]
     tied = [one for one in candidates if one is fastest or _within_noise(fastest, one)]
     winner = min(tied, key=lambda one: (one.size_bytes, one.drop_high, one.label))
-    losers += [_loser(one, winner, tied=one in tied) for one in candidates if one is not winner]
+    losers += [_tied_loser(one, winner) for one in tied if one is not winner]
+    losers += [_slower_loser(one, winner, fastest) for one in candidates if one not in tied]
     speed = f"median {winner.median_ms:.4g} ms, {size(winner.size_bytes)}"
     why = f"the only one that qualifies: {speed}"
     if len(tied) > 1:
@@ -141,14 +142,25 @@ def _within_noise(fastest: _Contender, other: _Contender) -> bool:
     return gain is None or gain.noise
 
 
-def _loser(one: _Contender, winner: _Contender, *, tied: bool) -> Loser:
-    if tied:
-        larger = one.size_bytes - winner.size_bytes
-        rest = f"{size(larger)} larger" if larger else "as large" if one.drop_high == winner.drop_high else "less exact"
-        return Loser(label=one.label, why=f"within noise of the winner, {rest}", tied=True)
-    gain = speed_up(one.measured, winner.measured) if one.measured.batch == winner.measured.batch else None
-    ratio = gain.ratio if gain else one.median_ms / winner.median_ms
-    return Loser(label=one.label, why=f"the winner is {ratio:.2f}× as fast")
+def _tied_loser(one: _Contender, winner: _Contender) -> Loser:
+    larger = one.size_bytes - winner.size_bytes
+    rest = f"{size(larger)} larger" if larger else "as large" if one.drop_high == winner.drop_high else "less exact"
+    return Loser(label=one.label, why=f"within noise of the winner, {rest}", tied=True)
+
+
+def _slower_loser(one: _Contender, winner: _Contender, fastest: _Contender) -> Loser:
+    """Say by how much the winner is faster, or where only the fastest is shown to be: noise is not transitive."""
+    if winner is not fastest and _within_noise(winner, one):
+        return Loser(
+            label=one.label,
+            why=f"slower than {typed(fastest.label)}, {_ratio(one, fastest):.2f}×, and within noise of the winner",
+        )
+    return Loser(label=one.label, why=f"the winner is {_ratio(one, winner):.2f}× as fast")
+
+
+def _ratio(slow: _Contender, fast: _Contender) -> float:
+    gain = speed_up(slow.measured, fast.measured) if slow.measured.batch == fast.measured.batch else None
+    return gain.ratio if gain else slow.median_ms / fast.median_ms
 
 
 def _advantage(tied: Sequence[_Contender], winner: _Contender) -> str:

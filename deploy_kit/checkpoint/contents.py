@@ -102,6 +102,7 @@ class Contents:
         classes: Names of the classes in the order of the outputs, if the file states them.
         attributes: Module path → the module's class (under ``class``) and its plain attributes such as ``eps``, where
             the file is a whole pickled module.
+        places: Layer → its place in the graph that the file states, where its path tells nothing of the structure.
         state_key: Path of the state dict inside the file; None where the format holds one set of weights alone.
         forward: The forward pass that the file states; None where it holds none.
         beside: What files beside it say; None where there are none.
@@ -114,6 +115,7 @@ class Contents:
     remarks: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     state_key: str | None = None
     forward: StatedForward | None = None
     beside: Sidecar | None = None

@@ -9,18 +9,20 @@ A command is a file of this folder with ``COMMAND``; it imports what it needs wh
 
 import errno
 import functools
+import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import typer
+import typer.main
 
 from deploy_kit.base import signals, standard_streams
 from deploy_kit.base.catalogue import Catalogue
 from deploy_kit.base.errors import DeployKitError, OutputError, StageError
 from deploy_kit.base.plain_text import printable
-from deploy_kit.cli._help import HelpfulCommand
+from deploy_kit.cli._help import HelpfulCommand, HelpfulGroup
 from deploy_kit.cli._option_groups import expand_groups
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -59,6 +61,7 @@ def build_app() -> typer.Typer:
         name="deploykit",
         help="Take a trained DenseNet from checkpoint to verified, measured engines.",
         no_args_is_help=True,
+        cls=_Commands,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings=_SETTINGS,
@@ -72,26 +75,63 @@ def build_app() -> typer.Typer:
     ) -> None:
         """Declare the options that stand before a command."""
 
-    commands = [(name, CATALOGUE.get(name)) for name in CATALOGUE.names()]
-    for name, command in sorted(commands, key=lambda pair: pair[1].order):
-        if command.parts:
-            app.add_typer(_group(command), name=name)
-        else:
-            _add(app, name, command.call, command.example)
     return app
+
+
+class _Commands(HelpfulGroup):
+    """The commands, each imported when it is named: to build all of them takes longer than most take to run."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast("MutableMapping[str, Any]", _Built())
+
+    def helps(self) -> list[tuple[str, str]]:
+        """Return the name and the help of each command, without reading its options."""
+        return [(name, inspect.getdoc(CATALOGUE.get(name).call) or "") for name in self.commands]
+
+
+class _Built(Mapping[str, Any]):
+    """Commands as typer builds them, by name, in the order of the help."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in CATALOGUE.names():
+            raise KeyError(name)
+        command = CATALOGUE.get(name)
+        built = typer.main.get_command(_group(command) if command.parts else _single(name, command))
+        built.name = name
+        return built
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(CATALOGUE.names(), key=lambda name: CATALOGUE.get(name).order))
+
+    def __len__(self) -> int:
+        return len(CATALOGUE.names())
+
+
+def _single(name: str, command: Command) -> typer.Typer:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    _add(app, name, command.call, command.example)
+    return app
+
+
+def _group(command: Command) -> typer.Typer:
+    group = typer.Typer(
+        cls=HelpfulGroup,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
+    )
+    group.callback()(command.call)
+    for name, call in command.parts.items():
+        _add(group, name, call, command.examples.get(name, ""))
+    return group
 
 
 def _add(app: typer.Typer, name: str, call: Callable[..., Any], example: str) -> None:
     add = app.command(name, cls=HelpfulCommand, epilog=example or None, context_settings=_SETTINGS)
     add(expand_groups(_guarded(call)))
-
-
-def _group(command: Command) -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS)
-    group.callback()(command.call)
-    for name, call in command.parts.items():
-        _add(group, name, call, command.examples.get(name, ""))
-    return group
 
 
 def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
-from deploy_kit.records.densenet import (
+from deploy_kit.records.network_words import (
     Activation,
     FeatureNorm,
     HeadActivation,

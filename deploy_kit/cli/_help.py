@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 HEADINGS = "option_headings"
 """Attribute of a command's function: name of an option → heading of its group."""
@@ -35,6 +35,19 @@ class HelpfulCommand(TyperCommand):
         if self.epilog:
             formatter.write_paragraph()
             formatter.write(f"Example:\n  {self.epilog}\n")
+
+
+class HelpfulGroup(TyperGroup):
+    """A group of commands whose help has a whole sentence for each."""
+
+    def helps(self) -> list[tuple[str, str]]:
+        """Return the name and the help of each command."""
+        return [(name, command.help or "") for name, command in self.commands.items()]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands by the first paragraph of their help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, " ".join(text.partition("\n\n")[0].split())) for name, text in self.helps()])
 
 
 def with_headings(function: Callable[..., None], headings: dict[str, str]) -> Callable[..., None]:

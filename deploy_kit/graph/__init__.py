@@ -1,6 +1,6 @@
 """ONNX graphs: files, where in a DenseNet a node stands, exact rewrites, known faults of targets.
 
-onnx_bounds      what a file from elsewhere may ask for, measured before native code works on it
+onnx_bounds      whether bytes are ONNX, and what a file from elsewhere may ask for, before native code works on it
 onnx_file        reads and writes ONNX files, counts what they hold
 edit             helpers of rewrites: constants, neighbors
 layer_location   stem, dense block, transition or head of each node, found in the structure

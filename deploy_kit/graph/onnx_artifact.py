@@ -1,11 +1,15 @@
 """An ONNX file of the store → its passport: what every stage that writes a graph returns."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy_kit.graph import onnx_file
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import sha256_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def onnx_artifact(
@@ -17,6 +21,7 @@ def onnx_artifact(
     parent: str,
     preprocess: Preprocess | BareInput,
     made_by: MadeBy,
+    model: "ir.Model | None" = None,
 ) -> Artifact:
     """Describe an ONNX file that a stage has written.
 
@@ -28,8 +33,9 @@ def onnx_artifact(
         parent: sha256 of what it was made from.
         preprocess: How images become its input.
         made_by: What decided it.
+        model: The graph that was written; read from the file where it is not given.
     """
-    model = onnx_file.load(file)
+    model = onnx_file.load(file) if model is None else model
     return Artifact(
         kind="onnx",
         name=name,

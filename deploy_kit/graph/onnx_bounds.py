@@ -1,4 +1,4 @@
-"""Bounds on ONNX files from elsewhere, measured before native code works on them: messages, functions, tensors.
+"""ONNX files from elsewhere before native code works on them: their first bytes, messages, functions, tensors.
 
 A file of 2 kB can ask for any amount of work: functions that call each other twice double at each level, empty messages
 take two bytes each and a hundred in memory, and four bytes claim a tensor of 2^60 numbers.
@@ -27,6 +27,13 @@ _HINT = "this is no file of a network that an exporter writes: export it again f
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
          17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}  # fmt: skip
 _TYPED = {1: "float_data", 6: "int32_data", 7: "int64_data", 8: "string_data", 11: "double_data", 13: "uint64_data"}
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a file starts as an ONNX model does: with field 1 of its protobuf, the IR version."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return len(head) == 2 and head[0] == 0x08 and 3 <= head[1] < 0x20
 
 
 def verify_messages(data: bytes, path: Path) -> None:

@@ -39,13 +39,6 @@ _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
 _WITHOUT_WEIGHTS = 4  # the first IR version whose inputs need not list the weights
 
 
-def is_onnx(path: Path) -> bool:
-    """Return whether a file starts as an ONNX model does: with field 1 of its protobuf, the IR version."""
-    with path.open("rb") as file:
-        head = file.read(2)
-    return len(head) == 2 and head[0] == 0x08 and 3 <= head[1] < 0x20
-
-
 def load(path: Path) -> ir.Model:
     """Load an ONNX file, with the shapes that follow from its inputs.
 
@@ -120,7 +113,7 @@ def data_digests(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: A data file is missing.
     """
-    if not is_onnx(path):
+    if not onnx_bounds.is_onnx(path):
         return ()
     with _translated(path):
         proto = _parsed(path)

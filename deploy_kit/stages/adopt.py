@@ -8,7 +8,7 @@ from typing import get_args
 from deploy_kit import engines
 from deploy_kit.base.errors import InputError
 from deploy_kit.context import Context
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess, Proof
@@ -46,7 +46,7 @@ def run(
     if not file.is_file():
         raise InputError(f"{file}: no such file" if not file.exists() else f"{file}: expected a file, found a folder")
     passport = read_passport(file)
-    is_onnx = onnx_file.is_onnx(file)
+    is_onnx = onnx_bounds.is_onnx(file)
     ending = ".onnx" if is_onnx else file.suffix.lower()
     name = entry.engine if entry else (passport.engine if passport and passport.engine else _ENGINES.get(ending))
     if name is None:

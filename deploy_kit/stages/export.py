@@ -21,7 +21,7 @@ from deploy_kit.checkpoint.stated_options import probe_digest, sidecar_digests, 
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import adoption, onnx_file, pixel_input
+from deploy_kit.graph import adoption, onnx_bounds, onnx_file, pixel_input
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource, files, open_set
 from deploy_kit.machine.environment import versions_of
@@ -69,7 +69,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         from deploy_kit.checkpoint.network import to_onnx
 
         context.report("export", f"reading {path.name}")
-        if onnx_file.is_onnx(path):
+        if onnx_bounds.is_onnx(path):
             return _adopt(path, digest, source, table, said, folder, home, context)
         network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(source))
         preprocess, remarks = map_sizes.input_of(
@@ -81,10 +81,12 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
             beside=network.sides,
         )
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
+        for _ in sample.batches(preprocess.normalized, _VERIFIED_IMAGES):
+            pass  # images that do not fit are refused before the exporter takes its time
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
         file = folder / "model.onnx"
         classes = network.classes or _fitting(said, network.spec.classes) or None
-        to_onnx.write_onnx(network.model, preprocess, table, file, classes=classes)
+        graph = to_onnx.write_onnx(network.model, preprocess, table, file, classes=classes)
         if table.input_pixels:
             graph = onnx_file.load(file)
             preprocess = pixel_input.take_pixels(graph, preprocess)
@@ -103,6 +105,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
                 parent=digest,
                 preprocess=preprocess,
                 made_by=MadeBy(exporter=table.exporter, opset=str(table.opset), versions=versions),
+                model=graph,
             ),
             difference=difference,
             verified_on=verified,
@@ -169,7 +172,7 @@ def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
     """
     if not checkpoint.is_file():
         return
-    if not onnx_file.is_onnx(checkpoint):
+    if not onnx_bounds.is_onnx(checkpoint):
         if "output" in given:
             raise InputError(
                 f"{checkpoint}: is no ONNX file: 'output' would change nothing",
@@ -304,15 +307,20 @@ def _verify(
 
 
 def _verify_rebuilt(network: Checkpoint, sample: ImageSet, preprocess: Preprocess | BareInput) -> str:
-    """Hold the rebuilt network against the same function written out on the file's own tensors, in float64."""
+    """Hold the rebuilt network against the same function written out on the file's own tensors, in float64.
+
+    The middle of an image is enough, where the head pools: float64 convolutions are slow, and every layer computes.
+    """
     import torch
 
-    from deploy_kit.checkpoint.network.torch_logits import torch_logits
-
-    first = sample.first(1)
-    image = torch.from_numpy(next(first.batches(preprocess.normalized, 1)).astype(np.float64))
-    wanted = torch.cat(network.equations.answers(image), 1).numpy()
-    found = np.concatenate(list(torch_logits(network.model, first, preprocess)))
+    image = torch.from_numpy(next(sample.first(1).batches(preprocess.normalized, 1)))
+    if network.spec.map_side is None:
+        for axis, side in enumerate(map_sizes.compared(network.spec), start=2):
+            side = min(side, image.shape[axis])
+            image = image.narrow(axis, (image.shape[axis] - side) // 2, side)
+    wanted = torch.cat(network.equations.answers(image.double()), 1).numpy()
+    outputs = network.model(image)
+    found = (torch.cat(outputs, 1) if isinstance(outputs, tuple) else outputs).numpy()
     difference = metrics.relative_difference(wanted, found)
     if not difference <= _REBUILT:
         raise ExportError(

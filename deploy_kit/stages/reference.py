@@ -16,7 +16,7 @@ from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, stated_options
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
-from deploy_kit.graph import adoption, onnx_file
+from deploy_kit.graph import adoption, onnx_bounds, onnx_file
 from deploy_kit.images import Crops, ImageSet, npz
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.recipe import SourceTable
@@ -56,7 +56,7 @@ def run(
     left_out = (("left out", images.left_out),) if images.left_out else ()
     if left_out:
         context.report("reference", images.left_out)
-    authority = "onnxruntime" if onnx_file.is_onnx(path) else "torch"
+    authority = "onnxruntime" if onnx_bounds.is_onnx(path) else "torch"
     preprocess = _of_the_checkpoint(path, preprocess, authority)
     versions = versions_of(authority)
 
@@ -104,7 +104,6 @@ def _written(
     """Write logits (n, classes) beside the labels of their images, and return their record."""
     arrays, top1 = {"logits": logits}, None
     if images.labels is not None:
-        _verify_labels(images, logits.shape[1])
         arrays["labels"] = images.labels
         top1 = None if images.multilabel else float(metrics.top1_hits(logits, images.labels).mean())
     np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
@@ -138,6 +137,7 @@ def of_file(file: Path, images: ImageSet, context: Context) -> tuple[ReferenceLo
         raise InputError(f"{file}: logits of {len(logits)} images, and {images.name} has {images.n}")
 
     def make(folder: Path, home: str) -> ReferenceLogits:
+        _verify_labels(images, logits.shape[1])
         return _written(folder, home, logits, images)
 
     return context.produce(
@@ -161,7 +161,7 @@ def _logits(
     crops: Crops,
 ) -> np.ndarray:
     """Return the logits (n, classes); each part of the set is kept by its pixels, without labels and names."""
-    authority, digest = "onnxruntime" if onnx_file.is_onnx(path) else "torch", sha256_of(path)
+    authority, digest = "onnxruntime" if onnx_bounds.is_onnx(path) else "torch", sha256_of(path)
     network: Checkpoint | None = None
     parts, done = list[np.ndarray](), 0
 
@@ -201,6 +201,8 @@ def _logits(
                 versions=(("stage", VERSION), *versions_of(authority)),
             )
             parts.append(np.load(context.store.root / kept.path, allow_pickle=False))
+            if done == 0:  # before the others are computed, which may take minutes
+                _verify_labels(images, parts[0].shape[1])
             done += part.n
     return np.concatenate(parts)
 
@@ -223,7 +225,8 @@ def _expect_one_head(network: Checkpoint, path: Path) -> None:
 
 def _verify_labels(images: ImageSet, classes: int) -> None:
     """Refuse labels that are not of this checkpoint: out of range, or of classes whose numbers nobody can know."""
-    assert images.labels is not None
+    if images.labels is None:
+        return
     named = images.labels.shape[1] if images.multilabel else len(images.classes)
     if (named or images.multilabel) and named != classes:
         raise InputError(

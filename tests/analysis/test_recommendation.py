@@ -94,6 +94,16 @@ def test_beyond_noise_the_faster_wins_though_it_is_larger() -> None:
     assert (winner, losers) == ("quick · openvino", {"small · openvino": "the winner is 1.05× as fast"})
 
 
+def test_noise_is_not_transitive_and_the_reason_names_the_engine_that_is_shown_to_be_faster() -> None:
+    rows = [engine("quick", 10.0, mb=9, jitter=0.03), engine("small", 10.2, mb=7, jitter=0.05), engine("c", 10.5, mb=6)]
+
+    winner, losers = whys(rows)
+
+    assert winner == "small · openvino"
+    assert losers["quick · openvino"] == "within noise of the winner, 2.00 MB larger"
+    assert losers["c · openvino"] == "slower than quick@openvino, 1.05×, and within noise of the winner"
+
+
 def test_a_difference_that_every_round_shows_is_noise_below_what_two_loads_of_a_file_differ_by() -> None:
     assert whys([engine("quick", 10.0, mb=9), engine("small", 10.1, mb=7)])[0] == "small · openvino"
 

@@ -1,6 +1,6 @@
 """Read the state dict of every model of timm's registry: a DenseNet, a question, or refused, each within ten seconds.
 
-    python -m tests.checkpoint.timm_sweep [--every N] [--from NAME]
+    python -m tests.checkpoint.timm_sweep [--every N] [--part K/N]
 
 Models are built without memory; their tensors are views of one buffer of noise, so that models of any size cost little.
 Runs in a process of its own, as `implementations` does.
@@ -28,12 +28,12 @@ LIMIT_S = 10.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--every", type=int, default=1, help="read one model of so many")
-    parser.add_argument("--from", dest="start", default="", help="first name to read")
+    parser.add_argument("--part", default="1/1", help="a part of the names in order, e.g. 2/4")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
     slow, wrong = [], []
-    for name, tensors in _state_dicts(options.every, options.start):
+    for name, tensors in _state_dicts(options.every, *map(int, options.part.split("/"))):
         start = time.perf_counter()
         outcome = outcome_of(name, tensors)
         seconds = time.perf_counter() - start
@@ -57,12 +57,13 @@ def outcome_of(name: str, tensors: dict[str, Tensor]) -> str:
     return f"read: {parsed.spec.title}"
 
 
-def _state_dicts(every: int, start: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _state_dicts(every: int, part: int, n_parts: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield (name, state dict) of timm's models; those that cannot be built without memory are left out."""
     import timm
 
     noise = torch.empty(0)
-    for name in [name for name in timm.list_models() if name >= start][::every]:
+    names = timm.list_models()[::every]
+    for name in names[len(names) * (part - 1) // n_parts : len(names) * part // n_parts]:
         try:
             with torch.device("meta"):
                 shapes = {

@@ -1,6 +1,10 @@
 """The help of each command: groups, defaults, an example that parses, and closed sets that are refused at once."""
 
+import os
+import re
 import shlex
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -78,10 +82,50 @@ def test_a_value_outside_a_closed_set_is_refused_with_the_set(arguments: tuple[s
     assert choices in said.err
 
 
-def test_completion_is_offered_for_the_usual_shells() -> None:
+def test_completion_is_offered() -> None:
     out = deploykit("--help").out
 
     assert "--install-completion" in out and "--show-completion" in out
+
+
+def _words(shell: str, line: str) -> dict[str, str]:
+    """Return what a shell says to the program where its user presses Tab at the end of a line."""
+    if shell == "bash":
+        return {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    return {"_TYPER_COMPLETE_ARGS": line} | ({"_TYPER_COMPLETE_FISH_ACTION": "get-args"} if shell == "fish" else {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("deploykit dep", "deploy"),
+        ("deploykit store pr", "prune"),
+        ("deploykit bench --sp", "--span"),
+        ("deploykit bench --span wh", "whole"),
+    ],
+)
+def test_completion_completes(shell: str, line: str, offered: str) -> None:
+    asked = {**os.environ, "_DEPLOYKIT_COMPLETE": f"complete_{shell}", **_words(shell, line)}
+    program = "import sys; sys.argv = ['deploykit']; from deploy_kit.cli import main; main()"
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=asked)
+
+    found = re.findall(r"[\w-]+", said.stdout)
+
+    assert offered in found
+    assert "export" not in found and "--rounds" not in found
+
+
+def test_the_help_has_a_whole_sentence_for_each_command() -> None:
+    out = " ".join(deploykit("--help").out.split())
+
+    listed = [
+        " ".join((CATALOGUE.get(name).call.__doc__ or "").partition("\n")[0].split()) for name in CATALOGUE.names()
+    ]
+
+    assert [sentence for sentence in listed if not (sentence.endswith(".") and sentence in out)] == []
 
 
 def test_run_without_a_recipe_does_not_run_the_demo() -> None:

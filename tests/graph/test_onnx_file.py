@@ -12,7 +12,7 @@ from onnx import helper
 from tiny_densenet import TINY_PREPROCESS, tiny_model
 
 from deploy_kit.base.errors import InputError, RequestError
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.records.artifacts import Preprocess, TensorSpec
 
 CONV = "g (float[1,2,8,8] x) => (float[1,6,4,4] y) { y = Conv<strides=[2,2], pads=[1,1,1,1], group=2>(x, w) }"
@@ -54,14 +54,14 @@ def test_model_survives_saving_and_loading(tmp_path: Path) -> None:
 def test_onnx_file_is_known_by_its_first_bytes(tmp_path: Path) -> None:
     path = saved(tiny_graphs.exported_model(), tmp_path / "model.pth")
 
-    assert onnx_file.is_onnx(path)
+    assert onnx_bounds.is_onnx(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x08", b"PK\x03\x04", b"\x80\x02", b"{}", b"\x08\xff"])
 def test_other_bytes_are_not_onnx(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(data)
 
-    assert not onnx_file.is_onnx(tmp_path / "model.onnx")
+    assert not onnx_bounds.is_onnx(tmp_path / "model.onnx")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

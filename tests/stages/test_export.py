@@ -304,13 +304,14 @@ def test_verification_notices_a_bias_that_is_off_by_a_thousandth(
 ) -> None:
     honest = to_onnx.write_onnx
 
-    def careless(network: Any, preprocess: Any, table: Any, file: Path, **options: Any) -> None:
+    def careless(network: Any, preprocess: Any, table: Any, file: Path, **options: Any) -> ir.Model:
         honest(network, preprocess, table, file, **options)
         model = onnx_file.load(file)
         bias = model.graph.initializers["classifier.bias"]
         array = bias.const_value.numpy() * np.array([1.001, 1, 1, 1], np.float32)
         bias.const_value = ir.tensor(array, name="classifier.bias")
         onnx_file.save(model, file)
+        return model
 
     monkeypatch.setattr(to_onnx, "write_onnx", careless)
 
@@ -324,7 +325,7 @@ def test_graph_that_still_trains_is_refused(run: Callable[..., tuple[Exported, b
     model = tiny_graphs.parse(text)
 
     with pytest.raises(ExportError, match=r"\(BatchNormalization\) is in training mode"):
-        to_onnx.verify_file(model, ExportTable(tolerance=1e-5, opset=18))
+        to_onnx.verify_graph(model, ExportTable(tolerance=1e-5, opset=18))
 
 
 def test_second_run_takes_the_result_from_the_store(
@@ -886,6 +887,22 @@ def test_answers_of_a_missing_checkpoint_name_it(
             Context(store=store, connection=connection),
             images=open_set(check_images, TINY_PREPROCESS),
         )
+
+
+def test_labels_that_begin_at_one_are_told_how_to_begin_at_zero(
+    store: Store, connection: Connection, checkpoint: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "one.npz", images=np.zeros((4, 16, 16), np.uint8), labels=np.array([1, 2, 3, 4]))
+
+    with pytest.raises(InputError, match=r"labels run from 1 to 4, and the checkpoint's 4 classes") as caught:
+        reference.run(
+            SourceTable(checkpoint=str(checkpoint)),
+            TINY_PREPROCESS,
+            Context(store=store, connection=connection),
+            images=open_set(str(tmp_path / "one.npz"), TINY_PREPROCESS),
+        )
+
+    assert caught.value.hint == "subtract 1 from every label, so that the first class is 0"
 
 
 def test_labels_without_a_class_are_refused(

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,20 @@ CLASSES = {nn.Conv2d: "Conv2D", nn.Linear: "Dense", nn.BatchNorm2d: "BatchNormal
 AUTOMATIC = {"Conv2D": "conv2d", "Dense": "dense", "BatchNormalization": "batch_normalization"}
 
 
-def layers() -> dict[str, nn.Module]:
-    """Return the layers with weights, by the flat names that a Keras model would have."""
-    return {path.replace(".", "_"): module for path, module in tiny_net().named_modules() if type(module) in LEAVES}
+def layers(**options: Any) -> dict[str, nn.Module]:
+    """Return the layers with weights, by the flat names that a Keras model would have; options are the net's."""
+    named = tiny_net(**options).named_modules()
+    return {path.replace(".", "_"): module for path, module in named if type(module) in LEAVES}
+
+
+def automatic_names(start: int) -> dict[str, str]:
+    """Return the names that Keras gives by itself: a class and a number, which say nothing of the structure."""
+    counts = dict.fromkeys(AUTOMATIC, start)
+    names = {}
+    for name, module in layers().items():
+        kind = CLASSES[type(module)]
+        names[name], counts[kind] = f"{AUTOMATIC[kind]}_{counts[kind]}", counts[kind] + 1
+    return names
 
 
 def expected_tensors() -> dict[str, Tensor]:
@@ -49,20 +61,58 @@ def variables(module: nn.Module) -> dict[str, np.ndarray]:
     return values
 
 
-def write_keras_2(path: Path, config: dict[str, Any] | None = None, *, nested: str = "") -> Path:
-    """Write an ``.h5``: ``layer_names``, ``weight_names``, a dataset per variable."""
+def write_keras_2(
+    path: Path,
+    config: dict[str, Any] | None = None,
+    *,
+    nested: str = "",
+    names: Mapping[str, str] | None = None,
+    built: str = "",
+    **options: Any,
+) -> Path:
+    """Write an ``.h5``: ``layer_names``, ``weight_names``, a dataset per variable.
+
+    Args:
+        path: The file.
+        config: The model's config.
+        nested: What stands before each variable's scope.
+        names: Names to put in place of those of layers.
+        built: What stands behind each variable's scope, as of a model that was built again.
+        options: Options of the net.
+    """
+    renamed = {(names or {}).get(name, name): module for name, module in layers(**options).items()}
+    for old, new in (names or {}).items():
+        config = json.loads(json.dumps(config).replace(f'"{old}"', f'"{new}"'))
     with h5py.File(path, "w") as file:
         home = file if config is None else file.create_group("model_weights")
         if config is not None:
             file.attrs["model_config"] = json.dumps(config)
-        home.attrs["layer_names"] = np.array([name.encode() for name in ("input_1", *layers())])
+        home.attrs["layer_names"] = np.array([name.encode() for name in ("input_1", *renamed)])
         home.create_group("input_1").attrs["weight_names"] = np.array([], dtype="S1")
-        for name, module in layers().items():
+        for name, module in renamed.items():
             group = home.create_group(name)
-            kept = {f"{nested}{name}/{leaf}:0": value for leaf, value in variables(module).items()}
+            kept = {f"{nested}{name}{built}/{leaf}:0": value for leaf, value in variables(module).items()}
             group.attrs["weight_names"] = np.array([key.encode() for key in kept])
             for key, value in kept.items():
                 group.create_dataset(key, data=value)
+    return path
+
+
+def write_nested(path: Path, config: dict[str, Any], *, built: str) -> Path:
+    """Write an ``.h5`` of a model within a model: all variables in one group, those that are trained first."""
+    inner = {"class_name": "Model", "config": config["config"] | {"name": "net"}}
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": [inner]})
+        home = file.create_group("model_weights")
+        home.attrs["layer_names"] = np.array([b"net"])
+        group = home.create_group("net")
+        kept = {
+            f"{name}{built}/{leaf}:0": one for name, part in layers().items() for leaf, one in variables(part).items()
+        }
+        order = sorted(kept, key=lambda name: "moving" in name)
+        group.attrs["weight_names"] = np.array([name.encode() for name in order])
+        for name in order:
+            group.create_dataset(name, data=kept[name])
     return path
 
 

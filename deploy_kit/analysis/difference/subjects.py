@@ -17,6 +17,7 @@ from deploy_kit.base.errors import InputError, RequestError, UnknownNameError, n
 from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint.network import map_sizes
 from deploy_kit.devices.links import Connection, Worker
+from deploy_kit.graph import onnx_bounds
 from deploy_kit.graph import onnx_file as graph
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Exported, Precision, Preprocess
@@ -98,7 +99,7 @@ def find_subject(name: str, store: Store, source: SourceTable) -> Subject:
         raise UnknownNameError(
             f"no file, engine or graph of {store.root} is called '{name}'", hint=nearest(name, known)
         )
-    if graph.is_onnx(path):
+    if onnx_bounds.is_onnx(path):
         return _graph(path, CHECKPOINT if name == CHECKPOINT else path.name)
     digest = digest_of(path)
     if engine := next((engine for engine in built.values() if engine.sha256 == digest), None):

@@ -43,7 +43,8 @@ def end(run: Run) -> int:
 
 def home_of(run: Run) -> str:
     """Name the module that a block's layers share."""
-    return ".".join(paths.shared(unit.path for unit in run) if len(run) > 1 else run[0].home) or run[0].wide.name
+    home = ".".join(paths.shared(unit.path for unit in run) if len(run) > 1 else run[0].home)
+    return home if home and run[0].wide.name.startswith(home) else run[0].wide.name
 
 
 def runs(units: Sequence[DenseUnit], transitions: Sequence[Joint]) -> list[Run]:
@@ -140,7 +141,7 @@ def _refuse_gap(
     hint = f"{siblings}: {', '.join(missing)} missing?" if missing else f"its layers: {siblings}"
     raise ChainError(
         f"{'.'.join(parent) or 'the dense layers'}: expected {reached} input channels, found {unit.read} "
-        f"in '{'.'.join(unit.home)}' ({hint})"
+        f"in '{unit.name}' ({hint})"
     )
 
 

@@ -72,6 +72,12 @@ class DenseUnit:
         """Path that its layers share."""
         return paths.shared(leaf.path for leaf in self.leaves)
 
+    @property
+    def name(self) -> str:
+        """Its module in the file; where it has none, its last convolution."""
+        home = ".".join(self.path or self.home)
+        return home if home and self.wide.name.startswith(home) else self.wide.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:

@@ -198,16 +198,12 @@ def _input(parsed: ParsedStructure, witness: Witness) -> tuple[Tensor, GraphAnsw
     """Return seeded noise of a size that the graph takes, and its answers."""
     spec = parsed.spec
     usual = map_sizes.usual(spec)
-    # Twice the reduction: the last map has two pixels a side, so that its maximum is not its mean.
-    reduced = [
-        2 * stride * (2 if spec.stem_pool != "none" else 1) * 2 ** len(spec.transitions)
-        for stride in spec.stem[0].stride
-    ]
-    sizes: list[tuple[int, ...]] = [witness.sides] if witness.sides else [tuple(reduced)] * (spec.map_side is None)
+    reduced = map_sizes.compared(spec)
+    sizes: list[tuple[int, ...]] = [witness.sides] if witness.sides else [reduced] * (spec.map_side is None)
     if usual is not None and not witness.sides:
         sizes.append(usual[0])
     error: CheckpointError | None = None
-    for sides in sizes or [tuple(reduced)]:
+    for sides in sizes or [reduced]:
         if len(sides) != spec.ndim:
             continue
         shape = (witness.forward.batch or 1, spec.in_channels, *sides)

@@ -129,10 +129,9 @@ def _chosen(
     linears: Sequence[Leaf], norms: Sequence[Leaf], name: str, where: str
 ) -> tuple[list[Leaf], list[Leaf], tuple[Leaf, ...]]:
     """Return the linear layers and BNs under the module that was named, and the others."""
-    path = tuple(name.split("."))
 
     def under(leaf: Leaf) -> bool:
-        return leaf.path[: len(path)] == path
+        return f"{leaf.name}.".startswith(f"{name}.")
 
     kept = [leaf for leaf in linears if under(leaf)]
     if not kept:

@@ -84,9 +84,9 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     """
     tensors, ignored = _without(contents.tensors, stated.ignore, where)
     _verify_one_network(tensors, where)
-    gathered = leaves.gather(tensors, where)
+    gathered = leaves.gather(tensors, where, contents.places)
     normalized, others = input_normalization.find_normalization(gathered.others, gathered.tensors)
-    net = body.find_body(gathered, where)
+    net = _body(gathered, contents, where)
     leaves.verify_finite(gathered, where)  # all numbers are looked at, so only those of a DenseNet are
     _verify_uniform(net, where)
     ndim, width = len(net.stem[0].conv.kernel), net.chain.width
@@ -134,6 +134,19 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
             *["its BN statistics are initial values: this network was never trained"] * proved.untrained,
         ),
     )  # fmt: skip
+
+
+def _body(gathered: Leaves, contents: Contents, where: str) -> Body:
+    """Find the body; of a Keras file without a graph the names may tell nothing, and the whole model does."""
+    try:
+        return body.find_body(gathered, where)
+    except CheckpointError as error:
+        if not contents.from_keras or contents.forward is not None:
+            raise
+        raise CheckpointError(
+            f"{error}; the file holds weights and no graph, and its layers' names may tell nothing of the structure",
+            hint="give the whole model, whose config states the graph: model.save('net.keras')",
+        ) from error
 
 
 def _without(
@@ -194,7 +207,7 @@ def _verify_uniform(net: Body, where: str) -> None:
                 if found != expected
             ]
             raise CheckpointError(
-                f"{where}: the layers of one block differ: '{'.'.join(odd.path)}' has {', '.join(apart)}",
+                f"{where}: the layers of one block differ: '{odd.name}' has {', '.join(apart)}",
                 hint="networks pruned by channels are not supported as checkpoints: export it to ONNX with its own "
                 "framework, and give that file",
             )

@@ -19,6 +19,7 @@ _HEADS = frozenset({"sigmoid", "softmax", "log_softmax"})
 _POOLS = frozenset({"max_pool", "avg_pool"})
 # Between the pool and the first linear layer: they reshape or scale a vector and do not pool.
 _BETWEEN = frozenset({"flatten", "identity", "bn"})
+_IN_A_ROW = frozenset({"conv", "linear", *ACTIVATIONS, *_BETWEEN})
 _KNOWN = frozenset({"input", "conv", "bn", "cat", "linear", *ACTIVATIONS, *_HEADS, *_POOLS, *_BETWEEN})
 _AS_ONNX = "export it to ONNX with the framework it comes from, and give that file"
 _MAX_WALK, _MAX_LISTED = 10_000, 6
@@ -39,6 +40,7 @@ class Node:
         dilation: Its dilation, likewise.
         eps: Epsilon of a BN.
         slope: Slope of a leaky activation below zero.
+        layer: Path of the layer in the file; empty where it has no weights.
     """
 
     op: str
@@ -49,6 +51,7 @@ class Node:
     dilation: Sides | None = None
     eps: float | None = None
     slope: float | None = None
+    layer: str = ""
 
 
 def facts(nodes: Sequence[Node], source: Source) -> ArchitectureFacts:
@@ -69,6 +72,19 @@ def facts(nodes: Sequence[Node], source: Source) -> ArchitectureFacts:
             hint=_AS_ONNX,
         )
     return _Graph(nodes).facts(source)
+
+
+def places(nodes: Sequence[Node]) -> dict[str, tuple[str, str]]:
+    """Place each layer with weights in the graph: (row, place in it), numbered in the order of computation.
+
+    A row is what computes from one branching, concatenation or pool to the next: a dense layer, a transition, the stem.
+    """
+    graph, rows = _Graph(nodes), dict[int, int]()
+    for place, node in enumerate(nodes):
+        before = graph.before(place)
+        follows = before is not None and graph.after(before) == place and {node.op, graph.op(before)} <= _IN_A_ROW
+        rows[place] = rows[before] if before is not None and follows else place
+    return {node.layer: (str(rows[place]), f"{place}_{node.layer}") for place, node in enumerate(nodes) if node.layer}
 
 
 def sides(value: Any, *, default: Sides | None = None) -> Sides | None:
@@ -143,7 +159,7 @@ class _Graph:
         behind = len(self.nodes) if head is None else head
         slopes = sorted({node.slope for node in self.nodes if node.op == "leaky_relu" and node.slope is not None})
         if len(slopes) > 1:
-            raise _unsupported(f"leaky activations of different slopes, {', '.join(map(str, slopes))}")
+            raise _unsupported(f"leaky activations of different slopes, {', '.join(f'{one:.4g}' for one in slopes)}")
         inner = [self._before_layer(place) for place in sorted(set(self.convs) - {*stem, *transitions})]
         joints = [self._before_layer(place) for place in transitions]
         between = [self._before_layer(place) for place in hidden]

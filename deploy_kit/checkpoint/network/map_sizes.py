@@ -93,6 +93,15 @@ def usual(spec: DenseNetSpec) -> tuple[Sides, str] | None:
     return None
 
 
+def compared(spec: DenseNetSpec) -> Sides:
+    """Return the sides at which forward passes are compared at little cost: the last map has two pixels a side.
+
+    Of a single pixel the maximum would be the mean.
+    """
+    once = 2 * (2 if spec.stem_pool != "none" else 1) * 2 ** len(spec.transitions)
+    return tuple(once * stride for stride in spec.stem[0].stride)
+
+
 def _ends_with(spec: DenseNetSpec, side: int) -> int:
     try:
         return maps(spec, (side,) * spec.ndim)[-1].sides[0]

@@ -4,12 +4,14 @@ import math
 
 from deploy_kit.checkpoint.network import map_sizes
 from deploy_kit.checkpoint.network.map_sizes import MapSize, Sides
-from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, StemConv
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, Order, StemConv
 
 Row = tuple[str, str]
 _POOLS = {"max": "3×3 max pool, stride 2", "avg": "3×3 average pool, stride 2", "blur": "3×3 max pool, blur, stride 2"}
 _HEADS = {"avg": "global average pool", "max": "global max pool", "max_avg": "global max and average pool",
+          "avg_max": "global average and max pool", "avg_max_mean": "mean of global average and max pool",
           "flatten": "flatten"}  # fmt: skip
+_BETWEEN = {"avg": ", 2{} average pool", "max": ", 2{} max pool", "none": ", no pool"}
 
 
 def rows(spec: DenseNetSpec, sides: Sides | None) -> list[Row]:
@@ -24,7 +26,9 @@ def rows(spec: DenseNetSpec, sides: Sides | None) -> list[Row]:
     """
     stages = {entry.stage: entry for entry in map_sizes.maps(spec, sides)} if sides else {}
     entry = f"{spec.in_channels} × {_times(sides)}" if sides else f"{spec.in_channels} × {'?' * spec.ndim}"
-    table: list[Row] = [("input", entry + (", normalized by the network itself" if spec.input_norm else ""))]
+    entry += f", repeated {spec.input_repeats} times" * (spec.input_repeats > 1)
+    entry += ", normalized by the network itself" * spec.input_norm
+    table: list[Row] = [("input", entry)]
     for at, step in enumerate(spec.stem, start=1):
         table.append((f"convolution {at}" if len(spec.stem) > 1 else "convolution",
                       _sized(_stem(step, spec), stages.get(f"stem convolution {at}"))))  # fmt: skip
@@ -41,7 +45,7 @@ def rows(spec: DenseNetSpec, sides: Sides | None) -> list[Row]:
 def macs(spec: DenseNetSpec, sides: Sides) -> int:
     """Count the multiply-accumulates of one image: out channels · out pixels · (in / groups) · kernel pixels."""
     pixels_of = {entry.stage: math.prod(entry.sides) for entry in map_sizes.maps(spec, sides)}
-    total, read = 0, spec.in_channels
+    total, read = 0, spec.in_channels * spec.input_repeats
     for at, step in enumerate(spec.stem, start=1):
         total += read * step.channels * math.prod(step.kernel) * pixels_of[f"stem convolution {at}"]
         read = step.channels
@@ -54,9 +58,8 @@ def macs(spec: DenseNetSpec, sides: Sides) -> int:
             out = spec.transitions[number - 1]
             total += pixels * read * out * spec.transition_kernel**spec.ndim // spec.transition_groups
             read = out
-    width = (
-        read * (1 if spec.map_side is None else spec.map_side**spec.ndim) * (2 if spec.head_pool == "max_avg" else 1)
-    )
+    double = 2 if spec.head_pool in ("max_avg", "avg_max") else 1
+    width = read * (1 if spec.map_side is None else spec.map_side**spec.ndim) * double
     trunk = Head(name="", layers=spec.trunk)
     ends = trunk.classes or width
     return total + _linear_macs(trunk, width) + sum(_linear_macs(head, ends) for head in spec.heads)
@@ -102,10 +105,14 @@ def _block(block: DenseBlock, spec: DenseNetSpec) -> str:
     wide = f"{_times(block.kernel)} conv{grouped[1]}"
     ones = _times((1,) * spec.ndim)
     inner = f"{ones} conv{grouped[0]} to {block.bottleneck}, {wide}" if block.bottleneck else wide
-    other = "" if spec.activation == "relu" else f", {_name(spec.activation)}"
+    other = "" if spec.activation == "relu" else f", {_name(spec.activation) or 'no activation'}"
     order = "" if spec.concat == "append" else ", new channels first"
     folded = "" if block.bottleneck_norm else ", BN folded"
-    return f"[{inner}] × {block.layers}, k = {block.growth}{other}{order}{folded}"
+    return f"[{inner}] × {block.layers}, k = {block.growth}{other}{order}{folded}{_ordered(spec.dense_order)}"
+
+
+def _ordered(order: Order) -> str:
+    return "" if order == "norm_first" else ", activation before BN"
 
 
 def _transition(spec: DenseNetSpec) -> str:
@@ -113,14 +120,19 @@ def _transition(spec: DenseNetSpec) -> str:
     relu = "" if spec.transition_relu == spec.transition_norm else (", no ReLU" if spec.transition_norm else ", ReLU")
     norm = "" if spec.transition_norm else ", no BN"
     groups = f" in {spec.transition_groups} groups" if spec.transition_groups > 1 else ""
-    pool = "average" if spec.transition_pool == "avg" else "max"
-    return f"{side} conv{groups}{norm}{relu}, {_times((2,) * spec.ndim)} {pool} pool"
+    order = _ordered(spec.transition_order) if spec.transition_norm and spec.transition_relu else ""
+    pool = _BETWEEN[spec.transition_pool].format("×2" * (spec.ndim - 1))
+    return f"{side} conv{groups}{norm}{relu}{order}{pool}"
 
 
 def _classification(spec: DenseNetSpec) -> list[Row]:
     start = [] if spec.final_norm else ["no BN"]
     start += [] if spec.final_relu or not spec.final_norm else ["no ReLU"]
+    start += (
+        ["activation before BN"] if spec.final_norm and spec.final_relu and spec.final_order != "norm_first" else []
+    )
     start.append(_HEADS[spec.head_pool])
+    start += ["divided by the length of its vector"] * (spec.feature_norm == "l2")
     shared = _steps(Head(name="", layers=spec.trunk), spec)
     end = [] if spec.head_activation == "none" else [spec.head_activation]
     if not spec.heads:

@@ -43,7 +43,7 @@ def write_onnx(
     file: Path,
     *,
     classes: tuple[str, ...] | None = None,
-) -> None:
+) -> "ir.Model":
     """Export in eval mode and embed what is known of the network; refuse a graph that still trains.
 
     Args:
@@ -52,6 +52,9 @@ def write_onnx(
         table: Exporter, operator set and batch.
         file: The ONNX file to write.
         classes: Names of the classes; embedded where they are known.
+
+    Returns:
+        The graph as it was written.
 
     Raises:
         ExportError: torch cannot export it, or not to the operator set asked for.
@@ -104,8 +107,9 @@ def write_onnx(
         model.metadata_props[onnx_file.CLASSES_KEY] = codec.canonical_json(classes)
     model.graph.name = "densenet"
     _forget_paths(model)
+    verify_graph(model, table)
     onnx_file.save(model, file)
-    verify_file(onnx_file.load(file), table)
+    return model
 
 
 def _stated(spec: DenseNetSpec) -> dict[str, Any]:
@@ -122,7 +126,7 @@ def other(table: ExportTable) -> str:
     return "torchscript" if table.exporter == "dynamo" else "dynamo"
 
 
-def verify_file(model: "ir.Model", table: ExportTable) -> None:
+def verify_graph(model: "ir.Model", table: ExportTable) -> None:
     """Refuse another operator set, and a node that still trains."""
     if onnx_file.opset(model) != table.opset:
         raise ExportError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from keras_files import densenet_config, write_keras_2
+from keras_files import automatic_names, densenet_config, write_keras_2, write_nested
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -158,6 +158,7 @@ def off(network: Checkpoint, net: nn.Module) -> float:
     return float((network.model(images()) - wanted).abs().max() / wanted.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RIGHT)
 @pytest.mark.parametrize("kind", WRITERS)
 def test_peculiar_network_is_rebuilt_as_its_graph_computes(kind: str, case: str, tmp_path: Path) -> None:
@@ -254,6 +255,7 @@ def test_scripted_module_is_witnessed_through_branches_and_loops(tmp_path: Path)
     assert dict(network.spec.sources)["head_pool"] == "the answers of its TorchScript code"
 
 
+@pytest.mark.slow
 def test_dynamic_sizes_of_an_exported_program_are_followed(tmp_path: Path) -> None:
     net, sides = drawn(pool="none"), {0: torch.export.Dim("N"), 2: torch.export.Dim("H"), 3: torch.export.Dim("W")}
     torch.export.save(torch.export.export(net, (images(2),), dynamic_shapes=(sides,)), tmp_path / "net.pt2")
@@ -303,6 +305,7 @@ def test_drawn_variant_is_rebuilt_right_or_refused(kind: str, options: dict[str,
         assert off(network, net) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "pool"), [("k02_functional_bn_head", "avg"), ("k06_cat_avg_max", "avg_max")])
 def test_keras_file_gives_keras_own_answers(name: str, pool: str) -> None:
     if not FAULTS.is_dir():
@@ -344,20 +347,61 @@ def _skip(layers: list[dict[str, Any]], name: str) -> None:
     )
 
 
+def _swap(layers: list[dict[str, Any]], *norms: str) -> None:
+    """Put BNs behind the activations that follow them."""
+    for name in norms:
+        norm, act = _layer(layers, name), _layer(layers, f"{name}_relu")
+        for layer in layers:
+            if layer is not act:
+                text = json.dumps(layer["inbound_nodes"]).replace(f'"{act["name"]}"', f'"{name}"')
+                layer["inbound_nodes"] = json.loads(text)
+        norm["inbound_nodes"], act["inbound_nodes"] = ([[[act["name"], 0, 0, {}]]], norm["inbound_nodes"])
+
+
+def _twice(layers: list[dict[str, Any]]) -> None:
+    """Average the last map with that of the turned one."""
+    _behind(layers, "bn_relu", "Average")
+    turned = {"name": "turned", "dims": [2, 1, 3]}
+    layers.append(
+        {"class_name": "Permute", "name": "turned", "config": turned, "inbound_nodes": [[["bn_relu", 0, 0, {}]]]}
+    )
+    _layer(layers, "average")["inbound_nodes"] = [[["bn_relu", 0, 0, {}], ["turned", 0, 0, {}]]]
+
+
+def _both_pools(*order: str) -> Callable[[list[dict[str, Any]]], None]:
+    def change(layers: list[dict[str, Any]]) -> None:
+        _behind(layers, "avg_pool", "Concatenate", axis=-1)
+        layers.append(_layer(layers, "avg_pool") | {"class_name": "GlobalMaxPooling2D", "name": "max_pool",
+                                                    "config": {"name": "max_pool"}})  # fmt: skip
+        _layer(layers, "concatenate")["inbound_nodes"] = [[[name, 0, 0, {}] for name in order]]
+
+    return change
+
+
+_DENSE = [f"dense{block}_{layer}_bn{at}" for block in (1, 2) for layer in (0, 1) for at in (1, 2)]
 KERAS: dict[str, tuple[Callable[[list[dict[str, Any]]], None], bool]] = {
     "no last activation": (lambda layers: _skip(layers, "bn_relu"), True),
     "no pool in the transition": (lambda layers: _skip(layers, "pool2"), True),
     "global maximum": (lambda layers: _layer(layers, "avg_pool").update(class_name="GlobalMaxPooling2D"), True),
     "dilated": (lambda layers: _layer(layers, "dense1_0_conv2")["config"].update(dilation_rate=[2, 2]), False),
     "extra activation": (lambda layers: _behind(layers, "dense1_1_conv2", "ReLU"), False),
+    "scaled features": (lambda layers: _behind(layers, "dense1_1_conv2", "Rescaling", scale=0.5, offset=0), False),
+    "ReLU before BN": (lambda layers: _swap(layers, *_DENSE), True),
+    "ReLU before BN in one layer": (lambda layers: _swap(layers, "dense1_1_bn2"), False),
+    "ReLU before the transition's BN": (lambda layers: _swap(layers, "trans_bn"), True),
+    "mean of two crops": (_twice, False),
+    "average, then max": (_both_pools("avg_pool", "max_pool"), True),
+    "max, then average": (_both_pools("max_pool", "avg_pool"), True),
     "extra BN's scale": (lambda layers: _layer(layers, "bn")["config"].update(epsilon=0.5), False),
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", KERAS)
 def test_keras_config_is_the_witness_of_what_is_rebuilt(case: str, tmp_path: Path) -> None:
     change, right = KERAS[case]
-    path = write_keras_2(tmp_path / "net.h5", changed(densenet_config(2), change))
+    options = {"head_pool": "max_avg"} if "average" in case and "max" in case else {}
+    path = write_keras_2(tmp_path / "net.h5", changed(densenet_config(2), change), **options)
 
     if not right:
         with pytest.raises(CheckpointError, match=r"which is not supported|has no place|gives other answers than"):
@@ -366,5 +410,42 @@ def test_keras_config_is_the_witness_of_what_is_rebuilt(case: str, tmp_path: Pat
     network = read(path)
 
     assert network.witness is not None
+    if options:
+        assert network.spec.head_pool == ("avg_max" if case.startswith("average") else "max_avg")
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     assert network.witness.answers(x).difference(network.spec, network.model(x)) <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [1, 95])
+def test_structure_is_in_the_graph_where_keras_names_tell_nothing(start: int, tmp_path: Path) -> None:
+    plain = read(write_keras_2(tmp_path / "plain.h5", densenet_config(2)))
+
+    network = read(write_keras_2(tmp_path / "flat.h5", densenet_config(2), names=automatic_names(start)))
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+    assert torch.equal(network.model(x), plain.model(x))
+    assert network.spec.blocks == plain.spec.blocks
+
+
+@pytest.mark.slow
+def test_variables_of_a_model_that_was_built_again_are_found(tmp_path: Path) -> None:
+    plain = read(write_keras_2(tmp_path / "plain.h5", densenet_config(2)))
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+    again = read(write_keras_2(tmp_path / "again.h5", densenet_config(2), built="_2"))
+    within = read(write_nested(tmp_path / "within.h5", densenet_config(2), built="_1"))
+
+    assert torch.equal(again.model(x), plain.model(x))
+    assert torch.equal(within.model(x), plain.model(x))
+
+
+def test_leaky_slopes_that_differ_are_refused_and_never_averaged(tmp_path: Path) -> None:
+    config = densenet_config(2)
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] == "Activation":
+            layer["class_name"], layer["config"] = "LeakyReLU", {"name": layer["name"], "alpha": 0.1}
+    _layer(config["config"]["layers"], "bn0_relu")["config"]["alpha"] = 0.2
+
+    with pytest.raises(CheckpointError, match=r"leaky activations of different slopes, 0\.1, 0\.2"):
+        read(write_keras_2(tmp_path / "net.h5", config))

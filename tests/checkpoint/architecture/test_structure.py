@@ -236,6 +236,7 @@ def test_reason_is_told_where_the_tensors_left_over_give_it_away(name: str, why:
         parse(weights() | {name: torch.zeros(4)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("rank", [0, 1, 2, 3, 4, 5])
 def test_any_tensor_of_another_shape_is_refused(name: str, rank: int) -> None:
@@ -250,6 +251,15 @@ def test_any_tensor_of_another_shape_is_refused(name: str, rank: int) -> None:
 def test_bias_of_another_length_is_named_with_what_was_expected() -> None:
     with pytest.raises(CheckpointError, match=r"classifier\.bias: expected 4 values .* found shape \[5\]"):
         parse(weights() | {"classifier.bias": torch.zeros(5)})
+
+
+def test_decoder_is_named_and_can_be_left_out() -> None:
+    tensors = weights() | {"up.0.weight": torch.zeros(16, 8, 2, 2), "up.0.bias": torch.zeros(8)}
+
+    with pytest.raises(CheckpointError, match=r"'up\.0' is a transposed convolution, as decoders have") as caught:
+        parse(tensors)
+    contents = Contents(kind="torch zip", tensors=tensors, facts=ArchitectureFacts(**STATED))
+    structure.parse_structure(contents, "file", StatedFacts(ignore=(caught.value.hint.rpartition(" ")[2],)))
 
 
 def test_classifier_that_reads_another_width_is_named() -> None:

@@ -60,6 +60,12 @@ FOREIGN = {
     "t7": (struct.pack("<3i", 4, 1, 3) + b"V 1" + bytes(40), "a Torch7 file"),
     "t7-text": (b"4\n1\n3\nV 1\n13\nnn.Sequential\n", "a Torch7 file"),
     "mxnet": (struct.pack("<QQ", 0x112, 0) + bytes(40), "an MXNet parameter file"),
+    "flax": (b"\x81\xa6params\x81\xa5Dense\x81\xa6kernel" + bytes(40), r"a Flax checkpoint \(MessagePack\)"),
+    "mindspore": (
+        b"\x0a\x30\x0a\x0cconv1.weight\x12\x20\x08\x40\x08\x03\x12\x07Float32\x1a\x10" + bytes(16),
+        "a MindSpore checkpoint",
+    ),
+    "caffe": (b"\x0a\x08DenseNet\xa2\x06\x2f\x0a\x04data\x12\x04Data" + bytes(40), r"a Caffe model \(\.caffemodel\)"),
     "tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(40), "a TensorFlow Lite model"),
     "tf-index": (b"\x00\x00\x0a\x08" * 20 + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "a TensorFlow checkpoint"),
     "gguf": (b"GGUF" + bytes(40), "a GGUF file"),

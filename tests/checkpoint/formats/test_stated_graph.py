@@ -81,6 +81,7 @@ def read(kind: str, net: nn.Module, folder: Path) -> Contents:
     return container.read_contents(WRITERS[kind](net, folder / "file.pt2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", WRITERS)
 def test_graph_states_the_facts(kind: str, case: str, tmp_path: Path) -> None:
@@ -219,6 +220,12 @@ def rewritten(path: Path, folder: Path, change: Callable[[str, bytes], bytes]) -
     return write(folder / "changed", zip_bytes(members))
 
 
+def _doubling(step: str, times: int = 40) -> bytes:
+    """Write a forward pass whose value is twice as large after each statement."""
+    lines = ["class Conv2d(Module):", "  def forward(self, x):", "    a = [x]", *[f"    a = {step}"] * times]
+    return "\n".join([*lines, "    return torch.cat(a, 1)", ""]).encode()
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -226,8 +233,12 @@ def rewritten(path: Path, folder: Path, change: Callable[[str, bytes], bytes]) -
         b"class Conv2d(Module):\n  def forward(self, x):\n    import os\n",
         b"class Conv2d(Module):\n  def forward(self, x):\n    return os.system('touch marker')\n",
         b"class Conv2d(Module):\n  pass\n",
+        _doubling("[a, a]"),
+        _doubling("torch.add(a, a)", 5_000),
+        _doubling("a + a"),
+        _doubling("(a, a)"),
     ],
-    ids=range(4),
+    ids=range(8),
 )
 def test_code_of_any_kind_is_read_and_never_run(
     code: bytes, traced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

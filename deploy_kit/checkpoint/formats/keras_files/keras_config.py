@@ -5,6 +5,7 @@ Source of the layouts: keras/src/models/functional.py and keras/src/legacy/savin
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
@@ -62,6 +63,11 @@ class KerasLayer:
     kind: str
     config: Mapping[str, Any]
 
+    @property
+    def weighted(self) -> bool:
+        """Whether it is of a kind that has weights in a DenseNet."""
+        return _LAYERS.get(self.kind) in ("conv", "bn", "linear")
+
 
 @dataclass
 class KerasConfig:
@@ -84,6 +90,10 @@ class KerasConfig:
             CheckpointError: It computes what no DenseNet does.
         """
         return stated_graph.facts(self.nodes, _SOURCE) if self.nodes else ArchitectureFacts()
+
+    def places(self) -> dict[str, tuple[str, str]]:
+        """Return each layer's place in the graph, which Keras's automatic names (``conv2d_21``) do not tell."""
+        return stated_graph.places(self.nodes)
 
 
 def read_config(model: Any) -> KerasConfig:
@@ -126,9 +136,8 @@ class _Builder:
         outputs: dict[str, int] = {}
         given = iter(inputs)
         place = inputs[0]
-        for layer in layers:
-            name = str(layer["config"].get("name") or layer.get("name"))
-            reads = [outputs[one] for one in dict.fromkeys(_names(layer.get("inbound_nodes"))) if one in outputs]
+        for name, layer, read in _in_order(layers):
+            reads = [outputs[one] for one in read if one in outputs]
             if layer["class_name"] == "InputLayer":
                 place = next(given, inputs[0])
             else:
@@ -151,7 +160,9 @@ class _Builder:
         # Linear layers are turned as if they read (H, W, C); a flattened (C, H, W) map would be turned wrongly.
         if kind not in _LAYERS or (kind == "Flatten" and self.channels_first):
             return self.add(kind, reads)  # `stated_graph` refuses it by its name
-        place = self.add(_LAYERS[kind], reads, **self.options(kind, config, reads[0]))
+        weighted = self.result.layers[path].weighted
+        options = self.options(kind, config, reads[0])
+        place = self.add(_LAYERS[kind], reads, layer=path.replace("/", ".") * weighted, **options)
         if kind.startswith("ZeroPadding"):
             self.padded[place] = _padding(config["padding"])
         named = _activation(config) if kind in ("Dense", *_CONVOLUTIONS) else "identity"
@@ -169,6 +180,32 @@ class _Builder:
             dilation = sides(config.get("dilation_rate"))
             return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
         return {"eps": config.get("epsilon"), "slope": _slope(config)}
+
+
+def _in_order(layers: Any) -> list[tuple[str, Mapping[str, Any], list[str]]]:
+    """Return (name, layer, layers that it reads) in an order in which they can be computed; as listed, if that is one.
+
+    Raises:
+        _UnstatedError: A layer reads its own result, as one that is called twice may.
+    """
+    rows = [
+        (
+            str(layer["config"].get("name") or layer.get("name")),
+            layer,
+            list(dict.fromkeys(_names(layer.get("inbound_nodes")))),
+        )
+        for layer in layers
+    ]
+    at = {name: place for place, (name, _, _) in enumerate(rows)}
+    if all(at.get(read, -1) < place for place, (_, _, reads) in enumerate(rows) for read in reads):
+        return rows
+    try:
+        order = TopologicalSorter(
+            {name: [read for read in reads if read in at] for name, _, reads in rows}
+        ).static_order()
+        return [rows[at[name]] for name in order]
+    except CycleError:
+        raise _UnstatedError from None
 
 
 def _same(kernel: Sides | None, stride: Sides | None) -> Sides | Literal["uneven"]:

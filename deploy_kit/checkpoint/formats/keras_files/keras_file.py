@@ -9,7 +9,7 @@ Source of the layouts: keras/src/saving/saving_lib.py and keras/src/legacy/savin
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,7 @@ def read_hdf5(file: Path) -> Contents:
     config = _config(stated.encode()) if isinstance(stated, str) else KerasConfig()
     home = root.group("model_weights") or root
     if home.attribute("layer_names") is not None:
-        return _contents("Keras 2 HDF5", dict(_old(home)), config)
+        return _contents("Keras 2 HDF5", dict(_old(home, config)), config)
     if {"layers", "_layer_checkpoint_dependencies"} & set(root.names()) or _has_variables(root, 0):
         return _contents("Keras 3 HDF5", dict(_new(root, config)), config)
     shown = ", ".join(f"'{name[:40]}'" for name in root.names()[:4]) or "nothing"
@@ -85,7 +85,8 @@ def _contents(kind: Container, tensors: dict[str, Tensor], config: KerasConfig) 
     remarks = (
         () if forward is not None else ("the file holds weights and no graph: its order of operations is not stated",)
     )
-    return Contents(kind=kind, tensors=tensors, facts=config.facts(), forward=forward, remarks=remarks)
+    facts = config.facts()
+    return Contents(kind=kind, tensors=tensors, facts=facts, forward=forward, remarks=remarks, places=config.places())
 
 
 def _config(text: bytes) -> KerasConfig:
@@ -101,20 +102,35 @@ def _config(text: bytes) -> KerasConfig:
         return KerasConfig()  # a subclassed model: its config does not say what it computes
 
 
-def _old(home: Hdf5Group) -> Iterator[tuple[str, Tensor]]:
+def _old(home: Hdf5Group, config: KerasConfig) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights as Keras 2 kept them: lists of names, and datasets under them."""
     for layer in home.attribute("layer_names") or ():
         group = home.group(layer)
         if group is None:
             raise damaged(f"layer '{layer}' is missing")
-        for name in group.attribute("weight_names") or ():
+        names = list(group.attribute("weight_names") or ())
+        owners = _owners(layer, names, config)
+        for name in names:
             value = group.numbers(name)
             if value is None:
                 raise damaged(f"'{name}' of layer '{layer}' is missing")
-            short = name.removesuffix(":0")
-            path = short if short == layer or short.startswith(f"{layer}/") else f"{layer}/{short}"
-            owner, _, leaf = path.rpartition("/")
-            yield f"{owner}/{_RENAMED.get(leaf, leaf)}".replace("/", "."), _turned(leaf, value)
+            scope, _, leaf = name.removesuffix(":0").rpartition("/")
+            yield f"{owners[scope]}.{_RENAMED.get(leaf, leaf)}".replace("/", "."), _turned(leaf, value)
+
+
+def _owners(layer: str, names: Sequence[str], config: KerasConfig) -> dict[str, str]:
+    """Return the layer that each scope of variables belongs to.
+
+    A model that was built again has variables of other scopes than its layers (``conv3d_10_2`` for ``conv3d_10``),
+    in the order of the layers, which is how Keras itself finds them.
+    """
+    scopes = list(dict.fromkeys(name.removesuffix(":0").rpartition("/")[0] for name in names))
+    stated = [path for path, one in config.layers.items() if one.weighted and f"{path}.".startswith(f"{layer}.")]
+    pairs = list(zip(scopes, stated, strict=False))
+    ends = [(scope.rpartition("/")[2], re.split(r"[./]", path)[-1]) for scope, path in pairs]
+    if len(scopes) == len(stated) and all(re.fullmatch(rf"{re.escape(own)}(_\d+)?", end) for end, own in ends):
+        return dict(pairs)
+    return {scope: scope if f"{scope}/".startswith(f"{layer}/") else f"{layer}/{scope}".rstrip("/") for scope in scopes}
 
 
 def _new(root: Hdf5Group, config: KerasConfig) -> Iterator[tuple[str, Tensor]]:
