@@ -15,7 +15,7 @@ from deploy_kit.delivery import golden, manifest, model_card, triton
 from deploy_kit.delivery.manifest import Manifest, PackedFile
 from deploy_kit.delivery.runtimes import FILES, PackedRuntime
 from deploy_kit.delivery.triton import quoted
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.store import parts_of, sha256_of
 
 GRAPH = "graph/model.onnx"
@@ -134,7 +134,7 @@ def _engine_files(engine: Path) -> list[Path]:
 def _copy(source: Path, target: Path, m: Manifest) -> None:
     """Copy a file of the engine; an ONNX file without names of the classes gets those of the bundle."""
     shutil.copyfile(source, target)
-    if m.classes and onnx_file.is_onnx(target) and not onnx_file.classes(onnx_file.load(target)):
+    if m.classes and onnx_bounds.is_onnx(target) and not onnx_file.classes(onnx_file.load(target)):
         onnx_file.append_classes(target, m.classes)
 
 

@@ -155,7 +155,7 @@ def facts_of(source: SourceTable) -> CheckpointFacts:
     """
     path = bundled.resolve_bundled("models", source.checkpoint)
     digest = sha256_of(path)
-    if onnx_file.is_onnx(path):
+    if onnx_bounds.is_onnx(path):
         return _facts_of_onnx(source, path, digest, onnx_file.parameters(onnx_file.load(path)))
     return _facts(checkpoint.read_checkpoint(path, checkpoint.stated_facts(source)), source.checkpoint, path, digest)
 

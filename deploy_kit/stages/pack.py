@@ -25,7 +25,7 @@ from deploy_kit.delivery.manifest import (
 )
 from deploy_kit.delivery.verification import golden_tensors
 from deploy_kit.devices import inference
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.images import ImageSet, ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, Preprocess, ReferenceLogits
@@ -226,7 +226,7 @@ def _manifest(
 
 def class_names(graph: Path, image_set: ImageSet, logits: np.ndarray) -> tuple[str, ...]:
     """Return the names of the classes: those in the graph, else those of the image set; empty where neither fits."""
-    own = onnx_file.classes(onnx_file.load(graph)) if onnx_file.is_onnx(graph) else ()
+    own = onnx_file.classes(onnx_file.load(graph)) if onnx_bounds.is_onnx(graph) else ()
     found = (own, image_set.classes)
     return next((names for names in found if len(names) == logits.shape[1]), ())
 
@@ -249,7 +249,7 @@ def _packed_engine(proved: ProvedEngine, context: Context) -> PackedEngine:
         options=inference.options_of(engine),
         built_for=engine.built,
         graph=packed,
-        graph_sha256=graph.sha256 if onnx_file.is_onnx(context.store.path(graph)) else engine.parent,
+        graph_sha256=graph.sha256 if onnx_bounds.is_onnx(context.store.path(graph)) else engine.parent,
         rebuild=f"deploykit build {packed} --engine {engine.engine}" if packed else "",
     )
 
