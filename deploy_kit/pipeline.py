@@ -158,12 +158,15 @@ def deploy(
         run = Run(
             recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
         )
+        others = dict.fromkeys((run.calibration_images, run.slim_images))
+        for images in (run.check_images, *filter(None, others)):
+            images.read()
         source = exported(run)
+        for used in others:
+            run.remarks += check.overlap(used, run.check_images, source.onnx.preprocess)
         logits = reference_logits(run, source)
         simple = simplified(run, source)
         graph = float_graph(run, simple)
-        for used in dict.fromkeys((run.calibration_images, run.slim_images)):
-            run.remarks += check.overlap(used, run.check_images, graph.preprocess)
         cause = diagnosed(run, source, logits)
         run.remarks += cause.words if cause else ()
         quantized, absent = _quantized(run, graph)
@@ -350,7 +353,9 @@ def assemble(
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
     notes += dict.fromkeys(note for one in made_by for note in _notes(one))
     used = {graph.sha256 for graph in lineage} | {graph.parent for graph in lineage}
-    notes += dict.fromkeys(one.words for one in run.store.all(SlimSearch, "slim-search") if one.artifact in used)
+    searches = {one.artifact: one for one in reversed(run.store.all(SlimSearch, "slim-search")) if one.artifact in used}
+    slimmed = {s.onnx.sha256: s for s in run.store.all(Slimmed, "slim") if s.share < 1 and s.onnx.sha256 in used}
+    notes += dict.fromkeys(one.words for one in searches.values())
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
@@ -370,6 +375,8 @@ def assemble(
         thumbnails=small,
         differences=differences_of(run.store, {graph.sha256 for graph in (*lineage, *built)}),
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
+        slim_searches=tuple(searches.values()),
+        slimmed=tuple(slimmed.values()),
     )
 
 

@@ -53,6 +53,11 @@ def open_set(
         return _noise(preprocess)
     if source == SYNTHETIC:
         return _synthetic(preprocess)
+    return _read_set(source, skip_bad=skip_bad, orientation=orientation)
+
+
+def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None) -> ImageSet:
+    """Open a set of images that are read, which is the same for every input."""
     if not source:
         raise InputError("images: expected a path or a name, found an empty text")
     path = bundled.resolve_bundled("calibration", source)
@@ -91,6 +96,15 @@ class ImageSource:
     def is_noise(self) -> bool:
         """Whether it is seeded noise, which says nothing about accuracy."""
         return self.name == SYNTHETIC
+
+    def read(self) -> None:
+        """Open images that are read before the model's input is known, so that what is wrong with them is said first.
+
+        Raises:
+            InputError: As `open_set`.
+        """
+        if not self.is_noise and None not in self._opened:
+            self._opened[None] = _read_set(self.name, skip_bad=self.skip_bad, orientation=self.orientation)
 
     def open(self, preprocess: Preprocess | BareInput) -> ImageSet:
         """Open the set for a model's input, or return it as it was opened before.
