@@ -29,11 +29,13 @@ class InferenceTarget:
         engine: Name of the engine in the catalogue.
         path: Path of the engine's file on the host.
         options: Options of the engine.
+        bounded: Whether the file came from somebody else: its worker is bounded in memory and processor time.
     """
 
     engine: str
     path: Path
     options: Mapping[str, Any]
+    bounded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,9 @@ def loaded_engine(
         if why:
             raise UnavailableHere(why)
         path = connection.send(target.path, keep=True)
-        opened = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
+        opened = worker.ask(
+            "open", about, engine=target.engine, path=path, options=dict(target.options), bounded=target.bounded
+        )
 
         def ask(images: np.ndarray, batch: int) -> np.ndarray:
             np.save(inputs, images)
