@@ -9,6 +9,15 @@ IMPLEMENTATIONS := $(VENV)/implementations
 WORKERS ?= logical
 # A file stays in one worker: what its tests share is made once.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+LINT := $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# Lint is mostly one process of mypy, and tests often wait for processes that they start: together they take the time
+# of the tests. What lint says comes after them.
+define with_lint
+	@{ $(LINT); } >$(VENV)/lint.log 2>&1 & lint=$$!; \
+	echo "$(1)"; $(1); tests=$$?; \
+	wait $$lint; lint=$$?; cat $(VENV)/lint.log; exit $$((tests ? tests : lint))
+endef
 
 .PHONY: setup demo check test lint bench docs wheel clean
 
@@ -19,19 +28,16 @@ demo: $(READY)
 	$(BIN)/deploykit demo --allow-invalid
 
 # Before each commit: minutes. What it leaves out is counted at its end.
-check: lint
-	$(PYTEST) -m "not slow and not ssh and not edge"
+check: $(READY)
+	$(call with_lint,$(PYTEST) -m 'not slow and not ssh and not edge')
 
 # Everything. What the machine lacks is skipped, and named at the end with the command that adds it;
 # `PYTEST_ADDOPTS=--complete make test` fails for it.
-test: lint $(IMPLEMENTATIONS)/.ready
-	$(PYTEST)
+test: $(READY) $(IMPLEMENTATIONS)/.ready
+	$(call with_lint,$(PYTEST))
 
 lint: $(READY)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(LINT)
 
 # deploykit's files against stock tools, written to docs/benchmarks.md and docs/accuracy.md: makes and measures everything, so it is long.
 # A part of it, after `make lint`:

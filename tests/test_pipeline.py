@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 pytest_plugins = ["tiny_line"]
+pytestmark = pytest.mark.slow
 
 ACCEPTED = {"fp32": "accepted (agreement ≥ 100 %)", "int8": "accepted (SQNR ≥ 5 dB)"}
 QUICK = {"rounds": 3, "runs": 2, "warmup_s": 0.01}
@@ -142,7 +144,6 @@ def test_a_second_run_gives_the_same_rows(first: Report, second: Report) -> None
     assert second.rows == first.rows
 
 
-@pytest.mark.slow
 def test_fresh_measures_again_and_nothing_else(line: "Line", shelf: Store, second: Report) -> None:
     report = deployed(line.recipe, shelf, fresh=True)
 
@@ -153,6 +154,18 @@ def test_collecting_from_the_store_gives_the_same_rows(line: "Line", shelf: Stor
     report = pipeline.collect(run_of(line.recipe, shelf, line.connection))
 
     assert {row.label: row.parity for row in report.rows} == {row.label: row.parity for row in first.rows}
+
+
+def test_an_engine_that_was_checked_on_other_images_alone_says_so(line: "Line", shelf: Store, first: Report) -> None:
+    checked = next(row for row in first.rows if isinstance(row.parity, ParityReport))
+    data = line.recipe.model_dump(mode="json", exclude_none=True)
+    data["check"]["images"] = "synthetic"
+
+    report = pipeline.collect(run_of(recipe.parse_recipe(data), shelf, line.connection))
+
+    (remark,) = [remark for remark in report.remarks if remark.startswith(f"{checked.label} was checked on")]
+    command = shlex.join(["deploykit", "report", "--images", line.recipe.check.images])
+    assert remark == f"{checked.label} was checked on {line.recipe.check.images}, not on synthetic: {command}"
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +210,6 @@ def troubled(line: "Line", troubled_store: Store) -> Report:
         return deployed(of, troubled_store)
 
 
-@pytest.mark.slow
 def test_every_target_that_comes_to_grief_still_has_its_row(troubled: Report) -> None:
     assert [row.label for row in troubled.rows] == [
         "int8 · tensorrt",
@@ -210,7 +222,6 @@ def test_every_target_that_comes_to_grief_still_has_its_row(troubled: Report) ->
     ]
 
 
-@pytest.mark.slow
 def test_the_others_are_left_alone(troubled: Report) -> None:
     row = troubled.rows[5]
 
@@ -218,13 +229,11 @@ def test_the_others_are_left_alone(troubled: Report) -> None:
     assert isinstance(row.measurement, Measurement)
 
 
-@pytest.mark.slow
 def test_a_limit_that_is_not_kept_fails_the_deployment(troubled: Report) -> None:
     assert not troubled.passed
     assert troubled.rows[4].verdict.startswith("rejected: SQNR")
 
 
-@pytest.mark.slow
 def test_an_engine_that_breaks_a_limit_is_marked_and_the_others_are_not(
     troubled: Report, troubled_store: Store
 ) -> None:
@@ -233,17 +242,14 @@ def test_an_engine_that_breaks_a_limit_is_marked_and_the_others_are_not(
     assert marked == ["int8 · onnxruntime"]
 
 
-@pytest.mark.slow
 def test_an_engine_that_fell_back_to_float_has_the_reason(troubled: Report) -> None:
     assert "carries int8, and onnxruntime computes no convolution in it" in troubled.rows[2].failed
 
 
-@pytest.mark.slow
 def test_a_variant_that_cannot_be_made_has_the_reason(troubled: Report) -> None:
     assert troubled.rows[3].failed == "scheme 'int8_ort' promised int8, its graph carries fp32"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not importlib.metadata.version("openvino").startswith("2026.4.1"),
     reason="this segfault is known of OpenVINO 2026.4.1: pip install openvino==2026.4.1",
@@ -252,14 +258,12 @@ def test_a_target_that_would_segfault_has_the_reason(troubled: Report) -> None:
     assert "OV001" in troubled.rows[1].failed
 
 
-@pytest.mark.slow
 def test_an_optional_engine_without_its_package_has_the_reason(troubled: Report) -> None:
     reason = "package 'tensorrt' is not installed (pip install 'deploykit[tensorrt]')"
 
     assert troubled.rows[0].verdict.endswith(reason)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not lazy.present("tensorrt_rtx"), reason=lazy.install_line("tensorrt_rtx"))
 @pytest.mark.skipif(not _cuda.why_no_cuda(), reason="there is an NVIDIA GPU on this machine")
 def test_an_engine_for_another_machine_is_built_and_not_run(troubled: Report) -> None:
@@ -270,12 +274,10 @@ def test_an_engine_for_another_machine_is_built_and_not_run(troubled: Report) ->
     assert isinstance(row.measurement, NotRun)
 
 
-@pytest.mark.slow
 def test_a_target_that_failed_gets_no_number(troubled: Report) -> None:
     assert [row.measurement for row in troubled.rows[:4]] == [None] * 4
 
 
-@pytest.mark.slow
 def test_a_baseline_that_was_not_measured_is_remarked(troubled: Report) -> None:
     assert any(
         remark.startswith("no speed-ups: the baseline 'fp32 · openvino' was not measured")
@@ -284,7 +286,6 @@ def test_a_baseline_that_was_not_measured_is_remarked(troubled: Report) -> None:
     assert {row.speed_up for row in troubled.rows} == {None}
 
 
-@pytest.mark.slow
 def test_a_deployment_that_only_left_something_out_passes(
     line: "Line", kept: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +298,6 @@ def test_a_deployment_that_only_left_something_out_passes(
 ORIN = Device(name="orin", link="local", accelerator="cuda:0")
 
 
-@pytest.mark.slow
 def test_an_engine_that_cannot_compute_where_the_device_does_is_left_out(line: "Line", kept: Store) -> None:
     engines = [
         {"engine": "openvino", "variants": ["fp32"]},
@@ -324,7 +324,6 @@ def test_a_recipe_of_which_nothing_can_compute_there_is_refused(line: "Line", tm
     assert list(store.root.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [EngineCrashError, DeviceError])
 def test_a_target_that_fails_in_its_check_leaves_the_others_alone(
     line: "Line", kept: Store, monkeypatch: pytest.MonkeyPatch, kind: type[DeployKitError]
@@ -342,7 +341,6 @@ def test_a_target_that_fails_in_its_check_leaves_the_others_alone(
     assert verdicts(report) == {"fp32 · onnxruntime": ACCEPTED["fp32"], "int8 · onnxruntime": "failed: out of memory"}
 
 
-@pytest.mark.slow
 def test_a_target_that_dies_in_the_bench_leaves_the_others_alone(
     line: "Line", kept: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,7 +393,6 @@ def test_what_is_to_be_known_of_the_images_stands_in_the_report_once(line: "Line
     assert report.remarks == ("left out: a.png: not readable", "calibration remarks: 9 images are few")
 
 
-@pytest.mark.slow
 def test_a_recipe_that_slims_says_so_in_its_report(line: "Line", kept: Store) -> None:
     data = changed(line.recipe).model_dump(mode="json", exclude_none=True)
     data |= {"slim": {"macs": 0.8, "step": 4}}

@@ -83,7 +83,7 @@ def facts_of(machine: Environment, plan: Artifact | None = None) -> MachineFacts
         cuda=cuda,
         python=versions.get("python", ""),
         versions=versions,
-        plan=_built_by(plan) if plan is not None else ("", ""),
+        plan=_built_by(plan) if plan is not None and plan.built is not None else ("", ""),
         plan_outlives=plan is not None and plan.built is not None and "version" in plan.built.compatible,
     )
 

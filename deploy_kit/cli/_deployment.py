@@ -1,5 +1,6 @@
 """What `deploy` and `run` share: a recipe is run, and ends with a table of 80 columns, a recommendation and files."""
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,7 @@ def run(
     if save_recipe is not None:
         write_whole(save_recipe, recipes.dump_recipe(recipe))
     files = deliver.run(report, deliveries, kept) if deliveries is not None else ()
+    report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in files))
     written = report_stage.run(report, reports)
     packed = packing is not None and _pack(recipe, kept, target, report, packing)
     more = f"\nbundle  {bundle}" if packed else ""
@@ -117,13 +119,18 @@ def summary_table(rows: Sequence[EngineRow]) -> str:
 
 
 def recommended(found: Recommendation) -> list[str]:
-    """Draw the recommendation, with a line for each engine that lost."""
+    """Draw the recommendation, and why the others lost: engines of one reason stand together."""
     budgets = f" within {', '.join(found.budgets.words)}" if found.budgets.words else ""
     first = f"nothing is recommended{budgets}: {found.why}"
     if found.winner:
         first = f"recommended{budgets}: {typed(found.winner)}: {found.why}"
-    losers = (f"{typed(loser.label)}: {loser.why}" for loser in found.losers)
-    return [*_wrapped(first), *(line for loser in losers for line in _wrapped(loser, 2))]
+    alike = dict[str, list[str]]()
+    for loser in found.losers:
+        alike.setdefault(loser.why, []).append(typed(loser.label))
+    return [
+        *_wrapped(first),
+        *(line for why, names in alike.items() for line in _wrapped(f"{', '.join(names)}: {why}", 2)),
+    ]
 
 
 def _cells(row: EngineRow) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ from deploy_kit.base.errors import (
     RecipeError,
     StageError,
 )
-from deploy_kit.base.progress import ProgressCallback, ProgressEvent
-from deploy_kit.devices.links import Connection, Worker
+from deploy_kit.context import Context
+from deploy_kit.devices.links import Worker
 from deploy_kit.measure import latency, layer_profile, scenarios, stopwatch
 from deploy_kit.measure.stopwatch import Turn
 from deploy_kit.measure.telemetry import Telemetry
@@ -38,7 +38,6 @@ from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 from deploy_kit.records.layer_times import LayerProfile
 from deploy_kit.records.measurements import Bench, Environment, LoadCost, LoadGenResult, Measurement, NotRun
-from deploy_kit.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +135,8 @@ def verify_bench_table(table: BenchTable) -> None:
 def run_race(
     entries: tuple[RaceEntry, ...],
     table: BenchTable,
+    context: Context,
     *,
-    store: Store,
-    connection: Connection,
-    on_progress: ProgressCallback,
     begun: Bench | None = None,
 ) -> Bench:
     """Measure engines in turns.
@@ -147,9 +144,7 @@ def run_race(
     Args:
         entries: Engines to measure, each at one batch size.
         table: The recipe's bench table.
-        store: Store that holds the engines and the graphs they were built from.
-        connection: Connection to the machine that measures.
-        on_progress: Called with progress events.
+        context: Store that holds the engines and the graphs they were built from, and the machine that measures.
         begun: Unfinished race of the same entries; the rounds that all its engines finished are reused.
 
     Returns:
@@ -161,13 +156,13 @@ def run_race(
         DeviceError: The device was lost before the first round was finished.
     """
     with contextlib.ExitStack() as stack:
-        on_progress(ProgressEvent(stage="bench", text="reading the gauges" + " of the idle machine" * table.energy))
-        gauges = stack.enter_context(connection.worker())
-        telemetry = Telemetry(gauges, machine=connection.environment, store=store, with_energy=table.energy)
-        race = _Race(table, store, connection, on_progress, telemetry)
+        context.report("bench", "reading the gauges" + " of the idle machine" * table.energy)
+        gauges, machine = stack.enter_context(context.connection.worker()), context.connection.environment
+        telemetry = Telemetry(gauges, machine=machine, store=context.store, with_energy=table.energy)
+        race = _Race(table, context, telemetry)
         race.start(entries, stack)
         # Asked of a worker and not of the connection: the environment is that of the moment, with its clock and load.
-        environment = environment_of(race.racers[0].worker) if race.racers else connection.environment
+        environment = environment_of(race.racers[0].worker) if race.racers else machine
         if begun is not None:
             race.resume(begun)
         race.run_rounds()
@@ -188,17 +183,10 @@ def environment_of(worker: Worker) -> Environment:
 class _Race:
     """State of a race: the engines in it, those that cannot run or failed, and the rounds so far."""
 
-    def __init__(
-        self,
-        table: BenchTable,
-        store: Store,
-        connection: Connection,
-        on_progress: ProgressCallback,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, table: BenchTable, context: Context, telemetry: Telemetry) -> None:
         self.table, self.plan, self.telemetry = table, plan_race(table), telemetry
         self.racers, self.not_run, self.failed = list[_Racer](), list[NotRun](), list[NotRun]()
-        self._store, self._connection, self._on_progress = store, connection, on_progress
+        self._context, self._store, self._connection = context, context.store, context.connection
         self._first, self._ended_ns = 0, 0
         self._origin_ns: int | None = None
         self._stopped = ""
@@ -218,7 +206,7 @@ class _Race:
             if why:
                 self.not_run.append(NotRun(artifact=engine.sha256, label=engine.label, why=why))
                 continue
-            self._on_progress(ProgressEvent(stage="bench", text=f"warming up {engine.label}"))
+            self._context.report("bench", f"warming up {engine.label}")
             try:
                 self.racers.append(self._load_and_warm_up(entry, worker))
             except StageError as error:
@@ -259,7 +247,7 @@ class _Race:
             if number < self._first:
                 continue
             text = f"{len(drawn)} engine{'s' * (len(drawn) > 1)} in turns"
-            self._on_progress(ProgressEvent(stage="bench", text=text, done=number, total=self.plan.rounds))
+            self._context.report("bench", text, done=number, total=self.plan.rounds)
             try:
                 self._run_round(drawn)
             except DeviceError as error:
@@ -279,7 +267,7 @@ class _Race:
         if not self.telemetry.measures_energy or self._stopped:
             return
         for racer in tuple(self.racers):
-            self._on_progress(ProgressEvent(stage="bench", text=f"energy of {racer.entry.engine.label}"))
+            self._context.report("bench", f"energy of {racer.entry.engine.label}")
             try:
                 run = partial(self._run_closed_loop, racer)
                 self.telemetry.run_for_energy(racer.key, batch=racer.entry.batch, run=run)
@@ -328,7 +316,7 @@ class _Race:
         engine = racer.entry.engine
         if not self.table.profile or self._stopped:
             return None
-        self._on_progress(ProgressEvent(stage="bench", text=f"profiling {engine.label}"))
+        self._context.report("bench", f"profiling {engine.label}")
         try:
             return layer_profile.profile_layers(
                 engine, path=racer.path, inputs=racer.inputs, store=self._store, connection=self._connection

@@ -59,9 +59,7 @@ def run(
 
     def make(folder: Path, home: str) -> Bench:
         begun = None if fresh else store.kept(Bench, rest)
-        made = race.run_race(
-            entries, table, store=store, connection=connection, on_progress=context.on_progress, begun=begun
-        )
+        made = race.run_race(entries, table, context, begun=begun)
         if made.failed or made.stopped:
             raise _NotKept(made)
         return made

@@ -46,24 +46,24 @@ def run(
         CheckError: The engine gives logits of another shape, or the images changed since the reference was computed.
         EngineCrashError: Native code died.
     """
-    why = why_unavailable(engine, context.connection)
-    if why:
-        return NotRun(artifact=engine.sha256, label=engine.label, why=why), False
     there = context.connection.environment
     limits = table.limits[engine.precision].record() if engine.precision in table.limits else Limits()
 
     def make(folder: object, home: str) -> ParityReport:
         return _compare(engine, reference, limits, images.open(engine.preprocess), context)
 
-    report, reused = context.produce(
-        ParityReport,
-        make,
-        stage="check",
-        name=f"{engine.name}.{engine.engine}",
-        inputs=(engine.sha256, reference.sha256),
-        options=[limits, engine.options, engine.engine, reference.path],
-        versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
-    )
+    try:
+        report, reused = context.produce(
+            ParityReport,
+            make,
+            stage="check",
+            name=f"{engine.name}.{engine.engine}",
+            inputs=(engine.sha256, reference.sha256),
+            options=[limits, engine.options, engine.engine, reference.path],
+            versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
+        )
+    except inference.UnavailableHere as found:
+        return NotRun(artifact=engine.sha256, label=engine.label, why=str(found)), False
     verdict = report.verdict
     if verdict.word == "accepted":
         context.store.accept(engine)
@@ -181,7 +181,7 @@ def _compare(
     def progress(done: int) -> None:
         context.report("check", engine.label, done=done, total=image_set.n)
 
-    with inference.loaded_engine(context.connection, _target_of(engine, context)) as opened:
+    with inference.loaded_engine(context.connection, _target_of(engine, context), ask_first=True) as opened:
         found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
         if found.logits.shape != wanted.shape:
             raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")

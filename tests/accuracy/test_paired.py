@@ -69,6 +69,7 @@ def test_exchanging_the_two_mirrors_the_interval() -> None:
     assert paired.drop_interval(2, 7, 300) == pytest.approx((-high, -low))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [100, 1000, 10_000])
 @pytest.mark.parametrize("changed", [0, 1, 3, 6, 10, 30])
 @pytest.mark.parametrize("share_lost", [0.5, 0.75, 1.0])
@@ -105,6 +106,7 @@ def test_a_limit_has_three_answers(found: Drop, limit: float, answer: str) -> No
     assert found.answer(limit) == answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "won", "limit"), [(6, 4, 0.005), (20, 20, 0.003), (3, 0, 0.008)])
 def test_the_number_of_images_needed_keeps_the_limit_four_times_in_five(lost: int, won: int, limit: float) -> None:
     n = paired.images_needed(lost, won, 1000, limit)

@@ -282,6 +282,7 @@ def test_the_bootstrap_interval_of_a_drop_holds_it_and_is_the_same_every_time() 
     assert found.low < found.points < found.high < 10
 
 
+@pytest.mark.slow
 def test_a_bootstrap_over_images_agrees_with_one_written_out() -> None:
     random = np.random.default_rng(3)
     labels = random.integers(0, 2, (80, 1)).astype(np.uint8)

@@ -117,6 +117,7 @@ class Planted:
         )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained", "present", "found", "cure"),
     [

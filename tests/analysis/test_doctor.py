@@ -60,6 +60,7 @@ def idle(tmp_path: Path) -> PretendLink:
     return PretendLink(tmp_path, {"why_unavailable": {"why": ""}})
 
 
+@pytest.mark.slow
 def test_every_entry_of_both_catalogues_is_looked_at(diagnosis: DoctorReport) -> None:
     wanted = [("engine", name) for name in engines.CATALOGUE.names()]
     wanted += [("scheme", name) for name in schemes.CATALOGUE.names()]
@@ -280,6 +281,13 @@ def test_an_optional_entry_with_a_wrong_name_is_still_refused(tiny: Recipe, conn
 
     with pytest.raises(UnknownNameError, match="no engine is called 'tensort'"):
         doctor.require(changed(tiny, "build", {"engines": entries}), connection)
+
+
+def test_an_engine_that_is_no_plan_loads_in_other_versions(line: "Line", idle: PretendLink) -> None:
+    made = dataclasses.replace(line.built("fp32", "onnxruntime"), made_by=MadeBy(versions=(("onnxruntime", "1.30.0"),)))
+    idle.environment = dataclasses.replace(QUIET, versions=(("onnxruntime", "1.31.1"),))
+
+    assert "DEV012" not in [verdict.code for verdict in doctor.examine(idle, made).verdicts]
 
 
 @pytest.mark.parametrize(("compatible", "held"), [((), True), (("ampere+",), True), (("version",), False)])

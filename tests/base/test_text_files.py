@@ -52,6 +52,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "said"), REFUSED.values(), ids=REFUSED)
 def test_hostile_yaml_is_refused_at_once_and_by_its_name(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(text)

@@ -37,6 +37,7 @@ def test_xdg_goes_over_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert config_folder() == tmp_path / "c" / "deploykit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [

@@ -56,6 +56,7 @@ def test_a_slow_recompile_widens_the_interval_more_than_slow_rounds() -> None:
     assert high_b - low_b <= high_a - low_a
 
 
+@pytest.mark.slow
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     """A true ratio of 2 with noise of rounds and of recompiles: 95 % intervals of 8 recompiles hold it mostly."""
     generator = np.random.default_rng(0)

@@ -83,6 +83,7 @@ def test_every_tensor_of_the_key_map_is_there(meta: Path) -> None:
     assert set(json.loads(table.read_text())["map"]) <= short
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["keras_applications_keras_zip", "keras_applications_legacy_h5", "torchscript_traced"])
 def test_graphs_of_real_files_state_what_their_authors_say(case: str) -> None:
     meta = CORPUS / "good" / case / "meta.json"

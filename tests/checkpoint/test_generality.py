@@ -72,6 +72,7 @@ def plain(spec: DenseNetSpec) -> DenseNetSpec:
     return dataclasses.replace(spec, sources=())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_any_network_under_any_names_in_any_order_is_read_back_exactly(seed: int) -> None:
     spec, names = drawn(seed), random_names(seed)
@@ -83,6 +84,7 @@ def test_any_network_under_any_names_in_any_order_is_read_back_exactly(seed: int
     torch.testing.assert_close(rebuilt(parsed)(images(spec)), model(images(spec)), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS[:12])
 def test_equations_on_the_files_own_tensors_agree_with_the_rebuilt_network(seed: int) -> None:
     spec = drawn(seed)

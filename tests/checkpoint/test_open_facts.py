@@ -153,6 +153,7 @@ def test_every_default_that_changes_numbers_is_listed_and_stops_strict() -> None
         assert "--" + name.replace("_", "-") in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "facts",
     [{"feature_norm": "l2"}, {"head_pool": "avg_max_mean"}, {"final_order": "activation_first"},

@@ -408,6 +408,7 @@ def on_a_full_disk(
     return said, before, store
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_failed_stage_with_a_way_out(on_a_full_disk: tuple[Said, object, Path]) -> None:
     said, _, _ = on_a_full_disk
 
@@ -415,6 +416,7 @@ def test_a_full_disk_is_a_failed_stage_with_a_way_out(on_a_full_disk: tuple[Said
     assert "free some space" in said.fix
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(
     on_a_full_disk: tuple[Said, dict[str, str], Path],
 ) -> None:
@@ -434,6 +436,7 @@ def test_after_a_full_disk_the_same_command_works(line: "Line", kept: Store, mon
     assert said.code == 0, said.err
 
 
+@pytest.mark.slow
 def test_with_a_journal_on_a_full_disk_results_are_read_and_none_is_made(desk: Path, kept: Store) -> None:
     journal = kept.root / "journal.jsonl"
     journal.unlink()

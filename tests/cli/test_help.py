@@ -95,6 +95,7 @@ def _words(shell: str, line: str) -> dict[str, str]:
     return {"_TYPER_COMPLETE_ARGS": line} | ({"_TYPER_COMPLETE_FISH_ACTION": "get-args"} if shell == "fish" else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(
     ("line", "offered"),

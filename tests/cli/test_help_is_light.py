@@ -27,41 +27,47 @@ HEAVY = {
 PROBE = """
 import sys
 {before}
-sys.argv = ["deploykit", *{arguments!r}]
 from deploy_kit.cli import main
-try:
-    main()
-except SystemExit as ended:
-    assert not ended.code, ended.code
-sys.stderr.write(" ".join(sys.modules))
+for line in {lines!r}:
+    sys.argv = ["deploykit", *line]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+    print(" ".join(sys.modules), file=sys.stderr)
 """
 
 
-def loaded(*arguments: str, before: str = "") -> set[str]:
-    """Run the command line in a fresh process and give the heavy packages that it loaded."""
-    probe = PROBE.format(before=before, arguments=arguments)
+def loaded_after(lines: list[tuple[str, ...]], before: str = "") -> list[set[str]]:
+    """Run command lines one after the other in a fresh process; list the modules that are loaded after each."""
+    probe = PROBE.format(before=before, lines=lines)
     ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    return HEAVY & {name.partition(".")[0] for name in ended.stderr.split()}
+    return [set(modules.split()) for modules in ended.stderr.splitlines()]
+
+
+def heavy(modules: set[str]) -> set[str]:
+    return HEAVY & {name.partition(".")[0] for name in modules}
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_the_first_help_loads_nothing_heavy(option: str) -> None:
-    assert loaded(option) == set()
+    assert heavy(*loaded_after([(option,)])) == set()
 
 
-@pytest.mark.parametrize("command", CATALOGUE.names())
-def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
+def test_the_help_of_a_command_loads_nothing_heavy() -> None:
+    commands = CATALOGUE.names()
+
+    found = dict(zip(commands, loaded_after([(command, "--help") for command in commands]), strict=True))
+
     # typer 0.29 itself loads a first part of pydantic to read a command's options.
-    assert loaded(command, "--help") <= {"pydantic"}
+    assert {command: names for command, modules in found.items() if (names := heavy(modules) - {"pydantic"})} == {}
 
 
 def test_a_command_loads_no_other_command() -> None:
-    probe = PROBE.format(before="", arguments=["store", "list", "-h"])
-
-    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    (modules,) = loaded_after([("store", "list", "-h")])
 
     named = {f"deploy_kit.cli.{name}" for name in CATALOGUE.names()}
-    assert named & set(ended.stderr.split()) == {"deploy_kit.cli.store"}
+    assert named & modules == {"deploy_kit.cli.store"}
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -69,8 +75,8 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
     names = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
 
-    assert HEAVY & {name.partition(".")[0] for name in names} == set()
+    assert heavy(set(names)) == set()
 
 
 def test_a_heavy_import_would_be_noticed() -> None:
-    assert loaded("--help", before="import numpy.linalg") == {"numpy"}
+    assert heavy(*loaded_after([("--help",)], before="import numpy.linalg")) == {"numpy"}

@@ -20,6 +20,7 @@ def test_the_published_schema_is_that_of_the_records() -> None:
     jsonschema.Draft202012Validator.check_schema(manifest_schema())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_manifests_keep_the_schema_and_spoiled_ones_do_not(packed: Callable[..., Path], engine: str) -> None:
     manifest = json.loads((packed("int8", engine) / "manifest.json").read_text(encoding="utf-8"))

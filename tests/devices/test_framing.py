@@ -13,6 +13,7 @@ def reader(data: bytes, size: int) -> FrameReader:
     return FrameReader(lambda: next(pieces, b""))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.dictionaries(st.text(), st.integers()), st.binary())), st.integers(1, 50))
 def test_frames_arrive_as_they_were_sent(sent: list[tuple[dict[str, int], bytes]], size: int) -> None:

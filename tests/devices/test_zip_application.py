@@ -62,6 +62,7 @@ def test_the_same_files_give_the_same_bytes() -> None:
     assert zip_application.zip_bytes.__wrapped__() == zip_application.zip_bytes()
 
 
+@pytest.mark.slow
 def test_the_worker_describes_its_machine_with_numpy_alone(pyz: Path, numpy_alone: Path) -> None:
     answer = bare(
         pyz,
@@ -74,6 +75,7 @@ def test_the_worker_describes_its_machine_with_numpy_alone(pyz: Path, numpy_alon
     assert dict(there.versions)["python"] == sys.version.split()[0]
 
 
+@pytest.mark.slow
 def test_the_worker_and_every_engine_load_nothing_of_the_hosts(pyz: Path, numpy_alone: Path) -> None:
     script = """
 from deploy_kit import engines
@@ -89,6 +91,7 @@ print(*sys.modules)
     assert {name.split(".")[0] for name in modules.split()} & HOST_ONLY == set()
 
 
+@pytest.mark.slow
 def test_an_absent_engine_is_named_with_what_a_device_installs(pyz: Path, numpy_alone: Path) -> None:
     job = {"op": "open", "arguments": {"engine": "onnxruntime", "path": "model.onnx", "options": {}}}
 

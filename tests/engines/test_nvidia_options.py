@@ -105,6 +105,7 @@ def test_what_a_flavour_refuses_is_an_option(name: str) -> None:
     assert engines.CATALOGUE.get(name).options is TensorRtOptions
 
 
+@pytest.mark.slow
 @with_rtx
 @pytest.mark.parametrize("level", [0, 5])
 def test_levels_of_rtx_give_the_same_plan_byte_for_byte(level: int, small_graph: Path, tmp_path: Path) -> None:

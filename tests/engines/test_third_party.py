@@ -10,7 +10,7 @@ import pytest
 
 from deploy_kit import engines
 from deploy_kit.accuracy import metrics
-from deploy_kit.base.progress import no_progress
+from deploy_kit.context import Context
 from deploy_kit.devices import inference, links, named_devices
 from deploy_kit.images import open_set
 from deploy_kit.measure import race, scenarios
@@ -67,7 +67,7 @@ def test_its_engine_is_measured_in_its_scenario_over_its_link_under_its_gauge(li
     table = BenchTable(scenario="slow-drip", warmup_s=0.05)
 
     with links.connect_device(BOARD) as connection:
-        bench = race.run_race(entries, table, store=line.store, connection=connection, on_progress=no_progress)
+        bench = race.run_race(entries, table, Context(store=line.store, connection=connection))
 
     assert (bench.not_run, bench.failed) == ((), ())
     measured = {measurement.label: measurement for measurement in bench.measurements}

@@ -184,6 +184,7 @@ def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
 # Any file
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_damaged_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -34,6 +34,7 @@ def burning() -> Iterator[None]:
             other.wait()
 
 
+@pytest.mark.slow
 def test_load_of_other_processes_is_found() -> None:
     with Child() as worker:
         running = monitor.start_monitor(worker)
@@ -62,6 +63,7 @@ def test_load_of_our_own_processes_is_counted_as_ours() -> None:
     assert ended - begun > 0.1
 
 
+@pytest.mark.slow
 def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
     shutil.copytree(TREE, tmp_path / "root")
     clock = tmp_path / "root/sys/class/devfreq/17000000.gpu/cur_freq"
@@ -80,6 +82,7 @@ def test_a_clock_that_falls_in_a_tree_is_found(tmp_path: Path) -> None:
     assert found[1].advice == ("sudo nvpmodel -m 2", "sudo jetson_clocks")
 
 
+@pytest.mark.slow
 def test_a_clock_that_stays_is_valid() -> None:
     with Child() as worker:
         running = monitor.start_monitor(worker, period_s=0.02, root=str(TREE))
@@ -125,6 +128,7 @@ def test_gauges_are_not_read_before_they_are_watched() -> None:
         worker.ask("read_gauges", "gauges")
 
 
+@pytest.mark.slow
 def test_conditions_come_back_from_json() -> None:
     with Child() as worker:
         running = monitor.start_monitor(worker, period_s=0.02, root=str(TREE))

@@ -137,6 +137,7 @@ def test_what_only_judges_does_not_measure_again(
     assert reused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [{"streams": 2}, {"duration_s": 1.0}, {"min_iters": 50}, {"scenario": "single-stream"}],

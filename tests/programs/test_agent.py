@@ -14,6 +14,8 @@ import pytest
 from deploy_kit.devices.framing import Frame, FrameReader
 from deploy_kit.devices.isolate import Child
 
+pytestmark = pytest.mark.slow
+
 SERVE = """
 import sys
 from pathlib import Path

@@ -120,6 +120,7 @@ def test_a_warm_up_that_never_became_steady_is_recorded(line: "Line", kept: Stor
     assert (found.measurements[0].warmup_runs, found.measurements[0].steady) == (20, False)
 
 
+@pytest.mark.slow
 def test_what_loading_cost_is_kept_with_the_engine(line: "Line", kept: Store, tmp_path: Path) -> None:
     found, _ = bench.run(pair(line)[:1], PART, Context(store=kept, connection=timing(tmp_path)))
 
@@ -287,6 +288,7 @@ def test_what_was_measured_last_is_what_the_store_gives(line: "Line", kept: Stor
     assert set(found.measurements[0].samples_ms) == {2.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fact",
     [
@@ -315,6 +317,7 @@ def test_a_moment_is_no_state(line: "Line", kept: Store, tmp_path: Path) -> None
     assert bench.run(pair(line)[:1], PART, Context(store=kept, connection=later))[1] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [{"rounds": 5}, {"runs": 6}, {"warmup_s": 1.0}, {"span": "whole"}, {"seed": 1}],

@@ -384,6 +384,7 @@ def kept(made: Artifact) -> str:
     return dict(made.made_by.rows).get("statistics", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"method": "mse"}, {"method": "entropy", "equalize": False}])
 def test_another_option_of_the_same_graph_needs_no_second_pass(
     options: dict[str, Any], run: Run, calibration: str
@@ -396,6 +397,7 @@ def test_another_option_of_the_same_graph_needs_no_second_pass(
     assert kept(second).startswith("kept of 10 images observed for percentile 99.99 (")
 
 
+@pytest.mark.slow
 def test_weights_in_seven_bits_take_the_same_extremes(run: Run, calibration: str) -> None:
     run("int8_portable", calibration)
 
@@ -404,6 +406,7 @@ def test_weights_in_seven_bits_take_the_same_extremes(run: Run, calibration: str
     assert kept(made).startswith("kept of 10 images observed for minmax (")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["pixel", "order", "preprocessing", "weights"])
 def test_statistics_of_anything_else_are_not_taken(
     what: str, run: Run, calibration: str, lean: Artifact, store: Store

@@ -181,7 +181,7 @@ class _DifferenceSearch:
         channel, channel_db = rule.worst_channel(one, other)
         return PointDifference(
             point=name,
-            sqnr_db=rule.sqnr_db(one, other),
+            sqnr_db=rule.layer_sqnr_db(one, other),
             expected_db=0.0,
             max_error=float(np.abs(one - other).max()),
             channel=channel,
@@ -193,4 +193,8 @@ class _DifferenceSearch:
 
 def _undisturbed_db(quiet: np.ndarray, observed: np.ndarray) -> float:
     same = np.array_equal(quiet, observed, equal_nan=True)
-    return math.inf if same else rule.sqnr_db(*(logits[:, :, None].astype(np.float64) for logits in (quiet, observed)))
+    return (
+        math.inf
+        if same
+        else rule.layer_sqnr_db(*(logits[:, :, None].astype(np.float64) for logits in (quiet, observed)))
+    )

@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from deploy_kit.accuracy import metrics
 from deploy_kit.analysis.difference import points
 from deploy_kit.records.artifacts import Precision
 from deploy_kit.records.difference import PointDifference, Sign
@@ -35,8 +36,8 @@ _SIGNAL = 0.1  # of the mean channel's power; healthy INT8 noise took up to 2.5 
 USUAL_DB: Mapping[Precision, float] = {"fp32": 100.0, "fp16": 50.0, "bf16": 30.0, "int8": 25.0}
 
 
-def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Measure how far the difference lies under the signal: 10 log10( Σ r² / Σ (r − c)² ).
+def layer_sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Measure how far the difference lies under the signal, as of logits, with a value for every pair of layers.
 
     Args:
         reference: (n, C, pixels) float64.
@@ -45,12 +46,10 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
     Returns:
         Decibels; ``inf`` where both are equal, ``-inf`` where either is not finite or only the reference is all zero.
     """
-    signal, noise = float(np.square(reference).sum()), float(np.square(reference - candidate).sum())
-    if not math.isfinite(noise) or not math.isfinite(signal):
-        return -math.inf
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    if not reference.any():  # as of a layer behind a ReLU that no image opens
+        return -math.inf if candidate.any() else math.inf
+    found = metrics.sqnr_db(reference, candidate)
+    return -math.inf if math.isnan(found) else found
 
 
 def worst_channel(reference: np.ndarray, candidate: np.ndarray) -> tuple[int, float]:

@@ -20,7 +20,6 @@ from deploy_kit.recipe.compatibility import (
 _DRIVER = re.compile(r"Kernel Module\s+(?:for\s+\S+\s+)?(\d+(?:\.\d+)+)")
 _PYTHON = "3.10"  # pyproject.toml: requires-python
 _OLDEST_TENSORRT = "10"  # pyproject.toml: the extra 'tensorrt'
-_PLAN_MAKERS = ("tensorrt", "tensorrt_rtx")
 _EXACT = (
     "TensorRT, Support Policies: versions must match across major, minor, patch and build, "
     "https://docs.nvidia.com/deeplearning/tensorrt/latest/reference/support-policies.html"
@@ -44,7 +43,8 @@ class MachineFacts:
         cuda: Version of the toolkit or runtime, e.g. ``12.6``.
         python: Version of Python, e.g. ``3.10.12``.
         versions: Distribution → version, e.g. ``{"tensorrt": "10.3.0"}``.
-        plan: Library and version that built the plan to be loaded there, e.g. ``("tensorrt", "10.3.0")``.
+        plan: Library and version that built the plan to be loaded there, e.g. ``("tensorrt", "10.3.0")``; empty where
+            the engine is not bound to the version that built it.
         plan_outlives: Whether the plan was built version-compatible.
     """
 
@@ -243,7 +243,7 @@ def _known_bad(facts: MachineFacts, sm: str) -> Iterator[CompatibilityVerdict]:
 def _plan(facts: MachineFacts) -> Iterator[CompatibilityVerdict]:
     library, built = facts.plan
     here = facts.versions.get(library, "")
-    if library not in _PLAN_MAKERS or not built or not here or version_numbers(built) == version_numbers(here):
+    if not built or not here or version_numbers(built) == version_numbers(here):
         return
     if facts.plan_outlives and loads_compatible(built, here):
         return

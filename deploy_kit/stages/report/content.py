@@ -7,7 +7,7 @@ from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.engine_table import HEADINGS, NONE, cells, marked, percentile, size
 from deploy_kit.records.measurements import Environment, Measurement
 from deploy_kit.records.results import PassRow, Report
-from deploy_kit.stages.report import accuracy, device, layer_breakdown, mixed_precision
+from deploy_kit.stages.report import accuracy, device, layer_breakdown, mixed_precision, slimming
 from deploy_kit.stages.report.document import Section, Table
 
 
@@ -46,6 +46,7 @@ def details(report: Report) -> list[Section]:
     found = (
         _export(report),
         _simplify(report.passes),
+        *slimming.sections(report.slim_searches, report.slimmed),
         _quantize(report),
         *mixed_precision.sections(report.mixes, {graph.sha256: graph.name for graph in report.lineage}),
         _build(report),

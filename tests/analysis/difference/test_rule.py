@@ -87,10 +87,14 @@ def test_float_is_held_against_the_usual_level_alone() -> None:
 def test_sqnr_in_decibels() -> None:
     reference = np.ones((1, 1, 100))
 
-    assert rule.sqnr_db(reference, reference * 1.1) == pytest.approx(20.0)
-    assert rule.sqnr_db(reference, reference) == math.inf
-    assert rule.sqnr_db(reference * np.nan, reference) == rule.sqnr_db(reference, reference * np.inf) == -math.inf
-    assert rule.sqnr_db(0 * reference, reference) == -math.inf
+    assert rule.layer_sqnr_db(reference, reference * 1.1) == pytest.approx(20.0)
+    assert rule.layer_sqnr_db(reference, reference) == math.inf
+    assert (
+        rule.layer_sqnr_db(reference * np.nan, reference)
+        == rule.layer_sqnr_db(reference, reference * np.inf)
+        == -math.inf
+    )
+    assert rule.layer_sqnr_db(0 * reference, reference) == -math.inf
 
 
 def test_the_worst_channel_is_measured_by_its_own_variance() -> None:

@@ -158,6 +158,7 @@ def off(network: Checkpoint, net: nn.Module) -> float:
     return float((network.model(images()) - wanted).abs().max() / wanted.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RIGHT)
 @pytest.mark.parametrize("kind", WRITERS)
 def test_peculiar_network_is_rebuilt_as_its_graph_computes(kind: str, case: str, tmp_path: Path) -> None:
@@ -254,6 +255,7 @@ def test_scripted_module_is_witnessed_through_branches_and_loops(tmp_path: Path)
     assert dict(network.spec.sources)["head_pool"] == "the answers of its TorchScript code"
 
 
+@pytest.mark.slow
 def test_dynamic_sizes_of_an_exported_program_are_followed(tmp_path: Path) -> None:
     net, sides = drawn(pool="none"), {0: torch.export.Dim("N"), 2: torch.export.Dim("H"), 3: torch.export.Dim("W")}
     torch.export.save(torch.export.export(net, (images(2),), dynamic_shapes=(sides,)), tmp_path / "net.pt2")
@@ -303,6 +305,7 @@ def test_drawn_variant_is_rebuilt_right_or_refused(kind: str, options: dict[str,
         assert off(network, net) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "pool"), [("k02_functional_bn_head", "avg"), ("k06_cat_avg_max", "avg_max")])
 def test_keras_file_gives_keras_own_answers(name: str, pool: str) -> None:
     if not FAULTS.is_dir():
@@ -393,6 +396,7 @@ KERAS: dict[str, tuple[Callable[[list[dict[str, Any]]], None], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", KERAS)
 def test_keras_config_is_the_witness_of_what_is_rebuilt(case: str, tmp_path: Path) -> None:
     change, right = KERAS[case]
@@ -412,6 +416,7 @@ def test_keras_config_is_the_witness_of_what_is_rebuilt(case: str, tmp_path: Pat
     assert network.witness.answers(x).difference(network.spec, network.model(x)) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1, 95])
 def test_structure_is_in_the_graph_where_keras_names_tell_nothing(start: int, tmp_path: Path) -> None:
     plain = read(write_keras_2(tmp_path / "plain.h5", densenet_config(2)))
@@ -423,6 +428,7 @@ def test_structure_is_in_the_graph_where_keras_names_tell_nothing(start: int, tm
     assert network.spec.blocks == plain.spec.blocks
 
 
+@pytest.mark.slow
 def test_variables_of_a_model_that_was_built_again_are_found(tmp_path: Path) -> None:
     plain = read(write_keras_2(tmp_path / "plain.h5", densenet_config(2)))
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))

@@ -236,6 +236,7 @@ def test_reason_is_told_where_the_tensors_left_over_give_it_away(name: str, why:
         parse(weights() | {name: torch.zeros(4)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("rank", [0, 1, 2, 3, 4, 5])
 def test_any_tensor_of_another_shape_is_refused(name: str, rank: int) -> None:

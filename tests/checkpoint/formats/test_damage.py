@@ -126,6 +126,7 @@ def assert_sound(path: Path, data: bytes) -> None:
         assert all(isinstance(tensor, Tensor) for tensor in contents.tensors.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torch zip", "whole module", "TorchScript", "torch.export"])
 def test_archive_that_is_read_after_a_flip_holds_the_weights_as_they_were(
     kind: str, samples: dict[str, bytes], path: Path
@@ -149,6 +150,7 @@ def test_archive_that_is_read_after_a_flip_holds_the_weights_as_they_were(
     assert read < 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", (*CONTAINERS, *HDF5))
 def test_file_cut_off_in_its_first_bytes_is_refused_wherever_it_ends(
     kind: str, samples: dict[str, bytes], path: Path

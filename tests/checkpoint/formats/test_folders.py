@@ -43,6 +43,7 @@ def hint_of(path: Path, error: type[Exception], match: str) -> str:
     return str(caught.value.hint)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_parts_of_a_safetensors_checkpoint_are_merged_by_the_command_that_is_named(tmp_path: Path) -> None:
     folder = parts(tmp_path / "a hub's $(touch x)")
     whole = hint_of(folder, InputError, "expected a file, found a safetensors checkpoint in parts")

@@ -81,6 +81,7 @@ def read(kind: str, net: nn.Module, folder: Path) -> Contents:
     return container.read_contents(WRITERS[kind](net, folder / "file.pt2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", WRITERS)
 def test_graph_states_the_facts(kind: str, case: str, tmp_path: Path) -> None:

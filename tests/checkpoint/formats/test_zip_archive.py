@@ -64,6 +64,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_record_that_unpacks_to_a_gigabyte_is_refused(bomb: Path) -> None:
     assert bomb.stat().st_size < 6 << 20
 

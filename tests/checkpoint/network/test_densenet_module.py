@@ -129,6 +129,7 @@ def test_densenet_bc_40_12_has_the_number_of_parameters_worked_out_by_hand() -> 
     assert n_parameters(cifar(40, 12, bottleneck=True)) == by_hand
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "growth", "bottleneck", "millions"),
     [(40, 12, False, 1.0), (100, 12, False, 7.0), (100, 24, False, 27.2), (100, 12, True, 0.8), (250, 24, True, 15.3)],

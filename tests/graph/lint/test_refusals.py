@@ -63,6 +63,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], dict[str,
     return set(absent), {case.id: end for case, end in zip(TENSORRT, ends, strict=True)}
 
 
+@pytest.mark.slow
 @needs_rtx
 @pytest.mark.parametrize("case", TENSORRT, ids=lambda case: case.id)
 def test_an_error_is_found_exactly_where_tensorrt_rtx_refuses(

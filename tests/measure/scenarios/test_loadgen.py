@@ -196,6 +196,7 @@ def test_a_schedule_is_read_from_the_trace() -> None:
     assert found == [(5_000_000, 6_228_013), (6_000_000, 8_000_000)]
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_keep_up_ends_the_test_and_is_told() -> None:
     begun = time.monotonic()
     turn, said = played("server", target_qps=20_000.0, latency_budget_ms=10.0)

@@ -165,6 +165,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name
 either_form = pytest.mark.parametrize("names", [(), MADE_MAX], ids=["BN", "max"])
 
 
+@pytest.mark.slow
 @either_form
 @every_case
 def test_outputs_stay_in_float64(case: Callable[[Sketch], tuple[str, ...]], names: tuple[str, ...]) -> None:

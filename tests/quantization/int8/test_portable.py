@@ -36,6 +36,7 @@ DENSE = (
 every_dense = pytest.mark.parametrize("name", DENSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimize", [False, True], ids=["as it stands", "optimized"])
 @every_network
 def test_logits_are_near_those_of_the_float_graph(name: str, form: str, optimize: bool) -> None:

@@ -166,6 +166,7 @@ def test_a_method_decides_the_grid_of_a_tensor(method: Method) -> None:
     assert inputs[0] == inputs[1]
 
 
+@pytest.mark.slow
 @each_method
 @pytest.mark.parametrize(("scheme", "floor_db"), [(int8_portable, 30), (int8_tensorrt, 50)])
 def test_networks_with_dead_constant_and_loud_channels_stay_near(
@@ -184,6 +185,7 @@ def test_networks_with_dead_constant_and_loud_channels_stay_near(
     assert metrics.sqnr_db(run(model, x)[0], run(made, x)[0]) > floor_db
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["minmax", *BY_HISTOGRAM])
 def test_a_huge_outlier_gives_finite_numbers(method: Method) -> None:
     sketch = Sketch()

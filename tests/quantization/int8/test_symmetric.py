@@ -15,6 +15,7 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 DENSE = ("plain", "new maps first", "ReLU inside a concatenation", "ReLU behind the stem's pool", "average pool")
 
 
+@pytest.mark.slow
 @every_network
 def test_logits_are_near_those_of_the_float_graph(name: str) -> None:
     assert signal_to_noise_db(name, "tensorrt", False) > LOWER_DB.get(name, FLOOR_DB) - 4  # half a bit: the sign

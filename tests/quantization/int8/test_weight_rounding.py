@@ -35,6 +35,7 @@ def integers(model: ir.Model) -> np.ndarray:
     return np.concatenate([array(value).astype(int).reshape(-1) for value in read if value.dtype == ir.DataType.INT8])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"), [(name, form) for name in PLAIN for form in FORMS if (name, form) not in NO_NORM]
 )
@@ -137,6 +138,7 @@ def test_grouped_convolutions_are_not_sampled() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["nearest", "descent"])
 @pytest.mark.parametrize("correction", [False, True])
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def divergences(counts: np.ndarray, stride: int) -> dict[int, float]:
     return found
 
 
+@pytest.mark.slow
 @every_shape
 def test_entropy_finds_the_threshold_of_a_plain_loop(shape: str) -> None:
     values = seen(draw(shape))

@@ -47,6 +47,7 @@ def wanted(x: np.ndarray) -> np.ndarray:
     return tiny_model()(torch.from_numpy(x)).numpy()
 
 
+@pytest.mark.slow
 def test_logits_are_near_torchs_own_in_onnx_runtime(tiny: ir.Model) -> None:
     """All of its optimizer but the pass that `test_ort_half_bias` is about."""
     x = tiny_graphs.images(12)

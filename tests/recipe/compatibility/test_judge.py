@@ -214,12 +214,6 @@ def test_a_version_compatible_plan_that_does_not_load_is_said_to_be_one() -> Non
     )
 
 
-def test_an_engine_that_is_no_plan_loads_in_other_versions() -> None:
-    facts = MachineFacts(versions={"onnxruntime": "1.31.1"}, plan=("onnxruntime", "1.30.0"))
-
-    assert codes(facts, "error") == []
-
-
 @pytest.mark.parametrize(
     ("text", "driver"),
     [

@@ -75,6 +75,7 @@ def test_a_report_as_deploykit_writes_it_is_plausible() -> None:
     plausible.verify_report(page_report(), "report.json")
 
 
+@pytest.mark.slow
 def test_whatever_number_is_let_through_is_drawn() -> None:
     whole = _whole()
     places = dict[str, str]()  # one place of each kind: the same fields of other list entries are drawn alike

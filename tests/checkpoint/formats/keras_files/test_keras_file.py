@@ -77,6 +77,7 @@ def test_keras_3_weights_without_names_keep_the_automatic_ones(tmp_path: Path) -
     assert len(contents.tensors) == len(expected_tensors())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize(
     ("options", "facts"),
@@ -98,6 +99,7 @@ def test_config_states_the_facts(version: int, options: dict[str, Any], facts: d
     assert contents.facts == ArchitectureFacts(**vars(PLAIN) | facts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,6 +121,7 @@ def test_config_of_more_than_a_densenet_is_refused(options: dict[str, Any], mess
     assert caught.value.hint == "export it to ONNX with the framework it comes from, and give that file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{"class_name": "MyNet", "config": {}}, [], {"config": {"layers": [{}]}}])
 def test_config_of_a_model_of_its_own_states_nothing(config: Any, tmp_path: Path) -> None:
     contents = container.read_contents(write_keras_3(tmp_path / "net", config))
@@ -168,6 +171,7 @@ def secret(folder: Path) -> Path:
     return folder / "secret.h5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["external link", "soft link", "link of a group", "virtual dataset", "external data"])
 def test_nothing_outside_the_file_is_read(way: str, tmp_path: Path) -> None:
     other = secret(tmp_path)
@@ -210,6 +214,7 @@ def test_long_text_that_an_attribute_names_again_and_again_is_refused(tmp_path: 
         container.read_contents(tmp_path / "file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "message"),
     [

@@ -68,6 +68,7 @@ def packed() -> bytes:
     return zip_bytes(members | {f"{home}/data/0": bytes(4 * count)}, pack=zipfile.ZIP_DEFLATED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -440,6 +440,7 @@ def nested_tuples(depth: int) -> bytes:
     return b"\x80\x02)" + b"2\x86" * depth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "message"),
     [
