@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -266,6 +267,7 @@ def collect(run: Run) -> Report:
             "check",
             where=lambda p, e=engine: (p.artifact, p.label, p.images) == (e.sha256, e.label, logits.images),  # type: ignore[misc]
         )
+        run.remarks += () if found else _checked_elsewhere(run, engine)
         why = "" if found else check.why_unavailable(engine, run.target.connection)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
         row = EngineRow(label=engine.label, artifact=engine, parity=parity)
@@ -279,6 +281,16 @@ def collect(run: Run) -> Report:
     run.remarks += told
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
+
+
+def _checked_elsewhere(run: Run, engine: Artifact) -> tuple[str, ...]:
+    """Name the other images that an engine was checked on, and the command that reports them."""
+    label = (engine.sha256, engine.label)
+    other = run.store.newest(ParityReport, "check", where=lambda p: (p.artifact, p.label) == label)
+    if other is None:
+        return ()
+    command = shlex.join(["deploykit", "report", "--images", other[0].images])
+    return (f"{engine.label} was checked on {other[0].images}, not on {run.recipe.check.images}: {command}",)
 
 
 def recipe_done(run: Run, source: Exported) -> Recipe:

@@ -383,7 +383,7 @@ def expect_classes(model: ir.Model, where: Path) -> None:
 
 
 def unfit(model: ir.Model) -> tuple[str, ...]:
-    """Say which later steps will refuse a graph: one whose output is no row of logits, or that is typed already."""
+    """Return which later steps will refuse a graph: one whose output is no row of logits, or that is typed already."""
     said, output, carried = list[str](), specs(tuple(model.graph.outputs))[0], precision(model)
     if carried != "fp32":
         said.append(f"its weights are {carried}: it can be built, timed and checked; quantize takes the float32 file")

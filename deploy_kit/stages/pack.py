@@ -265,7 +265,7 @@ def _package(engine: Artifact) -> str:
 
 
 def _scores(parity: ParityReport, logits: np.ndarray) -> Scores:
-    """Say how outputs become scores: what the network ends with decides, and whether an image has several labels."""
+    """Return how outputs become scores: what the network ends with decides, and whether an image has several labels."""
     if confidence.output_kind(logits) != "logits":
         return "none"
     several = parity.scores is not None and parity.scores.measure == "AUROC"
