@@ -337,6 +337,7 @@ class Report:
         recommendation: The engine to deploy, and why not another one; None in reports of earlier versions.
         slim_searches: Searches within an accuracy budget that a slimmed graph of the lineage came from.
         slimmed: What was kept in each slimmed graph of the lineage.
+        delivered: (label, name of its file) of each engine that was copied beside the report.
     """
 
     recipe: str
@@ -360,6 +361,7 @@ class Report:
     recommendation: Recommendation | None = None
     slim_searches: tuple[SlimSearch, ...] = ()
     slimmed: tuple[Slimmed, ...] = ()
+    delivered: tuple[tuple[str, str], ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -19,6 +19,8 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.cli import _deployment, _quantities
 from deploy_kit.recipe import overrides, targets
 from deploy_kit.records import codec
+from deploy_kit.records.measurements import NotRun
+from deploy_kit.records.parity import Drop
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import Report
 from deploy_kit.stages import deliver
@@ -191,6 +193,25 @@ def test_the_table_fits_80_columns_with_the_longest_names() -> None:
     assert max(map(len, _deployment.summary_table(rows).splitlines())) <= 80
 
 
+def test_the_table_has_every_column_on_80_and_leaves_out_what_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    drop = Drop(what="top-1", points=-0.01, low=-0.16, high=0.14)
+    ran = row(
+        "int8-ort", "onnxruntime", parity=parity("int8-ort · onnxruntime", drop=drop),
+        measurement=measurement("int8-ort · onnxruntime", (0.536,) * 2000),
+    )  # fmt: skip
+    absent = NotRun(artifact="d", label="int8-tensorrt · tensorrt_rtx", why="no NVIDIA GPU")
+    left = row("int8-tensorrt", "tensorrt_rtx", parity=absent, measurement=absent)
+
+    lines = _deployment.summary_table([ran, left]).splitlines()
+
+    assert lines[0].split() == ["engine", "size", "drop", "in", "points", "p50", "speed-up", "verdict"]
+    assert [line.split()[0] for line in lines[2:]] == ["int8-ort@onnxruntime"]
+    assert "-0.01 [-0.16, 0.14]" in lines[2]
+    assert max(map(len, lines)) <= 80
+    assert "int8-tensorrt@tensorrt_rtx: not run" in _deployment.text(made(ran, left), (), Path("report.md"))
+
+
 def test_every_reason_is_below_the_table() -> None:
     found = everything()
     found = dataclasses.replace(found, recommendation=recommend(found.rows, Budgets(latency_ms=8)))
@@ -290,3 +311,26 @@ def test_a_slimmed_deployment_is_judged_by_the_drop_alone() -> None:
     assert set(made.check.limits) == {"fp32", "fp16", "bf16", "int8"}
     for limits in made.check.limits.values():
         assert limits.model_dump(exclude_none=True) == {"max_drop": 0.5}
+
+
+@pytest.mark.parametrize("option", ["--images", "--calibration"])
+def test_images_that_are_not_there_are_missed_before_the_export(desk: Path, tmp_path: Path, option: str) -> None:
+    given = {"--images": desk / "val.npz", "--calibration": desk / "calib.npz", option: tmp_path / "nowhere"}
+    words = [word for pair in given.items() for word in pair]
+
+    said = deploykit("deploy", desk / "best.safetensors", *words, "--store", tmp_path / "store")
+
+    assert (said.code, said.error) == (2, f"error: {tmp_path / 'nowhere'}: no such file or folder")
+    assert "export" not in said.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_images_of_another_size_are_refused_before_the_exporter_works(desk: Path, tmp_path: Path) -> None:
+    save_images(tmp_path / "large.npz", 4, seed=3, size=48)
+
+    said = deploykit("deploy", desk / "best.safetensors", "--images", tmp_path / "large.npz", "--store", tmp_path / "s")
+
+    assert said.code == 2
+    assert "px, found 48×48" in said.error
+    assert "--resize" in said.fix
+    assert "exporter" not in said.err
