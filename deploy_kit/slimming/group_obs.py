@@ -98,7 +98,7 @@ def factored(covariance: torch.Tensor, share: float) -> torch.Tensor:
         )
     unit = max(float(covariance.diagonal().mean()), _FEWEST) * torch.eye(len(covariance), dtype=covariance.dtype)
     while True:
-        lower, failed = torch.linalg.cholesky_ex(covariance + share * unit)
-        if not int(failed):
-            return lower
+        found = torch.linalg.cholesky_ex(covariance + share * unit)
+        if not int(found.info):
+            return torch.as_tensor(found.L)
         share *= 10
