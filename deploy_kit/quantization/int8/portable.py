@@ -19,7 +19,6 @@ At the border a kernel reads zeros of padding, which are exact: a tap counts for
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -285,25 +284,13 @@ def _norm(writer: _Writer, node: ir.Node) -> None:
 
 
 def _average(writer: _Writer, node: ir.Node) -> None:
-    """Write an average pool as a depthwise convolution on the same grid: ONNX Runtime's integer pool is 18× slower."""
-    source, name, moves = node.inputs[0], str(node.outputs[0].name), node.attributes
-    assert source is not None
+    """Leave an average pool in float that `average_pools` has left: one that pads, or may.
+
+    Without padding its attribute has no effect, but ONNX Runtime 1.31's integer pool counts what `ceil_mode` adds.
+    """
+    moves = node.attributes
     plain = not any(moves.get_ints("pads", ())) and moves.get_string("auto_pad", "NOTSET") == "NOTSET"
-    kernel, channels = moves.get_ints("kernel_shape", ()), source.shape[1] if source.shape is not None else None
-    if not plain or moves.get_int("ceil_mode") or not isinstance(channels, int):
-        # Without padding the attribute has no effect, but ONNX Runtime 1.31's integer pool counts what `ceil_mode`
-        # adds.
-        _copy(writer, node, without="count_include_pad" if plain else "")
-        return
-    weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
-    moving = {key: list(moves.get_ints(key, [1] * len(kernel))) for key in ("strides", "dilations")}
-    attributes = {"group": channels, "kernel_shape": list(kernel), **moving}
-    # The mean error is not corrected here, as the grid could not hold the correction of a bound beyond it; it is passed
-    # on, and the convolution behind corrects it.
-    scale = writer.plan.grids[source].scale
-    whole = quantize_weights(weight, np.zeros(channels), scale, bits=writer.plan.bits)
-    inputs = [writer.real(source), *writer.weight(name, whole, scale)]
-    _finish(writer, node, writer.node("Conv", inputs, f"{name}.real", **attributes))
+    _copy(writer, node, without="count_include_pad" if plain else "")
 
 
 def _move(writer: _Writer, node: ir.Node) -> None:
