@@ -1,8 +1,8 @@
 """Float graph and images → a plan for either writer: groups, statistics, equalized weights, a grid for each group.
 
 The order of its steps matters. What readers cannot tell apart is found before ranges are chosen, as it limits them;
-ranges are chosen before channels are equalized, as equalization scales by them. Grids come last: an equalized group
-spans [-1, 1] whatever its ranges were.
+ranges are chosen before channels are equalized, as equalization scales by them. Grids come last: they
+hold what equalization has made of the ranges.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +25,7 @@ from deploy_kit.quantization.int8 import (
     threshold_alignment,
 )
 from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.channel_moments import Moments, exact, together
 from deploy_kit.quantization.int8.effective_range import Interval
 from deploy_kit.quantization.int8.grids import Grid, asymmetric_grid, symmetric_grid
@@ -75,7 +76,7 @@ class Int8Plan:
     known: dict[ir.Value, Moments] = field(default_factory=dict)
     pixels: PixelGrid | None = None
     kept: frozenset[ir.Node] = frozenset()
-    rounded: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
+    rounded: dict[tuple[str, bytes], Rounded] = field(default_factory=dict)
 
     def moments(self, value: ir.Value) -> Moments:
         """Return the moments of a value: known, observed, or those of its parts where it was moved."""
