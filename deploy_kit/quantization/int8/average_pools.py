@@ -20,7 +20,7 @@ _MOVES = ("strides", "dilations")
 def as_convolutions(model: ir.Model) -> None:
     """Rewrite every average pool whose channels are known and that reads no padding, in place."""
     for pool in tuple(model.graph):
-        if pool.op_type != "AveragePool" or edit.pads(pool) or pool.attributes.get_int("ceil_mode", 0):
+        if pool.op_type != "AveragePool" or edit.pads(pool) or bool(pool.attributes.get_int("ceil_mode", 0)):
             continue
         source, old = pool.inputs[0], pool.outputs[0]
         shape = source.shape if source is not None else None

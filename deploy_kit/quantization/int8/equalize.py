@@ -99,7 +99,7 @@ def _maps(ranges: dict[ir.Value, ChannelRange], *, below: float) -> dict[ir.Valu
 
     Channels far below the group's median stay small.
     """
-    reach = {}
+    reach: dict[ir.Value, tuple[np.ndarray, np.ndarray | None]] = {}
     for source, (low, high) in ranges.items():
         producer = source.producer()
         # A ReLU that is fused into its convolution clips at 0, so its result cannot be shifted.
@@ -107,9 +107,9 @@ def _maps(ranges: dict[ir.Value, ChannelRange], *, below: float) -> dict[ir.Valu
         reach[source] = ((high - low) / 2, low) if shifts else (np.maximum(high, -low), None)
     floor = least(np.concatenate([r for r, _ in reach.values()]), _FLOOR)
     maps = {}
-    for source, (r, low) in reach.items():
+    for source, (r, begin) in reach.items():
         wide = np.maximum(r, floor)
-        maps[source] = Affine(r=wide, m=np.zeros_like(wide) if low is None else low + 2 * below * wide)
+        maps[source] = Affine(r=wide, m=np.zeros_like(wide) if begin is None else begin + 2 * below * wide)
     return maps
 
 
@@ -166,7 +166,7 @@ def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
 def _depthwise(conv: ir.Node) -> bool:
     """Return whether each channel of a convolution's result comes from the same channel of its input alone."""
     shape = edit.array(conv.inputs[1]).shape
-    return shape[1] == 1 and conv.attributes.get_int("group", 1) == shape[0]
+    return bool(shape[1] == 1 and conv.attributes.get_int("group", 1) == shape[0])
 
 
 def _pads(node: ir.Node) -> bool:

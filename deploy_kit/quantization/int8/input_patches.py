@@ -95,7 +95,7 @@ def sample_patches(
             parts = patches.pop(entry.node)
             whole = np.concatenate([integers for integers, _ in parts]).astype(np.float32)
             read = (whole - np.float32(entry.grid.zero)) * np.float32(entry.grid.scale)
-            yield Patches(entry=entry, read=read, mean=sum(total for _, total in parts) / len(read))
+            yield Patches(entry=entry, read=read, mean=np.sum([total for _, total in parts], axis=0) / len(read))
         rest = rest[n:]
 
 
