@@ -109,7 +109,8 @@ def test_a_kept_reader_takes_the_inverse_of_the_equalization(form: str) -> None:
     def left(*kept: str) -> float:
         return sqnr(model, quantized(model, x, int8_portable, keep=kept, rounding="nearest", **PORTABLE[form]), x)
 
-    assert left("head") < left("stem", "head") < left("stem", "head", *LAYERS[:2])
+    # A stem in float still writes to the block's grid, whose rounding is most of the noise; a wrong inverse costs 10 dB.
+    assert left("head") - 1 < left("stem", "head") < left("stem", "head", *LAYERS[:2])
     assert left("head") + 3 < left(*LAYERS, "head")
 
 
