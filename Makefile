@@ -62,7 +62,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[all,keras,nncf,ssh,tensorrt-rtx]" --group dev
+		--editable ".[all,keras,ncnn,nncf,ssh,tensorrt-rtx]" --group dev
 	touch $(READY)
 
 # Other people's DenseNets, for the tests alone: beside the environment and without dependencies, so that none of them

@@ -101,7 +101,7 @@ def _frames(preprocess: Preprocess, folder: Path) -> Path:
 
 
 def _ratios(entry: Entry, timed: dict[str, Entry]) -> tuple[str, ...]:
-    """Give the ratios of pixels in the graph against the other ways on the same engine."""
+    """Compute the ratios of pixels in the graph against the other ways on the same engine."""
     way, _, engine = entry.name.rpartition("@")
     others = (timed.get(f"{name}@{engine}") for name in _BASELINES)
     return tuple(

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -158,12 +159,15 @@ def deploy(
         run = Run(
             recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
         )
+        others = dict.fromkeys((run.calibration_images, run.slim_images))
+        for images in (run.check_images, *filter(None, others)):
+            images.read()
         source = exported(run)
+        for used in others:
+            run.remarks += check.overlap(used, run.check_images, source.onnx.preprocess)
         logits = reference_logits(run, source)
         simple = simplified(run, source)
         graph = float_graph(run, simple)
-        for used in dict.fromkeys((run.calibration_images, run.slim_images)):
-            run.remarks += check.overlap(used, run.check_images, graph.preprocess)
         cause = diagnosed(run, source, logits)
         run.remarks += cause.words if cause else ()
         quantized, absent = _quantized(run, graph)
@@ -263,6 +267,7 @@ def collect(run: Run) -> Report:
             "check",
             where=lambda p, e=engine: (p.artifact, p.label, p.images) == (e.sha256, e.label, logits.images),  # type: ignore[misc]
         )
+        run.remarks += () if found else _checked_elsewhere(run, engine)
         why = "" if found else check.why_unavailable(engine, run.target.connection)
         parity = found[0] if found else NotRun(artifact=engine.sha256, label=engine.label, why=why) if why else None
         row = EngineRow(label=engine.label, artifact=engine, parity=parity)
@@ -276,6 +281,16 @@ def collect(run: Run) -> Report:
     run.remarks += told
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
+
+
+def _checked_elsewhere(run: Run, engine: Artifact) -> tuple[str, ...]:
+    """Name the other images that an engine was checked on, and the command that reports them."""
+    label = (engine.sha256, engine.label)
+    other = run.store.newest(ParityReport, "check", where=lambda p: (p.artifact, p.label) == label)
+    if other is None:
+        return ()
+    command = shlex.join(["deploykit", "report", "--images", other[0].images])
+    return (f"{engine.label} was checked on {other[0].images}, not on {run.recipe.check.images}: {command}",)
 
 
 def recipe_done(run: Run, source: Exported) -> Recipe:
@@ -350,7 +365,9 @@ def assemble(
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
     notes += dict.fromkeys(note for one in made_by for note in _notes(one))
     used = {graph.sha256 for graph in lineage} | {graph.parent for graph in lineage}
-    notes += dict.fromkeys(one.words for one in run.store.all(SlimSearch, "slim-search") if one.artifact in used)
+    searches = {one.artifact: one for one in reversed(run.store.all(SlimSearch, "slim-search")) if one.artifact in used}
+    slimmed = {s.onnx.sha256: s for s in run.store.all(Slimmed, "slim") if s.share < 1 and s.onnx.sha256 in used}
+    notes += dict.fromkeys(one.words for one in searches.values())
     return Report(
         recipe=run.recipe.name,
         checkpoint=source.checkpoint,
@@ -370,6 +387,8 @@ def assemble(
         thumbnails=small,
         differences=differences_of(run.store, {graph.sha256 for graph in (*lineage, *built)}),
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
+        slim_searches=tuple(searches.values()),
+        slimmed=tuple(slimmed.values()),
     )
 
 

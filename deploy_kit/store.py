@@ -32,9 +32,9 @@ from deploy_kit.records.verdict import Verdict
 R = TypeVar("R")
 _NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
 PASSPORT = ".passport.json"
-_COMPANIONS = {".xml": (".bin",)}
+_COMPANIONS = {".xml": (".bin",), ".param": (".bin",)}
 _CREATED: list[Path] = []
-_ENDINGS = frozenset({".onnx", ".xml", ".bin", ".plan", ".engine", ".blob"})
+_ENDINGS = frozenset({".onnx", ".xml", ".param", ".bin", ".plan", ".engine", ".blob"})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,18 @@ def test_collecting_from_the_store_gives_the_same_rows(line: "Line", shelf: Stor
     report = pipeline.collect(run_of(line.recipe, shelf, line.connection))
 
     assert {row.label: row.parity for row in report.rows} == {row.label: row.parity for row in first.rows}
+
+
+def test_an_engine_that_was_checked_on_other_images_alone_says_so(line: "Line", shelf: Store, first: Report) -> None:
+    checked = next(row for row in first.rows if isinstance(row.parity, ParityReport))
+    data = line.recipe.model_dump(mode="json", exclude_none=True)
+    data["check"]["images"] = "synthetic"
+
+    report = pipeline.collect(run_of(recipe.parse_recipe(data), shelf, line.connection))
+
+    (remark,) = [remark for remark in report.remarks if remark.startswith(f"{checked.label} was checked on")]
+    command = shlex.join(["deploykit", "report", "--images", line.recipe.check.images])
+    assert remark == f"{checked.label} was checked on {line.recipe.check.images}, not on synthetic: {command}"
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def _attempt(way: PreprocessVariant, now: np.ndarray, found: np.ndarray, n_attem
 
 
 def _alike(better: list[int], hits: list[np.ndarray]) -> list[int]:
-    """Of the ways that are better, give those that noise cannot tell from the best, the least change first."""
+    """Return the better ways that noise cannot tell from the best, the least change first."""
     if not better:
         return []
     best = max(better, key=lambda i: int(hits[i].sum()))

@@ -13,7 +13,7 @@ from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
-from deploy_kit.store import read_passport
+from deploy_kit.store import PASSPORT, read_passport
 
 _MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
@@ -64,10 +64,17 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
         raise folder_refusal(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file", hint="check the path")
+    path = _main_file(path)
     passport = read_passport(path)
     if path.suffix in _ENGINE_SUFFIXES:
         return _engine(path, passport)
     return _onnx(path, passport) if onnx_bounds.is_onnx(path) else _checkpoint(path, source, sides)
+
+
+def _main_file(path: Path) -> Path:
+    """Return the engine that a file belongs to, where it is a passport or OpenVINO's weights; else the file itself."""
+    main = path.with_suffix(".xml") if path.suffix == ".bin" else path.with_name(path.name.removesuffix(PASSPORT))
+    return main if main.is_file() else path
 
 
 def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] | None) -> Inspection:

@@ -5,6 +5,7 @@ graph of its own, which the store keeps. Without labels the budget applies to th
 more than what is lost.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +16,13 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.images import ImageSource
-from deploy_kit.recipe import SlimTable
+from deploy_kit.recipe import SlimTable, Variant
 from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.records.slimming import Slimmed, SlimSearch, SlimTrial
-from deploy_kit.stages import slim
+from deploy_kit.stages import quantize, slim
 from deploy_kit.store import Key
 
-VERSION = "1"
+VERSION = "2"
 STEP = 0.05
 """Distance of the shares that are tried."""
 
@@ -38,6 +39,8 @@ class SlimSubject:
         check: Image set that judges.
         check_logits: The checkpoint's own logits on them; None where the check set is noise.
         step: Numbers of channels are multiples of it.
+        variant: What is made of each slimmed graph before it is judged; None judges the float graph.
+        calibration: Image set that the variant calibrates with.
     """
 
     simplified: Artifact
@@ -47,6 +50,8 @@ class SlimSubject:
     check: ImageSource
     check_logits: ReferenceLogits | None
     step: int
+    variant: Variant | None = None
+    calibration: ImageSource | None = None
 
 
 def refuse_shared(subject_images: ImageSource, tuning: ImageSource, check: ImageSource, graph: Artifact) -> None:
@@ -80,54 +85,108 @@ def search(subject: SlimSubject, max_drop_pp: float, context: Context) -> tuple[
         InputError: So few images could not show that the budget is kept, whatever the answers.
         DeployKitError: As `stages.slim.run`.
     """
+    tried, best = smallest(subject, shares(subject, max_drop_pp, context), max_drop_pp, context)
+    chosen = None if best is None else slimmed(subject, best.asked, context)
+    found = SlimSearch(
+        max_drop_pp=max_drop_pp,
+        tried=tried,
+        chosen=best,
+        judged=None if chosen is None or best is None else confirmed(subject, chosen.onnx, best, context),
+        artifact="" if chosen is None else chosen.onnx.sha256,
+    )
+    return kept(found, subject, context), chosen
+
+
+def shares(subject: SlimSubject, max_drop_pp: float, context: Context) -> list[float]:
+    """List the shares below 1 that a graph can be slimmed to, in ascending order.
+
+    Raises:
+        InputError: So few images could not show that the budget is kept, whatever the answers.
+        DeployKitError: As `stages.slim.measured`.
+    """
     for logits in filter(None, (subject.tuning_logits, subject.check_logits)):
         budget.require_enough(logits.n, max_drop_pp)
     curves, _ = slim.measured(subject.simplified, context, images=subject.images)
     least = curves.cost(tuple(min(subject.step, curve.channels) for curve in curves.curves)) / curves.macs
-    shares = [round(STEP * n, 2) for n in range(1, round(1 / STEP)) if STEP * n >= least]
-    tried, chosen, low, high = list[SlimTrial](), None, 0, len(shares)
-    best: SlimTrial | None = None
+    return [round(STEP * n, 2) for n in range(1, round(1 / STEP)) if STEP * n >= least]
+
+
+def smallest(
+    subject: SlimSubject, candidates: Sequence[float], max_drop_pp: float, context: Context
+) -> tuple[tuple[SlimTrial, ...], SlimTrial | None]:
+    """Bisect for the smallest share that keeps the budget on the tuning images.
+
+    Args:
+        subject: What is slimmed.
+        candidates: Shares in ascending order.
+        max_drop_pp: The budget.
+        context: Where.
+
+    Returns:
+        The trials in the order in which they were made, and that of the smallest share; None where none keeps it.
+    """
+    tried, best, low, high = list[SlimTrial](), None, 0, len(candidates)
     while low < high:
         middle = (low + high) // 2
-        small = _slimmed(subject, shares[middle], context)
-        trial = _trial(small, shares[middle], subject.tuning, subject.tuning_logits, context)
+        _, trial = tuned(subject, candidates[middle], subject.variant, context)
         tried.append(trial)
         if trial.upper_pp <= max_drop_pp:
-            high, best, chosen = middle, trial, small
+            high, best = middle, trial
         else:
             low = middle + 1
-    judged = None
-    if chosen is not None and best is not None and subject.check_logits is not None:
-        judged = _trial(chosen, best.asked, subject.check, subject.check_logits, context)
-    found = SlimSearch(
-        max_drop_pp=max_drop_pp,
-        tried=tuple(tried),
-        chosen=best,
-        judged=judged,
-        artifact="" if chosen is None else chosen.onnx.sha256,
-    )
-    key = Key(
-        stage="slim-search",
-        name=f"{max_drop_pp:g}",
-        inputs=(subject.simplified.sha256, subject.tuning_logits.sha256),
-        options=[max_drop_pp, subject.step],
-        versions=(("stage", VERSION),),
-    )
-    return context.store.produce(SlimSearch, key, lambda folder, home: found, again=True)[0], chosen
+    return tuple(tried), best
 
 
-def _slimmed(subject: SlimSubject, share: float, context: Context) -> Slimmed:
+def slimmed(subject: SlimSubject, share: float, context: Context) -> Slimmed:
+    """Slim the graph to a share."""
     return slim.run(subject.simplified, SlimTable(macs=share, step=subject.step), context, images=subject.images)[0]
 
 
-def _trial(
-    small: Slimmed, asked: float, images: ImageSource, reference: ReferenceLogits, context: Context
+def tuned(subject: SlimSubject, share: float, variant: Variant | None, context: Context) -> tuple[Artifact, SlimTrial]:
+    """Slim to a share, quantize where a variant is given, and judge the graph on the tuning images."""
+    small = slimmed(subject, share, context)
+    graph, what = small.onnx, f"{small.share:.2f} of the multiply-accumulates"
+    if variant is not None:
+        graph, _ = quantize.run(small.onnx, variant, context, calibration=subject.calibration)
+    context.report("slim", f"{what} in {graph.precision} on {subject.tuning.name}")
+    like = replace(_UNJUDGED, asked=share, share=small.share, precision=graph.precision)
+    return graph, judge(graph, like, subject.tuning, subject.tuning_logits, context)
+
+
+def confirmed(subject: SlimSubject, graph: Artifact, chosen: SlimTrial, context: Context) -> SlimTrial | None:
+    """Judge the chosen graph on the check images, which chose nothing; None where there are none."""
+    if subject.check_logits is None:
+        return None
+    return judge(graph, chosen, subject.check, subject.check_logits, context)
+
+
+def kept(found: SlimSearch, subject: SlimSubject, context: Context) -> SlimSearch:
+    """Keep a search in the store, in place of an earlier one of the same question."""
+    key = Key(
+        stage="slim-search",
+        name=f"{found.max_drop_pp:g}",
+        inputs=(subject.simplified.sha256, subject.tuning_logits.sha256),
+        options=[found.max_drop_pp, subject.step, [one.engine for one in found.compared]],
+        versions=(("stage", VERSION),),
+    )
+    return context.store.produce(SlimSearch, key, lambda folder, home: found, again=True)[0]
+
+
+def judge(
+    graph: Artifact, like: SlimTrial, images: ImageSource, reference: ReferenceLogits, context: Context
 ) -> SlimTrial:
-    """Run a slimmed graph on an image set and hold it against the checkpoint's logits."""
-    graph = small.onnx
+    """Run a graph on an image set and hold it against the checkpoint's logits: ONNX Runtime computes it.
+
+    Args:
+        graph: The graph.
+        like: What it is: share and precision.
+        images: Image set.
+        reference: The checkpoint's logits on it.
+        context: Where.
+    """
+    like = replace(like, images=images.name, engine="", ms=None, faster=None)
 
     def make(folder: object, home: str) -> SlimTrial:
-        context.report("slim", f"{small.share:.2f} of the multiply-accumulates on {images.name}")
         found = inference.infer_all(
             context.connection,
             inference.InferenceTarget(engine="onnxruntime", path=context.store.path(graph), options={}),
@@ -137,16 +196,16 @@ def _trial(
         ).logits
         with np.load(context.store.root / reference.path, allow_pickle=False) as data:
             wanted, labels = data["logits"], data["labels"] if reference.top1 is not None else None
-        return judged(found, wanted, labels, replace(_UNJUDGED, asked=asked, share=small.share, images=images.name))
+        return judged(found, wanted, labels, like)
 
     key = Key(
         stage="slim-trial",
-        name=f"{asked:g}",
+        name=f"{like.asked:g}",
         inputs=(graph.sha256, reference.sha256),
         options=[],
         versions=(("stage", VERSION),),
     )
-    return replace(context.store.produce(SlimTrial, key, make)[0], asked=asked)
+    return replace(context.store.produce(SlimTrial, key, make)[0], asked=like.asked, share=like.share, kept=like.kept)
 
 
 def judged(found: np.ndarray, wanted: np.ndarray, labels: np.ndarray | None, trial: SlimTrial) -> SlimTrial:
@@ -163,6 +222,7 @@ def judged(found: np.ndarray, wanted: np.ndarray, labels: np.ndarray | None, tri
         lost, gained = int((found.argmax(1) != wanted.argmax(1)).sum()), 0
     else:
         lost, gained = paired.discordant_counts(metrics.top1_hits(wanted, labels), metrics.top1_hits(found, labels))
+    low, high = paired.drop_interval(lost, gained, n)
     return replace(
         trial,
         n=n,
@@ -171,7 +231,8 @@ def judged(found: np.ndarray, wanted: np.ndarray, labels: np.ndarray | None, tri
         gained=gained,
         labelled=labels is not None,
         drop_pp=100 * (lost - gained) / n,
-        upper_pp=100 * paired.drop_interval(lost, gained, n)[1],
+        upper_pp=100 * high,
+        lower_pp=100 * low,
     )
 
 

@@ -15,7 +15,7 @@ from deploy_kit.stages.report.markdown import table
 
 
 def register() -> None:
-    """Tell IPython, where it runs, how to show checks and benches; nothing happens elsewhere."""
+    """Register with IPython, where it runs, how checks and benches are shown; elsewhere do nothing."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None:

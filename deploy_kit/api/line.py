@@ -24,7 +24,7 @@ from deploy_kit.store import Store
 
 _YAML = (".yaml", ".yml")
 _USUAL_ENGINES = ("onnxruntime", "openvino")
-_MEASURED_S = 5.0
+_MEASURED_S = 3.0
 # Accelerator → engines that compute there.
 _USUAL_ON = {"cuda": ("tensorrt", "onnxruntime"), "dla": ("tensorrt",), "gpu": ("openvino",), "npu": ("openvino",)}
 

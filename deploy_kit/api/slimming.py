@@ -136,7 +136,7 @@ def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest, *, explain
     curves, _ = stage.measured(simplified, run.host, images=images)
     if request.max_drop_pp is not None:
         assert images is not None  # `measured` has refused a graph without images
-        subject = _subject(run, simplified, request, images)
+        subject = subject_of(run, simplified, request, images)
         search, _ = slim_budget.search(subject, request.max_drop_pp, run.host)
         share = search.chosen.asked if search.found and search.chosen is not None else None
     if share is None:
@@ -159,7 +159,12 @@ def _with(base: Recipe, share: float, request: SlimRequest) -> tuple[Recipe, Sli
     return made, made.slim
 
 
-def _subject(run: Run, simplified: Artifact, request: SlimRequest, images: ImageSource) -> slim_budget.SlimSubject:
+def subject_of(run: Run, simplified: Artifact, request: SlimRequest, images: ImageSource) -> slim_budget.SlimSubject:
+    """Return what a search works on, with the checkpoint's answers on the images that choose and on those that judge.
+
+    Raises:
+        InputError: Images serve two purposes.
+    """
     tuning = dataclasses.replace(images, name=request.tune or "")
     slim_budget.refuse_shared(images, tuning, run.check_images, simplified)
     source, preprocess = run.recipe.source, simplified.preprocess

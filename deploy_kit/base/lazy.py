@@ -17,6 +17,8 @@ INSTALL = {
     "onnxscript": "deploykit[torch]",
     "onnxruntime": "deploykit[onnxruntime]",
     "openvino": "deploykit[openvino]",
+    "ncnn": "deploykit[ncnn]",
+    "pnnx": "deploykit[ncnn]",
     "fabric": "deploykit[ssh]",
     "h5py": "deploykit[keras]",
     "mlperf_loadgen": "deploykit[loadgen]",

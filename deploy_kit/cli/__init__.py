@@ -189,7 +189,7 @@ def _run() -> None:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Say on standard error what ended the command, and return its exit code."""
+    """Write on standard error what ended the command, and return its exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, standard_streams.ReaderGoneError | BrokenPipeError):

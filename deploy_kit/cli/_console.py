@@ -97,7 +97,10 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> str:
-    """Lay out (name, value) lines."""
+    """Lay out (name, value) lines; on a terminal a value wraps beside its name, elsewhere it stays one line."""
     width = max((len(one_line(name)) for name, _ in rows), default=0)
     begin = "\n" + " " * (width + 2)  # a value with a line feed in it must not look like a row
-    return "\n".join(f"{one_line(name).ljust(width)}  {value.replace(chr(10), begin)}" for name, value in rows)
+    room = max(_LEAST, shutil.get_terminal_size().columns - width - 2) if sys.stdout.isatty() else 0
+    texts = ("\n".join(_wrapped(value, room)) if room else value for _, value in rows)
+    names = (one_line(name).ljust(width) for name, _ in rows)
+    return "\n".join(f"{name}  {text.replace(chr(10), begin)}" for name, text in zip(names, texts, strict=True))

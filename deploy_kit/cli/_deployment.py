@@ -1,5 +1,6 @@
 """What `deploy` and `run` share: a recipe is run, and ends with a table of 80 columns, a recommendation and files."""
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,7 @@ def run(
     if save_recipe is not None:
         write_whole(save_recipe, recipes.dump_recipe(recipe))
     files = deliver.run(report, deliveries, kept) if deliveries is not None else ()
+    report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in files))
     written = report_stage.run(report, reports)
     packed = packing is not None and _pack(recipe, kept, target, report, packing)
     more = f"\nbundle  {bundle}" if packed else ""
@@ -112,18 +114,27 @@ def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> st
 
 
 def summary_table(rows: Sequence[EngineRow]) -> str:
-    """Lay out the engines in 80 columns, a word for each verdict: reasons and limits stand below it."""
-    return table(_HEADINGS, [_cells(row) for row in rows])
+    """Lay out the engines in 80 columns, a word for each verdict: reasons and limits stand below it.
+
+    What was not run has no numbers, and is named below with its reason; it has a line only where nothing else has.
+    """
+    ran = [row for row in rows if row.verdict.partition(":")[0] not in ("not run", "left out")]
+    return table(_HEADINGS, [_cells(row) for row in ran or rows], spare=("size",))
 
 
 def recommended(found: Recommendation) -> list[str]:
-    """Draw the recommendation, with a line for each engine that lost."""
+    """Draw the recommendation, and why the others lost: engines of one reason stand together."""
     budgets = f" within {', '.join(found.budgets.words)}" if found.budgets.words else ""
     first = f"nothing is recommended{budgets}: {found.why}"
     if found.winner:
         first = f"recommended{budgets}: {typed(found.winner)}: {found.why}"
-    losers = (f"{typed(loser.label)}: {loser.why}" for loser in found.losers)
-    return [*_wrapped(first), *(line for loser in losers for line in _wrapped(loser, 2))]
+    alike = dict[str, list[str]]()
+    for loser in found.losers:
+        alike.setdefault(loser.why, []).append(typed(loser.label))
+    return [
+        *_wrapped(first),
+        *(line for why, names in alike.items() for line in _wrapped(f"{', '.join(names)}: {why}", 2)),
+    ]
 
 
 def _cells(row: EngineRow) -> tuple[str, ...]:
@@ -133,7 +144,7 @@ def _cells(row: EngineRow) -> tuple[str, ...]:
     return (
         typed(row.label),
         size(row.artifact.size_bytes) if row.artifact else NONE,
-        f"{drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}]" if drop else NONE,
+        f"{drop.points:+.2f} [{drop.low:.2f}, {drop.high:.2f}]" if drop else NONE,
         percentile(measured, 50),
         "INVALID" if measured and measured.invalid else f"{row.speed_up.ratio:.2f}×" if row.speed_up else NONE,
         word,

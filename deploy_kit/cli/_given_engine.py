@@ -1,8 +1,9 @@
-"""``check FILE``: a file given by the user, against a checkpoint, golden outputs, or labels alone."""
+"""``check FILE`` and ``pack FILE``: a file given by the user, against a checkpoint, golden outputs, or labels alone."""
 
+import contextlib
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,15 +16,16 @@ from deploy_kit.cli._options import StepOptions
 from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.images import ImageSource
-from deploy_kit.recipe import BuildEntry, overrides
-from deploy_kit.records.artifacts import Artifact, Preprocess
+from deploy_kit.recipe import BuildEntry, CheckTable, SourceTable, overrides
+from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import LabelScore
 from deploy_kit.records.results import ParityReport
 from deploy_kit.records.verdict import NO_LIMIT
-from deploy_kit.stages import adopt, check, reference
+from deploy_kit.stages import adopt, check, export, reference
+from deploy_kit.stages.pack import ProvedEngine
 from deploy_kit.stages.report import accuracy
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store, read_passport, sha256_of
 
 LABELS = "labels"
 T = TypeVar("T", ParityReport, LabelScore)
@@ -42,6 +44,7 @@ class GivenEngine:
         source: Facts of the checkpoint, and the preprocessing, as keys of a recipe's source table.
         max_drop: Largest drop of accuracy in points.
         min_top1: Least top-1 accuracy in 0..1.
+        to_pack: Whether it is judged to be packed, for which only a checkpoint or ONNX file will do.
     """
 
     file: Path
@@ -51,6 +54,18 @@ class GivenEngine:
     source: Mapping[str, Any]
     max_drop: float | None
     min_top1: float | None
+    to_pack: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Adopted:
+    """A file in the store, what it is judged on, and where."""
+
+    engine: Artifact
+    images: ImageSource
+    table: CheckTable
+    host: Context
+    target: Context
 
 
 def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityReport | LabelScore:
@@ -61,6 +76,59 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
         DeviceError: The engine cannot run there.
         DeployKitError: As `stages.adopt`, `stages.reference` and `stages.check`.
     """
+    with _adopted(given, step, console) as one:
+        engine = one.engine
+        if given.against == LABELS:
+            return _found(check.by_labels(engine, one.target, images=one.images, min_top1=given.min_top1), engine)
+        if given.golden is not None:  # its images have the network's size already
+            assert isinstance(engine.preprocess, Preprocess)  # `adopt` takes no other
+            engine = dataclasses.replace(engine, preprocess=dataclasses.replace(engine.preprocess, resize=None))
+            logits, _ = reference.of_file(given.golden, one.images.open(engine.preprocess), one.host)
+        else:
+            logits, _ = _answers(one, _source(given, engine))
+        return _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
+
+
+@contextlib.contextmanager
+def proved(
+    given: GivenEngine, step: StepOptions, console: Console
+) -> Iterator[tuple[ProvedEngine, ImageSource, Context]]:
+    """Judge a file against a checkpoint; give it with all that a bundle says of it, its images, and where it runs.
+
+    Raises:
+        DeployKitError: As `judge`.
+    """
+    if given.against == LABELS:
+        raise RequestError(
+            f"{given.file}: a bundle says how an engine compares with its checkpoint, and labels are none",
+            hint="--against CHECKPOINT, or the ONNX file that it was made of",
+        )
+    with _adopted(given, step, console) as one:
+        source = _source(given, one.engine)
+        logits, _ = _answers(one, source)
+        parity, facts = _checked(one, one.engine, logits), export.facts_of(source)
+        # The file is all that there is of the graph that it was built from.
+        yield (
+            ProvedEngine(
+                engine=one.engine, graph=one.engine, checkpoint=facts, reference=logits, parity=parity, measurement=None
+            ),
+            one.images,
+            one.target,
+        )
+
+
+def is_engine(file: Path | None) -> bool:
+    """Return whether a file is an engine, and no checkpoint or graph to make one from."""
+    if file is None or not file.is_file():
+        return False
+    passport = read_passport(file)
+    return file.suffix.lower() in adopt.ENGINES_ONLY or (
+        passport is not None and (passport.kind == "engine" or passport.stage == "quantize")
+    )
+
+
+@contextlib.contextmanager
+def _adopted(given: GivenEngine, step: StepOptions, console: Console) -> Iterator[_Adopted]:
     base = recipe.load_recipe(step.recipe or overrides.DEFAULT)
     images = _images(given, step)
     entry = BuildEntry(engine=given.engine, variants=()) if given.engine else None
@@ -71,18 +139,28 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
         host = Context(store=store, connection=here, on_progress=console.on_progress)
         target = dataclasses.replace(host, connection=there)
         engine, _ = adopt.run(given.file, entry, target, preprocess=stated.record() if stated else None)
-        assert isinstance(engine.preprocess, Preprocess)  # `adopt` takes no other
-        if given.against == LABELS:
-            return _found(check.by_labels(engine, target, images=images, min_top1=given.min_top1), engine)
-        if given.golden is not None:  # its images have the network's size already
-            engine = dataclasses.replace(engine, preprocess=dataclasses.replace(engine.preprocess, resize=None))
-            logits, _ = reference.of_file(given.golden, images.open(engine.preprocess), host)
-        else:
-            source = overrides.source_table({**given.source, "checkpoint": _checkpoint(given, engine)})
-            opened = images.open(engine.preprocess)
-            logits, _ = reference.run(source, engine.preprocess, host, images=opened, crops=table.crops)
-        limits = table.with_limits(engine.precision, max_drop=given.max_drop, min_top1=given.min_top1)
-        return _found(check.run(engine, limits, target, reference=logits, images=images)[0], engine)
+        yield _Adopted(engine=engine, images=images, table=table, host=host, target=target)
+
+
+def _source(given: GivenEngine, engine: Artifact) -> SourceTable:
+    return overrides.source_table({**given.source, "checkpoint": _checkpoint(given, engine)})
+
+
+def _answers(one: _Adopted, source: SourceTable) -> tuple[ReferenceLogits, bool]:
+    taken = one.engine.preprocess
+    return reference.run(source, taken, one.host, images=one.images.open(taken), crops=one.table.crops)
+
+
+def _checked(
+    one: _Adopted,
+    engine: Artifact,
+    logits: ReferenceLogits,
+    *,
+    max_drop: float | None = None,
+    min_top1: float | None = None,
+) -> ParityReport:
+    limits = one.table.with_limits(engine.precision, max_drop=max_drop, min_top1=min_top1)
+    return _found(check.run(engine, limits, one.target, reference=logits, images=one.images)[0], engine)
 
 
 def drawn(checked: ParityReport | LabelScore) -> str:
@@ -118,7 +196,8 @@ def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
     name = str(given.golden) if given.golden is not None else step.images
     if name is None:
         raise RequestError(
-            f"{given.file}: no images to check on", hint="give --images FOLDER, or --golden golden.npz of a bundle"
+            f"{given.file}: no images to check on",
+            hint="give --images FOLDER" + ", or --golden golden.npz of a bundle" * (not given.to_pack),
         )
     data = overrides.with_inputs(
         recipe.load_recipe(overrides.DEFAULT), images=name, skip_bad=step.skip_bad, orientation=step.orientation
@@ -137,5 +216,7 @@ def _checkpoint(given: GivenEngine, engine: Artifact) -> str:
     made_of = f" (it was made of {origin.checkpoint}, sha256 {origin.checkpoint_sha256[:12]}…)" if origin else ""
     raise RequestError(
         f"{given.file}: nothing to compare with{made_of}",
-        hint="--against CHECKPOINT, --golden golden.npz, or --against labels for the accuracy alone",
+        hint="--against CHECKPOINT"
+        if given.to_pack
+        else "--against CHECKPOINT, --golden golden.npz, or --against labels for the accuracy alone",
     )

@@ -17,7 +17,7 @@ def tables(rows: Iterable[EngineRow]) -> Iterator[str]:
     """Draw what loading cost, then each profile that there is."""
     measured = [(r.artifact, r.measurement) for r in rows if r.artifact and isinstance(r.measurement, Measurement)]
     if measured:
-        yield table(*layer_breakdown.costs(measured))
+        yield table(*layer_breakdown.costs(measured), spare=("first run", "build", "runs on"))
     for _, measurement in measured:
         profile = measurement.profile
         if profile is not None:

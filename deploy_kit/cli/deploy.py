@@ -1,7 +1,7 @@
 """``deploykit deploy``: the whole job on one checkpoint, from its file to accepted engines and a recommendation."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,10 @@ from deploy_kit.cli import Command
 from deploy_kit.cli._checkpoint_options import CheckpointOptions, ImageOptions
 from deploy_kit.cli._option_groups import Only
 from deploy_kit.cli._options import AllowInvalid, Fresh, OutputOptions, Pack, SaveRecipe, StepOptions
+
+if TYPE_CHECKING:
+    from deploy_kit.cli._console import Console
+    from deploy_kit.recipe import Recipe
 
 DELIVERIES = Path("deliver")
 
@@ -31,8 +35,15 @@ def deploy(
         str | None, typer.Option(help="Largest drop of accuracy to accept, in points, e.g. 0.5pt.")
     ] = None,
     slim: Annotated[
-        float | None,
-        typer.Option(help="Slim to this share of the multiply-accumulates first, e.g. 0.6: another network."),
+        str | None,
+        typer.Option(
+            metavar="SHARE|auto",
+            help="Slim to this share of the multiply-accumulates first, e.g. 0.6: another network; auto searches the "
+            "fastest combination with INT8 within --max-drop.",
+        ),
+    ] = None,
+    tune: Annotated[
+        str | None, typer.Option(help="Images that choose for --slim auto; labels are used if they have any.")
     ] = None,
     latency_budget: Annotated[
         str | None, typer.Option(help="Upper limit for the 99th percentile of the latency, e.g. 8ms.")
@@ -81,13 +92,17 @@ def deploy(
         latency_budget_ms=budget,
         max_size_mb=megabytes,
     )
+    share = _share(slim, tune)
     if slim is not None:
-        recipe = overrides.with_slim_within(recipe, slim, _required(points))
+        points = _required(points)
+        recipe = recipe if share is None else overrides.with_slim_within(recipe, share, points)
     with output.console() as console:
         if given.images is None:
             console.say("no images to check on are given: limits judge seeded noise, and no accuracy is measured")
         elif points is None:
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")
+        if tune is not None and points is not None:
+            recipe = _searched(recipe, points, tune, rest, console)
         folder = out or DELIVERIES / recipe.name
         code = _deployment.run(
             recipe,
@@ -103,6 +118,46 @@ def deploy(
         )
     if code:
         raise typer.Exit(code)
+
+
+def _share(slim: str | None, tune: str | None) -> float | None:
+    """Parse --slim; None where it is not given, or where the share is to be searched, which takes --tune."""
+    from deploy_kit.base.errors import RequestError
+
+    if slim == "auto":
+        if tune is None:
+            raise RequestError(
+                "--slim auto needs images that choose, other than those weights are fitted to",
+                hint="give some thousand, with or without labels: --tune FOLDER (or an npz file)",
+            )
+        return None
+    if tune is not None:
+        raise RequestError("--tune applies to --slim auto only", hint="deploykit deploy CHECKPOINT --slim auto ...")
+    try:
+        return None if slim is None else float(slim)
+    except ValueError as error:
+        raise RequestError(
+            f"--slim: expected a share of the multiply-accumulates or auto, found '{slim}'",
+            hint="e.g. --slim 0.6, or --slim auto",
+        ) from error
+
+
+def _searched(recipe: "Recipe", points: float, tune: str, rest: StepOptions, console: "Console") -> "Recipe":
+    """Return the recipe of the fastest combination within the budget; without one, end with exit code 1."""
+    from deploy_kit import pipeline
+    from deploy_kit.api import one_budget
+    from deploy_kit.cli import _slim_search
+    from deploy_kit.cli._console import pairs
+    from deploy_kit.devices import links
+    from deploy_kit.store import Store
+
+    with pipeline.open_run(recipe, Store(rest.store), links.find_device(rest.device), console.on_progress) as run:
+        found, chosen = one_budget.find_fastest(run, points, tune, console.say)
+    if chosen is None:
+        console.result(found, pairs([*_slim_search.rows(found), ("answer", "nothing within the budget")]))
+        raise typer.Exit(1)
+    console.say(found.words)
+    return chosen
 
 
 def _required(points: float | None) -> float:

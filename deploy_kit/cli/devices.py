@@ -27,7 +27,6 @@ def add(
     accelerator: Annotated[
         str, typer.Option(help="Processor that runs the engines: cpu, cuda:0, dla:0, GPU or NPU.")
     ] = "cpu",
-    profile: Annotated[str | None, typer.Option(help="Hardware profile of the device, e.g. jetson-orin-nano.")] = None,
     python: Annotated[str, typer.Option(help="Python interpreter on the device.")] = "python3",
     replace: Annotated[bool, typer.Option("--replace", help="Replace the device that has the name already.")] = False,
     output: _Output,
@@ -35,7 +34,7 @@ def add(
     """Add a device under a name; nothing is sent to it."""
     from deploy_kit.devices import named_devices
 
-    entry = {"link": link, "accelerator": accelerator, "profile": profile, "python": python}
+    entry = {"link": link, "accelerator": accelerator, "python": python}
     device = named_devices.add_device(name, entry, replace=replace)
     with output.console() as console:
         console.say(f"next: deploykit devices probe {name}")
@@ -48,12 +47,9 @@ def show(*, output: _Output) -> None:
     from deploy_kit.devices import named_devices
 
     known = tuple(named_devices.known_devices().values())
-    rows = [
-        (d.name, f"{d.link}://{d.address}" if d.address else d.link, d.accelerator, d.profile or "", d.python)
-        for d in known
-    ]
+    rows = [(d.name, f"{d.link}://{d.address}" if d.address else d.link, d.accelerator, d.python) for d in known]
     with output.console() as console:
-        console.result(known, table(("name", "link", "accelerator", "profile", "python"), rows))
+        console.result(known, table(("name", "link", "accelerator", "python"), rows))
 
 
 def probe(name: _AnyName, *, output: OutputOptions) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from deploy_kit.cli import Command
+from deploy_kit.cli._checkpoint_options import CheckpointOptions, ImageOptions
 from deploy_kit.cli._option_groups import Only
 from deploy_kit.cli._options import OutputOptions, StepOptions
 
@@ -24,33 +25,74 @@ def pack(
         bool,
         typer.Option("--allow-undecided", help="Pack an engine, too, whose check could not decide."),
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint or ONNX file that a given engine's file is compared with; by default the checkpoint that "
+            "its passport names."
+        ),
+    ] = None,
     step: Annotated[StepOptions, Only("model", "images", "skip_bad", "orientation", "recipe", "device", "store")],
+    image: ImageOptions,
+    facts: CheckpointOptions,
     output: OutputOptions,
 ) -> None:
-    """Pack an engine that keeps its limits into a bundle: engine, manifest, programs, golden outputs, model card."""
+    """Pack an engine that keeps its limits into a bundle: engine, manifest, programs, golden outputs, model card.
+
+    The engine is the newest of the store, or a file: one that `--out` delivered, or made elsewhere with --against.
+    """
     from deploy_kit import pipeline
-    from deploy_kit.cli import _step_inputs, _steps
+    from deploy_kit.base.errors import RequestError
+    from deploy_kit.cli import _given_engine, _step_inputs, _steps
     from deploy_kit.cli._console import pairs
     from deploy_kit.cli._verdict_codes import EXIT_CODES
     from deploy_kit.records.engine_table import size
     from deploy_kit.records.measurements import NotRun
+    from deploy_kit.records.results import ParityReport
     from deploy_kit.stages import check as check_stage
     from deploy_kit.stages import pack as stage
 
     table = stage.PackTable(out=out, name=name, n_golden=golden, sign=sign, allow_undecided=allow_undecided)
     stage.verify_request(table)
-    with output.console() as console, _steps.open_run(step, console) as run:
-        source = pipeline.exported(run)
-        chosen = _step_inputs.newest_engine(run, console, source, engine=engine, variant=variant)
-        reference = pipeline.reference_logits(run, source)
-        parity, _ = check_stage.run(chosen, run.recipe.check, run.target, reference=reference, images=run.check_images)
-        if isinstance(parity, NotRun):
-            raise _steps.not_run_error(parity.label, parity.why)
+    stated = image.source_table() | facts.source_table()
+    file = step.model if against is not None or _given_engine.is_engine(step.model) else None
+    if file is None and (stated or against is not None):
+        raise RequestError(
+            "--against, --input and facts of a checkpoint are about an engine's file, and none is given",
+            hint="deploykit pack model.onnx --against CHECKPOINT --images FOLDER",
+        )
+    if file is not None and variant is not None:
+        raise RequestError(
+            "--variant is about engines of the store, and a file was given", hint="leave out --variant, or the file"
+        )
+
+    def accepted(parity: ParityReport) -> None:
         word = parity.verdict.word
         if word == "rejected" or (word == "undecided" and not allow_undecided):
-            console.result(parity, f"{chosen.label}: not packed: {parity.verdict.text}")
+            console.result(parity, f"{parity.label}: not packed: {parity.verdict.text}")
             raise typer.Exit(EXIT_CODES[word])
-        manifest = pipeline.packed(run, source, chosen, parity, table)
+
+    with output.console() as console:
+        if file is not None:
+            given = _given_engine.GivenEngine(
+                file=file, against=against, golden=None, engine=engine, source=stated, max_drop=None, min_top1=None,
+                to_pack=True,
+            )  # fmt: skip
+            with _given_engine.proved(given, step, console) as (proved, images, target):
+                accepted(proved.parity)
+                manifest = stage.run(proved, table, target, images=images)
+        else:
+            with _steps.open_run(step, console) as run:
+                source = pipeline.exported(run)
+                chosen = _step_inputs.newest_engine(run, console, source, engine=engine, variant=variant)
+                reference = pipeline.reference_logits(run, source)
+                parity, _ = check_stage.run(
+                    chosen, run.recipe.check, run.target, reference=reference, images=run.check_images
+                )
+                if isinstance(parity, NotRun):
+                    raise _steps.not_run_error(parity.label, parity.why)
+                accepted(parity)
+                manifest = pipeline.packed(run, source, chosen, parity, table)
         rows = [
             ("bundle", str(out)),
             ("name", manifest.name),

@@ -9,7 +9,7 @@ from deploy_kit.cli._option_groups import Only
 from deploy_kit.cli._options import OutputOptions, StepOptions
 
 if TYPE_CHECKING:
-    from deploy_kit.records.slimming import Slimmed, Slimming, SlimTrial
+    from deploy_kit.records.slimming import Slimmed, Slimming
 
 
 def slim(
@@ -67,12 +67,11 @@ def slim(
 
 
 def _rows(found: "Slimming") -> list[tuple[str, str]]:
+    from deploy_kit.cli import _slim_search
+
     rows = list[tuple[str, str]]()
     if found.search is not None:
-        rows.append(("budget", f"{found.search.max_drop_pp:g} points: {'kept' if found.search.found else 'not kept'}"))
-        rows += [("tried", _trial(trial)) for trial in found.search.tried]
-        if found.search.judged is not None:
-            rows.append(("judged", _trial(found.search.judged)))
+        rows += _slim_search.rows(found.search)
     if found.slimmed is None:
         return [*rows, ("answer", "nothing within the budget")]
     small = found.slimmed
@@ -81,14 +80,6 @@ def _rows(found: "Slimming") -> list[tuple[str, str]]:
     rows.append(("channels", f"{all_} → {kept} in {len(small.layers)} layers"))
     rows += small.onnx.made_by.rows
     return [*rows, *(("left alone", f"{n} convolutions: {reason}") for reason, n in found.refused)]
-
-
-def _trial(trial: "SlimTrial") -> str:
-    what = "drop" if trial.labelled else "changed answers"
-    return (
-        f"{trial.share:.2f} of the multiply-accumulates: {what} {trial.drop_pp:+.2f} points, "
-        f"at most {trial.upper_pp:+.2f}, on {trial.n} images ({trial.images}); KL {trial.kl:.2g}"
-    )
 
 
 def _layers(found: "Slimming", small: "Slimmed") -> str:

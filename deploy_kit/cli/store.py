@@ -1,6 +1,7 @@
 """``deploykit store``: the results that commands have kept, and what may go."""
 
 import time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +28,9 @@ def show(*, store: StorePath = STORE, output: OutputOptions) -> None:
     from deploy_kit.store import Store
 
     results = Store(store).results()
-    rows = [(result.folder, size(result.size_bytes), _used(result), result.checkpoint) for result in results]
+    rows = [
+        (result.folder, size(result.size_bytes), _used(result), PurePath(result.checkpoint).name) for result in results
+    ]
     with output.console() as console:
         listed = table(("result", "size", "used", "checkpoint"), rows)
         console.result(results, f"{listed}\n\n{_total(results)} in {store}")

@@ -24,6 +24,7 @@ MAX_BYTES = 16 << 20
 """Largest manifest that is read: 100,000 classes of 100 characters fit."""
 MAX_NAME = 200
 """Longest name of a class or a file, in characters."""
+_MOST_RESIZE = 16  # times the input: beyond it, an image would be made large for nothing
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 # Characters that let a text look like another one (Unicode's bidirectional controls, UAX #9).
 _REORDERING = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F)))
@@ -62,7 +63,7 @@ class PackedEngine:
         options: Options to run it with: a JSON object by name.
         built_for: Passport of an engine that fits one version and one kind of GPU; None where it loads everywhere.
         graph: File of the ONNX graph it was built from; empty where the engine is that file or the graph is not packed.
-        graph_sha256: sha256 of the ONNX graph that it was built from.
+        graph_sha256: sha256 of the ONNX graph that it was built from; empty where it was not recorded.
         rebuild: Command that builds it again from `graph`, for another version or GPU; empty without `graph`.
     """
 
@@ -254,7 +255,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if len(data) > MAX_BYTES:
         raise InputError(f"{where}: expected at most {MAX_BYTES >> 20} MiB, found {len(data) >> 20} MiB")
     try:
-        raw = json.loads(data)
+        raw = json.loads(data, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a manifest: {error}", hint="get the bundle again") from error
     found = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -273,6 +274,15 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     verify_classes(manifest.classes, where)
     _verify_whole(manifest, where)
     return manifest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; of a key that occurs twice, two readers may take different values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {shown(next(key for key in found if keys.count(key) > 1))} occurs twice")
+    return found
 
 
 def verify_classes(classes: tuple[str, ...], where: str) -> None:
@@ -324,17 +334,23 @@ def _bounded(text: str) -> str:
 def _verify_whole(manifest: Manifest, where: str) -> None:
     """Refuse a manifest that contradicts itself."""
     verify_name(manifest.name, where)
-    paths = [file.path for file in manifest.files]
-    doubled = next((path for path in paths if paths.count(path) > 1), None) if len(set(paths)) < len(paths) else None
-    if doubled is not None:
-        raise InputError(f"{where}: lists '{doubled}' twice")
+    paths, known = [file.path for file in manifest.files], set[str]()
+    for path in paths:
+        if path.casefold() in known:  # one file, where names differ in more than case alone
+            raise InputError(f"{where}: lists '{path}' twice")
+        known.add(path.casefold())
     engine, golden = manifest.engine, manifest.golden
     for named in (engine.file, golden.file, *([engine.graph] if engine.graph else [])):
         if named not in paths:
             raise InputError(f"{where}: names '{named[:MAX_NAME]}', which is not among its files")
     if len(manifest.inputs) != 1 or len(manifest.outputs) != 1 or len(manifest.outputs[0].shape) != 2:
         raise InputError(f"{where}: expected one input and one output N×classes")
-    n = manifest.outputs[0].shape[1]
+    n, taken = manifest.outputs[0].shape[1], manifest.preprocess
+    if manifest.inputs[0].shape[1:] != taken.shape:
+        found = list(manifest.inputs[0].shape)
+        raise InputError(f"{where}: its preprocessing makes {list(taken.shape)} of an image, and the input is {found}")
+    if (taken.resize or 0) > _MOST_RESIZE * max(taken.height, taken.width):
+        raise InputError(f"{where}: preprocess.resize: expected a side that fits the input, found {taken.resize:,} px")
     if not isinstance(engine.options, dict):
         raise InputError(f"{where}: engine.options: expected an object, found {type(engine.options).__name__}")
     if manifest.classes and len(manifest.classes) != n:

@@ -76,8 +76,11 @@ def _run(m: Manifest) -> list[str]:
             f"build/classify {m.engine.file} cpp/golden.ppm", "```", "",
         ]  # fmt: skip
     if any(file.path.startswith("triton/") for file in m.files):
-        text = "a model repository for `tritonserver --model-repository triton`: it takes the normalized tensor."
-        lines += [f"`triton/` is {text}", ""]
+        taken = "frames, uint8 with channels last" if m.preprocess.input_pixels else "the normalized tensor"
+        lines += [
+            f"`triton/` is a model repository for `tritonserver --model-repository triton`: it takes {taken}.",
+            "",
+        ]
     if m.engine.rebuild:
         lines += [
             f"The engine fits one version of {package} and one kind of GPU. `{m.engine.graph}` is the graph it was",
@@ -117,7 +120,11 @@ def _input(m: Manifest) -> list[str]:
     more = f", … ({len(m.classes):,} in all, in `manifest.json`)" if len(m.classes) > _SHOWN else ""
     rows = [
         ("image", f"{p.height}×{p.width} px, {p.color}; {cut}"),
-        ("values", f"(pixel / 255 - mean) / std, mean {list(p.mean)}, std {list(p.std)}"),
+        (
+            "values",
+            f"(pixel / 255 - mean) / std, mean {list(p.mean)}, std {list(p.std)}"
+            + "; the engine computes it, and takes the pixels in RGB order" * p.input_pixels,
+        ),
         *(
             (kind, f"`{s.name}` {s.dtype} {list(s.shape)}")
             for kind, (s,) in (("input", m.inputs), ("output", m.outputs))
@@ -138,7 +145,7 @@ def _files(m: Manifest) -> list[str]:
 def _origin(m: Manifest) -> list[str]:
     rows = [
         ("checkpoint", f"{escaped(m.checkpoint.name)}, sha256 `{m.checkpoint.sha256}`"),
-        ("graph", f"sha256 `{m.engine.graph_sha256}`"),
+        ("graph", f"sha256 `{m.engine.graph_sha256}`" if m.engine.graph_sha256 else "not recorded"),
         *((escaped(what), escaped(value)) for what, value in m.made_by.rows),
         ("packed by", f"deploykit {m.deploykit}"),
     ]

@@ -3,7 +3,7 @@
 import contextlib
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -53,9 +53,7 @@ class Predictor:
             connection = stack.enter_context(links.connect_device(device))
             verification.expect_version(bundle.manifest, connection)
             target = verification.target_of(bundle)
-            target = inference.InferenceTarget(
-                engine=target.engine, path=target.path, options={**target.options, **options}
-            )
+            target = replace(target, options={**target.options, **options})
             self._engine = stack.enter_context(inference.loaded_engine(connection, target))
             self.manifest: Manifest = bundle.manifest
             self._orientation = orientation or bundle.manifest.orientation

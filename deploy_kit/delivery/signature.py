@@ -81,7 +81,7 @@ def examine(contents: "BundleContents", public_key: Path | None) -> "BundleFindi
 
 
 def _why_not(folder: Path, file: Path, public_key: Path) -> str:
-    """Say why a signature does not hold; empty if it does."""
+    """Return why a signature does not hold; empty if it does."""
     verifying = _library().verifying
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)

@@ -1,7 +1,7 @@
 """A model repository for Triton Inference Server: ``config.pbtxt`` from the real inputs and outputs, and labels.
 
-The server's own preprocessing is none: clients send the normalized tensor. Source of the fields: Triton's
-``model_config.proto``.
+The server's own preprocessing is none: clients send what the engine takes, the normalized tensor or frames. Source of
+the fields: Triton's ``model_config.proto``.
 """
 
 from deploy_kit.base.errors import InputError

@@ -8,7 +8,7 @@ import numpy as np
 from deploy_kit import engines
 from deploy_kit.base.errors import DeviceError, InputError, MissingPackageError
 from deploy_kit.base.versions import is_older
-from deploy_kit.delivery import golden, signature
+from deploy_kit.delivery import golden, runtimes, signature
 from deploy_kit.delivery.contents import BundleContents
 from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.devices import inference
@@ -101,20 +101,29 @@ def expect_version(manifest: Manifest, connection: Connection) -> str:
         need = f"exactly {engine.minimum}" if engine.exact else f"{engine.minimum} or later"
         raise DeviceError(
             f"'{device}' has {engine.package} {here}, and this bundle needs {need} ({engine.minimum_source})",
-            hint=engine.rebuild or f"pip install '{engine.package}>={engine.minimum}'",
+            hint=f"deploykit build {engine.graph} --engine {engine.name}"
+            if engine.graph
+            else f"pip install '{engine.package}>={engine.minimum}'",
         )
     return f"{engine.package} {here} (built with {engine.built_with or 'a version that was not recorded'})"
 
 
 def golden_tensors(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Turn golden images, which have the network's size already, into input tensors (n, C, H, W) float32."""
+    """Turn golden images, which have the network's size already, into inputs of the engine: see `to_tensors`."""
     return np.stack([to_tensors(image, replace(preprocess, resize=None)) for image in images])
 
 
 def target_of(contents: BundleContents) -> inference.InferenceTarget:
-    """Return what a worker loads of a bundle."""
+    """Return what a worker loads of a bundle, which came from somebody else.
+
+    Raises:
+        InputError: The engine's file would work without end.
+    """
     engine = contents.manifest.engine
-    return inference.InferenceTarget(engine=engine.name, path=contents.engine_file, options=engine.options)
+    runtimes.CATALOGUE.get(engine.name).verify(contents.engine_file)
+    return inference.InferenceTarget(
+        engine=engine.name, path=contents.engine_file, options=engine.options, bounded=True
+    )
 
 
 def _files(contents: BundleContents) -> BundleFinding:

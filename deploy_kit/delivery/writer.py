@@ -15,6 +15,7 @@ from deploy_kit.delivery import golden, manifest, model_card, triton
 from deploy_kit.delivery.manifest import Manifest, PackedFile
 from deploy_kit.delivery.runtimes import FILES, PackedRuntime
 from deploy_kit.delivery.triton import quoted
+from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.store import parts_of, sha256_of
 
 GRAPH = "graph/model.onnx"
@@ -100,10 +101,10 @@ def _fill(parts: BundleParts, folder: Path) -> Manifest:
     """Write all files of a bundle, the manifest last."""
     m, runtime, cpp = parts.manifest, parts.runtime, folder / "cpp"
     for part in _engine_files(parts.engine):
-        shutil.copyfile(part, folder / part.name)
+        _copy(part, folder / part.name, m)
     if runtime.packs_graph:
         (folder / GRAPH).parent.mkdir()
-        shutil.copyfile(parts.graph, folder / GRAPH)
+        _copy(parts.graph, folder / GRAPH, m)
     for file in (FILES / "predict.py", FILES / "verify.py", runtime.program):
         shutil.copyfile(file, folder / file.name)
     (folder / golden.FILE).write_bytes(golden.packed(parts.images, parts.logits))
@@ -130,12 +131,19 @@ def _engine_files(engine: Path) -> list[Path]:
     return [part for part in parts_of(engine) if part.suffix != ".json" or part.name == own]
 
 
+def _copy(source: Path, target: Path, m: Manifest) -> None:
+    """Copy a file of the engine; an ONNX file without names of the classes gets those of the bundle."""
+    shutil.copyfile(source, target)
+    if m.classes and onnx_bounds.is_onnx(target) and not onnx_file.classes(onnx_file.load(target)):
+        onnx_file.append_classes(target, m.classes)
+
+
 def _write_triton(parts: BundleParts, folder: Path) -> None:
     m = parts.manifest
     model = folder / "triton" / m.name
     (model / "1").mkdir(parents=True)
     for part in _engine_files(parts.engine):
-        shutil.copyfile(part, model / "1" / part.name)
+        shutil.copyfile(folder / part.name, model / "1" / part.name)
     if m.classes:
         (model / triton.LABELS).write_text("".join(f"{name}\n" for name in m.classes), encoding="utf-8")
     text = triton.config(
@@ -157,13 +165,18 @@ def _constants(m: Manifest) -> str:
     p = m.preprocess
     mean, std = (", ".join(f"{float(np.float32(value))!r}f" for value in values) for values in (p.mean, p.std))
     batch = m.inputs[0].shape[0]
+    batch = batch if isinstance(batch, int) else 1
     names = "".join(f"    {quoted(name)},\n" for name in m.classes)
     return f"""// Constants of this bundle, from manifest.json.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 
 namespace bundle {{
-constexpr std::size_t kBatch = {batch if isinstance(batch, int) else 1};  // images that one run takes
+using Element = {"std::uint8_t" if p.input_pixels else "float"};  // of the input
+constexpr bool kPixels = {"true" if p.input_pixels else "false"};  // the engine takes frames and normalizes them
+constexpr std::size_t kShape[] = {{{", ".join(map(str, (batch, *p.shape)))}}};  // of the input
+constexpr std::size_t kBatch = {batch};  // images that one run takes
 constexpr std::size_t kChannels = {p.channels}, kHeight = {p.height}, kWidth = {p.width};
 constexpr std::size_t kClasses = {m.outputs[0].shape[1]}, kNames = {len(m.classes)};
 constexpr bool kReversed = {"true" if p.color == "bgr" else "false"};  // channels in BGR order

@@ -1,19 +1,24 @@
 """Inference of preprocessed images by an engine in a worker, a few at a time, so that memory and disk stay constant."""
 
+import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy_kit.devices.links import Connection
+from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.images import Crops, ImageSet, mean_of_crops
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 
-_CHUNK = 256
+_CHUNK, _CHUNK_BYTES = 256, 16 << 20
+
+
+class UnavailableHere(Exception):  # noqa: N818  # no error: it carries an answer
+    """The machine cannot run an engine; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +29,13 @@ class InferenceTarget:
         engine: Name of the engine in the catalogue.
         path: Path of the engine's file on the host.
         options: Options of the engine.
+        bounded: Whether the file came from somebody else: its worker is bounded in memory and processor time.
     """
 
     engine: str
     path: Path
     options: Mapping[str, Any]
+    bounded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +84,18 @@ class LoadedEngine:
             progress: Called with the number of images done.
         """
         logits, done = [], 0
-        for chunk in image_set.batches(preprocess, max(1, _CHUNK // crops), crops):
+        for chunk in image_set.batches(preprocess, self._images_at_once(preprocess, batch, crops), crops):
             logits.append(mean_of_crops(self.ask(chunk, batch), crops))
             done += len(chunk) // crops
             progress(done)
         return Inferred(logits=np.concatenate(logits), settings=self.settings)
+
+    def _images_at_once(self, preprocess: Preprocess | BareInput, batch: int, crops: Crops) -> int:
+        """Return how many images are prepared together: whole batches, in few enough bytes that they stay in caches."""
+        shape = preprocess.shape if isinstance(preprocess, BareInput) else (3, preprocess.height, preprocess.width)
+        room = min(_CHUNK, _CHUNK_BYTES // max(4 * math.prod(shape), 1)) // crops
+        own = self.batch or batch
+        return max(1, -(-max(room, 1) * crops // own) * own // crops)
 
 
 def options_of(engine: Artifact) -> dict[str, Any]:
@@ -90,18 +104,33 @@ def options_of(engine: Artifact) -> dict[str, Any]:
     return options
 
 
-@contextmanager
-def loaded_engine(connection: Connection, target: InferenceTarget) -> Iterator[LoadedEngine]:
-    """Load an engine in a worker of its own, which ends with the block.
+@contextlib.contextmanager
+def loaded_engine(
+    connection: Connection, target: InferenceTarget, *, ask_first: bool = False, worker: Worker | None = None
+) -> Iterator[LoadedEngine]:
+    """Load an engine in a worker, which ends with the block.
+
+    Args:
+        connection: Connection to the machine that runs the engine.
+        target: Engine to load.
+        ask_first: Whether the machine is asked first if it can run the engine at all.
+        worker: Worker that takes this engine in the place of its last one and goes on after the block; by default a
+            new one.
 
     Raises:
+        UnavailableHere: It was asked, and cannot.
         EngineCrashError: The engine's native code killed the worker.
         DeployKitError: The engine refused its file or its options.
     """
     inputs, about = connection.folder / "images.npy", str(target.path)
-    with connection.worker() as worker:
+    with connection.worker() if worker is None else contextlib.nullcontext(worker) as worker:
+        why = worker.ask("why_unavailable", about, engine=target.engine)["why"] if ask_first else ""
+        if why:
+            raise UnavailableHere(why)
         path = connection.send(target.path, keep=True)
-        opened = worker.ask("open", about, engine=target.engine, path=path, options=dict(target.options))
+        opened = worker.ask(
+            "open", about, engine=target.engine, path=path, options=dict(target.options), bounded=target.bounded
+        )
 
         def ask(images: np.ndarray, batch: int) -> np.ndarray:
             np.save(inputs, images)
@@ -122,6 +151,7 @@ def infer_all(
     batch: int = 32,
     crops: Crops = 1,
     progress: Callable[[int], None] = lambda done: None,
+    worker: Worker | None = None,
 ) -> Inferred:
     """Run all images of a set through an engine.
 
@@ -133,10 +163,11 @@ def infer_all(
         batch: Images per run, where the engine leaves it open.
         crops: Crops of each image, whose logits are averaged: 1, or 10 (`images.ten_crops`).
         progress: Called with the number of images done.
+        worker: See `loaded_engine`.
 
     Raises:
         EngineCrashError: The engine's native code killed the worker.
         DeployKitError: The engine refused its file, its options or the images.
     """
-    with loaded_engine(connection, target) as engine:
+    with loaded_engine(connection, target, worker=worker) as engine:
         return engine.all(image_set, preprocess, batch=batch, crops=crops, progress=progress)

@@ -24,6 +24,7 @@ _HINTS = {
     "SIGABRT": "the engine's native code aborted; its last output is above",
     "SIGKILL": "killed from outside, most often because the machine is out of memory: close other programs, "
     "use a smaller batch, or bound a builder's scratch memory (-o workspace_mib=512)",
+    "SIGXCPU": "an engine of a bundle gets so much processor time for a job: run bundles of those whom you trust",
     "SIGILL": "the engine's native code uses an instruction that this processor lacks",
 }
 

@@ -44,7 +44,7 @@ class NamedDevice(BaseModel):
         link: ``local``, or ``ssh://[user@]host[:port]``; the host may be an alias of the user's SSH configuration. The
             address of a third party's link begins with the link's name, ``NAME://…``.
         accelerator: Processor that engines run on: ``cpu``, ``cuda:N``, ``dla:N``, ``GPU`` or ``NPU``.
-        profile: Name of its hardware profile.
+        profile: A note of the user's; nothing is derived from it.
         python: Command of the Python interpreter on the device.
     """
 

@@ -70,7 +70,7 @@ class Watch:
             op: Operation of the job.
             about: Subject of the job, as the user knows it.
             look: Looks at the worker.
-            on_progress: Hears how long the job has been waited for.
+            on_progress: Called with how long the job has been waited for.
             at: Name of the device; empty for this machine.
             look_s: Seconds between two looks; by default `LOOK_S`.
         """

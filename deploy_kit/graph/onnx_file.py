@@ -138,6 +138,17 @@ def save(model: ir.Model, path: Path) -> None:
         raise StageError(f"{path.name}: not a valid ONNX graph: {error}") from error
 
 
+def append_classes(path: Path, names: tuple[str, ...]) -> None:
+    """Append the names of the classes to a file that records none; all bytes before stay as they are.
+
+    A protobuf message that follows another one is merged into it (Protocol Buffers, Encoding: Last One Wins).
+    """
+    onnx = need("onnx", by="writing ONNX files")
+    entry = onnx.StringStringEntryProto(key=CLASSES_KEY, value=codec.canonical_json(names))
+    with path.open("ab") as file:
+        file.write(onnx.ModelProto(metadata_props=[entry]).SerializeToString())
+
+
 def reread(model: ir.Model) -> ir.Model:
     """Return the graph as a file would hold it, every shape inferred anew."""
     onnx = need("onnx", by="rewriting ONNX graphs")
@@ -152,6 +163,13 @@ def opset(model: ir.Model) -> int:
 def nodes(model: ir.Model) -> int:
     """Count the nodes of the main graph."""
     return len(model.graph)
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Iterate over every node, of graphs within graphs and of functions, too."""
+    yield from ir.traversal.RecursiveGraphIterator(model.graph)
+    for function in model.functions.values():
+        yield from ir.traversal.RecursiveGraphIterator(function)
 
 
 def operators(model: ir.Model) -> Counter[str]:
@@ -365,7 +383,7 @@ def expect_classes(model: ir.Model, where: Path) -> None:
 
 
 def unfit(model: ir.Model) -> tuple[str, ...]:
-    """Say which later steps will refuse a graph: one whose output is no row of logits, or that is typed already."""
+    """Return which later steps will refuse a graph: one whose output is no row of logits, or that is typed already."""
     said, output, carried = list[str](), specs(tuple(model.graph.outputs))[0], precision(model)
     if carried != "fp32":
         said.append(f"its weights are {carried}: it can be built, timed and checked; quantize takes the float32 file")

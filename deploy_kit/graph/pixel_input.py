@@ -160,7 +160,7 @@ _Step: TypeAlias = "tuple[str, str, tuple[ir.Value, ...], dict[str, Any]]"
 
 
 def _steps(model: ir.Model, name: str, preprocess: Preprocess) -> Iterator[_Step]:
-    """Give (name, operator, constants, attributes) of each node in front of the network."""
+    """Return (name, operator, constants, attributes) of each node in front of the network."""
     yield "planes", "Transpose", (), {"perm": [0, 3, 1, 2]}
     if preprocess.color == "bgr":
         yield "ordered", "Gather", (_reversed_order(model, name),), {"axis": 1}

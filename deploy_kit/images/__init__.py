@@ -22,7 +22,10 @@ __all__ = [
 
 SYNTHETIC = "synthetic"
 _SYNTHETIC_N, _NOISE_N = 32, 8
-_UNKNOWN = "export the checkpoint again with --input, --mean and --std, or leave --images and --calibration out"
+_UNKNOWN = (
+    "say to deploy or export how they were prepared in training, e.g. --input 224x224 --mean 0.485,0.456,0.406 "
+    "--std 0.229,0.224,0.225, or leave --images and --calibration out"
+)
 
 
 def open_set(
@@ -53,6 +56,11 @@ def open_set(
         return _noise(preprocess)
     if source == SYNTHETIC:
         return _synthetic(preprocess)
+    return _read_set(source, skip_bad=skip_bad, orientation=orientation)
+
+
+def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None) -> ImageSet:
+    """Open a set of images that are read, which is the same for every input."""
     if not source:
         raise InputError("images: expected a path or a name, found an empty text")
     path = bundled.resolve_bundled("calibration", source)
@@ -91,6 +99,15 @@ class ImageSource:
     def is_noise(self) -> bool:
         """Whether it is seeded noise, which says nothing about accuracy."""
         return self.name == SYNTHETIC
+
+    def read(self) -> None:
+        """Open images that are read before the model's input is known, so that what is wrong with them is said first.
+
+        Raises:
+            InputError: As `open_set`.
+        """
+        if not self.is_noise and None not in self._opened:
+            self._opened[None] = _read_set(self.name, skip_bad=self.skip_bad, orientation=self.orientation)
 
     def open(self, preprocess: Preprocess | BareInput) -> ImageSet:
         """Open the set for a model's input, or return it as it was opened before.

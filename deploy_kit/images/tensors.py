@@ -59,7 +59,8 @@ def _sized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         found = f"{pixels.shape[0]}×{pixels.shape[1]}"
         raise InputError(
             f"expected {preprocess.height}×{preprocess.width} px, found {found}",
-            hint="give images of the model's size, or set 'resize' in the recipe's preprocess",
+            hint=f"give images of the model's size, or scale them: --resize {min(preprocess.height, preprocess.width)} "
+            "(in a recipe source.preprocess.resize)",
         )
     return pixels
 

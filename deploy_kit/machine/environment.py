@@ -35,6 +35,8 @@ _LIBRARIES = (
     "onnxscript",
     "onnxruntime",
     "openvino",
+    "ncnn",
+    "pnnx",
     "nncf",
     "tensorrt",
     "tensorrt-cu13",

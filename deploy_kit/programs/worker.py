@@ -6,6 +6,7 @@ Needs the standard library, numpy and the engine's own package. Native code live
 import errno
 import os
 import queue
+import resource
 import threading
 import time
 import traceback
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from deploy_kit.quantization.schemes import Calibration, PlannedMix, Scheme
 
 Arguments = dict[str, Any]
+MEMORY_SHARE, BOUNDED_S = 0.5, 1800
+"""What an engine of somebody else may take: of the machine's memory, and seconds of processor time for a job."""
 _WHOLE = ("h2d", "compute", "d2h")
 _TIMED = {"compute": ("compute",), "whole": _WHOLE, "frame": _WHOLE}
 """What a device times of one run, by span."""
@@ -69,7 +72,7 @@ class WorkerProgram:
         self._sessions: tuple[engines.Session, ...] = ()
         self._first: np.ndarray | None = None
         self._frames: Frames | None = None
-        self._pace_ms = 0.0
+        self._pace_ms, self._bounded = 0.0, False
         self._planned: PlannedMix | None = None
         self._load_ms, self._memory_before_mib = 0.0, 0
         self.operations: dict[str, Callable[[Arguments], Arguments]] = {
@@ -181,11 +184,17 @@ class WorkerProgram:
         return {"proof": codec.to_json(engine.prove_precision(Path(arguments["path"]), options))}
 
     def open(self, arguments: Arguments) -> Arguments:
-        """Load an engine, a session for each of ``streams``; answer with its batch and settings."""
+        """Load an engine, a session for each of ``streams``; answer with its batch and settings.
+
+        One that is ``bounded`` came from somebody else: it may take half of the machine's memory, and `BOUNDED_S`
+        seconds of processor time for each job.
+        """
         engine, streams = engines.CATALOGUE.get(arguments["engine"]), int(arguments.get("streams", 1))
         options = codec.from_json(engine.options, arguments["options"], f"engine '{arguments['engine']}'")
         shared = _shared(options, streams)
         need(engine.package, by=f"engine '{arguments['engine']}'")  # importing it is not loading the engine
+        self._bounded = bool(arguments.get("bounded"))
+        self._bound()
         self._sessions = ()  # two engines at once would count as the memory of one
         self._memory_before_mib, begun = environment.resident_memory_mib(), time.perf_counter_ns()
         self._sessions = tuple(engine.open_session(Path(arguments["path"]), shared) for _ in range(streams))
@@ -193,9 +202,15 @@ class WorkerProgram:
         session = self._sessions[0]
         return {"batch": session.batch, "settings": dict(session.settings)}
 
+    def _bound(self) -> None:
+        if self._bounded:
+            _limit(resource.RLIMIT_DATA, int(MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE"))
+            _limit(resource.RLIMIT_CPU, int(time.process_time()) + BOUNDED_S)
+
     def infer(self, arguments: Arguments) -> Arguments:
         """Run all images of npy file ``inputs`` (n, C, H, W) and write their logits (n, classes) to ``outputs``."""
         session = self._opened()[0]
+        self._bound()
         images = np.load(arguments["inputs"], mmap_mode="r")
         batch = session.batch or min(len(images), int(arguments.get("batch", 32)))
         logits = []
@@ -354,6 +369,13 @@ def _classes(session: engines.Session) -> np.ndarray:
 def _device_ms(session: engines.DeviceTimed, names: tuple[str, ...]) -> tuple[float, ...]:
     found = session.device_ms
     return tuple(found[name] for name in names)
+
+
+def _limit(kind: int, value: int) -> None:
+    """Set a limit of this process, as far as whoever started it allows."""
+    hard = resource.getrlimit(kind)[1]
+    most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (most, hard))
 
 
 def _shared(options: Any, streams: int) -> Any:

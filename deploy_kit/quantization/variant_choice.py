@@ -69,7 +69,13 @@ def choose_variant(
     preferences = targets.find_target(request.target)
     layout = request.layout or preferences.int8
     layouts = [one.removeprefix(_INT8) for one in schemes.CATALOGUE.names() if one.startswith(_INT8)]
-    if layout not in layouts:
+    if precision == "int8" and not layout:
+        raise RequestError(
+            f"engine '{request.target}' takes no INT8 graph",
+            hint=f"build its float32 graph (deploykit build --engine {request.target} --variant fp32), "
+            "or name another engine with --target",
+        )
+    if layout and layout not in layouts:
         raise UnknownNameError(f"no INT8 layout is called '{layout}'", hint=nearest(layout, layouts))
     name = request.scheme or (f"{_INT8}{layout}" if precision == "int8" else precision)
     entry = schemes.CATALOGUE.get(name)

@@ -17,7 +17,7 @@ class TargetPreferences:
     """Preferences of one engine.
 
     Attributes:
-        int8: Layout of `quantize --int8`: scheme ``int8_<layout>``.
+        int8: Layout of `quantize --int8`: scheme ``int8_<layout>``; empty where the engine takes float32 alone.
         fp32: Graph passes on top of the recipe's, in float32.
         fp16: Graph passes on top of the recipe's, in float16.
         bf16: Graph passes on top of the recipe's, in bfloat16.
@@ -26,7 +26,7 @@ class TargetPreferences:
             (``gpu``), an instruction set, or ``any``.
     """
 
-    int8: str
+    int8: str = ""
     fp32: tuple[str, ...] = ()
     fp16: tuple[str, ...] = ()
     bf16: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class TargetPreferences:
         on_gpu = accelerator.partition(":")[0].lower() not in ("cpu", "npu")
         met = {"any", *(("gpu",) if on_gpu else isa)}
         between = tuple(precision for precision, need in self.faster if need in met)
-        return ("fp32", *between, *(("int8",) if calibrated else ()))
+        return ("fp32", *between, *(("int8",) if calibrated and self.int8 else ()))
 
     def passes(self, precision: Precision) -> tuple[str, ...]:
         """Return the graph passes for one precision; INT8 layouts bring their own."""

@@ -385,7 +385,7 @@ class Device:
         link: Name of the link that reaches it, from the catalogue of links, e.g. ``ssh``.
         address: Address of the machine, ``[user@]host[:port]``; empty for this machine.
         accelerator: Processor that engines run on: ``cpu``, ``cuda:0``, ``dla:0``, or OpenVINO's ``GPU`` or ``NPU``.
-        profile: Name of its hardware profile; None where it has none.
+        profile: A note of the user's on its hardware; nothing is derived from it. None where there is none.
         python: Command of the Python interpreter on the machine.
     """
 

@@ -38,13 +38,14 @@ def facts(report: Report) -> Facts:
 
 def files(report: Report) -> list[tuple[str, ...]]:
     """Return one line for each engine that was built: a text for each of `FILE_HEADINGS`."""
-    names = {graph.sha256: graph.name for graph in report.lineage}
+    names, delivered = {graph.sha256: graph.name for graph in report.lineage}, dict(report.delivered)
     rows = list[tuple[str, ...]]()
     for row in report.rows:
         engine = row.artifact
         if engine is not None:
             parent = f"{names.get(engine.parent, '')} {engine.parent[:12]}".strip()
-            rows.append((row.label, engine.path, size(engine.size_bytes), engine.sha256, parent))
+            file = delivered.get(row.label, engine.path)
+            rows.append((row.label, file, size(engine.size_bytes), engine.sha256, parent))
     return rows
 
 

@@ -186,6 +186,25 @@ class Consistency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineOutputs:
+    """What an engine computed on a set of images, without labels and limits: these may change, and nothing runs again.
+
+    Attributes:
+        path: Path of the npy file, relative to the store: (n, classes) float32.
+        sha256: sha256 of the npy file.
+        n: Number of images.
+        settings: (name, value) of the settings that the engine reported.
+        consistency: Whether the engine agreed with itself.
+    """
+
+    path: str
+    sha256: str
+    n: int
+    settings: tuple[tuple[str, str], ...]
+    consistency: Consistency
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelScore:
     """Accuracy of an engine on labelled images, without anything to compare it with.
 

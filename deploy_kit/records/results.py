@@ -14,6 +14,7 @@ from deploy_kit.records.measurements import Environment, Measurement, NotRun, Sp
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
 from deploy_kit.records.recommendation import Recommendation
+from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.records.verdict import Verdict, Word, decide
 
 _SEVEREST_FIRST: tuple[Word, ...] = ("rejected", "undecided")
@@ -334,6 +335,9 @@ class Report:
         differences: Errors along the layers of artifacts of this report, as far as somebody looked.
         thumbnails: Check images whose prediction changed.
         recommendation: The engine to deploy, and why not another one; None in reports of earlier versions.
+        slim_searches: Searches within an accuracy budget that a slimmed graph of the lineage came from.
+        slimmed: What was kept in each slimmed graph of the lineage.
+        delivered: (label, name of its file) of each engine that was copied beside the report.
     """
 
     recipe: str
@@ -355,6 +359,9 @@ class Report:
     differences: tuple[NetworkDifference, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
     recommendation: Recommendation | None = None
+    slim_searches: tuple[SlimSearch, ...] = ()
+    slimmed: tuple[Slimmed, ...] = ()
+    delivered: tuple[tuple[str, str], ...] = ()
 
     @property
     def passed(self) -> bool:

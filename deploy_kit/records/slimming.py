@@ -6,6 +6,7 @@ A divergence here is Kullback and Leibler's, of the softmax from the original ne
 from dataclasses import dataclass
 
 from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.measurements import SpeedUp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +149,12 @@ class SlimTrial:
         labelled: Whether `lost` and `gained` were counted by labels.
         drop_pp: Drop in percentage points.
         upper_pp: Upper end of the drop's 95 % confidence interval in percentage points.
+        lower_pp: Lower end of it; None in records of earlier versions.
+        precision: Precision of the graph that was tried.
+        kept: Layer groups that stayed in float in an int8 graph.
+        engine: Engine that it was timed on; empty where it was not.
+        ms: Median latency of one run in ms, and its 95 % interval over the rounds; None where it was not timed.
+        faster: Latency of the whole network in float, timed in the same turns, against its own.
     """
 
     asked: float
@@ -160,6 +167,25 @@ class SlimTrial:
     labelled: bool
     drop_pp: float
     upper_pp: float
+    lower_pp: float | None = None
+    precision: str = "fp32"
+    kept: tuple[str, ...] = ()
+    engine: str = ""
+    ms: tuple[float, float, float] | None = None
+    faster: SpeedUp | None = None
+
+    @property
+    def what(self) -> str:
+        """Name of what was tried: its precision, and how much of the network is left."""
+        groups = f" and {len(self.kept)} layer groups in float" if self.kept else ""
+        return f"{self.precision}{groups}, {'whole' if self.share == 1 else f'{self.share:.2f} of the MACs'}"
+
+    @property
+    def gain(self) -> str:
+        """Speed against the whole network in float; empty where it was not timed, or is that network."""
+        if self.faster is None:
+            return ""
+        return f"{self.faster.ratio:.2f}× [{self.faster.low:.2f}, {self.faster.high:.2f}] the whole network in float"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +197,9 @@ class SlimSearch:
         tried: Trials on the tuning images, in the order in which they were made.
         chosen: The trial that was chosen; None where none keeps the budget.
         judged: The chosen graph on the check images, which chose nothing; None where there are none.
-        artifact: sha256 of the chosen graph; empty where none keeps the budget.
+        artifact: sha256 of the chosen float graph; empty where none keeps the budget.
+        compared: What was timed in turns, to choose the fastest that keeps the budget; empty where the fewest
+            multiply-accumulates were looked for.
     """
 
     max_drop_pp: float
@@ -179,18 +207,21 @@ class SlimSearch:
     chosen: SlimTrial | None
     judged: SlimTrial | None
     artifact: str = ""
+    compared: tuple[SlimTrial, ...] = ()
 
     @property
     def words(self) -> str:
-        """Sentence on what the slimmed graph loses, before it is quantized."""
+        """Sentence on what was chosen, and what it loses."""
         trial = self.judged or self.chosen
         if trial is None:
             return f"slimmed: nothing within {self.max_drop_pp:g} points"
         what = "drop" if trial.labelled else "changed answers"
-        chose = "which chose nothing" if self.judged else "which also chose the share"
+        chose = "which chose nothing" if self.judged else "which also chose it"
+        timed = next((one for one in self.compared if (one.what, one.asked) == (trial.what, trial.asked)), None)
+        as_well = f" as {trial.what.partition(',')[0]}, {timed.gain} on {timed.engine}" if timed is not None else ""
         return (
-            f"slimmed to {trial.share:.2f} of the multiply-accumulates: {what} {trial.drop_pp:+.2f} points, at most "
-            f"{trial.upper_pp:+.2f}, on {trial.n} images of {trial.images}, {chose}"
+            f"slimmed to {trial.share:.2f} of the multiply-accumulates{as_well}: {what} {trial.drop_pp:+.2f} points, "
+            f"at most {trial.upper_pp:+.2f}, on {trial.n} images of {trial.images}, {chose}"
         )
 
     @property

@@ -272,7 +272,8 @@ class _Walk:
         before = self._parameters(node)[0]
         turned = node.op_type == "Gemm" and not node.attributes.get_int("transB", 0)
         rows = (before if turned else before.flatten(1).T).double()
-        weights, bias = ridge.refit(fit.fitted, fit.held_out, rows)
+        everything = fit.fitted + fit.held_out
+        weights, bias = ridge.refit(fit.fitted, fit.held_out, everything, rows)
         new = (weights if turned else weights.T).reshape(before.shape).float().contiguous()
         surgery.set_parameters(node, new.numpy(), bias.numpy())
         for value, tensor in zip(node.inputs[1:3], (new, bias.float()), strict=True):
@@ -280,7 +281,7 @@ class _Walk:
             self._graphs[1].constants[str(value.name)] = tensor
         if cost is None:
             return None
-        left = (fit.fitted + fit.held_out).residual(weights, bias)
+        left = everything.residual(weights, bias)
         return max(float(0.5 * (cost * left).sum()), 0.0)
 
 

@@ -16,10 +16,11 @@ from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.records.slimming import ChannelCurve
 from deploy_kit.slimming import bottlenecks, group_obs, sensitivity, torch_graph
 from deploy_kit.slimming.bottlenecks import Bottleneck
-from deploy_kit.slimming.patches import PatchSampler, covariance_of, with_one
+from deploy_kit.slimming.patches import PatchSampler, covariance_of, squares, with_one
 
 _GRADIENT_BYTES, _FORWARD_BYTES = 400 * 2**20, 32 * 2**20
 _LARGEST_BATCH = 32
+_N_ROWS = 8192  # they rank channels; what is kept is fitted to twice as many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +66,15 @@ def measure(
     first = next(images.batches(preprocess, size if isinstance(size, int) else 1))
     graph = torch_graph.verified(model, path, first)
     largest, total = activation_bytes(model)
-    covariances = _covariances(
-        graph, places, images, preprocess, _batch(_FORWARD_BYTES, largest), _told(on_progress, "inputs", images.n)
-    )
     few = images.spread(sensitivity.N_IMAGES)
     costs = sensitivity.sensitivities(
         graph,
         tuple(place.reader for place in places),
         few.batches(preprocess, _batch(_GRADIENT_BYTES, total)),
         _told(on_progress, "gradients", few.n),
+    )
+    covariances = _covariances(
+        graph, places, images, preprocess, _batch(_FORWARD_BYTES, largest), _told(on_progress, "inputs", images.n)
     )
     curves = []
     for index, (place, cost) in enumerate(zip(places, costs, strict=True)):
@@ -119,14 +120,17 @@ def _covariances(
     done: Callable[[int], None],
 ) -> list[torch.Tensor]:
     """Accumulate the covariance (width, width) float32 of what each reader reads."""
-    samplers = {place.reader: PatchSampler(place.reader, images.n) for place in places}
+    samplers = {place.reader: PatchSampler(place.reader, images.n, _N_ROWS) for place in places}
     widths = {place.reader: bottlenecks.width(place.reader) + 1 for place in places}
     moments = {reader: torch.zeros(width, width) for reader, width in widths.items()}
+    shifts = dict[ir.Node, torch.Tensor]()
 
     def visit(node: ir.Node, x: torch.Tensor) -> None:
         if node in moments:
-            rows = with_one(samplers[node].rows(x))
-            moments[node].addmm_(rows.T, rows)
+            rows = samplers[node].rows(x)
+            # A covariance is the same about any point; near the mean float32 loses least of it.
+            shift = shifts.setdefault(node, rows.mean(0))
+            moments[node] += squares(with_one(rows - shift))
 
     n = 0
     with torch.no_grad():

@@ -12,17 +12,22 @@ groups: Kurtic et al.: The optimal BERT surgeon, EMNLP 2022.)
 
 import torch
 
+from deploy_kit.slimming.patches import squares
+
 DAMPING = 1e-5
 """λ as a share of the mean variance of an input."""
 
 _FEWEST = 1e-12  # variance that stands for none, where every input is constant
-_COMPACT = 16  # removed channels after which their rows are left out of H⁻¹: 1.6 × faster than never, for 128 channels
+_BLOCK = 16  # removals between two updates of all of H⁻¹: one product of 144 columns is cheaper than 16 of 9
 
 
 def removal_order(
     covariance: torch.Tensor, weights: torch.Tensor, cost: torch.Tensor, channels: int
 ) -> tuple[list[int], list[float]]:
     """Remove all channels of a layer but one, the cheapest first.
+
+    With F = R Rᵀ the rows W R stand for W: Δ_q = ½ ‖L⁻¹ W_q R‖² where L Lᵀ = [H⁻¹]_qq. Of H⁻¹ only what the next choice
+    needs is kept up to date at each removal, the blocks at its diagonal; the rest waits as U in H⁻¹ − U Uᵀ.
 
     Args:
         covariance: (m·t, m·t) float64 covariance of the inputs, channels first, then taps.
@@ -35,32 +40,42 @@ def removal_order(
         m − 1 of them removed.
     """
     taps = len(covariance) // channels
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(covariance, DAMPING)))
-    weights, present = weights.clone(), list(range(channels))
-    gone = torch.zeros(channels, dtype=torch.bool)
+    inverse = _inverse(damped(covariance, DAMPING))
+    values, vectors = torch.linalg.eigh(cost)
+    rows, present = weights @ (vectors * values.clamp(min=0).sqrt()), list(range(channels))
     order, errors = list[int](), [0.0]
     while len(order) < channels - 1:
         n = len(present)
-        blocks = inverse.view(n, taps, n, taps).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        rows = weights.view(n, taps, -1)
-        solved = torch.linalg.solve(blocks, rows)
-        costs = 0.5 * (rows * (solved @ cost)).sum((1, 2))
-        q = int(torch.where(gone, torch.inf, costs).argmin())
-        order.append(present[q])
-        errors.append(errors[-1] + max(float(costs[q]), 0.0))
-        at = slice(q * taps, (q + 1) * taps)
-        columns = inverse[:, at].clone()
-        weights -= columns @ solved[q]
-        inverse.addmm_(columns, torch.linalg.solve(blocks[q], columns.T), alpha=-1)
-        gone[q] = True
-        if int(gone.sum()) == _COMPACT:
-            stays = torch.nonzero(~gone).flatten()
-            index = (stays[:, None] * taps + torch.arange(taps)).flatten()
-            inverse, weights = inverse[index][:, index].contiguous(), weights[index]
-            present, gone = [present[i] for i in stays.tolist()], torch.zeros(len(stays), dtype=torch.bool)
-        else:  # the rows of what is gone are 0 by now, which has no inverse
-            inverse[at, at] = torch.eye(taps, dtype=inverse.dtype)
+        blocks = inverse.view(n, taps, n, taps).diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
+        waiting, gone = inverse.new_empty(n * taps, 0), torch.zeros(n, dtype=torch.bool)
+        for _ in range(min(_BLOCK, n - 1)):
+            each = rows.view(n, taps, -1)
+            costs = 0.5 * (torch.linalg.inv(blocks) * (each @ each.mT)).sum((1, 2))
+            q = int(torch.where(gone, torch.inf, costs).argmin())
+            order.append(present[q])
+            errors.append(errors[-1] + max(float(costs[q]), 0.0))
+            at = slice(q * taps, (q + 1) * taps)
+            lower = torch.linalg.cholesky(blocks[q])
+            columns = inverse[:, at] - waiting @ waiting[at].T
+            columns = torch.linalg.solve_triangular(lower, columns.T, upper=False).T.contiguous()
+            rows = rows - columns @ torch.linalg.solve_triangular(lower, rows[at], upper=False)
+            parts = columns.view(n, taps, taps)
+            blocks -= parts @ parts.mT
+            gone[q] = True
+            blocks[gone] = torch.eye(taps, dtype=inverse.dtype)  # what is gone has no variance left to invert
+            waiting = torch.cat([waiting, columns], 1)
+        stays = torch.nonzero(~gone).flatten()
+        index = (stays[:, None] * taps + torch.arange(taps)).flatten()
+        waiting, rows = waiting[index], rows[index]
+        inverse = torch.addmm(inverse[index][:, index], waiting, waiting.T, alpha=-1)
+        present = [present[i] for i in stays.tolist()]
     return order, errors
+
+
+def _inverse(matrix: torch.Tensor) -> torch.Tensor:
+    """Invert a positive definite matrix A = L Lᵀ as L⁻ᵀ L⁻¹: four times as fast as `cholesky_inverse` at 1,152 rows."""
+    lower = torch.linalg.cholesky(matrix)
+    return squares(torch.linalg.solve_triangular(lower, torch.eye(len(matrix), dtype=matrix.dtype), upper=False))
 
 
 def damped(covariance: torch.Tensor, share: float) -> torch.Tensor:

@@ -19,8 +19,13 @@ _ROUNDING = 1e-6  # of the mean square: sums of 10⁴ float32 products
 class PatchSampler:
     """Draws output pixels of one convolution, anew for each batch; of a Gemm it takes every row."""
 
-    def __init__(self, node: ir.Node, n_images: int) -> None:
+    def __init__(self, node: ir.Node, n_images: int, n_rows: int = N_ROWS) -> None:
         """Seed the draw by the node's output, so that it does not depend on what else is sampled.
+
+        Args:
+            node: The convolution or Gemm.
+            n_images: Number of images that will be drawn from.
+            n_rows: Rows in all.
 
         Raises:
             InputError: The size of the node's map is not known.
@@ -31,7 +36,7 @@ class PatchSampler:
                 f"slim: Conv '{node.name}': the size of its input is open",
                 hint="export the graph for one size of image (--input 224x224)",
             )
-        self._per_image = -(-N_ROWS // n_images)
+        self._per_image = -(-n_rows // n_images)
         self._generator = np.random.default_rng([_SEED, zlib.crc32(str(node.outputs[0].name).encode())])
         self._pixels = np.zeros(1, np.int64)
 
@@ -57,6 +62,12 @@ class PatchSampler:
         if self._window is None:
             return y.flatten(1)
         return y.flatten(2)[:, :, torch.from_numpy(self._pixels)].permute(0, 2, 1).reshape(-1, y.shape[1])
+
+
+def squares(rows: torch.Tensor) -> torch.Tensor:
+    """Return rowsᵀ rows: numpy computes half of it and mirrors that (BLAS `syrk`), which torch has no call for."""
+    array = rows.numpy()
+    return torch.from_numpy(array.T @ array)
 
 
 def with_one(rows: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from deploy_kit.slimming.group_obs import damped
-from deploy_kit.slimming.patches import covariance_of, with_one
+from deploy_kit.slimming.patches import covariance_of, squares, with_one
 
 SHARES = (1e-4, 1e-3, 1e-2, 1e-1)
 """Values of λ that are tried, as shares of the mean variance of an input."""
@@ -47,7 +47,7 @@ class RowMoments:
     def add(self, a: torch.Tensor, y: torch.Tensor) -> None:
         """Add rows (M, width) and (M, O) float32."""
         a = with_one(a)
-        self.inputs += a.T @ a
+        self.inputs += squares(a)
         self.across += a.T @ y
         self.outputs += y.T @ y
 
@@ -70,38 +70,62 @@ class RowMoments:
         return (self.outputs - crossed - crossed.T + both.T @ self.inputs @ both) / self.n
 
 
-def refit(fitted: RowMoments, held_out: RowMoments, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+@dataclass(frozen=True)
+class Centered:
+    """Moments about the means: what a refit needs, whatever λ.
+
+    Attributes:
+        covariance: (width, width) S.
+        across: (width, O) C.
+        mean: (width,) E[a].
+        mean_out: (O,) E[y].
+    """
+
+    covariance: torch.Tensor
+    across: torch.Tensor
+    mean: torch.Tensor
+    mean_out: torch.Tensor
+
+    @classmethod
+    def of(cls, moments: RowMoments) -> "Centered":
+        """Center moments."""
+        n = moments.n
+        mean, mean_out = moments.inputs[-1, :-1] / n, moments.across[-1] / n
+        across = (moments.across[:-1] / n).addr_(mean, mean_out, alpha=-1)
+        return cls(covariance_of(moments.inputs), across, mean, mean_out)
+
+    def solved(self, before: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Solve for weights and bias with λ as a share of the mean variance."""
+        lower = torch.linalg.cholesky(damped(self.covariance, share))
+        weights = before + torch.cholesky_solve(self.across - self.covariance @ before, lower)
+        return weights, self.bias(weights)
+
+    def bias(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return the best bias for weights."""
+        return self.mean_out - weights.T @ self.mean
+
+
+def refit(
+    fitted: RowMoments, held_out: RowMoments, everything: RowMoments, before: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Refit a layer.
 
     Args:
         fitted: RowMoments of the images to fit to.
         held_out: RowMoments of those that choose λ; none at all where there are too few images.
+        everything: Both.
         before: (width, O) float64 weights before.
 
     Returns:
         Weights (width, O) and bias (O,), float64, fitted to all images.
     """
-    everything = fitted + held_out
-    unchanged = before, _bias(everything, before)
+    of_all = Centered.of(everything)
     if not held_out.n:
-        return _solved(everything, before, SHARES[-1])
-    trials = [(share, _solved(fitted, before, share)) for share in SHARES]
+        return of_all.solved(before, SHARES[-1])
+    part = Centered.of(fitted)
+    trials = [(share, part.solved(before, share)) for share in SHARES]
     errors = [float(held_out.residual(*solution).trace()) for _, solution in trials]
     least = min(range(len(errors)), key=errors.__getitem__)
-    if float(held_out.residual(before, _bias(fitted, before)).trace()) <= errors[least]:
-        return unchanged
-    return _solved(everything, before, SHARES[least])
-
-
-def _solved(moments: RowMoments, before: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-    n = moments.n
-    mean, mean_out = moments.inputs[-1, :-1] / n, moments.across[-1] / n
-    covariance = covariance_of(moments.inputs)
-    across = moments.across[:-1] / n - torch.outer(mean, mean_out)
-    lower = torch.linalg.cholesky(damped(covariance, share))
-    weights = before + torch.cholesky_solve(across - covariance @ before, lower)
-    return weights, _bias(moments, weights)
-
-
-def _bias(moments: RowMoments, weights: torch.Tensor) -> torch.Tensor:
-    return (moments.across[-1] - weights.T @ moments.inputs[-1, :-1]) / moments.n
+    if float(held_out.residual(before, part.bias(before)).trace()) <= errors[least]:
+        return before, of_all.bias(before)
+    return of_all.solved(before, SHARES[least])

@@ -17,8 +17,10 @@ from deploy_kit.store import digest_of, read_passport, sha256_of
 
 VERSION = "1"
 # File ending → the engine that is meant where neither a passport nor the user says.
-_ENGINES = {".onnx": "onnxruntime", ".xml": "openvino", ".plan": "tensorrt", ".engine": "tensorrt"}
-_BESIDE = {".xml": ".bin"}
+_ENGINES = {".onnx": "onnxruntime", ".xml": "openvino", ".param": "ncnn", ".plan": "tensorrt", ".engine": "tensorrt"}
+ENGINES_ONLY = frozenset(_ENGINES) - {".onnx"}
+"""File endings of engines; an ONNX file may be one, and may be what one is made from."""
+_BESIDE = {".xml": ".bin", ".param": ".bin"}
 _STORED = ("weight", "shape")  # kinds of a proof's rows that compute nothing
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from deploy_kit.images import ImageSet, ImageSource, calibration_checks
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
-from deploy_kit.records.parity import LabelScore
+from deploy_kit.records.parity import EngineOutputs, LabelScore
 from deploy_kit.records.results import Limits, ParityReport
+from deploy_kit.store import sha256_of
 
 VERSION = "4"
 _WORST = 10
@@ -46,24 +48,23 @@ def run(
         CheckError: The engine gives logits of another shape, or the images changed since the reference was computed.
         EngineCrashError: Native code died.
     """
-    why = why_unavailable(engine, context.connection)
-    if why:
-        return NotRun(artifact=engine.sha256, label=engine.label, why=why), False
-    there = context.connection.environment
     limits = table.limits[engine.precision].record() if engine.precision in table.limits else Limits()
 
     def make(folder: object, home: str) -> ParityReport:
         return _compare(engine, reference, limits, images.open(engine.preprocess), context)
 
-    report, reused = context.produce(
-        ParityReport,
-        make,
-        stage="check",
-        name=f"{engine.name}.{engine.engine}",
-        inputs=(engine.sha256, reference.sha256),
-        options=[limits, engine.options, engine.engine, reference.path],
-        versions=(("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions),
-    )
+    try:
+        report, reused = context.produce(
+            ParityReport,
+            make,
+            stage="check",
+            name=f"{engine.name}.{engine.engine}",
+            inputs=(engine.sha256, reference.sha256),
+            options=[limits, engine.options, engine.engine, reference.path],
+            versions=_versions(context),
+        )
+    except inference.UnavailableHere as found:
+        return NotRun(artifact=engine.sha256, label=engine.label, why=str(found)), False
     verdict = report.verdict
     if verdict.word == "accepted":
         context.store.accept(engine)
@@ -178,22 +179,57 @@ def _compare(
     if image_set.n != reference.n:
         raise CheckError(f"{reference.images}: {image_set.n} images, the reference logits are of {reference.n}")
 
-    def progress(done: int) -> None:
-        context.report("check", engine.label, done=done, total=image_set.n)
-
-    with inference.loaded_engine(context.connection, _target_of(engine, context)) as opened:
-        found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
-        if found.logits.shape != wanted.shape:
-            raise CheckError(f"{engine.label}: expected logits {wanted.shape}, found {found.logits.shape}")
-        sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
-        itself = consistency.examine_consistency(opened.ask, sample, opened.batch, engine.precision)
+    outputs = _outputs(engine, image_set, reference, wanted.shape, context)
+    found = np.load(context.store.root / outputs.path, allow_pickle=False)
     names = image_set.classes
     report = judge(
-        engine, reference, wanted, found.logits, labels, limits,
+        engine, reference, wanted, found, labels, limits,
         image=image_set.name_of, class_name=lambda index: names[index] if names else "",
     )  # fmt: skip
     unasked = (_NOTHING_ASKED.format(engine.precision),) if limits == Limits() else ()
-    return dataclasses.replace(report, settings=found.settings, consistency=itself, remarks=(*report.remarks, *unasked))
+    remarks = (*report.remarks, *unasked)
+    return dataclasses.replace(report, settings=outputs.settings, consistency=outputs.consistency, remarks=remarks)
+
+
+def _outputs(
+    engine: Artifact, image_set: ImageSet, reference: ReferenceLogits, shape: tuple[int, ...], context: Context
+) -> EngineOutputs:
+    """Run a set of images through an engine; kept by its pixels, so that other limits and labels run nothing again."""
+
+    def progress(done: int) -> None:
+        context.report("check", engine.label, done=done, total=image_set.n)
+
+    def make(folder: Path, home: str) -> EngineOutputs:
+        with inference.loaded_engine(context.connection, _target_of(engine, context), ask_first=True) as opened:
+            found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
+            if found.logits.shape != shape:
+                raise CheckError(f"{engine.label}: expected logits {shape}, found {found.logits.shape}")
+            sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
+            itself = consistency.examine_consistency(opened.ask, sample, opened.batch, engine.precision)
+        np.save(folder / "outputs.npy", found.logits)
+        return EngineOutputs(
+            path=f"{home}/outputs.npy",
+            sha256=sha256_of(folder / "outputs.npy"),
+            n=image_set.n,
+            settings=found.settings,
+            consistency=itself,
+        )
+
+    outputs, _ = context.produce(
+        EngineOutputs,
+        make,
+        stage="outputs",
+        name=f"{engine.name}.{engine.engine}",
+        inputs=(engine.sha256, image_set.pixel_digest),
+        options=[engine.options, engine.engine, engine.preprocess, reference.crops],
+        versions=_versions(context),
+    )
+    return outputs
+
+
+def _versions(context: Context) -> tuple[tuple[str, str], ...]:
+    there = context.connection.environment
+    return (("stage", VERSION), ("cpu", there.cpu), ("isa", " ".join(there.isa)), *there.versions)
 
 
 def judge(

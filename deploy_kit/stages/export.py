@@ -81,6 +81,8 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
             beside=network.sides,
         )
         sample = images.open(preprocess).first(_VERIFIED_IMAGES)
+        for _ in sample.batches(preprocess.normalized, _VERIFIED_IMAGES):
+            pass  # images that do not fit are refused before the exporter takes its time
         context.report("export", f"torch's {table.exporter} exporter, opset {table.opset}")
         file = folder / "model.onnx"
         classes = network.classes or _fitting(said, network.spec.classes) or None
@@ -144,6 +146,20 @@ def _fitting(names: tuple[str, ...], n: int | str) -> tuple[str, ...]:
     return names if len(names) == n else ()
 
 
+def facts_of(source: SourceTable) -> CheckpointFacts:
+    """Read the facts of a checkpoint or ONNX file that is not exported.
+
+    Raises:
+        CheckpointError: It cannot be read, or leaves a question open.
+        InputError: It is not a whole ONNX file.
+    """
+    path = bundled.resolve_bundled("models", source.checkpoint)
+    digest = sha256_of(path)
+    if onnx_bounds.is_onnx(path):
+        return _facts_of_onnx(source, path, digest, onnx_file.parameters(onnx_file.load(path)))
+    return _facts(checkpoint.read_checkpoint(path, checkpoint.stated_facts(source)), source.checkpoint, path, digest)
+
+
 def verify_applicable(checkpoint: Path, given: Iterable[str]) -> None:
     """Refuse what would change nothing: a file that is ONNX already is no checkpoint, and a checkpoint no ONNX file.
 
@@ -199,20 +215,12 @@ def _adopt(
     if table.input_pixels:
         preprocess = pixel_input.take_pixels(model, preprocess)
         onnx_file.save(model, file)
-    facts = CheckpointFacts(
-        name=source.checkpoint,
-        sha256=digest,
-        size_bytes=path.stat().st_size,
-        container="ONNX",
-        spec=None,
-        parameters=onnx_file.parameters(model),
-        remarks=(
-            "an ONNX file: its own float answers are the reference",
-            *adopted.changes,
-            *((map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()),
-            *onnx_file.unfit(model),
-        ),
+    remarks = (
+        *adopted.changes,
+        *((map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()),
+        *onnx_file.unfit(model),
     )
+    facts = _facts_of_onnx(source, path, digest, onnx_file.parameters(model), remarks)
     onnx = onnx_artifact(
         file,
         home,
@@ -377,7 +385,21 @@ def _onnx_logits(
     return np.concatenate(rows)
 
 
-def _facts(network: Checkpoint, name: str, path: Path, digest: str, remarks: tuple[str, ...]) -> CheckpointFacts:
+def _facts_of_onnx(
+    source: SourceTable, path: Path, digest: str, parameters: int, remarks: tuple[str, ...] = ()
+) -> CheckpointFacts:
+    return CheckpointFacts(
+        name=source.checkpoint,
+        sha256=digest,
+        size_bytes=path.stat().st_size,
+        container="ONNX",
+        spec=None,
+        parameters=parameters,
+        remarks=("an ONNX file: its own float answers are the reference", *remarks),
+    )
+
+
+def _facts(network: Checkpoint, name: str, path: Path, digest: str, remarks: tuple[str, ...] = ()) -> CheckpointFacts:
     return CheckpointFacts(
         name=name,
         sha256=digest,

@@ -25,13 +25,16 @@ from deploy_kit.delivery.manifest import (
 )
 from deploy_kit.delivery.verification import golden_tensors
 from deploy_kit.devices import inference
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.images import ImageSet, ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import Environment, Measurement
 from deploy_kit.records.results import ParityReport
 
+_BUILD_AGAIN = (
+    "of its ONNX file: deploykit build model.onnx --engine NAME, then deploykit pack model.onnx --images FOLDER"
+)
 _SAY_INPUT = "export the checkpoint again with --input, --mean and --std"
 
 
@@ -107,13 +110,13 @@ def run(
     verify_accepted(engine, proved.parity, table)
     if not isinstance(engine.preprocess, Preprocess):
         raise InputError(f"{engine.label}: how images become the input of this model is not known", hint=_SAY_INPUT)
-    if engine.preprocess.input_pixels:
-        raise InputError(
-            f"{engine.label}: takes pixels, and a bundle's own programs normalize images themselves",
-            hint="export without --input-pixels, then quantize, build, check and pack that engine",
-        )
+    lacking = "the graph that it was built from" if runtime.packs_graph and engine == proved.graph else ""
+    lacking = lacking or ("a passport that states its inputs and outputs" if not engine.inputs else "")
+    if lacking:
+        raise InputError(f"{engine.label}: {lacking} is not with the file", hint=_BUILD_AGAIN)
     context.report("pack", f"{engine.label}: golden outputs")
     source, graph = context.store.path(engine), context.store.path(proved.graph)
+    runtime.verify(source)
     image_set = images.open(engine.preprocess)
     with np.load(context.store.root / proved.reference.path, allow_pickle=False) as data:
         reference = data["logits"]
@@ -223,7 +226,8 @@ def _manifest(
 
 def class_names(graph: Path, image_set: ImageSet, logits: np.ndarray) -> tuple[str, ...]:
     """Return the names of the classes: those in the graph, else those of the image set; empty where neither fits."""
-    found = (onnx_file.classes(onnx_file.load(graph)), image_set.classes)
+    own = onnx_file.classes(onnx_file.load(graph)) if onnx_bounds.is_onnx(graph) else ()
+    found = (own, image_set.classes)
     return next((names for names in found if len(names) == logits.shape[1]), ())
 
 
@@ -245,7 +249,7 @@ def _packed_engine(proved: ProvedEngine, context: Context) -> PackedEngine:
         options=inference.options_of(engine),
         built_for=engine.built,
         graph=packed,
-        graph_sha256=graph.sha256,
+        graph_sha256=graph.sha256 if onnx_bounds.is_onnx(context.store.path(graph)) else engine.parent,
         rebuild=f"deploykit build {packed} --engine {engine.engine}" if packed else "",
     )
 
@@ -261,7 +265,7 @@ def _package(engine: Artifact) -> str:
 
 
 def _scores(parity: ParityReport, logits: np.ndarray) -> Scores:
-    """Say how outputs become scores: what the network ends with decides, and whether an image has several labels."""
+    """Return how outputs become scores: what the network ends with decides, and whether an image has several labels."""
     if confidence.output_kind(logits) != "logits":
         return "none"
     several = parity.scores is not None and parity.scores.measure == "AUROC"

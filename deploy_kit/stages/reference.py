@@ -104,7 +104,6 @@ def _written(
     """Write logits (n, classes) beside the labels of their images, and return their record."""
     arrays, top1 = {"logits": logits}, None
     if images.labels is not None:
-        _verify_labels(images, logits.shape[1])
         arrays["labels"] = images.labels
         top1 = None if images.multilabel else float(metrics.top1_hits(logits, images.labels).mean())
     np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
@@ -138,6 +137,7 @@ def of_file(file: Path, images: ImageSet, context: Context) -> tuple[ReferenceLo
         raise InputError(f"{file}: logits of {len(logits)} images, and {images.name} has {images.n}")
 
     def make(folder: Path, home: str) -> ReferenceLogits:
+        _verify_labels(images, logits.shape[1])
         return _written(folder, home, logits, images)
 
     return context.produce(
@@ -201,6 +201,8 @@ def _logits(
                 versions=(("stage", VERSION), *versions_of(authority)),
             )
             parts.append(np.load(context.store.root / kept.path, allow_pickle=False))
+            if done == 0:  # before the others are computed, which may take minutes
+                _verify_labels(images, parts[0].shape[1])
             done += part.n
     return np.concatenate(parts)
 
@@ -223,7 +225,8 @@ def _expect_one_head(network: Checkpoint, path: Path) -> None:
 
 def _verify_labels(images: ImageSet, classes: int) -> None:
     """Refuse labels that are not of this checkpoint: out of range, or of classes whose numbers nobody can know."""
-    assert images.labels is not None
+    if images.labels is None:
+        return
     named = images.labels.shape[1] if images.multilabel else len(images.classes)
     if (named or images.multilabel) and named != classes:
         raise InputError(

@@ -8,7 +8,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import SimplifyError, StageError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
-from deploy_kit.devices.links import Connection
+from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import onnx_file, passes
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.images import SYNTHETIC, open_set
@@ -45,7 +45,8 @@ def run(exported: Artifact, table: SimplifyTable, context: Context) -> tuple[Sim
 
     def make(folder: Path, home: str) -> Simplified:
         file = folder / "model.onnx"
-        rows = _apply(context.store.path(exported), file, names, exported.preprocess, context)
+        with context.connection.worker() as worker:
+            rows = _apply(context.store.path(exported), file, names, exported.preprocess, context, worker)
         onnx = onnx_artifact(
             file,
             home,
@@ -74,11 +75,12 @@ def _apply(
     names: tuple[str, ...],
     preprocess: Preprocess | BareInput,
     context: Context,
+    worker: Worker,
 ) -> tuple[PassRow, ...]:
     model = onnx_file.load(source)
     onnx_file.expect_input(model, preprocess, source)
     onnx_file.save(model, file)
-    before, rows = _logits(file, preprocess, context.connection), []
+    before, rows = _logits(file, preprocess, context.connection, worker), []
     if not before.any():
         raise SimplifyError(f"{source}: its outputs are all zero: nothing can be compared")
     if not np.isfinite(before).all():
@@ -94,7 +96,7 @@ def _apply(
             outcome = entry.apply(model)
             digest = sha256_of(file)
             onnx_file.save(model, file)
-            after = before if sha256_of(file) == digest else _logits(file, preprocess, context.connection)
+            after = before if sha256_of(file) == digest else _logits(file, preprocess, context.connection, worker)
         except StageError as error:
             raise SimplifyError(f"pass '{name}' broke the graph: {error}", hint=_LEAVE_OUT.format(name)) from error
         difference = metrics.relative_difference(before, after)
@@ -121,8 +123,8 @@ def _apply(
     return tuple(rows)
 
 
-def _logits(file: Path, preprocess: Preprocess | BareInput, connection: Connection) -> np.ndarray:
+def _logits(file: Path, preprocess: Preprocess | BareInput, connection: Connection, worker: Worker) -> np.ndarray:
     """Compute the graph node by node as it stands: ONNX Runtime's own rewrites would blur what a pass did."""
     target = inference.InferenceTarget(engine="onnxruntime", path=file, options={"optimize": False})
     sample = open_set(SYNTHETIC, preprocess).first(_VERIFIED_IMAGES)
-    return inference.infer_all(connection, target, sample, preprocess).logits
+    return inference.infer_all(connection, target, sample, preprocess, worker=worker).logits

@@ -21,7 +21,7 @@ from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, Slimmed, Sl
 from deploy_kit.slimming import allocation
 from deploy_kit.store import sha256_of
 
-VERSION = "1"
+VERSION = "2"
 _LIBRARIES = ("torch", "onnx", "onnx-ir", "numpy")
 _FILE = "sensitivities.npz"
 

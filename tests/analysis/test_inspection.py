@@ -166,6 +166,13 @@ def test_the_passport_of_an_earlier_version_beside_a_copy_of_two_files_is_read(l
     assert inspection.inspect_file(main).passport == built
 
 
+@pytest.mark.parametrize("ending", [".bin", ".xml.passport.json"])
+def test_what_lies_beside_an_engine_describes_the_engine(line: "Line", tmp_path: Path, ending: str) -> None:
+    main = line.store.copy_out(line.built("int8", "openvino"), tmp_path / "best.xml")
+
+    assert inspection.inspect_file(main.with_suffix(ending)) == inspection.inspect_file(main)
+
+
 def test_a_copy_whose_weights_were_changed_has_no_passport(line: "Line", tmp_path: Path) -> None:
     main = line.store.copy_out(line.built("int8", "openvino"), tmp_path / "best.xml")
     weights = main.with_suffix(".bin")

@@ -12,7 +12,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import ImageSource
-from deploy_kit.records.artifacts import ReferenceLogits
+from deploy_kit.records.artifacts import Artifact, ReferenceLogits
 from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, Slimmed, SlimTrial
 from deploy_kit.stages import slim
 from deploy_kit.store import Store
@@ -38,15 +38,15 @@ class Searched:
             path="", sha256="", macs=100, n_images=1, curves=(curve,), refused=(), seconds=0, peak_memory_mib=0
         )
         monkeypatch.setattr(slim, "measured", lambda *given, **named: (curves, True))
-        monkeypatch.setattr(slim_budget, "_slimmed", lambda subject, share, context: stand_in(share))
-        monkeypatch.setattr(slim_budget, "_trial", self._trial)
+        monkeypatch.setattr(slim_budget, "slimmed", lambda subject, share, context: stand_in(share))
+        monkeypatch.setattr(slim_budget, "judge", self._judge)
         self._drops = {"tune": tuning, "check": check}
 
-    def _trial(
-        self, small: Slimmed, asked: float, images: ImageSource, reference: ReferenceLogits, context: Context
+    def _judge(
+        self, graph: Artifact, like: SlimTrial, images: ImageSource, reference: ReferenceLogits, context: Context
     ) -> SlimTrial:
-        lost = self._drops[images.name] * (1 - asked)  # in points: linear in what is removed
-        return trial(asked=asked, share=asked, images=images.name, n=N, drop_pp=lost, upper_pp=lost + 0.1)
+        lost = self._drops[images.name] * (1 - like.asked)  # in points: linear in what is removed
+        return replace(like, images=images.name, n=N, drop_pp=lost, upper_pp=lost + 0.1)
 
 
 def subject(check: bool = True, n: int = N) -> SlimSubject:

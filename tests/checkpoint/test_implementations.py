@@ -54,3 +54,16 @@ def test_rebuilt_network_gives_the_implementations_own_logits(made: Path, name: 
 
     assert read.spec.depth == depth
     assert (logits - stored["logits"]).abs().max() <= 1e-5 * stored["logits"].abs().max()
+
+
+@pytest.mark.slow
+def test_networks_of_timm_are_read_or_refused_within_ten_seconds_each() -> None:
+    """Every sixtieth of its registry; `timm_sweep` reads all of them."""
+    if not (HOME / "timm").is_dir():
+        pytest.skip(f"needs timm: make {HOME.parent.name}/{HOME.name}/.ready")
+
+    script = [sys.executable, "-W", "ignore", "-m", "tests.checkpoint.timm_sweep", "--every", "60"]
+    ended = subprocess.run(script, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+    assert ended.returncode == 0, ended.stdout[-800:] + ended.stderr[-800:]
+    assert "refused" in ended.stdout

@@ -18,7 +18,7 @@ from deploy_kit.checkpoint.architecture import structure
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
-from deploy_kit.records.densenet import DenseNetSpec
+from deploy_kit.records.densenet import DenseBlock, DenseNetSpec
 
 FAULTS = Path(__file__).parents[2].parent / "shared" / "faults" / "checkpoints"
 
@@ -127,6 +127,18 @@ def test_relu_before_a_transitions_bn_shows_in_its_means(seed: int) -> None:
     assert parsed.sources["transition_order"].kind == "statistics"
 
 
+def test_relu_before_a_transitions_bn_shows_where_blocks_have_one_layer() -> None:
+    """Few channels repeat from BN to BN then: those of dense layers have negative means, the transitions' have none."""
+    blocks = tuple(DenseBlock(layers=1, growth=20, bottleneck=40) for _ in range(3))
+    stem = (dataclasses.replace(cifar().stem[0], channels=40),)
+    spec = cifar(stem=stem, blocks=blocks, transitions=(20, 10), transition_order="activation_first")
+
+    parsed = parse(named(trained(spec), random_names(3, n_stem=1)))
+
+    assert parsed.spec.transition_order == "activation_first"
+    assert parsed.sources["transition_order"].kind == "statistics"
+
+
 def test_every_default_that_changes_numbers_is_listed_and_stops_strict() -> None:
     tensors = named(trained(cifar(), statistics=False), random_names(7, n_stem=1))
     parsed = parse(tensors)
@@ -168,6 +180,24 @@ def test_decoder_whose_convolutions_all_fit_each_other_is_refused_soon() -> None
     start = time.perf_counter()
 
     with pytest.raises(CheckpointError, match=r"a decoder: segmentation networks are not supported|too many ways"):
+        parse(tensors)
+
+    assert time.perf_counter() - start < 5
+
+
+def test_decoder_of_blocks_with_norms_is_refused_soon() -> None:
+    """As segmentation_models_pytorch has it: its convolutions and BNs also read as dense layers and transitions."""
+    tensors = {f"encoder.{name}": one for name, one in torchvision(small()).items() if "classifier" not in name}
+    for at, (read, out) in enumerate(((64, 32), (48, 24), (34, 16), (26, 8), (8, 8))):
+        for part, width in ((1, read), (2, out)):
+            home = f"decoder.blocks.{at}.conv{part}"
+            tensors[f"{home}.0.weight"] = torch.zeros(out, width, 3, 3)
+            tensors |= {
+                f"{home}.1.{name}": torch.ones(out) for name in ("weight", "bias", "running_mean", "running_var")
+            }
+    start = time.perf_counter()
+
+    with pytest.raises(CheckpointError, match="a decoder: segmentation networks are not supported"):
         parse(tensors)
 
     assert time.perf_counter() - start < 5

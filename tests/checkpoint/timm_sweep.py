@@ -2,7 +2,7 @@
 
     python -m tests.checkpoint.timm_sweep [--every N] [--part K/N]
 
-Models are built without memory; their tensors are views of one buffer of noise, so that models of any size cost little.
+Models are built without memory; their tensors are parts of one buffer of noise, so that models of any size cost little.
 Runs in a process of its own, as `implementations` does.
 """
 
@@ -72,18 +72,18 @@ def _state_dicts(every: int, part: int, n_parts: int) -> Iterator[tuple[str, dic
         except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
             print(f"          {name}: cannot be built without memory ({type(error).__name__})", flush=True)
             continue
-        largest = max(torch.Size(shape).numel() for shape, _ in shapes.values())
+        largest = max(torch.Size(shape).numel() for shape, _ in shapes.values()) + len(shapes)
         if largest > noise.numel():
-            noise = torch.rand(largest) + 0.5
-        yield (
-            name,
-            {
-                key: noise[: torch.Size(shape).numel()].view(shape)
-                if dtype.is_floating_point
-                else torch.zeros(shape, dtype=dtype)
-                for key, (shape, dtype) in shapes.items()
-            },
-        )
+            noise = torch.rand(largest)
+        yield name, {key: _drawn(key, at, noise, *kept) for at, (key, kept) in enumerate(shapes.items())}
+
+
+def _drawn(key: str, at: int, noise: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return noise that no other tensor of the network has: means on both sides of zero, all else above it."""
+    if not dtype.is_floating_point:
+        return torch.zeros(shape, dtype=dtype)
+    drawn = noise[at : at + torch.Size(shape).numel()].view(shape)
+    return drawn - 0.5 if key.endswith("running_mean") else drawn + 0.5 if len(shape) == 1 else drawn
 
 
 if __name__ == "__main__":

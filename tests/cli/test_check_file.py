@@ -9,11 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from command_line import Said, deploykit
+from delivered_files import delivered
 from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
 
-from deploy_kit.records.artifacts import Origin
 from deploy_kit.records.parity import LabelScore
-from deploy_kit.store import sha256_of
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -21,14 +20,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["tiny_line"]
 
 STATED = ("--input", "16x16", "--mean", "0.5", "--std", "0.25")
-
-
-def delivered(line: "Line", name: str, engine: str, folder: Path) -> Path:
-    built, checkpoint = line.built(name, engine), line.recipe.source.checkpoint
-    origin = Origin(
-        checkpoint=checkpoint, checkpoint_sha256=sha256_of(Path(checkpoint)), verdict="accepted", images="", n_images=1
-    )
-    return line.store.copy_out(built, folder / f"best-{name}{Path(built.path).suffix}", origin)
 
 
 def check(file: Path, line: "Line", *more: str | Path) -> Said:

@@ -39,3 +39,22 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_lost(monkeypatch: pyt
 
     assert max(map(len, lines)) <= width
     assert [word for word in ROW[4].split() if word not in " ".join(lines)] == []
+
+
+def test_on_a_terminal_a_value_wraps_beside_its_name_and_elsewhere_it_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [("operators", "120 Conv, 59 Relu, 58 Concat, 1 MaxPool, 1 GlobalAveragePool"), ("file", "a.onnx")]
+    whole = _console.pairs(rows)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+
+    wrapped = _console.pairs(rows)
+
+    assert whole.splitlines() == [f"operators  {rows[0][1]}", "file       a.onnx"]
+    assert wrapped.splitlines() == [
+        "operators  120 Conv, 59 Relu, 58 Concat,",
+        "           1 MaxPool, 1",
+        "           GlobalAveragePool",
+        "file       a.onnx",
+    ]

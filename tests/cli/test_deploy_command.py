@@ -12,11 +12,15 @@ from report_records import artifact, everything, made, measurement, parity, row
 from tiny_densenet import save_images, save_tiny, tiny_model
 
 from deploy_kit import recipe
+from deploy_kit.analysis import slim_budget
 from deploy_kit.analysis.recommendation import recommend
+from deploy_kit.api import line
 from deploy_kit.base.errors import InputError
 from deploy_kit.cli import _deployment, _quantities
 from deploy_kit.recipe import overrides, targets
 from deploy_kit.records import codec
+from deploy_kit.records.measurements import NotRun
+from deploy_kit.records.parity import Drop
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import Report
 from deploy_kit.stages import deliver
@@ -189,6 +193,25 @@ def test_the_table_fits_80_columns_with_the_longest_names() -> None:
     assert max(map(len, _deployment.summary_table(rows).splitlines())) <= 80
 
 
+def test_the_table_has_every_column_on_80_and_leaves_out_what_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    drop = Drop(what="top-1", points=-0.01, low=-0.16, high=0.14)
+    ran = row(
+        "int8-ort", "onnxruntime", parity=parity("int8-ort · onnxruntime", drop=drop),
+        measurement=measurement("int8-ort · onnxruntime", (0.536,) * 2000),
+    )  # fmt: skip
+    absent = NotRun(artifact="d", label="int8-tensorrt · tensorrt_rtx", why="no NVIDIA GPU")
+    left = row("int8-tensorrt", "tensorrt_rtx", parity=absent, measurement=absent)
+
+    lines = _deployment.summary_table([ran, left]).splitlines()
+
+    assert lines[0].split() == ["engine", "size", "drop", "in", "points", "p50", "speed-up", "verdict"]
+    assert [line.split()[0] for line in lines[2:]] == ["int8-ort@onnxruntime"]
+    assert "-0.01 [-0.16, 0.14]" in lines[2]
+    assert max(map(len, lines)) <= 80
+    assert "int8-tensorrt@tensorrt_rtx: not run" in _deployment.text(made(ran, left), (), Path("report.md"))
+
+
 def test_every_reason_is_below_the_table() -> None:
     found = everything()
     found = dataclasses.replace(found, recommendation=recommend(found.rows, Budgets(latency_ms=8)))
@@ -237,6 +260,49 @@ def test_slimming_without_a_limit_on_the_drop_is_refused(desk: Path) -> None:
     assert "--max-drop 0.5pt" in said.fix
 
 
+@pytest.mark.parametrize(
+    ("given", "words", "fix"),
+    [
+        (("--slim", "auto", "--max-drop", "1pt"), "needs images that choose", "--tune FOLDER"),
+        (("--slim", "0.6", "--max-drop", "1pt", "--tune", "x"), "--tune applies to --slim auto only", "--slim auto"),
+        (("--slim", "half", "--max-drop", "1pt"), "a share of the multiply-accumulates or auto, found 'half'", "0.6"),
+        (("--slim", "auto", "--tune", "x"), "nothing says what it may lose", "--max-drop 0.5pt"),
+    ],
+)
+def test_what_slim_does_not_take_is_refused(desk: Path, given: tuple[str, ...], words: str, fix: str) -> None:
+    said = deploy(desk, *given)
+
+    assert said.code == 2
+    assert words in said.error
+    assert fix in said.fix
+
+
+@pytest.mark.slow
+def test_a_searched_deployment_is_slimmed_quantized_and_reports_its_search(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = recipe.load_recipe("default")
+    quick = base.bench.model_copy(update={"rounds": 6, "runs": 5, "warmup_s": 0.05})
+    load, find = recipe.load_recipe, targets.find_target
+    quick_base = base.model_copy(update={"bench": quick})
+    monkeypatch.setattr(recipe, "load_recipe", lambda name: quick_base if name == "default" else load(name))
+    monkeypatch.setattr(targets, "find_target", lambda name: dataclasses.replace(find(name), channels=4))
+    monkeypatch.setattr(line, "_MEASURED_S", 0.1)
+    monkeypatch.setattr(slim_budget, "STEP", 0.4)
+    save_images(desk / "tune.npz", 64, seed=7)
+
+    said = deploy(desk, "--slim", "auto", "--max-drop", "99pt", "--tune", desk / "tune.npz", "-o", desk / "searched")
+
+    assert said.code == 0, said.err
+    found = codec.from_json(Report, json.loads((desk / "searched" / "report.json").read_text()))
+    (search,) = found.slim_searches
+    assert search.found
+    assert {trial.precision for trial in search.compared} == {"fp32", "int8"}
+    assert all(trial.ms is not None and trial.engine == "onnxruntime" for trial in search.compared)
+    page = (desk / "searched" / "report.html").read_text()
+    assert 'id="slimming"' in page
+
+
 def test_a_slimmed_deployment_is_judged_by_the_drop_alone() -> None:
     made = overrides.with_slim_within(recipe.load_recipe("default"), 0.6, 0.5)
 
@@ -245,3 +311,26 @@ def test_a_slimmed_deployment_is_judged_by_the_drop_alone() -> None:
     assert set(made.check.limits) == {"fp32", "fp16", "bf16", "int8"}
     for limits in made.check.limits.values():
         assert limits.model_dump(exclude_none=True) == {"max_drop": 0.5}
+
+
+@pytest.mark.parametrize("option", ["--images", "--calibration"])
+def test_images_that_are_not_there_are_missed_before_the_export(desk: Path, tmp_path: Path, option: str) -> None:
+    given = {"--images": desk / "val.npz", "--calibration": desk / "calib.npz", option: tmp_path / "nowhere"}
+    words = [word for pair in given.items() for word in pair]
+
+    said = deploykit("deploy", desk / "best.safetensors", *words, "--store", tmp_path / "store")
+
+    assert (said.code, said.error) == (2, f"error: {tmp_path / 'nowhere'}: no such file or folder")
+    assert "export" not in said.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_images_of_another_size_are_refused_before_the_exporter_works(desk: Path, tmp_path: Path) -> None:
+    save_images(tmp_path / "large.npz", 4, seed=3, size=48)
+
+    said = deploykit("deploy", desk / "best.safetensors", "--images", tmp_path / "large.npz", "--store", tmp_path / "s")
+
+    assert said.code == 2
+    assert "px, found 48×48" in said.error
+    assert "--resize" in said.fix
+    assert "exporter" not in said.err

@@ -2,14 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import onnx
 import pytest
 from command_line import deploykit
+from delivered_files import delivered
 
 from deploy_kit import recipe
 from deploy_kit.store import Store
 
+if TYPE_CHECKING:
+    from tiny_line import Line
+
 pytest_plugins = ["tiny_line"]
+STATED = ("--input", "16x16", "--mean", "0.5", "--std", "0.25")
 pytestmark = pytest.mark.slow
 
 
@@ -80,3 +87,61 @@ def test_what_cannot_be_written_is_refused_before_any_work(
 
     assert found.code == 2
     assert said in found.error
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_delivered_file_is_packed_by_its_passport(line: "Line", tmp_path: Path, engine: str) -> None:
+    file = delivered(line, "int8", engine, tmp_path)
+    place = ("--store", tmp_path / "store", "-o", tmp_path / "bundle")
+
+    said = deploykit("pack", file, "--images", line.recipe.check.images, *place, "--json")
+
+    assert said.code == 0, said.err
+    manifest = json.loads(said.out)
+    assert (manifest["engine"]["name"], manifest["precision"], manifest["images"]["n"]) == (engine, "int8", 24)
+    assert manifest["checkpoint"]["architecture"] == "DenseNet-BC-11 (k = 4)"
+    assert manifest["engine"]["graph_sha256"] == line.graph("int8").sha256
+    assert deploykit("verify", tmp_path / "bundle").code == 0
+
+
+def test_a_foreign_file_is_packed_once_its_input_and_its_checkpoint_are_said(line: "Line", tmp_path: Path) -> None:
+    model = onnx.load(line.store.path(line.lean))
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    call = ("pack", tmp_path / "foreign.onnx", "--store", tmp_path / "store", "-o", tmp_path / "bundle")
+    against, images = ("--against", line.recipe.source.checkpoint), ("--images", line.recipe.check.images)
+
+    for more, error, fix in (
+        ((*against, *STATED), "no images to check on", "give --images FOLDER"),
+        ((*against, *images), "nothing says how an image becomes its input", "give --input, --mean and --std"),
+        ((*STATED, *images), "are about an engine's file, and none is given", "--against CHECKPOINT --images FOLDER"),
+        (("--against", "labels", *STATED, *images), "labels are none", "--against CHECKPOINT, or the ONNX file"),
+        ((*against, *STATED, *images, "--variant", "int8"), "--variant is about engines of the store", "leave out"),
+    ):
+        said = deploykit(*call, *more)
+        assert (said.code, error in said.error, fix in said.fix) == (2, True, True), said.err
+    assert not (tmp_path / "bundle").exists()
+
+    said = deploykit(*call, *against, *STATED, *images)
+    assert said.code == 0, said.err
+    assert deploykit("verify", tmp_path / "bundle").code == 0
+
+
+def test_an_ir_that_does_not_state_its_input_is_packed_from_its_onnx_file(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "int8", "openvino", tmp_path)
+    file.with_name(file.name + ".passport.json").unlink()
+    model = tmp_path / "model.onnx"
+    model.write_bytes(line.store.path(line.graph("int8")).read_bytes())
+    images, store = ("--images", line.recipe.check.images), ("--store", tmp_path / "store")
+    against = ("--against", line.recipe.source.checkpoint, *STATED)
+
+    said = deploykit("pack", file, *images, *store, *against, "-o", tmp_path / "bundle")
+    assert said.code == 2
+    assert "a passport that states its inputs and outputs is not with the file" in said.error
+
+    first, second = said.fix.removeprefix("  fix: of its ONNX file: ").split(", then ")
+    for command, more in ((first.replace("NAME", "openvino"), ()), (second, ("-o", tmp_path / "bundle"))):
+        words = command.replace("model.onnx", str(model)).replace("FOLDER", line.recipe.check.images).split()[1:]
+        found = deploykit(*words, *store, *more)
+        assert found.code == 0, found.err
+    assert deploykit("verify", tmp_path / "bundle").code == 0

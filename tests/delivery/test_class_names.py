@@ -81,6 +81,10 @@ def test_a_bundle_holds_the_names_wherever_they_are_read(
     assert 'label_filename: "labels.txt"' in (bundle / "triton" / "tiny-int8-onnxruntime" / "config.pbtxt").read_text()
     assert '"B\\303\\274r\\042ste",' in (bundle / "cpp" / "bundle.h").read_text()
     assert "\\| \\*b\\* \\{\\{x\\}\\}" in (bundle / "README.md").read_text(encoding="utf-8")
+    proved = line.store.path(line.built("int8", "onnxruntime")).read_bytes()
+    for file in (bundle / "model.onnx", bundle / "triton" / "tiny-int8-onnxruntime" / "1" / "model.onnx"):
+        assert onnx_file.classes(onnx_file.load(file)) == NAMES
+        assert file.read_bytes().startswith(proved)  # the file that was checked, and the names behind it
     with np.load(bundle / "golden.npz") as data, deploy_kit.load(bundle) as predictor:
         assert predictor.predict(data["images"][0]).names[0] == NAMES[data["logits"][0].argmax()]
 

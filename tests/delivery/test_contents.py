@@ -120,8 +120,8 @@ def test_a_name_that_occurs_twice_is_refused(bundle: Path, tmp_path: Path) -> No
     assert "has 'engine.py' twice" in refusal(twice)
     assert "has 'Engine.py' twice" in refusal(zipped(bundle, tmp_path / "b.zip", ("Engine.py", b"x")))
 
-    edit_manifest(bundle, lambda m: m["files"].append(m["files"][0]))
-    assert "lists 'README.md' twice" in refusal(bundle)
+    edit_manifest(bundle, lambda m: m["files"].append({**m["files"][0], "path": "readme.MD"}))
+    assert "lists 'readme.MD' twice" in refusal(bundle)
 
 
 def test_a_link_in_a_zip_is_refused(bundle: Path, tmp_path: Path) -> None:
@@ -168,6 +168,9 @@ def test_a_huge_manifest_is_not_read(bundle: Path) -> None:
         (b'{"schema_version": 2}', "expected a manifest of schema version 1, found 2"),
         (b'{"schema_version": 1}', "'name' is missing"),
         (b'{"schema_version": true}', "found True"),
+        (b'{"schema_version": 1, "schema_version": 1}', "the key 'schema_version' occurs twice"),
+        (b'{"schema_version": 1, "engine": {"file": "a", "file": "b"}}', "the key 'file' occurs twice"),
+        (b'{"schema_version": 1, "n": ' + b"9" * 10_000 + b"}", "not a manifest"),
     ],
 )
 def test_what_is_no_manifest_is_said(bundle: Path, data: bytes, said: str) -> None:
@@ -192,6 +195,9 @@ CHANGES: list[tuple[Callable[[dict], object], str]] = [  # type: ignore[type-arg
     (lambda m: m["golden"].update(tolerance="nan"), "golden.tolerance"),
     (lambda m: m["outputs"][0].update(shape=[1]), "expected one input and one output N×classes"),
     (lambda m: m["preprocess"].update(std=[0.0]), "positive stds"),
+    (lambda m: m["preprocess"].update(resize=10**9), "expected a side that fits the input, found 1,000,000,000 px"),
+    (lambda m: m["preprocess"].update(width=10**9), "its preprocessing makes [1, 16, 1000000000] of an image"),
+    (lambda m: m["preprocess"].update(input_pixels=True), "makes [16, 16, 1] of an image, and the input is [1, 1, 16"),
     (lambda m: m["preprocess"].update(height="tall"), "expected int, found 'tall'"),
     (lambda m: m.update(name="a/../b"), "name: expected"),
 ]

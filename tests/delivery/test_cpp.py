@@ -42,9 +42,12 @@ def built(bundle: Path, engine: str, folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(WHY), reason=WHY)
+@pytest.mark.parametrize("pixels", [False, True], ids=["floats", "pixels"])
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_the_program_gives_the_golden_outputs(packed: Callable[..., Path], tmp_path: Path, engine: str) -> None:
-    bundle = packed("int8", engine)
+def test_the_program_gives_the_golden_outputs(
+    packed: Callable[..., Path], tmp_path: Path, engine: str, pixels: bool
+) -> None:
+    bundle = packed("int8", engine, pixels=pixels)
     manifest = json.loads((bundle / "manifest.json").read_text())
     program = built(bundle, engine, tmp_path / "build")
     with np.load(bundle / "golden.npz") as data:

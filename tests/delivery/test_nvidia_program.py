@@ -36,7 +36,7 @@ def opened(engine: FakeEngine | None, compiled: Path, tmp_path: Path, monkeypatc
     return program["open_engine"](tmp_path / "model.plan", MANIFEST, {})
 
 
-@pytest.mark.parametrize("dtypes", [("FLOAT", "FLOAT"), ("HALF", "FLOAT"), ("FLOAT", "HALF")])
+@pytest.mark.parametrize("dtypes", [("FLOAT", "FLOAT"), ("HALF", "FLOAT"), ("FLOAT", "HALF"), ("UINT8", "FLOAT")])
 def test_what_goes_in_is_computed_and_memory_is_given_back(
     dtypes: tuple[str, str], driver: "Driver", compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,11 @@ def prepared(classifier: Any, image: Any, preprocess: Preprocess, orientation: s
     return np.asarray(classifier.prepare(image))
 
 
-@pytest.mark.parametrize("preprocess", [GRAY, RGB, BGR], ids=["gray", "rgb", "bgr resized"])
+@pytest.mark.parametrize(
+    "preprocess",
+    [GRAY, RGB, BGR, *(replace(one, input_pixels=True) for one in (GRAY, RGB, BGR))],
+    ids=["gray", "rgb", "bgr resized", "gray pixels", "rgb pixels", "bgr pixels resized"],
+)
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGB", "RGBA", "CMYK"])
 @pytest.mark.parametrize("side", [(20, 16), (37, 53), (53, 37)])
 def test_it_prepares_as_the_check_does(
@@ -135,6 +140,35 @@ def test_load_and_the_program_give_the_same_names_and_scores(bundle: Path, tmp_p
     assert [found.indices[0] for found in several] == list(logits.argmax(axis=1))
     assert sum(several[0].scores) == pytest.approx(1)
     assert sorted(path.name for path in bundle.iterdir() if path.name == "__pycache__") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_bundle_that_takes_pixels_answers_as_the_one_that_normalizes(
+    packed: Callable[..., Path], tmp_path: Path, engine: str
+) -> None:
+    bundle, floats = packed("fp32", engine, pixels=True), packed("fp32", engine)
+    with np.load(bundle / "golden.npz") as data:
+        images, logits = data["images"], data["logits"]
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+
+    said = [
+        subprocess.run([sys.executable, *command], capture_output=True, text=True)
+        for command in ((bundle / "predict.py", tmp_path / "a.png"), (bundle / "verify.py",))
+    ]
+    with deploy_kit.load(bundle) as one, deploy_kit.load(floats) as other:
+        np.testing.assert_allclose(one.scores(images), other.scores(images), rtol=1e-4)
+        assert one.predict(tmp_path / "a.png").indices[0] == logits[0].argmax()
+
+    assert manifest["inputs"][0] == {"name": "input", "dtype": "uint8", "shape": [1, 16, 16, 1]}
+    assert [done.returncode for done in said] == [0, 0], [done.stdout + done.stderr for done in said]
+    assert said[0].stdout.startswith(f"{tmp_path / 'a.png'}: {logits[0].argmax()} ")
+    assert "8 images, 0 of the largest logit off" in said[1].stdout
+    assert deploykit("verify", bundle).code == 0
+    card = (bundle / "README.md").read_text()
+    assert "the engine computes it, and takes the pixels in RGB order" in card
+    assert "it takes frames, uint8 with channels last" in card
 
 
 def test_load_refuses_what_was_changed(bundle: Path) -> None:

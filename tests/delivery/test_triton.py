@@ -37,11 +37,14 @@ def parsed(model_config: ModuleType, text: str):
     return text_format.Parse(text, model_config.ModelConfig())
 
 
+@pytest.mark.parametrize(
+    ("pixels", "dtype", "dims"), [(False, "FP32", [1, 1, 16, 16]), (True, "UINT8", [1, 16, 16, 1])]
+)
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_triton_reads_the_configuration_of_a_bundle(
-    packed: Callable[..., Path], model_config: ModuleType, engine: str
+    packed: Callable[..., Path], model_config: ModuleType, engine: str, pixels: bool, dtype: str, dims: list[int]
 ) -> None:
-    (model,) = (packed("int8", engine) / "triton").iterdir()
+    (model,) = (packed("int8", engine, pixels=pixels) / "triton").iterdir()
 
     config = parsed(model_config, (model / "config.pbtxt").read_text())
 
@@ -49,7 +52,7 @@ def test_triton_reads_the_configuration_of_a_bundle(
     assert config.backend == engine
     assert (model / "1" / config.default_model_filename).is_file()
     assert [(one.name, one.data_type, list(one.dims)) for one in (*config.input, *config.output)] == [
-        ("input", model_config.TYPE_FP32, [1, 1, 16, 16]),
+        ("input", getattr(model_config, f"TYPE_{dtype}"), dims),
         ("logits", model_config.TYPE_FP32, [1, 4]),
     ]
     assert config.max_batch_size == 0

@@ -5,23 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle_making import edit_manifest
+from bundle_making import edit_manifest, reseal
 from command_line import deploykit
 
 import deploy_kit
 from deploy_kit.base.errors import DeviceError
-from deploy_kit.delivery import contents, manifest, writer
+from deploy_kit.delivery import contents, manifest
 from deploy_kit.delivery.verification import expect_version, verify_bundle
 from deploy_kit.devices.links import Connection
 
 pytest_plugins = ["tiny_line", "tiny_bundles"]
 pytestmark = pytest.mark.slow
-
-
-def reseal(bundle: Path) -> None:
-    """Write the manifest's files anew, as who wants to pass a changed file for the packed one."""
-    listed = [vars(file) for file in writer._listed(bundle) if file.path != "manifest.json"]
-    edit_manifest(bundle, lambda m: m.update(files=listed))
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

@@ -76,10 +76,14 @@ def test_progress_counts_images(
     heard: list[int] = []
 
     inference.infer_all(
-        connection, InferenceTarget(engine="onnxruntime", path=graph, options={}), images, SIDE, progress=heard.append
+        connection,
+        InferenceTarget(engine="onnxruntime", path=graph, options={}),
+        images,
+        SIDE,
+        progress=heard.append,
     )
 
-    assert heard == [3, 6, 7]
+    assert heard == [4, 7]  # whole batches of four
 
 
 def test_the_settings_of_the_engine_come_back_sorted(connection: Connection, graph: Path, images: ImageSet) -> None:
@@ -138,11 +142,29 @@ def test_one_chunk_at_a_time_lies_on_the_disk(
         return {"n": len(chunk)}
 
     connection = PretendLink(tmp_path, {"open": {"batch": 0, "settings": {}}, "infer": answer})
-    inference.infer_all(
-        connection, InferenceTarget(engine="onnxruntime", path=tmp_path / "model.onnx", options={}), images, SIDE
-    )
+    target = InferenceTarget(engine="onnxruntime", path=tmp_path / "model.onnx", options={})
+    inference.infer_all(connection, target, images, SIDE, batch=1)
 
     assert seen == [3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("side", "own", "crops", "n"),
+    [
+        (28, 0, 1, 256),
+        (224, 1, 1, 27),
+        (224, 0, 1, 32),
+        (224, 48, 1, 48),
+        (28, 96, 1, 288),
+        (4096, 1, 1, 1),
+        (224, 0, 10, 3),
+    ],
+)
+def test_whole_batches_of_few_bytes_are_prepared_together(side: int, own: int, crops: int, n: int) -> None:
+    engine = inference.LoadedEngine(batch=own, settings=(), ask=lambda images, batch: images)
+    preprocess = dataclasses.replace(SIDE, height=side, width=side)
+
+    assert engine._images_at_once(preprocess, 32, crops) == n
 
 
 def test_the_logits_of_ten_crops_are_averaged(

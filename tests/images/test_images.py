@@ -72,7 +72,9 @@ def test_an_image_of_the_wrong_size_hints_at_resize(gray):
     with pytest.raises(InputError) as caught:
         images.to_tensors(gray.T, GRAY)
 
-    assert caught.value.hint == "give images of the model's size, or set 'resize' in the recipe's preprocess"
+    assert caught.value.hint == (
+        "give images of the model's size, or scale them: --resize 4 (in a recipe source.preprocess.resize)"
+    )
 
 
 def test_a_color_image_for_a_gray_model_is_refused(color):

@@ -63,9 +63,9 @@ def test_a_greedy_pair_is_near_the_best_pair() -> None:
     assert best <= errors[2] * (1 + 1e-9) < 2 * best
 
 
-def test_costs_hold_beyond_the_point_where_rows_are_left_out() -> None:
+def test_costs_hold_beyond_the_removals_that_are_applied_together() -> None:
     generator = np.random.default_rng(1)
-    n = 2 * group_obs._COMPACT + 3
+    n = 2 * group_obs._BLOCK + 3
     rows = generator.standard_normal((500, n * TAPS)) @ generator.standard_normal((n * TAPS, n * TAPS))
     covariance, weights, cost = np.cov(rows.T, bias=True), generator.standard_normal((n * TAPS, OUT)), np.eye(OUT)
 

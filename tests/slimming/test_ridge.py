@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from deploy_kit.slimming import ridge
-from deploy_kit.slimming.ridge import RowMoments
+from deploy_kit.slimming.ridge import Centered, RowMoments
 
 WIDTH, OUT = 7, 3
 
@@ -14,6 +14,10 @@ def moments(a: np.ndarray, y: np.ndarray) -> RowMoments:
     made = RowMoments.empty(a.shape[1], y.shape[1])
     made.add(torch.from_numpy(a).float(), torch.from_numpy(y).float())
     return made
+
+
+def refitted(fitted: RowMoments, held_out: RowMoments, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return ridge.refit(fitted, held_out, fitted + held_out, before)
 
 
 def drawn(n: int, noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +30,7 @@ def drawn(n: int, noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.nda
 def test_without_noise_it_is_least_squares_with_a_bias() -> None:
     a, y = drawn(500)
 
-    weights, bias = ridge.refit(
+    weights, bias = refitted(
         moments(a[:400], y[:400]), moments(a[400:], y[400:]), torch.zeros(WIDTH, OUT, dtype=torch.float64)
     )
 
@@ -39,7 +43,7 @@ def test_a_share_of_the_variance_is_the_ridge_of_the_normal_equations() -> None:
     a, y = drawn(60, noise=1.0)
     before = np.random.default_rng(4).standard_normal((WIDTH, OUT))
 
-    weights, bias = ridge._solved(moments(a, y), torch.from_numpy(before), 0.1)
+    weights, bias = Centered.of(moments(a, y)).solved(torch.from_numpy(before), 0.1)
 
     centered, target = a - a.mean(0), y - y.mean(0)
     covariance = centered.T @ centered / 60
@@ -54,7 +58,7 @@ def test_weights_that_held_out_images_like_better_stay() -> None:
     more, wanted = drawn(400, seed=1)
     truth = torch.from_numpy(np.random.default_rng(9).standard_normal((WIDTH, OUT)))
 
-    weights, bias = ridge.refit(moments(a, y), moments(more, wanted), truth)
+    weights, bias = refitted(moments(a, y), moments(more, wanted), truth)
 
     assert torch.equal(weights, truth)
     both = np.concatenate([y - a @ truth.numpy(), wanted - more @ truth.numpy()])
@@ -65,7 +69,7 @@ def test_too_few_images_to_hold_any_out_change_little() -> None:
     a, y = drawn(3)
     before = torch.from_numpy(np.random.default_rng(4).standard_normal((WIDTH, OUT)))
 
-    weights, bias = ridge.refit(moments(a, y), RowMoments.empty(WIDTH, OUT), before)
+    weights, bias = refitted(moments(a, y), RowMoments.empty(WIDTH, OUT), before)
 
     assert torch.isfinite(weights).all()
     assert torch.isfinite(bias).all()
@@ -76,7 +80,7 @@ def test_constant_inputs_get_a_bias_alone() -> None:
     a, y = np.ones((50, WIDTH)), drawn(50)[1]
     before = torch.zeros(WIDTH, OUT, dtype=torch.float64)
 
-    weights, bias = ridge.refit(moments(a, y), RowMoments.empty(WIDTH, OUT), before)
+    weights, bias = refitted(moments(a, y), RowMoments.empty(WIDTH, OUT), before)
 
     assert np.abs((np.ones(WIDTH) @ weights.numpy() + bias.numpy()) - y.mean(0)).max() < 1e-4
 

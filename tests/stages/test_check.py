@@ -1,5 +1,6 @@
 """Checking: numbers against hand-worked ones, limits of the recipe, and that no wrong engine passes."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -321,6 +322,17 @@ def test_a_second_check_is_taken_from_the_store(line: "Line", kept: Store, engin
     )
 
     assert (second, reused) == (first, True)
+
+
+def test_other_limits_run_nothing_again(line: "Line", kept: Store, engine: Artifact, near: PretendLink) -> None:
+    first = checked(line, kept, engine, part(line, min_sqnr_db=5), near)
+    idle = PretendLink(kept.root, {})
+
+    second = checked(line, kept, engine, part(line, min_sqnr_db=500), idle)
+
+    assert (first.passed, second.passed) == (True, False)
+    assert dataclasses.replace(second, limits=first.limits) == first
+    assert idle.workers == []
 
 
 @pytest.mark.slow

@@ -431,7 +431,7 @@ def test_images_are_refused_where_the_preprocessing_is_not_known(
             source, ExportTable(**QUICK), Context(store=store, connection=connection), images=images_of(check_images)
         )
 
-    assert "--mean and --std" in caught.value.hint
+    assert "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225" in caught.value.hint
 
 
 @pytest.mark.parametrize(("sides", "message"), [((16,), "expected 2 sides"), ((1, 1), "leaves no pixel behind")])

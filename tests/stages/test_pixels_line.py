@@ -31,7 +31,7 @@ from deploy_kit.recipe import (
 )
 from deploy_kit.records.artifacts import BareInput
 from deploy_kit.records.results import ParityReport
-from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
+from deploy_kit.stages import bench, build, check, export, quantize, reference, simplify, slim
 from deploy_kit.store import Store
 
 pytestmark = pytest.mark.slow
@@ -187,18 +187,6 @@ def test_slimming_takes_a_float_input(line: SimpleNamespace) -> None:
         slim.run(line.lean.onnx, SlimTable(macs=0.9), line.context, images=images_of(line.calibration))
 
     assert caught.value.hint.endswith("export SLIMMED.onnx --input-pixels")
-
-
-def test_an_engine_that_takes_pixels_is_not_packed(
-    line: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pack, "verify_accepted", lambda *given: None)
-    proved = SimpleNamespace(engine=dataclasses.replace(line.lean.onnx, engine="onnxruntime"), parity=None)
-
-    with pytest.raises(InputError, match="takes pixels, and a bundle's own programs normalize") as caught:
-        pack.run(proved, pack.PackTable(out=tmp_path / "bundle"), line.context, images=images_of(line.pictures))
-
-    assert caught.value.hint.startswith("export without --input-pixels")
 
 
 def test_a_checkpoint_that_says_it_takes_pixels_is_refused(line: SimpleNamespace, tmp_path: Path) -> None:

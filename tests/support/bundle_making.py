@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stage_inputs import run_of
 
 from deploy_kit import pipeline
+from deploy_kit.delivery import writer
 from deploy_kit.records.results import ParityReport
 from deploy_kit.stages import check
 from deploy_kit.stages.pack import PackTable
@@ -24,6 +25,12 @@ def pack(line: "Line", variant: str, engine: str, out: Path, **table: object) ->
     assert isinstance(parity, ParityReport)
     pipeline.packed(run, line.exported, built, parity, PackTable(out=out, allow_undecided=True, **table))  # type: ignore[arg-type]
     return out
+
+
+def reseal(bundle: Path) -> None:
+    """Write the manifest's files anew, as who wants to pass a changed file for the packed one."""
+    listed = [vars(file) for file in writer._listed(bundle) if file.path != "manifest.json"]
+    edit_manifest(bundle, lambda m: m.update(files=listed))
 
 
 def edit_manifest(bundle: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]

@@ -59,7 +59,7 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         self.engine.enqueued.append(stream)
-        kinds = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32}
+        kinds = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "UINT8": np.uint8}
         arrays = {
             name: np.ctypeslib.as_array((ctypes.c_byte * (6 * 2 * 4)).from_address(address)).view(kinds[kind])
             for (name, kind), address in zip(self.engine.dtypes.items(), self.engine.bound.values(), strict=True)

@@ -1,5 +1,6 @@
 """Bundles of the tiny DenseNet, packed once a session. A plugin: `pytest_plugins = ["tiny_line", "tiny_bundles"]`."""
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +14,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def packed(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Give (variant, engine) → the folder of its bundle, which no test changes."""
-    made: dict[tuple[str, str], Path] = {}
+def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Give (variant, engine, whether the graph takes pixels) → the folder of its bundle, which no test changes."""
 
-    def give(variant: str = "int8", engine: str = "onnxruntime") -> Path:
-        if (variant, engine) not in made:
-            folder = tmp_path_factory.mktemp("bundles") / f"{variant}-{engine}"
-            made[variant, engine] = pack(line, variant, engine, folder)
-        return made[variant, engine]
+    @functools.cache
+    def made(variant: str, engine: str, pixels: bool) -> Path:
+        line: Line = request.getfixturevalue("pixel_line" if pixels else "line")
+        return pack(line, variant, engine, tmp_path_factory.mktemp("bundles") / f"{variant}-{engine}")
 
-    return give
+    return lambda variant="int8", engine="onnxruntime", *, pixels=False: made(variant, engine, pixels)
 
 
 @pytest.fixture

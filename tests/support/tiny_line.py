@@ -13,7 +13,7 @@ from deploy_kit import images, pipeline
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import ImageSource
-from deploy_kit.recipe import BuildEntry, Recipe, Variant
+from deploy_kit.recipe import BuildEntry, Recipe, Variant, overrides
 from deploy_kit.records.artifacts import Artifact, Exported, ReferenceLogits
 from deploy_kit.stages import build, quantize
 from deploy_kit.store import Store
@@ -74,17 +74,27 @@ class Line:
 @pytest.fixture(scope="session")
 def line(tiny: Recipe, connection: Connection, tmp_path_factory: pytest.TempPathFactory) -> Line:
     """Export, simplify and quantize the tiny DenseNet, and build it for onnxruntime."""
-    folder = tmp_path_factory.mktemp("line")
-    store = Store(folder / "store", tiny.model_dump(mode="json"))
-    run = run_of(tiny, store, connection)
+    made = _simplified(tiny, connection, tmp_path_factory.mktemp("line"))
+    made.built("fp32", "onnxruntime")
+    made.built("int8", "onnxruntime")
+    shutil.copytree(made.store.root, made.snapshot)
+    return made
+
+
+@pytest.fixture(scope="session")
+def pixel_line(tiny: Recipe, connection: Connection, tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """Export and simplify the tiny DenseNet with pixels in; it has no snapshot."""
+    recipe = overrides.with_export(tiny, {}, {"input_pixels": True})
+    return _simplified(recipe, connection, tmp_path_factory.mktemp("pixel-line"))
+
+
+def _simplified(recipe: Recipe, connection: Connection, folder: Path) -> Line:
+    store = Store(folder / "store", recipe.model_dump(mode="json"))
+    run = run_of(recipe, store, connection)
     exported = pipeline.exported(run)
     answers = pipeline.reference_logits(run, exported)
     lean = pipeline.simplified(run, exported).onnx
-    made = Line(tiny, store, connection, exported, answers, lean, folder / "snapshot")
-    made.built("fp32", "onnxruntime")
-    made.built("int8", "onnxruntime")
-    shutil.copytree(store.root, made.snapshot)
-    return made
+    return Line(recipe, store, connection, exported, answers, lean, folder / "snapshot")
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class Subject:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image's tensor, behind the normalization of a graph that takes pixels."""
+        """Return one image's tensor behind the normalization of a graph that takes pixels."""
         return tuple(self.input.normalized.shape)
 
 

@@ -13,6 +13,9 @@ from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 
 _MIN_UNITS = 2
 _MAX_STEM, _MAX_ROWS, _MAX_TRIED = 6, 64, 5_000  # the longest stem that was seen has three convolutions
+_MAX_PAIRS = (
+    200_000  # of layers outside the dense ones, over all stems: a DenseNet has some dozens, a ResNet-269 90,000
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +82,9 @@ def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) ->
         text = max(failures, key=lambda failure: failure[0])[1]
     if why:
         return CheckpointError(f"{where}: {why} ({text})", hint=hint)
-    start = "" if failures else "not a DenseNet: "
     # A row of siblings with a gap lacks a layer; other networks are whole, and no DenseNet.
     lacks = "missing?" in text
+    start = "" if lacks else "not a DenseNet, or not a whole one: " if failures else "not a DenseNet: "
     return CheckpointError(f"{where}: {start}{text}", hint="get the whole checkpoint" if lacks else hint)
 
 
@@ -97,10 +100,15 @@ def _assembled(leaves: Leaves, dense: Sequence[DenseUnit]) -> Body:
     # Of several stems that fail, the longest one's error is shown: the others leave out convolutions that belong to it.
     first: ChainError | None = None
     budget = itertools.count()
+    n_pairs = 0
     for stem in _stems(convs, {unit.read for unit in dense}):
         between = [conv for conv in convs if conv not in stem]
+        n_pairs += len(between) * len(free)
+        if first is not None and n_pairs > _MAX_PAIRS:
+            break
         transitions = _transitions(free, between)
         try:
+            _verify_one_kernel(transitions)
             arranged = chain.arrange(dense, transitions, stem[-1].out, budget)
         except ChainError as error:
             first = first or error
@@ -112,6 +120,20 @@ def _assembled(leaves: Leaves, dense: Sequence[DenseUnit]) -> Body:
         raise first
     widths = ", ".join(sorted({str(unit.read) for unit in dense}))
     raise ChainError(f"no convolution before the first block gives what its layers read ({widths} channels)")
+
+
+def _verify_one_kernel(transitions: Sequence[Joint]) -> None:
+    """Refuse transitions of several kernels before they are put in order: a decoder's convolutions fit in many orders.
+
+    Raises:
+        ChainError: Some have a kernel of 1, others a larger one.
+    """
+    wide = [joint.conv.name for joint in transitions if dense_layers.is_wide(joint.conv)]
+    if 0 < len(wide) < len(transitions):
+        raise ChainError(
+            f"{len(wide)} wide convolutions, e.g. '{wide[0]}', belong neither to the stem nor to a dense layer, beside "
+            f"{len(transitions) - len(wide)} with a kernel of 1"
+        )
 
 
 def _is_head(arranged: Chain, leaves: Leaves) -> bool:

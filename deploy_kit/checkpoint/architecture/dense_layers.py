@@ -5,6 +5,7 @@ bottleneck form BN, 1×1, BN, wide (Huang et al., section 3); the convolutions t
 the stem.
 """
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -165,6 +166,7 @@ def joints(leaves: Iterable[Leaf], convs: Iterable[Leaf], *, before: bool) -> li
     return [Joint(norm=taken.get(conv), conv=conv) for conv in convs]
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def _nearness(conv: Leaf, norm: Leaf, *, before: bool) -> tuple[int, int, bool]:
     """Rank a BN beside a convolution: of one module first, then near in number, then on the right side."""
     a, b = paths.numbers(norm.path), paths.numbers(conv.path)

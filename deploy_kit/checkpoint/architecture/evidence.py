@@ -110,8 +110,10 @@ def weigh(body: Body, head: FoundHeads, tensors: Tensors) -> Evidence:
         else:
             contradicted = min(errors) > _CONTRADICTS
             doubts.append(f"BN statistics fit no ReLU and average pool in the transitions ({text})")
+    # Where BNs elsewhere in the file have negative means, those without any are no accident of random statistics.
+    contrast = any(order == "norm_first" for order, _ in orders.values())
     for name, (order, told) in orders.items():
-        if alive or name == "hidden_order":
+        if alive or name == "hidden_order" or (contrast and order == "activation_first"):
             facts[name], why[name] = order, told
     # E3 assumes a ReLU behind the stem's BN; where the transitions have none, the stem may have none either.
     if alive and facts.get("transition_relu") is not False and (gain := _stem_gain(body, tensors)) is not None:

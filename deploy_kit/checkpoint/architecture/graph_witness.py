@@ -218,10 +218,10 @@ def _input(parsed: ParsedStructure, witness: Witness) -> tuple[Tensor, GraphAnsw
 def _of_equations(parsed: ParsedStructure, spec: DenseNetSpec, answers: GraphAnswers, x: Tensor) -> float:
     equations = Equations(spec, parsed.names, parsed.originals, channels_last=parsed.channels_last)
     try:
-        found = torch.cat(equations.answers(x.double()), 1)
+        found = torch.cat(equations.answers(x), 1)
     except RuntimeError:  # a stride or a pool that leaves no pixel, or a flattened map of another size
         return float("inf")
-    return answers.difference(spec, found.float())
+    return answers.difference(spec, found)
 
 
 def _witnessed(parsed: ParsedStructure, change: Mapping[str, object], forward: StatedForward) -> ParsedStructure:

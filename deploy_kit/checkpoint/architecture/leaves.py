@@ -138,12 +138,15 @@ def _refuse_decoder(modules: Iterable[Mapping[str, str]], tensors: Mapping[str, 
         weight, bias = (tuple(tensors[parts[part]].shape) if part in parts else () for part in ("weight", "bias"))
         if len(weight) > 2 and (weight[1],) == bias != (weight[0],):
             turned += [parts["weight"], parts["bias"]]
-    if turned:
-        raise CheckpointError(
-            f"{where}: '{turned[0].removesuffix('.weight')}' is a transposed convolution, as decoders have: "
-            "segmentation networks are not supported",
-            hint=f"if the decoder takes no part in the answer, leave it out: {_flags(turned, tensors)}",
-        )
+    if not turned:
+        return
+    why = why_no_densenet(tensors)
+    if not why.startswith(("not a DenseNet", "attention")):
+        why = "segmentation networks are not supported"
+    raise CheckpointError(
+        f"{where}: {why} ('{turned[0].removesuffix('.weight')}' is a transposed convolution, as decoders have)",
+        hint=f"if the decoder takes no part in the answer, leave it out: {_flags(turned, tensors)}",
+    )
 
 
 def verify_finite(leaves: Leaves, where: str) -> None:

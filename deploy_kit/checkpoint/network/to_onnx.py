@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx import config as fx_config
 
 from deploy_kit.base.errors import ExportError
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
@@ -167,19 +168,25 @@ def _biased(model: torch.nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch's exporters, Python and C++ alike: results alone go to standard output."""
+    """Silence torch's exporters, Python and C++ alike: results alone go to standard output.
+
+    The stack trace of each node, which no file keeps, is not taken either.
+    """
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
+    traces = getattr(fx_config, "do_not_emit_stack_traces", False)  # torch 2.10 and later
     sys.stdout.flush()
     kept, sink = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 1)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        fx_config.do_not_emit_stack_traces = True
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        fx_config.do_not_emit_stack_traces = traces
         ctypes.CDLL(None).fflush(None)  # what C++ still buffers belongs into the sink too
         os.dup2(kept, 1)
         os.close(kept)

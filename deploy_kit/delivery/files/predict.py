@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "PPM", "TIFF", "GIF")
-DTYPES = {"float": np.float32, "float16": np.float16}
+DTYPES = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
 ORIENTATION = 0x0112  # of EXIF; 1 is upright
 
 
@@ -42,7 +42,7 @@ class Classifier:
         """
         self.manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
         self.orientation = orientation or self.manifest["orientation"]
-        self.classes = self.manifest["classes"]
+        self.classes = self.manifest["classes"] or [str(k) for k in range(self.manifest["outputs"][0]["shape"][1])]
         open_engine = runpy.run_path(str(Path(folder) / "engine.py"))["open_engine"]
         self._run = open_engine(Path(folder) / self.manifest["engine"]["file"], self.manifest, options)
 
@@ -54,11 +54,7 @@ class Classifier:
         """Return for each image what `predict` does."""
         scores = self.scores(self.logits(np.stack([self.prepare(image) for image in images])))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-        return [[(self.name(k), float(row[k])) for k in ranks] for row, ranks in zip(scores, order)]
-
-    def name(self, index: int) -> str:
-        """Return the name of a class; its number where the bundle has no names."""
-        return str(self.classes[index] if self.classes else index)
+        return [[(self.classes[k], float(row[k])) for k in ranks] for row, ranks in zip(scores, order)]
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Turn outputs (n, K) into scores (n, K) float64 in 0..1, as the manifest says."""
@@ -69,7 +65,7 @@ class Classifier:
         return 1 / (1 + np.exp(-np.clip(wide, -700, 700))) if self.manifest["scores"] == "sigmoid" else wide
 
     def logits(self, tensors: np.ndarray) -> np.ndarray:
-        """Run input tensors (n, C, H, W); return outputs (n, K) float32."""
+        """Run inputs (n, …), each as `prepare` returns it; return outputs (n, K) float32."""
         tensors = tensors.astype(DTYPES[self.manifest["inputs"][0]["dtype"]])
         batch = self.manifest["inputs"][0]["shape"][0]
         batch = batch if isinstance(batch, int) else len(tensors)  # an open batch takes all at once
@@ -78,7 +74,7 @@ class Classifier:
         return np.concatenate([self._run(part) for part in full])[: len(tensors)].astype(np.float32)
 
     def prepare(self, image: Any, *, ready: bool = False) -> np.ndarray:
-        """Turn an image into its tensor (C, H, W) float32.
+        """Turn an image into what the engine takes: (C, H, W) float32, or the pixels (H, W, C) uint8.
 
         Args:
             image: Path of an image file, a Pillow image, or pixels: uint8 (H, W) or (H, W, 3) in RGB order.
@@ -94,8 +90,10 @@ class Classifier:
             raise ValueError(f"expected {wanted['height']}×{wanted['width']} px, found {pixels.shape[:2]}")
         if pixels.ndim == 3 and wanted["color"] == "gray":
             raise ValueError("expected a gray image, found 3 channels: convert it to gray first")
-        planes = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else np.repeat(pixels[None], len(wanted["mean"]), axis=0)
-        planes = planes[::-1] if wanted["color"] == "bgr" else planes
+        frame = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], len(wanted["mean"]), axis=2)
+        if wanted.get("input_pixels"):
+            return np.ascontiguousarray(frame)
+        planes = frame.transpose(2, 0, 1)[:: -1 if wanted["color"] == "bgr" else 1]
         mean, std = (np.asarray(wanted[key], np.float32)[:, None, None] for key in ("mean", "std"))
         return (planes.astype(np.float32) / np.float32(255) - mean) / std
 

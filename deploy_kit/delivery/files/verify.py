@@ -50,7 +50,7 @@ def digest_of(path: Path) -> str:
 
 
 def version_fault(engine: dict[str, Any], here: str) -> str:
-    """Say why this version cannot run the engine; empty if it can."""
+    """Return why this version cannot run the engine; empty if it can."""
     numbers, wanted = ([int(n) for n in re.findall(r"\d+", text)[:3]] for text in (here, engine["minimum"]))
     if engine["exact"] and here != engine["minimum"]:
         return (

@@ -34,7 +34,9 @@ class PackedRuntime:
     """One engine that can be packed.
 
     Attributes:
-        program: ``engine.py`` of the bundle: ``open_engine(path, manifest, options)`` returns (N, C, H, W) → (N, K).
+        program: ``engine.py`` of the bundle: ``open_engine(path, manifest, options)`` returns (N, …) → (N, K).
+        verify: Refuses a file, before native code reads it, that would work without end; the worker that then loads it
+            is bounded in memory and time.
         needs: (engine's passport, ONNX graph that it was built from, version that built it) → versions that run it.
         triton: Fields of a Triton ``config.pbtxt`` that name the backend, e.g. ``backend: "openvino"``; empty where
             Triton has none.
@@ -44,6 +46,7 @@ class PackedRuntime:
 
     program: Path
     needs: Callable[[Artifact, Path, str], VersionNeed]
+    verify: Callable[[Path], None] = lambda path: None
     triton: str = ""
     cpp: Path | None = None
     packs_graph: bool = False

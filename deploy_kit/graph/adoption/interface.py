@@ -104,7 +104,7 @@ def choose_output(proto: "onnx.ModelProto", wanted: str | None, path: Path, chan
 
 
 def size_input(proto: "onnx.ModelProto", stated: "Stated", path: Path, changes: list[str]) -> None:
-    """Give the input the shape that is stated, where the file leaves it open; the batch may stay open.
+    """Set the input to the shape that is stated, where the file leaves it open; the batch may stay open.
 
     Raises:
         InputError: There are several inputs or none, or its sides are open and nobody names them, or fixed to others.
@@ -276,7 +276,7 @@ def _contradict(recorded: tuple[int, ...] | None, found: tuple[int, ...] | None)
 
 
 def _replace(field: Any, entries: "list[Any]") -> None:
-    """Give a repeated field these entries of its own."""
+    """Replace the entries of a repeated field."""
     copies = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
     del field[:]
     field.extend(copies)

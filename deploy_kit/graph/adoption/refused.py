@@ -111,7 +111,7 @@ def _constants(graph: "onnx.GraphProto") -> dict[str, Any]:
 
 
 def _trains(node: "onnx.NodeProto", version: int, constants: dict[str, Any]) -> str:
-    """Say in which way a node behaves as in training; empty if it does not."""
+    """Return in which way a node behaves as in training; empty if it does not."""
     if node.op_type in _RANDOM:
         return f"{node.op_type} draws random numbers,"
     if node.op_type == "BatchNormalization":

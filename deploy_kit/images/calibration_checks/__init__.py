@@ -20,7 +20,7 @@ Code = Literal[
 ]  # fmt: skip
 _SAMPLE, _FEW, _NAMED = 256, 16, 5
 _MOST_MEAN, _MOST_STD = 2.0, 3.0
-"""Of pixels in 0..1 no channel has a larger mean or standard deviation than 1; of pixels in 0..255 nearly all have."""
+"""Largest mean and standard deviation of a channel of pixels in 0..1; nearly all channels of 0..255 exceed it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ class Int8Options:
     """Options of a recipe's variant that every INT8 layout has.
 
     Attributes:
-        equalize: Give concatenated channels one range before they are quantized; without it accuracy is lost.
+        equalize: Bring concatenated channels to one range before they are quantized; without it accuracy is lost.
         method: How the ends of ranges are chosen (`deploy_kit.quantization.ranges.thresholds`).
         percentile: Share of the values that the method ``percentile`` encodes, in per cent.
         settle: Stop observing images once the ranges have settled; those of ``minmax`` never do.

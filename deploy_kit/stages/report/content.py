@@ -7,7 +7,7 @@ from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.engine_table import HEADINGS, NONE, cells, marked, percentile, size
 from deploy_kit.records.measurements import Environment, Measurement
 from deploy_kit.records.results import PassRow, Report
-from deploy_kit.stages.report import accuracy, device, layer_breakdown, mixed_precision
+from deploy_kit.stages.report import accuracy, device, layer_breakdown, mixed_precision, slimming
 from deploy_kit.stages.report.document import Section, Table
 
 
@@ -36,8 +36,8 @@ def recommendation(report: Report) -> Section:
         return Section(title="Recommendation", blocks=())
     budgets = f" within {', '.join(found.budgets.words)}" if found.budgets.words else ""
     words = f"**{found.winner}**{budgets}: {found.why}" if found.winner else f"None{budgets}: {found.why}"
-    rows = [(one.label, one.why, "yes" if one.tied else "no") for one in found.losers]
-    losers = (Table(headings=("not recommended", "why", "tied"), rows=rows),) if rows else ()
+    rows = [(one.label, one.why) for one in found.losers]
+    losers = (Table(headings=("not recommended", "why"), rows=rows),) if rows else ()
     return Section(title="Recommendation", blocks=(f"{words}.", *losers))
 
 
@@ -46,6 +46,7 @@ def details(report: Report) -> list[Section]:
     found = (
         _export(report),
         _simplify(report.passes),
+        *slimming.sections(report.slim_searches, report.slimmed),
         _quantize(report),
         *mixed_precision.sections(report.mixes, {graph.sha256: graph.name for graph in report.lineage}),
         _build(report),

@@ -269,6 +269,17 @@ def test_the_interval_of_a_median_needs_six_rounds() -> None:
     assert latency.median_interval(list(map(float, range(1, 13)))) == (3.0, 10.0)
 
 
+def test_engines_that_were_delivered_are_named_by_their_files() -> None:
+    whole = page_report()
+    label = next(row.label for row in whole.rows if row.artifact is not None)
+
+    beside = dataclasses.replace(whole, delivered=((label, "best-int8.xml"),))
+
+    assert [line[1] for line in first_page.files(beside) if line[0] == label] == ["best-int8.xml"]
+    assert "best-int8.xml" in page.page(beside).partition("What was proved")[0]
+    assert codec.from_json(Report, json.loads(json.dumps(codec.to_json(beside)))) == beside
+
+
 def test_a_page_of_many_engines_stays_small() -> None:
     whole = page_report()
     rows = tuple(dataclasses.replace(one, label=f"{n} {one.label}") for n in range(8) for one in whole.rows)

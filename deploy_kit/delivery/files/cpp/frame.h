@@ -1,4 +1,4 @@
-// One frame of the network's size: read as binary PGM or PPM, normalized, and its likeliest classes printed.
+// One frame of the network's size: read as binary PGM or PPM, prepared, and its likeliest classes printed.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -34,18 +34,22 @@ inline std::vector<std::uint8_t> read_frame(const std::string& path) {
   return pixels;
 }
 
-// Returns the input tensor, channels first: (pixel / 255 - mean) / std. The frame fills every place of the batch.
-inline std::vector<float> tensor_of(const std::vector<std::uint8_t>& pixels) {
-  const std::size_t area = bundle::kHeight * bundle::kWidth;
-  std::vector<float> tensor(bundle::kBatch * bundle::kChannels * area);
-  for (std::size_t channel = 0; channel < bundle::kChannels; ++channel) {
+// Returns the input: the pixels where the engine takes them, else channels first, (pixel / 255 - mean) / std. The frame
+// fills every place of the batch.
+inline std::vector<bundle::Element> tensor_of(const std::vector<std::uint8_t>& pixels) {
+  const std::size_t area = bundle::kHeight * bundle::kWidth, one = bundle::kChannels * area;
+  std::vector<bundle::Element> tensor(bundle::kBatch * one);
+  if (bundle::kPixels) {
+    std::copy(pixels.begin(), pixels.end(), tensor.begin());
+  }
+  for (std::size_t channel = 0; channel < (bundle::kPixels ? 0 : bundle::kChannels); ++channel) {
     const std::size_t from = bundle::kReversed ? bundle::kChannels - 1 - channel : channel;
     for (std::size_t i = 0; i < area; ++i) {
       const float value = static_cast<float>(pixels[i * bundle::kChannels + from]) / 255.0f;
-      tensor[channel * area + i] = (value - bundle::kMean[channel]) / bundle::kStd[channel];
+      tensor[channel * area + i] =
+          static_cast<bundle::Element>((value - bundle::kMean[channel]) / bundle::kStd[channel]);
     }
   }
-  const std::size_t one = bundle::kChannels * area;
   for (std::size_t place = 1; place < bundle::kBatch; ++place) {
     std::copy_n(tensor.begin(), one, tensor.begin() + static_cast<std::ptrdiff_t>(place * one));
   }

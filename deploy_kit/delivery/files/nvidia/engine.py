@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 LIBRARY = "libcuda.so.1"
-DTYPES = {"FLOAT": np.float32, "HALF": np.float16}
+DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8}
 _POINTER, _SIZE, _ADDRESS = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
 _SIGNATURES = {
     "cuInit": (ctypes.c_uint,),
@@ -36,7 +36,7 @@ def open_engine(path: Path, manifest: dict[str, Any], options: dict[str, Any]) -
         options: Options in place of the manifest's; none of them changes how a plan runs.
 
     Returns:
-        (N, C, H, W) → outputs (N, K).
+        Inputs (N, …) → outputs (N, K).
     """
     trt = importlib.import_module(manifest["engine"]["package"])
     stream = _stream()

@@ -17,7 +17,7 @@ def open_engine(path: Path, manifest: dict[str, Any], options: dict[str, Any]) -
         options: Options in place of the manifest's: ``threads`` (0: every core), ``inference_precision``, ``device``.
 
     Returns:
-        (N, C, H, W) → outputs (N, K).
+        Inputs (N, …) → outputs (N, K).
     """
     import openvino
 

@@ -17,7 +17,18 @@ from deploy_kit.records.engine_table import HEADINGS, cells, summary
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow, Report
 from deploy_kit.stages.report import content
-from deploy_kit.stages.report.page import classes, conditions, layers, passes, plot, roofline, spread, tables, tradeoff
+from deploy_kit.stages.report.page import (
+    classes,
+    conditions,
+    layers,
+    passes,
+    plot,
+    roofline,
+    slimming,
+    spread,
+    tables,
+    tradeoff,
+)
 
 _MARK = re.compile(r"(.*?) \((INVALID|emulated.*|measured apart.*)\)")
 _GENERATOR = element("meta", name_="generator", content="deploykit")
@@ -29,7 +40,10 @@ def page(report: Report) -> str:
     """Return the page of a report."""
     looks = plot.looks(row.label for row in report.rows)
     word, found = _verdict(report), report.recommendation
-    winner = markup((" Recommended: ", element("strong", found.winner), ".")) if found and found.winner else None
+    winner = None
+    if found and found.winner:
+        file = dict(report.delivered).get(found.winner)
+        winner = markup((" Recommended: ", element("strong", found.winner), f" ({file})." if file else "."))
     top = element(
         "header",
         element("p", "deploykit report", class_="kicker"),
@@ -38,7 +52,7 @@ def page(report: Report) -> str:
     )
     first = element(
         "div",
-        element("section", element("h2", "Engines"), engines(report.rows), *_recommended(report), aria_label="engines"),
+        element("section", element("h2", "Engines"), engines(report), *_recommended(report), aria_label="engines"),
         element("section", element("h2", "What was proved"), facts(first_page.facts(report)), aria_label="facts"),
         class_="first",
     )
@@ -62,6 +76,7 @@ def pictures(report: Report, looks: dict[str, plot.Look]) -> list[Markup]:
     times = (layers.times(name, measured, number) for number, (name, _, measured) in enumerate(timed))
     found = (
         tradeoff.draw(report.rows, looks),
+        *map(slimming.draw, report.slim_searches),
         spread.distributions([[one] for one in timed]),
         *times,
         layers.depth(report.differences),
@@ -87,16 +102,17 @@ def timings(rows: Iterable[EngineRow], looks: dict[str, plot.Look]) -> list[tupl
     ]
 
 
-def engines(rows: Iterable[EngineRow]) -> Markup:
-    """Lay the engines out with their verdicts."""
+def engines(report: Report) -> Markup:
+    """Lay the engines out with their verdicts, each with its file where it was delivered."""
     first = ("artifact", "verdict", "drop", "speed-up", "p50", "size")
     headings = (*first, *(heading for heading in HEADINGS if heading not in first))
-    drawn = []
-    for row in rows:
+    drawn, delivered = [], dict(report.delivered)
+    for row in report.rows:
         texts = {h: _marked(text) for h, text in zip(HEADINGS, cells(row), strict=True)}
         if row.artifact is not None:
+            file = element("small", delivered[row.label]) if row.label in delivered else None
             digest = element("small", f"sha256 {row.artifact.sha256[:12]}…")
-            texts["artifact"] = markup((texts["artifact"], digest))
+            texts["artifact"] = markup((texts["artifact"], file, digest))
         drawn.append([chip(_word(row)) if heading == "verdict" else texts[heading] for heading in headings])
     return tables.table(headings, drawn, class_="engines")
 
@@ -166,16 +182,23 @@ def _word(row: EngineRow) -> str:
 
 
 def _reasons(report: Report) -> list[str]:
-    """List why engines are not accepted, and the remarks that say more than that."""
-    reasons = [f"{row.label}: {row.verdict}" for row in report.rows if _word(row) != "accepted"]
+    """List why engines are not accepted where the recommendation does not say it, and the remarks that say more."""
+    said = {(loser.label, loser.why) for loser in report.recommendation.losers} if report.recommendation else set()
+    reasons = [
+        f"{row.label}: {row.verdict}"
+        for row in report.rows
+        if _word(row) != "accepted" and (row.label, row.verdict) not in said
+    ]
     told = [why for row in report.rows if isinstance(row.measurement, Measurement) for why in row.measurement.invalid]
     return [*reasons, *(remark for remark in report.remarks if not any(why in remark for why in told))]
 
 
 def _marked(text: str) -> Markup:
-    """Set the mark of a number that must not be used on a line of its own."""
+    """Set a number's interval, and the mark of one that must not be used, on lines of their own."""
     number, mark = (found[1], found[2]) if (found := _MARK.fullmatch(text)) else (text, "")
-    return markup((number, element("span", mark, class_="invalid") if mark else None))
+    number, _, interval = number.partition(" [")
+    below = element("span", f" [{interval}", class_="interval") if interval else None
+    return markup((number, below, element("span", mark, class_="invalid") if mark else None))
 
 
 def _kind(what: str) -> str | None:

@@ -54,7 +54,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    std::vector<float> tensor = tensor_of(read_frame(argv[2]));
+    std::vector<bundle::Element> tensor = tensor_of(read_frame(argv[2]));
     api = load_api();
     auto env = made<OrtEnv>([](OrtEnv** out) { return api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "classify", out); },
                             api->ReleaseEnv);
@@ -66,11 +66,13 @@ int main(int argc, char** argv) {
     auto memory = made<OrtMemoryInfo>(
         [](OrtMemoryInfo** out) { return api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, out); },
         api->ReleaseMemoryInfo);
-    const std::int64_t shape[] = {bundle::kBatch, bundle::kChannels, bundle::kHeight, bundle::kWidth};
+    const std::int64_t shape[] = {bundle::kShape[0], bundle::kShape[1], bundle::kShape[2], bundle::kShape[3]};
+    const auto element =
+        bundle::kPixels ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     auto input = made<OrtValue>(
         [&](OrtValue** out) {
-          return api->CreateTensorWithDataAsOrtValue(memory.get(), tensor.data(), tensor.size() * sizeof(float), shape,
-                                                     4, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, out);
+          return api->CreateTensorWithDataAsOrtValue(memory.get(), tensor.data(), tensor.size() * sizeof(tensor[0]),
+                                                     shape, 4, element, out);
         },
         api->ReleaseValue);
     const OrtValue* inputs[] = {input.get()};

@@ -20,7 +20,7 @@ struct OrtSessionOptions;
 enum OrtLoggingLevel { ORT_LOGGING_LEVEL_ERROR = 3 };
 enum OrtAllocatorType { OrtArenaAllocator = 1 };
 enum OrtMemType { OrtMemTypeDefault = 0 };
-enum ONNXTensorElementDataType { ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT = 1 };
+enum ONNXTensorElementDataType { ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT = 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 = 2 };
 using OrtOther = void (*)();  // a function that is not called here
 
 struct OrtApi {

@@ -1,0 +1,38 @@
+"""ncnn runs float32 graphs of one image, as pnnx converts them; others are refused before pnnx spends time on them."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from deploy_kit.graph.lint import LintFault, LintTarget, Rule
+
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
+    """Look at the types of the graph, at its input and at the batch."""
+    if any(node.op_type == "QuantizeLinear" for node in model.graph):
+        yield LintFault(node="", text="the graph carries INT8 (QuantizeLinear), which pnnx does not convert")
+    if any(value.dtype in _HALF for value in model.graph.initializers.values()):
+        yield LintFault(node="", text="the graph carries half precision, which pnnx does not convert")
+    for value in model.graph.inputs:
+        if value.dtype is not None and value.dtype not in (ir.DataType.FLOAT, *_HALF):
+            yield LintFault(
+                node="", text=f"its input '{value.name}' holds {value.dtype.name}, ncnn takes float32 alone"
+            )
+        if value.shape is not None and len(value.shape) and value.shape[0] != 1:
+            yield LintFault(
+                node="",
+                text=f"its input '{value.name}' has batch {value.shape[0]}, ncnn computes one image at a time",
+                cure="export with --batch 1",
+            )
+
+
+RULE = Rule(
+    targets=("ncnn",),
+    level="error",
+    title="anything but a float32 graph of one image",
+    cure="build the float32 graph: --variant fp32",
+    source="measured: pnnx 20261020, ncnn 1.0.20261020",
+    check=check,
+)

@@ -1,0 +1,19 @@
+"""Engines as `deploy -o` delivers them: a file of a speaking name, and its passport."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy_kit.records.artifacts import Origin
+from deploy_kit.store import sha256_of
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+
+def delivered(line: "Line", name: str, engine: str, folder: Path) -> Path:
+    """Deliver one engine of the tiny line; return its main file."""
+    built, checkpoint = line.built(name, engine), line.recipe.source.checkpoint
+    origin = Origin(
+        checkpoint=checkpoint, checkpoint_sha256=sha256_of(Path(checkpoint)), verdict="accepted", images="", n_images=1
+    )
+    return line.store.copy_out(built, folder / f"best-{name}{Path(built.path).suffix}", origin)
