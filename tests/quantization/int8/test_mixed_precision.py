@@ -109,7 +109,7 @@ def test_a_kept_reader_takes_the_inverse_of_the_equalization(form: str) -> None:
     def left(*kept: str) -> float:
         return sqnr(model, quantized(model, x, int8_portable, keep=kept, rounding="nearest", **PORTABLE[form]), x)
 
-    # A stem in float still writes to the block's grid, whose rounding is most of the noise; a wrong inverse costs 10 dB.
+    # A stem in float still writes to the grid of its block, whose rounding is most of the noise.
     assert left("head") - 1 < left("stem", "head") < left("stem", "head", *LAYERS[:2])
     assert left("head") + 3 < left(*LAYERS, "head")
 
