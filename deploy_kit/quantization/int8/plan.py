@@ -19,6 +19,7 @@ from deploy_kit.quantization.int8 import (
     average_pools,
     effective_range,
     equalize,
+    input_grid,
     observation,
     pixel_grid,
     range_selection,
@@ -235,4 +236,8 @@ def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, ChannelRange]
     # The input has no span: its range is never cut.
     ends = [spans.get(v) or (plan.seen[v].low, plan.seen[v].high) for v in group.sources]
     low, high = min(float(a.min()) for a, _ in ends), max(float(b.max()) for _, b in ends)
-    return symmetric_grid(max(-low, high)) if choices.signed else asymmetric_grid(low, high)
+    if choices.signed:
+        return symmetric_grid(max(-low, high))
+    grid, preprocess = asymmetric_grid(low, high), onnx_file.preprocess(plan.model)
+    made_of_pixels = preprocess is not None and group.sources == tuple(plan.model.graph.inputs)
+    return input_grid.in_steps_of_pixels(grid, preprocess) if preprocess is not None and made_of_pixels else grid
