@@ -50,8 +50,10 @@ class ObservedActivations:
     histograms: tuple[str, ...] = ()
 
 
-COUNTED_IMAGES = 128
-"""Images that histograms are counted of, where more are observed."""
+COUNTED_IMAGES, COUNTED_BYTES = 128, 8 * 2**30
+"""Histograms are counted of as many images as have so many bytes of activations, spread over all, and of no fewer than
+the first number: counting takes as long as the graph itself. The demo's `mse` from 128, 256 and all 512 of its images
+gives 38.8, 39.4 and 40.4 dB."""
 
 
 class Observer:
@@ -66,11 +68,14 @@ class Observer:
             model: A float32 graph.
             activations: The activations to observe.
             threads: Number of the runtime's threads, 0 for all cores.
-            expected: Number of images to come: histograms are counted of `COUNTED_IMAGES` of them, spread over all, as
-                they take as long as the graph itself; extremes and moments are those of all. 0 counts all.
+            expected: Number of images to come, of which histograms are counted up to `COUNTED_BYTES`; extremes and
+                moments are those of all. 0 counts all.
         """
         ort = need("onnxruntime", by="calibration")
         self.activations, self.n_images, self._expected = activations, 0, expected
+        shapes = {value.name: _shape(value) for value in _values(model)}
+        image = 4 * sum(math.prod(shapes.get(name, (1,))[1:]) for name in activations.histograms)
+        self._counted = max(COUNTED_IMAGES, COUNTED_BYTES // max(image, 1))
         reduced = [(name, tuple(_REDUCTIONS)) for name in dict.fromkeys(activations.names)]
         reduced += [(name, (_MEAN,)) for name in dict.fromkeys(activations.means)]
         self._outputs = [f"{name}{suffix}" for name, suffixes in reduced for suffix in suffixes]
@@ -89,7 +94,7 @@ class Observer:
         Raises:
             QuantizeError: An activation that needs a histogram is not finite.
         """
-        every = max(1, self._expected // max(COUNTED_IMAGES, len(batch)))
+        every = max(1, self._expected // max(self._counted, len(batch)))
         counted = self.activations.histograms if self._n_runs % every == 0 else ()
         results = self._session.run([*self._outputs, *counted], {self._feed: batch})
         parts = {}

@@ -183,7 +183,8 @@ def test_same_images_give_the_same_bits() -> None:
 
 
 def test_histograms_are_counted_of_some_images_and_extremes_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "COUNTED_IMAGES", 4)
+    monkeypatch.setattr(ranges, "COUNTED_IMAGES", 1)
+    monkeypatch.setattr(ranges, "COUNTED_BYTES", 4 * (4 * 4 * 30))  # four images of 4 channels and 30 pixels
     sketch, model = watched((6, 5))
     x = sketch.images(8)
     convolved = run(model, x, optimize=False)[0]
