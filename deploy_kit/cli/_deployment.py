@@ -114,8 +114,12 @@ def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> st
 
 
 def summary_table(rows: Sequence[EngineRow]) -> str:
-    """Lay out the engines in 80 columns, a word for each verdict: reasons and limits stand below it."""
-    return table(_HEADINGS, [_cells(row) for row in rows])
+    """Lay out the engines in 80 columns, a word for each verdict: reasons and limits stand below it.
+
+    What was not run has no numbers, and is named below with its reason; it has a line only where nothing else has.
+    """
+    ran = [row for row in rows if row.verdict.partition(":")[0] not in ("not run", "left out")]
+    return table(_HEADINGS, [_cells(row) for row in ran or rows], spare=("size",))
 
 
 def recommended(found: Recommendation) -> list[str]:
@@ -140,7 +144,7 @@ def _cells(row: EngineRow) -> tuple[str, ...]:
     return (
         typed(row.label),
         size(row.artifact.size_bytes) if row.artifact else NONE,
-        f"{drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}]" if drop else NONE,
+        f"{drop.points:+.2f} [{drop.low:.2f}, {drop.high:.2f}]" if drop else NONE,
         percentile(measured, 50),
         "INVALID" if measured and measured.invalid else f"{row.speed_up.ratio:.2f}×" if row.speed_up else NONE,
         word,

@@ -19,6 +19,8 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.cli import _deployment, _quantities
 from deploy_kit.recipe import overrides, targets
 from deploy_kit.records import codec
+from deploy_kit.records.measurements import NotRun
+from deploy_kit.records.parity import Drop
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import Report
 from deploy_kit.stages import deliver
@@ -189,6 +191,25 @@ def test_the_table_fits_80_columns_with_the_longest_names() -> None:
     rows = [row("int8", "onnxruntime", measurement=dataclasses.replace(timed, invalid=("a",)))]
 
     assert max(map(len, _deployment.summary_table(rows).splitlines())) <= 80
+
+
+def test_the_table_has_every_column_on_80_and_leaves_out_what_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    drop = Drop(what="top-1", points=-0.01, low=-0.16, high=0.14)
+    ran = row(
+        "int8-ort", "onnxruntime", parity=parity("int8-ort · onnxruntime", drop=drop),
+        measurement=measurement("int8-ort · onnxruntime", (0.536,) * 2000),
+    )  # fmt: skip
+    absent = NotRun(artifact="d", label="int8-tensorrt · tensorrt_rtx", why="no NVIDIA GPU")
+    left = row("int8-tensorrt", "tensorrt_rtx", parity=absent, measurement=absent)
+
+    lines = _deployment.summary_table([ran, left]).splitlines()
+
+    assert lines[0].split() == ["engine", "size", "drop", "in", "points", "p50", "speed-up", "verdict"]
+    assert [line.split()[0] for line in lines[2:]] == ["int8-ort@onnxruntime"]
+    assert "-0.01 [-0.16, 0.14]" in lines[2]
+    assert max(map(len, lines)) <= 80
+    assert "int8-tensorrt@tensorrt_rtx: not run" in _deployment.text(made(ran, left), (), Path("report.md"))
 
 
 def test_every_reason_is_below_the_table() -> None:

@@ -36,8 +36,8 @@ def recommendation(report: Report) -> Section:
         return Section(title="Recommendation", blocks=())
     budgets = f" within {', '.join(found.budgets.words)}" if found.budgets.words else ""
     words = f"**{found.winner}**{budgets}: {found.why}" if found.winner else f"None{budgets}: {found.why}"
-    rows = [(one.label, one.why, "yes" if one.tied else "no") for one in found.losers]
-    losers = (Table(headings=("not recommended", "why", "tied"), rows=rows),) if rows else ()
+    rows = [(one.label, one.why) for one in found.losers]
+    losers = (Table(headings=("not recommended", "why"), rows=rows),) if rows else ()
     return Section(title="Recommendation", blocks=(f"{words}.", *losers))
 
 

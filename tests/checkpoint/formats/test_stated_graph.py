@@ -220,9 +220,9 @@ def rewritten(path: Path, folder: Path, change: Callable[[str, bytes], bytes]) -
     return write(folder / "changed", zip_bytes(members))
 
 
-def _doubling(step: str, times: int = 40) -> bytes:
+def _doubling(step: str) -> bytes:
     """Write a forward pass whose value is twice as large after each statement."""
-    lines = ["class Conv2d(Module):", "  def forward(self, x):", "    a = [x]", *[f"    a = {step}"] * times]
+    lines = ["class Conv2d(Module):", "  def forward(self, x):", "    a = [x]", *[f"    a = {step}"] * 40]
     return "\n".join([*lines, "    return torch.cat(a, 1)", ""]).encode()
 
 
@@ -234,11 +234,10 @@ def _doubling(step: str, times: int = 40) -> bytes:
         b"class Conv2d(Module):\n  def forward(self, x):\n    return os.system('touch marker')\n",
         b"class Conv2d(Module):\n  pass\n",
         _doubling("[a, a]"),
-        _doubling("torch.add(a, a)", 5_000),
         _doubling("a + a"),
         _doubling("(a, a)"),
     ],
-    ids=range(8),
+    ids=range(7),
 )
 def test_code_of_any_kind_is_read_and_never_run(
     code: bytes, traced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
