@@ -41,15 +41,10 @@ def pack(
 
     The engine is the newest of the store, or a file: one that `--out` delivered, or made elsewhere with --against.
     """
-    from deploy_kit import pipeline
     from deploy_kit.base.errors import RequestError
-    from deploy_kit.cli import _given_engine, _step_inputs, _steps
+    from deploy_kit.cli import _given_engine, _packing
     from deploy_kit.cli._console import pairs
-    from deploy_kit.cli._verdict_codes import EXIT_CODES
     from deploy_kit.records.engine_table import size
-    from deploy_kit.records.measurements import NotRun
-    from deploy_kit.records.results import ParityReport
-    from deploy_kit.stages import check as check_stage
     from deploy_kit.stages import pack as stage
 
     table = stage.PackTable(out=out, name=name, n_golden=golden, sign=sign, allow_undecided=allow_undecided)
@@ -66,33 +61,15 @@ def pack(
             "--variant is about engines of the store, and a file was given", hint="leave out --variant, or the file"
         )
 
-    def accepted(parity: ParityReport) -> None:
-        word = parity.verdict.word
-        if word == "rejected" or (word == "undecided" and not allow_undecided):
-            console.result(parity, f"{parity.label}: not packed: {parity.verdict.text}")
-            raise typer.Exit(EXIT_CODES[word])
-
     with output.console() as console:
         if file is not None:
             given = _given_engine.GivenEngine(
                 file=file, against=against, golden=None, engine=engine, source=stated, max_drop=None, min_top1=None,
                 to_pack=True,
             )  # fmt: skip
-            with _given_engine.proved(given, step, console) as (proved, images, target):
-                accepted(proved.parity)
-                manifest = stage.run(proved, table, target, images=images)
+            manifest = _packing.of_file(given, step, console, table)
         else:
-            with _steps.open_run(step, console) as run:
-                source = pipeline.exported(run)
-                chosen = _step_inputs.newest_engine(run, console, source, engine=engine, variant=variant)
-                reference = pipeline.reference_logits(run, source)
-                parity, _ = check_stage.run(
-                    chosen, run.recipe.check, run.target, reference=reference, images=run.check_images
-                )
-                if isinstance(parity, NotRun):
-                    raise _steps.not_run_error(parity.label, parity.why)
-                accepted(parity)
-                manifest = pipeline.packed(run, source, chosen, parity, table)
+            manifest = _packing.of_store(step, console, table, engine=engine, variant=variant)
         rows = [
             ("bundle", str(out)),
             ("name", manifest.name),

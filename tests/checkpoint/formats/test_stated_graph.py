@@ -220,9 +220,9 @@ def rewritten(path: Path, folder: Path, change: Callable[[str, bytes], bytes]) -
     return write(folder / "changed", zip_bytes(members))
 
 
-def _doubling(step: str, times: int = 40) -> bytes:
+def _doubling(step: str) -> bytes:
     """Write a forward pass whose value is twice as large after each statement."""
-    lines = ["class Conv2d(Module):", "  def forward(self, x):", "    a = [x]", *[f"    a = {step}"] * times]
+    lines = ["class Conv2d(Module):", "  def forward(self, x):", "    a = [x]", *[f"    a = {step}"] * 40]
     return "\n".join([*lines, "    return torch.cat(a, 1)", ""]).encode()
 
 
