@@ -9,7 +9,7 @@ from deploy_kit.cli._option_groups import Only
 from deploy_kit.cli._options import OutputOptions, StepOptions
 
 if TYPE_CHECKING:
-    from deploy_kit.records.slimming import Slimmed, Slimming
+    from deploy_kit.records.slimming import Slimmed, SlimmedLayer, Slimming
 
 
 def slim(
@@ -83,25 +83,34 @@ def _rows(found: "Slimming") -> list[tuple[str, str]]:
 
 
 def _layers(found: "Slimming", small: "Slimmed") -> str:
+    """Draw a line for each layer, and behind the layers of a block a line with their sums."""
+    from itertools import groupby
+
     from deploy_kit.cli._console import table
 
     headings = ("layer", "channels", "MACs", "predicted KL", "seen KL", "ms in float, by layer")
-    times = {row.name: f"{row.before_ms:.3f} → {row.after_ms:.3f}" for row in found.savings}
-    drawn = table(
-        headings,
-        [
-            (
-                layer.name,
-                f"{layer.channels} → {layer.kept}",
-                f"{layer.macs_before:,} → {layer.macs_after:,}",
-                f"{layer.predicted:.2g}",
-                f"{layer.seen:.2g}",
-                times.get(layer.name, "–"),
-            )
-            for layer in small.layers
-        ],
-    )
+    times = {row.name: (row.before_ms, row.after_ms) for row in found.savings}
+    rows = list[tuple[str, ...]]()
+    for block, group in groupby(small.layers, key=lambda layer: layer.name.partition(".")[0]):
+        layers = list(group)
+        rows += (_cells(layer.name, [layer], times) for layer in layers)
+        if len(layers) > 1:
+            rows.append(_cells(f"{block}, all", layers, times))
+    drawn = table(headings, rows)
     return f"{drawn}\n\nno times: {found.no_savings}" if found.no_savings else drawn
+
+
+def _cells(name: str, layers: "list[SlimmedLayer]", times: dict[str, tuple[float, float]]) -> tuple[str, ...]:
+    known = [times[layer.name] for layer in layers if layer.name in times]
+    before, after = (sum(column) for column in zip(*known, strict=True)) if known else (0.0, 0.0)
+    return (
+        name,
+        f"{sum(layer.channels for layer in layers)} → {sum(layer.kept for layer in layers)}",
+        f"{sum(layer.macs_before for layer in layers):,} → {sum(layer.macs_after for layer in layers):,}",
+        f"{sum(layer.predicted for layer in layers):.2g}",
+        f"{sum(layer.seen for layer in layers):.2g}",
+        f"{before:.3f} → {after:.3f}" if known else "–",
+    )
 
 
 COMMAND = Command(call=slim, order=25, example="deploykit slim best.pth --calibration calib/ --macs 0.6")

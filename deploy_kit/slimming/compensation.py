@@ -273,7 +273,8 @@ class _Walk:
         turned = node.op_type == "Gemm" and not node.attributes.get_int("transB", 0)
         rows = (before if turned else before.flatten(1).T).double()
         everything = fit.fitted + fit.held_out
-        weights, bias = ridge.refit(fit.fitted, fit.held_out, everything, rows)
+        weights, shifted = ridge.refit(fit.fitted, fit.held_out, everything, rows)
+        bias = shifted - weights.T @ fit.shift
         new = (weights if turned else weights.T).reshape(before.shape).float().contiguous()
         surgery.set_parameters(node, new.numpy(), bias.numpy())
         for value, tensor in zip(node.inputs[1:3], (new, bias.float()), strict=True):
@@ -281,18 +282,22 @@ class _Walk:
             self._graphs[1].constants[str(value.name)] = tensor
         if cost is None:
             return None
-        left = everything.residual(weights, bias)
+        left = everything.residual(weights, shifted)
         return max(float(0.5 * (cost * left).sum()), 0.0)
 
 
 class _Fit:
-    """The moments of one layer, of the images to fit to and of those held out: rows are multiplied many at a time."""
+    """The moments of one layer, of the images to fit to and of those held out: rows are multiplied many at a time.
+
+    Inputs are taken about the mean of the first of them, `shift`, where float32 loses least of their products.
+    """
 
     def __init__(self, node: ir.Node, n_images: int) -> None:
         self._sampler = PatchSampler(node, n_images)
         self._enough = n_images >= 2 * ridge.EVERY
         width, n_outputs = bottlenecks.width(node), bottlenecks.shape_of(node.inputs[2])[0]
         self.fitted, self.held_out = (ridge.RowMoments.empty(width, n_outputs) for _ in range(2))
+        self.shift = torch.zeros(width, dtype=torch.float64)
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def add(self, x: torch.Tensor, y: torch.Tensor, numbers: torch.Tensor) -> None:
@@ -309,5 +314,8 @@ class _Fit:
         if self._waiting:
             rows, wanted, out = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
             self._waiting = []
+            if not self.fitted.n:
+                self.shift = rows.mean(0).double()
+            rows = rows - self.shift.float()
             self.fitted.add(rows[~out], wanted[~out])
             self.held_out.add(rows[out], wanted[out])

@@ -12,6 +12,7 @@ groups: Kurtic et al.: The optimal BERT surgeon, EMNLP 2022.)
 
 import torch
 
+from deploy_kit.base.errors import SlimError
 from deploy_kit.slimming.patches import squares
 
 DAMPING = 1e-5
@@ -40,7 +41,7 @@ def removal_order(
         m − 1 of them removed.
     """
     taps = len(covariance) // channels
-    inverse = _inverse(damped(covariance, DAMPING))
+    inverse = _inverse(covariance)
     values, vectors = torch.linalg.eigh(cost)
     rows, present = weights @ (vectors * values.clamp(min=0).sqrt()), list(range(channels))
     order, errors = list[int](), [0.0]
@@ -73,12 +74,31 @@ def removal_order(
 
 
 def _inverse(matrix: torch.Tensor) -> torch.Tensor:
-    """Invert a positive definite matrix A = L Lᵀ as L⁻ᵀ L⁻¹: four times as fast as `cholesky_inverse` at 1,152 rows."""
-    lower = torch.linalg.cholesky(matrix)
+    """Invert a covariance with λ on its diagonal as L⁻ᵀ L⁻¹: twice as fast as `cholesky_inverse` at 1,152 rows."""
+    lower = factored(matrix, DAMPING)
     return squares(torch.linalg.solve_triangular(lower, torch.eye(len(matrix), dtype=matrix.dtype), upper=False))
 
 
-def damped(covariance: torch.Tensor, share: float) -> torch.Tensor:
-    """Add a share of the mean variance to the diagonal, so that a singular covariance has an inverse."""
-    mean = max(float(covariance.diagonal().mean()), _FEWEST)
-    return covariance + share * mean * torch.eye(len(covariance), dtype=covariance.dtype)
+def factored(covariance: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the Cholesky factor of a covariance with λ on its diagonal, so that a singular one has an inverse.
+
+    Sums in float32 can leave a variance a little below zero: λ is raised tenfold until it is more than that.
+
+    Args:
+        covariance: (n, n) float64, finite.
+        share: λ as a share of the mean variance.
+
+    Raises:
+        SlimError: The covariance is not finite.
+    """
+    if not torch.isfinite(covariance).all():
+        raise SlimError(
+            "slim: what a layer reads is not finite on these images",
+            hint="check the preprocessing (mean, std) and the checkpoint",
+        )
+    unit = max(float(covariance.diagonal().mean()), _FEWEST) * torch.eye(len(covariance), dtype=covariance.dtype)
+    while True:
+        found = torch.linalg.cholesky_ex(covariance + share * unit)
+        if not int(found.info):
+            return torch.as_tensor(found.L)
+        share *= 10

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from deploy_kit.slimming.group_obs import damped
+from deploy_kit.slimming.group_obs import factored
 from deploy_kit.slimming.patches import covariance_of, squares, with_one
 
 SHARES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -96,8 +96,8 @@ class Centered:
 
     def solved(self, before: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Solve for weights and bias with λ as a share of the mean variance."""
-        lower = torch.linalg.cholesky(damped(self.covariance, share))
-        weights = before + torch.cholesky_solve(self.across - self.covariance @ before, lower)
+        across = self.across - self.covariance @ before
+        weights = before + torch.cholesky_solve(across, factored(self.covariance, share))
         return weights, self.bias(weights)
 
     def bias(self, weights: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,9 @@ def test_a_share_gives_a_graph_and_later_steps_take_it(folder: Path) -> None:
     (row,) = [line for line in said.out.splitlines() if line.startswith("denseblock1.denselayer1")]
     before, after = row.split()[-3], row.split()[-1]
     assert 0 < float(before) < 10 and 0 < float(after) < 10
+    (total,) = [line for line in said.out.splitlines() if line.startswith("denseblock1, all")]
+    each = [line.split()[1:4:2] for line in said.out.splitlines() if line.startswith("denseblock1.")]
+    assert total.split()[2:5:2] == [str(sum(int(row[at]) for row in each)) for at in (0, 1)]
     assert "left alone            " in said.out
     assert (folder / "slim.onnx.passport.json").is_file()
     quantized = deploykit("quantize", "--int8", "--scheme", "int8_ort", "--store", str(folder / "store"), "--json")

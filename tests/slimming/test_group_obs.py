@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from deploy_kit.base.errors import SlimError
 from deploy_kit.slimming import group_obs
 
 TAPS, CHANNELS, OUT = 3, 5, 2
@@ -111,3 +112,18 @@ def test_a_singular_covariance_has_an_order(rank: int) -> None:
     assert len(order) == CHANNELS - 1
     assert np.isfinite(errors).all()
     assert errors == sorted(errors)
+
+
+def test_a_variance_that_rounding_left_below_zero_is_raised() -> None:
+    covariance = torch.diag(torch.tensor([1.0, 1.0, -1e-3], dtype=torch.float64))
+
+    lower = group_obs.factored(covariance, 1e-5)
+
+    raised = (lower @ lower.T - covariance).diagonal()
+    assert torch.allclose(raised, raised[0].expand(3))
+    assert 1e-3 < float(raised[0]) < 1e-2
+
+
+def test_a_covariance_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(SlimError, match="not finite on these images"):
+        group_obs.factored(torch.full((3, 3), torch.nan, dtype=torch.float64), 1e-5)
