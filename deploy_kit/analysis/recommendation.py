@@ -47,7 +47,7 @@ def recommend(
         else:
             candidates.append(_candidate(row, rows))
     if not candidates:
-        return Recommendation(winner="", why=_why_none(rows), losers=tuple(losers), budgets=budgets)
+        return Recommendation(winner="", why=_why_none(rows, budgets), losers=tuple(losers), budgets=budgets)
     candidates.sort(key=lambda one: (one.median_ms, one.label))
     fastest = candidates[0]
     tied = [one for one in candidates if one is fastest or _within_noise(fastest, one)]
@@ -174,10 +174,10 @@ def _advantage(tied: Sequence[_Contender], winner: _Contender) -> str:
     )
 
 
-def _why_none(rows: Sequence[EngineRow]) -> str:
+def _why_none(rows: Sequence[EngineRow], budgets: Budgets) -> str:
     words = [row.judged.word for row in rows if row.judged is not None]
     if not words:
         return "no engine was checked"
     if "accepted" in words:
-        return "no accepted engine was measured within the budgets"
+        return "no accepted engine keeps the budgets" if budgets.words else "no accepted engine was measured"
     return "no engine was accepted" + (", and at least one is undecided" if "undecided" in words else "")

@@ -156,6 +156,6 @@ def _name(request: VariantRequest, precision: str, layout: str, scheme: str) -> 
         return scheme
     if precision != "int8":
         return precision if precision != "fp32" else f"fp32-{request.target}"
-    parts = [(layout, "portable"), (request.form or "max", "max"), (request.method or "minmax", "minmax")]
+    parts = [(layout, "portable"), (request.form or "max", "max"), (request.method or "", "")]
     parts.append((request.rounding or "", ""))
     return "-".join([precision, *(value for value, usual in parts if value != usual)])

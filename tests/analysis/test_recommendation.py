@@ -189,6 +189,13 @@ def test_of_one_engine_at_two_batches_images_per_time_decide() -> None:
     )
 
 
+def test_why_nothing_is_recommended_says_whether_a_budget_is_the_reason() -> None:
+    unmeasured = dataclasses.replace(FP32, measurement=None)
+
+    assert recommend([unmeasured], Budgets()).why == "no accepted engine was measured"
+    assert recommend([INT8], Budgets(max_size_mb=7)).why == "no accepted engine keeps the budgets"
+
+
 def test_nothing_is_recommended_from_nothing() -> None:
     assert recommend([], Budgets()).why == "no engine was checked"
 

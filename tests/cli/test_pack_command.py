@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
 from command_line import deploykit
 from delivered_files import delivered
+from PIL import Image
 
 from deploy_kit import recipe
+from deploy_kit.graph import onnx_file
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -144,4 +147,21 @@ def test_an_ir_that_does_not_state_its_input_is_packed_from_its_onnx_file(line: 
         words = command.replace("model.onnx", str(model)).replace("FOLDER", line.recipe.check.images).split()[1:]
         found = deploykit(*words, *store, *more)
         assert found.code == 0, found.err
+    assert deploykit("verify", tmp_path / "bundle").code == 0
+
+
+def test_names_of_image_folders_are_in_the_bundles_onnx_file(line: "Line", tmp_path: Path) -> None:
+    names = ("ant", "bee", "cat", "dog")
+    with np.load(line.recipe.check.images) as data:
+        for index, (pixels, label) in enumerate(zip(data["images"], data["labels"], strict=True)):
+            (tmp_path / "val" / names[label]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "val" / names[label] / f"{index}.png")
+    file, place = delivered(line, "int8", "onnxruntime", tmp_path), ("--store", tmp_path / "store")
+
+    said = deploykit("pack", file, "--images", tmp_path / "val", *place, "-o", tmp_path / "bundle", "--allow-undecided")
+
+    assert said.code == 0, said.err
+    assert onnx_file.classes(onnx_file.load(file)) == ()
+    assert onnx_file.classes(onnx_file.load(tmp_path / "bundle" / "model.onnx")) == names
+    assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["classes"] == list(names)
     assert deploykit("verify", tmp_path / "bundle").code == 0

@@ -63,7 +63,7 @@ def test_a_method_is_an_option_and_a_part_of_the_name() -> None:
     assert chosen("int8", method="entropy") == Variant(
         name="int8-entropy", scheme="int8_portable", options={"method": "entropy"}
     )
-    assert chosen("int8", target="tensorrt", method="minmax").name == "int8-tensorrt"
+    assert chosen("int8", target="tensorrt", method="minmax").name == "int8-tensorrt-minmax"
 
 
 def test_a_processor_without_vnni_gets_narrow_weights_and_is_told_why() -> None:

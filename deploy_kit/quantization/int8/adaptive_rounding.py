@@ -11,12 +11,38 @@ Source of the objective: Nagel et al., "Up or Down? Adaptive Rounding for Post-T
 2020; of the solver: Behdin et al., "QuantEase: Optimization-based Quantization for Language Models", 2023.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 _SWEEPS = 2  # over all columns: on the demo 1, 2 and 4 give the same logits within 0.3 dB
 _BLOCK = 64  # columns whose gradients are updated one by one; those of the others follow in one matrix product
 _LARGEST = np.float32(1e15)  # sums of larger squares may overflow float32
 _DAMPING = 0.01  # of the mean variance, as in GPTQ (Frantar et al., 2022): a sample does not span every direction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounded:
+    """The integers chosen for the weights of one node, and the inputs that they were chosen on.
+
+    Attributes:
+        integers: float64 in the shape of the weights.
+        mean: (inputs / groups · taps,) mean of the float inputs.
+        read: Likewise, of the values that their integers stand for.
+    """
+
+    integers: np.ndarray
+    mean: np.ndarray
+    read: np.ndarray
+
+    def drift(self, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Compute what the outputs (outputs,) are off on average: by rounded weights, rounded and clipped inputs.
+
+        Args:
+            weights: (outputs, inputs / groups, …) weights.
+            values: The values that their integers stand for.
+        """
+        return np.asarray(values.reshape(len(values), -1) @ self.read - weights.reshape(len(weights), -1) @ self.mean)
 
 
 def second_moments(patches: np.ndarray, *, centered: bool) -> np.ndarray:

@@ -67,7 +67,7 @@ def clipped(x: Moments, limits: np.ndarray, grid: Grid, *, upper: bool) -> Momen
     sign = -1.0 if upper else 1.0
     d, std = sign * (x.mean - t), np.maximum(x.std, _SMALLEST)
     z = d / std
-    share, density = _normal(z), np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    share, density = normal(z), np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     excess = d * share + std * density
     square = (d**2 + std**2) * share + d * std * density
     # On integers the bound is t rounded to the grid. Below the grid it never clips, and x keeps its error; above, it
@@ -96,6 +96,6 @@ def summed(weight: np.ndarray, per_channel: np.ndarray, inside: np.ndarray | Non
     return np.asarray((kernels * read).sum(1))
 
 
-def _normal(z: np.ndarray) -> np.ndarray:
+def normal(z: np.ndarray) -> np.ndarray:
     """Compute Φ(z)."""
     return np.array([0.5 * math.erfc(-float(value) / math.sqrt(2.0)) for value in z])

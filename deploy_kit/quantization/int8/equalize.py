@@ -1,6 +1,6 @@
-"""Scale every channel of a concatenation to the same range, exactly in float, so that one scale fits all of them.
+"""Scale the channels of an activation to the same range, exactly in float, so that one scale fits all of them.
 
-    x = r·x' + m                                r > 0 and m for each channel: x' spans [-1, 1]
+    x = r·x' + m                                r > 0 and m for each channel: x' spans the grid
     producer:  W[c] / r[c], (b[c] − m[c]) / r[c]                the convolution that makes channel c
     consumer:  BN: mean (μ − m)/r, slope γ·r/σ                  a·x + b = (a·r)·x' + (a·m + b)
                W[:, c]·r[c], b + Σ W[:, c]·m[c]                 a convolution
@@ -8,7 +8,12 @@
 
 Max and average poolings and concatenations commute with it. The maps of a DenseNet block differ in range by orders of
 magnitude; on one shared scale without this step the small ones vanish in rounding (18 dB of logit SQNR on the demo),
-and maps behind a ReLU would use half of the grid.
+and maps behind a ReLU would use half of the grid. m puts the low end on an integer: a dense block's channels begin at a
+bound of their readers (`effective_range`), which is then exact. A uint8 grid from -1 to 1 has 127.5 steps below 0, and
+every such bound would be off by half a step.
+
+Between two convolutions that are scaled by nothing but a ReLU's zero, full equalization moves the unequal ranges into
+the weights of the second, so ranges are scaled by the square roots of what would make them equal, as in the source.
 
 Source of the idea: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019;
 here the ranges are observed, and the BN that cannot be folded absorbs the inverse for free.
@@ -51,52 +56,66 @@ def equalize_channels(
     seen: dict[ir.Value, Channels],
     means: dict[ir.Value, np.ndarray],
     spans: dict[ir.Value, ChannelRange],
+    *,
+    signed: bool = False,
 ) -> tuple[EqualizedGroup, ...]:
-    """Equalize every group with a concatenation, in place.
+    """Equalize every group whose makers and readers are convolutions and BNs, in place.
 
     Args:
         model: A float32 graph; its outputs do not change but for rounding.
         groups: Groups of this graph; ReLUs among its nodes may become maxima, their values stay.
         seen: Statistics of activations; updated to the scaled values.
         means: Means of further activations; updated likewise.
-        spans: Lowest and highest value per channel to encode, of each source.
+        spans: Lowest and highest value per channel to encode, of each source; updated likewise.
+        signed: int8 around 0, whose grid ends at ±127, instead of uint8, which has 128 steps below 0 and 127 above.
 
     Returns:
         One row for each group with a concatenation.
     """
     rows = []
     for group in groups.all:
-        if not group.concats:
-            continue
         refused = refusal(group, groups)
         ranges = {source: spans[source] for source in group.sources if source in spans}
         if not refused:
-            # Shifted, a channel's 0 is no longer 0, and padding is: a group with a reader that pads is scaled alone.
-            padded = any(_pads(node) for value in group.values for node in value.consumers())
-            maps = _maps(ranges, center=not padded)
+            padded = not shifts(group, groups)
+            maps = _maps(ranges, below=0.0 if padded else 0.5 if signed else 128 / 255)
+            if padded and not group.concats:
+                maps = {value: _partly(entry) for value, entry in maps.items()}
             rewrite(model, group, maps)
             for value in group.values:
                 if value in seen:
                     seen[value] = _moved(seen[value], maps[value])
                 if value in means:
                     means[value] = maps[value].inverse(means[value])
-        reach = np.concatenate([np.empty(0), *((high - low) / 2 for low, high in ranges.values())])
-        rows.append(EqualizedGroup(group=group, reach=reach, refused=refused))
+            spans |= {v: (maps[v].inverse(low), maps[v].inverse(high)) for v, (low, high) in ranges.items()}
+        if group.concats:
+            reach = np.concatenate([np.empty(0), *((high - low) / 2 for low, high in ranges.values())])
+            rows.append(EqualizedGroup(group=group, reach=reach, refused=refused))
     return tuple(rows)
 
 
-def _maps(ranges: dict[ir.Value, ChannelRange], *, center: bool) -> dict[ir.Value, Affine]:
-    """Choose r and m for each source; channels far below the group's median stay small."""
-    maps = {}
+def _maps(ranges: dict[ir.Value, ChannelRange], *, below: float) -> dict[ir.Value, Affine]:
+    """Choose r and m for each source, with a share `below` of the range below 0; 0 for channels that must not shift.
+
+    Channels far below the group's median stay small.
+    """
+    reach: dict[ir.Value, tuple[np.ndarray, np.ndarray | None]] = {}
     for source, (low, high) in ranges.items():
         producer = source.producer()
         # A ReLU that is fused into its convolution clips at 0, so its result cannot be shifted.
-        shifts = center and producer is not None and producer.op_type != "Relu"
-        middle = (low + high) / 2 if shifts else np.zeros_like(low)
-        maps[source] = Affine(r=np.maximum(high - middle, middle - low), m=middle)
-    together = np.concatenate([entry.r for entry in maps.values()])
-    floor = least(together, _FLOOR)
-    return {source: Affine(r=np.maximum(entry.r, floor), m=entry.m) for source, entry in maps.items()}
+        shifts = below > 0 and producer is not None and producer.op_type != "Relu"
+        reach[source] = ((high - low) / 2, low) if shifts else (np.maximum(high, -low), None)
+    floor = least(np.concatenate([r for r, _ in reach.values()]), _FLOOR)
+    maps = {}
+    for source, (r, begin) in reach.items():
+        wide = np.maximum(r, floor)
+        maps[source] = Affine(r=wide, m=np.zeros_like(wide) if begin is None else begin + 2 * below * wide)
+    return maps
+
+
+def _partly(by: Affine) -> Affine:
+    """Scale by the geometric mean of what would make all ranges equal and of nothing."""
+    return Affine(r=np.sqrt(by.r / np.exp(np.log(by.r).mean())), m=by.m)
 
 
 def least(reach: np.ndarray, share: float) -> float:
@@ -116,6 +135,14 @@ def _moved(seen: Channels, by: Affine) -> Channels:
     )
 
 
+def shifts(group: ScaleGroup, groups: ScaleGroups) -> bool:
+    """Return whether a group is scaled and its channels may be shifted, too.
+
+    Shifted, a channel's 0 is no longer 0, and padding is: a group with a reader that pads is scaled alone.
+    """
+    return not refusal(group, groups) and not any(_pads(node) for v in group.values for node in v.consumers())
+
+
 def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
     """Return why a group cannot be scaled; empty if it can."""
     for source in group.sources:
@@ -130,10 +157,16 @@ def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
                 if node.op_type in ("Reshape", "Flatten", "Squeeze"):
                     return f"{node.op_type} moves its channels"
                 continue
-            plain = node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1
+            plain = node.op_type == "Conv" and (node.attributes.get_int("group", 1) == 1 or _depthwise(node))
             if not (plain or node.op_type == "BatchNormalization") or not grouping.quantizable(node):
                 return f"{node.op_type} reads it and cannot take the inverse scale"
     return ""
+
+
+def _depthwise(conv: ir.Node) -> bool:
+    """Return whether each channel of a convolution's result comes from the same channel of its input alone."""
+    shape = edit.array(conv.inputs[1]).shape
+    return bool(shape[1] == 1 and conv.attributes.get_int("group", 1) == shape[0])
 
 
 def _pads(node: ir.Node) -> bool:
@@ -211,7 +244,7 @@ def _divide_rows(model: ir.Model, conv: ir.Node, by: Affine) -> None:
 def absorb_in_conv(model: ir.Model, conv: ir.Node, by: Affine) -> None:
     """Let a convolution take the scaled input: weights times r, bias plus Σ W·m."""
     weight = edit.array(conv.inputs[1])
-    row = (1, -1, *[1] * (weight.ndim - 2))
+    row = (-1, 1, *[1] * (weight.ndim - 2)) if _depthwise(conv) else (1, -1, *[1] * (weight.ndim - 2))
     moved = (weight * by.m.reshape(row)).reshape(len(weight), -1).sum(1)
     bias = edit.bias(conv, len(weight))
     replace(model, conv, 1, weight * by.r.reshape(row))

@@ -47,6 +47,21 @@ class SampledInput:
     width: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Patches:
+    """The sampled patches of one input, channels first, then taps; padding is 0.
+
+    Attributes:
+        entry: The input.
+        read: (M, width) float32: the values that the integers stand for.
+        mean: (width,) float64: mean of the float values at the same places.
+    """
+
+    entry: SampledInput
+    read: np.ndarray
+    mean: np.ndarray
+
+
 def sampled_inputs(node: ir.Node, grid: Grid, width: int) -> SampledInput | None:
     """Describe the input of a node to sample; None where the node is grouped or its sizes are not known."""
     source, window = node.inputs[0], receptive_window.window_of(node) if node.op_type == "Conv" else None
@@ -59,7 +74,7 @@ def sampled_inputs(node: ir.Node, grid: Grid, width: int) -> SampledInput | None
 
 def sample_patches(
     model: onnx.ModelProto, inputs: list[SampledInput], batches: Callable[[], Iterator[np.ndarray]], n_images: int
-) -> Iterator[tuple[SampledInput, np.ndarray]]:
+) -> Iterator[Patches]:
     """Sample patches of inputs, as many from each image; the draw is seeded.
 
     Args:
@@ -69,8 +84,7 @@ def sample_patches(
         n_images: Number of images.
 
     Yields:
-        Each input with its patches, (M, width) float32: the values that the integers stand for, channels first, then
-        taps; padding is 0.
+        The patches of each input.
     """
     rest = list(inputs)
     while rest:
@@ -78,15 +92,17 @@ def sample_patches(
         n = max(int(np.searchsorted(sizes, _BYTES, side="right")), 1)
         patches = _pass(model, rest[:n], batches(), n_images)
         for entry in rest[:n]:
-            whole = np.concatenate(patches.pop(entry.node)).astype(np.float32)
-            yield entry, (whole - np.float32(entry.grid.zero)) * np.float32(entry.grid.scale)
+            parts = patches.pop(entry.node)
+            whole = np.concatenate([integers for integers, _ in parts]).astype(np.float32)
+            read = (whole - np.float32(entry.grid.zero)) * np.float32(entry.grid.scale)
+            yield Patches(entry=entry, read=read, mean=np.sum([total for _, total in parts], axis=0) / len(read))
         rest = rest[n:]
 
 
 def _pass(
     model: onnx.ModelProto, inputs: list[SampledInput], batches: Iterator[np.ndarray], n_images: int
-) -> dict[ir.Node, list[np.ndarray]]:
-    """Run the images once; returns the integers (M, width) of each batch by node."""
+) -> dict[ir.Node, list[tuple[np.ndarray, np.ndarray]]]:
+    """Run the images once; returns the integers (M, width) and the sum (width,) of the floats of each batch by node."""
     ort = need("onnxruntime", by="calibration")
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -94,7 +110,7 @@ def _pass(
     session = ort.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
     feed = session.get_inputs()[0].name
     generators = [_generator(entry) for entry in inputs]
-    integers: dict[ir.Node, list[np.ndarray]] = {entry.node: [] for entry in inputs}
+    found: dict[ir.Node, list[tuple[np.ndarray, np.ndarray]]] = {entry.node: [] for entry in inputs}
     for at, batch in enumerate(batches):
         every = max(1, n_images // max(N_IMAGES, len(batch)))  # one batch in so many: folders are sorted by class
         if at % every:
@@ -104,8 +120,9 @@ def _pass(
         feeds = {_at(i): place.reshape(-1) for i, place in enumerate(places) if inputs[i].window is not None}
         parts = session.run([_out(i) for i in range(len(inputs))], {feed: batch, **feeds})
         for entry, part, within in zip(inputs, parts, inside, strict=True):
-            integers[entry.node].append(_rows(_integers(part, entry.grid), within, entry.grid.zero))
-    return integers
+            integers = _rows(_integers(part, entry.grid), within, entry.grid.zero)
+            found[entry.node].append((integers, _rows(part, within, 0).sum(0, dtype=np.float64)))
+    return found
 
 
 def _generator(entry: SampledInput) -> np.random.Generator:

@@ -22,7 +22,7 @@ from deploy_kit.quantization.ranges import Channels, ObservedActivations, Observ
 from deploy_kit.quantization.ranges.histogram import BINS, Histogram
 from deploy_kit.store import Key, Store, sha256_of
 
-VERSION = "2"
+VERSION = "3"
 """Version of the statistics in the key of the store; to be raised where the same images would give others."""
 
 STAGE = "calibrate"
@@ -188,7 +188,9 @@ def _pass(
 ) -> Observed:
     """Run the images through the graph, looking at the ranges each time their number has doubled."""
     here = environment.resident_memory_mib() + memory_mib(model, activations)
-    observer, looks = Observer(model, activations), _Looks(targets, ranging, images.n)
+    # Ranges that are to settle are looked at as they grow: every image is counted.
+    observer = Observer(model, activations, expected=0 if ranging.settle else images.n)
+    looks = _Looks(targets, ranging, images.n)
     begun, text = time.perf_counter(), ""
     for batch in images.batches():
         observer.add(batch)
@@ -198,7 +200,9 @@ def _pass(
             text = f"ranges ({ranging.method}) of {images.n} images: about {seconds:.0f} s and {here} MiB (estimated)"
             images.context.on_progress(ProgressEvent(stage="quantize", text=text))
         begun = begun if text else time.perf_counter()
-        images.context.on_progress(ProgressEvent(stage="quantize", text=text, done=observer.n_images, total=images.n))
+        if text:
+            done = observer.n_images
+            images.context.on_progress(ProgressEvent(stage="quantize", text=text, done=done, total=images.n))
         if looks.due(observer.n_images) and looks.settled(observer) and ranging.settle:
             break
     channels = observer.channels()

@@ -1,8 +1,8 @@
 """Float graph and images → a plan for either writer: groups, statistics, equalized weights, a grid for each group.
 
 The order of its steps matters. What readers cannot tell apart is found before ranges are chosen, as it limits them;
-ranges are chosen before channels are equalized, as equalization scales by them. Grids come last: an equalized group
-spans [-1, 1] whatever its ranges were.
+ranges are chosen before channels are equalized, as equalization scales by them. Grids come last: they
+hold what equalization has made of the ranges.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,8 +15,18 @@ import onnx_ir as ir
 
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file, passes
-from deploy_kit.quantization.int8 import effective_range, equalize, observation, pixel_grid, range_selection
+from deploy_kit.quantization.int8 import (
+    average_pools,
+    effective_range,
+    equalize,
+    input_grid,
+    observation,
+    pixel_grid,
+    range_selection,
+    threshold_alignment,
+)
 from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.channel_moments import Moments, exact, together
 from deploy_kit.quantization.int8.effective_range import Interval
 from deploy_kit.quantization.int8.grids import Grid, asymmetric_grid, symmetric_grid
@@ -41,7 +51,7 @@ class Int8Plan:
         grids: Grid of each grouped value.
         seen: Statistics of the groups' sources, as equalized, and of values moved to other channels or pixels.
         means: Means (C,) of the results of maxima, minima and ReLUs, as equalized.
-        spans: Lowest and highest value per channel to encode, of each source, before it was equalized.
+        spans: Lowest and highest value per channel to encode, of each source, as equalized.
         rows: What equalization did to each group with a concatenation.
         bits: Bit width of the weights.
         choices: The choices that it was made with.
@@ -67,7 +77,7 @@ class Int8Plan:
     known: dict[ir.Value, Moments] = field(default_factory=dict)
     pixels: PixelGrid | None = None
     kept: frozenset[ir.Node] = frozenset()
-    rounded: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
+    rounded: dict[tuple[str, bytes], Rounded] = field(default_factory=dict)
 
     def moments(self, value: ir.Value) -> Moments:
         """Return the moments of a value: known, observed, or those of its parts where it was moved."""
@@ -168,7 +178,9 @@ def make_plan(
         seen=seen, means={v: observed.means[_name(v)] for v in clipped}, spans=spans, pixels=pixels,
     )  # fmt: skip
     if choices.equalized:
-        plan.rows = equalize.equalize_channels(model, groups, plan.seen, plan.means, spans)
+        if not choices.signed:
+            threshold_alignment.align_spans(groups, seen, spans)
+        plan.rows = equalize.equalize_channels(model, groups, plan.seen, plan.means, spans, signed=choices.signed)
     for group in groups.all:
         grid = _grid(group, plan, spans, choices)
         plan.grids.update(dict.fromkeys(group.values, grid))
@@ -185,6 +197,8 @@ def _prepared(source: Path, choices: Int8Choices) -> ir.Model:
     onnx_file.expect_flat(model, source)
     # The default passes once more: a file need not come from `simplify`, and one that does hardly changes.
     passes.apply_passes(model, (*passes.default_passes(), *choices.passes))
+    if not choices.signed:
+        average_pools.as_convolutions(model)
     return onnx_file.reread(model)
 
 
@@ -208,7 +222,7 @@ def _target(
     """Describe how the range of an activation is chosen: by channel where a writer scales its channels one by one."""
     producer = value.producer()
     assert producer is not None
-    equalized = choices.equalized and group.concats > 0 and not equalize.refusal(group, groups)
+    equalized = choices.equalized and not equalize.refusal(group, groups)
     # `saturate` scales the channels of a BN + ReLU one by one.
     fused = grouping.fused_into(producer) if choices.signed and producer.op_type == "Relu" else None
     saturates = fused is not None and fused.op_type == "BatchNormalization"
@@ -216,13 +230,14 @@ def _target(
 
 
 def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, ChannelRange], choices: Int8Choices) -> Grid:
-    """Choose the grid of a group: an equalized one spans [-1, 1]."""
+    """Choose the grid of a group: the narrowest that holds the ranges of its sources."""
     if plan.pixels is not None and group.sources == (plan.pixels.value,):
         return plan.pixels.grid
-    if any(row.group is group and not row.refused for row in plan.rows):
-        low, high = -1.0, 1.0
-    else:
-        # The input has no span: its range is never cut.
-        ends = [spans.get(v) or (plan.seen[v].low, plan.seen[v].high) for v in group.sources]
-        low, high = min(float(a.min()) for a, _ in ends), max(float(b.max()) for _, b in ends)
-    return symmetric_grid(max(-low, high)) if choices.signed else asymmetric_grid(low, high)
+    # The input has no span: its range is never cut.
+    ends = [spans.get(v) or (plan.seen[v].low, plan.seen[v].high) for v in group.sources]
+    low, high = min(float(a.min()) for a, _ in ends), max(float(b.max()) for _, b in ends)
+    if choices.signed:
+        return symmetric_grid(max(-low, high))
+    grid, preprocess = asymmetric_grid(low, high), onnx_file.preprocess(plan.model)
+    made_of_pixels = preprocess is not None and group.sources == tuple(plan.model.graph.inputs)
+    return input_grid.in_steps_of_pixels(grid, preprocess) if preprocess is not None and made_of_pixels else grid

@@ -16,10 +16,11 @@ the nearest integer of t:
     e = t_q − t                                where it falls above: it always does
 
 At the border a kernel reads zeros of padding, which are exact: a tap counts for the pixels for which it is inside.
+Where weights are chosen by what a convolution reads, the same sample gives E[W_q·y_q] − E[W·y] without any formula,
+clipped ends of ranges included.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ import onnx_ir as ir
 from deploy_kit.graph import edit, onnx_file, receptive_window
 from deploy_kit.quantization.int8 import mixed_precision, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.channel_moments import clipped, summed
 from deploy_kit.quantization.int8.grids import (
     ChosenGrid,
@@ -55,7 +57,8 @@ class _Writer:
         integers: Integers of each old value.
         floats: Each old value in float, as it was computed.
         restored: Each old value in float, restored from its integers.
-        chosen: Integers of weights that were chosen by what the node reads.
+        rounded: Integers of weights that were chosen by what the node reads.
+        scales: Scales (outputs,) that they were chosen for.
     """
 
     plan: Int8Plan
@@ -64,7 +67,8 @@ class _Writer:
     integers: dict[ir.Value, ir.Value] = field(default_factory=dict)
     floats: dict[ir.Value, ir.Value] = field(default_factory=dict)
     restored: dict[ir.Value, ir.Value] = field(default_factory=dict)
-    chosen: dict[ir.Node, ChosenGrid] = field(default_factory=dict)
+    rounded: dict[ir.Node, Rounded] = field(default_factory=dict)
+    scales: dict[ir.Node, np.ndarray] = field(default_factory=dict)
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add a constant, or return the one of this name: a name stands for one content."""
@@ -135,7 +139,7 @@ def write_portable(plan: Int8Plan) -> ir.Model:
         assert value.const_value is not None
         writer.floats[value] = ir.Value(name=name, const_value=value.const_value, type=value.type, shape=value.shape)
     if plan.choices.rounding == "descent":
-        writer.chosen = _chosen(writer)
+        _round(writer)
     pixels = plan.pixels if plan.pixels is not None and plan.pixels.value in plan.grids else None
     for node in old:
         if pixels is not None and node in pixels.nodes:
@@ -222,7 +226,7 @@ def _limited(writer: _Writer, operator: str, whole: ir.Value, limits: np.ndarray
     return writer.node(operator, [whole, bound], f"{like.name}.{operator.lower()}.q")
 
 
-def _chosen(writer: _Writer) -> dict[ir.Node, ChosenGrid]:
+def _round(writer: _Writer) -> None:
     """Choose the integers of all convolutions and Gemm by what they read."""
     plan, by_node = writer.plan, {}
     for node in plan.model.graph:
@@ -230,8 +234,8 @@ def _chosen(writer: _Writer) -> dict[ir.Node, ChosenGrid]:
             rows, read = _rows(node), plan.grids[grouping.activations(node)[0]]
             scales = channel_scales(rows, edit.bias(node, len(rows)), read.scale, largest_weight_integer(plan.bits))
             by_node[node] = weight_rounding.Rows(weights=rows, scales=scales)
-    rounded = weight_rounding.rounded_weights(plan, by_node, limit=largest_weight_integer(plan.bits))
-    return {node: ChosenGrid(integers=integers, scales=by_node[node].scales) for node, integers in rounded.items()}
+            writer.scales[node] = scales
+    writer.rounded = weight_rounding.rounded_weights(plan, by_node, limit=largest_weight_integer(plan.bits))
 
 
 def _rows(node: ir.Node) -> np.ndarray:
@@ -254,14 +258,19 @@ def _weighted(
     source, name = node.inputs[0], node.outputs[0].name
     assert source is not None
     scale, read = writer.plan.grids[source].scale, writer.plan.moments(source)
-    chosen = writer.chosen.get(node)
+    rounded = writer.rounded.get(node)
+    chosen = None if rounded is None else ChosenGrid(integers=rounded.integers, scales=writer.scales[node])
     # Quantized twice: the error of the integers is known only then, and the corrected bias may need another scale.
     trial = quantize_weights(weight, bias, scale, bits=writer.plan.bits, chosen=chosen)
-    # Without bias correction, too, a channel that is constant beyond the grid is corrected: its error is no rounding.
-    counted = np.ones(len(read.mean), bool) if writer.plan.choices.bias_correction else read.fixed
-    inside = receptive_window.inside(node)
-    drift = summed(trial.values - weight, read.mean * counted, inside)
-    drift += summed(trial.values, read.error * counted, inside)
+    if rounded is not None and writer.plan.choices.bias_correction:
+        drift = rounded.drift(weight, trial.values)
+    else:
+        # Without bias correction, too, a channel that is constant beyond the grid is corrected: its error is no
+        # rounding.
+        counted = np.ones(len(read.mean), bool) if writer.plan.choices.bias_correction else read.fixed
+        inside = receptive_window.inside(node)
+        drift = summed(trial.values - weight, read.mean * counted, inside)
+        drift += summed(trial.values, read.error * counted, inside)
     whole = quantize_weights(weight, bias - drift, scale, bits=writer.plan.bits, chosen=chosen)
     inputs = [writer.real(source), *writer.weight(str(name), whole, scale)]
     _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
@@ -285,25 +294,13 @@ def _norm(writer: _Writer, node: ir.Node) -> None:
 
 
 def _average(writer: _Writer, node: ir.Node) -> None:
-    """Write an average pool as a depthwise convolution on the same grid: ONNX Runtime's integer pool is 18× slower."""
-    source, name, moves = node.inputs[0], str(node.outputs[0].name), node.attributes
-    assert source is not None
+    """Leave an average pool in float that `average_pools` has left: one that pads, or may.
+
+    Without padding its attribute has no effect, but ONNX Runtime 1.31's integer pool counts what `ceil_mode` adds.
+    """
+    moves = node.attributes
     plain = not any(moves.get_ints("pads", ())) and moves.get_string("auto_pad", "NOTSET") == "NOTSET"
-    kernel, channels = moves.get_ints("kernel_shape", ()), source.shape[1] if source.shape is not None else None
-    if not plain or moves.get_int("ceil_mode") or not isinstance(channels, int):
-        # Without padding the attribute has no effect, but ONNX Runtime 1.31's integer pool counts what `ceil_mode`
-        # adds.
-        _copy(writer, node, without="count_include_pad" if plain else "")
-        return
-    weight = np.full((channels, 1, *kernel), 1.0 / math.prod(kernel))
-    moving = {key: list(moves.get_ints(key, [1] * len(kernel))) for key in ("strides", "dilations")}
-    attributes = {"group": channels, "kernel_shape": list(kernel), **moving}
-    # The mean error is not corrected here, as the grid could not hold the correction of a bound beyond it; it is passed
-    # on, and the convolution behind corrects it.
-    scale = writer.plan.grids[source].scale
-    whole = quantize_weights(weight, np.zeros(channels), scale, bits=writer.plan.bits)
-    inputs = [writer.real(source), *writer.weight(name, whole, scale)]
-    _finish(writer, node, writer.node("Conv", inputs, f"{name}.real", **attributes))
+    _copy(writer, node, without="count_include_pad" if plain else "")
 
 
 def _move(writer: _Writer, node: ir.Node) -> None:

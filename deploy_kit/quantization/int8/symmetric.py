@@ -14,6 +14,7 @@ from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import edit, receptive_window
 from deploy_kit.quantization.int8 import row_equalization, saturate, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.channel_moments import summed
 from deploy_kit.quantization.int8.grids import round_scales_up, row_scales
 from deploy_kit.quantization.int8.plan import Int8Plan
@@ -109,12 +110,12 @@ def _across(node: ir.Node) -> bool:
     return node.op_type == "Gemm" and not node.attributes.get_int("transB")
 
 
-def _weight(node: ir.Node, plan: Int8Plan, rows: Rows, chosen: np.ndarray | None) -> None:
+def _weight(node: ir.Node, plan: Int8Plan, rows: Rows, chosen: Rounded | None) -> None:
     """Replace weights by integers and a DequantizeLinear; the float bias makes up for their mean error."""
     model, source, name, weights = plan.model, node.inputs[0], node.outputs[0].name, rows.weights
     assert source is not None
     steps = rows.per_row
-    integers = np.clip(np.rint(weights / steps), -127, 127) if chosen is None else chosen
+    integers = np.clip(np.rint(weights / steps), -127, 127) if chosen is None else chosen.integers
     bias = edit.bias(node, len(weights))
     # The error of the weights alone: no bound is computed on integers here, so inputs are right on average.
     if plan.choices.bias_correction:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.quantization.int8 import adaptive_rounding, input_patches
+from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.plan import Int8Plan
 
 
@@ -36,8 +37,8 @@ def _digest(rows: Rows) -> bytes:
     return hashlib.sha256(rows.weights.tobytes() + rows.scales.tobytes()).digest()
 
 
-def rounded_weights(plan: Int8Plan, rows: dict[ir.Node, Rows], *, limit: int = 127) -> dict[ir.Node, np.ndarray]:
-    """Choose the integers of weights, as float64 in the shape of the weights.
+def rounded_weights(plan: Int8Plan, rows: dict[ir.Node, Rows], *, limit: int = 127) -> dict[ir.Node, Rounded]:
+    """Choose the integers of weights.
 
     Args:
         plan: A plan whose model is still in float, with the grids that the nodes read.
@@ -63,10 +64,15 @@ def rounded_weights(plan: Int8Plan, rows: dict[ir.Node, Rows], *, limit: int = 1
     if not reads:
         return found
     model = ir.serde.serialize_model(plan.model)
-    for entry, patches in input_patches.sample_patches(model, reads, plan.batches, plan.n_images):
-        weights = rows[entry.node]
-        second = adaptive_rounding.second_moments(patches, centered=plan.choices.bias_correction)
+    for sample in input_patches.sample_patches(model, reads, plan.batches, plan.n_images):
+        node = sample.entry.node
+        weights = rows[node]
+        second = adaptive_rounding.second_moments(sample.read, centered=plan.choices.bias_correction)
         flat = weights.weights.reshape(len(weights.weights), -1)
         whole = adaptive_rounding.integers(flat, weights.per_row.reshape(-1), second, limit=limit)
-        found[entry.node] = plan.rounded[keys[entry.node]] = whole.reshape(weights.weights.shape)
+        found[node] = plan.rounded[keys[node]] = Rounded(
+            integers=whole.reshape(weights.weights.shape),
+            mean=sample.mean,
+            read=sample.read.mean(0, dtype=np.float64),
+        )
     return found

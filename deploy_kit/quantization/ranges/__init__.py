@@ -50,13 +50,32 @@ class ObservedActivations:
     histograms: tuple[str, ...] = ()
 
 
+COUNTED_IMAGES, COUNTED_BYTES = 128, 8 * 2**30
+"""Histograms are counted of as many images as have so many bytes of activations, spread over all, and of no fewer than
+the first number: counting takes as long as the graph itself. The demo's `mse` from 128, 256 and all 512 of its images
+gives 38.8, 39.4 and 40.4 dB."""
+
+
 class Observer:
     """Runs images through a graph, batch by batch, and accumulates the statistics of its activations."""
 
-    def __init__(self, model: onnx.ModelProto, activations: ObservedActivations, threads: int = 0) -> None:
-        """Load the graph, which is not changed; `threads` is the number of the runtime's, 0 for all cores."""
+    def __init__(
+        self, model: onnx.ModelProto, activations: ObservedActivations, threads: int = 0, *, expected: int = 0
+    ) -> None:
+        """Load the graph, which is not changed.
+
+        Args:
+            model: A float32 graph.
+            activations: The activations to observe.
+            threads: Number of the runtime's threads, 0 for all cores.
+            expected: Number of images to come, of which histograms are counted up to `COUNTED_BYTES`; extremes and
+                moments are those of all. 0 counts all.
+        """
         ort = need("onnxruntime", by="calibration")
-        self.activations, self.n_images = activations, 0
+        self.activations, self.n_images, self._expected = activations, 0, expected
+        shapes = {value.name: _shape(value) for value in _values(model)}
+        image = 4 * sum(math.prod(shapes.get(name, (1,))[1:]) for name in activations.histograms)
+        self._counted = max(COUNTED_IMAGES, COUNTED_BYTES // max(image, 1))
         reduced = [(name, tuple(_REDUCTIONS)) for name in dict.fromkeys(activations.names)]
         reduced += [(name, (_MEAN,)) for name in dict.fromkeys(activations.means)]
         self._outputs = [f"{name}{suffix}" for name, suffixes in reduced for suffix in suffixes]
@@ -75,14 +94,16 @@ class Observer:
         Raises:
             QuantizeError: An activation that needs a histogram is not finite.
         """
-        results = self._session.run([*self._outputs, *self.activations.histograms], {self._feed: batch})
+        every = max(1, self._expected // max(self._counted, len(batch)))
+        counted = self.activations.histograms if self._n_runs % every == 0 else ()
+        results = self._session.run([*self._outputs, *counted], {self._feed: batch})
         parts = {}
         for output, value in zip(self._outputs, results, strict=False):
             merge = _MERGE[output[output.rindex(".") :]]
             part = merge.reduce(np.asarray(value, np.float64), axis=0) / (len(value) if merge is np.add else 1)
             self._totals[output] = merge(self._totals[output], part) if output in self._totals else part
             parts[output] = part
-        for name, fetched in zip(self.activations.histograms, results[len(self._outputs) :], strict=True):
+        for name, fetched in zip(counted, results[len(self._outputs) :], strict=True):
             low, high = parts[f"{name}.low"], parts[f"{name}.high"]
             _expect_finite(name, low, high, parts[f"{name}{_MEAN}"])
             if name not in self.histograms:

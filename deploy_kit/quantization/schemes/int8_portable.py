@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from deploy_kit.quantization.int8 import explain, portable
 from deploy_kit.quantization.int8.plan import Int8Plan, Rounding
+from deploy_kit.quantization.ranges.thresholds import Method
 from deploy_kit.quantization.schemes import BLOCKS_KEY, Calibration, PlannedMix, _int8
 from deploy_kit.records import codec
 
@@ -29,6 +30,7 @@ class Int8PortableOptions(_int8.Int8Options):
 
     form: Literal["max", "depthwise"] = "max"
     reduce_range: bool = False
+    method: Method = "mse"
     rounding: Rounding = "descent"
 
 

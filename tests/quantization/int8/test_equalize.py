@@ -1,4 +1,4 @@
-"""Equalization: exact in float64, every channel in [-1, 1], and each reason to leave a group as it is."""
+"""Equalization: exact in float64, all channels in one range, and each reason to leave a group as it is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -283,7 +283,7 @@ def test_nearly_dead_channels_are_not_blown_up() -> None:
     case = equalized(sketch, sketch.head(sketch.norm(sketch.concat(stem, sketch.stem(2)))))
 
     seen = case.seen[case.rows[0].group.sources[0]]
-    assert 0 < seen.high[5] < 1e-5
+    assert 0 < seen.high[5] - seen.low[5] < 1e-5
 
 
 def test_reach_is_half_of_each_channels_range_before() -> None:
@@ -301,7 +301,7 @@ def test_reach_is_half_of_each_channels_range_before() -> None:
 
 def refused(sketch: Sketch, *outputs: str) -> EqualizedGroup:
     found = equalized(sketch, *outputs)
-    assert found.difference == 0
+    assert found.difference <= EXACT  # groups without a concatenation are equalized all the same
     return found.rows[0]
 
 

@@ -8,7 +8,7 @@ import pytest
 from dense_graphs import Sketch, batches, planned, run, value
 
 from deploy_kit.base.errors import QuantizeError
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import edit, onnx_file
 from deploy_kit.quantization.int8 import plan, range_selection
 from deploy_kit.quantization.int8.plan import Int8Choices
 
@@ -119,3 +119,34 @@ def test_activation_that_overflows_is_named() -> None:
 
     with pytest.raises(QuantizeError, match="activation 'louder' is not finite on these images"):
         make(sketch, sketch.conv(louder, 3))
+
+
+def test_bounds_of_a_dense_block_are_near_integers() -> None:
+    sketch = Sketch()
+    made = planned(sketch.model(sketch.network(gamma=1.0)), sketch.images(8), passes=("batchnorm_to_max",))
+
+    off = []
+    for node in made.model.graph:
+        if node.op_type == "Max":
+            grid = made.grids[node.outputs[0]]
+            at = edit.array(node.inputs[1]).reshape(-1) / grid.scale + grid.zero
+            off.append(np.abs(at - np.rint(at))[(at > -0.5) & (at < 255.5)])
+
+    # Bounds that nobody looked after would be a quarter of a step off; those at the end of a range that is centered on
+    # 127.5 steps, half a step.
+    assert np.concatenate(off).mean() < 0.1
+
+
+def test_a_bottleneck_is_equalized_by_the_square_roots_of_its_ranges() -> None:
+    sketch = Sketch()
+    gain = np.geomspace(0.01, 1, 8)
+    inner = sketch.node("Relu", sketch.conv("x", 8, gain=gain, bias=gain), output="inner")
+    x = sketch.images(8)
+    reach = run(sketch.model(inner), x)[0].max((0, 2, 3))
+
+    made = planned(sketch.model(sketch.conv(inner, 4, 3, pad=1)), x)
+
+    low, high = made.spans[value(made.model, "inner")]
+
+    assert (low == 0).all()
+    np.testing.assert_allclose(high / high.max(), np.sqrt(reach / reach.max()), rtol=0.06)  # ends moved out

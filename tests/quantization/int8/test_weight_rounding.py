@@ -68,13 +68,15 @@ def test_sampled_patches_are_what_torch_unfolds_of_the_integers() -> None:
     entry = input_patches.sampled_inputs(conv, grid, 6 * 9)
     assert entry is not None
 
-    ((_, found),) = input_patches.sample_patches(ir.serde.serialize_model(plan.model), [entry], plan.batches, 5)
+    (sample,) = input_patches.sample_patches(ir.serde.serialize_model(plan.model), [entry], plan.batches, 5)
 
     read = torch.from_numpy(grid.real(grid.quantize(run(model, sketch.images(5))[0])))
     wanted = torch.nn.functional.unfold(read, 3, padding=1).transpose(1, 2).reshape(5 * 64, 54).numpy()
-    off = np.abs(found - wanted)  # 2,048 are wanted, there are 64 pixels an image: all of them, in order
+    off = np.abs(sample.read - wanted)  # 2,048 are wanted, there are 64 pixels an image: all of them, in order
     assert (off > grid.scale / 2).mean() < 1e-3  # float32 may round a tie to the other side
     assert off.max() < 1.01 * grid.scale
+    floats = torch.nn.functional.unfold(torch.from_numpy(run(model, sketch.images(5))[0]), 3, padding=1)
+    np.testing.assert_allclose(sample.mean, floats.mean((0, 2)).numpy(), atol=1e-6)
 
 
 def test_sample_is_bounded_and_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +92,8 @@ def test_sample_is_bounded_and_the_same_each_time(monkeypatch: pytest.MonkeyPatc
 
     def sampled() -> list[np.ndarray]:
         return [
-            found
-            for _, found in input_patches.sample_patches(ir.serde.serialize_model(plan.model), wanted, plan.batches, 5)
+            sample.read
+            for sample in input_patches.sample_patches(ir.serde.serialize_model(plan.model), wanted, plan.batches, 5)
         ]
 
     first, second = sampled(), sampled()
@@ -117,11 +119,11 @@ def test_sample_does_not_grow_with_the_images(
     assert entry is not None
     x = sketch.images(n_images)
 
-    ((_, found),) = input_patches.sample_patches(
+    (sample,) = input_patches.sample_patches(
         ir.serde.serialize_model(plan.model), [entry], lambda: batches(x, batch), n_images
     )
 
-    assert len(found) == n_patches
+    assert len(sample.read) == n_patches
 
 
 def test_grouped_convolutions_are_not_sampled() -> None:

@@ -180,3 +180,22 @@ def test_same_images_give_the_same_bits() -> None:
     one, two = (ranges.observe_activations(proto(model), ["conv3"], batches(x))[0]["conv3"] for _ in range(2))
 
     assert all(np.array_equal(getattr(one, part), getattr(two, part)) for part in ("low", "high", "mean", "std"))
+
+
+def test_histograms_are_counted_of_some_images_and_extremes_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "COUNTED_IMAGES", 1)
+    monkeypatch.setattr(ranges, "COUNTED_BYTES", 4 * (4 * 4 * 30))  # four images of 4 channels and 30 pixels
+    sketch, model = watched((6, 5))
+    x = sketch.images(8)
+    convolved = run(model, x, optimize=False)[0]
+    activations = ranges.ObservedActivations(names=("conv3",), histograms=("conv3",))
+
+    some, all_ = ranges.Observer(proto(model), activations, expected=8), ranges.Observer(proto(model), activations)
+    for batch in batches(x):
+        some.add(batch)
+        all_.add(batch)
+
+    expect(some.channels()["conv3"], convolved)
+    counted = {name: seen.histograms["conv3"] for name, seen in (("some", some), ("all", all_))}
+    assert counted["some"].counts[1].sum() + counted["some"].beyond[1].sum() == 4 * 30  # every second image
+    assert counted["all"].counts[1].sum() + counted["all"].beyond[1].sum() == 8 * 30
