@@ -16,7 +16,7 @@ from deploy_kit.records.densenet import DenseNetSpec
 from deploy_kit.store import PASSPORT, read_passport
 
 _MAX_CLASSES = 12
-_ENGINE_SUFFIXES = frozenset({".xml", ".plan", ".engine", ".blob"})
+_ENGINE_SUFFIXES = frozenset({".xml", ".param", ".plan", ".engine", ".blob"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,10 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
 
 
 def _main_file(path: Path) -> Path:
-    """Return the engine that a file belongs to, where it is a passport or OpenVINO's weights; else the file itself."""
-    main = path.with_suffix(".xml") if path.suffix == ".bin" else path.with_name(path.name.removesuffix(PASSPORT))
-    return main if main.is_file() else path
+    """Return the engine that a file belongs to, where it is a passport, or weights beside it; else the file itself."""
+    named = [path.with_suffix(ending) for ending in (".xml", ".param")] if path.suffix == ".bin" else []
+    mains = (*named, path.with_name(path.name.removesuffix(PASSPORT)))
+    return next((main for main in mains if main.is_file()), path)
 
 
 def _checkpoint(path: Path, source: SourceTable | None, sides: tuple[int, ...] | None) -> Inspection:

@@ -9,6 +9,7 @@ import pytest
 from stand_ins import hand_made, scaled
 
 from deploy_kit.accuracy import metrics
+from deploy_kit.analysis import inspection
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import BuildError, RecipeError
 from deploy_kit.context import Context
@@ -133,6 +134,16 @@ def test_an_open_batch_is_refused_with_the_flag(line: "Line", tmp_path: Path) ->
         )
 
     assert "--batch 1" in str(caught.value) + str(caught.value.hint)
+
+
+@pytest.mark.parametrize("ending", [".param", ".bin", ".param.passport.json"])
+def test_a_delivered_network_is_inspected(line: "Line", tmp_path: Path, ending: str) -> None:
+    main = line.store.copy_out(line.built("fp32", "ncnn"), tmp_path / "best.param")
+
+    found = inspection.inspect_file(main.with_name(f"best{ending}"))
+
+    assert (found.title, found.kind) == ("fp32 · ncnn", "engine")
+    assert {path.name for path in tmp_path.iterdir()} == {"best.param", "best.bin", "best.param.passport.json"}
 
 
 def test_a_negative_number_of_threads_is_refused() -> None:

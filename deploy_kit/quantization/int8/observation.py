@@ -200,7 +200,9 @@ def _pass(
             text = f"ranges ({ranging.method}) of {images.n} images: about {seconds:.0f} s and {here} MiB (estimated)"
             images.context.on_progress(ProgressEvent(stage="quantize", text=text))
         begun = begun if text else time.perf_counter()
-        images.context.on_progress(ProgressEvent(stage="quantize", text=text, done=observer.n_images, total=images.n))
+        if text:
+            done = observer.n_images
+            images.context.on_progress(ProgressEvent(stage="quantize", text=text, done=done, total=images.n))
         if looks.due(observer.n_images) and looks.settled(observer) and ranging.settle:
             break
     channels = observer.channels()
