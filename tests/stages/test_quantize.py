@@ -162,7 +162,7 @@ def test_images_of_another_size_are_refused_and_the_first_named(run: Run, tmp_pa
     with pytest.raises(InputError, match=r"large\.npz: image 0: expected 16×16 px, found 28×28") as caught:
         run("int8_ort", large)
 
-    assert "'resize'" in caught.value.hint
+    assert "--resize 16" in caught.value.hint
 
 
 def test_one_image_of_another_size_is_named(run: Run, tmp_path: Path) -> None:
