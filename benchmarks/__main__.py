@@ -16,6 +16,7 @@ from benchmarks.race import Plan
 from benchmarks.records import Stamp
 from benchmarks.slimmed import SHARES
 from benchmarks.subjects import CALIBRATION
+from deploy_kit.base import lazy
 from deploy_kit.base.errors import DeployKitError, RequestError, nearest
 from deploy_kit.machine import environment
 
@@ -23,6 +24,7 @@ from deploy_kit.machine import environment
 def main(arguments: list[str]) -> int:
     """Run the modes asked for; give the exit code."""
     said = _parser().parse_args(arguments)
+    lazy.switch_telemetry_off()  # for the stock tools
     try:
         asked, modes = _asked(said), _chosen(said.modes, MODES, "mode")
         sections = document.read(said.out)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_densenet import tiny_recipe
 
+from deploy_kit.base import lazy
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
 from deploy_kit.measure import validity
@@ -25,6 +26,7 @@ def pytest_configure() -> None:
     # took 319 s with two of them and 54 s with one. The variable is for the processes that tests start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    lazy.switch_telemetry_off()  # for tests that import OpenVINO or NNCF themselves
     # A job that a shell starts with `&` ignores Ctrl-C, and so would every process that tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -122,7 +122,7 @@ def need(package: str, *, by: str) -> ModuleType:
     """
     if not present(package):
         raise missing_error(package, by=by)
-    _switch_telemetry_off()
+    switch_telemetry_off()
     try:
         return importlib.import_module(package)
     except (ImportError, OSError) as error:
@@ -142,7 +142,7 @@ class _Silent:
         return lambda *_, **__: None
 
 
-def _switch_telemetry_off() -> None:
+def switch_telemetry_off() -> None:
     """Put an empty package in the place of ``openvino_telemetry``, unless the process has loaded that one itself.
 
     ``import openvino`` asks for a host of Google Analytics, sends it an event and writes ``~/intel``, and NNCF does the

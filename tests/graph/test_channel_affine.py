@@ -55,7 +55,7 @@ def test_numbers_of_an_equalized_graph_turn_back_into_those_of_the_float_graph()
 
     wanted, found = _observed(before, tuple(noted), x), _observed(after, tuple(noted), x)
 
-    assert len(noted) == 3  # the stem and both layers
+    assert len(noted) == 5  # the stem, and of both layers the bottleneck and the new maps
     for name, by in noted.items():
         restored = by.apply(found[name].transpose(0, 2, 3, 1))
         np.testing.assert_allclose(restored, wanted[name].transpose(0, 2, 3, 1), atol=1e-4)
