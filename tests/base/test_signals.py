@@ -33,7 +33,7 @@ def ended(number: int, module: str, swallowed: str = "()", **options: object) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", EXIT_CODES)
-@pytest.mark.parametrize("module", ["deploy_kit.cli", "typer", "deploy_kit.cli.bench", "yaml"])
+@pytest.mark.parametrize("module", ["deploy_kit.cli", "typer", "deploy_kit.cli.devices", "yaml"])
 def test_a_signal_while_the_program_is_loaded_ends_it_in_order(number: int, module: str) -> None:
     process = ended(number, module)
 

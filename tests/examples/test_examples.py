@@ -62,7 +62,7 @@ def test_ones_own_arrays_are_quantized_with(folder: Path) -> None:
     said = run("quantize_your_own.py", folder)
 
     assert "minmax: SQNR" in said and "mse: SQNR" in said
-    assert (folder / "int8.onnx").is_file() and (folder / "int8-mse.onnx.passport.json").is_file()
+    assert (folder / "int8-minmax.onnx").is_file() and (folder / "int8-mse.onnx.passport.json").is_file()
 
 
 @pytest.mark.slow
