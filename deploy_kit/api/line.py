@@ -213,7 +213,7 @@ def with_engines(
     calibrated = base.quantize.calibration is not None
     variants, entries = dict[str, Variant](), list[dict[str, Any]]()
     for engine in dict.fromkeys(engines or tuple(own) or _USUAL_ENGINES):
-        gaining = targets.find_target(_target_of(engine)).precisions(isa, accelerator, calibrated=calibrated)
+        gaining = targets.find_target(targets.target_of(engine)).precisions(isa, accelerator, calibrated=calibrated)
         chosen = [_variant(precision, engine, base, variants, isa) for precision in precisions or gaining]
         variants |= {variant.name: variant for variant in chosen if variant is not None}
         names = [variant.name if variant else "fp32" for variant in chosen]
@@ -225,11 +225,6 @@ def with_engines(
     return recipes.parse_recipe(data)
 
 
-def _target_of(engine: str) -> str:
-    """Return the row of preferences of an engine; a third party's has none of its own."""
-    return engine if engine in targets.target_names() else "onnxruntime"
-
-
 def _variant(
     precision: str, engine: str, base: Recipe, taken: dict[str, Variant], isa: tuple[str, ...]
 ) -> Variant | None:
@@ -239,7 +234,7 @@ def _variant(
     """
     if precision == "fp32":
         return None
-    request = VariantRequest(precisions=(precision,), target=_target_of(engine))
+    request = VariantRequest(precisions=(precision,), target=targets.target_of(engine))
     variant, _ = choose_variant(request, base, isa, environment.library_version)
     if taken.get(variant.name, variant) == variant:
         return variant

@@ -41,8 +41,8 @@ class _Target:
 
     @property
     def row(self) -> str:
-        """Row of preferences; a third party's engine has none of its own."""
-        return self.entry.engine if self.entry.engine in targets.target_names() else "onnxruntime"
+        """Row of preferences (`targets.target_of`)."""
+        return targets.target_of(self.entry.engine)
 
 
 def find_fastest(

@@ -79,6 +79,7 @@ class Engine:
         place: (accelerator of a device, e.g. ``cuda:0``) → options that make it compute there; None where it cannot. An
             engine without `place` computes in one place, whatever accelerator the device has.
         typed: Whether it computes in the graph's own types. If not, its runtime may widen half precision.
+        converter: Import name of the package that makes its files from ONNX, where that is another one.
     """
 
     package: str
@@ -90,17 +91,18 @@ class Engine:
     why_unavailable: Callable[[], str]
     cross_builds: bool = False
     typed: bool = False
+    converter: str = ""
     profile: Callable[[Path, Any, np.ndarray, int], Trace] | None = None
     observe: Callable[[Path, Any, tuple[str, ...], Batches], Iterator[tuple[np.ndarray, ...]]] | None = None
     place: Callable[[str], dict[str, Any] | None] | None = None
 
     def versions_in(self, versions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """Select the rows of the engine's library; its distribution may be named with hyphens.
+        """Select the rows of the engine's library and converter; a distribution may be named with hyphens.
 
         Args:
             versions: (library, version) of a machine.
         """
-        return tuple(row for row in versions if row[0].replace("-", "_") == self.package)
+        return tuple(row for row in versions if row[0].replace("-", "_") in (self.package, self.converter))
 
     def version_in(self, versions: tuple[tuple[str, str], ...]) -> str:
         """Return the version of the engine's library; empty where it is not among them.
@@ -108,7 +110,7 @@ class Engine:
         Args:
             versions: (library, version) of a machine.
         """
-        return next((version for _, version in self.versions_in(versions)), "")
+        return next((version for name, version in versions if name.replace("-", "_") == self.package), "")
 
 
 CATALOGUE: Catalogue[Engine] = Catalogue(__name__, "ENGINE", "engine")

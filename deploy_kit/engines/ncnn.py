@@ -27,8 +27,6 @@ from deploy_kit.records.artifacts import Proof
 _MAGIC = "7767517"  # first line of every param file
 # pnnx takes 2 s for a DenseNet-121 of 224 pixels; a file that keeps it for so long has made it loop.
 _LIMIT_S = 600
-# Parameters of a layer by number (github.com/Tencent/ncnn/wiki/operation-param-weight-table): how many weights it has,
-# how many biases, and whether they are int8.
 _KINDS = {
     "Convolution": "Conv",
     "ConvolutionDepthWise": "Conv",
@@ -130,7 +128,7 @@ def _load(path: Path, options: NcnnOptions, *, about: Path) -> Any:
     # ncnn reads weights without looking at the end of the file: a shorter one would be computed with as zeros.
     _count_precisions(layers, _weights(path), about)
     if net.load_param(str(path)) or net.load_model(str(_weights(path))):
-        raise BuildError(f"{about}: ncnn {ncnn.__version__} cannot load it: it has a layer that ncnn lacks")
+        raise BuildError(f"{about}: ncnn {ncnn.__version__} cannot load it, as where it has a layer that ncnn lacks")
     if len(net.input_names()) != 1 or len(net.output_names()) != 1:
         raise BuildError(f"{about}: expected one input and one output, found {net.input_names()}, {net.output_names()}")
     return net
@@ -183,6 +181,7 @@ def _count_precisions(layers: list[tuple[str, dict[int, str]]], weights: Path, a
 
 def _pass_weights(file: BinaryIO, kind: str, parameters: Mapping[int, str]) -> str:
     """Read over one layer's weights and biases, each padded to four bytes, and return the type of its weights."""
+    # Parameters are numbered: github.com/Tencent/ncnn/wiki/operation-param-weight-table
     n_weights, has_bias = (2, 1) if kind == "InnerProduct" else (6, 5)
     flag = int.from_bytes(file.read(4), "little")
     if flag not in _FLAGS:
@@ -257,6 +256,7 @@ def why_unavailable() -> str:
 
 ENGINE = Engine(
     package="ncnn",
+    converter="pnnx",
     file_name="model.param",
     options=NcnnOptions,
     build=build,

@@ -63,6 +63,11 @@ def find_target(name: str) -> TargetPreferences:
     return codec.from_json(TargetPreferences, table[name], f"targets.yaml: {name}")
 
 
+def target_of(engine: str) -> str:
+    """Return the row of preferences of an engine; a third party's has none of its own, and takes ONNX Runtime's."""
+    return engine if engine in target_names() else "onnxruntime"
+
+
 def target_names() -> dict[str, object]:
     """Read the table: rows by name."""
     text = resources.files("deploy_kit.recipe").joinpath("targets.yaml").read_text(encoding="utf-8")

@@ -136,6 +136,14 @@ def test_an_open_batch_is_refused_with_the_flag(line: "Line", tmp_path: Path) ->
     assert "--batch 1" in str(caught.value) + str(caught.value.hint)
 
 
+def test_another_converter_is_another_build(line: "Line") -> None:
+    rows = (("ncnn", "1.0"), ("pnnx", "2"), ("numpy", "2.4"))
+
+    assert ncnn.ENGINE.versions_in(rows) == rows[:2]
+    assert ncnn.ENGINE.version_in(rows[::-1]) == "1.0"
+    assert {name for name, _ in line.built("fp32", "ncnn").made_by.versions} >= {"ncnn", "pnnx"}
+
+
 @pytest.mark.parametrize("ending", [".param", ".bin", ".param.passport.json"])
 def test_a_delivered_network_is_inspected(line: "Line", tmp_path: Path, ending: str) -> None:
     main = line.store.copy_out(line.built("fp32", "ncnn"), tmp_path / "best.param")

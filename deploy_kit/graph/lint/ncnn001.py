@@ -18,7 +18,9 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     for value in model.graph.inputs:
         if value.dtype is not None and value.dtype not in (ir.DataType.FLOAT, *_HALF):
             yield LintFault(
-                node="", text=f"its input '{value.name}' holds {value.dtype.name}, ncnn takes float32 alone"
+                node="",
+                text=f"its input '{value.name}' holds {value.dtype.name}, ncnn takes float32 alone",
+                cure="export without --input-pixels",
             )
         if value.shape is not None and len(value.shape) and value.shape[0] != 1:
             yield LintFault(
