@@ -48,8 +48,12 @@ def alone(value: ir.Value) -> bool:
 
 def pads(node: ir.Node) -> bool:
     """Return whether a convolution or a pool reads beyond its input."""
-    automatic = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    return automatic or any(node.attributes.get_ints("pads", ()))
+    return automatic(node) or any(node.attributes.get_ints("pads", ()))
+
+
+def automatic(node: ir.Node) -> bool:
+    """Return whether the padding follows from the size of the input."""
+    return node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
 
 
 def misses(pool: ir.Node) -> bool:
@@ -94,3 +98,64 @@ def swap(model: ir.Model, first: ir.Node, second: ir.Node, between: ir.Shape | N
     model.graph.insert_after(second, first)
     result.name, middle.name = middle.name, name
     result.shape, middle.shape = between, shape
+
+
+def put_in_place(model: ir.Model, old: ir.Node, value: ir.Value, made: ir.Node) -> None:
+    """Let the only output of a new node take the place of `value`, the only output that is read of `old`."""
+    new, name = made.outputs[0], value.name
+    new.shape, new.type = value.shape, value.type
+    model.graph.insert_before(old, made)
+    value.replace_all_uses_with(new, replace_graph_outputs=True)
+    if not any(output.uses() for output in old.outputs):
+        model.graph.remove(old, safe=True)
+    value.name, new.name = None, name
+
+
+def put_slice(
+    model: ir.Model, before: ir.Node, value: ir.Value | None, of: tuple[ir.Value, int], ends: tuple[int, int]
+) -> ir.Value:
+    """Add a Slice of one axis in front of a node, and return its result.
+
+    Args:
+        model: The graph.
+        before: The node.
+        value: What the result takes the place of, name and all; None for a value of its own.
+        of: What is sliced, and the axis.
+        ends: First index, and the one behind the last.
+    """
+    source, axis = of
+    name = str(value.name if value is not None else f"{source.name}.slice{axis}")
+    numbers = {"from": ends[0], "to": ends[1], "axis": axis}
+    inputs = [initializer(model, f"{name}.{word}", np.array([n]), ir.DataType.INT64) for word, n in numbers.items()]
+    made = ir.node("Slice", [source, *inputs])
+    new = made.outputs[0]
+    new.type = source.type
+    if source.shape is not None:
+        new.shape = ir.Shape([*source.shape.dims[:axis], ends[1] - ends[0], *source.shape.dims[axis + 1 :]])
+    model.graph.insert_before(before, made)
+    if value is None:
+        new.name = free_name(model, name)
+    else:
+        value.replace_all_uses_with(new, replace_graph_outputs=True)
+        value.name, new.name = None, name
+    return new
+
+
+def slice_of(node: ir.Node) -> tuple[int, int, int, int] | None:
+    """Return (axis, begin, end, step) of a Slice of one axis of known size, counted from the front; None otherwise."""
+    source = node.inputs[0] if node.inputs else None
+    shape = source.shape if source is not None else None
+    if node.op_type != "Slice" or shape is None or len(node.inputs) < 4 or None in node.inputs:
+        return None
+    if not all(constant(value) for value in node.inputs[1:] if value is not None):
+        return None
+    given = [value.const_value for value in node.inputs[1:] if value is not None]
+    numbers = [np.asarray(one.numpy(), np.int64).reshape(-1) for one in given if one is not None]
+    if any(len(part) != 1 for part in numbers):
+        return None
+    begin, end, axis, step = (int(part[0]) for part in (*numbers, np.ones(1))[:4])
+    size = shape[axis % len(shape)]
+    if not isinstance(size, int) or step < 1:
+        return None
+    begin, end, step = slice(begin, end, step).indices(size)
+    return axis % len(shape), begin, end, step

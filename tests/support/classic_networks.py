@@ -140,24 +140,30 @@ def trained(name: str, side: int) -> nn.Module:
     """Build a network with seeded weights whose BN statistics are those of some images, in eval mode."""
     torch.manual_seed(3)
     network = NETWORKS[name]()
+    settle(network, (3, side, side))
+    return network
+
+
+def settle(network: nn.Module, shape: tuple[int, ...]) -> None:
+    """Draw the weights of a network, give its BNs the statistics of normal inputs of a shape, and set eval mode."""
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.2)
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        if isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight)
     with torch.no_grad():
         for _ in range(20):
-            network(torch.randn(16, 3, side, side))
-    return network.eval().requires_grad_(False)
+            network(torch.randn(16, *shape))
+    network.eval().requires_grad_(False)
 
 
-def exported(network: nn.Module, side: int, exporter: str, opset: int) -> bytes:
+def exported(network: nn.Module, side: int | tuple[int, ...], exporter: str, opset: int) -> bytes:
     """Export by one of torch's exporters as a user does, with all its defaults."""
     sink, names = io.BytesIO(), {"input_names": ["input"], "output_names": ["logits"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dummy: Sequence[Tensor] = (torch.zeros(1, 3, side, side),)
+        dummy: Sequence[Tensor] = (torch.zeros(1, *((3, side, side) if isinstance(side, int) else side)),)
         dynamo = exporter == "dynamo"
         program = torch.onnx.export(
             network, tuple(dummy), None if dynamo else sink, dynamo=dynamo, opset_version=opset, verbose=False, **names

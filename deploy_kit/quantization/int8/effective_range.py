@@ -5,7 +5,7 @@ by every later layer, each with its own t; below the smallest of them nothing is
 the grid begins there and not at the smallest observed value: exact, and the step is nearly halved.
 
     max(x, t): [t, ∞)      min(x, t): (−∞, t]      BN + ReLU: [t, ∞) for a > 0, (−∞, t] for a < 0, nothing for a = 0
-    concatenation: each part its channels;  max pool: the interval of its result;  any other reader: everything
+    what moves whole channels: the intervals of its result;  any other reader: everything
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from deploy_kit.graph import edit
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
+from deploy_kit.quantization.int8 import channel_moves
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.scale_groups import ScaleGroups
 
@@ -50,16 +51,19 @@ def intervals(model: ir.Model, groups: ScaleGroups) -> dict[ir.Value, Interval]:
 def _by(node: ir.Node, index: int, n: int, known: dict[ir.Value, Interval]) -> Interval:
     """Return the interval that one reader can tell apart of its input number `index`, which has `n` channels."""
     result = known.get(node.outputs[0])
-    if node.op_type == "Concat" and result is not None and grouping.shares_grid(node):
-        start = sum(_channels(value) for value in node.inputs[:index])
-        return Interval(low=result.low[start : start + n], high=result.high[start : start + n])
     if node.op_type in ("Max", "Min") and grouping.bound(node) is not None:
         limits = np.broadcast_to(edit.array(node.inputs[1]).reshape(-1), (n,))
         return _bounded(limits, node.op_type, result or _all(n))
     if node.op_type == "Relu":
         return Interval(low=np.zeros(n), high=(result or _all(n)).high)
-    if node.op_type == "MaxPool" and result is not None:
-        return result
+    if result is not None and grouping.shares_grid(node) and (origins := channel_moves.origins(node)) is not None:
+        start = sum(_channels(value) for value in node.inputs[:index])
+        low, high = np.full(origins.max() + 1, np.inf), np.full(origins.max() + 1, -np.inf)
+        np.minimum.at(low, origins, result.low[:, None])
+        np.maximum.at(high, origins, result.high[:, None])
+        missing = max(0, start + n - len(low))  # channels that no part of the result holds
+        low, high = np.append(low, np.full(missing, np.inf)), np.append(high, np.full(missing, -np.inf))
+        return Interval(low=low[start : start + n], high=high[start : start + n])
     if node.op_type == "BatchNormalization" and grouping.quantizable(node) and grouping.fused_relu(node) is not None:
         return _behind_norm(node)
     return _all(n)

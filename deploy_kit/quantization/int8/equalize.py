@@ -27,6 +27,7 @@ import onnx_ir as ir
 from deploy_kit.graph import channel_affine, edit
 from deploy_kit.graph.channel_affine import Affine
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
+from deploy_kit.quantization.int8 import channel_moves
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.range_selection import ChannelRange
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
@@ -154,8 +155,10 @@ def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
             return "a part of it is an output"
         for node in value.consumers():
             if groups.of.get(node.outputs[0]) is group and grouping.shares_grid(node):
-                if node.op_type in ("Reshape", "Flatten", "Squeeze"):
+                if channel_moves.origins(node) is None:
                     return f"{node.op_type} moves its channels"
+                if node.op_type == "DepthToSpace" and (value not in group.sources or channel_moves.tied(value) is None):
+                    return "DepthToSpace joins channels that others read, too"
                 continue
             plain = node.op_type == "Conv" and (node.attributes.get_int("group", 1) == 1 or _depthwise(node))
             if not (plain or node.op_type == "BatchNormalization") or not grouping.quantizable(node):
@@ -193,7 +196,10 @@ def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) ->
         if value not in maps:
             assert producer is not None
             parts = [maps[part] for part in grouping.activations(producer)]
-            maps[value] = Affine(r=np.concatenate([p.r for p in parts]), m=np.concatenate([p.m for p in parts]))
+            origins = channel_moves.origins(producer)
+            assert origins is not None
+            r, m = np.concatenate([p.r for p in parts]), np.concatenate([p.m for p in parts])
+            maps[value] = Affine(r=r[origins[:, 0]], m=m[origins[:, 0]])
             _shift_bound(model, producer, maps[value])
     for value in group.values:
         for node in value.consumers():

@@ -17,6 +17,7 @@ from deploy_kit.base.errors import QuantizeError
 from deploy_kit.graph import onnx_file, passes
 from deploy_kit.quantization.int8 import (
     average_pools,
+    channel_moves,
     effective_range,
     equalize,
     input_grid,
@@ -39,6 +40,8 @@ from deploy_kit.quantization.ranges import Channels, ObservedActivations
 Rounding: TypeAlias = Literal["nearest", "descent"]
 
 _MIN_OPSET = 13  # Q/DQ with a scale for each channel begin here
+# Movers whose moments follow from those of their inputs.
+_KEEP_MOMENTS = ("Concat", "Max", "Min", "Relu", "Identity", "AveragePool")
 
 
 @dataclass(kw_only=True)
@@ -147,7 +150,7 @@ def make_plan(
             hint="it needs a convolution or a Gemm with constant weights",
         )
     # Moved to other channels or pixels, a value's moments are not those of its source: it is observed itself.
-    moved = [v for g in groups.all for v in g.values if _made_by(v, "MaxPool", "Flatten", "Reshape", "Squeeze")]
+    moved = [v for g in groups.all for v in g.values if v not in g.sources and not _made_by(v, *_KEEP_MOMENTS)]
     sources = [v for g in groups.all for v in g.sources] + moved
     clipped = [v for g in groups.all for v in g.values if _made_by(v, "Max", "Min", "Relu") and v not in sources]
     needed = effective_range.intervals(model, groups)
@@ -172,6 +175,9 @@ def make_plan(
         v: range_selection.choose_range(target, seen[v], observed.histograms, choices.ranging, observed.n_images)
         for v, target in targets.items()
     }
+    for v, alike in ((v, channel_moves.tied(v)) for v in spans):
+        if alike is not None:
+            spans[v] = _tied(spans[v], alike)
     plan = Int8Plan(
         choices=choices, batches=batches, n_images=n_images,
         model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
@@ -196,10 +202,19 @@ def _prepared(source: Path, choices: Int8Choices) -> ir.Model:
         )
     onnx_file.expect_flat(model, source)
     # The default passes once more: a file need not come from `simplify`, and one that does hardly changes.
-    passes.apply_passes(model, (*passes.default_passes(), *choices.passes))
+    passes.apply_passes(model, passes.default_passes())
+    model = onnx_file.reread(model)  # what hung on constants has a shape now
+    passes.apply_passes(model, choices.passes)
     if not choices.signed:
         average_pools.as_convolutions(model)
     return onnx_file.reread(model)
+
+
+def _tied(span: ChannelRange, alike: np.ndarray) -> ChannelRange:
+    """Give channels that must be scaled alike, (K, n), the range of all of them."""
+    low, high = (np.array(end) for end in span)
+    low[alike], high[alike] = low[alike].min(1, keepdims=True), high[alike].max(1, keepdims=True)
+    return low, high
 
 
 def _made_by(value: ir.Value, *operators: str) -> bool:

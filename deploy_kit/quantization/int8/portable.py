@@ -21,14 +21,14 @@ clipped ends of ranges included.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.graph import edit, onnx_file, receptive_window
-from deploy_kit.quantization.int8 import mixed_precision, weight_rounding
+from deploy_kit.quantization.int8 import channel_moves, mixed_precision, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.channel_moments import clipped, summed
@@ -79,7 +79,7 @@ class _Writer:
             )
         return self.constants[name]
 
-    def node(self, operator: str, inputs: list[ir.Value], output: str, **attributes: object) -> ir.Value:
+    def node(self, operator: str, inputs: Sequence[ir.Value | None], output: str, **attributes: object) -> ir.Value:
         """Add a node, and return its output."""
         made = ir.node(operator, inputs, attributes or None, name=output)
         made.outputs[0].name = output
@@ -309,7 +309,7 @@ def _move(writer: _Writer, node: ir.Node) -> None:
         _copy(writer, node)
         return
     moving = set(grouping.activations(node))
-    inputs = [writer.quantized(v) if v in moving else writer.floats[v] for v in node.inputs if v is not None]
+    inputs = [v and (writer.quantized(v) if v in moving else writer.floats[v]) for v in node.inputs]
     attributes = {key: value.value for key, value in node.attributes.items()}
     name = f"{node.outputs[0].name}.q"
     writer.integers[node.outputs[0]] = writer.node(node.op_type, inputs, name, **attributes)
@@ -337,8 +337,12 @@ def _bounded(writer: _Writer, node: ir.Node) -> None:
     assert source is not None
     grid = writer.plan.grids[value]
     limits = np.broadcast_to(edit.array(limit).reshape(-1), writer.plan.moments(source).mean.shape)
-    writer.integers[value] = _limited(writer, node.op_type, writer.quantized(source), grid.quantize(limits), value)
-    _note(writer, source, value, limits, upper=node.op_type == "Min")
+    whole, upper = grid.quantize(limits), node.op_type == "Min"
+    # Where the grid ends at the bound, as it mostly does at that of a ReLU6, the quantizer has clipped.
+    idle = upper and bool((whole >= grid.high).all())
+    read = writer.quantized(source)
+    writer.integers[value] = read if idle else _limited(writer, node.op_type, read, whole, value)
+    _note(writer, source, value, limits, upper=upper)
 
 
 def _note(writer: _Writer, source: ir.Value, value: ir.Value, limits: np.ndarray, *, upper: bool) -> None:
@@ -348,6 +352,7 @@ def _note(writer: _Writer, source: ir.Value, value: ir.Value, limits: np.ndarray
 
 
 _WRITERS: dict[str, Callable[[_Writer, ir.Node], None]] = {
+    **dict.fromkeys(channel_moves.MOVERS, _move),
     "Conv": _conv,
     "Gemm": _gemm,
     "BatchNormalization": _norm,
@@ -355,10 +360,4 @@ _WRITERS: dict[str, Callable[[_Writer, ir.Node], None]] = {
     "Relu": _relu,
     "Max": _bounded,
     "Min": _bounded,
-    "Concat": _move,
-    "MaxPool": _move,
-    "Flatten": _move,
-    "Reshape": _move,
-    "Identity": _move,
-    "Squeeze": _move,
 }

@@ -1,15 +1,16 @@
 """Float graph → groups of activations that share one grid.
 
-Concatenation, pooling, clipping and reshaping move values and compute none (an average pool computes none beyond the
-range). Where such nodes read and write one grid, they work on the integers as they are and nothing is quantized again:
-a whole dense block, its concatenations and its maxima, is one group.
+Concatenation, pooling, clipping, slicing, enlarging by repetition and reshaping move values and compute none (an
+average pool computes none beyond the range). Where such nodes read and write one grid, they work on the integers as
+they are and nothing is quantized again: a whole dense block, its concatenations and its maxima, is one group.
 """
 
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-_MOVERS = frozenset({"MaxPool", "AveragePool", "Flatten", "Reshape", "Identity", "Squeeze", "Relu"})
+from deploy_kit.quantization.int8 import channel_moves
+
 READERS = frozenset({"Conv", "Gemm", "BatchNormalization", "GlobalAveragePool", "Add"})
 """Operators that read integers and compute values of their own range."""
 
@@ -50,7 +51,7 @@ def shares_grid(node: ir.Node) -> bool:
         return len(node.inputs) == 2 and bound(node) is not None
     if node.op_type == "Relu":
         return fused_into(node) is None
-    return node.op_type in _MOVERS
+    return channel_moves.moves(node)
 
 
 def fused_into(relu: ir.Node) -> ir.Node | None:

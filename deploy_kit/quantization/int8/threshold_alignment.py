@@ -103,7 +103,7 @@ def _bounds(value: ir.Value, part: slice, stds: Mapping[ir.Value, np.ndarray]) -
             limits = np.broadcast_to(edit.array(node.inputs[1]).reshape(-1), (_channels(value),))[part]
             yield Bound(limits=limits, upper=node.op_type == "Min", weight=_weight(result, stds)[part])
             yield from _bounds(result, part, stds)
-        elif node.op_type in ("MaxPool", "Identity"):
+        elif node.op_type in ("MaxPool", "Identity", "Resize", "Pad") and grouping.shares_grid(node):
             yield from _bounds(result, part, stds)
 
 

@@ -15,7 +15,11 @@ from deploy_kit.quantization.ranges.thresholds import Method
 from deploy_kit.quantization.schemes import BLOCKS_KEY, Calibration, PlannedMix, _int8
 from deploy_kit.records import codec
 
-_PASSES = {"max": ("relu_after_pool", "batchnorm_to_max"), "depthwise": ("relu_after_pool",)}
+_MOVES = ("split_to_slices", "shuffle_to_gather", "divide_sliced_convolutions", "transposed_to_convolution")
+_PASSES = {
+    "max": (*_MOVES, "clip_to_bounds", "remove_unused", "relu_after_pool", "batchnorm_to_max"),
+    "depthwise": (*_MOVES, "remove_unused", "relu_after_pool"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
