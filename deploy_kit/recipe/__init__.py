@@ -255,6 +255,7 @@ class CheckTable(RecipeTable):
             where it is not said, such images are refused.
         crops: Number of crops of each image, whose logits are averaged: 1, or 10 as in the paper's table 3
             (`images.ten_crops`).
+        every_image: Float32 engines compute every image of a set of 500 or more, and not only a part (`Sample`).
         limits: Limits by precision.
     """
 
@@ -262,6 +263,7 @@ class CheckTable(RecipeTable):
     skip_bad: bool = False
     orientation: Literal["stored", "upright"] | None = None
     crops: Literal[1, 10] = 1
+    every_image: bool = False
     limits: dict[Precision, LimitsTable]
 
     def with_limits(
