@@ -83,6 +83,13 @@ class StepOptions:
     crops: Annotated[
         Literal[1, 10] | None, typer.Option(help="Number of crops per image whose logits are averaged; by default 1.")
     ] = None
+    every_image: Annotated[
+        bool,
+        typer.Option(
+            "--every-image",
+            help="Run float32 engines on every image; by default on a part of 500 or more, and the report says which.",
+        ),
+    ] = False
     recipe: Annotated[str | None, typer.Option(help="Recipe file, or name of a bundled recipe.")] = None
     device: DeviceName = "local"
     store: StorePath = STORE

@@ -48,6 +48,7 @@ def with_inputs(base: Recipe, step: StepOptions) -> Recipe:
         skip_bad=step.skip_bad,
         orientation=step.orientation,
         crops=step.crops,
+        every_image=step.every_image,
     )
 
 

@@ -53,7 +53,9 @@ def check(
             help="Find the layers where two artifacts differ: files, labels, names of graphs, or 'checkpoint'.",
         ),
     ] = None,
-    step: Annotated[StepOptions, Only("images", "skip_bad", "orientation", "crops", "recipe", "device", "store")],
+    step: Annotated[
+        StepOptions, Only("images", "skip_bad", "orientation", "crops", "every_image", "recipe", "device", "store")
+    ],
     image: ImageOptions,
     facts: CheckpointOptions,
     output: OutputOptions,
@@ -76,7 +78,12 @@ def check(
             "--variant": variant,
             "--min-top1": min_top1,
         }
-        flags |= {"--max-drop": max_drop, "--diagnose": diagnose, "--crops": step.crops}
+        flags |= {
+            "--max-drop": max_drop,
+            "--diagnose": diagnose,
+            "--crops": step.crops,
+            "--every-image": step.every_image,
+        }
         _layer_difference.verify_alone({flag: value or None for flag, value in flags.items()})
         with output.console() as console:
             _layer_difference.show(layers, step, console)

@@ -54,7 +54,7 @@ def deploy(
     ] = None,
     pack: Pack = None,
     save_recipe: SaveRecipe = None,
-    rest: Annotated[StepOptions, Only("device", "store", "skip_bad", "orientation", "crops")],
+    rest: Annotated[StepOptions, Only("device", "store", "skip_bad", "orientation", "crops", "every_image")],
     image: ImageOptions,
     facts: CheckpointOptions,
     fresh: Fresh = False,

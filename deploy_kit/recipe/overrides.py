@@ -69,6 +69,7 @@ def with_inputs(
     skip_bad: bool = False,
     orientation: str | None = None,
     crops: int | None = None,
+    every_image: bool = False,
 ) -> Recipe:
     """Return a recipe that reads other files; what is None stays as it is.
 
@@ -80,6 +81,7 @@ def with_inputs(
         skip_bad: Leave out images of both sets that cannot be read.
         orientation: Whether images of both sets with an EXIF orientation are read ``stored`` or ``upright``.
         crops: Crops of each check image.
+        every_image: Whether float32 engines compute every check image, however many there are.
 
     Raises:
         RecipeError: A value does not fit.
@@ -95,6 +97,8 @@ def with_inputs(
         data["quantize"]["orientation"] = data["check"]["orientation"] = orientation
     if crops is not None:
         data["check"]["crops"] = crops
+    if every_image:
+        data["check"]["every_image"] = True
     if checkpoint is not None:
         data["source"]["checkpoint"] = checkpoint
     return recipe.parse_recipe(data)

@@ -12,7 +12,7 @@ from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLog
 from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
-from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
+from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Sample, Scores
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.records.verdict import Verdict, Word, decide
@@ -130,6 +130,8 @@ class ParityReport:
         diagnosis: Whether the preprocessing explains a low score; None where no diagnosis was requested.
         remarks: Sentences that a reader must know beside the numbers.
         doubts: Sentences on what makes the images or their labels doubtful; with one of them nothing is accepted.
+        sample: The part of the images that a float32 engine computed: `sqnr_db`, `cosine` and `max_error` are of these;
+            None where it computed all.
     """
 
     artifact: str
@@ -154,6 +156,7 @@ class ParityReport:
     diagnosis: Diagnosis | None = None
     remarks: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    sample: Sample | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -165,7 +168,13 @@ class ParityReport:
     def verdict(self) -> Verdict:
         """The verdict; limits on labels, and what a wrong preprocessing changes, are not judged on doubtful images."""
         broken, unshown = self._judged
-        return decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limits.words)
+        return decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limit_words)
+
+    @property
+    def limit_words(self) -> tuple[str, ...]:
+        """Each limit that is set, and on how many images it was judged where these are not all."""
+        words = self.limits.words
+        return (*words, f"on {self.sample.n:,} of {self.n:,} images") if words and self.sample else words
 
     @property
     def _all_doubts(self) -> tuple[str, ...]:
