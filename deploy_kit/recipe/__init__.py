@@ -6,6 +6,7 @@ by `doctor` before any work.
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -358,7 +359,12 @@ def load_recipe(source: str) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = bundled.find_bundled("recipes", source.removeprefix(bundled.PREFIX))
     try:
-        return parse_recipe(read_yaml(path))
+        data = read_yaml(path)
+        if isinstance(data, dict) and "source" not in data and {"engines", "variants"} <= data.keys():
+            raise RecipeError(
+                f"{path}: expected a recipe, found a sweep", hint=f"deploykit sweep {shlex.quote(source)}"
+            )
+        return parse_recipe(data)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such recipe", hint=nearest(path.stem, bundled.bundled_names("recipes"))
