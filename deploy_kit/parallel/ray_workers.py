@@ -1,6 +1,7 @@
 """Workers of a Ray cluster: one of this machine's own for the moment, or one that is there, by its address."""
 
 import contextlib
+import functools
 import os
 import secrets
 from collections import deque
@@ -58,11 +59,16 @@ def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator
 @contextlib.contextmanager
 def _local(n: int) -> Iterator[Workers]:
     """Start Ray on this machine, for nobody else: bound to the loopback address, with a token that is never written."""
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     with temporary_folder() as folder, _environment({**_QUIET, **token}):
         options = {"num_cpus": n, "object_store_memory": _STORE_BYTES, "_temp_dir": str(folder)}
         with _connected("this machine", address="local", _node_ip_address="127.0.0.1", **options) as ray:
             yield _RayWorkers(ray, n)
+
+
+@functools.cache  # Ray reads it once in a process
+def _token() -> str:
+    return secrets.token_hex(32)
 
 
 @contextlib.contextmanager

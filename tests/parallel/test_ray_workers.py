@@ -148,10 +148,21 @@ def test_other_versions_are_refused(workers: Workers) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_written_into_the_home_and_nothing_is_left(home: Path) -> None:
+def test_ray_can_be_opened_twice_in_one_process_and_leaves_no_process(home: Path) -> None:
     if not lazy.present("ray"):
         pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
     import ray
 
+    ray.shutdown()  # what the tests above have open
+    for _ in range(2):
+        with ray_workers.open_workers("ray", print, n=1) as opened:
+            assert list(opened.map(abs, [-1])) == [1]
+        assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_nothing_is_written_into_the_home(home: Path) -> None:
+    if not lazy.present("ray"):
+        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+
     assert list(home.rglob("*")) == []
-    assert ray.is_initialized()
