@@ -30,7 +30,7 @@ from deploy_kit.records.artifacts import BareInput, LogitsPart, Preprocess, Refe
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.store import Key, sha256_of
 
-VERSION = "5"
+VERSION = "6"
 _PART = 512  # images; a whole number of torch's batches, so that a part changes no bit
 
 
