@@ -68,7 +68,7 @@ class Run:
     def check_images(self) -> ImageSource:
         """The check set, opened once for all stages."""
         table = self.recipe.check
-        return ImageSource(name=table.images, skip_bad=table.skip_bad, orientation=table.orientation)
+        return ImageSource(name=table.images, skip_bad=table.skip_bad, orientation=table.orientation, masks=table.masks)
 
     @functools.cached_property
     def calibration_images(self) -> ImageSource | None:
@@ -203,7 +203,12 @@ def reference_logits(run: Run, source: Exported) -> ReferenceLogits:
         "export",
         f"answers on {recipe.check.images}",
         lambda: reference.run(
-            recipe.source, preprocess, run.host, images=run.check_images.open(preprocess), crops=recipe.check.crops
+            recipe.source,
+            preprocess,
+            run.host,
+            images=run.check_images.open(preprocess),
+            crops=recipe.check.crops,
+            wish=reference.wish_of(recipe.check),
         ),
     )
 

@@ -54,7 +54,9 @@ def deploy(
     ] = None,
     pack: Pack = None,
     save_recipe: SaveRecipe = None,
-    rest: Annotated[StepOptions, Only("device", "store", "skip_bad", "orientation", "crops")],
+    rest: Annotated[
+        StepOptions, Only("task", "masks", "ignore_index", "device", "store", "skip_bad", "orientation", "crops")
+    ],
     image: ImageOptions,
     facts: CheckpointOptions,
     fresh: Fresh = False,
