@@ -97,6 +97,13 @@ class StepOptions:
     ignore_index: Annotated[
         int | None, typer.Option("--ignore-index", help="Class number of masks that is not judged, e.g. 255.")
     ] = None
+    every_image: Annotated[
+        bool,
+        typer.Option(
+            "--every-image",
+            help="Run float32 engines on every image; by default on a part of 500 or more, and the report says which.",
+        ),
+    ] = False
     recipe: Annotated[str | None, typer.Option(help="Recipe file, or name of a bundled recipe.")] = None
     device: DeviceName = "local"
     store: StorePath = STORE

@@ -51,6 +51,7 @@ def with_inputs(base: Recipe, step: StepOptions) -> Recipe:
         task=step.task,
         masks=step.masks,
         ignore_index=step.ignore_index,
+        every_image=step.every_image,
     )
 
 

@@ -57,7 +57,17 @@ def check(
     step: Annotated[
         StepOptions,
         Only(
-            "images", "task", "masks", "ignore_index", "skip_bad", "orientation", "crops", "recipe", "device", "store"
+            "images",
+            "task",
+            "masks",
+            "ignore_index",
+            "skip_bad",
+            "orientation",
+            "crops",
+            "every_image",
+            "recipe",
+            "device",
+            "store",
         ),
     ],
     image: ImageOptions,
@@ -82,7 +92,12 @@ def check(
             "--variant": variant,
             "--min-top1": min_top1,
         }
-        flags |= {"--max-drop": max_drop, "--diagnose": diagnose, "--crops": step.crops}
+        flags |= {
+            "--max-drop": max_drop,
+            "--diagnose": diagnose,
+            "--crops": step.crops,
+            "--every-image": step.every_image,
+        }
         _layer_difference.verify_alone({flag: value or None for flag, value in flags.items()})
         with output.console() as console:
             _layer_difference.show(layers, step, console)

@@ -55,7 +55,8 @@ def deploy(
     pack: Pack = None,
     save_recipe: SaveRecipe = None,
     rest: Annotated[
-        StepOptions, Only("task", "masks", "ignore_index", "device", "store", "skip_bad", "orientation", "crops")
+        StepOptions,
+        Only("task", "masks", "ignore_index", "device", "store", "skip_bad", "orientation", "crops", "every_image"),
     ],
     image: ImageOptions,
     facts: CheckpointOptions,

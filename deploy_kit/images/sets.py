@@ -139,13 +139,14 @@ class ImageSet:
 
     def spread(self, n: int) -> "ImageSet":
         """Take `n` images at equal distances, or all where there are fewer: a folder is sorted by class."""
-        if n >= self.n:
-            return self
-        at = [index * self.n // n for index in range(n)]
+        return self if n >= self.n else self.take([index * self.n // n for index in range(n)])
+
+    def take(self, at: Sequence[int]) -> "ImageSet":
+        """Take the images of these indices, in this order."""
         return replace(
             self,
-            n=n,
-            labels=None if self.labels is None else self.labels[at],
+            n=len(at),
+            labels=None if self.labels is None else self.labels[list(at)],
             hashes=tuple(self.hashes[index] for index in at),
             files=tuple(self.files[index] for index in at) if self.files else (),
             load=lambda index: self.load(at[index]),

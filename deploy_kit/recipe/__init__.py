@@ -7,7 +7,7 @@ by `doctor` before any work.
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -31,7 +31,8 @@ from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
 _NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+T = TypeVar("T", bound="RecipeTable")
 
 
 class RecipeTable(BaseModel):
@@ -183,7 +184,7 @@ class Variant(RecipeTable):
         optional: Whether it is left out, with a remark, where its package is not installed.
     """
 
-    name: str = Field(pattern=_NAME)
+    name: FolderName
     scheme: str
     options: dict[str, Any] = Field(default_factory=dict)
     optional: bool = False
@@ -258,6 +259,7 @@ class CheckTable(RecipeTable):
             default what the output's shape and the labels suggest, which reports say.
         masks: Folder of masks, files of the same relative path as the images; an npz has them in its array ``masks``.
         ignore_index: Class number of masks that is not judged, e.g. 255.
+        every_image: Float32 engines compute every image of a set of 500 or more, and not only a part (`Sample`).
         limits: Limits by precision.
     """
 
@@ -268,6 +270,7 @@ class CheckTable(RecipeTable):
     task: str | None = None
     masks: str | None = None
     ignore_index: int | None = None
+    every_image: bool = False
     limits: dict[Precision, LimitsTable]
 
     def with_limits(
@@ -338,7 +341,7 @@ class RecommendTable(RecipeTable):
 class Recipe(RecipeTable):
     """One deployment, table by table in the order of the stages."""
 
-    name: str = Field(pattern=_NAME)
+    name: FolderName
     source: SourceTable
     export: ExportTable
     simplify: SimplifyTable
@@ -375,27 +378,41 @@ def parse_recipe(data: Any) -> Recipe:
     Raises:
         RecipeError: A key is unknown or missing, or a value does not fit.
     """
-    if not isinstance(data, dict):
-        raise RecipeError(f"recipe: expected a table, found {shown(data)}")
-    try:
-        text = json.dumps(data, ensure_ascii=False)
-        if (other := _NOT_UTF8.search(text)) is not None:
-            raise RecipeError(
-                f"recipe: expected names in UTF-8, found {one_line(other[0])}", hint="rename the file or folder: mv"
-            )
-        recipe = Recipe.model_validate_json(text)
-    except ValidationError as error:
-        # A misspelt key is reported as missing first and as unknown second; the second has a hint.
-        entries = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
-        raise _translated(entries[0]) from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RecipeError(f"recipe: a value is not plain YAML: {error}") from error
+    recipe = parse_table(Recipe, data, "recipe")
     _verify_names(recipe)
     return recipe
 
 
-def dump_recipe(recipe: Recipe) -> str:
-    """Write a recipe as YAML."""
+def parse_table(model: type[T], data: Any, where: str) -> T:
+    """Check the data of a table of the outermost level and freeze it.
+
+    Args:
+        model: Class of the table.
+        data: What YAML gave.
+        where: What the table is called in messages.
+
+    Raises:
+        RecipeError: A key is unknown or missing, or a value does not fit.
+    """
+    if not isinstance(data, dict):
+        raise RecipeError(f"{where}: expected a table, found {shown(data)}")
+    try:
+        text = json.dumps(data, ensure_ascii=False)
+        if (other := _NOT_UTF8.search(text)) is not None:
+            raise RecipeError(
+                f"{where}: expected names in UTF-8, found {one_line(other[0])}", hint="rename the file or folder: mv"
+            )
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        # A misspelt key is reported as missing first and as unknown second; the second has a hint.
+        entries = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
+        raise _translated(entries[0], model, where) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{where}: a value is not plain YAML: {error}") from error
+
+
+def dump_recipe(recipe: RecipeTable) -> str:
+    """Write a recipe, or another table of the outermost level, as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
 
 
@@ -413,35 +430,36 @@ def _verify_names(recipe: Recipe) -> None:
                 raise RecipeError(f"{where}: no variant is called '{name}'", hint=nearest(name, names))
 
 
-def _translated(error: Any) -> RecipeError:
+def _translated(error: Any, root: type[RecipeTable], where: str) -> RecipeError:
     """Translate an error of pydantic."""
     location = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         return RecipeError(
-            f"{_path(location[:-1])}: unknown key '{one_line(str(location[-1]))}'",
-            hint=nearest(str(location[-1]), _keys_at(location[:-1])),
+            f"{_path(where, location[:-1])}: unknown key '{one_line(str(location[-1]))}'",
+            hint=nearest(str(location[-1]), _keys_at(root, location[:-1])),
         )
     if error["type"] == "missing":
-        return RecipeError(f"{_path(location[:-1])}: '{location[-1]}' is missing")
+        return RecipeError(f"{_path(where, location[:-1])}: '{location[-1]}' is missing")
     if location and location[-1] == "[key]":
         choices = [choice for choice in get_args(Precision) if isinstance(choice, str)]
         return RecipeError(
-            f"{_path(location[:-2])}: no precision is called '{location[-2]}'", hint=nearest(str(location[-2]), choices)
+            f"{_path(where, location[:-2])}: no precision is called '{location[-2]}'",
+            hint=nearest(str(location[-2]), choices),
         )
     expected = str(error.get("ctx", {}).get("expected", ""))
     hint = nearest(str(error["input"]), re.findall(r"'([^']+)'", expected)) if expected else ""
     return RecipeError(
-        f"{_path(location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {shown(error['input'])}", hint=hint
+        f"{_path(where, location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {shown(error['input'])}",
+        hint=hint,
     )
 
 
-def _path(location: tuple[Any, ...]) -> str:
-    return "recipe" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+def _path(where: str, location: tuple[Any, ...]) -> str:
+    return where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
 
 
-def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
+def _keys_at(model: type[RecipeTable], location: tuple[Any, ...]) -> tuple[str, ...]:
     """List the keys that the table at `location` may have."""
-    model: type[RecipeTable] = Recipe
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
             model = _table_in(model.model_fields[part].annotation) or model

@@ -72,6 +72,7 @@ def with_inputs(
     task: str | None = None,
     masks: str | None = None,
     ignore_index: int | None = None,
+    every_image: bool = False,
 ) -> Recipe:
     """Return a recipe that reads other files; what is None stays as it is.
 
@@ -86,6 +87,7 @@ def with_inputs(
         task: What the outputs mean.
         masks: Folder of the check images' masks.
         ignore_index: Class number of masks that is not judged.
+        every_image: Whether float32 engines compute every check image, however many there are.
 
     Raises:
         RecipeError: A value does not fit.
@@ -101,6 +103,8 @@ def with_inputs(
         data["quantize"]["orientation"] = data["check"]["orientation"] = orientation
     given = {"crops": crops, "task": task, "masks": masks, "ignore_index": ignore_index}
     data["check"] |= {key: value for key, value in given.items() if value is not None}
+    if every_image:
+        data["check"]["every_image"] = True
     if checkpoint is not None:
         data["source"]["checkpoint"] = checkpoint
     return recipe.parse_recipe(data)

@@ -240,6 +240,31 @@ class Consistency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The part of a check set that a float32 engine computed, and what bounds the others (`accuracy.sampling`).
+
+    Attributes:
+        n: Number of images computed.
+        deviation: Largest absolute difference of a logit from the checkpoint's on these.
+        margin: Smallest difference between the checkpoint's largest and second largest output on the others, whose
+            classes are taken to be the checkpoint's.
+    """
+
+    n: int
+    deviation: float
+    margin: float
+
+    @property
+    def words(self) -> str:
+        """What was computed and what the rest follows from, in one sentence."""
+        return (
+            f"computed on {self.n:,} images: logits within {self.deviation:.1e} of the checkpoint's; the others have "
+            f"top-1 margins of {self.margin:.1e} or more, and their classes are taken to be the checkpoint's "
+            "(--every-image computes them)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineOutputs:
     """What an engine computed on a set of images, without labels and limits: these may change, and nothing runs again.
 

@@ -12,7 +12,7 @@ from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLog
 from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
-from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores, TaskScores
+from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Sample, Scores, TaskScores
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.records.verdict import Verdict, Word, decide
@@ -131,6 +131,8 @@ class ParityReport:
         remarks: Sentences that a reader must know beside the numbers.
         doubts: Sentences on what makes the images or their labels doubtful; with one of them nothing is accepted.
         task: Scores of a task that is no classification; `agreement` and `drop` are in its measure then.
+        sample: The part of the images that a float32 engine computed: `sqnr_db`, `cosine` and `max_error` are of these;
+            None where it computed all.
     """
 
     artifact: str
@@ -156,6 +158,7 @@ class ParityReport:
     remarks: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     task: TaskScores | None = None
+    sample: Sample | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -167,7 +170,13 @@ class ParityReport:
     def verdict(self) -> Verdict:
         """The verdict; limits on labels, and what a wrong preprocessing changes, are not judged on doubtful images."""
         broken, unshown = self._judged
-        return decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limits.words)
+        return decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limit_words)
+
+    @property
+    def limit_words(self) -> tuple[str, ...]:
+        """Each limit that is set, and on how many images it was judged where these are not all."""
+        words = self.limits.words
+        return (*words, f"on {self.sample.n:,} of {self.n:,} images") if words and self.sample else words
 
     @property
     def _all_doubts(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit.accuracy import consistency, metrics, paired, scores
+from deploy_kit.accuracy import consistency, metrics, paired, sampling, scores
 from deploy_kit.accuracy.scores import auroc, flips
 from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.accuracy.tasks import Scoring
@@ -21,11 +21,11 @@ from deploy_kit.images import ImageSet, ImageSource, calibration_checks, masks
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
-from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, TaskScores
+from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sample, TaskScores
 from deploy_kit.records.results import Limits, ParityReport
 from deploy_kit.store import sha256_of
 
-VERSION = "4"
+VERSION = "5"
 _WORST, _SAMPLE_BYTES = 10, 32 << 20
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
@@ -53,7 +53,7 @@ def run(
     limits = table.limits[engine.precision].record() if engine.precision in table.limits else Limits()
 
     def make(folder: object, home: str) -> ParityReport:
-        return _compare(engine, reference, limits, images.open(engine.preprocess), context)
+        return _compare(engine, reference, limits, images.open(engine.preprocess), context, every=table.every_image)
 
     try:
         report, reused = context.produce(
@@ -62,7 +62,7 @@ def run(
             stage="check",
             name=f"{engine.name}.{engine.engine}",
             inputs=(engine.sha256, reference.sha256),
-            options=[limits, engine.options, engine.engine, reference.path],
+            options=[limits, engine.options, engine.engine, reference.path, *(["every"] if table.every_image else [])],
             versions=_versions(context),
         )
     except inference.UnavailableHere as found:
@@ -174,7 +174,13 @@ def overlap(calibration: ImageSource | None, check: ImageSource, preprocess: Pre
 
 
 def _compare(
-    engine: Artifact, reference: ReferenceLogits, limits: Limits, image_set: ImageSet, context: Context
+    engine: Artifact,
+    reference: ReferenceLogits,
+    limits: Limits,
+    image_set: ImageSet,
+    context: Context,
+    *,
+    every: bool,
 ) -> ParityReport:
     if image_set.n != reference.n:
         raise CheckError(f"{reference.images}: {image_set.n} images, the reference logits are of {reference.n}")
@@ -184,11 +190,19 @@ def _compare(
         wanted = data["logits"]
         labels = data["labels"] if reference.labelled else None
 
-    outputs = _outputs(engine, image_set, reference, wanted.shape, context)
-    found = np.load(context.store.root / outputs.path, allow_pickle=False)
-    names = image_set.classes
+    runs = list[EngineOutputs]()
+
+    def compute(at: np.ndarray) -> np.ndarray:
+        runs.append(_outputs(engine, image_set.take(at.tolist()), reference, wanted.shape[1], context))
+        return np.asarray(np.load(context.store.root / runs[-1].path, allow_pickle=False))
+
+    if every or not _may_sample(engine, limits, labels, image_set.n):
+        found, computed = compute(np.arange(image_set.n)), np.ones(image_set.n, bool)
+    else:
+        found, computed = sampling.sampled_logits(wanted, compute)
+    outputs, names = runs[0], image_set.classes
     report = judge(
-        engine, reference, wanted, found, labels, limits,
+        engine, reference, wanted, found, labels, limits, computed=computed,
         image=image_set.name_of, class_name=lambda index: names[index] if names else "",
     )  # fmt: skip
     return _completed(report, outputs, engine)
@@ -196,7 +210,8 @@ def _compare(
 
 def _completed(report: ParityReport, outputs: EngineOutputs, engine: Artifact) -> ParityReport:
     unasked = (_NOTHING_ASKED.format(engine.precision),) if report.limits == Limits() else ()
-    remarks = (*report.remarks, *unasked)
+    sampled = (report.sample.words,) if report.sample else ()
+    remarks = (*report.remarks, *unasked, *sampled)
     return dataclasses.replace(report, settings=outputs.settings, consistency=outputs.consistency, remarks=remarks)
 
 
@@ -333,8 +348,17 @@ def _how_masks_fit(case: task_comparison.TaskCase) -> str:
     return "; ".join(filter(None, (said, f"masks are sampled at the centers of the output's {size} pixels")))
 
 
+def _may_sample(engine: Artifact, limits: Limits, labels: np.ndarray | None, n: int) -> bool:
+    """Return whether rounding bounds what is asked: of a file made elsewhere nothing says that it is the same function.
+
+    Rankings (AUROC) and bins of confidence change with any rounding, not only where a class does.
+    """
+    classes_only = (labels is None or labels.ndim == 1) and limits.max_ece_shift is None
+    return n >= sampling.LEAST and engine.stage == "build" and engine.precision == "fp32" and classes_only
+
+
 def _outputs(
-    engine: Artifact, image_set: ImageSet, reference: ReferenceLogits, shape: tuple[int, ...], context: Context
+    engine: Artifact, image_set: ImageSet, reference: ReferenceLogits, classes: int, context: Context
 ) -> EngineOutputs:
     """Run a set of images through an engine; kept by its pixels, so that other limits and labels run nothing again."""
 
@@ -344,8 +368,10 @@ def _outputs(
     def make(folder: Path, home: str) -> EngineOutputs:
         with inference.loaded_engine(context.connection, _target_of(engine, context), ask_first=True) as opened:
             found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
-            if found.logits.shape != shape:
-                raise CheckError(f"{engine.label}: expected logits {shape}, found {found.logits.shape}")
+            if found.logits.shape != (image_set.n, classes):
+                raise CheckError(
+                    f"{engine.label}: expected logits {(image_set.n, classes)}, found {found.logits.shape}"
+                )
             sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
             itself = consistency.examine_consistency(opened.ask, sample, opened.batch, engine.precision)
         np.save(folder / "outputs.npy", found.logits)
@@ -382,6 +408,7 @@ def judge(
     labels: np.ndarray | None,
     limits: Limits,
     *,
+    computed: np.ndarray | None = None,
     image: Callable[[int], str] = "image {}".format,
     class_name: Callable[[int], str] = lambda index: "",
 ) -> ParityReport:
@@ -394,24 +421,28 @@ def judge(
         found: (n, classes) float32 logits of the engine, same images, same order.
         labels: (n,) class numbers, or (n, classes) of 0 and 1; None without labels.
         limits: Limits for the engine's precision.
+        computed: (n,) bool: the images that the engine computed; by default all.
         image: Index → name of that image in the set.
         class_name: Index → name of that class; empty where it has none.
     """
-    errors = metrics.largest_errors(wanted, found)
-    worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]
+    seen = np.arange(len(wanted)) if computed is None else np.flatnonzero(computed)
+    rest = np.delete(flips.top1_margins(wanted), seen)
+    errors = metrics.largest_errors(wanted[seen], found[seen])
+    worst = seen[np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]]
     several = labels is not None and labels.ndim == 2
     return ParityReport(
         artifact=engine.sha256,
         label=engine.label,
         n=len(wanted),
         images=reference.images,
-        sqnr_db=metrics.sqnr_db(wanted, found),
-        cosine=metrics.cosine_similarity(wanted, found),
+        sqnr_db=metrics.sqnr_db(wanted[seen], found[seen]),
+        cosine=metrics.cosine_similarity(wanted[seen], found[seen]),
         max_error=float(errors.max()),
         agreement=metrics.top1_agreement(wanted, found),
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
         flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image, labels),
+        sample=Sample(n=len(seen), deviation=float(errors.max()), margin=float(rest.min())) if len(rest) else None,
         **_labelled(wanted, found, labels, limits, class_name),
     )
 

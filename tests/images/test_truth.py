@@ -11,6 +11,7 @@ from deploy_kit.images import ImageSet, open_set, truth
 from deploy_kit.records.artifacts import Preprocess
 
 GRAY = Preprocess(height=4, width=6, color="gray", mean=(0.5,), std=(0.5,))
+MASKS = "masks: expected whole numbers (n, H, W) of 2 images, found"
 CLASSES = np.array([[0, 1, 2, 2, 1, 0]] * 4, np.uint8)
 
 
@@ -126,8 +127,8 @@ def test_a_smaller_output_takes_the_centers_of_its_pixels(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"masks": np.zeros((1, 4, 6), np.uint8)}, "masks: expected whole numbers (n, H, W) of 2 images, found uint8 (1, 4, 6)"),
-        ({"masks": np.zeros((2, 4, 6))}, "masks: expected whole numbers (n, H, W) of 2 images, found float64 (2, 4, 6)"),
+        ({"masks": np.zeros((1, 4, 6), np.uint8)}, f"{MASKS} uint8 (1, 4, 6)"),
+        ({"masks": np.zeros((2, 4, 6))}, f"{MASKS} float64 (2, 4, 6)"),
         ({"targets": np.array([1.0, np.nan])}, "targets: expected finite numbers"),
         ({"targets": np.ones(2), "labels": np.ones(2, int)}, "expected one kind of labels, found targets, labels"),
     ],

@@ -30,7 +30,7 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
         *([("consistency", _consistency(checked.consistency))] if checked.consistency else []),
         *(("remark", remark) for remark in checked.remarks if not (diagnosis and remark in diagnosis.words)),
         *(_diagnosed(diagnosis) if diagnosis else []),
-        ("limits", ", ".join(checked.limits.words) or NO_LIMIT),
+        ("limits", ", ".join(checked.limit_words) or NO_LIMIT),
         ("verdict", checked.verdict.text),
     ]
 
@@ -132,6 +132,7 @@ def _task_cells(parity: ParityReport, scores: TaskScores) -> tuple[str, ...]:
 
 def _tensors(parity: ParityReport) -> tuple[str, ...]:
     limits = ", ".join(f"{key} {value:g}" for key, value in vars(parity.limits).items() if value is not None)
+    limits += f", on {parity.sample.n:,} of {parity.n:,} images" if parity.sample else ""
     return (
         f"{parity.sqnr_db:.1f} dB",
         f"{parity.cosine:.6f}",
