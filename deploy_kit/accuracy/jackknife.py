@@ -46,11 +46,28 @@ def paired_drop(
     left = 100 * (score(before - reference) - score(after - candidate))
     half = student_t(n - 1) * math.sqrt((n - 1) / n * float(np.square(left - left.mean()).sum()))
     drop = Drop(what=what, points=points, low=points - half, high=points + half)
-    if limit is None or limit <= points or drop.answer(limit) != "too few images to tell" or not math.isfinite(half):
+    if limit is None or drop.answer(limit) != "too few images to tell":
         return drop
-    # Half the interval shrinks with √n, and a probability of 80 % takes (z₀.₉₇₅ + z₀.₈) / z₀.₉₇₅ of it.
-    wider = half * (Z + Z80) / Z / (limit - points)
-    return dataclasses.replace(drop, needed=math.ceil(n * wider**2))
+    return dataclasses.replace(drop, needed=images_needed(drop, n, limit))
+
+
+def images_needed(drop: Drop, n: int, limit: float) -> int | None:
+    """Compute the number of images that would show a limit to be kept with a probability of 80 %.
+
+    Half the interval shrinks with √n, and a probability of 80 % takes (z₀.₉₇₅ + z₀.₈) / z₀.₉₇₅ of it.
+
+    Args:
+        drop: Drop on n images.
+        n: Number of images.
+        limit: Limit in percentage points.
+
+    Returns:
+        Number of images; None where the drop is not below the limit, or there is no interval.
+    """
+    half = drop.high - drop.points
+    if limit <= drop.points or not math.isfinite(half):
+        return None
+    return max(2, math.ceil(n * (half * (Z + Z80) / Z / (limit - drop.points)) ** 2))
 
 
 def student_t(freedom: int) -> float:

@@ -5,7 +5,7 @@ are mapped from their file.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,13 @@ def case_of(root: Path, reference: ReferenceLogits, images: ImageSet, preprocess
         preprocess=preprocess,
         labelled=reference.labelled,
     )
+
+
+def first_of(case: TaskCase, n: int) -> TaskCase:
+    """Return the first n images of a case, or all where there are fewer."""
+    gallery = case.settings.gallery
+    assert gallery is not None
+    return replace(case, images=case.images.first(n), settings=replace(case.settings, gallery=gallery[:n]))
 
 
 def takes_labels(scoring: Scoring, images: ImageSet) -> bool:

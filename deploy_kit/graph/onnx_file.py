@@ -369,7 +369,7 @@ def expect_output(model: ir.Model, where: Path) -> None:
 
 
 def expect_classes(model: ir.Model, where: Path) -> None:
-    """Refuse a graph whose output is a feature map: a check compares one row of logits for each image.
+    """Refuse a graph whose output is no row of logits: slimming refits to one row for each image.
 
     Raises:
         InputError: The output is not N×classes.
@@ -378,7 +378,7 @@ def expect_classes(model: ir.Model, where: Path) -> None:
     if model.graph.outputs[0].shape is not None and len(output.shape) != 2:
         raise InputError(
             f"{where}: expected one output N×classes, found {output.name} {list(output.shape)}",
-            hint="end the model with a Flatten",
+            hint="leave slimming out; every other step takes such an output",
         )
 
 

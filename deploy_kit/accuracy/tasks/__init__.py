@@ -118,6 +118,24 @@ def choose_task(stated: str | None, shape: tuple[int, ...], *, multilabel: bool 
     raise InputError(f"no task takes an output {named}", hint="choose another output: --output NAME")
 
 
+def expect_rows(task: str, where: str, what: str) -> None:
+    """Refuse outputs that are streamed where one row of classes an image is needed.
+
+    Args:
+        task: Name of the task; empty for one row of classes an image.
+        where: Name of the images.
+        what: What needs it.
+
+    Raises:
+        InputError: The outputs are of another task.
+    """
+    if task:
+        raise InputError(
+            f"{where}: {what} takes one row of classes an image, and the outputs are of task '{task}'",
+            hint=f"leave it out: check, quantize, build, bench and report take task '{task}'",
+        )
+
+
 def scoring_of(name: str) -> Scoring:
     """Return how a task that is streamed is scored.
 
