@@ -21,6 +21,7 @@ from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
+from deploy_kit.parallel import ONE_PROCESS, Workers
 from deploy_kit.recipe import BenchTable, BuildEntry, CheckTable, QuantizeTable, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.difference import NetworkDifference
@@ -140,7 +141,13 @@ def open_run(
 
 
 def deploy(
-    recipe: Recipe, device: Device, store: Store, on_progress: ProgressCallback = no_progress, *, fresh: bool = False
+    recipe: Recipe,
+    device: Device,
+    store: Store,
+    on_progress: ProgressCallback = no_progress,
+    *,
+    fresh: bool = False,
+    workers: Workers = ONE_PROCESS,
 ) -> Report:
     """Take one recipe from checkpoint to report on one device.
 
@@ -150,6 +157,7 @@ def deploy(
         store: Keeps every result; what it has is not made again.
         on_progress: Called with progress events.
         fresh: Measure latency again, even if the store has it.
+        workers: Where what needs no particular machine is computed.
 
     Returns:
         The report; a target that failed has its reason in its row.
@@ -161,7 +169,7 @@ def deploy(
         doctor.require(recipe, there)
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
-        host = Context(store=store, connection=here, on_progress=on_progress)
+        host = Context(store=store, connection=here, on_progress=on_progress, workers=workers)
         run = Run(
             recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
         )

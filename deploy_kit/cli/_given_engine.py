@@ -219,5 +219,5 @@ def _checkpoint(given: GivenEngine, engine: Artifact) -> str:
         f"{given.file}: nothing to compare with{made_of}",
         hint="--against CHECKPOINT"
         if given.to_pack
-        else "--against CHECKPOINT, --golden golden.npz, or --against labels for the accuracy alone",
+        else "--against CHECKPOINT, --against labels for the accuracy alone, or --golden golden.npz without --images",
     )

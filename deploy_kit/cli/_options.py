@@ -26,6 +26,14 @@ FailOnRegression = Annotated[
         help="Exit with code 1 if an engine is slower than the baseline by more than this, e.g. 3%.",
     ),
 ]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="PLACE",
+        help="Compute the checkpoint's own logits on Ray: 'ray' on this machine, 'ray://HOST:PORT' on a cluster.",
+    ),
+]
 ReportFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write reports to.")]
 Pack = Annotated[
     Path | None, typer.Option(help="Also pack the recommended engine into this bundle: a folder, or a .zip.")

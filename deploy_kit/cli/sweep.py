@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy_kit.cli import Command
-from deploy_kit.cli._options import REPORTS, STORE, AllowInvalid, Fresh, OutputOptions, ReportFolder, StorePath
+from deploy_kit.cli._options import REPORTS, STORE, AllowInvalid, Fresh, On, OutputOptions, ReportFolder, StorePath
 
 if TYPE_CHECKING:
     from deploy_kit.records.sweeps import SweepPlan, SweepResult
@@ -22,11 +22,13 @@ def sweep(
     ] = None,
     fresh: Fresh = False,
     allow_invalid: AllowInvalid = False,
+    on: On = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells with estimated times, and exit.")] = False,
     output: OutputOptions,
 ) -> None:
     """Build, check and measure every cell of a grid, and recommend one for each device and budget."""
     from deploy_kit import sweep as sweeps
+    from deploy_kit.parallel import ray_workers
     from deploy_kit.recipe.grid import load_grid
     from deploy_kit.store import Store
     from deploy_kit.sweep import estimate, page
@@ -39,7 +41,16 @@ def sweep(
             plan = estimate.plan(table, earlier)
             console.result(plan, plan_text(plan))
             return
-        result = sweeps.run(table, Store(store), console.on_progress, minutes=minutes, fresh=fresh, earlier=earlier)
+        with ray_workers.open_workers(on, console.say) as workers:
+            result = sweeps.run(
+                table,
+                Store(store),
+                console.on_progress,
+                minutes=minutes,
+                fresh=fresh,
+                earlier=earlier,
+                workers=workers,
+            )
         written = page.write(result, folder)
         console.result(result, text(result, written))
     if code := exit_code(result, allow_invalid=allow_invalid):

@@ -3,6 +3,7 @@
 Does not hold a preprocessed set in memory, and never calls random numbers images: seeded noise has its own name.
 """
 
+import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from deploy_kit.images.tensors import Crops, mean_of_crops, normalize, ten_crops
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
 __all__ = [
-    "SYNTHETIC", "Crops", "ImageSet", "ImageSource", "Orientation", "mean_of_crops", "normalize", "open_set",
+    "SYNTHETIC", "Crops", "ImageSet", "ImageSource", "Orientation", "mean_of_crops", "normalize", "open_set", "part_of",
     "ten_crops", "to_pixels", "to_tensors",
 ]  # fmt: skip
 
@@ -129,6 +130,46 @@ class ImageSource:
                 self.name, preprocess, skip_bad=self.skip_bad, orientation=self.orientation, masks=self.masks
             )
         return self._opened[key]
+
+
+def part_of(
+    source: str,
+    preprocess: Preprocess | BareInput,
+    hashes: tuple[str, ...],
+    *,
+    skip_bad: bool = False,
+    orientation: Orientation | None = None,
+) -> ImageSet:
+    """Open the images of these hashes, in their order, in another process than the one that chose them.
+
+    Args:
+        source: As `open_set`, as are `preprocess`, `skip_bad` and `orientation`.
+        preprocess: See there.
+        hashes: sha256 of each image, as `ImageSet.hashes` has it.
+        skip_bad: See there.
+        orientation: See there.
+
+    Raises:
+        InputError: As `open_set`; or this process sees other images under this name.
+    """
+    whole = _opened_once(source, preprocess, skip_bad, orientation)
+    places = {digest: index for index, digest in enumerate(whole.hashes)}
+    strange = next((digest for digest in hashes if digest not in places), None)
+    if strange is not None:
+        raise InputError(
+            f"{source}: a worker sees other images here: none has sha256 {strange[:12]}…",
+            hint="put the same images at the same path on every machine, e.g. in a shared folder",
+        )
+    at = [places[digest] for digest in hashes]
+    files_ = tuple(whole.files[index] for index in at) if whole.files else ()
+    return replace(whole, n=len(at), labels=None, hashes=hashes, files=files_, load=lambda index: whole.load(at[index]))
+
+
+@functools.lru_cache(maxsize=2)
+def _opened_once(
+    source: str, preprocess: Preprocess | BareInput, skip_bad: bool, orientation: Orientation | None
+) -> ImageSet:
+    return open_set(source, preprocess, skip_bad=skip_bad, orientation=orientation)
 
 
 def _empty(path: Path, found: ImageSet) -> InputError:

@@ -6,6 +6,7 @@ by `doctor` before any work.
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -42,19 +43,37 @@ class RecipeTable(BaseModel):
 
 
 class PreprocessTable(RecipeTable):
-    """How an image becomes the input; the fields of `records.artifacts.Preprocess`."""
+    """How an image becomes the input; the fields of `records.artifacts.Preprocess`.
 
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
+    Without height and width the input has the size that the file is known for.
+    """
+
+    height: int | None = Field(default=None, gt=0)
+    width: int | None = Field(default=None, gt=0)
     color: Literal["gray", "rgb", "bgr"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: int | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
-    def record(self) -> Preprocess:
-        """Return the record that travels with artifacts."""
-        return Preprocess(**self.model_dump())
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width, where they are stated."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
+
+    def record(self, sides: tuple[int, ...] | None = None) -> Preprocess:
+        """Return the record that travels with artifacts.
+
+        Args:
+            sides: Height and width, where the table does not state them.
+
+        Raises:
+            RecipeError: There is one side without the other, or no size, or a number for a channel is missing.
+        """
+        height, width = self.sides or sides or (0, 0)
+        if (self.height is None) != (self.width is None) or not height:
+            raise RecipeError("preprocess: expected height and width", hint="e.g. height: 224, width: 224")
+        return Preprocess(**self.model_dump() | {"height": height, "width": width})
 
 
 class SourceTable(RecipeTable):
@@ -365,7 +384,12 @@ def load_recipe(source: str) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = bundled.find_bundled("recipes", source.removeprefix(bundled.PREFIX))
     try:
-        return parse_recipe(read_yaml(path))
+        data = read_yaml(path)
+        if isinstance(data, dict) and "source" not in data and {"engines", "variants"} <= data.keys():
+            raise RecipeError(
+                f"{path}: expected a recipe, found a sweep", hint=f"deploykit sweep {shlex.quote(source)}"
+            )
+        return parse_recipe(data)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such recipe", hint=nearest(path.stem, bundled.bundled_names("recipes"))
@@ -418,7 +442,7 @@ def dump_recipe(recipe: RecipeTable) -> str:
 
 def _verify_names(recipe: Recipe) -> None:
     if recipe.source.preprocess is not None:
-        recipe.source.preprocess.record()
+        recipe.source.preprocess.record(recipe.source.preprocess.sides or (1, 1))
     names = ["fp32", *(variant.name for variant in recipe.quantize.variants)]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:

@@ -258,8 +258,8 @@ class Sample:
     def words(self) -> str:
         """What was computed and what the rest follows from, in one sentence."""
         return (
-            f"computed on {self.n:,} images: logits within {self.deviation:.1e} of the checkpoint's; the others have "
-            f"top-1 margins of {self.margin:.1e} or more, and their classes are taken to be the checkpoint's "
+            f"computed on {self.n:,} images: logits within {self.deviation:.2g} of the checkpoint's; the others have "
+            f"top-1 margins of {self.margin:.2g} or more, and their classes are taken to be the checkpoint's "
             "(--every-image computes them)"
         )
 

@@ -258,7 +258,8 @@ def _packed_engine(proved: ProvedEngine, context: Context) -> PackedEngine:
 
 def _default_name(proved: ProvedEngine) -> str:
     stem = PurePath(proved.checkpoint.name.removeprefix("bundled:")).name.split(".")[0]
-    text = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{stem}-{proved.engine.name}-{proved.engine.engine}").strip("-._")
+    name = proved.engine.name.removeprefix(f"{stem}-")  # a delivered file has the checkpoint's in its own
+    text = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{stem}-{name}-{proved.engine.engine}").strip("-._")
     return text[:100] or "bundle"
 
 

@@ -3,6 +3,8 @@
 Computed in torch; of an ONNX file in ONNX Runtime, node by node, without its graph optimizer.
 """
 
+import dataclasses
+import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,14 +22,16 @@ from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, 
 from deploy_kit.context import Context
 from deploy_kit.devices import inference, task_comparison
 from deploy_kit.graph import adoption, onnx_bounds, onnx_file
-from deploy_kit.images import Crops, ImageSet, npz
+from deploy_kit.images import Crops, ImageSet, Orientation, npz, part_of
 from deploy_kit.machine.environment import versions_of
+from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.recipe import CheckTable, SourceTable
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, LogitsPart, Preprocess, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.store import sha256_of
+from deploy_kit.store import Key, sha256_of
 
-VERSION = "5"
+VERSION = "6"
 _PART = 512  # images; a whole number of torch's batches, so that a part changes no bit
 
 
@@ -335,27 +339,119 @@ def _logits(
         return np.concatenate(list(torch_logits(network.model, part, preprocess, crops=crops, on_batch=on_batch)))
 
     data = onnx_file.data_digests(path)
+
+    def key_of(part: ImageSet) -> Key:
+        return Key(
+            stage="logits",
+            name=path.name.split(".")[0],
+            inputs=(digest, *probe_digest(source), *data, part.pixel_digest),
+            options=[preprocess, stated_options(source), crops],
+            versions=(("stage", VERSION), *versions_of(authority)),
+        )
+
+    request = LogitsRequest(
+        source=source, path=path.resolve(), sha256=digest, preprocess=preprocess, crops=crops, images=images.name,
+        reading=(images.skip_bad, images.orientation), hashes=images.hashes,
+    )  # fmt: skip
+    elsewhere = _computed_elsewhere(request, images, key_of, context)
     with tempfile.TemporaryDirectory() as folder:
         for part in images.parts(_PART):
 
             def make(kept_in: Path, home: str, part: ImageSet = part) -> LogitsPart:
-                np.save(kept_in / "logits.npy", compute(part))
+                found = elsewhere(part)
+                np.save(kept_in / "logits.npy", compute(part) if found is None else found)
                 return LogitsPart(path=f"{home}/logits.npy", sha256=sha256_of(kept_in / "logits.npy"), n=part.n)
 
-            kept, _ = context.produce(
-                LogitsPart,
-                make,
-                stage="logits",
-                name=path.name.split(".")[0],
-                inputs=(digest, *probe_digest(source), *data, part.pixel_digest),
-                options=[preprocess, stated_options(source), crops],
-                versions=(("stage", VERSION), *versions_of(authority)),
-            )
+            kept, _ = context.store.produce(LogitsPart, key_of(part), make)
             parts.append(np.load(context.store.root / kept.path, allow_pickle=False))
             if done == 0:  # before the others are computed, which may take minutes
                 _verify_labels(images, parts[0].shape[1])
             done += part.n
+            on_batch(0)
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitsRequest:
+    """Logits to compute wherever the same files are, e.g. in another process.
+
+    Attributes:
+        source: The checkpoint, and what was said of it.
+        path: Its file.
+        sha256: Its hash.
+        preprocess: How an image becomes the input.
+        crops: Crops of each image.
+        images: Name of the image set.
+        reading: How images of the set are read: (skip_bad, orientation).
+        hashes: sha256 of each image.
+        threads: Threads of torch, on which the order in which it sums may depend; 0 leaves them as they are.
+    """
+
+    source: SourceTable
+    path: Path
+    sha256: str
+    preprocess: Preprocess | BareInput
+    crops: Crops
+    images: str
+    reading: tuple[bool, Orientation | None]
+    hashes: tuple[str, ...]
+    threads: int = 0
+
+
+def answer(request: LogitsRequest) -> np.ndarray:
+    """Compute logits (n, classes) float32 by torch.
+
+    Raises:
+        InputError: This process sees another checkpoint or other images under the same names.
+    """
+    import torch
+
+    from deploy_kit.checkpoint.network.torch_logits import torch_logits
+
+    network = _network_once(request.path, request.sha256, codec.canonical_json(request.source.model_dump()))
+    skip_bad, orientation = request.reading
+    part = part_of(request.images, request.preprocess, request.hashes, skip_bad=skip_bad, orientation=orientation)
+    torch.set_num_threads(request.threads or torch.get_num_threads())
+    return np.concatenate(list(torch_logits(network.model, part, request.preprocess, crops=request.crops)))
+
+
+@functools.lru_cache(maxsize=1)
+def _network_once(path: Path, sha256: str, source: str) -> Checkpoint:
+    """Read a checkpoint once for all requests of a process."""
+    if sha256_of(path) != sha256:
+        raise InputError(
+            f"{path}: a worker sees another file here",
+            hint="put the same checkpoint at the same path on every machine, e.g. in a shared folder",
+        )
+    network = checkpoint.read_checkpoint(path, checkpoint.stated_facts(SourceTable.model_validate_json(source)))
+    _expect_one_head(network, path)
+    return network
+
+
+def _computed_elsewhere(
+    request: LogitsRequest, images: ImageSet, key_of: Callable[[ImageSet], Key], context: Context
+) -> Callable[[ImageSet], np.ndarray | None]:
+    """Hand the parts that the store lacks to the context's workers.
+
+    Returns:
+        Part of the set → its logits; None where this process is to compute them itself.
+    """
+    if context.workers is ONE_PROCESS or onnx_bounds.is_onnx(request.path):
+        return lambda part: None
+    import torch
+
+    request = dataclasses.replace(request, threads=torch.get_num_threads())
+    missing = [part for part in images.parts(_PART) if context.store.kept(LogitsPart, key_of(part)) is None]
+    requests = [dataclasses.replace(request, hashes=part.hashes) for part in missing]
+    results = zip(missing, context.workers.map(answer, requests), strict=True)
+
+    def elsewhere(part: ImageSet) -> np.ndarray | None:
+        for found, logits in results:
+            if found.hashes == part.hashes:
+                return logits
+        return None
+
+    return elsewhere
 
 
 def _write_normal(source: SourceTable, path: Path, file: Path) -> None:

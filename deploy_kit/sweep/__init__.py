@@ -27,6 +27,7 @@ from deploy_kit.devices import links
 from deploy_kit.devices.links import LOCAL, Connection
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version, versions_of
+from deploy_kit.parallel import ONE_PROCESS, Workers
 from deploy_kit.pipeline import Prepared, Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.recipe.grid import SweepCheckpoint, SweepTable
@@ -53,6 +54,7 @@ def run(
     minutes: float | None = None,
     fresh: bool = False,
     earlier: SweepResult | None = None,
+    workers: Workers = ONE_PROCESS,
 ) -> SweepResult:
     """Run every cell of a sweep, or those for which there is time.
 
@@ -63,6 +65,7 @@ def run(
         minutes: Limit of the time; a cell that would probably not end within it is not begun. None sets no limit.
         fresh: Measure latencies again, even if the store has them.
         earlier: Result of an earlier run: it knows how long cells took that the store has.
+        workers: Where what needs no particular machine is computed.
 
     Returns:
         The result: each cell with its numbers, or with the reason why it has none.
@@ -80,7 +83,7 @@ def run(
         sweep = _Sweep(
             base=base,
             cells=cells,
-            host=Context(store=store, connection=here, on_progress=on_progress),
+            host=Context(store=store, connection=here, on_progress=on_progress, workers=workers),
             minutes=minutes,
             fresh=fresh,
             earlier={} if earlier is None else {cell.name: cell for cell in earlier.cells},

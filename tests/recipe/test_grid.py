@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from deploy_kit.base.errors import RecipeError, UnknownNameError
-from deploy_kit.recipe.grid import load_grid
+from deploy_kit.checkpoint.network import random_densenet
+from deploy_kit.recipe import load_recipe
+from deploy_kit.recipe.grid import SweepCheckpoint, load_grid
 from deploy_kit.sweep.cells import base_recipe, recipe_of, unroll, verify_cells
 
 GRID: dict[str, Any] = {
@@ -96,3 +98,22 @@ def test_names_are_looked_up_before_any_work(tmp_path: Path) -> None:
         verified(engines=["onnxruntim"])
     with pytest.raises(RecipeError, match="unknown key 'thread'"):
         verified(engines=[{"engine": "openvino", "options": {"thread": 1}}])
+
+
+def test_a_sweep_is_no_recipe_and_the_message_says_what_runs_it(tmp_path: Path) -> None:
+    file = written(tmp_path)
+
+    with pytest.raises(RecipeError, match="expected a recipe, found a sweep") as caught:
+        load_recipe(file)
+
+    assert caught.value.hint == f"deploykit sweep {file}"
+
+
+def test_the_bundled_family_is_a_sweep_of_the_papers_networks() -> None:
+    table = load_grid("family")
+    cells = unroll(table, {name: SweepCheckpoint(name=name, checkpoint=name) for name in table.architectures})
+
+    verify_cells(cells, base_recipe(table))
+
+    assert set(table.architectures) == set(random_densenet.NAMES)
+    assert len(cells) == 8 * (2 + 2 + 1 + 2 + 2 + 2 + 1)
