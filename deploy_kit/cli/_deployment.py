@@ -80,10 +80,8 @@ def run(
     report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in files))
     written = report_stage.run(report, reports)
     packed = packing is not None and _pack(recipe, kept, target, report, packing)
-    more = f"\nbundle  {bundle}" if packed else ""
+    more = f"\nbundle  {bundle if packed else 'none: no engine is recommended'}" if packing is not None else ""
     console.result(report, text(report, files, written) + more)
-    if packing is not None and not packed:
-        console.say("nothing is packed: no engine is recommended")
     return report_code(report, allow_invalid=allow_invalid)
 
 
