@@ -88,7 +88,8 @@ class Run:
         return self._images(own, self.recipe.quantize) if own else self.calibration_images
 
     def _images(self, name: str, table: CheckTable | QuantizeTable) -> ImageSource:
-        named = ImageSource(name=name, skip_bad=table.skip_bad, orientation=table.orientation)
+        masks = table.masks if isinstance(table, CheckTable) else None
+        named = ImageSource(name=name, skip_bad=table.skip_bad, orientation=table.orientation, masks=masks)
         return self.sources.setdefault(named, named)
 
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
@@ -239,7 +240,12 @@ def reference_logits(run: Run, source: Exported) -> ReferenceLogits:
         "export",
         f"answers on {recipe.check.images}",
         lambda: reference.run(
-            recipe.source, preprocess, run.host, images=run.check_images.open(preprocess), crops=recipe.check.crops
+            recipe.source,
+            preprocess,
+            run.host,
+            images=run.check_images.open(preprocess),
+            crops=recipe.check.crops,
+            wish=reference.wish_of(recipe.check),
         ),
     )
 

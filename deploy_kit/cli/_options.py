@@ -91,6 +91,20 @@ class StepOptions:
     crops: Annotated[
         Literal[1, 10] | None, typer.Option(help="Number of crops per image whose logits are averaged; by default 1.")
     ] = None
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What the outputs mean: classify, multilabel, segment, sequence, embed or regress; by default what "
+            "the output's shape and the labels suggest."
+        ),
+    ] = None
+    masks: Annotated[
+        str | None,
+        typer.Option(help="Folder of masks for task segment: PNGs of class numbers, with the names of the images."),
+    ] = None
+    ignore_index: Annotated[
+        int | None, typer.Option("--ignore-index", help="Class number of masks that is not judged, e.g. 255.")
+    ] = None
     every_image: Annotated[
         bool,
         typer.Option(

@@ -36,7 +36,8 @@ def check(
     max_drop: Annotated[
         str | None,
         typer.Option(
-            help="Largest top-1 drop to accept, in points, e.g. 0.3pt; the upper end of its 95 % interval is judged."
+            help="Largest drop of the task's score (top-1, mIoU, …) to accept, in points, e.g. 0.3pt; the upper end of "
+            "its 95 % interval is judged."
         ),
     ] = None,
     min_top1: Annotated[str | None, typer.Option(help="Least top-1 accuracy to accept, e.g. 92%.")] = None,
@@ -54,7 +55,20 @@ def check(
         ),
     ] = None,
     step: Annotated[
-        StepOptions, Only("images", "skip_bad", "orientation", "crops", "every_image", "recipe", "device", "store")
+        StepOptions,
+        Only(
+            "images",
+            "task",
+            "masks",
+            "ignore_index",
+            "skip_bad",
+            "orientation",
+            "crops",
+            "every_image",
+            "recipe",
+            "device",
+            "store",
+        ),
     ],
     image: ImageOptions,
     facts: CheckpointOptions,

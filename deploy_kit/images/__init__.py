@@ -11,7 +11,7 @@ import numpy as np
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
-from deploy_kit.images import files, manifest, npz
+from deploy_kit.images import files, manifest, npz, truth
 from deploy_kit.images.sets import ImageSet, Orientation, of_pixels
 from deploy_kit.images.tensors import Crops, mean_of_crops, normalize, ten_crops, to_pixels, to_tensors
 from deploy_kit.records.artifacts import BareInput, Preprocess
@@ -35,6 +35,7 @@ def open_set(
     *,
     skip_bad: bool = False,
     orientation: Orientation | None = None,
+    masks: str | None = None,
 ) -> ImageSet:
     """Open an image set.
 
@@ -47,6 +48,7 @@ def open_set(
 
         orientation: Whether image files with an EXIF orientation are read as they are ``stored`` or turned
             ``upright``; such files are refused where nobody said.
+        masks: Folder of masks, files of the same relative path as the images; class folders are no labels then.
 
     Raises:
         InputError: Missing, empty, of the wrong kind, or not what its manifest says; or images for a bare input.
@@ -57,10 +59,10 @@ def open_set(
         return _noise(preprocess)
     if source == SYNTHETIC:
         return _synthetic(preprocess)
-    return _read_set(source, skip_bad=skip_bad, orientation=orientation)
+    return _read_set(source, skip_bad=skip_bad, orientation=orientation, masks=masks)
 
 
-def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None) -> ImageSet:
+def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None, masks: str | None) -> ImageSet:
     """Open a set of images that are read, which is the same for every input."""
     if not source:
         raise InputError("images: expected a path or a name, found an empty text")
@@ -78,7 +80,8 @@ def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None) -
         )
     if found.n == 0:
         raise _empty(path, found)
-    return replace(found, skip_bad=skip_bad, orientation=orientation)
+    found = replace(found, skip_bad=skip_bad, orientation=orientation)
+    return found if masks is None else truth.with_masks(found, Path(masks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +92,13 @@ class ImageSource:
         name: As the recipe names it; see `open_set`.
         skip_bad: Whether images that cannot be read are left out, counted and named.
         orientation: What becomes of images that say that they are to be turned; see `open_set`.
+        masks: Folder of masks; see `open_set`.
     """
 
     name: str
     skip_bad: bool = False
     orientation: Orientation | None = None
+    masks: str | None = None
     _opened: dict[object, ImageSet] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -108,7 +113,9 @@ class ImageSource:
             InputError: As `open_set`.
         """
         if not self.is_noise and None not in self._opened:
-            self._opened[None] = _read_set(self.name, skip_bad=self.skip_bad, orientation=self.orientation)
+            self._opened[None] = _read_set(
+                self.name, skip_bad=self.skip_bad, orientation=self.orientation, masks=self.masks
+            )
 
     def open(self, preprocess: Preprocess | BareInput) -> ImageSet:
         """Open the set for a model's input, or return it as it was opened before.
@@ -119,7 +126,9 @@ class ImageSource:
         # Pixels of noise and the refusal of a bare input depend on the input; images that are read do not.
         key = preprocess if self.is_noise or isinstance(preprocess, BareInput) else None
         if key not in self._opened:
-            self._opened[key] = open_set(self.name, preprocess, skip_bad=self.skip_bad, orientation=self.orientation)
+            self._opened[key] = open_set(
+                self.name, preprocess, skip_bad=self.skip_bad, orientation=self.orientation, masks=self.masks
+            )
         return self._opened[key]
 
 

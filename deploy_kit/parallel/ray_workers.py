@@ -4,6 +4,9 @@ import contextlib
 import functools
 import os
 import secrets
+import signal
+import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,6 +20,7 @@ from deploy_kit.parallel import ONE_PROCESS, R, T, Workers
 
 NAME = "ray"
 _AHEAD = 2  # items handed out for each worker, so that none waits for the order of the results
+_ANSWER_S = 5.0
 _RETRIES = 3  # of an item whose worker or node was lost
 _STORE_BYTES = 256 << 20  # of shared memory for what is on the way
 # What decides a number: a worker with another version would compute other bits.
@@ -73,6 +77,15 @@ def _token() -> str:
 
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[Workers]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise RequestError(f"--on: expected 'ray://HOST:PORT', found 'ray://{address}'", hint="--on ray://head:6379")
+    try:  # Ray itself tries for minutes
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise DeviceError(
+            f"Ray on {address}: {error.strerror or error}", hint="ray start --head there, or --on ray for this machine"
+        ) from error
     with _environment(_QUIET), _connected(address, address=address) as ray:
         yield _RayWorkers(ray, max(1, int(ray.cluster_resources().get("CPU", 1))))
 
@@ -80,6 +93,7 @@ def _cluster(address: str) -> Iterator[Workers]:
 @contextlib.contextmanager
 def _connected(where: str, **options: Any) -> Iterator[Any]:
     ray = need(NAME, by="--on ray")
+    ours = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -88,6 +102,8 @@ def _connected(where: str, **options: Any) -> Iterator[Any]:
             hint="ray status --address HOST:PORT, or --on ray for this machine alone",
         ) from error
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)  # Ray's own ends the process with a code that is no signal's
         _verify_versions(ray, _versions())
         yield ray
     finally:

@@ -274,6 +274,10 @@ class CheckTable(RecipeTable):
             where it is not said, such images are refused.
         crops: Number of crops of each image, whose logits are averaged: 1, or 10 as in the paper's table 3
             (`images.ten_crops`).
+        task: What the outputs mean (`accuracy.tasks`): classify, multilabel, segment, sequence, embed or regress; by
+            default what the output's shape and the labels suggest, which reports say.
+        masks: Folder of masks, files of the same relative path as the images; an npz has them in its array ``masks``.
+        ignore_index: Class number of masks that is not judged, e.g. 255.
         every_image: Float32 engines compute every image of a set of 500 or more, and not only a part (`Sample`).
         limits: Limits by precision.
     """
@@ -282,6 +286,9 @@ class CheckTable(RecipeTable):
     skip_bad: bool = False
     orientation: Literal["stored", "upright"] | None = None
     crops: Literal[1, 10] = 1
+    task: str | None = None
+    masks: str | None = None
+    ignore_index: int | None = None
     every_image: bool = False
     limits: dict[Precision, LimitsTable]
 
