@@ -32,8 +32,9 @@ from deploy_kit.quantization.ranges.thresholds import Method
 FEWEST, MOST = 64, 512
 """Images that a choice needs, and those that it makes use of, spread over all."""
 
-MOST_MACS = 5e8
-"""Multiply-accumulates of one image up to which a choice is made: above, it would take longer than the calibration."""
+MOST_MACS, MOST_PARAMETERS = 5e8, 2_000_000
+"""Multiply-accumulates of one image, and parameters, up to which a choice is made: it rounds the weights six times over,
+which took 190 s for a DenseNet-121 (7 million parameters) at 64 px."""
 
 _METHODS: tuple[Method, ...] = ("mse", "minmax", "percentile")  # `entropy` has lost on every network tried
 _ROUNDINGS: tuple[Rounding, ...] = ("nearest", "descent")
@@ -86,8 +87,10 @@ def _chosen(
     cost, size = sum(map(onnx_file.macs_of, model.graph)), len(next(images.batches(), ()))
     if images.n < max(FEWEST, 4 * size):
         return choices, f"the default, as {images.n} images are too few to choose by ({max(FEWEST, 4 * size)})"
-    if cost > MOST_MACS:
-        return choices, f"the default, as choosing takes long for a network of {cost / 1e9:.1f} GMACs an image"
+    parameters = onnx_file.parameters(model)
+    if cost > MOST_MACS or parameters > MOST_PARAMETERS:
+        large = f"{cost / 1e9:.1f} GMACs an image and {parameters / 1e6:.1f} million parameters"
+        return choices, f"the default, as choosing takes long for a network of {large}"
     with tempfile.TemporaryDirectory() as folder:
         trial = _Trial(source=source, model=model, images=images, size=size, folder=Path(folder), write=write)
         said = []

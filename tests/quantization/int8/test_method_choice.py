@@ -108,8 +108,9 @@ def test_too_few_images_leave_the_default(tmp_path: Path) -> None:
     assert desk.said["choice"] == ("mse, rounding descent: the default, as 63 images are too few to choose by (64)")
 
 
-def test_a_large_network_keeps_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(method_choice, "MOST_MACS", 100.0)
+@pytest.mark.parametrize("bound", ["MOST_MACS", "MOST_PARAMETERS"])
+def test_a_large_network_keeps_the_default(bound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method_choice, bound, 10)
     desk = Desk(tmp_path)
 
     assert desk.chosen() == ("mse", "descent")
