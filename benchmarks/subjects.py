@@ -16,21 +16,12 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
 from deploy_kit.recipe import PreprocessTable, SourceTable
 from deploy_kit.records.artifacts import Preprocess
-from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 
 CALIBRATION = "bundled:fashion-mnist-512"
 TEST = "bundled:fashion-mnist-10000"
 DEMO = "densenet_bc40_fmnist"
 _SEED, _BN_IMAGES = 0, 32
 _VERSION = "1"
-# Stem channels, growth, layers of the blocks: Huang et al., CVPR 2017, table 1; 161 from its authors' repository.
-_FAMILY = {
-    "densenet121": (64, 32, (6, 12, 24, 16)),
-    "densenet161": (96, 48, (6, 12, 36, 24)),
-    "densenet169": (64, 32, (6, 12, 32, 32)),
-    "densenet201": (64, 32, (6, 12, 48, 32)),
-    "densenet264": (64, 32, (6, 12, 64, 48)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,21 +86,6 @@ def seeded(name: str, folder: Path, size: int = 224) -> Subject:
     )
 
 
-def spec(name: str) -> DenseNetSpec:
-    """Return the architecture of a member of the family, with 1,000 classes."""
-    stem, growth, layers = _FAMILY[name]
-    width, transitions = stem, []
-    for n in layers[:-1]:
-        width = (width + n * growth) // 2
-        transitions.append(width)
-    return DenseNetSpec(
-        in_channels=3, stem=(StemConv(channels=stem, kernel=(7, 7), stride=(2, 2)),), stem_pool="max",
-        blocks=tuple(DenseBlock(layers=n, growth=growth, bottleneck=4 * growth) for n in layers),
-        transitions=tuple(transitions),
-        heads=(Head(name="logits", layers=(HeadLayer(kind="linear", channels=1000),)),),
-    )  # fmt: skip
-
-
 def subset(name: str, n: int, folder: Path) -> Path:
     """Write the first `n` images of a bundled set as npz into `folder`, once.
 
@@ -132,10 +108,11 @@ def _write(name: str, path: Path, table: PreprocessTable) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from deploy_kit.checkpoint.network import random_densenet
     from deploy_kit.checkpoint.network.densenet_module import DenseNet
 
     torch.manual_seed(_SEED)
-    model = DenseNet(spec(name))
+    model = DenseNet(random_densenet.spec(name))
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices.links import Connection
+from deploy_kit.parallel import ONE_PROCESS, Workers
 from deploy_kit.store import Key, Store
 
 R = TypeVar("R")
@@ -20,11 +21,13 @@ class Context:
         store: Store that keeps every result.
         connection: Open connection to the machine that does the stage's work.
         on_progress: Called with progress events.
+        workers: Where what needs no particular machine is computed.
     """
 
     store: Store
     connection: Connection
     on_progress: ProgressCallback = no_progress
+    workers: Workers = ONE_PROCESS
 
     def report(self, stage: str, text: str, *, done: int = 0, total: int = 0) -> None:
         """Report one step of a stage to whoever follows the progress."""

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import datetime
-import functools
 import json
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,7 +21,8 @@ from deploy_kit.devices import links
 from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import BenchTable, BuildEntry, Recipe, dump_recipe, parse_recipe
+from deploy_kit.parallel import ONE_PROCESS, Workers
+from deploy_kit.recipe import BenchTable, BuildEntry, CheckTable, QuantizeTable, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
@@ -50,6 +51,8 @@ class Run:
         times: How long each stage took.
         remarks: What a reader must know beside the numbers.
         n_steps: Number of stages that it will take; 0 where only some are taken.
+        turn: Stage's name → context in which the stage works, e.g. one that waits for the machine.
+        sources: Image sets by name and reading, each opened once; runs side by side may share them.
     """
 
     recipe: Recipe
@@ -58,41 +61,45 @@ class Run:
     times: list[StageTime] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     n_steps: int = 0
+    turn: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext
+    sources: dict[ImageSource, ImageSource] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
         """The store that keeps every result."""
         return self.host.store
 
-    @functools.cached_property
+    @property
     def check_images(self) -> ImageSource:
         """The check set, opened once for all stages."""
-        table = self.recipe.check
-        return ImageSource(name=table.images, skip_bad=table.skip_bad, orientation=table.orientation)
+        return self._images(self.recipe.check.images, self.recipe.check)
 
-    @functools.cached_property
+    @property
     def calibration_images(self) -> ImageSource | None:
         """The calibration set, opened once for all stages; None where the recipe names none."""
         table = self.recipe.quantize
-        if table.calibration is None:
-            return None
-        return ImageSource(name=table.calibration, skip_bad=table.skip_bad, orientation=table.orientation)
+        return None if table.calibration is None else self._images(table.calibration, table)
 
-    @functools.cached_property
+    @property
     def slim_images(self) -> ImageSource | None:
         """The set that slimming refits weights to; the calibration set where the recipe names no other."""
-        slim_table, table = self.recipe.slim, self.recipe.quantize
-        if slim_table is None or slim_table.images is None:
-            return self.calibration_images
-        return ImageSource(name=slim_table.images, skip_bad=table.skip_bad, orientation=table.orientation)
+        table = self.recipe.slim
+        own = table is not None and table.images
+        return self._images(own, self.recipe.quantize) if own else self.calibration_images
+
+    def _images(self, name: str, table: CheckTable | QuantizeTable) -> ImageSource:
+        masks = table.masks if isinstance(table, CheckTable) else None
+        named = ImageSource(name=name, skip_bad=table.skip_bad, orientation=table.orientation, masks=masks)
+        return self.sources.setdefault(named, named)
 
     def timed(self, stage: str, name: str, work: Callable[[], tuple[T, bool]]) -> T:
         """Do the work of one stage and note how long it took."""
-        begun = time.perf_counter()
         if self.n_steps:
             step = f"step {min(len(self.times) + 1, self.n_steps)} of {self.n_steps}"
             self.host.on_progress(ProgressEvent(stage=stage, text=f"{name} ({step})"))
-        result, reused = work()
+        with self.turn(stage):
+            begun = time.perf_counter()
+            result, reused = work()
         self.times.append(
             StageTime(stage=stage, name=name, seconds=round(time.perf_counter() - begun, 3), reused=reused)
         )
@@ -134,7 +141,13 @@ def open_run(
 
 
 def deploy(
-    recipe: Recipe, device: Device, store: Store, on_progress: ProgressCallback = no_progress, *, fresh: bool = False
+    recipe: Recipe,
+    device: Device,
+    store: Store,
+    on_progress: ProgressCallback = no_progress,
+    *,
+    fresh: bool = False,
+    workers: Workers = ONE_PROCESS,
 ) -> Report:
     """Take one recipe from checkpoint to report on one device.
 
@@ -144,6 +157,7 @@ def deploy(
         store: Keeps every result; what it has is not made again.
         on_progress: Called with progress events.
         fresh: Measure latency again, even if the store has it.
+        workers: Where what needs no particular machine is computed.
 
     Returns:
         The report; a target that failed has its reason in its row.
@@ -155,29 +169,52 @@ def deploy(
         doctor.require(recipe, there)
         _require_place(recipe, device)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
-        host = Context(store=store, connection=here, on_progress=on_progress)
+        host = Context(store=store, connection=here, on_progress=on_progress, workers=workers)
         run = Run(
             recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
         )
-        others = dict.fromkeys((run.calibration_images, run.slim_images))
-        for images in (run.check_images, *filter(None, others)):
-            images.read()
-        source = exported(run)
-        for used in others:
-            run.remarks += check.overlap(used, run.check_images, source.onnx.preprocess)
-        logits = reference_logits(run, source)
-        simple = simplified(run, source)
-        graph = float_graph(run, simple)
-        cause = diagnosed(run, source, logits)
-        run.remarks += cause.words if cause else ()
-        quantized, absent = _quantized(run, graph)
+        ready = prepared(run)
+        quantized, absent = quantized_graphs(run, ready.graph)
         rows = [
-            _built_and_checked(run, entry, name, quantized, absent, logits)
+            built_and_checked(run, entry, name, quantized, absent, ready.logits)
             for entry in recipe.build.engines
             for name in entry.variants
         ]
-        rows = _measured(run, rows, fresh=fresh)
-        return assemble(run, source, logits, simple, rows, tuple(quantized.values()))
+        rows = measured_rows(run, rows, fresh=fresh)
+        return assemble(run, ready.source, ready.logits, ready.simple, rows, tuple(quantized.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What all variants and engines of a deployment begin with.
+
+    Attributes:
+        source: The exported checkpoint.
+        logits: The checkpoint's own logits on the check set.
+        simple: The simplified graph.
+        graph: The graph that is quantized: the slimmed one where the recipe slims, else the simplified one.
+    """
+
+    source: Exported
+    logits: ReferenceLogits
+    simple: Simplified
+    graph: Artifact
+
+
+def prepared(run: Run) -> Prepared:
+    """Export, simplify and slim, and compute the checkpoint's own logits; what is wrong with images is said first."""
+    others = dict.fromkeys((run.calibration_images, run.slim_images))
+    for images in (run.check_images, *filter(None, others)):
+        images.read()
+    source = exported(run)
+    for used in others:
+        run.remarks += check.overlap(used, run.check_images, source.onnx.preprocess)
+    logits = reference_logits(run, source)
+    simple = simplified(run, source)
+    graph = float_graph(run, simple)
+    cause = diagnosed(run, source, logits)
+    run.remarks += cause.words if cause else ()
+    return Prepared(source=source, logits=logits, simple=simple, graph=graph)
 
 
 def _n_steps(recipe: Recipe) -> int:
@@ -203,7 +240,12 @@ def reference_logits(run: Run, source: Exported) -> ReferenceLogits:
         "export",
         f"answers on {recipe.check.images}",
         lambda: reference.run(
-            recipe.source, preprocess, run.host, images=run.check_images.open(preprocess), crops=recipe.check.crops
+            recipe.source,
+            preprocess,
+            run.host,
+            images=run.check_images.open(preprocess),
+            crops=recipe.check.crops,
+            wish=reference.wish_of(recipe.check),
         ),
     )
 
@@ -469,7 +511,7 @@ def _require_place(recipe: Recipe, device: Device) -> None:
         )
 
 
-def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[str, EngineRow]]:
+def quantized_graphs(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[str, EngineRow]]:
     """Make every variant; for those that are not there, return the row that says why."""
     quantized, absent = {"fp32": simple}, dict[str, EngineRow]()
     for variant in run.recipe.quantize.variants:
@@ -490,7 +532,7 @@ def _quantized(run: Run, simple: Artifact) -> tuple[dict[str, Artifact], dict[st
     return quantized, absent
 
 
-def _built_and_checked(
+def built_and_checked(
     run: Run,
     entry: BuildEntry,
     name: str,
@@ -520,7 +562,7 @@ def _built_and_checked(
     return EngineRow(label=label, artifact=engine, parity=parity)
 
 
-def _measured(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[EngineRow]:
+def measured_rows(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[EngineRow]:
     """Measure every engine that is there, in turns."""
     there = tuple(row.artifact for row in rows if row.artifact is not None and not row.failed)
     if not there:

@@ -10,13 +10,16 @@ A record carries its own hash, and the hashes of the files it speaks of: whoever
 that neither a changed digit nor a flipped bit passes for a result. Records of deploykit 0.1 have no hash of their own.
 """
 
+import collections
 import contextlib
+import copy
 import dataclasses
 import errno
 import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -253,8 +256,15 @@ class Store:
         except OSError as error:
             raise _full_or(error, root) from error
         self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
+        self._making = collections.defaultdict[Path, threading.RLock](threading.RLock)
         with contextlib.suppress(OSError):  # a store that cannot be written can still be read
             sweep(root, _NEW)
+
+    def under(self, recipe: Mapping[str, Any]) -> "Store":
+        """Return the same store with another recipe in force, for a thread of its own."""
+        other = copy.copy(self)
+        other.recipe = dict(recipe)
+        return other
 
     def path(self, artifact: Artifact) -> Path:
         """Return the artifact's file, once its content is known to be what the passport says."""
@@ -302,7 +312,7 @@ class Store:
         return self._digests[stats]
 
     def produce(self, cls: type[R], key: Key, make: Callable[[Path, str], R], *, again: bool = False) -> tuple[R, bool]:
-        """Return the result kept under `key`, or make and keep it.
+        """Return the result kept under `key`, or make and keep it; threads that ask for the same wait for the first.
 
         Args:
             cls: The result's record class.
@@ -314,22 +324,23 @@ class Store:
             The record, and whether it was there already.
         """
         home = self._home(key)
-        kept = None if again else self._load(cls, home)
-        if kept is not None:
-            with contextlib.suppress(StoreError):  # a store that cannot be written can still be read
-                self._log(key.stage, home)
-            return kept, True
-        try:
-            with live_folder(self.root, _NEW) as aside:
-                record = make(aside, str(home.relative_to(self.root)))
-                write_whole(aside / _RECORD, _sealed(record))
-                home.parent.mkdir(exist_ok=True)
-                shutil.rmtree(home, ignore_errors=True)
-                aside.rename(home)
-        except OSError as error:
-            raise _full_or(error, home) from error
-        self._log(key.stage, home)
-        return record, False
+        with self._making[home]:
+            kept = None if again else self._load(cls, home)
+            if kept is not None:
+                with contextlib.suppress(StoreError):  # a store that cannot be written can still be read
+                    self._log(key.stage, home)
+                return kept, True
+            try:
+                with live_folder(self.root, _NEW) as aside:
+                    record = make(aside, str(home.relative_to(self.root)))
+                    write_whole(aside / _RECORD, _sealed(record))
+                    home.parent.mkdir(exist_ok=True)
+                    shutil.rmtree(home, ignore_errors=True)
+                    aside.rename(home)
+            except OSError as error:
+                raise _full_or(error, home) from error
+            self._log(key.stage, home)
+            return record, False
 
     def kept(self, cls: type[R], key: Key) -> R | None:
         """Return the result kept under `key`; None where there is none."""

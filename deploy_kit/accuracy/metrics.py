@@ -27,9 +27,17 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
     """
     _same_shape(reference, candidate)
     signal = float(np.square(reference, dtype=np.float64).sum())
+    return sqnr_of_sums(signal, float(np.square(reference.astype(np.float64) - candidate).sum()))
+
+
+def sqnr_of_sums(signal: float, noise: float) -> float:
+    """Compute `sqnr_db` of Σ r² and Σ (r - c)².
+
+    Raises:
+        ValueError: The reference is all zero.
+    """
     if signal == 0:
         raise ValueError("the reference is all zero")
-    noise = float(np.square(reference.astype(np.float64) - candidate).sum())
     if not math.isfinite(noise):
         return -noise
     return math.inf if noise == 0 else 10 * math.log10(signal / noise)

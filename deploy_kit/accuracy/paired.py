@@ -12,7 +12,7 @@ import numpy as np
 from deploy_kit.records.parity import Drop
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-_Z80 = 0.8416212335729143  # its 80 % quantile
+Z80 = 0.8416212335729143  # its 80 % quantile
 
 
 def discordant_counts(reference_hits: np.ndarray, candidate_hits: np.ndarray) -> tuple[int, int]:
@@ -102,7 +102,7 @@ def images_needed(lost: int, won: int, n: int, limit: float) -> int | None:
         return 1
     at_limit = _variance(lost / n, won / n, limit)
     as_seen = (lost + won) / n - seen**2
-    return max(1, math.ceil(((Z * math.sqrt(at_limit) + _Z80 * math.sqrt(as_seen)) / (limit - seen)) ** 2))
+    return max(1, math.ceil(((Z * math.sqrt(at_limit) + Z80 * math.sqrt(as_seen)) / (limit - seen)) ** 2))
 
 
 def fewest_images(limit: float) -> int | None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from deploy_kit.accuracy import paired
+from deploy_kit.accuracy import jackknife, paired
 from deploy_kit.analysis.sensitivity import N_IMAGES, TrialRunner
 from deploy_kit.base.errors import InputError, StageError
 from deploy_kit.images import ImageSource
@@ -51,13 +51,17 @@ class AccuracyBudget:
 
 
 def drop_of(trial: Trial) -> MeasuredDrop:
-    """Return the drop of a trial with the upper end of its interval (`paired.interval`)."""
+    """Return the drop of a trial with the upper end of its interval (`paired.interval`, or the task's own)."""
+    if trial.drop is not None:
+        return MeasuredDrop(pp=trial.drop.points, upper_pp=trial.drop.high)
     _, high = paired.drop_interval(trial.lost, trial.gained, trial.n)
     return MeasuredDrop(pp=100 * (trial.lost - trial.gained) / trial.n, upper_pp=100 * high)
 
 
 def n_needed(trial: Trial, max_drop_pp: float) -> int | None:
     """Return how many images would show a drop like this to be within the budget; None where no number would."""
+    if trial.drop is not None:
+        return jackknife.images_needed(trial.drop, trial.n, max_drop_pp)
     return paired.images_needed(trial.lost, trial.gained, trial.n, max_drop_pp / 100)
 
 
@@ -125,7 +129,8 @@ def find_mix(trials: TrialRunner, budget: AccuracyBudget) -> Mix:
         StageError: The time limit came before anything that holds was known.
         DeployKitError: A trial failed.
     """
-    require_enough(trials.subject.reference.n, budget.max_drop_pp)
+    if not trials.subject.reference.task:
+        require_enough(trials.subject.reference.n, budget.max_drop_pp)
     clock, seen = TrialClock(budget.time_limit_s), dict[tuple[str, ...], Trial]()
 
     def holds(kept: tuple[str, ...]) -> bool:
@@ -282,6 +287,12 @@ def _asked_for(row: Decision, trials: TrialRunner) -> Decision:
     return replace(row, why="; ".join(filter(None, (row.why, f"{', '.join(parts)} in float: {ASKED}"))))
 
 
+def _measure(trial: Trial) -> str:
+    if trial.drop is not None:
+        return trial.drop.what
+    return "top-1" if trial.labelled else "agreement"
+
+
 def _mix(
     trials: TrialRunner,
     rows: tuple[Decision, ...],
@@ -297,7 +308,7 @@ def _mix(
         target=subject.engine,
         evaluated_in=subject.evaluated_in,
         max_drop_pp=budget.max_drop_pp if budget is not None else None,
-        judged_by="top-1" if seen[kept].labelled else "agreement",
+        judged_by=_measure(seen[kept]),
         images=subject.reference.images,
         n=seen[kept].n,
         n_sensitivity=min(N_IMAGES, seen[kept].n) if times is not None else 0,

@@ -48,7 +48,10 @@ def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
             f"{path}: expected a run, found none: {error}", hint="deploykit bench --json > run.json, or a report.json"
         ) from error
     if not found.measurements:
-        raise InputError(f"{path}: expected a run, found one without measurements", hint="measure again")
+        raise InputError(
+            f"{path}: expected a run, found one without measurements",
+            hint="deploykit bench --json > run.json; for a report.json, deploykit bench and deploykit report",
+        )
     if report is not None:
         plausible.verify_report(report, str(path))
         return found, report.rows

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from deploy_kit.accuracy import metrics, paired, preprocess_variants
+from deploy_kit.accuracy import metrics, paired, preprocess_variants, tasks
 from deploy_kit.accuracy.preprocess_variants import PreprocessVariant
 from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.accuracy.scores import confidence
@@ -78,8 +78,9 @@ def expect_labels(reference: ReferenceLogits) -> None:
     """Refuse a check set that says nothing about the preprocessing.
 
     Raises:
-        InputError: Its images have no labels, or several each.
+        InputError: Its images have no labels, or several each, or the outputs are of another task.
     """
+    tasks.expect_rows(reference.task, reference.images, "the diagnosis of a low score")
     if not reference.labelled:
         raise InputError(f"{reference.images}: expected labelled images to diagnose with, found none", hint=_LABELS)
     if reference.top1 is None:

@@ -106,10 +106,24 @@ def require(recipe: Recipe, connection: Connection) -> None:
         RecipeError: An option does not fit.
         MissingPackageError: A package is absent, and the entry is not marked optional.
     """
+    verify_names(recipe)
+    for variant in recipe.quantize.variants:
+        _require_package(f"scheme '{variant.scheme}'", scheme_package(variant.scheme), optional=variant.optional)
+    for entry in recipe.build.engines:
+        if not entry.optional:
+            require_engine(entry.engine, connection)
+
+
+def verify_names(recipe: Recipe) -> None:
+    """Refuse a recipe that names what does not exist, on whatever machine.
+
+    Raises:
+        UnknownNameError: A pass, scheme, engine or scenario does not exist.
+        RecipeError: An option does not fit.
+    """
     race.verify_bench_table(recipe.bench)
     passes.resolve_names(recipe.simplify.passes)
     for variant in recipe.quantize.variants:
-        _require_package(f"scheme '{variant.scheme}'", scheme_package(variant.scheme), optional=variant.optional)
         if present(scheme_package(variant.scheme)):
             options = schemes.CATALOGUE.get(variant.scheme).options
             read = codec.from_json(options, variant.options, f"recipe: variant '{variant.name}': options")
@@ -118,8 +132,6 @@ def require(recipe: Recipe, connection: Connection) -> None:
     for entry in recipe.build.engines:
         engine = engines.CATALOGUE.get(entry.engine)
         codec.from_json(engine.options, entry.options, f"recipe: engine '{entry.engine}': options")
-        if not entry.optional:
-            require_engine(entry.engine, connection)
 
 
 def require_engine(name: str, connection: Connection) -> None:

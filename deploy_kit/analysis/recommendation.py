@@ -41,7 +41,7 @@ def recommend(
     """
     candidates, losers = list[_Contender](), list[Loser]()
     for row in rows:
-        why = _why_not(row, budgets, max(percentiles))
+        why = why_not(row, budgets, max(percentiles))
         if why:
             losers.append(Loser(label=_named(row, rows), why=why))
         else:
@@ -63,8 +63,14 @@ def recommend(
     return Recommendation(winner=winner.label, why=why, losers=tuple(losers), budgets=budgets)
 
 
-def _why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:
-    """Return why an engine does not qualify; empty if it does."""
+def why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:
+    """Return why an engine does not qualify; empty if it does.
+
+    Args:
+        row: The engine with its check and its bench.
+        budgets: What it may cost.
+        percent: Percentile of the latency that must keep its budget.
+    """
     verdict = row.judged
     if verdict is None or verdict.word != "accepted":
         return row.verdict

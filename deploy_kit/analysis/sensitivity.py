@@ -9,6 +9,7 @@ One pass over the calibration images serves all trials: a worker plans once and 
 
 import contextlib
 import functools
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from deploy_kit import engines
 from deploy_kit.accuracy import metrics
 from deploy_kit.context import Context
-from deploy_kit.devices import inference
+from deploy_kit.devices import inference, task_comparison
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.images import ImageSource
@@ -132,9 +133,9 @@ class TrialRunner:
         def make(folder: Path, home: str) -> Trial:
             self.made += 1
             file = self._written(folder, ordered)
-            logits = self._logits(file, n)
+            found = self._in_task(file, ordered, n) if self._task else self._judged(ordered, self._logits(file, n))
             file.unlink()
-            return self._judged(ordered, logits)
+            return found
 
         key = self._key("trial", [ordered, n, self.subject.evaluated_in], of_machine=True)
         return self.context.store.produce(Trial, key, make)[0]
@@ -192,6 +193,32 @@ class TrialRunner:
         image_set = subject.tuning.open(subject.simplified.preprocess).first(n)
         target = inference.InferenceTarget(engine=subject.evaluated_in, path=file, options={})
         return inference.infer_all(self.context.connection, target, image_set, subject.simplified.preprocess).logits
+
+    @property
+    def _task(self) -> str:
+        return self.subject.reference.task
+
+    def _in_task(self, file: Path, kept: tuple[str, ...], n: int) -> Trial:
+        """Compare in a task whose outputs are streamed."""
+        subject, root = self.subject, self.context.store.root
+        preprocess = subject.simplified.preprocess
+        whole = task_comparison.case_of(root, subject.reference, subject.tuning.open(preprocess), preprocess)
+        case = task_comparison.first_of(whole, n)
+        target = inference.InferenceTarget(engine=subject.evaluated_in, path=file, options={})
+        with inference.loaded_engine(self.context.connection, target) as opened:
+            each = opened.each(case.images, preprocess, 4 * math.prod(case.settings.shape))
+            arrays = task_comparison.compare_outputs(each, case, subject.variant.name)
+        return Trial(
+            kept=kept,
+            n=n,
+            sqnr_db=task_comparison.tensor_measures(arrays).sqnr_db,
+            kl=None,
+            agreement=float(arrays["alike"].sum() / arrays["of"].sum()),
+            lost=0,
+            gained=0,
+            labelled=case.labelled,
+            drop=task_comparison.drop_of(arrays, case.scoring),
+        )
 
     def _judged(self, kept: tuple[str, ...], found: np.ndarray) -> Trial:
         n, (logits, labels) = len(found), self._truth

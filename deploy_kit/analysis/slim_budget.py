@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deploy_kit.accuracy import metrics, paired
+from deploy_kit.accuracy import metrics, paired, tasks
 from deploy_kit.analysis import budget
 from deploy_kit.base.errors import InputError
 from deploy_kit.context import Context
@@ -105,6 +105,7 @@ def shares(subject: SlimSubject, max_drop_pp: float, context: Context) -> list[f
         DeployKitError: As `stages.slim.measured`.
     """
     for logits in filter(None, (subject.tuning_logits, subject.check_logits)):
+        tasks.expect_rows(logits.task, logits.images, "slimming")
         budget.require_enough(logits.n, max_drop_pp)
     curves, _ = slim.measured(subject.simplified, context, images=subject.images)
     least = curves.cost(tuple(min(subject.step, curve.channels) for curve in curves.curves)) / curves.macs

@@ -77,6 +77,7 @@ def check(
     skip_bad: bool = False,
     orientation: Literal["stored", "upright"] | None = None,
     crops: Literal[1, 10] | None = None,
+    every_image: bool = False,
     max_drop: float | None = None,
     min_top1: float | None = None,
     diagnose: bool = False,
@@ -95,6 +96,7 @@ def check(
         skip_bad: Leave out images that cannot be read, and count them.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
         crops: Crops of each image, whose logits are averaged.
+        every_image: Run a float32 engine on every image also where there are 500 or more (`accuracy.sampling`).
         max_drop: Percentage points of top-1 that may be lost: the upper end of the 95 % interval must keep it.
         min_top1: Least top-1 accuracy in 0..1.
         diagnose: Also try other ways to prepare the images on the float graph.
@@ -118,6 +120,7 @@ def check(
         skip_bad=skip_bad,
         orientation=orientation,
         crops=crops,
+        every_image=every_image,
     )
     with _step.opened(base, opened_store, on_progress, stage="check", device=device) as step:
         run = step.run

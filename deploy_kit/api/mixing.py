@@ -32,6 +32,7 @@ class MixRequest:
         sensitivity: Measure every group in any case.
         target: The engine it is for.
         tune: Image set to tune with; None for the calibration's.
+        masks: Folder of the tuning images' masks, for task segment.
     """
 
     max_drop_pp: float | None
@@ -39,6 +40,7 @@ class MixRequest:
     sensitivity: bool
     target: str
     tune: str | None
+    masks: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +150,21 @@ def mix_in_run(
     calibration = quantize.require_images(variant, run.calibration_images)
     quantize.examined(calibration.open(preprocess), simplified, run.host)
     tuning = calibration if request.tune is None else dataclasses.replace(calibration, name=request.tune)
+    tuning = dataclasses.replace(tuning, masks=request.masks)
     budget.refuse_overlap(tuning, run.check_images, simplified)
     logits = run.timed(
         "export",
         f"answers on {tuning.name}",
-        lambda: reference.run(run.recipe.source, preprocess, run.host, images=tuning.open(preprocess)),
+        lambda: reference.run(
+            run.recipe.source,
+            preprocess,
+            run.host,
+            images=tuning.open(preprocess),
+            wish=reference.wish_of(run.recipe.check),
+        ),
     )
-    if logits.top1 is None:
-        remark(f"{tuning.name}: images without one label each: the budget applies to agreement with the checkpoint")
+    if not (logits.labelled if logits.task else logits.top1 is not None):
+        remark(f"{tuning.name}: no labels that the task takes: the budget applies to agreement with the checkpoint")
     subject = TrialSubject(
         simplified=simplified,
         variant=variant,

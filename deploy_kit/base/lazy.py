@@ -20,6 +20,7 @@ INSTALL = {
     "ncnn": "deploykit[ncnn]",
     "pnnx": "deploykit[ncnn]",
     "fabric": "deploykit[ssh]",
+    "ray": "deploykit[ray]",
     "h5py": "deploykit[keras]",
     "mlperf_loadgen": "deploykit[loadgen]",
     "model_signing": "deploykit[signing]",

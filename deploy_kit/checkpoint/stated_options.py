@@ -6,6 +6,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.checkpoint.formats.folders import files_beside
 from deploy_kit.graph import adoption
 from deploy_kit.recipe import SourceTable
+from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.store import sha256_of
 
 
@@ -32,7 +33,16 @@ def probe_digest(source: SourceTable) -> tuple[str, ...]:
     return (sha256_of(Path(source.probe)),)
 
 
+def stated_preprocess(source: SourceTable) -> Preprocess | dict[str, object] | None:
+    """Return the preprocessing that a recipe states, as it is part of the key of a result."""
+    table = source.preprocess
+    if table is None or table.sides is not None:
+        return None if table is None else table.record()
+    return table.model_dump(exclude_none=True)
+
+
 def stated_of_graph(source: SourceTable) -> adoption.Stated:
     """Return what a recipe says of an ONNX file."""
-    shape = source.preprocess.record().shape if source.preprocess else None
+    sized = source.preprocess is not None and source.preprocess.sides is not None
+    shape = source.preprocess.record().shape if source.preprocess and sized else None
     return adoption.Stated(shape=shape, sides=source.input, output=source.output)

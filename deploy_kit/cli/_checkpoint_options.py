@@ -53,26 +53,28 @@ class ImageOptions:
         from deploy_kit.cli import _quantities
 
         size, mean, std = self.size, self.mean, self.std
-        stated = {"resize": self.resize, "interpolation": self.interpolation}
+        stated: dict[str, Any] = {"resize": self.resize, "interpolation": self.interpolation}
         given = {key: value for key, value in stated.items() if value is not None}
         if mean is None and std is None and self.color is None and not given:
             if size is None:
                 return {}
             return {"input": _quantities.whole_numbers(size, "x", "--input 224x224"), "preprocess": None}
-        if size is None or mean is None or std is None:
+        if mean is None or std is None:
             raise RequestError(
-                "--mean, --std and --input must be given together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
+                "--mean and --std must be given together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
             )
         try:
-            height, width = (int(side) for side in size.lower().split("x"))
+            if size is not None:
+                sides = [int(side) for side in size.lower().split("x")]
+                given |= dict(zip(("height", "width"), sides, strict=True))
             means, stds = ([float(part) for part in text.split(",")] for text in (mean, std))
         except ValueError as error:
             raise RequestError(
-                f"--input {size} --mean {mean} --std {std}: expected numbers",
+                f"--input {size or ''} --mean {mean} --std {std}: expected numbers",
                 hint="e.g. --input 224x224 --mean 0.5 --std 0.5",
             ) from error
         color = self.color or ("gray" if len(means) == 1 else "rgb")
-        return {"preprocess": {"height": height, "width": width, "color": color, "mean": means, "std": stds, **given}}
+        return {"preprocess": {"color": color, "mean": means, "std": stds, **given}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from deploy_kit.cli import _output_files
 from deploy_kit.cli._console import Console, table
 from deploy_kit.cli._verdict_codes import report_code
 from deploy_kit.devices import links
+from deploy_kit.parallel import ray_workers
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Device
 from deploy_kit.records.engine_table import NONE, percentile, size, typed
@@ -37,6 +38,7 @@ def run(
     fresh: bool,
     allow_invalid: bool,
     bundle: Path | None = None,
+    on: str = "",
 ) -> int:
     """Run a recipe, write its report, deliver what is accepted, and print all of it.
 
@@ -51,6 +53,7 @@ def run(
         fresh: Measure latency again, even if the store has it.
         allow_invalid: Whether invalid latencies alone leave nothing undecided.
         bundle: Where to pack the recommended engine; None packs none.
+        on: Where to compute what needs no particular machine; see `parallel.ray_workers.open_workers`.
 
     Returns:
         The exit code.
@@ -69,17 +72,16 @@ def run(
     if packing is not None:
         pack.verify_request(packing)
     kept = Store(store, recipe.model_dump(mode="json"))
-    report = pipeline.deploy(recipe, target, kept, console.on_progress, fresh=fresh)
+    with ray_workers.open_workers(on, console.say) as workers:
+        report = pipeline.deploy(recipe, target, kept, console.on_progress, fresh=fresh, workers=workers)
     if save_recipe is not None:
         write_whole(save_recipe, recipes.dump_recipe(recipe))
     files = deliver.run(report, deliveries, kept) if deliveries is not None else ()
     report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in files))
     written = report_stage.run(report, reports)
     packed = packing is not None and _pack(recipe, kept, target, report, packing)
-    more = f"\nbundle  {bundle}" if packed else ""
+    more = f"\nbundle  {bundle if packed else 'none: no engine is recommended'}" if packing is not None else ""
     console.result(report, text(report, files, written) + more)
-    if packing is not None and not packed:
-        console.say("nothing is packed: no engine is recommended")
     return report_code(report, allow_invalid=allow_invalid)
 
 

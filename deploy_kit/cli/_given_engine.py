@@ -133,7 +133,9 @@ def _adopted(given: GivenEngine, step: StepOptions, console: Console) -> Iterato
     images = _images(given, step)
     entry = BuildEntry(engine=given.engine, variants=()) if given.engine else None
     stated = overrides.source_table({**given.source, "checkpoint": str(given.file)}).preprocess
-    table = overrides.with_inputs(base, crops=step.crops).check
+    table = overrides.with_inputs(
+        base, crops=step.crops, task=step.task, masks=step.masks, ignore_index=step.ignore_index
+    ).check
     store, device = Store(step.store), links.find_device(step.device)
     with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
         host = Context(store=store, connection=here, on_progress=console.on_progress)
@@ -148,7 +150,9 @@ def _source(given: GivenEngine, engine: Artifact) -> SourceTable:
 
 def _answers(one: _Adopted, source: SourceTable) -> tuple[ReferenceLogits, bool]:
     taken = one.engine.preprocess
-    return reference.run(source, taken, one.host, images=one.images.open(taken), crops=one.table.crops)
+    return reference.run(
+        source, taken, one.host, images=one.images.open(taken), crops=one.table.crops, wish=reference.wish_of(one.table)
+    )
 
 
 def _checked(
@@ -199,10 +203,7 @@ def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
             f"{given.file}: no images to check on",
             hint="give --images FOLDER" + ", or --golden golden.npz of a bundle" * (not given.to_pack),
         )
-    data = overrides.with_inputs(
-        recipe.load_recipe(overrides.DEFAULT), images=name, skip_bad=step.skip_bad, orientation=step.orientation
-    ).check
-    return ImageSource(name=data.images, skip_bad=data.skip_bad, orientation=data.orientation)
+    return ImageSource(name=name, skip_bad=step.skip_bad, orientation=step.orientation, masks=step.masks)
 
 
 def _checkpoint(given: GivenEngine, engine: Artifact) -> str:
@@ -218,5 +219,5 @@ def _checkpoint(given: GivenEngine, engine: Artifact) -> str:
         f"{given.file}: nothing to compare with{made_of}",
         hint="--against CHECKPOINT"
         if given.to_pack
-        else "--against CHECKPOINT, --golden golden.npz, or --against labels for the accuracy alone",
+        else "--against CHECKPOINT, --against labels for the accuracy alone, or --golden golden.npz without --images",
     )

@@ -7,7 +7,7 @@ from deploy_kit.stages.report import mixed_precision
 
 def summary_rows(mix: Mix) -> list[tuple[str, str]]:
     """Summarize a mix as (name, value) lines."""
-    drop = "drop" if mix.judged_by == "top-1" else "lost agreement"
+    drop = {"top-1": "drop", "agreement": "lost agreement"}.get(mix.judged_by, f"{mix.judged_by} drop")
     rows = [("images", f"{mix.n} ({mix.images}), {drop} in points with the upper end of its 95 % interval")]
     if mix.max_drop_pp is not None:
         rows.append(("budget", f"{mix.max_drop_pp:g} points: {'kept' if mix.found else 'not kept'}"))

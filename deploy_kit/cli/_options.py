@@ -26,6 +26,14 @@ FailOnRegression = Annotated[
         help="Exit with code 1 if an engine is slower than the baseline by more than this, e.g. 3%.",
     ),
 ]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="PLACE",
+        help="Compute the checkpoint's own logits on Ray: 'ray' on this machine, 'ray://HOST:PORT' on a cluster.",
+    ),
+]
 ReportFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write reports to.")]
 Pack = Annotated[
     Path | None, typer.Option(help="Also pack the recommended engine into this bundle: a folder, or a .zip.")
@@ -83,6 +91,27 @@ class StepOptions:
     crops: Annotated[
         Literal[1, 10] | None, typer.Option(help="Number of crops per image whose logits are averaged; by default 1.")
     ] = None
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What the outputs mean: classify, multilabel, segment, sequence, embed or regress; by default what "
+            "the output's shape and the labels suggest."
+        ),
+    ] = None
+    masks: Annotated[
+        str | None,
+        typer.Option(help="Folder of masks for task segment: PNGs of class numbers, with the names of the images."),
+    ] = None
+    ignore_index: Annotated[
+        int | None, typer.Option("--ignore-index", help="Class number of masks that is not judged, e.g. 255.")
+    ] = None
+    every_image: Annotated[
+        bool,
+        typer.Option(
+            "--every-image",
+            help="Run float32 engines on every image; by default on a part of 500 or more, and the report says which.",
+        ),
+    ] = False
     recipe: Annotated[str | None, typer.Option(help="Recipe file, or name of a bundled recipe.")] = None
     device: DeviceName = "local"
     store: StorePath = STORE

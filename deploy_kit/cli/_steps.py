@@ -48,6 +48,10 @@ def with_inputs(base: Recipe, step: StepOptions) -> Recipe:
         skip_bad=step.skip_bad,
         orientation=step.orientation,
         crops=step.crops,
+        task=step.task,
+        masks=step.masks,
+        ignore_index=step.ignore_index,
+        every_image=step.every_image,
     )
 
 

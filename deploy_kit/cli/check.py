@@ -36,7 +36,8 @@ def check(
     max_drop: Annotated[
         str | None,
         typer.Option(
-            help="Largest top-1 drop to accept, in points, e.g. 0.3pt; the upper end of its 95 % interval is judged."
+            help="Largest drop of the task's score (top-1, mIoU, …) to accept, in points, e.g. 0.3pt; the upper end of "
+            "its 95 % interval is judged."
         ),
     ] = None,
     min_top1: Annotated[str | None, typer.Option(help="Least top-1 accuracy to accept, e.g. 92%.")] = None,
@@ -53,7 +54,22 @@ def check(
             help="Find the layers where two artifacts differ: files, labels, names of graphs, or 'checkpoint'.",
         ),
     ] = None,
-    step: Annotated[StepOptions, Only("images", "skip_bad", "orientation", "crops", "recipe", "device", "store")],
+    step: Annotated[
+        StepOptions,
+        Only(
+            "images",
+            "task",
+            "masks",
+            "ignore_index",
+            "skip_bad",
+            "orientation",
+            "crops",
+            "every_image",
+            "recipe",
+            "device",
+            "store",
+        ),
+    ],
     image: ImageOptions,
     facts: CheckpointOptions,
     output: OutputOptions,
@@ -76,7 +92,12 @@ def check(
             "--variant": variant,
             "--min-top1": min_top1,
         }
-        flags |= {"--max-drop": max_drop, "--diagnose": diagnose, "--crops": step.crops}
+        flags |= {
+            "--max-drop": max_drop,
+            "--diagnose": diagnose,
+            "--crops": step.crops,
+            "--every-image": step.every_image,
+        }
         _layer_difference.verify_alone({flag: value or None for flag, value in flags.items()})
         with output.console() as console:
             _layer_difference.show(layers, step, console)

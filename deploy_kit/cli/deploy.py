@@ -54,7 +54,10 @@ def deploy(
     ] = None,
     pack: Pack = None,
     save_recipe: SaveRecipe = None,
-    rest: Annotated[StepOptions, Only("device", "store", "skip_bad", "orientation", "crops")],
+    rest: Annotated[
+        StepOptions,
+        Only("task", "masks", "ignore_index", "device", "store", "skip_bad", "orientation", "crops", "every_image"),
+    ],
     image: ImageOptions,
     facts: CheckpointOptions,
     fresh: Fresh = False,

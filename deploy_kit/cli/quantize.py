@@ -49,8 +49,14 @@ def quantize(
     tune: Annotated[
         str | None, typer.Option(help="Tuning images of the search; by default the calibration images.")
     ] = None,
+    tune_masks: Annotated[
+        str | None, typer.Option("--tune-masks", help="Folder of masks of the tuning images, for task segment.")
+    ] = None,
     time_limit: Annotated[str | None, typer.Option(help="Time after which no trial starts, e.g. 10min.")] = None,
-    step: Annotated[StepOptions, Only("model", "calibration", "skip_bad", "orientation", "recipe", "store", "out")],
+    step: Annotated[
+        StepOptions,
+        Only("model", "calibration", "task", "ignore_index", "skip_bad", "orientation", "recipe", "store", "out"),
+    ],
     output: OutputOptions,
 ) -> None:
     """Convert the graph to a precision: --int8, --fp16, --bf16 or --fp32."""
@@ -79,11 +85,12 @@ def quantize(
         sensitivity=sensitivity,
         target=target,
         tune=tune,
+        masks=tune_masks,
     )
     searching = max_drop is not None or sensitivity
-    if (tune or time_limit) and not searching:
+    if (tune or tune_masks or time_limit) and not searching:
         raise RequestError(
-            "--tune and --time-limit apply to --max-drop and --sensitivity only",
+            "--tune, --tune-masks and --time-limit apply to --max-drop and --sensitivity only",
             hint="deploykit quantize --int8 --max-drop 0.3pt",
         )
     with output.console() as console, _steps.open_run(step, console) as run:

@@ -12,6 +12,7 @@ from deploy_kit.cli._options import (
     AllowInvalid,
     DeviceName,
     Fresh,
+    On,
     OutputOptions,
     Pack,
     ReportFolder,
@@ -35,6 +36,7 @@ def run(
     allow_invalid: AllowInvalid = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and exit.")] = False,
     save_recipe: SaveRecipe = None,
+    on: On = "",
     output: OutputOptions,
 ) -> None:
     """Take a recipe from checkpoint to report: export, simplify, quantize, build, check, bench, report."""
@@ -61,6 +63,7 @@ def run(
             fresh=fresh,
             allow_invalid=allow_invalid,
             bundle=pack,
+            on=on,
         )
     if code:
         raise typer.Exit(code)

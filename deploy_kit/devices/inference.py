@@ -90,6 +90,19 @@ class LoadedEngine:
             progress(done)
         return Inferred(logits=np.concatenate(logits), settings=self.settings)
 
+    def each(self, image_set: ImageSet, preprocess: Preprocess | BareInput, n_bytes: int) -> Iterator[np.ndarray]:
+        """Run all images of a set and give the outputs of each, float32 without the batch axis.
+
+        Args:
+            image_set: Images to run.
+            preprocess: How images become the input.
+            n_bytes: Size of one image's outputs; as many images are run at once as keep them below `_CHUNK_BYTES`.
+        """
+        batch = max(1, min(32, _CHUNK_BYTES // max(n_bytes, 1)))
+        size = self.batch or batch
+        for chunk in image_set.batches(preprocess, min(size, self._images_at_once(preprocess, batch, 1))):
+            yield from self.ask(chunk, batch)
+
     def _images_at_once(self, preprocess: Preprocess | BareInput, batch: int, crops: Crops) -> int:
         """Return how many images are prepared together: whole batches, in few enough bytes that they stay in caches."""
         shape = preprocess.shape if isinstance(preprocess, BareInput) else (3, preprocess.height, preprocess.width)

@@ -3,6 +3,7 @@
 Does not hold a preprocessed set in memory, and never calls random numbers images: seeded noise has its own name.
 """
 
+import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import numpy as np
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
-from deploy_kit.images import files, manifest, npz
+from deploy_kit.images import files, manifest, npz, truth
 from deploy_kit.images.sets import ImageSet, Orientation, of_pixels
 from deploy_kit.images.tensors import Crops, mean_of_crops, normalize, ten_crops, to_pixels, to_tensors
 from deploy_kit.records.artifacts import BareInput, Preprocess
 
 __all__ = [
-    "SYNTHETIC", "Crops", "ImageSet", "ImageSource", "Orientation", "mean_of_crops", "normalize", "open_set",
+    "SYNTHETIC", "Crops", "ImageSet", "ImageSource", "Orientation", "mean_of_crops", "normalize", "open_set", "part_of",
     "ten_crops", "to_pixels", "to_tensors",
 ]  # fmt: skip
 
@@ -34,6 +35,7 @@ def open_set(
     *,
     skip_bad: bool = False,
     orientation: Orientation | None = None,
+    masks: str | None = None,
 ) -> ImageSet:
     """Open an image set.
 
@@ -46,6 +48,7 @@ def open_set(
 
         orientation: Whether image files with an EXIF orientation are read as they are ``stored`` or turned
             ``upright``; such files are refused where nobody said.
+        masks: Folder of masks, files of the same relative path as the images; class folders are no labels then.
 
     Raises:
         InputError: Missing, empty, of the wrong kind, or not what its manifest says; or images for a bare input.
@@ -56,10 +59,10 @@ def open_set(
         return _noise(preprocess)
     if source == SYNTHETIC:
         return _synthetic(preprocess)
-    return _read_set(source, skip_bad=skip_bad, orientation=orientation)
+    return _read_set(source, skip_bad=skip_bad, orientation=orientation, masks=masks)
 
 
-def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None) -> ImageSet:
+def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None, masks: str | None) -> ImageSet:
     """Open a set of images that are read, which is the same for every input."""
     if not source:
         raise InputError("images: expected a path or a name, found an empty text")
@@ -77,7 +80,8 @@ def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None) -
         )
     if found.n == 0:
         raise _empty(path, found)
-    return replace(found, skip_bad=skip_bad, orientation=orientation)
+    found = replace(found, skip_bad=skip_bad, orientation=orientation)
+    return found if masks is None else truth.with_masks(found, Path(masks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +92,13 @@ class ImageSource:
         name: As the recipe names it; see `open_set`.
         skip_bad: Whether images that cannot be read are left out, counted and named.
         orientation: What becomes of images that say that they are to be turned; see `open_set`.
+        masks: Folder of masks; see `open_set`.
     """
 
     name: str
     skip_bad: bool = False
     orientation: Orientation | None = None
+    masks: str | None = None
     _opened: dict[object, ImageSet] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -107,7 +113,9 @@ class ImageSource:
             InputError: As `open_set`.
         """
         if not self.is_noise and None not in self._opened:
-            self._opened[None] = _read_set(self.name, skip_bad=self.skip_bad, orientation=self.orientation)
+            self._opened[None] = _read_set(
+                self.name, skip_bad=self.skip_bad, orientation=self.orientation, masks=self.masks
+            )
 
     def open(self, preprocess: Preprocess | BareInput) -> ImageSet:
         """Open the set for a model's input, or return it as it was opened before.
@@ -118,8 +126,50 @@ class ImageSource:
         # Pixels of noise and the refusal of a bare input depend on the input; images that are read do not.
         key = preprocess if self.is_noise or isinstance(preprocess, BareInput) else None
         if key not in self._opened:
-            self._opened[key] = open_set(self.name, preprocess, skip_bad=self.skip_bad, orientation=self.orientation)
+            self._opened[key] = open_set(
+                self.name, preprocess, skip_bad=self.skip_bad, orientation=self.orientation, masks=self.masks
+            )
         return self._opened[key]
+
+
+def part_of(
+    source: str,
+    preprocess: Preprocess | BareInput,
+    hashes: tuple[str, ...],
+    *,
+    skip_bad: bool = False,
+    orientation: Orientation | None = None,
+) -> ImageSet:
+    """Open the images of these hashes, in their order, in another process than the one that chose them.
+
+    Args:
+        source: As `open_set`, as are `preprocess`, `skip_bad` and `orientation`.
+        preprocess: See there.
+        hashes: sha256 of each image, as `ImageSet.hashes` has it.
+        skip_bad: See there.
+        orientation: See there.
+
+    Raises:
+        InputError: As `open_set`; or this process sees other images under this name.
+    """
+    whole = _opened_once(source, preprocess, skip_bad, orientation)
+    places = {digest: index for index, digest in enumerate(whole.hashes)}
+    strange = next((digest for digest in hashes if digest not in places), None)
+    if strange is not None:
+        raise InputError(
+            f"{source}: a worker sees other images here: none has sha256 {strange[:12]}…",
+            hint="put the same images at the same path on every machine, e.g. in a shared folder",
+        )
+    at = [places[digest] for digest in hashes]
+    files_ = tuple(whole.files[index] for index in at) if whole.files else ()
+    return replace(whole, n=len(at), labels=None, hashes=hashes, files=files_, load=lambda index: whole.load(at[index]))
+
+
+@functools.lru_cache(maxsize=2)
+def _opened_once(
+    source: str, preprocess: Preprocess | BareInput, skip_bad: bool, orientation: Orientation | None
+) -> ImageSet:
+    return open_set(source, preprocess, skip_bad=skip_bad, orientation=orientation)
 
 
 def _empty(path: Path, found: ImageSet) -> InputError:

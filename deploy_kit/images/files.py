@@ -212,7 +212,16 @@ def _pixels(image: "Image.Image", where: str, *, upright: bool) -> np.ndarray:
     return np.asarray(turned.convert("L" if turned.mode in _GRAY else "RGB"))
 
 
-def _walk(path: Path) -> tuple[tuple[str, ...], list[Path], Counter[str]]:
+def files_below(path: Path, endings: frozenset[str]) -> list[Path]:
+    """List the files below a folder that have one of these endings, sorted; what begins with a dot is passed over.
+
+    Raises:
+        InputError: A folder cannot be read.
+    """
+    return sorted(_walk(path, endings)[1])
+
+
+def _walk(path: Path, endings: frozenset[str] = SUFFIXES) -> tuple[tuple[str, ...], list[Path], Counter[str]]:
     """Find the names of the sub-folders, sorted, the image files at any depth, and how many others have which ending.
 
     Links to folders are followed.
@@ -231,7 +240,7 @@ def _walk(path: Path) -> tuple[tuple[str, ...], list[Path], Counter[str]]:
             inside = tuple(sorted(folders))
         for file in files:
             ending = Path(file).suffix.lower()
-            if ending in SUFFIXES and not file.startswith("."):
+            if ending in endings and not file.startswith("."):
                 found.append(here / file)
             elif ending not in _NO_IMAGE and not file.startswith("."):
                 others[ending] += 1

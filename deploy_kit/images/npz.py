@@ -4,12 +4,14 @@ import math
 import tokenize
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.text_files import read_json
+from deploy_kit.images import truth
 from deploy_kit.images.sets import ImageSet, of_pixels
 
 # Pixels of images shrink to a half or a tenth; deflate's utmost, about 1,000 to 1, is what a file made to be large has.
@@ -22,7 +24,7 @@ def open_npz(name: str, path: Path) -> ImageSet:
     Raises:
         InputError: Not an npz, not whole, arrays of the wrong kind, or not what its manifest says.
     """
-    arrays = read_arrays(path, ("images", "labels"))
+    arrays = read_arrays(path, ("images", "labels", *truth.ARRAYS))
     pixels, labels = arrays.get("images"), arrays.get("labels")
     if pixels is None:
         raise InputError(f"{path}: expected an array 'images', found none")
@@ -32,6 +34,7 @@ def open_npz(name: str, path: Path) -> ImageSet:
             hint="store the pixels as they are, 0..255: the preprocessing is applied when they are read",
         )
     found = of_pixels(name, pixels, None if labels is None else _labels(path, labels, len(pixels)))
+    found = replace(found, truth=truth.of_arrays(path, arrays, len(pixels)))
     _verify_manifest(path, found)
     return found
 

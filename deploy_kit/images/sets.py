@@ -2,11 +2,11 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,33 @@ from deploy_kit.records.artifacts import BareInput, Preprocess
 
 _TOLD = 3
 Orientation = Literal["stored", "upright"]
+TruthKind = Literal["masks", "texts", "numbers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """Labels that are no class numbers, one of each image.
+
+    Attributes:
+        kind: ``masks`` of class numbers, ``texts``, or ``numbers``.
+        names: Name of each in a message.
+        hashes: sha256 of each.
+        load: Index → int32 (H, W), a text, or float64 (D,).
+    """
+
+    kind: TruthKind
+    names: tuple[str, ...]
+    hashes: tuple[str, ...]
+    load: Callable[[int], Any]
+
+    def taken(self, places: Sequence[int]) -> "Truth":
+        """Take the labels at these places."""
+        return replace(
+            self,
+            names=tuple(self.names[at] for at in places),
+            hashes=tuple(self.hashes[at] for at in places),
+            load=lambda index: self.load(places[index]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +63,7 @@ class ImageSet:
         passed_over: (ending, number) of the files beside them that are no images by their ending, though they may be.
         turned: Files that are turned upright by their EXIF tag.
         orientation: What was said of images with such a tag; None where nothing was.
+        truth: Labels that are no class numbers; None where there are none.
     """
 
     name: str
@@ -50,6 +78,12 @@ class ImageSet:
     passed_over: tuple[tuple[str, int], ...] = ()
     turned: tuple[str, ...] = ()
     orientation: Orientation | None = None
+    truth: Truth | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it has labels of any kind."""
+        return self.labels is not None or self.truth is not None
 
     @property
     def digest(self) -> str:
@@ -57,7 +91,8 @@ class ImageSet:
         labels = b"" if self.labels is None else np.asarray(self.labels, np.int64).tobytes()
         several = f"{self.labels.shape[1]} classes" if self.labels is not None and self.multilabel else ""
         turned = f"turned {self.turned}" if self.turned else ""
-        return hashlib.sha256("".join(self.hashes).encode() + labels + (several + turned).encode()).hexdigest()
+        truth = "".join((self.truth.kind, *self.truth.hashes)) if self.truth else ""
+        return hashlib.sha256("".join(self.hashes).encode() + labels + (several + turned + truth).encode()).hexdigest()
 
     @property
     def pixel_digest(self) -> str:
@@ -99,20 +134,23 @@ class ImageSet:
         """Take the first `n` images, or all where there are fewer."""
         n = min(n, self.n)
         labels = None if self.labels is None else self.labels[:n]
-        return replace(self, n=n, labels=labels, hashes=self.hashes[:n], files=self.files[:n])
+        truth = self.truth and self.truth.taken(range(n))
+        return replace(self, n=n, labels=labels, hashes=self.hashes[:n], files=self.files[:n], truth=truth)
 
     def spread(self, n: int) -> "ImageSet":
         """Take `n` images at equal distances, or all where there are fewer: a folder is sorted by class."""
-        if n >= self.n:
-            return self
-        at = [index * self.n // n for index in range(n)]
+        return self if n >= self.n else self.take([index * self.n // n for index in range(n)])
+
+    def take(self, at: Sequence[int]) -> "ImageSet":
+        """Take the images of these indices, in this order."""
         return replace(
             self,
-            n=n,
-            labels=None if self.labels is None else self.labels[at],
+            n=len(at),
+            labels=None if self.labels is None else self.labels[list(at)],
             hashes=tuple(self.hashes[index] for index in at),
             files=tuple(self.files[index] for index in at) if self.files else (),
             load=lambda index: self.load(at[index]),
+            truth=self.truth and self.truth.taken(at),
         )
 
     def parts(self, size: int) -> Iterator["ImageSet"]:
@@ -126,6 +164,7 @@ class ImageSet:
                 hashes=self.hashes[begin:end],
                 files=self.files[begin:end],
                 load=functools.partial(self._load_from, begin),
+                truth=self.truth and self.truth.taken(range(begin, end)),
             )
 
     def batches(self, preprocess: Preprocess | BareInput, size: int, crops: Crops = 1) -> Iterator[np.ndarray]:

@@ -50,10 +50,10 @@ def to_pixels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return np.repeat(sized[:, :, None], 3, axis=2) if sized.ndim == 2 and preprocess.channels == 3 else sized
 
 
-def _sized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def _sized(pixels: np.ndarray, preprocess: Preprocess, *, nearest: bool = False) -> np.ndarray:
     """Resize and cut an image where the preprocessing says so; else it has the network's size already."""
     if preprocess.resize is not None:
-        scaled = _scaled(pixels, preprocess)
+        scaled = _scaled(pixels, preprocess, nearest=nearest)
         return _cut(scaled, preprocess, _center(scaled, preprocess))
     if pixels.shape[:2] != (preprocess.height, preprocess.width):
         found = f"{pixels.shape[0]}×{pixels.shape[1]}"
@@ -63,6 +63,11 @@ def _sized(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
             "(in a recipe source.preprocess.resize)",
         )
     return pixels
+
+
+def nearest_sized(mask: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Resize and cut a mask (H, W) int32 as its image is, taking the nearest pixel: class numbers have no mean."""
+    return _sized(mask, preprocess, nearest=True)
 
 
 def ten_crops(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -126,8 +131,8 @@ def expect_room(preprocess: Preprocess | BareInput) -> None:
         )
 
 
-def _scaled(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Scale the shorter side to `resize` px (antialiased, Pillow's filter)."""
+def _scaled(pixels: np.ndarray, preprocess: Preprocess, *, nearest: bool = False) -> np.ndarray:
+    """Scale the shorter side to `resize` px (antialiased, Pillow's filter), or take the nearest pixels."""
     need("PIL", by="resizing images")
     from PIL import Image
 
@@ -137,12 +142,13 @@ def _scaled(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     short = min(image.size)
     size = (preprocess.resize * image.width // short, preprocess.resize * image.height // short)
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    chosen = Image.Resampling.NEAREST if nearest else filters[preprocess.interpolation]
     if size[0] < preprocess.width or size[1] < preprocess.height:
         raise InputError(
             f"resized to {size[1]}×{size[0]} px, less than the {preprocess.height}×{preprocess.width} px to cut out",
             hint="raise 'resize' in the preprocess",
         )
-    return np.asarray(image.resize(size, filters[preprocess.interpolation]))
+    return np.asarray(image.resize(size, chosen))
 
 
 def _center(scaled: np.ndarray, preprocess: Preprocess) -> tuple[int, int]:

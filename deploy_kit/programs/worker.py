@@ -218,7 +218,7 @@ class WorkerProgram:
             session.bind(full)
             session.run()
             logits.append(session.fetch())
-        np.save(arguments["outputs"], np.concatenate(logits)[: len(images)].astype(np.float32))
+        np.save(arguments["outputs"], np.concatenate(logits)[: len(images)].astype(np.float32, copy=False))
         return {"n": len(images)}
 
     def warm_up(self, arguments: Arguments) -> Arguments:

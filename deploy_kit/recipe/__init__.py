@@ -6,8 +6,9 @@ by `doctor` before any work.
 
 import json
 import re
+import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -31,7 +32,8 @@ from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
 _NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # names become folders
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+T = TypeVar("T", bound="RecipeTable")
 
 
 class RecipeTable(BaseModel):
@@ -41,19 +43,37 @@ class RecipeTable(BaseModel):
 
 
 class PreprocessTable(RecipeTable):
-    """How an image becomes the input; the fields of `records.artifacts.Preprocess`."""
+    """How an image becomes the input; the fields of `records.artifacts.Preprocess`.
 
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
+    Without height and width the input has the size that the file is known for.
+    """
+
+    height: int | None = Field(default=None, gt=0)
+    width: int | None = Field(default=None, gt=0)
     color: Literal["gray", "rgb", "bgr"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: int | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
-    def record(self) -> Preprocess:
-        """Return the record that travels with artifacts."""
-        return Preprocess(**self.model_dump())
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width, where they are stated."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
+
+    def record(self, sides: tuple[int, ...] | None = None) -> Preprocess:
+        """Return the record that travels with artifacts.
+
+        Args:
+            sides: Height and width, where the table does not state them.
+
+        Raises:
+            RecipeError: There is one side without the other, or no size, or a number for a channel is missing.
+        """
+        height, width = self.sides or sides or (0, 0)
+        if (self.height is None) != (self.width is None) or not height:
+            raise RecipeError("preprocess: expected height and width", hint="e.g. height: 224, width: 224")
+        return Preprocess(**self.model_dump() | {"height": height, "width": width})
 
 
 class SourceTable(RecipeTable):
@@ -183,7 +203,7 @@ class Variant(RecipeTable):
         optional: Whether it is left out, with a remark, where its package is not installed.
     """
 
-    name: str = Field(pattern=_NAME)
+    name: FolderName
     scheme: str
     options: dict[str, Any] = Field(default_factory=dict)
     optional: bool = False
@@ -254,6 +274,11 @@ class CheckTable(RecipeTable):
             where it is not said, such images are refused.
         crops: Number of crops of each image, whose logits are averaged: 1, or 10 as in the paper's table 3
             (`images.ten_crops`).
+        task: What the outputs mean (`accuracy.tasks`): classify, multilabel, segment, sequence, embed or regress; by
+            default what the output's shape and the labels suggest, which reports say.
+        masks: Folder of masks, files of the same relative path as the images; an npz has them in its array ``masks``.
+        ignore_index: Class number of masks that is not judged, e.g. 255.
+        every_image: Float32 engines compute every image of a set of 500 or more, and not only a part (`Sample`).
         limits: Limits by precision.
     """
 
@@ -261,6 +286,10 @@ class CheckTable(RecipeTable):
     skip_bad: bool = False
     orientation: Literal["stored", "upright"] | None = None
     crops: Literal[1, 10] = 1
+    task: str | None = None
+    masks: str | None = None
+    ignore_index: int | None = None
+    every_image: bool = False
     limits: dict[Precision, LimitsTable]
 
     def with_limits(
@@ -331,7 +360,7 @@ class RecommendTable(RecipeTable):
 class Recipe(RecipeTable):
     """One deployment, table by table in the order of the stages."""
 
-    name: str = Field(pattern=_NAME)
+    name: FolderName
     source: SourceTable
     export: ExportTable
     simplify: SimplifyTable
@@ -355,7 +384,12 @@ def load_recipe(source: str) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = bundled.find_bundled("recipes", source.removeprefix(bundled.PREFIX))
     try:
-        return parse_recipe(read_yaml(path))
+        data = read_yaml(path)
+        if isinstance(data, dict) and "source" not in data and {"engines", "variants"} <= data.keys():
+            raise RecipeError(
+                f"{path}: expected a recipe, found a sweep", hint=f"deploykit sweep {shlex.quote(source)}"
+            )
+        return parse_recipe(data)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such recipe", hint=nearest(path.stem, bundled.bundled_names("recipes"))
@@ -368,33 +402,47 @@ def parse_recipe(data: Any) -> Recipe:
     Raises:
         RecipeError: A key is unknown or missing, or a value does not fit.
     """
-    if not isinstance(data, dict):
-        raise RecipeError(f"recipe: expected a table, found {shown(data)}")
-    try:
-        text = json.dumps(data, ensure_ascii=False)
-        if (other := _NOT_UTF8.search(text)) is not None:
-            raise RecipeError(
-                f"recipe: expected names in UTF-8, found {one_line(other[0])}", hint="rename the file or folder: mv"
-            )
-        recipe = Recipe.model_validate_json(text)
-    except ValidationError as error:
-        # A misspelt key is reported as missing first and as unknown second; the second has a hint.
-        entries = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
-        raise _translated(entries[0]) from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RecipeError(f"recipe: a value is not plain YAML: {error}") from error
+    recipe = parse_table(Recipe, data, "recipe")
     _verify_names(recipe)
     return recipe
 
 
-def dump_recipe(recipe: Recipe) -> str:
-    """Write a recipe as YAML."""
+def parse_table(model: type[T], data: Any, where: str) -> T:
+    """Check the data of a table of the outermost level and freeze it.
+
+    Args:
+        model: Class of the table.
+        data: What YAML gave.
+        where: What the table is called in messages.
+
+    Raises:
+        RecipeError: A key is unknown or missing, or a value does not fit.
+    """
+    if not isinstance(data, dict):
+        raise RecipeError(f"{where}: expected a table, found {shown(data)}")
+    try:
+        text = json.dumps(data, ensure_ascii=False)
+        if (other := _NOT_UTF8.search(text)) is not None:
+            raise RecipeError(
+                f"{where}: expected names in UTF-8, found {one_line(other[0])}", hint="rename the file or folder: mv"
+            )
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        # A misspelt key is reported as missing first and as unknown second; the second has a hint.
+        entries = sorted(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
+        raise _translated(entries[0], model, where) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{where}: a value is not plain YAML: {error}") from error
+
+
+def dump_recipe(recipe: RecipeTable) -> str:
+    """Write a recipe, or another table of the outermost level, as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
 
 
 def _verify_names(recipe: Recipe) -> None:
     if recipe.source.preprocess is not None:
-        recipe.source.preprocess.record()
+        recipe.source.preprocess.record(recipe.source.preprocess.sides or (1, 1))
     names = ["fp32", *(variant.name for variant in recipe.quantize.variants)]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
@@ -406,35 +454,36 @@ def _verify_names(recipe: Recipe) -> None:
                 raise RecipeError(f"{where}: no variant is called '{name}'", hint=nearest(name, names))
 
 
-def _translated(error: Any) -> RecipeError:
+def _translated(error: Any, root: type[RecipeTable], where: str) -> RecipeError:
     """Translate an error of pydantic."""
     location = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         return RecipeError(
-            f"{_path(location[:-1])}: unknown key '{one_line(str(location[-1]))}'",
-            hint=nearest(str(location[-1]), _keys_at(location[:-1])),
+            f"{_path(where, location[:-1])}: unknown key '{one_line(str(location[-1]))}'",
+            hint=nearest(str(location[-1]), _keys_at(root, location[:-1])),
         )
     if error["type"] == "missing":
-        return RecipeError(f"{_path(location[:-1])}: '{location[-1]}' is missing")
+        return RecipeError(f"{_path(where, location[:-1])}: '{location[-1]}' is missing")
     if location and location[-1] == "[key]":
         choices = [choice for choice in get_args(Precision) if isinstance(choice, str)]
         return RecipeError(
-            f"{_path(location[:-2])}: no precision is called '{location[-2]}'", hint=nearest(str(location[-2]), choices)
+            f"{_path(where, location[:-2])}: no precision is called '{location[-2]}'",
+            hint=nearest(str(location[-2]), choices),
         )
     expected = str(error.get("ctx", {}).get("expected", ""))
     hint = nearest(str(error["input"]), re.findall(r"'([^']+)'", expected)) if expected else ""
     return RecipeError(
-        f"{_path(location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {shown(error['input'])}", hint=hint
+        f"{_path(where, location)}: {error['msg'][0].lower()}{error['msg'][1:]}, found {shown(error['input'])}",
+        hint=hint,
     )
 
 
-def _path(location: tuple[Any, ...]) -> str:
-    return "recipe" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+def _path(where: str, location: tuple[Any, ...]) -> str:
+    return where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
 
 
-def _keys_at(location: tuple[Any, ...]) -> tuple[str, ...]:
+def _keys_at(model: type[RecipeTable], location: tuple[Any, ...]) -> tuple[str, ...]:
     """List the keys that the table at `location` may have."""
-    model: type[RecipeTable] = Recipe
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
             model = _table_in(model.model_fields[part].annotation) or model

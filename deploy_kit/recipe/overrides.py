@@ -69,6 +69,10 @@ def with_inputs(
     skip_bad: bool = False,
     orientation: str | None = None,
     crops: int | None = None,
+    task: str | None = None,
+    masks: str | None = None,
+    ignore_index: int | None = None,
+    every_image: bool = False,
 ) -> Recipe:
     """Return a recipe that reads other files; what is None stays as it is.
 
@@ -80,6 +84,10 @@ def with_inputs(
         skip_bad: Leave out images of both sets that cannot be read.
         orientation: Whether images of both sets with an EXIF orientation are read ``stored`` or ``upright``.
         crops: Crops of each check image.
+        task: What the outputs mean.
+        masks: Folder of the check images' masks.
+        ignore_index: Class number of masks that is not judged.
+        every_image: Whether float32 engines compute every check image, however many there are.
 
     Raises:
         RecipeError: A value does not fit.
@@ -93,8 +101,10 @@ def with_inputs(
         data["quantize"]["skip_bad"] = data["check"]["skip_bad"] = True
     if orientation is not None:
         data["quantize"]["orientation"] = data["check"]["orientation"] = orientation
-    if crops is not None:
-        data["check"]["crops"] = crops
+    given = {"crops": crops, "task": task, "masks": masks, "ignore_index": ignore_index}
+    data["check"] |= {key: value for key, value in given.items() if value is not None}
+    if every_image:
+        data["check"]["every_image"] = True
     if checkpoint is not None:
         data["source"]["checkpoint"] = checkpoint
     return recipe.parse_recipe(data)

@@ -351,9 +351,9 @@ class ReferenceLogits:
     """The checkpoint's own logits on a set of images; every engine is compared with them.
 
     Attributes:
-        path: Path of the npz file, relative to the store. It holds ``logits`` (n, classes) float32 and, where the
-            images are labelled, ``labels`` as in `ImageSet`.
-        sha256: sha256 of the npz file.
+        path: Path of the file, relative to the store: npz with ``logits`` (n, classes) float32 and, where the images
+            are labelled, ``labels`` as in `ImageSet`; where `task` is set, npy with the outputs (n, …) float32.
+        sha256: sha256 of the file.
         images: Name of the image set in the recipe; ``synthetic`` for seeded noise.
         n: Number of images.
         labelled: Whether the images have labels, so that accuracy can be measured.
@@ -362,6 +362,11 @@ class ReferenceLogits:
         skipped: Number of images that were left out because they cannot be read.
         crops: Number of crops of each image whose logits were averaged.
         images_sha256: Hash over images, order and labels (`ImageSet.digest`); empty where it was not recorded.
+        task: What the outputs mean (`accuracy.tasks`); empty for one row of classes an image.
+        task_from: Where the task is from: ``stated``, or what it was inferred from.
+        ignore_index: Class number of labels that is not judged; None judges all.
+        probabilities: Whether all outputs lie in 0..1; not recorded for one row of classes an image.
+        classes: Names of the classes; not recorded for one row of classes an image.
     """
 
     path: str
@@ -374,6 +379,11 @@ class ReferenceLogits:
     skipped: int = 0
     crops: Literal[1, 10] = 1
     images_sha256: str = ""
+    task: str = ""
+    task_from: str = ""
+    ignore_index: int | None = None
+    probabilities: bool = False
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ def cells(row: EngineRow) -> tuple[str, ...]:
     return (
         row.label,
         size(artifact.size_bytes) if artifact else NONE,
-        f"{100 * checked.top1:.2f} %" if checked and checked.top1 is not None else NONE,
+        _score(checked) if checked else NONE,
         drop,
         f"{100 * checked.agreement:.2f} %" if checked else NONE,
         _with_validity(timed, 50),
@@ -38,6 +38,14 @@ def cells(row: EngineRow) -> tuple[str, ...]:
         interval(faster) + (" (INVALID)" if timed and timed.invalid else "") if faster else NONE,
         row.verdict,
     )
+
+
+def _score(checked: ParityReport) -> str:
+    """Write top-1, or the score of another task with its name."""
+    scored = checked.task
+    if scored is not None and scored.found is not None:
+        return f"{scored.measure} {100 * scored.found:.2f} %"
+    return f"{100 * checked.top1:.2f} %" if checked.top1 is not None else NONE
 
 
 def typed(label: str) -> str:

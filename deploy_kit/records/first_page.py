@@ -96,6 +96,6 @@ def _limits(report: Report) -> Iterator[tuple[str, str]]:
     found: dict[str, dict[str, None]] = {}
     for row in report.rows:
         if row.artifact is not None and isinstance(row.parity, ParityReport):
-            found.setdefault(", ".join(row.parity.limits.words) or NO_LIMIT, {})[row.artifact.precision] = None
+            found.setdefault(", ".join(row.parity.limit_words) or NO_LIMIT, {})[row.artifact.precision] = None
     for words, precisions in found.items():
         yield "limits in force" if len(found) == 1 else f"limits, {', '.join(precisions)}", words

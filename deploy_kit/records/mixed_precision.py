@@ -5,6 +5,8 @@ Latencies here are estimates from the layer profiles of two engines, never measu
 
 from dataclasses import dataclass
 
+from deploy_kit.records.parity import Drop
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSize:
@@ -44,16 +46,19 @@ class Trial:
             which the two differ.
         gained: Number of images that only the graph classifies correctly; 0 without labels.
         labelled: Whether `lost` and `gained` were counted by labels.
+        drop: The drop in another task than classification, in its score or without labels in agreement; then no
+            images are counted in `lost` and `gained`, and there is no `kl`.
     """
 
     kept: tuple[str, ...]
     n: int
     sqnr_db: float
-    kl: float
+    kl: float | None
     agreement: float
     lost: int
     gained: int
     labelled: bool
+    drop: Drop | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +153,7 @@ class Mix:
         target: Name of the engine that the graph is for.
         evaluated_in: Name of the engine that computed the logits.
         max_drop_pp: Accuracy budget in percentage points; None where only the sensitivity was requested.
-        judged_by: Measure of the drop: ``top-1``, or ``agreement`` where the images have no labels.
+        judged_by: Measure of the drop: ``top-1``, ``agreement`` where the images have no labels, or the task's score.
         images: Name of the set of tuning images.
         n: Number of tuning images.
         n_sensitivity: Number of tuning images, from the first on, on which the sensitivity was measured.

@@ -14,18 +14,19 @@ class Drop:
     """Accuracy that an engine loses against the checkpoint on the same images.
 
     Attributes:
-        what: Measure of accuracy: ``top-1``, or ``mean AUROC`` where an image has several labels.
+        what: Measure of accuracy: ``top-1``, ``mean AUROC`` where an image has several labels, else the task's, e.g.
+            ``mIoU``.
         points: Drop in percentage points; negative where the engine is better.
         low: Lower end of the drop's 95 % confidence interval in percentage points.
         high: Upper end of the drop's 95 % confidence interval in percentage points; this is what a limit judges.
-        lost: Number of images that only the checkpoint classifies correctly; None for AUROC.
-        won: Number of images that only the engine classifies correctly; None for AUROC.
-        p: Two-sided p-value of McNemar's exact test; None for AUROC.
+        lost: Number of images that only the checkpoint classifies correctly; None for other measures than top-1.
+        won: Number of images that only the engine classifies correctly; None for other measures than top-1.
+        p: Two-sided p-value of McNemar's exact test; None for other measures than top-1.
         needed: Number of such images that would show the limit to be kept with a probability of 80 %; None where the
             answer is clear already, or where no number of images would do.
     """
 
-    what: Literal["top-1", "mean AUROC"]
+    what: str
     points: float
     low: float
     high: float
@@ -148,6 +149,59 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskPicture:
+    """Masks of one image as PNGs in base64, at most 96 px wide and high.
+
+    Attributes:
+        image: Index of the image in the check set.
+        name: Name of the image in its set.
+        differing: Share of pixels in 0..1 whose class differs between checkpoint and engine.
+        reference: The checkpoint's mask, a color for each class.
+        found: The engine's mask.
+        difference: Where they differ, in white.
+    """
+
+    image: int
+    name: str
+    differing: float
+    reference: str
+    found: str
+    difference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScores:
+    """Scores of checkpoint and engine in a task that is no classification.
+
+    Attributes:
+        task: Name of the task (`accuracy.tasks`).
+        source: Where the task is from: ``stated``, or what it was inferred from.
+        agreement_name: Name of `ParityReport.agreement` in this task, e.g. ``pixel agreement``.
+        measure: Name of the score, e.g. ``mIoU``.
+        reference: Score of the checkpoint in 0..1; None without labels.
+        found: Score of the engine in 0..1; None without labels.
+        more: (name, of the checkpoint, of the engine) of further scores.
+        classes: Scores of the classes that labels have; `ClassScore.n` counts their pixels.
+        pictures: The images that differ most.
+    """
+
+    task: str
+    source: str
+    agreement_name: str
+    measure: str
+    reference: float | None = None
+    found: float | None = None
+    more: tuple[tuple[str, float, float], ...] = ()
+    classes: tuple[ClassScore, ...] = ()
+    pictures: tuple[MaskPicture, ...] = ()
+
+    @property
+    def worst(self) -> ClassScore | None:
+        """Class with the engine's lowest score; None where no class has a score."""
+        return min(self.classes, key=lambda entry: entry.found, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Consistency:
     """Whether an engine gives the same output for the same image in different runs.
 
@@ -186,12 +240,38 @@ class Consistency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The part of a check set that a float32 engine computed, and what bounds the others (`accuracy.sampling`).
+
+    Attributes:
+        n: Number of images computed.
+        deviation: Largest absolute difference of a logit from the checkpoint's on these.
+        margin: Smallest difference between the checkpoint's largest and second largest output on the others, whose
+            classes are taken to be the checkpoint's.
+    """
+
+    n: int
+    deviation: float
+    margin: float
+
+    @property
+    def words(self) -> str:
+        """What was computed and what the rest follows from, in one sentence."""
+        return (
+            f"computed on {self.n:,} images: logits within {self.deviation:.2g} of the checkpoint's; the others have "
+            f"top-1 margins of {self.margin:.2g} or more, and their classes are taken to be the checkpoint's "
+            "(--every-image computes them)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineOutputs:
     """What an engine computed on a set of images, without labels and limits: these may change, and nothing runs again.
 
     Attributes:
-        path: Path of the npy file, relative to the store: (n, classes) float32.
-        sha256: sha256 of the npy file.
+        path: Path of the file, relative to the store: npy with (n, classes) float32; in other tasks npz with counts of
+            each image (`devices.task_comparison`).
+        sha256: sha256 of the file.
         n: Number of images.
         settings: (name, value) of the settings that the engine reported.
         consistency: Whether the engine agreed with itself.

@@ -12,7 +12,7 @@ from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLog
 from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
-from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Scores
+from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Sample, Scores, TaskScores
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.records.verdict import Verdict, Word, decide
@@ -70,8 +70,8 @@ class Limits:
         min_cosine: Least cosine similarity of all logits.
         max_error: Largest absolute difference of a logit.
         min_agreement: Least share of images in 0..1 whose top-1 class is the checkpoint's.
-        max_drop: Largest drop in percentage points of top-1 accuracy, or of mean AUROC where an image has several
-            labels; the upper end of the drop's 95 % confidence interval is what must keep it.
+        max_drop: Largest drop in percentage points of top-1 accuracy, of mean AUROC where an image has several labels,
+            or of the task's score; the upper end of the drop's 95 % confidence interval is what must keep it.
         min_top1: Least top-1 accuracy in 0..1.
         max_ece_shift: Largest increase of the expected calibration error over the checkpoint's in percentage points.
     """
@@ -114,11 +114,11 @@ class ParityReport:
         sqnr_db: Signal-to-quantization-noise ratio of the logits in dB; ``inf`` where they are equal.
         cosine: Cosine similarity of all logits.
         max_error: Largest absolute difference of a logit.
-        agreement: Share of images in 0..1 whose top-1 class is the checkpoint's.
+        agreement: Share of images in 0..1 whose top-1 class is the checkpoint's; in other tasks `TaskScores` names it.
         top1_reference: Top-1 accuracy of the checkpoint in 0..1; None without labels, or where an image has several.
         top1: Top-1 accuracy of the engine in 0..1; None without labels, or where an image has several.
-        drop_pp: Drop in percentage points of top-1 accuracy, or of mean AUROC where an image has several labels; None
-            without labels.
+        drop_pp: Drop in percentage points of top-1 accuracy, of mean AUROC where an image has several labels, or of the
+            task's score; None without labels.
         drop_pp_interval: Half the width of the drop's 95 % confidence interval in percentage points.
         worst_images: Indices of the images with the largest error, in descending order.
         limits: Limits that judge the engine.
@@ -130,6 +130,9 @@ class ParityReport:
         diagnosis: Whether the preprocessing explains a low score; None where no diagnosis was requested.
         remarks: Sentences that a reader must know beside the numbers.
         doubts: Sentences on what makes the images or their labels doubtful; with one of them nothing is accepted.
+        task: Scores of a task that is no classification; `agreement` and `drop` are in its measure then.
+        sample: The part of the images that a float32 engine computed: `sqnr_db`, `cosine` and `max_error` are of these;
+            None where it computed all.
     """
 
     artifact: str
@@ -154,6 +157,8 @@ class ParityReport:
     diagnosis: Diagnosis | None = None
     remarks: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    task: TaskScores | None = None
+    sample: Sample | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -165,7 +170,13 @@ class ParityReport:
     def verdict(self) -> Verdict:
         """The verdict; limits on labels, and what a wrong preprocessing changes, are not judged on doubtful images."""
         broken, unshown = self._judged
-        return decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limits.words)
+        return decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limit_words)
+
+    @property
+    def limit_words(self) -> tuple[str, ...]:
+        """Each limit that is set, and on how many images it was judged where these are not all."""
+        words = self.limits.words
+        return (*words, f"on {self.sample.n:,} of {self.n:,} images") if words and self.sample else words
 
     @property
     def _all_doubts(self) -> tuple[str, ...]:
@@ -177,12 +188,13 @@ class ParityReport:
         """Sentences on limits that are broken, and on those that the images cannot show to be kept or broken."""
         limits = self.limits
         shift = None if self.scores is None else 100 * self.scores.ece_shift
-        drop = f"{self.drop.what if self.drop else 'top-1'} drop"
+        drop = f"{self.drop.what if self.drop else self.task.measure if self.task else 'top-1'} drop"
+        agreement = self.task.agreement_name if self.task else "top-1 agreement"
         rules = (
             ("SQNR", self.sqnr_db, limits.min_sqnr_db, "at least", "dB", False),
             ("cosine", self.cosine, limits.min_cosine, "at least", "", False),
             ("largest logit error", self.max_error, limits.max_error, "at most", "", False),
-            ("top-1 agreement", self.agreement, limits.min_agreement, "at least", "", False),
+            (agreement, self.agreement, limits.min_agreement, "at least", "", False),
             (drop, self.drop_pp, limits.max_drop, "at most", "points", True),
             ("top-1", self.top1, limits.min_top1, "at least", "", True),
             ("shift of the calibration error", shift, limits.max_ece_shift, "at most", "points", True),
@@ -222,6 +234,8 @@ class ParityReport:
 
     @property
     def _why_no_accuracy(self) -> str:
+        if self.task is not None and self.drop is not None:
+            return f"task '{self.task.task}' is scored by {self.task.measure}"
         several = self.scores is not None and self.scores.measure == "AUROC"
         return "the check images have several labels each" if several else "the check images have no labels"
 

@@ -44,7 +44,12 @@ def run(
         EngineCrashError: Native code died on the file.
     """
     if not file.is_file():
-        raise InputError(f"{file}: no such file" if not file.exists() else f"{file}: expected a file, found a folder")
+        if not file.exists():
+            raise InputError(f"{file}: no such file")
+        raise InputError(
+            f"{file}: expected a file, found a folder",
+            hint="give the engine's file in it; deploykit verify FOLDER runs a bundle on its own golden images",
+        )
     passport = read_passport(file)
     is_onnx = onnx_bounds.is_onnx(file)
     ending = ".onnx" if is_onnx else file.suffix.lower()

@@ -2,29 +2,31 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy_kit.accuracy import consistency, metrics, paired, scores
+from deploy_kit.accuracy import consistency, metrics, paired, sampling, scores
 from deploy_kit.accuracy.scores import auroc, flips
 from deploy_kit.accuracy.scores import classification as single
+from deploy_kit.accuracy.tasks import Scoring
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.context import Context
-from deploy_kit.devices import inference
+from deploy_kit.devices import inference, task_comparison
 from deploy_kit.devices.links import Connection
-from deploy_kit.images import ImageSet, ImageSource, calibration_checks
+from deploy_kit.images import ImageSet, ImageSource, calibration_checks, masks
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
-from deploy_kit.records.parity import EngineOutputs, LabelScore
+from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sample, TaskScores
 from deploy_kit.records.results import Limits, ParityReport
 from deploy_kit.store import sha256_of
 
-VERSION = "4"
-_WORST = 10
+VERSION = "5"
+_WORST, _SAMPLE_BYTES = 10, 32 << 20
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
 
@@ -51,7 +53,7 @@ def run(
     limits = table.limits[engine.precision].record() if engine.precision in table.limits else Limits()
 
     def make(folder: object, home: str) -> ParityReport:
-        return _compare(engine, reference, limits, images.open(engine.preprocess), context)
+        return _compare(engine, reference, limits, images.open(engine.preprocess), context, every=table.every_image)
 
     try:
         report, reused = context.produce(
@@ -60,7 +62,7 @@ def run(
             stage="check",
             name=f"{engine.name}.{engine.engine}",
             inputs=(engine.sha256, reference.sha256),
-            options=[limits, engine.options, engine.engine, reference.path],
+            options=[limits, engine.options, engine.engine, reference.path, *(["every"] if table.every_image else [])],
             versions=_versions(context),
         )
     except inference.UnavailableHere as found:
@@ -97,10 +99,11 @@ def by_labels(
         return NotRun(artifact=engine.sha256, label=engine.label, why=why)
     image_set = images.open(engine.preprocess)
     labels = image_set.labels
-    if labels is None or image_set.multilabel:
+    if labels is None or image_set.multilabel or any(len(output.shape) != 2 for output in engine.outputs):
         found = "several" if labels is not None else "none"
         raise InputError(
-            f"{image_set.name}: expected one label an image, found {found}", hint="give --against CHECKPOINT"
+            f"{image_set.name}: expected one label an image of one row of classes, found {found}",
+            hint="give --against CHECKPOINT",
         )
     inferred = _inferred(engine, image_set, context)
     logits, names = inferred.logits, image_set.classes
@@ -171,28 +174,191 @@ def overlap(calibration: ImageSource | None, check: ImageSource, preprocess: Pre
 
 
 def _compare(
-    engine: Artifact, reference: ReferenceLogits, limits: Limits, image_set: ImageSet, context: Context
+    engine: Artifact,
+    reference: ReferenceLogits,
+    limits: Limits,
+    image_set: ImageSet,
+    context: Context,
+    *,
+    every: bool,
 ) -> ParityReport:
+    if image_set.n != reference.n:
+        raise CheckError(f"{reference.images}: {image_set.n} images, the reference logits are of {reference.n}")
+    if reference.task:
+        return _compare_task(engine, reference, limits, image_set, context)
     with np.load(context.store.root / reference.path, allow_pickle=False) as data:
         wanted = data["logits"]
         labels = data["labels"] if reference.labelled else None
-    if image_set.n != reference.n:
-        raise CheckError(f"{reference.images}: {image_set.n} images, the reference logits are of {reference.n}")
 
-    outputs = _outputs(engine, image_set, reference, wanted.shape, context)
-    found = np.load(context.store.root / outputs.path, allow_pickle=False)
-    names = image_set.classes
+    runs = list[EngineOutputs]()
+
+    def compute(at: np.ndarray) -> np.ndarray:
+        runs.append(_outputs(engine, image_set.take(at.tolist()), reference, wanted.shape[1], context))
+        return np.asarray(np.load(context.store.root / runs[-1].path, allow_pickle=False))
+
+    if every or not _may_sample(engine, limits, labels, image_set.n):
+        found, computed = compute(np.arange(image_set.n)), np.ones(image_set.n, bool)
+    else:
+        found, computed = sampling.sampled_logits(wanted, compute)
+    outputs, names = runs[0], image_set.classes
     report = judge(
-        engine, reference, wanted, found, labels, limits,
+        engine, reference, wanted, found, labels, limits, computed=computed,
         image=image_set.name_of, class_name=lambda index: names[index] if names else "",
     )  # fmt: skip
-    unasked = (_NOTHING_ASKED.format(engine.precision),) if limits == Limits() else ()
-    remarks = (*report.remarks, *unasked)
+    return _completed(report, outputs, engine)
+
+
+def _completed(report: ParityReport, outputs: EngineOutputs, engine: Artifact) -> ParityReport:
+    unasked = (_NOTHING_ASKED.format(engine.precision),) if report.limits == Limits() else ()
+    sampled = (report.sample.words,) if report.sample else ()
+    remarks = (*report.remarks, *unasked, *sampled)
     return dataclasses.replace(report, settings=outputs.settings, consistency=outputs.consistency, remarks=remarks)
 
 
+def _compare_task(
+    engine: Artifact, reference: ReferenceLogits, limits: Limits, image_set: ImageSet, context: Context
+) -> ParityReport:
+    """Compare in a task whose outputs are streamed; the counts of each image are kept, so that limits run nothing."""
+    case = task_comparison.case_of(context.store.root, reference, image_set, engine.preprocess)
+    n_bytes = 4 * math.prod(case.settings.shape)
+
+    def counted(each: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for index, output in enumerate(each):
+            yield output
+            context.report("check", engine.label, done=index + 1, total=image_set.n)
+
+    def make(folder: Path, home: str) -> EngineOutputs:
+        with inference.loaded_engine(context.connection, _target_of(engine, context), ask_first=True) as opened:
+            each = opened.each(image_set, engine.preprocess, n_bytes)
+            arrays = task_comparison.compare_outputs(counted(each), case, engine.label)
+            room = max(2, min(consistency.SAMPLE, _SAMPLE_BYTES // n_bytes))
+            sample = next(image_set.first(room).batches(engine.preprocess, room))
+            itself = consistency.examine_consistency(
+                opened.ask, sample, opened.batch, engine.precision, copies=min(consistency.COPIES, 2 * room)
+            )
+        np.savez(folder / "counts.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
+        return EngineOutputs(
+            path=f"{home}/counts.npz",
+            sha256=sha256_of(folder / "counts.npz"),
+            n=image_set.n,
+            settings=opened.settings,
+            consistency=itself,
+        )
+
+    outputs, _ = context.produce(
+        EngineOutputs,
+        make,
+        stage="counts",
+        name=f"{engine.name}.{engine.engine}",
+        inputs=(engine.sha256, reference.sha256, image_set.digest),
+        options=[engine.options, engine.engine, engine.preprocess, reference.path],
+        versions=_versions(context),
+    )
+    with np.load(context.store.root / outputs.path, allow_pickle=False) as data:
+        arrays = dict(data)
+    return _completed(judge_task(engine, reference, case, arrays, limits), outputs, engine)
+
+
+def judge_task(
+    engine: Artifact,
+    reference: ReferenceLogits,
+    case: task_comparison.TaskCase,
+    arrays: dict[str, np.ndarray],
+    limits: Limits,
+) -> ParityReport:
+    """Score the counts of each image and put the limits beside the numbers.
+
+    Args:
+        engine: The engine that computed the outputs.
+        reference: Record of the checkpoint's outputs.
+        case: Task, images and labels.
+        arrays: What `task_comparison.compare_outputs` counted.
+        limits: Limits for the engine's precision.
+    """
+    scoring, names = case.scoring, reference.classes
+    drop = task_comparison.drop_of(arrays, scoring, limits.max_drop) if case.labelled else None
+    found = TaskScores(
+        task=reference.task,
+        source=reference.task_from,
+        agreement_name=scoring.agreement_name,
+        measure=scoring.measure,
+        pictures=masks.pictures(arrays, case.images.name_of) if "maps" in arrays else (),
+    )
+    remarks = [f"task {reference.task} ({reference.task_from})", scoring.note(case.settings)]
+    if case.labelled:
+        before, after = arrays["before"].sum(axis=0), arrays["after"].sum(axis=0)
+        found = dataclasses.replace(
+            found,
+            reference=float(scoring.score(before)),
+            found=float(scoring.score(after)),
+            more=tuple((name, value, scoring.more(after)[name]) for name, value in scoring.more(before).items()),
+            classes=_class_scores(scoring, before, after, names),
+        )
+        remarks.append(_how_masks_fit(case) if scoring.labels == "masks" else "")
+    measured, errors = task_comparison.tensor_measures(arrays), arrays["error"]
+    worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]
+    return ParityReport(
+        artifact=engine.sha256,
+        label=engine.label,
+        n=len(errors),
+        images=reference.images,
+        agreement=float(arrays["alike"].sum() / arrays["of"].sum()),
+        top1_reference=None,
+        top1=None,
+        drop_pp=None if drop is None else drop.points,
+        drop_pp_interval=None if drop is None else (drop.high - drop.low) / 2,
+        worst_images=tuple(int(index) for index in worst),
+        limits=limits,
+        drop=drop,
+        remarks=tuple(filter(None, remarks)),
+        task=found,
+        sqnr_db=measured.sqnr_db,
+        cosine=measured.cosine,
+        max_error=measured.max_error,
+    )
+
+
+def _class_scores(
+    scoring: Scoring, before: np.ndarray, after: np.ndarray, names: tuple[str, ...]
+) -> tuple[ClassScore, ...]:
+    if scoring.by_class is None:
+        return ()
+    (old, n), (new, _) = scoring.by_class(before), scoring.by_class(after)
+    return tuple(
+        ClassScore(
+            index=int(k),
+            name=names[k] if k < len(names) else "",
+            n=int(n[k]),
+            reference=float(old[k]),
+            found=float(new[k]),
+        )
+        for k in np.flatnonzero(n)
+    )
+
+
+def _how_masks_fit(case: task_comparison.TaskCase) -> str:
+    """Say what became of masks: they are never interpolated."""
+    preprocess, sides = case.preprocess, case.settings.shape[1:]
+    if not isinstance(preprocess, Preprocess):
+        return ""
+    said = "masks are resized and cut as their images are, by nearest neighbour" if preprocess.resize else ""
+    if sides == (preprocess.height, preprocess.width):
+        return said
+    size = "×".join(map(str, sides))
+    return "; ".join(filter(None, (said, f"masks are sampled at the centers of the output's {size} pixels")))
+
+
+def _may_sample(engine: Artifact, limits: Limits, labels: np.ndarray | None, n: int) -> bool:
+    """Return whether rounding bounds what is asked: of a file made elsewhere nothing says that it is the same function.
+
+    Rankings (AUROC) and bins of confidence change with any rounding, not only where a class does.
+    """
+    classes_only = (labels is None or labels.ndim == 1) and limits.max_ece_shift is None
+    return n >= sampling.LEAST and engine.stage == "build" and engine.precision == "fp32" and classes_only
+
+
 def _outputs(
-    engine: Artifact, image_set: ImageSet, reference: ReferenceLogits, shape: tuple[int, ...], context: Context
+    engine: Artifact, image_set: ImageSet, reference: ReferenceLogits, classes: int, context: Context
 ) -> EngineOutputs:
     """Run a set of images through an engine; kept by its pixels, so that other limits and labels run nothing again."""
 
@@ -202,8 +368,10 @@ def _outputs(
     def make(folder: Path, home: str) -> EngineOutputs:
         with inference.loaded_engine(context.connection, _target_of(engine, context), ask_first=True) as opened:
             found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
-            if found.logits.shape != shape:
-                raise CheckError(f"{engine.label}: expected logits {shape}, found {found.logits.shape}")
+            if found.logits.shape != (image_set.n, classes):
+                raise CheckError(
+                    f"{engine.label}: expected logits {(image_set.n, classes)}, found {found.logits.shape}"
+                )
             sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
             itself = consistency.examine_consistency(opened.ask, sample, opened.batch, engine.precision)
         np.save(folder / "outputs.npy", found.logits)
@@ -240,6 +408,7 @@ def judge(
     labels: np.ndarray | None,
     limits: Limits,
     *,
+    computed: np.ndarray | None = None,
     image: Callable[[int], str] = "image {}".format,
     class_name: Callable[[int], str] = lambda index: "",
 ) -> ParityReport:
@@ -252,24 +421,28 @@ def judge(
         found: (n, classes) float32 logits of the engine, same images, same order.
         labels: (n,) class numbers, or (n, classes) of 0 and 1; None without labels.
         limits: Limits for the engine's precision.
+        computed: (n,) bool: the images that the engine computed; by default all.
         image: Index → name of that image in the set.
         class_name: Index → name of that class; empty where it has none.
     """
-    errors = metrics.largest_errors(wanted, found)
-    worst = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]
+    seen = np.arange(len(wanted)) if computed is None else np.flatnonzero(computed)
+    rest = np.delete(flips.top1_margins(wanted), seen)
+    errors = metrics.largest_errors(wanted[seen], found[seen])
+    worst = seen[np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:_WORST]]
     several = labels is not None and labels.ndim == 2
     return ParityReport(
         artifact=engine.sha256,
         label=engine.label,
         n=len(wanted),
         images=reference.images,
-        sqnr_db=metrics.sqnr_db(wanted, found),
-        cosine=metrics.cosine_similarity(wanted, found),
+        sqnr_db=metrics.sqnr_db(wanted[seen], found[seen]),
+        cosine=metrics.cosine_similarity(wanted[seen], found[seen]),
         max_error=float(errors.max()),
         agreement=metrics.top1_agreement(wanted, found),
         worst_images=tuple(int(index) for index in worst),
         limits=limits,
         flips=None if several or wanted.shape[1] < 2 else flips.find_flips(wanted, found, image, labels),
+        sample=Sample(n=len(seen), deviation=float(errors.max()), margin=float(rest.min())) if len(rest) else None,
         **_labelled(wanted, found, labels, limits, class_name),
     )
 

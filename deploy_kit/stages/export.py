@@ -17,7 +17,13 @@ from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes
-from deploy_kit.checkpoint.stated_options import probe_digest, sidecar_digests, stated_of_graph, stated_options
+from deploy_kit.checkpoint.stated_options import (
+    probe_digest,
+    sidecar_digests,
+    stated_of_graph,
+    stated_options,
+    stated_preprocess,
+)
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
@@ -62,7 +68,6 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         raise folder_refusal(path)
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
-    stated = source.preprocess.record() if source.preprocess else None
     said = class_names_beside(path)
 
     def make(folder: Path, home: str) -> Exported:
@@ -76,7 +81,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
             network.spec,
             source.input,
             path,
-            stated=stated,
+            stated=source.preprocess,
             carried=network.preprocess,
             beside=network.sides,
         )
@@ -119,7 +124,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         inputs=(digest, *probe_digest(source), *onnx_file.data_digests(path), *sidecar_digests(path)),
         options=[
             table.model_dump(exclude={"input_pixels"}),
-            stated,
+            stated_preprocess(source),
             stated_options(source),
             *([said] if said else []),
             *(["input_pixels"] if table.input_pixels else []),
@@ -199,10 +204,9 @@ def _adopt(
     context: Context,
 ) -> Exported:
     """Take an ONNX file in normal form, once it fits its preprocessing; in front of it what takes pixels, if asked."""
-    stated = source.preprocess.record() if source.preprocess else None
     adopted = adoption.adopt(path, stated_of_graph(source))
     model = adopted.model
-    preprocess = map_sizes.input_of_graph(model, path, source.input, stated=stated)
+    preprocess = map_sizes.input_of_graph(model, path, source.input, stated=source.preprocess)
     onnx_file.expect_input(model, preprocess, path)
     onnx_file.embed(model, preprocess)
     output = onnx_file.specs(tuple(model.graph.outputs))[0].shape

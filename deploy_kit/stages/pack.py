@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from deploy_kit import engines
+from deploy_kit.accuracy import tasks
 from deploy_kit.accuracy.scores import confidence
 from deploy_kit.base.errors import BuildError, InputError, RequestError
 from deploy_kit.context import Context
@@ -108,6 +109,7 @@ def run(
     runtime = runtimes.CATALOGUE.get(str(engine.engine))
     verify_request(table)
     verify_accepted(engine, proved.parity, table)
+    tasks.expect_rows(proved.reference.task, engine.label, "a bundle")
     if not isinstance(engine.preprocess, Preprocess):
         raise InputError(f"{engine.label}: how images become the input of this model is not known", hint=_SAY_INPUT)
     lacking = "the graph that it was built from" if runtime.packs_graph and engine == proved.graph else ""
@@ -256,7 +258,8 @@ def _packed_engine(proved: ProvedEngine, context: Context) -> PackedEngine:
 
 def _default_name(proved: ProvedEngine) -> str:
     stem = PurePath(proved.checkpoint.name.removeprefix("bundled:")).name.split(".")[0]
-    text = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{stem}-{proved.engine.name}-{proved.engine.engine}").strip("-._")
+    name = proved.engine.name.removeprefix(f"{stem}-")  # a delivered file has the checkpoint's in its own
+    text = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{stem}-{name}-{proved.engine.engine}").strip("-._")
     return text[:100] or "bundle"
 
 

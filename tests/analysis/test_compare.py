@@ -155,6 +155,7 @@ def test_a_file_that_is_no_run_is_refused(tmp_path: Path, text: str, words: str)
         compare.read_bench(tmp_path / "run.json")
 
     assert words in str(caught.value)
+    assert caught.value.hint.startswith("deploykit bench --json > run.json")
 
 
 def test_a_missing_run_is_refused_with_how_to_make_one(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_mix_is_estimated_group_by_group() -> None:
 def test_other_defaults_of_a_scheme_are_another_trial(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     with planted.trials() as first:
         first.trial((), n=5)
-    with planted.trials(rounding="descent", method="mse") as same:  # the defaults, said
+    with planted.trials(rounding="auto", method="auto") as same:  # the defaults, said
         same.trial((), n=5)
     monkeypatch.setattr(schemes, "VERSION", "of another day")
     with planted.trials() as other:

@@ -94,6 +94,22 @@ def test_the_recommended_engine_is_packed(deployed: Said, desk: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("deployed")
+def test_where_no_engine_is_recommended_the_bundle_that_was_asked_for_is_said_to_be_none(
+    desk: Path, tmp_path: Path
+) -> None:
+    done = recipe.load_recipe(str(desk / "done.yaml"))
+    small = done.model_copy(update={"recommend": done.recommend.model_copy(update={"max_size_mb": 0.001})})
+    (tmp_path / "small.yaml").write_text(recipe.dump_recipe(small))
+    place = ("--store", desk / "store", "--out", tmp_path, "--allow-invalid", "-q")
+
+    said = deploykit("run", tmp_path / "small.yaml", *place, "--pack", tmp_path / "bundle")
+
+    assert "bundle  none: no engine is recommended" in said.out, said.err
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.slow
 def test_the_recipe_that_it_saves_is_what_was_done(deployed: Said, desk: Path, tmp_path: Path) -> None:
     again = deploykit(
         "run", desk / "done.yaml", "--store", desk / "store", "--out", tmp_path, "--allow-invalid", "--json"

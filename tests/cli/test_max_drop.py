@@ -100,7 +100,7 @@ def test_tuning_without_a_budget_is_refused(folder: Path) -> None:
     said = quantize(folder)
 
     assert said.code == 2
-    assert said.error == "error: --tune and --time-limit apply to --max-drop and --sensitivity only"
+    assert said.error == "error: --tune, --tune-masks and --time-limit apply to --max-drop and --sensitivity only"
 
 
 @pytest.mark.parametrize(("text", "points"), [("0.3pt", 0.3), ("0.3pp", 0.3), ("1", 1.0), ("0.25 points", 0.25)])

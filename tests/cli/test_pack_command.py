@@ -103,6 +103,7 @@ def test_a_delivered_file_is_packed_by_its_passport(line: "Line", tmp_path: Path
     manifest = json.loads(said.out)
     assert (manifest["engine"]["name"], manifest["precision"], manifest["images"]["n"]) == (engine, "int8", 24)
     assert manifest["checkpoint"]["architecture"] == "DenseNet-BC-11 (k = 4)"
+    assert manifest["name"].count(manifest["checkpoint"]["name"].split(".")[0]) == 1
     assert manifest["engine"]["graph_sha256"] == line.graph("int8").sha256
     assert deploykit("verify", tmp_path / "bundle").code == 0
 

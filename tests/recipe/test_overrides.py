@@ -22,10 +22,15 @@ def test_what_is_not_said_stays() -> None:
 
 def test_how_images_are_read_is_said_of_both_sets() -> None:
     made = overrides.with_inputs(
-        DEFAULT, images="val/", calibration="calib/", skip_bad=True, orientation="upright", crops=10
+        DEFAULT, images="val/", calibration="calib/", skip_bad=True, orientation="upright", crops=10, every_image=True
     )
 
-    assert (made.check.images, made.check.skip_bad, made.check.crops) == ("val/", True, 10)
+    assert (made.check.images, made.check.skip_bad, made.check.crops, made.check.every_image) == (
+        "val/",
+        True,
+        10,
+        True,
+    )
     assert (made.quantize.calibration, made.quantize.skip_bad) == ("calib/", True)
     assert made.check.orientation == made.quantize.orientation == "upright"
 

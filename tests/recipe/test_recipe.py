@@ -60,15 +60,16 @@ def refused(data):
 # Bundled recipes
 
 
-@pytest.fixture(params=bundled.bundled_names("recipes"))
+RECIPES = tuple(name for name in bundled.bundled_names("recipes") if name != "family")  # which is a sweep
+
+
+@pytest.fixture(params=RECIPES)
 def shipped(request):
     return recipe.load_recipe(request.param)
 
 
 def test_each_bundled_recipe_is_called_like_its_file():
-    assert {name: recipe.load_recipe(name).name for name in bundled.bundled_names("recipes")} == {
-        name: name for name in bundled.bundled_names("recipes")
-    }
+    assert {name: recipe.load_recipe(name).name for name in RECIPES} == {name: name for name in RECIPES}
 
 
 def test_each_bundled_recipe_simplifies_with_the_default_passes(shipped):

@@ -12,6 +12,7 @@ from stage_inputs import images_of
 from stand_ins import PretendLink, hand_made, scaled
 from tiny_densenet import save_images
 
+from deploy_kit.accuracy import sampling
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
@@ -517,6 +518,52 @@ def test_real_engines_agree_with_themselves(name: str, line: "Line") -> None:
     assert report.consistency is not None
     assert report.consistency.failures == ()
     assert report.consistency.again == 0
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 24 images be many, of which four rules select six or fewer."""
+    for name, value in (("LEAST", 24), ("SPREAD", 4), ("EXTREME", 1)):
+        monkeypatch.setattr(sampling, name, value)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    ("name", "every", "part_only"), [("fp32", False, True), ("fp32", True, False), ("int8", False, False)]
+)
+def test_only_float32_is_computed_on_a_part_and_the_verdict_says_on_which(
+    name: str, every: bool, part_only: bool, line: "Line", kept: Store, tmp_path: Path
+) -> None:
+    table = part(line, min_sqnr_db=5).model_copy(update={"every_image": every})
+    link = answering(line, tmp_path, line.logits() * np.float32(1 + 1e-6))
+
+    report = checked(line, kept, line.built(name, "onnxruntime"), table, link)
+
+    assert (report.sample is not None) == part_only
+    if report.sample is not None:
+        assert report.n == 24 > report.sample.n
+        assert report.verdict.text == f"accepted (SQNR ≥ 5 dB, on {report.sample.n} of 24 images)"
+        assert report.sample.words in report.remarks
+        assert 0 < 16 * report.sample.deviation < report.sample.margin
+        assert report.sqnr_db == pytest.approx(120, abs=3)  # not diluted by the images that were not computed
+
+
+@pytest.mark.usefixtures("few")
+def test_a_float32_engine_that_is_off_computes_all_and_is_rejected(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = answering(line, tmp_path, line.logits() * np.float32(1.01))
+
+    report = checked(line, kept, line.built("fp32", "onnxruntime"), part(line, min_sqnr_db=90), link)
+
+    assert (report.sample, report.verdict.word) == (None, "rejected")
+
+
+@pytest.mark.usefixtures("few")
+def test_a_limit_that_any_rounding_moves_is_judged_on_all(line: "Line", kept: Store, tmp_path: Path) -> None:
+    link = answering(line, tmp_path, line.logits())
+
+    report = checked(line, kept, line.built("fp32", "onnxruntime"), part(line, max_ece_shift=1), link)
+
+    assert report.sample is None
 
 
 @pytest.mark.slow

@@ -175,8 +175,9 @@ def _checkpoint(path: Path, label: str, source: SourceTable) -> Subject:
         raise InputError(
             f"{path}: expected one head, found {len(read.spec.heads)}", hint="choose one in the recipe: source.head"
         )
-    stated = source.preprocess.record() if source.preprocess else None
-    what, _ = map_sizes.input_of(read.spec, source.input, path, stated=stated, carried=read.preprocess)
+    what, _ = map_sizes.input_of(
+        read.spec, source.input, path, stated=source.preprocess, carried=read.preprocess, beside=read.sides
+    )
     return Subject(
         label=label if label == CHECKPOINT else path.name,
         digest=sha256_of(path),

@@ -21,9 +21,16 @@ _TORCH = "torch.nn.modules."
 _IDLE = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "Identity", "Flatten", "View", "Reshape",
          "Squeeze")  # fmt: skip
 _ACTIVATION: Operation = ("activation", "")
+# Settings of any module, and of public DenseNets, that change no number of an inference.
+_EVERY_MODULE = frozenset({"training", "memory_efficient", "efficient", "inplace"})
+_LIBRARIES = ("torch.nn.", "torchvision.models.densenet.", "timm.models.densenet.", "timm.layers.", "monai.networks.",
+              "torchxrayvision.models.")  # fmt: skip
+_AS_GRAPH = "save it where its code is at hand, as torch.export.save(torch.export.export(model, (x,)), 'model.pt2')"
 
 
-def verify(attributes: Attributes, spec: DenseNetSpec, body: Body, head: FoundHeads, where: str) -> tuple[str, ...]:
+def verify(
+    attributes: Attributes, spec: DenseNetSpec, body: Body, head: FoundHeads, where: str, *, strict: bool
+) -> tuple[str, ...]:
     """Compare every list of a pickled network with the order in which the rebuilt one computes.
 
     Args:
@@ -32,12 +39,14 @@ def verify(attributes: Attributes, spec: DenseNetSpec, body: Body, head: FoundHe
         body: The network without its head.
         head: Its heads.
         where: The file, for messages.
+        strict: Whether to refuse a network that computes by code which is not in the file.
 
     Returns:
         What was compared, for people.
 
     Raises:
-        CheckpointError: A list computes something else, or holds a module whose code is not in the file.
+        CheckpointError: A list computes something else, or holds a module whose code is not in the file; or `strict`,
+            and a class is of no known library.
     """
     if not attributes:
         return ()
@@ -49,11 +58,22 @@ def verify(attributes: Attributes, spec: DenseNetSpec, body: Body, head: FoundHe
             if any(kind == "layer" for kind, _ in segment.operations):
                 _compare(segment, rows, ends, path, where)
                 n_compared += 1
-    root = attributes.get("", {}).get("class", "")
-    return (
-        f"the order in which '{root}' computes is code outside of the file and has no witness, but for {n_compared} of "
-        "its lists (nn.Sequential), which agree",
+    root = attributes.get("", {})
+    outside = (
+        f"the order in which '{root.get('class', '')}' computes is code outside of the file and has no witness, "
+        f"but for {n_compared} of its lists (nn.Sequential), which agree"
     )
+    switches = [name for name, value in root.items() if value is True and name not in _EVERY_MODULE]
+    if switches:
+        outside += f"; what its settings change is not known: {', '.join(switches)}"
+    if strict and any(_is_own_code(str(entry.get("class", ""))) for entry in attributes.values()):
+        raise CheckpointError(f"{where}: {outside}", hint=f"{_AS_GRAPH}, and give that file; or give --probe io.npz")
+    return (outside,)
+
+
+def _is_own_code(kind: str) -> bool:
+    """Return whether a class computes by code that is in no library whose DenseNet is known by its names."""
+    return not kind.startswith(_LIBRARIES)
 
 
 def orders(attributes: Attributes, body: Body) -> dict[str, Any]:
@@ -156,9 +176,7 @@ def _compare(segment: _Segment, rows: Sequence[Sequence[Operation]], ends: set[s
             continue
         if operation[0] == "unknown":
             raise CheckpointError(
-                f"{where}: '{operation[1]}', whose code is not in the file",
-                hint="save it where its code is at hand, as torch.export.save(torch.export.export(model, (x,)), "
-                "'model.pt2'), and give that file",
+                f"{where}: '{operation[1]}', whose code is not in the file", hint=f"{_AS_GRAPH}, and give that file"
             )
         if at >= len(row) and operation == _ACTIVATION and row[-1][1] in ends:
             continue  # what follows the last layer, such as a softmax, is remarked elsewhere

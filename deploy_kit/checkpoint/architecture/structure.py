@@ -111,7 +111,9 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     if decided.values.get("hidden_order") == "activation_first":
         head = heads.reordered(head)
     spec = _spec(net, head, decided, stated.facts, input_norm=bool(normalized), where=where)
-    listed = () if stated.probe is not None else module_lists.verify(contents.attributes, spec, net, head, where)
+    listed: tuple[str, ...] = ()
+    if stated.probe is None:
+        listed = module_lists.verify(contents.attributes, spec, net, head, where, strict=stated.strict)
     names = dict(canonical_tensors.canonical_names(net, head, spec))
     names |= {f"normalize.{part}": name for part, name in normalized.items()}
     stored = {canonical: gathered.tensors[name] for canonical, name in names.items()}

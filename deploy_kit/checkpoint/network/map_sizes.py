@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.recipe import PreprocessTable
 from deploy_kit.records.artifacts import BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
 
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 UNKNOWN = (
-    "how images become its input is not known: steps that read images ask for it "
-    "(export again with --input, --mean and --std)"
+    "how images become its input is not known: steps that read images ask for it (export again with --mean and --std)"
 )
 _LARGE, _SMALL = 224, 32  # ImageNet's crop and CIFAR's image
+_CONVENTION = "convention"
 Sides = tuple[int, ...]
 
 
@@ -87,9 +88,9 @@ def usual(spec: DenseNetSpec) -> tuple[Sides, str] | None:
         return None
     reduced = spec.stem[0].stride[0] * (2 if spec.stem_pool != "none" else 1)
     if reduced >= 4:
-        return (_LARGE, _LARGE), "convention: a stem that quarters the map is for 224×224 images"
+        return (_LARGE, _LARGE), f"{_CONVENTION}: a stem that quarters the map is for 224×224 images"
     if reduced == 1:
-        return (_SMALL, _SMALL), "convention: a stem that keeps the map is for 32×32 images"
+        return (_SMALL, _SMALL), f"{_CONVENTION}: a stem that keeps the map is for 32×32 images"
     return None
 
 
@@ -114,7 +115,7 @@ def input_of(
     sides: Sides | None,
     path: Path,
     *,
-    stated: Preprocess | None,
+    stated: PreprocessTable | None,
     carried: Preprocess | None,
     beside: tuple[Sides, str] | None = None,
 ) -> tuple[Preprocess | BareInput, tuple[str, ...]]:
@@ -124,7 +125,7 @@ def input_of(
         spec: The network.
         sides: Sides of the input in px, where a person names them.
         path: The checkpoint, for messages.
-        stated: Preprocessing that a person states.
+        stated: Preprocessing that a person states, with a size or without.
         carried: Preprocessing that the file carries.
         beside: Sides that the file's graph or a file beside it states, and which.
 
@@ -134,8 +135,16 @@ def input_of(
     Raises:
         InputError: The size is not known, or does not fit the network.
     """
-    preprocess = stated or carried
-    if stated is None and preprocess is not None and sides is not None and len(sides) == 2:
+    known = _known(spec, sides, carried, beside)
+    remarks: tuple[str, ...] = ()
+    preprocess = carried
+    if stated is not None:
+        # What is only a convention must hold for images as they are: these are looked at, and refused if they differ.
+        if stated.sides is None and (known is None or (stated.resize is not None and known[1].startswith(_CONVENTION))):
+            raise InputError(f"{path}: the file does not say how large its input is", hint="name it: --input 224x224")
+        preprocess = stated.record(known[0] if known is not None else None)
+        remarks = () if stated.sides is not None or known is None else _taken(known)
+    elif preprocess is not None and sides is not None and len(sides) == 2:
         preprocess = dataclasses.replace(preprocess, height=sides[0], width=sides[1], resize=None)
     if preprocess is not None:
         if preprocess.input_pixels:
@@ -145,21 +154,31 @@ def input_of(
             )
         _verify_channels(preprocess, spec, path)
         _verify_sides(spec, (preprocess.height, preprocess.width), path)
-        return preprocess, ()
-    if sides is not None:
-        _verify_sides(spec, sides, path)
-        return BareInput(shape=(spec.in_channels, *sides)), (UNKNOWN,)
-    known = (beside[0], f"stated by {beside[1]}") if beside is not None else usual(spec)
+        return preprocess, remarks
     if known is None:
         raise InputError(
             f"{path}: the file does not say how large its input is",
             hint=f"name it: --input {'x'.join(['64'] * spec.ndim)}; for images also --mean 0.485,0.456,0.406 --std "
             "0.229,0.224,0.225, or 'source.preprocess' in a recipe",
         )
+    _verify_sides(spec, known[0], path)
+    return BareInput(shape=(spec.in_channels, *known[0])), (*_taken(known), UNKNOWN)
+
+
+def _known(
+    spec: DenseNetSpec, sides: Sides | None, carried: Preprocess | None, beside: tuple[Sides, str] | None
+) -> tuple[Sides, str] | None:
+    """Return the sides of the input from the best source there is, and that source; empty if a person named them."""
+    if sides is not None:
+        return sides, ""
+    if carried is not None:
+        return (carried.height, carried.width), "stated by the file"
+    return (beside[0], f"stated by {beside[1]}") if beside is not None else usual(spec)
+
+
+def _taken(known: tuple[Sides, str]) -> tuple[str, ...]:
     sides, why = known
-    _verify_sides(spec, sides, path)
-    taken = f"input size {'×'.join(map(str, sides))}: {why}"
-    return BareInput(shape=(spec.in_channels, *sides)), (taken, UNKNOWN)
+    return (f"input size {'×'.join(map(str, sides))}: {why}",) if why else ()
 
 
 def _verify_channels(preprocess: Preprocess, spec: DenseNetSpec, path: Path) -> None:
@@ -195,7 +214,7 @@ def _verify_sides(spec: DenseNetSpec, sides: Sides, path: Path) -> None:
 
 
 def input_of_graph(
-    model: "ir.Model", path: Path, sides: Sides | None = None, *, stated: Preprocess | None = None
+    model: "ir.Model", path: Path, sides: Sides | None = None, *, stated: PreprocessTable | None = None
 ) -> Preprocess | BareInput:
     """Decide what the input of an ONNX graph is: as a person states it, as the file does, else bare.
 
@@ -210,10 +229,14 @@ def input_of_graph(
     """
     from deploy_kit.graph import onnx_file
 
-    preprocess = stated or onnx_file.preprocess(model)
+    preprocess = onnx_file.preprocess(model)
+    if stated is not None:
+        if stated.sides is None and sides is None:
+            sides = _bare(onnx_file.specs(onnx_file.inputs(model)), path).shape[1:]
+        return stated.record(sides if sides is None or len(sides) == 2 else None)
     if preprocess is None:
         return _bare(onnx_file.specs(onnx_file.inputs(model)), path)
-    if stated is None and sides is not None and len(sides) == 2:
+    if sides is not None and len(sides) == 2:
         return dataclasses.replace(preprocess, height=sides[0], width=sides[1], resize=None)
     return preprocess
 

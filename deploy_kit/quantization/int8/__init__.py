@@ -9,6 +9,7 @@ range_selection     statistics → the range to encode, by method
 equalize            scales every concatenated channel to [-1, 1], exactly in float
 grids               ranges → scales and zero points; weights and biases → integers
 plan                all of these in order
+method_choice       method and rounding by calibration images held out: it makes and writes plans of its own
 
 What a plan is changed by before it is written:
 

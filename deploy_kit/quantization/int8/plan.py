@@ -20,7 +20,6 @@ from deploy_kit.quantization.int8 import (
     channel_moves,
     effective_range,
     equalize,
-    input_grid,
     observation,
     pixel_grid,
     range_selection,
@@ -61,7 +60,7 @@ class Int8Plan:
         batches: Returns an iterator over the calibration images, (N, C, …) float32, from the start.
         n_images: Number of calibration images.
         known: Moments computed so far; a writer adds those of values that it clips.
-        pixels: What the first convolution reads, where it reads the graph's pixels as they are.
+        pixels: What the first convolution reads, where the graph's pixels are known.
         kept: Nodes that stay in float (`mixed_precision.keep_in_float`).
         rounded: Integers of weights chosen so far (`weight_rounding`), shared by all copies of the plan.
     """
@@ -253,6 +252,4 @@ def _grid(group: ScaleGroup, plan: Int8Plan, spans: dict[ir.Value, ChannelRange]
     low, high = min(float(a.min()) for a, _ in ends), max(float(b.max()) for _, b in ends)
     if choices.signed:
         return symmetric_grid(max(-low, high))
-    grid, preprocess = asymmetric_grid(low, high), onnx_file.preprocess(plan.model)
-    made_of_pixels = preprocess is not None and group.sources == tuple(plan.model.graph.inputs)
-    return input_grid.in_steps_of_pixels(grid, preprocess) if preprocess is not None and made_of_pixels else grid
+    return asymmetric_grid(low, high)

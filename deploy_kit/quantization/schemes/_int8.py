@@ -4,15 +4,20 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import onnx_ir as ir
 
 from deploy_kit.graph import onnx_file
-from deploy_kit.quantization.int8 import mixed_precision, plan, range_selection
+from deploy_kit.quantization.int8 import method_choice, mixed_precision, plan, range_selection
+from deploy_kit.quantization.int8.method_choice import OpenChoice
+from deploy_kit.quantization.int8.observation import ImageStream
 from deploy_kit.quantization.int8.plan import Int8Choices, Int8Plan, Rounding
 from deploy_kit.quantization.ranges.thresholds import Method
 from deploy_kit.quantization.schemes import FLOAT_KEY, Calibration, PlannedMix, Scheme
+
+OpenMethod: TypeAlias = Literal[Method, "auto"]
+OpenRounding: TypeAlias = Literal[Rounding, "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +26,22 @@ class Int8Options:
 
     Attributes:
         equalize: Bring concatenated channels to one range before they are quantized; without it accuracy is lost.
-        method: How the ends of ranges are chosen (`deploy_kit.quantization.ranges.thresholds`).
+        method: How the ends of ranges are chosen (`deploy_kit.quantization.ranges.thresholds`); ``auto`` lets images
+            held out decide (`deploy_kit.quantization.int8.method_choice`).
         percentile: Share of the values that the method ``percentile`` encodes, in per cent.
         settle: Stop observing images once the ranges have settled; those of ``minmax`` never do.
         bias_correction: Let biases make up for the mean error of the integers.
-        rounding: How weights are rounded: each to the ``nearest``, or by ``descent`` on the error of the outputs.
+        rounding: How weights are rounded: each to the ``nearest``, or by ``descent`` on the error of the outputs;
+            ``auto`` as with `method`.
         keep: Layer groups that stay in float, by name, e.g. ``denseblock1.denselayer1`` (`graph.layer_names`).
     """
 
     equalize: bool = True
-    method: Method = "minmax"
+    method: OpenMethod = "minmax"
     percentile: float = 99.99
     settle: bool = False
     bias_correction: bool = True
-    rounding: Rounding = "nearest"
+    rounding: OpenRounding = "nearest"
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -43,7 +50,16 @@ class Int8Options:
         Raises:
             RecipeError: It is not above 50 and at most 100.
         """
-        range_selection.range_method(self.method, self.percentile, self.settle)
+        range_selection.range_method(self._method, self.percentile, self.settle)
+
+    @property
+    def open(self) -> OpenChoice:
+        """What images held out decide."""
+        return OpenChoice(method=self.method == "auto", rounding=self.rounding == "auto")
+
+    @property
+    def _method(self) -> Method:
+        return "mse" if self.method == "auto" else self.method
 
     def choices(self, *, passes: tuple[str, ...], signed: bool = False, bits: int = 8) -> Int8Choices:
         """Put the options together with what a layout decides."""
@@ -53,8 +69,8 @@ class Int8Options:
             bits=bits,
             equalized=self.equalize,
             bias_correction=self.bias_correction,
-            rounding=self.rounding,
-            ranging=range_selection.range_method(self.method, self.percentile, self.settle),
+            rounding="descent" if self.rounding == "auto" else self.rounding,
+            ranging=range_selection.range_method(self._method, self.percentile, self.settle),
         )
 
 
@@ -78,13 +94,18 @@ def scheme(options: type[Int8Options], planned: Callable[[Path, Any, Calibration
 
 
 def plan_mix(
-    source: Path, choices: Int8Choices, calibration: Calibration, write: Callable[[Int8Plan], ir.Model]
+    source: Path,
+    choices: Int8Choices,
+    left: OpenChoice,
+    calibration: Calibration,
+    write: Callable[[Int8Plan], ir.Model],
 ) -> PlannedMix:
     """Observe the images once, and return what writes the graph for any choice of groups that stay in float.
 
     Args:
         source: A float32 ONNX file.
         choices: Options and layout.
+        left: What of the choices images held out decide.
         calibration: The images.
         write: Writes a plan as a graph; leaves the plan's model as it is.
 
@@ -92,6 +113,9 @@ def plan_mix(
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
         UnknownNameError: Raised by the result's `write`: no layer group has one of the names.
     """
+    if left.method or left.rounding:
+        images = ImageStream(n=calibration.n_images, batches=calibration.batches, context=calibration.context)
+        choices = method_choice.choose(source, choices, left, images, write)
     whole = plan.make_plan(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
 
     def write_file(target: Path, kept: tuple[str, ...]) -> None:

@@ -10,8 +10,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from deploy_kit.quantization.int8 import explain, portable
-from deploy_kit.quantization.int8.plan import Int8Plan, Rounding
-from deploy_kit.quantization.ranges.thresholds import Method
+from deploy_kit.quantization.int8.plan import Int8Plan
 from deploy_kit.quantization.schemes import BLOCKS_KEY, Calibration, PlannedMix, _int8
 from deploy_kit.records import codec
 
@@ -34,8 +33,8 @@ class Int8PortableOptions(_int8.Int8Options):
 
     form: Literal["max", "depthwise"] = "max"
     reduce_range: bool = False
-    method: Method = "mse"
-    rounding: Rounding = "descent"
+    method: _int8.OpenMethod = "auto"
+    rounding: _int8.OpenRounding = "auto"
 
 
 def planned(source: Path, options: Int8PortableOptions, calibration: Calibration) -> PlannedMix:
@@ -45,7 +44,7 @@ def planned(source: Path, options: Int8PortableOptions, calibration: Calibration
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
     """
     choices = options.choices(passes=_PASSES[options.form], bits=7 if options.reduce_range else 8)
-    return _int8.plan_mix(source, choices, calibration, _write)
+    return _int8.plan_mix(source, choices, options.open, calibration, _write)
 
 
 def _write(plan: Int8Plan) -> ir.Model:

@@ -42,7 +42,7 @@ def planned(source: Path, options: Int8TensorRtOptions, calibration: Calibration
     """
     choices = options.choices(passes=("flatten_concats", "cast_pixels_first"), signed=True)
     write = partial(_write, options=options, calibration=calibration, source=source)
-    return _int8.plan_mix(source, choices, calibration, write)
+    return _int8.plan_mix(source, choices, options.open, calibration, write)
 
 
 def _write(plan: Int8Plan, options: Int8TensorRtOptions, calibration: Calibration, source: Path) -> ir.Model:

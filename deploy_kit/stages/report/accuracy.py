@@ -3,7 +3,7 @@
 from deploy_kit.accuracy.paired import wilson_interval
 from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import NotRun
-from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, Scores
+from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, Scores, TaskScores
 from deploy_kit.records.results import EngineRow, ParityReport
 from deploy_kit.records.verdict import NO_LIMIT
 from deploy_kit.stages.report.document import Section, Table
@@ -20,18 +20,45 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
         ("SQNR", f"{checked.sqnr_db:.1f} dB"),
         ("cosine", f"{checked.cosine:.6f}"),
         ("largest logit error", f"{checked.max_error:.4g}"),
-        ("top-1 agreement", f"{100 * checked.agreement:.2f} %"),
+        (_agreement(checked), f"{100 * checked.agreement:.2f} %"),
         *([("top-1", _top1(checked))] if checked.top1 is not None else []),
         *([(f"{checked.drop.what} drop", _drop(checked.drop) + _limit(checked))] if checked.drop else []),
         *([("McNemar", _mcnemar(checked.drop))] if checked.drop and checked.drop.p is not None else []),
         *([("flips", _flips(checked.flips, checked.n))] if checked.flips else []),
         *(_scored(checked.scores) if checked.scores else []),
+        *(_of_task(checked.task) if checked.task else []),
         *([("consistency", _consistency(checked.consistency))] if checked.consistency else []),
         *(("remark", remark) for remark in checked.remarks if not (diagnosis and remark in diagnosis.words)),
         *(_diagnosed(diagnosis) if diagnosis else []),
-        ("limits", ", ".join(checked.limits.words) or NO_LIMIT),
+        ("limits", ", ".join(checked.limit_words) or NO_LIMIT),
         ("verdict", checked.verdict.text),
     ]
+
+
+def _agreement(checked: ParityReport) -> str:
+    return checked.task.agreement_name if checked.task else "top-1 agreement"
+
+
+def _of_task(scores: TaskScores) -> list[tuple[str, str]]:
+    """Write both scores of a task, its further scores, and the worst class."""
+    worst = scores.worst
+    more = [(name, f"{before:.4f} → {after:.4f}") for name, before, after in scores.more]
+    return [
+        *([(scores.measure, _score(scores))] if scores.found is not None else []),
+        *more,
+        *([("worst class", _task_class(scores, worst))] if worst else []),
+    ]
+
+
+def _score(scores: TaskScores) -> str:
+    if scores.reference is None or scores.found is None:
+        return NONE
+    return f"{100 * scores.reference:.2f} % → {100 * scores.found:.2f} %"
+
+
+def _task_class(scores: TaskScores, worst: ClassScore) -> str:
+    change = 100 * (worst.found - worst.reference)
+    return f"{worst.name or worst.index}: {100 * worst.found:.1f} % ({change:+.1f} points, {worst.n:,} labelled pixels)"
 
 
 def _drop(drop: Drop) -> str:
@@ -81,15 +108,31 @@ def section(rows: tuple[EngineRow, ...]) -> Section:
     headings = ("engine", "SQNR", "cosine", "largest logit error", "consistency", "limits", "worst images")
     cells = [(label, *_tensors(parity)) for label, parity in checked]
     cells += [(label, f"not run: {why.why}", *(NONE,) * 5) for label, why in absent]
-    labelled = [(label, *_labels(parity)) for label, parity in checked if parity.drop]
+    labelled = [(label, *_labels(parity)) for label, parity in checked if parity.drop and not parity.task]
+    others = [(label, *_task_cells(parity, parity.task)) for label, parity in checked if parity.task]
     more = ("engine", "top-1", "drop", "McNemar", "flips", "calibration error", "worst class")
     remarks = tuple(f"{label}: {remark}" for label, parity in checked for remark in parity.remarks)
     labels = (Table(headings=more, rows=labelled),) if labelled else ()
-    return Section(title="Check", blocks=(Table(headings=headings, rows=cells), *labels, remarks))
+    named = ("engine", "task", "agreement", "score", "drop", "further", "worst class")
+    scored = (Table(headings=named, rows=others),) if others else ()
+    return Section(title="Check", blocks=(Table(headings=headings, rows=cells), *labels, *scored, remarks))
+
+
+def _task_cells(parity: ParityReport, scores: TaskScores) -> tuple[str, ...]:
+    worst = scores.worst
+    return (
+        scores.task,
+        f"{scores.agreement_name} {100 * parity.agreement:.2f} %",
+        f"{scores.measure} {_score(scores)}" if scores.found is not None else NONE,
+        _drop(parity.drop) + _limit(parity) if parity.drop else NONE,
+        "; ".join(f"{name} {before:.4f} → {after:.4f}" for name, before, after in scores.more) or NONE,
+        _task_class(scores, worst) if worst else NONE,
+    )
 
 
 def _tensors(parity: ParityReport) -> tuple[str, ...]:
     limits = ", ".join(f"{key} {value:g}" for key, value in vars(parity.limits).items() if value is not None)
+    limits += f", on {parity.sample.n:,} of {parity.n:,} images" if parity.sample else ""
     return (
         f"{parity.sqnr_db:.1f} dB",
         f"{parity.cosine:.6f}",

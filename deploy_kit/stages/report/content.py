@@ -6,7 +6,7 @@ from deploy_kit.records import first_page
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.engine_table import HEADINGS, NONE, cells, marked, percentile, size
 from deploy_kit.records.measurements import Environment, Measurement
-from deploy_kit.records.results import PassRow, Report
+from deploy_kit.records.results import ParityReport, PassRow, Report
 from deploy_kit.stages.report import accuracy, device, layer_breakdown, mixed_precision, slimming
 from deploy_kit.stages.report.document import Section, Table
 
@@ -69,11 +69,24 @@ def _legend(report: Report) -> tuple[str, tuple[str, ...]]:
     )
     text = (
         f"Checked on {report.answers.n} images ({report.answers.images}). {own}"
-        "Drop is in percentage points of top-1, with the 95 % interval of the paired difference. "
-        f"Agreement is the share of images with the checkpoint's top-1. {against}"
+        f"{_measures(report)} {against}"
         f"{NONE} means not measured; p99 is given from 1,000 samples on."
     )
     return text, report.remarks
+
+
+def _measures(report: Report) -> str:
+    """Say what drop and agreement are in this task."""
+    found = next(
+        (row.parity.task for row in report.rows if isinstance(row.parity, ParityReport) and row.parity.task), None
+    )
+    measure, agreement = ("top-1", "the share of images with the checkpoint's top-1")
+    if found is not None:
+        measure, agreement = found.measure, f"{found.agreement_name} with the checkpoint"
+    return (
+        f"Drop is in percentage points of {measure}, with the 95 % interval of the paired difference. "
+        f"Agreement is {agreement}."
+    )
 
 
 def _export(report: Report) -> Section:

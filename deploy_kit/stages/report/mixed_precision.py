@@ -26,7 +26,7 @@ def sections(mixes: Iterable[Mix], names: Mapping[str, str]) -> list[Section]:
 
 def sentence(mix: Mix) -> str:
     """Describe the budget, how it is kept, and the estimated latency of the mix."""
-    lost = "top-1 drop" if mix.judged_by == "top-1" else "lost agreement"
+    lost = "lost agreement" if mix.judged_by == "agreement" else f"{mix.judged_by} drop"
     kept = ", ".join(mix.kept) or "nothing"
     budget = f"Budget {mix.max_drop_pp:g} points, kept. " if mix.max_drop_pp is not None else ""
     alone = f"Each group alone in int8 on the first {mix.n_sensitivity} of them. " if mix.n_sensitivity else ""

@@ -1,14 +1,17 @@
 """Tests of pickled modules: their lists are compared, and what their own code computes is said to have no witness."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 
 SIDE = 32
 
@@ -107,6 +110,7 @@ class TwoCrops(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = net()
+        self.flipped = True
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.net(x) + self.net(x.flip(3))) / 2
@@ -115,4 +119,29 @@ class TwoCrops(nn.Module):
 def test_code_outside_of_the_file_is_said_to_have_no_witness(tmp_path: Path) -> None:
     network = checkpoint.read_checkpoint(saved(TwoCrops().eval(), tmp_path))
 
-    assert any("TwoCrops' computes is code outside of the file" in remark for remark in network.remarks)
+    said = next(remark for remark in network.remarks if "TwoCrops' computes is code outside of the file" in remark)
+    assert said.endswith("what its settings change is not known: flipped")
+
+
+def test_code_outside_of_the_file_is_refused_if_strict_and_its_cures_hold(tmp_path: Path) -> None:
+    model, x = TwoCrops().eval(), torch.randn(2, 3, SIDE, SIDE)
+    path, io = saved(model, tmp_path), tmp_path / "io.npz"
+    facts = ArchitectureFacts(
+        concat="append", final_relu=True, final_order="norm_first", head_pool="avg", feature_norm="none"
+    )
+    strict = StatedFacts(facts=facts, strict=True)
+
+    with pytest.raises(CheckpointError, match="code outside of the file") as refused:
+        checkpoint.read_checkpoint(path, strict)
+
+    assert refused.value.hint is not None
+    assert "torch.export.save" in refused.value.hint
+    assert "--probe io.npz" in refused.value.hint
+    torch.export.save(torch.export.export(model, (x[:1],)), tmp_path / "model.pt2")
+    with pytest.raises(CheckpointError, match="flip"):  # the graph shows what no DenseNet computes
+        checkpoint.read_checkpoint(tmp_path / "model.pt2", strict)
+    np.savez(io, input=x.numpy(), logits=model(x).numpy())
+    with pytest.raises(CheckpointError, match="combinations gives these logits"):
+        checkpoint.read_checkpoint(path, replace(strict, probe=str(io)))
+    np.savez(io, input=x.numpy(), logits=model.net(x).numpy())
+    checkpoint.read_checkpoint(path, replace(strict, probe=str(io)))

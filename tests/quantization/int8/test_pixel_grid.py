@@ -17,6 +17,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.graph import onnx_file, passes, pixel_input
 from deploy_kit.quantization.int8 import pixel_grid
 from deploy_kit.quantization.int8.grids import Grid
+from deploy_kit.records.artifacts import Preprocess
 
 PADDED, UNPADDED = "pads=[1,2,0,1], strides=[2,1]", "strides=[1,2]"
 every_border = pytest.mark.parametrize("attributes", [PADDED, 'auto_pad="SAME_LOWER"', UNPADDED])
@@ -199,3 +200,69 @@ def test_pixels_that_something_else_reads_are_quantized_behind_their_normalizati
     assert planned(model, pixels).pixels is None
     (wanted,), (got,) = run(model, pixels), run(found, pixels)
     assert metrics.sqnr_db(flat(wanted), flat(got)) > 30
+
+
+IMAGENET, HALVES = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5, 0.5, 0.5), (0.5, 0.25, 0.3))
+every_normalization = pytest.mark.parametrize(("mean", "std"), [IMAGENET, HALVES, ((0.286,), (0.353,))])
+Numbers = tuple[float, ...]
+
+
+def of_floats(mean: Numbers, std: Numbers, attributes: str = PADDED) -> tuple[ir.Model, Preprocess]:
+    """Give a graph with a float input that says what pixels become."""
+    what = dataclasses.replace(preprocess("gray" if len(mean) == 1 else "rgb"), mean=mean, std=std)
+    model = network(what.color, attributes)
+    onnx_file.embed(model, what)
+    return onnx_file.reread(model), what
+
+
+@every_normalization
+@every_border
+def test_float_graph_that_counts_in_pixels_computes_the_same(mean: Numbers, std: Numbers, attributes: str) -> None:
+    model, what = of_floats(mean, std, attributes)
+    x = images.normalize(frames(channels=len(mean)), what)
+    (wanted,) = tiny_graphs.evaluate(model, x)
+
+    assert pixel_grid.read_pixels(model) is not None
+
+    (found,) = tiny_graphs.evaluate(onnx_file.reread(model), x)
+    off = np.abs(found - wanted)
+    assert off[:, :, 2:-2, 2:-2].max() < 1e-4
+    if attributes == UNPADDED or len(set(np.rint(255 * np.asarray(mean)))) > 1:
+        assert off.max() < 1e-4
+    else:  # the convolution pads itself, with the integer nearest to the mean
+        weight = np.abs(array(nodes(network(what.color), "Conv")[0].inputs[1]))
+        half = 0.5 / (255 * np.asarray(std)).reshape(1, -1, 1, 1)
+        assert (off <= (weight * half).sum((1, 2, 3)).reshape(1, -1, 1, 1) + 1e-4).all()
+
+
+@every_normalization
+def test_every_pixel_becomes_the_integer_that_it_was(mean: Numbers, std: Numbers) -> None:
+    model, what = of_floats(mean, std, UNPADDED)
+    pixels = np.resize(np.arange(256, dtype=np.uint8), (4, *frames(channels=len(mean)).shape[1:]))
+    pixels[...] = np.arange(pixels[..., 0].size).reshape(pixels[..., :1].shape) % 256
+    x = images.normalize(pixels, what)
+
+    written = quantized(model, x, rounding="nearest")
+
+    (conv,) = nodes(written, "Conv")
+    integers = maker(conv.inputs[0]).inputs[0]
+    written.graph.outputs[:] = [integers]
+    (found,) = run(onnx_file.reread(written), x)
+    np.testing.assert_array_equal(found, np.moveaxis(pixels, -1, 1))
+
+
+def test_float_input_in_steps_of_its_pixels_rounds_less_than_one_step_for_all_channels() -> None:
+    model, what = of_floats(*IMAGENET)
+    x = images.normalize(frames(16, seed=3), what)
+    silent = network(attributes=PADDED)  # does not say what pixels become
+    (wanted,) = run(model, x)
+
+    told, untold = (metrics.sqnr_db(flat(wanted), flat(run(quantized(m, x), x)[0])) for m in (model, silent))
+
+    assert told > untold + 0.5
+
+
+def test_a_mean_that_is_no_pixel_leaves_a_float_input_as_it_is() -> None:
+    model, what = of_floats((-0.1, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+    assert planned(model, images.normalize(frames(4), what)).pixels is None

@@ -21,6 +21,7 @@ from deploy_kit.stages.report.page import (
     classes,
     conditions,
     layers,
+    mask_pictures,
     passes,
     plot,
     roofline,
@@ -66,7 +67,7 @@ def page(report: Report) -> str:
     drawn = pictures(report, looks)
     shown = element("section", element("h2", "Pictures"), element("div", *drawn, class_="grid")) if drawn else None
     more = element("section", element("h2", "Details"), *map(tables.section, content.details(report)))
-    flips = classes.flipped(report)
+    flips = markup((classes.flipped(report), mask_pictures.differing(report)))
     return document(content.title(report), top, first, notes, files, shown, flips, more)
 
 

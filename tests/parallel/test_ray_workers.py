@@ -1,0 +1,170 @@
+"""Ray's workers: results in order, whoever computes them and whoever dies, and nothing left behind."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
+
+from deploy_kit.base import lazy
+from deploy_kit.base.errors import DeviceError, InputError, RequestError
+from deploy_kit.context import Context
+from deploy_kit.devices.links import Connection
+from deploy_kit.images import open_set
+from deploy_kit.parallel import ONE_PROCESS, Workers, ray_workers
+from deploy_kit.recipe import SourceTable
+from deploy_kit.stages import reference
+from deploy_kit.store import Store
+
+
+def test_an_unknown_place_is_refused() -> None:
+    for place in ("rays", "dask://x", "ray://", "ray://host", "ray://host:x"):
+        with (
+            pytest.raises(RequestError, match="expected 'ray"),
+            ray_workers.open_workers(place, print),
+        ):
+            pass
+
+
+def test_no_place_is_this_process() -> None:
+    with ray_workers.open_workers("", print) as workers:
+        assert workers is ONE_PROCESS
+        assert list(workers.map(abs, [-1, 2])) == [1, 2]
+
+
+def test_without_ray_the_same_is_computed_here_and_a_line_says_what_it_would_gain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_workers, "present", lambda package: False)
+    said = list[str]()
+
+    with ray_workers.open_workers("ray", said.append) as workers:
+        assert workers is ONE_PROCESS
+
+    assert said[0].startswith("Ray is not installed (pip install 'deploykit[ray]')")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of its own, to see what Ray writes there."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def workers(home: Path) -> Iterator[Workers]:
+    if not lazy.present("ray"):
+        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+    with ray_workers.open_workers("ray", print, n=2) as opened:
+        yield opened
+
+
+@pytest.mark.slow
+def test_results_come_in_order_from_other_processes(workers: Workers) -> None:
+    assert workers.n == 2
+    assert list(workers.map(abs, range(-20, 0))) == list(range(20, 0, -1))
+    assert os.getpid() not in set(workers.map(lambda _: os.getpid(), range(8)))
+
+
+@pytest.mark.slow
+def test_an_error_comes_back_as_what_it_is(workers: Workers) -> None:
+    def refuse(text: str) -> None:
+        raise InputError(text, hint="another one")
+
+    with pytest.raises(InputError, match="no such thing") as caught:
+        list(workers.map(refuse, ["no such thing"]))
+
+    assert caught.value.hint == "another one"
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_its_item_alone(workers: Workers, tmp_path: Path) -> None:
+    def die_once(job: tuple[str, int]) -> int:
+        mark = Path(job[0])
+        if job[1] == 3 and not mark.exists():
+            mark.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return job[1] * job[1]
+
+    jobs = [(str(tmp_path / "died"), n) for n in range(8)]
+
+    assert list(workers.map(die_once, jobs)) == [n * n for n in range(8)]
+    assert (tmp_path / "died").exists()
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_worker_itself_is_told(workers: Workers) -> None:
+    with pytest.raises(DeviceError, match="a worker cannot do it: ZeroDivisionError"):
+        list(workers.map(lambda n: 1 // n, [0]))
+
+
+@pytest.mark.slow
+def test_an_item_that_kills_every_worker_ends_with_its_cause(workers: Workers) -> None:
+    with pytest.raises(DeviceError, match="a worker was lost 4 times"):
+        list(workers.map(lambda _: os.kill(os.getpid(), signal.SIGKILL), [1]))
+
+
+@pytest.mark.slow
+def test_logits_of_workers_are_those_of_one_process_byte_by_byte(
+    workers: Workers, tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "_PART", 16)
+    source = SourceTable(checkpoint=str(save_tiny(tmp_path / "net.safetensors", tiny_model())))
+    images = open_set(str(save_images(tmp_path / "check.npz", 70)), TINY_PREPROCESS)
+
+    def logits(name: str, on: Workers) -> np.ndarray:
+        context = Context(store=Store(tmp_path / name), connection=connection, workers=on)
+        record, _ = reference.run(source, TINY_PREPROCESS, context, images=images)
+        with np.load(context.store.root / record.path) as data:
+            return data["logits"]
+
+    assert logits("ray", workers).tobytes() == logits("here", ONE_PROCESS).tobytes()
+
+
+@pytest.mark.slow
+def test_a_worker_that_sees_other_images_says_so(workers: Workers, tmp_path: Path, connection: Connection) -> None:
+    source = SourceTable(checkpoint=str(save_tiny(tmp_path / "net.safetensors", tiny_model())))
+    images = open_set(str(save_images(tmp_path / "check.npz", 8)), TINY_PREPROCESS)
+    save_images(tmp_path / "check.npz", 8, seed=5)
+
+    with pytest.raises(InputError, match="a worker sees other images") as caught:
+        context = Context(store=Store(tmp_path / "store"), connection=connection, workers=workers)
+        reference.run(source, TINY_PREPROCESS, context, images=images)
+
+    assert caught.value.hint.startswith("put the same images at the same path")
+
+
+@pytest.mark.slow
+def test_other_versions_are_refused(workers: Workers) -> None:
+    import ray
+
+    with pytest.raises(DeviceError, match=r"other versions than here: torch .* and 0\.1"):
+        ray_workers._verify_versions(ray, {"torch": "0.1"})
+
+
+@pytest.mark.slow
+def test_ray_can_be_opened_twice_in_one_process_and_leaves_no_process(home: Path) -> None:
+    if not lazy.present("ray"):
+        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+    import ray
+
+    ray.shutdown()  # what the tests above have open
+    ours = signal.getsignal(signal.SIGTERM)
+    for _ in range(2):
+        with ray_workers.open_workers("ray", print, n=1) as opened:
+            assert list(opened.map(abs, [-1])) == [1]
+        assert not ray.is_initialized()
+        assert signal.getsignal(signal.SIGTERM) is ours
+
+
+@pytest.mark.slow
+def test_nothing_is_written_into_the_home(home: Path) -> None:
+    if not lazy.present("ray"):
+        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+
+    assert list(home.rglob("*")) == []
