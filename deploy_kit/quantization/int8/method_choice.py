@@ -33,8 +33,10 @@ FEWEST, MOST = 64, 512
 """Images that a choice needs, and those that it makes use of, spread over all."""
 
 MOST_MACS, MOST_PARAMETERS = 5e8, 2_000_000
-"""Multiply-accumulates of one image, and parameters, up to which a choice is made: it rounds the weights six times over,
-which took 190 s for a DenseNet-121 (7 million parameters) at 64 px."""
+"""Multiply-accumulates of one image, and parameters, up to which a choice is made.
+
+It rounds the weights six times over, which took 190 s for a DenseNet-121 (7 million parameters) at 64 px.
+"""
 
 _METHODS: tuple[Method, ...] = ("mse", "minmax", "percentile")  # `entropy` has lost on every network tried
 _ROUNDINGS: tuple[Rounding, ...] = ("nearest", "descent")
