@@ -77,6 +77,9 @@ def check(
     skip_bad: bool = False,
     orientation: Literal["stored", "upright"] | None = None,
     crops: Literal[1, 10] | None = None,
+    task: str | None = None,
+    masks: PathLike | None = None,
+    ignore_index: int | None = None,
     every_image: bool = False,
     max_drop: float | None = None,
     min_top1: float | None = None,
@@ -96,8 +99,13 @@ def check(
         skip_bad: Leave out images that cannot be read, and count them.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
         crops: Crops of each image, whose logits are averaged.
+        task: What the outputs mean: ``classify``, ``multilabel``, ``segment``, ``sequence``, ``embed`` or ``regress``;
+            by default what the output's shape and the labels suggest.
+        masks: Folder of masks, for task ``segment``: PNGs of class numbers, with the names of the images.
+        ignore_index: Class number of masks that is not judged, e.g. 255.
         every_image: Run a float32 engine on every image also where there are 500 or more (`accuracy.sampling`).
-        max_drop: Percentage points of top-1 that may be lost: the upper end of the 95 % interval must keep it.
+        max_drop: Percentage points of the task's score (top-1, mIoU, …) that may be lost: the upper end of the 95 %
+            interval must keep it.
         min_top1: Least top-1 accuracy in 0..1.
         diagnose: Also try other ways to prepare the images on the float graph.
         device: Where it runs, see `build`.
@@ -120,6 +128,9 @@ def check(
         skip_bad=skip_bad,
         orientation=orientation,
         crops=crops,
+        task=task,
+        masks=_step.text_or_none(masks),
+        ignore_index=ignore_index,
         every_image=every_image,
     )
     with _step.opened(base, opened_store, on_progress, stage="check", device=device) as step:

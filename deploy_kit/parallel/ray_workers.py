@@ -45,8 +45,12 @@ def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator
         DeviceError: The cluster cannot be reached, or its libraries have other versions.
     """
     kind, _, address = on.partition("://")
-    if on and (kind != NAME or (on != NAME and not address)):
-        raise RequestError(f"--on: expected 'ray' or 'ray://HOST:PORT', found '{on}'", hint="--on ray")
+    host, _, port = address.rpartition(":")
+    reachable = bool(host) and port.isdecimal() and int(port) <= 65535
+    if on not in ("", NAME) and (kind != NAME or not reachable):
+        raise RequestError(
+            f"--on: expected 'ray' or 'ray://HOST:PORT', found '{on}'", hint="--on ray, or --on ray://head:6379"
+        )
     if not on:
         yield ONE_PROCESS
     elif not present(NAME):
@@ -56,7 +60,7 @@ def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator
         )
         yield ONE_PROCESS
     else:
-        with _local(n or usable_cores()) if not address else _cluster(address) as workers:
+        with _local(n or usable_cores()) if not address else _cluster(host, int(port)) as workers:
             yield workers
 
 
@@ -76,12 +80,10 @@ def _token() -> str:
 
 
 @contextlib.contextmanager
-def _cluster(address: str) -> Iterator[Workers]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise RequestError(f"--on: expected 'ray://HOST:PORT', found 'ray://{address}'", hint="--on ray://head:6379")
+def _cluster(host: str, port: int) -> Iterator[Workers]:
+    address = f"{host}:{port}"
     try:  # Ray itself tries for minutes
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+        socket.create_connection((host.strip("[]"), port), timeout=_ANSWER_S).close()
     except OSError as error:
         raise DeviceError(
             f"Ray on {address}: {error.strerror or error}", hint="ray start --head there, or --on ray for this machine"

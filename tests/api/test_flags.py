@@ -48,7 +48,10 @@ def keywords(name: str) -> set[str]:
         (
             "quantize",
             {"precision"},
-            {"int8", "fp16", "bf16", "fp32", "explain", "max_drop", "sensitivity", "tune", "time_limit"},
+            {
+                "int8", "fp16", "bf16", "fp32", "explain", "max_drop", "sensitivity", "tune", "time_limit",
+                "tune_masks", "task", "ignore_index",
+            },
         ),
         # Options of an engine are a mapping.
         (

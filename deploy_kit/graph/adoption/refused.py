@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy_kit.base.errors import InputError
@@ -17,6 +18,11 @@ _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 _TRAINING = "export it again after model.eval()"
+# Inputs that are the scale of a grid, by operator; those that it divides by.
+_SCALES = {
+    "QuantizeLinear": (1,), "DequantizeLinear": (1,), "QLinearConv": (1, 4, 6), "QLinearMatMul": (1, 4, 6),
+}  # fmt: skip
+_DIVIDED_BY = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
@@ -46,6 +52,7 @@ def verify(proto: "onnx.ModelProto", path: Path) -> None:
         what = _trains(node, version, constants)
         if what:
             raise InputError(f"{path}: {what} at node '{name_of(node)}'", hint=_TRAINING)
+        _verify_scales(node, constants, path)
 
 
 def verify_result(proto: "onnx.ModelProto", path: Path) -> None:
@@ -88,6 +95,13 @@ def name_of(node: "onnx.NodeProto") -> str:
 
 
 def _foreign(node: "onnx.NodeProto", path: Path) -> InputError:
+    if node.domain.startswith("com.microsoft") and node.op_type.startswith(("QLinear", "QGemm")):
+        return InputError(
+            f"{path}: {node.op_type} '{name_of(node)}' is an integer operator of {node.domain}, which other "
+            "engines lack",
+            hint="quantize it again in the form of Q/DQ: quantize_static(…, quant_format=QuantFormat.QDQ); or give the "
+            "float32 file",
+        )
     if node.domain.startswith("com.microsoft"):
         return InputError(
             f"{path}: {node.op_type} '{name_of(node)}' is of {node.domain}: ONNX Runtime's optimizer wrote this file "
@@ -108,6 +122,27 @@ def _constants(graph: "onnx.GraphProto") -> dict[str, Any]:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             known[node.output[0]] = node.attribute[0].t
     return known
+
+
+def _verify_scales(node: "onnx.NodeProto", constants: dict[str, Any], path: Path) -> None:
+    """Refuse a grid whose steps are no positive numbers: what is quantized with it is no number either.
+
+    Weights of a channel that are all 0 may have a step of 0.
+    """
+    for index in _SCALES.get(node.op_type, ()):
+        known = constants.get(node.input[index])
+        if known is None:
+            continue
+        values = numpy_helper.to_array(known).astype(np.float64).reshape(-1)
+        least = np.nextafter(0.0, 1.0) if _DIVIDED_BY.get(node.op_type) == index else 0.0
+        wrong = values[~((values >= least) & (values < np.inf))]
+        if len(wrong):
+            raise InputError(
+                f"{path}: {node.op_type} '{name_of(node)}': scale '{node.input[index]}' is {wrong[0]:g} in "
+                f"{len(wrong)} of {len(values)} places, expected positive numbers",
+                hint="an activation that is constant throughout calibration leaves such a scale: quantize the "
+                "float32 file again, e.g. deploykit quantize FLOAT.onnx --int8 --calibration calib/",
+            )
 
 
 def _trains(node: "onnx.NodeProto", version: int, constants: dict[str, Any]) -> str:
