@@ -59,7 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def workers(home: Path) -> Iterator[Workers]:
     if not lazy.present("ray"):
-        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+        pytest.skip(lazy.install_line("ray"))
     with ray_workers.open_workers("ray", print, n=2) as opened:
         yield opened
 
@@ -150,7 +150,7 @@ def test_other_versions_are_refused(workers: Workers) -> None:
 @pytest.mark.slow
 def test_ray_can_be_opened_twice_in_one_process_and_leaves_no_process(home: Path) -> None:
     if not lazy.present("ray"):
-        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+        pytest.skip(lazy.install_line("ray"))
     import ray
 
     ray.shutdown()  # what the tests above have open
@@ -165,6 +165,6 @@ def test_ray_can_be_opened_twice_in_one_process_and_leaves_no_process(home: Path
 @pytest.mark.slow
 def test_nothing_is_written_into_the_home(home: Path) -> None:
     if not lazy.present("ray"):
-        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+        pytest.skip(lazy.install_line("ray"))
 
     assert list(home.rglob("*")) == []

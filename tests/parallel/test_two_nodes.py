@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_node_that_is_lost_in_the_middle_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not lazy.present("ray"):
-        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+        pytest.skip(lazy.install_line("ray"))
     for name, text in {**ray_workers._QUIET, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray_workers._token()}.items():
         monkeypatch.setenv(name, text)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -50,7 +50,7 @@ def test_a_node_that_is_lost_in_the_middle_changes_nothing(tmp_path: Path, monke
 
 def test_a_cluster_that_is_not_there_is_a_device_that_does_not_answer() -> None:
     if not lazy.present("ray"):
-        pytest.skip(f"ray is not installed: {lazy.install_line('ray')}")
+        pytest.skip(lazy.install_line("ray"))
 
     with (
         pytest.raises(DeviceError, match=r"Ray on 127\.0\.0\.1:1: Connection refused"),
