@@ -65,7 +65,7 @@ def write(name: str, path: Path, seed: int = 0) -> None:
         UnknownNameError: No architecture has this name.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from deploy_kit.checkpoint.network.densenet_module import DenseNet
 
@@ -87,4 +87,14 @@ def write(name: str, path: Path, seed: int = 0) -> None:
         model.train()(torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear"))
     stated = {"stem_stride": built.stem[0].stride[0], "stem_pool": built.stem_pool, "eps": built.eps}
     metadata = {"deploykit.densenet": json.dumps(stated), "deploykit.preprocess": json.dumps(vars(preprocess))}
-    save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, path, metadata)
+    path.write_bytes(_ordered(save({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, metadata)))
+
+
+def _ordered(data: bytes) -> bytes:
+    """Put the metadata of a safetensors file in order: its library writes them in another one each time."""
+    n = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + n])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # weights begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + data[8 + n :]
