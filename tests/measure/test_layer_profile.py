@@ -128,7 +128,10 @@ def test_every_convolution_of_a_real_engine_is_found_in_its_region(
 def test_every_concatenation_of_a_real_engine_is_in_a_block(name: str, line: "Line", tmp_path: Path) -> None:
     found = profiled(line, tmp_path, "int8", name)
 
-    assert Counter(layer.region for layer in found.layers if layer.kind == "concat") == {"block 1": 2, "block 2": 2}
+    regions = Counter(layer.region for layer in found.layers if layer.kind == "concat")
+    # OpenVINO leaves out what never took a step of its clock, a microsecond, which these concatenations come near.
+    assert regions <= Counter({"block 1": 2, "block 2": 2})
+    assert len(regions) == 2 if name == "openvino" else regions == {"block 1": 2, "block 2": 2}
 
 
 @pytest.mark.slow
