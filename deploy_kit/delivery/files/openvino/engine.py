@@ -1,6 +1,7 @@
 """OpenVINO for this bundle: what `predict.py` runs its tensors with."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ def open_engine(path: Path, manifest: dict[str, Any], options: dict[str, Any]) -
     Returns:
         Inputs (N, …) → outputs (N, K).
     """
+    # Its import tells an analytics host of itself and writes ~/intel, unless the package that does so is not there.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     chosen = {**manifest["engine"]["options"], **options}
