@@ -29,7 +29,7 @@ def compose(items: np.ndarray, labels: np.ndarray, n: int, seed: int) -> tuple[n
         items: (m, 28, 28) uint8.
         labels: (m,) classes 0..9 of the items.
         n: Number of scenes.
-        seed: Of the random numbers that decide all of it.
+        seed: Seed of the random numbers, which decide all of it.
 
     Returns:
         Images (n, 64, 64) uint8, and masks (n, 64, 64) uint8 of classes 0..10.

@@ -66,7 +66,7 @@ def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator
 
 @contextlib.contextmanager
 def _local(n: int) -> Iterator[Workers]:
-    """Start Ray on this machine, for nobody else: bound to the loopback address, with a token that is never written."""
+    """Start Ray on this machine: asked for the loopback address, and closed by a token that is never written."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     with temporary_folder() as folder, _environment({**_QUIET, **token}):
         options = {"num_cpus": n, "object_store_memory": _STORE_BYTES, "_temp_dir": str(folder)}
