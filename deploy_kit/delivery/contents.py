@@ -18,6 +18,8 @@ from pathlib import Path
 from deploy_kit.base.errors import InputError
 from deploy_kit.delivery import manifest as manifests
 from deploy_kit.delivery.manifest import Manifest
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.store import sha256_of
 
 MAX_FILES = 1000
@@ -54,6 +56,39 @@ class BundleContents:
     def engine_file(self) -> Path:
         """Path of the engine's main file."""
         return self.file(self.manifest.engine.file)
+
+    @property
+    def passport(self) -> Artifact:
+        """What the manifest says of the engine, as the passport of a delivered file says it."""
+        manifest = self.manifest
+        engine, calibrated = manifest.engine, manifest.calibration
+        return Artifact(
+            kind="engine",
+            name=manifest.name,
+            path=engine.file,
+            sha256=engine.sha256,
+            size_bytes=self.engine_file.stat().st_size,
+            precision=manifest.precision,
+            inputs=manifest.inputs,
+            outputs=manifest.outputs,
+            preprocess=manifest.preprocess,
+            stage="pack",
+            parent=engine.graph_sha256,
+            engine=engine.name,
+            made_by=manifest.made_by,
+            options=codec.canonical_json(engine.options),
+            built=engine.built_for,
+            origin=Origin(
+                checkpoint=manifest.checkpoint.name,
+                checkpoint_sha256=manifest.checkpoint.sha256,
+                verdict=manifest.check.verdict.text,
+                images=manifest.images.name,
+                n_images=manifest.images.n,
+                images_sha256=manifest.images.sha256,
+                calibration=calibrated.name if calibrated else "",
+                calibration_sha256=calibrated.sha256 if calibrated else "",
+            ),
+        )
 
     @property
     def signed(self) -> bool:
