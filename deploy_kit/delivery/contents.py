@@ -126,10 +126,15 @@ def opened(path: Path) -> Iterator[BundleContents]:
 
 
 def is_bundle(path: Path) -> bool:
-    """Return whether a folder or file looks like a bundle, without reading all of it."""
-    if path.is_dir():
+    """Return whether a folder or zip has a manifest at its top, without reading the rest; weights are zips, too."""
+    if not path.is_file():
         return (path / manifests.FILE).is_file()
-    return path.is_file() and zipfile.is_zipfile(path)
+    try:
+        _expect_small_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            return manifests.FILE in archive.namelist()
+    except (InputError, OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+        return False
 
 
 def _compared(path: Path, folder: Path, manifest: Manifest, names: frozenset[str]) -> BundleContents:

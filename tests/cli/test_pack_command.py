@@ -187,6 +187,11 @@ def test_a_bundle_is_checked_on_its_golden_images_labels_or_a_checkpoint(
     assert found[0]["agreement"] == 1.0
     assert found[0]["limits"]["min_sqnr_db"] == 15
 
+    inspected = deploykit("inspect", bundle, "--json")
+    facts = json.loads(inspected.out)
+    assert facts["passport"]["origin"]["checkpoint"] == Path(checkpoint).name
+    assert ["bundle", "mine"] in facts["facts"] and dict(facts["facts"])["precision"] == "int8"
+
 
 def test_a_bundle_that_was_changed_is_not_checked(kept: Store, tmp_path: Path) -> None:
     assert deploykit("pack", "--store", kept.root, "-o", tmp_path / "bundle").code == 0
