@@ -10,11 +10,11 @@ import torch
 
 from deploy_kit.base.errors import InputError, SlimError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_file, torch_graph
 from deploy_kit.images import ImageSet
 from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.records.slimming import ChannelCurve
-from deploy_kit.slimming import bottlenecks, group_obs, sensitivity, torch_graph
+from deploy_kit.slimming import bottlenecks, group_obs, sensitivity
 from deploy_kit.slimming.bottlenecks import Bottleneck
 from deploy_kit.slimming.patches import PatchSampler, covariance_of, squares, with_one
 

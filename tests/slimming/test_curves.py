@@ -5,8 +5,8 @@ import torch
 from dense_graphs import Sketch
 from slim_graphs import image_set
 
+from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.slimming import bottlenecks, curves
-from deploy_kit.slimming.torch_graph import TorchGraph
 
 
 def test_inputs_far_from_zero_keep_their_small_variances() -> None:

@@ -130,7 +130,7 @@ class _Trial:
         every = max(1, -(-images.n // max(MOST, size)))
         used = [batch for at, batch in enumerate(images.batches()) if at % every == 0]
         self._folds, self.n = (used[::2], used[1::2]), size * len(used)
-        self._float = [_logits(model, fold) for fold in self._folds]
+        self._float = [logits(model, fold) for fold in self._folds]
         self._errors: dict[Int8Choices, np.ndarray] = {}
 
     def best(self, candidates: dict[_Name, Int8Choices], default: _Name) -> tuple[_Name, str]:
@@ -158,7 +158,7 @@ class _Trial:
                     self._source, candidate, partial(iter, seen), len(seen) * len(seen[0]), context=context
                 )
                 written = self._write(mixed_precision.keep_in_float(made, ()))
-                parts.append(np.square(_logits(written, judged) - self._float[at]).sum(1))
+                parts.append(np.square(logits(written, judged) - self._float[at]).sum(1))
             self._errors[candidate] = np.concatenate(parts)
         return self._errors[candidate]
 
@@ -169,7 +169,7 @@ def surely_less(errors: np.ndarray, default: np.ndarray) -> bool:
     return bool(less.mean() > _CERTAIN * less.std(ddof=1) / math.sqrt(len(less)))
 
 
-def _logits(model: ir.Model, batches: Iterable[np.ndarray]) -> np.ndarray:
+def logits(model: ir.Model, batches: Iterable[np.ndarray]) -> np.ndarray:
     """Compute the first output (images, …) as float64 rows."""
     ort = need("onnxruntime", by="calibration")
     options = ort.SessionOptions()
