@@ -113,6 +113,16 @@ def test_few_images_and_a_graph_that_torch_does_not_compute_are_left_alone() -> 
     assert not odd.fitted
 
 
+def test_logits_that_are_all_zero_are_left_alone() -> None:
+    sketch = Sketch()
+    silent = sketch.node("Mul", sketch.network(), sketch.constant(np.zeros((1, 5))))
+    x = sketch.images(64)
+
+    said = fitted(planned(sketch.model(silent), x), x)
+
+    assert said == "not fitted to the logits, as these are all zero or not finite"
+
+
 def test_a_large_network_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, x = plan_of("plain")
     monkeypatch.setattr(bias_fit.method_choice, "MOST_MACS", 1000)
