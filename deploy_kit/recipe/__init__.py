@@ -360,9 +360,13 @@ class RecommendTable(RecipeTable):
     Attributes:
         max_size_mb: Largest size of the files that a target needs, in MB (10⁶ bytes). The budget of the latency is
             ``bench.latency_budget_ms``, that of the accuracy stands in ``check.limits``.
+        max_energy_mj: Largest energy above idle per image in mJ, of every power rail; ``bench.energy`` measures it.
+        max_power_w: Largest mean power in W while an engine runs without a pause, likewise.
     """
 
     max_size_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_energy_mj: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_power_w: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class Recipe(RecipeTable):
