@@ -36,7 +36,7 @@ def name_of(checkpoint: str) -> str:
 
 def with_limits(
     base: Recipe, *, max_drop: float | None = None, latency_budget_ms: float | None = None,
-    max_size_mb: float | None = None,
+    max_size_mb: float | None = None, max_energy_mj: float | None = None, max_power_w: float | None = None,
 ) -> Recipe:  # fmt: skip
     """Return a recipe with other limits; what is None stays as it is.
 
@@ -45,6 +45,8 @@ def with_limits(
         max_drop: Percentage points that a variant may lose, in every precision but ``fp32``, the baseline's.
         latency_budget_ms: Limit of the largest percentile.
         max_size_mb: Largest file that is recommended.
+        max_energy_mj: Largest energy per image that is recommended; the bench then measures energy.
+        max_power_w: Largest power that is recommended; the bench then measures energy.
 
     Raises:
         RecipeError: A value does not fit.
@@ -55,8 +57,10 @@ def with_limits(
             data["check"]["limits"].setdefault(precision, {})["max_drop"] = max_drop
     if latency_budget_ms is not None:
         data["bench"]["latency_budget_ms"] = latency_budget_ms
-    if max_size_mb is not None:
-        data["recommend"]["max_size_mb"] = max_size_mb
+    costs = {"max_size_mb": max_size_mb, "max_energy_mj": max_energy_mj, "max_power_w": max_power_w}
+    data["recommend"] |= {key: value for key, value in costs.items() if value is not None}
+    if max_energy_mj is not None or max_power_w is not None:
+        data["bench"]["energy"] = True
     return recipe.parse_recipe(data)
 
 

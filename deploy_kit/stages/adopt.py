@@ -32,7 +32,12 @@ _STORED = ("weight", "shape")  # kinds of a proof's rows that compute nothing
 
 
 def run(
-    file: Path, entry: BuildEntry | None, context: Context, *, preprocess: Preprocess | None = None
+    file: Path,
+    entry: BuildEntry | None,
+    context: Context,
+    *,
+    preprocess: Preprocess | None = None,
+    stated: Artifact | None = None,
 ) -> tuple[Artifact, bool]:
     """Take a file into the store as an engine.
 
@@ -41,6 +46,7 @@ def run(
         entry: Engine and its options; if None, those of the file's passport, or the engine of its ending.
         context: Where. The engine's precision is read there, where the file does not state it.
         preprocess: How images become its input, where the file does not say.
+        stated: What a bundle says of its engine; None for what the passport beside the file says.
 
     Returns:
         The engine, and whether the store had it.
@@ -55,9 +61,10 @@ def run(
             raise InputError(f"{file}: no such file")
         raise InputError(
             f"{file}: expected a file, found a folder",
-            hint="give the engine's file in it; deploykit verify FOLDER runs a bundle on its own golden images",
+            hint="give the engine's file in it, or a folder that `deploykit pack` wrote",
         )
-    passport = read_passport(file)
+    passport = stated or read_passport(file)
+    title = stated.name if stated else file.stem
     is_onnx = onnx_bounds.is_onnx(file)
     ending = ".onnx" if is_onnx else file.suffix.lower()
     name = entry.engine if entry else (passport.engine if passport and passport.engine else _ENGINES.get(ending))
@@ -98,7 +105,7 @@ def run(
             precision, inputs, outputs = precision_of(proof), (), ()
         return Artifact(
             kind="engine",
-            name=file.stem,
+            name=title,
             path=f"{home}/{kept.name}",
             sha256=digest_of(kept),
             size_bytes=file.stat().st_size + (bin_file.stat().st_size if bin_file else 0),
@@ -120,9 +127,9 @@ def run(
         Artifact,
         make,
         stage="adopt",
-        name=f"{file.stem}.{name}",
+        name=f"{title}.{name}",
         inputs=(sha256_of(file), *((sha256_of(bin_file),) if bin_file else ())),
-        options=[name, options, known, file.stem, passport],
+        options=[name, options, known, title, passport],
         versions=(("stage", VERSION), *engine.versions_in(there.versions)),
     )
 
