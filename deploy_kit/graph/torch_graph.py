@@ -327,7 +327,7 @@ def _gemm(node: ir.Node, inputs: Inputs) -> torch.Tensor:
     moves, c = node.attributes, _given(inputs, 2)
     a = a.T if moves.get_int("transA", 0) else a
     plain = moves.get_float("alpha", 1.0) == moves.get_float("beta", 1.0) == 1 and (c is None or c.dim() == 1)
-    if plain and moves.get_int("transB", 0):
+    if plain and moves.get_int("transB", 0) == 1:
         return F.linear(a, b, c)  # one operator, which backends know
     b = b.T if moves.get_int("transB", 0) else b
     product = moves.get_float("alpha", 1.0) * (a @ b)
