@@ -168,8 +168,6 @@ def test_an_engine_checked_on_workers_gives_the_same_bytes_though_one_is_killed(
         context = Context(store=store, connection=connection)
         open_images = open_set(images, TINY_PREPROCESS)
         logits, _ = reference.run(line.recipe.source, TINY_PREPROCESS, context, images=open_images)
-            line.recipe.source, TINY_PREPROCESS, context, images=open_set(images, TINY_PREPROCESS)
-        )
         run = dataclasses.replace(context, workers=on)
         check.run(engine, line.recipe.check, run, reference=logits, images=ImageSource(name=images))
         (file,) = store.root.glob("outputs/*/outputs.npy")
