@@ -14,6 +14,7 @@ from deploy_kit.quantization.int8 import bias_fit, mixed_precision, portable
 from deploy_kit.quantization.int8.grids import Grid
 from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream
 from deploy_kit.quantization.int8.plan import Int8Plan
+from deploy_kit.quantization.schemes import _int8
 
 MAX_FORM = ("relu_after_pool", "batchnorm_to_max")
 N_IMAGES = 96
@@ -148,15 +149,31 @@ def test_every_image_is_drawn_as_often() -> None:
     assert all(sorted(order[at : at + 100]) == list(range(100)) for at in range(0, len(order), 100))
 
 
-@pytest.mark.slow
-def test_the_scheme_fits_unless_told_otherwise() -> None:
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({}, True),
+        ({"form": "depthwise"}, True),
+        ({"fit_biases": False}, False),
+        ({"bias_correction": False}, False),
+        ({"keep": ("stem",)}, False),
+    ],
+)
+def test_the_scheme_fits_unless_told_otherwise(
+    options: dict[str, object], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    monkeypatch.setattr(bias_fit, "fit", lambda *given: called.append(given))
     network = NETWORKS["plain"]()
-    x = network.sketch.images(64)
 
-    with_fit, without = (
-        quantized(network.model(), x, method="mse", rounding="nearest", fit_biases=on) for on in (True, False)
-    )
+    quantized(network.model(), network.sketch.images(4), method="mse", rounding="nearest", **options)
 
-    assert form_of(with_fit) == form_of(without)
-    wanted = run(network.model(), x)[0]
-    assert metrics.sqnr_db(wanted, run(with_fit, x)[0]) > metrics.sqnr_db(wanted, run(without, x)[0])
+    assert bool(called) == fits
+
+
+def test_without_torch_the_scheme_does_without_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_int8, "present", lambda package: package != "torch")
+    monkeypatch.setattr(bias_fit, "fit", lambda *_: pytest.fail("torch is not there"))
+    network = NETWORKS["plain"]()
+
+    quantized(network.model(), network.sketch.images(4), method="mse", rounding="nearest")
