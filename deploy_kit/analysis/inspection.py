@@ -1,5 +1,6 @@
-"""What is this file: a checkpoint, an ONNX graph or a built engine? Architecture, parameters, precision, passport."""
+"""What is this: a checkpoint, an ONNX graph, an engine or a bundle? Architecture, parameters, precision, passport."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes, paper_table
+from deploy_kit.delivery import contents
 from deploy_kit.graph import onnx_bounds
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
@@ -16,7 +18,7 @@ from deploy_kit.records.densenet import DenseNetSpec
 from deploy_kit.store import PASSPORT, read_passport
 
 _MAX_CLASSES = 12
-_ENGINE_SUFFIXES = frozenset({".xml", ".param", ".plan", ".engine", ".blob"})
+_ENGINE_SUFFIXES = frozenset({".xml", ".param", ".pte", ".plan", ".engine", ".blob"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
     """Inspect one file.
 
     Args:
-        path: Path of the file.
+        path: Path of the file; or of a bundle, whose engine is described.
         source: What is stated about a checkpoint beside its file.
         sides: Sides of the input in px, to compute map sizes and MACs with.
 
@@ -60,6 +62,8 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
         InputError: Missing, or nothing this program knows.
         CheckpointError: A checkpoint that cannot be read as a DenseNet.
     """
+    if contents.is_bundle(path):
+        return _bundle(path)
     if path.is_dir():
         raise folder_refusal(path)
     if not path.is_file():
@@ -69,6 +73,21 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
     if path.suffix in _ENGINE_SUFFIXES:
         return _engine(path, passport)
     return _onnx(path, passport) if onnx_bounds.is_onnx(path) else _checkpoint(path, source, sides)
+
+
+def _bundle(path: Path) -> Inspection:
+    with contents.opened(path) as bundle:
+        manifest, file = bundle.manifest, bundle.engine_file
+        known = _onnx if file.is_file() and onnx_bounds.is_onnx(file) else _engine
+        engine = known(file, bundle.passport)
+        facts = [("bundle", manifest.name), ("signed", "yes" if bundle.signed else "no")]
+        facts += [("remark", fault) for fault in bundle.faults]
+        return dataclasses.replace(
+            engine,
+            path=str(path),
+            size_bytes=sum(packed.size for packed in manifest.files),
+            facts=(*facts, *engine.facts, *(_classes_row(manifest.classes) if known is _engine else ())),
+        )
 
 
 def _main_file(path: Path) -> Path:

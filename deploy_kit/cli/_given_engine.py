@@ -14,6 +14,7 @@ from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs
 from deploy_kit.cli._options import StepOptions
 from deploy_kit.context import Context
+from deploy_kit.delivery import contents
 from deploy_kit.devices import links
 from deploy_kit.images import ImageSource
 from deploy_kit.recipe import BuildEntry, CheckTable, SourceTable, overrides
@@ -36,7 +37,7 @@ class GivenEngine:
     """What is judged, and what by.
 
     Attributes:
-        file: The engine's file.
+        file: The engine's file; or a bundle, which is judged on its golden images where nothing else is given.
         against: A checkpoint or ONNX file; ``labels`` for the labels of the images alone; None for the checkpoint that
             the file's passport names.
         golden: npz file with ``images`` and the expected ``logits``; then there is no other image set.
@@ -76,7 +77,7 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
         DeviceError: The engine cannot run there.
         DeployKitError: As `stages.adopt`, `stages.reference` and `stages.check`.
     """
-    with _adopted(given, step, console) as one:
+    with _with_bundle(given, step) as (given, step, stated), _adopted(given, step, console, stated) as one:
         engine = one.engine
         if given.against == LABELS:
             return _found(check.by_labels(engine, one.target, images=one.images, min_top1=given.min_top1), engine)
@@ -128,11 +129,30 @@ def is_engine(file: Path | None) -> bool:
 
 
 @contextlib.contextmanager
-def _adopted(given: GivenEngine, step: StepOptions, console: Console) -> Iterator[_Adopted]:
+def _with_bundle(given: GivenEngine, step: StepOptions) -> Iterator[tuple[GivenEngine, StepOptions, Artifact | None]]:
+    """Put a bundle's engine, golden outputs and orientation where nothing else is given in their place."""
+    if not contents.is_bundle(given.file):
+        yield given, step, None
+        return
+    with contents.opened(given.file) as bundle:
+        bundle.expect_whole()
+        manifest, own = bundle.manifest, step.images is None and given.against is None
+        golden = bundle.file(manifest.golden.file) if own and given.golden is None else given.golden
+        yield (
+            dataclasses.replace(given, file=bundle.engine_file, golden=golden),
+            dataclasses.replace(step, orientation=step.orientation or manifest.orientation),
+            bundle.passport,
+        )
+
+
+@contextlib.contextmanager
+def _adopted(
+    given: GivenEngine, step: StepOptions, console: Console, stated: Artifact | None = None
+) -> Iterator[_Adopted]:
     base = recipe.load_recipe(step.recipe or overrides.DEFAULT)
     images = _images(given, step)
     entry = BuildEntry(engine=given.engine, variants=()) if given.engine else None
-    stated = overrides.source_table({**given.source, "checkpoint": str(given.file)}).preprocess
+    said = overrides.source_table({**given.source, "checkpoint": str(given.file)}).preprocess
     table = overrides.with_inputs(
         base, crops=step.crops, task=step.task, masks=step.masks, ignore_index=step.ignore_index
     ).check
@@ -140,7 +160,7 @@ def _adopted(given: GivenEngine, step: StepOptions, console: Console) -> Iterato
     with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
         host = Context(store=store, connection=here, on_progress=console.on_progress)
         target = dataclasses.replace(host, connection=there)
-        engine, _ = adopt.run(given.file, entry, target, preprocess=stated.record() if stated else None)
+        engine, _ = adopt.run(given.file, entry, target, preprocess=said.record() if said else None, stated=stated)
         yield _Adopted(engine=engine, images=images, table=table, host=host, target=target)
 
 

@@ -15,7 +15,9 @@ from deploy_kit.cli._options import OutputOptions, StepOptions
 def check(
     file: Annotated[
         Path | None,
-        typer.Argument(help="Engine or ONNX file, delivered or foreign; by default the newest engine in the store."),
+        typer.Argument(
+            help="Engine or ONNX file, delivered or foreign, or a bundle; by default the store's newest engine."
+        ),
     ] = None,
     *,
     against: Annotated[

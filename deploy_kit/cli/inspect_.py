@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Checkpoint, ONNX graph or built engine.")],
+    path: Annotated[Path, typer.Argument(help="Checkpoint, ONNX graph, built engine or bundle.")],
     *,
     size: InputSize = None,
     facts: CheckpointOptions,

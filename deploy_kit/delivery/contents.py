@@ -18,6 +18,8 @@ from pathlib import Path
 from deploy_kit.base.errors import InputError
 from deploy_kit.delivery import manifest as manifests
 from deploy_kit.delivery.manifest import Manifest
+from deploy_kit.records import codec
+from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.store import sha256_of
 
 MAX_FILES = 1000
@@ -56,6 +58,39 @@ class BundleContents:
         return self.file(self.manifest.engine.file)
 
     @property
+    def passport(self) -> Artifact:
+        """What the manifest says of the engine, as the passport of a delivered file says it."""
+        manifest = self.manifest
+        engine, calibrated = manifest.engine, manifest.calibration
+        return Artifact(
+            kind="engine",
+            name=manifest.name,
+            path=engine.file,
+            sha256=engine.sha256,
+            size_bytes=self.engine_file.stat().st_size,
+            precision=manifest.precision,
+            inputs=manifest.inputs,
+            outputs=manifest.outputs,
+            preprocess=manifest.preprocess,
+            stage="pack",
+            parent=engine.graph_sha256,
+            engine=engine.name,
+            made_by=manifest.made_by,
+            options=codec.canonical_json(engine.options),
+            built=engine.built_for,
+            origin=Origin(
+                checkpoint=manifest.checkpoint.name,
+                checkpoint_sha256=manifest.checkpoint.sha256,
+                verdict=manifest.check.verdict.text,
+                images=manifest.images.name,
+                n_images=manifest.images.n,
+                images_sha256=manifest.images.sha256,
+                calibration=calibrated.name if calibrated else "",
+                calibration_sha256=calibrated.sha256 if calibrated else "",
+            ),
+        )
+
+    @property
     def signed(self) -> bool:
         """Whether it has a signature."""
         return self.file(manifests.SIGNATURE).is_file()
@@ -91,10 +126,15 @@ def opened(path: Path) -> Iterator[BundleContents]:
 
 
 def is_bundle(path: Path) -> bool:
-    """Return whether a folder or file looks like a bundle, without reading all of it."""
-    if path.is_dir():
+    """Return whether a folder or zip has a manifest at its top, without reading the rest; weights are zips, too."""
+    if not path.is_file():
         return (path / manifests.FILE).is_file()
-    return path.is_file() and zipfile.is_zipfile(path)
+    try:
+        _expect_small_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            return manifests.FILE in archive.namelist()
+    except (InputError, OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+        return False
 
 
 def _compared(path: Path, folder: Path, manifest: Manifest, names: frozenset[str]) -> BundleContents:

@@ -17,7 +17,14 @@ from deploy_kit.store import digest_of, read_passport, sha256_of
 
 VERSION = "1"
 # File ending → the engine that is meant where neither a passport nor the user says.
-_ENGINES = {".onnx": "onnxruntime", ".xml": "openvino", ".param": "ncnn", ".plan": "tensorrt", ".engine": "tensorrt"}
+_ENGINES = {
+    ".onnx": "onnxruntime",
+    ".xml": "openvino",
+    ".param": "ncnn",
+    ".pte": "executorch",
+    ".plan": "tensorrt",
+    ".engine": "tensorrt",
+}
 ENGINES_ONLY = frozenset(_ENGINES) - {".onnx"}
 """File endings of engines; an ONNX file may be one, and may be what one is made from."""
 _BESIDE = {".xml": ".bin", ".param": ".bin"}
@@ -25,15 +32,21 @@ _STORED = ("weight", "shape")  # kinds of a proof's rows that compute nothing
 
 
 def run(
-    file: Path, entry: BuildEntry | None, context: Context, *, preprocess: Preprocess | None = None
+    file: Path,
+    entry: BuildEntry | None,
+    context: Context,
+    *,
+    preprocess: Preprocess | None = None,
+    stated: Artifact | None = None,
 ) -> tuple[Artifact, bool]:
     """Take a file into the store as an engine.
 
     Args:
-        file: An ONNX graph, an OpenVINO IR (``.xml`` with its ``.bin``) or a TensorRT plan.
+        file: An ONNX graph, or an engine's file, what belongs to it beside it (``.xml`` with its ``.bin``).
         entry: Engine and its options; if None, those of the file's passport, or the engine of its ending.
         context: Where. The engine's precision is read there, where the file does not state it.
         preprocess: How images become its input, where the file does not say.
+        stated: What a bundle says of its engine; None for what the passport beside the file says.
 
     Returns:
         The engine, and whether the store had it.
@@ -48,9 +61,10 @@ def run(
             raise InputError(f"{file}: no such file")
         raise InputError(
             f"{file}: expected a file, found a folder",
-            hint="give the engine's file in it; deploykit verify FOLDER runs a bundle on its own golden images",
+            hint="give the engine's file in it, or a folder that `deploykit pack` wrote",
         )
-    passport = read_passport(file)
+    passport = stated or read_passport(file)
+    title = stated.name if stated else file.stem
     is_onnx = onnx_bounds.is_onnx(file)
     ending = ".onnx" if is_onnx else file.suffix.lower()
     name = entry.engine if entry else (passport.engine if passport and passport.engine else _ENGINES.get(ending))
@@ -91,7 +105,7 @@ def run(
             precision, inputs, outputs = precision_of(proof), (), ()
         return Artifact(
             kind="engine",
-            name=file.stem,
+            name=title,
             path=f"{home}/{kept.name}",
             sha256=digest_of(kept),
             size_bytes=file.stat().st_size + (bin_file.stat().st_size if bin_file else 0),
@@ -113,9 +127,9 @@ def run(
         Artifact,
         make,
         stage="adopt",
-        name=f"{file.stem}.{name}",
+        name=f"{title}.{name}",
         inputs=(sha256_of(file), *((sha256_of(bin_file),) if bin_file else ())),
-        options=[name, options, known, file.stem, passport],
+        options=[name, options, known, title, passport],
         versions=(("stage", VERSION), *engine.versions_in(there.versions)),
     )
 

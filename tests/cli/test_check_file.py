@@ -153,7 +153,7 @@ def test_a_folder_is_refused_with_what_takes_a_bundle(tmp_path: Path) -> None:
     said = deploykit("check", tmp_path, "--against", "labels", "--images", tmp_path, "--store", tmp_path / "s")
 
     assert (said.code, "expected a file, found a folder" in said.error) == (2, True), said.err
-    assert "deploykit verify FOLDER" in said.fix
+    assert "a folder that `deploykit pack` wrote" in said.fix
 
 
 def test_a_file_of_an_unknown_kind_is_refused(line: "Line", tmp_path: Path) -> None:

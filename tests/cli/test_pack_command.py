@@ -166,3 +166,41 @@ def test_names_of_image_folders_are_in_the_bundles_onnx_file(line: "Line", tmp_p
     assert onnx_file.classes(onnx_file.load(tmp_path / "bundle" / "model.onnx")) == names
     assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["classes"] == list(names)
     assert deploykit("verify", tmp_path / "bundle").code == 0
+
+
+@pytest.mark.parametrize("ending", ["", ".zip"])
+def test_a_bundle_is_checked_on_its_golden_images_labels_or_a_checkpoint(
+    kept: Store, line: "Line", tmp_path: Path, ending: str
+) -> None:
+    bundle, store = tmp_path / f"bundle{ending}", ("--store", tmp_path / "store")
+    assert deploykit("pack", "--store", kept.root, "-o", bundle, "--name", "mine").code == 0
+    images, checkpoint = line.recipe.check.images, line.recipe.source.checkpoint
+
+    golden = deploykit("check", bundle, *store, "--json")
+    labels = deploykit("check", bundle, *store, "--against", "labels", "--images", images, "--json")
+    full = deploykit("check", bundle, *store, "--against", checkpoint, "--images", images, "--json")
+
+    found = [json.loads(said.out) for said in (golden, labels, full)]
+    assert [said.code for said in (golden, labels, full)] == [0, 0, 0]
+    assert [one["label"] for one in found] == ["mine · onnxruntime"] * 3
+    assert [one["n"] for one in found] == [8, 24, 24]
+    assert found[0]["agreement"] == 1.0
+    assert found[0]["limits"]["min_sqnr_db"] == 15
+
+    inspected = deploykit("inspect", bundle, "--json")
+    facts = json.loads(inspected.out)
+    assert facts["passport"]["origin"]["checkpoint"] == Path(checkpoint).name
+    assert ["bundle", "mine"] in facts["facts"] and dict(facts["facts"])["precision"] == "int8"
+
+
+def test_a_bundle_that_was_changed_is_not_checked(kept: Store, tmp_path: Path) -> None:
+    assert deploykit("pack", "--store", kept.root, "-o", tmp_path / "bundle").code == 0
+    file = tmp_path / "bundle" / "model.onnx"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+    said = deploykit("check", tmp_path / "bundle", "--store", tmp_path / "store")
+
+    assert (said.code, "model.onnx: changed since it was packed" in said.error) == (2, True), said.err
+    assert not (tmp_path / "store").exists()

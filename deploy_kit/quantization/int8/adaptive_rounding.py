@@ -95,8 +95,10 @@ def _descend(whole: np.ndarray, slope: np.ndarray, second: np.ndarray, steps: np
     curvature = np.diag(second).astype(np.float64)
     # Without curvature, where all inputs are constant, weights stay rounded to the nearest.
     for j in np.flatnonzero(curvature > 0):
-        best = np.clip(np.rint(whole[j] - slope[j] / (curvature[j] * steps)), -limit, limit)
+        best = np.rint(whole[j] - slope[j] / (curvature[j] * steps))
+        best = np.minimum(np.maximum(best, -limit), limit)
         step = best - whole[j]
         if step.any():
             whole[j] = best
-            slope += np.multiply.outer(second[j], (step * steps).astype(np.float32))
+            # Columns before j are set: their slopes are not read again.
+            slope[j + 1 :] += np.multiply.outer(second[j, j + 1 :], (step * steps).astype(np.float32))

@@ -10,7 +10,6 @@ of another would hide or turn their differences; then roundings with the method 
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,9 +23,11 @@ import onnx_ir as ir
 from deploy_kit.base.lazy import need
 from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.graph import onnx_file
-from deploy_kit.quantization.int8 import mixed_precision, plan
-from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream
-from deploy_kit.quantization.int8.plan import Int8Choices, Int8Plan, Rounding
+from deploy_kit.quantization.int8 import mixed_precision, observation, plan
+from deploy_kit.quantization.int8.observation import ImageStream, Observed
+from deploy_kit.quantization.int8.plan import Int8Choices, Int8Plan, PreparedGraph, Rounding
+from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeTarget
+from deploy_kit.quantization.ranges import ObservedActivations
 from deploy_kit.quantization.ranges.thresholds import Method
 
 FEWEST, MOST = 64, 512
@@ -93,19 +94,18 @@ def _chosen(
     if cost > MOST_MACS or parameters > MOST_PARAMETERS:
         large = f"{cost / 1e9:.1f} GMACs an image and {parameters / 1e6:.1f} million parameters"
         return choices, f"the default, as choosing takes long for a network of {large}"
-    with tempfile.TemporaryDirectory() as folder:
-        trial = _Trial(source=source, model=model, images=images, size=size, folder=Path(folder), write=write)
-        said = []
-        if left.method:
-            by_method = {name: _ranged(choices, name) for name in _METHODS}
-            method, words = trial.best(by_method, choices.ranging.method)
-            choices = by_method[method]
-            said.append(words)
-        if left.rounding:
-            by_rounding = {name: replace(choices, rounding=name) for name in _ROUNDINGS}
-            rounding, words = trial.best(by_rounding, choices.rounding)
-            choices = by_rounding[rounding]
-            said.append(words)
+    trial = _Trial(plan.prepare(source, choices), model, images, size=size, write=write)
+    said = []
+    if left.method:
+        by_method = {name: _ranged(choices, name) for name in _METHODS}
+        method, words = trial.best(by_method, choices.ranging.method)
+        choices = by_method[method]
+        said.append(words)
+    if left.rounding:
+        by_rounding = {name: replace(choices, rounding=name) for name in _ROUNDINGS}
+        rounding, words = trial.best(by_rounding, choices.rounding)
+        choices = by_rounding[rounding]
+        said.append(words)
     return choices, f"{'; '.join(said)} (logits of {trial.n} calibration images held out in turns)"
 
 
@@ -118,20 +118,20 @@ class _Trial:
 
     def __init__(
         self,
-        *,
-        source: Path,
+        prepared: PreparedGraph,
         model: ir.Model,
         images: ImageStream,
+        *,
         size: int,
-        folder: Path,
         write: Callable[[Int8Plan], ir.Model],
     ) -> None:
-        self._source, self._folder, self._write = source, folder, write
+        self._prepared, self._write = prepared, write
         every = max(1, -(-images.n // max(MOST, size)))
         used = [batch for at, batch in enumerate(images.batches()) if at % every == 0]
         self._folds, self.n = (used[::2], used[1::2]), size * len(used)
         self._float = [_logits(model, fold) for fold in self._folds]
         self._errors: dict[Int8Choices, np.ndarray] = {}
+        self._observed: dict[object, Observed] = {}
 
     def best(self, candidates: dict[_Name, Int8Choices], default: _Name) -> tuple[_Name, str]:
         """Return the name of the best candidate, and the signal to noise that each leaves, in words."""
@@ -151,16 +151,34 @@ class _Trial:
         if candidate not in self._errors:
             parts = []
             for at, judged in enumerate(self._folds):
-                # The folder keeps the statistics of a fold: methods share them.
-                context = CalibrationContext(digest=f"fold {at}", store=self._folder)
-                seen = self._folds[1 - at]
+                seen, ranging = self._folds[1 - at], candidate.ranging
                 made = plan.make_plan(
-                    self._source, candidate, partial(iter, seen), len(seen) * len(seen[0]), context=context
+                    self._prepared,
+                    candidate,
+                    partial(iter, seen),
+                    len(seen) * len(seen[0]),
+                    observe=partial(self._observe, (at, ranging if ranging.settle else None)),
                 )
                 written = self._write(mixed_precision.keep_in_float(made, ()))
                 parts.append(np.square(_logits(written, judged) - self._float[at]).sum(1))
             self._errors[candidate] = np.concatenate(parts)
         return self._errors[candidate]
+
+    def _observe(
+        self,
+        key: object,
+        model: onnx.ModelProto,
+        activations: ObservedActivations,
+        targets: tuple[RangeTarget, ...],
+        ranging: RangeMethod,
+        images: ImageStream,
+    ) -> Observed:
+        """Observe a fold once: candidates share its statistics, and those of the first, `mse`, serve all methods."""
+        if key not in self._observed:
+            # How ranges move from look to look is told to nobody here: only who would stop there has targets.
+            looked_at = targets if ranging.settle else ()
+            self._observed[key] = observation.observe_images(model, activations, looked_at, ranging, images)
+        return self._observed[key]
 
 
 def surely_less(errors: np.ndarray, default: np.ndarray) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from deploy_kit.base.errors import QuantizeError
@@ -30,7 +31,7 @@ from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.channel_moments import Moments, exact, together
 from deploy_kit.quantization.int8.effective_range import Interval
 from deploy_kit.quantization.int8.grids import Grid, asymmetric_grid, symmetric_grid
-from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream
+from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream, Observed
 from deploy_kit.quantization.int8.pixel_grid import PixelGrid
 from deploy_kit.quantization.int8.range_selection import ChannelRange, RangeMethod, RangeTarget
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
@@ -117,35 +118,51 @@ class Int8Choices:
     ranging: RangeMethod = field(default_factory=RangeMethod)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedGraph:
+    """A float graph in the form that a layout's plans are made of.
+
+    Attributes:
+        source: The file it was read from.
+        graph: The graph, which plans leave as it is.
+    """
+
+    source: Path
+    graph: onnx.ModelProto
+
+
 def make_plan(
-    source: Path,
+    source: Path | PreparedGraph,
     choices: Int8Choices,
     batches: Callable[[], Iterator[np.ndarray]],
     n_images: int,
     *,
     context: CalibrationContext | None = None,
+    observe: Callable[..., Observed] = observation.observe_images,
 ) -> Int8Plan:
     """Plan a graph's integers.
 
     Args:
-        source: A float32 ONNX file.
+        source: A float32 ONNX file, or what `prepare` made of it for the same layout.
         choices: The choices of the layout.
         batches: Returns an iterator over the calibration images, (N, C, …) float32, from the start.
         n_images: Number of images; ranges of few images are widened.
         context: Where statistics are kept, and who is told about progress.
+        observe: Gives the statistics of the prepared graph: `observation.observe_images`, or what has them already.
 
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, there are no images, or an activation is
             not finite.
     """
-    model = _prepared(source, choices)
+    prepared = source if isinstance(source, PreparedGraph) else prepare(source, choices)
+    model = ir.serde.deserialize_model(prepared.graph)
     # TensorRT quantizes around 0, where pixels are not.
     pixels = None if choices.signed else pixel_grid.read_pixels(model)
     # TensorRT's integer convolutions write floats: their results need no grid of their own.
     groups = grouping.find_scale_groups(model, results=not choices.signed)
     if not groups.all:
         raise QuantizeError(
-            f"{source}: nothing in it can be quantized",
+            f"{prepared.source}: nothing in it can be quantized",
             hint="it needs a convolution or a Gemm with constant weights",
         )
     # Moved to other channels or pixels, a value's moments are not those of its source: it is observed itself.
@@ -160,7 +177,7 @@ def make_plan(
         if v.producer() and (pixels is None or v is not pixels.value)
     }
     histograms = choices.ranging.by_histogram
-    observed = observation.observe_images(
+    observed = observe(
         ir.serde.serialize_model(model),
         ObservedActivations(
             names=_names(sources), means=_names(clipped), histograms=_names(list(targets)) if histograms else ()
@@ -192,7 +209,12 @@ def make_plan(
     return plan
 
 
-def _prepared(source: Path, choices: Int8Choices) -> ir.Model:
+def prepare(source: Path, choices: Int8Choices) -> PreparedGraph:
+    """Read a float32 ONNX file and apply the passes of a layout.
+
+    Raises:
+        QuantizeError: The operator set is too old.
+    """
     model = onnx_file.load(source)
     if onnx_file.opset(model) < _MIN_OPSET:
         raise QuantizeError(
@@ -206,7 +228,7 @@ def _prepared(source: Path, choices: Int8Choices) -> ir.Model:
     passes.apply_passes(model, choices.passes)
     if not choices.signed:
         average_pools.as_convolutions(model)
-    return onnx_file.reread(model)
+    return PreparedGraph(source=source, graph=ir.serde.serialize_model(onnx_file.reread(model)))
 
 
 def _tied(span: ChannelRange, alike: np.ndarray) -> ChannelRange:

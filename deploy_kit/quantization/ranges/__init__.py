@@ -7,7 +7,7 @@ returns a few thousand numbers. Only activations that need a histogram are fetch
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -76,17 +76,22 @@ class Observer:
         shapes = {value.name: _shape(value) for value in _values(model)}
         image = 4 * sum(math.prod(shapes.get(name, (1,))[1:]) for name in activations.histograms)
         self._counted = max(COUNTED_IMAGES, COUNTED_BYTES // max(image, 1))
-        reduced = [(name, tuple(_REDUCTIONS)) for name in dict.fromkeys(activations.names)]
-        reduced += [(name, (_MEAN,)) for name in dict.fromkeys(activations.means)]
-        self._outputs = [f"{name}{suffix}" for name, suffixes in reduced for suffix in suffixes]
+        names = tuple(dict.fromkeys(activations.names))
+        self._reduced = dict.fromkeys(_REDUCTIONS, names)
+        self._reduced[_MEAN] = tuple(dict.fromkeys((*names, *activations.means)))
+        outputs = [f"{name}{suffix}" for suffix, reduced in self._reduced.items() for name in reduced]
+        self._outputs, self._columns = outputs, dict[str, slice]()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        augmented = _augmented(model, reduced, activations.histograms).SerializeToString()
+        augmented = _augmented(model, self._reduced, activations.histograms).SerializeToString()
         self._session = ort.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
         self._feed, self._n_runs = self._session.get_inputs()[0].name, 0
         self._totals: dict[str, np.ndarray] = {}
-        self.histograms: dict[str, Histogram] = {}
+        self._histograms: dict[str, Histogram] = {}
+        # Bins of many channels cost more than the values of one small image: such are counted several at a time.
+        self._waiting: list[dict[str, _Counted]] = []
+        self._together = min(_TOGETHER, _TOGETHER_BYTES // max(image, 1))
 
     def add(self, batch: np.ndarray) -> None:
         """Observe a batch (N, C, …) float32; all batches have one size.
@@ -97,20 +102,49 @@ class Observer:
         every = max(1, self._expected // max(self._counted, len(batch)))
         counted = self.activations.histograms if self._n_runs % every == 0 else ()
         results = self._session.run([*self._outputs, *counted], {self._feed: batch})
-        parts = {}
-        for output, value in zip(self._outputs, results, strict=False):
-            merge = _MERGE[output[output.rindex(".") :]]
-            part = merge.reduce(np.asarray(value, np.float64), axis=0) / (len(value) if merge is np.add else 1)
-            self._totals[output] = merge(self._totals[output], part) if output in self._totals else part
-            parts[output] = part
-        for name, fetched in zip(counted, results[len(self._outputs) :], strict=True):
-            low, high = parts[f"{name}.low"], parts[f"{name}.high"]
-            _expect_finite(name, low, high, parts[f"{name}{_MEAN}"])
-            if name not in self.histograms:
-                self.histograms[name] = Histogram.empty(len(low))
-            self.histograms[name].add(fetched, low, high)
+        parts, rest = {}, iter(results)
+        for suffix, names in self._reduced.items():
+            rows = [_over_images(value, _MERGE[suffix]) for _, value in zip(names, rest, strict=False)]
+            parts[suffix] = np.concatenate(rows, dtype=np.float64) if rows else np.zeros(0)
+            if not self._n_runs:
+                ends = np.cumsum([len(row) for row in rows])
+                self._columns |= {
+                    f"{name}{suffix}": slice(end - len(row), end)
+                    for name, row, end in zip(names, rows, ends.tolist(), strict=True)
+                }
+        self._totals = (
+            {suffix: _MERGE[suffix](total, parts[suffix]) for suffix, total in self._totals.items()}
+            if self._n_runs
+            else parts
+        )
         self._n_runs += 1
         self.n_images += len(batch)
+        if not counted:
+            return
+        bounds = {name: [self._of(name, suffix, parts) for suffix in (".low", ".high", _MEAN)] for name in counted}
+        if not all(np.isfinite(parts[suffix]).all() for suffix in (".low", ".high", _MEAN)):
+            for name in counted:
+                _expect_finite(name, *bounds[name])
+        self._waiting.append({name: (value, *bounds[name][:2]) for name, value in zip(counted, rest, strict=True)})
+        if len(self._waiting) * len(batch) >= self._together:
+            self._count()
+
+    def _count(self) -> None:
+        for name in self.activations.histograms if self._waiting else ():
+            batches = [run[name] for run in self._waiting]
+            if name not in self._histograms:
+                self._histograms[name] = Histogram.empty(len(batches[0][1]))
+            self._histograms[name].add(batches)
+        self._waiting.clear()
+
+    @property
+    def histograms(self) -> dict[str, Histogram]:
+        """Histograms of `ObservedActivations.histograms`, of all images counted."""
+        self._count()
+        return self._histograms
+
+    def _of(self, name: str, suffix: str, parts: dict[str, np.ndarray]) -> np.ndarray:
+        return parts[suffix][self._columns[f"{name}{suffix}"]]
 
     def channels(self) -> dict[str, Channels]:
         """Return the statistics of `ObservedActivations.names`.
@@ -119,7 +153,12 @@ class Observer:
             QuantizeError: No images, or an activation is not finite.
         """
         self._expect_images()
-        return {name: _channels(name, self._totals, self._n_runs) for name in dict.fromkeys(self.activations.names)}
+        return {
+            name: _channels(
+                name, *(self._of(name, suffix, self._totals) for suffix in _REDUCTIONS), n_runs=self._n_runs
+            )
+            for name in self._reduced[".low"]
+        }
 
     def means(self) -> dict[str, np.ndarray]:
         """Return the means (C,) of `ObservedActivations.means`.
@@ -128,7 +167,8 @@ class Observer:
             QuantizeError: No images.
         """
         self._expect_images()
-        return {name: self._totals[f"{name}{_MEAN}"] / self._n_runs for name in dict.fromkeys(self.activations.means)}
+        means = dict.fromkeys(self.activations.means)
+        return {name: self._of(name, _MEAN, self._totals) / self._n_runs for name in means}
 
     def _expect_images(self) -> None:
         if not self._n_runs:
@@ -173,15 +213,24 @@ def memory_mib(model: onnx.ModelProto, activations: ObservedActivations) -> int:
     computed = {name for node in model.graph.node for name in node.output}
     tensors = 4 * sum(math.prod(shape) for name, shape in shapes.items() if name in computed)
     fetched = 4 * sum(math.prod(shapes[name]) for name in activations.histograms if name in shapes)
+    fetched = max(fetched, min(_TOGETHER * fetched, _TOGETHER_BYTES))
     bins = 8 * BINS * sum(shapes[name][1] for name in activations.histograms if name in shapes)
     return round((_COPIES * int(model.ByteSize()) + _ALIVE * tensors + fetched + bins) / 2**20)
 
 
-def _channels(name: str, totals: dict[str, np.ndarray], n_runs: int) -> Channels:
-    low, high, mean = totals[f"{name}.low"], totals[f"{name}.high"], totals[f"{name}{_MEAN}"] / n_runs
+def _over_images(value: np.ndarray, merge: np.ufunc) -> np.ndarray:
+    """Reduce (N, C) to (C,): a sum to its mean, in float64 where N is not 1."""
+    if len(value) == 1:
+        return np.asarray(value[0])
+    return np.asarray(merge.reduce(np.asarray(value, np.float64), axis=0) / (len(value) if merge is np.add else 1))
+
+
+def _channels(
+    name: str, low: np.ndarray, high: np.ndarray, total: np.ndarray, squares: np.ndarray, *, n_runs: int
+) -> Channels:
+    mean, square = total / n_runs, squares / n_runs
     _expect_finite(name, low, high, mean)
     # E[x²] − E[x]² from float32 parts: a tiny negative remainder is rounding.
-    square = totals[f"{name}.square"] / n_runs
     variance = np.maximum(square - mean**2, 0.0)
     # x² beyond float32's range: no distribution within [low, high] has more than this (Bhatia and Davis, 2000).
     largest = np.maximum((high - mean) * (mean - low), 0.0)
@@ -197,6 +246,8 @@ def _expect_finite(name: str, *parts: np.ndarray) -> None:
         )
 
 
+_Counted: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+_TOGETHER, _TOGETHER_BYTES = 8, 64 * 2**20  # images whose values are counted at a time, and what they may hold
 _COPIES = 4  # of the weights: the graph, its serialized form, the runtime's own, and what it packs for its kernels
 _ALIVE = 0.5  # of the activations at a time, as the runtime uses memory again; estimated
 _MEAN = ".mean"
@@ -206,7 +257,7 @@ _AXES_AS_INPUT = 18  # from this operator set on, ReduceMin, ReduceMax and Reduc
 
 
 def _augmented(
-    model: onnx.ModelProto, reduced: list[tuple[str, tuple[str, ...]]], fetched: tuple[str, ...]
+    model: onnx.ModelProto, reduced: dict[str, tuple[str, ...]], fetched: tuple[str, ...]
 ) -> onnx.ModelProto:
     """Copy the graph; its outputs become the reductions of some activations, and others as they are."""
     copy = onnx.ModelProto()
@@ -214,14 +265,12 @@ def _augmented(
     ranks = _ranks(copy)
     del copy.graph.output[:]
     version = next(entry.version for entry in copy.opset_import if not entry.domain)
-    for name, suffixes in reduced:
+    copy.graph.node.extend(helper.make_node("Mul", [name, name], [f"{name}.squared"]) for name in reduced[".square"])
+    for name in dict.fromkeys(name for names in reduced.values() for name in names):
         # Over the pixels alone: the runtime reduces whole rows in parallel, and the batch is left to numpy.
         axes = list(range(2, ranks[name]))
-        squared = f"{name}.squared"
-        if ".square" in suffixes:
-            copy.graph.node.append(helper.make_node("Mul", [name, name], [squared]))
-        for suffix in suffixes:
-            source, output = squared if suffix == ".square" else name, f"{name}{suffix}"
+        for suffix in (suffix for suffix, names in reduced.items() if name in names):
+            source, output = f"{name}.squared" if suffix == ".square" else name, f"{name}{suffix}"
             copy.graph.node.append(_reduction(copy, _REDUCTIONS[suffix], source, output, axes, version))
             copy.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     for name in fetched:

@@ -7,7 +7,7 @@ A value far beyond all others would leave the others in one bin, so it is counte
 values observed before it: where tails are that heavy, this alone depends on the order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,16 +77,22 @@ class Histogram:
         """Edges of all bins (C, BINS + 1)."""
         return np.asarray((self.starts[:, None] + np.arange(BINS + 1)) * self.width[:, None])
 
-    def add(self, values: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-        """Count values.
+    def add(self, batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+        """Count the values of batches, each as if it were alone.
 
         Args:
-            values: (N, C, …) float32, all finite.
-            low: (C,) smallest of the values.
-            high: (C,) largest of the values.
+            batches: (N, C, …) float32 values, all finite; (C,) smallest and largest of them.
         """
-        x = np.ascontiguousarray(values, np.float32).reshape(*values.shape[:2], -1)
-        bounds = np.stack([low, high], axis=1).astype(np.float64)
+        waiting: list[np.ndarray] = []  # counted together, before the bins move: counting costs as much as so many bins
+        for values, low, high in batches:
+            x = np.ascontiguousarray(values, np.float32).reshape(*values.shape[:2], -1)
+            if not ((low >= self.inner[:, 0]).all() and (high <= self.inner[:, 1]).all()):
+                x = self._widen(x, np.stack([low, high], axis=1).astype(np.float64), waiting)
+            waiting.append(x)
+        self._count(waiting)
+
+    def _widen(self, x: np.ndarray, bounds: np.ndarray, waiting: list[np.ndarray]) -> np.ndarray:
+        """Make room for values within `bounds` (C, 2); returns those to count, and counts apart what is far."""
         reach = _united(self.inner, bounds)
         range_before = np.maximum(self.inner[:, 1] - self.inner[:, 0], 0.0)
         # Only a channel whose range would grow that much can hold a far value: the others need no sorted sample.
@@ -100,18 +106,18 @@ class Histogram:
             bounds[row] = near.min(), near.max()
             beyond[row] = np.array([(x[:, row] < lowest).sum(), (x[:, row] > highest).sum()])
             x[:, row] = np.clip(x[:, row], *bounds[row])
-        self._fit(_united(self.inner, bounds))
-        self._count(x)
+        self._fit(_united(self.inner, bounds), waiting)
         for row, far in beyond.items():
             at = np.floor(bounds[row] / self.width[row]).astype(np.int64) - self.starts[row]
-            np.subtract.at(self.counts[row], at, far)
+            np.subtract.at(self.counts[row], at, far)  # they are counted there with the others
             self.beyond[row] += far
+        return x
 
     def together(self) -> "Histogram":
         """Return one histogram of all channels: that of the whole tensor."""
         inner = np.array([[self.inner[:, 0].min(), self.inner[:, 1].max()]])
         merged = Histogram.empty(1)
-        merged._fit(inner)
+        merged._fit(inner, [])
         finer = merged.exponents[0] - self.exponents
         at = _halved(self.starts[:, None] + np.arange(BINS), finer[:, None]) - merged.starts[0]
         there = self.counts > 0
@@ -130,8 +136,11 @@ class Histogram:
         reach[reach == 0] = np.inf
         return np.stack([most[:, 0] - reach, most[:, 1] + reach], axis=1)
 
-    def _fit(self, reach: np.ndarray) -> None:
-        """Widen and move the bins until they hold `reach` (C, 2), at the smallest width that does."""
+    def _fit(self, reach: np.ndarray, waiting: list[np.ndarray]) -> None:
+        """Widen and move the bins until they hold `reach` (C, 2), at the smallest width that does.
+
+        What is `waiting` to be counted is counted before they move.
+        """
         grown = np.flatnonzero((reach[:, 0] < self.inner[:, 0]) | (reach[:, 1] > self.inner[:, 1]))
         self.inner = reach
         if not len(grown):
@@ -141,6 +150,8 @@ class Histogram:
         doubled, starts = exponents - self.exponents[grown], self.starts[grown]
         changed = (doubled > 0) | (first < starts) | (last >= starts + BINS)
         if changed.any():
+            self._count(waiting)
+            waiting.clear()
             self._move(grown[changed], doubled[changed], ((first + last + 1 - BINS) // 2)[changed])
 
     def _move(self, rows: np.ndarray, doubled: np.ndarray, starts: np.ndarray) -> None:
@@ -153,14 +164,17 @@ class Histogram:
         self.exponents[rows] += doubled
         self.starts[rows] = starts
 
-    def _count(self, x: np.ndarray) -> None:
+    def _count(self, batches: list[np.ndarray]) -> None:
+        if not batches:
+            return
         # Scaling by a power of two is exact, and so is a bin's number, which is below 2^24 in a float32.
         scales = np.ldexp(np.float32(1), -self.exponents).astype(np.float32)[:, None]
-        step = max(1, _BLOCK // max(1, x[:, 0].size))
+        step = max(1, _BLOCK // max(1, sum(x[:, 0].size for x in batches)))
         for first in range(0, len(self.exponents), step):
             rows = slice(first, first + step)
             flat, offsets = self.counts[rows].reshape(-1), BINS * np.arange(len(self.starts[rows])) - self.starts[rows]
-            bins = x[:, rows] * scales[rows]
+            bins = np.concatenate([x[:, rows].swapaxes(0, 1).reshape(len(offsets), -1) for x in batches], axis=1)
+            bins *= scales[rows]
             at = (np.floor(bins, out=bins).astype(np.int64) + offsets[:, None]).reshape(-1)
             # Counting over all bins costs as much as adding to a fifth of them one by one.
             if 5 * at.size > flat.size:
@@ -170,7 +184,10 @@ class Histogram:
 
 
 def _united(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.stack([np.minimum(a[:, 0], b[:, 0]), np.maximum(a[:, 1], b[:, 1])], axis=1)
+    united = np.empty_like(a)
+    np.minimum(a[:, 0], b[:, 0], out=united[:, 0])
+    np.maximum(a[:, 1], b[:, 1], out=united[:, 1])
+    return united
 
 
 def _halved(numbers: np.ndarray, times: np.ndarray) -> np.ndarray:

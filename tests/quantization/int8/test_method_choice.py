@@ -9,7 +9,7 @@ import pytest
 from dense_graphs import Sketch, batches
 
 from deploy_kit.graph import onnx_file
-from deploy_kit.quantization.int8 import method_choice
+from deploy_kit.quantization.int8 import method_choice, observation
 from deploy_kit.quantization.int8.method_choice import OpenChoice
 from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream
 from deploy_kit.quantization.int8.plan import Int8Choices, Int8Plan
@@ -72,6 +72,16 @@ def test_candidates_are_quantized_on_one_half_of_the_images_and_the_scores_are_t
     session = method_choice._logits(desk.model, batches(desk.x))
     power = float(np.square(session).sum(1).mean())
     assert f"mse {10 * math.log10(power / (5 * 0.1**2)):.1f} dB" in desk.said["choice"]
+
+
+def test_candidates_share_the_statistics_of_each_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, passes = Desk(tmp_path), []
+    observe = observation.observe_images
+    monkeypatch.setattr(observation, "observe_images", lambda *args: passes.append(args[3].method) or observe(*args))
+
+    desk.chosen()
+
+    assert passes == ["mse", "mse"]
 
 
 def test_a_tie_goes_to_the_default_and_that_is_said(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def summed_up(x: np.ndarray) -> tuple[Channels, dict[str, Histogram]]:
     wide = x.astype(np.float64)
     channels = Channels(low=wide.min((0, 2)), high=wide.max((0, 2)), mean=wide.mean((0, 2)), std=wide.std((0, 2)))
     histogram = Histogram.empty(x.shape[1])
-    histogram.add(x, channels.low, channels.high)
+    histogram.add([(x, channels.low, channels.high)])
     return channels, {"x": histogram}
 
 

@@ -19,7 +19,7 @@ def values(seed: int = 0) -> np.ndarray:
 def filled(*parts: np.ndarray) -> Histogram:
     made = Histogram.empty(parts[0].shape[1])
     for part in parts:
-        made.add(part, part.min((0, 2, 3)), part.max((0, 2, 3)))
+        made.add([(part, part.min((0, 2, 3)), part.max((0, 2, 3)))])
     return made
 
 
@@ -121,3 +121,17 @@ def test_what_is_written_reads_back_in_fewer_bytes() -> None:
 
     assert parts["3.counts"].itemsize == 2
     assert all(np.array_equal(getattr(again, name), value) for name, value in vars(found).items())
+
+
+def test_batches_counted_together_are_as_one_by_one() -> None:
+    x = values()
+    x[20, 0] *= 100  # bins move in the middle
+    x[30, 1, 0, 0] = 1e9  # far beyond what was seen before
+    parts = [(part, part.min((0, 2, 3)), part.max((0, 2, 3))) for part in np.split(x, 40)]
+    found = Histogram.empty(6)
+
+    found.add(parts)
+
+    assert found.beyond[1, 1] == 1
+    for name, value in vars(filled(*np.split(x, 40))).items():
+        np.testing.assert_array_equal(getattr(found, name), value)

@@ -36,7 +36,7 @@ def seen(*channels: np.ndarray, limits: tuple[np.ndarray, np.ndarray] | None = N
     low, high = x.min((0, 2)), x.max((0, 2))
     histogram = Histogram.empty(len(channels))
     for part in np.array_split(x, 7, axis=2):
-        histogram.add(part, part.min((0, 2)), part.max((0, 2)))
+        histogram.add([(part, part.min((0, 2)), part.max((0, 2)))])
     return thresholds.values(histogram, low.astype(np.float64), high.astype(np.float64), limits)
 
 

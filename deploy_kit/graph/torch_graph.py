@@ -1,11 +1,11 @@
-"""An ONNX graph computed by torch, node by node: any part of it, with other weights, and with gradients.
+"""An ONNX graph computed by torch, node by node: any part of it, with other weights, with gradients, or exported.
 
-Covers the operators of convolutional classifiers in float32. `verified` compares it with ONNX Runtime before use.
+Covers the operators of convolutional classifiers in float32. Whoever uses it compares it with ONNX Runtime first.
 """
 
 import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,29 +13,27 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 
-from deploy_kit.base.errors import InputError, SlimError
-from deploy_kit.base.lazy import need
+from deploy_kit.base.errors import InputError
 from deploy_kit.graph import onnx_file
 
-_AGREES = 1e-3  # of the largest output; float32 sums in another order differ by 1e-6 to 1e-5
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 
 class TorchGraph:
     """The nodes of a graph, and its constants as tensors."""
 
-    def __init__(self, model: ir.Model) -> None:
-        """Read a graph.
+    def __init__(self, model: ir.Model, *, quantized: bool = False) -> None:
+        """Read a graph; Q/DQ pairs of one that may be `quantized` are computed by whoever walks it.
 
         Raises:
             InputError: It has an operator, or a form of one, that is not covered.
         """
         self.nodes = tuple(model.graph)
-        unknown = sorted({node.op_type for node in self.nodes} - _OPERATORS.keys())
-        if unknown:
+        if unknown := [name for name in unknown_operators(model) if not (quantized and name in PAIRS)]:
             raise InputError(
-                f"slim: the graph has operators that it does not compute: {', '.join(unknown)}",
-                hint="simplify the graph first (deploykit simplify), or leave slimming out",
+                f"the graph has operators that torch is not told how to compute: {', '.join(unknown)}",
+                hint="simplify the graph first: deploykit simplify",
             )
         self.input = str(onnx_file.inputs(model)[0].name)
         self.output = str(model.graph.outputs[0].name)
@@ -97,32 +95,159 @@ class TorchGraph:
         return values[self.output]
 
 
-def verified(model: ir.Model, path: Path, images: np.ndarray) -> TorchGraph:
-    """Return the graph once torch computes of a few images what ONNX Runtime does.
+def unknown_operators(model: ir.Model) -> list[str]:
+    """List the operators of a graph that are not covered; Q/DQ pairs are not."""
+    return sorted({node.op_type for node in model.graph} - _OPERATORS.keys())
 
-    Args:
-        model: The graph as loaded from `path`.
-        path: Its file.
-        images: (N, C, …) float32, of the graph's own batch size.
 
-    Raises:
-        InputError: The graph is not covered.
-        SlimError: The two differ.
+@dataclass(frozen=True)
+class _Grid:
+    """Numbers that an int8 tensor stands for: (integer - zero) * scale."""
+
+    scale: float
+    zero: int
+
+
+class TorchModule(torch.nn.Module):
+    """The graph as a module for `torch.export`: weights are buffers; scales, zero points and shapes are numbers.
+
+    Quantized tensors are int8; uint8 ones are moved by 128, as are their zero points. An operator that reads one
+    computes on the numbers that it stands for and writes the same grid, so that a backend sees the pattern that it
+    fuses: dequantize, operator, quantize. Biases of int32 are float.
     """
-    ort = need("onnxruntime", by="slim")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    wanted = session.run(None, {session.get_inputs()[0].name: images})[0]
-    graph = TorchGraph(model)
-    with torch.no_grad():
-        found = graph.forward(images).numpy()
-    difference = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-30))
-    if not difference <= _AGREES:
-        raise SlimError(
-            f"{path}: torch's answers differ from ONNX Runtime's by {difference:.2g} of the largest: slim cannot use it"
-        )
-    return graph
+
+    def __init__(self, model: ir.Model) -> None:
+        """Read a graph.
+
+        Raises:
+            InputError: It has an operator, a form of one, or a quantizer, that is not covered.
+        """
+        super().__init__()
+        self._graph = TorchGraph(model, quantized=True)
+        self._constants = self._graph.constants
+        self._grids = dict[str, _Grid]()
+        self._rescaled = dict[str, tuple[torch.Tensor, torch.Tensor]]()
+        for node in self._graph.nodes:
+            self._plan(node)
+        self._buffer_names = {name: f"constant{index}" for index, name in enumerate(self._constants)}
+        for name, key in self._buffer_names.items():
+            self.register_buffer(key, self._constants[name])
+
+    def _plan(self, node: ir.Node) -> None:
+        """Find the grid of a node's output, and compute what depends on constants alone."""
+        names, out = _names(node.inputs), str(node.outputs[0].name)
+        if node.op_type == "QuantizeLinear":
+            own = self._scaling(node)
+            readers = [reader for reader, index in node.outputs[0].uses() if reader.op_type == "DequantizeLinear"]
+            scale, zero = self._scaling(readers[0]) if readers else own
+            if scale.numel() != 1 or any(not _same(self._scaling(reader), (scale, zero)) for reader in readers):
+                raise _unsupported(node, "a scale of each channel, or a tensor that is read in several ways,")
+            self._grids[out] = _Grid(float(scale.item()), int(zero.item()))
+            if not _same(own, (scale, zero)):
+                # Read on another grid than it was written on, as pixels are: y / scale + zero is the integer.
+                shape = [-1 if axis == node.attributes.get_int("axis", 1) else 1 for axis in range(4)]
+                factor, offset = scale / own[0], (own[1] - zero) * scale
+                self._rescaled[out] = (factor.reshape(shape), offset.to(torch.float32).reshape(shape))
+        elif node.op_type == "DequantizeLinear":
+            held = self._constants.get(names[0] or "")
+            if held is None:
+                return
+            scale, zero = self._scaling(node)
+            if held.dtype == torch.int8 and _requantized(node):  # backends want a scale of each channel as a buffer
+                self._constants |= {f"{out}/scale": scale, f"{out}/zero": zero.to(torch.int64)}
+            else:  # a bias, or weights of what writes float: the numbers that they stand for
+                axis = node.attributes.get_int("axis", 1) if scale.numel() > 1 else 0
+                shape = [-1 if index == axis else 1 for index in range(held.dim())]
+                self._constants[out] = (_signed(held).float() - zero.reshape(shape)) * scale.reshape(shape)
+        elif quantized := [name for name in names if name in self._grids]:
+            grid = self._grids[quantized[0]]
+            if any(self._grids[name] != grid for name in quantized):
+                raise _unsupported(node, "integers of several scales")
+            self._grids[out] = grid
+            for name in names:
+                if name in self._constants and self._constants[name].dtype in (torch.uint8, torch.int8):
+                    self._constants[name] = (_signed(self._constants[name]).float() - grid.zero) * grid.scale
+
+    def _scaling(self, node: ir.Node) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scale and zero point (float32, int32) of a quantizer, the zero point as of int8."""
+        names = _names(node.inputs)
+        scale = self._constants.get(names[1] or "")
+        zero = self._constants.get(names[2] or "") if len(names) > 2 else torch.zeros(1, dtype=torch.uint8)
+        if scale is None or zero is None or zero.dtype not in (torch.uint8, torch.int8, torch.int32):
+            raise _unsupported(node, "a scale that is computed, or a type other than 8 bits,")
+        return scale.float(), _signed(zero).to(torch.int32)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the output of images of the graph's own batch size."""
+        values = {self._graph.input: images}
+        for node in self._graph.nodes:
+            out = str(node.outputs[0].name)
+            if out not in self._constants:
+                values[out] = self._compute(node, out, values)
+        return values[self._graph.output]
+
+    def _compute(self, node: ir.Node, out: str, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        names = _names(node.inputs)
+        inputs = [None if name is None else self._real(name, values) for name in names]
+        if node.op_type == "DequantizeLinear":
+            return _first(inputs) if names[0] in self._grids else self._weights(node, str(names[0]))
+        if node.op_type == "QuantizeLinear":
+            found = _first(inputs)
+            if out in self._rescaled:
+                factor, offset = self._rescaled[out]
+                found = found * factor + offset
+        else:
+            found = self._graph.compute(node, inputs)
+        grid = self._grids.get(out)
+        if grid is None:
+            return found
+        quantize = torch.ops.quantized_decomposed.quantize_per_tensor
+        return torch.as_tensor(quantize(found, grid.scale, grid.zero, -128, 127, torch.int8))
+
+    def _real(self, name: str, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return a tensor as real numbers; integers that are no activations as they are."""
+        if name not in values:
+            constant = self._constants[name]
+            return self.get_buffer(self._buffer_names[name]) if constant.is_floating_point() else constant
+        grid = self._grids.get(name)
+        if grid is None:
+            return values[name]
+        restore = torch.ops.quantized_decomposed.dequantize_per_tensor
+        return torch.as_tensor(restore(values[name], grid.scale, grid.zero, -128, 127, torch.int8))
+
+    def _weights(self, node: ir.Node, name: str) -> torch.Tensor:
+        out = node.outputs[0].name
+        held, scale, zero = (self.get_buffer(self._buffer_names[key]) for key in (name, f"{out}/scale", f"{out}/zero"))
+        if scale.numel() == 1:
+            one, numbers = torch.ops.quantized_decomposed.dequantize_per_tensor, self._scaling(node)
+            return torch.as_tensor(one(held, float(numbers[0].item()), int(numbers[1].item()), -128, 127, torch.int8))
+        each, axis = torch.ops.quantized_decomposed.dequantize_per_channel, node.attributes.get_int("axis", 1)
+        return torch.as_tensor(each(held, scale, zero, axis, -128, 127, torch.int8))
+
+
+def _names(values: Iterable[ir.Value | None]) -> list[str | None]:
+    return [None if value is None else str(value.name) for value in values]
+
+
+def _signed(integers: torch.Tensor) -> torch.Tensor:
+    """Return 8-bit integers as int8, uint8 moved by 128."""
+    return (integers.to(torch.int16) - 128).to(torch.int8) if integers.dtype == torch.uint8 else integers
+
+
+def _requantized(weights: ir.Node) -> bool:
+    """Return whether the one reader of weights writes integers, by itself or through its ReLU."""
+    readers = [reader for reader, _ in weights.outputs[0].uses()]
+    if len(readers) == 1 and readers[0].op_type != "QuantizeLinear":
+        readers = [reader for reader, _ in readers[0].outputs[0].uses()]
+    if len(readers) == 1 and readers[0].op_type == "Relu":
+        readers = [reader for reader, _ in readers[0].outputs[0].uses()]
+    return len(readers) == 1 and readers[0].op_type == "QuantizeLinear"
+
+
+def _same(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> bool:
+    return all(
+        a.numel() == b.numel() and bool((a.flatten() == b.flatten()).all()) for a, b in zip(one, other, strict=True)
+    )
 
 
 def keep_freed_memory() -> None:
@@ -156,7 +281,7 @@ def _both(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _unsupported(node: ir.Node, what: str) -> InputError:
-    return InputError(f"slim: {node.op_type} '{node.name}': {what} is not covered", hint="leave slimming out")
+    return InputError(f"{node.op_type} '{node.name}': {what} is not covered")
 
 
 def _pads(node: ir.Node, rank: int, x: torch.Tensor, fill: float) -> tuple[torch.Tensor, list[int]]:
@@ -201,6 +326,9 @@ def _gemm(node: ir.Node, inputs: Inputs) -> torch.Tensor:
     a, b = _both(inputs)
     moves, c = node.attributes, _given(inputs, 2)
     a = a.T if moves.get_int("transA", 0) else a
+    plain = moves.get_float("alpha", 1.0) == moves.get_float("beta", 1.0) == 1 and (c is None or c.dim() == 1)
+    if plain and moves.get_int("transB", 0) == 1:
+        return F.linear(a, b, c)  # one operator, which backends know
     b = b.T if moves.get_int("transB", 0) else b
     product = moves.get_float("alpha", 1.0) * (a @ b)
     return product if c is None else product + moves.get_float("beta", 1.0) * c
@@ -235,7 +363,7 @@ def _reduce_mean(node: ir.Node, inputs: Inputs) -> torch.Tensor:
 def _reshape(inputs: Inputs, batch: int) -> torch.Tensor:
     """Reshape; a size that was written for the graph's own batch stands for any."""
     x, wanted = _both(inputs)
-    shape = [int(size) for size in wanted]
+    shape = wanted.tolist()  # reads the constant itself: `int` of an item would be traced by torch.export
     if shape and shape[0] == batch:
         shape[0] = x.shape[0]
     return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(shape)])
@@ -251,8 +379,8 @@ def _squeeze(node: ir.Node, inputs: Inputs) -> torch.Tensor:
 
 def _clip(node: ir.Node, inputs: Inputs) -> torch.Tensor:
     low, high, moves = _given(inputs, 1), _given(inputs, 2), node.attributes
-    bottom = float(low) if low is not None else moves.get_float("min", -torch.inf)
-    top = float(high) if high is not None else moves.get_float("max", torch.inf)
+    bottom: Any = low.tolist() if low is not None else moves.get_float("min", -torch.inf)
+    top: Any = high.tolist() if high is not None else moves.get_float("max", torch.inf)
     return _first(inputs).clamp(bottom, top)
 
 
@@ -283,6 +411,7 @@ _OPERATORS: dict[str, Callable[[ir.Node, Inputs], torch.Tensor]] = {
     "LeakyRelu": lambda node, inputs: F.leaky_relu(_first(inputs), node.attributes.get_float("alpha", 0.01)),
     "MatMul": lambda node, inputs: torch.matmul(*_both(inputs)),
     "MaxPool": _pool,
+    "Max": lambda node, inputs: torch.maximum(*_both(inputs)),
     "Mul": lambda node, inputs: torch.mul(*_both(inputs)),
     "ReduceMean": _reduce_mean,
     "Relu": lambda node, inputs: F.relu(_first(inputs)),
