@@ -15,9 +15,10 @@ from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.accuracy.tasks import Scoring
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.context import Context
-from deploy_kit.devices import inference, task_comparison
+from deploy_kit.devices import engine_parts, inference, links, task_comparison
 from deploy_kit.devices.links import Connection
-from deploy_kit.images import ImageSet, ImageSource, calibration_checks, masks
+from deploy_kit.images import Crops, ImageSet, ImageSource, calibration_checks, masks
+from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
@@ -362,24 +363,19 @@ def _outputs(
 ) -> EngineOutputs:
     """Run a set of images through an engine; kept by its pixels, so that other limits and labels run nothing again."""
 
-    def progress(done: int) -> None:
-        context.report("check", engine.label, done=done, total=image_set.n)
-
     def make(folder: Path, home: str) -> EngineOutputs:
         with inference.loaded_engine(context.connection, _target_of(engine, context), ask_first=True) as opened:
-            found = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress)
-            if found.logits.shape != (image_set.n, classes):
-                raise CheckError(
-                    f"{engine.label}: expected logits {(image_set.n, classes)}, found {found.logits.shape}"
-                )
+            logits = _all_logits(opened, engine, image_set, reference.crops, context)
+            if logits.shape != (image_set.n, classes):
+                raise CheckError(f"{engine.label}: expected logits {(image_set.n, classes)}, found {logits.shape}")
             sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
             itself = consistency.examine_consistency(opened.ask, sample, opened.batch, engine.precision)
-        np.save(folder / "outputs.npy", found.logits)
+        np.save(folder / "outputs.npy", logits)
         return EngineOutputs(
             path=f"{home}/outputs.npy",
             sha256=sha256_of(folder / "outputs.npy"),
             n=image_set.n,
-            settings=found.settings,
+            settings=opened.settings,
             consistency=itself,
         )
 
@@ -393,6 +389,30 @@ def _outputs(
         versions=_versions(context),
     )
     return outputs
+
+
+def _all_logits(
+    opened: inference.LoadedEngine, engine: Artifact, images: ImageSet, crops: Crops, context: Context
+) -> np.ndarray:
+    """Run a set of images, part by part on the context's workers where the engine runs on this machine's processor."""
+
+    def progress(done: int) -> None:
+        context.report("check", engine.label, done=done, total=images.n)
+
+    device, here = context.connection.device, context.connection.environment
+    elsewhere = context.workers is not ONE_PROCESS and device == links.LOCAL and images.n > engine_parts.SIZE
+    if not elsewhere:
+        return opened.all(images, engine.preprocess, crops=crops, progress=progress).logits
+    parts = engine_parts.requests(
+        engine, _target_of(engine, context), images, batch=opened.batch, crops=crops,
+        processor=(here.cpu, here.isa), settings=opened.settings,
+    )  # fmt: skip
+    found, done = list[np.ndarray](), 0
+    for logits in context.workers.map(engine_parts.answer, parts):
+        found.append(logits)
+        done += len(logits)
+        progress(done)
+    return np.concatenate(found)
 
 
 def _versions(context: Context) -> tuple[tuple[str, str], ...]:
