@@ -54,9 +54,10 @@ def tensor(arguments: tuple[Any, ...], rules: Rules) -> "Tensor | Unreadable":
     if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
     made = view(storage, offset, size, stride, rules.budget)
-    # A lazily negated tensor is kept as its storage and a bit.
+    # A lazily negated tensor is kept as its storage and a bit; a legacy file's storage has no numbers yet.
     metadata = arguments[6] if len(arguments) > 6 else None
-    return -made if isinstance(metadata, dict) and metadata.get("neg") and isinstance(made, Tensor) else made
+    negated = isinstance(metadata, dict) and metadata.get("neg") and isinstance(made, Tensor)
+    return torch._neg_view(made) if negated else made
 
 
 def view(storage: Storage, offset: Any, size: Any, stride: Any, budget: ReadLimits) -> "Tensor | Unreadable":

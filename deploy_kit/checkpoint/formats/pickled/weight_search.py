@@ -180,7 +180,7 @@ def _usable(name: str, value: Any, budget: ReadLimits) -> Tensor:
             hint="give the checkpoint as it was before quantization, pruning or conversion",
         )
     assert isinstance(tensor, Tensor)
-    return tensor
+    return tensor.resolve_neg()
 
 
 def _nothing(data: Any) -> CheckpointError:

@@ -79,9 +79,9 @@ def test_module_in_which_modules_double_is_refused(tmp_path: Path) -> None:
     assert "torch.save(model.state_dict()" in caught.value.hint
 
 
-def test_weights_four_levels_down_are_not_looked_for(tmp_path: Path) -> None:
+def test_weights_seven_levels_down_are_not_looked_for(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no state dict found: expected 4 convolutions or more, found 'a'"):
-        read({"a": {"b": {"c": {"d": weights()}}}}, tmp_path)
+        read({"a": {"b": {"c": {"d": {"e": {"f": {"g": weights()}}}}}}}, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema", "ema_state_dict", "ema_model.module"])
