@@ -67,6 +67,28 @@ def test_a_convolution_is_the_evaluators(given: dict[str, object]) -> None:
     assert differ(sketch, sketch.conv("x", 6, 3, **given)) < 1e-5
 
 
+@pytest.mark.parametrize("operator", ["Max", "Min"])
+def test_a_bound_is_the_evaluators(operator: str) -> None:
+    sketch = Sketch()
+    bounds = [sketch.constant(np.linspace(side, -side, 3).reshape(1, 3, 1, 1)) for side in (1, -1)]
+
+    assert differ(sketch, sketch.node(operator, "x", *bounds)) == 0
+
+
+def test_a_border_is_the_evaluators_and_a_mode_that_is_not_covered_is_named() -> None:
+    text = (
+        "g (float[1,3,2,2] x) => (float[] y) {{ s = Constant<value = int64[8] {{0, 0, 1, 2, 0, 1, 0, 3}}>() {line} }}"
+    )
+    filled = "f = Constant<value = float {1.5}>() y = Pad(x, s, f)"
+    model, x = tiny_graphs.parse(text.format(line=filled), 18), Sketch(pixels=(2, 2)).images(1)
+    wanted = ReferenceEvaluator(serialize_model(model)).run(None, {"x": x})[0]
+    mirrored = tiny_graphs.parse(text.format(line='y = Pad<mode = "reflect">(x, s)'), 18)
+
+    assert TorchGraph(model).forward(x).tolist() == wanted.tolist()
+    with pytest.raises(InputError, match="a mode other than constant"):
+        TorchGraph(mirrored).forward(x)
+
+
 def test_a_dense_network_is_the_evaluators_for_any_batch() -> None:
     sketch = Sketch(batch=1)
     output = sketch.network()
