@@ -454,7 +454,13 @@ def _thumbnails(run: Run, source: Exported, rows: list[EngineRow]) -> tuple[Thum
 
 def budgets_of(recipe: Recipe) -> Budgets:
     """Return what an engine may cost by a recipe; its limits on accuracy are in the verdicts already."""
-    return Budgets(latency_ms=recipe.bench.latency_budget_ms, max_size_mb=recipe.recommend.max_size_mb)
+    costs = recipe.recommend
+    return Budgets(
+        latency_ms=recipe.bench.latency_budget_ms,
+        max_size_mb=costs.max_size_mb,
+        max_energy_mj=costs.max_energy_mj,
+        max_power_w=costs.max_power_w,
+    )
 
 
 def _notes(made_by: MadeBy) -> list[str]:

@@ -1,10 +1,11 @@
 """Which of the engines that were proved should be deployed, and why not each of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deploy_kit.records.engine_table import size, typed
 from deploy_kit.records.measurements import Measurement, samples_for
+from deploy_kit.records.readings import Rail
 from deploy_kit.records.recommendation import Budgets, Loser, Recommendation
 from deploy_kit.records.results import EngineRow, Limits, ParityReport
 from deploy_kit.stages.bench import speed_up
@@ -88,6 +89,8 @@ def why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:
         _over_drop(parity, budgets.max_drop),
         _over_latency(measured, budgets.latency_ms, percent),
         f"{size(row.artifact.size_bytes)}, at most {budgets.max_size_mb:g} MB" if over_size else "",
+        _over_energy(measured, budgets.max_energy_mj, "mJ an image above idle", lambda rail: rail.mj_per_inference),
+        _over_energy(measured, budgets.max_power_w, "W", lambda rail: rail.joules / rail.seconds),
     )
     return "; ".join(filter(None, reasons))
 
@@ -115,6 +118,18 @@ def _over_latency(measured: Measurement, limit_ms: float | None, percent: float)
             f"undecided: p{percent:g} needs {samples_for(percent):,} samples, {len(measured.samples_ms):,} were taken"
         )
     return f"p{percent:g} {value:.4g} ms, at most {limit_ms:g} ms" if value > limit_ms else ""
+
+
+def _over_energy(measured: Measurement, limit: float | None, unit: str, reading: Callable[[Rail], float]) -> str:
+    """Judge the rail that reads most: rails may overlap, so there is no sum, and each one must keep the limit."""
+    if limit is None:
+        return ""
+    energy = measured.energy
+    if energy is None or not energy.rails:
+        why = energy.why if energy else "bench.energy is false"
+        return f"undecided: its energy was not measured: {why}"
+    most = max(energy.rails, key=reading)
+    return f"{reading(most):.3g} {unit} on {most.name}, at most {limit:g}" if reading(most) > limit else ""
 
 
 def _candidate(row: EngineRow, rows: Sequence[EngineRow]) -> _Contender:

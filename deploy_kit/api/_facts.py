@@ -6,9 +6,10 @@ from typing import Any
 from deploy_kit.base.errors import RequestError
 
 _PLAIN = (
-    "state_key", "head", "output", "stem_pool", "concat", "activation", "outer_activation", "hidden_activation",
-    "slope", "dense_order", "transition_order", "final_order", "hidden_order", "transition_relu",
-    "transition_pool", "final_relu", "eps", "hidden_eps", "head_pool", "feature_norm", "head_activation",
+    "state_key", "head", "output", "stem_pool", "concat", "activation", "outer_activation", "stem_activation",
+    "hidden_activation", "slope", "stem_slope", "outer_slope", "hidden_slope", "dense_order", "transition_order",
+    "final_order", "hidden_order", "transition_relu", "transition_pool", "final_relu", "eps", "hidden_eps", "head_pool",
+    "feature_norm", "head_activation",
 )  # fmt: skip
 
 

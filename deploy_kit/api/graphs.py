@@ -46,8 +46,12 @@ def export(
     concat: Literal["append", "prepend"] | None = None,
     activation: str | None = None,
     outer_activation: str | None = None,
+    stem_activation: str | None = None,
     hidden_activation: str | None = None,
     slope: float | None = None,
+    stem_slope: float | None = None,
+    outer_slope: float | None = None,
+    hidden_slope: float | None = None,
     dense_order: Literal["norm_first", "activation_first"] | None = None,
     transition_order: Literal["norm_first", "activation_first"] | None = None,
     final_order: Literal["norm_first", "activation_first"] | None = None,
@@ -98,8 +102,12 @@ def export(
         concat: Whether a layer's new channels come after the old ones, or before them.
         activation: Activation of the dense layers, e.g. ``relu``.
         outer_activation: Activation of stem, transitions and end.
+        stem_activation: Activation of the stem, where it is another one.
         hidden_activation: Activation between linear layers.
         slope: Slope of leaky activations below zero.
+        stem_slope: The same in the stem, where it is another one.
+        outer_slope: The same outside of dense layers, likewise.
+        hidden_slope: The same between linear layers, likewise.
         dense_order: Whether a dense layer's BNs come before their activations, as in the paper, or behind them.
         transition_order: The same of a transition's BN.
         final_order: The same of the last BN.

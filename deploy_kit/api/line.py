@@ -148,6 +148,8 @@ def deployment_recipe(
     max_drop: float | None = None,
     latency_budget_ms: float | None = None,
     max_size_mb: float | None = None,
+    max_energy_mj: float | None = None,
+    max_power_w: float | None = None,
 ) -> Recipe:
     """Return the recipe that `deploykit deploy` runs: engines that the device can run, in precisions that gain there.
 
@@ -160,6 +162,8 @@ def deployment_recipe(
         max_drop: Percentage points that may be lost.
         latency_budget_ms: Limit of the largest percentile.
         max_size_mb: Largest file that is recommended.
+        max_energy_mj: Largest energy above idle per image that is recommended, of every power rail.
+        max_power_w: Largest mean power while it runs that is recommended, of every power rail.
 
     Raises:
         DeviceError: The device cannot be reached.
@@ -176,7 +180,12 @@ def deployment_recipe(
         entries = tuple(entry.model_copy(update={"optional": True}) for entry in made.build.engines)
         made = made.model_copy(update={"build": made.build.model_copy(update={"engines": entries})})
     limited = overrides.with_limits(
-        made, max_drop=max_drop, latency_budget_ms=latency_budget_ms, max_size_mb=max_size_mb
+        made,
+        max_drop=max_drop,
+        latency_budget_ms=latency_budget_ms,
+        max_size_mb=max_size_mb,
+        max_energy_mj=max_energy_mj,
+        max_power_w=max_power_w,
     )
     # By time, so that a slow network is not measured for minutes; a budget is on p99, which takes 1,000 runs.
     length = {"duration_s": _MEASURED_S, "min_iters": None if latency_budget_ms is None else samples_for(99)}

@@ -76,8 +76,12 @@ class ArchitectureFacts:
         final_relu: Whether a ReLU follows the last BN.
         activation: Activation of the dense layers.
         outer_activation: Activation of stem, transitions and end.
+        stem_activation: Activation of the stem, where it is another one.
         hidden_activation: Activation between linear layers of the head.
         slope: Slope of leaky activations below zero.
+        stem_slope: The same in the stem, where it is another one.
+        outer_slope: The same outside of dense layers, likewise.
+        hidden_slope: The same between linear layers, likewise.
         head_pool: How the last map becomes a vector.
         feature_norm: Whether that vector is divided by its Euclidean norm.
         head_activation: What follows the last linear layer in the file's own forward pass.
@@ -94,8 +98,12 @@ class ArchitectureFacts:
     final_relu: bool | None = None
     activation: Activation | None = None
     outer_activation: Activation | None = None
+    stem_activation: Activation | None = None
     hidden_activation: Activation | None = None
     slope: float | None = None
+    stem_slope: float | None = None
+    outer_slope: float | None = None
+    hidden_slope: float | None = None
     dense_order: Order | None = None
     transition_order: Order | None = None
     final_order: Order | None = None

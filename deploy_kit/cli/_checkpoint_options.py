@@ -98,8 +98,12 @@ class CheckpointOptions:
     ] = None
     activation: Annotated[Activation | None, _help("Activation of dense layers.")] = None
     outer_activation: Annotated[Activation | None, _help("Activation of stem, transitions and final BN.")] = None
+    stem_activation: Annotated[Activation | None, _help("Activation of the stem, if it is another one.")] = None
     hidden_activation: Annotated[Activation | None, _help("Activation between linear layers.")] = None
     slope: Annotated[float | None, _help("Negative slope of leaky activations.")] = None
+    stem_slope: Annotated[float | None, _help("The same in the stem, if it is another one.")] = None
+    outer_slope: Annotated[float | None, _help("The same outside of dense layers, if it is another one.")] = None
+    hidden_slope: Annotated[float | None, _help("The same between linear layers, if it is another one.")] = None
     dense_order: Annotated[Order | None, _help("Order of BN and activation in dense layers.")] = None
     transition_order: Annotated[Order | None, _help("Order of BN and activation in transitions.")] = None
     final_order: Annotated[Order | None, _help("Order of the final BN and its activation.")] = None

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 from deploy_kit.base.errors import RequestError
 
@@ -99,13 +100,35 @@ def megabytes(option: str, text: str | None) -> float | None:
     Raises:
         RequestError: It is not a size, not above zero, or has no unit.
     """
+    return _with_unit(option, text, "a size", {"kB": 1e-3, "KB": 1e-3, "MB": 1.0, "GB": 1e3}, "10MB")
+
+
+def millijoules(option: str, text: str | None) -> float | None:
+    """Parse an energy into mJ: ``40mJ`` or ``0.04J``; the unit is required.
+
+    Raises:
+        RequestError: It is not an energy, not above zero, or has no unit.
+    """
+    return _with_unit(option, text, "an energy", {"uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3}, "40mJ")
+
+
+def watts(option: str, text: str | None) -> float | None:
+    """Parse a power into W: ``10W`` or ``7500mW``; the unit is required.
+
+    Raises:
+        RequestError: It is not a power, not above zero, or has no unit.
+    """
+    return _with_unit(option, text, "a power", {"mW": 1e-3, "W": 1.0, "kW": 1e3}, "10W")
+
+
+def _with_unit(option: str, text: str | None, what: str, units: Mapping[str, float], example: str) -> float | None:
     if text is None:
         return None
-    match = re.fullmatch(r"\s*([0-9.]+)\s*(kB|KB|MB|GB)\s*", text)
-    value = _number(match[1]) if match else None
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(\S+)\s*", text)
+    value = _number(match[1]) if match and match[2] in units else None
     if match is None or not value:
-        raise RequestError(f"{option}: expected a size with its unit, found '{text}'", hint=f"e.g. {option} 10MB")
-    return round(value * {"K": 1e-3, "M": 1.0, "G": 1e3}[match[2][0].upper()], 9)
+        raise RequestError(f"{option}: expected {what} with its unit, found '{text}'", hint=f"e.g. {option} {example}")
+    return round(value * units[match[2]], 9)
 
 
 def names(text: str | None) -> tuple[str, ...]:

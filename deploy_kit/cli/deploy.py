@@ -18,7 +18,7 @@ DELIVERIES = Path("deliver")
 
 
 def deploy(
-    model: Annotated[Path, typer.Argument(help="Checkpoint or ONNX file.")],
+    model: Annotated[Path, typer.Argument(help="Checkpoint or ONNX file; demo is the bundled one.")],
     *,
     step: Annotated[StepOptions, Only("images", "calibration")],
     engines: Annotated[
@@ -49,6 +49,13 @@ def deploy(
         str | None, typer.Option(help="Upper limit for the 99th percentile of the latency, e.g. 8ms.")
     ] = None,
     max_size: Annotated[str | None, typer.Option(help="Largest file to recommend, e.g. 10MB.")] = None,
+    max_energy: Annotated[
+        str | None,
+        typer.Option(help="Largest energy above idle per image to recommend, e.g. 40mJ; measures energy."),
+    ] = None,
+    max_power: Annotated[
+        str | None, typer.Option(help="Largest mean power while it runs to recommend, e.g. 10W; measures energy.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the files; by default deliver/NAME.")
     ] = None,
@@ -73,6 +80,7 @@ def deploy(
 
     from deploy_kit.api import line
     from deploy_kit.cli import _deployment, _quantities, _steps
+    from deploy_kit.images import SYNTHETIC
     from deploy_kit.recipe import overrides
     from deploy_kit.stages import export as export_stage
 
@@ -82,7 +90,11 @@ def deploy(
         _quantities.points("--max-drop", max_drop),
         _quantities.milliseconds("--latency-budget", latency_budget),
     )
-    megabytes = _quantities.megabytes("--max-size", max_size)
+    costs = {
+        "max_size_mb": _quantities.megabytes("--max-size", max_size),
+        "max_energy_mj": _quantities.millijoules("--max-energy", max_energy),
+        "max_power_w": _quantities.watts("--max-power", max_power),
+    }
     export_stage.verify_applicable(model, source)
     base = overrides.with_export(overrides.for_checkpoint(str(model)), source, {})
     base = _steps.with_inputs(base, given)
@@ -93,14 +105,14 @@ def deploy(
         device=rest.device,
         max_drop=points,
         latency_budget_ms=budget,
-        max_size_mb=megabytes,
+        **costs,
     )
     share = _share(slim, tune)
     if slim is not None:
         points = _required(points)
         recipe = recipe if share is None else overrides.with_slim_within(recipe, share, points)
     with output.console() as console:
-        if given.images is None:
+        if recipe.check.images == SYNTHETIC:
             console.say("no images to check on are given: limits judge seeded noise, and no accuracy is measured")
         elif points is None:
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")

@@ -129,7 +129,8 @@ class WorkerProgram:
 
     def slim_curves(self, arguments: Arguments) -> Arguments:
         """Measure what removing channels of ``source`` costs; the sensitivities go to the npz file ``target``."""
-        from deploy_kit.slimming import curves, torch_graph
+        from deploy_kit.graph import torch_graph
+        from deploy_kit.slimming import curves
 
         torch_graph.keep_freed_memory()
         image_set, preprocess = _image_set(arguments)
@@ -145,8 +146,9 @@ class WorkerProgram:
 
     def slim(self, arguments: Arguments) -> Arguments:
         """Remove channels of ``source`` down to the numbers ``kept``, refit what follows, and write ``target``."""
+        from deploy_kit.graph import torch_graph
         from deploy_kit.records.slimming import ChannelCurve
-        from deploy_kit.slimming import compensation, torch_graph
+        from deploy_kit.slimming import compensation
 
         torch_graph.keep_freed_memory()
         image_set, preprocess = _image_set(arguments)

@@ -96,8 +96,12 @@ class SourceTable(RecipeTable):
         concat: Whether new channels are appended to the old ones or prepended.
         activation: Activation of the dense layers.
         outer_activation: Activation of stem, transitions and end.
+        stem_activation: Activation of the stem, where it is another one.
         hidden_activation: Activation between linear layers.
         slope: Slope of leaky activations below zero.
+        stem_slope: The same in the stem, where it is another one.
+        outer_slope: The same outside of dense layers, likewise.
+        hidden_slope: The same between linear layers, likewise.
         dense_order: Whether a dense layer's BNs come before their activations or behind them.
         transition_order: The same of a transition's BN.
         final_order: The same of the last BN.
@@ -126,8 +130,12 @@ class SourceTable(RecipeTable):
     concat: Literal["append", "prepend"] | None = None
     activation: Activation | None = None
     outer_activation: Activation | None = None
+    stem_activation: Activation | None = None
     hidden_activation: Activation | None = None
     slope: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    stem_slope: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    outer_slope: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    hidden_slope: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     dense_order: Order | None = None
     transition_order: Order | None = None
     final_order: Order | None = None
@@ -352,9 +360,13 @@ class RecommendTable(RecipeTable):
     Attributes:
         max_size_mb: Largest size of the files that a target needs, in MB (10⁶ bytes). The budget of the latency is
             ``bench.latency_budget_ms``, that of the accuracy stands in ``check.limits``.
+        max_energy_mj: Largest energy above idle per image in mJ, of every power rail; ``bench.energy`` measures it.
+        max_power_w: Largest mean power in W while an engine runs without a pause, likewise.
     """
 
     max_size_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_energy_mj: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_power_w: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class Recipe(RecipeTable):

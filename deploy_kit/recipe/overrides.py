@@ -8,7 +8,7 @@ from deploy_kit import recipe
 from deploy_kit.recipe import BenchTable, Recipe, SourceTable
 from deploy_kit.records.artifacts import Precision
 
-DEFAULT = "default"
+DEFAULT, DEMO = "default", "demo"
 # Endings of checkpoints, of which a file may have several: best.pth.tar.
 _ENDINGS = frozenset(
     (
@@ -36,7 +36,7 @@ def name_of(checkpoint: str) -> str:
 
 def with_limits(
     base: Recipe, *, max_drop: float | None = None, latency_budget_ms: float | None = None,
-    max_size_mb: float | None = None,
+    max_size_mb: float | None = None, max_energy_mj: float | None = None, max_power_w: float | None = None,
 ) -> Recipe:  # fmt: skip
     """Return a recipe with other limits; what is None stays as it is.
 
@@ -45,6 +45,8 @@ def with_limits(
         max_drop: Percentage points that a variant may lose, in every precision but ``fp32``, the baseline's.
         latency_budget_ms: Limit of the largest percentile.
         max_size_mb: Largest file that is recommended.
+        max_energy_mj: Largest energy per image that is recommended; the bench then measures energy.
+        max_power_w: Largest power that is recommended; the bench then measures energy.
 
     Raises:
         RecipeError: A value does not fit.
@@ -55,8 +57,10 @@ def with_limits(
             data["check"]["limits"].setdefault(precision, {})["max_drop"] = max_drop
     if latency_budget_ms is not None:
         data["bench"]["latency_budget_ms"] = latency_budget_ms
-    if max_size_mb is not None:
-        data["recommend"]["max_size_mb"] = max_size_mb
+    costs = {"max_size_mb": max_size_mb, "max_energy_mj": max_energy_mj, "max_power_w": max_power_w}
+    data["recommend"] |= {key: value for key, value in costs.items() if value is not None}
+    if max_energy_mj is not None or max_power_w is not None:
+        data["bench"]["energy"] = True
     return recipe.parse_recipe(data)
 
 
@@ -78,7 +82,8 @@ def with_inputs(
 
     Args:
         base: The recipe to start from.
-        checkpoint: Checkpoint or ONNX file.
+        checkpoint: Checkpoint or ONNX file; ``demo``, where nothing of this name is in the working folder, is the
+            bundled demo's, with its images of both sets where no others are given.
         calibration: Image set to calibrate with.
         images: Image set to check with.
         skip_bad: Leave out images of both sets that cannot be read.
@@ -93,6 +98,10 @@ def with_inputs(
         RecipeError: A value does not fit.
     """
     data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    if checkpoint == DEMO and not Path(checkpoint).exists():
+        demo = recipe.load_recipe(DEMO)
+        checkpoint, images = demo.source.checkpoint, images or demo.check.images
+        calibration = calibration or demo.quantize.calibration
     if calibration is not None:
         data["quantize"]["calibration"] = calibration
     if images is not None:

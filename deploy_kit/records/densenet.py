@@ -122,7 +122,12 @@ class DenseNetSpec:
         concat: Whether a dense layer's new channels are appended to the earlier ones, as in the paper, or prepended.
         activation: Activation within dense layers.
         outer_activation: Activation of the stem, of transitions and after the last block.
+        stem_activation: Activation of the stem, where it is another one.
         slope: Slope of leaky activations for negative inputs.
+        stem_slope: The same in the stem, outer_slope in all else outside of dense layers, hidden_slope between linear
+            layers, where it is another one.
+        outer_slope: See there.
+        hidden_slope: See there.
         dense_order: Whether a dense layer's BNs come before their activations, as in the paper, or behind them.
         transition_order: The same of a transition's BN.
         transition_norm: Whether each transition begins with a BN.
@@ -157,7 +162,11 @@ class DenseNetSpec:
     concat: Literal["append", "prepend"] = "append"
     activation: Activation = "relu"
     outer_activation: Activation = "relu"
+    stem_activation: Activation | None = None
     slope: float = 0.01
+    stem_slope: float | None = None
+    outer_slope: float | None = None
+    hidden_slope: float | None = None
     dense_order: Order = "norm_first"
     transition_order: Order = "norm_first"
     transition_norm: bool = True
@@ -178,6 +187,16 @@ class DenseNetSpec:
     input_repeats: int = 1
     input_norm: bool = False
     sources: tuple[tuple[str, str], ...] = ()
+
+    def active(self, part: Literal["dense", "outer", "stem", "hidden"]) -> tuple[Activation, float]:
+        """Return the activation of a part of the network and the slope that it has where it is leaky."""
+        outer = self.outer_activation, self.outer_slope or self.slope
+        return {
+            "dense": (self.activation, self.slope),
+            "outer": outer,
+            "stem": (self.stem_activation or outer[0], self.stem_slope or outer[1]),
+            "hidden": (self.hidden_activation, self.hidden_slope or self.slope),
+        }[part]
 
     @property
     def ndim(self) -> int:

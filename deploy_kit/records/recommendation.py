@@ -11,11 +11,15 @@ class Budgets:
         latency_ms: Largest latency in ms, at the largest percentile that a report judges.
         max_drop: Largest drop of accuracy in percentage points, by the upper end of its 95 % confidence interval.
         max_size_mb: Largest size of the files that a target needs, in MB (10⁶ bytes).
+        max_energy_mj: Largest energy above idle per image in mJ, of every power rail that was read.
+        max_power_w: Largest mean power in W while it runs without a pause, idle power included, of every such rail.
     """
 
     latency_ms: float | None = None
     max_drop: float | None = None
     max_size_mb: float | None = None
+    max_energy_mj: float | None = None
+    max_power_w: float | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -24,6 +28,8 @@ class Budgets:
             ("latency", self.latency_ms, "ms"),
             ("drop", self.max_drop, "points"),
             ("size", self.max_size_mb, "MB"),
+            ("energy an image", self.max_energy_mj, "mJ"),
+            ("power", self.max_power_w, "W"),
         )
         return tuple(f"{name} ≤ {value:g} {unit}" for name, value, unit in rows if value is not None)
 

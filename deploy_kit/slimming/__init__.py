@@ -1,7 +1,6 @@
 """Fewer multiply-accumulates: channels between two convolutions removed, what follows refitted. No labels, no training.
 
 bottlenecks    where channels can go: convolution → activation → convolution, with one reader each
-torch_graph    an ONNX graph computed by torch, node by node, also with gradients
 sensitivity    F: what an error at a layer's output costs in the answers
 group_obs      which channels go first, and what each costs: optimal brain surgeon by groups of taps
 curves         both for every layer, from one pass over the images

@@ -15,9 +15,10 @@ from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.accuracy.tasks import Scoring
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.context import Context
-from deploy_kit.devices import inference, task_comparison
+from deploy_kit.devices import engine_parts, inference, links, task_comparison
 from deploy_kit.devices.links import Connection
-from deploy_kit.images import ImageSet, ImageSource, calibration_checks, masks
+from deploy_kit.images import Crops, ImageSet, ImageSource, calibration_checks, masks
+from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
@@ -343,11 +344,8 @@ def _outputs(
 ) -> EngineOutputs:
     """Run a set of images through an engine; kept by its pixels, so that other limits and labels run nothing again."""
 
-    def progress(done: int) -> None:
-        context.report("check", engine.label, done=done, total=image_set.n)
-
     def look(opened: inference.LoadedEngine, folder: Path) -> Path:
-        logits = opened.all(image_set, engine.preprocess, crops=reference.crops, progress=progress).logits
+        logits = _all_logits(opened, engine, image_set, reference.crops, context)
         if logits.shape != (image_set.n, classes):
             raise CheckError(f"{engine.label}: expected logits {(image_set.n, classes)}, found {logits.shape}")
         np.save(folder / "outputs.npy", logits)
@@ -392,6 +390,30 @@ def _kept(
         options=[engine.options, engine.engine, engine.preprocess, key[1]],
         versions=_versions(context),
     )[0]
+
+
+def _all_logits(
+    opened: inference.LoadedEngine, engine: Artifact, images: ImageSet, crops: Crops, context: Context
+) -> np.ndarray:
+    """Run a set of images, part by part on the context's workers where the engine runs on this machine's processor."""
+
+    def progress(done: int) -> None:
+        context.report("check", engine.label, done=done, total=images.n)
+
+    device, here = context.connection.device, context.connection.environment
+    elsewhere = context.workers is not ONE_PROCESS and device == links.LOCAL and images.n > engine_parts.SIZE
+    if not elsewhere:
+        return opened.all(images, engine.preprocess, crops=crops, progress=progress).logits
+    parts = engine_parts.requests(
+        engine, _target_of(engine, context), images, batch=opened.batch, crops=crops,
+        processor=(here.cpu, here.isa), settings=opened.settings,
+    )  # fmt: skip
+    found, done = list[np.ndarray](), 0
+    for logits in context.workers.map(engine_parts.answer, parts):
+        found.append(logits)
+        done += len(logits)
+        progress(done)
+    return np.concatenate(found)
 
 
 def _versions(context: Context) -> tuple[tuple[str, str], ...]:

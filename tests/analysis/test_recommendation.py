@@ -10,6 +10,7 @@ from report_records import artifact, measurement, parity
 from deploy_kit.analysis.recommendation import recommend
 from deploy_kit.records.measurements import EMULATED, Measurement, NotRun
 from deploy_kit.records.parity import Drop
+from deploy_kit.records.readings import Energy, Rail
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import EngineRow, Limits
 
@@ -69,6 +70,39 @@ def test_each_budget_takes_an_engine_out_with_its_reason(budgets: dict[str, floa
 
     assert found[0] == winner or not winner
     assert found[1]["int8 · openvino"] == why
+
+
+def drawing(name: str, ms: float, *rails: tuple[str, float], why: str = "") -> EngineRow:
+    """Give an engine that ran 10 s, 100 images a second; a rail is a name and a mean power in W, 2 W of it idle."""
+    read = tuple(
+        Rail(name=rail, gauge="ina3221", joules=10 * w, seconds=10, idle_w=2, rate_hz=50, runs=1000, batch=1)
+        for rail, w in rails
+    )
+    return engine(name, ms, energy=Energy(rails=read, why=why))
+
+
+@pytest.mark.parametrize(
+    ("budgets", "why"),
+    [
+        ({"max_energy_mj": 79.0}, "80 mJ an image above idle on VDD_IN, at most 79"),  # (10 W − 2 W) / 100 a second
+        ({"max_power_w": 9.5}, "10 W on VDD_IN, at most 9.5"),
+    ],
+)
+def test_the_rail_that_reads_most_must_keep_the_power_and_energy_budgets(budgets: dict[str, float], why: str) -> None:
+    rows = [drawing("int8", 10, ("VDD_CPU", 4.0), ("VDD_IN", 10.0)), drawing("fp32", 30, ("VDD_IN", 9.0))]
+
+    assert whys(rows, **budgets) == ("fp32 · openvino", {"int8 · openvino": why})
+    assert whys(rows, max_energy_mj=80, max_power_w=10)[0] == "int8 · openvino"
+
+
+@pytest.mark.parametrize("budget", ["max_energy_mj", "max_power_w"])
+def test_energy_that_was_not_measured_keeps_no_budget(budget: str) -> None:
+    rows = [drawing("int8", 10, why="no gauge here"), engine("fp32", 30)]
+
+    winner, losers = whys(rows, **{budget: 50})
+
+    assert (winner, losers["int8 · openvino"]) == ("", "undecided: its energy was not measured: no gauge here")
+    assert losers["fp32 · openvino"] == "undecided: its energy was not measured: bench.energy is false"
 
 
 def test_all_budgets_that_are_not_kept_are_named() -> None:

@@ -21,7 +21,8 @@ GIVEN = {
     "--slope": "0.1", "--transition-pool": "max", "--eps": "1e-3", "--head-pool": "max", "--head-activation": "sigmoid",
     "--stem-stride": "2", "--dense-order": "activation_first", "--transition-order": "activation_first",
     "--final-order": "activation_first", "--hidden-order": "activation_first", "--hidden-eps": "1e-4",
-    "--feature-norm": "l2",
+    "--feature-norm": "l2", "--stem-activation": "leaky_relu", "--stem-slope": "0.3", "--outer-slope": "0.2",
+    "--hidden-slope": "0.4",
 }  # fmt: skip
 
 
@@ -53,8 +54,18 @@ def test_every_flag_reaches_the_network(bare: Path, capsys: pytest.CaptureFixtur
         "transition_pool": "max", "eps": 1e-3, "head_pool": "max", "head_activation": "sigmoid",
         "transition_relu": False, "final_relu": False, "dense_order": "activation_first",
         "transition_order": "activation_first", "final_order": "activation_first", "feature_norm": "l2",
+        "stem_activation": "leaky_relu", "stem_slope": 0.3, "outer_slope": 0.2, "hidden_slope": 0.4,
     }  # fmt: skip
     assert {key: spec[key] for key in told} == told
+
+
+def test_slope_without_a_leaky_activation_is_refused(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, told = ran(capsys, "inspect", str(bare), "--ignore", "extra", "--outer-slope", "0.2")
+
+    assert code == 2
+    assert "--outer-slope: expected a leaky activation, found relu" in told
+    cured = ["--outer-slope", "0.2", "--outer-activation", "leaky_relu"]
+    assert ran(capsys, "inspect", str(bare), "--ignore", "extra", *cured)[0] == 0
 
 
 def test_every_flag_is_a_key_of_the_recipes_source_table() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -159,6 +160,37 @@ def test_a_size_without_its_unit_is_refused(text: str, desk: Path) -> None:
     said = deploykit("deploy", desk / "best.safetensors", "--max-size", text)
 
     assert (said.code, said.fix) == (2, "  fix: e.g. --max-size 10MB")
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [
+        (_quantities.millijoules, "40mJ", 40.0),
+        (_quantities.millijoules, "0.04 J", 40.0),
+        (_quantities.watts, "7500mW", 7.5),
+        (_quantities.watts, "10W", 10.0),
+    ],
+)
+def test_energies_and_powers_are_read_with_their_unit(
+    read: Callable[[str, str], float | None], text: str, value: float
+) -> None:
+    assert read("--max-it", text) == value
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "example"),
+    [("--max-energy", "40", "40mJ"), ("--max-energy", "40W", "40mJ"), ("--max-power", "10", "10W")],
+)
+def test_an_energy_or_power_without_its_unit_is_refused(flag: str, text: str, example: str, desk: Path) -> None:
+    said = deploykit("deploy", desk / "best.safetensors", flag, text)
+
+    assert (said.code, said.fix) == (2, f"  fix: e.g. {flag} {example}")
+
+
+def test_a_budget_of_power_measures_it() -> None:
+    made = overrides.with_limits(overrides.for_checkpoint("a/best.pth"), max_power_w=10)
+
+    assert (made.recommend.max_power_w, made.bench.energy) == (10, True)
 
 
 def test_limits_of_the_command_line_are_in_the_recipe() -> None:

@@ -39,7 +39,7 @@ def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> A
 
     Raises:
         CheckpointError: They state what this version does not rebuild: dilation, other padding, another activation,
-            leaky activations of several slopes.
+            leaky activations of several slopes in one part of the network.
     """
     if not attributes:
         return ArchitectureFacts()
@@ -98,13 +98,26 @@ def _activations_of(attributes: Attributes, body: Body, head: FoundHeads, where:
     for name, groups in (("activation", inner), ("outer_activation", outer), ("hidden_activation", [hidden])):
         kinds = {kind for entries in groups for kind in _activations(entries, where)}
         facts[name] = kinds.pop() if len(kinds) == 1 else None
-    entries = [entry for group in (*inner, *outer, hidden) for entry in group if _class(entry) == "LeakyReLU"]
+    slopes = {
+        "slope": _slope(inner, where),
+        "outer_slope": _slope(outer, where),
+        "hidden_slope": _slope([hidden], where),
+    }
+    known = {slope for slope in slopes.values() if slope is not None}
+    return facts | ({"slope": known.pop()} if len(known) == 1 else slopes)
+
+
+def _slope(groups: Iterable[Iterable[Mapping[str, Any]]], where: str) -> float | None:
+    """Return the slope of the leaky activations of one part of the network."""
+    entries = [entry for group in groups for entry in group if _class(entry) == "LeakyReLU"]
     slopes = {float(entry["negative_slope"]) for entry in entries if "negative_slope" in entry}
     if len(slopes) > 1:
         raise CheckpointError(
-            f"{where}: leaky activations of different slopes: {', '.join(map(str, sorted(slopes)))}", hint=_AS_ONNX
+            f"{where}: leaky activations of different slopes in one part of the network: "
+            + ", ".join(map(str, sorted(slopes))),
+            hint=_AS_ONNX,
         )
-    return facts | {"slope": slopes.pop() if slopes else None}
+    return slopes.pop() if slopes else None
 
 
 def _is_apart(home: Path, body: Body) -> bool:

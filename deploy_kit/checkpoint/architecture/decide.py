@@ -33,8 +33,12 @@ FLAGS = {
     "final_relu": "--final-relu or --no-final-relu",
     "activation": "--activation relu, leaky_relu, elu, silu or gelu",
     "outer_activation": "--outer-activation relu, leaky_relu, elu, silu or gelu",
+    "stem_activation": "--stem-activation relu, leaky_relu, elu, silu or gelu",
     "hidden_activation": "--hidden-activation relu, leaky_relu, elu, silu, gelu or none",
     "slope": "--slope 0.01",
+    "stem_slope": "--stem-slope 0.1",
+    "outer_slope": "--outer-slope 0.1",
+    "hidden_slope": "--hidden-slope 0.1",
     "head_pool": "--head-pool avg, max or avg_max_mean",
     "feature_norm": "--feature-norm none or l2",
     "head_activation": "--head-activation none, sigmoid, softmax or log_softmax",
@@ -75,6 +79,8 @@ _DOUBLE = "--head-pool max_avg or avg_max"  # of a head that reads twice the las
 _DEEP = re.compile(r"densenet\d+d", re.IGNORECASE)
 _LARGE_KERNEL = 7  # the paper's stem for ImageNet; its stem for CIFAR has 3
 
+_SLOPES = ("slope", "stem_slope", "outer_slope", "hidden_slope")
+_PARTS_OF_THEIR_OWN = ("stem_activation", *_SLOPES[1:])  # known only where someone states that a part differs
 Decision = tuple[Any, Source]
 
 
@@ -156,8 +162,18 @@ def decide_facts(
     if head.outside and final_relu is not None and final_relu.kind == "family" and not _has_own_head(known.family):
         unknown.append("final_relu")
         sources["final_relu"] = Source("default", "default: the head stands outside the network's own module")
+    for name in _PARTS_OF_THEIR_OWN:
+        if (decision := _known_fact(name, known, body, where, remarks)) is not None:
+            values[name], sources[name] = decision
     if "leaky_relu" not in values.values():
-        sources.pop("slope", None)  # without a leaky activation it decides nothing
+        for name in _SLOPES:  # without a leaky activation they decide nothing
+            if getattr(known.flags, name) is not None:
+                raise CheckpointError(
+                    f"{where}: {FLAGS[name].split()[0]}: expected a leaky activation, found "
+                    + ", ".join(sorted({str(value) for key, value in values.items() if key.endswith("activation")})),
+                    hint="say which is leaky, e.g. --activation leaky_relu; or leave the slope out",
+                )
+            sources.pop(name, None)
     loose = [*unknown, *["outer_activation"] * (sources["outer_activation"].kind == "carried")]
     if loose and strict and not probing:
         raise CheckpointError(

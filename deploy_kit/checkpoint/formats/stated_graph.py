@@ -5,7 +5,7 @@ read here once. A fact is stated only where all places of the graph agree on it.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 from deploy_kit.base.errors import CheckpointError
@@ -98,14 +98,25 @@ def sides(value: Any, *, default: Sides | None = None) -> Sides | None:
 
 @dataclass(frozen=True)
 class _Before:
-    """What stands before a layer: the kind of its activation, and its order with a BN where both are there."""
+    """What stands before a layer: its activation, its order with a BN where both are there, and a leaky one's slope."""
 
     kind: Activation
     order: Order | None
+    slope: float | None = None
 
 
-def _kind(before: _Before | None) -> Activation | None:
-    return None if before is None else before.kind
+def _agreed_kind(layers: Iterable[_Before | None]) -> _Before | None:
+    """Return the activation on which all agree, whatever its order; None where they differ in kind.
+
+    Raises:
+        CheckpointError: They are leaky and differ in their slopes.
+    """
+    layers = [None if one is None else replace(one, order=None) for one in layers]
+    slopes = sorted({one.slope for one in layers if one is not None and one.slope is not None})
+    if len(slopes) > 1:
+        listed = ", ".join(f"{one:.4g}" for one in slopes)
+        raise _unsupported(f"leaky activations of different slopes in one part of the network, {listed}")
+    return _agreed(layers)
 
 
 def _order(before: _Before | None) -> Order | None:
@@ -116,7 +127,8 @@ class _Graph:
     """Nodes without those that do nothing, and the readers of each."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self.nodes = nodes
+        # What a leaky activation of slope 0 computes is a ReLU; Keras's ReLU layer can be stated so.
+        self.nodes = nodes = [replace(node, op="relu") if _is_relu(node) else node for node in nodes]
         self.users: dict[int, list[int]] = {}
         for place, node in enumerate(nodes):
             if not self._idle(node):
@@ -157,9 +169,6 @@ class _Graph:
         head, hidden = self._head(), self._hidden()
         norms = [place for place, node in enumerate(self.nodes) if node.op == "bn"]
         behind = len(self.nodes) if head is None else head
-        slopes = sorted({node.slope for node in self.nodes if node.op == "leaky_relu" and node.slope is not None})
-        if len(slopes) > 1:
-            raise _unsupported(f"leaky activations of different slopes, {', '.join(f'{one:.4g}' for one in slopes)}")
         inner = [self._before_layer(place) for place in sorted(set(self.convs) - {*stem, *transitions})]
         joints = [self._before_layer(place) for place in transitions]
         between = [self._before_layer(place) for place in hidden]
@@ -175,12 +184,9 @@ class _Graph:
             transition_pool=_agreed(self._pool_after(place) for place in transitions),
             final_relu=None if last is None else last.kind != "none",
             final_order=_order(last),
-            activation=_agreed(_kind(layer) for layer in inner),
+            **self._activations(stem, inner, [*joints, last], between),
             dense_order=_agreed(_order(layer) for layer in inner),
-            outer_activation=self._outer_activation(stem, [*joints, last]),
-            hidden_activation=_agreed(_kind(layer) for layer in between),
             hidden_order=_agreed(_order(layer) for layer in between),
-            slope=slopes[0] if slopes else None,
             head_pool=self._head_pool(),
             head_activation=self._head_activation(),
             source=source,
@@ -254,9 +260,9 @@ class _Graph:
         further = self.before(before)
         if self.op(before) != "bn":
             normed = further is not None and self.op(further) == "bn"
-            return _Before(cast("Activation", self.op(before)), "norm_first" if normed else None)
+            return self._activation(before, "norm_first" if normed else None)
         if further is not None and self.op(further) in ACTIVATIONS:
-            return _Before(cast("Activation", self.op(further)), "activation_first")
+            return self._activation(further, "activation_first")
         return _Before("none", None)
 
     def _hidden(self) -> list[int]:
@@ -270,11 +276,27 @@ class _Graph:
                 found.append(place)
         return found
 
-    def _outer_activation(self, stem: list[int], joints: Sequence["_Before | None"]) -> Activation | None:
-        """Return the activation of stem, transitions and end; a place without one is not asked."""
-        kinds = [self.op(place) for place in stem if self.op(place) in ACTIVATIONS]
-        kinds += [joint.kind for joint in joints if joint is not None and joint.kind != "none"]
-        return cast("Activation | None", _agreed(kinds))
+    def _activations(
+        self,
+        stem: list[int],
+        dense: Iterable["_Before | None"],
+        joints: Iterable["_Before | None"],
+        between: Iterable["_Before | None"],
+    ) -> dict[str, Any]:
+        """Return activations and slopes; of stem, transitions and end a place without an activation is not asked."""
+        rest = _agreed_kind(joint for joint in joints if joint is not None and joint.kind != "none")
+        own = _agreed_kind(self._activation(place, None) for place in stem if self.op(place) in ACTIVATIONS)
+        outer, apart = rest or own, own if rest not in (None, own) else None
+        parts = {"": _agreed_kind(dense), "outer_": outer, "stem_": apart, "hidden_": _agreed_kind(between)}
+        found = {f"{part}activation": None if of is None else of.kind for part, of in parts.items()}
+        slopes = {part: of.slope for part, of in parts.items() if of is not None and of.kind == "leaky_relu"}
+        if len(set(slopes.values())) == 1:
+            slopes = {"": next(iter(slopes.values()))}
+        return found | {f"{part}slope": slope for part, slope in slopes.items()}
+
+    def _activation(self, place: int, order: Order | None) -> "_Before":
+        node = self.nodes[place]
+        return _Before(cast("Activation", node.op), order, node.slope if node.op == "leaky_relu" else None)
 
     def _head(self) -> int | None:
         """Return the node behind the body: what pools or flattens the last map."""
@@ -320,6 +342,10 @@ class _Graph:
             return "none" if not self.users.get(self.linears[-1]) else None
         known = self.op(after) in _HEADS and not self.users.get(after)
         return cast("HeadActivation", self.op(after)) if known else None
+
+
+def _is_relu(node: Node) -> bool:
+    return node.op == "leaky_relu" and node.slope == 0
 
 
 def _half(kernel: Sides | None) -> Sides | None:

@@ -55,7 +55,7 @@ class DenseLayer(nn.Module):
         """Map (N, width, …) to (N, block.growth, …)."""
         super().__init__()
         norm = _NORMS[spec.ndim - 1]
-        self.activation, self.order = activation(spec.activation, spec.slope), spec.dense_order
+        self.activation, self.order = activation(*spec.active("dense")), spec.dense_order
         self.norm1 = norm(width, eps=spec.eps)
         wide: dict[str, Any] = {"bias": block.biases[1], "groups": block.groups[1]}
         if block.bottleneck is None:
@@ -103,7 +103,7 @@ class Transition(nn.Module):
             self.norm = _NORMS[spec.ndim - 1](width, eps=spec.eps)
         kernel = [spec.transition_kernel] * spec.ndim
         self.conv = conv(width, out, kernel, bias=spec.transition_bias, groups=spec.transition_groups)
-        self.activation = activation(spec.outer_activation if spec.transition_relu else "none", spec.slope)
+        self.activation = activation(*spec.active("outer") if spec.transition_relu else ("none", 0.0))
         self.kind, self.order = spec.transition_pool, spec.transition_order
         self.pool = (_MAX_POOLS if spec.transition_pool == "max" else _AVG_POOLS)[spec.ndim - 1]
 
@@ -180,7 +180,7 @@ def _chain(steps: tuple[HeadLayer, ...], width: int, spec: DenseNetSpec) -> tupl
         elif step.kind == "norm":
             chain.append(nn.BatchNorm1d(width, eps=spec.hidden_eps or spec.eps))
         else:
-            chain.append(Activation(spec.hidden_activation, spec.slope))
+            chain.append(Activation(*spec.active("hidden")))
         width = step.channels or width
     return chain, width
 
@@ -192,7 +192,7 @@ class DenseNet(nn.Module):
         """Build the layers of `spec` with torch's default initial weights."""
         super().__init__()
         self.spec = spec
-        self.outer = activation(spec.outer_activation, spec.slope)
+        self.outer = activation(*spec.active("outer"))
         norm, read = _NORMS[spec.ndim - 1], spec.in_channels * spec.input_repeats
         if spec.input_norm:
             self.normalize = InputNorm(read, spec.ndim)
@@ -203,7 +203,7 @@ class DenseNet(nn.Module):
             if step.norm:
                 self.features.add_module(f"norm{index}", norm(step.channels, eps=spec.eps))
             if step.relu:
-                self.features.add_module(f"relu{index}", Activation(spec.outer_activation, spec.slope))
+                self.features.add_module(f"relu{index}", Activation(*spec.active("stem")))
             read = step.channels
         if spec.stem_pool != "none":
             self.features.add_module("pool0", StemPool(spec.stem_pool, spec.ndim))
@@ -215,7 +215,7 @@ class DenseNet(nn.Module):
                 self.features.add_module(f"transition{index}", Transition(read, out, spec))
                 read = out
         if spec.final_norm and spec.final_order == "activation_first" and spec.final_relu:
-            self.features.add_module("relu5", Activation(spec.outer_activation, spec.slope))
+            self.features.add_module("relu5", Activation(*spec.active("outer")))
         if spec.final_norm:
             self.features.add_module("norm5", norm(read, eps=spec.eps))
         self._add_heads(self._pooled(read))

@@ -76,7 +76,7 @@ class Equations:
         for at, step in enumerate(spec.stem):
             x = self._conv(x, f"features.conv{at}", stride=step.stride)
             x = self._norm(x, f"features.norm{at}") if step.norm else x
-            x = self._outer(x) if step.relu else x
+            x = _activated(x, *spec.active("stem")) if step.relu else x
         if spec.stem_pool == "blur":
             x = _blurred(_MAX[spec.ndim](x, 3, 1, 1), spec.ndim)
         elif spec.stem_pool != "none":
@@ -113,7 +113,7 @@ class Equations:
         for at, step in enumerate(steps):
             own = name if name == "classifier" else f"{name}.{at}"
             if step.kind == "activation":
-                x = _activated(x, self.spec.hidden_activation, self.spec.slope)
+                x = _activated(x, *self.spec.active("hidden"))
             elif step.kind == "norm":
                 x = self._norm(x, own, self.spec.hidden_eps)
             else:
@@ -127,10 +127,10 @@ class Equations:
         return "head" if len(self.spec.heads) == 1 else f"heads.{at}"
 
     def _inner(self, x: Tensor) -> Tensor:
-        return _activated(x, self.spec.activation, self.spec.slope)
+        return _activated(x, *self.spec.active("dense"))
 
     def _outer(self, x: Tensor) -> Tensor:
-        return _activated(x, self.spec.outer_activation, self.spec.slope)
+        return _activated(x, *self.spec.active("outer"))
 
     def _normed(self, x: Tensor, name: str | None, active: Callable[[Tensor], Tensor], order: Order) -> Tensor:
         """Apply a BN, where there is one, and an activation, the one before the other or behind it."""

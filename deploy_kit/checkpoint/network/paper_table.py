@@ -90,7 +90,7 @@ def _sized(text: str, entry: MapSize | None) -> str:
 def _stem(step: StemConv, spec: DenseNetSpec) -> str:
     stride = str(step.stride[0]) if len(set(step.stride)) == 1 else _times(step.stride)
     parts = [f"{_times(step.kernel)} conv{' with bias' * step.bias}, stride {stride}, to {step.channels}"]
-    parts += ["BN"] * step.norm + [_name(spec.outer_activation)] * step.relu
+    parts += ["BN"] * step.norm + [_name(spec.active("stem")[0])] * step.relu
     return ", ".join(parts)
 
 

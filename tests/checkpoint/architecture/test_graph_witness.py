@@ -68,7 +68,7 @@ class Net(nn.Module):
         return self.once(x)
 
     def once(self, x: Tensor) -> Tensor:
-        options, act = self.options, self.options.get("activation", functional.relu)
+        options, act = self.options, self.options.get("outer", self.options.get("activation", functional.relu))
         x = self.block1(self.stem(x))
         x = self.norm(act(x)) if options.get("transition_order") == "act" else act(self.norm(x))
         x = self.conv(x)
@@ -99,6 +99,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "ReLU before BN in dense layers": {"dense_order": "act"},
     "no activation at the end": {"final": "none"},
     "no activation at all": {"activation": lambda x: x},
+    "leaky activations of two slopes": {"activation": nn.LeakyReLU(0.1), "outer": nn.LeakyReLU(0.3)},
+    "leaky in dense layers alone": {"activation": nn.LeakyReLU(0.15), "outer": functional.relu},
     "max pool in transitions": {"pool": "max"},
     "no pool in transitions": {"pool": "none"},
     "max at the end": {"head": "max"},
@@ -440,12 +442,27 @@ def test_variables_of_a_model_that_was_built_again_are_found(tmp_path: Path) -> 
     assert torch.equal(within.model(x), plain.model(x))
 
 
-def test_leaky_slopes_that_differ_are_refused_and_never_averaged(tmp_path: Path) -> None:
+def leaky(layer: str, other: float, rest: float = 0.1) -> dict[str, Any]:
+    """Return the config of a network of leaky activations, one of which has another slope."""
     config = densenet_config(2)
-    for layer in config["config"]["layers"]:
-        if layer["class_name"] == "Activation":
-            layer["class_name"], layer["config"] = "LeakyReLU", {"name": layer["name"], "alpha": 0.1}
-    _layer(config["config"]["layers"], "bn0_relu")["config"]["alpha"] = 0.2
+    for entry in config["config"]["layers"]:
+        if entry["class_name"] == "Activation":
+            entry["class_name"], entry["config"] = "LeakyReLU", {"name": entry["name"], "alpha": rest}
+    _layer(config["config"]["layers"], layer)["config"]["alpha"] = other
+    # The border of the stem's pool is 0: for a maximum of negative values another one than torch's.
+    _layer(config["config"]["layers"], "pool1")["class_name"] = "AveragePooling2D"
+    return config
 
-    with pytest.raises(CheckpointError, match=r"leaky activations of different slopes, 0\.1, 0\.2"):
-        read(write_keras_2(tmp_path / "net.h5", config))
+
+@pytest.mark.parametrize(("rest", "kind"), [(0.1, "leaky_relu"), (0.0, "relu")])
+def test_stem_of_another_slope_is_rebuilt_with_it(tmp_path: Path, rest: float, kind: str) -> None:
+    found = read(write_keras_2(tmp_path / "net.h5", leaky("bn0_relu", 0.2, rest)))
+
+    assert (found.spec.activation, found.spec.active("outer")[0]) == (kind, kind)
+    assert found.spec.active("stem") == ("leaky_relu", 0.2)
+    assert kind == "relu" or found.spec.active("dense") == found.spec.active("outer") == ("leaky_relu", 0.1)
+
+
+def test_leaky_slopes_that_differ_in_dense_layers_are_refused_and_never_averaged(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"different slopes in one part of the network, 0\.1, 0\.2"):
+        read(write_keras_2(tmp_path / "net.h5", leaky("dense1_0_bn1_relu", 0.2)))

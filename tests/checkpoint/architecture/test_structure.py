@@ -328,7 +328,7 @@ def test_network_of_another_kind_is_refused_with_a_reason() -> None:
     tensors = {f"layer{i}.0.conv1.weight": torch.zeros(4, 4, 3, 3) for i in range(1, 5)}
 
     with pytest.raises(
-        CheckpointError, match=r"not a DenseNet: no concatenation growth \(looks like ResNet\)"
+        CheckpointError, match=r"not a DenseNet: no concatenation growth \(blocks under ResNet.s names\)"
     ) as caught:
         parse(tensors)
 

@@ -251,6 +251,10 @@ def _activation(config: Mapping[str, Any]) -> str:
 
 
 def _slope(config: Mapping[str, Any]) -> float | None:
+    if config.get("activation") == "leaky_relu":
+        return 0.2  # of Keras's function; its layer has 0.3 and states it
+    if isinstance(named := config.get("activation"), dict):
+        config = named.get("config") or {}
     for key in ("negative_slope", "alpha"):
         if isinstance(config.get(key), (int, float)):
             return float(config[key])
