@@ -70,7 +70,6 @@ def build(
     model = onnx_files.load(onnx_file)
     exir = need("executorch.exir", by=_BY)
     partitioner = need("executorch.backends.xnnpack.partition.xnnpack_partitioner", by=_BY).XnnpackPartitioner()
-    need("torch.ao.quantization.fx._decomposed", by=_BY)  # registers the operators of Q/DQ pairs
     refused = (RuntimeError, ValueError, TypeError, AssertionError, exir.error.ExportError, exir.error.InternalError)
     try:
         module, shape = TorchModule(model).eval(), onnx_files.specs(onnx_files.inputs(model))[0].shape

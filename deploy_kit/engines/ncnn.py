@@ -39,6 +39,8 @@ _KINDS = {
 # array is 0; the others are arrays of two and one bytes.
 _FLAGS = {0x00000000: "fp32", 0x0002C056: "fp32", 0x01306B47: "fp16", 0x000D4B38: "int8"}
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+# Parameter of a layer, and the bit of it that keeps bfloat16 from the layer (ncnn, docs/developer-guide, featmask).
+_FEATURES, _NO_BF16 = 31, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +90,10 @@ def build(onnx_file: Path, folder: Path, options: NcnnOptions, on_progress: Prog
     if not onnx_file.is_file():
         raise BuildError(f"{onnx_file}: no such file")
     with temporary_folder() as aside:
-        fp16 = _copy_wide(onnx_file, aside / "model.onnx")  # pnnx writes eight files beside what it reads
+        half = _copy_wide(onnx_file, aside / "model.onnx")  # pnnx writes eight files beside what it reads
         try:
             ended = subprocess.run(
-                [program, "model.onnx", f"fp16={fp16:d}"],
+                [program, "model.onnx", f"fp16={half == 'FLOAT16':d}"],
                 cwd=aside, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 timeout=_LIMIT_S, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
@@ -101,16 +103,25 @@ def build(onnx_file: Path, folder: Path, options: NcnnOptions, on_progress: Prog
         if ended.returncode or not (param.is_file() and weights.is_file()):
             said = ended.stdout.decode(errors="replace").strip().splitlines()
             raise BuildError(f"{onnx_file}: pnnx cannot convert it: {said[-1] if said else f'exit {ended.returncode}'}")
+        if not half:
+            _keep_wide(param)
         _load(param, options, about=onnx_file)
         shutil.copyfile(param, folder / ENGINE.file_name)
         shutil.copyfile(weights, _weights(folder / ENGINE.file_name))
 
 
-def _copy_wide(onnx_file: Path, target: Path) -> bool:
-    """Copy a graph, one in half precision as float32; return whether its weights are fp16."""
+def _keep_wide(param: Path) -> None:
+    """Mark the layers of a float32 graph, whose weights may happen to be numbers of bfloat16."""
+    lines = param.read_text(encoding="utf-8").splitlines()
+    marked = [f"{line} {_FEATURES}={_NO_BF16}" if line.partition(" ")[0] in _KINDS else line for line in lines]
+    param.write_text("\n".join(marked) + "\n", encoding="utf-8")
+
+
+def _copy_wide(onnx_file: Path, target: Path) -> str:
+    """Copy a graph, one in half precision as float32; return the half type of its weights, empty where it has none."""
     if importlib.util.find_spec("deploy_kit.graph") is None:
         shutil.copyfile(onnx_file, target)
-        return False
+        return ""
     from deploy_kit.graph import onnx_file as onnx_files
     from deploy_kit.graph import widen
 
@@ -118,7 +129,7 @@ def _copy_wide(onnx_file: Path, target: Path) -> bool:
     half = widen.half_of(model)
     widen.widen(model)
     onnx_files.save(model, target)
-    return half is not None and half.name == "FLOAT16"
+    return half.name if half else ""
 
 
 def _weights(path: Path) -> Path:
@@ -207,10 +218,12 @@ def _pass_weights(file: BinaryIO, kind: str, parameters: Mapping[int, str]) -> s
         raise ValueError(f"unknown coding {flag:#010x}")
     dtype = _FLAGS[flag]
     outputs, size = int(parameters.get(0, "0")), int(parameters.get(n_weights, "0")) * _BYTES[dtype]
+    if not 0 <= size <= os.fstat(file.fileno()).st_size - file.tell():
+        raise ValueError(f"cut off within weights of {size:,} bytes")
     weights = file.read((size + 3) // 4 * 4)
     file.seek(4 * outputs * int(parameters.get(has_bias, "0")), os.SEEK_CUR)
-    whole = len(weights) == (size + 3) // 4 * 4
-    if dtype == "fp32" and whole and not (np.frombuffer(weights, np.uint32) & 0xFFFF).any():
+    stays_wide = int(parameters.get(_FEATURES, "0")) & _NO_BF16
+    if dtype == "fp32" and not stays_wide and not (np.frombuffer(weights, np.uint32) & 0xFFFF).any():
         return "bf16"
     return dtype
 
