@@ -28,7 +28,7 @@ sample.
   onnxruntime's `quantize_static` (Q/DQ, per channel, uint8 activations, int8 weights), `…-preprocessed` with its
   `quant_pre_process` before; `nncf…` is `nncf.quantize` on the model that OpenVINO converted, `…-mixed` its preset,
   `…-minmax` its MINMAX range estimator. `@ort` is ONNX Runtime, `@ov` OpenVINO with float parts in f32 unless the
-  name says bf16.
+  name says bf16, `@et` ExecuTorch's XNNPACK, `@ncnn` ncnn without its half precision.
 - A candidate without a number has its reason.
 """
 _ACCURACY = """\

@@ -131,6 +131,11 @@ def _demo(asked: Asked, workshop: Workshop) -> Races:
     return Races(races=(race("Demo", subjects.demo(), asked.candidates(), workshop, plan),))
 
 
+def _engines(asked: Asked, workshop: Workshop) -> Races:
+    chosen = tuple(one for one in ours.CANDIDATES if one.name.partition("@")[0] in races.EVERYWHERE)
+    return Races(races=(race("Every engine", asked.subject(workshop), chosen, workshop, asked.plan),))
+
+
 def _frames(asked: Asked, workshop: Workshop) -> Races:
     return Races(races=(frames.measure(asked.subject(workshop), workshop, asked.plan),))
 
@@ -221,6 +226,13 @@ MODES = {
     "batch8": _races("Throughput, batch 8", "DenseNet-121, eight images a run", _batch8),
     "streams": _races("Throughput, two streams", "DenseNet-121, two images at a time", _streams),
     "family": _races("DenseNet-169 and 201", "one image a run", _family),
+    "engines": Mode(
+        title="Every engine",
+        about="DenseNet-121, one image a run, float32 and INT8 of each engine",
+        record=Races,
+        measure=_engines,
+        render=lambda found: races.render_engines(found.races[0]),
+    ),
     "demo": _races("The demo", "the bundled DenseNet-BC-40, one image a run", _demo),
     "frames": Mode(
         title="Frame to class",

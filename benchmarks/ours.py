@@ -19,6 +19,9 @@ CANDIDATES = (
     Candidate(name="bf16@ov", file=Ours(passes=_MAXED), engine="openvino", options={"inference_precision": "bf16"}),
     Candidate(name="int8@ov", file=PORTABLE, engine="openvino"),
     Candidate(name="int8-depthwise@ov", file=_DEPTHWISE, engine="openvino"),
+    Candidate(name="fp32@ncnn", file=Ours(passes=PASSES), engine="ncnn"),
+    Candidate(name="fp32@et", file=Ours(passes=PASSES), engine="executorch"),
+    Candidate(name="int8@et", file=PORTABLE, engine="executorch"),
 )
 
 _AS_IT_STANDS = {"optimize": False}

@@ -4,21 +4,49 @@ from benchmarks import page, ratios, stock
 from benchmarks.page import NONE
 from benchmarks.records import Entry, Race
 
+EVERYWHERE = ("fp32", "int8")
+"""Files that the race of engines holds against each other."""
+
 HEADINGS = ("file@engine", "by", "MB", "ms (min, this run)", "vs stock INT8", "vs float32", "vs fastest stock", "note")
 
 
 def render(race: Race) -> str:
     """Write a race: its table, and how it was run."""
     rows = [_row(race, entry) for entry in race.entries]
+    return "\n\n".join(filter(None, [f"### {race.title}", _how(race), page.table(HEADINGS, rows), _legend(race)]))
+
+
+def _how(race: Race) -> str:
     unit = " Milliseconds are per image." if race.streams > 1 else ""
     streams = (
         f"{race.streams} streams, {race.threads} threads in all" if race.streams > 1 else f"{race.threads} threads"
     )
-    how = (
+    return (
         f"{race.subject}; batch {race.batch}; {streams}; {race.recompiles} processes × {race.rounds} rounds × "
         f"{race.runs} runs; calibrated with {race.calibration_images} images at most.{unit}"
     )
-    return "\n\n".join(filter(None, [f"### {race.title}", how, page.table(HEADINGS, rows), _legend(race)]))
+
+
+def render_engines(race: Race) -> str:
+    """Write a race of deploykit's files on every engine, each against ONNX Runtime's file of either precision."""
+    others = [next((one for one in race.entries if one.name == f"{name}@ort"), None) for name in EVERYWHERE]
+    rows = [
+        (
+            entry.name,
+            f"{entry.size_bytes / 1e6:.1f}" if entry.size_bytes else NONE,
+            f"{ratios.least_ms(entry.samples_ms):.2f}" if entry.samples_ms else NONE,
+            *(
+                page.ratio(_against(one, entry)) if one and one.samples_ms and entry.samples_ms else NONE
+                for one in others
+            ),
+            entry.why,
+        )
+        for entry in race.entries
+    ]
+    headings = ("file@engine", "MB", "ms (min, this run)", *(f"vs {name}@ort" for name in EVERYWHERE), "note")
+    best = fastest(race, ours=True)
+    said = f"The fastest is {best.name}." if best else ""
+    return "\n\n".join(filter(None, [_how(race), page.table(headings, rows), said]))
 
 
 def fastest(race: Race, *, ours: bool, engine: str | None = None) -> Entry | None:

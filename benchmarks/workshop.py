@@ -10,6 +10,7 @@ from benchmarks import child, stock, subjects
 from benchmarks.candidates import Candidate, Ours, Stock, Unavailable
 from benchmarks.subjects import Subject
 from deploy_kit.base.errors import StageError
+from deploy_kit.base.lazy import install_line, present
 from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.context import Context
 from deploy_kit.devices import links
@@ -17,14 +18,15 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
 from deploy_kit.images import SYNTHETIC, ImageSource
 from deploy_kit.machine.environment import library_version
-from deploy_kit.recipe import ExportTable, SimplifyTable, Variant
+from deploy_kit.recipe import BuildEntry, ExportTable, SimplifyTable, Variant
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Preprocess
+from deploy_kit.records.artifacts import Artifact, Preprocess
 from deploy_kit.records.results import Simplified
-from deploy_kit.stages import export, quantize, simplify
+from deploy_kit.stages import build, export, quantize, simplify
 from deploy_kit.store import Key, Store, digest_of, sha256_of
 
 _VERSION = "1"
+_BUILT = ("executorch", "ncnn")  # engines that read no ONNX file themselves; both are called as their packages are
 _TOLERANCE = 1e-4  # of the largest logit; export and every pass report what they measured
 
 
@@ -76,7 +78,10 @@ class Workshop:
     def make(self, candidate: Candidate, subject: Subject, n_images: int) -> Made:
         """Make a candidate's file, calibrated with `n_images` at most, or say why there is none."""
         try:
-            path = self.file(candidate.file, subject, n_images)
+            if isinstance(candidate.file, Ours) and candidate.engine in _BUILT:
+                path = self._built(candidate.engine, self._ours(candidate.file, subject, n_images))
+            else:
+                path = self.file(candidate.file, subject, n_images)
         except (StageError, Unavailable) as error:
             return Made(candidate=candidate, path=None, why=child.plain(str(error)))
         return Made(candidate=candidate, path=path)
@@ -89,7 +94,7 @@ class Workshop:
             Unavailable: It is not installed.
         """
         if isinstance(file, Ours):
-            return self._ours(file, subject, n_images)
+            return self.store.path(self._ours(file, subject, n_images))
         return self._stock(file.recipe, subject, n_images)
 
     def macs(self, candidate: Candidate, subject: Subject) -> int:
@@ -115,14 +120,20 @@ class Workshop:
         lean, _ = simplify.run(exported.onnx, table, self.context)
         return lean
 
-    def _ours(self, file: Ours, subject: Subject, n_images: int) -> Path:
+    def _built(self, engine: str, graph: Artifact) -> Path:
+        if not present(engine):
+            raise Unavailable(install_line(engine))
+        built, _ = build.run(graph, BuildEntry(engine=engine, variants=(graph.name,)), self.context)
+        return self.store.path(built)
+
+    def _ours(self, file: Ours, subject: Subject, n_images: int) -> Artifact:
         lean = self.simplified(subject, file.passes).onnx
         if file.scheme is None:
-            return self.store.path(lean)
+            return lean
         variant = Variant(name=file.scheme, scheme=file.scheme, options=dict(file.options))
         used = ImageSource(name=str(self.calibration(n_images))) if n_images else None
         typed, _ = quantize.run(lean, variant, self.context, calibration=used)
-        return self.store.path(typed)
+        return typed
 
     def _stock(self, recipe: str, subject: Subject, n_images: int) -> Path:
         if recipe == "checkpoint":

@@ -37,7 +37,7 @@ _NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
 PASSPORT = ".passport.json"
 _COMPANIONS = {".xml": (".bin",), ".param": (".bin",)}
 _CREATED: list[Path] = []
-_ENDINGS = frozenset({".onnx", ".xml", ".param", ".bin", ".plan", ".engine", ".blob"})
+_ENDINGS = frozenset({".onnx", ".xml", ".param", ".pte", ".bin", ".plan", ".engine", ".blob"})
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

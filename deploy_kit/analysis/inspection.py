@@ -18,7 +18,7 @@ from deploy_kit.records.densenet import DenseNetSpec
 from deploy_kit.store import PASSPORT, read_passport
 
 _MAX_CLASSES = 12
-_ENGINE_SUFFIXES = frozenset({".xml", ".param", ".plan", ".engine", ".blob"})
+_ENGINE_SUFFIXES = frozenset({".xml", ".param", ".pte", ".plan", ".engine", ".blob"})
 
 
 @dataclass(frozen=True, kw_only=True)

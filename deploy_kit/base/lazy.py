@@ -19,6 +19,7 @@ INSTALL = {
     "openvino": "deploykit[openvino]",
     "ncnn": "deploykit[ncnn]",
     "pnnx": "deploykit[ncnn]",
+    "executorch": "deploykit[executorch]",
     "fabric": "deploykit[ssh]",
     "ray": "deploykit[ray]",
     "h5py": "deploykit[keras]",

@@ -11,8 +11,6 @@ from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.store import Store, verify_out
 
-DEMO = "demo"
-
 
 def open_run(
     step: StepOptions, console: Console, chosen: Recipe | None = None, *, lasting: bool = True

@@ -18,7 +18,7 @@ DELIVERIES = Path("deliver")
 
 
 def deploy(
-    model: Annotated[Path, typer.Argument(help="Checkpoint or ONNX file.")],
+    model: Annotated[Path, typer.Argument(help="Checkpoint or ONNX file; demo is the bundled one.")],
     *,
     step: Annotated[StepOptions, Only("images", "calibration")],
     engines: Annotated[
@@ -80,6 +80,7 @@ def deploy(
 
     from deploy_kit.api import line
     from deploy_kit.cli import _deployment, _quantities, _steps
+    from deploy_kit.images import SYNTHETIC
     from deploy_kit.recipe import overrides
     from deploy_kit.stages import export as export_stage
 
@@ -111,7 +112,7 @@ def deploy(
         points = _required(points)
         recipe = recipe if share is None else overrides.with_slim_within(recipe, share, points)
     with output.console() as console:
-        if given.images is None:
+        if recipe.check.images == SYNTHETIC:
             console.say("no images to check on are given: limits judge seeded noise, and no accuracy is measured")
         elif points is None:
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")

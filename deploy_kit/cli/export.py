@@ -73,7 +73,6 @@ def export(
 def _base_recipe(step: StepOptions, console: "Console") -> "Recipe":
     """Return the recipe named, the default one for a model given, or the demo's."""
     from deploy_kit import recipe as recipes
-    from deploy_kit.cli import _steps
     from deploy_kit.recipe import overrides
 
     if step.recipe is not None:
@@ -81,7 +80,7 @@ def _base_recipe(step: StepOptions, console: "Console") -> "Recipe":
     if step.model is not None:
         return overrides.for_checkpoint(str(step.model))
     console.say("no checkpoint given: using the bundled demo (DenseNet-BC-40 on Fashion-MNIST)")
-    return recipes.load_recipe(_steps.DEMO)
+    return recipes.load_recipe(overrides.DEMO)
 
 
 def _rows(exported: "Exported") -> list[tuple[str, str]]:

@@ -37,6 +37,7 @@ _LIBRARIES = (
     "openvino",
     "ncnn",
     "pnnx",
+    "executorch",
     "nncf",
     "tensorrt",
     "tensorrt-cu13",

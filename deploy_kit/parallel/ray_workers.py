@@ -55,8 +55,8 @@ def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator
         yield ONE_PROCESS
     elif not present(NAME):
         say(
-            f"Ray is not installed ({install_line(NAME)}): computing in this process; with it, the checkpoint's own "
-            f"logits are computed on {usable_cores()} workers here, or on those of a cluster"
+            f"Ray is not installed ({install_line(NAME)}): computing in this process; with it, the logits of "
+            f"checkpoint and engines are computed on {usable_cores()} workers here, or on those of a cluster"
         )
         yield ONE_PROCESS
     else:

@@ -8,7 +8,7 @@ from deploy_kit import recipe
 from deploy_kit.recipe import BenchTable, Recipe, SourceTable
 from deploy_kit.records.artifacts import Precision
 
-DEFAULT = "default"
+DEFAULT, DEMO = "default", "demo"
 # Endings of checkpoints, of which a file may have several: best.pth.tar.
 _ENDINGS = frozenset(
     (
@@ -82,7 +82,8 @@ def with_inputs(
 
     Args:
         base: The recipe to start from.
-        checkpoint: Checkpoint or ONNX file.
+        checkpoint: Checkpoint or ONNX file; ``demo``, where nothing of this name is in the working folder, is the
+            bundled demo's, with its images of both sets where no others are given.
         calibration: Image set to calibrate with.
         images: Image set to check with.
         skip_bad: Leave out images of both sets that cannot be read.
@@ -97,6 +98,10 @@ def with_inputs(
         RecipeError: A value does not fit.
     """
     data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True)
+    if checkpoint == DEMO and not Path(checkpoint).exists():
+        demo = recipe.load_recipe(DEMO)
+        checkpoint, images = demo.source.checkpoint, images or demo.check.images
+        calibration = calibration or demo.quantize.calibration
     if calibration is not None:
         data["quantize"]["calibration"] = calibration
     if images is not None:

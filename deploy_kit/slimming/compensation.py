@@ -16,13 +16,13 @@ import torch
 
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent
 from deploy_kit.graph import onnx_file, passes
+from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.images import ImageSet
 from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.records.slimming import ChannelCurve, SlimmedLayer
 from deploy_kit.slimming import bottlenecks, curves, ridge, surgery
 from deploy_kit.slimming.bottlenecks import Bottleneck
 from deploy_kit.slimming.patches import PatchSampler
-from deploy_kit.slimming.torch_graph import TorchGraph
 
 _STOPS = frozenset({"Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "MatMul", "MaxPool"})
 """Operators whose results are kept for later layers; everything else is computed again by each that reads it."""

@@ -9,17 +9,20 @@ import onnx_ir as ir
 import torch
 
 from deploy_kit.base.errors import InputError, SlimError
+from deploy_kit.base.lazy import need
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent
 from deploy_kit.graph import onnx_file
+from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.images import ImageSet
 from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.records.slimming import ChannelCurve
-from deploy_kit.slimming import bottlenecks, group_obs, sensitivity, torch_graph
+from deploy_kit.slimming import bottlenecks, group_obs, sensitivity
 from deploy_kit.slimming.bottlenecks import Bottleneck
 from deploy_kit.slimming.patches import PatchSampler, covariance_of, squares, with_one
 
 _GRADIENT_BYTES, _FORWARD_BYTES = 400 * 2**20, 32 * 2**20
 _LARGEST_BATCH = 32
+_AGREES = 1e-3  # of the largest output; float32 sums in another order differ by 1e-6 to 1e-5
 _N_ROWS = 8192  # they rank channels; what is kept is fitted to twice as many
 
 
@@ -64,7 +67,7 @@ def measure(
         raise InputError(f"{path}: no convolution whose channels can be removed ({why})", hint="leave slimming out")
     size = onnx_file.specs(onnx_file.inputs(model))[0].shape[0]
     first = next(images.batches(preprocess, size if isinstance(size, int) else 1))
-    graph = torch_graph.verified(model, path, first)
+    graph = verified(model, path, first)
     largest, total = activation_bytes(model)
     few = images.spread(sensitivity.N_IMAGES)
     costs = sensitivity.sensitivities(
@@ -90,6 +93,37 @@ def measure(
     )
 
 
+def verified(model: ir.Model, path: Path, images: np.ndarray) -> TorchGraph:
+    """Return the graph once torch computes of a few images what ONNX Runtime does.
+
+    Args:
+        model: The graph as loaded from `path`.
+        path: Its file.
+        images: (N, C, …) float32, of the graph's own batch size.
+
+    Raises:
+        InputError: The graph is not covered.
+        SlimError: The two differ.
+    """
+    ort = need("onnxruntime", by="slim")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    wanted = session.run(None, {session.get_inputs()[0].name: images})[0]
+    try:
+        graph = TorchGraph(model)
+        with torch.no_grad():
+            found = graph.forward(images).numpy()
+    except InputError as error:
+        raise InputError(f"slim: {error}", hint=error.hint or "leave slimming out") from error
+    difference = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-30))
+    if not difference <= _AGREES:
+        raise SlimError(
+            f"{path}: torch's answers differ from ONNX Runtime's by {difference:.2g} of the largest: slim cannot use it"
+        )
+    return graph
+
+
 def activation_bytes(model: ir.Model) -> tuple[int, int]:
     """Return the bytes of the largest float32 activation of one image, and of all together."""
     sizes = []
@@ -112,7 +146,7 @@ def _told(on_progress: ProgressCallback, what: str, total: int) -> Callable[[int
 
 
 def _covariances(
-    graph: torch_graph.TorchGraph,
+    graph: TorchGraph,
     places: tuple[Bottleneck, ...],
     images: ImageSet,
     preprocess: Preprocess | BareInput,
@@ -144,9 +178,7 @@ def _covariances(
     return [covariance_of(moments.pop(place.reader)) for place in places]
 
 
-def _curve(
-    graph: torch_graph.TorchGraph, place: Bottleneck, covariance: torch.Tensor, cost: torch.Tensor
-) -> ChannelCurve:
+def _curve(graph: TorchGraph, place: Bottleneck, covariance: torch.Tensor, cost: torch.Tensor) -> ChannelCurve:
     reader = place.reader
     assert reader.inputs[1] is not None
     weights = graph.constants[str(reader.inputs[1].name)].flatten(1).T.double()

@@ -20,7 +20,7 @@ import onnx_ir as ir
 import torch
 
 from deploy_kit.base.errors import SlimError
-from deploy_kit.slimming.torch_graph import TorchGraph
+from deploy_kit.graph.torch_graph import TorchGraph
 
 N_IMAGES = 256
 """Images of which gradients are taken."""

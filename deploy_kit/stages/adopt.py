@@ -17,7 +17,14 @@ from deploy_kit.store import digest_of, read_passport, sha256_of
 
 VERSION = "1"
 # File ending → the engine that is meant where neither a passport nor the user says.
-_ENGINES = {".onnx": "onnxruntime", ".xml": "openvino", ".param": "ncnn", ".plan": "tensorrt", ".engine": "tensorrt"}
+_ENGINES = {
+    ".onnx": "onnxruntime",
+    ".xml": "openvino",
+    ".param": "ncnn",
+    ".pte": "executorch",
+    ".plan": "tensorrt",
+    ".engine": "tensorrt",
+}
 ENGINES_ONLY = frozenset(_ENGINES) - {".onnx"}
 """File endings of engines; an ONNX file may be one, and may be what one is made from."""
 _BESIDE = {".xml": ".bin", ".param": ".bin"}
@@ -35,7 +42,7 @@ def run(
     """Take a file into the store as an engine.
 
     Args:
-        file: An ONNX graph, an OpenVINO IR (``.xml`` with its ``.bin``) or a TensorRT plan.
+        file: An ONNX graph, or an engine's file, what belongs to it beside it (``.xml`` with its ``.bin``).
         entry: Engine and its options; if None, those of the file's passport, or the engine of its ending.
         context: Where. The engine's precision is read there, where the file does not state it.
         preprocess: How images become its input, where the file does not say.

@@ -12,7 +12,7 @@ from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Preprocess
 
 EVERY = (*stock.CANDIDATES, *ours.CANDIDATES, *ours.SIMULATED)
-_SHORT = {"onnxruntime": "ort", "openvino": "ov", "torch": "torch"}
+_SHORT = {"onnxruntime": "ort", "openvino": "ov", "torch": "torch", "ncnn": "ncnn", "executorch": "et"}
 
 
 def test_names_are_taken_once() -> None:

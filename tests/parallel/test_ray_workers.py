@@ -1,9 +1,12 @@
 """Ray's workers: results in order, whoever computes them and whoever dies, and nothing left behind."""
 
+import dataclasses
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,12 +15,20 @@ from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
 from deploy_kit.base import lazy
 from deploy_kit.base.errors import DeviceError, InputError, RequestError
 from deploy_kit.context import Context
+from deploy_kit.devices import engine_parts
+from deploy_kit.devices.engine_parts import OutputsRequest
+from deploy_kit.devices.inference import InferenceTarget
 from deploy_kit.devices.links import Connection
-from deploy_kit.images import open_set
-from deploy_kit.parallel import ONE_PROCESS, Workers, ray_workers
+from deploy_kit.images import ImageSource, open_set
+from deploy_kit.parallel import ONE_PROCESS, R, T, Workers, ray_workers
 from deploy_kit.recipe import SourceTable
-from deploy_kit.stages import reference
+from deploy_kit.stages import check, reference
 from deploy_kit.store import Store
+
+if TYPE_CHECKING:
+    from tiny_line import Line
+
+pytest_plugins = ["tiny_line"]
 
 
 def test_an_unknown_place_is_refused() -> None:
@@ -124,6 +135,63 @@ def test_logits_of_workers_are_those_of_one_process_byte_by_byte(
             return data["logits"]
 
     assert logits("ray", workers).tobytes() == logits("here", ONE_PROCESS).tobytes()
+
+
+@pytest.mark.slow
+def test_an_engine_checked_on_workers_gives_the_same_bytes_though_one_is_killed(
+    workers: Workers, line: "Line", tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_parts, "SIZE", 32)  # on this side alone: parts come ready to the workers
+    engine = line.built("int8", "onnxruntime")
+    images = str(save_images(tmp_path / "check.npz", 150))
+    asked = list[OutputsRequest]()
+
+    class OneDies:
+        """The workers; the first to compute a part is killed before it can answer."""
+
+        n = workers.n
+
+        def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+            mark = tmp_path / "died"
+
+            def work_or_die(item: T) -> R:
+                if not mark.exists():
+                    mark.write_text("")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return work(item)
+
+            asked.extend(item for item in items if isinstance(item, OutputsRequest))
+            return workers.map(work_or_die, items)
+
+    def outputs(name: str, on: Workers) -> bytes:
+        store = Store(shutil.copytree(line.snapshot, tmp_path / name))
+        context = Context(store=store, connection=connection)
+        open_images = open_set(images, TINY_PREPROCESS)
+        logits, _ = reference.run(line.recipe.source, TINY_PREPROCESS, context, images=open_images)
+        run = dataclasses.replace(context, workers=on)
+        check.run(engine, line.recipe.check, run, reference=logits, images=ImageSource(name=images))
+        (file,) = store.root.glob("outputs/*/outputs.npy")
+        return file.read_bytes()
+
+    assert outputs("ray", OneDies()) == outputs("here", ONE_PROCESS)
+    assert [len(request.hashes) for request in asked] == [32, 32, 32, 32, 22]
+    assert (tmp_path / "died").exists()
+
+
+def test_a_worker_with_another_processor_engine_or_settings_says_so(line: "Line", connection: Connection) -> None:
+    engine, here = line.built("int8", "onnxruntime"), connection.environment
+    images = open_set(line.recipe.check.images, TINY_PREPROCESS)
+    target = InferenceTarget(engine="onnxruntime", path=line.store.path(engine), options={})
+    (request,) = engine_parts.requests(
+        engine, target, images, batch=1, crops=1, processor=(here.cpu, here.isa), settings=(("threads", "77"),)
+    )
+
+    with pytest.raises(DeviceError, match="a worker has other processor than the machine that checks"):
+        engine_parts.answer(dataclasses.replace(request, processor=("Another CPU", ())))
+    with pytest.raises(InputError, match="a worker sees another file here"):
+        engine_parts.answer(dataclasses.replace(request, sha256="0" * 64))
+    with pytest.raises(DeviceError, match="a worker has other settings than the machine that checks"):
+        engine_parts.answer(request)
 
 
 @pytest.mark.slow

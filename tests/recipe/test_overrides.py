@@ -1,5 +1,7 @@
 """Recipes changed by what a user says beside them."""
 
+from pathlib import Path
+
 import pytest
 
 from deploy_kit import recipe
@@ -57,3 +59,18 @@ def test_a_duration_takes_the_place_of_runs() -> None:
     assert DEFAULT.bench.runs is not None
 
     assert overrides.with_bench(DEFAULT, {"duration_s": 5.0, "batch": None}).runs is None
+
+
+def test_demo_is_a_name_with_images_where_nothing_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = recipe.load_recipe("demo")
+
+    named = overrides.for_checkpoint("demo")
+    with_others = overrides.with_inputs(named, checkpoint="demo", images="val")
+
+    assert named.source.checkpoint == demo.source.checkpoint
+    assert (named.check.images, named.quantize.calibration) == (demo.check.images, demo.quantize.calibration)
+    assert with_others.check.images == "val"
+    assert named.name == "demo"
+    (tmp_path / "demo").mkdir()
+    assert overrides.for_checkpoint("demo").source.checkpoint == "demo"

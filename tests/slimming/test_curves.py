@@ -1,12 +1,17 @@
 """What the curves are made of, held against numpy in float64."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from dense_graphs import Sketch
 from slim_graphs import image_set
 
+from deploy_kit.base.errors import SlimError
+from deploy_kit.graph import onnx_file
+from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.slimming import bottlenecks, curves
-from deploy_kit.slimming.torch_graph import TorchGraph
 
 
 def test_inputs_far_from_zero_keep_their_small_variances() -> None:
@@ -27,3 +32,13 @@ def test_inputs_far_from_zero_keep_their_small_variances() -> None:
     assert np.abs(rows[0]).mean() > 50 * np.sqrt(wanted.diagonal().mean())
     assert np.abs(found - wanted).max() < 1e-4 * wanted.diagonal().mean()
     assert np.linalg.eigvalsh(found.astype(np.float64)).min() > 0
+
+
+def test_a_graph_that_onnxruntime_answers_otherwise_is_refused(tmp_path: Path) -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.network())
+    onnx_file.save(model, tmp_path / "model.onnx")
+    other = Sketch(seed=1)
+
+    with pytest.raises(SlimError, match="differ from ONNX Runtime's by"):
+        curves.verified(other.model(other.network()), tmp_path / "model.onnx", sketch.images(1))

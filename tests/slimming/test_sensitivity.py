@@ -5,8 +5,8 @@ import pytest
 import torch
 from dense_graphs import Sketch
 
+from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.slimming import sensitivity
-from deploy_kit.slimming.torch_graph import TorchGraph
 
 N = 24
 

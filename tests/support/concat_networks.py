@@ -324,18 +324,22 @@ class Tiramisu(nn.Module):
     Up blocks hand on only their new maps, which a transposed convolution enlarges, or a Resize with a convolution.
     """
 
-    def __init__(self, *, resize: str = "", rank_classes: int = CLASSES, logits: bool = True) -> None:
+    def __init__(self, *, resize: str = "", volume: bool = False) -> None:
         super().__init__()
-        self.resize, self.logits = resize, logits
-        self.stem, self.down = nn.Conv2d(3, 8, 3, padding=1), Dense(8, 2, 4, self._layer)
-        self.shrink = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.MaxPool2d(2))
-        self.middle = nn.ModuleList(self._layer(16 + 4 * i, 4) for i in range(2))
-        self.grow = nn.Conv2d(8, 8, 3, padding=1) if resize else nn.ConvTranspose2d(8, 8, 3, stride=2)
-        self.up, self.final = Dense(24, 2, 4, self._layer), nn.Conv2d(32, rank_classes, 1)
+        self.resize = resize
+        conv, norm, pool, grow = (
+            (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, nn.ConvTranspose3d) if volume
+            else (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.ConvTranspose2d)
+        )  # fmt: skip
 
-    @staticmethod
-    def _layer(n_in: int, growth: int) -> nn.Module:
-        return nn.Sequential(*_normed(n_in, growth, 3, padding=1))
+        def layer(n_in: int, growth: int) -> nn.Module:
+            return nn.Sequential(norm(n_in), nn.ReLU(), conv(n_in, growth, 3, padding=1, bias=False))
+
+        self.stem, self.down = conv(1 if volume else 3, 8, 3, padding=1), Dense(8, 2, 4, layer)
+        self.shrink = nn.Sequential(norm(16), nn.ReLU(), conv(16, 16, 1), pool(2))
+        self.middle = nn.ModuleList(layer(16 + 4 * i, 4) for i in range(2))
+        self.grow = conv(8, 8, 3, padding=1) if resize else grow(8, 8, 3, stride=2)
+        self.up, self.final = Dense(24, 2, 4, layer), conv(32, CLASSES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         skip = self.down(self.stem(x))
@@ -348,9 +352,8 @@ class Tiramisu(nn.Module):
             y = functional.interpolate(y, scale_factor=2.0, mode=self.resize)
             y = self.grow(y)
         else:
-            y = self.grow(y)[:, :, : skip.shape[2], : skip.shape[3]]
-        y = self.final(self.up(torch.cat([y, skip], 1)))
-        return y.mean((2, 3)) if self.logits else y
+            y = self.grow(y)[(..., *(slice(size) for size in skip.shape[2:]))]
+        return self.final(self.up(torch.cat([y, skip], 1))).flatten(2).mean(2)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -367,10 +370,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "tiramisu": Tiramisu,
     "tiramisu, nearest": lambda: Tiramisu(resize="nearest"),
     "tiramisu, bilinear": lambda: Tiramisu(resize="bilinear"),
+    "tiramisu, 3-D": lambda: Tiramisu(volume=True),
     "densenet, 1-D": lambda: densenet_nd(1),
     "densenet, 3-D": lambda: densenet_nd(3),
 }
-SHAPES = {"densenet, 1-D": (1, 128), "densenet, 3-D": (1, 16, 16, 16)}
+SHAPES = {"densenet, 1-D": (1, 128), "densenet, 3-D": (1, 16, 16, 16), "tiramisu, 3-D": (1, 8, 8, 8)}
 """Shape of one input; (3, 32, 32) for all others."""
 
 

@@ -33,6 +33,8 @@ from deploy_kit.quantization.int8.range_selection import ChannelRange
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
 from deploy_kit.quantization.ranges import Channels
 
+_LINEAR = ("Conv", "ConvTranspose")
+_SCALABLE = ("BatchNormalization", "ConvTranspose")  # whatever their groups
 _FLOOR = 1e-3  # of the median reach: a channel that is (nearly) dead is not scaled up, or it would be noise
 
 
@@ -60,7 +62,7 @@ def equalize_channels(
     *,
     signed: bool = False,
 ) -> tuple[EqualizedGroup, ...]:
-    """Equalize every group whose makers and readers are convolutions and BNs, in place.
+    """Equalize every group whose makers and readers are (transposed) convolutions and BNs, in place.
 
     Args:
         model: A float32 graph; its outputs do not change but for rounding.
@@ -148,7 +150,7 @@ def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
     """Return why a group cannot be scaled; empty if it can."""
     for source in group.sources:
         producer = maker(source)
-        if producer is None or producer.op_type != "Conv" or not grouping.quantizable(producer):
+        if producer is None or producer.op_type not in _LINEAR or not grouping.quantizable(producer):
             return f"{producer.op_type if producer else 'the input'} makes a part of it, not a convolution"
     for value in group.values:
         if value.is_graph_output():
@@ -161,7 +163,7 @@ def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
                     return "DepthToSpace joins channels that others read, too"
                 continue
             plain = node.op_type == "Conv" and (node.attributes.get_int("group", 1) == 1 or _depthwise(node))
-            if not (plain or node.op_type == "BatchNormalization") or not grouping.quantizable(node):
+            if not (plain or node.op_type in _SCALABLE) or not grouping.quantizable(node):
                 return f"{node.op_type} reads it and cannot take the inverse scale"
     return ""
 
@@ -173,8 +175,11 @@ def _depthwise(conv: ir.Node) -> bool:
 
 
 def _pads(node: ir.Node) -> bool:
-    """Return whether a node pads its input with zeros, which the shifted values would not be."""
-    return node.op_type in ("Conv", "AveragePool") and edit.pads(node)
+    """Return whether a node reads zeros beside its input, which the shifted values would not be.
+
+    A transposed convolution reads them between the pixels.
+    """
+    return node.op_type == "ConvTranspose" or (node.op_type in ("Conv", "AveragePool") and edit.pads(node))
 
 
 def maker(source: ir.Value) -> ir.Node | None:
@@ -205,7 +210,7 @@ def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) ->
         for node in value.consumers():
             if node.op_type == "BatchNormalization":
                 _absorb_in_norm(model, node, maps[value])
-            elif node.op_type == "Conv":
+            elif node.op_type in _LINEAR:
                 absorb_in_conv(model, node, maps[value])
     channel_affine.record_affines(
         model, {str(value.name): maps[value] for value in group.values if not _joins(value, group)}
@@ -242,19 +247,24 @@ def _shift_bound(model: ir.Model, node: ir.Node, by: Affine) -> None:
 
 def _divide_rows(model: ir.Model, conv: ir.Node, by: Affine) -> None:
     weight = edit.array(conv.inputs[1])
-    bias = edit.bias(conv, len(weight))
-    replace(model, conv, 1, weight / by.r.reshape(-1, *[1] * (weight.ndim - 1)))
+    ones, r = [1] * (weight.ndim - 2), by.r.reshape(-1, 1)
+    if conv.op_type == "ConvTranspose":  # (inputs, outputs / groups, …)
+        n = conv.attributes.get_int("group", 1)
+        r = by.r.reshape(n, -1).repeat(len(weight) // n, axis=0)
+    bias = edit.bias(conv, len(by.r))
+    replace(model, conv, 1, weight / r.reshape(*r.shape, *ones))
     replace(model, conv, 2, by.inverse(bias))
 
 
 def absorb_in_conv(model: ir.Model, conv: ir.Node, by: Affine) -> None:
     """Let a convolution take the scaled input: weights times r, bias plus Σ W·m."""
     weight = edit.array(conv.inputs[1])
-    row = (-1, 1, *[1] * (weight.ndim - 2)) if _depthwise(conv) else (1, -1, *[1] * (weight.ndim - 2))
-    moved = (weight * by.m.reshape(row)).reshape(len(weight), -1).sum(1)
-    bias = edit.bias(conv, len(weight))
+    first = conv.op_type == "ConvTranspose" or _depthwise(conv)
+    row = (-1, 1, *[1] * (weight.ndim - 2)) if first else (1, -1, *[1] * (weight.ndim - 2))
     replace(model, conv, 1, weight * by.r.reshape(row))
-    replace(model, conv, 2, bias + moved)
+    if conv.op_type == "Conv":  # in front of a transposed one nothing is shifted
+        moved = (weight * by.m.reshape(row)).reshape(len(weight), -1).sum(1)
+        replace(model, conv, 2, edit.bias(conv, len(weight)) + moved)
 
 
 def _absorb_in_norm(model: ir.Model, norm: ir.Node, by: Affine) -> None:

@@ -40,9 +40,8 @@ def equalize_rows(plan: Int8Plan, convolutions: frozenset[ir.Node], *, but_conca
         for value in group.sources:
             conv = equalize.maker(value)
             assert conv is not None
-            weight = edit.array(conv.inputs[1])
             # The group is rewritten as a whole: parts that other convolutions make keep their scale.
-            r = _gains(weight) if conv in convolutions else np.ones(len(weight))
+            r = _gains(edit.array(conv.inputs[1])) if conv in convolutions else np.ones(plan.seen[value].low.shape)
             maps[value] = Affine(r=r, m=np.zeros_like(r))
             done |= {conv} & convolutions
         equalize.rewrite(plan.model, group, maps)

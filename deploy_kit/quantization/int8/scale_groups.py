@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from deploy_kit.quantization.int8 import channel_moves
 
-READERS = frozenset({"Conv", "Gemm", "BatchNormalization", "GlobalAveragePool", "Add"})
+READERS = frozenset({"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "GlobalAveragePool", "Add"})
 """Operators that read integers and compute values of their own range."""
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import onnx_ir as ir
 
+from deploy_kit.base.lazy import present
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.int8 import method_choice, mixed_precision, plan, range_selection
 from deploy_kit.quantization.int8.method_choice import OpenChoice
@@ -87,7 +88,7 @@ def scheme(options: type[Int8Options], planned: Callable[[Path, Any, Calibration
         options=options,
         calibrates=True,
         apply=apply,
-        libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),
+        libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy", "torch"),
         planned=planned,
         simplifies=True,
     )
@@ -99,6 +100,8 @@ def plan_mix(
     left: OpenChoice,
     calibration: Calibration,
     write: Callable[[Int8Plan], ir.Model],
+    *,
+    fits_biases: bool = False,
 ) -> PlannedMix:
     """Observe the images once, and return what writes the graph for any choice of groups that stay in float.
 
@@ -108,13 +111,14 @@ def plan_mix(
         left: What of the choices images held out decide.
         calibration: The images.
         write: Writes a plan as a graph; leaves the plan's model as it is.
+        fits_biases: Fit the biases to the logits where nothing stays in float.
 
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
         UnknownNameError: Raised by the result's `write`: no layer group has one of the names.
     """
+    images = ImageStream(n=calibration.n_images, batches=calibration.batches, context=calibration.context)
     if left.method or left.rounding:
-        images = ImageStream(n=calibration.n_images, batches=calibration.batches, context=calibration.context)
         choices = method_choice.choose(source, choices, left, images, write)
     whole = plan.make_plan(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
 
@@ -123,6 +127,13 @@ def plan_mix(
             # The integers of a weight do not depend on what else is quantized. Chosen once with nothing in float, they
             # are the same in every mix, whichever is written first.
             write(mixed_precision.keep_in_float(whole, ()))
+        if fits_biases and not kept:
+            if not present("torch"):
+                images.context.note("biases", "not fitted to the logits, as torch is not installed")
+            else:
+                from deploy_kit.quantization.int8 import bias_fit
+
+                bias_fit.fit(whole, write, images)
         model = write(mixed_precision.keep_in_float(whole, kept))
         if kept:
             model.metadata_props[FLOAT_KEY] = json.dumps(kept)

@@ -1,0 +1,113 @@
+"""An engine's outputs on a part of an image set, computed by another process that sees the same files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy_kit.base.errors import DeviceError, InputError
+from deploy_kit.devices import links
+from deploy_kit.devices.inference import InferenceTarget, infer_all
+from deploy_kit.images import Crops, ImageSet, Orientation, part_of
+from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
+from deploy_kit.store import digest_of
+
+SIZE = 512
+"""Least number of images of a part: loading the engine anew is little beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputsRequest:
+    """Outputs to compute wherever the same files are.
+
+    Attributes:
+        label: Label of the engine, for messages.
+        engine: Name of the engine in the catalogue.
+        path: Its file.
+        sha256: Its hash (`store.digest_of`).
+        options: Its options.
+        preprocess: How an image becomes the input.
+        crops: Crops of each image.
+        images: Name of the image set.
+        reading: How images of the set are read: (skip_bad, orientation).
+        hashes: sha256 of each image.
+        processor: (cpu, instruction sets): another one adds in another order.
+        settings: Settings that the engine reports where the request was made; others may give other bits.
+    """
+
+    label: str
+    engine: str
+    path: Path
+    sha256: str
+    options: Mapping[str, Any]
+    preprocess: Preprocess | BareInput
+    crops: Crops
+    images: str
+    reading: tuple[bool, Orientation | None]
+    hashes: tuple[str, ...]
+    processor: tuple[str, tuple[str, ...]]
+    settings: tuple[tuple[str, str], ...]
+
+
+def requests(
+    engine: Artifact,
+    target: InferenceTarget,
+    images: ImageSet,
+    *,
+    batch: int,
+    crops: Crops,
+    processor: tuple[str, tuple[str, ...]],
+    settings: tuple[tuple[str, str], ...],
+) -> tuple[OutputsRequest, ...]:
+    """Cut a set into parts of whole batches, so that a part changes no bit.
+
+    Args:
+        engine: The engine.
+        target: Its file and options.
+        images: The set.
+        batch: Batch of the engine; 0 where it is open.
+        crops: Crops of each image.
+        processor: See `OutputsRequest`.
+        settings: See `OutputsRequest`.
+    """
+    own = batch or 32
+    size = -(-SIZE // own) * own
+    whole = OutputsRequest(
+        label=engine.label, engine=target.engine, path=target.path.resolve(), sha256=engine.sha256,
+        options=target.options, preprocess=engine.preprocess, crops=crops, images=images.name,
+        reading=(images.skip_bad, images.orientation), hashes=(), processor=processor, settings=settings,
+    )  # fmt: skip
+    return tuple(replace(whole, hashes=part.hashes) for part in images.parts(size))
+
+
+def answer(request: OutputsRequest) -> np.ndarray:
+    """Run a part of the set: (n, classes) float32.
+
+    Raises:
+        InputError: This process sees another engine or other images under the same names.
+        DeviceError: The processor or the engine's settings are others here.
+    """
+    if not request.path.is_file() or digest_of(request.path) != request.sha256:
+        raise InputError(
+            f"{request.path}: a worker sees another file here",
+            hint="put the store on a folder that every machine shares: --store FOLDER",
+        )
+    skip_bad, orientation = request.reading
+    part = part_of(request.images, request.preprocess, request.hashes, skip_bad=skip_bad, orientation=orientation)
+    target = InferenceTarget(engine=request.engine, path=request.path, options=request.options)
+    with links.connect_device(links.LOCAL) as connection:
+        here = connection.environment
+        _expect(request.label, "processor", request.processor, (here.cpu, tuple(here.isa)))
+        found = infer_all(connection, target, part, request.preprocess, crops=request.crops)
+    _expect(request.label, "settings", request.settings, found.settings)
+    return found.logits
+
+
+def _expect(label: str, what: str, wanted: object, found: object) -> None:
+    if wanted != found:
+        raise DeviceError(
+            f"{label}: a worker has other {what} than the machine that checks: expected {wanted}, found {found}",
+            hint="check on machines of one kind, or without --on",
+        )
