@@ -56,8 +56,9 @@ def tensor(arguments: tuple[Any, ...], rules: Rules) -> "Tensor | Unreadable":
     made = view(storage, offset, size, stride, rules.budget)
     # A lazily negated tensor is kept as its storage and a bit; a legacy file's storage has no numbers yet.
     metadata = arguments[6] if len(arguments) > 6 else None
-    negated = isinstance(metadata, dict) and metadata.get("neg") and isinstance(made, Tensor)
-    return torch._neg_view(made) if negated else made
+    if isinstance(made, Tensor) and isinstance(metadata, dict) and metadata.get("neg"):
+        return torch._neg_view(made)
+    return made
 
 
 def view(storage: Storage, offset: Any, size: Any, stride: Any, budget: ReadLimits) -> "Tensor | Unreadable":
