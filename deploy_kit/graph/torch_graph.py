@@ -133,6 +133,8 @@ class TorchModule(torch.nn.Module):
         Raises:
             InputError: It has an operator, a form of one, or a quantizer, that is not covered.
         """
+        import torch.ao.quantization.fx._decomposed  # registers the operators of Q/DQ pairs; takes a second
+
         super().__init__()
         self._graph = TorchGraph(model, quantized=True)
         self._constants = self._graph.constants

@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.serde import serialize_model
 
 from deploy_kit.base.errors import InputError
-from deploy_kit.graph.torch_graph import TorchGraph
+from deploy_kit.graph.torch_graph import TorchGraph, TorchModule
 
 
 def differ(sketch: Sketch, output: str, *, opset: int = 18, batch: int = 1) -> float:
@@ -126,3 +126,33 @@ def test_a_form_that_is_not_covered_is_named() -> None:
 
     with pytest.raises(InputError, match="auto_pad is not covered"):
         TorchGraph(model).forward(sketch.images(1))
+
+
+QUANTIZED = """g (float[1,3,8,8] x) => (float[] y) <
+float[3] ps = {0.01, 0.02, 0.03}, uint8[3] pz = {100, 110, 120}, float s = {0.05}, uint8 z = {117},
+float t = {0.04}, uint8 o = {0}, int8[4,3,1,1] w = {1,2,3,-4,5,6,7,-8,9,10,11,-12}, float[4] ws = {0.1,0.2,0.3,0.4},
+int8[4] wz = {0,0,0,0}, int32[4] b = {10,20,-30,40}, float[4] bs = {0.005,0.01,0.015,0.02}, int32[4] bz = {0,0,0,0}> {
+q = QuantizeLinear<axis = 1>(x, ps, pz)  d = DequantizeLinear(q, s, z)
+v = DequantizeLinear<axis = 0>(w, ws, wz)  c = DequantizeLinear<axis = 0>(b, bs, bz)
+a = Conv(d, v, c)  r = Relu(a)  u = QuantizeLinear(r, t, o)
+m = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(u)  k = Concat<axis = 1>(m, m)  y = DequantizeLinear(k, t, o) }"""
+
+
+def test_a_quantized_graph_keeps_its_grids_and_is_the_evaluators() -> None:
+    model = tiny_graphs.parse(QUANTIZED, 19)
+    x = Sketch(pixels=(8, 8)).images(1)
+    wanted = ReferenceEvaluator(serialize_model(model)).run(None, {"x": x})[0]
+
+    with torch.no_grad():
+        found = TorchModule(model)(torch.from_numpy(x)).numpy()
+
+    assert found.shape == wanted.shape == (1, 8, 4, 4)
+    assert np.abs(found - wanted).max() <= 0.04 * 1.001  # one step of the grid, where a product lies between two
+    assert (found == wanted).mean() > 0.98
+
+
+def test_what_stands_for_a_scale_of_each_channel_is_refused_where_it_is_read_so() -> None:
+    text = QUANTIZED.replace("d = DequantizeLinear(q, s, z)", "d = DequantizeLinear<axis = 1>(q, ps, pz)")
+
+    with pytest.raises(InputError, match="a scale of each channel, or a tensor that is read in several ways"):
+        TorchModule(tiny_graphs.parse(text, 19))
