@@ -8,6 +8,7 @@ import pytest
 import torch
 from dense_graphs import Sketch, array, batches, nodes, planned, quantized, run
 from dense_networks import NETWORKS
+from pixel_graphs import frames, taking_pixels
 
 from deploy_kit.accuracy import metrics
 from deploy_kit.graph.torch_graph import TorchGraph
@@ -66,6 +67,18 @@ def test_torch_computes_what_was_written(name: str) -> None:
 
     # A sum in another order may round an activation to the next integer: far below the noise of rounding itself.
     assert metrics.sqnr_db(wanted, found) > 60
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_torch_computes_what_was_written_for_pixels(color: str) -> None:
+    x = frames(channels=1 if color == "gray" else 3)
+    whole = mixed_precision.keep_in_float(planned(taking_pixels(color, "pads=[1,2,0,1], strides=[2,1]"), x), ())
+    written = portable.write_portable(whole)
+
+    with torch.no_grad():
+        found = bias_fit._IntegerNet(whole, written)._logits(x).numpy()
+
+    assert metrics.sqnr_db(run(written, x, optimize=False)[0].reshape(len(x), -1), found) > 60
 
 
 @pytest.mark.slow
