@@ -159,7 +159,7 @@ def test_what_it_was_before_can_be_run_beside_it(kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.BFLOAT16])
 def test_what_onnx_runtime_cannot_compute_is_not_compared(kind: int, tmp_path: Path) -> None:
     model = small_cnns.in_type(kind)
-    with pytest.raises(Exception, match="Could not find an implementation|is invalid|NOT_IMPLEMENTED"):
+    with pytest.raises(Exception, match=r"Could not find an implementation|is invalid"):
         onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
     assert taken(model, tmp_path).before is None
