@@ -407,6 +407,20 @@ def _pad(node: ir.Node, inputs: Inputs) -> torch.Tensor:
     return F.pad(x, flat, value=0.0 if fill is None else float(fill))
 
 
+def _cast(node: ir.Node, inputs: Inputs) -> torch.Tensor:
+    if node.attributes.get_int("to") != ir.DataType.FLOAT:
+        raise _unsupported(node, "a type other than float32")
+    return _first(inputs).float()
+
+
+def _where(node: ir.Node, inputs: Inputs) -> torch.Tensor:
+    condition, yes, no = inputs
+    assert condition is not None
+    assert yes is not None
+    assert no is not None
+    return torch.where(condition, yes, no)
+
+
 def _over_pixels(x: torch.Tensor) -> list[int]:
     return list(range(2, x.dim()))
 
@@ -415,6 +429,7 @@ _OPERATORS: dict[str, Callable[[ir.Node, Inputs], torch.Tensor]] = {
     "Add": lambda node, inputs: torch.add(*_both(inputs)),
     "AveragePool": _pool,
     "BatchNormalization": _norm,
+    "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda node, inputs: torch.cat([x for x in inputs if x is not None], node.attributes.get_int("axis")),
     "Constant": lambda node, inputs: torch.as_tensor(node.attributes["value"].as_tensor().numpy()),
@@ -446,4 +461,6 @@ _OPERATORS: dict[str, Callable[[ir.Node, Inputs], torch.Tensor]] = {
     "Squeeze": _squeeze,
     "Sub": lambda node, inputs: torch.sub(*_both(inputs)),
     "Tanh": lambda node, inputs: torch.tanh(_first(inputs)),
+    "Transpose": lambda node, inputs: _first(inputs).permute(*node.attributes.get_ints("perm")),
+    "Where": _where,
 }

@@ -56,6 +56,7 @@ def run(
     curves, _ = measured(simplified, context, images=images)
     learned = None if training is None else _images(simplified, training)
     if learned is not None:
+        _expect_others(learned, used)
         _examined(learned, simplified, context)
     kept = tuple(curve.channels for curve in curves.curves)
     if table.macs < 1:
@@ -196,6 +197,16 @@ def _examined(images: ImageSet, simplified: Artifact, context: Context) -> None:
     context.report("slim", f"checking the images of {images.name}")
     for remark in calibration_checks.require(images, calibration_checks.examine(images, simplified.preprocess)):
         context.report("slim", f"calibration: {remark}")
+
+
+def _expect_others(learned: ImageSet, used: ImageSet) -> None:
+    """Refuse to train on images that weights were refitted to: those held out of them could not tell a gain."""
+    shared = len(set(learned.hashes) & set(used.hashes))
+    if shared:
+        raise InputError(
+            f"{learned.name}: {shared} of {learned.n} images to distil on are ones that weights are refitted to",
+            hint=f"give other images to --distill than {used.name}",
+        )
 
 
 def _unchanged(curves: ChannelCurves) -> tuple[SlimmedLayer, ...]:

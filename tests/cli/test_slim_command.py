@@ -94,6 +94,13 @@ def test_distilling_is_refused_where_it_cannot_be(folder: Path, flags: tuple[str
     assert (said.code, error in said.error) == (2, True), said.err
 
 
+def test_images_that_weights_are_refitted_to_cannot_say_what_distilling_gains(folder: Path) -> None:
+    said = slim(folder, "--macs", "0.8", "--distill", str(folder / "calibration.npz"))
+
+    assert (said.code, "20 of 20 images to distil on are ones that weights are refitted to" in said.error) == (2, True)
+    assert said.fix.startswith("  fix: give other images to --distill than ")
+
+
 def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -> None:
     assert slim(folder, "--macs", "0.8").code == 0
 

@@ -89,6 +89,21 @@ def test_a_border_is_the_evaluators_and_a_mode_that_is_not_covered_is_named() ->
         TorchGraph(mirrored).forward(x)
 
 
+def test_pixels_with_a_border_are_the_evaluators() -> None:
+    text = (
+        "g (uint8[1,2,3,3] x) => (float[] y) { k = Constant<value = bool[1,1,1,3] {1, 0, 1}>() "
+        "f = Constant<value = uint8 {7}>() w = Where(k, x, f) t = Transpose<perm = [0, 3, 1, 2]>(w) "
+        "y = Cast<to = 1>(t) }"
+    )
+    model = tiny_graphs.parse(text, 18)
+    x = np.random.default_rng(0).integers(0, 256, (1, 2, 3, 3), np.uint8)
+    wanted = ReferenceEvaluator(serialize_model(model)).run(None, {"x": x})[0]
+
+    assert TorchGraph(model).forward(x).tolist() == wanted.tolist()
+    with pytest.raises(InputError, match="a type other than float32 is not covered"):
+        TorchGraph(tiny_graphs.parse(text.replace("to = 1", "to = 11").replace("float[]", "double[]"), 18)).forward(x)
+
+
 def test_a_dense_network_is_the_evaluators_for_any_batch() -> None:
     sketch = Sketch(batch=1)
     output = sketch.network()

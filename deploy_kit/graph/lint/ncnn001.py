@@ -12,7 +12,9 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Look at the types of the graph, at its input and at the batch."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph):
-        yield LintFault(node="", text="the graph carries INT8 (QuantizeLinear), which pnnx does not convert")
+        yield LintFault(
+            node="", text="the graph carries INT8: pnnx does not convert it, and ncnn gains little by its own"
+        )
     weights = {
         value.dtype for value in model.graph.initializers.values() if value.shape is not None and len(value.shape) > 1
     }

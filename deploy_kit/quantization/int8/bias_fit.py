@@ -23,7 +23,7 @@ import torch
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent
-from deploy_kit.graph import edit, onnx_file, torch_graph
+from deploy_kit.graph import edit, torch_graph
 from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.quantization.int8 import equalize, method_choice, mixed_precision, portable
 from deploy_kit.quantization.int8 import scale_groups as grouping
@@ -41,26 +41,14 @@ _SEED = 0
 _MOVERS = frozenset({"Concat", "Max", "Min", "MaxPool", "Identity"})  # what they write is on the grid already
 
 
-def fit(plan: Int8Plan, write: Callable[[Int8Plan], ir.Model], images: ImageStream) -> None:
-    """Fit the biases of a plan, where its network is small enough; says what came of it as fact ``biases``.
+def fit(plan: Int8Plan, write: Callable[[Int8Plan], ir.Model], images: ImageStream) -> str:
+    """Fit the biases of a plan, and say what came of it.
 
     Args:
         plan: A plan in layout `portable`; what was fitted is added to `plan.fitted`.
         write: Writes a plan as a graph; leaves the plan's model as it is.
-        images: The calibration images.
+        images: The calibration images: four batches at least.
     """
-    said = _fitted(plan, write, images)
-    images.context.note("biases", said)
-    images.context.on_progress(ProgressEvent(stage="quantize", text=f"biases: {said}"))
-
-
-def _fitted(plan: Int8Plan, write: Callable[[Int8Plan], ir.Model], images: ImageStream) -> str:
-    size = len(next(images.batches(), ()))
-    if images.n < max(method_choice.FEWEST, _HELD_OUT * size):
-        return f"not fitted to the logits, as {images.n} images are too few"
-    cost, parameters = sum(map(onnx_file.macs_of, plan.model.graph)), onnx_file.parameters(plan.model)
-    if cost > method_choice.MOST_MACS or parameters > method_choice.MOST_PARAMETERS:
-        return "not fitted to the logits, as that takes long for a network of this size"
     whole = mixed_precision.keep_in_float(plan, ())
     written = write(whole)
     batches = _spread(images, whole.model)
@@ -71,10 +59,10 @@ def _fitted(plan: Int8Plan, write: Callable[[Int8Plan], ir.Model], images: Image
         net = _IntegerNet(whole, written)
         wanted, target = (net.float_logits(part) for part in (fitted, np.concatenate(judged)))
         found = net.fit(fitted, wanted, images.context.on_progress) if target.any() else {}
-    except InputError:
+    except (InputError, RuntimeError):  # RuntimeError: a form that torch reads otherwise than ONNX, as of shapes
         return "not fitted to the logits, as torch does not compute this graph"
-    if not all(np.isfinite(by).all() for by in (*found.values(), target)) or not found:
-        return "not fitted to the logits, as these are all zero or not finite"
+    if not found or not all(np.isfinite(by).all() for by in found.values()):
+        return "not fitted to the logits, as nothing brings the integer graph nearer to them"
     before = method_choice.logits(written, judged)
     plan.fitted.update(found)
     after = method_choice.logits(write(whole), judged)
@@ -158,6 +146,8 @@ class _IntegerNet:
             target: (N, K) logits of the float graph.
             on_progress: Called with progress events.
         """
+        if not self._biases:
+            return {}
         wanted = torch.from_numpy(target.astype(np.float32))
         with torch.no_grad():
             off = float((self._logits(images[:_BATCH]) - wanted[:_BATCH]).square().mean().sqrt())

@@ -8,8 +8,10 @@ import pytest
 import torch
 from dense_graphs import Sketch, array, batches, nodes, planned, quantized, run
 from dense_networks import NETWORKS
+from pixel_graphs import frames, taking_pixels
 
 from deploy_kit.accuracy import metrics
+from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.quantization.int8 import bias_fit, mixed_precision, portable
 from deploy_kit.quantization.int8.grids import Grid
 from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream
@@ -18,6 +20,7 @@ from deploy_kit.quantization.schemes import _int8
 
 MAX_FORM = ("relu_after_pool", "batchnorm_to_max")
 N_IMAGES = 96
+NOT_IN_TORCH = "not fitted to the logits, as torch does not compute this graph"
 Write = Callable[[Int8Plan], ir.Model]
 
 
@@ -30,7 +33,7 @@ def plan_of(name: str, n: int = N_IMAGES) -> tuple[Int8Plan, np.ndarray]:
 def fitted(plan: Int8Plan, x: np.ndarray, write: Write = portable.write_portable) -> str:
     said: dict[str, str] = {}
     context = CalibrationContext(note=said.__setitem__)
-    bias_fit.fit(plan, write, ImageStream(n=len(x), batches=lambda: batches(x), context=context))
+    _int8.fit_biases(plan, write, ImageStream(n=len(x), batches=lambda: batches(x), context=context))
     return said["biases"]
 
 
@@ -64,6 +67,18 @@ def test_torch_computes_what_was_written(name: str) -> None:
 
     # A sum in another order may round an activation to the next integer: far below the noise of rounding itself.
     assert metrics.sqnr_db(wanted, found) > 60
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_torch_computes_what_was_written_for_pixels(color: str) -> None:
+    x = frames(channels=1 if color == "gray" else 3)
+    whole = mixed_precision.keep_in_float(planned(taking_pixels(color, "pads=[1,2,0,1], strides=[2,1]"), x), ())
+    written = portable.write_portable(whole)
+
+    with torch.no_grad():
+        found = bias_fit._IntegerNet(whole, written)._logits(x).numpy()
+
+    assert metrics.sqnr_db(run(written, x, optimize=False)[0].reshape(len(x), -1), found) > 60
 
 
 @pytest.mark.slow
@@ -103,13 +118,20 @@ def test_a_mix_is_written_without_what_was_fitted_for_the_whole() -> None:
     assert not mixed_precision.keep_in_float(plan, (stem,)).fitted
 
 
-def test_few_images_and_a_graph_that_torch_does_not_compute_are_left_alone() -> None:
+def _refuse(*_: object, **__: object) -> None:
+    raise RuntimeError("shapes do not match")
+
+
+def test_few_images_and_a_graph_that_torch_does_not_compute_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     few, x = plan_of("plain", 40)
     sketch = Sketch()
     odd = planned(sketch.model(sketch.head(sketch.node("Erf", sketch.stem()))), sketch.images(64))
 
+    with monkeypatch.context() as torn:
+        torn.setattr(TorchGraph, "forward", _refuse)
+        assert fitted(plan_of("plain")[0], x.repeat(2, 0)) == NOT_IN_TORCH
     assert fitted(few, x) == "not fitted to the logits, as 40 images are too few"
-    assert fitted(odd, sketch.images(64)) == "not fitted to the logits, as torch does not compute this graph"
+    assert fitted(odd, sketch.images(64)) == NOT_IN_TORCH
     assert not few.fitted
     assert not odd.fitted
 
@@ -121,12 +143,12 @@ def test_logits_that_are_all_zero_are_left_alone() -> None:
 
     said = fitted(planned(sketch.model(silent), x), x)
 
-    assert said == "not fitted to the logits, as these are all zero or not finite"
+    assert said == "not fitted to the logits, as nothing brings the integer graph nearer to them"
 
 
 def test_a_large_network_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, x = plan_of("plain")
-    monkeypatch.setattr(bias_fit.method_choice, "MOST_MACS", 1000)
+    monkeypatch.setattr(_int8.method_choice, "MOST_MACS", 1000)
 
     assert fitted(plan, x) == "not fitted to the logits, as that takes long for a network of this size"
 
@@ -163,7 +185,7 @@ def test_the_scheme_fits_unless_told_otherwise(
     options: dict[str, object], fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = []
-    monkeypatch.setattr(bias_fit, "fit", lambda *given: called.append(given))
+    monkeypatch.setattr(_int8, "fit_biases", lambda *given: called.append(given))
     network = NETWORKS["plain"]()
 
     quantized(network.model(), network.sketch.images(4), method="mse", rounding="nearest", **options)
@@ -173,7 +195,6 @@ def test_the_scheme_fits_unless_told_otherwise(
 
 def test_without_torch_the_scheme_does_without_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_int8, "present", lambda package: package != "torch")
-    monkeypatch.setattr(bias_fit, "fit", lambda *_: pytest.fail("torch is not there"))
-    network = NETWORKS["plain"]()
+    plan, x = plan_of("plain", 64)
 
-    quantized(network.model(), network.sketch.images(4), method="mse", rounding="nearest")
+    assert fitted(plan, x) == "not fitted to the logits, as torch is not installed"
