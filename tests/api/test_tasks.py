@@ -1,6 +1,8 @@
-"""What an output means is said in Python as on the command line: a segmentation with two outputs, down the line."""
+"""What an output means is said in Python as on the command line: a segmentation, one of two outputs."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,11 +12,13 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
 import deploy_kit
+from deploy_kit import pipeline
+from deploy_kit.api import mixing
+from deploy_kit.api.mixing import MixRequest
 from deploy_kit.base.errors import InputError, RequestError
-from deploy_kit.records.results import Report
+from deploy_kit.recipe import Recipe
+from deploy_kit.records.results import ParityReport
 from deploy_kit.store import Store
-
-pytestmark = pytest.mark.slow
 
 SIDE, CLASSES, IGNORED = 16, 3, 255
 
@@ -41,8 +45,8 @@ def there(tmp_path: Path) -> Path:
         [numpy_helper.from_array(weight, f"w{at}") for at, weight in enumerate(weights)],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "n.onnx")
-    for kind, n in (("check", 12), ("calibration", 16), ("tune", 12)):
-        pixels = random.integers(0, 256, (n, SIDE, SIDE), np.uint8)
+    for kind in ("check", "tune"):
+        pixels = random.integers(0, 256, (12, SIDE, SIDE), np.uint8)
         answers = ReferenceEvaluator(str(tmp_path / "n.onnx")).run(
             ["maps"], {"x": (pixels[:, None].astype(np.float32) / 255 - 0.5) / 0.5}
         )[0]
@@ -55,38 +59,40 @@ def there(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def deployed(there: Path, store: Store, **said: object) -> Report:
-    given = {
-        "input": (SIDE, SIDE), "mean": 0.5, "std": 0.5, "output": "maps", "engines": "onnxruntime",
-        "images": there / "check", "masks": there / "check-masks", "ignore_index": IGNORED, **said,
+def said(there: Path, store: Store) -> dict[str, Any]:
+    return {
+        "input": (SIDE, SIDE), "mean": 0.5, "std": 0.5, "output": "maps", "images": there / "check", "store": store,
     }  # fmt: skip
-    return deploy_kit.deploy(there / "n.onnx", store=store, **given)  # type: ignore[arg-type]
 
 
-def test_a_segmentation_is_deployed_and_checked_by_its_masks(there: Path, store: Store) -> None:
-    report = deployed(there, store, calibration=there / "calibration", task="segment")
+def judged(there: Path, store: Store, **task: Any) -> ParityReport:
+    exported = deploy_kit.export(there / "n.onnx", **said(there, store))
+    return deploy_kit.check(deploy_kit.build(exported, store=store), masks=there / "check-masks", store=store, **task)
 
-    assert [row.label for row in report.rows] == ["fp32 · onnxruntime", "int8 · onnxruntime"]
-    for row in report.rows:
-        assert row.parity is not None and row.parity.task is not None
-        assert (row.parity.task.task, row.parity.task.measure, row.parity.task.reference) == ("segment", "mIoU", 1.0)
-    graph = report.rows[1].artifact
-    assert graph is not None
-    judged = deploy_kit.check(graph, masks=there / "check-masks", ignore_index=IGNORED, task="segment", store=store)
-    assert judged.task is not None and judged.task.reference == 1.0
+
+def test_an_engine_of_one_output_is_checked_by_its_masks(there: Path, store: Store) -> None:
+    report = judged(there, store, task="segment", ignore_index=IGNORED)
+
+    assert report.task is not None
+    assert (report.task.task, report.task.source, report.task.reference) == ("segment", "stated", 1.0)
 
 
 def test_masks_with_a_number_that_is_no_class_need_the_index_that_is_ignored(there: Path, store: Store) -> None:
     with pytest.raises(InputError, match="255"):
-        deployed(there, store, ignore_index=None, precisions="fp32")
+        judged(there, store)
 
 
-def test_the_other_output_is_another_task(there: Path, store: Store) -> None:
-    report = deployed(there, store, output="depth", masks=None, ignore_index=None, precisions="fp32")
+def test_the_line_is_told_of_task_masks_and_output(there: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Recipe] = []
+    monkeypatch.setattr(pipeline, "deploy", lambda recipe, *_, **__: asked.append(recipe))
 
-    parity = report.rows[0].parity
-    assert parity is not None and parity.task is not None and parity.task.task == "segment"
-    assert any(remark.startswith("one channel: ") for remark in parity.remarks)
+    deploy_kit.deploy(
+        there / "n.onnx", task="segment", masks=there / "check-masks", ignore_index=IGNORED, **said(there, store)
+    )
+
+    assert asked[0].source.output == "maps"
+    table = asked[0].check
+    assert (table.task, table.masks, table.ignore_index) == ("segment", str(there / "check-masks"), IGNORED)
 
 
 def test_an_output_said_beside_a_recipe_is_refused(store: Store) -> None:
@@ -94,15 +100,23 @@ def test_an_output_said_beside_a_recipe_is_refused(store: Store) -> None:
         deploy_kit.deploy("demo", store=store, output="maps")
 
 
-def test_a_mix_is_searched_by_the_masks_of_the_tuning_images(there: Path, store: Store) -> None:
-    exported = deploy_kit.export(
-        there / "n.onnx", input=(SIDE, SIDE), mean=0.5, std=0.5, output="maps", calibration=there / "calibration",
+def test_the_search_of_a_mix_is_told_of_the_masks_of_its_images(
+    there: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Recipe, MixRequest]] = []
+
+    def searched(run: pipeline.Run, graph: object, variant: object, request: MixRequest, remark: object) -> Any:
+        asked.append((run.recipe, request))
+        return SimpleNamespace(artifact=None)
+
+    monkeypatch.setattr(mixing, "mix_in_run", searched)
+    exported = deploy_kit.export(there / "n.onnx", **said(there, store))
+
+    deploy_kit.find_mix(
+        exported, 0.5, tune=there / "tune", tune_masks=there / "tune-masks", task="segment", ignore_index=IGNORED,
         store=store,
     )  # fmt: skip
-    said = {"tune": there / "tune", "task": "segment", "ignore_index": IGNORED, "store": store}
 
-    mixed = deploy_kit.find_mix(exported, 50.0, tune_masks=there / "tune-masks", **said)  # type: ignore[arg-type]
-
-    assert mixed.mix.found and mixed.mix.judged_by == "mIoU"
-    with pytest.raises(InputError, match=r"nowhere"):
-        deploy_kit.find_mix(exported, 50.0, tune_masks=there / "nowhere", **said)  # type: ignore[arg-type]
+    recipe, request = asked[0]
+    assert (request.tune, request.masks) == (str(there / "tune"), str(there / "tune-masks"))
+    assert (recipe.check.task, recipe.check.ignore_index) == ("segment", IGNORED)
