@@ -87,6 +87,12 @@ class Run:
         own = table is not None and table.images
         return self._images(own, self.recipe.quantize) if own else self.calibration_images
 
+    @property
+    def distill_images(self) -> ImageSource | None:
+        """The set that the slimmed network is trained on; None where the recipe names none."""
+        name = self.recipe.slim.distill if self.recipe.slim else None
+        return self._images(name, self.recipe.quantize) if name else None
+
     def _images(self, name: str, table: CheckTable | QuantizeTable) -> ImageSource:
         masks = table.masks if isinstance(table, CheckTable) else None
         named = ImageSource(name=name, skip_bad=table.skip_bad, orientation=table.orientation, masks=masks)
@@ -203,7 +209,7 @@ class Prepared:
 
 def prepared(run: Run) -> Prepared:
     """Export, simplify and slim, and compute the checkpoint's own logits; what is wrong with images is said first."""
-    others = dict.fromkeys((run.calibration_images, run.slim_images))
+    others = dict.fromkeys((run.calibration_images, run.slim_images, run.distill_images))
     for images in (run.check_images, *filter(None, others)):
         images.read()
     source = exported(run)
@@ -268,7 +274,7 @@ def slimmed(run: Run, simple: Simplified) -> Slimmed | None:
     return run.timed(
         "slim",
         f"{table.macs:g} of the multiply-accumulates",
-        lambda: slim.run(simple.onnx, table, run.host, images=run.slim_images),
+        lambda: slim.run(simple.onnx, table, run.host, images=run.slim_images, training=run.distill_images),
     )
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,10 +36,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let workers begin with the files that take long: one that came last would leave the other workers idle."""
+    """Let workers begin with the files that take long: one that came last would leave the other workers idle.
+
+    Those are the files of whole runs, which lie at the top, then those with the most slow tests.
+    """
     if hasattr(config, "workerinput"):
-        long = {item.path for item in items if {"slow", "ssh", "edge"} & {mark.name for mark in item.iter_markers()}}
-        items.sort(key=lambda item: item.path not in long)
+        long = {"slow", "ssh", "edge"}
+        slow = Counter(item.path for item in items if long & {mark.name for mark in item.iter_markers()})
+        top = Path(__file__).parent
+        items.sort(key=lambda item: (not slow[item.path], item.path.parent != top, -slow[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -211,10 +211,23 @@ def _scheme(name: str) -> DoctorFinding:
     return DoctorFinding(kind="scheme", name=name, builds=not lack, runs=None, detail=detail, fix=fix)
 
 
+def _arm_remark(isa: tuple[str, ...]) -> str:
+    """Say what an ARM processor multiplies 8-bit integers by (docs/int8.md, section ARM), and which engines gain."""
+    by = "UMMLA (i8mm)" if "i8mm" in isa else "UDOT (asimddp)" if "asimddp" in isa else ""
+    if not by:
+        return (
+            "this processor has neither asimddp nor i8mm: int8 products are SMLAL's, and INT8 gains less on any engine"
+        )
+    more = "" if "i8mm" in isa else "; i8mm would do more at once"
+    return f"int8 products are {by} here, in onnxruntime and executorch; ncnn computes float32 and gains nothing{more}"
+
+
 def _remarks(here: Environment) -> tuple[str, ...]:
     remarks = []
     if targets.narrow_weights(here.isa):
         remarks.append("this processor has no VNNI: int8 sums can saturate, so --int8 keeps weights within 7 bits here")
+    if here.host.endswith("aarch64"):
+        remarks.append(_arm_remark(here.isa))
     runtime = dict(here.versions).get("onnxruntime", "")
     if lacks_integer_maximum(runtime):
         remarks.append(

@@ -28,12 +28,16 @@ class SlimRequest:
         max_drop_pp: The budget in percentage points.
         tune: Image set that chooses the share for a budget.
         step: Numbers of channels are multiples of it.
+        distill: Image set to train on afterwards.
+        minutes: Most minutes of that training.
     """
 
     macs: float | None
     max_drop_pp: float | None
     tune: str | None
     step: int
+    distill: str | None = None
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a request that names both or neither, or images that would choose nothing.
@@ -51,6 +55,15 @@ class SlimRequest:
                 "slim: an accuracy budget needs images that choose the share, other than those weights are fitted to",
                 hint="give some thousand, with or without labels: --tune FOLDER (or an npz file)",
             )
+        if self.distill is not None and self.macs is None:
+            raise RequestError(
+                "slim: a search for an accuracy budget tries many shares, and --distill trains one",
+                hint="search first, then give the share that it found: --macs SHARE --distill FOLDER",
+            )
+        if self.minutes is not None and self.distill is None:
+            raise RequestError(
+                "slim: --minutes is the time of --distill, and there is none", hint="--distill FOLDER --minutes 10"
+            )
         if self.macs is not None and self.tune is not None:
             raise RequestError(
                 "slim: --tune applies to --max-drop only", hint="deploykit slim --max-drop 0.3pt --tune FOLDER"
@@ -66,6 +79,8 @@ def slim(
     target: str = "onnxruntime",
     channel_step: int | None = None,
     calibration: PathLike | None = None,
+    distill: PathLike | None = None,
+    minutes: float | None = None,
     skip_bad: bool = False,
     orientation: Literal["stored", "upright"] | None = None,
     out: PathLike | None = None,
@@ -84,6 +99,9 @@ def slim(
         channel_step: Numbers of channels are multiples of it; by default the width of the target's kernels.
         calibration: Images that weights are refitted to; by default those that the graph was exported with. Labels are
             not read.
+        distill: Images that the slimmed network is trained on afterwards, to the checkpoint's answers; labels are not
+            read. Goes with `macs`.
+        minutes: Most minutes of that training; 10 by default.
         skip_bad: Leave out images that cannot be read, and count them.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
         out: Also copy the graph and its passport to this path.
@@ -104,6 +122,8 @@ def slim(
         max_drop_pp=max_drop,
         tune=_step.text_or_none(tune),
         step=channel_step or targets.find_target(target).channels,
+        distill=_step.text_or_none(distill),
+        minutes=minutes,
     )
     base = overrides.with_inputs(
         overrides.with_slim(_step.recipe_of(graph, opened_store), None),
@@ -142,8 +162,14 @@ def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest, *, explain
     if share is None:
         return Slimming(slimmed=None, search=search, refused=curves.refused)
     chosen, table = _with(run.recipe, share, request)
+    training = None
+    if request.distill is not None:
+        assert images is not None  # `measured` has refused a graph without images
+        training = dataclasses.replace(images, name=request.distill)
     run.store.recipe = chosen.model_dump(mode="json")
-    found = run.timed("slim", f"{share:g}", lambda: stage.run(simplified, table, run.host, images=images))
+    found = run.timed(
+        "slim", f"{share:g}", lambda: stage.run(simplified, table, run.host, images=images, training=training)
+    )
     made = Slimming(slimmed=found, search=search, refused=curves.refused)
     if explain_on is None:
         return made
@@ -154,7 +180,12 @@ def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest, *, explain
 
 def _with(base: Recipe, share: float, request: SlimRequest) -> tuple[Recipe, SlimTable]:
     """Return a recipe that slims to a share, and its table."""
-    made = overrides.with_slim(base, {"macs": share, "step": request.step})
+    table: dict[str, object] = {"macs": share, "step": request.step}
+    if request.distill is not None:
+        table |= {"distill": request.distill}
+    if request.minutes is not None:
+        table |= {"distill_minutes": request.minutes}
+    made = overrides.with_slim(base, table)
     assert made.slim is not None
     return made, made.slim
 

@@ -70,6 +70,16 @@ class InputError(RequestError):
 class CheckpointError(RequestError):
     """A checkpoint cannot be read as a DenseNet."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "if the file is damaged, get it again; otherwise export the network to ONNX with its own code, and "
+        "give that file",
+    ) -> None:
+        """Create the error; the default hint is a way on with any file."""
+        super().__init__(message, hint=hint)
+
 
 class MissingPackageError(DeployKitError):
     """An optional package is not installed."""

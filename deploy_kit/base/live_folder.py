@@ -6,6 +6,7 @@ that shares the file system, and ends with its process however that ends.
 
 import contextlib
 import fcntl
+import glob
 import os
 import re
 import secrets
@@ -85,7 +86,7 @@ def live_file(path: Path) -> Iterator[Path]:
         OSError: It cannot be written or renamed.
     """
     prefix = f".{path.name}."
-    for old in path.parent.glob(f"{_escaped(prefix)}*.part"):
+    for old in path.parent.glob(f"{glob.escape(prefix)}*.part"):
         with contextlib.suppress(OSError), old.open("r+b") as file:
             if _free(file):
                 old.unlink(missing_ok=True)
@@ -107,8 +108,3 @@ def _free(file: IO[str] | IO[bytes]) -> bool:
     except OSError:
         return False
     return True
-
-
-def _escaped(text: str) -> str:
-    """Write a name as a pattern that fits this name alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deploy_kit import pipeline
 from deploy_kit.base.errors import RequestError, UnknownNameError, nearest
-from deploy_kit.cli import _step_inputs
+from deploy_kit.cli import _quantities, _step_inputs
 from deploy_kit.cli._console import Console
 from deploy_kit.measure import scenarios
 from deploy_kit.pipeline import Run
@@ -50,7 +50,7 @@ def matching_engines(
         UnknownNameError: No engine, or no variant, of a name was built here.
     """
     known = {"engine": {a.engine or "": a for a in built}, "variant": {a.name: a for a in built}}
-    named = {"engine": _names(engines), "variant": _names(variants)}
+    named = {"engine": _quantities.names(engines), "variant": _quantities.names(variants)}
     for noun, names in named.items():
         for name in names:
             if name not in known[noun]:
@@ -126,7 +126,3 @@ def verify_baseline(table: BenchTable, engines: Sequence[Artifact], *, named: st
             "--fail-on-regression: no baseline is measured in this run",
             hint="add --baseline fp32@onnxruntime with --all, or --baseline run.json",
         )
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy_kit.analysis import difference
 from deploy_kit.analysis.difference import NetworkDifference, PointDifference
+from deploy_kit.analysis.difference.verdict import in_db
 from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs, table
@@ -63,16 +64,12 @@ def text(answer: NetworkDifference) -> str:
 
 def _row(point: PointDifference, *, marked: bool) -> tuple[str, ...]:
     disturbed = "" if point.undisturbed_db == math.inf else f", logits {point.undisturbed_db:.1f} dB"
-    channel = "–" if point.channel < 0 else f"{point.channel}: {_db(point.channel_db)}"
+    channel = "–" if point.channel < 0 else f"{point.channel}: {in_db(point.channel_db)}"
     return (
         f"{point.point}{' ←' * marked}",
-        _db(point.sqnr_db),
-        _db(point.expected_db),
+        in_db(point.sqnr_db),
+        in_db(point.expected_db),
         f"{point.max_error:.3g}",
         channel,
         f"{point.session}{disturbed}",
     )
-
-
-def _db(level: float) -> str:
-    return "equal" if level == math.inf else "not finite" if level == -math.inf else f"{level:.1f} dB"

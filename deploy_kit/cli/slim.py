@@ -29,6 +29,13 @@ def slim(
     channel_step: Annotated[
         int | None, typer.Option(min=1, help="Keep multiples of this many channels; by default the target's.")
     ] = None,
+    distill: Annotated[
+        str | None,
+        typer.Option(help="Images to train the slimmed network on, to the checkpoint's answers; without labels."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Most minutes of --distill; by default 10.", show_default=False)
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what was kept in each layer, and what it cost.")
     ] = False,
@@ -50,6 +57,8 @@ def slim(
         max_drop_pp=_quantities.points("--max-drop", max_drop),
         tune=tune,
         step=channel_step or targets.find_target(target).channels,
+        distill=distill,
+        minutes=minutes,
     )
     with output.console() as console:
         base = overrides.with_slim(_steps.recipe_in_force(step, Store(step.store), console), None)

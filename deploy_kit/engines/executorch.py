@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit.base.errors import BuildError, InputError, RecipeError
+from deploy_kit.base.errors import BuildError, InputError, MissingPackageError, RecipeError
 from deploy_kit.base.lazy import install_line, need, present
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.base.versions import is_older
 from deploy_kit.engines import Engine, Session, _pte
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
 
-_BY = "engine 'executorch'"
+_BY, _OLDEST = "engine 'executorch'", "1.5"
 _STEPS = ("exporting by torch", "lowering to XNNPACK", "writing the program", "loading it")
 
 
@@ -69,7 +70,6 @@ def build(
     model = onnx_files.load(onnx_file)
     exir = need("executorch.exir", by=_BY)
     partitioner = need("executorch.backends.xnnpack.partition.xnnpack_partitioner", by=_BY).XnnpackPartitioner()
-    need("torch.ao.quantization.fx._decomposed", by=_BY)  # registers the operators of Q/DQ pairs
     refused = (RuntimeError, ValueError, TypeError, AssertionError, exir.error.ExportError, exir.error.InternalError)
     try:
         module, shape = TorchModule(model).eval(), onnx_files.specs(onnx_files.inputs(model))[0].shape
@@ -91,7 +91,17 @@ def build(
 
 
 def _runtime() -> Any:
-    """Return the module that loads programs; importing it warns that its interface may change."""
+    """Return the module that loads programs; importing it warns that its interface may change.
+
+    Raises:
+        MissingPackageError: It is not installed, or older than what this file was written for.
+    """
+    version = environment.library_version("executorch")
+    if is_older(version, _OLDEST):
+        raise MissingPackageError(
+            f"{_BY} needs executorch {_OLDEST} or newer, found {version}",
+            hint=f"{install_line('executorch')} --upgrade",
+        )
     need("torch", by=_BY)  # its libraries are the runtime's
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -2,6 +2,8 @@
 
 pnnx stores weights as fp16 unless it is told not to, and ncnn computes in half precision where the processor can: both
 would change the answers of a float32 graph in silence (DenseNet-121: 5.5e-3 of a logit), so both are switched off.
+They are on for a graph in half precision, whose type is that of the weights in the file: fp16 has a code there, and
+bf16 is float32 whose lower halves are all zero.
 """
 
 import importlib.util
@@ -37,6 +39,8 @@ _KINDS = {
 # array is 0; the others are arrays of two and one bytes.
 _FLAGS = {0x00000000: "fp32", 0x0002C056: "fp32", 0x01306B47: "fp16", 0x000D4B38: "int8"}
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+# Parameter of a layer, and the bit of it that keeps bfloat16 from the layer (ncnn, docs/developer-guide, featmask).
+_FEATURES, _NO_BF16 = 31, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,9 @@ def _converter() -> Path:
 
 
 def build(onnx_file: Path, folder: Path, options: NcnnOptions, on_progress: ProgressCallback = no_progress) -> None:
-    """Convert a float32 graph with pnnx, weights as they are, and load the result once.
+    """Convert a graph with pnnx, weights as they are, and load the result once.
+
+    A graph in half precision is converted on the host alone: pnnx reads float32, and what makes float32 of it is there.
 
     Raises:
         BuildError: pnnx or ncnn refuses the graph.
@@ -84,10 +90,10 @@ def build(onnx_file: Path, folder: Path, options: NcnnOptions, on_progress: Prog
     if not onnx_file.is_file():
         raise BuildError(f"{onnx_file}: no such file")
     with temporary_folder() as aside:
-        shutil.copyfile(onnx_file, aside / "model.onnx")  # pnnx writes eight files beside what it reads
+        half = _copy_wide(onnx_file, aside / "model.onnx")  # pnnx writes eight files beside what it reads
         try:
             ended = subprocess.run(
-                [program, "model.onnx", "fp16=0"],
+                [program, "model.onnx", f"fp16={half == 'FLOAT16':d}"],
                 cwd=aside, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 timeout=_LIMIT_S, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
@@ -97,9 +103,33 @@ def build(onnx_file: Path, folder: Path, options: NcnnOptions, on_progress: Prog
         if ended.returncode or not (param.is_file() and weights.is_file()):
             said = ended.stdout.decode(errors="replace").strip().splitlines()
             raise BuildError(f"{onnx_file}: pnnx cannot convert it: {said[-1] if said else f'exit {ended.returncode}'}")
+        if not half:
+            _keep_wide(param)
         _load(param, options, about=onnx_file)
         shutil.copyfile(param, folder / ENGINE.file_name)
         shutil.copyfile(weights, _weights(folder / ENGINE.file_name))
+
+
+def _keep_wide(param: Path) -> None:
+    """Mark the layers of a float32 graph, whose weights may happen to be numbers of bfloat16."""
+    lines = param.read_text(encoding="utf-8").splitlines()
+    marked = [f"{line} {_FEATURES}={_NO_BF16}" if line.partition(" ")[0] in _KINDS else line for line in lines]
+    param.write_text("\n".join(marked) + "\n", encoding="utf-8")
+
+
+def _copy_wide(onnx_file: Path, target: Path) -> str:
+    """Copy a graph, one in half precision as float32; return the half type of its weights, empty where it has none."""
+    if importlib.util.find_spec("deploy_kit.graph") is None:
+        shutil.copyfile(onnx_file, target)
+        return ""
+    from deploy_kit.graph import onnx_file as onnx_files
+    from deploy_kit.graph import widen
+
+    model = onnx_files.load(onnx_file)
+    half = widen.half_of(model)
+    widen.widen(model)
+    onnx_files.save(model, target)
+    return half.name if half else ""
 
 
 def _weights(path: Path) -> Path:
@@ -107,7 +137,7 @@ def _weights(path: Path) -> Path:
 
 
 def _load(path: Path, options: NcnnOptions, *, about: Path) -> Any:
-    """Load a network that computes in float32.
+    """Load a network that computes in the type of its weights.
 
     Args:
         path: Param file, its bin file beside it.
@@ -122,11 +152,11 @@ def _load(path: Path, options: NcnnOptions, *, about: Path) -> Any:
     net = ncnn.Net()
     net.opt.num_threads = options.threads or environment.usable_cores()
     net.opt.use_vulkan_compute = False
+    # ncnn reads weights without looking at the end of the file: a shorter one would be computed with as zeros.
+    dtypes = {dtype for _, dtype in _count_precisions(layers, _weights(path), about)}
     for name in dir(net.opt):
         if name.startswith(("use_fp16", "use_bf16")):
-            setattr(net.opt, name, False)
-    # ncnn reads weights without looking at the end of the file: a shorter one would be computed with as zeros.
-    _count_precisions(layers, _weights(path), about)
+            setattr(net.opt, name, dtypes == {name[4:8]})
     if net.load_param(str(path)) or net.load_model(str(_weights(path))):
         raise BuildError(f"{about}: ncnn {ncnn.__version__} cannot load it, as where it has a layer that ncnn lacks")
     if len(net.input_names()) != 1 or len(net.output_names()) != 1:
@@ -188,7 +218,13 @@ def _pass_weights(file: BinaryIO, kind: str, parameters: Mapping[int, str]) -> s
         raise ValueError(f"unknown coding {flag:#010x}")
     dtype = _FLAGS[flag]
     outputs, size = int(parameters.get(0, "0")), int(parameters.get(n_weights, "0")) * _BYTES[dtype]
-    file.seek((size + 3) // 4 * 4 + 4 * outputs * int(parameters.get(has_bias, "0")), os.SEEK_CUR)
+    if not 0 <= size <= os.fstat(file.fileno()).st_size - file.tell():
+        raise ValueError(f"cut off within weights of {size:,} bytes")
+    weights = file.read((size + 3) // 4 * 4)
+    file.seek(4 * outputs * int(parameters.get(has_bias, "0")), os.SEEK_CUR)
+    stays_wide = int(parameters.get(_FEATURES, "0")) & _NO_BF16
+    if dtype == "fp32" and not stays_wide and not (np.frombuffer(weights, np.uint32) & 0xFFFF).any():
+        return "bf16"
     return dtype
 
 
@@ -208,9 +244,14 @@ def _plain_bytes(kind: str, parameters: Mapping[int, str]) -> int:
 
 
 def prove_precision(path: Path, options: NcnnOptions) -> Proof:
-    """Count the layers by the type that their weights have in the file; half precision is switched off at loading."""
+    """Count the layers by the type that their weights have in the file, which decides what loading switches on."""
     counts = _count_precisions(list(_layers(path, path)), _weights(path), path)
-    return Proof(source="ncnn's weights", counts=tuple((op, dtype, n) for (op, dtype), n in sorted(counts.items())))
+    half = {dtype for _, dtype in counts} & {"fp16", "bf16"}
+    return Proof(
+        source="ncnn's weights",
+        counts=tuple((op, dtype, n) for (op, dtype), n in sorted(counts.items())),
+        remark=f"stored in {half.pop()}, computed in it where the processor can" if half else "",
+    )
 
 
 class _NcnnSession:
@@ -224,7 +265,12 @@ class _NcnnSession:
         (self._input,), (self._output,) = self._net.input_names(), self._net.output_names()
         self.settings: Mapping[str, str] = {
             "threads": str(self._net.opt.num_threads),
-            "half_precision": "off",
+            "half_precision": ", ".join(
+                name[4:]
+                for name in dir(self._net.opt)
+                if name.startswith(("use_fp16", "use_bf16")) and getattr(self._net.opt, name)
+            )
+            or "off",
             "vulkan": "off",
         }
 

@@ -44,6 +44,21 @@ class LayerLocation:
     made_by: LayerKind
 
 
+def connected(indices: Iterable[int], pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Return for each index one that stands for all that `pairs` connect it with; pairs of others are passed over."""
+    parent = {index: index for index in indices}
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    for one, other in pairs:
+        if one in parent and other in parent:
+            parent[root(one)] = root(other)
+    return {index: root(index) for index in parent}
+
+
 def locations(model: ir.Model) -> dict[str, LayerLocation]:
     """Locate each node, under its own name and those of its outputs.
 
@@ -144,22 +159,14 @@ class GraphStructure:
 
     def _joined(self) -> list[list[int]]:
         """Group concatenations that are connected without passing a convolution or a pool."""
-        parent = list(range(len(self.nodes)))
-
-        def root(index: int) -> int:
-            while parent[index] != index:
-                parent[index] = index = parent[parent[index]]
-            return index
-
-        for index in sorted(self.fed):
-            if self.nodes[index].op_type not in _CUTS:
-                for before in self.before(self.nodes[index]):
-                    if before in self.fed:
-                        parent[root(before)] = root(index)
+        nodes, fed = self.nodes, sorted(self.fed)
+        roots = connected(
+            fed, ((b, at) for at in fed if nodes[at].op_type not in _CUTS for b in self.before(nodes[at]))
+        )
         groups: dict[int, list[int]] = {}
-        for index in sorted(self.fed):
-            if self.nodes[index].op_type == "Concat":
-                groups.setdefault(root(index), []).append(index)
+        for index in fed:
+            if nodes[index].op_type == "Concat":
+                groups.setdefault(roots[index], []).append(index)
         return list(groups.values())
 
     def _block(self, concats: list[int]) -> tuple[int, int, frozenset[int]] | None:

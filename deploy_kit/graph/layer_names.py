@@ -155,18 +155,11 @@ def _layers(structure: GraphStructure, names: Sequence[str]) -> dict[int, int]:
 
 def _pieces(structure: GraphStructure, names: Sequence[str], inside: Sequence[int]) -> dict[int, int]:
     """Number the sets of a block's nodes that are connected without a concatenation; concatenations get no number."""
-    parent = {index: index for index in inside if structure.nodes[index].op_type != "Concat"}
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    for index in parent:
-        for before in structure.before(structure.nodes[index]):
-            if before in parent and names[before] == names[index]:
-                parent[root(before)] = root(index)
-    return {index: root(index) for index in parent}
+    nodes = structure.nodes
+    within = [at for at in inside if nodes[at].op_type != "Concat"]
+    return layer_location.connected(
+        within, ((b, at) for at in within for b in structure.before(nodes[at]) if names[b] == names[at])
+    )
 
 
 def _cut(nodes: Sequence[ir.Node]) -> list[tuple[ir.Node, ...]]:

@@ -30,10 +30,13 @@ _TYPED = {1: "float_data", 6: "int32_data", 7: "int64_data", 8: "string_data", 1
 
 
 def is_onnx(path: Path) -> bool:
-    """Return whether a file starts as an ONNX model does: with field 1 of its protobuf, the IR version."""
+    """Return whether a file starts as an ONNX model does: with field 1 of its protobuf, the IR version.
+
+    TensorFlow's saved models start likewise, with their version, 1.
+    """
     with path.open("rb") as file:
         head = file.read(2)
-    return len(head) == 2 and head[0] == 0x08 and 3 <= head[1] < 0x20
+    return len(head) == 2 and head[0] == 0x08 and 2 <= head[1] < 0x80
 
 
 def verify_messages(data: bytes, path: Path) -> None:

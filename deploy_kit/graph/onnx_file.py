@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from deploy_kit.base.errors import InputError, StageError
+from deploy_kit.base.errors import InputError, RequestError, StageError
 from deploy_kit.base.lazy import need
 from deploy_kit.graph import onnx_bounds
 from deploy_kit.records import codec
@@ -36,6 +36,7 @@ _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.BFLOAT16: "bf16",
 }
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
+_METADATA_CURE = "remove the entry, or export again"
 _WITHOUT_WEIGHTS = 4  # the first IR version whose inputs need not list the weights
 
 
@@ -268,7 +269,11 @@ def preprocess(model: ir.Model) -> Preprocess | None:
     """
     if not model.metadata_props.get(PREPROCESS_KEY):
         return None
-    return codec.from_json(Preprocess, metadata(model, PREPROCESS_KEY), PREPROCESS_KEY)
+    stated = metadata(model, PREPROCESS_KEY)
+    try:
+        return codec.from_json(Preprocess, stated, PREPROCESS_KEY)
+    except RequestError as error:
+        raise InputError(f"metadata {error}", hint=_METADATA_CURE) from error
 
 
 def classes(model: ir.Model) -> tuple[str, ...]:
@@ -279,7 +284,7 @@ def classes(model: ir.Model) -> tuple[str, ...]:
     """
     names = metadata(model, CLASSES_KEY) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"metadata '{CLASSES_KEY}': expected a list of names")
+        raise InputError(f"metadata '{CLASSES_KEY}': expected a list of names", hint=_METADATA_CURE)
     return tuple(names)
 
 
@@ -294,7 +299,7 @@ def ranges(model: ir.Model) -> dict[str, float]:
             str(name): float(top) for name, top in (metadata(model, RANGES_KEY, "is no table of numbers") or {}).items()
         }
     except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"metadata '{RANGES_KEY}' is no table of numbers: {error}") from error
+        raise InputError(f"metadata '{RANGES_KEY}' is no table of numbers: {error}", hint=_METADATA_CURE) from error
 
 
 def metadata(model: ir.Model, key: str, otherwise: str = "is not JSON") -> Any:
@@ -312,7 +317,7 @@ def metadata(model: ir.Model, key: str, otherwise: str = "is not JSON") -> Any:
     try:
         return json.loads(text) if text else None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"metadata '{key}' {otherwise}: {error}", hint="remove the entry, or export again") from error
+        raise InputError(f"metadata '{key}' {otherwise}: {error}", hint=_METADATA_CURE) from error
 
 
 def embed(model: ir.Model, preprocessing: Preprocess | BareInput) -> None:

@@ -6,7 +6,8 @@ Covers the operators of convolutional classifiers in float32. Whoever uses it co
 import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,8 @@ from deploy_kit.graph import onnx_file
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
+
+Behind: TypeAlias = Callable[[ir.Node, torch.Tensor], torch.Tensor]
 
 
 class TorchGraph:
@@ -59,27 +62,35 @@ class TorchGraph:
             return _reshape(inputs, self._batch)
         return _OPERATORS[node.op_type](node, inputs)
 
-    def run(self, values: dict[str, torch.Tensor], wanted: Iterable[ir.Node]) -> None:
+    def run(self, values: dict[str, torch.Tensor], wanted: Iterable[ir.Node], behind: Behind | None = None) -> None:
         """Compute nodes in graph order and add their outputs to `values`.
 
         Args:
             values: Activations by name; holds what the nodes read, except constants.
             wanted: Nodes to compute, in graph order.
+            behind: (node, its result) → what its readers see instead.
         """
         for node in wanted:
             if node.op_type != "Constant":
                 inputs = [None if value is None else self._value(values, str(value.name)) for value in node.inputs]
-                values[str(node.outputs[0].name)] = self.compute(node, inputs)
+                result = self.compute(node, inputs)
+                values[str(node.outputs[0].name)] = result if behind is None else behind(node, result)
 
     def _value(self, values: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
         return values[name] if name in values else self.constants[name]
 
-    def forward(self, images: np.ndarray, visit: Callable[[ir.Node, torch.Tensor], None] | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        images: np.ndarray,
+        visit: Callable[[ir.Node, torch.Tensor], None] | None = None,
+        behind: Behind | None = None,
+    ) -> torch.Tensor:
         """Compute the output of images (N, C, …); activations are dropped behind their last reader.
 
         Args:
             images: float32.
             visit: Called for each node with its first input, before it is computed.
+            behind: As for `run`.
         """
         last = {str(v.name): node for node in self.nodes for v in node.inputs if v is not None}
         values = {self.input: torch.from_numpy(images)}
@@ -88,7 +99,7 @@ class TorchGraph:
                 source = values.get(str(node.inputs[0].name))
                 if source is not None:
                     visit(node, source)
-            self.run(values, (node,))
+            self.run(values, (node,), behind)
             for value in node.inputs:
                 if value is not None and last[str(value.name)] is node and str(value.name) != self.output:
                     values.pop(str(value.name), None)
@@ -122,10 +133,12 @@ class TorchModule(torch.nn.Module):
         Raises:
             InputError: It has an operator, a form of one, or a quantizer, that is not covered.
         """
+        import torch.ao.quantization.fx._decomposed  # registers the operators of Q/DQ pairs; takes a second
+
         super().__init__()
         self._graph = TorchGraph(model, quantized=True)
         self._constants = self._graph.constants
-        self._grids = dict[str, _Grid]()
+        self._grids, self._weight_grids = dict[str, _Grid](), dict[str, _Grid]()
         self._rescaled = dict[str, tuple[torch.Tensor, torch.Tensor]]()
         for node in self._graph.nodes:
             self._plan(node)
@@ -153,7 +166,10 @@ class TorchModule(torch.nn.Module):
             if held is None:
                 return
             scale, zero = self._scaling(node)
-            if held.dtype == torch.int8 and _requantized(node):  # backends want a scale of each channel as a buffer
+            if held.dtype == torch.int8 and _requantized(node) and scale.numel() == 1:
+                # Read here: numbers that are read while torch.export traces would be unknown to it.
+                self._weight_grids[out] = _Grid(float(scale.item()), int(zero.item()))
+            elif held.dtype == torch.int8 and _requantized(node):  # backends want a scale of each channel as a buffer
                 self._constants |= {f"{out}/scale": scale, f"{out}/zero": zero.to(torch.int64)}
             else:  # a bias, or weights of what writes float: the numbers that they stand for
                 axis = node.attributes.get_int("axis", 1) if scale.numel() > 1 else 0
@@ -216,11 +232,11 @@ class TorchModule(torch.nn.Module):
         return torch.as_tensor(restore(values[name], grid.scale, grid.zero, -128, 127, torch.int8))
 
     def _weights(self, node: ir.Node, name: str) -> torch.Tensor:
-        out = node.outputs[0].name
-        held, scale, zero = (self.get_buffer(self._buffer_names[key]) for key in (name, f"{out}/scale", f"{out}/zero"))
-        if scale.numel() == 1:
-            one, numbers = torch.ops.quantized_decomposed.dequantize_per_tensor, self._scaling(node)
-            return torch.as_tensor(one(held, float(numbers[0].item()), int(numbers[1].item()), -128, 127, torch.int8))
+        out, held = str(node.outputs[0].name), self.get_buffer(self._buffer_names[name])
+        if (grid := self._weight_grids.get(out)) is not None:
+            one = torch.ops.quantized_decomposed.dequantize_per_tensor
+            return torch.as_tensor(one(held, grid.scale, grid.zero, -128, 127, torch.int8))
+        scale, zero = (self.get_buffer(self._buffer_names[f"{out}/{key}"]) for key in ("scale", "zero"))
         each, axis = torch.ops.quantized_decomposed.dequantize_per_channel, node.attributes.get_int("axis", 1)
         return torch.as_tensor(each(held, scale, zero, axis, -128, 127, torch.int8))
 
@@ -384,6 +400,30 @@ def _clip(node: ir.Node, inputs: Inputs) -> torch.Tensor:
     return _first(inputs).clamp(bottom, top)
 
 
+def _pad(node: ir.Node, inputs: Inputs) -> torch.Tensor:
+    """Pad with a constant; the widths are those of all axes, begins before ends."""
+    x, widths = _both(inputs)
+    if node.attributes.get_string("mode", "constant") != "constant" or _given(inputs, 3) is not None:
+        raise _unsupported(node, "a mode other than constant, or some axes alone,")
+    fill, rank = _given(inputs, 2), x.dim()
+    flat = [int(widths[axis + end * rank]) for axis in reversed(range(rank)) for end in (0, 1)]
+    return F.pad(x, flat, value=0.0 if fill is None else float(fill))
+
+
+def _cast(node: ir.Node, inputs: Inputs) -> torch.Tensor:
+    if node.attributes.get_int("to") != ir.DataType.FLOAT:
+        raise _unsupported(node, "a type other than float32")
+    return _first(inputs).float()
+
+
+def _where(node: ir.Node, inputs: Inputs) -> torch.Tensor:
+    condition, yes, no = inputs
+    assert condition is not None
+    assert yes is not None
+    assert no is not None
+    return torch.where(condition, yes, no)
+
+
 def _over_pixels(x: torch.Tensor) -> list[int]:
     return list(range(2, x.dim()))
 
@@ -392,6 +432,7 @@ _OPERATORS: dict[str, Callable[[ir.Node, Inputs], torch.Tensor]] = {
     "Add": lambda node, inputs: torch.add(*_both(inputs)),
     "AveragePool": _pool,
     "BatchNormalization": _norm,
+    "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda node, inputs: torch.cat([x for x in inputs if x is not None], node.attributes.get_int("axis")),
     "Constant": lambda node, inputs: torch.as_tensor(node.attributes["value"].as_tensor().numpy()),
@@ -410,9 +451,11 @@ _OPERATORS: dict[str, Callable[[ir.Node, Inputs], torch.Tensor]] = {
     "Identity": lambda node, inputs: _first(inputs),
     "LeakyRelu": lambda node, inputs: F.leaky_relu(_first(inputs), node.attributes.get_float("alpha", 0.01)),
     "MatMul": lambda node, inputs: torch.matmul(*_both(inputs)),
+    "Max": lambda node, inputs: reduce(torch.maximum, (x for x in inputs if x is not None)),
     "MaxPool": _pool,
-    "Max": lambda node, inputs: torch.maximum(*_both(inputs)),
+    "Min": lambda node, inputs: reduce(torch.minimum, (x for x in inputs if x is not None)),
     "Mul": lambda node, inputs: torch.mul(*_both(inputs)),
+    "Pad": _pad,
     "ReduceMean": _reduce_mean,
     "Relu": lambda node, inputs: F.relu(_first(inputs)),
     "Reshape": lambda node, inputs: _reshape(inputs, 1),
@@ -421,4 +464,6 @@ _OPERATORS: dict[str, Callable[[ir.Node, Inputs], torch.Tensor]] = {
     "Squeeze": _squeeze,
     "Sub": lambda node, inputs: torch.sub(*_both(inputs)),
     "Tanh": lambda node, inputs: torch.tanh(_first(inputs)),
+    "Transpose": lambda node, inputs: _first(inputs).permute(*node.attributes.get_ints("perm")),
+    "Where": _where,
 }

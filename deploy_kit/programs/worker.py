@@ -82,6 +82,7 @@ class WorkerProgram:
             "mix": self.mix,
             "slim_curves": self.slim_curves,
             "slim": self.slim,
+            "distill": self.distill,
             "build": self.build,
             "prove": self.prove,
             "open": self.open,
@@ -167,6 +168,19 @@ class WorkerProgram:
             "layers": codec.to_json(found.layers),
             "peak_memory_mib": environment.peak_memory_mib(),
         }
+
+    def distill(self, arguments: Arguments) -> Arguments:
+        """Train the weights of the slimmed graph ``target`` to the answers of ``source``."""
+        from deploy_kit.graph import torch_graph
+        from deploy_kit.slimming import distillation
+
+        torch_graph.keep_freed_memory()
+        image_set, preprocess = _image_set(arguments)
+        found = distillation.distill(
+            Path(arguments["source"]), Path(arguments["target"]), image_set, preprocess, arguments["seconds"],
+            self._on_progress,
+        )  # fmt: skip
+        return {"words": found.words, "peak_memory_mib": environment.peak_memory_mib()}
 
     def build(self, arguments: Arguments) -> Arguments:
         """Build an engine from ``onnx`` into ``folder`` and prove its precision."""

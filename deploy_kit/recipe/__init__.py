@@ -194,11 +194,16 @@ class SlimTable(RecipeTable):
         macs: Share of the multiply-accumulates that may be left, in 0..1.
         images: Image set that the weights are refitted to; the calibration images if None. Labels are not read.
         step: Numbers of channels are multiples of it: the width of the target's kernels.
+        distill: Image set that the slimmed network is trained on to the checkpoint's answers; None for no training.
+            Labels are not read.
+        distill_minutes: Most minutes of that training.
     """
 
     macs: float = Field(gt=0, le=1, allow_inf_nan=False)
     images: str | None = None
     step: int = Field(default=16, gt=0)
+    distill: str | None = None
+    distill_minutes: float = Field(default=10, gt=0, allow_inf_nan=False)
 
 
 class Variant(RecipeTable):

@@ -108,6 +108,7 @@ class Slimmed:
         n_images: Number of images that the weights were refitted to.
         seconds: Duration of the refits.
         peak_memory_mib: Peak memory of their process, in MiB.
+        distilled: What further training did; empty where there was none.
     """
 
     onnx: Artifact
@@ -117,6 +118,7 @@ class Slimmed:
     n_images: int = 0
     seconds: float = 0.0
     peak_memory_mib: int = 0
+    distilled: str = ""
 
     @property
     def share(self) -> float:
@@ -129,7 +131,8 @@ class Slimmed:
         removed = sum(layer.channels - layer.kept for layer in self.layers)
         return (
             f"slimmed: {self.macs_after:,} of {self.macs_before:,} multiply-accumulates ({self.share:.2f}), {removed} "
-            f"of {sum(layer.channels for layer in self.layers)} channels removed: another network than the checkpoint's"
+            f"of {sum(layer.channels for layer in self.layers)} channels removed"
+            f"{', ' * bool(self.distilled)}{self.distilled}: another network than the checkpoint's"
         )
 
 

@@ -7,6 +7,7 @@ curves         both for every layer, from one pass over the images
 allocation     how many channels each layer keeps, for a number of multiply-accumulates
 ridge          weights that bring a layer's output back to the original's
 compensation   the walk from front to back that refits every layer behind a removal
+distillation   further training to the original's answers, where it is asked for
 surgery        the same channels cut out of the ONNX graph
 
 [docs/slimming.md](../../docs/slimming.md) says what it gains and costs.

@@ -228,33 +228,14 @@ def _compare_task(
             yield output
             context.report("check", engine.label, done=index + 1, total=image_set.n)
 
-    def make(folder: Path, home: str) -> EngineOutputs:
-        with inference.loaded_engine(context.connection, _target_of(engine, context), ask_first=True) as opened:
-            each = opened.each(image_set, engine.preprocess, n_bytes)
-            arrays = task_comparison.compare_outputs(counted(each), case, engine.label)
-            room = max(2, min(consistency.SAMPLE, _SAMPLE_BYTES // n_bytes))
-            sample = next(image_set.first(room).batches(engine.preprocess, room))
-            itself = consistency.examine_consistency(
-                opened.ask, sample, opened.batch, engine.precision, copies=min(consistency.COPIES, 2 * room)
-            )
+    def look(opened: inference.LoadedEngine, folder: Path) -> Path:
+        each = opened.each(image_set, engine.preprocess, n_bytes)
+        arrays = task_comparison.compare_outputs(counted(each), case, engine.label)
         np.savez(folder / "counts.npz", **arrays)  # type: ignore[arg-type]  # numpy types only keyword flags
-        return EngineOutputs(
-            path=f"{home}/counts.npz",
-            sha256=sha256_of(folder / "counts.npz"),
-            n=image_set.n,
-            settings=opened.settings,
-            consistency=itself,
-        )
+        return folder / "counts.npz"
 
-    outputs, _ = context.produce(
-        EngineOutputs,
-        make,
-        stage="counts",
-        name=f"{engine.name}.{engine.engine}",
-        inputs=(engine.sha256, reference.sha256, image_set.digest),
-        options=[engine.options, engine.engine, engine.preprocess, reference.path],
-        versions=_versions(context),
-    )
+    inputs, room = (reference.sha256, image_set.digest), max(2, min(consistency.SAMPLE, _SAMPLE_BYTES // n_bytes))
+    outputs = _kept(engine, context, image_set, look, room, stage="counts", key=(inputs, reference.path))
     with np.load(context.store.root / outputs.path, allow_pickle=False) as data:
         arrays = dict(data)
     return _completed(judge_task(engine, reference, case, arrays, limits), outputs, engine)
@@ -363,32 +344,52 @@ def _outputs(
 ) -> EngineOutputs:
     """Run a set of images through an engine; kept by its pixels, so that other limits and labels run nothing again."""
 
+    def look(opened: inference.LoadedEngine, folder: Path) -> Path:
+        logits = _all_logits(opened, engine, image_set, reference.crops, context)
+        if logits.shape != (image_set.n, classes):
+            raise CheckError(f"{engine.label}: expected logits {(image_set.n, classes)}, found {logits.shape}")
+        np.save(folder / "outputs.npy", logits)
+        return folder / "outputs.npy"
+
+    key = (image_set.pixel_digest,), reference.crops
+    return _kept(engine, context, image_set, look, consistency.SAMPLE, stage="outputs", key=key)
+
+
+def _kept(
+    engine: Artifact,
+    context: Context,
+    images: ImageSet,
+    look: Callable[[inference.LoadedEngine, Path], Path],
+    room: int,
+    *,
+    stage: str,
+    key: tuple[tuple[str, ...], object],
+) -> EngineOutputs:
+    """Run an engine; keep the file that `look` makes of its outputs, and whether `room` images give the same again.
+
+    `key` says what decides the file beside the engine: hashes, and an option.
+    """
+
     def make(folder: Path, home: str) -> EngineOutputs:
         with inference.loaded_engine(context.connection, _target_of(engine, context), ask_first=True) as opened:
-            logits = _all_logits(opened, engine, image_set, reference.crops, context)
-            if logits.shape != (image_set.n, classes):
-                raise CheckError(f"{engine.label}: expected logits {(image_set.n, classes)}, found {logits.shape}")
-            sample = next(image_set.first(consistency.SAMPLE).batches(engine.preprocess, consistency.SAMPLE))
-            itself = consistency.examine_consistency(opened.ask, sample, opened.batch, engine.precision)
-        np.save(folder / "outputs.npy", logits)
+            file, sample = look(opened, folder), next(images.first(room).batches(engine.preprocess, room))
+            itself = consistency.examine_consistency(
+                opened.ask, sample, opened.batch, engine.precision, copies=min(consistency.COPIES, 2 * room)
+            )
+        digest = sha256_of(file)
         return EngineOutputs(
-            path=f"{home}/outputs.npy",
-            sha256=sha256_of(folder / "outputs.npy"),
-            n=image_set.n,
-            settings=opened.settings,
-            consistency=itself,
+            path=f"{home}/{file.name}", sha256=digest, n=images.n, settings=opened.settings, consistency=itself
         )
 
-    outputs, _ = context.produce(
+    return context.produce(
         EngineOutputs,
         make,
-        stage="outputs",
+        stage=stage,
         name=f"{engine.name}.{engine.engine}",
-        inputs=(engine.sha256, image_set.pixel_digest),
-        options=[engine.options, engine.engine, engine.preprocess, reference.crops],
+        inputs=(engine.sha256, *key[0]),
+        options=[engine.options, engine.engine, engine.preprocess, key[1]],
         versions=_versions(context),
-    )
-    return outputs
+    )[0]
 
 
 def _all_logits(

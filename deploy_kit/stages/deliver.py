@@ -1,5 +1,6 @@
 """Accepted engines → a folder of files under speaking names, each with its passport; no other file is touched."""
 
+import glob
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
@@ -54,7 +55,7 @@ def require_room(recipe: Recipe, folder: Path) -> None:
     stem = overrides.name_of(recipe.source.checkpoint)
     for entry in recipe.build.engines:
         for variant in entry.variants:
-            for path in sorted(folder.glob(f"{_escaped(stem)}-{_escaped(variant)}.*")):
+            for path in sorted(folder.glob(f"{glob.escape(stem)}-{glob.escape(variant)}.*")):
                 if path.suffix != ".bin" and not path.name.endswith(PASSPORT):
                     require_own(path)
 
@@ -67,10 +68,6 @@ def require_own(path: Path) -> None:
     """
     if path.exists() and not path.with_name(path.name + PASSPORT).is_file():
         raise InputError(f"{path}: exists, and was not written by deploykit", hint="choose another folder: -o")
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
 
 
 def _names(stem: str, artifacts: tuple[Artifact, ...]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from deploy_kit import checkpoint
 from deploy_kit.accuracy import metrics
 from deploy_kit.base import bundled
-from deploy_kit.base.errors import ExportError, InputError
+from deploy_kit.base.errors import ExportError, InputError, StageError
 from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.formats.folders import folder_refusal
@@ -246,7 +246,13 @@ def _verify_adopted(
     connection: Connection,
 ) -> tuple[float, str]:
     """Run a graph that was adopted, and compare it with the file as it was given."""
-    found = _run_noise(file, preprocess, connection)
+    try:
+        found = _run_noise(file, preprocess, connection)
+    except StageError as error:
+        raise InputError(
+            f"{path}: ONNX Runtime cannot compute it: {error}",
+            hint="no engine of deploykit can, then: export it again, and run it once where it is made",
+        ) from error
     if not np.isfinite(found).all() or not found.any():
         said = "all zero" if np.isfinite(found).all() else "not finite"
         raise InputError(

@@ -27,7 +27,12 @@ _FILE = "sensitivities.npz"
 
 
 def run(
-    simplified: Artifact, table: SlimTable, context: Context, *, images: ImageSource | None
+    simplified: Artifact,
+    table: SlimTable,
+    context: Context,
+    *,
+    images: ImageSource | None,
+    training: ImageSource | None = None,
 ) -> tuple[Slimmed, bool]:
     """Slim a graph to a share of its multiply-accumulates.
 
@@ -36,6 +41,8 @@ def run(
         table: The share, the images and the step.
         context: Where.
         images: Image set that the weights are refitted to; labels are not read.
+        training: Image set to train on afterwards, to the original's answers; None for no training. Labels are not
+            read.
 
     Returns:
         The graph and what was kept in it, and whether the store had it.
@@ -47,6 +54,10 @@ def run(
     """
     used = _images(simplified, images)
     curves, _ = measured(simplified, context, images=images)
+    learned = None if training is None else _images(simplified, training)
+    if learned is not None:
+        _expect_others(learned, used)
+        _examined(learned, simplified, context)
     kept = tuple(curve.channels for curve in curves.curves)
     if table.macs < 1:
         kept = allocation.allocate(curves, table.macs, table.step)
@@ -68,6 +79,10 @@ def run(
                 sensitivities=str(context.store.root / curves.path),
             )
             layers = tuple(codec.from_json(SlimmedLayer, row) for row in answer["layers"])
+        trained = dict[str, Any]()
+        if answer and learned is not None:
+            seconds = 60 * table.distill_minutes
+            trained = _asked("distill", simplified, learned, context, target=str(file), seconds=seconds)
         slimmed = Slimmed(
             onnx=_artifact(file, home, simplified, MadeBy()),
             macs_before=curves.macs,
@@ -75,7 +90,8 @@ def run(
             layers=layers,
             n_images=used.n if answer else 0,
             seconds=round(time.perf_counter() - begun, 1),
-            peak_memory_mib=int(answer.get("peak_memory_mib", 0)),
+            peak_memory_mib=max(int(made.get("peak_memory_mib", 0)) for made in (answer, trained)),
+            distilled=str(trained.get("words", "")),
         )
         made_by = MadeBy(
             passes=simplified.made_by.passes,  # what was applied holds for the slimmed graph as well
@@ -93,8 +109,8 @@ def run(
         make,
         stage="slim",
         name=f"{table.macs:g}",
-        inputs=(simplified.sha256, used.digest, curves.sha256),
-        options=[table.macs, table.step],
+        inputs=(simplified.sha256, used.digest, curves.sha256, *((learned.digest,) if learned is not None else ())),
+        options=[table.macs, table.step, *([table.distill_minutes] if learned is not None else [])],
         versions=(("stage", VERSION), *versions_of(*_LIBRARIES)),
     )
 
@@ -181,6 +197,16 @@ def _examined(images: ImageSet, simplified: Artifact, context: Context) -> None:
     context.report("slim", f"checking the images of {images.name}")
     for remark in calibration_checks.require(images, calibration_checks.examine(images, simplified.preprocess)):
         context.report("slim", f"calibration: {remark}")
+
+
+def _expect_others(learned: ImageSet, used: ImageSet) -> None:
+    """Refuse to train on images that weights were refitted to: those held out of them could not tell a gain."""
+    shared = len(set(learned.hashes) & set(used.hashes))
+    if shared:
+        raise InputError(
+            f"{learned.name}: {shared} of {learned.n} images to distil on are ones that weights are refitted to",
+            hint=f"give other images to --distill than {used.name}",
+        )
 
 
 def _unchanged(curves: ChannelCurves) -> tuple[SlimmedLayer, ...]:

@@ -152,6 +152,9 @@ def test_every_extra_that_a_fix_names_is_declared() -> None:
     ("changes", "word"),
     [
         ({"isa": ("avx2",)}, "no VNNI"),
+        ({"host": "Linux 6.1 aarch64", "isa": ("asimddp", "i8mm")}, "UMMLA (i8mm) here"),
+        ({"host": "Linux 6.1 aarch64", "isa": ("asimddp",)}, "i8mm would do more"),
+        ({"host": "Linux 6.1 aarch64"}, "neither asimddp nor i8mm"),
         ({"governor": "powersave"}, "governor is 'powersave'"),
         ({"load": 1.5}, "busy (load 1.5 on 2 cores)"),
         ({"virtual": True}, "virtual machine"),

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from deploy_kit.base import errors
-from deploy_kit.base.errors import DeployKitError, nearest
+from deploy_kit.base.errors import CheckpointError, DeployKitError, nearest
 
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
 EXIT_CODES = {
@@ -68,6 +68,7 @@ def test_hint_is_kept_beside_the_message():
 
 def test_hint_is_empty_where_nothing_is_known():
     assert DeployKitError("broken").hint == ""
+    assert "export the network to ONNX" in CheckpointError("broken").hint
 
 
 def test_a_failed_check_needs_no_error_because_no_class_ends_with_exit_code_1():

@@ -243,7 +243,10 @@ def test_modules_of_a_pickled_head_and_transition_state_their_activations() -> N
     assert (found.hidden_activation, found.slope, found.outer_activation) == ("leaky_relu", 0.3, "elu")
     assert any("ends with softmax" in remark for remark in parse().remarks)
     stated["features.denseblock1.denselayer1.relu1"] = {"class": "torch.nn.LeakyReLU", "negative_slope": 0.1}
-    with pytest.raises(CheckpointError, match=r"leaky activations of different slopes: 0.1, 0.3"):
+    two = parse().spec
+    assert (two.slope, two.hidden_slope, two.active("hidden")) == (0.1, 0.3, ("leaky_relu", 0.3))
+    stated["features.denseblock1.denselayer2.relu1"] = {"class": "torch.nn.LeakyReLU", "negative_slope": 0.2}
+    with pytest.raises(CheckpointError, match=r"different slopes in one part of the network: 0.1, 0.2"):
         parse()
     stated["top.1"]["class"] = "torch.nn.Tanh"
     with pytest.raises(CheckpointError, match="one of its modules is Tanh, an activation that is not supported"):

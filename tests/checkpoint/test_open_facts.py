@@ -211,6 +211,16 @@ def test_norms_without_running_statistics_are_named() -> None:
         parse(tensors)
 
 
+def test_head_without_a_bias_may_be_a_cosine_and_is_remarked() -> None:
+    """Torchvision's head has a bias: a file under its names without one is another's, and cosine heads have none."""
+    tensors = torchvision(small(heads=linear(5, bias=False)))
+
+    assert any("feature_norm = none" in remark for remark in parse(tensors).remarks)
+    stated = StatedFacts(strict=True)
+    with pytest.raises(CheckpointError, match=r"nothing in the file decides .*feature_norm"):
+        structure.parse_structure(Contents(kind="torch zip", tensors=tensors), "net.pth", stated)
+
+
 def leaky(kind: str, slope: float) -> dict[str, float]:
     return {"slope": slope} if kind == "leaky_relu" else {}
 

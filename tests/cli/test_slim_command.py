@@ -65,6 +65,42 @@ def test_an_engine_that_does_not_time_its_layers_says_so(folder: Path) -> None:
     assert "no times: engine 'reference' does not time its layers" in said.out
 
 
+def test_distilling_is_said_and_is_another_result_than_without(folder: Path) -> None:
+    train = save_images(folder / "train.npz", 120, seed=11)
+    plain = slim(folder, "--macs", "0.8", "--json")
+
+    said = slim(folder, "--macs", "0.8", "--distill", str(train), "--minutes", "0.02", "--json")
+
+    assert said.code == 0, said.err
+    small = json.loads(said.out)["slimmed"]
+    assert small["distilled"].startswith("distilled on 120 images, ")
+    assert small["distilled"] in small["onnx"]["made_by"]["slimmed"]
+    assert small["onnx"]["path"] != json.loads(plain.out)["slimmed"]["onnx"]["path"]
+    in_force = recipe.parse_recipe(dict(Store(folder / "store").in_force().recipe)).slim  # type: ignore[union-attr]
+    assert in_force == SlimTable(macs=0.8, step=4, distill=str(train), distill_minutes=0.02)
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (("--macs", "0.8", "--minutes", "1"), "--minutes is the time of --distill"),
+        (("--max-drop", "1pt", "--tune", "t", "--distill", "d"), "a search for an accuracy budget tries many shares"),
+        (("--macs", "0.8", "--distill", "no-such-folder"), "no-such-folder"),
+    ],
+)
+def test_distilling_is_refused_where_it_cannot_be(folder: Path, flags: tuple[str, ...], error: str) -> None:
+    said = slim(folder, *flags)
+
+    assert (said.code, error in said.error) == (2, True), said.err
+
+
+def test_images_that_weights_are_refitted_to_cannot_say_what_distilling_gains(folder: Path) -> None:
+    said = slim(folder, "--macs", "0.8", "--distill", str(folder / "calibration.npz"))
+
+    assert (said.code, "20 of 20 images to distil on are ones that weights are refitted to" in said.error) == (2, True)
+    assert said.fix.startswith("  fix: give other images to --distill than ")
+
+
 def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -> None:
     assert slim(folder, "--macs", "0.8").code == 0
 

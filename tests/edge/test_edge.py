@@ -15,7 +15,10 @@ from edge_machine import Served
 
 from benchmarks import subjects
 from deploy_kit import pipeline
-from deploy_kit.devices import links
+from deploy_kit.accuracy import metrics
+from deploy_kit.base import lazy
+from deploy_kit.devices import inference, links
+from deploy_kit.images import open_set
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Device
 from deploy_kit.records.results import Report
@@ -184,3 +187,20 @@ def test_every_way_to_measure_answers_where_only_numpy_and_the_engine_are(
     assert said.returncode == code, said.stderr
     assert words in said.stdout + said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (lazy.present("ncnn") and lazy.present("pnnx")), reason=lazy.install_line("ncnn"))
+def test_a_network_of_ncnn_that_was_made_here_gives_the_same_logits_there(
+    line: "Line", served_edge: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(served_edge.home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    built = line.built("fp32", "ncnn")
+    target = inference.InferenceTarget(engine="ncnn", path=line.store.path(built), options={})
+    seen = open_set(line.recipe.check.images, built.preprocess)
+
+    with links.connect_device(Device(name="edge", link="ssh", address=served_edge.address)) as there:
+        logits = inference.infer_all(there, target, seen, built.preprocess).logits
+
+    assert 0 < metrics.relative_difference(line.logits(), logits) < 1e-5

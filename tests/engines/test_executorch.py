@@ -12,7 +12,7 @@ from stand_ins import hand_made, scaled
 from deploy_kit.accuracy import metrics
 from deploy_kit.analysis import inspection
 from deploy_kit.base import lazy
-from deploy_kit.base.errors import BuildError, RecipeError
+from deploy_kit.base.errors import BuildError, MissingPackageError, RecipeError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.engines import _pte, executorch
@@ -147,6 +147,18 @@ def test_a_runtime_that_lacks_a_kernel_says_so(line: "Line", tmp_path: Path, mon
 
     with pytest.raises(BuildError, match=r"ExecuTorch 1\S+ cannot load it"):
         executorch.open_session(path, ExecuTorchOptions())
+
+
+def test_a_version_that_is_too_old_is_refused_with_the_line_that_mends_it(
+    line: "Line", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copied(line, tmp_path)
+    monkeypatch.setattr(executorch.environment, "library_version", lambda name: "1.4.2")
+
+    with pytest.raises(MissingPackageError, match=r"needs executorch 1\.5 or newer, found 1\.4\.2") as caught:
+        executorch.open_session(path, ExecuTorchOptions())
+
+    assert caught.value.hint == f"{lazy.install_line('executorch')} --upgrade"
 
 
 def test_an_open_batch_is_refused_with_the_flag(line: "Line", tmp_path: Path) -> None:

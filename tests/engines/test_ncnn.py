@@ -115,10 +115,39 @@ def test_files_that_do_not_belong_together_are_refused(line: "Line", tmp_path: P
         ncnn.open_session(path, NcnnOptions())
 
 
-@pytest.mark.parametrize("variant", ["int8", "fp16"])
-def test_what_pnnx_does_not_convert_is_refused_before_it_is_tried(line: "Line", variant: str) -> None:
+def test_what_pnnx_does_not_convert_is_refused_before_it_is_tried(line: "Line") -> None:
     with pytest.raises(BuildError, match="NCNN001"):
-        line.built(variant, "ncnn")
+        line.built("int8", "ncnn")
+
+
+def test_a_float32_graph_whose_weights_are_bfloat16s_stays_in_float32(line: "Line", tmp_path: Path) -> None:
+    store, model = Store(tmp_path / "store"), onnx.load(line.store.path(line.lean))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            numbers = np.array(onnx.numpy_helper.to_array(tensor))
+            numbers.view(np.uint32)[...] &= 0xFFFF0000
+            tensor.CopyFrom(onnx.numpy_helper.from_array(numbers, tensor.name))
+    graph = hand_made(store, model, line.lean, "coarse")
+
+    built, _ = build.run(
+        graph, BuildEntry(engine="ncnn", variants=("fp32",)), Context(store=store, connection=line.connection)
+    )
+
+    assert built.proof is not None
+    assert {dtype for _, dtype, _ in built.proof.counts} == {"fp32"}
+
+
+@pytest.mark.parametrize(("variant", "least_db"), [("fp16", 45), ("bf16", 25)])
+def test_half_precision_is_stored_and_changes_the_logits_as_it_must(
+    line: "Line", variant: str, least_db: float
+) -> None:
+    built = line.built(variant, "ncnn")
+
+    assert built.proof is not None
+    assert {(op, dtype) for op, dtype, _ in built.proof.counts} == {("Conv", variant), ("Gemm", variant)}
+    assert variant in built.proof.remark
+    noise = metrics.sqnr_db(line.logits(), logits(line, line.store, built))
+    assert least_db < noise < metrics.sqnr_db(line.logits(), logits(line, line.store, line.built("fp32", "ncnn"))) - 20
 
 
 def test_an_open_batch_is_refused_with_the_flag(line: "Line", tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from deploy_kit import engines
@@ -118,3 +119,16 @@ def test_a_second_build_reuses_the_timing_cache(line: "Line", tmp_path: Path, mo
     said = [tensorrt.build(source, tmp_path, TensorRtOptions()).timing_cache for _ in range(2)]
 
     assert ["begun" in said[0], "reused" in said[1]] == [True, True]
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="this onnxruntime is built for processors alone",
+)
+def test_onnx_runtimes_logits_on_the_gpu_are_those_of_torch(line: "Line") -> None:
+    built = line.built("fp32", "onnxruntime", device="cuda:0")
+    entry = engines.CATALOGUE.get("onnxruntime")
+    session = entry.open_session(line.store.path(built), entry.options(device="cuda:0"))
+
+    assert session.settings["provider"] == "CUDAExecutionProvider"
+    assert metrics.sqnr_db(line.logits(), logits(session, line.inputs())) > LEAST_DB["fp32"]

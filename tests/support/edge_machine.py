@@ -32,7 +32,7 @@ from pathlib import Path
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 SUITE, PYTHON = "bookworm", "3.11"
 DEBIAN = ("python3", "openssh-server")
-WHEELS = ("numpy", "onnxruntime")
+WHEELS = ("numpy", "onnxruntime", "ncnn")
 USER = "edge"
 _GLIBC = (17, 27, 28)  # wheels for these minor versions of glibc 2 run on Debian 12 (2.36)
 TOOLS = ("debootstrap", "qemu-aarch64-static", "ssh-keygen", "unshare", "setpriv")

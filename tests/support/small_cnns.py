@@ -37,6 +37,14 @@ def small_cnn(opset: int = 17, *, ir_version: int = 8, dims: Sequence[int | str]
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
 
 
+def of_one_name() -> onnx.ModelProto:
+    """Give all nodes one name."""
+    model = small_cnn()
+    for node in model.graph.node:
+        node.name = "node"
+    return model
+
+
 def weights() -> dict[str, np.ndarray]:
     """Give the weights, seeded."""
     generator = np.random.default_rng(7)

@@ -40,26 +40,27 @@ class Scoring:
 
     Attributes:
         answer: (output of one image, its index, settings) → what an application takes from it.
-        agreement: (checkpoint's answer, engine's answer) → how much of it agrees, and of how much.
-        agreement_name: Name of that share.
+        agreement_name: Name of the share of the answers that agrees.
         labels: Kind of labels that it takes: ``masks``, ``texts``, ``numbers`` or ``classes``.
         counts: (answer, label, settings) → (M,) float64 counts whose sums give the score.
         score: Sums (…, M) → score (…,), 1 for the best.
         measure: Name of the score.
         by_class: Sums (M,) → (classes,) score of each class, NaN where no label has it, and how many labels have it;
             None where answers are no classes.
+        agreement: (checkpoint's answer, engine's answer) → how much of it agrees, and of how much; by default all or
+            nothing of one.
         more: Sums (M,) → further scores by name, in 0..1.
         note: Settings → sentence on what was decided for the user; empty if nothing was.
     """
 
     answer: Callable[[np.ndarray, int, TaskSettings], Any]
-    agreement: Callable[[Any, Any], tuple[float, float]]
     agreement_name: str
     labels: str
     counts: Callable[[Any, Any, TaskSettings], np.ndarray]
     score: Callable[[np.ndarray], np.ndarray]
     measure: str
     by_class: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+    agreement: Callable[[Any, Any], tuple[float, float]] = lambda reference, found: (float(reference == found), 1.0)
     more: Callable[[np.ndarray], dict[str, float]] = lambda sums: {}
     note: Callable[[TaskSettings], str] = lambda settings: ""
 

@@ -26,7 +26,6 @@ TASK = Task(
     inferred=False,
     scoring=Scoring(
         answer=nearest_neighbour,
-        agreement=lambda reference, found: (float(reference == found), 1.0),
         agreement_name="nearest neighbour kept",
         labels="classes",
         counts=lambda found, same_class, settings: np.array([float(same_class(found)), 1.0]),

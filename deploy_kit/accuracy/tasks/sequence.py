@@ -45,7 +45,6 @@ TASK = Task(
     inferred=True,
     scoring=Scoring(
         answer=greedy_decoded,
-        agreement=lambda reference, found: (float(reference == found), 1.0),
         agreement_name="decoded strings alike",
         labels="texts",
         counts=edits,

@@ -135,6 +135,8 @@ def decide_facts(
     for name in _relevant_facts(body, head):
         decision = _known_fact(name, known, body, where, remarks)
         decision = _fitting(name, decision, head, values)
+        if name == "feature_norm" and decision and decision[1].kind == "family" and not _last_biases(head):
+            decision = None  # heads without a bias are often cosines; the family's have one
         no_relu = _is_no_relu(name, known.evidence, decision, values)
         decision = None if no_relu else decision
         if name == "outer_activation" and (decision is None or decision[1].kind == "family"):
@@ -392,6 +394,10 @@ def _verify_transitions(
             + ", ".join(f"{name} = {values[name]}" for name in weak),
             hint="say " + "; ".join(FLAGS[name] for name in _TRANSITION) + "; or give --probe io.npz",
         )
+
+
+def _last_biases(head: FoundHeads) -> bool:
+    return all(steps[-1].layer.bias for _, steps in head.heads if steps)
 
 
 def _has_own_head(family: Family | None) -> bool:

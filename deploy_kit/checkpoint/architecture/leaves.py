@@ -112,6 +112,14 @@ def gather(tensors: Mapping[str, Tensor], where: str, places: Mapping[str, tuple
     """
     kept, remarks = _kept(tensors)
     kept, folded = _folded(kept)
+    if computed := next((name for name in kept if ".parametrizations." in name), None):
+        layer, _, part = computed.partition(".parametrizations.")
+        part = part.split(".")[0]
+        raise CheckpointError(
+            f"{where}: '{layer}.{part}' is computed by a parametrization that is not known ('{computed}')",
+            hint="save it where the model is at hand, behind torch.nn.utils.parametrize.remove_parametrizations("
+            f"model.{layer}, '{part}')",
+        )
     floats = {name: _as_float(name, tensor, where) for name, tensor in kept.items()}
     widened = sum(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in kept.values())
     if widened:
@@ -230,7 +238,10 @@ def _as_float(name: str, tensor: Tensor, where: str) -> Tensor:
         )
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
         kind = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})".replace("torch.", "")
-        raise CheckpointError(f"{where}: {name}: expected a dense floating-point tensor, found {kind}")
+        raise CheckpointError(
+            f"{where}: {name}: expected a dense floating-point tensor, found {kind}",
+            hint="give the checkpoint as it was before it was converted",
+        )
     wide = tensor.detach().float()
     if name.endswith("running_var") and (wide < 0).any():
         raise CheckpointError(f"{where}: {name} holds a negative variance, {float(wide.min()):.3g}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from deploy_kit.base.errors import CheckpointError
+from deploy_kit.base.errors import CheckpointError, nearest
 from deploy_kit.checkpoint.architecture import (
     attributes,
     body,
@@ -159,7 +159,10 @@ def _without(
     for name in ignore:
         dropped = [key for key in kept if key == name or key.startswith(name + ".")]
         if not dropped:
-            raise CheckpointError(f"{where}: nothing is called '{name}', so it cannot be left out")
+            raise CheckpointError(
+                f"{where}: nothing is called '{name}', so it cannot be left out",
+                hint=nearest(name, tensors) or "deploykit inspect names what is there",
+            )
         for key in dropped:
             del kept[key]
     return kept, tuple(f"'{name}' left out, as asked" for name in ignore)
@@ -198,6 +201,15 @@ def _outside(net: Body) -> list[Leaf]:
 
 def _verify_uniform(net: Body, where: str) -> None:
     """Refuse a block whose layers differ in more than their input channels, which no DenseNet's do."""
+    convs = [joint.conv for joint in (*net.stem, *net.chain.transitions)]
+    convs += [leaf for unit in net.units for leaf in unit.leaves if leaf.kind == "conv"]
+    axes = Counter(len(conv.kernel) for conv in convs)
+    if len(axes) > 1:
+        odd_one = next(conv for conv in convs if len(conv.kernel) == min(axes, key=axes.__getitem__))
+        raise CheckpointError(
+            f"{where}: '{odd_one.name}' is a convolution over {len(odd_one.kernel)} axes, expected "
+            f"{axes.most_common(1)[0][0]} as of the others"
+        )
     for block in net.chain.blocks:
         kinds = Counter(_kind(unit) for unit in block)
         usual = kinds.most_common(1)[0][0]
@@ -270,7 +282,8 @@ def _spec(
     strides = tuple(stride) if isinstance(stride, (tuple, list)) else (stride,) * len(kernel)
     if len(strides) != len(kernel):
         raise CheckpointError(
-            f"{where}: stem stride: expected {len(kernel)} numbers for a {len(kernel)}-D network, found {len(strides)}"
+            f"{where}: stem stride: expected {len(kernel)} numbers for a {len(kernel)}-D network, found {len(strides)}",
+            hint=f"say one for each axis, e.g. --stem-stride {','.join(['2'] * len(kernel))}",
         )
     # A BN folded into the stem's convolution leaves a bias there, and the ReLU behind it stays.
     folded = all(unit.norm2 is None for unit in net.units) and net.units[0].narrow is not None

@@ -17,6 +17,7 @@ sys.dont_write_bytecode = True  # the bundle stays as it was packed
 
 import hashlib
 import importlib
+import importlib.metadata
 import json
 import re
 import runpy
@@ -91,7 +92,8 @@ def main() -> int:
     engine = manifest["engine"]
     try:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # see openvino's engine.py
-        here = str(importlib.import_module(engine["package"]).__version__)
+        package = importlib.import_module(engine["package"])
+        here = str(getattr(package, "__version__", "")) or importlib.metadata.version(engine["package"])
     except ImportError as error:
         print(f"FAILED  {engine['package']}: {error}; pip install {engine['package']}")
         return 3

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy_kit.base.errors import InputError
 from deploy_kit.base.lazy import need
 from deploy_kit.graph import onnx_file
 
@@ -77,8 +78,14 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     interface.forget_domains(proto)
     interface.drop_weights(proto, changes)
     interface.lower_ir_version(proto, changes)
+    interface.name_nodes_apart(proto, changes)
     interface.choose_output(proto, stated.output, path, changes)
-    carried = onnx_file.preprocess(ir.serde.deserialize_model(proto)) if stated.shape is None else None
+    carried = None
+    try:
+        names = onnx_file.classes(model := ir.serde.deserialize_model(proto))
+        carried = onnx_file.preprocess(model) if stated.shape is None else None
+    except InputError as error:
+        raise InputError(f"{path}: {error}", hint=error.hint) from error
     if carried is not None and stated.sides is None:
         stated = replace(stated, shape=carried.shape)
     interface.size_input(proto, stated, path, changes)
@@ -95,6 +102,8 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     proto = rewrites.decide_conditions(proto, path, changes)
     proto = rewrites.flatten_output(proto, path, changes)
     refused.verify_result(proto, path)
+    if stated.output is None:
+        refused.verify_classes(proto, names, path)
     return Adopted(
         model=ir.serde.deserialize_model(proto),
         changes=tuple(changes),

@@ -79,8 +79,21 @@ def lower_ir_version(proto: "onnx.ModelProto", changes: list[str]) -> None:
         proto.ClearField("configuration")
 
 
+def name_nodes_apart(proto: "onnx.ModelProto", changes: list[str]) -> None:
+    """Give nodes that share a name names of their own: ONNX allows it, ONNX Runtime does not."""
+    seen: set[str] = set()
+    n = 0
+    for node in nodes_of(proto.graph):
+        if node.name in seen:
+            node.name, n = "", n + 1
+        seen |= {node.name} - {""}
+    if n:
+        changes.append(f"{n} nodes under the names of others have none now")
+
+
 def choose_output(proto: "onnx.ModelProto", wanted: str | None, path: Path, changes: list[str]) -> None:
     """Keep one output: the only one, or the one that is named; a value within the graph can be named as well."""
+    _replace(proto.graph.output, list({value.name: value for value in proto.graph.output}.values()))
     names = [value.name for value in proto.graph.output]
     if wanted is None:
         if len(names) != 1:
@@ -116,6 +129,13 @@ def size_input(proto: "onnx.ModelProto", stated: "Stated", path: Path, changes: 
             hint="export the network that reads images alone",
         )
     value = proto.graph.input[0]
+    for end in (value, *proto.graph.output):
+        if (form := end.type.WhichOneof("value")) not in (None, "tensor_type"):
+            raise InputError(
+                f"{path}: '{end.name}' is of ONNX's type {form.removesuffix('_type')}, expected a tensor",
+                hint="export the network without what makes it, as a classifier's ZipMap; or --output takes a value "
+                "within it",
+            )
     kind = value.type.tensor_type
     wanted = stated.shape
     if wanted is None and stated.sides is not None:
@@ -129,6 +149,7 @@ def size_input(proto: "onnx.ModelProto", stated: "Stated", path: Path, changes: 
         changes.append(f"batch {dims[0].dim_value} → open")
     if dims and not isinstance(given[0], int) and not dims[0].dim_param:
         dims[0].dim_param = "N"
+    _verify_channels(proto, value, path)
     still_open = [at for at, dim in enumerate(given[1:], 1) if not isinstance(dim, int)]
     if not dims or (still_open and wanted is None):
         sides = "x".join(["224"] * max(len(given) - 2, 1)) if given else "224x224"
@@ -236,6 +257,26 @@ def _channels(proto: "onnx.ModelProto", value: "onnx.ValueInfoProto", path: Path
         hint="state the preprocessing, which has them: --input 224x224 --mean 0.485,0.456,0.406 "
         "--std 0.229,0.224,0.225",
     )
+
+
+def _verify_channels(proto: "onnx.ModelProto", value: "onnx.ValueInfoProto", path: Path) -> None:
+    """Refuse an input of other channels than a convolution reads that it goes to directly; ONNX's inference does not.
+
+    Raises:
+        InputError: They differ.
+    """
+    dims = value.type.tensor_type.shape.dim
+    shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    for node in consumers(proto, value.name):
+        if node.op_type == "Conv" and len(shapes.get(node.input[1], ())) > 2 and len(dims) > 1:
+            groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
+            reads = int(shapes[node.input[1]][1] * groups)
+            if dims[1].dim_value > 0 and dims[1].dim_value != reads:
+                raise InputError(
+                    f"{path}: its input '{value.name}' {list(_shape(value) or ())} has {dims[1].dim_value} channels, "
+                    f"Conv '{node.name or node.output[0]}' reads {reads}",
+                    hint="no program can compute it as it stands: export it again, with an input N×C×H×W",
+                )
 
 
 def _remove_unused(proto: "onnx.ModelProto") -> None:

@@ -1,4 +1,4 @@
-"""ncnn runs float32 graphs of one image, as pnnx converts them; others are refused before pnnx spends time on them."""
+"""ncnn runs float graphs of one image, as pnnx converts them; others are refused before pnnx spends time on them."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,18 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Look at the types of the graph, at its input and at the batch."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph):
-        yield LintFault(node="", text="the graph carries INT8 (QuantizeLinear), which pnnx does not convert")
-    if any(value.dtype in _HALF for value in model.graph.initializers.values()):
-        yield LintFault(node="", text="the graph carries half precision, which pnnx does not convert")
+        yield LintFault(
+            node="", text="the graph carries INT8: pnnx does not convert it, and ncnn gains little by its own"
+        )
+    weights = {
+        value.dtype for value in model.graph.initializers.values() if value.shape is not None and len(value.shape) > 1
+    }
+    if weights & {*_HALF} and ir.DataType.FLOAT in weights:
+        yield LintFault(
+            node="",
+            text="some weights are float32 and some in half precision, and pnnx stores all in one type",
+            cure="convert without --calibration, so that no layer stays in float32",
+        )
     for value in model.graph.inputs:
         if value.dtype is not None and value.dtype not in (ir.DataType.FLOAT, *_HALF):
             yield LintFault(
@@ -33,7 +42,7 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
 RULE = Rule(
     targets=("ncnn",),
     level="error",
-    title="anything but a float32 graph of one image",
+    title="anything but a float graph of one image, with weights of one type",
     cure="build the float32 graph: --variant fp32",
     source="measured: pnnx 20261020, ncnn 1.0.20261020",
     check=check,

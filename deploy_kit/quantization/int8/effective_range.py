@@ -57,7 +57,7 @@ def _by(node: ir.Node, index: int, n: int, known: dict[ir.Value, Interval]) -> I
     if node.op_type == "Relu":
         return Interval(low=np.zeros(n), high=(result or _all(n)).high)
     if result is not None and grouping.shares_grid(node) and (origins := channel_moves.origins(node)) is not None:
-        start = sum(_channels(value) for value in node.inputs[:index])
+        start = sum(channels(value) for value in node.inputs[:index])
         low, high = np.full(origins.max() + 1, np.inf), np.full(origins.max() + 1, -np.inf)
         np.minimum.at(low, origins, result.low[:, None])
         np.maximum.at(high, origins, result.high[:, None])
@@ -86,10 +86,11 @@ def _behind_norm(norm: ir.Node) -> Interval:
     return Interval(low=low, high=high)
 
 
-def _channels(value: ir.Value | None) -> int:
-    channels = value.shape[1] if value is not None and value.shape is not None else None
-    assert isinstance(channels, int)
-    return channels
+def channels(value: ir.Value | None) -> int:
+    """Return the number of channels of an activation whose shape is known."""
+    found = value.shape[1] if value is not None and value.shape is not None else None
+    assert isinstance(found, int)
+    return found
 
 
 def _all(n: int) -> Interval:

@@ -129,7 +129,7 @@ class _Trial:
         every = max(1, -(-images.n // max(MOST, size)))
         used = [batch for at, batch in enumerate(images.batches()) if at % every == 0]
         self._folds, self.n = (used[::2], used[1::2]), size * len(used)
-        self._float = [_logits(model, fold) for fold in self._folds]
+        self._float = [logits(model, fold) for fold in self._folds]
         self._errors: dict[Int8Choices, np.ndarray] = {}
         self._observed: dict[object, Observed] = {}
 
@@ -160,7 +160,7 @@ class _Trial:
                     observe=partial(self._observe, (at, ranging if ranging.settle else None)),
                 )
                 written = self._write(mixed_precision.keep_in_float(made, ()))
-                parts.append(np.square(_logits(written, judged) - self._float[at]).sum(1))
+                parts.append(np.square(logits(written, judged) - self._float[at]).sum(1))
             self._errors[candidate] = np.concatenate(parts)
         return self._errors[candidate]
 
@@ -187,7 +187,7 @@ def surely_less(errors: np.ndarray, default: np.ndarray) -> bool:
     return bool(less.mean() > _CERTAIN * less.std(ddof=1) / math.sqrt(len(less)))
 
 
-def _logits(model: ir.Model, batches: Iterable[np.ndarray]) -> np.ndarray:
+def logits(model: ir.Model, batches: Iterable[np.ndarray]) -> np.ndarray:
     """Compute the first output (images, …) as float64 rows."""
     ort = need("onnxruntime", by="calibration")
     options = ort.SessionOptions()

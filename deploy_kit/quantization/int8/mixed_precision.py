@@ -67,6 +67,7 @@ def keep_in_float(plan: Int8Plan, names: Iterable[str]) -> Int8Plan:
         grids={value: grid for value, grid in plan.grids.items() if value in needed},
         known=dict(plan.known),
         kept=frozenset(kept),
+        fitted={} if kept else plan.fitted,
     )
 
 

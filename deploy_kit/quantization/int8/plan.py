@@ -64,6 +64,8 @@ class Int8Plan:
         pixels: What the first convolution reads, where the graph's pixels are known.
         kept: Nodes that stay in float (`mixed_precision.keep_in_float`).
         rounded: Integers of weights chosen so far (`weight_rounding`), shared by all copies of the plan.
+        fitted: What is added to biases (outputs,), by the name of the node's output (`bias_fit`); shared likewise, but
+            not where something stays in float, for which it was not fitted.
     """
 
     model: ir.Model
@@ -81,6 +83,7 @@ class Int8Plan:
     pixels: PixelGrid | None = None
     kept: frozenset[ir.Node] = frozenset()
     rounded: dict[tuple[str, bytes], Rounded] = field(default_factory=dict)
+    fitted: dict[str, np.ndarray] = field(default_factory=dict)
 
     def moments(self, value: ir.Value) -> Moments:
         """Return the moments of a value: known, observed, or those of its parts where it was moved."""

@@ -164,6 +164,20 @@ def write_portable(plan: Int8Plan) -> ir.Model:
     return model
 
 
+def numbers(written: ir.Model, node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the weights (outputs, inputs / groups, …) and the bias (outputs,) that a graph computes a node with.
+
+    Args:
+        written: What `write_portable` wrote.
+        node: A node of the plan; one that stayed in float has no such numbers.
+    """
+    held, name = written.graph.initializers, node.outputs[0].name
+    if f"{name}.w.q" not in held:
+        return None
+    rows, scales, bias, steps = (edit.array(held[f"{name}.{part}"]) for part in ("w.q", "w.scale", "b.q", "b.scale"))
+    return rows * scales.reshape(-1, *[1] * (rows.ndim - 1)), bias * steps
+
+
 def _take_pixels(writer: _Writer, pixels: PixelGrid) -> None:
     """Take the pixels for the integers of the value that they stand for, or make them of floats.
 
@@ -279,7 +293,8 @@ def _weighted(
         inside = receptive_window.inside(node)
         drift = summed(trial.values - weight, read.mean * counted, inside)
         drift += summed(trial.values, read.error * counted, inside)
-    whole = quantize_weights(weight, bias - drift, scale, bits=writer.plan.bits, chosen=chosen)
+    moved = writer.plan.fitted.get(str(name), 0.0) - drift
+    whole = quantize_weights(weight, bias + moved, scale, bits=writer.plan.bits, chosen=chosen)
     inputs = [writer.real(source), *writer.weight(str(name), whole, scale)]
     _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
 

@@ -23,6 +23,7 @@ from deploy_kit.graph import edit
 from deploy_kit.quantization.int8 import equalize
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import normal
+from deploy_kit.quantization.int8.effective_range import channels
 from deploy_kit.quantization.int8.range_selection import ChannelRange
 from deploy_kit.quantization.int8.scale_groups import ScaleGroups
 from deploy_kit.quantization.ranges import Channels
@@ -65,7 +66,7 @@ def bounds_of(source: ir.Value, stds: Mapping[ir.Value, np.ndarray]) -> tuple[Bo
         source: An activation of C channels.
         stds: Deviations (C,) of the activations that nodes compute.
     """
-    return tuple(_bounds(source, slice(0, _channels(source)), stds))
+    return tuple(_bounds(source, slice(0, channels(source)), stds))
 
 
 def aligned(span: ChannelRange, seen: Channels, bounds: tuple[Bound, ...]) -> ChannelRange:
@@ -97,10 +98,10 @@ def _bounds(value: ir.Value, part: slice, stds: Mapping[ir.Value, np.ndarray]) -
     for node, index in value.uses():
         result = node.outputs[0]
         if node.op_type == "Concat" and grouping.shares_grid(node):
-            start = sum(_channels(entry) for entry in node.inputs[:index])
+            start = sum(channels(entry) for entry in node.inputs[:index])
             yield from _bounds(result, slice(start + part.start, start + part.stop), stds)
         elif node.op_type in ("Max", "Min") and grouping.bound(node) is not None:
-            limits = np.broadcast_to(edit.array(node.inputs[1]).reshape(-1), (_channels(value),))[part]
+            limits = np.broadcast_to(edit.array(node.inputs[1]).reshape(-1), (channels(value),))[part]
             yield Bound(limits=limits, upper=node.op_type == "Min", weight=_weight(result, stds)[part])
             yield from _bounds(result, part, stds)
         elif node.op_type in ("MaxPool", "Identity", "Resize", "Pad") and grouping.shares_grid(node):
@@ -109,7 +110,7 @@ def _bounds(value: ir.Value, part: slice, stds: Mapping[ir.Value, np.ndarray]) -
 
 def _weight(value: ir.Value, stds: Mapping[ir.Value, np.ndarray]) -> np.ndarray:
     """Compute w (C,) of all convolutions that read an activation, at once or pooled."""
-    total = np.zeros(_channels(value))
+    total = np.zeros(channels(value))
     for node in value.consumers():
         if node.op_type in _POOLS or node.op_type in ("Max", "Min"):
             total += _weight(node.outputs[0], stds)
@@ -128,9 +129,3 @@ def _std(value: ir.Value, stds: Mapping[ir.Value, np.ndarray]) -> np.ndarray:
     producer = value.producer()
     assert producer is not None
     return np.concatenate([_std(part, stds) for part in grouping.activations(producer)])
-
-
-def _channels(value: ir.Value | None) -> int:
-    channels = value.shape[1] if value is not None and value.shape is not None else None
-    assert isinstance(channels, int)
-    return channels

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import onnx_ir as ir
 
+from deploy_kit.base.lazy import present
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.graph import onnx_file
 from deploy_kit.quantization.int8 import method_choice, mixed_precision, plan, range_selection
 from deploy_kit.quantization.int8.method_choice import OpenChoice
@@ -87,7 +89,7 @@ def scheme(options: type[Int8Options], planned: Callable[[Path, Any, Calibration
         options=options,
         calibrates=True,
         apply=apply,
-        libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy"),
+        libraries=("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy", "torch"),
         planned=planned,
         simplifies=True,
     )
@@ -99,6 +101,8 @@ def plan_mix(
     left: OpenChoice,
     calibration: Calibration,
     write: Callable[[Int8Plan], ir.Model],
+    *,
+    fits_biases: bool = False,
 ) -> PlannedMix:
     """Observe the images once, and return what writes the graph for any choice of groups that stay in float.
 
@@ -108,13 +112,14 @@ def plan_mix(
         left: What of the choices images held out decide.
         calibration: The images.
         write: Writes a plan as a graph; leaves the plan's model as it is.
+        fits_biases: Fit the biases to the logits where nothing stays in float.
 
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
         UnknownNameError: Raised by the result's `write`: no layer group has one of the names.
     """
+    images = ImageStream(n=calibration.n_images, batches=calibration.batches, context=calibration.context)
     if left.method or left.rounding:
-        images = ImageStream(n=calibration.n_images, batches=calibration.batches, context=calibration.context)
         choices = method_choice.choose(source, choices, left, images, write)
     whole = plan.make_plan(source, choices, calibration.batches, calibration.n_images, context=calibration.context)
 
@@ -123,9 +128,34 @@ def plan_mix(
             # The integers of a weight do not depend on what else is quantized. Chosen once with nothing in float, they
             # are the same in every mix, whichever is written first.
             write(mixed_precision.keep_in_float(whole, ()))
+        if fits_biases and not kept:
+            fit_biases(whole, write, images)
         model = write(mixed_precision.keep_in_float(whole, kept))
         if kept:
             model.metadata_props[FLOAT_KEY] = json.dumps(kept)
         onnx_file.save(model, target)
 
     return PlannedMix(groups=mixed_precision.groups(whole), write=write_file)
+
+
+def fit_biases(plan: Int8Plan, write: Callable[[Int8Plan], ir.Model], images: ImageStream) -> None:
+    """Fit the biases of a plan to the logits where that can be done in little time; says what came of it as ``biases``.
+
+    Args:
+        plan: A plan in layout `portable`; its `fitted` is filled.
+        write: Writes a plan as a graph; leaves the plan's model as it is.
+        images: The calibration images.
+    """
+    cost, size = sum(map(onnx_file.macs_of, plan.model.graph)), len(next(images.batches(), ()))
+    if images.n < max(method_choice.FEWEST, 4 * size):
+        said = f"not fitted to the logits, as {images.n} images are too few"
+    elif cost > method_choice.MOST_MACS or onnx_file.parameters(plan.model) > method_choice.MOST_PARAMETERS:
+        said = "not fitted to the logits, as that takes long for a network of this size"
+    elif not present("torch"):
+        said = "not fitted to the logits, as torch is not installed"
+    else:
+        from deploy_kit.quantization.int8 import bias_fit  # torch takes seconds and hundreds of MiB
+
+        said = bias_fit.fit(plan, write, images)
+    images.context.note("biases", said)
+    images.context.on_progress(ProgressEvent(stage="quantize", text=f"biases: {said}"))

@@ -29,10 +29,13 @@ class Int8PortableOptions(_int8.Int8Options):
         form: What BN + ReLU become: ``max``, one integer maximum, or ``depthwise``, an integer convolution: slower,
             for an ONNX Runtime that has no integer maximum (`versions.INTEGER_MAXIMUM`).
         reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
+        fit_biases: Fit the biases to the float logits where torch is installed, the network is small and images held
+            out agree (`deploy_kit.quantization.int8.bias_fit`); not without `bias_correction`.
     """
 
     form: Literal["max", "depthwise"] = "max"
     reduce_range: bool = False
+    fit_biases: bool = True
     method: _int8.OpenMethod = "auto"
     rounding: _int8.OpenRounding = "auto"
 
@@ -44,7 +47,8 @@ def planned(source: Path, options: Int8PortableOptions, calibration: Calibration
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
     """
     choices = options.choices(passes=_PASSES[options.form], bits=7 if options.reduce_range else 8)
-    return _int8.plan_mix(source, choices, options.open, calibration, _write)
+    fits = options.fit_biases and options.bias_correction
+    return _int8.plan_mix(source, choices, options.open, calibration, _write, fits_biases=fits)
 
 
 def _write(plan: Int8Plan) -> ir.Model:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_densenet import TINY_SPEC, tiny_model
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import CheckpointError
@@ -333,6 +334,34 @@ def test_network_of_another_kind_is_refused_with_a_reason() -> None:
         parse(tensors)
 
     assert "give a DenseNet" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "layer", ["features.conv0", "features.transition1.conv", "features.denseblock1.denselayer1.conv2"]
+)
+def test_convolution_over_another_number_of_axes_is_refused_by_name(layer: str) -> None:
+    tensors = weights()
+    tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].flatten(2)
+
+    with pytest.raises(CheckpointError, match=rf"'{layer}' .*(1 axes, expected 2|axes)"):
+        parse(tensors)
+
+
+def test_parametrization_that_is_not_known_is_named_and_its_cure_holds() -> None:
+    class Twice(torch.nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 2 * weight
+
+    model = tiny_model()
+    layer = next(name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+    parametrize.register_parametrization(model.get_submodule(layer), "weight", Twice())
+
+    with pytest.raises(CheckpointError, match=rf"'{layer}.weight' is computed by a parametrization") as caught:
+        parse(dict(model.state_dict()))
+
+    assert f"remove_parametrizations(model.{layer}, 'weight')" in caught.value.hint
+    parametrize.remove_parametrizations(model.get_submodule(layer), "weight")
+    assert parse(dict(model.state_dict())).spec.classes == TINY_SPEC.classes
 
 
 def test_complex_weights_are_refused() -> None:

@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import InputError
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.graph.adoption import Adopted, Stated, adopt
 
 SIDES = (12, 12)
@@ -39,6 +39,7 @@ FOREIGN = {
         make=small_cnns.weights_as_inputs, told="9 weights listed as inputs are constants now"
     ),
     "newer IR": Foreign(make=lambda: small_cnns.small_cnn(ir_version=14), told="IR version 14 → 10"),
+    "nodes of one name": Foreign(make=small_cnns.of_one_name, told="8 nodes under the names of others have none now"),
     "open height and width": Foreign(
         make=small_cnns.open_sizes, stated=Stated(sides=SIDES), told=r"open input \['N', 3, 'H', 'W'\] → \['N', 3, 12"
     ),
@@ -58,6 +59,10 @@ FOREIGN = {
     "map of 1×1": Foreign(make=small_cnns.ends_in_map, told=r"\['N', 5, 1, 1\] → \['N', 5\] by a Flatten"),
     "float16": Foreign(
         make=lambda: small_cnns.in_type(TensorProto.FLOAT16), told="float16 → float32 throughout", tolerance=2e-2
+    ),
+    "bfloat16": Foreign(
+        make=lambda: small_cnns.in_type(TensorProto.BFLOAT16), tolerance=1e-1,
+        told="bfloat16 → float32 throughout, .* not compared: ONNX Runtime has no convolution in bfloat16",
     ),
     "float64": Foreign(
         make=lambda: small_cnns.in_type(TensorProto.DOUBLE), told="float64 → float32 throughout", tolerance=1e-4
@@ -149,6 +154,15 @@ def test_what_it_was_before_can_be_run_beside_it(kind: str, tmp_path: Path) -> N
     found = small_cnns.computed(ir.serde.serialize_model(adopted.model), x)
     before = small_cnns.computed(adopted.before, x).reshape(found.shape)
     assert metrics.relative_difference(before, found) <= (adopted.tolerance or 1e-6)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.BFLOAT16])
+def test_what_onnx_runtime_cannot_compute_is_not_compared(kind: int, tmp_path: Path) -> None:
+    model = small_cnns.in_type(kind)
+    with pytest.raises(Exception, match=r"Could not find an implementation|is invalid"):
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    assert taken(model, tmp_path).before is None
 
 
 def test_a_value_within_the_graph_can_be_made_the_output(tmp_path: Path) -> None:
@@ -267,6 +281,53 @@ def test_dropout_that_trains_is_refused_by_name(
 @pytest.mark.parametrize("constant", [True, False])
 def test_dropout_at_inference_is_taken(constant: bool, tmp_path: Path) -> None:
     assert taken(small_cnns.dropout(False, constant=constant), tmp_path).changes == ()
+
+
+def test_output_that_is_listed_twice_is_one(tmp_path: Path) -> None:
+    model = small_cnns.small_cnn()
+    model.graph.output.append(model.graph.output[0])
+
+    assert [value.name for value in taken(model, tmp_path).model.graph.outputs] == ["logits"]
+
+
+def test_input_of_other_channels_than_the_first_convolution_reads_is_refused(tmp_path: Path) -> None:
+    error = refusal(small_cnns.small_cnn(dims=(1, 12, 12, 3)), tmp_path)
+
+    assert "input 'x' [1, 12, 12, 3] has 12 channels, Conv 'conv1' reads 3" in str(error)
+
+
+def test_input_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
+    model = small_cnns.small_cnn()
+    inner = helper.make_tensor_type_proto(TensorProto.FLOAT, [1, 3, 12, 12])
+    model.graph.input[0].type.CopyFrom(helper.make_sequence_type_proto(inner))
+
+    assert "'x' is of ONNX's type sequence, expected a tensor" in str(refusal(model, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("preprocess", "{}", "'height' is missing"), ("classes", '{"a": 1}', "expected a list of names"),
+     ("classes", "[" * 100_000, "is not JSON"), ("classes", '["cat", "dog"]', "names 2 classes, its output has 5")],
+)  # fmt: skip
+def test_metadata_that_deploykit_did_not_write_is_refused_by_its_key(
+    key: str, value: str, said: str, tmp_path: Path
+) -> None:
+    model = small_cnns.small_cnn()
+    helper.set_model_props(model, {f"deploykit.{key}": value})
+
+    error = refusal(model, tmp_path)
+
+    assert f"deploykit.{key}" in str(error) and said in str(error)
+    helper.set_model_props(model, {})
+    taken(model, tmp_path)
+
+
+@pytest.mark.parametrize(("version", "known"), [(1, False), (2, True), (3, True), (99, True), (127, True)])
+def test_file_is_known_by_its_first_bytes_whatever_its_ir_version(version: int, known: bool, tmp_path: Path) -> None:
+    """TensorFlow's saved models begin with 8, 1."""
+    path = small_cnns.saved(small_cnns.small_cnn(ir_version=version), tmp_path)
+
+    assert onnx_bounds.is_onnx(path) is known
 
 
 def test_random_numbers_are_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_candidates_are_quantized_on_one_half_of_the_images_and_the_scores_are_t
     desk.chosen()
 
     assert {n for *_, n in desk.written} == {35}
-    session = method_choice._logits(desk.model, batches(desk.x))
+    session = method_choice.logits(desk.model, batches(desk.x))
     power = float(np.square(session).sum(1).mean())
     assert f"mse {10 * math.log10(power / (5 * 0.1**2)):.1f} dB" in desk.said["choice"]
 

@@ -9,8 +9,8 @@ from deploy_kit.records import codec
 
 # What passports and keys of stores hold; another text would be another result.
 TEXTS = {
-    "int8_portable": '{"bias_correction":true,"equalize":true,"form":"max","keep":[],"method":"auto",'
-    '"percentile":99.99,"reduce_range":false,"rounding":"auto","settle":false}',
+    "int8_portable": '{"bias_correction":true,"equalize":true,"fit_biases":true,"form":"max","keep":[],'
+    '"method":"auto","percentile":99.99,"reduce_range":false,"rounding":"auto","settle":false}',
     "int8_tensorrt": '{"bias_correction":true,"concats":false,"convolutions":"behind_norms","equalize":true,"keep":[],'
     '"method":"minmax","percentile":99.99,"rest":"fp16","rounding":"nearest","settle":false}',
 }

@@ -55,7 +55,10 @@ class Array:
         if self.value is None:
             return Unreadable("a NumPy array of objects", self.shape)
         budget.take(self.value.nbytes)
-        return torch.from_numpy(self.value.astype(self.value.dtype.newbyteorder("="), order="C", copy=True))
+        try:
+            return torch.from_numpy(self.value.astype(self.value.dtype.newbyteorder("="), order="C", copy=True))
+        except TypeError:  # long doubles, dates and texts
+            return Unreadable(f"a NumPy array of {self.value.dtype}", self.shape)
 
 
 def shape_of(value: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.formats.pickled.inert_values import Record, Unreadable
+from deploy_kit.checkpoint.formats.pickled.inert_values import SAVE_TENSORS, Record, Unreadable
 from deploy_kit.checkpoint.formats.pickled.numpy_arrays import Array
 
 _MAX_MODULES, _MAX_DEPTH = 50_000, 64
@@ -45,7 +45,9 @@ def flatten(root: Record) -> PickledModule:
 
 def _walk(module: Record, path: str, into: PickledModule, depth: int) -> None:
     if depth > _MAX_DEPTH or len(into.attributes) >= _MAX_MODULES:
-        raise CheckpointError(f"refused: its module has more than {_MAX_DEPTH} levels or {_MAX_MODULES:,} parts")
+        raise CheckpointError(
+            f"refused: its module has more than {_MAX_DEPTH} levels or {_MAX_MODULES:,} parts", hint=SAVE_TENSORS
+        )
     state = module.attributes()
     into.attributes[path] = {"class": module.kind} | {
         key: value for key, value in state.items() if isinstance(key, str) and key[:1] != "_" and _is_plain(value)

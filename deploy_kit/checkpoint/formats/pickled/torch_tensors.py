@@ -49,11 +49,16 @@ class Storage:
 
 
 def tensor(arguments: tuple[Any, ...], rules: Rules) -> "Tensor | Unreadable":
-    """Stand for ``torch._utils._rebuild_tensor`` and ``_v2``: (storage, offset, size, stride, …)."""
+    """Stand for ``torch._utils._rebuild_tensor`` and ``_v2``: (storage, offset, size, stride, …, …, metadata)."""
     storage, offset, size, stride = arguments[:4]
     if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
-    return view(storage, offset, size, stride, rules.budget)
+    made = view(storage, offset, size, stride, rules.budget)
+    # A lazily negated tensor is kept as its storage and a bit; a legacy file's storage has no numbers yet.
+    metadata = arguments[6] if len(arguments) > 6 else None
+    if isinstance(made, Tensor) and isinstance(metadata, dict) and metadata.get("neg"):
+        return torch._neg_view(made)
+    return made
 
 
 def view(storage: Storage, offset: Any, size: Any, stride: Any, budget: ReadLimits) -> "Tensor | Unreadable":

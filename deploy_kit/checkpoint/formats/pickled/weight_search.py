@@ -14,7 +14,7 @@ from deploy_kit.checkpoint.formats.pickled import pickled_modules
 from deploy_kit.checkpoint.formats.pickled.inert_values import SAVE_TENSORS, Record, Unreadable
 from deploy_kit.checkpoint.formats.pickled.numpy_arrays import Array
 
-_LEVELS = 3
+_LEVELS = 6
 _MIN_CONVOLUTIONS = 4
 _MAX_CHILDREN = 4096
 _EMA = re.compile(r"(^|[._])ema|ema($|[._])|averaged|swa_(model|state)", re.IGNORECASE)
@@ -55,7 +55,7 @@ class _Candidate:
 
 
 def find_weights(data: Any, budget: ReadLimits, *, state_key: str | None = None) -> FoundWeights:
-    """Find the weights, at most three levels deep.
+    """Find the weights, at most six levels deep.
 
     Args:
         data: Inert values of the file.
@@ -65,7 +65,7 @@ def find_weights(data: Any, budget: ReadLimits, *, state_key: str | None = None)
     Raises:
         CheckpointError: There are none, or several and none is asked for, or some that cannot be used.
     """
-    candidates = list(_candidates(data, "", 0, state_key=state_key))
+    candidates = list(_candidates(data, "", 0, set(), state_key=state_key))
     if not candidates:
         raise _nothing(data)
     chosen, remarks = _choose(candidates, state_key)
@@ -79,19 +79,25 @@ def find_weights(data: Any, budget: ReadLimits, *, state_key: str | None = None)
     )
 
 
-def _candidates(value: Any, path: str, level: int, *, state_key: str | None) -> Iterator[_Candidate]:
-    """Yield whatever could be the weights; what holds them is not searched further."""
+def _candidates(
+    value: Any, path: str, level: int, searched: set[int], *, state_key: str | None
+) -> Iterator[_Candidate]:
+    """Yield whatever could be the weights; what holds them is not searched further.
+
+    A value is searched once, wherever else it hangs: a short pickle can refer to one list billions of times.
+    """
     candidate = _as_candidate(value, path)
     if candidate is not None:
         yield candidate
         return
-    if level >= _LEVELS:
+    if level >= _LEVELS or id(value) in searched:
         return
+    searched.add(id(value))
     for key, child in _children(value):
         below = f"{path}.{key}" if path else key
         # An optimizer's moments have the shapes of the weights.
         if not _OPTIMIZER.match(key) or below == state_key:
-            yield from _candidates(child, below, level + 1, state_key=state_key)
+            yield from _candidates(child, below, level + 1, searched, state_key=state_key)
 
 
 def _as_candidate(value: Any, path: str) -> _Candidate | None:
@@ -174,7 +180,7 @@ def _usable(name: str, value: Any, budget: ReadLimits) -> Tensor:
             hint="give the checkpoint as it was before quantization, pruning or conversion",
         )
     assert isinstance(tensor, Tensor)
-    return tensor
+    return tensor.resolve_neg()
 
 
 def _nothing(data: Any) -> CheckpointError:

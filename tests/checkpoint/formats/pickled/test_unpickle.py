@@ -340,6 +340,7 @@ def test_tensors_of_every_type_come_back(kind: str, dtype: torch.dtype, tmp_path
 def test_views_of_a_shared_storage_come_back(kind: str, tmp_path: Path) -> None:
     whole = torch.arange(24.0)
     views = {"a": whole[4:12].reshape(2, 4).T, "b": whole[::3], "c": whole[5], "d": whole[24:]}
+    views["negated"] = torch._neg_view(whole[4:8])  # its storage is that of the others, with a bit beside it
     PICKLE_SAVERS[kind](weights() | views, tmp_path / "file")
 
     back = container.read_contents(tmp_path / "file").tensors
@@ -400,6 +401,15 @@ def test_array_of_objects_among_the_weights_is_named(tmp_path: Path) -> None:
     data = pickle.dumps(arrays | {"stem.weight": np.array([None], dtype=object)})
 
     with pytest.raises(CheckpointError, match=r"'stem.weight' is a NumPy array of objects"):
+        container.read_contents(write(tmp_path / "file", data))
+
+
+@pytest.mark.parametrize("kind", [np.longdouble, "datetime64[s]", "U3", "complex256"])
+def test_array_that_no_tensor_can_be_made_of_is_named(kind: Any, tmp_path: Path) -> None:
+    arrays = {name: tensor.numpy() for name, tensor in weights().items()}
+    data = pickle.dumps(arrays | {"stem.weight": np.zeros((4, 4, 3, 3), kind)})
+
+    with pytest.raises(CheckpointError, match=r"'stem.weight' is a NumPy array of \w+"):
         container.read_contents(write(tmp_path / "file", data))
 
 

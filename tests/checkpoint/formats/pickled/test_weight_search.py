@@ -51,16 +51,37 @@ def test_bare_state_dict_leaves_no_remark(tmp_path: Path) -> None:
     assert read(weights(), tmp_path).remarks == ()
 
 
-def test_weights_three_levels_down_are_found(tmp_path: Path) -> None:
-    contents = read({"a": {"b": [{"x": 1}, weights()]}}, tmp_path)
+def test_weights_six_levels_down_are_found(tmp_path: Path) -> None:
+    contents = read({"a": {"b": [{"x": 1}, {"c": {"d": {"e": weights()}}}]}}, tmp_path)
 
     assert same(contents, weights())
-    assert contents.remarks == ("weights taken from 'a.b.1'",)
+    assert contents.remarks == ("weights taken from 'a.b.1.c.d.e'",)
 
 
-def test_weights_four_levels_down_are_not_looked_for(tmp_path: Path) -> None:
+def test_short_pickle_that_refers_to_one_list_billions_of_times_is_searched_once(tmp_path: Path) -> None:
+    lists: Any = weights()
+    for _ in range(4):
+        lists = [lists] * 2000
+
+    assert same(read(lists, tmp_path), weights())
+
+
+def test_module_in_which_modules_double_is_refused(tmp_path: Path) -> None:
+    module = nn.Module()
+    for _ in range(30):
+        outer = nn.Module()
+        outer.a = outer.b = module
+        module = outer
+
+    with pytest.raises(CheckpointError, match=r"more than 64 levels or 50,000 parts") as caught:
+        read(module, tmp_path)
+
+    assert "torch.save(model.state_dict()" in caught.value.hint
+
+
+def test_weights_seven_levels_down_are_not_looked_for(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no state dict found: expected 4 convolutions or more, found 'a'"):
-        read({"a": {"b": {"c": {"d": weights()}}}}, tmp_path)
+        read({"a": {"b": {"c": {"d": {"e": {"f": {"g": weights()}}}}}}}, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema", "ema_state_dict", "ema_model.module"])
