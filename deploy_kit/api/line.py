@@ -43,8 +43,12 @@ def deploy(
     color: Literal["gray", "rgb", "bgr"] | None = None,
     resize: int | None = None,
     interpolation: Literal["bilinear", "bicubic"] | None = None,
+    output: str | None = None,
     calibration: PathLike | None = None,
     images: PathLike | None = None,
+    task: str | None = None,
+    masks: PathLike | None = None,
+    ignore_index: int | None = None,
     skip_bad: bool = False,
     orientation: Literal["stored", "upright"] | None = None,
     fresh: bool = False,
@@ -71,8 +75,12 @@ def deploy(
         color: Order of the channels.
         resize: Length in px that the shorter side is scaled to.
         interpolation: Filter of the resize.
+        output: Output of an ONNX file to take, where it has several.
         calibration: Images to calibrate with; by default the recipe's.
         images: Images to check with; by default the recipe's.
+        task: What the outputs mean; see `check` for this and the next two.
+        masks: Folder of the check images' masks.
+        ignore_index: Class number of masks that is not judged.
         skip_bad: Leave out images that cannot be read, and count them.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
         fresh: Measure latency again, even if the store has it.
@@ -87,11 +95,14 @@ def deploy(
     given = dict(locals())
     opened_store = _step.open_store(store)
     base = overrides.with_inputs(
-        _recipe_for(recipe, _facts.image(given), opened_store),
+        _recipe_for(recipe, _facts.image(given) | ({} if output is None else {"output": output}), opened_store),
         calibration=_step.text_or_none(calibration),
         images=_step.text_or_none(images),
         skip_bad=skip_bad,
         orientation=orientation,
+        task=task,
+        masks=_step.text_or_none(masks),
+        ignore_index=ignore_index,
     )
     base = with_engines(base, _names(engines), _names(precisions))
     opened_store.recipe = base.model_dump(mode="json")
@@ -250,12 +261,12 @@ def _variant(
     return variant.model_copy(update={"name": f"{variant.name}-{engine}"})
 
 
-def _recipe_for(source: Recipe | Exported | PathLike, image: dict[str, Any], store: Store) -> Recipe:
-    """Return the recipe that is meant; what is said of the input belongs to a checkpoint."""
+def _recipe_for(source: Recipe | Exported | PathLike, said: dict[str, Any], store: Store) -> Recipe:
+    """Return the recipe that is meant; what is said of input and output belongs to a checkpoint."""
     checkpoint = isinstance(source, (str, os.PathLike)) and not _is_recipe(os.fspath(source))
-    if image and not checkpoint:
+    if said and not checkpoint:
         raise RequestError(
-            "input, mean and std are said of a checkpoint, and a recipe or an export has its own",
+            "input, mean, std and output are said of a checkpoint, and a recipe or an export has its own",
             hint="write them into the recipe, or give them to export",
         )
     if isinstance(source, Recipe):
@@ -263,7 +274,7 @@ def _recipe_for(source: Recipe | Exported | PathLike, image: dict[str, Any], sto
     if isinstance(source, Exported):
         return _step.recipe_of(source, store)
     if checkpoint:
-        return overrides.with_export(overrides.for_checkpoint(os.fspath(source)), image, {})
+        return overrides.with_export(overrides.for_checkpoint(os.fspath(source)), said, {})
     return load_recipe(source)
 
 

@@ -65,6 +65,9 @@ def find_mix(
     keep: str | Sequence[str] = (),
     sensitivity: bool = False,
     tune: PathLike | None = None,
+    tune_masks: PathLike | None = None,
+    task: str | None = None,
+    ignore_index: int | None = None,
     time_limit: float | None = None,
     calibration: PathLike | None = None,
     skip_bad: bool = False,
@@ -78,13 +81,16 @@ def find_mix(
 
     Args:
         graph: What `export` or `simplify` returned, or a checkpoint or ONNX file; it is simplified first.
-        max_drop: Percentage points of top-1 that may be lost: the upper end of the drop's 95 % interval must keep it.
-            None measures what each layer group costs, and decides nothing.
+        max_drop: Percentage points of the task's score that may be lost: the upper end of the drop's 95 % interval
+            must keep it. None measures what each layer group costs, and decides nothing.
         target: The engine it is for.
         layout: INT8 layout; by default the target's.
         keep: Layer groups that stay in float in any case, by coordinate, e.g. ``transition1``.
         sensitivity: Measure each layer group in any case.
         tune: Labelled images to decide on; by default those of the calibration.
+        tune_masks: Folder of the tuning images' masks, for task ``segment``.
+        task: What the outputs mean; see `check` for this and the next.
+        ignore_index: Class number of masks that is not judged.
         time_limit: Seconds after which no trial begins.
         calibration: Images to calibrate with; by default those that the graph was exported with.
         skip_bad: Leave out images that cannot be read, and count them.
@@ -108,6 +114,8 @@ def find_mix(
         calibration=_step.text_or_none(calibration),
         skip_bad=skip_bad,
         orientation=orientation,
+        task=task,
+        ignore_index=ignore_index,
     )
     request = MixRequest(
         max_drop_pp=max_drop,
@@ -115,6 +123,7 @@ def find_mix(
         sensitivity=sensitivity,
         target=target,
         tune=_step.text_or_none(tune),
+        masks=_step.text_or_none(tune_masks),
     )
     with _step.opened(base, opened_store, on_progress, stage="quantize", device=device) as step:
         wish = VariantRequest(precisions=("int8",), target=target, layout=layout)

@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import typer
@@ -20,7 +21,7 @@ import typer.main
 
 from deploy_kit.base import signals, standard_streams
 from deploy_kit.base.catalogue import Catalogue
-from deploy_kit.base.errors import DeployKitError, OutputError, StageError
+from deploy_kit.base.errors import DeployKitError, OutputError, RequestError, StageError
 from deploy_kit.base.plain_text import printable
 from deploy_kit.cli._help import HelpfulCommand, HelpfulGroup
 from deploy_kit.cli._option_groups import expand_groups
@@ -139,6 +140,12 @@ def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def guarded(*arguments: Any, **options: Any) -> Any:
+        try:
+            Path.cwd()
+        except OSError as error:  # what libraries say of that is no help: MKL ends the process
+            raise RequestError(
+                "the working folder does not exist any more", hint="go to one that does: cd ~"
+            ) from error
         try:
             return call(*arguments, **options)
         except (KeyboardInterrupt, OSError, EOFError) as error:

@@ -138,7 +138,7 @@ class TorchModule(torch.nn.Module):
         super().__init__()
         self._graph = TorchGraph(model, quantized=True)
         self._constants = self._graph.constants
-        self._grids = dict[str, _Grid]()
+        self._grids, self._weight_grids = dict[str, _Grid](), dict[str, _Grid]()
         self._rescaled = dict[str, tuple[torch.Tensor, torch.Tensor]]()
         for node in self._graph.nodes:
             self._plan(node)
@@ -166,7 +166,10 @@ class TorchModule(torch.nn.Module):
             if held is None:
                 return
             scale, zero = self._scaling(node)
-            if held.dtype == torch.int8 and _requantized(node):  # backends want a scale of each channel as a buffer
+            if held.dtype == torch.int8 and _requantized(node) and scale.numel() == 1:
+                # Read here: numbers that are read while torch.export traces would be unknown to it.
+                self._weight_grids[out] = _Grid(float(scale.item()), int(zero.item()))
+            elif held.dtype == torch.int8 and _requantized(node):  # backends want a scale of each channel as a buffer
                 self._constants |= {f"{out}/scale": scale, f"{out}/zero": zero.to(torch.int64)}
             else:  # a bias, or weights of what writes float: the numbers that they stand for
                 axis = node.attributes.get_int("axis", 1) if scale.numel() > 1 else 0
@@ -229,11 +232,11 @@ class TorchModule(torch.nn.Module):
         return torch.as_tensor(restore(values[name], grid.scale, grid.zero, -128, 127, torch.int8))
 
     def _weights(self, node: ir.Node, name: str) -> torch.Tensor:
-        out = node.outputs[0].name
-        held, scale, zero = (self.get_buffer(self._buffer_names[key]) for key in (name, f"{out}/scale", f"{out}/zero"))
-        if scale.numel() == 1:
-            one, numbers = torch.ops.quantized_decomposed.dequantize_per_tensor, self._scaling(node)
-            return torch.as_tensor(one(held, float(numbers[0].item()), int(numbers[1].item()), -128, 127, torch.int8))
+        out, held = str(node.outputs[0].name), self.get_buffer(self._buffer_names[name])
+        if (grid := self._weight_grids.get(out)) is not None:
+            one = torch.ops.quantized_decomposed.dequantize_per_tensor
+            return torch.as_tensor(one(held, grid.scale, grid.zero, -128, 127, torch.int8))
+        scale, zero = (self.get_buffer(self._buffer_names[f"{out}/{key}"]) for key in ("scale", "zero"))
         each, axis = torch.ops.quantized_decomposed.dequantize_per_channel, node.attributes.get_int("axis", 1)
         return torch.as_tensor(each(held, scale, zero, axis, -128, 127, torch.int8))
 

@@ -61,3 +61,21 @@ def test_a_user_without_a_home_can_work(tmp_path: Path, command: tuple[str, ...]
     )
 
     assert (ended.returncode, words in ended.stderr) == (code, True), ended.stderr
+
+
+@pytest.mark.parametrize(("argument", "code"), [("list", 2), ("--help", 0)])
+def test_a_working_folder_that_is_gone_is_named_and_its_cure_holds(tmp_path: Path, argument: str, code: int) -> None:
+    line = f"mkdir gone && cd gone && rmdir ../gone; {sys.executable} -m deploy_kit devices {argument}"
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE)}
+
+    def ended(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    gone = ended(line)
+    assert gone.returncode == code, gone.stderr
+    assert ("error: the working folder does not exist any more\n  fix: go to one that does: cd ~" in gone.stderr) == (
+        code == 2
+    )
+    assert ended(line.replace("; ", "; cd ..; ")).returncode == 0

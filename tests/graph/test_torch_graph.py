@@ -166,6 +166,20 @@ def test_a_quantized_graph_keeps_its_grids_and_is_the_evaluators() -> None:
     assert (found == wanted).mean() > 0.98
 
 
+ONE_SCALE = QUANTIZED.replace(
+    "float[4] ws = {0.1,0.2,0.3,0.4},\nint8[4] wz = {0,0,0,0}", "float ws = {0.1}, int8 wz = {0}"
+)
+
+
+@pytest.mark.parametrize("text", [QUANTIZED, ONE_SCALE.replace("DequantizeLinear<axis = 0>(w,", "DequantizeLinear(w,")])
+def test_no_number_of_a_quantized_graph_is_unknown_to_torch_export(text: str) -> None:
+    module, images = TorchModule(tiny_graphs.parse(text, 19)).eval(), torch.from_numpy(Sketch(pixels=(8, 8)).images(1))
+
+    with torch.no_grad():
+        exported = torch.export.export(module, (images,), strict=False).module()(images)
+        assert torch.equal(exported, module(images))
+
+
 def test_what_stands_for_a_scale_of_each_channel_is_refused_where_it_is_read_so() -> None:
     text = QUANTIZED.replace("d = DequantizeLinear(q, s, z)", "d = DequantizeLinear<axis = 1>(q, ps, pz)")
 

@@ -116,4 +116,4 @@ def test_the_bundled_family_is_a_sweep_of_the_papers_networks() -> None:
     verify_cells(cells, base_recipe(table))
 
     assert set(table.architectures) == set(random_densenet.NAMES)
-    assert len(cells) == 8 * (2 + 2 + 1 + 2 + 2 + 2 + 1)
+    assert len(cells) == 8 * (2 + 2 + 1 + 2 + 1 + 2 + 2 + 1)

@@ -82,7 +82,7 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     interface.choose_output(proto, stated.output, path, changes)
     carried = None
     try:
-        onnx_file.classes(model := ir.serde.deserialize_model(proto))
+        names = onnx_file.classes(model := ir.serde.deserialize_model(proto))
         carried = onnx_file.preprocess(model) if stated.shape is None else None
     except InputError as error:
         raise InputError(f"{path}: {error}", hint=error.hint) from error
@@ -102,6 +102,8 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     proto = rewrites.decide_conditions(proto, path, changes)
     proto = rewrites.flatten_output(proto, path, changes)
     refused.verify_result(proto, path)
+    if stated.output is None:
+        refused.verify_classes(proto, names, path)
     return Adopted(
         model=ir.serde.deserialize_model(proto),
         changes=tuple(changes),

@@ -7,6 +7,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.graph import onnx_file
 from deploy_kit.graph.onnx_bounds import nodes_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,21 @@ def verify(proto: "onnx.ModelProto", path: Path) -> None:
         if what:
             raise InputError(f"{path}: {what} at node '{name_of(node)}'", hint=_TRAINING)
         _verify_scales(node, constants, path)
+
+
+def verify_classes(proto: "onnx.ModelProto", names: tuple[str, ...], path: Path) -> None:
+    """Refuse names of another number of classes than the output has.
+
+    Raises:
+        InputError: They differ.
+    """
+    dims = proto.graph.output[0].type.tensor_type.shape.dim
+    if names and len(dims) > 1 and dims[1].dim_value not in (0, len(names)):
+        raise InputError(
+            f"{path}: metadata '{onnx_file.CLASSES_KEY}' names {len(names)} classes, "
+            f"its output has {dims[1].dim_value}",
+            hint="remove the entry, or name them all",
+        )
 
 
 def verify_result(proto: "onnx.ModelProto", path: Path) -> None:

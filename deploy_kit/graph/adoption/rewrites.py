@@ -56,19 +56,16 @@ def widen(proto: "onnx.ModelProto", path: Path, changes: list[str]) -> float | N
         if value.type.tensor_type.elem_type in _HALF:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     said = numpy_name(found[-1])
-    if found[-1] == TensorProto.DOUBLE:
-        changes.append(
-            f"{said} → float32 throughout, each weight rounded once; not compared: ONNX Runtime has no {said}"
-        )
-    else:
-        flag = "fp16" if said == "float16" else "bf16"
-        changes.append(f"{said} → float32 throughout, which holds every weight exactly; quantize --{flag} narrows it")
+    keeps = "each weight rounded once" if found[-1] == TensorProto.DOUBLE else "which holds every weight exactly"
+    compared = "" if runs(_HALF[found[-1]]) else f"; not compared: ONNX Runtime has no convolution in {said}"
+    flag = {TensorProto.FLOAT16: "; quantize --fp16 narrows it", TensorProto.BFLOAT16: "; quantize --bf16 narrows it"}
+    changes.append(f"{said} → float32 throughout, {keeps}{flag.get(found[-1], '')}{compared}")
     return _HALF[found[-1]]
 
 
 def runs(tolerance: float | None) -> bool:
-    """Return whether ONNX Runtime can compute the graph as it was: it has no convolution in float64."""
-    return tolerance != _HALF[TensorProto.DOUBLE]
+    """Return whether ONNX Runtime can compute the graph as it was: on CPUs it has none in float64 and bfloat16."""
+    return tolerance in (None, _HALF[TensorProto.FLOAT16])
 
 
 def feed_in_float32(proto: "onnx.ModelProto") -> None:

@@ -60,6 +60,10 @@ FOREIGN = {
     "float16": Foreign(
         make=lambda: small_cnns.in_type(TensorProto.FLOAT16), told="float16 → float32 throughout", tolerance=2e-2
     ),
+    "bfloat16": Foreign(
+        make=lambda: small_cnns.in_type(TensorProto.BFLOAT16), tolerance=1e-1,
+        told="bfloat16 → float32 throughout, .* not compared: ONNX Runtime has no convolution in bfloat16",
+    ),
     "float64": Foreign(
         make=lambda: small_cnns.in_type(TensorProto.DOUBLE), told="float64 → float32 throughout", tolerance=1e-4
     ),
@@ -150,6 +154,15 @@ def test_what_it_was_before_can_be_run_beside_it(kind: str, tmp_path: Path) -> N
     found = small_cnns.computed(ir.serde.serialize_model(adopted.model), x)
     before = small_cnns.computed(adopted.before, x).reshape(found.shape)
     assert metrics.relative_difference(before, found) <= (adopted.tolerance or 1e-6)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.BFLOAT16])
+def test_what_onnx_runtime_cannot_compute_is_not_compared(kind: int, tmp_path: Path) -> None:
+    model = small_cnns.in_type(kind)
+    with pytest.raises(Exception, match=r"Could not find an implementation|is invalid"):
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    assert taken(model, tmp_path).before is None
 
 
 def test_a_value_within_the_graph_can_be_made_the_output(tmp_path: Path) -> None:
@@ -294,7 +307,7 @@ def test_input_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [("preprocess", "{}", "'height' is missing"), ("classes", '{"a": 1}', "expected a list of names"),
-     ("classes", "[" * 100_000, "is not JSON")],
+     ("classes", "[" * 100_000, "is not JSON"), ("classes", '["cat", "dog"]', "names 2 classes, its output has 5")],
 )  # fmt: skip
 def test_metadata_that_deploykit_did_not_write_is_refused_by_its_key(
     key: str, value: str, said: str, tmp_path: Path
