@@ -15,6 +15,7 @@ from benchmarks import (
     ours,
     plans,
     races,
+    relatives,
     rewrites,
     roofline,
     slimmed,
@@ -30,6 +31,7 @@ from benchmarks.loop import Loop
 from benchmarks.race import Plan
 from benchmarks.race import run as race
 from benchmarks.records import Races
+from benchmarks.relatives import Relatives
 from benchmarks.rewrites import Rewrites
 from benchmarks.roofline import Roofline
 from benchmarks.slimmed import SlimmedNets, SlimPlan
@@ -204,6 +206,11 @@ def _slim(asked: Asked, workshop: Workshop) -> SlimmedNets:
     return slimmed.measure(tuple(nets), workshop, asked.plan)
 
 
+def _relatives(asked: Asked, workshop: Workshop) -> Relatives:
+    names = tuple(relatives.NETWORKS)[: 1 if asked.quick else None]
+    return relatives.measure(tuple(ALL[name] for name in relatives.FILES), workshop, asked.plan, names)
+
+
 def _plans(asked: Asked, workshop: Workshop) -> plans.Plans:
     nets = plans.subjects_of(asked.subject(workshop), workshop, quick=asked.quick)
     return plans.measure(nets, workshop)
@@ -234,6 +241,13 @@ MODES = {
         render=lambda found: races.render_engines(found.races[0]),
     ),
     "demo": _races("The demo", "the bundled DenseNet-BC-40, one image a run", _demo),
+    "relatives": Mode(
+        title="DenseNet's relatives",
+        about="RDNet, VoVNet, DPN, CSP-ResNet and BlurDenseNet of timm: INT8 by deploykit, ONNX Runtime and NNCF",
+        record=Relatives,
+        measure=_relatives,
+        render=relatives.render,
+    ),
     "frames": Mode(
         title="Frame to class",
         about="the INT8 file of DenseNet-121 with its normalization in numpy, in OpenVINO's own, in the graph",

@@ -12,11 +12,12 @@ HEADINGS = ("file@engine", "by", "MB", "ms (min, this run)", "vs stock INT8", "v
 
 def render(race: Race) -> str:
     """Write a race: its table, and how it was run."""
-    rows = [_row(race, entry) for entry in race.entries]
-    return "\n\n".join(filter(None, [f"### {race.title}", _how(race), page.table(HEADINGS, rows), _legend(race)]))
+    rows = [row(race, entry) for entry in race.entries]
+    return "\n\n".join(filter(None, [f"### {race.title}", how(race), page.table(HEADINGS, rows), _legend(race)]))
 
 
-def _how(race: Race) -> str:
+def how(race: Race) -> str:
+    """State the net, and how its race was run."""
     unit = " Milliseconds are per image." if race.streams > 1 else ""
     streams = (
         f"{race.streams} streams, {race.threads} threads in all" if race.streams > 1 else f"{race.threads} threads"
@@ -46,7 +47,7 @@ def render_engines(race: Race) -> str:
     headings = ("file@engine", "MB", "ms (min, this run)", *(f"vs {name}@ort" for name in EVERYWHERE), "note")
     best = fastest(race, ours=True)
     said = f"The fastest is {best.name}." if best else ""
-    return "\n\n".join(filter(None, [_how(race), page.table(headings, rows), said]))
+    return "\n\n".join(filter(None, [how(race), page.table(headings, rows), said]))
 
 
 def fastest(race: Race, *, ours: bool, engine: str | None = None) -> Entry | None:
@@ -65,7 +66,8 @@ def baseline(race: Race, engine: str, index: int) -> Entry | None:
     return found[0] if found else None
 
 
-def _row(race: Race, entry: Entry) -> tuple[str, ...]:
+def row(race: Race, entry: Entry) -> tuple[str, ...]:
+    """Give the cells of a candidate, in the order of `HEADINGS`."""
     name = f"**{entry.name}**" if entry.ours else entry.name
     by, size = "deploykit" if entry.ours else "stock", f"{entry.size_bytes / 1e6:.1f}" if entry.size_bytes else NONE
     if not entry.samples_ms:

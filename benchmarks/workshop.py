@@ -159,6 +159,8 @@ class Workshop:
 
     def _raw(self, subject: Subject) -> File:
         preprocess = codec.to_json(subject.preprocess)
+        if subject.path.suffix == ".onnx":  # torch's own export already
+            return File(path=str(subject.path.resolve()), sha256=sha256_of(subject.path), seconds=0.0, peak_mib=0)
         return self._produce(
             "stock:export",
             _key("raw", (sha256_of(subject.path),), [preprocess, subject.batch], ("torch", "onnx", "onnxscript")),
