@@ -69,12 +69,16 @@ def measure(candidates: tuple[Candidate, ...], workshop: Workshop, plan: Plan, n
 
 def write(name: str, path: str) -> None:
     """Draw a network of timm, settle its statistics on real images, and export it as torch's documentation says."""
+    import torch
+
     sys.path.append(str(_IMPLEMENTATIONS))
+    library = torch.library.Library("torchvision", "DEF")  # timm wants its operators to be known, and calls none
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     try:
         import timm
     except ImportError as error:
         raise Unavailable("timm is not installed: see tests/checkpoint/implementations.txt") from error
-    import torch
 
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False)
