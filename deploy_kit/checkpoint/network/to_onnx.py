@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 INPUT = "input"
 # Facts that files of earlier versions do not state, and that hold there as in the paper.
-_LATER = ("dense_order", "transition_order", "final_order", "feature_norm", "input_repeats", "hidden_eps")
+_LATER = (
+    "dense_order", "transition_order", "final_order", "feature_norm", "input_repeats", "hidden_eps", "stem_activation",
+    "stem_slope", "outer_slope", "hidden_slope",
+)  # fmt: skip
 
 
 def output_names(spec: DenseNetSpec) -> list[str]:

@@ -13,7 +13,8 @@ the target); Bengio et al., "Estimating or Propagating Gradients Through Stochas
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,10 @@ def fit(plan: Int8Plan, write: Callable[[Int8Plan], ir.Model], images: ImageStre
     fitted = np.concatenate([batch for at, batch in enumerate(batches) if at % _HELD_OUT != _HELD_OUT - 1])
     torch_graph.keep_freed_memory()
     try:
-        net = _IntegerNet(whole, written)
-        wanted, target = (net.float_logits(part) for part in (fitted, np.concatenate(judged)))
-        found = net.fit(fitted, wanted, images.context.on_progress) if target.any() else {}
+        with _one_thread():
+            net = _IntegerNet(whole, written)
+            wanted, target = (net.float_logits(part) for part in (fitted, np.concatenate(judged)))
+            found = net.fit(fitted, wanted, images.context.on_progress) if target.any() else {}
     except (InputError, RuntimeError):  # RuntimeError: a form that torch reads otherwise than ONNX, as of shapes
         return "not fitted to the logits, as torch does not compute this graph"
     if not found or not all(np.isfinite(by).all() for by in found.values()):
@@ -73,6 +75,20 @@ def fit(plan: Int8Plan, write: Callable[[Int8Plan], ir.Model], images: ImageStre
         plan.fitted.clear()
         return f"not fitted to the logits, as that gains no more than chance would: {where}"
     return f"fitted to the logits of {len(fitted)} images: {where}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: the sums, and the biases, are then the same whatever the number of cores.
+
+    Two threads on two busy cores took 16 to 24 s for what one did in 3 s (the demo, 12 steps).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spread(images: ImageStream, model: ir.Model) -> list[np.ndarray]:

@@ -164,6 +164,16 @@ def test_rounding_hands_a_gradient_on_inside_the_grid_alone() -> None:
     assert x.grad.tolist() == [0.0, 2.0, 3.0, 4.0, 5.0, 0.0]
 
 
+def test_torch_has_its_threads_back_whatever_happened() -> None:
+    before = torch.get_num_threads()
+
+    with pytest.raises(KeyboardInterrupt), bias_fit._one_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+
+    assert torch.get_num_threads() == before
+
+
 def test_every_image_is_drawn_as_often() -> None:
     order = bias_fit._order(100)
 

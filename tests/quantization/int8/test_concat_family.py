@@ -63,8 +63,8 @@ def test_relative_keeps_its_outputs_in_both_engines(
     network, model = written(name, exporter, tmp_path)
     x = drawn(name, 32, seed=2)
 
-    # One image fewer than `method_choice` needs: once for each network it chooses as well.
-    int8 = quantized(model, drawn(name, 64 if exporter == "torchscript" else 63, seed=1))
+    # 64 images are what `method_choice` and `bias_fit` need: once for each network they work on it as well.
+    int8 = quantized(model, drawn(name, 64 if exporter == "dynamo" else 63, seed=1))
 
     expected = network(torch.from_numpy(x)).numpy()
     for found in (run(int8, x)[0], in_openvino(connection, int8, x, tmp_path)):
