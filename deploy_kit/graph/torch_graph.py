@@ -142,6 +142,7 @@ class TorchModule(torch.nn.Module):
         self._rescaled = dict[str, tuple[torch.Tensor, torch.Tensor]]()
         for node in self._graph.nodes:
             self._plan(node)
+        self._flat = {name: held.flatten() for name, held in self._constants.items() if held.dim() < 2}
         self._buffer_names = {name: f"constant{index}" for index, name in enumerate(self._constants)}
         for name, key in self._buffer_names.items():
             self.register_buffer(key, self._constants[name])
@@ -205,6 +206,11 @@ class TorchModule(torch.nn.Module):
     def _compute(self, node: ir.Node, out: str, values: dict[str, torch.Tensor]) -> torch.Tensor:
         names = _names(node.inputs)
         inputs = [None if name is None else self._real(name, values) for name in names]
+        if node.op_type in (
+            "Clip",
+            "Pad",
+        ):  # their bounds and fill are numbers, which a buffer would hide from the trace
+            inputs[1:] = [None if name is None else self._flat[name] for name in names[1:]]
         if node.op_type == "DequantizeLinear":
             return _first(inputs) if names[0] in self._grids else self._weights(node, str(names[0]))
         if node.op_type == "QuantizeLinear":
@@ -393,10 +399,16 @@ def _squeeze(node: ir.Node, inputs: Inputs) -> torch.Tensor:
     return x
 
 
+def _number(constant: torch.Tensor) -> float:
+    """Return the one number of a constant; torch.export traces that of a tensor without axes."""
+    found = constant.tolist()
+    return float(found[0] if isinstance(found, list) else found)
+
+
 def _clip(node: ir.Node, inputs: Inputs) -> torch.Tensor:
     low, high, moves = _given(inputs, 1), _given(inputs, 2), node.attributes
-    bottom: Any = low.tolist() if low is not None else moves.get_float("min", -torch.inf)
-    top: Any = high.tolist() if high is not None else moves.get_float("max", torch.inf)
+    bottom: Any = _number(low) if low is not None else moves.get_float("min", -torch.inf)
+    top: Any = _number(high) if high is not None else moves.get_float("max", torch.inf)
     return _first(inputs).clamp(bottom, top)
 
 
@@ -406,8 +418,9 @@ def _pad(node: ir.Node, inputs: Inputs) -> torch.Tensor:
     if node.attributes.get_string("mode", "constant") != "constant" or _given(inputs, 3) is not None:
         raise _unsupported(node, "a mode other than constant, or some axes alone,")
     fill, rank = _given(inputs, 2), x.dim()
-    flat = [int(widths[axis + end * rank]) for axis in reversed(range(rank)) for end in (0, 1)]
-    return F.pad(x, flat, value=0.0 if fill is None else float(fill))
+    sides = widths.tolist()
+    flat = [sides[axis + end * rank] for axis in reversed(range(rank)) for end in (0, 1)]
+    return F.pad(x, flat, value=0.0 if fill is None else _number(fill))
 
 
 def _cast(node: ir.Node, inputs: Inputs) -> torch.Tensor:

@@ -171,7 +171,13 @@ ONE_SCALE = QUANTIZED.replace(
 )
 
 
-@pytest.mark.parametrize("text", [QUANTIZED, ONE_SCALE.replace("DequantizeLinear<axis = 0>(w,", "DequantizeLinear(w,")])
+BOUNDED = """g (float[1,3,8,8] x) => (float[] y) < float low = {0.1}, float high = {0.7}, float f = {0.3},
+int64[8] p = {0,0,1,2,0,0,0,1} > { c = Clip(x, low, high)  y = Pad(c, p, f) }"""
+
+
+@pytest.mark.parametrize(
+    "text", [BOUNDED, QUANTIZED, ONE_SCALE.replace("DequantizeLinear<axis = 0>(w,", "DequantizeLinear(w,")]
+)
 def test_no_number_of_a_quantized_graph_is_unknown_to_torch_export(text: str) -> None:
     module, images = TorchModule(tiny_graphs.parse(text, 19)).eval(), torch.from_numpy(Sketch(pixels=(8, 8)).images(1))
 
