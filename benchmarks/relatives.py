@@ -3,9 +3,11 @@
 Weights are seeded and BatchNorm statistics those of real images, so that SQNR is about ranges and not about training.
 """
 
+import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,11 +74,12 @@ def write(name: str, path: str) -> None:
     import torch
 
     sys.path.append(str(_IMPLEMENTATIONS))
-    library = torch.library.Library("torchvision", "DEF")  # timm wants its operators to be known, and calls none
+    library: Any = torch.library.Library  # not typed
+    known = library("torchvision", "DEF")  # timm wants these operators to be there, and calls none
     for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        known.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     try:
-        import timm
+        timm = importlib.import_module("timm")
     except ImportError as error:
         raise Unavailable("timm is not installed: see tests/checkpoint/implementations.txt") from error
 

@@ -39,6 +39,7 @@ MOST_MACS, MOST_PARAMETERS = 5e8, 2_000_000
 It rounds the weights six times over, which took 190 s for a DenseNet-121 (7 million parameters) at 64 px.
 """
 
+_BYTES = 512 * 2**20  # of images, and of outputs as float64: the float graph's and a candidate's
 _METHODS: tuple[Method, ...] = ("mse", "minmax", "percentile")  # `entropy` has lost on every network tried
 _ROUNDINGS: tuple[Rounding, ...] = ("nearest", "descent")
 _CERTAIN = 2.0  # standard errors
@@ -87,14 +88,19 @@ def _chosen(
     write: Callable[[Int8Plan], ir.Model],
 ) -> tuple[Int8Choices, str]:
     model = onnx_file.load(source)
-    cost, size = sum(map(onnx_file.macs_of, model.graph)), len(next(images.batches(), ()))
+    first = next(images.batches(), np.zeros(0))
+    cost, size = sum(map(onnx_file.macs_of, model.graph)), len(first)
     if images.n < max(FEWEST, 4 * size):
         return choices, f"the default, as {images.n} images are too few to choose by ({max(FEWEST, 4 * size)})"
     parameters = onnx_file.parameters(model)
     if cost > MOST_MACS or parameters > MOST_PARAMETERS:
         large = f"{cost / 1e9:.1f} GMACs an image and {parameters / 1e6:.1f} million parameters"
         return choices, f"the default, as choosing takes long for a network of {large}"
-    trial = _Trial(plan.prepare(source, choices), model, images, size=size, write=write)
+    image = first.nbytes // size + 16 * math.prod(logits(model, [first]).shape[1:])
+    most = min(MOST, _BYTES // image)
+    if most < max(FEWEST, 4 * size):
+        return choices, f"the default, as images and outputs of {image / 1e6:.0f} MB each are too large to choose by"
+    trial = _Trial(plan.prepare(source, choices), model, images, most=most, size=size, write=write)
     said = []
     if left.method:
         by_method = {name: _ranged(choices, name) for name in _METHODS}
@@ -122,11 +128,12 @@ class _Trial:
         model: ir.Model,
         images: ImageStream,
         *,
+        most: int,
         size: int,
         write: Callable[[Int8Plan], ir.Model],
     ) -> None:
         self._prepared, self._write = prepared, write
-        every = max(1, -(-images.n // max(MOST, size)))
+        every = max(1, -(-images.n // max(most, size)))
         used = [batch for at, batch in enumerate(images.batches()) if at % every == 0]
         self._folds, self.n = (used[::2], used[1::2]), size * len(used)
         self._float = [logits(model, fold) for fold in self._folds]

@@ -109,6 +109,15 @@ def test_what_was_asked_for_is_not_chosen(tmp_path: Path) -> None:
     assert {method for method, *_ in desk.written} == {"mse"}
 
 
+def test_outputs_too_large_to_hold_leave_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method_choice, "_BYTES", 50 * 1000)
+    desk = Desk(tmp_path, n=80)
+
+    assert desk.chosen() == ("mse", "descent")
+    assert not desk.written
+    assert "MB each are too large to choose by" in desk.said["choice"]
+
+
 def test_too_few_images_leave_the_default(tmp_path: Path) -> None:
     desk = Desk(tmp_path, n=63)
     desk.off = {("minmax", "descent"): 0.0}
