@@ -43,6 +43,7 @@ CLASSES = "classes.txt"
 _HEAD_BYTES = 1 << 20
 _GRAY = frozenset({"L", "LA", "1"})
 _EIGHT_BITS = "convert the images to 8 bits as they were in training"
+_ONE_FRAME = "give a file of each frame, or leave such files out: --skip-bad ('skip_bad: true' in a recipe)"
 _SKIP = "mend or remove it, or leave out what cannot be read: --skip-bad ('skip_bad: true' in a recipe)"
 
 
@@ -206,6 +207,9 @@ def _pixels(image: "Image.Image", where: str, *, upright: bool) -> np.ndarray:
     """Return what `decode` says of an image that is open."""
     from PIL import ImageOps
 
+    # A photograph with previews (MPO) has frames as well, and the first is the photograph.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise InputError(f"{where}: expected one image, found several frames or pages", hint=_ONE_FRAME)
     turned = ImageOps.exif_transpose(image) if upright else image
     if turned.mode == "F" or turned.mode.startswith("I"):  # Pillow would cut 16 bits off at 255 without a word
         raise InputError(f"{where}: expected 8 bits a channel, found mode '{turned.mode}'", hint=_EIGHT_BITS)

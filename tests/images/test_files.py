@@ -405,3 +405,18 @@ def test_the_first_images_keep_their_names(tmp_path):
     found = opened(tmp_path).first(2)
 
     assert (found.n, found.files, len(found.hashes)) == (2, ("0.png", "1.png"), 2)
+
+
+@pytest.mark.parametrize("ending", ["gif", "tiff", "webp", "png"])
+def test_an_image_of_several_frames_is_none_and_can_be_left_out(tmp_path, ending):
+    frames = [Image.new("L", (4, 4), level) for level in (0, 255)]
+    frames[0].save(tmp_path / f"many.{ending}", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / f"one.{ending}")
+    preprocess = Preprocess(height=4, width=4, color="gray", mean=(0.0,), std=(1.0,))
+
+    with pytest.raises(InputError, match="expected one image, found several frames or pages") as caught:
+        list(images.open_set(str(tmp_path), preprocess).batches(preprocess, 2))
+
+    assert "--skip-bad" in caught.value.hint
+    left = images.open_set(str(tmp_path), preprocess, skip_bad=True)
+    assert (left.n, [name for name, _ in left.skipped]) == (1, [f"many.{ending}"])
