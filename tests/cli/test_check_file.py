@@ -176,9 +176,6 @@ def test_every_engine_is_checked_at_once_and_other_images_neither_stay_nor_expor
     line: "Line", kept: "object", tmp_path: Path
 ) -> None:
     root = kept.root  # type: ignore[attr-defined]
-    line.built("fp32", "onnxruntime")
-    shutil.rmtree(root)
-    shutil.copytree(line.store.root, root)
     other = save_images(tmp_path / "other.npz", 12, seed=5)
     exports = sorted((root / "export").iterdir())
 
