@@ -175,7 +175,7 @@ def _timed(name: str, arguments: tuple[str, ...], folder: Path) -> Command:
         words = said.read().strip().splitlines()[-3:]
     return Command(
         name=name,
-        line=" ".join(("deploykit", *arguments)),
+        line=" ".join(("deploykit", *(Path(one).name if Path(one).is_absolute() else one for one in arguments))),
         exit_code=process.returncode,
         seconds=round(seconds, 1),
         peak_mib=peak,
