@@ -18,14 +18,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from deploy_kit.base.errors import BuildError, RecipeError
-from deploy_kit.base.lazy import missing_error, need
+from deploy_kit.base.errors import BuildError, MissingPackageError, RecipeError
+from deploy_kit.base.lazy import install_line, missing_error, need
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.base.versions import is_older
 from deploy_kit.engines import Engine, Session
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
 
+_BY, _OLDEST = "engine 'ncnn'", "1.0.20250916"
 _MAGIC = "7767517"  # first line of every param file
 # pnnx takes 2 s for a DenseNet-121 of 224 pixels; a file that keeps it for so long has made it loop.
 _LIMIT_S = 600
@@ -76,6 +78,20 @@ def _converter() -> Path:
     raise missing_error("pnnx", by="engine 'ncnn'")
 
 
+def _runtime() -> Any:
+    """Return ncnn's module.
+
+    Raises:
+        MissingPackageError: It is not installed, or older than what this file was written for.
+    """
+    ncnn, version = need("ncnn", by=_BY), environment.library_version("ncnn")
+    if is_older(version, _OLDEST):
+        raise MissingPackageError(
+            f"{_BY} needs ncnn {_OLDEST} or newer, found {version}", hint=f"{install_line('ncnn')} --upgrade"
+        )
+    return ncnn
+
+
 def build(onnx_file: Path, folder: Path, options: NcnnOptions, on_progress: ProgressCallback = no_progress) -> None:
     """Convert a graph with pnnx, weights as they are, and load the result once.
 
@@ -85,7 +101,7 @@ def build(onnx_file: Path, folder: Path, options: NcnnOptions, on_progress: Prog
         BuildError: pnnx or ncnn refuses the graph.
         MissingPackageError: ncnn or pnnx is not installed.
     """
-    need("ncnn", by="engine 'ncnn'")
+    _runtime()
     program = _converter()
     if not onnx_file.is_file():
         raise BuildError(f"{onnx_file}: no such file")
@@ -147,7 +163,7 @@ def _load(path: Path, options: NcnnOptions, *, about: Path) -> Any:
     Raises:
         BuildError: A file is missing, cut off or of another kind, or the network has several inputs or outputs.
     """
-    ncnn = need("ncnn", by="engine 'ncnn'")
+    ncnn = _runtime()
     layers = list(_layers(path, about))
     net = ncnn.Net()
     net.opt.num_threads = options.threads or environment.usable_cores()
@@ -260,7 +276,7 @@ class _NcnnSession:
     batch = 1
 
     def __init__(self, path: Path, options: NcnnOptions) -> None:
-        self._ncnn = need("ncnn", by="engine 'ncnn'")
+        self._ncnn = _runtime()
         self._net = _load(path, options, about=path)
         (self._input,), (self._output,) = self._net.input_names(), self._net.output_names()
         self.settings: Mapping[str, str] = {

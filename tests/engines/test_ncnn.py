@@ -11,12 +11,13 @@ from stand_ins import hand_made, scaled
 from deploy_kit.accuracy import metrics
 from deploy_kit.analysis import inspection
 from deploy_kit.base import lazy
-from deploy_kit.base.errors import BuildError, RecipeError
+from deploy_kit.base.errors import BuildError, MissingPackageError, RecipeError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.engines import ncnn
 from deploy_kit.engines.ncnn import NcnnOptions
 from deploy_kit.images import open_set
+from deploy_kit.machine import environment
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.stages import build
@@ -186,3 +187,17 @@ def test_a_delivered_network_is_inspected(line: "Line", tmp_path: Path, ending: 
 def test_a_negative_number_of_threads_is_refused() -> None:
     with pytest.raises(RecipeError, match="threads"):
         NcnnOptions(threads=-1)
+
+
+def test_a_version_too_old_is_refused_with_the_line_that_replaces_it(
+    line: "Line", monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environment, "library_version", lambda name: "1.0.20240820")
+
+    with pytest.raises(
+        MissingPackageError, match=r"needs ncnn 1\.0\.20250916 or newer, found 1\.0\.20240820"
+    ) as caught:
+        ncnn.ENGINE.build(line.store.path(line.lean), tmp_path, NcnnOptions())
+
+    assert caught.value.hint == "pip install 'deploykit[ncnn]' --upgrade"
+    assert not list(tmp_path.iterdir())
