@@ -219,7 +219,7 @@ def _arm_remark(isa: tuple[str, ...]) -> str:
             "this processor has neither asimddp nor i8mm: int8 products are SMLAL's, and INT8 gains less on any engine"
         )
     more = "" if "i8mm" in isa else "; i8mm would do more at once"
-    return f"int8 products are {by} here, in onnxruntime and executorch; ncnn computes float32 and gains nothing{more}"
+    return f"int8 products are {by} here, in onnxruntime and executorch; ncnn has no INT8 here and gains nothing{more}"
 
 
 def _remarks(here: Environment) -> tuple[str, ...]:

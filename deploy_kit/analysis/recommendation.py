@@ -129,6 +129,8 @@ def _over_energy(measured: Measurement, limit: float | None, unit: str, reading:
         why = energy.why if energy else "bench.energy is false"
         return f"undecided: its energy was not measured: {why}"
     most = max(energy.rails, key=reading)
+    if reading(most) <= 0:
+        return f"undecided: {most.name} drew no more than idle, so that its energy is not known"
     return f"{reading(most):.3g} {unit} on {most.name}, at most {limit:g}" if reading(most) > limit else ""
 
 

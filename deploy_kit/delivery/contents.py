@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from deploy_kit.base.errors import InputError
 from deploy_kit.delivery import manifest as manifests
@@ -62,12 +62,13 @@ class BundleContents:
         """What the manifest says of the engine, as the passport of a delivered file says it."""
         manifest = self.manifest
         engine, calibrated = manifest.engine, manifest.calibration
+        stem = PurePosixPath(engine.file).with_suffix("")  # xml and bin are one engine
         return Artifact(
             kind="engine",
             name=manifest.name,
             path=engine.file,
             sha256=engine.sha256,
-            size_bytes=self.engine_file.stat().st_size,
+            size_bytes=sum(one.size for one in manifest.files if PurePosixPath(one.path).with_suffix("") == stem),
             precision=manifest.precision,
             inputs=manifest.inputs,
             outputs=manifest.outputs,

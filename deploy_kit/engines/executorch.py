@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit.base.errors import BuildError, InputError, MissingPackageError, RecipeError
+from deploy_kit.base.errors import BuildError, InputError, RecipeError
 from deploy_kit.base.lazy import install_line, need, present
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
-from deploy_kit.base.versions import is_older
 from deploy_kit.engines import Engine, Session, _pte
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
@@ -96,12 +95,7 @@ def _runtime() -> Any:
     Raises:
         MissingPackageError: It is not installed, or older than what this file was written for.
     """
-    version = environment.library_version("executorch")
-    if is_older(version, _OLDEST):
-        raise MissingPackageError(
-            f"{_BY} needs executorch {_OLDEST} or newer, found {version}",
-            hint=f"{install_line('executorch')} --upgrade",
-        )
+    environment.expect_version("executorch", _OLDEST, by=_BY)
     need("torch", by=_BY)  # its libraries are the runtime's
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

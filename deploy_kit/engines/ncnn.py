@@ -18,11 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from deploy_kit.base.errors import BuildError, MissingPackageError, RecipeError
-from deploy_kit.base.lazy import install_line, missing_error, need
+from deploy_kit.base.errors import BuildError, RecipeError
+from deploy_kit.base.lazy import missing_error, need
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.progress import ProgressCallback, no_progress
-from deploy_kit.base.versions import is_older
 from deploy_kit.engines import Engine, Session
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
@@ -75,7 +74,7 @@ def _converter() -> Path:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (program := Path(folder) / "pnnx").is_file():
             return program
-    raise missing_error("pnnx", by="engine 'ncnn'")
+    raise missing_error("pnnx", by=_BY)
 
 
 def _runtime() -> Any:
@@ -84,11 +83,8 @@ def _runtime() -> Any:
     Raises:
         MissingPackageError: It is not installed, or older than what this file was written for.
     """
-    ncnn, version = need("ncnn", by=_BY), environment.library_version("ncnn")
-    if is_older(version, _OLDEST):
-        raise MissingPackageError(
-            f"{_BY} needs ncnn {_OLDEST} or newer, found {version}", hint=f"{install_line('ncnn')} --upgrade"
-        )
+    ncnn = need("ncnn", by=_BY)
+    environment.expect_version("ncnn", _OLDEST, by=_BY)
     return ncnn
 
 

@@ -81,19 +81,19 @@ class TorchGraph:
 
     def forward(
         self,
-        images: np.ndarray,
+        images: np.ndarray | torch.Tensor,
         visit: Callable[[ir.Node, torch.Tensor], None] | None = None,
         behind: Behind | None = None,
     ) -> torch.Tensor:
         """Compute the output of images (N, C, …); activations are dropped behind their last reader.
 
         Args:
-            images: float32.
+            images: float32; a tensor may be on any device, if the constants are.
             visit: Called for each node with its first input, before it is computed.
             behind: As for `run`.
         """
         last = {str(v.name): node for node in self.nodes for v in node.inputs if v is not None}
-        values = {self.input: torch.from_numpy(images)}
+        values = {self.input: torch.as_tensor(images)}
         for node in self.nodes:
             if visit is not None and node.inputs and node.inputs[0] is not None:
                 source = values.get(str(node.inputs[0].name))

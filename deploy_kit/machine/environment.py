@@ -8,6 +8,9 @@ import re
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
+from deploy_kit.base.errors import MissingPackageError
+from deploy_kit.base.lazy import install_line
+from deploy_kit.base.versions import is_older
 from deploy_kit.machine import cgroup, emulation, jetson
 from deploy_kit.records.measurements import Environment
 
@@ -60,6 +63,19 @@ def library_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
+
+
+def expect_version(name: str, oldest: str, *, by: str) -> None:
+    """Refuse an installed distribution that is older than what uses it was written for.
+
+    Raises:
+        MissingPackageError: It is older.
+    """
+    found = library_version(name)
+    if is_older(found, oldest):
+        raise MissingPackageError(
+            f"{by} needs {name} {oldest} or newer, found {found}", hint=f"{install_line(name)} --upgrade"
+        )
 
 
 def library_versions() -> tuple[tuple[str, str], ...]:

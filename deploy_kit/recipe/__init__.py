@@ -196,14 +196,14 @@ class SlimTable(RecipeTable):
         step: Numbers of channels are multiples of it: the width of the target's kernels.
         distill: Image set that the slimmed network is trained on to the checkpoint's answers; None for no training.
             Labels are not read.
-        distill_minutes: Most minutes of that training.
+        distill_minutes: Most minutes of that training; None for ten.
     """
 
     macs: float = Field(gt=0, le=1, allow_inf_nan=False)
     images: str | None = None
     step: int = Field(default=16, gt=0)
     distill: str | None = None
-    distill_minutes: float = Field(default=10, gt=0, allow_inf_nan=False)
+    distill_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class Variant(RecipeTable):

@@ -106,7 +106,7 @@ class Slimmed:
         macs_after: Multiply-accumulates for one image after.
         layers: What was kept, in graph order.
         n_images: Number of images that the weights were refitted to.
-        seconds: Duration of the refits.
+        seconds: Duration of the refits, and of further training.
         peak_memory_mib: Peak memory of their process, in MiB.
         distilled: What further training did; empty where there was none.
     """

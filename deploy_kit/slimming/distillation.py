@@ -9,6 +9,7 @@ training gains nothing there, the weights that it began with.
 """
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def distill(
     best = before = training.held_out()
     weights, idle, looked = training.weights(), 0, 0.0
     batch = max(4, min(_BATCH, _BATCH_BYTES // curves.activation_bytes(model)[1]))
-    for at in training.batches(batch):
+    for at in order(training.trained_on, batch):
         spent = (time.perf_counter() - begun) / seconds
         if spent >= looked + 1 / _LOOKS:
             looked, found = spent, training.held_out()
@@ -158,18 +159,14 @@ class _Training:
         small.constants |= self._trained
         self._adam = torch.optim.Adam(list(self._trained.values()), lr=_RATE)
         self._out = list(range(_EVERY - 1, images.n, _EVERY))[:_MOST_HELD_OUT]
-        self._in = sorted(set(range(images.n)) - set(self._out))
+        self.trained_on = sorted(set(range(images.n)) - set(self._out))
         self._answers: dict[int, torch.Tensor] = {}
-
-    def batches(self, size: int) -> "_Order":
-        """Draw batches of images to train on, without an end."""
-        return _Order(self._in, size)
 
     def step(self, at: list[int], rate: float) -> None:
         """Make one step on these images."""
         x = self._input(at)
         wanted = self._wanted(at, x)
-        found = _logits(self._small, x)
+        found = self._small.forward(x).flatten(1)
         loss = _TEMPERATURE**2 * kl_div(
             log_softmax(found / _TEMPERATURE, 1), log_softmax(wanted / _TEMPERATURE, 1), reduction="batchmean",
             log_target=True,
@@ -189,7 +186,7 @@ class _Training:
                 at = self._out[begin : begin + _BATCH]
                 x = self._input(at)
                 wanted.append(self._wanted(at, x).cpu().numpy())
-                found.append(_logits(self._small, x).cpu().numpy())
+                found.append(self._small.forward(x).flatten(1).cpu().numpy())
         return kl_divergence(np.concatenate(wanted), np.concatenate(found))
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -203,34 +200,15 @@ class _Training:
     def _wanted(self, at: list[int], x: torch.Tensor) -> torch.Tensor:
         if any(index not in self._answers for index in at):
             with torch.no_grad():
-                self._answers |= dict(zip(at, _logits(self._original, x).cpu(), strict=True))
+                self._answers |= dict(zip(at, self._original.forward(x).flatten(1).cpu(), strict=True))
         return torch.stack([self._answers[index] for index in at]).to(self._where)
 
 
-class _Order:
-    """Batches of indices, epoch after epoch, each in an order of its own; the same in every run."""
-
-    def __init__(self, indices: list[int], size: int) -> None:
-        self._indices, self._size, self._drawn = indices, min(size, len(indices)), list[int]()
-        self._random = np.random.default_rng(0)
-
-    def __iter__(self) -> "_Order":
-        return self
-
-    def __next__(self) -> list[int]:
-        if len(self._drawn) < self._size:
-            self._drawn = [self._indices[i] for i in self._random.permutation(len(self._indices))]
-        batch, self._drawn = self._drawn[: self._size], self._drawn[self._size :]
-        return batch
-
-
-def _logits(graph: TorchGraph, x: torch.Tensor) -> torch.Tensor:
-    """Compute logits (n, classes); all activations are held, as gradients need them."""
-    last = {str(value.name): node for node in graph.nodes for value in node.inputs if value is not None}
-    values = {graph.input: x}
-    for node in graph.nodes:
-        graph.run(values, (node,))
-        for value in node.inputs:  # what autograd needs it holds itself
-            if value is not None and last[str(value.name)] is node and str(value.name) != graph.output:
-                values.pop(str(value.name), None)
-    return values[graph.output].flatten(1)
+def order(indices: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Draw batches of indices without an end, epoch after epoch, each in an order of its own; the same in every run."""
+    random, drawn, size = np.random.default_rng(0), list[int](), min(size, len(indices))
+    while True:
+        if len(drawn) < size:
+            drawn = [indices[at] for at in random.permutation(len(indices))]
+        yield drawn[:size]
+        drawn = drawn[size:]

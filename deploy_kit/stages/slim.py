@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import InputError, RecipeError
 from deploy_kit.context import Context
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.images import ImageSet, ImageSource, calibration_checks
@@ -24,6 +24,7 @@ from deploy_kit.store import sha256_of
 VERSION = "2"
 _LIBRARIES = ("torch", "onnx", "onnx-ir", "numpy")
 _FILE = "sensitivities.npz"
+_MINUTES = 10.0
 
 
 def run(
@@ -54,6 +55,10 @@ def run(
     """
     used = _images(simplified, images)
     curves, _ = measured(simplified, context, images=images)
+    if table.distill_minutes is not None and training is None:
+        raise RecipeError(
+            "slim.distill_minutes: is the time of slim.distill, and there is none", hint="name images: slim.distill"
+        )
     learned = None if training is None else _images(simplified, training)
     if learned is not None:
         _expect_others(learned, used)
@@ -61,11 +66,18 @@ def run(
     kept = tuple(curve.channels for curve in curves.curves)
     if table.macs < 1:
         kept = allocation.allocate(curves, table.macs, table.step)
+    whole = kept == tuple(curve.channels for curve in curves.curves)
+    if learned is not None and whole:
+        raise InputError(
+            f"slim: at {table.macs:g} of the multiply-accumulates nothing is removed, and there is nothing to distil",
+            hint="ask for less, e.g. --macs 0.6, or leave out --distill",
+        )
+    minutes = table.distill_minutes or _MINUTES
 
     def make(folder: Path, home: str) -> Slimmed:
         file, begun = folder / "model.onnx", time.perf_counter()
         layers, answer = _unchanged(curves), dict[str, Any]()
-        if kept == tuple(curve.channels for curve in curves.curves):
+        if whole:
             shutil.copyfile(context.store.path(simplified), file)
         else:
             answer = _asked(
@@ -80,9 +92,8 @@ def run(
             )
             layers = tuple(codec.from_json(SlimmedLayer, row) for row in answer["layers"])
         trained = dict[str, Any]()
-        if answer and learned is not None:
-            seconds = 60 * table.distill_minutes
-            trained = _asked("distill", simplified, learned, context, target=str(file), seconds=seconds)
+        if learned is not None:
+            trained = _asked("distill", simplified, learned, context, target=str(file), seconds=60 * minutes)
         slimmed = Slimmed(
             onnx=_artifact(file, home, simplified, MadeBy()),
             macs_before=curves.macs,
@@ -110,7 +121,7 @@ def run(
         stage="slim",
         name=f"{table.macs:g}",
         inputs=(simplified.sha256, used.digest, curves.sha256, *((learned.digest,) if learned is not None else ())),
-        options=[table.macs, table.step, *([table.distill_minutes] if learned is not None else [])],
+        options=[table.macs, table.step, *([minutes] if learned is not None else [])],
         versions=(("stage", VERSION), *versions_of(*_LIBRARIES)),
     )
 

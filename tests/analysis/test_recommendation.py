@@ -105,6 +105,13 @@ def test_energy_that_was_not_measured_keeps_no_budget(budget: str) -> None:
     assert losers["fp32 · openvino"] == "undecided: its energy was not measured: bench.energy is false"
 
 
+def test_energy_that_is_not_above_idle_keeps_no_budget() -> None:
+    winner, losers = whys([drawing("int8", 10, ("VDD_IN", 1.5))], max_energy_mj=50)  # 2 W when idle
+
+    assert winner == ""
+    assert losers["int8 · openvino"].startswith("undecided: VDD_IN drew no more than idle")
+
+
 def test_all_budgets_that_are_not_kept_are_named() -> None:
     _, losers = whys([INT8], max_drop=0.05, latency_ms=8, max_size_mb=7)
 

@@ -204,3 +204,10 @@ def test_a_bundle_that_was_changed_is_not_checked(kept: Store, tmp_path: Path) -
 
     assert (said.code, "model.onnx: changed since it was packed" in said.error) == (2, True), said.err
     assert not (tmp_path / "store").exists()
+
+    size = file.stat().st_size
+    file.unlink()
+    inspected = deploykit("inspect", tmp_path / "bundle", "--json")
+    found = json.loads(inspected.out)
+    assert ["remark", "model.onnx: missing"] in found["facts"], inspected.err
+    assert found["passport"]["size_bytes"] == size

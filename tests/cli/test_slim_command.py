@@ -94,6 +94,16 @@ def test_distilling_is_refused_where_it_cannot_be(folder: Path, flags: tuple[str
     assert (said.code, error in said.error) == (2, True), said.err
 
 
+def test_where_nothing_is_removed_there_is_nothing_to_distil(folder: Path) -> None:
+    train = save_images(folder / "train.npz", 120, seed=11)
+
+    said = slim(folder, "--macs", "1", "--distill", str(train))
+
+    assert (said.code, "and there is nothing to distil" in said.error) == (2, True), said.err
+    assert said.fix == "  fix: ask for less, e.g. --macs 0.6, or leave out --distill"
+    assert slim(folder, "--macs", "1").code == 0
+
+
 def test_images_that_weights_are_refitted_to_cannot_say_what_distilling_gains(folder: Path) -> None:
     said = slim(folder, "--macs", "0.8", "--distill", str(folder / "calibration.npz"))
 

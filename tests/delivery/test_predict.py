@@ -76,12 +76,14 @@ def test_it_prepares_as_the_check_does(
 def test_what_does_not_fit_is_refused(classifier: Any, tmp_path: Path) -> None:
     Image.new("I;16", (16, 16)).save(tmp_path / "deep.png")
     (tmp_path / "page.ps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    Image.new("L", (16, 16)).save(tmp_path / "two.gif", save_all=True, append_images=[Image.new("L", (16, 16), 9)])
     for image, said in (
         (np.zeros((16, 16), np.float32), "expected uint8"),
         (np.zeros((16, 16, 4), np.uint8), "expected uint8"),
         (np.zeros((17, 16), np.uint8), "expected 16×16 px"),
         (np.zeros((16, 16, 3), np.uint8), "expected a gray image"),
         (tmp_path / "deep.png", "expected 8 bits a channel"),
+        (tmp_path / "two.gif", "expected one image, found several frames"),
         (tmp_path / "page.ps.png", "cannot identify image"),
     ):
         with pytest.raises((ValueError, OSError), match=said):

@@ -130,7 +130,7 @@ def test_the_loss_is_the_divergence_of_softened_answers() -> None:
 
 
 def test_the_order_of_images_is_the_same_in_every_run_and_each_epoch_has_its_own() -> None:
-    first, second = distillation._Order(list(range(10)), 5), distillation._Order(list(range(10)), 5)
+    first, second = distillation.order(list(range(10)), 5), distillation.order(list(range(10)), 5)
     drawn = [next(first) for _ in range(4)]
 
     assert drawn == [next(second) for _ in range(4)]

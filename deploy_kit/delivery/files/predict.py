@@ -104,6 +104,8 @@ class Classifier:
         if not isinstance(image, Image.Image):
             with Image.open(image, formats=FORMATS) as opened:
                 return self._pixels(opened)
+        if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photograph with previews
+            raise ValueError("expected one image, found several frames or pages")
         turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
         if turned and self.orientation is None:
             raise ValueError("it has an EXIF orientation: say 'stored' or 'upright' (--orientation), as in training")

@@ -6,16 +6,15 @@ import onnx_ir as ir
 
 from deploy_kit.base.lazy import install_line, present
 from deploy_kit.graph.lint import LintFault, LintTarget, Rule
-
-_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+from deploy_kit.graph.widen import HALF
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Look at types, input, batch and operators of the graph."""
-    if any(value.dtype in _HALF for value in model.graph.initializers.values()):
+    if any(value.dtype in HALF for value in model.graph.initializers.values()):
         yield LintFault(node="", text="the graph carries half precision, which is not lowered to XNNPACK")
     for value in model.graph.inputs:
-        if value.dtype is not None and value.dtype not in (ir.DataType.FLOAT, *_HALF):
+        if value.dtype is not None and value.dtype not in (ir.DataType.FLOAT, *HALF):
             yield LintFault(
                 node="",
                 text=f"its input '{value.name}' holds {value.dtype.name}, a program takes float32 alone",

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from deploy_kit.graph.lint import LintFault, LintTarget, Rule
-
-_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+from deploy_kit.graph.widen import HALF
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
@@ -18,14 +17,14 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     weights = {
         value.dtype for value in model.graph.initializers.values() if value.shape is not None and len(value.shape) > 1
     }
-    if weights & {*_HALF} and ir.DataType.FLOAT in weights:
+    if weights & {*HALF} and ir.DataType.FLOAT in weights:
         yield LintFault(
             node="",
             text="some weights are float32 and some in half precision, and pnnx stores all in one type",
             cure="convert without --calibration, so that no layer stays in float32",
         )
     for value in model.graph.inputs:
-        if value.dtype is not None and value.dtype not in (ir.DataType.FLOAT, *_HALF):
+        if value.dtype is not None and value.dtype not in (ir.DataType.FLOAT, *HALF):
             yield LintFault(
                 node="",
                 text=f"its input '{value.name}' holds {value.dtype.name}, ncnn takes float32 alone",
