@@ -189,8 +189,9 @@ def _legend(result: SweepResult) -> str:
     compared = f"{result.accuracy} against latency" if result.accuracy else "no accuracy that these cells share"
     return (
         "p50 and p90 are of one run, of the whole batch; behind p50 the 95 % interval of the median of the rounds. "
-        f"Fronts are by device and batch, of accepted cells with valid latencies: accuracy ({compared}), and size against latency. Cells are measured one after the other, not in "
-        f"turns: what the machine did differently in between is in their ratios. {NONE} means that there is no number."
+        f"Fronts are by device and batch, of accepted cells with valid latencies: accuracy ({compared}), and size "
+        "against latency. Cells are measured one after the other, not in turns: what the machine did differently in "
+        f"between is in their ratios. {NONE} means that there is no number."
         + " Random weights have the cost of trained ones, and their accuracy means nothing."
         * random
     )
