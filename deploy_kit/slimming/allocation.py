@@ -84,12 +84,12 @@ class _Search:
         return tuple(kept)
 
     def spent(self, kept: tuple[int, ...], budget: float) -> tuple[int, ...]:
-        """Give back channels that still fit, those first that lower the error most for what they cost."""
+        """Give back channels that still fit, those first that lower the error most for what they cost; no layers."""
         while True:
             error, cost = sum(errors(self._curves, kept)), self._price.cost(self._all, kept)
             best, gain = kept, 0.0
             for index, options in enumerate(self._options):
-                trial = (*kept[:index], next((n for n in options if n > kept[index]), 0), *kept[index + 1 :])
+                trial = (*kept[:index], next((n for n in options if n > kept[index] > 0), 0), *kept[index + 1 :])
                 if trial[index] and self._all.cost(trial) <= budget:
                     more = self._price.cost(self._all, trial) - cost
                     saved = (error - sum(errors(self._curves, trial))) / more if more > 0 else 0.0
