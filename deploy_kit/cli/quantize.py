@@ -55,7 +55,7 @@ def quantize(
     time_limit: Annotated[str | None, typer.Option(help="Time after which no trial starts, e.g. 10min.")] = None,
     step: Annotated[
         StepOptions,
-        Only("model", "calibration", "task", "ignore_index", "skip_bad", "orientation", "recipe", "store", "out"),
+        Only("model", "calibration", "task", "ignore_index", "skip_bad", "orientation", "recipe", "on", "store", "out"),
     ],
     output: OutputOptions,
 ) -> None:
@@ -66,7 +66,7 @@ def quantize(
     from deploy_kit.cli._block_table import ExplainedArtifact, block_table
     from deploy_kit.cli._console import pairs
     from deploy_kit.machine import environment
-    from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float
+    from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float, verify_place
     from deploy_kit.stages import quantize as stage
 
     precisions = (("int8", int8), ("fp16", fp16), ("bf16", bf16), ("fp32", fp32))
@@ -99,6 +99,7 @@ def quantize(
         for remark in remarks:
             console.say(remark)
         variant = keep_float(variant, keep or ())
+        verify_place(variant, step.on)
         simplified = _step_inputs.float_graph(run, console)
         record: Any
         if searching:

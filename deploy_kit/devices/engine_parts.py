@@ -1,5 +1,6 @@
 """An engine's outputs on a part of an image set, computed by another process that sees the same files."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit.base.errors import DeviceError, InputError
+from deploy_kit.base.errors import DeviceError, EngineCrashError, InputError
 from deploy_kit.devices import links
-from deploy_kit.devices.inference import InferenceTarget, infer_all
+from deploy_kit.devices.inference import InferenceTarget, LoadedEngine, loaded_engine
 from deploy_kit.images import Crops, ImageSet, Orientation, part_of
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 from deploy_kit.store import digest_of
 
@@ -89,20 +91,48 @@ def answer(request: OutputsRequest) -> np.ndarray:
         InputError: This process sees another engine or other images under the same names.
         DeviceError: The processor or the engine's settings are others here.
     """
+    skip_bad, orientation = request.reading
+    part = part_of(request.images, request.preprocess, request.hashes, skip_bad=skip_bad, orientation=orientation)
+    try:
+        return _loaded(request).all(part, request.preprocess, crops=request.crops).logits
+    except EngineCrashError:
+        _release()
+        raise
+
+
+_held: dict[str, tuple[LoadedEngine, contextlib.ExitStack]] = {}
+
+
+def _loaded(request: OutputsRequest) -> LoadedEngine:
+    """Load an engine once for all parts of a process: for a small network that takes longer than a part."""
+    key = codec.canonical_json([request.engine, request.sha256, request.options, request.settings])
+    if key not in _held:
+        _release()
+        with contextlib.ExitStack() as stack:
+            opened = _opened(request, stack)
+            _held[key] = opened, stack.pop_all()
+    return _held[key][0]
+
+
+def _release() -> None:
+    for _, stack in _held.values():
+        stack.close()
+    _held.clear()
+
+
+def _opened(request: OutputsRequest, stack: contextlib.ExitStack) -> LoadedEngine:
     if not request.path.is_file() or digest_of(request.path) != request.sha256:
         raise InputError(
             f"{request.path}: a worker sees another file here",
             hint="put the store on a folder that every machine shares: --store FOLDER",
         )
-    skip_bad, orientation = request.reading
-    part = part_of(request.images, request.preprocess, request.hashes, skip_bad=skip_bad, orientation=orientation)
+    connection = stack.enter_context(links.connect_device(links.LOCAL))
+    here = connection.environment
+    _expect(request.label, "processor", request.processor, (here.cpu, tuple(here.isa)))
     target = InferenceTarget(engine=request.engine, path=request.path, options=request.options)
-    with links.connect_device(links.LOCAL) as connection:
-        here = connection.environment
-        _expect(request.label, "processor", request.processor, (here.cpu, tuple(here.isa)))
-        found = infer_all(connection, target, part, request.preprocess, crops=request.crops)
-    _expect(request.label, "settings", request.settings, found.settings)
-    return found.logits
+    opened = stack.enter_context(loaded_engine(connection, target))
+    _expect(request.label, "settings", request.settings, opened.settings)
+    return opened
 
 
 def _expect(label: str, what: str, wanted: object, found: object) -> None:

@@ -55,8 +55,8 @@ def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator
         yield ONE_PROCESS
     elif not present(NAME):
         say(
-            f"Ray is not installed ({install_line(NAME)}): computing in this process; with it, the logits of "
-            f"checkpoint and engines are computed on {usable_cores()} workers here, or on those of a cluster"
+            f"Ray is not installed ({install_line(NAME)}): computing in this process; with it, logits and the "
+            f"statistics of calibration are computed on {usable_cores()} workers here, or on those of a cluster"
         )
         yield ONE_PROCESS
     else:
@@ -146,6 +146,7 @@ class _RayWorkers:
 
     def __init__(self, ray: Any, n: int) -> None:
         self._ray, self.n = ray, n
+        self.place = f"{NAME}://{ray.get_runtime_context().gcs_address}"
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Hand items out, a bounded number ahead; an item whose worker was lost is handed out again."""

@@ -70,6 +70,7 @@ def run(
                 orientation=used.orientation if used else None,
                 digest=digest,
                 store=str(context.store.root),
+                on=context.workers.place,
             )
         model = onnx_file.load(file)
         onnx_file.carry_mark(onnx_file.load(context.store.path(simplified)), model)

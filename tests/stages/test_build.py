@@ -227,7 +227,6 @@ def asymmetric(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("engine", "words", "cure"),
     [
-        ("openvino", r"OV001: node '.+': a concatenation is quantized with a zero point", "--layout portable"),
         (
             "tensorrt_rtx",
             r"TRT001: node '.+': .+ a zero point other than 0 \(and \d+ more: deploykit lint --target tensorrt_rtx\)",
@@ -246,6 +245,17 @@ def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
 
     assert (connection.workers, caught.value.exit_code) == ([], 5)
     assert cure in caught.value.hint
+
+
+def test_grids_are_written_as_the_target_takes_them_and_the_engine_says_so(
+    line: "Line", asymmetric: Path, kept: Store
+) -> None:
+    pytest.importorskip("openvino", reason="pip install openvino")
+    typed = hand_made(kept, onnx.load(asymmetric), line.graph("int8"), "openvino")
+
+    built, _ = build.run(typed, entry("openvino"), Context(store=kept, connection=line.connection))
+
+    assert built.made_by.passes == "grids_before_concats, grids_to_uint8"
 
 
 def on(accelerator: str) -> Device:

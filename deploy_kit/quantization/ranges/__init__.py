@@ -5,7 +5,7 @@ returns a few thousand numbers. Only activations that need a histogram are fetch
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from onnx import helper
 
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.base.lazy import need
-from deploy_kit.quantization.ranges.histogram import BINS, Histogram
+from deploy_kit.quantization.ranges.histogram import BINS, Histogram, Suspects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,42 +56,102 @@ the first number: counting takes as long as the graph itself. The demo's `mse` f
 gives 38.8, 39.4 and 40.4 dB."""
 
 
-class Observer:
-    """Runs images through a graph, batch by batch, and accumulates the statistics of its activations."""
+class ReducedGraph:
+    """A graph in a session that reduces its activations, so that few numbers leave the runtime."""
 
-    def __init__(
-        self, model: onnx.ModelProto, activations: ObservedActivations, threads: int = 0, *, expected: int = 0
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, activations: ObservedActivations, threads: int = 0) -> None:
         """Load the graph, which is not changed.
 
         Args:
             model: A float32 graph.
             activations: The activations to observe.
-            threads: Number of the runtime's threads, 0 for all cores.
-            expected: Number of images to come, of which histograms are counted up to `COUNTED_BYTES`; extremes and
-                moments are those of all. 0 counts all.
+            threads: Number of the runtime's threads, 0 for all cores; any number gives the same bits.
         """
         ort = need("onnxruntime", by="calibration")
-        self.activations, self.n_images, self._expected = activations, 0, expected
+        self.activations = activations
         shapes = {value.name: _shape(value) for value in _values(model)}
-        image = 4 * sum(math.prod(shapes.get(name, (1,))[1:]) for name in activations.histograms)
-        self._counted = max(COUNTED_IMAGES, COUNTED_BYTES // max(image, 1))
+        self.image_bytes = 4 * sum(math.prod(shapes.get(name, (1,))[1:]) for name in activations.histograms)
         names = tuple(dict.fromkeys(activations.names))
         self._reduced = dict.fromkeys(_REDUCTIONS, names)
         self._reduced[_MEAN] = tuple(dict.fromkeys((*names, *activations.means)))
-        outputs = [f"{name}{suffix}" for suffix, reduced in self._reduced.items() for name in reduced]
-        self._outputs, self._columns = outputs, dict[str, slice]()
+        self._outputs = [f"{name}{suffix}" for suffix, reduced in self._reduced.items() for name in reduced]
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         augmented = _augmented(model, self._reduced, activations.histograms).SerializeToString()
         self._session = ort.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
-        self._feed, self._n_runs = self._session.get_inputs()[0].name, 0
+        self._feed = self._session.get_inputs()[0].name
+        self.columns: dict[str, slice] = {}
+
+    def run(self, batch: np.ndarray, fetched: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+        """Run a batch (N, C, …) float32.
+
+        Returns:
+            The statistics by reduction, float64, in `columns`; and the values of the activations `fetched`.
+        """
+        results = self._session.run([*self._outputs, *fetched], {self._feed: batch})
+        parts, rest = {}, iter(results)
+        for suffix, names in self._reduced.items():
+            rows = [_over_images(value, _MERGE[suffix]) for _, value in zip(names, rest, strict=False)]
+            parts[suffix] = np.concatenate(rows, dtype=np.float64) if rows else np.zeros(0)
+            ends = np.cumsum([len(row) for row in rows])
+            self.columns |= {
+                f"{name}{suffix}": slice(end - len(row), end)
+                for name, row, end in zip(names, rows, ends.tolist(), strict=True)
+            }
+        return parts, list(rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedPart:
+    """What an observer of some images in between knows, for the one that observes all.
+
+    Attributes:
+        n_images: Number of the images.
+        runs: Statistics of each run, as `ReducedGraph.run` gives them.
+        histograms: Arrays of the histogram of each activation (`Histogram.parts`).
+        suspects: Suspects of each run that was counted, by activation.
+        counted: Whether each run was counted.
+    """
+
+    n_images: int
+    runs: tuple[dict[str, np.ndarray], ...]
+    histograms: dict[str, dict[str, np.ndarray]]
+    suspects: dict[str, list[Suspects]]
+    counted: tuple[bool, ...]
+
+
+class Observer:
+    """Runs images through a graph, batch by batch, and accumulates the statistics of its activations."""
+
+    def __init__(
+        self,
+        graph: ReducedGraph,
+        *,
+        expected: int = 0,
+        n_runs: int = 0,
+        inner: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Begin without images, or in the middle of them to make an `ObservedPart`.
+
+        Args:
+            graph: The graph.
+            expected: Number of images to come, of which histograms are counted up to `COUNTED_BYTES`; extremes and
+                moments are those of all. 0 counts all.
+            n_runs: Number of runs before the first.
+            inner: What the bins of each histogram hold from the start.
+        """
+        self.graph, self.activations, self.n_images = graph, graph.activations, 0
+        self.expected, self._first, self._n_runs = expected, n_runs, 0
+        self._most = max(COUNTED_IMAGES, COUNTED_BYTES // max(graph.image_bytes, 1))
         self._totals: dict[str, np.ndarray] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._histograms = {name: Histogram.holding(held) for name, held in (inner or {}).items()}
         # Bins of many channels cost more than the values of one small image: such are counted several at a time.
         self._waiting: list[dict[str, _Counted]] = []
-        self._together = min(_TOGETHER, _TOGETHER_BYTES // max(image, 1))
+        self._together = min(_TOGETHER, _TOGETHER_BYTES // max(graph.image_bytes, 1))
+        self._runs: list[dict[str, np.ndarray]] | None = [] if inner is not None else None
+        self._suspects: dict[str, list[Suspects]] = {name: [] for name in inner or ()}
+        self._was_counted: list[bool] = []
 
     def add(self, batch: np.ndarray) -> None:
         """Observe a batch (N, C, …) float32; all batches have one size.
@@ -99,42 +159,80 @@ class Observer:
         Raises:
             QuantizeError: An activation that needs a histogram is not finite.
         """
-        every = max(1, self._expected // max(self._counted, len(batch)))
-        counted = self.activations.histograms if self._n_runs % every == 0 else ()
-        results = self._session.run([*self._outputs, *counted], {self._feed: batch})
-        parts, rest = {}, iter(results)
-        for suffix, names in self._reduced.items():
-            rows = [_over_images(value, _MERGE[suffix]) for _, value in zip(names, rest, strict=False)]
-            parts[suffix] = np.concatenate(rows, dtype=np.float64) if rows else np.zeros(0)
-            if not self._n_runs:
-                ends = np.cumsum([len(row) for row in rows])
-                self._columns |= {
-                    f"{name}{suffix}": slice(end - len(row), end)
-                    for name, row, end in zip(names, rows, ends.tolist(), strict=True)
-                }
-        self._totals = (
-            {suffix: _MERGE[suffix](total, parts[suffix]) for suffix, total in self._totals.items()}
-            if self._n_runs
-            else parts
-        )
-        self._n_runs += 1
+        every = max(1, self.expected // max(self._most, len(batch)))
+        counted = self.activations.histograms if (self._first + self._n_runs) % every == 0 else ()
+        parts, values = self.graph.run(batch, counted)
+        self._accumulate(parts)
         self.n_images += len(batch)
+        if self._runs is not None:
+            self._runs.append(parts)
+            self._was_counted.append(bool(counted))
         if not counted:
             return
-        bounds = {name: [self._of(name, suffix, parts) for suffix in (".low", ".high", _MEAN)] for name in counted}
+        low, high, mean = (
+            {name: self._of(name, suffix, parts) for name in counted} for suffix in (".low", ".high", _MEAN)
+        )
         if not all(np.isfinite(parts[suffix]).all() for suffix in (".low", ".high", _MEAN)):
             for name in counted:
-                _expect_finite(name, *bounds[name])
-        self._waiting.append({name: (value, *bounds[name][:2]) for name, value in zip(counted, rest, strict=True)})
+                _expect_finite(name, low[name], high[name], mean[name])
+        self._waiting.append(
+            {name: (value, low[name], high[name]) for name, value in zip(counted, values, strict=True)}
+        )
         if len(self._waiting) * len(batch) >= self._together:
             self._count()
+
+    def take(self, part: ObservedPart) -> bool:
+        """Take what is known of the next images, bit by bit as if they had been added.
+
+        Returns:
+            Whether it was taken; only `add` can count values that are far from all others.
+        """
+        self._count()
+        counted = [run for run, was in zip(part.runs, part.counted, strict=True) if was]
+        reaches = dict[str, list[np.ndarray]]()
+        for name in part.histograms:
+            ends = [[self._of(name, suffix, run) for suffix in (".low", ".high")] for run in counted]
+            reach = self._histograms[name].reaches([np.stack(pair, axis=1) for pair in ends], part.suspects[name])
+            if reach is None:
+                return False
+            reaches[name] = reach
+        for name, arrays in part.histograms.items():
+            self._histograms[name].take(reaches[name], Histogram.of(arrays, ""))
+        for run in part.runs:
+            self._accumulate(run)
+        self.n_images += part.n_images
+        return True
+
+    def part(self) -> ObservedPart | None:
+        """Return what was observed since a beginning in the middle; None where a value is far from all others."""
+        assert self._runs is not None
+        found = self.histograms
+        if any(one.beyond.any() for one in found.values()):
+            return None
+        return ObservedPart(
+            n_images=self.n_images,
+            runs=tuple(self._runs),
+            histograms={name: one.parts("") for name, one in found.items()} if any(self._was_counted) else {},
+            suspects=self._suspects,
+            counted=tuple(self._was_counted),
+        )
+
+    @property
+    def inner(self) -> dict[str, np.ndarray]:
+        """What the bins of each histogram hold."""
+        return {name: one.inner for name, one in self.histograms.items()}
+
+    def _accumulate(self, parts: dict[str, np.ndarray]) -> None:
+        totals = self._totals
+        self._totals = {suffix: _MERGE[suffix](totals[suffix], row) if totals else row for suffix, row in parts.items()}
+        self._n_runs += 1
 
     def _count(self) -> None:
         for name in self.activations.histograms if self._waiting else ():
             batches = [run[name] for run in self._waiting]
             if name not in self._histograms:
                 self._histograms[name] = Histogram.empty(len(batches[0][1]))
-            self._histograms[name].add(batches)
+            self._histograms[name].add(batches, self._suspects.get(name))
         self._waiting.clear()
 
     @property
@@ -144,7 +242,7 @@ class Observer:
         return self._histograms
 
     def _of(self, name: str, suffix: str, parts: dict[str, np.ndarray]) -> np.ndarray:
-        return parts[suffix][self._columns[f"{name}{suffix}"]]
+        return parts[suffix][self.graph.columns[f"{name}{suffix}"]]
 
     def channels(self) -> dict[str, Channels]:
         """Return the statistics of `ObservedActivations.names`.
@@ -157,7 +255,7 @@ class Observer:
             name: _channels(
                 name, *(self._of(name, suffix, self._totals) for suffix in _REDUCTIONS), n_runs=self._n_runs
             )
-            for name in self._reduced[".low"]
+            for name in dict.fromkeys(self.activations.names)
         }
 
     def means(self) -> dict[str, np.ndarray]:
@@ -198,7 +296,8 @@ def observe_activations(
     Raises:
         QuantizeError: No images, or an activation is not finite.
     """
-    observer = Observer(model, ObservedActivations(names=tuple(names), means=tuple(means)), threads)
+    activations = ObservedActivations(names=tuple(names), means=tuple(means))
+    observer = Observer(ReducedGraph(model, activations, threads))
     for batch in batches:
         observer.add(batch)
     return observer.channels(), observer.means()

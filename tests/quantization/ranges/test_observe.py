@@ -190,7 +190,8 @@ def test_histograms_are_counted_of_some_images_and_extremes_are_those_of_all(mon
     convolved = run(model, x, optimize=False)[0]
     activations = ranges.ObservedActivations(names=("conv3",), histograms=("conv3",))
 
-    some, all_ = ranges.Observer(proto(model), activations, expected=8), ranges.Observer(proto(model), activations)
+    graph = ranges.ReducedGraph(proto(model), activations)
+    some, all_ = ranges.Observer(graph, expected=8), ranges.Observer(graph)
     for batch in batches(x):
         some.add(batch)
         all_.add(batch)
