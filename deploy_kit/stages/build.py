@@ -54,8 +54,9 @@ def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artif
         target = lint.LintTarget(engine=entry.engine, version=engine.version_in(there.versions))
         context.report("build", f"{quantized.name} · {entry.engine}")
         with temporary_folder() as aside:
-            source, rewritten = laid_out(context.store.path(quantized), layout, target, aside)
-            verify_fit(source, target)
+            given = context.store.path(quantized)
+            source, rewritten = laid_out(given, layout, target, aside)
+            verify_fit(source, target, named=given)
             with connection.worker() as worker, connection.outbox(folder) as outbox:
                 answer = worker.ask(
                     "build",
@@ -137,8 +138,13 @@ def _errors(model: "ir.Model", target: lint.LintTarget) -> list[lint.LintFinding
     return [found for found in lint.lint_model(model, target) if found.level == "error"]
 
 
-def verify_fit(onnx_file: Path, target: lint.LintTarget) -> None:
+def verify_fit(onnx_file: Path, target: lint.LintTarget, *, named: Path) -> None:
     """Refuse a graph that the engine is known to refuse, to crash on or to get wrong, before it sees it.
+
+    Args:
+        onnx_file: The graph as the engine would get it.
+        target: The engine.
+        named: The graph that it was rewritten from, for the message.
 
     Raises:
         BuildError: The first error that the rules of the target find; the hint is its cure.
@@ -146,7 +152,7 @@ def verify_fit(onnx_file: Path, target: lint.LintTarget) -> None:
     errors = [found for found in lint.lint_file(onnx_file, target) if found.level == "error"]
     if errors:
         further = f" (and {len(errors) - 1} more: deploykit lint --target {target.engine})" if len(errors) > 1 else ""
-        raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)
+        raise BuildError(f"{named}: {errors[0]}{further}", hint=errors[0].cure)
 
 
 def misplaced(entry: BuildEntry, device: Device) -> str:

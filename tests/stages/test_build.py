@@ -227,6 +227,7 @@ def asymmetric(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("engine", "words", "cure"),
     [
+        ("openvino", r"OV001: node '.+': a concatenation is quantized with a zero point", "--layout portable"),
         (
             "tensorrt_rtx",
             r"TRT001: node '.+': .+ a zero point other than 0 \(and \d+ more: deploykit lint --target tensorrt_rtx\)",
@@ -248,10 +249,12 @@ def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
 
 
 def test_grids_are_written_as_the_target_takes_them_and_the_engine_says_so(
-    line: "Line", asymmetric: Path, kept: Store
+    line: "Line", kept: Store, tmp_path: Path
 ) -> None:
     pytest.importorskip("openvino", reason="pip install openvino")
-    typed = hand_made(kept, onnx.load(asymmetric), line.graph("int8"), "openvino")
+    path, operators = tmp_path / "float_norms.onnx", ["Conv", "Concat"]
+    ort.quantize_static(line.store.path(line.lean), path, Calibration(line.inputs()), op_types_to_quantize=operators)
+    typed = hand_made(kept, onnx.load(path), line.graph("int8"), "openvino")
 
     built, _ = build.run(typed, entry("openvino"), Context(store=kept, connection=line.connection))
 
