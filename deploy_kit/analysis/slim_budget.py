@@ -108,7 +108,7 @@ def shares(subject: SlimSubject, max_drop_pp: float, context: Context) -> list[f
         tasks.expect_rows(logits.task, logits.images, "slimming")
         budget.require_enough(logits.n, max_drop_pp)
     curves, _ = slim.measured(subject.simplified, context, images=subject.images)
-    least = curves.cost(tuple(min(subject.step, curve.channels) for curve in curves.curves)) / curves.macs
+    least = curves.cost([0 if c.gone else min(subject.step, c.channels) for c in curves.curves]) / curves.macs
     return [round(STEP * n, 2) for n in range(1, round(1 / STEP)) if STEP * n >= least]
 
 

@@ -8,6 +8,7 @@ allocation     how many channels each layer keeps, for a number of multiply-accu
 ridge          weights that bring a layer's output back to the original's
 compensation   the walk from front to back that refits every layer behind a removal
 distillation   further training to the original's answers, where it is asked for
+slices         whole layers taken out of a concatenation: who reads them, and the exact cut
 surgery        the same channels cut out of the ONNX graph
 
 [docs/slimming.md](../../docs/slimming.md) says what it gains and costs.

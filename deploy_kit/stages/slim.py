@@ -21,7 +21,7 @@ from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, Slimmed, Sl
 from deploy_kit.slimming import allocation
 from deploy_kit.store import sha256_of
 
-VERSION = "2"
+VERSION = "3"
 _LIBRARIES = ("torch", "onnx", "onnx-ir", "numpy")
 _FILE = "sensitivities.npz"
 _MINUTES = 10.0
