@@ -8,7 +8,7 @@ from deploy_kit.base import signals
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     signals.watch_signals()
-    # What torch is loaded into and traces with lives until the end: walking it again and again takes a sixth of `export`.
+    # What torch loads and traces with lives until the end: walking it again and again takes a sixth of `export`.
     gc.set_threshold(100_000, 20, 20)
     try:
         from deploy_kit import cli

@@ -42,7 +42,7 @@ _TIMED = {"compute": ("compute",), "whole": _WHOLE, "frame": _WHOLE}
 """What a device times of one run, by span."""
 _END_S = 2.0
 """Seconds that a job has for ending in order once the host is gone."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, kw_only=True)
