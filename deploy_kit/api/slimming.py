@@ -97,7 +97,7 @@ def slim(
         max_drop: Percentage points of top-1 that may be lost instead: the smallest share is looked for whose drop keeps
             it with the upper end of its 95 % interval, on `tune` and then on the check images.
         tune: Images that choose the share for `max_drop`; without labels every changed answer counts as lost.
-        target: The engine it is for: it decides the default of `channel_step`.
+        target: The engine it is for: its measured milliseconds are saved, in steps of its kernels.
         channel_step: Numbers of channels are multiples of it; by default the width of the target's kernels.
         calibration: Images that weights are refitted to; by default those that the graph was exported with. Labels are
             not read.

@@ -98,7 +98,8 @@ def cut_out(model: ir.Model, layers: Iterable[ir.Node]) -> None:
         elif node.op_type == "BatchNormalization":
             surgery.without(model, node, range(1, 5), channels)
         elif node.op_type == "Reshape":
-            shape = np.array([0, -1])
+            shape = edit.array(node.inputs[1]).astype(np.int64)
+            shape[1] -= len(channels) * (shape[1] > 0)  # 0 and -1 follow from the input
             name = f"{node.outputs[0].name}.shape"
             node.replace_input_with(1, edit.initializer(model, name, shape, ir.DataType.INT64))
     for value in results:
