@@ -4,7 +4,7 @@ A layer without channels gives its bias at every pixel. BN, activations and pool
 constant, and a convolution without padding, or a Gemm, adds W c to its bias: cutting the layer is exact.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,22 @@ def cuts_of(value: ir.Value) -> tuple[Cut, ...]:
             if not found[-1].reads:
                 rest.append((node.outputs[0], moved))
     return tuple(found)
+
+
+def offered(values: Sequence[ir.Value]) -> list[tuple[Cut, ...]]:
+    """Follow the outputs of layers that may all go: a concatenation keeps something else, or its layers stay."""
+    found = [cuts_of(value) for value in values]
+    within: dict[ir.Node, dict[int, int]] = {}
+    for index, cuts in enumerate(found):
+        for cut in cuts:
+            if cut.node.op_type == "Concat":
+                sizes = within.setdefault(cut.node, {})
+                sizes[index] = sizes.get(index, 0) + len(cut.channels)
+    for node, sizes in within.items():
+        if sum(sizes.values()) == _channels(node.outputs[0]):
+            for index in sizes:
+                found[index] = ()
+    return found
 
 
 def widest(cuts: Iterable[Cut]) -> tuple[ir.Value, range]:

@@ -94,6 +94,18 @@ def test_a_layer_whose_constant_would_not_stay_one_is_kept(kind: str) -> None:
     assert slices.cuts_of(value(model, y)) == ()
 
 
+def test_a_concatenation_of_nothing_but_layers_keeps_them() -> None:
+    sketch = Sketch()
+    x = sketch.stem()
+    first, second = (sketch.conv(sketch.node("Relu", sketch.conv(x, 16)), 4, 3, pad=1) for _ in range(2))
+    both = sketch.concat(first, second)
+    model = sketch.model(sketch.head(sketch.norm(both)))
+
+    assert all(slices.cuts_of(value(model, name)) for name in (first, second))
+    assert slices.offered([value(model, name) for name in (first, second)]) == [(), ()]
+    assert slices.offered([value(model, first)]) != [()]
+
+
 def test_a_layer_that_says_nothing_new_costs_nothing_while_those_before_it_stay() -> None:
     sketch = Sketch(pixels=(6, 6))
     x = sketch.stem(8)
