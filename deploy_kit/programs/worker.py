@@ -160,18 +160,23 @@ class WorkerProgram:
         from deploy_kit.slimming import surgery
 
         image_set, preprocess = _image_set(arguments)
-        few, scheme = image_set.first(_FEW), schemes.CATALOGUE.get(arguments["scheme"])
+        engine, scheme = engines.CATALOGUE.get(arguments["engine"]), schemes.CATALOGUE.get(arguments["scheme"])
+        few, built = image_set.first(_FEW), list[str]()
         for kept, target in zip(arguments["kept"], arguments["targets"], strict=True):
             model = onnx_file.load(Path(arguments["source"]))
             surgery.narrow_all(model, kept)
             wide = Path(target).with_suffix(".float.onnx")
             onnx_file.save(onnx_file.reread(surgery.forget_shapes(model)), wide)
             scheme.apply(wide, Path(target), scheme.options(), schemes.stream(wide, few, preprocess))
+            folder = Path(target).with_suffix(".engine")
+            folder.mkdir()
+            engine.build(Path(target), folder, engine.options(), self._on_progress)
+            built.append(str(folder / engine.file_name))
         np.save(arguments["inputs"], next(few.batches(preprocess, arguments["batch"])))
-        traces: list[list[object]] = [[] for _ in arguments["targets"]]
+        traces: list[list[object]] = [[] for _ in built]
         for _ in range(arguments["rounds"]):
-            for found, target in zip(traces, arguments["targets"], strict=True):
-                found.append(self.profile({**arguments, "path": target})["trace"])
+            for found, path in zip(traces, built, strict=True):
+                found.append(self.profile({**arguments, "path": path})["trace"])
         return {"traces": traces}
 
     def slim(self, arguments: Arguments) -> Arguments:
