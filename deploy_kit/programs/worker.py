@@ -370,7 +370,7 @@ class WorkerProgram:
         calibration = schemes.stream(Path(arguments["source"]), image_set, preprocess)
         kept = Path(arguments["store"]) if arguments.get("store") else None
         with contextlib.ExitStack() as held:
-            opened = ray_workers.open_workers(arguments.get("on", ""), lambda text: None)
+            opened = ray_workers.open_workers(arguments.get("on", ""), lambda text: None, verified=True)
             context = replace(
                 calibration.context,
                 store=kept,
