@@ -168,7 +168,8 @@ class SlimmedLayer:
         macs_after: Multiply-accumulates of both convolutions after.
         predicted: Divergence in nats that the curve predicts for this layer alone.
         seen: Divergence in nats that the layer's output differs by, weighted as `predicted` is, once everything before
-            it was slimmed and it was refitted; on the images it was fitted to.
+            it was slimmed and it was refitted; on the images it was fitted to. Of a layer that went it is what its
+            output was worth, before its readers make up for it.
     """
 
     name: str
