@@ -332,6 +332,6 @@ def test_a_file_without_a_place_for_the_table_is_refused(text: str, tmp_path: Pa
 
     said = deploykit("sweep", small_sweep(tmp_path), "--out", tmp_path / "out", "--table", tmp_path / "page.md", "-q")
 
-    assert said.exit_code == 2
-    assert "expected a Markdown file with a line '<!-- cells -->'" in said.output
+    assert said.code == 2
+    assert "expected a Markdown file with a line '<!-- cells -->'" in said.error
     assert (tmp_path / "page.md").read_text() == text
