@@ -9,7 +9,9 @@ IMPLEMENTATIONS := $(VENV)/implementations
 WORKERS ?= logical
 # A file stays in one worker: what its tests share is made once.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
-LINT := $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+# As a user's type checker sees the API: the examples, and one wrong use that must be noticed.
+TYPED := examples tests/api/wrong_use.py
+LINT := $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/mypy $(TYPED) && $(BIN)/lint-imports
 
 # Lint is mostly one process of mypy, and tests often wait for processes that they start: together they take the time
 # of the tests. What lint says comes after them.

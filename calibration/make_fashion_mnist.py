@@ -3,6 +3,7 @@
     python calibration/make_fashion_mnist.py
 
     fashion-mnist-512     512 training images, drawn with a seed, equally from the 10 classes: for calibration
+    fashion-mnist-32      every sixteenth of these: for sweeps over networks with random weights
     fashion-mnist-10000   all 10,000 test images: for checking
 
 A training image that occurs among the test images (by sha256 of its pixels) is never drawn.
@@ -77,6 +78,7 @@ def main() -> None:
     index = balanced(train_labels, 512, options.seed, barred)
     facts = {"split": "train", "seed": options.seed, "classes": 10}
     write(options.out / "fashion-mnist-512.npz", train[index], train_labels[index], facts)
+    write(options.out / "fashion-mnist-32.npz", train[index[::16]], train_labels[index[::16]], facts)
     write(options.out / "fashion-mnist-10000.npz", test, test_labels, {"split": "test", "seed": None, "classes": 10})
 
 

@@ -120,6 +120,7 @@ def open_run(
     on_progress: ProgressCallback = no_progress,
     *,
     lasting: bool = True,
+    workers: Workers = ONE_PROCESS,
 ) -> Iterator[Run]:
     """Put a recipe in force in a store, and open this machine and the device for single stages.
 
@@ -131,11 +132,12 @@ def open_run(
         device: Where to build, check and measure.
         on_progress: Called with progress events.
         lasting: Whether the recipe stays in force afterwards; if not, the earlier one is, also after success.
+        workers: Where what needs no particular machine is computed.
     """
     earlier = store.in_force()
     store.recipe = recipe.model_dump(mode="json")
     with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
-        host = Context(store=store, connection=here, on_progress=on_progress)
+        host = Context(store=store, connection=here, on_progress=on_progress, workers=workers)
         try:
             yield Run(recipe=recipe, host=host, target=dataclasses.replace(host, connection=there))
         except DeployKitError:

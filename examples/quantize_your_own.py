@@ -16,7 +16,7 @@ def save_images(name: str, chosen: slice) -> Path:
     return Path(name)
 
 
-calibration = save_images("calibration.npz", slice(0, 128))
+calibration = save_images("calibration.npz", slice(0, 60))
 checked = save_images("check.npz", slice(1000, 2000))
 
 graph = deploy_kit.export("bundled:densenet_bc40_fmnist", images=checked, calibration=calibration)

@@ -59,9 +59,8 @@ def run(tmp_path: Path) -> object:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "in workers"])
-def test_each_thing_that_is_absent_has_one_line_at_the_end(run, workers: tuple[str, ...]) -> None:
-    code, out = run(*workers)
+def test_each_thing_that_is_absent_has_one_line_at_the_end(run) -> None:
+    code, out = run()
 
     assert code == 0
     assert out[-3:-1] == [PACKAGE, SERVER]
@@ -79,9 +78,8 @@ def test_a_complete_run_fails_for_what_is_absent(run, workers: tuple[str, ...]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "in workers"])
-def test_what_the_markers_leave_out_is_counted(run, workers: tuple[str, ...]) -> None:
-    code, out = run("-m", "not slow and not ssh", *workers)
+def test_what_the_markers_leave_out_is_counted(run) -> None:
+    code, out = run("-m", "not slow and not ssh")
 
     assert code == 0
     assert out[-3:-1] == [PACKAGE, "LEFT OUT: 4 tests by -m 'not slow and not ssh'; make test runs all"]

@@ -176,6 +176,7 @@ class TrialRunner:
                 skip_bad=subject.calibration.skip_bad,
                 orientation=subject.calibration.orientation,
                 store=str(self.context.store.root),
+                on=self.context.workers.place,
             )
             rows = tuple(GroupSize(name=name, macs=macs) for name, macs in answer["groups"])
             self._sizes = GroupSizes(groups=rows)

@@ -1,10 +1,13 @@
 """Where slimming saves time: the layers of the float engine before and after, measured one after the other."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from deploy_kit import engines
 from deploy_kit.context import Context
 from deploy_kit.graph import layer_names, onnx_file
+from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.images import ImageSource
 from deploy_kit.measure import layer_profile
 from deploy_kit.records import codec
@@ -34,12 +37,15 @@ def savings(
         why = str(worker.ask("why_unavailable", before.path, engine=engine)["why"])
     if why:
         return (), why
-    first, second = (_medians(graph, engine, context, images) for graph in (before, after))
-    names = [name for name in first if name in second]
-    return tuple(LayerSaving(name=name, before_ms=first[name], after_ms=second[name]) for name in names), ""
+    # A layer that went shifts the numbers of those behind it: both graphs' nodes have the names of the first's groups.
+    locations = layer_names.named_locations(onnx_file.load(context.store.path(before)))
+    first, second = (_medians(graph, engine, context, images, locations) for graph in (before, after))
+    return tuple(LayerSaving(name=name, before_ms=first[name], after_ms=second.get(name, 0.0)) for name in first), ""
 
 
-def _medians(graph: Artifact, engine: str, context: Context, images: ImageSource) -> dict[str, float]:
+def _medians(
+    graph: Artifact, engine: str, context: Context, images: ImageSource, locations: Mapping[str, LayerLocation]
+) -> dict[str, float]:
     """Return the time of each layer group in ms, summed over the medians of its layers."""
     size, file = graph.inputs[0].shape[0], context.store.path(graph)
     batch = next(images.open(graph.preprocess).batches(graph.preprocess, size if isinstance(size, int) else 1))
@@ -57,7 +63,7 @@ def _medians(graph: Artifact, engine: str, context: Context, images: ImageSource
             runs=layer_profile.RUNS,
         )
     trace = codec.from_json(Trace, answer["trace"])
-    found = layer_profile.attribute_layers(trace, layer_names.named_locations(onnx_file.load(file)))
+    found = layer_profile.attribute_layers(trace, locations)
     totals: dict[str, float] = {}
     for layer in found.layers:
         totals[layer.region] = totals.get(layer.region, 0.0) + layer.median_ms

@@ -12,6 +12,7 @@ from deploy_kit.base.errors import RequestError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.base.progress_display import ProgressDisplay, can_move
 from deploy_kit.devices import links
+from deploy_kit.parallel import ray_workers
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Device, Exported
@@ -59,7 +60,13 @@ def find_device(device: Device | str) -> Device:
 
 @contextlib.contextmanager
 def opened(
-    recipe_in_force: Recipe, store: Store, on_progress: Progress, *, stage: str, device: Device | str = "local"
+    recipe_in_force: Recipe,
+    store: Store,
+    on_progress: Progress,
+    *,
+    stage: str,
+    device: Device | str = "local",
+    on: str = "",
 ) -> Iterator[OpenedStep]:
     """Open the devices under a recipe, and draw progress meanwhile.
 
@@ -69,11 +76,13 @@ def opened(
         on_progress: As the API's functions take it.
         stage: The stage's word, for remarks.
         device: Where to build, check and measure.
+        on: Where to compute what needs no particular machine; see `parallel.ray_workers.open_workers`.
     """
     target = find_device(device)
     with (
         followed(on_progress, stage) as (callback, remark),
-        pipeline.open_run(recipe_in_force, store, target, callback) as run,
+        ray_workers.open_workers(on, remark) as workers,
+        pipeline.open_run(recipe_in_force, store, target, callback, workers=workers) as run,
     ):
         yield OpenedStep(run=run, remark=remark)
 

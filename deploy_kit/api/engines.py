@@ -85,6 +85,7 @@ def check(
     min_top1: float | None = None,
     diagnose: bool = False,
     device: Device | str = "local",
+    on: str = "",
     store: StoreLike = None,
     on_progress: Progress = "auto",
 ) -> ParityReport:
@@ -109,6 +110,7 @@ def check(
         min_top1: Least top-1 accuracy in 0..1.
         diagnose: Also try other ways to prepare the images on the float graph.
         device: Where it runs, see `build`.
+        on: Where to compute what needs no particular machine, see `deploy`.
         store: Folder of results, see `export`.
         on_progress: See `export`.
 
@@ -133,7 +135,7 @@ def check(
         ignore_index=ignore_index,
         every_image=every_image,
     )
-    with _step.opened(base, opened_store, on_progress, stage="check", device=device) as step:
+    with _step.opened(base, opened_store, on_progress, stage="check", device=device, on=on) as step:
         run = step.run
         source = pipeline.exported(run)
         if engine.parent not in {source.onnx.sha256, *pipeline.graphs_of(run.store, source)}:

@@ -10,7 +10,7 @@ from deploy_kit.api import _facts, _step
 from deploy_kit.api._step import Graph, PathLike, Progress, StoreLike
 from deploy_kit.base.errors import RequestError
 from deploy_kit.machine import environment
-from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float
+from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float, verify_place
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Exported, Precision
 from deploy_kit.records.results import Simplified
@@ -217,6 +217,7 @@ def quantize(
     calibration: PathLike | None = None,
     skip_bad: bool = False,
     orientation: Literal["stored", "upright"] | None = None,
+    on: str = "",
     out: PathLike | None = None,
     store: StoreLike = None,
     on_progress: Progress = "auto",
@@ -237,6 +238,7 @@ def quantize(
             those that the graph was exported with.
         skip_bad: Leave out images that cannot be read, and count them.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
+        on: Where to observe the calibration images, see `deploy`.
         out: Also copy the graph and its passport to this path.
         store: Folder of results, see `export`.
         on_progress: See `export`.
@@ -267,13 +269,14 @@ def quantize(
         rounding=rounding,
         scheme=scheme,
     )
-    with _step.opened(base, opened_store, on_progress, stage="quantize") as step:
+    with _step.opened(base, opened_store, on_progress, stage="quantize", on=on) as step:
         variant, remarks = choose_variant(
             request, base, environment.describe_machine().isa, environment.library_version
         )
         for remark in remarks:
             step.remark(remark)
         variant = keep_float(variant, (keep,) if isinstance(keep, str) else tuple(keep))
+        verify_place(variant, on)
         run, source = step.run, _step.simplified(step.run, graph)
         quantized = run.timed(
             "quantize",

@@ -14,6 +14,7 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import RequestError
 from deploy_kit.devices import links
 from deploy_kit.machine import environment
+from deploy_kit.parallel import ray_workers
 from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
 from deploy_kit.recipe import Recipe, Variant, overrides, targets
 from deploy_kit.records.artifacts import Device, Exported, Precision
@@ -52,6 +53,7 @@ def deploy(
     skip_bad: bool = False,
     orientation: Literal["stored", "upright"] | None = None,
     fresh: bool = False,
+    on: str = "",
     out: PathLike | None = None,
 ) -> Report:
     """Take a recipe or a checkpoint from export to report: every engine built, checked and measured.
@@ -84,6 +86,8 @@ def deploy(
         skip_bad: Leave out images that cannot be read, and count them.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
         fresh: Measure latency again, even if the store has it.
+        on: Where to compute what needs no particular machine: ``ray`` for Ray's workers on this machine,
+            ``ray://HOST:PORT`` for a cluster; by default in this process.
         out: Folder of reports: ``report.json`` and ``report.md`` are written below it, in a folder named as the recipe.
 
     Returns:
@@ -106,8 +110,9 @@ def deploy(
     )
     base = with_engines(base, _names(engines), _names(precisions))
     opened_store.recipe = base.model_dump(mode="json")
-    with _step.followed(on_progress, "deploy") as (callback, _):
-        report = pipeline.deploy(base, _step.find_device(device), opened_store, callback, fresh=fresh)
+    target = _step.find_device(device)
+    with _step.followed(on_progress, "deploy") as (callback, say), ray_workers.open_workers(on, say) as workers:
+        report = pipeline.deploy(base, target, opened_store, callback, fresh=fresh, workers=workers)
     if out is not None:
         written = report_stage.run(report, Path(out) / base.name)
         return report_stage.load_report(written.with_name("report.json"))  # it holds the command that repeats it

@@ -73,6 +73,7 @@ def find_mix(
     skip_bad: bool = False,
     orientation: Literal["stored", "upright"] | None = None,
     device: Device | str = "local",
+    on: str = "",
     out: PathLike | None = None,
     store: StoreLike = None,
     on_progress: Progress = "auto",
@@ -96,6 +97,7 @@ def find_mix(
         skip_bad: Leave out images that cannot be read, and count them.
         orientation: Whether images with an EXIF orientation are read as they are ``stored`` or turned ``upright``.
         device: Where trials run.
+        on: Where to compute what needs no particular machine, see `deploy`.
         out: Also copy the graph and its passport to this path.
         store: Folder of results, see `export`.
         on_progress: See `export`.
@@ -125,7 +127,7 @@ def find_mix(
         tune=_step.text_or_none(tune),
         masks=_step.text_or_none(tune_masks),
     )
-    with _step.opened(base, opened_store, on_progress, stage="quantize", device=device) as step:
+    with _step.opened(base, opened_store, on_progress, stage="quantize", device=device, on=on) as step:
         wish = VariantRequest(precisions=("int8",), target=target, layout=layout)
         variant, remarks = choose_variant(wish, base, environment.describe_machine().isa, environment.library_version)
         for remark in remarks:

@@ -17,6 +17,7 @@ from deploy_kit.context import Context
 from deploy_kit.delivery import contents
 from deploy_kit.devices import links
 from deploy_kit.images import ImageSource
+from deploy_kit.parallel import ray_workers
 from deploy_kit.recipe import BuildEntry, CheckTable, SourceTable, overrides
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
@@ -157,8 +158,12 @@ def _adopted(
         base, crops=step.crops, task=step.task, masks=step.masks, ignore_index=step.ignore_index
     ).check
     store, device = Store(step.store), links.find_device(step.device)
-    with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
-        host = Context(store=store, connection=here, on_progress=console.on_progress)
+    with (
+        ray_workers.open_workers(step.on, console.say) as workers,
+        links.connect_device(links.LOCAL) as here,
+        links.connect_device(device) as there,
+    ):
+        host = Context(store=store, connection=here, on_progress=console.on_progress, workers=workers)
         target = dataclasses.replace(host, connection=there)
         engine, _ = adopt.run(given.file, entry, target, preprocess=said.record() if said else None, stated=stated)
         yield _Adopted(engine=engine, images=images, table=table, host=host, target=target)

@@ -31,7 +31,8 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="PLACE",
-        help="Compute the checkpoint's own logits on Ray: 'ray' on this machine, 'ray://HOST:PORT' on a cluster.",
+        help="Compute the logits of checkpoints and engines, and the statistics of calibration, on Ray: 'ray' on this "
+        "machine, 'ray://HOST:PORT' on a cluster.",
     ),
 ]
 ReportFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write reports to.")]
@@ -114,5 +115,6 @@ class StepOptions:
     ] = False
     recipe: Annotated[str | None, typer.Option(help="Recipe file, or name of a bundled recipe.")] = None
     device: DeviceName = "local"
+    on: On = ""
     store: StorePath = STORE
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also copy the result to this path.")] = None

@@ -1,20 +1,23 @@
 """What single steps share: the recipe in force, and the run under it."""
 
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator
 
 from deploy_kit import pipeline, recipe
 from deploy_kit.base.errors import DeviceError, RequestError
 from deploy_kit.cli._console import Console
 from deploy_kit.cli._options import StepOptions
 from deploy_kit.devices import links
+from deploy_kit.parallel import ray_workers
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.store import Store, verify_out
 
 
+@contextlib.contextmanager
 def open_run(
     step: StepOptions, console: Console, chosen: Recipe | None = None, *, lasting: bool = True
-) -> AbstractContextManager[Run]:
+) -> Iterator[Run]:
     """Open store and device under the recipe in force.
 
     The recipe is, in this order: the one chosen, the one named, the bundled default for a model given, the one the
@@ -33,7 +36,13 @@ def open_run(
     verify_out(step.out)
     store = Store(step.store)
     base = chosen or recipe_in_force(step, store, console)
-    return pipeline.open_run(with_inputs(base, step), store, device, console.on_progress, lasting=lasting)
+    with (
+        ray_workers.open_workers(step.on, console.say) as workers,
+        pipeline.open_run(
+            with_inputs(base, step), store, device, console.on_progress, lasting=lasting, workers=workers
+        ) as run,
+    ):
+        yield run
 
 
 def with_inputs(base: Recipe, step: StepOptions) -> Recipe:

@@ -69,6 +69,7 @@ def check(
             "every_image",
             "recipe",
             "device",
+            "on",
             "store",
         ),
     ],
@@ -99,6 +100,7 @@ def check(
             "--diagnose": diagnose,
             "--crops": step.crops,
             "--every-image": step.every_image,
+            "--on": step.on,
         }
         _layer_difference.verify_alone({flag: value or None for flag, value in flags.items()})
         with output.console() as console:

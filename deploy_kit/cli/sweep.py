@@ -23,6 +23,12 @@ def sweep(
     fresh: Fresh = False,
     allow_invalid: AllowInvalid = False,
     on: On = "",
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the table of all cells into this Markdown file, between its <!-- cells --> marks."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells with estimated times, and exit.")] = False,
     output: OutputOptions,
 ) -> None:
@@ -33,17 +39,19 @@ def sweep(
     from deploy_kit.store import Store
     from deploy_kit.sweep import estimate, page
 
-    table = load_grid(file)
-    folder = out / table.name
-    earlier = page.earlier_result(folder, table.name)
+    grid = load_grid(file)
+    folder = out / grid.name
+    earlier = page.earlier_result(folder, grid.name)
+    if table is not None:
+        page.verify_table_file(table)
     with output.console() as console:
         if dry_run:
-            plan = estimate.plan(table, earlier)
+            plan = estimate.plan(grid, earlier)
             console.result(plan, plan_text(plan))
             return
         with ray_workers.open_workers(on, console.say) as workers:
             result = sweeps.run(
-                table,
+                grid,
                 Store(store),
                 console.on_progress,
                 minutes=minutes,
@@ -52,6 +60,8 @@ def sweep(
                 workers=workers,
             )
         written = page.write(result, folder)
+        if table is not None:
+            page.write_table(result, table)
         console.result(result, text(result, written))
     if code := exit_code(result, allow_invalid=allow_invalid):
         raise typer.Exit(code)

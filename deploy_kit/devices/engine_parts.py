@@ -1,16 +1,20 @@
 """An engine's outputs on a part of an image set, computed by another process that sees the same files."""
 
+import contextlib
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy_kit.base.errors import DeviceError, InputError
+from deploy_kit.base.errors import DeployKitError, DeviceError, InputError
 from deploy_kit.devices import links
-from deploy_kit.devices.inference import InferenceTarget, infer_all
+from deploy_kit.devices.inference import InferenceTarget, LoadedEngine, loaded_engine
+from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.images import Crops, ImageSet, Orientation, part_of
+from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 from deploy_kit.store import digest_of
 
@@ -89,20 +93,58 @@ def answer(request: OutputsRequest) -> np.ndarray:
         InputError: This process sees another engine or other images under the same names.
         DeviceError: The processor or the engine's settings are others here.
     """
-    if not request.path.is_file() or digest_of(request.path) != request.sha256:
-        raise InputError(
-            f"{request.path}: a worker sees another file here",
-            hint="put the store on a folder that every machine shares: --store FOLDER",
-        )
     skip_bad, orientation = request.reading
     part = part_of(request.images, request.preprocess, request.hashes, skip_bad=skip_bad, orientation=orientation)
-    target = InferenceTarget(engine=request.engine, path=request.path, options=request.options)
-    with links.connect_device(links.LOCAL) as connection:
-        here = connection.environment
+    try:
+        return _loaded(request).all(part, request.preprocess, crops=request.crops).logits
+    except DeployKitError:  # its child may be dead, and is not to outlive what is refused
+        _release()
+        raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Child:
+    """A child process that this process has for engines, one at a time, and the engine in it."""
+
+    connection: Connection
+    worker: Worker
+    stack: contextlib.ExitStack
+    engines: dict[str, LoadedEngine] = field(default_factory=dict)
+
+
+@functools.lru_cache(maxsize=1)
+def _child() -> _Child:
+    """Start the child once for all parts: for a small network that takes longer than a part."""
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(links.connect_device(links.LOCAL))
+        worker = stack.enter_context(connection.worker())
+        return _Child(connection=connection, worker=worker, stack=stack.pop_all())
+
+
+def _release() -> None:
+    if _child.cache_info().currsize:
+        _child().stack.close()
+        _child.cache_clear()
+
+
+def _loaded(request: OutputsRequest) -> LoadedEngine:
+    """Return the engine of a request, loaded in the place of the last one where it is another."""
+    child = _child()
+    key = codec.canonical_json([request.engine, request.sha256, request.options, request.settings])
+    if key not in child.engines:
+        if not request.path.is_file() or digest_of(request.path) != request.sha256:
+            raise InputError(
+                f"{request.path}: a worker sees another file here",
+                hint="put the store on a folder that every machine shares: --store FOLDER",
+            )
+        here = child.connection.environment
         _expect(request.label, "processor", request.processor, (here.cpu, tuple(here.isa)))
-        found = infer_all(connection, target, part, request.preprocess, crops=request.crops)
-    _expect(request.label, "settings", request.settings, found.settings)
-    return found.logits
+        child.engines.clear()
+        target = InferenceTarget(engine=request.engine, path=request.path, options=request.options)
+        with loaded_engine(child.connection, target, worker=child.worker) as opened:
+            _expect(request.label, "settings", request.settings, opened.settings)
+            child.engines[key] = opened
+    return child.engines[key]
 
 
 def _expect(label: str, what: str, wanted: object, found: object) -> None:

@@ -36,7 +36,7 @@ _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT16: "fp16",
     ir.DataType.BFLOAT16: "bf16",
 }
-_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv"})
+_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "DynamicQuantizeLinear"})
 _METADATA_CURE = "remove the entry, or export again"
 _WITHOUT_WEIGHTS = 4  # the first IR version whose inputs need not list the weights
 

@@ -14,6 +14,10 @@ class Workers(Protocol):
     def n(self) -> int:
         """Number of items computed at a time."""
 
+    @property
+    def place(self) -> str:
+        """What another process opens to use the same workers (`ray_workers.open_workers`); empty for this process."""
+
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Compute each item and return the results in the order of the items.
 
@@ -29,7 +33,7 @@ class Workers(Protocol):
 class OneProcess:
     """Computes in this process, one item after the other."""
 
-    n = 1
+    n, place = 1, ""
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Compute each item when its result is asked for."""

@@ -30,7 +30,7 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": 
 
 
 @contextlib.contextmanager
-def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator[Workers]:
+def open_workers(on: str, say: Callable[[str], None], *, n: int = 0, verified: bool = False) -> Iterator[Workers]:
     """Open what ``--on`` names: ``ray``, or ``ray://HOST:PORT`` for a cluster that is there.
 
     Without Ray, `say` is told what it would gain, and everything is computed in this process.
@@ -39,6 +39,7 @@ def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator
         on: The place; an empty text is this process.
         say: Called with what a user should know.
         n: Number of workers on this machine; 0 takes its cores.
+        verified: Whether the process that started this one has compared the libraries of the cluster.
 
     Raises:
         RequestError: No such place.
@@ -55,12 +56,12 @@ def open_workers(on: str, say: Callable[[str], None], *, n: int = 0) -> Iterator
         yield ONE_PROCESS
     elif not present(NAME):
         say(
-            f"Ray is not installed ({install_line(NAME)}): computing in this process; with it, the logits of "
-            f"checkpoint and engines are computed on {usable_cores()} workers here, or on those of a cluster"
+            f"Ray is not installed ({install_line(NAME)}): computing in this process; with it, logits and the "
+            f"statistics of calibration are computed on {usable_cores()} workers here, or on those of a cluster"
         )
         yield ONE_PROCESS
     else:
-        with _local(n or usable_cores()) if not address else _cluster(host, int(port)) as workers:
+        with _local(n or usable_cores()) if not address else _cluster(host, int(port), verified) as workers:
             yield workers
 
 
@@ -80,7 +81,7 @@ def _token() -> str:
 
 
 @contextlib.contextmanager
-def _cluster(host: str, port: int) -> Iterator[Workers]:
+def _cluster(host: str, port: int, verified: bool) -> Iterator[Workers]:
     address = f"{host}:{port}"
     try:  # Ray itself tries for minutes
         socket.create_connection((host.strip("[]"), port), timeout=_ANSWER_S).close()
@@ -89,6 +90,8 @@ def _cluster(host: str, port: int) -> Iterator[Workers]:
             f"Ray on {address}: {error.strerror or error}", hint="ray start --head there, or --on ray for this machine"
         ) from error
     with _environment(_QUIET), _connected(address, address=address) as ray:
+        if not verified:
+            _verify_versions(ray, _versions())
         yield _RayWorkers(ray, max(1, int(ray.cluster_resources().get("CPU", 1))))
 
 
@@ -106,7 +109,6 @@ def _connected(where: str, **options: Any) -> Iterator[Any]:
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, ours)  # Ray's own ends the process with a code that is no signal's
-        _verify_versions(ray, _versions())
         yield ray
     finally:
         ray.shutdown()
@@ -146,6 +148,7 @@ class _RayWorkers:
 
     def __init__(self, ray: Any, n: int) -> None:
         self._ray, self.n = ray, n
+        self.place = f"{NAME}://{ray.get_runtime_context().gcs_address}"
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Hand items out, a bounded number ahead; an item whose worker was lost is handed out again."""

@@ -3,7 +3,9 @@
 Needs the standard library, numpy and the engine's own package. Native code lives and dies here.
 """
 
+import contextlib
 import errno
+import functools
 import os
 import queue
 import resource
@@ -42,6 +44,8 @@ _TIMED = {"compute": ("compute",), "whole": _WHOLE, "frame": _WHOLE}
 """What a device times of one run, by span."""
 _END_S = 2.0
 """Seconds that a job has for ending in order once the host is gone."""
+_FEW = 4
+"""Images that calibrate a graph which is only timed."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -81,6 +85,7 @@ class WorkerProgram:
             "plan": self.plan,
             "mix": self.mix,
             "slim_curves": self.slim_curves,
+            "slim_times": self.slim_times,
             "slim": self.slim,
             "distill": self.distill,
             "build": self.build,
@@ -108,17 +113,17 @@ class WorkerProgram:
     def quantize(self, arguments: Arguments) -> Arguments:
         """Apply a scheme to ``source``; only where the host's own packages are installed."""
         facts: list[list[str]] = []
-        scheme, options, calibration = self._scheme(arguments, facts)
-        scheme.apply(Path(arguments["source"]), Path(arguments["target"]), options, calibration)
+        with self._scheme(arguments, facts) as (scheme, options, calibration):
+            scheme.apply(Path(arguments["source"]), Path(arguments["target"]), options, calibration)
         n_images = calibration.n_images if calibration is not None else 0
         return {"n": n_images, "facts": facts, "peak_memory_mib": environment.peak_memory_mib()}
 
     def plan(self, arguments: Arguments) -> Arguments:
         """Observe the calibration images once, for `mix`; answer with the layer groups of ``source``."""
-        scheme, options, calibration = self._scheme(arguments, [])
-        if scheme.planned is None or calibration is None:
-            raise StageError(f"worker: scheme '{arguments['scheme']}' cannot leave layer groups in float")
-        self._planned = scheme.planned(Path(arguments["source"]), options, calibration)
+        with self._scheme(arguments, []) as (scheme, options, calibration):
+            if scheme.planned is None or calibration is None:
+                raise StageError(f"worker: scheme '{arguments['scheme']}' cannot leave layer groups in float")
+            self._planned = scheme.planned(Path(arguments["source"]), options, calibration)
         return {"groups": self._planned.groups}
 
     def mix(self, arguments: Arguments) -> Arguments:
@@ -144,6 +149,35 @@ class WorkerProgram:
             "refused": found.refused,
             "peak_memory_mib": environment.peak_memory_mib(),
         }
+
+    def slim_times(self, arguments: Arguments) -> Arguments:
+        """Profile ``source`` in INT8 with the channels of each entry of ``kept``, entries in turns.
+
+        The graphs are written to ``targets``; each has a trace for each of ``rounds``.
+        """
+        from deploy_kit.graph import onnx_file
+        from deploy_kit.quantization import schemes
+        from deploy_kit.slimming import surgery
+
+        image_set, preprocess = _image_set(arguments)
+        engine, scheme = engines.CATALOGUE.get(arguments["engine"]), schemes.CATALOGUE.get(arguments["scheme"])
+        few, built = image_set.first(_FEW), list[str]()
+        for kept, target in zip(arguments["kept"], arguments["targets"], strict=True):
+            model = onnx_file.load(Path(arguments["source"]))
+            surgery.narrow_all(model, kept)
+            wide = Path(target).with_suffix(".float.onnx")
+            onnx_file.save(onnx_file.reread(surgery.forget_shapes(model)), wide)
+            scheme.apply(wide, Path(target), scheme.options(), schemes.stream(wide, few, preprocess))
+            folder = Path(target).with_suffix(".engine")
+            folder.mkdir()
+            engine.build(Path(target), folder, engine.options(), self._on_progress)
+            built.append(str(folder / engine.file_name))
+        np.save(arguments["inputs"], next(few.batches(preprocess, arguments["batch"])))
+        traces: list[list[object]] = [[] for _ in built]
+        for _ in range(arguments["rounds"]):
+            for found, path in zip(traces, built, strict=True):
+                found.append(self.profile({**arguments, "path": path})["trace"])
+        return {"traces": traces}
 
     def slim(self, arguments: Arguments) -> Arguments:
         """Remove channels of ``source`` down to the numbers ``kept``, refit what follows, and write ``target``."""
@@ -316,21 +350,35 @@ class WorkerProgram:
         gpu = _cuda.device_or_none()
         return {"capability": gpu.capability if gpu else ""}
 
-    def _scheme(self, arguments: Arguments, facts: list[list[str]]) -> "tuple[Scheme, Any, Calibration | None]":
-        """Return the scheme that a job names, its options, and its images where it has any; `facts` hears of them."""
+    @contextlib.contextmanager
+    def _scheme(
+        self, arguments: Arguments, facts: list[list[str]]
+    ) -> "Iterator[tuple[Scheme, Any, Calibration | None]]":
+        """Return the scheme that a job names, its options, and its images where it has any; `facts` hears of them.
+
+        Where ``on`` names workers, they are opened when images are observed.
+        """
+        from deploy_kit.parallel import ray_workers
         from deploy_kit.quantization import schemes
 
         scheme = schemes.CATALOGUE.get(arguments["scheme"])
         options = codec.from_json(scheme.options, arguments["options"], f"scheme '{arguments['scheme']}'")
         if arguments["calibration"] is None:
-            return scheme, options, None
+            yield scheme, options, None
+            return
         image_set, preprocess = _image_set(arguments)
         calibration = schemes.stream(Path(arguments["source"]), image_set, preprocess)
         kept = Path(arguments["store"]) if arguments.get("store") else None
-        context = replace(
-            calibration.context, store=kept, on_progress=self._on_progress, note=lambda *fact: facts.append(list(fact))
-        )
-        return scheme, options, replace(calibration, context=context)
+        with contextlib.ExitStack() as held:
+            opened = ray_workers.open_workers(arguments.get("on", ""), lambda text: None, verified=True)
+            context = replace(
+                calibration.context,
+                store=kept,
+                on_progress=self._on_progress,
+                note=lambda *fact: facts.append(list(fact)),
+                workers=functools.cache(lambda: held.enter_context(opened)),
+            )
+            yield scheme, options, replace(calibration, context=context)
 
     def _opened(self) -> tuple[engines.Session, ...]:
         if not self._sessions:

@@ -136,6 +136,19 @@ def verify_mixes(variant: Variant) -> None:
         )
 
 
+def verify_place(variant: Variant, on: str) -> None:
+    """Refuse workers for a scheme that makes no use of them.
+
+    Raises:
+        RequestError: It makes none.
+    """
+    if on and schemes.CATALOGUE.get(variant.scheme).planned is None:
+        raise RequestError(
+            f"--on: scheme '{variant.scheme}' is computed in one process",
+            hint="leave --on out; images are observed on workers for --int8 with layout portable or tensorrt",
+        )
+
+
 def _fitted(request: VariantRequest, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Fit the portable layout to a processor and a runtime, and say what was decided and why."""
     options: dict[str, Any] = {}

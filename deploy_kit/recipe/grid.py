@@ -25,13 +25,17 @@ _SHORT = {"checkpoints": "checkpoint", "variants": "name", "engines": "engine"}
 
 
 class SweepCheckpoint(SourceTable):
-    """A checkpoint of the grid: the keys of a recipe's source, and a name.
+    """A checkpoint of the grid: the keys of a recipe's source, a name, and images of its own.
 
     Attributes:
         name: Name in tables; by default that of the file.
+        images: Check images, in place of those of `check`.
+        calibration: Calibration images, in place of those of `quantize`.
     """
 
     name: FolderName | None = None
+    images: str | None = None
+    calibration: str | None = None
 
     @property
     def title(self) -> str:

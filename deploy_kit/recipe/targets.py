@@ -21,6 +21,7 @@ class TargetPreferences:
         fp32: Graph passes on top of the recipe's, in float32.
         fp16: Graph passes on top of the recipe's, in float16.
         bf16: Graph passes on top of the recipe's, in bfloat16.
+        grids: Graph passes on Q/DQ pairs before a graph is built.
         channels: Width of its kernels: `slim` keeps multiples of so many channels.
         faster: Precisions between float32 and int8 that gain there, each with what it takes: an accelerator's kind
             (``gpu``), an instruction set, or ``any``.
@@ -30,6 +31,7 @@ class TargetPreferences:
     fp32: tuple[str, ...] = ()
     fp16: tuple[str, ...] = ()
     bf16: tuple[str, ...] = ()
+    grids: tuple[str, ...] = ()
     channels: int = 16
     faster: tuple[tuple[Precision, str], ...] = ()
 

@@ -3,6 +3,7 @@
 A divergence here is Kullback and Leibler's, of the softmax from the original network's, in nats a image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy_kit.records.artifacts import Artifact
@@ -20,6 +21,13 @@ class ChannelCurve:
         order: Channels in the order in which they are removed, all but the last.
         errors: Predicted divergence with the first 0, 1, 2, … of `order` removed and the reader refitted; it assumes
             that nothing else in the network is changed.
+        gone: Predicted divergence without the layer, where 0, 1, 2, … of the layers stay whose output it reads; empty
+            where it cannot go as a whole.
+        producer_macs: Multiply-accumulates of the first convolution, with all channels.
+        inputs: Number of channels that the first convolution reads.
+        outputs: Number of channels that the second one makes.
+        readers: Indices of the curves whose first convolution reads them; empty where the layer cannot go.
+        beyond: Multiply-accumulates that other readers need for them.
     """
 
     name: str
@@ -27,6 +35,12 @@ class ChannelCurve:
     macs: int
     order: tuple[int, ...]
     errors: tuple[float, ...]
+    gone: tuple[float, ...] = ()
+    producer_macs: int = 0
+    inputs: int = 0
+    outputs: int = 0
+    readers: tuple[int, ...] = ()
+    beyond: int = 0
 
     @property
     def channels(self) -> int:
@@ -36,6 +50,11 @@ class ChannelCurve:
     def error(self, kept: int) -> float:
         """Return the predicted divergence with this many channels kept."""
         return self.errors[self.channels - kept]
+
+    def left(self, n: int, out: int) -> int:
+        """Count the multiply-accumulates with `n` channels kept, where `out` of those that it reads went."""
+        gone = self.producer_macs * out // self.inputs if out else 0
+        return (self.macs - gone) * n // self.channels
 
     def kept(self, n: int) -> tuple[int, ...]:
         """List the channels that stay where `n` are kept, in ascending order."""
@@ -66,10 +85,75 @@ class ChannelCurves:
     seconds: float
     peak_memory_mib: int
 
-    def cost(self, kept: tuple[int, ...]) -> int:
+    def cost(self, kept: Sequence[int]) -> int:
         """Count the multiply-accumulates of the graph with so many channels kept at each place."""
-        saved = (c.macs * (c.channels - n) // c.channels for c, n in zip(self.curves, kept, strict=True))
-        return self.macs - sum(saved)
+        whole = self.macs - sum(curve.macs for curve in self.curves)
+        beyond = sum(curve.beyond for curve, n in zip(self.curves, kept, strict=True) if not n)
+        return whole - beyond + sum(left(self.curves, kept))
+
+
+def left(curves: Sequence[ChannelCurve], kept: Sequence[int]) -> list[int]:
+    """Count the multiply-accumulates of each place with so many channels kept: it reads nothing of layers that went."""
+    lost = [0] * len(curves)
+    for curve, n in zip(curves, kept, strict=True):
+        for reader in curve.readers:
+            lost[reader] += 0 if n else curve.outputs
+    return [curve.left(n, out) for curve, n, out in zip(curves, kept, lost, strict=True)]
+
+
+def errors(curves: Sequence[ChannelCurve], kept: Sequence[int]) -> list[float]:
+    """Return the predicted divergence of each place with so many channels kept."""
+    stay = [0] * len(curves)
+    for curve, n in zip(curves, kept, strict=True):
+        for reader in curve.readers:
+            stay[reader] += 1 if n else 0
+    return [
+        curve.error(n) if n else curve.gone[min(stays, len(curve.gone) - 1)]
+        for curve, n, stays in zip(curves, kept, stay, strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What layers cost, for an allocation: a + b · multiply-accumulates for each that is there.
+
+    Attributes:
+        unit: Unit of a cost: ``multiply-accumulates``, or ``ms`` of one run.
+        fixed: a of each layer, which it costs with however few channels.
+        each: b of each layer, for one multiply-accumulate.
+        beyond: b of all other layers.
+        source: Where the costs come from, for a reader.
+        misses: Root mean square of what the lines miss of the measured times of layers, as a share of their mean.
+    """
+
+    unit: str
+    fixed: tuple[float, ...]
+    each: tuple[float, ...]
+    beyond: float
+    source: str = ""
+    misses: float = 0.0
+
+    @classmethod
+    def of_macs(cls, curves: ChannelCurves) -> "Price":
+        """Return multiply-accumulates as the price."""
+        n = len(curves.curves)
+        return cls(unit="multiply-accumulates", fixed=(0.0,) * n, each=(1.0,) * n, beyond=1.0)
+
+    @property
+    def words(self) -> str:
+        """What was saved, and how well it is known."""
+        measured = f" of {self.source}; a + b · MACs misses the times of layers by {100 * self.misses:.0f} %"
+        return f"{self.unit}{measured * bool(self.source)}"
+
+    def layer(self, index: int, macs: int, *, present: bool) -> float:
+        """Return the cost of a layer."""
+        return self.fixed[index] * present + self.each[index] * macs
+
+    def cost(self, curves: ChannelCurves, kept: Sequence[int]) -> float:
+        """Return the cost of the layers whose channels can be removed, and of what others read of them."""
+        macs = left(curves.curves, kept)
+        own = sum(self.layer(i, one, present=n > 0) for i, (one, n) in enumerate(zip(macs, kept, strict=True)))
+        return own + self.beyond * sum(curve.beyond for curve, n in zip(curves.curves, kept, strict=True) if n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +163,13 @@ class SlimmedLayer:
     Attributes:
         name: Name of the layer group.
         channels: Number of channels before.
-        kept: Number of channels that were kept.
+        kept: Number of channels that were kept; 0 where the whole layer went.
         macs_before: Multiply-accumulates of both convolutions before.
         macs_after: Multiply-accumulates of both convolutions after.
         predicted: Divergence in nats that the curve predicts for this layer alone.
         seen: Divergence in nats that the layer's output differs by, weighted as `predicted` is, once everything before
-            it was slimmed and it was refitted; on the images it was fitted to.
+            it was slimmed and it was refitted; on the images it was fitted to. Of a layer that went it is what its
+            output was worth, before its readers make up for it.
     """
 
     name: str
@@ -109,6 +194,7 @@ class Slimmed:
         seconds: Duration of the refits, and of further training.
         peak_memory_mib: Peak memory of their process, in MiB.
         distilled: What further training did; empty where there was none.
+        price: What the allocation saved; empty in records of earlier versions: multiply-accumulates.
     """
 
     onnx: Artifact
@@ -119,6 +205,7 @@ class Slimmed:
     seconds: float = 0.0
     peak_memory_mib: int = 0
     distilled: str = ""
+    price: str = ""
 
     @property
     def share(self) -> float:
@@ -129,9 +216,11 @@ class Slimmed:
     def words(self) -> str:
         """Sentence that marks the network as another one."""
         removed = sum(layer.channels - layer.kept for layer in self.layers)
+        whole = sum(1 for layer in self.layers if not layer.kept)
         return (
             f"slimmed: {self.macs_after:,} of {self.macs_before:,} multiply-accumulates ({self.share:.2f}), {removed} "
             f"of {sum(layer.channels for layer in self.layers)} channels removed"
+            f"{f', {whole} whole layers among them' * bool(whole)}"
             f"{', ' * bool(self.distilled)}{self.distilled}: another network than the checkpoint's"
         )
 

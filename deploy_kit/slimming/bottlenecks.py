@@ -108,6 +108,11 @@ def width(node: ir.Node) -> int:
     return product
 
 
+def inputs_of(node: ir.Node) -> int:
+    """Count the channels that a convolution or Gemm reads."""
+    return width(node) if node.op_type == "Gemm" else shape_of(node.inputs[1])[1]
+
+
 def shape_of(value: ir.Value | None) -> tuple[int, ...]:
     """Return the shape of a constant."""
     assert value is not None

@@ -19,8 +19,8 @@ from deploy_kit.graph import onnx_file, passes
 from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.images import ImageSet
 from deploy_kit.records.artifacts import BareInput, Preprocess
-from deploy_kit.records.slimming import ChannelCurve, SlimmedLayer
-from deploy_kit.slimming import bottlenecks, curves, ridge, surgery
+from deploy_kit.records.slimming import ChannelCurve, SlimmedLayer, errors, left
+from deploy_kit.slimming import bottlenecks, curves, ridge, slices, surgery
 from deploy_kit.slimming.bottlenecks import Bottleneck
 from deploy_kit.slimming.patches import PatchSampler
 
@@ -39,7 +39,7 @@ class SlimTask:
         source: The float32 ONNX file.
         target: File to write.
         curves: What removals cost, in graph order.
-        kept: Number of channels to keep for each curve.
+        kept: Number of channels to keep for each curve; 0 takes the whole layer out.
         sensitivities: F (O, O) of each.
     """
 
@@ -78,11 +78,10 @@ def slim(
         What was made.
     """
     model, narrowed = onnx_file.load(task.source), onnx_file.load(task.source)
-    places, _ = bottlenecks.find_bottlenecks(narrowed)
-    for place, curve, n in zip(places, task.curves, task.kept, strict=True):
-        if n < curve.channels:
-            surgery.narrow(narrowed, place, curve.kept(n))
-    walk = _Walk(model, narrowed, _changed(narrowed, places, task), {p.producer for p in places})
+    stay = [curve.kept(max(n, 1)) for curve, n in zip(task.curves, task.kept, strict=True)]
+    places = surgery.narrow_all(narrowed, stay)
+    emptied = tuple(place.reader for place, n in zip(places, task.kept, strict=True) if n == 0)
+    walk = _Walk(model, narrowed, _changed(narrowed, places, task), {p.producer for p in places}, emptied)
     seen = walk.through(task, images, preprocess, on_progress)
     layers = tuple(
         SlimmedLayer(
@@ -90,14 +89,17 @@ def slim(
             channels=curve.channels,
             kept=n,
             macs_before=curve.macs,
-            macs_after=curve.macs * n // curve.channels,
-            predicted=curve.error(n),
+            macs_after=after,
+            predicted=error,
             seen=seen.get(curve.reader, 0.0),
         )
-        for curve, n in zip(task.curves, task.kept, strict=True)
+        for curve, n, after, error in zip(
+            task.curves, task.kept, left(task.curves, task.kept), errors(task.curves, task.kept), strict=True
+        )
     )
+    slices.cut_out(narrowed, emptied)
     passes.apply_passes(narrowed, ("remove_unused",))
-    done = onnx_file.reread(_forget_shapes(narrowed))
+    done = onnx_file.reread(surgery.forget_shapes(narrowed))
     channels = {layer.name: (layer.channels, layer.kept) for layer in layers}
     surgery.mark(done, onnx_file.macs(model), onnx_file.macs(done), channels)
     onnx_file.save(done, task.target)
@@ -113,16 +115,6 @@ def _changed(model: ir.Model, places: tuple[Bottleneck, ...], task: SlimTask) ->
             nodes.add(node)
             values.update(node.outputs)
     return nodes
-
-
-def _forget_shapes(model: ir.Model) -> ir.Model:
-    """Remove the shapes of activations, which are inferred anew."""
-    results = set(model.graph.outputs)
-    for node in model.graph:
-        for value in node.outputs:
-            if value not in results:
-                value.shape = None
-    return model
 
 
 class _Activations:
@@ -159,7 +151,15 @@ class _Activations:
 class _Walk:
     """Both networks, node by node: `_nodes[0]` of the original and `_nodes[1]` of the slimmed stand at one index."""
 
-    def __init__(self, model: ir.Model, narrowed: ir.Model, changed: set[ir.Node], producers: set[ir.Node]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        narrowed: ir.Model,
+        changed: set[ir.Node],
+        producers: set[ir.Node],
+        emptied: tuple[ir.Node, ...],
+    ) -> None:
+        self._emptied = frozenset(emptied)
         self._nodes = tuple(model.graph), tuple(narrowed.graph)
         self._changed = {index for index, node in enumerate(self._nodes[1]) if node in changed}
         stops = {i for i, node in enumerate(self._nodes[1]) if node.op_type in _STOPS and node not in producers}
@@ -273,7 +273,10 @@ class _Walk:
         turned = node.op_type == "Gemm" and not node.attributes.get_int("transB", 0)
         rows = (before if turned else before.flatten(1).T).double()
         everything = fit.fitted + fit.held_out
-        weights, shifted = ridge.refit(fit.fitted, fit.held_out, everything, rows)
+        if node in self._emptied:
+            weights, shifted = torch.zeros_like(rows), everything.across[-1] / everything.n
+        else:
+            weights, shifted = ridge.refit(fit.fitted, fit.held_out, everything, rows)
         bias = shifted - weights.T @ fit.shift
         new = (weights if turned else weights.T).reshape(before.shape).float().contiguous()
         surgery.set_parameters(node, new.numpy(), bias.numpy())

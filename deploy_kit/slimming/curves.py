@@ -1,8 +1,9 @@
 """The curve of every place: what it costs to remove 1, 2, … of its channels. One pass serves every budget."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,9 +17,10 @@ from deploy_kit.graph.torch_graph import TorchGraph
 from deploy_kit.images import ImageSet
 from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.records.slimming import ChannelCurve
-from deploy_kit.slimming import bottlenecks, group_obs, sensitivity
+from deploy_kit.slimming import bottlenecks, group_obs, sensitivity, slices
 from deploy_kit.slimming.bottlenecks import Bottleneck
 from deploy_kit.slimming.patches import PatchSampler, covariance_of, squares, with_one
+from deploy_kit.slimming.slices import Cut
 
 _GRADIENT_BYTES, _FORWARD_BYTES = 400 * 2**20, 32 * 2**20
 _LARGEST_BATCH = 32
@@ -76,15 +78,26 @@ def measure(
         few.batches(preprocess, _batch(_GRADIENT_BYTES, total)),
         _told(on_progress, "gradients", few.n),
     )
-    covariances = _covariances(
-        graph, places, images, preprocess, _batch(_FORWARD_BYTES, largest), _told(on_progress, "inputs", images.n)
+    cuts = slices.offered([place.reader.outputs[0] for place in places])
+    ends = _ends(cuts)
+    covariances, of_ends = _covariances(
+        graph,
+        (tuple(place.reader for place in places), tuple(ends)),
+        images,
+        preprocess,
+        _batch(_FORWARD_BYTES, largest),
+        _told(on_progress, "inputs", images.n),
     )
+    gone = _gone(ends, of_ends, costs)
     curves = []
     for index, (place, cost) in enumerate(zip(places, costs, strict=True)):
         text = "slim: which channels go first"
         on_progress(ProgressEvent(stage="slim", text=text, done=index, total=len(places)))
         covariance, covariances[index] = covariances[index], torch.empty(0)
-        curves.append(_curve(graph, place, covariance.double(), cost))
+        curve = _curve(graph, place, covariance.double(), cost)
+        curves.append(
+            replace(curve, gone=gone[index], **_reads(places, index, cuts[index])) if index in gone else curve
+        )
     return MeasuredCurves(
         macs=onnx_file.macs(model),
         curves=tuple(curves),
@@ -145,26 +158,82 @@ def _told(on_progress: ProgressCallback, what: str, total: int) -> Callable[[int
     return lambda done: on_progress(ProgressEvent(stage="slim", text=text, done=done, total=total))
 
 
+def _ends(cuts: Sequence[tuple[Cut, ...]]) -> dict[ir.Value, list[tuple[int, range]]]:
+    """List by the widest concatenation that layers end in: which layers, in graph order, and their channels of it."""
+    ends: dict[ir.Value, list[tuple[int, range]]] = {}
+    for index, found in enumerate(cuts):
+        if found:
+            value, channels = slices.widest(found)
+            ends.setdefault(value, []).append((index, channels))
+    return ends
+
+
+def _gone(
+    ends: Mapping[ir.Value, list[tuple[int, range]]], covariances: Sequence[torch.Tensor], costs: Sequence[torch.Tensor]
+) -> dict[int, tuple[float, ...]]:
+    """Predict the divergence without each layer: what nothing before it in its concatenation says about it.
+
+    With L Lᵀ the covariance of all channels, those of a layer in rows l, L[l, p:] L[l, p:]ᵀ is their covariance given
+    the first p channels (Schur complement): what the refitted readers cannot make up for linearly.
+    """
+    found = {}
+    for (_, members), covariance in zip(ends.items(), covariances, strict=True):
+        own = {channel for _, channels in members for channel in channels}
+        order = [channel for channel in range(len(covariance)) if channel not in own]
+        begins = [len(order)]
+        for _, channels in members:
+            order += channels
+            begins.append(len(order))
+        lower = group_obs.factored(covariance[order][:, order].double(), group_obs.DAMPING)
+        for n, (index, _) in enumerate(members):
+            rows = lower[begins[n] : begins[n + 1]]
+            given = (rows[:, begin:] @ rows[:, begin:].T for begin in begins[: n + 1])
+            found[index] = tuple(max(float(0.5 * (costs[index] * rest).sum()), 0.0) for rest in given)
+    return found
+
+
+def _reads(places: Sequence[Bottleneck], index: int, cuts: Sequence[Cut]) -> dict[str, Any]:
+    """Return the facts of a curve on who reads a layer's output, and what they need for it."""
+    producers = {place.producer: number for number, place in enumerate(places)}
+    producer = places[index].producer
+    readers, beyond = set[int](), 0
+    for cut in cuts:
+        if cut.node in producers:
+            readers.add(producers[cut.node])
+        elif cut.reads:
+            beyond += onnx_file.macs_of(cut.node) * len(cut.channels) // bottlenecks.inputs_of(cut.node)
+    return {
+        "producer_macs": onnx_file.macs_of(producer),
+        "inputs": bottlenecks.inputs_of(producer),
+        "outputs": bottlenecks.shape_of(places[index].reader.inputs[1])[0],
+        "readers": tuple(sorted(readers)),
+        "beyond": beyond,
+    }
+
+
 def _covariances(
     graph: TorchGraph,
-    places: tuple[Bottleneck, ...],
+    what: tuple[tuple[ir.Node, ...], tuple[ir.Value, ...]],
     images: ImageSet,
     preprocess: Preprocess | BareInput,
     size: int,
     done: Callable[[int], None],
-) -> list[torch.Tensor]:
-    """Accumulate the covariance (width, width) float32 of what each reader reads."""
-    samplers = {place.reader: PatchSampler(place.reader, images.n, _N_ROWS) for place in places}
-    widths = {place.reader: bottlenecks.width(place.reader) + 1 for place in places}
-    moments = {reader: torch.zeros(width, width) for reader, width in widths.items()}
-    shifts = dict[ir.Node, torch.Tensor]()
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Accumulate the covariances float32 of what convolutions read, and of the channels of values."""
+    convolutions, values = what
+    sources = {next(node for node, _ in value.uses()): value for value in values}
+    samplers = {
+        node: PatchSampler(node, images.n, _N_ROWS, taps=node not in sources) for node in (*convolutions, *sources)
+    }
+    moments, shifts = dict[ir.Node, torch.Tensor](), dict[ir.Node, torch.Tensor]()
 
     def visit(node: ir.Node, x: torch.Tensor) -> None:
-        if node in moments:
+        if node in samplers:
             rows = samplers[node].rows(x)
             # A covariance is the same about any point; near the mean float32 loses least of it.
             shift = shifts.setdefault(node, rows.mean(0))
-            moments[node] += squares(with_one(rows - shift))
+            part = squares(with_one(rows - shift))
+            moments[node] = moments[node].add_(part) if node in moments else part
 
     n = 0
     with torch.no_grad():
@@ -172,10 +241,14 @@ def _covariances(
             graph.forward(batch, visit)
             n += len(batch)
             done(n)
-    for place in places:
-        if not torch.isfinite(moments[place.reader]).all():
-            raise SlimError(f"slim: '{place.name}' is not finite on these images", hint=sensitivity.NOT_FINITE)
-    return [covariance_of(moments.pop(place.reader)) for place in places]
+    for node, total in moments.items():
+        if not torch.isfinite(total).all():
+            where = str(node.outputs[0].name)
+            raise SlimError(
+                f"slim: what '{where}' is made from is not finite on these images", hint=sensitivity.NOT_FINITE
+            )
+    first, second = ([covariance_of(moments.pop(node)) for node in part] for part in (convolutions, tuple(sources)))
+    return first, second
 
 
 def _curve(graph: TorchGraph, place: Bottleneck, covariance: torch.Tensor, cost: torch.Tensor) -> ChannelCurve:

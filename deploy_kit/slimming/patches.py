@@ -19,19 +19,22 @@ _ROUNDING = 1e-6  # of the mean square: sums of 10⁴ float32 products
 class PatchSampler:
     """Draws output pixels of one convolution, anew for each batch; of a Gemm it takes every row."""
 
-    def __init__(self, node: ir.Node, n_images: int, n_rows: int = N_ROWS) -> None:
+    def __init__(self, node: ir.Node, n_images: int, n_rows: int = N_ROWS, *, taps: bool = True) -> None:
         """Seed the draw by the node's output, so that it does not depend on what else is sampled.
 
         Args:
             node: The convolution or Gemm.
             n_images: Number of images that will be drawn from.
             n_rows: Rows in all.
+            taps: Whether rows are what a convolution reads for a pixel; else they are the pixels of a node's first
+                input.
 
         Raises:
             InputError: The size of the node's map is not known.
         """
-        self._window = receptive_window.window_of(node) if node.op_type == "Conv" else None
-        if node.op_type == "Conv" and self._window is None:
+        taps = taps and node.op_type == "Conv"
+        self._window = receptive_window.window_of(node) if taps else None
+        if taps and self._window is None:
             raise InputError(
                 f"slim: Conv '{node.name}': the size of its input is open",
                 hint="export the graph for one size of image (--input 224x224)",
@@ -50,7 +53,9 @@ class PatchSampler:
             (N·M, C·taps), image by image, in the order of a flattened row of the weights; padding is 0.
         """
         if self._window is None:
-            return x.flatten(1)
+            flat = x.flatten(2) if x.ndim > 2 else x[:, :, None]
+            drawn = torch.from_numpy(self._generator.permutation(flat.shape[2])[: self._per_image])
+            return flat[:, :, drawn].permute(0, 2, 1).reshape(-1, x.shape[1])
         n = self._window.n_outputs
         self._pixels = np.sort(self._generator.permutation(n)[: self._per_image])
         places, inside = self._window.read(self._pixels)

@@ -1,13 +1,13 @@
 """Channels cut out of an ONNX graph: rows of the producer, parameters between, columns of the reader."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.graph import edit, onnx_file
-from deploy_kit.slimming.bottlenecks import Bottleneck
+from deploy_kit.slimming.bottlenecks import Bottleneck, find_bottlenecks
 
 
 def narrow(model: ir.Model, place: Bottleneck, kept: Sequence[int]) -> None:
@@ -18,16 +18,39 @@ def narrow(model: ir.Model, place: Bottleneck, kept: Sequence[int]) -> None:
         place: Where.
         kept: Channels in ascending order.
     """
-    index = np.asarray(kept)
     producer, reader = place.producer, place.reader
-    _put(model, producer, 1, _plain(producer.inputs[1])[index])
-    if len(producer.inputs) > 2 and producer.inputs[2] is not None:
-        _put(model, producer, 2, _plain(producer.inputs[2])[index])
+    gone = sorted(set(range(place.channels)) - set(kept))
+    without(model, producer, (1, 2), gone)
     for node in place.between:
         if node.op_type == "BatchNormalization":
-            for at in range(1, 5):
-                _put(model, node, at, _plain(node.inputs[at])[index])
-    _put(model, reader, 1, _plain(reader.inputs[1])[:, index])
+            without(model, node, range(1, 5), gone)
+    _put(model, reader, 1, np.delete(_plain(reader.inputs[1]), gone, 1))
+
+
+def narrow_all(model: ir.Model, kept: Sequence[Sequence[int]]) -> tuple[Bottleneck, ...]:
+    """Keep these channels alone at each place; returns the places as they were found."""
+    places, _ = find_bottlenecks(model)
+    for place, channels in zip(places, kept, strict=True):
+        if len(channels) < place.channels:
+            narrow(model, place, channels)
+    return places
+
+
+def forget_shapes(model: ir.Model) -> ir.Model:
+    """Remove the shapes of activations, which are inferred anew."""
+    results = set(model.graph.outputs)
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in results:
+                value.shape = None
+    return model
+
+
+def without(model: ir.Model, node: ir.Node, inputs: Iterable[int], channels: Sequence[int]) -> None:
+    """Cut channels out of those of a node's parameters that it has."""
+    for at in inputs:
+        if at < len(node.inputs) and node.inputs[at] is not None:
+            _put(model, node, at, np.delete(_plain(node.inputs[at]), channels, 0))
 
 
 def own_parameters(model: ir.Model, node: ir.Node) -> None:
@@ -46,6 +69,7 @@ def set_parameters(node: ir.Node, weights: np.ndarray, bias: np.ndarray) -> None
         assert value is not None
         assert value.const_value is not None
         value.const_value = ir.Tensor(array.astype(np.float32), name=value.name)
+        value.shape = ir.Shape(array.shape)
 
 
 def mark(model: ir.Model, macs_before: int, macs_after: int, channels: Mapping[str, tuple[int, int]]) -> None:

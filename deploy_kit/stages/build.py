@@ -2,19 +2,23 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy_kit import engines
 from deploy_kit.base.errors import BuildError, DeviceError
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.context import Context
 from deploy_kit.devices import links
-from deploy_kit.graph import lint
-from deploy_kit.recipe import BuildEntry
+from deploy_kit.graph import lint, onnx_file, passes
+from deploy_kit.recipe import BuildEntry, targets
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BuiltFor, Device, Proof
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Environment
 from deploy_kit.store import digest_of, parts_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 VERSION = "2"
 _HALF = ("fp16", "bf16")
@@ -43,22 +47,26 @@ def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artif
     engine = engines.CATALOGUE.get(entry.engine)
     options = codec.from_json(engine.options, placed(entry, connection.device), f"engine '{entry.engine}'")
     there = connection.environment
+    layout = targets.find_target(targets.target_of(entry.engine)).grids if quantized.precision == "int8" else ()
     versions, machine = engine.versions_in(there.versions), machine_identity(there)
 
     def make(folder: Path, home: str) -> Artifact:
-        source = context.store.path(quantized)
-        verify_fit(source, lint.LintTarget(engine=entry.engine, version=engine.version_in(there.versions)))
+        target = lint.LintTarget(engine=entry.engine, version=engine.version_in(there.versions))
         context.report("build", f"{quantized.name} · {entry.engine}")
-        with connection.worker() as worker, connection.outbox(folder) as outbox:
-            answer = worker.ask(
-                "build",
-                str(source),
-                on_progress=context.on_progress,
-                engine=entry.engine,
-                onnx=connection.send(source, keep=True),
-                folder=outbox,
-                options=codec.to_json(options),
-            )
+        with temporary_folder() as aside:
+            given = context.store.path(quantized)
+            source, rewritten = laid_out(given, layout, target, aside)
+            verify_fit(source, target, named=given)
+            with connection.worker() as worker, connection.outbox(folder) as outbox:
+                answer = worker.ask(
+                    "build",
+                    str(source),
+                    on_progress=context.on_progress,
+                    engine=entry.engine,
+                    onnx=connection.send(source, keep=True),
+                    folder=outbox,
+                    options=codec.to_json(options),
+                )
         proof = codec.from_json(Proof, answer["proof"])
         verify_precision(quantized, entry.engine, proof, strict=engine.typed)
         file = folder / engine.file_name
@@ -75,7 +83,9 @@ def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artif
             stage="build",
             parent=quantized.sha256,
             engine=entry.engine,
-            made_by=MadeBy(slimmed=quantized.made_by.slimmed, versions=versions, machine=machine),
+            made_by=MadeBy(
+                passes=", ".join(rewritten), slimmed=quantized.made_by.slimmed, versions=versions, machine=machine
+            ),
             options=codec.canonical_json(options),
             proof=proof,
             build_s=float(answer["build_s"]),
@@ -88,13 +98,53 @@ def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artif
         stage="build",
         name=f"{quantized.name}.{entry.engine}",
         inputs=(quantized.sha256,),
-        options=[entry.engine, options],
+        options=[entry.engine, options, *layout],
         versions=(("stage", VERSION), *versions, *machine),
     )
 
 
-def verify_fit(onnx_file: Path, target: lint.LintTarget) -> None:
+def laid_out(
+    source: Path, layout: tuple[str, ...], target: lint.LintTarget, folder: Path
+) -> tuple[Path, tuple[str, ...]]:
+    """Write a graph's Q/DQ pairs as a target takes them; a rewrite that the target's rules refuse is left out.
+
+    Args:
+        source: The graph, which stays.
+        layout: Names of exact passes.
+        target: The target.
+        folder: For the graph as it is rewritten.
+
+    Returns:
+        The file to build, the source where no pass changed it, and the names of the passes that did.
+    """
+    if not layout:
+        return source, ()
+    model, fired = onnx_file.load(source), list[str]()
+    for name in layout:
+        changed = onnx_file.reread(model)
+        if not passes.CATALOGUE.get(name).apply(changed).fired:
+            continue
+        changed = onnx_file.reread(changed)
+        if len(_errors(changed, target)) <= len(_errors(model, target)):
+            model, fired = changed, [*fired, name]
+    if not fired:
+        return source, ()
+    passes.apply_passes(model, ("remove_unused",))
+    onnx_file.save(model, folder / source.name)
+    return folder / source.name, tuple(fired)
+
+
+def _errors(model: "ir.Model", target: lint.LintTarget) -> list[lint.LintFinding]:
+    return [found for found in lint.lint_model(model, target) if found.level == "error"]
+
+
+def verify_fit(onnx_file: Path, target: lint.LintTarget, *, named: Path) -> None:
     """Refuse a graph that the engine is known to refuse, to crash on or to get wrong, before it sees it.
+
+    Args:
+        onnx_file: The graph as the engine would get it.
+        target: The engine.
+        named: The graph that it was rewritten from, for the message.
 
     Raises:
         BuildError: The first error that the rules of the target find; the hint is its cure.
@@ -102,7 +152,7 @@ def verify_fit(onnx_file: Path, target: lint.LintTarget) -> None:
     errors = [found for found in lint.lint_file(onnx_file, target) if found.level == "error"]
     if errors:
         further = f" (and {len(errors) - 1} more: deploykit lint --target {target.engine})" if len(errors) > 1 else ""
-        raise BuildError(f"{onnx_file}: {errors[0]}{further}", hint=errors[0].cure)
+        raise BuildError(f"{named}: {errors[0]}{further}", hint=errors[0].cure)
 
 
 def misplaced(entry: BuildEntry, device: Device) -> str:
@@ -170,7 +220,7 @@ def verify_precision(quantized: Artifact, engine: str, proof: Proof, *, strict: 
         what = "no convolution" if "Conv" in kinds else "nothing"
         raise BuildError(
             f"'{quantized.name}' carries int8, and {engine} computes {what} in it ({said})",
-            hint="the engine fell back to float: quantize for this engine, or build the float graph",
+            hint="the engine fell back to float: quantize the float32 graph for this engine, or build that graph",
         )
     share = Proof(source="", counts=counts).share(
         quantized.precision, of=next((kind for kind in ("activation", "Conv") if kind in kinds), None)

@@ -98,7 +98,10 @@ def recipe_of(cell: Cell, base: Recipe, isa: tuple[str, ...]) -> Recipe:
     variant = _variant(cell, base, isa)
     data = base.model_dump(mode="json", exclude_none=True)
     data["name"] = cell.name.checkpoint
-    data["source"] = cell.checkpoint.model_dump(mode="json", exclude_none=True, exclude={"name"})
+    own = cell.checkpoint
+    data["source"] = own.model_dump(mode="json", exclude_none=True, exclude={"name", "images", "calibration"})
+    data["check"] |= {"images": own.images} if own.images else {}
+    data["quantize"] |= {"calibration": own.calibration} if own.calibration else {}
     data["quantize"]["variants"] = [] if variant is None else [variant.model_dump(mode="json")]
     data["build"]["engines"] = [
         {

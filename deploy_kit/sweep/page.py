@@ -1,14 +1,18 @@
 """The result of a sweep as files: ``sweep.json``, and its views ``sweep.md`` and ``sweep.html``."""
 
 import json
+import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.markup import Markup, element
 from deploy_kit.base.text_files import read_json
+from deploy_kit.measure import latency
 from deploy_kit.records import codec, first_page
 from deploy_kit.records.engine_table import HEADINGS, NONE, cells, percentile
+from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.sweeps import SweepCell, SweepChoice, SweepResult
 from deploy_kit.stages.report import page, plausible
 from deploy_kit.stages.report.document import Section, Table
@@ -23,6 +27,7 @@ COLUMNS = (
     "peak memory", "front", "verdict",
 )  # fmt: skip
 _HEIGHT = 300
+_BEGIN, _END = "<!-- cells -->", "<!-- /cells -->"
 
 
 def write(result: SweepResult, folder: Path) -> Path:
@@ -37,6 +42,35 @@ def write(result: SweepResult, folder: Path) -> Path:
     lines += [line for part in sections(result) for line in section(part)]
     write_whole(folder / MARKDOWN, "\n".join(lines))
     return folder / MARKDOWN
+
+
+def verify_table_file(path: Path) -> None:
+    """Refuse a Markdown file that has no place for a table, before any work.
+
+    Raises:
+        InputError: It does not exist, or lacks the marks.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if text.count(_BEGIN) != 1 or text.count(_END) != 1 or text.index(_BEGIN) > text.index(_END):
+        raise InputError(
+            f"{path}: expected a Markdown file with a line '{_BEGIN}' and below it a line '{_END}'",
+            hint="write these two lines where the table is to be: what is between them is replaced",
+        )
+
+
+def write_table(result: SweepResult, path: Path) -> None:
+    """Put the table of all cells between the marks of a Markdown file; the rest of the file stays.
+
+    Raises:
+        InputError: As `verify_table_file`.
+    """
+    verify_table_file(path)
+    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    rows = [row(cell) for cell in result.cells]
+    told = [at for at in range(len(COLUMNS)) if any(one[at] != NONE for one in rows)]
+    table = Table(headings=tuple(COLUMNS[at] for at in told), rows=[tuple(one[at] for at in told) for one in rows])
+    drawn = section(Section(title="", blocks=(summary(result), _devices(result), table, _legend(result))))[2:]
+    write_whole(path, f"{before}{_BEGIN}\n{chr(10).join(drawn).strip()}\n{_END}{rest.partition(_END)[2]}")
 
 
 def load_result(path: Path) -> SweepResult:
@@ -93,12 +127,11 @@ def summary(result: SweepResult) -> str:
 def sections(result: SweepResult) -> list[Section]:
     """Return every section that has something to show."""
     notes = tuple(f"{cell.name.title}: {remark}" for cell in result.cells for remark in cell.remarks)
-    random = any(cell.random_weights for cell in result.cells)
     found = (
         Section(title="Recommendations", blocks=(_choices(result.choices), *_losers(result.choices))),
         Section(
             title="Cells",
-            blocks=(Table(headings=COLUMNS, rows=[row(cell) for cell in result.cells]), _legend(result, random)),
+            blocks=(Table(headings=COLUMNS, rows=[row(cell) for cell in result.cells]), _legend(result)),
         ),
         Section(title="What to know", blocks=(notes,)),
         Section(title="Devices", blocks=(_devices(result),)),
@@ -113,10 +146,18 @@ def row(cell: SweepCell) -> tuple[str, ...]:
     cost = measured.cost if measured is not None else None
     return (
         name.checkpoint + " (random weights)" * cell.random_weights, name.variant, name.engine, str(name.batch),
-        name.device, *(shown.get(heading, NONE) for heading in ("size", "top-1", "drop", "agreement", "p50")),
+        name.device, *(shown.get(heading, NONE) for heading in ("size", "top-1", "drop", "agreement")),
+        shown.get("p50", NONE) + _interval(measured),
         percentile(measured, 90), f"{cost.peak_memory_mib} MiB" if cost else NONE, ", ".join(cell.fronts) or NONE,
         verdict(cell),
     )  # fmt: skip
+
+
+def _interval(measured: Measurement | None) -> str:
+    """Write the 95 % interval of the median of the rounds; empty where there are too few of them."""
+    rounds = measured.by_round if measured is not None else ()
+    low, high = latency.median_interval([statistics.median(one) for one in rounds if one])
+    return "" if math.isinf(high) else f" [{low:.3f}, {high:.3f}]"
 
 
 def verdict(cell: SweepCell) -> str:
@@ -143,12 +184,14 @@ def html(result: SweepResult) -> str:
     return page.document(title(result), top, parts[0], shown, *parts[1:])
 
 
-def _legend(result: SweepResult, random: bool) -> str:
+def _legend(result: SweepResult) -> str:
+    random = any(cell.random_weights for cell in result.cells)
     compared = f"{result.accuracy} against latency" if result.accuracy else "no accuracy that these cells share"
     return (
-        f"p50 and p90 are of one run, of the whole batch. Fronts are by device and batch, of accepted cells with valid "
-        f"latencies: accuracy ({compared}), and size against latency. Cells are measured one after the other, not in "
-        f"turns: what the machine did differently in between is in their ratios. {NONE} means that there is no number."
+        "p50 and p90 are of one run, of the whole batch; behind p50 the 95 % interval of the median of the rounds. "
+        f"Fronts are by device and batch, of accepted cells with valid latencies: accuracy ({compared}), and size "
+        "against latency. Cells are measured one after the other, not in turns: what the machine did differently in "
+        f"between is in their ratios. {NONE} means that there is no number."
         + " Random weights have the cost of trained ones, and their accuracy means nothing."
         * random
     )

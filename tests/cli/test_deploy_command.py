@@ -44,14 +44,20 @@ def deploy(desk: Path, *more: str | Path) -> Said:
     return deploykit("deploy", desk / "best.safetensors", *given, *more)
 
 
+def hurry(patch: pytest.MonkeyPatch, runs: int) -> None:
+    """Let the default recipe take the faster exporter and a short bench."""
+    load, base = recipe.load_recipe, recipe.load_recipe("default")
+    bench = base.bench.model_copy(update={"rounds": 6, "runs": runs, "warmup_s": 0.05})
+    quick = base.model_copy(
+        update={"bench": bench, "export": base.export.model_copy(update={"exporter": "torchscript"})}
+    )
+    patch.setattr(recipe, "load_recipe", lambda name: quick if name == "default" else load(name))
+
+
 @pytest.fixture(scope="module")
 def deployed(desk: Path) -> Said:
     with pytest.MonkeyPatch.context() as patch:
-        base = recipe.load_recipe("default")
-        quick = base.bench.model_copy(update={"rounds": 6, "runs": 20, "warmup_s": 0.05})
-        quick_base = base.model_copy(update={"bench": quick})
-        load = recipe.load_recipe
-        patch.setattr(recipe, "load_recipe", lambda name: quick_base if name == "default" else load(name))
+        hurry(patch, runs=20)
         return deploy(desk, "-o", desk / "out", "--save-recipe", desk / "done.yaml", "--pack", desk / "bundle")
 
 
@@ -329,11 +335,8 @@ def test_what_slim_does_not_take_is_refused(desk: Path, given: tuple[str, ...], 
 def test_a_searched_deployment_is_slimmed_quantized_and_reports_its_search(
     desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = recipe.load_recipe("default")
-    quick = base.bench.model_copy(update={"rounds": 6, "runs": 5, "warmup_s": 0.05})
-    load, find = recipe.load_recipe, targets.find_target
-    quick_base = base.model_copy(update={"bench": quick})
-    monkeypatch.setattr(recipe, "load_recipe", lambda name: quick_base if name == "default" else load(name))
+    hurry(monkeypatch, runs=5)
+    find = targets.find_target
     monkeypatch.setattr(targets, "find_target", lambda name: dataclasses.replace(find(name), channels=4))
     monkeypatch.setattr(line, "_MEASURED_S", 0.1)
     monkeypatch.setattr(slim_budget, "STEP", 0.4)

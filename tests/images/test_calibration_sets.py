@@ -53,6 +53,12 @@ def test_there_are_512_images_to_calibrate_on(calibration):
     assert calibration.n == 512
 
 
+def test_the_small_set_is_every_sixteenth_of_the_calibration_images(calibration):
+    small = images.open_set("bundled:fashion-mnist-32", PREPROCESS)
+
+    assert small.hashes == calibration.hashes[::16]
+
+
 def test_calibration_and_check_share_no_image_by_sha256(calibration, check):
     assert check.overlap(calibration) == 0
 

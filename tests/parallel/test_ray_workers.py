@@ -21,8 +21,10 @@ from deploy_kit.devices.inference import InferenceTarget
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import ImageSource, open_set
 from deploy_kit.parallel import ONE_PROCESS, R, T, Workers, ray_workers
-from deploy_kit.recipe import SourceTable
-from deploy_kit.stages import check, reference
+from deploy_kit.quantization import schemes
+from deploy_kit.quantization.schemes import int8_portable
+from deploy_kit.recipe import SourceTable, Variant
+from deploy_kit.stages import check, quantize, reference
 from deploy_kit.store import Store
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ def test_an_engine_checked_on_workers_gives_the_same_bytes_though_one_is_killed(
     class OneDies:
         """The workers; the first to compute a part is killed before it can answer."""
 
-        n = workers.n
+        n, place = workers.n, workers.place
 
         def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             mark = tmp_path / "died"
@@ -176,6 +178,60 @@ def test_an_engine_checked_on_workers_gives_the_same_bytes_though_one_is_killed(
     assert outputs("ray", OneDies()) == outputs("here", ONE_PROCESS)
     assert [len(request.hashes) for request in asked] == [32, 32, 32, 32, 22]
     assert (tmp_path / "died").exists()
+
+
+@pytest.mark.slow
+def test_calibration_on_workers_gives_the_same_statistics_though_one_is_killed(
+    workers: Workers, line: "Line", tmp_path: Path
+) -> None:
+    images = save_images(tmp_path / "calibration.npz", 150)
+    source = line.store.path(line.lean)
+
+    class OneDies:
+        """The workers; the first to observe a part is killed before it can answer."""
+
+        n, place = workers.n, workers.place
+
+        def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+            mark = tmp_path / "died"
+
+            def work_or_die(item: T) -> R:
+                if not mark.exists():
+                    mark.write_text("")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return work(item)
+
+            return workers.map(work_or_die, items)
+
+    def statistics(name: str, on: Workers) -> bytes:
+        calibration = schemes.stream(source, open_set(str(images), TINY_PREPROCESS), TINY_PREPROCESS)
+        context = dataclasses.replace(calibration.context, store=tmp_path / name, workers=lambda: on)
+        options = int8_portable.Int8PortableOptions(method="mse", rounding="nearest", fit_biases=False)
+        calibration = dataclasses.replace(calibration, context=context)
+        int8_portable.SCHEME.apply(source, tmp_path / f"{name}.onnx", options, calibration)
+        (file,) = (tmp_path / name).glob("calibrate/*/statistics.npz")
+        return file.read_bytes()
+
+    assert statistics("ray", OneDies()) == statistics("here", ONE_PROCESS)
+    assert (tmp_path / "died").exists()
+
+
+@pytest.mark.slow
+def test_the_quantize_stage_opens_the_same_workers_in_its_own_process(
+    workers: Workers, line: "Line", tmp_path: Path, connection: Connection
+) -> None:
+    variant = Variant(name="int8", scheme="int8_portable", options={"method": "mse", "rounding": "nearest"})
+    images, said = ImageSource(name=str(save_images(tmp_path / "calibration.npz", 70))), list[str]()
+
+    def quantized(name: str, on: Workers) -> str:
+        store = Store(shutil.copytree(line.snapshot, tmp_path / name))
+        context = Context(
+            store=store, connection=connection, workers=on, on_progress=lambda event: said.append(event.text)
+        )
+        return quantize.run(line.lean, variant, context, calibration=images)[0].sha256
+
+    assert quantized("ray", workers) == quantized("here", ONE_PROCESS)
+    assert "ranges: 66 of 70 images were observed on 2 workers, the others in this process" in said
 
 
 def test_a_worker_with_another_processor_engine_or_settings_says_so(line: "Line", connection: Connection) -> None:

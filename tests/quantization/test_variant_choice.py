@@ -6,11 +6,19 @@ import pytest
 
 from deploy_kit import recipe
 from deploy_kit.base.errors import RequestError, UnknownNameError
-from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
+from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, verify_place
 from deploy_kit.recipe import Recipe, Variant
 
 VNNI, NO_VNNI = ("avx2", "avx512_vnni"), ("avx2",)
 FLAT = {"passes": ["flatten_concats", "cast_pixels_first"]}
+
+
+def test_a_scheme_that_is_computed_in_one_process_refuses_workers() -> None:
+    with pytest.raises(RequestError, match="--on: scheme 'fp16' is computed in one process"):
+        verify_place(Variant(name="fp16", scheme="fp16"), "ray")
+
+    verify_place(Variant(name="fp16", scheme="fp16"), "")
+    verify_place(Variant(name="int8", scheme="int8_portable"), "ray")
 
 
 def chosen(

@@ -115,5 +115,16 @@ def test_the_bundled_family_is_a_sweep_of_the_papers_networks() -> None:
 
     verify_cells(cells, base_recipe(table))
 
+    assert {cell.name.checkpoint for cell in cells if not cell.random_weights} == {"demo-bc40-k12"}
     assert set(table.architectures) == set(random_densenet.NAMES)
-    assert len(cells) == 8 * (2 + 2 + 1 + 2 + 1 + 2 + 2 + 1)
+    # ONNX Runtime: fp32 and INT8, OpenVINO: bf16 as well, at both batches; at batch 1 the runtime's own INT8 on both
+    # and ncnn's fp32 and bf16; NNCF's INT8 of three networks.
+    assert len(cells) == 9 * (2 * (2 + 3) + 2 + 2) + 3
+    sets = {
+        (recipe.check.images, recipe.quantize.calibration)
+        for recipe in (recipe_of(cells[0], base_recipe(table), ()), recipe_of(cells[-1], base_recipe(table), ()))
+    }
+    assert sets == {
+        ("bundled:fashion-mnist-10000", "bundled:fashion-mnist-512"),
+        ("synthetic", "bundled:fashion-mnist-32"),
+    }

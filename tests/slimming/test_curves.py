@@ -26,7 +26,8 @@ def test_inputs_far_from_zero_keep_their_small_variances() -> None:
         graph.forward(tensors, lambda node, x: rows.append(x.numpy()) if node is places[place].reader else None)
 
     images, bare = image_set(tensors)
-    found = curves._covariances(graph, places, images, bare, 32, lambda done: None)[place].numpy()
+    readers = tuple(one.reader for one in places)
+    found = curves._covariances(graph, (readers, ()), images, bare, 32, lambda done: None)[0][place].numpy()
 
     wanted = np.cov(rows[0].reshape(500, -1).astype(np.float64).T, bias=True)  # one output pixel reads all 9
     assert np.abs(rows[0]).mean() > 50 * np.sqrt(wanted.diagonal().mean())

@@ -248,6 +248,19 @@ def test_what_an_engine_is_known_to_refuse_is_refused_before_it_is_asked(
     assert cure in caught.value.hint
 
 
+def test_grids_are_written_as_the_target_takes_them_and_the_engine_says_so(
+    line: "Line", kept: Store, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="pip install openvino")
+    path, operators = tmp_path / "float_norms.onnx", ["Conv", "Concat"]
+    ort.quantize_static(line.store.path(line.lean), path, Calibration(line.inputs()), op_types_to_quantize=operators)
+    typed = hand_made(kept, onnx.load(path), line.graph("int8"), "openvino")
+
+    built, _ = build.run(typed, entry("openvino"), Context(store=kept, connection=line.connection))
+
+    assert built.made_by.passes == "grids_before_concats, grids_to_uint8"
+
+
 def on(accelerator: str) -> Device:
     return Device(name="orin", link="ssh", address="orin", accelerator=accelerator)
 

@@ -16,7 +16,7 @@ def small_sweep(folder: Path, n: int = 2, **keys: Any) -> Path:
     recipe = {
         "name": "base",
         "source": {"checkpoint": "replaced"},
-        "export": {"tolerance": 1e-5},
+        "export": {"tolerance": 1e-5, "exporter": "torchscript"},
         "simplify": {"passes": "default"},
         "quantize": {"calibration": str(save_images(folder / "calibration.npz", 20, seed=1))},
         "build": {"engines": []},

@@ -71,7 +71,7 @@ def tiny_recipe(folder: Path) -> Recipe:
         {
             "name": "tiny",
             "source": {"checkpoint": str(checkpoint)},
-            "export": {"tolerance": 1e-5},
+            "export": {"tolerance": 1e-5, "exporter": "torchscript"},  # the faster one
             "simplify": {
                 "passes": [
                     "fold_constants", "drop_identities", "drop_single_concats", "fold_batchnorm", "merge_duplicates",

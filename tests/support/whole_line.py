@@ -9,6 +9,7 @@ from stage_inputs import run_of
 from stand_ins import PretendLink
 
 from deploy_kit import pipeline, recipe
+from deploy_kit.base.errors import BuildError
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.records.artifacts import Artifact, Exported
 from deploy_kit.records.results import ParityReport
@@ -40,6 +41,48 @@ def save_photos(path: Path, n: int, *, sides: tuple[int, int], seed: int) -> Pat
     coarse = generator.integers(0, 256, (n, -(-height // 4), -(-width // 4), 3), np.uint8)
     np.savez(path, images=coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :height, :width])
     return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkedTyped:
+    """What the steps gave of a file that carries its precision.
+
+    Attributes:
+        store: Where the graph is.
+        graph: It, simplified.
+        built: By engine its file and proof, or why there is none.
+        parity: By engine.
+    """
+
+    store: Store
+    graph: Artifact
+    built: dict[str, Any]
+    parity: dict[str, ParityReport]
+
+
+def walk_typed(path: Path, folder: Path, *, sides: tuple[int, ...]) -> WalkedTyped:
+    """Take an ONNX file of RGB images in 0..1 that another program quantized through all steps but `quantize`."""
+    stated = {"height": sides[0], "width": sides[1], "color": "rgb", "mean": [0, 0, 0], "std": [1, 1, 1]}
+    table = recipe.load_recipe("default").model_dump(mode="json", exclude_none=True)
+    table |= {"source": {"checkpoint": str(path), "preprocess": stated}, "quantize": {"variants": []}}
+    table["check"]["images"] = str(save_photos(folder / "check.npz", 16, sides=(sides[0], sides[1]), seed=2))
+    table["build"] = {"engines": [{"engine": engine, "variants": ["fp32"]} for engine in ENGINES]}
+    run = run_of(recipe.parse_recipe(table), Store(folder / "store"), PretendLink(folder, WorkerProgram().operations))
+    exported = pipeline.exported(run)
+    answers, graph = pipeline.reference_logits(run, exported), pipeline.simplified(run, exported).onnx
+    built: dict[str, Any] = {}
+    parity = {}
+    for entry in run.recipe.build.engines:
+        try:
+            engine, _ = build.run(graph, entry, run.target)
+        except BuildError as error:
+            built[entry.engine] = error
+            continue
+        built[entry.engine] = (run.store.path(engine), engine.proof)
+        report, _ = check.run(engine, run.recipe.check, run.target, reference=answers, images=run.check_images)
+        assert isinstance(report, ParityReport)
+        parity[entry.engine] = report
+    return WalkedTyped(store=run.store, graph=graph, built=built, parity=parity)
 
 
 def walk(

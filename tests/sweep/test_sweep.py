@@ -293,3 +293,45 @@ def test_another_sweeps_result_is_not_replaced(swept: tuple[Path, SweepResult], 
     assert said.code == 2
     assert said.error.endswith("is the result of another sweep: other")
     assert said.fix == "  fix: choose another --out"
+
+
+def test_the_table_goes_between_the_marks_of_a_page(swept: tuple[Path, SweepResult], tmp_path: Path) -> None:
+    _, result = swept
+    (tmp_path / "page.md").write_text("# Before\n\n<!-- cells -->\nold\n<!-- /cells -->\nafter\n")
+
+    for _ in range(2):
+        page.write_table(result, tmp_path / "page.md")
+
+    text = (tmp_path / "page.md").read_text()
+    assert text.startswith("# Before\n\n<!-- cells -->\n8 cells: 8 done.") and text.endswith(
+        "\n<!-- /cells -->\nafter\n"
+    )
+    assert "old" not in text
+    (head,) = [line for line in text.splitlines() if line.startswith("| checkpoint |")]
+    rows = [line for line in text.splitlines() if line.startswith("| net")]
+    assert len(rows) == 8 and all(row.count("|") == head.count("|") for row in rows)
+
+
+def test_the_median_of_six_rounds_has_its_interval(swept: tuple[Path, SweepResult]) -> None:
+    _, result = swept
+    cell, at = result.cells[0], page.COLUMNS.index("p50")
+    measured = page.choice.measured_of(cell)
+    assert measured is not None and cell.row is not None
+    rounds = dataclasses.replace(
+        measured, samples_ms=tuple(float(k) for k in range(1, 25)), rounds=tuple(range(0, 24, 4))
+    )
+    timed = dataclasses.replace(cell, row=dataclasses.replace(cell.row, measurement=rounds))
+
+    assert page.row(timed)[at].endswith(" ms [2.500, 22.500]")
+    assert "[" not in page.row(cell)[at]  # of three rounds
+
+
+@pytest.mark.parametrize("text", ["", "<!-- cells -->", "<!-- /cells -->\n<!-- cells -->"])
+def test_a_file_without_a_place_for_the_table_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(text)
+
+    said = deploykit("sweep", small_sweep(tmp_path), "--out", tmp_path / "out", "--table", tmp_path / "page.md", "-q")
+
+    assert said.code == 2
+    assert "expected a Markdown file with a line '<!-- cells -->'" in said.error
+    assert (tmp_path / "page.md").read_text() == text

@@ -99,6 +99,7 @@ def adopt(path: Path, stated: Stated) -> Adopted:
         rewrites.feed_in_float32(before)
     proto = rewrites.raise_opset(proto, path, changes)
     rewrites.spread_constants(proto, changes)
+    proto = rewrites.dequantize_weights(proto, path, changes)
     proto = rewrites.decide_conditions(proto, path, changes)
     proto = rewrites.flatten_output(proto, path, changes)
     refused.verify_result(proto, path)

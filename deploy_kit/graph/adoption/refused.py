@@ -24,6 +24,8 @@ _SCALES = {
     "QuantizeLinear": (1,), "DequantizeLinear": (1,), "QLinearConv": (1, 4, 6), "QLinearMatMul": (1, 4, 6),
 }  # fmt: skip
 _DIVIDED_BY = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+_GRIDS = frozenset({0, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32})  # 0: not known
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
@@ -89,6 +91,7 @@ def verify_result(proto: "onnx.ModelProto", path: Path) -> None:
                 "be given to it",
                 hint="export the model without control flow, e.g. traced in eval mode",
             )
+    _verify_grids(proto, path)
     output = proto.graph.output[0]
     kind = output.type.tensor_type.elem_type
     if kind not in _FLOATS:
@@ -98,6 +101,28 @@ def verify_result(proto: "onnx.ModelProto", path: Path) -> None:
             f"{path}: output '{output.name}' is {said}: a check compares numbers before they are chosen from",
             hint=f"make what it is chosen from the output: --output {maker.input[0]}" if maker else "",
         )
+
+
+def _verify_grids(proto: "onnx.ModelProto", path: Path) -> None:
+    """Refuse grids of activations that no engine here computes convolutions on.
+
+    Raises:
+        InputError: Integers of other than 8 bits, or a scale for each block of channels.
+    """
+    kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    kinds |= {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
+    for node in proto.graph.node:
+        if node.op_type not in _PAIR:
+            continue
+        kind = kinds.get(node.output[0] if node.op_type == "QuantizeLinear" else node.input[0], 0)
+        blocks = next((entry.i for entry in node.attribute if entry.name == "block_size"), 0)
+        if blocks or kind not in _GRIDS:
+            what = f"a scale for each block of {blocks} channels" if blocks else f"a grid of {numpy_name(kind)}"
+            raise InputError(
+                f"{path}: {node.op_type} '{name_of(node)}' is {what}, which no engine here computes a convolution on",
+                hint="quantize the float32 file again to 8 bits, with one scale for a tensor or a channel: deploykit "
+                "quantize FLOAT.onnx --int8 --calibration calib/",
+            )
 
 
 def opset(proto: "onnx.ModelProto") -> int:

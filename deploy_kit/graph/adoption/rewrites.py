@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx_ir.passes import common
 
 from deploy_kit.base.errors import InputError, SimplifyError
-from deploy_kit.graph import onnx_bounds
+from deploy_kit.graph import edit, onnx_bounds
 from deploy_kit.graph.adoption import interface
 from deploy_kit.graph.adoption.refused import numpy_name, opset
 from deploy_kit.graph.onnx_bounds import nodes_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _OPSET = 13  # Q/DQ with a scale for each channel begin here
 # Activations of float16 are rounded to 11 bits and of bfloat16 to 8; seen on a DenseNet: 1e-3 and 1e-2.
 _HALF = {TensorProto.FLOAT16: 2e-2, TensorProto.BFLOAT16: 1e-1, TensorProto.DOUBLE: 1e-4}
+_QUANTIZING = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"})
 _SPREAD = 2**28  # 1 GiB as float32
 _TYPE_ATTRIBUTES = {"Cast": "to", "EyeLike": "dtype"}
 
@@ -135,6 +137,42 @@ def spread_constants(proto: "onnx.ModelProto", changes: list[str]) -> None:
         proto.graph.node.remove(node)
     if spread:
         changes.append(f"{len(spread)} constants that are stated by their shape written out")
+
+
+def dequantize_weights(proto: "onnx.ModelProto", path: Path, changes: list[str]) -> "onnx.ModelProto":
+    """Write out weights stored as integers where no activation is quantized: engines compute those in float."""
+    operators = {node.op_type for node in nodes_of(proto.graph)}
+    if "DequantizeLinear" not in operators or operators & _QUANTIZING:
+        return proto
+    model = ir.serde.deserialize_model(proto)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    n = 0
+    for node in tuple(model.graph):
+        if node.op_type == "DequantizeLinear" and all(value is None or edit.constant(value) for value in node.inputs):
+            made = edit.initializer(model, f"{node.outputs[0].name}.float", _dequantized(node), ir.DataType.FLOAT)
+            node.outputs[0].replace_all_uses_with(made)
+            model.graph.remove(node, safe=True)
+            n += 1
+    if not n:
+        return proto
+    changes.append(
+        f"{n} weights stored as integers are float32: no activation is quantized; quantize --int8 narrows both"
+    )
+    return interface.infer_anew(ir.serde.serialize_model(model), path, [])
+
+
+def _dequantized(node: ir.Node) -> np.ndarray:
+    """Compute s · (q − z) with one scale, one for each place of an axis, or one for each block of it."""
+    stored, scale = (edit.array(value) for value in node.inputs[:2])
+    zero = edit.array(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(scale.shape)
+    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+    if scale.ndim == 1 and stored.ndim > 1:
+        shape = [1] * stored.ndim
+        shape[axis] = scale.size
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    if block:
+        scale, zero = (one.repeat(block, axis).take(range(stored.shape[axis]), axis) for one in (scale, zero))
+    return (stored.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)
 
 
 def decide_conditions(proto: "onnx.ModelProto", path: Path, changes: list[str]) -> "onnx.ModelProto":

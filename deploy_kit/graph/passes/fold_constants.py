@@ -15,6 +15,10 @@ from deploy_kit.graph.passes import Outcome, Pass
 
 _MOST = 2**26  # numbers of one folded constant: 256 MiB as float32; what is larger stays to be computed
 _GROWING = frozenset({"Expand", "Tile", "Range", "Pad", "Resize", "OneHot", "ConstantOfShape"})
+# What turns weights into the integers that are stored; from half precision runtimes round in different ways.
+_QUANTIZING = frozenset(
+    {("QuantizeLinear", ir.DataType.FLOAT), ("Clip", ir.DataType.INT8), ("Clip", ir.DataType.UINT8)}
+)
 
 
 def apply(model: ir.Model) -> Outcome:
@@ -36,7 +40,8 @@ def apply(model: ir.Model) -> Outcome:
 def _affordable(node: ir.Node) -> bool | None:
     """Refuse a result that is too large to be written out; None leaves the choice to the library's own rules.
 
-    The folder computes a node before it looks at the size of the result.
+    The folder computes a node before it looks at the size of the result. Of a Q/DQ pair on weights it leaves both: what
+    quantizes them is computed here, and the DequantizeLinear stays, as it is their precision.
     """
     for value in node.outputs:
         if value.shape is not None and value.shape.is_static():
@@ -44,7 +49,8 @@ def _affordable(node: ir.Node) -> bool | None:
                 return False
         elif node.op_type in _GROWING and _stated_size(node) > _MOST:
             return False
-    return None
+    kind = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+    return True if (node.op_type, kind) in _QUANTIZING else None
 
 
 def _stated_size(node: ir.Node) -> float:

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ import onnx
 from deploy_kit.base.errors import StoreError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.machine import environment
-from deploy_kit.quantization.int8 import range_selection
+from deploy_kit.parallel import ONE_PROCESS, Workers
+from deploy_kit.quantization.int8 import calibration_parts, range_selection
+from deploy_kit.quantization.int8.calibration_parts import NamedImages
 from deploy_kit.quantization.int8.range_selection import ChannelRange, RangeMethod, RangeTarget
-from deploy_kit.quantization.ranges import Channels, ObservedActivations, Observer, memory_mib
+from deploy_kit.quantization.ranges import Channels, Observer, memory_mib
 from deploy_kit.quantization.ranges.histogram import BINS, Histogram
+from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations, ReducedGraph
 from deploy_kit.store import Key, Store, sha256_of
 
 VERSION = "3"
@@ -38,6 +42,10 @@ def _ignore(name: str, fact: str) -> None:
     """Ignore a fact."""
 
 
+def _no_workers() -> Workers:
+    return ONE_PROCESS
+
+
 @dataclass(frozen=True, kw_only=True)
 class CalibrationContext:
     """Where the statistics of a pass are kept, and who is told about it.
@@ -47,12 +55,16 @@ class CalibrationContext:
         store: Folder of the store that keeps the statistics; None keeps nothing.
         on_progress: Called with progress events, the first of which holds the estimate.
         note: (name, fact) → None; called with facts for the passport.
+        images: The images as other processes find them; None where they are observed here.
+        workers: Opens what observes them, where they are observed at all; the store has to be kept, too.
     """
 
     digest: str = ""
     store: Path | None = None
     on_progress: ProgressCallback = no_progress
     note: Callable[[str, str], None] = _ignore
+    images: NamedImages | None = None
+    workers: Callable[[], Workers] = _no_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +158,8 @@ def observe_images(
         said = kept.said if kept.method == _named(ranging) else f"of {kept.n_images} images"
         _note(context, ranging, said, kept)
         return Observed(**{**vars(there), "said": said})
-    return _made(store, key, activations, ranging, lambda: _pass(model, activations, targets, ranging, images), context)
+    look = partial(_pass, model, activations, targets, ranging, images)
+    return _made(store, key, activations, ranging, look, context)
 
 
 def _made(
@@ -154,7 +167,7 @@ def _made(
     key: Key,
     activations: ObservedActivations,
     ranging: RangeMethod,
-    look: Callable[[], Observed],
+    look: Callable[[Path], Observed],
     context: CalibrationContext,
 ) -> Observed:
     """Make the pass and keep its statistics."""
@@ -162,7 +175,7 @@ def _made(
 
     def make(folder: Path, home: str) -> KeptObservations:
         begun = time.perf_counter()
-        result.append(look())
+        result.append(look(folder))
         seconds = round(time.perf_counter() - begun, 1)
         np.savez_compressed(folder / _FILE, allow_pickle=False, **_arrays(result[0], activations))
         return KeptObservations(
@@ -185,26 +198,42 @@ def _pass(
     targets: tuple[RangeTarget, ...],
     ranging: RangeMethod,
     images: ImageStream,
+    folder: Path | None = None,
 ) -> Observed:
-    """Run the images through the graph, looking at the ranges each time their number has doubled."""
+    """Run the images through the graph, looking at the ranges each time their number has doubled.
+
+    With a `folder` that workers see, what workers the context has observe the images.
+    """
+    context = images.context
     here = environment.resident_memory_mib() + memory_mib(model, activations)
     # Ranges that are to settle are looked at as they grow: every image is counted.
-    observer = Observer(model, activations, expected=0 if ranging.settle else images.n)
-    looks = _Looks(targets, ranging, images.n)
-    begun, text = time.perf_counter(), ""
-    for batch in images.batches():
-        observer.add(batch)
-        if not text and observer.n_images >= min(images.n, 2 * len(batch)):
+    expected = 0 if ranging.settle else images.n
+    observer, looks = Observer(ReducedGraph(model, activations), expected=expected), _Looks(targets, ranging, images.n)
+    workers = ONE_PROCESS if folder is None or context.images is None else context.workers()
+    if folder is None or context.images is None or workers is ONE_PROCESS:
+        steps, by = _steps(observer, images), ""
+    else:
+        steps = calibration_parts.observe_on(workers, model, observer, context.images, folder)
+        by = f" on {workers.n} workers"
+    begun, text, first, elsewhere = time.perf_counter(), "", 0, 0
+    for n in steps:
+        elsewhere = n
+        first = first or observer.n_images
+        if not text and observer.n_images >= min(images.n, 2 * first):
             # Timed on the second batch: the first one also pays for what the runtime allocates once.
-            seconds = (time.perf_counter() - begun) * images.n / len(batch)
-            text = f"ranges ({ranging.method}) of {images.n} images: about {seconds:.0f} s and {here} MiB (estimated)"
-            images.context.on_progress(ProgressEvent(stage="quantize", text=text))
+            seconds = (time.perf_counter() - begun) * images.n / first / workers.n
+            text = (
+                f"ranges ({ranging.method}) of {images.n} images{by}: about {seconds:.0f} s and {here} MiB (estimated)"
+            )
+            context.on_progress(ProgressEvent(stage="quantize", text=text))
         begun = begun if text else time.perf_counter()
         if text:
-            done = observer.n_images
-            images.context.on_progress(ProgressEvent(stage="quantize", text=text, done=done, total=images.n))
+            context.on_progress(ProgressEvent(stage="quantize", text=text, done=observer.n_images, total=images.n))
         if looks.due(observer.n_images) and looks.settled(observer) and ranging.settle:
             break
+    if by:
+        text = f"ranges: {elsewhere} of {observer.n_images} images were observed{by}, the others in this process"
+        context.on_progress(ProgressEvent(stage="quantize", text=text))
     channels = observer.channels()
     return Observed(
         channels=channels,
@@ -213,6 +242,12 @@ def _pass(
         n_images=observer.n_images,
         said=looks.said(observer),
     )
+
+
+def _steps(observer: Observer, images: ImageStream) -> Iterator[int]:
+    for batch in images.batches():
+        observer.add(batch)
+        yield 0
 
 
 class _Looks:

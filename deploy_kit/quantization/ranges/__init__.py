@@ -5,17 +5,24 @@ returns a few thousand numbers. Only activations that need a histogram are fetch
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from deploy_kit.base.errors import QuantizeError
-from deploy_kit.base.lazy import need
-from deploy_kit.quantization.ranges.histogram import BINS, Histogram
+from deploy_kit.quantization.ranges.histogram import BINS, Histogram, Suspects
+from deploy_kit.quantization.ranges.reduced_graph import (
+    MEAN,
+    MERGE,
+    REDUCTIONS,
+    ObservedActivations,
+    ReducedGraph,
+    shape_of,
+    values_of,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,63 +42,62 @@ class Channels:
     std: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True)
-class ObservedActivations:
-    """The activations to observe, by statistic.
-
-    Attributes:
-        names: Activations of rank 2 or more, or the input, of which minima, maxima and moments are observed.
-        means: Further activations of which the mean alone is observed, at a quarter of the cost.
-        histograms: Those of `names` of which a histogram is counted, too.
-    """
-
-    names: tuple[str, ...]
-    means: tuple[str, ...] = ()
-    histograms: tuple[str, ...] = ()
-
-
 COUNTED_IMAGES, COUNTED_BYTES = 128, 8 * 2**30
 """Histograms are counted of as many images as have so many bytes of activations, spread over all, and of no fewer than
 the first number: counting takes as long as the graph itself. The demo's `mse` from 128, 256 and all 512 of its images
 gives 38.8, 39.4 and 40.4 dB."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObservedPart:
+    """What an observer of some images in between knows, for the one that observes all.
+
+    Attributes:
+        n_images: Number of the images.
+        runs: Statistics of each run, as `ReducedGraph.run` gives them.
+        histograms: Arrays of the histogram of each activation (`Histogram.parts`).
+        suspects: Suspects of each run that was counted, by activation.
+        counted: Whether each run was counted.
+    """
+
+    n_images: int
+    runs: tuple[dict[str, np.ndarray], ...]
+    histograms: dict[str, dict[str, np.ndarray]]
+    suspects: dict[str, list[Suspects]]
+    counted: tuple[bool, ...]
+
+
 class Observer:
     """Runs images through a graph, batch by batch, and accumulates the statistics of its activations."""
 
     def __init__(
-        self, model: onnx.ModelProto, activations: ObservedActivations, threads: int = 0, *, expected: int = 0
+        self,
+        graph: ReducedGraph,
+        *,
+        expected: int = 0,
+        n_runs: int = 0,
+        inner: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Load the graph, which is not changed.
+        """Begin without images, or in the middle of them to make an `ObservedPart`.
 
         Args:
-            model: A float32 graph.
-            activations: The activations to observe.
-            threads: Number of the runtime's threads, 0 for all cores.
+            graph: The graph.
             expected: Number of images to come, of which histograms are counted up to `COUNTED_BYTES`; extremes and
                 moments are those of all. 0 counts all.
+            n_runs: Number of runs before the first.
+            inner: What the bins of each histogram hold from the start.
         """
-        ort = need("onnxruntime", by="calibration")
-        self.activations, self.n_images, self._expected = activations, 0, expected
-        shapes = {value.name: _shape(value) for value in _values(model)}
-        image = 4 * sum(math.prod(shapes.get(name, (1,))[1:]) for name in activations.histograms)
-        self._counted = max(COUNTED_IMAGES, COUNTED_BYTES // max(image, 1))
-        names = tuple(dict.fromkeys(activations.names))
-        self._reduced = dict.fromkeys(_REDUCTIONS, names)
-        self._reduced[_MEAN] = tuple(dict.fromkeys((*names, *activations.means)))
-        outputs = [f"{name}{suffix}" for suffix, reduced in self._reduced.items() for name in reduced]
-        self._outputs, self._columns = outputs, dict[str, slice]()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        augmented = _augmented(model, self._reduced, activations.histograms).SerializeToString()
-        self._session = ort.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
-        self._feed, self._n_runs = self._session.get_inputs()[0].name, 0
+        self.graph, self.activations, self.n_images = graph, graph.activations, 0
+        self.expected, self._first, self._n_runs = expected, n_runs, 0
+        self._most = max(COUNTED_IMAGES, COUNTED_BYTES // max(graph.image_bytes, 1))
         self._totals: dict[str, np.ndarray] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._histograms = {name: Histogram.holding(held) for name, held in (inner or {}).items()}
         # Bins of many channels cost more than the values of one small image: such are counted several at a time.
         self._waiting: list[dict[str, _Counted]] = []
-        self._together = min(_TOGETHER, _TOGETHER_BYTES // max(image, 1))
+        self._together = min(_TOGETHER, _TOGETHER_BYTES // max(graph.image_bytes, 1))
+        self._runs: list[dict[str, np.ndarray]] | None = [] if inner is not None else None
+        self._suspects: dict[str, list[Suspects]] = {name: [] for name in inner or ()}
+        self._was_counted: list[bool] = []
 
     def add(self, batch: np.ndarray) -> None:
         """Observe a batch (N, C, …) float32; all batches have one size.
@@ -99,42 +105,80 @@ class Observer:
         Raises:
             QuantizeError: An activation that needs a histogram is not finite.
         """
-        every = max(1, self._expected // max(self._counted, len(batch)))
-        counted = self.activations.histograms if self._n_runs % every == 0 else ()
-        results = self._session.run([*self._outputs, *counted], {self._feed: batch})
-        parts, rest = {}, iter(results)
-        for suffix, names in self._reduced.items():
-            rows = [_over_images(value, _MERGE[suffix]) for _, value in zip(names, rest, strict=False)]
-            parts[suffix] = np.concatenate(rows, dtype=np.float64) if rows else np.zeros(0)
-            if not self._n_runs:
-                ends = np.cumsum([len(row) for row in rows])
-                self._columns |= {
-                    f"{name}{suffix}": slice(end - len(row), end)
-                    for name, row, end in zip(names, rows, ends.tolist(), strict=True)
-                }
-        self._totals = (
-            {suffix: _MERGE[suffix](total, parts[suffix]) for suffix, total in self._totals.items()}
-            if self._n_runs
-            else parts
-        )
-        self._n_runs += 1
+        every = max(1, self.expected // max(self._most, len(batch)))
+        counted = self.activations.histograms if (self._first + self._n_runs) % every == 0 else ()
+        parts, values = self.graph.run(batch, counted)
+        self._accumulate(parts)
         self.n_images += len(batch)
+        if self._runs is not None:
+            self._runs.append(parts)
+            self._was_counted.append(bool(counted))
         if not counted:
             return
-        bounds = {name: [self._of(name, suffix, parts) for suffix in (".low", ".high", _MEAN)] for name in counted}
-        if not all(np.isfinite(parts[suffix]).all() for suffix in (".low", ".high", _MEAN)):
+        low, high, mean = (
+            {name: self._of(name, suffix, parts) for name in counted} for suffix in (".low", ".high", MEAN)
+        )
+        if not all(np.isfinite(parts[suffix]).all() for suffix in (".low", ".high", MEAN)):
             for name in counted:
-                _expect_finite(name, *bounds[name])
-        self._waiting.append({name: (value, *bounds[name][:2]) for name, value in zip(counted, rest, strict=True)})
+                _expect_finite(name, low[name], high[name], mean[name])
+        self._waiting.append(
+            {name: (value, low[name], high[name]) for name, value in zip(counted, values, strict=True)}
+        )
         if len(self._waiting) * len(batch) >= self._together:
             self._count()
+
+    def take(self, part: ObservedPart) -> bool:
+        """Take what is known of the next images, bit by bit as if they had been added.
+
+        Returns:
+            Whether it was taken; only `add` can count values that are far from all others.
+        """
+        self._count()
+        counted = [run for run, was in zip(part.runs, part.counted, strict=True) if was]
+        reaches = dict[str, list[np.ndarray]]()
+        for name in part.histograms:
+            ends = [[self._of(name, suffix, run) for suffix in (".low", ".high")] for run in counted]
+            reach = self._histograms[name].reaches([np.stack(pair, axis=1) for pair in ends], part.suspects[name])
+            if reach is None:
+                return False
+            reaches[name] = reach
+        for name, arrays in part.histograms.items():
+            self._histograms[name].take(reaches[name], Histogram.of(arrays, ""))
+        for run in part.runs:
+            self._accumulate(run)
+        self.n_images += part.n_images
+        return True
+
+    def part(self) -> ObservedPart | None:
+        """Return what was observed since a beginning in the middle; None where a value is far from all others."""
+        assert self._runs is not None
+        found = self.histograms
+        if any(one.beyond.any() for one in found.values()):
+            return None
+        return ObservedPart(
+            n_images=self.n_images,
+            runs=tuple(self._runs),
+            histograms={name: one.parts("") for name, one in found.items()} if any(self._was_counted) else {},
+            suspects=self._suspects,
+            counted=tuple(self._was_counted),
+        )
+
+    @property
+    def inner(self) -> dict[str, np.ndarray]:
+        """What the bins of each histogram hold."""
+        return {name: one.inner for name, one in self.histograms.items()}
+
+    def _accumulate(self, parts: dict[str, np.ndarray]) -> None:
+        totals = self._totals
+        self._totals = {suffix: MERGE[suffix](totals[suffix], row) if totals else row for suffix, row in parts.items()}
+        self._n_runs += 1
 
     def _count(self) -> None:
         for name in self.activations.histograms if self._waiting else ():
             batches = [run[name] for run in self._waiting]
             if name not in self._histograms:
                 self._histograms[name] = Histogram.empty(len(batches[0][1]))
-            self._histograms[name].add(batches)
+            self._histograms[name].add(batches, self._suspects.get(name))
         self._waiting.clear()
 
     @property
@@ -144,7 +188,7 @@ class Observer:
         return self._histograms
 
     def _of(self, name: str, suffix: str, parts: dict[str, np.ndarray]) -> np.ndarray:
-        return parts[suffix][self._columns[f"{name}{suffix}"]]
+        return parts[suffix][self.graph.columns[f"{name}{suffix}"]]
 
     def channels(self) -> dict[str, Channels]:
         """Return the statistics of `ObservedActivations.names`.
@@ -154,10 +198,8 @@ class Observer:
         """
         self._expect_images()
         return {
-            name: _channels(
-                name, *(self._of(name, suffix, self._totals) for suffix in _REDUCTIONS), n_runs=self._n_runs
-            )
-            for name in self._reduced[".low"]
+            name: _channels(name, *(self._of(name, suffix, self._totals) for suffix in REDUCTIONS), n_runs=self._n_runs)
+            for name in dict.fromkeys(self.activations.names)
         }
 
     def means(self) -> dict[str, np.ndarray]:
@@ -168,7 +210,7 @@ class Observer:
         """
         self._expect_images()
         means = dict.fromkeys(self.activations.means)
-        return {name: self._of(name, _MEAN, self._totals) / self._n_runs for name in means}
+        return {name: self._of(name, MEAN, self._totals) / self._n_runs for name in means}
 
     def _expect_images(self) -> None:
         if not self._n_runs:
@@ -198,7 +240,8 @@ def observe_activations(
     Raises:
         QuantizeError: No images, or an activation is not finite.
     """
-    observer = Observer(model, ObservedActivations(names=tuple(names), means=tuple(means)), threads)
+    activations = ObservedActivations(names=tuple(names), means=tuple(means))
+    observer = Observer(ReducedGraph(model, activations, threads))
     for batch in batches:
         observer.add(batch)
     return observer.channels(), observer.means()
@@ -209,20 +252,13 @@ def memory_mib(model: onnx.ModelProto, activations: ObservedActivations) -> int:
 
     An open batch counts as 1.
     """
-    shapes = {value.name: _shape(value) for value in _values(model)}
+    shapes = {value.name: shape_of(value) for value in values_of(model)}
     computed = {name for node in model.graph.node for name in node.output}
     tensors = 4 * sum(math.prod(shape) for name, shape in shapes.items() if name in computed)
     fetched = 4 * sum(math.prod(shapes[name]) for name in activations.histograms if name in shapes)
     fetched = max(fetched, min(_TOGETHER * fetched, _TOGETHER_BYTES))
     bins = 8 * BINS * sum(shapes[name][1] for name in activations.histograms if name in shapes)
     return round((_COPIES * int(model.ByteSize()) + _ALIVE * tensors + fetched + bins) / 2**20)
-
-
-def _over_images(value: np.ndarray, merge: np.ufunc) -> np.ndarray:
-    """Reduce (N, C) to (C,): a sum to its mean, in float64 where N is not 1."""
-    if len(value) == 1:
-        return np.asarray(value[0])
-    return np.asarray(merge.reduce(np.asarray(value, np.float64), axis=0) / (len(value) if merge is np.add else 1))
 
 
 def _channels(
@@ -250,53 +286,3 @@ _Counted: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 _TOGETHER, _TOGETHER_BYTES = 8, 64 * 2**20  # images whose values are counted at a time, and what they may hold
 _COPIES = 4  # of the weights: the graph, its serialized form, the runtime's own, and what it packs for its kernels
 _ALIVE = 0.5  # of the activations at a time, as the runtime uses memory again; estimated
-_MEAN = ".mean"
-_REDUCTIONS = {".low": "ReduceMin", ".high": "ReduceMax", _MEAN: "ReduceMean", ".square": "ReduceMean"}
-_MERGE: dict[str, np.ufunc] = {".low": np.minimum, ".high": np.maximum, _MEAN: np.add, ".square": np.add}
-_AXES_AS_INPUT = 18  # from this operator set on, ReduceMin, ReduceMax and ReduceMean take their axes as an input
-
-
-def _augmented(
-    model: onnx.ModelProto, reduced: dict[str, tuple[str, ...]], fetched: tuple[str, ...]
-) -> onnx.ModelProto:
-    """Copy the graph; its outputs become the reductions of some activations, and others as they are."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    ranks = _ranks(copy)
-    del copy.graph.output[:]
-    version = next(entry.version for entry in copy.opset_import if not entry.domain)
-    copy.graph.node.extend(helper.make_node("Mul", [name, name], [f"{name}.squared"]) for name in reduced[".square"])
-    for name in dict.fromkeys(name for names in reduced.values() for name in names):
-        # Over the pixels alone: the runtime reduces whole rows in parallel, and the batch is left to numpy.
-        axes = list(range(2, ranks[name]))
-        for suffix in (suffix for suffix, names in reduced.items() if name in names):
-            source, output = f"{name}.squared" if suffix == ".square" else name, f"{name}{suffix}"
-            copy.graph.node.append(_reduction(copy, _REDUCTIONS[suffix], source, output, axes, version))
-            copy.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
-    for name in fetched:
-        copy.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    return copy
-
-
-def _reduction(
-    model: onnx.ModelProto, operator: str, source: str, output: str, axes: list[int], version: int
-) -> onnx.NodeProto:
-    if not axes:
-        return helper.make_node("Identity", [source], [output])
-    if version < _AXES_AS_INPUT:
-        return helper.make_node(operator, [source], [output], axes=axes, keepdims=0)
-    constant = f"{output}.axes"
-    model.graph.initializer.append(helper.make_tensor(constant, onnx.TensorProto.INT64, [len(axes)], axes))
-    return helper.make_node(operator, [source, constant], [output], keepdims=0)
-
-
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    return {value.name: len(value.type.tensor_type.shape.dim) for value in _values(model)}
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)
-
-
-def _values(model: onnx.ModelProto) -> tuple[Any, ...]:
-    return (*model.graph.input, *model.graph.value_info, *model.graph.output)

@@ -13,6 +13,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.graph import onnx_file, passes
 from deploy_kit.images import ImageSet
 from deploy_kit.machine.environment import library_version, library_versions
+from deploy_kit.quantization.int8.calibration_parts import NamedImages
 from deploy_kit.quantization.int8.observation import CalibrationContext
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess
@@ -128,7 +129,16 @@ def stream(source: Path, image_set: ImageSet, preprocess: Preprocess | BareInput
         n_images=used.n,
         input_name=spec.name,
         batches=lambda: used.batches(preprocess, size),
-        context=CalibrationContext(digest=hashlib.sha256(identity.encode()).hexdigest()),
+        context=CalibrationContext(
+            digest=hashlib.sha256(identity.encode()).hexdigest(),
+            images=NamedImages(
+                source=used.name,
+                preprocess=preprocess,
+                reading=(used.skip_bad, used.orientation),
+                hashes=used.hashes,
+                batch=size,
+            ),
+        ),
     )
 
 

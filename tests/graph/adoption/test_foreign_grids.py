@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import foreign_grids
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -78,6 +79,28 @@ def test_weights_of_a_dead_channel_may_have_a_step_of_zero(tmp_path: Path) -> No
     plant(file, "DequantizeLinear", 0.0)
 
     adopt(file, Stated())
+
+
+@pytest.mark.parametrize(("form", "said"), foreign_grids.REFUSED.items())
+def test_grid_that_no_engine_computes_on_is_refused(form: str, said: str, tmp_path: Path) -> None:
+    file = foreign_grids.FORMS[form](tmp_path)
+
+    with pytest.raises(InputError, match=rf"Linear '.*' is {said}, which no engine here computes") as refused:
+        adopt(file, Stated())
+
+    assert "quantize FLOAT.onnx --int8 --calibration calib/" in refused.value.hint
+
+
+@pytest.mark.parametrize("form", ["operator set 21, blocks", "ModelOpt, stored weights"])
+def test_weights_alone_are_dequantized(form: str, tmp_path: Path) -> None:
+    file, x = foreign_grids.weights_alone(foreign_grids.FORMS[form](tmp_path)), foreign_grids.inputs()
+
+    adopted = adopt(file, Stated())
+
+    assert {node.op_type for node in adopted.model.graph}.isdisjoint({"QuantizeLinear", "DequantizeLinear"})
+    assert "9 weights stored as integers are float32: no activation is quantized" in "; ".join(adopted.changes)
+    found = small_cnns.computed(ir.serde.serialize_model(adopted.model), x)
+    assert metrics.relative_difference(foreign_grids.by_reference(file, x), found) < 1e-5
 
 
 def plant(file: Path, operator: str, value: float) -> None:

@@ -1,4 +1,4 @@
-"""DenseNet's relatives in INT8: from both of torch's exporters, in both CPU engines, held against torch's own outputs.
+"""DenseNet's relatives in INT8: from torch's exporters, in both CPU engines, held against torch's own outputs.
 
 What moves values must move integers; an unneeded quantizer shows in the counts.
 """
@@ -53,9 +53,8 @@ def written(name: str, exporter: str, folder: Path) -> tuple[nn.Module, ir.Model
 @pytest.mark.parametrize(
     ("name", "exporter"),
     [
-        pytest.param(name, exporter, marks=[] if name in QUICK and exporter == "torchscript" else [pytest.mark.slow])
-        for name in concat_networks.NETWORKS
-        for exporter in ("torchscript", "dynamo")
+        *(pytest.param(name, "torchscript") for name in QUICK),
+        *(pytest.param(name, "dynamo", marks=pytest.mark.slow) for name in concat_networks.NETWORKS),
     ],
 )
 def test_relative_keeps_its_outputs_in_both_engines(

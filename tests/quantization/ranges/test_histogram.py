@@ -135,3 +135,9 @@ def test_batches_counted_together_are_as_one_by_one() -> None:
     assert found.beyond[1, 1] == 1
     for name, value in vars(filled(*np.split(x, 40))).items():
         np.testing.assert_array_equal(getattr(found, name), value)
+
+
+def test_a_negative_number_stays_below_zero_however_wide_the_bins_are() -> None:
+    small, large = np.full((1, 1, 1, 2), -1e-40, np.float32), np.array([[[[-1e9, 1e9]]]], np.float32)
+
+    assert content(filled(small, large)) == content(filled(large, small))

@@ -24,7 +24,7 @@ from deploy_kit.quantization.schemes.int8_portable import Int8PortableOptions
 from deploy_kit.records import codec
 
 FORMS = ("max", "depthwise")
-# What is chosen for the demo, stated: the first test on it lets images choose, and fits its biases.
+# What is chosen for the demo, stated: `tests/test_demo.py` lets images choose, and fits its biases.
 STATED = {"method": "mse", "rounding": "descent", "fit_biases": False}
 either_form = pytest.mark.parametrize("form", FORMS)
 
@@ -154,7 +154,7 @@ def test_unknown_form_names_the_known_ones() -> None:
 
 @pytest.mark.slow
 def test_demo_keeps_its_answers() -> None:
-    sqnr_db, agreement = demo_graph.kept(int8_portable)
+    sqnr_db, agreement = demo_graph.kept(int8_portable, **STATED)
 
     assert sqnr_db > FLOOR_DB
     assert agreement >= 0.99

@@ -1,0 +1,58 @@
+"""Tests of files that another program quantized, over the whole line: export, simplify, build, check.
+
+What a file computes is said by ONNX's reference evaluator, and by ONNX Runtime without its optimizer.
+"""
+
+from pathlib import Path
+
+import foreign_grids
+import numpy as np
+import onnx
+import pytest
+import small_cnns
+import whole_line
+from foreign_grids import FORMS, IN_FLOAT, REFUSED
+
+from deploy_kit.accuracy import metrics
+from deploy_kit.base.errors import BuildError
+
+QUICK = ("onnxruntime: a scale per channel", "pytorch-quantization", "Brevitas QCDQ")
+SERVED = [
+    pytest.param(form, marks=[] if form in QUICK else [pytest.mark.slow]) for form in FORMS if form not in REFUSED
+]
+# Sums in another order, and biases as multiples of both steps, put results at the edge of two steps on the other one.
+LEAST_DB = 40
+
+
+@pytest.mark.parametrize("form", SERVED)
+def test_grids_of_another_program_go_through_the_whole_line(form: str, tmp_path: Path) -> None:
+    file, x = FORMS[form](tmp_path), foreign_grids.inputs(4, seed=5)
+
+    walked = whole_line.walk_typed(file, tmp_path, sides=foreign_grids.SHAPE[1:])
+
+    lean = walked.store.path(walked.graph)
+    assert walked.graph.precision == "int8"
+    assert metrics.sqnr_db(foreign_grids.by_reference(file, x), small_cnns.computed(lean, x)) > LEAST_DB
+    np.testing.assert_array_equal(small_cnns.computed(file, x), small_cnns.computed(lean, x))
+    for engine in whole_line.ENGINES:
+        if engine in IN_FLOAT.get(form, ()):
+            assert isinstance(walked.built[engine], BuildError)
+            assert "carries int8, and" in str(walked.built[engine])
+            continue
+        parity, (built, proof) = walked.parity[engine], walked.built[engine]
+        assert parity.sqnr_db > LEAST_DB
+        assert sum(n for kind, dtype, n in proof.counts if (kind, dtype) == ("Conv", "int8")) >= (
+            1 if "asymmetric weights" in form else 3
+        )
+        if engine == "onnxruntime":
+            kept = foreign_grids.scales(onnx.load(built))
+            assert kept <= foreign_grids.scales(onnx.load(file))
+
+
+def test_engine_of_openvino_would_be_wrong_without_the_layout_of_its_target(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="pip install openvino")
+    file, x = FORMS["ModelOpt, stored weights"](tmp_path), foreign_grids.inputs(4, seed=5)
+
+    as_given = openvino.Core().compile_model(openvino.Core().read_model(str(file)), "CPU")(x)[0]
+
+    assert metrics.sqnr_db(foreign_grids.by_reference(file, x), as_given) < 25
