@@ -46,7 +46,7 @@ _END_S = 2.0
 """Seconds that a job has for ending in order once the host is gone."""
 _FEW = 4
 """Images that calibrate a graph which is only timed."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, kw_only=True)
