@@ -1,16 +1,18 @@
 """An engine's outputs on a part of an image set, computed by another process that sees the same files."""
 
 import contextlib
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deploy_kit.base.errors import DeviceError, EngineCrashError, InputError
+from deploy_kit.base.errors import DeployKitError, DeviceError, InputError
 from deploy_kit.devices import links
 from deploy_kit.devices.inference import InferenceTarget, LoadedEngine, loaded_engine
+from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.images import Crops, ImageSet, Orientation, part_of
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
@@ -95,44 +97,54 @@ def answer(request: OutputsRequest) -> np.ndarray:
     part = part_of(request.images, request.preprocess, request.hashes, skip_bad=skip_bad, orientation=orientation)
     try:
         return _loaded(request).all(part, request.preprocess, crops=request.crops).logits
-    except EngineCrashError:
+    except DeployKitError:  # its child may be dead, and is not to outlive what is refused
         _release()
         raise
 
 
-_held: dict[str, tuple[LoadedEngine, contextlib.ExitStack]] = {}
+@dataclass(frozen=True, kw_only=True)
+class _Child:
+    """A child process that this process has for engines, one at a time, and the engine in it."""
+
+    connection: Connection
+    worker: Worker
+    stack: contextlib.ExitStack
+    engines: dict[str, LoadedEngine] = field(default_factory=dict)
 
 
-def _loaded(request: OutputsRequest) -> LoadedEngine:
-    """Load an engine once for all parts of a process: for a small network that takes longer than a part."""
-    key = codec.canonical_json([request.engine, request.sha256, request.options, request.settings])
-    if key not in _held:
-        _release()
-        with contextlib.ExitStack() as stack:
-            opened = _opened(request, stack)
-            _held[key] = opened, stack.pop_all()
-    return _held[key][0]
+@functools.lru_cache(maxsize=1)
+def _child() -> _Child:
+    """Start the child once for all parts: for a small network that takes longer than a part."""
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(links.connect_device(links.LOCAL))
+        worker = stack.enter_context(connection.worker())
+        return _Child(connection=connection, worker=worker, stack=stack.pop_all())
 
 
 def _release() -> None:
-    for _, stack in _held.values():
-        stack.close()
-    _held.clear()
+    if _child.cache_info().currsize:
+        _child().stack.close()
+        _child.cache_clear()
 
 
-def _opened(request: OutputsRequest, stack: contextlib.ExitStack) -> LoadedEngine:
-    if not request.path.is_file() or digest_of(request.path) != request.sha256:
-        raise InputError(
-            f"{request.path}: a worker sees another file here",
-            hint="put the store on a folder that every machine shares: --store FOLDER",
-        )
-    connection = stack.enter_context(links.connect_device(links.LOCAL))
-    here = connection.environment
-    _expect(request.label, "processor", request.processor, (here.cpu, tuple(here.isa)))
-    target = InferenceTarget(engine=request.engine, path=request.path, options=request.options)
-    opened = stack.enter_context(loaded_engine(connection, target))
-    _expect(request.label, "settings", request.settings, opened.settings)
-    return opened
+def _loaded(request: OutputsRequest) -> LoadedEngine:
+    """Return the engine of a request, loaded in the place of the last one where it is another."""
+    child = _child()
+    key = codec.canonical_json([request.engine, request.sha256, request.options, request.settings])
+    if key not in child.engines:
+        if not request.path.is_file() or digest_of(request.path) != request.sha256:
+            raise InputError(
+                f"{request.path}: a worker sees another file here",
+                hint="put the store on a folder that every machine shares: --store FOLDER",
+            )
+        here = child.connection.environment
+        _expect(request.label, "processor", request.processor, (here.cpu, tuple(here.isa)))
+        child.engines.clear()
+        target = InferenceTarget(engine=request.engine, path=request.path, options=request.options)
+        with loaded_engine(child.connection, target, worker=child.worker) as opened:
+            _expect(request.label, "settings", request.settings, opened.settings)
+            child.engines[key] = opened
+    return child.engines[key]
 
 
 def _expect(label: str, what: str, wanted: object, found: object) -> None:

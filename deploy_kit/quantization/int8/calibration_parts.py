@@ -17,7 +17,8 @@ from deploy_kit.base.errors import DeviceError, InputError
 from deploy_kit.images import Orientation, part_of
 from deploy_kit.machine import environment
 from deploy_kit.parallel import Workers
-from deploy_kit.quantization.ranges import ObservedActivations, ObservedPart, Observer, ReducedGraph
+from deploy_kit.quantization.ranges import ObservedPart, Observer
+from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations, ReducedGraph
 from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.store import sha256_of
 

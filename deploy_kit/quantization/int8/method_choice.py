@@ -27,7 +27,7 @@ from deploy_kit.quantization.int8 import mixed_precision, observation, plan
 from deploy_kit.quantization.int8.observation import ImageStream, Observed
 from deploy_kit.quantization.int8.plan import Int8Choices, Int8Plan, PreparedGraph, Rounding
 from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeTarget
-from deploy_kit.quantization.ranges import ObservedActivations
+from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations
 from deploy_kit.quantization.ranges.thresholds import Method
 
 FEWEST, MOST = 64, 512

@@ -21,8 +21,9 @@ from deploy_kit.parallel import ONE_PROCESS, Workers
 from deploy_kit.quantization.int8 import calibration_parts, range_selection
 from deploy_kit.quantization.int8.calibration_parts import NamedImages
 from deploy_kit.quantization.int8.range_selection import ChannelRange, RangeMethod, RangeTarget
-from deploy_kit.quantization.ranges import Channels, ObservedActivations, Observer, ReducedGraph, memory_mib
+from deploy_kit.quantization.ranges import Channels, Observer, memory_mib
 from deploy_kit.quantization.ranges.histogram import BINS, Histogram
+from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations, ReducedGraph
 from deploy_kit.store import Key, Store, sha256_of
 
 VERSION = "3"

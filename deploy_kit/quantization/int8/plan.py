@@ -35,7 +35,8 @@ from deploy_kit.quantization.int8.observation import CalibrationContext, ImageSt
 from deploy_kit.quantization.int8.pixel_grid import PixelGrid
 from deploy_kit.quantization.int8.range_selection import ChannelRange, RangeMethod, RangeTarget
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
-from deploy_kit.quantization.ranges import Channels, ObservedActivations
+from deploy_kit.quantization.ranges import Channels
+from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations
 
 Rounding: TypeAlias = Literal["nearest", "descent"]
 

@@ -7,15 +7,22 @@ returns a few thousand numbers. Only activations that need a histogram are fetch
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from deploy_kit.base.errors import QuantizeError
-from deploy_kit.base.lazy import need
 from deploy_kit.quantization.ranges.histogram import BINS, Histogram, Suspects
+from deploy_kit.quantization.ranges.reduced_graph import (
+    MEAN,
+    MERGE,
+    REDUCTIONS,
+    ObservedActivations,
+    ReducedGraph,
+    shape_of,
+    values_of,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,71 +42,10 @@ class Channels:
     std: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True)
-class ObservedActivations:
-    """The activations to observe, by statistic.
-
-    Attributes:
-        names: Activations of rank 2 or more, or the input, of which minima, maxima and moments are observed.
-        means: Further activations of which the mean alone is observed, at a quarter of the cost.
-        histograms: Those of `names` of which a histogram is counted, too.
-    """
-
-    names: tuple[str, ...]
-    means: tuple[str, ...] = ()
-    histograms: tuple[str, ...] = ()
-
-
 COUNTED_IMAGES, COUNTED_BYTES = 128, 8 * 2**30
 """Histograms are counted of as many images as have so many bytes of activations, spread over all, and of no fewer than
 the first number: counting takes as long as the graph itself. The demo's `mse` from 128, 256 and all 512 of its images
 gives 38.8, 39.4 and 40.4 dB."""
-
-
-class ReducedGraph:
-    """A graph in a session that reduces its activations, so that few numbers leave the runtime."""
-
-    def __init__(self, model: onnx.ModelProto, activations: ObservedActivations, threads: int = 0) -> None:
-        """Load the graph, which is not changed.
-
-        Args:
-            model: A float32 graph.
-            activations: The activations to observe.
-            threads: Number of the runtime's threads, 0 for all cores; any number gives the same bits.
-        """
-        ort = need("onnxruntime", by="calibration")
-        self.activations = activations
-        shapes = {value.name: _shape(value) for value in _values(model)}
-        self.image_bytes = 4 * sum(math.prod(shapes.get(name, (1,))[1:]) for name in activations.histograms)
-        names = tuple(dict.fromkeys(activations.names))
-        self._reduced = dict.fromkeys(_REDUCTIONS, names)
-        self._reduced[_MEAN] = tuple(dict.fromkeys((*names, *activations.means)))
-        self._outputs = [f"{name}{suffix}" for suffix, reduced in self._reduced.items() for name in reduced]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        augmented = _augmented(model, self._reduced, activations.histograms).SerializeToString()
-        self._session = ort.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
-        self._feed = self._session.get_inputs()[0].name
-        self.columns: dict[str, slice] = {}
-
-    def run(self, batch: np.ndarray, fetched: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-        """Run a batch (N, C, …) float32.
-
-        Returns:
-            The statistics by reduction, float64, in `columns`; and the values of the activations `fetched`.
-        """
-        results = self._session.run([*self._outputs, *fetched], {self._feed: batch})
-        parts, rest = {}, iter(results)
-        for suffix, names in self._reduced.items():
-            rows = [_over_images(value, _MERGE[suffix]) for _, value in zip(names, rest, strict=False)]
-            parts[suffix] = np.concatenate(rows, dtype=np.float64) if rows else np.zeros(0)
-            ends = np.cumsum([len(row) for row in rows])
-            self.columns |= {
-                f"{name}{suffix}": slice(end - len(row), end)
-                for name, row, end in zip(names, rows, ends.tolist(), strict=True)
-            }
-        return parts, list(rest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +116,9 @@ class Observer:
         if not counted:
             return
         low, high, mean = (
-            {name: self._of(name, suffix, parts) for name in counted} for suffix in (".low", ".high", _MEAN)
+            {name: self._of(name, suffix, parts) for name in counted} for suffix in (".low", ".high", MEAN)
         )
-        if not all(np.isfinite(parts[suffix]).all() for suffix in (".low", ".high", _MEAN)):
+        if not all(np.isfinite(parts[suffix]).all() for suffix in (".low", ".high", MEAN)):
             for name in counted:
                 _expect_finite(name, low[name], high[name], mean[name])
         self._waiting.append(
@@ -224,7 +170,7 @@ class Observer:
 
     def _accumulate(self, parts: dict[str, np.ndarray]) -> None:
         totals = self._totals
-        self._totals = {suffix: _MERGE[suffix](totals[suffix], row) if totals else row for suffix, row in parts.items()}
+        self._totals = {suffix: MERGE[suffix](totals[suffix], row) if totals else row for suffix, row in parts.items()}
         self._n_runs += 1
 
     def _count(self) -> None:
@@ -252,9 +198,7 @@ class Observer:
         """
         self._expect_images()
         return {
-            name: _channels(
-                name, *(self._of(name, suffix, self._totals) for suffix in _REDUCTIONS), n_runs=self._n_runs
-            )
+            name: _channels(name, *(self._of(name, suffix, self._totals) for suffix in REDUCTIONS), n_runs=self._n_runs)
             for name in dict.fromkeys(self.activations.names)
         }
 
@@ -266,7 +210,7 @@ class Observer:
         """
         self._expect_images()
         means = dict.fromkeys(self.activations.means)
-        return {name: self._of(name, _MEAN, self._totals) / self._n_runs for name in means}
+        return {name: self._of(name, MEAN, self._totals) / self._n_runs for name in means}
 
     def _expect_images(self) -> None:
         if not self._n_runs:
@@ -308,20 +252,13 @@ def memory_mib(model: onnx.ModelProto, activations: ObservedActivations) -> int:
 
     An open batch counts as 1.
     """
-    shapes = {value.name: _shape(value) for value in _values(model)}
+    shapes = {value.name: shape_of(value) for value in values_of(model)}
     computed = {name for node in model.graph.node for name in node.output}
     tensors = 4 * sum(math.prod(shape) for name, shape in shapes.items() if name in computed)
     fetched = 4 * sum(math.prod(shapes[name]) for name in activations.histograms if name in shapes)
     fetched = max(fetched, min(_TOGETHER * fetched, _TOGETHER_BYTES))
     bins = 8 * BINS * sum(shapes[name][1] for name in activations.histograms if name in shapes)
     return round((_COPIES * int(model.ByteSize()) + _ALIVE * tensors + fetched + bins) / 2**20)
-
-
-def _over_images(value: np.ndarray, merge: np.ufunc) -> np.ndarray:
-    """Reduce (N, C) to (C,): a sum to its mean, in float64 where N is not 1."""
-    if len(value) == 1:
-        return np.asarray(value[0])
-    return np.asarray(merge.reduce(np.asarray(value, np.float64), axis=0) / (len(value) if merge is np.add else 1))
 
 
 def _channels(
@@ -349,53 +286,3 @@ _Counted: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 _TOGETHER, _TOGETHER_BYTES = 8, 64 * 2**20  # images whose values are counted at a time, and what they may hold
 _COPIES = 4  # of the weights: the graph, its serialized form, the runtime's own, and what it packs for its kernels
 _ALIVE = 0.5  # of the activations at a time, as the runtime uses memory again; estimated
-_MEAN = ".mean"
-_REDUCTIONS = {".low": "ReduceMin", ".high": "ReduceMax", _MEAN: "ReduceMean", ".square": "ReduceMean"}
-_MERGE: dict[str, np.ufunc] = {".low": np.minimum, ".high": np.maximum, _MEAN: np.add, ".square": np.add}
-_AXES_AS_INPUT = 18  # from this operator set on, ReduceMin, ReduceMax and ReduceMean take their axes as an input
-
-
-def _augmented(
-    model: onnx.ModelProto, reduced: dict[str, tuple[str, ...]], fetched: tuple[str, ...]
-) -> onnx.ModelProto:
-    """Copy the graph; its outputs become the reductions of some activations, and others as they are."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    ranks = _ranks(copy)
-    del copy.graph.output[:]
-    version = next(entry.version for entry in copy.opset_import if not entry.domain)
-    copy.graph.node.extend(helper.make_node("Mul", [name, name], [f"{name}.squared"]) for name in reduced[".square"])
-    for name in dict.fromkeys(name for names in reduced.values() for name in names):
-        # Over the pixels alone: the runtime reduces whole rows in parallel, and the batch is left to numpy.
-        axes = list(range(2, ranks[name]))
-        for suffix in (suffix for suffix, names in reduced.items() if name in names):
-            source, output = f"{name}.squared" if suffix == ".square" else name, f"{name}{suffix}"
-            copy.graph.node.append(_reduction(copy, _REDUCTIONS[suffix], source, output, axes, version))
-            copy.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
-    for name in fetched:
-        copy.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    return copy
-
-
-def _reduction(
-    model: onnx.ModelProto, operator: str, source: str, output: str, axes: list[int], version: int
-) -> onnx.NodeProto:
-    if not axes:
-        return helper.make_node("Identity", [source], [output])
-    if version < _AXES_AS_INPUT:
-        return helper.make_node(operator, [source], [output], axes=axes, keepdims=0)
-    constant = f"{output}.axes"
-    model.graph.initializer.append(helper.make_tensor(constant, onnx.TensorProto.INT64, [len(axes)], axes))
-    return helper.make_node(operator, [source, constant], [output], keepdims=0)
-
-
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    return {value.name: len(value.type.tensor_type.shape.dim) for value in _values(model)}
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)
-
-
-def _values(model: onnx.ModelProto) -> tuple[Any, ...]:
-    return (*model.graph.input, *model.graph.value_info, *model.graph.output)

@@ -15,7 +15,7 @@ from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.quantization.int8 import observation
 from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream, Observed
 from deploy_kit.quantization.int8.range_selection import RangeMethod, RangeTarget
-from deploy_kit.quantization.ranges import ObservedActivations
+from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations
 from deploy_kit.store import Store
 
 BY_EXTREMES = RangeMethod()

@@ -10,6 +10,7 @@ from dense_graphs import Sketch, batches, run
 
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.quantization import ranges
+from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations, ReducedGraph
 
 # The runtime's own rewrites round the last bits of a convolution otherwise, and sums are of float32.
 ROUNDING = 1e-6
@@ -188,9 +189,9 @@ def test_histograms_are_counted_of_some_images_and_extremes_are_those_of_all(mon
     sketch, model = watched((6, 5))
     x = sketch.images(8)
     convolved = run(model, x, optimize=False)[0]
-    activations = ranges.ObservedActivations(names=("conv3",), histograms=("conv3",))
+    activations = ObservedActivations(names=("conv3",), histograms=("conv3",))
 
-    graph = ranges.ReducedGraph(proto(model), activations)
+    graph = ReducedGraph(proto(model), activations)
     some, all_ = ranges.Observer(graph, expected=8), ranges.Observer(graph)
     for batch in batches(x):
         some.add(batch)

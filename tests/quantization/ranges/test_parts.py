@@ -9,7 +9,8 @@ from dense_graphs import Sketch
 
 from deploy_kit.base.errors import QuantizeError
 from deploy_kit.quantization import ranges
-from deploy_kit.quantization.ranges import ObservedActivations, Observer, ReducedGraph
+from deploy_kit.quantization.ranges import Observer
+from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations, ReducedGraph
 
 N = 60
 FIRST = 3
