@@ -22,7 +22,7 @@ from deploy_kit.records.slimming import Slimmed, SlimSearch, SlimTrial
 from deploy_kit.stages import quantize, slim
 from deploy_kit.store import Key
 
-VERSION = "2"
+VERSION = "3"
 STEP = 0.05
 """Distance of the shares that are tried."""
 
@@ -39,6 +39,7 @@ class SlimSubject:
         check: Image set that judges.
         check_logits: The checkpoint's own logits on them; None where the check set is noise.
         step: Numbers of channels are multiples of it.
+        target: Engine whose measured milliseconds are what a layer costs; None for multiply-accumulates.
         variant: What is made of each slimmed graph before it is judged; None judges the float graph.
         calibration: Image set that the variant calibrates with.
     """
@@ -50,6 +51,7 @@ class SlimSubject:
     check: ImageSource
     check_logits: ReferenceLogits | None
     step: int
+    target: str | None = None
     variant: Variant | None = None
     calibration: ImageSource | None = None
 
@@ -140,7 +142,8 @@ def smallest(
 
 def slimmed(subject: SlimSubject, share: float, context: Context) -> Slimmed:
     """Slim the graph to a share."""
-    return slim.run(subject.simplified, SlimTable(macs=share, step=subject.step), context, images=subject.images)[0]
+    table = SlimTable(macs=share, step=subject.step, target=subject.target)
+    return slim.run(subject.simplified, table, context, images=subject.images)[0]
 
 
 def tuned(subject: SlimSubject, share: float, variant: Variant | None, context: Context) -> tuple[Artifact, SlimTrial]:
@@ -167,7 +170,7 @@ def kept(found: SlimSearch, subject: SlimSubject, context: Context) -> SlimSearc
         stage="slim-search",
         name=f"{found.max_drop_pp:g}",
         inputs=(subject.simplified.sha256, subject.tuning_logits.sha256),
-        options=[found.max_drop_pp, subject.step, [one.engine for one in found.compared]],
+        options=[found.max_drop_pp, subject.step, subject.target, [one.engine for one in found.compared]],
         versions=(("stage", VERSION),),
     )
     return context.store.produce(SlimSearch, key, lambda folder, home: found, again=True)[0]

@@ -12,6 +12,7 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from deploy_kit import pipeline
 from deploy_kit.analysis import slim_budget
@@ -68,7 +69,7 @@ def find_fastest(
     calibration = quantize.require_images(target.variant, run.calibration_images)
     simple = pipeline.simplified(run, pipeline.exported(run)).onnx
     step = targets.find_target(target.row).channels
-    request = slimming.SlimRequest(macs=None, max_drop_pp=max_drop_pp, tune=tune, step=step)
+    request = slimming.SlimRequest(macs=None, max_drop_pp=max_drop_pp, tune=tune, step=step, target=target.entry.engine)
     subject = dataclasses.replace(
         slimming.subject_of(run, simple, request, calibration), variant=target.variant, calibration=calibration
     )
@@ -93,7 +94,9 @@ def find_fastest(
         compared=tuple(trial for _, trial in timed),
     )
     found = slim_budget.kept(found, subject, run.host)
-    return found, None if chosen is None else _chosen(run.recipe, chosen, max_drop_pp, step)
+    return found, None if chosen is None else _chosen(
+        run.recipe, chosen, max_drop_pp, {"step": step, "target": target.entry.engine}
+    )
 
 
 def _target(base: Recipe) -> _Target:
@@ -166,9 +169,9 @@ def _with_times(trial: SlimTrial, measured: Measurement, base: Measurement | Non
     )
 
 
-def _chosen(base: Recipe, chosen: SlimTrial, max_drop_pp: float, step: int) -> Recipe:
+def _chosen(base: Recipe, chosen: SlimTrial, max_drop_pp: float, more: dict[str, Any]) -> Recipe:
     """Return the recipe that makes the choice: its share, and the layer groups that stay in float."""
-    made = base if chosen.asked == 1 else overrides.with_slim_within(base, chosen.asked, max_drop_pp, step)
+    made = base if chosen.asked == 1 else overrides.with_slim_within(base, chosen.asked, max_drop_pp, more)
     variants = tuple(
         variant.model_copy(update={"options": {**variant.options, "keep": list(chosen.kept)}})
         if chosen.kept and schemes.CATALOGUE.get(variant.scheme).planned is not None

@@ -28,6 +28,7 @@ class SlimRequest:
         max_drop_pp: The budget in percentage points.
         tune: Image set that chooses the share for a budget.
         step: Numbers of channels are multiples of it.
+        target: Engine whose measured milliseconds are what a layer costs; None for multiply-accumulates.
         distill: Image set to train on afterwards.
         minutes: Most minutes of that training.
     """
@@ -36,6 +37,7 @@ class SlimRequest:
     max_drop_pp: float | None
     tune: str | None
     step: int
+    target: str | None = None
     distill: str | None = None
     minutes: float | None = None
 
@@ -95,7 +97,7 @@ def slim(
         max_drop: Percentage points of top-1 that may be lost instead: the smallest share is looked for whose drop keeps
             it with the upper end of its 95 % interval, on `tune` and then on the check images.
         tune: Images that choose the share for `max_drop`; without labels every changed answer counts as lost.
-        target: The engine it is for: it decides the default of `channel_step`.
+        target: The engine it is for: its measured milliseconds are saved, in steps of its kernels.
         channel_step: Numbers of channels are multiples of it; by default the width of the target's kernels.
         calibration: Images that weights are refitted to; by default those that the graph was exported with. Labels are
             not read.
@@ -122,6 +124,7 @@ def slim(
         max_drop_pp=max_drop,
         tune=_step.text_or_none(tune),
         step=channel_step or targets.find_target(target).channels,
+        target=target,
         distill=_step.text_or_none(distill),
         minutes=minutes,
     )
@@ -180,7 +183,7 @@ def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest, *, explain
 
 def _with(base: Recipe, share: float, request: SlimRequest) -> tuple[Recipe, SlimTable]:
     """Return a recipe that slims to a share, and its table."""
-    table: dict[str, object] = {"macs": share, "step": request.step}
+    table: dict[str, object] = {"macs": share, "step": request.step, "target": request.target}
     if request.distill is not None:
         table |= {"distill": request.distill}
     if request.minutes is not None:
@@ -215,4 +218,5 @@ def subject_of(run: Run, simplified: Artifact, request: SlimRequest, images: Ima
         check=run.check_images,
         check_logits=checked,
         step=request.step,
+        target=request.target,
     )

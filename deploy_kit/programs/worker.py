@@ -23,6 +23,7 @@ import numpy as np
 from deploy_kit import engines, images
 from deploy_kit.base.errors import DeployKitError, InputError, StageError, StoreError
 from deploy_kit.base.lazy import need
+from deploy_kit.base.process_end import end_process
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices.protocol import Reply, error_reply, progress_line, read_job, reply_line
 from deploy_kit.engines import _cuda
@@ -44,7 +45,9 @@ _TIMED = {"compute": ("compute",), "whole": _WHOLE, "frame": _WHOLE}
 """What a device times of one run, by span."""
 _END_S = 2.0
 """Seconds that a job has for ending in order once the host is gone."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FEW = 4
+"""Images that calibrate a graph which is only timed."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,7 @@ class WorkerProgram:
             "plan": self.plan,
             "mix": self.mix,
             "slim_curves": self.slim_curves,
+            "slim_times": self.slim_times,
             "slim": self.slim,
             "distill": self.distill,
             "build": self.build,
@@ -146,6 +150,35 @@ class WorkerProgram:
             "refused": found.refused,
             "peak_memory_mib": environment.peak_memory_mib(),
         }
+
+    def slim_times(self, arguments: Arguments) -> Arguments:
+        """Profile ``source`` in INT8 with the channels of each entry of ``kept``, entries in turns.
+
+        The graphs are written to ``targets``; each has a trace for each of ``rounds``.
+        """
+        from deploy_kit.graph import onnx_file
+        from deploy_kit.quantization import schemes
+        from deploy_kit.slimming import surgery
+
+        image_set, preprocess = _image_set(arguments)
+        engine, scheme = engines.CATALOGUE.get(arguments["engine"]), schemes.CATALOGUE.get(arguments["scheme"])
+        few, built = image_set.first(_FEW), list[str]()
+        for kept, target in zip(arguments["kept"], arguments["targets"], strict=True):
+            model = onnx_file.load(Path(arguments["source"]))
+            surgery.narrow_all(model, kept)
+            wide = Path(target).with_suffix(".float.onnx")
+            onnx_file.save(onnx_file.reread(surgery.forget_shapes(model)), wide)
+            scheme.apply(wide, Path(target), scheme.options(), schemes.stream(wide, few, preprocess))
+            folder = Path(target).with_suffix(".engine")
+            folder.mkdir()
+            engine.build(Path(target), folder, engine.options(), self._on_progress)
+            built.append(str(folder / engine.file_name))
+        np.save(arguments["inputs"], next(few.batches(preprocess, arguments["batch"])))
+        traces: list[list[object]] = [[] for _ in built]
+        for _ in range(arguments["rounds"]):
+            for found, path in zip(traces, built, strict=True):
+                found.append(self.profile({**arguments, "path": path})["trace"])
+        return {"traces": traces}
 
     def slim(self, arguments: Arguments) -> Arguments:
         """Remove channels of ``source`` down to the numbers ``kept``, refit what follows, and write ``target``."""
@@ -479,6 +512,7 @@ def main() -> None:
     os.dup2(2, 1)
     host_gone = threading.Event()
     serve(_jobs_of(os.fdopen(os.dup(0)), host_gone), replies, host_gone)
+    end_process(0)
 
 
 if __name__ == "__main__":

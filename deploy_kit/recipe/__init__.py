@@ -194,6 +194,8 @@ class SlimTable(RecipeTable):
         macs: Share of the multiply-accumulates that may be left, in 0..1.
         images: Image set that the weights are refitted to; the calibration images if None. Labels are not read.
         step: Numbers of channels are multiples of it: the width of the target's kernels.
+        target: Engine whose milliseconds, measured in INT8 on this machine, are what a layer costs; None, or where it
+            cannot be measured, for multiply-accumulates.
         distill: Image set that the slimmed network is trained on to the checkpoint's answers; None for no training.
             Labels are not read.
         distill_minutes: Most minutes of that training; None for ten.
@@ -202,6 +204,7 @@ class SlimTable(RecipeTable):
     macs: float = Field(gt=0, le=1, allow_inf_nan=False)
     images: str | None = None
     step: int = Field(default=16, gt=0)
+    target: str | None = None
     distill: str | None = None
     distill_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 

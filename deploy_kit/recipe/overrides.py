@@ -158,7 +158,7 @@ def with_slim(base: Recipe, table: dict[str, Any] | None) -> Recipe:
     return recipe.parse_recipe(data if table is None else data | {"slim": table})
 
 
-def with_slim_within(base: Recipe, macs: float, max_drop: float, step: int = 16) -> Recipe:
+def with_slim_within(base: Recipe, macs: float, max_drop: float, more: dict[str, Any] | None = None) -> Recipe:
     """Return a recipe that slims, and judges every precision by the drop alone.
 
     The other limits of a recipe are on rounding, of which another network's outputs differ by more.
@@ -167,12 +167,12 @@ def with_slim_within(base: Recipe, macs: float, max_drop: float, step: int = 16)
         base: The recipe to start from.
         macs: Share of the multiply-accumulates that may be left, in 0..1.
         max_drop: Percentage points that slimming and precision together may lose.
-        step: Numbers of channels are multiples of it.
+        more: Further rows of the table.
 
     Raises:
         RecipeError: A value does not fit.
     """
-    data: dict[str, Any] = with_slim(base, {"macs": macs, "step": step}).model_dump(mode="json", exclude_none=True)
+    data: dict[str, Any] = with_slim(base, {"macs": macs, **(more or {})}).model_dump(mode="json", exclude_none=True)
     data["check"]["limits"] = {precision: {"max_drop": max_drop} for precision in get_args(Precision)}
     return recipe.parse_recipe(data)
 

@@ -139,6 +139,12 @@ class Price:
         n = len(curves.curves)
         return cls(unit="multiply-accumulates", fixed=(0.0,) * n, each=(1.0,) * n, beyond=1.0)
 
+    @property
+    def words(self) -> str:
+        """What was saved, and how well it is known."""
+        measured = f" of {self.source}; a + b · MACs misses the times of layers by {100 * self.misses:.0f} %"
+        return f"{self.unit}{measured * bool(self.source)}"
+
     def layer(self, index: int, macs: int, *, present: bool) -> float:
         """Return the cost of a layer."""
         return self.fixed[index] * present + self.each[index] * macs
@@ -162,7 +168,8 @@ class SlimmedLayer:
         macs_after: Multiply-accumulates of both convolutions after.
         predicted: Divergence in nats that the curve predicts for this layer alone.
         seen: Divergence in nats that the layer's output differs by, weighted as `predicted` is, once everything before
-            it was slimmed and it was refitted; on the images it was fitted to.
+            it was slimmed and it was refitted; on the images it was fitted to. Of a layer that went it is what its
+            output was worth, before its readers make up for it.
     """
 
     name: str
@@ -187,6 +194,7 @@ class Slimmed:
         seconds: Duration of the refits, and of further training.
         peak_memory_mib: Peak memory of their process, in MiB.
         distilled: What further training did; empty where there was none.
+        price: What the allocation saved; empty in records of earlier versions: multiply-accumulates.
     """
 
     onnx: Artifact
@@ -197,6 +205,7 @@ class Slimmed:
     seconds: float = 0.0
     peak_memory_mib: int = 0
     distilled: str = ""
+    price: str = ""
 
     @property
     def share(self) -> float:

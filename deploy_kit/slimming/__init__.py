@@ -4,6 +4,7 @@ bottlenecks    where channels can go: convolution → activation → convolution
 sensitivity    F: what an error at a layer's output costs in the answers
 group_obs      which channels go first, and what each costs: optimal brain surgeon by groups of taps
 curves         both for every layer, from one pass over the images
+prices         what a layer costs on an engine, from measured times
 allocation     how many channels each layer keeps, for a number of multiply-accumulates
 ridge          weights that bring a layer's output back to the original's
 compensation   the walk from front to back that refits every layer behind a removal

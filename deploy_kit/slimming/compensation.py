@@ -78,10 +78,8 @@ def slim(
         What was made.
     """
     model, narrowed = onnx_file.load(task.source), onnx_file.load(task.source)
-    places, _ = bottlenecks.find_bottlenecks(narrowed)
-    for place, curve, n in zip(places, task.curves, task.kept, strict=True):
-        if n < curve.channels:
-            surgery.narrow(narrowed, place, curve.kept(max(n, 1)))
+    stay = [curve.kept(max(n, 1)) for curve, n in zip(task.curves, task.kept, strict=True)]
+    places = surgery.narrow_all(narrowed, stay)
     emptied = tuple(place.reader for place, n in zip(places, task.kept, strict=True) if n == 0)
     walk = _Walk(model, narrowed, _changed(narrowed, places, task), {p.producer for p in places}, emptied)
     seen = walk.through(task, images, preprocess, on_progress)
@@ -101,7 +99,7 @@ def slim(
     )
     slices.cut_out(narrowed, emptied)
     passes.apply_passes(narrowed, ("remove_unused",))
-    done = onnx_file.reread(_forget_shapes(narrowed))
+    done = onnx_file.reread(surgery.forget_shapes(narrowed))
     channels = {layer.name: (layer.channels, layer.kept) for layer in layers}
     surgery.mark(done, onnx_file.macs(model), onnx_file.macs(done), channels)
     onnx_file.save(done, task.target)
@@ -117,16 +115,6 @@ def _changed(model: ir.Model, places: tuple[Bottleneck, ...], task: SlimTask) ->
             nodes.add(node)
             values.update(node.outputs)
     return nodes
-
-
-def _forget_shapes(model: ir.Model) -> ir.Model:
-    """Remove the shapes of activations, which are inferred anew."""
-    results = set(model.graph.outputs)
-    for node in model.graph:
-        for value in node.outputs:
-            if value not in results:
-                value.shape = None
-    return model
 
 
 class _Activations:

@@ -78,7 +78,7 @@ def measure(
         few.batches(preprocess, _batch(_GRADIENT_BYTES, total)),
         _told(on_progress, "gradients", few.n),
     )
-    cuts = [slices.cuts_of(place.reader.outputs[0]) for place in places]
+    cuts = slices.offered([place.reader.outputs[0] for place in places])
     ends = _ends(cuts)
     covariances, of_ends = _covariances(
         graph,

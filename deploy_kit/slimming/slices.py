@@ -4,7 +4,7 @@ A layer without channels gives its bias at every pixel. BN, activations and pool
 constant, and a convolution without padding, or a Gemm, adds W c to its bias: cutting the layer is exact.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,22 @@ def cuts_of(value: ir.Value) -> tuple[Cut, ...]:
     return tuple(found)
 
 
+def offered(values: Sequence[ir.Value]) -> list[tuple[Cut, ...]]:
+    """Follow the outputs of layers that may all go: a concatenation keeps something else, or its layers stay."""
+    found = [cuts_of(value) for value in values]
+    within: dict[ir.Node, dict[int, int]] = {}
+    for index, cuts in enumerate(found):
+        for cut in cuts:
+            if cut.node.op_type == "Concat":
+                sizes = within.setdefault(cut.node, {})
+                sizes[index] = sizes.get(index, 0) + len(cut.channels)
+    for node, sizes in within.items():
+        if sum(sizes.values()) == _channels(node.outputs[0]):
+            for index in sizes:
+                found[index] = ()
+    return found
+
+
 def widest(cuts: Iterable[Cut]) -> tuple[ir.Value, range]:
     """Return the concatenation that has most channels beside the layer's own, and where its own are."""
     ends = [(_channels(c.node.outputs[0]) or 0, c) for c in cuts if c.node.op_type == "Concat"]
@@ -98,7 +114,8 @@ def cut_out(model: ir.Model, layers: Iterable[ir.Node]) -> None:
         elif node.op_type == "BatchNormalization":
             surgery.without(model, node, range(1, 5), channels)
         elif node.op_type == "Reshape":
-            shape = np.array([0, -1])
+            shape = edit.array(node.inputs[1]).astype(np.int64)
+            shape[1] -= len(channels) * (shape[1] > 0)  # 0 and -1 follow from the input
             name = f"{node.outputs[0].name}.shape"
             node.replace_input_with(1, edit.initializer(model, name, shape, ir.DataType.INT64))
     for value in results:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.graph import edit, onnx_file
-from deploy_kit.slimming.bottlenecks import Bottleneck
+from deploy_kit.slimming.bottlenecks import Bottleneck, find_bottlenecks
 
 
 def narrow(model: ir.Model, place: Bottleneck, kept: Sequence[int]) -> None:
@@ -25,6 +25,25 @@ def narrow(model: ir.Model, place: Bottleneck, kept: Sequence[int]) -> None:
         if node.op_type == "BatchNormalization":
             without(model, node, range(1, 5), gone)
     _put(model, reader, 1, np.delete(_plain(reader.inputs[1]), gone, 1))
+
+
+def narrow_all(model: ir.Model, kept: Sequence[Sequence[int]]) -> tuple[Bottleneck, ...]:
+    """Keep these channels alone at each place; returns the places as they were found."""
+    places, _ = find_bottlenecks(model)
+    for place, channels in zip(places, kept, strict=True):
+        if len(channels) < place.channels:
+            narrow(model, place, channels)
+    return places
+
+
+def forget_shapes(model: ir.Model) -> ir.Model:
+    """Remove the shapes of activations, which are inferred anew."""
+    results = set(model.graph.outputs)
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in results:
+                value.shape = None
+    return model
 
 
 def without(model: ir.Model, node: ir.Node, inputs: Iterable[int], channels: Sequence[int]) -> None:

@@ -4,27 +4,33 @@ Never on by default: the result is another network than the checkpoint's, and sa
 """
 
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from deploy_kit import engines
 from deploy_kit.base.errors import InputError, RecipeError
 from deploy_kit.context import Context
+from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.images import ImageSet, ImageSource, calibration_checks
-from deploy_kit.machine.environment import versions_of
-from deploy_kit.recipe import SlimTable
+from deploy_kit.machine.environment import describe_machine, versions_of
+from deploy_kit.measure import layer_profile
+from deploy_kit.recipe import SlimTable, targets
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Preprocess
+from deploy_kit.records.layer_times import Trace
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, Slimmed, SlimmedLayer
-from deploy_kit.slimming import allocation
+from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, Price, Slimmed, SlimmedLayer
+from deploy_kit.slimming import allocation, prices
 from deploy_kit.store import sha256_of
 
 VERSION = "3"
 _LIBRARIES = ("torch", "onnx", "onnx-ir", "numpy")
 _FILE = "sensitivities.npz"
 _MINUTES = 10.0
+_ROUNDS = 3
 
 
 def run(
@@ -63,9 +69,10 @@ def run(
     if learned is not None:
         _expect_others(learned, used)
         _examined(learned, simplified, context)
-    kept = tuple(curve.channels for curve in curves.curves)
+    kept, price = tuple(curve.channels for curve in curves.curves), None
     if table.macs < 1:
-        kept = allocation.allocate(curves, table.macs, table.step)
+        price = priced(simplified, table, curves, context, images=used)
+        kept = allocation.allocate(curves, table.macs, table.step, price)
     whole = kept == tuple(curve.channels for curve in curves.curves)
     if learned is not None and whole:
         raise InputError(
@@ -103,6 +110,7 @@ def run(
             seconds=round(time.perf_counter() - begun, 1),
             peak_memory_mib=max(int(made.get("peak_memory_mib", 0)) for made in (answer, trained)),
             distilled=str(trained.get("words", "")),
+            price="" if price is None else price.words,
         )
         made_by = MadeBy(
             passes=simplified.made_by.passes,  # what was applied holds for the slimmed graph as well
@@ -121,9 +129,85 @@ def run(
         stage="slim",
         name=f"{table.macs:g}",
         inputs=(simplified.sha256, used.digest, curves.sha256, *((learned.digest,) if learned is not None else ())),
-        options=[table.macs, table.step, *([minutes] if learned is not None else [])],
+        options=[table.macs, list(kept), *([minutes] if learned is not None else [])],
         versions=(("stage", VERSION), *versions_of(*_LIBRARIES)),
     )
+
+
+def priced(
+    simplified: Artifact, table: SlimTable, curves: ChannelCurves, context: Context, *, images: ImageSet
+) -> Price:
+    """Measure what layers cost on the table's target, once for every budget; multiply-accumulates where that cannot be.
+
+    INT8 graphs with three numbers of channels at all places are profiled in turns; of a layer group's times the least
+    of the rounds' medians counts, as other programs only ever add to it.
+
+    Args:
+        simplified: The float graph.
+        table: Names the target.
+        curves: Its places.
+        context: Where.
+        images: Images of which a few calibrate.
+    """
+    by_macs, target = Price.of_macs(curves), table.target
+    if target is None:
+        return by_macs
+    layout = targets.find_target(targets.target_of(target)).int8
+    why = "" if layout else f"'{target}' takes no int8"
+    if engines.CATALOGUE.get(target).profile is None:
+        why = f"'{target}' does not time its layers"
+    if not why:
+        with context.connection.worker() as worker:
+            why = str(worker.ask("why_unavailable", simplified.path, engine=target)["why"])
+    if why:
+        context.report("slim", f"layers are priced by their multiply-accumulates: {why}")
+        return by_macs
+    size, machine = simplified.inputs[0].shape[0], describe_machine()
+    counts = prices.widths(curves, table.step)
+
+    def make(folder: Path, home: str) -> Price:
+        context.report("slim", f"timing layers in INT8 on {target}")
+        with tempfile.TemporaryDirectory(dir=folder) as graphs:
+            files = [Path(graphs) / f"{n}.onnx" for n in counts]
+            answer = _asked(
+                "slim_times",
+                simplified,
+                images,
+                context,
+                engine=target,
+                scheme=f"int8_{layout}",
+                kept=[[curve.kept(min(n, curve.channels)) for curve in curves.curves] for n in counts],
+                targets=[str(file) for file in files],
+                inputs=str(Path(graphs) / "image.npy"),
+                batch=size if isinstance(size, int) else 1,
+                options={},
+                rounds=_ROUNDS,
+                runs=layer_profile.RUNS,
+            )
+            timed = {n: _least(file, rows) for n, file, rows in zip(counts, files, answer["traces"], strict=True)}
+        where = f"{target}, int8, {machine.cpu}, {machine.cores} cores"
+        return prices.fitted(curves, timed, where)
+
+    return context.produce(
+        Price,
+        make,
+        stage="slim",
+        name=f"times-{target}",
+        inputs=(simplified.sha256, curves.sha256),
+        options=["times", target, list(counts), machine.host, machine.cpu, machine.cores],
+        versions=(("stage", VERSION), *versions_of(target, *_LIBRARIES)),
+    )[0]
+
+
+def _least(file: Path, traces: list[Any]) -> dict[str, float]:
+    """Return the ms of each layer group: the least over the rounds of the sums of its layers' medians."""
+    locations, least = layer_names.named_locations(onnx_file.load(file)), dict[str, float]()
+    for trace in traces:
+        sums = dict[str, float]()
+        for layer in layer_profile.attribute_layers(codec.from_json(Trace, trace), locations).layers:
+            sums[layer.region] = sums.get(layer.region, 0.0) + layer.median_ms
+        least = {name: min(ms, least.get(name, ms)) for name, ms in sums.items()}
+    return least
 
 
 def measured(simplified: Artifact, context: Context, *, images: ImageSource | None) -> tuple[ChannelCurves, bool]:

@@ -47,6 +47,7 @@ def test_a_share_gives_a_graph_and_later_steps_take_it(folder: Path) -> None:
     (total,) = [line for line in said.out.splitlines() if line.startswith("denseblock1, all")]
     each = [line.split()[1:4:2] for line in said.out.splitlines() if line.startswith("denseblock1.")]
     assert total.split()[2:5:2] == [str(sum(int(row[at]) for row in each)) for at in (0, 1)]
+    assert "saved where           most ms of onnxruntime, int8, " in said.out
     assert "left alone            " in said.out
     assert (folder / "slim.onnx.passport.json").is_file()
     quantized = deploykit("quantize", "--int8", "--scheme", "int8_ort", "--store", str(folder / "store"), "--json")
@@ -63,6 +64,8 @@ def test_an_engine_that_does_not_time_its_layers_says_so(folder: Path) -> None:
 
     assert said.code == 0
     assert "no times: engine 'reference' does not time its layers" in said.out
+    assert "saved where           most multiply-accumulates are saved" in said.out
+    assert "layers are priced by their multiply-accumulates: 'reference' does not time its layers" in said.err
 
 
 def test_distilling_is_said_and_is_another_result_than_without(folder: Path) -> None:
@@ -77,7 +80,7 @@ def test_distilling_is_said_and_is_another_result_than_without(folder: Path) -> 
     assert small["distilled"] in small["onnx"]["made_by"]["slimmed"]
     assert small["onnx"]["path"] != json.loads(plain.out)["slimmed"]["onnx"]["path"]
     in_force = recipe.parse_recipe(dict(Store(folder / "store").in_force().recipe)).slim  # type: ignore[union-attr]
-    assert in_force == SlimTable(macs=0.8, step=4, distill=str(train), distill_minutes=0.02)
+    assert in_force == SlimTable(macs=0.8, step=4, target="onnxruntime", distill=str(train), distill_minutes=0.02)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -
     small = json.loads(said.out)["slimmed"]
     assert small["macs_after"] == small["macs_before"]
     store = Store(folder / "store")
-    assert recipe.parse_recipe(dict(store.in_force().recipe)).slim == SlimTable(macs=1.0, step=4)  # type: ignore[union-attr]
+    assert recipe.parse_recipe(dict(store.in_force().recipe)).slim == SlimTable(macs=1.0, step=4, target="onnxruntime")  # type: ignore[union-attr]
     assert "another network" not in deploykit("build", "--engine", "onnxruntime", "--store", str(store.root)).err
 
 

@@ -1,52 +1,13 @@
 """Allocations, held against all combinations of small curves."""
 
 import itertools
-from dataclasses import replace
 
-import numpy as np
 import pytest
+from slim_graphs import chained, curves
 
 from deploy_kit.base.errors import InputError
-from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, Price, errors
+from deploy_kit.records.slimming import ChannelCurves, Price, errors
 from deploy_kit.slimming.allocation import allocate
-
-
-def curves(seed: int = 0, layers: int = 3, channels: int = 16, rest: int = 1000) -> ChannelCurves:
-    generator = np.random.default_rng(seed)
-    rows = []
-    for index in range(layers):
-        steps = np.sort(generator.exponential(size=channels - 1))  # convex: each removal costs more than the last
-        rows.append(
-            ChannelCurve(
-                name=f"layer{index}",
-                reader=f"y{index}",
-                macs=int(generator.integers(1000, 9000)) * channels,
-                order=tuple(range(channels - 1)),
-                errors=(0.0, *np.cumsum(steps).tolist()),
-            )
-        )
-    total = rest + sum(row.macs for row in rows)
-    return ChannelCurves(
-        path="", sha256="", macs=total, n_images=1, curves=tuple(rows), refused=(), seconds=0, peak_memory_mib=0
-    )
-
-
-def chained(seed: int) -> ChannelCurves:
-    """Three layers of one concatenation, each of which may go."""
-    found, generator = curves(seed), np.random.default_rng(seed)
-    rows = [
-        replace(
-            row,
-            gone=tuple(np.sort(generator.exponential(8.0, index + 1))[::-1].tolist()),
-            producer_macs=row.macs // 2,
-            inputs=8 + 4 * index,
-            outputs=4,
-            readers=tuple(range(index + 1, 3)),
-            beyond=100,
-        )
-        for index, row in enumerate(found.curves)
-    ]
-    return replace(found, curves=tuple(rows))
 
 
 def error(found: ChannelCurves, kept: tuple[int, ...]) -> float:

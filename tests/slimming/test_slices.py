@@ -6,7 +6,7 @@ import pytest
 from dense_graphs import Sketch, array, nodes, run, value
 from slim_graphs import measured, slimmed
 
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import edit, onnx_file
 from deploy_kit.records.slimming import errors
 from deploy_kit.slimming import bottlenecks, slices, surgery
 
@@ -53,9 +53,15 @@ def test_a_constant_layer_is_cut_out_exactly(which: list[int], new_first: bool) 
     assert len(nodes(small, "Conv")) == n_convolutions - 2 * len(which)
 
 
-def test_a_layer_before_the_classifier_shrinks_it() -> None:
+@pytest.mark.parametrize("shape", [None, [1, 18], [0, -1], [-1, 18]])
+def test_a_layer_before_the_classifier_shrinks_it(shape: list[int] | None) -> None:
     sketch, x, made = dense()
     model = sketch.model(sketch.head(sketch.norm(x)))
+    if shape is not None:  # torch's exporter writes the flattening so
+        (flatten,) = nodes(model, "Flatten")
+        target = edit.initializer(model, "target", np.array(shape), ir.DataType.INT64)
+        made_so = ir.node("Reshape", [flatten.inputs[0], target], {"allowzero": int(0 not in shape)})
+        edit.put_in_place(model, flatten, flatten.outputs[0], made_so)
     (gemm,) = nodes(model, "Gemm")
     before = bottlenecks.inputs_of(gemm)
     layers = emptied(model, made[1:])
@@ -86,6 +92,18 @@ def test_a_layer_whose_constant_would_not_stay_one_is_kept(kind: str) -> None:
     model = sketch.model(sketch.head(z), *outputs)
 
     assert slices.cuts_of(value(model, y)) == ()
+
+
+def test_a_concatenation_of_nothing_but_layers_keeps_them() -> None:
+    sketch = Sketch()
+    x = sketch.stem()
+    first, second = (sketch.conv(sketch.node("Relu", sketch.conv(x, 16)), 4, 3, pad=1) for _ in range(2))
+    both = sketch.concat(first, second)
+    model = sketch.model(sketch.head(sketch.norm(both)))
+
+    assert all(slices.cuts_of(value(model, name)) for name in (first, second))
+    assert slices.offered([value(model, name) for name in (first, second)]) == [(), ()]
+    assert slices.offered([value(model, first)]) != [()]
 
 
 def test_a_layer_that_says_nothing_new_costs_nothing_while_those_before_it_stay() -> None:

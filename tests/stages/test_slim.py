@@ -1,6 +1,7 @@
 """The stage `slim`: what it keeps, marks and refuses."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
 from deploy_kit.recipe import SlimTable, Variant
 from deploy_kit.records import codec
-from deploy_kit.records.slimming import ChannelCurves, Slimmed
+from deploy_kit.records.slimming import ChannelCurves, Price, Slimmed
 from deploy_kit.stages import quantize, slim
 from deploy_kit.store import Store
 
@@ -78,6 +79,38 @@ def test_curves_serve_every_budget(line: "Line", context: Context) -> None:
     with np.load(context.store.root / curves.path) as held:
         assert [held[name].shape for name in held.files] == [(4, 4)] * 4
     assert slim.measured(line.lean, context, images=images_of(line.recipe.quantize.calibration)) == (curves, True)
+
+
+@pytest.mark.slow
+def test_an_engine_that_runs_here_prices_its_layers_by_measured_times(line: "Line", context: Context) -> None:
+    images = images_of(line.recipe.quantize.calibration)
+    table = SlimTable(macs=0.8, step=4, target="onnxruntime")
+
+    found, _ = slim.run(line.lean, table, context, images=images)
+
+    (price,) = context.store.all(Price, "slim")
+    assert price.unit == "ms"
+    assert all(0 < fixed < 10 for fixed in price.fixed)
+    assert all(0 <= each * found.macs_before < 100 for each in price.each)
+    assert price.source.startswith("onnxruntime, int8, ")
+    assert found.price == price.words
+    assert found.macs_after <= 0.8 * found.macs_before
+    assert slim.run(line.lean, table, context, images=images) == (found, True)  # the table decides, not a new race
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "why"), [("reference", "does not time its layers"), ("ncnn", "takes no int8")])
+def test_an_engine_that_cannot_be_timed_leaves_the_price_to_macs(
+    line: "Line", context: Context, target: str, why: str
+) -> None:
+    told = list[str]()
+    heard = replace(context, on_progress=lambda event: told.append(event.text))
+    images = images_of(line.recipe.quantize.calibration)
+
+    found, _ = slim.run(line.lean, SlimTable(macs=0.8, step=4, target=target), heard, images=images)
+
+    assert any("priced by their multiply-accumulates" in text and why in text for text in told)
+    assert found.price == "multiply-accumulates"
 
 
 @pytest.mark.parametrize("name", [None, "synthetic"])
