@@ -38,7 +38,7 @@ PASSPORT = ".passport.json"
 _COMPANIONS = {".xml": (".bin",), ".param": (".bin",)}
 _CREATED: list[Path] = []
 _ENDINGS = frozenset({".onnx", ".xml", ".param", ".pte", ".bin", ".plan", ".engine", ".blob"})
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -554,6 +554,9 @@ def _changed(path: Path) -> StoreError:
 def _full_or(error: OSError, path: Path) -> StoreError:
     if error.errno in _FULL:
         return StoreError(f"{path}: no space left on the disk", hint="free some space; nothing earlier was lost")
+    if error.errno == errno.EFBIG or "requested and" in str(error):  # numpy wrote a part, and does not say why no more
+        why = error.strerror or str(error)
+        return StoreError(f"{path}: not written whole: {why}", hint="see what is limited or full: ulimit -f; df -h")
     gone = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(gone, str | os.PathLike) and not Path(gone).absolute().is_relative_to(path.absolute().parents[1]):
         # A checkpoint or an image set that was moved while a stage read it: the store has nothing to do with it.

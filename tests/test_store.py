@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deploy_kit import store as store_module
@@ -310,6 +312,23 @@ def test_a_full_disk_is_told_as_one(store, code):
     assert (str(error), error.hint, error.exit_code) == (
         f"{home(store)}: no space left on the disk", "free some space; nothing earlier was lost", 5,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "write", [lambda path: path.write_bytes(bytes(9000)), lambda path: np.save(path, np.ones(5000))]
+)
+def test_a_limit_of_file_sizes_is_no_full_disk(store, write):
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, usual[1]))
+    try:
+        with pytest.raises(StoreError, match=r"not written whole: (File too large|5000 requested and )") as caught:
+            store.produce(Note, KEY, lambda folder, home: write(folder / "large.npy"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+    assert caught.value.hint == "see what is limited or full: ulimit -f; df -h"
+    assert files(store.root) == {}
 
 
 def test_any_other_failure_to_write_is_told_with_its_reason(store):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy_kit.base.errors import InputError, RecipeError
-from deploy_kit.base.plain_text import printable
+from deploy_kit.base.plain_text import printable, shown
 
 if TYPE_CHECKING:
     import yaml
@@ -70,11 +70,24 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path, _JSON_BYTES)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply for JSON that deploykit writes") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from error
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object of its pairs, as `json.loads` hands them to its ``object_pairs_hook``.
+
+    Raises:
+        ValueError: A key occurs twice: two readers of the file may take different values.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {shown(next(key for key in found if keys.count(key) > 1))} occurs twice")
+    return found
 
 
 def read_yaml(path: Path) -> Any:

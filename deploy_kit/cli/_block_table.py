@@ -1,10 +1,10 @@
-"""``quantize --explain``: how INT8 treats each dense block."""
+"""``quantize --explain``: how INT8 treats each dense block, and what stays in float."""
 
 from dataclasses import dataclass
 
 from deploy_kit.cli._console import table
 from deploy_kit.records.artifacts import Artifact
-from deploy_kit.records.results import QuantizedBlock
+from deploy_kit.records.results import FloatNodes, QuantizedBlock
 
 _HEADINGS = (
     "block", "channels", "scale", "zero", "half ranges: least, median, most", "BN + ReLU became",
@@ -14,10 +14,11 @@ _HEADINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedArtifact:
-    """What ``--explain --json`` prints: the passport, and each dense block."""
+    """What ``--explain --json`` prints: the passport, each dense block, and what stays in float."""
 
     artifact: Artifact
     blocks: tuple[QuantizedBlock, ...]
+    floats: tuple[FloatNodes, ...] = ()
 
 
 def block_table(blocks: tuple[QuantizedBlock, ...]) -> str:
@@ -25,6 +26,12 @@ def block_table(blocks: tuple[QuantizedBlock, ...]) -> str:
     if not blocks:
         return "nothing to explain: this scheme does not plan by blocks, or the graph concatenates nothing"
     return table(_HEADINGS, [_row(block) for block in blocks])
+
+
+def float_table(floats: tuple[FloatNodes, ...]) -> str:
+    """Lay out a line for each operator and reason; nothing where all computes on integers."""
+    headings = ("in float", "nodes", "why", "e.g.")
+    return table(headings, [(row.operator, str(row.n), row.why, row.first) for row in floats]) if floats else ""
 
 
 def _row(block: QuantizedBlock) -> tuple[str, ...]:

@@ -36,7 +36,9 @@ def quantize(
         Literal["nearest", "descent"] | None, typer.Option(help="Rounding of INT8 weights; by default the scheme's.")
     ] = None,
     scheme: Annotated[str | None, typer.Option(help="Name of a quantization scheme.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show how INT8 treats each dense block.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how INT8 treats each dense block, and what stays in float and why.")
+    ] = False,
     keep: Annotated[
         list[str] | None, typer.Option(help="Layer group to keep in float, e.g. denseblock1.denselayer2; repeatable.")
     ] = None,
@@ -63,7 +65,7 @@ def quantize(
     from deploy_kit.api import mixing
     from deploy_kit.base.errors import RequestError
     from deploy_kit.cli import _mixed_precision, _output_files, _quantities, _step_inputs, _steps
-    from deploy_kit.cli._block_table import ExplainedArtifact, block_table
+    from deploy_kit.cli._block_table import ExplainedArtifact, block_table, float_table
     from deploy_kit.cli._console import pairs
     from deploy_kit.machine import environment
     from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float, verify_place
@@ -119,9 +121,10 @@ def quantize(
         if artifact is not None:
             _output_files.copy_out(run, artifact, step.out, console)
             if explain:
-                blocks = stage.explained(run.store.path(artifact))
-                record = record if searching else ExplainedArtifact(artifact=artifact, blocks=blocks)
-                texts.append(block_table(blocks))
+                made = run.store.path(artifact)
+                blocks, floats = stage.explained(made), stage.floating(made)
+                record = record if searching else ExplainedArtifact(artifact=artifact, blocks=blocks, floats=floats)
+                texts += [block_table(blocks), float_table(floats)]
         console.result(record, "\n\n".join(filter(None, texts)))
     if artifact is None:
         raise typer.Exit(1)

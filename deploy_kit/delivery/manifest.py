@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from deploy_kit.base.errors import InputError, RecipeError
 from deploy_kit.base.plain_text import one_line, shown
+from deploy_kit.base.text_files import unique_keys
 from deploy_kit.base.versions import version_numbers
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BuiltFor, Precision, Preprocess, TensorSpec
@@ -255,7 +256,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if len(data) > MAX_BYTES:
         raise InputError(f"{where}: expected at most {MAX_BYTES >> 20} MiB, found {len(data) >> 20} MiB")
     try:
-        raw = json.loads(data, object_pairs_hook=_object)
+        raw = json.loads(data, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a manifest: {error}", hint="get the bundle again") from error
     found = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -274,15 +275,6 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     verify_classes(manifest.classes, where)
     _verify_whole(manifest, where)
     return manifest
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its pairs; of a key that occurs twice, two readers may take different values."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {shown(next(key for key in found if keys.count(key) > 1))} occurs twice")
-    return found
 
 
 def verify_classes(classes: tuple[str, ...], where: str) -> None:

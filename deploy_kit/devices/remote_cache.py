@@ -26,7 +26,7 @@ from deploy_kit.base.errors import DeviceError
 from deploy_kit.devices.framing import PIECE_BYTES
 
 _PART, _UNLOCKED_S = ".part", 3600
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class RemoteCache:

@@ -94,13 +94,16 @@ def _kernel(name: str, events: list[Any]) -> Kernel:
 
 
 def _dtype(facts: Any) -> str:
-    """Return the type that a kernel with multiply-accumulates computes in: that of its weight, the second input."""
+    """Return the type that a kernel with multiply-accumulates computes in: that of its weight, the second input.
+
+    A Gemm whose weight and bias were packed ahead lists its first input alone, which is of the same type.
+    """
     op = facts["op_name"]
     if op not in COMPUTE:
         return ""
     if op in _INTEGER:
         return "int8"
-    weight = str(next(iter(facts["input_type_shape"][1])))
+    weight = str(next(iter(facts["input_type_shape"][:2][-1])))
     return _DTYPES.get(weight, weight)
 
 

@@ -256,7 +256,7 @@ def _verify_external(tensor: "onnx.TensorProto", expected: int, path: Path) -> N
     if offset < 0 or offset + length > file.stat().st_size or (expected and length != expected):
         raise InputError(
             f"{path}: tensor '{tensor.name}' needs {expected:,} bytes from byte {offset:,} of '{file.name}', which has "
-            f"{file.stat().st_size:,}",
+            f"{file.stat().st_size:,}, and the model states {length:,}",
             hint=f"copy '{file.name}' again, it belongs to another export or was cut off",
         )
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from deploy_kit.base.errors import InputError, RequestError, StageError
 from deploy_kit.base.lazy import need
+from deploy_kit.base.text_files import unique_keys
 from deploy_kit.graph import onnx_bounds
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess, TensorSpec
@@ -315,7 +316,7 @@ def metadata(model: ir.Model, key: str, otherwise: str = "is not JSON") -> Any:
     """
     text = model.metadata_props.get(key)
     try:
-        return json.loads(text) if text else None
+        return json.loads(text, object_pairs_hook=unique_keys) if text else None
     except (ValueError, RecursionError) as error:
         raise InputError(f"metadata '{key}' {otherwise}: {error}", hint=_METADATA_CURE) from error
 

@@ -23,6 +23,7 @@ import numpy as np
 from deploy_kit import engines, images
 from deploy_kit.base.errors import DeployKitError, InputError, StageError, StoreError
 from deploy_kit.base.lazy import need
+from deploy_kit.base.process_end import end_process
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices.protocol import Reply, error_reply, progress_line, read_job, reply_line
 from deploy_kit.engines import _cuda
@@ -46,7 +47,7 @@ _END_S = 2.0
 """Seconds that a job has for ending in order once the host is gone."""
 _FEW = 4
 """Images that calibrate a graph which is only timed."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -511,6 +512,7 @@ def main() -> None:
     os.dup2(2, 1)
     host_gone = threading.Event()
     serve(_jobs_of(os.fdopen(os.dup(0)), host_gone), replies, host_gone)
+    end_process(0)
 
 
 if __name__ == "__main__":

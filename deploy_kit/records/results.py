@@ -403,6 +403,23 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FloatNodes:
+    """Nodes of one operator that compute in float in a quantized graph, for one reason.
+
+    Attributes:
+        operator: Their operator.
+        n: Number of them.
+        why: Why they do.
+        first: Name of the first one.
+    """
+
+    operator: str
+    n: int
+    why: str
+    first: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantizedBlock:
     """How one dense block was quantized: a group of activations that are concatenated and share one scale.
 

@@ -9,12 +9,13 @@ from deploy_kit.graph import lint, onnx_file
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.images import ImageSet, ImageSource, calibration_checks
 from deploy_kit.quantization import schemes
+from deploy_kit.quantization.int8 import explain
 from deploy_kit.quantization.schemes import BLOCKS_KEY, FLOAT_KEY, KEPT_KEY
 from deploy_kit.recipe import Variant
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Preprocess
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.records.results import QuantizedBlock
+from deploy_kit.records.results import FloatNodes, QuantizedBlock
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -141,6 +142,11 @@ def explained(path: Path) -> tuple[QuantizedBlock, ...]:
     """Read what INT8 made of each dense block from a file's metadata; empty where its scheme does not say."""
     rows = onnx_file.metadata(onnx_file.load(path), BLOCKS_KEY) or []
     return tuple(codec.from_json(QuantizedBlock, row, BLOCKS_KEY) for row in rows)
+
+
+def floating(path: Path) -> tuple[FloatNodes, ...]:
+    """List what computes in float in a quantized file, with the reasons."""
+    return explain.floating(onnx_file.load(path))
 
 
 def require_images(variant: Variant, calibration: ImageSource | None) -> ImageSource:

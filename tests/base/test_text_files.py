@@ -98,6 +98,13 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
+def test_a_key_that_occurs_twice_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": {"b": 1, "b": 2}}')
+
+    with pytest.raises(InputError, match="not JSON: the key 'b' occurs twice"):
+        read_json(tmp_path / "a.json")
+
+
 def test_an_integer_of_5000_digits_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("9" * 5000)
 

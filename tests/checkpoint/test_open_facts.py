@@ -14,10 +14,11 @@ from torch import Tensor
 
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.architecture import structure
+from deploy_kit.checkpoint.architecture import body, structure
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, StatedFacts
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
+from deploy_kit.graph.adoption import Stated, adopt
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec
 
 FAULTS = Path(__file__).parents[2].parent / "shared" / "faults" / "checkpoints"
@@ -179,10 +180,24 @@ def test_decoder_whose_convolutions_all_fit_each_other_is_refused_soon() -> None
         tensors[f"decoder.blocks.{at}.conv.weight"] = torch.zeros(width, width, 3, 3)
     start = time.perf_counter()
 
-    with pytest.raises(CheckpointError, match=r"a decoder: segmentation networks are not supported|too many ways"):
+    with pytest.raises(CheckpointError, match="a decoder: segmentation networks are not supported") as refused:
         parse(tensors)
 
     assert time.perf_counter() - start < 5
+    assert refused.value.hint.endswith(f"give its ONNX file: {body.EXPORT}")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
+def test_line_that_exports_a_whole_network_gives_a_file_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 5, 1))
+
+    eval(body.EXPORT, {"torch": torch, "model": model})
+
+    assert adopt(tmp_path / "model.onnx", Stated()).model.graph.outputs
 
 
 def test_decoder_of_blocks_with_norms_is_refused_soon() -> None:

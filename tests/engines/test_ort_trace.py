@@ -54,6 +54,15 @@ def test_what_a_kernel_computes_in_is_the_type_of_its_weight(tmp_path: Path, op:
     assert kernel.dtype == wanted
 
 
+def test_gemm_whose_weights_were_packed_lists_its_first_input_alone(tmp_path: Path) -> None:
+    packed = event("a", "Gemm")
+    del packed["args"]["input_type_shape"][1]
+
+    (kernel,) = _ort_trace.read_trace(written(tmp_path, packed))
+
+    assert kernel.dtype == "fp32"
+
+
 def test_placement_counts_nodes_by_provider(tmp_path: Path) -> None:
     events = [event(f"c{i}", "Conv", CUDA, i) for i in range(3)]
     events += [event("m", "MemcpyToHost", CUDA, 3), event("max", "Max", CPU, 4), event("g", "Gemm", CPU, 5)]

@@ -1,20 +1,25 @@
 """A small network with dense connections, and the Q/DQ forms in which other programs write its INT8.
 
-ONNX Runtime's and NNCF's files are made by these programs. The forms of programs that are not here are written by hand
+ONNX Runtime's, NNCF's and torchao's files are made by them. The forms of programs that are not here are written by hand
 as their exporters write them: pytorch-quantization and ModelOpt (float weights behind a quantizer, scales in Constant
 nodes), Brevitas QCDQ (a Clip between the pair), TensorFlow (weights stored in another order behind their pair).
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import concat_networks
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from torch import nn
 
 SHAPE, CLASSES = (3, 16, 16), 6
 _FLOAT, _INT8, _UINT8 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8
@@ -81,6 +86,38 @@ def by_onnxruntime(folder: Path, *, opset: int = 17, **options: Any) -> Path:
     """Quantize by ONNX Runtime's `quantize_static`, as Q/DQ."""
     onnx.save(network(opset), folder / "float.onnx")
     quantize_static(folder / "float.onnx", folder / "int8.onnx", _Reader(), quant_format=QuantFormat.QDQ, **options)
+    return folder / "int8.onnx"
+
+
+def by_nncf(folder: Path) -> Path:
+    """Quantize by NNCF's ONNX backend, with its defaults."""
+    nncf = pytest.importorskip("nncf", reason="pip install nncf")
+    images = nncf.Dataset([{"x": inputs(1, seed)} for seed in range(8)])
+    onnx.save(nncf.quantize(network(), images, subset_size=8), folder / "int8.onnx")
+    return folder / "int8.onnx"
+
+
+def by_torchao(folder: Path) -> Path:
+    """Quantize a DenseNet in torch by PT2E, BatchNormalization behind each Concat, and export it by dynamo."""
+    reason = "pip install torchao executorch"
+    pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e", reason=reason)
+    xnnpack = pytest.importorskip("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", reason=reason)
+    torch.manual_seed(0)
+    dense = concat_networks.Dense(8, 2, 4, concat_networks.preact)
+    tail = [nn.BatchNorm2d(16), nn.ReLU(), concat_networks.Logits(16)]
+    model, x = nn.Sequential(concat_networks.Conv(3, 8), dense, *tail).eval(), torch.from_numpy(inputs(4))
+    shapes = ({0: torch.export.Dim("N", min=1, max=64)},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        prepared = pt2e.prepare_pt2e(
+            torch.export.export(model, (x,), dynamic_shapes=shapes).module(),
+            xnnpack.XNNPACKQuantizer().set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True)),
+        )
+        prepared(x)
+        torch.onnx.export(
+            pt2e.convert_pt2e(prepared), (x,), folder / "int8.onnx", dynamo=True, external_data=False,
+            input_names=["x"], output_names=["logits"], dynamic_shapes=shapes, verbose=False,
+        )  # fmt: skip
     return folder / "int8.onnx"
 
 
@@ -316,6 +353,8 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "onnxruntime: operator set 21, 16 bits": _ort(opset=21, activation_type=QuantType.QUInt16),
     "onnxruntime: 16 bits of com.microsoft": _ort(activation_type=QuantType.QInt16),
     "onnxruntime: int4 weights": _ort(opset=21, weight_type=QuantType.QInt4),
+    "NNCF": by_nncf,
+    "torchao": by_torchao,
     "pytorch-quantization": _hand(weights="float", constants="node", opset=13),
     "pytorch-quantization, a scale per tensor": _hand(
         weights="float", constants="node", per_channel=False, joined=False

@@ -11,6 +11,9 @@ from deploy_kit.checkpoint.architecture.dense_layers import ChainError, DenseUni
 from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, listed
 from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
 
+EXPORT = 'torch.onnx.export(model.eval(), (torch.randn(1, 3, 224, 224),), "model.onnx", dynamo=True)'
+"""The line that makes an ONNX file of any network of torch that reads RGB images."""
+
 _MIN_UNITS = 2
 _MAX_STEM, _MAX_ROWS, _MAX_TRIED = 6, 64, 5_000  # the longest stem that was seen has three convolutions
 _MAX_PAIRS = (
@@ -68,6 +71,8 @@ def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) ->
     names = [name for leaf in leaves.layers for name in leaf.parts.values()] + list(leaves.others)
     why = why_no_densenet(names)
     hint = "give a DenseNet; of other networks deploykit takes ONNX files: export it with its own framework"
+    if why.startswith("a decoder"):
+        hint = f"build the whole network with its own package, load this file, and give its ONNX file: {EXPORT}"
     if not failures:
         n = sum(leaf.kind == "norm" for leaf in leaves.layers)
         bare = [name for name in leaves.others if name.endswith(".weight") and leaves.tensors[name].dim() == 1]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.base.text_files import unique_keys
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import aten, stated_graph
@@ -79,9 +80,9 @@ def _json(archive: Archive, name: str) -> Any:
     if archive.size(name) > _MAX_JSON:
         raise CheckpointError(f"refused: '{name}' inside it has {archive.size(name):,} bytes")
     try:
-        return json.loads(bytes(archive.read(name)))
+        return json.loads(bytes(archive.read(name)), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise damaged(f"'{name}' inside it is not JSON") from error
+        raise damaged(f"'{name}' inside it is not JSON: {error}") from error
 
 
 def _weights(archive: Archive, home: str, budget: ReadLimits, config: str = _WEIGHTS) -> Iterator[tuple[str, Tensor]]:

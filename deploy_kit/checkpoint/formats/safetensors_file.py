@@ -8,6 +8,7 @@ from typing import Any
 import safetensors
 
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.base.text_files import unique_keys
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats.limits import damaged
@@ -38,10 +39,12 @@ def read_safetensors(path: Path, head: bytes) -> Contents:
     if length > _MAX_HEADER:
         raise CheckpointError(f"refused: its header has {length:,} bytes, a checkpoint's less than {_MAX_HEADER:,}")
     try:
+        with path.open("rb") as raw:  # of a tensor or a fact that is named twice the library takes the last
+            json.loads(raw.read(8 + length)[8:], object_pairs_hook=unique_keys)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except (safetensors.SafetensorError, RuntimeError, ValueError, TypeError) as error:
+    except (safetensors.SafetensorError, RecursionError, RuntimeError, ValueError, TypeError) as error:
         raise damaged(f"not a whole safetensors file: {error}") from error
     stated = {key: _json(metadata[key], key) for key in (FACTS_KEY, PREPROCESS_KEY) if key in metadata}
     preprocess = (
@@ -52,7 +55,7 @@ def read_safetensors(path: Path, head: bytes) -> Contents:
 
 def _json(text: str, key: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"its metadata is not JSON: {key}: {error}") from error
 

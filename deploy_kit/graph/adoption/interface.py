@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _IR_NEWEST = 10  # ONNX Runtime 1.18 and later read it
 _IR_ENOUGH = 8  # what torch writes; any from 4 on needs no weights among the inputs
+_AGAIN = "export it again from the network itself"
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 _WHOLE = frozenset(
     {
@@ -95,17 +96,18 @@ def choose_output(proto: "onnx.ModelProto", wanted: str | None, path: Path, chan
     """Keep one output: the only one, or the one that is named; a value within the graph can be named as well."""
     _replace(proto.graph.output, list({value.name: value for value in proto.graph.output}.values()))
     names = [value.name for value in proto.graph.output]
-    if wanted is None:
-        if len(names) != 1:
-            raise InputError(
-                f"{path}: expected one output, found {len(names)}: {', '.join(names)}",
-                hint=f"choose one: deploykit export {shlex.quote(str(path))} "
-                f"--output {shlex.quote(names[0]) if names else 'NAME'}",
-            )
-        return
-    made = {name for node in proto.graph.node for name in node.output if name}
-    if wanted not in made | set(names):
-        raise InputError(f"{path}: no output is called '{wanted}'", hint=nearest(wanted, names))
+    made = [name for node in proto.graph.node for name in node.output if name]
+    if wanted is None and len(names) != 1 and made:
+        raise InputError(
+            f"{path}: expected one output, found {len(names)}" + (f": {', '.join(names)}" if names else ""),
+            hint=f"choose one: deploykit export {shlex.quote(str(path))} "
+            f"--output {shlex.quote((names or made[-1:])[0])}",
+        )
+    wanted = wanted or "".join(names[:1])
+    if wanted not in {*made, *names}:
+        raise InputError(f"{path}: no output is called '{wanted}'", hint=nearest(wanted, names) or _AGAIN)
+    if wanted not in made:
+        raise InputError(f"{path}: output '{wanted}' is an input or a weight: no operator computes it", hint=_AGAIN)
     if names == [wanted]:
         return
     kept = [value for value in proto.graph.output if value.name == wanted]

@@ -45,9 +45,14 @@ def verify(proto: "onnx.ModelProto", path: Path) -> None:
             hint="export it again for a newer one, e.g. torch.onnx.export(…, opset_version=18); a file alone is raised "
             "by onnx.version_converter.convert_version(onnx.load(path), 13), to be compared with its source",
         )
-    if proto.graph.sparse_initializer:
+    sparse = [tensor.values.name for tensor in proto.graph.sparse_initializer] + [
+        node.output[0]
+        for node in nodes_of(proto.graph)
+        if any(attribute.HasField("sparse_tensor") or attribute.sparse_tensors for attribute in node.attribute)
+    ]
+    if sparse:
         raise InputError(
-            f"{path}: weight '{proto.graph.sparse_initializer[0].values.name}' is stored as a sparse tensor",
+            f"{path}: weight '{sparse[0]}' is stored as a sparse tensor",
             hint="export it again with dense weights: no runtime here computes with sparse ones",
         )
     constants = _constants(proto.graph)

@@ -12,10 +12,94 @@ from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.equalize import EqualizedGroup
 from deploy_kit.quantization.int8.grids import Grid
 from deploy_kit.quantization.int8.plan import Int8Plan
-from deploy_kit.records.results import QuantizedBlock
+from deploy_kit.records.results import FloatNodes, QuantizedBlock
 
 Moved: TypeAlias = Literal["int8", "fp16", "fp32"]
 _BYTES: dict[Moved, int] = {"int8": 1, "fp16": 2, "fp32": 4}
+
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SMOOTH = frozenset(
+    {
+        "Celu", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Log", "LogSoftmax", "Mish", "Pow",
+        "Reciprocal", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
+    }
+)  # fmt: skip
+_STATISTICS = frozenset(
+    {
+        "GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization", "LpNormalization",
+        "MeanVarianceNormalization", "RMSNormalization", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare",
+    }
+)  # fmt: skip
+_UNCOUNTED = frozenset({*_PAIR, "Cast", "Constant", "ConstantOfShape", "Identity", "Range", "Shape"})
+
+
+def floating(model: ir.Model) -> tuple[FloatNodes, ...]:
+    """List what computes in float in a quantized graph, each operator with its reason; the most frequent first."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in model.graph:
+        dtype = node.outputs[0].dtype
+        if node.op_type in _UNCOUNTED or dtype is None or not dtype.is_floating_point() or _on_integers(node):
+            continue
+        found.setdefault((node.op_type, _why(node)), []).append(str(node.name or node.outputs[0].name))
+    rows = (FloatNodes(operator=op, n=len(names), why=why, first=names[0]) for (op, why), names in found.items())
+    return tuple(sorted(rows, key=lambda row: -row.n))
+
+
+def _maker(value: ir.Value | None) -> ir.Node | None:
+    return value.producer() if value is not None else None
+
+
+def _restored(value: ir.Value | None) -> bool:
+    maker = _maker(value)
+    return maker is not None and maker.op_type == "DequantizeLinear"
+
+
+def _quantized(value: ir.Value | None) -> bool:
+    """Return whether a quantizer reads a value, itself or behind a ReLU or Clip."""
+    readers = value.consumers() if value is not None else ()
+    return any(
+        node.op_type == "QuantizeLinear" or (node.op_type in ("Relu", "Clip") and _quantized(node.outputs[0]))
+        for node in readers
+    )
+
+
+def _on_integers(node: ir.Node) -> bool:
+    """Return whether engines take a node and the pairs around it for one operation on integers."""
+    if node.op_type in _WEIGHTED:
+        return all(map(_restored, node.inputs[:2]))
+    maker = _maker(node.inputs[0]) if node.inputs else None
+    if node.op_type in ("Relu", "Clip") and maker is not None and maker.op_type in _WEIGHTED:
+        return _on_integers(maker)
+    given = [value for value in node.inputs if value is not None and not edit.constant(value)]
+    return bool(given) and all(map(_restored, given)) and _quantized(node.outputs[0])
+
+
+def _why(node: ir.Node) -> str:
+    """Return why a node computes in float."""
+    if node.op_type in _SMOOTH:
+        return "a curve: no engine here has it on integers"
+    if node.op_type in _STATISTICS:
+        return "sums or statistics of each image: no engine here has them on integers"
+    if (
+        node.op_type in ("Resize", "Upsample", "GridSample")
+        and node.attributes.get_string("mode", "nearest") != "nearest"
+    ):
+        return "interpolates: its results lie between the steps of a grid"
+    if node.op_type in ("Mul", "Div") and not any(map(edit.constant, node.inputs)):
+        return "two activations are multiplied or divided, as by a gate"
+    if node.op_type in _WEIGHTED and not (edit.constant(node.inputs[1]) or _restored(node.inputs[1])):
+        return "its weights are computed"
+    for value in node.inputs:
+        maker = _maker(value)
+        if value is not None and value.is_graph_input():
+            return "reads the input itself"
+        if maker is not None and maker.op_type != "DequantizeLinear" and not edit.constant(value):
+            return f"reads what {maker.op_type} gives in float"
+    if node.outputs[0].is_graph_output():
+        return "gives the output"
+    reader = next(iter(node.outputs[0].consumers()), None)
+    return f"{reader.op_type} reads its result in float" if reader is not None else "nothing reads its result"
 
 
 def blocks(plan: Int8Plan, concats: Moved = "int8", rest: Moved = "fp32") -> tuple[QuantizedBlock, ...]:

@@ -257,6 +257,16 @@ def test_scripted_module_is_witnessed_through_branches_and_loops(tmp_path: Path)
     assert dict(network.spec.sources)["head_pool"] == "the answers of its TorchScript code"
 
 
+def test_network_that_was_saved_in_training_mode_is_told_how_to_save_it(tmp_path: Path) -> None:
+    net = drawn().train()
+
+    with pytest.raises(CheckpointError, match="changes a weight by 'add_', as in training") as caught:
+        read(trace(net, tmp_path / "net.pt"))
+
+    assert "model.eval()" in caught.value.hint
+    assert off(read(trace(net.eval(), tmp_path / "net.pt")), net) <= 1e-5
+
+
 @pytest.mark.slow
 def test_dynamic_sizes_of_an_exported_program_are_followed(tmp_path: Path) -> None:
     net, sides = drawn(pool="none"), {0: torch.export.Dim("N"), 2: torch.export.Dim("H"), 3: torch.export.Dim("W")}

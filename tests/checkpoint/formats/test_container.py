@@ -199,6 +199,22 @@ def test_metadata_that_is_not_json_is_refused(key: str, text: str, tmp_path: Pat
         container.read_contents(tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"a": ENTRY, "a": ENTRY}',
+        '{"__metadata__": {"k": "1", "k": "2"}, "a": ENTRY}',
+        '{"__metadata__": {"deploykit.densenet": "{\\"eps\\": 1e-5, \\"eps\\": 1e-3}"}, "a": ENTRY}',
+    ],
+)
+def test_what_is_named_twice_is_refused_and_never_the_last_taken(header: str, tmp_path: Path) -> None:
+    text = header.replace("ENTRY", '{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}').encode()
+    (tmp_path / "file").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+
+    with pytest.raises(CheckpointError, match=r"the key '(a|k|eps)' occurs twice"):
+        container.read_contents(tmp_path / "file")
+
+
 def test_unknown_key_in_the_preprocess_metadata_names_the_nearest(tmp_path: Path) -> None:
     stated = {"height": 16, "width": 16, "colour": "gray", "mean": [0.5], "std": [0.25]}
     save_file(weights(), tmp_path / "file", {safetensors_file.PREPROCESS_KEY: json.dumps(stated)})

@@ -436,6 +436,36 @@ def test_sparse_weights_are_refused(tmp_path: Path) -> None:
     assert "weight 'b3' is stored as a sparse tensor" in str(refusal(model, tmp_path))
 
 
+def test_sparse_constants_are_refused(tmp_path: Path) -> None:
+    model = small_cnns.small_cnn()
+    values = numpy_helper.from_array(np.ones(1, np.float32), "")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.array([2], np.int64)), [5])
+    model.graph.initializer.remove(next(t for t in model.graph.initializer if t.name == "b3"))
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["b3"], sparse_value=sparse))
+
+    assert "weight 'b3' is stored as a sparse tensor" in str(refusal(model, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["b3", "x"])
+def test_output_that_no_operator_computes_is_refused(name: str, tmp_path: Path) -> None:
+    model = small_cnns.small_cnn()
+    model.graph.output[0].name = name
+
+    assert f"output '{name}' is an input or a weight" in str(refusal(model, tmp_path))
+
+
+def test_graph_without_an_output_is_told_which_to_take(tmp_path: Path) -> None:
+    model = small_cnns.small_cnn()
+    wanted = model.graph.output[0].name
+    del model.graph.output[:]
+
+    error = refusal(model, tmp_path)
+
+    assert "expected one output, found 0" in str(error)
+    assert error.hint.endswith(f" --output {wanted}")
+    adopt(tmp_path / "model.onnx", Stated(output=wanted))
+
+
 def test_weight_that_is_not_finite_does_not_survive_widening(tmp_path: Path) -> None:
     model = small_cnns.in_type(TensorProto.FLOAT16)
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((8, 3, 3, 3), np.inf, np.float16), "w1"))

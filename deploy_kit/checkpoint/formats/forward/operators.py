@@ -100,7 +100,10 @@ class Operators:
         if (name if name in _ALLOWED else name.removesuffix("_")) not in _ALLOWED:
             raise unknown(self.where, name)
         if name.endswith("_") and id(values[0]) in self._names:
-            raise CheckpointError(f"{self.where} changes a weight by '{name}'")
+            raise CheckpointError(
+                f"{self.where} changes a weight by '{name}', as in training",
+                hint="save it again after model.eval(), or export that to ONNX",
+            )
         return self._noted(name, values, self._computed(name, values, keywords))
 
     def _norm(self, name: str, values: list[Any], keywords: Mapping[str, Any]) -> Any:

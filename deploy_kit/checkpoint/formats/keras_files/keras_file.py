@@ -18,6 +18,7 @@ from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.base.live_folder import temporary_folder
+from deploy_kit.base.text_files import unique_keys
 from deploy_kit.checkpoint.contents import Container, Contents
 from deploy_kit.checkpoint.formats.forward.keras_graph import KerasForward
 from deploy_kit.checkpoint.formats.keras_files import hdf5, keras_config
@@ -93,9 +94,9 @@ def _config(text: bytes) -> KerasConfig:
     if len(text) > _MAX_JSON:
         raise CheckpointError(f"refused: its config has {len(text):,} bytes")
     try:
-        model = json.loads(text)
+        model = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise damaged("its config is not JSON") from error
+        raise damaged(f"its config is not JSON: {error}") from error
     try:
         return keras_config.read_config(model)
     except _WRONG:

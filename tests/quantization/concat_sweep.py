@@ -1,0 +1,181 @@
+"""Take other people's networks that concatenate features over the whole line: ONNX, INT8, two engines, check.
+
+    python -m tests.quantization.concat_sweep [--only TEXT] [--part K/N] [--most-parameters MILLIONS] [--list]
+
+Networks are every DenseNet encoder with every decoder of segmentation_models_pytorch that takes it, and of timm's
+registry every model that concatenates: its module's source calls `torch.cat` and knows no attention, and its ONNX graph
+holds a Concat on the channels of maps that a convolution reads, behind norms, activations and pools or not. Weights are
+seeded, BatchNorm statistics are those of smooth noise. Each network has a process of its own, so that one that crashes
+or hangs is one row.
+"""
+
+import argparse
+import importlib
+import inspect
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+SUPPORT = Path(__file__).parents[1] / "support"
+HOME = Path(sys.prefix) / "implementations"
+SIDE, LIMIT_S = 64, 400
+ENCODERS = ("densenet121", "densenet161", "densenet169", "densenet201")
+DECODERS = ("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet")
+LEAST_DB = 10.0  # of seeded weights, whose logits hardly differ between images
+_BETWEEN = frozenset(
+    {"BatchNormalization", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool", "Mul", "Add", "Sigmoid"}
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="names that hold this text")
+    parser.add_argument("--part", default="1/1", help="a part of the names in order of size, e.g. 2/4")
+    parser.add_argument("--most-parameters", type=float, default=1e9, help="millions")
+    parser.add_argument("--list", action="store_true", help="print the candidates and their parameters")
+    parser.add_argument("--one", help="walk one network in this process")
+    options = parser.parse_args()
+    if options.one:
+        print(walked(options.one))
+        return 0
+    sizes = {name: n for name, n in candidates() if options.only in name and n <= options.most_parameters * 1e6}
+    part, n_parts = map(int, options.part.split("/"))
+    names = sorted(sizes, key=lambda name: sizes[name])[part - 1 :: n_parts]
+    if options.list:
+        print("\n".join(f"{sizes[name] / 1e6:8.1f} M  {name}" for name in names))
+        return 0
+    counts: Counter[str] = Counter()
+    for name in names:
+        start = time.perf_counter()
+        outcome = in_a_process(name)
+        counts[outcome.partition(":")[0]] += 1
+        print(f"{time.perf_counter() - start:6.1f} s  {name}: {outcome}", flush=True)
+    print(", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
+    return 1 if counts["failed"] else 0
+
+
+def in_a_process(name: str) -> str:
+    """Walk one network; its outcome in a line: passed, no concat network, not built, or failed with the reason."""
+    command = [sys.executable, "-m", "tests.quantization.concat_sweep", "--one", name]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return f"failed: more than {LIMIT_S} s"
+    if ended.returncode:
+        return f"failed: exit {ended.returncode}: {' '.join(ended.stderr.strip().splitlines()[-1:])[:300]}"
+    return ended.stdout.strip().splitlines()[-1]
+
+
+def walked(name: str) -> str:
+    """Take one network over the line."""
+    sys.path.append(str(SUPPORT))
+    whole_line: Any = importlib.import_module("whole_line")
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder)
+        file = at / "model.onnx"
+        try:
+            write(name, file)
+        except (ValueError, NotImplementedError) as error:
+            return f"not built: {' '.join(str(error).split())[:200]}"
+        if not name.startswith("smp:") and not concatenates(onnx.load(file, load_external_data=False)):
+            return "no concat network: no convolution reads a concatenation of channels"
+        found = whole_line.walk(file, at, sides=(SIDE, SIDE))
+    noise = {engine: found.parity["int8", engine].sqnr_db for engine in whole_line.ENGINES}
+    said = ", ".join(f"{engine} {db:.1f} dB" for engine, db in noise.items())
+    floats = min(found.parity["fp32", engine].sqnr_db for engine in whole_line.ENGINES)
+    return (
+        f"{'passed' if min(noise.values()) > LEAST_DB and floats > 60 else 'failed'}: int8 {said}; fp32 {floats:.0f} dB"
+    )
+
+
+def candidates() -> Iterator[tuple[str, int]]:
+    """Iterate over (name, parameters) of what is to be walked; those of timm by the source of their module."""
+    timm: Any = importlib.import_module("timm")
+    smp: Any = importlib.import_module("segmentation_models_pytorch")
+    for encoder in ENCODERS:
+        for decoder in DECODERS:
+            if hasattr(smp, decoder):
+                yield f"smp:{decoder}:{encoder}", _parameters(lambda e=encoder: timm.create_model(e))
+    registry: Any = importlib.import_module("timm.models")
+    for name in timm.list_models():
+        source = inspect.getsource(inspect.getmodule(registry.model_entrypoint(name)))
+        if "torch.cat(" in source and "ttention" not in source:
+            yield f"timm:{name}", _parameters(lambda n=name: timm.create_model(n))
+
+
+def write(name: str, path: Path) -> None:
+    """Build a network with seeded weights, settle its statistics, and export it."""
+    kind, _, rest = name.partition(":")
+    torch.manual_seed(0)
+    if kind == "smp":
+        decoder, _, encoder = rest.partition(":")
+        smp: Any = importlib.import_module("segmentation_models_pytorch")
+        model = getattr(smp, decoder)(encoder, encoder_weights=None, classes=5)
+    else:
+        timm: Any = importlib.import_module("timm")
+        model = timm.create_model(rest, num_classes=16)
+    x = torch.nn.functional.interpolate(torch.randn(8, 3, SIDE // 4, SIDE // 4), scale_factor=4)
+    for key, parameter in model.named_parameters():
+        if key.endswith("gamma"):  # a layer scale of 1e-6 would hide every branch
+            nn.init.ones_(parameter)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(x)
+    torch.onnx.export(
+        model.eval(), (x[:1],), str(path), dynamo=True, external_data=False, input_names=["x"], output_names=["y"],
+        verbose=False,
+    )  # fmt: skip
+
+
+def concatenates(model: onnx.ModelProto) -> bool:
+    """Return whether a convolution reads a concatenation of channels of maps."""
+    model = onnx.shape_inference.infer_shapes(model)
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in model.graph.value_info}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for value in node.input:
+            readers.setdefault(value, []).append(node)
+
+    def reaches(value: str, left: int = 6) -> bool:
+        return any(
+            node.op_type == "Conv" or (left and node.op_type in _BETWEEN and reaches(node.output[0], left - 1))
+            for node in readers.get(value, ())
+        )
+
+    joined = (
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "Concat" and any(entry.name == "axis" and entry.i in (1, -3) for entry in node.attribute)
+    )
+    return any(ranks.get(value, 4) == 4 and reaches(value) for value in joined)
+
+
+def _parameters(make: Any) -> int:
+    with torch.device("meta"):
+        try:
+            return sum(one.numel() for one in make().parameters())
+        except (RuntimeError, NotImplementedError, ValueError, TypeError):
+            return 0  # it cannot be built without memory
+
+
+if __name__ == "__main__":
+    sys.path.append(str(HOME))
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    sys.exit(main())
