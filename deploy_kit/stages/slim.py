@@ -154,7 +154,7 @@ def priced(
         return by_macs
     layout = targets.find_target(targets.target_of(target)).int8
     why = "" if layout else f"'{target}' takes no int8"
-    if engines.CATALOGUE.get(target).profile is None:
+    if not why and engines.CATALOGUE.get(target).profile is None:
         why = f"'{target}' does not time its layers"
     if not why:
         with context.connection.worker() as worker:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from slim_graphs import chained
 from stage_inputs import images_of
 
 from deploy_kit.base.errors import InputError
@@ -98,7 +99,6 @@ def test_an_engine_that_runs_here_prices_its_layers_by_measured_times(line: "Lin
     assert slim.run(line.lean, table, context, images=images) == (found, True)  # the table decides, not a new race
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("target", "why"), [("reference", "does not time its layers"), ("ncnn", "takes no int8")])
 def test_an_engine_that_cannot_be_timed_leaves_the_price_to_macs(
     line: "Line", context: Context, target: str, why: str
@@ -106,11 +106,14 @@ def test_an_engine_that_cannot_be_timed_leaves_the_price_to_macs(
     told = list[str]()
     heard = replace(context, on_progress=lambda event: told.append(event.text))
     images = images_of(line.recipe.quantize.calibration)
+    assert images is not None
 
-    found, _ = slim.run(line.lean, SlimTable(macs=0.8, step=4, target=target), heard, images=images)
+    price = slim.priced(
+        line.lean, SlimTable(macs=0.8, target=target), chained(0), heard, images=images.open(line.lean.preprocess)
+    )
 
-    assert any("priced by their multiply-accumulates" in text and why in text for text in told)
-    assert found.price == "multiply-accumulates"
+    assert told == [f"layers are priced by their multiply-accumulates: '{target}' {why}"]
+    assert price.words == "multiply-accumulates"
 
 
 @pytest.mark.parametrize("name", [None, "synthetic"])
