@@ -40,7 +40,7 @@ RULE = Rule(
     targets=("openvino",),
     level="error",
     title="a concatenation quantized with a zero point before a BatchNormalization",
-    cure="quantize with --layout portable",
+    cure="quantize the float32 graph with --layout portable",
     source="measured: OpenVINO 2026.4.1 dies with SIGSEGV on it",
     check=check,
 )
