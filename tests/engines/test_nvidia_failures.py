@@ -116,12 +116,12 @@ def test_an_unknown_operator_is_named_with_its_node(folder: Path, tmp_path: Path
     assert list(folder.iterdir()) == []
 
 
-def test_a_full_disk_leaves_nothing_and_says_so(graph: Path, folder: Path) -> None:
+def test_a_plan_that_is_not_written_whole_leaves_nothing_and_says_why(graph: Path, folder: Path) -> None:
     with pytest.raises(StoreError) as caught:
         build(graph, folder, NO_ROOM)
 
-    assert str(caught.value) == f"{folder / 'model.rtx.plan'}: no space left on the disk"
-    assert caught.value.hint == "free some space; nothing earlier was lost"
+    assert str(caught.value) == f"{folder / 'model.rtx.plan'}: not written whole: File too large"
+    assert caught.value.hint == "see what is limited or full: ulimit -f; df -h"
     assert list(folder.iterdir()) == []
 
 

@@ -17,7 +17,7 @@ from deploy_kit.base.errors import DeployKitError
 from deploy_kit.checkpoint.formats import container
 
 # HDF5 is read by a process of its own, a third of a second each time.
-ROUNDS, HDF5_ROUNDS = 1300, 20
+ROUNDS, HDF5_ROUNDS = 1000, 12
 HDF5 = ("keras", "keras 2", "keras weights")
 CONTAINERS = (*SAVERS, "whole module", "TorchScript", "torch.export")
 

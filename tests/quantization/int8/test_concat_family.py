@@ -54,7 +54,11 @@ def written(name: str, exporter: str, folder: Path) -> tuple[nn.Module, ir.Model
     ("name", "exporter"),
     [
         *(pytest.param(name, "torchscript") for name in QUICK),
-        *(pytest.param(name, "dynamo", marks=pytest.mark.slow) for name in concat_networks.NETWORKS),
+        *(
+            pytest.param(name, "dynamo", marks=pytest.mark.slow)
+            for name in concat_networks.NETWORKS
+            if name not in QUICK or name in CHOSEN
+        ),
     ],
 )
 def test_relative_keeps_its_outputs_in_both_engines(

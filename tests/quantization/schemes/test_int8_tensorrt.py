@@ -170,8 +170,9 @@ def test_demo_keeps_its_answers() -> None:
 
 @pytest.mark.slow
 def test_demo_gains_from_equalization_where_concatenations_are_quantized() -> None:
-    without, _ = demo_graph.kept(int8_tensorrt, concats=True, equalize=False)
-    equalized, _ = demo_graph.kept(int8_tensorrt, concats=True)
+    stated = {"concats": True, "method": "mse", "rounding": "descent"}
+    without, _ = demo_graph.kept(int8_tensorrt, equalize=False, **stated)
+    equalized, _ = demo_graph.kept(int8_tensorrt, **stated)
 
     assert equalized > without + 4
 
