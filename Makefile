@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMPLEMENTATIONS := $(VENV)/implementations
-# A worker for each core the machine shows; 8 at most, since each holds torch and the engines in memory.
-WORKERS ?= logical
+# A worker for each core, and one for the time that tests wait for processes that they start (a fifth, on two cores);
+# 8 at most, since each holds torch and the engines in memory.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
 # A file stays in one worker: what its tests share is made once.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 # As a user's type checker sees the API: the examples, and one wrong use that must be noticed.

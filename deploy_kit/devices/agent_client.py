@@ -100,7 +100,9 @@ class AgentClient:
         except LinkLostError:
             raise
         except DeviceError as error:
-            hint = f"{error.hint}, or: deploykit devices clean {self.device.name}"
+            more = f"deploykit devices clean {self.device.name}"
+            look = "see what is limited or forbidden there: ulimit -f; ls -ld ~/.cache"
+            hint = f"{error.hint}, or: {more}" if error.hint else look
             raise DeviceError(f"device '{self.device.name}': {error}", hint=hint) from error
 
     def fetch(self, folder: str, into: Path) -> None:

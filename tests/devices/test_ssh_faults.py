@@ -269,13 +269,13 @@ def test_a_device_that_falls_silent_is_noticed(board: Device, server: Server, mo
 
 @pytest.fixture
 def tight(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A second server, whose sessions cannot write a file of more than 200 kB, as on a disk with so much left."""
+    """A second server, whose sessions cannot write a file of more than 200 kB (`ulimit -f`)."""
     with ssh_server.running(tmp_path / "tight", largest_file=200_000) as other:
         monkeypatch.setenv("HOME", str(other.host_home))
         yield other
 
 
-def test_a_disk_that_is_full_half_way(tight: Server, board: Device, tmp_path: Path) -> None:
+def test_a_file_that_is_larger_than_the_device_allows(tight: Server, board: Device, tmp_path: Path) -> None:
     (tmp_path / "model.plan").write_bytes(os.urandom(1_000_000))
     device = replace(board, address=tight.address)
 
@@ -285,9 +285,8 @@ def test_a_disk_that_is_full_half_way(tight: Server, board: Device, tmp_path: Pa
         left = [path for path in tight.cache.rglob("*") if path.is_file() and "sessions" not in path.parts]
         assert connection.environment.cores  # the connection goes on
 
-    assert ": no space left for 1.0 MiB, " in str(caught.value)
-    assert str(caught.value).endswith(" MiB are free there")
-    assert caught.value.hint == "free some space there, or: deploykit devices clean board"
+    assert str(caught.value).endswith(": File too large")
+    assert caught.value.hint == "see what is limited or forbidden there: ulimit -f; ls -ld ~/.cache"
     assert caught.value.exit_code == 4
     assert [path.suffix for path in left] == [".pyz"]
 
