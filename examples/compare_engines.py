@@ -12,7 +12,7 @@ for engine in engines:
     print(f"{engine.label} computes in {', '.join(f'{n} {op} {dtype}' for op, dtype, n in engine.proof.counts)}")
 
 # On a busy machine latencies are not valid, and an error; allow_invalid=True returns them marked.
-measured = deploy_kit.bench(engines, rounds=6, duration=1, warmup=0.5, allow_invalid=True)
+measured = deploy_kit.bench(engines, rounds=6, duration=0.5, warmup=0.25, allow_invalid=True)
 baseline = measured.measurements[0]
 for candidate in measured.measurements:
     faster = deploy_kit.speed_up(baseline, candidate)

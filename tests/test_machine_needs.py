@@ -68,7 +68,7 @@ def test_each_thing_that_is_absent_has_one_line_at_the_end(run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "in workers"])
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "in workers"])
 def test_a_complete_run_fails_for_what_is_absent(run, workers: tuple[str, ...]) -> None:
     code, out = run("--complete", *workers)
 

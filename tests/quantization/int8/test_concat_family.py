@@ -21,7 +21,7 @@ from deploy_kit.devices.links import Connection
 from deploy_kit.graph import adoption, onnx_file
 
 QUICK = ("dpn", "hardnet", "shufflenet", "tiramisu")
-CHOSEN = ("peleenet", "rdnet", "tiramisu")  # networks that `method_choice` and `bias_fit` work on as well
+CHOSEN = ("peleenet", "rdnet")  # networks that `method_choice` and `bias_fit` work on as well
 FLOOR_DB = 30.0
 # What a network may leave in float, of operators that move values (around LayerNorm, or averaging):
 FLOAT_MOVERS = {"rdnet": {"Transpose", "Concat", "Gather"}, "tiramisu, bilinear": {"Concat", "Resize"}}

@@ -25,7 +25,7 @@ from deploy_kit.records import codec
 
 FORMS = ("max", "depthwise")
 # What is chosen for the demo, stated: `tests/test_demo.py` lets images choose, and fits its biases.
-STATED = {"method": "mse", "rounding": "descent", "fit_biases": False}
+STATED: dict[str, Any] = {"method": "mse", "rounding": "descent", "fit_biases": False, "n_images": 48}
 either_form = pytest.mark.parametrize("form", FORMS)
 
 

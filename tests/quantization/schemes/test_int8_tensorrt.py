@@ -171,8 +171,8 @@ def test_demo_keeps_its_answers() -> None:
 @pytest.mark.slow
 def test_demo_gains_from_equalization_where_concatenations_are_quantized() -> None:
     stated = {"concats": True, "method": "mse", "rounding": "descent"}
-    without, _ = demo_graph.kept(int8_tensorrt, equalize=False, **stated)
-    equalized, _ = demo_graph.kept(int8_tensorrt, **stated)
+    without, _ = demo_graph.kept(int8_tensorrt, n_images=48, equalize=False, **stated)
+    equalized, _ = demo_graph.kept(int8_tensorrt, n_images=48, **stated)
 
     assert equalized > without + 4
 
