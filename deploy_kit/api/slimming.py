@@ -184,6 +184,8 @@ def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest, *, explain
 def _with(base: Recipe, share: float, request: SlimRequest) -> tuple[Recipe, SlimTable]:
     """Return a recipe that slims to a share, and its table."""
     table: dict[str, object] = {"macs": share, "step": request.step, "target": request.target}
+    if base.quantize.calibration is not None:  # a later step may calibrate with other images, and must find this graph
+        table["images"] = base.quantize.calibration
     if request.distill is not None:
         table |= {"distill": request.distill}
     if request.minutes is not None:

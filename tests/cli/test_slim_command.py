@@ -50,7 +50,9 @@ def test_a_share_gives_a_graph_and_later_steps_take_it(folder: Path) -> None:
     assert "saved where           most ms of onnxruntime, int8, " in said.out
     assert "left alone            " in said.out
     assert (folder / "slim.onnx.passport.json").is_file()
-    quantized = deploykit("quantize", "--int8", "--scheme", "int8_ort", "--store", str(folder / "store"), "--json")
+    others = save_images(folder / "others.npz", 24, seed=9)  # INT8 may have calibration images of its own
+    step = ("--scheme", "int8_ort", "--calibration", str(others), "--store", str(folder / "store"))
+    quantized = deploykit("quantize", "--int8", *step, "--json")
     assert quantized.code == 0
     assert "another network" in quantized.err
     assert (
@@ -80,7 +82,9 @@ def test_distilling_is_said_and_is_another_result_than_without(folder: Path) -> 
     assert small["distilled"] in small["onnx"]["made_by"]["slimmed"]
     assert small["onnx"]["path"] != json.loads(plain.out)["slimmed"]["onnx"]["path"]
     in_force = recipe.parse_recipe(dict(Store(folder / "store").in_force().recipe)).slim  # type: ignore[union-attr]
-    assert in_force == SlimTable(macs=0.8, step=4, target="onnxruntime", distill=str(train), distill_minutes=0.02)
+    images = str(folder / "calibration.npz")
+    more = {"distill": str(train), "distill_minutes": 0.02}
+    assert in_force == SlimTable(macs=0.8, step=4, target="onnxruntime", images=images, **more)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,9 @@ def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -
     small = json.loads(said.out)["slimmed"]
     assert small["macs_after"] == small["macs_before"]
     store = Store(folder / "store")
-    assert recipe.parse_recipe(dict(store.in_force().recipe)).slim == SlimTable(macs=1.0, step=4, target="onnxruntime")  # type: ignore[union-attr]
+    assert recipe.parse_recipe(dict(store.in_force().recipe)).slim == SlimTable(
+        macs=1.0, step=4, target="onnxruntime", images=str(folder / "calibration.npz")
+    )  # type: ignore[union-attr]
     assert "another network" not in deploykit("build", "--engine", "onnxruntime", "--store", str(store.root)).err
 
 
