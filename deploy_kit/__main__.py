@@ -19,11 +19,12 @@ def main() -> NoReturn:
         if code is None:
             raise
         raise SystemExit(code) from None
+    code = 0
     try:
         cli.main()
-    except SystemExit as ended:
-        end_process(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
-    end_process(0)
+    except SystemExit as ended:  # its code is a number: `cli.main` gives every end one
+        code = int(ended.code or 0)
+    end_process(code)
 
 
 if __name__ == "__main__":

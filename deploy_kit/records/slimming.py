@@ -142,7 +142,7 @@ class Price:
     @property
     def words(self) -> str:
         """What was saved, and how well it is known."""
-        measured = f" of {self.source}; a + b · MACs misses the times of layers by {100 * self.misses:.0f} %"
+        measured = f" of {self.source} (a + b · MACs misses the times of layers by {100 * self.misses:.1f} %)"
         return f"{self.unit}{measured * bool(self.source)}"
 
     def layer(self, index: int, macs: int, *, present: bool) -> float:

@@ -63,11 +63,20 @@ def makers() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
     }
 
 
-def main(folder: Path) -> None:
+def prepare() -> torch.library.Library:
+    """Let the implementations be imported; what is returned must live as long as they are used.
+
+    They lie beside the environment, and torchvision without its compiled part, whose operators it names on import.
+    """
     sys.path.append(str(HOME))
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+def main(folder: Path) -> None:
+    _library = prepare()
     for number, (name, (make, shape)) in enumerate(makers().items()):
         torch.manual_seed(number)
         model, x = lively(make(), *shape), torch.randn(2, *shape)

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,8 +19,8 @@ from torch import Tensor
 from deploy_kit.base.errors import CheckpointError
 from deploy_kit.checkpoint.architecture import structure
 from deploy_kit.checkpoint.contents import Contents
+from tests.checkpoint import implementations
 
-HOME = Path(sys.prefix) / "implementations"
 LIMIT_S = 10.0
 
 
@@ -87,8 +86,5 @@ def _drawn(key: str, at: int, noise: Tensor, shape: tuple[int, ...], dtype: torc
 
 
 if __name__ == "__main__":
-    sys.path.append(str(HOME))
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _library = implementations.prepare()
     sys.exit(main())

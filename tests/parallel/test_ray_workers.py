@@ -33,6 +33,27 @@ if TYPE_CHECKING:
 pytest_plugins = ["tiny_line"]
 
 
+class OneDies:
+    """Workers of which the first to begin an item is killed before it can answer; what they were asked is noted."""
+
+    def __init__(self, workers: Workers, mark: Path) -> None:
+        """Take the workers, and a file that is there once one was killed."""
+        self.n, self.place, self.asked = workers.n, workers.place, list[object]()
+        self._workers, self.mark = workers, mark
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        mark, asked = self.mark, list(items)
+
+        def work_or_die(item: T) -> R:
+            if not mark.exists():
+                mark.write_text("")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return work(item)
+
+        self.asked += asked
+        return self._workers.map(work_or_die, asked)
+
+
 def test_an_unknown_place_is_refused() -> None:
     for place in ("rays", "dask://x", "ray://", "ray://host", "ray://host:x"):
         with (
@@ -146,24 +167,6 @@ def test_an_engine_checked_on_workers_gives_the_same_bytes_though_one_is_killed(
     monkeypatch.setattr(engine_parts, "SIZE", 32)  # on this side alone: parts come ready to the workers
     engine = line.built("int8", "onnxruntime")
     images = str(save_images(tmp_path / "check.npz", 150))
-    asked = list[OutputsRequest]()
-
-    class OneDies:
-        """The workers; the first to compute a part is killed before it can answer."""
-
-        n, place = workers.n, workers.place
-
-        def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-            mark = tmp_path / "died"
-
-            def work_or_die(item: T) -> R:
-                if not mark.exists():
-                    mark.write_text("")
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return work(item)
-
-            asked.extend(item for item in items if isinstance(item, OutputsRequest))
-            return workers.map(work_or_die, items)
 
     def outputs(name: str, on: Workers) -> bytes:
         store = Store(shutil.copytree(line.snapshot, tmp_path / name))
@@ -175,9 +178,11 @@ def test_an_engine_checked_on_workers_gives_the_same_bytes_though_one_is_killed(
         (file,) = store.root.glob("outputs/*/outputs.npy")
         return file.read_bytes()
 
-    assert outputs("ray", OneDies()) == outputs("here", ONE_PROCESS)
-    assert [len(request.hashes) for request in asked] == [32, 32, 32, 32, 22]
-    assert (tmp_path / "died").exists()
+    mortal = OneDies(workers, tmp_path / "died")
+    assert outputs("ray", mortal) == outputs("here", ONE_PROCESS)
+    parts = [len(asked.hashes) for asked in mortal.asked if isinstance(asked, OutputsRequest)]
+    assert parts == [32, 32, 32, 32, 22]
+    assert mortal.mark.exists()
 
 
 @pytest.mark.slow
@@ -186,22 +191,6 @@ def test_calibration_on_workers_gives_the_same_statistics_though_one_is_killed(
 ) -> None:
     images = save_images(tmp_path / "calibration.npz", 150)
     source = line.store.path(line.lean)
-
-    class OneDies:
-        """The workers; the first to observe a part is killed before it can answer."""
-
-        n, place = workers.n, workers.place
-
-        def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-            mark = tmp_path / "died"
-
-            def work_or_die(item: T) -> R:
-                if not mark.exists():
-                    mark.write_text("")
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return work(item)
-
-            return workers.map(work_or_die, items)
 
     def statistics(name: str, on: Workers) -> bytes:
         calibration = schemes.stream(source, open_set(str(images), TINY_PREPROCESS), TINY_PREPROCESS)
@@ -212,8 +201,9 @@ def test_calibration_on_workers_gives_the_same_statistics_though_one_is_killed(
         (file,) = (tmp_path / name).glob("calibrate/*/statistics.npz")
         return file.read_bytes()
 
-    assert statistics("ray", OneDies()) == statistics("here", ONE_PROCESS)
-    assert (tmp_path / "died").exists()
+    mortal = OneDies(workers, tmp_path / "died")
+    assert statistics("ray", mortal) == statistics("here", ONE_PROCESS)
+    assert mortal.mark.exists()
 
 
 @pytest.mark.slow

@@ -26,8 +26,9 @@ import onnx
 import torch
 from torch import nn
 
+from tests.checkpoint import implementations
+
 SUPPORT = Path(__file__).parents[1] / "support"
-HOME = Path(sys.prefix) / "implementations"
 SIDE, LIMIT_S = 64, 400
 ENCODERS = ("densenet121", "densenet161", "densenet169", "densenet201")
 DECODERS = ("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet")
@@ -174,8 +175,5 @@ def _parameters(make: Any) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(HOME))
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _library = implementations.prepare()
     sys.exit(main())

@@ -19,7 +19,7 @@ def test_planted_lines_are_found_again() -> None:
     assert price.fixed == pytest.approx(a, abs=1e-9)
     assert price.each == pytest.approx(b, abs=1e-12)
     assert price.misses < 1e-6
-    assert price.words == "ms of an engine; a + b · MACs misses the times of layers by 0 %"
+    assert price.words == "ms of an engine (a + b · MACs misses the times of layers by 0.0 %)"
     assert price.cost(found, (4, 8, 16)) == pytest.approx(
         sum(timed[n][curve.name] for n, curve in zip((4, 8, 16), found.curves, strict=True))
         + price.beyond * sum(curve.beyond for curve in found.curves)
