@@ -11,9 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph import edit
+from deploy_kit.graph import edit, onnx_file
 
-PAIR = ("QuantizeLinear", "DequantizeLinear")
 _OFFSET = 128
 # What passes integers on or takes the larger of two: it commutes with adding a number.
 _MOVING = frozenset(
@@ -52,7 +51,7 @@ def shift(
             continue
         nodes, values, reason = _connected(result, source)
         seen |= values
-        pairs = [one for one in nodes if one.op_type in PAIR]
+        pairs = [one for one in nodes if one.op_type in onnx_file.PAIR]
         zeros = [zero_point(one) for one in pairs]
         if not reason and any(zero is None for zero in zeros):
             reason = "a zero point is not stored"
@@ -80,7 +79,7 @@ def _connected(start: ir.Value, dtype: ir.DataType) -> tuple[list[ir.Node], set[
             if node is None or node in nodes:
                 continue
             nodes[node] = None
-            if node.op_type in PAIR:
+            if node.op_type in onnx_file.PAIR:
                 continue
             if node.op_type not in _MOVING:
                 return list(nodes), values, f"{node.op_type} computes with the integers"
@@ -104,7 +103,7 @@ def _shift(model: ir.Model, nodes: list[ir.Node], values: set[ir.Value], to: ir.
 
     for node in nodes:
         for index, value in enumerate(node.inputs):
-            concerned = index == 2 if node.op_type in PAIR else value in values
+            concerned = index == 2 if node.op_type in onnx_file.PAIR else value in values
             if value is not None and concerned and ir.convenience.get_const_tensor(value) is not None:
                 node.replace_input_with(index, shifted(value))
         node.attributes.pop("output_dtype", None)

@@ -31,12 +31,15 @@ RANGES_KEY = "deploykit.ranges"
 SLIMMED_KEY = "deploykit.slimmed"
 """Metadata of a slimmed file: JSON object with `macs_before`, `macs_after`, and `channels`, layer → [before, after]."""
 
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+"""Operators of a Q/DQ pair."""
+
 _DTYPES: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT: "fp32",
     ir.DataType.FLOAT16: "fp16",
     ir.DataType.BFLOAT16: "bf16",
 }
-_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "DynamicQuantizeLinear"})
+_QUANTIZERS = frozenset({*PAIR, "QLinearConv", "DynamicQuantizeLinear"})
 _METADATA_CURE = "remove the entry, or export again"
 _WITHOUT_WEIGHTS = 4  # the first IR version whose inputs need not list the weights
 

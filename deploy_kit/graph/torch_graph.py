@@ -18,7 +18,6 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.graph import onnx_file
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 Behind: TypeAlias = Callable[[ir.Node, torch.Tensor], torch.Tensor]
 
@@ -33,7 +32,7 @@ class TorchGraph:
             InputError: It has an operator, or a form of one, that is not covered.
         """
         self.nodes = tuple(model.graph)
-        if unknown := [name for name in unknown_operators(model) if not (quantized and name in PAIRS)]:
+        if unknown := [name for name in unknown_operators(model) if not (quantized and name in onnx_file.PAIR)]:
             raise InputError(
                 f"the graph has operators that torch is not told how to compute: {', '.join(unknown)}",
                 hint="simplify the graph first: deploykit simplify",

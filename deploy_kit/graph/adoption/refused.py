@@ -24,7 +24,6 @@ _SCALES = {
     "QuantizeLinear": (1,), "DequantizeLinear": (1,), "QLinearConv": (1, 4, 6), "QLinearMatMul": (1, 4, 6),
 }  # fmt: skip
 _DIVIDED_BY = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
 _GRIDS = frozenset({0, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32})  # 0: not known
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -112,7 +111,7 @@ def _verify_grids(proto: "onnx.ModelProto", path: Path) -> None:
     kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
     kinds |= {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
     for node in proto.graph.node:
-        if node.op_type not in _PAIR:
+        if node.op_type not in onnx_file.PAIR:
             continue
         kind = kinds.get(node.output[0] if node.op_type == "QuantizeLinear" else node.input[0], 0)
         blocks = next((entry.i for entry in node.attribute if entry.name == "block_size"), 0)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-PAIR = ("QuantizeLinear", "DequantizeLinear")
+from deploy_kit.graph import onnx_file
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -16,7 +16,7 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 def pairs(model: ir.Model) -> Iterator[ir.Node]:
     """Iterate over every QuantizeLinear and DequantizeLinear."""
-    return (node for node in model.graph if node.op_type in PAIR)
+    return (node for node in model.graph if node.op_type in onnx_file.PAIR)
 
 
 def shifted(node: ir.Node) -> bool:

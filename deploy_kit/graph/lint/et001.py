@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from deploy_kit.base.lazy import install_line, present
+from deploy_kit.graph import onnx_file
 from deploy_kit.graph.lint import LintFault, LintTarget, Rule
 from deploy_kit.graph.widen import HALF
 
@@ -33,7 +34,7 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
         return
     from deploy_kit.graph import torch_graph  # takes seconds, and only this target needs it
 
-    for operator in set(torch_graph.unknown_operators(model)) - set(torch_graph.PAIRS):
+    for operator in set(torch_graph.unknown_operators(model)) - set(onnx_file.PAIR):
         yield LintFault(
             node="",
             text=f"the graph has the operator {operator}, which torch is not told how to compute",

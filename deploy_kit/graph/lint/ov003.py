@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from deploy_kit.base.versions import is_older
+from deploy_kit.graph import onnx_file
 from deploy_kit.graph.lint import LintFault, LintTarget, Rule, name_of
-from deploy_kit.graph.lint._quantized import PAIR, stored
+from deploy_kit.graph.lint._quantized import stored
 
 _TRIED = "2026.4.1"
-_BETWEEN = frozenset({*PAIR, "MaxPool", "AveragePool", "Relu"})
+_BETWEEN = frozenset({*onnx_file.PAIR, "MaxPool", "AveragePool", "Relu"})
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
@@ -44,7 +45,7 @@ def _maker(value: ir.Value | None) -> ir.Node | None:
 
 
 def _signed(node: ir.Node) -> bool:
-    return node.op_type in PAIR and stored(node) == ir.DataType.INT8
+    return node.op_type in onnx_file.PAIR and stored(node) == ir.DataType.INT8
 
 
 RULE = Rule(

@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph import edit, integer_grids
+from deploy_kit.graph import edit, integer_grids, onnx_file
 from deploy_kit.graph.passes import Outcome, Pass
 
 _BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
@@ -24,7 +24,7 @@ def apply(model: ir.Model) -> Outcome:
     fired, refused = 0, Counter[str]()
     zeros: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in tuple(model.graph):
-        if node.op_type in integer_grids.PAIR:
+        if node.op_type in onnx_file.PAIR:
             fired += _state_zero(model, node, zeros) or _sign_weights(model, node)
         elif node.op_type in _MOVES and (weights := _dequantized(node)) is not None:
             reason = _move(model, weights, node)

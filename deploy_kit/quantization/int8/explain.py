@@ -17,7 +17,6 @@ from deploy_kit.records.results import FloatNodes, QuantizedBlock
 Moved: TypeAlias = Literal["int8", "fp16", "fp32"]
 _BYTES: dict[Moved, int] = {"int8": 1, "fp16": 2, "fp32": 4}
 
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _SMOOTH = frozenset(
     {
@@ -31,7 +30,7 @@ _STATISTICS = frozenset(
         "MeanVarianceNormalization", "RMSNormalization", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare",
     }
 )  # fmt: skip
-_UNCOUNTED = frozenset({*_PAIR, "Cast", "Constant", "ConstantOfShape", "Identity", "Range", "Shape"})
+_UNCOUNTED = frozenset({*onnx_file.PAIR, "Cast", "Constant", "ConstantOfShape", "Identity", "Range", "Shape"})
 
 
 def floating(model: ir.Model) -> tuple[FloatNodes, ...]:
