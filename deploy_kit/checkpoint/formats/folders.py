@@ -31,8 +31,8 @@ def folder_refusal(path: Path) -> InputError:
 
 def _described(path: Path, names: set[str]) -> tuple[str, str]:
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
-            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-            f"{shell_word(path)} {shell_word(path.name)}.pth"
+        files = f"{shell_word(path)} {shell_word(path.name)}.pth"
+        command = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {files}"
         return "a distributed checkpoint of torch", f"make one file of it: {command}"
     if any(name.endswith("safetensors.index.json") for name in names):
         return "a safetensors checkpoint in parts", f"merge them: {merge_command(path)}"
