@@ -55,6 +55,7 @@ _REFUSALS = frozenset(
 )
 # What it says of a path that can be no file's, or that leads through one: the request is wrong, wherever it is met.
 _NO_PATHS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
+_ENDED = {129: "hung up", 130: "interrupted", 143: "terminated"}
 CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command", closed=True)
 
 
@@ -192,8 +193,8 @@ def _run() -> None:
             sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  # the one place that turns everything into an exit code
         code = signals.signal_exit_code() or _exit_code(error.by if isinstance(error, _Ended) else error)
-        if code == 130:
-            sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
+        if code in _ENDED:
+            sys.stderr.write(f"\n{_ENDED[code]}: nothing is half-written, what was finished is kept\n")
         sys.exit(code)
 
 

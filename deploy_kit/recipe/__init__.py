@@ -5,6 +5,7 @@ by `doctor` before any work.
 """
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -30,6 +31,7 @@ from deploy_kit.records.measurements import LatencySpan
 from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
+_LARGEST = 2**31 - 1
 _NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 T = TypeVar("T", bound="RecipeTable")
@@ -438,6 +440,7 @@ def parse_table(model: type[T], data: Any, where: str) -> T:
     if not isinstance(data, dict):
         raise RecipeError(f"{where}: expected a table, found {shown(data)}")
     try:
+        _verify_numbers(data, where)
         text = json.dumps(data, ensure_ascii=False)
         if (other := _NOT_UTF8.search(text)) is not None:
             raise RecipeError(
@@ -450,6 +453,15 @@ def parse_table(model: type[T], data: Any, where: str) -> T:
         raise _translated(entries[0], model, where) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError(f"{where}: a value is not plain YAML: {error}") from error
+
+
+def _verify_numbers(data: Any, where: str) -> None:
+    """Refuse numbers that native code does not take: it would cut them off, or end the process."""
+    if isinstance(data, (dict, list, tuple)):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            _verify_numbers(value, _path(where, (key,)))
+    elif isinstance(data, (int, float)) and _LARGEST < abs(data) < math.inf:
+        raise RecipeError(f"{one_line(where)}: expected a number of at most {_LARGEST:,}, found {shown(data)}")
 
 
 def dump_recipe(recipe: RecipeTable) -> str:
