@@ -234,12 +234,13 @@ def sensitivity(trials: TrialRunner, clock: "TrialClock") -> tuple[tuple[Decisio
         A row for each group that can be chosen, nothing decided, and where the time of both engines goes.
     """
     every = [group for group in trials.groups() if group.name not in trials.always]
+    others = [tuple(other.name for other in every if other is not group) for group in every]
     found = list[tuple[GroupSize, Trial]]()
+    made = trials.trials(others, n=N_IMAGES)
     for number, group in enumerate(every, start=1):
         clock.require(f"{group.name} alone")
         trials.context.report("quantize", "each group alone in int8", done=number, total=len(every))
-        others = tuple(other.name for other in every if other is not group)
-        found.append((group, trials.trial(others, n=N_IMAGES)))
+        found.append((group, next(made)))
     times = trials.times()
     rows = tuple(
         Decision(
