@@ -6,7 +6,6 @@ by `doctor` before any work.
 
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -15,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
-from deploy_kit.base.plain_text import one_line, shown
+from deploy_kit.base.plain_text import one_line, shell_word, shown
 from deploy_kit.base.text_files import read_yaml
 from deploy_kit.records.artifacts import Precision, Preprocess
 from deploy_kit.records.densenet import (
@@ -406,9 +405,7 @@ def load_recipe(source: str) -> Recipe:
     try:
         data = read_yaml(path)
         if isinstance(data, dict) and "source" not in data and {"engines", "variants"} <= data.keys():
-            raise RecipeError(
-                f"{path}: expected a recipe, found a sweep", hint=f"deploykit sweep {shlex.quote(source)}"
-            )
+            raise RecipeError(f"{path}: expected a recipe, found a sweep", hint=f"deploykit sweep {shell_word(source)}")
         return parse_recipe(data)
     except FileNotFoundError as error:
         raise InputError(
