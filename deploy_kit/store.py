@@ -333,7 +333,7 @@ class Store:
                     self._log(key.stage, home)
                 return kept, True
             try:
-                with live_folder(self.root, _NEW) as aside:
+                with self.aside() as aside:
                     record = make(aside, str(home.relative_to(self.root)))
                     write_whole(aside / _RECORD, _sealed(record))
                     home.parent.mkdir(exist_ok=True)
@@ -343,6 +343,10 @@ class Store:
                 raise _full_or(error, home) from error
             self._log(key.stage, home)
             return record, False
+
+    def aside(self) -> contextlib.AbstractContextManager[Path]:
+        """Make a folder for the moment, which every machine that shares the store sees."""
+        return live_folder(self.root, _NEW)
 
     def kept(self, cls: type[R], key: Key) -> R | None:
         """Return the result kept under `key`; None where there is none."""
