@@ -232,7 +232,7 @@ def parameters(model: ir.Model) -> int:
     shapes = (
         node.inputs[0].const_value for node in model.graph if node.op_type == "ConstantOfShape" and node.inputs[0]
     )
-    by_shape = sum(math.prod(shape.numpy().tolist()) for shape in shapes if shape is not None)
+    by_shape: int = sum(math.prod(shape.numpy().tolist()) for shape in shapes if shape is not None)
     return sum(int(weight.size) for weight in weights if weight is not None) + by_shape
 
 
