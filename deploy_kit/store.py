@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreError
 from deploy_kit.base.live_folder import live_file, live_folder, sweep
 from deploy_kit.base.plain_text import shell_word
+from deploy_kit.base.text_files import verify_utf8
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.records.verdict import Verdict
@@ -251,6 +252,7 @@ class Store:
         """Open or create the store at `root`; `recipe` is noted in the journal beside each result."""
         self.root = root = Path(root)
         self.recipe = dict(recipe or {})
+        verify_utf8(root, "choose another --store")
         try:
             if not root.is_dir():
                 root.mkdir(parents=True)

@@ -61,6 +61,24 @@ def _read_bytes(path: Path, most_bytes: int) -> bytes:
     raise InputError(f"{path}: expected at most {most_bytes:,} bytes, found more")
 
 
+def verify_utf8(path: Path, rather: str) -> None:
+    """Refuse a path whose bytes are no UTF-8, where native libraries are to read or write below it: they take no other.
+
+    Args:
+        path: The path.
+        rather: What to do instead, for the hint.
+
+    Raises:
+        InputError: Its bytes are none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: expected a path in UTF-8, as native libraries take no other", hint=f"rename it (mv), or {rather}"
+        ) from error
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
