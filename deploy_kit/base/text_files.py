@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import yaml
 
 _YAML_BYTES, _JSON_BYTES = 1 << 20, 1 << 29
-_DEPTH, _NODES, _NUMBER = 50, 20_000, 300
+_DEPTH, _NODES, _NUMBER, _SHOWN = 50, 20_000, 300, 40
 _SILENCE_S, _PIPE_S = 10.0, 60.0
 
 
@@ -195,6 +195,14 @@ def _loader() -> "type[yaml.SafeLoader]":
             if len(node.value) > _NUMBER and not node.tag.endswith(":str"):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"a number of {len(node.value):,} characters", node.start_mark
+                )
+            # 010 is 8 in YAML 1.1 and 10 in 1.2, 1:30 is 90 or a text, 1_000 is 1000 or a text.
+            if node.tag.endswith((":int", ":float")) and re.fullmatch(r"[-+]?0[0-9_]+|.*[:_].*", node.value):
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"'{node.value[:_SHOWN]}' is one number for some readers and another for others",
+                    node.start_mark,
                 )
             return super().construct_scalar(node)
 
