@@ -7,6 +7,7 @@ network is known to have such names; else what it computes is said, and who else
 import re
 from collections.abc import Iterable
 
+NO_DECODER = "a decoder: of segmentation networks, FC-DenseNet and segmentation_models_pytorch's Unet are rebuilt"
 # The special before the general: a quantized or masked network also has the names of the network that it was.
 _REASONS = (
     (
@@ -43,7 +44,7 @@ _REASONS = (
     (r"branch", "not a DenseNet: parallel branches, as in Inception or ShuffleNetV2"),
     (r"conv_kxk", "not a DenseNet: branches beside each convolution, as in RepVGG"),
     (r"downsample|shortcut", "not a DenseNet: downsample / no concatenation growth"),
-    (r"decoder|up_?conv|upsample|deconv", "a decoder: segmentation networks are not supported"),
+    (r"decoder|up_?conv|upsample|deconv|segmentation_head", NO_DECODER),
     (r"prelu|relu\.weight|act\d*\.weight", "learned activations (PReLU) are not supported"),
 )
 
