@@ -18,6 +18,7 @@ from deploy_kit.checkpoint.architecture.evidence import Evidence
 from deploy_kit.checkpoint.architecture.heads import DOUBLE_POOLS, FoundHeads
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 
+_SMP_USUAL = "what segmentation_models_pytorch does unless it is told otherwise"
 FLAGS = {
     "stem_stride": "--stem-stride 2",
     "stem_pool": "--stem-pool none, max, avg or blur",
@@ -44,7 +45,7 @@ FLAGS = {
     "head_activation": "--head-activation none, sigmoid, softmax or log_softmax",
     "skip_order": "--skip-order up_first or skip_first",
     "up_crop": "--up-crop start or end",
-    "upsampling": "--upsampling nearest (what segmentation_models_pytorch does unless it is told otherwise) or bilinear",
+    "upsampling": f"--upsampling nearest ({_SMP_USUAL}) or bilinear",
 }
 DECODER_FACTS = ("skip_order", "up_crop", "upsampling")
 _OF_HEADS = (

@@ -1,4 +1,4 @@
-"""Leaves → the decoder of a segmentation network around a DenseNet: every leaf in one place, in the order of the widths.
+"""Leaves → the decoder of a segmentation network around a DenseNet: every leaf in one place, in order.
 
 FC-DenseNet is found by widths and paths alone: each block of its way up reads a transposed convolution's maps and those
 of the block on its level of the way down (Jégou et al., section 3.1). The decoders of segmentation_models_pytorch are
