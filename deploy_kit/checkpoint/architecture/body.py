@@ -10,7 +10,7 @@ from deploy_kit.checkpoint.architecture.chain import Chain, Run
 from deploy_kit.checkpoint.architecture.decoders import FoundDecoder
 from deploy_kit.checkpoint.architecture.dense_layers import ChainError, DenseUnit, Joint
 from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, listed, refuse_transposed
-from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
+from deploy_kit.checkpoint.architecture.lookalikes import has_decoder, why_no_densenet
 
 EXPORT = 'torch.onnx.export(model.eval(), (torch.randn(1, 3, 224, 224),), "model.onnx", dynamo=True)'
 """The line that makes an ONNX file of any network of torch that reads RGB images."""
@@ -119,7 +119,7 @@ def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) ->
     names = [name for leaf in leaves.layers for name in leaf.parts.values()] + list(leaves.others)
     why = why_no_densenet(names)
     hint = "give a DenseNet; of other networks deploykit takes ONNX files: export it with its own framework"
-    if why.startswith("a decoder"):
+    if has_decoder(names):
         hint = f"build the whole network with its own package, load this file, and give its ONNX file: {EXPORT}"
     if not failures:
         n = sum(leaf.kind == "norm" for leaf in leaves.layers)

@@ -14,9 +14,10 @@ from deploy_kit.checkpoint.architecture import chain, dense_layers, paths
 from deploy_kit.checkpoint.architecture.chain import Chain, Run, end, home_of
 from deploy_kit.checkpoint.architecture.dense_layers import ChainError, DenseUnit, Joint, is_wide
 from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves
+from deploy_kit.checkpoint.architecture.paths import Path
 
 _MAX_KERNEL = 4  # a transposed convolution of stride 2 and more leaves pixels that a crop could take in many ways
-_MAX_STEPS, _MAX_FOUND = 20_000, 8
+_MAX_STEPS, _MAX_FOUND = 20_000, 64
 _MIN_BLOCKS = 3  # one level: down, bottom and up
 _SMP_CONV = re.compile(r"((?:.*\.)?)decoder\.blocks\.(\d+)\.conv([12])\.[01]")
 
@@ -74,11 +75,18 @@ class FoundPath:
     decoder: FoundDecoder
 
     @property
-    def agrees(self) -> bool:
-        """Whether the numbers of its transposed convolutions run as those of the blocks behind them."""
-        ups = [paths.counting(level.up.path) for level in self.decoder.levels if level.up is not None]
-        homes = [paths.counting(level.units[0].home) for level in self.decoder.levels]
-        return any(ups == sorted(ups, reverse=way) and homes == sorted(homes, reverse=way) for way in (False, True))
+    def unlikely(self) -> tuple[int, bool, bool]:
+        """How far its order is from that of its names: no ordering that the widths allow, but the ports', has least.
+
+        Blocks of each way have the same words in their names; the numbers of the way down rise, and those of the
+        transposed convolutions run as those of the blocks behind them.
+        """
+        down = [run[0].home for run in self.down.blocks[:-1]]
+        homes = [level.units[0].home for level in self.decoder.levels]
+        ups = [level.up.path for level in self.decoder.levels if level.up is not None]
+        n_words = sum(len({_words(path) for path in row}) for row in (down, homes, ups))
+        agrees = any(_runs(ups, down=way) and _runs(homes, down=way) for way in (False, True))
+        return n_words, not _runs(down, down=False), not agrees
 
 
 def find_dense_path(leaves: Leaves, dense: Sequence[DenseUnit]) -> FoundPath | None:
@@ -126,9 +134,9 @@ def find_dense_path(leaves: Leaves, dense: Sequence[DenseUnit]) -> FoundPath | N
             f"FC-DenseNet, whose blocks on the way up, e.g. '{home_of(runs[-1])}', read the enlarged maps and those of "
             "the way down"
         )
-    agreeing = [path for path in found.values() if path.agrees]
-    chosen = list(found.values()) if len(found) == 1 else agreeing
-    if len(chosen) != 1:
+    least = min(path.unlikely for path in found.values())
+    chosen = [path for path in found.values() if path.unlikely == least]
+    if len(chosen) > 1:
         names = ", ".join(leaf.name for leaf in ups)
         raise ChainError(f"the way up fits in several orders, and its names have no numbers that choose: {names}")
     return chosen[0]
@@ -189,6 +197,16 @@ def cut_for_unet(down: Chain, stem: int, width: int, decoder: FoundDecoder) -> i
     return n_blocks if fits else None
 
 
+def _words(path: Path) -> Path:
+    return tuple(word for word in paths.words(path) if not word.isdigit())
+
+
+def _runs(row: Sequence[Path], *, down: bool) -> bool:
+    """Return whether the numbers of paths rise, or fall, from each to the next."""
+    numbers = [paths.numbers(path) for path in row]
+    return all(a > b if down else a < b for a, b in itertools.pairwise(numbers))
+
+
 def turned(leaf: Leaf) -> tuple[int, int]:
     """Return (input, output) channels of a leaf as a transposed convolution, whose weight is (in, out, …)."""
     return (leaf.read, leaf.out) if leaf.kind == "up" else (leaf.out, leaf.read)
@@ -209,18 +227,15 @@ class _PathSearch:
 
     def paths(self, stem: Leaf, ups: Sequence[Leaf]) -> Iterator[FoundPath]:
         """Yield each network that takes the transposed convolutions in this order."""
-        for down, rest, joints in self._down(stem.out, self.runs, self.joints, len(ups)):
+        free = tuple(joint for joint in self.joints if joint.conv is not stem)
+        for down, rest, joints in self._down(stem.out, self.runs, free, len(ups)):
             skips = [end(run) for run in down.blocks[:-1]]
             for levels in self._up(down.blocks[-1], skips, ups, rest):
                 last = levels[-1].units
-                heads = [joint.conv for joint in joints if joint.norm is None]
                 widths = {end(last): True, end(last) - last[0].read: False}
-                if len(joints) == len(heads) == 1 and heads[0].read in widths:
-                    yield FoundPath(
-                        stem=stem,
-                        down=down,
-                        decoder=FoundDecoder(levels=levels, head=heads[0], reads_all=widths[heads[0].read]),
-                    )
+                for head in (joint.conv for joint in joints if joint.norm is None and joint.conv.read in widths):
+                    decoder = FoundDecoder(levels=levels, head=head, reads_all=widths[head.read])
+                    yield FoundPath(stem=stem, down=down, decoder=decoder)
 
     def _down(
         self, width: int, runs: tuple[Run, ...], joints: tuple[Joint, ...], depth: int

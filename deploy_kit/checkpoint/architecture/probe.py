@@ -156,6 +156,8 @@ def _difference(spec: DenseNetSpec, parsed: ParsedStructure, x: Tensor, logits: 
         computed = equations.logits(x)[0].numpy()
     except RuntimeError:  # a stride or a pool that leaves no pixel, or a flattened map of another size
         return float("inf")
+    if computed.shape != logits.shape:
+        return float("inf")
     difference = float(np.abs(computed - logits).max() / np.abs(logits).max())
     return difference if difference == difference else float("inf")  # NaN
 
