@@ -115,10 +115,11 @@ class DenseNet(nn.Module):
         dense, skips = self.spec.decoder.dense, [x]
         n_stem = sum(1 + step.norm + step.relu for step in self.spec.stem)
         for at, part in enumerate(self.features, start=1):
-            taken = isinstance(part, Transition)
-            if taken:
+            if isinstance(part, Transition):
                 skips.insert(0, x if dense else part.activated(x))
-            x = part(x) if dense or not taken else part(skips[0], is_active=True)
+                x = part(x) if dense else part(skips[0], is_active=True)
+            else:
+                x = part(x)
             if not dense and at == n_stem:
                 skips.insert(0, x)
         return x, skips

@@ -118,12 +118,13 @@ class Equations:
         sizes = [2 * (n - 1) + k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
         full = x.new_zeros(len(x), weight.shape[1], *sizes)
         for place in itertools.product(*map(range, weight.shape[2:])):
-            taken = tuple(slice(a, a + 2 * n - 1, 2) for a, n in zip(place, x.shape[2:], strict=True))
-            full[(..., *taken)] += torch.einsum("nc...,cd->nd...", x, weight[(..., *place)])
+            taken: Any = (..., *(slice(a, a + 2 * n - 1, 2) for a, n in zip(place, x.shape[2:], strict=True)))
+            full[taken] += torch.einsum("nc...,cd->nd...", x, weight[(..., *place)])
         if f"{name}.bias" in self.names:
             full = full + _per_channel(self._of(f"{name}.bias", x), full)
         over = [(full.shape[2 + axis] - sides[axis] + late) // 2 for axis in range(x.dim() - 2)]
-        return full[(..., *(slice(a, a + side) for a, side in zip(over, sides, strict=True)))]
+        kept: Any = (..., *(slice(a, a + side) for a, side in zip(over, sides, strict=True)))
+        return full[kept]
 
     def _block(self, x: Tensor, name: str, shape: DenseBlock) -> Tensor:
         for layer in range(1, shape.layers + 1):
