@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreError
 from deploy_kit.base.live_folder import live_file, live_folder, sweep
+from deploy_kit.base.plain_text import shell_word
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.records.verdict import Verdict
@@ -39,6 +40,7 @@ _COMPANIONS = {".xml": (".bin",), ".param": (".bin",)}
 _CREATED: list[Path] = []
 _ENDINGS = frozenset({".onnx", ".xml", ".param", ".pte", ".bin", ".plan", ".engine", ".blob"})
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LATEST = 253_402_300_800  # the year 10000, in seconds since 1970: no calendar has later days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +167,7 @@ def verify_place(file: Path, rather: str) -> None:
     if file.is_dir():
         raise InputError(f"{file}: expected a file to write, found a folder", hint=rather)
     if not file.parent.is_dir():
-        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p '{file.parent}'")
+        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p {shell_word(file.parent)}")
 
 
 def verify_out(out: Path | None) -> None:
@@ -176,7 +178,7 @@ def verify_out(out: Path | None) -> None:
     """
     if out is None:
         return
-    verify_place(out, f"--out '{out / 'model.onnx'}'")
+    verify_place(out, f"--out {shell_word(out / 'model.onnx')}")
     if out.exists() and not _passport_of(out).is_file():
         raise InputError(f"{out}: exists, and was not written by deploykit", hint="choose another --out")
 
@@ -331,7 +333,7 @@ class Store:
                     self._log(key.stage, home)
                 return kept, True
             try:
-                with live_folder(self.root, _NEW) as aside:
+                with self.aside() as aside:
                     record = make(aside, str(home.relative_to(self.root)))
                     write_whole(aside / _RECORD, _sealed(record))
                     home.parent.mkdir(exist_ok=True)
@@ -341,6 +343,10 @@ class Store:
                 raise _full_or(error, home) from error
             self._log(key.stage, home)
             return record, False
+
+    def aside(self) -> contextlib.AbstractContextManager[Path]:
+        """Make a folder for the moment, which every machine that shares the store sees."""
+        return live_folder(self.root, _NEW)
 
     def kept(self, cls: type[R], key: Key) -> R | None:
         """Return the result kept under `key`; None where there is none."""
@@ -360,7 +366,8 @@ class Store:
         lines = journal.read_bytes().splitlines() if journal.is_file() else []
         for line in reversed(lines):
             entry = _entry_of(line)
-            if entry is not None and (self.root / entry.folder / _RECORD).is_file():
+            # pathlib's raises for a name that is too long for any file
+            if entry is not None and os.path.isfile(self.root / entry.folder / _RECORD):  # noqa: PTH113
                 yield entry
 
     def results(self) -> list[KeptResult]:
@@ -428,12 +435,18 @@ class Store:
 
     def reject(self, artifact: Artifact, verdict: Verdict) -> None:
         """Mark an artifact as not deployable: rejected, or undecided."""
-        mark = {"word": verdict.word, "reasons": verdict.reasons}
-        write_whole(self._mark_of(artifact), json.dumps(mark, ensure_ascii=False))
+        mark, text = (
+            self._mark_of(artifact),
+            json.dumps({"word": verdict.word, "reasons": verdict.reasons}, ensure_ascii=False),
+        )
+        if not mark.is_file() or mark.read_text(encoding="utf-8", errors="replace") != text:
+            write_whole(mark, text)
 
     def accept(self, artifact: Artifact) -> None:
         """Take a mark away, after a check that accepted it."""
-        self._mark_of(artifact).unlink(missing_ok=True)
+        mark = self._mark_of(artifact)
+        if mark.is_file():  # where nothing can be written, to remove what is not there is refused, too
+            _removed(mark)
 
     def rejected(self, artifact: Artifact) -> bool:
         """Return whether the last check marked the artifact."""
@@ -504,8 +517,20 @@ def _entry_of(line: bytes) -> JournalEntry | None:
     inside = len(parts) == 2 and ".." not in parts and not Path(folder).is_absolute() and "\0" not in folder
     if not isinstance(stage, str) or not isinstance(recipe, dict) or not inside:
         return None
-    used = float(when) if isinstance(when, (int, float)) else 0.0
+    used = float(when) if isinstance(when, (int, float)) and 0 <= when < _LATEST else 0.0
     return JournalEntry(stage=stage, folder=folder, recipe=recipe, when=used)
+
+
+def _removed(file: Path) -> None:
+    """Remove a file of the store.
+
+    Raises:
+        StoreError: It cannot be removed.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise _full_or(error, file) from error
 
 
 def unsealed(data: Any, path: Path) -> Any:

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -429,8 +430,10 @@ def test_half_a_text_of_a_killed_process_goes_with_the_next_write(tmp_path):
         b'{"stage": "quantize", "folder": "a\\u0000/b", "recipe": {}}',
         b'{"stage": "quantize", "folder": "quantize/int8", "recipe": []}',
         b'{"stage": "quantize", "folder": ["a", "b"]}',
+        b'{"stage": "quantize", "folder": "%s/b", "recipe": {}}' % (b"a" * 300),
+        b'{"stage": "quantize", "folder": "\\ud800/b", "recipe": {}}',
     ],
-    ids=range(11),
+    ids=range(13),
 )  # fmt: skip
 def test_a_line_of_the_journal_that_says_nothing_is_passed_over(store, line):
     store.produce(Note, KEY, makes("kept"))
@@ -441,14 +444,30 @@ def test_a_line_of_the_journal_that_says_nothing_is_passed_over(store, line):
     assert store.all(Note, "quantize") == [Note(text="kept")]
 
 
-def test_a_store_that_cannot_be_written_is_read(store, tmp_path):
+@pytest.mark.parametrize("when", ["1" + "0" * 400, "1e300", "-1", "NaN", "Infinity", '"noon"'])
+def test_a_time_that_no_calendar_has_is_not_known(store, when):
     store.produce(Note, KEY, makes("kept"))
+    journal = store.root / "journal.jsonl"
+    journal.write_text(re.sub(r'"when": [0-9.]+', f'"when": {when}', journal.read_text()))
+
+    assert [result.used for result in store.results()] == [0.0]
+
+
+def test_a_store_that_cannot_be_written_is_read(store, tmp_path):
+    kept = artifact(store)
+    store.reject(kept, Verdict(word="rejected", reasons=("one",)))
+    store.produce(Note, OTHER, makes("kept"))
+    passed = dataclasses.replace(PASSPORT, path=str((home(store, OTHER) / "model.onnx").relative_to(store.root)))
     script = f"""
 from pathlib import Path
-from test_store import KEY, Note, Store, makes
+from deploy_kit.records.artifacts import *
+from deploy_kit.records.made_by import MadeBy
+from test_store import KEY, Note, Store, Verdict, makes
 store = Store(Path({str(store.root)!r}))
-assert store.produce(Note, KEY, makes("again")) == (Note(text="kept"), True)
+assert store.produce(Note, KEY, makes("again")) == (Note(text="weights"), True)
 assert store.newest(Note, "quantize")[0] == Note(text="kept")
+store.reject({kept!r}, Verdict(word="rejected", reasons=("one",)))
+store.accept({passed!r})
 """
     read_only = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"']
     probe = subprocess.run([*read_only, str(store.root), "true"], capture_output=True, check=False)

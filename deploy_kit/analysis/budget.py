@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from deploy_kit.accuracy import jackknife, paired
+from deploy_kit.accuracy import jackknife, paired, tasks
 from deploy_kit.analysis.sensitivity import N_IMAGES, TrialRunner
 from deploy_kit.base.errors import InputError, StageError
 from deploy_kit.images import ImageSource
@@ -84,6 +84,29 @@ def refuse_overlap(tune: ImageSource, check: ImageSource, graph: Artifact) -> No
             f"{shared} images are both in the tuning set '{tune.name}' and in the check set '{check.name}'",
             hint="tune on images that the check does not judge by",
         )
+
+
+def refuse_few(tune: ImageSource, graph: Artifact, task: str | None, max_drop_pp: float) -> None:
+    """Refuse so few tuning images before anything computes, where the graph gives a row of classes an image.
+
+    Args:
+        tune: The tuning images.
+        graph: The graph.
+        task: What the user says that its output means.
+        max_drop_pp: The budget in percentage points.
+
+    Raises:
+        InputError: They could not show that the budget is kept, even if no answer changed.
+    """
+    assert not isinstance(graph.preprocess, BareInput)  # `refuse_overlap`
+    images = tune.open(graph.preprocess)
+    sides = graph.outputs[0].shape[1:]
+    shape = tuple(side for side in sides if isinstance(side, int))
+    if len(shape) < len(sides):
+        return
+    means, _ = tasks.choose_task(task, shape, multilabel=images.multilabel)
+    if tasks.CATALOGUE.get(means).scoring is None:
+        require_enough(images.n, max_drop_pp)
 
 
 def search(
@@ -211,12 +234,13 @@ def sensitivity(trials: TrialRunner, clock: "TrialClock") -> tuple[tuple[Decisio
         A row for each group that can be chosen, nothing decided, and where the time of both engines goes.
     """
     every = [group for group in trials.groups() if group.name not in trials.always]
+    others = [tuple(other.name for other in every if other is not group) for group in every]
     found = list[tuple[GroupSize, Trial]]()
+    made = trials.trials(others, n=N_IMAGES)
     for number, group in enumerate(every, start=1):
         clock.require(f"{group.name} alone")
         trials.context.report("quantize", "each group alone in int8", done=number, total=len(every))
-        others = tuple(other.name for other in every if other is not group)
-        found.append((group, trials.trial(others, n=N_IMAGES)))
+        found.append((group, next(made)))
     times = trials.times()
     rows = tuple(
         Decision(

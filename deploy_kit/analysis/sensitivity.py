@@ -9,7 +9,10 @@ One pass over the calibration images serves all trials: a worker plans once and 
 
 import contextlib
 import functools
+import itertools
 import math
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,13 @@ import numpy as np
 from deploy_kit import engines
 from deploy_kit.accuracy import metrics
 from deploy_kit.context import Context
-from deploy_kit.devices import inference, task_comparison
+from deploy_kit.devices import engine_parts, inference, links, task_comparison
+from deploy_kit.devices.engine_parts import OutputsRequest
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.images import ImageSource
 from deploy_kit.measure import layer_profile
+from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Variant
 from deploy_kit.records import codec
@@ -127,18 +132,33 @@ class TrialRunner:
             EngineCrashError: Native code died.
             DeployKitError: The scheme or the engine refused.
         """
-        ordered = self._ordered(kept)
+        return next(self.trials((kept,), n=n))
+
+    def trials(self, several: Sequence[tuple[str, ...]], *, n: int | None = None) -> Iterator[Trial]:
+        """Make trials in their order; the context's workers, where it has some, run graphs and parts side by side.
+
+        Args:
+            several: Coordinates of what each leaves in float, as `trial` takes them.
+            n: Take the first n images only.
+
+        Raises:
+            DeployKitError: As `trial`.
+        """
         n = min(n or self.subject.reference.n, self.subject.reference.n)
+        store, wanted = self.context.store, [self._ordered(kept) for kept in several]
+        keys = {
+            kept: self._key("trial", [kept, n, self.subject.evaluated_in], of_machine=True)
+            for kept in dict.fromkeys(wanted)
+        }
+        found = self._found([kept for kept, key in keys.items() if store.kept(Trial, key) is None], n)
 
-        def make(folder: Path, home: str) -> Trial:
+        def made(kept: tuple[str, ...]) -> Trial:
             self.made += 1
-            file = self._written(folder, ordered)
-            found = self._in_task(file, ordered, n) if self._task else self._judged(ordered, self._logits(file, n))
-            file.unlink()
-            return found
+            return next(trial for trial in found if trial.kept == kept)
 
-        key = self._key("trial", [ordered, n, self.subject.evaluated_in], of_machine=True)
-        return self.context.store.produce(Trial, key, make)[0]
+        with contextlib.closing(found):
+            for kept in wanted:
+                yield store.produce(Trial, keys[kept], lambda folder, home, kept=kept: made(kept))[0]  # type: ignore[misc]
 
     def times(self) -> GroupTimes:
         """Profile the engine with everything in float and with everything in INT8."""
@@ -189,11 +209,54 @@ class TrialRunner:
         self._writer.ask("mix", self.subject.simplified.path, keep=list(kept), target=str(file))
         return file
 
-    def _logits(self, file: Path, n: int) -> np.ndarray:
-        subject = self.subject
-        image_set = subject.tuning.open(subject.simplified.preprocess).first(n)
-        target = inference.InferenceTarget(engine=subject.evaluated_in, path=file, options={})
-        return inference.infer_all(self.context.connection, target, image_set, subject.simplified.preprocess).logits
+    def _found(self, several: Sequence[tuple[str, ...]], n: int) -> Generator[Trial, None, None]:
+        """Write each graph and run it when its trial is asked for; on workers, a few ahead."""
+        if not several:
+            return
+        with self.context.store.aside() as folder:
+            here = self.context.connection
+            many = len(several) > 1 or n > engine_parts.SIZE
+            if not self._task and many and self.context.workers is not ONE_PROCESS and here.device == links.LOCAL:
+                yield from self._spread(several, n, folder)
+                return
+            for kept in several:
+                file = self._written(folder, kept)
+                if self._task:
+                    yield self._in_task(file, kept, n)
+                else:
+                    preprocess = self.subject.simplified.preprocess
+                    images = self.subject.tuning.open(preprocess).first(n)
+                    yield self._judged(kept, inference.infer_all(here, self._target(file), images, preprocess).logits)
+                file.unlink()
+
+    def _spread(self, several: Sequence[tuple[str, ...]], n: int, folder: Path) -> Iterator[Trial]:
+        """Run the graphs on the context's workers, in parts of the images."""
+        here, preprocess = self.context.connection, self.subject.simplified.preprocess
+        images = self.subject.tuning.open(preprocess).first(n)
+        running = deque[tuple[tuple[str, ...], Path, int]]()
+
+        def requests() -> Iterator[OutputsRequest]:
+            opened = None
+            for index, kept in enumerate(several):
+                file = self._written(folder, kept).rename(folder / f"{index}.onnx")
+                if opened is None:
+                    with inference.loaded_engine(here, self._target(file)) as opened:
+                        pass
+                parts = engine_parts.requests(
+                    self._target(file), images, preprocess, label=self.subject.variant.name, batch=opened.batch,
+                    processor=(here.environment.cpu, here.environment.isa), settings=opened.settings,
+                )  # fmt: skip
+                running.append((kept, file, len(parts)))
+                yield from parts
+
+        answers = self.context.workers.map(engine_parts.answer, requests())
+        for first in answers:
+            kept, file, n_parts = running.popleft()
+            yield self._judged(kept, np.concatenate([first, *itertools.islice(answers, n_parts - 1)]))
+            file.unlink()
+
+    def _target(self, file: Path) -> inference.InferenceTarget:
+        return inference.InferenceTarget(engine=self.subject.evaluated_in, path=file, options={})
 
     @property
     def _task(self) -> str:
@@ -205,8 +268,7 @@ class TrialRunner:
         preprocess = subject.simplified.preprocess
         whole = task_comparison.case_of(root, subject.reference, subject.tuning.open(preprocess), preprocess)
         case = task_comparison.first_of(whole, n)
-        target = inference.InferenceTarget(engine=subject.evaluated_in, path=file, options={})
-        with inference.loaded_engine(self.context.connection, target) as opened:
+        with inference.loaded_engine(self.context.connection, self._target(file)) as opened:
             each = opened.each(case.images, preprocess, 4 * math.prod(case.settings.shape))
             arrays = task_comparison.compare_outputs(each, case, subject.variant.name)
         return Trial(

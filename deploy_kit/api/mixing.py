@@ -163,6 +163,8 @@ def mix_in_run(
     tuning = calibration if request.tune is None else dataclasses.replace(calibration, name=request.tune)
     tuning = dataclasses.replace(tuning, masks=request.masks)
     budget.refuse_overlap(tuning, run.check_images, simplified)
+    if request.max_drop_pp is not None:
+        budget.refuse_few(tuning, simplified, run.recipe.check.task, request.max_drop_pp)
     logits = run.timed(
         "export",
         f"answers on {tuning.name}",

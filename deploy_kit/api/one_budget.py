@@ -70,8 +70,11 @@ def find_fastest(
     simple = pipeline.simplified(run, pipeline.exported(run)).onnx
     step = targets.find_target(target.row).channels
     request = slimming.SlimRequest(macs=None, max_drop_pp=max_drop_pp, tune=tune, step=step, target=target.entry.engine)
+    tuning = slimming.tuning_images(run, simple, request, calibration)
     subject = dataclasses.replace(
-        slimming.subject_of(run, simple, request, calibration), variant=target.variant, calibration=calibration
+        slimming.subject_of(run, simple, request, calibration, tuning),
+        variant=target.variant,
+        calibration=calibration,
     )
     shares = [*slim_budget.shares(subject, max_drop_pp, run.host), 1.0]
     tried, best = slim_budget.smallest(subject, shares, max_drop_pp, run.host)

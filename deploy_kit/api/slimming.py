@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy_kit import pipeline
-from deploy_kit.analysis import slim_budget, slim_times
+from deploy_kit.analysis import budget, slim_budget, slim_times
 from deploy_kit.api import _step
 from deploy_kit.api._step import Graph, PathLike, Progress, StoreLike
 from deploy_kit.base.errors import RequestError
@@ -156,10 +156,11 @@ def slim_in_run(run: Run, simplified: Artifact, request: SlimRequest, *, explain
     images, share, search = run.calibration_images, request.macs, None
     if share is not None:
         _with(run.recipe, share, request)  # refused before any work
+    tuning = None if images is None or share is not None else tuning_images(run, simplified, request, images)
     curves, _ = stage.measured(simplified, run.host, images=images)
     if request.max_drop_pp is not None:
-        assert images is not None  # `measured` has refused a graph without images
-        subject = subject_of(run, simplified, request, images)
+        assert images is not None and tuning is not None  # `measured` has refused a graph without images
+        subject = subject_of(run, simplified, request, images, tuning)
         search, _ = slim_budget.search(subject, request.max_drop_pp, run.host)
         share = search.chosen.asked if search.found and search.chosen is not None else None
     if share is None:
@@ -195,14 +196,33 @@ def _with(base: Recipe, share: float, request: SlimRequest) -> tuple[Recipe, Sli
     return made, made.slim
 
 
-def subject_of(run: Run, simplified: Artifact, request: SlimRequest, images: ImageSource) -> slim_budget.SlimSubject:
-    """Return what a search works on, with the checkpoint's answers on the images that choose and on those that judge.
+def tuning_images(run: Run, simplified: Artifact, request: SlimRequest, images: ImageSource) -> ImageSource:
+    """Return the images that choose the share for a budget; nothing is computed.
 
     Raises:
-        InputError: Images serve two purposes.
+        InputError: Images serve two purposes, or are so few that they could not show that the budget is kept.
     """
     tuning = dataclasses.replace(images, name=request.tune or "")
     slim_budget.refuse_shared(images, tuning, run.check_images, simplified)
+    assert request.max_drop_pp is not None  # a share has nothing to choose
+    for judging in (tuning, run.check_images):
+        if not judging.is_noise:
+            budget.refuse_few(judging, simplified, run.recipe.check.task, request.max_drop_pp)
+    return tuning
+
+
+def subject_of(
+    run: Run, simplified: Artifact, request: SlimRequest, images: ImageSource, tuning: ImageSource
+) -> slim_budget.SlimSubject:
+    """Return what a search works on, with the checkpoint's answers on the images that choose and on those that judge.
+
+    Args:
+        run: Recipe, store and devices.
+        simplified: The float graph.
+        request: The budget.
+        images: What weights are refitted to.
+        tuning: What chooses (`tuning_images`).
+    """
     source, preprocess = run.recipe.source, simplified.preprocess
     logits = run.timed(
         "export",

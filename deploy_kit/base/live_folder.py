@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from deploy_kit.base.errors import StageError
+
 _LOCK, _TEMPORARY = ".lock", "deploykit-"
 _DIGITS = 16  # of the random part of a name: what only begins like one of ours is somebody else's
 # A folder without a lock was left by a version that had none; an hour spares one whose owner still works in it.
@@ -28,10 +30,26 @@ def temporary_folder() -> Iterator[Path]:
     """Make a folder for the moment where temporary files go (TMPDIR); those of dead processes go first.
 
     Raises:
+        StageError: There is no place for temporary files.
         OSError: It cannot be made.
     """
-    with live_folder(Path(tempfile.gettempdir()), _TEMPORARY, alone=False) as folder:
+    with live_folder(temporary_place(), _TEMPORARY, alone=False) as folder:
         yield folder
+
+
+def temporary_place() -> Path:
+    """Return the folder that temporary files go to.
+
+    Raises:
+        StageError: None can be written to, as in a container whose file systems are read-only.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise StageError(
+            f"no place for temporary files: {error.strerror}",
+            hint="name a folder that can be written: export TMPDIR=FOLDER",
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Text from files and machines, made safe to show: a name must neither steer a terminal nor forge a line or markup."""
 
+import os
 import re
+import shlex
 from typing import Any
 
 _UNSEEN = re.compile(
@@ -19,6 +21,19 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     r"""Make a text printable on one line: line feeds and tabs are written as ``\n`` and ``\t``."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def shell_word(path: str | os.PathLike[str]) -> str:
+    r"""Write a path as one word of a shell's line to copy: it may hold blanks or commands, or begin as options do.
+
+    Bytes that cannot be shown are written as bash, zsh and ksh read them: ``$'caf\351'``.
+    """
+    text = os.fspath(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\{byte:03o}" for byte in os.fsencode(text))
+    return f"$'{''.join(plain)}'"
 
 
 def shown(value: Any) -> str:

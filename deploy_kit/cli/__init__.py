@@ -53,6 +53,9 @@ _REFUSALS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
     | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 )
+# What it says of a path that can be no file's, or that leads through one: the request is wrong, wherever it is met.
+_NO_PATHS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
+_ENDED = {129: "hung up", 130: "interrupted", 143: "terminated"}
 CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command", closed=True)
 
 
@@ -190,8 +193,8 @@ def _run() -> None:
             sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  # the one place that turns everything into an exit code
         code = signals.signal_exit_code() or _exit_code(error.by if isinstance(error, _Ended) else error)
-        if code == 130:
-            sys.stderr.write("\ninterrupted: nothing is half-written, what was finished is kept\n")
+        if code in _ENDED:
+            sys.stderr.write(f"\n{_ENDED[code]}: nothing is half-written, what was finished is kept\n")
         sys.exit(code)
 
 
@@ -214,9 +217,10 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, DeployKitError):
         _print_error(error)
         return error.exit_code
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _REFUSALS):
-        _print_error(_refused(error))
-        return StageError.exit_code
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _REFUSALS | _NO_PATHS):
+        refused = _refused(error)
+        _print_error(refused)
+        return refused.exit_code
     import traceback
 
     traceback.print_exception(error)
@@ -224,12 +228,14 @@ def _exit_code(error: BaseException) -> int:
     return 70
 
 
-def _refused(error: BaseException) -> StageError:
+def _refused(error: BaseException) -> DeployKitError:
     """Return the error for what the operating system refused, wherever it was asked for."""
     if isinstance(error, MemoryError):
         return StageError("no memory left", hint="close other programs, or give the container more memory")
     assert isinstance(error, OSError)
     where = f"{error.filename}: " if error.filename else ""
+    if error.errno in _NO_PATHS:
+        return RequestError(f"{where}{error.strerror}", hint="give the path of a file or folder that is there")
     return StageError(
         f"{where}{error.strerror}", hint="see what is full or forbidden: df -h . /tmp; ls -ld . /tmp; ulimit -a"
     )

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from deploy_kit import recipe
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import RequestError
+from deploy_kit.base.plain_text import shell_word
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs
 from deploy_kit.cli._options import StepOptions
@@ -220,7 +220,7 @@ def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
     if given.golden is not None and (step.images or given.against):
         raise RequestError(
             "--golden has images and outputs of its own: --images and --against do not go with it",
-            hint=f"deploykit check {shlex.quote(str(given.file))} --golden {shlex.quote(str(given.golden))}",
+            hint=f"deploykit check {shell_word(given.file)} --golden {shell_word(given.golden)}",
         )
     name = str(given.golden) if given.golden is not None else step.images
     if name is None:

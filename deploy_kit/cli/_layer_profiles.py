@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
+from deploy_kit.base.plain_text import shell_word
 from deploy_kit.cli import _tool_formats
 from deploy_kit.cli._console import Console, table
 from deploy_kit.records.measurements import Measurement
@@ -39,7 +40,7 @@ def verify_export(file: Path | None, *, n_engines: int) -> None:
             f"--export-profile writes the profile of one engine, {n_engines} are measured",
             hint="name one with --engine and --variant; with --json every profile is in the record",
         )
-    verify_place(file, f"'{file / 'profile.json'}'")
+    verify_place(file, shell_word(file / "profile.json"))
 
 
 def export(measurements: Sequence[Measurement], file: Path | None, console: Console) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deploy_kit import recipe
 from deploy_kit.base.errors import DeployKitError, InputError
+from deploy_kit.base.plain_text import shell_word
 from deploy_kit.cli._console import Console
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
@@ -20,12 +21,12 @@ def verify_recipe_file(path: Path, chosen: Recipe) -> None:
         InputError: A folder, a folder that does not exist, a name that no recipe can have, or a file that holds
             anything but this recipe.
     """
-    verify_place(path, f"--save-recipe '{path / 'my.yaml'}'")
+    verify_place(path, f"--save-recipe {shell_word(path / 'my.yaml')}")
     if not path.exists():
         if path.suffix not in (".yaml", ".yml"):
             raise InputError(
                 f"{path}: expected a file that ends in .yaml, as `deploykit run` reads it",
-                hint=f"--save-recipe '{path.with_name(path.name + '.yaml')}'",
+                hint=f"--save-recipe {shell_word(path.with_name(path.name + '.yaml'))}",
             )
         return
     try:
@@ -42,7 +43,7 @@ def verify_page(path: Path) -> None:
     Raises:
         InputError: A folder, a folder that does not exist, or a file that is no page of deploykit's.
     """
-    verify_place(path, f"--html '{path / 'comparison.html'}'")
+    verify_place(path, f"--html {shell_word(path / 'comparison.html')}")
     if path.exists() and not page.is_page(path):
         raise InputError(f"{path}: exists, and was not written by deploykit", hint="choose another --html")
 

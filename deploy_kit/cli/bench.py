@@ -79,6 +79,7 @@ def bench(
 ) -> None:
     """Measure the latency of the newest engine, of selected engines or of all, in turns."""
     from deploy_kit.analysis import compare
+    from deploy_kit.base.plain_text import shell_word
     from deploy_kit.cli import (
         _bench_outcome,
         _bench_request,
@@ -123,7 +124,7 @@ def bench(
         _bench_request.verify_baseline(table, engines, named=named, earlier=earlier is not None)
         _layer_profiles.verify_export(export_profile, n_engines=len(engines))
         if export_times is not None:
-            verify_place(export_times, f"'{export_times / 'times.json'}'")
+            verify_place(export_times, shell_word(export_times / "times.json"))
         _bench_request.verify_target_qps(table, target_qps)
         others = _other_devices.find_devices(step.device, beside or ())
         measured, reused = stage.run(engines, table, run.target, fresh=fresh)

@@ -1,6 +1,5 @@
 """``deploykit check``: an engine against the checkpoint's own answers."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -79,6 +78,7 @@ def check(
 ) -> None:
     """Check an engine against the checkpoint: accepted (exit code 0), rejected (1) or undecided (6)."""
     from deploy_kit.base.errors import RequestError
+    from deploy_kit.base.plain_text import shell_word
     from deploy_kit.cli import _checked_engines, _given_engine, _layer_difference, _quantities
     from deploy_kit.cli._verdict_codes import EXIT_CODES
 
@@ -115,7 +115,7 @@ def check(
         elif everything or variant or diagnose:
             raise RequestError(
                 "--all, --variant and --diagnose are about engines of the store, and a file was given",
-                hint=f"leave them out, or the file: deploykit check {shlex.quote(str(file))}",
+                hint=f"leave them out, or the file: deploykit check {shell_word(file)}",
             )
         else:
             given = _given_engine.GivenEngine(

@@ -42,6 +42,7 @@ def pack(
     The engine is the newest of the store, or a file: one that `--out` delivered, or made elsewhere with --against.
     """
     from deploy_kit.base.errors import RequestError
+    from deploy_kit.base.plain_text import shell_word
     from deploy_kit.cli import _given_engine, _packing
     from deploy_kit.cli._console import pairs
     from deploy_kit.records.engine_table import size
@@ -79,7 +80,7 @@ def pack(
             ("classes", f"{len(manifest.classes)} names" if manifest.classes else "without names"),
             ("verdict", manifest.check.verdict.text),
         ]  # fmt: skip
-        console.say(f"next: deploykit verify {out}")
+        console.say(f"next: deploykit verify {shell_word(out)}")
         console.result(manifest, pairs(rows))
 
 

@@ -8,7 +8,6 @@ import contextlib
 import os
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.delivery import manifest as manifests
 from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.records import codec
@@ -119,9 +119,9 @@ def opened(path: Path) -> Iterator[BundleContents]:
         names = _names_in(path)
         yield _compared(path, path, _manifest(path, path), names)
     elif path.is_file():
-        with tempfile.TemporaryDirectory(prefix="deploykit-bundle-") as folder:
-            names = _unpack(path, Path(folder))
-            yield _compared(path, Path(folder), _manifest(path, Path(folder)), names)
+        with temporary_folder() as folder:
+            names = _unpack(path, folder)
+            yield _compared(path, folder, _manifest(path, folder), names)
     else:
         raise InputError(f"{path}: no such file or folder", hint=_NOT_A_BUNDLE)
 

@@ -8,7 +8,8 @@ import numpy as np
 from deploy_kit.accuracy import consistency
 from deploy_kit.base.errors import InputError
 from deploy_kit.delivery.manifest import GoldenRecord
-from deploy_kit.images import ImageSet, npz, to_pixels
+from deploy_kit.images import ImageSet, to_pixels
+from deploy_kit.images.arrays import read_arrays
 from deploy_kit.records.artifacts import Precision, Preprocess
 
 FILE = "golden.npz"
@@ -66,7 +67,7 @@ def read_golden(
     """
     if record.n > MAX_N:
         raise InputError(f"{path}: expected at most {MAX_N} golden images, found {record.n}")
-    arrays = npz.read_arrays(path, ("images", "logits"))
+    arrays = read_arrays(path, ("images", "logits"))
     channels = () if preprocess.channels == 1 else (3,)
     expected = {
         "images": ((record.n, preprocess.height, preprocess.width, *channels), np.dtype(np.uint8)),

@@ -214,8 +214,8 @@ def _put(finished: Path, out: Path, replaced: Path) -> None:
         out.rename(replaced)
         try:
             finished.rename(out)
-        except OSError:
-            replaced.rename(out)
-            raise
+        finally:
+            if not out.exists():  # no space, or a signal
+                replaced.rename(out)
     else:
         finished.replace(out)

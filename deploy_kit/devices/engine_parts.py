@@ -15,7 +15,7 @@ from deploy_kit.devices.inference import InferenceTarget, LoadedEngine, loaded_e
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.images import Crops, ImageSet, Orientation, part_of
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
+from deploy_kit.records.artifacts import BareInput, Preprocess
 from deploy_kit.store import digest_of
 
 SIZE = 512
@@ -56,21 +56,23 @@ class OutputsRequest:
 
 
 def requests(
-    engine: Artifact,
     target: InferenceTarget,
     images: ImageSet,
+    preprocess: Preprocess | BareInput,
     *,
+    label: str,
     batch: int,
-    crops: Crops,
+    crops: Crops = 1,
     processor: tuple[str, tuple[str, ...]],
     settings: tuple[tuple[str, str], ...],
 ) -> tuple[OutputsRequest, ...]:
     """Cut a set into parts of whole batches, so that a part changes no bit.
 
     Args:
-        engine: The engine.
-        target: Its file and options.
+        target: The engine, its file and options.
         images: The set.
+        preprocess: How an image becomes its input.
+        label: Label of the engine, for messages.
         batch: Batch of the engine; 0 where it is open.
         crops: Crops of each image.
         processor: See `OutputsRequest`.
@@ -79,8 +81,8 @@ def requests(
     own = batch or 32
     size = -(-SIZE // own) * own
     whole = OutputsRequest(
-        label=engine.label, engine=target.engine, path=target.path.resolve(), sha256=engine.sha256,
-        options=target.options, preprocess=engine.preprocess, crops=crops, images=images.name,
+        label=label, engine=target.engine, path=target.path.resolve(), sha256=digest_of(target.path),
+        options=target.options, preprocess=preprocess, crops=crops, images=images.name,
         reading=(images.skip_bad, images.orientation), hashes=(), processor=processor, settings=settings,
     )  # fmt: skip
     return tuple(replace(whole, hashes=part.hashes) for part in images.parts(size))

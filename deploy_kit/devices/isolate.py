@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from deploy_kit.base.errors import EngineCrashError
+from deploy_kit.base.live_folder import temporary_place
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.devices.patience import Watch, life_of
 from deploy_kit.devices.protocol import Job, await_reply, job_line
@@ -69,7 +70,7 @@ class Child:
             temporary: Folder for its temporary files, which whoever owns it removes; by default that of the system.
         """
         # A file and not a pipe: nobody reads standard error while a job runs, and a full pipe would block the worker.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
+        self._stderr = tempfile.TemporaryFile(dir=temporary or temporary_place())  # noqa: SIM115  # lives as long as the process
         package_root = str(Path(__file__).parents[2])
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
         self._process = subprocess.Popen(

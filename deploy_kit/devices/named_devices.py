@@ -103,9 +103,10 @@ def find_named(name: str) -> Device:
     if name in known:
         return known[name]
     if set(known) == {LOCAL.name}:
+        named = name if _NAME.fullmatch(name) else "NAME"
         raise DeviceError(
             f"no device is called '{name}': none is configured",
-            hint=f"deploykit devices add {name} ssh://USER@HOST",
+            hint=f"deploykit devices add {named} ssh://USER@HOST",
         )
     raise DeviceError(f"no device is called '{name}'", hint=nearest(name, known))
 

@@ -5,6 +5,7 @@ Does not change a graph; `graph.passes` and `quantization.schemes` do.
 
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,7 +211,7 @@ def macs_of(node: ir.Node) -> int:
 
 
 def parameters(model: ir.Model) -> int:
-    """Count the numbers in initializers that are weights: floating-point ones, and integers that are dequantized.
+    """Count the numbers that are weights: floating-point ones, integers that are dequantized, constants by their shape.
 
     Scales and zero points are not counted, so that a quantized graph has the parameters of the float one.
     """
@@ -228,7 +229,11 @@ def parameters(model: ir.Model) -> int:
         for name, value in model.graph.initializers.items()
         if name not in grids and (value.dtype in _DTYPES or name in integers)
     )
-    return sum(int(weight.size) for weight in weights if weight is not None)
+    shapes = (
+        node.inputs[0].const_value for node in model.graph if node.op_type == "ConstantOfShape" and node.inputs[0]
+    )
+    by_shape: int = sum(math.prod(shape.numpy().tolist()) for shape in shapes if shape is not None)
+    return sum(int(weight.size) for weight in weights if weight is not None) + by_shape
 
 
 def weight_bytes(model: ir.Model) -> int:

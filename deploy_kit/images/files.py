@@ -92,9 +92,10 @@ def folder(path: Path) -> Listing:
             hint="move it into the folder of its class, or all images into one folder where there are no labels",
         )
     classes = known or inside
-    for one in {parts[0] for parts in steps} - set(classes):
+    numbers = {name: number for number, name in enumerate(classes)}
+    for one in {parts[0] for parts in steps} - numbers.keys():
         raise InputError(f"{path / CLASSES}: no line names the class of the folder '{one}'", hint=nearest(one, classes))
-    labels = np.array([classes.index(parts[0]) for parts in steps], np.int64)
+    labels = np.array([numbers[parts[0]] for parts in steps], np.int64)
     return Listing(files=files, names=names, labels=labels, classes=classes, passed_over=passed_over)
 
 
@@ -118,8 +119,8 @@ def read_class_names(file: Path) -> tuple[str, ...]:
         names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: expected one name a line: {error}") from error
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
+    if len(set(names)) < len(names):
+        doubled = Counter(names).most_common(1)[0][0]
         raise InputError(f"{file}: the class '{doubled}' is there twice")
     return names
 

@@ -6,6 +6,7 @@ between them), or one column of 0 and 1 for each class, or nothing.
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,7 +128,8 @@ def _keep_files(rows: _Rows) -> None:
         known = first.setdefault(str(Path(row.file)), row.line)
         if known != row.line:
             return f"'{row.file}' is in line {known} already"
-        return "" if (rows.path.parent / row.file).is_file() else f"no such file: {rows.path.parent / row.file}"
+        there = os.path.isfile(file := rows.path.parent / row.file)  # noqa: PTH113  # pathlib's raises for a long name
+        return "" if there else f"no such file: {file}"
 
     rows.keep(fault)
 
@@ -145,7 +147,8 @@ def _of_one_column(rows: _Rows, *, several: bool) -> tuple[np.ndarray, tuple[str
     rows.keep(lambda row: _odd(row, "the name of a class") if _WHOLE.fullmatch(row.cells[0]) else "")
     classes = known or tuple(sorted({row.cells[0] for row in rows.good}))
     rows.keep(lambda row: _unknown(row.cells, classes))
-    return np.array([classes.index(row.cells[0]) for row in rows.good], np.int64), classes
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[row.cells[0]] for row in rows.good], np.int64), classes
 
 
 def _of_several(rows: _Rows, known: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -1,9 +1,5 @@
 """Images in an npz file: arrays ``images`` and, if labelled, ``labels``; held against the manifest beside it."""
 
-import math
-import tokenize
-import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +8,8 @@ import numpy as np
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.text_files import read_json
 from deploy_kit.images import truth
+from deploy_kit.images.arrays import read_arrays
 from deploy_kit.images.sets import ImageSet, of_pixels
-
-# Pixels of images shrink to a half or a tenth; deflate's utmost, about 1,000 to 1, is what a file made to be large has.
-_LARGE, _MOST_RATIO = 256 << 20, 100
 
 
 def open_npz(name: str, path: Path) -> ImageSet:
@@ -33,6 +27,8 @@ def open_npz(name: str, path: Path) -> ImageSet:
             f"{path}: expected uint8 images (n, H, W) or (n, H, W, 3), found {pixels.dtype} {pixels.shape}",
             hint="store the pixels as they are, 0..255: the preprocessing is applied when they are read",
         )
+    if 0 in pixels.shape[1:]:
+        raise InputError(f"{path}: expected images of at least 1×1 px, found {pixels.dtype} {pixels.shape}")
     found = of_pixels(name, pixels, None if labels is None else _labels(path, labels, len(pixels)))
     found = replace(found, truth=truth.of_arrays(path, arrays, len(pixels)))
     _verify_manifest(path, found)
@@ -53,53 +49,6 @@ def read_logits(path: Path) -> np.ndarray:
     if not np.isfinite(found).all() or not found.any():
         raise InputError(f"{path}: logits: expected finite numbers that are not all 0")
     return found
-
-
-def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Read these arrays of an npz file, as far as it has them; no array takes more memory than its file holds.
-
-    Raises:
-        InputError: Not a whole npz file, or an array that is not what its header says.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(6)
-            if start and not start.startswith((b"PK", b"\x93NUMPY")):
-                raise InputError(f"{path}: expected a folder of images, a CSV manifest or an npz file")
-            if start == b"\x93NUMPY":
-                raise InputError(f"{path}: expected an npz file with an array 'images', found one bare array")
-            with zipfile.ZipFile(file) as archive:
-                members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-                return {key: _array(path, archive, members[key]) for key in names if key in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path}: not a whole npz file: {error}", hint="it may be cut off: get it again") from error
-    # What numpy raises on a header that is damaged, beside ValueError.
-    except (OSError, ValueError, SyntaxError, tokenize.TokenError, RuntimeError, MemoryError) as error:
-        raise InputError(f"{path}: not a readable npz file: {error}") from error
-
-
-def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read one array, once its header, its size and what it takes in memory agree."""
-    info = archive.getinfo(name)
-    with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-        claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
-    if dtype.hasobject:
-        raise InputError(f"{path}: not a readable npz file: Object arrays cannot be loaded: '{name}' would run code")
-    if claimed != held:
-        raise InputError(
-            f"{path}: '{name}': its header asks for {claimed:,} bytes of {dtype}, and it holds {held:,}",
-            hint="it is damaged or was not written by numpy: save it again with numpy.savez",
-        )
-    if held > _LARGE and held > _MOST_RATIO * max(1, info.compress_size):
-        raise InputError(
-            f"{path}: '{name}' unpacks from {info.compress_size:,} to {held:,} bytes, far more than images do",
-            hint="give the images as a folder of files",
-        )
-    with archive.open(name) as member:
-        return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
 
 
 def _labels(path: Path, labels: np.ndarray, n: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from deploy_kit.base.errors import InputError, nearest
 from deploy_kit.base.lazy import need
+from deploy_kit.images.arrays import read_npy
 from deploy_kit.images.files import FORMATS, files_below
 from deploy_kit.images.sets import ImageSet, Truth, TruthKind
 from deploy_kit.images.tensors import nearest_sized
@@ -60,6 +61,9 @@ def with_masks(images: ImageSet, folder: Path) -> ImageSet:
             hint=nearest(Path(absent[0]).stem, list(found)) or "a mask has the name of its image: a/b.jpg, a/b.png",
         )
     paths = tuple(found[stem] for stem in stems)
+    endless = next((path for path in paths if not path.is_file()), None)
+    if endless is not None:  # a pipe or a device
+        raise InputError(f"{endless}: is no regular file", hint=_SAVE)
     truth = Truth(
         kind="masks",
         names=tuple(path.as_posix() for path in paths),
@@ -76,13 +80,10 @@ def read_mask(file: Path) -> np.ndarray:
         InputError: It is no such file, or it holds colors.
     """
     if file.suffix.lower() == ".npy":
-        try:
-            mask = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{file}: not a readable mask: {error}", hint=_SAVE) from error
+        mask = read_npy(file)
         if mask.ndim != 2 or mask.dtype.kind not in "iub":
             raise InputError(f"{file}: expected whole numbers (H, W), found {mask.dtype} {mask.shape}", hint=_SAVE)
-        return np.asarray(mask, np.int32)
+        return _class_numbers(mask, str(file))
     need("PIL", by="reading masks")
     from PIL import Image
 
@@ -116,12 +117,20 @@ def of_arrays(path: Path, arrays: dict[str, np.ndarray], n: int) -> Truth | None
         raise InputError(f"{path}: {there[0]}: expected finite numbers")
     hashes = tuple(hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest() for value in values)
     names = tuple(f"{path}: {there[0]}[{index}]" for index in range(n))
-    load: Callable[[int], Any] = lambda index: values[index].astype(np.int32)  # noqa: E731
+    load: Callable[[int], Any] = lambda index: _class_numbers(values[index], names[index])  # noqa: E731
     if kind == "texts":
         load = lambda index: str(values[index])  # noqa: E731
     elif kind == "numbers":
         load = lambda index: np.atleast_1d(values[index]).astype(np.float64)  # noqa: E731
     return Truth(kind=kind, names=names, hashes=hashes, load=load)
+
+
+def _class_numbers(mask: np.ndarray, where: str) -> np.ndarray:
+    """Return a mask as int32; a number that would become another one is refused."""
+    numbers = mask.astype(np.int32)
+    if not np.array_equal(numbers, mask):
+        raise InputError(f"{where}: {mask[numbers != mask][0]} is no class number", hint=_SAVE)
+    return numbers
 
 
 def mask_of(

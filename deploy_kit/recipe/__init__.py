@@ -5,8 +5,8 @@ by `doctor` before any work.
 """
 
 import json
+import math
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
-from deploy_kit.base.plain_text import one_line, shown
+from deploy_kit.base.plain_text import one_line, shell_word, shown
 from deploy_kit.base.text_files import read_yaml
 from deploy_kit.records.artifacts import Precision, Preprocess
 from deploy_kit.records.densenet import (
@@ -34,6 +34,7 @@ from deploy_kit.records.measurements import LatencySpan
 from deploy_kit.records.results import Limits
 
 Side = Annotated[int, Field(gt=0)]
+_LARGEST = 2**31 - 1
 _NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 T = TypeVar("T", bound="RecipeTable")
@@ -415,9 +416,7 @@ def load_recipe(source: str) -> Recipe:
     try:
         data = read_yaml(path)
         if isinstance(data, dict) and "source" not in data and {"engines", "variants"} <= data.keys():
-            raise RecipeError(
-                f"{path}: expected a recipe, found a sweep", hint=f"deploykit sweep {shlex.quote(source)}"
-            )
+            raise RecipeError(f"{path}: expected a recipe, found a sweep", hint=f"deploykit sweep {shell_word(source)}")
         return parse_recipe(data)
     except FileNotFoundError as error:
         raise InputError(
@@ -450,6 +449,7 @@ def parse_table(model: type[T], data: Any, where: str) -> T:
     if not isinstance(data, dict):
         raise RecipeError(f"{where}: expected a table, found {shown(data)}")
     try:
+        _verify_numbers(data, where)
         text = json.dumps(data, ensure_ascii=False)
         if (other := _NOT_UTF8.search(text)) is not None:
             raise RecipeError(
@@ -462,6 +462,15 @@ def parse_table(model: type[T], data: Any, where: str) -> T:
         raise _translated(entries[0], model, where) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError(f"{where}: a value is not plain YAML: {error}") from error
+
+
+def _verify_numbers(data: Any, where: str) -> None:
+    """Refuse numbers that native code does not take: it would cut them off, or end the process."""
+    if isinstance(data, (dict, list, tuple)):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            _verify_numbers(value, _path(where, (key,)))
+    elif isinstance(data, (int, float)) and _LARGEST < abs(data) < math.inf:
+        raise RecipeError(f"{one_line(where)}: expected a number of at most {_LARGEST:,}, found {shown(data)}")
 
 
 def dump_recipe(recipe: RecipeTable) -> str:

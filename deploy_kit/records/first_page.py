@@ -3,9 +3,9 @@
 Markdown, the page and notebooks draw the same ones. What a report does not hold is said to be unknown, never left out.
 """
 
-import shlex
 from collections.abc import Iterator
 
+from deploy_kit.base.plain_text import shell_word
 from deploy_kit.records.artifacts import BareInput
 from deploy_kit.records.engine_table import NONE, size
 from deploy_kit.records.measurements import Environment
@@ -65,8 +65,8 @@ def describe_machine(here: Environment) -> str:
 
 def repeat_command(recipe_file: str, device: str) -> str:
     """Write the command that makes a report again from the recipe beside it."""
-    words = ["deploykit", "run", recipe_file, *(["--device", device] if device != "local" else [])]
-    return shlex.join(words)
+    words = ["deploykit run", shell_word(recipe_file), *(["--device", shell_word(device)] if device != "local" else [])]
+    return " ".join(words)
 
 
 def _preprocessing(report: Report) -> str:

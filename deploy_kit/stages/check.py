@@ -405,7 +405,7 @@ def _all_logits(
     if not elsewhere:
         return opened.all(images, engine.preprocess, crops=crops, progress=progress).logits
     parts = engine_parts.requests(
-        engine, _target_of(engine, context), images, batch=opened.batch, crops=crops,
+        _target_of(engine, context), images, engine.preprocess, label=engine.label, batch=opened.batch, crops=crops,
         processor=(here.cpu, here.isa), settings=opened.settings,
     )  # fmt: skip
     found, done = list[np.ndarray](), 0

@@ -3,7 +3,6 @@
 A file that is ONNX already is brought into normal form: its own float answers stand for the checkpoint's.
 """
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import ExportError, InputError, StageError
 from deploy_kit.base.lazy import need
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes
@@ -264,8 +264,8 @@ def _verify_adopted(
         return 0.0, "taken with the changes above, not compared: ONNX Runtime cannot run the file as given"
     if adopted.before is None:
         return 0.0, "taken with the changes above, which move no number" if adopted.changes else "taken as it is"
-    with tempfile.TemporaryDirectory() as folder:
-        given = Path(folder) / "given.onnx"
+    with temporary_folder() as folder:
+        given = folder / "given.onnx"
         given.write_bytes(adopted.before.SerializeToString())
         wanted = _run_noise(given, preprocess, connection).reshape(found.shape)
     difference, limit = metrics.relative_difference(wanted, found), adopted.tolerance or table.tolerance

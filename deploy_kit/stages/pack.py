@@ -210,7 +210,7 @@ def _manifest(
         calibration=_calibrated(proved.graph, preprocess, calibration),
         images=PackedImages(name=_plain(image_set.name), n=image_set.n, sha256=image_set.digest),
         check=_checked(proved.parity),
-        latency=None if proved.measurement is None else _latency(proved.measurement),
+        latency=_latency(proved.measurement),
         golden=GoldenRecord(
             file=golden.FILE,
             n=n_golden,
@@ -299,9 +299,13 @@ def _checked(parity: ParityReport) -> PackedCheck:
     )
 
 
-def _latency(measured: Measurement) -> Latency:
+def _latency(measured: Measurement | None) -> Latency | None:
+    """Describe a measurement; None without one, and for one with too few samples for a median."""
+    if measured is None:
+        return None
     median, p90, p99 = (measured.percentile_ms(percent) for percent in (50, 90, 99))
-    assert median is not None
+    if median is None:
+        return None
     return Latency(
         p50_ms=median,
         p90_ms=p90,

@@ -6,7 +6,6 @@ Computed in torch; of an ONNX file in ONNX Runtime, node by node, without its gr
 import dataclasses
 import functools
 import math
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from deploy_kit import checkpoint
 from deploy_kit.accuracy import metrics, tasks
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, stated_options
 from deploy_kit.context import Context
@@ -209,8 +209,8 @@ def _streamed(
         case.label(index)  # what does not fit is said before minutes are spent
     low, high = math.inf, -math.inf
     outputs = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(images.n, *found.shape))
-    with tempfile.TemporaryDirectory() as folder:
-        for index, output in enumerate(found.each(images, Path(folder), context, preprocess)):
+    with temporary_folder() as folder:
+        for index, output in enumerate(found.each(images, folder, context, preprocess)):
             outputs[index] = output
             low, high = min(low, float(output.min())), max(high, float(output.max()))
             context.report("reference", "computing the checkpoint's outputs", done=index + 1, total=images.n)
@@ -325,7 +325,7 @@ def _logits(
     def compute(part: ImageSet) -> np.ndarray:
         nonlocal network
         if authority == "onnxruntime":
-            graph = Path(folder) / "model.onnx"
+            graph = folder / "model.onnx"
             if not graph.is_file():
                 _write_normal(source, path, graph)
             target = inference.InferenceTarget(engine="onnxruntime", path=graph, options={"optimize": False})
@@ -352,7 +352,7 @@ def _logits(
         reading=(images.skip_bad, images.orientation), hashes=images.hashes,
     )  # fmt: skip
     elsewhere = _computed_elsewhere(request, images, key_of, context)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for part in images.parts(_PART):
 
             def make(kept_in: Path, home: str, part: ImageSet = part) -> LogitsPart:

@@ -47,14 +47,17 @@ def run(exported: Artifact, table: SimplifyTable, context: Context) -> tuple[Sim
         file = folder / "model.onnx"
         with context.connection.worker() as worker:
             rows = _apply(context.store.path(exported), file, names, exported.preprocess, context, worker)
+        model = onnx_file.load(file)
+        precision = onnx_file.precision(model)
         onnx = onnx_artifact(
             file,
             home,
-            name="fp32",
+            name=precision if precision == "fp32" else f"{precision}-given",  # a variant of the recipe may be `int8`
             stage="simplify",
             parent=exported.sha256,
             preprocess=exported.preprocess,
             made_by=MadeBy(passes=", ".join(names), versions=versions),
+            model=model,
         )
         return Simplified(onnx=onnx, passes=rows)
 

@@ -117,7 +117,8 @@ def _random(name: str, store: Store) -> SweepCheckpoint:
     made, _ = store.produce(
         RandomCheckpoint, Key(stage="random", name=name, inputs=(), options=[name], versions=versions), make
     )
-    return SweepCheckpoint(name=name, checkpoint=str(store.root / made.path))
+    # Statistics of random weights are no evidence of an activation.
+    return SweepCheckpoint(name=name, checkpoint=str(store.root / made.path), activation="relu")
 
 
 @dataclass(kw_only=True)

@@ -38,6 +38,7 @@ class Bed:
         )  # fmt: skip
         patch.setattr(pipeline, "exported", lambda run: None)
         patch.setattr(pipeline, "simplified", lambda run, source: SimpleNamespace(onnx=graph("fp32", 1)))
+        patch.setattr(slimming, "tuning_images", lambda *given: self.subject.tuning)
         patch.setattr(slimming, "subject_of", lambda *given: self.subject)
         patch.setattr(slim_budget, "shares", lambda *given: [0.2, 0.4, 0.6, 0.8])
         patch.setattr(slim_budget, "tuned", self._tuned)

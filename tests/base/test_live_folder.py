@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy_kit.base.errors import StageError
 from deploy_kit.base.live_folder import temporary_folder
 
 HOLD = """
@@ -46,6 +47,19 @@ def test_a_folder_goes_with_its_block(temporary: Path) -> None:
         assert folder.stat().st_mode & 0o077 == 0
 
     assert list(temporary.iterdir()) == []
+
+
+def test_without_a_place_to_write_the_cure_is_named_and_holds(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [os.environ["TMPDIR"]])
+    monkeypatch.setenv("TMPDIR", str(temporary / "gone"))
+
+    with pytest.raises(StageError, match="no place for temporary files") as caught, temporary_folder():
+        pass
+
+    assert caught.value.hint == "name a folder that can be written: export TMPDIR=FOLDER"
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with temporary_folder() as folder:
+        assert folder.parent == temporary
 
 
 def test_what_a_killed_process_left_goes_with_the_next_folder(temporary: Path) -> None:

@@ -1,10 +1,12 @@
 """Names from files: what steers a terminal, forges a line or is markup is shown, and never done."""
 
 import json
+import os
+import subprocess
 
 import pytest
 
-from deploy_kit.base.plain_text import one_line, printable, shown
+from deploy_kit.base.plain_text import one_line, printable, shell_word, shown
 
 HOSTILE = {
     "a colour": "\x1b[31mred",
@@ -43,6 +45,21 @@ def test_plain_text_stays_as_it_is() -> None:
 
 def test_one_line_is_one_line() -> None:
     assert one_line("a\n  fix: rm -rf ~\tb") == "a\\n  fix: rm -rf ~\\tb"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain.pth", "a b", "a'b", 'a"b', "$(id)", "a\nb", "größe-模型", "caf\udce9", "\x1b[31mred", "a\\b'\n\"", "~", ""],
+)
+def test_a_path_is_one_word_of_a_shells_line(name: str) -> None:
+    said = subprocess.run(["bash", "-c", f"printf %s {shell_word(name)}"], capture_output=True, check=True).stdout
+
+    assert said == os.fsencode(name)
+    assert shell_word(name).isprintable()
+
+
+def test_a_path_that_begins_as_an_option_is_none() -> None:
+    assert shell_word("-x.pth") == "./-x.pth"
 
 
 def test_a_value_is_shown_shortened() -> None:

@@ -56,14 +56,14 @@ def test_a_folder_is_no_profile(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a file to write, found a folder") as caught:
         _layer_profiles.verify_export(tmp_path, n_engines=1)
 
-    assert caught.value.hint == f"'{tmp_path / 'profile.json'}'"
+    assert caught.value.hint == str(tmp_path / "profile.json")
 
 
 def test_a_folder_that_is_missing_is_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder") as caught:
         _layer_profiles.verify_export(tmp_path / "none" / "profile.json", n_engines=1)
 
-    assert caught.value.hint == f"mkdir -p '{tmp_path / 'none'}'"
+    assert caught.value.hint == f"mkdir -p {tmp_path / 'none'}"
 
 
 @pytest.mark.slow

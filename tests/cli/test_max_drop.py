@@ -16,6 +16,7 @@ from deploy_kit.base.errors import RequestError
 from deploy_kit.cli import _mixed_precision, _quantities
 from deploy_kit.quantization.variant_choice import keep_float
 from deploy_kit.recipe import Variant
+from deploy_kit.records.artifacts import ReferenceLogits
 from deploy_kit.records.mixed_precision import Mix
 from deploy_kit.store import Store
 
@@ -94,6 +95,16 @@ def test_check_images_are_refused_as_tuning_images(folder: Path) -> None:
 
     assert said.code == 2
     assert "24 images are both in the tuning set" in said.error
+
+
+def test_too_few_tuning_images_are_refused_before_anything_computes(folder: Path) -> None:
+    save_images(folder / "few.npz", 12, seed=8)
+
+    said = quantize(folder, "--max-drop", "1pt", tune="few.npz")
+
+    assert said.code == 2
+    assert said.error == "error: 12 images cannot show a drop of at most 1 points, even if no answer changed"
+    assert all("few" not in logits.images for logits in Store(folder / "store").all(ReferenceLogits, "answers"))
 
 
 def test_tuning_without_a_budget_is_refused(folder: Path) -> None:

@@ -13,6 +13,7 @@ from deploy_kit.api import slimming
 from deploy_kit.base.errors import RequestError
 from deploy_kit.recipe import SlimTable
 from deploy_kit.records.slimming import SlimSearch
+from deploy_kit.stages import slim as slim_stage
 from deploy_kit.store import Store
 
 pytestmark = pytest.mark.slow
@@ -131,6 +132,17 @@ def test_the_whole_share_puts_the_simplified_graph_back_in_force(folder: Path) -
         macs=1.0, step=4, target="onnxruntime", images=str(folder / "calibration.npz")
     )  # type: ignore[union-attr]
     assert "another network" not in deploykit("build", "--engine", "onnxruntime", "--store", str(store.root)).err
+
+
+def test_images_that_could_not_show_the_budget_are_refused_before_anything_computes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slim_stage, "measured", lambda *given, **named: pytest.fail("it computes"))
+
+    said = slim(folder, "--max-drop", "1pt", "--tune", str(folder / "tune.npz"))
+
+    assert said.code == 2
+    assert said.error == "error: 64 images cannot show a drop of at most 1 points, even if no answer changed"
 
 
 def test_a_budget_is_searched_on_tuning_images_and_judged_on_others(

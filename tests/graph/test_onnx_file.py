@@ -158,6 +158,13 @@ def test_parameters_are_the_numbers_in_floating_point_weights() -> None:
     assert onnx_file.parameters(tiny_graphs.exported_model()) == floats + sum(c.out_channels for c in convolutions)
 
 
+def test_weights_that_are_stated_by_their_shape_are_parameters() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 13]>
+    g (float[1,2,8,8] x) => (float[1,6,6,6] y) <int64[4] s = {6, 2, 3, 3}> { w = ConstantOfShape(s) y = Conv(x, w) }"""
+
+    assert onnx_file.parameters(ir.from_proto(onnx.parser.parse_model(text))) == 6 * 2 * 3 * 3
+
+
 @pytest.mark.parametrize(
     ("text", "dtype", "precision"),
     [

@@ -186,6 +186,12 @@ def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, labels, found):
     assert str(refused(path)) == f"{path}: expected labels as whole numbers, found {found}"
 
 
+def test_images_without_a_side_are_refused(tmp_path):
+    path = npz(tmp_path, images=pixels(3, 0, 6))
+
+    assert str(refused(path)) == f"{path}: expected images of at least 1×1 px, found uint8 (3, 0, 6)"
+
+
 # Manifests
 
 

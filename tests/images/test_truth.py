@@ -1,5 +1,6 @@
 """Masks beside images: which are read, how they fit, and what is said of those that do not."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_an_image_without_a_mask_is_named(tmp_path: Path) -> None:
         folders(tmp_path, {"a.png": CLASSES})
 
 
+def test_a_pipe_in_the_place_of_a_mask_is_not_read(tmp_path: Path) -> None:
+    folders(tmp_path, {"a.png": CLASSES, "b.png": CLASSES})
+    (tmp_path / "masks" / "a.png").unlink()
+    os.mkfifo(tmp_path / "masks" / "a.png")
+
+    with pytest.raises(InputError, match=r"masks/a\.png: is no regular file"):
+        open_set(str(tmp_path / "images"), GRAY, masks=str(tmp_path / "masks"))
+
+
 def test_two_masks_of_one_image_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the mask of 'a' is there twice"):
         folders(tmp_path, {"a.png": CLASSES, "a.bmp": CLASSES, "b.png": CLASSES})
@@ -102,6 +112,20 @@ def test_a_broken_mask_is_named(tmp_path: Path) -> None:
     (tmp_path / "masks" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
 
     assert "masks/a.png: not a readable mask" in str(refused(found))
+
+
+@pytest.mark.parametrize("number", [2**32 + 1, -(2**31) - 1])
+def test_a_number_beyond_32_bits_does_not_become_a_class(tmp_path: Path, number: int) -> None:
+    found = folders(tmp_path, {"b.png": CLASSES, "a.png": CLASSES})
+    (tmp_path / "masks" / "a.png").unlink()
+    large = CLASSES.astype(np.int64)
+    large[0, 0] = number
+    np.save(tmp_path / "masks" / "a.npy", large)
+    np.savez(tmp_path / "set.npz", images=np.zeros((1, 4, 6), np.uint8), masks=large[None])
+
+    found = open_set(str(tmp_path / "images"), GRAY, masks=str(tmp_path / "masks"))
+    for one in (found, open_set(str(tmp_path / "set.npz"), GRAY)):
+        assert f"{number} is no class number" in str(refused(one))
 
 
 def test_masks_are_resized_and_cut_with_their_images_and_never_interpolated(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from planted_faults import GROUPS, Planted, planted, planted_once
 from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
 
 from deploy_kit.base import lazy
@@ -24,6 +25,7 @@ from deploy_kit.parallel import ONE_PROCESS, R, T, Workers, ray_workers
 from deploy_kit.quantization import schemes
 from deploy_kit.quantization.schemes import int8_portable
 from deploy_kit.recipe import SourceTable, Variant
+from deploy_kit.records.mixed_precision import Trial
 from deploy_kit.stages import check, quantize, reference
 from deploy_kit.store import Store
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 pytest_plugins = ["tiny_line"]
+
+__all__ = ["planted", "planted_once"]  # fixtures
 
 
 class OneDies:
@@ -224,13 +228,44 @@ def test_the_quantize_stage_opens_the_same_workers_in_its_own_process(
     assert "ranges: 66 of 70 images were observed on 2 workers, the others in this process" in said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [512, 32])
+def test_trials_on_workers_are_those_of_one_process_though_one_is_killed(
+    workers: Workers,
+    planted: Planted,
+    tmp_path: Path,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+) -> None:
+    monkeypatch.setattr(engine_parts, "SIZE", size)  # 100 images are one part, or four
+    wanted = [(group,) for group in GROUPS[:3]]
+
+    def trials(name: str, on: Workers) -> list[Trial]:
+        store = Store(shutil.copytree(planted.store.root, tmp_path / name))
+        own = dataclasses.replace(planted, store=store).trials(engine="onnxruntime")
+        own.context, own.host = Context(store=store, connection=connection, workers=on), connection
+        with own:
+            first = own.trial(wanted[1])
+            found = list(own.trials(wanted, n=100))
+            assert own.made == 4
+            assert list(own.trials(wanted, n=100)) == found
+        return [first, *found]
+
+    mortal = OneDies(workers, tmp_path / "died")
+    assert trials("ray", mortal) == trials("here", ONE_PROCESS)
+    assert mortal.mark.exists()
+    assert not list((tmp_path / "ray").glob(".new-*"))
+
+
 def test_a_worker_with_another_processor_engine_or_settings_says_so(line: "Line", connection: Connection) -> None:
     engine, here = line.built("int8", "onnxruntime"), connection.environment
     images = open_set(line.recipe.check.images, TINY_PREPROCESS)
     target = InferenceTarget(engine="onnxruntime", path=line.store.path(engine), options={})
     (request,) = engine_parts.requests(
-        engine, target, images, batch=1, crops=1, processor=(here.cpu, here.isa), settings=(("threads", "77"),)
-    )
+        target, images, TINY_PREPROCESS, label=engine.label, batch=1, processor=(here.cpu, here.isa),
+        settings=(("threads", "77"),),
+    )  # fmt: skip
 
     with pytest.raises(DeviceError, match="a worker has other processor than the machine that checks"):
         engine_parts.answer(dataclasses.replace(request, processor=("Another CPU", ())))

@@ -57,6 +57,18 @@ def refused(data):
     return caught.value
 
 
+@pytest.mark.parametrize("number", [2**31, 10**400, -(2**63), 1e308])
+@pytest.mark.parametrize(
+    "path",
+    [("export", "batch"), ("bench", "duration_s"), ("check", "limits", "int8", "min_sqnr_db"),
+     ("quantize", "variants", 0, "options", "symmetric")],
+)  # fmt: skip
+def test_a_number_that_native_code_does_not_take_is_refused(path, number):
+    where = "recipe" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+    assert str(refused(changed(path, number))).startswith(f"{where}: expected a number of at most 2,147,483,647, found")
+
+
 # Bundled recipes
 
 

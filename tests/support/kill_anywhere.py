@@ -1,4 +1,5 @@
-"""kill -9 at random moments of ``deploykit run``: the command itself, a worker of it, or all of its processes at once.
+"""Signals at random moments of ``deploykit run``: kill -9 of the command, of a worker, or of all processes at once; and
+Ctrl-C, SIGTERM or SIGHUP, each of which ends the command in order.
 
     python tests/support/kill_anywhere.py --kills 60
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VICTIMS = ("command", "worker", "all")
+ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 _MEASURES = ("_s", "seconds", "_mib", "record_sha256")
 _MEASURED = ("bench", "check")  # latencies differ from run to run, and so do the records that hold them
 
@@ -66,7 +68,7 @@ class Desk:
         return {name: _digest(path) for name, path in names.items() if not name.startswith(_MEASURED)}
 
     def left(self) -> list[str]:
-        """List what is hidden in the store, and temporary files; libraries leave caches there without a kill too."""
+        """List what is hidden in the store, and temporary files."""
         hidden = [path.name for path in self.store.rglob("*") if path.name.startswith(".")]
         return hidden + [path.name for path in self.temporary.iterdir()]
 
@@ -108,6 +110,22 @@ def kill(desk: Desk, process: "subprocess.Popen[bytes]", victim: str) -> str:
         except ProcessLookupError:
             continue
     return victim if victim == "all" else "command"
+
+
+def end(desk: Desk, process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Ask the command to end; what it says and leaves is in order, or it had ended by itself.
+
+    Raises:
+        AssertionError: Its exit code does not name the signal, it shows a trace, or leaves something.
+    """
+    process.send_signal(number)
+    code, said = process.wait(), (desk.folder / "said.txt").read_text()
+    if code in (0, 1):
+        return
+    assert code == ENDINGS[number], f"{number.name}: exit code {code}: {said}"
+    assert "Traceback" not in said and "Exception ignored" not in said, said
+    assert ended(desk), f"{number.name}: processes are left: {desk.processes()}"
+    assert not desk.left(), f"{number.name}: left behind: {desk.left()}"
 
 
 def ended(desk: Desk, limit_s: float = 15.0) -> bool:
@@ -152,13 +170,19 @@ def try_kills(folder: Path, kills: int, seed: int) -> Counter[str]:
     recipe, counts = prepared(folder / "files"), Counter[str]()
     whole = Desk(recipe, folder / "whole")
     seconds = run_whole(whole)
-    wanted, usual = whole.made(), set(whole.left())
+    wanted = whole.made()
+    assert not whole.left(), f"left behind without a kill: {whole.left()}"
     for number in range(kills):
         desk = Desk(recipe, folder / f"kill-{number}")
         desk.folder.mkdir()
         process = desk.start()
         time.sleep(random.uniform(0.05, seconds))
-        victim = kill(desk, process, VICTIMS[number % len(VICTIMS)])
+        victim = (*VICTIMS, *ENDINGS)[number % (len(VICTIMS) + len(ENDINGS))]
+        if isinstance(victim, signal.Signals):
+            end(desk, process, victim)
+            victim = victim.name
+        else:
+            victim = kill(desk, process, victim)
         process.wait()
         assert ended(desk), f"{number}: processes are left: {desk.processes()}"
         n_records = read_all(desk.store) if desk.store.exists() else 0
@@ -168,8 +192,7 @@ def try_kills(folder: Path, kills: int, seed: int) -> Counter[str]:
         made = desk.made()
         otherwise = sorted(name for name in made.keys() | wanted.keys() if made.get(name) != wanted.get(name))
         assert not otherwise, f"{number}: {victim}: made otherwise than without a kill: {otherwise}"
-        left = set(desk.left()) - usual
-        assert not left, f"{number}: {victim}: left behind: {left}"
+        assert not desk.left(), f"{number}: {victim}: left behind: {desk.left()}"
         sys.stdout.write(f"{number + 1:3d}: {victim} killed after {n_records} records; whole again\n")
         sys.stdout.flush()
     return counts

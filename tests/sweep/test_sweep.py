@@ -13,7 +13,7 @@ from command_line import deploykit
 from small_sweeps import small_sweep
 from stand_ins import PretendLink
 
-from deploy_kit import pipeline
+from deploy_kit import checkpoint, pipeline
 from deploy_kit import sweep as sweeps
 from deploy_kit.base.errors import DeviceError, LinkLostError, StoreError
 from deploy_kit.base.progress import ProgressEvent
@@ -335,3 +335,11 @@ def test_a_file_without_a_place_for_the_table_is_refused(text: str, tmp_path: Pa
     assert said.code == 2
     assert "expected a Markdown file with a line '<!-- cells -->'" in said.error
     assert (tmp_path / "page.md").read_text() == text
+
+
+def test_random_weights_are_read_though_their_statistics_are_no_evidence(tmp_path: Path) -> None:
+    made = sweeps._random("densenet_bc100_k24", Store(tmp_path))
+
+    found = checkpoint.read_checkpoint(Path(made.checkpoint), checkpoint.stated_facts(made))
+
+    assert found.spec.title == "DenseNet-BC-100 (k = 24)"

@@ -16,7 +16,7 @@ from deploy_kit.checkpoint.architecture.heads import DOUBLE_POOLS
 from deploy_kit.checkpoint.architecture.structure import ParsedStructure
 from deploy_kit.checkpoint.facts import Source
 from deploy_kit.checkpoint.network.equations import Equations
-from deploy_kit.images.npz import read_arrays
+from deploy_kit.images.arrays import read_arrays
 from deploy_kit.records.densenet import DenseNetSpec
 
 # The equations run in float64, the probe's logits are float32: through 264 layers the two were seen 2e-6 apart.

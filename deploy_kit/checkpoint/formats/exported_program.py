@@ -152,9 +152,9 @@ def _nodes(graph: Mapping[str, Any]) -> list[stated_graph.Node]:
 
 
 def _operator(target: str) -> str:
-    """Return ``conv2d`` of ``torch.ops.aten.conv2d.default``."""
+    """Return ``conv2d`` of ``torch.ops.aten.conv2d.default``, whatever its namespace; of ``_operator.mul`` ``mul``."""
     parts = target.split(".")
-    return parts[3] if target.startswith("torch.ops.aten.") else parts[-1]
+    return parts[3] if target.startswith("torch.ops.") and len(parts) > 3 else parts[-1]
 
 
 def _names(argument: Mapping[str, Any]) -> list[str]:

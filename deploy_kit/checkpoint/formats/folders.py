@@ -1,10 +1,10 @@
 """Folders around a checkpoint: which files beside it speak of it, and what a folder in its place is."""
 
-import shlex
 import sys
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.plain_text import shell_word
 
 CONFIG, PROCESSOR, BUNDLE = "config.json", "preprocessor_config.json", "configs/metadata.json"
 _MAX_LISTED = 200
@@ -31,15 +31,14 @@ def folder_refusal(path: Path) -> InputError:
 
 def _described(path: Path, names: set[str]) -> tuple[str, str]:
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
-        command = (
-            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {_quoted(path)} {_quoted(path.name)}.pth"
-        )
+        files = f"{shell_word(path)} {shell_word(path.name)}.pth"
+        command = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {files}"
         return "a distributed checkpoint of torch", f"make one file of it: {command}"
     if any(name.endswith("safetensors.index.json") for name in names):
         return "a safetensors checkpoint in parts", f"merge them: {merge_command(path)}"
     if "data.pkl" in names and "data" in names:
-        pack = f"{_python()} -m zipfile -c {_quoted(path.name)}.pth {_quoted(path.name)}"
-        command = f"(cd {_quoted(path.parent)} && {pack})"
+        pack = f"{_python()} -m zipfile -c {shell_word(path.name)}.pth {shell_word(path.name)}"
+        command = f"(cd {shell_word(path.parent)} && {pack})"
         return "an unpacked torch file", f"pack it again: {command}"
     if "saved_model.pb" in names:
         return "a TensorFlow SavedModel", "load it in Keras and save a .keras file, or export it to ONNX with tf2onnx"
@@ -55,14 +54,10 @@ def merge_command(folder: Path) -> str:
     return (
         f'{_python()} -c "import pathlib, sys; from safetensors.torch import load_file, save_file; '
         "files = sorted(pathlib.Path(sys.argv[1]).glob('*-of-*.safetensors')); "
-        f"save_file({{k: v for f in files for k, v in load_file(f).items()}}, 'merged.safetensors')\" {_quoted(folder)}"
+        "save_file({k: v for f in files for k, v in load_file(f).items()}, 'merged.safetensors')\" "
+        + shell_word(folder)
     )
 
 
 def _python() -> str:
     return Path(sys.executable).name
-
-
-def _quoted(path: Path | str) -> str:
-    """Return a path as a word of a shell's line: its name may hold blanks, or a command."""
-    return shlex.quote(str(path))

@@ -1,13 +1,13 @@
 """Sizes of maps and of the input: what a network requires, what its stem is known for, what each stage ends with."""
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.plain_text import shell_word
 from deploy_kit.recipe import PreprocessTable
 from deploy_kit.records.artifacts import BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import Decoder, DenseNetSpec
@@ -284,7 +284,7 @@ def _bare(inputs: Sequence[TensorSpec], path: Path) -> BareInput:
     if not sides or len(sides) != len(shape):
         raise InputError(
             f"{path}: the file does not say how images become its input, and its size is open",
-            hint=f"set it: deploykit export {shlex.quote(str(path))} --input 224x224, for images with "
+            hint=f"set it: deploykit export {shell_word(path)} --input 224x224, for images with "
             "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
         )
     return BareInput(shape=sides)

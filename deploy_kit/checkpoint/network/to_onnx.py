@@ -67,7 +67,7 @@ def write_onnx(
     batch = 2 if table.dynamic else table.batch
     dummy, names = torch.zeros(batch, *preprocess.shape), output_names(network.spec)
     try:
-        with _quiet(), _biased(network):
+        with _quiet(), _without_cache(file.parent), _biased(network):
             if table.exporter == "dynamo":
                 shapes = ({0: torch.export.Dim("N")},) if table.dynamic else None
                 program = torch.onnx.export(
@@ -167,6 +167,22 @@ def _biased(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for part in bare:
             part.bias = None
+
+
+@contextlib.contextmanager
+def _without_cache(folder: Path) -> Iterator[None]:
+    """Let a folder that is there be torch.compile's cache, unless the user has named another.
+
+    Loading the exporter makes the cache's folder in TMPDIR, and leaves it there (torch/_dynamo/package.py, 2.10 and
+    later); nothing is kept in it.
+    """
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    stated = os.environ.setdefault(name, str(folder)) != str(folder)
+    try:
+        yield
+    finally:
+        if not stated:
+            del os.environ[name]
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import TensorProto, helper, inliner, shape_inference
 
 from deploy_kit.base.errors import InputError, nearest
+from deploy_kit.base.plain_text import shell_word
 from deploy_kit.graph import onnx_bounds
 from deploy_kit.graph.adoption.refused import numpy_name, opset
 from deploy_kit.graph.onnx_bounds import nodes_of
@@ -100,8 +101,7 @@ def choose_output(proto: "onnx.ModelProto", wanted: str | None, path: Path, chan
     if wanted is None and len(names) != 1 and made:
         raise InputError(
             f"{path}: expected one output, found {len(names)}" + (f": {', '.join(names)}" if names else ""),
-            hint=f"choose one: deploykit export {shlex.quote(str(path))} "
-            f"--output {shlex.quote((names or made[-1:])[0])}",
+            hint=f"choose one: deploykit export {shell_word(path)} --output {shlex.quote((names or made[-1:])[0])}",
         )
     wanted = wanted or "".join(names[:1])
     if wanted not in {*made, *names}:

@@ -131,6 +131,11 @@ def test_graph_that_computes_more_than_a_densenet_is_refused(
     assert caught.value.hint == "export it to ONNX with the framework it comes from, and give that file"
 
 
+def test_operator_of_another_namespace_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"its graph computes 'cos', for which a DenseNet has no place"):
+        read("torch.export", Wrapped(torch.ops.prims.cos).eval(), tmp_path)
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_normalization_by_buffers_is_left_to_the_buffers(kind: str, tmp_path: Path) -> None:
     class Normalized(TinyDenseNet):

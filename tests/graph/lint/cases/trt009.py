@@ -1,9 +1,17 @@
-"""Graphs for the rule TRT009: scales that are not positive."""
+"""Graphs for the rule TRT009: weights with a scale of 0."""
 
-from lint_graphs import Case, pair
+from lint_graphs import Case, graph, pair
+
+_NODES = "d = DequantizeLinear(w, s)  y = Conv(x, d)"
+_WEIGHTS = "int8[4,4,1,1] w = {" + ",".join("0" * 16) + "}"
 
 CASES = (
-    Case("scale of 0", pair("int8 z = {0}", "float s = {0}"), "error"),
-    Case("negative scale", pair("int8 z = {0}", "float s = {-0.1}"), "error", words="with a scale of -0.1"),
-    Case("positive scale", pair("int8 z = {0}")),
+    Case(
+        "weights of a scale of 0",
+        graph(_NODES, f"{_WEIGHTS}, float s = {{0}}"),
+        "error",
+        words="DequantizeLinear with a scale of 0",
+    ),
+    Case("weights of a positive scale", graph(_NODES, f"{_WEIGHTS}, float s = {{0.1}}")),
+    Case("a positive scale", pair("int8 z = {0}")),
 )

@@ -1,0 +1,39 @@
+"""A step of a grid that is no positive number: what is quantized or restored with it is no number either."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from deploy_kit.graph.lint import EVERYWHERE, LintFault, LintTarget, Rule, name_of
+from deploy_kit.graph.lint._quantized import constant, pairs
+
+
+def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
+    """Find NaN, infinite and negative scales, and those of 0 that something is divided by, where they are first used.
+
+    DequantizeLinear may have a scale of 0: weights of a channel that are all 0 leave one.
+    """
+    seen: set[ir.Value | None] = set()
+    for node in pairs(model):
+        scale = constant(node.inputs[1])
+        if scale is None or node.inputs[1] in seen:
+            continue
+        seen.add(node.inputs[1])
+        steps = scale.astype(np.float64).reshape(-1)
+        least = np.nextafter(0.0, 1.0) if node.op_type == "QuantizeLinear" else 0.0
+        wrong = steps[~((steps >= least) & np.isfinite(steps))]
+        if len(wrong):
+            places = f" in {len(wrong)} of {len(steps)} places" if len(steps) > 1 else ""
+            yield LintFault(node=name_of(node), text=f"{node.op_type} with a scale of {wrong[0]:g}{places}")
+
+
+RULE = Rule(
+    targets=EVERYWHERE,
+    level="error",
+    title="a scale of a Q/DQ pair that is NaN, infinite, negative, or 0 where it divides",
+    cure="quantize the float32 file again: an activation that never varies in calibration leaves such a scale",
+    source="ONNX, QuantizeLinear-10: y = saturate(round(x / scale) + zero point); measured: TensorRT-RTX 1.7.1.116's "
+    "parser refuses 0 and negative scales",
+    check=check,
+)
