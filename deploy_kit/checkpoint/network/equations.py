@@ -117,7 +117,7 @@ class Equations:
         weight = self._of(f"{name}.weight", x)
         sizes = [2 * (n - 1) + k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
         full = x.new_zeros(len(x), weight.shape[1], *sizes)
-        for place in itertools.product(*map(range, weight.shape[2:])):
+        for place in itertools.product(*(range(side) for side in weight.shape[2:])):
             taken: Any = (..., *(slice(a, a + 2 * n - 1, 2) for a, n in zip(place, x.shape[2:], strict=True)))
             full[taken] += torch.einsum("nc...,cd->nd...", x, weight[(..., *place)])
         if f"{name}.bias" in self.names:
