@@ -119,7 +119,8 @@ class Equations:
         full = x.new_zeros(len(x), weight.shape[1], *sizes)
         for place in itertools.product(*(range(side) for side in weight.shape[2:])):
             taken: Any = (..., *(slice(a, a + 2 * n - 1, 2) for a, n in zip(place, x.shape[2:], strict=True)))
-            full[taken] += torch.einsum("nc...,cd->nd...", x, weight[(..., *place)])
+            at: Any = (..., *place)
+            full[taken] += torch.einsum("nc...,cd->nd...", x, weight[at])
         if f"{name}.bias" in self.names:
             full = full + _per_channel(self._of(f"{name}.bias", x), full)
         over = [(full.shape[2 + axis] - sides[axis] + late) // 2 for axis in range(x.dim() - 2)]
