@@ -207,7 +207,8 @@ def _smp_pyramid(inside: Mapping[str, Leaf], leaves: Leaves, home: str, head: Le
     """Read an FPN: laterals of 1×1, and branches of 3×3 convolutions with group norms."""
     lateral = [inside.get(name) for name in ("p5", "p4.skip_conv", "p3.skip_conv", "p2.skip_conv")]
     names = [[f"seg_blocks.{at}.block.{step}.block" for step in range(max(3 - at, 1))] for at in range(len(lateral))]
-    branches, norms = [], []
+    branches: list[tuple[tuple[Leaf, Leaf], ...]] = []
+    norms: list[str] = []
     for row in names:
         steps = []
         for name in row:

@@ -82,7 +82,8 @@ class PyramidModule(nn.Module):
             maps.append(resized(maps[-1], skip.shape[2:], self.upsampling) + lateral(skip))
         rows = []
         for y, branch, n_up in zip(maps, self.branches, UPSAMPLES, strict=True):
-            for convolve, norm in zip(branch[::2], branch[1::2], strict=True):
+            layers = list(branch.children())
+            for convolve, norm in zip(layers[::2], layers[1::2], strict=True):
                 y = torch.relu(norm(convolve(y)))
                 y = enlarged(y, 2) if n_up else y
             rows.append(y)
