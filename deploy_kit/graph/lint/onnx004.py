@@ -22,11 +22,11 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
         grids = {_grid(maker) for maker in restored}
         behind = _grids_behind(node.outputs[0])
         if len(restored) < len(makers):
-            text = f"{len(restored)} of its {len(makers)} parts are quantized: it copies floats"
+            text = "some of its parts are quantized, and others are not: it copies floats"
         elif not behind:
             text = "its parts are quantized and nothing quantizes it: it copies floats"
         elif len(grids | behind) > 1:
-            text = f"its parts and what is behind it are on {len(grids | behind)} grids: they are quantized once more"
+            text = "its parts and what is behind it are on several grids: they are quantized once more"
         else:
             continue
         yield LintFault(node=name_of(node), text=text)
