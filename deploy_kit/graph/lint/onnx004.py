@@ -59,7 +59,7 @@ RULE = Rule(
     level="warning",
     title="a concatenation whose Q/DQ pairs do not fuse: parts in float, or on several grids",
     cure="give the float32 graph to deploykit quantize --int8, which lays one grid on all parts of a concatenation",
-    source="measured: in quantize_static's DenseNet-121 (default options) 58 concatenations on several grids take 15 % of "
-    "the time of ONNX Runtime 1.31.1, and the Transposes around them 19 %",
+    source="measured: in quantize_static's DenseNet-121 (default options) 58 concatenations on several grids take 15 % "
+    "of the time of ONNX Runtime 1.31.1, and the Transposes around them 19 %",
     check=check,
 )
