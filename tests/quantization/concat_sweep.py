@@ -87,7 +87,7 @@ def walked(name: str) -> str:
         file = at / "model.onnx"
         try:
             write(name, file)
-        except (ValueError, NotImplementedError) as error:
+        except (RuntimeError, ValueError, NotImplementedError) as error:  # it takes inputs of one size alone
             return f"not built: {' '.join(str(error).split())[:200]}"
         if not name.startswith("smp:") and not concatenates(onnx.load(file, load_external_data=False)):
             return "no concat network: no convolution reads a concatenation of channels"
