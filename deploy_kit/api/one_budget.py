@@ -65,7 +65,12 @@ def find_fastest(
         InputError: There are no images, too few, or the same for two purposes.
         DeployKitError: A stage failed.
     """
-    target = _target(run.recipe)
+    target = _first_int8(run.recipe)
+    if target is None:
+        raise RequestError(
+            "--slim auto looks for the fastest combination of slimming and INT8, and no INT8 is to be built",
+            hint="give images to calibrate with, --calibration FOLDER, and leave --precisions out or name int8 in it",
+        )
     calibration = quantize.require_images(target.variant, run.calibration_images)
     simple = pipeline.simplified(run, pipeline.exported(run)).onnx
     step = targets.find_target(target.row).channels
@@ -97,21 +102,27 @@ def find_fastest(
         compared=tuple(trial for _, trial in timed),
     )
     found = slim_budget.kept(found, subject, run.host)
-    return found, None if chosen is None else _chosen(
-        run.recipe, chosen, max_drop_pp, {"step": step, "target": target.entry.engine}
-    )
+    return found, None if chosen is None else _chosen(run.recipe, chosen, max_drop_pp, pricing(run.recipe))
 
 
-def _target(base: Recipe) -> _Target:
+def pricing(base: Recipe) -> dict[str, object]:
+    """Return the keys of a slim table that price layers by their time on the first engine with an INT8 variant.
+
+    Without such an engine there are none: layers are then priced by their multiply-accumulates.
+    """
+    target = _first_int8(base)
+    if target is None:
+        return {}
+    return {"step": targets.find_target(target.row).channels, "target": target.entry.engine}
+
+
+def _first_int8(base: Recipe) -> _Target | None:
     variants = {variant.name: variant for variant in base.quantize.variants}
     for entry in base.build.engines:
         for name in entry.variants:
             if name in variants and schemes.CATALOGUE.get(variants[name].scheme).precision == "int8":
                 return _Target(entry=entry, variant=variants[name])
-    raise RequestError(
-        "--slim auto looks for the fastest combination of slimming and INT8, and no INT8 is to be built",
-        hint="give images to calibrate with, --calibration FOLDER, and leave --precisions out or name int8 in it",
-    )
+    return None
 
 
 def _mixed(

@@ -106,6 +106,7 @@ def _beside(
         )
     names = [name for name, value in (("preprocessing", theirs), ("classes", beside.classes), ("input size",
              beside.sides)) if value is not None]  # fmt: skip
+    names += [name for name, _ in beside.facts.stated()]
     return beside, (f"{', '.join(names)}: taken from '{beside.source}' beside it",)
 
 

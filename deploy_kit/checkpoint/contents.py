@@ -80,6 +80,7 @@ class Sidecar:
         classes: Names of the classes in the order of the outputs.
         channels: Channels of the input.
         sides: Sides of the input in px, where no preprocessing states them.
+        facts: Facts of the architecture.
     """
 
     source: str
@@ -87,6 +88,7 @@ class Sidecar:
     classes: tuple[str, ...] | None = None
     channels: int | None = None
     sides: tuple[int, ...] | None = None
+    facts: ArchitectureFacts = field(default_factory=ArchitectureFacts)
 
 
 @dataclass(frozen=True, kw_only=True)

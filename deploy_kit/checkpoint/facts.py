@@ -15,8 +15,11 @@ from deploy_kit.records.densenet import (
     HeadActivation,
     HeadPool,
     Order,
+    SkipOrder,
     StemPool,
     TransitionPool,
+    UpCrop,
+    Upsampling,
 )
 
 Concat = Literal["append", "prepend"]
@@ -85,6 +88,11 @@ class ArchitectureFacts:
         head_pool: How the last map becomes a vector.
         feature_norm: Whether that vector is divided by its Euclidean norm.
         head_activation: What follows the last linear layer in the file's own forward pass.
+        skip_order: Whether a decoder's enlarged maps come before the encoder's (FC-DenseNet's code) or behind them.
+        up_crop: Which pixels stay of a transposed convolution's odd number: from the start (its center crop), or to the
+            end (padding 1, output padding 1).
+        upsampling: Interpolation of a decoder that resizes.
+        map_scale: How many times larger the output of a feature pyramid is than its own maps.
         source: Where the facts come from.
     """
 
@@ -111,6 +119,10 @@ class ArchitectureFacts:
     head_pool: HeadPool | None = None
     feature_norm: FeatureNorm | None = None
     head_activation: HeadActivation | None = None
+    skip_order: SkipOrder | None = None
+    up_crop: UpCrop | None = None
+    upsampling: Upsampling | None = None
+    map_scale: int | None = None
     source: Source = Source("file", "stated in the file")
 
     def stated(self) -> Iterator[tuple[str, Any]]:

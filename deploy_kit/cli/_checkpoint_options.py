@@ -12,8 +12,11 @@ from deploy_kit.records.network_words import (
     HeadActivation,
     HeadPool,
     Order,
+    SkipOrder,
     StemPool,
     TransitionPool,
+    UpCrop,
+    Upsampling,
 )
 
 InputSize = Annotated[
@@ -116,6 +119,14 @@ class CheckpointOptions:
     head_pool: Annotated[HeadPool | None, _help("Global pooling in front of the head.")] = None
     feature_norm: Annotated[FeatureNorm | None, _help("Whether the pooled features are normalized.")] = None
     head_activation: Annotated[HeadActivation | None, _help("Activation to append to the head.")] = None
+    skip_order: Annotated[
+        SkipOrder | None, _help("Order in which a decoder joins enlarged maps and the encoder's.")
+    ] = None
+    up_crop: Annotated[UpCrop | None, _help("Pixels that stay of a transposed convolution's odd number.")] = None
+    upsampling: Annotated[Upsampling | None, _help("Interpolation of a decoder that resizes.")] = None
+    map_scale: Annotated[
+        int | None, _help("How many times larger a feature pyramid's output is than its own maps.")
+    ] = None
 
     def source_table(self) -> dict[str, Any]:
         """Return the stated facts as keys of a recipe's source table.

@@ -78,7 +78,7 @@ def deploy(
     """
     import dataclasses
 
-    from deploy_kit.api import line
+    from deploy_kit.api import line, one_budget
     from deploy_kit.cli import _deployment, _quantities, _steps
     from deploy_kit.images import SYNTHETIC
     from deploy_kit.recipe import overrides
@@ -110,7 +110,8 @@ def deploy(
     share = _share(slim, tune)
     if slim is not None:
         points = _required(points)
-        recipe = recipe if share is None else overrides.with_slim_within(recipe, share, points)
+        if share is not None:
+            recipe = overrides.with_slim_within(recipe, share, points, one_budget.pricing(recipe))
     with output.console() as console:
         if recipe.check.images == SYNTHETIC:
             console.say("no images to check on are given: limits judge seeded noise, and no accuracy is measured")

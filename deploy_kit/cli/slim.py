@@ -1,6 +1,6 @@
 """``deploykit slim``: fewer multiply-accumulates, as another network."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,8 +24,12 @@ def slim(
         str | None, typer.Option(help="Images that choose the share for --max-drop; labels are used if they have any.")
     ] = None,
     target: Annotated[
-        str, typer.Option(help="Engine the graph is for: its measured milliseconds are saved, in steps of its kernels.")
+        str, typer.Option(help="Engine the graph is for: its milliseconds are measured, its kernels give the step.")
     ] = "onnxruntime",
+    price: Annotated[
+        Literal["ms", "macs"],
+        typer.Option(help="What a layer costs: the target's ms, or multiply-accumulates, the same on any machine."),
+    ] = "ms",
     channel_step: Annotated[
         int | None, typer.Option(min=1, help="Keep multiples of this many channels; by default the target's.")
     ] = None,
@@ -57,7 +61,7 @@ def slim(
         max_drop_pp=_quantities.points("--max-drop", max_drop),
         tune=tune,
         step=channel_step or targets.find_target(target).channels,
-        target=target,
+        target=target if price == "ms" else None,
         distill=distill,
         minutes=minutes,
     )

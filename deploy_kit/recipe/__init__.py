@@ -24,8 +24,11 @@ from deploy_kit.records.densenet import (
     HeadActivation,
     HeadPool,
     Order,
+    SkipOrder,
     StemPool,
     TransitionPool,
+    UpCrop,
+    Upsampling,
 )
 from deploy_kit.records.measurements import LatencySpan
 from deploy_kit.records.results import Limits
@@ -115,6 +118,10 @@ class SourceTable(RecipeTable):
         head_pool: How the last map becomes a vector.
         feature_norm: Whether that vector is divided by its Euclidean norm.
         head_activation: Activation to add behind the last linear layer.
+        skip_order: Whether a decoder's enlarged maps come before the encoder's or behind them.
+        up_crop: Which pixels stay of a transposed convolution's odd number: from the start, or to the end.
+        upsampling: Interpolation of a decoder that resizes.
+        map_scale: How many times larger the output of a feature pyramid is than its own maps.
     """
 
     checkpoint: str
@@ -149,6 +156,10 @@ class SourceTable(RecipeTable):
     head_pool: HeadPool | None = None
     feature_norm: FeatureNorm | None = None
     head_activation: HeadActivation | None = None
+    skip_order: SkipOrder | None = None
+    up_crop: UpCrop | None = None
+    upsampling: Upsampling | None = None
+    map_scale: int | None = Field(default=None, ge=1, le=32)
 
 
 class ExportTable(RecipeTable):

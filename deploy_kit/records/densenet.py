@@ -8,13 +8,18 @@ from deploy_kit.records.network_words import (
     FeatureNorm,
     HeadActivation,
     HeadPool,
+    Merge,
     Order,
+    SkipOrder,
     StemPool,
     TransitionPool,
+    UpCrop,
+    Upsampling,
 )  # fmt: skip
 
 __all__ = [
     "Activation",
+    "Decoder",
     "DenseBlock",
     "DenseNetSpec",
     "FeatureNorm",
@@ -22,16 +27,22 @@ __all__ = [
     "HeadActivation",
     "HeadLayer",
     "HeadPool",
+    "Merge",
     "Order",
+    "Pyramid",
+    "SkipOrder",
     "StemConv",
     "StemPool",
     "TransitionPool",
+    "UpCrop",
+    "UpLevel",
+    "Upsampling",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StemConv:
-    """One convolution of the stem; a deep stem has three.
+    """One convolution of the stem, of which a deep one has three, or of a decoder that resizes.
 
     Attributes:
         channels: Number of output channels.
@@ -107,6 +118,83 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpLevel:
+    """One level of a decoder: what lies below is enlarged, joined with the encoder's map of that size, and computed on.
+
+    Attributes:
+        channels: Channels of the enlarged map; those of what lies below where it is resized.
+        kernel: Kernel of the transposed convolution (stride 2) that enlarges it; empty where it is resized.
+        bias: Whether that convolution has a bias.
+        reads_all: Whether it reads all maps of the dense block below, or the new ones alone, as in the paper.
+        block: Dense block that follows the joint; None where convolutions do.
+        convs: Those convolutions, in order.
+    """
+
+    channels: int
+    kernel: tuple[int, ...] = ()
+    bias: bool = True
+    reads_all: bool = False
+    block: DenseBlock | None = None
+    convs: tuple[StemConv, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pyramid:
+    """A feature pyramid: the encoder's last four maps brought to one width, each added to the enlarged one below.
+
+    A branch of 3×3 convolutions, each with a group norm and a ReLU, brings every map to the size of the largest.
+
+    Attributes:
+        channels: Channels of its maps.
+        branch: Channels of each branch.
+        merge: Whether the branches are added or concatenated.
+        groups: Groups of the group norms.
+    """
+
+    channels: int
+    branch: int
+    merge: Merge
+    groups: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """What follows the last block where the output is a map of classes: a path up to the size of the input.
+
+    Attributes:
+        levels: Levels from the smallest map up; empty where a pyramid takes their place.
+        kernel: Kernel of the last convolution, which gives the classes.
+        reads_all: Whether it reads all maps of the last dense block, as in the paper, or the new ones alone.
+        skip_order: Whether the enlarged maps come before the encoder's in their concatenation, or behind them.
+        up_crop: Which pixels stay of the odd number that a transposed convolution of kernel 3 gives: from the start, as
+            the paper's center crop has it, or to the end, as padding 1 with output padding 1 has it.
+        upsampling: Interpolation, where maps are resized.
+        pyramid: A feature pyramid in place of levels.
+        map_scale: How many times larger the output is than what the last convolution gives, bilinearly, corners on
+            corners.
+    """
+
+    levels: tuple[UpLevel, ...]
+    kernel: tuple[int, ...]
+    reads_all: bool = True
+    skip_order: SkipOrder = "up_first"
+    up_crop: UpCrop = "start"
+    upsampling: Upsampling = "nearest"
+    pyramid: Pyramid | None = None
+    map_scale: int = 1
+
+    @property
+    def dense(self) -> bool:
+        """Whether its levels are dense blocks behind transposed convolutions, as in FC-DenseNet."""
+        return bool(self.levels) and self.levels[0].block is not None
+
+    @property
+    def reads_new(self) -> bool:
+        """Whether it reads of the encoder's last block the new maps alone."""
+        return self.dense and not self.levels[0].reads_all
+
+
+@dataclass(frozen=True, kw_only=True)
 class DenseNetSpec:
     """Architecture of a DenseNet: everything that decides its output, except the weights.
 
@@ -115,7 +203,8 @@ class DenseNetSpec:
         stem: Convolutions before the first dense block, in order.
         blocks: Dense blocks in order.
         transitions: Output channels of each transition; one fewer than there are blocks.
-        heads: Classifiers; empty where the pooled features are the output.
+        heads: Classifiers; empty where the pooled features are the output. Of a network with a decoder the one whose
+            linear layer is its last convolution.
         stem_pool: Pooling at the end of the stem.
         eps: Epsilon of every BN.
         hidden_eps: Epsilon of the BNs between linear layers; None where it is that of all others.
@@ -148,6 +237,7 @@ class DenseNetSpec:
         map_side: Side in px that the last feature map must have where it is flattened; None where it is pooled.
         input_repeats: How often the input's channels are repeated before the stem reads them.
         input_norm: Whether the network itself normalizes its input by a mean and std stored in the checkpoint.
+        decoder: What makes a map of classes of the last block's maps; None where they are pooled.
         sources: (fact, origin) for each fact that the tensors' shapes do not decide.
     """
 
@@ -186,6 +276,7 @@ class DenseNetSpec:
     map_side: int | None = None
     input_repeats: int = 1
     input_norm: bool = False
+    decoder: Decoder | None = None
     sources: tuple[tuple[str, str], ...] = ()
 
     def active(self, part: Literal["dense", "outer", "stem", "hidden"]) -> tuple[Activation, float]:
@@ -223,12 +314,27 @@ class DenseNetSpec:
         return widths[-1]
 
     @property
+    def skips(self) -> tuple[int, ...]:
+        """Channels of the maps that the encoder hands to a decoder, from the smallest up."""
+        width, ends = self.stem_channels, list[int]()
+        for block, out in zip(self.blocks, self.transitions, strict=False):
+            ends.append(width + block.layers * block.growth)
+            width = out
+        stem = [] if self.decoder is None or self.decoder.dense else [self.stem_channels]
+        return tuple(reversed([*stem, *ends]))
+
+    @property
     def depth(self) -> int:
-        """Number of layers with weights as the paper counts them: 121 for DenseNet-121; a deep stem counts as one."""
-        dense = sum(block.layers * (1 if block.bottleneck is None else 2) for block in self.blocks)
+        """Number of layers with weights as the papers count them: 121 for DenseNet-121; a deep stem counts as one.
+
+        FC-DenseNet103 has 103 with those of its way up; another decoder is not counted, the classifier it replaces is.
+        """
+        levels = self.decoder.levels if self.decoder is not None else ()
+        blocks = [*self.blocks, *(level.block for level in levels if level.block is not None)]
+        dense = sum(block.layers * (1 if block.bottleneck is None else 2) for block in blocks)
         chains = [self.trunk, *(head.layers for head in self.heads[:1])]
         linear = sum(step.kind == "linear" for chain in chains for step in chain)
-        return 1 + dense + len(self.transitions) + linear
+        return 1 + dense + len(self.transitions) + len(blocks) - len(self.blocks) + linear
 
     @property
     def compressed(self) -> bool:
@@ -241,9 +347,12 @@ class DenseNetSpec:
 
     @property
     def title(self) -> str:
-        """Name as the paper would write it, e.g. ``DenseNet-BC-40 (k = 12)``."""
+        """Name as the paper would write it, e.g. ``DenseNet-BC-40 (k = 12)`` or ``FC-DenseNet-103 (k = 16)``."""
         letters = "B" * any(block.bottleneck is not None for block in self.blocks) + "C" * self.compressed
         family = f"DenseNet-{letters}" if letters else "DenseNet"
         growths = dict.fromkeys(str(block.growth) for block in self.blocks)
         axes = "" if self.ndim == 2 else f", {self.ndim}-D"
+        if self.decoder is not None:
+            around = "FPN" if self.decoder.pyramid is not None else "U-Net"
+            family = "FC-DenseNet" if self.decoder.dense else f"{around} on {family}"
         return f"{family}-{self.depth} (k = {', '.join(growths)}{axes})"

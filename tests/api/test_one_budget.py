@@ -10,7 +10,7 @@ from report_records import artifact, measurement
 from deploy_kit import pipeline, recipe
 from deploy_kit.analysis import slim_budget
 from deploy_kit.analysis.slim_budget import SlimSubject
-from deploy_kit.api import mixing, one_budget, slimming
+from deploy_kit.api import line, mixing, one_budget, slimming
 from deploy_kit.base.errors import RequestError
 from deploy_kit.images import ImageSource
 from deploy_kit.recipe import Recipe, Variant
@@ -144,3 +144,11 @@ def test_a_recipe_without_int8_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         one_budget.find_fastest(run, 0.3, "tune", lambda text: None)  # type: ignore[arg-type]
 
     assert "--calibration FOLDER" in str(raised.value.hint)
+
+
+def test_a_share_is_priced_on_the_first_engine_that_gets_int8() -> None:
+    base = recipe.load_recipe("default")
+
+    both = line.with_engines(base, ("openvino", "onnxruntime"), ("fp32", "int8"))
+    assert one_budget.pricing(both) == {"step": 16, "target": "openvino"}
+    assert one_budget.pricing(line.with_engines(base, ("onnxruntime",), ("fp32",))) == {}

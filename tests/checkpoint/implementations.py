@@ -1,4 +1,4 @@
-"""Make checkpoints with torchvision, timm and MONAI, each with an input and the logits of its own forward pass.
+"""Make checkpoints with torchvision, timm, MONAI and smp, each with an input and the logits of its own forward pass.
 
     python -m tests.checkpoint.implementations FOLDER
 
@@ -32,6 +32,7 @@ def lively(model: nn.Module, *shape: int) -> nn.Module:
 
 def makers() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
     """List the networks: name → how to build one, and the shape of one input."""
+    import segmentation_models_pytorch as smp
     import timm
     import torchvision
     from monai.networks.nets.densenet import DenseNet as MonaiNet
@@ -47,7 +48,26 @@ def makers() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
         rest = {"init_features": 16, "growth_rate": 8, "block_config": (2, 2, 2)}
         return MonaiNet(spatial_dims=axes, in_channels=2, out_channels=3, **rest)
 
+    def unet(depth: int, **options: Any) -> Callable[[], nn.Module]:
+        widths = tuple(48 >> at for at in range(options.get("encoder_depth", 5)))
+        fixed = {"encoder_weights": None, "decoder_channels": widths, "classes": 3}
+        return lambda: smp.Unet(f"densenet{depth}", **fixed, **options)
+
+    def fpn(depth: int, **options: Any) -> Callable[[], nn.Module]:
+        fixed = {"encoder_weights": None, "decoder_pyramid_channels": 40, "decoder_segmentation_channels": 32}
+        return lambda: smp.FPN(f"densenet{depth}", **fixed, classes=3, **options)
+
     return {
+        "smp_fpn_121": (fpn(121), (3, 64, 96)),
+        "smp_fpn_161": (fpn(161, decoder_merge_policy="cat", upsampling=2), (3, 64, 64)),
+        "smp_fpn_169": (fpn(169, decoder_interpolation="bilinear"), (3, 64, 64)),
+        "smp_fpn_201": (fpn(201, in_channels=1), (1, 64, 64)),
+        "smp_unet_121": (unet(121), (3, 64, 64)),
+        "smp_unet_161": (unet(161, in_channels=1), (1, 64, 64)),
+        "smp_unet_169": (unet(169, decoder_interpolation="bilinear"), (3, 64, 96)),
+        "smp_unet_201": (unet(201, decoder_use_norm=False), (3, 64, 64)),
+        "smp_unet_121_depth_4": (unet(121, encoder_depth=4), (3, 48, 64)),
+        "smp_unet_121_odd": (unet(121), (3, 75, 90)),
         "torchvision_small": (lambda: own.DenseNet(**small, num_classes=9), (3, 64, 64)),
         "torchvision_121": (lambda: own.densenet121(weights=None), (3, 64, 64)),
         "torchvision_161": (lambda: own.densenet161(weights=None), (3, 32, 32)),

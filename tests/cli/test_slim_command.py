@@ -71,6 +71,14 @@ def test_an_engine_that_does_not_time_its_layers_says_so(folder: Path) -> None:
     assert "layers are priced by their multiply-accumulates: 'reference' does not time its layers" in said.err
 
 
+def test_multiply_accumulates_can_be_the_price_on_any_machine(folder: Path) -> None:
+    said = slim(folder, "--macs", "0.8", "--price", "macs")
+
+    assert said.code == 0
+    assert "saved where           most multiply-accumulates are saved" in said.out
+    assert recipe.parse_recipe(dict(Store(folder / "store").in_force().recipe)).slim.target is None  # type: ignore[union-attr]
+
+
 def test_distilling_is_said_and_is_another_result_than_without(folder: Path) -> None:
     train = save_images(folder / "train.npz", 120, seed=11)
     plain = slim(folder, "--macs", "0.8", "--json")

@@ -519,7 +519,7 @@ def test_rebuilt_network_is_held_against_the_equations_on_the_files_own_tensors(
 def test_rebuilt_network_that_differs_from_the_equations_is_not_kept(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Equations, "_transition", lambda self, x, name: x[:, :8, ::2, ::2])
+    monkeypatch.setattr(Equations, "_transition", lambda self, x, name, *_: x[:, :8, ::2, ::2])
 
     with pytest.raises(ExportError, match="the rebuilt network differs from the equations on the file's own tensors"):
         run(checkpoint)

@@ -65,6 +65,6 @@ def _places(model: "DenseNet") -> Places:
 
 def _first_linear(model: "DenseNet") -> Any:
     """Return the linear layer that reads the pooled map; None where something else does."""
-    if not model.spec.heads or model.spec.heads[0].layers[0].kind != "linear":
+    if model.spec.decoder is not None or not model.spec.heads or model.spec.heads[0].layers[0].kind != "linear":
         return None
     return model.classifier if hasattr(model, "classifier") else model.head[0]

@@ -68,13 +68,38 @@ def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> A
     stem_pool = _stem_pool(attributes, body)
     if stem_pool:
         stated["stem_pool"] = stem_pool
+    if (crop := _up_crop(attributes, body, where)) is not None:
+        stated["up_crop"] = crop
     return ArchitectureFacts(**stated | module_lists.orders(attributes, body), source=_SOURCE)
+
+
+def _up_crop(attributes: Attributes, body: Body, where: str) -> str | None:
+    """Read from transposed convolutions which pixels stay; None where code outside of the file cuts what they give."""
+    crops = set()
+    for leaf in (level.up for level in (body.decoder.levels if body.decoder else ()) if level.up is not None):
+        entry = attributes.get(leaf.name, {})
+        stated = {option: entry.get(option) for option in ("stride", "padding", "output_padding", "dilation")}
+        sides = {option: set(_listed(value)) for option, value in stated.items() if value is not None}
+        padding, further = sides.get("padding", {0}), sides.get("output_padding", {0})
+        usual = {0}, {(min(leaf.kernel) - 2) // 2}
+        late = padding == {1} and further == {1} and set(leaf.kernel) == {3}
+        known = late or (padding in usual and further == {0})
+        if sides.get("stride", {2}) != {2} or sides.get("dilation", {1}) != {1} or not known:
+            said = ", ".join(f"{option} {value}" for option, value in stated.items() if value is not None)
+            raise CheckpointError(f"{where}: '{leaf.name}' has {said}: not supported", hint=_AS_ONNX)
+        crops.add("end" if late else None)
+    return crops.pop() if len(crops) == 1 else None
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (tuple, list)) else [value]
 
 
 def _norms(body: Body) -> Iterable[str]:
     """List the names of the body's BNs; a head's may have another epsilon."""
     leaves = [leaf for unit in body.units for leaf in unit.leaves if leaf.kind == "norm"]
     leaves += [joint.norm for joint in (*body.stem, *body.chain.transitions) if joint.norm is not None]
+    leaves += [leaf for leaf in (body.decoder.leaves if body.decoder else ()) if leaf.kind == "norm"]
     return [leaf.name for leaf in (*leaves, *([body.final] if body.final else []))]
 
 
@@ -177,6 +202,10 @@ def _stem_pool(attributes: Attributes, body: Body) -> str | None:
 def _verify_convs(attributes: Attributes, body: Body, where: str) -> None:
     leaves = [leaf for unit in body.units for leaf in unit.leaves if leaf.kind == "conv"]
     leaves += [joint.conv for joint in body.chain.transitions]
+    leaves += [leaf for leaf in (body.decoder.leaves if body.decoder else ()) if leaf.kind == "conv"]
+    leaves = [
+        leaf for leaf in leaves if leaf not in {level.up for level in (body.decoder.levels if body.decoder else ())}
+    ]
     for leaf in leaves:
         _verify_conv(attributes.get(leaf.name, {}), leaf, where, strided=False)
     for at, joint in enumerate(body.stem):
@@ -191,7 +220,7 @@ def _verify_conv(entry: Mapping[str, Any], leaf: Leaf, where: str, *, strided: b
         stated = entry.get(option)
         if stated is None or stated == "same":
             continue
-        sides = list(stated) if isinstance(stated, (tuple, list)) else [stated] * len(same)
+        sides = _listed(stated) * (1 if isinstance(stated, (tuple, list)) else len(same))
         if sides != expected:
             raise CheckpointError(
                 f"{where}: '{leaf.name}' has {option} {sides}, expected {expected}: not supported", hint=_AS_ONNX

@@ -1,15 +1,16 @@
-"""Leaves → the body of a DenseNet: stem, blocks, transitions and last BN, every leaf in one place. No names."""
+"""Leaves → the body of a DenseNet: stem, blocks, transitions, last BN, decoder, every leaf in one place. No names."""
 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.architecture import chain, dense_layers, paths
-from deploy_kit.checkpoint.architecture.chain import Chain
+from deploy_kit.checkpoint.architecture import chain, decoders, dense_layers, paths
+from deploy_kit.checkpoint.architecture.chain import Chain, Run
+from deploy_kit.checkpoint.architecture.decoders import FoundDecoder
 from deploy_kit.checkpoint.architecture.dense_layers import ChainError, DenseUnit, Joint
-from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, listed
-from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
+from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, listed, refuse_transposed
+from deploy_kit.checkpoint.architecture.lookalikes import has_decoder, why_no_densenet
 
 EXPORT = 'torch.onnx.export(model.eval(), (torch.randn(1, 3, 224, 224),), "model.onnx", dynamo=True)'
 """The line that makes an ONNX file of any network of torch that reads RGB images."""
@@ -30,17 +31,27 @@ class Body:
         chain: Blocks and transitions in order.
         final: The last BN; None where there is none.
         rest: Leaves outside the body: the head's, or leaves that have no place.
+        decoder: What makes a map of classes of it; None where a head follows.
+        unread: Leaves of an encoder that its decoder does not read, where it starts at a larger map.
     """
 
     stem: tuple[Joint, ...]
     chain: Chain
     final: Leaf | None
     rest: tuple[Leaf, ...]
+    decoder: FoundDecoder | None = None
+    unread: tuple[Leaf, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Run, ...]:
+        """All dense blocks in order, those of a decoder too."""
+        levels = self.decoder.levels if self.decoder is not None else ()
+        return (*self.chain.blocks, *(level.units for level in levels if level.units))
 
     @property
     def units(self) -> tuple[DenseUnit, ...]:
-        """All dense layers in order."""
-        return tuple(unit for block in self.chain.blocks for unit in block)
+        """All dense layers in order, those of a decoder too."""
+        return tuple(unit for block in self.blocks for unit in block)
 
 
 def find_body(leaves: Leaves, where: str) -> Body:
@@ -53,6 +64,9 @@ def find_body(leaves: Leaves, where: str) -> Body:
     Raises:
         CheckpointError: No DenseNet, or one that lacks a layer; the message says where the widths break.
     """
+    smp = decoders.find_smp(leaves)
+    if smp is not None and (body := _with_decoder(leaves, *smp, where)) is not None:
+        return body
     failures: list[tuple[int, str]] = []
     # Bottlenecks first: the BN and the wide convolution of a bottleneck layer also read as a layer without one.
     for bottleneck in (True, False):
@@ -60,10 +74,44 @@ def find_body(leaves: Leaves, where: str) -> Body:
         try:
             dense = dense_layers.dense_units(leaves.layers, bottleneck=bottleneck)
             if len(dense) >= (1 if bottleneck else _MIN_UNITS):
-                return _assembled(leaves, dense)
+                body = _assembled(leaves, dense)
+                refuse_transposed(leaves, where)
+                return body
         except ChainError as error:
             failures.append((len(dense), str(error)))
+        try:
+            if (path := decoders.find_dense_path(leaves, dense)) is not None:
+                return _of_path(path, leaves)
+        except ChainError as error:  # what fits nearly as one says more than why it is no row of blocks
+            failures.append((len(dense) + 1, str(error)))
+    refuse_transposed(leaves, where)
     raise _refusal(leaves, failures, where)
+
+
+def _of_path(path: decoders.FoundPath, leaves: Leaves) -> Body:
+    """Return an FC-DenseNet as a body: its way down and lowest block are the blocks of a DenseNet."""
+    body = Body(stem=(Joint(norm=None, conv=path.stem),), chain=path.down, final=None, rest=(), decoder=path.decoder)
+    used = {leaf for unit in body.units for leaf in unit.leaves} | {path.stem, *path.decoder.leaves}
+    used |= {leaf for joint in path.down.transitions for leaf in (joint.norm, joint.conv) if leaf is not None}
+    return replace(body, rest=tuple(leaf for leaf in leaves.layers if leaf not in used))
+
+
+def _with_decoder(leaves: Leaves, encoder: tuple[Leaf, ...], decoder: FoundDecoder, where: str) -> Body | None:
+    """Return a DenseNet under a decoder of segmentation_models_pytorch; None where the widths do not fit."""
+    body = find_body(replace(leaves, layers=encoder, others=()), where)
+    n_blocks = decoders.n_blocks_read(body.chain, body.stem[-1].out, body.chain.width, decoder)
+    if n_blocks is None or body.final is None or body.rest:
+        return None
+    inside = {*encoder, *decoder.leaves}
+    rest = tuple(leaf for leaf in leaves.layers if leaf not in inside)
+    if n_blocks == len(body.chain.blocks):
+        return replace(body, decoder=decoder, rest=rest)
+    kept = Chain(blocks=body.chain.blocks[:n_blocks], transitions=body.chain.transitions[: n_blocks - 1])
+    final = body.chain.transitions[n_blocks - 1].norm
+    cut = replace(body, chain=kept, final=final, decoder=decoder, rest=rest)
+    used = {leaf for unit in cut.units for leaf in unit.leaves} | {final}
+    used |= {leaf for joint in (*cut.stem, *kept.transitions) for leaf in (joint.norm, joint.conv)}
+    return replace(cut, unread=tuple(leaf for leaf in encoder if leaf not in used))
 
 
 def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) -> CheckpointError:
@@ -71,7 +119,7 @@ def _refusal(leaves: Leaves, failures: Sequence[tuple[int, str]], where: str) ->
     names = [name for leaf in leaves.layers for name in leaf.parts.values()] + list(leaves.others)
     why = why_no_densenet(names)
     hint = "give a DenseNet; of other networks deploykit takes ONNX files: export it with its own framework"
-    if why.startswith("a decoder"):
+    if has_decoder(names):
         hint = f"build the whole network with its own package, load this file, and give its ONNX file: {EXPORT}"
     if not failures:
         n = sum(leaf.kind == "norm" for leaf in leaves.layers)

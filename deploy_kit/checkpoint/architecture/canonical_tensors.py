@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.checkpoint.architecture.body import Body
+from deploy_kit.checkpoint.architecture.dense_layers import DenseUnit
 from deploy_kit.checkpoint.architecture.heads import FoundHeads, Step
 from deploy_kit.checkpoint.architecture.leaves import Leaf
 from deploy_kit.checkpoint.network.densenet_module import DenseNet, is_plain
@@ -18,16 +19,23 @@ def canonical_names(body: Body, head: FoundHeads, spec: DenseNetSpec) -> Iterato
         yield from _parts(f"features.conv{at}", joint.conv)
         yield from _parts(f"features.norm{at}", joint.norm)
     for number, block in enumerate(body.chain.blocks, start=1):
-        for layer, unit in enumerate(block, start=1):
-            start = f"features.denseblock{number}.denselayer{layer}"
-            yield from _parts(f"{start}.norm1", unit.norm1)
-            yield from _parts(f"{start}.conv1", unit.narrow or unit.wide)
-            yield from _parts(f"{start}.norm2", unit.norm2)
-            yield from _parts(f"{start}.conv2", unit.wide if unit.narrow else None)
+        yield from _block(f"features.denseblock{number}", block)
     for number, joint in enumerate(body.chain.transitions, start=1):
         yield from _parts(f"features.transition{number}.norm", joint.norm)
         yield from _parts(f"features.transition{number}.conv", joint.conv)
     yield from _parts("features.norm5", body.final)
+    for number, level in enumerate(body.decoder.levels if body.decoder is not None else (), start=1):
+        yield from _parts(f"decoder.level{number}.up", level.up)
+        yield from _block(f"decoder.level{number}.block", level.units)
+        for at, joint in enumerate(level.convs):
+            yield from _parts(f"decoder.level{number}.block.conv{at}", joint.conv)
+            yield from _parts(f"decoder.level{number}.block.norm{at}", joint.norm)
+    if body.decoder is not None and body.decoder.pyramid is not None:
+        for at, leaf in enumerate(body.decoder.pyramid.laterals):
+            yield from _parts(f"decoder.laterals.{at}", leaf)
+        for at, row in enumerate(body.decoder.pyramid.branches):
+            for place, leaf in enumerate(leaf for pair in row for leaf in pair):
+                yield from _parts(f"decoder.branches.{at}.{place}", leaf)
     yield from _steps("trunk", head.trunk)
     for at, (_, steps) in enumerate(head.heads):
         yield from _steps(_head_name(at, spec), steps)
@@ -55,6 +63,15 @@ def complete_state(stored: dict[str, Tensor], spec: DenseNetSpec, *, channels_la
         first = next(name for name in state if name.startswith(("trunk.", "classifier.", "head.", "heads.")))
         state[first] = _to_channels_first(state[first], spec.width)
     return state
+
+
+def _block(name: str, units: Sequence[DenseUnit]) -> Iterator[tuple[str, str]]:
+    for layer, unit in enumerate(units, start=1):
+        start = f"{name}.denselayer{layer}"
+        yield from _parts(f"{start}.norm1", unit.norm1)
+        yield from _parts(f"{start}.conv1", unit.narrow or unit.wide)
+        yield from _parts(f"{start}.norm2", unit.norm2)
+        yield from _parts(f"{start}.conv2", unit.wide if unit.narrow else None)
 
 
 def _to_channels_first(weight: Tensor, channels: int) -> Tensor:

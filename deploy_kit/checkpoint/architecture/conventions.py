@@ -32,6 +32,8 @@ def _like_the_paper(**other: object) -> ArchitectureFacts:
     return ArchitectureFacts(**known)
 
 
+# Jégou et al., CVPR Workshops 2017: maximum pools, enlarged maps first, a center crop that keeps the first pixels.
+_FC_DENSENET = _like_the_paper(transition_pool="max", final_relu=False, skip_order="up_first", up_crop="start")
 # The paper's stems for ImageNet and for CIFAR.
 _LARGE = ArchitectureFacts(stem_stride=2, stem_pool="max")
 _BARE = ArchitectureFacts(stem_stride=1, stem_pool="none")
@@ -81,12 +83,35 @@ FAMILIES = (
         keys=(r"denseblock\d+\.denselayer\d+\.layers\.norm1\.", r"class_layers\."),
     ),
     Family(
+        name="segmentation_models_pytorch",
+        keys=(
+            r"(^|\.)encoder\.features\.denseblock\d+\.denselayer\d+\.norm1\.",
+            r"(^|\.)decoder\.",
+            r"(^|\.)segmentation_head\.0\.",
+        ),
+        facts=_like_the_paper(final_relu=False, skip_order="up_first"),
+        # Arguments of its networks: the interpolation since 2025 (before that, nearest alone), an FPN's scale always.
+        ask=("upsampling", "map_scale"),
+    ),
+    Family(
         name="torchvision",
         keys=(r"denseblock\d+\.denselayer\d+\.norm\.?1\.",),
     ),
     Family(
         name="CondenseNet's DenseNet",
         keys=(r"denseblock_\d+\.denselayer_\d+\.conv_1\.norm\.",),
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="pytorch_tiramisu",
+        keys=(r"(^|\.)denseBlocksDown\.\d+\.layers\.\d+\.norm\.", r"(^|\.)transUpBlocks\.\d+\.convTrans\."),
+        facts=_FC_DENSENET,
+        narrow_stem=_BARE,
+    ),
+    Family(
+        name="pytorch-densenet-tiramisu",
+        keys=(r"(^|\.)down_dense\.block_\d+\.layer_\d+\.norm\.", r"(^|\.)up_trans\.trans_\d+\.upconv\."),
+        facts=_FC_DENSENET,
         narrow_stem=_BARE,
     ),
     Family(

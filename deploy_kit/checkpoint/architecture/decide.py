@@ -18,6 +18,7 @@ from deploy_kit.checkpoint.architecture.evidence import Evidence
 from deploy_kit.checkpoint.architecture.heads import DOUBLE_POOLS, FoundHeads
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 
+_SMP_USUAL = "what segmentation_models_pytorch does unless it is told otherwise"
 FLAGS = {
     "stem_stride": "--stem-stride 2",
     "stem_pool": "--stem-pool none, max, avg or blur",
@@ -42,7 +43,18 @@ FLAGS = {
     "head_pool": "--head-pool avg, max or avg_max_mean",
     "feature_norm": "--feature-norm none or l2",
     "head_activation": "--head-activation none, sigmoid, softmax or log_softmax",
+    "skip_order": "--skip-order up_first or skip_first",
+    "up_crop": "--up-crop start or end",
+    "upsampling": f"--upsampling nearest ({_SMP_USUAL}) or bilinear",
+    "map_scale": f"--map-scale 4 ({_SMP_USUAL}: the output is as large as the input)",
 }
+DECODER_FACTS = ("skip_order", "up_crop", "upsampling", "map_scale")
+_OF_HEADS = (
+    "final_relu", "final_order", "head_pool", "feature_norm", "hidden_activation", "hidden_order", "hidden_eps",
+    "hidden_slope",
+)  # fmt: skip
+# Jégou et al., CVPR Workshops 2017: section 3.1, and the code that they published.
+_FC_DENSENET: dict[str, Any] = {"transition_pool": "max", "skip_order": "up_first", "up_crop": "start"}
 _PAPER: dict[str, Any] = {
     "eps": 1e-5,
     "concat": "append",
@@ -73,7 +85,13 @@ _QUIET = frozenset({"eps", "hidden_eps", "slope", "outer_activation"})
 _CARRIED = Source("carried", "default: as in the dense layers")
 _TRANSITION = ("transition_pool", "outer_activation")
 # Where nothing may be guessed, a probe starts from these.
-_PROBED_FIRST: dict[str, Any] = {"stem_stride": 2, "stem_pool": "max", **_PAPER}
+_PROBED_FIRST: dict[str, Any] = {
+    "stem_stride": 2,
+    "stem_pool": "max",
+    "upsampling": "nearest",
+    "map_scale": 4,
+    **_PAPER,
+}
 _DOUBLE = "--head-pool max_avg or avg_max"  # of a head that reads twice the last map's channels
 # timm's names of networks with a deep stem, e.g. densenet264d.
 _DEEP = re.compile(r"densenet\d+d", re.IGNORECASE)
@@ -132,7 +150,13 @@ def decide_facts(
     remarks = list(known.evidence.doubts)
     variants = known.family.ask if known.family else ()
     unknown, unanswered = [], []
-    for name in _relevant_facts(body, head):
+    relevant = _relevant_facts(body, head)
+    for name in (*DECODER_FACTS, *_OF_HEADS * (body.decoder is not None)):
+        if getattr(known.flags, name) is not None and name not in relevant:
+            raise CheckpointError(
+                f"{where}: {FLAGS[name].split()[0]}: this network has no place for it", hint="leave the flag out"
+            )
+    for name in relevant:
         decision = _known_fact(name, known, body, where, remarks)
         decision = _fitting(name, decision, head, values)
         if name == "feature_norm" and decision and decision[1].kind == "family" and not _last_biases(head):
@@ -208,7 +232,15 @@ def _relevant_facts(body: Body, head: FoundHeads) -> list[str]:
     if body.chain.transitions:
         names += ["transition_relu", "transition_pool"]
         names += ["transition_order"] * any(joint.norm is not None for joint in body.chain.transitions)
-    names += ["final_relu", "dense_order"] + ["final_order"] * (body.final is not None)
+    names.append("dense_order")
+    if body.decoder is not None:
+        names += ["final_relu"] * (body.final is not None and not body.unread)
+        if body.decoder.pyramid is not None:
+            return [*names, "upsampling", "map_scale"]
+        names.append("skip_order")
+        ups = [level.up for level in body.decoder.levels if level.up is not None]
+        return names + ["up_crop"] * any(side % 2 for up in ups for side in up.kernel) + ["upsampling"] * (not ups)
+    names += ["final_relu"] + ["final_order"] * (body.final is not None)
     kinds = [step.layer.kind for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
     names += ["hidden_eps"] * ("norm" in kinds)
     if "activation" in kinds:
@@ -336,6 +368,10 @@ def _default(name: str, body: Body, head: FoundHeads, where: str, *, keras: bool
     """Return what the paper has; None where nothing may be guessed, as where the network is not the paper's."""
     if name in ("stem_stride", "stem_pool"):
         return _stem_default(name, body, where)
+    if body.decoder is not None and body.decoder.dense and name in _FC_DENSENET:
+        return _FC_DENSENET[name], Source("default", "default: as in FC-DenseNet's paper and code")
+    if name in DECODER_FACTS:
+        return None
     if name == "eps" and keras:
         return 1e-3, Source("default", "default of Keras")
     if name == "hidden_eps":

@@ -8,6 +8,8 @@ E3  A max pool in the stem lifts the first block's means above those of the stem
 E4  The first BN's mean is the stem's weights times the mean of the input.
 E6  Inside a dense layer the second BN's mean is W·E[f(N(β, γ²))] of the first BN and the activation f; what f lets pass
     below zero is measured by least squares: nothing behind a ReLU, its slope behind a leaky one, all without any.
+E7  A decoder's dense block reads the maps of its level of the way down, whose statistics the BN of the transition there
+    has: they repeat at the back of the block's first BN where the enlarged maps come first, else at its front.
 E5  Behind a ReLU no mean lies below zero: a BN with negative means reads no ReLU, one without any reads one.
 
 They are evidence and no proof: frozen, recalibrated or random statistics leave a question open.
@@ -94,6 +96,13 @@ def weigh(body: Body, head: FoundHeads, tensors: Tensors) -> Evidence:
     if (high > _SAME and low < _OTHER) or (high > _SOME and low < _NONE):
         facts["concat"] = "append" if append > prepend else "prepend"
         why["concat"] = f"channels repeat in {append:.0%} (appended) and {prepend:.0%} (prepended) of the places"
+    up_first, skip_first = (0.0, 0.0) if untrained else _joined(body, tensors)
+    if max(up_first, skip_first) > _SAME and min(up_first, skip_first) < _OTHER:
+        facts["skip_order"] = "up_first" if up_first > skip_first else "skip_first"
+        why["skip_order"] = (
+            f"the encoder's channels repeat in {up_first:.0%} (behind the enlarged maps) and {skip_first:.0%} (before "
+            "them) of the places"
+        )
     orders = {} if untrained else _orders(body, head, tensors)
     # E2 and E3 compare means across layers, which says nothing where E1 shows that the statistics are of no data.
     alive = "concat" in facts
@@ -107,7 +116,7 @@ def weigh(body: Body, head: FoundHeads, tensors: Tensors) -> Evidence:
             )
             facts |= {"transition_relu": relu < bare or before, "transition_pool": "avg"}
             why |= dict.fromkeys(("transition_relu", "transition_pool"), text)
-        else:
+        elif body.decoder is None or not body.decoder.dense:  # an FC-DenseNet has maximum pools there
             contradicted = min(errors) > _CONTRADICTS
             doubts.append(f"BN statistics fit no ReLU and average pool in the transitions ({text})")
     # Where BNs elsewhere in the file have negative means, those without any are no accident of random statistics.
@@ -177,7 +186,8 @@ def _repeats(body: Body, tensors: Tensors) -> tuple[float, float]:
     front = back = total = 0
     ends: list[Leaf | None] = [joint.norm for joint in body.chain.transitions]
     ends += [body.final] * (len(ends) < len(body.chain.blocks))
-    for block, last in zip(body.chain.blocks, ends, strict=True):
+    ends += [None] * (len(body.blocks) - len(ends))
+    for block, last in zip(body.blocks, ends, strict=True):
         row = [unit.norm1 for unit in block] + [last] * (last is not None)
         for a, b in itertools.pairwise(row):
             if a is None or b is None or b.out <= a.out:
@@ -187,6 +197,20 @@ def _repeats(body: Body, tensors: Tensors) -> tuple[float, float]:
             front += _alike(a, b, slice(0, width), tensors)
             back += _alike(a, b, slice(b.out - width, b.out), tensors)
     return (front / total, back / total) if total else (0.0, 0.0)
+
+
+def _joined(body: Body, tensors: Tensors) -> tuple[float, float]:
+    """Measure E7: in which share of its places a block repeats the encoder's map, at its back and at its front."""
+    back = front = total = 0
+    levels = body.decoder.levels if body.decoder is not None and body.decoder.dense else ()
+    for level, joint in zip(levels, reversed(body.chain.transitions), strict=False):
+        if joint.norm is None:
+            continue
+        first, width = level.units[0].norm1, joint.norm.out
+        total += width
+        back += _alike(joint.norm, first, slice(first.out - width, first.out), tensors)
+        front += _alike(joint.norm, first, slice(0, width), tensors)
+    return (back / total, front / total) if total else (0.0, 0.0)
 
 
 def _alike(a: Leaf, b: Leaf, where: slice, tensors: Tensors) -> int:

@@ -246,6 +246,7 @@ def _apart(wanted: Sequence[Tensor], found: Tensor) -> float:
     """Return the smallest difference to one of the graph's answers, relative to its largest value."""
     rows = [row.reshape(len(found), -1) for row in wanted if row.numel() == found.numel()]
     scales = [max(float(row.abs().max()), 1e-30) for row in rows]
+    found = found.reshape(len(found), -1)
     apart = [float((row - found).abs().max()) / scale for row, scale in zip(rows, scales, strict=True)]
     return min((one for one in apart if one == one), default=float("inf"))
 

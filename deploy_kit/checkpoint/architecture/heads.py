@@ -38,6 +38,7 @@ class FoundHeads:
         heads: (name, steps) of each head.
         dropped: Leaves of heads that were not chosen.
         outside: Whether a head stands outside the body's own module.
+        is_map: Whether it is the last convolution of a decoder, whose output is a map.
     """
 
     pool: HeadPool | None
@@ -48,6 +49,7 @@ class FoundHeads:
     heads: tuple[tuple[str, tuple[Step, ...]], ...]
     dropped: tuple[Leaf, ...]
     outside: bool
+    is_map: bool = False
 
     @property
     def records(self) -> tuple[Head, ...]:
@@ -122,6 +124,20 @@ def find_heads(rest: Sequence[Leaf], width: int, ndim: int, body: Path, chosen: 
         heads=heads,
         dropped=dropped,
         outside=any(paths.kinship(home, body) < len(body) - 1 for home in homes),
+    )
+
+
+def of_decoder(last: Leaf, chosen: str | None, where: str) -> FoundHeads:
+    """Return the last convolution of a decoder as the head, of which there is one.
+
+    Raises:
+        CheckpointError: Another one was chosen.
+    """
+    if chosen not in (None, last.name):
+        raise CheckpointError(f"{where}: no head is called '{chosen}'", hint=f"known: {last.name}")
+    step = Step(layer=HeadLayer(kind="linear", channels=last.out, bias=last.bias), leaf=last)
+    return FoundHeads(
+        pool=None, map_side=None, trunk=(), heads=(("logits", (step,)),), dropped=(), outside=False, is_map=True
     )
 
 

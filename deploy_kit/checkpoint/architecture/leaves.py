@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
+from deploy_kit.checkpoint.architecture.lookalikes import NO_DECODER, why_no_densenet
 
 # Counters of BNs and of averaged models, profilers' counts (thop).
 _COUNTERS = re.compile(r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params|__ops__|__params__)$")
@@ -37,7 +37,7 @@ _SPECTRAL_NORM = (
 _STATISTICS = ("running_mean", "running_var")
 _MAX_LISTED = 6
 
-Kind = Literal["norm", "conv", "linear"]
+Kind = Literal["norm", "conv", "linear", "up", "group"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,9 @@ class Leaf:
 
     Attributes:
         path: Path of its module, part by part, or its place in the file's graph; empty at the root.
-        kind: What it is.
-        shape: Shape of its weight; of a BN (channels,).
+        kind: What it is; ``up`` is a convolution that its bias shows to be transposed. One of as many input as output
+            channels, or without a bias, looks as any other. ``group`` is a group norm, which its place alone shows.
+        shape: Shape of its weight, (out, in, …); of a BN (channels,).
         parts: Part → the tensor's name in the file.
     """
 
@@ -128,7 +129,6 @@ def gather(tensors: Mapping[str, Tensor], where: str, places: Mapping[str, tuple
     for name in floats:
         module, _, part = name.rpartition(".")
         modules.setdefault(tuple(module.split(".")) if module else (), {})[part] = name
-    _refuse_decoder(modules.values(), floats, where)
     layers: list[Leaf] = []
     others: list[str] = []
     for path, parts in modules.items():
@@ -139,21 +139,17 @@ def gather(tensors: Mapping[str, Tensor], where: str, places: Mapping[str, tuple
     return Leaves(layers=tuple(layers), others=tuple(others), tensors=floats, remarks=(*remarks, *folded))
 
 
-def _refuse_decoder(modules: Iterable[Mapping[str, str]], tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse transposed convolutions, whose weights are (in, out, …): their biases show them."""
-    turned: list[str] = []
-    for parts in modules:
-        weight, bias = (tuple(tensors[parts[part]].shape) if part in parts else () for part in ("weight", "bias"))
-        if len(weight) > 2 and (weight[1],) == bias != (weight[0],):
-            turned += [parts["weight"], parts["bias"]]
+def refuse_transposed(leaves: Leaves, where: str) -> None:
+    """Refuse transposed convolutions that are no part of a network that is rebuilt."""
+    turned = [name for leaf in leaves.layers if leaf.kind == "up" for name in leaf.parts.values()]
     if not turned:
         return
-    why = why_no_densenet(tensors)
+    why = why_no_densenet(leaves.tensors)
     if not why.startswith(("not a DenseNet", "attention")):
-        why = "segmentation networks are not supported"
+        why = NO_DECODER
     raise CheckpointError(
-        f"{where}: {why} ('{turned[0].removesuffix('.weight')}' is a transposed convolution, as decoders have)",
-        hint=f"if the decoder takes no part in the answer, leave it out: {_flags(turned, tensors)}",
+        f"{where}: {why} ('{turned[0].rpartition('.')[0]}' is a transposed convolution, as decoders have)",
+        hint=f"if the decoder takes no part in the answer, leave it out: {_flags(turned, leaves.tensors)}",
     )
 
 
@@ -261,6 +257,8 @@ def _leaf(path: tuple[str, ...], parts: dict[str, str], tensors: Mapping[str, Te
     if len(weight) < 2 or len(weight) > 5:
         return None
     own = {part: name for part, name in parts.items() if part in ("weight", "bias")}
+    if "bias" in shapes and shapes["bias"] == (weight[1],) != (weight[0],) and len(weight) > 2:
+        return Leaf(path=path, kind="up", shape=(weight[1], weight[0], *weight[2:]), parts=own)
     if "bias" in shapes and shapes["bias"] != (weight[0],):
         raise CheckpointError(
             f"{where}: {parts['bias']}: expected {weight[0]} values as '{parts['weight']}' gives, "

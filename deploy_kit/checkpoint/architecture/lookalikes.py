@@ -7,6 +7,10 @@ network is known to have such names; else what it computes is said, and who else
 import re
 from collections.abc import Iterable
 
+NO_DECODER = (
+    "a decoder: of segmentation networks, FC-DenseNet and segmentation_models_pytorch's Unet and FPN are rebuilt"
+)
+_DECODER = r"decoder|up_?conv|upsample|deconv|segmentation_head"
 # The special before the general: a quantized or masked network also has the names of the network that it was.
 _REASONS = (
     (
@@ -43,9 +47,14 @@ _REASONS = (
     (r"branch", "not a DenseNet: parallel branches, as in Inception or ShuffleNetV2"),
     (r"conv_kxk", "not a DenseNet: branches beside each convolution, as in RepVGG"),
     (r"downsample|shortcut", "not a DenseNet: downsample / no concatenation growth"),
-    (r"decoder|up_?conv|upsample|deconv", "a decoder: segmentation networks are not supported"),
+    (_DECODER, NO_DECODER),
     (r"prelu|relu\.weight|act\d*\.weight", "learned activations (PReLU) are not supported"),
 )
+
+
+def has_decoder(names: Iterable[str]) -> bool:
+    """Return whether tensors of such names belong to a decoder, whatever else they show."""
+    return any(re.search(_DECODER, name, re.IGNORECASE) for name in names)
 
 
 def why_no_densenet(names: Iterable[str]) -> str:

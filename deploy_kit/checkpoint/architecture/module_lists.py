@@ -221,12 +221,27 @@ def _rows(spec: DenseNetSpec, body: Body, head: FoundHeads) -> Iterator[list[Ope
         norm = joint.norm.name if joint.norm else None
         row = [*normed(norm, spec.transition_relu, spec.transition_order), ("layer", joint.conv.name)]
         yield row + [("pool", spec.transition_pool)] * (spec.transition_pool != "none")
+    if body.decoder is not None:
+        yield from _decoder_rows(body)
     final = normed(body.final.name if body.final else None, spec.final_relu, spec.final_order)
-    pools = [("pool", spec.head_pool)] * (spec.head_pool in ("avg", "max"))
+    if body.decoder is not None:
+        yield final
+        final = []
+    pools = [("pool", spec.head_pool)] * (spec.head_pool in ("avg", "max") and body.decoder is None)
     trunk = [*final, *pools, *_steps(head.trunk)]
     rows = [_steps(steps) for _, steps in head.heads] or [[]]
     yield from rows if len(rows) > 1 else []
     yield trunk + rows[0] if len(rows) == 1 else trunk
+
+
+def _decoder_rows(body: Body) -> Iterator[list[Operation]]:
+    assert body.decoder is not None
+    for level in body.decoder.levels:
+        yield [("layer", level.up.name)] if level.up is not None else []
+        row: list[Operation] = []
+        for joint in level.convs:
+            row += [("layer", leaf.name) for leaf in (joint.conv, joint.norm) if leaf is not None] + [_ACTIVATION]
+        yield row
 
 
 def _steps(steps: Sequence[Step]) -> list[Operation]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deploy_kit.base.errors import CheckpointError, InputError
+from deploy_kit.checkpoint.architecture.decide import DECODER_FACTS
 from deploy_kit.checkpoint.architecture.heads import DOUBLE_POOLS
 from deploy_kit.checkpoint.architecture.structure import ParsedStructure
 from deploy_kit.checkpoint.facts import Source
@@ -36,6 +37,10 @@ _ALTERNATIVES: dict[str, tuple[Any, ...]] = {
     "final_order": ("norm_first", "activation_first"),
     "head_pool": ("avg", "max", "avg_max_mean"),
     "feature_norm": ("none", "l2"),
+    "skip_order": ("up_first", "skip_first"),
+    "up_crop": ("start", "end"),
+    "upsampling": ("nearest", "bilinear"),
+    "map_scale": (4, 1, 2, 8),
     "eps": (1e-5, 1e-3),
     "slope": (0.01, 0.1, 0.2),
 }
@@ -95,7 +100,9 @@ def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
         raise InputError(f"{file}: cannot be read: {_SHAPE}, found {error}") from error
     if x.ndim == spec.ndim + 2 and x.shape[1] != spec.in_channels and x.shape[-1] == spec.in_channels:
         x = np.moveaxis(x, -1, 1)  # as Keras keeps images
-    if x.ndim != spec.ndim + 2 or x.shape[1] != spec.in_channels or logits.shape != (len(x), spec.classes):
+    outputs = (len(x), spec.classes, *(logits.shape[2:] if spec.decoder is not None else ()))
+    axes = x.ndim if spec.decoder is not None else 2
+    if x.ndim != spec.ndim + 2 or x.shape[1] != spec.in_channels or logits.shape != outputs or logits.ndim != axes:
         raise InputError(
             f"{file}: found input {list(x.shape)} and logits {list(logits.shape)}, expected {spec.in_channels} "
             f"channels on {spec.ndim} axes and {spec.classes} classes"
@@ -127,12 +134,17 @@ def _values(name: str, spec: DenseNetSpec) -> tuple[Any, ...]:
 
 
 def _value(name: str, spec: DenseNetSpec) -> Any:
+    if name in DECODER_FACTS:
+        return getattr(spec.decoder, name)
     return spec.stem[0].stride if name == "stem_stride" else getattr(spec, name)
 
 
 def changed(spec: DenseNetSpec, change: dict[str, Any]) -> DenseNetSpec:
     """Return a network with some facts changed."""
-    rest = {name: value for name, value in change.items() if name != "stem_stride"}
+    rest = {name: value for name, value in change.items() if name not in ("stem_stride", *DECODER_FACTS)}
+    if spec.decoder is not None:
+        within = {name: value for name, value in change.items() if name in DECODER_FACTS}
+        rest["decoder"] = dataclasses.replace(spec.decoder, **within)
     if "stem_stride" in change:
         first = dataclasses.replace(spec.stem[0], stride=change["stem_stride"])
         rest["stem"] = (first, *spec.stem[1:])
@@ -145,6 +157,8 @@ def _difference(spec: DenseNetSpec, parsed: ParsedStructure, x: Tensor, logits: 
     try:
         computed = equations.logits(x)[0].numpy()
     except RuntimeError:  # a stride or a pool that leaves no pixel, or a flattened map of another size
+        return float("inf")
+    if computed.shape != logits.shape:
         return float("inf")
     difference = float(np.abs(computed - logits).max() / np.abs(logits).max())
     return difference if difference == difference else float("inf")  # NaN

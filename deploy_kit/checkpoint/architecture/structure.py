@@ -8,6 +8,7 @@ them, and mmpretrain's order is not that of execution.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from deploy_kit.checkpoint.architecture import (
     canonical_tensors,
     conventions,
     decide,
+    decoders,
     evidence,
     heads,
     input_normalization,
@@ -27,14 +29,14 @@ from deploy_kit.checkpoint.architecture import (
 )
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.conventions import Family
-from deploy_kit.checkpoint.architecture.decide import DecidedFacts, FactSources
+from deploy_kit.checkpoint.architecture.decide import DECODER_FACTS, DecidedFacts, FactSources
 from deploy_kit.checkpoint.architecture.dense_layers import DenseUnit
 from deploy_kit.checkpoint.architecture.evidence import Evidence
 from deploy_kit.checkpoint.architecture.heads import FoundHeads
 from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, left_over
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source, StatedFacts
-from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
+from deploy_kit.records.densenet import Decoder, DenseBlock, DenseNetSpec, Merge, Pyramid, StemConv, UpLevel
 
 _WIDE_STEM = 7
 _KINDS = ("growth", "bottleneck width", "kernel", "biases", "groups", "no second BN")
@@ -87,18 +89,25 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     gathered = leaves.gather(tensors, where, contents.places)
     normalized, others = input_normalization.find_normalization(gathered.others, gathered.tensors)
     net = _body(gathered, contents, where)
-    leaves.verify_finite(gathered, where)  # all numbers are looked at, so only those of a DenseNet are
+    groups = tuple(leaf for leaf in (net.decoder.leaves if net.decoder else ()) if leaf.kind == "group")
+    others = [name for name in others if not any(name in leaf.parts.values() for leaf in groups)]
+    leaves.verify_finite(
+        replace(gathered, layers=(*gathered.layers, *groups)), where
+    )  # all numbers are looked at, so only those of a DenseNet are
     _verify_uniform(net, where)
     ndim, width = len(net.stem[0].conv.kernel), net.chain.width
     dense = paths.shared(unit.home for unit in net.units)
-    head = heads.find_heads(_outside(net), width, ndim, dense, stated.head, where)
+    if net.decoder is not None:
+        head = heads.of_decoder(net.decoder.head, stated.head, where)
+    else:
+        head = heads.find_heads(_outside(net), width, ndim, dense, stated.head, where)
     _verify_used(gathered, net, head, others, where)
     attributed = attributes.facts(contents.attributes, net, head, where)
     proved = evidence.weigh(net, head, gathered.tensors)
     known = FactSources(
         flags=replace(stated.facts, source=Source("flag", "flag")),
         # A stated graph says what is computed; a module's attribute only what it would compute if it were called.
-        stated=(contents.facts, attributed),
+        stated=(contents.facts, attributed, *([contents.beside.facts] if contents.beside is not None else [])),
         gaps=decide.index_gaps(net, head),
         evidence=proved,
         family=conventions.family_of(tensors),
@@ -130,6 +139,7 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
             *gathered.remarks,
             *input_normalization.remarks(normalized, gathered.tensors),
             *lacking,
+            *_decoder_remarks(net),
             *_head_remarks(head, known, stated.facts),
             *decided.remarks,
             *listed,
@@ -203,6 +213,7 @@ def _verify_uniform(net: Body, where: str) -> None:
     """Refuse a block whose layers differ in more than their input channels, which no DenseNet's do."""
     convs = [joint.conv for joint in (*net.stem, *net.chain.transitions)]
     convs += [leaf for unit in net.units for leaf in unit.leaves if leaf.kind == "conv"]
+    convs += [leaf for leaf in (net.decoder.leaves if net.decoder else ()) if leaf.kind in ("conv", "up")]
     axes = Counter(len(conv.kernel) for conv in convs)
     if len(axes) > 1:
         odd_one = next(conv for conv in convs if len(conv.kernel) == min(axes, key=axes.__getitem__))
@@ -210,7 +221,7 @@ def _verify_uniform(net: Body, where: str) -> None:
             f"{where}: '{odd_one.name}' is a convolution over {len(odd_one.kernel)} axes, expected "
             f"{axes.most_common(1)[0][0]} as of the others"
         )
-    for block in net.chain.blocks:
+    for block in net.blocks:
         kinds = Counter(_kind(unit) for unit in block)
         usual = kinds.most_common(1)[0][0]
         odd = next((unit for unit in block if _kind(unit) != usual), None)
@@ -239,7 +250,7 @@ def _lacking(net: Body, family: Family | None, where: str) -> tuple[str, ...]:
     if 0 < len(bare) < len(net.stem):
         raise CheckpointError(f"{where}: no BN behind '{bare[0]}', the stem's other convolutions have one")
     missing = [f"in the transition '{joint.conv.name}'" for joint in net.chain.transitions if joint.norm is None][:1]
-    missing += ["behind the last block"] * (net.final is None)
+    missing += ["behind the last block"] * (net.final is None and net.decoder is None)
     missing += [
         f"behind '{joint.conv.name}'"
         for joint in net.stem
@@ -267,7 +278,8 @@ def _verify_used(gathered: Leaves, net: Body, head: FoundHeads, others: Sequence
     steps = [step for row in (head.trunk, *(row for _, row in head.heads)) for step in row]
     used = {leaf for unit in net.units for leaf in unit.leaves} | {step.leaf for step in steps} | {net.final}
     used |= {leaf for joint in (*net.stem, *net.chain.transitions) for leaf in (joint.norm, joint.conv)}
-    left = [leaf for leaf in gathered.layers if leaf not in used and leaf not in head.dropped]
+    used |= {*head.dropped, *net.unread, *(net.decoder.leaves if net.decoder is not None else ())}
+    left = [leaf for leaf in gathered.layers if leaf not in used]
     names = [name for leaf in left for name in leaf.parts.values()] + list(others)
     if names:
         raise left_over(names, gathered.tensors, where)
@@ -277,7 +289,8 @@ def _spec(
     net: Body, head: FoundHeads, decided: DecidedFacts, flags: ArchitectureFacts, *, input_norm: bool, where: str
 ) -> DenseNetSpec:
     """Put what shapes give and what was decided together."""
-    values = {name: value for name, value in decided.values.items() if name != "hidden_order"}
+    values = {name: value for name, value in decided.values.items() if name not in ("hidden_order", *DECODER_FACTS)}
+    decoder = _decoder(net, {name: decided.values[name] for name in DECODER_FACTS if name in decided.values})
     stride, kernel = values.pop("stem_stride"), net.stem[0].conv.kernel
     strides = tuple(stride) if isinstance(stride, (tuple, list)) else (stride,) * len(kernel)
     if len(strides) != len(kernel):
@@ -298,6 +311,8 @@ def _spec(
         )
         for at, joint in enumerate(net.stem)
     )
+    if decoder is not None:  # an encoder that is cut behind a transition's BN ends with its activation
+        values.setdefault("final_relu", net.final is not None)
     if head.pool is not None:
         values["head_pool"] = head.pool
     first = net.chain.transitions[0] if net.chain.transitions else None
@@ -318,10 +333,51 @@ def _spec(
         map_side=head.map_side,
         final_norm=net.final is not None,
         input_norm=input_norm,
+        decoder=decoder,
         head_activation=flags.head_activation or "none",
         sources=tuple((name, source.text) for name, source in decided.sources.items()),
         **values,
     )
+
+
+def _decoder(net: Body, facts: Mapping[str, Any]) -> Decoder | None:
+    """Return the decoder's record; None where a head follows the body."""
+    found = net.decoder
+    if found is None:
+        return None
+    levels = []
+    below = net.chain.width
+    for level in found.levels:
+        convs = tuple(
+            StemConv(
+                channels=joint.out,
+                kernel=joint.conv.kernel,
+                stride=(1,) * len(joint.conv.kernel),
+                bias=joint.conv.bias,
+                norm=joint.norm is not None,
+            )
+            for joint in level.convs
+        )
+        if level.up is None:
+            levels.append(UpLevel(channels=below, convs=convs))
+            below = convs[-1].channels
+        else:
+            levels.append(
+                UpLevel(
+                    channels=decoders.turned(level.up)[1],
+                    kernel=level.up.kernel,
+                    bias=level.up.bias,
+                    reads_all=level.reads_all,
+                    block=_block(level.units),
+                )
+            )
+    pyramid = None
+    if found.pyramid is not None:
+        branch = found.pyramid.branches[0][0][0].out
+        merge: Merge = "add" if found.head.read == branch else "cat"
+        channels = found.pyramid.laterals[0].out
+        pyramid = Pyramid(channels=channels, branch=branch, merge=merge, groups=decoders.SMP_GROUPS)
+    return Decoder(levels=tuple(levels), kernel=found.head.kernel, reads_all=found.reads_all, pyramid=pyramid, **facts)
 
 
 def _block(units: Sequence[DenseUnit]) -> DenseBlock:
@@ -335,6 +391,12 @@ def _block(units: Sequence[DenseUnit]) -> DenseBlock:
         groups=first.groups,
         bottleneck_norm=first.narrow is None or first.norm2 is not None,
     )
+
+
+def _decoder_remarks(net: Body) -> Iterator[str]:
+    """Remark what of an encoder takes no part."""
+    if net.unread:
+        yield f"left out, the decoder does not read it: {leaves.listed(leaf.name for leaf in net.unread)}"
 
 
 def _head_remarks(head: FoundHeads, known: FactSources, flags: ArchitectureFacts) -> Iterator[str]:
@@ -354,6 +416,12 @@ def _head_remarks(head: FoundHeads, known: FactSources, flags: ArchitectureFacts
         return
     for _, steps in head.heads:
         last = steps[-1].leaf
+        if last is not None and last.kind == "conv" and head.is_map:
+            yield (
+                f"a sigmoid or softmax behind '{last.name}' would leave no trace: the output is the logits "
+                "(--head-activation adds it)"
+            )
+            continue
         # Nobody makes a `Sequential` of one module: `classifier.0` alone hints at a `classifier.1` without weights.
         if last is not None and last.path[-1:] == ("0",) and len(steps) == 1:
             yield (

@@ -1,8 +1,8 @@
-"""Files that lie beside weights and say how images become the input: timm's and Hugging Face's, and MONAI's bundles.
+"""Files beside weights that say how images become the input, or of what the network is made.
 
 Source of the layouts: timm/models/_hub.py (``config.json`` with ``pretrained_cfg``), transformers'
-``preprocessor_config.json`` and ``id2label``, and docs/source/mb_specification.rst of MONAI
-(``configs/metadata.json``).
+``preprocessor_config.json`` and ``id2label``, docs/source/mb_specification.rst of MONAI (``configs/metadata.json``),
+and base/hub_mixin.py of segmentation_models_pytorch (``config.json`` with the arguments of a network).
 """
 
 import json
@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy_kit.base.errors import RecipeError
+from deploy_kit.base.errors import CheckpointError, RecipeError
 from deploy_kit.checkpoint.contents import Sidecar
+from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats.folders import BUNDLE, CONFIG, PROCESSOR, files_beside
 from deploy_kit.checkpoint.formats.pickled.pickled_contents import preprocess_of
 from deploy_kit.records.artifacts import Preprocess
+from deploy_kit.records.densenet import HeadActivation
 
-_MAX_BYTES, _MAX_CLASSES = 8 << 20, 100_000
+_MAX_BYTES, _MAX_CLASSES, _MAX_SCALE = 8 << 20, 100_000, 32
 _FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_LAST: Mapping[str, HeadActivation] = {"sigmoid": "sigmoid", "softmax2d": "softmax", "logsoftmax": "log_softmax"}
 _WRONG = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecipeError)
 
 
@@ -35,18 +38,20 @@ def read_sidecar(checkpoint: Path) -> Sidecar | None:
         channels, sides = _bundle_input(bundle)
     except _WRONG:
         return None
-    if preprocess is None and classes is None and sides is None:
+    facts = _smp(config)
+    if preprocess is None and classes is None and sides is None and facts is None:
         return None
     source = next(
         name
         for name, found in (
-            (CONFIG, _timm(config) or _classes(config)),
+            (CONFIG, _timm(config) or _classes(config) or facts),
             (PROCESSOR, preprocess),
             (BUNDLE, True),
         )
         if found
     )
-    return Sidecar(source=source, preprocess=preprocess, classes=classes, channels=channels, sides=sides)
+    facts = facts or ArchitectureFacts()
+    return Sidecar(source=source, preprocess=preprocess, classes=classes, channels=channels, sides=sides, facts=facts)
 
 
 def _table(file: Path) -> Mapping[str, Any]:
@@ -62,6 +67,29 @@ def _table(file: Path) -> Mapping[str, Any]:
 def _timm(config: Mapping[str, Any]) -> Preprocess | None:
     stated = config.get("pretrained_cfg")
     return preprocess_of(stated) if isinstance(stated, dict) else None
+
+
+def _smp(config: Mapping[str, Any]) -> ArchitectureFacts | None:
+    """Read what `save_pretrained` of segmentation_models_pytorch writes: the arguments that a network was made with.
+
+    Raises:
+        CheckpointError: Its decoder resizes in a way that is not rebuilt.
+    """
+    if not isinstance(config.get("encoder_name"), str) or "encoder_depth" not in config:
+        return None
+    mode, last = config.get("decoder_interpolation", "nearest"), config.get("activation")
+    scale = config.get("upsampling")
+    if mode not in ("nearest", "bilinear"):
+        raise CheckpointError(
+            f"'{CONFIG}' beside it says decoder_interpolation = {str(mode)[:40]!r}: nearest and bilinear are rebuilt",
+            hint="export it to ONNX with its own package, and give that file",
+        )
+    return ArchitectureFacts(
+        upsampling=mode,
+        map_scale=scale if type(scale) is int and 1 <= scale <= _MAX_SCALE else None,
+        head_activation=_LAST.get(last) if isinstance(last, str) else None,
+        source=Source("file", f"'{CONFIG}' beside it"),
+    )
 
 
 def _hugging_face(processor: Mapping[str, Any]) -> Preprocess | None:

@@ -1,6 +1,7 @@
 """Sizes of maps and of the input: what a network requires, what its stem is known for, what each stage ends with."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.base.plain_text import shell_word
 from deploy_kit.recipe import PreprocessTable
 from deploy_kit.records.artifacts import BareInput, Preprocess, TensorSpec
-from deploy_kit.records.densenet import DenseNetSpec
+from deploy_kit.records.densenet import Decoder, DenseNetSpec, UpLevel
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,11 +58,12 @@ def maps(spec: DenseNetSpec, sides: Sides) -> tuple[MapSize, ...]:
         stages.append(MapSize(stage=stage, channels=channels, sides=now))
         return now
 
-    now = sides
+    now, ends = sides, list[Sides]()
     for at, step in enumerate(spec.stem):
         strided = zip(now, step.kernel, step.stride, strict=True)
         now = tuple((side + 2 * (kernel // 2) - kernel) // stride + 1 for side, kernel, stride in strided)
         now = add(f"stem convolution {at + 1}", step.channels, now)
+    ends += [now] * (spec.decoder is not None and not spec.decoder.dense)
     if spec.stem_pool != "none":
         now = add("stem pool", spec.stem_channels, tuple((side - 1) // 2 + 1 for side in now))
     width = spec.stem_channels
@@ -71,8 +73,48 @@ def maps(spec: DenseNetSpec, sides: Sides) -> tuple[MapSize, ...]:
         if number <= len(spec.transitions):
             width = spec.transitions[number - 1]
             halved = spec.transition_pool != "none"
+            ends.append(now)
             now = add(f"transition {number}", width, tuple(side // 2 for side in now) if halved else now)
+    if spec.decoder is not None:
+        stages += _up(spec, spec.decoder, [sides, *ends], now)
     return tuple(stages)
+
+
+def _up(spec: DenseNetSpec, decoder: Decoder, ends: Sequence[Sides], now: Sides) -> list[MapSize]:
+    """Compute the map behind each level of a decoder.
+
+    Args:
+        spec: The network.
+        decoder: Its decoder.
+        ends: Sides of the maps that it joins, the input's before them, from the largest down.
+        now: Sides of the smallest map.
+
+    Raises:
+        InputError: A transposed convolution gives fewer pixels than the encoder's map of that level has.
+    """
+    stages = []
+    levels: Sequence[UpLevel | None] = decoder.levels or [None] * 3
+    for number, (level, skip, aim) in enumerate(zip(levels, (*spec.skips, 0), reversed(ends), strict=False), start=1):
+        even = all(side == 2 * below for side, below in zip(aim, now, strict=True))
+        fixed = level is None or (level.block is not None and (decoder.up_crop == "end" or min(level.kernel) != 3))
+        if fixed and not even:
+            times = math.prod(map(max, (step.stride for step in spec.stem))) * 2 ** len(spec.transitions)
+            times *= 2 if spec.stem_pool != "none" else 1
+            raise InputError(
+                f"an input of {'×'.join(map(str, ends[0]))} px is not halved evenly down to the last block, and a "
+                f"decoder gives {'×'.join(str(2 * below) for below in now)} px where {'×'.join(map(str, aim))} are "
+                "joined",
+                hint="name a size that is: --input "
+                + "x".join(str(max(1, round(side / times)) * times) for side in ends[0]),
+            )
+        if level is None:
+            channels = decoder.pyramid.channels if decoder.pyramid is not None else 0
+        else:
+            grown = level.block.layers * level.block.growth if level.block is not None else 0
+            channels = level.convs[-1].channels if level.convs else level.channels + skip + grown
+        stages.append(MapSize(stage=f"decoder level {number}", channels=channels, sides=aim))
+        now = aim
+    return stages
 
 
 def usual(spec: DenseNetSpec) -> tuple[Sides, str] | None:
@@ -84,7 +126,7 @@ def usual(spec: DenseNetSpec) -> tuple[Sides, str] | None:
         # Several sides end with the same map; one that the transitions halve without a remainder comes first.
         even = [side for side in fits if side % 2 ** len(spec.transitions) == 0]
         return ((even or fits)[0],) * spec.ndim, "the flattened map fixes it"
-    if spec.ndim != 2:
+    if spec.ndim != 2 or spec.decoder is not None:  # networks of maps are trained on images of any size
         return None
     reduced = spec.stem[0].stride[0] * (2 if spec.stem_pool != "none" else 1)
     if reduced >= 4:

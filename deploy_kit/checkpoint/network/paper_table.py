@@ -1,10 +1,11 @@
 """A spec laid out as in the paper's Table 1: each stage with its layers and the size of its map; and its MACs."""
 
 import math
+from collections.abc import Mapping
 
 from deploy_kit.checkpoint.network import map_sizes
 from deploy_kit.checkpoint.network.map_sizes import MapSize, Sides
-from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, Order, StemConv
+from deploy_kit.records.densenet import Decoder, DenseBlock, DenseNetSpec, Head, Order, Pyramid, StemConv, UpLevel
 
 Row = tuple[str, str]
 _POOLS = {"max": "3×3 max pool, stride 2", "avg": "3×3 average pool, stride 2", "blur": "3×3 max pool, blur, stride 2"}
@@ -38,6 +39,11 @@ def rows(spec: DenseNetSpec, sides: Sides | None) -> list[Row]:
         table.append((f"dense block {number}", _sized(_block(block, spec), stages.get(f"dense block {number}"))))
         if number <= len(spec.transitions):
             table.append((f"transition {number}", _sized(_transition(spec), stages.get(f"transition {number}"))))
+    for number, level in enumerate(spec.decoder.levels if spec.decoder else (), start=1):
+        name = f"decoder level {number}"
+        table.append((name, _sized(_level(level, spec, joined=number <= len(spec.skips)), stages.get(name))))
+    if spec.decoder is not None and spec.decoder.pyramid is not None:
+        table.append(("feature pyramid", _pyramid(spec.decoder, spec.decoder.pyramid)))
     table += _classification(spec)
     return table + ([("MACs per run", f"{macs(spec, sides):,}")] if sides else [])
 
@@ -58,11 +64,42 @@ def macs(spec: DenseNetSpec, sides: Sides) -> int:
             out = spec.transitions[number - 1]
             total += pixels * read * out * spec.transition_kernel**spec.ndim // spec.transition_groups
             read = out
+    if spec.decoder is not None:
+        return total + _decoder_macs(spec, spec.decoder, pixels_of)
     double = 2 if spec.head_pool in ("max_avg", "avg_max") else 1
     width = read * (1 if spec.map_side is None else spec.map_side**spec.ndim) * double
     trunk = Head(name="", layers=spec.trunk)
     ends = trunk.classes or width
     return total + _linear_macs(trunk, width) + sum(_linear_macs(head, ends) for head in spec.heads)
+
+
+def _decoder_macs(spec: DenseNetSpec, decoder: Decoder, pixels_of: Mapping[str, int]) -> int:
+    """Count those of a decoder; a transposed convolution computes all of its kernel for each pixel that it reads."""
+    total, last, pixels = 0, spec.blocks[-1], pixels_of[f"dense block {len(spec.blocks)}"]
+    read = last.layers * last.growth if decoder.reads_new else spec.width
+    if decoder.pyramid is not None:
+        maps = [pixels, *(pixels_of[f"decoder level {number}"] for number in (1, 2, 3))]
+        wide, out = decoder.pyramid.channels, decoder.pyramid.branch
+        for at, (n, width) in enumerate(zip(maps, (spec.width, *spec.skips), strict=False)):
+            total += n * width * wide
+            # Each step of a branch but the last of all doubles the sides of the map.
+            total += sum(n * 4**step * 9 * (out if step else wide) * out for step in range(max(3 - at, 1)))
+        return total + maps[-1] * out * (1 if decoder.pyramid.merge == "add" else 4) * spec.classes
+    above = [level.reads_all for level in decoder.levels[1:]] + [decoder.reads_all]
+    for at, level in enumerate(decoder.levels):
+        total += pixels * read * level.channels * math.prod(level.kernel) * (level.block is not None)
+        pixels = pixels_of[f"decoder level {at + 1}"]
+        read = level.channels + (spec.skips[at] if at < len(spec.skips) else 0)
+        for step in level.convs:
+            total += pixels * read * step.channels * math.prod(step.kernel)
+            read = step.channels
+        if level.block is not None:
+            total += sum(
+                pixels * _layer_macs(read + n * level.block.growth, level.block) for n in range(level.block.layers)
+            )
+            new = level.block.layers * level.block.growth
+            read = read + new if above[at] else new
+    return total + pixels * read * spec.classes * math.prod(decoder.kernel)
 
 
 def _layer_macs(read: int, block: DenseBlock) -> int:
@@ -125,7 +162,32 @@ def _transition(spec: DenseNetSpec) -> str:
     return f"{side} conv{groups}{norm}{relu}{order}{pool}"
 
 
+def _level(level: UpLevel, spec: DenseNetSpec, *, joined: bool) -> str:
+    assert spec.decoder is not None
+    order = ("" if spec.decoder.skip_order == "up_first" else ", encoder's maps first") * joined
+    if level.block is None:
+        convs = ", ".join(f"{_times(step.kernel)} conv{', BN' * step.norm}, ReLU" for step in level.convs)
+        joint = "joined with the encoder's map, " if joined else ""
+        return f"resized ({spec.decoder.upsampling}), {joint}{convs}{order}"
+    read = " of all maps" if level.reads_all else ""
+    crop = ", cropped to the end" if spec.decoder.up_crop == "end" else ""
+    return f"{_times(level.kernel)} transposed conv{read}, stride 2{crop}{order}, {_block(level.block, spec)}"
+
+
+def _pyramid(decoder: Decoder, pyramid: Pyramid) -> str:
+    merged = "added" if pyramid.merge == "add" else "concatenated"
+    return (
+        f"of the last four maps, 1×1 convs to {pyramid.channels}, resized ({decoder.upsampling}) and added; "
+        f"branches of 3×3 conv to {pyramid.branch}, group norm, ReLU, {merged}"
+    )
+
+
 def _classification(spec: DenseNetSpec) -> list[Row]:
+    if spec.decoder is not None:
+        end = [] if spec.head_activation == "none" else [spec.head_activation]
+        scale = [f"enlarged {spec.decoder.map_scale} times"] * (spec.decoder.map_scale > 1)
+        steps = [f"{_times(spec.decoder.kernel)} conv to {spec.classes} classes", *scale, *end]
+        return [("classification", ", ".join(steps))]
     start = [] if spec.final_norm else ["no BN"]
     start += [] if spec.final_relu or not spec.final_norm else ["no ReLU"]
     start += (

@@ -31,7 +31,7 @@ INPUT = "input"
 # Facts that files of earlier versions do not state, and that hold there as in the paper.
 _LATER = (
     "dense_order", "transition_order", "final_order", "feature_norm", "input_repeats", "hidden_eps", "stem_activation",
-    "stem_slope", "outer_slope", "hidden_slope",
+    "stem_slope", "outer_slope", "hidden_slope", "decoder",
 )  # fmt: skip
 
 

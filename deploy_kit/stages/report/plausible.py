@@ -25,8 +25,10 @@ def verify_report(report: Report, where: str) -> None:
         InputError: A number is outside of its range; the message names its field.
     """
     spec = report.checkpoint.spec
-    if spec is not None and not (spec.stem and spec.blocks):
-        raise _refused(where, ("checkpoint.spec", "a stem and blocks", "none"))
+    if spec is not None and not (
+        spec.stem and spec.blocks and (spec.decoder is None or spec.decoder.levels or spec.decoder.pyramid)
+    ):
+        raise _refused(where, ("checkpoint.spec", "a stem, blocks, and levels of a decoder", "none"))
     for place, row in enumerate(report.rows):
         if isinstance(row.parity, ParityReport):
             for fault in _in_parity(row.parity):

@@ -27,7 +27,7 @@ from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
         ("features.denseblock1.denselayer1.branch1a.conv.weight", "two-way dense layers (PeleeNet)"),
         ("dense_stages.0.dense_blocks.0.layers.0.conv.weight", "RDNet is not supported"),
         ("blocks.0.attn.qkv.weight", "attention is not supported"),
-        ("decoder.blocks.0.conv1.0.weight", "segmentation networks are not supported"),
+        ("decoder.blocks.0.conv1.0.weight", "a decoder: of segmentation networks, FC-DenseNet and"),
         ("features.denseblock1.denselayer1.conv1.weight", ""),
     ],
 )

@@ -257,7 +257,9 @@ def test_bias_of_another_length_is_named_with_what_was_expected() -> None:
 def test_decoder_is_named_and_can_be_left_out() -> None:
     tensors = weights() | {"up.0.weight": torch.zeros(16, 8, 2, 2), "up.0.bias": torch.zeros(8)}
 
-    with pytest.raises(CheckpointError, match=r"segmentation networks .*'up\.0' is a transposed") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"a decoder: of segmentation networks.*'up\.0' is a transposed"
+    ) as caught:
         parse(tensors)
     contents = Contents(kind="torch zip", tensors=tensors, facts=ArchitectureFacts(**STATED))
     structure.parse_structure(contents, "file", StatedFacts(ignore=(caught.value.hint.rpartition(" ")[2],)))
