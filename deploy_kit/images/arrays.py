@@ -70,7 +70,7 @@ def write_npy(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """
     try:
         with Path(path).open("wb") as file:
-            np.lib.format.write_array(_Sink(file), np.asanyarray(array), allow_pickle=False)  # type: ignore[arg-type]
+            np.lib.format.write_array(_Sink(file), np.asanyarray(array), allow_pickle=False)
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 

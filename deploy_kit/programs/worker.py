@@ -481,7 +481,8 @@ def serve(jobs: Iterable[str], replies: TextIO, host_gone: threading.Event) -> N
         except OSError as error:
             place = error.filename or job.arguments.get("target")  # to write into a file fails without its name
             where = f"{place}: " if place else ""
-            hint = "free some space, or choose another folder with --store" if error.errno in _FULL else ""
+            full = error.errno in (None, *_FULL)  # numpy writes a part of a file, and does not say why no more
+            hint = "free some space, or choose another folder with --store" if full else ""
             reply = error_reply(StoreError(f"{where}{error.strerror or error} (in '{job.op}')", hint=hint))
         except Exception as error:  # noqa: BLE001  # the host must hear of a bug too, with where it happened
             at = traceback.extract_tb(error.__traceback__)[-1]
