@@ -9,7 +9,7 @@ _PLAIN = (
     "state_key", "head", "output", "stem_pool", "concat", "activation", "outer_activation", "stem_activation",
     "hidden_activation", "slope", "stem_slope", "outer_slope", "hidden_slope", "dense_order", "transition_order",
     "final_order", "hidden_order", "transition_relu", "transition_pool", "final_relu", "eps", "hidden_eps", "head_pool",
-    "feature_norm", "head_activation", "skip_order", "up_crop", "upsampling",
+    "feature_norm", "head_activation", "skip_order", "up_crop", "upsampling", "map_scale",
 )  # fmt: skip
 
 

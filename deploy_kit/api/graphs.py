@@ -67,6 +67,7 @@ def export(
     skip_order: Literal["up_first", "skip_first"] | None = None,
     up_crop: Literal["start", "end"] | None = None,
     upsampling: Literal["nearest", "bilinear"] | None = None,
+    map_scale: int | None = None,
     images: PathLike | None = None,
     calibration: PathLike | None = None,
     skip_bad: bool = False,
@@ -126,6 +127,7 @@ def export(
         skip_order: Whether a decoder's enlarged maps come before the encoder's, or behind them.
         up_crop: Which pixels stay of a transposed convolution's odd number: from the ``start``, or to the ``end``.
         upsampling: Interpolation of a decoder that resizes.
+        map_scale: How many times larger the output of a feature pyramid is than its own maps.
         images: Images that later checks use: a folder, a CSV manifest, an npz file or ``bundled:NAME``.
         calibration: Images that a later quantization uses, likewise.
         skip_bad: Leave out images that cannot be read, and count them.

@@ -92,6 +92,7 @@ class ArchitectureFacts:
         up_crop: Which pixels stay of a transposed convolution's odd number: from the start (its center crop), or to the
             end (padding 1, output padding 1).
         upsampling: Interpolation of a decoder that resizes.
+        map_scale: How many times larger the output of a feature pyramid is than its own maps.
         source: Where the facts come from.
     """
 
@@ -121,6 +122,7 @@ class ArchitectureFacts:
     skip_order: SkipOrder | None = None
     up_crop: UpCrop | None = None
     upsampling: Upsampling | None = None
+    map_scale: int | None = None
     source: Source = Source("file", "stated in the file")
 
     def stated(self) -> Iterator[tuple[str, Any]]:

@@ -124,6 +124,9 @@ class CheckpointOptions:
     ] = None
     up_crop: Annotated[UpCrop | None, _help("Pixels that stay of a transposed convolution's odd number.")] = None
     upsampling: Annotated[Upsampling | None, _help("Interpolation of a decoder that resizes.")] = None
+    map_scale: Annotated[
+        int | None, _help("How many times larger a feature pyramid's output is than its own maps.")
+    ] = None
 
     def source_table(self) -> dict[str, Any]:
         """Return the stated facts as keys of a recipe's source table.

@@ -121,6 +121,7 @@ class SourceTable(RecipeTable):
         skip_order: Whether a decoder's enlarged maps come before the encoder's or behind them.
         up_crop: Which pixels stay of a transposed convolution's odd number: from the start, or to the end.
         upsampling: Interpolation of a decoder that resizes.
+        map_scale: How many times larger the output of a feature pyramid is than its own maps.
     """
 
     checkpoint: str
@@ -158,6 +159,7 @@ class SourceTable(RecipeTable):
     skip_order: SkipOrder | None = None
     up_crop: UpCrop | None = None
     upsampling: Upsampling | None = None
+    map_scale: int | None = Field(default=None, ge=1, le=32)
 
 
 class ExportTable(RecipeTable):

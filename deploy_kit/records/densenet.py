@@ -8,6 +8,7 @@ from deploy_kit.records.network_words import (
     FeatureNorm,
     HeadActivation,
     HeadPool,
+    Merge,
     Order,
     SkipOrder,
     StemPool,
@@ -26,7 +27,9 @@ __all__ = [
     "HeadActivation",
     "HeadLayer",
     "HeadPool",
+    "Merge",
     "Order",
+    "Pyramid",
     "SkipOrder",
     "StemConv",
     "StemPool",
@@ -136,17 +139,39 @@ class UpLevel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pyramid:
+    """A feature pyramid: the encoder's last four maps brought to one width, each added to the enlarged one below.
+
+    A branch of 3×3 convolutions, each with a group norm and a ReLU, brings every map to the size of the largest.
+
+    Attributes:
+        channels: Channels of its maps.
+        branch: Channels of each branch.
+        merge: Whether the branches are added or concatenated.
+        groups: Groups of the group norms.
+    """
+
+    channels: int
+    branch: int
+    merge: Merge
+    groups: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decoder:
     """What follows the last block where the output is a map of classes: a path up to the size of the input.
 
     Attributes:
-        levels: Levels from the smallest map up.
+        levels: Levels from the smallest map up; empty where a pyramid takes their place.
         kernel: Kernel of the last convolution, which gives the classes.
         reads_all: Whether it reads all maps of the last dense block, as in the paper, or the new ones alone.
         skip_order: Whether the enlarged maps come before the encoder's in their concatenation, or behind them.
         up_crop: Which pixels stay of the odd number that a transposed convolution of kernel 3 gives: from the start, as
             the paper's center crop has it, or to the end, as padding 1 with output padding 1 has it.
         upsampling: Interpolation, where maps are resized.
+        pyramid: A feature pyramid in place of levels.
+        map_scale: How many times larger the output is than what the last convolution gives, bilinearly, corners on
+            corners.
     """
 
     levels: tuple[UpLevel, ...]
@@ -155,11 +180,13 @@ class Decoder:
     skip_order: SkipOrder = "up_first"
     up_crop: UpCrop = "start"
     upsampling: Upsampling = "nearest"
+    pyramid: Pyramid | None = None
+    map_scale: int = 1
 
     @property
     def dense(self) -> bool:
         """Whether its levels are dense blocks behind transposed convolutions, as in FC-DenseNet."""
-        return self.levels[0].block is not None
+        return bool(self.levels) and self.levels[0].block is not None
 
     @property
     def reads_new(self) -> bool:
@@ -326,5 +353,6 @@ class DenseNetSpec:
         growths = dict.fromkeys(str(block.growth) for block in self.blocks)
         axes = "" if self.ndim == 2 else f", {self.ndim}-D"
         if self.decoder is not None:
-            family = "FC-DenseNet" if self.decoder.dense else f"U-Net on {family}"
+            around = "FPN" if self.decoder.pyramid is not None else "U-Net"
+            family = "FC-DenseNet" if self.decoder.dense else f"{around} on {family}"
         return f"{family}-{self.depth} (k = {', '.join(growths)}{axes})"

@@ -53,7 +53,15 @@ def makers() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
         fixed = {"encoder_weights": None, "decoder_channels": widths, "classes": 3}
         return lambda: smp.Unet(f"densenet{depth}", **fixed, **options)
 
+    def fpn(depth: int, **options: Any) -> Callable[[], nn.Module]:
+        fixed = {"encoder_weights": None, "decoder_pyramid_channels": 40, "decoder_segmentation_channels": 32}
+        return lambda: smp.FPN(f"densenet{depth}", **fixed, classes=3, **options)
+
     return {
+        "smp_fpn_121": (fpn(121), (3, 64, 96)),
+        "smp_fpn_161": (fpn(161, decoder_merge_policy="cat", upsampling=2), (3, 64, 64)),
+        "smp_fpn_169": (fpn(169, decoder_interpolation="bilinear"), (3, 64, 64)),
+        "smp_fpn_201": (fpn(201, in_channels=1), (1, 64, 64)),
         "smp_unet_121": (unet(121), (3, 64, 64)),
         "smp_unet_161": (unet(161, in_channels=1), (1, 64, 64)),
         "smp_unet_169": (unet(169, decoder_interpolation="bilinear"), (3, 64, 96)),

@@ -16,7 +16,12 @@ ROOT = Path(__file__).parents[2]
 HOME, PACKAGES = Path(sys.prefix) / "implementations", ("torchvision", "timm", "monai", "segmentation_models_pytorch")
 # Name → depth by the paper's count, and what its authors' file cannot say.
 _NEAREST, _BILINEAR = ArchitectureFacts(upsampling="nearest"), ArchitectureFacts(upsampling="bilinear")
+_FPN = ArchitectureFacts(upsampling="nearest", map_scale=4)
 NETWORKS = {
+    "smp_fpn_121": (121, _FPN),
+    "smp_fpn_161": (161, ArchitectureFacts(upsampling="nearest", map_scale=2)),
+    "smp_fpn_169": (169, ArchitectureFacts(upsampling="bilinear", map_scale=4)),
+    "smp_fpn_201": (201, _FPN),
     "smp_unet_121": (121, _NEAREST),
     "smp_unet_161": (161, _NEAREST),
     "smp_unet_169": (169, _BILINEAR),

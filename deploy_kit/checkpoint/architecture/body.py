@@ -64,8 +64,8 @@ def find_body(leaves: Leaves, where: str) -> Body:
     Raises:
         CheckpointError: No DenseNet, or one that lacks a layer; the message says where the widths break.
     """
-    unet = decoders.find_smp_unet(leaves)
-    if unet is not None and (body := _with_unet(leaves, *unet, where)) is not None:
+    smp = decoders.find_smp(leaves)
+    if smp is not None and (body := _with_decoder(leaves, *smp, where)) is not None:
         return body
     failures: list[tuple[int, str]] = []
     # Bottlenecks first: the BN and the wide convolution of a bottleneck layer also read as a layer without one.
@@ -96,10 +96,10 @@ def _of_path(path: decoders.FoundPath, leaves: Leaves) -> Body:
     return replace(body, rest=tuple(leaf for leaf in leaves.layers if leaf not in used))
 
 
-def _with_unet(leaves: Leaves, encoder: tuple[Leaf, ...], decoder: FoundDecoder, where: str) -> Body | None:
-    """Return a DenseNet under a Unet decoder of segmentation_models_pytorch; None where the widths do not fit."""
+def _with_decoder(leaves: Leaves, encoder: tuple[Leaf, ...], decoder: FoundDecoder, where: str) -> Body | None:
+    """Return a DenseNet under a decoder of segmentation_models_pytorch; None where the widths do not fit."""
     body = find_body(replace(leaves, layers=encoder, others=()), where)
-    n_blocks = decoders.cut_for_unet(body.chain, body.stem[-1].out, body.chain.width, decoder)
+    n_blocks = decoders.n_blocks_read(body.chain, body.stem[-1].out, body.chain.width, decoder)
     if n_blocks is None or body.final is None or body.rest:
         return None
     inside = {*encoder, *decoder.leaves}

@@ -30,6 +30,12 @@ def canonical_names(body: Body, head: FoundHeads, spec: DenseNetSpec) -> Iterato
         for at, joint in enumerate(level.convs):
             yield from _parts(f"decoder.level{number}.block.conv{at}", joint.conv)
             yield from _parts(f"decoder.level{number}.block.norm{at}", joint.norm)
+    if body.decoder is not None and body.decoder.pyramid is not None:
+        for at, leaf in enumerate(body.decoder.pyramid.laterals):
+            yield from _parts(f"decoder.laterals.{at}", leaf)
+        for at, row in enumerate(body.decoder.pyramid.branches):
+            for place, leaf in enumerate(leaf for pair in row for leaf in pair):
+                yield from _parts(f"decoder.branches.{at}.{place}", leaf)
     yield from _steps("trunk", head.trunk)
     for at, (_, steps) in enumerate(head.heads):
         yield from _steps(_head_name(at, spec), steps)

@@ -90,7 +90,8 @@ FAMILIES = (
             r"(^|\.)segmentation_head\.0\.",
         ),
         facts=_like_the_paper(final_relu=False, skip_order="up_first"),
-        ask=("upsampling",),  # an argument of its networks since 2025; before that, nearest alone
+        # Arguments of its networks: the interpolation since 2025 (before that, nearest alone), an FPN's scale always.
+        ask=("upsampling", "map_scale"),
     ),
     Family(
         name="torchvision",

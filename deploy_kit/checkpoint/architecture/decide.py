@@ -46,8 +46,9 @@ FLAGS = {
     "skip_order": "--skip-order up_first or skip_first",
     "up_crop": "--up-crop start or end",
     "upsampling": f"--upsampling nearest ({_SMP_USUAL}) or bilinear",
+    "map_scale": f"--map-scale 4 ({_SMP_USUAL}: the output is as large as the input)",
 }
-DECODER_FACTS = ("skip_order", "up_crop", "upsampling")
+DECODER_FACTS = ("skip_order", "up_crop", "upsampling", "map_scale")
 _OF_HEADS = (
     "final_relu", "final_order", "head_pool", "feature_norm", "hidden_activation", "hidden_order", "hidden_eps",
     "hidden_slope",
@@ -84,7 +85,13 @@ _QUIET = frozenset({"eps", "hidden_eps", "slope", "outer_activation"})
 _CARRIED = Source("carried", "default: as in the dense layers")
 _TRANSITION = ("transition_pool", "outer_activation")
 # Where nothing may be guessed, a probe starts from these.
-_PROBED_FIRST: dict[str, Any] = {"stem_stride": 2, "stem_pool": "max", "upsampling": "nearest", **_PAPER}
+_PROBED_FIRST: dict[str, Any] = {
+    "stem_stride": 2,
+    "stem_pool": "max",
+    "upsampling": "nearest",
+    "map_scale": 4,
+    **_PAPER,
+}
 _DOUBLE = "--head-pool max_avg or avg_max"  # of a head that reads twice the last map's channels
 # timm's names of networks with a deep stem, e.g. densenet264d.
 _DEEP = re.compile(r"densenet\d+d", re.IGNORECASE)
@@ -227,7 +234,10 @@ def _relevant_facts(body: Body, head: FoundHeads) -> list[str]:
         names += ["transition_order"] * any(joint.norm is not None for joint in body.chain.transitions)
     names.append("dense_order")
     if body.decoder is not None:
-        names += ["final_relu"] * (body.final is not None and not body.unread) + ["skip_order"]
+        names += ["final_relu"] * (body.final is not None and not body.unread)
+        if body.decoder.pyramid is not None:
+            return [*names, "upsampling", "map_scale"]
+        names.append("skip_order")
         ups = [level.up for level in body.decoder.levels if level.up is not None]
         return names + ["up_crop"] * any(side % 2 for up in ups for side in up.kernel) + ["upsampling"] * (not ups)
     names += ["final_relu"] + ["final_order"] * (body.final is not None)

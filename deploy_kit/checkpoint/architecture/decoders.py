@@ -7,7 +7,7 @@ known by its names, because nothing in the shapes says which of the encoder's ma
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deploy_kit.checkpoint.architecture import chain, dense_layers, paths
@@ -19,7 +19,8 @@ from deploy_kit.checkpoint.architecture.paths import Path
 _MAX_KERNEL = 4  # a transposed convolution of stride 2 and more leaves pixels that a crop could take in many ways
 _MAX_STEPS, _MAX_FOUND = 20_000, 64
 _MIN_BLOCKS = 3  # one level: down, bottom and up
-_SMP_CONV = re.compile(r"((?:.*\.)?)decoder\.blocks\.(\d+)\.conv([12])\.[01]")
+_SMP_HEAD = re.compile(r"(?:.*\.)?segmentation_head\.0")
+SMP_GROUPS = 32  # of its group norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,25 @@ class FoundLevel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FoundPyramid:
+    """A feature pyramid.
+
+    Attributes:
+        laterals: Convolutions that read the encoder's maps, from the smallest up.
+        branches: Convolutions of each branch with their group norms, in the same order.
+    """
+
+    laterals: tuple[Leaf, ...]
+    branches: tuple[tuple[tuple[Leaf, Leaf], ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FoundDecoder:
     """A decoder.
 
     Attributes:
         levels: Its levels from the smallest map up.
+        pyramid: A feature pyramid in their place.
         head: The last convolution, which gives the classes.
         reads_all: Whether it reads all maps of the last block, or the new ones alone.
     """
@@ -52,18 +67,22 @@ class FoundDecoder:
     levels: tuple[FoundLevel, ...]
     head: Leaf
     reads_all: bool = True
+    pyramid: FoundPyramid | None = None
 
     @property
     def dense(self) -> bool:
         """Whether its levels are dense blocks."""
-        return bool(self.levels[0].units)
+        return bool(self.levels) and bool(self.levels[0].units)
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
         """Its layers outside of dense layers."""
         joints = [leaf for level in self.levels for joint in level.convs for leaf in (joint.conv, joint.norm)]
         ups = [level.up for level in self.levels]
-        return tuple(leaf for leaf in (*ups, *joints, self.head) if leaf is not None)
+        pyramid = self.pyramid
+        rows = [] if pyramid is None else [leaf for row in pyramid.branches for pair in row for leaf in pair]
+        laterals = () if pyramid is None else pyramid.laterals
+        return tuple(leaf for leaf in (*ups, *joints, *laterals, *rows, self.head) if leaf is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +161,8 @@ def find_dense_path(leaves: Leaves, dense: Sequence[DenseUnit]) -> FoundPath | N
     return chosen[0]
 
 
-def find_smp_unet(leaves: Leaves) -> tuple[tuple[Leaf, ...], FoundDecoder] | None:
-    """Find the Unet decoder of segmentation_models_pytorch by its names.
+def find_smp(leaves: Leaves) -> tuple[tuple[Leaf, ...], FoundDecoder] | None:
+    """Find the decoder of a Unet or an FPN of segmentation_models_pytorch by its names.
 
     Args:
         leaves: The file's layers.
@@ -151,30 +170,75 @@ def find_smp_unet(leaves: Leaves) -> tuple[tuple[Leaf, ...], FoundDecoder] | Non
     Returns:
         The encoder's leaves and the decoder; None where names or widths are others.
     """
-    matches = [(leaf, match) for leaf in leaves.layers if (match := _SMP_CONV.fullmatch(leaf.name))]
-    root = matches[0][1][1] if matches else ""
-    heads = [leaf for leaf in leaves.layers if leaf.name == f"{root}segmentation_head.0"]
-    inside = [leaf for leaf in leaves.layers if leaf.name.startswith(f"{root}decoder.")]
-    encoder = tuple(leaf for leaf in leaves.layers if leaf.name.startswith(f"{root}encoder.features."))
+    heads = [leaf for leaf in leaves.layers if _SMP_HEAD.fullmatch(leaf.name)]
+    if len(heads) != 1 or heads[0].kind != "conv":
+        return None
+    root = heads[0].name.removesuffix("segmentation_head.0")
+    around = [leaf for leaf in leaves.layers if leaf.name.startswith(f"{root}encoder.")]
+    encoder = tuple(leaf for leaf in around if leaf.name.startswith(f"{root}encoder.features."))
+    home = f"{root}decoder."
+    inside = {leaf.name.removeprefix(home): leaf for leaf in leaves.layers if leaf.name.startswith(home)}
     # Of `tu-` encoders, which are timm's, other maps are taken; their modules have other names.
-    apart = any(leaf.name.startswith(f"{root}encoder.") for leaf in leaves.layers if leaf not in encoder)
-    convs = {(int(match[2]), int(match[3])): leaf for leaf, match in matches if leaf.kind == "conv"}
-    n_levels = len(convs) // 2
-    order = list(itertools.product(range(n_levels), (1, 2)))
-    if apart or not encoder or len(heads) != 1 or len(inside) != len(matches) or not n_levels or sorted(convs) != order:
+    if not encoder or len(encoder) < len(around):
         return None
-    behind = {leaf.path[:-1]: leaf for leaf, _ in matches if leaf.kind == "norm"}
-    row = [Joint(norm=behind.get(convs[at].path[:-1]), conv=convs[at]) for at in order]
-    fits = all(joint.norm is None or joint.norm.out == joint.out for joint in row)
-    fits &= all(a.out == b.conv.read for a, b in zip(row[::2], row[1::2], strict=True))
-    if not fits or heads[0].read != row[-1].out or len(heads[0].shape) != 4:
-        return None
-    levels = tuple(FoundLevel(convs=(a, b)) for a, b in zip(row[::2], row[1::2], strict=True))
-    return encoder, FoundDecoder(levels=levels, head=heads[0])
+    found = _smp_unet(inside, heads[0]) or _smp_pyramid(inside, leaves, home, heads[0])
+    return None if found is None else (encoder, found)
 
 
-def cut_for_unet(down: Chain, stem: int, width: int, decoder: FoundDecoder) -> int | None:
-    """Return how many blocks of an encoder a Unet decoder reads: a shallower one starts at a transition's map.
+def _smp_unet(inside: Mapping[str, Leaf], head: Leaf) -> FoundDecoder | None:
+    """Read a Unet: two convolutions a level, each with its BN or a bias."""
+    n_levels = sum(name.endswith(".conv1.0") for name in inside)
+    row = [
+        Joint(norm=inside.get(f"blocks.{at}.conv{part}.1"), conv=inside[f"blocks.{at}.conv{part}.0"])
+        for at, part in itertools.product(range(n_levels), (1, 2))
+        if f"blocks.{at}.conv{part}.0" in inside
+    ]
+    used = {leaf for joint in row for leaf in (joint.norm, joint.conv)} - {None}
+    pairs = list(zip(row[::2], row[1::2], strict=False))
+    fits = bool(pairs) and len(row) == 2 * n_levels and used == set(inside.values()) and head.read == row[-1].out
+    fits &= all(joint.conv.kind == "conv" for joint in row)
+    fits &= all(joint.norm is None or (joint.norm.kind, joint.norm.out) == ("norm", joint.out) for joint in row)
+    if not fits or any(a.out != b.conv.read for a, b in pairs):
+        return None
+    return FoundDecoder(levels=tuple(FoundLevel(convs=pair) for pair in pairs), head=head)
+
+
+def _smp_pyramid(inside: Mapping[str, Leaf], leaves: Leaves, home: str, head: Leaf) -> FoundDecoder | None:
+    """Read an FPN: laterals of 1×1, and branches of 3×3 convolutions with group norms."""
+    lateral = [inside.get(name) for name in ("p5", "p4.skip_conv", "p3.skip_conv", "p2.skip_conv")]
+    names = [[f"seg_blocks.{at}.block.{step}.block" for step in range(max(3 - at, 1))] for at in range(len(lateral))]
+    branches: list[tuple[tuple[Leaf, Leaf], ...]] = []
+    norms: list[str] = []
+    for row in names:
+        steps = []
+        for name in row:
+            parts = {part: f"{home}{name}.1.{part}" for part in ("weight", "bias")}
+            conv = inside.get(f"{name}.0")
+            if conv is None or not all(
+                one in leaves.others and tuple(leaves.tensors[one].shape) == (conv.out,) for one in parts.values()
+            ):
+                return None
+            group = Leaf(path=tuple(f"{home}{name}.1".split(".")), kind="group", shape=(conv.out,), parts=parts)
+            norms += parts.values()
+            steps.append((conv, group))
+        branches.append(tuple(steps))
+    known = [leaf for leaf in lateral if leaf is not None]
+    convs = [conv for row in branches for conv, _ in row]
+    channels, branch = known[0].out if known else 0, convs[0].out
+    fits = len(known) == len(lateral) and {*known, *convs} == set(inside.values())
+    fits &= all(leaf.kind == "conv" and leaf.bias and leaf.out == channels and max(leaf.kernel) == 1 for leaf in known)
+    fits &= all(conv.read == (branch if at else channels) for row in branches for at, (conv, _) in enumerate(row))
+    fits &= all(conv.out == branch and not conv.bias for conv in convs) and branch % SMP_GROUPS == 0
+    fits &= {name for name in leaves.others if name.startswith(home)} == set(norms)
+    if not fits or head.read not in (branch, len(branches) * branch):
+        return None
+    return FoundDecoder(levels=(), head=head, pyramid=FoundPyramid(laterals=tuple(known), branches=tuple(branches)))
+
+
+def n_blocks_read(down: Chain, stem: int, width: int, decoder: FoundDecoder) -> int | None:
+    """Return how many blocks of an encoder a decoder of segmentation_models_pytorch reads.
+
+    That of a shallower encoder starts at a transition's map.
 
     Args:
         down: Blocks and transitions of the whole encoder.
@@ -185,10 +249,13 @@ def cut_for_unet(down: Chain, stem: int, width: int, decoder: FoundDecoder) -> i
     Returns:
         Number of blocks; None where the widths do not fit.
     """
-    n_blocks = len(decoder.levels) - 1
+    n_blocks = len(down.blocks) if decoder.pyramid is not None else len(decoder.levels) - 1
     if not 1 <= n_blocks <= len(down.blocks):
         return None
     ends = [stem, *(end(run) for run in down.blocks[:-1]), width][: n_blocks + 1]
+    if decoder.pyramid is not None:
+        reads = [leaf.read for leaf in decoder.pyramid.laterals]
+        return n_blocks if reads == ends[:0:-1][: len(reads)] else None
     skips = [*ends[-2::-1], 0]
     below = [ends[-1], *(level.convs[-1].out for level in decoder.levels)]
     fits = all(

@@ -37,7 +37,7 @@ _SPECTRAL_NORM = (
 _STATISTICS = ("running_mean", "running_var")
 _MAX_LISTED = 6
 
-Kind = Literal["norm", "conv", "linear", "up"]
+Kind = Literal["norm", "conv", "linear", "up", "group"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Leaf:
     Attributes:
         path: Path of its module, part by part, or its place in the file's graph; empty at the root.
         kind: What it is; ``up`` is a convolution that its bias shows to be transposed. One of as many input as output
-            channels, or without a bias, looks as any other.
+            channels, or without a bias, looks as any other. ``group`` is a group norm, which its place alone shows.
         shape: Shape of its weight, (out, in, …); of a BN (channels,).
         parts: Part → the tensor's name in the file.
     """

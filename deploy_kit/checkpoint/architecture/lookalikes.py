@@ -7,7 +7,9 @@ network is known to have such names; else what it computes is said, and who else
 import re
 from collections.abc import Iterable
 
-NO_DECODER = "a decoder: of segmentation networks, FC-DenseNet and segmentation_models_pytorch's Unet are rebuilt"
+NO_DECODER = (
+    "a decoder: of segmentation networks, FC-DenseNet and segmentation_models_pytorch's Unet and FPN are rebuilt"
+)
 _DECODER = r"decoder|up_?conv|upsample|deconv|segmentation_head"
 # The special before the general: a quantized or masked network also has the names of the network that it was.
 _REASONS = (

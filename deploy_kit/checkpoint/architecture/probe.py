@@ -40,6 +40,7 @@ _ALTERNATIVES: dict[str, tuple[Any, ...]] = {
     "skip_order": ("up_first", "skip_first"),
     "up_crop": ("start", "end"),
     "upsampling": ("nearest", "bilinear"),
+    "map_scale": (4, 1, 2, 8),
     "eps": (1e-5, 1e-3),
     "slope": (0.01, 0.1, 0.2),
 }
@@ -99,8 +100,9 @@ def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
         raise InputError(f"{file}: cannot be read: {_SHAPE}, found {error}") from error
     if x.ndim == spec.ndim + 2 and x.shape[1] != spec.in_channels and x.shape[-1] == spec.in_channels:
         x = np.moveaxis(x, -1, 1)  # as Keras keeps images
-    outputs = (len(x), spec.classes, *(x.shape[2:] if spec.decoder is not None else ()))
-    if x.ndim != spec.ndim + 2 or x.shape[1] != spec.in_channels or logits.shape != outputs:
+    outputs = (len(x), spec.classes, *(logits.shape[2:] if spec.decoder is not None else ()))
+    axes = x.ndim if spec.decoder is not None else 2
+    if x.ndim != spec.ndim + 2 or x.shape[1] != spec.in_channels or logits.shape != outputs or logits.ndim != axes:
         raise InputError(
             f"{file}: found input {list(x.shape)} and logits {list(logits.shape)}, expected {spec.in_channels} "
             f"channels on {spec.ndim} axes and {spec.classes} classes"

@@ -36,7 +36,7 @@ from deploy_kit.checkpoint.architecture.heads import FoundHeads
 from deploy_kit.checkpoint.architecture.leaves import Leaf, Leaves, left_over
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source, StatedFacts
-from deploy_kit.records.densenet import Decoder, DenseBlock, DenseNetSpec, StemConv, UpLevel
+from deploy_kit.records.densenet import Decoder, DenseBlock, DenseNetSpec, Merge, Pyramid, StemConv, UpLevel
 
 _WIDE_STEM = 7
 _KINDS = ("growth", "bottleneck width", "kernel", "biases", "groups", "no second BN")
@@ -89,7 +89,11 @@ def parse_structure(contents: Contents, where: str, stated: StatedFacts = Stated
     gathered = leaves.gather(tensors, where, contents.places)
     normalized, others = input_normalization.find_normalization(gathered.others, gathered.tensors)
     net = _body(gathered, contents, where)
-    leaves.verify_finite(gathered, where)  # all numbers are looked at, so only those of a DenseNet are
+    groups = tuple(leaf for leaf in (net.decoder.leaves if net.decoder else ()) if leaf.kind == "group")
+    others = [name for name in others if not any(name in leaf.parts.values() for leaf in groups)]
+    leaves.verify_finite(
+        replace(gathered, layers=(*gathered.layers, *groups)), where
+    )  # all numbers are looked at, so only those of a DenseNet are
     _verify_uniform(net, where)
     ndim, width = len(net.stem[0].conv.kernel), net.chain.width
     dense = paths.shared(unit.home for unit in net.units)
@@ -209,7 +213,7 @@ def _verify_uniform(net: Body, where: str) -> None:
     """Refuse a block whose layers differ in more than their input channels, which no DenseNet's do."""
     convs = [joint.conv for joint in (*net.stem, *net.chain.transitions)]
     convs += [leaf for unit in net.units for leaf in unit.leaves if leaf.kind == "conv"]
-    convs += [leaf for leaf in (net.decoder.leaves if net.decoder else ()) if leaf.kind != "norm"]
+    convs += [leaf for leaf in (net.decoder.leaves if net.decoder else ()) if leaf.kind in ("conv", "up")]
     axes = Counter(len(conv.kernel) for conv in convs)
     if len(axes) > 1:
         odd_one = next(conv for conv in convs if len(conv.kernel) == min(axes, key=axes.__getitem__))
@@ -367,7 +371,13 @@ def _decoder(net: Body, facts: Mapping[str, Any]) -> Decoder | None:
                     block=_block(level.units),
                 )
             )
-    return Decoder(levels=tuple(levels), kernel=found.head.kernel, reads_all=found.reads_all, **facts)
+    pyramid = None
+    if found.pyramid is not None:
+        branch = found.pyramid.branches[0][0][0].out
+        merge: Merge = "add" if found.head.read == branch else "cat"
+        channels = found.pyramid.laterals[0].out
+        pyramid = Pyramid(channels=channels, branch=branch, merge=merge, groups=decoders.SMP_GROUPS)
+    return Decoder(levels=tuple(levels), kernel=found.head.kernel, reads_all=found.reads_all, pyramid=pyramid, **facts)
 
 
 def _block(units: Sequence[DenseUnit]) -> DenseBlock:

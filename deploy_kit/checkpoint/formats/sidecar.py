@@ -18,7 +18,7 @@ from deploy_kit.checkpoint.formats.pickled.pickled_contents import preprocess_of
 from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.densenet import HeadActivation
 
-_MAX_BYTES, _MAX_CLASSES = 8 << 20, 100_000
+_MAX_BYTES, _MAX_CLASSES, _MAX_SCALE = 8 << 20, 100_000, 32
 _FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _LAST: Mapping[str, HeadActivation] = {"sigmoid": "sigmoid", "softmax2d": "softmax", "logsoftmax": "log_softmax"}
 _WRONG = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecipeError)
@@ -75,9 +75,10 @@ def _smp(config: Mapping[str, Any]) -> ArchitectureFacts | None:
     Raises:
         CheckpointError: Its decoder resizes in a way that is not rebuilt.
     """
-    if not isinstance(config.get("encoder_name"), str) or "decoder_channels" not in config:
+    if not isinstance(config.get("encoder_name"), str) or "encoder_depth" not in config:
         return None
     mode, last = config.get("decoder_interpolation", "nearest"), config.get("activation")
+    scale = config.get("upsampling")
     if mode not in ("nearest", "bilinear"):
         raise CheckpointError(
             f"'{CONFIG}' beside it says decoder_interpolation = {str(mode)[:40]!r}: nearest and bilinear are rebuilt",
@@ -85,6 +86,7 @@ def _smp(config: Mapping[str, Any]) -> ArchitectureFacts | None:
         )
     return ArchitectureFacts(
         upsampling=mode,
+        map_scale=scale if type(scale) is int and 1 <= scale <= _MAX_SCALE else None,
         head_activation=_LAST.get(last) if isinstance(last, str) else None,
         source=Source("file", f"'{CONFIG}' beside it"),
     )

@@ -1,7 +1,9 @@
 """The decoder of a segmentation network as a torch module: levels that enlarge, join with the encoder's map, compute.
 
+Feature pyramids: Kirillov, Girshick, He, Dollár, "Panoptic Feature Pyramid Networks", CVPR 2019, section 3.1.
+
 Sources: Jégou et al., "The One Hundred Layers Tiramisu", CVPR Workshops 2017 (arXiv 1611.09326), section 3, and its
-code, whose center crop keeps the first pixels; segmentation_models_pytorch 0.5.0, decoders/unet/decoder.py.
+code, whose center crop keeps the first pixels; segmentation_models_pytorch 0.5.0, decoders/unet and decoders/fpn.
 """
 
 import itertools
@@ -11,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deploy_kit.checkpoint.network.dense_modules import DenseBlockModule, named_convs
-from deploy_kit.records.densenet import DenseNetSpec, UpLevel
+from deploy_kit.checkpoint.network.dense_modules import DenseBlockModule, conv, named_convs
+from deploy_kit.records.densenet import DenseNetSpec, Pyramid, UpLevel, Upsampling
 
 _TRANSPOSED: tuple[Callable[..., nn.Module], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+UPSAMPLES = (3, 2, 1, 0)  # how often the branches of a pyramid double their map, from the smallest up
 _LINEAR = ("linear", "bilinear", "trilinear")
 
 
@@ -43,12 +46,48 @@ class UpLevelModule(nn.Module):
         if self.decoder.dense:
             x = _cropped(self.up(x), sides, to_end=self.decoder.up_crop == "end")
         else:
-            mode = "nearest" if self.decoder.upsampling == "nearest" else _LINEAR[len(sides) - 1]
-            x = functional.interpolate(x, size=sides, mode=mode)
+            x = resized(x, sides, self.decoder.upsampling)
         if not self.joined:
             return self.block(x)  # type: ignore[no-any-return]
         pair = [x, skip] if self.decoder.skip_order == "up_first" else [skip, x]
         return self.block(torch.cat(pair, 1))  # type: ignore[no-any-return]
+
+
+class PyramidModule(nn.Module):
+    """A feature pyramid; its branches enlarge bilinearly, corners on corners."""
+
+    def __init__(self, spec: DenseNetSpec, pyramid: Pyramid) -> None:
+        """Map the last map and the three before it, the smallest first, to (N, width, H, W) of the largest's size."""
+        super().__init__()
+        assert spec.decoder is not None
+        self.upsampling, self.merge = spec.decoder.upsampling, pyramid.merge
+        ones, threes = (1,) * spec.ndim, (3,) * spec.ndim
+        self.laterals = nn.Sequential(
+            *(conv(read, pyramid.channels, ones, bias=True) for read in (spec.width, *spec.skips[: len(UPSAMPLES) - 1]))
+        )
+        self.branches = nn.Sequential()
+        for n_up in UPSAMPLES:
+            branch, read = nn.Sequential(), pyramid.channels
+            for _ in range(max(n_up, 1)):
+                branch.append(conv(read, pyramid.branch, threes, bias=False))
+                branch.append(nn.GroupNorm(pyramid.groups, pyramid.branch))
+                read = pyramid.branch
+            self.branches.append(branch)
+        self.width = pyramid.branch * (1 if pyramid.merge == "add" else len(UPSAMPLES))
+
+    def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        first, *others = self.laterals
+        maps = [first(x)]
+        for lateral, skip in zip(others, skips, strict=False):
+            maps.append(resized(maps[-1], skip.shape[2:], self.upsampling) + lateral(skip))
+        rows = []
+        for y, branch, n_up in zip(maps, self.branches, UPSAMPLES, strict=True):
+            layers = list(branch.children())
+            for convolve, norm in zip(layers[::2], layers[1::2], strict=True):
+                y = torch.relu(norm(convolve(y)))
+                y = enlarged(y, 2) if n_up else y
+            rows.append(y)
+        return torch.stack(rows).sum(0) if self.merge == "add" else torch.cat(rows, 1)
 
 
 class DecoderModule(nn.Module):
@@ -72,6 +111,18 @@ class DecoderModule(nn.Module):
         for level, skip in zip(self.children(), skips, strict=False):
             x = level(x, skip)
         return x
+
+
+def resized(x: Tensor, sides: Sequence[int], upsampling: Upsampling) -> Tensor:
+    """Resize a map to other sides, pixel centers on pixel centers."""
+    mode = "nearest" if upsampling == "nearest" else _LINEAR[len(sides) - 1]
+    return functional.interpolate(x, size=tuple(sides), mode=mode)
+
+
+def enlarged(x: Tensor, times: int) -> Tensor:
+    """Enlarge a map bilinearly, corners on corners."""
+    sides = tuple(times * side for side in x.shape[2:])
+    return functional.interpolate(x, size=sides, mode=_LINEAR[x.dim() - 3], align_corners=True)
 
 
 def _cropped(x: Tensor, sides: Sequence[int], *, to_end: bool) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deploy_kit.checkpoint.network.decoder_module import DecoderModule
+from deploy_kit.checkpoint.network.decoder_module import DecoderModule, PyramidModule, enlarged
 from deploy_kit.checkpoint.network.dense_modules import (
     NORMS,
     Activation,
@@ -74,7 +74,8 @@ class DenseNet(nn.Module):
         if spec.final_norm:
             self.features.add_module("norm5", NORMS[spec.ndim - 1](read, eps=spec.eps))
         if spec.decoder is not None:
-            self.decoder = DecoderModule(spec)
+            pyramid = spec.decoder.pyramid
+            self.decoder = DecoderModule(spec) if pyramid is None else PyramidModule(spec, pyramid)
             head = spec.heads[0].layers[0]
             self.classifier: nn.Module = conv(self.decoder.width, head.channels, spec.decoder.kernel, bias=head.bias)
         else:
@@ -138,7 +139,9 @@ class DenseNet(nn.Module):
         active = spec.final_relu and (spec.final_order == "norm_first" or not spec.final_norm)
         if spec.decoder is not None:
             x, skips = self._encoded(x)
-            return self._activated(self.classifier(self.decoder(self.outer(x) if active else x, skips)))
+            x = self.classifier(self.decoder(self.outer(x) if active else x, skips))
+            scale = spec.decoder.map_scale
+            return self._activated(enlarged(x, scale) if scale > 1 else x)
         x = self.features(x)
         vector = self._pool(self.outer(x) if active else x)
         vector = self.trunk(functional.normalize(vector) if spec.feature_norm == "l2" else vector)

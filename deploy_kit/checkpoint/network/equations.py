@@ -20,6 +20,7 @@ from deploy_kit.records.densenet import Decoder, DenseBlock, DenseNetSpec, HeadL
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+_GROUP_EPS = 1e-5  # torch's
 _AVG = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
@@ -59,7 +60,10 @@ class Equations:
         last = self._outer if spec.final_relu else _same
         x = self._normed(x, "features.norm5" if spec.final_norm else None, last, spec.final_order)
         if spec.decoder is not None:
-            return (self._decoded(self._new(x, width) if spec.decoder.reads_new else x, skips[::-1], spec.decoder),)
+            x = self._new(x, width) if spec.decoder.reads_new else x
+            climb = self._decoded if spec.decoder.pyramid is None else self._merged
+            x = self._conv(climb(x, skips[::-1], spec.decoder), "classifier")
+            return (_resized(x, [spec.decoder.map_scale * side for side in x.shape[2:]], "corners"),)
         vector = self._pooled(x)
         if spec.feature_norm == "l2":
             vector = vector / vector.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
@@ -92,12 +96,12 @@ class Equations:
         return x
 
     def _decoded(self, x: Tensor, skips: list[Tensor], decoder: Decoder) -> Tensor:
-        """Climb from the last map to (N, classes, H, W) along the encoder's maps, the smallest first."""
+        """Climb from the last map to the input's size along the encoder's maps, the smallest first."""
         above = [level.reads_all for level in decoder.levels[1:]] + [decoder.reads_all]
         for number, (level, skip, reads_all) in enumerate(zip(decoder.levels, skips, above, strict=False), start=1):
             name, sides = f"decoder.level{number}", skip.shape[2:]
             if level.block is None:
-                x = _resized(x, sides, linear=decoder.upsampling == "bilinear")
+                x = _resized(x, sides, decoder.upsampling)
             else:
                 x = self._enlarged(x, sides, f"{name}.up", late=decoder.up_crop == "end")
             if number <= len(self.spec.skips):
@@ -110,7 +114,33 @@ class Equations:
                 x = self._conv(x, f"{name}.block.conv{at}")
                 x = self._norm(x, f"{name}.block.norm{at}") if step.norm else x
                 x = _activated(x, *self.spec.active("stem")) if step.relu else x
-        return self._conv(x, "classifier")
+        return x
+
+    def _merged(self, x: Tensor, skips: list[Tensor], decoder: Decoder) -> Tensor:
+        """Compute a feature pyramid and its branches; the i-th of four enlarges its map 3 - i times."""
+        assert decoder.pyramid is not None
+        maps = [self._conv(x, "decoder.laterals.0")]
+        for at, skip in enumerate(skips[:3], start=1):
+            maps.append(
+                _resized(maps[-1], skip.shape[2:], decoder.upsampling) + self._conv(skip, f"decoder.laterals.{at}")
+            )
+        rows = []
+        for at, y in enumerate(maps):
+            for step in range(max(3 - at, 1)):
+                name = f"decoder.branches.{at}"
+                y = self._conv(y, f"{name}.{2 * step}")
+                y = self._group_norm(y, f"{name}.{2 * step + 1}", decoder.pyramid.groups).clamp(min=0)
+                y = _resized(y, [2 * side for side in y.shape[2:]], "corners") if at < 3 else y
+            rows.append(y)
+        return sum(rows[1:], rows[0]) if decoder.pyramid.merge == "add" else torch.cat(rows, 1)
+
+    def _group_norm(self, x: Tensor, name: str, groups: int) -> Tensor:
+        """Normalize each group of channels of each image; Wu and He, "Group Normalization", ECCV 2018, equation 1."""
+        grouped = x.reshape(len(x), groups, -1)
+        centered = grouped - grouped.mean(2, keepdim=True)
+        normed = centered * (centered.square().mean(2, keepdim=True) + _GROUP_EPS).rsqrt()
+        weight, bias = (_per_channel(self._of(f"{name}.{part}", x), x) for part in ("weight", "bias"))
+        return normed.reshape(x.shape) * weight + bias
 
     def _enlarged(self, x: Tensor, sides: Sequence[int], name: str, *, late: bool) -> Tensor:
         """Compute a transposed convolution of stride 2 as a sum: pixel 2 i + a reads W[a] of pixel i."""
@@ -231,14 +261,19 @@ def _activated(x: Tensor, kind: str, slope: float) -> Tensor:
     return x * torch.special.ndtr(x) if kind == "gelu" else x
 
 
-def _resized(x: Tensor, sides: Sequence[int], *, linear: bool) -> Tensor:
-    """Resize axis by axis: pixel i takes pixel ⌊i n / m⌋, or between the two around (i + 1/2) n / m - 1/2."""
+def _resized(x: Tensor, sides: Sequence[int], kind: str) -> Tensor:
+    """Resize axis by axis: pixel i of m takes pixel ⌊i n / m⌋ of n (``nearest``), or lies between two.
+
+    These are the ones around (i + 1/2) n / m - 1/2 (``bilinear``), or around i (n - 1) / (m - 1) (``corners``).
+    """
     for axis, side in enumerate(sides, start=2):
         n = x.shape[axis]
-        if not linear:
+        if kind == "nearest":
             x = x.index_select(axis, torch.arange(side) * n // side)
             continue
-        place = ((torch.arange(side, dtype=x.dtype) + 0.5) * n / side - 0.5).clamp(min=0)
+        pixels = torch.arange(side, dtype=x.dtype)
+        place = (pixels + 0.5) * n / side - 0.5 if kind == "bilinear" else pixels * (n - 1) / max(side - 1, 1)
+        place = place.clamp(min=0)
         low = place.long()
         share = (place - low).reshape(-1, *[1] * (x.dim() - 1 - axis))
         high = x.index_select(axis, (low + 1).clamp(max=n - 1))

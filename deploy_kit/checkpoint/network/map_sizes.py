@@ -1,6 +1,7 @@
 """Sizes of maps and of the input: what a network requires, what its stem is known for, what each stage ends with."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.base.plain_text import shell_word
 from deploy_kit.recipe import PreprocessTable
 from deploy_kit.records.artifacts import BareInput, Preprocess, TensorSpec
-from deploy_kit.records.densenet import Decoder, DenseNetSpec
+from deploy_kit.records.densenet import Decoder, DenseNetSpec, UpLevel
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -92,12 +93,13 @@ def _up(spec: DenseNetSpec, decoder: Decoder, ends: Sequence[Sides], now: Sides)
         InputError: A transposed convolution gives fewer pixels than the encoder's map of that level has.
     """
     stages = []
-    for number, (level, skip, aim) in enumerate(
-        zip(decoder.levels, (*spec.skips, 0), reversed(ends), strict=False), start=1
-    ):
+    levels: Sequence[UpLevel | None] = decoder.levels or [None] * 3
+    for number, (level, skip, aim) in enumerate(zip(levels, (*spec.skips, 0), reversed(ends), strict=False), start=1):
         even = all(side == 2 * below for side, below in zip(aim, now, strict=True))
-        if level.block is not None and not even and (decoder.up_crop == "end" or min(level.kernel) != 3):
-            times = 2 ** len(spec.transitions)
+        fixed = level is None or (level.block is not None and (decoder.up_crop == "end" or min(level.kernel) != 3))
+        if fixed and not even:
+            times = math.prod(map(max, (step.stride for step in spec.stem))) * 2 ** len(spec.transitions)
+            times *= 2 if spec.stem_pool != "none" else 1
             raise InputError(
                 f"an input of {'×'.join(map(str, ends[0]))} px is not halved evenly down to the last block, and a "
                 f"decoder gives {'×'.join(str(2 * below) for below in now)} px where {'×'.join(map(str, aim))} are "
@@ -105,8 +107,11 @@ def _up(spec: DenseNetSpec, decoder: Decoder, ends: Sequence[Sides], now: Sides)
                 hint="name a size that is: --input "
                 + "x".join(str(max(1, round(side / times)) * times) for side in ends[0]),
             )
-        grown = level.block.layers * level.block.growth if level.block is not None else 0
-        channels = level.convs[-1].channels if level.convs else level.channels + skip + grown
+        if level is None:
+            channels = decoder.pyramid.channels if decoder.pyramid is not None else 0
+        else:
+            grown = level.block.layers * level.block.growth if level.block is not None else 0
+            channels = level.convs[-1].channels if level.convs else level.channels + skip + grown
         stages.append(MapSize(stage=f"decoder level {number}", channels=channels, sides=aim))
         now = aim
     return stages

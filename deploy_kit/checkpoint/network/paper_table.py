@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from deploy_kit.checkpoint.network import map_sizes
 from deploy_kit.checkpoint.network.map_sizes import MapSize, Sides
-from deploy_kit.records.densenet import Decoder, DenseBlock, DenseNetSpec, Head, Order, StemConv, UpLevel
+from deploy_kit.records.densenet import Decoder, DenseBlock, DenseNetSpec, Head, Order, Pyramid, StemConv, UpLevel
 
 Row = tuple[str, str]
 _POOLS = {"max": "3×3 max pool, stride 2", "avg": "3×3 average pool, stride 2", "blur": "3×3 max pool, blur, stride 2"}
@@ -42,6 +42,8 @@ def rows(spec: DenseNetSpec, sides: Sides | None) -> list[Row]:
     for number, level in enumerate(spec.decoder.levels if spec.decoder else (), start=1):
         name = f"decoder level {number}"
         table.append((name, _sized(_level(level, spec, joined=number <= len(spec.skips)), stages.get(name))))
+    if spec.decoder is not None and spec.decoder.pyramid is not None:
+        table.append(("feature pyramid", _pyramid(spec.decoder, spec.decoder.pyramid)))
     table += _classification(spec)
     return table + ([("MACs per run", f"{macs(spec, sides):,}")] if sides else [])
 
@@ -75,6 +77,14 @@ def _decoder_macs(spec: DenseNetSpec, decoder: Decoder, pixels_of: Mapping[str, 
     """Count those of a decoder; a transposed convolution computes all of its kernel for each pixel that it reads."""
     total, last, pixels = 0, spec.blocks[-1], pixels_of[f"dense block {len(spec.blocks)}"]
     read = last.layers * last.growth if decoder.reads_new else spec.width
+    if decoder.pyramid is not None:
+        maps = [pixels, *(pixels_of[f"decoder level {number}"] for number in (1, 2, 3))]
+        wide, out = decoder.pyramid.channels, decoder.pyramid.branch
+        for at, (n, width) in enumerate(zip(maps, (spec.width, *spec.skips), strict=False)):
+            total += n * width * wide
+            # Each step of a branch but the last of all doubles the sides of the map.
+            total += sum(n * 4**step * 9 * (out if step else wide) * out for step in range(max(3 - at, 1)))
+        return total + maps[-1] * out * (1 if decoder.pyramid.merge == "add" else 4) * spec.classes
     above = [level.reads_all for level in decoder.levels[1:]] + [decoder.reads_all]
     for at, level in enumerate(decoder.levels):
         total += pixels * read * level.channels * math.prod(level.kernel) * (level.block is not None)
@@ -164,10 +174,20 @@ def _level(level: UpLevel, spec: DenseNetSpec, *, joined: bool) -> str:
     return f"{_times(level.kernel)} transposed conv{read}, stride 2{crop}{order}, {_block(level.block, spec)}"
 
 
+def _pyramid(decoder: Decoder, pyramid: Pyramid) -> str:
+    merged = "added" if pyramid.merge == "add" else "concatenated"
+    return (
+        f"of the last four maps, 1×1 convs to {pyramid.channels}, resized ({decoder.upsampling}) and added; "
+        f"branches of 3×3 conv to {pyramid.branch}, group norm, ReLU, {merged}"
+    )
+
+
 def _classification(spec: DenseNetSpec) -> list[Row]:
     if spec.decoder is not None:
         end = [] if spec.head_activation == "none" else [spec.head_activation]
-        return [("classification", ", ".join([f"{_times(spec.decoder.kernel)} conv to {spec.classes} classes", *end]))]
+        scale = [f"enlarged {spec.decoder.map_scale} times"] * (spec.decoder.map_scale > 1)
+        steps = [f"{_times(spec.decoder.kernel)} conv to {spec.classes} classes", *scale, *end]
+        return [("classification", ", ".join(steps))]
     start = [] if spec.final_norm else ["no BN"]
     start += [] if spec.final_relu or not spec.final_norm else ["no ReLU"]
     start += (

@@ -25,7 +25,9 @@ def verify_report(report: Report, where: str) -> None:
         InputError: A number is outside of its range; the message names its field.
     """
     spec = report.checkpoint.spec
-    if spec is not None and not (spec.stem and spec.blocks and (spec.decoder is None or spec.decoder.levels)):
+    if spec is not None and not (
+        spec.stem and spec.blocks and (spec.decoder is None or spec.decoder.levels or spec.decoder.pyramid)
+    ):
         raise _refused(where, ("checkpoint.spec", "a stem, blocks, and levels of a decoder", "none"))
     for place, row in enumerate(report.rows):
         if isinstance(row.parity, ParityReport):
