@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreError
 from deploy_kit.base.live_folder import live_file, live_folder, sweep
 from deploy_kit.base.plain_text import shell_word
+from deploy_kit.base.text_files import verify_utf8
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.records.verdict import Verdict
@@ -251,6 +252,7 @@ class Store:
         """Open or create the store at `root`; `recipe` is noted in the journal beside each result."""
         self.root = root = Path(root)
         self.recipe = dict(recipe or {})
+        verify_utf8(root, "choose another --store")
         try:
             if not root.is_dir():
                 root.mkdir(parents=True)
@@ -577,15 +579,18 @@ def _changed(path: Path) -> StoreError:
 
 
 def _full_or(error: OSError, path: Path) -> StoreError:
+    named, root = error.filename, [*path.absolute().parents][:2][-1]
+    if isinstance(named, str | os.PathLike) and not Path(named).absolute().is_relative_to(root):
+        # A temporary file, or an image set that was moved while a stage read it: the store has nothing to do with it.
+        if isinstance(error, FileNotFoundError):
+            hint = "run it again with its files in place"
+            return StoreError(f"{named}: no such file, while '{path}' was made", hint=hint)
+        path = Path(named)
     if error.errno in _FULL:
         return StoreError(f"{path}: no space left on the disk", hint="free some space; nothing earlier was lost")
     if error.errno == errno.EFBIG or "requested and" in str(error):  # numpy wrote a part, and does not say why no more
         why = error.strerror or str(error)
         return StoreError(f"{path}: not written whole: {why}", hint="see what is limited or full: ulimit -f; df -h")
-    gone = error.filename if isinstance(error, FileNotFoundError) else None
-    if isinstance(gone, str | os.PathLike) and not Path(gone).absolute().is_relative_to(path.absolute().parents[1]):
-        # A checkpoint or an image set that was moved while a stage read it: the store has nothing to do with it.
-        return StoreError(f"{gone}: no such file, while '{path}' was made", hint="run it again with its files in place")
     return StoreError(
         f"{path}: cannot be written: {error.strerror or error}", hint="choose another folder (--store, --out)"
     )

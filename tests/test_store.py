@@ -332,6 +332,14 @@ def test_a_limit_of_file_sizes_is_no_full_disk(store, write):
     assert files(store.root) == {}
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_elsewhere_is_named_and_not_the_store(store, code):
+    error = OSError(code, os.strerror(code), "/dev/full")
+
+    with pytest.raises(StoreError, match=r"^/dev/full: "):
+        store.produce(Note, KEY, breaks(error))
+
+
 def test_any_other_failure_to_write_is_told_with_its_reason(store):
     with pytest.raises(StoreError) as caught:
         store.produce(Note, KEY, breaks(OSError(errno.EROFS, os.strerror(errno.EROFS))))
@@ -541,6 +549,13 @@ def test_a_record_of_the_first_version_has_no_hash_and_is_read(store):
     (home(store) / "record.json").write_text('{"text":"old"}')
 
     assert store.kept(Note, KEY) == Note(text="old")
+
+
+def test_a_store_whose_path_is_no_utf8_is_refused_before_it_is_made(tmp_path):
+    with pytest.raises(InputError, match="expected a path in UTF-8"):
+        Store(tmp_path / "caf\udce9")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_store_is_named(tmp_path):

@@ -27,6 +27,7 @@ from deploy_kit.devices.engine_parts import OutputsRequest
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.images import ImageSource
+from deploy_kit.images.arrays import write_npy
 from deploy_kit.measure import layer_profile
 from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.quantization import schemes
@@ -313,7 +314,7 @@ class TrialRunner:
         size = subject.simplified.inputs[0].shape[0]
         image_set = subject.tuning.open(subject.simplified.preprocess)
         batch = next(image_set.batches(subject.simplified.preprocess, size if isinstance(size, int) else 1))
-        np.save(inputs, batch)
+        write_npy(inputs, batch)
         with self.context.connection.worker() as worker:
             answer = worker.ask(
                 "profile",

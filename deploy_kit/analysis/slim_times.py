@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from deploy_kit import engines
 from deploy_kit.context import Context
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.graph.layer_location import LayerLocation
 from deploy_kit.images import ImageSource
+from deploy_kit.images.arrays import write_npy
 from deploy_kit.measure import layer_profile
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact
@@ -50,7 +49,7 @@ def _medians(
     size, file = graph.inputs[0].shape[0], context.store.path(graph)
     batch = next(images.open(graph.preprocess).batches(graph.preprocess, size if isinstance(size, int) else 1))
     inputs = context.connection.folder / "image.npy"
-    np.save(inputs, batch)
+    write_npy(inputs, batch)
     context.report("slim", f"profiling {engine}: {graph.path}")
     with context.connection.worker() as worker:
         answer = worker.ask(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from deploy_kit.base.errors import StageError
+from deploy_kit.base.text_files import verify_utf8
 
 _LOCK, _TEMPORARY = ".lock", "deploykit-"
 _DIGITS = 16  # of the random part of a name: what only begins like one of ours is somebody else's
@@ -42,14 +43,17 @@ def temporary_place() -> Path:
 
     Raises:
         StageError: None can be written to, as in a container whose file systems are read-only.
+        InputError: Its path is not in UTF-8.
     """
     try:
-        return Path(tempfile.gettempdir())
+        place = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
         raise StageError(
             f"no place for temporary files: {error.strerror}",
             hint="name a folder that can be written: export TMPDIR=FOLDER",
         ) from error
+    verify_utf8(place, "export TMPDIR=FOLDER")
+    return place
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import yaml
 
 _YAML_BYTES, _JSON_BYTES = 1 << 20, 1 << 29
-_DEPTH, _NODES, _NUMBER = 50, 20_000, 300
+_DEPTH, _NODES, _NUMBER, _SHOWN = 50, 20_000, 300, 40
 _SILENCE_S, _PIPE_S = 10.0, 60.0
 
 
@@ -59,6 +59,24 @@ def _read_bytes(path: Path, most_bytes: int) -> bytes:
     finally:
         os.close(descriptor)
     raise InputError(f"{path}: expected at most {most_bytes:,} bytes, found more")
+
+
+def verify_utf8(path: Path, rather: str) -> None:
+    """Refuse a path whose bytes are no UTF-8, where native libraries are to read or write below it: they take no other.
+
+    Args:
+        path: The path.
+        rather: What to do instead, for the hint.
+
+    Raises:
+        InputError: Its bytes are none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: expected a path in UTF-8, as native libraries take no other", hint=f"rename it (mv), or {rather}"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -177,6 +195,14 @@ def _loader() -> "type[yaml.SafeLoader]":
             if len(node.value) > _NUMBER and not node.tag.endswith(":str"):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"a number of {len(node.value):,} characters", node.start_mark
+                )
+            # 010 is 8 in YAML 1.1 and 10 in 1.2, 1:30 is 90 or a text, 1_000 is 1000 or a text.
+            if node.tag.endswith((":int", ":float")) and re.fullmatch(r"[-+]?0[0-9_]+|.*[:_].*", node.value):
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"'{node.value[:_SHOWN]}' is one number for some readers and another for others",
+                    node.start_mark,
                 )
             return super().construct_scalar(node)
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.live_folder import temporary_folder
+from deploy_kit.base.text_files import verify_utf8
 from deploy_kit.delivery import manifest as manifests
 from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.records import codec
@@ -116,6 +117,7 @@ def opened(path: Path) -> Iterator[BundleContents]:
             that occur twice, members that unpack to far more than they take.
     """
     if path.is_dir():
+        verify_utf8(path, "give it as a zip")
         names = _names_in(path)
         yield _compared(path, path, _manifest(path, path), names)
     elif path.is_file():

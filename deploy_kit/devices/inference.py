@@ -12,6 +12,7 @@ import numpy as np
 
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.images import Crops, ImageSet, mean_of_crops
+from deploy_kit.images.arrays import write_npy
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 
 _CHUNK, _CHUNK_BYTES = 256, 16 << 20
@@ -146,7 +147,7 @@ def loaded_engine(
         )
 
         def ask(images: np.ndarray, batch: int) -> np.ndarray:
-            np.save(inputs, images)
+            write_npy(inputs, images)
             with connection.outbox(connection.folder) as outbox:
                 outputs = f"{outbox}/logits.npy"
                 worker.ask("infer", about, inputs=connection.send(inputs), outputs=outputs, batch=batch)

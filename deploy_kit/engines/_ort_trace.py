@@ -75,6 +75,11 @@ def read_trace(file: Path) -> tuple[Kernel, ...]:
             key = (event["name"].removesuffix(_KERNEL), event["args"].get("node_index", ""))
             by_node.setdefault(key, []).append(event)
         kernels = tuple(_kernel(name, entries) for (name, _), entries in by_node.items())
+    except json.JSONDecodeError as error:
+        raise StageError(
+            f"{file}: ONNX Runtime's profile is cut off: {error}",
+            hint="free some space there, see what is limited (ulimit -f), or name another folder: export TMPDIR=FOLDER",
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StageError(f"{file.name}: ONNX Runtime's profile is not as expected: {error!r}") from error
     if not kernels:

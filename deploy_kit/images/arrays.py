@@ -55,6 +55,26 @@ def read_npy(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a readable npy file: {error}") from error
 
 
+class _Sink:
+    """Takes what is written, and is no file for numpy: what numpy writes into a file in C fails without a reason."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
+
+
+def write_npy(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Write an npy file.
+
+    Raises:
+        OSError: It cannot be written whole: with the reason and the path, which `numpy.save` does not state.
+    """
+    try:
+        with Path(path).open("wb") as file:
+            np.lib.format.write_array(_Sink(file), np.asanyarray(array), allow_pickle=False)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
 def _member(path: Path, archive: zipfile.ZipFile, names: list[str]) -> np.ndarray:
     """Read one array, once its header, its size and what it takes in memory agree."""
     name, again = names[0], "save it again with numpy.savez"

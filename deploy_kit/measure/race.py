@@ -30,6 +30,7 @@ from deploy_kit.base.errors import (
 )
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Worker
+from deploy_kit.images.arrays import write_npy
 from deploy_kit.measure import latency, layer_profile, scenarios, stopwatch
 from deploy_kit.measure.stopwatch import Turn
 from deploy_kit.measure.telemetry import Telemetry
@@ -406,7 +407,7 @@ class _Race:
         image = np.concatenate(list(noise.batches(preprocess, noise.n)))
         name = f"bench-{engine.sha256[:12]}-{engine.engine}-{entry.batch}-{image.dtype}.npy"
         file = self._connection.folder / name
-        np.save(file, np.resize(image, (entry.batch, *image.shape[1:])))
+        write_npy(file, np.resize(image, (entry.batch, *image.shape[1:])))
         return file
 
     def _record_failure(self, entry: RaceEntry, error: StageError) -> None:

@@ -27,6 +27,7 @@ from deploy_kit.base.process_end import end_process
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.devices.protocol import Reply, error_reply, progress_line, read_job, reply_line
 from deploy_kit.engines import _cuda
+from deploy_kit.images.arrays import write_npy
 from deploy_kit.machine import environment
 from deploy_kit.measure import scenarios, stopwatch
 from deploy_kit.measure.gauges._operations import GaugeOperations
@@ -173,7 +174,7 @@ class WorkerProgram:
             folder.mkdir()
             engine.build(Path(target), folder, engine.options(), self._on_progress)
             built.append(str(folder / engine.file_name))
-        np.save(arguments["inputs"], next(few.batches(preprocess, arguments["batch"])))
+        write_npy(arguments["inputs"], next(few.batches(preprocess, arguments["batch"])))
         traces: list[list[object]] = [[] for _ in built]
         for _ in range(arguments["rounds"]):
             for found, path in zip(traces, built, strict=True):
@@ -269,7 +270,7 @@ class WorkerProgram:
             session.bind(full)
             session.run()
             logits.append(session.fetch())
-        np.save(arguments["outputs"], np.concatenate(logits)[: len(images)].astype(np.float32, copy=False))
+        write_npy(arguments["outputs"], np.concatenate(logits)[: len(images)].astype(np.float32, copy=False))
         return {"n": len(images)}
 
     def warm_up(self, arguments: Arguments) -> Arguments:
@@ -478,8 +479,10 @@ def serve(jobs: Iterable[str], replies: TextIO, host_gone: threading.Event) -> N
         except DeployKitError as error:
             reply = error_reply(error)
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            hint = "free some space, or choose another folder with --store" if error.errno in _FULL else ""
+            place = error.filename or job.arguments.get("target")  # to write into a file fails without its name
+            where = f"{place}: " if place else ""
+            full = error.errno in (None, *_FULL)  # numpy writes a part of a file, and does not say why no more
+            hint = "free some space, or choose another folder with --store" if full else ""
             reply = error_reply(StoreError(f"{where}{error.strerror or error} (in '{job.op}')", hint=hint))
         except Exception as error:  # noqa: BLE001  # the host must hear of a bug too, with where it happened
             at = traceback.extract_tb(error.__traceback__)[-1]

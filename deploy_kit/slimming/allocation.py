@@ -77,7 +77,7 @@ class _Search:
             before = list(kept)
             for index, options in enumerate(self._options):
                 readers = {n: self._of_readers(kept, index, n, each) if options[0] == 0 else 0.0 for n in options[:2]}
-                values = {n: self._own(kept, index, n, each) + readers[min(n, options[1])] for n in options}
+                values = {n: self._own(kept, index, n, each) + readers[min(n, options[:2][-1])] for n in options}
                 kept[index] = min(options, key=lambda n, values=values: (values[n], n))  # type: ignore[misc]
             if kept == before:
                 break

@@ -130,7 +130,7 @@ class _Activations:
         array = batch.contiguous().numpy()
         with self._path(key).open("ab") as file:
             self._places.setdefault(key, []).append((file.tell(), array.shape))
-            array.tofile(file)
+            file.write(array.data)  # `tofile` does not say why it cannot write
 
     def read(self, slim: bool, name: str, index: int) -> torch.Tensor:
         """Read a batch; where the slimmed network has none of its own, the original's is its own as well."""

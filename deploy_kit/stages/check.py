@@ -18,6 +18,7 @@ from deploy_kit.context import Context
 from deploy_kit.devices import engine_parts, inference, links, task_comparison
 from deploy_kit.devices.links import Connection
 from deploy_kit.images import Crops, ImageSet, ImageSource, calibration_checks, masks
+from deploy_kit.images.arrays import write_npy
 from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
@@ -348,7 +349,7 @@ def _outputs(
         logits = _all_logits(opened, engine, image_set, reference.crops, context)
         if logits.shape != (image_set.n, classes):
             raise CheckError(f"{engine.label}: expected logits {(image_set.n, classes)}, found {logits.shape}")
-        np.save(folder / "outputs.npy", logits)
+        write_npy(folder / "outputs.npy", logits)
         return folder / "outputs.npy"
 
     key = (image_set.pixel_digest,), reference.crops

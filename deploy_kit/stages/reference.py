@@ -6,6 +6,7 @@ Computed in torch; of an ONNX file in ONNX Runtime, node by node, without its gr
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from deploy_kit.context import Context
 from deploy_kit.devices import inference, task_comparison
 from deploy_kit.graph import adoption, onnx_bounds, onnx_file
 from deploy_kit.images import Crops, ImageSet, Orientation, npz, part_of
+from deploy_kit.images.arrays import write_npy
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.recipe import CheckTable, SourceTable
@@ -209,6 +211,8 @@ def _streamed(
         case.label(index)  # what does not fit is said before minutes are spent
     low, high = math.inf, -math.inf
     outputs = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(images.n, *found.shape))
+    with file.open("r+b") as held:  # on a full disk a mapped page that is not reserved ends the process
+        os.posix_fallocate(held.fileno(), 0, file.stat().st_size)
     with temporary_folder() as folder:
         for index, output in enumerate(found.each(images, folder, context, preprocess)):
             outputs[index] = output
@@ -357,7 +361,7 @@ def _logits(
 
             def make(kept_in: Path, home: str, part: ImageSet = part) -> LogitsPart:
                 found = elsewhere(part)
-                np.save(kept_in / "logits.npy", compute(part) if found is None else found)
+                write_npy(kept_in / "logits.npy", compute(part) if found is None else found)
                 return LogitsPart(path=f"{home}/logits.npy", sha256=sha256_of(kept_in / "logits.npy"), n=part.n)
 
             kept, _ = context.store.produce(LogitsPart, key_of(part), make)

@@ -12,7 +12,7 @@ import yaml
 
 from deploy_kit.base import text_files
 from deploy_kit.base.errors import DeployKitError, InputError, RecipeError
-from deploy_kit.base.text_files import read_json, read_text, read_yaml
+from deploy_kit.base.text_files import read_json, read_text, read_yaml, verify_utf8
 
 
 def bomb(levels: int, width: int = 10) -> str:
@@ -43,6 +43,9 @@ REFUSED = {
     "5,000 digits": ("a: " + "9" * 5000, "a number of 5,000 characters"),
     "5,000 hexadecimal digits": ("a: 0x" + "f" * 5000, "a number of 5,002 characters"),
     "a number to the base 60": ("a: 1" + ":59" * 200_000, "a number of 600,001 characters"),
+    "an octal number of YAML 1.1": ("a: 010", "'010' is one number for some readers and another for others"),
+    "a short number to the base 60": ("a: 1:30", "'1:30' is one number for some readers"),
+    "a number with an underscore": ("a: 1_000", "'1_000' is one number for some readers"),
     "a key given twice": ("a: 1\na: 2", "the key 'a' is given twice"),
     "a date that does not exist": ("a: 2026-02-30", "not YAML"),
     "an object": ("a: !!python/object/apply:os.system [id]", "not YAML"),
@@ -64,6 +67,15 @@ def test_hostile_yaml_is_refused_at_once_and_by_its_name(text: str, said: str, t
     assert said in str(caught.value)
     assert (caught.value.exit_code, str(caught.value).isprintable() or "\n" in str(caught.value)) == (2, True)
     assert time.process_time() - begun < 5
+
+
+def test_a_path_that_is_no_utf8_is_refused_with_what_to_do_instead() -> None:
+    with pytest.raises(
+        InputError, match=r"caf.*: expected a path in UTF-8, as native libraries take no other"
+    ) as caught:
+        verify_utf8(Path("caf\udce9"), "choose another --store")
+
+    assert caught.value.hint == "rename it (mv), or choose another --store"
 
 
 def test_anchors_in_measure_are_read_as_pyyaml_reads_them(tmp_path: Path) -> None:

@@ -99,7 +99,17 @@ def test_a_profile_without_a_kernel_is_refused(tmp_path: Path) -> None:
         _ort_trace.read_trace(written(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["", "[{}]", '[{"cat": "Node", "name": "a_kernel_time", "args": {}}]', "[1]"])
+@pytest.mark.parametrize("text", ["", '[{"cat": "Node", "na'])
+def test_a_profile_that_a_full_disk_cut_off_names_its_folder(tmp_path: Path, text: str) -> None:
+    (tmp_path / "profile.json").write_text(text)
+
+    with pytest.raises(StageError, match=r"/profile\.json: ONNX Runtime's profile is cut off") as caught:
+        _ort_trace.read_trace(tmp_path / "profile.json")
+
+    assert caught.value.hint.startswith("free some space there")
+
+
+@pytest.mark.parametrize("text", ["[{}]", '[{"cat": "Node", "name": "a_kernel_time", "args": {}}]', "[1]"])
 def test_a_profile_of_another_make_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "profile.json").write_text(text)
 

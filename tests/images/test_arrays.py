@@ -1,6 +1,7 @@
 """Arrays of numpy's files: what their headers promise is there, and nothing else is read."""
 
 import dataclasses
+import errno
 import warnings
 import zipfile
 
@@ -9,7 +10,7 @@ import pytest
 from image_sets import GRAY, npz, opened, pixels, refused
 
 from deploy_kit.base.errors import InputError
-from deploy_kit.images.arrays import read_npy
+from deploy_kit.images.arrays import read_npy, write_npy
 
 
 @pytest.mark.parametrize("doubled", ["images.npy", "images"])
@@ -45,6 +46,23 @@ def test_an_npy_file_is_read_as_numpy_wrote_it(tmp_path):
     np.save(tmp_path / "mask.npy", source)
 
     assert np.array_equal(read_npy(tmp_path / "mask.npy"), source)
+
+
+def test_what_is_written_is_what_numpy_writes(tmp_path):
+    for number, array in enumerate(
+        (pixels(1, 4, 6), np.asfortranarray(pixels(1, 4, 6)[0]), np.float32(2), np.zeros(0))
+    ):
+        write_npy(tmp_path / f"{number}.npy", array)
+        np.save(tmp_path / "wanted.npy", array)
+
+        assert (tmp_path / f"{number}.npy").read_bytes() == (tmp_path / "wanted.npy").read_bytes()
+
+
+def test_a_file_that_cannot_be_written_whole_is_named_with_the_reason():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'") as caught:
+        write_npy("/dev/full", np.zeros(100_000))
+
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
 
 
 NPY = {

@@ -85,6 +85,10 @@ def test_a_layer_whose_channels_are_no_multiple_may_keep_all() -> None:
     assert kept.count(10) == 2
 
 
+def test_layers_of_fewer_channels_than_a_step_keep_all() -> None:
+    assert allocate(curves(0), 1.0, 32) == (16, 16, 16)
+
+
 def test_everything_fits_where_all_may_be_left() -> None:
     assert allocate(curves(), 1.0, 4) == (16, 16, 16)
 

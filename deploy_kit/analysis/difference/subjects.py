@@ -19,6 +19,7 @@ from deploy_kit.checkpoint.network import map_sizes
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import onnx_bounds
 from deploy_kit.graph import onnx_file as graph
+from deploy_kit.images.arrays import write_npy
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Exported, Precision, Preprocess
 from deploy_kit.records.engine_table import plain
@@ -218,7 +219,7 @@ class _EngineSession:
         self._subject, self._connection, self._worker = subject, connection, worker
         # One subject may take pixels where the other takes tensors.
         self._inputs = connection.folder / f"images-{subject.digest[:16]}.npy"
-        np.save(self._inputs, images)
+        write_npy(self._inputs, images)
 
     def observe(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         subject, connection = self._subject, self._connection
