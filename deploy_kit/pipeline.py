@@ -508,8 +508,14 @@ def with_measurement(row: EngineRow, measured: Bench, part: BenchTable) -> tuple
 
 
 def default_baseline(part: BenchTable, labels: Sequence[str]) -> str | None:
-    """Return the label that speed-ups refer to: the table's, or where it names none the first fp32 engine measured."""
-    return part.baseline or next((label for label in labels if label.startswith(BASELINE)), None)
+    """Return the label that speed-ups refer to: the table's, or where it names none the first fp32 engine measured.
+
+    Of a file that carries its precision the graph as it was given stands for fp32.
+    """
+    given = f"{simplify.GIVEN} · "
+    named = {BASELINE + label.partition(given)[2]: label for label in labels if given in label}
+    named |= {label: label for label in labels if label.startswith(BASELINE)}
+    return named.get(part.baseline, part.baseline) if part.baseline else next(iter(named.values()), None)
 
 
 def _hash_of(row: EngineRow) -> str:
@@ -554,7 +560,7 @@ def built_and_checked(
     absent: dict[str, EngineRow],
     logits: ReferenceLogits,
 ) -> EngineRow:
-    label = f"{name} · {entry.engine}"
+    label = f"{quantized[name].name if name in quantized else name} · {entry.engine}"
     if name in absent:
         return dataclasses.replace(absent[name], label=label)
     lack = doctor.missing_there(engines.CATALOGUE.get(entry.engine).package, run.target.connection)
@@ -587,8 +593,8 @@ def measured_rows(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[Engin
         f"{len(there)} engines",
         lambda: bench.run(there, part, run.target, fresh=fresh),
     )
-    timed = {m.label for m in measured.measurements}
-    if part.baseline and part.baseline not in timed:
+    timed = [m.label for m in measured.measurements]
+    if part.baseline and default_baseline(part, timed) not in timed:
         run.remarks.append(
             f"no speed-ups: the baseline '{part.baseline}' was not measured; {nearest(part.baseline, timed)}"
         )

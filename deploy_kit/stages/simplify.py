@@ -20,6 +20,8 @@ from deploy_kit.records.results import PassRow, Simplified
 from deploy_kit.store import sha256_of
 
 VERSION = "2"
+GIVEN = "-given"
+"""End of the name of a graph whose file carries another precision than float32: a variant may be called ``int8``."""
 _LIBRARIES = ("onnx", "onnx-ir", "onnxscript")
 _VERIFIED_IMAGES = 8
 _LEAVE_OUT = "list recipe.simplify.passes without '{}' (deploykit run --dry-run prints them), and report this graph"
@@ -52,7 +54,7 @@ def run(exported: Artifact, table: SimplifyTable, context: Context) -> tuple[Sim
         onnx = onnx_artifact(
             file,
             home,
-            name=precision if precision == "fp32" else f"{precision}-given",  # a variant of the recipe may be `int8`
+            name=precision if precision == "fp32" else precision + GIVEN,
             stage="simplify",
             parent=exported.sha256,
             preprocess=exported.preprocess,

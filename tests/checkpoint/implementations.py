@@ -61,8 +61,6 @@ def makers() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
         "smp_fpn_121": (fpn(121), (3, 64, 96)),
         "smp_fpn_161": (fpn(161, decoder_merge_policy="cat", upsampling=2), (3, 64, 64)),
         "smp_fpn_169": (fpn(169, decoder_interpolation="bilinear"), (3, 64, 64)),
-        "smp_fpn_201": (fpn(201, in_channels=1), (1, 64, 64)),
-        "smp_unet_121": (unet(121), (3, 64, 64)),
         "smp_unet_161": (unet(161, in_channels=1), (1, 64, 64)),
         "smp_unet_169": (unet(169, decoder_interpolation="bilinear"), (3, 64, 96)),
         "smp_unet_201": (unet(201, decoder_use_norm=False), (3, 64, 64)),

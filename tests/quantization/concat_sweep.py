@@ -95,11 +95,11 @@ def walked(name: str) -> str:
         noise = {engine: found.parity["int8", engine].sqnr_db for engine in whole_line.ENGINES}
         said = ", ".join(f"{engine} {db:.1f} dB" for engine, db in noise.items())
         good = min(noise.values()) > LEAST_DB
-        if not good:  # of a net whose logits drown in any rounding: what ONNX Runtime's own quantizer leaves of them
+        if not good:  # of a net whose logits drown in any rounding: about what ONNX Runtime's quantizer leaves
             (at / "stock").mkdir()
             stock = whole_line.walk(file, at / "stock", sides=(SIDE, SIDE), scheme="int8_ort")
             theirs = stock.parity["int8", "onnxruntime"].sqnr_db
-            good, said = min(noise.values()) > theirs, f"{said} (quantize_static: {theirs:.1f} dB)"
+            good, said = min(noise.values()) > theirs - 0.5, f"{said} (quantize_static: {theirs:.1f} dB)"
     floats = min(found.parity["fp32", engine].sqnr_db for engine in whole_line.ENGINES)
     return f"{'passed' if floats > 60 and good else 'failed'}: int8 {said}; fp32 {floats:.0f} dB"
 

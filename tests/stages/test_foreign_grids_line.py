@@ -3,6 +3,7 @@
 What a file computes is said by ONNX's reference evaluator, and by ONNX Runtime without its optimizer.
 """
 
+import json
 from pathlib import Path
 
 import foreign_grids
@@ -11,6 +12,7 @@ import onnx
 import pytest
 import small_cnns
 import whole_line
+from command_line import deploykit
 from foreign_grids import FORMS, IN_FLOAT, REFUSED
 
 from deploy_kit.accuracy import metrics
@@ -56,3 +58,22 @@ def test_engine_of_openvino_would_be_wrong_without_the_layout_of_its_target(tmp_
     as_given = openvino.Core().compile_model(openvino.Core().read_model(str(file)), "CPU")(x)[0]
 
     assert metrics.sqnr_db(foreign_grids.by_reference(file, x), as_given) < 25
+
+
+def test_deployment_calls_it_by_its_precision_and_holds_the_other_engine_against_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = FORMS["onnxruntime: a scale per channel"](tmp_path)
+    whole_line.save_photos(tmp_path / "check.npz", 16, sides=(foreign_grids.SHAPE[1], foreign_grids.SHAPE[2]), seed=2)
+    given = ("--images", "check.npz", "--mean", "0,0,0", "--std", "1,1,1", "--max-drop", "90pt", "--allow-invalid")
+
+    said = deploykit("deploy", str(file), *given, "--json", "-o", "out")
+
+    assert said.code in (0, 6), said.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    labels = [row["label"] for row in report["rows"]]
+    assert labels == ["int8-given · onnxruntime", "int8-given · openvino"]
+    assert "no speed-ups" not in said.err
+    assert all(row["measurement"]["label"] == row["label"] for row in report["rows"])
+    assert report["rows"][1]["speed_up"]["baseline"] == "int8-given · onnxruntime"

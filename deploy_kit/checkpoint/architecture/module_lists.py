@@ -56,8 +56,7 @@ def verify(
     for path in _lists(attributes):
         for segment in _segments(attributes, path):
             if any(kind == "layer" for kind, _ in segment.operations):
-                _compare(segment, rows, ends, path, where)
-                n_compared += 1
+                n_compared += _compare(segment, rows, ends, path, where)
     root = attributes.get("", {})
     outside = (
         f"the order in which '{root.get('class', '')}' computes is code outside of the file and has no witness, "
@@ -158,12 +157,13 @@ def _flat(attributes: Attributes, path: str) -> Iterator[Operation | None]:
             yield "unknown", f"{child}' is a '{last}"
 
 
-def _compare(segment: _Segment, rows: Sequence[Sequence[Operation]], ends: set[str], path: str, where: str) -> None:
+def _compare(segment: _Segment, rows: Sequence[Sequence[Operation]], ends: set[str], path: str, where: str) -> bool:
+    """Compare a segment with the row that has its first layer; return whether there is one."""
     operations = segment.operations
     layers = [operation for operation in operations if operation[0] == "layer"]
     row = next((row for row in rows if layers[0] in row), None)
     if row is None:
-        return  # a layer that was left out, as asked
+        return False  # a layer that was left out, as asked, or a branch of a feature pyramid
     start = row.index(layers[0]) - operations.index(layers[0])
     lacking = list(row[: max(start, 0)]) if segment.follows else []
     lacking += row[start + len(operations) :] if segment.leads else []
@@ -181,6 +181,7 @@ def _compare(segment: _Segment, rows: Sequence[Sequence[Operation]], ends: set[s
         if at >= len(row) and operation == _ACTIVATION and row[-1][1] in ends:
             continue  # what follows the last layer, such as a softmax, is remarked elsewhere
         raise _apart(path, operation, expected, where)
+    return True
 
 
 def _apart(path: str, found: Operation | None, expected: Operation | None, where: str) -> CheckpointError:

@@ -252,6 +252,32 @@ def test_multiplications_are_those_that_hooks_count() -> None:
     assert any("transposed conv" in text for _, text in paper_table.rows(spec, (16, 24)))
 
 
+@pytest.mark.parametrize(("late", "crop"), [(False, "start"), (True, "end")])
+def test_whole_module_says_how_its_transposed_convolutions_pad(late: bool, crop: str, tmp_path: Path) -> None:
+    torch.save(made(late=late), tmp_path / "net.pth")
+
+    read = checkpoint.read_checkpoint(tmp_path / "net.pth")
+
+    assert read.spec.decoder is not None
+    assert read.spec.decoder.up_crop == crop
+    assert dict(read.spec.sources)["transition_pool"] == "attributes of the file's modules"
+    model = made(late=late)
+    model.transUpBlocks[0].convTrans.stride = (3, 3)
+    torch.save(model, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=r"convTrans' has stride \(3, 3\), .*: not supported"):
+        checkpoint.read_checkpoint(tmp_path / "net.pth")
+
+
+def test_traced_network_is_refused_by_what_its_graph_computes(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="jit"):
+        torch.jit.trace(made(), noise(1, 3, 16, 16)).save(tmp_path / "net.pt")
+
+    with pytest.raises(CheckpointError, match="its graph computes 'slice'") as refused:
+        checkpoint.read_checkpoint(tmp_path / "net.pt")
+
+    assert refused.value.hint.startswith("export it to ONNX")
+
+
 @pytest.mark.slow
 def test_state_dict_passes_through_all_steps_as_a_map_of_classes(tmp_path: Path) -> None:
     torch.save(state(made()), tmp_path / "net.pth")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from families import small, trained
 from torch import Tensor
+from whole_line import walk
 
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import CheckpointError, InputError
@@ -102,6 +103,17 @@ def test_interpolation_is_asked_for_and_read_from_the_config_beside_it(tmp_path:
         checkpoint.read_checkpoint(tmp_path / "net.pth")
 
 
+def test_config_of_a_pyramid_says_its_scale(tmp_path: Path) -> None:
+    torch.save(fpn(), tmp_path / "net.pth")
+    config = {"encoder_name": "densenet121", "encoder_depth": 5, "upsampling": 2, "decoder_interpolation": "bilinear"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    decoder = checkpoint.read_checkpoint(tmp_path / "net.pth").spec.decoder
+
+    assert decoder is not None
+    assert (decoder.upsampling, decoder.map_scale) == ("bilinear", 2)
+
+
 @pytest.mark.parametrize("root", ["", "model.", "module.net."])
 @pytest.mark.parametrize("norm", [True, False])
 def test_module_and_equations_agree_and_interpolations_differ(norm: bool, root: str) -> None:
@@ -184,6 +196,18 @@ def test_encoder_without_a_layer_is_called_by_what_is_missing() -> None:
 
     with pytest.raises(CheckpointError, match="denselayer2 missing"):
         parse(tensors, upsampling="nearest")
+
+
+@pytest.mark.slow
+def test_state_dict_passes_through_all_steps(tmp_path: Path) -> None:
+    torch.save(unet(), tmp_path / "net.pth")
+
+    walked = walk(tmp_path / "net.pth", tmp_path, sides=(32, 32), upsampling="nearest")
+
+    for (precision, _), report in walked.parity.items():
+        assert report.task is not None
+        assert report.task.task == "segment"
+        assert report.sqnr_db > (20 if precision == "int8" else 90)
 
 
 @pytest.mark.parametrize(
