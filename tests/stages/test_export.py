@@ -208,7 +208,7 @@ def test_operator_set_that_the_exporter_does_not_write_is_refused(
 def test_operator_set_that_onnx_does_not_have_is_refused_and_the_cure_holds(
     exporter: str, run: Callable[..., tuple[Exported, bool]], checkpoint: Path
 ) -> None:
-    with pytest.raises(InputError, match="--opset 99: ONNX .* has operator sets up to") as caught:
+    with pytest.raises(InputError, match=r"--opset 99: ONNX .* has operator sets up to") as caught:
         run(checkpoint, exporter=exporter, opset=99)
 
     assert caught.value.hint == "--opset 18"
