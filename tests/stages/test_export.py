@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,6 +216,16 @@ def test_operator_set_that_onnx_does_not_have_is_refused_and_the_cure_holds(
 
     assert caught.value.hint == "--opset 18"
     run(checkpoint, exporter=exporter, opset=18)
+
+
+@pytest.mark.slow
+def test_torch_leaves_no_folder_of_its_cache(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    command = [sys.executable, "-m", "deploy_kit", "export", checkpoint, "--store", tmp_path / "store"]
+    subprocess.run(command, env=environment | {"TMPDIR": str(tmp_path / "tmp")}, check=True, capture_output=True)
+
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_failure_of_the_exporter_is_an_export_error(
