@@ -1,4 +1,4 @@
-"""A short form of `kill_anywhere.py`: the command is killed once, a worker of it once, and the command interrupted once."""
+"""A short form of `kill_anywhere.py`: the command is killed, a worker of it is, and the command is interrupted."""
 
 from pathlib import Path
 
