@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _YAML_BYTES, _JSON_BYTES = 1 << 20, 1 << 29
 _DEPTH, _NODES, _NUMBER, _SHOWN = 50, 20_000, 300, 40
+_NO_JSON = frozenset({"timestamp", "binary", "set", "omap", "pairs"})
 _SILENCE_S, _PIPE_S = 10.0, 60.0
 
 
@@ -180,6 +181,17 @@ def _loader() -> "type[yaml.SafeLoader]":
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            if kind in _NO_JSON:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"a {kind}, expected tables, lists, texts and numbers; put texts in quotes",
+                    node.start_mark,
+                )
+            return super().construct_object(node, deep)
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))

@@ -217,6 +217,8 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, DeployKitError):
         _print_error(error)
         return error.exit_code
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's own of it
+        error = MemoryError()
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _REFUSALS | _NO_PATHS):
         refused = _refused(error)
         _print_error(refused)

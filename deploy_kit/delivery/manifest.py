@@ -12,7 +12,7 @@ from deploy_kit.base.plain_text import one_line, shown
 from deploy_kit.base.text_files import unique_keys
 from deploy_kit.base.versions import version_numbers
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import BuiltFor, Precision, Preprocess, TensorSpec
+from deploy_kit.records.artifacts import MOST_RESIZE, BuiltFor, Precision, Preprocess, TensorSpec
 from deploy_kit.records.made_by import MadeBy, Pairs
 from deploy_kit.records.parity import Drop
 from deploy_kit.records.results import Limits
@@ -25,7 +25,6 @@ MAX_BYTES = 16 << 20
 """Largest manifest that is read: 100,000 classes of 100 characters fit."""
 MAX_NAME = 200
 """Longest name of a class or a file, in characters."""
-_MOST_RESIZE = 16  # times the input: beyond it, an image would be made large for nothing
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 # Characters that let a text look like another one (Unicode's bidirectional controls, UAX #9).
 _REORDERING = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F)))
@@ -341,7 +340,7 @@ def _verify_whole(manifest: Manifest, where: str) -> None:
     if manifest.inputs[0].shape[1:] != taken.shape:
         found = list(manifest.inputs[0].shape)
         raise InputError(f"{where}: its preprocessing makes {list(taken.shape)} of an image, and the input is {found}")
-    if (taken.resize or 0) > _MOST_RESIZE * max(taken.height, taken.width):
+    if (taken.resize or 0) > MOST_RESIZE * max(taken.height, taken.width):
         raise InputError(f"{where}: preprocess.resize: expected a side that fits the input, found {taken.resize:,} px")
     if not isinstance(engine.options, dict):
         raise InputError(f"{where}: engine.options: expected an object, found {type(engine.options).__name__}")

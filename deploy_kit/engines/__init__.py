@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from deploy_kit.base.catalogue import Catalogue
+from deploy_kit.base.errors import RecipeError
 from deploy_kit.base.progress import ProgressCallback
 from deploy_kit.records.artifacts import BuiltFor, Proof
 from deploy_kit.records.layer_times import Trace
@@ -111,6 +112,20 @@ class Engine:
             versions: (library, version) of a machine.
         """
         return next((version for name, version in versions if name.replace("-", "_") == self.package), "")
+
+
+MOST_THREADS = 1024
+"""Threads that an engine may be asked for: runtimes start as many as they are told, and would not come back."""
+
+
+def verify_threads(engine: str, threads: int) -> None:
+    """Refuse a number of threads that no machine has.
+
+    Raises:
+        RecipeError: It is negative, or above `MOST_THREADS`.
+    """
+    if not 0 <= threads <= MOST_THREADS:
+        raise RecipeError(f"engine '{engine}'.threads: expected 0 to {MOST_THREADS:,}, found {threads:,}")
 
 
 CATALOGUE: Catalogue[Engine] = Catalogue(__name__, "ENGINE", "engine")

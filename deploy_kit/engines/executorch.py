@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from deploy_kit.base.errors import BuildError, InputError, RecipeError
+from deploy_kit.base.errors import BuildError, InputError
 from deploy_kit.base.lazy import install_line, need, present
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
-from deploy_kit.engines import Engine, Session, _pte
+from deploy_kit.engines import Engine, Session, _pte, verify_threads
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
 
@@ -38,10 +38,9 @@ class ExecuTorchOptions:
         """Validate the values.
 
         Raises:
-            RecipeError: The number of threads is negative.
+            RecipeError: No machine has so many threads.
         """
-        if self.threads < 0:
-            raise RecipeError(f"{_BY}.threads: expected 0 or more, found {self.threads}")
+        verify_threads("executorch", self.threads)
 
 
 def build(

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from deploy_kit.base.errors import BuildError, RecipeError
+from deploy_kit.base.errors import BuildError
 from deploy_kit.base.lazy import missing_error, need
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.progress import ProgressCallback, no_progress
-from deploy_kit.engines import Engine, Session
+from deploy_kit.engines import Engine, Session, verify_threads
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
 
@@ -58,10 +58,9 @@ class NcnnOptions:
         """Validate the values.
 
         Raises:
-            RecipeError: The number of threads is negative.
+            RecipeError: No machine has so many threads.
         """
-        if self.threads < 0:
-            raise RecipeError(f"engine 'ncnn'.threads: expected 0 or more, found {self.threads}")
+        verify_threads("ncnn", self.threads)
 
 
 def _converter() -> Path:

@@ -19,7 +19,7 @@ from deploy_kit.base.lazy import need
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.base.versions import INTEGER_MAXIMUM
-from deploy_kit.engines import Batches, Engine, Session, _ort_trace
+from deploy_kit.engines import Batches, Engine, Session, _ort_trace, verify_threads
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
 from deploy_kit.records.layer_times import Trace
@@ -49,10 +49,9 @@ class OnnxRuntimeOptions:
         """Validate the values.
 
         Raises:
-            RecipeError: The number of threads is negative, or the device is neither ``cpu`` nor ``cuda:N``.
+            RecipeError: No machine has so many threads, or the device is neither ``cpu`` nor ``cuda:N``.
         """
-        if self.threads < 0:
-            raise RecipeError(f"engine 'onnxruntime'.threads: expected 0 or more, found {self.threads}")
+        verify_threads("onnxruntime", self.threads)
         if not _DEVICE.fullmatch(self.device):
             raise RecipeError(
                 f"engine 'onnxruntime'.device: expected 'cpu' or 'cuda:N', found '{self.device}'",

@@ -16,7 +16,7 @@ import numpy as np
 from deploy_kit.base.errors import BuildError, DeviceError, RecipeError
 from deploy_kit.base.lazy import need
 from deploy_kit.base.progress import ProgressCallback, no_progress
-from deploy_kit.engines import Batches, Engine, Session
+from deploy_kit.engines import Batches, Engine, Session, verify_threads
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Proof
 from deploy_kit.records.layer_times import LayerTime, Trace
@@ -59,15 +59,14 @@ class OpenVinoOptions:
         """Validate the values.
 
         Raises:
-            RecipeError: The number of threads is negative, or OpenVINO knows no such device.
+            RecipeError: No machine has so many threads, or OpenVINO knows no such device.
         """
         if not _DEVICE.fullmatch(self.device.upper()):
             raise RecipeError(
                 f"engine 'openvino'.device: expected CPU, GPU, NPU or AUTO, found '{self.device}'",
                 hint="for an NVIDIA GPU take engine 'tensorrt', or 'onnxruntime' with device cuda:0",
             )
-        if self.threads < 0:
-            raise RecipeError(f"engine 'openvino'.threads: expected 0 or more, found {self.threads}")
+        verify_threads("openvino", self.threads)
 
 
 def _read_model(path: Path) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
 from deploy_kit.base.plain_text import one_line, shell_word, shown
 from deploy_kit.base.text_files import read_yaml
-from deploy_kit.records.artifacts import Precision, Preprocess
+from deploy_kit.records.artifacts import MOST_RESIZE, Precision, Preprocess
 from deploy_kit.records.densenet import (
     Activation,
     FeatureNorm,
@@ -33,7 +33,9 @@ from deploy_kit.records.densenet import (
 from deploy_kit.records.measurements import LatencySpan
 from deploy_kit.records.results import Limits
 
-Side = Annotated[int, Field(gt=0)]
+MOST_PX = 65_536
+"""Longest side of an input: four times the longest that WEBP has."""
+Side = Annotated[int, Field(gt=0, le=1 << 24)]  # of a sound, in samples
 _LARGEST = 2**31 - 1
 _NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -52,8 +54,8 @@ class PreprocessTable(RecipeTable):
     Without height and width the input has the size that the file is known for.
     """
 
-    height: int | None = Field(default=None, gt=0)
-    width: int | None = Field(default=None, gt=0)
+    height: int | None = Field(default=None, gt=0, le=MOST_PX)
+    width: int | None = Field(default=None, gt=0, le=MOST_PX)
     color: Literal["gray", "rgb", "bgr"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -77,6 +79,8 @@ class PreprocessTable(RecipeTable):
         height, width = self.sides or sides or (0, 0)
         if (self.height is None) != (self.width is None) or not height:
             raise RecipeError("preprocess: expected height and width", hint="e.g. height: 224, width: 224")
+        if self.sides and (self.resize or 0) > MOST_RESIZE * max(height, width):
+            raise RecipeError(f"preprocess.resize: expected a side that fits the input, found {self.resize:,} px")
         return Preprocess(**self.model_dump() | {"height": height, "width": width})
 
 
@@ -178,7 +182,7 @@ class ExportTable(RecipeTable):
     tolerance: float = Field(gt=0, allow_inf_nan=False)
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
     opset: int = Field(default=18, ge=13)
-    batch: int = Field(default=1, gt=0)
+    batch: int = Field(default=1, gt=0, le=65_536)
     dynamic: bool = False
     input_pixels: bool = False
 
@@ -357,7 +361,7 @@ class BenchTable(RecipeTable):
 
     scenario: str = "closed-loop"
     batch: tuple[Annotated[int, Field(gt=0)], ...] = ()
-    streams: int = Field(default=1, gt=0)
+    streams: int = Field(default=1, gt=0, le=1024)
     rounds: int | None = Field(default=None, gt=0)
     runs: int | None = Field(default=None, gt=0)
     min_iters: int | None = Field(default=None, gt=0)

@@ -13,6 +13,9 @@ from deploy_kit.records.made_by import MadeBy
 
 ArtifactKind = Literal["checkpoint", "onnx", "engine"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+MOST_RESIZE = 16
+"""Times of the input that an image is scaled to at most: beyond it, it would be made large for nothing."""
+_LEAST_STD = 1e-6  # a thousandth of a pixel's step; below 1e-38 it is 0 in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ class Preprocess:
                 f"preprocess: '{self.color}' needs {self.channels} values of mean and of std, "
                 f"found {len(self.mean)} and {len(self.std)}"
             )
-        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) < _LEAST_STD:
             raise RecipeError(f"preprocess: expected finite means and positive stds, found {self.mean}, {self.std}")
         if self.resize is not None and self.resize < 1:
             raise RecipeError(f"preprocess: expected a resize to at least 1 px, found {self.resize}")

@@ -57,6 +57,33 @@ def refused(data):
     return caught.value
 
 
+PIXELS = {"source": {"checkpoint": "a.pth", "preprocess": GRAY | {"height": 65_537}}}
+RESIZED = {"source": {"checkpoint": "a.pth", "preprocess": GRAY | {"resize": 449}}}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (PIXELS, "recipe.source.preprocess.height: input should be less than or equal to 65536, found 65537"),
+        (RESIZED, "preprocess.resize: expected a side that fits the input, found 449 px"),
+        ({"bench": {"streams": 1025}}, "recipe.bench.streams: input should be less than or equal to 1024, found 1025"),
+        ({"export": {"tolerance": 1e-5, "batch": 10**9}}, "recipe.export.batch: input should be less than or equal to"),
+    ],
+)
+def test_sizes_that_would_take_a_machines_memory_are_refused(table, said):
+    assert str(refused(copy.deepcopy(SMALL) | table)).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "ncnn", "executorch"])
+def test_threads_that_no_machine_has_are_refused(name):
+    options = engines.CATALOGUE.get(name).options
+
+    assert options(threads=1024).threads == 1024
+    for number in (-1, 1025):
+        with pytest.raises(RecipeError, match=f"engine '{name}'.threads: expected 0 to 1,024, found {number:,}"):
+            options(threads=number)
+
+
 @pytest.mark.parametrize("number", [2**31, 10**400, -(2**63), 1e308])
 @pytest.mark.parametrize(
     "path",
@@ -221,7 +248,7 @@ def test_yaml_that_builds_objects_is_refused(tmp_path):
 def test_a_date_that_does_not_exist_is_refused(tmp_path):
     (tmp_path / "own.yaml").write_text("name: 2025-13-45\n")
 
-    with pytest.raises(RecipeError, match=r"own\.yaml: not YAML: month must be in 1\.\.12"):
+    with pytest.raises(RecipeError, match=r"own\.yaml: not YAML: a timestamp, expected"):
         recipe.load_recipe(str(tmp_path / "own.yaml"))
 
 

@@ -74,6 +74,7 @@ def test_channels_follow_from_the_color(color, channels):
         ({"color": "rgb"}, "'rgb' needs 3 values of mean and of std, found 1 and 1"),
         ({"mean": (math.nan,)}, "expected finite means and positive stds, found (nan,), (1.0,)"),
         ({"std": (0.0,)}, "expected finite means and positive stds, found (0.0,), (0.0,)"),
+        ({"std": (1e-300,)}, "expected finite means and positive stds, found (0.0,), (1e-300,)"),
         ({"std": (-1.0,)}, "expected finite means and positive stds, found (0.0,), (-1.0,)"),
         ({"std": (math.inf,)}, "expected finite means and positive stds, found (0.0,), (inf,)"),
         ({"resize": 0}, "expected a resize to at least 1 px, found 0"),

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,18 +207,39 @@ def test_operator_set_that_the_exporter_does_not_write_is_refused(
     run(checkpoint, exporter="torchscript", opset=13)
 
 
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_operator_set_that_onnx_does_not_have_is_refused_and_the_cure_holds(
+    exporter: str, run: Callable[..., tuple[Exported, bool]], checkpoint: Path
+) -> None:
+    with pytest.raises(InputError, match=r"--opset 99: ONNX .* has operator sets up to") as caught:
+        run(checkpoint, exporter=exporter, opset=99)
+
+    assert caught.value.hint == "--opset 18"
+    run(checkpoint, exporter=exporter, opset=18)
+
+
+@pytest.mark.slow
+def test_torch_leaves_no_folder_of_its_cache(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    command = [sys.executable, "-m", "deploy_kit", "export", checkpoint, "--store", tmp_path / "store"]
+    subprocess.run(command, env=environment | {"TMPDIR": str(tmp_path / "tmp")}, check=True, capture_output=True)
+
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_failure_of_the_exporter_is_an_export_error(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path
 ) -> None:
-    with pytest.raises(ExportError, match="torch's torchscript exporter failed: Unsupported onnx_opset_version: 99"):
-        run(checkpoint, exporter="torchscript", opset=99)
+    with pytest.raises(ExportError, match="torch's torchscript exporter failed: Unsupported onnx_opset_version: 24"):
+        run(checkpoint, exporter="torchscript", opset=24)
 
 
 def test_failure_of_one_exporter_hints_at_the_other(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path
 ) -> None:
     with pytest.raises(ExportError) as caught:
-        run(checkpoint, exporter="torchscript", opset=99)
+        run(checkpoint, exporter="torchscript", opset=24)
 
     assert "dynamo" in caught.value.hint and "torchscript" not in caught.value.hint
 
@@ -234,7 +258,7 @@ def test_failing_exporter_prints_nothing_either(
     run: Callable[..., tuple[Exported, bool]], checkpoint: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ExportError):
-        run(checkpoint, exporter="torchscript", opset=99)
+        run(checkpoint, exporter="torchscript", opset=24)
 
     assert capfd.readouterr() == ("", "")
 

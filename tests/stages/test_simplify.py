@@ -185,6 +185,30 @@ def test_pass_within_its_promise_is_accepted(
     assert 1e-5 < result.passes[0].max_difference <= 0.01
 
 
+def test_pass_that_rounding_takes_a_little_beyond_its_promise_is_left_out(
+    run: Callable[..., tuple[Simplified, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+    exported: Artifact,
+    store: Store,
+) -> None:
+    apply = scaling_the_bias_by(1.001)
+    monkeypatch.setattr(drop_identities, "PASS", Pass(apply=apply, promise=0.01))
+    whole = run("drop_identities")[0].passes[0]
+    monkeypatch.setattr(drop_identities, "PASS", Pass(apply=apply, promise=whole.max_difference / 3))
+
+    result, _ = run("drop_identities", "remove_unused")
+
+    first, second = result.passes
+    assert (first.fired, first.max_difference, second.name) == (0, 0.0, "remove_unused")
+    ((reason, places),) = first.refused
+    assert reason.startswith(f"left out: it changed the outputs by {whole.max_difference:.2g} of the largest logit")
+    assert places == whole.fired
+    x = tiny_graphs.images()
+    same = (tiny_graphs.evaluate(onnx_file.load(store.path(one)), x)[0] for one in (exported, result.onnx))
+    np.testing.assert_array_equal(*same)
+    assert not list(store.path(result.onnx).parent.glob("trial*"))
+
+
 def test_outputs_that_are_no_numbers_are_not_blamed_on_a_pass(
     run: Callable[..., tuple[Simplified, bool]], exported: Artifact, store: Store
 ) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 VICTIMS = ("command", "worker", "all")
 ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+ORDER: tuple[str | signal.Signals, ...] = ("command", "worker", signal.SIGINT, "all", signal.SIGTERM, signal.SIGHUP)
 _MEASURES = ("_s", "seconds", "_mib", "record_sha256")
 _MEASURED = ("bench", "check")  # latencies differ from run to run, and so do the records that hold them
 
@@ -177,12 +178,12 @@ def try_kills(folder: Path, kills: int, seed: int) -> Counter[str]:
         desk.folder.mkdir()
         process = desk.start()
         time.sleep(random.uniform(0.05, seconds))
-        victim = (*VICTIMS, *ENDINGS)[number % (len(VICTIMS) + len(ENDINGS))]
-        if isinstance(victim, signal.Signals):
-            end(desk, process, victim)
-            victim = victim.name
+        chosen = ORDER[number % len(ORDER)]
+        if isinstance(chosen, signal.Signals):
+            end(desk, process, chosen)
+            victim = chosen.name
         else:
-            victim = kill(desk, process, victim)
+            victim = kill(desk, process, chosen)
         process.wait()
         assert ended(desk), f"{number}: processes are left: {desk.processes()}"
         n_records = read_all(desk.store) if desk.store.exists() else 0

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import config as fx_config
 
-from deploy_kit.base.errors import ExportError
+from deploy_kit.base.errors import ExportError, InputError
+from deploy_kit.base.lazy import need
 from deploy_kit.checkpoint.network.densenet_module import DenseNet
 from deploy_kit.graph import onnx_file
 from deploy_kit.graph.passes import fold_constants
@@ -62,7 +63,13 @@ def write_onnx(
 
     Raises:
         ExportError: torch cannot export it, or not to the operator set asked for.
+        InputError: ONNX has no such operator set yet.
     """
+    onnx = need("onnx", by="the export")
+    if table.opset > (newest := onnx.defs.onnx_opset_version()):
+        raise InputError(
+            f"--opset {table.opset}: ONNX {onnx.__version__} has operator sets up to {newest}", hint="--opset 18"
+        )
     # A dummy batch of 1 would be taken for a constant by the tracer where the batch is to stay open.
     batch = 2 if table.dynamic else table.batch
     dummy, names = torch.zeros(batch, *preprocess.shape), output_names(network.spec)
