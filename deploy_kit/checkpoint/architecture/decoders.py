@@ -18,6 +18,7 @@ from deploy_kit.checkpoint.architecture.paths import Path
 
 _MAX_KERNEL = 4  # a transposed convolution of stride 2 and more leaves pixels that a crop could take in many ways
 _MAX_STEPS, _MAX_FOUND = 20_000, 64
+_NEARLY = 2  # blocks too many or too few, of a file that lacks a layer
 _MIN_BLOCKS = 3  # one level: down, bottom and up
 _SMP_HEAD = re.compile(r"(?:.*\.)?segmentation_head\.0")
 SMP_GROUPS = 32  # of its group norms
@@ -146,7 +147,8 @@ def find_dense_path(leaves: Leaves, dense: Sequence[DenseUnit]) -> FoundPath | N
     if not found:
         # Of a DenseNet with a deep stem, whose convolutions may look transposed, blocks lie between transitions.
         n_between = sum(joint.norm is not None for joint in joints)
-        if len(runs) <= n_between + 1 or all(leaf.out != leaf.read and leaf.kind != "up" for leaf in ups):
+        n_square = sum(leaf.out == leaf.read or leaf.kind == "up" for leaf in ups)
+        if len(runs) <= n_between + 1 or not n_square or abs(len(runs) - 2 * n_square - 1) > _NEARLY:
             return None
         raise ChainError(
             f"{len(runs)} dense blocks and {len(ups)} convolutions that may be transposed fit in no order as an "

@@ -145,7 +145,7 @@ def refuse_transposed(leaves: Leaves, where: str) -> None:
     if not turned:
         return
     why = why_no_densenet(leaves.tensors)
-    if not why.startswith(("not a DenseNet", "attention")):
+    if not why.startswith(("not a DenseNet", "attention", "a decoder")):
         why = NO_DECODER
     raise CheckpointError(
         f"{where}: {why} ('{turned[0].rpartition('.')[0]}' is a transposed convolution, as decoders have)",

@@ -11,8 +11,22 @@ NO_DECODER = (
     "a decoder: of segmentation networks, FC-DenseNet and segmentation_models_pytorch's Unet and FPN are rebuilt"
 )
 _DECODER = r"decoder|up_?conv|upsample|deconv|segmentation_head"
+# Decoders of segmentation_models_pytorch 0.5.0 that are not rebuilt.
+_SMP = {
+    "UnetPlusPlus": r"decoder\.blocks\.x_\d+_\d+\.",
+    "MAnet": r"decoder\.blocks\.\d+\.hl_conv\.",
+    "UPerNet": r"decoder\.fpn_lateral_blocks\.",
+    "PSPNet": r"decoder\.psp\.",
+    "Linknet": r"decoder\.blocks\.\d+\.block\.\d+\.\d+\.",
+    "Segformer": r"decoder\.mlp_stage\.",
+    "Unet with scse attention": r"decoder\..*attention\d\.attention\.[cs]SE\.",
+}
 # The special before the general: a quantized or masked network also has the names of the network that it was.
 _REASONS = (
+    *(
+        (key, f"a decoder of segmentation_models_pytorch, {name}: its Unet and FPN are rebuilt")
+        for name, key in _SMP.items()
+    ),
     (
         r"fake_quant|activation_post_process|_observer\b|_amax$",
         "quantization-aware training (QAT): the float weights alone are another model than the one that was trained",

@@ -4,6 +4,7 @@ TorchScript code, torch.export graphs and Keras configs are turned into the same
 read here once. A fact is stated only where all places of the graph agree on it.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
@@ -21,6 +22,8 @@ _POOLS = frozenset({"max_pool", "avg_pool"})
 _BETWEEN = frozenset({"flatten", "identity", "bn"})
 _IN_A_ROW = frozenset({"conv", "linear", *ACTIVATIONS, *_BETWEEN})
 _KNOWN = frozenset({"input", "conv", "bn", "cat", "linear", *ACTIVATIONS, *_HEADS, *_POOLS, *_BETWEEN})
+# What decoders compute: such a graph states no facts here, and its answers decide as the witness.
+_DECODING = re.compile(r"conv_transpose\dd|upsample_\w+|slice")
 _AS_ONNX = "export it to ONNX with the framework it comes from, and give that file"
 _MAX_WALK, _MAX_LISTED = 10_000, 6
 
@@ -66,6 +69,8 @@ def facts(nodes: Sequence[Node], source: Source) -> ArchitectureFacts:
     """
     # Refused rather than ignored: an operation that the rebuilt network lacks would change every logit.
     strange = sorted({node.op for node in nodes} - _KNOWN)
+    if any(_DECODING.fullmatch(op) for op in strange):
+        return ArchitectureFacts()
     if strange:
         raise CheckpointError(
             f"its graph computes {', '.join(map(repr, strange[:_MAX_LISTED]))}, for which a DenseNet has no place",

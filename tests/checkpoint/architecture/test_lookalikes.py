@@ -28,6 +28,13 @@ from deploy_kit.checkpoint.architecture.lookalikes import why_no_densenet
         ("dense_stages.0.dense_blocks.0.layers.0.conv.weight", "RDNet is not supported"),
         ("blocks.0.attn.qkv.weight", "attention is not supported"),
         ("decoder.blocks.0.conv1.0.weight", "a decoder: of segmentation networks, FC-DenseNet and"),
+        ("decoder.blocks.x_0_0.conv1.0.weight", "segmentation_models_pytorch, UnetPlusPlus"),
+        ("decoder.blocks.0.hl_conv.0.0.weight", "segmentation_models_pytorch, MAnet"),
+        ("decoder.blocks.0.block.0.0.weight", "segmentation_models_pytorch, Linknet"),
+        ("decoder.psp.blocks.0.pool.1.0.weight", "segmentation_models_pytorch, PSPNet"),
+        ("decoder.fpn_lateral_blocks.0.conv_norm_relu.0.weight", "segmentation_models_pytorch, UPerNet"),
+        ("decoder.mlp_stage.0.linear.weight", "segmentation_models_pytorch, Segformer"),
+        ("decoder.blocks.0.attention1.attention.cSE.1.weight", "Unet with scse attention"),
         ("features.denseblock1.denselayer1.conv1.weight", ""),
     ],
 )

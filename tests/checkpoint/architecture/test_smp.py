@@ -216,7 +216,7 @@ def test_state_dict_passes_through_all_steps(tmp_path: Path) -> None:
         ({"decoder.center.0.0.weight": torch.zeros(18, 18, 3, 3)}, "a decoder: of segmentation networks"),
         (
             {"decoder.blocks.0.attention1.attention.cSE.1.weight": torch.zeros(2, 39, 1, 1)},
-            "attention is not supported",
+            "Unet with scse attention",
         ),
         ({"encoder.other.weight": torch.zeros(4, 4, 3, 3)}, "a decoder: of segmentation networks"),
     ],

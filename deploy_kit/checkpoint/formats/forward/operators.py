@@ -14,7 +14,9 @@ from deploy_kit.records.densenet import HeadActivation
 # Operators without side effects beyond their first argument. What reads or writes files, draws random numbers, looks at
 # raw memory (`as_strided`) or makes tensors of any size from nothing is not among them.
 _ALLOWED = frozenset({
-    "conv1d", "conv2d", "conv3d", "convolution", "batch_norm", "instance_norm", "group_norm", "layer_norm",
+    "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d",
+    "upsample_trilinear3d", "batch_norm", "instance_norm", "group_norm", "layer_norm",
     "linear", "addmm", "mm", "matmul", "bmm", "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "silu", "gelu",
     "hardtanh", "hardswish", "hardsigmoid", "mish", "softplus", "tanh", "sigmoid", "softmax", "log_softmax",
     "prelu", "abs", "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal", "pow", "clamp", "clamp_min",
