@@ -16,6 +16,7 @@ from deploy_kit.base.plain_text import one_line, shown
 from deploy_kit.records.measurements import NotRun
 
 R = TypeVar("R")
+_LARGEST = 1 << 63  # no count, size or time has more digits, and arithmetic on floats would fail on them
 
 
 def to_json(record: Any) -> Any:
@@ -88,6 +89,8 @@ def _build(hint: Any, data: Any, where: str) -> Any:
             raise RecipeError(f"{where}: expected a number below 1e308, found {shown(data)}") from error
     if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
         raise RecipeError(f"{where}: expected {hint.__name__}, found {shown(data)}")
+    if hint is int and abs(data) >= _LARGEST:
+        raise RecipeError(f"{where}: expected a whole number below 2^63, found {shown(data)}")
     return data
 
 
@@ -104,7 +107,7 @@ def _build_union(hint: Any, data: Any, where: str) -> Any:
         return _build((fitting or tagged or tables or rest)[0], data, where)
     for choice in rest[:-1]:
         if isinstance(choice, type) and isinstance(data, choice) and not isinstance(data, bool):
-            return data
+            return _build(choice, data, where)
     return _build(rest[-1], data, where)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from bench_records import measurement
 from bundle_making import pack
 
 from deploy_kit.base.errors import InputError, StoreError
 from deploy_kit.delivery import writer
+from deploy_kit.stages.pack import _latency
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -70,6 +72,32 @@ def test_a_full_disk_leaves_the_earlier_bundle(line: "Line", tmp_path: Path, mon
 
     assert digest(out) == before
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_interrupt_between_two_bundles_leaves_the_earlier_one(
+    line: "Line", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = pack(line, "int8", "onnxruntime", tmp_path / "bundle")
+    before, rename = digest(out), Path.rename
+
+    def interrupted(source: Path, target: Path) -> Path:
+        if source.name == "bundle" and target == out and source != out:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(line, "fp32", "onnxruntime", out)
+
+    assert digest(out) == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_engine_timed_too_shortly_for_a_median_is_packed_without_a_latency() -> None:
+    assert _latency(measurement("fp32", [1.0] * 5)) is None
+    timed = _latency(measurement("fp32", [1.0] * 50))
+    assert timed is not None
+    assert (timed.p50_ms, timed.p99_ms) == (1.0, None)
 
 
 def test_strings_are_written_for_cpp_and_protobuf() -> None:

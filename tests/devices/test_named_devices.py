@@ -67,6 +67,14 @@ def test_where_none_is_configured_the_line_that_adds_one_is_given() -> None:
     assert (caught.value.hint, caught.value.exit_code) == ("deploykit devices add jetson ssh://USER@HOST", 4)
 
 
+@pytest.mark.parametrize("name", ["a b", "-x", "a\nb"])
+def test_a_name_that_no_device_can_have_is_not_in_the_line(name: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        links.find_device(name)
+
+    assert caught.value.hint == "deploykit devices add NAME ssh://USER@HOST"
+
+
 def test_a_misspelt_name_gives_the_nearest(config: Path) -> None:
     config.write_text(JETSON)
 

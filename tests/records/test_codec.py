@@ -264,3 +264,15 @@ def test_preprocessing_with_pixels_survives() -> None:
 
     assert found["input_pixels"] is True
     assert codec.from_json(Preprocess, found) == pixels
+
+
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63), 10**400])
+def test_a_whole_number_that_no_arithmetic_takes_is_refused(number: int) -> None:
+    for record, path in ((PARITY, "n"), (PREPROCESS, "height")):
+        with pytest.raises(RecipeError, match=rf"{path}: expected a whole number below 2\^63, found"):
+            codec.from_json(type(record), codec.to_json(record) | {path: number})
+
+
+def test_a_side_that_may_be_a_text_is_no_longer_number_either() -> None:
+    with pytest.raises(RecipeError, match=r"shape\[0\]: expected a whole number below 2\^63"):
+        codec.from_json(TensorSpec, {"name": "image", "dtype": "float", "shape": [10**400]})
