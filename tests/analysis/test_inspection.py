@@ -184,7 +184,7 @@ def test_a_copy_whose_weights_were_changed_has_no_passport(line: "Line", tmp_pat
 
 
 def test_changed_graph_beside_its_passport_is_called_changed(line: "Line", tmp_path: Path) -> None:
-    copied = line.store.copy_out(line.graph("int8"), tmp_path / "best.onnx")
+    copied = line.store.copy_out(line.lean, tmp_path / "best.onnx")
     assert "remark" not in dict(inspection.inspect_file(copied).facts)
     onnx.save(scaled(onnx.load(copied), "classifier.weight", 2), copied)
 
