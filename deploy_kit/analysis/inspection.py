@@ -169,9 +169,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         *_hash_rows(path),
     ]
     if passport is None and (beside := foreign_passport(path)) is not None:
-        facts.append(
-            ("remark", f"it is not the file that {beside.name} describes: it was changed, or is another graph")
-        )
+        facts.append(("remark", f"it is not what {beside.name} describes: it was changed, or is another graph"))
     return Inspection(
         kind="onnx",
         path=str(path),
