@@ -418,8 +418,7 @@ def _head_remarks(head: FoundHeads, known: FactSources, flags: ArchitectureFacts
         last = steps[-1].leaf
         if last is not None and last.kind == "conv" and head.is_map:
             yield (
-                f"a sigmoid or softmax behind '{last.name}' would leave no trace: the output is the logits "
-                "(--head-activation adds it)"
+                f"a sigmoid or softmax may follow '{last.name}': the output is the logits (--head-activation adds it)"
             )
             continue
         # Nobody makes a `Sequential` of one module: `classifier.0` alone hints at a `classifier.1` without weights.

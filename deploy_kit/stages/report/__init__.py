@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import InputError, StoreError
 from deploy_kit.base.text_files import read_json
 from deploy_kit.records import codec, first_page
 from deploy_kit.records.engine_table import summary
@@ -22,7 +22,15 @@ def run(report: Report, folder: Path) -> Path:
 
     Returns:
         The path of ``report.md``.
+
+    Raises:
+        StoreError: A record that it was made of was changed, or a file cannot be written.
     """
+    try:
+        plausible.verify_report(report, "the store")
+    except InputError as error:
+        hint = "remove the folders 'check' and 'bench' of the store, and run again"
+        raise StoreError(f"{error}: its record was changed since it was made", hint=hint) from error
     if report.recipe_yaml:
         recipe = folder / "recipe.yaml"
         write_whole(recipe, report.recipe_yaml)

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from command_line import deploykit
 from page_records import page_report
 
-from deploy_kit.base.errors import DeployKitError, InputError
+from deploy_kit.base.errors import DeployKitError, InputError, StoreError
 from deploy_kit.records import codec
-from deploy_kit.records.results import Report
+from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.stages import report as stage
 from deploy_kit.stages.report import page, plausible
 
@@ -69,6 +70,20 @@ def test_a_file_nested_without_end_is_no_report(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nested too deeply"):
         stage.load_report(tmp_path / "report.json")
     assert deploykit("compare", tmp_path / "report.json", tmp_path / "report.json").code == 2
+
+
+def test_a_record_of_the_store_that_cannot_be_is_refused_before_a_file_is_written(tmp_path: Path) -> None:
+    whole = page_report()
+    changed = [
+        replace(row, parity=replace(row.parity, n=0)) if isinstance(row.parity, ParityReport) else row
+        for row in whole.rows
+    ]
+
+    with pytest.raises(StoreError, match=r"the store: rows\[\d\]\.parity\.n: expected at least one image, found 0"):
+        stage.run(replace(whole, rows=tuple(changed)), tmp_path / "reports")
+
+    assert list(tmp_path.iterdir()) == []
+    stage.run(whole, tmp_path / "reports")
 
 
 def test_a_report_as_deploykit_writes_it_is_plausible() -> None:
