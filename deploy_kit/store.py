@@ -210,6 +210,12 @@ def read_passport(file: Path) -> Artifact | None:
     return None
 
 
+def foreign_passport(file: Path) -> Path | None:
+    """Return the passport beside a copy that is not the copy's: one of the two was changed since; None without such."""
+    beside = next((one for one in (_passport_of(file), file.with_name(file.stem + PASSPORT)) if one.is_file()), None)
+    return beside if beside is not None and read_passport(file) is None else None
+
+
 def _is_content(file: Path, artifact: Artifact) -> bool:
     """Return whether a file, and those that belong to it, are what a passport speaks of, whatever they are called."""
     if artifact.built is not None:  # a plan's own passport is part of its hash, and a copy's is the record

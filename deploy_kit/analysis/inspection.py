@@ -15,7 +15,7 @@ from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
-from deploy_kit.store import PASSPORT, read_passport
+from deploy_kit.store import PASSPORT, foreign_passport, read_passport, sha256_of
 
 _MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".param", ".pte", ".plan", ".engine", ".blob"})
@@ -166,7 +166,10 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         ("MACs per run", f"{onnx_file.macs(model):,}"),
         *(_preprocess_rows(preprocess) if preprocess else (("preprocess", "not embedded"),)),
         *_classes_row(onnx_file.classes(model)),
+        *_hash_rows(path),
     ]
+    if passport is None and (beside := foreign_passport(path)) is not None:
+        facts.append(("remark", f"it is not what {beside.name} describes: it was changed, or is another graph"))
     return Inspection(
         kind="onnx",
         path=str(path),
@@ -180,6 +183,12 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
     )
 
 
+def _hash_rows(path: Path) -> tuple[tuple[str, str], ...]:
+    """Return the sha256 of each file of an engine, as `sha256sum` prints it."""
+    files = [path, path.with_suffix(".bin")] if path.suffix in (".xml", ".param") else [path]
+    return tuple((f"sha256 of {file.name}", sha256_of(file)) for file in files if file.is_file())
+
+
 def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str], ...]:
     """Describe how an image becomes the input: as data, and in words."""
     words = (("from an image", preprocess.words),) if isinstance(preprocess, Preprocess) else ()
@@ -187,6 +196,11 @@ def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str
 
 
 def _engine(path: Path, passport: Artifact | None) -> Inspection:
+    if passport is None and (beside := foreign_passport(path)) is not None:
+        raise InputError(
+            f"{path}: it is not what {beside.name} describes: it was changed, or is another engine",
+            hint="take the files and the passport as they were delivered",
+        )
     if passport is None:
         raise InputError(
             f"{path}: an engine without a passport: nothing is known of it",
@@ -197,6 +211,7 @@ def _engine(path: Path, passport: Artifact | None) -> Inspection:
         ("precision", passport.precision),
         *_preprocess_rows(passport.preprocess),
         *passport.made_by.rows,
+        *_hash_rows(path),
     ]
     if passport.proof:
         facts += [(f"{op} in {dtype}", str(n)) for op, dtype, n in passport.proof.counts]

@@ -73,8 +73,14 @@ def why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:
         percent: Percentile of the latency that must keep its budget.
     """
     verdict = row.judged
-    if verdict is None or verdict.word != "accepted":
+    over_size = ""
+    if row.artifact is not None and budgets.max_size_mb is not None:
+        bytes_ = row.artifact.size_bytes
+        over_size = f"{size(bytes_)}, at most {budgets.max_size_mb:g} MB" if bytes_ > 1e6 * budgets.max_size_mb else ""
+    if verdict is None or verdict.word == "rejected":
         return row.verdict
+    if verdict.word == "undecided":
+        return over_size or row.verdict  # what needs no clock and no images is known
     parity, measured = row.parity, row.measurement
     assert isinstance(parity, ParityReport)  # it was judged
     if parity.limits == Limits() and budgets.max_drop is None:
@@ -83,12 +89,10 @@ def why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:
         return f"not measured{f': {measured.why}' if measured else ''}"
     if measured.emulated:
         return f"its times are {measured.emulated}"
-    assert row.artifact is not None  # it was measured
-    over_size = budgets.max_size_mb is not None and row.artifact.size_bytes > 1e6 * budgets.max_size_mb
     reasons = (
         _over_drop(parity, budgets.max_drop),
         _over_latency(measured, budgets.latency_ms, percent),
-        f"{size(row.artifact.size_bytes)}, at most {budgets.max_size_mb:g} MB" if over_size else "",
+        over_size,
         _over_energy(measured, budgets.max_energy_mj, "mJ an image above idle", lambda rail: rail.mj_per_inference),
         _over_energy(measured, budgets.max_power_w, "W", lambda rail: rail.joules / rail.seconds),
     )

@@ -79,6 +79,7 @@ def slim(
     max_drop: float | None = None,
     tune: PathLike | None = None,
     target: str = "onnxruntime",
+    price: Literal["ms", "macs"] = "ms",
     channel_step: int | None = None,
     calibration: PathLike | None = None,
     distill: PathLike | None = None,
@@ -97,7 +98,8 @@ def slim(
         max_drop: Percentage points of top-1 that may be lost instead: the smallest share is looked for whose drop keeps
             it with the upper end of its 95 % interval, on `tune` and then on the check images.
         tune: Images that choose the share for `max_drop`; without labels every changed answer counts as lost.
-        target: The engine it is for: its measured milliseconds are saved, in steps of its kernels.
+        target: The engine it is for: its milliseconds are measured, its kernels give the step.
+        price: What a layer costs: ``ms`` of the target, or ``macs``, the same on any machine.
         channel_step: Numbers of channels are multiples of it; by default the width of the target's kernels.
         calibration: Images that weights are refitted to; by default those that the graph was exported with. Labels are
             not read.
@@ -124,7 +126,7 @@ def slim(
         max_drop_pp=max_drop,
         tune=_step.text_or_none(tune),
         step=channel_step or targets.find_target(target).channels,
-        target=target,
+        target=target if price == "ms" else None,
         distill=_step.text_or_none(distill),
         minutes=minutes,
     )

@@ -9,7 +9,7 @@ from deploy_kit import pipeline
 from deploy_kit import recipe as recipes
 from deploy_kit.cli import _output_files
 from deploy_kit.cli._console import Console, table
-from deploy_kit.cli._verdict_codes import report_code
+from deploy_kit.cli._verdict_codes import EXIT_CODES, report_code
 from deploy_kit.devices import links
 from deploy_kit.parallel import ray_workers
 from deploy_kit.recipe import Recipe
@@ -80,9 +80,12 @@ def run(
     report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in files))
     written = report_stage.run(report, reports)
     packed = packing is not None and _pack(recipe, kept, target, report, packing)
-    more = f"\nbundle  {bundle if packed else 'none: no engine is recommended'}" if packing is not None else ""
+    none = "none: no engine is recommended; deploykit pack --engine ENGINE --variant NAME packs one all the same"
+    more = f"\nbundle  {bundle if packed else none}" if packing is not None else ""
     console.result(report, text(report, files, written) + more)
-    return report_code(report, allow_invalid=allow_invalid)
+    if packing is None or packed:
+        return report_code(report, allow_invalid=allow_invalid)
+    return report_code(report, allow_invalid=False) or EXIT_CODES["rejected"]  # what was asked for is not there
 
 
 def _pack(recipe: Recipe, store: Store, device: Device, report: Report, packing: pack.PackTable) -> bool:

@@ -6,6 +6,7 @@ The user is never prompted: a key with a passphrase must be loaded into the SSH 
 import base64
 import contextlib
 import hashlib
+import logging
 import shlex
 import socket
 import struct
@@ -172,6 +173,9 @@ def _hops(fabric: Any, where: Address, depth: int = 0) -> list[_Hop]:
 def _hop(fabric: Any, asked: "openssh.HostSettings", gateway: Any) -> _Hop:
     import paramiko
 
+    logging.getLogger("paramiko").addHandler(
+        logging.NullHandler()
+    )  # it prints a traceback of each error that it raises
     connection = fabric.Connection(
         asked.host,
         user=asked.user,

@@ -127,7 +127,10 @@ def by_labels(
         high=high,
         top5=single.top_k(logits, labels, 5) if logits.shape[1] > 5 else None,
         min_top1=min_top1,
-        doubts=single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
+        doubts=(
+            *single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
+            *single.describe_guessing(metrics.top1_hits(logits, labels), logits.shape[1]),
+        ),
         settings=inferred.settings,
     )
 
@@ -486,6 +489,7 @@ def _labelled(
         top1_reference, top1 = float(before.mean()), float(after.mean())
         drop = paired.top1_drop(before, after, limits.max_drop)
         doubts = single.describe_permuted_labels(wanted, labels, class_name)
+        doubts += single.describe_guessing(before, wanted.shape[1])
     return {
         "top1_reference": top1_reference,
         "top1": top1,

@@ -320,3 +320,21 @@ def test_no_number_has_no_drop_of_auroc() -> None:
 
 def test_where_no_class_has_both_outcomes_there_is_no_drop() -> None:
     assert math.isnan(auroc.auroc_drop(f32([1], [0]), f32([1], [0]), np.ones((2, 1), np.uint8)).points)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "classes", "guessing"),
+    [
+        (10, 100, 10, True),
+        (19, 100, 10, True),
+        (20, 100, 10, False),
+        (9, 90, 10, False),
+        (500, 1000, 2, True),
+        (600, 1000, 2, False),
+    ],
+)
+def test_network_that_is_right_as_often_as_a_guess_is_told(right: int, n: int, classes: int, guessing: bool) -> None:
+    found = single.describe_guessing(np.arange(n) < right, classes)
+
+    assert bool(found) == guessing
+    assert all(f"the network is right in {right / n:.2%} of {n:,} images" in text for text in found)

@@ -1,6 +1,7 @@
 """Inspection: what a file is, told from its bytes and its passport, and never guessed."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -178,8 +179,28 @@ def test_a_copy_whose_weights_were_changed_has_no_passport(line: "Line", tmp_pat
     weights = main.with_suffix(".bin")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
 
-    with pytest.raises(InputError, match="an engine without a passport"):
+    with pytest.raises(InputError, match=r"not what best.xml.passport.json describes: it was changed"):
         inspection.inspect_file(main)
+
+
+def test_changed_graph_beside_its_passport_is_called_changed(line: "Line", tmp_path: Path) -> None:
+    copied = line.store.copy_out(line.lean, tmp_path / "best.onnx")
+    assert "remark" not in dict(inspection.inspect_file(copied).facts)
+    onnx.save(scaled(onnx.load(copied), "classifier.weight", 2), copied)
+
+    found = inspection.inspect_file(copied)
+
+    assert found.passport is None
+    assert "it is not what best.onnx.passport.json describes" in dict(found.facts)["remark"]
+
+
+def test_hash_of_each_file_is_what_sha256sum_prints(line: "Line", tmp_path: Path) -> None:
+    main = line.store.copy_out(line.built("int8", "openvino"), tmp_path / "best.xml")
+
+    facts = dict(inspection.inspect_file(main).facts)
+
+    for file in (main, main.with_suffix(".bin")):
+        assert facts[f"sha256 of {file.name}"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_macs_are_those_that_torch_counts(graph: Inspection) -> None:

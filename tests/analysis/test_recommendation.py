@@ -245,3 +245,14 @@ def test_budgets_are_said_in_words() -> None:
     assert Budgets(latency_ms=8, max_drop=0.3, max_size_mb=10).words == (
         "latency ≤ 8 ms", "drop ≤ 0.3 points", "size ≤ 10 MB"
     )  # fmt: skip
+
+
+def test_a_budget_that_needs_no_clock_rules_out_though_latencies_are_invalid() -> None:
+    invalid = ("the clock fell",)
+    rows = [engine("fp32", 30.0, mb=28, invalid=invalid), engine("int8", 10.0, mb=7.5, invalid=invalid)]
+
+    winner, losers = whys(rows, max_size_mb=8.0)
+
+    assert winner == ""
+    assert losers["fp32 · openvino"] == "28.00 MB, at most 8 MB"
+    assert losers["int8 · openvino"] == "undecided: latency INVALID: the clock fell"

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -180,6 +181,19 @@ def test_a_host_that_does_not_listen(board: Device) -> None:
 
     assert str(error) == f"device 'board': 127.0.0.1:{port} refuses the connection"
     assert error.hint == f"is it on, and does its SSH server run? try: ssh -p {port} me@127.0.0.1"
+
+
+def test_a_host_that_closes_the_connection_is_told_without_a_traceback() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: [server.accept()[0].close() for _ in range(9)], daemon=True).start()
+        address = f"ssh://me@127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-m", "deploy_kit", "devices", "probe", address]
+
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert ended.returncode == 4
+    assert "cannot be reached: " in ended.stderr
+    assert "Traceback" not in ended.stderr and "Exception (client)" not in ended.stderr
 
 
 def test_a_host_that_does_not_exist(board: Device) -> None:

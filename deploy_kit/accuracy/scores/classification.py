@@ -1,5 +1,6 @@
 """Scores of images with one label: top-k accuracy, recall by class, and labels that look permuted."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,7 @@ from deploy_kit.accuracy import metrics
 from deploy_kit.records.parity import ClassScore
 
 _FEW, _MAJORITY, _NAMED = 4, 0.5, 10
+_GUESSED = 100  # images; of fewer a weak network cannot be told from a guess
 
 
 def top_k(values: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -89,6 +91,23 @@ def relabelled_top1(values: np.ndarray, labels: np.ndarray) -> float:
     for label, to in permuted_labels(values, labels):
         right[labels == label] = to
     return float(metrics.top1_hits(values, right).mean())
+
+
+def describe_guessing(hits: np.ndarray, n_classes: int) -> tuple[str, ...]:
+    """Describe that a network is right no more often than a guess would be; empty where it is, or images are few.
+
+    Args:
+        hits: (n,) bool, whether the network is right.
+        n_classes: Number of classes: of so many images a guess is right in one, give or take three standard deviations
+            of the binomial distribution.
+    """
+    n, chance = len(hits), 1 / max(n_classes, 1)
+    if n_classes < 2 or n < _GUESSED or hits.mean() > chance + 3 * math.sqrt(chance * (1 - chance) / n):
+        return ()
+    return (
+        f"the network is right in {hits.mean():.2%} of {n:,} images, and a guess among {n_classes} classes in "
+        f"{chance:.2%}: its preprocessing, its weights or the labels are not what they should be",
+    )
 
 
 def describe_permuted_labels(values: np.ndarray, labels: np.ndarray, name: Callable[[int], str]) -> tuple[str, ...]:

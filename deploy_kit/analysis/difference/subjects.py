@@ -176,6 +176,11 @@ def _checkpoint(path: Path, label: str, source: SourceTable) -> Subject:
         raise InputError(
             f"{path}: expected one head, found {len(read.spec.heads)}", hint="choose one in the recipe: source.head"
         )
+    if read.spec.decoder is not None:
+        raise InputError(
+            f"{path}: a checkpoint with a decoder, whose layers are compared as graphs and engines alone",
+            hint="name its graph in the place of the checkpoint: 'exported'",
+        )
     what, _ = map_sizes.input_of(
         read.spec, source.input, path, stated=source.preprocess, carried=read.preprocess, beside=read.sides
     )

@@ -8,9 +8,11 @@ import numpy as np
 import onnx
 import pytest
 import tiny_graphs
+import torch
 from command_line import deploykit
 from dense_graphs import Sketch
 from planted import weights_of
+from segmentation_networks import made, state
 from stage_inputs import images_of
 
 from deploy_kit.analysis import difference
@@ -185,3 +187,12 @@ def test_command_says_that_a_healthy_pair_is_one(line: "Line", kept: Store) -> N
 
     assert said.code == 0, said.err
     assert "verdict  no place: they differ by float's own rounding, " in said.out
+
+
+def test_checkpoint_with_a_decoder_is_compared_by_its_graph(tmp_path: Path, store: Store, line: "Line") -> None:
+    torch.save(state(made()), tmp_path / "net.pth")
+
+    with pytest.raises(InputError, match="a checkpoint with a decoder") as refused:
+        difference.find_subject(str(tmp_path / "net.pth"), store, line.recipe.source)
+
+    assert "'exported'" in refused.value.hint
