@@ -210,10 +210,9 @@ def read_passport(file: Path) -> Artifact | None:
     return None
 
 
-def foreign_passport(file: Path) -> Path | None:
-    """Return the passport beside a copy that is not the copy's: one of the two was changed since; None without such."""
-    beside = next((one for one in (_passport_of(file), file.with_name(file.stem + PASSPORT)) if one.is_file()), None)
-    return beside if beside is not None and read_passport(file) is None else None
+def passport_beside(file: Path) -> Path | None:
+    """Return the passport beside a copy, whether it is of the copy or of what was there before; None without one."""
+    return next((one for one in (_passport_of(file), file.with_name(file.stem + PASSPORT)) if one.is_file()), None)
 
 
 def _is_content(file: Path, artifact: Artifact) -> bool:

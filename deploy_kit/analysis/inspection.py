@@ -15,7 +15,7 @@ from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
-from deploy_kit.store import PASSPORT, foreign_passport, read_passport, sha256_of
+from deploy_kit.store import PASSPORT, passport_beside, read_passport, sha256_of
 
 _MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".param", ".pte", ".plan", ".engine", ".blob"})
@@ -168,7 +168,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         *_classes_row(onnx_file.classes(model)),
         *_hash_rows(path),
     ]
-    if passport is None and (beside := foreign_passport(path)) is not None:
+    if passport is None and (beside := passport_beside(path)) is not None:
         facts.append(("remark", f"it is not what {beside.name} describes: it was changed, or is another graph"))
     return Inspection(
         kind="onnx",
@@ -196,7 +196,7 @@ def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str
 
 
 def _engine(path: Path, passport: Artifact | None) -> Inspection:
-    if passport is None and (beside := foreign_passport(path)) is not None:
+    if passport is None and (beside := passport_beside(path)) is not None:
         raise InputError(
             f"{path}: it is not what {beside.name} describes: it was changed, or is another engine",
             hint="take the files and the passport as they were delivered",

@@ -73,14 +73,10 @@ def why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:
         percent: Percentile of the latency that must keep its budget.
     """
     verdict = row.judged
-    over_size = ""
-    if row.artifact is not None and budgets.max_size_mb is not None:
-        bytes_ = row.artifact.size_bytes
-        over_size = f"{size(bytes_)}, at most {budgets.max_size_mb:g} MB" if bytes_ > 1e6 * budgets.max_size_mb else ""
     if verdict is None or verdict.word == "rejected":
         return row.verdict
     if verdict.word == "undecided":
-        return over_size or row.verdict  # what needs no clock and no images is known
+        return _over_size(row, budgets.max_size_mb) or row.verdict  # what needs no clock and no images is known
     parity, measured = row.parity, row.measurement
     assert isinstance(parity, ParityReport)  # it was judged
     if parity.limits == Limits() and budgets.max_drop is None:
@@ -92,11 +88,17 @@ def why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:
     reasons = (
         _over_drop(parity, budgets.max_drop),
         _over_latency(measured, budgets.latency_ms, percent),
-        over_size,
+        _over_size(row, budgets.max_size_mb),
         _over_energy(measured, budgets.max_energy_mj, "mJ an image above idle", lambda rail: rail.mj_per_inference),
         _over_energy(measured, budgets.max_power_w, "W", lambda rail: rail.joules / rail.seconds),
     )
     return "; ".join(filter(None, reasons))
+
+
+def _over_size(row: EngineRow, limit_mb: float | None) -> str:
+    if row.artifact is None or limit_mb is None or row.artifact.size_bytes <= 1e6 * limit_mb:
+        return ""
+    return f"{size(row.artifact.size_bytes)}, at most {limit_mb:g} MB"
 
 
 def _over_drop(parity: ParityReport, limit: float | None) -> str:

@@ -117,8 +117,8 @@ def deploy(
             console.say("no images to check on are given: limits judge seeded noise, and no accuracy is measured")
         elif points is None:
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")
-        if recipe.quantize.calibration is None and not recipe.quantize.variants:
-            console.say("no images to calibrate with are given, so no INT8 is built: --calibration FOLDER")
+        if recipe.quantize.calibration is None and precisions is None:
+            console.say("no images to calibrate with are given: a float network gets no INT8 (--calibration FOLDER)")
         if tune is not None and points is not None:
             recipe = _searched(recipe, points, tune, rest, console)
         folder = out or DELIVERIES / recipe.name

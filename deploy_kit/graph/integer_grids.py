@@ -23,6 +23,21 @@ _MOVING = frozenset(
 )  # fmt: skip
 
 
+def faulty_steps(scale: np.ndarray, *, divides: bool) -> np.ndarray:
+    """Return the steps of grids that are no positive numbers: what is quantized with them is no number either.
+
+    Args:
+        scale: Steps, of any shape.
+        divides: Whether something is divided by them. A step that is only multiplied may be 0: weights of a channel
+            that are all 0 leave one.
+
+    Returns:
+        (M,) float64, those that are NaN, infinite, negative, or 0 where they divide.
+    """
+    steps = scale.astype(np.float64).reshape(-1)
+    return steps[~((steps > 0 if divides else steps >= 0) & np.isfinite(steps))]
+
+
 def zero_point(node: ir.Node) -> np.ndarray | None:
     """Return the zero point of a Q or DQ as it is stored; None where it has none, or one that is computed."""
     value = node.inputs[2] if len(node.inputs) > 2 else None

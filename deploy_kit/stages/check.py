@@ -115,7 +115,8 @@ def by_labels(
         raise InputError(
             f"{image_set.name}: labels from {labels.min()} to {labels.max()}, and {logits.shape[1]} classes"
         )
-    top1 = float(metrics.top1_hits(logits, labels).mean())
+    hits = metrics.top1_hits(logits, labels)
+    top1 = float(hits.mean())
     low, high = paired.wilson_interval(round(top1 * image_set.n), image_set.n)
     return LabelScore(
         artifact=engine.sha256,
@@ -129,7 +130,7 @@ def by_labels(
         min_top1=min_top1,
         doubts=(
             *single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
-            *single.describe_guessing(metrics.top1_hits(logits, labels), logits.shape[1]),
+            *single.describe_guessing(hits, logits.shape[1]),
         ),
         settings=inferred.settings,
     )

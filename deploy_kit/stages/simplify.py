@@ -20,7 +20,7 @@ from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.results import PassRow, Simplified
 from deploy_kit.store import sha256_of
 
-VERSION = "2"
+VERSION = "3"
 # A deep network may make more of the rounding of sums in another order than a pass promises, so much at most.
 _ROUNDING = 10
 GIVEN = "-given"

@@ -299,6 +299,19 @@ def test_a_report_of_another_checkpoint_is_not_replaced(tmp_path: Path) -> None:
     _output_files.verify_report_folder(tmp_path / "new", "other.pth")
 
 
+@pytest.mark.slow
+def test_without_images_to_calibrate_with_no_int8_comes_and_that_is_said(
+    desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch, runs=4)
+    given = ("--images", desk / "val.npz", "--engines", "onnxruntime", "--store", desk / "store", "--allow-invalid")
+
+    said = deploykit("deploy", desk / "best.safetensors", *given, "-o", tmp_path / "out")
+
+    assert "no images to calibrate with are given: a float network gets no INT8 (--calibration FOLDER)" in said.err
+    assert "fp32@onnxruntime" in said.out and "int8@onnxruntime" not in said.out
+
+
 def test_a_command_that_fails_leaves_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy_kit.base.errors import InputError
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import integer_grids, onnx_file
 from deploy_kit.graph.onnx_bounds import nodes_of
 
 if TYPE_CHECKING:
@@ -170,21 +169,17 @@ def _constants(graph: "onnx.GraphProto") -> dict[str, Any]:
 
 
 def _verify_scales(node: "onnx.NodeProto", constants: dict[str, Any], path: Path) -> None:
-    """Refuse a grid whose steps are no positive numbers: what is quantized with it is no number either.
-
-    Weights of a channel that are all 0 may have a step of 0.
-    """
+    """Refuse a grid whose steps are no positive numbers."""
     for index in _SCALES.get(node.op_type, ()):
         known = constants.get(node.input[index])
         if known is None:
             continue
-        values = numpy_helper.to_array(known).astype(np.float64).reshape(-1)
-        least = np.nextafter(0.0, 1.0) if _DIVIDED_BY.get(node.op_type) == index else 0.0
-        wrong = values[~((values >= least) & (values < np.inf))]
+        values = numpy_helper.to_array(known)
+        wrong = integer_grids.faulty_steps(values, divides=_DIVIDED_BY.get(node.op_type) == index)
         if len(wrong):
             raise InputError(
                 f"{path}: {node.op_type} '{name_of(node)}': scale '{node.input[index]}' is {wrong[0]:g} in "
-                f"{len(wrong)} of {len(values)} places, expected positive numbers",
+                f"{len(wrong)} of {values.size} places, expected positive numbers",
                 hint="an activation that is constant throughout calibration leaves such a scale: quantize the "
                 "float32 file again, e.g. deploykit quantize FLOAT.onnx --int8 --calibration calib/",
             )

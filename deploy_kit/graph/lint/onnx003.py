@@ -2,29 +2,24 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import onnx_ir as ir
 
+from deploy_kit.graph import integer_grids
 from deploy_kit.graph.lint import EVERYWHERE, LintFault, LintTarget, Rule, name_of
 from deploy_kit.graph.lint._quantized import constant, pairs
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
-    """Find NaN, infinite and negative scales, and those of 0 that something is divided by, where they are first used.
-
-    DequantizeLinear may have a scale of 0: weights of a channel that are all 0 leave one.
-    """
+    """Find NaN, infinite and negative scales, and 0 where something is divided by it, where they are first used."""
     seen: set[ir.Value | None] = set()
     for node in pairs(model):
         scale = constant(node.inputs[1])
         if scale is None or node.inputs[1] in seen:
             continue
         seen.add(node.inputs[1])
-        steps = scale.astype(np.float64).reshape(-1)
-        least = np.nextafter(0.0, 1.0) if node.op_type == "QuantizeLinear" else 0.0
-        wrong = steps[~((steps >= least) & np.isfinite(steps))]
+        wrong = integer_grids.faulty_steps(scale, divides=node.op_type == "QuantizeLinear")
         if len(wrong):
-            places = f" in {len(wrong)} of {len(steps)} places" if len(steps) > 1 else ""
+            places = f" in {len(wrong)} of {scale.size} places" if scale.size > 1 else ""
             yield LintFault(node=name_of(node), text=f"{node.op_type} with a scale of {wrong[0]:g}{places}")
 
 
