@@ -128,8 +128,10 @@ def _build_record(cls: type[Any], data: Any, where: str) -> Any:
         raise RecipeError(f"{where}: expected a table, found {shown(data)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    renamed = {f.metadata["json was"]: f.name for f in fields.values() if "json was" in f.metadata}
-    values = {renamed.get(key, key): value for key, value in data.items() if not (cls is NotRun and key == "record")}
+    values = {key: value for key, value in data.items() if not (cls is NotRun and key == "record")}
+    for entry in fields.values():
+        if entry.metadata.get("json was") in values:
+            values[entry.name] = values.pop(entry.metadata["json was"])
     for key in values:
         if key not in fields:
             raise RecipeError(f"{where}: unknown key '{one_line(str(key))}'", hint=nearest(str(key), fields))
