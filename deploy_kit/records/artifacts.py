@@ -133,6 +133,11 @@ class BareInput:
     shape: tuple[int, ...]
 
     @property
+    def words(self) -> str:
+        """What is known of the input, in words."""
+        return f"an input of {'×'.join(map(str, self.shape))}; how it is prepared is not known"
+
+    @property
     def normalized(self) -> "BareInput":
         """The same: only images are normalized."""
         return self
