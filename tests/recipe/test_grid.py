@@ -88,7 +88,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, keys: Any, messag
 
 
 def test_a_name_that_no_folder_can_have_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="sweep.name: string should have at most 100 characters"):
+    with pytest.raises(RecipeError, match=r"sweep\.name: string should have at most 100 characters"):
         load_grid(written(tmp_path, name="a" * 300))
 
 
