@@ -297,6 +297,11 @@ class Store:
             raise _changed(path)
         return path
 
+    def files_of(self, artifact: Artifact) -> list[Path]:
+        """Return the files that a target needs of an artifact, as `path` does: the main file, then those beside it."""
+        main = self.path(artifact)
+        return [main, *(part for part in parts_of(main) if part != main and not part.name.endswith(PASSPORT))]
+
     def copy_out(self, artifact: Artifact, out: Path, origin: Origin | None = None) -> Path:
         """Copy an artifact and its passport out of the store: whole, or not at all.
 
@@ -317,8 +322,8 @@ class Store:
             raise RequestError(
                 f"{artifact.path}: {_word_in(mark)} by its last check, not copied", hint="deploykit check"
             )
-        source = self.path(artifact)
-        parts = [part for part in parts_of(source) if not part.name.endswith(PASSPORT)]
+        parts = self.files_of(artifact)
+        source = parts[0]
         main = _with_ending(out, source.suffix) if len(parts) > 1 else out
         copies: dict[Path, str | bytes | Path] = {main.with_suffix(part.suffix): part for part in parts}
         record = (source.parent / _RECORD).read_text(encoding="utf-8")
