@@ -412,7 +412,7 @@ def assemble(
     """Put the report together."""
     lineage = dict.fromkeys((source.onnx, simple.onnx, *quantized))
     built = [row.artifact for row in rows if row.artifact is not None]
-    notes = [note(engine) for engine in built for note in (build.widened, layer_breakdown.split)]
+    notes = [note(engine) for engine in built for note in (build.widened, build.saturating, layer_breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
     small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
