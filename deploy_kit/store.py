@@ -85,6 +85,12 @@ class JournalEntry:
     recipe: Mapping[str, Any]
     when: float = field(default=0.0, compare=False)
 
+    @property
+    def checkpoint(self) -> str:
+        """Checkpoint of the recipe; empty where it names none."""
+        source = self.recipe.get("source", {})
+        return str(source.get("checkpoint", "")) if isinstance(source, dict) else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KeptResult:
@@ -388,14 +394,13 @@ class Store:
             if path.parent.name.startswith("."):
                 continue
             last = newest.get(folder)
-            source = last.recipe.get("source", {}) if last else {}
             found.append(
                 KeptResult(
                     stage=path.parent.name,
                     folder=folder,
                     size_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
                     used=last.when if last else 0.0,
-                    checkpoint=str(source.get("checkpoint", "")) if isinstance(source, dict) else "",
+                    checkpoint=last.checkpoint if last else "",
                 )
             )
         return found
@@ -413,9 +418,14 @@ class Store:
         except OSError as error:
             raise _full_or(error, self.root / result.folder) from error
 
-    def in_force(self) -> JournalEntry | None:
-        """Return the newest entry that has a recipe (what a worker keeps has none); None where there is none."""
-        return next((entry for entry in self.entries() if entry.recipe), None)
+    def in_force(self, checkpoint: str | None = None) -> JournalEntry | None:
+        """Return the newest entry that has a recipe (what a worker keeps has none); None where there is none.
+
+        Args:
+            checkpoint: The recipe's checkpoint; None for any.
+        """
+        entries = (entry for entry in self.entries() if entry.recipe)
+        return next((entry for entry in entries if checkpoint in (None, entry.checkpoint)), None)
 
     def stand_by(self, entry: JournalEntry) -> None:
         """Put a recipe in force again, whatever was made under another since."""

@@ -29,7 +29,7 @@ def register() -> None:
 
 def parity_table(parity: ParityReport) -> str:
     """Lay out a check: a line a number, beside its limit where it has one."""
-    title = f"**{parity.label}: {parity.verdict.word}**"
+    title = f"**{parity.label}: accuracy {parity.verdict.word}**"
     return "\n".join([title, "", *table(("what", "value"), accuracy.lines(parity))])
 
 

@@ -27,7 +27,9 @@ def select_engines(
     if everything or engines or variants:
         if not built:
             _step_inputs.newest_engine(run, console)  # raises the message of every command that needs an engine
-        return matching_engines(built, table, engines=engines, variants=variants)
+        chosen = matching_engines(built, table, engines=engines, variants=variants)
+        _step_inputs.tell_inputs_apart(run, console, chosen)
+        return chosen
     newest = _step_inputs.newest_engine(run, console)
     if not table.batch:
         return (newest,)

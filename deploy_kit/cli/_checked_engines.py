@@ -88,6 +88,8 @@ def _chosen(
     built = _step_inputs.engines_in_force(run, source)
     if not built:
         _step_inputs.newest_engine(run, console, source)  # raises the message of every command that needs an engine
-    return _bench_request.matching_engines(
+    chosen = _bench_request.matching_engines(
         built, run.recipe.bench.model_copy(update={"batch": ()}), engines=engines, variants=variants
     )
+    _step_inputs.tell_inputs_apart(run, console, chosen)
+    return chosen

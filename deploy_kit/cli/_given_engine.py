@@ -205,7 +205,7 @@ def drawn(checked: ParityReport | LabelScore) -> str:
             ("top-1", f"{100 * checked.top1:.2f} % {interval}{five}"),
             ("compared with", "labels alone: what the checkpoint answers is not known"),
             ("limits", ", ".join(checked.verdict.limits) or NO_LIMIT),
-            ("verdict", checked.verdict.text),
+            ("accuracy", checked.verdict.text),
         ]
     )
 

@@ -1,5 +1,6 @@
 """What a step works on: the newest fitting result in the store, or one that is made now."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from deploy_kit import pipeline
@@ -14,7 +15,8 @@ from deploy_kit.store import Store
 def exported(run: Run, console: Console) -> Exported:
     """Return the export of the recipe in force: from the store, or made now."""
     result = pipeline.exported(run)
-    console.say(f"using {result.onnx.path} ({result.checkpoint.title} of {result.checkpoint.name})")
+    inputs = _inputs_told_apart(run, result.onnx)
+    console.say(f"using {result.onnx.path} ({result.checkpoint.title} of {result.checkpoint.name}){inputs}")
     return result
 
 
@@ -106,8 +108,22 @@ def newest_engine(
             f"{run.store.root}: no engine was built here yet{f' from {of}' if others else ''}",
             hint="deploykit build --engine onnxruntime, after quantize where it is to be int8",
         )
-    console.say(f"using {meant[0].path} ({meant[0].label})")
+    console.say(f"using {meant[0].path} ({meant[0].label}){_inputs_told_apart(run, meant[0])}")
     return meant[0]
+
+
+def tell_inputs_apart(run: Run, console: Console, engines: Iterable[Artifact]) -> None:
+    """Name the input of each engine where the checkpoint in force was exported for different ones."""
+    for engine in engines:
+        if inputs := _inputs_told_apart(run, engine):
+            console.say(f"using {engine.path} ({engine.label}){inputs}")
+
+
+def _inputs_told_apart(run: Run, taken: Artifact) -> str:
+    """Name the input of a graph or engine where the checkpoint in force was exported for different ones."""
+    checkpoint = run.recipe.source.checkpoint
+    exports = [one for one in run.store.all(Exported, "export") if one.checkpoint.name == checkpoint]
+    return f": {taken.preprocess.words}" if len({one.onnx.preprocess for one in exports}) > 1 else ""
 
 
 def newest_graph(root: Path, console: Console) -> Path:

@@ -20,8 +20,8 @@ def open_run(
 ) -> Iterator[Run]:
     """Open store and device under the recipe in force.
 
-    The recipe is, in this order: the one chosen, the one named, the bundled default for a model given, the one the
-    newest result in the store was made under.
+    The recipe is, in this order: the one chosen, the one named, for a model given the bundled default with what the
+    model's last export was told, the one the newest result in the store was made under.
 
     Args:
         step: Options of the step.
@@ -76,8 +76,14 @@ def recipe_in_force(step: StepOptions, store: Store, console: Console) -> Recipe
     if step.recipe is not None:
         return recipe.load_recipe(step.recipe)
     if step.model is not None:
-        console.say(f"using recipe '{overrides.DEFAULT}' (limits and passes that ship with deploykit)")
-        return overrides.for_checkpoint(str(step.model))
+        given = overrides.for_checkpoint(str(step.model))
+        last = store.in_force(given.source.checkpoint)
+        like = ", and the settings of the last export" if last else ""
+        console.say(f"using recipe '{overrides.DEFAULT}' (limits and passes that ship with deploykit){like}")
+        if last is None:
+            return given
+        told = recipe.parse_recipe(dict(last.recipe))
+        return given.model_copy(update={"source": told.source, "export": told.export})
     earlier = store.in_force()
     if earlier is None:
         raise RequestError(

@@ -55,7 +55,7 @@ def _rows(inspected: "Inspection") -> list[tuple[str, str]]:
             *([("calibrated on", _data(origin.calibration, origin.calibration_sha256))] if origin.calibration else []),
             ("checked on", f"{origin.n_images:,} images ({_data(origin.images, origin.images_sha256)})"),
             *([("lost", origin.drop)] if origin.drop else []),
-            ("verdict", origin.verdict),
+            ("accuracy", origin.accuracy),
         ]
     return rows
 

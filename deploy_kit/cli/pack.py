@@ -78,7 +78,7 @@ def pack(
              f"{manifest.engine.minimum}"),
             ("files", f"{len(manifest.files)}, {size(sum(file.size for file in manifest.files))}"),
             ("classes", f"{len(manifest.classes)} names" if manifest.classes else "without names"),
-            ("verdict", manifest.check.verdict.text),
+            ("accuracy", manifest.check.accuracy.text),
         ]  # fmt: skip
         console.say(f"next: deploykit verify {shell_word(out)}")
         console.result(manifest, pairs(rows))

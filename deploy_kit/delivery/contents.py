@@ -83,7 +83,7 @@ class BundleContents:
             origin=Origin(
                 checkpoint=manifest.checkpoint.name,
                 checkpoint_sha256=manifest.checkpoint.sha256,
-                verdict=manifest.check.verdict.text,
+                accuracy=manifest.check.accuracy.text,
                 images=manifest.images.name,
                 n_images=manifest.images.n,
                 images_sha256=manifest.images.sha256,

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a bundle says of itself. `manifest.schema.json` beside this file is its JSON Schema."""
+"""``manifest.json``: what a bundle says of itself. `docs/manifest.schema.json` is its JSON Schema."""
 
 import json
 import re
@@ -119,7 +119,7 @@ class PackedCheck:
     """What the check against the checkpoint found.
 
     Attributes:
-        verdict: The verdict, with its reasons and the limits in force.
+        accuracy: Verdict of the check, which judges no latency, with its reasons and the limits in force.
         limits: Limits that it was held to.
         sqnr_db: Signal-to-quantization-noise ratio of the logits in dB.
         agreement: Share of images in 0..1 whose top-1 class is the checkpoint's.
@@ -129,7 +129,7 @@ class PackedCheck:
         remarks: What a reader must know beside the numbers.
     """
 
-    verdict: Verdict
+    accuracy: Verdict = field(metadata={"json was": "verdict"})
     limits: Limits
     sqnr_db: float
     agreement: float

@@ -43,7 +43,7 @@ def _head(m: Manifest) -> list[str]:
             "built with",
             f"{engine.package} {engine.built_with}" if engine.built_with else "a version that was not recorded",
         ),
-        ("verdict", escaped(m.check.verdict.text)),
+        ("accuracy", escaped(m.check.accuracy.text)),
         ("latency", _latency(m)),
     ]
     return [f"# {escaped(m.name)}", "", *_table(("what", "value"), rows), ""]

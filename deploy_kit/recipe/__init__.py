@@ -74,14 +74,19 @@ class PreprocessTable(RecipeTable):
             sides: Height and width, where the table does not state them.
 
         Raises:
-            RecipeError: There is one side without the other, or no size, or a number for a channel is missing.
+            RecipeError: There is one side without the other, or no size, or a number for a channel is missing; or mean
+                and std are for other pixels than those in 0..1.
         """
         height, width = self.sides or sides or (0, 0)
         if (self.height is None) != (self.width is None) or not height:
             raise RecipeError("preprocess: expected height and width", hint="e.g. height: 224, width: 224")
         if self.sides and (self.resize or 0) > MOST_RESIZE * max(height, width):
             raise RecipeError(f"preprocess.resize: expected a side that fits the input, found {self.resize:,} px")
-        return Preprocess(**self.model_dump() | {"height": height, "width": width})
+        made = Preprocess(**self.model_dump() | {"height": height, "width": width})
+        if made.units_fault:
+            mean, std = (",".join(f"{value / 255:.6g}" for value in values) for values in (made.mean, made.std))
+            raise RecipeError(f"preprocess: {made.units_fault}", hint=f"divide both by 255: --mean {mean} --std {std}")
+        return made
 
 
 class SourceTable(RecipeTable):

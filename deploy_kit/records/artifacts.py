@@ -15,6 +15,8 @@ ArtifactKind = Literal["checkpoint", "onnx", "engine"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 MOST_RESIZE = 16
 """Times of the input that an image is scaled to at most: beyond it, it would be made large for nothing."""
+_MOST_MEAN, _MOST_STD = 2.0, 3.0
+"""Largest mean and standard deviation of a channel of pixels in 0..1; nearly all channels of 0..255 exceed it."""
 _LEAST_STD = 1e-6  # a thousandth of a pixel's step; below 1e-38 it is 0 in float32
 
 
@@ -79,6 +81,14 @@ class Preprocess:
         return replace(self, input_pixels=False)
 
     @property
+    def units_fault(self) -> str:
+        """What shows that mean and std are for pixels up to 255; empty where they fit pixels in 0..1."""
+        if max(map(abs, self.mean)) <= _MOST_MEAN and max(self.std) <= _MOST_STD:
+            return ""
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"mean {mean} and std {std} are for pixels up to 255, and pixels are divided by 255 first"
+
+    @property
     def words(self) -> str:
         """How an image becomes the input, in words."""
         size = f"{self.height}×{self.width} px"
@@ -121,6 +131,11 @@ class BareInput:
     """
 
     shape: tuple[int, ...]
+
+    @property
+    def words(self) -> str:
+        """What is known of the input, in words."""
+        return f"an input of {'×'.join(map(str, self.shape))}; how it is prepared is not known"
 
     @property
     def normalized(self) -> "BareInput":
@@ -209,7 +224,7 @@ class Origin:
     Attributes:
         checkpoint: Name of the checkpoint.
         checkpoint_sha256: sha256 of the checkpoint.
-        verdict: Verdict of the check in one line, with the limits it judged by.
+        accuracy: Verdict of the check, which judges no latency, in one line with its limits.
         images: Name of the image set of the check.
         n_images: Number of images of the check.
         drop: Accuracy that was lost, with its interval, in words; empty without labels.
@@ -221,7 +236,7 @@ class Origin:
 
     checkpoint: str
     checkpoint_sha256: str
-    verdict: str
+    accuracy: str = field(metadata={"json was": "verdict"})
     images: str
     n_images: int
     drop: str = ""

@@ -1,6 +1,7 @@
 """Records to JSON and back, strictly: an unknown key or a wrong type is an error that names its path.
 
-A record class whose JSON form has changed reads the older form itself, by a class method ``upgraded(data)``.
+A record class whose JSON form has changed reads the older form itself, by a class method ``upgraded(data)``; a field
+that was renamed states its earlier name as ``json was`` in its metadata.
 """
 
 import dataclasses
@@ -128,6 +129,9 @@ def _build_record(cls: type[Any], data: Any, where: str) -> Any:
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     values = {key: value for key, value in data.items() if not (cls is NotRun and key == "record")}
+    for entry in fields.values():
+        if entry.metadata.get("json was") in values:
+            values[entry.name] = values.pop(entry.metadata["json was"])
     for key in values:
         if key not in fields:
             raise RecipeError(f"{where}: unknown key '{one_line(str(key))}'", hint=nearest(str(key), fields))

@@ -6,7 +6,6 @@ Markdown, the page and notebooks draw the same ones. What a report does not hold
 from collections.abc import Iterator
 
 from deploy_kit.base.plain_text import shell_word
-from deploy_kit.records.artifacts import BareInput
 from deploy_kit.records.engine_table import NONE, size
 from deploy_kit.records.measurements import Environment
 from deploy_kit.records.results import ParityReport, Report
@@ -70,10 +69,7 @@ def repeat_command(recipe_file: str, device: str) -> str:
 
 
 def _preprocessing(report: Report) -> str:
-    preprocess = report.lineage[0].preprocess if report.lineage else None
-    if isinstance(preprocess, BareInput):
-        return f"not known; the input is {'×'.join(map(str, preprocess.shape))}"
-    return preprocess.words if preprocess else UNKNOWN
+    return report.lineage[0].preprocess.words if report.lineage else UNKNOWN
 
 
 def _calibration(report: Report) -> Iterator[tuple[str, str]]:

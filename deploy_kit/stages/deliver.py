@@ -89,7 +89,7 @@ def _origin(report: Report, artifact: Artifact, parity: ParityReport) -> Origin:
     return Origin(
         checkpoint=report.checkpoint.name,
         checkpoint_sha256=report.checkpoint.sha256,
-        verdict=parity.verdict.text,
+        accuracy=parity.verdict.text,
         images=parity.images,
         n_images=parity.n,
         drop=f"{drop.what} {drop.points:+.2f} [{drop.low:+.2f}, {drop.high:+.2f}] points" if drop else "",

@@ -288,7 +288,7 @@ def _calibrated(graph: Artifact, preprocess: Preprocess, calibration: ImageSourc
 
 def _checked(parity: ParityReport) -> PackedCheck:
     return PackedCheck(
-        verdict=parity.verdict,
+        accuracy=parity.verdict,
         limits=parity.limits,
         sqnr_db=parity.sqnr_db,
         agreement=parity.agreement,

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 import torch.utils.flop_counter
+from command_line import deploykit
+from delivered_files import delivered
 from onnx import numpy_helper
 from stand_ins import scaled
 from tiny_densenet import TINY_PREPROCESS, TINY_SPEC, save_tiny, tiny_model
@@ -19,7 +22,7 @@ from deploy_kit.analysis.inspection import Inspection
 from deploy_kit.base.errors import CheckpointError, DeployKitError, InputError
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Origin
-from deploy_kit.store import Store
+from deploy_kit.store import PASSPORT, Store
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -147,7 +150,7 @@ def test_the_preprocessing_is_told_in_words(graph: Inspection) -> None:
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_a_copy_is_known_wherever_it_lies_and_whatever_it_is_called(line: "Line", tmp_path: Path, engine: str) -> None:
     built = line.built("int8", engine)
-    origin = Origin(checkpoint="best.pth", checkpoint_sha256="c" * 64, verdict="accepted", images="val", n_images=24)
+    origin = Origin(checkpoint="best.pth", checkpoint_sha256="c" * 64, accuracy="accepted", images="val", n_images=24)
     for other in ("onnxruntime", "openvino"):  # both beside each other, as they are delivered
         one = line.built("int8", other)
         line.store.copy_out(one, tmp_path / f"best-int8{Path(one.path).suffix}", origin)
@@ -165,6 +168,22 @@ def test_the_passport_of_an_earlier_version_beside_a_copy_of_two_files_is_read(l
     main.with_name("best.xml.passport.json").rename(tmp_path / "best.passport.json")
 
     assert inspection.inspect_file(main).passport == built
+
+
+def test_a_passport_says_what_was_judged_also_where_an_earlier_version_called_it_the_verdict(
+    line: "Line", tmp_path: Path
+) -> None:
+    main = delivered(line, "int8", "onnxruntime", tmp_path)
+    passport = main.with_name(main.name + PASSPORT)
+    now = json.loads(passport.read_text())
+    earlier = {**now["origin"], "verdict": now["origin"]["accuracy"]}
+    del earlier["accuracy"], now["record_sha256"]
+    read = [re.findall(r"accuracy +accepted\n", deploykit("inspect", main).out)]
+    passport.write_text(json.dumps({**now, "origin": earlier}))
+
+    read += [re.findall(r"accuracy +accepted\n", deploykit("inspect", main).out)]
+
+    assert [len(found) for found in read] == [1, 1]
 
 
 @pytest.mark.parametrize("ending", [".bin", ".xml.passport.json"])

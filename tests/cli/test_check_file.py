@@ -55,7 +55,7 @@ def test_a_foreign_file_is_judged_once_its_input_is_said(line: "Line", tmp_path:
     assert (silent.code, silent.fix.split(" ")[3]) == (2, "give"), silent.err
     assert "nothing says how an image becomes its input" in silent.error
     assert said.code == 0, said.err
-    assert "verdict" in said.out and "accepted (SQNR ≥ 90 dB)" in said.out
+    assert "accuracy" in said.out and "accepted (SQNR ≥ 90 dB)" in said.out
 
 
 @pytest.mark.slow

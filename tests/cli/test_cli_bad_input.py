@@ -104,6 +104,15 @@ CASES = {
     "a size that is no number": Case(
         lambda d, s: ["export", "--input", "28", "--mean", "0", "--std", "1"], 2, "expected numbers", "--input"
     ),
+    **{
+        f"mean and std for pixels up to 255, {command}": Case(
+            lambda d, s, command=command: [command, "demo", "--input", "28x28", "--mean", "73", "--std", "90"],
+            2,
+            "mean 73 and std 90 are for pixels up to 255",
+            "divide both by 255: --mean 0.286275 --std 0.352941",
+        )
+        for command in ("export", "deploy")
+    },
     "an unknown key of a recipe": Case(
         lambda d, s: ["run", d / "key.yaml"], 2, r"recipe\.bench: unknown key 'round'", "did you mean 'rounds'"
     ),

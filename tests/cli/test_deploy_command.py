@@ -85,7 +85,7 @@ def test_files_have_speaking_names_and_passports_that_are_read_wherever_they_lie
     passport = read_passport(tmp_path / "best-int8.onnx")
 
     assert passport is not None and passport.origin is not None
-    assert passport.origin.verdict.startswith("accepted (SQNR ≥ 15 dB)")
+    assert passport.origin.accuracy.startswith("accepted (SQNR ≥ 15 dB)")
     assert passport.origin.n_images == 24
     assert onnx.load(tmp_path / "best-int8.onnx").graph.node
 

@@ -72,7 +72,7 @@ def test_what_the_images_leave_open_is_packed_only_knowingly(kept: Store, tmp_pa
     assert "not packed: undecided: too few images to tell" in said.out
 
     assert deploykit(*call, "--allow-undecided").code == 0
-    assert "| verdict | undecided: too few images to tell" in (tmp_path / "bundle" / "README.md").read_text()
+    assert "| accuracy | undecided: too few images to tell" in (tmp_path / "bundle" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

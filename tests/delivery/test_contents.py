@@ -48,6 +48,17 @@ def test_a_bundle_as_it_was_packed_is_whole_as_a_folder_and_as_a_zip(bundle: Pat
             assert opened.faults == ()
 
 
+def test_a_manifest_of_an_earlier_version_says_what_its_verdict_is_on(bundle: Path) -> None:
+    with contents.opened(bundle) as opened:
+        now = opened.manifest
+    edit_manifest(bundle, lambda m: m["check"].update(verdict=m["check"].pop("accuracy")))
+
+    with contents.opened(bundle) as opened:
+        assert opened.manifest == now
+        assert opened.passport.origin is not None
+        assert opened.passport.origin.accuracy.startswith(now.check.accuracy.word)
+
+
 def test_every_file_is_noticed_when_one_bit_of_it_flips(bundle: Path) -> None:
     for file in sorted(file for file in bundle.rglob("*") if file.is_file() and file.name != "manifest.json"):
         data = file.read_bytes()

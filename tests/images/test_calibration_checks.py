@@ -220,7 +220,7 @@ def test_a_preprocessing_for_pixels_up_to_255_is_refused(mean, std):
     assert (finding.severity, finding.cure) == (
         "refuse", "divide mean and std by 255, and export the checkpoint again",
     )  # fmt: skip
-    assert "of the preprocessing are for pixels up to 255, and it divides pixels by 255" in finding.text
+    assert "are for pixels up to 255, and pixels are divided by 255 first" in finding.text
 
 
 @pytest.mark.parametrize(

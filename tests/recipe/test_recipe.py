@@ -515,6 +515,27 @@ def test_preprocessing_that_cannot_be_carried_out_is_refused(change):
     refused(changed(["source", "preprocess"], GRAY | change))
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "text", "divided"),
+    [
+        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375),
+         "mean 123.675, 116.28, 103.53 and std 58.395, 57.12, 57.375",
+         "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
+        ((127.5,), (127.5,), "mean 127.5 and std 127.5", "--mean 0.5 --std 0.5"),
+        ((102.0,), (1.0,), "mean 102 and std 1", "--mean 0.4 --std 0.00392157"),
+    ],
+)  # fmt: skip
+def test_mean_and_std_for_pixels_up_to_255_are_refused_with_those_for_0_to_1(mean, std, text, divided):
+    stated = GRAY | {"color": "rgb" if len(mean) == 3 else "gray"}
+
+    error = refused(changed(["source", "preprocess"], stated | {"mean": mean, "std": std}))
+
+    assert str(error) == f"preprocess: {text} are for pixels up to 255, and pixels are divided by 255 first"
+    assert error.hint == f"divide both by 255: {divided}"
+    means, stds = ([float(part) for part in part.split(",")] for part in divided.split()[1::2])
+    assert recipe.parse_recipe(changed(["source", "preprocess"], stated | {"mean": means, "std": stds}))
+
+
 # Names that refer to each other
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deploy_kit.base.errors import RecipeError
-from deploy_kit.records.artifacts import Artifact, CheckpointFacts, Preprocess, Proof  # fmt: skip
+from deploy_kit.records.artifacts import Artifact, BareInput, CheckpointFacts, Preprocess, Proof  # fmt: skip
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, Head, HeadLayer, StemConv
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.results import EngineRow, Limits, ParityReport, Report
@@ -50,6 +50,10 @@ def artifact(**facts):
         "preprocess": Preprocess(height=1, width=1, color="gray", mean=(0.0,), std=(1.0,)),
     }  # fmt: skip
     return Artifact(**(kept | facts))
+
+
+def test_an_input_that_is_no_image_is_named_by_its_shape():
+    assert BareInput(shape=(3, 8)).words == "an input of 3×8; how it is prepared is not known"
 
 
 def test_a_record_cannot_be_changed():

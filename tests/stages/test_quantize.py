@@ -319,7 +319,7 @@ def test_a_scheme_that_only_looks_at_images_refuses_noise_too(run: Run, tmp_path
 def test_a_preprocessing_in_other_units_than_its_pixels_is_refused(run: Run, calibration: str, lean: Artifact) -> None:
     wrong = dataclasses.replace(TINY_PREPROCESS, mean=(123.675,), std=(58.395,))
 
-    with pytest.raises(InputError, match=r"mean 123\.675 and std 58\.395 of the preprocessing") as caught:
+    with pytest.raises(InputError, match=r"mean 123\.675 and std 58\.395 are for pixels up to 255") as caught:
         run("int8_ort", calibration, artifact=dataclasses.replace(lean, preprocess=wrong))
 
     assert caught.value.hint == "divide mean and std by 255, and export the checkpoint again"

@@ -14,6 +14,6 @@ def delivered(line: "Line", name: str, engine: str, folder: Path) -> Path:
     """Deliver one engine of the tiny line; return its main file."""
     built, checkpoint = line.built(name, engine), line.recipe.source.checkpoint
     origin = Origin(
-        checkpoint=checkpoint, checkpoint_sha256=sha256_of(Path(checkpoint)), verdict="accepted", images="", n_images=1
+        checkpoint=checkpoint, checkpoint_sha256=sha256_of(Path(checkpoint)), accuracy="accepted", images="", n_images=1
     )
     return line.store.copy_out(built, folder / f"best-{name}{Path(built.path).suffix}", origin)

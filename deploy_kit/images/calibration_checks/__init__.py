@@ -19,8 +19,6 @@ Code = Literal[
     "absent-classes",
 ]  # fmt: skip
 _SAMPLE, _FEW, _NAMED = 256, 16, 5
-_MOST_MEAN, _MOST_STD = 2.0, 3.0
-"""Largest mean and standard deviation of a channel of pixels in 0..1; nearly all channels of 0..255 exceed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +98,13 @@ def _look(pixels: np.ndarray) -> _Look:
 
 
 def _units(preprocess: Preprocess) -> CalibrationFinding | None:
-    if max(map(abs, preprocess.mean)) <= _MOST_MEAN and max(preprocess.std) <= _MOST_STD:
+    fault = preprocess.units_fault
+    if not fault:
         return None
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocess.mean, preprocess.std))
     return CalibrationFinding(
         code="units",
         severity="refuse",
-        text=f"mean {mean} and std {std} of the preprocessing are for pixels up to 255, and it divides pixels by 255",
+        text=fault,
         cure="divide mean and std by 255, and export the checkpoint again",
     )
 

@@ -31,7 +31,7 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
         *(("remark", remark) for remark in checked.remarks if not (diagnosis and remark in diagnosis.words)),
         *(_diagnosed(diagnosis) if diagnosis else []),
         ("limits", ", ".join(checked.limit_words) or NO_LIMIT),
-        ("verdict", checked.verdict.text),
+        ("accuracy", checked.verdict.text),
     ]
 
 
