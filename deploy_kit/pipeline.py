@@ -35,7 +35,7 @@ from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplifi
 from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
 from deploy_kit.stages.report import layer_breakdown, thumbnails
-from deploy_kit.store import Store
+from deploy_kit.store import Store, sha256_of
 
 T = TypeVar("T")
 BASELINE = "fp32 · "
@@ -442,6 +442,11 @@ def assemble(
         recommendation=recommendation.recommend(rows, budgets_of(run.recipe), run.recipe.bench.percentiles),
         slim_searches=tuple(searches.values()),
         slimmed=tuple(slimmed.values()),
+        parts=tuple(
+            (engine.sha256, part.suffix, part.stat().st_size, sha256_of(part))
+            for engine in {engine.sha256: engine for engine in built}.values()
+            for part in run.store.files_of(engine)
+        ),
     )
 
 

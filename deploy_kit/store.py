@@ -288,6 +288,11 @@ class Store:
             raise _changed(path)
         return path
 
+    def files_of(self, artifact: Artifact) -> list[Path]:
+        """Return the files that a target needs of an artifact, as `path` does: the main file, then those beside it."""
+        main = self.path(artifact)
+        return [main, *(part for part in parts_of(main) if part != main and not part.name.endswith(PASSPORT))]
+
     def copy_out(self, artifact: Artifact, out: Path, origin: Origin | None = None) -> Path:
         """Copy an artifact and its passport out of the store: whole, or not at all.
 
@@ -308,8 +313,8 @@ class Store:
             raise RequestError(
                 f"{artifact.path}: {_word_in(mark)} by its last check, not copied", hint="deploykit check"
             )
-        source = self.path(artifact)
-        parts = [part for part in parts_of(source) if not part.name.endswith(PASSPORT)]
+        parts = self.files_of(artifact)
+        source = parts[0]
         main = _with_ending(out, source.suffix) if len(parts) > 1 else out
         for part in parts:
             copy_whole(part, main.with_suffix(part.suffix))
@@ -439,7 +444,7 @@ class Store:
         """Find the newest result of these stages that fits, and its line of the journal."""
         for entry in self.entries():
             if entry.stage in stages:
-                record = self._load(cls, self.root / entry.folder)
+                record = self._load(cls, self.root / entry.folder, whole=True)
                 if record is not None and where(record):
                     return record, entry
         return None
@@ -447,7 +452,7 @@ class Store:
     def all(self, cls: type[R], *stages: str) -> list[R]:
         """List all results of these stages once each, newest first."""
         folders = dict.fromkeys(entry.folder for entry in self.entries() if entry.stage in stages)
-        records = (self._load(cls, self.root / folder) for folder in folders)
+        records = (self._load(cls, self.root / folder, whole=True) for folder in folders)
         return [record for record in records if record is not None]
 
     def reject(self, artifact: Artifact, verdict: Verdict) -> None:
@@ -475,8 +480,13 @@ class Store:
     def _home(self, key: Key) -> Path:
         return self.root / key.stage / f"{key.name}-{key.digest[:12]}"
 
-    def _load(self, cls: type[R], home: Path) -> R | None:
+    def _load(self, cls: type[R], home: Path, *, whole: bool = False) -> R | None:
         """Read a record once it and its files are what they were when it was kept.
+
+        Args:
+            cls: Its class.
+            home: Its folder.
+            whole: Whether to refuse one that is cut off: who only reads would leave it out without a word.
 
         Raises:
             StoreError: The record was changed, or a file of it.
@@ -484,8 +494,12 @@ class Store:
         path = home / _RECORD
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None  # absent or cut off: made again
+        except OSError:
+            return None  # absent: made again
+        except (ValueError, RecursionError) as error:
+            if whole:
+                raise _changed(path) from error
+            return None  # cut off: made again
         try:
             record = codec.from_json(cls, unsealed(data, path))
         except (RecipeError, RecursionError):

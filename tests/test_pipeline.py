@@ -1,6 +1,7 @@
 """The straight line: every target has its row, a second run costs nothing, and one failure is only its own."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import shlex
 import shutil
@@ -24,6 +25,7 @@ from deploy_kit.engines import _cuda
 from deploy_kit.images import open_set
 from deploy_kit.measure import race
 from deploy_kit.recipe import Recipe
+from deploy_kit.records import first_page
 from deploy_kit.records.artifacts import Artifact, Device
 from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
@@ -154,6 +156,17 @@ def test_collecting_from_the_store_gives_the_same_rows(line: "Line", shelf: Stor
     report = pipeline.collect(run_of(line.recipe, shelf, line.connection))
 
     assert {row.label: row.parity for row in report.rows} == {row.label: row.parity for row in first.rows}
+
+
+def test_each_file_of_an_engine_has_the_hash_that_sha256sum_prints(line: "Line") -> None:
+    built = line.built("fp32", "openvino")
+    main = line.store.path(built)
+
+    found = pipeline.collect(run_of(line.recipe, line.store, line.connection))
+
+    hashes = {file: digest for label, file, _, digest, _ in first_page.files(found) if label == built.label}
+    files = {str(Path(built.path).with_suffix(ending)): main.with_suffix(ending) for ending in (".xml", ".bin")}
+    assert hashes == {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
 
 def test_an_engine_that_was_checked_on_other_images_alone_says_so(line: "Line", shelf: Store, first: Report) -> None:

@@ -512,6 +512,18 @@ def test_a_record_whose_text_was_changed_is_refused(store):
         assert caught.value.hint == f"delete '{home(store)}' and run again"
 
 
+@pytest.mark.parametrize("text", ['{"text": "93.', "[" * 10_000, "\udcff"])
+def test_a_record_that_is_cut_off_is_named_by_who_reads_and_made_again_by_who_makes(store, text):
+    store.produce(Note, KEY, makes("first"))
+    (home(store) / "record.json").write_text(text, errors="surrogateescape")
+
+    for read in (lambda: store.newest(Note, "quantize"), lambda: store.all(Note, "quantize")):
+        with pytest.raises(StoreError, match=r"record\.json: missing, or changed since it was made"):
+            read()
+
+    assert store.produce(Note, KEY, makes("second")) == (Note(text="second"), False)
+
+
 def test_what_the_cure_of_a_changed_record_says_works(store):
     store.produce(Note, KEY, makes("first"))
     changed(home(store) / "record.json", "first", "other")

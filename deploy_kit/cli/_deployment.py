@@ -14,7 +14,7 @@ from deploy_kit.devices import links
 from deploy_kit.parallel import ray_workers
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Device
-from deploy_kit.records.engine_table import NONE, percentile, size, typed
+from deploy_kit.records.engine_table import HEADINGS, NONE, cells, percentile, size, typed
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.results import EngineRow, ParityReport, Report
@@ -23,6 +23,7 @@ from deploy_kit.stages import report as report_stage
 from deploy_kit.store import Store, write_whole
 
 _HEADINGS = ("engine", "size", "drop in points", "p50", "speed-up", "verdict")
+_MORE = ("engine", "top-1", "agreement", "SQNR", "p99")
 _WIDTH = 80
 
 
@@ -109,7 +110,8 @@ def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> st
     """
     parts = [
         summary_table(report.rows),
-        "\n".join(_limits(report.rows)),
+        more_numbers(report.rows),
+        "\n".join(_limits(report)),
         "\n".join(_reasons(report)),
         "\n".join(recommended(report.recommendation)) if report.recommendation else "",
         "\n".join(f"{'files' if number == 0 else '':8}{path}" for number, (_, path) in enumerate(files)),
@@ -125,6 +127,17 @@ def summary_table(rows: Sequence[EngineRow]) -> str:
     """
     ran = [row for row in rows if row.verdict.partition(":")[0] not in ("not run", "left out")]
     return table(_HEADINGS, [_cells(row) for row in ran or rows], spare=("size",))
+
+
+def more_numbers(rows: Sequence[EngineRow]) -> str:
+    """Lay out, for the engines that were checked, what a reviewer needs and the summary has no room for."""
+    lines = []
+    for row in rows:
+        if isinstance(row.parity, ParityReport):
+            texts = dict(zip(HEADINGS, cells(row), strict=True))
+            sqnr = f"{row.parity.sqnr_db:.1f} dB"
+            lines.append((typed(row.label), texts["top-1"], texts["agreement"], sqnr, texts["p99"]))
+    return table(_MORE, lines) if lines else ""
 
 
 def recommended(found: Recommendation) -> list[str]:
@@ -156,13 +169,15 @@ def _cells(row: EngineRow) -> tuple[str, ...]:
     )
 
 
-def _limits(rows: Sequence[EngineRow]) -> list[str]:
-    """Draw the limits in force, once for each precision."""
+def _limits(report: Report) -> list[str]:
+    """Draw the limits in force, once for each precision, and the budgets of all."""
     found = dict[str, str]()
-    for row in rows:
+    for row in report.rows:
         if row.judged and row.artifact:
-            found.setdefault(row.artifact.precision, ", ".join(row.judged.limits) or "none set")
-    return [line for precision, limits in found.items() for line in _wrapped(f"limits of {precision}: {limits}")]
+            found.setdefault(f"limits of {row.artifact.precision}", ", ".join(row.judged.limits) or "none set")
+    if report.recommendation and report.recommendation.budgets.words:
+        found["budgets"] = ", ".join(report.recommendation.budgets.words)
+    return [line for what, limits in found.items() for line in _wrapped(f"{what}: {limits}")]
 
 
 def _reasons(report: Report) -> list[str]:

@@ -116,9 +116,11 @@ def verify_model(proto: "onnx.ModelProto", path: Path) -> None:
     """Refuse a model that would grow beyond every network's size, or whose tensors are not what they claim.
 
     Raises:
-        InputError: Functions that call themselves or grow without end when they are inlined; a tensor whose data are
-            not of its shape; data in another file that is missing, too short or outside of the model's folder.
+        InputError: Two versions of one operator set; functions that call themselves, grow without end when they are
+            inlined, or are called as ONNX's operators are; a tensor whose data are not of its shape; data in another
+            file that is missing, too short or outside of the model's folder.
     """
+    _verify_opsets(proto, path)
     _verify_functions(proto, path)
     for tensor in tensors_of(proto):
         _verify_tensor(tensor, path)
@@ -179,8 +181,28 @@ def _graphs_of(attribute: "onnx.AttributeProto") -> "Iterator[onnx.GraphProto]":
     yield from attribute.graphs
 
 
+def _verify_opsets(proto: "onnx.ModelProto", path: Path) -> None:
+    """Refuse a file that states two versions of one operator set: what computes it takes either."""
+    known: dict[str, int] = {}
+    for entry in proto.opset_import:
+        if known.setdefault(entry.domain, entry.version) != entry.version:
+            raise InputError(
+                f"{path}: states two versions of one operator set, {known[entry.domain]} and {entry.version}: some "
+                "runtimes take one, some the other",
+                hint="export it again",
+            )
+
+
 def _verify_functions(proto: "onnx.ModelProto", path: Path) -> None:
     """Work out what the functions of a model come to when they are inlined: each body once, however often called."""
+    from onnx import defs
+
+    own = next((one.name for one in proto.functions if one.domain in ("", "ai.onnx") and defs.has(one.name)), None)
+    if own is not None:
+        raise InputError(
+            f"{path}: its function '{own}' has the name of an ONNX operator: some runtimes take one, some the other",
+            hint="give the function a domain of its own where the model is made, and export it again",
+        )
     bodies = {(one.domain, one.name, getattr(one, "overload", "")): one for one in proto.functions}
     known: dict[tuple[str, str, str], tuple[int, int, int]] = {}
 

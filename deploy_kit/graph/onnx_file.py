@@ -81,11 +81,21 @@ def read(path: Path) -> "onnx.ModelProto":
         onnx_bounds.verify_model(proto, path)
         onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
         stated = proto.ir_version
-        # Neither an IR version from the future nor one that lists weights as inputs is a fault of the graph.
+        # Neither an IR version from the future nor one that lists weights as inputs is a fault of the graph, and the
+        # shapes of its ends follow from its operators.
+        ends = [end.type.tensor_type for end in (*proto.graph.input, *proto.graph.output) if _lacks_shape(end)]
         proto.ir_version = min(max(stated, _WITHOUT_WEIGHTS), onnx.IR_VERSION)
+        for kind in ends:
+            kind.shape.SetInParent()
         onnx.checker.check_model(proto)
+        for kind in ends:
+            kind.ClearField("shape")
         proto.ir_version = stated
         return proto
+
+
+def _lacks_shape(value: "onnx.ValueInfoProto") -> bool:
+    return value.type.WhichOneof("value") == "tensor_type" and not value.type.tensor_type.HasField("shape")
 
 
 def _parsed(path: Path) -> "onnx.ModelProto":

@@ -38,7 +38,8 @@ MOST_PX = 65_536
 Side = Annotated[int, Field(gt=0, le=1 << 24)]  # of a sound, in samples
 _LARGEST = 2**31 - 1
 _NOT_UTF8 = re.compile('"[^"]*[\ud800-\udfff][^"]*"')  # how Python keeps the bytes of such a name
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+MOST_BATCH = 65_536
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
 T = TypeVar("T", bound="RecipeTable")
 
 
@@ -187,7 +188,7 @@ class ExportTable(RecipeTable):
     tolerance: float = Field(gt=0, allow_inf_nan=False)
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
     opset: int = Field(default=18, ge=13)
-    batch: int = Field(default=1, gt=0, le=65_536)
+    batch: int = Field(default=1, gt=0, le=MOST_BATCH)
     dynamic: bool = False
     input_pixels: bool = False
 

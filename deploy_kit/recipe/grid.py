@@ -17,7 +17,7 @@ from deploy_kit import recipe as recipes
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RecipeError, nearest
 from deploy_kit.base.text_files import read_yaml
-from deploy_kit.recipe import FolderName, RecipeTable, SourceTable, overrides
+from deploy_kit.recipe import MOST_BATCH, FolderName, RecipeTable, SourceTable, overrides
 
 _MOST_CELLS = 10_000
 # What a text alone stands for in a list: a table with this key.
@@ -136,7 +136,7 @@ class SweepTable(RecipeTable):
     architectures: tuple[str, ...] = ()
     variants: tuple[SweepVariant, ...] = Field(min_length=1)
     engines: tuple[SweepEngine, ...] = Field(min_length=1)
-    batches: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(1,), min_length=1)
+    batches: tuple[Annotated[int, Field(gt=0, le=MOST_BATCH)], ...] = Field(default=(1,), min_length=1)
     devices: tuple[str, ...] = Field(default=("local",), min_length=1)
     exclude: tuple[SweepExclude, ...] = ()
     budgets: tuple[SweepBudget, ...] = Field(default=(SweepBudget(),), min_length=1)
@@ -204,10 +204,20 @@ def _verify_sides(table: SweepTable) -> None:
     for side, names in table.names.items():
         doubled = next((name for name in names if names.count(name) > 1), None)
         if doubled is not None:
-            raise RecipeError(f"sweep: the {side} '{doubled}' occurs twice", hint="give one of them another 'name'")
+            named = side in ("checkpoint", "variant", "engine") and doubled not in table.architectures
+            raise RecipeError(
+                f"sweep: the {side} '{doubled}' occurs twice",
+                hint="give one of them another 'name'" if named else "leave one of them out",
+            )
         cells *= len(names)
     if cells > _MOST_CELLS:
         raise RecipeError(f"sweep: expected at most {_MOST_CELLS:,} cells, found {cells:,}")
+    for key in ("export", "bench"):
+        if "batch" in getattr(table, key):
+            raise RecipeError(
+                f"sweep.{key}: 'batch' would change nothing: each cell has its own",
+                hint="list them under the sweep's 'batches'",
+            )
     for index, entry in enumerate(table.exclude):
         where = f"sweep.exclude[{index}]"
         if entry == SweepExclude():

@@ -4,8 +4,10 @@ Markdown, the page and notebooks draw the same ones. What a report does not hold
 """
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from deploy_kit.base.plain_text import shell_word
+from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.engine_table import NONE, size
 from deploy_kit.records.measurements import Environment
 from deploy_kit.records.results import ParityReport, Report
@@ -36,16 +38,24 @@ def facts(report: Report) -> Facts:
 
 
 def files(report: Report) -> list[tuple[str, ...]]:
-    """Return one line for each engine that was built: a text for each of `FILE_HEADINGS`."""
+    """Return one line for each file of each engine that was built: a text for each of `FILE_HEADINGS`."""
     names, delivered = {graph.sha256: graph.name for graph in report.lineage}, dict(report.delivered)
     rows = list[tuple[str, ...]]()
-    for row in report.rows:
-        engine = row.artifact
+    for label, engine in dict.fromkeys((row.label, row.artifact) for row in report.rows):
         if engine is not None:
             parent = f"{names.get(engine.parent, '')} {engine.parent[:12]}".strip()
-            file = delivered.get(row.label, engine.path)
-            rows.append((row.label, file, size(engine.size_bytes), engine.sha256, parent))
+            main = PurePosixPath(delivered.get(label, engine.path))
+            rows += [
+                (label, str(main.with_suffix(ending) if number else main), size(n_bytes), digest, parent)
+                for number, (ending, n_bytes, digest) in enumerate(parts(report, engine))
+            ]
     return rows
+
+
+def parts(report: Report, engine: Artifact) -> list[tuple[str, int, str]]:
+    """Return (ending, bytes, sha256) of each file of an engine, the main one first; older reports hash all as one."""
+    whole = (PurePosixPath(engine.path).suffix, engine.size_bytes, engine.sha256)
+    return [part[1:] for part in report.parts if part[0] == engine.sha256] or [whole]
 
 
 def describe_machine(here: Environment) -> str:
@@ -88,10 +98,12 @@ def _calibration(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _limits(report: Report) -> Iterator[tuple[str, str]]:
-    """Name the limits in force, with the precisions that they are for where these differ."""
+    """Name the limits in force, with the precisions that they are for where these differ, and the budgets of all."""
     found: dict[str, dict[str, None]] = {}
     for row in report.rows:
         if row.artifact is not None and isinstance(row.parity, ParityReport):
             found.setdefault(", ".join(row.parity.limit_words) or NO_LIMIT, {})[row.artifact.precision] = None
     for words, precisions in found.items():
         yield "limits in force" if len(found) == 1 else f"limits, {', '.join(precisions)}", words
+    recommended = report.recommendation
+    yield "budgets", UNKNOWN if recommended is None else ", ".join(recommended.budgets.words) or "none set"

@@ -352,6 +352,7 @@ class Report:
         slim_searches: Searches within an accuracy budget that a slimmed graph of the lineage came from.
         slimmed: What was kept in each slimmed graph of the lineage.
         delivered: (label, name of its file) of each engine that was copied beside the report.
+        parts: (sha256 of the engine; ending, bytes and sha256 of the file) for each file of each engine.
     """
 
     recipe: str
@@ -376,6 +377,7 @@ class Report:
     slim_searches: tuple[SlimSearch, ...] = ()
     slimmed: tuple[Slimmed, ...] = ()
     delivered: tuple[tuple[str, str], ...] = ()
+    parts: tuple[tuple[str, str, int, str], ...] = ()
 
     @property
     def passed(self) -> bool:

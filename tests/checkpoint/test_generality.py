@@ -1,7 +1,6 @@
 """A reader, not a list of names: networks and names drawn at random are read back exactly, with the same logits."""
 
 import dataclasses
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -216,15 +215,62 @@ def test_convolution_behind_the_last_block_is_the_head_unless_it_is_named_as_a_t
         read(norm | {"features.transition3.conv.weight": weight[:, :, None, None]})
 
 
-@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
-def test_spectral_norms_are_divided_out(norm: Callable[[nn.Module], nn.Module]) -> None:
-    model = trained(small(), statistics=False)
-    for part in [part for part in model.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]:
-        norm(part)
+NORMS = {
+    "spectral": nn.utils.parametrizations.spectral_norm,
+    "spectral, old form": nn.utils.spectral_norm,
+    "weight": nn.utils.parametrizations.weight_norm,
+    "weight, old form": nn.utils.weight_norm,
+}
 
-    parsed = read(model.eval().state_dict())
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # torch's own
+@pytest.mark.parametrize(
+    ("kind", "axis"),
+    [(kind, axis) for kind in NORMS for axis in (0, 1, None) if axis is not None or kind.startswith("weight")],
+)
+def test_norms_of_weights_are_folded_along_whatever_axis(kind: str, axis: int | None) -> None:
+    model = trained(small(), statistics=False).requires_grad_(True)
+    for part in [part for part in model.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]:
+        NORMS[kind](part, dim=axis)
+    model.eval().requires_grad_(False)
+
+    parsed = read(model.state_dict())
 
     torch.testing.assert_close(rebuilt(parsed)(images(small())), model(images(small())), rtol=1e-5, atol=1e-5)
+
+
+def test_spectral_norm_of_a_square_weight_is_along_the_axis_that_power_iteration_took() -> None:
+    # Ten to ten channels of 1×1: the lengths of u and v say nothing of the axis.
+    spec = small(blocks=tuple(DenseBlock(layers=1, growth=2, bottleneck=10) for _ in range(2)), transitions=(10,))
+    model = trained(spec, statistics=False).requires_grad_(True)
+    square = model.get_submodule("features.denseblock1.denselayer1.conv1")
+    assert square.weight.shape[:2] == (10, 10)
+    nn.utils.spectral_norm(square, dim=1, n_power_iterations=50)
+    model.eval().requires_grad_(False)
+
+    parsed = read(model.state_dict())
+
+    torch.testing.assert_close(rebuilt(parsed)(images(spec)), model(images(spec)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"weight_g": (3,), "weight_v": (5, 33)}, r"'classifier.weight_g' of shape \[3\] holds no lengths"),
+        ({"weight_orig": (5, 33), "weight_mask": (5, 1, 33)}, r"its mask 'classifier.weight_mask' \[5, 1, 33\]"),
+        ({"weight_orig": (5, 33), "weight_u": (4,), "weight_v": (33,)}, r"has no axis whose spectral norm 4 and 33"),
+    ],
+)
+def test_parts_of_a_weight_that_do_not_fit_each_other_are_refused(
+    parts: dict[str, tuple[int, ...]], message: str
+) -> None:
+    tensors = named(trained(small()), TORCHVISION)
+    del tensors["classifier.weight"]
+
+    with pytest.raises(CheckpointError, match=message) as refused:
+        read(tensors | {f"classifier.{part}": torch.ones(shape) for part, shape in parts.items()})
+
+    assert "torch.nn.utils.prune.remove(" in refused.value.hint
 
 
 def test_modules_of_a_pickled_head_and_transition_state_their_activations() -> None:
@@ -479,17 +525,6 @@ def test_pruned_weights_are_multiplied_by_their_masks() -> None:
 
     assert "1 pruned weights multiplied by their masks" in parsed.remarks
     assert torch.equal(parsed.tensors[f"{name}.weight"], weight * mask)
-
-
-def test_weight_norm_is_folded() -> None:
-    model = trained(small())
-    tensors = named(model, TORCHVISION)
-    weight = tensors.pop("classifier.weight")
-    length = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
-
-    parsed = read(tensors | {"classifier.weight_g": length, "classifier.weight_v": 3 * weight})
-
-    torch.testing.assert_close(parsed.tensors["classifier.weight"], weight)
 
 
 def test_blocks_whose_names_have_no_numbers_and_whose_widths_do_not_tell_are_refused() -> None:

@@ -140,6 +140,28 @@ def test_relu_before_a_transitions_bn_shows_where_blocks_have_one_layer() -> Non
     assert parsed.sources["transition_order"].kind == "statistics"
 
 
+@pytest.mark.parametrize(
+    ("fact", "spec"),
+    [
+        ("transition_pool", cifar(transition_pool="none")), ("transition_pool", cifar()),
+        ("stem_pool", small(stem_pool="avg")), ("stem_pool", small(stem_pool="none")),
+    ],
+)  # fmt: skip
+def test_pool_that_keeps_means_is_a_default_that_flags_may_change_without_a_remark(
+    fact: str, spec: DenseNetSpec
+) -> None:
+    """An average of pixels has the mean of all of them, as a map that no pool halves."""
+    tensors, value = named(trained(spec, side=64), random_names(7, n_stem=1)), getattr(spec, fact)
+
+    parsed = parse(tensors, stem_stride=spec.stem[0].stride)
+    stated = parse(tensors, stem_stride=spec.stem[0].stride, **{fact: value})
+
+    assert parsed.sources[fact].kind == "default"
+    assert any(f"{fact} = " in remark for remark in parsed.remarks)
+    assert getattr(stated.spec, fact) == value
+    assert not any(remark.startswith(fact) for remark in stated.remarks)
+
+
 def test_every_default_that_changes_numbers_is_listed_and_stops_strict() -> None:
     tensors = named(trained(cifar(), statistics=False), random_names(7, n_stem=1))
     parsed = parse(tensors)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -267,12 +268,28 @@ def test_the_table_has_every_column_on_80_and_leaves_out_what_was_not_run(monkey
     assert "int8-tensorrt@tensorrt_rtx: not run" in _deployment.text(made(ran, left), (), Path("report.md"))
 
 
+def test_what_a_reviewer_needs_besides_stands_in_a_second_table_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    label = "int8-tensorrt · tensorrt_rtx"
+    timed = dataclasses.replace(measurement(label, (123.456,) * 2000), invalid=("a",))
+    ran = row("int8-tensorrt", "tensorrt_rtx", parity=parity(label), measurement=timed)
+
+    table = _deployment.text(made(ran), (), Path("report.md")).split("\n\n")[1].splitlines()
+
+    assert table[0].split() == ["engine", "top-1", "agreement", "SQNR", "p99"]
+    assert re.split(r"  +", table[2]) == [
+        "int8-tensorrt@tensorrt_rtx", "92.50 %", "97.00 %", "31.4 dB", "123.456 ms (INVALID)"
+    ]  # fmt: skip
+    assert max(map(len, table)) <= 80
+
+
 def test_every_reason_is_below_the_table() -> None:
     found = everything()
     found = dataclasses.replace(found, recommendation=recommend(found.rows, Budgets(latency_ms=8)))
 
     text = " ".join(_deployment.text(found, (), Path("report.md")).split())
 
+    assert "budgets: latency ≤ 8 ms" in text
     assert "recommended within latency ≤ 8 ms: int8@onnxruntime: the only one that qualifies" in text
     assert "int8@openvino: rejected: SQNR 10 dB, at least 20 asked for" in text
     assert "bf16@onnxruntime: failed: it has no bfloat16" in text

@@ -66,7 +66,13 @@ def test_a_dynamic_export_serves_every_batch(tmp_path: Path) -> None:
         ({"checkpoints": []}, "sweep: 'checkpoints' is missing", "checkpoints: [best.pth]"),
         ({"engines": [{"engin": "onnxruntime"}]}, "sweep.engines[0]: unknown key 'engin'", "did you mean 'engine'?"),
         ({"batches": [0]}, "sweep.batches[0]: input should be greater than 0, found 0", ""),
-        ({"batches": [1, 1]}, "sweep: the batch '1' occurs twice", "give one of them another 'name'"),
+        ({"batches": [1, 1]}, "sweep: the batch '1' occurs twice", "leave one of them out"),
+        ({"engines": ["ncnn", "ncnn"]}, "sweep: the engine 'ncnn' occurs twice", "give one of them another 'name'"),
+        ({"batches": [1, 10**6]}, "sweep.batches[1]: input should be less than or equal to 65536, found 1000000", ""),
+        ({"export": {"batch": 4}}, "sweep.export: 'batch' would change nothing: each cell has its own",
+         "list them under the sweep's 'batches'"),
+        ({"bench": {"batch": [4]}}, "sweep.bench: 'batch' would change nothing: each cell has its own",
+         "list them under the sweep's 'batches'"),
         ({"exclude": [{"engine": "openvin"}]}, "sweep.exclude[0].engine: the grid has no engine 'openvin'",
          "did you mean 'openvino'?"),
         ({"exclude": [{}]}, "sweep.exclude[0]: expected at least one key", "e.g. {engine: openvino, device: board}"),
@@ -79,6 +85,11 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, keys: Any, messag
         load_grid(written(tmp_path, **keys))
 
     assert (str(caught.value), caught.value.hint) == (message, hint)
+
+
+def test_a_name_that_no_folder_can_have_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sweep\.name: string should have at most 100 characters"):
+        load_grid(written(tmp_path, name="a" * 300))
 
 
 def test_a_grid_without_a_cell_is_refused(tmp_path: Path) -> None:

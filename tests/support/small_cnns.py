@@ -285,3 +285,26 @@ def chosen_class() -> onnx.ModelProto:
     node_of(model, "fc").output[0] = "scores"
     model.graph.node.append(helper.make_node("ArgMax", ["scores"], ["logits"], name="best", axis=1))
     return with_output(model, [1, 1], TensorProto.INT64)
+
+
+def under_two_opsets() -> onnx.ModelProto:
+    """State two versions of ONNX's operators, under their two names."""
+    model = small_cnn(17)
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 11))
+    return model
+
+
+def with_operator_of_its_own() -> onnx.ModelProto:
+    """Define Relu as a function in ONNX's own domain: inlined it is one thing, in ONNX Runtime another."""
+    model, opsets = small_cnn(17), [helper.make_opsetid("", 17)]
+    model.functions.append(
+        helper.make_function("", "Relu", ["a"], ["b"], [helper.make_node("Neg", ["a"], ["b"])], opsets)
+    )
+    return model
+
+
+def ends_without_shapes() -> onnx.ModelProto:
+    """Leave the shape of the output out, which follows from the operators."""
+    model = small_cnn()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return model

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deploy_kit.base.errors import CheckpointError
-from deploy_kit.checkpoint.architecture import module_lists, paths
+from deploy_kit.checkpoint.architecture import module_lists, paths, torch_modules
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.heads import FoundHeads
 from deploy_kit.checkpoint.architecture.leaves import Leaf
@@ -17,13 +17,6 @@ from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 
 Attributes = Mapping[str, Mapping[str, Any]]
 _SOURCE = Source("file", "attributes of the file's modules")
-# Activations by class; None for those that no DenseNet of this version has.
-_ACTIVATIONS = {
-    "ReLU": "relu", "ReLU6": None, "LeakyReLU": "leaky_relu", "ELU": "elu", "SiLU": "silu", "Swish": "silu",
-    "GELU": "gelu", "PReLU": None, "Hardswish": None, "Mish": None, "Tanh": None, "Sigmoid": None, "SELU": None,
-    "CELU": None,
-}  # fmt: skip
-
 _AS_ONNX = "export it to ONNX with the framework it comes from, and give that file"
 _HEAD_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
@@ -62,10 +55,10 @@ def facts(attributes: Attributes, body: Body, head: FoundHeads, where: str) -> A
     if stride is not None:
         stated["stem_stride"] = tuple(stride) if isinstance(stride, (tuple, list)) else int(stride)
     stated |= _activations_of(attributes, body, head, where)
-    pools = {kind for joint in body.chain.transitions if (kind := _pool(attributes, joint.conv.path[:-1]))}
+    pools = {kind for joint in body.chain.transitions if (kind := _pool(attributes, joint.conv.path[:-1], body, where))}
     if len(pools) == 1:
         stated["transition_pool"] = pools.pop()
-    stem_pool = _stem_pool(attributes, body)
+    stem_pool = _stem_pool(attributes, body, where)
     if stem_pool:
         stated["stem_pool"] = stem_pool
     if (crop := _up_crop(attributes, body, where)) is not None:
@@ -103,10 +96,6 @@ def _norms(body: Body) -> Iterable[str]:
     return [leaf.name for leaf in (*leaves, *([body.final] if body.final else []))]
 
 
-def _class(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("class", "")).rpartition(".")[2]
-
-
 def _below(attributes: Attributes, home: Path) -> Iterable[Mapping[str, Any]]:
     """List the modules inside a module."""
     start = ".".join(home) + "."
@@ -119,7 +108,7 @@ def _activations_of(attributes: Attributes, body: Body, head: FoundHeads, where:
     homes = [joint.conv.path[:-1] for joint in body.chain.transitions]
     outer = [list(_below(attributes, home)) for home in homes if _is_apart(home, body)]
     hidden, last = _of_head(attributes, body, head)
-    facts: dict[str, Any] = {"head_activation": _HEAD_ACTIVATIONS.get(_class(last))}
+    facts: dict[str, Any] = {"head_activation": _HEAD_ACTIVATIONS.get(torch_modules.kind(last))}
     for name, groups in (("activation", inner), ("outer_activation", outer), ("hidden_activation", [hidden])):
         kinds = {kind for entries in groups for kind in _activations(entries, where)}
         facts[name] = kinds.pop() if len(kinds) == 1 else None
@@ -134,7 +123,7 @@ def _activations_of(attributes: Attributes, body: Body, head: FoundHeads, where:
 
 def _slope(groups: Iterable[Iterable[Mapping[str, Any]]], where: str) -> float | None:
     """Return the slope of the leaky activations of one part of the network."""
-    entries = [entry for group in groups for entry in group if _class(entry) == "LeakyReLU"]
+    entries = [entry for group in groups for entry in group if torch_modules.kind(entry) == "LeakyReLU"]
     slopes = {float(entry["negative_slope"]) for entry in entries if "negative_slope" in entry}
     if len(slopes) > 1:
         raise CheckpointError(
@@ -164,28 +153,38 @@ def _of_head(attributes: Attributes, body: Body, head: FoundHeads) -> tuple[list
         if len(ends) == 2:
             between += [attributes[name] for name in below[ends[0] : ends[1]]]
             # Only a `Sequential` calls what it holds last; elsewhere the last module may be called first, or never.
-            if _class(attributes[".".join(home)]) == "Sequential" and ends[1] < len(below) - 1:
+            if torch_modules.kind(attributes[".".join(home)]) == "Sequential" and ends[1] < len(below) - 1:
                 last = attributes[below[-1]]
     return between, last
 
 
 def _activations(entries: Iterable[Mapping[str, Any]], where: str) -> list[str]:
-    kinds = [_class(entry) for entry in entries]
-    unknown = next((kind for kind in kinds if kind in _ACTIVATIONS and _ACTIVATIONS[kind] is None), None)
+    found = [torch_modules.activation(entry) for entry in entries]
+    unknown = next((name for name, rebuilt in found if name and not rebuilt), None)
     if unknown:
         raise CheckpointError(
             f"{where}: one of its modules is {unknown}, an activation that is not supported", hint=_AS_ONNX
         )
-    return [name for kind in kinds if (name := _ACTIVATIONS.get(kind))]
+    return [name for name, _ in found if name]
 
 
-def _pool(attributes: Attributes, home: Path) -> str | None:
-    kinds = {_class(entry).lower() for entry in _below(attributes, home)}
-    pools = {name for name in ("avg", "max") for kind in kinds if kind.startswith((f"{name}pool", f"{name}_pool"))}
-    return pools.pop() if len(pools) == 1 else None
+def _pool(attributes: Attributes, home: Path, body: Body, where: str) -> str | None:
+    """Return the one kind of pool within a module; in a transition of its own no other than 2×2 is supported."""
+    entries = [entry for entry in _below(attributes, home) if "pool" in torch_modules.kind(entry).lower()]
+    usual = {torch_modules.pooled(name, 2, 2, 0): name for name in ("avg", "max")} | {"avg": "avg", "max": "max"}
+    pools = {torch_modules.pool(entry) for entry in entries}
+    if _is_apart(home, body):
+        _verify_pool(next((pool for pool in pools if pool not in usual), ""), f"the pool of '{'.'.join(home)}'", where)
+    names = {pool.partition(",")[0] for pool in pools} & {"avg", "max"}
+    return names.pop() if len(names) == 1 else None
 
 
-def _stem_pool(attributes: Attributes, body: Body) -> str | None:
+def _verify_pool(unlike: str, what: str, where: str) -> None:
+    if unlike:
+        raise CheckpointError(f"{where}: {what} is {unlike}: not supported", hint=_AS_ONNX)
+
+
+def _stem_pool(attributes: Attributes, body: Body, where: str) -> str | None:
     """Look for a pool beside the stem's convolution, outside of blocks and transitions."""
     conv, first = body.stem[-1].conv, body.units[0]
     roof = paths.shared((conv.path[:-1], first.home))
@@ -194,8 +193,12 @@ def _stem_pool(attributes: Attributes, body: Body) -> str | None:
     start = ".".join(roof) + "." if roof else ""
     for name, entry in attributes.items():
         inside = name.startswith(start) and not any(name == home or name.startswith(home + ".") for home in homes)
-        if inside and _class(entry).startswith("MaxPool"):
-            return "max" if entry.get("stride") in (2, (2, 2), (2,), (2, 2, 2)) else None
+        if inside and torch_modules.kind(entry).startswith("MaxPool"):
+            pool, usual = torch_modules.pool(entry), torch_modules.pooled("max", 3, 2, 1)
+            if ", stride 2," not in pool:  # a blur that halves the map may follow
+                return None
+            _verify_pool(pool * (pool != usual), f"'{name}', the stem's pool,", where)
+            return "max"
     return None
 
 

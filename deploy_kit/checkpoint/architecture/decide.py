@@ -82,6 +82,7 @@ _TOGETHER = (
 )
 # Left to the paper, these change nothing or are the framework's own default, so no remark is made.
 _QUIET = frozenset({"eps", "hidden_eps", "slope", "outer_activation"})
+_POOLS = ("stem_pool", "transition_pool")
 _CARRIED = Source("carried", "default: as in the dense layers")
 _TRANSITION = ("transition_pool", "outer_activation")
 # Where nothing may be guessed, a probe starts from these.
@@ -175,9 +176,9 @@ def decide_facts(
                 start = "max_avg" if name == "head_pool" and head.double else _PROBED_FIRST.get(name)
                 start = default[0] if default else start
                 default = start, Source("default", "default: to be probed")
-            if default[1].kind == "default" and name not in _QUIET:
-                unknown.append(name)
             decision = default
+        if decision[1].kind == "default" and name not in _QUIET:
+            unknown.append(name)
         values[name], sources[name] = decision
     if unanswered:
         raise _open_question(unanswered, where, known, double=head.double)
@@ -252,11 +253,13 @@ def _relevant_facts(body: Body, head: FoundHeads) -> list[str]:
 def _known_fact(name: str, known: FactSources, body: Body, where: str, remarks: list[str]) -> Decision | None:
     """Return a fact from the best source that states it; None where all are silent."""
     proved = getattr(known.evidence.facts, name)
+    # An average keeps the means as no pool at all does: statistics that fit either rule out a maximum, and no more.
+    keeps = name in _POOLS and proved != "max"
     for facts in (known.flags, *known.stated, known.gaps):
         value = getattr(facts, name)
         if value is None:
             continue
-        if proved is not None and proved != value:
+        if proved not in (None, value) and not (keeps and value != "max"):
             why = known.evidence.why[name]
             if facts.source.kind == "index_gap":  # in a list of modules the ReLU may be a function call
                 raise CheckpointError(
@@ -275,14 +278,17 @@ def _known_fact(name: str, known: FactSources, body: Body, where: str, remarks: 
     if proved is not None:
         why = known.evidence.why[name]
         # Names alone do not outvote data: bearpaw's are nearly kuangliu's, and their orders of concatenation differ.
-        if usual is not None and usual != proved:
+        if usual not in (None, proved) and not (keeps and usual != "max"):
             assert known.family is not None
             raise CheckpointError(
                 f"{where}: {name}: by its names this is {known.family.name} ({_text(usual)}), "
                 f"its BN statistics say {_text(proved)}: {why}",
                 hint=f"say which: {FLAGS[name]}",
             )
-        return proved, Source("statistics", f"BN statistics: {why}")
+        if not keeps:
+            return proved, Source("statistics", f"BN statistics: {why}")
+        if usual is None:
+            return proved, Source("default", f"default: BN statistics rule out a maximum and say no more: {why}")
     if usual is not None and known.family is not None and name not in known.family.ask:
         return usual, Source("family", f"family '{known.family.name}', by its names")
     return None

@@ -35,6 +35,10 @@ _SPECTRAL_NORM = (
     ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v"),
 )
 _STATISTICS = ("running_mean", "running_var")
+_MADE_PLAIN = (
+    "save the tensors where the model is at hand, behind what makes the weight plain: torch.nn.utils.prune.remove("
+    "layer, 'weight'), remove_weight_norm(layer) or remove_spectral_norm(layer) of torch.nn.utils"
+)
 _MAX_LISTED = 6
 
 Kind = Literal["norm", "conv", "linear", "up", "group"]
@@ -112,7 +116,7 @@ def gather(tensors: Mapping[str, Tensor], where: str, places: Mapping[str, tuple
         CheckpointError: A tensor that is no dense floating-point one, a negative variance, or half a layer.
     """
     kept, remarks = _kept(tensors)
-    kept, folded = _folded(kept)
+    kept, folded = _folded(kept, where)
     if computed := next((name for name in kept if ".parametrizations." in name), None):
         layer, _, part = computed.partition(".parametrizations.")
         part = part.split(".")[0]
@@ -186,28 +190,41 @@ def _kept(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     return kept, [f"left out, no part of the network: {listed(remarked)}"] if remarked else []
 
 
-def _folded(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _folded(tensors: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], list[str]]:
     """Replace what a weight is computed from by the weight: pruning masks, weight norms, spectral norms."""
     result, pruned, normed = dict(tensors), 0, 0
-    spectral = _divide_spectral(tensors, result)
+    spectral = _divide_spectral(tensors, result, where)
     for name in tensors:
         for kept, mask in _PRUNED:
             if name.endswith("." + kept) and (other := name.removesuffix(kept) + mask) in tensors:
-                plain = name.removesuffix(kept) + kept.removesuffix("_orig")
-                result[plain] = result.pop(name) * result.pop(other)
+                whole, zeros = result.pop(name), result.pop(other)
+                if whole.shape != zeros.shape:
+                    raise CheckpointError(
+                        f"{where}: '{name}' has the shape {list(whole.shape)}, its mask '{other}' {list(zeros.shape)}",
+                        hint=_MADE_PLAIN,
+                    )
+                result[name.removesuffix("_orig")] = whole * zeros
                 pruned += 1
         for length, direction in _WEIGHT_NORM:
             if name.endswith("." + length) and (other := name.removesuffix(length) + direction) in tensors:
                 g, v = result.pop(name).float(), result.pop(other).float()
-                norms = torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.dim() - 1))
-                result[name.removesuffix(length) + "weight"] = v * (g / norms)
+                # One length for each place of an axis, or a single one: torch keeps its shape with 1 along the others.
+                axes = [axis for axis in range(v.dim()) if g.dim() != v.dim() or g.shape[axis] == 1]
+                norms = torch.linalg.vector_norm(v, dim=axes, keepdim=True)
+                if g.numel() != norms.numel():
+                    raise CheckpointError(
+                        f"{where}: '{name}' of shape {list(g.shape)} holds no lengths of '{other}', "
+                        f"{list(v.shape)}, along one axis",
+                        hint=_MADE_PLAIN,
+                    )
+                result[name.removesuffix(length) + "weight"] = v * (g.reshape(norms.shape) / norms)
                 normed += 1
     remarks = [f"{pruned} pruned weights multiplied by their masks"] * bool(pruned)
     remarks += [f"{spectral} weights divided by their spectral norms"] * bool(spectral)
     return result, remarks + [f"{normed} weight norms folded into their weights"] * bool(normed)
 
 
-def _divide_spectral(tensors: Mapping[str, Tensor], result: dict[str, Tensor]) -> int:
+def _divide_spectral(tensors: Mapping[str, Tensor], result: dict[str, Tensor], where: str) -> int:
     """Put W / (uᵀ W v) in place of W, u and v, W as a matrix of one row a channel; return how many were replaced.
 
     Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, equations 8 and 9;
@@ -219,9 +236,25 @@ def _divide_spectral(tensors: Mapping[str, Tensor], result: dict[str, Tensor]) -
             start = name.removesuffix(parts[0])
             if name != start and start[-1:] in ("", ".") and all(start + part in tensors for part in parts):
                 weight, u, v = (result.pop(start + part).float() for part in parts)
-                result[start + "weight"] = weight / torch.dot(u, weight.flatten(1) @ v)
+                result[start + "weight"] = weight / _spectral_norm(weight, u, v, f"{where}: '{name}'")
                 n_replaced += 1
     return n_replaced
+
+
+def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor, where: str) -> Tensor:
+    """Compute uᵀ W v; the rows of W lie along its first axis, of transposed convolutions along the second.
+
+    The lengths of u and v tell which; where several fit, u is parallel to W v, as power iteration leaves it.
+    """
+    matrices = [weight.movedim(axis, 0).flatten(1) for axis in range(weight.dim())]
+    products = [matrix @ v.flatten() for matrix in matrices if matrix.shape == (u.numel(), v.numel())]
+    if not products:
+        raise CheckpointError(
+            f"{where} of shape {list(weight.shape)} has no axis whose spectral norm {u.numel()} and {v.numel()} "
+            "values give",
+            hint=_MADE_PLAIN,
+        )
+    return max((torch.dot(u.flatten(), product) for product in products), key=float)
 
 
 def _as_float(name: str, tensor: Tensor, where: str) -> Tensor:

@@ -6,21 +6,23 @@ and a remark says so.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from deploy_kit.base.errors import CheckpointError
+from deploy_kit.checkpoint.architecture import torch_modules
 from deploy_kit.checkpoint.architecture.body import Body
 from deploy_kit.checkpoint.architecture.heads import FoundHeads, Step
 from deploy_kit.records.densenet import DenseNetSpec, Order
 
 Attributes = Mapping[str, Mapping[str, Any]]
-Operation = tuple[str, str]  # (layer, its name), (activation, ""), (pool, max or avg)
+Part = Literal["dense", "outer", "stem", "hidden"]
+Operation = tuple[str, str]  # (layer, its name), (activation, its name), (pool, what it is); empty: any
 _LIST = "torch.nn.modules.container.Sequential"
 _TORCH = "torch.nn.modules."
+_SLOPE = 0.01  # of a leaky activation, where it does not say
 # Modules that compute nothing outside of training, or change a shape alone; the last words of their classes.
 _IDLE = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "Identity", "Flatten", "View", "Reshape",
          "Squeeze")  # fmt: skip
-_ACTIVATION: Operation = ("activation", "")
 # Settings of any module, and of public DenseNets, that change no number of an inference.
 _EVERY_MODULE = frozenset({"training", "memory_efficient", "efficient", "inplace"})
 _LIBRARIES = ("torch.nn.", "torchvision.models.densenet.", "timm.models.densenet.", "timm.layers.", "monai.networks.",
@@ -88,7 +90,8 @@ def orders(attributes: Attributes, body: Body) -> dict[str, Any]:
                 if norm not in row or conv not in row:
                     continue
                 at, to = row.index(norm), row.index(conv)
-                behind, before = _ACTIVATION in row[at:to], at > 0 and row[at - 1] == _ACTIVATION
+                kinds = [kind for kind, _ in row]
+                behind, before = "activation" in kinds[at:to], at > 0 and kinds[at - 1] == "activation"
                 facts: dict[str, Any] = {"transition_relu": behind or before}
                 if behind or before:
                     facts |= {"transition_order": "norm_first" if behind else "activation_first"}
@@ -145,12 +148,13 @@ def _flat(attributes: Attributes, path: str) -> Iterator[Operation | None]:
             yield from _flat(attributes, child)
         elif kind.startswith((f"{_TORCH}conv.", f"{_TORCH}batchnorm.", f"{_TORCH}linear.Linear")):
             yield "layer", child
-        elif kind.startswith(f"{_TORCH}pooling."):
-            yield "pool", "max" if "Max" in last else "avg"
+        elif kind.startswith(torch_modules.POOLS):
+            yield "pool", torch_modules.pool(attributes[child])
         elif last in _IDLE:
             continue
-        elif kind.startswith(f"{_TORCH}activation."):
-            yield _ACTIVATION
+        elif kind.startswith(torch_modules.ACTIVATIONS):
+            name = torch_modules.activation(attributes[child])[0]
+            yield "activation", torch_modules.active(name, float(attributes[child].get("negative_slope", _SLOPE)))
         elif "Blur" in last or any(name.startswith(f"{child}.") for name in attributes):
             yield None
         else:
@@ -172,13 +176,13 @@ def _compare(segment: _Segment, rows: Sequence[Sequence[Operation]], ends: set[s
     for place, operation in enumerate(operations):
         at = start + place
         expected = row[at] if 0 <= at < len(row) else None
-        if operation == expected:
+        if expected is not None and _fits(operation, expected):
             continue
         if operation[0] == "unknown":
             raise CheckpointError(
                 f"{where}: '{operation[1]}', whose code is not in the file", hint=f"{_AS_GRAPH}, and give that file"
             )
-        if at >= len(row) and operation == _ACTIVATION and row[-1][1] in ends:
+        if at >= len(row) and operation[0] == "activation" and row[-1][1] in ends:
             continue  # what follows the last layer, such as a softmax, is remarked elsewhere
         raise _apart(path, operation, expected, where)
     return True
@@ -195,55 +199,69 @@ def _text(operation: Operation | None) -> str:
     if operation is None:
         return "nothing"
     kind, name = operation
-    return {"layer": f"'{name}'", "activation": "an activation", "pool": f"a pool ({name})"}.get(kind, kind)
+    return {"layer": f"'{name}'", "activation": f"an activation ({name})", "pool": f"a pool ({name})"}.get(kind, kind)
+
+
+def _fits(operation: Operation, expected: Operation) -> bool:
+    """Return whether an operation is the expected one; a global pool may have any sides, so that its kind decides."""
+    return operation == expected or (expected[0] == operation[0] == "pool" and expected[1] == _global(operation[1]))
+
+
+def _global(pool: str) -> str:
+    """Return ``avg`` or ``max`` of a pool of any sides or to one pixel."""
+    return pool.removeprefix("Adaptive").lower()[:3]
 
 
 def _rows(spec: DenseNetSpec, body: Body, head: FoundHeads) -> Iterator[list[Operation]]:
     """Yield what the rebuilt network computes between concatenations, in order."""
 
-    def normed(name: str | None, active: bool, order: Order) -> list[Operation]:
+    def normed(name: str | None, act: list[Operation], order: Order) -> list[Operation]:
         norm: list[Operation] = [] if name is None else [("layer", name)]
-        act = [_ACTIVATION] * active
         return norm + act if order == "norm_first" else act + norm
+
+    def active(part: Part) -> list[Operation]:
+        name, slope = spec.active(part)
+        return [("activation", torch_modules.active(name, slope))] * (name != "none")
 
     stem: list[Operation] = []
     for joint, step in zip(body.stem, spec.stem, strict=True):
         stem.append(("layer", joint.conv.name))
-        stem += normed(joint.norm.name if joint.norm else None, step.relu, "norm_first")
-    yield stem + [("pool", spec.stem_pool)] * (spec.stem_pool in ("max", "avg"))
-    active = spec.activation != "none"
+        stem += normed(joint.norm.name if joint.norm else None, active("stem") * step.relu, "norm_first")
+    yield stem + [("pool", torch_modules.pooled(spec.stem_pool, 3, 2, 1))] * (spec.stem_pool in ("max", "avg"))
     for unit in body.units:
-        row = normed(unit.norm1.name, active, spec.dense_order)
+        row = normed(unit.norm1.name, active("dense"), spec.dense_order)
         if unit.narrow is not None:
             row.append(("layer", unit.narrow.name))
-            row += normed(unit.norm2.name if unit.norm2 else None, active, spec.dense_order)
+            row += normed(unit.norm2.name if unit.norm2 else None, active("dense"), spec.dense_order)
         yield [*row, ("layer", unit.wide.name)]
+    halved = torch_modules.pooled(spec.transition_pool, 2, 2, 0)
     for joint in body.chain.transitions:
         norm = joint.norm.name if joint.norm else None
-        row = [*normed(norm, spec.transition_relu, spec.transition_order), ("layer", joint.conv.name)]
-        yield row + [("pool", spec.transition_pool)] * (spec.transition_pool != "none")
+        row = [*normed(norm, active("outer") * spec.transition_relu, spec.transition_order), ("layer", joint.conv.name)]
+        yield row + [("pool", halved)] * (spec.transition_pool != "none")
     if body.decoder is not None:
-        yield from _decoder_rows(body)
-    final = normed(body.final.name if body.final else None, spec.final_relu, spec.final_order)
+        yield from _decoder_rows(body, active("stem"))
+    final = normed(body.final.name if body.final else None, active("outer") * spec.final_relu, spec.final_order)
     if body.decoder is not None:
         yield final
         final = []
     pools = [("pool", spec.head_pool)] * (spec.head_pool in ("avg", "max") and body.decoder is None)
-    trunk = [*final, *pools, *_steps(head.trunk)]
-    rows = [_steps(steps) for _, steps in head.heads] or [[]]
+    trunk = [*final, *pools, *_steps(head.trunk, active("hidden"))]
+    rows = [_steps(steps, active("hidden")) for _, steps in head.heads] or [[]]
     yield from rows if len(rows) > 1 else []
     yield trunk + rows[0] if len(rows) == 1 else trunk
 
 
-def _decoder_rows(body: Body) -> Iterator[list[Operation]]:
+def _decoder_rows(body: Body, active: list[Operation]) -> Iterator[list[Operation]]:
     assert body.decoder is not None
     for level in body.decoder.levels:
         yield [("layer", level.up.name)] if level.up is not None else []
         row: list[Operation] = []
         for joint in level.convs:
-            row += [("layer", leaf.name) for leaf in (joint.conv, joint.norm) if leaf is not None] + [_ACTIVATION]
+            row += [("layer", leaf.name) for leaf in (joint.conv, joint.norm) if leaf is not None] + active
         yield row
 
 
-def _steps(steps: Sequence[Step]) -> list[Operation]:
-    return [("layer", step.leaf.name) if step.leaf is not None else _ACTIVATION for step in steps]
+def _steps(steps: Sequence[Step], active: list[Operation]) -> list[Operation]:
+    rows = ([("layer", step.leaf.name)] if step.leaf is not None else active for step in steps)
+    return [operation for row in rows for operation in row]

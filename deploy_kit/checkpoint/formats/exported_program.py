@@ -18,7 +18,7 @@ from deploy_kit.base.text_files import unique_keys
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.facts import ArchitectureFacts, Source
 from deploy_kit.checkpoint.formats import aten, stated_graph
-from deploy_kit.checkpoint.formats.forward.exported_graph import ExportedForward
+from deploy_kit.checkpoint.formats.forward.exported_graph import GUARDS, ExportedForward
 from deploy_kit.checkpoint.formats.limits import ReadLimits, damaged
 from deploy_kit.checkpoint.formats.pickled import torch_file
 from deploy_kit.checkpoint.formats.pickled.inert_values import Unreadable
@@ -140,7 +140,7 @@ def _nodes(graph: Mapping[str, Any]) -> list[stated_graph.Node]:
                 places[name] = len(nodes)
                 nodes.append(stated_graph.Node(op="input"))
     for entry in graph["nodes"]:
-        if _operator(entry["target"]) in aten.SIZES:
+        if _operator(entry["target"]) in aten.SIZES or any(guard in entry["target"] for guard in GUARDS):
             continue
         arguments = [argument["arg"] for argument in entry["inputs"]]
         reads = tuple(places[name] for argument in arguments for name in _names(argument) if name in places)

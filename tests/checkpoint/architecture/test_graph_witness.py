@@ -257,6 +257,25 @@ def test_scripted_module_is_witnessed_through_branches_and_loops(tmp_path: Path)
     assert dict(network.spec.sources)["head_pool"] == "the answers of its TorchScript code"
 
 
+class Widened(nn.Module):
+    """Casts its input, which torch.export guards by an operator that gives nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = drawn()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.float())  # type: ignore[no-any-return]
+
+
+def test_guards_of_an_exported_graph_compute_nothing(tmp_path: Path) -> None:
+    net = Widened().eval()
+
+    network = read(export(net, tmp_path / "net.pt2"))
+
+    assert off(network, net) <= 1e-5
+
+
 def test_network_that_was_saved_in_training_mode_is_told_how_to_save_it(tmp_path: Path) -> None:
     net = drawn().train()
 

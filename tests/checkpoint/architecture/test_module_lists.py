@@ -38,6 +38,8 @@ class Layer(nn.Module):
             nn.BatchNorm2d(2 * growth), nn.ReLU(),
             nn.Conv2d(2 * growth, growth, 3, padding=dilation, dilation=dilation, bias=False),
         ]  # fmt: skip
+        if act := options.get("dense_act"):
+            inner[1], inner[4] = act, act
         if options.get("swap"):
             inner[3], inner[4] = inner[4], inner[3]
         self.inner = nn.Sequential(*inner, *[Scale(0.5)] * options.get("scaled", 0))
@@ -54,7 +56,14 @@ def net(**options: Any) -> nn.Module:
         joint = joint[:3]
     if options.get("max_pool"):
         joint[3] = nn.MaxPool2d(2)
-    end: list[nn.Module] = [nn.BatchNorm2d(14), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    joint[3:] = [options["pool"]] if "pool" in options else joint[3:]
+    joint[1] = options.get("outer_act", joint[1])
+    end: list[nn.Module] = [
+        nn.BatchNorm2d(14),
+        options.get("last_act", nn.ReLU()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ]
     if options.get("end_swap"):
         end[0], end[1] = end[1], end[0]
     parts = [
@@ -78,7 +87,17 @@ def saved(model: nn.Module, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"max_pool": True}, {"relu_first": True}, {"no_pool": True}], ids=lambda o: next(iter(o), "plain")
+    "options",
+    [
+        {},
+        {"max_pool": True},
+        {"relu_first": True},
+        {"no_pool": True},
+        {"dense_act": nn.LeakyReLU(0.2)},
+        {"outer_act": nn.LeakyReLU(0.2), "last_act": nn.LeakyReLU(0.2), "dense_act": nn.LeakyReLU(0.1)},
+        {"dense_act": nn.GELU(), "outer_act": nn.GELU(), "last_act": nn.GELU()},
+    ],
+    ids=lambda o: "-".join(o) or "plain",
 )
 def test_network_of_lists_is_rebuilt_as_they_compute(options: dict[str, Any], tmp_path: Path) -> None:
     model, x = net(**options), torch.randn(2, 3, SIDE, SIDE)
@@ -92,12 +111,25 @@ def test_network_of_lists_is_rebuilt_as_they_compute(options: dict[str, Any], tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"swap": True}, "the list '1.inner' computes an activation where the rebuilt network has"),
+        ({"swap": True}, r"the list '1.inner' computes an activation \(relu\) where the rebuilt network has"),
         ({"scaled": 1}, r"'1\.inner\.6' is a 'Scale', whose code is not in the file"),
         ({"dilation": 2}, r"has padding \[2, 2\], expected \[1, 1\]"),
-        ({"end_swap": True}, "computes an activation where the rebuilt network has"),
+        ({"end_swap": True}, r"computes an activation \(relu\) where the rebuilt network has"),
+        (
+            {"last_act": nn.ELU()},
+            r"computes an activation \(elu\) where the rebuilt network has an activation \(relu\)",
+        ),
+        ({"last_act": nn.Threshold(0.1, 0.0)}, r"computes an activation \(Threshold\) where the rebuilt network has"),
+        ({"outer_act": nn.Softshrink()}, "one of its modules is Softshrink, an activation that is not supported"),
+        ({"dense_act": nn.ELU(0.5)}, "one of its modules is ELU of alpha 0.5, an activation that is not supported"),
+        ({"dense_act": nn.GELU("tanh")}, "one of its modules is GELU of approximate tanh"),
+        ({"pool": nn.AvgPool2d(3, 2, 1)}, "the pool of '3' is avg, kernel 3, stride 2, padding 1: not supported"),
+        ({"pool": nn.MaxPool2d(3, 2, 1)}, "the pool of '3' is max, kernel 3, stride 2, padding 1: not supported"),
+        ({"pool": nn.AvgPool2d(2, ceil_mode=True)}, "the pool of '3' is avg, kernel 2, .*, ceil mode: not supported"),
+        ({"pool": nn.LPPool2d(2, 2)}, "the pool of '3' is LPPool2d: not supported"),
+        ({"pool": nn.AdaptiveAvgPool2d(16)}, "the pool of '3' is AdaptiveAvgPool2d: not supported"),
     ],
-    ids=["BN and ReLU", "scale", "dilation", "end"],
+    ids=lambda part: next(iter(part)) if isinstance(part, dict) else part[-20:],
 )
 def test_list_that_computes_something_else_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):

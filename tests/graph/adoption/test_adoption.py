@@ -75,6 +75,7 @@ FOREIGN = {
     "an If that the size decides": Foreign(make=small_cnns.with_condition, told="1 If decided"),
     "a scale stated by its shape": Foreign(make=small_cnns.shaped_weights, told="1 constants that are stated by"),
     "an input that nothing reads": Foreign(make=small_cnns.with_unread_input, told="left out: unread"),
+    "an output without a shape": Foreign(make=small_cnns.ends_without_shapes, told=""),
     "the domain's full name": Foreign(make=small_cnns.under_full_name, told=""),
     **{
         f"opset {n}": Foreign(make=lambda n=n: small_cnns.small_cnn(n), told=f"operator set {n} → 13")
@@ -388,6 +389,18 @@ def test_operator_set_of_the_future_is_refused(tmp_path: Path) -> None:
 
     assert "operator set 99, and onnx" in str(error)
     assert "opset_version=18" in error.hint
+
+
+def test_two_versions_of_one_operator_set_are_refused(tmp_path: Path) -> None:
+    error = refusal(small_cnns.under_two_opsets(), tmp_path)
+
+    assert "states two versions of one operator set, 17 and 11" in str(error)
+
+
+def test_function_that_is_called_as_an_operator_is_refused(tmp_path: Path) -> None:
+    error = refusal(small_cnns.with_operator_of_its_own(), tmp_path)
+
+    assert "its function 'Relu' has the name of an ONNX operator" in str(error)
 
 
 def test_if_that_the_input_decides_is_refused(tmp_path: Path) -> None:

@@ -233,17 +233,55 @@ def test_the_first_page_answers_a_reviewer() -> None:
     assert facts["preprocessing"] == ("images of 16×16 px, gray; (pixel / 255 - mean) / std with mean 0.5 and std 0.25")
     assert facts["check data sha256"] == "not recorded"  # this record is of an earlier version
     assert facts["limits in force"] == "drop ≤ 0.3 points"
+    assert facts["budgets"] == "latency ≤ 4 ms"
+    assert dict(first_page.facts(page_report(recommendation=None)))["budgets"] == "not recorded"
     assert facts["repeat with"] == "deploykit run reports/some/recipe.yaml"
     text = "".join(drawn(whole).texts)
     for value in (*facts.values(), *(line[3] for line in first_page.files(whole))):
         assert value in text
 
 
+def test_data_limits_and_machine_stand_before_the_engines_in_whatever_width() -> None:
+    text = page.page(page_report())
+
+    assert (
+        text.index("check data sha256") < text.index("<dt>limits") < text.index("<dt>machine") < text.index(">Engines<")
+    )
+
+
+def test_each_curve_over_the_bench_can_be_told_from_the_others_in_grey() -> None:
+    course = page.page(page_report()).partition('id="course"')[2].partition("</figure>")[0]
+    legend = course.partition('<ul class="legend">')[2]
+    style = Path(page.__file__).with_name("page.css").read_text()
+
+    strokes = re.findall(r'class="curve (c\d)"></path><path d="([^"]+)"', legend)
+    assert len(set(strokes)) == len(ENGINES)
+    assert all(f"svg .curve.c{color} {{ stroke-dasharray: " in style for color in range(1, plot.N_COLORS))
+    for color, _ in strokes:  # the curve itself carries its marks
+        assert re.search(rf'class="mark curve {color}".*?</path><path d="[^"]+" class="{color}">', course)
+
+
+def test_a_line_for_each_file_of_an_engine_has_its_own_hash() -> None:
+    whole = page_report()
+    engine = whole.rows[1].artifact
+    assert engine is not None
+    parts = ((engine.sha256, ".xml", 100_000, "a" * 64), (engine.sha256, ".bin", 900_000, "b" * 64))
+
+    of = dataclasses.replace(whole, parts=parts, delivered=((whole.rows[1].label, "best-fp32.xml"),))
+
+    assert [line[1:4] for line in first_page.files(of) if line[0] == whole.rows[1].label] == [
+        ("best-fp32.xml", "0.10 MB", "a" * 64),
+        ("best-fp32.bin", "0.90 MB", "b" * 64),
+    ]
+    assert "sha256 of .bin bbbbbbbbbbbb…" in page.page(of)
+    assert codec.from_json(Report, json.loads(json.dumps(codec.to_json(of)))) == of
+
+
 def test_a_report_of_an_earlier_version_is_read_and_drawn(tmp_path: Path) -> None:
     stage.run(everything(), tmp_path)
     path = tmp_path / "report.json"
     data = json.loads(path.read_text())
-    for key in ("device", "recipe_yaml", "command", "differences", "thumbnails", "recommendation"):
+    for key in ("device", "recipe_yaml", "command", "differences", "thumbnails", "recommendation", "parts"):
         del data[key]
     del data["answers"]["images_sha256"]
     path.write_text(json.dumps(data))
@@ -276,7 +314,7 @@ def test_engines_that_were_delivered_are_named_by_their_files() -> None:
     beside = dataclasses.replace(whole, delivered=((label, "best-int8.xml"),))
 
     assert [line[1] for line in first_page.files(beside) if line[0] == label] == ["best-int8.xml"]
-    assert "best-int8.xml" in page.page(beside).partition("What was proved")[0]
+    assert "best-int8.xml" in page.page(beside).partition("<h2>Files")[0]
     assert codec.from_json(Report, json.loads(json.dumps(codec.to_json(beside)))) == beside
 
 

@@ -14,7 +14,7 @@ from deploy_kit.checkpoint.formats.forward.operators import BROKEN, Operators, u
 _ATEN = "torch.ops.aten."
 _MAX_INTEGER = 1 << 40
 # Guards compute nothing; they hold for every input of the stated shape.
-_GUARDS = ("_assert", "sym_constrain", "_guards")
+GUARDS = ("_assert", "sym_constrain", "_guards")
 _NUMBERS: Mapping[str, Callable[..., Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv,
     "truediv": operator.truediv, "mod": operator.mod, "neg": operator.neg, "getitem": operator.getitem,
@@ -98,7 +98,7 @@ class ExportedForward:
     def _step(self, node: Mapping[str, Any], values: dict[str, Any], run: Operators) -> None:
         target = node["target"]
         name = target.removeprefix(_ATEN).partition(".")[0] if target.startswith(_ATEN) else target.rpartition(".")[2]
-        if any(guard in target for guard in _GUARDS):
+        if any(guard in target for guard in GUARDS):
             return
         rows = [(entry.get("kind", 1), entry["name"], self._value(entry["arg"], values)) for entry in node["inputs"]]
         places = [value for kind, _, value in rows if kind != 2]

@@ -53,8 +53,8 @@ def page(report: Report) -> str:
     )
     first = element(
         "div",
-        element("section", element("h2", "Engines"), engines(report), *_recommended(report), aria_label="engines"),
         element("section", element("h2", "What was proved"), facts(first_page.facts(report)), aria_label="facts"),
+        element("section", element("h2", "Engines"), engines(report), *_recommended(report), aria_label="engines"),
         class_="first",
     )
     reasons = _reasons(report)
@@ -112,8 +112,12 @@ def engines(report: Report) -> Markup:
         texts = {h: _marked(text) for h, text in zip(HEADINGS, cells(row), strict=True)}
         if row.artifact is not None:
             file = element("small", delivered[row.label]) if row.label in delivered else None
-            digest = element("small", f"sha256 {row.artifact.sha256[:12]}…")
-            texts["artifact"] = markup((texts["artifact"], file, digest))
+            parts = first_page.parts(report, row.artifact)
+            digests = (
+                element("small", f"sha256{f' of {ending}' if len(parts) > 1 else ''} {digest[:12]}…")
+                for ending, _, digest in parts
+            )
+            texts["artifact"] = markup((texts["artifact"], file, *digests))
         drawn.append([chip(_word(row)) if heading == "verdict" else texts[heading] for heading in headings])
     return tables.table(headings, drawn, class_="engines")
 

@@ -229,18 +229,30 @@ def figure(name: str, title: str, note: Child, svg: Child, numbers: Child = None
     )
 
 
-def legend(entries: Iterable[tuple[str, Look]]) -> Markup:
-    """List what the marks mean."""
+def legend(entries: Iterable[tuple[str, Look]], *, curves: bool = False) -> Markup:
+    """List what the marks mean, each on a piece of its curve where the picture has curves."""
+    width = 34 if curves else 14
     items = (
-        element("li", element("svg", mark_only(look), viewBox="0 0 14 14", aria_hidden="true"), element("bdi", text))
+        element(
+            "li",
+            element(
+                "svg",
+                element("path", d=path([(0, 7), (width, 7)]), class_=f"curve {look.color}") if curves else None,
+                mark_only(look, width / 2, 7),
+                viewBox=f"0 0 {width} 14",
+                class_="curves" if curves else None,
+                aria_hidden="true",
+            ),
+            element("bdi", text),
+        )
         for text, look in entries
     )
     return element("ul", *items, class_="legend")
 
 
-def mark_only(look: Look) -> Markup:
-    """Draw a mark for a legend."""
-    return element("path", d=symbol(look.shape, 7, 7), class_=look.color)
+def mark_only(look: Look, x: float, y: float, r: float = 5.0) -> Markup:
+    """Draw a mark that says nothing by itself: of a legend, or on a curve."""
+    return element("path", d=symbol(look.shape, x, y, r), class_=look.color)
 
 
 def number(value: float) -> str:

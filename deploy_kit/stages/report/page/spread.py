@@ -1,5 +1,6 @@
 """Latencies of engines as distributions over one axis, with their percentiles; and their course over the bench."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from deploy_kit.stages.report.page.plot import Look
 
 _ROW, _HILL, _BINS, _HEIGHT = 48, 24, 150, 240
 _PERCENTS = (50, 90, 99)
+_MARKS = 12  # along a curve; more would hide it
 
 Timed = Sequence[tuple[str, Look, Measurement]]
 """(name, look, measurement) of what is drawn."""
@@ -79,12 +81,18 @@ def course(timed: Timed) -> Markup | None:
         parts.append(
             plot.area(tip, class_=f"curve {look.color}", d=plot.path(places), data={"label": name, "worst": worst})
         )
+        parts += [plot.mark_only(look, left, top, 3.2) for left, top in places[:: math.ceil(len(places) / _MARKS)]]
     rows = [(name, *_extremes(medians)) for name, _, medians in lines]
     numbers = tables.table(("engine", "rounds", "fastest round", "slowest round"), rows)
     note = "Engines took turns: where the machine throttles or is disturbed, all of them bend at one time."
     svg = plot.picture("Latency over the bench", _HEIGHT, parts)
     return plot.figure(
-        "course", "Latency over the bench", note, svg, numbers, plot.legend([(n, look) for n, look, _ in lines])
+        "course",
+        "Latency over the bench",
+        note,
+        svg,
+        numbers,
+        plot.legend([(n, look) for n, look, _ in lines], curves=True),
     )
 
 
