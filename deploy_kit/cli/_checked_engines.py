@@ -69,7 +69,8 @@ def check_engines(
             checked, _ = stage.run(engine, limits, run.target, reference=logits, images=run.check_images)
             if isinstance(checked, NotRun):
                 raise _steps.not_run_error(checked.label, checked.why)
-            found.append(checked)
+            against = f"{source.checkpoint.name}, sha256 {source.checkpoint.sha256}"
+            found.append(dataclasses.replace(checked, against=against))
         diagnosis = pipeline.diagnosed(run, source, logits, always=diagnose)
         found = [dataclasses.replace(checked, diagnosis=diagnosis) for checked in found]
         left_out = [("left out", logits.made_by.left_out)] if logits.made_by.left_out else []
