@@ -86,9 +86,7 @@ def _chosen(
 ) -> tuple[Artifact, ...]:
     if not (everything or engines or variants):
         return (_step_inputs.newest_engine(run, console, source),)
-    built = _step_inputs.engines_in_force(run, source)
-    if not built:
-        _step_inputs.newest_engine(run, console, source)  # raises the message of every command that needs an engine
+    built = _step_inputs.require_engines(run, source)
     chosen = _bench_request.matching_engines(
         built, run.recipe.bench.model_copy(update={"batch": ()}), engines=engines, variants=variants
     )
