@@ -22,6 +22,7 @@ from deploy_kit.graph import passes
 from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.parallel import ONE_PROCESS, Workers
+from deploy_kit.quantization.variant_choice import fit_recipe
 from deploy_kit.recipe import BenchTable, BuildEntry, CheckTable, QuantizeTable, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.difference import NetworkDifference
@@ -176,11 +177,13 @@ def deploy(
     with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
         doctor.require(recipe, there)
         _require_place(recipe, device)
+        recipe, remarks = fit_recipe(recipe, there.environment.isa)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
         host = Context(store=store, connection=here, on_progress=on_progress, workers=workers)
         run = Run(
-            recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe)
-        )
+            recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe),
+            remarks=list(remarks),
+        )  # fmt: skip
         ready = prepared(run)
         quantized, absent = quantized_graphs(run, ready.graph)
         rows = [
@@ -408,7 +411,7 @@ def assemble(
     """Put the report together."""
     lineage = dict.fromkeys((source.onnx, simple.onnx, *quantized))
     built = [row.artifact for row in rows if row.artifact is not None]
-    notes = [note(engine) for engine in built for note in (build.widened, layer_breakdown.split)]
+    notes = [note(engine) for engine in built for note in (build.widened, build.saturating, layer_breakdown.split)]
     notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
     small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))

@@ -151,18 +151,27 @@ def parts_of(path: Path) -> list[Path]:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it."""
-    # A name of a file may hold bytes that are no UTF-8; JSON reads the backslashes as the same character.
-    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    with _put_in_place(path) as aside, aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_together({path: content})
 
 
-def copy_whole(source: Path, path: Path) -> None:
-    """Copy a file so that a reader sees the old one or the new one, never half of it."""
-    with _put_in_place(path) as aside:
-        shutil.copyfile(source, aside)
+def write_together(files: Mapping[Path, str | bytes | Path]) -> None:
+    """Write files that belong together: none takes its place before all of them are whole; a path is copied.
+
+    Raises:
+        StoreError: One cannot be written; all that were there before are there as they were.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, content in files.items():
+            aside = stack.enter_context(_put_in_place(path))
+            if isinstance(content, Path):
+                shutil.copyfile(content, aside)
+                continue
+            # A name of a file may hold bytes that are no UTF-8; JSON reads the backslashes as the same character.
+            data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def verify_place(file: Path, rather: str) -> None:
@@ -316,12 +325,11 @@ class Store:
         parts = self.files_of(artifact)
         source = parts[0]
         main = _with_ending(out, source.suffix) if len(parts) > 1 else out
-        for part in parts:
-            copy_whole(part, main.with_suffix(part.suffix))
+        copies: dict[Path, str | bytes | Path] = {main.with_suffix(part.suffix): part for part in parts}
         record = (source.parent / _RECORD).read_text(encoding="utf-8")
         if origin is not None:
             record = _sealed(dataclasses.replace(artifact, origin=origin))
-        write_whole(_passport_of(main), record)
+        write_together(copies | {_passport_of(main): record})
         return main
 
     def _digest_of(self, path: Path) -> str:

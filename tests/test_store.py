@@ -21,7 +21,7 @@ from deploy_kit import store as store_module
 from deploy_kit.base.errors import BuildError, InputError, RequestError, StoreError
 from deploy_kit.records.artifacts import Artifact, Preprocess
 from deploy_kit.records.verdict import Verdict
-from deploy_kit.store import JournalEntry, Key, Store, digest_of, parts_of, sha256_of, write_whole
+from deploy_kit.store import JournalEntry, Key, Store, digest_of, parts_of, sha256_of, write_together, write_whole
 
 KEY = Key(stage="quantize", name="int8", inputs=("ab",), options={"symmetric": True}, versions=(("stage", "1"),))
 OTHER = dataclasses.replace(KEY, options={"symmetric": False})
@@ -815,6 +815,36 @@ def test_a_full_disk_leaves_the_old_text(tmp_path, monkeypatch):
         write_whole(tmp_path / "report.md", "new")
 
     assert files(tmp_path) == {"report.md": b"old"}
+
+
+@pytest.mark.parametrize("whole", [0, 1, 2])
+def test_a_disk_that_is_full_behind_any_file_leaves_all_that_belong_together_as_they_were(tmp_path, monkeypatch, whole):
+    texts = [tmp_path / name for name in ("report.json", "report.html", "report.md")]
+    write_together(dict.fromkeys(texts, "old"))
+    left = iter(range(whole))
+
+    def fills_up(descriptor):
+        if next(left, None) is None:
+            full()
+
+    monkeypatch.setattr(store_module.os, "fsync", fills_up)
+    with pytest.raises(StoreError, match=re.escape(f"{texts[whole]}: no space left on the disk")):
+        write_together(dict.fromkeys(texts, "new"))
+
+    assert files(tmp_path) == dict.fromkeys((path.name for path in texts), b"old")
+
+
+def test_a_disk_that_is_full_behind_a_copy_leaves_no_copy_without_its_passport(store, tmp_path, monkeypatch):
+    kept, out = artifact(store), tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(store_module.os, "fsync", full)
+
+    with pytest.raises(StoreError, match=r"out\.onnx\.passport\.json: no space left on the disk"):
+        store.copy_out(kept, out / "out.onnx")
+
+    assert files(out) == {}
+    monkeypatch.undo()
+    assert store.copy_out(kept, out / "out.onnx") == out / "out.onnx"
 
 
 def test_a_full_disk_names_the_text_file(tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def _rows(built: "Artifact", settings: str) -> list[tuple[str, str]]:
 
     proof = built.proof
     assert proof is not None
-    notes = filter(None, (stage.widened(built), layer_breakdown.split(built), proof.advice))
+    notes = filter(None, (stage.widened(built), stage.saturating(built), layer_breakdown.split(built), proof.advice))
     return [
         ("engine", built.label),
         ("size", size(built.size_bytes)),

@@ -80,6 +80,7 @@ class Engine:
         place: (accelerator of a device, e.g. ``cuda:0``) → options that make it compute there; None where it cannot. An
             engine without `place` computes in one place, whatever accelerator the device has.
         typed: Whether it computes in the graph's own types. If not, its runtime may widen half precision.
+        saturates: Whether sums of integers may saturate in it where a processor adds in 16 bits.
         converter: Import name of the package that makes its files from ONNX, where that is another one.
     """
 
@@ -92,6 +93,7 @@ class Engine:
     why_unavailable: Callable[[], str]
     cross_builds: bool = False
     typed: bool = False
+    saturates: bool = False
     converter: str = ""
     profile: Callable[[Path, Any, np.ndarray, int], Trace] | None = None
     observe: Callable[[Path, Any, tuple[str, ...], Batches], Iterator[tuple[np.ndarray, ...]]] | None = None

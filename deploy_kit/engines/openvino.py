@@ -282,4 +282,5 @@ ENGINE = Engine(
     profile=profile,
     observe=observe,
     place=_place,
+    saturates=True,  # OpenVINO 2026.4.1 on AVX2; measured: docs/int8.md
 )

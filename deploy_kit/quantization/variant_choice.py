@@ -12,6 +12,8 @@ from deploy_kit.records.artifacts import Precision
 
 _INT8 = "int8_"
 """What the name of a scheme begins with that writes an INT8 layout."""
+_PORTABLE = "int8_portable"
+_NARROW = "this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ def choose_variant(
     given = {"form": request.form, "method": request.method, "rounding": request.rounding}
     options: dict[str, Any] = {option: value for option, value in given.items() if value}
     remarks: tuple[str, ...] = ()
-    if name == "int8_portable":
+    if name == _PORTABLE:
         fitted, remarks = _fitted(request, isa, version_of("onnxruntime"))
         options |= fitted
     elif not named and precision != "int8":
@@ -152,13 +154,29 @@ def verify_place(variant: Variant, on: str) -> None:
         )
 
 
+def fit_recipe(recipe: Recipe, isa: tuple[str, ...]) -> tuple[Recipe, tuple[str, ...]]:
+    """Fit variants of layout `portable` that do not state `reduce_range` to a processor, and say what was decided."""
+    if not targets.narrow_weights(isa):
+        return recipe, ()
+    variants = tuple(
+        variant.model_copy(update={"options": {"reduce_range": True, **variant.options}})
+        if variant.scheme == _PORTABLE
+        else variant
+        for variant in recipe.quantize.variants
+    )
+    if variants == recipe.quantize.variants:
+        return recipe, ()
+    table = recipe.quantize.model_copy(update={"variants": variants})
+    return recipe.model_copy(update={"quantize": table}), (_NARROW,)
+
+
 def _fitted(request: VariantRequest, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Fit the portable layout to a processor and a runtime, and say what was decided and why."""
     options: dict[str, Any] = {}
     remarks = []
     if targets.narrow_weights(isa):
         options["reduce_range"] = True
-        remarks.append("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate")
+        remarks.append(_NARROW)
     if request.form is None and request.target == "onnxruntime" and versions.lacks_integer_maximum(runtime):
         options["form"] = "depthwise"
         floor = versions.INTEGER_MAXIMUM

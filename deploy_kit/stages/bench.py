@@ -14,7 +14,7 @@ from deploy_kit.records.artifacts import Artifact, BareInput
 from deploy_kit.records.measurements import Bench, Measurement, SpeedUp, samples_for
 from deploy_kit.store import Key
 
-VERSION = "4"
+VERSION = "5"
 # What shows and judges samples decides none of them.
 _READERS = {"baseline", "percentiles", "latency_budget_ms", "fail_on_regression"}
 

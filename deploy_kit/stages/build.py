@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from deploy_kit import engines
 from deploy_kit.base.errors import BuildError, DeviceError
 from deploy_kit.base.live_folder import temporary_folder
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 VERSION = "2"
 _HALF = ("fp16", "bf16")
+_MOST_WEIGHT = 64  # 2 · 255 · 64 fits into 16 bits
+_SUMS = "sums of integers"
+_WIDE = (
+    "8-bit weights may saturate on this processor, which has no VNNI: quantize for it (weights of 7 bits), or run the "
+    "graph in ONNX Runtime, which adds in 32 bits"
+)
 
 
 def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artifact, bool]:
@@ -84,7 +92,11 @@ def run(quantized: Artifact, entry: BuildEntry, context: Context) -> tuple[Artif
             parent=quantized.sha256,
             engine=entry.engine,
             made_by=MadeBy(
-                passes=", ".join(rewritten), slimmed=quantized.made_by.slimmed, versions=versions, machine=machine
+                passes=", ".join(rewritten),
+                slimmed=quantized.made_by.slimmed,
+                notes=((_SUMS, _WIDE),) if engine.saturates and _overflows(given, there.isa) else (),
+                versions=versions,
+                machine=machine,
             ),
             options=codec.canonical_json(options),
             proof=proof,
@@ -195,6 +207,21 @@ def widened(engine: Artifact) -> str:
         return ""
     dtypes = ", ".join(sorted({dtype for _, dtype, _ in engine.proof.counts}))
     return f"{engine.label} stores {engine.precision} and computes in {dtypes} on this machine"
+
+
+def saturating(engine: Artifact) -> str:
+    """Say that an engine's sums of integers may saturate where it was built; empty if they cannot."""
+    found = dict(engine.made_by.notes).get(_SUMS)
+    return f"{engine.label}: {found}" if found else ""
+
+
+def _overflows(graph: Path, isa: tuple[str, ...]) -> bool:
+    """Return whether two products of a graph's int8 weights and uint8 activations may not fit into 16 bits."""
+    if not targets.narrow_weights(isa):
+        return False
+    given = (value.const_value for value in onnx_file.load(graph).graph.initializers.values())
+    arrays = (tensor.numpy() for tensor in given if tensor is not None)
+    return any(array.dtype == np.int8 and abs(array.astype(int)).max(initial=0) > _MOST_WEIGHT for array in arrays)
 
 
 def verify_precision(quantized: Artifact, engine: str, proof: Proof, *, strict: bool) -> None:

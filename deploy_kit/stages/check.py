@@ -27,7 +27,7 @@ from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sam
 from deploy_kit.records.results import Limits, ParityReport
 from deploy_kit.store import sha256_of
 
-VERSION = "5"
+VERSION = "6"
 _WORST, _SAMPLE_BYTES = 10, 32 << 20
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"

@@ -8,7 +8,7 @@ from deploy_kit import recipe as recipes
 from deploy_kit.analysis import doctor
 from deploy_kit.base.errors import RecipeError, nearest
 from deploy_kit.machine.environment import library_version
-from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant
+from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, fit_recipe
 from deploy_kit.recipe import Recipe, Variant, targets
 from deploy_kit.recipe.grid import SweepCheckpoint, SweepEngine, SweepTable, SweepVariant, excluded
 from deploy_kit.records.sweeps import CellName
@@ -114,7 +114,7 @@ def recipe_of(cell: Cell, base: Recipe, isa: tuple[str, ...]) -> Recipe:
     if not base.export.dynamic:
         data["export"]["batch"] = cell.name.batch
     data["bench"]["batch"] = [cell.name.batch]
-    return recipes.parse_recipe(data)
+    return fit_recipe(recipes.parse_recipe(data), isa)[0]
 
 
 def why_impossible(cell: Cell, base: Recipe) -> str:

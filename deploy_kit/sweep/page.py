@@ -18,7 +18,7 @@ from deploy_kit.stages.report import page, plausible
 from deploy_kit.stages.report.document import Section, Table
 from deploy_kit.stages.report.markdown import section
 from deploy_kit.stages.report.page import plot, tables
-from deploy_kit.store import write_whole
+from deploy_kit.store import write_together, write_whole
 from deploy_kit.sweep import choice
 
 JSON, MARKDOWN, HTML = "sweep.json", "sweep.md", "sweep.html"
@@ -36,11 +36,15 @@ def write(result: SweepResult, folder: Path) -> Path:
     Returns:
         The path of ``sweep.md``.
     """
-    write_whole(folder / JSON, json.dumps(codec.to_json(result), ensure_ascii=False, indent=1) + "\n")
-    write_whole(folder / HTML, html(result))
     lines = [f"# {title(result)}", "", summary(result), ""]
     lines += [line for part in sections(result) for line in section(part)]
-    write_whole(folder / MARKDOWN, "\n".join(lines))
+    write_together(
+        {
+            folder / JSON: json.dumps(codec.to_json(result), ensure_ascii=False, indent=1) + "\n",
+            folder / HTML: html(result),
+            folder / MARKDOWN: "\n".join(lines),
+        }
+    )
     return folder / MARKDOWN
 
 

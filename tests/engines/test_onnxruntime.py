@@ -48,6 +48,38 @@ def test_a_session_computes_what_the_reference_evaluator_does(tmp_path: Path) ->
     np.testing.assert_allclose(session.fetch(), wanted, rtol=1e-6)
 
 
+def test_sums_of_integers_do_not_saturate_on_any_processor(tmp_path: Path) -> None:
+    """x64 without VNNI would add 255 · 127 twice in 16 bits, which gives 32,767."""
+    weights = {
+        "step": np.float32(1), "zero": np.uint8(0), "w": np.full((1, 32, 1, 1), 127, np.int8), "none": np.int8(0),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["input", "step", "zero"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["x"]),
+            helper.make_node("DequantizeLinear", ["w", "step", "none"], ["weight"]),
+            helper.make_node("Conv", ["x", "weight"], ["y"]),
+            helper.make_node("QuantizeLinear", ["y", "wide", "zero"], ["qy"]),
+            helper.make_node("DequantizeLinear", ["qy", "wide", "zero"], ["output"]),
+        ],
+        "sums",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 32, 4, 4])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 1, 4, 4])],
+        [
+            numpy_helper.from_array(np.asarray(value), name)
+            for name, value in (weights | {"wide": np.float32(32 * 127)}).items()
+        ],
+    )
+    path = tmp_path / "sums.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    session = onnxruntime.open_session(path, OnnxRuntimeOptions(threads=1))
+
+    session.bind(np.full((1, 32, 4, 4), 255, np.float32))
+    session.run()
+
+    np.testing.assert_array_equal(session.fetch(), np.full((1, 1, 4, 4), 255 * 32 * 127, np.float32))
+
+
 def test_logits_fetched_once_stay_as_they_are(tmp_path: Path) -> None:
     session = onnxruntime.open_session(small_graph(tmp_path / "small.onnx"), OnnxRuntimeOptions())
     session.bind(np.ones((2, 3), np.float32))

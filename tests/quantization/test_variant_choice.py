@@ -6,7 +6,7 @@ import pytest
 
 from deploy_kit import recipe
 from deploy_kit.base.errors import RequestError, UnknownNameError
-from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, verify_place
+from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, fit_recipe, verify_place
 from deploy_kit.recipe import Recipe, Variant
 
 VNNI, NO_VNNI = ("avx2", "avx512_vnni"), ("avx2",)
@@ -81,6 +81,25 @@ def test_a_processor_without_vnni_gets_narrow_weights_and_is_told_why() -> None:
 
     assert variant.options == {"reduce_range": True}
     assert remarks == ("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate",)
+
+
+def test_a_recipe_is_fitted_to_a_processor_without_vnni_unless_it_decides_itself() -> None:
+    variants = (
+        Variant(name="int8", scheme="int8_portable", options={"form": "depthwise"}),
+        Variant(name="wide", scheme="int8_portable", options={"reduce_range": False}),
+        Variant(name="stock", scheme="int8_ort", options={}),
+    )
+    given = recipe.load_recipe("default")
+    given = given.model_copy(update={"quantize": given.quantize.model_copy(update={"variants": variants})})
+
+    fitted, remarks = fit_recipe(given, NO_VNNI)
+
+    first, *others = fitted.quantize.variants
+    assert first.options == {"reduce_range": True, "form": "depthwise"}
+    assert tuple(others) == variants[1:]
+    assert remarks == ("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate",)
+    assert fit_recipe(given, VNNI) == (given, ())
+    assert fit_recipe(fitted, NO_VNNI) == (fitted, ())
 
 
 def test_an_old_runtime_gets_the_depthwise_form_and_is_told_why() -> None:

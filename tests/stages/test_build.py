@@ -39,7 +39,7 @@ def proving(folder: Path, *counts: tuple[str, str, int]) -> PretendLink:
     """Give a link whose worker writes an engine file and proves these counts."""
 
     def answer(arguments: dict[str, Any]) -> dict[str, Any]:
-        (Path(arguments["folder"]) / "model.onnx").write_bytes(b"an engine")
+        (Path(arguments["folder"]) / engines.CATALOGUE.get(arguments["engine"]).file_name).write_bytes(b"an engine")
         return {"proof": {"source": "a test", "counts": counts, "remark": ""}, "build_s": 1.5, "built": None}
 
     return PretendLink(folder, {"build": answer})
@@ -131,6 +131,48 @@ def test_an_engine_that_proves_its_precision_is_kept(line: "Line", kept: Store, 
     made, _ = build.run(line.graph("int8"), entry(threads=7), Context(store=kept, connection=connection))
 
     assert kept.path(made).read_bytes() == b"an engine"
+
+
+@pytest.mark.parametrize(
+    ("engine", "isa", "said"),
+    [
+        ("openvino", ("avx2",), True),
+        ("openvino", ("avx2", "avx512_vnni"), False),
+        ("openvino", ("asimddp",), False),
+        ("onnxruntime", ("avx2",), False),
+    ],
+)
+def test_an_engine_whose_sums_may_saturate_says_so(
+    line: "Line", kept: Store, tmp_path: Path, engine: str, isa: tuple[str, ...], said: bool
+) -> None:
+    connection = proving(tmp_path, ("Conv", "int8", 10))
+    connection.environment = dataclasses.replace(connection.environment, isa=isa)
+
+    made, _ = build.run(line.graph("int8"), entry(engine), Context(store=kept, connection=connection))
+
+    label = f"int8 · {engine}"
+    words = (
+        f"{label}: 8-bit weights may saturate on this processor, which has no VNNI: quantize for it (weights of 7 "
+        "bits), or run the graph in ONNX Runtime, which adds in 32 bits"
+    )
+    assert build.saturating(made) == (words if said else "")
+
+
+def test_weights_of_seven_bits_do_not_saturate(line: "Line", kept: Store, tmp_path: Path) -> None:
+    model = onnx.load(kept.path(line.graph("int8")))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT8:
+            array = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array // 2, tensor.name))
+    narrow = kept.root / "narrow.onnx"
+    onnx.save(model, narrow)
+    graph = dataclasses.replace(line.graph("int8"), path=narrow.name, sha256=sha256_of(narrow))
+    connection = proving(tmp_path, ("Conv", "int8", 10))
+    connection.environment = dataclasses.replace(connection.environment, isa=("avx2",))
+
+    made, _ = build.run(graph, entry("openvino"), Context(store=kept, connection=connection))
+
+    assert build.saturating(made) == ""
 
 
 def test_a_second_build_asks_no_worker(line: "Line", kept: Store, tmp_path: Path) -> None:

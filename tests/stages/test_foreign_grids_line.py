@@ -13,6 +13,7 @@ import pytest
 import small_cnns
 import whole_line
 from command_line import deploykit
+from dense_graphs import SATURATES
 from foreign_grids import FORMS, IN_FLOAT, REFUSED
 
 from deploy_kit.accuracy import metrics
@@ -42,7 +43,8 @@ def test_grids_of_another_program_go_through_the_whole_line(form: str, tmp_path:
             assert "carries int8, and" in str(walked.built[engine])
             continue
         parity, (built, proof) = walked.parity[engine], walked.built[engine]
-        assert parity.sqnr_db > LEAST_DB
+        if not (engine == "openvino" and SATURATES):
+            assert parity.sqnr_db > LEAST_DB
         assert sum(n for kind, dtype, n in proof.counts if (kind, dtype) == ("Conv", "int8")) >= (
             1 if "asymmetric weights" in form else 3
         )

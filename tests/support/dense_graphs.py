@@ -16,12 +16,17 @@ import tiny_graphs
 
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file
+from deploy_kit.machine import environment
 from deploy_kit.quantization.int8 import effective_range, plan
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.effective_range import Interval
 from deploy_kit.quantization.int8.plan import Int8Choices, Int8Plan
 from deploy_kit.quantization.int8.scale_groups import ScaleGroups
 from deploy_kit.quantization.schemes import Calibration, int8_portable, int8_tensorrt
+from deploy_kit.recipe import targets
+
+SATURATES = targets.narrow_weights(environment.describe_machine().isa)
+"""Whether OpenVINO adds products of uint8 and int8 in 16 bits here, where two of 8-bit weights do not fit."""
 
 FORMS = {
     "max": (int8_portable, {}),
@@ -160,6 +165,7 @@ def run(model: ir.Model, x: np.ndarray, *, optimize: bool = True, without: tuple
     size = model.graph.inputs[0].shape[0]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine: sums that do not saturate
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     data = ir.serde.serialize_model(model).SerializeToString()

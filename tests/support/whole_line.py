@@ -11,6 +11,7 @@ from stand_ins import PretendLink
 from deploy_kit import pipeline, recipe
 from deploy_kit.base.errors import BuildError
 from deploy_kit.programs.worker import WorkerProgram
+from deploy_kit.quantization.variant_choice import fit_recipe
 from deploy_kit.records.artifacts import Artifact, Exported
 from deploy_kit.records.results import ParityReport
 from deploy_kit.stages import build, check, quantize
@@ -116,7 +117,8 @@ def walk(
     table["check"]["images"] = str(save_photos(folder / "check.npz", 16, sides=sides, seed=2))
     table["build"] = {"engines": [{"engine": engine, "variants": ["fp32", "int8"]} for engine in ENGINES]}
     link = PretendLink(folder, WorkerProgram().operations)
-    run = run_of(recipe.parse_recipe(table), Store(folder / "store"), link)
+    fitted, _ = fit_recipe(recipe.parse_recipe(table), link.environment.isa)
+    run = run_of(fitted, Store(folder / "store"), link)
     exported = pipeline.exported(run)
     answers = pipeline.reference_logits(run, exported)
     lean = pipeline.simplified(run, exported).onnx

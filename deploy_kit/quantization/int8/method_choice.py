@@ -199,6 +199,7 @@ def logits(model: ir.Model, batches: Iterable[np.ndarray]) -> np.ndarray:
     ort = need("onnxruntime", by="calibration")
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # what any processor will compute
     proto: onnx.ModelProto = ir.serde.serialize_model(model)
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = session.get_inputs()[0].name

@@ -12,7 +12,7 @@ from deploy_kit.records.results import Report
 from deploy_kit.stages.report import content, page, plausible
 from deploy_kit.stages.report.content import notes
 from deploy_kit.stages.report.markdown import section, table
-from deploy_kit.store import write_whole
+from deploy_kit.store import write_together
 
 __all__ = ["load_report", "markdown", "notes", "run"]
 
@@ -31,13 +31,17 @@ def run(report: Report, folder: Path) -> Path:
     except InputError as error:
         hint = "remove the folders 'check' and 'bench' of the store, and run again"
         raise StoreError(f"{error}: its record was changed since it was made", hint=hint) from error
+    files: dict[Path, str | bytes | Path] = {}
     if report.recipe_yaml:
         recipe = folder / "recipe.yaml"
-        write_whole(recipe, report.recipe_yaml)
+        files[recipe] = report.recipe_yaml
         report = dataclasses.replace(report, command=first_page.repeat_command(str(recipe), report.device))
-    write_whole(folder / "report.json", json.dumps(codec.to_json(report), ensure_ascii=False, indent=1) + "\n")
-    write_whole(folder / "report.html", page.page(report))
-    write_whole(folder / "report.md", markdown(report))
+    files |= {
+        folder / "report.json": json.dumps(codec.to_json(report), ensure_ascii=False, indent=1) + "\n",
+        folder / "report.html": page.page(report),
+        folder / "report.md": markdown(report),
+    }
+    write_together(files)
     return folder / "report.md"
 
 

@@ -13,6 +13,7 @@ from deploy_kit.graph import integer_grids, onnx_file, passes
 
 EXACT = (
     "settle_grids", "grids_to_uint8", "grids_to_int8", "relu_behind_grid", "grids_before_concats", "float_biases",
+    "own_zero_points",
 )  # fmt: skip
 FORMS = (
     "onnxruntime: int8 both", "onnxruntime: uint8 both", "no zero point, operator set 21", "Brevitas QCDQ",
@@ -52,6 +53,21 @@ def test_pass_is_exact_on_files_of_other_programs(form: str, name: str, tmp_path
 )
 def test_pass_fires_in_every_place(form: str, name: str, fired: int, tmp_path: Path) -> None:
     assert passes.CATALOGUE.get(name).apply(read(form, tmp_path)).fired == fired
+
+
+def test_weights_that_share_a_zero_point_get_their_own(tmp_path: Path) -> None:
+    model = read("onnxruntime: a scale per channel", tmp_path)
+    passes.apply_passes(model, ("merge_duplicates",))
+
+    readers = [node for node in model.graph if node.op_type == "DequantizeLinear"]
+    stored = [(node, node.inputs[0].const_value) for node in readers]
+    weights = [node for node, tensor in stored if tensor is not None and tensor.dtype == ir.DataType.INT8]
+    n_different = len({node.inputs[2].name for node in weights})
+
+    outcome = passes.CATALOGUE.get("own_zero_points").apply(model)
+
+    assert (len(weights), n_different, outcome.fired) == (9, 3, 6)
+    assert [len(node.inputs[2].uses()) for node in weights] == [1] * 9
 
 
 def test_uint8_and_int8_are_each_others_inverse(tmp_path: Path) -> None:

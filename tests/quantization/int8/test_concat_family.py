@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from dense_graphs import in_openvino, quantized, run
+from dense_graphs import SATURATES, in_openvino, quantized, run
 from torch import nn
 
 from deploy_kit.accuracy import metrics
@@ -68,11 +68,12 @@ def test_relative_keeps_its_outputs_in_both_engines(
     x = drawn(name, 32, seed=2)
 
     # With fewer than 64 images neither the method is chosen nor biases are fitted.
-    int8 = quantized(model, drawn(name, 64 if exporter == "dynamo" and name in CHOSEN else 63, seed=1))
+    n_images = 64 if exporter == "dynamo" and name in CHOSEN else 63
+    int8 = quantized(model, drawn(name, n_images, seed=1), reduce_range=SATURATES)
 
     expected = network(torch.from_numpy(x)).numpy()
     for found in (run(int8, x)[0], in_openvino(connection, int8, x, tmp_path)):
-        assert metrics.sqnr_db(expected, found) > FLOOR_DB
+        assert metrics.sqnr_db(expected, found) > FLOOR_DB - (6 if SATURATES else 0)  # a bit is 6 dB
     assert floating(int8) <= FLOAT_MOVERS.get(name, set())
     assert on_integers(int8)
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 import tiny_graphs
 import torch
-from dense_graphs import array, in_openvino, nodes, quantized, run
+from dense_graphs import SATURATES, array, in_openvino, nodes, quantized, run
 from dense_networks import FLOOR_DB, quantized_network
 from tiny_densenet import tiny_model
 
@@ -65,6 +65,7 @@ def test_onnx_runtimes_whole_optimizer_keeps_the_logits(options: dict[str, objec
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(SATURATES, reason="OpenVINO's sums of 8-bit weights saturate on this processor")
 def test_logits_are_near_torchs_own_in_openvino(tiny: ir.Model, connection: Connection, tmp_path: Path) -> None:
     x = tiny_graphs.images(12)
 

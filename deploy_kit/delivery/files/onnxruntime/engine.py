@@ -26,11 +26,22 @@ def open_engine(path: Path, manifest: dict[str, Any], options: dict[str, Any]) -
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = chosen["threads"] or len(os.sched_getaffinity(0))
     settings.log_severity_level = 3
+    # x64 without VNNI adds two products of uint8 and int8 in 16 bits, which saturate; with this it adds them in 32.
+    settings.add_session_config_entry("session.x64quantprecision", "1")
     if not chosen["optimize"]:
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     kind, _, number = chosen["device"].partition(":")
     asked = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
-    session = onnxruntime.InferenceSession(str(path), settings, providers=[*asked, "CPUExecutionProvider"])
+    providers = [*asked, "CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
+    except Exception as error:
+        if "replace the existing tensor" not in str(error):
+            raise
+        settings.add_session_config_entry(
+            "session.x64quantprecision", "0"
+        )  # it takes no weights that share a zero point
+        session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
     if asked and session.get_providers()[0] != "CUDAExecutionProvider":
         raise RuntimeError(f"asked for {chosen['device']}, ONNX Runtime fell back to {session.get_providers()[0]}")
     name = session.get_inputs()[0].name

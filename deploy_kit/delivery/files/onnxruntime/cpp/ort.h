@@ -2,7 +2,8 @@
 // alone. Where <onnxruntime_c_api.h> is found, that is used instead.
 //
 // The API is a table of functions to which each version appends. The first 102 are version 1, which every release has
-// at the same places (onnxruntime_c_api.cc asserts that the last one, ReleaseCustomOpDomain, has number 101).
+// at the same places (onnxruntime_c_api.cc asserts that the last one, ReleaseCustomOpDomain, has number 101);
+// AddSessionConfigEntry came with version 5.
 #pragma once
 #if __has_include(<onnxruntime_c_api.h>)
 #include <onnxruntime_c_api.h>
@@ -50,6 +51,8 @@ struct OrtApi {
   OrtOther before_ReleaseSessionOptions[3];
   void (*ReleaseSessionOptions)(OrtSessionOptions*);  // 100
   OrtOther ReleaseCustomOpDomain;
+  OrtOther before_AddSessionConfigEntry[28];
+  OrtStatus* (*AddSessionConfigEntry)(OrtSessionOptions*, const char* key, const char* value);  // 130
 };
 static_assert(offsetof(OrtApi, ReleaseCustomOpDomain) / sizeof(void*) == 101, "version 1 of the API has 102 functions");
 
