@@ -308,3 +308,28 @@ def ends_without_shapes() -> onnx.ModelProto:
     model = small_cnn()
     model.graph.output[0].type.tensor_type.ClearField("shape")
     return model
+
+
+def with_group_norms(kind: str, opset: int) -> onnx.ModelProto:
+    """Put a norm that takes its statistics from the image behind the second convolution."""
+    model, at = small_cnn(opset), 5
+    taken = {"num_groups": 4} if kind == "GroupNormalization" else {}
+    scales = ["gamma", "beta"] if kind == "GroupNormalization" else []
+    model.graph.node.insert(at, helper.make_node(kind, ["c2", *scales], ["normed"], name="norm2", **taken))
+    node_of(model, "relu2").input[0] = "normed"
+    return model
+
+
+def with_default_in_function(stated: float | None) -> onnx.ModelProto:
+    """Put a leaky ReLU behind the second convolution: a function whose slope is 0.3 where its caller states none."""
+    model, opsets = small_cnn(17), [helper.make_opsetid("", 17)]
+    leaky = helper.make_node("LeakyRelu", ["a"], ["b"])
+    leaky.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    default = helper.make_attribute("slope", 0.3)
+    model.functions.append(helper.make_function("own", "Leaky", ["a"], ["b"], [leaky], opsets, [], [default]))
+    options = {} if stated is None else {"slope": stated}
+    model.graph.node.insert(5, helper.make_node("Leaky", ["c2"], ["leaked"], domain="own", **options))
+    node_of(model, "relu2").op_type = "Identity"
+    node_of(model, "relu2").input[0] = "leaked"
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return model

@@ -77,6 +77,7 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     refused.verify(proto, path)
     interface.forget_domains(proto)
     interface.drop_weights(proto, changes)
+    proto = interface.write_out(proto, path, changes)
     interface.lower_ir_version(proto, changes)
     interface.name_nodes_apart(proto, changes)
     interface.choose_output(proto, stated.output, path, changes)

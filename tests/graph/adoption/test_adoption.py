@@ -391,6 +391,27 @@ def test_operator_set_of_the_future_is_refused(tmp_path: Path) -> None:
     assert "opset_version=18" in error.hint
 
 
+@pytest.mark.parametrize("stated", [None, 0.1])
+def test_function_keeps_what_its_caller_leaves_to_its_default(stated: float | None, tmp_path: Path) -> None:
+    model, x = small_cnns.with_default_in_function(stated), small_cnns.pixels()
+
+    found = small_cnns.computed(ir.serde.serialize_model(taken(model, tmp_path).model), x)
+
+    assert metrics.relative_difference(small_cnns.computed(model, x), found) <= 2e-6
+
+
+@pytest.mark.parametrize(("kind", "opset"), [("GroupNormalization", 21), ("MeanVarianceNormalization", 13)])
+def test_norm_whose_shape_onnx_does_not_infer_is_written_out(kind: str, opset: int, tmp_path: Path) -> None:
+    """As torch's exporter writes them from operator set 21 on."""
+    model, x = small_cnns.with_group_norms(kind, opset), small_cnns.pixels()
+
+    adopted = taken(model, tmp_path)
+
+    assert f"{kind} written out as the operators that define it" in told(adopted)
+    found = small_cnns.computed(ir.serde.serialize_model(adopted.model), x)
+    assert metrics.relative_difference(small_cnns.computed(model, x), found) <= 2e-6
+
+
 def test_two_versions_of_one_operator_set_are_refused(tmp_path: Path) -> None:
     error = refusal(small_cnns.under_two_opsets(), tmp_path)
 
