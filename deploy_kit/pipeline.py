@@ -307,9 +307,8 @@ def distinct(engines: list[Artifact]) -> tuple[Artifact, ...]:
     return tuple(sorted(newest.values(), key=lambda engine: (engine.engine or "", engine.name)))
 
 
-def collect(run: Run) -> Report:
-    """Put together what the store knows of the checkpoint of the recipe in force; measures nothing."""
-    source = exported(run)
+def collect(run: Run, source: Exported) -> Report:
+    """Put together what the store knows of an export of the checkpoint in force; measures nothing."""
     logits, simple = reference_logits(run, source), simplified(run, source)
     family = graphs_of(run.store, source)
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]

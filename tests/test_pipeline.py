@@ -153,7 +153,7 @@ def test_fresh_measures_again_and_nothing_else(line: "Line", shelf: Store, secon
 
 
 def test_collecting_from_the_store_gives_the_same_rows(line: "Line", shelf: Store, first: Report) -> None:
-    report = pipeline.collect(run_of(line.recipe, shelf, line.connection))
+    report = pipeline.collect(run_of(line.recipe, shelf, line.connection), line.exported)
 
     assert {row.label: row.parity for row in report.rows} == {row.label: row.parity for row in first.rows}
 
@@ -162,7 +162,7 @@ def test_each_file_of_an_engine_has_the_hash_that_sha256sum_prints(line: "Line")
     built = line.built("fp32", "openvino")
     main = line.store.path(built)
 
-    found = pipeline.collect(run_of(line.recipe, line.store, line.connection))
+    found = pipeline.collect(run_of(line.recipe, line.store, line.connection), line.exported)
 
     hashes = {file: digest for label, file, _, digest, _ in first_page.files(found) if label == built.label}
     files = {str(Path(built.path).with_suffix(ending)): main.with_suffix(ending) for ending in (".xml", ".bin")}
@@ -174,7 +174,7 @@ def test_an_engine_that_was_checked_on_other_images_alone_says_so(line: "Line", 
     data = line.recipe.model_dump(mode="json", exclude_none=True)
     data["check"]["images"] = "synthetic"
 
-    report = pipeline.collect(run_of(recipe.parse_recipe(data), shelf, line.connection))
+    report = pipeline.collect(run_of(recipe.parse_recipe(data), shelf, line.connection), line.exported)
 
     (remark,) = [remark for remark in report.remarks if remark.startswith(f"{checked.label} was checked on")]
     command = shlex.join(["deploykit", "report", "--images", line.recipe.check.images])
@@ -419,7 +419,7 @@ def test_a_recipe_that_slims_says_so_in_its_report(line: "Line", kept: Store) ->
     (remark,) = [remark for remark in report.remarks if "another network" in remark]
     assert all(("slimmed", remark) in row.artifact.made_by.rows for row in report.rows if row.artifact is not None)
     assert [time.stage for time in report.times].count("slim") == 1
-    collected = pipeline.collect(run_of(of, store, line.connection))
+    collected = pipeline.collect(run_of(of, store, line.connection), line.exported)
     assert remark in collected.remarks
     assert {row.label for row in collected.rows} >= {row.label for row in report.rows}
 

@@ -10,6 +10,7 @@ A command is a file of this folder with ``COMMAND``; it imports what it needs wh
 import errno
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ _REFUSALS = frozenset(
 )
 # What it says of a path that can be no file's, or that leads through one: the request is wrong, wherever it is met.
 _NO_PATHS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
+_OPTIONS = {"macs": "--slim", "distill_minutes": "--minutes"}  # of a recipe's key, where it is called otherwise
 _ENDED = {129: "hung up", 130: "interrupted", 143: "terminated"}
 CATALOGUE: Catalogue[Command] = Catalogue(__name__, "COMMAND", "command", closed=True)
 
@@ -230,6 +232,17 @@ def _exit_code(error: BaseException) -> int:
     return 70
 
 
+def _as_typed(text: str) -> str:
+    """Name the option of the command line where a recipe's key is at fault that it gave the value of."""
+    key = re.match(r"recipe\.\w+\.(\w+)", text)
+    if key is None:
+        return text
+    plain, bare = (f"--{name.replace('_', '-')}" for name in (key[1], re.sub(r"_(s|ms|mb|mj|w)$", "", key[1])))
+    typed = {word.partition("=")[0] for word in sys.argv}
+    option = next((one for one in (plain, bare, _OPTIONS.get(key[1])) if one in typed), None)
+    return f"{option}{text[key.end() :]}" if option else text
+
+
 def _refused(error: BaseException) -> DeployKitError:
     """Return the error for what the operating system refused, wherever it was asked for."""
     if isinstance(error, MemoryError):
@@ -245,7 +258,7 @@ def _refused(error: BaseException) -> DeployKitError:
 
 def _print_error(error: DeployKitError) -> None:
     # A further line is indented: a name with a line feed in it must not look like a line of this program.
-    lines = printable(f"error: {error}").split("\n")
+    lines = printable(f"error: {_as_typed(str(error))}").split("\n")
     sys.stderr.write("\n       ".join(lines) + "\n")
     if error.hint:
         sys.stderr.write("\n       ".join(printable(f"  fix: {error.hint}").split("\n")) + "\n")

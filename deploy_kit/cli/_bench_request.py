@@ -23,10 +23,8 @@ def select_engines(
         RequestError: Nothing was built here yet, or nothing that is both.
         UnknownNameError: No engine, or no variant, of a name was built here.
     """
-    built = _step_inputs.engines_in_force(run)
+    built = _step_inputs.require_engines(run)
     if everything or engines or variants:
-        if not built:
-            _step_inputs.newest_engine(run, console)  # raises the message of every command that needs an engine
         chosen = matching_engines(built, table, engines=engines, variants=variants)
         _step_inputs.tell_inputs_apart(run, console, chosen)
         return chosen

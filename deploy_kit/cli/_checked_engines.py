@@ -69,7 +69,8 @@ def check_engines(
             checked, _ = stage.run(engine, limits, run.target, reference=logits, images=run.check_images)
             if isinstance(checked, NotRun):
                 raise _steps.not_run_error(checked.label, checked.why)
-            found.append(checked)
+            against = f"{source.checkpoint.name}, sha256 {source.checkpoint.sha256}"
+            found.append(dataclasses.replace(checked, against=against))
         diagnosis = pipeline.diagnosed(run, source, logits, always=diagnose)
         found = [dataclasses.replace(checked, diagnosis=diagnosis) for checked in found]
         left_out = [("left out", logits.made_by.left_out)] if logits.made_by.left_out else []
@@ -85,9 +86,7 @@ def _chosen(
 ) -> tuple[Artifact, ...]:
     if not (everything or engines or variants):
         return (_step_inputs.newest_engine(run, console, source),)
-    built = _step_inputs.engines_in_force(run, source)
-    if not built:
-        _step_inputs.newest_engine(run, console, source)  # raises the message of every command that needs an engine
+    built = _step_inputs.require_engines(run, source)
     chosen = _bench_request.matching_engines(
         built, run.recipe.bench.model_copy(update={"batch": ()}), engines=engines, variants=variants
     )

@@ -78,7 +78,8 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
         DeviceError: The engine cannot run there.
         DeployKitError: As `stages.adopt`, `stages.reference` and `stages.check`.
     """
-    with _with_bundle(given, step) as (given, step, stated), _adopted(given, step, console, stated) as one:
+    asked = given
+    with _with_bundle(asked, step) as (given, step, stated), _adopted(given, step, console, stated) as one:
         engine = one.engine
         if given.against == LABELS:
             return _found(check.by_labels(engine, one.target, images=one.images, min_top1=given.min_top1), engine)
@@ -86,9 +87,15 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
             assert isinstance(engine.preprocess, Preprocess)  # `adopt` takes no other
             engine = dataclasses.replace(engine, preprocess=dataclasses.replace(engine.preprocess, resize=None))
             logits, _ = reference.of_file(given.golden, one.images.open(engine.preprocess), one.host)
-        else:
-            logits, _ = _answers(one, _source(given, engine))
-        return _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
+            checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
+            own = given.golden != asked.golden  # a bundle's, which lie in a folder of no name
+            images = f"golden images of {asked.file}" if own else checked.images
+            against = f"golden outputs of {asked.file if own else given.golden}"
+            return dataclasses.replace(checked, images=images, against=against)
+        source = _source(given, engine)
+        logits, _ = _answers(one, source)
+        checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
+        return _with_checkpoint(checked, source, engine)
 
 
 @contextlib.contextmanager
@@ -108,7 +115,8 @@ def proved(
     with _adopted(given, step, console) as one:
         source = _source(given, one.engine)
         logits, _ = _answers(one, source)
-        parity, facts = _checked(one, one.engine, logits), export.facts_of(source)
+        facts = export.facts_of(source)
+        parity = _with_checkpoint(_checked(one, one.engine, logits), source, one.engine)
         # The file is all that there is of the graph that it was built from.
         yield (
             ProvedEngine(
@@ -192,6 +200,16 @@ def _checked(
     return _found(check.run(engine, limits, one.target, reference=logits, images=one.images)[0], engine)
 
 
+def _with_checkpoint(checked: ParityReport, source: SourceTable, engine: Artifact) -> ParityReport:
+    """Name the checkpoint that a file was compared with, and the other one where the file's passport names another."""
+    digest = sha256_of(bundled.resolve_bundled("models", source.checkpoint))
+    origin, remarks = engine.origin, checked.remarks
+    if origin is not None and origin.checkpoint_sha256 != digest:
+        made_of = f"{origin.checkpoint}, sha256 {origin.checkpoint_sha256}"
+        remarks = (*remarks, f"its passport names another checkpoint than it was compared with: {made_of}")
+    return dataclasses.replace(checked, against=f"{source.checkpoint}, sha256 {digest}", remarks=remarks)
+
+
 def drawn(checked: ParityReport | LabelScore) -> str:
     """Draw a check, against logits or on labels alone."""
     if isinstance(checked, ParityReport):
@@ -203,7 +221,7 @@ def drawn(checked: ParityReport | LabelScore) -> str:
             ("engine", checked.label),
             ("images", f"{checked.n} ({checked.images})"),
             ("top-1", f"{100 * checked.top1:.2f} % {interval}{five}"),
-            ("compared with", "labels alone: what the checkpoint answers is not known"),
+            ("compared with", checked.against),
             ("limits", ", ".join(checked.verdict.limits) or NO_LIMIT),
             ("accuracy", checked.verdict.text),
         ]

@@ -73,6 +73,23 @@ def engines_in_force(run: Run, source: Exported | None = None) -> list[Artifact]
     return [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
 
 
+def require_engines(run: Run, source: Exported | None = None) -> list[Artifact]:
+    """List the engines that `engines_in_force` does.
+
+    Raises:
+        RequestError: There is none.
+    """
+    built = engines_in_force(run, source)
+    if not built:
+        others = run.store.newest(Artifact, "build") is not None
+        of = "the export in force" if source else f"'{run.recipe.source.checkpoint}', the checkpoint in force"
+        raise RequestError(
+            f"{run.store.root}: no engine was built here yet{f' from {of}' if others else ''}",
+            hint="deploykit build --engine onnxruntime, after quantize where it is to be int8",
+        )
+    return built
+
+
 def newest_engine(
     run: Run,
     console: Console,
@@ -93,20 +110,13 @@ def newest_engine(
     Raises:
         RequestError: There is none.
     """
-    built = engines_in_force(run, source)
+    built = require_engines(run, source)
     meant = [one for one in built if engine in (None, one.engine) and variant in (None, one.name)]
-    if built and not meant:
+    if not meant:
         wanted = f"{variant or 'any variant'} · {engine or 'any engine'}"
         raise RequestError(
             f"{run.store.root}: '{wanted}' was not built here yet",
             hint=nearest(wanted, [one.label for one in built]),
-        )
-    if not built:
-        others = run.store.newest(Artifact, "build") is not None
-        of = "the export in force" if source else f"'{run.recipe.source.checkpoint}', the checkpoint in force"
-        raise RequestError(
-            f"{run.store.root}: no engine was built here yet{f' from {of}' if others else ''}",
-            hint="deploykit build --engine onnxruntime, after quantize where it is to be int8",
         )
     console.say(f"using {meant[0].path} ({meant[0].label}){_inputs_told_apart(run, meant[0])}")
     return meant[0]

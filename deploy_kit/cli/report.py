@@ -23,19 +23,22 @@ def report(
     """
     from deploy_kit import pipeline
     from deploy_kit import recipe as recipes
-    from deploy_kit.cli import _deployment, _output_files, _steps
+    from deploy_kit.cli import _deployment, _output_files, _step_inputs, _steps
     from deploy_kit.cli._verdict_codes import report_code
     from deploy_kit.stages import report as stage
     from deploy_kit.store import write_whole
 
     with output.console() as console, _steps.open_run(step, console, lasting=step.images is None) as run:
+        _step_inputs.require_engines(run)  # before the checkpoint is exported for nothing
+        source = pipeline.exported(run)
+        _step_inputs.require_engines(run, source)
         folder = out / run.recipe.name
         _output_files.verify_report_folder(folder, run.recipe.source.checkpoint)
         if save_recipe is not None:
-            done = pipeline.recipe_done(run, pipeline.exported(run))
+            done = pipeline.recipe_done(run, source)
             _output_files.verify_recipe_file(save_recipe, done)
             write_whole(save_recipe, recipes.dump_recipe(done))
-        collected = pipeline.collect(run)
+        collected = pipeline.collect(run, source)
         path = stage.run(collected, folder)
         console.result(collected, _deployment.text(collected, (), path))
     if code := report_code(collected, allow_invalid=allow_invalid):

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from deploy_kit.base import versions
 from deploy_kit.base.errors import RequestError, UnknownNameError, nearest
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import Recipe, Variant, targets
+from deploy_kit.records.artifacts import Precision
 
 _INT8 = "int8_"
 """What the name of a scheme begins with that writes an INT8 layout."""
@@ -54,7 +55,7 @@ def choose_variant(
 
     Raises:
         RequestError: No precision, or several, or options that belong to another one.
-        UnknownNameError: No such target, layout or scheme.
+        UnknownNameError: No such precision, target, layout or scheme.
     """
     named = request.scheme is not None
     if len(request.precisions) + (named and not request.precisions) != 1:
@@ -63,6 +64,8 @@ def choose_variant(
             f"expected exactly one precision, found {found}", hint="--int8, --fp16, --bf16 or --fp32 (or --scheme NAME)"
         )
     precision = request.precisions[0] if request.precisions else ""
+    if precision and precision not in get_args(Precision):
+        raise UnknownNameError(f"no precision is called '{precision}'", hint=nearest(precision, get_args(Precision)))
     if (request.layout or request.form or request.method or request.rounding) and (named or precision != "int8"):
         raise RequestError(
             "--layout, --form, --method and --rounding apply to --int8 only",

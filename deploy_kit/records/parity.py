@@ -300,6 +300,7 @@ class LabelScore:
         min_top1: Least top-1 accuracy in 0..1 to accept; None sets no limit.
         doubts: Sentences on what makes the labels doubtful; with one of them nothing is accepted.
         settings: (name, value) of the settings that the engine reports.
+        against: What it was compared with.
     """
 
     artifact: str
@@ -313,6 +314,7 @@ class LabelScore:
     min_top1: float | None
     doubts: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    against: str = "labels alone: what the checkpoint answers is not known"
 
     @property
     def verdict(self) -> Verdict:

@@ -133,6 +133,7 @@ class ParityReport:
         task: Scores of a task that is no classification; `agreement` and `drop` are in its measure then.
         sample: The part of the images that a float32 engine computed: `sqnr_db`, `cosine` and `max_error` are of these;
             None where it computed all.
+        against: What it was compared with: a checkpoint with its sha256, or golden outputs; empty within a report.
     """
 
     artifact: str
@@ -159,6 +160,7 @@ class ParityReport:
     doubts: tuple[str, ...] = ()
     task: TaskScores | None = None
     sample: Sample | None = None
+    against: str = ""
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def test_what_is_no_percentile_is_refused(text: str) -> None:
     [
         (("--scenario", "sever"), "no scenario is called 'sever'"),
         (("--scenario", "server"), "scenario 'server' needs 'target_qps'"),
-        (("--streams", "0"), "recipe.bench.streams: input should be greater than 0, found 0"),
+        (("--streams", "0"), "--streams: input should be greater than 0, found 0"),
         (("--variant", "int9"), "no variant 'int9' was built here"),
         (("--engine", "openvin"), "no engine 'openvin' was built here"),
         (("--batch", "8"), "asked for batch 8, the engine was built for batch 1"),

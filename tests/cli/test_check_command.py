@@ -83,8 +83,8 @@ def test_the_main_numbers_are_told_with_the_verdict_last(kept: Store) -> None:
 
     whats = [line.split("  ")[0] for line in said.out.splitlines()]
     assert whats == [
-        "engine", "images", "SQNR", "cosine", "largest logit error", "top-1 agreement", "top-1", "top-1 drop",
-        "McNemar", "flips", "calibration error", "worst class", "consistency", "limits", "accuracy",
+        "engine", "images", "compared with", "SQNR", "cosine", "largest logit error", "top-1 agreement", "top-1",
+        "top-1 drop", "McNemar", "flips", "calibration error", "worst class", "consistency", "limits", "accuracy",
     ]  # fmt: skip
 
 

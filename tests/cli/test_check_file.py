@@ -1,6 +1,7 @@
 """``check FILE``: delivered and foreign engines, against a checkpoint, golden outputs, or labels alone."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from delivered_files import delivered
 from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
 
 from deploy_kit.records.parity import LabelScore
+from deploy_kit.store import sha256_of
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -39,6 +41,8 @@ def test_a_delivered_engine_is_judged_as_in_the_store_against_the_checkpoint_of_
     found = json.loads(said.out)
     assert said.code == 0, said.err
     assert (found["label"], found["n"]) == (f"best-int8 · {engine}", 24)
+    checkpoint = line.exported.checkpoint
+    assert (found["against"], found["remarks"]) == (f"{checkpoint.name}, sha256 {checkpoint.sha256}", [])
     assert found["limits"]["min_sqnr_db"] == 15  # the default recipe's for the precision in the passport
 
 
@@ -80,6 +84,20 @@ def test_another_checkpoint_rejects_it(line: "Line", tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_check_names_its_checkpoint_and_the_other_one_of_the_passport(line: "Line", tmp_path: Path) -> None:
+    other, own = save_tiny(tmp_path / "other.safetensors", tiny_model(seed=9)), line.exported.checkpoint
+    call = (delivered(line, "fp32", "onnxruntime", tmp_path), line, "--against", other)
+
+    shown, record = check(*call).out, json.loads(check(*call, "--json").out)
+
+    against = f"{other}, sha256 {sha256_of(other)}"
+    named = f"its passport names another checkpoint than it was compared with: {own.name}, sha256 {own.sha256}"
+    assert (record["against"], record["remarks"]) == (against, [named])
+    assert re.search(rf"^compared with +{re.escape(against)}$", shown, re.MULTILINE)
+    assert re.search(rf"^remark +{re.escape(named)}$", shown, re.MULTILINE)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("wrong", "code"), [(0.0, 0), (5.0, 1)])
 def test_golden_outputs_take_the_place_of_a_checkpoint(line: "Line", tmp_path: Path, wrong: float, code: int) -> None:
     expected = (line.logits() + wrong * np.eye(24, 4)).astype(np.float32)
@@ -89,6 +107,7 @@ def test_golden_outputs_take_the_place_of_a_checkpoint(line: "Line", tmp_path: P
     said = check(delivered(line, "fp32", "onnxruntime", tmp_path), line, "--golden", tmp_path / "golden.npz")
 
     assert said.code == code, said.out + said.err
+    assert f"golden outputs of {tmp_path / 'golden.npz'}\n" in said.out
 
 
 @pytest.mark.slow

@@ -113,6 +113,16 @@ CASES = {
         )
         for command in ("export", "deploy")
     },
+    "a precision that there is not": Case(
+        lambda d, s: ["deploy", "demo", "--precisions", "fp32,int7"], 2, "no precision is called 'int7'", "mean 'int8'"
+    ),
+    "a share beyond one, deploy": Case(
+        lambda d, s: ["deploy", "demo", "--slim", "1.5", "--max-drop", "1pt"], 2, r"--slim: .* to 1, found 1\.5", ""
+    ),
+    "no minutes": Case(
+        lambda d, s: ["slim", "--macs", "0.5", "--distill", d, "--minutes=-3"], 2, r"--minutes: .* found -3\.0", ""
+    ),
+    "an operator set of long ago": Case(lambda d, s: ["export", "--opset", "3"], 2, r"--opset: .* found 3", ""),
     "an unknown key of a recipe": Case(
         lambda d, s: ["run", d / "key.yaml"], 2, r"recipe\.bench: unknown key 'round'", "did you mean 'rounds'"
     ),
@@ -298,13 +308,19 @@ def test_a_step_in_an_empty_store_says_where_to_begin(tmp_path: Path) -> None:
     assert "deploykit export" in said.fix
 
 
-@pytest.mark.parametrize("command", ["check", "bench"])
-def test_a_step_that_needs_an_engine_says_how_to_build_one(command: str, line: "Line", tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command", [("check",), ("check", "--all"), ("bench",), ("bench", "--all"), ("report", "-o", "out")], ids=" ".join
+)
+def test_a_step_that_needs_an_engine_says_how_to_build_one(
+    command: tuple[str, ...], line: "Line", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(line.snapshot, tmp_path / "store")
     shutil.rmtree(tmp_path / "store" / "build")
+    monkeypatch.chdir(tmp_path)
 
-    said = deploykit(command, "--store", tmp_path / "store")
+    said = deploykit(*command, "--store", tmp_path / "store")
 
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
     assert (said.code, "no engine was built here yet" in said.error) == (2, True)
     assert "deploykit build" in said.fix
 

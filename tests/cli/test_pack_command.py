@@ -184,6 +184,8 @@ def test_a_bundle_is_checked_on_its_golden_images_labels_or_a_checkpoint(
     assert [said.code for said in (golden, labels, full)] == [0, 0, 0]
     assert [one["label"] for one in found] == ["mine · onnxruntime"] * 3
     assert [one["n"] for one in found] == [8, 24, 24]
+    assert (found[0]["against"], found[0]["images"]) == (f"golden outputs of {bundle}", f"golden images of {bundle}")
+    assert found[1]["against"].startswith("labels alone")
     assert found[0]["agreement"] == 1.0
     assert found[0]["limits"]["min_sqnr_db"] == 15
 

@@ -190,8 +190,35 @@ def test_a_file_that_is_no_image_ends_the_program_with_a_sentence(packed: Callab
     assert "Traceback" not in said.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "code", "said"),
+    [
+        (lambda bundle: (bundle / "model.onnx").unlink(), 1, "FAILED  model.onnx: missing\n"),
+        (lambda bundle: (bundle / "model.onnx").write_text("no graph"), 1, "FAILED  model.onnx: changed since it was"),
+        (lambda bundle: (bundle / "manifest.json").write_text("{"), 2, "FAILED  not a bundle: "),
+        (lambda bundle: edit_manifest(bundle, lambda m: m["engine"]["options"].clear()), 1, "not computed: 'threads'"),
+    ],
+    ids=["no engine", "an engine that is no ONNX", "no manifest", "no options"],
+)
+def test_a_bundle_that_cannot_be_loaded_is_refused_as_verify_does(
+    bundle: Path, tmp_path: Path, spoil: Callable[[Path], object], code: int, said: str
+) -> None:
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "a.png")
+    spoil(bundle)
+
+    ended = [
+        subprocess.run([sys.executable, bundle / program, *more], capture_output=True, text=True)
+        for program, more in (("predict.py", [tmp_path / "a.png"]), ("verify.py", []))
+    ]
+
+    assert [one.returncode for one in ended] == [code, code]
+    assert said in ended[0].stderr and said in ended[1].stdout
+    assert "Traceback" not in ended[0].stderr + ended[1].stderr
+
+
 def test_the_program_is_short() -> None:
-    assert len((FILES / "predict.py").read_text().splitlines()) < 150
+    assert len((FILES / "predict.py").read_text().splitlines()) < 160
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != HERE]
 sys.dont_write_bytecode = True  # the bundle stays as it was packed
 
 import argparse
+import contextlib
 import json
 import runpy
 from pathlib import Path
@@ -126,13 +127,20 @@ class Classifier:
 
 
 def main() -> None:
-    """Print the likeliest classes of each file, and on standard error how long it took."""
+    """Print the likeliest classes of each file, and on standard error how long it took; exit codes as of verify.py."""
     parser = argparse.ArgumentParser(description="Classify images with this bundle.")
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--top", type=int, default=5, help="number of classes to show (5)")
     parser.add_argument("--orientation", choices=("stored", "upright"), help="how EXIF orientations are read")
     given = parser.parse_args()
-    classifier = Classifier(orientation=given.orientation)
+    try:
+        classifier = Classifier(orientation=given.orientation)
+    except Exception:  # each runtime raises classes of its own
+        with contextlib.redirect_stdout(sys.stderr):
+            code = runpy.run_path(os.path.join(HERE, "verify.py"))["main"]()  # it says what is wrong with the bundle
+        if not code:
+            raise
+        sys.exit(code)
     for number, file in enumerate(given.images):
         begun = time.perf_counter()
         try:

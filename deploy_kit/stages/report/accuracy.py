@@ -17,6 +17,7 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
     return [
         ("engine", checked.label),
         ("images", f"{checked.n} ({checked.images})"),
+        *([("compared with", checked.against)] if checked.against else []),
         ("SQNR", f"{checked.sqnr_db:.1f} dB"),
         ("cosine", f"{checked.cosine:.6f}"),
         ("largest logit error", f"{checked.max_error:.4g}"),
