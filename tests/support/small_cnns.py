@@ -125,9 +125,9 @@ def with_output(model: onnx.ModelProto, dims: Sequence[int | str], kind: int = T
     return model
 
 
-def in_type(kind: int) -> onnx.ModelProto:
+def in_type(kind: int, opset: int = 17) -> onnx.ModelProto:
     """Store and compute in another float type, input and output too."""
-    model = small_cnn()
+    model = small_cnn(opset)
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
