@@ -27,7 +27,7 @@ def compare(
 ) -> None:
     """Compare two runs; refuse runs that were measured differently, and name the differences."""
     from deploy_kit.analysis import compare as stage
-    from deploy_kit.cli import _bench_outcome, _output_files, _quantities
+    from deploy_kit.cli import _bench_outcome, _file_kinds, _output_files, _quantities
     from deploy_kit.cli._bench_tables import comparison
     from deploy_kit.stages.report.page.comparison import RunDrawn, comparison_page
     from deploy_kit.store import write_whole
@@ -37,14 +37,18 @@ def compare(
     if html is not None:
         _output_files.verify_page(html)
     with output.console() as console:
-        (old, old_rows), (new, new_rows) = stage.read_run(baseline), stage.read_run(candidate)
+        runs = []
+        for path in (baseline, candidate):
+            with _file_kinds.named(path, "compare", "the record of a bench or a report"):
+                runs.append(stage.read_run(path))
+        (old, old_rows), (new, new_rows) = runs
         compared = stage.compare_runs(old, new, allow=allowed)
         if html is not None:
-            runs = (
+            drawn = (
                 RunDrawn(name=str(baseline), measurements=old.measurements, rows=old_rows),
                 RunDrawn(name=str(candidate), measurements=new.measurements, rows=new_rows),
             )
-            write_whole(html, comparison_page(compared, *runs))
+            write_whole(html, comparison_page(compared, *drawn))
         console.result(compared, comparison(compared))
         missed = _bench_outcome.regressions(compared, limit)
         for miss in missed:

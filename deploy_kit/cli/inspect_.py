@@ -22,13 +22,14 @@ def inspect(
 ) -> None:
     """Describe a file: architecture, parameters, MACs, precision, passport."""
     from deploy_kit.analysis import inspection as stage
-    from deploy_kit.cli import _quantities
+    from deploy_kit.cli import _file_kinds, _quantities
     from deploy_kit.cli._console import pairs
     from deploy_kit.recipe import overrides
 
     recipe = overrides.with_export(overrides.for_checkpoint(str(path)), facts.source_table(), {})
     sides = None if size is None else tuple(_quantities.whole_numbers(size, "x", "--input 224x224"))
-    inspected = stage.inspect_file(path, recipe.source, sides)
+    with _file_kinds.named(path, "inspect", "a checkpoint, graph, engine or bundle"):
+        inspected = stage.inspect_file(path, recipe.source, sides)
     with output.console() as console:
         console.result(inspected, pairs(_rows(inspected)))
 

@@ -28,7 +28,7 @@ def lint(
 ) -> None:
     """Check a graph against the rules of a target; exit with code 1 on an error."""
     from deploy_kit import engines
-    from deploy_kit.cli import _step_inputs
+    from deploy_kit.cli import _file_kinds, _step_inputs
     from deploy_kit.cli._console import table
     from deploy_kit.graph import lint as linter
 
@@ -37,7 +37,9 @@ def lint(
         return
     lint_target = _with_version(linter.parse_target(target, engines.CATALOGUE.names()))
     with output.console() as console:
-        findings = linter.lint_file(model or _step_inputs.newest_graph(store, console), lint_target)
+        path = model or _step_inputs.newest_graph(store, console)
+        with _file_kinds.named(path, "lint", "an ONNX file"):
+            findings = linter.lint_file(path, lint_target)
         rows = _grouped(findings)
         named = f"{lint_target.engine} {lint_target.version}".strip()
         console.result(findings, table(("code", "", "node", "what"), rows) if rows else f"no findings for {named}")

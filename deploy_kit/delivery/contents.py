@@ -132,12 +132,17 @@ def is_bundle(path: Path) -> bool:
     """Return whether a folder or zip has a manifest at its top, without reading the rest; weights are zips, too."""
     if not path.is_file():
         return (path / manifests.FILE).is_file()
+    return manifests.FILE in zip_names(path)
+
+
+def zip_names(path: Path) -> frozenset[str]:
+    """Return the names in a zip; none where a file is none, or has a directory that is too large to be read."""
     try:
         _expect_small_directory(path)
         with zipfile.ZipFile(path) as archive:
-            return manifests.FILE in archive.namelist()
+            return frozenset(archive.namelist())
     except (InputError, OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
-        return False
+        return frozenset()
 
 
 def _compared(path: Path, folder: Path, manifest: Manifest, names: frozenset[str]) -> BundleContents:

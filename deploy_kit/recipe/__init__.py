@@ -481,7 +481,9 @@ def _verify_numbers(data: Any, where: str) -> None:
     if isinstance(data, (dict, list, tuple)):
         for key, value in data.items() if isinstance(data, dict) else enumerate(data):
             _verify_numbers(value, _path(where, (key,)))
-    elif isinstance(data, (int, float)) and _LARGEST < abs(data) < math.inf:
+    elif isinstance(data, float) and not math.isfinite(data):  # within options JSON would make a null of it
+        raise RecipeError(f"{one_line(where)}: input should be a finite number, found {data}")
+    elif isinstance(data, (int, float)) and abs(data) > _LARGEST:
         raise RecipeError(f"{one_line(where)}: expected a number of at most {_LARGEST:,}, found {shown(data)}")
 
 

@@ -50,7 +50,7 @@ def test_the_plain_text_is_the_table_as_well(formatters: dict[str, Formatter]) -
 def test_a_check_says_its_verdict_first(formatters: dict[str, Formatter]) -> None:
     shown = formatters["text/markdown"][ParityReport](parity("int8 · openvino"))
 
-    assert shown.startswith("**int8 · openvino: ")
+    assert shown.startswith("**int8 · openvino: accuracy accepted**")
     assert "| what | value |" in shown
 
 

@@ -210,7 +210,7 @@ CASES = {
         "20 images are both in the calibration set",
         "calibration has not seen",
     ),
-    "too few rounds": Case(lambda d, s: ["bench", "--rounds", "0"], 2, r"recipe\.bench\.rounds: .* found 0$", ""),
+    "too few rounds": Case(lambda d, s: ["bench", "--rounds", "0"], 2, r"--rounds: .* found 0$", ""),
     "a copy into no folder": Case(
         lambda d, s: ["simplify", "--out", d / "no" / "model.onnx"], 2, "no: no such folder", "mkdir -p"
     ),
@@ -361,7 +361,7 @@ def test_a_limit_that_is_not_kept_is_the_answer_no(strictly_checked: tuple[Said,
     said, _ = strictly_checked
 
     assert said.code == 1, said.err
-    assert re.search(r"verdict +rejected: SQNR .* at least 500 asked for", said.out)
+    assert re.search(r"accuracy +rejected: SQNR .* at least 500 asked for", said.out)
 
 
 def test_the_answer_no_is_no_error(strictly_checked: tuple[Said, Path]) -> None:

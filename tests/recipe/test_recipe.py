@@ -96,6 +96,14 @@ def test_a_number_that_native_code_does_not_take_is_refused(path, number):
     assert str(refused(changed(path, number))).startswith(f"{where}: expected a number of at most 2,147,483,647, found")
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "path", [("bench", "duration_s"), ("quantize", "variants", 0, "options", "symmetric")], ids=lambda path: path[0]
+)
+def test_a_number_that_is_none_is_refused_also_in_options(path, number):
+    assert f"{path[-1]}: input should be a finite number, found {number}" in str(refused(changed(path, number)))
+
+
 # Bundled recipes
 
 

@@ -103,6 +103,12 @@ def _() -> Network:
     return ended(sketch, sketch.block(sketch.node("Relu", sketch.stem())))
 
 
+@named("ReLU behind a ReLU")
+def _() -> Network:
+    sketch = Sketch()
+    return ended(sketch, sketch.block(sketch.node("Relu", sketch.node("Relu", sketch.stem()))))
+
+
 @named("ReLU before the stem's pool")
 def _() -> Network:
     sketch = Sketch()

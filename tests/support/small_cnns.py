@@ -125,9 +125,9 @@ def with_output(model: onnx.ModelProto, dims: Sequence[int | str], kind: int = T
     return model
 
 
-def in_type(kind: int) -> onnx.ModelProto:
+def in_type(kind: int, opset: int = 17) -> onnx.ModelProto:
     """Store and compute in another float type, input and output too."""
-    model = small_cnn()
+    model = small_cnn(opset)
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
@@ -307,4 +307,29 @@ def ends_without_shapes() -> onnx.ModelProto:
     """Leave the shape of the output out, which follows from the operators."""
     model = small_cnn()
     model.graph.output[0].type.tensor_type.ClearField("shape")
+    return model
+
+
+def with_group_norms(kind: str, opset: int) -> onnx.ModelProto:
+    """Put a norm that takes its statistics from the image behind the second convolution."""
+    model, at = small_cnn(opset), 5
+    taken = {"num_groups": 4} if kind == "GroupNormalization" else {}
+    scales = ["gamma", "beta"] if kind == "GroupNormalization" else []
+    model.graph.node.insert(at, helper.make_node(kind, ["c2", *scales], ["normed"], name="norm2", **taken))
+    node_of(model, "relu2").input[0] = "normed"
+    return model
+
+
+def with_default_in_function(stated: float | None) -> onnx.ModelProto:
+    """Put a leaky ReLU behind the second convolution: a function whose slope is 0.3 where its caller states none."""
+    model, opsets = small_cnn(17), [helper.make_opsetid("", 17)]
+    leaky = helper.make_node("LeakyRelu", ["a"], ["b"])
+    leaky.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    default = helper.make_attribute("slope", 0.3)
+    model.functions.append(helper.make_function("own", "Leaky", ["a"], ["b"], [leaky], opsets, [], [default]))
+    options = {} if stated is None else {"slope": stated}
+    model.graph.node.insert(5, helper.make_node("Leaky", ["c2"], ["leaked"], domain="own", **options))
+    node_of(model, "relu2").op_type = "Identity"
+    node_of(model, "relu2").input[0] = "leaked"
+    model.opset_import.append(helper.make_opsetid("own", 1))
     return model

@@ -64,17 +64,21 @@ def verify(
         f"the order in which '{root.get('class', '')}' computes is code outside of the file and has no witness, "
         f"but for {n_compared} of its lists (nn.Sequential), which agree"
     )
+    layers = {name for row in rows for kind, name in row if kind == "layer"}
+    own = {torch_modules.kind(entry) for name, entry in attributes.items() if name in layers and _has_own_code(entry)}
+    if own:
+        outside += f"; its layers of classes of its own are taken as torch's: {', '.join(sorted(own))}"
     switches = [name for name, value in root.items() if value is True and name not in _EVERY_MODULE]
     if switches:
         outside += f"; what its settings change is not known: {', '.join(switches)}"
-    if strict and any(_is_own_code(str(entry.get("class", ""))) for entry in attributes.values()):
+    if strict and any(map(_has_own_code, attributes.values())):
         raise CheckpointError(f"{where}: {outside}", hint=f"{_AS_GRAPH}, and give that file; or give --probe io.npz")
     return (outside,)
 
 
-def _is_own_code(kind: str) -> bool:
-    """Return whether a class computes by code that is in no library whose DenseNet is known by its names."""
-    return not kind.startswith(_LIBRARIES)
+def _has_own_code(entry: Mapping[str, Any]) -> bool:
+    """Return whether a module computes by code that is in no library whose DenseNet is known by its names."""
+    return not str(entry.get("class", "")).startswith(_LIBRARIES)
 
 
 def orders(attributes: Attributes, body: Body) -> dict[str, Any]:

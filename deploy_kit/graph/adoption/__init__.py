@@ -43,8 +43,8 @@ class Adopted:
     Attributes:
         model: The graph.
         changes: A sentence for each change; empty where the file was in normal form.
-        before: The graph with the same input and output before it was rewritten; None where nothing was that could
-            change numbers.
+        before: The graph with the same input and output before it was rewritten, in float32 where ONNX Runtime does
+            not compute in its own type; None where nothing was rewritten that could change numbers.
         tolerance: Largest difference that the rewrites may make, relative to the largest |output|: None for rewrites
             that are exact but for float32's rounding.
     """
@@ -77,6 +77,7 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     refused.verify(proto, path)
     interface.forget_domains(proto)
     interface.drop_weights(proto, changes)
+    proto = interface.write_out(proto, path, changes)
     interface.lower_ir_version(proto, changes)
     interface.name_nodes_apart(proto, changes)
     interface.choose_output(proto, stated.output, path, changes)
@@ -95,8 +96,11 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     before, n_kept = onnx.ModelProto(), len(changes)
     before.CopyFrom(proto)
     tolerance = rewrites.widen(proto, path, changes)
-    if tolerance is not None:
+    if tolerance is not None and rewrites.runs(tolerance):
         rewrites.feed_in_float32(before)
+    elif tolerance is not None:  # as it was nothing runs it: what follows is held against its float32 form
+        before.CopyFrom(proto)
+        n_kept = len(changes)
     proto = rewrites.raise_opset(proto, path, changes)
     rewrites.spread_constants(proto, changes)
     proto = rewrites.dequantize_weights(proto, path, changes)
@@ -105,9 +109,10 @@ def adopt(path: Path, stated: Stated) -> Adopted:
     refused.verify_result(proto, path)
     if stated.output is None:
         refused.verify_classes(proto, names, path)
+    rewritten = len(changes) > n_kept
     return Adopted(
         model=ir.serde.deserialize_model(proto),
         changes=tuple(changes),
-        before=before if len(changes) > n_kept and rewrites.runs(tolerance) else None,
-        tolerance=tolerance,
+        before=before if rewritten else None,
+        tolerance=None if rewritten and not rewrites.runs(tolerance) else tolerance,
     )

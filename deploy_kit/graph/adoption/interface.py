@@ -2,11 +2,11 @@
 
 import shlex
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx import TensorProto, helper, inliner, shape_inference
+from onnx import TensorProto, defs, helper, inliner, shape_inference
 
 from deploy_kit.base.errors import InputError, nearest
 from deploy_kit.base.plain_text import shell_word
@@ -29,6 +29,7 @@ _WHOLE = frozenset(
         TensorProto.UINT32, TensorProto.INT32, TensorProto.UINT64, TensorProto.INT64,
     }
 )  # fmt: skip
+_UNINFERRED = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 # What moves numbers and does not compute with them: it takes float32 as it takes integers.
 _MOVING = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather"})
 
@@ -38,12 +39,47 @@ def without_functions(proto: "onnx.ModelProto", path: Path, changes: list[str]) 
     if not proto.functions:
         return proto
     n = len(proto.functions)
+    usual = {(one.domain, one.name): one.attribute_proto for one in proto.functions}
+    for body in (proto.graph, *proto.functions):
+        _state_defaults(nodes_of(body), usual)
     try:
         inlined = inliner.inline_local_functions(proto, True)
     except RuntimeError as error:
         raise InputError(f"{path}: its functions cannot be inlined: {error}", hint="export it again") from error
     changes.append(f"{n} function{'s' * (n > 1)} of its own inlined")
     return inlined
+
+
+def write_out(proto: "onnx.ModelProto", path: Path, changes: list[str]) -> "onnx.ModelProto":
+    """Write norms whose shapes ONNX does not infer as the operators that define them."""
+    norms = [node for node in nodes_of(proto.graph) if node.op_type in _UNINFERRED]
+    if not norms:
+        return proto
+    kinds = sorted({node.op_type for node in norms})
+    schemas = {kind: defs.get_schema(kind, opset(proto), "").attributes.values() for kind in kinds}
+    _state_defaults(norms, {("", kind): [one.default_value for one in known] for kind, known in schemas.items()})
+    typed = _names((*proto.graph.input, *proto.graph.value_info))
+    proto.graph.value_info.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        for tensor in proto.graph.initializer
+        if tensor.name not in typed
+    )
+    try:
+        written = inliner.inline_selected_functions(proto, [("", kind) for kind in kinds], False, True)
+    except RuntimeError as error:
+        raise InputError(f"{path}: {kinds[0]} cannot be written out: {error}", hint=_AGAIN) from error
+    changes.append(f"{', '.join(kinds)} written out as the operators that define it")
+    return written
+
+
+def _state_defaults(
+    nodes: "Iterable[onnx.NodeProto]", usual: "Mapping[tuple[str, str], Iterable[onnx.AttributeProto]]"
+) -> None:
+    """State at each node what it leaves to the defaults of what it calls: the inliner of onnx 1.23 drops them."""
+    for node in nodes:
+        stated = {one.name for one in node.attribute}
+        values = usual.get((node.domain, node.op_type), ())
+        node.attribute.extend(value for value in values if value.name and value.name not in stated)
 
 
 def forget_domains(proto: "onnx.ModelProto") -> None:

@@ -61,6 +61,7 @@ def fused_into(relu: ir.Node) -> ir.Node | None:
     producer = source.producer()
     if (
         producer is None
+        or producer.op_type == "Relu"
         or shares_grid(producer)
         or source is not producer.outputs[0]
         or only_reader(source) is not relu

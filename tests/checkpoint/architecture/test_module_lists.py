@@ -155,6 +155,27 @@ def test_code_outside_of_the_file_is_said_to_have_no_witness(tmp_path: Path) -> 
     assert said.endswith("what its settings change is not known: flipped")
 
 
+class Standardized(nn.Conv2d):
+    """A convolution whose weight is standardized by code of its own: the file holds the weight as it was before."""
+
+
+class Bare(nn.Module):
+    """Layers outside of any list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+        plain = self.net[1].inner
+        plain[2] = Standardized(6, 8, 1, bias=False)
+        self.net[1].inner = nn.ModuleDict({f"part{at}": part for at, part in enumerate(plain)})
+
+
+def test_layer_of_a_class_of_its_own_is_named(tmp_path: Path) -> None:
+    network = checkpoint.read_checkpoint(saved(Bare().eval(), tmp_path))
+
+    assert any("classes of its own are taken as torch's: Standardized" in remark for remark in network.remarks)
+
+
 def test_code_outside_of_the_file_is_refused_if_strict_and_its_cures_hold(tmp_path: Path) -> None:
     model, x = TwoCrops().eval(), torch.randn(2, 3, SIDE, SIDE)
     path, io = saved(model, tmp_path), tmp_path / "io.npz"

@@ -166,6 +166,21 @@ def test_what_onnx_runtime_cannot_compute_is_not_compared(kind: int, tmp_path: P
     assert taken(model, tmp_path).before is None
 
 
+def test_what_onnx_runtime_cannot_compute_is_compared_from_its_float32_form_on(tmp_path: Path) -> None:
+    """The converter of operator sets is wrong of some operators, such as Hardmax below operator set 13."""
+    plain, model, x = small_cnns.small_cnn(11), small_cnns.in_type(TensorProto.DOUBLE, 11), small_cnns.pixels()
+    for one in (plain, model):
+        small_cnns.node_of(one, "relu2").op_type = "Hardmax"
+
+    adopted = taken(model, tmp_path)
+
+    assert adopted.before is not None and adopted.tolerance is None
+    wanted, before = small_cnns.computed(plain, x), small_cnns.computed(adopted.before, x)
+    found = small_cnns.computed(ir.serde.serialize_model(adopted.model), x)
+    assert metrics.relative_difference(wanted, before) <= 1e-5
+    assert metrics.relative_difference(before, found) > 1e-2  # which `export` refuses
+
+
 def test_a_value_within_the_graph_can_be_made_the_output(tmp_path: Path) -> None:
     x = small_cnns.pixels()
 
@@ -389,6 +404,27 @@ def test_operator_set_of_the_future_is_refused(tmp_path: Path) -> None:
 
     assert "operator set 99, and onnx" in str(error)
     assert "opset_version=18" in error.hint
+
+
+@pytest.mark.parametrize("stated", [None, 0.1])
+def test_function_keeps_what_its_caller_leaves_to_its_default(stated: float | None, tmp_path: Path) -> None:
+    model, x = small_cnns.with_default_in_function(stated), small_cnns.pixels()
+
+    found = small_cnns.computed(ir.serde.serialize_model(taken(model, tmp_path).model), x)
+
+    assert metrics.relative_difference(small_cnns.computed(model, x), found) <= 2e-6
+
+
+@pytest.mark.parametrize(("kind", "opset"), [("GroupNormalization", 21), ("MeanVarianceNormalization", 13)])
+def test_norm_whose_shape_onnx_does_not_infer_is_written_out(kind: str, opset: int, tmp_path: Path) -> None:
+    """As torch's exporter writes them from operator set 21 on."""
+    model, x = small_cnns.with_group_norms(kind, opset), small_cnns.pixels()
+
+    adopted = taken(model, tmp_path)
+
+    assert f"{kind} written out as the operators that define it" in told(adopted)
+    found = small_cnns.computed(ir.serde.serialize_model(adopted.model), x)
+    assert metrics.relative_difference(small_cnns.computed(model, x), found) <= 2e-6
 
 
 def test_two_versions_of_one_operator_set_are_refused(tmp_path: Path) -> None:
