@@ -5,7 +5,6 @@ bottleneck form BN, 1×1, BN, wide (Huang et al., section 3); the convolutions t
 the stem.
 """
 
-import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -153,34 +152,35 @@ def joints(leaves: Iterable[Leaf], convs: Iterable[Leaf], *, before: bool) -> li
     """
     norms = [leaf for leaf in leaves if leaf.kind == "norm"]
     convs = list(convs)
-    pairs = [
-        (conv, norm) for conv in convs for norm in norms if (reads(conv, norm.out) if before else norm.out == conv.out)
-    ]
-    nearness = {pair: _nearness(*pair, before=before) for pair in pairs}
+    # By their numbers, since a network of 400 layers that is no DenseNet has 10⁵ pairs.
+    nearness = {
+        (i, j): _nearness(conv, norm, before=before)
+        for i, conv in enumerate(convs)
+        for j, norm in enumerate(norms)
+        if (reads(conv, norm.out) if before else norm.out == conv.out)
+    }
+    places = [paths.natural(conv.path) for conv in convs]
     # The nearest pairs first: a BN between two convolutions goes to the one in its own module.
-    taken: dict[Leaf, Leaf] = {}
-    for conv, norm in sorted(pairs, key=lambda pair: (nearness[pair], paths.natural(pair[0].path))):
-        if conv not in taken and norm not in taken.values():
-            taken[conv] = norm
-    _verify_unique(taken, nearness)
-    return [Joint(norm=taken.get(conv), conv=conv) for conv in convs]
+    taken: dict[int, int] = {}
+    used = set[int]()
+    for i, j in sorted(nearness, key=lambda pair: (nearness[pair], places[pair[0]])):
+        if i not in taken and j not in used:
+            taken[i] = j
+            used.add(j)
+    for (i, j), (other, its) in itertools.combinations(taken.items(), 2):
+        if (nearness.get((i, its)), nearness.get((other, j))) == (nearness[i, j], nearness[other, its]):
+            raise ChainError(
+                f"'{norms[j].name}' and '{norms[its].name}' fit '{convs[i].name}' and '{convs[other].name}' either way"
+            )
+    return [Joint(norm=norms[taken[i]] if i in taken else None, conv=conv) for i, conv in enumerate(convs)]
 
 
-@functools.lru_cache(maxsize=1 << 16)
 def _nearness(conv: Leaf, norm: Leaf, *, before: bool) -> tuple[int, int, bool]:
     """Rank a BN beside a convolution: of one module first, then near in number, then on the right side."""
     a, b = paths.numbers(norm.path), paths.numbers(conv.path)
     apart = sum(abs(x - y) for x, y in zip(a, b, strict=True)) if len(a) == len(b) else _FAR
     wrong_side = a > b if before else a < b
     return -paths.kinship(paths.words(norm.path), paths.words(conv.path)), apart, wrong_side
-
-
-def _verify_unique(taken: dict[Leaf, Leaf], nearness: dict[tuple[Leaf, Leaf], tuple[int, int, bool]]) -> None:
-    """Refuse two BNs that could change places: neither widths nor names tell which is which."""
-    for (conv, norm), (other, its) in itertools.combinations(taken.items(), 2):
-        swapped = (nearness.get((conv, its)), nearness.get((other, norm)))
-        if swapped == (nearness[conv, norm], nearness[other, its]):
-            raise ChainError(f"'{norm.name}' and '{its.name}' fit '{conv.name}' and '{other.name}' either way")
 
 
 def _options(leaf: Leaf, leaves: Sequence[Leaf], wide: Sequence[Leaf], *, bottleneck: bool) -> list[DenseUnit]:
