@@ -98,9 +98,9 @@ def main(folder: Path) -> None:
     for number, (name, (make, shape)) in enumerate(makers().items()):
         torch.manual_seed(number)
         model, x = lively(make(), *shape), torch.randn(2, *shape)
-        with torch.no_grad():
-            logits = model(x)
         torch.save(model.state_dict(), folder / f"{name}.pth")
+        with torch.no_grad():  # in double precision: float32 rounds otherwise on every processor
+            logits = model.double()(x.double())
         torch.save({"input": x, "logits": logits}, folder / f"{name}.io")
 
 
