@@ -164,10 +164,9 @@ def fit_recipe(recipe: Recipe, isa: tuple[str, ...]) -> tuple[Recipe, tuple[str,
         else variant
         for variant in recipe.quantize.variants
     )
-    if variants == recipe.quantize.variants:
-        return recipe, ()
+    narrow = any(variant.scheme == _PORTABLE and variant.options["reduce_range"] for variant in variants)
     table = recipe.quantize.model_copy(update={"variants": variants})
-    return recipe.model_copy(update={"quantize": table}), (_NARROW,)
+    return recipe.model_copy(update={"quantize": table}), (_NARROW,) if narrow else ()
 
 
 def _fitted(request: VariantRequest, isa: tuple[str, ...], runtime: str) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -11,7 +11,7 @@ from deploy_kit.base.errors import BuildError, DeviceError
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.context import Context
 from deploy_kit.devices import links
-from deploy_kit.graph import lint, onnx_file, passes
+from deploy_kit.graph import integer_grids, lint, onnx_file, passes
 from deploy_kit.recipe import BuildEntry, targets
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BuiltFor, Device, Proof
@@ -216,12 +216,18 @@ def saturating(engine: Artifact) -> str:
 
 
 def _overflows(graph: Path, isa: tuple[str, ...]) -> bool:
-    """Return whether two products of a graph's int8 weights and uint8 activations may not fit into 16 bits."""
+    """Return whether two products of a graph's stored weights and uint8 activations may not fit into 16 bits."""
     if not targets.narrow_weights(isa):
         return False
-    given = (value.const_value for value in onnx_file.load(graph).graph.initializers.values())
-    arrays = (tensor.numpy() for tensor in given if tensor is not None)
-    return any(array.dtype == np.int8 and abs(array.astype(int)).max(initial=0) > _MOST_WEIGHT for array in arrays)
+    for node in onnx_file.load(graph).graph:
+        stored = node.inputs[0].const_value if node.op_type == "DequantizeLinear" and node.inputs[0] else None
+        weights = None if stored is None else stored.numpy()
+        if weights is not None and weights.dtype in (np.int8, np.uint8):
+            zero = integer_grids.zero_point(node)  # uint8 around 128 is computed as int8
+            middle = 0 if zero is None or not zero.size else int(zero.flat[0])
+            if abs(weights.astype(int) - middle).max(initial=0) > _MOST_WEIGHT:
+                return True
+    return False
 
 
 def verify_precision(quantized: Artifact, engine: str, proof: Proof, *, strict: bool) -> None:

@@ -99,7 +99,7 @@ def test_a_recipe_is_fitted_to_a_processor_without_vnni_unless_it_decides_itself
     assert tuple(others) == variants[1:]
     assert remarks == ("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate",)
     assert fit_recipe(given, VNNI) == (given, ())
-    assert fit_recipe(fitted, NO_VNNI) == (fitted, ())
+    assert fit_recipe(fitted, NO_VNNI) == (fitted, remarks)
 
 
 def test_an_old_runtime_gets_the_depthwise_form_and_is_told_why() -> None:

@@ -175,6 +175,25 @@ def test_weights_of_seven_bits_do_not_saturate(line: "Line", kept: Store, tmp_pa
     assert build.saturating(made) == ""
 
 
+def test_weights_stored_around_128_are_held_to_the_same_bound(line: "Line", kept: Store, tmp_path: Path) -> None:
+    model = onnx.load(kept.path(line.graph("int8")))
+    stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    assert any(tensor.dims for tensor in stored.values())
+    for name, tensor in stored.items():
+        array = onnx.numpy_helper.to_array(tensor).astype("int16") + 128
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype("uint8"), name))
+    del model.graph.value_info[:]  # they state int8
+    shifted = kept.root / "shifted.onnx"
+    onnx.save(model, shifted)
+    graph = dataclasses.replace(line.graph("int8"), path=shifted.name, sha256=sha256_of(shifted))
+    connection = proving(tmp_path, ("Conv", "int8", 10))
+    connection.environment = dataclasses.replace(connection.environment, isa=("avx2",))
+
+    made, _ = build.run(graph, entry("openvino"), Context(store=kept, connection=connection))
+
+    assert build.saturating(made).startswith("int8 · openvino: 8-bit weights may saturate")
+
+
 def test_a_second_build_asks_no_worker(line: "Line", kept: Store, tmp_path: Path) -> None:
     first, _ = build.run(
         line.graph("int8"), entry(threads=7), Context(store=kept, connection=proving(tmp_path, ("Conv", "int8", 1)))

@@ -35,7 +35,7 @@ def open_engine(path: Path, manifest: dict[str, Any], options: dict[str, Any]) -
     providers = [*asked, "CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
-    except Exception as error:
+    except Exception as error:  # each release raises classes of its own
         if "replace the existing tensor" not in str(error):
             raise
         settings.add_session_config_entry(
