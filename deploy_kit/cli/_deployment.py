@@ -77,13 +77,13 @@ def run(
         report = pipeline.deploy(recipe, target, kept, console.on_progress, fresh=fresh, workers=workers)
     if save_recipe is not None:
         write_whole(save_recipe, recipes.dump_recipe(recipe))
-    files = deliver.run(report, deliveries, kept) if deliveries is not None else ()
-    report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in files))
+    made = deliver.run(report, deliveries, kept) if deliveries is not None else deliver.NOTHING
+    report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in made.files))
     written = report_stage.run(report, reports)
     packed = packing is not None and _pack(recipe, kept, target, report, packing)
     none = "none: no engine is recommended; deploykit pack --engine ENGINE --variant NAME packs one all the same"
     more = f"\nbundle  {bundle if packed else none}" if packing is not None else ""
-    console.result(report, text(report, files, written) + more)
+    console.result(report, text(report, written, made) + more)
     if packing is None or packed:
         return report_code(report, allow_invalid=allow_invalid)
     return report_code(report, allow_invalid=False) or EXIT_CODES["rejected"]  # what was asked for is not there
@@ -100,13 +100,13 @@ def _pack(recipe: Recipe, store: Store, device: Device, report: Report, packing:
     return True
 
 
-def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> str:
+def text(report: Report, written: Path, made: deliver.Delivered = deliver.NOTHING) -> str:
     """Draw how a deployment ended.
 
     Args:
         report: What was found.
-        files: (label, main file) of each engine that was delivered.
         written: The report's file.
+        made: What was delivered.
     """
     parts = [
         summary_table(report.rows),
@@ -114,7 +114,8 @@ def text(report: Report, files: Sequence[tuple[str, Path]], written: Path) -> st
         "\n".join(_limits(report)),
         "\n".join(_reasons(report)),
         "\n".join(recommended(report.recommendation)) if report.recommendation else "",
-        "\n".join(f"{'files' if number == 0 else '':8}{path}" for number, (_, path) in enumerate(files)),
+        "\n".join(f"{'files' if number == 0 else '':8}{path}" for number, (_, path) in enumerate(made.files)),
+        "\n".join(f"earlier {path}: left by another run, not delivered by this one" for path in made.earlier),
         f"report  {written}, {written.with_suffix('.html').name}",
     ]
     return "\n\n".join(filter(None, parts))

@@ -1,6 +1,7 @@
 """Accepted engines → a folder of files under speaking names, each with its passport; no other file is touched."""
 
 import glob
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
@@ -11,8 +12,24 @@ from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.store import PASSPORT, Store
 
 
-def run(report: Report, folder: Path, store: Store) -> tuple[tuple[str, Path], ...]:
-    """Copy every engine that its check accepted into a folder.
+@dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """What a delivery left in its folder.
+
+    Attributes:
+        files: (label, main file) of each engine that was copied.
+        earlier: Files of its engines that an earlier delivery wrote and this one did not; they were kept.
+    """
+
+    files: tuple[tuple[str, Path], ...] = ()
+    earlier: tuple[Path, ...] = ()
+
+
+NOTHING = Delivered()
+
+
+def run(report: Report, folder: Path, store: Store) -> Delivered:
+    """Copy every engine into a folder whose accuracy its check accepted, and that no limit on latency rejects.
 
     A file is called by checkpoint, variant and, where two engines take files of one kind, engine:
     ``best-int8.onnx``, ``best-int8.xml`` with ``best-int8.bin``. Its passport is ``FILE.passport.json``.
@@ -22,9 +39,6 @@ def run(report: Report, folder: Path, store: Store) -> tuple[tuple[str, Path], .
         folder: Folder to write; it is created.
         store: Store that keeps the engines.
 
-    Returns:
-        (label, main file) of each engine.
-
     Raises:
         InputError: A file of a name that is to be written was not written by deploykit.
         StoreError: A file cannot be written.
@@ -33,15 +47,18 @@ def run(report: Report, folder: Path, store: Store) -> tuple[tuple[str, Path], .
     made = [
         (row, artifact, parity)
         for row, artifact, parity in checked
-        if isinstance(parity, ParityReport) and parity.passed and not store.rejected(artifact)
+        if isinstance(parity, ParityReport) and parity.passed and not row.misses and not store.rejected(artifact)
     ]
-    names = _names(overrides.name_of(report.checkpoint.name), tuple(artifact for _, artifact, _ in made))
+    stem = overrides.name_of(report.checkpoint.name)
+    names = _names(stem, tuple(artifact for _, artifact, _ in made))
     delivered = []
     for row, artifact, parity in made:
         out = folder / names[artifact.label]
         require_own(out)
         delivered.append((row.label, store.copy_out(artifact, out, _origin(report, artifact, parity))))
-    return tuple(delivered)
+    old = {folder / name for _, one, _ in checked for name in (_plain(stem, one), _told_apart(stem, one))}
+    old -= {path for _, path in delivered}
+    return Delivered(files=tuple(delivered), earlier=tuple(sorted(filter(_is_own, old))))
 
 
 def require_room(recipe: Recipe, folder: Path) -> None:
@@ -66,20 +83,30 @@ def require_own(path: Path) -> None:
     Raises:
         InputError: It has no passport beside it.
     """
-    if path.exists() and not path.with_name(path.name + PASSPORT).is_file():
+    if path.exists() and not _is_own(path):
         raise InputError(f"{path}: exists, and was not written by deploykit", hint="choose another folder: -o")
+
+
+def _is_own(path: Path) -> bool:
+    return path.is_file() and path.with_name(path.name + PASSPORT).is_file()
 
 
 def _names(stem: str, artifacts: tuple[Artifact, ...]) -> dict[str, str]:
     """Name each engine's file by its label: the engine is in the name only where it is needed to tell two apart."""
-    plain = {artifact.label: f"{stem}-{artifact.name}{Path(artifact.path).suffix}" for artifact in artifacts}
+    plain = {artifact.label: _plain(stem, artifact) for artifact in artifacts}
     doubled = {name for name in plain.values() if list(plain.values()).count(name) > 1}
     return {
-        artifact.label: f"{stem}-{artifact.name}-{artifact.engine}{Path(artifact.path).suffix}"
-        if plain[artifact.label] in doubled
-        else plain[artifact.label]
+        artifact.label: _told_apart(stem, artifact) if plain[artifact.label] in doubled else plain[artifact.label]
         for artifact in artifacts
     }
+
+
+def _plain(stem: str, artifact: Artifact) -> str:
+    return f"{stem}-{artifact.name}{Path(artifact.path).suffix}"
+
+
+def _told_apart(stem: str, artifact: Artifact) -> str:
+    return f"{stem}-{artifact.name}-{artifact.engine}{Path(artifact.path).suffix}"
 
 
 def _origin(report: Report, artifact: Artifact, parity: ParityReport) -> Origin:

@@ -265,7 +265,7 @@ def test_the_table_has_every_column_on_80_and_leaves_out_what_was_not_run(monkey
     assert [line.split()[0] for line in lines[2:]] == ["int8-ort@onnxruntime"]
     assert "-0.01 [-0.16, 0.14]" in lines[2]
     assert max(map(len, lines)) <= 80
-    assert "int8-tensorrt@tensorrt_rtx: not run" in _deployment.text(made(ran, left), (), Path("report.md"))
+    assert "int8-tensorrt@tensorrt_rtx: not run" in _deployment.text(made(ran, left), Path("report.md"))
 
 
 def test_what_a_reviewer_needs_besides_stands_in_a_second_table_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ def test_what_a_reviewer_needs_besides_stands_in_a_second_table_of_80_columns(mo
     timed = dataclasses.replace(measurement(label, (123.456,) * 2000), invalid=("a",))
     ran = row("int8-tensorrt", "tensorrt_rtx", parity=parity(label), measurement=timed)
 
-    table = _deployment.text(made(ran), (), Path("report.md")).split("\n\n")[1].splitlines()
+    table = _deployment.text(made(ran), Path("report.md")).split("\n\n")[1].splitlines()
 
     assert table[0].split() == ["engine", "top-1", "agreement", "SQNR", "p99"]
     assert re.split(r"  +", table[2]) == [
@@ -287,7 +287,7 @@ def test_every_reason_is_below_the_table() -> None:
     found = everything()
     found = dataclasses.replace(found, recommendation=recommend(found.rows, Budgets(latency_ms=8)))
 
-    text = " ".join(_deployment.text(found, (), Path("report.md")).split())
+    text = " ".join(_deployment.text(found, Path("report.md")).split())
 
     assert "budgets: latency ≤ 8 ms" in text
     assert "recommended within latency ≤ 8 ms: int8@onnxruntime: the only one that qualifies" in text

@@ -6,6 +6,7 @@ from pathlib import Path
 from page_records import page_report
 from report_records import artifact
 
+from deploy_kit.cli import _deployment
 from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.stages import deliver
@@ -52,3 +53,22 @@ def test_a_passport_of_a_graph_that_saw_no_images_names_none(tmp_path: Path) -> 
 
     found = store.said["fp32 · openvino"]
     assert found is not None and (found.calibration, found.calibration_sha256) == ("", "")
+
+
+def test_what_a_limit_on_latency_rejects_is_not_delivered_and_an_earlier_file_of_it_is_named(tmp_path: Path) -> None:
+    whole = page_report(lineage=())
+    accepted = [row for row in whole.rows if row.judged and row.judged.word == "accepted"]
+    slow = replace(accepted[0], misses=("p99 9 ms, at most 8 ms asked for",))
+    missed = replace(whole, rows=tuple(slow if row is accepted[0] else row for row in whole.rows))
+    store, out = Copies(tmp_path / "store"), tmp_path / "out"
+    out.mkdir()
+    names = [path.name for _, path in deliver.run(whole, out, store).files]
+    for name in names:  # as a run with no such limit left them
+        (out / name).write_bytes(b"engine")
+        (out / f"{name}.passport.json").write_text("{}")
+
+    found = deliver.run(missed, out, store)
+
+    assert {label for label, _ in found.files} == {row.label for row in accepted[1:]}
+    assert {path.name for path in found.earlier} == set(names) - {path.name for _, path in found.files}
+    assert "earlier " + str(found.earlier[0]) in _deployment.text(missed, tmp_path / "report.md", found)
