@@ -59,6 +59,7 @@ def makers() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
 
     return {
         "smp_fpn_121": (fpn(121), (3, 64, 96)),
+        "smp_fpn_121_depth_4": (fpn(121, encoder_depth=4, upsampling=2), (3, 48, 64)),
         "smp_fpn_161": (fpn(161, decoder_merge_policy="cat", upsampling=2), (3, 64, 64)),
         "smp_fpn_169": (fpn(169, decoder_interpolation="bilinear"), (3, 64, 64)),
         "smp_unet_161": (unet(161, in_channels=1), (1, 64, 64)),

@@ -18,6 +18,7 @@ HOME, PACKAGES = Path(sys.prefix) / "implementations", ("torchvision", "timm", "
 _NEAREST, _BILINEAR = ArchitectureFacts(upsampling="nearest"), ArchitectureFacts(upsampling="bilinear")
 NETWORKS = {
     "smp_fpn_121": (121, ArchitectureFacts(upsampling="nearest", map_scale=4)),
+    "smp_fpn_121_depth_4": (88, ArchitectureFacts(upsampling="nearest", map_scale=2)),
     "smp_fpn_161": (161, ArchitectureFacts(upsampling="nearest", map_scale=2)),
     "smp_fpn_169": (169, ArchitectureFacts(upsampling="bilinear", map_scale=4)),
     "smp_unet_161": (161, _NEAREST),

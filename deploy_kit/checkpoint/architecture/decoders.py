@@ -251,13 +251,15 @@ def n_blocks_read(down: Chain, stem: int, width: int, decoder: FoundDecoder) -> 
     Returns:
         Number of blocks; None where the widths do not fit.
     """
-    n_blocks = len(down.blocks) if decoder.pyramid is not None else len(decoder.levels) - 1
-    if not 1 <= n_blocks <= len(down.blocks):
-        return None
-    ends = [stem, *(end(run) for run in down.blocks[:-1]), width][: n_blocks + 1]
+    ends = [stem, *(end(run) for run in down.blocks[:-1]), width]
     if decoder.pyramid is not None:
         reads = [leaf.read for leaf in decoder.pyramid.laterals]
-        return n_blocks if reads == ends[:0:-1][: len(reads)] else None
+        fitting = (n for n in range(len(down.blocks), len(reads) - 2, -1) if ends[n::-1][: len(reads)] == reads)
+        return next(fitting, None)
+    n_blocks = len(decoder.levels) - 1
+    if not 1 <= n_blocks <= len(down.blocks):
+        return None
+    ends = ends[: n_blocks + 1]
     skips = [*ends[-2::-1], 0]
     below = [ends[-1], *(level.convs[-1].out for level in decoder.levels)]
     fits = all(
