@@ -14,10 +14,11 @@ from benchmarks.workshop import Workshop
 from deploy_kit import images
 from deploy_kit.accuracy import metrics, paired
 from deploy_kit.base.errors import EngineCrashError, StageError
+from deploy_kit.base.whole_files import digest_of
 from deploy_kit.devices import inference
 from deploy_kit.machine.environment import library_version
 from deploy_kit.stages import reference
-from deploy_kit.store import Key, digest_of
+from deploy_kit.store import Key
 
 _SIMULATED = 16
 

@@ -8,8 +8,8 @@ from typing import Any
 from benchmarks import page
 from benchmarks.modes import MODES
 from benchmarks.records import Stamp
+from deploy_kit.base.whole_files import write_whole
 from deploy_kit.records import codec
-from deploy_kit.store import write_whole
 
 _SPEED = """\
 # Benchmarks: deploykit's files against stock tools

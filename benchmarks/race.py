@@ -18,8 +18,8 @@ from benchmarks.subjects import CALIBRATION, Subject
 from benchmarks.workshop import Made, Workshop
 from deploy_kit import images
 from deploy_kit.base.errors import MeasurementError
+from deploy_kit.base.whole_files import parts_of
 from deploy_kit.records import codec
-from deploy_kit.store import parts_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from benchmarks.subjects import Subject
 from deploy_kit.base.errors import StageError
 from deploy_kit.base.lazy import install_line, present
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.base.whole_files import digest_of, sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
@@ -23,7 +24,7 @@ from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Preprocess
 from deploy_kit.records.results import Simplified
 from deploy_kit.stages import build, export, quantize, simplify
-from deploy_kit.store import Key, Store, digest_of, sha256_of
+from deploy_kit.store import Key, Store
 
 _VERSION = "1"
 _BUILT = ("executorch", "ncnn")  # engines that read no ONNX file themselves; both are called as their packages are

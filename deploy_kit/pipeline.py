@@ -15,6 +15,7 @@ from deploy_kit import engines
 from deploy_kit.analysis import compare, diagnosis, doctor, recommendation
 from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.devices import links
@@ -35,7 +36,7 @@ from deploy_kit.records.results import EngineRow, ParityReport, Report, Simplifi
 from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.stages import bench, build, check, export, pack, quantize, reference, simplify, slim
 from deploy_kit.stages.report import layer_breakdown, thumbnails
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 T = TypeVar("T")
 BASELINE = "fp32 · "

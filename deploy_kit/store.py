@@ -14,7 +14,6 @@ import collections
 import contextlib
 import copy
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -26,21 +25,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy_kit.base.errors import InputError, RecipeError, RequestError, StoreError
-from deploy_kit.base.live_folder import live_file, live_folder, sweep
-from deploy_kit.base.plain_text import shell_word
+from deploy_kit.base.errors import RecipeError, RequestError, StoreError
+from deploy_kit.base.live_folder import live_folder, sweep
 from deploy_kit.base.text_files import verify_utf8
+from deploy_kit.base.whole_files import digest_of, full_or, parts_of, write_together, write_whole
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Origin
+from deploy_kit.records.passports import PASSPORT, RECORD, changed_since, passport_of, sealed, unsealed
 from deploy_kit.records.verdict import Verdict
 
 R = TypeVar("R")
-_NEW, _RECORD, _SEAL = ".new-", "record.json", "record_sha256"
-PASSPORT = ".passport.json"
-_COMPANIONS = {".xml": (".bin",), ".param": (".bin",)}
+_NEW = ".new-"
 _CREATED: list[Path] = []
 _ENDINGS = frozenset({".onnx", ".xml", ".param", ".pte", ".bin", ".plan", ".engine", ".blob"})
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LATEST = 253_402_300_800  # the year 10000, in seconds since 1970: no calendar has later days
 
 
@@ -111,151 +108,9 @@ class KeptResult:
     checkpoint: str
 
 
-def sha256_of(path: Path) -> str:
-    """Hash a file in pieces.
-
-    Raises:
-        InputError: The file is missing or cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file", hint="check the path") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def digest_of(path: Path) -> str:
-    """Hash an artifact: its file, or where it consists of several files of one stem (xml and bin), all of them.
-
-    Returns:
-        The file's own sha256 where there is one; else the sha256 of the lines ``name sha256``, sorted.
-    """
-    parts = parts_of(path)
-    if len(parts) == 1:
-        return sha256_of(path)
-    lines = "".join(f"{part.name} {sha256_of(part)}\n" for part in parts)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def parts_of(path: Path) -> list[Path]:
-    """List the files that belong to an artifact: those beside it with the same stem."""
-    stem = path.name.split(".")[0]
-    beside = (part for part in path.parent.iterdir() if part.name.split(".")[0] == stem and part.is_file())
-    return sorted({path, *beside})
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    write_together({path: content})
-
-
-def write_together(files: Mapping[Path, str | bytes | Path]) -> None:
-    """Write files that belong together: none takes its place before all of them are whole; a path is copied.
-
-    Raises:
-        StoreError: One cannot be written; all that were there before are there as they were.
-    """
-    with contextlib.ExitStack() as stack:
-        for path, content in files.items():
-            aside = stack.enter_context(_put_in_place(path))
-            if isinstance(content, Path):
-                shutil.copyfile(content, aside)
-                continue
-            # A name of a file may hold bytes that are no UTF-8; JSON reads the backslashes as the same character.
-            data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-
-
-def verify_place(file: Path, rather: str) -> None:
-    """Refuse a file that cannot be written, before any work.
-
-    Raises:
-        InputError: A folder, for which `rather` says what to write, or a file in a folder that does not exist.
-    """
-    if file.is_dir():
-        raise InputError(f"{file}: expected a file to write, found a folder", hint=rather)
-    if not file.parent.is_dir():
-        raise InputError(f"{file.parent}: no such folder", hint=f"mkdir -p {shell_word(file.parent)}")
-
-
-def verify_out(out: Path | None) -> None:
-    """Refuse a target of a copy that cannot be written or is not ours to replace, before any work.
-
-    Raises:
-        InputError: A folder, a file in a folder that does not exist, or a file that no earlier copy made.
-    """
-    if out is None:
-        return
-    verify_place(out, f"--out {shell_word(out / 'model.onnx')}")
-    if out.exists() and not _passport_of(out).is_file():
-        raise InputError(f"{out}: exists, and was not written by deploykit", hint="choose another --out")
-
-
-def _passport_of(out: Path) -> Path:
-    return out.with_name(out.name + PASSPORT)
-
-
 def _with_ending(out: Path, ending: str) -> Path:
     """Give a path the ending of an engine's main file, in place of another file's ending."""
     return out.with_suffix(ending) if out.suffix in _ENDINGS else out.with_name(out.name + ending)
-
-
-def read_passport(file: Path) -> Artifact | None:
-    """Read the passport of an artifact, in a store or wherever it was copied; None without one, or of another content.
-
-    It is ``record.json`` in a store, and ``FILE.passport.json`` beside a copy; copies of deploykit 0.2 and earlier of
-    several files may have ``STEM.passport.json``.
-    """
-    for passport in (file.with_name(_RECORD), _passport_of(file), file.with_name(file.stem + PASSPORT)):
-        try:
-            data = unsealed(json.loads(passport.read_text(encoding="utf-8")), passport)
-            artifact = codec.from_json(Artifact, data.get("onnx", data))
-        except (OSError, ValueError, AttributeError, RecipeError, RecursionError, StoreError):
-            continue
-        if _is_content(file, artifact):
-            return artifact
-    return None
-
-
-def passport_beside(file: Path) -> Path | None:
-    """Return the passport beside a copy, whether it is of the copy or of what was there before; None without one."""
-    return next((one for one in (_passport_of(file), file.with_name(file.stem + PASSPORT)) if one.is_file()), None)
-
-
-def _is_content(file: Path, artifact: Artifact) -> bool:
-    """Return whether a file, and those that belong to it, are what a passport speaks of, whatever they are called."""
-    if artifact.built is not None:  # a plan's own passport is part of its hash, and a copy's is the record
-        return sha256_of(file) == artifact.built.engine_sha256
-    named = Path(artifact.path).stem
-    beside = (file.with_suffix(ending) for ending in _COMPANIONS.get(file.suffix, ()))
-    parts = (file, *(part for part in beside if part.is_file()))
-    lines = sorted(f"{named}{part.suffix} {sha256_of(part)}\n" for part in parts)
-    digest = hashlib.sha256("".join(lines).encode()).hexdigest() if len(parts) > 1 else sha256_of(file)
-    # In a store alone whatever has the stem of a file belongs to it.
-    return artifact.sha256 in (digest, digest_of(file) if file.with_name(_RECORD).is_file() else digest)
-
-
-@contextlib.contextmanager
-def _put_in_place(path: Path) -> Iterator[Path]:
-    """Return a path to write beside `path`; rename it to `path` once it is whole, or remove it.
-
-    Raises:
-        StoreError: No space, no permission, or a file where a folder should be.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with live_file(path) as aside:
-            yield aside
-    except OSError as error:
-        raise _full_or(error, path) from error
 
 
 def remove_empty() -> None:
@@ -278,7 +133,7 @@ class Store:
                 root.mkdir(parents=True)
                 _CREATED.append(root)
         except OSError as error:
-            raise _full_or(error, root) from error
+            raise full_or(error, root) from error
         self._digests: dict[tuple[tuple[str, int, int], ...], str] = {}
         self._making = collections.defaultdict[Path, threading.RLock](threading.RLock)
         with contextlib.suppress(OSError):  # a store that cannot be written can still be read
@@ -294,7 +149,7 @@ class Store:
         """Return the artifact's file, once its content is known to be what the passport says."""
         path = self.root / artifact.path
         if not path.is_file() or self._digest_of(path) != artifact.sha256:
-            raise _changed(path)
+            raise changed_since(path)
         return path
 
     def files_of(self, artifact: Artifact) -> list[Path]:
@@ -326,10 +181,10 @@ class Store:
         source = parts[0]
         main = _with_ending(out, source.suffix) if len(parts) > 1 else out
         copies: dict[Path, str | bytes | Path] = {main.with_suffix(part.suffix): part for part in parts}
-        record = (source.parent / _RECORD).read_text(encoding="utf-8")
+        record = (source.parent / RECORD).read_text(encoding="utf-8")
         if origin is not None:
-            record = _sealed(dataclasses.replace(artifact, origin=origin))
-        write_together(copies | {_passport_of(main): record})
+            record = sealed(dataclasses.replace(artifact, origin=origin))
+        write_together(copies | {passport_of(main): record})
         return main
 
     def _digest_of(self, path: Path) -> str:
@@ -361,12 +216,12 @@ class Store:
             try:
                 with self.aside() as aside:
                     record = make(aside, str(home.relative_to(self.root)))
-                    write_whole(aside / _RECORD, _sealed(record))
+                    write_whole(aside / RECORD, sealed(record))
                     home.parent.mkdir(exist_ok=True)
                     shutil.rmtree(home, ignore_errors=True)
                     aside.rename(home)
             except OSError as error:
-                raise _full_or(error, home) from error
+                raise full_or(error, home) from error
             self._log(key.stage, home)
             return record, False
 
@@ -393,7 +248,7 @@ class Store:
         for line in reversed(lines):
             entry = _entry_of(line)
             # pathlib's raises for a name that is too long for any file
-            if entry is not None and os.path.isfile(self.root / entry.folder / _RECORD):  # noqa: PTH113
+            if entry is not None and os.path.isfile(self.root / entry.folder / RECORD):  # noqa: PTH113
                 yield entry
 
     def results(self) -> list[KeptResult]:
@@ -429,7 +284,7 @@ class Store:
         except FileNotFoundError:
             return  # somebody else did
         except OSError as error:
-            raise _full_or(error, self.root / result.folder) from error
+            raise full_or(error, self.root / result.folder) from error
 
     def in_force(self, checkpoint: str | None = None) -> JournalEntry | None:
         """Return the newest entry that has a recipe (what a worker keeps has none); None where there is none.
@@ -499,14 +354,14 @@ class Store:
         Raises:
             StoreError: The record was changed, or a file of it.
         """
-        path = home / _RECORD
+        path = home / RECORD
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except OSError:
             return None  # absent: made again
         except (ValueError, RecursionError) as error:
             if whole:
-                raise _changed(path) from error
+                raise changed_since(path) from error
             return None  # cut off: made again
         try:
             record = codec.from_json(cls, unsealed(data, path))
@@ -516,7 +371,7 @@ class Store:
             if not (self.root / file).is_file():
                 return None  # its files were deleted: made again
             if self._digest_of(self.root / file) != digest:
-                raise _changed(self.root / file)
+                raise changed_since(self.root / file)
         return record
 
     def _log(self, stage: str, home: Path) -> None:
@@ -525,7 +380,7 @@ class Store:
             with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
                 file.write("\n" * self._cut_off() + json.dumps(line) + "\n")
         except OSError as error:
-            raise _full_or(error, self.root) from error
+            raise full_or(error, self.root) from error
 
     def _cut_off(self) -> bool:
         """Return whether a full disk has cut the journal's last line off."""
@@ -569,35 +424,7 @@ def _removed(file: Path) -> None:
     try:
         file.unlink(missing_ok=True)
     except OSError as error:
-        raise _full_or(error, file) from error
-
-
-def unsealed(data: Any, path: Path) -> Any:
-    """Return a record's JSON without its hash, once it is what was written; one without a hash is returned as it is.
-
-    Args:
-        data: JSON of ``record.json`` or of a passport that was copied from one.
-        path: Where it was read, for the message.
-
-    Raises:
-        StoreError: It was changed.
-    """
-    if not isinstance(data, dict) or _SEAL not in data:
-        return data
-    rest = {key: value for key, value in data.items() if key != _SEAL}
-    if data[_SEAL] != _seal_of(rest):
-        raise _changed(path)
-    return rest
-
-
-def _sealed(record: Any) -> str:
-    """Write a record with the hash of its content."""
-    data = codec.to_json(record)
-    return codec.canonical_json({**data, _SEAL: _seal_of(data)})
-
-
-def _seal_of(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(codec.canonical_json(data).encode(errors="backslashreplace")).hexdigest()
+        raise full_or(error, file) from error
 
 
 def _files_of(record: Any) -> Iterator[tuple[str, str]]:
@@ -609,25 +436,3 @@ def _files_of(record: Any) -> Iterator[tuple[str, str]]:
         yield path, digest
     for name in ("onnx",):  # an export and a simplification hold the passport of their graph
         yield from _files_of(getattr(record, name, None))
-
-
-def _changed(path: Path) -> StoreError:
-    return StoreError(f"{path}: missing, or changed since it was made", hint=f"delete '{path.parent}' and run again")
-
-
-def _full_or(error: OSError, path: Path) -> StoreError:
-    named, root = error.filename, [*path.absolute().parents][:2][-1]
-    if isinstance(named, str | os.PathLike) and not Path(named).absolute().is_relative_to(root):
-        # A temporary file, or an image set that was moved while a stage read it: the store has nothing to do with it.
-        if isinstance(error, FileNotFoundError):
-            hint = "run it again with its files in place"
-            return StoreError(f"{named}: no such file, while '{path}' was made", hint=hint)
-        path = Path(named)
-    if error.errno in _FULL:
-        return StoreError(f"{path}: no space left on the disk", hint="free some space; nothing earlier was lost")
-    if error.errno == errno.EFBIG or "requested and" in str(error):  # numpy wrote a part, and does not say why no more
-        why = error.strerror or str(error)
-        return StoreError(f"{path}: not written whole: {why}", hint="see what is limited or full: ulimit -f; df -h")
-    return StoreError(
-        f"{path}: cannot be written: {error.strerror or error}", hint="choose another folder (--store, --out)"
-    )

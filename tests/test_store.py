@@ -19,9 +19,10 @@ import pytest
 
 from deploy_kit import store as store_module
 from deploy_kit.base.errors import BuildError, InputError, RequestError, StoreError
+from deploy_kit.base.whole_files import digest_of, parts_of, sha256_of, write_together, write_whole
 from deploy_kit.records.artifacts import Artifact, Preprocess
 from deploy_kit.records.verdict import Verdict
-from deploy_kit.store import JournalEntry, Key, Store, digest_of, parts_of, sha256_of, write_together, write_whole
+from deploy_kit.store import JournalEntry, Key, Store
 
 KEY = Key(stage="quantize", name="int8", inputs=("ab",), options={"symmetric": True}, versions=(("stage", "1"),))
 OTHER = dataclasses.replace(KEY, options={"symmetric": False})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deploy_kit import checkpoint
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes, paper_table
@@ -15,7 +16,7 @@ from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
-from deploy_kit.store import PASSPORT, passport_beside, read_passport, sha256_of
+from deploy_kit.records.passports import PASSPORT, passport_beside, read_passport
 
 _MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".param", ".pte", ".plan", ".engine", ".blob"})

@@ -14,11 +14,11 @@ from deploy_kit.base.errors import DeviceError, MeasurementError, RequestError, 
 from deploy_kit.recipe import BuildEntry, overrides
 from deploy_kit.records.artifacts import Artifact, Device
 from deploy_kit.records.measurements import Bench, Measurement, NotRun, SpeedUp
+from deploy_kit.records.passports import verify_out
 from deploy_kit.records.results import ParityReport
 from deploy_kit.stages import bench as bench_stage
 from deploy_kit.stages import build as build_stage
 from deploy_kit.stages import check as check_stage
-from deploy_kit.store import verify_out
 
 
 def build(

@@ -13,10 +13,10 @@ from deploy_kit.machine import environment
 from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, keep_float, verify_place
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Exported, Precision
+from deploy_kit.records.passports import verify_out
 from deploy_kit.records.results import Simplified
 from deploy_kit.stages import export as export_stage
 from deploy_kit.stages import quantize as quantize_stage
-from deploy_kit.store import verify_out
 
 DEMO = "demo"
 

@@ -16,8 +16,9 @@ from deploy_kit.quantization.variant_choice import VariantRequest, choose_varian
 from deploy_kit.recipe import Variant, overrides
 from deploy_kit.records.artifacts import Artifact, Device
 from deploy_kit.records.mixed_precision import Mix
+from deploy_kit.records.passports import verify_out
 from deploy_kit.stages import quantize, reference
-from deploy_kit.store import Key, verify_out
+from deploy_kit.store import Key
 
 VERSION = "1"
 

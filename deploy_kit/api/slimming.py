@@ -13,10 +13,10 @@ from deploy_kit.images import ImageSource
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe, SlimTable, overrides, targets
 from deploy_kit.records.artifacts import Artifact
+from deploy_kit.records.passports import verify_out
 from deploy_kit.records.slimming import Slimming
 from deploy_kit.stages import reference
 from deploy_kit.stages import slim as stage
-from deploy_kit.store import verify_out
 
 
 @dataclass(frozen=True, kw_only=True)

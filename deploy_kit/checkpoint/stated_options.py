@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.checkpoint.formats.folders import files_beside
 from deploy_kit.graph import adoption
 from deploy_kit.recipe import SourceTable
 from deploy_kit.records.artifacts import Preprocess
-from deploy_kit.store import sha256_of
 
 
 def stated_options(source: SourceTable) -> dict[str, object]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy_kit import pipeline
 from deploy_kit import recipe as recipes
+from deploy_kit.base.whole_files import write_whole
 from deploy_kit.cli import _output_files
 from deploy_kit.cli._console import Console, table
 from deploy_kit.cli._verdict_codes import EXIT_CODES, report_code
@@ -20,7 +21,7 @@ from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.results import EngineRow, ParityReport, Report
 from deploy_kit.stages import deliver, pack
 from deploy_kit.stages import report as report_stage
-from deploy_kit.store import Store, write_whole
+from deploy_kit.store import Store
 
 _HEADINGS = ("engine", "size", "drop in points", "p50", "speed-up", "verdict")
 _MORE = ("engine", "top-1", "agreement", "SQNR", "p99")

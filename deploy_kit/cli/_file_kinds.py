@@ -12,8 +12,8 @@ from deploy_kit.delivery import contents
 from deploy_kit.delivery import manifest as manifests
 from deploy_kit.graph import onnx_bounds
 from deploy_kit.images import files
+from deploy_kit.records.passports import PASSPORT
 from deploy_kit.stages import adopt
-from deploy_kit.store import PASSPORT
 
 
 class _Kind(NamedTuple):

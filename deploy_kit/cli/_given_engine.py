@@ -10,6 +10,7 @@ from deploy_kit import recipe
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import RequestError
 from deploy_kit.base.plain_text import shell_word
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.cli import _steps
 from deploy_kit.cli._console import Console, pairs
 from deploy_kit.cli._options import StepOptions
@@ -22,12 +23,13 @@ from deploy_kit.recipe import BuildEntry, CheckTable, SourceTable, overrides
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import LabelScore
+from deploy_kit.records.passports import read_passport
 from deploy_kit.records.results import ParityReport
 from deploy_kit.records.verdict import NO_LIMIT
 from deploy_kit.stages import adopt, check, export, reference
 from deploy_kit.stages.pack import ProvedEngine
 from deploy_kit.stages.report import accuracy
-from deploy_kit.store import Store, read_passport, sha256_of
+from deploy_kit.store import Store
 
 LABELS = "labels"
 T = TypeVar("T", ParityReport, LabelScore)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
 from deploy_kit.base.plain_text import shell_word
+from deploy_kit.base.whole_files import verify_place, write_whole
 from deploy_kit.cli import _tool_formats
 from deploy_kit.cli._console import Console, table
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow
 from deploy_kit.stages.report import layer_breakdown
-from deploy_kit.store import verify_place, write_whole
 
 
 def tables(rows: Iterable[EngineRow]) -> Iterator[str]:

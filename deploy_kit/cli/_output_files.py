@@ -5,13 +5,13 @@ from pathlib import Path
 from deploy_kit import recipe
 from deploy_kit.base.errors import DeployKitError, InputError
 from deploy_kit.base.plain_text import shell_word
+from deploy_kit.base.whole_files import verify_place
 from deploy_kit.cli._console import Console
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.stages import report
 from deploy_kit.stages.report import page
-from deploy_kit.store import verify_place
 
 
 def verify_recipe_file(path: Path, chosen: Recipe) -> None:

@@ -11,7 +11,8 @@ from deploy_kit.devices import links
 from deploy_kit.parallel import ray_workers
 from deploy_kit.pipeline import Run
 from deploy_kit.recipe import Recipe, overrides
-from deploy_kit.store import Store, verify_out
+from deploy_kit.records.passports import verify_out
+from deploy_kit.store import Store
 
 
 @contextlib.contextmanager

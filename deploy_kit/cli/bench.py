@@ -80,6 +80,7 @@ def bench(
     """Measure the latency of the newest engine, of selected engines or of all, in turns."""
     from deploy_kit.analysis import compare
     from deploy_kit.base.plain_text import shell_word
+    from deploy_kit.base.whole_files import verify_place, write_whole
     from deploy_kit.cli import (
         _bench_outcome,
         _bench_request,
@@ -92,7 +93,6 @@ def bench(
     )
     from deploy_kit.recipe import overrides
     from deploy_kit.stages import bench as stage
-    from deploy_kit.store import verify_place, write_whole
 
     options = {
         "scenario": scenario,

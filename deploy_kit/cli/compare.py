@@ -27,10 +27,10 @@ def compare(
 ) -> None:
     """Compare two runs; refuse runs that were measured differently, and name the differences."""
     from deploy_kit.analysis import compare as stage
+    from deploy_kit.base.whole_files import write_whole
     from deploy_kit.cli import _bench_outcome, _file_kinds, _output_files, _quantities
     from deploy_kit.cli._bench_tables import comparison
     from deploy_kit.stages.report.page.comparison import RunDrawn, comparison_page
-    from deploy_kit.store import write_whole
 
     limit = _quantities.percent("--fail-on-regression", fail_on_regression)
     allowed = tuple(name.strip() for name in (allow or "").split(",") if name.strip())

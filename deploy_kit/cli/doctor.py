@@ -62,7 +62,7 @@ def _text(report: "DoctorReport") -> str:
 
 def _passport(plan: Path) -> "Artifact":
     from deploy_kit.base.errors import InputError
-    from deploy_kit.store import read_passport
+    from deploy_kit.records.passports import read_passport
 
     passport = read_passport(plan) if plan.is_file() else None
     if passport is None:

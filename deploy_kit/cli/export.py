@@ -41,11 +41,11 @@ def export(
     import dataclasses
 
     from deploy_kit import recipe as recipes
+    from deploy_kit.base.whole_files import write_whole
     from deploy_kit.cli import _output_files, _step_inputs, _steps
     from deploy_kit.cli._console import pairs
     from deploy_kit.recipe import overrides
     from deploy_kit.stages import export as stage
-    from deploy_kit.store import write_whole
 
     step = dataclasses.replace(step, model=model)
     with output.console() as console:

@@ -23,10 +23,10 @@ def report(
     """
     from deploy_kit import pipeline
     from deploy_kit import recipe as recipes
+    from deploy_kit.base.whole_files import write_whole
     from deploy_kit.cli import _deployment, _output_files, _step_inputs, _steps
     from deploy_kit.cli._verdict_codes import report_code
     from deploy_kit.stages import report as stage
-    from deploy_kit.store import write_whole
 
     with output.console() as console, _steps.open_run(step, console, lasting=step.images is None) as run:
         _step_inputs.require_engines(run)  # before the checkpoint is exported for nothing

@@ -17,11 +17,11 @@ from pathlib import Path, PurePosixPath
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.text_files import verify_utf8
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.delivery import manifest as manifests
 from deploy_kit.delivery.manifest import Manifest
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, Origin
-from deploy_kit.store import sha256_of
 
 MAX_FILES = 1000
 MAX_BYTES = 16 << 30

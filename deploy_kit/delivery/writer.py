@@ -11,12 +11,12 @@ import numpy as np
 
 from deploy_kit.base.errors import InputError, StoreError
 from deploy_kit.base.live_folder import live_folder
+from deploy_kit.base.whole_files import parts_of, sha256_of
 from deploy_kit.delivery import golden, manifest, model_card, triton
 from deploy_kit.delivery.manifest import Manifest, PackedFile
 from deploy_kit.delivery.runtimes import FILES, PackedRuntime
 from deploy_kit.delivery.triton import quoted
 from deploy_kit.graph import onnx_bounds, onnx_file
-from deploy_kit.store import parts_of, sha256_of
 
 GRAPH = "graph/model.onnx"
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
@@ -29,7 +29,7 @@ class BundleParts:
     Attributes:
         manifest: All that it says of itself, but for its files.
         runtime: What its engine needs.
-        engine: The engine's main file; what belongs to it (`store.parts_of`) goes along.
+        engine: The engine's main file; what belongs to it (`whole_files.parts_of`) goes along.
         graph: ONNX graph that the engine was built from.
         images: Golden images, uint8.
         logits: (n, K) float32 outputs of the engine on them.

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from deploy_kit.base.errors import DeployKitError, DeviceError, InputError
+from deploy_kit.base.whole_files import digest_of
 from deploy_kit.devices import links
 from deploy_kit.devices.inference import InferenceTarget, LoadedEngine, loaded_engine
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.images import Crops, ImageSet, Orientation, part_of
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Preprocess
-from deploy_kit.store import digest_of
 
 SIZE = 512
 """Least number of images of a part: loading the engine anew is little beside them."""
@@ -30,7 +30,7 @@ class OutputsRequest:
         label: Label of the engine, for messages.
         engine: Name of the engine in the catalogue.
         path: Its file.
-        sha256: Its hash (`store.digest_of`).
+        sha256: Its hash (`whole_files.digest_of`).
         options: Its options.
         preprocess: How an image becomes the input.
         crops: Crops of each image.

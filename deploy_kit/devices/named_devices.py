@@ -21,10 +21,10 @@ from deploy_kit.base.errors import DeviceError, RecipeError, RequestError, neare
 from deploy_kit.base.plain_text import one_line, shown
 from deploy_kit.base.text_files import read_yaml
 from deploy_kit.base.user_folders import config_folder
+from deploy_kit.base.whole_files import write_whole
 from deploy_kit.devices import links
 from deploy_kit.devices.links import LOCAL
 from deploy_kit.records.artifacts import Device
-from deploy_kit.store import write_whole
 
 _FILE = "devices.yaml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

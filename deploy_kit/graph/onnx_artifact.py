@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.graph import onnx_file
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.store import sha256_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -16,10 +16,10 @@ import onnx_ir as ir
 from deploy_kit.base.errors import InputError, RequestError, StageError
 from deploy_kit.base.lazy import need
 from deploy_kit.base.text_files import unique_keys
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.graph import onnx_bounds
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, Precision, Preprocess, TensorSpec
-from deploy_kit.store import sha256_of
 
 if TYPE_CHECKING:
     import onnx

@@ -254,7 +254,7 @@ class Artifact:
         kind: Kind of file: ``checkpoint``, ``onnx`` or ``engine``.
         name: Short name within a recipe, e.g. ``int8``.
         path: Path of the main file, relative to the store.
-        sha256: sha256 of the file; where it consists of several files, of all of them (`store.digest_of`).
+        sha256: sha256 of the file; where it consists of several files, of all of them (`whole_files.digest_of`).
         size_bytes: Total size of the files that a target needs, in bytes.
         precision: Numeric precision of the graph; ``int8`` also where some layers stay in float.
         inputs: Input tensors of the graph.

@@ -7,13 +7,14 @@ from typing import get_args
 
 from deploy_kit import engines
 from deploy_kit.base.errors import InputError
+from deploy_kit.base.whole_files import digest_of, sha256_of
 from deploy_kit.context import Context
 from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess, Proof
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.store import digest_of, read_passport, sha256_of
+from deploy_kit.records.passports import read_passport
 
 VERSION = "1"
 # File ending → the engine that is meant where neither a passport nor the user says.

@@ -9,6 +9,7 @@ import numpy as np
 from deploy_kit import engines
 from deploy_kit.base.errors import BuildError, DeviceError
 from deploy_kit.base.live_folder import temporary_folder
+from deploy_kit.base.whole_files import digest_of, parts_of
 from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.graph import integer_grids, lint, onnx_file, passes
@@ -17,7 +18,6 @@ from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BuiltFor, Device, Proof
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.measurements import Environment
-from deploy_kit.store import digest_of, parts_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -14,6 +14,7 @@ from deploy_kit.accuracy.scores import auroc, flips
 from deploy_kit.accuracy.scores import classification as single
 from deploy_kit.accuracy.tasks import Scoring
 from deploy_kit.base.errors import CheckError, InputError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices import engine_parts, inference, links, task_comparison
 from deploy_kit.devices.links import Connection
@@ -25,7 +26,6 @@ from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, Refere
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sample, TaskScores
 from deploy_kit.records.results import Limits, ParityReport
-from deploy_kit.store import sha256_of
 
 VERSION = "6"
 _WORST, _SAMPLE_BYTES = 10, 32 << 20

@@ -8,8 +8,9 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.records.made_by import MadeBy
+from deploy_kit.records.passports import PASSPORT
 from deploy_kit.records.results import ParityReport, Report
-from deploy_kit.store import PASSPORT, Store
+from deploy_kit.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from deploy_kit.base import bundled
 from deploy_kit.base.errors import ExportError, InputError, StageError
 from deploy_kit.base.lazy import need
 from deploy_kit.base.live_folder import temporary_folder
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.formats.folders import folder_refusal
 from deploy_kit.checkpoint.network import map_sizes
@@ -35,7 +36,6 @@ from deploy_kit.recipe import ExportTable, SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, CheckpointFacts, Exported, Preprocess
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.store import sha256_of
 
 VERSION = "5"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")

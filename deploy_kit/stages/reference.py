@@ -18,6 +18,7 @@ from deploy_kit.accuracy import metrics, tasks
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.live_folder import temporary_folder
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, stated_options
 from deploy_kit.context import Context
@@ -31,7 +32,7 @@ from deploy_kit.recipe import CheckTable, SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, LogitsPart, Preprocess, ReferenceLogits
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.store import Key, sha256_of
+from deploy_kit.store import Key
 
 VERSION = "6"
 _PART = 512  # images; a whole number of torch's batches, so that a part changes no bit

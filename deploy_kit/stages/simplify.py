@@ -6,6 +6,7 @@ import numpy as np
 
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import SimplifyError, StageError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection, Worker
@@ -18,7 +19,6 @@ from deploy_kit.recipe import SimplifyTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.results import PassRow, Simplified
-from deploy_kit.store import sha256_of
 
 VERSION = "3"
 # A deep network may make more of the rounding of sums in another order than a pass promises, so much at most.

@@ -11,6 +11,7 @@ from typing import Any
 
 from deploy_kit import engines
 from deploy_kit.base.errors import InputError, RecipeError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.graph import layer_names, onnx_file
 from deploy_kit.graph.onnx_artifact import onnx_artifact
@@ -24,7 +25,6 @@ from deploy_kit.records.layer_times import Trace
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.slimming import ChannelCurve, ChannelCurves, Price, Slimmed, SlimmedLayer
 from deploy_kit.slimming import allocation, prices
-from deploy_kit.store import sha256_of
 
 VERSION = "3"
 _LIBRARIES = ("torch", "onnx", "onnx-ir", "numpy")

@@ -21,6 +21,7 @@ from deploy_kit import recipe as recipes
 from deploy_kit.analysis import doctor
 from deploy_kit.base.errors import DeployKitError, DeviceError, LinkLostError, StoreError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.checkpoint.network import random_densenet
 from deploy_kit.context import Context
 from deploy_kit.devices import links
@@ -36,7 +37,7 @@ from deploy_kit.records.artifacts import Device
 from deploy_kit.records.measurements import Environment, NotRun
 from deploy_kit.records.results import EngineRow
 from deploy_kit.records.sweeps import CellName, CellState, RandomCheckpoint, SweepCell, SweepResult
-from deploy_kit.store import Key, Store, sha256_of
+from deploy_kit.store import Key, Store
 from deploy_kit.sweep import choice
 from deploy_kit.sweep.cells import Cell, base_recipe, recipe_of, unroll, verify_cells, why_impossible
 from deploy_kit.sweep.machines import Machine, machine_key

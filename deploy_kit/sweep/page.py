@@ -9,6 +9,7 @@ from pathlib import Path
 from deploy_kit.base.errors import InputError
 from deploy_kit.base.markup import Markup, element
 from deploy_kit.base.text_files import read_json
+from deploy_kit.base.whole_files import write_together, write_whole
 from deploy_kit.measure import latency
 from deploy_kit.records import codec, first_page
 from deploy_kit.records.engine_table import HEADINGS, NONE, cells, percentile
@@ -18,7 +19,6 @@ from deploy_kit.stages.report import page, plausible
 from deploy_kit.stages.report.document import Section, Table
 from deploy_kit.stages.report.markdown import section
 from deploy_kit.stages.report.page import plot, tables
-from deploy_kit.store import write_together, write_whole
 from deploy_kit.sweep import choice
 
 JSON, MARKDOWN, HTML = "sweep.json", "sweep.md", "sweep.html"

@@ -13,12 +13,13 @@ from deploy_kit import images
 from deploy_kit.accuracy import preprocess_variants
 from deploy_kit.analysis import diagnosis as diagnose
 from deploy_kit.base.errors import CheckError, InputError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file, pixel_input
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Diagnosis
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 IMAGENET = Preprocess(
     height=8, width=8, color="rgb", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear"

@@ -22,7 +22,8 @@ from deploy_kit.analysis.inspection import Inspection
 from deploy_kit.base.errors import CheckpointError, DeployKitError, InputError
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Origin
-from deploy_kit.store import PASSPORT, Store
+from deploy_kit.records.passports import PASSPORT
+from deploy_kit.store import Store
 
 if TYPE_CHECKING:
     from tiny_line import Line

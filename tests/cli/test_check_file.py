@@ -13,8 +13,8 @@ from command_line import Said, deploykit
 from delivered_files import delivered
 from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
 
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.records.parity import LabelScore
-from deploy_kit.store import sha256_of
 
 if TYPE_CHECKING:
     from tiny_line import Line

@@ -23,10 +23,10 @@ from deploy_kit.recipe import overrides, targets
 from deploy_kit.records import codec
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import Drop
+from deploy_kit.records.passports import read_passport
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import Report
 from deploy_kit.stages import deliver
-from deploy_kit.store import read_passport
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from deploy_kit.base.lazy import install_line, present
 from deploy_kit.cli import _output_files
 from deploy_kit.cli._console import Console
 from deploy_kit.engines._nvidia import passport
-from deploy_kit.store import verify_out
+from deploy_kit.records.passports import verify_out
 
 if TYPE_CHECKING:
     from tiny_line import Line

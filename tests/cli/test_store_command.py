@@ -7,8 +7,9 @@ import pytest
 from command_line import deploykit
 
 from deploy_kit import store as store_module
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.records.artifacts import LogitsPart
-from deploy_kit.store import Key, Store, sha256_of
+from deploy_kit.store import Key, Store
 
 DAY_S = 86400.0
 

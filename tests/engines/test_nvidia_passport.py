@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from tiny_densenet import TINY_PREPROCESS
 
-from deploy_kit import store
+from deploy_kit.base import whole_files
 from deploy_kit.base.errors import BuildError, DeviceError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.engines import _cuda, tensorrt_rtx
 from deploy_kit.engines._nvidia import passport
 from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BuiltFor
-from deploy_kit.store import sha256_of
 
 pytest_plugins = ["tiny_line"]
 
@@ -23,7 +23,7 @@ GPU = _cuda.Gpu(name="NVIDIA H100", capability="9.0", driver="580.95, CUDA 13.0"
 
 @pytest.fixture
 def plan(small_plan: Path, tmp_path: Path) -> Path:
-    for file in store.parts_of(small_plan):
+    for file in whole_files.parts_of(small_plan):
         shutil.copyfile(file, tmp_path / file.name)
     return tmp_path / small_plan.name
 
@@ -70,7 +70,7 @@ def test_it_holds_the_proof(plan: Path) -> None:
 
 
 def test_it_is_sent_with_its_plan(plan: Path) -> None:
-    assert store.parts_of(plan) == [plan, passport.passport_path(plan)]
+    assert whole_files.parts_of(plan) == [plan, passport.passport_path(plan)]
 
 
 def test_a_record_of_the_store_is_read_as_a_passport_too(plan: Path) -> None:

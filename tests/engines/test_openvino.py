@@ -12,13 +12,14 @@ from onnxruntime import quantization as ort
 from stand_ins import Calibration
 
 from deploy_kit.base.errors import BuildError, EngineCrashError, StoreError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.engines import openvino
 from deploy_kit.engines.openvino import OpenVinoOptions
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.stages import build
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 if TYPE_CHECKING:
     from tiny_line import Line

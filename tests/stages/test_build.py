@@ -12,13 +12,14 @@ from stand_ins import Calibration, PretendLink, hand_made
 
 from deploy_kit import engines
 from deploy_kit.base.errors import BuildError, DeviceError, RecipeError, StoreError, UnknownNameError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.machine import environment
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records.artifacts import Artifact, Device, Precision, Proof
 from deploy_kit.stages import build
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 if TYPE_CHECKING:
     from tiny_line import Line

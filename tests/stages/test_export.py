@@ -25,6 +25,7 @@ from deploy_kit import images
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import CheckpointError, ExportError, InputError, RequestError
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.checkpoint.network import to_onnx
 from deploy_kit.checkpoint.network.equations import Equations
 from deploy_kit.context import Context
@@ -36,7 +37,7 @@ from deploy_kit.recipe import ExportTable, PreprocessTable, SourceTable
 from deploy_kit.records.artifacts import BareInput, Exported, TensorSpec
 from deploy_kit.records.densenet import DenseBlock, DenseNetSpec, StemConv
 from deploy_kit.stages import export, reference
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 EXPORTS = {
     "dynamo": {},

@@ -17,6 +17,7 @@ from tiny_densenet import TINY_PREPROCESS, save_images
 
 from deploy_kit.base.errors import InputError, RecipeError, UnknownNameError
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices import links
 from deploy_kit.devices.links import Connection
@@ -25,7 +26,7 @@ from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import Variant
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.stages import quantize
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 Run = Callable[..., tuple[Artifact, bool]]
 

@@ -14,6 +14,7 @@ from tiny_densenet import tiny_model
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import InputError, SimplifyError, StoreError, UnknownNameError
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file, passes
@@ -23,7 +24,7 @@ from deploy_kit.recipe import SimplifyTable
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.results import Simplified
 from deploy_kit.stages import simplify
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 ALL = (
     "fold_constants",

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.records.artifacts import Origin
-from deploy_kit.store import sha256_of
 
 if TYPE_CHECKING:
     from tiny_line import Line

@@ -91,7 +91,7 @@ def _timeless(value: object) -> object:
 
 def read_all(store: Path) -> int:
     """Read every record of a store that a kill has left, and return their number; a damaged one raises."""
-    from deploy_kit.store import unsealed
+    from deploy_kit.records.passports import unsealed
 
     records = list(store.glob("*/*/record.json"))
     for path in records:

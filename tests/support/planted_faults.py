@@ -21,13 +21,14 @@ from tiny_densenet import TINY_PREPROCESS
 from deploy_kit import images
 from deploy_kit.analysis.sensitivity import TrialRunner, TrialSubject
 from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.graph import layer_names
 from deploy_kit.images import ImageSource
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import Variant
 from deploy_kit.records.artifacts import Artifact, ReferenceLogits
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 FAULTY = "denseblock1.denselayer2"
 GROUPS = (

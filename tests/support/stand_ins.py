@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader
 
 from deploy_kit.base.progress import ProgressCallback, no_progress
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.devices import links
 from deploy_kit.machine import environment
 from deploy_kit.records.artifacts import Artifact
-from deploy_kit.store import Store, sha256_of
+from deploy_kit.store import Store
 
 
 def hand_made(store: Store, model: onnx.ModelProto, like: Artifact, name: str) -> Artifact:

@@ -15,6 +15,7 @@ from deploy_kit.analysis.difference.points import Point
 from deploy_kit.base import bundled
 from deploy_kit.base.errors import InputError, RequestError, UnknownNameError, nearest
 from deploy_kit.base.lazy import need
+from deploy_kit.base.whole_files import digest_of, sha256_of
 from deploy_kit.checkpoint.network import map_sizes
 from deploy_kit.devices.links import Connection, Worker
 from deploy_kit.graph import onnx_bounds
@@ -24,7 +25,7 @@ from deploy_kit.recipe import SourceTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Exported, Precision, Preprocess
 from deploy_kit.records.engine_table import plain
 from deploy_kit.records.results import Simplified
-from deploy_kit.store import Store, digest_of, sha256_of
+from deploy_kit.store import Store
 
 CHECKPOINT = "checkpoint"
 

@@ -69,7 +69,7 @@ class Connection(Protocol):
         """Start a worker process on the machine."""
 
     def send(self, file: Path, *, keep: bool = False) -> str:
-        """Make a file of the host, and those that belong to it (`store.parts_of`), readable for workers.
+        """Make a file of the host, and those that belong to it (`whole_files.parts_of`), readable for workers.
 
         Args:
             file: File to send under its own name; another file of that name replaces it, unless it is kept.

@@ -11,6 +11,7 @@ from typing import Any
 from deploy_kit.base.errors import DeviceError, LinkLostError
 from deploy_kit.base.lazy import install_line
 from deploy_kit.base.live_folder import temporary_folder
+from deploy_kit.base.whole_files import digest_of, parts_of, sha256_of
 from deploy_kit.devices import agent_start, login
 from deploy_kit.devices.agent_client import AgentClient, RemoteWorker
 from deploy_kit.devices.compute_capability import ask_capability, with_capability
@@ -18,7 +19,6 @@ from deploy_kit.devices.links import Cleaned, Connection, Link
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Device
 from deploy_kit.records.measurements import Environment
-from deploy_kit.store import digest_of, parts_of, sha256_of
 
 _STDERR_BYTES = 600  # of an agent's standard error that an error quotes
 

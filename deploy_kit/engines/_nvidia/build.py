@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_kit.base.errors import BuildError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent
+from deploy_kit.base.whole_files import sha256_of, write_whole
 from deploy_kit.engines import _cuda
 from deploy_kit.engines._nvidia import (
     Flavour,
@@ -22,7 +23,6 @@ from deploy_kit.engines._nvidia.options import TensorRtOptions
 from deploy_kit.engines._nvidia.timing_cache import TimingCache
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BuiltFor
-from deploy_kit.store import sha256_of, write_whole
 
 if TYPE_CHECKING:
     import tensorrt

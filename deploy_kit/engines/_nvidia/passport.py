@@ -9,10 +9,10 @@ from pathlib import Path
 
 from deploy_kit.base.errors import BuildError, DeviceError, RecipeError
 from deploy_kit.base.versions import loads_compatible
+from deploy_kit.base.whole_files import sha256_of, write_whole
 from deploy_kit.engines import _cuda
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BuiltFor, Proof
-from deploy_kit.store import sha256_of, write_whole
 
 
 def passport_path(plan_file: Path) -> Path:

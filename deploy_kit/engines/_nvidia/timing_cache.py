@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy_kit.base.user_folders import cache_folder
+from deploy_kit.base.whole_files import write_whole
 from deploy_kit.engines import _cuda
-from deploy_kit.store import write_whole
 
 
 def timing_folder() -> Path:

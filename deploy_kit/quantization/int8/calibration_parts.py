@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 
 from deploy_kit.base.errors import DeviceError, InputError
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.images import Orientation, part_of
 from deploy_kit.machine import environment
 from deploy_kit.parallel import Workers
 from deploy_kit.quantization.ranges import ObservedPart, Observer
 from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations, ReducedGraph
 from deploy_kit.records.artifacts import BareInput, Preprocess
-from deploy_kit.store import sha256_of
 
 SIZE = 32
 """Images of a part, in whole batches: the ranges are looked at after 32, 64, 128 … images."""

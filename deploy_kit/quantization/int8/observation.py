@@ -16,6 +16,7 @@ import onnx
 
 from deploy_kit.base.errors import StoreError
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.machine import environment
 from deploy_kit.parallel import ONE_PROCESS, Workers
 from deploy_kit.quantization.int8 import calibration_parts, range_selection
@@ -24,7 +25,7 @@ from deploy_kit.quantization.int8.range_selection import ChannelRange, RangeMeth
 from deploy_kit.quantization.ranges import Channels, Observer, memory_mib
 from deploy_kit.quantization.ranges.histogram import BINS, Histogram
 from deploy_kit.quantization.ranges.reduced_graph import ObservedActivations, ReducedGraph
-from deploy_kit.store import Key, Store, sha256_of
+from deploy_kit.store import Key, Store
 
 VERSION = "3"
 """Version of the statistics in the key of the store; to be raised where the same images would give others."""

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from deploy_kit.base.errors import InputError, StoreError
 from deploy_kit.base.text_files import read_json
+from deploy_kit.base.whole_files import write_together
 from deploy_kit.records import codec, first_page
 from deploy_kit.records.engine_table import summary
 from deploy_kit.records.results import Report
 from deploy_kit.stages.report import content, page, plausible
 from deploy_kit.stages.report.content import notes
 from deploy_kit.stages.report.markdown import section, table
-from deploy_kit.store import write_together
 
 __all__ = ["load_report", "markdown", "notes", "run"]
 
