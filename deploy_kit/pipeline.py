@@ -6,13 +6,13 @@ import datetime
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deploy_kit import engines
-from deploy_kit.analysis import compare, diagnosis, doctor, recommendation
+from deploy_kit.analysis import compare, diagnosis, doctor, latency_rows, recommendation
 from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.base.whole_files import sha256_of
@@ -24,7 +24,7 @@ from deploy_kit.images import ImageSource
 from deploy_kit.machine.environment import library_version
 from deploy_kit.parallel import ONE_PROCESS, Workers
 from deploy_kit.quantization.variant_choice import fit_recipe
-from deploy_kit.recipe import BenchTable, BuildEntry, CheckTable, QuantizeTable, Recipe, dump_recipe, parse_recipe
+from deploy_kit.recipe import BuildEntry, CheckTable, QuantizeTable, Recipe, dump_recipe, parse_recipe
 from deploy_kit.records.artifacts import Artifact, BareInput, Device, Exported, ReferenceLogits
 from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.made_by import MadeBy
@@ -39,7 +39,6 @@ from deploy_kit.stages.report import layer_breakdown, thumbnails
 from deploy_kit.store import Store
 
 T = TypeVar("T")
-BASELINE = "fp32 · "
 
 
 @dataclass(kw_only=True)
@@ -329,7 +328,7 @@ def collect(run: Run, source: Exported) -> Report:
             "bench",
             where=lambda b, e=engine: any(m.artifact == e.sha256 for m in b.measurements),  # type: ignore[misc]
         )
-        rows += with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
+        rows += latency_rows.with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
     rows, told = compare.compare_apart(rows)
     run.remarks += told
     used = {engine.parent for engine in built}
@@ -492,44 +491,6 @@ def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
     return tuple(mix for mix in newest.values() if mix.artifact in graphs)
 
 
-def with_measurement(row: EngineRow, measured: Bench, part: BenchTable) -> tuple[EngineRow, ...]:
-    """Put a row's measurement, its speed-up over the baseline and the limits it misses into it: a row for each batch.
-
-    Args:
-        row: Without a measurement.
-        measured: All of one run.
-        part: Names the baseline and the limits.
-    """
-    mine = [m for m in measured.measurements if (m.label, m.artifact) == (row.label, _hash_of(row))]
-    if not mine:
-        absent = next((entry for entry in measured.not_run if entry.label == row.label), None)
-        died = next((entry.why for entry in measured.failed if entry.label == row.label), "")
-        return (dataclasses.replace(row, measurement=absent, failed=died),)
-    baseline = default_baseline(part, [m.label for m in measured.measurements])
-    rows = []
-    for one in mine:
-        base = next((m for m in measured.measurements if (m.label, m.batch) == (baseline, one.batch)), None)
-        faster = bench.speed_up(base, one) if base is not None and base is not one else None
-        missed = bench.misses(one, part, faster)
-        rows.append(dataclasses.replace(row, measurement=one, speed_up=faster, misses=missed))
-    return tuple(rows)
-
-
-def default_baseline(part: BenchTable, labels: Sequence[str]) -> str | None:
-    """Return the label that speed-ups refer to: the table's, or where it names none the first fp32 engine measured.
-
-    Of a file that carries its precision the graph as it was given stands for fp32.
-    """
-    given = f"{simplify.GIVEN} · "
-    named = {BASELINE + label.partition(given)[2]: label for label in labels if given in label}
-    named |= {label: label for label in labels if label.startswith(BASELINE)}
-    return named.get(part.baseline, part.baseline) if part.baseline else next(iter(named.values()), None)
-
-
-def _hash_of(row: EngineRow) -> str:
-    return row.artifact.sha256 if row.artifact else ""
-
-
 def _require_place(recipe: Recipe, device: Device) -> None:
     """Refuse a recipe of which nothing can compute where the device does: all left out would look like a yes."""
     if all(build.misplaced(entry, device) for entry in recipe.build.engines):
@@ -602,37 +563,13 @@ def measured_rows(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[Engin
         lambda: bench.run(there, part, run.target, fresh=fresh),
     )
     timed = [m.label for m in measured.measurements]
-    if part.baseline and default_baseline(part, timed) not in timed:
+    if part.baseline and latency_rows.default_baseline(part, timed) not in timed:
         run.remarks.append(
             f"no speed-ups: the baseline '{part.baseline}' was not measured; {nearest(part.baseline, timed)}"
         )
-    run.remarks += [*not_faster_remarks(rows, measured), *unsteady_remarks(measured)]
-    return [joined for row in rows for joined in ((row,) if row.failed else with_measurement(row, measured, part))]
-
-
-def unsteady_remarks(measured: Bench) -> list[str]:
-    """List in words which latencies are none or were not steady, and what went wrong with the run."""
-    remarks = [f"{m.label}: its times are {m.emulated}" for m in measured.measurements if m.emulated]
-    remarks += [f"{m.label} was not steady: {m.drift}" for m in measured.measurements if m.drift]
-    remarks += [f"no valid measurement: {why}" for why in measured.invalid]
-    if measured.stopped:
-        remarks.append(f"{measured.stopped}; the same command goes on from there")
-    return remarks
-
-
-def not_faster_remarks(rows: list[EngineRow], measured: Bench) -> list[str]:
-    """List in words which int8 engines are not faster than the same engine's fp32."""
-    timed = {measurement.label: measurement for measurement in measured.measurements}
-    remarks = []
-    for row in rows:
-        if row.artifact is None or row.artifact.precision != "int8" or row.label not in timed:
-            continue
-        baseline = timed.get(f"fp32 · {row.artifact.engine}")
-        if baseline is None:
-            continue
-        gain = bench.speed_up(baseline, timed[row.label])
-        if gain is not None and gain.low <= 1:
-            word = "is not shown to be faster" if gain.noise else "is slower"
-            interval = f"{gain.ratio:.2f}× [{gain.low:.2f}, {gain.high:.2f}]"
-            remarks.append(f"{row.label} {word} than {gain.baseline} on this machine: {interval}")
-    return remarks
+    run.remarks += [*latency_rows.not_faster_remarks(rows, measured), *latency_rows.unsteady_remarks(measured)]
+    return [
+        joined
+        for row in rows
+        for joined in ((row,) if row.failed else latency_rows.with_measurement(row, measured, part))
+    ]

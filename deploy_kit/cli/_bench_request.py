@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from deploy_kit import pipeline
+from deploy_kit.analysis import latency_rows
 from deploy_kit.base.errors import RequestError, UnknownNameError, nearest
 from deploy_kit.cli import _quantities, _step_inputs
 from deploy_kit.cli._console import Console
@@ -96,7 +97,7 @@ def with_baseline(table: BenchTable, engines: Sequence[Artifact], named: str | N
     """
     labels = [engine.label for engine in engines]
     if named is None:
-        return table.model_copy(update={"baseline": pipeline.default_baseline(table, labels)})
+        return table.model_copy(update={"baseline": latency_rows.default_baseline(table, labels)})
     meant = [label for label in labels if plain(label) == plain(named)]
     meant = meant or [engine.label for engine in engines if engine.name == named]
     if len(meant) > 1:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from deploy_kit import pipeline
+from deploy_kit.analysis import latency_rows
 from deploy_kit.cli._console import table
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
@@ -18,7 +18,7 @@ _FRAME = "times from pixels in memory to the class; engines that take floats wit
 def rows_of(engines: Sequence[Artifact], measured: Bench, part: BenchTable) -> list[EngineRow]:
     """Return a row for each engine and batch."""
     unmeasured = (EngineRow(label=engine.label, artifact=engine) for engine in engines)
-    return [row for engine in unmeasured for row in pipeline.with_measurement(engine, measured, part)]
+    return [row for engine in unmeasured for row in latency_rows.with_measurement(engine, measured, part)]
 
 
 def latencies(rows_by_device: Mapping[str, Sequence[EngineRow]], part: BenchTable) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from bench_records import measurement
 
-from deploy_kit import pipeline
+from deploy_kit.analysis import latency_rows
 from deploy_kit.records.measurements import Bench, LoadGenResult, SpeedUp, samples_for
 from deploy_kit.stages import report
 
@@ -64,7 +64,7 @@ def test_a_quiet_measurement_needs_no_words() -> None:
 def test_a_report_remarks_what_was_not_steady_or_not_valid() -> None:
     shaken = replace(measurement("one", [1.0]), drift="9 % faster from round 4 of 12 on", invalid=("throttled",))
 
-    assert pipeline.unsteady_remarks(Bench(measurements=(shaken,))) == [
+    assert latency_rows.unsteady_remarks(Bench(measurements=(shaken,))) == [
         "one was not steady: 9 % faster from round 4 of 12 on",
         "no valid measurement: one: throttled",
     ]

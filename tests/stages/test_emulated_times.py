@@ -3,8 +3,7 @@
 import pytest
 from emulated_records import HERE, MARK, measurement
 
-from deploy_kit import pipeline
-from deploy_kit.analysis import compare
+from deploy_kit.analysis import compare, latency_rows
 from deploy_kit.base.errors import MeasurementError
 from deploy_kit.cli import _bench_tables, _tool_formats
 from deploy_kit.recipe import BenchTable
@@ -76,7 +75,7 @@ def test_the_report_marks_each_time():
 
 
 def test_the_report_says_so_in_a_remark():
-    assert pipeline.unsteady_remarks(Bench(measurements=(INT8,))) == [f"int8 · onnxruntime: its times are {MARK}"]
+    assert latency_rows.unsteady_remarks(Bench(measurements=(INT8,))) == [f"int8 · onnxruntime: its times are {MARK}"]
 
 
 def test_other_tools_records_carry_the_mark():
