@@ -1,6 +1,6 @@
 """Take other people's networks that concatenate features over the whole line: ONNX, INT8, two engines, check.
 
-    python -m tests.quantization.concat_sweep [--only TEXT] [--part K/N] [--most-parameters MILLIONS] [--list]
+    python -m tests.quantization.concat_sweep [--only TEXT] [--part K/N] [--most-parameters MILLIONS] [--limit S] [--list]
 
 Networks are every DenseNet encoder with every decoder of segmentation_models_pytorch that takes it, and of timm's
 registry every model that concatenates: its module's source calls `torch.cat` and knows no attention, and its ONNX graph
@@ -29,7 +29,7 @@ from torch import nn
 from tests.checkpoint import implementations
 
 SUPPORT = Path(__file__).parents[1] / "support"
-SIDE, LIMIT_S = 64, 400
+SIDE = 64
 ENCODERS = ("densenet121", "densenet161", "densenet169", "densenet201")
 DECODERS = ("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet")
 LEAST_DB = 10.0  # of seeded weights, whose logits hardly differ between images; below it, more than the stock quantizer
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names that hold this text")
     parser.add_argument("--part", default="1/1", help="a part of the names in order of size, e.g. 2/4")
     parser.add_argument("--most-parameters", type=float, default=1e9, help="millions")
+    parser.add_argument("--limit", type=float, default=400, help="seconds for one network")
     parser.add_argument("--list", action="store_true", help="print the candidates and their parameters")
     parser.add_argument("--one", help="walk one network in this process")
     options = parser.parse_args()
@@ -58,20 +59,20 @@ def main() -> int:
     counts: Counter[str] = Counter()
     for name in names:
         start = time.perf_counter()
-        outcome = in_a_process(name)
+        outcome = in_a_process(name, options.limit)
         counts[outcome.partition(":")[0]] += 1
         print(f"{time.perf_counter() - start:6.1f} s  {name}: {outcome}", flush=True)
     print(", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
     return 1 if counts["failed"] else 0
 
 
-def in_a_process(name: str) -> str:
+def in_a_process(name: str, limit_s: float) -> str:
     """Walk one network; its outcome in a line: passed, no concat network, not built, or failed with the reason."""
     command = [sys.executable, "-m", "tests.quantization.concat_sweep", "--one", name]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
     except subprocess.TimeoutExpired:
-        return f"failed: more than {LIMIT_S} s"
+        return f"failed: more than {limit_s:g} s"
     if ended.returncode:
         return f"failed: exit {ended.returncode}: {' '.join(ended.stderr.strip().splitlines()[-1:])[:300]}"
     return ended.stdout.strip().splitlines()[-1]
