@@ -1,6 +1,7 @@
 """Take other people's networks that concatenate features over the whole line: ONNX, INT8, two engines, check.
 
-    python -m tests.quantization.concat_sweep [--only TEXT] [--part K/N] [--most-parameters MILLIONS] [--limit S] [--list]
+    python -m tests.quantization.concat_sweep [--only TEXT] [--part K/N] [--most-parameters MILLIONS] [--limit S]
+        [--list]
 
 Networks are every DenseNet encoder with every decoder of segmentation_models_pytorch that takes it, and of timm's
 registry every model that concatenates: its module's source calls `torch.cat` and knows no attention, and its ONNX graph
