@@ -131,7 +131,8 @@ def _deploy(subject: Subject, workshop: Workshop) -> tuple[Command, Command]:
         (Path(folder) / checkpoint.name).symlink_to(checkpoint)
         line = ("deploy", checkpoint.name, "--images", check, "--calibration", calibration, *_stated(subject), *resize)
         line = (*line, "--store", "store", "--out", "deliver", "--allow-invalid")
-        return _timed("deploy", line, Path(folder)), _timed("deploy again", line, Path(folder))
+        first = _with_report(_timed("deploy", line, Path(folder)), Path(folder) / "deliver" / "report.json")
+        return first, _timed("deploy again", line, Path(folder))
 
 
 def _run(name: str, file: Ours, subject: Subject, n_images: int, workshop: Workshop) -> Command:
@@ -143,16 +144,20 @@ def _run(name: str, file: Ours, subject: Subject, n_images: int, workshop: Works
         made = recipe_for(name, file, replace(subject, source=source), calibration, check)
         (home / "recipe.yaml").write_text(recipe.dump_recipe(made))
         one = _timed(f"run: {name}", ("run", "recipe.yaml", "--store", "store", "--out", "reports"), home)
-        written = home / "reports" / made.name / "report.json"
-        if not written.is_file():
-            return one
-        found = report.load_report(written)
-        stages = tuple((time.stage, Path(time.name).name, time.seconds) for time in found.times)  # no path of a machine
-        verdicts = tuple(
-            (row.label, row.verdict, row.parity.sqnr_db if isinstance(row.parity, ParityReport) else math.nan)
-            for row in found.rows
-        )
-        return replace(one, stages=stages, verdicts=verdicts)
+        return _with_report(one, home / "reports" / made.name / "report.json")
+
+
+def _with_report(one: Command, written: Path) -> Command:
+    """Add what the command's own report says, if it wrote one."""
+    if not written.is_file():
+        return one
+    found = report.load_report(written)
+    stages = tuple((time.stage, Path(time.name).name, time.seconds) for time in found.times)  # no path of a machine
+    verdicts = tuple(
+        (row.label, row.verdict, row.parity.sqnr_db if isinstance(row.parity, ParityReport) else math.nan)
+        for row in found.rows
+    )
+    return replace(one, stages=stages, verdicts=verdicts)
 
 
 def _timed(name: str, arguments: tuple[str, ...], folder: Path) -> Command:

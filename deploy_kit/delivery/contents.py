@@ -146,8 +146,10 @@ def zip_names(path: Path) -> frozenset[str]:
 
 
 def _compared(path: Path, folder: Path, manifest: Manifest, names: frozenset[str]) -> BundleContents:
-    """Compare the files with the manifest."""
+    """Compare the files with the manifest, and the manifest with its hash."""
     faults = []
+    if not manifests.is_as_written((folder / manifests.FILE).read_bytes()):
+        faults.append(f"{manifests.FILE}: changed since it was packed: its sha256 is not {manifest.sha256[:12]}…")
     for file in manifest.files:
         if file.path not in names:
             faults.append(f"{file.path}: missing")

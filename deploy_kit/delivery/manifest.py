@@ -1,5 +1,6 @@
 """``manifest.json``: what a bundle says of itself. `docs/manifest.schema.json` is its JSON Schema."""
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -214,6 +215,8 @@ class Manifest:
         made_by: Options and versions that decided the graph.
         deploykit: Version of deploykit that packed it.
         files: All files but the manifest and the signature, sorted.
+        sha256: Hash of all the other keys, as JSON with sorted keys, without spaces, in UTF-8; empty in bundles of
+            earlier versions.
     """
 
     schema_version: int
@@ -235,11 +238,25 @@ class Manifest:
     made_by: MadeBy
     deploykit: str
     files: tuple[PackedFile, ...] = field(default_factory=tuple)
+    sha256: str = ""
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """Write a manifest; equal manifests give equal text."""
-    return json.dumps(codec.to_json(manifest), ensure_ascii=False, indent=1) + "\n"
+    """Write a manifest with its hash; equal manifests give equal text."""
+    data = codec.to_json(manifest)
+    return json.dumps(data | {"sha256": _hash_of(data)}, ensure_ascii=False, indent=1) + "\n"
+
+
+def is_as_written(data: bytes) -> bool:
+    """Return whether the content of a manifest is what its hash says; one of an earlier version has none."""
+    raw = json.loads(data)
+    return raw.get("sha256", "") in ("", _hash_of(raw))
+
+
+def _hash_of(data: dict[str, Any]) -> str:
+    rest = {key: value for key, value in data.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

@@ -1,5 +1,7 @@
 """`verify_bundle`: what holds, what does not, and how the command says so."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,6 +42,27 @@ def test_the_command_says_what_differs(bundle: Path) -> None:
     assert "NO" in said.out
     assert "model.onnx: changed since it was packed" in said.out
     assert "golden" not in said.out  # a changed engine is not run
+
+
+def test_a_number_that_was_changed_in_the_manifest_is_a_no(bundle: Path) -> None:
+    data = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    data["images"]["n"] *= 1000
+    (bundle / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
+
+    said = deploykit("verify", bundle)
+    alone = subprocess.run([sys.executable, bundle / "verify.py"], capture_output=True, text=True)
+
+    assert said.code == 1
+    assert "manifest.json: changed since it was packed: its sha256 is not" in said.out
+    assert (alone.returncode, alone.stdout) == (1, "FAILED  manifest.json: changed since it was packed\n")
+
+
+def test_a_bundle_of_an_earlier_version_whose_manifest_has_no_hash_verifies(bundle: Path) -> None:
+    data = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    del data["sha256"]
+    (bundle / "manifest.json").write_text(json.dumps(data), encoding="utf-8")
+
+    assert deploykit("verify", bundle).code == 0
 
 
 def test_outputs_that_differ_are_a_no(bundle: Path, connection: Connection) -> None:

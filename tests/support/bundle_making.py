@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stage_inputs import run_of
 
 from deploy_kit import pipeline
-from deploy_kit.delivery import writer
+from deploy_kit.delivery import manifest, writer
 from deploy_kit.records.results import ParityReport
 from deploy_kit.stages import check
 from deploy_kit.stages.pack import PackTable
@@ -34,7 +34,8 @@ def reseal(bundle: Path) -> None:
 
 
 def edit_manifest(bundle: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
-    """Change the manifest of a bundle, as somebody would who wants to do harm."""
+    """Change the manifest of a bundle and its hash, as somebody would who wants to do harm."""
     data = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     change(data)
+    data["sha256"] = manifest._hash_of(data)
     (bundle / "manifest.json").write_text(json.dumps(data), encoding="utf-8")

@@ -1,8 +1,9 @@
 """Verify this bundle: ``python verify.py``. Needs numpy and the engine's own package.
 
-Compares every file with its sha256 in the manifest, the engine's version with the one that the bundle needs, and the
-engine's outputs on a few images (`golden.npz`) with those of the machine that packed it. A signature is verified by
-``deploykit verify`` or by ``model_signing verify``, with the key of whoever packed the bundle.
+Compares every file with its sha256 in the manifest, the manifest with its own, the engine's version with the one that
+the bundle needs, and the engine's outputs on a few images (`golden.npz`) with those of the machine that packed it. A
+signature is verified by ``deploykit verify`` or by ``model_signing verify``, with the key of whoever packed the
+bundle.
 
 Exit codes: 0 all of it holds · 1 something differs · 2 not a bundle · 3 the engine's package is missing · 4 this
 machine has another version of it than the bundle needs.
@@ -33,6 +34,10 @@ def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
     linked = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink())
     faults = [f"{name}: is a link" for name in linked]
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if manifest.get("sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
+        faults.append("manifest.json: changed since it was packed")
     for name, file in sorted(listed.items()):
         if name not in found:
             faults.append(f"{name}: missing")
