@@ -411,8 +411,7 @@ def assemble(
     """Put the report together."""
     lineage = dict.fromkeys((source.onnx, simple.onnx, *quantized))
     built = [row.artifact for row in rows if row.artifact is not None]
-    notes = [note(engine) for engine in built for note in (build.widened, build.saturating, layer_breakdown.split)]
-    notes += [row.measurement.starved for row in rows if isinstance(row.measurement, Measurement)]
+    notes = [note for row in rows for note in engine_notes(row)]
     small = _thumbnails(run, source, rows)  # may add a remark
     made_by = (logits.made_by, *(graph.made_by for graph in quantized))
     notes += dict.fromkeys(note for one in made_by for note in _notes(one))
@@ -432,7 +431,7 @@ def assemble(
         times=tuple(run.times),
         when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=library_version("deploykit"),
-        remarks=(*run.remarks, *filter(None, notes)),
+        remarks=(*run.remarks, *notes),
         mixes=_mixes(run.store, {graph.sha256 for graph in lineage}),
         device=run.target.connection.device.name,
         recipe_yaml=dump_recipe(run.recipe),
@@ -447,6 +446,14 @@ def assemble(
             for part in run.store.files_of(engine)
         ),
     )
+
+
+def engine_notes(row: EngineRow) -> list[str]:
+    """List what a reader must know of an engine and its measurement: what it computes in, what else took time."""
+    checks = (build.widened, build.saturating, layer_breakdown.split)
+    notes = [note(row.artifact) for note in checks] if row.artifact is not None else []
+    notes += [row.measurement.starved] if isinstance(row.measurement, Measurement) else []
+    return [note for note in notes if note]
 
 
 def differences_of(store: Store, files: set[str]) -> tuple[NetworkDifference, ...]:

@@ -61,9 +61,10 @@ def parts(report: Report, engine: Artifact) -> list[tuple[str, int, str]]:
 def describe_machine(here: Environment) -> str:
     """Write which machine numbers are from."""
     limit = f", limited to {here.cpu_limit:g} processors" if here.cpu_limit else ""
+    isa = f" ({', '.join(here.isa)})" if here.isa else ""  # processors of one name differ in it, and INT8 by it
     parts = (
         here.board,
-        f"{here.cpu}, {here.cores} cores{limit}{' (virtual)' if here.virtual else ''}",
+        f"{here.cpu}{isa}, {here.cores} cores{limit}{' (virtual)' if here.virtual else ''}",
         f"{here.memory_gib:g} GiB",
         here.gpu,
         here.host,

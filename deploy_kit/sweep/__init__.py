@@ -194,13 +194,14 @@ class _Sweep:
         row: EngineRow | None = None
         failed = ""
         try:
-            run = self._opened(cell, line)
+            run, fitted = self._opened(cell, line)
             ready, remarks = self._ready(run)
-            run.remarks[:] = remarks
+            run.remarks[:] = (*fitted, *remarks)
             graphs, absent = pipeline.quantized_graphs(run, ready.graph)
             (entry,) = run.recipe.build.engines
             row = pipeline.built_and_checked(run, entry, entry.variants[0], graphs, absent, ready.logits)
             (row,) = pipeline.measured_rows(run, [row], fresh=self.fresh)
+            run.remarks += pipeline.engine_notes(row)
         except StoreError:
             raise  # no other cell could be kept
         except DeployKitError as error:
@@ -236,22 +237,23 @@ class _Sweep:
         with self._telling:
             self.host.on_progress(event)
 
-    def _opened(self, cell: Cell, line: "_Line") -> Run:
-        """Return the run of a cell, once it is known to be possible on its device."""
+    def _opened(self, cell: Cell, line: "_Line") -> tuple[Run, tuple[str, ...]]:
+        """Return the run of a cell, once it is known to be possible on its device, and what was fitted to that."""
         there = line.connection()
         self.environments.setdefault(cell.name.device, there.environment)
-        recipe = recipe_of(cell, self.base, self.environments[cell.name.device].isa)
+        recipe, fitted = recipe_of(cell, self.base, self.environments[cell.name.device].isa)
         doctor.require(recipe, there)
         host = dataclasses.replace(
             self.host, store=self.host.store.under(recipe.model_dump(mode="json")), on_progress=self._tell
         )
-        return Run(
+        run = Run(
             recipe=recipe,
             host=host,
             target=dataclasses.replace(host, connection=there),
             turn=functools.partial(self._turn, self._machines[machine_key(line.device)]),
             sources=self._sources,
         )
+        return run, fitted
 
     def _ready(self, run: Run) -> tuple[Prepared, tuple[str, ...]]:
         """Return what the cell shares with others: made by the first of them; where it failed, they all have."""

@@ -83,8 +83,8 @@ def base_recipe(table: SweepTable) -> Recipe:
     return recipes.parse_recipe(data)
 
 
-def recipe_of(cell: Cell, base: Recipe, isa: tuple[str, ...]) -> Recipe:
-    """Return the recipe of a cell.
+def recipe_of(cell: Cell, base: Recipe, isa: tuple[str, ...]) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe of a cell, and in words what was fitted to the processor (`fit_recipe`).
 
     Args:
         cell: The cell.
@@ -114,7 +114,7 @@ def recipe_of(cell: Cell, base: Recipe, isa: tuple[str, ...]) -> Recipe:
     if not base.export.dynamic:
         data["export"]["batch"] = cell.name.batch
     data["bench"]["batch"] = [cell.name.batch]
-    return fit_recipe(recipes.parse_recipe(data), isa)[0]
+    return fit_recipe(recipes.parse_recipe(data), isa)
 
 
 def why_impossible(cell: Cell, base: Recipe) -> str:
@@ -137,13 +137,13 @@ def verify_cells(cells: tuple[Cell, ...], base: Recipe) -> None:
         if (pair := (cell.name.variant, cell.name.engine)) not in seen:
             seen.add(pair)
             doctor.verify_names(
-                recipe_of(cell, base, ()) if not why_impossible(cell, base) else _without_variant(cell, base)
+                recipe_of(cell, base, ())[0] if not why_impossible(cell, base) else _without_variant(cell, base)
             )
 
 
 def _without_variant(cell: Cell, base: Recipe) -> Recipe:
     plain = Cell(name=cell.name, checkpoint=cell.checkpoint, variant=SweepVariant(name=FLOAT), engine=cell.engine)
-    return recipe_of(plain, base, ())
+    return recipe_of(plain, base, ())[0]
 
 
 def _precision(variant: SweepVariant, base: Recipe) -> str:

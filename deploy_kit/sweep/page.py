@@ -73,7 +73,8 @@ def write_table(result: SweepResult, path: Path) -> None:
     rows = [row(cell) for cell in result.cells]
     told = [at for at in range(len(COLUMNS)) if any(one[at] != NONE for one in rows)]
     table = Table(headings=tuple(COLUMNS[at] for at in told), rows=[tuple(one[at] for at in told) for one in rows])
-    drawn = section(Section(title="", blocks=(summary(result), _devices(result), table, _legend(result))))[2:]
+    blocks = (summary(result), _devices(result), table, _legend(result), _notes(result))
+    drawn = section(Section(title="", blocks=blocks))[2:]
     write_whole(path, f"{before}{_BEGIN}\n{chr(10).join(drawn).strip()}\n{_END}{rest.partition(_END)[2]}")
 
 
@@ -130,17 +131,27 @@ def summary(result: SweepResult) -> str:
 
 def sections(result: SweepResult) -> list[Section]:
     """Return every section that has something to show."""
-    notes = tuple(f"{cell.name.title}: {remark}" for cell in result.cells for remark in cell.remarks)
     found = (
         Section(title="Recommendations", blocks=(_choices(result.choices), *_losers(result.choices))),
         Section(
             title="Cells",
             blocks=(Table(headings=COLUMNS, rows=[row(cell) for cell in result.cells]), _legend(result)),
         ),
-        Section(title="What to know", blocks=(notes,)),
+        Section(title="What to know", blocks=(_notes(result),)),
         Section(title="Devices", blocks=(_devices(result),)),
     )
     return [part for part in found if not part.empty]
+
+
+def _notes(result: SweepResult) -> tuple[str, ...]:
+    """List every remark once, with the cells that it is on."""
+    cells_of: dict[str, list[str]] = {}
+    for cell in result.cells:
+        for remark in cell.remarks:
+            cells_of.setdefault(remark, []).append(cell.name.title)
+    return tuple(
+        f"{names[0] if len(names) == 1 else f'{len(names)} cells'}: {remark}" for remark, names in cells_of.items()
+    )
 
 
 def row(cell: SweepCell) -> tuple[str, ...]:

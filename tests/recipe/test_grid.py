@@ -41,7 +41,7 @@ def test_a_cell_is_a_recipe_of_one_variant_and_one_engine(tmp_path: Path) -> Non
     table = load_grid(written(tmp_path, bench={"rounds": 6}, quantize={"calibration": "calib/"}))
     cell = unroll(table, {})[-1]
 
-    made = recipe_of(cell, base_recipe(table), ())
+    made = recipe_of(cell, base_recipe(table), ())[0]
 
     assert (made.source.checkpoint, made.source.input) == ("b.pth", (64, 64))
     assert (made.export.batch, made.bench.batch, made.bench.rounds) == (8, (8,), 6)
@@ -53,7 +53,7 @@ def test_a_cell_is_a_recipe_of_one_variant_and_one_engine(tmp_path: Path) -> Non
 def test_a_dynamic_export_serves_every_batch(tmp_path: Path) -> None:
     table = load_grid(written(tmp_path, export={"dynamic": True}))
 
-    made = [recipe_of(cell, base_recipe(table), ()) for cell in unroll(table, {})]
+    made = [recipe_of(cell, base_recipe(table), ())[0] for cell in unroll(table, {})]
 
     assert {recipe.export.batch for recipe in made} == {1}
     assert {recipe.bench.batch for recipe in made} == {(1,), (8,)}
@@ -133,7 +133,7 @@ def test_the_bundled_family_is_a_sweep_of_the_papers_networks() -> None:
     assert len(cells) == 9 * (2 * (2 + 3) + 2 + 2) + 3
     sets = {
         (recipe.check.images, recipe.quantize.calibration)
-        for recipe in (recipe_of(cells[0], base_recipe(table), ()), recipe_of(cells[-1], base_recipe(table), ()))
+        for recipe in (recipe_of(cells[0], base_recipe(table), ())[0], recipe_of(cells[-1], base_recipe(table), ())[0])
     }
     assert sets == {
         ("bundled:fashion-mnist-10000", "bundled:fashion-mnist-512"),

@@ -133,6 +133,22 @@ def test_every_cell_is_on_the_page_and_in_markdown(swept: tuple[Path, SweepResul
     assert html.count('<path class="mark') + html.count('class="mark') >= 16  # accuracy and size
 
 
+def test_what_engines_compute_in_is_said_once_beside_the_table_and_on_the_page(
+    swept: tuple[Path, SweepResult], reached: Reached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = swept
+    monkeypatch.setattr(build, "widened", lambda engine: f"{engine.precision} is computed in fp64")
+    (tmp_path / "page.md").write_text("<!-- cells -->\n<!-- /cells -->\n")
+
+    result = again(folder, folder / "sweep.yaml")
+    page.write(result, tmp_path)
+    page.write_table(result, tmp_path / "page.md")
+
+    for name in (page.MARKDOWN, "page.md"):
+        text = (tmp_path / name).read_text()
+        assert text.count("4 cells: fp32 is computed in fp64") == text.count("4 cells: int8 is computed in fp64") == 1
+
+
 def test_a_checkpoint_that_cannot_be_read_takes_no_other_cell_with_it(
     swept: tuple[Path, SweepResult], reached: Reached, tmp_path: Path
 ) -> None:

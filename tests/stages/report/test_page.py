@@ -235,6 +235,7 @@ def test_the_first_page_answers_a_reviewer() -> None:
     assert facts["limits in force"] == "drop ≤ 0.3 points"
     assert facts["budgets"] == "latency ≤ 4 ms"
     assert dict(first_page.facts(page_report(recommendation=None)))["budgets"] == "not recorded"
+    assert " (avx2, avx512_vnni), " in facts["machine"]
     assert facts["repeat with"] == "deploykit run reports/some/recipe.yaml"
     text = "".join(drawn(whole).texts)
     for value in (*facts.values(), *(line[3] for line in first_page.files(whole))):
