@@ -13,7 +13,15 @@ from typing import TypeVar
 
 from deploy_kit import engines
 from deploy_kit.analysis import compare, diagnosis, doctor, latency_rows, recommendation
-from deploy_kit.base.errors import DeployKitError, DeviceError, InputError, LinkLostError, StageError, nearest
+from deploy_kit.base.errors import (
+    DeployKitError,
+    DeviceError,
+    InputError,
+    LinkLostError,
+    MissingPackageError,
+    StageError,
+    nearest,
+)  # fmt: skip
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
@@ -177,6 +185,7 @@ def deploy(
     with links.connect_device(links.LOCAL) as here, links.connect_device(device) as there:
         doctor.require(recipe, there)
         _require_place(recipe, device)
+        _require_an_engine(recipe, there)
         recipe, remarks = fit_recipe(recipe, there.environment.isa)
         store.recipe = store.recipe or recipe.model_dump(mode="json")
         host = Context(store=store, connection=here, on_progress=on_progress, workers=workers)
@@ -496,6 +505,23 @@ def _mixes(store: Store, graphs: set[str]) -> tuple[Mix, ...]:
     """List the newest decision behind each graph: two budgets may end in the same."""
     newest = {mix.artifact: mix for mix in reversed(store.all(Mix, "budget"))}
     return tuple(mix for mix in newest.values() if mix.artifact in graphs)
+
+
+def _require_an_engine(recipe: Recipe, there: links.Connection) -> None:
+    """Refuse a recipe all of whose engines are optional and absent, before any work.
+
+    Raises:
+        MissingPackageError: They are absent here.
+        DeviceError: They are absent on the device.
+    """
+    names = [entry.engine for entry in recipe.build.engines]
+    cures = dict.fromkeys(there.lacks(engines.CATALOGUE.get(name).package) for name in names)
+    if not names or "" in cures:
+        return
+    where, words = there.device.name, f"none of its engines is installed: {', '.join(dict.fromkeys(names))}"
+    if there.device.link == links.LOCAL.link:
+        raise MissingPackageError(f"recipe '{recipe.name}': {words}", hint="; or ".join(cures))
+    raise DeviceError(f"recipe '{recipe.name}': on '{where}' {words}", hint=f"on {where}: {'; or '.join(cures)}")
 
 
 def _require_place(recipe: Recipe, device: Device) -> None:

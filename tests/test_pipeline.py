@@ -1,5 +1,6 @@
 """The straight line: every target has its row, a second run costs nothing, and one failure is only its own."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -13,6 +14,7 @@ import pytest
 import torch
 from page_records import difference
 from stage_inputs import run_of
+from stand_ins import PretendLink
 from tiny_densenet import tiny_model
 
 from deploy_kit import pipeline, recipe
@@ -334,6 +336,26 @@ def test_a_recipe_of_which_nothing_can_compute_there_is_refused(line: "Line", tm
 
     assert str(caught.value) == "recipe 'tiny': 'orin' computes on cuda:0, which none of its engines can"
     assert caught.value.hint == "add an engine that can, or put 'device: cpu' into the options of one"
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_device_without_any_of_the_optional_engines_ends_it_before_any_work(
+    line: "Line", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = [{"engine": name, "variants": ["fp32"], "optional": True} for name in ("openvino", "onnxruntime")]
+    of, store = changed(line.recipe, build={"engines": engines}), Store(tmp_path / "store")
+    link = PretendLink(tmp_path, {})
+    monkeypatch.setattr(link, "lacks", lambda package: f"pip install {package}")
+    monkeypatch.setattr(links, "connect_device", lambda device, bare=False: contextlib.nullcontext(link))
+
+    with pytest.raises(MissingPackageError, match="none of its engines is installed: openvino, onnxruntime") as here:
+        pipeline.deploy(of, links.LOCAL, store)
+    link.device = Device(name="board", link="ssh://board")
+    with pytest.raises(DeviceError, match="on 'board' none of its engines is installed") as there:
+        pipeline.deploy(of, link.device, store)
+
+    assert here.value.hint == "pip install openvino; or pip install onnxruntime"
+    assert there.value.hint == "on board: pip install openvino; or pip install onnxruntime"
     assert list(store.root.iterdir()) == []
 
 

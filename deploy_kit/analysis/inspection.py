@@ -16,7 +16,7 @@ from deploy_kit.recipe import SourceTable
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, TensorSpec
 from deploy_kit.records.densenet import DenseNetSpec
-from deploy_kit.records.passports import PASSPORT, passport_beside, read_passport
+from deploy_kit.records.passports import PASSPORT, mismatch, read_passport
 
 _MAX_CLASSES = 12
 _ENGINE_SUFFIXES = frozenset({".xml", ".param", ".pte", ".plan", ".engine", ".blob"})
@@ -169,8 +169,8 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         *_classes_row(onnx_file.classes(model)),
         *_hash_rows(path),
     ]
-    if passport is None and (beside := passport_beside(path)) is not None:
-        facts.append(("remark", f"it is not what {beside.name} describes: it was changed, or is another graph"))
+    if wrong := mismatch(path):
+        facts.append(("remark", wrong))
     return Inspection(
         kind="onnx",
         path=str(path),
@@ -197,9 +197,9 @@ def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str
 
 
 def _engine(path: Path, passport: Artifact | None) -> Inspection:
-    if passport is None and (beside := passport_beside(path)) is not None:
+    if wrong := mismatch(path):
         raise InputError(
-            f"{path}: it is not what {beside.name} describes: it was changed, or is another engine",
+            f"{path}: {wrong}",
             hint="take the files and the passport as they were delivered",
         )
     if passport is None:

@@ -1,6 +1,7 @@
 """What `deploy` and `run` share: a recipe is run, and ends with a table of 80 columns, a recommendation and files."""
 
 import dataclasses
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,12 +83,25 @@ def run(
     report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in made.files))
     written = report_stage.run(report, reports)
     packed = packing is not None and _pack(recipe, kept, target, report, packing)
-    none = "none: no engine is recommended; deploykit pack --engine ENGINE --variant NAME packs one all the same"
+    none = _unpacked(report)
     more = f"\nbundle  {bundle if packed else none}" if packing is not None else ""
     console.result(report, text(report, written, made) + more)
     if packing is None or packed:
         return report_code(report, allow_invalid=allow_invalid)
     return report_code(report, allow_invalid=False) or EXIT_CODES["rejected"]  # what was asked for is not there
+
+
+def _unpacked(report: Report) -> str:
+    """Say why there is no bundle, and how to pack an engine whose accuracy is accepted all the same."""
+    able = next((row.artifact for row in report.rows if _is_accurate(row) and row.artifact), None)
+    if able is None:
+        return "none: no engine is recommended, and the accuracy of none is accepted"
+    command = shlex.join(["deploykit", "pack", "--engine", able.engine or "", "--variant", able.name])
+    return f"none: no engine is recommended; {command} packs one all the same"
+
+
+def _is_accurate(row: EngineRow) -> bool:
+    return isinstance(row.parity, ParityReport) and row.parity.passed and not row.failed
 
 
 def _pack(recipe: Recipe, store: Store, device: Device, report: Report, packing: pack.PackTable) -> bool:

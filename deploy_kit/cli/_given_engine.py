@@ -23,7 +23,7 @@ from deploy_kit.recipe import BuildEntry, CheckTable, SourceTable, overrides
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import LabelScore
-from deploy_kit.records.passports import read_passport
+from deploy_kit.records.passports import mismatch, read_passport
 from deploy_kit.records.results import ParityReport
 from deploy_kit.records.verdict import NO_LIMIT
 from deploy_kit.stages import adopt, check, export, reference
@@ -118,7 +118,11 @@ def proved(
         source = _source(given, one.engine)
         logits, _ = _answers(one, source)
         facts = export.facts_of(source)
-        parity = _with_checkpoint(_checked(one, one.engine, logits), source, one.engine)
+        checked = _checked(one, one.engine, logits, max_drop=given.max_drop)
+        if checked.drop is not None and given.max_drop is None:
+            earlier = f"; its passport has: {one.engine.origin.accuracy}" if one.engine.origin else ""
+            console.say(f"no limit on the drop of accuracy is set: --max-drop 0.5pt sets one{earlier}")
+        parity = _with_checkpoint(checked, source, one.engine)
         # The file is all that there is of the graph that it was built from.
         yield (
             ProvedEngine(
@@ -175,6 +179,8 @@ def _adopted(
     ):
         host = Context(store=store, connection=here, on_progress=console.on_progress, workers=workers)
         target = dataclasses.replace(host, connection=there)
+        if stated is None and (wrong := mismatch(given.file)):
+            console.say(f"{given.file}: {wrong}")
         engine, _ = adopt.run(given.file, entry, target, preprocess=said.record() if said else None, stated=stated)
         yield _Adopted(engine=engine, images=images, table=table, host=host, target=target)
 

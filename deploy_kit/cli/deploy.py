@@ -74,7 +74,7 @@ def deploy(
     """Take a checkpoint to verified, measured engines, and recommend one.
 
     Builds fp32 and, with --calibration, int8 on every engine, checks them on --images, measures them in turns, writes
-    a report and copies what is accepted to a folder.
+    a report and copies the engines whose accuracy is accepted to a folder.
     """
     import dataclasses
 

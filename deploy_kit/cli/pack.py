@@ -32,6 +32,13 @@ def pack(
             "its passport names."
         ),
     ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(
+            help="Largest drop of the task's score of a given engine's file, in points, e.g. 0.3pt; an engine of the "
+            "store keeps the limits of its recipe."
+        ),
+    ] = None,
     step: Annotated[StepOptions, Only("model", "images", "skip_bad", "orientation", "recipe", "device", "store")],
     image: ImageOptions,
     facts: CheckpointOptions,
@@ -43,7 +50,7 @@ def pack(
     """
     from deploy_kit.base.errors import RequestError
     from deploy_kit.base.plain_text import shell_word
-    from deploy_kit.cli import _given_engine, _packing
+    from deploy_kit.cli import _given_engine, _packing, _quantities
     from deploy_kit.cli._console import pairs
     from deploy_kit.records.engine_table import size
     from deploy_kit.stages import pack as stage
@@ -52,9 +59,10 @@ def pack(
     stage.verify_request(table)
     stated = image.source_table() | facts.source_table()
     file = step.model if against is not None or _given_engine.is_engine(step.model) else None
-    if file is None and (stated or against is not None):
+    points = _quantities.points("--max-drop", max_drop)
+    if file is None and (stated or against is not None or points is not None):
         raise RequestError(
-            "--against, --input and facts of a checkpoint are about an engine's file, and none is given",
+            "--against, --max-drop, --input and facts of a checkpoint are about an engine's file, and none is given",
             hint="deploykit pack model.onnx --against CHECKPOINT --images FOLDER",
         )
     if file is not None and variant is not None:
@@ -65,7 +73,7 @@ def pack(
     with output.console() as console:
         if file is not None:
             given = _given_engine.GivenEngine(
-                file=file, against=against, golden=None, engine=engine, source=stated, max_drop=None, min_top1=None,
+                file=file, against=against, golden=None, engine=engine, source=stated, max_drop=points, min_top1=None,
                 to_pack=True,
             )  # fmt: skip
             manifest = _packing.of_file(given, step, console, table)

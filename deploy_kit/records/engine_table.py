@@ -60,7 +60,8 @@ def plain(label: str) -> str:
 
 def summary(report: Report) -> str:
     """Return the verdict on all engines, with the time and the version."""
-    verdict = _SUMMARIES[report.verdict]
+    checked = any(row.judged is not None for row in report.rows)
+    verdict = _SUMMARIES[report.verdict] if checked else "No engine was checked."
     return f"{verdict} Made {report.when} by deploykit {report.version}."
 
 

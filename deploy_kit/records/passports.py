@@ -56,6 +56,20 @@ def passport_of(out: Path) -> Path:
     return out.with_name(out.name + PASSPORT)
 
 
+def mismatch(file: Path) -> str:
+    """Say why the passport beside a file says nothing of it; empty without one, and where it does."""
+    beside = passport_beside(file)
+    if beside is None or read_passport(file) is not None:
+        return ""
+    try:
+        unsealed(json.loads(beside.read_text(encoding="utf-8")), beside)
+    except (OSError, ValueError, RecursionError):
+        return f"its passport, {beside.name}, cannot be read"
+    except StoreError:
+        return f"its passport, {beside.name}, was changed since it was written"
+    return f"it is not what {beside.name} describes: it was changed, or is another file"
+
+
 def _is_content(file: Path, artifact: Artifact) -> bool:
     """Return whether a file, and those that belong to it, are what a passport speaks of, whatever they are called."""
     if artifact.built is not None:  # a plan's own passport is part of its hash, and a copy's is the record
@@ -98,4 +112,5 @@ def _seal_of(data: Mapping[str, Any]) -> str:
 
 
 def changed_since(path: Path) -> StoreError:
+    """Make the error of a record or a file that is not what was kept."""
     return StoreError(f"{path}: missing, or changed since it was made", hint=f"delete '{path.parent}' and run again")

@@ -210,6 +210,8 @@ class ParityReport:
             elif not (value >= limit if word == "at least" else value <= limit):
                 digits = 4 if f"{value:.4g}" != f"{limit:.4g}" else 12  # a value must not print as its own limit
                 missed = f"{name} {value:.{digits}g}{unit and ' ' + unit}, {word} {limit:g} asked for"
+                if name == drop and self.drop is not None and self.drop.low <= limit:
+                    missed += f"; on these {self.n:,} images as little as {self.drop.low:.3g} is not ruled out"
                 (unshown if by_labels and self._all_doubts else broken).append(missed)
         unshown += [self._too_few_images] if self.drop_answer == "too few images to tell" else []
         if not math.isfinite(self.max_error):
@@ -389,9 +391,9 @@ class Report:
 
     @property
     def verdict(self) -> Word:
-        """The word on all engines that were checked: ``rejected`` before ``undecided`` before ``accepted``."""
+        """The word on all engines that were checked: ``rejected`` before ``undecided``; the latter where none was."""
         words = {row.judged.word for row in self.rows if row.judged is not None}
-        return next((word for word in _SEVEREST_FIRST if word in words), "accepted")
+        return next((word for word in _SEVEREST_FIRST if word in words), "undecided")
 
     @property
     def invalid(self) -> tuple[str, ...]:

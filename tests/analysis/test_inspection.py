@@ -203,6 +203,19 @@ def test_a_copy_whose_weights_were_changed_has_no_passport(line: "Line", tmp_pat
         inspection.inspect_file(main)
 
 
+def test_a_passport_that_was_edited_is_named_and_not_the_file(line: "Line", tmp_path: Path) -> None:
+    graph = line.store.copy_out(line.lean, tmp_path / "best.onnx")
+    engine = line.store.copy_out(line.built("int8", "openvino"), tmp_path / "best.xml")
+    for file in (graph, engine):
+        passport = file.with_name(f"{file.name}.passport.json")
+        passport.write_text(passport.read_text().replace('"size_bytes":', '"size_bytes":1'))
+
+    said = "its passport, best.onnx.passport.json, was changed since it was written"
+    assert dict(inspection.inspect_file(graph).facts)["remark"] == said
+    with pytest.raises(InputError, match=r"its passport, best.xml.passport.json, was changed since it was written"):
+        inspection.inspect_file(engine)
+
+
 def test_changed_graph_beside_its_passport_is_called_changed(line: "Line", tmp_path: Path) -> None:
     copied = line.store.copy_out(line.lean, tmp_path / "best.onnx")
     assert "remark" not in dict(inspection.inspect_file(copied).facts)

@@ -108,6 +108,20 @@ def test_a_delivered_file_is_packed_by_its_passport(line: "Line", tmp_path: Path
     assert deploykit("verify", tmp_path / "bundle").code == 0
 
 
+def test_a_files_limit_on_the_drop_is_asked_for_and_judged(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "int8", "onnxruntime", tmp_path)
+    place = ("--images", line.recipe.check.images, "--store", tmp_path / "store", "-o", tmp_path / "bundle")
+
+    free = deploykit("pack", file, *place)
+    limited = deploykit("pack", file, *place, "--max-drop", "0.1pt", "-o", tmp_path / "other")
+
+    assert free.code == 0
+    assert "no limit on the drop of accuracy is set: --max-drop 0.5pt sets one" in free.err
+    assert limited.code == 6
+    assert "not packed: undecided: too few images to tell" in limited.out
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_foreign_file_is_packed_once_its_input_and_its_checkpoint_are_said(line: "Line", tmp_path: Path) -> None:
     model = onnx.load(line.store.path(line.lean))
     del model.metadata_props[:]

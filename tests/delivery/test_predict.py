@@ -217,6 +217,19 @@ def test_a_bundle_that_cannot_be_loaded_is_refused_as_verify_does(
     assert "Traceback" not in ended[0].stderr + ended[1].stderr
 
 
+@pytest.mark.slow
+def test_without_pillow_the_program_says_what_to_install(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(
+        "import runpy, sys\nsys.modules['PIL'] = None\n"
+        f"sys.argv = ['predict.py', 'a.png']\nrunpy.run_path({str(bundle / 'predict.py')!r}, run_name='__main__')\n"
+    )
+
+    said = subprocess.run([sys.executable, tmp_path / "run.py"], capture_output=True, text=True)
+
+    assert said.returncode == 3
+    assert "pip install pillow" in said.stderr and "Traceback" not in said.stderr
+
+
 def test_the_program_is_short() -> None:
     assert len((FILES / "predict.py").read_text().splitlines()) < 160
 

@@ -8,6 +8,7 @@ import pytest
 from report_records import made, measurement, parity, row
 
 from deploy_kit.cli._verdict_codes import EXIT_CODES, report_code
+from deploy_kit.records import engine_table
 from deploy_kit.records.parity import Diagnosis, Drop
 from deploy_kit.records.results import EngineRow, Limits, ParityReport
 from deploy_kit.records.verdict import Verdict, decide
@@ -47,7 +48,10 @@ def test_too_few_images_leave_it_undecided() -> None:
 
 
 def test_a_drop_over_the_limit_is_rejected_on_few_images_too() -> None:
-    assert judged(limits=Limits(max_drop=1), **drop(1.7, 8.9)).word == "rejected"
+    verdict = judged(limits=Limits(max_drop=1), **drop(1.7, 8.9))
+
+    assert verdict.word == "rejected"
+    assert verdict.reasons[0].endswith("at most 1 asked for; on these 1,000 images as little as -5.5 is not ruled out")
 
 
 def test_a_limit_on_labels_without_labels_is_undecided() -> None:
@@ -120,12 +124,20 @@ INVALID = {"measurement": dataclasses.replace(measurement(LABEL, (1.5,) * 1000),
         ((row_of(DOUBTFUL, **INVALID),), 6, 6),
         ((row_of(REJECTED, **INVALID),), 1, 1),
         ((row_of(REJECTED), row_of(parity(LABEL), failed="it crashed")), 5, 5),
+        ((row_of(parity(LABEL), left_out="no GPU"),), 6, 6),
     ],
 )
 def test_the_verdict_gives_the_exit_code(rows: tuple[EngineRow, ...], code: int, allowed: int) -> None:
     report = made(*rows)
 
     assert (report_code(report, allow_invalid=False), report_code(report, allow_invalid=True)) == (code, allowed)
+
+
+def test_a_report_of_engines_none_of_which_ran_says_so() -> None:
+    report = made(row_of(parity(LABEL), left_out="package 'onnxruntime' is not installed on 'board'"))
+
+    assert report.verdict == "undecided"
+    assert engine_table.summary(report).startswith("No engine was checked. Made ")
 
 
 def test_every_word_has_its_code() -> None:

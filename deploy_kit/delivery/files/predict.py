@@ -145,6 +145,9 @@ def main() -> None:
         begun = time.perf_counter()
         try:
             found = classifier.predict(file, given.top)
+        except ImportError as error:
+            print(f"FAILED  {error}; pip install pillow", file=sys.stderr)
+            sys.exit(3)
         except (OSError, ValueError) as error:
             parser.error(f"{file}: {error}")
         since = f", {1e3 * (time.perf_counter() - BEGUN):.0f} ms since the start" if number == 0 else ""

@@ -21,7 +21,7 @@ def sections(report: Report) -> list[Section]:
     engines = Table(headings=HEADINGS, rows=[cells(row) for row in report.rows])
     files = Table(headings=first_page.FILE_HEADINGS, rows=first_page.files(report))
     found = (
-        Section(title="Engines", blocks=(engines, *_legend(report))),
+        Section(title="Engines", blocks=(engines, legend(report), report.remarks)),
         recommendation(report),
         Section(title="Files", blocks=(files,) if files.rows else ()),
         *details(report),
@@ -60,19 +60,19 @@ def details(report: Report) -> list[Section]:
     return [part for part in found if not part.empty]
 
 
-def _legend(report: Report) -> tuple[str, tuple[str, ...]]:
+def legend(report: Report) -> str:
+    """Say what the numbers of the engines' table are."""
     reference = report.answers.top1
     own = f"The checkpoint's own top-1 on these images is {100 * reference:.2f} %. " if reference is not None else ""
     baselines = dict.fromkeys(row.speed_up.baseline for row in report.rows if row.speed_up)
     against = f"Speed-up is against {', '.join(baselines)}: the median over rounds, with its 95 % interval. " * bool(
         baselines
     )
-    text = (
+    return (
         f"Checked on {report.answers.n} images ({report.answers.images}). {own}"
         f"{_measures(report)} {against}"
         f"{NONE} means not measured; p99 is given from 1,000 samples on."
     )
-    return text, report.remarks
 
 
 def _measures(report: Report) -> str:

@@ -238,6 +238,8 @@ def test_the_first_page_answers_a_reviewer() -> None:
     assert " (avx2, avx512_vnni), " in facts["machine"]
     assert facts["repeat with"] == "deploykit run reports/some/recipe.yaml"
     text = "".join(drawn(whole).texts)
+    assert "Drop is in percentage points of top-1, with the 95 % interval of the paired difference." in text
+    assert "Speed-up is against fp32 · " in text
     for value in (*facts.values(), *(line[3] for line in first_page.files(whole))):
         assert value in text
 

@@ -51,10 +51,13 @@ def page(report: Report) -> str:
         element("h1", element("bdi", content.title(report))),
         element("p", chip(word), " ", summary(report), winner, class_="verdict"),
     )
+    meaning = element("p", element("small", content.legend(report)))
     first = element(
         "div",
         element("section", element("h2", "What was proved"), facts(first_page.facts(report)), aria_label="facts"),
-        element("section", element("h2", "Engines"), engines(report), *_recommended(report), aria_label="engines"),
+        element(
+            "section", element("h2", "Engines"), engines(report), meaning, *_recommended(report), aria_label="engines"
+        ),
         class_="first",
     )
     reasons = _reasons(report)
