@@ -17,6 +17,6 @@ def report_code(report: Report, *, allow_invalid: bool) -> int:
         return 5
     word = report.verdict
     if word == "undecided" and allow_invalid:
-        words = [row.parity.verdict.word for row in report.rows if isinstance(row.parity, ParityReport)]
+        words = [row.parity.verdict.word for row in report.rows if row.judged and isinstance(row.parity, ParityReport)]
         word = "accepted" if words and "undecided" not in words else "undecided"
     return EXIT_CODES[word]

@@ -61,7 +61,14 @@ def probe(name: _AnyName, *, output: OutputOptions) -> None:
     device = links.find_device(name)
     with output.console() as console, links.connect_device(device, bare=True) as connection:
         report = doctor.probe(connection)
-        rows = [(row.name, {True: "yes", False: "no", None: "–"}[row.runs], row.detail) for row in report.findings]
+        rows = [
+            (
+                row.name,
+                {True: "yes", False: "no", None: "–"}[row.runs],
+                row.detail + (f"; fix: {row.fix}" if row.fix else ""),
+            )
+            for row in report.findings
+        ]
         engines = table(("engine", "runs", "detail"), rows)
         console.result(report, f"{pairs(machine_rows(report.environment))}\n\n{engines}")
 

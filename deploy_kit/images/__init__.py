@@ -24,8 +24,8 @@ __all__ = [
 SYNTHETIC = "synthetic"
 _SYNTHETIC_N, _NOISE_N = 32, 8
 _UNKNOWN = (
-    "say to deploy or export how they were prepared in training, e.g. --input 224x224 --mean 0.485,0.456,0.406 "
-    "--std 0.229,0.224,0.225, or leave --images and --calibration out"
+    "say to deploy or export how they were prepared in training, e.g. --input 224x224 --resize 256 --mean "
+    "0.485,0.456,0.406 --std 0.229,0.224,0.225, or leave --images and --calibration out"
 )
 
 

@@ -393,7 +393,7 @@ class Report:
     def verdict(self) -> Word:
         """The word on all engines that were checked: ``rejected`` before ``undecided``; the latter where none was."""
         words = {row.judged.word for row in self.rows if row.judged is not None}
-        return next((word for word in _SEVEREST_FIRST if word in words), "undecided")
+        return next((word for word in _SEVEREST_FIRST if word in words), "accepted") if words else "undecided"
 
     @property
     def invalid(self) -> tuple[str, ...]:

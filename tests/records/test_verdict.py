@@ -51,7 +51,7 @@ def test_a_drop_over_the_limit_is_rejected_on_few_images_too() -> None:
     verdict = judged(limits=Limits(max_drop=1), **drop(1.7, 8.9))
 
     assert verdict.word == "rejected"
-    assert verdict.reasons[0].endswith("at most 1 asked for; on these 1,000 images as little as -5.5 is not ruled out")
+    assert verdict.reasons[0].endswith("at most 1 asked for; on these 100 images as little as -5.5 is not ruled out")
 
 
 def test_a_limit_on_labels_without_labels_is_undecided() -> None:
