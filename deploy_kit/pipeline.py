@@ -21,7 +21,7 @@ from deploy_kit.base.errors import (
     MissingPackageError,
     StageError,
     nearest,
-)  # fmt: skip
+)
 from deploy_kit.base.progress import ProgressCallback, ProgressEvent, no_progress
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context

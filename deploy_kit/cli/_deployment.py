@@ -83,8 +83,7 @@ def run(
     report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in made.files))
     written = report_stage.run(report, reports)
     packed = packing is not None and _pack(recipe, kept, target, report, packing)
-    none = _unpacked(report)
-    more = f"\nbundle  {bundle if packed else none}" if packing is not None else ""
+    more = f"\nbundle  {bundle if packed else _unpacked(report)}" if packing is not None else ""
     console.result(report, text(report, written, made) + more)
     if packing is None or packed:
         return report_code(report, allow_invalid=allow_invalid)
