@@ -80,6 +80,7 @@ def run(
             hint="ask for less, e.g. --macs 0.6, or leave out --distill",
         )
     minutes = table.distill_minutes or _MINUTES
+    words = "" if price is None else price.words  # two prices may choose the same channels: each record says its own
 
     def make(folder: Path, home: str) -> Slimmed:
         file, begun = folder / "model.onnx", time.perf_counter()
@@ -110,7 +111,7 @@ def run(
             seconds=round(time.perf_counter() - begun, 1),
             peak_memory_mib=max(int(made.get("peak_memory_mib", 0)) for made in (answer, trained)),
             distilled=str(trained.get("words", "")),
-            price="" if price is None else price.words,
+            price=words,
         )
         made_by = MadeBy(
             passes=simplified.made_by.passes,  # what was applied holds for the slimmed graph as well
@@ -129,7 +130,7 @@ def run(
         stage="slim",
         name=f"{table.macs:g}",
         inputs=(simplified.sha256, used.digest, curves.sha256, *((learned.digest,) if learned is not None else ())),
-        options=[table.macs, list(kept), *([minutes] if learned is not None else [])],
+        options=[table.macs, list(kept), words, *([minutes] if learned is not None else [])],
         versions=(("stage", VERSION), *versions_of(*_LIBRARIES)),
     )
 

@@ -1,7 +1,9 @@
 """``deploykit slim``: what it prints and keeps, how it ends, what it refuses."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import deploykit
@@ -12,7 +14,7 @@ from deploy_kit.analysis import slim_budget
 from deploy_kit.api import slimming
 from deploy_kit.base.errors import RequestError
 from deploy_kit.recipe import SlimTable
-from deploy_kit.records.slimming import SlimSearch
+from deploy_kit.records.slimming import Price, SlimSearch
 from deploy_kit.stages import slim as slim_stage
 from deploy_kit.store import Store
 
@@ -77,6 +79,21 @@ def test_multiply_accumulates_can_be_the_price_on_any_machine(folder: Path) -> N
     assert said.code == 0
     assert "saved where           most multiply-accumulates are saved" in said.out
     assert recipe.parse_recipe(dict(Store(folder / "store").in_force().recipe)).slim.target is None  # type: ignore[union-attr]
+
+
+def test_another_price_that_chooses_the_same_channels_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = slim(folder, "--macs", "0.7", "--price", "macs")
+    of_macs = slim_stage.priced
+
+    def in_ms(*things: Any, **named: Any) -> Price:
+        return dataclasses.replace(of_macs(*things, **named), unit="ms", source="a planted engine")
+
+    monkeypatch.setattr(slim_stage, "priced", in_ms)
+    timed = slim(folder, "--macs", "0.7", "--price", "macs")
+
+    assert plain.out.splitlines()[:2] == timed.out.splitlines()[:2]  # multiply-accumulates, channels
+    assert "saved where           most multiply-accumulates are saved" in plain.out
+    assert "saved where           most ms of a planted engine " in timed.out
 
 
 def test_distilling_is_said_and_is_another_result_than_without(folder: Path) -> None:
