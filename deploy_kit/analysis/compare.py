@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
-from deploy_kit.base.errors import InputError, MeasurementError, RecipeError, RequestError
+from deploy_kit.base.errors import InputError, MeasurementError, RecipeError, RequestError, no_such_file
 from deploy_kit.base.text_files import read_json
 from deploy_kit.measure import latency
 from deploy_kit.records import codec
@@ -42,7 +42,7 @@ def read_run(path: Path) -> tuple[Bench, tuple[EngineRow, ...]]:
         else:
             found = codec.from_json(Bench, {k: v for k, v in data.items() if k not in _BESIDE}, path.name)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file", hint="deploykit bench --json > run.json") from error
+        raise no_such_file(path, hint="deploykit bench --json > run.json") from error
     except (ValueError, AttributeError, TypeError, InputError, RecipeError) as error:
         raise InputError(
             f"{path}: expected a run, found none: {error}", hint="deploykit bench --json > run.json, or a report.json"

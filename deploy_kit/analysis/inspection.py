@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy_kit import checkpoint
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import InputError, no_such_file
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.checkpoint import Checkpoint
 from deploy_kit.checkpoint.formats.folders import folder_refusal
@@ -68,7 +68,7 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
     if path.is_dir():
         raise folder_refusal(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file", hint="check the path")
+        raise no_such_file(path)
     path = _main_file(path)
     passport = read_passport(path)
     if path.suffix in _ENGINE_SUFFIXES:

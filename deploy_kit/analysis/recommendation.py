@@ -209,4 +209,6 @@ def _why_none(rows: Sequence[EngineRow], budgets: Budgets) -> str:
         return "no engine was checked"
     if "accepted" in words:
         return "no accepted engine keeps the budgets" if budgets.words else "no accepted engine was measured"
+    if set(words) == {"undecided"}:
+        return "every engine is undecided"
     return "no engine was accepted" + (", and at least one is undecided" if "undecided" in words else "")

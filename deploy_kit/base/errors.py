@@ -20,7 +20,12 @@ A check that fails (parity, accuracy, latency limit) is an answer, not an error:
 """
 
 import difflib
+import itertools
+import os
 from collections.abc import Iterable
+from pathlib import Path
+
+_MOST_NEIGHBOURS = 10_000  # names of a folder that are compared
 
 
 class DeployKitError(Exception):
@@ -160,3 +165,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return "known: " + ", ".join(names) if names else ""
+
+
+def no_such_file(path: Path, what: str = "file", *, hint: str = "check the path") -> InputError:
+    """Return the refusal of a path at which nothing is, naming its neighbour of a similar name where there is one.
+
+    Args:
+        path: Path as it was given.
+        what: What was expected there, e.g. ``file or folder``.
+        hint: What to do where no neighbour has a similar name.
+    """
+    close = difflib.get_close_matches(path.name, _neighbours(path.parent), n=1, cutoff=0.75)
+    return InputError(f"{path}: no such {what}", hint=f"did you mean '{path.with_name(close[0])}'?" if close else hint)
+
+
+def _neighbours(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in itertools.islice(entries, _MOST_NEIGHBOURS)]
+    except OSError:  # no such folder either
+        return []

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from deploy_kit.base.errors import InputError, StoreError
+from deploy_kit.base.errors import InputError, StoreError, no_such_file
 from deploy_kit.base.live_folder import live_file
 from deploy_kit.base.plain_text import shell_word
 
@@ -27,7 +27,7 @@ def sha256_of(path: Path) -> str:
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file", hint="check the path") from error
+        raise no_such_file(path) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import no_such_file
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.checkpoint.formats.folders import files_beside
 from deploy_kit.graph import adoption
@@ -29,7 +29,7 @@ def probe_digest(source: SourceTable) -> tuple[str, ...]:
     if source.probe is None:
         return ()
     if not Path(source.probe).is_file():
-        raise InputError(f"{source.probe}: no such file", hint="check the path given to --probe")
+        raise no_such_file(Path(source.probe), hint="check the path given to --probe")
     return (sha256_of(Path(source.probe)),)
 
 

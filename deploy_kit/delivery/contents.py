@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import InputError, no_such_file
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.text_files import verify_utf8
 from deploy_kit.base.whole_files import sha256_of
@@ -125,7 +125,7 @@ def opened(path: Path) -> Iterator[BundleContents]:
             names = _unpack(path, folder)
             yield _compared(path, folder, _manifest(path, folder), names)
     else:
-        raise InputError(f"{path}: no such file or folder", hint=_NOT_A_BUNDLE)
+        raise no_such_file(path, "file or folder", hint=_NOT_A_BUNDLE)
 
 
 def is_bundle(path: Path) -> bool:

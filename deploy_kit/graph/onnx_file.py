@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from deploy_kit.base.errors import InputError, RequestError, StageError
+from deploy_kit.base.errors import InputError, RequestError, StageError, no_such_file
 from deploy_kit.base.lazy import need
 from deploy_kit.base.text_files import unique_keys
 from deploy_kit.base.whole_files import sha256_of
@@ -66,7 +66,7 @@ def read(path: Path) -> "onnx.ModelProto":
     """
     onnx = need("onnx", by="reading ONNX files")
     if not path.is_file():
-        raise InputError(f"{path}: no such file", hint="check the path")
+        raise no_such_file(path)
     with _translated(path):
         proto = _parsed(path)
         for entry in (*proto.opset_import, *onnx_bounds.nodes_of(proto.graph)):

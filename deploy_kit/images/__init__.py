@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy_kit.base import bundled
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import InputError, no_such_file
 from deploy_kit.images import files, manifest, npz, truth
 from deploy_kit.images.sets import ImageSet, Orientation, of_pixels
 from deploy_kit.images.tensors import Crops, mean_of_crops, normalize, ten_crops, to_pixels, to_tensors
@@ -75,9 +75,7 @@ def _read_set(source: str, *, skip_bad: bool, orientation: Orientation | None, m
     elif path.is_file():
         found = npz.open_npz(source, path)
     else:
-        raise InputError(
-            f"{path}: no such file or folder", hint="give a folder of images, a CSV manifest or an npz file"
-        )
+        raise no_such_file(path, "file or folder", hint="give a folder of images, a CSV manifest or an npz file")
     if found.n == 0:
         raise _empty(path, found)
     found = replace(found, skip_bad=skip_bad, orientation=orientation)

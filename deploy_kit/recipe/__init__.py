@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from deploy_kit.base import bundled
-from deploy_kit.base.errors import InputError, RecipeError, nearest
+from deploy_kit.base.errors import RecipeError, nearest, no_such_file
 from deploy_kit.base.plain_text import one_line, shell_word, shown
 from deploy_kit.base.text_files import read_yaml
 from deploy_kit.records.artifacts import MOST_RESIZE, Precision, Preprocess
@@ -431,9 +431,7 @@ def load_recipe(source: str) -> Recipe:
             raise RecipeError(f"{path}: expected a recipe, found a sweep", hint=f"deploykit sweep {shell_word(source)}")
         return parse_recipe(data)
     except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such recipe", hint=nearest(path.stem, bundled.bundled_names("recipes"))
-        ) from error
+        raise no_such_file(path, "recipe", hint=nearest(path.stem, bundled.bundled_names("recipes"))) from error
 
 
 def parse_recipe(data: Any) -> Recipe:

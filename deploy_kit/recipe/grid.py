@@ -15,7 +15,7 @@ from pydantic import Field
 
 from deploy_kit import recipe as recipes
 from deploy_kit.base import bundled
-from deploy_kit.base.errors import InputError, RecipeError, nearest
+from deploy_kit.base.errors import RecipeError, nearest, no_such_file
 from deploy_kit.base.text_files import read_yaml
 from deploy_kit.recipe import MOST_BATCH, FolderName, RecipeTable, SourceTable, overrides
 
@@ -173,7 +173,7 @@ def load_grid(source: str) -> SweepTable:
     try:
         data = read_yaml(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such sweep", hint=nearest(path.stem, bundled.bundled_names("recipes"))) from error
+        raise no_such_file(path, "sweep", hint=nearest(path.stem, bundled.bundled_names("recipes"))) from error
     table = recipes.parse_table(SweepTable, _in_full(data), "sweep")
     _verify_sides(table)
     return table

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from deploy_kit import engines
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import InputError, no_such_file
 from deploy_kit.base.whole_files import digest_of, sha256_of
 from deploy_kit.context import Context
 from deploy_kit.graph import onnx_bounds, onnx_file
@@ -59,7 +59,7 @@ def run(
     """
     if not file.is_file():
         if not file.exists():
-            raise InputError(f"{file}: no such file")
+            raise no_such_file(file)
         raise InputError(
             f"{file}: expected a file, found a folder",
             hint="give the engine's file in it, or a folder that `deploykit pack` wrote",

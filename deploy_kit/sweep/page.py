@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy_kit.base.errors import InputError
+from deploy_kit.base.errors import InputError, no_such_file
 from deploy_kit.base.markup import Markup, element
 from deploy_kit.base.text_files import read_json
 from deploy_kit.base.whole_files import write_together, write_whole
@@ -87,7 +87,7 @@ def load_result(path: Path) -> SweepResult:
     try:
         data = read_json(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such result of a sweep", hint="deploykit sweep FILE") from error
+        raise no_such_file(path, "result of a sweep", hint="deploykit sweep FILE") from error
     result = codec.from_json(SweepResult, data, str(path))
     for cell in result.cells:
         if (measured := choice.measured_of(cell)) is not None:

@@ -168,7 +168,7 @@ def test_a_doubtful_set_wins_nothing() -> None:
 
     found = recommend(rows, Budgets())
 
-    assert (found.winner, found.why) == ("", "no engine was accepted, and at least one is undecided")
+    assert (found.winner, found.why) == ("", "every engine is undecided")
     assert found.losers[0].why == "undecided: labels look permuted"
 
 

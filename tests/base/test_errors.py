@@ -1,11 +1,12 @@
 """Tests of errors.py: exit codes, hints, and the nearest known name."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 
 from deploy_kit.base import errors
-from deploy_kit.base.errors import CheckpointError, DeployKitError, nearest
+from deploy_kit.base.errors import CheckpointError, DeployKitError, nearest, no_such_file
 
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
 EXIT_CODES = {
@@ -81,6 +82,16 @@ def test_nearest_names_what_was_probably_meant():
 
 def test_nearest_lists_all_in_order_where_nothing_is_near():
     assert nearest("xyz", ["openvino", "onnxruntime"]) == "known: onnxruntime, openvino"
+
+
+def test_a_missing_file_s_refusal_names_the_neighbour_that_was_probably_meant(tmp_path: Path):
+    (tmp_path / "best.pth.tar").touch()
+    (tmp_path / "val").mkdir()
+
+    assert no_such_file(tmp_path / "bset.pth.tar").hint == f"did you mean '{tmp_path / 'best.pth.tar'}'?"
+    assert no_such_file(tmp_path / "vall", "file or folder").hint == f"did you mean '{tmp_path / 'val'}'?"
+    assert no_such_file(tmp_path / "other.onnx", hint="export it").hint == "export it"
+    assert str(no_such_file(tmp_path / "gone" / "a.onnx")) == f"{tmp_path / 'gone' / 'a.onnx'}: no such file"
 
 
 def test_nearest_says_nothing_where_nothing_is_known():

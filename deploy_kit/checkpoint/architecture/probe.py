@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deploy_kit.base.errors import CheckpointError, InputError
+from deploy_kit.base.errors import CheckpointError, InputError, no_such_file
 from deploy_kit.checkpoint.architecture.decide import DECODER_FACTS
 from deploy_kit.checkpoint.architecture.heads import DOUBLE_POOLS
 from deploy_kit.checkpoint.architecture.structure import ParsedStructure
@@ -92,7 +92,7 @@ def choose(parsed: ParsedStructure, file: Path) -> ParsedStructure:
 
 def _read(file: Path, spec: DenseNetSpec) -> tuple[Tensor, np.ndarray]:
     if not file.exists():
-        raise InputError(f"{file}: no such file", hint="check the path given to --probe")
+        raise no_such_file(file, hint="check the path given to --probe")
     try:
         arrays = read_arrays(file, ("input", "logits"))
         x, logits = (np.asarray(arrays[name], np.float64) for name in ("input", "logits"))

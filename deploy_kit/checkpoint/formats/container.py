@@ -4,7 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from deploy_kit.base.errors import CheckpointError, InputError, RequestError
+from deploy_kit.base.errors import CheckpointError, InputError, RequestError, no_such_file
 from deploy_kit.checkpoint.contents import Contents
 from deploy_kit.checkpoint.formats import foreign, safetensors_file, sidecar, zip_formats
 from deploy_kit.checkpoint.formats.folders import folder_refusal, merge_command
@@ -39,7 +39,7 @@ def read_contents(path: Path, *, state_key: str | None = None) -> Contents:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file", hint="check the path") from error
+        raise no_such_file(path) from error
     except IsADirectoryError as error:
         raise folder_refusal(path) from error
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from deploy_kit.base.catalogue import Catalogue
-from deploy_kit.base.errors import InputError, UnknownNameError, nearest
+from deploy_kit.base.errors import UnknownNameError, nearest, no_such_file
 from deploy_kit.graph import onnx_file
 
 Level = Literal["error", "warning", "note"]
@@ -131,7 +131,7 @@ def lint_file(path: Path, target: LintTarget) -> tuple[LintFinding, ...]:
         InputError: Missing, or not a whole ONNX file.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file", hint="check the path")
+        raise no_such_file(path)
     size = path.stat().st_size
     if size > _PROTOBUF_LIMIT:
         rule = CATALOGUE.get("onnx001")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from deploy_kit.base.errors import InputError, StoreError
+from deploy_kit.base.errors import InputError, StoreError, no_such_file
 from deploy_kit.base.text_files import read_json
 from deploy_kit.base.whole_files import write_together
 from deploy_kit.records import codec, first_page
@@ -54,7 +54,7 @@ def load_report(path: Path) -> Report:
     try:
         data = read_json(path)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such report") from error
+        raise no_such_file(path, "report") from error
     report = codec.from_json(Report, data, str(path))
     plausible.verify_report(report, str(path))
     return report

@@ -21,7 +21,7 @@ from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow, ParityReport, Report
 from deploy_kit.stages import report as stage
 from deploy_kit.stages.report import page
-from deploy_kit.stages.report.page import plot, tradeoff
+from deploy_kit.stages.report.page import plot, tables, tradeoff
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`\x1b[31m\u202egnp.exe"
 
@@ -217,6 +217,15 @@ def test_hostile_texts_become_no_markup_and_hide_nothing() -> None:
     assert not any(name.startswith("on") for _, a in found.found for name in a)
     assert "\x1b" not in text and "\u202e" not in text
     assert "\\u202egnp.exe" in "".join(found.texts)
+
+
+def test_names_that_run_from_right_to_left_keep_their_place_in_a_sentence() -> None:
+    said = tables.sentence("\u05d7\u05ea\u05d5\u05dc \u05e7\u05d8\u05df → \u0643\u0644\u0628, `a.png`")
+
+    assert (
+        said
+        == "<bdi>\u05d7\u05ea\u05d5\u05dc \u05e7\u05d8\u05df</bdi> → <bdi>\u0643\u0644\u0628</bdi>, <code>a.png</code>"
+    )
 
 
 def test_markdown_shows_hostile_texts_as_text() -> None:

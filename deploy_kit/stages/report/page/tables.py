@@ -9,6 +9,10 @@ from deploy_kit.stages.report.document import Section, Table
 
 _CODE = re.compile(r"`([^`<>]+)`")
 _STRONG = re.compile(r"\*\*([^*<>]+)\*\*")
+# Words of scripts that run from right to left; beside a number or an arrow they would change places with it.
+_RIGHT_TO_LEFT = re.compile(
+    r"([\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+(?: [\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+)*)"
+)
 _NUMBER = re.compile(r"[-+−]?[\d.,]+(e[-+]\d+)? ?(%|×|ms|s|MB|kB|dB|M|G|k|GOP/s|TOP/s)?( \[.*\])?( ms| points)?(<|$)")
 
 
@@ -46,9 +50,10 @@ def remarks(texts: Iterable[str]) -> Markup:
 
 
 def sentence(text: str) -> Markup:
-    """Return a sentence as markup; `code` and **emphasis** are drawn so."""
+    """Return a sentence as markup; `code` and **emphasis** are drawn so, and names in it keep their place."""
     escaped = _CODE.sub(r"<code>\1</code>", markup(text))
-    return Markup(_STRONG.sub(r"<strong>\1</strong>", escaped))
+    isolated = _RIGHT_TO_LEFT.sub(r"<bdi>\1</bdi>", escaped)
+    return Markup(_STRONG.sub(r"<strong>\1</strong>", isolated))
 
 
 def _kind(column: Sequence[Markup]) -> str | None:
