@@ -1,7 +1,7 @@
 """Take other people's networks that concatenate features over the whole line: ONNX, INT8, two engines, check.
 
     python -m tests.quantization.concat_sweep [--only TEXT] [--part K/N] [--most-parameters MILLIONS] [--limit S]
-        [--list]
+        [--exporter dynamo|torchscript] [--list]
 
 Networks are every DenseNet encoder with every decoder of segmentation_models_pytorch that takes it, and of timm's
 registry every model that concatenates: its module's source calls `torch.cat` and knows no attention, and its ONNX graph
@@ -45,11 +45,12 @@ def main() -> int:
     parser.add_argument("--part", default="1/1", help="a part of the names in order of size, e.g. 2/4")
     parser.add_argument("--most-parameters", type=float, default=1e9, help="millions")
     parser.add_argument("--limit", type=float, default=400, help="seconds for one network")
+    parser.add_argument("--exporter", default="dynamo", choices=("dynamo", "torchscript"), help="of torch")
     parser.add_argument("--list", action="store_true", help="print the candidates and their parameters")
     parser.add_argument("--one", help="walk one network in this process")
     options = parser.parse_args()
     if options.one:
-        print(walked(options.one))
+        print(walked(options.one, options.exporter))
         return 0
     sizes = {name: n for name, n in candidates() if options.only in name and n <= options.most_parameters * 1e6}
     part, n_parts = map(int, options.part.split("/"))
@@ -60,16 +61,16 @@ def main() -> int:
     counts: Counter[str] = Counter()
     for name in names:
         start = time.perf_counter()
-        outcome = in_a_process(name, options.limit)
+        outcome = in_a_process(name, options.limit, options.exporter)
         counts[outcome.partition(":")[0]] += 1
         print(f"{time.perf_counter() - start:6.1f} s  {name}: {outcome}", flush=True)
     print(", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
     return 1 if counts["failed"] else 0
 
 
-def in_a_process(name: str, limit_s: float) -> str:
-    """Walk one network; its outcome in a line: passed, no concat network, not built, or failed with the reason."""
-    command = [sys.executable, "-m", "tests.quantization.concat_sweep", "--one", name]
+def in_a_process(name: str, limit_s: float, exporter: str = "dynamo") -> str:
+    """Walk one network; its outcome in a line: passed, no concat network, or failed with the reason."""
+    command = [sys.executable, "-m", "tests.quantization.concat_sweep", "--one", name, "--exporter", exporter]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -79,27 +80,29 @@ def in_a_process(name: str, limit_s: float) -> str:
     return ended.stdout.strip().splitlines()[-1]
 
 
-def walked(name: str) -> str:
-    """Take one network over the line."""
+def walked(name: str, exporter: str) -> str:
+    """Take one network over the line, at its own size where it takes no other."""
     sys.path.append(str(SUPPORT))
     whole_line: Any = importlib.import_module("whole_line")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
         file = at / "model.onnx"
+        side = SIDE
         try:
-            write(name, file)
-        except (RuntimeError, ValueError, NotImplementedError) as error:  # it takes inputs of one size alone
-            return f"not built: {' '.join(str(error).split())[:200]}"
+            write(name, file, side, exporter)
+        except (RuntimeError, ValueError, NotImplementedError, AssertionError):
+            side = own_side(name)
+            write(name, file, side, exporter)
         if not name.startswith("smp:") and not concatenates(onnx.load(file, load_external_data=False)):
             return "no concat network: no convolution reads a concatenation of channels"
-        found = whole_line.walk(file, at, sides=(SIDE, SIDE))
+        found = whole_line.walk(file, at, sides=(side, side))
         noise = {engine: found.parity["int8", engine].sqnr_db for engine in whole_line.ENGINES}
         said = ", ".join(f"{engine} {db:.1f} dB" for engine, db in noise.items())
         good = min(noise.values()) > LEAST_DB
         if not good:  # of a net whose logits drown in any rounding: about what ONNX Runtime's quantizer leaves
             (at / "stock").mkdir()
-            stock = whole_line.walk(file, at / "stock", sides=(SIDE, SIDE), scheme="int8_ort")
+            stock = whole_line.walk(file, at / "stock", sides=(side, side), scheme="int8_ort")
             theirs = stock.parity["int8", "onnxruntime"].sqnr_db
             good, said = min(noise.values()) > theirs - 0.5, f"{said} (quantize_static: {theirs:.1f} dB)"
     floats = min(found.parity["fp32", engine].sqnr_db for engine in whole_line.ENGINES)
@@ -121,8 +124,14 @@ def candidates() -> Iterator[tuple[str, int]]:
             yield f"timm:{name}", _parameters(lambda n=name: timm.create_model(n))
 
 
-def write(name: str, path: Path) -> None:
-    """Build a network with seeded weights, settle its statistics, and export it."""
+def own_side(name: str) -> int:
+    """Return the side in px that a network of timm is made for."""
+    timm: Any = importlib.import_module("timm")
+    return int(timm.create_model(name.partition(":")[2]).default_cfg["input_size"][-1])
+
+
+def write(name: str, path: Path, side: int, exporter: str) -> None:
+    """Build a network with seeded weights, settle its statistics, and export it by one of torch's exporters."""
     kind, _, rest = name.partition(":")
     torch.manual_seed(0)
     if kind == "smp":
@@ -132,7 +141,9 @@ def write(name: str, path: Path) -> None:
     else:
         timm: Any = importlib.import_module("timm")
         model = timm.create_model(rest, num_classes=16)
-    x = torch.nn.functional.interpolate(torch.randn(8, 3, SIDE // 4, SIDE // 4), scale_factor=4)
+    x = torch.nn.functional.interpolate(torch.randn(8, 3, -(-side // 4), -(-side // 4)), scale_factor=4)[
+        ..., :side, :side
+    ]
     for key, parameter in model.named_parameters():
         if key.endswith("gamma"):  # a layer scale of 1e-6 would hide every branch
             nn.init.ones_(parameter)
@@ -143,10 +154,9 @@ def write(name: str, path: Path) -> None:
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(x)
-    torch.onnx.export(
-        model.eval(), (x[:1],), str(path), dynamo=True, external_data=False, input_names=["x"], output_names=["y"],
-        verbose=False,
-    )  # fmt: skip
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    dynamo = exporter == "dynamo"
+    torch.onnx.export(model.eval(), (x[:1],), str(path), dynamo=dynamo, external_data=False, verbose=False, **names)
 
 
 def concatenates(model: onnx.ModelProto) -> bool:
