@@ -385,9 +385,18 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every engine that was run is accepted; latencies that are not valid are left to `invalid`."""
-        failing = (isinstance(row.parity, ParityReport) and not row.parity.passed for row in self.rows)
-        return not any(failing) and not any(row.misses for row in self.rows)
+        """Whether at least one engine was checked, all that were are accepted, and none failed.
+
+        Latencies that are not valid are left to `invalid`.
+        """
+        if any(row.failed for row in self.rows):
+            return False
+        kept = [
+            row.parity.passed and not row.misses
+            for row in self.rows
+            if isinstance(row.parity, ParityReport) and not row.left_out
+        ]
+        return bool(kept) and all(kept)
 
     @property
     def verdict(self) -> Word:

@@ -275,7 +275,8 @@ def test_a_verdict_says_what_became_of_an_engine(row, verdict):
         ((parity(),), True),
         ((parity(), parity(limits=Limits(min_sqnr_db=21))), False),
         ((parity(), NotRun(artifact="ab", label="a", why="no GPU")), True),
-        ((), True),
+        ((), False),
+        ((NotRun(artifact="ab", label="a", why="no GPU"),), False),
     ],
 )
 def test_a_report_passes_where_every_engine_that_ran_kept_its_limits(rows, passed):
@@ -286,3 +287,5 @@ def test_a_report_passes_where_every_engine_that_ran_kept_its_limits(rows, passe
     )  # fmt: skip
 
     assert report.passed is passed
+    broken = EngineRow(label="b", artifact=None, failed="it crashed")
+    assert not dataclasses.replace(report, rows=(*report.rows, broken)).passed
