@@ -134,6 +134,7 @@ class ParityReport:
         sample: The part of the images that a float32 engine computed: `sqnr_db`, `cosine` and `max_error` are of these;
             None where it computed all.
         against: What it was compared with: a checkpoint with its sha256, or golden outputs; empty within a report.
+        worst_names: Names of `worst_images`; empty in records of earlier versions.
     """
 
     artifact: str
@@ -161,6 +162,7 @@ class ParityReport:
     task: TaskScores | None = None
     sample: Sample | None = None
     against: str = ""
+    worst_names: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -215,8 +217,8 @@ class ParityReport:
                 (unshown if by_labels and self._all_doubts else broken).append(missed)
         unshown += [self._too_few_images] if self.drop_answer == "too few images to tell" else []
         if not math.isfinite(self.max_error):
-            first = f": image {self.worst_images[0]}" if self.worst_images else ""
-            broken.append(f"a logit is no finite number{first}")
+            named = self.worst_names or tuple(map("image {}".format, self.worst_images))
+            broken.append("a logit is no finite number" + "".join(f": {name}" for name in named[:1]))
         return (*broken, *(self.consistency.failures if self.consistency else ())), tuple(unshown)
 
     @property

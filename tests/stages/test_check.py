@@ -101,6 +101,7 @@ def test_the_largest_error_and_its_image_are_named(engine: Artifact) -> None:
     report = judged(engine, found)
 
     assert (report.max_error, report.worst_images) == (5, (1, 2, 0))
+    assert report.worst_names == ("image 1", "image 2", "image 0")
 
 
 def test_agreement_and_accuracy_count_images(engine: Artifact) -> None:

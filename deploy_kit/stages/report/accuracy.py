@@ -140,7 +140,7 @@ def _tensors(parity: ParityReport) -> tuple[str, ...]:
         f"{parity.max_error:.3g}",
         _consistency(parity.consistency) if parity.consistency else NONE,
         limits,
-        ", ".join(map(str, parity.worst_images[:5])),
+        ", ".join(map(str, (parity.worst_names or parity.worst_images)[:_NAMED])),
     )
 
 

@@ -115,6 +115,13 @@ def test_the_report_has_a_table_of_tensors_and_one_of_labels() -> None:
     assert "| engine | SQNR | cosine | largest logit error | consistency | limits | worst images |" in text
     assert "| engine | top-1 | drop | McNemar | flips | calibration error | worst class |" in text
     assert f"\n- {LABEL}: a remark of the check\n" in text
+    assert " | 3, 1, 4 |\n" in text
+
+
+def test_the_worst_images_are_named_by_their_files() -> None:
+    text = report.markdown(made(row("int8", "openvino", parity=checked(worst_names=("3_dress/9.png", "a|b.png")))))
+
+    assert r" | 3_dress/9.png, a\|b.png |" in text
 
 
 def test_the_drop_in_the_table_of_engines_has_its_interval() -> None:
