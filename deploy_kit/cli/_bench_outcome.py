@@ -1,12 +1,12 @@
 """How a bench ends: its record, the limits it does not keep, and the errors it raises."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deploy_kit.base.errors import DeviceError, MeasurementError, StageError
 from deploy_kit.cli import _steps, _tool_formats
 from deploy_kit.records import codec
-from deploy_kit.records.measurements import Bench, Comparison
+from deploy_kit.records.measurements import Bench, Comparison, Measurement
 from deploy_kit.records.results import EngineRow
 
 
@@ -61,10 +61,15 @@ def raise_failure(measured: Bench, *, at: str = "", allow_invalid: bool = False)
     if not measured.measurements:
         raise _steps.not_run_error(f"{at}{measured.not_run[0].label}", measured.not_run[0].why)
     if measured.invalid and not allow_invalid:
-        advice = (m.conditions.advice for m in measured.measurements if m.conditions)
-        commands = "; ".join(dict.fromkeys(command for one in advice for command in one))
-        first = f"an administrator may run: {commands}; then measure" if commands else "remove the cause and measure"
         raise MeasurementError(
             f"{at}{measured.invalid[0]}",
-            hint=f"{first} again, or accept the latencies as they are with --allow-invalid",
+            hint=f"{steadied(measured.measurements)} measure again, or accept the latencies as they are with "
+            "--allow-invalid",
         )
+
+
+def steadied(measured: Iterable[Measurement]) -> str:
+    """Say what comes before measurements that were not valid are repeated."""
+    advice = (one.conditions.advice for one in measured if one.conditions)
+    commands = "; ".join(dict.fromkeys(command for known in advice for command in known))
+    return f"an administrator may run: {commands}; then" if commands else "remove the cause and"

@@ -10,6 +10,7 @@ from deploy_kit import pipeline
 from deploy_kit import recipe as recipes
 from deploy_kit.base.whole_files import write_whole
 from deploy_kit.cli import _output_files
+from deploy_kit.cli._bench_outcome import steadied
 from deploy_kit.cli._console import Console, table
 from deploy_kit.cli._verdict_codes import EXIT_CODES, report_code
 from deploy_kit.devices import links
@@ -96,7 +97,7 @@ def _unpacked(report: Report) -> str:
     if able is None:
         return "none: no engine is recommended, and the accuracy of none is accepted"
     command = shlex.join(["deploykit", "pack", "--engine", able.engine or "", "--variant", able.name])
-    return f"none: no engine is recommended; {command} packs one all the same"
+    return f"none: no engine is recommended; to pack one all the same:\n        {command}"
 
 
 def _is_accurate(row: EngineRow) -> bool:
@@ -128,6 +129,7 @@ def text(report: Report, written: Path, made: deliver.Delivered = deliver.NOTHIN
         "\n".join(_limits(report)),
         "\n".join(_reasons(report)),
         "\n".join(recommended(report.recommendation)) if report.recommendation else "",
+        "\n".join(_again(report)),
         "\n".join(f"{'files' if number == 0 else '':8}{path}" for number, (_, path) in enumerate(made.files)),
         "\n".join(f"earlier {path}: left by another run, not delivered by this one" for path in made.earlier),
         f"report  {written}, {written.with_suffix('.html').name}",
@@ -204,6 +206,15 @@ def _reasons(report: Report) -> list[str]:
     invalid = {f"no valid measurement: {why}" for why in report.invalid}
     reasons += [f"note: {remark}" for remark in report.remarks if remark not in invalid]
     return [line for reason in reasons for line in _wrapped(reason)]
+
+
+def _again(report: Report) -> list[str]:
+    """Say what to do where a latency is not valid."""
+    invalid = [row.measurement for row in report.rows if isinstance(row.measurement, Measurement)]
+    invalid = [measured for measured in invalid if measured.invalid]
+    if not invalid:
+        return []
+    return _wrapped(f"fix: {steadied(invalid)} run the same command again: it repeats the measurement alone")
 
 
 def _wrapped(text: str, indent: int = 0) -> list[str]:

@@ -249,6 +249,17 @@ def test_the_table_fits_80_columns_with_the_longest_names() -> None:
     assert max(map(len, _deployment.summary_table(rows).splitlines())) <= 80
 
 
+def test_where_a_latency_is_not_valid_the_cure_is_named() -> None:
+    timed = measurement("int8 · onnxruntime", (1.0,) * 2000)
+    invalid = dataclasses.replace(timed, invalid=("foreign load",))
+    cure = "fix: remove the cause and run the same command again: it repeats the measurement"
+
+    assert f"\n\n{cure}\n  alone\n\n" in _deployment.text(
+        made(row("int8", "onnxruntime", measurement=invalid)), Path("report.md")
+    )
+    assert "fix: " not in _deployment.text(made(row("int8", "onnxruntime", measurement=timed)), Path("report.md"))
+
+
 def test_the_table_has_every_column_on_80_and_leaves_out_what_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     drop = Drop(what="top-1", points=-0.01, low=-0.16, high=0.14)
