@@ -51,7 +51,7 @@ def page(report: Report) -> str:
         element("h1", element("bdi", content.title(report))),
         element("p", chip(word), " ", summary(report), winner, class_="verdict"),
     )
-    meaning = element("p", element("small", content.legend(report)))
+    meaning = element("p", content.legend(report), class_="note")
     first = element(
         "div",
         element("section", element("h2", "What was proved"), facts(first_page.facts(report)), aria_label="facts"),
