@@ -233,7 +233,7 @@ def prepared(run: Run) -> Prepared:
     simple = simplified(run, source)
     graph = float_graph(run, simple)
     cause = diagnosed(run, source, logits)
-    run.remarks += cause.words if cause else ()
+    run.remarks += cause.words if cause else diagnosis.low_score_remarks(logits)
     return Prepared(source=source, logits=logits, simple=simple, graph=graph)
 
 
@@ -339,7 +339,7 @@ def collect(run: Run, source: Exported) -> Report:
         )
         rows += latency_rows.with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
     rows, told = compare.compare_apart(rows)
-    run.remarks += told
+    run.remarks += (*told, *latency_rows.unlike_remarks(rows), *diagnosis.low_score_remarks(logits))
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
 
@@ -601,8 +601,8 @@ def measured_rows(run: Run, rows: list[EngineRow], *, fresh: bool) -> list[Engin
             f"no speed-ups: the baseline '{part.baseline}' was not measured; {nearest(part.baseline, timed)}"
         )
     run.remarks += [*latency_rows.not_faster_remarks(rows, measured), *latency_rows.unsteady_remarks(measured)]
-    return [
-        joined
-        for row in rows
-        for joined in ((row,) if row.failed else latency_rows.with_measurement(row, measured, part))
+    joined = [
+        each for row in rows for each in ((row,) if row.failed else latency_rows.with_measurement(row, measured, part))
     ]
+    run.remarks += latency_rows.unlike_remarks(joined)
+    return joined

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from deploy_kit.recipe import BenchTable
-from deploy_kit.records.measurements import Bench
+from deploy_kit.records.measurements import Bench, Measurement
 from deploy_kit.records.results import EngineRow
 from deploy_kit.stages import bench, simplify
 
@@ -52,6 +52,25 @@ def unsteady_remarks(measured: Bench) -> list[str]:
     remarks += [f"no valid measurement: {why}" for why in measured.invalid]
     if measured.stopped:
         remarks.append(f"{measured.stopped}; the same command goes on from there")
+    return remarks
+
+
+def unlike_remarks(rows: Sequence[EngineRow]) -> list[str]:
+    """List in words which latencies and their baselines are of other numbers of threads, or of other processors."""
+    timed = {(row.label, m.batch): m for row in rows if isinstance(m := row.measurement, Measurement)}
+    remarks = []
+    for row in rows:
+        found = row.measurement
+        if not isinstance(found, Measurement) or row.speed_up is None:
+            continue
+        baseline = timed.get((row.speed_up.baseline, found.batch))
+        ours, theirs = dict(found.settings), dict(baseline.settings) if baseline else {}
+        for what in ("threads", "device"):
+            mine, other = ours.get(what), theirs.get(what)
+            if mine and other and mine.casefold() != other.casefold():
+                remarks.append(
+                    f"{row.label} ran with {what} {mine}, and its baseline {row.speed_up.baseline} with {other}"
+                )
     return remarks
 
 

@@ -210,5 +210,6 @@ def _why_none(rows: Sequence[EngineRow], budgets: Budgets) -> str:
     if "accepted" in words:
         return "no accepted engine keeps the budgets" if budgets.words else "no accepted engine was measured"
     if set(words) == {"undecided"}:
-        return "every engine is undecided"
+        accurate = all(row.accurate for row in rows if row.judged is not None)
+        return "every engine is undecided" + ": the accuracy of all is accepted, and no latency is valid" * accurate
     return "no engine was accepted" + (", and at least one is undecided" if "undecided" in words else "")

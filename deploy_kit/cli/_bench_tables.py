@@ -61,7 +61,11 @@ def comparison(compared: Comparison) -> str:
 def _notes(rows: Sequence[EngineRow], part: BenchTable) -> list[str]:
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
     notes = [_FRAME] if any(m.span == "frame" for m in timed) else []
-    notes += [f"{m.label}: {note}" for m in timed for note in (*report.notes(m), *device.notes(m))]
+    several = len({m.batch for m in timed}) > 1
+    for m in timed:
+        where = f"{m.label}, batch {m.batch}" if several else m.label
+        notes += [f"{where}: {note}" for note in (*report.notes(m), *device.notes(m))]
+    notes += latency_rows.unlike_remarks(rows)
     return [*notes, *device.lacks(timed, energy=part.energy)]
 
 

@@ -66,18 +66,27 @@ class ImageOptions:
             raise RequestError(
                 "--mean and --std must be given together", hint="e.g. --input 28x28 --mean 0.286 --std 0.353"
             )
-        try:
-            if size is not None:
-                sides = [int(side) for side in size.lower().split("x")]
-                given |= dict(zip(("height", "width"), sides, strict=True))
-            means, stds = ([float(part) for part in text.split(",")] for text in (mean, std))
-        except ValueError as error:
-            raise RequestError(
-                f"--input {size or ''} --mean {mean} --std {std}: expected numbers",
-                hint="e.g. --input 224x224 --mean 0.5 --std 0.5",
-            ) from error
+        if size is not None:
+            sides = _quantities.whole_numbers(size, "x", "--input 224x224")
+            if len(sides) != 2:
+                raise RequestError(
+                    f"--input: expected height and width of an image, found '{size}'", hint="--input 224x224"
+                )
+            given |= dict(zip(("height", "width"), sides, strict=True))
+        means, stds = _numbers("--mean", mean), _numbers("--std", std)
         color = self.color or ("gray" if len(means) == 1 else "rgb")
         return {"preprocess": {"color": color, "mean": means, "std": stds, **given}}
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    from deploy_kit.base.errors import RequestError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise RequestError(
+            f"{option}: expected a number for each channel, found '{text}'", hint=f"e.g. {option} 0.5,0.5,0.5"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,31 +83,48 @@ def run(
     made = deliver.run(report, deliveries, kept) if deliveries is not None else deliver.NOTHING
     report = dataclasses.replace(report, delivered=tuple((label, path.name) for label, path in made.files))
     written = report_stage.run(report, reports)
-    packed = packing is not None and _pack(recipe, kept, target, report, packing)
-    more = f"\nbundle  {bundle if packed else _unpacked(report)}" if packing is not None else ""
+    chosen = _to_pack(report, allow_invalid=allow_invalid)
+    packed = packing is not None and _pack(recipe, kept, target, chosen, packing)
+    more = f"\nbundle  {_packed(report, chosen, bundle) if packed else _unpacked(report)}" if bundle else ""
     console.result(report, text(report, written, made) + more)
     if packing is None or packed:
         return report_code(report, allow_invalid=allow_invalid)
     return report_code(report, allow_invalid=False) or EXIT_CODES["rejected"]  # what was asked for is not there
 
 
+def _packed(report: Report, row: EngineRow | None, bundle: Path) -> str:
+    """Name a bundle, and its engine where it is not the recommended one."""
+    if row is None or (report.recommendation and report.recommendation.winner):
+        return str(bundle)
+    return f"{bundle}: {typed(row.label)}, the smallest whose accuracy is accepted: no latency is valid"
+
+
 def _unpacked(report: Report) -> str:
     """Say why there is no bundle, and how to pack an engine whose accuracy is accepted all the same."""
-    able = next((row.artifact for row in report.rows if _is_accurate(row) and row.artifact), None)
-    if able is None:
+    row = _smallest(report)
+    if row is None or row.artifact is None:
         return "none: no engine is recommended, and the accuracy of none is accepted"
+    able = row.artifact
     command = shlex.join(["deploykit", "pack", "--engine", able.engine or "", "--variant", able.name])
     return f"none: no engine is recommended; to pack one all the same:\n        {command}"
 
 
-def _is_accurate(row: EngineRow) -> bool:
-    return isinstance(row.parity, ParityReport) and row.parity.passed and not row.failed
+def _smallest(report: Report) -> EngineRow | None:
+    """Return the smallest engine whose accuracy is accepted and that misses no limit; None where there is none."""
+    able = [(row.artifact.size_bytes, row.label, row) for row in report.rows if row.artifact and row.accurate]
+    return min((one for one in able if not one[2].misses), default=(0, "", None))[2]
 
 
-def _pack(recipe: Recipe, store: Store, device: Device, report: Report, packing: pack.PackTable) -> bool:
-    """Pack the recommended engine; return whether there is one."""
+def _to_pack(report: Report, *, allow_invalid: bool) -> EngineRow | None:
+    """Return the recommended engine; without one, the smallest that invalid latencies alone leave undecided."""
     winner = report.recommendation.winner if report.recommendation else ""
     row = next((row for row in report.rows if winner and row.label == winner.partition(",")[0]), None)
+    unbounded = report.recommendation is None or not report.recommendation.budgets.words
+    return _smallest(report) if row is None and allow_invalid and report.invalid and unbounded else row
+
+
+def _pack(recipe: Recipe, store: Store, device: Device, row: EngineRow | None, packing: pack.PackTable) -> bool:
+    """Pack an engine; return whether there is one."""
     if row is None or row.artifact is None or not isinstance(row.parity, ParityReport):
         return False
     with pipeline.open_run(recipe, store, device) as opened:
@@ -187,8 +204,11 @@ def _cells(row: EngineRow) -> tuple[str, ...]:
 
 
 def _limits(report: Report) -> list[str]:
-    """Draw the limits in force, once for each precision, and the budgets of all."""
+    """Draw the checkpoint's own score, the limits in force, once for each precision, and the budgets of all."""
     found = dict[str, str]()
+    answers = report.answers
+    if answers is not None and answers.top1 is not None:
+        found["checkpoint"] = f"{100 * answers.top1:.2f} % top-1 on {answers.n:,} images of {answers.images}"
     for row in report.rows:
         if row.judged and row.artifact:
             found.setdefault(f"limits of {row.artifact.precision}", ", ".join(row.judged.limits) or "none set")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from deploy_kit import recipe
 from deploy_kit.base import bundled
-from deploy_kit.base.errors import RequestError
+from deploy_kit.base.errors import RequestError, no_such_file
 from deploy_kit.base.plain_text import shell_word
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.cli import _steps
@@ -81,6 +81,10 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
         DeployKitError: As `stages.adopt`, `stages.reference` and `stages.check`.
     """
     asked = given
+    if not given.file.exists():
+        raise no_such_file(given.file)
+    if given.against == LABELS:
+        _verify_labels_suffice(given, step)
     with _with_bundle(asked, step) as (given, step, stated), _adopted(given, step, console, stated) as one:
         engine = one.engine
         if given.against == LABELS:
@@ -123,10 +127,12 @@ def proved(
             earlier = f"; its passport has: {one.engine.origin.accuracy}" if one.engine.origin else ""
             console.say(f"no limit on the drop of accuracy is set: --max-drop 0.5pt sets one{earlier}")
         parity = _with_checkpoint(checked, source, one.engine)
-        # The file is all that there is of the graph that it was built from.
+        # The file, and what its passport says, is all that there is of the graph that it was built from.
+        origin = one.engine.origin
+        graph = dataclasses.replace(one.engine, made_by=origin.graph_made_by) if origin else one.engine
         yield (
             ProvedEngine(
-                engine=one.engine, graph=one.engine, checkpoint=facts, reference=logits, parity=parity, measurement=None
+                engine=one.engine, graph=graph, checkpoint=facts, reference=logits, parity=parity, measurement=None
             ),
             one.images,
             one.target,
@@ -255,6 +261,27 @@ def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
             hint="give --images FOLDER" + ", or --golden golden.npz of a bundle" * (not given.to_pack),
         )
     return ImageSource(name=name, skip_bad=step.skip_bad, orientation=step.orientation, masks=step.masks)
+
+
+def _verify_labels_suffice(given: GivenEngine, step: StepOptions) -> None:
+    """Refuse what needs the answers of a checkpoint, or is not scored on labels alone.
+
+    Raises:
+        RequestError: It was asked for.
+    """
+    if given.max_drop is not None:
+        raise RequestError(
+            "--max-drop: a drop is against a checkpoint, and --against labels names none",
+            hint="--against CHECKPOINT, or --min-top1 92% for a limit on the accuracy itself",
+        )
+    asked: dict[str, object] = {"--crops": step.crops, "--every-image": step.every_image, "--task": step.task}
+    asked |= {"--masks": step.masks, "--ignore-index": step.ignore_index, "--recipe": step.recipe}
+    for flag, value in asked.items():
+        if value not in (None, False):
+            raise RequestError(
+                f"{flag}: --against labels scores one label an image, and limits nothing but --min-top1",
+                hint=f"leave {flag} out, or give --against CHECKPOINT",
+            )
 
 
 def _checkpoint(given: GivenEngine, engine: Artifact) -> str:

@@ -110,7 +110,7 @@ class StepOptions:
         bool,
         typer.Option(
             "--every-image",
-            help="Run float32 engines on every image; by default on a part of 500 or more, and the report says which.",
+            help="Run float32 engines on every image; by default on a part where there are 500 or more.",
         ),
     ] = False
     recipe: Annotated[str | None, typer.Option(help="Recipe file, or name of a bundled recipe.")] = None

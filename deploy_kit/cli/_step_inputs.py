@@ -82,10 +82,14 @@ def require_engines(run: Run, source: Exported | None = None) -> list[Artifact]:
     built = engines_in_force(run, source)
     if not built:
         others = run.store.newest(Artifact, "build") is not None
-        of = "the export in force" if source else f"'{run.recipe.source.checkpoint}', the checkpoint in force"
+        of = f"'{run.recipe.source.checkpoint}', the checkpoint in force"
+        if source:  # e.g. the newest of several, whose deployment was interrupted
+            of = f"the export in force ({source.onnx.preprocess.words})"
+        hint = "deploykit build --engine onnxruntime, after quantize where it is to be int8"
+        if source and engines_in_force(run):
+            hint += "; or take an earlier export up again: --recipe with the recipe.yaml of its report"
         raise RequestError(
-            f"{run.store.root}: no engine was built here yet{f' from {of}' if others else ''}",
-            hint="deploykit build --engine onnxruntime, after quantize where it is to be int8",
+            f"{run.store.root}: no engine was built here yet{f' from {of}' if others else ''}", hint=hint
         )
     return built
 

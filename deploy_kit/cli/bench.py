@@ -12,10 +12,19 @@ from deploy_kit.cli._options import AllowInvalid, FailOnRegression, Fresh, Outpu
 
 
 def bench(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Delivered or foreign engine or ONNX files, or bundles, the first of them the baseline; by default "
+            "the store's newest engine.",
+        ),
+    ] = None,
     *,
     all_engines: Annotated[bool, typer.Option("--all", help="Measure all engines in the store, in turns.")] = False,
     engine: Annotated[
-        str | None, typer.Option(help="Comma-separated engines to measure, e.g. onnxruntime,openvino.")
+        str | None,
+        typer.Option(help="Comma-separated engines to measure, e.g. onnxruntime,openvino; with FILE its engine."),
     ] = None,
     variant: Annotated[str | None, typer.Option(help="Comma-separated variants to measure, e.g. fp32,int8.")] = None,
     scenario: Annotated[
@@ -77,11 +86,13 @@ def bench(
     fresh: Fresh = False,
     output: OutputOptions,
 ) -> None:
-    """Measure the latency of the newest engine, of selected engines or of all, in turns."""
+    """Measure the latency of the newest engine, of selected engines, of all, or of given files, in turns."""
     from deploy_kit.analysis import compare
+    from deploy_kit.base.errors import RequestError
     from deploy_kit.base.plain_text import shell_word
     from deploy_kit.base.whole_files import verify_place, write_whole
     from deploy_kit.cli import (
+        _bench_files,
         _bench_outcome,
         _bench_request,
         _bench_tables,
@@ -115,11 +126,23 @@ def bench(
     for measurement in earlier.measurements if earlier else ():  # before any work
         compare.verify_valid(measurement, str(baseline))
     named = None if earlier else baseline
-    with output.console() as console, _steps.open_run(step, console) as run:
-        table = overrides.with_bench(run.recipe, options)
-        engines = _bench_request.select_engines(
-            run, console, table, everything=all_engines, engines=engine, variants=variant
+    if files and (all_engines or variant):
+        raise RequestError(
+            "--all and --variant are about engines of the store, and files were given",
+            hint=f"leave them out, or the files: deploykit bench {shell_word(files[0])}",
         )
+    with (
+        output.console() as console,
+        _bench_files.opened(step, console) if files else _steps.open_run(step, console) as run,
+    ):
+        table = overrides.with_bench(run.recipe, options)
+        if files:
+            engines = _bench_files.taken(files, run, console, engine)
+            table = _bench_files.with_first_as_baseline(table, engines, baseline)
+        else:
+            engines = _bench_request.select_engines(
+                run, console, table, everything=all_engines, engines=engine, variants=variant
+            )
         table = _bench_request.with_baseline(table, engines, named) if earlier is None else table
         _bench_request.verify_baseline(table, engines, named=named, earlier=earlier is not None)
         _layer_profiles.verify_export(export_profile, n_engines=len(engines))
@@ -159,5 +182,5 @@ def bench(
 COMMAND = Command(
     call=bench,
     order=60,
-    example="deploykit bench --all --baseline fp32@onnxruntime --latency-budget 8ms",
+    example="deploykit bench deliver/best-fp32.onnx deliver/best-int8.onnx --latency-budget 8ms",
 )

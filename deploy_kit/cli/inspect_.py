@@ -51,7 +51,9 @@ def _rows(inspected: "Inspection") -> list[tuple[str, str]]:
         rows.append(("parent", inspected.passport.parent))
     origin = inspected.passport.origin if inspected.passport else None
     if origin is not None:
+        graph = "; ".join(f"{k} {v}" for k, v in origin.graph_made_by.rows)
         rows += [
+            *([("graph made by", graph)] if graph else []),
             ("checkpoint", f"{origin.checkpoint} (sha256 {origin.checkpoint_sha256})"),
             *([("calibrated on", _data(origin.calibration, origin.calibration_sha256))] if origin.calibration else []),
             ("checked on", f"{origin.n_images:,} images ({_data(origin.images, origin.images_sha256)})"),

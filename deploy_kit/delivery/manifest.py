@@ -82,6 +82,11 @@ class PackedEngine:
     graph_sha256: str
     rebuild: str
 
+    @property
+    def requirement(self) -> str:
+        """What pip installs to run it, e.g. ``onnxruntime>=1.24``."""
+        return f"{self.package}{'==' if self.exact else '>='}{self.minimum}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PackedSource:

@@ -46,6 +46,9 @@ def _head(m: Manifest) -> list[str]:
         ("accuracy", escaped(m.check.accuracy.text)),
         ("latency", _latency(m)),
     ]
+    if all(file.sha256 != engine.sha256 for file in m.files):
+        why = "its files here carry the names of the classes, or are several" if m.classes else "it is several files"
+        rows.append(("sha256 of the engine in its report", f"{engine.sha256} ({why})"))
     return [f"# {escaped(m.name)}", "", *_table(("what", "value"), rows), ""]
 
 
@@ -60,10 +63,10 @@ def _latency(m: Manifest) -> str:
 
 
 def _run(m: Manifest) -> list[str]:
-    package = m.engine.package
     lines = [
         "## Run it", "",
-        "```", f"pip install numpy pillow {package}", "python predict.py photo.jpg", "python verify.py", "```", "",
+        "```", f"pip install numpy pillow '{m.engine.requirement}'", "python predict.py photo.jpg", "python verify.py",
+        "```", "",
         "`verify.py` compares every file with its sha256, and the engine's answers on this machine with those of the",
         "machine that packed it. In Python:", "",
         "```python", "import sys", "sys.path.insert(0, \"path/to/this/folder\")", "from predict import Classifier",
@@ -83,8 +86,8 @@ def _run(m: Manifest) -> list[str]:
         ]
     if m.engine.rebuild:
         lines += [
-            f"The engine fits one version of {package} and one kind of GPU. `{m.engine.graph}` is the graph it was",
-            "built from; for another version or GPU:", "", "```", m.engine.rebuild, "```", "",
+            f"The engine fits one version of {m.engine.package} and one kind of GPU. `{m.engine.graph}` is its graph;",
+            "for another version or GPU:", "", "```", m.engine.rebuild, "```", "",
         ]  # fmt: skip
     return lines
 

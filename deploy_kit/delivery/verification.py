@@ -103,7 +103,7 @@ def expect_version(manifest: Manifest, connection: Connection) -> str:
             f"'{device}' has {engine.package} {here}, and this bundle needs {need} ({engine.minimum_source})",
             hint=f"deploykit build {engine.graph} --engine {engine.name}"
             if engine.graph
-            else f"pip install '{engine.package}>={engine.minimum}'",
+            else f"pip install '{engine.requirement}'",
         )
     return f"{engine.package} {here} (built with {engine.built_with or 'a version that was not recorded'})"
 

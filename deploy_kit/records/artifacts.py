@@ -232,6 +232,7 @@ class Origin:
         images_sha256: Hash over the check images, their order and labels (`ImageSet.digest`); empty where not recorded.
         calibration: Calibration image set of the graph that the engine was built from; empty where it saw none.
         calibration_sha256: Hash over the calibration images and their order; empty where it was not recorded.
+        graph_made_by: What made the graph that the engine was built from: scheme, options, passes, versions.
     """
 
     checkpoint: str
@@ -244,6 +245,7 @@ class Origin:
     images_sha256: str = ""
     calibration: str = ""
     calibration_sha256: str = ""
+    graph_made_by: MadeBy = field(default_factory=MadeBy)
 
 
 @dataclass(frozen=True, kw_only=True)

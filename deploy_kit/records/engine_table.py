@@ -60,8 +60,10 @@ def plain(label: str) -> str:
 
 def summary(report: Report) -> str:
     """Return the verdict on all engines, with the time and the version."""
-    checked = any(row.judged is not None for row in report.rows)
+    checked = [row for row in report.rows if row.judged is not None]
     verdict = _SUMMARIES[report.verdict] if checked else "No engine was checked."
+    if report.verdict == "undecided" and checked and all(row.accurate for row in checked):
+        verdict = "The accuracy of every engine is accepted, and at least one latency is not valid."
     return f"{verdict} Made {report.when} by deploykit {report.version}."
 
 

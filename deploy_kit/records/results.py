@@ -304,6 +304,11 @@ class EngineRow:
         return verdict.with_broken(self.misses)
 
     @property
+    def accurate(self) -> bool:
+        """Whether its accuracy is accepted, whatever its latency is."""
+        return self.judged is not None and isinstance(self.parity, ParityReport) and self.parity.passed
+
+    @property
     def verdict(self) -> str:
         """The verdict in one line, or ``not run: …``, ``failed: …``, ``left out: …`` or ``not checked``."""
         if self.left_out:
@@ -393,11 +398,7 @@ class Report:
         """
         if any(row.failed for row in self.rows):
             return False
-        kept = [
-            row.parity.passed and not row.misses
-            for row in self.rows
-            if isinstance(row.parity, ParityReport) and not row.left_out
-        ]
+        kept = [row.accurate and not row.misses for row in self.rows if row.judged is not None]
         return bool(kept) and all(kept)
 
     @property

@@ -39,6 +39,7 @@ def run(
     *,
     preprocess: Preprocess | None = None,
     stated: Artifact | None = None,
+    bare: bool = False,
 ) -> tuple[Artifact, bool]:
     """Take a file into the store as an engine.
 
@@ -48,6 +49,7 @@ def run(
         context: Where. The engine's precision is read there, where the file does not state it.
         preprocess: How images become its input, where the file does not say.
         stated: What a bundle says of its engine; None for what the passport beside the file says.
+        bare: Whether an ONNX graph may lack what its input is, as it takes noise alone.
 
     Returns:
         The engine, and whether the store had it.
@@ -80,7 +82,7 @@ def run(
         options = codec.from_json(engine.options, json.loads(passport.options), f"engine '{name}'")
     else:
         options = codec.from_json(engine.options, given, f"engine '{name}'")
-    known = preprocess or _preprocess(file, passport, is_onnx=is_onnx)
+    known = preprocess or _preprocess(file, passport, is_onnx=is_onnx, bare=bare)
     bin_file = file.with_suffix(_BESIDE[ending]) if ending in _BESIDE else None
     if bin_file is not None and not bin_file.is_file():
         raise InputError(f"{bin_file}: no such file", hint=f"put it beside {file.name}: it holds the weights")
@@ -151,10 +153,22 @@ def precision_of(proof: Proof) -> Precision:
     return "int8" if found["int8"] else max(found, key=lambda precision: found[precision])
 
 
-def _preprocess(file: Path, passport: Artifact | None, *, is_onnx: bool) -> Preprocess:
+def _preprocess(file: Path, passport: Artifact | None, *, is_onnx: bool, bare: bool) -> Preprocess | BareInput:
     found: Preprocess | BareInput | None = passport.preprocess if passport else None
     if found is None and is_onnx:
-        found = onnx_file.preprocess(onnx_file.load(file))
+        model = onnx_file.load(file)
+        found = onnx_file.preprocess(model)
+        shapes = [spec.shape[1:] for spec in onnx_file.specs(onnx_file.inputs(model))]
+        if found is None and bare and len(shapes) == 1 and all(isinstance(side, int) for side in shapes[0]):
+            found = BareInput(shape=tuple(int(side) for side in shapes[0]))
+    if isinstance(found, BareInput) and bare:
+        return found
+    if bare and not isinstance(found, Preprocess):
+        raise InputError(
+            f"{file}: nothing says which input it takes",
+            hint="put its passport beside it (FILE.passport.json), or bench the ONNX file, of one fixed size, that it "
+            "was built from",
+        )
     if not isinstance(found, Preprocess):
         raise InputError(
             f"{file}: nothing says how an image becomes its input",

@@ -8,7 +8,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.records.passports import PASSPORT
+from deploy_kit.records.passports import PASSPORT, read_passport
 from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.store import Store
 
@@ -58,6 +58,7 @@ def run(report: Report, folder: Path, store: Store) -> Delivered:
         require_own(out)
         delivered.append((row.label, store.copy_out(artifact, out, _origin(report, artifact, parity))))
     old = {folder / name for _, one, _ in checked for name in (_plain(stem, one), _told_apart(stem, one))}
+    old |= {path for path in folder.glob(f"{glob.escape(stem)}-*") if _is_of(report.checkpoint.name, path)}
     old -= {path for _, path in delivered}
     return Delivered(files=tuple(delivered), earlier=tuple(sorted(filter(_is_own, old))))
 
@@ -90,6 +91,12 @@ def require_own(path: Path) -> None:
 
 def _is_own(path: Path) -> bool:
     return path.is_file() and path.with_name(path.name + PASSPORT).is_file()
+
+
+def _is_of(checkpoint: str, path: Path) -> bool:
+    """Return whether a file was delivered for a checkpoint, by its passport."""
+    passport = read_passport(path)
+    return passport is not None and passport.origin is not None and passport.origin.checkpoint == checkpoint
 
 
 def _names(stem: str, artifacts: tuple[Artifact, ...]) -> dict[str, str]:
@@ -125,4 +132,5 @@ def _origin(report: Report, artifact: Artifact, parity: ParityReport) -> Origin:
         images_sha256=report.answers.images_sha256,
         calibration=made_by.calibration,
         calibration_sha256=made_by.calibration_sha256,
+        graph_made_by=made_by,
     )

@@ -40,6 +40,17 @@ COLORS = np.array(
 )
 
 
+def test_a_checkpoint_that_is_right_on_few_images_is_said_to_be_fed_otherwise_than_in_training() -> None:
+    answers = ReferenceLogits(path="a.npz", sha256="b" * 64, images="val", n=1000, labelled=True, top1=0.268)
+
+    (said,) = diagnose.low_score_remarks(answers)
+
+    assert said.startswith("the checkpoint itself is right on only 26.8 % of these images")
+    assert "deploykit check --diagnose" in said
+    assert diagnose.low_score_remarks(dataclasses.replace(answers, top1=0.7)) == ()
+    assert diagnose.low_score_remarks(dataclasses.replace(answers, top1=None)) == ()
+
+
 def changed(preprocess: Preprocess, **parts: object) -> Preprocess:
     return dataclasses.replace(preprocess, **parts)  # type: ignore[arg-type]
 

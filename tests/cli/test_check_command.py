@@ -119,7 +119,9 @@ def test_an_engine_of_another_export_is_not_held_against_the_one_in_force(line: 
 
     said = deploykit("check", "--store", kept.root)
 
-    assert (said.code, "no engine was built here yet from the export in force" in said.error) == (2, True), said.err
+    assert (said.code, "no engine was built here yet from the export in force (" in said.error) == (2, True), said.err
+    assert "with mean 0.1 and std 0.9" in said.error
+    assert "take an earlier export up again: --recipe with the recipe.yaml of its report" in said.fix
     assert not kept.rejected(line.built("int8", "onnxruntime"))
 
 

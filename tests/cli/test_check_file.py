@@ -153,6 +153,8 @@ def test_the_interval_of_an_accuracy_decides(found: LabelScore, word: str) -> No
         (("--all",), "--all, --variant and --diagnose are about engines of the store"),
         (("--min-top1", "92"), "--min-top1: expected a share, found '92'"),
         (("--golden", "none.npz", "--against", "labels"), "--golden has images and outputs of its own"),
+        (("--against", "labels", "--max-drop", "0.5pt"), "--max-drop: a drop is against a checkpoint"),
+        (("--against", "labels", "--every-image"), "--every-image: --against labels scores one label an image"),
     ],
 )
 def test_a_wrong_request_is_refused_with_a_way_out(
@@ -166,6 +168,15 @@ def test_a_wrong_request_is_refused_with_a_way_out(
     )
 
     assert (said.code, words in said.error, bool(said.fix)) == (2, True, True), said.err
+
+
+def test_a_misspelt_file_is_said_before_what_else_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "best-int8.onnx").touch()
+
+    said = deploykit("check", tmp_path / "best-int.onnx", "--store", tmp_path / "s")
+
+    assert (said.code, said.error) == (2, f"error: {tmp_path / 'best-int.onnx'}: no such file")
+    assert said.fix == f"  fix: did you mean '{tmp_path / 'best-int8.onnx'}'?"
 
 
 def test_a_folder_is_refused_with_what_takes_a_bundle(tmp_path: Path) -> None:

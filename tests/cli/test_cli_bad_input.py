@@ -102,7 +102,7 @@ CASES = {
     ),
     "half a preprocessing": Case(lambda d, s: ["export", "--mean", "0.5"], 2, "must be given together", "--mean"),
     "a size that is no number": Case(
-        lambda d, s: ["export", "--input", "28", "--mean", "0", "--std", "1"], 2, "expected numbers", "--input"
+        lambda d, s: ["export", "--input", "28", "--mean", "0", "--std", "1"], 2, "expected height and width", "--input"
     ),
     **{
         f"mean and std for pixels up to 255, {command}": Case(

@@ -25,7 +25,7 @@ from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import Drop
 from deploy_kit.records.passports import read_passport
 from deploy_kit.records.recommendation import Budgets
-from deploy_kit.records.results import Report
+from deploy_kit.records.results import Limits, Report
 from deploy_kit.stages import deliver
 
 
@@ -113,7 +113,9 @@ def test_where_no_engine_is_recommended_the_bundle_that_was_asked_for_is_said_to
 
     said = deploykit("run", tmp_path / "small.yaml", *place, "--pack", tmp_path / "bundle")
 
-    assert "bundle  none: no engine is recommended; deploykit pack --engine" in said.out, said.err
+    assert (
+        "bundle  none: no engine is recommended; to pack one all the same:\n        deploykit pack --engine" in said.out
+    )
     assert not (tmp_path / "bundle").exists()
     assert said.code in (1, 6)  # 6 where latencies are invalid: what was asked for is not there in either case
 
@@ -247,6 +249,27 @@ def test_the_table_fits_80_columns_with_the_longest_names() -> None:
     rows = [row("int8", "onnxruntime", measurement=dataclasses.replace(timed, invalid=("a",)))]
 
     assert max(map(len, _deployment.summary_table(rows).splitlines())) <= 80
+
+
+def test_invalid_latencies_that_are_allowed_leave_the_smallest_accurate_engine_to_be_packed() -> None:
+    timed = dataclasses.replace(measurement("fp32 · onnxruntime", (1.0,) * 2000), invalid=("foreign load",))
+    large = row("fp32", "onnxruntime", measurement=timed, artifact=dataclasses.replace(artifact("fp32"), size_bytes=9))
+    small = row("int8", "onnxruntime", measurement=timed, artifact=dataclasses.replace(artifact("int8"), size_bytes=2))
+    wrong = row("mix", "onnxruntime", measurement=timed, artifact=dataclasses.replace(artifact("mix"), size_bytes=1))
+    wrong = dataclasses.replace(wrong, parity=parity("mix · onnxruntime", limits=Limits(min_sqnr_db=99)))
+    rows = (large, small, wrong)
+    found = made(*rows, recommendation=recommend(rows, Budgets()))
+    within = made(*rows, recommendation=recommend(rows, Budgets(latency_ms=1)))
+
+    assert _deployment._to_pack(found, allow_invalid=True) is small
+    assert _deployment._to_pack(found, allow_invalid=False) is None
+    assert _deployment._to_pack(within, allow_invalid=True) is None  # a budget of latency cannot be judged
+
+
+def test_the_checkpoint_s_own_score_stands_above_the_limits() -> None:
+    text = _deployment.text(made(row("int8", "onnxruntime")), Path("report.md"))
+
+    assert "\n\ncheckpoint: 93.00 % top-1 on 100 images of bundled:some\nlimits of int8: SQNR ≥ 20 dB\n" in text
 
 
 def test_where_a_latency_is_not_valid_the_cure_is_named() -> None:

@@ -270,7 +270,7 @@ def test_the_bundles_own_verification_says_what_the_command_says(
     assert (code, "the engine needs 9999.1 or later" in said) == (4, True)
     edit_manifest(bundle, lambda m: m["engine"].update(package="no_such_engine"))
     code, said = verify()
-    assert (code, "pip install no_such_engine" in said) == (3, True)
+    assert (code, "pip install 'no_such_engine>=9999.1'" in said) == (3, True)
     (bundle / "manifest.json").write_text("{}")
     assert verify()[0] == 2
 

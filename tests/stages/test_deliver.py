@@ -6,9 +6,11 @@ from pathlib import Path
 from page_records import page_report
 from report_records import artifact
 
+from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.cli import _deployment
 from deploy_kit.records.artifacts import Artifact, Origin
 from deploy_kit.records.made_by import MadeBy
+from deploy_kit.records.passports import sealed
 from deploy_kit.stages import deliver
 from deploy_kit.store import Store
 
@@ -53,6 +55,22 @@ def test_a_passport_of_a_graph_that_saw_no_images_names_none(tmp_path: Path) -> 
 
     found = store.said["fp32 · openvino"]
     assert found is not None and (found.calibration, found.calibration_sha256) == ("", "")
+
+
+def test_files_of_the_checkpoint_that_an_earlier_run_made_for_other_engines_are_named(tmp_path: Path) -> None:
+    whole = page_report(lineage=())
+    store, out = Copies(tmp_path / "store"), tmp_path / "out"
+    out.mkdir()
+    origin = Origin(checkpoint="some.pth", checkpoint_sha256="c" * 64, accuracy="accepted", images="", n_images=1)
+    for name, named in (("some-int8.plan", "some.pth"), ("some-int8.pte", "other.pth")):
+        (out / name).write_bytes(b"engine")
+        made = artifact("int8", path=f"build/{name}", sha256=sha256_of(out / name))
+        passport = replace(made, origin=replace(origin, checkpoint=named))
+        (out / f"{name}.passport.json").write_text(sealed(passport))
+
+    found = deliver.run(whole, out, store)
+
+    assert [path.name for path in found.earlier] == ["some-int8.plan"]
 
 
 def test_what_a_limit_on_latency_rejects_is_not_delivered_and_an_earlier_file_of_it_is_named(tmp_path: Path) -> None:

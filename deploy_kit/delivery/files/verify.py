@@ -100,7 +100,8 @@ def main() -> int:
         package = importlib.import_module(engine["package"])
         here = str(getattr(package, "__version__", "")) or importlib.metadata.version(engine["package"])
     except ImportError as error:
-        print(f"FAILED  {engine['package']}: {error}; pip install {engine['package']}")
+        wanted = f"{engine['package']}{'==' if engine['exact'] else '>='}{engine['minimum']}"
+        print(f"FAILED  {engine['package']}: {error}; pip install '{wanted}'")
         return 3
     fault = version_fault(engine, here)
     if fault:
