@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.measurements import Bench, Measurement
 from deploy_kit.records.results import EngineRow
@@ -28,7 +29,7 @@ def with_measurement(row: EngineRow, measured: Bench, part: BenchTable) -> tuple
     rows = []
     for one in mine:
         base = next((m for m in measured.measurements if (m.label, m.batch) == (baseline, one.batch)), None)
-        faster = bench.speed_up(base, one) if base is not None and base is not one else None
+        faster = speed_up(base, one) if base is not None and base is not one else None
         missed = bench.misses(one, part, faster)
         rows.append(dataclasses.replace(row, measurement=one, speed_up=faster, misses=missed))
     return tuple(rows)
@@ -84,7 +85,7 @@ def not_faster_remarks(rows: list[EngineRow], measured: Bench) -> list[str]:
         baseline = timed.get(f"fp32 · {row.artifact.engine}")
         if baseline is None:
             continue
-        gain = bench.speed_up(baseline, timed[row.label])
+        gain = speed_up(baseline, timed[row.label])
         if gain is not None and gain.low <= 1:
             word = "is not shown to be faster" if gain.noise else "is slower"
             interval = f"{gain.ratio:.2f}× [{gain.low:.2f}, {gain.high:.2f}]"

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.records.engine_table import size, typed
 from deploy_kit.records.measurements import Measurement, samples_for
 from deploy_kit.records.readings import Rail
 from deploy_kit.records.recommendation import Budgets, Loser, Recommendation
 from deploy_kit.records.results import EngineRow, Limits, ParityReport
-from deploy_kit.stages.bench import speed_up
 
 PERCENTILES = (50.0, 90.0, 99.0)
 

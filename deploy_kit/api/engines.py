@@ -11,6 +11,7 @@ from deploy_kit.analysis.diagnosis import expect_labels
 from deploy_kit.api import _step
 from deploy_kit.api._step import Graph, PathLike, Progress, StoreLike
 from deploy_kit.base.errors import DeviceError, MeasurementError, RequestError, StageError
+from deploy_kit.measure import speed_ups
 from deploy_kit.recipe import BuildEntry, overrides
 from deploy_kit.records.artifacts import Artifact, Device
 from deploy_kit.records.measurements import Bench, Measurement, NotRun, SpeedUp
@@ -246,7 +247,7 @@ def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp | None:
     Returns:
         The ratio and its interval; None where a machine is emulated, whose times measure the emulator.
     """
-    return bench_stage.speed_up(baseline, candidate)
+    return speed_ups.speed_up(baseline, candidate)
 
 
 def _verify_measured(measured: Bench, *, allow_invalid: bool) -> None:

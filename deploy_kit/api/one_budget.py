@@ -21,6 +21,7 @@ from deploy_kit.api import mixing, slimming
 from deploy_kit.api.mixing import MixRequest
 from deploy_kit.base.errors import RequestError
 from deploy_kit.measure import latency
+from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.pipeline import Run
 from deploy_kit.quantization import schemes
 from deploy_kit.recipe import BuildEntry, Recipe, Variant, overrides, targets
@@ -179,7 +180,7 @@ def _with_times(trial: SlimTrial, measured: Measurement, base: Measurement | Non
         trial,
         engine=measured.label.rpartition(" · ")[2],
         ms=(statistics.median(turns), *latency.median_interval(turns)),
-        faster=bench.speed_up(base, measured) if base is not None and base is not measured else None,
+        faster=speed_up(base, measured) if base is not None and base is not measured else None,
     )
 
 

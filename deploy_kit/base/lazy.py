@@ -14,7 +14,7 @@ from deploy_kit.base.errors import MissingPackageError
 # Import name → what to install, where the two differ.
 INSTALL = {
     "torch": "deploykit[torch]",
-    "onnxscript": "deploykit[onnxruntime]",
+    "onnxscript": "deploykit[torch]",
     "onnxruntime": "deploykit[onnxruntime]",
     "openvino": "deploykit[openvino]",
     "ncnn": "deploykit[ncnn]",

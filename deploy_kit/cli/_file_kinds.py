@@ -38,11 +38,12 @@ def named(path: Path, command: str, expected: str) -> Iterator[None]:
     """
     try:
         yield
-    except RequestError as error:
+    except (RequestError, ImportError) as error:  # readers of checkpoints need torch
+        hint = error.hint if isinstance(error, RequestError) else ""
         kind = _kind(path) if path.is_file() else None
         if kind is None or command in kind.taken_by:
             raise
-        raise InputError(f"{path}: expected {expected}, found {kind.name}", hint=kind.line or error.hint) from error
+        raise InputError(f"{path}: expected {expected}, found {kind.name}", hint=kind.line or hint) from error
 
 
 def _kind(path: Path) -> _Kind | None:
@@ -93,7 +94,7 @@ def _json(path: Path, word: str) -> _Kind | None:
     except RequestError:
         return None
     if {"checkpoint", "rows"} <= keys:
-        return _Kind("a report", ("compare",), f"deploykit compare {word} OTHER/report.json")
+        return _Kind("a report", ("compare", "report"), f"deploykit report {word}")
     if "measurements" in keys:
         return _Kind("the record of a bench", ("compare",), f"deploykit compare {word} OTHER.json")
     if "schema_version" in keys:

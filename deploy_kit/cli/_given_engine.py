@@ -70,6 +70,7 @@ class _Adopted:
     table: CheckTable
     host: Context
     target: Context
+    wrong: str
 
 
 def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityReport | LabelScore:
@@ -85,10 +86,16 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
         raise no_such_file(given.file)
     if given.against == LABELS:
         _verify_labels_suffice(given, step)
+    elif given.against is not None and sha256_of(Path(given.against)) == sha256_of(given.file):
+        raise RequestError(
+            f"--against {given.against}: is the same file",
+            hint="--against the checkpoint or float graph it was made of",
+        )
     with _with_bundle(asked, step) as (given, step, stated), _adopted(given, step, console, stated) as one:
         engine = one.engine
         if given.against == LABELS:
-            return _found(check.by_labels(engine, one.target, images=one.images, min_top1=given.min_top1), engine)
+            score = check.by_labels(engine, one.target, images=one.images, min_top1=given.min_top1)
+            return _remarked(one, _found(score, engine))
         if given.golden is not None:  # its images have the network's size already
             assert isinstance(engine.preprocess, Preprocess)  # `adopt` takes no other
             engine = dataclasses.replace(engine, preprocess=dataclasses.replace(engine.preprocess, resize=None))
@@ -101,7 +108,7 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
         source = _source(given, engine)
         logits, _ = _answers(one, source)
         checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
-        return _with_checkpoint(checked, source, engine)
+        return _remarked(one, _with_checkpoint(checked, source, engine))
 
 
 @contextlib.contextmanager
@@ -122,7 +129,8 @@ def proved(
         source = _source(given, one.engine)
         logits, _ = _answers(one, source)
         facts = export.facts_of(source)
-        checked = _checked(one, one.engine, logits, max_drop=given.max_drop)
+        checked = _remarked(one, _checked(one, one.engine, logits, max_drop=given.max_drop))
+        assert isinstance(checked, ParityReport)
         if checked.drop is not None and given.max_drop is None:
             earlier = f"; its passport has: {one.engine.origin.accuracy}" if one.engine.origin else ""
             console.say(f"no limit on the drop of accuracy is set: --max-drop 0.5pt sets one{earlier}")
@@ -185,10 +193,11 @@ def _adopted(
     ):
         host = Context(store=store, connection=here, on_progress=console.on_progress, workers=workers)
         target = dataclasses.replace(host, connection=there)
-        if stated is None and (wrong := mismatch(given.file)):
+        wrong = "" if stated else mismatch(given.file)
+        if wrong:
             console.say(f"{given.file}: {wrong}")
         engine, _ = adopt.run(given.file, entry, target, preprocess=said.record() if said else None, stated=stated)
-        yield _Adopted(engine=engine, images=images, table=table, host=host, target=target)
+        yield _Adopted(engine=engine, images=images, table=table, host=host, target=target, wrong=wrong)
 
 
 def _source(given: GivenEngine, engine: Artifact) -> SourceTable:
@@ -214,13 +223,26 @@ def _checked(
     return _found(check.run(engine, limits, one.target, reference=logits, images=one.images)[0], engine)
 
 
+def _remarked(one: _Adopted, checked: ParityReport | LabelScore) -> ParityReport | LabelScore:
+    """Put beside a check what is known of the file: that its passport is not its own, that it saw the images."""
+    origin = one.engine.origin
+    seen = origin is not None and origin.calibration_sha256 == one.images.open(one.engine.preprocess).digest
+    doubts = ("it was calibrated on these very images",) if seen else ()
+    more = (*checked.remarks, *filter(None, (one.wrong,)), *doubts)
+    return dataclasses.replace(checked, remarks=more, doubts=(*checked.doubts, *doubts))
+
+
 def _with_checkpoint(checked: ParityReport, source: SourceTable, engine: Artifact) -> ParityReport:
     """Name the checkpoint that a file was compared with, and the other one where the file's passport names another."""
     digest = sha256_of(bundled.resolve_bundled("models", source.checkpoint))
     origin, remarks = engine.origin, checked.remarks
     if origin is not None and origin.checkpoint_sha256 != digest:
+        beside = read_passport(bundled.resolve_bundled("models", source.checkpoint))
+        same = beside and beside.origin and beside.origin.checkpoint_sha256 == origin.checkpoint_sha256
         made_of = f"{origin.checkpoint}, sha256 {origin.checkpoint_sha256}"
-        remarks = (*remarks, f"its passport names another checkpoint than it was compared with: {made_of}")
+        what = "its passport names another checkpoint than it was compared with"
+        what = "it was compared with another file that was made of its checkpoint" if same else what
+        remarks = (*remarks, f"{what}: {made_of}")
     return dataclasses.replace(checked, against=f"{source.checkpoint}, sha256 {digest}", remarks=remarks)
 
 
@@ -236,6 +258,7 @@ def drawn(checked: ParityReport | LabelScore) -> str:
             ("images", f"{checked.n} ({checked.images})"),
             ("top-1", f"{100 * checked.top1:.2f} % {interval}{five}"),
             ("compared with", checked.against),
+            *(("remark", remark) for remark in checked.remarks),
             ("limits", ", ".join(checked.verdict.limits) or NO_LIMIT),
             ("accuracy", checked.verdict.text),
         ]
@@ -261,6 +284,10 @@ def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
             hint="give --images FOLDER" + ", or --golden golden.npz of a bundle" * (not given.to_pack),
         )
     return ImageSource(name=name, skip_bad=step.skip_bad, orientation=step.orientation, masks=step.masks)
+
+
+def _are_equal(file: Path, other: Path) -> bool:
+    return file.is_file() and other.is_file() and sha256_of(file) == sha256_of(other)
 
 
 def _verify_labels_suffice(given: GivenEngine, step: StepOptions) -> None:

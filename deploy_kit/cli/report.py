@@ -1,5 +1,6 @@
 """``deploykit report``: what the store knows, as one table and two files."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,10 @@ from deploy_kit.cli._options import REPORTS, AllowInvalid, OutputOptions, Report
 
 
 def report(
+    record: Annotated[
+        Path | None,
+        typer.Argument(help="report.json to verify and draw again; by default what the store knows is reported."),
+    ] = None,
     *,
     step: Annotated[StepOptions, Only("images", "recipe", "store")],
     out: ReportFolder = REPORTS,
@@ -17,10 +22,15 @@ def report(
     save_recipe: SaveRecipe = None,
     output: OutputOptions,
 ) -> None:
-    """Write report.json and report.md on everything made from the newest checkpoint.
+    """Write report.json, report.md and report.html on everything made from the newest checkpoint.
 
     --save-recipe writes the steps that were taken as a recipe for `deploykit run`.
     """
+    if record is not None:
+        code = _drawn_again(record, step, out, save_recipe, output, allow_invalid=allow_invalid)
+        if code:
+            raise typer.Exit(code)
+        return
     from deploy_kit import pipeline
     from deploy_kit import recipe as recipes
     from deploy_kit.base.whole_files import write_whole
@@ -43,6 +53,31 @@ def report(
         console.result(collected, _deployment.text(collected, path))
     if code := report_code(collected, allow_invalid=allow_invalid):
         raise typer.Exit(code)
+
+
+def _drawn_again(
+    record: Path, step: StepOptions, out: Path, save_recipe: Path | None, output: OutputOptions, *, allow_invalid: bool
+) -> int:
+    """Draw a report from its record alone, once it and the files beside it are found to agree."""
+    from deploy_kit.base.errors import RequestError
+    from deploy_kit.base.plain_text import shell_word
+    from deploy_kit.cli import _deployment, _output_files
+    from deploy_kit.cli._verdict_codes import report_code
+    from deploy_kit.stages import report as stage
+    from deploy_kit.stages.report import plausible
+
+    given = {"--images": step.images, "--recipe": step.recipe, "--save-recipe": save_recipe}
+    for flag in (flag for flag, value in given.items() if value is not None):
+        raise RequestError(
+            f"{flag}: a report is drawn again from its record alone", hint=f"deploykit report {shell_word(record)}"
+        )
+    with output.console() as console:
+        found = stage.load_report(record)
+        plausible.verify_delivered(found, record.parent)
+        folder = out / found.recipe
+        _output_files.verify_report_folder(folder, found.checkpoint.name)
+        console.result(found, _deployment.text(found, stage.run(found, folder)))
+    return report_code(found, allow_invalid=allow_invalid)
 
 
 COMMAND = Command(

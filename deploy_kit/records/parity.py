@@ -301,6 +301,7 @@ class LabelScore:
         doubts: Sentences on what makes the labels doubtful; with one of them nothing is accepted.
         settings: (name, value) of the settings that the engine reports.
         against: What it was compared with.
+        remarks: Sentences that a reader must know beside the numbers.
     """
 
     artifact: str
@@ -315,6 +316,7 @@ class LabelScore:
     doubts: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     against: str = "labels alone: what the checkpoint answers is not known"
+    remarks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:

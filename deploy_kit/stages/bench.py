@@ -1,12 +1,11 @@
 """Latency of engines, measured in turns (`race`), kept in the store, compared, and held against limits."""
 
-import statistics
 from pathlib import Path
 
 from deploy_kit.base.errors import RequestError
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
-from deploy_kit.measure import latency, race, scenarios
+from deploy_kit.measure import race, scenarios
 from deploy_kit.measure.race import RaceEntry
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import codec
@@ -111,22 +110,6 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
 def takes(engine: Artifact, batch: int) -> bool:
     """Return whether an engine runs at this batch: it was built for it, or for any."""
     return _built_for(engine) in (None, batch)
-
-
-def speed_up(baseline: Measurement, candidate: Measurement) -> SpeedUp | None:
-    """Compare two measurements of one run: round by round, or, of a single round, each by itself.
-
-    Returns:
-        None where one of the machines is emulated: its times measure the emulator.
-    """
-    if baseline.emulated or candidate.emulated:
-        return None
-    if len(baseline.rounds) == len(candidate.rounds) > 1:
-        medians = ([statistics.median(turn) for turn in m.by_round] for m in (baseline, candidate))
-        ratio, low, high = latency.ratio_in_turns(*medians)
-        return SpeedUp(ratio=ratio, low=low, high=high, baseline=baseline.label)
-    ratio, low, high = latency.ratio_apart(baseline.samples_ms, candidate.samples_ms)
-    return SpeedUp(ratio=ratio, low=low, high=high, baseline=baseline.label, interleaved=False)
 
 
 def misses(measured: Measurement, part: BenchTable, faster: SpeedUp | None = None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices import engine_parts, inference, links, task_comparison
 from deploy_kit.devices.links import Connection
-from deploy_kit.images import Crops, ImageSet, ImageSource, calibration_checks, masks
+from deploy_kit.images import Crops, ImageSet, ImageSource, calibration_checks, check_sets, masks
 from deploy_kit.images.arrays import write_npy
 from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.recipe import CheckTable
@@ -27,7 +27,7 @@ from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sample, TaskScores
 from deploy_kit.records.results import Limits, ParityReport
 
-VERSION = "6"
+VERSION = "7"
 _WORST, _SAMPLE_BYTES = 10, 32 << 20
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
@@ -109,12 +109,9 @@ def by_labels(
         )
     inferred = _inferred(engine, image_set, context)
     logits, names = inferred.logits, image_set.classes
+    check_sets.verify_labels(image_set, logits.shape[1])
     if not np.isfinite(logits).all():
         raise CheckError(f"{engine.label}: a logit is no finite number")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise InputError(
-            f"{image_set.name}: labels from {labels.min()} to {labels.max()}, and {logits.shape[1]} classes"
-        )
     hits = metrics.top1_hits(logits, labels)
     top1 = float(hits.mean())
     low, high = paired.wilson_interval(round(top1 * image_set.n), image_set.n)
@@ -131,7 +128,9 @@ def by_labels(
         doubts=(
             *single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
             *single.describe_guessing(hits, logits.shape[1]),
+            *check_sets.copies(image_set).doubts,
         ),
+        remarks=check_sets.copies(image_set).remarks,
         settings=inferred.settings,
     )
 
@@ -211,14 +210,20 @@ def _compare(
         engine, reference, wanted, found, labels, limits, computed=computed,
         image=image_set.name_of, class_name=lambda index: names[index] if names else "",
     )  # fmt: skip
-    return _completed(report, outputs, engine)
+    return _completed(report, outputs, engine, image_set)
 
 
-def _completed(report: ParityReport, outputs: EngineOutputs, engine: Artifact) -> ParityReport:
+def _completed(report: ParityReport, outputs: EngineOutputs, engine: Artifact, image_set: ImageSet) -> ParityReport:
     unasked = (_NOTHING_ASKED.format(engine.precision),) if report.limits == Limits() else ()
     sampled = (report.sample.words,) if report.sample else ()
-    remarks = (*report.remarks, *unasked, *sampled)
-    return dataclasses.replace(report, settings=outputs.settings, consistency=outputs.consistency, remarks=remarks)
+    found = check_sets.copies(image_set)
+    return dataclasses.replace(
+        report,
+        settings=outputs.settings,
+        consistency=outputs.consistency,
+        remarks=(*report.remarks, *unasked, *sampled, *found.remarks, *found.doubts),
+        doubts=(*report.doubts, *found.doubts),
+    )
 
 
 def _compare_task(
@@ -243,7 +248,7 @@ def _compare_task(
     outputs = _kept(engine, context, image_set, look, room, stage="counts", key=(inputs, reference.path))
     with np.load(context.store.root / outputs.path, allow_pickle=False) as data:
         arrays = dict(data)
-    return _completed(judge_task(engine, reference, case, arrays, limits), outputs, engine)
+    return _completed(judge_task(engine, reference, case, arrays, limits), outputs, engine, image_set)
 
 
 def judge_task(

@@ -24,7 +24,7 @@ from deploy_kit.checkpoint.stated_options import probe_digest, stated_of_graph, 
 from deploy_kit.context import Context
 from deploy_kit.devices import inference, task_comparison
 from deploy_kit.graph import adoption, onnx_bounds, onnx_file
-from deploy_kit.images import Crops, ImageSet, Orientation, npz, part_of
+from deploy_kit.images import Crops, ImageSet, Orientation, check_sets, npz, part_of
 from deploy_kit.images.arrays import write_npy
 from deploy_kit.machine.environment import versions_of
 from deploy_kit.parallel import ONE_PROCESS
@@ -296,7 +296,7 @@ def of_file(file: Path, images: ImageSet, context: Context) -> tuple[ReferenceLo
         raise InputError(f"{file}: logits of {len(logits)} images, and {images.name} has {images.n}")
 
     def make(folder: Path, home: str) -> ReferenceLogits:
-        _verify_labels(images, logits.shape[1])
+        check_sets.verify_labels(images, logits.shape[1])
         return _written(folder, home, logits, images)
 
     return context.produce(
@@ -368,7 +368,7 @@ def _logits(
             kept, _ = context.store.produce(LogitsPart, key_of(part), make)
             parts.append(np.load(context.store.root / kept.path, allow_pickle=False))
             if done == 0:  # before the others are computed, which may take minutes
-                _verify_labels(images, parts[0].shape[1])
+                check_sets.verify_labels(images, parts[0].shape[1])
             done += part.n
             on_batch(0)
     return np.concatenate(parts)
@@ -469,30 +469,4 @@ def _expect_one_head(network: Checkpoint, path: Path) -> None:
         raise InputError(
             f"{path}: {len(names)} heads ({', '.join(names)}): what comes after the export measures one",
             hint="choose one: --head NAME, or 'source.head' in a recipe",
-        )
-
-
-def _verify_labels(images: ImageSet, classes: int) -> None:
-    """Refuse labels that are not of this checkpoint: out of range, or of classes whose numbers nobody can know."""
-    if images.labels is None:
-        return
-    named = images.labels.shape[1] if images.multilabel else len(images.classes)
-    if (named or images.multilabel) and named != classes:
-        raise InputError(
-            f"{images.name}: labels of {named} classes, and the checkpoint has {classes}",
-            hint="name all of the checkpoint's classes in its order, one a line, in classes.txt beside the images",
-        )
-    outside = np.flatnonzero((images.labels < 0) | (images.labels >= classes))
-    if len(outside) and not images.multilabel:
-        first = int(outside[0])
-        if images.labels.min() == 1 and images.labels.max() == classes:
-            raise InputError(
-                f"{images.name}: labels run from 1 to {classes}, and the checkpoint's {classes} classes are numbered "
-                f"from 0 to {classes - 1}",
-                hint="subtract 1 from every label, so that the first class is 0",
-            )
-        raise InputError(
-            f"{images.name}: {images.name_of(first)}: label {images.labels[first]}, and the checkpoint has "
-            f"{classes} classes (and {len(outside) - 1} more such images)",
-            hint="give the images of this checkpoint's classes, numbered from 0",
         )

@@ -1,5 +1,6 @@
 """``check FILE``: delivered and foreign engines, against a checkpoint, golden outputs, or labels alone."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,10 +12,14 @@ import onnx
 import pytest
 from command_line import Said, deploykit
 from delivered_files import delivered
+from PIL import Image
 from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
 
+from deploy_kit import images
 from deploy_kit.base.whole_files import sha256_of
+from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.parity import LabelScore
+from deploy_kit.records.passports import read_passport, sealed
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -177,6 +182,88 @@ def test_a_misspelt_file_is_said_before_what_else_is_missing(tmp_path: Path) -> 
 
     assert (said.code, said.error) == (2, f"error: {tmp_path / 'best-int.onnx'}: no such file")
     assert said.fix == f"  fix: did you mean '{tmp_path / 'best-int8.onnx'}'?"
+
+
+def test_a_file_is_not_compared_with_itself(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "fp32", "onnxruntime", tmp_path)
+
+    said = check(file, line, "--against", file)
+
+    assert (said.code, f"--against {file}: is the same file" in said.error) == (2, True), said.err
+
+
+@pytest.mark.slow
+def test_images_that_it_was_calibrated_with_accept_nothing(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "int8", "onnxruntime", tmp_path)
+    passport = read_passport(file)
+    assert passport is not None and passport.origin is not None
+    preprocess = passport.preprocess
+    assert isinstance(preprocess, Preprocess)
+    seen = images.open_set(line.recipe.check.images, preprocess).digest
+    origin = dataclasses.replace(passport.origin, calibration="calib", calibration_sha256=seen)
+    sealed_again = sealed(dataclasses.replace(passport, origin=origin))
+    file.with_name(file.name + ".passport.json").write_text(sealed_again)
+
+    against, alone = check(file, line), check(file, line, "--against", "labels")
+
+    for said in (against, alone):
+        assert said.code == 6, said.err
+        assert "undecided: it was calibrated on these very images" in said.out
+
+
+@pytest.mark.slow
+def test_a_check_says_that_a_passport_is_not_of_its_file(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "fp32", "onnxruntime", tmp_path)
+    shutil.copy(line.store.path(line.built("int8", "onnxruntime")), file)
+
+    said = check(file, line, "--against", line.recipe.source.checkpoint, *STATED)
+
+    assert "remark               it is not what best-fp32.onnx.passport.json describes" in said.out, said.err
+
+
+@pytest.mark.slow
+def test_another_file_of_the_same_checkpoint_is_not_called_another_checkpoint(line: "Line", tmp_path: Path) -> None:
+    file, graph = delivered(line, "int8", "onnxruntime", tmp_path), delivered(line, "fp32", "onnxruntime", tmp_path)
+
+    said = check(file, line, "--against", graph)
+
+    assert said.code == 0, said.err
+    assert "it was compared with another file that was made of its checkpoint: " in said.out
+    assert "another checkpoint than" not in said.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("against", ["labels", "checkpoint"])
+def test_copies_of_a_few_images_accept_nothing(line: "Line", tmp_path: Path, against: str) -> None:
+    with np.load(line.recipe.check.images) as data:
+        few = {key: np.tile(data[key][:4], (25, *[1] * (data[key].ndim - 1))) for key in ("images", "labels")}
+    np.savez(tmp_path / "copies.npz", **few)
+    beside = "labels" if against == "labels" else line.recipe.source.checkpoint
+    file = delivered(line, "int8", "onnxruntime", tmp_path)
+
+    said = deploykit(
+        "check", file, "--images", tmp_path / "copies.npz", "--against", beside, "--store", tmp_path / "store", "-q"
+    )
+
+    assert said.code == 6, said.err
+    assert (
+        "96 of 100 images are copies of others, byte for byte: 4 images tell no more"
+        in said.out.partition("undecided: ")[2]
+    )
+
+
+def test_labels_of_too_few_classes_are_refused_as_they_are_against_a_checkpoint(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "fp32", "onnxruntime", tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.new("L", (16, 16)).save(tmp_path / "val" / name / "one.png")
+
+    given = ("--images", tmp_path / "val", "--store", tmp_path / "store", "-q")
+    said = [deploykit("check", file, "--against", one, *given) for one in ("labels", line.recipe.source.checkpoint)]
+
+    assert [one.code for one in said] == [2, 2]
+    assert said[0].error == said[1].error
+    assert "labels of 2 classes, and the checkpoint has" in said[0].error
 
 
 def test_a_folder_is_refused_with_what_takes_a_bundle(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ KINDS = [
     ("images.npz", "an npz file of arrays", "", "deploykit check ENGINE --images {file}"),
     ("tiny.yaml", "a recipe", "", "deploykit run {file}"),
     ("sweep.yaml", "a sweep", "", "deploykit sweep {file}"),
-    ("report.json", "a report", "compare", "deploykit compare {file} OTHER/report.json"),
+    ("report.json", "a report", "compare", "deploykit report {file}"),
     ("run.json", "the record of a bench", "compare", "deploykit compare {file} OTHER.json"),
     ("check.json", "the record of a check", "", ""),
     ("best.pth", "a zip archive, as checkpoints are", "inspect", "deploykit inspect {file}"),

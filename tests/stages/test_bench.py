@@ -15,6 +15,7 @@ from stand_ins import PretendLink
 from deploy_kit.base.errors import EngineCrashError, MeasurementError
 from deploy_kit.context import Context
 from deploy_kit.measure import race
+from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import Bench, LoadCost, NotRun
@@ -339,19 +340,19 @@ def test_speed_up_is_as_worked_by_hand() -> None:
     slow = measurement("slow", [9, 10, 11], [20, 20, 50], [1, 30, 31], [10], [10], [10])
     fast = measurement("fast", [5, 5, 5], [9, 10, 99], [15, 15, 15], [5], [5], [5])
 
-    found = bench.speed_up(slow, fast)
+    found = speed_up(slow, fast)
 
     assert (found.ratio, found.low, found.high, found.baseline, found.interleaved) == (2, 2, 2, "slow", True)
 
 
 def test_fewer_than_six_rounds_carry_no_verdict() -> None:
-    found = bench.speed_up(measurement("slow", *[[10.0]] * 5), measurement("fast", *[[5.0]] * 5))
+    found = speed_up(measurement("slow", *[[10.0]] * 5), measurement("fast", *[[5.0]] * 5))
 
     assert (found.ratio, found.noise, found.verdict) == (2, True, "2.00×, too few rounds for a verdict")
 
 
 def test_a_single_round_is_compared_by_its_samples_and_not_called_interleaved() -> None:
-    found = bench.speed_up(measurement("slow", [10.0] * 50), measurement("fast", [5.0] * 50))
+    found = speed_up(measurement("slow", [10.0] * 50), measurement("fast", [5.0] * 50))
 
     assert (found.ratio, found.low, found.high, found.interleaved) == (2, 2, 2, False)
 

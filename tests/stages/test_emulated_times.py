@@ -6,6 +6,7 @@ from emulated_records import HERE, MARK, measurement
 from deploy_kit.analysis import compare, latency_rows
 from deploy_kit.base.errors import MeasurementError
 from deploy_kit.cli import _bench_tables, _tool_formats
+from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.recipe import BenchTable
 from deploy_kit.records import engine_table
 from deploy_kit.records.measurements import Bench, Measurement
@@ -29,11 +30,11 @@ def test_a_measurement_of_an_emulated_machine_says_so():
 
 @pytest.mark.parametrize(("one", "other"), [(FP32, INT8), (REAL, INT8), (INT8, REAL)])
 def test_there_is_no_speed_up_with_an_emulated_machine_on_either_side(one, other):
-    assert bench.speed_up(one, other) is None
+    assert speed_up(one, other) is None
 
 
 def test_between_real_machines_there_is_one():
-    assert bench.speed_up(REAL, measurement("int8 · onnxruntime", 2.0, HERE)).ratio == 2
+    assert speed_up(REAL, measurement("int8 · onnxruntime", 2.0, HERE)).ratio == 2
 
 
 @pytest.mark.parametrize("limit", [{"latency_budget_ms": 100.0}, {"fail_on_regression": 3.0}])

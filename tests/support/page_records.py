@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from layer_profiles import COST, PROFILE
 from PIL import Image
-from report_records import HERE, artifact, made, parity
+from report_records import HERE, artifact, made, of_its_engine, parity
 
 from deploy_kit.analysis.recommendation import recommend
+from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.records.difference import NetworkDifference, PointDifference
-from deploy_kit.records.measurements import Measurement, SpeedUp
+from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.parity import ClassScore, Drop, Flip, Flips, Scores
 from deploy_kit.records.readings import Conditions, QuantityCourse, Roof
 from deploy_kit.records.recommendation import Budgets
@@ -70,14 +71,15 @@ def thumbnail(name: str, image: int = 7) -> Thumbnail:
 def _row(label: str, ms: float, lost: float, number: int, classes: tuple[str, ...], file: str) -> EngineRow:
     name, _, engine = label.partition(" · ")
     precision = name if name in ("fp32", "fp16") else "int8"
-    faster = SpeedUp(ratio=3.1 / ms, low=3.0 / ms, high=3.2 / ms, baseline="fp32 · onnxruntime") if number else None
-    return EngineRow(
+    baseline, timed = next(iter(ENGINES)), _measurement(label, ms, number)
+    found = EngineRow(
         label=label,
         artifact=artifact(name, engine, precision=precision, size_bytes=round(200_000 * ms)),
         parity=_parity(label, lost, classes, file),
-        measurement=_measurement(label, ms, number),
-        speed_up=faster,
+        measurement=timed,
+        speed_up=speed_up(_measurement(baseline, ENGINES[baseline][0], 0), timed) if number else None,
     )
+    return of_its_engine(found)
 
 
 def _parity(label: str, lost: float, classes: tuple[str, ...], file: str) -> ParityReport:

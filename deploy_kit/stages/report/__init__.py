@@ -16,6 +16,8 @@ from deploy_kit.stages.report.markdown import section, table
 
 __all__ = ["load_report", "markdown", "notes", "run"]
 
+_PATHS = "# Relative paths begin at the folder in which deploykit was started.\n"
+
 
 def run(report: Report, folder: Path) -> Path:
     """Write ``report.json``, its views, and ``recipe.yaml``, which makes it again, into a folder.
@@ -34,7 +36,7 @@ def run(report: Report, folder: Path) -> Path:
     files: dict[Path, str | bytes | Path] = {}
     if report.recipe_yaml:
         recipe = folder / "recipe.yaml"
-        files[recipe] = report.recipe_yaml
+        files[recipe] = _PATHS + report.recipe_yaml.removeprefix(_PATHS)
         report = dataclasses.replace(report, command=first_page.repeat_command(str(recipe), report.device))
     files |= {
         folder / "report.json": json.dumps(codec.to_json(report), ensure_ascii=False, indent=1) + "\n",

@@ -84,8 +84,8 @@ def _measures(report: Report) -> str:
     if found is not None:
         measure, agreement = found.measure, f"{found.agreement_name} with the checkpoint"
     return (
-        f"Drop is in percentage points of {measure}, with the 95 % interval of the paired difference. "
-        f"Agreement is {agreement}."
+        f"Drop is in percentage points of {measure}, with the 95 % interval of the paired difference, whose upper "
+        f"end a limit judges. Agreement is {agreement}."
     )
 
 

@@ -247,7 +247,7 @@ def test_the_first_page_answers_a_reviewer() -> None:
     assert " (avx2, avx512_vnni), " in facts["machine"]
     assert facts["repeat with"] == "deploykit run reports/some/recipe.yaml"
     text = "".join(drawn(whole).texts)
-    assert "Drop is in percentage points of top-1, with the 95 % interval of the paired difference." in text
+    assert "Drop is in percentage points of top-1, with the 95 % interval of the paired difference, whose " in text
     assert "Speed-up is against fp32 · " in text
     for value in (*facts.values(), *(line[3] for line in first_page.files(whole))):
         assert value in text
@@ -307,7 +307,8 @@ def test_the_recipe_is_written_beside_the_report_and_the_command_runs_it(tmp_pat
     stage.run(page_report(recipe_yaml="name: some\n", device="board"), tmp_path / "a b")
 
     back = stage.load_report(tmp_path / "a b" / "report.json")
-    assert (tmp_path / "a b" / "recipe.yaml").read_text() == "name: some\n"
+    paths = "# Relative paths begin at the folder in which deploykit was started.\n"
+    assert (tmp_path / "a b" / "recipe.yaml").read_text() == paths + "name: some\n"
     assert back.command == f"deploykit run '{tmp_path}/a b/recipe.yaml' --device board"
     assert back.command in (tmp_path / "a b" / "report.md").read_text()
 

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from command_line import deploykit
 from page_records import page_report
+from report_records import made, row
 
 from deploy_kit.base.errors import DeployKitError, InputError, StoreError
+from deploy_kit.base.whole_files import sha256_of
+from deploy_kit.machine.environment import library_version
 from deploy_kit.records import codec
 from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.stages import report as stage
@@ -113,3 +116,43 @@ def _numbers(value: object, way: tuple[str, ...], places: dict[str, str]) -> Non
         _numbers(child, (*way, str(key)), places)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         places.setdefault(".".join("*" if part.isdecimal() else part for part in way), ".".join(way))
+
+
+def test_numbers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    stage.run(page_report(version=library_version("deploykit")), tmp_path)
+    whole = json.loads((tmp_path / "report.json").read_text())
+    place = next(i for i, row in enumerate(whole["rows"]) if row["speed_up"] and row["parity"]["drop"])
+
+    def refusal(*keys: str, value: object) -> str:
+        data = json.loads((tmp_path / "report.json").read_text())
+        part = data["rows"][place]
+        for key in keys[:-1]:
+            part = part[key]
+        part[keys[-1]] = value
+        (tmp_path / "edited.json").write_text(json.dumps(data))
+        with pytest.raises(InputError) as caught:
+            stage.load_report(tmp_path / "edited.json")
+        return str(caught.value).partition(": ")[2]
+
+    assert refusal("artifact", "sha256", value="0" * 64).startswith(
+        f"rows[{place}].parity.artifact: expected the engine"
+    )
+    assert refusal("parity", "drop_pp", value=-4.1).startswith(f"rows[{place}].parity.drop_pp: expected ")
+    assert "the difference of both accuracies" in refusal("parity", "top1", value=0.5)
+    faster = refusal("speed_up", "ratio", value=9.9)
+    assert faster.startswith(f"rows[{place}].speed_up.ratio: expected ") and faster.endswith("found 9.9")
+
+
+def test_a_delivered_file_beside_the_record_must_be_the_one_of_the_record(tmp_path: Path) -> None:
+    (tmp_path / "some-int8.onnx").write_bytes(b"engine")
+    engine = row("int8", "onnxruntime")
+    assert engine.artifact is not None
+    digest = sha256_of(tmp_path / "some-int8.onnx")
+    parts = ((engine.artifact.sha256, ".onnx", 6, digest),)
+    found = made(engine, delivered=((engine.label, "some-int8.onnx"),), parts=parts)
+
+    plausible.verify_delivered(found, tmp_path)
+    plausible.verify_delivered(found, tmp_path / "elsewhere")  # absent: there is nothing to compare
+    (tmp_path / "some-int8.onnx").write_bytes(b"another")
+    with pytest.raises(InputError, match=f"expected sha256 {digest}, as the report says"):
+        plausible.verify_delivered(found, tmp_path)

@@ -1,0 +1,48 @@
+"""``deploykit report FILE``: a report verified and drawn again from its record."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import deploykit
+from page_records import page_report
+
+from deploy_kit.stages import report
+
+
+def test_a_report_is_drawn_again_from_its_record_alone(tmp_path: Path) -> None:
+    whole = page_report()
+    report.run(whole, tmp_path / "given")
+
+    said = deploykit("report", tmp_path / "given" / "report.json", "-o", tmp_path / "again")
+
+    assert "report  " + str(tmp_path / "again" / whole.recipe / "report.md") in said.out, said.err
+    for name in ("report.md", "report.html"):
+        drawn = (tmp_path / "again" / whole.recipe / name).read_text()
+        assert drawn.startswith((tmp_path / "given" / name).read_text()[:200].partition("sha256-")[0])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--images", "val"), "--images: a report is drawn again from its record alone"),
+        (("--save-recipe", "a.yaml"), "--save-recipe: a report is drawn again from its record alone"),
+    ],
+)
+def test_options_about_the_store_are_refused(tmp_path: Path, more: tuple[str, ...], words: str) -> None:
+    report.run(page_report(), tmp_path)
+
+    said = deploykit("report", tmp_path / "report.json", *more, "-o", tmp_path / "again")
+
+    assert (said.code, words in said.error, (tmp_path / "again").exists()) == (2, True, False), said.err
+
+
+def test_an_edited_record_is_refused(tmp_path: Path) -> None:
+    report.run(page_report(), tmp_path)
+    data = json.loads((tmp_path / "report.json").read_text())
+    data["rows"][0]["parity"]["top1"] = 1.5
+    (tmp_path / "report.json").write_text(json.dumps(data))
+
+    said = deploykit("report", tmp_path / "report.json", "-o", tmp_path / "again")
+
+    assert (said.code, "expected a share in 0..1, found 1.5" in said.error) == (2, True), said.err
