@@ -18,7 +18,7 @@ from deploy_kit.parallel import ray_workers
 from deploy_kit.recipe import Recipe
 from deploy_kit.records.artifacts import Device
 from deploy_kit.records.engine_table import HEADINGS, NONE, cells, percentile, size, typed
-from deploy_kit.records.measurements import Measurement
+from deploy_kit.records.measurements import Measurement, samples_for
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.results import EngineRow, ParityReport, Report
 from deploy_kit.stages import deliver, pack
@@ -171,7 +171,10 @@ def more_numbers(rows: Sequence[EngineRow]) -> str:
             texts = dict(zip(HEADINGS, cells(row), strict=True))
             sqnr = f"{row.parity.sqnr_db:.1f} dB"
             lines.append((typed(row.label), texts["top-1"], texts["agreement"], sqnr, texts["p99"]))
-    return table(_MORE, lines) if lines else ""
+    timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
+    few = any(measured.percentile_ms(99) is None for measured in timed)
+    note = f"\np99 is known from {samples_for(99):,} samples on: deploykit bench --all --min-iters {samples_for(99)}"
+    return table(_MORE, lines) + note * few if lines else ""
 
 
 def recommended(found: Recommendation) -> list[str]:

@@ -317,6 +317,16 @@ def test_what_a_reviewer_needs_besides_stands_in_a_second_table_of_80_columns(mo
     assert max(map(len, table)) <= 80
 
 
+@pytest.mark.parametrize(("n", "said"), [(999, True), (1000, False)])
+def test_a_p99_of_too_few_samples_is_said_to_need_more(n: int, said: bool) -> None:
+    timed = measurement("int8 · onnxruntime", (1.0,) * n)
+
+    text = _deployment.more_numbers([row("int8", "onnxruntime", measurement=timed)])
+
+    wanted = "\np99 is known from 1,000 samples on: deploykit bench --all --min-iters 1000"
+    assert text.endswith(wanted) is said
+
+
 def test_every_reason_is_below_the_table() -> None:
     found = everything()
     found = dataclasses.replace(found, recommendation=recommend(found.rows, Budgets(latency_ms=8)))
