@@ -96,7 +96,7 @@ def _packed(report: Report, row: EngineRow | None, bundle: Path) -> str:
     """Name a bundle, and its engine where it is not the recommended one."""
     if row is None or (report.recommendation and report.recommendation.winner):
         return str(bundle)
-    return f"{bundle}: {typed(row.label)}, the smallest whose accuracy is accepted: no latency is valid"
+    return f"{bundle}: {typed(row.label)}, the smallest whose accuracy is accepted, as latencies are not valid"
 
 
 def _unpacked(report: Report) -> str:

@@ -86,10 +86,10 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
         raise no_such_file(given.file)
     if given.against == LABELS:
         _verify_labels_suffice(given, step)
-    elif given.against is not None and sha256_of(Path(given.against)) == sha256_of(given.file):
+    elif given.against is not None and _are_equal(given.file, bundled.resolve_bundled("models", given.against)):
         raise RequestError(
             f"--against {given.against}: is the same file",
-            hint="--against the checkpoint or float graph it was made of",
+            hint="--against the checkpoint, or the float graph, that it was made of",
         )
     with _with_bundle(asked, step) as (given, step, stated), _adopted(given, step, console, stated) as one:
         engine = one.engine
