@@ -84,7 +84,7 @@ class PackedEngine:
 
     @property
     def requirement(self) -> str:
-        """What pip installs to run it, e.g. ``onnxruntime>=1.24``."""
+        """What pip installs to run it, e.g. ``openvino>=2025.3``."""
         return f"{self.package}{'==' if self.exact else '>='}{self.minimum}"
 
 
