@@ -12,6 +12,7 @@ from deploy_kit import pipeline, recipe
 from deploy_kit.base.errors import BuildError
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.quantization.variant_choice import fit_recipe
+from deploy_kit.recipe import targets
 from deploy_kit.records.artifacts import Artifact, Exported
 from deploy_kit.records.results import ParityReport
 from deploy_kit.stages import build, check, quantize
@@ -110,13 +111,15 @@ def walk(
     stated = {"height": sides[0], "width": sides[1], "color": "rgb", "mean": list(mean), "std": list(std)}
     table = recipe.load_recipe("default").model_dump(mode="json", exclude_none=True)
     table |= {"source": {"checkpoint": str(path), "preprocess": stated, **source}}
+    link = PretendLink(folder, WorkerProgram().operations)
+    # Every scheme has as many bits for its weights as the portable one is given here.
+    narrow = scheme == "int8_ort" and targets.narrow_weights(link.environment.isa)
     table["quantize"] = {
         "calibration": str(save_photos(folder / "calibration.npz", 24, sides=sides, seed=1)),
-        "variants": [{"name": "int8", "scheme": scheme}],
+        "variants": [{"name": "int8", "scheme": scheme, "options": {"reduce_range": True} if narrow else {}}],
     }
     table["check"]["images"] = str(save_photos(folder / "check.npz", 16, sides=sides, seed=2))
     table["build"] = {"engines": [{"engine": engine, "variants": ["fp32", "int8"]} for engine in ENGINES]}
-    link = PretendLink(folder, WorkerProgram().operations)
     fitted, _ = fit_recipe(recipe.parse_recipe(table), link.environment.isa)
     run = run_of(fitted, Store(folder / "store"), link)
     exported = pipeline.exported(run)
